@@ -1,0 +1,293 @@
+"""What flux needs from the world: a cluster (consumer, producer, admin) and a machine (clock, threads, wake-ups).
+
+An adapter implements these protocols and nothing more. It makes no decision: it reports what happened and does what
+it is told. Errors of the client leave it as `BrokerError` or `ConfigurationError` only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple, Protocol
+
+import attrs
+
+from flux.core.errors import BrokerError
+
+BEGINNING = -2
+"""A start offset: the oldest record that the partition still holds."""
+END = -1
+"""A start offset: after the newest record."""
+
+Headers = Sequence[tuple[str, bytes | None]]
+
+
+class TopicPartition(NamedTuple):
+    topic: str
+    partition: int
+
+    def __str__(self) -> str:
+        return f"{self.topic}[{self.partition}]"
+
+
+class Record(Protocol):
+    """A record as a client hands it over. Methods, so that confluent-kafka's own message is one as it stands."""
+
+    def topic(self) -> str: ...
+    def partition(self) -> int: ...
+    def offset(self) -> int: ...
+    def key(self) -> bytes | None: ...
+    def value(self) -> bytes | None: ...
+
+    def headers(self) -> Headers | None:
+        """In order, repeats kept. May raise when they cannot be read; is called once per record only."""
+        ...
+
+    def timestamp(self) -> tuple[int, int]:
+        """(type, milliseconds since the epoch); type 0 when there is none."""
+        ...
+
+
+@attrs.define(slots=True)
+class Batch:
+    """Records of one partition in offset order, never empty."""
+
+    partition: TopicPartition
+    records: list[Any]  # of Record; Any keeps the hot loop free of casts
+
+
+@attrs.define(slots=True)
+class Polled:
+    """What one poll brought. `out_of_range`: partitions whose position the log no longer holds; they deliver nothing
+    until `seek`. A partition may be in several batches; their order is the order of the offsets."""
+
+    batches: list[Batch] = attrs.field(factory=list)
+    out_of_range: list[TopicPartition] = attrs.field(factory=list)
+
+
+class Position(NamedTuple):
+    """A committed position: the offset of the next record to work, and the string stored with it."""
+
+    offset: int
+    metadata: str = ""
+
+
+class RebalanceListener(Protocol):
+    """Called by the consumer inside `poll` or `close`, on the caller's thread. Its methods do not raise."""
+
+    def assigned(self, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, int]:
+        """New partitions. Returns the offset (or BEGINNING, END) at which each starts, unpaused."""
+        ...
+
+    def revoked(self, partitions: Sequence[TopicPartition]) -> None:
+        """About to be given up: `commit_now` still works inside."""
+        ...
+
+    def lost(self, partitions: Sequence[TopicPartition]) -> None:
+        """Gone already: another member may own them."""
+        ...
+
+
+@attrs.frozen
+class ConsumerSettings:
+    """One member of one group on one topic."""
+
+    topic: str
+    group: str
+    small_queue: bool = False
+    """True: hold about 4 MB of fetched records (retry stages), else what gives the best throughput."""
+    instance_suffix: str = ""
+    """Appended to a static membership id, if the adapter's options give one."""
+
+
+class ConsumerPort(Protocol):
+    """Used by one thread at a time. Never commits, resets or pauses by itself."""
+
+    max_poll_interval: float
+    """Seconds between two polls after which the group takes the partitions away."""
+
+    def poll(self, max_records: int, timeout: float) -> Polled:
+        """Up to `max_records`, as soon as there is one; nothing after `timeout` seconds. Raises BrokerError when the
+        consumer cannot go on (LOGIN, DENIED, UNKNOWN_TOPIC, FENCED, FATAL); a cluster that is away is no error."""
+        ...
+
+    def pause(self, partitions: Iterable[TopicPartition]) -> None:
+        """Deliver nothing of them until `resume`. Partitions not assigned are ignored."""
+        ...
+
+    def resume(self, partitions: Iterable[TopicPartition]) -> None: ...
+
+    def seek(self, partition: TopicPartition, offset: int) -> None:
+        """Deliver from `offset` (or BEGINNING, END) on."""
+        ...
+
+    def committed(
+        self, partitions: Sequence[TopicPartition], timeout: float
+    ) -> Mapping[TopicPartition, Position | None]:
+        """The group's positions; None where it has none. Raises BrokerError."""
+        ...
+
+    def commit(
+        self, positions: Mapping[TopicPartition, Position], done: Callable[[BrokerError | None], None]
+    ) -> None:
+        """Starts a commit. `done` is called once: inside a later `poll` or `close`, or before this returns."""
+        ...
+
+    def commit_now(self, positions: Mapping[TopicPartition, Position], timeout: float) -> None:
+        """Commits and waits. Raises BrokerError."""
+        ...
+
+    def close(self) -> None:
+        """Leaves the group (calling the listener for what it still owns) and frees the client."""
+        ...
+
+
+@attrs.frozen
+class Outgoing:
+    """A record to write. `partition` None: placed by the key as Kafka's own murmur2 partitioner does, by chance (or
+    sticky) without a key. `timestamp` None: now, by the client; else milliseconds since the epoch."""
+
+    value: bytes | None
+    key: bytes | None = None
+    headers: Headers = ()
+    partition: int | None = None
+    timestamp: int | None = None
+
+
+@attrs.frozen
+class ProducerSettings:
+    """How records are written. Times in seconds, sizes in bytes."""
+
+    acks: Literal["all", "1", "0"] = "all"
+    compression: Literal["none", "gzip", "snappy", "lz4", "zstd"] = "none"
+    delivery_timeout: float = 120.0
+    linger: float = 0.005
+    max_batch_bytes: int | None = None
+    """No batch grows beyond this; None: the client's default."""
+    max_queue_bytes: int = 256 * 1024 * 1024
+    """What the client holds at most, unacknowledged included."""
+
+
+class ProducerPort(Protocol):
+    """Thread-safe. Serves its own acknowledgements."""
+
+    def write(
+        self, topic: str, records: Sequence[Outgoing], acknowledged: Callable[[BrokerError | None, Record], None]
+    ) -> int:
+        """Hands records to the client, in order; returns how many it took (fewer when its queue is full: keep the
+        rest and try again). For each one taken `acknowledged` is called exactly once, on a thread of the client's or
+        on this one: with None and where it landed, or with the error and the record as it was given (headers may be
+        missing in both). A record that the client refuses is 'taken' and reported so. Raises BrokerError only when
+        the producer is closed or cannot go on, and then for the first record not taken."""
+        ...
+
+    def partitions(self, topic: str, timeout: float) -> int:
+        """How many partitions the topic has, from metadata at most some minutes old. Raises BrokerError."""
+        ...
+
+    def flush(self, timeout: float) -> int:
+        """Sends what is queued at once and waits for it; returns how many are still unacknowledged."""
+        ...
+
+    def close(self, timeout: float) -> int:
+        """`flush`, then ends; what is left is reported as failed. Returns how many were left."""
+        ...
+
+
+@attrs.frozen
+class TopicInfo:
+    partitions: int
+    replication_factor: int
+
+
+@attrs.frozen
+class NewTopic:
+    name: str
+    partitions: int
+    replication_factor: int
+    config: Mapping[str, str] = attrs.field(factory=dict)
+
+
+class Watermarks(NamedTuple):
+    """The oldest offset that a partition holds, and the one that the next record will get."""
+
+    low: int
+    high: int
+
+
+class AdminPort(Protocol):
+    """Every method takes its time limit in seconds and raises BrokerError."""
+
+    def topic_names(self, timeout: float) -> set[str]: ...
+    def topics(self, names: Iterable[str], timeout: float) -> dict[str, TopicInfo | None]:
+        """None where a topic does not exist. Never creates one."""
+        ...
+
+    def topic_config(self, topic: str, timeout: float) -> dict[str, str]: ...
+    def create_topics(self, topics: Sequence[NewTopic], timeout: float) -> None:
+        """One that exists already is left as it is."""
+        ...
+
+    def positions(
+        self, group: str, topic: str, timeout: float
+    ) -> dict[int, Position]:
+        """What a group has committed on a topic, by partition; empty when nothing."""
+        ...
+
+    def watermarks(self, topic: str, timeout: float) -> dict[int, Watermarks]: ...
+    def close(self) -> None: ...
+
+
+class Adapter(Protocol):
+    """One cluster, as one client library sees it. Cheap to make: nothing connects before the first use."""
+
+    @property
+    def cluster(self) -> str:
+        """Tells clusters apart in messages and registries; has no secret in it."""
+        ...
+
+    @property
+    def shares_processes(self) -> bool:
+        """Whether other processes see the same records (an in-memory broker: False)."""
+        ...
+
+    def consumer(self, settings: ConsumerSettings, listener: RebalanceListener) -> ConsumerPort: ...
+    def producer(self, settings: ProducerSettings) -> ProducerPort: ...
+    def admin(self) -> AdminPort: ...
+
+
+class Lock(Protocol):
+    def __enter__(self) -> Any: ...
+    def __exit__(self, *exc: object) -> Any: ...
+
+
+class Condition(Lock, Protocol):
+    """A lock with wake-ups. `wait` releases it while it waits, at most `timeout` seconds; False: timed out."""
+
+    def wait(self, timeout: float | None = None) -> bool: ...
+    def notify(self, n: int = 1) -> None: ...
+    def notify_all(self) -> None: ...
+
+
+class Thread(Protocol):
+    @property
+    def name(self) -> str: ...
+    def join(self, timeout: float | None = None) -> None: ...
+    def is_alive(self) -> bool: ...
+
+
+class System(Protocol):
+    """The machine, as drivers and the in-memory broker see it; a simulation supplies its own."""
+
+    def now(self) -> float:
+        """Seconds since the epoch, by the wall clock: due times are read on other machines."""
+        ...
+
+    def condition(self) -> Condition: ...
+    def spawn(self, name: str, target: Callable[[], None]) -> Thread:
+        """A started daemon thread."""
+        ...
+
+    def sleep(self, seconds: float) -> None: ...
+    def randint(self, low: int, high: int) -> int:
+        """Both ends included."""
+        ...
