@@ -34,7 +34,9 @@ class Produced:
         with self._lock:
             self._open -= 1
             self._error = self._error or error
-            then = self._then if self._open == 0 else None
+            then = None
+            if self._open == 0:
+                then, self._then = self._then, None
         if then is not None:
             then(self._error)
 
@@ -43,10 +45,10 @@ class Produced:
         for flush in self._flushes:
             flush()
         with self._lock:
-            self._then = then
-            open_ = self._open
-        if open_ == 0:
-            then(self._error)
+            if self._open:
+                self._then = then
+                return
+        then(self._error)
 
     def __bool__(self) -> bool:
         """Whether the call has produced anything."""
