@@ -1,0 +1,94 @@
+"""How long a record waits in a stage before it is tried again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import attrs
+
+from flux.core.errors import ConfigurationError
+
+JITTER_STEPS = 30
+"""The random part of the default wait is one of 0 … 29, times the stage plus one."""
+
+WaitSetting = float | Sequence[float] | Callable[[int], float] | None
+"""What a task's `wait` may be: None, seconds, seconds per stage (the last repeats), or stage -> seconds."""
+
+
+def default_wait(stage: int, jitter: int) -> int:
+    """Seconds that stage `stage` (1, 2, …) waits, `jitter` being 0 … 29.
+
+    Sidekiq's formula, as Super::Flux has it: `stage**4 + 15 + jitter * (stage + 1)`.
+    """
+    return stage**4 + 15 + jitter * (stage + 1)
+
+
+@attrs.frozen
+class Waits:
+    """A task's waits, checked. Times in seconds."""
+
+    setting: WaitSetting
+    max_delay: float
+
+    def seconds(self, stage: int, jitter: int) -> float:
+        """How long a record waits in `stage`; 0 for the main stage."""
+        if stage == 0:
+            return 0.0
+        setting = self.setting
+        if setting is None:
+            return float(min(default_wait(stage, jitter), self.max_delay))
+        if callable(setting):
+            return _checked(setting(stage), stage, self.max_delay)
+        if isinstance(setting, Sequence):
+            return float(setting[min(stage, len(setting)) - 1])
+        return float(setting)
+
+    def mean(self, stage: int) -> float:
+        """The mean of what `seconds` gives: the published table's figure."""
+        if self.setting is None and stage > 0:
+            return stage**4 + 15 + (JITTER_STEPS - 1) / 2 * (stage + 1)
+        return self.seconds(stage, 0)
+
+    def longest(self, stage: int) -> float:
+        """The most that `seconds` can give."""
+        return self.seconds(stage, JITTER_STEPS - 1)
+
+    def check(self, stages: int) -> None:
+        """Raises ConfigurationError when a wait of stages 1 … `stages` is no number of seconds, or too long."""
+        setting = self.setting
+        if setting is None:
+            for stage in range(1, stages + 1):
+                if default_wait(stage, JITTER_STEPS - 1) > self.max_delay:
+                    raise ConfigurationError(
+                        f"retries = {stages}: the default wait of stage {stage} can be longer than max_delay"
+                        f" ({self.max_delay:g} s); set wait, lower retries or raise max_delay"
+                    )
+            return
+        if isinstance(setting, str | bytes) or not (
+            callable(setting) or isinstance(setting, Sequence | int | float)
+        ):
+            raise ConfigurationError(f"wait = {setting!r}: give seconds, a list of seconds, or stage -> seconds")
+        if isinstance(setting, Sequence) and not setting:
+            raise ConfigurationError("wait = []: give at least one number of seconds")
+        for stage in range(1, stages + 1):
+            _checked(self.seconds(stage, JITTER_STEPS - 1), stage, self.max_delay)
+
+
+def _checked(wait: object, stage: int, max_delay: float) -> float:
+    if isinstance(wait, bool) or not isinstance(wait, int | float) or not 0 <= wait:
+        raise ConfigurationError(f"wait of stage {stage} is {wait!r}: give a number of seconds, 0 or more")
+    if wait > max_delay:
+        raise ConfigurationError(
+            f"wait of stage {stage} is {wait:g} s, longer than max_delay ({max_delay:g} s): shorten it or raise max_delay"
+        )
+    return float(wait)
+
+
+def in_words(seconds: float) -> str:
+    """A wait as the published table says it: "45 seconds", "~1.2 minutes", "~4.5 days"."""
+    for unit, size in (("day", 86400), ("hour", 3600), ("minute", 60)):
+        if seconds >= size:
+            amount = f"{seconds / size:.1f}"
+            return f"~{amount} {unit}{'' if amount == '1.0' else 's'}"
+    amount = f"{seconds:g}" if seconds < 10 else f"{seconds:.0f}"
+    return f"{amount} second{'' if amount == '1' else 's'}"

@@ -1,0 +1,173 @@
+"""What is done of one partition, hence what may be committed.
+
+Offsets in, half-open ranges inside: a record owns the offsets from its own up to the next record that was delivered,
+so the gaps that transactions and compaction leave count as done with the record before them. Everything below
+`position` is done; the ranges done above it travel in the commit's metadata, as in Confluent's parallel-consumer:
+
+    flux1 KIND . CRC . PAYLOAD
+
+KIND `r`: run lengths, alternately undone and done, as LEB128 varints; `b`: one bit per offset, lowest first. CRC: CRC-32
+of "position:KIND" and the payload's bytes, in hex, so that a string beside another position is not believed. PAYLOAD:
+base64url without padding. What cannot be read is ignored: it costs a replay, never a record.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Iterator
+
+MAX_METADATA = 4095
+"""Characters that a broker takes by its default (offset.metadata.max.bytes), less the NUL that librdkafka appends."""
+
+_FRAME = 16  # "flux1r." and "xxxxxxxx."
+_SHAPE = re.compile(r"flux1([rb])\.([0-9a-f]{8})\.([A-Za-z0-9_-]*)\Z")
+
+
+class Ledger:
+    """The state of one partition. Offsets only grow; `done` may come in any order."""
+
+    __slots__ = ("_ends", "_payload", "_starts", "end", "position")
+
+    def __init__(self, position: int, done: Iterable[tuple[int, int]] = (), max_metadata: int = MAX_METADATA) -> None:
+        self.position = position
+        """The next offset to commit: everything below is done."""
+        self.end = position
+        """After the last offset delivered."""
+        self._starts: list[int] = []
+        self._ends: list[int] = []
+        self._payload = max((max_metadata - _FRAME) * 3 // 4, 0)
+        for start, end in done:
+            self.done(start, end)
+
+    def __repr__(self) -> str:
+        return f"<Ledger {self.position}, done {list(self.ranges())}, delivered to {self.end}>"
+
+    def delivered(self, first: int, end: int) -> None:
+        """Records from `first` to before `end` arrived; what lies between the last ones and these does not exist."""
+        if first > self.end:
+            self.done(self.end, first)
+        self.end = max(self.end, end)
+
+    def done(self, start: int, end: int) -> None:
+        """The offsets of [start, end) are done."""
+        if end <= self.position:
+            return
+        starts, ends = self._starts, self._ends
+        if start <= self.position:
+            self.position = end
+            while starts and starts[0] <= self.position:
+                self.position = max(self.position, ends[0])
+                del starts[0], ends[0]
+            return
+        low = bisect_left(ends, start)
+        high = bisect_right(starts, end)
+        if low < high:
+            start, end = min(start, starts[low]), max(end, ends[high - 1])
+        starts[low:high] = [start]
+        ends[low:high] = [end]
+
+    def is_done(self, offset: int) -> bool:
+        if offset < self.position:
+            return True
+        at = bisect_right(self._starts, offset) - 1
+        return at >= 0 and offset < self._ends[at]
+
+    def ranges(self) -> Iterator[tuple[int, int]]:
+        """What is done above the position."""
+        return zip(self._starts, self._ends, strict=True)
+
+    def admits(self, end: int, in_flight: int) -> bool:
+        """Whether one more call, of a record that ends before `end`, may start beside `in_flight` others so that
+        the metadata fits however they end."""
+        span = max(end, self._ends[-1] if self._ends else 0) - self.position
+        if span <= self._payload * 8:
+            return True
+        return (len(self._starts) + in_flight + 1) * 2 * _varint_length(span) <= self._payload
+
+    def metadata(self) -> str:
+        """What to store beside the position; empty when nothing above it is done.
+
+        Past the limit (set lower since) the highest ranges are left out: they will be worked again."""
+        starts, ends = self._starts, self._ends
+        if not starts:
+            return ""
+        position = self.position
+        lengths = bytearray()
+        last = position
+        for start, end in zip(starts, ends, strict=True):
+            pair = _varint(start - last) + _varint(end - start)
+            if len(lengths) + len(pair) > self._payload:
+                break
+            lengths += pair
+            last = end
+        size = min((ends[-1] - position + 7) // 8, self._payload)
+        if last == ends[-1] and len(lengths) <= size:
+            return _framed("r", position, bytes(lengths))
+        if last != ends[-1] or size < len(lengths):
+            bits = 0
+            for start, end in zip(starts, ends, strict=True):
+                bits |= ((1 << (end - start)) - 1) << (start - position)
+            bits &= (1 << size * 8) - 1
+            return _framed("b", position, bits.to_bytes(size, "little"))
+        return _framed("r", position, bytes(lengths))
+
+
+def read_metadata(position: int, metadata: str) -> list[tuple[int, int]] | None:
+    """The ranges done above `position`; None when the string is not flux's, damaged, or beside another position."""
+    match = _SHAPE.match(metadata)
+    if not match:
+        return None
+    kind, crc, text = match.groups()
+    try:
+        payload = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+    except (binascii.Error, ValueError):
+        return None
+    if f"{_crc(kind, position, payload):08x}" != crc:
+        return None
+    return list(_read_lengths(position, payload) if kind == "r" else _read_bits(position, payload))
+
+
+def _framed(kind: str, position: int, payload: bytes) -> str:
+    text = base64.urlsafe_b64encode(payload).rstrip(b"=").decode("ascii")
+    return f"flux1{kind}.{_crc(kind, position, payload):08x}.{text}"
+
+
+def _crc(kind: str, position: int, payload: bytes) -> int:
+    return binascii.crc32(payload, binascii.crc32(f"{position}:{kind}".encode("ascii")))
+
+
+def _varint(number: int) -> bytes:
+    out = bytearray()
+    while number > 0x7F:
+        out.append(number & 0x7F | 0x80)
+        number >>= 7
+    out.append(number)
+    return bytes(out)
+
+
+def _varint_length(number: int) -> int:
+    return max(1, (number.bit_length() + 6) // 7)
+
+
+def _read_lengths(position: int, payload: bytes) -> Iterator[tuple[int, int]]:
+    numbers: list[int] = []
+    number = shift = 0
+    for byte in payload:
+        number |= (byte & 0x7F) << shift
+        shift += 7
+        if byte < 0x80:
+            numbers.append(number)
+            number = shift = 0
+    at = position
+    for undone, done in zip(numbers[::2], numbers[1::2], strict=False):
+        yield at + undone, at + undone + done
+        at += undone + done
+
+
+def _read_bits(position: int, payload: bytes) -> Iterator[tuple[int, int]]:
+    text = bin(int.from_bytes(payload, "little"))[:1:-1]
+    for match in re.finditer("1+", text):
+        yield position + match.start(), position + match.end()

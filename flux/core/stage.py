@@ -1,0 +1,169 @@
+"""The stages of a task, and their names on the cluster: main topic, retry topics, dead-letter topic."""
+
+from __future__ import annotations
+
+import enum
+import re
+from collections.abc import Callable, Iterable, Sequence
+
+import attrs
+
+from flux.core.errors import ConfigurationError
+
+Naming = Callable[[str, str, int], tuple[str, str]]
+"""(topic, group, stage) -> (topic, group) of that stage; the dead letters are stage retries + 1."""
+
+_TOPIC = re.compile(r"[a-zA-Z0-9._-]{1,249}\Z")
+_RANGE = re.compile(r"(\d{1,6})(?:-(\d{1,6}))?\Z")
+MOST_RETRIES = 100
+
+
+class Role(enum.Enum):
+    MAIN = "main"
+    RETRY = "retry"
+    DEAD = "dead letters"
+    LEFTOVER = "leftover"
+    """A retry topic beyond `retries`, from when there were more: drained, failures go to the dead letters."""
+
+
+@attrs.frozen
+class Stage:
+    number: int
+    topic: str
+    group: str
+    role: Role
+
+    def __str__(self) -> str:
+        return self.role.value if self.role is not Role.RETRY else f"retry {self.number}"
+
+
+@attrs.frozen
+class Stages:
+    """All stages of one task: 0 (main), 1 … retries, retries + 1 (dead letters).
+
+    `naming` changes the names; None: topic `T-G-try-n` with group `G-n`, and `T-G-dlq` with `G-(retries+1)`, as in
+    Super::Flux.
+    """
+
+    topic: str
+    group: str
+    retries: int
+    naming: Naming | None = None
+
+    def __getitem__(self, number: int) -> Stage:
+        if not 0 <= number <= self.dead:
+            raise IndexError(number)
+        if number == 0:
+            return self._named(0, self.topic, self.group, Role.MAIN)
+        if number == self.dead:
+            return self._named(number, f"{self.topic}-{self.group}-dlq", f"{self.group}-{number}", Role.DEAD)
+        return self._retry(number, Role.RETRY)
+
+    def __iter__(self) -> Iterable[Stage]:
+        return iter([self[n] for n in range(self.dead + 1)])
+
+    @property
+    def dead(self) -> int:
+        """The number of the dead-letter stage."""
+        return self.retries + 1
+
+    def after(self, stage: Stage) -> Stage | None:
+        """Where a failure of `stage` goes; None for the dead letters, which stay where they are."""
+        if stage.role is Role.DEAD:
+            return None
+        return self[self.dead if stage.role is Role.LEFTOVER else stage.number + 1]
+
+    def leftover(self, number: int) -> Stage:
+        """The retry stage `number` beyond `retries`, as it was named when there were more."""
+        return self._retry(number, Role.LEFTOVER)
+
+    def leftovers(self, existing: Iterable[str]) -> list[Stage]:
+        """Of the topics that exist, those that are retry topics of this task beyond `retries`."""
+        names = set(existing)
+        candidates = (self.leftover(n) for n in range(self.retries + 1, MOST_RETRIES + 1))
+        return [stage for stage in candidates if stage.topic in names]
+
+    def dead_groups(self) -> list[str]:
+        """The groups that the dead-letter topic may have had under another `retries`."""
+        groups = []
+        for retries in range(MOST_RETRIES + 1):
+            group = Stages(self.topic, self.group, retries, self.naming)[retries + 1].group
+            groups.append(group)
+        return list(dict.fromkeys(groups))
+
+    def _retry(self, number: int, role: Role) -> Stage:
+        return self._named(number, f"{self.topic}-{self.group}-try-{number}", f"{self.group}-{number}", role)
+
+    def _named(self, number: int, topic: str, group: str, role: Role) -> Stage:
+        if self.naming is not None:
+            topic, group = self.naming(self.topic, self.group, number)
+        return Stage(number, topic, group, role)
+
+    def check(self) -> None:
+        """Raises ConfigurationError for a name that Kafka refuses or a hop that leads to itself."""
+        if isinstance(self.retries, bool) or not isinstance(self.retries, int) or not 0 <= self.retries <= MOST_RETRIES:
+            raise ConfigurationError(f"retries = {self.retries!r}: give a whole number from 0 to {MOST_RETRIES}")
+        seen: dict[str, Stage] = {}
+        for stage in self:
+            check_topic(stage.topic)
+            if not isinstance(stage.group, str) or not stage.group:
+                raise ConfigurationError(f"the group of stage {stage.number} of {self.topic} is empty: set group_id")
+            if stage.topic in seen:
+                raise ConfigurationError(
+                    f"stages {seen[stage.topic].number} and {stage.number} of {self.topic} have the same topic"
+                    f" {stage.topic}: a failed record would come back to itself; change naming"
+                )
+            seen[stage.topic] = stage
+
+
+def check_topic(name: object) -> None:
+    """Raises ConfigurationError for a topic name that Kafka refuses."""
+    if not isinstance(name, str) or not _TOPIC.match(name) or name in (".", ".."):
+        raise ConfigurationError(
+            f"topic {name!r}: Kafka takes 1 to 249 of the characters a-z, A-Z, 0-9, '.', '_' and '-'"
+        )
+
+
+def check_apart(tasks: Sequence[tuple[str, Stages]]) -> None:
+    """Raises ConfigurationError when names of two tasks on one cluster clash. `tasks`: (task name, its stages)."""
+    pairs: dict[tuple[str, str], str] = {}
+    owned: dict[str, str] = {}
+    for name, stages in tasks:
+        main = stages[0]
+        if (main.topic, main.group) in pairs:
+            raise ConfigurationError(
+                f"{pairs[main.topic, main.group]} and {name} both work topic {main.topic} as group {main.group}:"
+                " give one of them another group_id"
+            )
+        pairs[main.topic, main.group] = name
+        for stage in list(stages)[1:]:
+            if stage.topic in owned:
+                raise ConfigurationError(
+                    f"{owned[stage.topic]} and {name} would share the topic {stage.topic}: change topic, group_id or naming"
+                )
+            owned[stage.topic] = name
+    for name, stages in tasks:
+        if stages.topic in owned:
+            raise ConfigurationError(
+                f"{name} works the topic {stages.topic}, which {owned[stages.topic]} moves its failures to:"
+                " change topic, group_id or naming"
+            )
+
+
+def parse_stages(text: str, retries: int) -> list[int]:
+    """`"3"`, `"1-6"` or `"0,2-4"` as sorted stage numbers. Raises ConfigurationError outside 0 … retries + 1."""
+    chosen: set[int] = set()
+    for part in text.split(","):
+        match = _RANGE.match(part.strip())
+        if not match:
+            raise ConfigurationError(f"stages {text!r}: write numbers and ranges, such as 3, 1-6 or 0,2-4")
+        low, high = int(match[1]), int(match[2] or match[1])
+        if low > high:
+            raise ConfigurationError(f"stages {text!r}: the range {part.strip()} is backwards")
+        if high > retries + 1:
+            raise ConfigurationError(
+                f"stages {text!r}: with retries = {retries} the stages are 0 to {retries + 1}"
+                f" ({retries + 1} being the dead letters)"
+            )
+        chosen.update(range(low, high + 1))
+    return sorted(chosen)
