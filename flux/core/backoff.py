@@ -67,7 +67,9 @@ class Waits:
         if isinstance(setting, str | bytes) or not (
             callable(setting) or isinstance(setting, Sequence | int | float)
         ):
-            raise ConfigurationError(f"wait = {setting!r}: give seconds, a list of seconds, or stage -> seconds")
+            raise ConfigurationError(
+                f"wait = {setting!r}: give seconds, a list of seconds, or stage -> seconds"
+            )
         if isinstance(setting, Sequence) and not setting:
             raise ConfigurationError("wait = []: give at least one number of seconds")
         for stage in range(1, stages + 1):

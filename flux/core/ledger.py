@@ -31,7 +31,9 @@ class Ledger:
 
     __slots__ = ("_ends", "_payload", "_starts", "end", "position")
 
-    def __init__(self, position: int, done: Iterable[tuple[int, int]] = (), max_metadata: int = MAX_METADATA) -> None:
+    def __init__(
+        self, position: int, done: Iterable[tuple[int, int]] = (), max_metadata: int = MAX_METADATA
+    ) -> None:
         self.position = position
         """The next offset to commit: everything below is done."""
         self.end = position
@@ -107,10 +109,11 @@ class Ledger:
         if last == ends[-1] and len(lengths) <= size:
             return _framed("r", position, bytes(lengths))
         if last != ends[-1] or size < len(lengths):
-            bits = 0
+            bits, limit = 0, position + size * 8
             for start, end in zip(starts, ends, strict=True):
-                bits |= ((1 << (end - start)) - 1) << (start - position)
-            bits &= (1 << size * 8) - 1
+                if start >= limit:
+                    break
+                bits |= ((1 << (min(end, limit) - start)) - 1) << (start - position)
             return _framed("b", position, bits.to_bytes(size, "little"))
         return _framed("r", position, bytes(lengths))
 

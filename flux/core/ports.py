@@ -171,7 +171,10 @@ class ProducerPort(Protocol):
     """Thread-safe. Serves its own acknowledgements."""
 
     def write(
-        self, topic: str, records: Sequence[Outgoing], acknowledged: Callable[[BrokerError | None, Record], None]
+        self,
+        topic: str,
+        records: Sequence[Outgoing],
+        acknowledged: Callable[[BrokerError | None, Record], None],
     ) -> int:
         """Hands records to the client, in order; returns how many it took (fewer when its queue is full: keep the
         rest and try again). For each one taken `acknowledged` is called exactly once, on a thread of the client's or
@@ -227,9 +230,7 @@ class AdminPort(Protocol):
         """One that exists already is left as it is."""
         ...
 
-    def positions(
-        self, group: str, topic: str, timeout: float
-    ) -> dict[int, Position]:
+    def positions(self, group: str, topic: str, timeout: float) -> dict[int, Position]:
         """What a group has committed on a topic, by partition; empty when nothing."""
         ...
 

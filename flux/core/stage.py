@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import attrs
 
@@ -59,7 +59,7 @@ class Stages:
             return self._named(number, f"{self.topic}-{self.group}-dlq", f"{self.group}-{number}", Role.DEAD)
         return self._retry(number, Role.RETRY)
 
-    def __iter__(self) -> Iterable[Stage]:
+    def __iter__(self) -> Iterator[Stage]:
         return iter([self[n] for n in range(self.dead + 1)])
 
     @property
@@ -79,7 +79,7 @@ class Stages:
 
     def leftovers(self, existing: Iterable[str]) -> list[Stage]:
         """Of the topics that exist, those that are retry topics of this task beyond `retries`."""
-        names = set(existing)
+        names = set(existing) - {stage.topic for stage in self}
         candidates = (self.leftover(n) for n in range(self.retries + 1, MOST_RETRIES + 1))
         return [stage for stage in candidates if stage.topic in names]
 
@@ -101,13 +101,21 @@ class Stages:
 
     def check(self) -> None:
         """Raises ConfigurationError for a name that Kafka refuses or a hop that leads to itself."""
-        if isinstance(self.retries, bool) or not isinstance(self.retries, int) or not 0 <= self.retries <= MOST_RETRIES:
-            raise ConfigurationError(f"retries = {self.retries!r}: give a whole number from 0 to {MOST_RETRIES}")
+        if (
+            isinstance(self.retries, bool)
+            or not isinstance(self.retries, int)
+            or not 0 <= self.retries <= MOST_RETRIES
+        ):
+            raise ConfigurationError(
+                f"retries = {self.retries!r}: give a whole number from 0 to {MOST_RETRIES}"
+            )
         seen: dict[str, Stage] = {}
         for stage in self:
             check_topic(stage.topic)
             if not isinstance(stage.group, str) or not stage.group:
-                raise ConfigurationError(f"the group of stage {stage.number} of {self.topic} is empty: set group_id")
+                raise ConfigurationError(
+                    f"the group of stage {stage.number} of {self.topic} is empty: set group_id"
+                )
             if stage.topic in seen:
                 raise ConfigurationError(
                     f"stages {seen[stage.topic].number} and {stage.number} of {self.topic} have the same topic"

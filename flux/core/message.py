@@ -1,0 +1,129 @@
+"""What a handler gets: a record, read only as far as it is asked, with its place in the stages."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flux.core.trail import Trail
+
+
+class Headers(tuple[tuple[str, bytes | None], ...]):
+    """A record's headers in order, repeats kept."""
+
+    __slots__ = ()
+
+    def get(self, name: str, default: bytes | None = None) -> bytes | None:
+        """The last value of `name`, as Kafka's own `lastHeader`; `default` when there is none."""
+        for key, value in reversed(self):
+            if key == name:
+                return value
+        return default
+
+    def all(self, name: str) -> list[bytes | None]:
+        """Every value of `name`, in order."""
+        return [value for key, value in self if key == name]
+
+
+NO_HEADERS = Headers()
+
+
+class Message:
+    """One record on its way through a task's stages. `value` is what the task's deserializer made of it, bytes
+    without one; the rest is as Kafka holds it."""
+
+    __slots__ = ("_headers", "_record", "_trail", "value")
+
+    value: Any
+    _headers: Headers | None
+
+    def __init__(self, record: Any, value: Any, trail: Trail) -> None:
+        self._record = record
+        self.value = value
+        self._trail = trail
+
+    @property
+    def topic(self) -> str:
+        """The topic of this stage; `origin` has the main one."""
+        return self._record.topic()  # type: ignore[no-any-return]
+
+    @property
+    def partition(self) -> int:
+        return self._record.partition()  # type: ignore[no-any-return]
+
+    @property
+    def offset(self) -> int:
+        return self._record.offset()  # type: ignore[no-any-return]
+
+    @property
+    def key(self) -> bytes | None:
+        return self._record.key()  # type: ignore[no-any-return]
+
+    @property
+    def timestamp(self) -> int:
+        """Milliseconds since the epoch, as Kafka holds it; -1 or 0 when there is none."""
+        return self._record.timestamp()[1]  # type: ignore[no-any-return]
+
+    @property
+    def headers(self) -> Headers:
+        """Empty when the client cannot read them: see `headers_readable`."""
+        try:
+            headers = self._headers
+        except AttributeError:
+            headers = self._headers = _read_headers(self._record)
+        return NO_HEADERS if headers is None else headers
+
+    @property
+    def headers_readable(self) -> bool:
+        """False when a header's name is not UTF-8: no Kafka client for Python can read any of that record's."""
+        return self.headers is not NO_HEADERS or self._headers is not None
+
+    @property
+    def raw_value(self) -> bytes | None:
+        """The value as Kafka holds it, whatever the task's deserializer made of it."""
+        return self._record.value()  # type: ignore[no-any-return]
+
+    @property
+    def trail(self) -> Trail:
+        return self._trail
+
+    @property
+    def stage(self) -> int:
+        """0 is the main topic, 1 … the retries, retries + 1 the dead letters."""
+        return self._trail.stage
+
+    @property
+    def attempt(self) -> int:
+        """Which call of this work it is; the first is 1."""
+        return self._trail.attempts + 1
+
+    @property
+    def origin(self) -> tuple[str, int, int]:
+        """(topic, partition, offset) of the record in the main topic: its own, where that is not known."""
+        record = self._record
+        return self._trail.origin or (record.topic(), record.partition(), record.offset())
+
+    @property
+    def id(self) -> str:
+        """Names the work, the same through all retries: "topic/partition/offset" of the origin."""
+        return "{}/{}/{}".format(*self.origin)
+
+    @property
+    def hop_id(self) -> str:
+        """`id`, the stage and how often it was replayed: names this delivery of the work."""
+        return f"{self.id}/{self.stage}/{self._trail.replays}"
+
+    def __repr__(self) -> str:
+        record = self._record
+        return (
+            f"<Message {record.topic()}[{record.partition()}]@{record.offset()}"
+            f" stage {self.stage} attempt {self.attempt}>"
+        )
+
+
+def _read_headers(record: Any) -> Headers | None:
+    """Asked once: after a failed reading, confluent-kafka's second one gives pointers to nowhere."""
+    try:
+        headers = record.headers()
+    except Exception:
+        return None
+    return Headers(headers) if headers else NO_HEADERS

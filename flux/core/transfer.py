@@ -1,0 +1,159 @@
+"""The next hop of a record: what is written, and what is left out when it does not fit.
+
+A hop keeps key, value and every header that the record came with, in order; flux's own headers are replaced, all but
+the origin and the first failure. Its copy is acknowledged by all in-sync replicas before the original may commit.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable
+from typing import Literal
+
+import attrs
+
+from flux.core import trail as t
+from flux.core.message import Message
+from flux.core.ports import Outgoing
+from flux.core.stage import Role, Stage
+
+ErrorHeaders = Literal["full", "type"] | Callable[[BaseException], str]
+"""How much of an error goes into headers: all, its type only, or its type and what the callable makes of it."""
+
+MAX_MESSAGE_CHARS = 1_000
+MAX_TRACE_BYTES = 8_192
+_RECORD_OVERHEAD = 160  # batch header (61), record fields and varints, with room to spare
+_HEADER_OVERHEAD = 10  # two varint lengths
+
+
+@attrs.frozen
+class Failure:
+    """How a call ended badly. `trace` is the traceback as text, made where reading source files is allowed."""
+
+    error: BaseException
+    trace: str = ""
+
+
+class Detail(enum.IntEnum):
+    """How much of the optional headers a hop carries; one step down each time it is too large."""
+
+    FULL = 2
+    TYPE = 1
+    NONE = 0
+
+
+@attrs.define(eq=False)
+class Transfer:
+    """One record on its way to the next stage."""
+
+    message: Message
+    source: Stage
+    target: Stage
+    reason: str
+    wait: float
+    """Seconds in the target stage, counted from the write."""
+    group: str
+    failed_at: int
+    """Milliseconds since the epoch."""
+    error_type: str
+    error_text: str
+    error_trace: str
+    detail: Detail = Detail.FULL
+    partitions: int = 0
+    """Of the target topic; 0: not known yet."""
+
+    def outgoing(self, now_ms: int, limit: int | None) -> Outgoing:
+        """The record to write now. `limit`: bytes that the target topic takes, None when not known."""
+        message = self.message
+        value, key = message.raw_value, message.key
+        headers = [pair for pair in message.headers if not pair[0].startswith(t.PREFIX)]
+        headers += self._trail(now_ms)
+        if self.detail >= Detail.TYPE:
+            headers.append((t.ERROR_TYPE, _cut(self.error_type, 250)))
+        if self.detail is Detail.FULL:
+            room = _room(limit, key, value, headers)
+            if self.error_text:
+                text = _cut(self.error_text, room)
+                headers.append((t.ERROR_MESSAGE, text))
+                room -= len(text) + len(t.ERROR_MESSAGE) + _HEADER_OVERHEAD
+            if self.error_trace and room > 0:
+                # the end of a traceback tells most
+                trace = self.error_trace.encode("utf-8", "replace")[-min(room, MAX_TRACE_BYTES) :]
+                headers.append((t.ERROR_TRACE, trace.decode("utf-8", "ignore").encode()))
+        return Outgoing(
+            value=value,
+            key=key,
+            headers=headers,
+            partition=message.partition % self.partitions if self.partitions else None,
+            timestamp=now_ms,
+        )
+
+    def _trail(self, now_ms: int) -> list[tuple[str, bytes | None]]:
+        message, trail = self.message, self.message.trail
+        topic, partition, offset = message.origin
+        known = trail.stage == 0 or trail.origin is not None
+        born = trail.origin_timestamp if known and trail.stage else message.timestamp
+        first = trail.first_failed_at if trail.first_failed_at is not None else self.failed_at
+        pairs: list[tuple[str, bytes | None]] = [
+            (t.STAGE, _text(self.target.number)),
+            (t.ATTEMPTS, _text(message.attempt)),
+        ]
+        if self.target.role is not Role.DEAD:
+            pairs.append((t.DUE, _text(now_ms + round(self.wait * 1000))))
+        pairs += [
+            (t.GROUP, self.group.encode()),
+            (t.ORIGIN_TOPIC, topic.encode()),
+            (t.ORIGIN_PARTITION, _text(partition)),
+            (t.ORIGIN_OFFSET, _text(offset)),
+        ]
+        if born is not None:
+            pairs.append((t.ORIGIN_TIMESTAMP, _text(born)))
+        pairs += [
+            (t.FIRST_FAILED_AT, _text(first)),
+            (t.FAILED_AT, _text(self.failed_at)),
+            (t.REASON, self.reason.encode()),
+        ]
+        if trail.replays:
+            pairs.append((t.REPLAYS, _text(trail.replays)))
+        return pairs
+
+
+def describe(failure: Failure, setting: ErrorHeaders) -> tuple[str, str, str]:
+    """(type, message, trace) of a failure, as far as `setting` lets them leave the process."""
+    error = failure.error
+    cause = (
+        error.__cause__ if error.__cause__ is not None and type(error).__name__ == "Undecodable" else error
+    )
+    cls = type(cause)
+    name = cls.__qualname__ if cls.__module__ == "builtins" else f"{cls.__module__}.{cls.__qualname__}"
+    if setting == "type":
+        return name, "", ""
+    if callable(setting):
+        try:
+            return name, str(setting(error)), ""
+        except Exception as broken:
+            return name, f"(error_headers raised {type(broken).__name__})", ""
+    try:
+        text = str(cause)
+    except Exception:
+        text = "(its message cannot be had)"
+    return name, text, failure.trace
+
+
+def _room(
+    limit: int | None, key: bytes | None, value: bytes | None, headers: list[tuple[str, bytes | None]]
+) -> int:
+    if limit is None:
+        return MAX_TRACE_BYTES
+    used = len(key or b"") + len(value or b"") + _RECORD_OVERHEAD
+    used += sum(len(name.encode()) + len(data or b"") + _HEADER_OVERHEAD for name, data in headers)
+    return max(limit - used - 2 * (len(t.ERROR_TRACE) + _HEADER_OVERHEAD), 0)
+
+
+def _cut(text: str, room: int) -> bytes:
+    data = text[:MAX_MESSAGE_CHARS].encode("utf-8", "replace")
+    return data if len(data) <= room else data[:room].decode("utf-8", "ignore").encode()
+
+
+def _text(number: int) -> bytes:
+    return str(number).encode("ascii")
