@@ -1,0 +1,1 @@
+"""flux: Kafka work that does not get lost."""
