@@ -1,0 +1,90 @@
+"""An in-memory cluster, `memory://NAME`, for tests and trying out: true to Kafka where it matters to flux.
+
+Partitions and Kafka's own placing of keys, offsets with gaps, headers, timestamps, cooperative rebalances, fenced
+commits, size limits. It lives and dies with its process, and grows with what is written: nothing is ever expired.
+"""
+
+from __future__ import annotations
+
+import threading
+from urllib.parse import parse_qsl, urlsplit
+
+from flux.adapters.memory.admin import MemoryAdmin
+from flux.adapters.memory.broker import Broker
+from flux.adapters.memory.cluster import Cluster
+from flux.adapters.memory.consumer import MemoryConsumer
+from flux.adapters.memory.producer import MemoryProducer
+from flux.core.errors import ConfigurationError
+from flux.core.ports import ConsumerSettings, ProducerSettings, RebalanceListener, System
+from flux.system import SYSTEM
+
+__all__ = ["Broker", "MemoryAdapter", "forget", "from_url"]
+
+_clusters: dict[str, Cluster] = {}
+_clusters_lock = threading.Lock()
+
+
+class MemoryAdapter:
+    """`flux.core.ports.Adapter` for the cluster `name`, which all adapters of that name in this process share. It is
+    made by the first of them, with that one's `system`, `default_partitions` (of a topic created by a write) and
+    `auto_create`; `max_poll_interval` (seconds) is this adapter's own.
+
+    Raises ConfigurationError when the cluster runs on another System already."""
+
+    shares_processes = False
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        system: System = SYSTEM,
+        default_partitions: int = 1,
+        auto_create: bool = True,
+        max_poll_interval: float = 300.0,
+    ) -> None:
+        if default_partitions < 1:
+            raise ConfigurationError(f"memory://{name}: partitions must be at least 1")
+        with _clusters_lock:
+            self._cluster = _clusters.get(name) or Cluster(name, system, default_partitions, auto_create)
+            _clusters[name] = self._cluster
+        if self._cluster.system is not system:
+            raise ConfigurationError(f"memory://{name} runs on another System: forget({name!r}) first")
+        self._max_poll_interval = max_poll_interval
+        self.broker = Broker(self._cluster)
+
+    @property
+    def cluster(self) -> str:
+        return f"memory://{self._cluster.name}"
+
+    def consumer(self, settings: ConsumerSettings, listener: RebalanceListener) -> MemoryConsumer:
+        return MemoryConsumer(self._cluster, settings, listener, self._max_poll_interval)
+
+    def producer(self, settings: ProducerSettings) -> MemoryProducer:
+        return MemoryProducer(self._cluster, settings)
+
+    def admin(self) -> MemoryAdmin:
+        return MemoryAdmin(self._cluster)
+
+
+def forget(name: str) -> None:
+    """The next adapter of that name begins an empty cluster; those that exist keep the old one."""
+    with _clusters_lock:
+        _clusters.pop(name, None)
+
+
+def from_url(url: str) -> MemoryAdapter:
+    """`memory://NAME`, with `?partitions=4` and `auto_create=false` for the topics that a write creates. Raises
+    ConfigurationError."""
+    parts = urlsplit(url)
+    if parts.scheme != "memory" or not parts.netloc or parts.path or parts.fragment:
+        raise ConfigurationError(f"{url}: an in-memory broker is written memory://NAME")
+    options = dict(parse_qsl(parts.query, keep_blank_values=True))
+    partitions = options.pop("partitions", "1")
+    auto_create = options.pop("auto_create", "true")
+    if options:
+        raise ConfigurationError(f"{url}: no such option: {', '.join(options)} (partitions, auto_create)")
+    if not partitions.isdecimal() or int(partitions) < 1:
+        raise ConfigurationError(f"{url}: partitions must be a number from 1 on")
+    if auto_create not in ("true", "false"):
+        raise ConfigurationError(f"{url}: auto_create must be true or false")
+    return MemoryAdapter(parts.netloc, default_partitions=int(partitions), auto_create=auto_create == "true")

@@ -1,0 +1,112 @@
+"""The broker as a test holds it: what an operator does to a cluster, and what goes wrong with one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from flux.adapters.memory.cluster import Cluster, CommitFault, PollFault, WriteFault
+from flux.adapters.memory.log import Log, StoredRecord
+from flux.core.errors import BrokerError, Fault
+from flux.core.ports import Position, TopicPartition
+
+
+class Broker:
+    """One in-memory cluster. Thread-safe. Methods raise BrokerError (UNKNOWN_TOPIC) where there is no such topic."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+
+    @property
+    def available(self) -> bool:
+        """False is an outage: polls are empty, nothing joins or moves, records and requests wait and then fail."""
+        return self._cluster.available
+
+    @available.setter
+    def available(self, available: bool) -> None:
+        with self._cluster.lock:
+            self._cluster.available = available
+            self._cluster.wake_all()
+
+    def fail_writes(self, fault: WriteFault | None, *, stored: bool = False) -> None:
+        """`fault(topic, partition, outgoing)` decides about each record: an error refuses it; None lets it pass.
+        With `stored` the record is there all the same, and only its acknowledgement is lost. `fault` None: no more
+        of that kind. It is called with the broker's lock held, so it must not call the broker."""
+        with self._cluster.lock:
+            if stored:
+                self._cluster.lose_write = fault
+            else:
+                self._cluster.refuse_write = fault
+
+    def fail_commits(self, fault: CommitFault | None, *, stored: bool = False) -> None:
+        """`fault(group, partition, position)` decides about each position, as in `fail_writes`."""
+        with self._cluster.lock:
+            if stored:
+                self._cluster.lose_commit = fault
+            else:
+                self._cluster.refuse_commit = fault
+
+    def fail_polls(self, fault: PollFault | None) -> None:
+        """`fault(group, topic)` decides about each poll: an error ends it, those that wait included."""
+        with self._cluster.lock:
+            self._cluster.refuse_poll = fault
+            self._cluster.wake_all()
+
+    def create_topic(self, name: str, partitions: int = 1, config: Mapping[str, str] | None = None) -> None:
+        with self._cluster.lock:
+            if name in self._cluster.topics:
+                raise BrokerError(f"topic {name} exists already")
+            self._cluster.create(name, partitions, 1, config or {})
+
+    def grow_topic(self, name: str, partitions: int) -> None:
+        """To `partitions` in all; what is written already stays where it is."""
+        with self._cluster.lock:
+            topic = self._cluster.topic(name)
+            if partitions <= len(topic.logs):
+                raise BrokerError(f"{name} has {len(topic.logs)} partitions already")
+            topic.logs += [Log() for _ in range(partitions - len(topic.logs))]
+            for group in self._cluster.groups_on(name):
+                group.resize(partitions)
+
+    def delete_topic(self, name: str) -> None:
+        """With its records and all positions on it; its consumers lose their partitions."""
+        with self._cluster.lock:
+            self._cluster.topic(name)
+            del self._cluster.topics[name]
+            for group in self._cluster.groups_on(name):
+                group.forget()
+
+    def delete_records(self, partition: TopicPartition, before: int) -> None:
+        """The low watermark rises to `before`, as by retention."""
+        with self._cluster.lock:
+            log = self._log(partition)
+            if before > log.high:
+                raise BrokerError(f"{partition} ends at {log.high}, before {before}")
+            log.delete_before(before)
+            self._cluster.wake(partition.topic)
+
+    def skip_offsets(self, partition: TopicPartition, count: int) -> None:
+        """Leaves a gap at the end of the partition, as a transaction's marker does."""
+        with self._cluster.lock:
+            self._log(partition).high += count
+
+    def records(self, topic: str) -> list[StoredRecord]:
+        """All that the topic holds, by partition and offset; empty when it does not exist."""
+        with self._cluster.lock:
+            found = self._cluster.topics.get(topic)
+            return [record for log in (found.logs if found else ()) for record in log.records]
+
+    def positions(self, group: str, topic: str) -> dict[int, Position]:
+        with self._cluster.lock:
+            return dict(self._cluster.group(group, topic).positions)
+
+    def set_position(self, group: str, partition: TopicPartition, position: Position) -> None:
+        """As an operator does, or a foreign client; members notice only what they fetch."""
+        with self._cluster.lock:
+            self._log(partition)
+            self._cluster.group(group, partition.topic).positions[partition.partition] = position
+
+    def _log(self, at: TopicPartition) -> Log:
+        logs = self._cluster.topic(at.topic).logs
+        if not 0 <= at.partition < len(logs):
+            raise BrokerError(f"there is no {at}", Fault.UNKNOWN_TOPIC)
+        return logs[at.partition]

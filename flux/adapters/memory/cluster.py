@@ -1,0 +1,151 @@
+"""The state that all clients of one in-memory broker share, and the one lock that guards it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+
+from flux.adapters.memory.group import Group, Member
+from flux.adapters.memory.log import End, Topic
+from flux.core.errors import BrokerError, Fault
+from flux.core.ports import Outgoing, Position, System, TopicPartition
+
+MAX_METADATA = 4096
+"""UTF-16 units of the string stored with a position (Kafka's offset.metadata.max.bytes)."""
+
+WriteFault = Callable[[str, int, Outgoing], BrokerError | None]
+CommitFault = Callable[[str, TopicPartition, Position], BrokerError | None]
+PollFault = Callable[[str, str], BrokerError | None]
+
+_TOPIC_NAME = re.compile(r"(?!\.{1,2}$)[a-zA-Z0-9._-]{1,249}")
+
+
+class Sleeper:
+    """Where one consumer waits. It has a lock of its own, so that a write wakes only who reads that topic."""
+
+    def __init__(self, system: System) -> None:
+        self._condition = system.condition()
+        self._woken = False
+
+    def wake(self) -> None:
+        with self._condition:
+            self._woken = True
+            self._condition.notify()
+
+    def sleep(self, seconds: float) -> None:
+        """Until woken, at most `seconds`. A wake that came since the last sleep counts."""
+        with self._condition:
+            if not self._woken:
+                self._condition.wait(seconds)
+            self._woken = False
+
+
+class Cluster:
+    """Every method is called with `lock` held, and calls no listener and no callback but a test's faults."""
+
+    def __init__(self, name: str, system: System, default_partitions: int, auto_create: bool) -> None:
+        self.name = name
+        self.system = system
+        self.lock = system.condition()
+        self.topics: dict[str, Topic] = {}
+        self.available = True
+        self.refuse_write: WriteFault | None = None
+        self.lose_write: WriteFault | None = None
+        self.refuse_commit: CommitFault | None = None
+        self.lose_commit: CommitFault | None = None
+        self.refuse_poll: PollFault | None = None
+        self._default_partitions = default_partitions
+        self._auto_create = auto_create
+        self._groups: dict[tuple[str, str], Group] = {}
+        self._sleepers: dict[str, dict[Sleeper, None]] = {}
+
+    def require_available(self, timeout: float) -> None:
+        """Waits `timeout` seconds for an outage to end."""
+        deadline = self.system.now() + timeout
+        while not self.available:
+            left = deadline - self.system.now()
+            if left <= 0:
+                raise BrokerError(f"memory://{self.name} is away", Fault.UNAVAILABLE)
+            self.lock.wait(left)
+
+    def topic(self, name: str, *, written: bool = False) -> Topic:
+        """`written`: one that does not exist is created, if the cluster allows it."""
+        found = self.topics.get(name)
+        if found is None and written and self._auto_create:
+            found = self.create(name, self._default_partitions, 1, {})
+        if found is None:
+            raise BrokerError(f"there is no topic {name}", Fault.UNKNOWN_TOPIC)
+        return found
+
+    def create(self, name: str, partitions: int, replication_factor: int, config: Mapping[str, str]) -> Topic:
+        if not _TOPIC_NAME.fullmatch(name):
+            raise BrokerError(f"{name!r} is no topic name that Kafka takes")
+        if partitions < 1:
+            raise BrokerError(f"{name}: a topic has at least one partition")
+        topic = self.topics[name] = Topic(name, partitions, replication_factor, config)
+        for group in self.groups_on(name):
+            group.resize(partitions)
+        return topic
+
+    def groups_on(self, topic: str) -> list[Group]:
+        return [group for (_, name), group in self._groups.items() if name == topic]
+
+    def group(self, group: str, topic: str) -> Group:
+        found = self._groups.get((group, topic))
+        if found is None:
+            known = self.topics.get(topic)
+            found = Group(len(known.logs) if known else 0, lambda: self.wake(topic))
+            self._groups[group, topic] = found
+        return found
+
+    def append(self, name: str, outgoing: Sequence[Outgoing]) -> list[End]:
+        topic = self.topic(name, written=True)
+        refuse, lose = self.refuse_write, self.lose_write
+        ends = topic.append(
+            outgoing,
+            int(self.system.now() * 1000),
+            None if refuse is None else lambda partition, one: refuse(name, partition, one),
+            None if lose is None else lambda partition, one: lose(name, partition, one),
+        )
+        self.wake(name)
+        return ends
+
+    def commit(
+        self, group: str, topic: str, member: Member | None, positions: Mapping[TopicPartition, Position]
+    ) -> BrokerError | None:
+        """Stores what it can and returns the first error. As in Kafka a member of the group may commit any
+        partition, owned or not; who is no member any more, none."""
+        membership = self.group(group, topic)
+        membership.expire(self.system.now())
+        if member not in membership.members:
+            return BrokerError(f"no member of {group} (any more)", Fault.FENCED)
+        errors = [self._commit_one(group, partition, position) for partition, position in positions.items()]
+        return next((error for error in errors if error is not None), None)
+
+    def _commit_one(self, group: str, at: TopicPartition, position: Position) -> BrokerError | None:
+        topic = self.topics.get(at.topic)
+        if topic is None or not 0 <= at.partition < len(topic.logs):
+            return BrokerError(f"there is no {at}", Fault.UNKNOWN_TOPIC)
+        if len(position.metadata.encode("utf-16-le")) > 2 * MAX_METADATA:
+            return BrokerError(f"{at}: more than {MAX_METADATA} characters", Fault.METADATA)
+        if self.refuse_commit is not None and (error := self.refuse_commit(group, at, position)):
+            return error
+        self.group(group, at.topic).positions[at.partition] = position
+        return self.lose_commit(group, at, position) if self.lose_commit is not None else None
+
+    def check_poll(self, group: str, topic: str) -> None:
+        if self.refuse_poll is not None and (error := self.refuse_poll(group, topic)):
+            raise error
+
+    def falls_asleep(self, sleeper: Sleeper, topic: str) -> None:
+        """From now on `wake` reaches it, even before it really sleeps."""
+        self._sleepers.setdefault(topic, {})[sleeper] = None
+
+    def wake(self, topic: str) -> None:
+        for sleeper in self._sleepers.pop(topic, ()):
+            sleeper.wake()
+
+    def wake_all(self) -> None:
+        for topic in list(self._sleepers):
+            self.wake(topic)
+        self.lock.notify_all()

@@ -1,0 +1,209 @@
+"""The consumer: a member of a group, and a cursor in each partition that it owns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import attrs
+
+from flux.adapters.memory.cluster import Cluster, Sleeper
+from flux.adapters.memory.group import Member
+from flux.adapters.memory.log import Log
+from flux.core.errors import BrokerError, Fault
+from flux.core.ports import Batch, ConsumerSettings, Polled, Position, RebalanceListener, TopicPartition
+
+
+@attrs.define
+class Cursor:
+    partition: TopicPartition
+    log: Log
+    offset: int
+    paused: bool = False
+    out_of_range: bool = False
+    """Reported already; nothing is read until `seek`."""
+
+
+class MemoryConsumer:
+    """`flux.core.ports.ConsumerPort`. Commits take effect at once and are answered in the next `poll` or `close`."""
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        settings: ConsumerSettings,
+        listener: RebalanceListener,
+        max_poll_interval: float,
+    ) -> None:
+        self.max_poll_interval = max_poll_interval
+        self._cluster = cluster
+        self._topic = settings.topic
+        self._group = settings.group
+        self._listener = listener
+        self._sleeper = Sleeper(cluster.system)
+        self._member: Member | None = None
+        # The partition that was served longest ago comes first.
+        self._cursors: dict[int, Cursor] = {}
+        self._answers: list[Callable[[], None]] = []
+        self._closed = False
+
+    def poll(self, max_records: int, timeout: float) -> Polled:
+        self._answer()
+        deadline = self._cluster.system.now() + timeout
+        while True:
+            with self._cluster.lock:
+                self._require_open()
+                self._cluster.check_poll(self._group, self._topic)
+                now = self._cluster.system.now()
+                tell = self._rebalance(now)
+                if tell is None:
+                    polled = self._fetch(max_records) if self._cluster.available else Polled()
+                    if polled.batches or polled.out_of_range or now >= deadline:
+                        return polled
+                    seconds = self._fall_asleep(now, deadline)
+            if tell is None:
+                self._sleeper.sleep(seconds)
+            else:
+                tell()
+
+    def _rebalance(self, now: float) -> Callable[[], None] | None:
+        """One step of membership. Returns what the listener must hear before the next; it runs without the lock."""
+        group, member = self._cluster.group(self._group, self._topic), self._member
+        group.expire(now)
+        if member is not None:
+            member.last_poll = now
+        lost = [p for p in self._cursors if group.owner.get(p) is not member]
+        if lost:
+            return lambda: self._lost(lost)
+        if not self._cluster.available:
+            return None
+        if member is None or member not in group.members:
+            member = self._member = Member(self.max_poll_interval, now)
+            group.join(member)
+        revoked = [p for p in self._cursors if group.target.get(p) is not member]
+        if revoked:
+            return lambda: self._revoked(revoked)
+        claimed = group.claim(member)
+        if claimed:
+            logs = self._cluster.topics[self._topic].logs
+            new = {TopicPartition(self._topic, p): logs[p] for p in claimed}
+            return lambda: self._assigned(new)
+        return None
+
+    def _assigned(self, new: Mapping[TopicPartition, Log]) -> None:
+        starts = self._listener.assigned(list(new))
+        with self._cluster.lock:
+            for at, log in new.items():
+                self._cursors[at.partition] = Cursor(at, log, log.resolve(starts[at]))
+
+    def _revoked(self, partitions: Sequence[int]) -> None:
+        self._listener.revoked([TopicPartition(self._topic, p) for p in sorted(partitions)])
+        with self._cluster.lock:
+            for partition in partitions:
+                del self._cursors[partition]
+            if self._member is not None:
+                self._cluster.group(self._group, self._topic).release(self._member, partitions)
+
+    def _lost(self, partitions: Sequence[int]) -> None:
+        for partition in partitions:
+            del self._cursors[partition]
+        self._listener.lost([TopicPartition(self._topic, p) for p in sorted(partitions)])
+
+    def _fetch(self, max_records: int) -> Polled:
+        polled = Polled()
+        for partition, cursor in list(self._cursors.items()):
+            if cursor.paused or cursor.out_of_range:
+                continue
+            if not cursor.log.low <= cursor.offset <= cursor.log.high:
+                cursor.out_of_range = True
+                polled.out_of_range.append(cursor.partition)
+                continue
+            records = cursor.log.read(cursor.offset, max_records)
+            if records:
+                cursor.offset = records[-1].at + 1
+                self._cursors[partition] = self._cursors.pop(partition)
+                polled.batches.append(Batch(cursor.partition, records))
+                max_records -= len(records)
+                if max_records <= 0:
+                    break
+        return polled
+
+    def _fall_asleep(self, now: float, deadline: float) -> float:
+        """Seconds to sleep: a member that must be evicted meanwhile wakes nobody, so its time is a deadline too."""
+        group = self._cluster.group(self._group, self._topic)
+        if self._member is not None:
+            self._member.last_poll = float("inf")
+        self._cluster.falls_asleep(self._sleeper, self._topic)
+        return min(deadline, group.next_expiry(now)) - now
+
+    def pause(self, partitions: Iterable[TopicPartition]) -> None:
+        self._set_paused(partitions, True)
+
+    def resume(self, partitions: Iterable[TopicPartition]) -> None:
+        self._set_paused(partitions, False)
+
+    def _set_paused(self, partitions: Iterable[TopicPartition], paused: bool) -> None:
+        with self._cluster.lock:
+            for at in partitions:
+                if at.topic == self._topic and at.partition in self._cursors:
+                    self._cursors[at.partition].paused = paused
+
+    def seek(self, partition: TopicPartition, offset: int) -> None:
+        with self._cluster.lock:
+            cursor = self._cursors.get(partition.partition)
+            if cursor is None or partition.topic != self._topic:
+                raise BrokerError(f"seek: {partition} is not assigned")
+            cursor.offset = cursor.log.resolve(offset)
+            cursor.out_of_range = False
+
+    def committed(
+        self, partitions: Sequence[TopicPartition], timeout: float
+    ) -> Mapping[TopicPartition, Position | None]:
+        with self._cluster.lock:
+            self._require_open()
+            self._cluster.require_available(timeout)
+            return {at: self._cluster.group(self._group, at.topic).positions.get(at.partition) for at in partitions}
+
+    def commit(self, positions: Mapping[TopicPartition, Position], done: Callable[[BrokerError | None], None]) -> None:
+        error: BrokerError | None = None
+        try:
+            self.commit_now(positions, 0)
+        except BrokerError as reason:
+            error = reason
+        if self._closed:
+            done(error)
+        else:
+            self._answers.append(lambda: done(error))
+
+    def commit_now(self, positions: Mapping[TopicPartition, Position], timeout: float) -> None:
+        with self._cluster.lock:
+            self._require_open()
+            self._cluster.require_available(timeout)
+            error = self._cluster.commit(self._group, self._topic, self._member, positions)
+        if error is not None:
+            raise error
+
+    def close(self) -> None:
+        if self._closed:
+            return
+        with self._cluster.lock:
+            group, member = self._cluster.group(self._group, self._topic), self._member
+            group.expire(self._cluster.system.now())
+            lost = [p for p in self._cursors if group.owner.get(p) is not member]
+            owned = [p for p in self._cursors if p not in lost]
+        if lost:
+            self._lost(lost)
+        if owned:
+            self._revoked(owned)
+        with self._cluster.lock:
+            if member is not None:
+                group.leave(member)
+        self._closed = True
+        self._answer()
+
+    def _answer(self) -> None:
+        answers, self._answers = self._answers, []
+        for answer in answers:
+            answer()
+
+    def _require_open(self) -> None:
+        if self._closed:
+            raise BrokerError("the consumer is closed", Fault.FATAL)

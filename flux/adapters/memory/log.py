@@ -1,0 +1,157 @@
+"""What the broker stores: topics, their partitions' logs, and the records in them."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Callable, Mapping, Sequence
+from operator import attrgetter
+
+from flux.core.errors import BrokerError, Fault
+from flux.core.partitioner import partition_for_key
+from flux.core.ports import BEGINNING, END, Headers, Outgoing
+
+CREATE_TIME, LOG_APPEND_TIME = 1, 2
+RECORD_OVERHEAD = 70
+"""Bytes that a batch of one record takes besides key, value and headers (61 of header, the rest varints)."""
+
+DEFAULT_CONFIG = {
+    "cleanup.policy": "delete",
+    "max.message.bytes": "1048588",
+    "message.timestamp.type": "CreateTime",
+    "min.insync.replicas": "1",
+    "retention.bytes": "-1",
+    "retention.ms": "604800000",
+}
+
+Refusal = Callable[[int, Outgoing], BrokerError | None]
+End = tuple[BrokerError | None, "StoredRecord"]
+
+
+class StoredRecord:
+    """`flux.core.ports.Record`. Shared by all readers, so nothing in it can be changed through its methods."""
+
+    __slots__ = ("_headers", "_key", "_partition", "_timestamp", "_topic", "_value", "at")
+
+    def __init__(self, topic: str, partition: int, at: int, outgoing: Outgoing, timestamp: tuple[int, int]) -> None:
+        self._topic = topic
+        self._partition = partition
+        self.at = at
+        self._key = outgoing.key
+        self._value = outgoing.value
+        self._headers = tuple(outgoing.headers) if outgoing.headers else None
+        self._timestamp = timestamp
+
+    def topic(self) -> str:
+        return self._topic
+
+    def partition(self) -> int:
+        return self._partition
+
+    def offset(self) -> int:
+        return self.at
+
+    def key(self) -> bytes | None:
+        return self._key
+
+    def value(self) -> bytes | None:
+        return self._value
+
+    def headers(self) -> Headers | None:
+        """Raises UnicodeEncodeError for a name with a lone surrogate, which stands for one that is not UTF-8."""
+        if self._headers is None:
+            return None
+        for name, _ in self._headers:
+            if not name.isascii():
+                name.encode()
+        return list(self._headers)
+
+    def timestamp(self) -> tuple[int, int]:
+        return self._timestamp
+
+    def __repr__(self) -> str:
+        return f"<record {self._topic}[{self._partition}]@{self.at}, key {self._key!r}>"
+
+
+class Log:
+    """One partition. Offsets may have gaps, as transactions and compaction leave them."""
+
+    def __init__(self) -> None:
+        self.records: list[StoredRecord] = []
+        self.low = 0
+        self.high = 0
+
+    def resolve(self, offset: int) -> int:
+        """The offset that BEGINNING or END stand for; any other as it is."""
+        return {BEGINNING: self.low, END: self.high}.get(offset, offset)
+
+    def read(self, offset: int, limit: int) -> list[StoredRecord]:
+        """At most `limit` records from `offset` on."""
+        start = bisect_left(self.records, offset, key=attrgetter("at"))
+        return self.records[start : start + limit]
+
+    def delete_before(self, offset: int) -> None:
+        self.low = max(self.low, offset)
+        del self.records[: bisect_left(self.records, offset, key=attrgetter("at"))]
+
+
+class Topic:
+    def __init__(self, name: str, partitions: int, replication_factor: int, config: Mapping[str, str]) -> None:
+        self.name = name
+        self.replication_factor = replication_factor
+        self.config = {**DEFAULT_CONFIG, **config}
+        self.logs = [Log() for _ in range(partitions)]
+        self._turn = 0
+
+    def append(
+        self, outgoing: Sequence[Outgoing], now_ms: int, refuse: Refusal | None, lose: Refusal | None
+    ) -> list[End]:
+        """Writes each record or says why not. `refuse` and `lose` are a test's faults: the one before the record is
+        stored, the other instead of its acknowledgement."""
+        name, logs, count = self.name, self.logs, len(self.logs)
+        limit = int(self.config["max.message.bytes"])
+        compacted = "compact" in self.config["cleanup.policy"]
+        broker_stamps = self.config["message.timestamp.type"] == "LogAppendTime"
+        now = (LOG_APPEND_TIME if broker_stamps else CREATE_TIME, now_ms)
+        ends: list[End] = []
+        for one in outgoing:
+            key, value, partition = one.key, one.value, one.partition
+            if partition is None:
+                partition = self._place(key)
+            size = RECORD_OVERHEAD + (len(value) if value else 0) + (len(key) if key else 0)
+            if one.headers:
+                size += _headers_size(one.headers)
+            error: BrokerError | None = None
+            if not 0 <= partition < count:
+                error = BrokerError(f"{name} has no partition {partition}", Fault.UNKNOWN_TOPIC)
+            elif size > limit:
+                error = BrokerError(f"{size} bytes, {name} takes {limit}", Fault.TOO_LARGE)
+            elif compacted and key is None:
+                error = BrokerError(f"{name} is compacted: a record needs a key")
+            elif refuse is not None:
+                error = refuse(partition, one)
+            stamp = now if one.timestamp is None or broker_stamps else (CREATE_TIME, one.timestamp)
+            if error is not None:
+                ends.append((error, StoredRecord(name, partition, -1, one, stamp)))
+                continue
+            log = logs[partition]
+            record = StoredRecord(name, partition, log.high, one, stamp)
+            log.high += 1
+            log.records.append(record)
+            ends.append((lose(partition, one) if lose is not None else None, record))
+        return ends
+
+    def _place(self, key: bytes | None) -> int:
+        count = len(self.logs)
+        if key is not None:
+            return partition_for_key(key, count) if count > 1 else 0
+        self._turn += 1
+        return (self._turn - 1) % count
+
+
+def _headers_size(headers: Headers) -> int:
+    return sum(len(name.encode("utf-8", "surrogatepass")) + len(value or b"") + 2 for name, value in headers)
+
+
+def size_of(outgoing: Outgoing) -> int:
+    """Bytes that a record takes in a batch of its own, about."""
+    return RECORD_OVERHEAD + len(outgoing.key or b"") + len(outgoing.value or b"") + _headers_size(outgoing.headers)

@@ -1,0 +1,151 @@
+"""The producer: writes at once; in an outage it holds records and one thread waits for the cluster."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+
+import attrs
+
+from flux.adapters.memory.cluster import Cluster
+from flux.adapters.memory.log import CREATE_TIME, StoredRecord, size_of
+from flux.core.errors import BrokerError, Fault
+from flux.core.ports import Outgoing, ProducerSettings, Record
+
+Acknowledged = Callable[[BrokerError | None, Record], None]
+Answer = tuple[Acknowledged, BrokerError | None, StoredRecord]
+
+
+@attrs.frozen
+class Held:
+    """A record that waits for the cluster, until `deadline` (seconds since the epoch)."""
+
+    topic: str
+    outgoing: Outgoing
+    acknowledged: Acknowledged
+    deadline: float
+    size: int
+
+
+class MemoryProducer:
+    """`flux.core.ports.ProducerPort`. While the cluster is there, `write` acknowledges before it returns."""
+
+    def __init__(self, cluster: Cluster, settings: ProducerSettings) -> None:
+        self._cluster = cluster
+        self._settings = settings
+        self._held: deque[Held] = deque()
+        self._held_bytes = 0
+        self._unanswered = 0
+        self._serving = False
+        self._closed = False
+
+    def write(self, topic: str, records: Sequence[Outgoing], acknowledged: Acknowledged) -> int:
+        answers: list[Answer] = []
+        with self._cluster.lock:
+            if self._closed:
+                raise BrokerError("the producer is closed", Fault.FATAL)
+            # Behind what is held already: a record never overtakes another.
+            if self._held or not self._cluster.available:
+                taken = self._hold(topic, records, acknowledged)
+            else:
+                answers = self._append(topic, records, acknowledged)
+                taken = len(answers)
+            self._unanswered += taken
+        self._answer(answers)
+        return taken
+
+    def _append(self, topic: str, records: Sequence[Outgoing], acknowledged: Acknowledged) -> list[Answer]:
+        try:
+            return [(acknowledged, error, record) for error, record in self._cluster.append(topic, records)]
+        except BrokerError as error:
+            return [(acknowledged, error, _unwritten(topic, one)) for one in records]
+
+    def _hold(self, topic: str, records: Sequence[Outgoing], acknowledged: Acknowledged) -> int:
+        deadline = self._cluster.system.now() + self._settings.delivery_timeout
+        before = len(self._held)
+        for one in records:
+            size = size_of(one)
+            if self._held and self._held_bytes + size > self._settings.max_queue_bytes:
+                break
+            self._held.append(Held(topic, one, acknowledged, deadline, size))
+            self._held_bytes += size
+        if self._held and not self._serving:
+            self._serving = True
+            self._cluster.system.spawn("flux-memory-producer", self._serve)
+        return len(self._held) - before
+
+    def _serve(self) -> None:
+        while True:
+            with self._cluster.lock:
+                while self._held and not self._cluster.available:
+                    left = self._held[0].deadline - self._cluster.system.now()
+                    if left <= 0:
+                        break
+                    self._cluster.lock.wait(left)
+                answers = self._deliver() if self._cluster.available else self._expire()
+                if not answers:
+                    self._serving = False
+                    return
+            self._answer(answers)
+
+    def _deliver(self) -> list[Answer]:
+        answers: list[Answer] = []
+        for held in self._take(len(self._held)):
+            answers += self._append(held.topic, [held.outgoing], held.acknowledged)
+        return answers
+
+    def _expire(self) -> list[Answer]:
+        now = self._cluster.system.now()
+        return self._fail(sum(held.deadline <= now for held in self._held), "not delivered in time")
+
+    def _fail(self, count: int, reason: str) -> list[Answer]:
+        error = BrokerError(f"memory://{self._cluster.name} is away: {reason}", Fault.UNAVAILABLE)
+        return [(held.acknowledged, error, _unwritten(held.topic, held.outgoing)) for held in self._take(count)]
+
+    def _take(self, count: int) -> list[Held]:
+        taken = [self._held.popleft() for _ in range(count)]
+        self._held_bytes -= sum(held.size for held in taken)
+        return taken
+
+    def _answer(self, answers: Iterable[Answer]) -> None:
+        answered = 0
+        try:
+            for acknowledged, error, record in answers:
+                answered += 1
+                acknowledged(error, record)
+        finally:
+            if answered:
+                with self._cluster.lock:
+                    self._unanswered -= answered
+                    self._cluster.lock.notify_all()
+
+    def partitions(self, topic: str, timeout: float) -> int:
+        with self._cluster.lock:
+            self._cluster.require_available(timeout)
+            return len(self._cluster.topic(topic, written=True).logs)
+
+    def flush(self, timeout: float) -> int:
+        with self._cluster.lock:
+            return self._flush(timeout)
+
+    def _flush(self, timeout: float) -> int:
+        deadline = self._cluster.system.now() + timeout
+        while self._unanswered and (left := deadline - self._cluster.system.now()) > 0:
+            self._cluster.lock.wait(left)
+        return self._unanswered
+
+    def close(self, timeout: float) -> int:
+        with self._cluster.lock:
+            if self._closed:
+                return 0
+            self._closed = True
+            left = self._flush(timeout)
+            answers = self._fail(len(self._held), "the producer was closed")
+            self._cluster.lock.notify_all()
+        self._answer(answers)
+        return left
+
+
+def _unwritten(topic: str, outgoing: Outgoing) -> StoredRecord:
+    partition = -1 if outgoing.partition is None else outgoing.partition
+    return StoredRecord(topic, partition, -1, outgoing, (CREATE_TIME, outgoing.timestamp or 0))
