@@ -126,9 +126,7 @@ class ConsumerPort(Protocol):
         """The group's positions; None where it has none. Raises BrokerError."""
         ...
 
-    def commit(
-        self, positions: Mapping[TopicPartition, Position], done: Callable[[BrokerError | None], None]
-    ) -> None:
+    def commit(self, positions: Mapping[TopicPartition, Position], done: Callable[[BrokerError | None], None]) -> None:
         """Starts a commit. `done` is called once: inside a later `poll` or `close`, or before this returns."""
         ...
 
@@ -141,10 +139,10 @@ class ConsumerPort(Protocol):
         ...
 
 
-@attrs.frozen
-class Outgoing:
-    """A record to write. `partition` None: placed by the key as Kafka's own murmur2 partitioner does, by chance (or
-    sticky) without a key. `timestamp` None: now, by the client; else milliseconds since the epoch."""
+class Outgoing(NamedTuple):
+    """A record to write; a tuple, because one is made for each record produced. `partition` None: placed by the key as
+    Kafka's own murmur2 partitioner does, by chance (or sticky) without a key. `timestamp` None: now, by the client;
+    else milliseconds since the epoch."""
 
     value: bytes | None
     key: bytes | None = None
