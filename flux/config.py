@@ -1,0 +1,173 @@
+"""What holds for the process: its cluster and how it writes."""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+from collections.abc import Callable
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import Any, Literal, cast, get_args
+
+import attrs
+
+from flux.core.buffer import Limits
+from flux.core.errors import ConfigurationError
+from flux.core.ports import Adapter, ProducerSettings
+
+Acks = Literal["all", "1", "0"]
+Compression = Literal["none", "gzip", "snappy", "lz4", "zstd"]
+AdapterChoice = Adapter | str | None
+
+ENTRY_POINTS = "flux.adapters"
+_LONGEST = 86_400
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*\Z")
+_BUILT_IN = {
+    "memory": "flux.adapters.memory",
+    "confluent": "flux.adapters.confluent",
+    "kafka": "flux.adapters.confluent",
+}
+
+
+def _count(_: object, field: attrs.Attribute[Any], value: object) -> None:
+    if type(value) is not int or value <= 0:
+        raise ConfigurationError(f"ProducerOptions.{field.name} must be a whole number above 0, not {value!r}")
+
+
+def _seconds(_: object, field: attrs.Attribute[Any], value: object) -> None:
+    if type(value) not in (int, float) or not 0 < cast(float, value) <= _LONGEST:
+        raise ConfigurationError(
+            f"ProducerOptions.{field.name} must be seconds above 0 and to {_LONGEST}, not {value!r}"
+        )
+
+
+def _one_of(choices: object) -> Callable[[object, attrs.Attribute[Any], object], None]:
+    known = get_args(choices)
+
+    def check(_: object, field: attrs.Attribute[Any], value: object) -> None:
+        if value not in known:
+            raise ConfigurationError(f"ProducerOptions.{field.name} must be one of {', '.join(known)}, not {value!r}")
+
+    return check
+
+
+@attrs.frozen(kw_only=True, cache_hash=True)
+class ProducerOptions:
+    """How producers buffer and write. Times in seconds. Raises ConfigurationError for a value that cannot be meant."""
+
+    max_buffer_size: int = attrs.field(default=1000, validator=_count)
+    """Records that a producer holds before it hands them to its client."""
+    max_buffer_bytes: int = attrs.field(default=1_000_000, validator=_count)
+    """Bytes of their keys and values, likewise."""
+    flush_interval: float = attrs.field(default=1.0, validator=_seconds)
+    """The longest that a record waits in the buffer."""
+    compression: Compression = attrs.field(default="none", validator=_one_of(Compression))
+    acks: Acks = attrs.field(default="all", validator=_one_of(Acks))
+    delivery_timeout: float = attrs.field(default=30.0, validator=_seconds)
+    """How long the client tries to deliver a record, and how long `produce` waits for room."""
+    max_queue_bytes: int = attrs.field(default=256 * 1024 * 1024, validator=_count)
+    """What a client holds at most, unacknowledged included; producers with the same settings share one."""
+
+    @property
+    def limits(self) -> Limits:
+        return Limits(self.max_buffer_size, self.max_buffer_bytes, self.flush_interval)
+
+    @property
+    def settings(self) -> ProducerSettings:
+        return ProducerSettings(
+            acks=self.acks,
+            compression=self.compression,
+            delivery_timeout=self.delivery_timeout,
+            max_queue_bytes=self.max_queue_bytes,
+        )
+
+
+@attrs.frozen
+class Settings:
+    """What `configure` has set; replaced as a whole, so that its identity tells whether anything changed."""
+
+    adapter: AdapterChoice = None
+    producer: ProducerOptions = attrs.field(factory=ProducerOptions)
+    override: AdapterChoice = None
+
+
+current = Settings()
+_adapters: dict[str, Adapter] = {}
+_lock = threading.Lock()
+
+
+def configure(*, adapter: AdapterChoice = None, producer: ProducerOptions | None = None) -> None:
+    """Sets what is given for the whole process and leaves the rest; `adapter` is one, or its URL. Raises
+    ConfigurationError."""
+    if producer is not None and not isinstance(producer, ProducerOptions):
+        raise ConfigurationError("flux.configure(producer=…) takes a flux.ProducerOptions")
+    if adapter is not None:
+        _change(adapter=as_adapter(adapter))
+    if producer is not None:
+        _change(producer=producer)
+
+
+def override_adapter(adapter: AdapterChoice) -> None:
+    """The command line's choice, which goes before the environment's and `configure`'s; None takes it back."""
+    _change(override=None if adapter is None else as_adapter(adapter))
+
+
+def reset() -> None:
+    """Forgets what was configured and which adapters were made: for tests."""
+    global current
+    with _lock:
+        current = Settings()
+        _adapters.clear()
+
+
+def resolve_adapter(*candidates: AdapterChoice) -> Adapter:
+    """The first that is not None of: `candidates` (an instance's, then its class's), the command line's, the one in
+    the environment variable FLUX_ADAPTER, the one configured. Raises ConfigurationError when there is none."""
+    for candidate in (*candidates, current.override, os.environ.get("FLUX_ADAPTER") or None, current.adapter):
+        if candidate is not None:
+            return as_adapter(candidate)
+    raise ConfigurationError(
+        'no adapter: call flux.configure(adapter="confluent://HOST:PORT"), set FLUX_ADAPTER, or give --adapter'
+    )
+
+
+def as_adapter(choice: Adapter | str) -> Adapter:
+    """An adapter as it is; a URL's. Raises ConfigurationError."""
+    if isinstance(choice, str):
+        return adapter_from_url(choice)
+    if not (hasattr(choice, "cluster") and hasattr(choice, "producer")):
+        raise ConfigurationError(f"an adapter or its URL was expected, not a {type(choice).__name__}")
+    return choice
+
+
+def adapter_from_url(url: str) -> Adapter:
+    """The adapter for `SCHEME://…`, the same one for the same URL. Schemes are memory, confluent, kafka, and those
+    that installed packages add: an entry point `SCHEME = "package.module:function"` in the group `flux.adapters`, the
+    function taking the URL. Raises ConfigurationError, which never holds the URL: it may have a password in it."""
+    with _lock:
+        if url not in _adapters:
+            scheme, separator, _ = url.partition("://")
+            if not separator or not _SCHEME.match(scheme):
+                raise ConfigurationError("an adapter's URL looks like confluent://HOST:PORT")
+            _adapters[url] = _factory(scheme)(url)
+        return _adapters[url]
+
+
+def _factory(scheme: str) -> Callable[[str], Adapter]:
+    found = {point.name: point for point in entry_points(group=ENTRY_POINTS)}
+    try:
+        if scheme in _BUILT_IN:
+            return cast(Callable[[str], Adapter], import_module(_BUILT_IN[scheme]).from_url)
+        if scheme in found:
+            return cast(Callable[[str], Adapter], found[scheme].load())
+    except ImportError as error:
+        raise ConfigurationError(f"the adapter for {scheme}:// cannot be loaded: {error}") from error
+    known = ", ".join(sorted({*_BUILT_IN, *found}))
+    raise ConfigurationError(f"no adapter for {scheme}://; known are {known}")
+
+
+def _change(**changes: Any) -> None:
+    global current
+    with _lock:
+        current = attrs.evolve(current, **changes)
