@@ -153,6 +153,24 @@ def test_a_waiting_poll_is_no_stuck_member() -> None:
     assert listener.heard == [("assigned", [0])]
 
 
+def test_a_member_that_dies_inside_a_waiting_poll_is_evicted_too() -> None:
+    class Killed(BaseException):
+        pass
+
+    def kill() -> None:
+        raise Killed
+
+    kit = Kit()
+    kit.broker.create_topic("t")
+    dead, _ = kit.consumer()
+    other, heard_other = kit.consumer()
+    kit.system.after(1, kill)
+    with pytest.raises(Killed):
+        dead.poll(1, 5)
+    other.poll(1, 5 + dead.max_poll_interval)
+    assert heard_other.heard == [("assigned", [0])]
+
+
 def test_a_late_member_alone_in_its_group_loses_its_partitions_and_joins_again() -> None:
     kit = Kit()
     kit.write(b"v")

@@ -129,10 +129,11 @@ class MemoryConsumer:
     def _fall_asleep(self, now: float, deadline: float) -> float:
         """Seconds to sleep: a member that must be evicted meanwhile wakes nobody, so its time is a deadline too."""
         group = self._cluster.group(self._group, self._topic)
+        until = min(deadline, group.next_expiry(now))
         if self._member is not None:
-            self._member.last_poll = float("inf")
+            self._member.last_poll = until
         self._cluster.falls_asleep(self._sleeper, self._topic)
-        return min(deadline, group.next_expiry(now)) - now
+        return until - now
 
     def pause(self, partitions: Iterable[TopicPartition]) -> None:
         self._set_paused(partitions, True)

@@ -21,7 +21,7 @@ class Member:
 
     max_poll_interval: float
     last_poll: float
-    """Infinite while a poll waits."""
+    """Or, while a poll waits, when it will return at the latest."""
 
 
 class Group:
