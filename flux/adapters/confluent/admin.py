@@ -1,0 +1,170 @@
+"""Questions about a cluster, and the making of topics, by confluent-kafka."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import Future, wait
+from typing import Any
+
+import confluent_kafka
+from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaException, TopicCollection
+from confluent_kafka.admin import (  # type: ignore[attr-defined]
+    AdminClient,
+    ConfigResource,
+    OffsetSpec,
+)
+from confluent_kafka.admin import NewTopic as ClientNewTopic  # type: ignore[attr-defined]
+
+from flux.adapters.confluent.consumer import position_of
+from flux.adapters.confluent.errors import fault_of, translated
+from flux.adapters.confluent.log import ClientLog, logger
+from flux.core.errors import BrokerError, Fault
+from flux.core.ports import NewTopic, Position, System, TopicInfo, Watermarks
+
+_LOOK = 0.2  # seconds between two looks at whether the login was refused
+
+
+class ConfluentAdmin:
+    """`flux.core.ports.AdminPort`. Thread-safe."""
+
+    def __init__(self, properties: dict[str, Any], log: ClientLog, system: System) -> None:
+        self._log = log
+        self._now = system.now
+        self._users_error_cb = properties.get("error_cb")
+        self._login: BrokerError | None = None
+        self._client: Any = AdminClient({"logger": log} | properties | {"error_cb": self._on_error})
+
+    def topic_names(self, timeout: float) -> set[str]:
+        return set(self._metadata(timeout).topics)
+
+    def topics(self, names: Iterable[str], timeout: float) -> dict[str, TopicInfo | None]:
+        found = self._described(names, timeout)
+        return {
+            name: None
+            if topic is None
+            else TopicInfo(len(topic.partitions), max((len(p.replicas) for p in topic.partitions), default=0))
+            for name, topic in found.items()
+        }
+
+    def topic_config(self, topic: str, timeout: float) -> dict[str, str]:
+        resource = ConfigResource(ConfigResource.Type.TOPIC, topic)
+        asked = self._client.describe_configs([resource], request_timeout=timeout)
+        entries = self._answer(
+            asked[resource],
+            timeout,
+            f"cannot read the configuration of topic {topic}",
+            f"DESCRIBE_CONFIGS on topic {topic}",
+        )
+        return {name: entry.value for name, entry in entries.items() if entry.value is not None}
+
+    def create_topics(self, topics: Sequence[NewTopic], timeout: float) -> None:
+        if not topics:
+            return
+        new = [ClientNewTopic(t.name, t.partitions, t.replication_factor, config=dict(t.config)) for t in topics]
+        asked = self._client.create_topics(new, operation_timeout=timeout, request_timeout=timeout)
+        for name, future in asked.items():
+            try:
+                self._result(future, timeout)
+            except KafkaException as error:
+                if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
+                    raise self._translated(
+                        error, f"cannot create topic {name}", f"CREATE on topic {name} or on the cluster"
+                    ) from None
+
+    def positions(self, group: str, topic: str, timeout: float) -> dict[int, Position]:
+        asked = self._client.list_consumer_group_offsets([ConsumerGroupTopicPartitions(group)], request_timeout=timeout)
+        answer = self._answer(
+            asked[group], timeout, f"cannot read the positions of group {group}", f"DESCRIBE on group {group}"
+        )
+        positions = {p.partition: position_of(p) for p in answer.topic_partitions if p.topic == topic}
+        return {number: position for number, position in positions.items() if position is not None}
+
+    def watermarks(self, topic: str, timeout: float) -> dict[int, Watermarks]:
+        doing, needs = f"cannot read the offsets of topic {topic}", f"DESCRIBE on topic {topic}"
+        described = self._described([topic], timeout)[topic]
+        if described is None:
+            raise BrokerError(f"{doing}: it does not exist", Fault.UNKNOWN_TOPIC)
+        earliest, latest = OffsetSpec.earliest(), OffsetSpec.latest()  # type: ignore[no-untyped-call]
+        asked = [
+            self._client.list_offsets(
+                {confluent_kafka.TopicPartition(topic, p.id): spec for p in described.partitions},
+                request_timeout=timeout,
+            )
+            for spec in (earliest, latest)
+        ]
+        low, high = (
+            {p.partition: self._answer(future, timeout, doing, needs).offset for p, future in futures.items()}
+            for futures in asked
+        )
+        return {number: Watermarks(low[number], high[number]) for number in sorted(low)}
+
+    def close(self) -> None:
+        """confluent-kafka frees the client when nothing refers to it any more."""
+        self._client = None
+
+    # -- answers
+
+    def _metadata(self, timeout: float) -> Any:
+        # A refused login is heard of between two questions only, so each waits longer than the one before.
+        until, slice_ = self._now() + timeout, 1.0
+        while True:
+            left = until - self._now()
+            try:
+                return self._client.list_topics(timeout=max(min(slice_, left), 0.001))
+            except KafkaException as error:
+                self._client.poll(0)
+                if self._login is not None or left <= slice_ or fault_of(error.args[0]) is not Fault.UNAVAILABLE:
+                    raise self._translated(error, "cannot list the topics", "DESCRIBE on the topics") from None
+            slice_ *= 2
+
+    def _described(self, names: Iterable[str], timeout: float) -> Mapping[str, Any]:
+        wanted = list(dict.fromkeys(names))
+        if not wanted:
+            return {}
+        found: dict[str, Any] = {}
+        asked = self._client.describe_topics(TopicCollection(wanted), request_timeout=timeout)
+        for name, future in asked.items():
+            try:
+                found[name] = self._result(future, timeout)
+            except KafkaException as error:
+                if fault_of(error.args[0]) is not Fault.UNKNOWN_TOPIC:
+                    raise self._translated(
+                        error, f"cannot describe topic {name}", f"DESCRIBE on topic {name}"
+                    ) from None
+                found[name] = None
+        return found
+
+    def _answer(self, future: Future[Any], timeout: float, doing: str, needs: str) -> Any:
+        try:
+            return self._result(future, timeout)
+        except KafkaException as error:
+            raise self._translated(error, doing, needs) from None
+
+    def _result(self, future: Future[Any], timeout: float) -> Any:
+        """Raises LOGIN as soon as the login is refused: the question itself would only time out."""
+        until = self._now() + timeout + 1  # librdkafka's own limit comes first
+        while not wait([future], _LOOK).done:
+            self._client.poll(0)
+            if self._login is not None:
+                raise self._login
+            if self._now() > until:
+                raise BrokerError(f"no answer within {timeout:g} s", Fault.UNAVAILABLE)
+        self._client.poll(0)
+        return future.result()
+
+    def _on_error(self, error: KafkaError) -> None:
+        try:
+            self._log.error(error)
+            if fault_of(error) is Fault.LOGIN:
+                refused = translated(error, "cannot log in")
+                self._login = BrokerError(self._log.masked(str(refused)), Fault.LOGIN)
+            if self._users_error_cb is not None:
+                self._users_error_cb(error)
+        except Exception:
+            logger.exception("an error callback failed")
+
+    def _translated(self, error: KafkaException, doing: str, needs: str) -> BrokerError:
+        translation = translated(error.args[0], doing, needs)
+        if self._login is not None and translation.fault is Fault.UNAVAILABLE:
+            return self._login
+        return BrokerError(self._log.masked(str(translation)), translation.fault)

@@ -1,0 +1,165 @@
+"""librdkafka's properties: which ones flux sets, which ones are the user's, and which ones must not be shown.
+
+Source: https://github.com/confluentinc/librdkafka/blob/v2.16.0/CONFIGURATION.md
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import unquote
+
+from flux.core.errors import ConfigurationError
+from flux.core.ports import ConsumerSettings, ProducerSettings
+
+_RESERVED = {
+    "bootstrap.servers": "give the brokers as the adapter's first argument or in its URL",
+    "metadata.broker.list": "give the brokers as the adapter's first argument or in its URL",
+    "group.id": "set group_id on the task",
+    "enable.auto.commit": "flux commits itself, when records are done",
+    "enable.auto.offset.store": "flux commits itself, when records are done",
+    "auto.offset.reset": "set start_from on the task",
+    "topic.auto.offset.reset": "set start_from on the task",
+    "default.topic.config": "give its properties directly",
+    "acks": "set acks in ProducerOptions",
+    "request.required.acks": "set acks in ProducerOptions",
+    "transactional.id": "flux does not write in transactions",
+    "delivery.report.only.error": "flux needs every acknowledgement",
+    "on_delivery": "flux needs every acknowledgement",
+    "on_commit": "flux hears of its commits itself",
+}
+_NOT_WITH_KIP_848 = ("session.timeout.ms", "heartbeat.interval.ms", "partition.assignment.strategy")
+_SECRET = re.compile(r"pass|secret|token|key|jaas|oauth|credential|assertion|\.pem$", re.IGNORECASE)
+_HIDDEN = "***"
+
+_LARGEST_RECORD = 100_000_000
+"""The topic decides how large a record may be; beyond this a broker cuts the connection (socket.request.max.bytes)."""
+
+
+def checked_bootstrap(bootstrap: str) -> str:
+    hosts = [host.strip() for host in bootstrap.split(",") if host.strip()]
+    if not hosts:
+        raise ConfigurationError("no broker given: name at least one, as host:port")
+    if "@" in bootstrap:
+        raise ConfigurationError("a login does not belong to the brokers: set sasl.username and sasl.password")
+    return ",".join(hosts)
+
+
+def checked(options: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy of the user's properties. Raises ConfigurationError for what flux cannot leave to them."""
+    for name, reason in _RESERVED.items():
+        if name in options:
+            raise ConfigurationError(f"{name} cannot be set in the adapter's options: {reason}")
+    protocol = options.get("partition.assignment.strategy", "cooperative-sticky")
+    if protocol != "cooperative-sticky":
+        raise ConfigurationError("partition.assignment.strategy must be cooperative-sticky: leave it out")
+    if "sasl.username" in options:
+        if "sasl" not in str(options.get("security.protocol", "")).lower():
+            raise ConfigurationError(
+                "sasl.username is ignored without a SASL protocol: set security.protocol to SASL_SSL or SASL_PLAINTEXT"
+            )
+        if "sasl.mechanism" not in options and "sasl.mechanisms" not in options:
+            raise ConfigurationError(
+                "sasl.username needs a mechanism: set sasl.mechanism to PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512"
+            )
+    return dict(options)
+
+
+def consumer_properties(bootstrap: str, options: Mapping[str, Any], settings: ConsumerSettings) -> dict[str, Any]:
+    properties: dict[str, Any] = {
+        "partition.assignment.strategy": "cooperative-sticky",
+        # One fetch serves all partitions of a broker: a resumed partition waits for the fetch under way.
+        "fetch.wait.max.ms": 100,
+        # By default a full queue is not refilled for a second.
+        "fetch.queue.backoff.ms": 5,
+        "queued.min.messages": 100_000,
+        "queued.max.messages.kbytes": 64 * 1024,
+    }
+    if settings.small_queue:
+        properties |= {
+            "fetch.queue.backoff.ms": 10,
+            "queued.min.messages": 1_000,
+            "queued.max.messages.kbytes": 4 * 1024,
+            "fetch.max.bytes": 4 * 1024 * 1024,
+        }
+    properties.update(options)
+    if str(options.get("group.protocol", "classic")).lower() == "consumer":
+        for name in _NOT_WITH_KIP_848:
+            if name in options and name != "partition.assignment.strategy":
+                raise ConfigurationError(f"{name} is the broker's to decide with group.protocol=consumer: leave it out")
+            properties.pop(name, None)
+    if "group.instance.id" in options:
+        properties["group.instance.id"] = f"{options['group.instance.id']}{settings.instance_suffix}"
+    return properties | {
+        "bootstrap.servers": bootstrap,
+        "group.id": settings.group,
+        "enable.auto.commit": False,
+        "enable.auto.offset.store": False,
+        "auto.offset.reset": "error",
+    }
+
+
+def producer_properties(bootstrap: str, options: Mapping[str, Any], settings: ProducerSettings) -> dict[str, Any]:
+    properties: dict[str, Any] = {
+        "enable.idempotence": settings.acks == "all",
+        "linger.ms": settings.linger * 1000,
+        "compression.type": settings.compression,
+        "delivery.timeout.ms": max(1, round(settings.delivery_timeout * 1000)),
+        "queue.buffering.max.kbytes": max(1, settings.max_queue_bytes // 1024),
+        "queue.buffering.max.messages": 500_000,
+        "message.max.bytes": _LARGEST_RECORD,
+        # Keys go where Kafka's own clients put them, and null keys everywhere.
+        "partitioner": "murmur2_random",
+    }
+    if settings.max_batch_bytes is not None:
+        properties["batch.size"] = settings.max_batch_bytes
+    return {**properties, **options, "bootstrap.servers": bootstrap, "acks": settings.acks}
+
+
+def shown(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options as they may be printed."""
+    return {name: _HIDDEN if _SECRET.search(name) else value for name, value in options.items()}
+
+
+class Mask:
+    """Replaces the values of secret properties in a text of the client's."""
+
+    def __init__(self, *options: Mapping[str, Any]) -> None:
+        secrets = {str(value) for given in options for name, value in given.items() if _SECRET.search(name) and value}
+        # The longest first: one secret may be part of another.
+        self._secrets = sorted(secrets, key=len, reverse=True)
+
+    def __call__(self, text: str) -> str:
+        for secret in self._secrets:
+            text = text.replace(secret, _HIDDEN)
+        return text
+
+
+def parsed_url(url: str) -> tuple[str, dict[str, Any]]:
+    """The brokers and the properties. Errors never repeat the URL: it may hold a password."""
+    _, separator, rest = url.partition("://")
+    if not separator:
+        raise ConfigurationError("an adapter's URL looks like confluent://host:port?property=value")
+    authority, _, query = rest.partition("?")
+    login, _, hosts = authority.rpartition("@")
+    hosts = hosts.rstrip("/")
+    if "/" in hosts:
+        raise ConfigurationError("an adapter's URL has no path: write properties as ?property=value")
+    options: dict[str, Any] = {}
+    for pair in filter(None, query.split("&")):
+        name, separator, value = pair.partition("=")
+        name = unquote(name)
+        if not separator or not name:
+            raise ConfigurationError("the adapter's URL has a property without a value: write property=value")
+        if name in options:
+            raise ConfigurationError(f"the adapter's URL sets {name} twice: keep one")
+        options[name] = unquote(value)
+    if login:
+        user, separator, password = login.partition(":")
+        if not separator:
+            raise ConfigurationError("the adapter's URL has a user without a password: write user:password@host:port")
+        if {"sasl.username", "sasl.password"} & options.keys():
+            raise ConfigurationError("the adapter's URL has two logins: keep user:password@ or sasl.username")
+        options |= {"sasl.username": unquote(user), "sasl.password": unquote(password)}
+    return unquote(hosts), options

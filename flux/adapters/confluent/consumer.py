@@ -1,0 +1,331 @@
+"""A member of a consumer group by confluent-kafka.
+
+librdkafka calls back inside `consume` and `close`, on the caller's thread. An exception that left a callback there
+would take the records of that call with it, so each is kept and raised by `poll` once `consume` has returned.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import groupby
+from typing import Any
+
+import confluent_kafka
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message
+
+from flux.adapters.confluent.errors import fault_of, translated
+from flux.adapters.confluent.log import ClientLog
+from flux.core.errors import BrokerError, Fault
+from flux.core.ports import (
+    Batch,
+    ConsumerSettings,
+    Polled,
+    Position,
+    RebalanceListener,
+    TopicPartition,
+)
+
+_error = Message.error
+_partition: Callable[[Any], int] = Message.partition  # type: ignore[assignment]
+
+_OUT_OF_RANGE = {KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE, KafkaError._NO_OFFSET}
+_PASSING = {KafkaError._PARTITION_EOF, KafkaError._MAX_POLL_EXCEEDED}  # the rebalance that follows says the rest
+_REJOINS = {Fault.UNAVAILABLE, Fault.FENCED}  # librdkafka goes on by itself, unless it is fatal
+
+Done = Callable[[BrokerError | None], None]
+
+
+class ConfluentConsumer:
+    """`flux.core.ports.ConsumerPort`. A child process that inherits one must not use it."""
+
+    def __init__(
+        self, properties: dict[str, Any], settings: ConsumerSettings, listener: RebalanceListener, log: ClientLog
+    ) -> None:
+        self.max_poll_interval = float(properties.get("max.poll.interval.ms", 300_000)) / 1000
+        self._settings = settings
+        self._listener = listener
+        self._log = log
+        self._users_error_cb = properties.get("error_cb")
+        self._partitions: dict[int, TopicPartition] = {}
+        self._paused: set[int] = set()
+        self._commits: deque[tuple[frozenset[tuple[int, int]], Done]] = deque()
+        self._first: list[Any] = []  # consumed, while a rebalance may still take its partition away
+        self._worked = False  # whether the cluster has ever answered: a refused login before that is final
+        self._failure: BaseException | None = None
+        self._final = False  # whether every later poll raises `_failure`: records may have been passed over
+        self._closed = False
+        self._client = Consumer(
+            {"logger": log} | properties | {"error_cb": self._on_error, "on_commit": self._on_commit}
+        )
+        self._client.subscribe(
+            [settings.topic], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
+        )
+
+    # -- records
+
+    def poll(self, max_records: int, timeout: float) -> Polled:
+        if self._failure is not None:
+            self._raise()
+        polled = Polled()
+        messages = self._consumed(max_records, timeout)
+        # C-level scans: a loop over the records here would cost more than consuming them.
+        if any(map(_error, messages)):
+            messages = self._without_errors(messages, polled)
+        if self._failure is not None and (self._final or not messages):
+            self._raise()
+        if messages:
+            numbers = list(map(_partition, messages))
+            first = numbers[0]
+            if numbers.count(first) == len(numbers):
+                polled.batches.append(Batch(self._named(first), messages))
+            else:
+                start = 0
+                for number, group in groupby(numbers):
+                    end = start + len(list(group))
+                    polled.batches.append(Batch(self._named(number), messages[start:end]))
+                    start = end
+        return polled
+
+    def _consumed(self, max_records: int, timeout: float) -> list[Any]:
+        """One record as soon as it is there, and what else is there by then: `consume(n, t)` alone would wait the
+        whole time unless n arrive."""
+        self._first = []
+        try:
+            self._first = self._client.consume(1, timeout)
+            if not self._first or max_records <= 1:
+                return self._first
+            rest = self._client.consume(max_records - 1, 0)
+            return self._first + rest if self._first else rest
+        except KafkaException as error:
+            self._fail(self._translated(error.args[0]), final=bool(error.args[0].fatal()))
+            return self._first
+        except BaseException as error:
+            # Such as KeyboardInterrupt: the client has moved past records that nobody saw.
+            self._fail(error, final=True)
+            raise
+
+    def _without_errors(self, messages: list[Any], polled: Polled) -> list[Any]:
+        good = []
+        for message in messages:
+            error = message.error()
+            if error is None:
+                good.append(message)
+            elif error.code() in _OUT_OF_RANGE and message.partition() is not None:
+                polled.out_of_range.append(self._named(message.partition()))
+            else:
+                self._on_message_error(error)
+        return good
+
+    def _on_message_error(self, error: KafkaError) -> None:
+        fault = fault_of(error)
+        fatal = error.fatal() or error.code() == KafkaError._FATAL
+        if error.code() in _PASSING or (fault in _REJOINS and not fatal):
+            if error.code() != KafkaError._PARTITION_EOF:
+                self._log.error(error)
+        elif fault is Fault.UNKNOWN_TOPIC and self._worked:
+            self._log.warn(error.code(), f"{error.str()}: nothing comes from topic {self._settings.topic}")
+        else:
+            # What is left, such as a record that cannot be unpacked, would be passed over by going on.
+            mends = fault in (Fault.UNKNOWN_TOPIC, Fault.DENIED, Fault.LOGIN)
+            self._fail(self._translated(error), final=not mends)
+
+    def _named(self, number: int) -> TopicPartition:
+        try:
+            return self._partitions[number]
+        except KeyError:
+            return self._partitions.setdefault(number, TopicPartition(self._settings.topic, number))
+
+    # -- flow
+
+    def pause(self, partitions: Iterable[TopicPartition]) -> None:
+        numbers = [p.partition for p in partitions]
+        self._paused.update(numbers)
+        self._client.pause(self._theirs(numbers))
+
+    def resume(self, partitions: Iterable[TopicPartition]) -> None:
+        numbers = [p.partition for p in partitions]
+        self._paused.difference_update(numbers)
+        self._client.resume(self._theirs(numbers))
+
+    def seek(self, partition: TopicPartition, offset: int) -> None:
+        target = confluent_kafka.TopicPartition(partition.topic, partition.partition, offset)
+        try:
+            try:
+                self._client.seek(target)
+            except KafkaException as error:
+                if error.args[0].code() != KafkaError._STATE:
+                    raise
+                # After "out of range" librdkafka fetches the partition no more and refuses to seek.
+                self._client.incremental_unassign([target])
+                self._client.incremental_assign([target])
+                if partition.partition in self._paused:
+                    self._client.pause([target])
+        except KafkaException as error:
+            raise self._translated(error.args[0], f"cannot seek {partition}") from None
+
+    # -- positions
+
+    def committed(
+        self, partitions: Sequence[TopicPartition], timeout: float
+    ) -> Mapping[TopicPartition, Position | None]:
+        try:
+            answer = self._client.committed(self._theirs(p.partition for p in partitions), timeout)
+        except KafkaException as error:
+            raise self._translated(error.args[0], "cannot read the group's positions") from None
+        self._raise_first_error(answer, "cannot read the group's positions")
+        self._worked = True
+        return {self._named(p.partition): position_of(p) for p in answer}
+
+    def commit(self, positions: Mapping[TopicPartition, Position], done: Done) -> None:
+        if not positions:
+            done(None)
+            return
+        try:
+            self._client.commit(offsets=self._offsets(positions), asynchronous=True)
+        except KafkaException as error:
+            done(self._translated(error.args[0], "cannot commit"))
+        except ValueError as error:  # UnicodeError is one
+            done(BrokerError(f"cannot commit: the metadata is no text for Kafka ({error})", Fault.METADATA))
+        else:
+            key = frozenset((p.partition, position.offset) for p, position in positions.items())
+            self._commits.append((key, done))
+
+    def commit_now(self, positions: Mapping[TopicPartition, Position], timeout: float) -> None:
+        """Beyond `timeout` only when the cluster goes away, or a rebalance begins, just as the commit is sent."""
+        if not positions:
+            return
+        # librdkafka's own limit for a commit that waits is 45 s and more; this question has one, and waits alike.
+        self.committed(list(positions), timeout)
+        try:
+            answer = self._client.commit(offsets=self._offsets(positions), asynchronous=False)
+        except KafkaException as error:
+            raise self._translated(error.args[0], "cannot commit") from None
+        except ValueError as error:
+            raise BrokerError(f"cannot commit: the metadata is no text for Kafka ({error})", Fault.METADATA) from None
+        self._raise_first_error(answer, "cannot commit")
+
+    def close(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            self._client.close()
+        except KafkaException as error:
+            self._log.error(error.args[0])
+        finally:
+            unanswered, self._commits = self._commits, deque()
+            for _, done in unanswered:
+                done(BrokerError("the consumer closed before the commit was answered", Fault.UNAVAILABLE))
+        if self._final and not isinstance(self._failure, BrokerError):
+            self._raise()
+
+    # -- callbacks
+
+    def _on_assign(self, client: Consumer, partitions: list[Any]) -> None:
+        try:
+            self._worked = True
+            if partitions:
+                named = [self._named(p.partition) for p in partitions]
+                starts = self._listener.assigned(named)
+                for partition, name in zip(partitions, named, strict=True):
+                    partition.offset = starts[name]
+        except BaseException as error:
+            self._fail(error, final=True)
+        try:
+            client.incremental_assign(partitions)
+            # librdkafka keeps a partition paused that was given up and comes back.
+            back = self._paused.intersection(p.partition for p in partitions)
+            if back:
+                self._paused -= back
+                client.resume(self._theirs(back))
+        except BaseException as error:
+            self._fail(error, final=True)
+
+    def _on_revoke(self, client: Consumer, partitions: list[Any]) -> None:
+        self._given_up(client, partitions, self._listener.revoked)
+
+    def _on_lost(self, client: Consumer, partitions: list[Any]) -> None:
+        self._given_up(client, partitions, self._listener.lost)
+
+    def _given_up(
+        self, client: Consumer, partitions: list[Any], tell: Callable[[Sequence[TopicPartition]], None]
+    ) -> None:
+        gone = {p.partition for p in partitions}
+        self._first = [message for message in self._first if message.partition() not in gone]
+        try:
+            if partitions:
+                tell([self._named(p.partition) for p in partitions])
+        except BaseException as error:
+            self._fail(error, final=True)
+        try:
+            client.incremental_unassign(partitions)
+        except BaseException as error:
+            self._fail(error, final=True)
+
+    def _on_commit(self, error: KafkaError | None, partitions: list[Any]) -> None:
+        try:
+            if not self._commits:
+                return
+            key = frozenset((p.partition, p.offset) for p in partitions)
+            found = next((entry for entry in self._commits if entry[0] == key), self._commits[0])
+            self._commits.remove(found)
+            error = error or next((p.error for p in partitions if p.error), None)
+            found[1](None if error is None else self._translated(error, "cannot commit"))
+        except BaseException as failure:
+            self._fail(failure, final=True)
+
+    def _on_error(self, error: KafkaError) -> None:
+        try:
+            self._log.error(error)
+            if not self._worked and fault_of(error) is Fault.LOGIN:
+                self._fail(self._translated(error), final=False)
+            if self._users_error_cb is not None:
+                self._users_error_cb(error)
+        except BaseException as failure:
+            self._fail(failure, final=True)
+
+    # -- errors
+
+    def _fail(self, error: BaseException, final: bool) -> None:
+        if self._failure is None or (final and not self._final):
+            self._failure, self._final = error, final
+
+    def _raise(self) -> None:
+        failure = self._failure
+        assert failure is not None
+        if not self._final:
+            self._failure = None
+        raise failure
+
+    def _translated(self, error: KafkaError, doing: str = "") -> BrokerError:
+        topic, group = self._settings.topic, self._settings.group
+        if error.code() == KafkaError.GROUP_AUTHORIZATION_FAILED:
+            needs = f"READ on group {group}"
+        else:
+            needs = f"READ on topic {topic}"
+        translation = translated(error, doing or f"cannot consume topic {topic} in group {group}", needs)
+        return BrokerError(self._log.masked(str(translation)), translation.fault)
+
+    def _raise_first_error(self, partitions: Iterable[Any], doing: str) -> None:
+        for partition in partitions:
+            if partition.error:
+                raise self._translated(partition.error, f"{doing} of {self._named(partition.partition)}")
+
+    # -- confluent's partitions
+
+    def _theirs(self, numbers: Iterable[int]) -> list[Any]:
+        return [confluent_kafka.TopicPartition(self._settings.topic, number) for number in numbers]
+
+    def _offsets(self, positions: Mapping[TopicPartition, Position]) -> list[Any]:
+        return [
+            confluent_kafka.TopicPartition(p.topic, p.partition, offset, metadata or None)
+            for p, (offset, metadata) in positions.items()
+        ]
+
+
+def position_of(partition: Any) -> Position | None:
+    """A committed position as confluent-kafka gives it; it may append a NUL to the metadata."""
+    if partition.offset < 0:
+        return None
+    return Position(partition.offset, (partition.metadata or "").rstrip("\0"))

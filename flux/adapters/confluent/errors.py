@@ -1,0 +1,59 @@
+"""librdkafka's errors in flux's words.
+
+Codes: https://docs.confluent.io/platform/current/clients/librdkafka/html/rdkafka_8h.html (rd_kafka_resp_err_t)
+"""
+
+from __future__ import annotations
+
+from confluent_kafka import KafkaError
+
+from flux.core.errors import BrokerError, Fault
+
+_NAMES = {
+    Fault.UNAVAILABLE: """
+        _TRANSPORT _ALL_BROKERS_DOWN _RESOLVE _TIMED_OUT _TIMED_OUT_QUEUE _MSG_TIMED_OUT _WAIT_COORD _WAIT_CACHE
+        _ISR_INSUFF _NODE_UPDATE _RETRY _PURGE_QUEUE _PURGE_INFLIGHT _INTR _IN_PROGRESS _PREV_IN_PROGRESS
+        _QUEUE_FULL _UNKNOWN_BROKER _DESTROY_BROKER _SSL
+        REQUEST_TIMED_OUT LEADER_NOT_AVAILABLE NOT_LEADER_FOR_PARTITION BROKER_NOT_AVAILABLE REPLICA_NOT_AVAILABLE
+        NETWORK_EXCEPTION COORDINATOR_LOAD_IN_PROGRESS COORDINATOR_NOT_AVAILABLE NOT_COORDINATOR NOT_CONTROLLER
+        NOT_ENOUGH_REPLICAS NOT_ENOUGH_REPLICAS_AFTER_APPEND REBALANCE_IN_PROGRESS KAFKA_STORAGE_ERROR
+        FENCED_LEADER_EPOCH UNKNOWN_LEADER_EPOCH OFFSET_NOT_AVAILABLE PREFERRED_LEADER_NOT_AVAILABLE
+        ELIGIBLE_LEADERS_NOT_AVAILABLE UNSTABLE_OFFSET_COMMIT THROTTLING_QUOTA_EXCEEDED STALE_BROKER_EPOCH
+        UNKNOWN_TOPIC_ID INCONSISTENT_TOPIC_ID FETCH_SESSION_ID_NOT_FOUND INVALID_FETCH_SESSION_EPOCH
+        CONCURRENT_TRANSACTIONS REBOOTSTRAP_REQUIRED GROUP_MAX_SIZE_REACHED""",
+    Fault.FENCED: """
+        ILLEGAL_GENERATION UNKNOWN_MEMBER_ID FENCED_INSTANCE_ID FENCED_MEMBER_EPOCH STALE_MEMBER_EPOCH
+        UNRELEASED_INSTANCE_ID _ASSIGNMENT_LOST _FENCED PRODUCER_FENCED INVALID_PRODUCER_EPOCH _MAX_POLL_EXCEEDED""",
+    Fault.TOO_LARGE: "MSG_SIZE_TOO_LARGE RECORD_LIST_TOO_LARGE INVALID_MSG_SIZE",
+    Fault.UNKNOWN_TOPIC: "UNKNOWN_TOPIC_OR_PART _UNKNOWN_TOPIC _UNKNOWN_PARTITION",
+    Fault.DENIED: """
+        TOPIC_AUTHORIZATION_FAILED GROUP_AUTHORIZATION_FAILED CLUSTER_AUTHORIZATION_FAILED
+        TRANSACTIONAL_ID_AUTHORIZATION_FAILED DELEGATION_TOKEN_AUTHORIZATION_FAILED""",
+    Fault.LOGIN: "_AUTHENTICATION SASL_AUTHENTICATION_FAILED UNSUPPORTED_SASL_MECHANISM ILLEGAL_SASL_STATE",
+    Fault.METADATA: "OFFSET_METADATA_TOO_LARGE",
+    Fault.FATAL: "_FATAL",
+}
+_FAULTS = {getattr(KafkaError, name): fault for fault, names in _NAMES.items() for name in names.split()}
+
+
+def fault_of(error: KafkaError) -> Fault:
+    fault = _FAULTS.get(error.code())
+    text = error.str().lower()
+    if error.code() == KafkaError._SSL and "certificate" in text:
+        return Fault.LOGIN
+    # Failing to get a token says nothing about the broker's answer to one.
+    if error.code() == KafkaError._AUTHENTICATION and "failed to acquire" in text:
+        return Fault.UNAVAILABLE
+    if error.fatal() or fault is Fault.FATAL:
+        # A static member that another one has replaced hears of it as _FATAL alone.
+        return Fault.FENCED if fault is Fault.FENCED or "instance" in text else Fault.FATAL
+    if fault is None:
+        return Fault.UNAVAILABLE if error.retriable() else Fault.OTHER
+    return fault
+
+
+def translated(error: KafkaError, doing: str, needs: str = "") -> BrokerError:
+    """`doing` names what was asked; `needs` the permission that it takes ("READ on topic awesome")."""
+    fault = fault_of(error)
+    advice = f": the login needs {needs}" if fault is Fault.DENIED and needs else ""
+    return BrokerError(f"{doing}: {error.str()} ({error.name()}){advice}", fault)
