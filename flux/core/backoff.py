@@ -64,12 +64,8 @@ class Waits:
                         f" ({self.max_delay:g} s); set wait, lower retries or raise max_delay"
                     )
             return
-        if isinstance(setting, str | bytes) or not (
-            callable(setting) or isinstance(setting, Sequence | int | float)
-        ):
-            raise ConfigurationError(
-                f"wait = {setting!r}: give seconds, a list of seconds, or stage -> seconds"
-            )
+        if isinstance(setting, str | bytes) or not (callable(setting) or isinstance(setting, Sequence | int | float)):
+            raise ConfigurationError(f"wait = {setting!r}: give seconds, a list of seconds, or stage -> seconds")
         if isinstance(setting, Sequence) and not setting:
             raise ConfigurationError("wait = []: give at least one number of seconds")
         for stage in range(1, stages + 1):
@@ -77,11 +73,12 @@ class Waits:
 
 
 def _checked(wait: object, stage: int, max_delay: float) -> float:
-    if isinstance(wait, bool) or not isinstance(wait, int | float) or not 0 <= wait:
+    if isinstance(wait, bool) or not isinstance(wait, int | float) or not wait >= 0:
         raise ConfigurationError(f"wait of stage {stage} is {wait!r}: give a number of seconds, 0 or more")
     if wait > max_delay:
         raise ConfigurationError(
-            f"wait of stage {stage} is {wait:g} s, longer than max_delay ({max_delay:g} s): shorten it or raise max_delay"
+            f"wait of stage {stage} is {wait:g} s, longer than max_delay ({max_delay:g} s):"
+            " shorten it or raise max_delay"
         )
     return float(wait)
 

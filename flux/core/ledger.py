@@ -6,8 +6,8 @@ so the gaps that transactions and compaction leave count as done with the record
 
     flux1 KIND . CRC . PAYLOAD
 
-KIND `r`: run lengths, alternately undone and done, as LEB128 varints; `b`: one bit per offset, lowest first. CRC: CRC-32
-of "position:KIND" and the payload's bytes, in hex, so that a string beside another position is not believed. PAYLOAD:
+KIND `r`: run lengths, alternately undone and done, as LEB128 varints; `b`: one bit per offset, lowest first. CRC:
+CRC-32 of "position:KIND" and the payload's bytes, in hex, so that a string beside another position is not believed. PAYLOAD:
 base64url without padding. What cannot be read is ignored: it costs a replay, never a record.
 """
 
@@ -31,9 +31,7 @@ class Ledger:
 
     __slots__ = ("_ends", "_payload", "_starts", "end", "position")
 
-    def __init__(
-        self, position: int, done: Iterable[tuple[int, int]] = (), max_metadata: int = MAX_METADATA
-    ) -> None:
+    def __init__(self, position: int, done: Iterable[tuple[int, int]] = (), max_metadata: int = MAX_METADATA) -> None:
         self.position = position
         """The next offset to commit: everything below is done."""
         self.end = position

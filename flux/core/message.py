@@ -82,6 +82,10 @@ class Message:
         """The value as Kafka holds it, whatever the task's deserializer made of it."""
         return self._record.value()  # type: ignore[no-any-return]
 
+    def place(self, trail: Trail) -> None:
+        """Sets what its headers say of its way here."""
+        self._trail = trail
+
     @property
     def trail(self) -> Trail:
         return self._trail

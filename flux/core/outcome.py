@@ -53,7 +53,7 @@ UNDECODABLE = Verdict(Move.DEAD, "undecodable")
 
 @attrs.frozen
 class Rules:
-    """Which exceptions are tried again and which are not. The nearest class in the MRO wins; ties and no match reject."""
+    """Which exceptions are tried again. The nearest class in the MRO wins; ties and no match reject."""
 
     retry_on: tuple[type[BaseException], ...] = (Exception,)
     reject_on: tuple[type[BaseException], ...] = ()

@@ -101,21 +101,13 @@ class Stages:
 
     def check(self) -> None:
         """Raises ConfigurationError for a name that Kafka refuses or a hop that leads to itself."""
-        if (
-            isinstance(self.retries, bool)
-            or not isinstance(self.retries, int)
-            or not 0 <= self.retries <= MOST_RETRIES
-        ):
-            raise ConfigurationError(
-                f"retries = {self.retries!r}: give a whole number from 0 to {MOST_RETRIES}"
-            )
+        if isinstance(self.retries, bool) or not isinstance(self.retries, int) or not 0 <= self.retries <= MOST_RETRIES:
+            raise ConfigurationError(f"retries = {self.retries!r}: give a whole number from 0 to {MOST_RETRIES}")
         seen: dict[str, Stage] = {}
         for stage in self:
             check_topic(stage.topic)
             if not isinstance(stage.group, str) or not stage.group:
-                raise ConfigurationError(
-                    f"the group of stage {stage.number} of {self.topic} is empty: set group_id"
-                )
+                raise ConfigurationError(f"the group of stage {stage.number} of {self.topic} is empty: set group_id")
             if stage.topic in seen:
                 raise ConfigurationError(
                     f"stages {seen[stage.topic].number} and {stage.number} of {self.topic} have the same topic"
@@ -147,7 +139,8 @@ def check_apart(tasks: Sequence[tuple[str, Stages]]) -> None:
         for stage in list(stages)[1:]:
             if stage.topic in owned:
                 raise ConfigurationError(
-                    f"{owned[stage.topic]} and {name} would share the topic {stage.topic}: change topic, group_id or naming"
+                    f"{owned[stage.topic]} and {name} would share the topic {stage.topic}:"
+                    " change topic, group_id or naming"
                 )
             owned[stage.topic] = name
     for name, stages in tasks:

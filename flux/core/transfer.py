@@ -121,9 +121,7 @@ class Transfer:
 def describe(failure: Failure, setting: ErrorHeaders) -> tuple[str, str, str]:
     """(type, message, trace) of a failure, as far as `setting` lets them leave the process."""
     error = failure.error
-    cause = (
-        error.__cause__ if error.__cause__ is not None and type(error).__name__ == "Undecodable" else error
-    )
+    cause = error.__cause__ if error.__cause__ is not None and type(error).__name__ == "Undecodable" else error
     cls = type(cause)
     name = cls.__qualname__ if cls.__module__ == "builtins" else f"{cls.__module__}.{cls.__qualname__}"
     if setting == "type":
@@ -140,9 +138,7 @@ def describe(failure: Failure, setting: ErrorHeaders) -> tuple[str, str, str]:
     return name, text, failure.trace
 
 
-def _room(
-    limit: int | None, key: bytes | None, value: bytes | None, headers: list[tuple[str, bytes | None]]
-) -> int:
+def _room(limit: int | None, key: bytes | None, value: bytes | None, headers: list[tuple[str, bytes | None]]) -> int:
     if limit is None:
         return MAX_TRACE_BYTES
     used = len(key or b"") + len(value or b"") + _RECORD_OVERHEAD

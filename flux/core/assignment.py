@@ -1,0 +1,208 @@
+"""A partition's life with this member, from assignment to loss, as a transition table.
+
+Each assignment is an object of its own: what ends later than its generation still points at the old one, which is
+GONE, and so can neither commit nor move a record.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections import deque
+from collections.abc import Iterator
+from typing import Any
+
+from flux.core.ledger import Ledger
+from flux.core.message import Message
+from flux.core.ports import BEGINNING, Position, TopicPartition
+
+
+class Phase(enum.Enum):
+    WORKING = "working"
+    DRAINING = "draining"
+    """Being revoked: nothing new starts, what is in flight may still end and count."""
+    GONE = "gone"
+
+
+class Event(enum.Enum):
+    REVOKING = "revoking"
+    REVOKED = "revoked"
+    LOST = "lost"
+
+
+TRANSITIONS: dict[tuple[Phase, Event], Phase] = {
+    (Phase.WORKING, Event.REVOKING): Phase.DRAINING,
+    (Phase.WORKING, Event.LOST): Phase.GONE,
+    (Phase.DRAINING, Event.REVOKING): Phase.DRAINING,
+    (Phase.DRAINING, Event.REVOKED): Phase.GONE,
+    (Phase.DRAINING, Event.LOST): Phase.GONE,
+}
+
+
+class Entry:
+    """One record that is tracked on its own, since its run was split or it waits."""
+
+    __slots__ = ("assignment", "due", "end", "lane", "message", "offset", "size")
+
+    def __init__(self, assignment: Assignment, message: Message, offset: int, end: int) -> None:
+        self.assignment = assignment
+        self.message = message
+        self.offset = offset
+        self.end = end
+        """The offset of the next record that was delivered: this one owns [offset, end)."""
+        self.lane: Any = None
+        self.due = 0
+        """Milliseconds since the epoch."""
+        self.size = 0
+
+    def __repr__(self) -> str:
+        return f"<Entry {self.assignment.partition}@{self.offset}>"
+
+
+class Run:
+    """What one caller works, in order: a slice of a partition's batch, or entries that may run now.
+
+    The caller publishes in `index` which call it is about to make: those before have ended. It makes call `index`
+    only if that is below `limit`; when it is not, it asks again under the engine's lock, since `cut` may have been
+    undecided. That is all that keeps a cut and a running caller apart, with no lock per call.
+    """
+
+    __slots__ = ("assignment", "end", "entries", "index", "limit", "marked", "records", "seen", "split", "started")
+
+    def __init__(
+        self, assignment: Assignment | None, records: list[Any], end: int, entries: list[Entry] | None, now: float
+    ) -> None:
+        self.assignment = assignment
+        """Of a slice; entries may come from several."""
+        self.records = records
+        self.end = end
+        """After the slice's last offset."""
+        self.entries = entries
+        self.index = 0
+        self.limit = len(records) if entries is None else len(entries)
+        self.marked = 0
+        """Calls before this one are accounted for."""
+        self.started = now
+        self.seen = 0
+        """Where `index` was when a watcher last looked; -1 after the run was found stuck."""
+        self.split: Entry | None = None
+        """The call that a slice was cut at, with its place in a lane."""
+
+    def cut(self) -> int:
+        """Ends the run after the call that it is in; returns that call's index."""
+        while True:
+            index = self.index
+            self.limit = min(index + 1, self.limit)
+            if self.index == index:
+                return index
+            # the caller went on meanwhile, and may have passed the old limit's check: what it is at is its own
+            self.limit = self.index + 1
+
+    def after(self, index: int) -> int:
+        """The offset up to which call `index` of a slice owns the log."""
+        return int(self.records[index + 1].offset()) if index + 1 < len(self.records) else self.end
+
+
+class Assignment:
+    """One partition, as long as this member owns it."""
+
+    __slots__ = (
+        "backlog",
+        "backlogged",
+        "committed",
+        "jitter",
+        "laned",
+        "ledger",
+        "max_metadata",
+        "open",
+        "partition",
+        "paused",
+        "phase",
+        "queued",
+        "restored",
+        "running",
+        "waiting",
+        "waiting_bytes",
+    )
+
+    def __init__(
+        self,
+        partition: TopicPartition,
+        start: int,
+        done: list[tuple[int, int]],
+        committed: Position | None,
+        jitter: int,
+        max_metadata: int,
+    ) -> None:
+        self.partition = partition
+        self.phase = Phase.WORKING
+        self.max_metadata = max_metadata
+        self.ledger = None if start == BEGINNING else Ledger(start, done, max_metadata)
+        """None until the first record tells where the partition begins."""
+        self.restored = done[-1][1] if done else 0
+        """Below this offset records may come that another owner has done."""
+        self.committed = committed
+        self.jitter = jitter
+        """The random part of the default waits, 0 … 29."""
+        self.backlog: deque[Slice] = deque()
+        self.backlogged = 0
+        """Records in the backlog."""
+        self.queued = False
+        """Whether the engine has it in its round of partitions with a backlog."""
+        self.running: set[Run] = set()
+        self.laned = 0
+        """Entries in lanes, running ones and held keys included."""
+        self.open: set[Entry] = set()
+        """Called, and not settled yet: on their way to the next stage, or waiting for what they produced."""
+        self.waiting = 0
+        self.waiting_bytes = 0
+        self.paused = False
+
+    def __repr__(self) -> str:
+        return f"<Assignment {self.partition} {self.phase.value}>"
+
+    def to(self, event: Event) -> None:
+        self.phase = TRANSITIONS[self.phase, event]
+
+    @property
+    def position(self) -> Position | None:
+        """What may be committed now; None while nothing is known."""
+        if self.ledger is None:
+            return None
+        return Position(self.ledger.position, self.ledger.metadata())
+
+    def deliver(self, records: list[Any]) -> Iterator[Slice]:
+        """Slices of the records that are neither done nor here already; tells the ledger of all of them."""
+        first, last = records[0].offset(), records[-1].offset()
+        if self.ledger is None:
+            self.ledger = Ledger(first, (), self.max_metadata)
+        ledger, before = self.ledger, self.ledger.end
+        if first >= before and first >= self.restored:
+            ledger.delivered(first, last + 1)
+            yield Slice(records, last + 1)
+            return
+        if first < before:
+            records = [record for record in records if record.offset() >= before]
+            if not records:
+                return
+        ledger.delivered(records[0].offset(), last + 1)
+        start = None
+        for index, record in enumerate(records):
+            if ledger.is_done(record.offset()):
+                if start is not None:
+                    yield Slice(records[start:index], record.offset())
+                start = None
+            elif start is None:
+                start = index
+        if start is not None:
+            yield Slice(records[start:], last + 1)
+
+
+class Slice:
+    """Records of one partition's batch that nobody has begun, in offset order."""
+
+    __slots__ = ("end", "records")
+
+    def __init__(self, records: list[Any], end: int) -> None:
+        self.records = records
+        self.end = end
+        """After the last offset: where the next delivered record begins, if it is known."""

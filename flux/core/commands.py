@@ -1,0 +1,41 @@
+"""What the engine asks its driver for."""
+
+from __future__ import annotations
+
+import enum
+
+import attrs
+
+from flux.core.ports import Position, TopicPartition
+
+
+class Level(enum.IntEnum):
+    """As in the standard library's logging."""
+
+    DEBUG = 10
+    INFO = 20
+    WARNING = 30
+    ERROR = 40
+
+
+@attrs.frozen
+class Notice:
+    """A line for the log."""
+
+    level: Level
+    text: str
+
+
+@attrs.frozen
+class Turn:
+    """What the poller does next, in this order."""
+
+    pause: tuple[TopicPartition, ...] = ()
+    resume: tuple[TopicPartition, ...] = ()
+    reset: tuple[TopicPartition, ...] = ()
+    """Partitions whose position is out of range: find their watermarks, and tell `Engine.reset`."""
+    commit: dict[TopicPartition, Position] | None = None
+    poll: int = 0
+    """How many records to ask for; 0: none are wanted, wait for a fact instead."""
+    timeout: float = 0.0
+    """Seconds to wait for records, or for a fact."""

@@ -1,0 +1,177 @@
+"""The transfers of one stage on their way: written, tried again, or kept because the target refuses them."""
+
+from __future__ import annotations
+
+import enum
+from collections import deque
+
+import attrs
+
+from flux.core.assignment import Assignment, Entry
+from flux.core.commands import Level, Notice
+from flux.core.errors import BrokerError, Fault
+from flux.core.transfer import Detail, Transfer
+
+MOST_OPEN = 5_000
+MOST_OPEN_BYTES = 32 * 1024 * 1024
+_NOTICE_EVERY = 10.0
+
+_REMEDIES = {
+    Fault.TOO_LARGE: "raise max.message.bytes of {topic}",
+    Fault.UNKNOWN_TOPIC: "create it: flux topics TASK --create",
+    Fault.DENIED: "grant WRITE on it",
+}
+_PASSING = {Fault.UNAVAILABLE, Fault.FATAL, Fault.FENCED, Fault.LOGIN}
+
+
+class State(enum.Enum):
+    QUEUED = "queued"
+    WRITING = "writing"
+    WAITING = "waiting"
+    """The cluster could not take it: the stage stands still until it can."""
+    KEPT = "kept"
+    """The target refuses it: this record and its key are kept, the others go on."""
+
+
+@attrs.define(eq=False)
+class Hop:
+    """One transfer and how far it is."""
+
+    entry: Entry
+    transfer: Transfer
+    size: int
+    state: State = State.QUEUED
+    failures: int = 0
+    at: float = 0.0
+    """When it is tried again, seconds since the epoch."""
+    alone: bool = False
+    """Written with no other beside it: a client's batch fails as a whole when one record in it is too large."""
+    kept: bool = False
+    """Whether its lane is held."""
+
+
+class Hops:
+    """All transfers of one stage that are not acknowledged."""
+
+    __slots__ = ("_again", "_alone", "_bytes", "_noticed", "_open", "_queue", "_waiting", "_writing")
+
+    def __init__(self) -> None:
+        self._open: dict[Entry, Hop] = {}
+        self._queue: deque[Hop] = deque()
+        self._alone: deque[Hop] = deque()
+        self._again: set[Hop] = set()
+        self._waiting = 0
+        self._writing = 0
+        self._bytes = 0
+        self._noticed: dict[tuple[str, Fault], float] = {}
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    @property
+    def blocked(self) -> bool:
+        """Whether the stage may make no new calls: the cluster is away, or too much is open."""
+        return self._waiting > 0 or len(self._open) >= MOST_OPEN or self._bytes >= MOST_OPEN_BYTES
+
+    @property
+    def queued(self) -> bool:
+        """Whether `take` would give any."""
+        return bool(self._queue) if not self._alone else not self._writing
+
+    @property
+    def deadline(self) -> float | None:
+        """When the next one is tried again."""
+        return min((hop.at for hop in self._again), default=None)
+
+    def has(self, entry: Entry) -> bool:
+        return entry in self._open
+
+    def moving(self, entry: Entry) -> bool:
+        """Whether an end of this entry's transfer is near: it is queued or being written."""
+        hop = self._open.get(entry)
+        return hop is not None and hop.state in (State.QUEUED, State.WRITING)
+
+    @property
+    def any_moving(self) -> bool:
+        """Whether any transfer may still be acknowledged by itself, those waiting for the cluster included."""
+        return any(hop.state is not State.KEPT for hop in self._open.values())
+
+    def add(self, hop: Hop) -> None:
+        self._open[hop.entry] = hop
+        self._bytes += hop.size
+        self._queue.append(hop)
+
+    def take(self, now: float) -> list[Hop]:
+        """What to write now, in this order."""
+        for hop in [hop for hop in self._again if hop.at <= now]:
+            self._again.discard(hop)
+            self._waiting -= hop.state is State.WAITING
+            hop.state = State.QUEUED
+            (self._alone if hop.alone else self._queue).append(hop)
+        if self._alone:
+            taken = [] if self._writing else [self._alone.popleft()]
+        else:
+            taken = list(self._queue)
+            self._queue.clear()
+        for hop in taken:
+            hop.state = State.WRITING
+        self._writing += len(taken)
+        return taken
+
+    def written(self, hop: Hop) -> None:
+        """Acknowledged by all in-sync replicas."""
+        self._writing -= 1
+        if self._open.pop(hop.entry, None) is not None:
+            self._bytes -= hop.size
+
+    def unwritten(self, hop: Hop, error: BrokerError, now: float) -> Notice | None:
+        """The write failed. Afterwards `hop.state` says whether the stage waits or the record is kept."""
+        self._writing -= 1
+        if hop.entry not in self._open:
+            return None
+        transfer = hop.transfer
+        if error.fault is Fault.TOO_LARGE and not (hop.alone and transfer.detail is Detail.NONE):
+            if hop.alone:
+                transfer.detail = Detail(transfer.detail - 1)
+            hop.alone = True
+            hop.state = State.QUEUED
+            self._alone.append(hop)
+            return None
+        hop.failures += 1
+        passing = error.fault in _PASSING
+        hop.state = State.WAITING if passing else State.KEPT
+        hop.at = now + min(2.0 ** (hop.failures - 1), 30.0 if passing else 60.0)
+        self._waiting += passing
+        self._again.add(hop)
+        return self._notice(hop, error, now)
+
+    def forget(self, assignment: Assignment) -> None:
+        """The partition is gone: nothing of it is written any more."""
+        for entry in [entry for entry in self._open if entry.assignment is assignment]:
+            hop = self._open.pop(entry)
+            self._bytes -= hop.size
+            self._waiting -= hop.state is State.WAITING
+            self._again.discard(hop)
+        self._queue = deque(hop for hop in self._queue if hop.entry.assignment is not assignment)
+        self._alone = deque(hop for hop in self._alone if hop.entry.assignment is not assignment)
+
+    def _notice(self, hop: Hop, error: BrokerError, now: float) -> Notice | None:
+        """At most one of a kind every 10 s, and all of the first failures of a kept record's."""
+        topic, kind = hop.transfer.target.topic, (hop.transfer.target.topic, error.fault)
+        last = self._noticed.get(kind)
+        if last is not None and 0 <= now - last < _NOTICE_EVERY:
+            return None
+        self._noticed[kind] = now
+        record = hop.transfer.message
+        where = f"{record.topic}[{record.partition}]@{record.offset}"
+        if hop.state is State.WAITING:
+            return Notice(
+                Level.WARNING,
+                f"{topic} cannot be written ({error}): {len(self._open)} record(s) from {where} on wait for it;"
+                " the stage stands still and tries again",
+            )
+        remedy = _REMEDIES.get(error.fault, "see the broker's log").format(topic=topic)
+        return Notice(
+            Level.ERROR,
+            f"{topic} refuses {where} ({error}): the record is kept and tried again, its key waits; {remedy}",
+        )

@@ -1,0 +1,155 @@
+"""What may run now, of the records that are tracked one by one: order by key, by partition, or none.
+
+A lane is the queue of one key. One of its records at a time is ready or running. A lane can also be held, as long as
+a record of its key can neither be worked nor moved on.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any, Literal
+
+from flux.core.assignment import Assignment, Entry, Phase
+
+Ordering = Literal["key", "partition", "none"]
+
+
+class Lane:
+    """The records of one key (or partition) behind the one that is ready or running."""
+
+    __slots__ = ("assignment", "busy", "holds", "name", "queue")
+
+    def __init__(self, assignment: Assignment, name: Any) -> None:
+        self.assignment = assignment
+        self.name = name
+        self.queue: deque[Entry] = deque()
+        self.busy = False
+        self.holds = 0
+
+
+class Lanes:
+    """All lanes of one stage, over its partitions."""
+
+    __slots__ = ("_aside", "_lanes", "_ordering", "_ready")
+
+    def __init__(self, ordering: Ordering) -> None:
+        self._ordering = ordering
+        self._lanes: dict[Any, Lane] = {}
+        self._ready: deque[Entry] = deque()
+        self._aside: list[Entry] = []
+
+    def __len__(self) -> int:
+        """Entries that have not been taken."""
+        return len(self._ready) + len(self._aside) + sum(len(lane.queue) for lane in self._lanes.values())
+
+    @property
+    def ready(self) -> int:
+        """Entries that can be taken, as far as order goes."""
+        return len(self._ready)
+
+    def add(self, entry: Entry) -> None:
+        """Queues `entry` behind all of its lane."""
+        entry.assignment.laned += 1
+        lane = entry.lane = self._lane(entry)
+        if lane is None:
+            self._ready.append(entry)
+        elif lane.busy or lane.holds:
+            lane.queue.append(entry)
+        else:
+            lane.busy = True
+            self._ready.append(entry)
+
+    def begin(self, entry: Entry) -> None:
+        """Accounts for an entry that runs already, as it was worked in a slice."""
+        entry.assignment.laned += 1
+        lane = entry.lane = self._lane(entry)
+        if lane is not None:
+            lane.busy = True
+
+    def take(self, most: int) -> list[Entry]:
+        """Up to `most` entries to run now, in this order, by one caller. One that its partition's metadata has no
+        room for is put aside until `retry_aside`."""
+        taken: list[Entry] = []
+        ready = self._ready
+        while ready and len(taken) < most:
+            entry = ready.popleft()
+            assignment, ledger = entry.assignment, entry.assignment.ledger
+            assert assignment.phase is Phase.WORKING
+            assert ledger is not None
+            others = assignment.laned + len(assignment.open)
+            if entry.offset == ledger.position or ledger.admits(entry.end, others):
+                taken.append(entry)
+            else:
+                self._aside.append(entry)
+        return taken
+
+    def give_back(self, entries: list[Entry]) -> None:
+        """Entries that were taken and have not been begun."""
+        self._ready.extendleft(reversed(entries))
+
+    def retry_aside(self) -> None:
+        """A position has moved: what was put aside may fit now."""
+        if self._aside:
+            self.give_back(self._aside)
+            self._aside = []
+
+    def end(self, entry: Entry) -> None:
+        """The call of `entry` has ended; the next of its lane is ready unless the lane is held."""
+        entry.assignment.laned -= 1
+        lane = entry.lane
+        if lane is not None:
+            lane.busy = False
+            self._advance(lane)
+
+    def hold(self, entry: Entry) -> None:
+        """Nothing more of the lane of `entry` starts until `release`."""
+        entry.assignment.laned += 1
+        lane = entry.lane = self._lane(entry)
+        if lane is None:
+            return
+        lane.holds += 1
+        for ready in [other for other in self._ready if other.lane is lane]:
+            self._ready.remove(ready)
+            lane.queue.appendleft(ready)
+            lane.busy = False
+
+    def release(self, entry: Entry) -> None:
+        """Ends one `hold`."""
+        entry.assignment.laned -= 1
+        lane = entry.lane
+        if lane is not None:
+            lane.holds -= 1
+            self._advance(lane)
+
+    def drop(self, assignment: Assignment) -> None:
+        """Forgets what of `assignment` has not been taken."""
+        for name in [name for name, lane in self._lanes.items() if lane.assignment is assignment]:
+            del self._lanes[name]
+        self._ready = deque(entry for entry in self._ready if entry.assignment is not assignment)
+        self._aside = [entry for entry in self._aside if entry.assignment is not assignment]
+
+    def _lane(self, entry: Entry) -> Lane | None:
+        """The lane that orders `entry`; None: nothing does. A null key orders nothing, an empty one does."""
+        name: Any
+        if self._ordering == "none":
+            return None
+        if self._ordering == "partition":
+            name = entry.assignment
+        else:
+            key = entry.message.key
+            if key is None:
+                return None
+            name = (entry.assignment, key)
+        lane = self._lanes.get(name)
+        if lane is None:
+            lane = self._lanes[name] = Lane(entry.assignment, name)
+        return lane
+
+    def _advance(self, lane: Lane) -> None:
+        if lane.busy or lane.holds or self._lanes.get(lane.name) is not lane:
+            return
+        if lane.queue:
+            lane.busy = True
+            self._ready.append(lane.queue.popleft())
+        else:
+            del self._lanes[lane.name]

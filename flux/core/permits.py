@@ -1,0 +1,47 @@
+"""How many calls are in flight in this process, all stages of a task together. The main stage is never starved."""
+
+from __future__ import annotations
+
+
+class Permits:
+    """`total` calls at once. While the main stage is worked here, the others leave it one of them; with a total of
+    one, whoever waits has the next turn."""
+
+    __slots__ = ("_main", "_retries", "_total", "_waiting", "used")
+
+    def __init__(self, total: int, main_here: bool) -> None:
+        self._total = total
+        self._retries = total - 1 if main_here and total > 1 else total
+        self._main = 0
+        self._waiting: list[int] = []
+        self.used = 0
+
+    def take(self, stage: int) -> bool:
+        """Whether `stage` may make a call now. One that was refused has precedence over those that have had one."""
+        free = self._total - self.used
+        if free <= 0 or (stage != 0 and self.used - self._main >= self._retries):
+            self._await(stage)
+            return False
+        ahead = self._waiting.index(stage) if stage in self._waiting else len(self._waiting)
+        if ahead >= free:
+            self._await(stage)
+            return False
+        if stage in self._waiting:
+            self._waiting.remove(stage)
+        self.used += 1
+        self._main += stage == 0
+        return True
+
+    def give(self, stage: int) -> None:
+        """A call of `stage`, or its try to get one, is over."""
+        self.used -= 1
+        self._main -= stage == 0
+
+    def forgo(self, stage: int) -> None:
+        """`stage` has nothing to call any more."""
+        if stage in self._waiting:
+            self._waiting.remove(stage)
+
+    def _await(self, stage: int) -> None:
+        if stage not in self._waiting:
+            self._waiting.append(stage)

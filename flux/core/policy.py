@@ -1,0 +1,78 @@
+"""A task's settings as the core sees them: checked, frozen, without the user's class."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import attrs
+
+from flux.core.backoff import Waits
+from flux.core.errors import ConfigurationError
+from flux.core.ledger import MAX_METADATA
+from flux.core.outcome import Rules
+from flux.core.stage import Stage, Stages
+from flux.core.transfer import ErrorHeaders
+
+DAY = 86400.0
+
+
+@attrs.frozen
+class Policy:
+    """Everything that decides how one task's records are worked. Times in seconds, sizes in bytes."""
+
+    stages: Stages
+    waits: Waits = attrs.field(factory=lambda: Waits(None, 30 * DAY))
+    rules: Rules = attrs.field(factory=Rules)
+    ordering: Literal["key", "partition", "none"] = "key"
+    concurrency: int = 10
+    commit_interval: float = 5.0
+    commit_threshold: int = 10_000
+    start_from: Literal["earliest", "latest"] = "earliest"
+    error_headers: ErrorHeaders = "full"
+    drain_timeout: float = 10.0
+    shutdown_timeout: float = 25.0
+    max_waiting: int = 100_000
+    """Records that wait in memory, per stage and process; a retry stage's partitions share it evenly."""
+    max_waiting_bytes: int = 64 * 1024 * 1024
+    """The same in bytes of keys and values."""
+    max_metadata: int = MAX_METADATA
+
+    @property
+    def max_delay(self) -> float:
+        return self.waits.max_delay
+
+    def wait(self, stage: Stage, jitter: int) -> float:
+        """Seconds that a record waits in `stage`."""
+        return self.waits.seconds(stage.number, jitter)
+
+    def check(self) -> None:
+        """Raises ConfigurationError, in one line, for the first setting that cannot work."""
+        self.stages.check()
+        self.waits.check(self.stages.retries)
+        for name, value, kinds in (
+            ("ordering", self.ordering, ("key", "partition", "none")),
+            ("start_from", self.start_from, ("earliest", "latest")),
+        ):
+            if value not in kinds:
+                raise ConfigurationError(f"{name} = {value!r}: give one of {', '.join(kinds)}")
+        for name, number, least in (
+            ("concurrency", self.concurrency, 1),
+            ("offset_commit_threshold", self.commit_threshold, 1),
+            ("max_waiting", self.max_waiting, 1),
+        ):
+            if isinstance(number, bool) or not isinstance(number, int) or number < least:
+                raise ConfigurationError(f"{name} = {number!r}: give a whole number, {least} or more")
+        for name, seconds in (
+            ("offset_commit_interval", self.commit_interval),
+            ("drain_timeout", self.drain_timeout),
+            ("shutdown_timeout", self.shutdown_timeout),
+        ):
+            if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not seconds >= 0:
+                raise ConfigurationError(f"{name} = {seconds!r}: give seconds, 0 or more")
+        if self.error_headers not in ("full", "type") and not callable(self.error_headers):
+            raise ConfigurationError(f"error_headers = {self.error_headers!r}: give 'full', 'type' or a callable")
+        for name, types in (("retry_on", self.rules.retry_on), ("reject_on", self.rules.reject_on)):
+            if not isinstance(types, tuple) or not all(
+                isinstance(cls, type) and issubclass(cls, BaseException) for cls in types
+            ):
+                raise ConfigurationError(f"{name} = {types!r}: give a tuple of exception types")
