@@ -121,6 +121,18 @@ def test_a_full_queue_takes_fewer_records() -> None:
     assert ends == [None, None]
 
 
+def test_a_second_outage_is_served_like_the_first() -> None:
+    kit = Kit()
+    producer = kit.adapter.producer(ProducerSettings(max_queue_bytes=2_500))
+    ends: list[BrokerError | None] = []
+    for outage in (1, 2):
+        kit.broker.available = False
+        assert producer.write("t", [Outgoing(b"x" * 1000)] * 5, lambda error, record: ends.append(error)) == 2
+        kit.broker.available = True
+        kit.system.run_spawned()
+        assert ends == [None, None] * outage
+
+
 def test_flush_waits_for_what_is_held_and_says_what_is_left() -> None:
     kit = Kit()
     kit.broker.available = False
