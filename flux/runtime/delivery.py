@@ -1,0 +1,159 @@
+"""How produced records end: counted by the batch, told by the record only where somebody waits for it."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+import attrs
+
+from flux.core.errors import DeliveryError, FailedRecord
+from flux.core.ports import Outgoing, Record
+from flux.runtime.produced import Produced
+
+
+@attrs.frozen
+class RecordMetadata:
+    """Where a record landed. `timestamp` in milliseconds since the epoch; None: the client does not know it."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp: int | None
+
+
+class Delivery(Future[RecordMetadata]):
+    """The end of one record: `result(timeout)` is where it landed, or raises DeliveryError; `await` does so too. Cannot
+    be cancelled: the record is under way. A failure that nobody has asked for is reported when the last reference
+    goes."""
+
+    def __init__(self, unheard: Callable[[Sequence[FailedRecord]], None]) -> None:
+        super().__init__()
+        self.set_running_or_notify_cancel()
+        self._unheard = unheard
+        self._asked = False
+
+    def result(self, timeout: float | None = None) -> RecordMetadata:
+        self._asked = True
+        return super().result(timeout)
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        self._asked = True
+        return super().exception(timeout)
+
+    def __await__(self) -> Generator[Any, None, RecordMetadata]:
+        import asyncio
+
+        return asyncio.wrap_future(self).__await__()
+
+    def __del__(self) -> None:
+        error = getattr(self, "_exception", None)
+        if isinstance(error, DeliveryError) and not self._asked:
+            self._unheard(error.failed)
+
+
+class Tracked(Outgoing):
+    """A record whose end one call waits for, or one future, or both. A subclass, so that plain ones carry nothing."""
+
+    scope: Produced | None = None
+    delivery: Delivery | None = None
+
+
+class Ends(Protocol):
+    """Who hears that a tally is complete."""
+
+    def ended(self, tally: Tally) -> None: ...
+
+
+class Tally:
+    """Records on their way, and the `acknowledged` callable for all of them. Once each has ended it tells `ends`.
+
+    Called on the client's threads and on the writer's at once: `next` and `append` are atomic, so it needs no lock."""
+
+    __slots__ = ("_counted", "_ends", "_last", "delivery", "failed", "handed", "records", "scope", "since", "topic")
+
+    def __init__(self, ends: Ends, topic: str, records: Sequence[Outgoing], since: float) -> None:
+        first = records[0]
+        self.topic = topic
+        self.records = records
+        self.since = since  # seconds since the epoch: when they left the buffer
+        self.handed = 0  # how many the client has taken
+        self.failed: list[FailedRecord] = []
+        self.scope = first.scope if isinstance(first, Tracked) else None
+        self.delivery = first.delivery if isinstance(first, Tracked) else None
+        self._ends = ends
+        self._counted = itertools.count(1)
+        self._last = len(records)
+
+    def __call__(self, error: Exception | None, record: Record) -> None:
+        if error is not None:
+            partition = record.partition()
+            place = partition if partition is not None and partition >= 0 else None
+            self._fail(FailedRecord(record.topic(), place, record.key(), record.value(), error))
+        elif self.scope is not None or self.delivery is not None:
+            self._succeed(record)
+        if next(self._counted) == self._last:
+            self._ends.ended(self)
+
+    def give_up(self, error: Exception) -> None:
+        """Those that the client has not taken fail."""
+        rest, self.handed = self.records[self.handed :], len(self.records)
+        for record in rest:
+            self._fail(failed(self.topic, record, error))
+            if next(self._counted) == self._last:
+                self._ends.ended(self)
+
+    def _succeed(self, record: Record) -> None:
+        with acknowledging():
+            if self.delivery is not None:
+                kind, timestamp = record.timestamp()
+                self.delivery.set_result(
+                    RecordMetadata(record.topic(), record.partition(), record.offset(), timestamp if kind else None)
+                )
+            if self.scope is not None:
+                self.scope.ended(None)
+
+    def _fail(self, record: FailedRecord) -> None:
+        self.failed.append(record)
+        error = DeliveryError([record])
+        with acknowledging():
+            if self.delivery is not None:
+                self.delivery.set_exception(error)
+            if self.scope is not None:
+                self.scope.ended(error)
+
+
+def failed(topic: str, record: Outgoing, error: Exception) -> FailedRecord:
+    return FailedRecord(topic, record.partition, record.key, record.value, error)
+
+
+def tallies(ends: Ends, topic: str, records: Sequence[Outgoing], now: float) -> Iterator[Tally]:
+    """In order; neighbours that nobody, or the same one, waits for are counted together."""
+    for _, group in itertools.groupby(records, _waiting):
+        yield Tally(ends, topic, list(group), now)
+
+
+def _waiting(record: Outgoing) -> object:
+    return (record.scope, record.delivery) if isinstance(record, Tracked) else None
+
+
+_acknowledging = threading.local()
+
+
+@contextmanager
+def acknowledging() -> Iterator[None]:
+    """Around other people's code on a thread that acknowledgements come on: it must not wait for one."""
+    before = in_acknowledgement()
+    _acknowledging.active = True
+    try:
+        yield
+    finally:
+        _acknowledging.active = before
+
+
+def in_acknowledgement() -> bool:
+    return getattr(_acknowledging, "active", False)

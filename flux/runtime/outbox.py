@@ -1,0 +1,346 @@
+"""The running part of a producer: takes records from any thread, hands them to the client in order, hears their ends.
+
+Every record ends in exactly one way: acknowledged, or named in an error that reaches whoever waits for it (`deliver`,
+a `send`, a task's call), or else the log, `on_error` and the next `deliver`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Protocol
+
+import attrs
+
+from flux.core.buffer import Buffer, Limits
+from flux.core.errors import BrokerError, BufferFull, ConfigurationError, DeliveryError, FailedRecord, Fault
+from flux.core.ports import Adapter, Outgoing, ProducerPort, ProducerSettings, System
+from flux.runtime.delivery import Tally, acknowledging, failed, in_acknowledgement, tallies
+
+logger = logging.getLogger("flux.producer")
+
+RETRY = 0.05
+"""Seconds after which a client whose queue was full is tried again, if no acknowledgement came before."""
+KEPT_FAILURES = 1000
+"""How many failures that nobody heard of are kept for the next `deliver`; the log and `on_error` get them all."""
+
+OnError = Callable[[DeliveryError], object]
+
+
+class Runtime(Protocol):
+    """What all outboxes of a process share."""
+
+    @property
+    def system(self) -> System: ...
+    def client(self, outbox: Outbox) -> ProducerPort:
+        """The client for its adapter and settings, made now if need be. Raises ConfigurationError, BrokerError."""
+        ...
+
+    def broken(self, outbox: Outbox, client: ProducerPort) -> None:
+        """It cannot go on; the next `client` makes another."""
+        ...
+
+    def opened(self, outbox: Outbox) -> None:
+        """Its buffer is no longer empty: `tick` is called when it is due."""
+        ...
+
+    def stalled(self, outbox: Outbox) -> None:
+        """Its client is full or away: `tick` is called soon."""
+        ...
+
+    def handed_on(self, outbox: Outbox) -> None:
+        """A full buffer went to the client."""
+        ...
+
+
+@attrs.define(slots=True, eq=False)
+class Watch:
+    """Somebody waits for the ends of `waiting`. `done` is called once, when there are none left."""
+
+    waiting: set[Tally]
+    done: Callable[[], None]
+    failed: list[FailedRecord] = attrs.field(factory=list)
+
+
+class Outbox:
+    """One producer's records for one topic of one cluster. Thread-safe."""
+
+    def __init__(
+        self, runtime: Runtime, adapter: Adapter, topic: str, settings: ProducerSettings, limits: Limits
+    ) -> None:
+        self.adapter = adapter
+        self.topic = topic
+        self.settings = settings
+        self.buffer = Buffer(limits)
+        self.full = False
+        self.on_error: OnError | None = None
+        self._tracked = False  # whether any record was ever waited for on its own
+        self._runtime = runtime
+        self._pending: deque[Tally] = deque()  # left the buffer, not all taken by the client
+        self._open: set[Tally] = set()
+        self._watches: list[Watch] = []
+        self._waiters: deque[Callable[[], object]] = deque()  # event loops that want to `put`
+        self._unheard: deque[FailedRecord] = deque(maxlen=KEPT_FAILURES)
+        self._changed = runtime.system.condition()
+        self._handing_on = threading.RLock()
+        self._busy = False
+        self._again = False
+
+    def put(self, record: Outgoing, size: int) -> None:
+        """Takes a record of `size` bytes. With no room it waits up to the delivery timeout, then raises DeliveryError;
+        raises BufferFull at once where waiting would block an event loop or the acknowledgements."""
+        if self.full:
+            self._wait_for_room(record)
+        buffer = self.buffer
+        if buffer.add(record, size):
+            self.flush()
+            self._runtime.handed_on(self)
+        if buffer.deadline is None and buffer.records:
+            self._runtime.opened(self)
+
+    def put_tracked(self, record: Outgoing, size: int) -> None:
+        self._tracked = True
+        self.put(record, size)
+
+    def _wait_for_room(self, record: Outgoing) -> None:
+        system = self._runtime.system
+        deadline = system.now() + self.settings.delivery_timeout
+        self.flush()
+        while self.full:
+            left = deadline - system.now()
+            error = self._no_room()
+            if _must_not_wait():
+                raise BufferFull([failed(self.topic, record, error)])
+            if left <= 0:
+                raise DeliveryError([failed(self.topic, record, error)])
+            with self._changed:
+                self._changed.wait(min(left, RETRY))
+            self.flush()
+
+    def _no_room(self) -> BrokerError:
+        where = f"{self.adapter.cluster}, topic {self.topic}"
+        return BrokerError(f"{where}: the producer's queue is full, and the cluster takes nothing", Fault.UNAVAILABLE)
+
+    def flush(self) -> None:
+        """Hands what is buffered to the client, as far as that has room, and waits for nothing."""
+        with self._handing_on:
+            self._flush(everything=False)
+
+    def _flush(self, everything: bool) -> None:
+        # Other people's code runs in acknowledgements that come while the client is written to, and may produce. It
+        # finds the outbox busy: what it adds is handed on by the loop that is under way.
+        if self._busy:
+            self._again = True
+            return
+        self._busy = True
+        try:
+            while True:
+                self._again = False
+                self._push()
+                if everything or not self._pending:
+                    self._take()
+                    self._push()
+                if not self._again:
+                    break
+        finally:
+            self._busy = False
+        self.full = bool(self._pending) and self.buffer.full
+
+    def _take(self) -> None:
+        records = self.buffer.take()
+        if not records:
+            return
+        now = self._runtime.system.now()
+        new = (
+            list(tallies(self, self.topic, records, now)) if self._tracked else [Tally(self, self.topic, records, now)]
+        )
+        with self._changed:
+            self._open.update(new)
+        self._pending.extend(new)
+
+    def _push(self) -> None:
+        while self._pending:
+            tally = self._pending[0]
+            stopped = self._write(tally)
+            if stopped is not None:
+                if self._runtime.system.now() - tally.since < self.settings.delivery_timeout:
+                    self._runtime.stalled(self)
+                    return
+                tally.give_up(stopped)
+            self._pending.popleft()
+
+    def _write(self, tally: Tally) -> Exception | None:
+        """Why the client did not take all of it."""
+        client = None
+        try:
+            client = self._runtime.client(self)
+            rest = tally.records[tally.handed :] if tally.handed else tally.records
+            tally.handed += client.write(self.topic, rest, tally)
+        except (BrokerError, ConfigurationError) as error:
+            if client is not None:
+                self._runtime.broken(self, client)
+            return error
+        except Exception as error:
+            # Nobody knows what it did: a second try could repeat records.
+            logger.exception("%s, topic %s: a bug while writing", self.adapter.cluster, self.topic)
+            tally.give_up(error)
+            return None
+        return None if tally.handed == len(tally.records) else self._no_room()
+
+    def ended(self, tally: Tally) -> None:
+        """All records of `tally` have ended."""
+        done = []
+        heard = tally.delivery is not None or not tally.failed
+        with self._changed:
+            self._open.discard(tally)
+            for watch in self._watches:
+                if tally in watch.waiting:
+                    watch.waiting.discard(tally)
+                    watch.failed += tally.failed
+                    heard = True
+                    if not watch.waiting:
+                        done.append(watch)
+            for watch in done:
+                self._watches.remove(watch)
+            self._changed.notify_all()
+        with acknowledging():
+            for watch in done:
+                watch.done()
+            for _ in range(len(self._waiters)):
+                with suppress(IndexError):
+                    self._waiters.popleft()()
+            if not heard:
+                self.report(tally.failed, keep=tally.scope is None)
+        if self._pending and self._handing_on.acquire(blocking=False):
+            try:
+                self._flush(everything=False)
+            finally:
+                self._handing_on.release()
+
+    def report(self, records: Sequence[FailedRecord], keep: bool = True) -> None:
+        """Failures that no caller is left to hear. Takes no lock: a garbage collection may call it anywhere."""
+        error = DeliveryError(records)
+        logger.error("%s: %s", self.adapter.cluster, error)
+        if keep:
+            self._unheard.extend(records)
+        if self.on_error is not None:
+            try:
+                self.on_error(error)
+            except Exception:
+                logger.exception("on_error of the producer for topic %s failed", self.topic)
+
+    def watch(self, done: Callable[[], None]) -> Watch:
+        """Flushes; `done` is called when everything taken so far has ended: now, if it has."""
+        with self._handing_on:
+            self._flush(everything=True)
+        with self._changed:
+            watch = Watch(set(self._open), done)
+            if watch.waiting:
+                self._watches.append(watch)
+                return watch
+        done()
+        return watch
+
+    def outcome(self, watch: Watch) -> None:
+        """Ends a watch. Raises DeliveryError for what has failed since the last time anybody heard, and for what is
+        still under way: batches are counted, so all of one that is not complete are named."""
+        self._withdraw(watch)
+        records = []
+        with suppress(IndexError):
+            while True:
+                records.append(self._unheard.popleft())
+        records += watch.failed
+        late = BrokerError("not acknowledged in time, and may yet arrive", Fault.UNAVAILABLE)
+        for tally in watch.waiting:
+            records += [failed(self.topic, record, late) for record in tally.records]
+        if records:
+            raise DeliveryError(records)
+
+    def abandon(self, watch: Watch) -> None:
+        """Whoever waited was interrupted: what failed meanwhile is nobody's."""
+        self._withdraw(watch)
+        if watch.failed:
+            self.report(watch.failed)
+
+    def _withdraw(self, watch: Watch) -> None:
+        with self._changed:
+            if watch in self._watches:
+                self._watches.remove(watch)
+
+    def deliver(self, timeout: float | None) -> None:
+        """Flushes and waits; None: until the client has given up on the last. Raises DeliveryError."""
+        if in_acknowledgement():
+            raise ConfigurationError("deliver() inside on_error or a callback would wait for itself: call it elsewhere")
+        now = self._runtime.system.now
+        watch = self.watch(lambda: None)
+        deadline = None if timeout is None else now() + timeout
+        try:
+            with self._changed:
+                while watch.waiting:
+                    left = RETRY if deadline is None else min(deadline - now(), RETRY)
+                    if left <= 0:
+                        break
+                    self._changed.wait(left)
+        except BaseException:
+            self.abandon(watch)
+            raise
+        self.outcome(watch)
+
+    async def adeliver(self, timeout: float | None) -> None:
+        """`deliver` for an event loop."""
+        done = asyncio.Event()
+        watch = self.watch(_in_loop(done.set))
+        try:
+            await asyncio.wait_for(done.wait(), timeout)
+        except TimeoutError:
+            pass
+        except BaseException:
+            self.abandon(watch)
+            raise
+        self.outcome(watch)
+
+    async def room(self) -> None:
+        """Returns when a batch has ended, or a moment later: it is worth trying `put` again."""
+        changed = asyncio.Event()
+        self._waiters.append(_in_loop(changed.set))
+        with suppress(TimeoutError):
+            await asyncio.wait_for(changed.wait(), RETRY)
+
+    @property
+    def idle(self) -> bool:
+        return not self._pending and self.buffer.deadline is None
+
+    def due(self, now: float) -> float:
+        """When to `tick`, seconds since the epoch."""
+        return now + RETRY if self._pending else self.buffer.opened(now)
+
+    def tick(self, now: float) -> float | None:
+        """Does what is due; seconds since the epoch of the next time, None when only a new record brings one."""
+        if self._pending or self.buffer.due(now):
+            self.flush()
+        return now + RETRY if self._pending else self.buffer.deadline
+
+
+def _in_loop(function: Callable[[], object]) -> Callable[[], None]:
+    """Calls `function` in the running event loop, from any thread; nothing when that loop is closed by then."""
+    loop = asyncio.get_running_loop()
+
+    def call() -> None:
+        with suppress(RuntimeError):
+            loop.call_soon_threadsafe(function)
+
+    return call
+
+
+def _must_not_wait() -> bool:
+    if in_acknowledgement():
+        return True
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True

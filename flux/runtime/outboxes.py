@@ -1,0 +1,208 @@
+"""The running producers of a process: which there are, the clients that they share, and the thread that flushes them.
+
+Nothing here hangs on a producer class, so a class that is pickled, copied, reloaded or given another adapter finds its
+outbox, or another, by what it is configured with. A forked child starts with nothing: its parent still has the records
+and the clients.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import math
+import os
+import sys
+import threading
+from collections.abc import Hashable, Iterable
+from typing import Any
+
+import attrs
+
+from flux.core.buffer import Limits
+from flux.core.errors import BrokerError, DeliveryError
+from flux.core.ports import Adapter, ProducerPort, ProducerSettings, System
+from flux.runtime.outbox import RETRY, Outbox, logger
+from flux.system import SYSTEM
+
+GRACE = 5.0
+"""Seconds beyond the delivery timeout within which a client must have told the end of every record."""
+
+
+@attrs.define(slots=True, eq=False)
+class Client:
+    port: ProducerPort
+    users: set[Outbox] = attrs.field(factory=set)
+
+
+ClientKey = tuple[int, ProducerSettings]
+
+
+class Outboxes:
+    """Thread-safe. `flux.runtime.outbox.Runtime` for its outboxes."""
+
+    def __init__(self, system: System = SYSTEM) -> None:
+        self._inherited: list[object] = []
+        self.reset(system)
+
+    def reset(self, system: System) -> None:
+        """Forgets everything, in a forked child or between tests, and frees nothing: a client must not be freed in a
+        process that did not make it."""
+        self._inherited.append(vars(self).copy())
+        self.system = system
+        self._lock = threading.RLock()
+        self.routes: dict[Any, Any] = {}
+        """What producer classes remember of where their records go; emptied when it may no longer hold."""
+        self._outboxes: dict[Hashable, Outbox] = {}
+        self._clients: dict[ClientKey, Client] = {}
+        self._tended: set[Outbox] = set()
+        self._wake = system.condition()
+        self._woken = False
+        self._wakes_at = math.inf
+        self._thread: object = None
+        self._exited = False
+
+    def outbox(
+        self, name: Hashable, adapter: Adapter, topic: str, settings: ProducerSettings, limits: Limits
+    ) -> Outbox:
+        """The outbox of the producer `name`, with its client booted. Raises ConfigurationError, BrokerError."""
+        key = (name, id(adapter), topic, settings, limits)
+        with self._lock:
+            found = self._outboxes.get(key)
+            if found is None:
+                found = Outbox(self, adapter, topic, settings, limits)
+                self.client(found)
+                self._outboxes[key] = found
+            return found
+
+    def client(self, outbox: Outbox) -> ProducerPort:
+        with self._lock:
+            key = _client_key(outbox)
+            client = self._clients.get(key)
+            if client is None:
+                client = self._clients[key] = Client(outbox.adapter.producer(outbox.settings))
+                self._flush_in_children_of_multiprocessing()
+            client.users.add(outbox)
+            return client.port
+
+    def broken(self, outbox: Outbox, client: ProducerPort) -> None:
+        with self._lock:
+            key = _client_key(outbox)
+            if key in self._clients and self._clients[key].port is client:
+                del self._clients[key]
+            else:
+                return
+        with contextlib.suppress(BrokerError):
+            client.close(0)
+
+    def shutdown(self, outbox: Outbox, timeout: float | None = None) -> None:
+        """Delivers, and closes the client unless others use it. What is produced later boots it again. Raises
+        DeliveryError."""
+        limit = outbox.settings.delivery_timeout + GRACE if timeout is None else timeout
+        try:
+            outbox.deliver(limit)
+        finally:
+            self.release(outbox)
+
+    def release(self, outbox: Outbox) -> None:
+        with self._lock:
+            self.routes.clear()
+            self._outboxes = {key: each for key, each in self._outboxes.items() if each is not outbox}
+            key = _client_key(outbox)
+            client = self._clients.get(key)
+            if client is None:
+                return
+            client.users.discard(outbox)
+            if client.users:
+                return
+            del self._clients[key]
+        with contextlib.suppress(BrokerError):
+            client.port.close(0)
+
+    def opened(self, outbox: Outbox) -> None:
+        self._tend(outbox)
+        self.handed_on(outbox)
+
+    def stalled(self, outbox: Outbox) -> None:
+        self._tend(outbox)
+
+    def handed_on(self, outbox: Outbox) -> None:
+        if self._exited:
+            self._drain([outbox])
+
+    def _tend(self, outbox: Outbox) -> None:
+        with self._wake:
+            due = outbox.due(self.system.now())
+            self._tended.add(outbox)
+            if due < self._wakes_at:
+                self._woken = True
+                self._wake.notify()
+            if self._thread is None:
+                self._thread = self.system.spawn("flux-producers", self._run)
+
+    def _run(self) -> None:
+        while True:
+            due = self.tick()
+            with self._wake:
+                if not self._woken:
+                    self._wakes_at = math.inf if due is None else due
+                    self._wake.wait(None if due is None else max(0.0, due - self.system.now()))
+                    self._wakes_at = math.inf
+                self._woken = False
+
+    def tick(self) -> float | None:
+        """Flushes what is due; seconds since the epoch of the next time, None when nothing is buffered."""
+        with self._wake:
+            tended = list(self._tended)
+        dues = []
+        for outbox in tended:
+            due: float | None = self.system.now() + RETRY
+            try:
+                due = outbox.tick(self.system.now())
+            except Exception:
+                logger.exception("topic %s could not be flushed", outbox.topic)
+            if due is not None:
+                dues.append(due)
+        with self._wake:
+            self._tended -= {each for each in tended if each.idle}
+        return min(dues, default=None)
+
+    def exit(self) -> None:
+        """At the end of the process: delivers everything; what fails is reported. What is produced later (by other
+        exit handlers) is delivered at once."""
+        self._exited = True
+        with self._lock:
+            users = {outbox for client in self._clients.values() for outbox in client.users}
+        self._drain(users | self._tended)
+        with self._lock:
+            clients, self._clients = self._clients, {}
+        for client in clients.values():
+            with contextlib.suppress(BrokerError):
+                client.port.close(0)
+
+    def _drain(self, outboxes: Iterable[Outbox]) -> None:
+        outboxes = list(outboxes)
+        for outbox in outboxes:
+            outbox.flush()
+        for outbox in outboxes:
+            try:
+                outbox.deliver(outbox.settings.delivery_timeout + GRACE)
+            except DeliveryError as error:
+                outbox.report(error.failed)
+
+    def _flush_in_children_of_multiprocessing(self) -> None:
+        # They end without running atexit's handlers, but do run these.
+        multiprocessing = sys.modules.get("multiprocessing.process")
+        if multiprocessing is not None and multiprocessing.parent_process() is not None:
+            from multiprocessing.util import Finalize
+
+            Finalize(None, self.exit, exitpriority=100)
+
+
+def _client_key(outbox: Outbox) -> ClientKey:
+    return id(outbox.adapter), outbox.settings
+
+
+OUTBOXES = Outboxes()
+atexit.register(OUTBOXES.exit)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=lambda: OUTBOXES.reset(OUTBOXES.system))
