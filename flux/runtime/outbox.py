@@ -316,7 +316,8 @@ class Outbox:
 
     def due(self, now: float) -> float:
         """When to `tick`, seconds since the epoch."""
-        return now + RETRY if self._pending else self.buffer.opened(now)
+        opened = self.buffer.opened(now)
+        return min(opened, now + RETRY) if self._pending else opened
 
     def tick(self, now: float) -> float | None:
         """Does what is due; seconds since the epoch of the next time, None when only a new record brings one."""

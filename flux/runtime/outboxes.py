@@ -91,8 +91,8 @@ class Outboxes:
                 del self._clients[key]
             else:
                 return
-        with contextlib.suppress(BrokerError):
-            client.close(0)
+        # Elsewhere: this may be a thread of the client's own, which its end waits for.
+        self.system.spawn("flux-broken-client", lambda: _close(client))
 
     def shutdown(self, outbox: Outbox, timeout: float | None = None) -> None:
         """Delivers, and closes the client unless others use it. What is produced later boots it again. Raises
@@ -115,8 +115,7 @@ class Outboxes:
             if client.users:
                 return
             del self._clients[key]
-        with contextlib.suppress(BrokerError):
-            client.port.close(0)
+        _close(client.port)
 
     def opened(self, outbox: Outbox) -> None:
         self._tend(outbox)
@@ -176,8 +175,7 @@ class Outboxes:
         with self._lock:
             clients, self._clients = self._clients, {}
         for client in clients.values():
-            with contextlib.suppress(BrokerError):
-                client.port.close(0)
+            _close(client.port)
 
     def _drain(self, outboxes: Iterable[Outbox]) -> None:
         outboxes = list(outboxes)
@@ -196,6 +194,11 @@ class Outboxes:
             from multiprocessing.util import Finalize
 
             Finalize(None, self.exit, exitpriority=100)
+
+
+def _close(port: ProducerPort) -> None:
+    with contextlib.suppress(BrokerError):
+        port.close(0)
 
 
 def _client_key(outbox: Outbox) -> ClientKey:

@@ -1,0 +1,43 @@
+"""What a user gives as a record, as the bytes that clients take. What one of them would crash on is refused here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from flux.core.errors import ConfigurationError
+
+HeaderValue = str | bytes | None
+HeadersLike = Mapping[str, HeaderValue] | Iterable[tuple[str, HeaderValue]]
+
+
+def encode(value: Any, what: str, remedy: str = "") -> bytes | None:
+    """bytes and None as they are, str in UTF-8. Raises ConfigurationError for anything else."""
+    if value is None or isinstance(value, bytes):
+        return value
+    if isinstance(value, str):
+        try:
+            return value.encode()
+        except UnicodeEncodeError:
+            raise ConfigurationError(f"{what} holds a lone surrogate: it cannot be written as UTF-8") from None
+    raise ConfigurationError(f"{what} must be str, bytes or None, not {type(value).__name__}{remedy}")
+
+
+def encode_headers(headers: HeadersLike) -> list[tuple[str, bytes | None]]:
+    """In order, repeats kept. Raises ConfigurationError."""
+    try:
+        pairs = [(name, value) for name, value in (headers.items() if isinstance(headers, Mapping) else headers)]
+    except (TypeError, ValueError):
+        raise ConfigurationError("headers must be a mapping, or pairs of a name and a value") from None
+    for name, _ in pairs:
+        if not isinstance(name, str):
+            raise ConfigurationError(f"a header's name must be str, not {type(name).__name__}")
+        encode(name, "a header's name")
+        if "\0" in name:
+            raise ConfigurationError(f"a header's name must hold no NUL: {name!r}")
+    return [(name, encode(value, f"header {name}")) for name, value in pairs]
+
+
+def check_number(number: object, what: str, least: int) -> None:
+    if type(number) is not int or number < least:
+        raise ConfigurationError(f"{what} must be a whole number from {least} on, not {number!r}")
