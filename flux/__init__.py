@@ -1,1 +1,35 @@
-"""flux: Kafka work that does not get lost."""
+"""flux: Kafka work that does not get lost.
+
+A task handles one topic; what fails moves through retry topics with growing waits that block nothing, and ends in a
+dead-letter topic. A producer buffers and flushes by itself.
+"""
+
+from flux._version import __version__
+from flux.config import ProducerOptions, adapter_from_url, configure
+from flux.core.errors import BrokerError, BufferFull, ConfigurationError, DeliveryError, FailedRecord, FluxError
+from flux.core.message import Headers, Message
+from flux.core.outcome import Reject, Retry
+from flux.producer import Producer
+from flux.task import Task, task
+from flux.worker import Worker
+
+__all__ = [
+    "BrokerError",
+    "BufferFull",
+    "ConfigurationError",
+    "DeliveryError",
+    "FailedRecord",
+    "FluxError",
+    "Headers",
+    "Message",
+    "Producer",
+    "ProducerOptions",
+    "Reject",
+    "Retry",
+    "Task",
+    "Worker",
+    "__version__",
+    "adapter_from_url",
+    "configure",
+    "task",
+]

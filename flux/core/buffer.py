@@ -21,41 +21,48 @@ class Limits:
     age: float
 
 
-@attrs.define(slots=True, eq=False)
 class Buffer:
-    limits: Limits
-    records: list[Outgoing] = attrs.field(factory=list, init=False)
-    bytes: int = attrs.field(default=0, init=False)
-    deadline: float | None = attrs.field(default=None, init=False)
-    """Seconds since the epoch; None: empty, or nobody has called `opened` yet."""
+    __slots__ = ("_age", "_bytes", "_most_bytes", "_most_records", "_records", "deadline")
+
+    def __init__(self, limits: Limits) -> None:
+        self._most_records = limits.records
+        self._most_bytes = limits.bytes
+        self._age = limits.age
+        self._records: list[Outgoing] = []
+        self._bytes = 0
+        self.deadline: float | None = None
+        """Seconds since the epoch; None: empty, or nobody has called `opened` yet."""
 
     def add(self, record: Outgoing, size: int) -> bool:
-        """Whether a limit is reached. Whoever then finds no `deadline` calls `opened`."""
-        records = self.records
+        """Whether there is something to do: hand it on when it is `full`, call `opened` when there is no `deadline`."""
+        records = self._records
         records.append(record)
-        self.bytes += size
-        return len(records) >= self.limits.records or self.bytes >= self.limits.bytes
+        self._bytes += size
+        return len(records) >= self._most_records or self._bytes >= self._most_bytes or self.deadline is None
+
+    def __len__(self) -> int:
+        return len(self._records)
 
     @property
     def full(self) -> bool:
-        return len(self.records) >= self.limits.records or self.bytes >= self.limits.bytes
+        return len(self._records) >= self._most_records or self._bytes >= self._most_bytes
 
     def opened(self, now: float) -> float:
         """The deadline of the batch that has begun."""
         if self.deadline is None:
-            self.deadline = now + self.limits.age
+            self.deadline = now + self._age
         return self.deadline
 
     def due(self, now: float) -> bool:
         """Whether its time has come; also when the clock was set back to before its beginning."""
         deadline = self.deadline
-        return deadline is not None and (now >= deadline or now < deadline - self.limits.age)
+        return deadline is not None and (now >= deadline or now < deadline - self._age)
 
     def take(self) -> list[Outgoing]:
         """All records, in order; the next one begins a new batch. By one thread at a time."""
         self.deadline = None
-        count = len(self.records)
-        taken = self.records[:count]
-        del self.records[:count]
-        self.bytes = 0
+        count = len(self._records)
+        taken = self._records[:count]
+        del self._records[:count]
+        self._bytes = 0
         return taken

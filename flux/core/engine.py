@@ -336,6 +336,10 @@ class Engine:
     def limit(self, topic: str) -> int | None:
         return self._limits.get(topic)
 
+    def tell(self, notice: Notice) -> None:
+        """Adds a line for the log."""
+        self._notices.append(notice)
+
     def notices(self) -> list[Notice]:
         """What to log."""
         notices, self._notices = self._notices, []

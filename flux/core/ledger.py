@@ -7,8 +7,8 @@ so the gaps that transactions and compaction leave count as done with the record
     flux1 KIND . CRC . PAYLOAD
 
 KIND `r`: run lengths, alternately undone and done, as LEB128 varints; `b`: one bit per offset, lowest first. CRC:
-CRC-32 of "position:KIND" and the payload's bytes, in hex, so that a string beside another position is not believed. PAYLOAD:
-base64url without padding. What cannot be read is ignored: it costs a replay, never a record.
+CRC-32 of "position:KIND" and the payload's bytes, in hex, so that a string beside another position is not believed.
+PAYLOAD: base64url without padding. What cannot be read is ignored: it costs a replay, never a record.
 """
 
 from __future__ import annotations

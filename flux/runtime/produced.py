@@ -14,7 +14,7 @@ from contextvars import ContextVar
 class Produced:
     """The records of one call. Thread-safe: acknowledgements come on the client's thread."""
 
-    __slots__ = ("_error", "_flushes", "_lock", "_open", "_then")
+    __slots__ = ("_error", "_flushes", "_lock", "_open", "_then", "touched")
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -22,12 +22,15 @@ class Produced:
         self._error: Exception | None = None
         self._flushes: set[Callable[[], None]] = set()
         self._then: Callable[[Exception | None], None] | None = None
+        self.touched = False
+        """Whether the call has produced anything. A plain attribute: it is read after every call."""
 
     def started(self, flush: Callable[[], None]) -> None:
         """One more record was taken. `flush` hands the producer's buffer to its client and does not wait."""
         with self._lock:
             self._open += 1
             self._flushes.add(flush)
+            self.touched = True
 
     def ended(self, error: Exception | None) -> None:
         """One of them was acknowledged, or failed for good."""
@@ -49,10 +52,6 @@ class Produced:
                 self._then = then
                 return
         then(self._error)
-
-    def __bool__(self) -> bool:
-        """Whether the call has produced anything."""
-        return bool(self._flushes)
 
 
 CURRENT: ContextVar[Produced | None] = ContextVar("flux_produced", default=None)

@@ -1,0 +1,87 @@
+"""Makes the calls of a run: the hot loop. One record costs a wrapper, a try and two attributes here.
+
+What is not a plain success is reported at once, before the next index is published: a record that failed, or whose
+products are not acknowledged, must be out of its run before the run's progress can pass it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from flux.core import trail as trails
+from flux.core.assignment import Run
+from flux.core.message import Message
+from flux.core.outcome import Move, Undecodable
+from flux.core.transfer import Failure
+from flux.runtime.produced import CURRENT, Produced
+from flux.runtime.traces import trace_of
+
+Handler = Callable[[Message], Any]
+
+
+class Reports(Protocol):
+    """Who hears how calls end; each method takes the engine's lock."""
+
+    def failed(self, run: Run, index: int, message: Message, failure: Failure) -> Move: ...
+    def produced(self, run: Run, index: int, message: Message, products: Produced) -> None: ...
+    def may_go_on(self, run: Run) -> bool:
+        """Whether `run.index` is below `run.limit` for certain."""
+        ...
+
+
+def decoding(handler: Handler, deserializer: Callable[[bytes | None], Any]) -> Handler:
+    """`handler` with its messages' values decoded; what cannot be decoded never reaches it."""
+
+    def call(message: Message) -> None:
+        try:
+            value = deserializer(message.value)
+        except Exception as error:
+            raise Undecodable(f"{type(error).__name__}: {error}") from error
+        message.value = value
+        handler(message)
+
+    return call
+
+
+def work(run: Run, handler: Handler, reports: Reports, track: bool) -> BaseException | None:
+    """Makes the run's calls up to its limit, which may shrink meanwhile. `track`: what calls produce is part of them.
+    Returns the error of a failed process, None when all of the run's own calls were made."""
+    products = Produced()
+    token = CURRENT.set(products) if track else None
+    entries, records = run.entries, run.records
+    trail = trails.start()
+    index = run.index
+    try:
+        while True:
+            run.index = index
+            if index >= run.limit and not reports.may_go_on(run):
+                return None
+            if entries is None:
+                record = records[index]
+                message = Message(record, record.value(), trail)
+            else:
+                message = entries[index].message
+            try:
+                handler(message)
+            except BaseException as error:
+                failure = Failure(error, trace_of(error) if isinstance(error, Exception) else "")
+                if products.touched:
+                    products = _renew()
+                if reports.failed(run, index, message, failure) is Move.STOP:
+                    return error
+            else:
+                if products.touched:
+                    reports.produced(run, index, message, products)
+                    products = _renew()
+            index += 1
+    finally:
+        if token is not None:
+            CURRENT.reset(token)
+
+
+def _renew() -> Produced:
+    """What a call has produced belongs to it; the next one begins with nothing."""
+    renewed = Produced()
+    CURRENT.set(renewed)
+    return renewed

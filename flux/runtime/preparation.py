@@ -1,0 +1,111 @@
+"""Before a task is worked: its topics exist, or are made, and what they take is known."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from flux.core.errors import BrokerError, ConfigurationError, Fault
+from flux.core.policy import DAY, Policy
+from flux.core.ports import AdminPort, NewTopic, System, TopicInfo
+from flux.core.stage import Role, Stage
+
+T = TypeVar("T")
+logger = logging.getLogger("flux.worker")
+
+ASK = 10.0
+_ANNOUNCE = 10.0
+_ROOM_FOR_HEADERS = 64 * 1024
+_DEFAULT_MESSAGE_BYTES = 1_048_588  # Kafka's default of max.message.bytes
+_PASSING = {Fault.UNAVAILABLE, Fault.FENCED}
+
+
+def insist(ask: Callable[[], T], system: System, stopping: Callable[[], bool], cluster: str) -> T | None:
+    """What `ask` gives, however long the cluster is away; says so every 10 s. None: stopped meanwhile. Raises what
+    is no outage, such as a refused login."""
+    announced: float | None = None
+    while not stopping():
+        try:
+            return ask()
+        except BrokerError as error:
+            if error.fault not in _PASSING:
+                raise
+            now = system.now()
+            if announced is None or not 0 <= now - announced < _ANNOUNCE:
+                announced = now
+                logger.warning("%s cannot be reached (%s): trying again", cluster, error)
+            system.sleep(0.5)
+    return None
+
+
+def plan_topics(
+    policy: Policy,
+    admin: AdminPort,
+    partitions: int | None = None,
+    replication_factor: int | None = None,
+) -> tuple[list[NewTopic], dict[str, TopicInfo | None]]:
+    """What is missing of a task's topics, and what is there. New ones have the main topic's partition count and
+    replication unless told otherwise. Raises BrokerError."""
+    stages = list(policy.stages)
+    existing = admin.topics([stage.topic for stage in stages], ASK)
+    main = existing[policy.stages.topic]
+    count = partitions or (main.partitions if main else -1)
+    copies = replication_factor or (main.replication_factor if main else -1)
+    limit = _DEFAULT_MESSAGE_BYTES
+    if main:
+        limit = max_message_bytes(admin, policy.stages.topic) or limit
+    missing = [
+        NewTopic(stage.topic, count, copies, {} if stage.role is Role.MAIN else _config(policy, stage, limit))
+        for stage in stages
+        if existing[stage.topic] is None
+    ]
+    return missing, existing
+
+
+def _config(policy: Policy, stage: Stage, main_limit: int) -> dict[str, str]:
+    """A retry topic keeps a record for twice the longest wait that a task may ask for, and a week for somebody to
+    come and look; dead letters are kept for ever."""
+    kept = -1 if stage.role is Role.DEAD else round((2 * policy.max_delay + 7 * DAY) * 1000)
+    return {
+        "cleanup.policy": "delete",
+        "retention.ms": str(kept),
+        "retention.bytes": "-1",
+        "max.message.bytes": str(main_limit + _ROOM_FOR_HEADERS),
+    }
+
+
+def create_topics(policy: Policy, admin: AdminPort, missing: Sequence[NewTopic]) -> None:
+    """Makes the missing topics; the main one first, as the others take its partition count. Raises BrokerError."""
+    main = [topic for topic in missing if topic.name == policy.stages.topic]
+    if main:
+        admin.create_topics(main, ASK)
+        missing, _ = plan_topics(policy, admin)
+    if missing:
+        admin.create_topics(missing, ASK)
+
+
+def require_topics(name: str, policy: Policy, admin: AdminPort, create: bool) -> None:
+    """Raises ConfigurationError naming what is missing, or makes it."""
+    missing, _ = plan_topics(policy, admin)
+    if not missing:
+        return
+    if not create:
+        names = ", ".join(topic.name for topic in missing)
+        raise ConfigurationError(
+            f"{name}: missing topic(s) {names}: create them with `flux topics {name} --create`,"
+            " or start with --create-topics"
+        )
+    create_topics(policy, admin, missing)
+    logger.info("created %s", ", ".join(topic.name for topic in missing))
+
+
+def max_message_bytes(admin: AdminPort, topic: str) -> int | None:
+    """What a topic takes in one record batch; None when that may not be asked."""
+    try:
+        value = admin.topic_config(topic, ASK).get("max.message.bytes")
+    except BrokerError as error:
+        if error.retriable:
+            raise
+        return None
+    return int(value) if value is not None and value.isdigit() else None

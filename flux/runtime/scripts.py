@@ -1,0 +1,159 @@
+"""The order of effects, written once: one turn of the poller, an assignment, a revocation, and leaving.
+
+Here is where records could get lost, so each script says why its steps stand as they do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from flux.core.backoff import JITTER_STEPS
+from flux.core.commands import Level, Notice
+from flux.core.engine import Engine
+from flux.core.errors import BrokerError, Fault
+from flux.core.ports import Position, TopicPartition
+from flux.core.stage import Role
+from flux.runtime import effects as do
+from flux.runtime.effects import Script
+
+Clock = Callable[[], float]
+
+_ASK = 10.0  # seconds for one question to the cluster
+_ANNOUNCE = 10.0
+_DENIED = (Fault.DENIED, Fault.LOGIN, Fault.FATAL)
+
+
+def cycle(engine: Engine, now: Clock) -> Script[None]:
+    """One turn: pauses first, so that the poll brings nothing that is not wanted; the commit before the poll, which
+    may wait."""
+    turn = engine.turn(now())
+    if turn.pause:
+        yield do.Pause(turn.pause)
+    if turn.resume:
+        yield do.Resume(turn.resume)
+    for partition in turn.reset:
+        yield from _reset(engine, partition, now)
+    if turn.commit:
+        yield do.StartCommit(turn.commit)
+    yield do.Write()
+    if not turn.poll:
+        yield do.Rest(turn.timeout)
+        return
+    polled = yield do.Poll(turn.poll, turn.timeout)
+    engine.polled(polled, now())
+
+
+def assign(engine: Engine, partitions: Sequence[TopicPartition], now: Clock) -> Script[dict[TopicPartition, int]]:
+    """Finds where each partition starts. Without the group's positions nothing can start, so it asks for ever."""
+    positions: dict[TopicPartition, Position | None] = {}
+    announced = 0.0
+    while partitions and not engine.stopping:
+        try:
+            positions = dict((yield do.Committed(partitions, _ASK)))
+            chosen = yield from _choose(engine, positions)
+            break
+        except BrokerError as error:
+            if error.fault in _DENIED:
+                raise
+            if now() - announced >= _ANNOUNCE:
+                announced = now()
+                engine.tell(Notice(Level.WARNING, f"positions of {engine.stage.group} cannot be had: {error}"))
+                yield do.Write()
+            yield do.Rest(1.0)
+    else:
+        positions, chosen = dict.fromkeys(partitions), {}
+    jitters = {}
+    for partition in partitions:
+        jitters[partition] = yield do.Draw(JITTER_STEPS - 1)
+    return engine.assigned({**positions, **chosen}, jitters, now(), chosen)
+
+
+def revoke(engine: Engine, partitions: Sequence[TopicPartition], now: Clock, patience: float) -> Script[None]:
+    """Nothing new, then what is in flight ends, then its positions, then the partitions are let go: each step makes
+    the next one true. `patience`: seconds for the calls, one deadline for all."""
+    deadline = now() + patience
+    engine.revoking(partitions)
+    while not engine.drained(partitions) and now() < deadline:
+        yield do.Write()
+        yield do.Rest(min(0.05, deadline - now()))
+    positions = engine.commit(now(), partitions, at_once=True)
+    if positions:
+        try:
+            yield do.Commit(positions, _ASK)
+            engine.committed(positions, None, now())
+        except BrokerError as error:
+            engine.committed(positions, error, now())
+    engine.revoked(partitions)
+    yield do.Write()
+
+
+def leave(engine: Engine, now: Clock, deadline: Clock) -> Script[bool]:
+    """Calls in flight end, positions are committed, the group is left. Polling goes on meanwhile, so that the group
+    does not wait for this member.
+    Returns whether all calls ended before `deadline`, which a second request to stop may bring forward."""
+    engine.stop()
+    while not engine.quiet and now() < deadline():
+        turn = engine.turn(now())
+        if turn.pause:
+            yield do.Pause(turn.pause)
+        yield do.Write()
+        engine.polled((yield do.Poll(1, 0.01)), now())
+        yield do.Rest(min(0.04, max(0.0, deadline() - now())))
+    ended = engine.calls == 0
+    while positions := engine.commit(now(), at_once=True):
+        try:
+            yield do.Commit(positions, min(_ASK, max(1.0, deadline() - now())))
+            engine.committed(positions, None, now())
+        except BrokerError as error:
+            engine.committed(positions, error, now())
+            if error.fault in (*_DENIED, Fault.FENCED) or now() >= deadline():
+                engine.tell(
+                    Notice(
+                        Level.ERROR,
+                        f"the last positions of {engine.stage.group} are not committed ({error}):"
+                        " what was done since the commit before is done again",
+                    )
+                )
+                break
+            yield do.Rest(0.2)
+    yield do.Write()
+    yield do.Close()
+    return ended
+
+
+def _reset(engine: Engine, partition: TopicPartition, now: Clock) -> Script[None]:
+    """Where a partition out of range goes on. When the cluster does not say, the next turn asks again."""
+    try:
+        marks = (yield do.Marks(partition.topic, _ASK)).get(partition.partition)
+    except BrokerError as error:
+        engine.tell(Notice(Level.WARNING, f"{partition} is out of range, and its watermarks cannot be had: {error}"))
+        return
+    if marks is not None:
+        start = engine.reset(partition, marks, now())
+        if start is not None:
+            yield do.Seek(partition, start)
+
+
+def _choose(
+    engine: Engine, positions: dict[TopicPartition, Position | None]
+) -> Script[dict[TopicPartition, Position | None]]:
+    """Positions for partitions that have none and do not simply start with their oldest record."""
+    missing = [partition for partition, position in positions.items() if position is None]
+    stage, policy = engine.stage, engine.policy
+    if not missing:
+        return {}
+    if stage.role is Role.MAIN and policy.start_from == "latest":
+        marks = yield do.Marks(stage.topic, _ASK)
+        return {p: Position(marks[p.partition].high) for p in missing if p.partition in marks}
+    if stage.role is not Role.DEAD:
+        return {}
+    furthest: dict[TopicPartition, Position | None] = {}
+    for group in policy.stages.dead_groups():
+        if group == stage.group:
+            continue
+        others = yield do.GroupPositions(group, stage.topic, _ASK)
+        for partition in missing:
+            other, best = others.get(partition.partition), furthest.get(partition)
+            if other is not None and (best is None or other.offset > best.offset):
+                furthest[partition] = Position(other.offset)
+    return furthest

@@ -1,0 +1,28 @@
+"""Tracebacks as text, made once per place: a storm of the same failure formats one."""
+
+from __future__ import annotations
+
+import traceback
+from types import TracebackType
+
+MOST_FRAMES = 20
+_MOST_KEPT = 500
+
+_texts: dict[tuple[tuple[object, int], ...], str] = {}
+
+
+def trace_of(error: BaseException, skip: int = 1) -> str:
+    """The traceback of `error` without its message, `skip` outermost frames (the caller's own) left out."""
+    frames: list[tuple[object, int]] = []
+    tb: TracebackType | None = error.__traceback__
+    while tb is not None:
+        frames.append((tb.tb_frame.f_code, tb.tb_lineno))
+        tb = tb.tb_next
+    key = tuple(frames[skip:][-MOST_FRAMES:])
+    text = _texts.get(key)
+    if text is None:
+        if len(_texts) >= _MOST_KEPT:
+            _texts.clear()
+        shown = list(traceback.extract_tb(error.__traceback__))[skip:][-MOST_FRAMES:]
+        text = _texts[key] = "".join(traceback.format_list(shown))
+    return text

@@ -1,0 +1,48 @@
+"""Writes hops: the only way in which a record leaves a stage. Acknowledged by all in-sync replicas, in order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from flux.core.errors import BrokerError, Fault
+from flux.core.hops import Hop
+from flux.core.ports import Adapter, ProducerPort, ProducerSettings, System
+
+_ASK = 10.0
+_ROOM = 30.0  # seconds to wait for room in the client's queue
+_AGAIN = 0.01
+
+Ended = Callable[[Hop, BrokerError | None], None]
+
+
+class Writer:
+    """One cluster's producer for hops. Used by one thread at a time; boots its client again when it broke."""
+
+    def __init__(self, adapter: Adapter, settings: ProducerSettings, system: System) -> None:
+        self._adapter = adapter
+        self._settings = settings
+        self._system = system
+        self._client: ProducerPort | None = None
+
+    def write(self, hop: Hop, limit: int | None, ended: Ended) -> None:
+        """Hands one hop to the client. `ended` is told its end exactly once, on this thread or the client's."""
+        transfer, system = hop.transfer, self._system
+        client: ProducerPort | None = None
+        try:
+            client = self._client = self._client or self._adapter.producer(self._settings)
+            transfer.partitions = client.partitions(transfer.target.topic, _ASK)
+            outgoing = transfer.outgoing(int(system.now() * 1000), limit)
+            deadline = system.now() + _ROOM
+            while not client.write(transfer.target.topic, [outgoing], lambda error, _: ended(hop, error)):
+                if system.now() >= deadline:
+                    raise BrokerError("the client's queue has no room", Fault.UNAVAILABLE)
+                system.sleep(_AGAIN)
+        except BrokerError as error:
+            if error.fault is Fault.FATAL and client is not None:
+                self.close(0)
+            ended(hop, error)
+
+    def close(self, timeout: float) -> None:
+        client, self._client = self._client, None
+        if client is not None:
+            client.close(timeout)

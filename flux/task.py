@@ -1,0 +1,152 @@
+"""`Task`: a handler for one topic, with its retries."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any, Literal
+
+from flux.config import AdapterChoice
+from flux.core.backoff import Waits, WaitSetting
+from flux.core.errors import ConfigurationError
+from flux.core.ledger import MAX_METADATA
+from flux.core.message import Message
+from flux.core.outcome import Rules
+from flux.core.policy import DAY, Policy
+from flux.core.stage import Naming, Stages
+from flux.core.transfer import ErrorHeaders
+
+
+class Task:
+    """Subclass it with `topic`, `group_id` and `call`. One instance works all records of a process, from several
+    threads. A `call` that returns is done; one that raises moves its record to the next stage.
+
+    Times are in seconds. A setting that cannot work is a ConfigurationError when a worker starts.
+    """
+
+    topic: str = ""
+    group_id: str = ""
+
+    retries: int = 5
+    """Retry stages: a record is tried 1 + `retries` times before it is a dead letter."""
+    wait: WaitSetting = None
+    """None: the default backoff; seconds; a list of seconds, the last one repeated; or stage -> seconds."""
+    max_delay: float = 30 * DAY
+    """No record waits longer than this in one stage."""
+    retry_on: tuple[type[BaseException], ...] = (Exception,)
+    """Exceptions that try a record again. The nearest class in the MRO wins."""
+    reject_on: tuple[type[BaseException], ...] = ()
+    """Exceptions that make a record a dead letter at once. Ties, and what neither names, reject."""
+
+    concurrency: int = 10
+    """Calls in flight per process, all stages together."""
+    ordering: Literal["key", "partition", "none"] = "key"
+    start_from: Literal["earliest", "latest"] = "earliest"
+    """Where a group without a position starts in the main topic."""
+
+    offset_commit_interval: float = 5
+    offset_commit_threshold: int = 10_000
+    drain_timeout: float = 10
+    """How long a revoked partition is kept for calls in flight."""
+    shutdown_timeout: float = 25
+    """How long a stop waits for calls in flight."""
+    max_waiting: int = 100_000
+    """Records that wait in memory per retry stage; the rest waits on the cluster."""
+    max_waiting_bytes: int = 64 * 1024 * 1024
+    max_metadata: int = MAX_METADATA
+    """Characters stored beside a position; at most the broker's offset.metadata.max.bytes, less one."""
+
+    deserializer: Callable[[bytes | None], Any] | None = None
+    """Makes `message.value`; a record that it refuses is a dead letter at once, reason `undecodable`."""
+    error_headers: ErrorHeaders = "full"
+    """What of an error goes into headers: "full", "type", or a callable error -> text."""
+    acknowledge_produced: bool = True
+    """Whether what a call produces is acknowledged before its record counts as done."""
+
+    adapter: AdapterChoice = None
+    """This task's own cluster, or its URL; None: the process's."""
+    naming: Naming | None = None
+    """(topic, group, stage) -> (topic, group); None: Super::Flux's names."""
+
+    def setup(self) -> None:
+        """Called once per process, before the first call."""
+
+    def call(self, message: Message) -> Any:
+        """Works one record. Returns: done. Raises: the next stage, or the dead letters."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Called once per process, after the last call."""
+
+    @classmethod
+    def policy(cls) -> Policy:
+        """The task's settings, checked. Raises ConfigurationError, in one line that names the task."""
+        for name in ("topic", "group_id"):
+            if not isinstance(getattr(cls, name), str) or not getattr(cls, name):
+                raise ConfigurationError(f"{cls.__name__} has no {name}: set {name} = '…' in the class")
+        policy = Policy(
+            stages=Stages(cls.topic, cls.group_id, cls.retries, _plain(cls, "naming")),
+            waits=Waits(_plain(cls, "wait"), cls.max_delay),
+            rules=Rules(cls.retry_on, cls.reject_on),
+            ordering=cls.ordering,
+            concurrency=cls.concurrency,
+            commit_interval=cls.offset_commit_interval,
+            commit_threshold=cls.offset_commit_threshold,
+            start_from=cls.start_from,
+            error_headers=_plain(cls, "error_headers"),
+            drain_timeout=cls.drain_timeout,
+            shutdown_timeout=cls.shutdown_timeout,
+            max_waiting=cls.max_waiting,
+            max_waiting_bytes=cls.max_waiting_bytes,
+            max_metadata=cls.max_metadata,
+        )
+        try:
+            policy.check()
+        except ConfigurationError as error:
+            raise ConfigurationError(f"{cls.__name__}: {error}") from None
+        if cls.call is Task.call:
+            raise ConfigurationError(f"{cls.__name__} has no call: write def call(self, message)")
+        if inspect.iscoroutinefunction(cls.call):
+            raise ConfigurationError(f"{cls.__name__}.call is async, which is not supported yet: write def call")
+        return policy
+
+    @classmethod
+    def decoder(cls) -> Callable[[bytes | None], Any] | None:
+        """`deserializer` as a plain callable, however it was written."""
+        return _plain(cls, "deserializer")  # type: ignore[no-any-return]
+
+
+def _plain(cls: type, name: str) -> Any:
+    """A class attribute that may be a function: as it was assigned, not bound to an instance or a class."""
+    value = inspect.getattr_static(cls, name)
+    return value.__func__ if isinstance(value, staticmethod | classmethod) else value
+
+
+def task(*, topic: str, group_id: str, **settings: Any) -> Callable[[Callable[[Message], Any]], type[Task]]:
+    """Makes a Task of a function of one message: `@flux.task(topic="orders", group_id="billing", retries=3)`.
+
+    `settings` are Task's class attributes. The name is the function's. Raises ConfigurationError for one unknown.
+    """
+    unknown = [name for name in settings if name.startswith("_") or not hasattr(Task, name)]
+    if unknown:
+        raise ConfigurationError(f"@flux.task: unknown setting {unknown[0]}; see flux.Task for those there are")
+
+    def decorate(function: Callable[[Message], Any]) -> type[Task]:
+        if inspect.iscoroutinefunction(function):
+            raise ConfigurationError(f"{function.__name__} is async, which is not supported yet: write a plain def")
+
+        def call(self: Task, message: Message) -> Any:
+            return function(message)
+
+        attributes = {
+            "topic": topic,
+            "group_id": group_id,
+            "call": call,
+            "__module__": function.__module__,
+            "__doc__": function.__doc__,
+            "__qualname__": function.__qualname__,
+            **settings,
+        }
+        return type(function.__name__, (Task,), attributes)
+
+    return decorate
