@@ -15,6 +15,7 @@ import attrs
 from flux.core.buffer import Limits
 from flux.core.errors import ConfigurationError
 from flux.core.ports import Adapter, ProducerSettings
+from flux.runtime.outboxes import OUTBOXES
 
 Acks = Literal["all", "1", "0"]
 Compression = Literal["none", "gzip", "snappy", "lz4", "zstd"]
@@ -85,7 +86,7 @@ class ProducerOptions:
 
 @attrs.frozen
 class Settings:
-    """What `configure` has set; replaced as a whole, so that its identity tells whether anything changed."""
+    """What `configure` has set."""
 
     adapter: AdapterChoice = None
     producer: ProducerOptions = attrs.field(factory=ProducerOptions)
@@ -119,6 +120,7 @@ def reset() -> None:
     with _lock:
         current = Settings()
         _adapters.clear()
+    OUTBOXES.reroute()
 
 
 def resolve_adapter(*candidates: AdapterChoice) -> Adapter:
@@ -171,3 +173,4 @@ def _change(**changes: Any) -> None:
     global current
     with _lock:
         current = attrs.evolve(current, **changes)
+    OUTBOXES.reroute()

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+from abc import ABCMeta
 from collections.abc import Callable
+from copy import deepcopy
 from types import FunctionType, MethodType
-from typing import Any, ClassVar, Concatenate, Generic, ParamSpec, TypeVar
-
-import attrs
+from typing import Any, ClassVar, Self, SupportsIndex, cast
 
 from flux import config
 from flux.config import AdapterChoice, ProducerOptions
@@ -21,35 +21,24 @@ from flux.runtime.outbox import Outbox
 from flux.runtime.outboxes import OUTBOXES
 from flux.runtime.produced import CURRENT
 
-_P = ParamSpec("_P")
-_R = TypeVar("_R")
 _current = CURRENT.get
-_tuple = tuple.__new__
+_new = tuple.__new__
+_CONFIGURATION = frozenset(["topic", "adapter", "options", "serializer", "on_error"])
 
 
-class _OnBoth(Generic[_P, _R]):
-    """A method that is called on a class or on an instance, and gets whichever it was."""
+class _ProducerClass(ABCMeta):
+    """An attribute that is set on a producer class counts from the next record on."""
 
-    def __init__(self, function: Callable[Concatenate[Any, _P], _R]) -> None:
-        self.__func__ = function
-        self.__doc__ = function.__doc__
+    def __setattr__(cls, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        OUTBOXES.reroute()
 
-    def __get__(self, instance: object, owner: type) -> Callable[_P, _R]:
-        return MethodType(self.__func__, owner if instance is None else instance)
-
-
-@attrs.define(slots=True, eq=False)
-class _Route:
-    """Where a class's records go, and what that was decided by."""
-
-    outbox: Outbox
-    adapter: object
-    options: object
-    topic: object
-    settings: config.Settings
+    def __delattr__(cls, name: str) -> None:
+        super().__delattr__(name)
+        OUTBOXES.reroute()
 
 
-class Producer:
+class Producer(metaclass=_ProducerClass):
     """Subclass it with a `topic`, and call its methods on the class, or on an instance that has its own `adapter` or
     `options`. The first record boots it; it flushes by interval, by size and at exit; all of it is thread-safe. A
     forked child boots its own and leaves what its parent has buffered to the parent.
@@ -70,20 +59,40 @@ class Producer:
     serializer: ClassVar[Any] = None
     """value -> bytes or None."""
 
+    _shared: ClassVar[type[Producer] | None] = None
+    _own: ClassVar[dict[str, Any]] = {}
+
     def __init__(self, *, adapter: AdapterChoice = None, options: ProducerOptions | None = None) -> None:
         if adapter is not None:
-            self.adapter = config.as_adapter(adapter)
+            self.adapter = adapter
         if options is not None:
             self.options = options
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        # The methods are class methods, which costs `produce` nothing. So an instance that is configured by itself gets
+        # a class of its own, and they work on it unchanged, in overrides that call super() too.
+        if name in _CONFIGURATION:
+            shared = self._shared or type(self)
+            self.__class__ = _class_for(shared, {**self._own, name: value})
+        else:
+            super().__setattr__(name, value)
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> tuple[Any, ...]:
+        return _rebuild, (self._shared or type(self), self._own), self.__dict__ or None
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        copied = object.__new__(type(self))
+        copied.__dict__.update(deepcopy(self.__dict__, memo))
+        return copied
 
     @classmethod
     def on_error(cls, error: DeliveryError) -> None:
         """Override it (as a class or static method) to hear of records that failed when no caller was left to hear.
         Called on any thread, even the client's: be quick, and do not wait for a delivery."""
 
-    @_OnBoth
+    @classmethod
     def produce(
-        self,
+        cls,
         value: Any,
         *,
         key: str | bytes | None = None,
@@ -94,37 +103,29 @@ class Producer:
     ) -> None:
         """Takes a record and returns at once. While the client's queue and the buffer are full it waits up to
         `delivery_timeout` and then raises DeliveryError; inside a running event loop it raises BufferFull at once."""
-        try:
-            route = OUTBOXES.routes[self]
-        except (KeyError, TypeError):
-            route = None
-        if (
-            route is None
-            or route.adapter is not self.adapter
-            or route.options is not self.options
-            or route.topic is not self.topic
-            or route.settings is not config.current
-        ):
-            route = _route(self)
-        if type(value) is not bytes or self.serializer is not None:
-            value = _value(self, value)
+        outbox = OUTBOXES.routes.get(cls) or _outbox(cls)
+        if type(value) is not bytes or cls.serializer is not None:
+            value = _value(cls, value)
         size = 0 if value is None else len(value)
         if key is not None:
             if type(key) is not bytes:
                 key = encode(key, "a key")
-            size += len(key)
+            size += len(key or b"")
         pairs = () if headers is None else encode_headers(headers)
         if partition_key is not None or partition is not None or timestamp is not None:
-            partition = _place(route.outbox, partition_key, partition, timestamp)
-        scope = _current()
-        if scope is None:
-            route.outbox.put(_tuple(Outgoing, (value, key, pairs, partition, timestamp)), size)
-        else:
-            _track(route.outbox, Tracked(value, key, pairs, partition, timestamp), size, None)  # type: ignore[arg-type]
+            partition = _place(outbox, partition_key, partition, timestamp)
+        if _current() is not None:
+            _track(outbox, Tracked(value, key, pairs, partition, timestamp), size, None)
+            return
+        record = _new(Outgoing, (value, key, pairs, partition, timestamp))
+        if outbox.full:
+            outbox.wait_for_room(record)
+        if outbox.buffer.add(record, size):
+            outbox.added()
 
-    @_OnBoth
+    @classmethod
     def send(
-        self,
+        cls,
         value: Any,
         *,
         key: str | bytes | None = None,
@@ -135,15 +136,15 @@ class Producer:
     ) -> Delivery:
         """`produce`, flushed at once. The future's `result(timeout)`, and `await`, give the RecordMetadata of where it
         landed or raise DeliveryError."""
-        outbox, record, size = _record(self, value, key, headers, partition_key, partition, timestamp)
+        outbox, record, size = _record(cls, value, key, headers, partition_key, partition, timestamp)
         delivery = Delivery(outbox.report)
         _track(outbox, record, size, delivery)
         outbox.flush()
         return delivery
 
-    @_OnBoth
+    @classmethod
     async def aproduce(
-        self,
+        cls,
         value: Any,
         *,
         key: str | bytes | None = None,
@@ -155,10 +156,10 @@ class Producer:
         """`produce` for an event loop, which goes on while this waits for room, up to `delivery_timeout`. Raises
         DeliveryError."""
         if partition_key is not None and partition is None:
-            outbox = await asyncio.to_thread(lambda: _route(self).outbox)
+            outbox = await asyncio.to_thread(_outbox, cls)
             partition = await asyncio.to_thread(_place, outbox, partition_key, None, None)
             partition_key = None
-        outbox, record, size = _record(self, value, key, headers, partition_key, partition, timestamp)
+        outbox, record, size = _record(cls, value, key, headers, partition_key, partition, timestamp)
         now = OUTBOXES.system.now
         deadline = now() + outbox.settings.delivery_timeout
         while True:
@@ -169,82 +170,71 @@ class Producer:
                     raise DeliveryError(full.failed) from None
             await outbox.room()
 
-    @_OnBoth
-    def deliver(self, timeout: float | None = None) -> None:
+    @classmethod
+    def deliver(cls, timeout: float | None = None) -> None:
         """Flushes, and waits up to `timeout` seconds (None: until the client has given up on the last record). Raises
         DeliveryError, which names what failed, earlier failures that nobody heard of included, and what is still
         under way when the time is over: that may yet arrive."""
-        _route(self).outbox.deliver(timeout)
+        _outbox(cls).deliver(timeout)
 
-    @_OnBoth
-    async def adeliver(self, timeout: float | None = None) -> None:
+    @classmethod
+    async def adeliver(cls, timeout: float | None = None) -> None:
         """`deliver` for an event loop."""
-        outbox = await asyncio.to_thread(lambda: _route(self).outbox)
+        outbox = await asyncio.to_thread(_outbox, cls)
         await outbox.adeliver(timeout)
 
-    @_OnBoth
-    def shutdown(self, timeout: float | None = None) -> None:
+    @classmethod
+    def shutdown(cls, timeout: float | None = None) -> None:
         """`deliver`, and closes the client unless other producers use it; `timeout` None: somewhat more than
         `delivery_timeout`. Happens at exit by itself. The next record boots it again. Raises DeliveryError."""
-        OUTBOXES.shutdown(_route(self).outbox, timeout)
+        OUTBOXES.shutdown(_outbox(cls), timeout)
 
-    @_OnBoth
-    async def ashutdown(self, timeout: float | None = None) -> None:
+    @classmethod
+    async def ashutdown(cls, timeout: float | None = None) -> None:
         """`shutdown` for an event loop."""
-        await asyncio.to_thread(lambda: OUTBOXES.shutdown(_route(self).outbox, timeout))
+        await asyncio.to_thread(lambda: OUTBOXES.shutdown(_outbox(cls), timeout))
 
 
-def _route(target: Any) -> _Route:
-    owner = _class_of(target)
-    topic = target.topic
+def _class_for(shared: type[Producer], own: dict[str, Any]) -> type[Producer]:
+    names = {"__module__": shared.__module__, "__qualname__": shared.__qualname__, "__doc__": shared.__doc__}
+    made: Any = _ProducerClass(shared.__name__, (shared,), {**own, **names, "_shared": shared, "_own": own})
+    return cast(type[Producer], made)
+
+
+def _rebuild(shared: type[Producer], own: dict[str, Any]) -> Producer:
+    return object.__new__(_class_for(shared, own) if own else shared)
+
+
+def _outbox(producer: type[Producer]) -> Outbox:
+    routes = OUTBOXES.routes  # another one from when anything is configured anew
+    name, topic = producer.__qualname__, producer.topic
     if not topic or not isinstance(topic, str):
-        raise ConfigurationError(f'{owner.__qualname__} has no topic: give it a class attribute topic = "…"')
-    before = OUTBOXES.routes.get(target) if target is owner else None
-    settings = config.current
-    options = settings.producer if target.options is None else target.options
+        raise ConfigurationError(f'{name} has no topic: give it a class attribute topic = "…"')
+    options = config.current.producer if producer.options is None else producer.options
     if not isinstance(options, ProducerOptions):
-        raise ConfigurationError(f"{owner.__qualname__}.options must be a flux.ProducerOptions")
-    adapter = config.resolve_adapter(target.adapter)
-    name = (owner.__module__, owner.__qualname__)
-    outbox = OUTBOXES.outbox(name, adapter, topic, options.settings, options.limits)
-    outbox.on_error = _on_error(target)
-    route = _Route(outbox, target.adapter, target.options, topic, settings)
-    if before is not None and before.outbox is not outbox:
-        before.outbox.flush()
-    if target is owner:
-        OUTBOXES.routes[target] = route
-    return route
+        raise ConfigurationError(f"{name}.options must be a flux.ProducerOptions")
+    adapter = config.resolve_adapter(producer.adapter)
+    outbox = OUTBOXES.outbox((producer.__module__, name), adapter, topic, options.settings, options.limits)
+    outbox.on_error = _on_error(producer)
+    routes[producer] = outbox
+    return outbox
 
 
-def _class_of(target: Any) -> type[Producer]:
-    return target if isinstance(target, type) else type(target)
-
-
-def _plain(target: Any, name: str) -> Any:
-    """An attribute that holds a function, which an instance must not turn into a method."""
-    if target is not _class_of(target) and name in vars(target):
-        return vars(target)[name]
-    return getattr(_class_of(target), name)
-
-
-def _on_error(target: Any) -> Callable[[DeliveryError], object] | None:
-    hook = _plain(target, "on_error")
-    if hook is None or getattr(hook, "__func__", None) is Producer.on_error.__func__:  # type: ignore[attr-defined]
-        return None
+def _on_error(producer: type[Producer]) -> Callable[[DeliveryError], object]:
+    hook = producer.on_error
     if isinstance(hook, FunctionType | MethodType):
         try:
             inspect.signature(hook).bind(None)
         except TypeError:
             raise ConfigurationError(
-                f"{_class_of(target).__qualname__}.on_error must take the error alone: make it a classmethod"
+                f"{producer.__qualname__}.on_error must take the error alone: make it a classmethod"
             ) from None
-    return hook  # type: ignore[no-any-return]
+    return hook
 
 
-def _value(target: Any, value: Any) -> bytes | None:
-    serializer = _plain(target, "serializer")
+def _value(producer: type[Producer], value: Any) -> bytes | None:
+    serializer, name = producer.serializer, producer.__qualname__
     if serializer is None or value is None:
-        name = _class_of(target).__qualname__
         return encode(value, f"a value for {name}", f": give {name} a serializer, such as flux.serde.json_serializer")
     return encode(serializer(value), "what a serializer returns")
 
@@ -267,7 +257,7 @@ def _place(outbox: Outbox, partition_key: Any, partition: int | None, timestamp:
 
 
 def _record(
-    target: Any,
+    producer: type[Producer],
     value: Any,
     key: str | bytes | None,
     headers: HeadersLike | None,
@@ -275,8 +265,8 @@ def _record(
     partition: int | None,
     timestamp: int | None,
 ) -> tuple[Outbox, Tracked, int]:
-    outbox = _route(target).outbox
-    value, data = _value(target, value), encode(key, "a key")
+    outbox = _outbox(producer)
+    value, data = _value(producer, value), encode(key, "a key")
     pairs = () if headers is None else encode_headers(headers)
     partition = _place(outbox, partition_key, partition, timestamp)
     return outbox, Tracked(value, data, pairs, partition, timestamp), len(value or b"") + len(data or b"")
@@ -291,7 +281,7 @@ def _track(outbox: Outbox, record: Tracked, size: int, delivery: Delivery | None
     if scope is not None:
         scope.started(outbox.flush)
     try:
-        outbox.put_tracked(record, size)
+        outbox.put(record, size)
     except BaseException:
         if scope is not None:
             scope.ended(None)  # the caller hears

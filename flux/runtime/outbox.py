@@ -19,7 +19,7 @@ import attrs
 from flux.core.buffer import Buffer, Limits
 from flux.core.errors import BrokerError, BufferFull, ConfigurationError, DeliveryError, FailedRecord, Fault
 from flux.core.ports import Adapter, Outgoing, ProducerPort, ProducerSettings, System
-from flux.runtime.delivery import Tally, acknowledging, failed, in_acknowledgement, tallies
+from flux.runtime.delivery import Tally, Tracked, acknowledging, failed, in_acknowledgement, tallies
 
 logger = logging.getLogger("flux.producer")
 
@@ -93,20 +93,23 @@ class Outbox:
     def put(self, record: Outgoing, size: int) -> None:
         """Takes a record of `size` bytes. With no room it waits up to the delivery timeout, then raises DeliveryError;
         raises BufferFull at once where waiting would block an event loop or the acknowledgements."""
+        if isinstance(record, Tracked):
+            self._tracked = True
         if self.full:
-            self._wait_for_room(record)
+            self.wait_for_room(record)
+        if self.buffer.add(record, size):
+            self.added()
+
+    def added(self) -> None:
+        """What is to do when `Buffer.add` says so."""
         buffer = self.buffer
-        if buffer.add(record, size):
+        if buffer.full:
             self.flush()
             self._runtime.handed_on(self)
-        if buffer.deadline is None and buffer.records:
+        if buffer.deadline is None and buffer:
             self._runtime.opened(self)
 
-    def put_tracked(self, record: Outgoing, size: int) -> None:
-        self._tracked = True
-        self.put(record, size)
-
-    def _wait_for_room(self, record: Outgoing) -> None:
+    def wait_for_room(self, record: Outgoing) -> None:
         system = self._runtime.system
         deadline = system.now() + self.settings.delivery_timeout
         self.flush()

@@ -14,7 +14,6 @@ import os
 import sys
 import threading
 from collections.abc import Hashable, Iterable
-from typing import Any
 
 import attrs
 
@@ -50,8 +49,8 @@ class Outboxes:
         self._inherited.append(vars(self).copy())
         self.system = system
         self._lock = threading.RLock()
-        self.routes: dict[Any, Any] = {}
-        """What producer classes remember of where their records go; emptied when it may no longer hold."""
+        self.routes: dict[object, Outbox] = {}
+        """By producer class, for its hot path."""
         self._outboxes: dict[Hashable, Outbox] = {}
         self._clients: dict[ClientKey, Client] = {}
         self._tended: set[Outbox] = set()
@@ -60,6 +59,10 @@ class Outboxes:
         self._wakes_at = math.inf
         self._thread: object = None
         self._exited = False
+
+    def reroute(self) -> None:
+        """What producer classes are configured with has changed."""
+        self.routes = {}
 
     def outbox(
         self, name: Hashable, adapter: Adapter, topic: str, settings: ProducerSettings, limits: Limits
@@ -105,7 +108,7 @@ class Outboxes:
 
     def release(self, outbox: Outbox) -> None:
         with self._lock:
-            self.routes.clear()
+            self.reroute()
             self._outboxes = {key: each for key, each in self._outboxes.items() if each is not outbox}
             key = _client_key(outbox)
             client = self._clients.get(key)
