@@ -319,7 +319,7 @@ class ConfluentConsumer:
 
     def _offsets(self, positions: Mapping[TopicPartition, Position]) -> list[Any]:
         return [
-            confluent_kafka.TopicPartition(p.topic, p.partition, offset, metadata or None)
+            confluent_kafka.TopicPartition(p.topic, p.partition, offset, metadata)
             for p, (offset, metadata) in positions.items()
         ]
 
