@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+import sys
+import threading
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flux.core.buffer import Buffer, Limits
+from flux.core.ports import Outgoing
+
+LIMITS = Limits(records=3, bytes=10, age=1.0)
+
+
+def record(number: int = 0) -> Outgoing:
+    return Outgoing(str(number).encode())
+
+
+def opened(limits: Limits = LIMITS, now: float = 0.0) -> Buffer:
+    buffer = Buffer(limits)
+    buffer.opened(now)
+    return buffer
+
+
+def test_the_first_record_asks_for_a_deadline() -> None:
+    buffer = Buffer(LIMITS)
+    assert buffer.add(record(), 1)
+    assert buffer.deadline is None
+    assert buffer.opened(now=5.0) == 6.0
+    assert not buffer.add(record(), 1)
+
+
+def test_it_is_full_at_so_many_records() -> None:
+    buffer = opened()
+    assert [buffer.add(record(), 0) for _ in range(3)] == [False, False, True]
+    assert buffer.full
+
+
+def test_it_is_full_at_so_many_bytes() -> None:
+    buffer = opened()
+    assert [buffer.add(record(), 5) for _ in range(2)] == [False, True]
+    assert buffer.full
+
+
+def test_it_is_due_at_its_age_and_not_before() -> None:
+    buffer = opened(now=100.0)
+    assert not buffer.due(100.999)
+    assert buffer.due(101.0)
+
+
+def test_a_deadline_is_that_of_the_first_record() -> None:
+    buffer = opened(now=100.0)
+    assert buffer.opened(now=100.9) == 101.0
+
+
+def test_a_clock_that_was_set_back_makes_it_due_rather_than_wait_for_hours() -> None:
+    assert opened(now=10_000.0).due(400.0)
+
+
+def test_taking_begins_a_new_batch() -> None:
+    buffer = opened()
+    buffer.add(record(1), 9)
+    assert buffer.take() == [record(1)]
+    assert (len(buffer), buffer.full, buffer.deadline) == (0, False, None)
+    assert not buffer.due(1e9)
+    buffer.opened(now=50.0)
+    assert not buffer.add(record(2), 9)
+
+
+@given(
+    st.integers(1, 5),
+    st.integers(1, 30),
+    st.lists(st.one_of(st.integers(0, 12), st.none()), max_size=60),
+)
+def test_nothing_is_lost_repeated_or_reordered_and_no_batch_grows_beyond_its_limits(
+    records: int, size: int, steps: list[int | None]
+) -> None:
+    """A step is a record of so many bytes, or an early take."""
+    buffer = opened(Limits(records, size, 1.0))
+    batches: list[list[Outgoing]] = []
+    added: list[Outgoing] = []
+    sizes: dict[Outgoing, int] = {}
+    for number, step in enumerate(steps):
+        if step is None:
+            batches.append(buffer.take())
+        else:
+            added.append(record(number))
+            sizes[added[-1]] = step
+            assert buffer.add(added[-1], step) or buffer.deadline is not None
+            if buffer.full:
+                batches.append(buffer.take())
+        buffer.opened(0.0)
+    batches.append(buffer.take())
+    assert [one for batch in batches for one in batch] == added
+    for batch in batches:
+        assert len(batch) <= records
+        assert sum(sizes[one] for one in batch[:-1]) < size
+
+
+def test_threads_that_add_while_another_takes_lose_nothing() -> None:
+    buffer = Buffer(Limits(10, 1000, 1.0))
+    taken: list[Outgoing] = []
+    adding = 4
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+
+        def add(thread: int) -> None:
+            for number in range(2000):
+                buffer.add(record(thread * 2000 + number), 1)
+
+        threads = [threading.Thread(target=add, args=(thread,)) for thread in range(adding)]
+        for thread in threads:
+            thread.start()
+        while any(thread.is_alive() for thread in threads):
+            taken += buffer.take()
+    finally:
+        sys.setswitchinterval(interval)
+    taken += buffer.take()
+    numbers = [int(one.value or b"") for one in taken]
+    assert sorted(numbers) == list(range(adding * 2000))
+    for thread in range(adding):
+        mine = [number for number in numbers if number // 2000 == thread]
+        assert mine == sorted(mine)
