@@ -31,7 +31,6 @@ from flux.core.ports import (
     ConsumerSettings,
     Position,
     System,
-    Thread,
     TopicPartition,
 )
 from flux.core.stage import Role
@@ -98,7 +97,7 @@ class Crew:
         self._on_end = on_end
         self._cond = system.condition()
         self._permits = Permits(policy.concurrency, any(e.stage.role is Role.MAIN for e in engines))
-        self._threads: list[Thread] = []
+        self._threads = 0
         self._idle = 0
         self._resting = 0
         self._stop_at: float | None = None
@@ -111,7 +110,7 @@ class Crew:
         """Joins the groups and begins to work."""
         with self._cond:
             self._ensure_thread(len(self.posts))
-        self._threads.append(self._system.spawn(f"flux-watch-{self.posts[0]}", self._watch))
+        self._system.spawn(f"flux-watch-{self.posts[0]}", self._watch)
 
     def stop(self, deadline: float) -> None:
         """Begins the end: no new calls, those in flight end by `deadline` (seconds since the epoch)."""
@@ -150,9 +149,9 @@ class Crew:
         """Wakes or makes threads for `needed` jobs. With the lock held."""
         self._wake(needed)
         most = self._policy.concurrency + len(self.posts)
-        for _ in range(min(needed - self._idle, most - len(self._threads))):
-            name = f"flux-{self.posts[0]}-{len(self._threads)}"
-            self._threads.append(self._system.spawn(name, self._live))
+        for _ in range(min(needed - self._idle, most - self._threads)):
+            self._system.spawn(f"flux-{self.posts[0]}-{self._threads}", self._live)
+            self._threads += 1
 
     def _wake(self, threads: int) -> None:
         """Pollers that rest wait on the same condition: they are woken too, lest they take an idle thread's turn."""
