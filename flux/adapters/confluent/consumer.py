@@ -54,6 +54,7 @@ class ConfluentConsumer:
         self._worked = False  # whether the cluster has ever answered: a refused login before that is final
         self._failure: BaseException | None = None
         self._final = False  # whether every later poll raises `_failure`: records may have been passed over
+        self._away = False  # whether the group's coordinator did not answer when last asked
         self._closed = False
         self._client = Consumer(
             {"logger": log} | properties | {"error_cb": self._on_error, "on_commit": self._on_commit}
@@ -195,8 +196,7 @@ class ConfluentConsumer:
         """Beyond `timeout` only when the cluster goes away, or a rebalance begins, just as the commit is sent."""
         if not positions:
             return
-        # librdkafka's own limit for a commit that waits is 45 s and more; this question has one, and waits alike.
-        self.committed(list(positions), timeout)
+        self._check_coordinator(positions, timeout)
         try:
             answer = self._client.commit(offsets=self._offsets(positions), asynchronous=False)
         except KafkaException as error:
@@ -205,10 +205,21 @@ class ConfluentConsumer:
             raise BrokerError(f"cannot commit: the metadata is no text for Kafka ({error})", Fault.METADATA) from None
         self._raise_first_error(answer, "cannot commit")
 
+    def _check_coordinator(self, positions: Mapping[TopicPartition, Position], timeout: float) -> None:
+        """A commit that waits has no limit of the caller's in librdkafka, but one of 45 s and more; a question for
+        positions has one, and goes the same way. While it closes, librdkafka answers no questions."""
+        if not self._closed:
+            self._away = True
+            self.committed(list(positions), timeout)
+            self._away = False
+        elif self._away:
+            raise BrokerError("cannot commit: the group's coordinator is away", Fault.UNAVAILABLE)
+
     def close(self) -> None:
         if self._closed:
             return
         self._closed = True
+        self._failure = None
         try:
             self._client.close()
         except KafkaException as error:
@@ -217,8 +228,8 @@ class ConfluentConsumer:
             unanswered, self._commits = self._commits, deque()
             for _, done in unanswered:
                 done(BrokerError("the consumer closed before the commit was answered", Fault.UNAVAILABLE))
-        if self._final and not isinstance(self._failure, BrokerError):
-            self._raise()
+        if self._failure is not None and self._final:
+            raise self._failure
 
     # -- callbacks
 

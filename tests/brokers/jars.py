@@ -1,0 +1,122 @@
+"""Kafka from its Maven jars, as a child of the test session."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from brokers.base import Broker, NoBroker, answers, free_ports, properties
+
+VERSION = "4.3.0"
+_CLUSTER = "5L6g3nShT-eMCtK--X86sw"  # any 16 bytes in base 64
+_POM = f"""<project xmlns="http://maven.apache.org/POM/4.0.0"><modelVersion>4.0.0</modelVersion>
+<groupId>flux.tests</groupId><artifactId>kafka</artifactId><version>1</version><dependencies>
+<dependency><groupId>org.apache.kafka</groupId><artifactId>kafka_2.13</artifactId><version>{VERSION}</version></dependency>
+<dependency><groupId>org.apache.logging.log4j</groupId><artifactId>log4j-slf4j-impl</artifactId><version>2.24.3</version></dependency>
+</dependencies></project>
+"""
+_LOGGING = """rootLogger.level=WARN
+rootLogger.appenderRef.out.ref=out
+appender.out.type=Console
+appender.out.name=out
+appender.out.layout.type=PatternLayout
+appender.out.layout.pattern=%d %p %c %m%n
+"""
+
+
+@contextmanager
+def jars() -> Iterator[Broker]:
+    java = _java()
+    libraries = _libraries()
+    directory = Path(tempfile.mkdtemp(prefix="flux-kafka-"))
+    try:
+        open_port, secured_port, controller_port = free_ports(3)
+        config = properties("127.0.0.1", "127.0.0.1", open_port, secured_port, controller_port)
+        config["log.dirs"] = str(directory / "data")
+        server = directory / "server.properties"
+        server.write_text("".join(f"{name}={value}\n" for name, value in config.items()))
+        (directory / "log4j2.properties").write_text(_LOGGING)
+        command = [
+            java,
+            "-Xmx512m",
+            "-XX:+UseSerialGC",
+            f"-Dlog4j2.configurationFile={directory / 'log4j2.properties'}",
+            "-cp",
+            f"{libraries}/*",
+        ]
+        with (directory / "log").open("wb") as log:
+            subprocess.run(
+                [*command, "kafka.tools.StorageTool", "format", "-t", _CLUSTER, "-c", server],
+                stdout=log,
+                stderr=log,
+                check=False,
+            )
+            # A session of its own: an interrupt at the terminal reaches the tests first.
+            kafka = subprocess.Popen(
+                [*command, "kafka.Kafka", server],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        # Ends the broker even when the tests are killed: the guard's input ends with them.
+        guard = subprocess.Popen(
+            ["sh", "-c", 'cat > /dev/null; kill "$0"', str(kafka.pid)],
+            stdin=subprocess.PIPE,
+            start_new_session=True,
+        )
+        try:
+            bootstrap = f"127.0.0.1:{open_port}"
+            if not answers(bootstrap, 60):
+                tail = (directory / "log").read_text(errors="replace")[-1000:]
+                raise NoBroker(f"Kafka {VERSION} does not start from its jars: {tail}", surprising=True)
+            yield Broker(bootstrap, f"127.0.0.1:{secured_port}")
+        finally:
+            guard.kill()
+            guard.communicate()
+            kafka.terminate()
+            try:
+                kafka.wait(15)
+            except subprocess.TimeoutExpired:
+                kafka.kill()
+                kafka.wait()
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def _java() -> str:
+    home = os.environ.get("JAVA_HOME")
+    java = shutil.which(f"{home}/bin/java" if home else "java")
+    if java is None:
+        raise NoBroker("install Java 17 or later, and Maven")
+    answer = subprocess.run([java, "-version"], capture_output=True, text=True, check=False).stderr
+    version = re.search(r'version "(\d+)', answer)
+    if version is None or int(version[1]) < 17:
+        raise NoBroker("install Java 17 or later")
+    return java
+
+
+def _libraries() -> Path:
+    """The folder of the jars, fetched once per version."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "super-flux" / "kafka" / VERSION
+    libraries = cache / "libs"
+    if libraries.is_dir():
+        return libraries
+    maven = shutil.which("mvn")
+    if maven is None:
+        raise NoBroker("install Maven, which fetches Kafka's jars")
+    cache.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=cache) as half:
+        (Path(half) / "pom.xml").write_text(_POM)
+        arguments = ["-q", "-B", "dependency:copy-dependencies", "-DoutputDirectory=libs", "-DincludeScope=runtime"]
+        done = subprocess.run([maven, *arguments], cwd=half, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise NoBroker(f"Maven did not get Kafka's jars: {done.stdout[-500:]}", surprising=True)
+        (Path(half) / "libs").rename(libraries)
+    return libraries
