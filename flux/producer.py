@@ -72,10 +72,16 @@ class Producer(metaclass=_ProducerClass):
         # The methods are class methods, which costs `produce` nothing. So an instance that is configured by itself gets
         # a class of its own, and they work on it unchanged, in overrides that call super() too.
         if name in _CONFIGURATION:
-            shared = self._shared or type(self)
-            self.__class__ = _class_for(shared, {**self._own, name: value})
+            self.__class__ = _class_for(self._shared or type(self), {**self._own, name: value})
         else:
             super().__setattr__(name, value)
+
+    def __delattr__(self, name: str) -> None:
+        if name in self._own:
+            left = {each: value for each, value in self._own.items() if each != name}
+            self.__class__ = _class_for(self._shared or type(self), left)
+        else:
+            super().__delattr__(name)
 
     def __reduce_ex__(self, protocol: SupportsIndex) -> tuple[Any, ...]:
         return _rebuild, (self._shared or type(self), self._own), self.__dict__ or None
@@ -160,15 +166,11 @@ class Producer(metaclass=_ProducerClass):
             partition = await asyncio.to_thread(_place, outbox, partition_key, None, None)
             partition_key = None
         outbox, record, size = _record(cls, value, key, headers, partition_key, partition, timestamp)
-        now = OUTBOXES.system.now
-        deadline = now() + outbox.settings.delivery_timeout
         while True:
             try:
                 return _track(outbox, record, size, None)
-            except BufferFull as full:
-                if now() >= deadline:
-                    raise DeliveryError(full.failed) from None
-            await outbox.room()
+            except BufferFull:
+                await outbox.await_room(record)
 
     @classmethod
     def deliver(cls, timeout: float | None = None) -> None:

@@ -110,19 +110,49 @@ class Outbox:
             self._runtime.opened(self)
 
     def wait_for_room(self, record: Outgoing) -> None:
-        system = self._runtime.system
-        deadline = system.now() + self.settings.delivery_timeout
+        """Raises as `put` does."""
         self.flush()
-        while self.full:
-            left = deadline - system.now()
-            error = self._no_room()
-            if _must_not_wait():
-                raise BufferFull([failed(self.topic, record, error)])
-            if left <= 0:
-                raise DeliveryError([failed(self.topic, record, error)])
-            with self._changed:
-                self._changed.wait(min(left, RETRY))
-            self.flush()
+        if not self.full:
+            return
+        if _must_not_wait():
+            raise BufferFull([failed(self.topic, record, self._no_room())])
+        deadline = self._runtime.system.now() + self.settings.delivery_timeout
+        watch = self._begin_watch(_nothing)
+        try:
+            while self.full and (left := deadline - self._runtime.system.now()) > 0:
+                with self._changed:
+                    self._changed.wait(min(left, RETRY))
+                self.flush()
+        except BaseException:
+            self.abandon(watch)
+            raise
+        self._judge(watch, record)
+
+    async def await_room(self, record: Outgoing) -> None:
+        """`wait_for_room` for an event loop."""
+        deadline = self._runtime.system.now() + self.settings.delivery_timeout
+        watch = self._begin_watch(_nothing)
+        try:
+            while self.full and self._runtime.system.now() < deadline:
+                changed = asyncio.Event()
+                self._waiters.append(_in_loop(changed.set))
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(changed.wait(), RETRY)
+                self.flush()
+        except BaseException:
+            self.abandon(watch)
+            raise
+        self._judge(watch, record)
+
+    def _judge(self, watch: Watch, record: Outgoing) -> None:
+        """After a wait. Where there is room only because the cluster was away until other records failed, this one
+        would fail too: its caller hears of all of them."""
+        self._withdraw(watch)
+        away = any(isinstance(each.error, BrokerError) and each.error.retriable for each in watch.failed)
+        if away or self.full:
+            raise DeliveryError([*watch.failed, failed(self.topic, record, self._no_room())])
+        if watch.failed:
+            self.report(watch.failed)
 
     def _no_room(self) -> BrokerError:
         where = f"{self.adapter.cluster}, topic {self.topic}"
@@ -131,9 +161,9 @@ class Outbox:
     def flush(self) -> None:
         """Hands what is buffered to the client, as far as that has room, and waits for nothing."""
         with self._handing_on:
-            self._flush(everything=False)
+            self._flush()
 
-    def _flush(self, everything: bool) -> None:
+    def _flush(self) -> None:
         # Other people's code runs in acknowledgements that come while the client is written to, and may produce. It
         # finds the outbox busy: what it adds is handed on by the loop that is under way.
         if self._busy:
@@ -144,7 +174,7 @@ class Outbox:
             while True:
                 self._again = False
                 self._push()
-                if everything or not self._pending:
+                if not self._pending:
                     self._take()
                     self._push()
                 if not self._again:
@@ -220,7 +250,7 @@ class Outbox:
                 self.report(tally.failed, keep=tally.scope is None)
         if self._pending and self._handing_on.acquire(blocking=False):
             try:
-                self._flush(everything=False)
+                self._flush()
             finally:
                 self._handing_on.release()
 
@@ -239,7 +269,12 @@ class Outbox:
     def watch(self, done: Callable[[], None]) -> Watch:
         """Flushes; `done` is called when everything taken so far has ended: now, if it has."""
         with self._handing_on:
-            self._flush(everything=True)
+            self._take()
+            watch = self._begin_watch(done)
+            self._flush()
+        return watch
+
+    def _begin_watch(self, done: Callable[[], None]) -> Watch:
         with self._changed:
             watch = Watch(set(self._open), done)
             if watch.waiting:
@@ -264,7 +299,7 @@ class Outbox:
             raise DeliveryError(records)
 
     def abandon(self, watch: Watch) -> None:
-        """Whoever waited was interrupted: what failed meanwhile is nobody's."""
+        """Nobody waits any more: what failed meanwhile is nobody's."""
         self._withdraw(watch)
         if watch.failed:
             self.report(watch.failed)
@@ -278,20 +313,23 @@ class Outbox:
         """Flushes and waits; None: until the client has given up on the last. Raises DeliveryError."""
         if in_acknowledgement():
             raise ConfigurationError("deliver() inside on_error or a callback would wait for itself: call it elsewhere")
-        now = self._runtime.system.now
-        watch = self.watch(lambda: None)
-        deadline = None if timeout is None else now() + timeout
+        watch = self.watch(_nothing)
         try:
-            with self._changed:
-                while watch.waiting:
-                    left = RETRY if deadline is None else min(deadline - now(), RETRY)
-                    if left <= 0:
-                        break
-                    self._changed.wait(left)
+            self.wait(watch, timeout)
         except BaseException:
             self.abandon(watch)
             raise
         self.outcome(watch)
+
+    def wait(self, watch: Watch, timeout: float | None) -> None:
+        now = self._runtime.system.now
+        deadline = None if timeout is None else now() + timeout
+        with self._changed:
+            while watch.waiting:
+                left = RETRY if deadline is None else min(deadline - now(), RETRY)
+                if left <= 0:
+                    return
+                self._changed.wait(left)
 
     async def adeliver(self, timeout: float | None) -> None:
         """`deliver` for an event loop."""
@@ -305,13 +343,6 @@ class Outbox:
             self.abandon(watch)
             raise
         self.outcome(watch)
-
-    async def room(self) -> None:
-        """Returns when a batch has ended, or a moment later: it is worth trying `put` again."""
-        changed = asyncio.Event()
-        self._waiters.append(_in_loop(changed.set))
-        with suppress(TimeoutError):
-            await asyncio.wait_for(changed.wait(), RETRY)
 
     @property
     def idle(self) -> bool:
@@ -327,6 +358,10 @@ class Outbox:
         if self._pending or self.buffer.due(now):
             self.flush()
         return now + RETRY if self._pending else self.buffer.deadline
+
+
+def _nothing() -> None:
+    pass
 
 
 def _in_loop(function: Callable[[], object]) -> Callable[[], None]:

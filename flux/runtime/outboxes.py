@@ -18,7 +18,7 @@ from collections.abc import Hashable, Iterable
 import attrs
 
 from flux.core.buffer import Limits
-from flux.core.errors import BrokerError, DeliveryError
+from flux.core.errors import BrokerError
 from flux.core.ports import Adapter, ProducerPort, ProducerSettings, System
 from flux.runtime.outbox import RETRY, Outbox, logger
 from flux.system import SYSTEM
@@ -181,14 +181,10 @@ class Outboxes:
             _close(client.port)
 
     def _drain(self, outboxes: Iterable[Outbox]) -> None:
-        outboxes = list(outboxes)
-        for outbox in outboxes:
-            outbox.flush()
-        for outbox in outboxes:
-            try:
-                outbox.deliver(outbox.settings.delivery_timeout + GRACE)
-            except DeliveryError as error:
-                outbox.report(error.failed)
+        watches = [(outbox, outbox.watch(lambda: None)) for outbox in outboxes]
+        for outbox, watch in watches:
+            outbox.wait(watch, outbox.settings.delivery_timeout + GRACE)
+            outbox.abandon(watch)
 
     def _flush_in_children_of_multiprocessing(self) -> None:
         # They end without running atexit's handlers, but do run these.

@@ -119,6 +119,6 @@ def test_threads_that_add_while_another_takes_lose_nothing() -> None:
     taken += buffer.take()
     numbers = [int(one.value or b"") for one in taken]
     assert sorted(numbers) == list(range(adding * 2000))
-    for thread in range(adding):
-        mine = [number for number in numbers if number // 2000 == thread]
+    for start in range(adding):
+        mine = [number for number in numbers if number // 2000 == start]
         assert mine == sorted(mine)

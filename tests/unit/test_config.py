@@ -106,7 +106,7 @@ def test_configure_leaves_what_it_is_not_given() -> None:
 
 def test_configure_refuses_at_once_what_is_no_adapter_or_no_options() -> None:
     wrong: Any = {"flush_interval": 1}
-    with pytest.raises(ConfigurationError, match="flux.ProducerOptions"):
+    with pytest.raises(ConfigurationError, match=r"flux\.ProducerOptions"):
         configure(producer=wrong)
     with pytest.raises(ConfigurationError, match="not a dict"):
         configure(adapter=wrong)
