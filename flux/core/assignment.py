@@ -58,48 +58,15 @@ class Entry:
         return f"<Entry {self.assignment.partition}@{self.offset}>"
 
 
-class Run:
-    """What one caller works, in order: a slice of a partition's batch, or entries that may run now.
+class Slice:
+    """Records of one partition's batch that nobody has begun, in offset order."""
 
-    The caller publishes in `index` which call it is about to make: those before have ended. It makes call `index`
-    only if that is below `limit`; when it is not, it asks again under the engine's lock, since `cut` may have been
-    undecided. That is all that keeps a cut and a running caller apart, with no lock per call.
-    """
+    __slots__ = ("end", "records")
 
-    __slots__ = ("assignment", "end", "entries", "index", "limit", "marked", "records", "seen", "split", "started")
-
-    def __init__(
-        self, assignment: Assignment | None, records: list[Any], end: int, entries: list[Entry] | None, now: float
-    ) -> None:
-        self.assignment = assignment
-        """Of a slice; entries may come from several."""
+    def __init__(self, records: list[Any], end: int) -> None:
         self.records = records
         self.end = end
-        """After the slice's last offset."""
-        self.entries = entries
-        self.index = 0
-        self.limit = len(records) if entries is None else len(entries)
-        self.marked = 0
-        """Calls before this one are accounted for."""
-        self.started = now
-        self.seen = 0
-        """Where `index` was when a watcher last looked; -1 after the run was found stuck."""
-        self.split: Entry | None = None
-        """The call that a slice was cut at, with its place in a lane."""
-
-    def cut(self) -> int:
-        """Ends the run after the call that it is in; returns that call's index."""
-        while True:
-            index = self.index
-            self.limit = min(index + 1, self.limit)
-            if self.index == index:
-                return index
-            # the caller went on meanwhile, and may have passed the old limit's check: what it is at is its own
-            self.limit = self.index + 1
-
-    def after(self, index: int) -> int:
-        """The offset up to which call `index` of a slice owns the log."""
-        return int(self.records[index + 1].offset()) if index + 1 < len(self.records) else self.end
+        """After the last offset: where the next delivered record begins, if it is known."""
 
 
 class Assignment:
@@ -148,7 +115,8 @@ class Assignment:
         """Records in the backlog."""
         self.queued = False
         """Whether the engine has it in its round of partitions with a backlog."""
-        self.running: set[Run] = set()
+        self.running: set[object] = set()
+        """Runs that have calls of it."""
         self.laned = 0
         """Entries in lanes, running ones and held keys included."""
         self.open: set[Entry] = set()
@@ -195,14 +163,3 @@ class Assignment:
                 start = index
         if start is not None:
             yield Slice(records[start:], last + 1)
-
-
-class Slice:
-    """Records of one partition's batch that nobody has begun, in offset order."""
-
-    __slots__ = ("end", "records")
-
-    def __init__(self, records: list[Any], end: int) -> None:
-        self.records = records
-        self.end = end
-        """After the last offset: where the next delivered record begins, if it is known."""

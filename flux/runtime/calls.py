@@ -10,9 +10,9 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from flux.core import trail as trails
-from flux.core.assignment import Run
 from flux.core.message import Message
 from flux.core.outcome import Move, Undecodable
+from flux.core.runs import Run
 from flux.core.transfer import Failure
 from flux.runtime.produced import CURRENT, Produced
 from flux.runtime.traces import trace_of
@@ -57,11 +57,11 @@ def work(run: Run, handler: Handler, reports: Reports, track: bool) -> BaseExcep
             run.index = index
             if index >= run.limit and not reports.may_go_on(run):
                 return None
-            if entries is None:
+            if records is not None:
                 record = records[index]
                 message = Message(record, record.value(), trail)
             else:
-                message = entries[index].message
+                message = entries[index].message  # type: ignore[index]
             try:
                 handler(message)
             except BaseException as error:

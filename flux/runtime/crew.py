@@ -15,7 +15,6 @@ from typing import Any, TypeVar
 
 import attrs
 
-from flux.core.assignment import Run
 from flux.core.engine import Engine
 from flux.core.errors import BrokerError
 from flux.core.hops import Hop
@@ -33,6 +32,7 @@ from flux.core.ports import (
     System,
     TopicPartition,
 )
+from flux.core.runs import Run
 from flux.core.stage import Role
 from flux.core.transfer import Failure
 from flux.runtime import effects as do
@@ -471,6 +471,8 @@ class _Listener:
         logger.info("%s revoked: %s", post, ", ".join(str(p.partition) for p in partitions))
         assert post.consumer is not None
         patience = min(crew._policy.drain_timeout, post.consumer.max_poll_interval / 2)
+        if post.engine.stopping:
+            patience = 0.0  # leaving has waited for the calls already
         crew._perform(post, scripts.revoke(post.engine, partitions, crew._system.now, patience))
 
     def lost(self, partitions: Sequence[TopicPartition]) -> None:

@@ -1,0 +1,63 @@
+"""When positions are committed: by interval and by count, one commit in flight."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from flux.core.ports import Position, TopicPartition
+
+_AGAIN = 1.0
+_LOST = 60.0  # seconds after which the end of a commit is not waited for any more
+
+
+class Commits:
+    """Times in seconds since the epoch."""
+
+    __slots__ = ("_at", "_flight", "_interval", "_since", "_threshold", "done")
+
+    def __init__(self, interval: float, threshold: int) -> None:
+        self._interval = interval
+        self._threshold = threshold
+        self._at = 0.0
+        self._flight: Mapping[TopicPartition, Position] | None = None
+        self._since = 0.0
+        self.done = 0
+        """Records done since positions were last looked at."""
+
+    @property
+    def open(self) -> bool:
+        """Whether anything is done that is not committed."""
+        return bool(self.done) or self._flight is not None
+
+    def soon(self, now: float) -> None:
+        """There is something that should not wait for the interval."""
+        self.done += 1
+        self._at = now
+
+    def due(self, now: float) -> bool:
+        if self._flight is not None:
+            if 0 <= now - self._since < _LOST:
+                return False
+            self._flight = None
+        if self._at - now > self._interval:
+            self._at = now + self._interval  # the clock was set back
+        return now >= self._at or self.done >= self._threshold
+
+    def deadline(self, now: float) -> float | None:
+        """When `due` will be true by the clock alone."""
+        return min(self._at, now + self._interval) if self.done and self._flight is None else None
+
+    def looked(self, now: float) -> None:
+        """Positions were computed: the next time is an interval away."""
+        self.done = 0
+        self._at = now + self._interval
+
+    def began(self, positions: Mapping[TopicPartition, Position], now: float) -> None:
+        self._flight, self._since = positions, now
+
+    def ended(self, well: bool, now: float) -> None:
+        """A commit that failed is tried again within a second."""
+        self._flight = None
+        if not well:
+            self.done += 1
+            self._at = now + min(self._interval, _AGAIN)

@@ -1,0 +1,80 @@
+"""When a record of a retry stage is due, and how long one waits in the stage that it moves to."""
+
+from __future__ import annotations
+
+from flux.core import trail as trails
+from flux.core.assignment import Assignment, Entry, Slice
+from flux.core.backoff import default_wait
+from flux.core.commands import Level
+from flux.core.message import Message
+from flux.core.notices import Notices
+from flux.core.policy import Policy
+from flux.core.stage import Role, Stage
+
+
+class Dues:
+    """Of one stage. Due times in milliseconds since the epoch."""
+
+    __slots__ = ("_notices", "_policy", "_stage")
+
+    def __init__(self, policy: Policy, stage: Stage, notices: Notices) -> None:
+        self._policy = policy
+        self._stage = stage
+        self._notices = notices
+
+    def entries(self, assignment: Assignment, piece: Slice, now_ms: int) -> list[Entry]:
+        """The records of a slice of this stage's topic, each with its due time."""
+        records, entries = piece.records, []
+        for index, record in enumerate(records):
+            message = Message(record, record.value(), trails.start())
+            self._place(message, now_ms)
+            end = records[index + 1].offset() if index + 1 < len(records) else piece.end
+            entry = Entry(assignment, message, record.offset(), end)
+            entry.size = len(message.value or b"") + len(message.key or b"")
+            due = message.trail.due
+            entry.due = self._from_timestamp(message, assignment.jitter, now_ms) if due is None else due
+            entries.append(entry)
+        return entries
+
+    def wait(self, target: Stage, after: float | None, jitter: int) -> float:
+        """Seconds in `target`; `after`: what the call asked for."""
+        if target.role is Role.DEAD:
+            return 0.0
+        longest = self._policy.max_delay
+        if after is None:
+            return self._setting(target, jitter)
+        if after > longest:
+            self._notices.add(
+                Level.WARNING, f"Retry(after={after:g}) is longer than max_delay: clipped to {longest:g} s"
+            )
+        return min(after, longest)
+
+    def _place(self, message: Message, now_ms: int) -> None:
+        trail = trails.read(message.headers, self._stage.number, now_ms, int(self._policy.max_delay * 1000))
+        message.place(trail)
+        if not message.headers_readable:
+            self._notices.add(
+                Level.WARNING, f"{message!r}: its headers cannot be read, and are left out (logged once)", "headers"
+            )
+        for name in trail.ignored:
+            self._notices.add(
+                Level.WARNING, f"{message!r}: {name} cannot be understood, and is taken as absent (logged once)", name
+            )
+
+    def _from_timestamp(self, message: Message, jitter: int, now_ms: int) -> int:
+        """Without a due time (the Ruby library writes none): the stage's wait from when the record was written; from
+        now, when its timestamp cannot be believed."""
+        written = message.timestamp
+        if not 0 < written <= now_ms:
+            written = now_ms
+        return written + int(self._setting(self._stage, jitter) * 1000)
+
+    def _setting(self, stage: Stage, jitter: int) -> float:
+        try:
+            return self._policy.wait(stage, jitter)
+        except Exception as error:
+            wait = float(min(default_wait(stage.number, jitter), self._policy.max_delay))
+            self._notices.add(
+                Level.ERROR, f"wait failed for stage {stage.number} ({error!r}): waiting {wait:g} s", "wait"
+            )
+            return wait

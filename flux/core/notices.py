@@ -1,0 +1,25 @@
+"""Lines for the log, until a driver takes them."""
+
+from __future__ import annotations
+
+from flux.core.commands import Level, Notice
+
+
+class Notices:
+    __slots__ = ("_lines", "_told")
+
+    def __init__(self) -> None:
+        self._lines: list[Notice] = []
+        self._told: set[str] = set()
+
+    def add(self, level: Level, text: str, once: str | None = None) -> None:
+        """`once`: of all lines with the same one, the first only."""
+        if once is not None:
+            if once in self._told:
+                return
+            self._told.add(once)
+        self._lines.append(Notice(level, text))
+
+    def take(self) -> list[Notice]:
+        lines, self._lines = self._lines, []
+        return lines
