@@ -15,6 +15,8 @@ from flux.core.transfer import Detail, Transfer
 MOST_OPEN = 5_000
 MOST_OPEN_BYTES = 32 * 1024 * 1024
 _NOTICE_EVERY = 10.0
+_LONGEST_PASSING = 30.0
+_LONGEST_KEPT = 60.0
 
 _REMEDIES = {
     Fault.TOO_LARGE: "raise max.message.bytes of {topic}",
@@ -53,13 +55,16 @@ class Hop:
 class Hops:
     """All transfers of one stage that are not acknowledged."""
 
-    __slots__ = ("_again", "_alone", "_bytes", "_noticed", "_open", "_queue", "_waiting", "_writing")
+    __slots__ = ("_again", "_alone", "_bytes", "_noticed", "_open", "_queue", "_sole", "_waiting", "_writing")
 
     def __init__(self) -> None:
         self._open: dict[Entry, Hop] = {}
         self._queue: deque[Hop] = deque()
         self._alone: deque[Hop] = deque()
-        self._again: set[Hop] = set()
+        self._sole: Hop | None = None
+        """The one that is being written alone."""
+        self._again: dict[Hop, None] = {}
+        """Those tried again later, in the order of their failures."""
         self._waiting = 0
         self._writing = 0
         self._bytes = 0
@@ -76,6 +81,8 @@ class Hops:
     @property
     def queued(self) -> bool:
         """Whether `take` would give any."""
+        if self._sole is not None:
+            return False
         return bool(self._queue) if not self._alone else not self._writing
 
     @property
@@ -103,13 +110,17 @@ class Hops:
 
     def take(self, now: float) -> list[Hop]:
         """What to write now, in this order."""
-        for hop in [hop for hop in self._again if hop.at <= now]:
-            self._again.discard(hop)
+        # a time further away than the longest wait is from before the clock was set back
+        for hop in [hop for hop in self._again if not now < hop.at <= now + _LONGEST_KEPT]:
+            del self._again[hop]
             self._waiting -= hop.state is State.WAITING
             hop.state = State.QUEUED
             (self._alone if hop.alone else self._queue).append(hop)
-        if self._alone:
+        if self._sole is not None:
+            taken = []
+        elif self._alone:
             taken = [] if self._writing else [self._alone.popleft()]
+            self._sole = taken[0] if taken else None
         else:
             taken = list(self._queue)
             self._queue.clear()
@@ -120,13 +131,13 @@ class Hops:
 
     def written(self, hop: Hop) -> None:
         """Acknowledged by all in-sync replicas."""
-        self._writing -= 1
+        self._ended(hop)
         if self._open.pop(hop.entry, None) is not None:
             self._bytes -= hop.size
 
     def unwritten(self, hop: Hop, error: BrokerError, now: float) -> Notice | None:
         """The write failed. Afterwards `hop.state` says whether the stage waits or the record is kept."""
-        self._writing -= 1
+        self._ended(hop)
         if hop.entry not in self._open:
             return None
         transfer = hop.transfer
@@ -140,9 +151,9 @@ class Hops:
         hop.failures += 1
         passing = error.fault in _PASSING
         hop.state = State.WAITING if passing else State.KEPT
-        hop.at = now + min(2.0 ** (hop.failures - 1), 30.0 if passing else 60.0)
+        hop.at = now + min(2.0 ** min(hop.failures - 1, 10), _LONGEST_PASSING if passing else _LONGEST_KEPT)
         self._waiting += passing
-        self._again.add(hop)
+        self._again[hop] = None
         return self._notice(hop, error, now)
 
     def forget(self, assignment: Assignment) -> None:
@@ -151,9 +162,14 @@ class Hops:
             hop = self._open.pop(entry)
             self._bytes -= hop.size
             self._waiting -= hop.state is State.WAITING
-            self._again.discard(hop)
+            self._again.pop(hop, None)
         self._queue = deque(hop for hop in self._queue if hop.entry.assignment is not assignment)
         self._alone = deque(hop for hop in self._alone if hop.entry.assignment is not assignment)
+
+    def _ended(self, hop: Hop) -> None:
+        self._writing -= 1
+        if self._sole is hop:
+            self._sole = None
 
     def _notice(self, hop: Hop, error: BrokerError, now: float) -> Notice | None:
         """At most one of a kind every 10 s, and all of the first failures of a kept record's."""

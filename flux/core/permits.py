@@ -19,11 +19,14 @@ class Permits:
     def take(self, stage: int) -> bool:
         """Whether `stage` may make a call now. One that was refused has precedence over those that have had one."""
         free = self._total - self.used
-        if free <= 0 or (stage != 0 and self.used - self._main >= self._retries):
+        retries_free = self._retries - (self.used - self._main)
+        if free <= 0 or (stage != 0 and retries_free <= 0):
             self._await(stage)
             return False
-        ahead = self._waiting.index(stage) if stage in self._waiting else len(self._waiting)
-        if ahead >= free:
+        before = self._waiting[: self._waiting.index(stage)] if stage in self._waiting else self._waiting
+        # of those that wait, only as many as may have a permit stand before this one
+        ahead = (0 in before) + min(len(before) - (0 in before), retries_free)
+        if ahead >= free or (stage != 0 and len(before) - (0 in before) >= retries_free):
             self._await(stage)
             return False
         if stage in self._waiting:
