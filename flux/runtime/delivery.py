@@ -70,7 +70,7 @@ class Ends(Protocol):
 
 
 class Tally:
-    """Records on their way, and the `acknowledged` callable for all of them. Once each has ended it tells `ends`.
+    """Records on their way. Once each has ended it tells `ends`.
 
     Called on the client's threads and on the writer's at once: `next` and `append` are atomic, so it needs no lock."""
 
@@ -89,15 +89,22 @@ class Tally:
         self._counted = itertools.count(1)
         self._last = len(records)
 
-    def __call__(self, error: Exception | None, record: Record) -> None:
-        if error is not None:
-            partition = record.partition()
-            place = partition if partition is not None and partition >= 0 else None
-            self._fail(FailedRecord(record.topic(), place, record.key(), record.value(), error))
-        elif self.scope is not None or self.delivery is not None:
-            self._succeed(record)
-        if next(self._counted) == self._last:
-            self._ends.ended(self)
+    def acknowledged(self) -> Callable[[Exception | None, Record], None]:
+        """For the port. A closure: it is called for every record."""
+        counted, last = self._counted.__next__, self._last
+        succeed = None if self.scope is None and self.delivery is None else self._succeed
+
+        def acknowledged(error: Exception | None, record: Record) -> None:
+            if error is not None:
+                partition = record.partition()
+                place = partition if partition is not None and partition >= 0 else None
+                self._fail(FailedRecord(record.topic(), place, record.key(), record.value(), error))
+            elif succeed is not None:
+                succeed(record)
+            if counted() == last:
+                self._ends.ended(self)
+
+        return acknowledged
 
     def give_up(self, error: Exception) -> None:
         """Those that the client has not taken fail."""

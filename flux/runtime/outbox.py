@@ -212,7 +212,7 @@ class Outbox:
         try:
             client = self._runtime.client(self)
             rest = tally.records[tally.handed :] if tally.handed else tally.records
-            tally.handed += client.write(self.topic, rest, tally)
+            tally.handed += client.write(self.topic, rest, tally.acknowledged())
         except (BrokerError, ConfigurationError) as error:
             if client is not None:
                 self._runtime.broken(self, client)

@@ -41,7 +41,7 @@ def test_kafka_and_confluent_are_the_confluent_adapter(scheme: str) -> None:
 
 def test_the_same_url_is_the_same_adapter() -> None:
     assert adapter_from_url("memory://same") is adapter_from_url("memory://same")
-    assert adapter_from_url("memory://same") is not adapter_from_url("memory://other")
+    assert adapter_from_url("memory://same") is not adapter_from_url("memory://not-the-same")
 
 
 def test_an_unknown_scheme_lists_the_known_ones_and_no_password(monkeypatch: pytest.MonkeyPatch) -> None:
