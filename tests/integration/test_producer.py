@@ -95,7 +95,13 @@ def test_all_of_a_record_arrives(
     producer: type[Producer], make_topic: Callable[..., str], read_all: Callable[..., list[Any]]
 ) -> None:
     producer.topic = topic = make_topic(partitions=4)
-    headers = [("trace", "1"), ("ä", b"\xff\x00"), ("trace", "2"), ("none", None), ("empty", b"")]
+    headers: list[tuple[str, str | bytes | None]] = [
+        ("trace", "1"),
+        ("ä", b"\xff\x00"),
+        ("trace", "2"),
+        ("none", None),
+        ("empty", b""),
+    ]
     landed = producer.send("välue", key="kéy", headers=headers, timestamp=1_600_000_000_123, partition=3).result(LIMIT)
     [message] = read_all(topic)
     assert (landed.topic, landed.partition, landed.offset) == (topic, 3, 0)
