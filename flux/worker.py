@@ -22,6 +22,7 @@ from flux.core.stage import Stage, check_apart, parse_stages
 from flux.core.stats import Stats
 from flux.runtime.calls import decoding
 from flux.runtime.crew import Crew
+from flux.runtime.outboxes import OUTBOXES
 from flux.runtime.preparation import ASK, insist, max_message_bytes, require_topics
 from flux.runtime.writer import Writer
 from flux.system import SYSTEM
@@ -245,6 +246,7 @@ class Worker:
                 job.writer.close(5.0)
             if job.admin is not None:
                 job.admin.close()
+        OUTBOXES.deliver_all()
         return code
 
     @staticmethod

@@ -168,13 +168,17 @@ class Outboxes:
             self._tended -= {each for each in tended if each.idle}
         return min(dues, default=None)
 
+    def deliver_all(self) -> None:
+        """Delivers what any producer of this process has taken; what fails is reported."""
+        with self._lock:
+            users = {outbox for client in self._clients.values() for outbox in client.users}
+        self._drain(users | self._tended)
+
     def exit(self) -> None:
         """At the end of the process: delivers everything; what fails is reported. What is produced later (by other
         exit handlers) is delivered at once."""
         self._exited = True
-        with self._lock:
-            users = {outbox for client in self._clients.values() for outbox in client.users}
-        self._drain(users | self._tended)
+        self.deliver_all()
         with self._lock:
             clients, self._clients = self._clients, {}
         for client in clients.values():
