@@ -8,9 +8,10 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+import attrs
 
 from brokers.base import Broker, NoBroker
 from brokers.container import container
@@ -26,19 +27,18 @@ def running() -> Iterator[Broker]:
     if given:
         yield Broker(given)
         return
-    missing = []
+    missing: list[NoBroker] = []
     for way in (container, jars):
         try:
             manager = way()
             broker = manager.__enter__()
         except NoBroker as reason:
-            missing.append(str(reason))
-            if reason.surprising:
-                warnings.warn(str(reason), stacklevel=2)
+            missing.append(reason)
             continue
         try:
-            yield broker
+            surprises = [str(reason) for reason in missing if reason.surprising]
+            yield attrs.evolve(broker, source=" - WARNING: ".join([broker.source, *surprises]))
         finally:
             manager.__exit__(None, None, None)
         return
-    raise NoBroker("no Apache Kafka for the tests: set FLUX_TEST_BOOTSTRAP, or: " + "; ".join(missing))
+    raise NoBroker("no Apache Kafka for the tests: set FLUX_TEST_BOOTSTRAP, or: " + "; ".join(map(str, missing)))

@@ -18,6 +18,8 @@ class Broker:
     bootstrap: str
     secured: str | None = None
     """The same cluster with SASL_PLAINTEXT and PLAIN for `USERS`, where there is such a listener."""
+    source: str = "FLUX_TEST_BOOTSTRAP"
+    """For the eyes: which way led here, and which one looked open and was not."""
 
 
 class NoBroker(Exception):

@@ -44,7 +44,7 @@ def container() -> Iterator[Broker]:
         bootstrap = f"{host}:{open_port}"
         if not answers(bootstrap, 60):
             raise NoBroker(f"{image} runs, but serves nobody at {bootstrap}", surprising=True)
-        yield Broker(bootstrap, f"{host}:{secured_port}")
+        yield Broker(bootstrap, f"{host}:{secured_port}", f"container of {image}")
     finally:
         kafka.stop()
 

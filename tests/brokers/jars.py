@@ -66,8 +66,9 @@ def jars() -> Iterator[Broker]:
                 start_new_session=True,
             )
         # Ends the broker even when the tests are killed: the guard's input ends with them.
+        script = 'cat > /dev/null; kill "$0"; while kill -0 "$0"; do sleep 0.2; done 2> /dev/null; rm -r "$1"'
         guard = subprocess.Popen(
-            ["sh", "-c", 'cat > /dev/null; kill "$0"', str(kafka.pid)],
+            ["sh", "-c", script, str(kafka.pid), directory],
             stdin=subprocess.PIPE,
             start_new_session=True,
         )
@@ -76,7 +77,7 @@ def jars() -> Iterator[Broker]:
             if not answers(bootstrap, 60):
                 tail = (directory / "log").read_text(errors="replace")[-1000:]
                 raise NoBroker(f"Kafka {VERSION} does not start from its jars: {tail}", surprising=True)
-            yield Broker(bootstrap, f"127.0.0.1:{secured_port}")
+            yield Broker(bootstrap, f"127.0.0.1:{secured_port}", f"jars of Kafka {VERSION}")
         finally:
             guard.kill()
             guard.communicate()

@@ -39,6 +39,14 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     session.config.stash[_stop] = stack
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    found = config.stash.get(_broker, None)
+    if isinstance(found, Broker):
+        terminalreporter.write_line(f"Kafka: {found.source}")
+    elif found is not None:
+        terminalreporter.write_line(f"NOTHING TESTED AGAINST KAFKA: {found}", red=True, bold=True)
+
+
 def pytest_unconfigure(config: pytest.Config) -> None:
     if _stop in config.stash:
         config.stash[_stop].close()

@@ -42,7 +42,6 @@ class ConfluentConsumer:
     def __init__(
         self, properties: dict[str, Any], settings: ConsumerSettings, listener: RebalanceListener, log: ClientLog
     ) -> None:
-        self.max_poll_interval = float(properties.get("max.poll.interval.ms", 300_000)) / 1000
         self._settings = settings
         self._listener = listener
         self._log = log
@@ -59,6 +58,7 @@ class ConfluentConsumer:
         self._client = Consumer(
             {"logger": log} | properties | {"error_cb": self._on_error, "on_commit": self._on_commit}
         )
+        self.max_poll_interval = float(properties.get("max.poll.interval.ms", 300_000)) / 1000
         self._client.subscribe(
             [settings.topic], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
         )
