@@ -1,0 +1,135 @@
+"""The entry point of `flux`: knows the commands by name, imports one when it runs, and turns every end into an exit
+code and, where it went wrong, into one line."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Sequence
+from contextlib import suppress
+from importlib import import_module
+from typing import Any
+
+import click
+
+from flux._version import __version__
+from flux.cli.text import say
+from flux.core.errors import FluxError
+
+ABANDONED = 3
+"""The exit code of a worker that left calls behind."""
+_INTERRUPTED = 130
+_LAST_DELIVERY = 10.0
+
+COMMANDS = {
+    "demo": "See it work, on a broker of its own in memory.",
+    "process": "Work tasks until stopped.",
+    "topics": "Show a task's topics, or create them.",
+    "status": "Show how far a task is: lag, waiting records, dead letters.",
+    "backoff": "Show how long records wait before each retry.",
+    "produce": "Write the lines of a file, or of the input, to a topic.",
+}
+
+
+class Commands(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = import_module(f"flux.cli.{cmd_name}").command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args[0] not in COMMANDS and not args[0].startswith("-"):
+            ctx.fail(f"there is no command {args[0]!r}; there are {', '.join(COMMANDS)}")
+        return super().resolve_command(ctx, args)
+
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        **extra: Any,
+    ) -> Any:
+        """Ends with SystemExit: 0, 1 failed, 2 wrong usage, 3 calls were abandoned, 130 interrupted."""
+        try:
+            code = super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
+        except click.UsageError as error:
+            command = error.ctx.command_path if error.ctx else "flux"
+            say(f"{error.format_message().rstrip('.')} (see {command} --help)", command)
+            code = error.exit_code
+        except click.ClickException as error:
+            say(error.format_message())
+            code = error.exit_code
+        except FluxError as error:
+            say(str(error))
+            code = 1
+        except (click.Abort, KeyboardInterrupt):
+            code = _INTERRUPTED
+        except BrokenPipeError:
+            # Whoever read the output has seen enough. Python must not find the pipe again when it flushes at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            code = 1
+        sys.exit(code if isinstance(code, int) else 0)
+
+
+@click.group(
+    cls=Commands,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="See a command's options and examples with flux COMMAND --help.",
+)
+@click.version_option(__version__, prog_name="flux", message="%(prog)s %(version)s")
+@click.pass_context
+def cli(ctx: click.Context) -> None:
+    """Kafka work that does not get lost: tasks with retry topics that block nobody, and dead letters."""
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())
+
+
+def main() -> None:
+    try:
+        cli.main(prog_name="flux")
+    except SystemExit as end:
+        if end.code == ABANDONED:
+            leave(ABANDONED)
+        raise
+
+
+def leave(code: int) -> None:
+    """Ends the process though threads are still in calls: such a thread may hold anything, so that neither the
+    interpreter's own end nor what is left to do before it may be waited for without a limit."""
+
+    def last() -> None:
+        outboxes = sys.modules.get("flux.runtime.outboxes")
+        if outboxes is not None:
+            outboxes.OUTBOXES.exit()
+
+    for each in (last, _flush):
+        thread = threading.Thread(target=each, daemon=True)
+        thread.start()
+        thread.join(_LAST_DELIVERY)
+    os._exit(code)
+
+
+def _flush() -> None:
+    import logging
+
+    logging.shutdown()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(Exception):
+            stream.flush()
+
+
+if __name__ == "__main__":
+    main()

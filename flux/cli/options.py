@@ -1,0 +1,41 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def _override(ctx: click.Context, parameter: click.Parameter, url: str | None) -> str | None:
+    from flux.config import override_adapter
+    from flux.core.errors import ConfigurationError
+
+    try:
+        override_adapter(url)
+    except ConfigurationError as error:
+        raise click.UsageError(f"--adapter: {error}", ctx) from None
+    return url
+
+
+def load_option(command: F) -> F:
+    return click.option(
+        "--load",
+        "sources",
+        multiple=True,
+        metavar="FILE_OR_MODULE",
+        help="Your code: a file, or a dotted module. May be repeated.",
+    )(command)
+
+
+def adapter_option(command: F) -> F:
+    return click.option(
+        "--adapter",
+        metavar="URL",
+        callback=_override,
+        expose_value=False,
+        help="The cluster, such as confluent://localhost:9092; goes before FLUX_ADAPTER and flux.configure.",
+    )(command)

@@ -1,0 +1,141 @@
+"""`flux process`."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import click
+
+from flux.cli import log
+from flux.cli.options import adapter_option, load_option
+
+if TYPE_CHECKING:
+    from flux.task import Task
+    from flux.worker import Worker
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  flux process --load billing.py
+  flux process --load billing.py --adapter confluent://localhost:9092 --create-topics Billing
+  flux process --load shop.tasks --stages 1-5 --processes 4 Billing Shipping
+  flux process shop.tasks:Billing
+
+\b
+Exit codes: 0 done or stopped by a signal, 1 failed, 2 wrong usage, 3 calls had to be abandoned."""
+)
+@load_option
+@click.option("--stages", metavar="S", help="Such as 3, 1-6 or 0,2-4; 0 is the main topic. Default: all.")
+@adapter_option
+@click.option("--processes", type=click.IntRange(1, 256), default=1, help="Processes, each with all the stages.")
+@click.option("--concurrency", type=click.IntRange(1), help="Calls in flight per process; default: the task's.")
+@click.option("--create-topics", is_flag=True, help="Create the topics that are missing.")
+@click.option(
+    "--exit-when-idle", type=click.FloatRange(0), metavar="SECONDS", help="End when there was nothing to do so long."
+)
+@click.option("--log-level", type=click.Choice(log.LEVELS, case_sensitive=False), default="info", show_default=True)
+@click.option("--process-number", type=int, hidden=True)
+@click.option("--lifeline", type=int, hidden=True)
+@click.argument("tasks", nargs=-1, metavar="TASK...")
+@click.pass_context
+def command(
+    ctx: click.Context,
+    sources: tuple[str, ...],
+    stages: str | None,
+    processes: int,
+    concurrency: int | None,
+    create_topics: bool,
+    exit_when_idle: float | None,
+    log_level: str,
+    process_number: int | None,
+    lifeline: int | None,
+    tasks: tuple[str, ...],
+) -> None:
+    """Work tasks until stopped.
+
+    TASK is the name of a task class in what was loaded, or module:Class; without one, the only task there is. SIGINT
+    and SIGTERM stop it gracefully: calls in flight end, and what is done is committed. A second signal stops it at
+    once.
+    """
+    from flux.cli.finding import explain, find_tasks, raised_by_user
+    from flux.core.errors import FluxError
+
+    log.configure(log_level, process_number)
+    chosen = find_tasks(sources, tasks)
+    _check_stages(stages, chosen)
+
+    def worker() -> Worker:
+        from flux.worker import Worker
+
+        return Worker(
+            *chosen,
+            stages=stages,
+            concurrency=concurrency,
+            create_topics=create_topics,
+            exit_when_idle=exit_when_idle,
+            instance_suffix="" if process_number is None else f"-{process_number}",
+        )
+
+    if processes > 1 and process_number is None:
+        ctx.exit(_supervise(worker(), processes))
+    working = worker()
+    if lifeline is not None:
+        _follow(lifeline, working)
+    try:
+        code = working.run()
+    except FluxError:
+        raise
+    except Exception as error:
+        if not raised_by_user(error):
+            raise
+        raise click.ClickException(f"the task could not start: {explain(error)}") from None
+    ctx.exit(code)
+
+
+def _check_stages(stages: str | None, tasks: Sequence[type[Task]]) -> None:
+    from flux.core.errors import ConfigurationError
+    from flux.core.stage import parse_stages
+
+    if stages is None:
+        return
+    for task in tasks:
+        retries = task.policy().stages.retries
+        try:
+            parse_stages(stages, retries)
+        except ConfigurationError as error:
+            raise click.UsageError(f"{task.__name__}: {error}") from None
+
+
+def _supervise(checked: Worker, processes: int) -> int:
+    """`checked`: a worker made here to hear of mistakes once, and not from each child."""
+    from flux.config import resolve_adapter
+    from flux.runtime.supervisor import Supervisor
+
+    for task in checked.tasks:
+        adapter = resolve_adapter(task.adapter)
+        if not adapter.shares_processes:
+            raise click.UsageError(f"{adapter.cluster} lives in one process: leave out --processes")
+    given = sys.argv[sys.argv.index("process") + 1 :]
+
+    def child(number: int, lifeline: int) -> list[str]:
+        own = [f"--process-number={number}", f"--lifeline={lifeline}"]
+        return [sys.executable, "-P", "-m", "flux.cli.main", "process", *own, *given]
+
+    return Supervisor(child, processes).run()
+
+
+def _follow(lifeline: int, worker: Worker) -> None:
+    """Stops the worker when the supervisor is gone, however it ended: the pipe that only it writes to is closed."""
+    os.set_inheritable(lifeline, False)
+
+    def watch() -> None:
+        while os.read(lifeline, 1):
+            pass
+        worker.stop()
+
+    threading.Thread(target=watch, name="flux-lifeline", daemon=True).start()

@@ -1,0 +1,81 @@
+"""`flux topics`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from flux.cli.options import adapter_option, load_option
+
+if TYPE_CHECKING:
+    from flux.core.policy import Policy
+    from flux.core.ports import AdminPort
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  flux topics --load billing.py Billing
+  flux topics --load billing.py Billing --create --partitions 12 --replication-factor 3
+
+Exit code 1 when a topic is missing."""
+)
+@load_option
+@adapter_option
+@click.option("--create", is_flag=True, help="Create what is missing.")
+@click.option("--partitions", type=click.IntRange(1), metavar="N", help="Of new topics; default: the main topic's.")
+@click.option("--replication-factor", type=click.IntRange(1), metavar="N", help="The same for replicas.")
+@click.argument("task", required=False)
+@click.pass_context
+def command(
+    ctx: click.Context,
+    sources: tuple[str, ...],
+    create: bool,
+    partitions: int | None,
+    replication_factor: int | None,
+    task: str | None,
+) -> None:
+    """Show the topics and groups of a task, or create the topics."""
+    from flux.cli import log
+    from flux.cli.finding import find_task
+    from flux.config import resolve_adapter
+    from flux.runtime.preparation import create_topics, plan_topics
+
+    if not create and (partitions or replication_factor):
+        raise click.UsageError("--partitions and --replication-factor go with --create")
+    log.quiet()
+    cls = find_task(sources, task)
+    policy = cls.policy()
+    admin = resolve_adapter(cls.adapter).admin()
+    try:
+        missing, _ = plan_topics(policy, admin, partitions, replication_factor)
+        if create and missing:
+            create_topics(policy, admin, missing)
+        absent = _show(policy, admin, {topic.name for topic in missing} if create else set())
+    finally:
+        admin.close()
+    if absent:
+        raise click.ClickException(f"{absent} topic(s) missing: add --create, or start with --create-topics")
+
+
+def _show(policy: Policy, admin: AdminPort, created: set[str]) -> int:
+    """Returns how many are missing."""
+    from flux.cli.tables import cell, console, table
+    from flux.runtime.preparation import ASK
+
+    stages = list(policy.stages)
+    existing = admin.topics([stage.topic for stage in stages], ASK)
+    numbers = ["partitions", "replicas"]
+    shown = table("stage", "", "topic", "group", "partitions", "replicas", "state", numbers=["stage", *numbers])
+    absent = 0
+    for stage in stages:
+        info = existing[stage.topic]
+        # The cluster may not know yet what it has just made.
+        state = ("created", "green") if stage.topic in created else ("exists", "") if info else ("missing", "red")
+        absent += state[0] == "missing"
+        counts = (info.partitions, info.replication_factor) if info else ("", "")
+        role = stage.role.value
+        shown.add_row(*map(cell, (stage.number, role, stage.topic, stage.group, *counts)), cell(*state))
+    console().print(shown)
+    return absent

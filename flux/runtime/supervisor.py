@@ -1,0 +1,153 @@
+"""Several processes that do the same: starts them, passes signals on, and starts again what dies.
+
+Children are exec'd, never forked: neither clients nor threads survive a fork. Each gets the reading end of a pipe
+that nothing is written to: it ends with the supervisor, however that ends, and the child must end then too.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import subprocess
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+import attrs
+
+from flux.core.ports import System
+from flux.system import SYSTEM
+
+logger = logging.getLogger("flux.supervisor")
+
+FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0
+"""Seconds before a child that died is started again; doubled each time, until one has lived for a minute."""
+DEATHS, WITHIN = 5, 60.0
+"""A child that dies so often within so many seconds will not get better."""
+USAGE = 2
+"""The exit code of a child that no restart can help."""
+_LOOK = 0.1
+
+Command = Callable[[int, int], list[str]]
+"""(number of the child, file descriptor of its lifeline) -> its command line."""
+
+
+@attrs.define(eq=False)
+class _Child:
+    number: int
+    process: subprocess.Popen[bytes] | None = None
+    started: float = 0.0
+    restart_at: float = 0.0
+    pause: float = FIRST_PAUSE
+    deaths: deque[float] = attrs.field(factory=lambda: deque(maxlen=DEATHS))
+    finished: bool = False
+
+    @property
+    def name(self) -> str:
+        return f"process {self.number}"
+
+
+class Supervisor:
+    """Run it in the main thread. The first SIGINT or SIGTERM is passed on, and so is the second, which a worker takes
+    for "at once"; the third kills what is left."""
+
+    def __init__(self, command: Command, processes: int, system: System = SYSTEM) -> None:
+        self._command = command
+        self._children = [_Child(number) for number in range(processes)]
+        self._system = system
+        self._reader = self._writer = -1
+        self._signals: deque[int] = deque()
+        self._received = 0
+        self._stopping = False
+        self._code = 0
+
+    def run(self) -> int:
+        """Returns when all have ended: 0 when each ended with 0, else the first other code; 1 for one killed."""
+        self._reader, self._writer = os.pipe()
+        try:
+            with self._handlers():
+                while not all(child.finished for child in self._children):
+                    self._pass_on_signals()
+                    for child in self._children:
+                        self._look_after(child)
+                    self._system.sleep(_LOOK)
+        finally:
+            os.close(self._writer)
+            os.close(self._reader)
+        return self._code
+
+    def _look_after(self, child: _Child) -> None:
+        if child.finished:
+            return
+        if child.process is not None:
+            code = child.process.poll()
+            if code is not None:
+                child.process = None
+                self._ended(child, code, self._system.now())
+        elif self._stopping:
+            child.finished = True
+        elif self._system.now() >= child.restart_at:
+            self._start(child)
+
+    def _start(self, child: _Child) -> None:
+        child.started = self._system.now()
+        # A process group of its own: an interrupt at the terminal comes once, through here.
+        child.process = subprocess.Popen(
+            self._command(child.number, self._reader),
+            stdin=subprocess.DEVNULL,
+            pass_fds=[self._reader],
+            process_group=0,
+        )
+        logger.info("%s started (pid %d)", child.name, child.process.pid)
+
+    def _ended(self, child: _Child, code: int, now: float) -> None:
+        how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+        if code == 0 or self._stopping:
+            logger.info("%s %s", child.name, how)
+            self._finish(child, code)
+            return
+        if now - child.started > WITHIN:
+            child.pause = FIRST_PAUSE
+        child.deaths.append(now)
+        hopeless = len(child.deaths) == DEATHS and now - child.deaths[0] <= WITHIN
+        if code == USAGE or hopeless:
+            often = f", {DEATHS} times within {WITHIN:.0f} s" if hopeless else ""
+            logger.error("%s %s%s: stopping the others", child.name, how, often)
+            self._finish(child, code)
+            self._stop(signal.SIGTERM)
+            return
+        logger.warning("%s %s: starting it again in %g s", child.name, how, child.pause)
+        child.restart_at = now + child.pause
+        child.pause = min(2 * child.pause, LONGEST_PAUSE)
+
+    def _finish(self, child: _Child, code: int) -> None:
+        child.finished = True
+        self._code = self._code or (1 if code < 0 else code)
+
+    def _stop(self, number: int) -> None:
+        self._stopping = True
+        for child in self._children:
+            if child.process is not None:
+                child.process.send_signal(number)
+
+    def _pass_on_signals(self) -> None:
+        while self._signals:
+            number = self._signals.popleft()
+            self._received += 1
+            if self._received == 1:
+                logger.info("stopping: calls in flight may end")
+            self._stop(number if self._received < 3 else signal.SIGKILL)
+
+    @contextmanager
+    def _handlers(self) -> Iterator[None]:
+        def handle(number: int, _: FrameType | None) -> None:
+            self._signals.append(number)
+
+        before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, previous in before.items():
+                signal.signal(number, previous)
