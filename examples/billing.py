@@ -11,13 +11,14 @@ import json
 import logging
 
 import flux
+from flux.serde import json_deserializer, json_serializer
 
 logger = logging.getLogger("billing")
 
 
 class Receipts(flux.Producer):
     topic = "receipts"
-    serializer = flux.serde.json_serializer
+    serializer = json_serializer
 
 
 class Billing(flux.Task):
@@ -25,7 +26,7 @@ class Billing(flux.Task):
     group_id = "billing"
     retries = 3
     wait = [2, 10, 60]  # seconds; leave it out for waits from 45 seconds to days
-    deserializer = flux.serde.json_deserializer
+    deserializer = json_deserializer
 
     def call(self, message: flux.Message) -> None:
         order = message.value

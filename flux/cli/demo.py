@@ -1,0 +1,155 @@
+"""`flux demo`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+
+    from flux.cli.demonstration import Account, Demonstration, Plan
+
+_INTRODUCTION = """[bold]flux demo[/]: {records:,} orders, keyed by customer, go to the topic [cyan]orders[/] of a broker in memory.
+A task bills them. Now and then the payment provider does not answer, some cards are always declined, and a
+few orders are malformed. What fails waits in a retry topic, {waits} seconds here, and holds up nobody.
+"""
+
+_NEXT = """[bold]Next[/]
+[bold]1[/]  Write a task, in tasks.py:
+
+       [green]import flux
+
+       class Billing(flux.Task):
+           topic = "orders"
+           group_id = "billing"
+
+           def call(self, message: flux.Message) -> None:
+               print(message.key, message.value)[/]
+
+[bold]2[/]  Work it, on your Kafka:   [cyan]flux process --load tasks.py --adapter confluent://localhost:9092 --create-topics[/]
+[bold]3[/]  Give it something to do:  [cyan]echo hello | flux produce orders --adapter confluent://localhost:9092[/]"""
+
+
+@click.command(epilog="It takes about ten seconds and needs nothing: no Kafka, no network, no files.")
+@click.pass_context
+def command(ctx: click.Context) -> None:
+    """See it work, on a broker of its own in memory.
+
+    Some thousand records are produced and worked by a task that fails now and then; a table shows the stages, and at
+    the end everything is accounted for. Exit code 1 when it is not.
+    """
+    from flux.cli.demonstration import Plan
+
+    ctx.exit(show(Plan()))
+
+
+def show(plan: Plan) -> int:
+    """Runs the demonstration before the reader's eyes; the exit code."""
+    from flux.cli import log
+    from flux.cli.demonstration import run
+    from flux.cli.tables import console
+
+    log.quiet()
+    out = console()
+    waits = ", ".join(f"{wait:g}" for wait in plan.wait)
+    out.print(_INTRODUCTION.format(records=plan.records, waits=waits))
+    with _watching(out) as watch:
+        demonstration, in_time = run(plan, watch)
+    account = demonstration.account()
+    _print_account(out, account, len(plan.wait))
+    if demonstration.problem is not None or not in_time or not account.adds_up or demonstration.code != 0:
+        why = demonstration.problem or ("it took too long" if not in_time else "see the account above")
+        raise click.ClickException(f"the demo did not end well: {why}")
+    out.print(_NEXT, soft_wrap=True)
+    return 0
+
+
+@contextmanager
+def _watching(out: Console) -> Iterator[Callable[[Demonstration], object]]:
+    """A live table on a terminal, else a line a second."""
+    began = time.monotonic()
+    if out.is_terminal:
+        from rich.live import Live
+
+        with Live(console=out, refresh_per_second=10) as live:
+            yield lambda demonstration: live.update(_picture(demonstration, time.monotonic() - began))
+        out.print()
+        return
+    told = began - 1
+
+    def tell(demonstration: Demonstration) -> None:
+        nonlocal told
+        if time.monotonic() - told < 1 and not demonstration.over:
+            return
+        told = time.monotonic()
+        rows = demonstration.rows()
+        done = sum(row.done for row in rows)
+        waiting = sum(row.waiting for row in rows[1:])
+        click.echo(
+            f"{told - began:5.1f} s   produced {demonstration.produced:,}   done {done:,}   waiting for a retry"
+            f" {waiting:,}   dead letters {rows[-1].arrived:,}"
+        )
+
+    yield tell
+    click.echo()
+
+
+def _picture(demonstration: Demonstration, seconds: float) -> RenderableType:
+    from rich.console import Group
+    from rich.progress_bar import ProgressBar
+    from rich.table import Table
+    from rich.text import Text
+
+    from flux.cli.tables import cell, table
+    from flux.core.stage import Role
+
+    rows, plan = demonstration.rows(), demonstration.plan
+    shown = table("stage", "topic", "arrived", "waiting", "done", "failed", numbers=["arrived", "waiting", "done", "failed"])
+    for row in rows:
+        dead = row.stage.role is Role.DEAD
+        shown.add_row(
+            cell(row.stage, "magenta" if dead else "bold"),
+            cell(row.stage.topic, "cyan"),
+            cell(row.arrived, "magenta" if dead else ""),
+            Text() if dead else cell(row.waiting, "yellow" if row.waiting else "dim"),
+            Text() if dead else cell(row.done, "green" if row.done else "dim"),
+            Text() if dead else cell(row.failed, "red" if row.failed else "dim"),
+        )
+    ended = sum(row.done for row in rows) + rows[-1].arrived
+    foot = Table.grid(padding=(0, 2))
+    foot.add_row(
+        ProgressBar(total=plan.records, completed=ended, width=40),
+        Text(f"{ended:,} of {plan.records:,} at their end"),
+        Text(f"{seconds:.1f} s", style="dim"),
+    )
+    return Group(shown, Text(), foot)
+
+
+_REASONS = {"exhausted": "failed at all {tries} tries", "rejected": "rejected at once"}
+
+
+def _print_account(out: Console, account: Account, retries: int) -> None:
+    from rich.table import Table
+
+    shown = Table.grid(padding=(0, 2))
+    shown.add_column(justify="right", min_width=9)
+    shown.add_column()
+    shown.add_column(style="dim")
+    later = account.done - account.at_once
+    dead = ", ".join(
+        f"{count:,} {_REASONS.get(reason, reason).format(tries=retries + 1)}" for reason, count in account.dead.items()
+    )
+    shown.add_row(f"[green]{account.done:,}[/]", "done", f"{account.at_once:,} at the first try, {later:,} by a retry")
+    shown.add_row(f"[magenta]{sum(account.dead.values()):,}[/]", "dead letters", dead)
+    for count, what in ((account.lost, "lost"), (account.again + account.twice, "done more than once")):
+        shown.add_row(f"[{'red' if count else 'green'}]{count:,}[/]", what, "")
+    shown.add_row("─────", "", "")
+    mark = "[bold green]✓ it adds up[/]" if account.adds_up else "[bold red]✗ it does not add up[/]"
+    shown.add_row(f"[bold]{account.produced:,}[/]", "produced", mark)
+    out.print(shown)
+    out.print()

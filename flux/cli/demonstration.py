@@ -1,0 +1,248 @@
+"""What `flux demo` shows: an order book of some thousand records, worked by a task that fails now and then.
+
+Everything is real but the broker, which lives in memory, and the waits, which are seconds instead of minutes.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from random import Random
+
+import attrs
+
+import flux
+from flux.adapters.memory import MemoryAdapter, forget
+from flux.core.ports import NewTopic
+from flux.core.stage import Role, Stage
+
+CLUSTER = "flux-demo"
+TOPIC = "orders"
+PARTITIONS = 4
+
+
+@attrs.frozen
+class Plan:
+    """How much is shown. Times in seconds."""
+
+    records: int = 3000
+    customers: int = 200
+    produce_for: float = 2.5
+    call_takes: float = 0.004
+    wait: tuple[float, ...] = (1.0, 1.5, 2.0)
+    limit: float = 60.0
+    """When to give up: nothing of this takes so long."""
+
+
+class CardDeclined(Exception):
+    """What no second try mends."""
+
+
+class Unreachable(Exception):
+    """What the next try mends, or the one after it."""
+
+
+@attrs.frozen
+class Row:
+    """A stage at one moment."""
+
+    stage: Stage
+    arrived: int
+    waiting: int
+    done: int
+    failed: int
+
+
+@attrs.frozen
+class Account:
+    """The end, counted from two sides: what the calls did, and what the broker holds."""
+
+    produced: int
+    done: int
+    """Orders whose call returned, each counted once."""
+    at_once: int
+    """Those of them that needed one try."""
+    again: int
+    """Calls that returned for an order done already."""
+    dead: dict[str, int]
+    """Dead letters by reason."""
+    lost: int
+    """Orders that are neither done nor dead letters."""
+    twice: int
+    """Orders that are both, or are dead letters twice."""
+
+    @property
+    def adds_up(self) -> bool:
+        return self.lost == self.again == self.twice == 0 and self.done + sum(self.dead.values()) == self.produced
+
+
+class Demonstration:
+    """`start` it, look at `rows` until `over`, then ask for the `account`."""
+
+    def __init__(self, plan: Plan) -> None:
+        forget(CLUSTER)
+        self.plan = plan
+        self.adapter = adapter = MemoryAdapter(CLUSTER, default_partitions=PARTITIONS)
+        self.produced = 0
+        self.finished = Counter[str]()
+        """Calls that returned, by the order's id."""
+        self.tries: dict[str, int] = {}
+        self.code: int | None = None
+        self.problem: Exception | None = None
+        self._lock = threading.Lock()
+        self._stop = threading.Event()
+        self._all_produced = threading.Event()
+        book = self
+
+        class Orders(flux.Producer):
+            topic = TOPIC
+            options = flux.ProducerOptions(flush_interval=0.1)
+
+        class Billing(flux.Task):
+            topic = TOPIC
+            group_id = "billing"
+            retries = len(plan.wait)
+            wait = plan.wait
+            offset_commit_interval = 0.2
+
+            def call(self, message: flux.Message) -> None:
+                time.sleep(plan.call_takes)
+                bill(message)
+                with book._lock:
+                    book.finished[message.id] += 1
+                    book.tries[message.id] = message.attempt
+
+        Orders.adapter = adapter
+        self.orders: type[flux.Producer] = Orders
+        self.task: type[flux.Task] = Billing
+        self.stages = Billing.policy().stages
+        self._admin = adapter.admin()
+        self._admin.create_topics([NewTopic(TOPIC, PARTITIONS, 1)], 5)
+        self._worker = flux.Worker(Billing, adapter=adapter, create_topics=True)
+        self._threads = [threading.Thread(target=target, daemon=True) for target in (self._produce, self._work)]
+
+    def start(self) -> None:
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> None:
+        self._stop.set()
+        self._worker.stop()
+        for thread in self._threads:
+            thread.join(30)
+
+    def _produce(self) -> None:
+        draw, pause = Random(1), self.plan.produce_for / self.plan.records
+        began = time.monotonic()
+        try:
+            for number in range(self.plan.records):
+                customer = draw.randrange(self.plan.customers)
+                self.orders.produce(f"order {number}", key=f"customer-{customer}", headers={"kind": kind(number)})
+                self.produced += 1
+                ahead = began + number * pause - time.monotonic()
+                if ahead > 0.02 and self._stop.wait(ahead):
+                    return
+            self.orders.shutdown(10)
+        except flux.FluxError as error:
+            self.problem = error
+        finally:
+            self._all_produced.set()
+
+    def _work(self) -> None:
+        try:
+            self.code = self._worker.run()
+        except Exception as error:
+            self.problem = error
+
+    @property
+    def over(self) -> bool:
+        """Whether everything is done, or nothing more will be."""
+        if not self._threads[1].is_alive():
+            return True
+        return self._all_produced.is_set() and all(row.waiting == 0 for row in self.rows()) and self._settled()
+
+    def _settled(self) -> bool:
+        return len(self.tries) + self._dead_letters() >= self.produced
+
+    def _dead_letters(self) -> int:
+        return self._held(self.stages[self.stages.dead])
+
+    def _held(self, stage: Stage) -> int:
+        if self._admin.topics([stage.topic], 1)[stage.topic] is None:
+            return 0
+        return sum(mark.high for mark in self._admin.watermarks(stage.topic, 1).values())
+
+    def rows(self) -> list[Row]:
+        """The stages, from the worker's own statistics and what the broker holds."""
+        stats = self._worker.stats()
+        rows = []
+        for stage in self.stages:
+            ended = stats.get((self.task.__name__, stage.number))
+            done, failed = (ended.done, ended.failed) if ended else (0, 0)
+            arrived = self._held(stage)  # last: what has ended has arrived
+            waiting = 0 if stage.role is Role.DEAD else max(0, arrived - done - failed)
+            rows.append(Row(stage, arrived, waiting, done, failed))
+        return rows
+
+    def account(self) -> Account:
+        """After `stop`."""
+        ids = Counter[str]()
+        reasons = Counter[str]()
+        for record in self.adapter.broker.records(self.stages[self.stages.dead].topic):
+            headers = dict(record.headers() or ())
+            origin = [headers.get(f"flux-origin-{part}") or b"" for part in ("topic", "partition", "offset")]
+            ids[b"/".join(origin).decode()] += 1
+            reasons[(headers.get("flux-reason") or b"unknown").decode()] += 1
+        written = {f"{r.topic()}/{r.partition()}/{r.offset()}" for r in self.adapter.broker.records(TOPIC)}
+        lost = max(self.produced - len(written), 0) + len(written - ids.keys() - self.finished.keys())
+        return Account(
+            produced=self.produced,
+            done=len(self.finished),
+            at_once=sum(tries == 1 for tries in self.tries.values()),
+            again=self.finished.total() - len(self.finished),
+            dead=dict(reasons.most_common()),
+            lost=lost,
+            twice=len(ids.keys() & self.finished.keys()) + ids.total() - len(ids),
+        )
+
+
+def kind(number: int) -> str:
+    """What is wrong with an order: one in ten meets an outage once, one in fifty twice, some are hopeless."""
+    for name, every in (("malformed", 500), ("declined", 150), ("unlucky twice", 50), ("unlucky", 10)):
+        if number % every == every - 1:
+            return name
+    return "fine"
+
+
+def bill(message: flux.Message) -> None:
+    """The handler: fails as the order's kind says."""
+    match message.headers.get("kind"):
+        case b"malformed":
+            raise flux.Reject("an order without a price")
+        case b"declined":
+            raise CardDeclined("the bank says no")
+        case b"unlucky" if message.attempt < 2:
+            raise Unreachable("the payment provider does not answer")
+        case b"unlucky twice" if message.attempt < 3:
+            raise Unreachable("the payment provider still does not answer")
+
+
+Watch = Callable[["Demonstration"], object]
+
+
+def run(plan: Plan, watch: Watch) -> tuple[Demonstration, bool]:
+    """The whole of it; `watch` is called some times a second. False: it took longer than planned."""
+    demonstration = Demonstration(plan)
+    deadline = time.monotonic() + plan.limit
+    demonstration.start()
+    try:
+        while not demonstration.over and time.monotonic() < deadline:
+            watch(demonstration)
+            time.sleep(0.1)
+        in_time = demonstration.over
+        watch(demonstration)
+    finally:
+        demonstration.stop()
+    return demonstration, in_time
