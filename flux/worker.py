@@ -167,7 +167,7 @@ class Worker:
             job.writer,
             self._system,
             track=job.cls.acknowledge_produced,
-            instance_suffix=self._suffix,
+            instance_suffix=f"-{job.name}{self._suffix}",
             on_end=self._notify,
         )
 

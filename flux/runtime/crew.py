@@ -242,7 +242,7 @@ class Crew:
                 topic=engine.stage.topic,
                 group=engine.stage.group,
                 small_queue=engine.stage.role is not Role.MAIN,
-                instance_suffix=self._suffix,
+                instance_suffix=f"{self._suffix}-{engine.stage.number}",
             )
             post.consumer = self._adapter.consumer(settings, _Listener(self, post))
         while post.poller is token:
