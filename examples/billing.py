@@ -7,7 +7,6 @@ Try it against a Kafka at localhost:9092:
     echo 'ada|{"order": 1, "cents": 1999}' | flux produce orders --key-separator '|'
 """
 
-import json
 import logging
 
 import flux
@@ -26,7 +25,7 @@ class Billing(flux.Task):
     group_id = "billing"
     retries = 3
     wait = [2, 10, 60]  # seconds; leave it out for waits from 45 seconds to days
-    deserializer = json_deserializer
+    deserializer = staticmethod(json_deserializer)
 
     def call(self, message: flux.Message) -> None:
         order = message.value

@@ -14,25 +14,36 @@ if TYPE_CHECKING:
 
     from flux.cli.demonstration import Account, Demonstration, Plan
 
-_INTRODUCTION = """[bold]flux demo[/]: {records:,} orders, keyed by customer, go to the topic [cyan]orders[/] of a broker in memory.
-A task bills them. Now and then the payment provider does not answer, some cards are always declined, and a
-few orders are malformed. What fails waits in a retry topic, {waits} seconds here, and holds up nobody.
+_INTRODUCTION = """\
+[bold]{records:,} orders[/], keyed by customer, go to a topic of a broker in memory, and a task
+bills them. Now and then the payment provider does not answer, some cards are
+always declined, a few orders are malformed. What fails waits in a retry topic,
+{waits} seconds here and minutes to days in earnest, and holds up nobody.
 """
 
-_NEXT = """[bold]Next[/]
-[bold]1[/]  Write a task, in tasks.py:
+_NEXT = """\
+[bold]Next[/]
 
-       [green]import flux
+[bold]1[/]  Write a task, in [bold]tasks.py[/]:
 
-       class Billing(flux.Task):
-           topic = "orders"
-           group_id = "billing"
+      [green]import flux
 
-           def call(self, message: flux.Message) -> None:
-               print(message.key, message.value)[/]
+      class Billing(flux.Task):
+          topic = "orders"
+          group_id = "billing"
 
-[bold]2[/]  Work it, on your Kafka:   [cyan]flux process --load tasks.py --adapter confluent://localhost:9092 --create-topics[/]
-[bold]3[/]  Give it something to do:  [cyan]echo hello | flux produce orders --adapter confluent://localhost:9092[/]"""
+          def call(self, message: flux.Message) -> None:
+              print(message.key, message.value)[/]
+
+[bold]2[/]  Let it work, on your Kafka:
+
+      [cyan]export FLUX_ADAPTER=confluent://localhost:9092
+      flux process --load tasks.py --create-topics[/]
+
+[bold]3[/]  Give it something to do, and look how far it is:
+
+      [cyan]echo hello | flux produce orders
+      flux status --load tasks.py[/]"""
 
 
 @click.command(epilog="It takes about ten seconds and needs nothing: no Kafka, no network, no files.")
@@ -56,7 +67,7 @@ def show(plan: Plan) -> int:
 
     log.quiet()
     out = console()
-    waits = ", ".join(f"{wait:g}" for wait in plan.wait)
+    waits = f"{min(plan.wait):g} to {max(plan.wait):g}"
     out.print(_INTRODUCTION.format(records=plan.records, waits=waits))
     with _watching(out) as watch:
         demonstration, in_time = run(plan, watch)
@@ -109,7 +120,9 @@ def _picture(demonstration: Demonstration, seconds: float) -> RenderableType:
     from flux.core.stage import Role
 
     rows, plan = demonstration.rows(), demonstration.plan
-    shown = table("stage", "topic", "arrived", "waiting", "done", "failed", numbers=["arrived", "waiting", "done", "failed"])
+    shown = table(
+        "stage", "topic", "arrived", "waiting", "done", "failed", numbers=["arrived", "waiting", "done", "failed"]
+    )
     for row in rows:
         dead = row.stage.role is Role.DEAD
         shown.add_row(

@@ -62,7 +62,9 @@ def _named(name: str, found: list[Found], modules: Sequence[ModuleType]) -> type
         raise click.UsageError(f"{wanted} could be {' or '.join(map(str, matching.values()))}: write one of these")
     if not matching:
         if not separator and not modules:
-            raise click.UsageError(f"no code was loaded to find {wanted} in: give --load FILE, or write module:{wanted}")
+            raise click.UsageError(
+                f"no code was loaded to find {wanted} in: give --load FILE, or write module:{wanted}"
+            )
         raise click.UsageError(f"there is no task {wanted}: {_listed(found)}")
     return next(iter(matching))
 

@@ -92,7 +92,7 @@ def _producer(topic: str, failures: Failures) -> type[Producer]:
     import flux
 
     class Lines(flux.Producer):
-        on_error = staticmethod(failures.hear)  # type: ignore[assignment]
+        on_error = staticmethod(failures.hear)
 
     Lines.topic = topic
     return Lines
