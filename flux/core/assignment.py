@@ -159,6 +159,8 @@ class Assignment:
                 if start is not None:
                     yield Slice(records[start:index], record.offset())
                 start = None
+                # the other owner may not have known how far the gap behind it reaches
+                ledger.done(record.offset(), records[index + 1].offset() if index + 1 < len(records) else last + 1)
             elif start is None:
                 start = index
         if start is not None:

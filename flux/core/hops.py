@@ -30,7 +30,7 @@ class State(enum.Enum):
     QUEUED = "queued"
     WRITING = "writing"
     WAITING = "waiting"
-    """The cluster could not take it: the stage stands still until it can."""
+    """The cluster could not take it, and is asked again."""
     KEPT = "kept"
     """The target refuses it: this record and its key are kept, the others go on."""
 
@@ -50,6 +50,8 @@ class Hop:
     """Written with no other beside it: a client's batch fails as a whole when one record in it is too large."""
     kept: bool = False
     """Whether its lane is held."""
+    away: bool = False
+    """Whether the cluster could not take it when it was last tried: the stage stands still."""
 
 
 class Hops:
@@ -113,7 +115,6 @@ class Hops:
         # a time further away than the longest wait is from before the clock was set back
         for hop in [hop for hop in self._again if not now < hop.at <= now + _LONGEST_KEPT]:
             del self._again[hop]
-            self._waiting -= hop.state is State.WAITING
             hop.state = State.QUEUED
             (self._alone if hop.alone else self._queue).append(hop)
         if self._sole is not None:
@@ -134,6 +135,7 @@ class Hops:
         self._ended(hop)
         if self._open.pop(hop.entry, None) is not None:
             self._bytes -= hop.size
+            self._is_away(hop, False)
 
     def unwritten(self, hop: Hop, error: BrokerError, now: float) -> Notice | None:
         """The write failed. Afterwards `hop.state` says whether the stage waits or the record is kept."""
@@ -146,13 +148,14 @@ class Hops:
                 transfer.detail = Detail(transfer.detail - 1)
             hop.alone = True
             hop.state = State.QUEUED
+            self._is_away(hop, False)
             self._alone.append(hop)
             return None
         hop.failures += 1
         passing = error.fault in _PASSING
         hop.state = State.WAITING if passing else State.KEPT
         hop.at = now + min(2.0 ** min(hop.failures - 1, 10), _LONGEST_PASSING if passing else _LONGEST_KEPT)
-        self._waiting += passing
+        self._is_away(hop, passing)
         self._again[hop] = None
         return self._notice(hop, error, now)
 
@@ -161,10 +164,14 @@ class Hops:
         for entry in [entry for entry in self._open if entry.assignment is assignment]:
             hop = self._open.pop(entry)
             self._bytes -= hop.size
-            self._waiting -= hop.state is State.WAITING
+            self._is_away(hop, False)
             self._again.pop(hop, None)
         self._queue = deque(hop for hop in self._queue if hop.entry.assignment is not assignment)
         self._alone = deque(hop for hop in self._alone if hop.entry.assignment is not assignment)
+
+    def _is_away(self, hop: Hop, away: bool) -> None:
+        self._waiting += away - hop.away
+        hop.away = away
 
     def _ended(self, hop: Hop) -> None:
         self._writing -= 1

@@ -55,6 +55,8 @@ class Lanes:
             self._ready.append(entry)
         elif lane.busy or lane.holds:
             lane.queue.append(entry)
+            if self._aside and entry.offset == entry.assignment.ledger.position:  # type: ignore[union-attr]
+                self.retry_aside()
         else:
             lane.busy = True
             self._ready.append(entry)
@@ -77,7 +79,7 @@ class Lanes:
             assert assignment.phase is Phase.WORKING
             assert ledger is not None
             others = assignment.laned + len(assignment.open)
-            if entry.offset == ledger.position or ledger.admits(entry.end, others):
+            if ledger.admits(entry.end, others) or self._leads_to(entry, ledger.position):
                 taken.append(entry)
             else:
                 self._aside.append(entry)
@@ -85,7 +87,13 @@ class Lanes:
 
     def give_back(self, entries: list[Entry]) -> None:
         """Entries that were taken and have not been begun."""
-        self._ready.extendleft(reversed(entries))
+        for entry in reversed(entries):
+            lane = entry.lane
+            if lane is not None and lane.holds:
+                lane.queue.appendleft(entry)
+                lane.busy = False
+            else:
+                self._ready.appendleft(entry)
 
     def retry_aside(self) -> None:
         """A position has moved: what was put aside may fit now."""
@@ -108,10 +116,11 @@ class Lanes:
         if lane is None:
             return
         lane.holds += 1
-        for ready in [other for other in self._ready if other.lane is lane]:
-            self._ready.remove(ready)
-            lane.queue.appendleft(ready)
-            lane.busy = False
+        for takeable in (self._ready, self._aside):
+            for other in [other for other in takeable if other.lane is lane]:
+                takeable.remove(other)
+                lane.queue.appendleft(other)
+                lane.busy = False
 
     def release(self, entry: Entry) -> None:
         """Ends one `hold`."""
@@ -127,6 +136,14 @@ class Lanes:
             del self._lanes[name]
         self._ready = deque(entry for entry in self._ready if entry.assignment is not assignment)
         self._aside = [entry for entry in self._aside if entry.assignment is not assignment]
+
+    @staticmethod
+    def _leads_to(entry: Entry, position: int) -> bool:
+        """Whether the position cannot move before `entry` has ended: it may run even if the metadata has no room,
+        since whatever else waits for room waits for it."""
+        if entry.offset == position:
+            return True
+        return entry.lane is not None and any(other.offset == position for other in entry.lane.queue)
 
     def _lane(self, entry: Entry) -> Lane | None:
         """The lane that orders `entry`; None: nothing does. A null key orders nothing, an empty one does."""

@@ -137,7 +137,7 @@ class Driver:
         return self.engine.take(True, self.now) is None
 
     def message(self, run: Run, index: int) -> Message:
-        return run.entries[index].message if run.entries is not None else message(run.records[index])
+        return message_at(run, index)
 
     def fail(self, run: Run, error: BaseException | None = None, trace: str = "") -> Move:
         """The call that the run is at raises; the caller has not gone on yet."""
@@ -189,8 +189,11 @@ class Driver:
         return "\n".join(notice.text for notice in self.engine.notices())
 
 
+def message_at(run: Run, index: int) -> Message:
+    """What a caller hands to its handler for call `index`."""
+    return message(run.records[index]) if run.records is not None else run.entries[index].message  # type: ignore[index]
+
+
 def offsets(run: Run) -> list[int]:
     """Of the calls that a run may make."""
-    return (
-        [e.offset for e in run.entries] if run.entries is not None else [r.offset() for r in run.records[: run.limit]]
-    )
+    return [message_at(run, index).offset for index in range(run.limit)]

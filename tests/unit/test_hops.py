@@ -59,10 +59,20 @@ def test_while_the_cluster_is_away_the_stage_stands_still_and_the_hop_is_tried_a
         assert hops.take(T0 + wait - 0.1) == []
         hop.at = T0  # as if that time had passed
     assert hops.take(T0) == [hop]
-    assert not hops.blocked
+    assert hops.blocked
     hops.written(hop)
     assert not hops.blocked
     assert hops.deadline is None
+
+
+@pytest.mark.parametrize("error", [DENIED, TOO_LARGE])
+def test_a_cluster_that_answers_is_not_away_whatever_it_says(error: BrokerError) -> None:
+    hops = Hops()
+    [hop] = added(hops, 0)
+    for answer in (AWAY, error):
+        hops.take(T0)
+        hops.unwritten(hop, answer, T0 - 10)
+    assert not hops.blocked
 
 
 @pytest.mark.parametrize("fault", [Fault.UNAVAILABLE, Fault.DENIED])

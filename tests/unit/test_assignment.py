@@ -1,0 +1,106 @@
+"""What of a batch is to be worked, and a partition's life."""
+
+from __future__ import annotations
+
+import pytest
+from engine_support import P0, FakeRecord, record
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flux.core.assignment import TRANSITIONS, Assignment, Event, Phase
+from flux.core.ports import BEGINNING, Position
+
+
+def batch(*offsets: int) -> list[FakeRecord]:
+    return [record(offset) for offset in offsets]
+
+
+def pieces(owner: Assignment, *offsets: int) -> list[tuple[list[int], int]]:
+    return [([one.offset() for one in piece.records], piece.end) for piece in owner.deliver(batch(*offsets))]
+
+
+def owned(start: int = 0, done: list[tuple[int, int]] | None = None) -> Assignment:
+    return Assignment(P0, start, done or [], Position(start), 0, 4095)
+
+
+def test_a_batch_is_one_slice() -> None:
+    assert pieces(owned(), 0, 1, 2) == [([0, 1, 2], 3)]
+
+
+def test_a_record_that_is_here_already_is_not_worked_again() -> None:
+    owner = owned()
+    assert pieces(owner, 0, 1, 2) == [([0, 1, 2], 3)]
+    assert pieces(owner, 1, 2, 3) == [([3], 4)]
+    assert pieces(owner, 0, 1) == []
+
+
+def test_what_another_owner_has_done_is_left_out() -> None:
+    owner = owned(5, [(7, 9), (10, 11)])
+    assert pieces(owner, 5, 6, 7, 8, 9, 10, 11) == [([5, 6], 7), ([9], 10), ([11], 12)]
+
+
+def test_without_a_position_the_first_record_says_where_the_partition_begins() -> None:
+    owner = Assignment(P0, BEGINNING, [], None, 0, 4095)
+    assert owner.position is None
+    assert pieces(owner, 40, 41) == [([40, 41], 42)]
+    assert owner.position == Position(40)
+
+
+def test_a_gap_before_and_between_batches_is_done() -> None:
+    owner = owned(3)
+    pieces(owner, 5)
+    assert owner.position == Position(5)
+    pieces(owner, 9)
+    assert owner.ledger is not None
+    owner.ledger.done(5, 6)
+    assert owner.position == Position(9)
+
+
+@pytest.mark.parametrize("offsets", [(5, 9, 10), (5, 9)])
+def test_a_gap_behind_a_record_that_another_owner_has_done_holds_no_position(offsets: tuple[int, ...]) -> None:
+    owner = owned(3, [(5, 6), (10, 11)])
+    pieces(owner, 3, *offsets)
+    assert owner.ledger is not None
+    owner.ledger.done(3, 5)
+    assert owner.position is not None
+    assert owner.position.offset == 9
+
+
+@given(
+    gaps=st.lists(st.integers(1, 4), min_size=1, max_size=30),
+    done=st.sets(st.integers(0, 29)),
+    cuts=st.lists(st.integers(1, 5), min_size=30, max_size=30),
+)
+def test_when_all_that_is_handed_out_is_done_the_position_is_at_the_end(
+    gaps: list[int], done: set[int], cuts: list[int]
+) -> None:
+    log = [sum(gaps[: number + 1]) for number in range(len(gaps))]
+    owner = owned(0, sorted((log[n], log[n] + 1) for n in done if n < len(log)))
+    worked = []
+    rest = list(log)
+    for cut in cuts:
+        if not rest:
+            break
+        here, rest = rest[:cut], rest[cut:]
+        for piece in list(owner.deliver(batch(*here))):
+            worked += [one.offset() for one in piece.records]
+            for index, one in enumerate(piece.records):
+                assert owner.ledger is not None
+                end = piece.records[index + 1].offset() if index + 1 < len(piece.records) else piece.end
+                owner.ledger.done(one.offset(), end)
+    assert worked == [offset for number, offset in enumerate(log) if number not in done]
+    assert owner.position == Position(log[-1] + 1)
+
+
+@pytest.mark.parametrize("phase", list(Phase))
+@pytest.mark.parametrize("event", list(Event))
+def test_a_partition_that_is_gone_never_comes_back(phase: Phase, event: Event) -> None:
+    owner = owned()
+    owner.phase = phase
+    if (phase, event) not in TRANSITIONS:
+        with pytest.raises(KeyError):
+            owner.to(event)
+        return
+    owner.to(event)
+    assert phase is not Phase.GONE
+    assert owner.phase is (Phase.DRAINING if event is Event.REVOKING else Phase.GONE)

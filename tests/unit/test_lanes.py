@@ -1,0 +1,305 @@
+"""What may run now: order by key, by partition, none; what is put aside, held, dropped."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import Any
+
+import pytest
+from engine_support import P1, assignment, entry
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from flux.core.assignment import Assignment, Entry, Event
+from flux.core.lanes import Lanes
+
+
+def fed(lanes: Lanes, owner: Assignment, *keys: bytes | None) -> list[Entry]:
+    """Entries of offsets 0, 1, …, each with its key."""
+    entries = [entry(owner, offset, key) for offset, key in enumerate(keys)]
+    assert owner.ledger is not None
+    owner.ledger.delivered(0, len(keys))
+    for one in entries:
+        lanes.add(one)
+    return entries
+
+
+def test_one_record_of_a_key_at_a_time_in_the_order_they_came() -> None:
+    lanes = Lanes("key")
+    a, b, c, d = fed(lanes, assignment(), b"x", b"x", b"y", b"x")
+    assert lanes.take(9) == [a, c]
+    assert lanes.take(9) == []
+    lanes.end(a)
+    assert lanes.take(9) == [b]
+    lanes.end(b)
+    assert lanes.take(9) == [d]
+
+
+def test_a_null_key_orders_nothing_and_an_empty_one_does() -> None:
+    lanes = Lanes("key")
+    a, b, c, _ = fed(lanes, assignment(), None, None, b"", b"")
+    assert lanes.take(9) == [a, b, c]
+
+
+def test_the_same_key_of_two_partitions_is_two_keys() -> None:
+    lanes = Lanes("key")
+    [a], [b] = fed(lanes, assignment(), b"x"), fed(lanes, assignment(partition=P1), b"x")
+    assert lanes.take(9) == [a, b]
+
+
+def test_a_partition_orders_all_of_its_records_null_keys_too() -> None:
+    lanes = Lanes("partition")
+    a, b, _ = fed(lanes, assignment(), b"x", None, b"y")
+    assert lanes.take(9) == [a]
+    lanes.end(a)
+    assert lanes.take(9) == [b]
+
+
+def test_no_order_lets_all_run() -> None:
+    lanes = Lanes("none")
+    entries = fed(lanes, assignment(), b"x", b"x", b"x")
+    assert lanes.take(2) == entries[:2]
+    assert lanes.take(2) == entries[2:]
+
+
+def test_what_was_taken_and_not_begun_comes_back_first_and_in_order() -> None:
+    lanes = Lanes("key")
+    a, b, c, d = fed(lanes, assignment(), b"a", b"b", b"c", b"d")
+    assert lanes.take(3) == [a, b, c]
+    lanes.give_back([b, c])
+    assert lanes.take(9) == [b, c, d]
+
+
+def test_a_held_key_waits_and_the_others_go_on() -> None:
+    lanes = Lanes("key")
+    owner = assignment()
+    kept = entry(owner, 0, b"x")
+    lanes.hold(kept)
+    a, b = fed(lanes, owner, b"x", b"y")
+    assert lanes.take(9) == [b]
+    lanes.release(kept)
+    assert lanes.take(9) == [a]
+
+
+def test_a_hold_takes_back_what_was_ready_before_what_is_queued() -> None:
+    lanes = Lanes("key")
+    owner = assignment()
+    a, b = fed(lanes, owner, b"x", b"x")
+    kept = entry(owner, 9, b"x")
+    lanes.hold(kept)
+    assert lanes.take(9) == []
+    lanes.release(kept)
+    assert lanes.take(9) == [a]
+    lanes.end(a)
+    assert lanes.take(9) == [b]
+
+
+def test_a_key_held_twice_needs_two_releases() -> None:
+    lanes = Lanes("key")
+    owner = assignment()
+    first, second = entry(owner, 0, b"x"), entry(owner, 1, b"x")
+    lanes.hold(first)
+    lanes.hold(second)
+    [a] = fed(lanes, owner, b"x")
+    lanes.release(second)
+    assert lanes.take(9) == []
+    lanes.release(first)
+    assert lanes.take(9) == [a]
+
+
+def test_a_call_that_runs_when_its_key_is_held_ends_and_starts_no_other() -> None:
+    lanes = Lanes("key")
+    owner = assignment()
+    a, b = fed(lanes, owner, b"x", b"x")
+    assert lanes.take(9) == [a]
+    kept = entry(owner, 9, b"x")
+    lanes.hold(kept)
+    lanes.end(a)
+    assert lanes.take(9) == []
+    lanes.release(kept)
+    assert lanes.take(9) == [b]
+
+
+def crowded() -> tuple[Lanes, Assignment]:
+    """A partition whose metadata has room for 8 offsets and three run lengths."""
+    owner = assignment(max_metadata=16 + 2)
+    assert owner.ledger is not None
+    owner.ledger.delivered(0, 100)
+    return Lanes("key"), owner
+
+
+def test_a_record_that_the_metadata_has_no_room_for_is_put_aside_until_the_position_moves() -> None:
+    lanes, owner = crowded()
+    far, low = entry(owner, 50, b"far"), entry(owner, 0, b"low")
+    lanes.add(far)
+    lanes.add(low)
+    assert lanes.take(9) == [low]
+    assert lanes.ready == 0
+    assert len(lanes) == 1
+    assert owner.ledger is not None
+    owner.ledger.done(0, 50)
+    lanes.end(low)
+    lanes.retry_aside()
+    assert lanes.take(9) == [far]
+
+
+def test_a_hold_takes_back_what_was_put_aside() -> None:
+    lanes, owner = crowded()
+    far, next_far, low = entry(owner, 50, b"x"), entry(owner, 51, b"x"), entry(owner, 0, b"low")
+    for one in (far, next_far, low):
+        lanes.add(one)
+    assert lanes.take(9) == [low]
+    kept = entry(owner, 40, b"x")
+    lanes.hold(kept)
+    assert owner.ledger is not None
+    owner.ledger.done(0, 50)
+    lanes.end(low)
+    lanes.retry_aside()
+    assert lanes.take(9) == []
+    lanes.release(kept)
+    assert lanes.take(9) == [far]
+    lanes.end(far)
+    assert lanes.take(9) == [next_far]
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_a_record_without_room_runs_when_the_position_waits_behind_it(late: bool) -> None:
+    lanes, owner = crowded()
+    far, low = entry(owner, 50, b"x"), entry(owner, 0, b"x")
+    lanes.add(far)
+    if late:
+        assert lanes.take(9) == []
+    lanes.add(low)
+    assert lanes.take(9) == [far]
+    lanes.end(far)
+    assert lanes.take(9) == [low]
+
+
+def test_what_is_dropped_is_never_taken_and_its_ends_start_nothing() -> None:
+    lanes = Lanes("key")
+    gone, stays = assignment(), assignment(partition=P1)
+    a, _, _ = fed(lanes, gone, b"x", b"x", b"y")
+    [other] = fed(lanes, stays, b"x")
+    kept = entry(gone, 9, b"x")
+    assert lanes.take(1) == [a]
+    lanes.hold(kept)
+    gone.to(Event.LOST)
+    lanes.drop(gone)
+    lanes.end(a)
+    lanes.release(kept)
+    assert lanes.take(9) == [other]
+    assert len(lanes) == 0
+
+
+class LanesMachine(RuleBasedStateMachine):
+    """Random adds, takes, ends, returns, holds, releases and drops beside a plain list of what waits."""
+
+    ordering: Any = "key"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lanes = Lanes(self.ordering)
+        self.owners = [assignment(), assignment(partition=P1)]
+        self.waiting: list[Entry] = []
+        self.running: list[Entry] = []
+        self.held: list[Entry] = []
+        self.offset = 0
+
+    def name(self, one: Entry) -> Any:
+        key = one.message.key
+        if self.ordering == "none" or (self.ordering == "key" and key is None):
+            return object()
+        return (id(one.assignment), key if self.ordering == "key" else None)
+
+    @rule(owner=st.integers(0, 1), key=st.sampled_from([None, b"", b"a", b"b"]))
+    def add(self, owner: int, key: bytes | None) -> None:
+        one = entry(self.owners[owner], self.offset, key)
+        assert one.assignment.ledger is not None
+        one.assignment.ledger.delivered(self.offset, self.offset + 1)
+        self.offset += 1
+        self.lanes.add(one)
+        self.waiting.append(one)
+
+    @rule(most=st.integers(1, 3))
+    def take(self, most: int) -> None:
+        taken = self.lanes.take(most)
+        held, busy = {self.name(one) for one in self.held}, {self.name(one) for one in self.running}
+        for one in taken:
+            name = self.name(one)
+            assert name not in held
+            assert name not in busy
+            busy.add(name)
+            first = next(other for other in self.waiting if other is one or self.name(other) == name)
+            assert first is one
+            self.waiting.remove(one)
+        if len(taken) < most:
+            for one in self.waiting:
+                assert self.name(one) in held | busy, "kept back for nothing"
+        self.running += taken
+
+    @precondition(lambda self: self.running)
+    @rule(data=st.data())
+    def end(self, data: Any) -> None:
+        one = data.draw(st.sampled_from(self.running))
+        self.running.remove(one)
+        self.lanes.end(one)
+
+    @precondition(lambda self: self.running)
+    @rule(data=st.data())
+    def give_back(self, data: Any) -> None:
+        one = data.draw(st.sampled_from(self.running))
+        self.running.remove(one)
+        self.waiting.append(one)
+        self.waiting.sort(key=lambda other: other.offset)
+        self.lanes.give_back([one])
+
+    @rule(owner=st.integers(0, 1), key=st.sampled_from([None, b"a"]))
+    def hold(self, owner: int, key: bytes | None) -> None:
+        one = entry(self.owners[owner], 0, key)
+        self.lanes.hold(one)
+        self.held.append(one)
+
+    @precondition(lambda self: self.held)
+    @rule()
+    def release(self) -> None:
+        self.lanes.release(self.held.pop(0))
+
+    @rule(owner=st.integers(0, 1))
+    def drop(self, owner: int) -> None:
+        gone = self.owners[owner]
+        gone.to(Event.LOST)
+        self.lanes.drop(gone)
+        self.owners[owner] = assignment(partition=gone.partition)
+        ledger = self.owners[owner].ledger
+        assert ledger is not None
+        ledger.delivered(self.offset, self.offset)
+        for ones in (self.running, self.held):
+            for one in [one for one in ones if one.assignment is gone]:
+                ones.remove(one)
+                (self.lanes.end if ones is self.running else self.lanes.release)(one)
+        self.waiting = [one for one in self.waiting if one.assignment is not gone]
+
+    @invariant()
+    def counted(self) -> None:
+        assert len(self.lanes) == len(self.waiting)
+        laned: dict[int, int] = defaultdict(int)
+        for one in self.waiting + self.running + self.held:
+            laned[id(one.assignment)] += 1
+        for owner in self.owners:
+            assert owner.laned == laned[id(owner)]
+
+
+class PartitionLanesMachine(LanesMachine):
+    ordering = "partition"
+
+
+class FreeLanesMachine(LanesMachine):
+    ordering = "none"
+
+
+TestKeys = LanesMachine.TestCase
+TestPartitions = PartitionLanesMachine.TestCase
+TestNoOrder = FreeLanesMachine.TestCase
+for case in (TestKeys, TestPartitions, TestNoOrder):
+    case.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
