@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from confluent_kafka import ConsumerGroupTopicPartitions, Producer, TopicPartition
+from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
 import flux
@@ -118,11 +118,24 @@ class Lab:
         found = asked[group].result(SECONDS).topic_partitions or []
         return {p.partition: p for p in found if p.topic == topic and p.offset >= 0}
 
+    def commit(self, group: str, topic: str, positions: dict[int, int]) -> None:
+        """As an operator does for a group without members."""
+        partitions = [TopicPartition(topic, partition, offset) for partition, offset in positions.items()]
+        asked = self.admin.alter_consumer_group_offsets([ConsumerGroupTopicPartitions(group, partitions)])
+        assert all(p.error is None for p in asked[group].result(SECONDS).topic_partitions or [])
+
     def ends(self, topic: str) -> dict[int, int]:
         partitions = self.admin.list_topics(topic, timeout=SECONDS).topics[topic].partitions
         latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
-        asked = self.admin.list_offsets({TopicPartition(topic, number): latest for number in partitions})
-        return {p.partition: future.result(SECONDS).offset for p, future in asked.items()}
+        until = time.monotonic() + SECONDS
+        while True:
+            asked = self.admin.list_offsets({TopicPartition(topic, number): latest for number in partitions})
+            try:
+                return {p.partition: future.result(SECONDS).offset for p, future in asked.items()}
+            except KafkaException:  # a new partition has no leader at first
+                if time.monotonic() > until:
+                    raise
+                time.sleep(0.05)
 
     def worked(self, task: type[flux.Task], number: int) -> bool:
         """Whether everything in that stage's topic is done and committed."""
