@@ -29,7 +29,7 @@ from flux.core.ledger import read_metadata
 from flux.core.message import Message
 from flux.core.notices import Notices
 from flux.core.outcome import Move, Verdict
-from flux.core.pace import LEAST_PROGRESS, LOOK, Pace
+from flux.core.pace import Pace
 from flux.core.policy import Policy
 from flux.core.ports import BEGINNING, Polled, Position, TopicPartition, Watermarks
 from flux.core.runs import LaneRun, Run, SliceRun
@@ -209,20 +209,10 @@ class Engine:
             self._move(entry, self.policy.rules.verdict(failure.error), failure, now)
 
     def looked(self, now: float) -> list[Run]:
-        """A watcher looks, every few milliseconds while runs are worked: splits those that are stuck, and returns
+        """A watcher looks, about every `LOOK` seconds while runs are worked: splits those that are stuck, and returns
         them. A run's caller goes on with the call that it is in; the rest is for others."""
-        stuck = []
-        for run in self._running:
-            if run.seen < 0 or now - run.started < LOOK:
-                continue
-            index = run.index
-            if index - run.seen >= LEAST_PROGRESS or index >= run.limit:
-                run.seen = index
-            else:
-                run.seen = -1
-                stuck.append(run)
+        stuck = self.pace.stuck(self._running, now)
         for run in stuck:
-            self.pace.stuck()
             self._cut(run)
         return stuck
 
@@ -331,7 +321,7 @@ class Engine:
         rest = REST if deadline is None else min(max(deadline - now, 0.0), REST)
         if any(assignment.paused for assignment in working):
             rest = min(rest, PAUSED_REST)
-        if self.ready(now) or self._hops.queued:
+        if self.ready(now) or self._hops.queued or self._hops.writing:
             rest = min(rest, BUSY_REST)
         return Turn(
             pause=tuple(pause),

@@ -1,41 +1,71 @@
-"""Whether calls are quick, so that whoever polls makes them, or slow, so that they are spread over threads.
+"""Whether calls are quick, so that whoever polls makes them, or slow, so that they are spread over callers.
 
 Handing a record to another thread costs more than a quick call. So a run is worked by one caller until a watcher sees
 that it is slow; from then on records are handed out one at a time, until most calls are quick again.
+
+More callers help when calls wait, not when they compute. A watcher that comes late itself shows that the interpreter
+is busy: then little progress proves nothing, and only a run that stands still for several looks is stuck.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+from flux.core.runs import Run
+
 QUICK = 0.0005
 """Seconds: a call up to this is quick. About 25 times what handing it over costs."""
 
-LEAST_PROGRESS = 10
-"""Calls that a quick run makes between two looks of the watcher, `LOOK` seconds apart."""
-
 LOOK = 0.005
+"""Seconds between two looks of the watcher."""
+
+LEAST_PROGRESS = 10
+"""Calls that a quick run makes between two looks."""
+
+STANDSTILL = 4
+"""Looks without any progress after which a run is stuck however busy the interpreter is."""
 
 CHUNK = 100
 """Entries that one caller takes at once while calls are quick."""
 
+_LATE = 1.5 * LOOK
 _ENOUGH = 48
 
 
 class Pace:
     """Slow since a run was stuck, until three of four calls or more are quick for a while."""
 
-    __slots__ = ("_score", "slow")
+    __slots__ = ("_looked_at", "_score", "slow")
 
     def __init__(self) -> None:
         self.slow = False
         self._score = 0
+        self._looked_at = 0.0
 
     @property
     def chunk(self) -> int:
         return 1 if self.slow else CHUNK
 
-    def stuck(self) -> None:
-        self.slow = True
-        self._score = 0
+    def stuck(self, runs: Iterable[Run], now: float) -> list[Run]:
+        """Of the runs being worked, those that are stuck, each named once."""
+        late = now - self._looked_at > _LATE
+        self._looked_at = now
+        stuck = []
+        for run in runs:
+            if run.looks < 0 or now - run.started < LOOK:
+                continue
+            index = run.index
+            if index >= run.limit:
+                continue
+            progress, run.seen = index - run.seen, index
+            run.looks = 0 if progress else run.looks + 1
+            if run.looks >= STANDSTILL or (progress < LEAST_PROGRESS and not late):
+                run.looks = -1
+                stuck.append(run)
+        if stuck:
+            self.slow = True
+            self._score = 0
+        return stuck
 
     def took(self, seconds: float, calls: int) -> None:
         """`calls` calls of one caller ended within `seconds`."""

@@ -18,7 +18,7 @@ class Run:
 
     It works `records` (of one partition, as they came) or `entries` (tracked one by one, their lanes taken)."""
 
-    __slots__ = ("entries", "index", "limit", "marked", "records", "seen", "started")
+    __slots__ = ("entries", "index", "limit", "looks", "marked", "records", "seen", "started")
 
     records: list[Any] | None
     entries: list[Entry] | None
@@ -30,7 +30,9 @@ class Run:
         """Calls before this one are accounted for."""
         self.started = now
         self.seen = 0
-        """Where `index` was when a watcher last looked; -1 after the run was found stuck."""
+        """Where `index` was when a watcher last looked."""
+        self.looks = 0
+        """How often it looked since without any progress; -1 once the run was found stuck."""
 
     def cut(self) -> int:
         """Ends the run after the call that it is in; returns that call's index. With the engine's lock held."""

@@ -10,6 +10,7 @@ One lock guards all engines of the crew, and is never held during an effect or a
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -60,6 +61,9 @@ class Post:
     inline: Run | None = None
     """The run that the poller is in."""
     writing: bool = False
+    acknowledged: deque[tuple[Hop, BrokerError | None]] = attrs.field(factory=deque)
+    """Ends of hops that the engine has not been told. Appended to by the client's thread, which must not wait for the
+    lock once per record."""
     left: bool = False
 
     def __str__(self) -> str:
@@ -301,6 +305,7 @@ class Crew:
         error: BrokerError | None = None
         while True:
             with self._cond:
+                self._tell_written(post)
                 try:
                     effect = script.send(result) if error is None else script.throw(error)
                 except StopIteration as stop:
@@ -365,27 +370,31 @@ class Crew:
             logger.log(notice.level, "%s", notice.text)
         if busy:
             return
+
+        def ended(hop: Hop, error: BrokerError | None) -> None:
+            post.acknowledged.append((hop, error))
+
         while True:
             with self._cond:
+                self._tell_written(post)
                 hops = engine.writes(self._system.now())
                 if not hops:
                     post.writing = False
                     return
             for hop in hops:
-                self._writer.write(hop, engine.limit(hop.transfer.target.topic), self._written(post))
+                self._writer.write(hop, engine.limit(hop.transfer.target.topic), ended)
 
-    def _written(self, post: Post) -> Any:
-        def ended(hop: Hop, error: BrokerError | None) -> None:
-            with self._cond:
-                now = self._system.now()
+    def _tell_written(self, post: Post) -> None:
+        """Tells the engine how hops ended. With the lock held."""
+        acknowledged, engine = post.acknowledged, post.engine
+        if acknowledged:
+            now = self._system.now()
+            for _ in range(len(acknowledged)):
+                hop, error = acknowledged.popleft()
                 if error is None:
-                    post.engine.written(hop, now)
+                    engine.written(hop, now)
                 else:
-                    post.engine.unwritten(hop, error, now)
-                if self._resting or (self._idle and post.engine.ready(now)):
-                    self._wake(1)
-
-        return ended
+                    engine.unwritten(hop, error, now)
 
     # ---- ends
 
