@@ -110,6 +110,11 @@ class Hops:
         self._bytes += hop.size
         self._queue.append(hop)
 
+    @property
+    def writing(self) -> int:
+        """How many are handed to the client and not acknowledged."""
+        return self._writing
+
     def take(self, now: float) -> list[Hop]:
         """What to write now, in this order."""
         # a time further away than the longest wait is from before the clock was set back
