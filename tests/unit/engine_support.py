@@ -15,6 +15,7 @@ from flux.core.engine import Engine
 from flux.core.errors import BrokerError, Fault
 from flux.core.message import Message
 from flux.core.outcome import Move
+from flux.core.pace import LOOK
 from flux.core.policy import Policy
 from flux.core.ports import Batch, Headers, Polled, Position, TopicPartition
 from flux.core.runs import Run
@@ -161,6 +162,13 @@ class Driver:
         while (run := self.engine.take(True, self.now)) is not None:
             offsets += self.work(run, *failing)
         return offsets
+
+    def look(self) -> list[Run]:
+        """A watcher that is on time looks twice; returns the runs that it found stuck."""
+        self.now += LOOK
+        before = self.engine.looked(self.now)
+        self.now += LOOK
+        return before + self.engine.looked(self.now)
 
     def commit(self, after: float = 10.0) -> dict[int, Position]:
         """What is committed by now, by partition number; the commit succeeds."""

@@ -1,0 +1,34 @@
+"""Random walks of a stage among random facts; see `engine_model` for what is checked after each step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import pytest
+from engine_model import World
+
+STEPS = 200
+
+
+def walk(seeds: Iterable[int], stage: int, ordering: str, max_metadata: int = 4095, products: bool = True) -> None:
+    for seed in seeds:
+        world = World(seed, stage=stage, ordering=ordering, max_metadata=max_metadata, products=products)
+        try:
+            for _ in range(STEPS):
+                world.step()
+            world.drain()
+        except Exception as error:
+            error.add_note(f"seed {seed}, stage {stage}, ordering {ordering}, step {len(world.history)}")
+            raise
+
+
+@pytest.mark.parametrize("ordering", ["key", "partition", "none"])
+@pytest.mark.parametrize("stage", [0, 1, 3], ids=["main", "retry", "dead"])
+def test_nothing_is_lost_repeated_or_out_of_order_whatever_happens(stage: int, ordering: str) -> None:
+    walk(range(60), stage, ordering)
+
+
+@pytest.mark.parametrize("ordering", ["key", "partition"])
+@pytest.mark.parametrize("stage", [0, 1, 3], ids=["main", "retry", "dead"])
+def test_all_of_it_holds_with_little_room_for_metadata(stage: int, ordering: str) -> None:
+    walk(range(40), stage, ordering, max_metadata=30, products=False)
