@@ -373,18 +373,22 @@ class Engine:
         return self._lanes.ready + len(self._round) + (due is not None and due <= now * 1000)
 
     @property
-    def idle(self) -> bool:
-        """Nothing is in flight, here and not begun, or waiting; all that is done is committed."""
+    def empty(self) -> bool:
+        """Nothing is in flight, here and not begun, or waiting."""
         return not (
             self._running
             or self._round
             or len(self._lanes)
             or len(self._delays)
             or len(self._hops)
-            or self._commits.open
             or self._resets
             or any(assignment.open for assignment in self._assignments.values())
         )
+
+    @property
+    def idle(self) -> bool:
+        """Empty, and all that is done is committed."""
+        return self.empty and not self._commits.open
 
     @property
     def quiet(self) -> bool:

@@ -140,7 +140,7 @@ class Crew:
     def idle(self) -> bool:
         """Nothing is in flight or waiting here. The cluster may have more: see `unread`."""
         with self._cond:
-            return all(post.consumer is not None and post.engine.idle for post in self.posts)
+            return all(post.consumer is not None and post.engine.empty for post in self.posts)
 
     def ends(self) -> list[tuple[str, Mapping[TopicPartition, int | None]]]:
         """Each stage's topic with how far its partitions were delivered."""
