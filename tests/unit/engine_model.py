@@ -202,7 +202,7 @@ class World:
             self._go_on(caller)
             return
         index, message = run.index, message_at(run, run.index)
-        place = partition, offset = TopicPartition(message.topic, message.partition), message.offset
+        place = partition, _ = TopicPartition(message.topic, message.partition), message.offset
         gen = caller.gens[partition]
         caller.reported, caller.well = True, False
         self.running.discard((place, gen))

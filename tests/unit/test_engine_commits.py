@@ -1,0 +1,159 @@
+"""When the engine asks for commits, what is in them, and what a failure of one means."""
+
+from __future__ import annotations
+
+from engine_support import AWAY, Driver
+
+from flux.core.errors import BrokerError, Fault
+from flux.core.ports import Position
+
+METADATA = BrokerError("too long", Fault.METADATA)
+
+
+def worked(driver: Driver, *records: int) -> None:
+    driver.poll(*records)
+    driver.work_all()
+
+
+def test_positions_are_committed_once_an_interval() -> None:
+    driver = Driver(commit_interval=5.0)
+    driver.assign(0)
+    worked(driver, 0)
+    positions = driver.turn(after=5).commit
+    assert positions == {driver.p0: Position(1)}
+    driver.engine.committed(positions, None, driver.now)
+    worked(driver, 1)
+    assert driver.turn(after=4.9).commit is None
+    assert driver.turn(after=0.2).commit == {driver.p0: Position(2)}
+
+
+def test_many_records_are_committed_before_the_interval_ends() -> None:
+    driver = Driver(commit_threshold=3)
+    driver.assign(0)
+    driver.commit()
+    worked(driver, 0, 1)
+    assert driver.turn().commit is None
+    worked(driver, 2)
+    assert driver.turn().commit == {driver.p0: Position(3)}
+
+
+def test_the_progress_of_a_run_is_committed_while_it_is_worked() -> None:
+    driver = Driver()
+    driver.assign(0)
+    driver.poll(0, 1, 2)
+    run = driver.take()
+    run.index = 2
+    assert driver.commit() == {0: Position(2)}
+    driver.work(run)
+    assert driver.commit() == {0: Position(3)}
+    assert driver.engine.stats.done == 3
+
+
+def test_one_commit_is_in_flight() -> None:
+    driver = Driver()
+    driver.assign(0)
+    worked(driver, 0)
+    positions = driver.turn(after=10).commit
+    assert positions
+    worked(driver, 1)
+    assert driver.turn(after=10).commit is None
+    driver.engine.committed(positions, None, driver.now)
+    assert driver.turn().commit == {driver.p0: Position(2)}
+
+
+def test_a_failed_commit_is_tried_again_within_a_second_with_what_is_done_by_then() -> None:
+    driver = Driver(commit_interval=60.0)
+    driver.assign(0)
+    worked(driver, 0)
+    positions = driver.turn(after=60).commit
+    assert positions
+    driver.engine.committed(positions, AWAY, driver.now)
+    assert driver.engine.stats.commit_failures == 1
+    assert not driver.engine.idle
+    worked(driver, 1)
+    assert driver.turn(after=1.0).commit == {driver.p0: Position(2)}
+
+
+def test_nothing_new_is_nothing_to_commit() -> None:
+    driver = Driver()
+    driver.assign(0)
+    assert driver.turn(after=100).commit is None
+    worked(driver, 0)
+    assert driver.commit() == {0: Position(1)}
+    assert driver.turn(after=100).commit is None
+
+
+def test_where_the_broker_takes_no_such_strings_positions_go_without() -> None:
+    driver = Driver()
+    driver.assign(0)
+    driver.poll(0, 1)
+    run = driver.take()
+    driver.work(run, 0)
+    positions = driver.turn(after=10).commit
+    assert positions
+    assert positions[driver.p0].metadata
+    driver.engine.committed(positions, METADATA, driver.now)
+    assert "offset.metadata.max.bytes" in driver.notices()
+    assert driver.commit() == {}
+    driver.write()
+    assert driver.commit() == {0: Position(2)}
+
+
+def test_a_refused_commit_is_an_error_and_one_in_an_outage_is_not() -> None:
+    driver = Driver()
+    driver.assign(0)
+    for error, said in ((AWAY, False), (BrokerError("no", Fault.DENIED), True), (BrokerError("", Fault.FENCED), False)):
+        driver.engine.committed({}, error, driver.now)
+        assert ("cannot be committed" in driver.notices()) is said
+
+
+def test_a_clock_set_back_does_not_stall_commits() -> None:
+    driver = Driver(commit_interval=5.0)
+    driver.assign(0)
+    driver.commit()
+    worked(driver, 0)
+    driver.now -= 86_400
+    deadline = driver.engine.deadline(driver.now)
+    assert deadline is not None
+    assert deadline <= driver.now + 5
+    driver.turn()
+    assert driver.turn(after=5).commit == {driver.p0: Position(1)}
+
+
+def test_a_late_answer_to_an_old_generations_commit_hides_nothing_of_the_new_one() -> None:
+    driver = Driver()
+    driver.assign(0)
+    worked(driver, 0)
+    positions = driver.turn(after=10).commit
+    assert positions
+    driver.engine.lost([driver.p0])
+    driver.assign(0)
+    driver.engine.committed(positions, None, driver.now)
+    worked(driver, 0, 1)
+    assert driver.commit() == {0: Position(2)}
+
+
+def test_the_deadline_is_the_next_commit_only_if_there_is_something_to_commit() -> None:
+    driver = Driver(commit_interval=5.0)
+    driver.assign(0)
+    driver.commit()
+    assert driver.engine.deadline(driver.now) is None
+    worked(driver, 0)
+    assert driver.engine.deadline(driver.now) == driver.now + 5
+
+
+def test_little_room_for_metadata_stops_feeding_and_not_for_ever() -> None:
+    driver = Driver(max_metadata=16 + 3)
+    driver.assign(0)
+    driver.poll(*range(0, 100, 7))
+    run = driver.take()
+    assert driver.look() == [run]
+    worked_beside = driver.work_all()
+    assert worked_beside
+    assert len(worked_beside) < 14
+    assert not driver.nothing_to_take() or driver.engine.calls == 1
+    position = driver.commit()
+    assert position == {} or len(position[0].metadata) <= 16 + 3
+    driver.work(run)
+    assert sorted(worked_beside + driver.work_all()) == list(range(7, 100, 7))
+    assert driver.commit() == {0: Position(99)}

@@ -1,0 +1,260 @@
+"""How the engine moves a failed record on, and what waits for that."""
+
+from __future__ import annotations
+
+import pytest
+from engine_support import AWAY, DENIED, TOO_LARGE, Driver, offsets
+
+from flux.core.errors import BrokerError, Fault
+from flux.core.hops import Hop
+from flux.core.outcome import Move, Reject, Retry
+from flux.core.ports import Outgoing, Position
+from flux.core.stage import Role
+from flux.core.transfer import Detail, Failure
+
+
+def headers(outgoing: Outgoing) -> dict[str, bytes | None]:
+    return dict(outgoing.headers)
+
+
+def failed_hop(driver: Driver, error: BaseException | None = None) -> Hop:
+    """Record 0 fails with `error`; its hop."""
+    driver.assign(0)
+    driver.poll(0)
+    run = driver.take()
+    driver.fail(run, error)
+    [hop] = driver.engine.writes(driver.now)
+    return hop
+
+
+def test_commit_stops_below_the_failed_record_until_its_hop_is_written() -> None:
+    driver = Driver()
+    driver.assign(0)
+    driver.poll(0, 1, 2)
+    driver.work_all(1)
+    position = driver.commit()[0]
+    assert position.offset == 1
+    driver.now += 1
+    [hop] = driver.engine.writes(driver.now)
+    assert driver.commit() == {}
+    driver.engine.written(hop, driver.now)
+    assert driver.commit() == {0: Position(3)}
+
+
+def test_what_is_done_above_a_failed_record_is_not_worked_again_by_the_next_owner() -> None:
+    driver = Driver()
+    driver.assign(0)
+    driver.poll(0, 1, 2)
+    driver.work_all(0)
+    position = driver.commit()[0]
+    other = Driver()
+    other.assign(position)
+    other.poll(0, 1, 2)
+    assert other.work_all() == [0]
+    assert other.commit() == {0: Position(3)}
+
+
+def test_the_first_failure_goes_to_the_first_retry_stage_with_its_wait() -> None:
+    driver = Driver()
+    hop = failed_hop(driver)
+    assert hop.transfer.target.topic == "t-g-try-1"
+    written = headers(hop.transfer.outgoing(5_000_000, None))
+    assert written["flux-due"] == b"5010000"
+    assert written["flux-reason"] == b"error"
+    driver.engine.written(hop, driver.now)
+    assert driver.engine.stats.retried == 1
+
+
+@pytest.mark.parametrize(
+    ("stage", "error", "target", "reason"),
+    [
+        (0, Retry(after=77), "t-g-try-1", "error"),
+        (0, Reject("no"), "t-g-dlq", "rejected"),
+        (1, ValueError(), "t-g-try-2", "error"),
+        (2, ValueError(), "t-g-dlq", "exhausted"),
+        (2, Retry(after=5), "t-g-dlq", "exhausted"),
+        (2, Reject("no"), "t-g-dlq", "rejected"),
+    ],
+)
+def test_where_a_failure_goes_and_why(stage: int, error: Exception, target: str, reason: str) -> None:
+    driver = Driver(stage)
+    driver.now += 100
+    hop = failed_hop(driver, error)
+    assert hop.transfer.target.topic == target
+    assert hop.transfer.reason == reason
+    assert ("flux-due" in headers(hop.transfer.outgoing(0, None))) == (target != "t-g-dlq")
+
+
+def test_a_wait_that_the_call_asked_for_is_clipped_and_named() -> None:
+    driver = Driver()
+    hop = failed_hop(driver, Retry(after=1e12))
+    assert hop.transfer.wait == driver.policy.max_delay
+    assert "clipped" in driver.notices()
+
+
+def test_a_failure_of_a_leftover_stage_goes_to_the_dead_letters() -> None:
+    leftover = Driver().policy.stages.leftover(7)
+    driver = Driver(leftover)
+    driver.now += 100_000
+    assert failed_hop(driver).transfer.target.role is Role.DEAD
+
+
+def test_a_dead_letter_that_fails_once_more_stays_and_is_committed() -> None:
+    driver = Driver(3)
+    driver.now += 100
+    driver.assign(0)
+    driver.poll(0, 1)
+    assert driver.work_all(0) == [0, 1]
+    assert driver.write() == []
+    assert driver.commit() == {0: Position(2)}
+    assert "stays a dead letter" in driver.notices()
+
+
+@pytest.mark.parametrize("error", [MemoryError(), SystemExit(), KeyboardInterrupt(), GeneratorExit()])
+def test_a_failure_of_the_process_moves_and_commits_nothing_of_its_record(error: BaseException) -> None:
+    driver = Driver()
+    driver.assign(0)
+    driver.poll(0, 1, 2)
+    run = driver.take()
+    run.index = 1
+    assert driver.fail(run, error) is Move.STOP
+    driver.engine.aborted(run)
+    assert driver.write() == []
+    assert driver.commit() == {0: Position(1)}
+    assert driver.engine.calls == 0
+
+
+def test_while_the_cluster_is_away_no_new_call_starts() -> None:
+    driver = Driver()
+    driver.assign(0)
+    driver.poll(0, 1)
+    driver.work_all(0)
+    driver.write(AWAY)
+    driver.poll(2)
+    assert driver.nothing_to_take()
+    assert driver.engine.ready(driver.now) == 0
+    assert driver.write() == []
+    driver.now += 1
+    assert driver.write() == [0]
+    assert driver.work_all() == [2]
+    assert driver.commit() == {0: Position(3)}
+
+
+def test_a_refused_hop_keeps_its_record_and_its_key_and_the_rest_goes_on() -> None:
+    driver = Driver()
+    driver.assign(0)
+    driver.poll(driver.record(0, b"x"), driver.record(1, b"y"))
+    driver.work_all(0)
+    driver.write(DENIED)
+    assert "grant WRITE" in driver.notices()
+    driver.poll(driver.record(2, b"x"), driver.record(3, b"y"), driver.record(4, None))
+    assert driver.work_all() == [3, 4]
+    assert driver.commit()[0].offset == 0
+    for _ in range(12):
+        driver.now += 60
+        driver.write(DENIED)
+    assert driver.nothing_to_take()
+    driver.now += 60
+    assert driver.write() == [0]
+    assert driver.work_all() == [2]
+    assert driver.commit() == {0: Position(5)}
+    assert driver.engine.idle
+
+
+def test_records_of_a_refused_hops_key_wait_although_their_run_has_begun() -> None:
+    driver = Driver()
+    driver.assign(0)
+    driver.poll(driver.record(0, b"x"), driver.record(1, b"y"), driver.record(2, b"x"), driver.record(3, b"y"))
+    run = driver.take()
+    driver.fail(run)
+    run.index = 1
+    driver.write(DENIED)
+    assert driver.work(run) == [1]
+    assert driver.work_all() == [3]
+    driver.now += 1
+    driver.write()
+    assert driver.work_all() == [2]
+
+
+def test_a_too_large_hop_loses_details_step_by_step_and_goes_alone() -> None:
+    driver = Driver()
+    driver.assign(0)
+    driver.poll(0, 1, 2)
+    driver.work_all(0, 1, 2)
+    hops = driver.engine.writes(driver.now)
+    for hop in hops:
+        driver.engine.unwritten(hop, TOO_LARGE, driver.now)
+    big = hops[0]
+    for detail in (Detail.FULL, Detail.TYPE, Detail.NONE):
+        assert driver.engine.writes(driver.now) == [big]
+        assert big.transfer.detail is detail
+        assert driver.engine.writes(driver.now) == []
+        if detail is not Detail.NONE:
+            driver.engine.unwritten(big, TOO_LARGE, driver.now)
+        if detail is Detail.FULL:
+            assert [driver.write(), driver.write()] == [[1], [2]]
+    names = headers(big.transfer.outgoing(0, None))
+    assert not [name for name in names if name.startswith("flux-error")]
+    assert names["flux-origin-offset"] == b"0"
+    driver.engine.written(big, driver.now)
+    assert driver.commit() == {0: Position(3)}
+
+
+def test_what_a_call_produced_holds_its_record_and_not_its_key() -> None:
+    driver = Driver()
+    driver.assign(0)
+    driver.poll(driver.record(0, b"x"), driver.record(1, b"x"))
+    run = driver.take()
+    entry = driver.engine.produced(run, 0, driver.message(run, 0))
+    assert entry is not None
+    run.index = 1
+    assert driver.work(run) == [1]
+    assert driver.commit()[0].offset == 0
+    assert not driver.engine.quiet
+    driver.engine.settled(entry, None, driver.now)
+    assert driver.engine.quiet
+    assert driver.commit() == {0: Position(2)}
+
+
+def test_a_product_that_is_not_delivered_makes_the_call_fail() -> None:
+    driver = Driver()
+    driver.assign(0)
+    driver.poll(0)
+    run = driver.take()
+    entry = driver.engine.produced(run, 0, driver.message(run, 0))
+    assert entry is not None
+    run.index = 1
+    driver.engine.finished(run, driver.now)
+    driver.engine.settled(entry, Failure(BrokerError("gone", Fault.OTHER)), driver.now)
+    assert driver.commit() == {}
+    assert driver.write() == [0]
+    assert driver.commit() == {0: Position(1)}
+
+
+@pytest.mark.xfail(strict=True, reason="settled does not retry what was put aside: nothing is ever taken again")
+def test_a_settled_product_makes_room_for_what_was_put_aside() -> None:
+    driver = Driver(max_metadata=16 + 2, concurrency=3)
+    driver.assign(0)
+    driver.poll(0, 1)
+    first = driver.take()
+    assert driver.look() == [first]
+    driver.poll(50)
+    entry = driver.engine.produced(first, 0, driver.message(first, 0))
+    assert entry is not None
+    first.index = 1
+    driver.engine.finished(first, driver.now)
+    assert driver.work_all() == [1]
+    driver.engine.settled(entry, None, driver.now)
+    assert offsets(driver.take()) == [50]
+
+
+@pytest.mark.xfail(strict=True, reason="a failure of the process that a product reports goes to the dead letters")
+def test_a_product_that_ends_with_a_failure_of_the_process_moves_nothing() -> None:
+    driver = Driver()
+    driver.assign(0)
+    driver.poll(0)
+    run = driver.take()
+    entry = driver.engine.produced(run, 0, driver.message(run, 0))
+    assert entry is not None
+    driver.engine.settled(entry, Failure(MemoryError()), driver.now)
+    assert driver.write() == []

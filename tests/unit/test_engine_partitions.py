@@ -1,0 +1,282 @@
+"""Assignment, revocation, loss, and positions that the log no longer holds."""
+
+from __future__ import annotations
+
+import pytest
+from engine_support import AWAY, T0, Driver, offsets
+
+from flux.core.ports import BEGINNING, Polled, Position, Watermarks
+from flux.core.runs import Run
+from flux.core.stage import Role
+
+
+def in_a_call(driver: Driver, *records: int) -> Run:
+    driver.assign(0, 0)
+    driver.poll(*records)
+    return driver.take()
+
+
+def test_a_partition_starts_where_the_group_was_and_without_a_position_at_its_beginning() -> None:
+    driver = Driver()
+    assert driver.assign(7, None) == {driver.p0: 7, driver.p1: BEGINNING}
+
+
+def test_a_position_that_was_chosen_is_committed_although_no_record_comes() -> None:
+    driver = Driver(commit_interval=5.0)
+    driver.assign(42, 7, chosen=[driver.p0])
+    assert driver.turn().commit == {driver.p0: Position(42)}
+
+
+def test_metadata_that_is_not_ours_costs_a_replay_and_a_warning() -> None:
+    driver = Driver()
+    driver.assign(Position(5, "someone else's"))
+    assert "not flux's" in driver.notices()
+    driver.poll(5, 6)
+    assert driver.work_all() == [5, 6]
+
+
+def test_a_revocation_lets_the_call_in_flight_end_and_starts_no_other() -> None:
+    driver = Driver()
+    run = in_a_call(driver, 0, 1, 2)
+    driver.engine.revoking([driver.p0])
+    assert not driver.engine.drained([driver.p0])
+    assert driver.work(run) == [0]
+    assert driver.engine.drained([driver.p0])
+    assert driver.nothing_to_take()
+    assert driver.engine.commit(driver.now, [driver.p0], at_once=True) == {driver.p0: Position(1)}
+    driver.engine.revoked([driver.p0])
+    assert driver.engine.partitions == [driver.p1]
+
+
+def test_a_failure_during_a_drain_still_writes_its_hop() -> None:
+    driver = Driver()
+    run = in_a_call(driver, 0, 1)
+    driver.engine.revoking([driver.p0])
+    driver.work(run, 0)
+    assert not driver.engine.drained([driver.p0])
+    assert driver.write() == [0]
+    assert driver.engine.drained([driver.p0])
+    assert driver.engine.commit(driver.now, [driver.p0], at_once=True) == {driver.p0: Position(1)}
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_a_call_that_outlives_its_assignment_commits_nothing_and_writes_no_hop(lost: bool) -> None:
+    driver = Driver()
+    run = in_a_call(driver, 0, 1)
+    if lost:
+        driver.engine.lost([driver.p0])
+    else:
+        driver.engine.revoking([driver.p0])
+        driver.engine.revoked([driver.p0])
+    driver.assign(0)
+    driver.work(run, 0)
+    assert driver.write() == []
+    assert driver.commit() == {}
+    driver.poll(0, 1)
+    assert driver.work_all() == [0, 1]
+    assert driver.commit() == {0: Position(2)}
+
+
+def test_a_call_of_an_old_generation_that_ends_well_counts_for_nothing_in_the_new_one() -> None:
+    driver = Driver()
+    run = in_a_call(driver, 0, 1)
+    driver.engine.lost([driver.p0])
+    driver.assign(0)
+    driver.poll(0, 1)
+    assert driver.work(run) == [0]
+    assert driver.commit() == {}
+
+
+def test_products_of_an_old_generation_count_for_nothing() -> None:
+    driver = Driver()
+    run = in_a_call(driver, 0, 1)
+    entry = driver.engine.produced(run, 0, driver.message(run, 0))
+    assert entry is not None
+    driver.engine.lost([driver.p0])
+    driver.assign(0)
+    driver.poll(0)
+    driver.engine.settled(entry, None, driver.now)
+    assert driver.commit() == {}
+    late = in_a_call(Driver(), 0)
+    assert driver.engine.produced(run, 0, driver.message(late, 0)) is None
+
+
+def test_an_acknowledgement_of_an_old_generation_commits_nothing() -> None:
+    driver = Driver()
+    run = in_a_call(driver, 0)
+    driver.work(run, 0)
+    [hop] = driver.engine.writes(driver.now)
+    driver.engine.lost([driver.p0])
+    driver.assign(0)
+    driver.poll(0)
+    driver.engine.written(hop, driver.now)
+    assert driver.commit() == {}
+    assert driver.work_all() == [0]
+
+
+def test_an_outage_seen_by_an_old_generation_does_not_hold_the_new_one() -> None:
+    driver = Driver()
+    driver.work(in_a_call(driver, 0), 0)
+    driver.write(AWAY)
+    driver.engine.lost([driver.p0])
+    driver.assign(0)
+    driver.poll(0)
+    assert driver.work_all() == [0]
+
+
+def test_records_of_a_partition_that_is_given_up_are_not_taken_in() -> None:
+    driver = Driver()
+    driver.assign(0)
+    driver.engine.revoking([driver.p0])
+    driver.poll(0)
+    driver.engine.revoked([driver.p0])
+    assert driver.nothing_to_take()
+    driver.poll(0)
+    assert driver.nothing_to_take()
+
+
+def test_other_partitions_go_on_through_a_revocation() -> None:
+    driver = Driver()
+    driver.assign(0, 0)
+    driver.poll(0, driver.record(0, b"x", 1))
+    driver.engine.revoking([driver.p0])
+    run = driver.take()
+    assert driver.message(run, 0).partition == 1
+    driver.work(run)
+    driver.engine.revoked([driver.p0])
+    assert driver.commit() == {1: Position(1)}
+
+
+def test_one_assigned_twice_without_a_revocation_forgets_its_first_life() -> None:
+    driver = Driver()
+    run = in_a_call(driver, 0, 1)
+    driver.assign(0)
+    driver.work(run, 0)
+    assert driver.write() == []
+    driver.poll(0, 1)
+    assert driver.work_all() == [0, 1]
+
+
+def test_a_position_out_of_range_goes_on_from_the_oldest_record_and_counts_what_is_gone() -> None:
+    driver = Driver()
+    driver.assign(5)
+    driver.engine.polled(Polled([], [driver.p0]), driver.now)
+    assert driver.turn().reset == (driver.p0,)
+    assert driver.engine.reset(driver.p0, Watermarks(20, 30), driver.now) == 20
+    assert "15 offset(s) are gone" in driver.notices()
+    turn = driver.turn()
+    assert turn.reset == ()
+    assert turn.commit == {driver.p0: Position(20)}
+    driver.engine.committed(turn.commit, None, driver.now)
+    driver.poll(20, 21)
+    assert driver.work_all() == [20, 21]
+    assert driver.commit() == {0: Position(22)}
+
+
+def test_a_topic_created_anew_is_named() -> None:
+    driver = Driver()
+    driver.assign(500)
+    assert driver.engine.reset(driver.p0, Watermarks(0, 3), driver.now) == 0
+    assert "created anew" in driver.notices()
+    assert driver.turn().commit == {driver.p0: Position(0)}
+
+
+def test_nothing_is_reset_that_is_not_ours() -> None:
+    driver = Driver()
+    driver.assign(5)
+    driver.engine.polled(Polled([], [driver.p0]), driver.now)
+    driver.engine.revoking([driver.p0])
+    assert driver.engine.reset(driver.p0, Watermarks(0, 3), driver.now) is None
+    driver.engine.revoked([driver.p0])
+    assert driver.engine.reset(driver.p0, Watermarks(0, 3), driver.now) is None
+    assert driver.turn().reset == ()
+
+
+def test_a_stop_begins_nothing_new_and_counts_what_ends() -> None:
+    driver = Driver()
+    run = in_a_call(driver, 0, 1, 2)
+    driver.engine.stop()
+    assert not driver.engine.quiet
+    driver.poll(3)
+    assert driver.work(run) == [0]
+    assert driver.nothing_to_take()
+    assert driver.engine.ready(driver.now) == 0
+    assert driver.engine.quiet
+    assert driver.engine.commit(driver.now, at_once=True) == {driver.p0: Position(1)}
+    assert set(driver.turn().pause) == {driver.p0, driver.p1}
+
+
+def test_a_stop_in_a_retry_stage_forgets_what_waits() -> None:
+    driver = Driver(1)
+    driver.assign(0)
+    driver.poll(0)
+    driver.engine.stop()
+    driver.now = T0 + 1000
+    assert driver.nothing_to_take()
+    assert driver.engine.waiting == 0
+
+
+def test_idle_means_nothing_in_flight_unread_or_uncommitted() -> None:
+    driver = Driver()
+    driver.assign(0)
+    assert driver.engine.idle
+    driver.poll(0)
+    assert not driver.engine.idle
+    run = driver.take()
+    assert not driver.engine.idle
+    driver.work(run, 0)
+    assert not driver.engine.idle
+    driver.write()
+    assert not driver.engine.idle
+    positions = driver.turn(after=10).commit
+    assert positions
+    assert not driver.engine.idle
+    driver.engine.committed(positions, None, driver.now)
+    assert driver.engine.idle
+
+
+def test_a_record_that_waits_is_not_idle() -> None:
+    driver = Driver(1)
+    driver.assign(0)
+    driver.poll(0)
+    assert not driver.engine.idle
+    assert driver.engine.waiting == 1
+
+
+def test_the_stage_says_how_far_each_partition_was_delivered() -> None:
+    driver = Driver()
+    driver.assign(3, None)
+    driver.poll(4, 6)
+    assert driver.engine.ends() == {driver.p0: 7, driver.p1: None}
+
+
+def test_a_stuck_run_is_split_and_the_rest_goes_to_others_with_its_keys_in_order() -> None:
+    driver = Driver()
+    driver.assign(0)
+    driver.poll(*(driver.record(offset, key) for offset, key in enumerate([b"x", b"y", b"x", b"y"])))
+    run = driver.take()
+    assert driver.look() == [run]
+    other = driver.engine.take(False, driver.now)
+    assert other is not None
+    assert offsets(other) == [1]
+    driver.work(other)
+    last = driver.engine.take(False, driver.now)
+    assert last is not None
+    assert offsets(last) == [3]
+    driver.work(last)
+    assert driver.engine.take(False, driver.now) is None
+    assert driver.work(run) == [0]
+    assert driver.work_all() == [2]
+    assert driver.commit() == {0: Position(4)}
+
+
+def test_while_calls_are_quick_the_poller_alone_gets_work() -> None:
+    driver = Driver()
+    driver.assign(0)
+    driver.poll(0)
+    assert driver.engine.take(False, driver.now) is None
+    assert driver.take()
+
+
+def test_the_stages_role_decides_about_waiting() -> None:
+    assert [Driver(number).stage.role for number in range(4)] == [Role.MAIN, Role.RETRY, Role.RETRY, Role.DEAD]

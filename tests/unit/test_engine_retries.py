@@ -1,0 +1,176 @@
+"""Retry stages: nothing before its time, in due order, bounded; and back-pressure in all stages."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from engine_support import T0, T0_MS, Driver, FakeRecord
+
+from flux.core.backoff import Waits
+from flux.core.flow import FULL, PATIENCE
+from flux.core.ports import Position
+
+
+def due(driver: Driver, offset: int, after: float, key: bytes | None = None, **fields: Any) -> FakeRecord:
+    """A record that is due `after` seconds from the start."""
+    header = ("flux-due", str(T0_MS + int(after * 1000)).encode())
+    return driver.record(offset, key, headers=[header], **fields)
+
+
+def retrying(stage: int = 1, **settings: Any) -> Driver:
+    driver = Driver(stage, **settings)
+    driver.assign(0, 0)
+    return driver
+
+
+def test_no_call_before_its_time_and_then_at_once() -> None:
+    driver = retrying()
+    driver.poll(due(driver, 0, 30))
+    driver.now = T0 + 29.999
+    assert driver.nothing_to_take()
+    assert driver.engine.deadline(driver.now) == T0 + 30
+    assert driver.turn().timeout == pytest.approx(0.001, abs=0.0005)
+    driver.now = T0 + 30
+    assert driver.work_all() == [0]
+
+
+def test_records_are_worked_in_due_order_with_ties_by_offset() -> None:
+    driver = retrying()
+    driver.poll(due(driver, 0, 9), due(driver, 1, 3), due(driver, 2, 3), due(driver, 3, 1))
+    driver.now = T0 + 10
+    assert driver.work_all() == [3, 1, 2, 0]
+    assert driver.commit() == {0: Position(4)}
+
+
+def test_a_key_is_worked_in_due_order() -> None:
+    driver = retrying()
+    driver.poll(due(driver, 0, 9, b"x"), due(driver, 1, 3, b"x"))
+    driver.now = T0 + 10
+    assert driver.work_all() == [1, 0]
+
+
+@pytest.mark.parametrize("timestamp", [-1, 0, T0_MS + 10**12, -(10**15)])
+def test_a_timestamp_that_cannot_be_is_when_it_was_first_seen(timestamp: int) -> None:
+    driver = retrying()
+    driver.poll(driver.record(0, timestamp=timestamp))
+    driver.now = T0 + 9.9
+    assert driver.nothing_to_take()
+    driver.now = T0 + 10
+    assert driver.work_all() == [0]
+
+
+def test_a_record_of_the_ruby_library_waits_from_when_it_was_written() -> None:
+    driver = retrying(2)
+    driver.poll(driver.record(0, timestamp=T0_MS - 6000))
+    driver.now = T0 + 4
+    run = driver.take()
+    message = driver.message(run, 0)
+    assert (message.stage, message.attempt) == (2, 3)
+
+
+def test_a_due_time_beyond_the_longest_delay_counts_as_absent() -> None:
+    driver = retrying()
+    driver.poll(driver.record(0, headers=[("flux-due", b"253402300799000")]))
+    assert "flux-due cannot be understood" in driver.notices()
+    driver.now = T0 + 10
+    assert driver.work_all() == [0]
+
+
+def test_forged_headers_in_the_main_topic_are_not_looked_at() -> None:
+    driver = Driver()
+    driver.assign(0)
+    driver.poll(due(driver, 0, 10**6))
+    run = driver.take()
+    assert (driver.message(run, 0).stage, driver.message(run, 0).attempt) == (0, 1)
+
+
+def test_headers_that_cannot_be_read_cost_themselves_alone() -> None:
+    class Broken(FakeRecord):
+        def headers(self) -> Any:
+            raise SystemError("not UTF-8")
+
+    driver = retrying()
+    driver.poll(Broken(0, the_topic=driver.stage.topic))
+    assert "cannot be read" in driver.notices()
+    driver.now = T0 + 10
+    assert driver.work_all() == [0]
+
+
+def test_a_wait_that_fails_is_the_default_one() -> None:
+    driver = retrying(waits=Waits(lambda stage: 1 / 0, 1e6))
+    driver.poll(driver.record(0), driver.record(1))
+    assert driver.notices().count("wait failed") == 1
+    driver.now = T0 + 15.9
+    assert driver.nothing_to_take()
+    driver.now = T0 + 16
+    assert driver.work_all() == [0, 1]
+
+
+def test_what_arrives_after_its_time_is_counted() -> None:
+    driver = retrying()
+    driver.now = T0 + 60
+    driver.poll(due(driver, 0, 1), due(driver, 1, 59.5), due(driver, 2, 90))
+    assert driver.engine.stats.late == 1
+
+
+@pytest.mark.parametrize("bound", [{"max_waiting": 8}, {"max_waiting_bytes": 8}])
+def test_waiting_is_bounded_and_a_full_partition_is_paused_until_half_is_gone(bound: dict[str, int]) -> None:
+    driver = retrying(**bound)
+    driver.poll(*(due(driver, offset, offset) for offset in range(1, 5)))
+    turn = driver.turn()
+    assert turn.pause == (driver.p0,)
+    assert turn.poll > 0
+    changes = []
+    for _ in range(3):
+        driver.now += 1
+        driver.work_all()
+        turn = driver.turn()
+        changes.append((turn.pause, turn.resume))
+    assert changes == [((), ()), ((), ()), ((), (driver.p0,))]
+
+
+def test_a_pause_is_not_remembered_across_a_revocation() -> None:
+    driver = retrying(max_waiting=2)
+    driver.poll(due(driver, 0, 5))
+    assert driver.turn().pause == (driver.p0,)
+    driver.engine.revoking([driver.p0])
+    driver.engine.revoked([driver.p0])
+    driver.assign(0)
+    assert driver.turn().pause == ()
+    driver.poll(due(driver, 0, 5), due(driver, 1, 5))
+    assert driver.turn().pause == (driver.p0,)
+
+
+def test_what_waits_is_forgotten_at_a_revocation() -> None:
+    driver = retrying()
+    driver.poll(due(driver, 0, 5), due(driver, 0, 5, partition=1))
+    driver.engine.revoking([driver.p0])
+    driver.engine.revoked([driver.p0])
+    assert driver.engine.waiting == 1
+    driver.now = T0 + 5
+    run = driver.take()
+    assert driver.message(run, 0).partition == 1
+
+
+def test_a_partition_of_the_main_stage_that_has_too_much_is_paused_and_the_other_is_polled() -> None:
+    driver = Driver()
+    driver.assign(0, 0)
+    driver.poll(*range(2 * FULL))
+    turn = driver.turn()
+    assert turn.pause == (driver.p0,)
+    assert turn.poll > 0
+    driver.work_all()
+    assert driver.turn().resume == (driver.p0,)
+
+
+def test_a_full_stage_does_not_poll_for_a_while_and_then_pauses_and_polls() -> None:
+    driver = Driver()
+    driver.assign(0)
+    driver.poll(*range(FULL))
+    assert driver.turn().poll == 0
+    turn = driver.turn(after=PATIENCE)
+    assert turn.pause == (driver.p0,)
+    assert turn.poll > 0
+    driver.work_all()
+    assert driver.turn().resume == (driver.p0,)
