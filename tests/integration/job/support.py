@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import subprocess
 import sys
 import threading
@@ -193,8 +192,6 @@ class Lab:
     def process(self, path: Path, task: str, *options: str, query: str = "") -> subprocess.Popen[bytes]:
         """`flux process` in a process of its own; what it logs is in `path` + ".log"."""
         command = [sys.executable, "-c", "from flux.cli.main import main; main()", "process"]
-        if importlib.util.find_spec("flux.cli.main") is None:
-            command = [sys.executable, str(Path(__file__).with_name("runner.py"))]
         with Path(f"{path}.log").open("ab") as log:
             process = subprocess.Popen(
                 [*command, "--load", str(path), "--adapter", f"confluent://{self.bootstrap}{query}", *options, task],

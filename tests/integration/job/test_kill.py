@@ -83,7 +83,7 @@ def test_kills_in_the_middle_lose_nothing_and_repeat_only_the_last_calls(lab: La
 
 
 def test_what_is_done_above_a_slow_record_survives_the_death_of_the_process(lab: Lab) -> None:
-    task = lab.task(lambda message: None)
+    task = lab.task(lambda message: None, retries=2)
     values = [f"{n}" for n in range(800)]
     lab.write(task.topic, (b"slow", b"s"), *((value.encode(), value.encode()) for value in values))
     log = lab.directory / "calls"
@@ -105,7 +105,7 @@ def test_what_is_done_above_a_slow_record_survives_the_death_of_the_process(lab:
 
 
 def test_another_member_takes_over_what_a_dead_one_had(lab: Lab) -> None:
-    task = lab.task(lambda message: None, partitions=4)
+    task = lab.task(lambda message: None, partitions=4, retries=2)
     values = [f"{n}" for n in range(1200)]
     lab.write(task.topic, *((value.encode(), value.encode()) for value in values))
     log = lab.directory / "calls"
