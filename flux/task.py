@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from typing import Any, Literal
+from functools import partial
+from typing import Any, Generic, Literal, TypeVar
 
 from flux.config import AdapterChoice
 from flux.core.backoff import Waits, WaitSetting
@@ -16,10 +17,24 @@ from flux.core.policy import DAY, Policy
 from flux.core.stage import Naming, Stages
 from flux.core.transfer import ErrorHeaders
 
+R = TypeVar("R")
+
+
+class _on_both(Generic[R]):  # noqa: N801
+    """A method of a class and of its instances alike: an instance may have settings of its own."""
+
+    def __init__(self, function: Callable[[Any], R]) -> None:
+        self._function = function
+        self.__doc__ = function.__doc__
+
+    def __get__(self, instance: object, owner: type) -> Callable[[], R]:
+        return partial(self._function, owner if instance is None else instance)
+
 
 class Task:
     """Subclass it with `topic`, `group_id` and `call`. One instance works all records of a process, from several
-    threads. A `call` that returns is done; one that raises moves its record to the next stage.
+    threads, or in an event loop when `call` is `async def`. A `call` that returns is done; one that raises moves its
+    record to the next stage. `setup` and `close` may be `async def` when `call` is.
 
     Times are in seconds. A setting that cannot work is a ConfigurationError when a worker starts.
     """
@@ -78,27 +93,29 @@ class Task:
     def close(self) -> None:
         """Called once per process, after the last call."""
 
-    @classmethod
-    def policy(cls) -> Policy:
-        """The task's settings, checked. Raises ConfigurationError, in one line that names the task."""
+    @_on_both
+    def policy(self) -> Policy:
+        """The task's settings, checked: a class's, or an instance's. Raises ConfigurationError, in one line that names
+        the task."""
+        cls = self if isinstance(self, type) else type(self)
         for name in ("topic", "group_id"):
-            if not isinstance(getattr(cls, name), str) or not getattr(cls, name):
+            if not isinstance(getattr(self, name), str) or not getattr(self, name):
                 raise ConfigurationError(f"{cls.__name__} has no {name}: set {name} = '…' in the class")
         policy = Policy(
-            stages=Stages(cls.topic, cls.group_id, cls.retries, _plain(cls, "naming")),
-            waits=Waits(_plain(cls, "wait"), cls.max_delay),
-            rules=Rules(cls.retry_on, cls.reject_on),
-            ordering=cls.ordering,
-            concurrency=cls.concurrency,
-            commit_interval=cls.offset_commit_interval,
-            commit_threshold=cls.offset_commit_threshold,
-            start_from=cls.start_from,
-            error_headers=_plain(cls, "error_headers"),
-            drain_timeout=cls.drain_timeout,
-            shutdown_timeout=cls.shutdown_timeout,
-            max_waiting=cls.max_waiting,
-            max_waiting_bytes=cls.max_waiting_bytes,
-            max_metadata=cls.max_metadata,
+            stages=Stages(self.topic, self.group_id, self.retries, _plain(self, "naming")),
+            waits=Waits(_plain(self, "wait"), self.max_delay),
+            rules=Rules(self.retry_on, self.reject_on),
+            ordering=self.ordering,
+            concurrency=self.concurrency,
+            commit_interval=self.offset_commit_interval,
+            commit_threshold=self.offset_commit_threshold,
+            start_from=self.start_from,
+            error_headers=_plain(self, "error_headers"),
+            drain_timeout=self.drain_timeout,
+            shutdown_timeout=self.shutdown_timeout,
+            max_waiting=self.max_waiting,
+            max_waiting_bytes=self.max_waiting_bytes,
+            max_metadata=self.max_metadata,
         )
         try:
             policy.check()
@@ -106,19 +123,17 @@ class Task:
             raise ConfigurationError(f"{cls.__name__}: {error}") from None
         if cls.call is Task.call:
             raise ConfigurationError(f"{cls.__name__} has no call: write def call(self, message)")
-        if inspect.iscoroutinefunction(cls.call):
-            raise ConfigurationError(f"{cls.__name__}.call is async, which is not supported yet: write def call")
         return policy
 
-    @classmethod
-    def decoder(cls) -> Callable[[bytes | None], Any] | None:
+    @_on_both
+    def decoder(self) -> Callable[[bytes | None], Any] | None:
         """`deserializer` as a plain callable, however it was written."""
-        return _plain(cls, "deserializer")  # type: ignore[no-any-return]
+        return _plain(self, "deserializer")  # type: ignore[no-any-return]
 
 
-def _plain(cls: type, name: str) -> Any:
-    """A class attribute that may be a function: as it was assigned, not bound to an instance or a class."""
-    value = inspect.getattr_static(cls, name)
+def _plain(task: object, name: str) -> Any:
+    """An attribute that may be a function: as it was assigned, not bound to an instance or a class."""
+    value = inspect.getattr_static(task, name)
     return value.__func__ if isinstance(value, staticmethod | classmethod) else value
 
 
@@ -132,8 +147,8 @@ def task(*, topic: str, group_id: str, **settings: Any) -> Callable[[Callable[[M
         raise ConfigurationError(f"@flux.task: unknown setting {unknown[0]}; see flux.Task for those there are")
 
     def decorate(function: Callable[[Message], Any]) -> type[Task]:
-        if inspect.iscoroutinefunction(function):
-            raise ConfigurationError(f"{function.__name__} is async, which is not supported yet: write a plain def")
+        async def call_async(self: Task, message: Message) -> Any:
+            return await function(message)
 
         def call(self: Task, message: Message) -> Any:
             return function(message)
@@ -141,7 +156,7 @@ def task(*, topic: str, group_id: str, **settings: Any) -> Callable[[Callable[[M
         attributes = {
             "topic": topic,
             "group_id": group_id,
-            "call": call,
+            "call": call_async if inspect.iscoroutinefunction(function) else call,
             "__module__": function.__module__,
             "__doc__": function.__doc__,
             "__qualname__": function.__qualname__,
