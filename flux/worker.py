@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import inspect
 import logging
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from types import FrameType
@@ -14,54 +16,54 @@ from typing import Any
 import attrs
 
 from flux.config import AdapterChoice, resolve_adapter
-from flux.core.engine import Engine
-from flux.core.errors import BrokerError, ConfigurationError, Fault
-from flux.core.policy import Policy
-from flux.core.ports import Adapter, AdminPort, ProducerSettings, System
-from flux.core.stage import Stage, check_apart, parse_stages
+from flux.core.errors import ConfigurationError
+from flux.core.ports import System
+from flux.core.stage import check_apart, parse_stages
 from flux.core.stats import Stats
-from flux.runtime.calls import decoding
-from flux.runtime.crew import Crew
+from flux.runtime.job import Job
 from flux.runtime.outboxes import OUTBOXES
-from flux.runtime.preparation import ASK, insist, max_message_bytes, require_topics
-from flux.runtime.writer import Writer
+from flux.runtime.preparation import insist
 from flux.system import SYSTEM
 from flux.task import Task
 
 logger = logging.getLogger("flux.worker")
 
-_HOP_DELIVERY = 30.0
 _TICK = 0.2
 
 
-@attrs.define(eq=False)
-class _Job:
-    """One task of this worker."""
+@attrs.frozen
+class _Blocking:
+    """A step that may wait for the cluster: not in an event loop."""
 
-    cls: type[Task]
-    policy: Policy
-    adapter: Adapter
-    task: Task | None = None
-    admin: AdminPort | None = None
-    writer: Writer | None = None
-    crew: Crew | None = None
+    step: Callable[[], Any]
 
-    @property
-    def name(self) -> str:
-        return self.cls.__name__
+
+@attrs.frozen
+class _Here:
+    """A step for the thread of the caller; what it gives is awaited there, if it can be."""
+
+    step: Callable[[], Any]
+
+
+@attrs.frozen
+class _Tick:
+    """Waits until something changes, not long."""
+
+
+_Life = Generator[_Blocking | _Here | _Tick, Any, int]
 
 
 class Worker:
-    """`tasks`: Task classes. `stages`: such as "0-5" or "3", of every task; None: all, and what is left in retry
-    topics beyond `retries`. `adapter`: for tasks that have none of their own. `exit_when_idle`: seconds without
-    anything in flight, unread or waiting in the stages of this process, after which it stops by itself.
+    """`tasks`: Task classes, or instances. `stages`: such as "0-5" or "3", of every task; None: all, and what is left
+    in retry topics beyond `retries`. `adapter`: for tasks that have none of their own. `exit_when_idle`: seconds
+    without anything in flight, unread or waiting in the stages of this process, after which it stops by itself.
 
     Raises ConfigurationError, in one line, for what cannot work.
     """
 
     def __init__(
         self,
-        *tasks: type[Task],
+        *tasks: type[Task] | Task,
         stages: str | None = None,
         adapter: AdapterChoice = None,
         concurrency: int | None = None,
@@ -75,7 +77,6 @@ class Worker:
         self._stages = stages
         self._create = create_topics
         self._exit_when_idle = exit_when_idle
-        self._suffix = instance_suffix
         self._system = system
         self._cond = system.condition()
         self._stopping = False
@@ -83,202 +84,192 @@ class Worker:
         self._hurry = False
         """A second signal came: calls in flight are not waited for."""
         self._changed = False
-        self._jobs = []
-        for cls in tasks:
-            policy = cls.policy()
+        self._tell_loop: Callable[[], None] = lambda: None
+        self._jobs: list[Job] = []
+        for given in tasks:
+            task = given() if isinstance(given, type) else given
+            policy = task.policy()
             if concurrency is not None:
                 policy = attrs.evolve(policy, concurrency=concurrency)
                 policy.check()
-            self._jobs.append(_Job(cls, policy, resolve_adapter(cls.adapter, adapter)))
             if stages is not None:
                 parse_stages(stages, policy.stages.retries)
+            job = Job(
+                type(task).__name__,
+                task,
+                policy,
+                resolve_adapter(task.adapter, adapter),
+                system,
+                decoder=task.decoder(),
+                track=task.acknowledge_produced,
+                instance_suffix=instance_suffix,
+                on_change=self._notify,
+            )
+            self._jobs.append(job)
         for cluster in {job.adapter.cluster for job in self._jobs}:
             check_apart([(j.name, j.policy.stages) for j in self._jobs if j.adapter.cluster == cluster])
-
-    # ---- life
 
     def run(self) -> int:
         """Works until `stop`, SIGINT or SIGTERM (handled in the main thread; a second one stops at once). Returns the
         exit code: 0 stopped, 1 a process failure or a cluster that refused, 3 calls had to be abandoned."""
         with self._signals():
+            if any(job.needs_loop for job in self._jobs):
+                return asyncio.run(self.run_async())
+            return self._perform(self._life())
+
+    async def run_async(self) -> int:
+        """`run` in the running event loop, which goes on meanwhile: handlers that are coroutine functions run in it.
+        Installs no signal handlers. When it is cancelled it stops as `stop` does, and is cancelled then."""
+        changed = asyncio.Event()
+        loop = asyncio.get_running_loop()
+
+        def tell() -> None:
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(changed.set)
+
+        self._tell_loop = tell
+        work = loop.create_task(self._perform_async(self._life(), changed))
+        cancelled = False
+        while True:
             try:
-                self._start()
-                self._supervise()
-            finally:
-                code = self._end()
+                code = await asyncio.shield(work)
+                break
+            except asyncio.CancelledError:
+                if work.done():
+                    raise
+                cancelled = True
+                self.stop()
+        if cancelled:
+            raise asyncio.CancelledError
         return code
 
     def stop(self) -> None:
         """Ends feeding, lets calls in flight end (`shutdown_timeout`), commits, and leaves. Returns at once."""
-        with self._cond:
-            self._stopping = True
-            self._changed = True
-            self._cond.notify_all()
+        self._stopping = True
+        self._notify()
 
     @property
     def ready(self) -> bool:
         """Whether every task has begun to work."""
-        return all(job.crew is not None for job in self._jobs)
+        return all(job.started for job in self._jobs)
+
+    @property
+    def tasks(self) -> Sequence[type[Task]]:
+        return [type(job.task) for job in self._jobs]  # type: ignore[misc]
 
     def stats(self) -> dict[tuple[str, int], Stats]:
         """What was done since the start, by task name and stage number."""
-        return {
-            (job.name, post.engine.stage.number): post.engine.stats
-            for job in self._jobs
-            if job.crew is not None
-            for post in job.crew.posts
-        }
+        return {(job.name, number): stats for job in self._jobs for number, stats in job.stats().items()}
 
-    def _start(self) -> None:
+    # ---- the life of a worker, written once
+
+    def _life(self) -> _Life:
+        try:
+            yield from self._begin()
+            yield from self._supervise()
+        finally:
+            code = 0
+            for job in self._jobs:
+                try:
+                    yield _Here(job.close)
+                except Exception:
+                    logger.exception("%s.close failed", job.name)
+                ended = yield _Blocking(job.end)
+                code = code or ended
+            yield _Blocking(OUTBOXES.deliver_all)
+        return code
+
+    def _begin(self) -> Generator[_Blocking | _Here | _Tick, Any, None]:
         for job in self._jobs:
-            job.admin = job.adapter.admin()
-            job.crew = insist(partial(self._prepare, job), self._system, lambda: self._stopping, job.adapter.cluster)
-            if job.crew is None:
+            prepare = partial(job.prepare, self._stages, self._create)
+            cluster = job.adapter.cluster
+            if not (yield _Blocking(partial(insist, prepare, self._system, lambda: self._stopping, cluster))):
                 return
         for job in self._jobs:
-            if job.crew is not None:
-                job.crew.start()
+            yield _Here(job.setup)
+        for job in self._jobs:
+            yield _Here(job.start)
 
-    def _prepare(self, job: _Job) -> Crew:
-        assert job.admin is not None
-        policy, admin = job.policy, job.admin
-        require_topics(job.name, policy, admin, self._create)
-        chosen = self._chosen(job, admin)
-        targets = {stage.topic: max_message_bytes(admin, stage.topic) for stage in list(policy.stages)[1:]}
-        limits = {topic: limit for topic, limit in targets.items() if limit is not None}
-        settings = ProducerSettings(
-            acks="all", delivery_timeout=_HOP_DELIVERY, max_batch_bytes=min([*limits.values(), 1_000_000])
-        )
-        task = job.task or job.cls()
-        if job.task is None:
-            job.task = task
-            task.setup()
-        handler: Callable[[Any], Any] = task.call
-        decoder = job.cls.decoder()
-        if decoder is not None:
-            handler = decoding(handler, decoder)
-        job.writer = Writer(job.adapter, settings, self._system)
-        return Crew(
-            policy,
-            [Engine(policy, stage, limits) for stage in chosen],
-            handler,
-            job.adapter,
-            admin,
-            job.writer,
-            self._system,
-            track=job.cls.acknowledge_produced,
-            instance_suffix=f"-{job.name}{self._suffix}",
-            on_end=self._notify,
-        )
-
-    def _chosen(self, job: _Job, admin: AdminPort) -> list[Stage]:
-        stages = job.policy.stages
-        if self._stages is not None:
-            return [stages[number] for number in parse_stages(self._stages, stages.retries)]
-        chosen = [stages[number] for number in range(stages.retries + 1)]
-        leftovers = stages.leftovers(admin.topic_names(ASK))
-        if leftovers:
-            logger.warning(
-                "%s has retries = %d, but there is %s: what is left there is worked too, failures become dead letters",
-                job.name,
-                stages.retries,
-                ", ".join(stage.topic for stage in leftovers),
-            )
-        return chosen + leftovers
-
-    def _supervise(self) -> None:
+    def _supervise(self) -> Generator[_Blocking | _Here | _Tick, Any, None]:
         """Waits for the end: asked for, by a failure, or idle."""
         idle_since: float | None = None
-        while not self._over():
-            with self._cond:
-                if not self._changed:
-                    self._cond.wait(_TICK)
-                self._changed = False
+        while not all(job.ended for job in self._jobs):
+            yield _Tick()
             now = self._system.now()
             if self._exit_when_idle is not None and not self._stopping:
-                if self._busy():
+                if not all(job.idle for job in self._jobs):
                     idle_since = None
                 elif idle_since is None:
                     idle_since = now
                 elif now - idle_since >= self._exit_when_idle:
-                    if self._unread():
-                        idle_since = None
-                    else:
-                        self.stop()
-            if any(job.crew is not None and job.crew.failure is not None for job in self._jobs):
-                self._stopping = True
+                    idle_since = None
+                    if not (yield _Blocking(lambda: any(job.unread() for job in self._jobs))):
+                        self._stopping = True
+            self._stopping = self._stopping or any(job.failed for job in self._jobs)
             if self._stopping and self._stop_at is None:
                 logger.info("stopping: calls in flight may end")
                 self._stop_at = now
-                self._stop_crews(now)
+                for job in self._jobs:
+                    job.stop(now)
             if self._hurry:
                 self._hurry = False
                 logger.warning("stopping at once")
-                self._stop_crews(now, at_once=True)
+                for job in self._jobs:
+                    job.stop(now, at_once=True)
 
-    def _over(self) -> bool:
-        crews = [job.crew for job in self._jobs if job.crew is not None]
-        return all(crew.ended for crew in crews) and (self._stopping or bool(crews))
+    def _perform(self, life: _Life) -> int:
+        result: Any = None
+        error: Exception | None = None
+        while True:
+            try:
+                step = life.send(result) if error is None else life.throw(error)
+            except StopIteration as stop:
+                return int(stop.value)
+            result = error = None
+            if isinstance(step, _Tick):
+                with self._cond:
+                    if not self._changed:
+                        self._cond.wait(_TICK)
+                    self._changed = False
+                continue
+            try:
+                result = step.step()
+            except Exception as raised:
+                error = raised
 
-    def _stop_crews(self, now: float, at_once: bool = False) -> None:
-        for job in self._jobs:
-            if job.crew is not None:
-                job.crew.stop(now if at_once else now + job.policy.shutdown_timeout)
-
-    def _end(self) -> int:
-        code = 0
-        for job in self._jobs:
-            crew = job.crew
-            if crew is not None:
-                if crew.failure is not None:
-                    code = code or 1
-                    self._tell(job, crew.failure)
-                abandoned = crew.abandoned()
-                if abandoned:
-                    logger.error("%s: %d call(s) did not end in time and were abandoned", job.name, abandoned)
-                    code = code or 3
-                if job.task is not None and not abandoned:
+    async def _perform_async(self, life: _Life, changed: asyncio.Event) -> int:
+        result: Any = None
+        error: Exception | None = None
+        while True:
+            try:
+                step = life.send(result) if error is None else life.throw(error)
+            except StopIteration as stop:
+                return int(stop.value)
+            result = error = None
+            try:
+                if isinstance(step, _Tick):
                     try:
-                        job.task.close()
-                    except Exception:
-                        logger.exception("%s.close failed", job.name)
-            if job.writer is not None:
-                job.writer.close(5.0)
-            if job.admin is not None:
-                job.admin.close()
-        OUTBOXES.deliver_all()
-        return code
+                        async with asyncio.timeout(_TICK):
+                            await changed.wait()
+                    except TimeoutError:
+                        pass
+                    changed.clear()
+                elif isinstance(step, _Blocking):
+                    result = await asyncio.to_thread(step.step)
+                else:
+                    result = step.step()
+                    if inspect.isawaitable(result):
+                        result = await result
+            except Exception as raised:
+                error = raised
 
-    @staticmethod
-    def _tell(job: _Job, failure: BaseException) -> None:
-        if isinstance(failure, BrokerError) and failure.fault in (Fault.LOGIN, Fault.DENIED, Fault.UNKNOWN_TOPIC):
-            logger.error("%s: %s", job.name, failure)
-        else:
-            logger.error("%s: the process failed: %r", job.name, failure, exc_info=failure)
-
-    def _busy(self) -> bool:
-        return not all(job.crew is not None and job.crew.idle() for job in self._jobs)
-
-    def _unread(self) -> bool:
-        """Whether any partition of this process holds more than was delivered."""
-        try:
-            for job in self._jobs:
-                assert job.crew is not None
-                assert job.admin is not None
-                for topic, ends in job.crew.ends():
-                    marks = job.admin.watermarks(topic, ASK)
-                    for partition, end in ends.items():
-                        mark = marks.get(partition.partition)
-                        if mark is not None and mark.high > (end if end is not None else mark.low):
-                            return True
-        except BrokerError:
-            return True
-        return False
+    # ---- stops
 
     def _notify(self) -> None:
         with self._cond:
             self._changed = True
             self._cond.notify_all()
+        self._tell_loop()
 
     @contextmanager
     def _signals(self) -> Iterator[None]:
@@ -297,7 +288,3 @@ class Worker:
         finally:
             for number, previous in before.items():
                 signal.signal(number, previous)
-
-    @property
-    def tasks(self) -> Sequence[type[Task]]:
-        return [job.cls for job in self._jobs]

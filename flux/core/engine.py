@@ -404,6 +404,15 @@ class Engine:
         """Callers that are in a run."""
         return len(self._running)
 
+    def busy_with(self, run: Run) -> bool:
+        """Whether a run's caller is in it, and was not found stuck."""
+        return run in self._running and run.looks >= 0
+
+    @property
+    def has_hops(self) -> bool:
+        """Whether any record is on its way to the next stage."""
+        return len(self._hops) > 0
+
     @property
     def waiting(self) -> int:
         """Records that are here and not due yet."""

@@ -267,8 +267,9 @@ class AdminPort(Protocol):
     def close(self) -> None: ...
 
 
-class Adapter(Protocol):
-    """One cluster, as one client library sees it. Cheap to make: nothing connects before the first use."""
+class Cluster(Protocol):
+    """One cluster, as one client library sees it. Cheap to make: nothing connects before the first use. Its producers
+    and admins may be used from every thread."""
 
     @property
     def cluster(self) -> str:
@@ -280,24 +281,22 @@ class Adapter(Protocol):
         """Whether other processes see the same records (an in-memory broker: False)."""
         ...
 
-    def consumer(self, settings: ConsumerSettings, listener: RebalanceListener) -> ConsumerPort: ...
     def producer(self, settings: ProducerSettings) -> ProducerPort: ...
     def admin(self) -> AdminPort: ...
 
 
-class AsyncAdapter(Protocol):
-    """A cluster as a client of asyncio sees it. Its producer and admin are those of any adapter, usable from every
-    thread: they run an event loop of their own. Its consumers live in the loop of whoever works their records."""
+class Adapter(Cluster, Protocol):
+    """A cluster by a client that blocks."""
 
-    @property
-    def cluster(self) -> str: ...
-    @property
-    def shares_processes(self) -> bool: ...
+    def consumer(self, settings: ConsumerSettings, listener: RebalanceListener) -> ConsumerPort: ...
+
+
+class AsyncAdapter(Cluster, Protocol):
+    """A cluster by a client of asyncio: consumers live in the event loop of whoever works their records."""
+
     async def async_consumer(
         self, settings: ConsumerSettings, listener: AsyncRebalanceListener
     ) -> AsyncConsumerPort: ...
-    def producer(self, settings: ProducerSettings) -> ProducerPort: ...
-    def admin(self) -> AdminPort: ...
 
 
 class Lock(Protocol):

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import attrs
 
 from flux.core.ports import Position, TopicPartition
+from flux.core.runs import Run
 
 T = TypeVar("T")
 
@@ -101,6 +102,18 @@ class Write:
 
 
 @attrs.frozen
+class Begin:
+    """Has the calls of a run made: by the poller itself, before this effect ends, or by somebody else meanwhile."""
+
+    run: Run
+
+
+@attrs.frozen
+class Cancel:
+    """Gives up the calls in flight that can be cancelled: none of them counts, however it ends."""
+
+
+@attrs.frozen
 class Close:
     """Leaves the group."""
 
@@ -118,6 +131,8 @@ Effect = (
     | GroupPositions
     | Draw
     | Write
+    | Begin
+    | Cancel
     | Close
 )
 Script = Generator[Effect, Any, T]

@@ -14,13 +14,38 @@ from flux.core.errors import BrokerError, Fault
 from flux.core.ports import Position, TopicPartition
 from flux.core.stage import Role
 from flux.runtime import effects as do
+from flux.runtime.desk import Desk, Post
 from flux.runtime.effects import Script
 
 Clock = Callable[[], float]
 
 _ASK = 10.0  # seconds for one question to the cluster
 _ANNOUNCE = 10.0
+_PERMIT = 0.05  # seconds to rest for a permit, or for a run that others work
 _DENIED = (Fault.DENIED, Fault.LOGIN, Fault.FATAL)
+
+
+def shift(desk: Desk, post: Post, mine: Callable[[], bool]) -> Script[None]:
+    """Polling one stage, until it has left its group or the role is not `mine` any more. While calls are quick a poll
+    is followed by the runs that it brought; when they are slow, or one is stuck, polling goes on beside them."""
+    engine, now = post.engine, desk.system.now
+    while mine():
+        if desk.stop_at is not None:
+            yield from leave(engine, now, desk.deadline)
+            return
+        yield from cycle(engine, now)
+        while mine() and desk.stop_at is None:
+            if engine.pace.slow:
+                desk.wake(desk.ready())
+                break
+            run = desk.take(post, polling=True)
+            if run is None:
+                if engine.ready(now()):
+                    yield do.Rest(_PERMIT)
+                break
+            yield do.Begin(run)
+            while mine() and desk.stop_at is None and engine.busy_with(run):
+                yield do.Rest(_PERMIT)
 
 
 def cycle(engine: Engine, now: Clock) -> Script[None]:
@@ -68,9 +93,11 @@ def assign(engine: Engine, partitions: Sequence[TopicPartition], now: Clock) -> 
     return engine.assigned({**positions, **chosen}, jitters, now(), chosen)
 
 
-def revoke(engine: Engine, partitions: Sequence[TopicPartition], now: Clock, patience: float) -> Script[None]:
+def revoke(engine: Engine, partitions: Sequence[TopicPartition], now: Clock, longest: float) -> Script[None]:
     """Nothing new, then what is in flight ends, then its positions, then the partitions are let go: each step makes
-    the next one true. `patience`: seconds for the calls, one deadline for all."""
+    the next one true. `longest`: seconds that the calls may take, one deadline for all."""
+    # leaving has waited for the calls already
+    patience = 0.0 if engine.stopping else min(engine.policy.drain_timeout, longest)
     deadline = now() + patience
     engine.revoking(partitions)
     while not engine.drained(partitions) and now() < deadline:
@@ -87,10 +114,9 @@ def revoke(engine: Engine, partitions: Sequence[TopicPartition], now: Clock, pat
     yield do.Write()
 
 
-def leave(engine: Engine, now: Clock, deadline: Clock) -> Script[bool]:
+def leave(engine: Engine, now: Clock, deadline: Clock) -> Script[None]:
     """Calls in flight end, positions are committed, the group is left. Polling goes on meanwhile, so that the group
-    does not wait for this member.
-    Returns whether all calls ended before `deadline`, which a second request to stop may bring forward."""
+    does not wait for this member. `deadline`: when calls are given up; it may be brought forward."""
     engine.stop()
     while not engine.quiet and now() < deadline():
         turn = engine.turn(now())
@@ -99,7 +125,8 @@ def leave(engine: Engine, now: Clock, deadline: Clock) -> Script[bool]:
         yield do.Write()
         engine.polled((yield do.Poll(1, 0.01)), now())
         yield do.Rest(min(0.04, max(0.0, deadline() - now())))
-    ended = engine.calls == 0
+    if engine.calls:
+        yield do.Cancel()
     while positions := engine.commit(now(), at_once=True):
         try:
             yield do.Commit(positions, min(_ASK, max(1.0, deadline() - now())))
@@ -118,7 +145,6 @@ def leave(engine: Engine, now: Clock, deadline: Clock) -> Script[bool]:
             yield do.Rest(0.2)
     yield do.Write()
     yield do.Close()
-    return ended
 
 
 def _reset(engine: Engine, partition: TopicPartition, now: Clock) -> Script[None]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from flux.core.errors import BrokerError, Fault
 from flux.core.hops import Hop
-from flux.core.ports import Adapter, ProducerPort, ProducerSettings, System
+from flux.core.ports import Cluster, ProducerPort, ProducerSettings, System
 
 _ASK = 10.0
 _ROOM = 30.0  # seconds to wait for room in the client's queue
@@ -18,7 +18,7 @@ Ended = Callable[[Hop, BrokerError | None], None]
 class Writer:
     """One cluster's producer for hops. Used by one thread at a time; boots its client again when it broke."""
 
-    def __init__(self, adapter: Adapter, settings: ProducerSettings, system: System) -> None:
+    def __init__(self, adapter: Cluster, settings: ProducerSettings, system: System) -> None:
         self._adapter = adapter
         self._settings = settings
         self._system = system
@@ -41,6 +41,12 @@ class Writer:
             if error.fault is Fault.FATAL and client is not None:
                 self.close(0)
             ended(hop, error)
+
+    def warm_up(self, topics: Iterable[str]) -> None:
+        """Connects, and asks for the topics' partitions, so that the first hop need not. Raises BrokerError."""
+        self._client = self._client or self._adapter.producer(self._settings)
+        for topic in topics:
+            self._client.partitions(topic, _ASK)
 
     def close(self, timeout: float) -> None:
         client, self._client = self._client, None

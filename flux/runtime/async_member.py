@@ -1,0 +1,148 @@
+"""One stage's membership in its consumer group: performs scripts with a client of asyncio."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+from flux.core.errors import BrokerError
+from flux.core.ports import AdminPort, AsyncAdapter, AsyncConsumerPort, Position, TopicPartition
+from flux.core.runs import Run
+from flux.runtime import effects as do
+from flux.runtime import scripts
+from flux.runtime.desk import Desk, Done, Post
+from flux.runtime.effects import Effect, Script
+from flux.runtime.member import announce
+
+T = TypeVar("T")
+logger = logging.getLogger("flux.worker")
+
+
+class AsyncMember:
+    """As `Member`, in the event loop that its consumer lives in. `rest` is awaited and holds no lock."""
+
+    def __init__(
+        self,
+        desk: Desk,
+        post: Post,
+        adapter: AsyncAdapter,
+        admin: AdminPort,
+        *,
+        rest: Callable[[float], Awaitable[None]],
+        begin: Callable[[Post, Run], None],
+        cancel: Callable[[Post], None],
+    ) -> None:
+        self.desk = desk
+        self.post = post
+        self._adapter = adapter
+        self._admin = admin
+        self._rest = rest
+        self._begin = begin
+        self._cancel = cancel
+        self._client: AsyncConsumerPort | None = None
+
+    async def poll(self) -> None:
+        """Polls until the stage has left."""
+        try:
+            self._client = await self._adapter.async_consumer(self.post.settings, self)
+            self.post.joined = True
+            await self.perform(scripts.shift(self.desk, self.post, lambda: True))
+        except BaseException as error:
+            self.desk.fail(error)
+            await self._abandon()
+        self.desk.has_left(self.post)
+
+    async def perform(self, script: Script[T]) -> T:
+        """Runs a script: its own steps under the lock, its effects without it."""
+        result: Any = None
+        error: BrokerError | None = None
+        while True:
+            effect = self.desk.step(self.post, script, result, error)
+            if isinstance(effect, Done):
+                return effect.value
+            result = error = None
+            try:
+                result = await self._do(effect)
+            except BrokerError as refused:
+                error = refused
+
+    async def _do(self, effect: Effect) -> Any:
+        consumer = self._client
+        assert consumer is not None
+        match effect:
+            case do.Poll(records, timeout):
+                return await consumer.poll(records, timeout)
+            case do.Write():
+                await self._write()
+            case do.Begin(run):
+                self._begin(self.post, run)
+            case do.Rest(timeout):
+                await self._rest(timeout)
+            case do.Pause(partitions):
+                consumer.pause(partitions)
+            case do.Resume(partitions):
+                consumer.resume(partitions)
+            case do.Seek(partition, offset):
+                await consumer.seek(partition, offset)
+            case do.StartCommit(positions):
+                self._commit(consumer, positions)
+            case do.Commit(positions, timeout):
+                await consumer.commit_now(positions, timeout)
+            case do.Committed(partitions, timeout):
+                return await consumer.committed(partitions, timeout)
+            case do.Marks(topic, timeout):
+                return await asyncio.to_thread(self._admin.watermarks, topic, timeout)
+            case do.GroupPositions(group, topic, timeout):
+                return await asyncio.to_thread(self._admin.positions, group, topic, timeout)
+            case do.Draw(most):
+                return self.desk.system.randint(0, most)
+            case do.Cancel():
+                self._cancel(self.post)
+            case do.Close():
+                await consumer.close()
+        return None
+
+    async def _write(self) -> None:
+        """A hop's write may ask the cluster for the target's partitions, or wait for room."""
+        if self.post.engine.has_hops:
+            await asyncio.to_thread(self.desk.write, self.post)
+        else:
+            self.desk.write(self.post)
+
+    def _commit(self, consumer: AsyncConsumerPort, positions: Mapping[TopicPartition, Position]) -> None:
+        desk, engine = self.desk, self.post.engine
+
+        def done(error: BrokerError | None) -> None:
+            with desk.lock:
+                engine.committed(positions, error, desk.system.now())
+
+        try:
+            consumer.commit(positions, done)
+        except BrokerError as error:
+            done(error)
+
+    async def _abandon(self) -> None:
+        self.desk.abandon(self.post)
+        try:
+            if self._client is not None:
+                await self._client.close()
+        except Exception:
+            logger.debug("%s could not be closed", self.post, exc_info=True)
+
+    # ---- rebalances
+
+    async def assigned(self, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, int]:
+        announce(self.post, "assigned", partitions)
+        return await self.perform(scripts.assign(self.post.engine, partitions, self.desk.system.now))
+
+    async def revoked(self, partitions: Sequence[TopicPartition]) -> None:
+        announce(self.post, "revoked", partitions)
+        limit = self._client.max_poll_interval if self._client is not None else 0.0
+        await self.perform(scripts.revoke(self.post.engine, partitions, self.desk.system.now, limit / 2))
+
+    async def lost(self, partitions: Sequence[TopicPartition]) -> None:
+        with self.desk.lock:
+            self.post.engine.lost(partitions)
+        await self._write()

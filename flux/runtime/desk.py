@@ -1,0 +1,292 @@
+"""What the drivers of one task share: its engines behind one lock, and the facts that callers and clients report.
+
+The lock is never held during an effect, a write or a call. Drivers differ in who polls and who calls, and in nothing
+else: they take runs here, and report here how they end.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from typing import Generic, TypeVar
+
+import attrs
+
+from flux.core.engine import Engine
+from flux.core.errors import BrokerError
+from flux.core.hops import Hop
+from flux.core.message import Message
+from flux.core.outcome import Move
+from flux.core.permits import Permits
+from flux.core.policy import Policy
+from flux.core.ports import ConsumerSettings, System, TopicPartition
+from flux.core.runs import Run
+from flux.core.stage import Role
+from flux.core.transfer import Failure
+from flux.runtime.effects import Effect, Script
+from flux.runtime.produced import Produced
+from flux.runtime.writer import Writer
+
+T = TypeVar("T")
+logger = logging.getLogger("flux.worker")
+
+
+@attrs.define(eq=False)
+class Post:
+    """One stage of a task in this process."""
+
+    engine: Engine
+    settings: ConsumerSettings
+    joined: bool = False
+    """Whether its consumer was made."""
+    left: bool = False
+    """Whether it has left its group, or was abandoned."""
+    writing: bool = False
+    acknowledged: deque[tuple[Hop, BrokerError | None]] = attrs.field(factory=deque)
+    """Ends of hops that the engine has not been told. Appended to by the client's thread, which must not wait for the
+    lock once per record."""
+
+    def __str__(self) -> str:
+        return self.engine.stage.topic
+
+
+class Desk:
+    """`wake` is called with the lock held when there may be work for about that many more callers, or a fact that
+    somebody who rests may wait for."""
+
+    def __init__(
+        self,
+        policy: Policy,
+        engines: Sequence[Engine],
+        writer: Writer,
+        system: System,
+        *,
+        instance_suffix: str = "",
+        on_change: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.policy = policy
+        self.posts = [Post(engine, _settings(engine, instance_suffix)) for engine in engines]
+        self.system = system
+        self.lock = system.condition()
+        self.permits = Permits(policy.concurrency, any(e.stage.role is Role.MAIN for e in engines))
+        self.failure: BaseException | None = None
+        """The error of a failed process or of a cluster that refuses this member; the worker ends with it."""
+        self.stop_at: float | None = None
+        """Set once calls in flight are to end, to when they are abandoned; seconds since the epoch."""
+        self.wake: Callable[[int], None] = lambda _: None
+        self.write_soon: Callable[[Post], None] = self.write
+        """Has hops written that a call has just caused; must not wait where the caller must not."""
+        self._on_change = on_change
+        self._writer = writer
+        self._turn = 0
+        self._aborted: set[Run] = set()
+
+    # ---- runs, with the lock held
+
+    def take(self, post: Post, polling: bool) -> Run | None:
+        """A run of this stage, if there is one and a permit for it."""
+        engine, now = post.engine, self.system.now()
+        number = engine.stage.number
+        if not engine.ready(now):
+            self.permits.forgo(number)
+            return None
+        if not self.permits.take(number):
+            return None
+        run = engine.take(polling, now)
+        if run is None:
+            self.permits.give(number)
+        elif engine.pace.slow and engine.ready(now):
+            self.wake(1)
+        return run
+
+    def take_any(self) -> tuple[Post, Run] | None:
+        """A run of any stage, round-robin, for a caller that polls nothing."""
+        for _ in self.posts:
+            self._turn = (self._turn + 1) % len(self.posts)
+            post = self.posts[self._turn]
+            run = self.take(post, polling=False)
+            if run is not None:
+                return post, run
+        return None
+
+    def ready(self) -> int:
+        """About how many callers that do not poll could begin a run: none while calls are quick."""
+        free = self.policy.concurrency - self.permits.used
+        if free <= 0:
+            return 0
+        now = self.system.now()
+        return min(free, sum(post.engine.ready(now) for post in self.posts if post.engine.pace.slow))
+
+    # ---- facts
+
+    def finished(self, post: Post, run: Run, failure: BaseException | None) -> None:
+        """A caller is through with a run. `failure`: the process failed in the call that it is at."""
+        with self.lock:
+            if run in self._aborted:
+                self._aborted.discard(run)
+            elif failure is not None:
+                post.engine.aborted(run)
+            else:
+                post.engine.finished(run, self.system.now())
+            self.permits.give(post.engine.stage.number)
+            self.wake(1)
+        if failure is not None:
+            self.fail(failure)
+
+    def abort(self, post: Post, run: Run) -> None:
+        """The call that a run is at is given up: it never counts, however it ends."""
+        with self.lock:
+            if run not in self._aborted:
+                self._aborted.add(run)
+                post.engine.aborted(run)
+                run.limit = -1
+
+    def may_go_on(self, run: Run) -> bool:
+        """Whether the caller of `run` makes the call that it is at: see `Run`."""
+        with self.lock:
+            return run.index < run.limit
+
+    def failed(self, post: Post, run: Run, message: Message, failure: Failure) -> Move:
+        """The call that `run` is at raised."""
+        with self.lock:
+            if run in self._aborted:
+                return Move.STOP
+            move = post.engine.failed(run, run.index, message, failure, self.system.now())
+        self.write_soon(post)
+        return move
+
+    def produced(self, post: Post, run: Run, message: Message, products: Produced) -> None:
+        """The call that `run` is at returned, and has produced."""
+        with self.lock:
+            entry = None if run in self._aborted else post.engine.produced(run, run.index, message)
+        if entry is None:
+            return
+
+        def settled(error: Exception | None) -> None:
+            with self.lock:
+                post.engine.settled(entry, None if error is None else Failure(error), self.system.now())
+
+        products.when_done(settled)
+
+    def looked(self) -> list[tuple[Post, Run]]:
+        """A watcher looks at the runs; returns those found stuck. With the lock held."""
+        now = self.system.now()
+        stuck = [(post, run) for post in self.posts for run in post.engine.looked(now)]
+        if stuck:
+            self.wake(self.ready())
+        return stuck
+
+    # ---- scripts
+
+    def step(self, post: Post, script: Script[T], result: object, error: BrokerError | None) -> Effect | Done[T]:
+        """The next effect of a script, given how the last one ended; Done when there is none."""
+        with self.lock:
+            self._tell_acknowledged(post)
+            try:
+                return script.send(result) if error is None else script.throw(error)
+            except StopIteration as stop:
+                return Done(stop.value)
+
+    def write(self, post: Post) -> None:
+        """Logs the engine's notices and writes its hops: one thread at a time, so that hops keep their order."""
+        engine = post.engine
+        with self.lock:
+            notices = engine.notices()
+            busy, post.writing = post.writing, True
+        for notice in notices:
+            logger.log(notice.level, "%s", notice.text)
+        if busy:
+            return
+
+        def ended(hop: Hop, error: BrokerError | None) -> None:
+            post.acknowledged.append((hop, error))
+
+        while True:
+            with self.lock:
+                self._tell_acknowledged(post)
+                hops = engine.writes(self.system.now())
+                if not hops:
+                    post.writing = False
+                    return
+            for hop in hops:
+                self._writer.write(hop, engine.limit(hop.transfer.target.topic), ended)
+
+    def _tell_acknowledged(self, post: Post) -> None:
+        acknowledged, engine = post.acknowledged, post.engine
+        if acknowledged:
+            now = self.system.now()
+            for _ in range(len(acknowledged)):
+                hop, error = acknowledged.popleft()
+                if error is None:
+                    engine.written(hop, now)
+                else:
+                    engine.unwritten(hop, error, now)
+
+    # ---- the end
+
+    def stop(self, deadline: float) -> None:
+        """No new calls; those in flight end by `deadline`, which a second request may bring forward."""
+        with self.lock:
+            if self.stop_at is None or deadline < self.stop_at:
+                self.stop_at = deadline
+            self.wake(len(self.posts) + self.policy.concurrency)
+
+    def deadline(self) -> float:
+        """When calls in flight are abandoned."""
+        return self.stop_at if self.stop_at is not None else float("inf")
+
+    def fail(self, error: BaseException) -> None:
+        """The worker is to end with `error`."""
+        with self.lock:
+            self.failure = self.failure or error
+        self._on_change()
+
+    def has_left(self, post: Post) -> None:
+        with self.lock:
+            post.left = True
+            self.wake(len(self.posts) + self.policy.concurrency)
+        self._on_change()
+
+    def abandon(self, post: Post) -> None:
+        """The poller broke: what its calls do counts for nothing, as its partitions go to others."""
+        with self.lock:
+            post.engine.stop()
+            post.engine.lost(post.engine.partitions)
+
+    @property
+    def ended(self) -> bool:
+        """All stages have left their groups."""
+        return all(post.left for post in self.posts)
+
+    def calls(self) -> int:
+        """Callers that are in a run."""
+        with self.lock:
+            return sum(post.engine.calls for post in self.posts)
+
+    def idle(self) -> bool:
+        """Nothing is in flight or waiting here; the cluster may have more."""
+        with self.lock:
+            return all(post.joined and post.engine.empty for post in self.posts)
+
+    def ends(self) -> list[tuple[str, Mapping[TopicPartition, int | None]]]:
+        """Each stage's topic with how far its partitions were delivered."""
+        with self.lock:
+            return [(str(post), post.engine.ends()) for post in self.posts]
+
+
+@attrs.frozen
+class Done(Generic[T]):
+    """A script is through."""
+
+    value: T
+
+
+def _settings(engine: Engine, instance_suffix: str) -> ConsumerSettings:
+    stage = engine.stage
+    return ConsumerSettings(
+        topic=stage.topic,
+        group=stage.group,
+        small_queue=stage.role is not Role.MAIN,
+        instance_suffix=f"{instance_suffix}-{stage.number}{'-leftover' if stage.role is Role.LEFTOVER else ''}",
+    )

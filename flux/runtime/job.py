@@ -1,0 +1,213 @@
+"""One task in one process: prepares it, picks the driver that its handler and its client need, and ends it."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, cast
+
+import attrs
+
+from flux.core.engine import Engine
+from flux.core.errors import BrokerError, Fault
+from flux.core.policy import Policy
+from flux.core.ports import Adapter, AdminPort, AsyncAdapter, Cluster, ProducerSettings, System
+from flux.core.stage import Stage, parse_stages
+from flux.core.stats import Stats
+from flux.runtime.calls import Handler, decoding
+from flux.runtime.desk import Desk
+from flux.runtime.loop import Callers, LoopPollers, TaskCallers, ThreadCallers, ThreadPollers
+from flux.runtime.preparation import ASK, max_message_bytes, require_topics
+from flux.runtime.threads import Threads
+from flux.runtime.writer import Writer
+
+logger = logging.getLogger("flux.worker")
+
+_HOP_DELIVERY = 30.0
+_HOP_BATCH = 1_000_000
+_CLOSE = 5.0
+
+
+class Worked(Protocol):
+    """What a job needs of a task: see `flux.Task`."""
+
+    def setup(self) -> Any: ...
+    @property
+    def call(self) -> Handler: ...
+    def close(self) -> Any: ...
+
+
+@attrs.define(eq=False)
+class Job:
+    """`decoder`: makes values of bytes. `track`: what calls produce is part of them. `on_change` is called, on any
+    thread, when the job has ended or is to end."""
+
+    name: str
+    task: Worked
+    policy: Policy
+    adapter: Cluster
+    system: System
+    decoder: Callable[[bytes | None], Any] | None = None
+    track: bool = True
+    instance_suffix: str = ""
+    on_change: Callable[[], None] = lambda: None
+    desk: Desk | None = None
+    started: bool = False
+    _admin: AdminPort | None = None
+    _writer: Writer | None = None
+    _set_up: bool = False
+
+    @property
+    def needs_loop(self) -> bool:
+        """Whether it runs in an event loop: its handler or its client does."""
+        return inspect.iscoroutinefunction(self.task.call) or lives_in_loop(self.adapter)
+
+    @property
+    def admin(self) -> AdminPort:
+        if self._admin is None:
+            self._admin = self.adapter.admin()
+        return self._admin
+
+    # ---- the beginning; each blocks, but `start`
+
+    def prepare(self, stages: str | None, create_topics: bool) -> bool:
+        """Checks the topics and makes the engines; True. Raises ConfigurationError, BrokerError."""
+        policy, admin = self.policy, self.admin
+        require_topics(self.name, policy, admin, create_topics)
+        chosen = self._chosen(stages)
+        found = {stage.topic: max_message_bytes(admin, stage.topic) for stage in list(policy.stages)[1:]}
+        limits = {topic: limit for topic, limit in found.items() if limit is not None}
+        settings = ProducerSettings(
+            acks="all", delivery_timeout=_HOP_DELIVERY, max_batch_bytes=min([*limits.values(), _HOP_BATCH])
+        )
+        if self._writer is None:
+            self._writer = Writer(self.adapter, settings, self.system)
+        self._writer.warm_up(stage.topic for stage in list(policy.stages)[1:])
+        self.desk = Desk(
+            policy,
+            [Engine(policy, stage, limits) for stage in chosen],
+            self._writer,
+            self.system,
+            instance_suffix=f"-{self.name}{self.instance_suffix}",
+            on_change=self.on_change,
+        )
+        return True
+
+    def setup(self) -> Any:
+        """The task's own; may give an awaitable."""
+        self._set_up = True
+        return self.task.setup()
+
+    def start(self) -> None:
+        """Begins to work: in the running event loop if it needs one."""
+        assert self.desk is not None
+        desk, handler = self.desk, self.task.call
+        awaited = inspect.iscoroutinefunction(handler)
+        if self.decoder is not None:
+            handler = decoding(handler, self.decoder)
+        self.started = True
+        if not self.needs_loop:
+            Threads(desk, handler, cast(Adapter, self.adapter), self.admin, self.track).start()
+            return
+        callers: Callers
+        if awaited:
+            callers = TaskCallers(desk, handler, self.track, asyncio.get_running_loop())
+        else:
+            callers = ThreadCallers(desk, handler, self.track)
+        if lives_in_loop(self.adapter):
+            LoopPollers(desk, callers, cast(AsyncAdapter, self.adapter), self.admin).start()
+        else:
+            ThreadPollers(desk, callers, cast(Adapter, self.adapter), self.admin).start()
+
+    def _chosen(self, stages: str | None) -> Sequence[Stage]:
+        all_stages = self.policy.stages
+        if stages is not None:
+            return [all_stages[number] for number in parse_stages(stages, all_stages.retries)]
+        chosen = [all_stages[number] for number in range(all_stages.retries + 1)]
+        leftovers = all_stages.leftovers(self.admin.topic_names(ASK))
+        if leftovers:
+            logger.warning(
+                "%s has retries = %d, but there is %s: what is left there is worked too, failures become dead letters",
+                self.name,
+                all_stages.retries,
+                ", ".join(stage.topic for stage in leftovers),
+            )
+        return chosen + leftovers
+
+    # ---- the middle
+
+    @property
+    def ended(self) -> bool:
+        """Nothing runs any more, or ever did."""
+        return not self.started or (self.desk is not None and self.desk.ended)
+
+    @property
+    def failed(self) -> bool:
+        return self.desk is not None and self.desk.failure is not None
+
+    @property
+    def idle(self) -> bool:
+        """Nothing is in flight or waiting here; the cluster may have more: see `unread`."""
+        return self.desk is not None and self.desk.idle()
+
+    def unread(self) -> bool:
+        """Whether any partition of this process holds more than was delivered. Blocks."""
+        assert self.desk is not None
+        try:
+            for topic, ends in self.desk.ends():
+                marks = self.admin.watermarks(topic, ASK)
+                for partition, end in ends.items():
+                    mark = marks.get(partition.partition)
+                    if mark is not None and mark.high > (end if end is not None else mark.low):
+                        return True
+        except BrokerError:
+            return True
+        return False
+
+    def stats(self) -> dict[int, Stats]:
+        """By stage number."""
+        return {} if self.desk is None else {post.engine.stage.number: post.engine.stats for post in self.desk.posts}
+
+    def stop(self, now: float, at_once: bool = False) -> None:
+        """Nothing new is begun; calls in flight end within the task's `shutdown_timeout`."""
+        if self.desk is not None:
+            self.desk.stop(now if at_once else now + self.policy.shutdown_timeout)
+
+    # ---- the end; each blocks, but `close`
+
+    def close(self) -> Any:
+        """The task's own, unless calls are still running; may give an awaitable."""
+        return self.task.close() if self._set_up and not self.abandoned else None
+
+    @property
+    def abandoned(self) -> int:
+        """Calls that have not ended."""
+        return 0 if self.desk is None else self.desk.calls()
+
+    def end(self) -> int:
+        """Frees the clients; returns the exit code."""
+        if self._writer is not None:
+            self._writer.close(_CLOSE)
+        if self._admin is not None:
+            self._admin.close()
+        code = 0
+        if self.desk is not None and self.desk.failure is not None:
+            code = 1
+            self._tell(self.desk.failure)
+        if self.abandoned:
+            code = code or 3
+            logger.error("%s: %d call(s) did not end in time and were abandoned", self.name, self.abandoned)
+        return code
+
+    def _tell(self, failure: BaseException) -> None:
+        if isinstance(failure, BrokerError) and failure.fault in (Fault.LOGIN, Fault.DENIED, Fault.UNKNOWN_TOPIC):
+            logger.error("%s: %s", self.name, failure)
+        else:
+            logger.error("%s: the process failed: %r", self.name, failure, exc_info=failure)
+
+
+def lives_in_loop(adapter: object) -> bool:
+    """Whether a cluster's consumers live in an event loop."""
+    return hasattr(adapter, "async_consumer")

@@ -1,0 +1,254 @@
+"""The drivers of an event loop: handlers that are awaited, clients of asyncio, or both.
+
+Pollers hand runs on to callers. While calls are quick there is one run at a time, which one task works from end to end
+with no task per record; when it is found stuck, polling goes on beside it, and further callers take single records.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import Protocol
+
+from flux.core.pace import LOOK
+from flux.core.ports import Adapter, AdminPort, AsyncAdapter
+from flux.core.runs import Run
+from flux.runtime.async_member import AsyncMember
+from flux.runtime.calls import Handler, work, work_async
+from flux.runtime.desk import Desk, Post
+from flux.runtime.member import Member
+
+_PAUSE = 0.02  # seconds between two looks whether there is anything to watch
+
+
+class Callers(Protocol):
+    """Who makes the calls that a poller hands on. Methods are called from any thread."""
+
+    def begin(self, post: Post, run: Run) -> None: ...
+    def more(self) -> None:
+        """There may be runs that nobody has taken. With the desk's lock held."""
+        ...
+
+    def cancel(self, post: Post) -> None:
+        """Gives up the calls of a stage, where that can be done."""
+        ...
+
+
+class TaskCallers:
+    """Handlers that are awaited, as tasks of one event loop."""
+
+    def __init__(self, desk: Desk, handler: Handler, track: bool, loop: asyncio.AbstractEventLoop) -> None:
+        self._desk = desk
+        self._handler = handler
+        self._track = track
+        self._loop = loop
+        self._tasks: dict[asyncio.Task[None], tuple[Post, Run]] = {}
+        self._called = False
+        self._writes: set[Post] = set()
+        desk.write_soon = self._write_soon
+
+    def begin(self, post: Post, run: Run) -> None:
+        self._soon(lambda: self._start(post, run))
+
+    def more(self) -> None:
+        if not self._called and self._desk.ready():
+            self._called = True
+            self._soon(self._take)
+
+    def cancel(self, post: Post) -> None:
+        self._soon(lambda: self._cancel(post))
+
+    def _write_soon(self, post: Post) -> None:
+        """A write may ask the cluster for the target's partitions, or wait for room: not in the event loop."""
+        if post not in self._writes:
+            self._writes.add(post)
+            self._loop.run_in_executor(None, self._write, post)
+
+    def _write(self, post: Post) -> None:
+        self._writes.discard(post)
+        self._desk.write(post)
+
+    def _soon(self, function: Callable[[], object]) -> None:
+        self._loop.call_soon_threadsafe(function)
+
+    def _take(self) -> None:
+        self._called = False
+        while True:
+            with self._desk.lock:
+                taken = self._desk.take_any()
+            if taken is None:
+                return
+            self._start(*taken)
+
+    def _start(self, post: Post, run: Run) -> None:
+        task = self._loop.create_task(self._call(post, run), name=f"flux-{post}")
+        self._tasks[task] = (post, run)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.pop(task, None)
+
+    async def _call(self, post: Post, run: Run) -> None:
+        desk, me = self._desk, asyncio.current_task()
+        assert me is not None
+        while True:
+            desk.finished(post, run, await work_async(desk, post, run, self._handler, self._track))
+            with desk.lock:
+                taken = desk.take_any()
+            if taken is None:
+                return
+            self._tasks[me] = post, run = taken
+            await asyncio.sleep(0)
+
+    def _cancel(self, post: Post) -> None:
+        for task, (of, run) in list(self._tasks.items()):
+            if of is post:
+                self._desk.abort(post, run)
+                task.cancel()
+
+
+class ThreadCallers:
+    """Handlers that block, on threads of their own: the event loop stays free."""
+
+    def __init__(self, desk: Desk, handler: Handler, track: bool) -> None:
+        self._desk = desk
+        self._handler = handler
+        self._track = track
+        self._given: deque[tuple[Post, Run]] = deque()
+        self._condition = desk.system.condition()
+        self._threads = 0
+        self._idle = 0
+        self._wanted = 0
+
+    def begin(self, post: Post, run: Run) -> None:
+        with self._condition:
+            self._given.append((post, run))
+            self._call_up(1)
+
+    def more(self) -> None:
+        ready = self._desk.ready()
+        if ready or self._desk.ended:
+            with self._condition:
+                self._wanted = max(self._wanted, ready)
+                self._call_up(ready or self._threads)
+
+    def cancel(self, post: Post) -> None:
+        """A thread cannot be cancelled."""
+
+    def _call_up(self, needed: int) -> None:
+        self._condition.notify(needed)
+        for _ in range(min(needed - self._idle, self._desk.policy.concurrency - self._threads)):
+            self._desk.system.spawn(f"flux-{self._desk.posts[0]}-{self._threads}", self._live)
+            self._threads += 1
+
+    def _live(self) -> None:
+        while not self._desk.ended:
+            with self._condition:
+                taken = self._given.popleft() if self._given else None
+                if taken is None and not self._wanted:
+                    self._idle += 1
+                    self._condition.wait(1.0)
+                    self._idle -= 1
+                    continue
+                if taken is None:
+                    self._wanted -= 1
+            while True:
+                if taken is None:
+                    with self._desk.lock:
+                        taken = self._desk.take_any()
+                    if taken is None:
+                        break
+                post, run = taken
+                taken = None
+                self._desk.finished(post, run, work(self._desk, post, run, self._handler, self._track))
+
+
+class LoopPollers:
+    """A client of asyncio: polls in the running event loop."""
+
+    def __init__(self, desk: Desk, callers: Callers, adapter: AsyncAdapter, admin: AdminPort) -> None:
+        self._desk = desk
+        self._callers = callers
+        self._loop = asyncio.get_running_loop()
+        self._fact = asyncio.Event()
+        self._members = [
+            AsyncMember(desk, post, adapter, admin, rest=self._rest, begin=callers.begin, cancel=callers.cancel)
+            for post in desk.posts
+        ]
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._told = False
+        desk.wake = self._wake
+
+    def start(self) -> None:
+        """Joins the groups and begins to work."""
+        for member in self._members:
+            self._tasks.add(self._loop.create_task(member.poll(), name=f"flux-poll-{member.post}"))
+        self._tasks.add(self._loop.create_task(self._watch(), name="flux-watch"))
+
+    def _wake(self, needed: int) -> None:
+        self._callers.more()
+        if not self._told:
+            self._told = True
+            self._loop.call_soon_threadsafe(self._tell)
+
+    def _tell(self) -> None:
+        self._told = False
+        self._fact.set()
+        self._fact = asyncio.Event()
+
+    async def _rest(self, timeout: float) -> None:
+        try:
+            async with asyncio.timeout(timeout):
+                await self._fact.wait()
+        except TimeoutError:
+            pass
+
+    async def _watch(self) -> None:
+        desk = self._desk
+        while not desk.ended:
+            await asyncio.sleep(LOOK if desk.permits.used else _PAUSE)
+            with desk.lock:
+                desk.looked()
+
+
+class ThreadPollers:
+    """A client that blocks: each stage is polled by a thread of its own, which makes no calls."""
+
+    def __init__(self, desk: Desk, callers: Callers, adapter: Adapter, admin: AdminPort) -> None:
+        self._desk = desk
+        self._callers = callers
+        self._members = [
+            Member(desk, post, adapter, admin, rest=self._rest, begin=callers.begin, cancel=callers.cancel)
+            for post in desk.posts
+        ]
+        self._resting = 0
+        desk.wake = self._wake
+
+    def start(self) -> None:
+        """Joins the groups and begins to work."""
+        spawn = self._desk.system.spawn
+        for member in self._members:
+            spawn(f"flux-poll-{member.post}", lambda member=member: member.poll(lambda: True))  # type: ignore[misc]
+        spawn(f"flux-watch-{self._desk.posts[0]}", self._watch)
+
+    def _wake(self, needed: int) -> None:
+        self._callers.more()
+        if self._resting:
+            self._desk.lock.notify_all()
+
+    def _rest(self, timeout: float) -> None:
+        self._resting += 1
+        self._desk.lock.wait(timeout)
+        self._resting -= 1
+
+    def _watch(self) -> None:
+        desk = self._desk
+        while True:
+            with desk.lock:
+                if desk.ended:
+                    return
+                watching = desk.permits.used
+            desk.system.sleep(LOOK if watching else _PAUSE)
+            with desk.lock:
+                desk.looked()

@@ -1,0 +1,152 @@
+"""One stage's membership in its consumer group: performs scripts with a client that blocks."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+from flux.core.errors import BrokerError
+from flux.core.ports import Adapter, AdminPort, ConsumerPort, Position, TopicPartition
+from flux.core.runs import Run
+from flux.runtime import effects as do
+from flux.runtime import scripts
+from flux.runtime.desk import Desk, Done, Post
+from flux.runtime.effects import Effect, Script
+
+T = TypeVar("T")
+logger = logging.getLogger("flux.worker")
+
+
+class Member:
+    """Used by one thread at a time. `rest` waits for a fact, with the desk's lock held; `begin` has a run worked;
+    `cancel` gives up what can be cancelled. It is the consumer's listener: rebalances come inside a poll."""
+
+    def __init__(
+        self,
+        desk: Desk,
+        post: Post,
+        adapter: Adapter,
+        admin: AdminPort,
+        *,
+        rest: Callable[[float], None],
+        begin: Callable[[Post, Run], None],
+        cancel: Callable[[Post], None] = lambda _: None,
+    ) -> None:
+        self.desk = desk
+        self.post = post
+        self._adapter = adapter
+        self._admin = admin
+        self._rest = rest
+        self._begin = begin
+        self._cancel = cancel
+        self._client: ConsumerPort | None = None
+
+    @property
+    def _consumer(self) -> ConsumerPort:
+        if self._client is None:
+            self._client = self._adapter.consumer(self.post.settings, self)
+            self.post.joined = True
+        return self._client
+
+    def poll(self, mine: Callable[[], bool]) -> None:
+        """A shift of polling; ends when the stage has left, or the role is not `mine` any more."""
+        try:
+            self.perform(scripts.shift(self.desk, self.post, mine))
+            if mine():
+                self.desk.has_left(self.post)
+        except BaseException as error:
+            self.desk.fail(error)
+            self._abandon()
+
+    def perform(self, script: Script[T]) -> T:
+        """Runs a script: its own steps under the lock, its effects without it."""
+        result: Any = None
+        error: BrokerError | None = None
+        while True:
+            effect = self.desk.step(self.post, script, result, error)
+            if isinstance(effect, Done):
+                return effect.value
+            result = error = None
+            try:
+                result = self._do(effect)
+            except BrokerError as refused:
+                error = refused
+
+    def _do(self, effect: Effect) -> Any:
+        consumer = self._consumer
+        match effect:
+            case do.Poll(records, timeout):
+                return consumer.poll(records, timeout)
+            case do.Write():
+                self.desk.write(self.post)
+            case do.Begin(run):
+                self._begin(self.post, run)
+            case do.Rest(timeout):
+                with self.desk.lock:
+                    self._rest(timeout)
+            case do.Pause(partitions):
+                consumer.pause(partitions)
+            case do.Resume(partitions):
+                consumer.resume(partitions)
+            case do.Seek(partition, offset):
+                consumer.seek(partition, offset)
+            case do.StartCommit(positions):
+                self._commit(consumer, positions)
+            case do.Commit(positions, timeout):
+                consumer.commit_now(positions, timeout)
+            case do.Committed(partitions, timeout):
+                return consumer.committed(partitions, timeout)
+            case do.Marks(topic, timeout):
+                return self._admin.watermarks(topic, timeout)
+            case do.GroupPositions(group, topic, timeout):
+                return self._admin.positions(group, topic, timeout)
+            case do.Draw(most):
+                return self.desk.system.randint(0, most)
+            case do.Cancel():
+                self._cancel(self.post)
+            case do.Close():
+                consumer.close()
+        return None
+
+    def _commit(self, consumer: ConsumerPort, positions: Mapping[TopicPartition, Position]) -> None:
+        desk, engine = self.desk, self.post.engine
+
+        def done(error: BrokerError | None) -> None:
+            with desk.lock:
+                engine.committed(positions, error, desk.system.now())
+
+        try:
+            consumer.commit(positions, done)
+        except BrokerError as error:
+            done(error)
+
+    def _abandon(self) -> None:
+        self.desk.abandon(self.post)
+        try:
+            if self._client is not None:
+                self._client.close()
+        except Exception:
+            logger.debug("%s could not be closed", self.post, exc_info=True)
+        self.desk.has_left(self.post)
+
+    # ---- rebalances
+
+    def assigned(self, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, int]:
+        announce(self.post, "assigned", partitions)
+        return self.perform(scripts.assign(self.post.engine, partitions, self.desk.system.now))
+
+    def revoked(self, partitions: Sequence[TopicPartition]) -> None:
+        announce(self.post, "revoked", partitions)
+        limit = self._client.max_poll_interval if self._client is not None else 0.0
+        self.perform(scripts.revoke(self.post.engine, partitions, self.desk.system.now, limit / 2))
+
+    def lost(self, partitions: Sequence[TopicPartition]) -> None:
+        with self.desk.lock:
+            self.post.engine.lost(partitions)
+        self.desk.write(self.post)
+
+
+def announce(post: Post, event: str, partitions: Sequence[TopicPartition]) -> None:
+    """A line for the log about a rebalance."""
+    logger.info("%s %s: %s", post, event, ", ".join(str(each.partition) for each in partitions) or "nothing")
