@@ -109,9 +109,11 @@ def _load_module(name: str) -> ModuleType:
         return import_module(name)
     except ModuleNotFoundError as error:
         if error.name is not None and f"{name}.".startswith(f"{error.name}."):
-            raise click.UsageError(f"there is no module {error.name} here or on PYTHONPATH") from None
+            raise click.UsageError(f"there is no module {error.name!r} here or on PYTHONPATH") from None
         raise
-    except ValueError:
+    except (TypeError, ValueError) as error:
+        if raised_by_user(error):
+            raise
         raise click.UsageError(f"{name!r} is neither a file nor a module's name") from None
 
 

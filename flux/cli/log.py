@@ -27,5 +27,4 @@ def configure(level: str, process: int | None = None) -> None:
 
 def quiet() -> None:
     """For commands that say themselves what went wrong."""
-    logging.getLogger("flux").addHandler(logging.NullHandler())
-    logging.getLogger("flux").propagate = False
+    logging.getLogger("flux").addHandler(logging.NullHandler())  # else Python shows warnings by itself

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from flux.cli.clusters import admin_of
 from flux.cli.options import adapter_option, load_option
 
 if TYPE_CHECKING:
@@ -34,16 +35,12 @@ def command(sources: tuple[str, ...], as_json: bool, task: str | None) -> None:
     """
     from flux.cli import log
     from flux.cli.finding import find_task
-    from flux.config import resolve_adapter
 
     log.quiet()
     cls = find_task(sources, task)
     policy = cls.policy()
-    admin = resolve_adapter(cls.adapter).admin()
-    try:
+    with admin_of(cls) as admin:
         status = survey(cls.__name__, policy, admin)
-    finally:
-        admin.close()
     if as_json:
         click.echo(json.dumps(status))
     else:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from flux.cli.clusters import admin_of
 from flux.cli.options import adapter_option, load_option
 
 if TYPE_CHECKING:
@@ -39,7 +40,6 @@ def command(
     """Show the topics and groups of a task, or create the topics."""
     from flux.cli import log
     from flux.cli.finding import find_task
-    from flux.config import resolve_adapter
     from flux.runtime.preparation import create_topics, plan_topics
 
     if not create and (partitions or replication_factor):
@@ -47,14 +47,11 @@ def command(
     log.quiet()
     cls = find_task(sources, task)
     policy = cls.policy()
-    admin = resolve_adapter(cls.adapter).admin()
-    try:
+    with admin_of(cls) as admin:
         missing, _ = plan_topics(policy, admin, partitions, replication_factor)
         if create and missing:
             create_topics(policy, admin, missing)
         absent = _show(policy, admin, {topic.name for topic in missing} if create else set())
-    finally:
-        admin.close()
     if absent:
         raise click.ClickException(f"{absent} topic(s) missing: add --create, or start with --create-topics")
 

@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+from cli_support import Flux, flux_cli, only_line
+
+__all__ = ["flux_cli"]
+
+TASK = """
+    import flux
+
+    class Billing(flux.Task):
+        topic, group_id, retries = "orders", "billing", 1
+        wait = 0
+        offset_commit_interval = 0.05
+
+        def call(self, message):
+            if message.value == b"bad":
+                raise ValueError("bad")
+"""
+STUCK = """
+    import os, signal, threading, time
+    import flux
+
+    class Billing(flux.Task):
+        topic, group_id, retries, shutdown_timeout = "orders", "billing", 0, 0.1
+
+        def call(self, message):
+            threading.Thread(target=time.sleep, args=(LEFT,)).start()
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(LEFT)
+"""
+
+
+def test_it_works_a_task_until_idle_and_ends_with_0(flux_cli: Flux) -> None:
+    flux_cli.broker.create_topic("orders")
+    produced = flux_cli("produce", "orders", "--adapter", flux_cli.url, input="good\nbad\n")
+    assert produced.exit_code == 0
+    file = flux_cli.file(TASK)
+    done = flux_cli(
+        "process", "--load", file, "--adapter", flux_cli.url, "--create-topics", "--exit-when-idle", "0.1", "Billing"
+    )
+    assert done.exit_code == 0, done.output
+    assert [record.value() for record in flux_cli.broker.records("orders-billing-dlq")] == [b"bad"]
+
+
+def test_missing_topics_are_named_in_one_line_and_end_with_1(flux_cli: Flux) -> None:
+    done = flux_cli("process", "--load", flux_cli.file(TASK), "--adapter", flux_cli.url)
+    assert done.exit_code == 1
+    line = only_line(done.stderr)
+    assert "orders, orders-billing-try-1, orders-billing-dlq" in line
+    assert "--create-topics" in line
+
+
+def test_no_adapter_is_told_in_one_line(flux_cli: Flux) -> None:
+    done = flux_cli("process", "--load", flux_cli.file(TASK))
+    assert done.exit_code == 1
+    assert "no adapter" in only_line(done.stderr)
+
+
+def test_a_mistake_in_the_task_is_told_in_one_line(flux_cli: Flux) -> None:
+    done = flux_cli(
+        "process", "--load", flux_cli.file(TASK.replace('"orders"', '"or ders"')), "--adapter", flux_cli.url
+    )
+    assert done.exit_code == 1
+    assert "topic 'or ders'" in only_line(done.stderr)
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        (["Bling"], "there is no task Bling: found Billing"),
+        (["--stages", "3"], "the stages are 0 to 2"),
+        (["--stages", "x"], "write numbers and ranges"),
+        (["--processes", "2"], "lives in one process"),
+        (["--processes", "0"], "--processes"),
+        (["--concurrency", "0"], "--concurrency"),
+        (["--exit-when-idle", "-1"], "--exit-when-idle"),
+    ],
+)
+def test_wrong_usage_is_one_line_and_ends_with_2(flux_cli: Flux, args: list[str], says: str) -> None:
+    done = flux_cli("process", "--load", flux_cli.file(TASK), "--adapter", flux_cli.url, *args)
+    assert done.exit_code == 2
+    assert says in only_line(done.stderr)
+
+
+def test_a_setup_that_fails_is_told_with_the_users_line(flux_cli: Flux) -> None:
+    flux_cli.broker.create_topic("orders")
+    code = TASK + '\n        def setup(self):\n            raise OSError("no database")\n'
+    done = flux_cli("process", "--load", flux_cli.file(code), "--adapter", flux_cli.url, "--create-topics")
+    assert done.exit_code == 1
+    first, *rest = done.stderr.splitlines()
+    assert first.endswith("OSError: no database")
+    assert 'raise OSError("no database")' in rest[-1]
+    assert "Traceback" not in done.stderr
+
+
+def test_calls_that_do_not_end_are_abandoned_with_3(flux_cli: Flux) -> None:
+    flux_cli.broker.create_topic("orders")
+    flux_cli("produce", "orders", "--adapter", flux_cli.url, input="x\n")
+    done = flux_cli(
+        "process", "--load", flux_cli.file(STUCK.replace("LEFT", "1.5")), "--adapter", flux_cli.url, "--create-topics"
+    )
+    assert done.exit_code == 3
+
+
+def test_threads_left_in_calls_do_not_keep_the_process(flux_cli: Flux) -> None:
+    seed = """
+from flux.adapters.memory import MemoryAdapter
+MemoryAdapter("x").broker.create_topic("orders")
+class Orders(flux.Producer):
+    topic, adapter = "orders", "memory://x"
+Orders.produce("x")
+Orders.deliver(5)
+"""
+    file = flux_cli.file(STUCK.replace("LEFT", "60"))
+    with open(file, "a") as code:
+        code.write(seed)
+    command = [sys.executable, "-m", "flux.cli.main", "process", "--load", file, "--create-topics", "Billing"]
+    began = time.monotonic()
+    done = subprocess.run(
+        command,
+        env={**os.environ, "FLUX_ADAPTER": "memory://x"},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert done.returncode == 3, done.stderr
+    assert "1 call(s) did not end in time" in done.stderr
+    assert time.monotonic() - began < 15

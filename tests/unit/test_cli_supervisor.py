@@ -1,0 +1,139 @@
+"""Real processes, and a clock that runs fifty times as fast."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from flux.runtime.supervisor import DEATHS, Supervisor
+from flux.system import OperatingSystem
+
+FASTER = 50
+
+FOLLOWING = """
+import os, signal, sys
+name, line = sys.argv[1], int(sys.argv[2])
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+signal.signal(signal.SIGINT, lambda *_: sys.exit(7))
+open(name, "a").write("started\\n")
+os.read(line, 1)
+open(name, "a").write("followed\\n")
+"""
+
+
+class Hasty(OperatingSystem):
+    def now(self) -> float:  # type: ignore[override]
+        return time.monotonic() * FASTER
+
+    def sleep(self, seconds: float) -> None:  # type: ignore[override]
+        time.sleep(max(seconds / FASTER, 0.002))
+
+
+def python(code: str, *args: object) -> list[str]:
+    return [sys.executable, "-S", "-c", code, *map(str, args)]
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    until = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.01)
+
+
+def lines(file: Path) -> list[str]:
+    return file.read_text().splitlines() if file.exists() else []
+
+
+def test_it_ends_with_0_when_all_children_did() -> None:
+    assert Supervisor(lambda number, line: python(""), 2, Hasty()).run() == 0
+
+
+def test_a_child_that_dies_is_started_again(tmp_path: Path) -> None:
+    code = "import sys; open(sys.argv[1], 'a').write('x\n'); sys.exit(len(open(sys.argv[1]).readlines()) < 3)"
+    file = tmp_path / "starts"
+    assert Supervisor(lambda number, line: python(code, file), 1, Hasty()).run() == 0
+    assert len(lines(file)) == 3
+
+
+def test_children_that_keep_dying_end_it_and_the_others(tmp_path: Path) -> None:
+    file, other = tmp_path / "starts", tmp_path / "other"
+    dying = "import sys; open(sys.argv[1], 'a').write('x\\n'); sys.exit(5)"
+
+    def command(number: int, line: int) -> list[str]:
+        return python(FOLLOWING, other, line) if number else python(dying, file)
+
+    assert Supervisor(command, 2, Hasty()).run() == 5
+    assert len(lines(file)) == DEATHS
+    assert lines(other) == ["started"]
+
+
+def test_wrong_usage_is_not_tried_again(tmp_path: Path) -> None:
+    file = tmp_path / "starts"
+    code = "import sys; open(sys.argv[1], 'a').write('x\\n'); sys.exit(2)"
+    assert Supervisor(lambda number, line: python(code, file), 1, Hasty()).run() == 2
+    assert lines(file) == ["x"]
+
+
+def test_a_signal_is_passed_on_once_and_nothing_is_started_again(tmp_path: Path) -> None:
+    files = [tmp_path / "0", tmp_path / "1"]
+
+    def interrupt() -> None:
+        wait_for(lambda: all(map(lines, files)))
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=interrupt).start()
+    assert Supervisor(lambda number, line: python(FOLLOWING, files[number], line), 2, Hasty()).run() == 0
+    assert [lines(file) for file in files] == [["started"]] * 2
+
+
+def test_the_code_of_a_child_that_was_stopped_counts(tmp_path: Path) -> None:
+    file = tmp_path / "0"
+
+    def interrupt() -> None:
+        wait_for(lambda: bool(lines(file)))
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=interrupt).start()
+    assert Supervisor(lambda number, line: python(FOLLOWING, file, line), 1, Hasty()).run() == 7
+
+
+def test_the_third_signal_kills(tmp_path: Path) -> None:
+    stubborn = (
+        "import signal, sys, time
+"
+        "for number in (2, 15): signal.signal(number, signal.SIG_IGN)
+"
+        "open(sys.argv[1], 'a').write('x\n')
+"
+        "time.sleep(60)"
+    )
+    file = tmp_path / "0"
+
+    def interrupt() -> None:
+        wait_for(lambda: bool(lines(file)))
+        for _ in range(3):
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.05)
+
+    threading.Thread(target=interrupt).start()
+    assert Supervisor(lambda number, line: python(stubborn, file), 1, Hasty()).run() == 1
+
+
+def test_children_hear_of_a_supervisor_that_was_killed(tmp_path: Path) -> None:
+    files = [tmp_path / "0", tmp_path / "1"]
+    code = (
+        "import sys; from flux.runtime.supervisor import Supervisor\n"
+        "child, directory = sys.argv[1:]\n"
+        "Supervisor(lambda n, line: [sys.executable, '-S', '-c', child, f'{directory}/{n}', str(line)], 2).run()"
+    )
+    supervisor = subprocess.Popen([sys.executable, "-c", code, FOLLOWING, str(tmp_path)])
+    wait_for(lambda: all(map(lines, files)))
+    supervisor.kill()
+    supervisor.wait()
+    wait_for(lambda: all(lines(file) == ["started", "followed"] for file in files))
