@@ -1,0 +1,45 @@
+# Needs make and Python 3.11 or later; the rest goes into .venv.
+
+PYTHONS := python3.14 python3.13 python3.12 python3.11 python3
+USABLE := import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))
+PYTHON ?= $(shell for python in $(PYTHONS); do \
+	"$$python" -c "$(USABLE)" 2>/dev/null && { command -v "$$python"; break; }; done)
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
+
+.PHONY: demo test lint types imports check clean
+
+demo: .venv/.installed
+	@$(BIN)/flux demo
+
+test: .venv/.developed
+	$(BIN)/pytest
+
+lint: .venv/.developed
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
+types: .venv/.developed
+	$(BIN)/mypy
+
+imports: .venv/.developed
+	$(BIN)/lint-imports
+
+check: lint types imports test
+
+clean:
+	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	find flux tests examples -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.venv/bin/python:
+	@test -n "$(PYTHON)" || { echo "make: no Python 3.11 or later with venv was found: install one (on Debian:" \
+		"python3 and python3-venv), or name it: make PYTHON=/path/to/python3" >&2; exit 1; }
+	$(PYTHON) -m venv .venv
+
+.venv/.installed: pyproject.toml constraints.txt | .venv/bin/python
+	$(PIP) --editable .
+	@touch $@
+
+.venv/.developed: pyproject.toml constraints.txt | .venv/bin/python
+	$(PIP) --editable '.[dev]'
+	@touch .venv/.installed $@
