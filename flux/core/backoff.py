@@ -38,10 +38,10 @@ class Waits:
         if setting is None:
             return float(min(default_wait(stage, jitter), self.max_delay))
         if callable(setting):
-            return _checked(setting(stage), stage, self.max_delay)
-        if isinstance(setting, Sequence):
-            return float(setting[min(stage, len(setting)) - 1])
-        return float(setting)
+            setting = setting(stage)
+        elif isinstance(setting, Sequence):
+            setting = setting[min(stage, len(setting)) - 1]
+        return _checked(setting, stage, self.max_delay)
 
     def mean(self, stage: int) -> float:
         """The mean of what `seconds` gives: the published table's figure."""
@@ -55,21 +55,30 @@ class Waits:
 
     def check(self, stages: int) -> None:
         """Raises ConfigurationError when a wait of stages 1 … `stages` is no number of seconds, or too long."""
-        setting = self.setting
+        setting, longest = self.setting, self.max_delay
+        if isinstance(longest, bool) or not isinstance(longest, int | float) or not longest >= 0:
+            raise ConfigurationError(f"max_delay = {longest!r}: give seconds, 0 or more")
         if setting is None:
             for stage in range(1, stages + 1):
-                if default_wait(stage, JITTER_STEPS - 1) > self.max_delay:
+                if default_wait(stage, JITTER_STEPS - 1) > longest:
                     raise ConfigurationError(
                         f"retries = {stages}: the default wait of stage {stage} can be longer than max_delay"
-                        f" ({self.max_delay:g} s); set wait, lower retries or raise max_delay"
+                        f" ({longest:g} s); set wait, lower retries or raise max_delay"
                     )
             return
-        if isinstance(setting, str | bytes) or not (callable(setting) or isinstance(setting, Sequence | int | float)):
+        if isinstance(setting, str | bytes | bool) or not (
+            callable(setting) or isinstance(setting, Sequence | int | float)
+        ):
             raise ConfigurationError(f"wait = {setting!r}: give seconds, a list of seconds, or stage -> seconds")
         if isinstance(setting, Sequence) and not setting:
             raise ConfigurationError("wait = []: give at least one number of seconds")
         for stage in range(1, stages + 1):
-            _checked(self.seconds(stage, JITTER_STEPS - 1), stage, self.max_delay)
+            try:
+                self.seconds(stage, JITTER_STEPS - 1)
+            except ConfigurationError:
+                raise
+            except Exception as error:
+                raise ConfigurationError(f"wait raised {error!r} for stage {stage}: make it return seconds") from None
 
 
 def _checked(wait: object, stage: int, max_delay: float) -> float:

@@ -92,7 +92,7 @@ class Ledger:
 
         Past the limit (set lower since) the highest ranges are left out: they will be worked again."""
         starts, ends = self._starts, self._ends
-        if not starts:
+        if not starts or not self._payload:
             return ""
         position = self.position
         lengths = bytearray()

@@ -19,11 +19,13 @@ class Retry(Exception):
 
     `after` is at most the task's `max_delay`; more is clipped, and logged."""
 
+    after: float | None = None
+
     def __init__(self, reason: str = "retry", *, after: float | None = None) -> None:
-        if after is not None and not after >= 0:
+        if after is not None and not float(after) >= 0:
             raise ValueError(f"Retry(after={after!r}): give seconds, 0 or more")
         super().__init__(reason)
-        self.after = after
+        self.after = None if after is None else float(after)
 
 
 class Undecodable(Exception):
@@ -63,7 +65,10 @@ class Rules:
         if isinstance(error, MemoryError) or not isinstance(error, Exception):
             return STOP
         if isinstance(error, Retry):
-            return NEXT if error.after is None else Verdict(Move.NEXT, "error", error.after)
+            after = error.after
+            if not isinstance(after, int | float) or not after >= 0:
+                return NEXT  # none given, or a subclass's own idea of one
+            return Verdict(Move.NEXT, "error", after)
         if isinstance(error, Reject):
             return REJECTED
         if isinstance(error, Undecodable):

@@ -238,12 +238,13 @@ def test_a_settled_product_makes_room_for_what_was_put_aside() -> None:
     driver.poll(0, 1)
     first = driver.take()
     assert driver.look() == [first]
-    driver.poll(50)
     entry = driver.engine.produced(first, 0, driver.message(first, 0))
     assert entry is not None
     first.index = 1
     driver.engine.finished(first, driver.now)
     assert driver.work_all() == [1]
+    driver.poll(50)
+    assert driver.nothing_to_take()
     driver.engine.settled(entry, None, driver.now)
     assert offsets(driver.take()) == [50]
 

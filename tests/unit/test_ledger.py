@@ -1,0 +1,229 @@
+"""What is done of a partition, and the string that carries it from owner to owner."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from flux.core.ledger import MAX_METADATA, Ledger, read_metadata
+
+STARTS = st.integers(0, 2**62)
+SIZES = st.one_of(st.integers(1, 3), st.integers(1, 10**12))
+RUNS = st.lists(st.tuples(SIZES, SIZES), max_size=60)
+"""Alternately undone and done, in offsets."""
+
+
+def ranges(start: int, runs: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    made = []
+    for undone, done in runs:
+        made.append((start + undone, start + undone + done))
+        start += undone + done
+    return made
+
+
+def test_the_position_passes_what_is_done_and_stops_at_what_is_not() -> None:
+    ledger = Ledger(0)
+    ledger.delivered(0, 4)
+    ledger.done(2, 3)
+    assert ledger.position == 0
+    ledger.done(0, 1)
+    assert ledger.position == 1
+    ledger.done(1, 2)
+    assert ledger.position == 3
+    assert list(ledger.ranges()) == []
+
+
+def test_what_lies_between_two_deliveries_does_not_exist() -> None:
+    ledger = Ledger(0)
+    ledger.delivered(5, 6)
+    assert ledger.position == 5
+    ledger.delivered(100, 101)
+    ledger.done(5, 6)
+    assert ledger.position == 100
+
+
+def test_what_is_delivered_twice_is_nothing_new() -> None:
+    ledger = Ledger(0)
+    ledger.delivered(0, 10)
+    ledger.delivered(3, 7)
+    ledger.done(0, 2)
+    assert (ledger.position, ledger.end) == (2, 10)
+
+
+@st.composite
+def logs(draw: Any) -> tuple[list[int], list[list[int]], list[int]]:
+    """A log's offsets with gaps, cut into batches (some delivered twice), and an order in which its records end."""
+    steps = draw(st.lists(st.integers(1, 4), min_size=1, max_size=30))
+    log = [sum(steps[: number + 1]) for number in range(len(steps))]
+    batches, rest = [], log
+    while rest:
+        size = draw(st.integers(1, len(rest)))
+        batches += [rest[:size]] * draw(st.integers(1, 2))
+        rest = rest[size:]
+    return log, batches, draw(st.permutations(range(len(log))))
+
+
+@given(logs(), st.booleans())
+def test_the_position_never_passes_an_undone_record(
+    made: tuple[list[int], list[list[int]], list[int]], twice: bool
+) -> None:
+    log, batches, order = made
+    ledger = Ledger(0)
+    ends = {}
+    for batch in batches:
+        ledger.delivered(batch[0], batch[-1] + 1)
+        ends.update({offset: batch[n + 1] if n + 1 < len(batch) else offset + 1 for n, offset in enumerate(batch)})
+    undone = set(log)
+    for number in order:
+        offset = log[number]
+        for _ in range(1 + twice):
+            ledger.done(offset, ends[offset])
+        undone.discard(offset)
+        assert ledger.position == min(undone, default=log[-1] + 1)
+        assert all(ledger.is_done(other) is (other not in undone) for other in log)
+        restored = Ledger(ledger.position, read_metadata(ledger.position, ledger.metadata()) or ())
+        assert all(restored.is_done(other) is (other not in undone) for other in log)
+        starts = [start for start, _ in ledger.ranges()]
+        ranges_ends = [end for _, end in ledger.ranges()]
+        assert all(end < start for end, start in zip(ranges_ends, starts[1:], strict=False))
+    assert ledger.metadata() == ""
+
+
+@given(STARTS, RUNS)
+def test_metadata_comes_back_as_it_was(position: int, runs: list[tuple[int, int]]) -> None:
+    ledger = Ledger(position, ranges(position, runs))
+    text = ledger.metadata()
+    assert len(text) <= MAX_METADATA
+    if runs:
+        assert read_metadata(position, text) == ranges(position, runs) == list(ledger.ranges())
+    else:
+        assert text == ""
+
+
+@given(STARTS, st.lists(st.tuples(st.integers(1, 2), st.integers(1, 2)), min_size=200, max_size=400))
+@settings(max_examples=20)
+def test_dense_ranges_are_stored_as_bits(position: int, runs: list[tuple[int, int]]) -> None:
+    text = Ledger(position, ranges(position, runs)).metadata()
+    assert text.startswith("flux1b.")
+    assert read_metadata(position, text) == ranges(position, runs)
+
+
+@given(STARTS, RUNS, st.integers(0, 120))
+def test_metadata_never_exceeds_its_limit_and_never_says_more_than_is_done(
+    position: int, runs: list[tuple[int, int]], limit: int
+) -> None:
+    ledger = Ledger(position, ranges(position, runs), limit)
+    text = ledger.metadata()
+    assert len(text) <= limit
+    stored = read_metadata(position, text) if text else []
+    assert stored is not None
+    for start, end in stored:
+        assert ledger.is_done(start)
+        assert any(low <= start and end <= high for low, high in ledger.ranges())
+
+
+@given(st.data())
+def test_whom_it_admits_the_metadata_has_room_for_however_the_calls_end(data: Any) -> None:
+    limit = data.draw(st.integers(16, 60), "limit")
+    ledger = Ledger(0, (), limit)
+    step = st.integers(1, 50)
+    in_flight: dict[int, int] = {}
+    at = 0
+    for _ in range(data.draw(st.integers(1, 40), "records")):
+        end = at + data.draw(step, "size")
+        ledger.delivered(at, end)
+        if at == ledger.position or ledger.admits(end, len(in_flight)):
+            in_flight[at] = end
+        ended = data.draw(st.sets(st.sampled_from(sorted(in_flight))) if in_flight else st.just(set()), "ended")
+        for offset in ended:
+            ledger.done(offset, in_flight.pop(offset))
+            text = ledger.metadata()
+            assert len(text) <= limit
+            assert (read_metadata(ledger.position, text) if text else []) == list(ledger.ranges())
+        at = end
+
+
+def test_the_first_record_always_has_room_for_the_next_by_default() -> None:
+    ledger = Ledger(0)
+    ledger.delivered(0, 20_000)
+    assert ledger.admits(20_000, 10_000)
+    assert not ledger.admits(10**9, 10_000)
+    assert ledger.admits(10**9, 100)
+
+
+@pytest.mark.parametrize("limit", [0, 1, 15, 16])
+def test_a_limit_too_small_for_anything_stores_nothing(limit: int) -> None:
+    assert Ledger(0, [(5, 6)], limit).metadata() == ""
+
+
+@pytest.mark.timeout(10)
+def test_a_huge_span_costs_no_memory_and_no_time() -> None:
+    ledger = Ledger(0)
+    far = 10**12
+    for number in range(2000):
+        ledger.done(far * (number + 1), far * (number + 1) + far // 2)
+    assert len(ledger.metadata()) <= MAX_METADATA
+    assert ledger.is_done(far)
+    ledger.done(0, far * 3000)
+    assert ledger.position == far * 3000
+
+
+GOOD = Ledger(100, [(105, 110), (12_000, 12_001)]).metadata()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "flux1",
+        "someone else's",
+        '{"offset": 1}',
+        "flux2" + GOOD[5:],
+        GOOD.replace("flux1r", "flux1b"),
+        GOOD.replace("flux1r", "flux1x"),
+        GOOD[:-1],
+        GOOD + "A",
+        GOOD + "\n",
+        GOOD + "\0",
+        " " + GOOD,
+        GOOD.upper(),
+        "flux1r.00000000.",
+        "flux1r.zzzzzzzz.AAAA",
+        "flux1r.00000000.A",
+        "é" * 3000,
+        "\ud800",
+    ],
+)
+def test_a_string_that_is_foreign_damaged_or_of_an_unknown_version_is_none(text: str) -> None:
+    assert read_metadata(100, text) is None
+
+
+def test_a_string_beside_another_position_is_not_believed() -> None:
+    assert read_metadata(100, GOOD) == [(105, 110), (12_000, 12_001)]
+    assert read_metadata(101, GOOD) is None
+
+
+@given(st.integers(0, len(GOOD) - 1), st.characters())
+def test_one_changed_character_is_noticed(index: int, character: str) -> None:
+    text = GOOD[:index] + character + GOOD[index + 1 :]
+    assert read_metadata(100, text) in (None, [(105, 110), (12_000, 12_001)])
+
+
+@given(st.text(max_size=200))
+def test_no_text_breaks_the_reader(text: str) -> None:
+    assert read_metadata(0, text) is None or text.startswith("flux1")
+
+
+@given(st.sampled_from("rb"), st.binary(max_size=60))
+def test_no_payload_breaks_the_reader_or_the_ledger(kind: str, payload: bytes) -> None:
+    crc = binascii.crc32(payload, binascii.crc32(f"7:{kind}".encode()))
+    text = f"flux1{kind}.{crc:08x}." + base64.urlsafe_b64encode(payload).rstrip(b"=").decode()
+    read = read_metadata(7, text)
+    assert read is not None
+    assert all(7 <= start <= end for start, end in read)
+    assert Ledger(7, read).position >= 7
