@@ -153,15 +153,17 @@ def task(*, topic: str, group_id: str, **settings: Any) -> Callable[[Callable[[M
         def call(self: Task, message: Message) -> Any:
             return function(message)
 
+        # a partial, or an object with __call__, has no name of its own
+        named: Any = function if hasattr(function, "__qualname__") else type(function)
         attributes = {
             "topic": topic,
             "group_id": group_id,
             "call": call_async if inspect.iscoroutinefunction(function) else call,
-            "__module__": function.__module__,
+            "__module__": named.__module__,
             "__doc__": function.__doc__,
-            "__qualname__": function.__qualname__,
+            "__qualname__": named.__qualname__,
             **settings,
         }
-        return type(function.__name__, (Task,), attributes)
+        return type(named.__name__, (Task,), attributes)
 
     return decorate
