@@ -55,7 +55,11 @@ def test_it_ends_with_0_when_all_children_did() -> None:
 
 
 def test_a_child_that_dies_is_started_again(tmp_path: Path) -> None:
-    code = "import sys; open(sys.argv[1], 'a').write('x\n'); sys.exit(len(open(sys.argv[1]).readlines()) < 3)"
+    code = (
+        "import sys\n"
+        "with open(sys.argv[1], 'a') as file: file.write('x\\n')\n"
+        "sys.exit(len(open(sys.argv[1]).readlines()) < 3)"
+    )
     file = tmp_path / "starts"
     assert Supervisor(lambda number, line: python(code, file), 1, Hasty()).run() == 0
     assert len(lines(file)) == 3
@@ -105,12 +109,9 @@ def test_the_code_of_a_child_that_was_stopped_counts(tmp_path: Path) -> None:
 
 def test_the_third_signal_kills(tmp_path: Path) -> None:
     stubborn = (
-        "import signal, sys, time
-"
-        "for number in (2, 15): signal.signal(number, signal.SIG_IGN)
-"
-        "open(sys.argv[1], 'a').write('x\n')
-"
+        "import signal, sys, time\n"
+        "for number in (2, 15): signal.signal(number, signal.SIG_IGN)\n"
+        "open(sys.argv[1], 'a').write('x\\n')\n"
         "time.sleep(60)"
     )
     file = tmp_path / "0"
