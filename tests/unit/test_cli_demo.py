@@ -56,4 +56,4 @@ def test_an_account_that_does_not_add_up_fails(
 )
 def test_an_account_adds_up_only_without_a_rest(change: dict[str, int], adds_up: bool) -> None:
     account = {"produced": 4, "done": 3, "at_once": 3, "again": 0, "lost": 0, "twice": 0} | change
-    assert Account(**account, dead={"rejected": 1}).adds_up is adds_up  # type: ignore[arg-type]
+    assert Account(**account, dead={"rejected": 1}).adds_up is adds_up
