@@ -14,7 +14,7 @@ Naming = Callable[[str, str, int], tuple[str, str]]
 """(topic, group, stage) -> (topic, group) of that stage; the dead letters are stage retries + 1."""
 
 _TOPIC = re.compile(r"[a-zA-Z0-9._-]{1,249}\Z")
-_RANGE = re.compile(r"(\d{1,6})(?:-(\d{1,6}))?\Z")
+_RANGE = re.compile(r"([0-9]{1,6})(?:-([0-9]{1,6}))?\Z")
 MOST_RETRIES = 100
 
 
@@ -80,23 +80,36 @@ class Stages:
     def leftovers(self, existing: Iterable[str]) -> list[Stage]:
         """Of the topics that exist, those that are retry topics of this task beyond `retries`."""
         names = set(existing) - {stage.topic for stage in self}
-        candidates = (self.leftover(n) for n in range(self.retries + 1, MOST_RETRIES + 1))
-        return [stage for stage in candidates if stage.topic in names]
+        found: list[Stage] = []
+        for number in range(self.retries + 1, MOST_RETRIES + 1):
+            try:
+                stage = self.leftover(number)
+            except Exception:  # a naming need not know stages that there are not
+                continue
+            if stage.topic in names:
+                found.append(stage)
+                names.discard(stage.topic)
+        return found
 
     def dead_groups(self) -> list[str]:
         """The groups that the dead-letter topic may have had under another `retries`."""
-        groups = []
+        groups: dict[str, None] = {}
         for retries in range(MOST_RETRIES + 1):
-            group = Stages(self.topic, self.group, retries, self.naming)[retries + 1].group
-            groups.append(group)
-        return list(dict.fromkeys(groups))
+            try:
+                groups[Stages(self.topic, self.group, retries, self.naming)[retries + 1].group] = None
+            except Exception:  # as above
+                continue
+        return list(groups)
 
     def _retry(self, number: int, role: Role) -> Stage:
         return self._named(number, f"{self.topic}-{self.group}-try-{number}", f"{self.group}-{number}", role)
 
     def _named(self, number: int, topic: str, group: str, role: Role) -> Stage:
         if self.naming is not None:
-            topic, group = self.naming(self.topic, self.group, number)
+            named = self.naming(self.topic, self.group, number)
+            if not isinstance(named, tuple) or len(named) != 2:
+                raise ConfigurationError(f"naming gave {named!r} for stage {number}: make it return (topic, group)")
+            topic, group = named
         return Stage(number, topic, group, role)
 
     def check(self) -> None:
@@ -144,9 +157,10 @@ def check_apart(tasks: Sequence[tuple[str, Stages]]) -> None:
                 )
             owned[stage.topic] = name
     for name, stages in tasks:
-        if stages.topic in owned:
+        main = stages[0]
+        if main.topic in owned:
             raise ConfigurationError(
-                f"{name} works the topic {stages.topic}, which {owned[stages.topic]} moves its failures to:"
+                f"{name} works the topic {main.topic}, which {owned[main.topic]} moves its failures to:"
                 " change topic, group_id or naming"
             )
 
