@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import subprocess
 import sys
 import threading
@@ -71,7 +72,7 @@ class Lab:
         """A task of its own topic and group; waits and commits are short unless told otherwise."""
         settings = {
             "topic": self.unique(),
-            "group_id": "g",
+            "group_id": f"g{secrets.token_hex(4)}",
             "wait": 0.2,
             "retries": 1,
             "offset_commit_interval": 0.2,

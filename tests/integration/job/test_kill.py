@@ -15,7 +15,7 @@ import time
 import flux
 
 class Work(flux.Task):
-    topic, group_id = TOPIC, "g"
+    topic, group_id = TOPIC, GROUP
     retries, wait, offset_commit_interval = 2, 0.3, 0.2
 
     def call(self, message):
@@ -56,7 +56,7 @@ def test_kills_in_the_middle_lose_nothing_and_repeat_only_the_last_calls(lab: La
     lab.write(task.topic, *((value.encode(), f"k{n % 60}".encode(), None, n % 3) for n, value in enumerate(values)))
     log = lab.directory / "calls"
     log.touch()
-    path = lab.load(TASK, TOPIC=task.topic, CALLS=str(log), SLOW=0)
+    path = lab.load(TASK, TOPIC=task.topic, GROUP=task.group_id, CALLS=str(log), SLOW=0)
     kills: list[float] = []
     for _ in range(4):
         process = lab.process(path, "Work", query=STATIC)
@@ -88,20 +88,20 @@ def test_what_is_done_above_a_slow_record_survives_the_death_of_the_process(lab:
     lab.write(task.topic, (b"slow", b"s"), *((value.encode(), value.encode()) for value in values))
     log = lab.directory / "calls"
     log.touch()
-    path = lab.load(TASK, TOPIC=task.topic, CALLS=str(log), SLOW=60)
+    path = lab.load(TASK, TOPIC=task.topic, GROUP=task.group_id, CALLS=str(log), SLOW=60)
     process = lab.process(path, "Work", query=STATIC)
     wait_for(lambda: len(log.read_text().splitlines()) == 800, "all but the slow one")
-    wait_for(lambda: lab.positions("g", task.topic)[0].metadata, "they are committed")
+    wait_for(lambda: lab.positions(task.group_id, task.topic)[0].metadata, "they are committed")
     time.sleep(WINDOW)
     process.kill()
     process.wait(10)
-    assert lab.positions("g", task.topic)[0].offset == 0
+    assert lab.positions(task.group_id, task.topic)[0].offset == 0
 
-    path = lab.load(TASK, TOPIC=task.topic, CALLS=str(log), SLOW=0)
+    path = lab.load(TASK, TOPIC=task.topic, GROUP=task.group_id, CALLS=str(log), SLOW=0)
     process = lab.process(path, "Work", "--exit-when-idle", "0.5", query=STATIC)
     assert process.wait(30) == 0
     assert Counter(value for _, value, _ in lines(log)) == Counter(["slow", *values])
-    assert lab.positions("g", task.topic)[0].offset == 801
+    assert lab.positions(task.group_id, task.topic)[0].offset == 801
 
 
 def test_another_member_takes_over_what_a_dead_one_had(lab: Lab) -> None:
@@ -110,7 +110,7 @@ def test_another_member_takes_over_what_a_dead_one_had(lab: Lab) -> None:
     lab.write(task.topic, *((value.encode(), value.encode()) for value in values))
     log = lab.directory / "calls"
     log.touch()
-    path = lab.load(TASK, TOPIC=task.topic, CALLS=str(log), SLOW=0)
+    path = lab.load(TASK, TOPIC=task.topic, GROUP=task.group_id, CALLS=str(log), SLOW=0)
     first, second = (lab.process(path, "Work", query="?session.timeout.ms=6000") for _ in range(2))
     wait_for(lambda: len(log.read_text().splitlines()) > 300, "some calls")
     first.kill()

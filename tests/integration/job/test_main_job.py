@@ -19,7 +19,7 @@ FAILING = """
 import flux
 
 class Failing(flux.Task):
-    topic, group_id = TOPIC, "g"
+    topic, group_id = TOPIC, GROUP
     retries, wait, offset_commit_interval = 1, 0.2, 0.2
 
     def call(self, message):
@@ -47,10 +47,10 @@ def test_a_record_that_always_fails_becomes_a_dead_letter_with_key_value_and_hea
     assert origin.startswith(place)
     assert ours == [
         (stage, stage + 1, topic, b"key\x00\xff", b"v\x00\xff", HEADERS, origin)
-        for stage, topic in enumerate([task.topic, f"{task.topic}-g-try-1", f"{task.topic}-g-try-2"])
+        for stage, topic in enumerate([task.topic, f"{task.topic}-{task.group_id}-try-1", f"{task.topic}-{task.group_id}-try-2"])
     ]
 
-    [dead] = [message for message in lab.read(f"{task.topic}-g-dlq") if message.value() == b"v\x00\xff"]
+    [dead] = [message for message in lab.read(f"{task.topic}-{task.group_id}-dlq") if message.value() == b"v\x00\xff"]
     assert dead.key() == b"key\x00\xff"
     assert own(dead) == HEADERS
     assert dead.partition() == 1
@@ -64,7 +64,7 @@ def test_a_record_that_always_fails_becomes_a_dead_letter_with_key_value_and_hea
     assert headers == {
         "flux-stage": b"3",
         "flux-attempts": b"3",
-        "flux-group": b"g",
+        "flux-group": task.group_id.encode(),
         "flux-origin-topic": task.topic.encode(),
         "flux-origin-partition": b"1",
         "flux-origin-offset": origin.removeprefix(place).encode(),
@@ -80,7 +80,7 @@ def test_a_retry_topic_s_record_says_its_stage_its_due_time_and_why(lab: Lab) ->
     lab.write(task.topic, (b"v", b"k"))
     with lab.running(task, stages="0"):
         lab.settle(task, 0)
-    [moved] = lab.read(f"{task.topic}-g-try-1")
+    [moved] = lab.read(f"{task.topic}-{task.group_id}-try-1")
     headers = trail(moved)
     assert headers["flux-stage"] == b"1"
     assert headers["flux-attempts"] == b"1"
@@ -118,7 +118,7 @@ def test_what_kcat_writes_is_worked_by_flux_process_and_its_dead_letter_is_read_
         timeout=20,
         check=True,
     )
-    process = lab.process(lab.load(FAILING, TOPIC=task.topic), "Failing", "--exit-when-idle", "0.5")
+    process = lab.process(lab.load(FAILING, TOPIC=task.topic, GROUP=task.group_id), "Failing", "--exit-when-idle", "0.5")
     assert process.wait(30) == 0
     read = subprocess.run(
         [*command, lab.dead_topic(task), "-C", "-e", "-q", "-J"], capture_output=True, timeout=20, check=True
@@ -141,5 +141,5 @@ def test_what_succeeds_moves_nowhere_and_is_committed(lab: Lab) -> None:
         lab.settle(task)
         wait_for(lambda: worker.stats()[task.__name__, 0].done == 3000, "all are counted")
     assert sorted(seen) == sorted(values)
-    assert lab.ends(f"{task.topic}-g-try-1") == {0: 0, 1: 0, 2: 0}
+    assert lab.ends(f"{task.topic}-{task.group_id}-try-1") == {0: 0, 1: 0, 2: 0}
     assert lab.dead(task) == []

@@ -51,7 +51,7 @@ def test_a_record_too_large_for_the_retry_topic_is_kept_with_its_key_while_other
 ) -> None:
     handler = Handler()
     task = lab.task(handler, topics=False)
-    retry = f"{task.topic}-g-try-1"
+    retry = f"{task.topic}-{task.group_id}-try-1"
     lab.make_topic(1, task.topic)
     lab.make_topic(1, retry, max_message_bytes=2000)
     lab.make_topic(1, lab.dead_topic(task))
@@ -64,7 +64,7 @@ def test_a_record_too_large_for_the_retry_topic_is_kept_with_its_key_while_other
         wait_for(lambda: b"new-3" in handler.main(), "later records go on")
         time.sleep(0.5)
         assert handler.main() == [b"bad-1", b"bad-2", b"new-2", b"new-3"]
-        assert lab.positions("g", task.topic)[0].offset == 0
+        assert lab.positions(task.group_id, task.topic)[0].offset == 0
         [told] = errors(caplog, retry)
         assert f"{task.topic}[0]@0" in told
         assert "max.message.bytes" in told
@@ -82,7 +82,7 @@ def test_a_record_too_large_for_the_retry_topic_is_kept_with_its_key_while_other
 def test_what_is_kept_outlives_a_restart(lab: Lab, raise_limit: Callable[[str, int], None]) -> None:
     handler = Handler()
     task = lab.task(handler, topics=False)
-    retry = f"{task.topic}-g-try-1"
+    retry = f"{task.topic}-{task.group_id}-try-1"
     lab.make_topic(1, task.topic)
     lab.make_topic(1, retry, max_message_bytes=2000)
     lab.make_topic(1, lab.dead_topic(task))
@@ -120,7 +120,7 @@ def test_a_retry_topic_that_was_deleted_loses_nothing_and_is_used_again_once_it_
         pytest.skip("this broker creates topics by itself (auto.create.topics.enable): none can be missing")
     handler = Handler()
     task = lab.task(handler)
-    retry = f"{task.topic}-g-try-1"
+    retry = f"{task.topic}-{task.group_id}-try-1"
     lab.write(task.topic, (b"bad-0", b"k"))
     with lab.running(task, stages="0"):
         lab.settle(task, 0)
@@ -129,7 +129,7 @@ def test_a_retry_topic_that_was_deleted_loses_nothing_and_is_used_again_once_it_
         lab.write(task.topic, (b"bad-1", b"k"), (b"new-1", b"k"), (b"new-2", b"other"))
         wait_for(lambda: b"new-2" in handler.main(), "other keys go on")
         wait_for(lambda: errors(caplog, retry), "it is told")
-        assert lab.positions("g", task.topic)[0].offset == 1
+        assert lab.positions(task.group_id, task.topic)[0].offset == 1
         lab.make_topic(1, retry)
         lab.settle(task, 0, seconds=60)
     assert handler.main() == [b"bad-0", b"bad-1", b"new-2", b"new-1"]
@@ -148,18 +148,18 @@ def test_missing_topics_are_named_and_nothing_is_consumed(lab: Lab) -> None:
     handler = Handler()
     task = lab.task(handler, retries=2, topics=False)
     lab.make_topic(1, task.topic)
-    lab.make_topic(1, f"{task.topic}-g-try-1")
+    lab.make_topic(1, f"{task.topic}-{task.group_id}-try-1")
     lab.write(task.topic, b"v")
     worker = flux.Worker(task, adapter=f"confluent://{lab.bootstrap}")
     with pytest.raises(flux.ConfigurationError) as refused:
         worker.run()
     text = str(refused.value)
-    assert f"{task.topic}-g-try-2" in text
-    assert f"{task.topic}-g-dlq" in text
-    assert f"{task.topic}-g-try-1" not in text
+    assert f"{task.topic}-{task.group_id}-try-2" in text
+    assert f"{task.topic}-{task.group_id}-dlq" in text
+    assert f"{task.topic}-{task.group_id}-try-1" not in text
     assert "\n" not in text
     assert handler.calls == []
-    assert lab.positions("g", task.topic) == {}
+    assert lab.positions(task.group_id, task.topic) == {}
 
 
 def test_topics_are_created_like_the_main_topic_with_room_for_headers_and_time_to_wait(
@@ -169,7 +169,7 @@ def test_topics_are_created_like_the_main_topic_with_room_for_headers_and_time_t
     task = lab.task(handler, retries=1, topics=False, max_delay=86_400)
     lab.make_topic(3, task.topic, max_message_bytes=50_000, retention_ms=60_000)
     lab.write(task.topic, (b"bad-1", b"k", None, 2))
-    retry, dead = f"{task.topic}-g-try-1", f"{task.topic}-g-dlq"
+    retry, dead = f"{task.topic}-{task.group_id}-try-1", f"{task.topic}-{task.group_id}-dlq"
     try:
         lab.work(task, create_topics=True)
         assert handler.calls == [(b"bad-1", 0), (b"bad-1", 1)]
@@ -219,7 +219,7 @@ def test_a_cluster_that_is_away_is_tried_for_ever_and_a_stop_still_works(
 def test_each_task_is_worked_on_its_own_cluster(lab: Lab, unique: Callable[[], str]) -> None:
     here, there = Handler(), Handler()
     memory = MemoryAdapter(unique())
-    other = lab.task(there, topics=False, adapter=memory, topic="elsewhere")
+    other = lab.task(there, topics=False, adapter=memory, topic="elsewhere", group_id="g")
     for stage in other.policy().stages:
         memory.broker.create_topic(stage.topic)
     task = lab.task(here, adapter=f"confluent://{lab.bootstrap}")
@@ -239,4 +239,4 @@ def test_each_task_is_worked_on_its_own_cluster(lab: Lab, unique: Callable[[], s
     assert here.calls == [(b"bad-1", 0), (b"bad-1", 1)]
     assert there.calls == [(b"bad-2", 0), (b"bad-2", 1)]
     assert [record.key() for record in memory.broker.records("elsewhere-g-try-1")] == [b"k"]
-    assert memory.broker.positions("g-1", "elsewhere-g-try-1")[0].offset == 1
+    assert memory.broker.positions(f"{task.group_id}-1", "elsewhere-g-try-1")[0].offset == 1

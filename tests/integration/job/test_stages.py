@@ -15,7 +15,7 @@ TASK = """
 import flux
 
 class Failing(flux.Task):
-    topic, group_id = TOPIC, "g"
+    topic, group_id = TOPIC, GROUP
     retries, wait, offset_commit_interval = 3, 0.2, 0.2
 
     def call(self, message):
@@ -33,8 +33,8 @@ def test_stages_are_worked_by_processes_apart(lab: Lab) -> None:
     task = lab.task(failing, retries=3)
     lab.write(task.topic, (b"a", b"k"), (b"b", b"k"))
     first, second = lab.directory / "first", lab.directory / "second"
-    main = lab.process(lab.load(TASK, TOPIC=task.topic, CALLS=str(first)), "Failing", "--stages", "0")
-    retries = lab.process(lab.load(TASK, TOPIC=task.topic, CALLS=str(second)), "Failing", "--stages", "1-3")
+    main = lab.process(lab.load(TASK, TOPIC=task.topic, GROUP=task.group_id, CALLS=str(first)), "Failing", "--stages", "0")
+    retries = lab.process(lab.load(TASK, TOPIC=task.topic, GROUP=task.group_id, CALLS=str(second)), "Failing", "--stages", "1-3")
     lab.settle(task)
     for process in (main, retries):
         process.terminate()
@@ -53,8 +53,8 @@ def test_a_stage_that_nobody_works_keeps_its_records(lab: Lab) -> None:
     with lab.running(task, stages="0,2"):
         lab.settle(task, 0)
         time.sleep(0.6)
-    assert [message.value() for message in lab.read(f"{task.topic}-g-try-1")] == [b"v"]
-    assert lab.positions("g-1", f"{task.topic}-g-try-1") == {}
+    assert [message.value() for message in lab.read(f"{task.topic}-{task.group_id}-try-1")] == [b"v"]
+    assert lab.positions(f"{task.group_id}-1", f"{task.topic}-{task.group_id}-try-1") == {}
     lab.work(task)
     assert [message.value() for message in lab.dead(task)] == [b"v"]
 
@@ -79,7 +79,7 @@ def test_the_dead_letter_stage_tries_each_once_more_and_leaves_what_fails_where_
         lab.settle(task, 2)
         time.sleep(0.5)
     assert seen == [(b"good", 2, 3), (b"bad", 2, 3)]
-    assert lab.positions("g-2", lab.dead_topic(task))[0].offset == 2
+    assert lab.positions(f"{task.group_id}-2", lab.dead_topic(task))[0].offset == 2
     assert [(m.offset(), m.value(), m.headers()) for m in lab.dead(task)] == before
     assert lab.ends(task.topic) == {0: 2}
 
@@ -98,9 +98,9 @@ def test_what_is_left_in_retry_topics_after_retries_were_lowered_is_worked_and_b
     for number in range(3):
         with lab.running(before, stages=str(number)):
             lab.settle(before, number)
-    assert lab.ends(f"{before.topic}-g-try-3") == {0: 1}
+    assert lab.ends(f"{before.topic}-{before.group_id}-try-3") == {0: 1}
 
-    after = lab.task(call, topic=before.topic, retries=1, topics=False)
+    after = lab.task(call, topic=before.topic, group_id=before.group_id, retries=1, topics=False)
     with lab.running(after):
         wait_for(lambda: lab.ends(lab.dead_topic(after)) == {0: 1}, "the dead letter")
         wait_for(lambda: lab.worked(before, 3), "the leftovers are committed")
@@ -110,7 +110,7 @@ def test_what_is_left_in_retry_topics_after_retries_were_lowered_is_worked_and_b
     assert trail(dead)["flux-attempts"] == b"4"
     assert trail(dead)["flux-origin-offset"] == b"0"
     [told] = [r.getMessage() for r in caplog.records if "try-2" in r.getMessage() and "retries = 1" in r.getMessage()]
-    assert f"{before.topic}-g-try-3" in told
+    assert f"{before.topic}-{before.group_id}-try-3" in told
 
 
 def test_a_dead_letter_group_without_a_position_starts_at_the_furthest_of_the_others(lab: Lab) -> None:
@@ -119,7 +119,7 @@ def test_a_dead_letter_group_without_a_position_starts_at_the_furthest_of_the_ot
     dead = lab.dead_topic(task)
     lab.write(dead, *(b"%d" % n for n in range(6)))
     for retries, upto in ((2, 2), (4, 4), (3, 3)):
-        lab.commit(f"g-{retries + 1}", dead, {0: upto})
+        lab.commit(f"{task.group_id}-{retries + 1}", dead, {0: upto})
     with lab.running(task, stages="2"):
         wait_for(lambda: lab.worked(task, 2), "the dead letters")
     assert seen == [b"4", b"5"]
@@ -153,5 +153,5 @@ def test_records_of_a_grown_main_topic_go_to_their_partition_modulo_the_next_top
             write()
             lab.settle(task)
     expected = Counter({(b"before", 1): 1}) + Counter((b"%d" % p, p % 2) for p in range(5))
-    for topic in (f"{task.topic}-g-try-1", lab.dead_topic(task)):
+    for topic in (f"{task.topic}-{task.group_id}-try-1", lab.dead_topic(task)):
         assert Counter((m.value(), m.partition()) for m in lab.read(topic)) == expected

@@ -17,7 +17,7 @@ import time
 import flux
 
 class Slow(flux.Task):
-    topic, group_id = TOPIC, "g"
+    topic, group_id = TOPIC, GROUP
     retries, wait, offset_commit_interval = 1, 0.3, OFTEN
 
     def call(self, message):
@@ -61,7 +61,7 @@ def test_sigterm_ends_calls_in_flight_commits_and_exits_0_and_nothing_is_repeate
     lab.write(task.topic, *((value.encode(), f"k{int(value) % 50}".encode()) for value in values))
     log = lab.directory / "calls"
     log.touch()
-    path = lab.load(TASK, TOPIC=task.topic, CALLS=str(log), OFTEN=60)
+    path = lab.load(TASK, TOPIC=task.topic, GROUP=task.group_id, CALLS=str(log), OFTEN=60)
     for sent in (signal.SIGTERM, signal.SIGINT):
         before = len(log.read_text().splitlines())
         process = lab.process(path, "Slow")
@@ -92,10 +92,10 @@ def test_a_call_that_outlives_the_shutdown_timeout_is_abandoned_and_worked_again
     assert 0.5 <= time.monotonic() - stopped < 3
     release.set()
     time.sleep(0.2)  # its thread ends, and must not commit or move anything any more
-    assert lab.positions("g", task.topic)[0].offset == 0
+    assert lab.positions(task.group_id, task.topic)[0].offset == 0
     lab.work(task)
     assert begun == [b"stuck", b"other", b"stuck"]
-    assert lab.ends(f"{task.topic}-g-try-1") == {0: 0}
+    assert lab.ends(f"{task.topic}-{task.group_id}-try-1") == {0: 0}
 
 
 def test_a_stop_while_records_wait_leaves_them_for_the_next_start(lab: Lab) -> None:
