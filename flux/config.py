@@ -28,7 +28,9 @@ _BUILT_IN = {
     "memory": "flux.adapters.memory",
     "confluent": "flux.adapters.confluent",
     "kafka": "flux.adapters.confluent",
+    "aiokafka": "flux.adapters.aiokafka",
 }
+_EXTRAS = {"aiokafka"}
 
 
 def _count(_: object, field: attrs.Attribute[Any], value: object) -> None:
@@ -164,6 +166,8 @@ def _factory(scheme: str) -> Callable[[str], Adapter]:
         if scheme in found:
             return cast(Callable[[str], Adapter], found[scheme].load())
     except ImportError as error:
+        if scheme in _EXTRAS and error.name == scheme:
+            raise ConfigurationError(f'{scheme}:// needs a package: pip install "super-flux[{scheme}]"') from error
         raise ConfigurationError(f"the adapter for {scheme}:// cannot be loaded: {error}") from error
     known = ", ".join(sorted({*_BUILT_IN, *found}))
     raise ConfigurationError(f"no adapter for {scheme}://; known are {known}")

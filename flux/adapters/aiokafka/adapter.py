@@ -1,0 +1,88 @@
+"""One cluster through aiokafka: what its options mean, and the clients made from them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from flux.adapters.aiokafka import config
+from flux.adapters.aiokafka.admin import AiokafkaAdmin
+from flux.adapters.aiokafka.consumer import AiokafkaConsumer
+from flux.adapters.aiokafka.log import ClientLog, quieten
+from flux.adapters.aiokafka.machine import Machine
+from flux.adapters.aiokafka.producer import AiokafkaProducer
+from flux.core.ports import AsyncRebalanceListener, ConsumerSettings, ProducerSettings, System
+from flux.system import SYSTEM
+
+
+class AiokafkaAdapter:
+    """`flux.core.ports.AsyncAdapter` for a cluster at `bootstrap` ("host:port,host:port").
+
+    `options` are aiokafka's, for every client: those of AIOKafkaConsumer and AIOKafkaProducer, objects such as
+    `ssl_context` and `sasl_oauth_token_provider` included; `ssl_cafile`, `ssl_certfile`, `ssl_keyfile`, `ssl_password`
+    and `ssl_check_hostname` make a context. `consumer` and `producer` hold options for one kind alone. They win over
+    flux's defaults, except for the few that flux relies on. Raises ConfigurationError; nothing connects before the
+    first use. Passwords, keys and tokens appear in no repr, error or log line.
+
+    Consumers live in the loop of whoever makes them. Producers and admins share one thread with a loop of its own.
+    After a fork, the child makes its clients from the same adapter.
+    """
+
+    shares_processes = True
+
+    def __init__(
+        self,
+        bootstrap: str,
+        options: Mapping[str, Any] | None = None,
+        *,
+        consumer: Mapping[str, Any] | None = None,
+        producer: Mapping[str, Any] | None = None,
+        system: System = SYSTEM,
+    ) -> None:
+        self._bootstrap = config.checked_bootstrap(bootstrap)
+        self._shared = config.checked(options or {})
+        self._consumer = config.checked({**self._shared, **(consumer or {})})
+        self._producer = config.checked({**self._shared, **(producer or {})})
+        self._mask = config.Mask(self._consumer, self._producer)
+        self._system = system
+        self._machine: Machine | None = None
+        quieten()
+
+    @property
+    def cluster(self) -> str:
+        return "kafka://" + ",".join(sorted(self._bootstrap.split(",")))
+
+    async def async_consumer(self, settings: ConsumerSettings, listener: AsyncRebalanceListener) -> AiokafkaConsumer:
+        """Connects in its first `poll`, so that a cluster that is away is no error."""
+        client = self._client(self._consumer)
+        options = config.consumer_options(self._consumer, settings)
+        return AiokafkaConsumer(client, options, settings, listener, self._log())
+
+    def producer(self, settings: ProducerSettings) -> AiokafkaProducer:
+        client = self._client(self._producer)
+        options = config.producer_options(self._producer, settings)
+        return AiokafkaProducer(self._home(), client, options, settings, self._log(), self._system)
+
+    def admin(self) -> AiokafkaAdmin:
+        return AiokafkaAdmin(self._home(), self._client(self._shared), self._log())
+
+    def _client(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        return {**config.client_options(options), "bootstrap_servers": self._bootstrap}
+
+    def _home(self) -> Machine:
+        if self._machine is None or self._machine.process != os.getpid():
+            self._machine = Machine(self._system)
+        return self._machine
+
+    def _log(self) -> ClientLog:
+        return ClientLog(self._mask, self._system)
+
+    def __repr__(self) -> str:
+        return f"AiokafkaAdapter({self._bootstrap!r}, {config.shown(self._shared)!r})"
+
+
+def from_url(url: str) -> AiokafkaAdapter:
+    """`aiokafka://[user:password@]host:port,...[?option=value&...]`, values percent-encoded."""
+    bootstrap, options = config.parsed_url(url)
+    return AiokafkaAdapter(bootstrap, options)

@@ -1,0 +1,239 @@
+"""aiokafka's options: which ones there are, which ones are flux's, and which ones must not be shown.
+
+Source: https://aiokafka.readthedocs.io/en/stable/api.html
+"""
+
+from __future__ import annotations
+
+import re
+import ssl
+from collections.abc import Iterable, Mapping
+from typing import Any
+from urllib.parse import unquote
+
+from flux.core.errors import ConfigurationError
+from flux.core.ports import ConsumerSettings, ProducerSettings
+
+_CLIENT: dict[str, type] = {
+    "client_id": str,
+    "request_timeout_ms": int,
+    "retry_backoff_ms": int,
+    "metadata_max_age_ms": int,
+    "connections_max_idle_ms": int,
+    "security_protocol": str,
+    "ssl_context": object,
+    "sasl_mechanism": str,
+    "sasl_plain_username": str,
+    "sasl_plain_password": str,
+    "sasl_kerberos_service_name": str,
+    "sasl_kerberos_domain_name": str,
+    "sasl_oauth_token_provider": object,
+}
+_TLS: dict[str, type] = {
+    "ssl_cafile": str,
+    "ssl_certfile": str,
+    "ssl_keyfile": str,
+    "ssl_password": str,
+    "ssl_check_hostname": bool,
+}
+_CONSUMER: dict[str, type] = {
+    "group_instance_id": str,
+    "fetch_max_wait_ms": int,
+    "fetch_max_bytes": int,
+    "fetch_min_bytes": int,
+    "max_partition_fetch_bytes": int,
+    "check_crcs": bool,
+    "max_poll_interval_ms": int,
+    "rebalance_timeout_ms": int,
+    "session_timeout_ms": int,
+    "heartbeat_interval_ms": int,
+    "isolation_level": str,
+    "client_rack": str,
+    "partition_assignment_strategy": object,
+}
+_PRODUCER: dict[str, type] = {"max_batch_size": int, "max_request_size": int}
+_KNOWN = _CLIENT | _TLS | _CONSUMER | _PRODUCER
+
+_RESERVED = {
+    "bootstrap_servers": "give the brokers as the adapter's first argument or in its URL",
+    "group_id": "set group_id on the task",
+    "enable_auto_commit": "flux commits itself, when records are done",
+    "auto_commit_interval_ms": "flux commits itself, when records are done",
+    "auto_offset_reset": "set start_from on the task",
+    "max_poll_records": "set concurrency on the task",
+    "acks": "set acks in ProducerOptions",
+    "enable_idempotence": "set acks in ProducerOptions",
+    "compression_type": "set compression in ProducerOptions",
+    "transactional_id": "flux does not write in transactions",
+}
+_SECRET = re.compile(r"pass|secret|token|keyfile|oauth|ssl_context", re.IGNORECASE)
+_HIDDEN = "***"
+_BOOLEANS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+_CHOICES = {
+    "security_protocol": ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"),
+    "sasl_mechanism": ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "GSSAPI", "OAUTHBEARER"),
+    "isolation_level": ("read_uncommitted", "read_committed"),
+}
+
+LARGEST_RECORD = 100_000_000
+"""The topic decides how large a record may be; beyond this a broker cuts the connection (socket.request.max.bytes)."""
+
+
+def checked_bootstrap(bootstrap: str) -> str:
+    hosts = [host.strip() for host in bootstrap.split(",") if host.strip()]
+    if not hosts:
+        raise ConfigurationError("no broker given: name at least one, as host:port")
+    if "@" in bootstrap:
+        raise ConfigurationError("a login does not belong to the brokers: set sasl_plain_username and _password")
+    for host in hosts:
+        _, separator, port = host.rpartition(":")
+        if not separator or not port.isdecimal() or not 0 < int(port) < 65536:
+            raise ConfigurationError("a broker is written host:port")
+    return ",".join(hosts)
+
+
+def checked(options: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy of the user's options, texts converted. Raises ConfigurationError for what aiokafka would refuse, or flux
+    cannot leave to them."""
+    for name, reason in _RESERVED.items():
+        if name in options:
+            raise ConfigurationError(f"{name} cannot be set in the adapter's options: {reason}")
+    for name in options:
+        if name not in _KNOWN:
+            raise ConfigurationError(f"aiokafka has no option {name}: see aiokafka.AIOKafkaConsumer and -Producer")
+    given = {name: _converted(name, value) for name, value in options.items()}
+    protocol = given.get("security_protocol", "PLAINTEXT")
+    if "sasl_plain_username" in given:
+        if "SASL" not in protocol:
+            raise ConfigurationError(
+                "sasl_plain_username is ignored without SASL: set security_protocol to SASL_SSL or SASL_PLAINTEXT"
+            )
+        if "sasl_plain_password" not in given:
+            raise ConfigurationError("sasl_plain_username needs sasl_plain_password")
+    elif "SASL" in protocol and given.get("sasl_mechanism", "PLAIN") not in ("GSSAPI", "OAUTHBEARER"):
+        raise ConfigurationError(f"security_protocol {protocol} needs sasl_plain_username and sasl_plain_password")
+    if given.keys() & {*_TLS, "ssl_context"} and "SSL" not in protocol:
+        raise ConfigurationError("ssl options are ignored without TLS: set security_protocol to SSL or SASL_SSL")
+    if given.keys() & _TLS.keys() and "ssl_context" in given:
+        raise ConfigurationError("give ssl_context, or the ssl_… options that it is made from, not both")
+    return given
+
+
+def _converted(name: str, value: Any) -> Any:
+    kind = _KNOWN[name]
+    if kind is object:
+        if isinstance(value, str):
+            raise ConfigurationError(f"{name} is an object: give it to AiokafkaAdapter, it cannot be in a URL")
+        return value
+    if kind is bool and isinstance(value, str) and value.lower() in _BOOLEANS:
+        return _BOOLEANS[value.lower()]
+    if kind is int and isinstance(value, str) and value.isdecimal():
+        return int(value)
+    if type(value) is not kind:
+        wanted = {int: "a whole number", bool: "true or false", str: "a text"}[kind]
+        raise ConfigurationError(f"{name} must be {wanted}")
+    if name in _CHOICES:
+        choice = next((one for one in _CHOICES[name] if one.lower() == str(value).lower()), None)
+        if choice is None:
+            raise ConfigurationError(f"{name} must be one of {', '.join(_CHOICES[name])}")
+        return choice
+    return value
+
+
+def client_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """What every client takes, the TLS context made. Raises ConfigurationError when a file cannot be used."""
+    chosen = _chosen(options, _CLIENT)
+    if "SSL" in chosen.get("security_protocol", "") and "ssl_context" not in chosen:
+        chosen["ssl_context"] = _tls(options)
+    return chosen
+
+
+def _tls(options: Mapping[str, Any]) -> ssl.SSLContext:
+    try:
+        context = ssl.create_default_context(cafile=options.get("ssl_cafile"))
+        context.check_hostname = options.get("ssl_check_hostname", True)
+        if "ssl_certfile" in options:
+            # A callable: with None OpenSSL would ask on the terminal.
+            password = options.get("ssl_password", "")
+            context.load_cert_chain(options["ssl_certfile"], options.get("ssl_keyfile"), lambda: password)
+    except (OSError, ssl.SSLError) as error:
+        reason = error.strerror or type(error).__name__
+        raise ConfigurationError(f"a TLS file cannot be used: {reason}: correct the ssl_… options") from None
+    return context
+
+
+def consumer_options(options: Mapping[str, Any], settings: ConsumerSettings) -> dict[str, Any]:
+    defaults: dict[str, Any] = {
+        # One fetch serves all partitions of a broker: a resumed partition waits for the fetch under way.
+        "fetch_max_wait_ms": 100,
+        "max_partition_fetch_bytes": 1024 * 1024,
+        "max_poll_interval_ms": 300_000,
+    }
+    if settings.small_queue:
+        defaults |= {"fetch_max_bytes": 4 * 1024 * 1024, "max_partition_fetch_bytes": 512 * 1024}
+    given = defaults | _chosen(options, _CONSUMER)
+    # aiokafka's default is the session timeout: other members may drain for longer.
+    given.setdefault("rebalance_timeout_ms", given["max_poll_interval_ms"])
+    if "group_instance_id" in given:
+        given["group_instance_id"] += settings.instance_suffix
+    return given | {"group_id": settings.group, "enable_auto_commit": False, "auto_offset_reset": "none"}
+
+
+def producer_options(options: Mapping[str, Any], settings: ProducerSettings) -> dict[str, int]:
+    """max_batch_size and max_request_size, in bytes."""
+    given = {"max_batch_size": 256 * 1024, "max_request_size": LARGEST_RECORD} | _chosen(options, _PRODUCER)
+    if settings.max_batch_bytes is not None:
+        given["max_batch_size"] = settings.max_batch_bytes
+    return given
+
+
+def _chosen(options: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    return {name: options[name] for name in names if name in options}
+
+
+def shown(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options as they may be printed."""
+    return {name: _HIDDEN if _SECRET.search(name) else value for name, value in options.items()}
+
+
+class Mask:
+    """Replaces the values of secret options in a text of the client's."""
+
+    def __init__(self, *options: Mapping[str, Any]) -> None:
+        secrets = {v for given in options for name, v in given.items() if _SECRET.search(name) and isinstance(v, str)}
+        # The longest first: one secret may be part of another.
+        self._secrets = sorted(filter(None, secrets), key=len, reverse=True)
+
+    def __call__(self, text: str) -> str:
+        for secret in self._secrets:
+            text = text.replace(secret, _HIDDEN)
+        return text
+
+
+def parsed_url(url: str) -> tuple[str, dict[str, Any]]:
+    """The brokers and the options. Errors never repeat the URL: it may hold a password."""
+    _, separator, rest = url.partition("://")
+    if not separator:
+        raise ConfigurationError("an adapter's URL looks like aiokafka://host:port?option=value")
+    authority, _, query = rest.partition("?")
+    login, _, hosts = authority.rpartition("@")
+    hosts = hosts.rstrip("/")
+    if "/" in hosts:
+        raise ConfigurationError("an adapter's URL has no path: write options as ?option=value")
+    options: dict[str, Any] = {}
+    for pair in filter(None, query.split("&")):
+        name, separator, value = pair.partition("=")
+        name = unquote(name)
+        if not separator or not name:
+            raise ConfigurationError("the adapter's URL has an option without a value: write option=value")
+        if name in options:
+            raise ConfigurationError(f"the adapter's URL sets {name} twice: keep one")
+        options[name] = unquote(value)
+    if login:
+        user, separator, password = login.partition(":")
+        if not separator:
+            raise ConfigurationError("the adapter's URL has a user without a password: write user:password@host:port")
+        if {"sasl_plain_username", "sasl_plain_password"} & options.keys():
+            raise ConfigurationError("the adapter's URL has two logins: keep user:password@ or sasl_plain_username")
+        options |= {"sasl_plain_username": unquote(user), "sasl_plain_password": unquote(password)}
+    return unquote(hosts), options

@@ -1,0 +1,87 @@
+"""Reaching the cluster with aiokafka's client, and finding out why that does not work."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from aiokafka.client import AIOKafkaClient
+from aiokafka.conn import collect_hosts, create_conn
+from aiokafka.errors import KafkaError
+from aiokafka.protocol.metadata import MetadataRequest
+
+from flux.adapters.aiokafka.errors import error_for, fault_of, translated
+from flux.core.errors import BrokerError, Fault
+
+_NOT_OF_A_CONNECTION = ("bootstrap_servers", "retry_backoff_ms", "metadata_max_age_ms", "connections_max_idle_ms")
+
+Topics = dict[str, list[tuple[int, int, list[int]]] | BrokerError]
+"""By name: (partition, leader, replicas) of each partition, or why there are none."""
+
+
+async def refusal(options: Mapping[str, Any]) -> BrokerError:
+    """Why the cluster could not be reached: aiokafka tells only that it could not, so this looks again. LOGIN where a
+    broker refused the login, else UNAVAILABLE."""
+    found = BrokerError("the cluster is away", Fault.UNAVAILABLE)
+    own = {name: value for name, value in options.items() if name not in _NOT_OF_A_CONNECTION}
+    for host, port, _ in collect_hosts(options["bootstrap_servers"]):
+        try:
+            connection = await create_conn(host, port, **own)
+        except (TimeoutError, OSError, KafkaError) as error:
+            found = translated(error, f"cannot connect to {host}:{port}")
+            if found.fault is Fault.LOGIN:
+                return BrokerError(f"cannot log in at {host}:{port}: {error}", Fault.LOGIN)
+        else:
+            connection.close()
+    return found if found.fault is Fault.UNAVAILABLE else BrokerError(str(found), Fault.UNAVAILABLE)
+
+
+async def described(client: Any, names: Iterable[str] | None) -> Topics:
+    """Topics as a broker knows them now; None: all. Never creates one. Raises KafkaError."""
+    wanted = None if names is None else list(names)
+    answer = await client.send(client.get_random_node(), MetadataRequest(wanted, False))
+    found: Topics = {}
+    for code, name, _internal, partitions in answer.topics:
+        error = error_for(code)
+        if error is not None and fault_of(error) is Fault.UNAVAILABLE:
+            raise error
+        found[name] = (
+            [(number, leader, replicas) for _, number, leader, replicas, *_ in partitions]
+            if error is None
+            else translated(error, f"cannot describe topic {name}", f"DESCRIBE on topic {name}")
+        )
+    return found
+
+
+class Connection:
+    """One client of aiokafka's for producer or admin. Used in one event loop."""
+
+    def __init__(self, options: Mapping[str, Any]) -> None:
+        self._options = options
+        self.made: Any = None
+        """aiokafka's client, once it has connected."""
+        self._making = asyncio.Lock()
+
+    async def client(self) -> Any:
+        """Connected once already, though perhaps away by now. Raises BrokerError: UNAVAILABLE or LOGIN."""
+        async with self._making:
+            if self.made is None:
+                made = AIOKafkaClient(**self._options)
+                try:
+                    await made.bootstrap()
+                except KafkaError:
+                    await made.close()
+                    raise await refusal(self._options) from None
+                except BaseException:
+                    await made.close()
+                    raise
+                self.made = made
+            return self.made
+
+    async def close(self) -> None:
+        made, self.made = self.made, None
+        if made is not None:
+            with contextlib.suppress(Exception):
+                await made.close()

@@ -1,0 +1,501 @@
+"""A member of a consumer group by aiokafka.
+
+aiokafka joins, rebalances and fetches in background tasks. Three of its habits shape this file: a rebalance opens the
+new assignment before the listener has said where it starts; a `getmany` that is cancelled or raises counts as a poll
+that never ends, so that the member would outlive max_poll_interval_ms; and a commit that the broker refuses is tried
+again without an end. So records are taken from its fetcher, and commits given to its coordinator, directly.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from aiokafka import AIOKafkaConsumer
+from aiokafka import TopicPartition as Theirs
+from aiokafka.consumer.fetcher import FetchResult
+from aiokafka.errors import (
+    GroupAuthorizationFailedError,
+    KafkaError,
+    NoOffsetForPartitionError,
+    OffsetOutOfRangeError,
+)
+from aiokafka.protocol.fetch import FetchRequest
+from aiokafka.structs import OffsetAndMetadata
+
+from flux.adapters.aiokafka.connection import described, refusal
+from flux.adapters.aiokafka.errors import error_for, fault_of, translated
+from flux.adapters.aiokafka.log import ClientLog
+from flux.adapters.aiokafka.membership import Membership
+from flux.adapters.aiokafka.records import Fetched, Unreadable, read_patiently
+from flux.core.errors import BrokerError, Fault
+from flux.core.ports import (
+    BEGINNING,
+    AsyncRebalanceListener,
+    Batch,
+    ConsumerSettings,
+    Polled,
+    Position,
+    TopicPartition,
+)
+
+Done = Callable[[BrokerError | None], None]
+
+_RETRY = 0.5  # seconds between two attempts to connect
+_COMMIT_RETRY = 0.1  # seconds between two attempts to commit
+_LOOK_UP = 5.0  # seconds that finding the beginning or the end may hold a rebalance or a seek
+_LEAVE = 5.0  # seconds that leaving the group may take
+_PATIENCE_BYTES = 1024 * 1024
+
+
+class AiokafkaConsumer:
+    """`flux.core.ports.AsyncConsumerPort`. The listener runs in aiokafka's own task, beside a `poll` that waits."""
+
+    def __init__(
+        self,
+        client: Mapping[str, Any],
+        options: Mapping[str, Any],
+        settings: ConsumerSettings,
+        listener: AsyncRebalanceListener,
+        log: ClientLog,
+    ) -> None:
+        self.max_poll_interval = options["max_poll_interval_ms"] / 1000
+        self._settings = settings
+        self._client_options = client
+        self._options = options
+        self._log = log
+        self._membership = Membership(self, listener)
+        self._consumer: Any = None  # once connected
+        self._connecting: asyncio.Task[None] | None = None
+        self._fetched: dict[TopicPartition, Fetched] = {}
+        self._unreadable: dict[TopicPartition, Unreadable] = {}
+        self._paused: set[TopicPartition] = set()
+        self._held: set[TopicPartition] = set()  # until `seek`, or until the listener has said where they start
+        self._commits: set[asyncio.Task[None]] = set()
+        self._committing = asyncio.Lock()
+        self._failure: BaseException | None = None
+        self._closed = False
+
+    # -- records
+
+    async def poll(self, max_records: int, timeout: float) -> Polled:
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout
+        self._check_usable()
+        if self._consumer is None and not await self._connected(timeout):
+            return Polled()
+        with self._counted_as_polling():
+            while True:
+                self._check_usable()
+                fetcher, polled = self._consumer._fetcher, Polled()
+                if not self._consumer._subscription.reassignment_in_progress:
+                    self._take(max_records, polled)
+                    if not (polled.batches or polled.out_of_range) and self._unreadable:
+                        await self._read_unreadable(max_records, polled)
+                left = deadline - loop.time()
+                if polled.batches or polled.out_of_range or left <= 0:
+                    return polled
+                waiter = fetcher._create_fetch_waiter()
+                try:
+                    # Looks again after a while: the end of a rebalance wakes nobody.
+                    await asyncio.wait([waiter], timeout=min(left, 0.1))
+                finally:
+                    if waiter.done() and not waiter.cancelled():
+                        waiter.exception()  # comes again from check_errors
+                    waiter.cancel()
+
+    def _take(self, max_records: int, polled: Polled) -> None:
+        """No await in here: what is taken is handed over, or was never taken."""
+        fetcher = self._consumer._fetcher
+        for at in list(fetcher._records):
+            if at in self._paused or at in self._held or at in self._unreadable:
+                continue
+            result = fetcher._records[at]
+            if type(result) is not FetchResult:
+                if polled.batches:
+                    continue
+                self._drop(at)
+                self._on_fetch_error(TopicPartition(*at), result._error, polled)
+                continue
+            state = result._assignment.state_value(at) if result._assignment.active else None
+            if state is None:
+                self._drop(at)
+                continue
+            fetched = self._fetched.get(at)
+            if fetched is None or fetched.result is not result:
+                name = TopicPartition(*at)
+                fetched = self._fetched[name] = Fetched(result, name)
+            try:
+                records = fetched.take(max_records)
+            except Unreadable as error:
+                state.consumed_to(error.offset)
+                self._unreadable[TopicPartition(*at)] = error
+                continue
+            state.consumed_to(fetched.position)
+            if fetched.exhausted:
+                self._drop(at)
+            if records:
+                polled.batches.append(Batch(records[0][1], records))
+                max_records -= len(records)
+                if max_records <= 0:
+                    # Whose turn was last comes last, or one partition could starve the others.
+                    if at in fetcher._records:
+                        fetcher._records.move_to_end(at)
+                    return
+
+    def _drop(self, at: Any) -> None:
+        fetcher = self._consumer._fetcher
+        self._fetched.pop(at, None)
+        fetcher._records.pop(at, None)
+        fetcher._notify(fetcher._wait_consume_future)
+
+    def _on_fetch_error(self, at: TopicPartition, error: Exception, polled: Polled) -> None:
+        if isinstance(error, OffsetOutOfRangeError | NoOffsetForPartitionError):
+            self._held.add(at)
+            self._apply(at)
+            polled.out_of_range.append(at)
+            return
+        translation = self._translated(error)
+        if translation.fault is not Fault.DENIED:
+            self._failure = translation  # aiokafka has moved past a record that it calls too large
+        raise translation
+
+    async def _read_unreadable(self, max_records: int, polled: Polled) -> None:
+        """Asks for the batch again, for its bytes. A record with a name that is not UTF-8 is handed over like any
+        other. What is broken otherwise cannot be passed over, so `poll` raises for it from now on."""
+        at, error = next(iter(self._unreadable.items()))
+        client, options = self._consumer._client, self._options
+        assignment = self._consumer._subscription.subscription.assignment
+        state = assignment.state_value(at) if assignment is not None else None
+        node = client.cluster.leader_for_partition(at)
+        if state is None or state.position != error.offset:
+            self._forget_unreadable(at)
+            return
+        if node is None or node == -1:
+            client.force_metadata_update()
+            return
+        size = max(_PATIENCE_BYTES, options["max_partition_fetch_bytes"])
+        committed_only = int(options.get("isolation_level") == "read_committed")
+        topics = [(at.topic, [(at.partition, error.offset, size)])]
+        try:
+            answer = await client.send(
+                node, FetchRequest(options["fetch_max_wait_ms"], 1, size, committed_only, topics)
+            )
+        except KafkaError as failure:
+            self._log.warn(type(failure), f"cannot fetch {at} again: {failure}")
+            return
+        # Whatever happened meanwhile: a rebalance, a seek, a pause.
+        if at not in self._unreadable or not assignment.active or state.position != error.offset:
+            self._forget_unreadable(at)
+            return
+        if at in self._paused or at in self._held:
+            return
+        _, code, _, *rest = answer.topics[0][1][0]
+        if error_for(code) is not None:
+            return
+        try:
+            records, following = read_patiently(bytes(rest[-1]), error.offset, at)
+        except KafkaError as failure:
+            self._forget_unreadable(at)
+            raise BrokerError(f"{failure} (first: {error})") from failure
+        kept = records[:max_records]
+        state.consumed_to(following if len(kept) == len(records) else records[max_records].offset())
+        self._forget_unreadable(at)
+        if kept:
+            polled.batches.append(Batch(at, kept))
+
+    def _forget_unreadable(self, at: TopicPartition) -> None:
+        self._unreadable.pop(at, None)
+        self._drop(at)
+
+    @contextlib.contextmanager
+    def _counted_as_polling(self) -> Iterator[None]:
+        subscription = self._consumer._subscription
+        context = subscription.fetch_context()
+        context.__enter__()
+        try:
+            yield
+        finally:
+            context.__exit__(None, None, None)
+
+    # -- flow
+
+    def pause(self, partitions: Iterable[TopicPartition]) -> None:
+        for at in partitions:
+            if self._is_assigned(at):
+                self._paused.add(at)
+                self._apply(at)
+
+    def resume(self, partitions: Iterable[TopicPartition]) -> None:
+        for at in partitions:
+            self._paused.discard(at)
+            self._apply(at)
+
+    def _apply(self, at: TopicPartition) -> None:
+        """Tells aiokafka whether to fetch."""
+        if not self._is_assigned(at):
+            return
+        subscription = self._consumer._subscription
+        if at in self._paused or at in self._held:
+            subscription.pause(at)
+        else:
+            subscription.resume(at)
+
+    async def seek(self, partition: TopicPartition, offset: int) -> None:
+        if not self._is_assigned(partition):
+            raise BrokerError(f"cannot seek {partition}: it is not assigned")
+        await self._move({partition: offset})
+        self._held.discard(partition)
+        self._apply(partition)
+
+    async def _move(self, starts: Mapping[TopicPartition, int]) -> None:
+        ends = [Theirs(*at) for at, offset in starts.items() if offset < 0 and offset != BEGINNING]
+        beginnings = [Theirs(*at) for at, offset in starts.items() if offset == BEGINNING]
+        for at, offset in starts.items():
+            self._fetched.pop(at, None)
+            self._unreadable.pop(at, None)
+            if offset >= 0:
+                self._consumer.seek(Theirs(*at), offset)
+        looks = [
+            asyncio.ensure_future(look(*partitions))
+            for look, partitions in ((self._consumer.seek_to_beginning, beginnings), (self._consumer.seek_to_end, ends))
+            if partitions
+        ]
+        if looks:
+            # Goes on in aiokafka's fetcher when a leader is away for longer: a rebalance must not wait for it.
+            await asyncio.wait(looks, timeout=_LOOK_UP)
+            for look in looks:
+                look.add_done_callback(lambda done: done.cancelled() or done.exception())
+
+    def _is_assigned(self, at: TopicPartition) -> bool:
+        return self._consumer is not None and self._consumer._subscription.is_assigned(at)
+
+    async def begin(
+        self,
+        partitions: list[TopicPartition],
+        where: Callable[[list[TopicPartition]], Any],
+    ) -> None:
+        """Called in a rebalance: the partitions are fetched from where the awaited answer of `where` says, and not at
+        all before that."""
+        self._paused.difference_update(partitions)
+        self._held.update(partitions)
+        for at in partitions:
+            self._apply(at)
+            # A position of any kind keeps the fetcher from looking for one itself.
+            self._consumer.seek(Theirs(*at), 0)
+        starts = await where(partitions)
+        await self._move({at: starts[at] for at in partitions})
+        self._held.difference_update(partitions)
+        for at in partitions:
+            self._apply(at)
+
+    def end(self) -> None:
+        """Called in a rebalance: nothing is assigned until `begin`."""
+        self._paused.clear()
+        self._held.clear()
+        self._fetched.clear()
+        self._unreadable.clear()
+
+    @property
+    def is_member(self) -> bool:
+        """False from the moment at which the group, as this member knows, may have given its partitions away."""
+        return self._consumer is not None and self._consumer._coordinator.generation >= 0
+
+    def fail(self, error: BaseException) -> None:
+        """Every later poll raises it."""
+        self._failure = self._failure or error
+
+    # -- positions
+
+    async def committed(
+        self, partitions: Sequence[TopicPartition], timeout: float
+    ) -> Mapping[TopicPartition, Position | None]:
+        doing = "cannot read the group's positions"
+        self._check_open()
+        try:
+            async with asyncio.timeout(timeout):
+                await self._wait_connected(doing)
+                theirs = [Theirs(*at) for at in partitions]
+                found = await self._consumer._coordinator.fetch_committed_offsets(theirs)
+        except (KafkaError, TimeoutError) as error:
+            raise self._translated(error, doing) from None
+        return {at: Position(found[at].offset, found[at].metadata or "") if at in found else None for at in partitions}
+
+    def commit(self, positions: Mapping[TopicPartition, Position], done: Done) -> None:
+        limit = self._client_options.get("request_timeout_ms", 40_000) / 1000
+        task = asyncio.get_running_loop().create_task(self._commit_and_tell(dict(positions), limit, done))
+        self._commits.add(task)
+        task.add_done_callback(self._commits.discard)
+
+    async def _commit_and_tell(self, positions: dict[TopicPartition, Position], limit: float, done: Done) -> None:
+        error: BrokerError | None = None
+        try:
+            await self.commit_now(positions, limit)
+        except BrokerError as failure:
+            error = failure
+        except asyncio.CancelledError:
+            error = BrokerError("the consumer closed before the commit was answered", Fault.UNAVAILABLE)
+        except Exception as failure:
+            error = translated(failure, "cannot commit")
+        try:
+            done(error)
+        except Exception as failure:
+            self.fail(failure)
+
+    async def commit_now(self, positions: Mapping[TopicPartition, Position], timeout: float) -> None:
+        self._check_open()
+        if not positions:
+            return
+        try:
+            async with asyncio.timeout(timeout), self._committing:
+                await self._commit(positions)
+        except (KafkaError, TimeoutError) as error:
+            raise self._translated(error, "cannot commit") from None
+
+    async def _commit(self, positions: Mapping[TopicPartition, Position]) -> None:
+        try:
+            for position in positions.values():
+                position.metadata.encode()
+        except UnicodeEncodeError as error:
+            raise BrokerError(f"cannot commit: the metadata is no text for Kafka ({error})", Fault.METADATA) from None
+        offsets = {Theirs(*at): OffsetAndMetadata(*position) for at, position in positions.items()}
+        while True:
+            if not self.is_member:
+                # Sent without a membership it would be taken from an empty group, as an operator's commit is.
+                raise BrokerError(f"cannot commit: no member of {self._settings.group} (any more)", Fault.FENCED)
+            coordinator = self._consumer._coordinator
+            await coordinator.ensure_coordinator_known()
+            try:
+                async with coordinator._commit_lock:
+                    if self.is_member:
+                        await asyncio.shield(coordinator._do_commit_offsets(None, offsets))
+                        return
+            except KafkaError as error:
+                if fault_of(error) is not Fault.UNAVAILABLE:
+                    raise
+                await asyncio.sleep(_COMMIT_RETRY)
+
+    # -- life
+
+    async def _wait_connected(self, doing: str) -> None:
+        while self._consumer is None:
+            await self._connected(_RETRY)
+
+    async def _connected(self, timeout: float) -> bool:
+        """Waits until connected, at most `timeout` seconds. Raises BrokerError when trying on is of no use."""
+        if self._connecting is None:
+            self._connecting = asyncio.get_running_loop().create_task(self._connect())
+        task = self._connecting
+        await asyncio.wait([task], timeout=max(timeout, 0))
+        if not task.done():
+            return False
+        if self._connecting is task:
+            self._connecting = None
+        task.result()
+        return True
+
+    async def _connect(self) -> None:
+        consumer = AIOKafkaConsumer(**self._client_options, **self._options)
+        try:
+            while True:
+                try:
+                    if consumer._fetcher is None:
+                        await consumer.start()
+                    await self._subscribe(consumer)
+                    break
+                except BrokerError as error:
+                    failure = error
+                except KafkaError as error:
+                    failure = translated(error, f"cannot consume topic {self._settings.topic}")
+                    if consumer._fetcher is None:
+                        failure = await refusal(self._client_options)
+                if failure.fault is not Fault.UNAVAILABLE:
+                    raise BrokerError(self._log.masked(str(failure)), failure.fault)
+                self._log.warn("connect", f"{failure}: trying again")
+                await asyncio.sleep(_RETRY)
+            self._consumer = consumer
+        except BaseException:
+            with contextlib.suppress(Exception):
+                await consumer.stop()
+            raise
+
+    async def _subscribe(self, consumer: Any) -> None:
+        topic = self._settings.topic
+        found = (await described(consumer._client, [topic]))[topic]
+        if isinstance(found, BrokerError):
+            if found.fault is Fault.DENIED:
+                raise self._denied(f"topic {topic}")
+            raise BrokerError(f"cannot consume topic {topic}: {found}", found.fault)
+        self._consumer = consumer
+        consumer.subscribe([topic], listener=self._membership)
+
+    async def close(self) -> None:
+        if self._closed:
+            return
+        if self._connecting is not None:
+            self._connecting.cancel()
+            await asyncio.wait([self._connecting])
+        try:
+            if self._consumer is not None:
+                await self._membership.leave()
+        finally:
+            self._closed = True
+            if self._commits:
+                await asyncio.wait(list(self._commits), timeout=_LEAVE)
+            for task in self._commits:
+                task.cancel()
+            if self._consumer is not None:
+                await self._stop()
+        if self._failure is not None and not isinstance(self._failure, BrokerError):
+            raise self._failure
+
+    async def _stop(self) -> None:
+        consumer = self._consumer
+        stopping = asyncio.ensure_future(consumer.stop())
+        await asyncio.wait([stopping], timeout=_LEAVE)
+        if not stopping.done():
+            # Somebody else's rebalance holds the join; the group finds out by the session timeout.
+            consumer._coordinator._coordination_task.cancel()
+            await asyncio.wait([stopping], timeout=_LEAVE)
+            for part in (consumer._fetcher, consumer._client):
+                with contextlib.suppress(Exception, asyncio.CancelledError):
+                    await asyncio.wait_for(part.close(), _LEAVE)
+        elif not stopping.cancelled() and (error := stopping.exception()) is not None:
+            self._log.warn("close", f"closing failed: {error}")
+
+    # -- errors
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise BrokerError("the consumer is closed", Fault.FATAL)
+
+    def _check_usable(self) -> None:
+        self._check_open()
+        if self._failure is not None:
+            raise self._failure
+        if self._consumer is None:
+            return
+        try:
+            self._consumer._coordinator.check_errors()
+        except KafkaError as error:
+            translation = self._translated(error)
+            if translation.fault is Fault.UNAVAILABLE:
+                self._log.warn(type(error), str(translation))
+                return
+            raise translation from None
+
+    def _translated(self, error: BaseException, doing: str = "") -> BrokerError:
+        topic, group = self._settings.topic, self._settings.group
+        needs = (
+            f"READ on group {group}" if isinstance(error, GroupAuthorizationFailedError) else f"READ on topic {topic}"
+        )
+        translation = translated(error, doing or f"cannot consume topic {topic} in group {group}", needs)
+        return BrokerError(self._log.masked(str(translation)), translation.fault)
+
+    def _denied(self, what: str) -> BrokerError:
+        topic, group = self._settings.topic, self._settings.group
+        return BrokerError(
+            f"cannot consume topic {topic} in group {group}: refused: the login needs READ on {what}", Fault.DENIED
+        )

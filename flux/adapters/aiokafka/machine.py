@@ -1,0 +1,56 @@
+"""The event loop of the clients that are called from threads: one daemon thread for each adapter and process."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+from flux.core.errors import BrokerError, Fault
+from flux.core.ports import System
+
+Result = TypeVar("Result")
+
+_GRACE = 5.0  # seconds that a cancelled request may take to end
+
+
+class Machine:
+    """Starts its thread with the first call. Thread-safe."""
+
+    def __init__(self, system: System) -> None:
+        self.process = os.getpid()
+        self._system = system
+        self._lock = system.condition()
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def post(self, callback: Callable[[], object]) -> None:
+        """Calls it in the loop, soon."""
+        self._running().call_soon_threadsafe(callback)
+
+    def run(self, ask: Callable[[], Coroutine[Any, Any, Result]], timeout: float) -> Result:
+        """The coroutine's result. Raises TimeoutError after `timeout` seconds."""
+
+        async def bounded() -> Result:
+            async with asyncio.timeout(max(timeout, 0)):
+                return await ask()
+
+        asked = asyncio.run_coroutine_threadsafe(bounded(), self._running())
+        try:
+            return asked.result(max(timeout, 0) + _GRACE)
+        except TimeoutError:
+            asked.cancel()
+            raise
+
+    def check(self) -> None:
+        """Raises BrokerError in a process that inherited this."""
+        if os.getpid() != self.process:
+            raise BrokerError("a client of aiokafka belongs to the process that made it: make another", Fault.FATAL)
+
+    def _running(self) -> asyncio.AbstractEventLoop:
+        self.check()
+        with self._lock:
+            if self._loop is None:
+                loop = self._loop = asyncio.new_event_loop()
+                self._system.spawn("flux-aiokafka", loop.run_forever)
+            return self._loop

@@ -1,0 +1,166 @@
+"""A producer by aiokafka, for callers in any thread: they fill a bounded queue, one event loop empties it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import aiokafka.codec
+from aiokafka.errors import KafkaError
+
+from flux.adapters.aiokafka.errors import translated
+from flux.adapters.aiokafka.lane import RECORD_OVERHEAD, Acknowledged, Entry, unwritten
+from flux.adapters.aiokafka.log import ClientLog, logger
+from flux.adapters.aiokafka.machine import Machine
+from flux.adapters.aiokafka.sender import Sender
+from flux.core.errors import BrokerError, ConfigurationError, Fault
+from flux.core.ports import Outgoing, ProducerSettings, Record, System
+
+_METADATA_AGE = 60.0  # seconds that a partition count is trusted
+_ABANDONED = 5.0  # seconds that reporting what was abandoned may take
+
+
+class AiokafkaProducer:
+    """`flux.core.ports.ProducerPort`. Acknowledgements come on the event loop's thread, which must not wait in them.
+
+    One inherited by a child process raises BrokerError (FATAL): the child must make its own.
+    """
+
+    def __init__(
+        self,
+        machine: Machine,
+        client: Mapping[str, Any],
+        options: Mapping[str, int],
+        settings: ProducerSettings,
+        log: ClientLog,
+        system: System,
+    ) -> None:
+        if settings.compression != "none" and not getattr(aiokafka.codec, f"has_{settings.compression}")():
+            raise ConfigurationError(
+                f"compression {settings.compression} needs its library: pip install 'aiokafka[{settings.compression}]'"
+            )
+        self._machine = machine
+        self._settings = settings
+        self._log = log
+        self._now = system.now
+        self._lock = system.condition()
+        self._inbox: list[tuple[str, list[Entry]]] = []
+        self._posted = False
+        self._queued_bytes = 0
+        self._unanswered = 0
+        self._closed = False
+        self._counts: dict[str, tuple[float, int]] = {}  # topic -> when it is old, partitions
+        self._sender: Sender | None = None
+        self._make_sender = partial(Sender, client, options, settings, self._answered, system)
+
+    def write(self, topic: str, records: Sequence[Outgoing], acknowledged: Acknowledged) -> int:
+        deadline = self._now() + self._settings.delivery_timeout
+        limit = self._settings.max_queue_bytes
+        entries: list[Entry] = []
+        refused: list[tuple[Outgoing, int]] = []
+        self._machine.check()
+        with self._lock:
+            if self._closed:
+                raise BrokerError("the producer is closed", Fault.FATAL)
+            taken, queued = 0, self._queued_bytes
+            for one in records:
+                size = RECORD_OVERHEAD + len(one[0] or b"") + len(one[1] or b"")
+                if one[2]:
+                    size += sum(len(name) + len(value or b"") + 2 for name, value in one[2])
+                if size > limit:
+                    refused.append((one, size))
+                elif queued + size > limit:
+                    break
+                else:
+                    queued += size
+                    entries.append(Entry(one, acknowledged, deadline, size))
+                taken += 1
+            self._queued_bytes = queued
+            self._unanswered += len(entries)
+            post = bool(entries) and not self._posted
+            if entries:
+                self._inbox.append((topic, entries))
+                self._posted = True
+        if post:
+            self._machine.post(self._empty_inbox)
+        for one, size in refused:
+            error = BrokerError(f"a record of {size} bytes exceeds max_queue_bytes", Fault.TOO_LARGE)
+            _tell(topic, acknowledged, error, unwritten(topic, one.partition, one))
+        return taken
+
+    def partitions(self, topic: str, timeout: float) -> int:
+        until, count = self._counts.get(topic, (0.0, 0))
+        if self._now() < until:
+            return count
+        doing, needs = f"cannot write to topic {topic}", f"WRITE on topic {topic}"
+        try:
+            count = self._machine.run(lambda: self._in_loop().partitions(topic), timeout)
+        except (KafkaError, BrokerError, TimeoutError) as error:
+            translation = translated(error, doing, needs)
+            raise BrokerError(self._log.masked(str(translation)), translation.fault) from None
+        self._counts[topic] = (self._now() + _METADATA_AGE, count)
+        return count
+
+    def flush(self, timeout: float) -> int:
+        self._machine.check()
+        if self._unanswered:
+            self._machine.post(lambda: self._in_loop().hurry())
+        return self._waited(timeout)
+
+    def close(self, timeout: float) -> int:
+        self._machine.check()
+        with self._lock:
+            if self._closed:
+                return 0
+            self._closed = True
+        left = self.flush(timeout)
+        error = BrokerError("the producer was closed before the record was acknowledged", Fault.UNAVAILABLE)
+        if self._sender is not None or left:
+            try:
+                self._machine.run(lambda: self._in_loop().abandon(error), _ABANDONED)
+            except TimeoutError:
+                self._log.warn("close", "closing the producer takes too long: its connections are left open")
+            self._waited(_ABANDONED)
+        return left
+
+    def _waited(self, timeout: float) -> int:
+        deadline = self._now() + timeout
+        with self._lock:
+            while self._unanswered and (left := deadline - self._now()) > 0:
+                self._lock.wait(left)
+            return self._unanswered
+
+    # -- in the event loop
+
+    def _in_loop(self) -> Sender:
+        if self._sender is None:
+            self._sender = self._make_sender()
+        return self._sender
+
+    def _empty_inbox(self) -> None:
+        with self._lock:
+            inbox, self._inbox = self._inbox, []
+            self._posted = False
+        sender = self._in_loop()
+        for topic, entries in inbox:
+            sender.add(topic, entries)
+
+    def _answered(self, entries: Sequence[Entry], records: Sequence[Record], error: BrokerError | None) -> None:
+        if error is not None:
+            error = BrokerError(self._log.masked(str(error)), error.fault)
+        size = 0
+        for entry, record in zip(entries, records, strict=True):
+            size += entry.size
+            _tell(record.topic(), entry.acknowledged, error, record)
+        with self._lock:
+            self._queued_bytes -= size
+            self._unanswered -= len(entries)
+            self._lock.notify_all()
+
+
+def _tell(topic: str, acknowledged: Acknowledged, error: BrokerError | None, record: Record) -> None:
+    try:
+        acknowledged(error, record)
+    except Exception:
+        logger.exception("the acknowledgement of a record for topic %s was not taken", topic)

@@ -1,0 +1,200 @@
+"""Which partition a record goes to, and the lanes that take it there."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from aiokafka import TopicPartition as Theirs
+from aiokafka.protocol.transaction import InitProducerIdRequest
+from aiokafka.record.default_records import DefaultRecordBatch
+
+from flux.adapters.aiokafka.connection import Connection, described
+from flux.adapters.aiokafka.errors import error_for, translated
+from flux.adapters.aiokafka.lane import ANONYMOUS, Entry, Identity, Lane, unwritten
+from flux.core.errors import BrokerError, Fault
+from flux.core.partitioner import partition_for_key
+from flux.core.ports import ProducerSettings, Record, System
+
+Answer = Callable[[Sequence[Entry], Sequence[Record], BrokerError | None], None]
+
+_CODECS = {
+    "none": 0,
+    "gzip": DefaultRecordBatch.CODEC_GZIP,
+    "snappy": DefaultRecordBatch.CODEC_SNAPPY,
+    "lz4": DefaultRecordBatch.CODEC_LZ4,
+    "zstd": DefaultRecordBatch.CODEC_ZSTD,
+}
+_ACKS = {"all": -1, "1": 1, "0": 0}
+_NO_TRANSACTION_MS = 2**31 - 1
+_RETRY = 0.1  # seconds between two attempts
+_UNKNOWN = 5.0  # seconds that a new topic may take to be known everywhere
+_STICKY_BYTES = 64 * 1024  # of records without a key that follow each other to one partition
+
+
+class Topic:
+    """Records that wait for the number of partitions, and where those without a key go."""
+
+    def __init__(self) -> None:
+        self.waiting: deque[Entry] = deque()
+        self.asking: asyncio.Task[None] | None = None
+        self.sticky = -1
+        self.sticky_bytes = 0
+
+
+class Sender:
+    """Used in one event loop. `answer` is called once for each entry."""
+
+    def __init__(
+        self,
+        client: Mapping[str, Any],
+        options: Mapping[str, int],
+        settings: ProducerSettings,
+        answer: Answer,
+        system: System,
+    ) -> None:
+        self.acks = _ACKS[settings.acks]
+        self.codec = _CODECS[settings.compression]
+        self.batch_bytes = options["max_batch_size"]
+        self.request_bytes = options["max_request_size"]
+        self.request_timeout_ms = client.get("request_timeout_ms", 40_000)
+        self.linger = settings.linger
+        self.answer = answer
+        self.now = system.now
+        self._randint = system.randint
+        self._connection = Connection(client)
+        self._identity: Identity | None = None
+        self._identifying = asyncio.Lock()
+        self._topics: dict[str, Topic] = {}
+        self._lanes: dict[tuple[str, int], Lane] = {}
+
+    async def client(self) -> Any:
+        return await self._connection.client()
+
+    def add(self, topic: str, entries: Sequence[Entry]) -> None:
+        found = self._topics.get(topic)
+        if found is None:
+            found = self._topics[topic] = Topic()
+        found.waiting.extend(entries)
+        if found.asking is None:
+            count = self._known(topic)
+            if count:
+                self._place(topic, found, count)
+            else:
+                found.asking = asyncio.get_running_loop().create_task(self._ask(topic, found))
+
+    def hurry(self) -> None:
+        for lane in self._lanes.values():
+            lane.hurry()
+
+    async def partitions(self, topic: str) -> int:
+        """Asks the cluster. Raises KafkaError or BrokerError."""
+        found = (await described(await self.client(), [topic]))[topic]
+        if isinstance(found, BrokerError):
+            raise found
+        return len(found)
+
+    async def abandon(self, error: BrokerError) -> None:
+        """Answers what is left, and ends."""
+        for name, topic in self._topics.items():
+            if topic.asking is not None:
+                topic.asking.cancel()
+            self._refuse(name, topic, error)
+        for lane in self._lanes.values():
+            lane.abandon(error)
+        await self._connection.close()
+
+    async def identity(self, fresh: bool) -> Identity:
+        """The producer id that all lanes share, or a `fresh` one. Raises KafkaError or BrokerError."""
+        async with self._identifying:
+            if self._identity is not None and not fresh:
+                return self._identity
+            client = await self.client()
+            answer = await client.send(client.get_random_node(), InitProducerIdRequest(None, _NO_TRANSACTION_MS))
+            error = error_for(answer.error_code)
+            if error is not None:
+                raise error
+            identity = Identity(answer.producer_id, answer.producer_epoch)
+            assert identity != ANONYMOUS
+            if not fresh:
+                self._identity = identity
+            return identity
+
+    # -- placing
+
+    def _known(self, topic: str) -> int:
+        made = self._connection.made
+        return len(made.cluster.partitions_for_topic(topic) or ()) if made is not None else 0
+
+    async def _ask(self, name: str, topic: Topic) -> None:
+        unknown_until = self.now() + _UNKNOWN
+        while topic.waiting:
+            deadline = topic.waiting[0].deadline
+            error = BrokerError(f"cannot write to topic {name}: not delivered in time", Fault.UNAVAILABLE)
+            final = False
+            try:
+                async with asyncio.timeout(max(deadline - self.now(), 0)):
+                    client = await self.client()
+                    if not self._known(name):
+                        client.add_topic(name)
+                        await client.force_metadata_update()
+                    if name in client.cluster.unauthorized_topics:
+                        raise BrokerError(
+                            f"cannot write to topic {name}: refused: the login needs WRITE on topic {name}",
+                            Fault.DENIED,
+                        )
+                    if self._known(name):
+                        break
+                    if self.now() >= unknown_until:
+                        raise BrokerError(f"cannot write to topic {name}: it does not exist", Fault.UNKNOWN_TOPIC)
+            except TimeoutError:
+                final = True
+            except Exception as failure:
+                error = translated(failure, f"cannot write to topic {name}")
+                final = error.fault is not Fault.UNAVAILABLE
+            if final:
+                # Those that came later have time left, but no other answer to expect, unless it was about time.
+                late = [e for e in topic.waiting if error.fault is not Fault.UNAVAILABLE or e.deadline <= self.now()]
+                for _ in late:
+                    topic.waiting.popleft()
+                self.answer(late, [unwritten(name, e.outgoing.partition, e.outgoing) for e in late], error)
+            else:
+                await asyncio.sleep(_RETRY)
+        topic.asking = None
+        if topic.waiting:
+            self._place(name, topic, self._known(name))
+
+    def _place(self, name: str, topic: Topic, count: int) -> None:
+        lanes = self._lanes
+        while topic.waiting:
+            entry = topic.waiting.popleft()
+            _, key, _, partition, _ = entry.outgoing
+            if partition is None:
+                partition = partition_for_key(key, count) if key is not None else self._next(name, topic, count, entry)
+            elif not 0 <= partition < count:
+                error = BrokerError(f"{name} has no partition {partition}", Fault.UNKNOWN_TOPIC)
+                self.answer([entry], [unwritten(name, partition, entry.outgoing)], error)
+                continue
+            lane = lanes.get((name, partition))
+            if lane is None:
+                lane = lanes[name, partition] = Lane(self, name, partition)
+            lane.add(entry)
+
+    def _next(self, name: str, topic: Topic, count: int, entry: Entry) -> int:
+        """By chance among those that have a leader, and for a while the same one, so that batches fill."""
+        if topic.sticky_bytes <= 0 or topic.sticky >= count:
+            topic.sticky_bytes = _STICKY_BYTES
+            topic.sticky = self._randint(0, count - 1)
+            for _ in range(count):
+                if self._connection.made.cluster.leader_for_partition(Theirs(name, topic.sticky)) not in (None, -1):
+                    break
+                topic.sticky = (topic.sticky + 1) % count
+        topic.sticky_bytes -= entry.size
+        return topic.sticky
+
+    def _refuse(self, name: str, topic: Topic, error: BrokerError) -> None:
+        entries = list(topic.waiting)
+        topic.waiting.clear()
+        self.answer(entries, [unwritten(name, entry.outgoing.partition, entry.outgoing) for entry in entries], error)
