@@ -32,8 +32,12 @@ Exit codes: 0 done or stopped by a signal, 1 failed, 2 wrong usage, 3 calls had 
 @load_option
 @click.option("--stages", metavar="S", help="Such as 3, 1-6 or 0,2-4; 0 is the main topic. Default: all.")
 @adapter_option
-@click.option("--processes", type=click.IntRange(1, 256), default=1, help="Processes, each with all the stages.")
-@click.option("--concurrency", type=click.IntRange(1), help="Calls in flight per process; default: the task's.")
+@click.option(
+    "--processes", type=click.IntRange(1, 256), default=1, metavar="N", help="Processes, each with all the stages."
+)
+@click.option(
+    "--concurrency", type=click.IntRange(1), metavar="N", help="Calls in flight per process; default: the task's."
+)
 @click.option("--create-topics", is_flag=True, help="Create the topics that are missing.")
 @click.option(
     "--exit-when-idle", type=click.FloatRange(0), metavar="SECONDS", help="End when there was nothing to do so long."
@@ -41,7 +45,7 @@ Exit codes: 0 done or stopped by a signal, 1 failed, 2 wrong usage, 3 calls had 
 @click.option("--log-level", type=click.Choice(log.LEVELS, case_sensitive=False), default="info", show_default=True)
 @click.option("--process-number", type=int, hidden=True)
 @click.option("--lifeline", type=int, hidden=True)
-@click.argument("tasks", nargs=-1, metavar="TASK...")
+@click.argument("tasks", nargs=-1, metavar="[TASK]...")
 @click.pass_context
 def command(
     ctx: click.Context,
