@@ -59,6 +59,8 @@ class Policy:
             ("concurrency", self.concurrency, 1),
             ("offset_commit_threshold", self.commit_threshold, 1),
             ("max_waiting", self.max_waiting, 1),
+            ("max_waiting_bytes", self.max_waiting_bytes, 1),
+            ("max_metadata", self.max_metadata, 0),
         ):
             if isinstance(number, bool) or not isinstance(number, int) or number < least:
                 raise ConfigurationError(f"{name} = {number!r}: give a whole number, {least} or more")

@@ -32,6 +32,7 @@ REPLAYS = "flux-replays"
 _TOPIC = re.compile(rb"[a-zA-Z0-9._-]{1,249}\Z")
 _NUMBER = re.compile(rb"-?[0-9]{1,19}\Z")
 _MOST = 1_000_000  # attempts or replays beyond this were never counted by flux
+_SKEW_MS = 3_600_000  # what two clocks may differ by: the longest wait, written here, is no forgery there
 _INT32 = 2**31 - 1
 _INT64 = 2**63 - 1
 
@@ -62,8 +63,8 @@ def start() -> Trail:
 def read(headers: Iterable[tuple[str, bytes | None]], stage: int, now_ms: int, max_delay_ms: int) -> Trail:
     """The trail of a record that was read in `stage` (1, 2, …).
 
-    A due time beyond `now_ms + max_delay_ms` counts as absent. Without a count of attempts (the Ruby library writes
-    none) it had one in each stage before.
+    A due time beyond `now_ms + max_delay_ms`, and an hour for clocks that differ, counts as absent. Without a count of
+    attempts (the Ruby library writes none) it had one in each stage before.
     """
     found = {name: value for name, value in headers if name.startswith(PREFIX)}
     ignored: list[str] = []
@@ -77,7 +78,7 @@ def read(headers: Iterable[tuple[str, bytes | None]], stage: int, now_ms: int, m
             ignored.append(name)
         return result
 
-    latest = now_ms + max_delay_ms
+    latest = now_ms + max_delay_ms + _SKEW_MS
     topic = take(ORIGIN_TOPIC, lambda v: v.decode("ascii") if _TOPIC.match(v) else None)
     partition = take(ORIGIN_PARTITION, _number(0, _INT32))
     offset = take(ORIGIN_OFFSET, _number(0, _INT64))

@@ -72,7 +72,7 @@ class Transfer:
             headers.append((t.ERROR_TYPE, _cut(self.error_type, 250)))
         if self.detail is Detail.FULL:
             room = _room(limit, key, value, headers)
-            if self.error_text:
+            if self.error_text and room > 0:
                 text = _cut(self.error_text, room)
                 headers.append((t.ERROR_MESSAGE, text))
                 room -= len(text) + len(t.ERROR_MESSAGE) + _HEADER_OVERHEAD

@@ -1,0 +1,73 @@
+"""What a handler gets."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from engine_support import T0_MS, FakeRecord, record
+
+from flux.core import trail
+from flux.core.message import Headers, Message
+
+
+def of(made: FakeRecord, way: trail.Trail | None = None) -> Message:
+    return Message(made, made.value(), way or trail.start())
+
+
+def test_a_message_is_its_record() -> None:
+    message = of(record(42, b"key", value=b"v", headers=[("a", b"1")]))
+    assert (message.topic, message.partition, message.offset) == ("t", 0, 42)
+    assert (message.key, message.value, message.timestamp) == (b"key", b"v", T0_MS)
+    assert message.headers == (("a", b"1"),)
+    assert (message.stage, message.attempt, message.id, message.hop_id) == (0, 1, "t/0/42", "t/0/42/0/0")
+
+
+def test_in_a_retry_stage_the_id_stays_and_the_hop_id_changes() -> None:
+    message = of(record(7), trail.Trail(stage=2, attempts=5, origin=("t", 3, 42), replays=1))
+    assert (message.stage, message.attempt, message.id, message.hop_id) == (2, 6, "t/3/42", "t/3/42/2/1")
+
+
+def test_of_repeated_headers_the_last_counts_and_all_are_there() -> None:
+    headers = Headers([("a", b"1"), ("b", None), ("a", b"2")])
+    assert headers.get("a") == b"2"
+    assert headers.get("b", b"x") is None
+    assert headers.get("c") is None
+    assert headers.get("c", b"x") == b"x"
+    assert headers.all("a") == [b"1", b"2"]
+    assert headers.all("c") == []
+
+
+class Once(FakeRecord):
+    """As confluent-kafka's: a second reading after a failed one gives pointers to nowhere."""
+
+    def headers(self) -> Any:
+        assert not hasattr(self, "asked")
+        self.asked = True
+        raise SystemError("UTF-8")
+
+
+def test_headers_that_cannot_be_read_are_asked_for_once() -> None:
+    message = of(Once(0))
+    assert message.headers == ()
+    assert not message.headers_readable
+    assert message.headers == ()
+
+
+@pytest.mark.parametrize("nothing", [None, []])
+def test_a_record_without_headers_is_readable(nothing: Any) -> None:
+    message = of(record(0, headers=nothing))
+    assert message.headers == ()
+    assert message.headers_readable
+
+
+def test_the_raw_value_stays_whatever_was_decoded() -> None:
+    message = of(record(0, value=b"5"))
+    message.value = 5
+    assert message.raw_value == b"5"
+
+
+def test_a_messages_repr_tells_neither_key_nor_value() -> None:
+    shown = repr(of(record(0, b"secret", value=b"secret")))
+    assert "secret" not in shown
+    assert "t[0]@0" in shown

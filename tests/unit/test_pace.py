@@ -1,0 +1,82 @@
+"""When calls count as slow, and when as quick again."""
+
+from __future__ import annotations
+
+from engine_support import T0, assignment, record
+
+from flux.core.assignment import Slice
+from flux.core.pace import CHUNK, LEAST_PROGRESS, LOOK, QUICK, STANDSTILL, Pace
+from flux.core.runs import Run, SliceRun
+
+
+def run(calls: int = 1000, started: float = T0) -> Run:
+    return SliceRun(assignment(), Slice([record(offset) for offset in range(calls)], calls), started)
+
+
+def on_time(pace: Pace, number: int, *runs: Run) -> list[Run]:
+    return pace.stuck(runs, T0 + number * LOOK)
+
+
+def test_calls_are_quick_until_a_run_is_stuck() -> None:
+    pace = Pace()
+    assert (pace.slow, pace.chunk) == (False, CHUNK)
+    one = run()
+    on_time(pace, 1)
+    assert on_time(pace, 2, one) == [one]
+    assert (pace.slow, pace.chunk) == (True, 1)
+
+
+def test_a_stuck_run_is_named_once() -> None:
+    pace, one = Pace(), run()
+    on_time(pace, 1)
+    on_time(pace, 2, one)
+    assert [on_time(pace, number, one) for number in range(3, 20)] == [[]] * 17
+
+
+def test_a_run_that_gets_on_is_not_stuck() -> None:
+    pace, one = Pace(), run()
+    for number in range(1, 20):
+        one.index += LEAST_PROGRESS
+        assert on_time(pace, number, one) == []
+    assert not pace.slow
+
+
+def test_a_run_that_has_just_begun_or_has_ended_is_not_stuck() -> None:
+    pace, new, ended = Pace(), run(started=T0 + 2 * LOOK), run(3)
+    ended.index = 3
+    on_time(pace, 1)
+    assert on_time(pace, 2, new, ended) == []
+
+
+def test_a_watcher_that_is_late_itself_believes_only_a_standstill() -> None:
+    pace, slow, still = Pace(), run(), run()
+    for number in range(1, STANDSTILL + 1):
+        slow.index += 1
+        found = pace.stuck([slow, still], T0 + number * 10 * LOOK)
+        assert found == ([still] if number == STANDSTILL else [])
+
+
+def test_calls_are_quick_again_when_most_of_them_are() -> None:
+    pace, one = Pace(), run()
+    pace.took(QUICK, 1)
+    on_time(pace, 1)
+    on_time(pace, 2, one)
+    for _ in range(10):
+        pace.took(QUICK, 1)
+    pace.took(1.0, 3)
+    taken = 0
+    while pace.slow:
+        pace.took(QUICK, 1)
+        taken += 1
+        assert taken < 200
+    assert taken > 20
+
+
+def test_one_slow_call_in_two_stays_slow() -> None:
+    pace, one = Pace(), run()
+    on_time(pace, 1)
+    on_time(pace, 2, one)
+    for _ in range(1000):
+        pace.took(QUICK, 1)
+        pace.took(1.0, 1)
+    assert pace.slow
