@@ -138,6 +138,15 @@ class Assignment:
             return None
         return Position(self.ledger.position, self.ledger.metadata())
 
+    def give_back(self, piece: Slice) -> None:
+        """A slice that was taken from the backlog, or its rest: back in the order of offsets."""
+        before: list[Slice] = []
+        while self.backlog and self.backlog[0].records[0].offset() < piece.records[0].offset():
+            before.append(self.backlog.popleft())
+        self.backlog.appendleft(piece)
+        self.backlog.extendleft(reversed(before))
+        self.backlogged += len(piece.records)
+
     def deliver(self, records: list[Any]) -> Iterator[Slice]:
         """Slices of the records that are neither done nor here already; tells the ledger of all of them."""
         first, last = records[0].offset(), records[-1].offset()

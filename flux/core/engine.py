@@ -204,16 +204,20 @@ class Engine:
         if failure is None:
             self._close(entry)
             self.stats.done += 1
-        else:
+            return
+        verdict = self.policy.rules.verdict(failure.error)
+        if verdict.move is not Move.STOP:
             self.stats.failed += 1
-            self._move(entry, self.policy.rules.verdict(failure.error), failure, now)
+            self._move(entry, verdict, failure, now)
 
     def looked(self, now: float) -> list[Run]:
         """A watcher looks, about every `LOOK` seconds while runs are worked: splits those that are stuck, and returns
-        them. A run's caller goes on with the call that it is in; the rest is for others."""
+        them. A run's caller goes on with the call that it is in; the rest is for others. From then on records are
+        handed out one by one, so no other slice may go on as one either."""
         stuck = self.pace.stuck(self._running, now)
-        for run in stuck:
-            self._cut(run)
+        if stuck:
+            for run in list(self._running):
+                self._cut(run)
         return stuck
 
     # ---- facts: hops and commits
@@ -231,7 +235,6 @@ class Engine:
             self.stats.dead += 1
         else:
             self.stats.retried += 1
-        self._lanes.retry_aside()
 
     def unwritten(self, hop: Hop, error: BrokerError, now: float) -> None:
         """A hop's write failed."""
@@ -533,8 +536,7 @@ class Engine:
         if rest is not None and not self.stopping:
             (assignment,) = run.assignments()
             if assignment.phase is Phase.WORKING:
-                assignment.backlog.appendleft(rest)
-                assignment.backlogged += len(rest.records)
+                assignment.give_back(rest)
                 self._queue(assignment)
 
     def _part(self, run: Run, index: int, message: Message) -> Entry | None:
@@ -555,6 +557,7 @@ class Engine:
         assert assignment.ledger is not None
         assignment.ledger.done(entry.offset, entry.end)
         self._commits.done += 1
+        self._lanes.retry_aside()
 
     def _in_flight(self, entry: Entry) -> bool:
         """Of an open record: whether its end is near, as it waits for an acknowledgement only."""

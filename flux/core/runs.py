@@ -36,13 +36,13 @@ class Run:
 
     def cut(self) -> int:
         """Ends the run after the call that it is in; returns that call's index. With the engine's lock held."""
+        limit = self.limit
         while True:
             index = self.index
-            self.limit = min(index + 1, self.limit)
+            self.limit = min(index + 1, limit)
+            # if the caller went on meanwhile, it may have passed the check of the old limit: what it is at is its own
             if self.index == index:
                 return index
-            # the caller went on meanwhile, and may have passed the old limit's check: what it is at is its own
-            self.limit = self.index + 1
 
     def assignments(self) -> Iterable[Assignment]:
         raise NotImplementedError

@@ -231,7 +231,6 @@ def test_a_product_that_is_not_delivered_makes_the_call_fail() -> None:
     assert driver.commit() == {0: Position(1)}
 
 
-@pytest.mark.xfail(strict=True, reason="settled does not retry what was put aside: nothing is ever taken again")
 def test_a_settled_product_makes_room_for_what_was_put_aside() -> None:
     driver = Driver(max_metadata=16 + 2, concurrency=3)
     driver.assign(0)
@@ -249,7 +248,6 @@ def test_a_settled_product_makes_room_for_what_was_put_aside() -> None:
     assert offsets(driver.take()) == [50]
 
 
-@pytest.mark.xfail(strict=True, reason="a failure of the process that a product reports goes to the dead letters")
 def test_a_product_that_ends_with_a_failure_of_the_process_moves_nothing() -> None:
     driver = Driver()
     driver.assign(0)
