@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 from flux.config import AdapterChoice
 from flux.core.backoff import Waits, WaitSetting
@@ -71,7 +71,7 @@ class Task:
     max_metadata: int = MAX_METADATA
     """Characters stored beside a position; at most the broker's offset.metadata.max.bytes, less one."""
 
-    deserializer: Callable[[bytes | None], Any] | None = None
+    deserializer: ClassVar[Any] = None  # bytes or None -> anything; Any, as type checkers take a function for a method
     """Makes `message.value`; a record that it refuses is a dead letter at once, reason `undecodable`."""
     error_headers: ErrorHeaders = "full"
     """What of an error goes into headers: "full", "type", or a callable error -> text."""

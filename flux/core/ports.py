@@ -75,7 +75,8 @@ class RebalanceListener(Protocol):
     """Called by the consumer inside `poll` or `close`, on the caller's thread. Its methods do not raise."""
 
     def assigned(self, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, int]:
-        """New partitions. Returns the offset (or BEGINNING, END) at which each starts, unpaused."""
+        """New partitions; none, when the group has none for this member, or no more. Returns the offset (or BEGINNING,
+        END) at which each starts, unpaused."""
         ...
 
     def revoked(self, partitions: Sequence[TopicPartition]) -> None:
@@ -202,6 +203,8 @@ class TopicInfo:
 
 @attrs.frozen
 class NewTopic:
+    """Partitions and replication -1: the broker's default."""
+
     name: str
     partitions: int
     replication_factor: int

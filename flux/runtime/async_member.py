@@ -47,7 +47,6 @@ class AsyncMember:
         """Polls until the stage has left."""
         try:
             self._client = await self._adapter.async_consumer(self.post.settings, self)
-            self.post.joined = True
             await self.perform(scripts.shift(self.desk, self.post, lambda: True))
         except BaseException as error:
             self.desk.fail(error)
@@ -135,7 +134,9 @@ class AsyncMember:
 
     async def assigned(self, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, int]:
         announce(self.post, "assigned", partitions)
-        return await self.perform(scripts.assign(self.post.engine, partitions, self.desk.system.now))
+        starts = await self.perform(scripts.assign(self.post.engine, partitions, self.desk.system.now))
+        self.post.joined = True
+        return starts
 
     async def revoked(self, partitions: Sequence[TopicPartition]) -> None:
         announce(self.post, "revoked", partitions)

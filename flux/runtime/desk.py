@@ -39,7 +39,7 @@ class Post:
     engine: Engine
     settings: ConsumerSettings
     joined: bool = False
-    """Whether its consumer was made."""
+    """Whether the group has given it partitions, or told that there are none for it."""
     left: bool = False
     """Whether it has left its group, or was abandoned."""
     writing: bool = False

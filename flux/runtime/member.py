@@ -46,7 +46,6 @@ class Member:
     def _consumer(self) -> ConsumerPort:
         if self._client is None:
             self._client = self._adapter.consumer(self.post.settings, self)
-            self.post.joined = True
         return self._client
 
     def poll(self, mine: Callable[[], bool]) -> None:
@@ -134,7 +133,9 @@ class Member:
 
     def assigned(self, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, int]:
         announce(self.post, "assigned", partitions)
-        return self.perform(scripts.assign(self.post.engine, partitions, self.desk.system.now))
+        starts = self.perform(scripts.assign(self.post.engine, partitions, self.desk.system.now))
+        self.post.joined = True
+        return starts
 
     def revoked(self, partitions: Sequence[TopicPartition]) -> None:
         announce(self.post, "revoked", partitions)
@@ -148,5 +149,6 @@ class Member:
 
 
 def announce(post: Post, event: str, partitions: Sequence[TopicPartition]) -> None:
-    """A line for the log about a rebalance."""
-    logger.info("%s %s: %s", post, event, ", ".join(str(each.partition) for each in partitions) or "nothing")
+    """A line for the log about a rebalance, unless nothing changed."""
+    if partitions or not post.joined:
+        logger.info("%s %s: %s", post, event, ", ".join(str(each.partition) for each in partitions) or "nothing")

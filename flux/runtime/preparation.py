@@ -93,8 +93,8 @@ def require_topics(name: str, policy: Policy, admin: AdminPort, create: bool) ->
     if not create:
         names = ", ".join(topic.name for topic in missing)
         raise ConfigurationError(
-            f"{name}: missing topic(s) {names}: create them with `flux topics {name} --create`,"
-            " or start with --create-topics"
+            f"{name}: missing topic(s) {names}: start with --create-topics, or create them with"
+            f" `flux topics --load FILE {name} --create`"
         )
     create_topics(policy, admin, missing)
     logger.info("created %s", ", ".join(topic.name for topic in missing))

@@ -107,11 +107,15 @@ class Remembering:
     def __init__(self) -> None:
         self.consumer: MemoryConsumer | None = None
         self.heard: list[tuple[str, list[int]]] = []
+        self.told_of_nothing = 0
         self.start: int = BEGINNING
         self.on_assigned: Callable[[], object] = lambda: None
         self.on_revoked: Callable[[], object] = lambda: None
 
     def assigned(self, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, int]:
+        if not partitions:
+            self.told_of_nothing += 1
+            return {}
         self.heard.append(("assigned", [p.partition for p in partitions]))
         self.on_assigned()
         assert self.consumer is not None

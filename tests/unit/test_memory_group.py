@@ -254,3 +254,15 @@ def test_every_assignment_is_even_whole_and_moves_no_more_than_it_must(
         assert max(shares) - min(shares) <= 1
         moved = sum(group.target[p] is not m for p, m in before.items() if m in group.members)
         assert moved <= (min(shares) + 1 if change == "join" else 0)
+
+
+def test_a_member_that_gets_nothing_hears_so_once() -> None:
+    kit = Kit()
+    kit.broker.create_topic("t", 1)
+    first, _ = kit.consumer()
+    second, heard_second = kit.consumer()
+    first.poll(1, 0)
+    second.poll(1, 0)
+    second.poll(1, 0)
+    assert heard_second.told_of_nothing == 1
+    assert heard_second.heard == []

@@ -236,11 +236,10 @@ class ConfluentConsumer:
     def _on_assign(self, client: Consumer, partitions: list[Any]) -> None:
         try:
             self._worked = True
-            if partitions:
-                named = [self._named(p.partition) for p in partitions]
-                starts = self._listener.assigned(named)
-                for partition, name in zip(partitions, named, strict=True):
-                    partition.offset = starts[name]
+            named = [self._named(p.partition) for p in partitions]
+            starts = self._listener.assigned(named)
+            for partition, name in zip(partitions, named, strict=True):
+                partition.offset = starts[name]
         except BaseException as error:
             self._fail(error, final=True)
         try:

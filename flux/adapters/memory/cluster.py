@@ -80,9 +80,11 @@ class Cluster:
     def create(self, name: str, partitions: int, replication_factor: int, config: Mapping[str, str]) -> Topic:
         if not _TOPIC_NAME.fullmatch(name):
             raise BrokerError(f"{name!r} is no topic name that Kafka takes")
+        if partitions == -1:
+            partitions = self._default_partitions
         if partitions < 1:
             raise BrokerError(f"{name}: a topic has at least one partition")
-        topic = self.topics[name] = Topic(name, partitions, replication_factor, config)
+        topic = self.topics[name] = Topic(name, partitions, max(replication_factor, 1), config)
         for group in self.groups_on(name):
             group.resize(partitions)
         return topic

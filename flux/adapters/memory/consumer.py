@@ -40,6 +40,7 @@ class MemoryConsumer:
         self._listener = listener
         self._sleeper = Sleeper(cluster.system)
         self._member: Member | None = None
+        self._welcomed = False  # whether the listener has heard what this member has, be it nothing
         # The partition that was served longest ago comes first.
         self._cursors: dict[int, Cursor] = {}
         self._answers: list[Callable[[], None]] = []
@@ -78,6 +79,7 @@ class MemoryConsumer:
         if member is None or member not in group.members:
             member = self._member = Member(self.max_poll_interval, now)
             group.join(member)
+            self._welcomed = False
         revoked = [p for p in self._cursors if group.target.get(p) is not member]
         if revoked:
             return lambda: self._revoked(revoked)
@@ -85,7 +87,11 @@ class MemoryConsumer:
         if claimed:
             logs = self._cluster.topics[self._topic].logs
             new = {TopicPartition(self._topic, p): logs[p] for p in claimed}
+            self._welcomed = True
             return lambda: self._assigned(new)
+        if not self._welcomed and not any(owner is member for owner in group.target.values()):
+            self._welcomed = True
+            return lambda: self._assigned({})
         return None
 
     def _assigned(self, new: Mapping[TopicPartition, Log]) -> None:
