@@ -114,7 +114,8 @@ class World:
         headers: list[tuple[str, bytes | None]] = []
         written = int((T0 - rng.choice((0, 5, 20))) * 1000)
         if rng.random() < 0.7:
-            headers.append(("flux-due", str(written + rng.choice((0, 1000, 1000, 7000, rng.randint(0, 120_000)))).encode()))
+            due = written + rng.choice((0, 1000, 1000, 7000, rng.randint(0, 120_000)))
+            headers.append(("flux-due", str(due).encode()))
         key = rng.choice((None, b"", b"a", b"a", b"b", b"c"))
         return FakeRecord(offset, key, b"v", headers, written, *partition)
 
