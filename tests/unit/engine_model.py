@@ -67,12 +67,10 @@ class World:
         ordering: str = "key",
         records: int = 40,
         max_metadata: int = 4095,
-        products: bool = True,
     ) -> None:
         self.random = rng = random.Random(seed)
         self.stage = STAGES[stage]
         self.ordering = ordering
-        self.products = products
         self.small = max_metadata < 1000
         self.max_metadata = max_metadata
         self.now = T0
@@ -211,7 +209,7 @@ class World:
         if chance < 0.75:
             caller.well = True
             self.truth.add(place)
-        elif chance < 0.85 and self.products:
+        elif chance < 0.85:
             entry = self.engine.produced(run, index, message)
             assert (entry is None) == (not self._current(partition, gen)), "a product of an old generation"
             if entry is not None:
