@@ -1,0 +1,1 @@
+"""What tests of flux, of tasks and of adapters are made of."""

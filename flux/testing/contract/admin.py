@@ -1,0 +1,60 @@
+"""What the admin tells and makes."""
+
+from __future__ import annotations
+
+from flux.core.errors import Fault
+from flux.core.ports import NewTopic, Outgoing, Position, TopicInfo, TopicPartition, Watermarks
+from flux.testing.contract.bench import Bench, Contract, fault_of
+
+CONTRACT = Contract()
+
+
+@CONTRACT
+def topics_are_described_and_never_made_by_asking(bench: Bench) -> None:
+    there, missing = bench.topic(2), bench.name()
+    for _ in range(2):
+        found = bench.admin.topics([there, missing], bench.seconds)
+        assert found == {there: TopicInfo(2, 1), missing: None}, found
+        names = bench.admin.topic_names(bench.seconds)
+        assert there in names
+        assert missing not in names
+    assert bench.admin.topics([], bench.seconds) == {}
+    for ask in (bench.admin.topic_config, bench.admin.watermarks):
+        assert fault_of(lambda ask=ask: ask(missing, bench.seconds)) is Fault.UNKNOWN_TOPIC  # type: ignore[misc]
+
+
+@CONTRACT
+def a_topic_that_exists_is_left_as_it_is(bench: Bench) -> None:
+    there = bench.topic(2, retention_ms=86400000)
+    bench.admin.create_topics([NewTopic(there, 9, 1, {"retention.ms": "1"})], bench.seconds)
+    bench.admin.create_topics([], bench.seconds)
+    assert bench.admin.topics([there], bench.seconds) == {there: TopicInfo(2, 1)}
+    assert bench.admin.topic_config(there, bench.seconds)["retention.ms"] == "86400000"
+
+
+@CONTRACT
+def a_name_that_kafka_refuses_is_refused(bench: Bench) -> None:
+    assert isinstance(fault_of(lambda: bench.admin.create_topics([NewTopic("bad name", 1, 1)], bench.seconds)), Fault)
+
+
+@CONTRACT
+def the_configuration_has_what_flux_asks_for(bench: Bench) -> None:
+    topic = bench.topic(cleanup_policy="compact", max_message_bytes=123456)
+    config = bench.admin.topic_config(topic, bench.seconds)
+    assert config["cleanup.policy"] == "compact"
+    assert config["max.message.bytes"] == "123456"
+    assert {"retention.ms", "message.timestamp.type"} <= config.keys()
+
+
+@CONTRACT
+def positions_and_watermarks_are_read(bench: Bench) -> None:
+    topic, group = bench.topic(3), bench.name()
+    bench.written(topic, [Outgoing(b"%d" % i, None, (), i % 2) for i in range(20)])
+    expected = {0: Watermarks(0, 10), 1: Watermarks(0, 10), 2: Watermarks(0, 0)}
+    assert bench.admin.watermarks(topic, bench.seconds) == expected
+    assert bench.admin.positions(group, topic, bench.seconds) == {}
+    member = bench.member(topic, group)
+    bench.take(member, 20)
+    member.commit_now({TopicPartition(topic, 0): Position(9, "ä"), TopicPartition(topic, 1): Position(8)})
+    assert bench.admin.positions(group, topic, bench.seconds) == {0: Position(9, "ä"), 1: Position(8)}
+    assert bench.admin.positions(group, bench.topic(), bench.seconds) == {}

@@ -1,0 +1,195 @@
+"""Where a check runs: one adapter, with topics, groups and clients that are its own, all closed at the end."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import TracebackType
+from typing import Any
+
+from flux.core.errors import BrokerError, Fault
+from flux.core.ports import (
+    BEGINNING,
+    AdminPort,
+    ConsumerSettings,
+    NewTopic,
+    Outgoing,
+    Polled,
+    ProducerPort,
+    ProducerSettings,
+    Record,
+    TopicPartition,
+)
+from flux.testing.contract.members import Heard, LoopMember, Member, ThreadMember
+
+End = tuple[BrokerError | None, Record]
+Check = Callable[["Bench"], None]
+TopicFactory = Callable[[str, int, Mapping[str, str]], object]
+
+
+class Contract(dict[str, Check]):
+    """Checks by name. Used as a decorator."""
+
+    def __call__(self, check: Check) -> Check:
+        self[check.__name__] = check
+        return check
+
+
+class Bench:
+    """`adapter` is an `Adapter` or an `AsyncAdapter`. `topic_factory(name, partitions, config)` makes a topic where
+    the adapter's admin should not; `impatient` is a second adapter for the same cluster whose consumers lose their
+    partitions a few seconds after their last poll (None: that check does nothing). `seconds`: how long whatever must
+    happen may take."""
+
+    def __init__(
+        self,
+        adapter: Any,
+        *,
+        topic_factory: TopicFactory | None = None,
+        impatient: Any = None,
+        seconds: float = 30.0,
+    ) -> None:
+        self.adapter = adapter
+        self.impatient = impatient
+        self.seconds = seconds
+        self.admin: AdminPort = adapter.admin()
+        self._topic_factory = topic_factory or self._make_topic
+        self._producer: ProducerPort | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._closing: list[Callable[[], object]] = [self.admin.close]
+
+    def __enter__(self) -> Bench:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for close in reversed(self._closing):
+            try:
+                close()
+            except Exception:
+                if error is None:
+                    raise
+        if self._loop is not None:
+            self._loop.run_until_complete(self._loop.shutdown_asyncgens())
+            self._loop.close()
+
+    # -- the cluster
+
+    def name(self) -> str:
+        return f"contract-{secrets.token_hex(6)}"
+
+    def topic(self, partitions: int = 1, **config: object) -> str:
+        """A new topic's name; config as max_message_bytes=1000."""
+        name = self.name()
+        self._topic_factory(name, partitions, {key.replace("_", "."): str(value) for key, value in config.items()})
+        self.until(lambda: (info := self.admin.topics([name], self.seconds)[name]) and info.partitions == partitions)
+        return name
+
+    def _make_topic(self, name: str, partitions: int, config: Mapping[str, str]) -> None:
+        self.admin.create_topics([NewTopic(name, partitions, 1, config)], self.seconds)
+
+    # -- clients
+
+    def producer(self, **settings: Any) -> ProducerPort:
+        made: ProducerPort = self.adapter.producer(ProducerSettings(**settings))
+        self._closing.append(lambda: made.close(0))
+        return made
+
+    def write(self, topic: str, records: Sequence[Outgoing]) -> list[End]:
+        """How each ended, in the order of the acknowledgements."""
+        if self._producer is None:
+            self._producer = self.producer()
+        ends: list[End] = []
+        taken = self._producer.write(topic, records, lambda error, record: ends.append((error, record)))
+        assert taken == len(records), f"{taken} of {len(records)} records taken"
+        assert self._producer.flush(self.seconds) == 0
+        assert len(ends) == len(records), f"{len(ends)} acknowledgements for {len(records)} records"
+        return ends
+
+    def written(self, topic: str, records: Sequence[Outgoing]) -> list[Record]:
+        ends = self.write(topic, records)
+        assert [error for error, _ in ends if error] == []
+        return [record for _, record in ends]
+
+    def member(
+        self,
+        topic: str,
+        group: str | None = None,
+        start: int | None = BEGINNING,
+        adapter: Any = None,
+        suffix: str = "",
+    ) -> Member:
+        heard = Heard(start, self.seconds)
+        adapter = adapter or self.adapter
+        settings = ConsumerSettings(topic, group or self.name(), instance_suffix=suffix)
+        made: Member
+        if hasattr(adapter, "async_consumer"):
+            self._loop = self._loop or asyncio.new_event_loop()
+            made = LoopMember(adapter, settings, heard, self._loop)
+        else:
+            made = ThreadMember(adapter, settings, heard)
+        self._closing.append(made.close)
+        return made
+
+    # -- waiting
+
+    def until(self, enough: Callable[[], object], doing: Callable[[], object] = lambda: time.sleep(0.02)) -> None:
+        deadline = time.monotonic() + self.seconds
+        while not enough():
+            assert time.monotonic() < deadline, f"not within {self.seconds:g} s"
+            doing()
+
+    def polled(self, members: Iterable[Member], enough: Callable[[Polled], object]) -> Polled:
+        """What all of them brought, by then; `worked` of each is kept."""
+        whole = Polled()
+        everybody = list(members)
+
+        def poll() -> None:
+            for member in everybody:
+                polled = member.poll()
+                for batch in polled.batches:
+                    assert batch.records, "an empty batch"
+                    assert batch.partition in member.heard.owned, f"{batch.partition} is not this member's"
+                    member.heard.worked[batch.partition] = batch.records[-1].offset() + 1
+                whole.batches.extend(polled.batches)
+                whole.out_of_range.extend(polled.out_of_range)
+
+        self.until(lambda: enough(whole), poll)
+        return whole
+
+    def take(self, member: Member, count: int) -> list[Record]:
+        return records_of(self.polled([member], lambda whole: len(records_of(whole)) >= count))
+
+    def join(self, *members: Member) -> None:
+        """Until each owns something, whatever arrives meanwhile being an error."""
+        whole = self.polled(members, lambda _: all(member.heard.owned for member in members))
+        assert whole == Polled(), f"records came: {whole}"
+
+    def nothing_comes(self, member: Member, polls: int = 5) -> None:
+        for _ in range(polls):
+            polled = member.poll(500, 0.1)
+            assert polled == Polled(), f"something came: {polled}"
+
+
+def records_of(polled: Polled) -> list[Record]:
+    return [record for batch in polled.batches for record in batch.records]
+
+
+def values(records: Iterable[Record]) -> list[bytes | None]:
+    return [record.value() for record in records]
+
+
+def at(topic: str, *numbers: int) -> list[TopicPartition]:
+    return [TopicPartition(topic, number) for number in numbers]
+
+
+def fault_of(call: Callable[[], object]) -> Fault:
+    """Of the BrokerError that `call` must raise."""
+    try:
+        result = call()
+    except BrokerError as error:
+        return error.fault
+    raise AssertionError(f"no BrokerError, but {result!r}")

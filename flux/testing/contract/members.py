@@ -1,0 +1,212 @@
+"""Consumers as the checks use them: plain calls, whether the adapter's consumer is one for threads or for asyncio."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from typing import Any, Protocol, TypeVar
+
+from flux.core.errors import BrokerError
+from flux.core.ports import (
+    BEGINNING,
+    AsyncConsumerPort,
+    ConsumerPort,
+    ConsumerSettings,
+    Polled,
+    Position,
+    TopicPartition,
+)
+
+Result = TypeVar("Result")
+Done = Callable[[BrokerError | None], None]
+
+
+class Heard:
+    """What a listener was told, and how it answers. `start`: where each partition begins; None: where the group left
+    it, else at the beginning. `commit_when_revoked`: what is committed inside `revoked`."""
+
+    def __init__(self, start: int | None, seconds: float) -> None:
+        self.start = start
+        self.seconds = seconds
+        self.calls: list[tuple[str, list[TopicPartition]]] = []
+        self.owned: set[TopicPartition] = set()
+        self.worked: dict[TopicPartition, int] = {}
+        self.commits_when_revoked = False
+        self.errors: list[Exception] = []
+
+    def told(self, what: str, partitions: Sequence[TopicPartition]) -> None:
+        self.calls.append((what, sorted(partitions)))
+        if what == "assigned":
+            assert not self.owned & set(partitions), f"assigned twice: {partitions}"
+            self.owned.update(partitions)
+
+    def gone(self, partitions: Sequence[TopicPartition]) -> None:
+        assert self.owned >= set(partitions), f"given up, but not owned: {partitions}"
+        self.owned.difference_update(partitions)
+
+    def to_commit(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, Position]:
+        if not self.commits_when_revoked:
+            return {}
+        return {at: Position(self.worked[at], "revoked") for at in partitions if at in self.worked}
+
+    def starts(
+        self, partitions: Iterable[TopicPartition], positions: Mapping[TopicPartition, Position | None] | None
+    ) -> dict[TopicPartition, int]:
+        if positions is None:
+            assert self.start is not None
+            return dict.fromkeys(partitions, self.start)
+        return {at: BEGINNING if found is None else found.offset for at, found in positions.items()}
+
+
+class Member(Protocol):
+    """One consumer. Every method blocks."""
+
+    heard: Heard
+
+    def poll(self, max_records: int = 500, timeout: float = 0.05) -> Polled: ...
+    def pause(self, partitions: Iterable[TopicPartition]) -> None: ...
+    def resume(self, partitions: Iterable[TopicPartition]) -> None: ...
+    def seek(self, partition: TopicPartition, offset: int) -> None: ...
+    def committed(self, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, Position | None]: ...
+    def commit(self, positions: Mapping[TopicPartition, Position], done: Done) -> None: ...
+    def commit_now(self, positions: Mapping[TopicPartition, Position]) -> None: ...
+    def idle(self, seconds: float) -> None:
+        """Does not poll for so long."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class ThreadMember:
+    """A member by `Adapter.consumer`, which is its own listener."""
+
+    def __init__(self, adapter: Any, settings: ConsumerSettings, heard: Heard) -> None:
+        self.heard = heard
+        self._seconds = heard.seconds
+        self._port: ConsumerPort = adapter.consumer(settings, self)
+        self.pause = self._port.pause
+        self.resume = self._port.resume
+        self.seek = self._port.seek
+        self.commit = self._port.commit
+        self.close = self._port.close
+        self.idle = time.sleep
+
+    def poll(self, max_records: int = 500, timeout: float = 0.05) -> Polled:
+        polled = self._port.poll(max_records, timeout)
+        _raise(self.heard)
+        return polled
+
+    def committed(self, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, Position | None]:
+        return self._port.committed(partitions, self._seconds)
+
+    def commit_now(self, positions: Mapping[TopicPartition, Position]) -> None:
+        self._port.commit_now(positions, self._seconds)
+
+    def assigned(self, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, int]:
+        try:
+            self.heard.told("assigned", partitions)
+        except AssertionError as error:
+            self.heard.errors.append(error)
+        if self.heard.start is not None:
+            return self.heard.starts(partitions, None)
+        return self.heard.starts(partitions, self._port.committed(partitions, self._seconds))
+
+    def revoked(self, partitions: Sequence[TopicPartition]) -> None:
+        try:
+            self.heard.told("revoked", partitions)
+            positions = self.heard.to_commit(partitions)
+            if positions:
+                self._port.commit_now(positions, self._seconds)
+            self.heard.gone(partitions)
+        except Exception as error:
+            self.heard.errors.append(error)
+
+    def lost(self, partitions: Sequence[TopicPartition]) -> None:
+        try:
+            self.heard.told("lost", partitions)
+            self.heard.gone(partitions)
+        except AssertionError as error:
+            self.heard.errors.append(error)
+
+
+class LoopMember:
+    """A member by `AsyncAdapter.async_consumer`, in the event loop `loop`, which runs only while a method does."""
+
+    def __init__(self, adapter: Any, settings: ConsumerSettings, heard: Heard, loop: asyncio.AbstractEventLoop) -> None:
+        self.heard = heard
+        self._seconds = heard.seconds
+        self._loop = loop
+        self._port: AsyncConsumerPort = self._run(adapter.async_consumer(settings, self))
+
+    def _run(self, coroutine: Coroutine[Any, Any, Result]) -> Result:
+        return self._loop.run_until_complete(coroutine)
+
+    def poll(self, max_records: int = 500, timeout: float = 0.05) -> Polled:
+        polled = self._run(self._port.poll(max_records, timeout))
+        _raise(self.heard)
+        return polled
+
+    def pause(self, partitions: Iterable[TopicPartition]) -> None:
+        async def pause() -> None:
+            self._port.pause(partitions)
+
+        self._run(pause())
+
+    def resume(self, partitions: Iterable[TopicPartition]) -> None:
+        async def resume() -> None:
+            self._port.resume(partitions)
+
+        self._run(resume())
+
+    def seek(self, partition: TopicPartition, offset: int) -> None:
+        self._run(self._port.seek(partition, offset))
+
+    def committed(self, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, Position | None]:
+        return self._run(self._port.committed(partitions, self._seconds))
+
+    def commit(self, positions: Mapping[TopicPartition, Position], done: Done) -> None:
+        async def commit() -> None:
+            self._port.commit(positions, done)
+
+        self._run(commit())
+
+    def commit_now(self, positions: Mapping[TopicPartition, Position]) -> None:
+        self._run(self._port.commit_now(positions, self._seconds))
+
+    def idle(self, seconds: float) -> None:
+        self._run(asyncio.sleep(seconds))
+
+    def close(self) -> None:
+        self._run(self._port.close())
+
+    async def assigned(self, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, int]:
+        try:
+            self.heard.told("assigned", partitions)
+        except AssertionError as error:
+            self.heard.errors.append(error)
+        if self.heard.start is not None:
+            return self.heard.starts(partitions, None)
+        return self.heard.starts(partitions, await self._port.committed(partitions, self._seconds))
+
+    async def revoked(self, partitions: Sequence[TopicPartition]) -> None:
+        try:
+            self.heard.told("revoked", partitions)
+            positions = self.heard.to_commit(partitions)
+            if positions:
+                await self._port.commit_now(positions, self._seconds)
+            self.heard.gone(partitions)
+        except Exception as error:
+            self.heard.errors.append(error)
+
+    async def lost(self, partitions: Sequence[TopicPartition]) -> None:
+        try:
+            self.heard.told("lost", partitions)
+            self.heard.gone(partitions)
+        except AssertionError as error:
+            self.heard.errors.append(error)
+
+
+def _raise(heard: Heard) -> None:
+    if heard.errors:
+        raise heard.errors[0]

@@ -1,0 +1,26 @@
+"""confluent-kafka's adapter keeps the contract, with either protocol of consumer groups."""
+
+from __future__ import annotations
+
+import pytest
+
+from flux.adapters.confluent import ConfluentAdapter
+from flux.testing.contract import CHECKS, Bench
+
+CLASSIC = {"heartbeat.interval.ms": 200}
+IMPATIENT = {**CLASSIC, "session.timeout.ms": 6000, "max.poll.interval.ms": 6000}
+KIP_848 = {"group.protocol": "consumer"}
+
+
+@pytest.mark.parametrize("name", CHECKS)
+def test_contract(name: str, bootstrap: str) -> None:
+    adapter = ConfluentAdapter(bootstrap, consumer=CLASSIC)
+    impatient = ConfluentAdapter(bootstrap, consumer=IMPATIENT)
+    with Bench(adapter, impatient=impatient) as bench:
+        CHECKS[name](bench)
+
+
+@pytest.mark.parametrize("name", [name for name in CHECKS if "member" in name or "partition" in name or "seek" in name])
+def test_contract_with_the_new_protocol(name: str, bootstrap: str) -> None:
+    with Bench(ConfluentAdapter(bootstrap, consumer=KIP_848)) as bench:
+        CHECKS[name](bench)
