@@ -112,15 +112,24 @@ class Lab:
         assert producer.flush(SECONDS) == 0
         assert not failures
 
+    def write_at(self, topic: str, timestamp: int, value: bytes) -> None:
+        """`timestamp`: milliseconds since the epoch, whatever the topic makes of it."""
+        producer = Producer({"bootstrap.servers": self.bootstrap})
+        producer.produce(topic, value, timestamp=timestamp)
+        assert producer.flush(SECONDS) == 0
+
     def positions(self, group: str, topic: str) -> dict[int, Any]:
         """What the group has committed, by partition: `offset` and `metadata`."""
         asked = self.admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(group)])
         found = asked[group].result(SECONDS).topic_partitions or []
         return {p.partition: p for p in found if p.topic == topic and p.offset >= 0}
 
-    def commit(self, group: str, topic: str, positions: dict[int, int]) -> None:
+    def members(self, group: str) -> list[Any]:
+        return list(self.admin.describe_consumer_groups([group])[group].result(SECONDS).members)
+
+    def commit(self, group: str, topic: str, positions: dict[int, int], metadata: str = "") -> None:
         """As an operator does for a group without members."""
-        partitions = [TopicPartition(topic, partition, offset) for partition, offset in positions.items()]
+        partitions = [TopicPartition(topic, partition, offset, metadata) for partition, offset in positions.items()]
         asked = self.admin.alter_consumer_group_offsets([ConsumerGroupTopicPartitions(group, partitions)])
         assert all(p.error is None for p in asked[group].result(SECONDS).topic_partitions or [])
 

@@ -1,0 +1,124 @@
+"""What a call produces is on the cluster before its record counts as done."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+
+import pytest
+
+import flux
+from integration.job.support import Lab, trail, wait_for
+
+
+def test_what_a_call_produces_is_on_the_cluster_when_its_record_is_committed(lab: Lab) -> None:
+    target = lab.make_topic(2)
+
+    class Results(flux.Producer):
+        topic = target
+        adapter = f"confluent://{lab.bootstrap}"
+        options = flux.ProducerOptions(flush_interval=3600, max_buffer_size=100_000)
+
+    def call(message: flux.Message) -> None:
+        Results.produce(b"result of " + message.value, key=message.key, headers={"of": message.id})
+
+    task = lab.task(call)
+    values = [b"%d" % n for n in range(300)]
+    lab.write(task.topic, *((value, value) for value in values))
+    lab.work(task)
+    found = lab.read(target)
+    assert Counter((m.key(), m.value()) for m in found) == Counter((v, b"result of " + v) for v in values)
+    assert {m.headers()[0][1] for m in found} == {f"{task.topic}/0/{n}".encode() for n in range(300)}
+    Results.shutdown()
+
+
+def test_a_failed_delivery_makes_the_call_fail(lab: Lab) -> None:
+    target = lab.make_topic(2, max_message_bytes=1000)
+    calls: list[tuple[bytes, int]] = []
+
+    class Results(flux.Producer):
+        topic = target
+        adapter = f"confluent://{lab.bootstrap}"
+
+    def call(message: flux.Message) -> None:
+        calls.append((message.value, message.stage))
+        large = message.value == b"large"
+        Results.produce(b"x" * (5000 if large else 10), partition=int(large))  # apart: a batch fails as a whole
+
+    task = lab.task(call, retries=1)
+    lab.write(task.topic, (b"small", b"a"), (b"large", b"b"))
+    lab.work(task)
+    assert Counter(calls) == Counter([(b"small", 0), (b"large", 0), (b"large", 1)])
+    [dead] = lab.dead(task)
+    assert (dead.key(), dead.value()) == (b"b", b"large")
+    headers = trail(dead)
+    assert headers["flux-reason"] == b"exhausted"
+    assert headers["flux-attempts"] == b"2"
+    assert headers["flux-error-type"].endswith((b"DeliveryError", b"BrokerError"))
+    assert [m.value() for m in lab.read(target)] == [b"x" * 10]
+
+
+def test_a_call_that_raises_after_it_produced_is_tried_again(lab: Lab) -> None:
+    target = lab.make_topic()
+
+    class Results(flux.Producer):
+        topic = target
+        adapter = f"confluent://{lab.bootstrap}"
+
+    def call(message: flux.Message) -> None:
+        Results.produce(b"stage %d" % message.stage)
+        if message.stage == 0:
+            raise ValueError
+
+    task = lab.task(call)
+    lab.write(task.topic, b"v")
+    lab.work(task)
+    Results.deliver(10)
+    assert [m.value() for m in lab.read(target)] == [b"stage 0", b"stage 1"]
+
+
+def test_what_a_call_produced_keeps_neither_its_thread_nor_its_key(lab: Lab) -> None:
+    """Its target is away, so the first record is not done for long; its successors are called all the same."""
+    calls: list[bytes] = []
+    lock = threading.Lock()
+
+    class Away(flux.Producer):
+        topic = "nowhere"
+        adapter = "confluent://127.0.0.1:9?log_level=0"
+        options = flux.ProducerOptions(delivery_timeout=2)
+
+    def call(message: flux.Message) -> None:
+        with lock:
+            calls.append(message.value)
+        if message.value == b"first" and message.stage == 0:
+            Away.produce(b"never arrives")
+
+    task = lab.task(call, concurrency=1, retries=1)
+    lab.write(task.topic, (b"first", b"k"), *((b"%d" % n, b"k") for n in range(20)))
+    with lab.running(task):
+        wait_for(lambda: len(calls) >= 21, "the others", 1.9)
+        time.sleep(0.3)
+        assert lab.positions(task.group_id, task.topic).get(0) is None or (
+            lab.positions(task.group_id, task.topic)[0].offset == 0
+        )
+        lab.settle(task)
+    assert calls == [b"first", *(b"%d" % n for n in range(20)), b"first"]
+    assert [m.value() for m in lab.read(f"{task.topic}-{task.group_id}-try-1")] == [b"first"]
+
+
+@pytest.mark.xfail(reason="the broker refuses the whole batch, and the producer does not try its records one by one")
+def test_a_record_that_is_too_large_fails_no_other(lab: Lab) -> None:
+    target = lab.make_topic(1, max_message_bytes=1000)
+
+    class Results(flux.Producer):
+        topic = target
+        adapter = f"confluent://{lab.bootstrap}"
+        options = flux.ProducerOptions(flush_interval=3600)
+
+    for value in (b"before", b"x" * 5000, b"after"):
+        Results.produce(value)
+    with pytest.raises(flux.DeliveryError) as failed:
+        Results.deliver(10)
+    assert [record.value for record in failed.value.failed] == [b"x" * 5000]
+    assert [m.value() for m in lab.read(target)] == [b"before", b"after"]
