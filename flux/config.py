@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import re
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any, Literal, cast, get_args
@@ -93,6 +94,7 @@ class Settings:
     adapter: AdapterChoice = None
     producer: ProducerOptions = attrs.field(factory=ProducerOptions)
     override: AdapterChoice = None
+    substitute: Callable[[AdapterChoice, AdapterChoice], Adapter] | None = None
 
 
 current = Settings()
@@ -125,12 +127,32 @@ def reset() -> None:
     OUTBOXES.reroute()
 
 
+@contextmanager
+def substituting(substitute: Callable[[AdapterChoice, AdapterChoice], Adapter]) -> Iterator[None]:
+    """For tests: meanwhile `substitute(own, common)` decides about every adapter, being told what was chosen for the
+    task or the producer alone, and for the process. What is configured meanwhile is taken back at the end."""
+    global current
+    before = current
+    _change(substitute=substitute)
+    try:
+        yield
+    finally:
+        with _lock:
+            current = before
+        OUTBOXES.reroute()
+
+
 def resolve_adapter(*candidates: AdapterChoice) -> Adapter:
     """The first that is not None of: `candidates` (an instance's, then its class's), the command line's, the one in
     the environment variable FLUX_ADAPTER, the one configured. Raises ConfigurationError when there is none."""
-    for candidate in (*candidates, current.override, os.environ.get("FLUX_ADAPTER") or None, current.adapter):
-        if candidate is not None:
-            return as_adapter(candidate)
+    settings = current
+    own = _first(candidates)
+    common = _first((settings.override, os.environ.get("FLUX_ADAPTER") or None, settings.adapter))
+    if settings.substitute is not None:
+        return settings.substitute(own, common)
+    chosen = common if own is None else own
+    if chosen is not None:
+        return as_adapter(chosen)
     raise ConfigurationError(
         'no adapter: call flux.configure(adapter="confluent://HOST:PORT"), set FLUX_ADAPTER, or give --adapter'
     )
@@ -156,6 +178,10 @@ def adapter_from_url(url: str) -> Adapter:
                 raise ConfigurationError("an adapter's URL looks like confluent://HOST:PORT")
             _adapters[url] = _factory(scheme)(url)
         return _adapters[url]
+
+
+def _first(choices: Iterable[AdapterChoice]) -> AdapterChoice:
+    return next((choice for choice in choices if choice is not None), None)
 
 
 def _factory(scheme: str) -> Callable[[str], Adapter]:

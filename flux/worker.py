@@ -149,6 +149,11 @@ class Worker:
         self._notify()
 
     @property
+    def jobs(self) -> Sequence[Job]:
+        """One for each task, for who drives them otherwise than `run` does."""
+        return self._jobs
+
+    @property
     def ready(self) -> bool:
         """Whether every task has begun to work."""
         return all(job.started for job in self._jobs)

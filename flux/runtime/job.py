@@ -62,7 +62,16 @@ class Job:
     @property
     def needs_loop(self) -> bool:
         """Whether it runs in an event loop: its handler or its client does."""
-        return inspect.iscoroutinefunction(self.task.call) or lives_in_loop(self.adapter)
+        return self.awaited or lives_in_loop(self.adapter)
+
+    @property
+    def handler(self) -> Handler:
+        """The task's call, as drivers make it; a coroutine function's gives awaitables."""
+        return self.task.call if self.decoder is None else decoding(self.task.call, self.decoder)
+
+    @property
+    def awaited(self) -> bool:
+        return inspect.iscoroutinefunction(self.task.call)
 
     @property
     def admin(self) -> AdminPort:
@@ -103,16 +112,13 @@ class Job:
     def start(self) -> None:
         """Begins to work: in the running event loop if it needs one."""
         assert self.desk is not None
-        desk, handler = self.desk, self.task.call
-        awaited = inspect.iscoroutinefunction(handler)
-        if self.decoder is not None:
-            handler = decoding(handler, self.decoder)
+        desk, handler = self.desk, self.handler
         self.started = True
         if not self.needs_loop:
             Threads(desk, handler, cast(Adapter, self.adapter), self.admin, self.track).start()
             return
         callers: Callers
-        if awaited:
+        if self.awaited:
             callers = TaskCallers(desk, handler, self.track, asyncio.get_running_loop())
         else:
             callers = ThreadCallers(desk, handler, self.track)

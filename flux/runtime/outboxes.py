@@ -47,6 +47,17 @@ class Outboxes:
         """Forgets everything, in a forked child or between tests, and frees nothing: a client must not be freed in a
         process that did not make it."""
         self._inherited.append(vars(self).copy())
+        self._begin(system)
+
+    def start_over(self, system: System) -> None:
+        """Delivers everything, closes the clients, and begins anew on another machine."""
+        wake = self._wake
+        self.exit()
+        self._begin(system)
+        with wake:
+            wake.notify_all()
+
+    def _begin(self, system: System) -> None:
         self.system = system
         self._lock = threading.RLock()
         self.routes: dict[object, Outbox] = {}
@@ -142,12 +153,15 @@ class Outboxes:
                 self._thread = self.system.spawn("flux-producers", self._run)
 
     def _run(self) -> None:
+        wake = self._wake
         while True:
             due = self.tick()
-            with self._wake:
+            with wake:
+                if self._wake is not wake:
+                    return  # it is another machine's by now
                 if not self._woken:
                     self._wakes_at = math.inf if due is None else due
-                    self._wake.wait(None if due is None else max(0.0, due - self.system.now()))
+                    wake.wait(None if due is None else max(0.0, due - self.system.now()))
                     self._wakes_at = math.inf
                 self._woken = False
 

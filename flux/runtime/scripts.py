@@ -5,6 +5,7 @@ Here is where records could get lost, so each script says why its steps stand as
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 from flux.core.backoff import JITTER_STEPS
@@ -48,9 +49,9 @@ def shift(desk: Desk, post: Post, mine: Callable[[], bool]) -> Script[None]:
                 yield do.Rest(_PERMIT)
 
 
-def cycle(engine: Engine, now: Clock) -> Script[None]:
+def cycle(engine: Engine, now: Clock, longest: float = math.inf) -> Script[bool]:
     """One turn: pauses first, so that the poll brings nothing that is not wanted; the commit before the poll, which
-    may wait."""
+    may wait, up to `longest` seconds. Gives whether records came."""
     turn = engine.turn(now())
     if turn.pause:
         yield do.Pause(turn.pause)
@@ -62,10 +63,11 @@ def cycle(engine: Engine, now: Clock) -> Script[None]:
         yield do.StartCommit(turn.commit)
     yield do.Write()
     if not turn.poll:
-        yield do.Rest(turn.timeout)
-        return
-    polled = yield do.Poll(turn.poll, turn.timeout)
+        yield do.Rest(min(turn.timeout, longest))
+        return False
+    polled = yield do.Poll(turn.poll, min(turn.timeout, longest))
     engine.polled(polled, now())
+    return bool(polled.batches)
 
 
 def assign(engine: Engine, partitions: Sequence[TopicPartition], now: Clock) -> Script[dict[TopicPartition, int]]:
