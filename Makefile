@@ -7,13 +7,17 @@ PYTHON ?= $(shell for python in $(PYTHONS); do \
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: demo test lint types imports check clean
+.PHONY: demo test matrix lint types imports check clean
 
 demo: .venv/.installed
 	@$(BIN)/flux demo
 
 test: .venv/.developed
 	$(BIN)/pytest
+
+# the unit tests on each Python from 3.11 on that is on PATH
+matrix: .venv/.matrix
+	$(BIN)/nox
 
 lint: .venv/.developed
 	$(BIN)/ruff check
@@ -43,3 +47,7 @@ clean:
 .venv/.developed: pyproject.toml constraints.txt | .venv/bin/python
 	$(PIP) --editable '.[dev]'
 	@touch .venv/.installed $@
+
+.venv/.matrix: pyproject.toml constraints.txt | .venv/bin/python
+	$(PIP) --editable '.[matrix]'
+	@touch $@
