@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operator import methodcaller
 from typing import Any
 
 from flux.core.trail import Trail
@@ -124,10 +125,15 @@ class Message:
         )
 
 
+_ask = methodcaller("headers")
+"""Python's fast path for a method of C does not notice that confluent-kafka failed, and gives what points to nowhere;
+this way does."""
+
+
 def _read_headers(record: Any) -> Headers | None:
     """Asked once: after a failed reading, confluent-kafka's second one gives pointers to nowhere."""
     try:
-        headers = record.headers()
+        headers = _ask(record)
     except Exception:
         return None
     return Headers(headers) if headers else NO_HEADERS

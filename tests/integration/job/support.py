@@ -94,10 +94,10 @@ class Lab:
 
     # ---- plain clients
 
-    def write(self, topic: str, *records: Record | bytes, config: dict[str, Any] | None = None) -> None:
+    def write(self, topic: str, *records: Record | bytes) -> None:
         """By a client that knows nothing of flux, all acknowledged."""
         failures: list[Any] = []
-        producer = Producer({"bootstrap.servers": self.bootstrap, "linger.ms": 5} | (config or {}))
+        producer = Producer({"bootstrap.servers": self.bootstrap, "linger.ms": 5, "message.max.bytes": 2_000_000})
         for record in records:
             fields = record if isinstance(record, tuple) else (record,)
             value, key, headers, partition = (*fields, None, None, None)[:4]

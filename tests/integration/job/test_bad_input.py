@@ -99,21 +99,23 @@ def test_a_header_name_that_is_no_text_harms_neither_its_record_nor_others(
 
     def call(message: flux.Message) -> None:
         seen.append((message.value, message.stage))
-        assert list(message.headers) == [] or message.stage
+        if message.value == b"bad name":
+            assert list(message.headers) == [] or message.stage
         raise ValueError
 
     task = lab.task(call)
-    lab.write(task.topic, b"before")
+    # so many, because the interpreter calls what it has often called in another way
+    lab.write(task.topic, *((b"before", None, [("a", b"1")]) for _ in range(100)))
     for topic, value in ((task.topic, b"bad name"), (f"{task.topic}-{task.group_id}-try-1", b"bad name in retry")):
         command = [kcat.encode(), b"-b", lab.bootstrap.encode(), b"-t", topic.encode(), b"-P", b"-H", b"\xff\xfe=1"]
         subprocess.run(command, input=value, timeout=20, check=True)
     lab.write(task.topic, b"after")
     lab.work(task)
-    main = [(value, stage) for value in (b"before", b"bad name", b"after") for stage in (0, 1)]
-    assert Counter(seen) == Counter([*main, (b"bad name in retry", 1)])
-    assert Counter(m.value() for m in lab.dead(task)) == Counter(
-        [b"before", b"bad name", b"after", b"bad name in retry"]
+    main = [b"before"] * 100 + [b"bad name", b"after"]
+    assert Counter(seen) == Counter(
+        [*((value, stage) for value in main for stage in (0, 1)), (b"bad name in retry", 1)]
     )
+    assert Counter(m.value() for m in lab.dead(task)) == Counter([*main, b"bad name in retry"])
     told = [r.getMessage() for r in caplog.records if "headers cannot be read" in r.getMessage()]
     assert len(told) >= 1
 
@@ -145,9 +147,7 @@ def test_flux_headers_on_the_main_topic_mean_nothing_and_are_dropped_at_the_firs
     assert "flux-unheard-of" not in headers
 
 
-def test_garbage_in_a_retry_topic_is_told_once_and_holds_nobody_up(
-    lab: Lab, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_garbage_in_a_retry_topic_is_told_once_and_holds_nobody_up(lab: Lab, caplog: pytest.LogCaptureFixture) -> None:
     seen: list[tuple[bytes, int, int]] = []
 
     def call(message: flux.Message) -> None:
@@ -177,7 +177,7 @@ def test_garbage_in_a_retry_topic_is_told_once_and_holds_nobody_up(
         assert headers["flux-origin-topic"] == f"{task.topic}-{task.group_id}-try-1".encode()
         assert headers["flux-reason"] == b"exhausted"
     for name in ("flux-due", "flux-attempts", "flux-origin-offset"):
-        told = [r.getMessage() for r in caplog.records if f"header {name} " in r.getMessage()]
+        told = [r.getMessage() for r in caplog.records if f"{name} cannot be understood" in r.getMessage()]
         assert len(told) == 1, told
 
 

@@ -47,7 +47,9 @@ def test_a_record_that_always_fails_becomes_a_dead_letter_with_key_value_and_hea
     assert origin.startswith(place)
     assert ours == [
         (stage, stage + 1, topic, b"key\x00\xff", b"v\x00\xff", HEADERS, origin)
-        for stage, topic in enumerate([task.topic, f"{task.topic}-{task.group_id}-try-1", f"{task.topic}-{task.group_id}-try-2"])
+        for stage, topic in enumerate(
+            [task.topic, f"{task.topic}-{task.group_id}-try-1", f"{task.topic}-{task.group_id}-try-2"]
+        )
     ]
 
     [dead] = [message for message in lab.read(f"{task.topic}-{task.group_id}-dlq") if message.value() == b"v\x00\xff"]
@@ -118,7 +120,9 @@ def test_what_kcat_writes_is_worked_by_flux_process_and_its_dead_letter_is_read_
         timeout=20,
         check=True,
     )
-    process = lab.process(lab.load(FAILING, TOPIC=task.topic, GROUP=task.group_id), "Failing", "--exit-when-idle", "0.5")
+    process = lab.process(
+        lab.load(FAILING, TOPIC=task.topic, GROUP=task.group_id), "Failing", "--exit-when-idle", "0.5"
+    )
     assert process.wait(30) == 0
     read = subprocess.run(
         [*command, lab.dead_topic(task), "-C", "-e", "-q", "-J"], capture_output=True, timeout=20, check=True

@@ -33,8 +33,12 @@ def test_stages_are_worked_by_processes_apart(lab: Lab) -> None:
     task = lab.task(failing, retries=3)
     lab.write(task.topic, (b"a", b"k"), (b"b", b"k"))
     first, second = lab.directory / "first", lab.directory / "second"
-    main = lab.process(lab.load(TASK, TOPIC=task.topic, GROUP=task.group_id, CALLS=str(first)), "Failing", "--stages", "0")
-    retries = lab.process(lab.load(TASK, TOPIC=task.topic, GROUP=task.group_id, CALLS=str(second)), "Failing", "--stages", "1-3")
+    main = lab.process(
+        lab.load(TASK, TOPIC=task.topic, GROUP=task.group_id, CALLS=str(first)), "Failing", "--stages", "0"
+    )
+    retries = lab.process(
+        lab.load(TASK, TOPIC=task.topic, GROUP=task.group_id, CALLS=str(second)), "Failing", "--stages", "1-3"
+    )
     lab.settle(task)
     for process in (main, retries):
         process.terminate()
