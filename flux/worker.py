@@ -159,6 +159,11 @@ class Worker:
         return all(job.started for job in self._jobs)
 
     @property
+    def ended(self) -> bool:
+        """Whether every task has left its groups, or none had begun."""
+        return all(job.ended for job in self._jobs)
+
+    @property
     def tasks(self) -> Sequence[type[Task]]:
         return [type(job.task) for job in self._jobs]  # type: ignore[misc]
 
@@ -198,7 +203,7 @@ class Worker:
     def _supervise(self) -> Generator[_Blocking | _Here | _Tick, Any, None]:
         """Waits for the end: asked for, by a failure, or idle."""
         idle_since: float | None = None
-        while not all(job.ended for job in self._jobs):
+        while not self.ended:
             yield _Tick()
             now = self._system.now()
             if self._exit_when_idle is not None and not self._stopping:

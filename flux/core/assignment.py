@@ -115,11 +115,11 @@ class Assignment:
         """Records in the backlog."""
         self.queued = False
         """Whether the engine has it in its round of partitions with a backlog."""
-        self.running: set[object] = set()
+        self.running: dict[object, None] = {}
         """Runs that have calls of it."""
         self.laned = 0
         """Entries in lanes, running ones and held keys included."""
-        self.open: set[Entry] = set()
+        self.open: dict[Entry, None] = {}
         """Called, and not settled yet: on their way to the next stage, or waiting for what they produced."""
         self.waiting = 0
         self.waiting_bytes = 0

@@ -61,7 +61,7 @@ class Engine:
         self._assignments: dict[TopicPartition, Assignment] = {}
         self._round: deque[Assignment] = deque()
         """Partitions with a backlog, the next to be worked first."""
-        self._running: set[Run] = set()
+        self._running: dict[Run, None] = {}
         self._resets: set[TopicPartition] = set()
         self._with_metadata = True
         self._notices = Notices()
@@ -512,16 +512,16 @@ class Engine:
     # ---- inside: runs
 
     def _start(self, run: Run) -> Run:
-        self._running.add(run)
+        self._running[run] = None
         for assignment in run.assignments():
-            assignment.running.add(run)
+            assignment.running[run] = None
         return run
 
     def _end(self, run: Run) -> None:
         self._settle(run)
-        self._running.discard(run)
+        self._running.pop(run, None)
         for assignment in run.assignments():
-            assignment.running.discard(run)
+            assignment.running.pop(run, None)
 
     def _settle(self, run: Run, index: int | None = None) -> None:
         done = run.settle(run.index if index is None else index, self._lanes)
@@ -545,7 +545,7 @@ class Engine:
         entry = run.part(index, message, self._lanes)
         if entry.assignment.phase is Phase.GONE:
             return None
-        entry.assignment.open.add(entry)
+        entry.assignment.open[entry] = None
         return entry
 
     # ---- inside: open records
@@ -553,7 +553,7 @@ class Engine:
     def _close(self, entry: Entry) -> None:
         """An open record is done."""
         assignment = entry.assignment
-        assignment.open.discard(entry)
+        assignment.open.pop(entry, None)
         assert assignment.ledger is not None
         assignment.ledger.done(entry.offset, entry.end)
         self._commits.done += 1

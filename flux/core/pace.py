@@ -52,6 +52,7 @@ class Pace:
         self._looked_at = now
         stuck = []
         for run in runs:
+            run.started = min(run.started, now)  # the clock may have been set back
             if run.looks < 0 or now - run.started < LOOK:
                 continue
             index = run.index

@@ -133,7 +133,7 @@ class LaneRun(Run):
         self.entries = entries
 
     def assignments(self) -> Iterable[Assignment]:
-        return {entry.assignment for entry in self.entries}
+        return dict.fromkeys(entry.assignment for entry in self.entries)  # in order, so that a run can be repeated
 
     def settle(self, index: int, lanes: Lanes) -> int:
         start = self.marked
@@ -157,9 +157,11 @@ class LaneRun(Run):
     def divide(self, index: int, lanes: Lanes) -> Slice | None:
         rest = self.entries[index + 1 :]
         if rest:
-            before = set(self.assignments())
+            before = list(self.assignments())
             del self.entries[index + 1 :]
-            for assignment in before.difference(self.assignments()):
-                assignment.running.discard(self)
+            left = set(self.assignments())
+            for assignment in before:
+                if assignment not in left:
+                    assignment.running.pop(self, None)
             lanes.give_back([entry for entry in rest if entry.assignment.phase is Phase.WORKING])
         return None

@@ -48,7 +48,7 @@ def test_an_unknown_scheme_lists_the_known_ones_and_no_password(monkeypatch: pyt
     install(monkeypatch, pigeon="nowhere:fly")
     with pytest.raises(ConfigurationError) as raised:
         adapter_from_url("rabbit://alice:hunter2@host")
-    assert str(raised.value) == "no adapter for rabbit://; known are confluent, kafka, memory, pigeon"
+    assert str(raised.value) == "no adapter for rabbit://; known are aiokafka, confluent, kafka, memory, pigeon"
 
 
 @pytest.mark.parametrize("url", ["", "localhost:9092", "alice:hunter2@host://x", "://x"])
