@@ -76,6 +76,7 @@ class Assignment:
         "backlog",
         "backlogged",
         "committed",
+        "flying",
         "jitter",
         "laned",
         "ledger",
@@ -119,6 +120,8 @@ class Assignment:
         """Runs that have calls of it."""
         self.laned = 0
         """Entries in lanes, running ones and held keys included."""
+        self.flying = 0
+        """Of them, those that a caller has taken."""
         self.open: dict[Entry, None] = {}
         """Called, and not settled yet: on their way to the next stage, or waiting for what they produced."""
         self.waiting = 0

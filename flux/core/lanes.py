@@ -64,6 +64,7 @@ class Lanes:
     def begin(self, entry: Entry) -> None:
         """Accounts for an entry that runs already, as it was worked in a slice."""
         entry.assignment.laned += 1
+        entry.assignment.flying += 1
         lane = entry.lane = self._lane(entry)
         if lane is not None:
             lane.busy = True
@@ -78,8 +79,9 @@ class Lanes:
             assignment, ledger = entry.assignment, entry.assignment.ledger
             assert assignment.phase is Phase.WORKING
             assert ledger is not None
-            others = assignment.laned + len(assignment.open)
+            others = assignment.flying + len(assignment.open)
             if ledger.admits(entry.end, others) or self._leads_to(entry, ledger.position):
+                assignment.flying += 1
                 taken.append(entry)
             else:
                 self._aside.append(entry)
@@ -87,23 +89,20 @@ class Lanes:
 
     def give_back(self, entries: list[Entry]) -> None:
         """Entries that were taken and have not been begun."""
-        for entry in reversed(entries):
-            lane = entry.lane
-            if lane is not None and lane.holds:
-                lane.queue.appendleft(entry)
-                lane.busy = False
-            else:
-                self._ready.appendleft(entry)
+        for entry in entries:
+            entry.assignment.flying -= 1
+        self._put_back(entries)
 
     def retry_aside(self) -> None:
         """A position has moved: what was put aside may fit now."""
         if self._aside:
-            self.give_back(self._aside)
+            self._put_back(self._aside)
             self._aside = []
 
     def end(self, entry: Entry) -> None:
         """The call of `entry` has ended; the next of its lane is ready unless the lane is held."""
         entry.assignment.laned -= 1
+        entry.assignment.flying -= 1
         lane = entry.lane
         if lane is not None:
             lane.busy = False
@@ -136,6 +135,15 @@ class Lanes:
             del self._lanes[name]
         self._ready = deque(entry for entry in self._ready if entry.assignment is not assignment)
         self._aside = [entry for entry in self._aside if entry.assignment is not assignment]
+
+    def _put_back(self, entries: list[Entry]) -> None:
+        for entry in reversed(entries):
+            lane = entry.lane
+            if lane is not None and lane.holds:
+                lane.queue.appendleft(entry)
+                lane.busy = False
+            else:
+                self._ready.appendleft(entry)
 
     @staticmethod
     def _leads_to(entry: Entry, position: int) -> bool:

@@ -303,3 +303,14 @@ TestPartitions = PartitionLanesMachine.TestCase
 TestNoOrder = FreeLanesMachine.TestCase
 for case in (TestKeys, TestPartitions, TestNoOrder):
     case.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+
+
+def test_what_nobody_has_taken_needs_no_room_in_the_metadata() -> None:
+    lanes = Lanes("none")
+    owner = assignment()
+    assert owner.ledger is not None
+    far = 1_000_000  # beyond what a bitmap holds, so every call in flight needs room for a range of its own
+    owner.ledger.delivered(0, far * 2)
+    for number in range(2_000):
+        lanes.add(entry(owner, far + number, None))
+    assert len(lanes.take(10)) == 10
