@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient, OffsetSpec
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin._listoffsets import OffsetSpec
 
 import flux
 from flux.adapters.confluent import ConfluentAdapter
@@ -67,17 +68,18 @@ class Lab:
     # ---- tasks and topics
 
     def task(
-        self, handler: Callable[[flux.Message], Any], *, partitions: int = 1, topics: bool = True, **settings: Any
+        self, handler: Callable[[flux.Message], Any], *, partitions: int = 1, topics: bool = True, **given: Any
     ) -> type[flux.Task]:
         """A task of its own topic and group; waits and commits are short unless told otherwise."""
-        settings = {
+        settings: dict[str, Any] = {
             "topic": self.unique(),
             "group_id": f"g{secrets.token_hex(4)}",
             "wait": 0.2,
             "retries": 1,
             "offset_commit_interval": 0.2,
-        } | settings
-        task = flux.task(**settings)(handler)
+        } | given
+        topic, group = settings.pop("topic"), settings.pop("group_id")
+        task = flux.task(topic=topic, group_id=group, **settings)(handler)
         if topics:
             for stage in task.policy().stages:
                 self.make_topic(partitions, stage.topic)

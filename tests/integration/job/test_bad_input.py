@@ -11,7 +11,7 @@ from collections import Counter
 import pytest
 
 import flux
-from integration.job.support import Lab, own, trail, wait_for
+from integration.job.support import Lab, own, trail
 
 FAR = int(time.time() * 1000) + 8000 * 365 * 86_400_000
 """Milliseconds since the epoch, about the year 9999."""

@@ -56,7 +56,7 @@ def test_a_record_that_always_fails_becomes_a_dead_letter_with_key_value_and_hea
     assert dead.key() == b"key\x00\xff"
     assert own(dead) == HEADERS
     assert dead.partition() == 1
-    born = [m for m in lab.read(task.topic) if m.value() == b"v\x00\xff"][0].timestamp()[1]
+    born = next(m for m in lab.read(task.topic) if m.value() == b"v\x00\xff").timestamp()[1]
     headers = trail(dead)
     failed, first = int(headers.pop("flux-failed-at")), int(headers.pop("flux-first-failed-at"))
     assert started <= first <= first + 400 <= failed <= ended

@@ -6,6 +6,7 @@ import random
 import threading
 import time
 from collections import Counter, defaultdict
+from collections.abc import Callable
 
 import pytest
 
@@ -38,6 +39,10 @@ class Watched:
         with self.lock:
             self.inside[lane] -= 1
             self.done[lane].append(int(message.value))
+
+    def beyond(self, more: int) -> Callable[[], bool]:
+        least = self.count() + more
+        return lambda: self.count() > least
 
     def count(self) -> int:
         return sum(len(values) for values in self.done.values())
@@ -139,8 +144,8 @@ def test_members_that_come_and_go_in_good_order_lose_and_repeat_nothing(lab: Lab
         wait_for(lambda: watched.count() > 300, "the first works")
         with lab.running(task):
             wait_for(lambda: len(lab.members(task.group_id)) == 2, "both share the topic")
-            wait_for(lambda n=watched.count(): watched.count() > n + 500, "both work")  # type: ignore[misc]
-        wait_for(lambda n=watched.count(): watched.count() > n + 300 or watched.count() >= count, "one works on")  # type: ignore[misc]
+            wait_for(watched.beyond(500), "both work")
+        wait_for(watched.beyond(300), "one works on")
         with lab.running(task):
             time.sleep(0.7)
         lab.settle(task)

@@ -7,7 +7,9 @@ from collections.abc import Callable
 
 import pytest
 from confluent_kafka import KafkaError
-from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin._config import AlterConfigOpType, ConfigEntry, ConfigResource
+from confluent_kafka.admin._resource import ResourceType
 
 import flux
 from flux.adapters.memory import MemoryAdapter
@@ -208,7 +210,7 @@ def test_every_topic_is_created_where_even_the_main_one_is_missing(lab: Lab, kaf
     finally:
         for deleted in kafka_admin.delete_topics(topics).values():
             error = deleted.exception(SECONDS)
-            assert error is None or error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART  # type: ignore[attr-defined]
+            assert error is None or error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART
 
 
 def test_a_cluster_that_is_away_is_tried_for_ever_and_a_stop_still_works(

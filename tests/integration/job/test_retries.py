@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -38,7 +39,7 @@ class Attempts:
 
     def gaps(self, value: bytes) -> list[float]:
         times = [at for name, _, at, _ in self.calls if name == value]
-        return [after - before for before, after in zip(times, times[1:], strict=False)]
+        return [after - before for before, after in pairwise(times)]
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,8 @@ import time
 from collections import Counter
 
 import pytest
-from confluent_kafka.admin import AdminClient, NewPartitions
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewPartitions
 
 import flux
 from integration.job.support import SECONDS, Lab, own, trail, wait_for
