@@ -38,6 +38,7 @@ def test_an_empty_poll_waits_its_whole_timeout_in_one_sleep() -> None:
 def test_a_waiting_poll_is_woken_by_a_record() -> None:
     kit = Kit()
     kit.broker.create_topic("t")
+    kit.broker.create_topic("t")
     consumer, _ = kit.consumer()
     kit.system.after(2, lambda: kit.write(b"v"))
     assert values(consumer.poll(10, 60)) == [b"v"]
@@ -53,13 +54,17 @@ def test_a_waiting_poll_is_not_woken_by_a_record_of_another_topic() -> None:
     assert (kit.system.now() - START, kit.system.waits) == (60, 1)
 
 
-def test_a_consumer_of_a_topic_that_does_not_exist_waits_until_it_does() -> None:
+def test_a_topic_that_does_not_exist_is_named_and_consumed_once_it_does() -> None:
     kit = Kit()
     consumer, listener = kit.consumer()
-    assert not consumer.poll(10, 1).batches
-    kit.system.after(2, lambda: kit.write(b"first"))
+    with pytest.raises(BrokerError, match="topic t") as raised:
+        consumer.poll(10, 60)
+    assert raised.value.fault is Fault.UNKNOWN_TOPIC
+    kit.write(b"first")
     assert values(consumer.poll(10, 60)) == [b"first"]
-    assert listener.heard == [("assigned", [0])]
+    kit.broker.delete_topic("t")
+    assert values(consumer.poll(10, 1)) == []
+    assert listener.heard == [("assigned", [0]), ("lost", [0])]
 
 
 @pytest.mark.parametrize(("start", "expected"), [(BEGINNING, [b"0", b"1", b"2"]), (END, []), (1, [b"1", b"2"])])

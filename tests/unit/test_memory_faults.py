@@ -42,6 +42,7 @@ def test_a_failed_commit_is_stored_only_when_just_its_answer_is_lost(stored: boo
 
 def test_a_failed_poll_raises_even_where_it_waits() -> None:
     kit = Kit()
+    kit.broker.create_topic("t")
     consumer, _ = kit.consumer()
     denied = BrokerError("no", Fault.DENIED)
     kit.system.after(2, lambda: kit.broker.fail_polls(lambda group, topic: denied))
@@ -195,3 +196,17 @@ def test_a_callback_may_write() -> None:
 
     kit.producer.write("t", [Outgoing(b"0")], write_another)
     assert [record.offset() for record in landed] == [1]
+
+
+def test_an_error_in_an_acknowledgement_does_not_keep_others_from_theirs(caplog: pytest.LogCaptureFixture) -> None:
+    kit = Kit()
+    seen: list[bytes | None] = []
+
+    def acknowledged(error: BrokerError | None, record: Record) -> None:
+        seen.append(record.value())
+        raise LookupError("a bug of the caller")
+
+    assert kit.producer.write("t", [Outgoing(b"1"), Outgoing(b"2")], acknowledged) == 2
+    assert seen == [b"1", b"2"]
+    assert kit.producer.flush(1) == 0
+    assert "a bug of the caller" in caplog.text

@@ -44,6 +44,7 @@ class MemoryConsumer:
         # The partition that was served longest ago comes first.
         self._cursors: dict[int, Cursor] = {}
         self._answers: list[Callable[[], None]] = []
+        self._worked = False  # whether the topic has ever been there
         self._closed = False
 
     def poll(self, max_records: int, timeout: float) -> Polled:
@@ -54,6 +55,10 @@ class MemoryConsumer:
                 self._require_open()
                 self._cluster.check_poll(self._group, self._topic)
                 now = self._cluster.system.now()
+                if self._cluster.available and not self._worked:
+                    # As Kafka's clients: a topic that is deleted later is no error.
+                    self._cluster.topic(self._topic)
+                    self._worked = True
                 tell = self._rebalance(now)
                 if tell is None:
                     polled = self._fetch(max_records) if self._cluster.available else Polled()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 import attrs
 
@@ -11,6 +12,8 @@ from flux.adapters.memory.cluster import Cluster
 from flux.adapters.memory.log import CREATE_TIME, StoredRecord, size_of
 from flux.core.errors import BrokerError, Fault
 from flux.core.ports import Outgoing, ProducerSettings, Record
+
+_logger = logging.getLogger("flux.memory")
 
 Acknowledged = Callable[[BrokerError | None, Record], None]
 Answer = tuple[Acknowledged, BrokerError | None, StoredRecord]
@@ -107,17 +110,16 @@ class MemoryProducer:
         self._held_bytes -= sum(held.size for held in taken)
         return taken
 
-    def _answer(self, answers: Iterable[Answer]) -> None:
-        answered = 0
-        try:
-            for acknowledged, error, record in answers:
-                answered += 1
+    def _answer(self, answers: Sequence[Answer]) -> None:
+        for acknowledged, error, record in answers:
+            try:
                 acknowledged(error, record)
-        finally:
-            if answered:
-                with self._cluster.lock:
-                    self._unanswered -= answered
-                    self._cluster.lock.notify_all()
+            except Exception:
+                _logger.exception("the acknowledgement of a record for topic %s was not taken", record.topic())
+        if answers:
+            with self._cluster.lock:
+                self._unanswered -= len(answers)
+                self._cluster.lock.notify_all()
 
     def partitions(self, topic: str, timeout: float) -> int:
         with self._cluster.lock:

@@ -44,6 +44,8 @@ class Heard:
     def gone(self, partitions: Sequence[TopicPartition]) -> None:
         assert self.owned >= set(partitions), f"given up, but not owned: {partitions}"
         self.owned.difference_update(partitions)
+        for at in partitions:
+            self.worked.pop(at, None)
 
     def to_commit(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, Position]:
         if not self.commits_when_revoked:
