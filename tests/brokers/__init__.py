@@ -14,8 +14,8 @@ from contextlib import contextmanager
 import attrs
 
 from brokers.base import Broker, NoBroker
-from brokers.container import container
 from brokers.jars import jars
+from flux.testing.container import container
 
 __all__ = ["Broker", "NoBroker", "running"]
 

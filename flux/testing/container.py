@@ -6,19 +6,20 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from brokers.base import Broker, NoBroker, answers, free_ports, properties
+from flux.testing.node import Broker, NoBroker, answers, free_ports, properties
 
 IMAGE = "apache/kafka:4.3.0"
 
 
 @contextmanager
-def container() -> Iterator[Broker]:
+def container(auto_create: bool = False) -> Iterator[Broker]:
+    """One of the image that FLUX_TEST_KAFKA_IMAGE names. Raises NoBroker, which says what to install or start."""
     try:
         from testcontainers.core.config import testcontainers_config
         from testcontainers.core.container import DockerContainer
         from testcontainers.core.docker_client import DockerClient
     except ImportError:
-        raise NoBroker("install testcontainers and start a Docker engine") from None
+        raise NoBroker("install super-flux[testcontainers] and start a Docker engine") from None
     try:
         host = DockerClient().host()
     except Exception:
@@ -33,7 +34,8 @@ def container() -> Iterator[Broker]:
     kafka = DockerContainer(image).with_kwargs(auto_remove=True)
     for port in (open_port, secured_port):
         kafka.with_bind_ports(port, port)
-    for name, value in properties(host, "", open_port, secured_port, controller_port).items():
+    settings = properties(host, "", open_port, secured_port, controller_port, auto_create)
+    for name, value in settings.items():
         kafka.with_env(_variable(name), value)
     try:
         kafka.start()

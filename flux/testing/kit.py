@@ -1,0 +1,269 @@
+"""The kit: an application's tasks and producers in one thread, on a broker in memory, by a clock that a test moves."""
+
+from __future__ import annotations
+
+import itertools
+import json as json_module
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import attrs
+
+from flux import config
+from flux.adapters.memory import Broker, MemoryAdapter
+from flux.config import AdapterChoice
+from flux.core import trail
+from flux.core.ledger import read_metadata
+from flux.core.ports import Outgoing, ProducerSettings
+from flux.core.stage import Stage
+from flux.producer import Producer
+from flux.runtime.encoding import HeadersLike, encode, encode_headers
+from flux.runtime.outboxes import OUTBOXES
+from flux.system import SYSTEM
+from flux.task import Task
+from flux.testing.clusters import Clusters
+from flux.testing.machine import Machine
+from flux.testing.records import ANYTHING, Record, Records, describe
+from flux.testing.working import Failure, Summary, Working, perform, perform_async
+from flux.worker import Worker
+
+AnyTask = type[Task] | Task
+AnyTopic = str | type[Producer] | Producer | AnyTask
+_numbers = itertools.count(1)
+
+
+class Clock:
+    """The kit's time: that of record timestamps and due times. It stands still until the test moves it."""
+
+    def __init__(self, machine: Machine) -> None:
+        self._machine = machine
+
+    def now(self) -> float:
+        """Seconds since the epoch."""
+        return self._machine.now()
+
+    @property
+    def datetime(self) -> datetime:
+        """In UTC."""
+        return datetime.fromtimestamp(self._machine.now(), UTC)
+
+    def advance(self, by: float | timedelta) -> None:
+        """Moves it on, by seconds. What is due by then is worked by the next `run`. Raises ValueError."""
+        seconds = by.total_seconds() if isinstance(by, timedelta) else by
+        if not seconds >= 0:
+            raise ValueError(f"advance({by!r}): time goes on, never back")
+        self._machine.advance(seconds)
+
+    def __repr__(self) -> str:
+        return f"<Clock {self.datetime.isoformat()}>"
+
+
+@attrs.frozen(repr=False)
+class Waiting:
+    """A record that waits in a retry topic. `due`: seconds since the epoch by the kit's clock, and `seconds` from now
+    (negative: overdue); None for a record that flux did not write, which gets a due time when it is first seen."""
+
+    record: Record
+    stage: int
+    due: float | None
+    seconds: float | None
+
+    def __repr__(self) -> str:
+        when = "when it is seen" if self.seconds is None else f"in {self.seconds:g} s"
+        return f"stage {self.stage}, due {when}: {self.record!r}"
+
+
+class Kit:
+    """Made by `flux.testing.kit` or the fixture `flux_kit`. Used by one thread; the program may have others that
+    produce.
+
+    `clock`: its time. `failures`: what calls raised, in order. `partitions`: of the topics that are made by a write or
+    a run.
+    """
+
+    def __init__(self, clusters: Clusters, machine: Machine) -> None:
+        self._clusters = clusters
+        self._machine = machine
+        self.clock = Clock(machine)
+        self.failures: list[Failure] = []
+
+    # ---- working
+
+    def run(self, *tasks: AnyTask, stages: str | None = None, at_most: int = 100_000) -> Summary:
+        """Works all that is due, until there is nothing more, in this thread; missing topics are made. Calls that are
+        coroutine functions run in an event loop of this run's.
+
+        `stages`: as `flux.Worker` takes them. A call that raises is handled as in production, and noted in `failures`;
+        MemoryError, KeyboardInterrupt, SystemExit and what else is no Exception come out of `run`, and the record is
+        delivered again by the next one. Raises ConfigurationError, BrokerError, and Stuck when nothing goes on, or
+        after `at_most` calls.
+        """
+        return perform(self._working(tasks, stages, at_most, to_the_end=False).life())
+
+    def run_to_the_end(self, *tasks: AnyTask, stages: str | None = None, at_most: int = 100_000) -> Summary:
+        """`run`, and whenever all that is left waits, the clock moves on to the next due time, until nothing waits."""
+        return perform(self._working(tasks, stages, at_most, to_the_end=True).life())
+
+    async def arun(self, *tasks: AnyTask, stages: str | None = None, at_most: int = 100_000) -> Summary:
+        """`run` in the running event loop, for tests that are coroutines."""
+        return await perform_async(self._working(tasks, stages, at_most, to_the_end=False).life())
+
+    async def arun_to_the_end(self, *tasks: AnyTask, stages: str | None = None, at_most: int = 100_000) -> Summary:
+        """`run_to_the_end` in the running event loop."""
+        return await perform_async(self._working(tasks, stages, at_most, to_the_end=True).life())
+
+    def _working(self, tasks: tuple[AnyTask, ...], stages: str | None, at_most: int, to_the_end: bool) -> Working:
+        worker = Worker(*tasks, stages=stages, system=self._machine)
+        return Working(
+            self._machine, worker.jobs, self._clusters.partitions, self.failures, stages, to_the_end, at_most
+        )
+
+    # ---- producing
+
+    def produce(
+        self,
+        topic: AnyTopic,
+        value: Any = None,
+        *,
+        json: Any = ANYTHING,
+        key: str | bytes | None = None,
+        headers: HeadersLike = (),
+        partition: int | None = None,
+        timestamp: int | None = None,
+        adapter: AdapterChoice = None,
+    ) -> Record:
+        """Writes a record as some other program would: `value` is bytes, str or None; or `json`, what it shall hold.
+        `timestamp`: milliseconds since the epoch, by default now. Raises BrokerError, ConfigurationError."""
+        name, cluster = self._place(topic, adapter)
+        data = encode(value, "value") if json is ANYTHING else json_module.dumps(json).encode()
+        outgoing = Outgoing(data, encode(key, "key"), encode_headers(headers), partition, timestamp)
+        ends: list[tuple[Exception | None, Any]] = []
+        writer = cluster.producer(ProducerSettings())
+        writer.write(name, [outgoing], lambda error, record: ends.append((error, record)))
+        writer.close(0)
+        ((error, stored),) = ends
+        if error is not None:
+            raise error
+        return Record.of(stored)
+
+    # ---- looking
+
+    def topic(self, topic: AnyTopic, *, adapter: AdapterChoice = None) -> Records:
+        """What a topic holds, what producers hold back included, as they are flushed first. `topic`: a name, a
+        producer or a task. `adapter`: the cluster that the name is looked up on; None: the process's."""
+        OUTBOXES.deliver_all()
+        name, cluster = self._place(topic, adapter)
+        return self._read(name, cluster.broker)
+
+    def dead_letters(self, task: AnyTask) -> Records:
+        """The dead letters of a task."""
+        stages = task.policy().stages
+        return self.topic(stages[stages.dead].topic, adapter=self._adapter(task.adapter))
+
+    def waiting(self, task: AnyTask) -> list[Waiting]:
+        """What waits in the retry topics of a task, the next one first."""
+        policy, broker = task.policy(), self.broker(task)
+        found = [each for number in range(1, policy.stages.dead) for each in self._open(policy.stages[number], broker)]
+        return sorted(found, key=lambda each: (each.due or 0.0, each.stage))
+
+    def assert_produced(
+        self,
+        topic: AnyTopic,
+        *,
+        key: Any = ANYTHING,
+        value: Any = ANYTHING,
+        json: Any = ANYTHING,
+        headers: Any = ANYTHING,
+        count: int | None = None,
+        adapter: AdapterChoice = None,
+    ) -> Records:
+        """Raises AssertionError, showing the topic, unless it holds a record that is so, or exactly `count` of them.
+        Returns them. `key`, `value`: bytes, str or None; `json`: what the value holds; `headers`: those that it has at
+        least."""
+        __tracebackhide__ = True
+        all_records = self.topic(topic, adapter=adapter)
+        found = all_records.matching(key=key, value=value, json=json, headers=headers)
+        if len(found) == count or (count is None and found):
+            return found
+        wanted = "a record" if count is None else f"{count} record(s)"
+        asked = describe(key=key, value=value, json=json, headers=headers)
+        raise AssertionError(
+            f"expected {wanted}{asked}, found {len(found)}: {all_records!r}{self._elsewhere(all_records)}"
+        )
+
+    def _elsewhere(self, records: Records) -> str:
+        """What may explain why something is not there."""
+        lines = [f"\n  {failure!r}" for failure in self.failures[-5:]]
+        explained = f"\nthe last calls that raised:{''.join(lines)}" if lines else ""
+        if not records:
+            names = sorted({name for each in self._clusters.all() for name in _topics_with_records(each)})
+            explained += f"\ntopics with records: {', '.join(names) or 'none'}"
+        return explained
+
+    # ---- the broker
+
+    def broker(self, of: AnyTask | type[Producer] | Producer | AdapterChoice = None) -> Broker:
+        """The in-memory broker of a task, a producer or an adapter, as an operator holds it: topics, positions,
+        outages and refusals; None: the process's."""
+        return self._adapter(of.adapter if _has_topic(of) else of).broker  # type: ignore[union-attr,arg-type]
+
+    def _adapter(self, choice: AdapterChoice) -> MemoryAdapter:
+        adapter = config.resolve_adapter(choice)
+        assert isinstance(adapter, MemoryAdapter)
+        return adapter
+
+    def _place(self, topic: AnyTopic, adapter: AdapterChoice) -> tuple[str, MemoryAdapter]:
+        if isinstance(topic, str):
+            return topic, self._adapter(adapter)
+        return str(topic.topic), self._adapter(topic.adapter if adapter is None else adapter)
+
+    def _read(self, name: str, broker: Broker) -> Records:
+        return Records(f"topic {name}", map(Record.of, broker.records(name)))
+
+    def _open(self, stage: Stage, broker: Broker) -> Iterator[Waiting]:
+        """What of a retry topic is not done."""
+        positions, now = broker.positions(stage.group, stage.topic), self._machine.now()
+        for record in self._read(stage.topic, broker):
+            position = positions.get(record.partition)
+            if position is not None:
+                done = read_metadata(position.offset, position.metadata) or []
+                if record.offset < position.offset or any(start <= record.offset < end for start, end in done):
+                    continue
+            due = record.header(trail.DUE)
+            at = int(due) / 1000 if due is not None and due.isdecimal() else None
+            yield Waiting(record, stage.number, at, None if at is None else round(at - now, 3))
+
+
+@contextmanager
+def kit(*, partitions: int = 1, seed: int = 0, start: float | datetime | None = None) -> Iterator[Kit]:
+    """Meanwhile every task and producer works on brokers in memory: one for the process's cluster, whatever is
+    configured, and one for each other that a task or a producer names itself. Nothing connects to anything.
+
+    `partitions`: of topics made by a write or a run. `seed`: of the random part of waits. `start`: what the clock
+    shows, seconds since the epoch or a datetime; None: the time now, in whole seconds. What producers hold from before
+    is delivered first; what is configured meanwhile is taken back at the end.
+    """
+    if isinstance(start, datetime):
+        start = start.timestamp()
+    machine = Machine(float(int(time.time())) if start is None else start, seed)
+    clusters = Clusters(f"flux-testing-{next(_numbers)}", machine, partitions)
+    OUTBOXES.start_over(machine)
+    try:
+        with config.substituting(clusters.substitute):
+            yield Kit(clusters, machine)
+    finally:
+        clusters.recover()
+        OUTBOXES.start_over(SYSTEM)
+        clusters.forget()
+
+
+def _has_topic(of: object) -> bool:
+    return isinstance(of, Task | Producer) or (isinstance(of, type) and issubclass(of, Task | Producer))
+
+
+def _topics_with_records(adapter: MemoryAdapter) -> list[str]:
+    names = adapter.admin().topic_names(0)
+    return [name for name in names if adapter.broker.records(name)]

@@ -1,0 +1,250 @@
+"""One run of the kit: works tasks in this thread, one call at a time, by the engine and the scripts of production."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Awaitable, Callable, Generator, Sequence
+from contextlib import ExitStack, suppress
+from contextvars import copy_context
+from functools import partial
+from typing import Any
+
+import attrs
+
+from flux.core.errors import BrokerError
+from flux.core.message import Message
+from flux.core.ports import NewTopic
+from flux.core.runs import Run
+from flux.core.stats import Stats
+from flux.runtime import scripts
+from flux.runtime.calls import Handler, work, work_async
+from flux.runtime.desk import Desk, Post
+from flux.runtime.job import Job
+from flux.runtime.member import Member
+from flux.runtime.outboxes import OUTBOXES
+from flux.testing.machine import Machine, Stuck
+
+_TICK = 0.001  # seconds: due times are whole milliseconds
+_STEP = 1.0  # seconds between two looks at what the cluster does not take
+
+Step = Callable[[], Any]
+"""What is to be called; what it gives is awaited, if it can be."""
+Life = Generator[Step, Any, "Summary"]
+
+
+@attrs.frozen
+class Summary:
+    """What a run did. A record that was tried twice and then done counts in `failed`, `retried` and `done`."""
+
+    done: int = 0
+    """Calls that ended well."""
+    failed: int = 0
+    """Calls that raised, or whose records were not delivered."""
+    retried: int = 0
+    """Records that moved to a retry topic."""
+    dead: int = 0
+    """Records that moved to the dead letters."""
+    waiting: int = 0
+    """Records that wait for their due time at the end."""
+
+
+@attrs.frozen(repr=False)
+class Failure:
+    """A call that raised."""
+
+    task: str
+    message: Message
+    error: Exception
+
+    def __repr__(self) -> str:
+        return f"{self.task}: {self.message!r}: {self.error!r}"
+
+
+@attrs.define(eq=False)
+class Working:
+    """`failures` gets what calls raise. `to_the_end`: time passes until nothing waits. `at_most`: calls, as tasks that
+    feed each other have no end of their own."""
+
+    machine: Machine
+    jobs: Sequence[Job]
+    partitions: int
+    failures: list[Failure]
+    stages: str | None
+    to_the_end: bool
+    at_most: int
+    _members: list[tuple[Job, Desk, Member]] = attrs.field(factory=list)
+    _calls: int = 0
+
+    def life(self) -> Life:
+        self.machine.went_on()
+        try:
+            self._prepare()
+            for job in self.jobs:
+                yield job.setup
+            yield from self._work_all()
+            waiting = sum(member.post.engine.waiting for _, _, member in self._members)
+        except BaseException:
+            with suppress(BrokerError, Stuck):
+                self._leave()
+            raise
+        else:
+            self._leave()
+        finally:
+            try:
+                for job in self.jobs:
+                    yield job.close
+            finally:
+                for job in self.jobs:
+                    job.end()
+                OUTBOXES.deliver_all()
+        return self._summary(waiting)
+
+    def _prepare(self) -> None:
+        for job in self.jobs:
+            job.admin.create_topics([NewTopic(job.policy.stages.topic, self.partitions, 1)], 0)
+            job.prepare(self.stages, True)
+            assert job.desk is not None
+            for post in job.desk.posts:
+                member = Member(
+                    job.desk,
+                    post,
+                    job.adapter,  # type: ignore[arg-type]
+                    job.admin,
+                    rest=self.machine.sleep,
+                    begin=_nobody,
+                )
+                self._members.append((job, job.desk, member))
+
+    def _work_all(self) -> Generator[Step, Any, None]:
+        machine = self.machine
+        while True:
+            OUTBOXES.deliver_all()
+            if (yield from self._round()):
+                machine.went_on()
+                continue
+            now = machine.now()
+            engines = [member.post.engine for _, _, member in self._members]
+            deadlines = [deadline for engine in engines if (deadline := engine.deadline(now)) is not None]
+            left = max(min(deadlines, default=now) - now, _TICK)
+            if any(engine.has_hops or engine.ready(now) or not engine.quiet for engine in engines):
+                machine.sleep(min(left, _STEP))
+            elif self.to_the_end and any(engine.waiting for engine in engines):
+                machine.advance(left)
+            else:
+                return
+
+    def _round(self) -> Generator[Step, Any, bool]:
+        """Every stage polls once and works what is due. Gives whether anything went on."""
+        went_on = False
+        for job, desk, member in self._members:
+            post = member.post
+            went_on |= member.perform(scripts.cycle(post.engine, self.machine.now, 0.0))
+            while True:
+                with desk.lock:
+                    run = desk.take(post, polling=True)
+                if run is None:
+                    break
+                went_on = True
+                failure = yield partial(self._call, job, desk, post, run)
+                desk.finished(post, run, failure)
+                if failure is not None:
+                    raise failure
+                self._calls += run.index
+                if self._calls > self.at_most:
+                    raise Stuck(f"more than {self.at_most} calls in one run: do tasks feed each other for ever?")
+        return went_on
+
+    def _call(self, job: Job, desk: Desk, post: Post, run: Run) -> Any:
+        how = work_async if job.awaited else work
+        return how(desk, post, run, self._overheard(job), job.track)
+
+    def _overheard(self, job: Job) -> Handler:
+        handler, failures = job.handler, self.failures
+
+        def call(message: Message) -> Any:
+            try:
+                return handler(message)
+            except Exception as error:
+                failures.append(Failure(job.name, message, error))
+                raise
+
+        async def call_async(message: Message) -> Any:
+            try:
+                return await handler(message)
+            except Exception as error:
+                failures.append(Failure(job.name, message, error))
+                raise
+
+        return call_async if job.awaited else call
+
+    def _leave(self) -> None:
+        self.machine.went_on()
+        for job in self.jobs:
+            job.stop(self.machine.now())
+        for _, desk, member in self._members:
+            if member.post.joined and not member.post.left:
+                member.perform(scripts.leave(member.post.engine, self.machine.now, desk.deadline))
+                desk.has_left(member.post)
+
+    def _summary(self, waiting: int) -> Summary:
+        all_stats: list[Stats] = [stats for job in self.jobs for stats in job.stats().values()]
+        return Summary(
+            done=sum(stats.done for stats in all_stats),
+            failed=sum(stats.failed for stats in all_stats),
+            retried=sum(stats.retried for stats in all_stats),
+            dead=sum(stats.dead for stats in all_stats),
+            waiting=waiting,
+        )
+
+
+def perform(life: Life) -> Summary:
+    """Takes each step in this thread; what can be awaited runs in an event loop that lives as long as the run."""
+    with ExitStack() as stack:
+        runner: asyncio.Runner | None = None
+
+        def take(step: Step) -> Any:
+            nonlocal runner
+            given = step()
+            if not inspect.isawaitable(given):
+                return given
+            if runner is None:
+                runner = stack.enter_context(asyncio.Runner(loop_factory=asyncio.new_event_loop))
+            return runner.run(_awaiting(given), context=copy_context())
+
+        send, value = life.send, None
+        while True:
+            try:
+                step = send(value)
+            except StopIteration as end:
+                return end.value  # type: ignore[no-any-return]
+            try:
+                send, value = life.send, take(step)
+            except BaseException as error:
+                send, value = life.throw, error
+
+
+async def perform_async(life: Life) -> Summary:
+    """The same in the running event loop."""
+    send: Callable[[Any], Step] = life.send
+    value: Any = None
+    while True:
+        try:
+            step = send(value)
+        except StopIteration as end:
+            return end.value  # type: ignore[no-any-return]
+        try:
+            given = step()
+            if inspect.isawaitable(given):
+                given = await asyncio.get_running_loop().create_task(_awaiting(given), context=copy_context())
+            send, value = life.send, given
+        except BaseException as error:
+            send, value = life.throw, error
+
+
+async def _awaiting(given: Awaitable[Any]) -> Any:
+    return await given
+
+
+def _nobody(post: Post, run: Run) -> None:
+    raise AssertionError("the kit takes runs itself")
