@@ -1,7 +1,7 @@
 """flux's fixtures for pytest: see docs/testing.md.
 
-A module beside the package, as pytest loads it at its start in every environment that has flux: so it imports nothing of
-flux before a fixture is used, which keeps that start quick and coverage whole.
+A module beside the package, as pytest loads it at its start in every environment that has flux: so it imports nothing
+of flux before a fixture is used, which keeps that start quick and coverage whole.
 """
 
 from __future__ import annotations
@@ -35,8 +35,9 @@ def flux_kit(flux_kit_options: Mapping[str, Any]) -> Iterator[Kit]:
 
 @pytest.fixture(scope="session")
 def flux_kafka() -> Iterator[str]:
-    """Where a real Kafka is, as "host:port": the one that FLUX_TEST_BOOTSTRAP names, else a container that lives as long as the
-    session, of the image FLUX_TEST_KAFKA_IMAGE. Where neither can be had the tests are skipped, and fail with CI=true."""
+    """Where a real Kafka is, "host:port": the one that FLUX_TEST_BOOTSTRAP names, else a container of the image that
+    FLUX_TEST_KAFKA_IMAGE names, which lives as long as the session. Without either the tests are skipped, and fail with
+    CI=true."""
     given = os.environ.get("FLUX_TEST_BOOTSTRAP")
     if given:
         yield given
