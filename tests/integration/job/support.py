@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import attrs
 from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin._listoffsets import OffsetSpec
@@ -45,6 +46,16 @@ def trail(message: Any) -> dict[str, bytes]:
     pairs = [pair for pair in message.headers() or [] if pair[0].startswith("flux-")]
     assert len(pairs) == len(dict(pairs)), f"flux's headers pile up: {pairs}"
     return dict(pairs)
+
+
+@attrs.frozen
+class Running:
+    worker: flux.Worker
+    thread: threading.Thread
+
+    @property
+    def ended(self) -> bool:
+        return not self.thread.is_alive()
 
 
 class Lab:
@@ -166,7 +177,7 @@ class Lab:
     @contextmanager
     def running(
         self, *tasks: type[flux.Task], adapter: AdapterChoice = None, code: int = 0, **options: Any
-    ) -> Iterator[flux.Worker]:
+    ) -> Iterator[Running]:
         """A worker in a thread; stopped at the end, which must give exit code `code`."""
         worker = flux.Worker(*tasks, adapter=adapter or ConfluentAdapter(self.bootstrap), **options)
         ends: list[Any] = []
@@ -180,7 +191,7 @@ class Lab:
         thread = threading.Thread(target=run, name="worker", daemon=True)
         thread.start()
         try:
-            yield worker
+            yield Running(worker, thread)
         finally:
             worker.stop()
             thread.join(40)

@@ -141,9 +141,9 @@ def test_what_succeeds_moves_nowhere_and_is_committed(lab: Lab) -> None:
     task = lab.task(lambda message: seen.append(message.value), partitions=3)
     values = [b"%d" % n for n in range(3000)]
     lab.write(task.topic, *((value, value) for value in values))
-    with lab.running(task) as worker:
+    with lab.running(task) as running:
         lab.settle(task)
-        wait_for(lambda: worker.stats()[task.__name__, 0].done == 3000, "all are counted")
+        wait_for(lambda: running.worker.stats()[task.__name__, 0].done == 3000, "all are counted")
     assert sorted(seen) == sorted(values)
     assert lab.ends(f"{task.topic}-{task.group_id}-try-1") == {0: 0, 1: 0, 2: 0}
     assert lab.dead(task) == []

@@ -217,9 +217,9 @@ def test_a_cluster_that_is_away_is_tried_for_ever_and_a_stop_still_works(
     lab: Lab, caplog: pytest.LogCaptureFixture
 ) -> None:
     task = lab.task(lambda message: None, topics=False)
-    with lab.running(task, adapter="confluent://127.0.0.1:9?log_level=0") as worker:
+    with lab.running(task, adapter="confluent://127.0.0.1:9?log_level=0") as running:
         wait_for(lambda: [r for r in caplog.records if "trying again" in r.getMessage()], "it says so", 25)
-        assert not worker.ready
+        assert not running.worker.ready
         stopped = time.monotonic()
     assert time.monotonic() - stopped < 15
     told = [r.getMessage() for r in caplog.records if "trying again" in r.getMessage()]

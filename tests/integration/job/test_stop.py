@@ -46,7 +46,7 @@ def test_stops_and_starts_repeat_nothing_with_calls_in_flight_that_end_in_any_or
     for part in (50, 150, 250):
         with lab.running(task):
             wait_for(lambda n=part: len(calls) >= n, f"{part} calls")  # type: ignore[misc]
-    with lab.running(task, exit_when_idle=0.5) as worker:
+    with lab.running(task, exit_when_idle=0.5) as running:
         wait_for(lambda: sum(calls.values()) >= 330, "all calls")
         wait_for(lambda: worker.ended, "the end")
     failed = {value for value in values if value.endswith(b"7")}
@@ -120,8 +120,8 @@ def test_a_stop_while_records_wait_leaves_them_for_the_next_start(lab: Lab) -> N
 
 def test_a_worker_can_be_stopped_before_it_has_begun(lab: Lab) -> None:
     task = lab.task(lambda message: None)
-    with lab.running(task) as worker:
-        worker.stop()
+    with lab.running(task) as running:
+        running.worker.stop()
 
 
 def test_idle_is_only_who_has_worked_everything_that_waits_too(lab: Lab) -> None:
@@ -133,7 +133,7 @@ def test_idle_is_only_who_has_worked_everything_that_waits_too(lab: Lab) -> None
 
     task = lab.task(call, retries=2, wait=0.8)
     lab.write(task.topic, b"v")
-    with lab.running(task, exit_when_idle=0.2) as worker:
+    with lab.running(task, exit_when_idle=0.2) as running:
         wait_for(lambda: worker.ended, "the worker ends by itself")
     assert seen == [0, 1, 2]
     assert len(lab.dead(task)) == 1
