@@ -29,7 +29,8 @@ def test_a_full_partition_does_not_starve_the_others() -> None:
 
 
 def test_an_empty_poll_waits_its_whole_timeout_in_one_sleep() -> None:
-    kit = Kit(partitions=1)
+    kit = Kit()
+    kit.broker.create_topic("t")
     consumer, _ = kit.consumer()
     assert not consumer.poll(10, 5).batches
     assert (kit.system.now() - START, kit.system.waits) == (5, 1)
@@ -37,7 +38,6 @@ def test_an_empty_poll_waits_its_whole_timeout_in_one_sleep() -> None:
 
 def test_a_waiting_poll_is_woken_by_a_record() -> None:
     kit = Kit()
-    kit.broker.create_topic("t")
     kit.broker.create_topic("t")
     consumer, _ = kit.consumer()
     kit.system.after(2, lambda: kit.write(b"v"))
