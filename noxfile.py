@@ -14,6 +14,7 @@ nox.options.envdir = ".venv/matrix"
 nox.options.default_venv_backend = "venv"
 nox.options.reuse_venv = "yes"
 nox.options.error_on_missing_interpreters = False
+nox.options.download_python = "never"
 
 
 @nox.session(python=PYTHONS)
