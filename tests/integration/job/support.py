@@ -85,9 +85,9 @@ class Lab:
         settings: dict[str, Any] = {
             "topic": self.unique(),
             "group_id": f"g{secrets.token_hex(4)}",
-            "wait": 0.2,
+            "wait": 0.1,
             "retries": 1,
-            "offset_commit_interval": 0.2,
+            "offset_commit_interval": 0.1,
         } | given
         topic, group = settings.pop("topic"), settings.pop("group_id")
         task = flux.task(topic=topic, group_id=group, **settings)(handler)

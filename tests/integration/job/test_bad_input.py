@@ -51,25 +51,23 @@ def failing(message: flux.Message) -> None:
     raise ValueError("no")
 
 
-@pytest.mark.parametrize("key", [None, b"", b"k"], ids=["null key", "empty key", "key"])
-@pytest.mark.parametrize("value", [None, b"", b"\x00\xff", b"x" * 1_000_000], ids=["null", "empty", "binary", "1 MB"])
-def test_a_key_and_a_value_come_through_all_stages_as_they_are(
-    lab: Lab, key: bytes | None, value: bytes | None
-) -> None:
+def test_any_key_and_any_value_come_through_all_stages_as_they_are(lab: Lab) -> None:
     seen: list[tuple[bytes | None, bytes | None]] = []
 
     def call(message: flux.Message) -> None:
         seen.append((message.key, message.value))
         raise ValueError
 
-    task = lab.task(call, wait=0.05, topics=False)
+    task = lab.task(call, topics=False)
     lab.make_topic(1, task.topic)
     for stage in list(task.policy().stages)[1:]:
         lab.make_topic(1, stage.topic, max_message_bytes=1_048_588 + 64 * 1024)
-    lab.write(task.topic, (value, key))
+    values = [None, b"", b"\x00\xff", b"x" * 1_000_000]
+    expected = Counter((key, value) for key in (None, b"", b"k") for value in values)
+    lab.write(task.topic, *((value, key) for key, value in expected))
     lab.work(task)
-    assert seen == [(key, value)] * 2
-    assert [(m.key(), m.value()) for m in lab.dead(task)] == [(key, value)]
+    assert Counter(seen) == expected + expected
+    assert Counter((m.key(), m.value()) for m in lab.dead(task)) == expected
 
 
 def test_header_values_that_are_no_text_and_repeated_names_come_through(lab: Lab) -> None:

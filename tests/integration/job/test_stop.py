@@ -48,7 +48,7 @@ def test_stops_and_starts_repeat_nothing_with_calls_in_flight_that_end_in_any_or
             wait_for(lambda n=part: len(calls) >= n, f"{part} calls")  # type: ignore[misc]
     with lab.running(task, exit_when_idle=0.5) as running:
         wait_for(lambda: sum(calls.values()) >= 330, "all calls")
-        wait_for(lambda: worker.ended, "the end")
+        wait_for(lambda: running.ended, "the end")
     failed = {value for value in values if value.endswith(b"7")}
     assert calls == Counter([(v, 0) for v in values] + [(v, 1) for v in failed])
     assert lab.settled(task)
@@ -134,7 +134,7 @@ def test_idle_is_only_who_has_worked_everything_that_waits_too(lab: Lab) -> None
     task = lab.task(call, retries=2, wait=0.8)
     lab.write(task.topic, b"v")
     with lab.running(task, exit_when_idle=0.2) as running:
-        wait_for(lambda: worker.ended, "the worker ends by itself")
+        wait_for(lambda: running.ended, "the worker ends by itself")
     assert seen == [0, 1, 2]
     assert len(lab.dead(task)) == 1
     assert lab.settled(task)
