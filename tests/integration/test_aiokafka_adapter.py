@@ -148,6 +148,32 @@ def test_a_header_without_a_readable_name_costs_no_record(bootstrap: str, make_t
         assert zero[2].timestamp() == (1, 1001)
 
 
+def test_what_was_written_in_an_aborted_transaction_is_not_read_where_that_is_asked(
+    bootstrap: str, topic: str, group: str
+) -> None:
+    from confluent_kafka import Producer
+
+    writer = Producer({"bootstrap.servers": bootstrap, "transactional.id": group})
+    writer.init_transactions(SECONDS)
+    for number, end in enumerate((writer.commit_transaction, writer.abort_transaction, writer.commit_transaction)):
+        writer.begin_transaction()
+        for i in range(3):
+            writer.produce(topic, b"%d-%d" % (number, i))
+        writer.flush(SECONDS)
+        end(SECONDS)
+
+    async def read(level: str, wanted: int) -> list[Any]:
+        consumer, _ = await member(bootstrap, topic, f"{group}-{level}", isolation_level=level)
+        got = await take(consumer, wanted)
+        assert await consumer.poll(10, 0.3) == Polled()
+        await consumer.close()
+        return [(r.offset(), r.value()) for r in got]
+
+    everything = [(number * 4 + i, b"%d-%d" % (number, i)) for number in range(3) for i in range(3)]
+    assert asyncio.run(read("read_uncommitted", 9)) == everything
+    assert asyncio.run(read("read_committed", 6)) == everything[:3] + everything[6:]
+
+
 def test_a_cancelled_poll_loses_nothing_and_still_counts_as_one(bootstrap: str, topic: str, group: str) -> None:
     assert set(write(bootstrap, topic, [Outgoing(b"%d" % i) for i in range(3000)])) == {None}
 

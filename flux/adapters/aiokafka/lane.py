@@ -111,6 +111,7 @@ class Lane:
         self._flying: list[Entry] = []
         self._identity: Identity | None = None
         self._sequence = 0
+        self._spent = False  # whether the shared identity's numbers are no longer known for this partition
         self._doubt = False  # whether the batch in flight may have arrived
         self._worker: asyncio.Task[None] | None = None
         self._lingering: asyncio.Future[None] | None = None
@@ -174,7 +175,7 @@ class Lane:
                 await self._deliver(entries[middle:])
                 return
             if self._doubt:
-                self._identity, self._doubt = None, False
+                self._forget_identity()
             self._refuse(entries, error)
             return
         except Exception as error:
@@ -223,12 +224,11 @@ class Lane:
     async def _identify(self, entries: Sequence[Entry]) -> None:
         if self._home.acks != -1 or self._identity is not None:
             return
-        fresh = self._sequence > 0
         deadline = entries[0].deadline
         while True:
             try:
                 async with asyncio.timeout(max(deadline - self._home.now(), 0)):
-                    self._identity = await self._home.identity(fresh)
+                    self._identity = await self._home.identity(self._spent)
                     self._sequence = 0
                     return
             except TimeoutError:
@@ -250,7 +250,8 @@ class Lane:
             except TimeoutError:
                 break
             except _START_AGAIN:
-                self._identity, self._doubt = None, False
+                self._forget_identity()
+                await asyncio.sleep(_RETRY)
                 entries, data, _ = await self._built(entries)
             except Exception as error:
                 fault = fault_of(error)
@@ -289,6 +290,10 @@ class Lane:
             client.force_metadata_update()
             raise error
         return offset, rest[0] if rest else -1
+
+    def _forget_identity(self) -> None:
+        """The next batch gets a new one: under the old one the broker might take it for the last, and drop it."""
+        self._identity, self._doubt, self._spent = None, False, True
 
     def _late(self, reason: BaseException | None = None) -> BrokerError:
         why = f" ({reason})" if reason is not None and str(reason) else ""

@@ -65,9 +65,12 @@ class AiokafkaProducer:
                 raise BrokerError("the producer is closed", Fault.FATAL)
             taken, queued = 0, self._queued_bytes
             for one in records:
-                size = RECORD_OVERHEAD + len(one[0] or b"") + len(one[1] or b"")
-                if one[2]:
-                    size += sum(len(name) + len(value or b"") + 2 for name, value in one[2])
+                try:
+                    size = RECORD_OVERHEAD + len(one[0] or b"") + len(one[1] or b"")
+                    if one[2]:
+                        size += sum(len(name) + len(value or b"") + 2 for name, value in one[2])
+                except (TypeError, ValueError):
+                    size = RECORD_OVERHEAD  # none for Kafka: reported in its turn
                 if size > limit:
                     refused.append((one, size))
                 elif queued + size > limit:

@@ -172,7 +172,12 @@ class Sender:
             entry = topic.waiting.popleft()
             _, key, _, partition, _ = entry.outgoing
             if partition is None:
-                partition = partition_for_key(key, count) if key is not None else self._next(name, topic, count, entry)
+                try:
+                    partition = self._next(name, topic, count, entry) if key is None else partition_for_key(key, count)
+                except (TypeError, ValueError) as failure:
+                    refused = BrokerError(f"a record for topic {name} is none for Kafka: {failure}")
+                    self.answer([entry], [unwritten(name, None, entry.outgoing)], refused)
+                    continue
             elif not 0 <= partition < count:
                 error = BrokerError(f"{name} has no partition {partition}", Fault.UNKNOWN_TOPIC)
                 self.answer([entry], [unwritten(name, partition, entry.outgoing)], error)

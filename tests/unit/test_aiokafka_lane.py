@@ -1,0 +1,208 @@
+"""One partition's records on their way to a broker that is played by a script."""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+from collections.abc import Callable, Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from aiokafka import errors as theirs
+
+from flux.adapters.aiokafka import lane as module
+from flux.adapters.aiokafka.lane import Entry, Identity, Lane
+from flux.core.errors import BrokerError, Fault
+from flux.core.ports import Outgoing, Record
+
+NO_ERROR, TOO_LARGE, TIMED_OUT, OUT_OF_ORDER, DUPLICATE, DENIED = 0, 10, 7, 45, 46, 29
+Script = Callable[[bytes], Any]
+
+
+class Broker:
+    """Home of one lane, its client and its broker. `script` answers each batch: a code, or an exception."""
+
+    acks = -1
+    codec = 0
+    batch_bytes = 100_000
+    request_bytes = 1_000_000
+    request_timeout_ms = 1000
+    linger = 0.0
+
+    def __init__(self, script: Script) -> None:
+        self.script = script
+        self.time = 0.0
+        self.sent: list[bytes] = []
+        self.ends: list[tuple[bytes | None, int, Fault | None]] = []
+        self.asked_for_fresh: list[bool] = []
+        self.offset = 0
+        self.cluster = SimpleNamespace(leader_for_partition=lambda at: 1)
+
+    def now(self) -> float:
+        self.time += 1.0
+        return self.time
+
+    async def client(self) -> Any:
+        return self
+
+    async def identity(self, fresh: bool) -> Identity:
+        self.asked_for_fresh.append(fresh)
+        return Identity(len(self.asked_for_fresh), 0)
+
+    def answer(self, entries: Sequence[Entry], records: Sequence[Record], error: BrokerError | None) -> None:
+        for entry, record in zip(entries, records, strict=True):
+            assert record.value() == entry.outgoing.value
+            self.ends.append((record.value(), record.offset(), None if error is None else error.fault))
+
+    async def ready(self, node: int) -> bool:
+        return True
+
+    def force_metadata_update(self) -> asyncio.Future[bool]:
+        done: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        done.set_result(True)
+        return done
+
+    async def send(self, node: int, request: Any) -> Any:
+        [(topic, [(partition, data)])] = request._topics
+        self.sent.append(data)
+        code = self.script(data)
+        if isinstance(code, BaseException):
+            raise code
+        offset = self.offset
+        if code == NO_ERROR:
+            self.offset += count(data)
+        return SimpleNamespace(topics=[(topic, [(partition, code, offset, -1)])])
+
+    def deliver(self, *values: bytes, deadline: float = 50.0) -> None:
+        async def main() -> None:
+            self.lane = getattr(self, "lane", None) or Lane(self, "t", 0)
+            for value in values:
+                self.lane.add(Entry(Outgoing(value), lambda error, record: None, self.time + deadline, 70 + len(value)))
+            while self.lane._worker is not None:
+                await asyncio.sleep(0)
+
+        asyncio.run(main())
+
+
+def count(data: bytes) -> int:
+    return int(struct.unpack_from(">i", data, 57)[0])
+
+
+def identity(data: bytes) -> tuple[int, int]:
+    """(producer id, base sequence)"""
+    producer, _, sequence = struct.unpack_from(">qhi", data, 43)
+    return producer, sequence
+
+
+@pytest.fixture(autouse=True)
+def _no_real_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_RETRY", 0)
+
+
+def test_batches_are_numbered_by_their_records() -> None:
+    broker = Broker(lambda data: NO_ERROR)
+    broker.deliver(b"0", b"1", b"2")
+    broker.deliver(b"3")
+    assert [identity(data) for data in broker.sent] == [(1, 0), (1, 3)]
+    assert broker.ends == [(b"%d" % i, i, None) for i in range(4)]
+    assert broker.asked_for_fresh == [False]
+
+
+def test_a_batch_without_an_answer_is_repeated_as_it_was() -> None:
+    answers = iter([theirs.KafkaConnectionError("broken"), TIMED_OUT, NO_ERROR])
+    broker = Broker(lambda data: next(answers))
+    broker.deliver(b"0", b"1")
+    assert len(broker.sent) == 3
+    assert len(set(broker.sent)) == 1
+    assert broker.ends == [(b"0", 0, None), (b"1", 1, None)]
+
+
+def test_a_batch_that_is_there_already_is_acknowledged() -> None:
+    answers = iter([theirs.KafkaConnectionError("broken"), DUPLICATE])
+    broker = Broker(lambda data: next(answers))
+    broker.deliver(b"0")
+    assert broker.ends == [(b"0", -1, None)]
+
+
+def test_after_a_batch_in_doubt_the_next_is_not_taken_for_it() -> None:
+    broker = Broker(lambda data: theirs.KafkaConnectionError("broken"))
+    broker.deliver(b"0", deadline=5)
+    assert broker.ends == [(b"0", -1, Fault.UNAVAILABLE)]
+    broker.script = lambda data: NO_ERROR
+    broker.deliver(b"1")
+    assert identity(broker.sent[0]) == (1, 0)
+    assert identity(broker.sent[-1]) == (2, 0)
+    assert broker.asked_for_fresh == [False, True]
+
+
+def test_a_batch_out_of_order_starts_again_under_a_new_identity() -> None:
+    answers = iter([NO_ERROR, OUT_OF_ORDER, NO_ERROR])
+    broker = Broker(lambda data: next(answers))
+    broker.deliver(b"0")
+    broker.deliver(b"1")
+    assert [identity(data) for data in broker.sent] == [(1, 0), (1, 1), (2, 0)]
+    assert broker.ends == [(b"0", 0, None), (b"1", 1, None)]
+
+
+def test_a_refused_batch_takes_no_numbers() -> None:
+    answers = iter([DENIED, NO_ERROR])
+    broker = Broker(lambda data: next(answers))
+    broker.deliver(b"0")
+    broker.deliver(b"1")
+    assert [identity(data) for data in broker.sent] == [(1, 0), (1, 0)]
+    assert broker.ends == [(b"0", -1, Fault.DENIED), (b"1", 0, None)]
+
+
+def test_one_large_record_is_found_and_refused_alone() -> None:
+    broker = Broker(lambda data: TOO_LARGE if b"large" in data else NO_ERROR)
+    broker.deliver(b"0", b"1", b"large", b"3", b"4")
+    assert broker.ends == [
+        (b"0", 0, None),
+        (b"1", 1, None),
+        (b"large", -1, Fault.TOO_LARGE),
+        (b"3", 2, None),
+        (b"4", 3, None),
+    ]
+    assert [identity(data)[1] for data in broker.sent if b"large" not in data] == [0, 2]
+
+
+def test_what_is_none_for_kafka_is_refused_alone() -> None:
+    broker = Broker(lambda data: NO_ERROR)
+
+    async def main() -> None:
+        lane = Lane(broker, "t", 0)
+        for outgoing in (
+            Outgoing(b"0"),
+            Outgoing(b"1", None, (("\ud800", b""),)),
+            Outgoing(b"2", "text"),  # type: ignore[arg-type]
+            Outgoing(b"3", None, (), None, 2**80),
+            Outgoing(b"4"),
+        ):
+            lane.add(Entry(outgoing, lambda error, record: None, 50.0, 100))
+        while lane._worker is not None:
+            await asyncio.sleep(0)
+
+    asyncio.run(main())
+    assert sorted(broker.ends) == [
+        (b"0", 0, None),
+        (b"1", -1, Fault.OTHER),
+        (b"2", -1, Fault.OTHER),
+        (b"3", -1, Fault.OTHER),
+        (b"4", 1, None),
+    ]
+
+
+def test_what_is_abandoned_is_answered_once() -> None:
+    broker = Broker(lambda data: NO_ERROR)
+
+    async def main() -> None:
+        lane = Lane(broker, "t", 0)
+        lane.add(Entry(Outgoing(b"0"), lambda error, record: None, 50.0, 100))
+        lane.add(Entry(Outgoing(b"1"), lambda error, record: None, 50.0, 100))
+        lane.abandon(BrokerError("closed", Fault.UNAVAILABLE))
+        await asyncio.sleep(0)
+
+    asyncio.run(main())
+    assert broker.ends == [(b"0", -1, Fault.UNAVAILABLE), (b"1", -1, Fault.UNAVAILABLE)]
+    assert broker.sent == []
