@@ -49,7 +49,7 @@ def model_serializer(model: type[M], converter: Converter | None = None) -> Call
         if value is None:
             return None
         if not isinstance(value, model):
-            raise TypeError(f"a {model.__name__} was expected, not a {type(value).__name__}")
+            raise TypeError(f"an instance of {model.__name__} was expected, not of {type(value).__name__}")
         return json_serializer(used.unstructure(value))
 
     return serialize
@@ -105,5 +105,6 @@ def _array(kind: Any, converter: Converter) -> Callable[[Any, Any], Any]:
 
     make = get_origin(kind) or kind
     exact = _exactly(list)
-    items = list_structure_factory(list[(get_args(kind) or (Any,))[0]], converter)  # type: ignore[arg-type]
+    listed: Any = list.__class_getitem__((get_args(kind) or (Any,))[0])
+    items = list_structure_factory(listed, converter)
     return lambda value, _: make(items(exact(value, list), list))
