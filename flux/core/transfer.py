@@ -123,7 +123,10 @@ def describe(failure: Failure, setting: ErrorHeaders) -> tuple[str, str, str]:
     error = failure.error
     cause = error.__cause__ if error.__cause__ is not None and type(error).__name__ == "Undecodable" else error
     cls = type(cause)
-    name = cls.__qualname__ if cls.__module__ == "builtins" else f"{cls.__module__}.{cls.__qualname__}"
+    package = cls.__module__.partition(".")[0]
+    # flux's own by the name that its users import
+    module = "flux" if package == "flux" else cls.__module__
+    name = cls.__qualname__ if module == "builtins" else f"{module}.{cls.__qualname__}"
     if setting == "type":
         return name, "", ""
     if callable(setting):

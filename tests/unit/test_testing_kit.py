@@ -180,10 +180,10 @@ def test_dead_letters_say_why(flux_kit: Kit) -> None:
     flux_kit.run(Billing)
     letter = flux_kit.dead_letters(Billing).one()
     assert (letter.reason, letter.attempts) == ("rejected", 1)
-    assert (letter.error_type, letter.error_message) == ("flux.core.outcome.Reject", "no such customer")
+    assert (letter.error_type, letter.error_message) == ("flux.Reject", "no such customer")
     assert repr(letter) == (
         "orders-billing-dlq[0]@0 key=b'rejected' value=b'{\"order\":1}'"
-        " (rejected after 1 attempt(s): flux.core.outcome.Reject: no such customer)"
+        " (rejected after 1 attempt(s): flux.Reject: no such customer)"
     )
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from flux.core import trail
 from flux.core.message import Message
-from flux.core.outcome import Undecodable
+from flux.core.outcome import Reject, Undecodable
 from flux.core.ports import Headers, Outgoing, TopicPartition
 from flux.core.transfer import MAX_MESSAGE_CHARS, MAX_TRACE_BYTES, Detail, Failure, Transfer, describe
 
@@ -226,3 +226,7 @@ def test_of_what_cannot_be_decoded_the_cause_is_told() -> None:
     error = Undecodable("ValueError: bad json")
     error.__cause__ = ValueError("bad json")
     assert describe(Failure(error), "full")[:2] == ("ValueError", "bad json")
+
+
+def test_fluxs_own_errors_are_named_as_users_import_them() -> None:
+    assert describe(Failure(Reject("no")), "full")[0] == "flux.Reject"
