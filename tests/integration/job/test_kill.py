@@ -52,13 +52,13 @@ def assert_only_late_calls_repeat(calls: list[tuple[float, str, int]], kills: li
 
 def test_kills_in_the_middle_lose_nothing_and_repeat_only_the_last_calls(lab: Lab) -> None:
     task = lab.task(lambda message: None, partitions=3, retries=2)
-    values = [f"{'bad' if n % 8 == 0 else 'good'}{n}" for n in range(2400)]
+    values = [f"{'bad' if n % 8 == 0 else 'good'}{n}" for n in range(1800)]
     lab.write(task.topic, *((value.encode(), f"k{n % 60}".encode(), None, n % 3) for n, value in enumerate(values)))
     log = lab.directory / "calls"
     log.touch()
     path = lab.load(TASK, TOPIC=task.topic, GROUP=task.group_id, CALLS=str(log), SLOW=0)
     kills: list[float] = []
-    for _ in range(4):
+    for _ in range(3):
         process = lab.process(path, "Work", query=STATIC)
         before = len(log.read_text().splitlines())
         wait_for(lambda n=before: len(log.read_text().splitlines()) > n, "it works")  # type: ignore[misc]

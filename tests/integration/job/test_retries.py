@@ -45,9 +45,9 @@ class Attempts:
 @pytest.mark.parametrize(
     ("wait", "expected"),
     [
-        pytest.param(0.5, [0.5, 0.5, 0.5], id="seconds"),
-        pytest.param([0.2, 0.8], [0.2, 0.8, 0.8], id="list whose last one repeats"),
-        pytest.param(lambda stage: stage * 0.3, [0.3, 0.6, 0.9], id="callable of the stage"),
+        pytest.param(0.3, [0.3, 0.3, 0.3], id="seconds"),
+        pytest.param([0.1, 0.5], [0.1, 0.5, 0.5], id="list whose last one repeats"),
+        pytest.param(lambda stage: stage * 0.2, [0.2, 0.4, 0.6], id="callable of the stage"),
     ],
 )
 def test_retries_wait_as_long_as_the_task_says(lab: Lab, wait: Any, expected: list[float]) -> None:
@@ -178,7 +178,7 @@ def test_waiting_records_do_not_hold_up_new_ones(lab: Lab) -> None:
         if message.value == b"bad":
             raise ValueError
 
-    task = lab.task(call, retries=1, wait=3)
+    task = lab.task(call, retries=1, wait=2)
     lab.write(task.topic, (b"bad", b"k"))
     with lab.running(task, concurrency=1):
         wait_for(lambda: attempts.stages(b"bad") == [0], "the first call")
