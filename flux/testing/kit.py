@@ -22,7 +22,6 @@ from flux.core.stage import Stage
 from flux.producer import Producer
 from flux.runtime.encoding import HeadersLike, encode, encode_headers
 from flux.runtime.outboxes import OUTBOXES
-from flux.system import SYSTEM
 from flux.task import Task
 from flux.testing.clusters import Clusters
 from flux.testing.machine import Machine
@@ -250,13 +249,14 @@ def kit(*, partitions: int = 1, seed: int = 0, start: float | datetime | None = 
         start = start.timestamp()
     machine = Machine(float(int(time.time())) if start is None else start, seed)
     clusters = Clusters(f"flux-testing-{next(_numbers)}", machine, partitions)
+    before = OUTBOXES.system
     OUTBOXES.start_over(machine)
     try:
         with config.substituting(clusters.substitute):
             yield Kit(clusters, machine)
     finally:
         clusters.recover()
-        OUTBOXES.start_over(SYSTEM)
+        OUTBOXES.start_over(before)
         clusters.forget()
 
 

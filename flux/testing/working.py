@@ -12,7 +12,7 @@ from typing import Any
 
 import attrs
 
-from flux.core.errors import BrokerError
+from flux.core.errors import BrokerError, ConfigurationError
 from flux.core.message import Message
 from flux.core.ports import NewTopic
 from flux.core.runs import Run
@@ -208,6 +208,10 @@ def perform(life: Life) -> Summary:
             given = step()
             if not inspect.isawaitable(given):
                 return given
+            if asyncio._get_running_loop() is not None:
+                if inspect.iscoroutine(given):
+                    given.close()
+                raise ConfigurationError("in a running event loop a run is awaited: await kit.arun(…)")
             if runner is None:
                 runner = stack.enter_context(asyncio.Runner(loop_factory=asyncio.new_event_loop))
             return runner.run(_awaiting(given), context=copy_context())

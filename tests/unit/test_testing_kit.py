@@ -329,6 +329,16 @@ def test_nothing_of_a_kit_is_kept() -> None:
     assert brokers() is None
 
 
+def test_a_kit_within_a_kit_leaves_the_outer_one_as_it_was(flux_kit: Kit) -> None:
+    Orders.produce({})
+    with kit() as inner:
+        assert not inner.topic("orders")
+        inner.clock.advance(100)
+    Orders.produce({})
+    first, second = flux_kit.topic("orders")
+    assert first.timestamp == second.timestamp
+
+
 def test_an_outage_that_lasts_fails_no_cleanup() -> None:
     with kit() as each:
         each.topic("orders")

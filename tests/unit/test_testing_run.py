@@ -255,6 +255,22 @@ def test_in_a_running_event_loop_a_run_is_awaited(flux_kit: Kit) -> None:
     asyncio.run(test())
 
 
+def test_in_a_running_event_loop_the_other_run_says_so(flux_kit: Kit) -> None:
+    class Awaited(flux.Task):
+        topic = "orders"
+        group_id = "awaited"
+
+        async def call(self, message: flux.Message) -> None:
+            raise AssertionError("not called")
+
+    async def test() -> None:
+        Orders.produce(b"one")
+        with pytest.raises(flux.ConfigurationError, match=r"await kit\.arun"):
+            flux_kit.run(Awaited)
+
+    asyncio.run(test())
+
+
 @pytest.mark.parametrize("error", [MemoryError, KeyboardInterrupt, SystemExit])
 def test_a_failure_of_the_process_comes_out_and_moves_no_record(flux_kit: Kit, error: type[BaseException]) -> None:
     fails = [True]
