@@ -53,7 +53,7 @@ class Producer(metaclass=_ProducerClass):
 
     topic: ClassVar[str | None] = None
     adapter: AdapterChoice = None
-    """The cluster, or its URL; None: the process's."""
+    """The cluster, or its URL. Who decides: instance, then class, then `--adapter`, FLUX_ADAPTER, `flux.configure`."""
     options: ProducerOptions | None = None
     """None: the process's."""
     serializer: ClassVar[Any] = None

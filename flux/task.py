@@ -79,7 +79,8 @@ class Task:
     """Whether what a call produces is acknowledged before its record counts as done."""
 
     adapter: AdapterChoice = None
-    """This task's own cluster, or its URL; None: the process's."""
+    """The cluster, or its URL. Who decides: instance, then class, then a worker's `adapter`, `--adapter`, FLUX_ADAPTER,
+    `flux.configure`."""
     naming: Naming | None = None
     """(topic, group, stage) -> (topic, group); None: Super::Flux's names."""
 
