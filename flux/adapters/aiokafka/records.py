@@ -73,19 +73,29 @@ class Fetched:
         self._partition = partition
         self._ready: list[AiokafkaRecord] = []
         self._at = 0
+        self._broken: Unreadable | None = None
 
     def take(self, limit: int) -> list[AiokafkaRecord]:
         """At most `limit` records, from the first one not taken yet. Raises Unreadable when there are none before a
         batch that cannot be decoded."""
-        ready = self._ready
-        while not (left := len(ready) - self._at) and self._source._records.has_next():
-            ready, self._at = self._next_batch(), 0
-            self._ready = ready
-        if not self._at and left <= limit:
-            self._ready = []
-            return ready
-        taken = ready[self._at : self._at + limit]
+        taken = self._ready[self._at : self._at + limit] if self._at < len(self._ready) else []
         self._at += len(taken)
+        while len(taken) < limit and self._source._records.has_next() and self._broken is None:
+            try:
+                batch = self._next_batch()
+            except Unreadable as error:
+                self._broken = error
+                break
+            room = limit - len(taken)
+            if len(batch) > room:
+                taken += batch[:room]
+                self._ready, self._at = batch, room
+            elif taken:
+                taken += batch
+            else:
+                taken = batch
+        if not taken and self._broken is not None:
+            raise self._broken
         return taken
 
     @property
@@ -97,7 +107,7 @@ class Fetched:
 
     @property
     def exhausted(self) -> bool:
-        return self._at >= len(self._ready) and not self._source._records.has_next()
+        return self._at >= len(self._ready) and not self._source._records.has_next() and self._broken is None
 
     def _next_batch(self) -> list[AiokafkaRecord]:
         """As PartitionRecords._unpack_records does it."""
