@@ -103,6 +103,7 @@ class Worker:
                 decoder=task.decoder(),
                 track=task.acknowledge_produced,
                 instance_suffix=instance_suffix,
+                exits_when_idle=exit_when_idle is not None,
                 on_change=self._notify,
             )
             self._jobs.append(job)

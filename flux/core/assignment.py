@@ -86,6 +86,7 @@ class Assignment:
         "paused",
         "phase",
         "queued",
+        "reached",
         "restored",
         "running",
         "waiting",
@@ -106,6 +107,8 @@ class Assignment:
         self.max_metadata = max_metadata
         self.ledger = None if start == BEGINNING else Ledger(start, done, max_metadata)
         """None until the first record tells where the partition begins."""
+        self.reached = start
+        """How far it is known to be read, whatever lies there."""
         self.restored = done[-1][1] if done else 0
         """Below this offset records may come that another owner has done."""
         self.committed = committed

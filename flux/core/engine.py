@@ -154,6 +154,9 @@ class Engine:
     def polled(self, polled: Polled, now: float) -> None:
         """A poll brought these."""
         self._resets.update(polled.out_of_range)
+        for partition, offset in polled.reached.items():
+            if partition in self._assignments:
+                self._assignments[partition].reached = offset
         now_ms = int(now * 1000)
         for batch in polled.batches:
             assignment = self._assignments.get(batch.partition)
@@ -425,9 +428,11 @@ class Engine:
     def partitions(self) -> list[TopicPartition]:
         return list(self._assignments)
 
-    def ends(self) -> dict[TopicPartition, int | None]:
-        """After the last record delivered of each partition; None when none was."""
-        return {a.partition: a.ledger.end if a.ledger else None for a in self._assignments.values()}
+    def ends(self) -> dict[TopicPartition, int]:
+        """How far each partition was read; negative where nothing is known."""
+        return {
+            a.partition: max(a.reached, a.ledger.end if a.ledger else BEGINNING) for a in self._assignments.values()
+        }
 
     # ---- inside: partitions
 

@@ -58,10 +58,12 @@ class Batch:
 @attrs.define(slots=True)
 class Polled:
     """What one poll brought. `out_of_range`: partitions whose position the log no longer holds; they deliver nothing
-    until `seek`. A partition may be in several batches; their order is the order of the offsets."""
+    until `seek`. `reached`: how far partitions are read, where that is known: beyond the last record where a log ends
+    with something else, such as a transaction's marker. A partition may be in several batches; their order is the order of the offsets."""
 
     batches: list[Batch] = attrs.field(factory=list)
     out_of_range: list[TopicPartition] = attrs.field(factory=list)
+    reached: dict[TopicPartition, int] = attrs.field(factory=dict)
 
 
 class Position(NamedTuple):
@@ -98,6 +100,8 @@ class ConsumerSettings:
     """True: hold about 4 MB of fetched records (retry stages), else what gives the best throughput."""
     instance_suffix: str = ""
     """Appended to a static membership id, if the adapter's options give one."""
+    tell_reached: bool = False
+    """Whether `Polled.reached` is wanted: it costs a wake-up each time that an end is reached."""
 
 
 class ConsumerPort(Protocol):

@@ -63,10 +63,11 @@ class Desk:
         system: System,
         *,
         instance_suffix: str = "",
+        tell_reached: bool = False,
         on_change: Callable[[], None] = lambda: None,
     ) -> None:
         self.policy = policy
-        self.posts = [Post(engine, _settings(engine, instance_suffix)) for engine in engines]
+        self.posts = [Post(engine, _settings(engine, instance_suffix, tell_reached)) for engine in engines]
         self.system = system
         self.lock = system.condition()
         self.permits = Permits(policy.concurrency, any(e.stage.role is Role.MAIN for e in engines))
@@ -242,6 +243,17 @@ class Desk:
             self.failure = self.failure or error
         self._on_change()
 
+    def spawn(self, name: str, target: Callable[[], None]) -> None:
+        """A thread whose failure, a bug of flux, ends the worker: nothing must stand still in silence."""
+
+        def run() -> None:
+            try:
+                target()
+            except Exception as error:
+                self.fail(error)
+
+        self.system.spawn(name, run)
+
     def has_left(self, post: Post) -> None:
         with self.lock:
             post.left = True
@@ -269,8 +281,8 @@ class Desk:
         with self.lock:
             return all(post.joined and post.engine.empty for post in self.posts)
 
-    def ends(self) -> list[tuple[str, Mapping[TopicPartition, int | None]]]:
-        """Each stage's topic with how far its partitions were delivered."""
+    def ends(self) -> list[tuple[str, Mapping[TopicPartition, int]]]:
+        """Each stage's topic with how far its partitions were read; negative where nothing is known."""
         with self.lock:
             return [(str(post), post.engine.ends()) for post in self.posts]
 
@@ -282,11 +294,12 @@ class Done(Generic[T]):
     value: T
 
 
-def _settings(engine: Engine, instance_suffix: str) -> ConsumerSettings:
+def _settings(engine: Engine, instance_suffix: str, tell_reached: bool) -> ConsumerSettings:
     stage = engine.stage
     return ConsumerSettings(
         topic=stage.topic,
         group=stage.group,
         small_queue=stage.role is not Role.MAIN,
+        tell_reached=tell_reached,
         instance_suffix=f"{instance_suffix}-{stage.number}{'-leftover' if stage.role is Role.LEFTOVER else ''}",
     )

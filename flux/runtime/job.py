@@ -52,6 +52,8 @@ class Job:
     decoder: Callable[[bytes | None], Any] | None = None
     track: bool = True
     instance_suffix: str = ""
+    exits_when_idle: bool = False
+    """Whether `unread` will be asked."""
     on_change: Callable[[], None] = lambda: None
     desk: Desk | None = None
     started: bool = False
@@ -100,6 +102,7 @@ class Job:
             self._writer,
             self.system,
             instance_suffix=f"-{self.name}{self.instance_suffix}",
+            tell_reached=self.exits_when_idle,
             on_change=self.on_change,
         )
         return True
@@ -166,7 +169,7 @@ class Job:
                 marks = self.admin.watermarks(topic, ASK)
                 for partition, end in ends.items():
                     mark = marks.get(partition.partition)
-                    if mark is not None and mark.high > (end if end is not None else mark.low):
+                    if mark is not None and mark.high > max(end, mark.low):
                         return True
         except BrokerError:
             return True

@@ -139,7 +139,7 @@ class ThreadCallers:
     def _call_up(self, needed: int) -> None:
         self._condition.notify(needed)
         for _ in range(min(needed - self._idle, self._desk.policy.concurrency - self._threads)):
-            self._desk.system.spawn(f"flux-{self._desk.posts[0]}-{self._threads}", self._live)
+            self._desk.spawn(f"flux-{self._desk.posts[0]}-{self._threads}", self._live)
             self._threads += 1
 
     def _live(self) -> None:
@@ -206,10 +206,13 @@ class LoopPollers:
 
     async def _watch(self) -> None:
         desk = self._desk
-        while not desk.ended:
-            await asyncio.sleep(LOOK if desk.permits.used else _PAUSE)
-            with desk.lock:
-                desk.looked()
+        try:
+            while not desk.ended:
+                await asyncio.sleep(LOOK if desk.permits.used else _PAUSE)
+                with desk.lock:
+                    desk.looked()
+        except Exception as error:
+            desk.fail(error)
 
 
 class ThreadPollers:
@@ -227,7 +230,7 @@ class ThreadPollers:
 
     def start(self) -> None:
         """Joins the groups and begins to work."""
-        spawn = self._desk.system.spawn
+        spawn = self._desk.spawn
         for member in self._members:
             spawn(f"flux-poll-{member.post}", lambda member=member: member.poll(lambda: True))  # type: ignore[misc]
         spawn(f"flux-watch-{self._desk.posts[0]}", self._watch)

@@ -51,7 +51,7 @@ class Threads:
         """Joins the groups and begins to work."""
         with self._desk.lock:
             self._wake(len(self._roles))
-        self._desk.system.spawn(f"flux-watch-{self._desk.posts[0]}", self._watch)
+        self._desk.spawn(f"flux-watch-{self._desk.posts[0]}", self._watch)
 
     def _wake(self, needed: int) -> None:
         """Wakes or makes threads for `needed` jobs. With the lock held.
@@ -66,7 +66,7 @@ class Threads:
         if self._idle:
             lock.notify(needed)
         for _ in range(min(needed - self._idle, self._most - self._threads)):
-            self._desk.system.spawn(f"flux-{self._desk.posts[0]}-{self._threads}", self._live)
+            self._desk.spawn(f"flux-{self._desk.posts[0]}-{self._threads}", self._live)
             self._threads += 1
 
     def _rest(self, timeout: float) -> None:

@@ -134,7 +134,6 @@ def test_an_error_after_the_first_record_waits_until_that_is_delivered(consumer:
 def test_what_librdkafka_mends_by_itself_is_no_error(consumer: Any, client: Any) -> None:
     for code in (
         KafkaError._TRANSPORT,
-        KafkaError._PARTITION_EOF,
         KafkaError._MAX_POLL_EXCEEDED,
         KafkaError.UNKNOWN_MEMBER_ID,
         KafkaError.LEADER_NOT_AVAILABLE,
@@ -142,6 +141,11 @@ def test_what_librdkafka_mends_by_itself_is_no_error(consumer: Any, client: Any)
         good = record(0, 1)
         client.answers = [lambda code=code: [failed(code)], lambda good=good: [good]]
         assert consumer.poll(500, 1) == Polled([Batch(TopicPartition("t", 0), [good])])
+
+
+def test_how_far_a_partition_is_read_is_told_where_it_ends(consumer: Any, client: Any) -> None:
+    client.answers = [lambda: [failed(KafkaError._PARTITION_EOF, number=3)]]
+    assert consumer.poll(500, 1) == Polled(reached={TopicPartition("t", 3): 7})
 
 
 def test_positions_out_of_range_are_reported_beside_the_records(consumer: Any, client: Any) -> None:

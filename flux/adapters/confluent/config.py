@@ -97,6 +97,7 @@ def consumer_properties(bootstrap: str, options: Mapping[str, Any], settings: Co
         "enable.auto.commit": False,
         "enable.auto.offset.store": False,
         "auto.offset.reset": "error",
+        "enable.partition.eof": settings.tell_reached,
     }
 
 

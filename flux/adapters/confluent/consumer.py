@@ -30,7 +30,7 @@ _error = Message.error
 _partition: Callable[[Any], int] = Message.partition  # type: ignore[assignment]
 
 _OUT_OF_RANGE = {KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE, KafkaError._NO_OFFSET}
-_PASSING = {KafkaError._PARTITION_EOF, KafkaError._MAX_POLL_EXCEEDED}  # the rebalance that follows says the rest
+_PASSING = {KafkaError._MAX_POLL_EXCEEDED}  # the rebalance that follows says the rest
 _REJOINS = {Fault.UNAVAILABLE, Fault.FENCED}  # librdkafka goes on by itself, unless it is fatal
 
 Done = Callable[[BrokerError | None], None]
@@ -114,6 +114,8 @@ class ConfluentConsumer:
                 good.append(message)
             elif error.code() in _OUT_OF_RANGE and message.partition() is not None:
                 polled.out_of_range.append(self._named(message.partition()))
+            elif error.code() == KafkaError._PARTITION_EOF:
+                polled.reached[self._named(message.partition())] = message.offset()
             else:
                 self._on_message_error(error)
         return good
@@ -122,8 +124,7 @@ class ConfluentConsumer:
         fault = fault_of(error)
         fatal = error.fatal() or error.code() == KafkaError._FATAL
         if error.code() in _PASSING or (fault in _REJOINS and not fatal):
-            if error.code() != KafkaError._PARTITION_EOF:
-                self._log.error(error)
+            self._log.error(error)
         elif fault is Fault.UNKNOWN_TOPIC and self._worked:
             self._log.warn(error.code(), f"{error.str()}: nothing comes from topic {self._settings.topic}")
         else:

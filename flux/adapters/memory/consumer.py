@@ -37,6 +37,7 @@ class MemoryConsumer:
         self._cluster = cluster
         self._topic = settings.topic
         self._group = settings.group
+        self._tell_reached = settings.tell_reached
         self._listener = listener
         self._sleeper = Sleeper(cluster.system)
         self._member: Member | None = None
@@ -63,6 +64,8 @@ class MemoryConsumer:
                 if tell is None:
                     polled = self._fetch(max_records) if self._cluster.available else Polled()
                     if polled.batches or polled.out_of_range or now >= deadline:
+                        if self._tell_reached and not polled.batches:
+                            polled.reached = {cursor.partition: cursor.offset for cursor in self._cursors.values()}
                         return polled
                     seconds = self._fall_asleep(now, deadline)
             if tell is None:
@@ -135,6 +138,8 @@ class MemoryConsumer:
                 max_records -= len(records)
                 if max_records <= 0:
                     break
+            else:
+                cursor.offset = cursor.log.high  # nothing but a gap lies between
         return polled
 
     def _fall_asleep(self, now: float, deadline: float) -> float:
