@@ -173,6 +173,17 @@ def test_what_was_written_in_an_aborted_transaction_is_not_read_where_that_is_as
     assert asyncio.run(read("read_uncommitted", 9)) == everything
     assert asyncio.run(read("read_committed", 6)) == everything[:3] + everything[6:]
 
+    async def reached() -> int | None:
+        listener = Listener()
+        settings = ConsumerSettings(topic, f"{group}-reached", tell_reached=True)
+        consumer = listener.consumer = await AiokafkaAdapter(bootstrap).async_consumer(settings, listener)
+        await take(consumer, 9)
+        polled = await consumer.poll(10, 0.3)
+        await consumer.close()
+        return polled.reached.get(TopicPartition(topic, 0))
+
+    assert asyncio.run(reached()) == 12, "beyond the last transaction's marker"
+
 
 def test_a_cancelled_poll_loses_nothing_and_still_counts_as_one(bootstrap: str, topic: str, group: str) -> None:
     assert set(write(bootstrap, topic, [Outgoing(b"%d" % i) for i in range(3000)])) == {None}

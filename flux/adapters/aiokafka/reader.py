@@ -50,6 +50,15 @@ class Reader:
                 await self._read_unreadable(max_records, polled)
         return polled
 
+    def reached(self) -> dict[TopicPartition, int]:
+        """The offset after what was taken, of each partition that has one."""
+        subscription = self._consumer._subscription
+        if subscription.reassignment_in_progress:
+            return {}
+        assignment = subscription.subscription.assignment
+        states = {TopicPartition(*at): assignment.state_value(at) for at in assignment.tps}
+        return {at: state.position for at, state in states.items() if state.has_valid_position and at not in self._held}
+
     def _take(self, max_records: int, polled: Polled) -> None:
         """No await in here: what is taken is handed over, or was never taken."""
         fetcher = self._consumer._fetcher
