@@ -57,9 +57,11 @@ class Batch:
 
 @attrs.define(slots=True)
 class Polled:
-    """What one poll brought. `out_of_range`: partitions whose position the log no longer holds; they deliver nothing
-    until `seek`. `reached`: how far partitions are read, where that is known: beyond the last record where a log ends
-    with something else, such as a transaction's marker. A partition may be in several batches; their order is the order of the offsets."""
+    """What one poll brought. A partition may be in several batches; their order is the order of the offsets.
+
+    `out_of_range`: partitions whose position the log no longer holds; they deliver nothing until `seek`. `reached`: how
+    far partitions are read, where that is known: beyond the last record where a log ends with something else, such as a
+    transaction's marker."""
 
     batches: list[Batch] = attrs.field(factory=list)
     out_of_range: list[TopicPartition] = attrs.field(factory=list)

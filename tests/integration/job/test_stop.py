@@ -8,6 +8,9 @@ import threading
 import time
 from collections import Counter
 
+import pytest
+from confluent_kafka import Producer
+
 import flux
 from integration.job.support import Lab, wait_for
 
@@ -138,3 +141,18 @@ def test_idle_is_only_who_has_worked_everything_that_waits_too(lab: Lab) -> None
     assert seen == [0, 1, 2]
     assert len(lab.dead(task)) == 1
     assert lab.settled(task)
+
+
+@pytest.mark.parametrize("scheme", ["confluent", "aiokafka"])
+def test_a_worker_is_idle_at_the_end_of_a_topic_that_ends_with_a_transaction(lab: Lab, scheme: str) -> None:
+    seen: list[bytes] = []
+    task = lab.task(lambda message: seen.append(message.value), retries=0)
+    writer = Producer({"bootstrap.servers": lab.bootstrap, "transactional.id": lab.unique()})
+    writer.init_transactions(30)
+    writer.begin_transaction()
+    writer.produce(task.topic, b"one")
+    writer.commit_transaction(30)
+    with lab.running(task, adapter=f"{scheme}://{lab.bootstrap}", exit_when_idle=0.5) as running:
+        wait_for(lambda: running.ended, "it ends by itself")
+    assert seen == [b"one"]
+    assert lab.positions(task.group_id, task.topic)[0].offset == 1
