@@ -1,0 +1,227 @@
+"""The clients of the simulated cluster: those of the in-memory adapter, watched, and slower or worse at will."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from flux.adapters.memory.admin import MemoryAdmin
+from flux.adapters.memory.consumer import MemoryConsumer
+from flux.adapters.memory.producer import MemoryProducer, _unwritten
+from flux.core.errors import BrokerError, Fault
+from flux.core.ports import ConsumerSettings, Outgoing, Polled, Position, ProducerSettings, TopicPartition
+from simulation.machine import Condition, Process
+
+if TYPE_CHECKING:
+    from simulation.world import World
+
+Acknowledged = Callable[[BrokerError | None, Any], None]
+Answer = tuple[Acknowledged, BrokerError | None, Any]
+
+
+class Adapter:
+    """`flux.core.ports.Adapter`."""
+
+    shares_processes = True
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self.cluster = "memory://simulation"
+
+    def consumer(self, settings: ConsumerSettings, listener: Any) -> Consumer:
+        return Consumer(self._world, settings, listener, listener.post)
+
+    def producer(self, settings: ProducerSettings) -> Producer:
+        return Producer(self._world, settings)
+
+    def admin(self) -> MemoryAdmin:
+        return MemoryAdmin(self._world.cluster)
+
+
+class _Listener:
+    """Tells the truth of what the listener hears, before its end is known to others."""
+
+    def __init__(self, consumer: Consumer, listener: Any) -> None:
+        self._consumer = consumer
+        self._listener = listener
+
+    def assigned(self, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, int]:
+        starts = self._listener.assigned(partitions)
+        self._consumer.truth.assigned(self._consumer, partitions)
+        return starts  # type: ignore[no-any-return]
+
+    def revoked(self, partitions: Sequence[TopicPartition]) -> None:
+        consumer = self._consumer
+        consumer.truth.revoking(consumer, partitions)
+        self._listener.revoked(partitions)
+        consumer.truth.revoked(consumer, partitions, consumer.world.stopping(consumer.process))
+
+    def lost(self, partitions: Sequence[TopicPartition]) -> None:
+        self._consumer.truth.lost(self._consumer, partitions)
+        self._listener.lost(partitions)
+
+
+class Consumer(MemoryConsumer):
+    """`post`: the stage that it reads for."""
+
+    def __init__(self, world: World, settings: ConsumerSettings, listener: Any, post: Any) -> None:
+        super().__init__(world.cluster, settings, _Listener(self, listener), world.scenario.max_poll_interval)
+        self.topic = settings.topic
+        self.world = world
+        self.truth = world.truth
+        self.process: Process = world.machine.current.process  # type: ignore[union-attr]
+        self.post = post
+        self.group_id = settings.group
+        self.read: dict[TopicPartition, Position | None] = {}
+        self.commit_failed = False
+        self.metadata_refused = False
+        self._slow: deque[tuple[Any, Any]] = deque()
+        world.consumers.append(self)
+
+    def mine(self) -> list[TopicPartition]:
+        return [cursor.partition for cursor in self._cursors.values()]
+
+    def poll(self, max_records: int, timeout: float) -> Polled:
+        self._catch_up()
+        self.truth.poll_begins(self)
+        polled = super().poll(max_records, timeout)
+        self.truth.polled(self, polled)
+        return polled
+
+    def _fetch(self, max_records: int) -> Polled:
+        world = self.world
+        for cursor in self._cursors.values():
+            if cursor.offset > 0 and not cursor.out_of_range and world.chance(world.scenario.duplicates):
+                position = self.read.get(cursor.partition)
+                start = max(cursor.log.low, 0 if position is None else position.offset)
+                if cursor.offset > start:
+                    cursor.offset = max(start, cursor.offset - 1 - int(3 * world.random.random()))
+        return super()._fetch(max_records)
+
+    def committed(
+        self, partitions: Sequence[TopicPartition], timeout: float
+    ) -> Mapping[TopicPartition, Position | None]:
+        found = super().committed(partitions, timeout)
+        self.read.update(found)
+        return found
+
+    def commit(self, positions: Mapping[TopicPartition, Position], done: Callable[[BrokerError | None], None]) -> None:
+        if not self._closed and self.world.chance(self.world.scenario.slow_commits):
+            self._slow.append((positions, done))
+        else:
+            super().commit(positions, done)
+
+    def commit_now(self, positions: Mapping[TopicPartition, Position], timeout: float) -> None:
+        self._catch_up()
+        self.world.machine.point()
+        try:
+            super().commit_now(positions, timeout)
+        except BrokerError as error:
+            self.commit_failed = True
+            self.metadata_refused = self.metadata_refused or error.fault is Fault.METADATA
+            raise
+
+    def close(self) -> None:
+        if not self._closed:
+            self._catch_up()
+        super().close()
+
+    def _catch_up(self) -> None:
+        while self._slow:
+            positions, done = self._slow.popleft()
+            super().commit(positions, done)
+
+
+class Producer:
+    """`flux.core.ports.ProducerPort`. With latency, records are written and acknowledged by a thread of its own, one
+    after the other; until then a crash loses them."""
+
+    def __init__(self, world: World, settings: ProducerSettings) -> None:
+        self._world = world
+        self._inner = MemoryProducer(world.cluster, settings)
+        self._process: Process = world.machine.current.process  # type: ignore[union-attr]
+        self._latency = world.scenario.latency
+        self._queue: deque[tuple[str, Outgoing, Acknowledged]] = deque()
+        self._changed = Condition(world.machine)
+        self._busy = False
+        self._serving = False
+        self._closed = False
+        self._broken = False
+
+    def write(self, topic: str, records: Sequence[Outgoing], acknowledged: Acknowledged) -> int:
+        world = self._world
+        world.machine.point()
+        fault = world.client_fault()
+        if fault == "broken" or self._broken:
+            self._broken = True
+            raise BrokerError("the client broke", Fault.FATAL)
+        if fault == "full":
+            records = records[: len(records) // 2]
+            if not records:
+                return 0
+        if self._closed:
+            raise BrokerError("the producer is closed", Fault.FATAL)
+        world.truth.handed(self._process, topic, records)
+
+        def told(error: BrokerError | None, record: Any) -> None:
+            world.machine.touch()
+            world.truth.answered(error, record)
+            acknowledged(error, record)
+
+        if not self._latency:
+            return self._inner.write(topic, records, told)
+        with self._changed:
+            self._queue.extend((topic, record, told) for record in records)
+            self._changed.notify_all()
+            if not self._serving:
+                self._serving = True
+                world.machine.spawn("client", self._serve)
+        return len(records)
+
+    def _serve(self) -> None:
+        machine = self._world.machine
+        while True:
+            with self._changed:
+                if not self._queue:
+                    self._serving = False
+                    return
+                topic, record, told = self._queue.popleft()
+                self._busy = True
+            machine.park(self._latency * self._world.random.random())
+            answers: list[tuple[BrokerError | None, Any]] = []
+            self._inner.write(topic, [record], lambda error, stored, to=answers: to.append((error, stored)))  # type: ignore[misc]
+            while not answers:
+                machine.park(self._latency, rounds=True)
+            machine.park(self._latency * self._world.random.random())
+            told(*answers[0])
+            with self._changed:
+                self._busy = False
+                self._changed.notify_all()
+
+    def partitions(self, topic: str, timeout: float) -> int:
+        self._world.machine.point()
+        return self._inner.partitions(topic, timeout)
+
+    def flush(self, timeout: float) -> int:
+        machine = self._world.machine
+        deadline = machine.time + timeout
+        with self._changed:
+            while (self._queue or self._busy) and machine.time < deadline:
+                self._changed.wait(deadline - machine.time)
+            left = len(self._queue) + self._busy
+        return left + self._inner.flush(max(0.0, deadline - machine.time))
+
+    def close(self, timeout: float) -> int:
+        if self._closed:
+            return 0
+        self._closed = True
+        left = self.flush(timeout)
+        with self._changed:
+            queue, self._queue = list(self._queue), deque()
+        for topic, record, told in queue:
+            told(BrokerError("the producer was closed", Fault.UNAVAILABLE), _unwritten(topic, record))
+        if not self._busy:
+            self._inner.close(0)
+        return left
+

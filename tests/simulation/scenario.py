@@ -1,0 +1,295 @@
+"""What happens in one run, drawn from its seed before the run begins, so that parts of it can be left out."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Any, Literal
+
+import attrs
+
+Mode = Literal["threads", "tasks", "loop", "loop-threads"]
+"""Which drivers: threads, or an event loop for the handlers, the client, or both."""
+
+MINUTE, HOUR = 60.0, 3600.0
+
+
+@attrs.frozen
+class Outcome:
+    """How a call ends, always the same for one record in one stage."""
+
+    kind: Literal["done", "error", "reject", "retry"] = "done"
+    length: float = 0.0
+    """Seconds that the call takes."""
+    after: float | None = None
+    products: int = 0
+    deliver: bool = False
+    """Whether the handler waits for what it produced."""
+    crash: bool = False
+    """The first call ends with a MemoryError instead."""
+
+
+@attrs.frozen
+class RecordPlan:
+    number: int
+    task: int
+    at: float
+    partition: int
+    key: bytes | None
+    headers: tuple[tuple[str, bytes | None], ...]
+    padding: int
+    outcomes: tuple[Outcome, ...]
+    """By stage; the last one repeats."""
+
+    def outcome(self, stage: int) -> Outcome:
+        return self.outcomes[min(stage, len(self.outcomes) - 1)]
+
+
+@attrs.frozen
+class TaskPlan:
+    topic: str
+    group: str
+    partitions: int
+    retries: int
+    mode: Mode
+    settings: dict[str, Any]
+
+
+@attrs.frozen
+class WorkerPlan:
+    at: float
+    """When it starts."""
+    skew: float
+    """Seconds that its wall clock is ahead."""
+
+
+@attrs.frozen
+class Event:
+    """`steps`: points of interruption between `at` and when it happens. `worker`: its number. `length`: seconds."""
+
+    kind: str
+    at: float
+    steps: int
+    worker: int
+    length: float
+    choice: float
+    """From 0 to 1, for what else is to be chosen."""
+
+
+@attrs.frozen
+class Scenario:
+    seed: int
+    tasks: tuple[TaskPlan, ...]
+    workers: tuple[WorkerPlan, ...]
+    records: tuple[RecordPlan, ...]
+    events: tuple[Event, ...]
+    end: float
+    """When faults stop, in seconds."""
+    switching: float
+    latency: float
+    """Seconds that the producers' client takes for a record, and for its acknowledgement; 0: both come at once."""
+    duplicates: float
+    """How likely a fetch brings records once more."""
+    slow_commits: float
+    """How likely a commit takes effect in the next poll only."""
+    max_poll_interval: float
+    constants: dict[str, int]
+    """Limits of flux, made small."""
+
+
+CLEAN = ("join", "stop", "grow", "gap", "topics")
+FAULTS = (
+    "crash",
+    "crash",
+    "freeze",
+    "kick",
+    "jump",
+    "outage",
+    "commits",
+    "commits lost",
+    "metadata",
+    "writes",
+    "writes lost",
+    "writes refused",
+    "client full",
+    "client broken",
+    "delete",
+    "deploy",
+)
+
+
+def draw(seed: int) -> Scenario:
+    rng = random.Random(f"{seed}/scenario")
+    calm = rng.random() < 0.1
+    clean = rng.random() < 0.25
+    quick = rng.random() < 0.4
+    end = rng.choice((20.0, 2 * MINUTE, 10 * MINUTE, 2 * HOUR))
+    latency = rng.choice((0.0, 0.0, 0.005, 0.3))
+    tasks = tuple(_task(rng, number) for number in range(rng.choice((1, 1, 1, 2))))
+    workers = tuple(
+        WorkerPlan(rng.choice((0.0, 0.0, rng.uniform(0, end))), 0.0 if clean else rng.choice((0.0, 0.0, -2.0, 3.0)))
+        for _ in range(rng.choice((1, 1, 2, 2, 3)))
+    )
+    records = tuple(
+        _record(rng, number, tasks, end, quick, clean) for number in range(rng.choice((1, 4, 12, 12, 30, 60)))
+    )
+    kinds = CLEAN if clean else (*CLEAN, *FAULTS)
+    events = () if calm else tuple(_event(rng, kinds, len(workers), end) for _ in range(rng.randint(1, 8)))
+    return Scenario(
+        seed=seed,
+        tasks=tasks,
+        workers=workers,
+        records=tuple(sorted(records, key=lambda record: record.at)),
+        events=tuple(sorted(events, key=lambda event: event.at)),
+        end=end,
+        switching=rng.choice((0.0, 0.02, 0.2, 0.5)),
+        latency=latency,
+        duplicates=rng.choice((0.0, 0.0, 0.1)),
+        slow_commits=rng.choice((0.0, 0.3)),
+        max_poll_interval=rng.choice((60.0, 300.0)),
+        constants={
+            "flux.core.engine.BATCH": rng.choice((2, 7, 500)),
+            "flux.core.flow.FULL": (full := rng.choice((3, 10, 1000))),
+            "flux.core.engine.FULL": full,
+            "flux.core.flow.FULL_IN_ALL": 20 * full,
+            "flux.core.pace.CHUNK": rng.choice((2, 5, 100)),
+            "flux.core.hops.MOST_OPEN": rng.choice((2, 10, 5000)),
+        },
+    )
+
+
+def _task(rng: random.Random, number: int) -> TaskPlan:
+    retries = rng.choice((0, 1, 1, 2, 2, 3))
+    wait: Any = rng.choice((None, 0.0, 1.0, 30.0, [2.0, 600.0], [0.5, 0.5, HOUR]))
+    settings = {
+        "wait": wait,
+        "ordering": rng.choice(("key", "key", "key", "partition", "none")),
+        "concurrency": rng.choice((1, 2, 4, 10)),
+        "offset_commit_interval": rng.choice((0.0, 0.5, 5.0, 5.0, 60.0)),
+        "offset_commit_threshold": rng.choice((1, 3, 10_000)),
+        "drain_timeout": rng.choice((0.0, 2.0, 10.0, 10.0)),
+        "shutdown_timeout": rng.choice((2.0, 25.0, 25.0)),
+        "max_waiting": rng.choice((1, 6, 100_000, 100_000)),
+        "max_metadata": rng.choice((0, 22, 40, 4095, 4095, 4095)),
+        "error_headers": rng.choice(("full", "full", "full", "type")),
+    }
+    mode: Mode = rng.choice(("threads", "threads", "threads", "tasks", "loop", "loop-threads"))
+    return TaskPlan(f"T{number}", f"G{number}", rng.choice((1, 2, 3)), retries, mode, settings)
+
+
+_HEADERS: tuple[tuple[str, bytes | None], ...] = (
+    ("trace", b"1"),
+    ("trace", b"2"),
+    ("empty", b""),
+    ("none", None),
+    ("flux-due", b"99999999999999"),
+    ("flux-attempts", b"7"),
+    ("flux-origin-offset", b"0"),
+)
+
+
+def _record(
+    rng: random.Random, number: int, tasks: tuple[TaskPlan, ...], end: float, quick: bool, clean: bool
+) -> RecordPlan:
+    task = rng.randrange(len(tasks))
+    key = rng.choice((None, b"", b"a", b"a", b"b", b"c", b"d"))
+    outcomes = tuple(_outcome(rng, quick, clean, end) for _ in range(5))
+    return RecordPlan(
+        number=number,
+        task=task,
+        at=rng.choice((0.0, rng.uniform(0, end), rng.uniform(0, end))),
+        partition=rng.randrange(tasks[task].partitions),
+        key=key,
+        headers=tuple(rng.sample(_HEADERS, rng.choice((0, 0, 1, 4)))),
+        padding=rng.choice((0, 0, 0, 200)),
+        outcomes=outcomes,
+    )
+
+
+def _outcome(rng: random.Random, quick: bool, clean: bool, end: float) -> Outcome:
+    kind: Any = rng.choices(("done", "error", "retry", "reject"), (60, 25, 10, 5))[0]
+    length = 0.0 if quick else rng.choices((0.0, 0.003, 1.0, 20.0, HOUR), (70, 12, 12, 5, 1 if end > 1000 else 0))[0]
+    return Outcome(
+        kind=kind,
+        length=length * rng.uniform(0.5, 1.5),
+        after=rng.choice((None, 0.0, 5.0, 20 * MINUTE)) if kind == "retry" else None,
+        products=rng.choices((0, 1, 3), (80, 15, 5))[0],
+        deliver=rng.random() < 0.2,
+        crash=not clean and rng.random() < 0.02,
+    )
+
+
+def _event(rng: random.Random, kinds: tuple[str, ...], workers: int, end: float) -> Event:
+    return Event(
+        kind=rng.choice(kinds),
+        at=rng.uniform(0, end),
+        steps=rng.choice((0, rng.randint(0, 30), rng.randint(0, 500))),
+        worker=rng.randrange(workers),
+        length=rng.choice((0.5, 5.0, 40.0, 400.0, end)),
+        choice=rng.random(),
+    )
+
+
+SIMPLER: dict[str, Callable[[Scenario], Scenario]] = {
+    "threads": lambda s: attrs.evolve(s, tasks=tuple(attrs.evolve(t, mode="threads") for t in s.tasks)),
+    "latency": lambda s: attrs.evolve(s, latency=0.0),
+    "duplicates": lambda s: attrs.evolve(s, duplicates=0.0),
+    "slow-commits": lambda s: attrs.evolve(s, slow_commits=0.0),
+    "limits": lambda s: attrs.evolve(s, constants={}),
+    "skew": lambda s: attrs.evolve(s, workers=tuple(attrs.evolve(w, skew=0.0) for w in s.workers)),
+    "late-workers": lambda s: attrs.evolve(s, workers=tuple(attrs.evolve(w, at=0.0) for w in s.workers)),
+    "lengths": lambda s: _outcomes(s, length=0.0),
+    "products": lambda s: _outcomes(s, products=0),
+    "failures": lambda s: _outcomes(s, kind="done", after=None),
+    "process-failures": lambda s: _outcomes(s, crash=False),
+    "headers": lambda s: attrs.evolve(
+        s, records=tuple(attrs.evolve(record, headers=(), padding=0) for record in s.records)
+    ),
+}
+"""What a run can do without, by name: tried when a failing one is made shorter."""
+
+
+def _outcomes(scenario: Scenario, **changes: Any) -> Scenario:
+    return attrs.evolve(
+        scenario,
+        records=tuple(
+            attrs.evolve(record, outcomes=tuple(attrs.evolve(outcome, **changes) for outcome in record.outcomes))
+            for record in scenario.records
+        ),
+    )
+
+
+@attrs.frozen
+class Cut:
+    """What of a scenario is left out. None: nothing."""
+
+    events: tuple[int, ...] | None = None
+    records: tuple[int, ...] | None = None
+    workers: int | None = None
+    without: tuple[str, ...] = ()
+
+    def of(self, scenario: Scenario) -> Scenario:
+        if self.events is not None:
+            kept = tuple(event for number, event in enumerate(scenario.events) if number in self.events)
+            scenario = attrs.evolve(scenario, events=kept)
+        if self.records is not None:
+            scenario = attrs.evolve(
+                scenario, records=tuple(record for record in scenario.records if record.number in self.records)
+            )
+        if self.workers is not None:
+            scenario = attrs.evolve(scenario, workers=scenario.workers[: self.workers])
+        for name in self.without:
+            scenario = SIMPLER[name](scenario)
+        return scenario
+
+    def arguments(self) -> str:
+        words = []
+        if self.events is not None:
+            words.append(f"--events {','.join(map(str, self.events)) or '-'}")
+        if self.records is not None:
+            words.append(f"--records {','.join(map(str, self.records)) or '-'}")
+        if self.workers is not None:
+            words.append(f"--workers {self.workers}")
+        if self.without:
+            words.append(f"--without {','.join(self.without)}")
+        return " ".join(words)
