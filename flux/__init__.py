@@ -4,12 +4,14 @@ A task handles one topic; what fails moves through retry topics with growing wai
 dead-letter topic. A producer buffers and flushes by itself.
 """
 
+from flux import serde
 from flux._version import __version__
 from flux.config import ProducerOptions, adapter_from_url, configure
 from flux.core.errors import BrokerError, BufferFull, ConfigurationError, DeliveryError, FailedRecord, FluxError
 from flux.core.message import Headers, Message
 from flux.core.outcome import Reject, Retry
 from flux.producer import Producer
+from flux.runtime.delivery import Delivery, RecordMetadata
 from flux.task import Task, task
 from flux.worker import Worker
 
@@ -17,6 +19,7 @@ __all__ = [
     "BrokerError",
     "BufferFull",
     "ConfigurationError",
+    "Delivery",
     "DeliveryError",
     "FailedRecord",
     "FluxError",
@@ -24,6 +27,7 @@ __all__ = [
     "Message",
     "Producer",
     "ProducerOptions",
+    "RecordMetadata",
     "Reject",
     "Retry",
     "Task",
@@ -31,5 +35,6 @@ __all__ = [
     "__version__",
     "adapter_from_url",
     "configure",
+    "serde",
     "task",
 ]

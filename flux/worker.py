@@ -94,8 +94,10 @@ class Worker:
                 policy.check()
             if stages is not None:
                 parse_stages(stages, policy.stages.retries)
+            name = type(task).__name__
+            same = sum(isinstance(job.task, type(task)) for job in self._jobs)
             job = Job(
-                type(task).__name__,
+                f"{name}#{same + 1}" if same else name,  # several instances, each on a cluster of its own
                 task,
                 policy,
                 resolve_adapter(task.adapter, adapter),

@@ -11,7 +11,7 @@ from typing import Any
 
 from flux.core import trail as trails
 from flux.core.message import Message
-from flux.core.outcome import Move, Undecodable
+from flux.core.outcome import Move, Reject, Retry, Undecodable
 from flux.core.runs import Run
 from flux.core.transfer import Failure
 from flux.runtime.desk import Desk, Post
@@ -28,6 +28,8 @@ def decoding(handler: Handler, deserializer: Callable[[bytes | None], Any]) -> H
     def call(message: Message) -> Any:
         try:
             value = deserializer(message.value)
+        except (Reject, Retry):
+            raise  # it knows what is to become of the record, as when a registry of schemas is away
         except Exception as error:
             raise Undecodable(f"{type(error).__name__}: {error}") from error
         message.value = value

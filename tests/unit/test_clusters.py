@@ -197,3 +197,16 @@ def test_what_the_page_shows_is_understood(clusters: Clusters) -> None:
         "overseas": "kafka://overseas:9092",
         "elsewhere": "kafka://overseas:9092",
     }
+
+
+def test_two_instances_of_one_class_are_told_apart_in_the_worker_s_figures() -> None:
+    first, second = Copy(), Copy()
+    first.adapter, second.adapter = "memory://copies-1", "memory://copies-2"
+    worker = flux.Worker(first, second)
+    assert [job.name for job in worker.jobs] == ["Copy", "Copy#2"]
+
+
+class Copy(flux.Task):
+    topic, group_id = "copies", "g"
+
+    def call(self, message: flux.Message) -> None: ...

@@ -207,3 +207,19 @@ def test_a_retried_record_is_read_by_the_main_topic_s_schema(way: Way, client: A
     way.work(registry.avro_deserializer(client, "orders", config={"use.latest.version": True}), call, retries=1, wait=0)
     later = {"id": "1", "count": 7}
     assert tried == [(0, later), (1, later)]
+
+
+def test_a_record_that_came_while_the_registry_was_away_is_tried_again(
+    way: Way, client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    way.produce(registry.avro_serializer(client, AVRO, "orders"), {"id": "1"})
+    get_schema, failures = client.get_schema, [503]
+
+    def away_at_first(*args: Any) -> Any:
+        if failures:
+            raise schemas.SchemaRegistryError(failures.pop(), 50003, "no")
+        return get_schema(*args)
+
+    monkeypatch.setattr(client, "get_schema", away_at_first)
+    assert way.work(registry.avro_deserializer(client, "orders"), retries=1, wait=0) == [{"id": "1"}]
+    assert way.dead() == []
