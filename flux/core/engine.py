@@ -341,8 +341,10 @@ class Engine:
     def deadline(self, now: float) -> float | None:
         """When something is to be done although no fact comes: a record is due, a hop is tried again, a commit."""
         due = self._delays.next_due
+        if due is not None and (self.stopping or self._hops.blocked or due <= now * 1000):
+            due = None  # nothing begins any more, or it waits for the cluster or a caller: no time changes that
         times = (
-            None if due is None or self.stopping else due / 1000,
+            None if due is None else due / 1000,
             self._hops.deadline,
             self._commits.deadline(now),
         )
