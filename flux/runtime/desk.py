@@ -128,6 +128,9 @@ class Desk:
                 self._aborted.discard(run)
             elif failure is not None:
                 post.engine.aborted(run)
+                # the worker ends soon: meanwhile nothing may overtake what the run leaves behind
+                for each in self.posts:
+                    each.engine.stop()
             else:
                 post.engine.finished(run, self.system.now())
             self.permits.give(post.engine.stage.number)
