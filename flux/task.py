@@ -65,6 +65,8 @@ class Task:
     """How long a revoked partition is kept for calls in flight."""
     shutdown_timeout: float = 25
     """How long a stop waits for calls in flight."""
+    stalled_after: float = 300
+    """A partition that has work and no record done for as long is named in the log, with what it waits for."""
     max_waiting: int = 100_000
     """Records that wait in memory per retry stage; the rest waits on the cluster."""
     max_waiting_bytes: int = 64 * 1024 * 1024
@@ -117,6 +119,7 @@ class Task:
             max_waiting=self.max_waiting,
             max_waiting_bytes=self.max_waiting_bytes,
             max_metadata=self.max_metadata,
+            stalled_after=self.stalled_after,
         )
         try:
             policy.check()

@@ -218,6 +218,10 @@ class Worker:
                     idle_since = None
                     if not (yield _Blocking(lambda: any(job.unread() for job in self._jobs))):
                         self._stopping = True
+            for job in self._jobs:
+                hungry = job.hungry()
+                if hungry and not self._stopping:
+                    yield _Blocking(partial(job.name_starved, hungry))
             self._stopping = self._stopping or any(job.failed for job in self._jobs)
             if self._stopping and self._stop_at is None:
                 logger.info("stopping: calls in flight may end")

@@ -7,6 +7,7 @@ import enum
 import attrs
 
 from flux.core.ports import Position, TopicPartition
+from flux.core.runs import Run
 
 
 class Level(enum.IntEnum):
@@ -24,6 +25,14 @@ class Notice:
 
     level: Level
     text: str
+
+
+@attrs.frozen
+class Stall:
+    """A partition, or the stage, that has work and gets nowhere. `run`: the one that it waits for."""
+
+    text: str
+    run: Run | None = None
 
 
 @attrs.frozen

@@ -29,6 +29,10 @@ class Commits:
         """Whether anything is done that is not committed."""
         return bool(self.done) or self._flight is not None
 
+    def waited(self, now: float) -> float:
+        """Seconds for which the end of a commit is waited for; 0 when none is in flight."""
+        return 0.0 if self._flight is None else max(0.0, now - self._since)
+
     def soon(self, now: float) -> None:
         """There is something that should not wait for the interval."""
         self.done += 1

@@ -17,7 +17,7 @@ from collections.abc import Container, Iterable, Mapping
 
 from flux.core import trail as trails
 from flux.core.assignment import Assignment, Entry, Event, Phase, Slice
-from flux.core.commands import Level, Notice, Turn
+from flux.core.commands import Level, Notice, Stall, Turn
 from flux.core.commits import Commits
 from flux.core.delays import Delays
 from flux.core.dues import Dues
@@ -36,6 +36,7 @@ from flux.core.runs import LaneRun, Run, SliceRun
 from flux.core.stage import Role, Stage
 from flux.core.stats import Stats
 from flux.core.transfer import Failure, Transfer, describe
+from flux.core.watchdog import Watchdog
 
 BATCH = 500
 """Records asked for in one poll: what makes the client's own cost per record smallest."""
@@ -71,6 +72,7 @@ class Engine:
         self._hops = Hops()
         self._flow = Flow(policy, stage.role)
         self._commits = Commits(policy.commit_interval, policy.commit_threshold)
+        self._watchdog = Watchdog(policy.stalled_after)
 
     def __repr__(self) -> str:
         return f"<Engine {self.stage.topic} {list(self._assignments.values())}>"
@@ -435,6 +437,36 @@ class Engine:
         return {
             a.partition: max(a.reached, a.ledger.end if a.ledger else BEGINNING) for a in self._assignments.values()
         }
+
+    def stalled(self, now: float) -> list[Stall]:
+        """What has work and has got nowhere for the policy's `stalled_after`, with what it waits for."""
+        found = self._watchdog.stalled(self._assignments.values(), self._has_work, now)
+        return [self._stall(assignment, standing, now) for assignment, standing in found]
+
+    # ---- inside: what stands still
+
+    def _has_work(self, assignment: Assignment) -> bool:
+        return bool(assignment.running or assignment.open or assignment.backlogged or assignment.laned)
+
+    def _stall(self, assignment: Assignment, standing: float, now: float) -> Stall:
+        where = f"{assignment.partition} has stood still for {standing:.0f} s: it waits for"
+        for run in self._running:
+            if assignment in run.assignments():
+                offset = run.offset
+                return Stall(f"{where} the call of record {offset}, which has run for {now - run.started:.0f} s", run)
+        for entry in assignment.open:
+            hop = self._hops.of(entry)
+            if hop is None:
+                return Stall(f"{where} the acknowledgement of what the call of record {entry.offset} produced")
+            return Stall(
+                f"{where} the write of record {entry.offset} to {hop.transfer.target.topic}"
+                f" ({hop.state.value}, {hop.failures} failures)"
+            )
+        if self._hops.blocked:
+            return Stall(f"{where} {len(self._hops)} transfers of its stage that are under way")
+        if self._commits.waited(now) >= standing:
+            return Stall(f"{where} a commit, since {self._commits.waited(now):.0f} s")
+        return Stall(f"{where} a free call (concurrency = {self.policy.concurrency})")
 
     # ---- inside: partitions
 

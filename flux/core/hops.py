@@ -92,6 +92,10 @@ class Hops:
         """When the next one is tried again."""
         return min((hop.at for hop in self._again), default=None)
 
+    def of(self, entry: Entry) -> Hop | None:
+        """The transfer of an entry, if it has one."""
+        return self._open.get(entry)
+
     def has(self, entry: Entry) -> bool:
         return entry in self._open
 

@@ -29,13 +29,15 @@ _SHAPE = re.compile(r"flux1([rb])\.([0-9a-f]{8})\.([A-Za-z0-9_-]*)\Z")
 class Ledger:
     """The state of one partition. Offsets only grow; `done` may come in any order."""
 
-    __slots__ = ("_ends", "_payload", "_starts", "end", "position")
+    __slots__ = ("_ends", "_payload", "_starts", "changes", "end", "position")
 
     def __init__(self, position: int, done: Iterable[tuple[int, int]] = (), max_metadata: int = MAX_METADATA) -> None:
         self.position = position
         """The next offset to commit: everything below is done."""
         self.end = position
         """After the last offset delivered."""
+        self.changes = 0
+        """How often something was done."""
         self._starts: list[int] = []
         self._ends: list[int] = []
         self._payload = max((max_metadata - _FRAME) * 3 // 4, 0)
@@ -55,6 +57,7 @@ class Ledger:
         """The offsets of [start, end) are done."""
         if end <= self.position:
             return
+        self.changes += 1
         starts, ends = self._starts, self._ends
         if start <= self.position:
             self.position = end

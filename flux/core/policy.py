@@ -36,6 +36,8 @@ class Policy:
     max_waiting_bytes: int = 64 * 1024 * 1024
     """The same in bytes of keys and values."""
     max_metadata: int = MAX_METADATA
+    stalled_after: float = 300.0
+    """A partition that has work and no record done for as long is named in the log, with what it waits for."""
 
     @property
     def max_delay(self) -> float:
@@ -68,6 +70,7 @@ class Policy:
             ("offset_commit_interval", self.commit_interval),
             ("drain_timeout", self.drain_timeout),
             ("shutdown_timeout", self.shutdown_timeout),
+            ("stalled_after", self.stalled_after),
         ):
             if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not seconds >= 0:
                 raise ConfigurationError(f"{name} = {seconds!r}: give seconds, 0 or more")

@@ -44,6 +44,14 @@ class Run:
             if self.index == index:
                 return index
 
+    @property
+    def offset(self) -> int:
+        """Of the record that the caller is at."""
+        if self.records is not None:
+            return int(self.records[min(self.index, len(self.records) - 1)].offset())
+        assert self.entries is not None
+        return self.entries[min(self.index, len(self.entries) - 1)].offset
+
     def assignments(self) -> Iterable[Assignment]:
         raise NotImplementedError
 

@@ -13,6 +13,7 @@ from typing import Generic, TypeVar
 
 import attrs
 
+from flux.core.commands import Stall
 from flux.core.engine import Engine
 from flux.core.errors import BrokerError
 from flux.core.hops import Hop
@@ -31,6 +32,8 @@ from flux.runtime.writer import Writer
 T = TypeVar("T")
 logger = logging.getLogger("flux.worker")
 
+_INSPECT = 1.0  # seconds between two looks for what stands still
+
 
 @attrs.define(eq=False)
 class Post:
@@ -42,6 +45,13 @@ class Post:
     """Whether the group has given it partitions, or told that there are none for it."""
     left: bool = False
     """Whether it has left its group, or was abandoned."""
+    stepped_at: float = 0.0
+    """When its poller last went on."""
+    began_at: float = 0.0
+    named_at: float = 0.0
+    """When it was last named as standing still."""
+    heard_at: float = 0.0
+    """When it last had records, or was found to have read all."""
     writing: bool = False
     acknowledged: deque[tuple[Hop, BrokerError | None]] = attrs.field(factory=deque)
     """Ends of hops that the engine has not been told. Appended to by the client's thread, which must not wait for the
@@ -82,6 +92,11 @@ class Desk:
         self._writer = writer
         self._turn = 0
         self._aborted: set[Run] = set()
+        for post in self.posts:
+            post.began_at = post.stepped_at = post.heard_at = system.now()
+        self.stack_of: Callable[[Run], str] = lambda _: ""
+        """Where the caller of a run is, as a traceback's text."""
+        self._inspect_at = 0.0
 
     # ---- runs, with the lock held
 
@@ -173,6 +188,43 @@ class Desk:
 
         products.when_done(settled)
 
+    def inspect(self) -> None:
+        """Names in the log what has work and gets nowhere: partitions, stages without an assignment, poll loops."""
+        with self.lock:
+            now = self.system.now()
+            if 0 <= self._inspect_at - now <= _INSPECT:
+                return
+            self._inspect_at = now + _INSPECT
+            stalls = [stall for post in self.posts for stall in post.engine.stalled(now)]
+            stalls += [stall for post in self.posts for stall in self._poll_stall(post, now)]
+        for stall in stalls:
+            stack = "" if stall.run is None else self.stack_of(stall.run)
+            logger.warning("%s%s", stall.text, f", at\n{stack}" if stack else "")
+
+    def hungry(self) -> list[Post]:
+        """Stages that have had no records for long: whether the cluster has any is for others to ask. Each again after
+        as long."""
+        with self.lock:
+            now = self.system.now()
+            hungry = []
+            for post in self.posts:
+                if not post.engine.empty or not now - post.heard_at >= 0:
+                    post.heard_at = now
+                elif post.joined and not post.left and 0 < self.policy.stalled_after <= now - post.heard_at:
+                    post.heard_at = now
+                    hungry.append(post)
+        return hungry
+
+    def _poll_stall(self, post: Post, now: float) -> list[Stall]:
+        patience = self.policy.stalled_after
+        if post.left or not 0 < patience <= now - max(post.stepped_at, post.named_at):
+            if post.joined or post.left or not 0 < patience <= now - max(post.began_at, post.named_at):
+                return []
+            post.named_at = now
+            return [Stall(f"{post} has waited for an assignment for {now - post.began_at:.0f} s")]
+        post.named_at = now
+        return [Stall(f"{post}: its poll loop has stood still for {now - post.stepped_at:.0f} s")]
+
     def looked(self) -> list[tuple[Post, Run]]:
         """A watcher looks at the runs; returns those found stuck. With the lock held."""
         now = self.system.now()
@@ -186,6 +238,7 @@ class Desk:
     def step(self, post: Post, script: Script[T], result: object, error: BrokerError | None) -> Effect | Done[T]:
         """The next effect of a script, given how the last one ended; Done when there is none."""
         with self.lock:
+            post.stepped_at = self.system.now()
             self._tell_acknowledged(post)
             try:
                 return script.send(result) if error is None else script.throw(error)

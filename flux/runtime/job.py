@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, cast
 
 import attrs
@@ -13,11 +13,19 @@ import attrs
 from flux.core.engine import Engine
 from flux.core.errors import BrokerError, Fault
 from flux.core.policy import Policy
-from flux.core.ports import Adapter, AdminPort, AsyncAdapter, Cluster, ProducerSettings, System
+from flux.core.ports import (
+    Adapter,
+    AdminPort,
+    AsyncAdapter,
+    Cluster,
+    ProducerSettings,
+    System,
+    TopicPartition,
+)
 from flux.core.stage import Stage, parse_stages
 from flux.core.stats import Stats
 from flux.runtime.calls import Handler, decoding
-from flux.runtime.desk import Desk
+from flux.runtime.desk import Desk, Post
 from flux.runtime.loop import Callers, LoopPollers, TaskCallers, ThreadCallers, ThreadPollers
 from flux.runtime.preparation import ASK, max_message_bytes, require_topics
 from flux.runtime.threads import Threads
@@ -162,18 +170,39 @@ class Job:
         return self.desk is not None and self.desk.idle()
 
     def unread(self) -> bool:
-        """Whether any partition of this process holds more than was delivered. Blocks."""
+        """Whether any partition of this process holds more than was delivered, as far as can be told. Blocks."""
         assert self.desk is not None
         try:
-            for topic, ends in self.desk.ends():
-                marks = self.admin.watermarks(topic, ASK)
-                for partition, end in ends.items():
-                    mark = marks.get(partition.partition)
-                    if mark is not None and mark.high > max(end, mark.low):
-                        return True
+            return any(self._more(topic, ends) for topic, ends in self.desk.ends())
         except BrokerError:
             return True
-        return False
+
+    def _more(self, topic: str, ends: Mapping[TopicPartition, int]) -> list[TopicPartition]:
+        """The partitions that hold more than was read of them."""
+        marks = self.admin.watermarks(topic, ASK)
+        found = ((partition, end, marks.get(partition.partition)) for partition, end in ends.items())
+        return [partition for partition, end, mark in found if mark is not None and mark.high > max(end, mark.low)]
+
+    def hungry(self) -> list[Post]:
+        """Stages that have had no records for long: see `name_starved`."""
+        return [] if self.desk is None else self.desk.hungry()
+
+    def name_starved(self, posts: Sequence[Post]) -> None:
+        """Names in the log those that have records on the cluster, which do not come. Blocks."""
+        assert self.desk is not None
+        ends = dict(self.desk.ends())
+        for post in posts:
+            try:
+                more = self._more(str(post), ends[str(post)])
+            except BrokerError as error:
+                logger.warning("%s has had no records for long, and the cluster does not answer: %s", post, error)
+                continue
+            if more:
+                logger.warning(
+                    "%s has had no records for %.0f s, but there are some: it waits for a fetch",
+                    ", ".join(map(str, more)),
+                    self.policy.stalled_after,
+                )
 
     def stats(self) -> dict[int, Stats]:
         """By stage number."""

@@ -7,6 +7,7 @@ with no task per record; when it is found stuck, polling goes on beside it, and 
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections import deque
 from collections.abc import Callable
 from typing import Protocol
@@ -18,6 +19,7 @@ from flux.runtime.async_member import AsyncMember
 from flux.runtime.calls import Handler, work, work_async
 from flux.runtime.desk import Desk, Post
 from flux.runtime.member import Member
+from flux.runtime.traces import stack_of_task, stack_of_thread
 
 _PAUSE = 0.02  # seconds between two looks whether there is anything to watch
 
@@ -47,6 +49,11 @@ class TaskCallers:
         self._called = False
         self._writes: set[Post] = set()
         desk.write_soon = self._write_soon
+        desk.stack_of = self._stack
+
+    def _stack(self, run: Run) -> str:
+        task = next((task for task, (_, its) in list(self._tasks.items()) if its is run), None)
+        return "" if task is None else stack_of_task(task)
 
     def begin(self, post: Post, run: Run) -> None:
         self._soon(lambda: self._start(post, run))
@@ -120,6 +127,12 @@ class ThreadCallers:
         self._threads = 0
         self._idle = 0
         self._wanted = 0
+        self._callers: dict[Run, int] = {}
+        """The thread that is in a run, by its identifier."""
+        desk.stack_of = self._stack
+
+    def _stack(self, run: Run) -> str:
+        return stack_of_thread(self._callers.get(run))
 
     def begin(self, post: Post, run: Run) -> None:
         with self._condition:
@@ -161,7 +174,12 @@ class ThreadCallers:
                         break
                 post, run = taken
                 taken = None
-                self._desk.finished(post, run, work(self._desk, post, run, self._handler, self._track))
+                self._callers[run] = threading.get_ident()
+                try:
+                    failure = work(self._desk, post, run, self._handler, self._track)
+                finally:
+                    del self._callers[run]
+                self._desk.finished(post, run, failure)
 
 
 class LoopPollers:
@@ -211,6 +229,7 @@ class LoopPollers:
                 await asyncio.sleep(LOOK if desk.permits.used else _PAUSE)
                 with desk.lock:
                     desk.looked()
+                desk.inspect()
         except Exception as error:
             desk.fail(error)
 
@@ -255,3 +274,4 @@ class ThreadPollers:
             desk.system.sleep(LOOK if watching else _PAUSE)
             with desk.lock:
                 desk.looked()
+            desk.inspect()

@@ -7,6 +7,8 @@ thread. While calls are slow, the threads without a role take runs.
 
 from __future__ import annotations
 
+import threading
+
 import attrs
 
 from flux.core.pace import LOOK
@@ -15,6 +17,7 @@ from flux.core.runs import Run
 from flux.runtime.calls import Handler, work
 from flux.runtime.desk import Desk, Post
 from flux.runtime.member import Member
+from flux.runtime.traces import stack_of_thread
 
 _IDLE = 1.0
 _PAUSE = 0.02  # seconds between two looks whether there is anything to watch
@@ -45,7 +48,10 @@ class Threads:
         self._threads = 0
         self._idle = 0
         self._resting = 0
+        self._callers: dict[Run, int] = {}
+        """The thread that is in a run, by its identifier."""
         desk.wake = self._wake
+        desk.stack_of = self._stack
 
     def start(self) -> None:
         """Joins the groups and begins to work."""
@@ -105,7 +111,15 @@ class Threads:
                 role.inline = None
 
     def _work(self, post: Post, run: Run) -> None:
-        self._desk.finished(post, run, work(self._desk, post, run, self._handler, self._track))
+        self._callers[run] = threading.get_ident()
+        try:
+            failure = work(self._desk, post, run, self._handler, self._track)
+        finally:
+            del self._callers[run]
+        self._desk.finished(post, run, failure)
+
+    def _stack(self, run: Run) -> str:
+        return stack_of_thread(self._callers.get(run))
 
     def _watch(self) -> None:
         """Looks at the runs every few milliseconds while there are any."""
@@ -122,3 +136,4 @@ class Threads:
                     if role.inline is run:
                         role.inline = role.holder = None
                         self._wake(1)
+            desk.inspect()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import sys
 import traceback
 from types import TracebackType
 
@@ -26,3 +28,22 @@ def trace_of(error: BaseException, skip: int = 1) -> str:
         shown = list(traceback.extract_tb(error.__traceback__))[skip:][-MOST_FRAMES:]
         text = _texts[key] = "".join(traceback.format_list(shown))
     return text
+
+
+def stack_of_thread(identifier: int | None) -> str:
+    """Where a thread is now, innermost last; empty when it is gone."""
+    frame = sys._current_frames().get(identifier or 0)
+    return "" if frame is None else "".join(traceback.format_stack(frame)[-MOST_FRAMES:])
+
+
+def stack_of_task(task: asyncio.Task[None]) -> str:
+    """Where a task waits, as far as asyncio tells: its coroutines, innermost last."""
+    lines: list[str] = []
+    awaited: object = task.get_coro()
+    while awaited is not None and len(lines) < MOST_FRAMES:
+        frame = getattr(awaited, "cr_frame", None)
+        if frame is None:
+            break
+        lines += traceback.format_stack(frame, limit=1)
+        awaited = getattr(awaited, "cr_await", None)
+    return "".join(lines)

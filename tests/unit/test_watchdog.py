@@ -1,0 +1,148 @@
+"""What has work and gets nowhere is named, with what it waits for."""
+
+from __future__ import annotations
+
+import logging
+import threading
+
+import pytest
+from engine_support import Driver
+from peers_support import Peer, wait_for
+
+import flux
+from flux.core.errors import BrokerError, Fault
+from flux.core.ports import Outgoing
+
+
+def stalled(driver: Driver, after: float) -> list[str]:
+    driver.now += after
+    return [stall.text for stall in driver.engine.stalled(driver.now)]
+
+
+def test_a_call_that_runs_long_is_named_and_again_after_twice_the_time() -> None:
+    driver = Driver(stalled_after=60.0)
+    driver.assign(0)
+    driver.poll(3, 4)
+    run = driver.take()
+    assert stalled(driver, 0) == []
+    [first] = stalled(driver, 60)
+    assert "stood still for 60 s" in first
+    assert "the call of record 3, which has run for 60 s" in first
+    assert stalled(driver, 59) == []
+    assert len(stalled(driver, 1)) == 1
+    driver.work(run)
+    assert stalled(driver, 600) == []
+
+
+def test_a_partition_that_gets_on_is_not_named() -> None:
+    driver = Driver(stalled_after=60.0)
+    driver.assign(0)
+    for offset in range(10):
+        driver.poll(offset)
+        driver.work(driver.take())
+        assert stalled(driver, 59) == []
+
+
+def test_a_write_that_the_target_refuses_is_named() -> None:
+    driver = Driver(stalled_after=60.0)
+    driver.assign(0)
+    driver.poll(0)
+    driver.work(driver.take(), 0)
+    driver.write(BrokerError("no such topic", Fault.UNKNOWN_TOPIC))
+    assert stalled(driver, 0) == []
+    [named] = stalled(driver, 60)
+    assert "the write of record 0 to " in named
+    assert "(kept, 1 failures)" in named
+
+
+def test_a_record_that_nobody_may_call_yet_is_named() -> None:
+    driver = Driver(stalled_after=60.0, concurrency=3)
+    driver.assign(0)
+    driver.poll(0)
+    assert stalled(driver, 0) == []
+    assert "a free call (concurrency = 3)" in stalled(driver, 60)[0]
+
+
+def test_records_that_are_not_due_are_no_stall() -> None:
+    driver = Driver(1, stalled_after=60.0)
+    driver.assign(0)
+    driver.poll(0)
+    assert stalled(driver, 0) == []
+    assert stalled(driver, 60) == []
+
+
+def test_a_clock_set_back_begins_anew() -> None:
+    driver = Driver(stalled_after=60.0)
+    driver.assign(0)
+    driver.poll(0)
+    assert stalled(driver, 0) == []
+    assert stalled(driver, -3600) == []
+    assert stalled(driver, 59) == []
+    assert len(stalled(driver, 1)) == 1
+
+
+def test_the_log_shows_where_a_call_is(caplog: pytest.LogCaptureFixture) -> None:
+    peer, release = Peer(), threading.Event()
+
+    def wait_for_the_provider() -> None:
+        release.wait(10)
+
+    task = peer.task(lambda message: wait_for_the_provider(), stalled_after=3.0, retries=0)
+    peer.write(Outgoing(b"x"))
+    with caplog.at_level(logging.WARNING, "flux.worker"), peer.working(task):
+        wait_for(lambda: "has stood still" in caplog.text, "the line")
+        release.set()
+    assert "the call of record 0" in caplog.text
+    assert "in wait_for_the_provider" in caplog.text
+
+
+def test_the_log_shows_where_an_awaited_call_is(caplog: pytest.LogCaptureFixture) -> None:
+    import asyncio
+
+    peer, release = Peer(), threading.Event()
+
+    async def wait_for_the_provider() -> None:
+        while not release.is_set():
+            await asyncio.sleep(0.001)
+
+    async def handler(message: flux.Message) -> None:
+        await wait_for_the_provider()
+
+    task = peer.task(handler, stalled_after=3.0, retries=0)
+    peer.write(Outgoing(b"x"))
+    with caplog.at_level(logging.WARNING, "flux.worker"), peer.working(task):
+        wait_for(lambda: "has stood still" in caplog.text, "the line")
+        release.set()
+    assert "in wait_for_the_provider" in caplog.text
+
+
+def test_a_poll_loop_that_stands_still_is_named(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    peer, release = Peer(), threading.Event()
+    real = peer.adapter.consumer
+
+    def consumer(*args: object) -> object:
+        client = real(*args)  # type: ignore[arg-type]
+        poll = client.poll
+        monkeypatch.setattr(client, "poll", lambda *given: (release.wait(10), poll(*given))[1], raising=False)
+        return client
+
+    monkeypatch.setattr(peer.adapter, "consumer", consumer)
+    task = peer.task(lambda message: None, stalled_after=3.0, retries=0)
+    with caplog.at_level(logging.WARNING, "flux.worker"), peer.working(task):
+        wait_for(lambda: "its poll loop has stood still" in caplog.text, "the line")
+        release.set()
+
+
+def test_records_that_do_not_arrive_are_named(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    peer = Peer()
+    task = peer.task(lambda message: None, stalled_after=3.0, retries=0)
+    monkeypatch.setattr("flux.adapters.memory.log.Log.read", lambda *_: [])
+    monkeypatch.setattr("flux.core.engine.Engine.ends", lambda self: dict.fromkeys(self.partitions, 0))
+    peer.write(Outgoing(b"x"))
+    with caplog.at_level(logging.WARNING, "flux.worker"), peer.working(task):
+        wait_for(lambda: "it waits for a fetch" in caplog.text, "the line")
+    assert "t[0] has had no records for 3 s" in caplog.text
