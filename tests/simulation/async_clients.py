@@ -71,7 +71,7 @@ class AsyncConsumer:
 
     def __init__(self, world: World, settings: ConsumerSettings, listener: Any) -> None:
         self._loop = asyncio.get_running_loop()
-        self._inner = Consumer(world, settings, _Bridge(world, self._loop, listener), listener.post)
+        self._inner = Consumer(world, settings, _Bridge(world, self._loop, listener), listener)
         self.max_poll_interval = self._inner.max_poll_interval
 
     def _blocking(self, function: Callable[..., Any], *args: Any) -> asyncio.Future[Any]:

@@ -30,7 +30,7 @@ class Adapter:
         self.cluster = "memory://simulation"
 
     def consumer(self, settings: ConsumerSettings, listener: Any) -> Consumer:
-        return Consumer(self._world, settings, listener, listener.post)
+        return Consumer(self._world, settings, listener, listener)
 
     def producer(self, settings: ProducerSettings) -> Producer:
         return Producer(self._world, settings)
@@ -63,15 +63,16 @@ class _Listener:
 
 
 class Consumer(MemoryConsumer):
-    """`post`: the stage that it reads for."""
+    """`member`: the flux side of it."""
 
-    def __init__(self, world: World, settings: ConsumerSettings, listener: Any, post: Any) -> None:
+    def __init__(self, world: World, settings: ConsumerSettings, listener: Any, member: Any) -> None:
         super().__init__(world.cluster, settings, _Listener(self, listener), world.scenario.max_poll_interval)
         self.topic = settings.topic
         self.world = world
         self.truth = world.truth
         self.process: Process = world.machine.current.process  # type: ignore[union-attr]
-        self.post = post
+        self.post = member.post
+        self.desk = member.desk
         self.group_id = settings.group
         self.read: dict[TopicPartition, Position | None] = {}
         self.commit_failed = False

@@ -33,7 +33,7 @@ class Loop(base_events.BaseEventLoop):
         super().__init__()
         self._machine = machine
         self._selector = _Selector(machine)
-        self.slow_callback_duration = float("inf")
+        self.set_exception_handler(lambda loop, context: None)  # what a crash leaves behind
 
     def time(self) -> float:
         return self._machine.time

@@ -269,7 +269,7 @@ class Truth:
         before = self.positions.get((who.group_id, at))
         self.positions[who.group_id, at] = position
         epoch: Epoch | None = self.epochs.get((who.process, at))
-        if epoch is None or not epoch.alive or self.cluster.group(group, at.topic).owner.get(at.partition) is not (
+        if epoch is None or not epoch.alive or self.cluster.group(who.group_id, at.topic).owner.get(at.partition) is not (
             who._member
         ):
             raise self.broken(f"{who.process.name} commits {at}, which is not its own")
@@ -335,9 +335,9 @@ class Truth:
                 patience, since = settings["shutdown_timeout"], stopping
             late = self.machine.time - since >= patience - 0.001 or consumer.process in self.jumped
             for call in epoch.called.values():
-                if call.running and not late and not consumer.post.desk.failure:
+                if call.running and not late and not consumer.desk.failure:
                     raise self.broken(f"{at} was given up during {call}, after {self.machine.time - since} s")
-            if late or consumer.commit_failed or consumer.metadata_refused or consumer.post.desk.failure:
+            if late or consumer.commit_failed or consumer.metadata_refused or consumer.desk.failure:
                 continue
             if self.cluster.group(epoch.group, at.topic).owner.get(at.partition) is not consumer._member:
                 continue

@@ -31,7 +31,7 @@ from simulation.machine import Machine, Process, System
 from simulation.scenario import HOUR, Event, Outcome, Scenario, TaskPlan
 from simulation.truth import PRODUCTS, Truth, Violation
 
-DRAIN = 400 * HOUR
+DRAIN = 30 * HOUR
 """Simulated time after the last fault in which all must have ended."""
 _LOOK = 20.0
 _RESTART = 3.0
@@ -87,6 +87,8 @@ class World:
         self.client_faults: dict[str, float] = {}
         self.waiting_records: list[Any] = []
         self.over = False
+        self.left_behind: list[Any] = []
+        self.loops: list[Loop] = []
         adapter = self.adapter
 
         class Products(flux.Producer):
@@ -185,12 +187,16 @@ class World:
 
         def main() -> None:
             worker = flux.Worker(*tasks, system=system, create_topics=True)
+            steps = worker._life()
+            worker._life = lambda: steps  # type: ignore[method-assign]
+            self.left_behind.append(steps)
             life = self.lives[number] = Life(process, worker)
             if any(job.needs_loop for job in worker.jobs):
                 loop = Loop(self.machine)
+                self.loops.append(loop)
                 life.code = loop.run_until_complete(worker.run_async())
             else:
-                life.code = worker._perform(worker._life())
+                life.code = worker._perform(steps)
             self._ended(number, life)
 
         # until it is there, nobody may stop it
@@ -220,7 +226,10 @@ class World:
     def stop(self, number: int) -> None:
         life = self.lives.get(number)
         self.wanted.discard(number)
-        if life is None or life.stop_at is not None or life.worker is None:
+        if life is None or life.stop_at is not None:
+            return
+        if life.worker is None:
+            self.machine.at(self.machine.time + 0.01, lambda: self.stop(number))
             return
         life.stop_at = self.machine.time
         self.truth.note("is stopped", life.process)
@@ -335,7 +344,7 @@ class World:
                 group = task.group if stage == 0 else f"{task.group}-{stage}"
                 for partition, log in enumerate(logs):
                     position = self.cluster.group(group, topic).positions.get(partition)
-                    if log.high > log.low and (position is None or position.offset < log.high):
+                    if log.records and (position is None or position.offset <= log.records[-1].at):
                         return False
         return True
 
@@ -495,6 +504,19 @@ class World:
         for number in numbers:
             self.start(number)
 
+    def end(self) -> None:
+        """Lets go of everything, also of what killed processes have left."""
+        self.machine.end()
+        for steps in self.left_behind:
+            with contextlib.suppress(BaseException):
+                steps.throw(machines.Killed())
+                while True:
+                    steps.send(None)
+        for loop in self.loops:
+            loop.call_soon_threadsafe = lambda *_, **__: None  # type: ignore[method-assign, assignment, return-value]
+            with contextlib.suppress(RuntimeError):
+                loop.close()
+
     # ---- results
 
     def digest(self) -> str:
@@ -629,7 +651,7 @@ def play(scenario: Scenario) -> Result:
             violation = Violation(f"{type(error).__name__}: {error}")
             violation.__cause__ = error
         finally:
-            world.machine.end()
+            world.end()
     counted = dict(world.truth.counted)
     return Result(
         history=world.truth.history,
