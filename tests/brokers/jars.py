@@ -7,7 +7,7 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -28,21 +28,31 @@ appender.out.name=out
 appender.out.layout.type=PatternLayout
 appender.out.layout.pattern=%d %p %c %m%n
 """
+_START = 60.0  # seconds
 
 
-@contextmanager
-def jars() -> Iterator[Broker]:
-    java = _java()
-    libraries = _libraries()
-    directory = Path(tempfile.mkdtemp(prefix="flux-kafka-"))
-    try:
-        open_port, secured_port, controller_port = free_ports(3)
+class Node:
+    """One broker that may be killed and started again: its addresses and its data stay."""
+
+    def __init__(self, directory: Path, extra: Mapping[str, str] | None = None) -> None:
+        """`extra`: properties of the server that win over the usual ones; `{tls}` is a free port."""
+        self._directory = directory
+        self._process: subprocess.Popen[bytes] | None = None
+        self._guard: subprocess.Popen[bytes] | None = None
+        java, libraries = _java(), _libraries()
+        open_port, secured_port, controller_port, tls_port = free_ports(4)
+        self.bootstrap = f"127.0.0.1:{open_port}"
+        self.secured = f"127.0.0.1:{secured_port}"
+        self.tls = f"127.0.0.1:{tls_port}"
         config = properties("127.0.0.1", "127.0.0.1", open_port, secured_port, controller_port)
+        for name, value in (extra or {}).items():
+            usual = config.get(name, "")
+            config[name] = value.replace("{usual}", usual).replace("{tls}", self.tls)
         config["log.dirs"] = str(directory / "data")
-        server = directory / "server.properties"
-        server.write_text("".join(f"{name}={value}\n" for name, value in config.items()))
+        self._server = directory / "server.properties"
+        self._server.write_text("".join(f"{name}={value}\n" for name, value in config.items()))
         (directory / "log4j2.properties").write_text(_LOGGING)
-        command = [
+        self._command = [
             java,
             "-Xmx512m",
             "-XX:+UseSerialGC",
@@ -52,14 +62,18 @@ def jars() -> Iterator[Broker]:
         ]
         with (directory / "log").open("wb") as log:
             subprocess.run(
-                [*command, "kafka.tools.StorageTool", "format", "-t", _CLUSTER, "-c", server],
+                [*self._command, "kafka.tools.StorageTool", "format", "-t", _CLUSTER, "-c", self._server],
                 stdout=log,
                 stderr=log,
                 check=False,
             )
+
+    def start(self) -> None:
+        """Returns when clients are served. Raises NoBroker."""
+        with (self._directory / "log").open("ab") as log:
             # A session of its own: an interrupt at the terminal reaches the tests first.
-            kafka = subprocess.Popen(
-                [*command, "kafka.Kafka", server],
+            self._process = subprocess.Popen(
+                [*self._command, "kafka.Kafka", self._server],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -67,28 +81,59 @@ def jars() -> Iterator[Broker]:
             )
         # Ends the broker even when the tests are killed: the guard's input ends with them.
         script = 'cat > /dev/null; kill "$0"; while kill -0 "$0"; do sleep 0.2; done 2> /dev/null; rm -r "$1"'
-        guard = subprocess.Popen(
-            ["sh", "-c", script, str(kafka.pid), directory],
+        self._guard = subprocess.Popen(
+            ["sh", "-c", script, str(self._process.pid), self._directory],
             stdin=subprocess.PIPE,
             start_new_session=True,
         )
+        if not answers(self.bootstrap, _START):
+            tail = (self._directory / "log").read_text(errors="replace")[-1000:]
+            raise NoBroker(f"Kafka {VERSION} does not start from its jars: {tail}", surprising=True)
+
+    def kill(self) -> None:
+        """Its machine is gone, from one moment to the next."""
+        self._end(at_once=True)
+
+    def stop(self) -> None:
+        self._end(at_once=False)
+
+    def _end(self, at_once: bool) -> None:
+        process, self._process = self._process, None
+        if process is None:
+            return
+        if self._guard is not None:
+            self._guard.kill()
+            self._guard.communicate()
+        if at_once:
+            process.kill()
+        else:
+            process.terminate()
         try:
-            bootstrap = f"127.0.0.1:{open_port}"
-            if not answers(bootstrap, 60):
-                tail = (directory / "log").read_text(errors="replace")[-1000:]
-                raise NoBroker(f"Kafka {VERSION} does not start from its jars: {tail}", surprising=True)
-            yield Broker(bootstrap, f"127.0.0.1:{secured_port}", f"jars of Kafka {VERSION}")
+            process.wait(15)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+@contextmanager
+def node(extra: Mapping[str, str] | None = None) -> Iterator[Node]:
+    """A broker of one's own, started. Raises NoBroker."""
+    directory = Path(tempfile.mkdtemp(prefix="flux-kafka-"))
+    try:
+        made = Node(directory, extra)
+        try:
+            made.start()
+            yield made
         finally:
-            guard.kill()
-            guard.communicate()
-            kafka.terminate()
-            try:
-                kafka.wait(15)
-            except subprocess.TimeoutExpired:
-                kafka.kill()
-                kafka.wait()
+            made.stop()
     finally:
         shutil.rmtree(directory, ignore_errors=True)
+
+
+@contextmanager
+def jars() -> Iterator[Broker]:
+    with node() as made:
+        yield Broker(made.bootstrap, made.secured, f"jars of Kafka {VERSION}")
 
 
 def _java() -> str:
