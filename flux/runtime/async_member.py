@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from flux.core.errors import BrokerError
-from flux.core.ports import AdminPort, AsyncAdapter, AsyncConsumerPort, Position, TopicPartition
+from flux.core.ports import AdminPort, AsyncAdapter, AsyncConsumerPort, TopicPartition
 from flux.core.runs import Run
 from flux.runtime import effects as do
 from flux.runtime import scripts
@@ -86,7 +86,7 @@ class AsyncMember:
             case do.Seek(partition, offset):
                 await consumer.seek(partition, offset)
             case do.StartCommit(positions):
-                self._commit(consumer, positions)
+                self.desk.start_commit(self.post, consumer.commit, positions)
             case do.Commit(positions, timeout):
                 await consumer.commit_now(positions, timeout)
             case do.Committed(partitions, timeout):
@@ -109,18 +109,6 @@ class AsyncMember:
             await asyncio.to_thread(self.desk.write, self.post)
         else:
             self.desk.write(self.post)
-
-    def _commit(self, consumer: AsyncConsumerPort, positions: Mapping[TopicPartition, Position]) -> None:
-        desk, engine = self.desk, self.post.engine
-
-        def done(error: BrokerError | None) -> None:
-            with desk.lock:
-                engine.committed(positions, error, desk.system.now())
-
-        try:
-            consumer.commit(positions, done)
-        except BrokerError as error:
-            done(error)
 
     async def _abandon(self) -> None:
         self.desk.abandon(self.post)

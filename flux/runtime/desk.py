@@ -21,7 +21,7 @@ from flux.core.message import Message
 from flux.core.outcome import Move
 from flux.core.permits import Permits
 from flux.core.policy import Policy
-from flux.core.ports import ConsumerSettings, System, TopicPartition
+from flux.core.ports import ConsumerSettings, Position, System, TopicPartition
 from flux.core.runs import Run
 from flux.core.stage import Role
 from flux.core.transfer import Failure
@@ -268,6 +268,23 @@ class Desk:
                     return
             for hop in hops:
                 self._writer.write(hop, engine.limit(hop.transfer.target.topic), ended)
+
+    def start_commit(
+        self,
+        post: Post,
+        commit: Callable[[Mapping[TopicPartition, Position], Callable[[BrokerError | None], None]], None],
+        positions: Mapping[TopicPartition, Position],
+    ) -> None:
+        """Has a consumer start a commit, and tells the engine its end."""
+
+        def done(error: BrokerError | None) -> None:
+            with self.lock:
+                post.engine.committed(positions, error, self.system.now())
+
+        try:
+            commit(positions, done)
+        except BrokerError as error:
+            done(error)
 
     def _tell_acknowledged(self, post: Post) -> None:
         acknowledged, engine = post.acknowledged, post.engine

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from flux.core.errors import BrokerError
-from flux.core.ports import Adapter, AdminPort, ConsumerPort, Position, TopicPartition
+from flux.core.ports import Adapter, AdminPort, ConsumerPort, TopicPartition
 from flux.core.runs import Run
 from flux.runtime import effects as do
 from flux.runtime import scripts
@@ -91,7 +91,7 @@ class Member:
             case do.Seek(partition, offset):
                 consumer.seek(partition, offset)
             case do.StartCommit(positions):
-                self._commit(consumer, positions)
+                self.desk.start_commit(self.post, consumer.commit, positions)
             case do.Commit(positions, timeout):
                 consumer.commit_now(positions, timeout)
             case do.Committed(partitions, timeout):
@@ -107,18 +107,6 @@ class Member:
             case do.Close():
                 consumer.close()
         return None
-
-    def _commit(self, consumer: ConsumerPort, positions: Mapping[TopicPartition, Position]) -> None:
-        desk, engine = self.desk, self.post.engine
-
-        def done(error: BrokerError | None) -> None:
-            with desk.lock:
-                engine.committed(positions, error, desk.system.now())
-
-        try:
-            consumer.commit(positions, done)
-        except BrokerError as error:
-            done(error)
 
     def _abandon(self) -> None:
         self.desk.abandon(self.post)

@@ -11,6 +11,7 @@ import pytest
 
 from flux.adapters.aiokafka import AiokafkaAdapter, config, from_url
 from flux.adapters.aiokafka.log import ClientLog, quieten
+from flux.adapters.secrets import Mask
 from flux.config import adapter_from_url, reset
 from flux.core.errors import ConfigurationError
 from flux.core.ports import AsyncAdapter, ConsumerSettings, ProducerSettings
@@ -106,7 +107,7 @@ def test_secrets_are_not_shown() -> None:
     adapter = AiokafkaAdapter("h:1", options)
     assert "s3cret" not in repr(adapter) + adapter.cluster
     assert "user" in repr(adapter)
-    mask = config.Mask(options)
+    mask = Mask(options)
     assert mask("no s3cret-password, no s3cret") == "no ***, no ***"
 
 

@@ -10,9 +10,10 @@ import pytest
 from confluent_kafka import KafkaError
 
 from flux.adapters.confluent import ConfluentAdapter, from_url
-from flux.adapters.confluent.config import Mask, consumer_properties, parsed_url, producer_properties
+from flux.adapters.confluent.config import consumer_properties, parsed_url, producer_properties
 from flux.adapters.confluent.errors import fault_of, translated
 from flux.adapters.confluent.log import ClientLog
+from flux.adapters.secrets import Mask
 from flux.core.errors import ConfigurationError, Fault
 from flux.core.ports import ConsumerSettings, ProducerSettings
 

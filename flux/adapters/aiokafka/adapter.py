@@ -12,6 +12,7 @@ from flux.adapters.aiokafka.consumer import AiokafkaConsumer
 from flux.adapters.aiokafka.log import ClientLog, quieten
 from flux.adapters.aiokafka.machine import Machine
 from flux.adapters.aiokafka.producer import AiokafkaProducer
+from flux.adapters.secrets import Mask, shown
 from flux.core.ports import AsyncRebalanceListener, ConsumerSettings, ProducerSettings, System
 from flux.system import SYSTEM
 
@@ -44,7 +45,7 @@ class AiokafkaAdapter:
         self._shared = config.checked(options or {})
         self._consumer = config.checked({**self._shared, **(consumer or {})})
         self._producer = config.checked({**self._shared, **(producer or {})})
-        self._mask = config.Mask(self._consumer, self._producer)
+        self._mask = Mask(self._consumer, self._producer)
         self._system = system
         self._machine: Machine | None = None
         quieten()
@@ -79,7 +80,7 @@ class AiokafkaAdapter:
         return ClientLog(self._mask, self._system)
 
     def __repr__(self) -> str:
-        return f"AiokafkaAdapter({self._bootstrap!r}, {config.shown(self._shared)!r})"
+        return f"AiokafkaAdapter({self._bootstrap!r}, {shown(self._shared)!r})"
 
 
 def from_url(url: str) -> AiokafkaAdapter:

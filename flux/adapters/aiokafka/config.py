@@ -5,12 +5,11 @@ Source: https://aiokafka.readthedocs.io/en/stable/api.html
 
 from __future__ import annotations
 
-import re
 import ssl
 from collections.abc import Iterable, Mapping
 from typing import Any
-from urllib.parse import unquote
 
+from flux.adapters import urls
 from flux.core.errors import ConfigurationError
 from flux.core.ports import ConsumerSettings, ProducerSettings
 
@@ -66,8 +65,6 @@ _RESERVED = {
     "compression_type": "set compression in ProducerOptions",
     "transactional_id": "flux does not write in transactions",
 }
-_SECRET = re.compile(r"pass|secret|token|keyfile|oauth|ssl_context", re.IGNORECASE)
-_HIDDEN = "***"
 _BOOLEANS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 _CHOICES = {
     "security_protocol": ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"),
@@ -191,49 +188,6 @@ def _chosen(options: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
     return {name: options[name] for name in names if name in options}
 
 
-def shown(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options as they may be printed."""
-    return {name: _HIDDEN if _SECRET.search(name) else value for name, value in options.items()}
-
-
-class Mask:
-    """Replaces the values of secret options in a text of the client's."""
-
-    def __init__(self, *options: Mapping[str, Any]) -> None:
-        secrets = {v for given in options for name, v in given.items() if _SECRET.search(name) and isinstance(v, str)}
-        # The longest first: one secret may be part of another.
-        self._secrets = sorted(filter(None, secrets), key=len, reverse=True)
-
-    def __call__(self, text: str) -> str:
-        for secret in self._secrets:
-            text = text.replace(secret, _HIDDEN)
-        return text
-
-
 def parsed_url(url: str) -> tuple[str, dict[str, Any]]:
-    """The brokers and the options. Errors never repeat the URL: it may hold a password."""
-    _, separator, rest = url.partition("://")
-    if not separator:
-        raise ConfigurationError("an adapter's URL looks like aiokafka://host:port?option=value")
-    authority, _, query = rest.partition("?")
-    login, _, hosts = authority.rpartition("@")
-    hosts = hosts.rstrip("/")
-    if "/" in hosts:
-        raise ConfigurationError("an adapter's URL has no path: write options as ?option=value")
-    options: dict[str, Any] = {}
-    for pair in filter(None, query.split("&")):
-        name, separator, value = pair.partition("=")
-        name = unquote(name)
-        if not separator or not name:
-            raise ConfigurationError("the adapter's URL has an option without a value: write option=value")
-        if name in options:
-            raise ConfigurationError(f"the adapter's URL sets {name} twice: keep one")
-        options[name] = unquote(value)
-    if login:
-        user, separator, password = login.partition(":")
-        if not separator:
-            raise ConfigurationError("the adapter's URL has a user without a password: write user:password@host:port")
-        if {"sasl_plain_username", "sasl_plain_password"} & options.keys():
-            raise ConfigurationError("the adapter's URL has two logins: keep user:password@ or sasl_plain_username")
-        options |= {"sasl_plain_username": unquote(user), "sasl_plain_password": unquote(password)}
-    return unquote(hosts), options
+    """The brokers and the options. Raises ConfigurationError."""
+    return urls.parsed(url, "aiokafka", "option", ("sasl_plain_username", "sasl_plain_password"))

@@ -12,6 +12,7 @@ from flux.adapters.confluent.admin import ConfluentAdmin
 from flux.adapters.confluent.consumer import ConfluentConsumer
 from flux.adapters.confluent.log import ClientLog
 from flux.adapters.confluent.producer import ConfluentProducer
+from flux.adapters.secrets import Mask, shown
 from flux.core.errors import ConfigurationError
 from flux.core.ports import ConsumerSettings, ProducerSettings, RebalanceListener, System
 from flux.system import SYSTEM
@@ -45,7 +46,7 @@ class ConfluentAdapter:
         self._shared = config.checked(options or {})
         self._consumer = config.checked({**self._shared, **(consumer or {})})
         self._producer = config.checked({**self._shared, **(producer or {})})
-        self._masked = config.Mask(self._consumer, self._producer)
+        self._masked = Mask(self._consumer, self._producer)
         self._system = system
 
     @property
@@ -74,7 +75,7 @@ class ConfluentAdapter:
             ) from None
 
     def __repr__(self) -> str:
-        return f"ConfluentAdapter({self._bootstrap!r}, {config.shown(self._shared)!r})"
+        return f"ConfluentAdapter({self._bootstrap!r}, {shown(self._shared)!r})"
 
 
 def from_url(url: str) -> ConfluentAdapter:

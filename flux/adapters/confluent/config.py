@@ -5,11 +5,10 @@ Source: https://github.com/confluentinc/librdkafka/blob/v2.16.0/CONFIGURATION.md
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import unquote
 
+from flux.adapters import urls
 from flux.core.errors import ConfigurationError
 from flux.core.ports import ConsumerSettings, ProducerSettings
 
@@ -30,8 +29,6 @@ _RESERVED = {
     "on_commit": "flux hears of its commits itself",
 }
 _NOT_WITH_KIP_848 = ("session.timeout.ms", "heartbeat.interval.ms", "partition.assignment.strategy")
-_SECRET = re.compile(r"pass|secret|token|key|jaas|oauth|credential|assertion|\.pem$", re.IGNORECASE)
-_HIDDEN = "***"
 
 _LARGEST_RECORD = 100_000_000
 """The topic decides how large a record may be; beyond this a broker cuts the connection (socket.request.max.bytes)."""
@@ -118,49 +115,6 @@ def producer_properties(bootstrap: str, options: Mapping[str, Any], settings: Pr
     return {**properties, **options, "bootstrap.servers": bootstrap, "acks": settings.acks}
 
 
-def shown(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options as they may be printed."""
-    return {name: _HIDDEN if _SECRET.search(name) else value for name, value in options.items()}
-
-
-class Mask:
-    """Replaces the values of secret properties in a text of the client's."""
-
-    def __init__(self, *options: Mapping[str, Any]) -> None:
-        secrets = {str(value) for given in options for name, value in given.items() if _SECRET.search(name) and value}
-        # The longest first: one secret may be part of another.
-        self._secrets = sorted(secrets, key=len, reverse=True)
-
-    def __call__(self, text: str) -> str:
-        for secret in self._secrets:
-            text = text.replace(secret, _HIDDEN)
-        return text
-
-
 def parsed_url(url: str) -> tuple[str, dict[str, Any]]:
-    """The brokers and the properties. Errors never repeat the URL: it may hold a password."""
-    _, separator, rest = url.partition("://")
-    if not separator:
-        raise ConfigurationError("an adapter's URL looks like confluent://host:port?property=value")
-    authority, _, query = rest.partition("?")
-    login, _, hosts = authority.rpartition("@")
-    hosts = hosts.rstrip("/")
-    if "/" in hosts:
-        raise ConfigurationError("an adapter's URL has no path: write properties as ?property=value")
-    options: dict[str, Any] = {}
-    for pair in filter(None, query.split("&")):
-        name, separator, value = pair.partition("=")
-        name = unquote(name)
-        if not separator or not name:
-            raise ConfigurationError("the adapter's URL has a property without a value: write property=value")
-        if name in options:
-            raise ConfigurationError(f"the adapter's URL sets {name} twice: keep one")
-        options[name] = unquote(value)
-    if login:
-        user, separator, password = login.partition(":")
-        if not separator:
-            raise ConfigurationError("the adapter's URL has a user without a password: write user:password@host:port")
-        if {"sasl.username", "sasl.password"} & options.keys():
-            raise ConfigurationError("the adapter's URL has two logins: keep user:password@ or sasl.username")
-        options |= {"sasl.username": unquote(user), "sasl.password": unquote(password)}
-    return unquote(hosts), options
+    """The brokers and the properties. Raises ConfigurationError."""
+    return urls.parsed(url, "confluent", "property", ("sasl.username", "sasl.password"))

@@ -1,27 +1,16 @@
-"""What librdkafka says, in the log: quiet, bounded, and without secrets. It never goes to stderr by itself."""
+"""What librdkafka says, in the log. It never goes to stderr by itself."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 
 from confluent_kafka import KafkaError
 
-from flux.core.ports import System
-
-logger = logging.getLogger("flux.kafka")
-
-_INTERVAL = 10.0  # seconds between two warnings of one kind
+from flux.adapters.warnings import Warnings, logger
 
 
-class ClientLog:
-    """One client's. librdkafka calls `log` as it would a logging.Logger's; nothing here raises."""
-
-    def __init__(self, masked: Callable[[str], str], system: System) -> None:
-        self.masked = masked
-        self._now = system.now
-        self._next: dict[object, float] = {}
-        self._silent: dict[object, int] = {}
+class ClientLog(Warnings):
+    """One client's. librdkafka calls `log` as it would a logging.Logger's."""
 
     def log(self, level: int, template: str, *args: object) -> None:
         if level >= logging.ERROR:
@@ -32,12 +21,5 @@ class ClientLog:
     def error(self, error: KafkaError) -> None:
         self.warn(error.code(), f"{error.str()} ({error.name()})")
 
-    def warn(self, kind: object, text: str) -> None:
-        """At most one line per kind and interval, the next one with the number left out."""
-        now = self._now()
-        if now < self._next.get(kind, now):
-            self._silent[kind] = self._silent.get(kind, 0) + 1
-            return
-        self._next[kind] = now + _INTERVAL
-        silent = self._silent.pop(kind, 0)
-        logger.warning("%s%s", self.masked(text), f" ({silent} more like it)" if silent else "")
+
+__all__ = ["ClientLog", "logger"]
