@@ -1,0 +1,64 @@
+"""What each record is to go through, as a function of its number: so the books can be checked without the worker."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+RETRIES = 2
+DEAD = RETRIES + 1
+KEYS = 400
+
+Step = Literal["done", "fail", "reject", "again"]
+Headers = list[tuple[str, bytes | None]]
+
+
+def way(number: int) -> tuple[Step, ...]:
+    """What the call in each stage does, one after the other."""
+    if number % 200 == 3:
+        return ("fail",) * DEAD
+    if number % 200 == 4:
+        return ("reject",)
+    if number % 200 == 6:
+        return ("fail", "reject")
+    if number % 200 == 8:
+        return ("again", "done")
+    if number % 50 == 2:
+        return ("fail", "fail", "done")
+    if number % 20 == 1:
+        return ("fail", "done")
+    return ("done",)
+
+
+def dies(number: int) -> bool:
+    """Whether it ends as a dead letter."""
+    return way(number)[-1] != "done"
+
+
+def echoes(number: int) -> bool:
+    """Whether its last call produces a record of its own."""
+    return number % 7 == 0 and not dies(number)
+
+
+def seconds(number: int) -> float:
+    """How long each of its calls takes."""
+    chance = number * 2654435761 % 1000
+    return 0.0 if chance < 850 else 0.003 if chance < 990 else 0.05
+
+
+def key(number: int) -> bytes | None:
+    return None if number % 13 == 5 else b"k%d" % (number * 7919 % KEYS)
+
+
+def value(number: int) -> bytes:
+    return b"%d %s" % (number, b"x" * (number % 90))
+
+
+def number_of(value: bytes | None) -> int:
+    assert value is not None
+    return int(value.split()[0])
+
+
+def headers(number: int) -> Headers:
+    if number % 3:
+        return []
+    return [("number", b"%d" % number), ("twice", b"1"), ("none", None), ("twice", b"2"), ("empty", b"")]

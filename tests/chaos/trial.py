@@ -1,0 +1,306 @@
+"""One trial: topics of its own, a feeder, workers, faults as they are injected, and the books at the end."""
+
+from __future__ import annotations
+
+import json
+import random
+import secrets
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaException, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec  # type: ignore[attr-defined]
+
+from chaos import books, plan
+from chaos.books import Fault, Figures
+from chaos.cluster import Cluster
+from chaos.fleet import Worker, send
+
+PARTITIONS = 6
+COMMIT = 1.0
+"""Seconds between two commits of a worker."""
+WINDOW = COMMIT + 1.0
+"""Seconds that a call's end may be uncommitted: the interval, and a machine of two cores that is busy."""
+SESSION = 6_000
+"""Milliseconds after which the group gives up a member."""
+MOST = 60_000
+"""Records of one trial, at most."""
+_ASK = 10.0
+
+
+class Feeder:
+    """A plain producer that writes the plan's records at a steady rate, each once."""
+
+    def __init__(self, bootstrap: str, topic: str, rate: int) -> None:
+        self._topic = topic
+        self._rate = rate
+        self._stop = threading.Event()
+        self._client = Producer(
+            {
+                "bootstrap.servers": bootstrap,
+                "enable.idempotence": True,
+                "linger.ms": 5,
+                "delivery.timeout.ms": 120_000,
+                "log_level": 0,
+            }
+        )
+        self.given = 0
+        self.acknowledged = 0
+        self.failures: list[Any] = []
+        self._thread = threading.Thread(target=self._run, name="feeder", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        began = time.monotonic()
+        while not self._stop.wait(0.02) and self.given < MOST:
+            wanted = min(int((time.monotonic() - began) * self._rate), MOST)
+            for number in range(self.given, wanted):
+                headers = plan.headers(number)
+                self._client.produce(
+                    self._topic,
+                    plan.value(number),
+                    plan.key(number),
+                    headers=headers or None,
+                    on_delivery=self._delivered,
+                )
+            self.given = max(self.given, wanted)
+            self._client.poll(0)
+
+    def _delivered(self, error: Any, _: Any) -> None:
+        if error is None:
+            self.acknowledged += 1
+        else:
+            self.failures.append(error)
+
+    def end(self) -> int:
+        """How many there are; all acknowledged."""
+        self._stop.set()
+        self._thread.join(10)
+        left = self._client.flush(120)
+        assert not self.failures, self.failures[:3]
+        assert (left, self.acknowledged) == (0, self.given)
+        return self.given
+
+
+class Trial:
+    def __init__(
+        self,
+        cluster: Cluster,
+        directory: Path,
+        *,
+        rate: int = 1000,
+        scheme: str = "confluent",
+        options: str = f"session.timeout.ms={SESSION}&heartbeat.interval.ms=1000",
+        slow: dict[int, float] | None = None,
+        **settings: Any,
+    ) -> None:
+        """`rate`: records a second; `options`: of the workers' adapter; `settings`: the task's."""
+        self.cluster = cluster
+        self.admin: AdminClient = cluster.admin
+        self.directory = directory
+        self.random = random.Random()
+        self.group = f"g{secrets.token_hex(4)}"
+        self.topic = f"t{secrets.token_hex(4)}"
+        self.out = f"{self.topic}-out"
+        self.topics = [self.topic, *(f"{self.topic}-{self.group}-try-{n}" for n in range(1, plan.DEAD))]
+        self.topics.append(f"{self.topic}-{self.group}-dlq")
+        self.workers: list[Worker] = []
+        self.faults: list[Fault] = []
+        self.began = time.monotonic()
+        self._rate = rate
+        self._feeder: Feeder | None = None
+        self._task = "AsyncWork" if scheme == "aiokafka" else "Work"
+        self._adapter = f"{scheme}://{cluster.bootstrap}?{options}"
+        (directory / "books").mkdir()
+        self._environment = {
+            "CHAOS": json.dumps(
+                {
+                    "topic": self.topic,
+                    "group": self.group,
+                    "out": self.out,
+                    "books": str(directory / "books"),
+                    "slow": slow or {},
+                    "settings": {
+                        "retries": plan.RETRIES,
+                        "wait": [0.5, 1.0],
+                        "offset_commit_interval": COMMIT,
+                        **settings,
+                    },
+                }
+            )
+        }
+        self.create(self.topic, self.out)
+
+    # ---- the cluster
+
+    def create(self, *names: str, **config: object) -> None:
+        settings = {key.replace("_", "."): str(value) for key, value in config.items()}
+        asked = self.admin.create_topics([NewTopic(name, PARTITIONS, -1, config=settings) for name in names])
+        for future in asked.values():
+            future.result(_ASK)
+
+    def read(self, topic: str) -> list[Any]:
+        """All that a topic holds, by a plain client."""
+        client = Consumer(
+            {
+                "bootstrap.servers": self.cluster.bootstrap,
+                "group.id": "reader",
+                "enable.auto.commit": False,
+                "auto.offset.reset": "earliest",
+                "enable.partition.eof": True,
+                "log_level": 0,
+            }
+        )
+        try:
+            client.assign([TopicPartition(topic, number, 0) for number in range(PARTITIONS)])
+            found, open_ = [], set(range(PARTITIONS))
+            until = time.monotonic() + 30
+            while open_:
+                assert time.monotonic() < until, f"{topic} cannot be read"
+                for message in client.consume(1000, 0.2):
+                    if message.error() is None:
+                        found.append(message)
+                    elif message.error().name() == "_PARTITION_EOF":
+                        open_.discard(message.partition())
+            return found
+        finally:
+            client.close()
+
+    def positions(self, stage: int) -> dict[int, int]:
+        group = self.group if stage == 0 else f"{self.group}-{stage}"
+        asked = self.admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(group)])
+        found = asked[group].result(_ASK).topic_partitions or []
+        return {p.partition: p.offset for p in found if p.topic == self.topics[stage]}
+
+    def ends(self, topic: str) -> dict[int, int]:
+        latest = OffsetSpec.latest()
+        asked = self.admin.list_offsets({TopicPartition(topic, number): latest for number in range(PARTITIONS)})
+        return {p.partition: future.result(_ASK).offset for p, future in asked.items()}
+
+    def lag(self, stage: int) -> int:
+        try:
+            positions = self.positions(stage)
+            return sum(max(0, end - max(positions.get(n, 0), 0)) for n, end in self.ends(self.topics[stage]).items())
+        except KafkaException:
+            return -1
+
+    # ---- records
+
+    def feed(self) -> None:
+        self._feeder = Feeder(self.cluster.bootstrap, self.topic, self._rate)
+
+    @property
+    def feeder(self) -> Feeder:
+        assert self._feeder is not None
+        return self._feeder
+
+    def calls(self) -> list[books.Call]:
+        return books.read(self.directory / "books")
+
+    def working(self, seconds: float = 30.0) -> None:
+        """Waits for the first calls of every worker."""
+
+        def all_began() -> bool:
+            pids = {call.pid for call in self.calls()}
+            return all(pids.intersection(worker.pids()) for worker in self.workers if worker.alive)
+
+        wait_for(all_began, "all workers work", seconds)
+
+    def settle(self, seconds: float = 60.0) -> None:
+        """Waits until each stage is worked and committed; in the order in which records move."""
+        wait_for(
+            lambda: all(self.lag(stage) == 0 for stage in range(plan.DEAD)),
+            lambda: f"all is worked; left: {[self.lag(stage) for stage in range(plan.DEAD)]}",
+            seconds,
+        )
+
+    # ---- workers
+
+    def start(self, processes: int = 1) -> Worker:
+        log = self.directory / f"worker-{len(self.workers)}.log"
+        worker = Worker(log, self._task, self._adapter, processes, self._environment)
+        self.workers.append(worker)
+        return worker
+
+    def pids(self) -> list[int]:
+        return [pid for worker in self.workers for pid in worker.pids()]
+
+    # ---- faults
+
+    def note(self, kind: str, pid: int | None = None, excuses: bool = True) -> None:
+        now = time.monotonic()
+        self.faults.append(Fault(kind, now, now, pid, excuses))
+
+    @contextmanager
+    def noted(self, kind: str, pid: int | None = None, excuses: bool = True) -> Iterator[None]:
+        """A fault that lasts."""
+        at = time.monotonic()
+        try:
+            yield
+        finally:
+            self.faults.append(Fault(kind, at, time.monotonic(), pid, excuses))
+
+    def kill(self, pid: int) -> None:
+        send(pid, signal.SIGKILL)
+        self.note("kill", pid)
+
+    def freeze(self, pid: int, seconds: float) -> None:
+        with self.noted("zombie", pid):
+            send(pid, signal.SIGSTOP)
+            time.sleep(seconds)
+            send(pid, signal.SIGCONT)
+
+    # ---- the end
+
+    def finish(self, in_order: bool = False) -> Figures:
+        """Stops the feeder, waits until all is worked, stops the workers in good order, and does the books."""
+        count = self.feeder.end()
+        problems = []
+        try:
+            self.settle()
+        except AssertionError as late:
+            problems.append(str(late))
+        for worker in self.workers:
+            worker.ask_to_end()
+        for number, worker in enumerate(self.workers):
+            killed = worker.processes == 1 and any(fault.kind == "kill" and fault.pid == worker.process.pid for fault in self.faults)
+            code = worker.ended()
+            if code != (-9 if killed else 0):
+                problems.append(f"worker {number} ended with exit code {code}")
+            if "Traceback" in worker.log.read_text(errors="replace"):
+                problems.append(f"worker {number} has a traceback in its log")
+        figures = books.audit(
+            range(count),
+            self.calls(),
+            {stage: self.read(topic) for stage, topic in enumerate(self.topics)},
+            self.read(self.out),
+            self.faults,
+            WINDOW,
+            in_order,
+        )
+        figures.problems[:0] = problems
+        return figures
+
+    def close(self) -> None:
+        if self._feeder is not None:
+            self._feeder._stop.set()
+        for worker in self.workers:
+            worker.kill()
+        for future in self.admin.delete_topics([*self.topics, self.out]).values():
+            try:
+                future.result(_ASK)
+            except KafkaException:
+                pass
+
+
+def wait_for(true: Callable[[], object], what: str | Callable[[], str], seconds: float) -> None:
+    until = time.monotonic() + seconds
+    while not true():
+        if time.monotonic() > until:
+            raise AssertionError(f"not within {seconds:g} s: {what if isinstance(what, str) else what()}")
+        time.sleep(0.2)
