@@ -141,6 +141,7 @@ class Desk:
         with self.lock:
             if run in self._aborted:
                 self._aborted.discard(run)
+                failure = None  # it was told to end
             elif failure is not None:
                 post.engine.aborted(run)
                 # the worker ends soon: meanwhile nothing may overtake what the run leaves behind
