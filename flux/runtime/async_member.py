@@ -129,7 +129,8 @@ class AsyncMember:
     async def revoked(self, partitions: Sequence[TopicPartition]) -> None:
         announce(self.post, "revoked", partitions)
         limit = self._client.max_poll_interval if self._client is not None else 0.0
-        await self.perform(scripts.revoke(self.post.engine, partitions, self.desk.system.now, limit / 2))
+        desk = self.desk
+        await self.perform(scripts.revoke(self.post.engine, partitions, desk.system.now, limit / 2, desk.deadline))
 
     async def lost(self, partitions: Sequence[TopicPartition]) -> None:
         with self.desk.lock:

@@ -128,7 +128,8 @@ class Member:
     def revoked(self, partitions: Sequence[TopicPartition]) -> None:
         announce(self.post, "revoked", partitions)
         limit = self._client.max_poll_interval if self._client is not None else 0.0
-        self.perform(scripts.revoke(self.post.engine, partitions, self.desk.system.now, limit / 2))
+        desk = self.desk
+        self.perform(scripts.revoke(self.post.engine, partitions, desk.system.now, limit / 2, desk.deadline))
 
     def lost(self, partitions: Sequence[TopicPartition]) -> None:
         with self.desk.lock:

@@ -95,16 +95,17 @@ def assign(engine: Engine, partitions: Sequence[TopicPartition], now: Clock) -> 
     return engine.assigned({**positions, **chosen}, jitters, now(), chosen)
 
 
-def revoke(engine: Engine, partitions: Sequence[TopicPartition], now: Clock, longest: float) -> Script[None]:
+def revoke(
+    engine: Engine, partitions: Sequence[TopicPartition], now: Clock, longest: float, deadline: Clock
+) -> Script[None]:
     """Nothing new, then what is in flight ends, then its positions, then the partitions are let go: each step makes
-    the next one true. `longest`: seconds that the calls may take, one deadline for all."""
-    # leaving has waited for the calls already
-    patience = 0.0 if engine.stopping else min(engine.policy.drain_timeout, longest)
-    deadline = now() + patience
+    the next one true. `longest`: seconds that the calls may take, one limit for all; `deadline`: when a stop gives
+    them up, as for `leave`, which a rebalance may come into."""
+    until = now() + min(engine.policy.drain_timeout, longest)
     engine.revoking(partitions)
-    while not engine.drained(partitions) and now() < deadline:
+    while not engine.drained(partitions) and now() < min(until, deadline()):
         yield do.Write()
-        yield do.Rest(min(0.05, deadline - now()))
+        yield do.Rest(min(0.05, max(0.0, until - now())))
     positions = engine.commit(now(), partitions, at_once=True)
     if positions:
         try:
