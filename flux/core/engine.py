@@ -58,6 +58,8 @@ class Engine:
         self.stats = Stats()
         self.pace = Pace()
         self.stopping = False
+        self._following = policy.stages.after(stage)
+        self._dead = policy.stages[policy.stages.dead]
         self._limits = dict(topic_limits or {})
         self._assignments: dict[TopicPartition, Assignment] = {}
         self._round: deque[Assignment] = deque()
@@ -604,14 +606,13 @@ class Engine:
 
     def _move(self, entry: Entry, verdict: Verdict, failure: Failure, now: float) -> None:
         """Sends an open record to the next stage, or to the dead letters."""
-        stages, message = self.policy.stages, entry.message
-        following = stages.after(self.stage)
+        message, following = entry.message, self._following
         if following is None:
             self._close(entry)
             self._notices.add(Level.INFO, f"{message!r} failed once more ({failure.error!r}) and stays a dead letter")
             return
         tried = verdict.move is Move.NEXT
-        target = following if tried else stages[stages.dead]
+        target = following if tried else self._dead
         kind, text, trace = describe(failure, self.policy.error_headers)
         transfer = Transfer(
             message=message,
@@ -619,7 +620,7 @@ class Engine:
             target=target,
             reason="exhausted" if tried and target.role is Role.DEAD else verdict.reason,
             wait=self._dues.wait(target, verdict.after, entry.assignment.jitter),
-            group=stages.group,
+            group=self.policy.stages.group,
             failed_at=int(now * 1000),
             error_type=kind,
             error_text=text,

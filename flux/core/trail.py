@@ -7,8 +7,7 @@ cannot be understood is as if it were not there.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
-from typing import TypeVar
+from collections.abc import Iterable
 
 import attrs
 
@@ -36,7 +35,17 @@ _SKEW_MS = 3_600_000  # what two clocks may differ by: the longest wait, written
 _INT32 = 2**31 - 1
 _INT64 = 2**63 - 1
 
-T = TypeVar("T")
+_RANGES: dict[str, tuple[int, int | None]] = {
+    ATTEMPTS: (1, _MOST),
+    DUE: (0, None),
+    ORIGIN_TOPIC: (0, 0),
+    ORIGIN_PARTITION: (0, _INT32),
+    ORIGIN_OFFSET: (0, _INT64),
+    ORIGIN_TIMESTAMP: (-1, _INT64),
+    FIRST_FAILED_AT: (0, None),
+    REPLAYS: (0, _MOST),
+}
+"""What each header that is read may be; None: a time, up to the longest wait from now."""
 
 
 @attrs.frozen
@@ -66,41 +75,33 @@ def read(headers: Iterable[tuple[str, bytes | None]], stage: int, now_ms: int, m
     A due time beyond `now_ms + max_delay_ms`, and an hour for clocks that differ, counts as absent. Without a count of
     attempts (the Ruby library writes none) it had one in each stage before.
     """
-    found = {name: value for name, value in headers if name.startswith(PREFIX)}
-    ignored: list[str] = []
-
-    def take(name: str, parse: Callable[[bytes], T | None]) -> T | None:
-        value = found.get(name)
-        if name not in found:
-            return None
-        result = parse(value) if value is not None else None
-        if result is None:
-            ignored.append(name)
-        return result
-
+    found = {name: value for name, value in headers if name in _RANGES}
     latest = now_ms + max_delay_ms + _SKEW_MS
-    topic = take(ORIGIN_TOPIC, lambda v: v.decode("ascii") if _TOPIC.match(v) else None)
-    partition = take(ORIGIN_PARTITION, _number(0, _INT32))
-    offset = take(ORIGIN_OFFSET, _number(0, _INT64))
-    known = topic is not None and partition is not None and offset is not None
-    attempts = take(ATTEMPTS, _number(1, _MOST))
+    numbers: dict[str, int] = {}
+    topic: str | None = None
+    ignored: tuple[str, ...] = ()
+    for name, value in found.items():
+        if value is not None:
+            if name == ORIGIN_TOPIC:
+                if _TOPIC.match(value):
+                    topic = value.decode("ascii")
+                    continue
+            elif _NUMBER.match(value):
+                low, high = _RANGES[name]
+                number = int(value)
+                if low <= number <= (high if high is not None else latest):
+                    numbers[name] = number
+                    continue
+        ignored += (name,)
+    get = numbers.get
+    partition, offset = get(ORIGIN_PARTITION), get(ORIGIN_OFFSET)
     return Trail(
-        stage=stage,
-        attempts=stage if attempts is None else attempts,
-        due=take(DUE, _number(0, latest)),
-        origin=(topic, partition, offset) if known else None,  # type: ignore[arg-type]
-        origin_timestamp=take(ORIGIN_TIMESTAMP, _number(-1, _INT64)),
-        first_failed_at=take(FIRST_FAILED_AT, _number(0, latest)),
-        replays=take(REPLAYS, _number(0, _MOST)) or 0,
-        ignored=tuple(ignored),
+        stage,
+        get(ATTEMPTS, stage),
+        get(DUE),
+        None if topic is None or partition is None or offset is None else (topic, partition, offset),
+        get(ORIGIN_TIMESTAMP),
+        get(FIRST_FAILED_AT),
+        get(REPLAYS, 0),
+        ignored,
     )
-
-
-def _number(low: int, high: int) -> Callable[[bytes], int | None]:
-    def parse(value: bytes) -> int | None:
-        if not _NUMBER.match(value):
-            return None
-        number = int(value)
-        return number if low <= number <= high else None
-
-    return parse
