@@ -189,7 +189,9 @@ class LoopPollers:
         self._desk = desk
         self._callers = callers
         self._loop = asyncio.get_running_loop()
-        self._fact = asyncio.Event()
+        self._facts = 0
+        self._resting: dict[asyncio.Event, int] = {}
+        """Those that wait for a fact, with the number of facts before."""
         self._members = [
             AsyncMember(desk, post, adapter, admin, rest=self._rest, begin=callers.begin, cancel=callers.cancel)
             for post in desk.posts
@@ -206,21 +208,27 @@ class LoopPollers:
 
     def _wake(self, needed: int) -> None:
         self._callers.more()
+        self._facts += 1
         if not self._told:
             self._told = True
             self._loop.call_soon_threadsafe(self._tell)
 
     def _tell(self) -> None:
         self._told = False
-        self._fact.set()
-        self._fact = asyncio.Event()
+        for fact, before in self._resting.items():
+            if self._facts > before:  # else it is what the resting one has told others itself
+                fact.set()
 
     async def _rest(self, timeout: float) -> None:
+        fact = asyncio.Event()
+        self._resting[fact] = self._facts
         try:
             async with asyncio.timeout(timeout):
-                await self._fact.wait()
+                await fact.wait()
         except TimeoutError:
             pass
+        finally:
+            del self._resting[fact]
 
     async def _watch(self) -> None:
         desk = self._desk
