@@ -25,6 +25,7 @@ from greenlet import GreenletExit, getcurrent, greenlet
 EPOCH = 1_800_000_000.0
 SWITCH = 0.000_01
 """Seconds that pass whenever another thread runs."""
+MOST_STEPS = 1_000_000
 
 
 class Killed(GreenletExit):
@@ -109,6 +110,8 @@ class Machine:
     # ---- for threads
 
     def spawn(self, name: str, target: Callable[[], None], process: Process | None = None) -> Thread:
+        if self.over:
+            raise Killed
         if process is None:
             assert self.current is not None
             process = self.current.process
@@ -217,6 +220,8 @@ class Machine:
         while not ended():
             if self.errors:
                 raise self.errors[0][1]
+            if self.steps > MOST_STEPS:
+                raise RuntimeError(f"{MOST_STEPS} steps, and no end")
             self.time += SWITCH
             while timers and timers[0][0] <= self.time:
                 self._expire(heapq.heappop(timers)[2])
@@ -224,6 +229,8 @@ class Machine:
                 heapq.heappop(self._fuses)[2]()
             self._fuse = self._fuses[0][0] if self._fuses else math.inf
             if not runnable:
+                if ended():
+                    return
                 if not timers:
                     raise RuntimeError("every thread waits for ever")
                 self.time = max(self.time, timers[0][0])

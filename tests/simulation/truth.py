@@ -481,11 +481,13 @@ class Truth:
 
     def _call_of(self, record: Any) -> Call | None:
         """The call that a hop, or a produced record, belongs to."""
-        text = dict(record._headers or ()).get("flux-error-message") or b""
-        match = _TAG.search(text)
+        headers = dict(record._headers or ())
+        match = _TAG.search(headers.get("flux-error-message") or b"")
         if match:
             return self.calls[int(match[1])]
         plan = self.plans[(record.value() or b"").partition(b" ")[0]]
+        writer = self.machine.current.process if self.machine.current is not None else None
+        failed_at = int(headers.get("flux-failed-at") or 0)
         found = [
             call
             for copy in self.by_plan[plan.number]
@@ -494,8 +496,8 @@ class Truth:
             and copy.stage != DEAD
             and self._target(call, call.verdict == "dead") == record.topic()
         ]
-        open_ones = [call for call in found if call.hop != "acked"]
-        return (open_ones or found or [None])[0]
+        found.sort(key=lambda call: (call.process is not writer, call.ended_ms != failed_at, call.hop == "acked"))
+        return found[0] if found else None
 
     def handed(self, process: Process, topic: str, records: Sequence[Any]) -> None:
         """A client was given these to write."""

@@ -495,7 +495,9 @@ class World:
         self._deploy(event, numbers)
 
     def _deploy(self, event: Event, numbers: list[int]) -> None:
-        if any(number in self.lives for number in numbers) and self.faults:
+        if not self.faults:
+            return  # whoever is needed is started then
+        if any(number in self.lives for number in numbers):
             self.machine.at(self.machine.time + 1.0, lambda: self._deploy(event, numbers))
             return
         index = int(event.choice * 100) % len(self.retries)
@@ -512,6 +514,10 @@ class World:
                 steps.throw(machines.Killed())
                 while True:
                     steps.send(None)
+        for task in [task for loop in self.loops for task in asyncio.all_tasks(loop)]:
+            with contextlib.suppress(BaseException):
+                while True:
+                    task.get_coro().throw(machines.Killed())  # type: ignore[union-attr]
         for loop in self.loops:
             loop.call_soon_threadsafe = lambda *_, **__: None  # type: ignore[method-assign, assignment, return-value]
             with contextlib.suppress(RuntimeError):
