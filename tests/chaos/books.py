@@ -2,7 +2,8 @@
 
 Nothing here asks flux. A *call* is one row of a worker's books; a *copy* is one record of a topic as a plain client
 reads it. Each copy is to be called once. A call more is a repeat, and is excused only when the process that made the
-call before it died, stood still or was cut off, and that call had ended shortly before that, or not at all.
+call before it died, stood still or was cut off, and that call had ended shortly before that, or not at all; or when the
+process that repeats it has just come back.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ class Fault:
     excuses: bool = True
     """Whether calls may be repeated because of it."""
 
-    def excused(self, call: Call, window: float) -> bool:
+    def forgets(self, call: Call, window: float) -> bool:
         """Whether the end of `call` may have been forgotten. `window`: seconds that an end may be uncommitted."""
         return (
             self.excuses
@@ -58,6 +59,10 @@ class Fault:
             and call.began < self.until + window
             and (call.ended is None or call.ended > self.at - window)
         )
+
+    def misleads(self, call: Call, window: float) -> bool:
+        """Whether the process that made `call` did not know yet what it had missed: that others had worked since."""
+        return self.excuses and self.pid in (None, call.pid) and self.until > self.at and 0 < call.began - self.until < window
 
 
 @attrs.define
@@ -167,10 +172,10 @@ def _check_repeats(figures: Figures, calls: list[Call], faults: list[Fault], win
     for made in by_place.values():
         figures.repeated += len(made) - 1
         for before, again in zip(made, made[1:], strict=False):
-            if not any(fault.excused(before, window) for fault in faults):
+            if not any(fault.forgets(before, window) or fault.misleads(again, window) for fault in faults):
                 near = min((abs(before.began - fault.at) for fault in faults), default=-1.0)
                 unexcused.append((before, again, f"{near:.2f} s from the nearest fault"))
-    figures.allowed = sum(any(fault.excused(call, window) for fault in faults) for call in calls) if faults else 0
+    figures.allowed = sum(any(fault.forgets(call, window) for fault in faults) for call in calls) if faults else 0
     if unexcused:
         figures.problem("calls repeated without an excuse", unexcused)
 
