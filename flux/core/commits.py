@@ -7,13 +7,14 @@ from collections.abc import Mapping
 from flux.core.ports import Position, TopicPartition
 
 _AGAIN = 1.0
+_SOONEST = 0.1
 _LOST = 60.0  # seconds after which the end of a commit is not waited for any more
 
 
 class Commits:
     """Times in seconds since the epoch."""
 
-    __slots__ = ("_at", "_flight", "_interval", "_since", "_threshold", "done")
+    __slots__ = ("_at", "_failed", "_flight", "_interval", "_since", "_threshold", "done")
 
     def __init__(self, interval: float, threshold: int) -> None:
         self._interval = interval
@@ -21,6 +22,7 @@ class Commits:
         self._at = 0.0
         self._flight: Mapping[TopicPartition, Position] | None = None
         self._since = 0.0
+        self._failed = False
         self.done = 0
         """Records done since positions were last looked at."""
 
@@ -43,25 +45,29 @@ class Commits:
             if 0 <= now - self._since < _LOST:
                 return False
             self._flight = None
-        if self._at - now > self._interval:
+        if self._at - now > max(self._interval, _AGAIN):
             self._at = now + self._interval  # the clock was set back
-        return now >= self._at or self.done >= self._threshold
+        return now >= self._at or (self.done >= self._threshold and not self._failed)
 
     def deadline(self, now: float) -> float | None:
         """When `due` will be true by the clock alone."""
-        return min(self._at, now + self._interval) if self.done and self._flight is None else None
+        if not self.done or self._flight is not None:
+            return None
+        return min(self._at, now + max(self._interval, _AGAIN))
 
     def looked(self, now: float) -> None:
         """Positions were computed: the next time is an interval away."""
         self.done = 0
+        self._failed = False
         self._at = now + self._interval
 
     def began(self, positions: Mapping[TopicPartition, Position], now: float) -> None:
         self._flight, self._since = positions, now
 
     def ended(self, well: bool, now: float) -> None:
-        """A commit that failed is tried again within a second."""
+        """A commit that failed is tried again within a second, but not at once: it would fail in a hot loop."""
         self._flight = None
         if not well:
             self.done += 1
-            self._at = now + min(self._interval, _AGAIN)
+            self._failed = True
+            self._at = now + min(max(self._interval, _SOONEST), _AGAIN)
