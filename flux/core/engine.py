@@ -328,7 +328,8 @@ class Engine:
         patient = self._flow.patient(working, now)
         pause, resume = self._flow.changes(working, patient, self.stopping)
         deadline = self.deadline(now)
-        rest = REST if deadline is None else min(max(deadline - now, 0.0), REST)
+        # a time that is past is a hop's that somebody writes already, or is to be written in this very turn
+        rest = REST if deadline is None else min(deadline - now if deadline > now else BUSY_REST, REST)
         if any(assignment.paused for assignment in working):
             rest = min(rest, PAUSED_REST)
         if self.ready(now) or self._hops.queued or self._hops.writing:
