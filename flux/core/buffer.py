@@ -53,6 +53,10 @@ class Buffer:
             self.deadline = now + self._age
         return self.deadline
 
+    def hurry(self) -> None:
+        """From now on each record makes the buffer full. One that was not told so was added before."""
+        self._most_records = 1
+
     def due(self, now: float) -> bool:
         """Whether its time has come; also when the clock was set back to before its beginning."""
         deadline = self.deadline

@@ -49,6 +49,13 @@ class Outboxes:
         self._inherited.append(vars(self).copy())
         self._begin(system)
 
+    def before_fork(self) -> None:
+        self._forking = self._lock
+        self._forking.acquire()
+
+    def after_fork(self) -> None:
+        self._forking.release()
+
     def start_over(self, system: System) -> None:
         """Delivers everything, closes the clients, and begins anew on another machine."""
         wake = self._wake
@@ -84,6 +91,8 @@ class Outboxes:
             found = self._outboxes.get(key)
             if found is None:
                 found = Outbox(self, adapter, topic, settings, limits)
+                if self._exited:
+                    found.buffer.hurry()
                 self.client(found)
                 self._outboxes[key] = found
             return found
@@ -184,14 +193,19 @@ class Outboxes:
 
     def deliver_all(self) -> None:
         """Delivers what any producer of this process has taken; what fails is reported."""
+        self._drain(self._all())
+
+    def _all(self) -> set[Outbox]:
         with self._lock:
             users = {outbox for client in self._clients.values() for outbox in client.users}
-        self._drain(users | self._tended)
+            return users | self._tended | set(self._outboxes.values())
 
     def exit(self) -> None:
-        """At the end of the process: delivers everything; what fails is reported. What is produced later (by other
-        exit handlers) is delivered at once."""
+        """At the end of the process: delivers everything; what fails is reported. Whoever produces later (another exit
+        handler, a daemon thread) waits for the delivery: nobody else would."""
         self._exited = True
+        for outbox in self._all():
+            outbox.buffer.hurry()
         self.deliver_all()
         with self._lock:
             clients, self._clients = self._clients, {}
@@ -225,4 +239,9 @@ def _client_key(outbox: Outbox) -> ClientKey:
 OUTBOXES = Outboxes()
 atexit.register(OUTBOXES.exit)
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=lambda: OUTBOXES.reset(OUTBOXES.system))
+    # A fork waits for a client that is being made: the child could not make its own beside half of one.
+    os.register_at_fork(
+        before=OUTBOXES.before_fork,
+        after_in_parent=OUTBOXES.after_fork,
+        after_in_child=lambda: OUTBOXES.reset(OUTBOXES.system),
+    )
