@@ -1,0 +1,82 @@
+"""A broker that belongs to one test module, and what its tests do to it."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import attrs
+import pytest
+from brokers import NoBroker
+from brokers.jars import Node, node
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
+
+_QUICK = {
+    # A broker that was killed may come back once the cluster has noticed that it was gone.
+    "broker.session.timeout.ms": "2000",
+    "broker.heartbeat.interval.ms": "300",
+}
+
+
+@attrs.frozen
+class Own:
+    node: Node
+    admin: AdminClient
+
+    @property
+    def bootstrap(self) -> str:
+        return self.node.bootstrap
+
+    def topic(self, partitions: int = 1, **config: object) -> str:
+        """A new one; config as max_message_bytes=1000."""
+        name = f"t{secrets.token_hex(6)}"
+        settings = {key.replace("_", "."): str(value) for key, value in config.items()}
+        self.admin.create_topics([NewTopic(name, partitions, 1, config=settings)])[name].result(30)
+        until = time.monotonic() + 30
+        while time.monotonic() < until:
+            found = self.admin.list_topics(timeout=10).topics.get(name)
+            if found and len(found.partitions) == partitions and all(p.leader >= 0 for p in found.partitions.values()):
+                return name
+            time.sleep(0.05)
+        pytest.fail(f"the broker did not make topic {name} in 30 s")
+
+    def read(self, topic: str, timeout: float = 30.0) -> list[Any]:
+        """Every message that the topic holds at this moment, by partition and offset."""
+        consumer = Consumer(
+            {"bootstrap.servers": self.bootstrap, "group.id": "none", "enable.auto.commit": False, "log_level": 0}
+        )
+        until = time.monotonic() + timeout
+        try:
+            ends: dict[int, int] = {}
+            for number in consumer.list_topics(topic, timeout=timeout).topics[topic].partitions:
+                while number not in ends:
+                    try:
+                        ends[number] = consumer.get_watermark_offsets(TopicPartition(topic, number), timeout=2)[1]
+                    except KafkaException:  # it may have come back just now
+                        assert time.monotonic() < until
+            consumer.assign([TopicPartition(topic, n, OFFSET_BEGINNING) for n, end in ends.items() if end])
+            messages: list[Any] = []
+            while len(messages) < sum(ends.values()):
+                assert time.monotonic() < until, f"topic {topic} was not read in {timeout} s"
+                messages += [message for message in consumer.consume(1000, 0.1) if message.error() is None]
+            return sorted(messages, key=lambda message: (message.partition(), message.offset()))
+        finally:
+            consumer.close()
+
+    def values(self, topic: str) -> list[bytes]:
+        return [message.value() for message in self.read(topic)]
+
+
+@contextmanager
+def own_broker(extra: Mapping[str, str] | None = None) -> Iterator[Own]:
+    """Skips the test where there are no jars, or no Java to run them."""
+    try:
+        with node({**_QUICK, **(extra or {})}) as made:
+            yield Own(made, AdminClient({"bootstrap.servers": made.bootstrap, "log_level": 0}))
+    except NoBroker as reason:
+        pytest.skip(f"no broker that may be killed or wants TLS: {reason}")
