@@ -99,7 +99,12 @@ class Settings:
 
 current = Settings()
 _adapters: dict[str, Adapter] = {}
-_lock = threading.Lock()
+_lock = threading.RLock()
+if hasattr(os, "register_at_fork"):
+    # A fork waits for an adapter that is being imported and made: the child could neither use nor repeat that.
+    os.register_at_fork(
+        before=lambda: _lock.acquire(), after_in_parent=lambda: _lock.release(), after_in_child=lambda: _lock.release()
+    )
 
 
 def configure(*, adapter: AdapterChoice = None, producer: ProducerOptions | None = None) -> None:
