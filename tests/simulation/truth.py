@@ -121,6 +121,10 @@ class Epoch:
     revoking_since: int = 0
     commit_failed: bool = False
     ended: str = ""
+    ended_at: float = 0.0
+    late: bool = False
+    """It was given up although calls were in flight, as their time was over."""
+    begun_late: int = 0
 
     def was_done(self, offset: int) -> bool:
         if self.restored is None:
@@ -325,7 +329,7 @@ class Truth:
         self.machine.touch()
         for at in partitions:
             epoch = self.epochs[consumer.process, at]
-            epoch.ended = "revoked"
+            epoch.ended, epoch.ended_at = "revoked", self.machine.time
             self.note(f"{at} revoked", consumer.process)
             assert epoch.revoking is not None
             settings = epoch.task.settings
@@ -333,7 +337,7 @@ class Truth:
                 patience, since = min(settings["drain_timeout"], consumer.max_poll_interval / 2), epoch.revoking
             else:
                 patience, since = settings["shutdown_timeout"], stopping
-            late = self.machine.time - since >= patience - 0.001 or consumer.process in self.jumped
+            late = epoch.late = self.machine.time - since >= patience - 0.001 or consumer.process in self.jumped
             for call in epoch.called.values():
                 if call.running and not late and not consumer.desk.failure:
                     raise self.broken(f"{at} was given up during {call}, after {self.machine.time - since} s")
@@ -349,7 +353,8 @@ class Truth:
         self.machine.touch()
         for at in partitions:
             self.note(f"{at} lost", consumer.process)
-            self.epochs[consumer.process, at].ended = "lost"
+            epoch = self.epochs[consumer.process, at]
+            epoch.ended, epoch.ended_at = "lost", self.machine.time
         if consumer.process not in self.excused:
             raise self.broken(f"{consumer.process.name} lost {partitions}, and nothing had befallen it")
 
@@ -395,11 +400,13 @@ class Truth:
         self.machine.touch()
         at, offset = TopicPartition(message.topic, message.partition), message.offset
         copy, epoch = self.copies[at, offset], self.epochs.get((process, at))
-        if epoch is None or epoch.ended:
+        if epoch is None or (epoch.ended and not self._was_taken(epoch)):
             raise self.broken(f"{copy} is called after its assignment is gone")
         call = Call(len(self.calls), copy, process, epoch, retries)
         self.note(f"call {call.number} of {copy}", process)
         self.calls.append(call)
+        if epoch.ended:
+            return call
         if epoch.revoking is not None:
             raise self.broken(f"{call} begins while the partition is given up")
         if offset in epoch.called:
@@ -419,6 +426,12 @@ class Truth:
         epoch.called[offset] = call
         copy.calls.append(call)
         return call
+
+    def _was_taken(self, epoch: Epoch) -> bool:
+        """A caller that had taken a record when its time was over, and has not looked at it yet, is as one in a call."""
+        epoch.begun_late += 1
+        recent = self.machine.time - epoch.ended_at < 0.5
+        return recent and (epoch.late or epoch.ended == "lost") and epoch.begun_late <= epoch.task.settings["concurrency"]
 
     def _lane(self, copy: Copy, ordering: str) -> Any:
         if ordering == "partition":
@@ -482,7 +495,7 @@ class Truth:
     def _call_of(self, record: Any) -> Call | None:
         """The call that a hop, or a produced record, belongs to."""
         headers = dict(record._headers or ())
-        match = _TAG.search(headers.get("flux-error-message") or b"")
+        match = _TAG.search((headers.get("flux-error-type") or b"") + (headers.get("flux-error-message") or b""))
         if match:
             return self.calls[int(match[1])]
         plan = self.plans[(record.value() or b"").partition(b" ")[0]]
@@ -509,7 +522,7 @@ class Truth:
             call = self._call_of(_Given(topic, record))
             if call is None:
                 raise self.broken(f"{process.name} writes {record.value!r} to {topic} for no failed call")
-            if record.headers and any(name == "flux-error-message" for name, _ in record.headers):
+            if record.headers and any(name == "flux-error-type" for name, _ in record.headers):
                 if call.hop in ("flying", "acked"):
                     raise self.broken(f"the hop of {call} is written again while {call.hop}")
                 if call.epoch.ended and call.epoch.process is process:

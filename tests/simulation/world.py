@@ -49,7 +49,7 @@ class Life:
     worker: flux.Worker
     stop_at: float | None = None
     code: int | None = None
-    expects_failure: bool = False
+    failed_at: float | None = None
 
 
 @attrs.define
@@ -110,7 +110,7 @@ class World:
 
     def stopping(self, process: Process) -> float | None:
         life = next((life for life in self.lives.values() if life.process is process), None)
-        return None if life is None else life.stop_at
+        return None if life is None else life.stop_at if life.stop_at is not None else life.failed_at
 
     # ---- faults of the broker, asked with its lock held
 
@@ -208,8 +208,8 @@ class World:
         self.machine.touch()
         self.truth.note(f"exits with {life.code}", life.process)
         expected = {0, 3} if life.stop_at is not None else set()
-        if life.expects_failure:
-            expected = {0, 1}
+        if life.failed_at is not None:
+            expected = {0, 1, 3}
         if life.code not in expected:
             failures = [job.desk.failure for job in life.worker.jobs if job.desk is not None and job.desk.failure]
             violation = self.truth.broken(f"{life.process.name} ended with {life.code}: {failures!r}")
@@ -553,7 +553,7 @@ class Handler:
             self._end(call, outcome)
         except flux.DeliveryError as error:
             world.truth.end(call, "next")
-            raise ValueError(f"#{call.number}; {error}") from None
+            raise type(f"#{call.number};", (ValueError,), {})(str(error)) from None
 
     async def call_async(self, message: Message) -> None:
         world = self._world
@@ -570,7 +570,7 @@ class Handler:
             self._end(call, outcome)
         except flux.DeliveryError as error:
             world.truth.end(call, "next")
-            raise ValueError(f"#{call.number}; {error}") from None
+            raise type(f"#{call.number};", (ValueError,), {})(str(error)) from None
         except asyncio.CancelledError:
             world.truth.end(call, "stop")
             raise
@@ -587,25 +587,26 @@ class Handler:
 
     def _end(self, call: Any, outcome: Outcome) -> None:
         world, name = self._world, (call.copy.plan.number, call.copy.stage)
-        text = f"#{call.number};"
+        text = f"#{call.number};"  # in the name of the type too, which is left out last
         if outcome.crash and name not in world.crashed:
             world.crashed.add(name)
             world.truth.counted["process failures"] += 1
             for life in world.lives.values():
-                life.expects_failure = life.expects_failure or life.process is self._process
+                if life.process is self._process and life.failed_at is None:
+                    life.failed_at = world.machine.time
             world.truth.end(call, "stop")
             raise CrashedProcess
         if outcome.kind == "done":
             world.truth.end(call, "done")
         elif outcome.kind == "error":
             world.truth.end(call, "next")
-            raise ValueError(text)
+            raise type(text, (ValueError,), {})(text)
         elif outcome.kind == "retry":
             world.truth.end(call, "next", outcome.after)
-            raise flux.Retry(text, after=outcome.after)
+            raise type(text, (flux.Retry,), {})(text, after=outcome.after)
         else:
             world.truth.end(call, "dead")
-            raise flux.Reject(text)
+            raise type(text, (flux.Reject,), {})(text)
 
 
 class _Threading:
