@@ -141,20 +141,19 @@ class Engine:
         if old is None or old.phase is not Phase.WORKING:
             return None
         at = old.ledger.end if old.ledger is not None else marks.low
-        overtaken = old.ledger is not None and at < marks.low
-        if overtaken:
-            gone = f"{marks.low - at} offset(s) are gone before they were worked (deleted by retention?)"
-        else:
+        cut_off = old.ledger is None or at > marks.high
+        start = marks.low if cut_off else max(at, marks.low)
+        if cut_off:
             gone = f"the log ends at {marks.high} (was the topic created anew?)"
-        self._notices.add(
-            Level.ERROR, f"{partition}: position {at} is out of range: {gone}; going on from the oldest, {marks.low}"
-        )
+        else:
+            gone = f"{start - at} offset(s) are gone before they were worked (deleted by retention?)"
+        self._notices.add(Level.ERROR, f"{partition}: position {at} is out of range: {gone}; going on from {start}")
         self._commits.soon(now)
-        if overtaken:
+        if not cut_off:
             # a gap as any other: what is here already is worked, what has failed is moved, what was done stays so
             assert old.ledger is not None
-            old.ledger.delivered(marks.low, marks.low)
-            return marks.low
+            old.ledger.delivered(start, start)
+            return start
         self._forget(old, Event.LOST)
         self._assignments[partition] = Assignment(partition, marks.low, [], None, old.jitter, self.policy.max_metadata)
         return marks.low
