@@ -6,8 +6,17 @@ import random
 import threading
 import time
 from collections.abc import Callable
+from operator import attrgetter
 
 from flux.core.ports import Condition, Thread
+
+
+class _Condition(threading.Condition):
+    """`threading.Condition` enters and leaves by functions in Python. A signal's handler that raises as one begins
+    would leave the lock taken for ever, so these two are the lock's own, in C."""
+
+    __enter__ = property(attrgetter("_lock.__enter__"))
+    __exit__ = property(attrgetter("_lock.__exit__"))
 
 
 class OperatingSystem:
@@ -18,7 +27,7 @@ class OperatingSystem:
     randint = staticmethod(random.randint)
 
     def condition(self) -> Condition:
-        return threading.Condition(threading.Lock())
+        return _Condition(threading.Lock())
 
     def spawn(self, name: str, target: Callable[[], None]) -> Thread:
         thread = threading.Thread(target=target, name=name, daemon=True)

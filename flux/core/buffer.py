@@ -22,7 +22,7 @@ class Limits:
 
 
 class Buffer:
-    __slots__ = ("_age", "_bytes", "_most_bytes", "_most_records", "_records", "deadline")
+    __slots__ = ("_age", "_bytes", "_most_bytes", "_most_records", "_records", "deadline", "taken")
 
     def __init__(self, limits: Limits) -> None:
         self._most_records = limits.records
@@ -30,6 +30,8 @@ class Buffer:
         self._age = limits.age
         self._records: list[Outgoing] = []
         self._bytes = 0
+        self.taken: list[Outgoing] = []
+        """What `take` gave, until its caller has put it elsewhere and empties this."""
         self.deadline: float | None = None
         """Seconds since the epoch; None: empty, or nobody has called `opened` yet."""
 
@@ -63,10 +65,13 @@ class Buffer:
         return deadline is not None and (now >= deadline or now < deadline - self._age)
 
     def take(self) -> list[Outgoing]:
-        """All records, in order; the next one begins a new batch. By one thread at a time."""
-        self.deadline = None
-        count = len(self._records)
-        taken = self._records[:count]
-        del self._records[:count]
-        self._bytes = 0
-        return taken
+        """All records, in order; the next one begins a new batch. By one thread at a time. Gives the same again while
+        `taken` is not emptied: a signal's handler may raise at any call, so there is none between these two lines, and
+        there must be none where the records change hands."""
+        if not self.taken:
+            self.deadline = None
+            records, count = self._records, len(self._records)
+            self.taken = records[:count]
+            del records[:count]
+            self._bytes = 0
+        return self.taken

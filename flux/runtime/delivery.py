@@ -109,14 +109,27 @@ class Tally:
     def give_up(self, error: Exception) -> None:
         """Those that the client has not taken fail."""
         rest, self.handed = self.records[self.handed :], len(self.records)
-        for record in rest:
+        try:
+            for record in rest:
+                self._fail(failed(self.topic, record, error))
+                if next(self._counted) == self._last:
+                    self._ends.ended(self)
+        except BaseException:
+            self.doubt(error)
+            raise
+
+    def doubt(self, error: Exception) -> None:
+        """Nobody knows which of them the client has taken: all fail, and what it tells later counts for nothing."""
+        self.handed = len(self.records)
+        for record in self.records:
             self._fail(failed(self.topic, record, error))
-            if next(self._counted) == self._last:
-                self._ends.ended(self)
+        while next(self._counted) < self._last:
+            pass
+        self._ends.ended(self)
 
     def _succeed(self, record: Record) -> None:
         with acknowledging():
-            if self.delivery is not None:
+            if self.delivery is not None and not self.delivery.done():
                 kind, timestamp = record.timestamp()
                 self.delivery.set_result(
                     RecordMetadata(record.topic(), record.partition(), record.offset(), timestamp if kind else None)
@@ -128,7 +141,7 @@ class Tally:
         self.failed.append(record)
         error = DeliveryError([record])
         with acknowledging():
-            if self.delivery is not None:
+            if self.delivery is not None and not self.delivery.done():
                 self.delivery.set_exception(error)
             if self.scope is not None:
                 self.scope.ended(error)

@@ -191,9 +191,11 @@ class Outbox:
         new = (
             list(tallies(self, self.topic, records, now)) if self._tracked else [Tally(self, self.topic, records, now)]
         )
-        with self._changed:
-            self._open.update(new)
-        self._pending.extend(new)
+        opened = set(new)
+        with self._changed:  # no calls in here: see `Buffer.take`
+            self._open |= opened
+            self._pending += new
+            self.buffer.taken = []
 
     def _push(self) -> None:
         while self._pending:
@@ -217,11 +219,14 @@ class Outbox:
             if client is not None:
                 self._runtime.broken(self, client)
             return error
-        except Exception as error:
+        except BaseException as error:
             # Nobody knows what it did: a second try could repeat records.
-            logger.exception("%s, topic %s: a bug while writing", self.adapter.cluster, self.topic)
-            tally.give_up(error)
-            return None
+            if isinstance(error, Exception):
+                logger.exception("%s, topic %s: a bug while writing", self.adapter.cluster, self.topic)
+                tally.doubt(error)
+                return None
+            tally.doubt(BrokerError(f"{type(error).__name__} while it was written: it may yet arrive"))
+            raise
         return None if tally.handed == len(tally.records) else self._no_room()
 
     def ended(self, tally: Tally) -> None:
@@ -346,7 +351,7 @@ class Outbox:
 
     @property
     def idle(self) -> bool:
-        return not self._pending and self.buffer.deadline is None
+        return not self._pending and not self.buffer.taken and self.buffer.deadline is None
 
     def due(self, now: float) -> float:
         """When to `tick`, seconds since the epoch."""
@@ -355,7 +360,7 @@ class Outbox:
 
     def tick(self, now: float) -> float | None:
         """Does what is due; seconds since the epoch of the next time, None when only a new record brings one."""
-        if self._pending or self.buffer.due(now):
+        if self._pending or self.buffer.taken or self.buffer.due(now):
             self.flush()
         return now + RETRY if self._pending else self.buffer.deadline
 

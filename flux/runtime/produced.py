@@ -38,7 +38,7 @@ class Produced:
             self._open -= 1
             self._error = self._error or error
             then = None
-            if self._open == 0:
+            if self._open <= 0:  # below: one that is in doubt ends twice
                 then, self._then = self._then, None
         if then is not None:
             then(self._error)
@@ -48,7 +48,7 @@ class Produced:
         for flush in self._flushes:
             flush()
         with self._lock:
-            if self._open:
+            if self._open > 0:
                 self._then = then
                 return
         then(self._error)

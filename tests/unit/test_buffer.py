@@ -22,6 +22,12 @@ def opened(limits: Limits = LIMITS, now: float = 0.0) -> Buffer:
     return buffer
 
 
+def taken_from(buffer: Buffer) -> list[Outgoing]:
+    records = buffer.take()
+    buffer.taken = []
+    return records
+
+
 def test_the_first_record_asks_for_a_deadline() -> None:
     buffer = Buffer(LIMITS)
     assert buffer.add(record(), 1)
@@ -60,11 +66,20 @@ def test_a_clock_that_was_set_back_makes_it_due_rather_than_wait_for_hours() -> 
 def test_taking_begins_a_new_batch() -> None:
     buffer = opened()
     buffer.add(record(1), 9)
-    assert buffer.take() == [record(1)]
+    assert taken_from(buffer) == [record(1)]
     assert (len(buffer), buffer.full, buffer.deadline) == (0, False, None)
     assert not buffer.due(1e9)
     buffer.opened(now=50.0)
     assert not buffer.add(record(2), 9)
+
+
+def test_what_was_taken_and_not_put_elsewhere_comes_again_before_later_records() -> None:
+    buffer = opened()
+    buffer.add(record(1), 1)
+    assert buffer.take() == [record(1)]
+    buffer.add(record(2), 1)
+    assert taken_from(buffer) == [record(1)]
+    assert taken_from(buffer) == [record(2)]
 
 
 @given(
@@ -82,15 +97,15 @@ def test_nothing_is_lost_repeated_or_reordered_and_no_batch_grows_beyond_its_lim
     sizes: dict[Outgoing, int] = {}
     for number, step in enumerate(steps):
         if step is None:
-            batches.append(buffer.take())
+            batches.append(taken_from(buffer))
         else:
             added.append(record(number))
             sizes[added[-1]] = step
             assert buffer.add(added[-1], step) or buffer.deadline is not None
             if buffer.full:
-                batches.append(buffer.take())
+                batches.append(taken_from(buffer))
         buffer.opened(0.0)
-    batches.append(buffer.take())
+    batches.append(taken_from(buffer))
     assert [one for batch in batches for one in batch] == added
     for batch in batches:
         assert len(batch) <= records
@@ -113,10 +128,10 @@ def test_threads_that_add_while_another_takes_lose_nothing() -> None:
         for thread in threads:
             thread.start()
         while any(thread.is_alive() for thread in threads):
-            taken += buffer.take()
+            taken += taken_from(buffer)
     finally:
         sys.setswitchinterval(interval)
-    taken += buffer.take()
+    taken += taken_from(buffer)
     numbers = [int(one.value or b"") for one in taken]
     assert sorted(numbers) == list(range(adding * 2000))
     for start in range(adding):

@@ -1,0 +1,114 @@
+"""An exception that a signal handler raises, anywhere in the producer: each record is there or named, and none is
+there twice without being named."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import pytest
+from producer_support import World, world
+
+import flux
+from flux.config import ProducerOptions
+from flux.system import OperatingSystem
+
+__all__ = ["world"]
+
+PACKAGE = str(Path(flux.__file__).parent)
+
+
+class Interrupt(BaseException):
+    """As KeyboardInterrupt is one."""
+
+
+class Interrupting:
+    """Raises once, at the `at`-th place in flux where the interpreter looks for signals: a function begins, or one in C
+    has returned."""
+
+    def __init__(self, at: int) -> None:
+        self.left = at
+
+    def __enter__(self) -> None:
+        sys.setprofile(self._look)
+
+    def __exit__(self, *_: object) -> None:
+        sys.setprofile(None)
+
+    def _look(self, frame: FrameType, event: str, _: Any) -> None:
+        if event in ("call", "c_return") and frame.f_code.co_filename.startswith(PACKAGE):
+            self.left -= 1
+            if self.left == 0:
+                sys.setprofile(None)
+                raise Interrupt
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # in a generator that is thrown away
+def test_an_interrupt_anywhere_loses_no_record(world: World) -> None:
+    at = 0
+    interrupted = True
+    while interrupted:
+        at += 1
+        interrupted = False
+        told: list[bytes | None] = []
+
+        class P(flux.Producer):
+            topic = f"t{at}"
+            options = ProducerOptions(max_buffer_size=3, flush_interval=1.0, delivery_timeout=5)
+
+            @classmethod
+            def on_error(cls, error: flux.DeliveryError, told: list[bytes | None] = told) -> None:
+                told += [record.value for record in error.failed]
+
+        P.produce(b"before")
+        P.deliver()
+        taken = [b"before"]
+        try:
+            with Interrupting(at):
+                for number in range(5):
+                    value = b"%d" % number
+                    P.produce(value)
+                    taken.append(value)
+                P.deliver()
+        except Interrupt:
+            interrupted = True
+        P.produce(b"after")
+        taken.append(b"after")
+        try:
+            P.deliver(1)
+        except flux.DeliveryError as error:
+            told += [record.value for record in error.failed]
+        there = Counter(world.values(P.topic))
+        where = f"interrupted at {at}"
+        assert set(taken) <= {*there, *told}, f"{where}: lost {set(taken) - {*there, *told}}"
+        assert {v for v, n in there.items() if n > 1} <= set(told), f"{where}: repeated {there}"
+        assert there[b"after"] == 1, where
+        assert at < 1000
+    assert at > 100
+
+
+def test_an_interrupt_at_the_end_of_a_locked_section_leaves_the_lock_free() -> None:
+    """A handler runs where a function begins: `threading.Condition.__exit__` is one, before it gives the lock back."""
+    condition = OperatingSystem().condition()
+
+    def interrupt(frame: FrameType, event: str, _: Any) -> None:
+        if event == "call":
+            sys.setprofile(None)
+            raise Interrupt
+
+    def locked() -> None:
+        with condition:
+            sys.setprofile(interrupt)
+
+    try:
+        locked()
+    except Interrupt:
+        pass
+    finally:
+        sys.setprofile(None)
+    thread = OperatingSystem().spawn("other", lambda: condition.__enter__())
+    thread.join(5)
+    assert not thread.is_alive()
