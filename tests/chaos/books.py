@@ -62,7 +62,8 @@ class Fault:
 
     def misleads(self, call: Call, window: float) -> bool:
         """Whether the process that made `call` did not know yet what it had missed: that others had worked since."""
-        return self.excuses and self.pid in (None, call.pid) and self.until > self.at and 0 < call.began - self.until < window
+        lasted = self.until > self.at
+        return self.excuses and lasted and self.pid in (None, call.pid) and self.at < call.began < self.until + window
 
 
 @attrs.define

@@ -32,7 +32,8 @@ def kills(trial: Trial, times: int = 3) -> None:
         trial.start()
     trial.working()
     for _ in range(times):
-        time.sleep(trial.random.uniform(1, 3))
+        trial.stable()
+        time.sleep(trial.random.random())
         victim = trial.random.choice(trial.pids())
         trial.kill(victim)
         if victim not in [pid for worker in trial.workers if worker.processes > 1 for pid in worker.pids()]:

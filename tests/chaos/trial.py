@@ -13,7 +13,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaException, Producer, TopicPartition
+from confluent_kafka import (
+    Consumer,
+    ConsumerGroupState,
+    ConsumerGroupTopicPartitions,
+    KafkaException,
+    Producer,
+    TopicPartition,
+)
 from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec  # type: ignore[attr-defined]
 
 from chaos import books, plan
@@ -182,12 +189,13 @@ class Trial:
         asked = self.admin.list_offsets({TopicPartition(topic, number): latest for number in range(PARTITIONS)})
         return {p.partition: future.result(_ASK).offset for p, future in asked.items()}
 
-    def lag(self, stage: int) -> int:
+    def lag(self, stage: int) -> int | str:
+        """Records of a stage that are not committed; what went wrong when the cluster does not say."""
         try:
             positions = self.positions(stage)
             return sum(max(0, end - max(positions.get(n, 0), 0)) for n, end in self.ends(self.topics[stage]).items())
-        except KafkaException:
-            return -1
+        except KafkaException as error:
+            return str(error)
 
     # ---- records
 
@@ -218,6 +226,18 @@ class Trial:
             lambda: f"all is worked; left: {[self.lag(stage) for stage in range(plan.DEAD)]}",
             seconds,
         )
+
+    def stable(self, seconds: float = 30.0) -> None:
+        """Waits until no group rebalances, and for as long as a call's end may be uncommitted: commits wait for the end
+        of a rebalance, which waits for members that are dead."""
+        groups = [self.group, *(f"{self.group}-{stage}" for stage in range(1, plan.DEAD))]
+
+        def all_stable() -> bool:
+            asked = self.admin.describe_consumer_groups(groups)
+            return all(future.result(_ASK).state is ConsumerGroupState.STABLE for future in asked.values())
+
+        wait_for(all_stable, "the groups are stable", seconds)
+        time.sleep(WINDOW)
 
     # ---- workers
 
