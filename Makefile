@@ -7,7 +7,7 @@ PYTHON ?= $(shell for python in $(PYTHONS); do \
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: demo test matrix lint types imports check clean
+.PHONY: demo test matrix lint types imports check bench clean
 
 demo: .venv/.installed
 	@$(BIN)/flux demo
@@ -31,8 +31,15 @@ imports: .venv/.developed
 
 check: lint types imports test
 
+# flux and its peers, side by side: make bench ROUNDS=1 CASES=consume,produce; with SCALE=0.01 just to see that it works
+ROUNDS ?= 3
+SCALE ?= 1
+bench: .venv-bench/.installed
+	.venv-bench/bin/python -m benchmarks --rounds $(ROUNDS) --scale $(SCALE) --cases "$(CASES)" \
+		--python .venv-bench/quix/bin/python
+
 clean:
-	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-bench .bench build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find flux tests examples -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .venv/bin/python:
@@ -47,6 +54,17 @@ clean:
 .venv/.developed: pyproject.toml constraints.txt | .venv/bin/python
 	$(PIP) --editable '.[dev]'
 	@touch .venv/.installed $@
+
+# a peer that cannot be had is left out of the tables
+.venv-bench/.installed: pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "make: no Python 3.11 or later with venv was found" >&2; exit 1; }
+	$(PYTHON) -m venv .venv-bench
+	.venv-bench/bin/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt \
+		--editable '.[bench]' || .venv-bench/bin/python -m pip --disable-pip-version-check install --quiet \
+		--constraint constraints.txt --editable '.[aiokafka]'
+	$(PYTHON) -m venv .venv-bench/quix
+	-.venv-bench/quix/bin/python -m pip --disable-pip-version-check install --quiet 'quixstreams>=3.28'
+	@touch $@
 
 .venv/.matrix: pyproject.toml constraints.txt | .venv/bin/python
 	$(PIP) --editable '.[matrix]'

@@ -1,0 +1,1 @@
+"""Measures flux and its peers side by side: `make bench`. docs/performance.md says what, and has the figures."""
