@@ -124,13 +124,32 @@ def _supervise(checked: Worker, processes: int) -> int:
         adapter = resolve_adapter(task.adapter)
         if not adapter.shares_processes:
             raise click.UsageError(f"{adapter.cluster} lives in one process: leave out --processes")
-    given = sys.argv[sys.argv.index("process") + 1 :]
+    given, url = _without_adapter(sys.argv[sys.argv.index("process") + 1 :])
+    if url is not None:
+        os.environ["FLUX_ADAPTER"] = url  # it may hold a password, and every user of the machine sees command lines
 
     def child(number: int, lifeline: int) -> list[str]:
         own = [f"--process-number={number}", f"--lifeline={lifeline}"]
         return [sys.executable, "-P", "-m", "flux.cli.main", "process", *own, *given]
 
     return Supervisor(child, processes).run()
+
+
+def _without_adapter(given: Sequence[str]) -> tuple[list[str], str | None]:
+    """The arguments without `--adapter`, and its value."""
+    left: list[str] = []
+    url: str | None = None
+    rest = iter(given)
+    for each in rest:
+        if each == "--":
+            left += [each, *rest]
+        elif each == "--adapter":
+            url = next(rest, url)
+        elif each.startswith("--adapter="):
+            url = each.removeprefix("--adapter=")
+        else:
+            left.append(each)
+    return left, url
 
 
 def _follow(lifeline: int, worker: Worker) -> None:
