@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future, wait
+from contextlib import suppress
 from typing import Any
 
 import confluent_kafka
@@ -92,10 +93,17 @@ class ConfluentAdmin:
             )
             for spec in (earliest, latest)
         ]
-        low, high = (
-            {p.partition: self._answer(future, timeout, doing, needs).offset for p, future in futures.items()}
-            for futures in asked
-        )
+        try:
+            low, high = (
+                {p.partition: self._offset(future, timeout, doing, needs) for p, future in futures.items()}
+                for futures in asked
+            )
+        except BrokerError as error:
+            if error.retriable:
+                # It asks the leaders that it knows, and does not learn of others by being refused.
+                with suppress(BrokerError):
+                    self._metadata(timeout)
+            raise
         return {number: Watermarks(low[number], high[number]) for number in sorted(low)}
 
     def close(self) -> None:
@@ -139,6 +147,12 @@ class ConfluentAdmin:
             return self._result(future, timeout)
         except KafkaException as error:
             raise self._translated(error, doing, needs) from None
+
+    def _offset(self, future: Future[Any], timeout: float, doing: str, needs: str) -> int:
+        offset: int = self._answer(future, timeout, doing, needs).offset
+        if offset < 0:  # how librdkafka tells of a leader that did not answer, when others did
+            raise BrokerError(f"{doing}: the leader of a partition is away", Fault.UNAVAILABLE)
+        return offset
 
     def _result(self, future: Future[Any], timeout: float) -> Any:
         """Raises LOGIN as soon as the login is refused: the question itself would only time out."""

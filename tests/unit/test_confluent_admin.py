@@ -1,0 +1,76 @@
+"""What the admin makes of librdkafka's answers while leaders are away or move, which a real cluster gives by chance."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from concurrent.futures import Future
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from confluent_kafka import KafkaError, KafkaException
+
+from flux.adapters.confluent import admin as module
+from flux.adapters.confluent.admin import ConfluentAdmin
+from flux.adapters.confluent.log import ClientLog
+from flux.core.errors import BrokerError, Fault
+from flux.core.ports import Watermarks
+from flux.system import SYSTEM
+
+_INVALID = -1001
+
+
+def told(answer: object) -> Future[Any]:
+    future: Future[Any] = Future()
+    if isinstance(answer, Exception):
+        future.set_exception(answer)
+    else:
+        future.set_result(answer)
+    return future
+
+
+class Client:
+    """confluent_kafka's AdminClient for topic "t" of two partitions. It knows who leads them from what it was last told
+    by `list_topics`, as librdkafka does."""
+
+    def __init__(self, _: dict[str, Any]) -> None:
+        self.knows_leaders = True
+        self.away: set[int] = set()
+
+    def poll(self, _: float) -> None: ...
+
+    def list_topics(self, timeout: float) -> Any:
+        self.knows_leaders = True
+        return SimpleNamespace(topics={"t": None})
+
+    def describe_topics(self, topics: Any, request_timeout: float) -> Mapping[str, Future[Any]]:
+        return {"t": told(SimpleNamespace(partitions=[SimpleNamespace(id=0), SimpleNamespace(id=1)]))}
+
+    def list_offsets(self, asked: Mapping[Any, Any], request_timeout: float) -> Mapping[Any, Future[Any]]:
+        def answer(number: int) -> object:
+            if not self.knows_leaders:
+                return KafkaException(KafkaError(KafkaError.FENCED_LEADER_EPOCH))
+            return SimpleNamespace(offset=_INVALID if number in self.away else 7)
+
+        return {partition: told(answer(partition.partition)) for partition in asked}
+
+
+@pytest.fixture
+def admin(monkeypatch: pytest.MonkeyPatch) -> ConfluentAdmin:
+    monkeypatch.setattr(module, "AdminClient", Client)
+    return ConfluentAdmin({}, ClientLog(str, SYSTEM), SYSTEM)
+
+
+def test_watermarks_are_found_again_after_leaders_have_moved(admin: ConfluentAdmin) -> None:
+    admin._client.knows_leaders = False
+    with pytest.raises(BrokerError) as raised:
+        admin.watermarks("t", 1.0)
+    assert raised.value.retriable
+    assert admin.watermarks("t", 1.0) == {0: Watermarks(7, 7), 1: Watermarks(7, 7)}
+
+
+def test_a_partition_whose_leader_is_away_has_no_watermarks_rather_than_wrong_ones(admin: ConfluentAdmin) -> None:
+    admin._client.away = {1}
+    with pytest.raises(BrokerError, match="away") as raised:
+        admin.watermarks("t", 1.0)
+    assert raised.value.fault is Fault.UNAVAILABLE
