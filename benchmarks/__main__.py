@@ -24,9 +24,7 @@ _PAGE, _PLOT = ROOT / "docs" / "performance.md", ROOT / "docs" / "performance.sv
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measures flux and its peers.")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument(
-        "--scale", type=float, default=1.0, help="of the numbers of records; below 1 nothing is published"
-    )
+    parser.add_argument("--scale", type=float, default=1.0, help="of the sizes; other than 1 is not published")
     parser.add_argument("--cases", default="", help="comma-separated; all of: " + ",".join(case.name for case in CASES))
     parser.add_argument("--contestants", default="", help="a regular expression")
     parser.add_argument("--bootstrap", help="a broker; by default one is started")

@@ -67,7 +67,7 @@ _AIO = {"client": "aiokafka", "style": "async"}
 _SLEEP = {"handler": "sleep", "pause": 0.005}
 _STAMP = {"handler": "stamp", "every": 0.005}
 _FS_C, _FS_A = {"client": "confluent"}, {"client": "aiokafka"}
-_QUIX, _ARROYO, _FASTSTREAM = "quixstreams", "arroyo", "faststream"
+_QUIX, _ARROYO, _FS = "quixstreams", "arroyo", "faststream"
 _RATE = ("rate", "cpu_us", "peak_mb")
 
 CASES = (
@@ -86,12 +86,10 @@ CASES = (
             Contestant("flux on aiokafka, async", "flux_consume:consume", _AIO),
             Contestant("Quix Streams", "quix:consume", needs=_QUIX),
             Contestant("Arroyo", "arroyo:consume", needs=_ARROYO),
-            Contestant("FastStream, confluent", "faststream:consume", _FS_C, needs=_FASTSTREAM),
-            Contestant(
-                "FastStream, confluent, batches", "faststream:consume", {**_FS_C, "batch": 1}, needs=_FASTSTREAM
-            ),
-            Contestant("FastStream, aiokafka", "faststream:consume", _FS_A, needs=_FASTSTREAM),
-            Contestant("FastStream, aiokafka, batches", "faststream:consume", {**_FS_A, "batch": 1}, needs=_FASTSTREAM),
+            Contestant("FastStream, confluent", "faststream:consume", _FS_C, needs=_FS),
+            Contestant("FastStream, confluent, batches", "faststream:consume", {**_FS_C, "batch": 1}, needs=_FS),
+            Contestant("FastStream, aiokafka", "faststream:consume", _FS_A, needs=_FS),
+            Contestant("FastStream, aiokafka, batches", "faststream:consume", {**_FS_A, "batch": 1}, needs=_FS),
         ),
         count=4_000_000,
         topic="main",
@@ -118,12 +116,12 @@ CASES = (
             ),
             Contestant("Arroyo, 10 threads (no order)", "arroyo:consume", {**_SLEEP, "threads": 10}, needs=_ARROYO),
             Contestant("Quix Streams", "quix:consume", _SLEEP, needs=_QUIX),
-            Contestant("FastStream, confluent", "faststream:consume", {**_FS_C, **_SLEEP}, needs=_FASTSTREAM),
+            Contestant("FastStream, confluent", "faststream:consume", {**_FS_C, **_SLEEP}, needs=_FS),
             Contestant(
                 "FastStream, aiokafka, 10 workers",
                 "faststream:consume",
                 {**_FS_A, **_SLEEP, "workers": 10},
-                _FASTSTREAM,
+                _FS,
             ),
         ),
         count=100_000,
@@ -144,8 +142,8 @@ CASES = (
             Contestant("raw aiokafka", "raw_aiokafka:produce"),
             Contestant("Quix Streams", "quix:produce", needs=_QUIX),
             Contestant("Arroyo (a future each)", "arroyo:produce", needs=_ARROYO),
-            Contestant("FastStream, confluent", "faststream:produce", _FS_C, needs=_FASTSTREAM),
-            Contestant("FastStream, aiokafka", "faststream:produce", _FS_A, needs=_FASTSTREAM),
+            Contestant("FastStream, confluent", "faststream:produce", _FS_C, needs=_FS),
+            Contestant("FastStream, aiokafka", "faststream:produce", _FS_A, needs=_FS),
         ),
         count=1_500_000,
         note="flux's producer is idempotent (acks=all), as none of the others is by default.",
@@ -162,8 +160,8 @@ CASES = (
             Contestant("flux on aiokafka, async", "flux_consume:consume", {**_STAMP, **_AIO}),
             Contestant("Quix Streams", "quix:consume", _STAMP, needs=_QUIX),
             Contestant("Arroyo", "arroyo:consume", _STAMP, needs=_ARROYO),
-            Contestant("FastStream, confluent", "faststream:consume", {**_FS_C, **_STAMP}, needs=_FASTSTREAM),
-            Contestant("FastStream, aiokafka", "faststream:consume", {**_FS_A, **_STAMP}, needs=_FASTSTREAM),
+            Contestant("FastStream, confluent", "faststream:consume", {**_FS_C, **_STAMP}, needs=_FS),
+            Contestant("FastStream, aiokafka", "faststream:consume", {**_FS_A, **_STAMP}, needs=_FS),
         ),
         count=1000,
     ),

@@ -71,7 +71,7 @@ class Job:
 
     def stamped(self, value: bytes) -> None:
         """One record of the sender's has arrived. Ends the process when there are enough."""
-        now, sent = time.time_ns(), int(value)
+        now, sent = time.time_ns(), int(value[1:])
         if not self._began:
             self._began = now
         if sent > self._began + _WARM * 1e9:

@@ -25,7 +25,7 @@ def svg(results: Results) -> str:
     style = "text { font: 13px sans-serif; fill: #1a202c } .t { font-weight: bold }"
     return "\n".join(
         [
-            f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{top + 10}" viewBox="0 0 {width} {top + 10}">',
+            f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{top + 10}">',
             f'<style>{style}</style><rect width="100%" height="100%" fill="white"/>',
             *parts,
             "</svg>\n",

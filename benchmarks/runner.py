@@ -10,6 +10,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import attrs
@@ -131,8 +132,6 @@ def _child(command: list[str], given: dict[str, object], limit: float) -> tuple[
 
 def _end(process: subprocess.Popen[bytes]) -> None:
     """It and what it has started: they are a session of their own."""
-    try:
+    with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
     process.wait()

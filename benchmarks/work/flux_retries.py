@@ -24,7 +24,8 @@ def waiting(job: Job) -> dict[str, float]:
     """Option `order`: "due" (as by a default wait, which grows with the offset) or "random" (as by `Retry(after=…)`);
     `over`: seconds over which they are due."""
     stage = f"{job.topic}-{job.group}-try-1"
-    AdminClient({"bootstrap.servers": job.bootstrap}).create_topics([NewTopic(stage, _PARTITIONS, 1)])[stage].result(30)
+    admin = AdminClient({"bootstrap.servers": job.bootstrap})
+    admin.create_topics([NewTopic(stage, _PARTITIONS, 1)])[stage].result(30)
     began = time.time()
     start = began + _LEAD
     lateness: list[float] = []

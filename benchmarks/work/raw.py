@@ -1,4 +1,4 @@
-"""Loops of confluent-kafka with no framework: its defaults, and the fastest one known, the limit for all that use it."""
+"""Loops of confluent-kafka with no framework: its defaults, and the fastest one known, the limit of what uses it."""
 
 from __future__ import annotations
 
