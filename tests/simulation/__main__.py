@@ -1,20 +1,124 @@
+"""Plays seeds: `python -m simulation SEED` one, told in full; `--seeds N` many, counted."""
+
+from __future__ import annotations
+
+import argparse
 import sys
-from simulation.scenario import draw
-from simulation.world import play
-import time, traceback
-a,b=int(sys.argv[1]),int(sys.argv[2])
-t=time.time(); bad=0; hours=0; steps=0
-for seed in range(a,b):
-    t1=time.time()
-    r=play(draw(seed))
-    dt=time.time()-t1
-    hours+=r.hours; steps+=r.steps
-    if dt>1: print("slow",seed,dt,r.steps,r.hours,r.calls, [x.mode for x in draw(seed).tasks])
-    if r.violation:
-        bad+=1
-        print(seed,r.violation, len(r.history))
-        if b-a==1:
-            print("\n".join(r.history[-60:])); 
-            c=r.violation.__cause__
-            if c: traceback.print_exception(c)
-print("time",time.time()-t,"bad",bad,"hours",hours,"steps",steps)
+import time
+import traceback
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+
+import attrs
+
+from simulation.scenario import SIMPLER, Cut, draw
+from simulation.shrink import told
+from simulation.world import Result, play
+
+_AT_ONCE = 20
+
+
+@attrs.define
+class Figures:
+    """Of many runs."""
+
+    seeds: int = 0
+    hours: float = 0.0
+    steps: int = 0
+    calls: int = 0
+    faults: Counter[str] = attrs.field(factory=Counter)
+    failed: list[int] = attrs.field(factory=list)
+
+    def add(self, seed: int, result: Result) -> None:
+        self.seeds += 1
+        self.hours += result.hours
+        self.steps += result.steps
+        self.calls += result.calls
+        self.faults.update(result.faults)
+        if result.violation is not None:
+            self.failed.append(seed)
+
+    def merge(self, other: Figures) -> None:
+        self.seeds += other.seeds
+        self.hours += other.hours
+        self.steps += other.steps
+        self.calls += other.calls
+        self.faults.update(other.faults)
+        self.failed += other.failed
+
+    def __str__(self) -> str:
+        lines = [
+            f"{self.seeds} seeds, {self.hours:,.0f} simulated hours, {self.calls:,} calls,"
+            f" {self.steps:,} points of interruption"
+        ]
+        lines += [f"{number:10,} {kind}" for kind, number in sorted(self.faults.items())]
+        return "\n".join(lines)
+
+
+def run(seeds: range) -> Figures:
+    figures = Figures()
+    for seed in seeds:
+        figures.add(seed, play(draw(seed)))
+    return figures
+
+
+def run_all(first: int, count: int, processes: int) -> Iterator[Figures]:
+    """In chunks, as they end."""
+    chunks = [range(at, min(at + _AT_ONCE, first + count)) for at in range(first, first + count, _AT_ONCE)]
+    if processes == 1:
+        yield from map(run, chunks)
+        return
+    with ProcessPoolExecutor(processes) as pool:
+        yield from pool.map(run, chunks)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m simulation", description=__doc__)
+    parser.add_argument("seed", type=int, nargs="?", help="the one to play, or the first of them")
+    parser.add_argument("--seeds", type=int, help="how many to play")
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--events", type=_numbers, help="of one seed: the numbers of the events to keep; -: none")
+    parser.add_argument("--records", type=_numbers, help="the numbers of the records to keep")
+    parser.add_argument("--workers", type=int, help="how many workers to keep")
+    parser.add_argument("--without", type=_names, default=(), help=f"any of {','.join(SIMPLER)}")
+    options = parser.parse_args()
+    if options.seeds is None:
+        cut = Cut(options.events, options.records, options.workers, options.without)
+        return _one(options.seed or 0, cut)
+    return _many(options.seed or 0, options.seeds, options.processes)
+
+
+def _one(seed: int, cut: Cut) -> int:
+    result = play(cut.of(draw(seed)))
+    print("\n".join(result.history))
+    if result.violation is None:
+        return 0
+    print(f"=> {result.violation}")
+    if result.violation.__cause__ is not None:
+        traceback.print_exception(result.violation.__cause__)
+    return 1
+
+
+def _many(first: int, count: int, processes: int) -> int:
+    figures, began = Figures(), time.monotonic()
+    for some in run_all(first, count, processes):
+        figures.merge(some)
+        for seed in some.failed[:3]:
+            print(told(seed, play(draw(seed))), flush=True)
+        if sys.stderr.isatty():
+            print(f"\r{figures.seeds} of {count}", end="", file=sys.stderr)
+    print(f"{figures}\n{time.monotonic() - began:.0f} s; failed: {', '.join(map(str, figures.failed)) or 'none'}")
+    return 1 if figures.failed else 0
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    return () if text == "-" else tuple(map(int, text.split(",")))
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(text.split(","))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

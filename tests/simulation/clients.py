@@ -225,4 +225,3 @@ class Producer:
         if not self._busy:
             self._inner.close(0)
         return left
-

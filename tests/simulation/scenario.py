@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import attrs
@@ -118,9 +118,10 @@ FAULTS = (
 )
 
 
-def draw(seed: int) -> Scenario:
+def draw(seed: int, focus: Sequence[str] = ()) -> Scenario:
+    """`focus`: the kinds of events that happen; none given: some, or all."""
     rng = random.Random(f"{seed}/scenario")
-    calm = rng.random() < 0.1
+    calm = rng.random() < 0.1 and not focus
     clean = rng.random() < 0.25
     quick = rng.random() < 0.4
     end = rng.choice((20.0, 2 * MINUTE, 10 * MINUTE, 2 * HOUR))
@@ -128,13 +129,17 @@ def draw(seed: int) -> Scenario:
     tasks = tuple(_task(rng, number) for number in range(rng.choice((1, 1, 1, 2))))
     workers = tuple(
         WorkerPlan(rng.choice((0.0, 0.0, rng.uniform(0, end))), 0.0 if clean else rng.choice((0.0, 0.0, -2.0, 3.0)))
-        for _ in range(rng.choice((1, 1, 2, 2, 3)))
+        for _ in range(rng.choice((1, 2, 2, 3)))
     )
     records = tuple(
         _record(rng, number, tasks, end, quick, clean) for number in range(rng.choice((1, 4, 12, 12, 30, 60)))
     )
-    kinds = CLEAN if clean else (*CLEAN, *FAULTS)
-    events = () if calm else tuple(_event(rng, kinds, len(workers), end) for _ in range(rng.randint(1, 8)))
+    kinds: Sequence[str] = CLEAN if clean else (*CLEAN, *FAULTS)
+    if rng.random() < 0.5:
+        kinds = rng.sample(kinds, rng.randint(1, 3))  # often the same few find more than one of each
+    events = tuple(
+        _event(rng, focus or kinds, len(workers), end, records) for _ in range(0 if calm else rng.randint(1, 10))
+    )
     return Scenario(
         seed=seed,
         tasks=tasks,
@@ -158,6 +163,11 @@ def draw(seed: int) -> Scenario:
     )
 
 
+def str_of(error: BaseException) -> str:
+    """What of an error goes into headers: the name of the call is in it."""
+    return str(error)
+
+
 def _task(rng: random.Random, number: int) -> TaskPlan:
     retries = rng.choice((0, 1, 1, 2, 2, 3))
     wait: Any = rng.choice((None, 0.0, 1.0, 30.0, [2.0, 600.0], [0.5, 0.5, HOUR]))
@@ -171,7 +181,7 @@ def _task(rng: random.Random, number: int) -> TaskPlan:
         "shutdown_timeout": rng.choice((2.0, 25.0, 25.0)),
         "max_waiting": rng.choice((1, 6, 100_000, 100_000)),
         "max_metadata": rng.choice((0, 22, 40, 4095, 4095, 4095)),
-        "error_headers": rng.choice(("full", "full", "full", "type")),
+        "error_headers": rng.choice(("full", "full", "full", str_of)),
     }
     mode: Mode = rng.choice(("threads", "threads", "threads", "tasks", "loop", "loop-threads"))
     return TaskPlan(f"T{number}", f"G{number}", rng.choice((1, 2, 3)), retries, mode, settings)
@@ -219,10 +229,12 @@ def _outcome(rng: random.Random, quick: bool, clean: bool, end: float) -> Outcom
     )
 
 
-def _event(rng: random.Random, kinds: tuple[str, ...], workers: int, end: float) -> Event:
+def _event(
+    rng: random.Random, kinds: Sequence[str], workers: int, end: float, records: tuple[RecordPlan, ...]
+) -> Event:
     return Event(
         kind=rng.choice(kinds),
-        at=rng.uniform(0, end),
+        at=rng.choice((rng.uniform(0, end), rng.choice(records).at + rng.choice((0.0, 0.01, 2.0)))),
         steps=rng.choice((0, rng.randint(0, 30), rng.randint(0, 500))),
         worker=rng.randrange(workers),
         length=rng.choice((0.5, 5.0, 40.0, 400.0, end)),

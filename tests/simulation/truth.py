@@ -159,6 +159,8 @@ class Truth:
         self.positions: dict[tuple[str, TopicPartition], Position] = {}
 
     def note(self, text: str, process: Process | None = None) -> None:
+        if self.machine.over:
+            return
         name = "" if process is None else process.name
         self.history.append(f"{self.machine.time:12.5f} {name:5} {text}")
 
@@ -273,8 +275,10 @@ class Truth:
         before = self.positions.get((who.group_id, at))
         self.positions[who.group_id, at] = position
         epoch: Epoch | None = self.epochs.get((who.process, at))
-        if epoch is None or not epoch.alive or self.cluster.group(who.group_id, at.topic).owner.get(at.partition) is not (
-            who._member
+        if (
+            epoch is None
+            or not epoch.alive
+            or self.cluster.group(who.group_id, at.topic).owner.get(at.partition) is not (who._member)
         ):
             raise self.broken(f"{who.process.name} commits {at}, which is not its own")
         if before is not None and position.offset < before.offset:
@@ -313,7 +317,13 @@ class Truth:
             assert task is not None
             self.note(f"{at} assigned at {consumer.read.get(at)}", consumer.process)
             self.epochs[consumer.process, at] = Epoch(
-                consumer.process, consumer.group_id, at, task, consumer._member, consumer.read.get(at), self.machine.steps
+                consumer.process,
+                consumer.group_id,
+                at,
+                task,
+                consumer._member,
+                consumer.read.get(at),
+                self.machine.steps,
             )
 
     def revoking(self, consumer: Any, partitions: Sequence[TopicPartition]) -> None:
@@ -332,15 +342,15 @@ class Truth:
             epoch.ended, epoch.ended_at = "revoked", self.machine.time
             self.note(f"{at} revoked", consumer.process)
             assert epoch.revoking is not None
-            settings = epoch.task.settings
-            if stopping is None:
-                patience, since = min(settings["drain_timeout"], consumer.max_poll_interval / 2), epoch.revoking
-            else:
-                patience, since = settings["shutdown_timeout"], stopping
-            late = epoch.late = self.machine.time - since >= patience - 0.001 or consumer.process in self.jumped
+            now, settings = self.machine.time + 0.001, epoch.task.settings
+            late = epoch.late = (
+                now - epoch.revoking >= min(settings["drain_timeout"], consumer.max_poll_interval / 2)
+                or (stopping is not None and now - stopping >= settings["shutdown_timeout"])
+                or consumer.process in self.jumped
+            )
             for call in epoch.called.values():
                 if call.running and not late and not consumer.desk.failure:
-                    raise self.broken(f"{at} was given up during {call}, after {self.machine.time - since} s")
+                    raise self.broken(f"{at} was given up during {call}, after {now - epoch.revoking:.3f} s")
             if late or consumer.commit_failed or consumer.metadata_refused or consumer.desk.failure:
                 continue
             if self.cluster.group(epoch.group, at.topic).owner.get(at.partition) is not consumer._member:
@@ -407,7 +417,7 @@ class Truth:
         self.calls.append(call)
         if epoch.ended:
             return call
-        if epoch.revoking is not None:
+        if epoch.revoking is not None and not self._was_taken(epoch):
             raise self.broken(f"{call} begins while the partition is given up")
         if offset in epoch.called:
             raise self.broken(f"{call} repeats {epoch.called[offset]}, by the same owner")
@@ -428,10 +438,13 @@ class Truth:
         return call
 
     def _was_taken(self, epoch: Epoch) -> bool:
-        """A caller that had taken a record when its time was over, and has not looked at it yet, is as one in a call."""
+        """A caller that had taken a record before, and has not looked at it yet, is as one in a call."""
         epoch.begun_late += 1
-        recent = self.machine.time - epoch.ended_at < 0.5
-        return recent and (epoch.late or epoch.ended == "lost") and epoch.begun_late <= epoch.task.settings["concurrency"]
+        if epoch.begun_late > epoch.task.settings["concurrency"]:
+            return False
+        if not epoch.ended:
+            return True
+        return self.machine.time - epoch.ended_at < 0.5 and (epoch.late or epoch.ended == "lost")
 
     def _lane(self, copy: Copy, ordering: str) -> Any:
         if ordering == "partition":
@@ -522,7 +535,7 @@ class Truth:
             call = self._call_of(_Given(topic, record))
             if call is None:
                 raise self.broken(f"{process.name} writes {record.value!r} to {topic} for no failed call")
-            if record.headers and any(name == "flux-error-type" for name, _ in record.headers):
+            if _TAG.search(b"".join(value or b"" for name, value in record.headers if name.startswith("flux-error"))):
                 if call.hop in ("flying", "acked"):
                     raise self.broken(f"the hop of {call} is written again while {call.hop}")
                 if call.epoch.ended and call.epoch.process is process:

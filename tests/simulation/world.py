@@ -387,7 +387,9 @@ class World:
             self.crash(event.worker)
             if event.choice < 0.8:
                 number = event.worker
-                self.machine.at(self.machine.time + event.length / 5, lambda: self.start(number) if self.faults else None)
+                self.machine.at(
+                    self.machine.time + event.length / 5, lambda: self.start(number) if self.faults else None
+                )
             else:
                 self.wanted.discard(event.worker)
 

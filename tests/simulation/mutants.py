@@ -1,0 +1,330 @@
+"""Ways to break flux, each by one method: what the simulation must notice."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import attrs
+
+from flux.core.assignment import Assignment, Phase, Slice
+from flux.core.dues import Dues
+from flux.core.engine import Engine
+from flux.core.flow import Flow
+from flux.core.lanes import Lanes
+from flux.core.ledger import Ledger
+from flux.core.outcome import NEXT, Move, Rules
+from flux.core.ports import Position
+from flux.core.runs import SliceRun
+from flux.core.transfer import Transfer
+from flux.runtime.desk import Desk
+from flux.runtime.writer import Writer
+
+Mutation = tuple[Any, str, Any]
+MUTANTS: dict[str, Mutant] = {}
+
+
+@attrs.frozen
+class Mutant:
+    """`focus`: the kinds of events that bring it to light; none: any."""
+
+    mutation: Callable[[], Mutation]
+    focus: tuple[str, ...]
+
+
+def mutant(*focus: str) -> Callable[[Callable[[], Mutation]], Callable[[], Mutation]]:
+    def add(function: Callable[[], Mutation]) -> Callable[[], Mutation]:
+        MUTANTS[function.__name__.replace("_", " ")] = Mutant(function, focus)
+        return function
+
+    return add
+
+
+@contextmanager
+def mutated(name: str) -> Iterator[None]:
+    owner, attribute, value = MUTANTS[name].mutation()
+    before = owner.__dict__[attribute]
+    setattr(owner, attribute, value)
+    try:
+        yield
+    finally:
+        setattr(owner, attribute, before)
+
+
+@mutant()
+def the_highest_finished_offset_is_committed() -> Mutation:
+    def done(self: Ledger, start: int, end: int) -> None:
+        self.position = max(self.position, end)
+
+    return Ledger, "done", done
+
+
+@mutant()
+def the_call_that_runs_counts_as_done() -> Mutation:
+    settle = SliceRun.settle
+
+    def early(self: SliceRun, index: int, lanes: Lanes) -> int:
+        return settle(self, min(index + 1, len(self.records)), lanes)
+
+    return SliceRun, "settle", early
+
+
+@mutant()
+def what_is_open_does_not_hold_the_position() -> Mutation:
+    part = Engine._part
+
+    def closed(self: Engine, *arguments: Any) -> Any:
+        entry = part(self, *arguments)
+        if entry is not None and entry.assignment.ledger is not None:
+            entry.assignment.ledger.done(entry.offset, entry.end)
+        return entry
+
+    return Engine, "_part", closed
+
+
+@mutant()
+def a_hop_counts_as_written_once_it_is_handed_over() -> Mutation:
+    write = Writer.write
+
+    def hasty(self: Writer, hop: Any, limit: Any, ended: Any) -> None:
+        ended(hop, None)
+        write(self, hop, limit, lambda *_: None)
+
+    return Writer, "write", hasty
+
+
+@mutant("writes")
+def a_hop_that_is_refused_is_dropped() -> Mutation:
+    return Engine, "unwritten", lambda self, hop, error, now: self.written(hop, now)
+
+
+@mutant()
+def products_are_not_waited_for() -> Mutation:
+    def produced(self: Desk, post: Any, run: Any, message: Any, products: Any) -> None:
+        products.when_done(lambda _: None)
+
+    return Desk, "produced", produced
+
+
+@mutant()
+def a_failure_of_the_process_moves_its_record() -> Mutation:
+    verdict = Rules.verdict
+
+    def blaming(self: Rules, error: BaseException) -> Any:
+        found = verdict(self, error)
+        return NEXT if found.move is Move.STOP and isinstance(error, MemoryError) else found
+
+    return Rules, "verdict", blaming
+
+
+@mutant()
+def waits_are_skipped() -> Mutation:
+    entries = Dues.entries
+
+    def hasty(self: Dues, assignment: Any, piece: Any, now_ms: int) -> Any:
+        found = entries(self, assignment, piece, now_ms)
+        for entry in found:
+            entry.due = now_ms
+        return found
+
+    return Dues, "entries", hasty
+
+
+@mutant()
+def due_times_are_not_written() -> Mutation:
+    return Dues, "wait", lambda self, target, after, jitter: 0.0
+
+
+@mutant()
+def keys_are_not_ordered() -> Mutation:
+    return Lanes, "_lane", lambda self, entry: None
+
+
+@mutant("writes refused")
+def a_lane_is_never_held() -> Mutation:
+    return Lanes, "hold", lambda self, entry: setattr(entry.assignment, "laned", entry.assignment.laned + 1)
+
+
+@mutant()
+def a_cut_gives_a_record_twice() -> Mutation:
+    divide = SliceRun.divide
+
+    def twice(self: SliceRun, index: int, lanes: Lanes) -> Any:
+        rest = divide(self, index, lanes)
+        return None if rest is None else Slice(self.records[index:], rest.end)
+
+    return SliceRun, "divide", twice
+
+
+@mutant()
+def a_cut_loses_a_record() -> Mutation:
+    divide = SliceRun.divide
+
+    def losing(self: SliceRun, index: int, lanes: Lanes) -> Any:
+        rest = divide(self, index, lanes)
+        return None if rest is None or len(rest.records) < 2 else Slice(rest.records[1:], rest.end)
+
+    return SliceRun, "divide", losing
+
+
+@mutant()
+def duplicate_fetches_are_worked() -> Mutation:
+    def deliver(self: Assignment, records: Any) -> Iterator[Slice]:
+        if self.ledger is None:
+            self.ledger = Ledger(records[0].offset(), (), self.max_metadata)
+        self.ledger.delivered(records[0].offset(), records[-1].offset() + 1)
+        yield Slice(records, records[-1].offset() + 1)
+
+    return Assignment, "deliver", deliver
+
+
+@mutant()
+def metadata_claims_one_offset_too_many() -> Mutation:
+    metadata = Ledger.metadata
+
+    def claiming(self: Ledger) -> str:
+        if not self._ends:
+            return metadata(self)
+        self._ends[-1] += 1
+        try:
+            return metadata(self)
+        finally:
+            self._ends[-1] -= 1
+
+    return Ledger, "metadata", claiming
+
+
+@mutant()
+def metadata_is_not_read() -> Mutation:
+    return Engine, "_done_above", lambda self, partition, position: []
+
+
+@mutant()
+def metadata_is_not_written() -> Mutation:
+    return Ledger, "metadata", lambda self: ""
+
+
+@mutant()
+def positions_are_not_read() -> Mutation:
+    assigned = Engine.assigned
+
+    def forgetful(self: Engine, positions: Any, jitters: Any, now: float, chosen: Any = ()) -> Any:
+        return assigned(self, dict.fromkeys(positions, Position(0)), jitters, now, chosen)
+
+    return Engine, "assigned", forgetful
+
+
+@mutant("join", "stop")
+def a_revocation_does_not_wait_for_calls() -> Mutation:
+    return Engine, "drained", lambda self, partitions: True
+
+
+@mutant("join", "stop")
+def a_revocation_goes_on_feeding() -> Mutation:
+    def revoking(self: Engine, partitions: Any) -> None:
+        for assignment in self._of(partitions):
+            assignment.phase = Phase.DRAINING
+
+    return Engine, "revoking", revoking
+
+
+@mutant("join", "stop")
+def what_is_done_is_not_committed_at_a_revocation() -> Mutation:
+    commit = Engine.commit
+
+    def lazy(self: Engine, now: float, partitions: Any = None, at_once: bool = False) -> Any:
+        return None if partitions is not None else commit(self, now, partitions, at_once)
+
+    return Engine, "commit", lazy
+
+
+@mutant()
+def a_stop_does_not_commit() -> Mutation:
+    commit = Engine.commit
+
+    def lazy(self: Engine, now: float, partitions: Any = None, at_once: bool = False) -> Any:
+        return None if at_once else commit(self, now, partitions, at_once)
+
+    return Engine, "commit", lazy
+
+
+@mutant("kick", "freeze")
+def lost_partitions_are_worked_on() -> Mutation:
+    return Engine, "lost", lambda self, partitions: None
+
+
+@mutant("kick", "freeze")
+def a_late_end_counts_for_the_next_assignment() -> Mutation:
+    """Without generations: what is told of an assignment that is gone goes to the one that is there."""
+    part = Engine._part
+
+    def unfenced(self: Engine, run: Any, index: int, message: Any) -> Any:
+        entry = part(self, run, index, message)
+        if entry is None:
+            entry = run.entries[index] if run.entries is not None else None
+            there = self._assignments.get(entry.assignment.partition) if entry is not None else None
+            if entry is None or there is None:
+                return None
+            entry.assignment = there
+            there.open[entry] = None
+        return entry
+
+    return Engine, "_part", unfenced
+
+
+@mutant()
+def a_paused_partition_stays_paused() -> Mutation:
+    changes = Flow.changes
+
+    def stuck(self: Flow, working: Any, patient: bool, stopping: bool) -> Any:
+        return changes(self, working, patient, stopping)[0], []
+
+    return Flow, "changes", stuck
+
+
+@mutant()
+def nothing_is_ever_paused() -> Mutation:
+    return Flow, "changes", lambda self, working, patient, stopping: ([], [])
+
+
+@mutant()
+def headers_are_left_behind() -> Mutation:
+    outgoing = Transfer.outgoing
+
+    def bare(self: Transfer, now_ms: int, limit: Any) -> Any:
+        made = outgoing(self, now_ms, limit)
+        return made._replace(headers=[pair for pair in made.headers if pair[0].startswith("flux-")])
+
+    return Transfer, "outgoing", bare
+
+
+@mutant()
+def hops_are_placed_by_their_key() -> Mutation:
+    outgoing = Transfer.outgoing
+    return Transfer, "outgoing", lambda self, now_ms, limit: outgoing(self, now_ms, limit)._replace(partition=None)
+
+
+@mutant()
+def a_rejected_record_is_tried_again() -> Mutation:
+    verdict = Rules.verdict
+
+    def kind(self: Rules, error: BaseException) -> Any:
+        found = verdict(self, error)
+        return NEXT if found.move is Move.DEAD else found
+
+    return Rules, "verdict", kind
+
+
+@mutant("delete")
+def what_retention_deletes_takes_what_is_here_along() -> Mutation:
+    reset = Engine.reset
+
+    def forgetful(self: Engine, partition: Any, marks: Any, now: float) -> Any:
+        old = self._assignments.get(partition)
+        if old is not None and old.phase is Phase.WORKING and old.ledger is not None:
+            old.ledger.end = marks.high + 1
+        return reset(self, partition, marks, now)
+
+    return Engine, "reset", forgetful
+
