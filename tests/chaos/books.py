@@ -18,8 +18,8 @@ import attrs
 
 from chaos import plan
 
-Place = tuple[int, int, int]
-"""(stage, partition, offset): one copy."""
+Place = tuple[int, int, int, int]
+"""(stage, partition, offset, number): one copy, also of a topic that was made anew."""
 
 
 class Call(NamedTuple):
@@ -37,7 +37,7 @@ class Call(NamedTuple):
 
     @property
     def place(self) -> Place:
-        return self.stage, self.partition, self.offset
+        return self.stage, self.partition, self.offset, self.number
 
 
 @attrs.frozen
@@ -73,8 +73,9 @@ class Figures:
     lost: int = 0
     repeated: int = 0
     """Calls beyond one for each copy."""
-    allowed: int = 0
-    """Calls that may have been forgotten: in flight at a fault, or ended within the window before it."""
+    allowed: int | None = 0
+    """Calls of processes at fault that may have been forgotten: in flight, or ended within the window before. None: the
+    cluster was at fault."""
     doubled: int = 0
     """Copies in the next topic beyond one for each call that failed."""
     dead: int = 0
@@ -114,6 +115,8 @@ def audit(
     figures = Figures(records=len(numbers), calls=len(calls), dead=len(copies[plan.DEAD]))
     _check_ends(figures, numbers, calls, copies, echoes)
     _check_copies(figures, calls, copies)
+    if figures.doubled and not any(fault.pid is None and fault.excuses for fault in faults):
+        figures.problem(f"{figures.doubled} copies that no call has asked for")
     _check_repeats(figures, calls, faults, window)
     if in_order:
         _check_order(figures, calls)
@@ -176,7 +179,11 @@ def _check_repeats(figures: Figures, calls: list[Call], faults: list[Fault], win
             if not any(fault.forgets(before, window) or fault.misleads(again, window) for fault in faults):
                 near = min((abs(before.began - fault.at) for fault in faults), default=-1.0)
                 unexcused.append((before, again, f"{near:.2f} s from the nearest fault"))
-    figures.allowed = sum(any(fault.forgets(call, window) for fault in faults) for call in calls) if faults else 0
+    excusing = [fault for fault in faults if fault.excuses]
+    if any(fault.pid is None for fault in excusing):
+        figures.allowed = None
+    else:
+        figures.allowed = sum(any(fault.forgets(call, window) for fault in excusing) for call in calls)
     if unexcused:
         figures.problem("calls repeated without an excuse", unexcused)
 

@@ -59,6 +59,10 @@ class Node:
         self._command = command
         self._process: subprocess.Popen[bytes] | None = None
 
+    def tool(self, name: str, *arguments: str) -> None:
+        """Runs one of Kafka's tools."""
+        subprocess.run([*self._command, name, *arguments], check=True, capture_output=True, timeout=30)
+
     @property
     def alive(self) -> bool:
         return self._process is not None and self._process.poll() is None

@@ -21,7 +21,14 @@ from confluent_kafka import (
     Producer,
     TopicPartition,
 )
-from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec  # type: ignore[attr-defined]
+from confluent_kafka.admin import (  # type: ignore[attr-defined]
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    NewTopic,
+    OffsetSpec,
+)
 
 from chaos import books, plan
 from chaos.books import Fault, Figures
@@ -57,15 +64,20 @@ class Feeder:
             }
         )
         self.given = 0
-        self.acknowledged = 0
+        self.places: dict[int, tuple[int, int]] = {}
+        """(partition, offset) of each number that is acknowledged."""
+        self.paused = False
         self.failures: list[Any] = []
         self._thread = threading.Thread(target=self._run, name="feeder", daemon=True)
         self._thread.start()
 
     def _run(self) -> None:
-        began = time.monotonic()
+        before, owed = time.monotonic(), 0.0
         while not self._stop.wait(0.02) and self.given < MOST:
-            wanted = min(int((time.monotonic() - began) * self._rate), MOST)
+            now = time.monotonic()
+            owed, before = 0.0 if self.paused else owed + (now - before) * self._rate, now
+            wanted = min(self.given + int(owed), MOST)
+            owed -= wanted - self.given
             for number in range(self.given, wanted):
                 headers = plan.headers(number)
                 self._client.produce(
@@ -78,9 +90,9 @@ class Feeder:
             self.given = max(self.given, wanted)
             self._client.poll(0)
 
-    def _delivered(self, error: Any, _: Any) -> None:
+    def _delivered(self, error: Any, message: Any) -> None:
         if error is None:
-            self.acknowledged += 1
+            self.places[plan.number_of(message.value())] = message.partition(), message.offset()
         else:
             self.failures.append(error)
 
@@ -90,7 +102,7 @@ class Feeder:
         self._thread.join(10)
         left = self._client.flush(120)
         assert not self.failures, self.failures[:3]
-        assert (left, self.acknowledged) == (0, self.given)
+        assert (left, len(self.places)) == (0, self.given)
         return self.given
 
 
@@ -118,6 +130,8 @@ class Trial:
         self.topics.append(f"{self.topic}-{self.group}-dlq")
         self.workers: list[Worker] = []
         self.faults: list[Fault] = []
+        self.gone: set[int] = set()
+        """Numbers that Kafka has deleted before they were worked."""
         self.began = time.monotonic()
         self._rate = rate
         self._feeder: Feeder | None = None
@@ -150,6 +164,19 @@ class Trial:
         asked = self.admin.create_topics([NewTopic(name, PARTITIONS, -1, config=settings) for name in names])
         for future in asked.values():
             future.result(_ASK)
+
+    def delete(self, topic: str) -> None:
+        self.admin.delete_topics([topic])[topic].result(_ASK)
+
+    def delete_below(self, lows: dict[int, int]) -> None:
+        """Deletes the main topic's records below these offsets, by partition."""
+        for future in self.admin.delete_records([TopicPartition(self.topic, *low) for low in lows.items()]).values():
+            future.result(_ASK)
+
+    def configure(self, topic: str, name: str, value: str) -> None:
+        change = ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET)
+        resource = ConfigResource(ConfigResource.Type.TOPIC, topic, incremental_configs=[change])
+        self.admin.incremental_alter_configs([resource])[resource].result(_ASK)
 
     def read(self, topic: str) -> list[Any]:
         """All that a topic holds, by a plain client."""
@@ -187,14 +214,17 @@ class Trial:
     def ends(self, topic: str) -> dict[int, int]:
         latest = OffsetSpec.latest()
         asked = self.admin.list_offsets({TopicPartition(topic, number): latest for number in range(PARTITIONS)})
-        return {p.partition: future.result(_ASK).offset for p, future in asked.items()}
+        ends = {p.partition: future.result(_ASK).offset for p, future in asked.items()}
+        assert min(ends.values()) >= 0, f"{topic} has a partition without a leader"
+        return ends
 
     def lag(self, stage: int) -> int | str:
         """Records of a stage that are not committed; what went wrong when the cluster does not say."""
         try:
+            self.admin.list_topics(timeout=_ASK)  # else it asks leaders of old
             positions = self.positions(stage)
             return sum(max(0, end - max(positions.get(n, 0), 0)) for n, end in self.ends(self.topics[stage]).items())
-        except KafkaException as error:
+        except (KafkaException, AssertionError) as error:
             return str(error)
 
     # ---- records
@@ -265,15 +295,21 @@ class Trial:
         finally:
             self.faults.append(Fault(kind, at, time.monotonic(), pid, excuses))
 
-    def kill(self, pid: int) -> None:
+    def kill(self, pid: int, since: float = 0.0) -> None:
+        """`since`: for how many seconds before commits may have had to wait."""
         send(pid, signal.SIGKILL)
-        self.note("kill", pid)
+        now = time.monotonic()
+        self.faults.append(Fault("kill", now - since, now, pid))
 
     def freeze(self, pid: int, seconds: float) -> None:
         with self.noted("zombie", pid):
             send(pid, signal.SIGSTOP)
             time.sleep(seconds)
             send(pid, signal.SIGCONT)
+
+    def log(self) -> str:
+        """Of all workers."""
+        return "".join(worker.log.read_text(errors="replace") for worker in self.workers)
 
     # ---- the end
 
@@ -295,7 +331,7 @@ class Trial:
             if "Traceback" in worker.log.read_text(errors="replace"):
                 problems.append(f"worker {number} has a traceback in its log")
         figures = books.audit(
-            range(count),
+            set(range(count)) - self.gone,
             self.calls(),
             {stage: self.read(topic) for stage, topic in enumerate(self.topics)},
             self.read(self.out),

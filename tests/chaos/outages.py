@@ -1,0 +1,111 @@
+"""What happens to the cluster while records come. Each scenario leaves it whole."""
+
+from __future__ import annotations
+
+import time
+
+from chaos import scenarios
+from chaos.scenarios import begin
+from chaos.trial import SESSION, Trial
+
+
+def brokers_killed(trial: Trial, brokers: int = 3) -> None:
+    """Brokers lose their power, one after the other, and come back on their data."""
+    begin(trial)
+    for node in trial.random.sample(trial.cluster.nodes, brokers):
+        with trial.noted("broker killed"):
+            node.kill()
+            time.sleep(5)
+            trial.cluster.start()
+        time.sleep(1)
+
+
+def rolling_restart(trial: Trial) -> None:
+    """Every broker is restarted in good order, one after the other."""
+    begin(trial)
+    for node in trial.cluster.nodes:
+        with trial.noted("broker restarted"):
+            node.stop()
+            trial.cluster.start()
+        time.sleep(1)
+
+
+def blackout(trial: Trial, seconds: float = 30.0) -> None:
+    """All brokers are gone at once, for longer than sessions and deliveries may last."""
+    begin(trial)
+    time.sleep(2)
+    with trial.noted("all brokers down"):
+        for node in trial.cluster.nodes:
+            node.kill()
+        time.sleep(seconds)
+        trial.cluster.start()
+    time.sleep(5)
+
+
+def read_only(trial: Trial, seconds: float = 12.0) -> None:
+    """A retry topic takes no records, as too few replicas are in sync: its stage waits, nothing is repeated."""
+    begin(trial)
+    with trial.noted("topic read-only", excuses=False):
+        trial.configure(trial.topics[1], "min.insync.replicas", "4")
+        time.sleep(seconds)
+        trial.configure(trial.topics[1], "min.insync.replicas", "2")
+    time.sleep(2)
+
+
+def throttled(trial: Trial, seconds: float = 12.0) -> None:
+    """A full disk, as far as a producer sees it: a quota of next to nothing for what the workers write."""
+    first = trial.cluster.nodes[0]
+    quota = ["--bootstrap-server", trial.cluster.bootstrap, "--alter", "--entity-type", "clients"]
+    quota += ["--entity-name", "throttled"]
+    begin(trial)
+    with trial.noted("producers throttled", excuses=False):
+        first.tool("kafka.admin.ConfigCommand", *quota, "--add-config", "producer_byte_rate=3000")
+        time.sleep(seconds)
+        first.tool("kafka.admin.ConfigCommand", *quota, "--delete-config", "producer_byte_rate")
+    time.sleep(2)
+
+
+def recreated(trial: Trial, pause: float = 5.0) -> None:
+    """A retry topic is deleted when nothing waits in it, and made again `pause` seconds later, while records come."""
+    begin(trial)
+    time.sleep(2)
+    trial.feeder.paused = True
+    time.sleep(0.5)
+    trial.settle()
+    with trial.noted("topic made anew", excuses=False):
+        trial.delete(trial.topics[1])
+        trial.feeder.paused = False
+        time.sleep(pause)
+        trial.create(trial.topics[1])
+    time.sleep(8)
+
+
+def recreated_at_once(trial: Trial) -> None:
+    recreated(trial, 0.0)
+
+
+def havoc(trial: Trial, seconds: float = 60.0) -> None:
+    """Everything at random: kills, zombies, brokers, joins and leaves."""
+    begin(trial, 3)
+    nodes = trial.cluster.nodes
+    until = time.monotonic() + seconds
+    with trial.noted("havoc"):
+        while time.monotonic() < until:
+            match trial.random.randrange(5):
+                case 0:
+                    scenarios.kill_one(trial)
+                case 1:
+                    trial.freeze(trial.random.choice(trial.pids()), trial.random.choice([1, SESSION / 1000 + 2]))
+                case 2:
+                    node = trial.random.choice(nodes)
+                    trial.note("broker killed")
+                    node.kill()
+                    time.sleep(trial.random.uniform(0, 4))
+                    trial.cluster.start()
+                case 3:
+                    trial.note("join or leave")
+                    trial.start()
+                    next(worker for worker in trial.workers if worker.alive).ask_to_end()
+                case 4:
+                    time.sleep(3)
+        trial.cluster.start()

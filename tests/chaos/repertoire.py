@@ -1,0 +1,69 @@
+"""All scenarios with what they are played with."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from chaos import outages as o
+from chaos import scenarios as s
+from chaos.books import Figures
+from chaos.cluster import Cluster
+from chaos.scenarios import Faults
+from chaos.trial import SESSION, Trial
+
+KIP_848 = {"options": "group.protocol=consumer"}
+AIOKAFKA = {"scheme": "aiokafka", "options": f"session_timeout_ms={SESSION}&heartbeat_interval_ms=1000"}
+STATIC = {"options": f"group.instance.id=w&session.timeout.ms={2 * SESSION}&heartbeat.interval.ms=1000"}
+SLOW = {"options": f"session.timeout.ms={SESSION}&max.poll.interval.ms={s.MAX_POLL}", "slow": s.SLOW}
+
+
+@attrs.frozen
+class Scenario:
+    """`in_order`: nothing excuses calls of one key that are out of order or at once."""
+
+    name: str
+    faults: Faults
+    given: Mapping[str, Any] = {}
+    in_order: bool = False
+
+    def play(self, cluster: Cluster, directory: Path, **given: Any) -> tuple[Figures, Counter[str]]:
+        """What became of the records, and how many faults there were of each kind."""
+        trial = Trial(cluster, directory, **{**self.given, **given})
+        try:
+            self.faults(trial)
+            figures = trial.finish(self.in_order)
+            return figures, Counter(fault.kind for fault in trial.faults)
+        finally:
+            trial.close()
+
+
+REPERTOIRE = [
+    Scenario("kills", s.kills),
+    Scenario("kills-kip848", s.kills, KIP_848),
+    Scenario("kills-aiokafka", s.kills, AIOKAFKA),
+    Scenario("children-killed", s.children_killed, STATIC),
+    Scenario("killed-while-rebalancing", s.killed_while_rebalancing),
+    Scenario("zombie", s.zombie),
+    Scenario("zombie-kip848", s.zombie, KIP_848),
+    Scenario("deployments", s.deployments, in_order=True),
+    Scenario("deployments-kip848", s.deployments, KIP_848, in_order=True),
+    Scenario("deployments-aiokafka", s.deployments, AIOKAFKA, in_order=True),
+    Scenario("storm", s.storm, in_order=True),
+    Scenario("storm-kip848", s.storm, KIP_848, in_order=True),
+    Scenario("slow-call", s.slow_call, SLOW, in_order=True),
+    Scenario("brokers-killed", o.brokers_killed),
+    Scenario("brokers-killed-aiokafka", o.brokers_killed, AIOKAFKA),
+    Scenario("rolling-restart", o.rolling_restart),
+    Scenario("blackout", o.blackout),
+    Scenario("read-only", o.read_only, in_order=True),
+    Scenario("throttled", o.throttled, {"options": f"client.id=throttled&session.timeout.ms={SESSION}"}, in_order=True),
+    Scenario("topic-recreated", o.recreated),
+    Scenario("topic-recreated-at-once", o.recreated_at_once),
+    Scenario("log-cut-off", s.cut_off_log),
+    Scenario("havoc", o.havoc),
+]
