@@ -40,6 +40,9 @@ class Client:
     def incremental_unassign(self, partitions: list[Any]) -> None:
         self.done.append(f"unassign {[p.partition for p in partitions]}")
 
+    def assignment(self) -> list[Any]:
+        return [Theirs("t", 0)]
+
     def close(self) -> None:
         self.done.append("close")
 

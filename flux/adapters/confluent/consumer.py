@@ -55,7 +55,8 @@ class ConfluentConsumer:
         self._final = False  # whether every later poll raises `_failure`: records may have been passed over
         self._away = False  # whether the group's coordinator did not answer when last asked
         self._closed = False
-        self._client = Consumer(
+        self._static = "group.instance.id" in properties
+        self._client: Any = Consumer(
             {"logger": log} | properties | {"error_cb": self._on_error, "on_commit": self._on_commit}
         )
         self.max_poll_interval = float(properties.get("max.poll.interval.ms", 300_000)) / 1000
@@ -96,7 +97,7 @@ class ConfluentConsumer:
             self._first = self._client.consume(1, timeout)
             if not self._first or max_records <= 1:
                 return self._first
-            rest = self._client.consume(max_records - 1, 0)
+            rest: list[Any] = self._client.consume(max_records - 1, 0)
             return self._first + rest if self._first else rest
         except KafkaException as error:
             self._fail(self._translated(error.args[0]), final=bool(error.args[0].fatal()))
@@ -222,10 +223,15 @@ class ConfluentConsumer:
         self._closed = True
         self._failure = None
         try:
+            # Under the cooperative protocol librdkafka lets a member that has no partitions close without leaving, and
+            # the group waits for it until its session ends. A static member must not leave.
+            if not self._static and not self._client.assignment():
+                self._client.unsubscribe()
             self._client.close()
         except KafkaException as error:
             self._log.error(error.args[0])
         finally:
+            self._client = _Closed()
             unanswered, self._commits = self._commits, deque()
             for _, done in unanswered:
                 done(BrokerError("the consumer closed before the commit was answered", Fault.UNAVAILABLE))
@@ -333,6 +339,13 @@ class ConfluentConsumer:
             confluent_kafka.TopicPartition(p.topic, p.partition, offset, metadata)
             for p, (offset, metadata) in positions.items()
         ]
+
+
+class _Closed:
+    """In the place of a client that was closed."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise BrokerError("the consumer is closed", Fault.FATAL)
 
 
 def position_of(partition: Any) -> Position | None:
