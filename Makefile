@@ -31,6 +31,10 @@ imports: .venv/.developed
 
 check: lint types imports test
 
+# known vulnerabilities of what is installed: asks PyPI, so it needs the network
+audit: .venv/.audited
+	$(BIN)/pip-audit --local --skip-editable
+
 # flux and its peers, side by side: make bench ROUNDS=1 CASES=consume,produce; with SCALE=0.01 just to see that it works
 ROUNDS ?= 3
 SCALE ?= 1
@@ -64,6 +68,10 @@ clean:
 		--constraint constraints.txt --editable '.[aiokafka]'
 	$(PYTHON) -m venv .venv-bench/quix
 	-.venv-bench/quix/bin/python -m pip --disable-pip-version-check install --quiet 'quixstreams>=3.28'
+	@touch $@
+
+.venv/.audited: .venv/.developed
+	$(PIP) pip-audit
 	@touch $@
 
 .venv/.matrix: pyproject.toml constraints.txt | .venv/bin/python
