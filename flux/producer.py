@@ -267,7 +267,7 @@ def _record(
     partition: int | None,
     timestamp: int | None,
 ) -> tuple[Outbox, Tracked, int]:
-    outbox = _outbox(producer)
+    outbox = OUTBOXES.routes.get(producer) or _outbox(producer)
     value, data = _value(producer, value), encode(key, "a key")
     pairs = () if headers is None else encode_headers(headers)
     partition = _place(outbox, partition_key, partition, timestamp)
