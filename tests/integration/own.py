@@ -12,7 +12,7 @@ import attrs
 import pytest
 from brokers import NoBroker
 from brokers.jars import Node, node
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
@@ -32,18 +32,32 @@ class Own:
     def bootstrap(self) -> str:
         return self.node.bootstrap
 
-    def topic(self, partitions: int = 1, **config: object) -> str:
-        """A new one; config as max_message_bytes=1000."""
-        name = f"t{secrets.token_hex(6)}"
-        settings = {key.replace("_", "."): str(value) for key, value in config.items()}
-        self.admin.create_topics([NewTopic(name, partitions, 1, config=settings)])[name].result(30)
+    def name(self) -> str:
+        return f"t{secrets.token_hex(6)}"
+
+    def topic(self) -> str:
+        """A new one with one partition."""
+        name = self.name()
+        self.make(name)
+        return name
+
+    def make(self, *names: str) -> None:
+        for made in self.admin.create_topics([NewTopic(name, 1, 1) for name in names]).values():
+            made.result(30)
         until = time.monotonic() + 30
         while time.monotonic() < until:
-            found = self.admin.list_topics(timeout=10).topics.get(name)
-            if found and len(found.partitions) == partitions and all(p.leader >= 0 for p in found.partitions.values()):
-                return name
+            known = self.admin.list_topics(timeout=10).topics
+            if all(name in known and known[name].partitions[0].leader >= 0 for name in names):
+                return
             time.sleep(0.05)
-        pytest.fail(f"the broker did not make topic {name} in 30 s")
+        pytest.fail(f"the broker did not make {', '.join(names)} in 30 s")
+
+    def write(self, topic: str, *records: tuple[bytes, bytes]) -> None:
+        """Keys and values, by a client that knows nothing of flux."""
+        producer = Producer({"bootstrap.servers": self.bootstrap, "log_level": 0})
+        for key, value in records:
+            producer.produce(topic, value, key)
+        assert producer.flush(30) == 0
 
     def read(self, topic: str, timeout: float = 30.0) -> list[Any]:
         """Every message that the topic holds at this moment, by partition and offset."""
