@@ -141,7 +141,8 @@ class Engine:
         if old is None or old.phase is not Phase.WORKING:
             return None
         at = old.ledger.end if old.ledger is not None else marks.low
-        cut_off = old.ledger is None or at > marks.high
+        # the log may have grown past `at` since: but nothing was ever deleted from one that begins with 0
+        cut_off = old.ledger is None or at > marks.high or marks.low == 0
         start = marks.low if cut_off else max(at, marks.low)
         if cut_off:
             gone = f"the log ends at {marks.high} (was the topic created anew?)"

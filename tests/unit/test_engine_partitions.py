@@ -181,6 +181,14 @@ def test_a_topic_created_anew_is_named() -> None:
     assert driver.turn().commit == {driver.p0: Position(0)}
 
 
+def test_a_topic_created_anew_that_has_grown_past_the_old_position_is_worked_from_its_beginning() -> None:
+    driver = Driver()
+    driver.assign(55)
+    assert driver.engine.reset(driver.p0, Watermarks(0, 60), driver.now) == 0
+    driver.poll(*range(60))
+    assert driver.work_all() == list(range(60))
+
+
 def test_nothing_is_reset_that_is_not_ours() -> None:
     driver = Driver()
     driver.assign(5)
