@@ -34,13 +34,13 @@ class _Bridge:
         self._listener = listener
         self._ended = Condition(world.machine)
 
-    def _run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+    def _run(self, listen: Callable[[], Coroutine[Any, Any, T]]) -> T:
         results: list[tuple[T | None, BaseException | None]] = []
 
         async def run() -> None:
             result, error = None, None
             try:
-                result = await coroutine
+                result = await listen()
             except Exception as raised:
                 error = raised
             with self._ended:
@@ -57,13 +57,13 @@ class _Bridge:
         return result  # type: ignore[return-value]
 
     def assigned(self, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, int]:
-        return self._run(self._listener.assigned(partitions))  # type: ignore[arg-type]
+        return self._run(lambda: self._listener.assigned(partitions))  # type: ignore[arg-type]
 
     def revoked(self, partitions: Sequence[TopicPartition]) -> None:
-        self._run(self._listener.revoked(partitions))  # type: ignore[arg-type]
+        self._run(lambda: self._listener.revoked(partitions))  # type: ignore[arg-type]
 
     def lost(self, partitions: Sequence[TopicPartition]) -> None:
-        self._run(self._listener.lost(partitions))  # type: ignore[arg-type]
+        self._run(lambda: self._listener.lost(partitions))  # type: ignore[arg-type]
 
 
 class AsyncConsumer:

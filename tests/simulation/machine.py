@@ -192,6 +192,11 @@ class Machine:
             if not ticket.ended:
                 heapq.heappush(self._timers, (max(ticket.nominal, self.time), next(self._number), ticket))
 
+    @property
+    def quiet(self) -> float:
+        """Seconds since something has happened."""
+        return self.time - self._touched
+
     def at(self, when: float, action: Callable[[], None]) -> None:
         """Calls `action` in the hub, at the time `when`. It must not wait."""
         heapq.heappush(self._timers, (max(when, self.time), next(self._number), action))

@@ -9,9 +9,11 @@ from typing import Any
 import attrs
 
 from flux.core.assignment import Assignment, Phase, Slice
+from flux.core.delays import Delays
 from flux.core.dues import Dues
 from flux.core.engine import Engine
 from flux.core.flow import Flow
+from flux.core.hops import Hops
 from flux.core.lanes import Lanes
 from flux.core.ledger import Ledger
 from flux.core.outcome import NEXT, Move, Rules
@@ -27,15 +29,16 @@ MUTANTS: dict[str, Mutant] = {}
 
 @attrs.frozen
 class Mutant:
-    """`focus`: the kinds of events that bring it to light; none: any."""
+    """`focus`: the kinds of events that bring it to light; none: any. `first`: the seed to begin with."""
 
     mutation: Callable[[], Mutation]
     focus: tuple[str, ...]
+    first: int
 
 
-def mutant(*focus: str) -> Callable[[Callable[[], Mutation]], Callable[[], Mutation]]:
+def mutant(*focus: str, first: int = 0) -> Callable[[Callable[[], Mutation]], Callable[[], Mutation]]:
     def add(function: Callable[[], Mutation]) -> Callable[[], Mutation]:
-        MUTANTS[function.__name__.replace("_", " ")] = Mutant(function, focus)
+        MUTANTS[function.__name__.replace("_", " ")] = Mutant(function, focus, first)
         return function
 
     return add
@@ -215,12 +218,12 @@ def positions_are_not_read() -> Mutation:
     return Engine, "assigned", forgetful
 
 
-@mutant("join", "stop")
+@mutant("crash", first=50)
 def a_revocation_does_not_wait_for_calls() -> Mutation:
     return Engine, "drained", lambda self, partitions: True
 
 
-@mutant("join", "stop")
+@mutant("crash", first=80)
 def a_revocation_goes_on_feeding() -> Mutation:
     def revoking(self: Engine, partitions: Any) -> None:
         for assignment in self._of(partitions):
@@ -229,7 +232,7 @@ def a_revocation_goes_on_feeding() -> Mutation:
     return Engine, "revoking", revoking
 
 
-@mutant("join", "stop")
+@mutant("crash", first=80)
 def what_is_done_is_not_committed_at_a_revocation() -> Mutation:
     commit = Engine.commit
 
@@ -254,23 +257,14 @@ def lost_partitions_are_worked_on() -> Mutation:
     return Engine, "lost", lambda self, partitions: None
 
 
-@mutant("kick", "freeze")
-def a_late_end_counts_for_the_next_assignment() -> Mutation:
-    """Without generations: what is told of an assignment that is gone goes to the one that is there."""
-    part = Engine._part
+@mutant("kick", "writes")
+def transfers_outlive_their_assignment() -> Mutation:
+    return Hops, "forget", lambda self, assignment: None
 
-    def unfenced(self: Engine, run: Any, index: int, message: Any) -> Any:
-        entry = part(self, run, index, message)
-        if entry is None:
-            entry = run.entries[index] if run.entries is not None else None
-            there = self._assignments.get(entry.assignment.partition) if entry is not None else None
-            if entry is None or there is None:
-                return None
-            entry.assignment = there
-            there.open[entry] = None
-        return entry
 
-    return Engine, "_part", unfenced
+@mutant()
+def nobody_looks_when_a_record_is_due() -> Mutation:
+    return Delays, "next_due", property(lambda self: None)
 
 
 @mutant()
@@ -327,4 +321,3 @@ def what_retention_deletes_takes_what_is_here_along() -> Mutation:
         return reset(self, partition, marks, now)
 
     return Engine, "reset", forgetful
-

@@ -42,6 +42,7 @@ class Copy:
     record: Any
     attempts: int
     due: int
+    stored_at: float
     acked: bool = False
     deleted: bool = False
     calls: list[Call] = attrs.field(factory=list)
@@ -210,7 +211,7 @@ class Truth:
         headers = dict(record._headers or ()) if stage else {}
         due = int(headers.get("flux-due") or 0)
         at = TopicPartition(topic, partition)
-        copy = Copy(at, record.at, plan, stage, record, int(headers.get("flux-attempts") or 0), due)
+        copy = Copy(at, record.at, plan, stage, record, int(headers.get("flux-attempts") or 0), due, self.machine.time)
         self.note(f"{copy} stored")
         self.copies[at, record.at] = copy
         self.by_partition[at].append(copy)
@@ -430,12 +431,21 @@ class Truth:
         ahead = max(process.offset, self.jumped.get(process, process.offset))
         if copy.stage not in (0, DEAD) and copy.due > (EPOCH + self.machine.time + ahead) * 1000:
             raise self.broken(f"{call} is called before it is due, {copy.due}")
+        self._check_prompt(call)
         self._check_order(call)
         self._check_alone(call)
         self._check_repeat(call)
         epoch.called[offset] = call
         copy.calls.append(call)
         return call
+
+    def _check_prompt(self, call: Call) -> None:
+        """With nothing in its way, a record is called when it is due: at once, or when a caller of few is free."""
+        if not self.scenario.prompt or call.copy.stage == DEAD:
+            return
+        ready = max(call.copy.stored_at, call.copy.due / 1000 - EPOCH)
+        if self.machine.time - ready > 0.3 and self.machine.time > 1.0:
+            raise self.broken(f"{call} is called {self.machine.time - ready:.3f} s late")
 
     def _was_taken(self, epoch: Epoch) -> bool:
         """A caller that had taken a record before, and has not looked at it yet, is as one in a call."""
@@ -538,8 +548,8 @@ class Truth:
             if _TAG.search(b"".join(value or b"" for name, value in record.headers if name.startswith("flux-error"))):
                 if call.hop in ("flying", "acked"):
                     raise self.broken(f"the hop of {call} is written again while {call.hop}")
-                if call.epoch.ended and call.epoch.process is process:
-                    self.counted["late hops"] += 1
+                if call.epoch.ended:
+                    raise self.broken(f"the hop of {call} is written after its assignment has ended")
                 call.hop = "flying"
 
     def answered(self, error: BrokerError | None, record: Any) -> None:

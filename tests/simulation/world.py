@@ -33,6 +33,8 @@ from simulation.truth import PRODUCTS, Truth, Violation
 
 DRAIN = 30 * HOUR
 """Simulated time after the last fault in which all must have ended."""
+STANDSTILL = 3 * HOUR
+"""Simulated time after the last fault in which something must happen."""
 _LOOK = 20.0
 _RESTART = 3.0
 
@@ -311,13 +313,14 @@ class World:
     def _look(self, deadline: float) -> None:
         if self._drained():
             self.truth.note("drained")
+            self.wanted.clear()
             for number in list(self.lives):
                 self.stop(number)
             self._wait_for_stops(self.machine.time + 200.0)
             return
-        if self.machine.time > deadline:
+        if self.machine.time > deadline or self.machine.quiet > STANDSTILL:
             held = ", ".join(map(str, self.truth.undone()[:5]))
-            raise self.truth.broken(f"held for {DRAIN / HOUR:g} hours without a fault: {held or 'positions'}")
+            raise self.truth.broken(f"held, and there is no fault any more: {held or 'positions'}")
         if 0 not in self.lives and 0 not in self.wanted:
             self.start(0)
         self.machine.at(self.machine.time + _LOOK, lambda: self._look(deadline))
