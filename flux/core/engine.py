@@ -141,20 +141,21 @@ class Engine:
         if old is None or old.phase is not Phase.WORKING:
             return None
         at = old.ledger.end if old.ledger is not None else marks.low
-        # the log may have grown past `at` since: but nothing was ever deleted from one that begins with 0
-        cut_off = old.ledger is None or at > marks.high or marks.low == 0
-        start = marks.low if cut_off else max(at, marks.low)
-        if cut_off:
+        # it was out of range when it was read: what has it now is another log, which has grown since
+        made_anew = old.ledger is None or at >= marks.low
+        if made_anew:
             gone = f"the log ends at {marks.high} (was the topic created anew?)"
         else:
-            gone = f"{start - at} offset(s) are gone before they were worked (deleted by retention?)"
-        self._notices.add(Level.ERROR, f"{partition}: position {at} is out of range: {gone}; going on from {start}")
+            gone = f"{marks.low - at} offset(s) are gone before they were worked (deleted by retention?)"
+        self._notices.add(
+            Level.ERROR, f"{partition}: position {at} is out of range: {gone}; going on from the oldest, {marks.low}"
+        )
         self._commits.soon(now)
-        if not cut_off:
+        if not made_anew:
             # a gap as any other: what is here already is worked, what has failed is moved, what was done stays so
             assert old.ledger is not None
-            old.ledger.delivered(start, start)
-            return start
+            old.ledger.delivered(marks.low, marks.low)
+            return marks.low
         self._forget(old, Event.LOST)
         self._assignments[partition] = Assignment(partition, marks.low, [], None, old.jitter, self.policy.max_metadata)
         return marks.low
