@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 from urllib.parse import unquote
 
 from flux.core.errors import ConfigurationError
+
+_PORT = re.compile(r":[0-9]{1,5}\Z")
 
 
 def parsed(url: str, scheme: str, option: str, login: tuple[str, str]) -> tuple[str, dict[str, Any]]:
@@ -17,6 +20,11 @@ def parsed(url: str, scheme: str, option: str, login: tuple[str, str]) -> tuple[
     authority, _, query = rest.partition("?")
     credentials, _, hosts = authority.rpartition("@")
     hosts = hosts.rstrip("/")
+    if "@" in query and not _PORT.search(hosts):
+        # The ? may be a password's own, and the options parts of it: no error must name one.
+        raise ConfigurationError(
+            "the adapter's URL has an @ after the ?: percent-encode what is no mark, as %3F and %40"
+        )
     if "/" in hosts:
         raise ConfigurationError(f"an adapter's URL has no path: write ?{option}=value after the brokers")
     options: dict[str, Any] = {}

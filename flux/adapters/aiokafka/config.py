@@ -5,6 +5,7 @@ Source: https://aiokafka.readthedocs.io/en/stable/api.html
 
 from __future__ import annotations
 
+import re
 import ssl
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -72,6 +73,9 @@ _CHOICES = {
     "isolation_level": ("read_uncommitted", "read_committed"),
 }
 
+_PORT = re.compile(r"[0-9]{1,5}\Z")
+_NUMBER = re.compile(r"[0-9]{1,18}\Z")
+
 LARGEST_RECORD = 100_000_000
 """The topic decides how large a record may be; beyond this a broker cuts the connection (socket.request.max.bytes)."""
 
@@ -84,7 +88,7 @@ def checked_bootstrap(bootstrap: str) -> str:
         raise ConfigurationError("a login does not belong to the brokers: set sasl_plain_username and _password")
     for host in hosts:
         _, separator, port = host.rpartition(":")
-        if not separator or not port.isdecimal() or not 0 < int(port) < 65536:
+        if not separator or not _PORT.match(port) or not 0 < int(port) < 65536:
             raise ConfigurationError("a broker is written host:port")
     return ",".join(hosts)
 
@@ -124,7 +128,7 @@ def _converted(name: str, value: Any) -> Any:
         return value
     if kind is bool and isinstance(value, str) and value.lower() in _BOOLEANS:
         return _BOOLEANS[value.lower()]
-    if kind is int and isinstance(value, str) and value.isdecimal():
+    if kind is int and isinstance(value, str) and _NUMBER.match(value):
         return int(value)
     if type(value) is not kind:
         wanted = {int: "a whole number", bool: "true or false", str: "a text"}[kind]

@@ -6,8 +6,9 @@ commits, size limits. It lives and dies with its process, and grows with what is
 
 from __future__ import annotations
 
+import re
 import threading
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl
 
 from flux.adapters.memory.admin import MemoryAdmin
 from flux.adapters.memory.broker import Broker
@@ -20,6 +21,8 @@ from flux.system import SYSTEM
 
 __all__ = ["Broker", "MemoryAdapter", "forget", "from_url"]
 
+_URL = re.compile(r"memory://(?P<name>[^/?#@\x00-\x1f]+)(\?(?P<query>[^#]*))?\Z")
+_COUNT = re.compile(r"[1-9][0-9]{0,4}\Z")
 _clusters: dict[str, Cluster] = {}
 _clusters_lock = threading.Lock()
 
@@ -74,17 +77,17 @@ def forget(name: str) -> None:
 
 def from_url(url: str) -> MemoryAdapter:
     """`memory://NAME`, with `?partitions=4` and `auto_create=false` for the topics that a write creates. Raises
-    ConfigurationError."""
-    parts = urlsplit(url)
-    if parts.scheme != "memory" or not parts.netloc or parts.path or parts.fragment:
-        raise ConfigurationError(f"{url}: an in-memory broker is written memory://NAME")
-    options = dict(parse_qsl(parts.query, keep_blank_values=True))
+    ConfigurationError, which does not repeat the URL: it may have been meant for another adapter, with its password."""
+    match = _URL.match(url)
+    if match is None:
+        raise ConfigurationError("an in-memory broker is written memory://NAME?partitions=4&auto_create=false")
+    options = dict(parse_qsl(match["query"] or "", keep_blank_values=True))
     partitions = options.pop("partitions", "1")
     auto_create = options.pop("auto_create", "true")
     if options:
-        raise ConfigurationError(f"{url}: no such option: {', '.join(options)} (partitions, auto_create)")
-    if not partitions.isdecimal() or int(partitions) < 1:
-        raise ConfigurationError(f"{url}: partitions must be a number from 1 on")
+        raise ConfigurationError("memory:// has the options partitions and auto_create, and no others")
+    if not _COUNT.match(partitions):
+        raise ConfigurationError("memory://: partitions must be a number from 1 to 99999")
     if auto_create not in ("true", "false"):
-        raise ConfigurationError(f"{url}: auto_create must be true or false")
-    return MemoryAdapter(parts.netloc, default_partitions=int(partitions), auto_create=auto_create == "true")
+        raise ConfigurationError("memory://: auto_create must be true or false")
+    return MemoryAdapter(match["name"], default_partitions=int(partitions), auto_create=auto_create == "true")
