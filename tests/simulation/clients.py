@@ -77,6 +77,8 @@ class Consumer(MemoryConsumer):
         self.read: dict[TopicPartition, Position | None] = {}
         self.commit_failed = False
         self.metadata_refused = False
+        self._back: dict[TopicPartition, int] = {}
+        """Where cursors were before they were set back."""
         self._slow: deque[tuple[Any, Any]] = deque()
         world.consumers.append(self)
 
@@ -93,10 +95,13 @@ class Consumer(MemoryConsumer):
     def _fetch(self, max_records: int) -> Polled:
         world = self.world
         for cursor in self._cursors.values():
+            if self._back.get(cursor.partition, 0) >= cursor.log.low > cursor.offset:
+                cursor.offset = cursor.log.low  # it was set back here, and is not behind the log by itself
             if cursor.offset > 0 and not cursor.out_of_range and world.chance(world.scenario.duplicates):
                 position = self.read.get(cursor.partition)
                 start = max(cursor.log.low, 0 if position is None else position.offset)
                 if cursor.offset > start:
+                    self._back[cursor.partition] = cursor.offset
                     cursor.offset = max(start, cursor.offset - 1 - int(3 * world.random.random()))
         return super()._fetch(max_records)
 

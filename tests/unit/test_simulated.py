@@ -1,0 +1,150 @@
+"""What the simulation has found, held at the cheapest level: see docs/reliability.md."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any, cast
+
+from engine_support import AWAY, Driver, record
+
+from flux.core.engine import BUSY_REST
+from flux.core.ports import Polled, Position, Watermarks
+from flux.core.trail import DUE
+from flux.runtime.desk import Desk, Post
+from flux.runtime.loop import LoopPollers
+from flux.system import OperatingSystem
+
+
+def due(driver: Driver, offset: int, after: float) -> Any:
+    return record(
+        offset, str(offset).encode(), driver.p0, headers=[(DUE, str(int((driver.now + after) * 1000)).encode())]
+    )
+
+
+def test_a_stage_rests_while_what_is_due_waits_for_the_cluster() -> None:
+    driver = Driver(stage=1)
+    driver.assign(0)
+    driver.poll(due(driver, 0, 1.0), due(driver, 1, 1.2))
+    driver.now += 1.1
+    driver.work(driver.take(), 0)
+    driver.write(AWAY)
+    assert driver.nothing_to_take()
+    assert driver.turn(after=0.5).timeout > 0
+
+
+def test_a_stage_rests_while_what_is_due_waits_for_a_caller() -> None:
+    driver = Driver(stage=1)
+    driver.assign(0)
+    driver.poll(due(driver, 0, 1.0))
+    assert driver.turn(after=5.0).timeout > 0
+
+
+def test_a_stage_rests_while_another_thread_is_to_write_a_hop_whose_time_is_past() -> None:
+    driver = Driver()
+    driver.assign(0)
+    driver.poll(0)
+    driver.work_all(0)
+    driver.write(AWAY)
+    assert driver.turn(after=60.0).timeout == BUSY_REST
+
+
+def test_a_commit_that_failed_is_not_tried_again_at_once_however_small_the_threshold() -> None:
+    driver = Driver(commit_threshold=1, commit_interval=0.0)
+    driver.assign(0)
+    driver.poll(0)
+    driver.work_all()
+    positions = driver.turn().commit
+    assert positions == {driver.p0: Position(1)}
+    driver.engine.committed(positions, AWAY, driver.now)
+    turn = driver.turn()
+    assert turn.commit is None
+    assert turn.timeout > 0
+    assert driver.turn(after=1.0).commit == positions
+
+
+def test_what_has_failed_is_moved_although_retention_overtakes_its_partition() -> None:
+    driver = Driver()
+    driver.assign(0)
+    driver.poll(0, 1)
+    driver.work_all(1)
+    driver.engine.polled(Polled([], [driver.p0]), driver.now)
+    assert driver.engine.reset(driver.p0, Watermarks(10, 12), driver.now) == 10
+    driver.poll(10)
+    driver.work_all()
+    assert driver.commit() == {0: Position(1, driver.engine._assignments[driver.p0].ledger.metadata())}  # type: ignore[union-attr]
+    assert driver.write() == [1]
+    assert driver.commit() == {0: Position(11)}
+
+
+def test_what_another_owner_has_done_is_not_repeated_although_retention_overtakes_its_partition() -> None:
+    driver = Driver()
+    driver.assign(0)
+    driver.poll(*range(6))
+    run = driver.take()
+    for _ in range(2):
+        driver.fail(run)
+        run.index += 1
+    position = next(iter(driver.commit().values()), Position(0))
+    while run.index < run.limit:
+        run.index += 1
+    driver.engine.finished(run, driver.now)
+    position = driver.commit()[0]
+    other = Driver()
+    other.assign(position)
+    other.engine.polled(Polled([], [other.p0]), other.now)
+    assert other.engine.reset(other.p0, Watermarks(1, 7), other.now) == 1
+    other.poll(1, 2, 3, 4, 5, 6)
+    assert other.work_all() == [1, 6]
+
+
+def _desk(driver: Driver) -> tuple[Desk, Post]:
+    desk = Desk(driver.policy, [driver.engine], cast(Any, None), OperatingSystem())
+    return desk, desk.posts[0]
+
+
+def test_after_a_failure_of_the_process_nothing_overtakes_what_its_run_leaves_behind() -> None:
+    driver = Driver()
+    driver.assign(0)
+    driver.poll(0, 1)
+    desk, post = _desk(driver)
+    run = desk.take(post, polling=True)
+    assert run is not None
+    driver.poll(2, 3)
+    desk.finished(post, run, MemoryError())
+    assert desk.take(post, polling=True) is None
+
+
+def test_a_call_that_a_stop_cancels_is_no_failure_of_the_process() -> None:
+    driver = Driver()
+    driver.assign(0)
+    driver.poll(0)
+    desk, post = _desk(driver)
+    run = desk.take(post, polling=True)
+    assert run is not None
+    desk.abort(post, run)
+    desk.finished(post, run, asyncio.CancelledError())
+    assert desk.failure is None
+    driver.engine.stop()
+    assert driver.engine.calls == 0
+
+
+def test_a_poller_of_an_event_loop_rests_although_it_has_just_woken_others() -> None:
+    async def rest() -> bool:
+        driver = Driver()
+        desk, _ = _desk(driver)
+        callers = SimpleNamespace(begin=None, cancel=None, more=lambda: None)
+        pollers = LoopPollers(desk, cast(Any, callers), cast(Any, None), cast(Any, None))
+        with desk.lock:
+            desk.wake(1)
+        resting = asyncio.ensure_future(pollers._rest(60.0))
+        for _ in range(5):
+            await asyncio.sleep(0)
+        rested = not resting.done()
+        with desk.lock:
+            desk.wake(1)
+        for _ in range(5):
+            await asyncio.sleep(0)
+        return rested and resting.done()
+
+    assert asyncio.run(rest())
