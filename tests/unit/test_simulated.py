@@ -135,9 +135,13 @@ def test_a_poller_of_an_event_loop_rests_although_it_has_just_woken_others() -> 
         desk, _ = _desk(driver)
         callers = SimpleNamespace(begin=None, cancel=None, more=lambda: None)
         pollers = LoopPollers(desk, cast(Any, callers), cast(Any, None), cast(Any, None))
-        with desk.lock:
-            desk.wake(1)
-        resting = asyncio.ensure_future(pollers._rest(60.0))
+
+        async def poll() -> None:
+            with desk.lock:
+                desk.wake(1)
+            await pollers._rest(60.0)
+
+        resting = asyncio.ensure_future(poll())
         for _ in range(5):
             await asyncio.sleep(0)
         rested = not resting.done()
