@@ -5,6 +5,7 @@ Source: https://github.com/confluentinc/librdkafka/blob/v2.16.0/CONFIGURATION.md
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -33,6 +34,8 @@ _NOT_WITH_KIP_848 = ("session.timeout.ms", "heartbeat.interval.ms", "partition.a
 _LARGEST_RECORD = 100_000_000
 """The topic decides how large a record may be; beyond this a broker cuts the connection (socket.request.max.bytes)."""
 
+_BROKER = re.compile(r"([A-Za-z_]+://)?(\[[^\[\]]*\]|[^:\[\]]+)(:[0-9]{1,5})?\Z")
+
 
 def checked_bootstrap(bootstrap: str) -> str:
     hosts = [host.strip() for host in bootstrap.split(",") if host.strip()]
@@ -40,6 +43,8 @@ def checked_bootstrap(bootstrap: str) -> str:
         raise ConfigurationError("no broker given: name at least one, as host:port")
     if "@" in bootstrap:
         raise ConfigurationError("a login does not belong to the brokers: set sasl.username and sasl.password")
+    if not all(map(_BROKER.match, hosts)):
+        raise ConfigurationError("a broker is written host:port, or [address]:port")
     return ",".join(hosts)
 
 
