@@ -8,6 +8,7 @@ from urllib.parse import unquote
 
 from flux.core.errors import ConfigurationError
 
+_NAME = re.compile(r"[A-Za-z0-9._-]+\Z")
 _PORT = re.compile(r":[0-9]{1,5}\Z")
 
 
@@ -31,7 +32,7 @@ def parsed(url: str, scheme: str, option: str, login: tuple[str, str]) -> tuple[
     for pair in filter(None, query.split("&")):
         name, separator, value = pair.partition("=")
         name = unquote(name)
-        if not separator or not name:
+        if not separator or not _NAME.match(name):
             raise ConfigurationError(f"the adapter's URL has no value for an {option}: write {option}=value")
         if name in options:
             raise ConfigurationError(f"the adapter's URL sets {name} twice: keep one")
