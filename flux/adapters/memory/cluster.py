@@ -128,7 +128,11 @@ class Cluster:
         topic = self.topics.get(at.topic)
         if topic is None or not 0 <= at.partition < len(topic.logs):
             return BrokerError(f"there is no {at}", Fault.UNKNOWN_TOPIC)
-        if len(position.metadata.encode("utf-16-le")) > 2 * MAX_METADATA:
+        try:
+            size = len(position.metadata.encode("utf-16-le"))
+        except UnicodeEncodeError:
+            return BrokerError(f"{at}: the metadata is no text for Kafka", Fault.METADATA)
+        if size > 2 * MAX_METADATA:
             return BrokerError(f"{at}: more than {MAX_METADATA} characters", Fault.METADATA)
         if self.refuse_commit is not None and (error := self.refuse_commit(group, at, position)):
             return error
