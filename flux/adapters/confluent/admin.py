@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import Any
 
 import confluent_kafka
-from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaException, TopicCollection
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import (  # type: ignore[attr-defined]
     AdminClient,
     ConfigResource,
@@ -33,7 +33,9 @@ class ConfluentAdmin:
         self._now = system.now
         self._users_error_cb = properties.get("error_cb")
         self._login: BrokerError | None = None
-        self._client: Any = AdminClient({"logger": log} | properties | {"error_cb": self._on_error})
+        self._properties = {"logger": log} | properties | {"error_cb": self._on_error}
+        self._client: Any = AdminClient(self._properties)
+        self._properties.pop("group.instance.id", None)  # a member of that name would be fenced
 
     def topic_names(self, timeout: float) -> set[str]:
         return set(self._metadata(timeout).topics)
@@ -73,11 +75,24 @@ class ConfluentAdmin:
                     ) from None
 
     def positions(self, group: str, topic: str, timeout: float) -> dict[int, Position]:
-        asked = self._client.list_consumer_group_offsets([ConsumerGroupTopicPartitions(group)], request_timeout=timeout)
-        answer = self._answer(
-            asked[group], timeout, f"cannot read the positions of group {group}", f"DESCRIBE on group {group}"
-        )
-        positions = {p.partition: position_of(p) for p in answer.topic_partitions if p.topic == topic}
+        doing, needs = f"cannot read the positions of group {group}", f"DESCRIBE on group {group}"
+        described = self._described([topic], timeout)[topic]
+        if described is None:
+            return {}
+        partitions = [confluent_kafka.TopicPartition(topic, p.id) for p in described.partitions]
+        # Not by the admin client: while a group's coordinator is being found, librdkafka 2.16 goes from its question to
+        # a consumer that an admin client does not have, and the process dies.
+        member = Consumer({**self._properties, "group.id": group, "enable.auto.commit": False})
+        try:
+            answer = member.committed(partitions, timeout)
+            for partition in answer:
+                if partition.error:
+                    raise KafkaException(partition.error)
+        except KafkaException as error:
+            raise self._translated(error, doing, needs) from None
+        finally:
+            member.close()
+        positions = {p.partition: position_of(p) for p in answer}
         return {number: position for number, position in positions.items() if position is not None}
 
     def watermarks(self, topic: str, timeout: float) -> dict[int, Watermarks]:

@@ -13,7 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import attrs
-from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException, Producer, TopicPartition
+from confluent_kafka import (
+    Consumer,
+    ConsumerGroupTopicPartitions,
+    KafkaError,
+    KafkaException,
+    Producer,
+    TopicPartition,
+)
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin._listoffsets import OffsetSpec
 
@@ -46,6 +53,13 @@ def trail(message: Any) -> dict[str, bytes]:
     pairs = [pair for pair in message.headers() or [] if pair[0].startswith("flux-")]
     assert len(pairs) == len(dict(pairs)), f"flux's headers pile up: {pairs}"
     return dict(pairs)
+
+
+def without_nul(partition: TopicPartition) -> TopicPartition:
+    """confluent-kafka may append one to the string beside a position."""
+    return TopicPartition(
+        partition.topic, partition.partition, partition.offset, (partition.metadata or "").rstrip("\0")
+    )
 
 
 @attrs.frozen
@@ -133,9 +147,22 @@ class Lab:
 
     def positions(self, group: str, topic: str) -> dict[int, Any]:
         """What the group has committed, by partition: `offset` and `metadata`."""
-        asked = self.admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(group)])
-        found = asked[group].result(SECONDS).topic_partitions or []
-        return {p.partition: p for p in found if p.topic == topic and p.offset >= 0}
+        numbers = self.admin.list_topics(topic, timeout=SECONDS).topics[topic].partitions
+        # an admin client that asks this while a coordinator is being found ends the process (librdkafka 2.16)
+        member = Consumer({"bootstrap.servers": self.bootstrap, "group.id": group})
+        try:
+            found = member.committed([TopicPartition(topic, number) for number in numbers], SECONDS)
+        except KafkaException as error:
+            if error.args[0].code() not in (
+                KafkaError.NOT_COORDINATOR,
+                KafkaError.COORDINATOR_NOT_AVAILABLE,
+                KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+            ):
+                raise
+            return {}  # the group's coordinator is being made
+        finally:
+            member.close()
+        return {p.partition: position for p in found if p.offset >= 0 for position in (without_nul(p),)}
 
     def members(self, group: str) -> list[Any]:
         return list(self.admin.describe_consumer_groups([group])[group].result(SECONDS).members)
