@@ -273,19 +273,31 @@ class Outbox:
 
     def watch(self, done: Callable[[], None]) -> Watch:
         """Flushes; `done` is called when everything taken so far has ended: now, if it has."""
-        with self._handing_on:
-            self._take()
-            watch = self._begin_watch(done)
-            self._flush()
+        watch: Watch | None = None
+        try:
+            with self._handing_on:
+                self._take()
+                watch = self._begin_watch(done)
+                self._flush()
+        except BaseException:
+            if watch is not None:
+                self.abandon(watch)
+            raise
         return watch
 
     def _begin_watch(self, done: Callable[[], None]) -> Watch:
-        with self._changed:
-            watch = Watch(set(self._open), done)
-            if watch.waiting:
-                self._watches.append(watch)
-                return watch
-        done()
+        watch, watching = Watch(set(), done), False
+        try:
+            with self._changed:  # no calls in here: see `Buffer.take`
+                if self._open:
+                    watch.waiting |= self._open
+                    self._watches += [watch]
+                    watching = True
+        except BaseException:
+            self.abandon(watch)
+            raise
+        if not watching:
+            done()
         return watch
 
     def outcome(self, watch: Watch) -> None:
@@ -308,6 +320,13 @@ class Outbox:
         self._withdraw(watch)
         if watch.failed:
             self.report(watch.failed)
+
+    def give_up(self) -> None:
+        """Nobody will hand on what the client has not taken: it fails."""
+        with self._handing_on:
+            self._take()
+            while self._pending:
+                self._pending.popleft().give_up(self._no_room())
 
     def _withdraw(self, watch: Watch) -> None:
         with self._changed:

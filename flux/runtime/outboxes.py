@@ -20,7 +20,7 @@ import attrs
 from flux.core.buffer import Limits
 from flux.core.errors import BrokerError
 from flux.core.ports import Adapter, ProducerPort, ProducerSettings, System
-from flux.runtime.outbox import RETRY, Outbox, logger
+from flux.runtime.outbox import RETRY, Outbox, Watch, logger
 from flux.system import SYSTEM
 
 GRACE = 5.0
@@ -204,19 +204,30 @@ class Outboxes:
         """At the end of the process: delivers everything; what fails is reported. Whoever produces later (another exit
         handler, a daemon thread) waits for the delivery: nobody else would."""
         self._exited = True
-        for outbox in self._all():
-            outbox.buffer.hurry()
-        self.deliver_all()
-        with self._lock:
-            clients, self._clients = self._clients, {}
-        for client in clients.values():
-            _close(client.port)
+        outboxes = self._all()
+        try:
+            for outbox in outboxes:
+                outbox.buffer.hurry()
+            self.deliver_all()
+        except BaseException:  # such as a second interrupt
+            for outbox in outboxes:
+                outbox.give_up()
+            raise
+        finally:
+            with self._lock:
+                clients, self._clients = self._clients, {}
+            for client in clients.values():
+                _close(client.port)
 
     def _drain(self, outboxes: Iterable[Outbox]) -> None:
-        watches = [(outbox, outbox.watch(lambda: None)) for outbox in outboxes]
-        for outbox, watch in watches:
-            outbox.wait(watch, outbox.settings.delivery_timeout + GRACE)
-            outbox.abandon(watch)
+        watches: list[tuple[Outbox, Watch]] = []
+        try:
+            watches.extend((outbox, outbox.watch(lambda: None)) for outbox in outboxes)
+            for outbox, watch in watches:
+                outbox.wait(watch, outbox.settings.delivery_timeout + GRACE)
+        finally:
+            for outbox, watch in watches:
+                outbox.abandon(watch)
 
     def _flush_in_children_of_multiprocessing(self) -> None:
         # They end without running atexit's handlers, but do run these.
