@@ -14,14 +14,14 @@ from pathlib import Path
 from brokers.base import Broker, NoBroker, answers, free_ports, properties
 
 VERSION = "4.3.0"
-_CLUSTER = "5L6g3nShT-eMCtK--X86sw"  # any 16 bytes in base 64
+CLUSTER = "5L6g3nShT-eMCtK--X86sw"  # any 16 bytes in base 64
 _POM = f"""<project xmlns="http://maven.apache.org/POM/4.0.0"><modelVersion>4.0.0</modelVersion>
 <groupId>flux.tests</groupId><artifactId>kafka</artifactId><version>1</version><dependencies>
 <dependency><groupId>org.apache.kafka</groupId><artifactId>kafka_2.13</artifactId><version>{VERSION}</version></dependency>
 <dependency><groupId>org.apache.logging.log4j</groupId><artifactId>log4j-slf4j-impl</artifactId><version>2.24.3</version></dependency>
 </dependencies></project>
 """
-_LOGGING = """rootLogger.level=WARN
+LOGGING = """rootLogger.level=WARN
 rootLogger.appenderRef.out.ref=out
 appender.out.type=Console
 appender.out.name=out
@@ -39,7 +39,7 @@ class Node:
         self._directory = directory
         self._process: subprocess.Popen[bytes] | None = None
         self._guard: subprocess.Popen[bytes] | None = None
-        java, libraries = _java(), _libraries()
+        java, folder = found_java(), libraries()
         open_port, secured_port, controller_port, tls_port = free_ports(4)
         self.bootstrap = f"127.0.0.1:{open_port}"
         self.secured = f"127.0.0.1:{secured_port}"
@@ -51,18 +51,18 @@ class Node:
         config["log.dirs"] = str(directory / "data")
         self._server = directory / "server.properties"
         self._server.write_text("".join(f"{name}={value}\n" for name, value in config.items()))
-        (directory / "log4j2.properties").write_text(_LOGGING)
+        (directory / "log4j2.properties").write_text(LOGGING)
         self._command = [
             java,
             "-Xmx512m",
             "-XX:+UseSerialGC",
             f"-Dlog4j2.configurationFile={directory / 'log4j2.properties'}",
             "-cp",
-            f"{libraries}/*",
+            f"{folder}/*",
         ]
         with (directory / "log").open("wb") as log:
             subprocess.run(
-                [*self._command, "kafka.tools.StorageTool", "format", "-t", _CLUSTER, "-c", self._server],
+                [*self._command, "kafka.tools.StorageTool", "format", "-t", CLUSTER, "-c", self._server],
                 stdout=log,
                 stderr=log,
                 check=False,
@@ -136,7 +136,7 @@ def jars() -> Iterator[Broker]:
         yield Broker(made.bootstrap, made.secured, f"jars of Kafka {VERSION}")
 
 
-def _java() -> str:
+def found_java() -> str:
     home = os.environ.get("JAVA_HOME")
     java = shutil.which(f"{home}/bin/java" if home else "java")
     if java is None:
@@ -148,12 +148,12 @@ def _java() -> str:
     return java
 
 
-def _libraries() -> Path:
+def libraries() -> Path:
     """The folder of the jars, fetched once per version."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "super-flux" / "kafka" / VERSION
-    libraries = cache / "libs"
-    if libraries.is_dir():
-        return libraries
+    folder = cache / "libs"
+    if folder.is_dir():
+        return folder
     maven = shutil.which("mvn")
     if maven is None:
         raise NoBroker("install Maven, which fetches Kafka's jars")
@@ -164,5 +164,5 @@ def _libraries() -> Path:
         done = subprocess.run([maven, *arguments], cwd=half, capture_output=True, text=True, check=False)
         if done.returncode:
             raise NoBroker(f"Maven did not get Kafka's jars: {done.stdout[-500:]}", surprising=True)
-        (Path(half) / "libs").rename(libraries)
-    return libraries
+        (Path(half) / "libs").rename(folder)
+    return folder

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from brokers.base import NoBroker
-from brokers.jars import _CLUSTER, _LOGGING, _java, _libraries
+from brokers.jars import CLUSTER, LOGGING, found_java, libraries
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
@@ -139,9 +139,9 @@ class Cluster:
 @contextmanager
 def running() -> Iterator[Cluster]:
     """Raises NoBroker, which says what is missing."""
-    java, folder = _java(), _libraries()
+    java, folder = found_java(), libraries()
     directory = Path(tempfile.mkdtemp(prefix="flux-chaos-"))
-    (directory / "log4j2.properties").write_text(_LOGGING)
+    (directory / "log4j2.properties").write_text(LOGGING)
     ports = _ports(2 * SIZE)
     voters = ",".join(f"{number}@127.0.0.1:{ports[2 * number - 1]}" for number in range(1, SIZE + 1))
     command = [java, "-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]
@@ -187,7 +187,7 @@ def running() -> Iterator[Cluster]:
 def _format(command: list[str], nodes: list[Node]) -> None:
     """One run of the tool: what it writes differs in names only."""
     first = nodes[0].directory
-    tool = [*command, "kafka.tools.StorageTool", "format", "-t", _CLUSTER, "-c", str(first / "server.properties")]
+    tool = [*command, "kafka.tools.StorageTool", "format", "-t", CLUSTER, "-c", str(first / "server.properties")]
     done = subprocess.run(tool, capture_output=True, text=True, check=False)
     if done.returncode:
         raise NoBroker(f"Kafka's storage cannot be formatted: {done.stderr[-500:]}", surprising=True)

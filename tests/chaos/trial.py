@@ -207,9 +207,13 @@ class Trial:
 
     def positions(self, stage: int) -> dict[int, int]:
         group = self.group if stage == 0 else f"{self.group}-{stage}"
-        asked = self.admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(group)])
-        found = asked[group].result(_ASK).topic_partitions or []
-        return {p.partition: p.offset for p in found if p.topic == self.topics[stage]}
+        # an admin client that asks this while a coordinator is being found ends the process (librdkafka 2.16)
+        member = Consumer({"bootstrap.servers": self.cluster.bootstrap, "group.id": group})
+        try:
+            found = member.committed([TopicPartition(self.topics[stage], n) for n in range(PARTITIONS)], _ASK)
+        finally:
+            member.close()
+        return {p.partition: p.offset for p in found if p.offset >= 0}
 
     def ends(self, topic: str) -> dict[int, int]:
         latest = OffsetSpec.latest()
@@ -324,7 +328,9 @@ class Trial:
         for worker in self.workers:
             worker.ask_to_end()
         for number, worker in enumerate(self.workers):
-            killed = worker.processes == 1 and any(fault.kind == "kill" and fault.pid == worker.process.pid for fault in self.faults)
+            killed = worker.processes == 1 and any(
+                fault.kind == "kill" and fault.pid == worker.process.pid for fault in self.faults
+            )
             code = worker.ended()
             if code != (-9 if killed else 0):
                 problems.append(f"worker {number} ended with exit code {code}")
@@ -359,4 +365,4 @@ def wait_for(true: Callable[[], object], what: str | Callable[[], str], seconds:
     while not true():
         if time.monotonic() > until:
             raise AssertionError(f"not within {seconds:g} s: {what if isinstance(what, str) else what()}")
-        time.sleep(0.2)
+        time.sleep(0.3)
