@@ -12,10 +12,10 @@ import traceback
 from collections import Counter
 from pathlib import Path
 
+from brokers.base import NoBroker
 from rich.console import Console
 from rich.table import Table
 
-from brokers.base import NoBroker
 from chaos.books import Figures
 from chaos.cluster import Cluster, running
 from chaos.repertoire import REPERTOIRE, Scenario
@@ -55,9 +55,9 @@ def _play(scenario: Scenario, cluster: Cluster, directory: Path, table: Table) -
     except Exception:
         figures, faults, problems = Figures(), Counter[str](), [traceback.format_exc()]
         cluster.start()
-    shown = ", ".join(f"{count} × {kind}" for kind, count in faults.items())
+    shown = ", ".join(f"{count} {kind}" for kind, count in faults.items())
     numbers = [figures.records, figures.calls, figures.lost, figures.repeated, figures.allowed, figures.doubled]
-    cells = ["–" if number is None else str(number) for number in [*numbers, figures.dead]]
+    cells = ["-" if number is None else str(number) for number in [*numbers, figures.dead]]
     table.add_row(scenario.name, shown, *cells, f"{time.monotonic() - began:.0f}")
     print(f"{scenario.name}: {'; '.join(problems) or 'well'}", file=sys.stderr, flush=True)
     return [f"{scenario.name}: {problem}" for problem in problems]

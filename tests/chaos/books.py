@@ -8,6 +8,7 @@ process that repeats it has just come back.
 
 from __future__ import annotations
 
+import itertools
 import sqlite3
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
@@ -79,6 +80,9 @@ class Figures:
     doubled: int = 0
     """Copies in the next topic beyond one for each call that failed."""
     dead: int = 0
+    """Dead letters."""
+    undelivered: int = 0
+    """Of them, those whose calls had produced what could not be delivered in time."""
     problems: list[str] = attrs.field(factory=list)
 
     def problem(self, text: str, examples: Iterable[object] = ()) -> None:
@@ -129,10 +133,15 @@ def _check_ends(
     ended = {(call.number, call.stage) for call in calls if call.ended is not None}
     wanted = {(number, stage) for number in numbers for stage in range(len(plan.way(number)))}
     dead = {plan.number_of(message.value()) for message in copies[plan.DEAD]}
+    # calls whose record could not be produced have failed, which their own books cannot know
+    moved = (message for messages in copies.values() for message in messages)
+    mute = {plan.number_of(message.value()) for message in moved if _undelivered(message)}
+    mute &= {number for number in numbers if plan.echoes(number)}
+    figures.undelivered = len(mute & dead)
     echoed = {plan.number_of(message.value()) for message in echoes}
     missing = sorted(wanted - ended)
     undead = sorted({number for number in numbers if plan.dies(number)} - dead)
-    unechoed = sorted({number for number in numbers if plan.echoes(number)} - echoed)
+    unechoed = sorted({number for number in numbers if plan.echoes(number)} - echoed - (mute & dead))
     figures.lost = len({number for number, _ in missing} | set(undead) | set(unechoed))
     if missing:
         figures.problem("records with a stage where no call ended (number, stage)", missing)
@@ -140,16 +149,18 @@ def _check_ends(
         figures.problem("records that are no dead letters", undead)
     if unechoed:
         figures.problem("records that were done before what they produced was acknowledged", unechoed)
-    strange = sorted({(call.number, call.stage) for call in calls} - wanted)
+    wanted |= {(number, stage) for number in mute for stage in range(plan.DEAD)}
+    strange = sorted({(call.number, call.stage) for call in calls if call.number in numbers} - wanted)
     if strange:
         figures.problem("calls in stages where the record had no business", strange)
-    living = sorted(number for number in dead if not plan.dies(number))
+    living = sorted(number for number in dead if not plan.dies(number) and number not in mute)
     if living:
         figures.problem("dead letters that were done", living)
 
 
 def _check_copies(figures: Figures, calls: list[Call], copies: Mapping[int, list[Any]]) -> None:
     failed = Counter((call.number, _next(call)) for call in calls if call.step not in (None, "done"))
+    failed.update((call.number, _next(call)) for call in calls if call.step == "done" and plan.echoes(call.number))
     changed = []
     for stage, messages in copies.items():
         for message in messages:
@@ -164,6 +175,10 @@ def _check_copies(figures: Figures, calls: list[Call], copies: Mapping[int, list
             figures.doubled += max(0, count - failed[number, stage])
 
 
+def _undelivered(message: Any) -> bool:
+    return dict(message.headers() or []).get("flux-error-type") == b"flux.DeliveryError"
+
+
 def _next(call: Call) -> int:
     return plan.DEAD if call.step == "reject" else call.stage + 1
 
@@ -175,7 +190,7 @@ def _check_repeats(figures: Figures, calls: list[Call], faults: list[Fault], win
     unexcused = []
     for made in by_place.values():
         figures.repeated += len(made) - 1
-        for before, again in zip(made, made[1:], strict=False):
+        for before, again in itertools.pairwise(made):
             if not any(fault.forgets(before, window) or fault.misleads(again, window) for fault in faults):
                 near = min((abs(before.began - fault.at) for fault in faults), default=-1.0)
                 unexcused.append((before, again, f"{near:.2f} s from the nearest fault"))
@@ -189,7 +204,7 @@ def _check_repeats(figures: Figures, calls: list[Call], faults: list[Fault], win
 
 
 def _check_order(figures: Figures, calls: list[Call]) -> None:
-    """Within a stage a key's records are called one after the other: in stage 0 by offset, in the others by due time."""
+    """Within a stage a key's records are called one after the other: in stage 0 by offset, in others by due time."""
     queues: defaultdict[tuple[int, int, bytes], list[Call]] = defaultdict(list)
     for call in calls:
         if call.key is not None:
@@ -197,7 +212,7 @@ def _check_order(figures: Figures, calls: list[Call]) -> None:
     wrong = []
     for queue in queues.values():
         queue.sort(key=lambda call: (call.due, call.offset))
-        for first, second in zip(queue, queue[1:], strict=False):
+        for first, second in itertools.pairwise(queue):
             if first.ended is None or second.began < first.ended:
                 wrong.append((first, second))
     if wrong:

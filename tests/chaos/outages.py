@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from chaos import scenarios
+from chaos import plan, scenarios
 from chaos.scenarios import begin
 from chaos.trial import SESSION, Trial
 
@@ -59,29 +59,47 @@ def throttled(trial: Trial, seconds: float = 12.0) -> None:
     quota += ["--entity-name", "throttled"]
     begin(trial)
     with trial.noted("producers throttled", excuses=False):
-        first.tool("kafka.admin.ConfigCommand", *quota, "--add-config", "producer_byte_rate=3000")
+        first.tool("kafka.admin.ConfigCommand", *quota, "--add-config", "producer_byte_rate=10000")
         time.sleep(seconds)
         first.tool("kafka.admin.ConfigCommand", *quota, "--delete-config", "producer_byte_rate")
     time.sleep(2)
 
 
-def recreated(trial: Trial, pause: float = 5.0) -> None:
-    """A retry topic is deleted when nothing waits in it, and made again `pause` seconds later, while records come."""
+def dead_letters_recreated(trial: Trial, pause: float = 5.0) -> None:
+    """The dead letters' topic is deleted, and made again some seconds later, while records come: what could not be
+    written meanwhile is kept."""
     begin(trial)
     time.sleep(2)
     trial.feeder.paused = True
     time.sleep(0.5)
     trial.settle()
+    trial.gone = {number for number in range(trial.feeder.given) if plan.dies(number)}
+    with trial.noted("topic made anew", excuses=False):
+        trial.delete(trial.topics[plan.DEAD])
+        trial.feeder.paused = False
+        time.sleep(pause)
+        trial.create(trial.topics[plan.DEAD])
+    time.sleep(3)
+
+
+def retry_topic_recreated(trial: Trial, pause: float = 3.0) -> None:
+    """The same with a retry topic, as it is to be done: nothing waits in it, and its workers are stopped."""
+    begin(trial)
+    time.sleep(2)
+    trial.feeder.paused = True
+    time.sleep(0.5)
+    trial.settle()
+    for worker in trial.workers:
+        worker.ask_to_end()
+    assert [worker.ended() for worker in trial.workers] == [0, 0]
     with trial.noted("topic made anew", excuses=False):
         trial.delete(trial.topics[1])
         trial.feeder.paused = False
         time.sleep(pause)
         trial.create(trial.topics[1])
-    time.sleep(8)
-
-
-def recreated_at_once(trial: Trial) -> None:
-    recreated(trial, 0.0)
+    for _ in range(2):
+        trial.start()
+    time.sleep(3)
 
 
 def havoc(trial: Trial, seconds: float = 60.0) -> None:

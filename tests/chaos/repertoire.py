@@ -62,8 +62,8 @@ REPERTOIRE = [
     Scenario("blackout", o.blackout),
     Scenario("read-only", o.read_only, in_order=True),
     Scenario("throttled", o.throttled, {"options": f"client.id=throttled&session.timeout.ms={SESSION}"}, in_order=True),
-    Scenario("topic-recreated", o.recreated),
-    Scenario("topic-recreated-at-once", o.recreated_at_once),
+    Scenario("dead-letters-recreated", o.dead_letters_recreated),
+    Scenario("retry-topic-recreated", o.retry_topic_recreated),
     Scenario("log-cut-off", s.cut_off_log),
     Scenario("havoc", o.havoc),
 ]

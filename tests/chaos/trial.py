@@ -9,14 +9,14 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from confluent_kafka import (
     Consumer,
     ConsumerGroupState,
-    ConsumerGroupTopicPartitions,
+    KafkaError,
     KafkaException,
     Producer,
     TopicPartition,
@@ -79,12 +79,11 @@ class Feeder:
             wanted = min(self.given + int(owed), MOST)
             owed -= wanted - self.given
             for number in range(self.given, wanted):
-                headers = plan.headers(number)
                 self._client.produce(
                     self._topic,
                     plan.value(number),
                     plan.key(number),
-                    headers=headers or None,
+                    headers=plan.headers(number) or None,
                     on_delivery=self._delivered,
                 )
             self.given = max(self.given, wanted)
@@ -199,7 +198,7 @@ class Trial:
                 for message in client.consume(1000, 0.2):
                     if message.error() is None:
                         found.append(message)
-                    elif message.error().name() == "_PARTITION_EOF":
+                    elif message.error().code() == KafkaError._PARTITION_EOF:  # type: ignore[union-attr]
                         open_.discard(message.partition())
             return found
         finally:
@@ -216,7 +215,7 @@ class Trial:
         return {p.partition: p.offset for p in found if p.offset >= 0}
 
     def ends(self, topic: str) -> dict[int, int]:
-        latest = OffsetSpec.latest()
+        latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
         asked = self.admin.list_offsets({TopicPartition(topic, number): latest for number in range(PARTITIONS)})
         ends = {p.partition: future.result(_ASK).offset for p, future in asked.items()}
         assert min(ends.values()) >= 0, f"{topic} has a partition without a leader"
@@ -327,12 +326,10 @@ class Trial:
             problems.append(str(late))
         for worker in self.workers:
             worker.ask_to_end()
+        killed = {fault.pid for fault in self.faults if fault.kind == "kill"}
         for number, worker in enumerate(self.workers):
-            killed = worker.processes == 1 and any(
-                fault.kind == "kill" and fault.pid == worker.process.pid for fault in self.faults
-            )
             code = worker.ended()
-            if code != (-9 if killed else 0):
+            if code != (-9 if worker.process.pid in killed else 0):
                 problems.append(f"worker {number} ended with exit code {code}")
             if "Traceback" in worker.log.read_text(errors="replace"):
                 problems.append(f"worker {number} has a traceback in its log")
@@ -354,10 +351,8 @@ class Trial:
         for worker in self.workers:
             worker.kill()
         for future in self.admin.delete_topics([*self.topics, self.out]).values():
-            try:
+            with suppress(KafkaException):
                 future.result(_ASK)
-            except KafkaException:
-                pass
 
 
 def wait_for(true: Callable[[], object], what: str | Callable[[], str], seconds: float) -> None:

@@ -32,9 +32,8 @@ class Books:
         self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         self._db.execute("pragma journal_mode = wal")
         self._db.execute("pragma synchronous = off")
-        self._db.execute(
-            "create table calls (id integer primary key, began, ended, number, stage, partition, offset, key, due, step)"
-        )
+        columns = "began, ended, number, stage, partition, offset, key, due, step"
+        self._db.execute(f"create table calls (id integer primary key, {columns})")
 
     def begin(self, number: int, message: flux.Message) -> int:
         due = int(message.headers.get("flux-due") or 0) if message.stage else 0
@@ -64,7 +63,7 @@ class _Kept(flux.Task):
         self.books = Books()
 
     def conclude(self, call: int, number: int, stage: int) -> None:
-        step = plan.way(number)[stage]
+        step = plan.step(number, stage)
         if step == "done" and plan.echoes(number):
             Out.produce(b"%d" % number, key=plan.key(number))
         self.books.end(call, step)
