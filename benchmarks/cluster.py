@@ -47,6 +47,7 @@ class Cluster:
         self._scale = scale
         self._admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": 0})
         self._filled: dict[str, str] = {}
+        self._prefix = f"bench-{secrets.token_hex(3)}"
 
     def filled(self, name: str, partitions: int, records: int) -> str:
         if name not in self._filled:
@@ -56,7 +57,7 @@ class Cluster:
         return self._filled[name]
 
     def new(self, partitions: int) -> str:
-        topic = f"bench-{secrets.token_hex(4)}"
+        topic = f"{self._prefix}-{secrets.token_hex(3)}"
         self._admin.create_topics([NewTopic(topic, partitions, 1)])[topic].result(_MADE)
         until = time.monotonic() + _MADE
         while time.monotonic() < until:
@@ -69,7 +70,7 @@ class Cluster:
     def clear(self, keep: bool = True) -> None:
         """Deletes the topics of the measurement that is over, and the filled ones too unless they are to stay."""
         kept = set(self._filled.values()) if keep else set()
-        ours = [name for name in self._admin.list_topics(timeout=10).topics if name.startswith("bench-")]
+        ours = [name for name in self._admin.list_topics(timeout=10).topics if name.startswith(self._prefix)]
         gone = [name for name in ours if name not in kept]
         if gone:
             for future in self._admin.delete_topics(gone).values():

@@ -67,9 +67,10 @@ class Runner:
         return self._found[needs]
 
     def _measure(self, case: Case, contestant: Contestant) -> dict[str, float] | None:
-        spec = TOPICS[case.topic]
+        name = contestant.topic or case.topic
+        spec = TOPICS[name]
         if spec.records:
-            topic = self.cluster.filled(case.topic, spec.partitions, spec.records)
+            topic = self.cluster.filled(name, spec.partitions, spec.records)
         else:
             topic = self.cluster.new(spec.partitions)
         python = self._python(contestant)

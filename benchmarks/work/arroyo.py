@@ -18,7 +18,7 @@ from arroyo.processing.strategies import CommitOffsets, ProcessingStrategyFactor
 from benchmarks.measure import VALUE, Job, Meter, key
 
 
-class _Steps(ProcessingStrategyFactory[KafkaPayload]):
+class _Steps(ProcessingStrategyFactory[KafkaPayload]):  # type: ignore[misc]
     def __init__(self, job: Job) -> None:
         self._handle = job.handler()
         self._threads = job.options.get("threads", 0)

@@ -16,7 +16,7 @@ def _broker(job: Job) -> Any:
     if job.options["client"] == "confluent":
         from faststream.confluent import KafkaBroker
     else:
-        from faststream.kafka import KafkaBroker  # type: ignore[assignment]
+        from faststream.kafka import KafkaBroker
     # A logger that is called per record is not what is measured.
     return KafkaBroker(job.bootstrap, logger=None, log_level=logging.CRITICAL)
 

@@ -30,7 +30,7 @@ def consume(job: Job) -> dict[str, float]:
             async def call(self: Any, message: flux.Message) -> None:
                 await handle_async(message.value)
 
-        Benchmark.call = call  # type: ignore[assignment,method-assign]
+        Benchmark.call = call  # type: ignore[method-assign]
     else:
         if kind == "noop":
 
@@ -41,7 +41,7 @@ def consume(job: Job) -> dict[str, float]:
             def call(self: Any, message: flux.Message) -> None:  # type: ignore[misc]
                 handle(message.value)
 
-        Benchmark.call = call  # type: ignore[assignment,method-assign]
+        Benchmark.call = call  # type: ignore[method-assign]
     return _run(job, Benchmark, "0", watched=kind not in ("stamp", "first"))
 
 

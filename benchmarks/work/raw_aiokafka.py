@@ -28,7 +28,7 @@ async def _consume(job: Job) -> dict[str, float]:
         check_crcs=not tuned,
     )
     await consumer.start()
-    handle = job.handler() if job.options.get("handler") != "sleep" else job.async_handler()
+    handle, waits = job.handler(), job.async_handler()
     if job.options.get("handler") == "stamp":
         job.start_sender()
         async for message in consumer:
@@ -40,7 +40,7 @@ async def _consume(job: Job) -> dict[str, float]:
             meter = Meter()
         for messages in batches.values():
             if job.options.get("together"):  # order within a batch is given up
-                await asyncio.gather(*(handle(message.value) for message in messages))
+                await asyncio.gather(*(waits(message.value) for message in messages))
             else:
                 for message in messages:
                     handle(message.value)

@@ -12,10 +12,13 @@ from concurrent.futures import ProcessPoolExecutor
 
 import attrs
 
-from simulation.scenario import SIMPLER, Cut, draw
+from simulation.cut import SIMPLER, Cut
+from simulation.play import Result, play
+from simulation.scenario import draw
 from simulation.shrink import told
-from simulation.world import Result, play
 
+TOLD = 3
+"""Failing seeds that are told in full; the others by their numbers."""
 _AT_ONCE = 20
 
 
@@ -104,7 +107,7 @@ def _many(first: int, count: int, processes: int) -> int:
     figures, began = Figures(), time.monotonic()
     for some in run_all(first, count, processes):
         figures.merge(some)
-        for seed in some.failed[:3]:
+        for seed in some.failed[: max(0, TOLD - len(figures.failed) + len(some.failed))]:
             print(told(seed, play(draw(seed))), flush=True)
         if sys.stderr.isatty():
             print(f"\r{figures.seeds} of {count}", end="", file=sys.stderr)

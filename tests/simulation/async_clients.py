@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from flux.core.errors import BrokerError
 from flux.core.ports import AsyncRebalanceListener, ConsumerSettings, Polled, Position, TopicPartition
 from simulation.clients import Adapter, Consumer
-from simulation.machine import Condition
+from simulation.system import Condition
 
 if TYPE_CHECKING:
     from simulation.world import World
@@ -57,13 +57,13 @@ class _Bridge:
         return result  # type: ignore[return-value]
 
     def assigned(self, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, int]:
-        return self._run(lambda: self._listener.assigned(partitions))  # type: ignore[arg-type]
+        return self._run(lambda: self._listener.assigned(partitions))
 
     def revoked(self, partitions: Sequence[TopicPartition]) -> None:
-        self._run(lambda: self._listener.revoked(partitions))  # type: ignore[arg-type]
+        self._run(lambda: self._listener.revoked(partitions))
 
     def lost(self, partitions: Sequence[TopicPartition]) -> None:
-        self._run(lambda: self._listener.lost(partitions))  # type: ignore[arg-type]
+        self._run(lambda: self._listener.lost(partitions))
 
 
 class AsyncConsumer:

@@ -11,7 +11,8 @@ from flux.adapters.memory.consumer import MemoryConsumer
 from flux.adapters.memory.producer import MemoryProducer, _unwritten
 from flux.core.errors import BrokerError, Fault
 from flux.core.ports import ConsumerSettings, Outgoing, Polled, Position, ProducerSettings, TopicPartition
-from simulation.machine import Condition, Process
+from simulation.machine import Process
+from simulation.system import Condition
 
 if TYPE_CHECKING:
     from simulation.world import World
@@ -158,7 +159,7 @@ class Producer:
     def write(self, topic: str, records: Sequence[Outgoing], acknowledged: Acknowledged) -> int:
         world = self._world
         world.machine.point()
-        fault = world.client_fault()
+        fault = world.failures.of_client()
         if fault == "broken" or self._broken:
             self._broken = True
             raise BrokerError("the client broke", Fault.FATAL)
@@ -168,11 +169,11 @@ class Producer:
                 return 0
         if self._closed:
             raise BrokerError("the producer is closed", Fault.FATAL)
-        world.truth.handed(self._process, topic, records)
+        world.truth.hops.handed(self._process, topic, records)
 
         def told(error: BrokerError | None, record: Any) -> None:
             world.machine.touch()
-            world.truth.answered(error, record)
+            world.truth.hops.answered(error, record)
             acknowledged(error, record)
 
         if not self._latency:

@@ -7,7 +7,8 @@ from asyncio import base_events
 from collections.abc import Callable
 from typing import Any
 
-from simulation.machine import Condition, Machine
+from simulation.machine import Machine
+from simulation.system import Condition
 
 
 class _Selector:

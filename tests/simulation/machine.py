@@ -15,7 +15,6 @@ import heapq
 import itertools
 import math
 import random
-from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -28,7 +27,7 @@ SWITCH = 0.000_01
 MOST_STEPS = 1_000_000
 
 
-class Killed(GreenletExit):
+class Killed(GreenletExit):  # type: ignore[misc]
     """What a thread hears that the machine has no more use for: at the end of the simulation."""
 
 
@@ -60,7 +59,7 @@ class Thread:
         self.name = name
         self.process = process
         self.alive = True
-        self.greenlet: greenlet = None  # type: ignore[assignment]
+        self.greenlet: greenlet = None
         self.inside = 0
         """Locks of the broker that it holds: it is not interrupted then, as the broker is no part of its process."""
 
@@ -293,156 +292,3 @@ def _swap_task(loop: Any, task: Any) -> Any:
     if task is not None:
         tasks[loop] = task
     return before
-
-
-class Condition:
-    """`flux.core.ports.Condition`. `broker`: one of the broker's, which nobody is interrupted in."""
-
-    __slots__ = ("_blocked", "_broker", "_machine", "_owner", "_waiting")
-
-    def __init__(self, machine: Machine, broker: bool = False) -> None:
-        self._machine = machine
-        self._broker = broker
-        self._owner: Thread | None = None
-        self._blocked: deque[Ticket] = deque()
-        self._waiting: deque[Ticket] = deque()
-
-    def __enter__(self) -> Condition:
-        machine = self._machine
-        if machine.over:
-            return self
-        machine.point()
-        self._acquire()
-        return self
-
-    def _acquire(self) -> None:
-        machine = self._machine
-        thread = machine.current
-        while self._owner is not None:
-            assert self._owner is not thread, "a lock is taken twice by one thread"
-            assert thread is not None, "the hub would have to wait"
-            ticket = Ticket(thread)
-            self._blocked.append(ticket)
-            machine._switch(thread)
-        self._owner = thread
-        if self._broker and thread is not None:
-            thread.inside += 1
-
-    def __exit__(self, *_: object) -> None:
-        machine = self._machine
-        if machine.over:
-            return
-        self._release()
-        if self._broker:
-            machine.point()
-
-    def _release(self) -> None:
-        thread = self._machine.current
-        assert self._owner is thread, "a lock is released that another thread holds"
-        self._owner = None
-        if self._broker and thread is not None:
-            thread.inside -= 1
-        if self._blocked:
-            self._machine.wake(self._blocked.popleft())
-
-    def wait(self, timeout: float | None = None) -> bool:
-        machine = self._machine
-        thread = machine.current
-        if machine.over or thread is None:
-            raise Killed
-        ticket = Ticket(thread)
-        self._waiting.append(ticket)
-        machine.begin(ticket, timeout, rounds=True)
-        self._release()
-        assert not thread.inside
-        machine._switch(thread)
-        self._acquire()
-        if ticket.timed_out and ticket in self._waiting:
-            self._waiting.remove(ticket)
-        return not ticket.timed_out
-
-    def notify(self, n: int = 1) -> None:
-        """As threading's: one that has timed out, and has not gone on yet, may take a wake-up that it has no use for."""
-        while self._waiting and n > 0:
-            n -= 1
-            self._machine.wake(self._waiting.popleft())
-
-    def notify_all(self) -> None:
-        self.notify(len(self._waiting))
-
-
-class RLock:
-    """As threading's."""
-
-    def __init__(self, machine: Machine) -> None:
-        self._condition = Condition(machine)
-        self._machine = machine
-        self._owner: Thread | None = None
-        self._depth = 0
-
-    def acquire(self, blocking: bool = True) -> bool:
-        if self._machine.over:
-            return False
-        if self._owner is not None and self._owner is self._machine.current:
-            self._depth += 1
-            return True
-        if not blocking and self._owner is not None:
-            return False
-        self._condition.__enter__()
-        self._owner = self._machine.current
-        self._depth = 1
-        return True
-
-    def release(self) -> None:
-        if self._machine.over:
-            return
-        self._depth -= 1
-        if not self._depth:
-            self._owner = None
-            self._condition.__exit__()
-
-    def __enter__(self) -> bool:
-        return self.acquire()
-
-    def __exit__(self, *_: object) -> None:
-        self.release()
-
-
-@attrs.frozen
-class System:
-    """`flux.core.ports.System` as one process sees it; `broker`: as the broker does."""
-
-    process: Process
-    broker: bool = False
-
-    def now(self) -> float:
-        return self.process.now()
-
-    def sleep(self, seconds: float) -> None:
-        machine = self.process.machine
-        machine.point()
-        machine.park(seconds, rounds=True)
-
-    def condition(self) -> Condition:
-        return Condition(self.process.machine, self.broker)
-
-    def spawn(self, name: str, target: Callable[[], None]) -> Thread:
-        return self.process.machine.spawn(name, target)
-
-    def randint(self, low: int, high: int) -> int:
-        return self.process.machine.random.randint(low, high)
-
-
-class Local:
-    """As `threading.local`, by greenlet: for the one attribute that flux keeps so."""
-
-    active: bool
-
-    def __getattr__(self, name: str) -> Any:
-        try:
-            return getcurrent().__dict__["flux_" + name]
-        except KeyError:
-            raise AttributeError(name) from None
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        getcurrent().__dict__["flux_" + name] = value

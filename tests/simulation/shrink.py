@@ -7,8 +7,9 @@ from collections.abc import Iterator
 
 import attrs
 
-from simulation.scenario import SIMPLER, Cut, Scenario, draw
-from simulation.world import Result, play
+from simulation.cut import SIMPLER, Cut
+from simulation.play import Result, play
+from simulation.scenario import Scenario, draw
 
 
 def shrink(seed: int, failed: Result, seconds: float = 20.0) -> tuple[Cut, Result]:

@@ -6,8 +6,8 @@ import pytest
 
 from simulation.__main__ import Figures, run_all
 from simulation.mutants import MUTANTS, mutated
+from simulation.play import play
 from simulation.scenario import draw
-from simulation.world import play
 
 SEEDS = 500
 TRIES = 60

@@ -4,32 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
-import importlib
-import logging
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import attrs
 
 import flux
-import flux.runtime.calls
-import flux.runtime.delivery
-import flux.runtime.outbox
 from flux.adapters.memory.broker import Broker
 from flux.adapters.memory.cluster import Cluster
-from flux.core.errors import BrokerError, Fault
 from flux.core.message import Message
-from flux.core.ports import Outgoing, Position, TopicPartition
+from flux.core.ports import Outgoing
 from flux.runtime.outboxes import OUTBOXES, Outboxes
-from simulation import machine as machines
 from simulation.async_clients import AsyncAdapter
 from simulation.clients import Adapter, Consumer
+from simulation.events import Events
+from simulation.faults import Faults
+from simulation.handler import Handler
 from simulation.loop import Loop
-from simulation.machine import Machine, Process, System
-from simulation.scenario import HOUR, Event, Outcome, Scenario, TaskPlan
-from simulation.truth import PRODUCTS, Truth, Violation
+from simulation.machine import Killed, Machine, Process
+from simulation.records import PRODUCTS
+from simulation.scenario import HOUR, RecordPlan, Scenario, TaskPlan
+from simulation.system import System
+from simulation.truth import Truth
 
 DRAIN = 30 * HOUR
 """Simulated time after the last fault in which all must have ended."""
@@ -37,10 +34,6 @@ STANDSTILL = 3 * HOUR
 """Simulated time after the last fault in which something must happen."""
 _LOOK = 20.0
 _RESTART = 3.0
-
-
-class CrashedProcess(MemoryError):
-    """A failure of the process, in a call."""
 
 
 @attrs.define(eq=False)
@@ -52,17 +45,6 @@ class Life:
     stop_at: float | None = None
     code: int | None = None
     failed_at: float | None = None
-
-
-@attrs.define
-class Result:
-    history: list[str]
-    digest: str
-    hours: float
-    faults: dict[str, int]
-    steps: int
-    calls: int
-    violation: Violation | None
 
 
 class World:
@@ -83,11 +65,9 @@ class World:
         self.wanted: set[int] = set()
         """Workers that are started again when they end by themselves."""
         self.retries = [task.retries for task in scenario.tasks]
-        self.faults = True
+        self.faulty = True
         self.crashed: set[tuple[int, int]] = set()
-        self.refusals: dict[str, list[tuple[str, float]]] = {}
-        self.client_faults: dict[str, float] = {}
-        self.waiting_records: list[Any] = []
+        self.waiting_records: list[RecordPlan] = []
         self.over = False
         self.left_behind: list[Any] = []
         self.loops: list[Loop] = []
@@ -102,70 +82,15 @@ class World:
         self.broker.create_topic(PRODUCTS, 2)
         for task in scenario.tasks:
             self.broker.create_topic(task.topic, task.partitions)
-        self.broker.fail_writes(self._refuse_write)
-        self.broker.fail_writes(self._stored_write, stored=True)
-        self.broker.fail_commits(self._refuse_commit)
-        self.broker.fail_commits(self._stored_commit, stored=True)
+        self.failures = Faults(self, self.broker)
+        self.events = Events(self)
 
     def chance(self, probability: float) -> bool:
-        return probability > 0 and self.faults and self.random.random() < probability
+        return probability > 0 and self.faulty and self.random.random() < probability
 
     def stopping(self, process: Process) -> float | None:
         life = next((life for life in self.lives.values() if life.process is process), None)
         return None if life is None else life.stop_at if life.stop_at is not None else life.failed_at
-
-    # ---- faults of the broker, asked with its lock held
-
-    def _active(self, kind: str) -> str | None:
-        for what, until in self.refusals.get(kind, ()):
-            if self.faults and self.machine.time < until and self.random.random() < 0.7:
-                return what
-        return None
-
-    def _refuse_write(self, topic: str, partition: int, outgoing: Outgoing) -> BrokerError | None:
-        what = None if topic in self.truth.tasks else self._active("writes")
-        if what is None:
-            return None
-        if what == "long" and not any(name == "flux-error-message" for name, _ in outgoing.headers):
-            return None
-        fault = Fault.TOO_LARGE if what == "long" else Fault(what)
-        self.truth.counted[f"writes refused: {fault.value}"] += 1
-        return BrokerError("refused", fault)
-
-    def _stored_write(self, topic: str, partition: int, outgoing: Outgoing) -> BrokerError | None:
-        self.truth.appended(topic, partition)
-        if topic in self.truth.tasks or self._active("writes lost") is None:
-            return None
-        self.truth.counted["acknowledgements lost"] += 1
-        return BrokerError("timed out, and written", Fault.UNAVAILABLE)
-
-    def _refuse_commit(self, group: str, at: TopicPartition, position: Position) -> BrokerError | None:
-        what = self._active("commits")
-        if what is None or (what == "metadata too large" and not position.metadata):
-            return None
-        self.truth.counted[f"commits refused: {what}"] += 1
-        return BrokerError("refused", Fault(what))
-
-    def _stored_commit(self, group: str, at: TopicPartition, position: Position) -> BrokerError | None:
-        thread = self.machine.current
-        assert thread is not None
-        who = next(
-            each
-            for each in reversed(self.consumers)
-            if each.process is thread.process and each.group_id == group and each.topic == at.topic
-        )
-        self.truth.stored(who, at, position)
-        if self._active("commits lost") is None:
-            return None
-        self.truth.counted["commits stored, and told to have failed"] += 1
-        return BrokerError("timed out, and stored", Fault.UNAVAILABLE)
-
-    def client_fault(self) -> str | None:
-        for what, until in self.client_faults.items():
-            if self.faults and self.machine.time < until and self.random.random() < 0.3:
-                self.truth.counted[f"clients {what}"] += 1
-                return what
-        return None
 
     # ---- workers
 
@@ -187,8 +112,10 @@ class World:
         self.wanted.add(number)
         tasks = [self._task(plan, self.retries[index], process) for index, plan in enumerate(self.scenario.tasks)]
 
+        stages = f"0-{self.retries[0] + 1}" if self.scenario.dead_too and self.faulty else None
+
         def main() -> None:
-            worker = flux.Worker(*tasks, system=system, create_topics=True)
+            worker = flux.Worker(*tasks, stages=stages, system=system, create_topics=True)
             steps = worker._life()
             worker._life = lambda: steps  # type: ignore[method-assign]
             self.left_behind.append(steps)
@@ -275,7 +202,7 @@ class World:
         for event in scenario.events:
             machine.at(
                 event.at,
-                lambda event=event: machine.after_steps(event.steps, lambda: self.happen(event)),  # type: ignore[misc]
+                lambda event=event: machine.after_steps(event.steps, lambda: self.events.happen(event)),  # type: ignore[misc]
             )
         machine.at(scenario.end, self.recover)
         machine.run(lambda: self.over or self.truth.first is not None)
@@ -283,7 +210,7 @@ class World:
             raise self.truth.first
         self.truth.check_end()
 
-    def write(self, plan: Any) -> None:
+    def write(self, plan: RecordPlan) -> None:
         if not self.cluster.available:
             self.waiting_records.append(plan)
             return
@@ -291,20 +218,22 @@ class World:
         value = b"r%d " % plan.number + b"x" * plan.padding
         with self.cluster.lock:
             self.cluster.append(
-                task.topic, [Outgoing(value, plan.key, plan.headers, plan.partition % len(self._logs(task.topic)))]
+                task.topic, [Outgoing(value, plan.key, plan.headers, plan.partition % len(self.logs(task.topic)))]
             )
 
-    def _logs(self, topic: str) -> list[Any]:
+    def logs(self, topic: str) -> list[Any]:
         return self.cluster.topics[topic].logs
 
     def recover(self) -> None:
         """Faults stop, and all must drain."""
         self.truth.note("faults stop")
-        self.faults = False
-        self._available()
+        self.faulty = False
+        self.end_outage()
         for life in self.lives.values():
             self.machine.thaw(life.process)
         self.machine.touch()
+        for number in list(self.lives) if self.scenario.dead_too else ():
+            self.stop(number)  # those that come after them work what is left of more retries, too
         for number in range(max(1, len(self.scenario.workers))):
             if number in self.wanted or number == 0:
                 self.start(number)
@@ -351,94 +280,7 @@ class World:
                         return False
         return True
 
-    def happen(self, event: Event) -> None:
-        if not self.faults:
-            return
-        kind = event.kind.replace(" ", "_")
-        self.truth.note(f"event: {event.kind}, w{event.worker}, {event.length:g} s")
-        self.machine.touch()
-        getattr(self, f"_on_{kind}")(event)
-
-    # ---- events
-
-    def _on_join(self, event: Event) -> None:
-        self.start(event.worker)
-
-    def _on_stop(self, event: Event) -> None:
-        self.stop(event.worker)
-
-    def _on_grow(self, event: Event) -> None:
-        task = self.scenario.tasks[int(event.choice * len(self.scenario.tasks))]
-        self.broker.grow_topic(task.topic, len(self._logs(task.topic)) + 1)
-
-    def _on_topics(self, event: Event) -> None:
-        """A retry topic, or the one of dead letters, gets another partition."""
-        names = [name for name in self.cluster.topics if "-" in name]
-        if names:
-            topic = names[int(event.choice * len(names))]
-            self.broker.grow_topic(topic, len(self._logs(topic)) + 1)
-
-    def _on_gap(self, event: Event) -> None:
-        names = [name for name in self.cluster.topics if name != PRODUCTS]
-        topic = names[int(event.choice * len(names))]
-        for partition in range(len(self._logs(topic))):
-            self.broker.skip_offsets(TopicPartition(topic, partition), 1 + int(event.choice * 50) % 7)
-
-    def _on_crash(self, event: Event) -> None:
-        if event.worker in self.lives:
-            self.truth.counted["crashes"] += 1
-            self.crash(event.worker)
-            if event.choice < 0.8:
-                number = event.worker
-                self.machine.at(
-                    self.machine.time + event.length / 5, lambda: self.start(number) if self.faults else None
-                )
-            else:
-                self.wanted.discard(event.worker)
-
-    def _on_freeze(self, event: Event) -> None:
-        life = self.lives.get(event.worker)
-        if life is not None:
-            self.truth.counted["freezes"] += 1
-            self.truth.excused.add(life.process)
-            self.machine.freeze(life.process)
-            self.machine.at(self.machine.time + event.length, lambda: self._thaw(life.process))
-
-    def _thaw(self, process: Process) -> None:
-        if not process.dead:
-            self.truth.note("goes on", process)
-            self.machine.touch()
-            self.machine.thaw(process)
-
-    def _on_kick(self, event: Event) -> None:
-        """A member misses its session: its partitions are given away."""
-        here = [each for each in self.consumers if not each.process.dead and each._member is not None]
-        if here:
-            consumer = here[int(event.choice * len(here))]
-            self.truth.counted["evictions"] += 1
-            self.truth.excused.add(consumer.process)
-            self.truth.note(f"is evicted from {consumer.group_id}", consumer.process)
-            with self.cluster.lock:
-                self.cluster.group(consumer.group_id, consumer.topic).leave(consumer._member)  # type: ignore[arg-type]
-
-    def _on_jump(self, event: Event) -> None:
-        life = self.lives.get(event.worker)
-        if life is not None:
-            self.truth.counted["clock jumps"] += 1
-            self.truth.excused.add(life.process)
-            before = self.truth.jumped.get(life.process, life.process.offset)
-            life.process.offset += (event.choice - 0.5) * 2 * min(event.length, 1000.0)
-            self.truth.jumped[life.process] = max(before, life.process.offset)
-            self.truth.note(f"has its clock at {life.process.offset:+.1f} s", life.process)
-
-    def _on_outage(self, event: Event) -> None:
-        self.truth.counted["outages"] += 1
-        self.broker.available = False
-        for life in self.lives.values():
-            self.truth.excused.add(life.process)
-        self.machine.at(self.machine.time + event.length, self._available)
-
-    def _available(self) -> None:
+    def end_outage(self) -> None:
         if not self.cluster.available:
             self.truth.note("the broker is back")
             self.machine.touch()
@@ -447,230 +289,19 @@ class World:
             for plan in waiting:
                 self.write(plan)
 
-    def _window(self, kind: str, what: str, event: Event) -> None:
-        self.refusals.setdefault(kind, []).append((what, self.machine.time + event.length))
-
-    def _on_commits(self, event: Event) -> None:
-        self._window("commits", ("unavailable", "fenced", "other")[int(event.choice * 3)], event)
-
-    def _on_commits_lost(self, event: Event) -> None:
-        self._window("commits lost", "unavailable", event)
-
-    def _on_metadata(self, event: Event) -> None:
-        self._window("commits", "metadata too large", event)
-
-    def _on_writes(self, event: Event) -> None:
-        self._window("writes", "unavailable" if event.choice < 0.8 else "fatal", event)
-
-    def _on_writes_lost(self, event: Event) -> None:
-        self._window("writes lost", "unavailable", event)
-
-    def _on_writes_refused(self, event: Event) -> None:
-        kinds = ("too large", "long", "long", "unknown topic", "denied", "other")
-        self._window("writes", kinds[int(event.choice * len(kinds))], event)
-
-    def _on_client_full(self, event: Event) -> None:
-        self.client_faults["full"] = self.machine.time + event.length
-
-    def _on_client_broken(self, event: Event) -> None:
-        self.client_faults["broken"] = self.machine.time + event.length
-
-    def _on_delete(self, event: Event) -> None:
-        """Retention overtakes the readers of a topic."""
-        names = [name for name in self.cluster.topics if self.truth.stage_of(name) is not None]
-        topic = names[int(event.choice * len(names))]
-        for partition, log in enumerate(self._logs(topic)):
-            if log.high > log.low:
-                self.truth.counted["deletions"] += 1
-                at = TopicPartition(topic, partition)
-                before = log.low + 1 + int(event.choice * 1000) % (log.high - log.low)
-                self.truth.deleted(at, before)
-                self.broker.delete_records(at, before)
-
-    def _on_deploy(self, event: Event) -> None:
-        """All workers stop, or crash; then they start with another number of retries."""
-        self.truth.counted["deployments"] += 1
-        numbers = list(self.lives)
-        for number in numbers:
-            if event.choice < 0.3:
-                self.crash(number)
-            else:
-                self.stop(number)
-            self.wanted.discard(number)
-        self._deploy(event, numbers)
-
-    def _deploy(self, event: Event, numbers: list[int]) -> None:
-        if not self.faults:
-            return  # whoever is needed is started then
-        if any(number in self.lives for number in numbers):
-            self.machine.at(self.machine.time + 1.0, lambda: self._deploy(event, numbers))
-            return
-        index = int(event.choice * 100) % len(self.retries)
-        self.retries[index] = int(event.choice * 1000) % 4
-        self.truth.note(f"{self.scenario.tasks[index].topic} has {self.retries[index]} retries from now on")
-        for number in numbers:
-            self.start(number)
-
     def end(self) -> None:
         """Lets go of everything, also of what killed processes have left."""
         self.machine.end()
         for steps in self.left_behind:
             with contextlib.suppress(BaseException):
-                steps.throw(machines.Killed())
+                steps.throw(Killed())
                 while True:
                     steps.send(None)
         for task in [task for loop in self.loops for task in asyncio.all_tasks(loop)]:
             with contextlib.suppress(BaseException):
                 while True:
-                    task.get_coro().throw(machines.Killed())  # type: ignore[union-attr]
+                    task.get_coro().throw(Killed())
         for loop in self.loops:
-            loop.call_soon_threadsafe = lambda *_, **__: None  # type: ignore[method-assign, assignment, return-value]
+            loop.call_soon_threadsafe = lambda *_, **__: None  # type: ignore[method-assign, assignment]
             with contextlib.suppress(RuntimeError):
                 loop.close()
-
-    # ---- results
-
-    def digest(self) -> str:
-        return hashlib.sha256("\n".join(self.truth.history).encode()).hexdigest()
-
-
-class Handler:
-    """A task's call, which does what the record's plan says."""
-
-    def __init__(self, world: World, retries: int, process: Process) -> None:
-        self._world = world
-        self._retries = retries
-        self._process = process
-
-    def call(self, message: Message) -> None:
-        world = self._world
-        call = world.truth.begin(self._process, message, self._retries)
-        outcome = call.copy.plan.outcome(call.copy.stage)
-        try:
-            world.machine.point()
-            self._produce(call, outcome)
-            if outcome.length:
-                world.machine.park(outcome.length)
-                world.machine.touch()
-            if outcome.deliver and outcome.products:
-                world.products.deliver()
-            world.machine.point()
-            self._end(call, outcome)
-        except flux.DeliveryError as error:
-            world.truth.end(call, "next")
-            raise type(f"#{call.number};", (ValueError,), {})(str(error)) from None
-
-    async def call_async(self, message: Message) -> None:
-        world = self._world
-        call = world.truth.begin(self._process, message, self._retries)
-        outcome = call.copy.plan.outcome(call.copy.stage)
-        try:
-            await asyncio.sleep(0)
-            self._produce(call, outcome)
-            if outcome.length:
-                world.machine.at(world.machine.time + outcome.length, world.machine.touch)
-                await asyncio.sleep(outcome.length)
-            if outcome.deliver and outcome.products:
-                await world.products.adeliver()
-            self._end(call, outcome)
-        except flux.DeliveryError as error:
-            world.truth.end(call, "next")
-            raise type(f"#{call.number};", (ValueError,), {})(str(error)) from None
-        except asyncio.CancelledError:
-            world.truth.end(call, "stop")
-            raise
-
-    def _produce(self, call: Any, outcome: Outcome) -> None:
-        for index in range(outcome.products):
-            key = b"#%d;%d" % (call.number, index)
-            call.products[key] = "flying"
-            try:
-                self._world.products.produce(b"product", key=key)
-            except flux.DeliveryError:
-                call.products[key] = "failed"
-                raise
-
-    def _end(self, call: Any, outcome: Outcome) -> None:
-        world, name = self._world, (call.copy.plan.number, call.copy.stage)
-        text = f"#{call.number};"  # in the name of the type too, which is left out last
-        if outcome.crash and name not in world.crashed:
-            world.crashed.add(name)
-            world.truth.counted["process failures"] += 1
-            for life in world.lives.values():
-                if life.process is self._process and life.failed_at is None:
-                    life.failed_at = world.machine.time
-            world.truth.end(call, "stop")
-            raise CrashedProcess
-        if outcome.kind == "done":
-            world.truth.end(call, "done")
-        elif outcome.kind == "error":
-            world.truth.end(call, "next")
-            raise type(text, (ValueError,), {})(text)
-        elif outcome.kind == "retry":
-            world.truth.end(call, "next", outcome.after)
-            raise type(text, (flux.Retry,), {})(text, after=outcome.after)
-        else:
-            world.truth.end(call, "dead")
-            raise type(text, (flux.Reject,), {})(text)
-
-
-class _Threading:
-    """The standard library's, as far as the producers use it."""
-
-    def __init__(self, machine: Machine) -> None:
-        self._machine = machine
-
-    def RLock(self) -> machines.RLock:  # noqa: N802
-        return machines.RLock(self._machine)
-
-
-@contextlib.contextmanager
-def _patched(world: World) -> Iterator[None]:
-    """What of flux does not go through its System, and its limits, for one run."""
-    changes: list[tuple[Any, str, Any]] = [
-        (flux.runtime.outbox, "threading", _Threading(world.machine)),
-        (flux.runtime.delivery, "_acknowledging", machines.Local()),
-        (flux.runtime.calls, "trace_of", lambda error: "trace"),
-    ]
-    for name, value in world.scenario.constants.items():
-        module, _, attribute = name.rpartition(".")
-        changes.append((importlib.import_module(module), attribute, value))
-    before = [(owner, name, getattr(owner, name)) for owner, name, _ in changes]
-    outboxes = vars(OUTBOXES)
-    disabled = logging.root.manager.disable
-    logging.disable(logging.CRITICAL)
-    for owner, name, value in changes:
-        setattr(owner, name, value)
-    try:
-        yield
-    finally:
-        logging.disable(disabled)
-        OUTBOXES.__dict__ = outboxes
-        for owner, name, value in before:
-            setattr(owner, name, value)
-
-
-def play(scenario: Scenario) -> Result:
-    """Plays a scenario. What broke is in the result; any other error is one of the simulation."""
-    world = World(scenario)
-    violation: Violation | None = None
-    with _patched(world):
-        try:
-            world.play()
-        except Violation as error:
-            violation = error
-        except Exception as error:
-            violation = Violation(f"{type(error).__name__}: {error}")
-            violation.__cause__ = error
-        finally:
-            world.end()
-    counted = dict(world.truth.counted)
-    return Result(
-        history=world.truth.history,
-        digest=world.digest(),
-        hours=world.machine.time / HOUR,
-        faults=counted,
-        steps=world.machine.steps,
-        calls=len(world.truth.calls),
-        violation=violation,
-    )

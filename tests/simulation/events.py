@@ -1,0 +1,169 @@
+"""What happens to the workers, the topics and the cluster while a scenario is played."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from flux.core.ports import TopicPartition
+from simulation.machine import Process
+from simulation.records import PRODUCTS
+from simulation.scenario import Event
+
+if TYPE_CHECKING:
+    from simulation.world import World
+
+
+class Events:
+    """Called in the hub: nothing here waits."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def happen(self, event: Event) -> None:
+        world = self._world
+        if not world.faulty:
+            return
+        world.truth.note(f"event: {event.kind}, w{event.worker}, {event.length:g} s")
+        world.machine.touch()
+        getattr(self, f"on_{event.kind.replace(' ', '_')}")(event)
+
+    def on_join(self, event: Event) -> None:
+        self._world.start(event.worker)
+
+    def on_stop(self, event: Event) -> None:
+        self._world.stop(event.worker)
+
+    def on_grow(self, event: Event) -> None:
+        task = self._world.scenario.tasks[int(event.choice * len(self._world.scenario.tasks))]
+        self._world.broker.grow_topic(task.topic, len(self._world.logs(task.topic)) + 1)
+
+    def on_topics(self, event: Event) -> None:
+        """A retry topic, or the one of dead letters, gets another partition."""
+        names = [name for name in self._world.cluster.topics if "-" in name]
+        if names:
+            topic = names[int(event.choice * len(names))]
+            self._world.broker.grow_topic(topic, len(self._world.logs(topic)) + 1)
+
+    def on_gap(self, event: Event) -> None:
+        names = [name for name in self._world.cluster.topics if name != PRODUCTS]
+        topic = names[int(event.choice * len(names))]
+        for partition in range(len(self._world.logs(topic))):
+            self._world.broker.skip_offsets(TopicPartition(topic, partition), 1 + int(event.choice * 50) % 7)
+
+    def on_crash(self, event: Event) -> None:
+        if event.worker in self._world.lives:
+            self._world.truth.counted["crashes"] += 1
+            self._world.crash(event.worker)
+            if event.choice < 0.8:
+                number = event.worker
+                self._world.machine.at(self._world.machine.time + event.length / 5, lambda: self._restart(number))
+            else:
+                self._world.wanted.discard(event.worker)
+
+    def _restart(self, number: int) -> None:
+        if self._world.faulty:
+            self._world.start(number)
+
+    def on_freeze(self, event: Event) -> None:
+        life = self._world.lives.get(event.worker)
+        if life is not None:
+            self._world.truth.counted["freezes"] += 1
+            self._world.truth.excused.add(life.process)
+            self._world.machine.freeze(life.process)
+            self._world.machine.at(self._world.machine.time + event.length, lambda: self._thaw(life.process))
+
+    def _thaw(self, process: Process) -> None:
+        if not process.dead:
+            self._world.truth.note("goes on", process)
+            self._world.machine.touch()
+            self._world.machine.thaw(process)
+
+    def on_kick(self, event: Event) -> None:
+        """A member misses its session: its partitions are given away."""
+        here = [each for each in self._world.consumers if not each.process.dead and each._member is not None]
+        if here:
+            consumer = here[int(event.choice * len(here))]
+            self._world.truth.counted["evictions"] += 1
+            self._world.truth.excused.add(consumer.process)
+            self._world.truth.note(f"is evicted from {consumer.group_id}", consumer.process)
+            with self._world.cluster.lock:
+                self._world.cluster.group(consumer.group_id, consumer.topic).leave(consumer._member)  # type: ignore[arg-type]
+
+    def on_jump(self, event: Event) -> None:
+        life = self._world.lives.get(event.worker)
+        if life is not None:
+            self._world.truth.counted["clock jumps"] += 1
+            self._world.truth.excused.add(life.process)
+            before = self._world.truth.jumped.get(life.process, life.process.offset)
+            life.process.offset += (event.choice - 0.5) * 2 * min(event.length, 1000.0)
+            self._world.truth.jumped[life.process] = max(before, life.process.offset)
+            self._world.truth.note(f"has its clock at {life.process.offset:+.1f} s", life.process)
+
+    def on_outage(self, event: Event) -> None:
+        self._world.truth.counted["outages"] += 1
+        self._world.broker.available = False
+        for life in self._world.lives.values():
+            self._world.truth.excused.add(life.process)
+        self._world.machine.at(self._world.machine.time + event.length, self._world.end_outage)
+
+    def on_commits(self, event: Event) -> None:
+        self._world.failures.begin("commits", ("unavailable", "fenced", "other")[int(event.choice * 3)], event.length)
+
+    def on_commits_lost(self, event: Event) -> None:
+        self._world.failures.begin("commits lost", "unavailable", event.length)
+
+    def on_metadata(self, event: Event) -> None:
+        self._world.failures.begin("commits", "metadata too large", event.length)
+
+    def on_writes(self, event: Event) -> None:
+        self._world.failures.begin("writes", "unavailable" if event.choice < 0.8 else "fatal", event.length)
+
+    def on_writes_lost(self, event: Event) -> None:
+        self._world.failures.begin("writes lost", "unavailable", event.length)
+
+    def on_writes_refused(self, event: Event) -> None:
+        kinds = ("too large", "long", "long", "unknown topic", "denied", "other")
+        self._world.failures.begin("writes", kinds[int(event.choice * len(kinds))], event.length)
+
+    def on_client_full(self, event: Event) -> None:
+        self._world.failures.begin_client("full", event.length)
+
+    def on_client_broken(self, event: Event) -> None:
+        self._world.failures.begin_client("broken", event.length)
+
+    def on_delete(self, event: Event) -> None:
+        """Retention overtakes the readers of a topic."""
+        names = [name for name in self._world.cluster.topics if self._world.truth.stage_of(name) is not None]
+        topic = names[int(event.choice * len(names))]
+        for partition, log in enumerate(self._world.logs(topic)):
+            if log.high > log.low:
+                self._world.truth.counted["deletions"] += 1
+                at = TopicPartition(topic, partition)
+                before = log.low + 1 + int(event.choice * 1000) % (log.high - log.low)
+                self._world.truth.deleted(at, before)
+                self._world.broker.delete_records(at, before)
+
+    def on_deploy(self, event: Event) -> None:
+        """All workers stop, or crash; then they start with another number of retries."""
+        self._world.truth.counted["deployments"] += 1
+        numbers = list(self._world.lives)
+        for number in numbers:
+            if event.choice < 0.3:
+                self._world.crash(number)
+            else:
+                self._world.stop(number)
+            self._world.wanted.discard(number)
+        self._deploy(event, numbers)
+
+    def _deploy(self, event: Event, numbers: list[int]) -> None:
+        if not self._world.faulty:
+            return  # whoever is needed is started then
+        if any(number in self._world.lives for number in numbers):
+            self._world.machine.at(self._world.machine.time + 1.0, lambda: self._deploy(event, numbers))
+            return
+        index = int(event.choice * 100) % len(self._world.retries)
+        self._world.retries[index] = int(event.choice * 1000) % 4
+        topic = self._world.scenario.tasks[index].topic
+        self._world.truth.note(f"{topic} has {self._world.retries[index]} retries from now on")
+        for number in numbers:
+            self._world.start(number)

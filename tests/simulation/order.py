@@ -1,0 +1,68 @@
+"""When a call may begin: at its time, in its order, and beside which others."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from simulation.machine import EPOCH
+from simulation.records import DEAD, Call, Copy
+
+if TYPE_CHECKING:
+    from simulation.truth import Truth
+
+
+def check_prompt(truth: Truth, call: Call) -> None:
+    """With nothing in its way, a record is called when it is due: at once, or when a caller of few is free."""
+    if not truth.scenario.prompt or call.copy.stage == DEAD:
+        return
+    ready = max(call.copy.stored_at, call.copy.due / 1000 - EPOCH)
+    if truth.machine.time - ready > 0.3 and truth.machine.time > 1.0:
+        raise truth.broken(f"{call} is called {truth.machine.time - ready:.3f} s late")
+
+
+def _lane(copy: Copy, ordering: str) -> Any:
+    if ordering == "partition":
+        return True
+    return copy.record.key() if ordering == "key" else None
+
+
+def check_order(truth: Truth, call: Call) -> None:
+    copy, epoch = call.copy, call.epoch
+    ordering = epoch.task.settings["ordering"]
+    lane = _lane(copy, ordering)
+    if lane is None:
+        return
+    due, poll = epoch.delivered[copy.offset]
+    if copy.stage in (0, DEAD):
+        due = 0
+    for offset, (its_due, its_poll) in epoch.delivered.items():
+        other = truth.copies[copy.at, offset]
+        if other is copy or _lane(other, ordering) != lane:
+            continue
+        its = epoch.called.get(offset)
+        if its is None:
+            if epoch.was_done(offset):
+                continue
+            if copy.stage in (0, DEAD):
+                its_due = 0
+            if (its_due, offset) < (due, copy.offset) and its_poll <= poll:
+                raise truth.broken(f"{call} overtakes {other}")
+        elif its.kept is not None and its.hop != "acked" and its.kept < epoch.known:
+            raise truth.broken(f"{call} overtakes {its}, whose hop is refused")
+
+
+def check_alone(truth: Truth, call: Call) -> None:
+    copy, epoch = call.copy, call.epoch
+    ordering = epoch.task.settings["ordering"]
+    lane = _lane(copy, ordering)
+    for other in truth.calls:
+        if not other.running or other is call or other.copy.at != copy.at:
+            continue
+        if (lane is None or _lane(other.copy, ordering) != lane) and other.copy is not copy:
+            continue
+        its = other.epoch
+        if its is epoch:
+            raise truth.broken(f"{call} runs beside {other}")
+        if not (its.late or its.ended == "lost" or its.process in truth.excused):
+            raise truth.broken(f"{call} runs beside {other}, of another owner")
+        # given up during a call: `revoked` has seen to it that its time was over; else it was lost

@@ -1,0 +1,98 @@
+"""Plays one scenario from its beginning to its end."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import attrs
+
+import flux.runtime.calls
+import flux.runtime.delivery
+import flux.runtime.outbox
+from flux.runtime.outboxes import OUTBOXES
+from simulation.machine import Machine
+from simulation.records import Violation
+from simulation.scenario import HOUR, Scenario
+from simulation.system import Local, RLock
+from simulation.world import World
+
+
+@attrs.define
+class Result:
+    """`history`: a line for each thing that happened; `digest`: of all of it; `faults`: how many of each kind;
+    `steps`: points at which a thread could be interrupted."""
+
+    history: list[str]
+    digest: str
+    hours: float
+    faults: dict[str, int]
+    steps: int
+    calls: int
+    violation: Violation | None
+
+
+class _Threading:
+    """The standard library's, as far as the producers use it."""
+
+    def __init__(self, machine: Machine) -> None:
+        self._machine = machine
+
+    def RLock(self) -> RLock:  # noqa: N802
+        return RLock(self._machine)
+
+
+@contextlib.contextmanager
+def _patched(world: World) -> Iterator[None]:
+    """What of flux does not go through its System, and its limits, for one run."""
+    changes: list[tuple[Any, str, Any]] = [
+        (flux.runtime.outbox, "threading", _Threading(world.machine)),
+        (flux.runtime.delivery, "_acknowledging", Local()),
+        (flux.runtime.calls, "trace_of", lambda error: "trace"),
+    ]
+    for name, value in world.scenario.constants.items():
+        module, _, attribute = name.rpartition(".")
+        changes.append((importlib.import_module(module), attribute, value))
+    before = [(owner, name, getattr(owner, name)) for owner, name, _ in changes]
+    outboxes = vars(OUTBOXES)
+    disabled = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    for owner, name, value in changes:
+        setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        logging.disable(disabled)
+        OUTBOXES.__dict__ = outboxes
+        for owner, name, value in before:
+            setattr(owner, name, value)
+
+
+def play(scenario: Scenario) -> Result:
+    """Plays a scenario. What broke is in the result; any other error is one of the simulation."""
+    world = World(scenario)
+    violation: Violation | None = None
+    with _patched(world):
+        try:
+            world.play()
+        except Violation as error:
+            violation = error
+        except Exception as error:
+            violation = Violation(f"{type(error).__name__}: {error}")
+            violation.__cause__ = error
+        finally:
+            world.end()
+    history = world.truth.history
+    return Result(
+        history=history,
+        digest=hashlib.sha256("\n".join(history).encode()).hexdigest(),
+        hours=world.machine.time / HOUR,
+        faults=dict(world.truth.counted),
+        steps=world.machine.steps,
+        calls=len(world.truth.calls),
+        violation=violation,
+    )

@@ -1,0 +1,127 @@
+"""Copies of records, calls of them, and who owned their partitions: the facts that the truth is made of."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import attrs
+
+from flux.core.ledger import read_metadata
+from flux.core.ports import Position, TopicPartition
+from simulation.machine import Process
+from simulation.scenario import RecordPlan, TaskPlan
+
+DEAD = 1000
+"""The stage of dead letters, whatever `retries` is."""
+PRODUCTS = "products"
+
+
+class Violation(AssertionError):
+    """A promise was broken."""
+
+
+@attrs.define(eq=False)
+class Copy:
+    """A record on the broker, in any of a task's topics."""
+
+    at: TopicPartition
+    offset: int
+    plan: RecordPlan
+    stage: int
+    record: Any
+    attempts: int
+    due: int
+    stored_at: float
+    acked: bool = False
+    deleted: bool = False
+    calls: list[Call] = attrs.field(factory=list)
+    source: Call | None = None
+
+    def __str__(self) -> str:
+        return f"{self.at}@{self.offset} (r{self.plan.number})"
+
+
+@attrs.define(eq=False)
+class Call:
+    number: int
+    copy: Copy
+    process: Process
+    epoch: Epoch
+    retries: int
+    """Of the task, as the process knows it."""
+    ended: int | None = None
+    """The machine's step."""
+    outcome: str = ""
+    """done, next, dead, or stop."""
+    after: float | None = None
+    ended_ms: int = 0
+    products: dict[bytes, str] = attrs.field(factory=dict)
+    hop: str = ""
+    """flying, refused or acked."""
+    kept: int | None = None
+    """The step at which its hop was refused."""
+    settled_at: int = 0
+
+    @property
+    def running(self) -> bool:
+        return self.ended is None and not self.process.dead
+
+    @property
+    def verdict(self) -> str:
+        """With what it produced: done, next, dead, stop, or nothing yet."""
+        if self.outcome == "done" and self.products:
+            if "failed" in self.products.values():
+                return "next" if not {"flying"} & set(self.products.values()) or self.hop else ""
+            return "done" if set(self.products.values()) == {"acked"} else ""
+        return self.outcome
+
+    @property
+    def settled(self) -> bool:
+        verdict = self.verdict
+        if verdict == "done":
+            return True
+        if verdict in ("next", "dead"):
+            return self.hop == "acked" or self.copy.stage == DEAD
+        return False
+
+    def __str__(self) -> str:
+        return f"call {self.number} of {self.copy}"
+
+
+@attrs.define(eq=False)
+class Epoch:
+    """One assignment of one partition, as the listener of one process hears of it."""
+
+    process: Process
+    group: str
+    at: TopicPartition
+    task: TaskPlan
+    member: Any
+    restored: Position | None
+    began: int
+    delivered: dict[int, tuple[int, int]] = attrs.field(factory=dict)
+    """Offset -> (due, number of the poll)."""
+    called: dict[int, Call] = attrs.field(factory=dict)
+    polls: int = 0
+    returned: int = 0
+    """The step at which the last poll returned."""
+    known: int = 0
+    """What happened before this step was told to the engine before the last poll began."""
+    revoking: float | None = None
+    revoking_since: int = 0
+    commit_failed: bool = False
+    ended: str = ""
+    ended_at: float = 0.0
+    late: bool = False
+    """It was given up although calls were in flight, as their time was over."""
+    begun_late: int = 0
+
+    def was_done(self, offset: int) -> bool:
+        if self.restored is None:
+            return False
+        ranges = read_metadata(*self.restored) or [] if self.restored.metadata else []
+        return offset < self.restored.offset or any(start <= offset < end for start, end in ranges)
+
+    @property
+    def alive(self) -> bool:
+        return not self.ended and not self.process.dead
