@@ -198,7 +198,7 @@ class Trial:
                 for message in client.consume(1000, 0.2):
                     if message.error() is None:
                         found.append(message)
-                    elif message.error().code() == KafkaError._PARTITION_EOF:  # type: ignore[union-attr]  # type: ignore[union-attr]
+                    elif message.error().code() == KafkaError._PARTITION_EOF:  # type: ignore[union-attr]
                         open_.discard(message.partition())
             return found
         finally:
@@ -215,7 +215,7 @@ class Trial:
         return {p.partition: p.offset for p in found if p.offset >= 0}
 
     def ends(self, topic: str) -> dict[int, int]:
-        latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]  # type: ignore[no-untyped-call]
+        latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
         asked = self.admin.list_offsets({TopicPartition(topic, number): latest for number in range(PARTITIONS)})
         ends = {p.partition: future.result(_ASK).offset for p, future in asked.items()}
         assert min(ends.values()) >= 0, f"{topic} has a partition without a leader"
