@@ -137,19 +137,20 @@ class ThreadCallers:
     def begin(self, post: Post, run: Run) -> None:
         with self._condition:
             self._given.append((post, run))
-            self._call_up(1)
+            self._call_up(len(self._given) + self._wanted)
 
     def more(self) -> None:
         ready = self._desk.ready()
         if ready or self._desk.ended:
             with self._condition:
                 self._wanted = max(self._wanted, ready)
-                self._call_up(ready or self._threads)
+                self._call_up(len(self._given) + self._wanted if ready else self._threads)
 
     def cancel(self, post: Post) -> None:
         """A thread cannot be cancelled."""
 
     def _call_up(self, needed: int) -> None:
+        """For all that is to be done: an idle thread that was woken counts as idle until it has taken something."""
         self._condition.notify(needed)
         for _ in range(min(needed - self._idle, self._desk.policy.concurrency - self._threads)):
             self._desk.spawn(f"flux-{self._desk.posts[0]}-{self._threads}", self._live)
