@@ -13,6 +13,7 @@ from typing import Generic, TypeVar
 
 import attrs
 
+from flux.core.assignment import Phase
 from flux.core.commands import Stall
 from flux.core.engine import Engine
 from flux.core.errors import BrokerError
@@ -161,6 +162,11 @@ class Desk:
                 self._aborted.add(run)
                 post.engine.aborted(run)
                 run.limit = -1
+
+    def has_lapsed(self, run: Run) -> bool:
+        """Whether a run that was handed on has lost its partitions before its caller has come to it."""
+        with self.lock:
+            return all(assignment.phase is Phase.GONE for assignment in run.assignments())
 
     def may_go_on(self, run: Run) -> bool:
         """Whether the caller of `run` makes the call that it is at: see `Run`."""
