@@ -100,7 +100,9 @@ class TaskCallers:
         desk, me = self._desk, asyncio.current_task()
         assert me is not None
         while True:
-            desk.finished(post, run, await work_async(desk, post, run, self._handler, self._track))
+            lapsed = desk.has_lapsed(run)
+            failure = None if lapsed else await work_async(desk, post, run, self._handler, self._track)
+            desk.finished(post, run, failure)
             with desk.lock:
                 taken = desk.take_any()
             if taken is None:
@@ -177,7 +179,8 @@ class ThreadCallers:
                 taken = None
                 self._callers[run] = threading.get_ident()
                 try:
-                    failure = work(self._desk, post, run, self._handler, self._track)
+                    lapsed = self._desk.has_lapsed(run)
+                    failure = None if lapsed else work(self._desk, post, run, self._handler, self._track)
                 finally:
                     del self._callers[run]
                 self._desk.finished(post, run, failure)
