@@ -103,6 +103,7 @@ class Scenario:
         """Whether nothing is in the way of a record whose time has come."""
         return not (
             self.events
+            or self.dead_too
             or self.latency
             or any(worker.at or worker.skew for worker in self.workers)
             or any(task.settings[name] < 1000 for name in ("max_waiting", "max_metadata") for task in self.tasks)
