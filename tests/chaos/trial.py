@@ -304,11 +304,18 @@ class Trial:
         now = time.monotonic()
         self.faults.append(Fault("kill", now - since, now, pid))
 
-    def freeze(self, pid: int, seconds: float) -> None:
+    @contextmanager
+    def frozen(self, pid: int) -> Iterator[None]:
         with self.noted("zombie", pid):
             send(pid, signal.SIGSTOP)
+            try:
+                yield
+            finally:
+                send(pid, signal.SIGCONT)
+
+    def freeze(self, pid: int, seconds: float) -> None:
+        with self.frozen(pid):
             time.sleep(seconds)
-            send(pid, signal.SIGCONT)
 
     def log(self) -> str:
         """Of all workers."""
