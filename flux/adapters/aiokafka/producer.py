@@ -81,12 +81,11 @@ class AiokafkaProducer:
                 taken += 1
             self._queued_bytes = queued
             self._unanswered += len(entries)
-            post = bool(entries) and not self._posted
             if entries:
                 self._inbox.append((topic, entries))
-                self._posted = True
-        if post:
-            self._machine.post(self._empty_inbox)
+                if not self._posted:
+                    self._machine.post(self._empty_inbox)
+                    self._posted = True  # only now: a signal's handler may raise anywhere, and nobody would post again
         for one, size in refused:
             error = BrokerError(f"a record of {size} bytes exceeds max_queue_bytes", Fault.TOO_LARGE)
             _tell(topic, acknowledged, error, unwritten(topic, one.partition, one))
@@ -108,7 +107,7 @@ class AiokafkaProducer:
     def flush(self, timeout: float) -> int:
         self._machine.check()
         if self._unanswered:
-            self._machine.post(lambda: self._in_loop().hurry())
+            self._machine.post(self._hurry)
         return self._waited(timeout)
 
     def close(self, timeout: float) -> int:
@@ -148,6 +147,10 @@ class AiokafkaProducer:
         sender = self._in_loop()
         for topic, entries in inbox:
             sender.add(topic, entries)
+
+    def _hurry(self) -> None:
+        self._empty_inbox()
+        self._in_loop().hurry()
 
     def _answered(self, entries: Sequence[Entry], records: Sequence[Record], error: BrokerError | None) -> None:
         if error is not None:
