@@ -7,7 +7,7 @@ PYTHON ?= $(shell for python in $(PYTHONS); do \
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: demo test matrix lint types imports check bench clean
+.PHONY: simulate chaos fire demo test matrix lint types imports check bench clean
 
 demo: .venv/.installed
 	@$(BIN)/flux demo
@@ -18,6 +18,19 @@ test: .venv/.developed
 # the unit tests on each Python from 3.11 on that is on PATH
 matrix: .venv/.matrix
 	$(BIN)/nox
+
+# thousands of seeds of faults, in simulated time: make simulate SEEDS=10000
+SEEDS ?= 1000
+simulate: .venv/.developed
+	cd tests && ../$(BIN)/python -m simulation 0 --seeds $(SEEDS)
+
+# faults on a real cluster of three brokers; minutes long
+chaos: .venv/.developed
+	cd tests && ../$(BIN)/python -m chaos
+
+# producers whose broker or process dies; minutes long
+fire: .venv/.developed
+	$(BIN)/pytest -m fire
 
 lint: .venv/.developed
 	$(BIN)/ruff check
