@@ -16,6 +16,7 @@ from flux.core.stage import Role
 FULL = 1_000
 """Records of one partition of the main topic that are here and not begun, from which on it is full."""
 FULL_IN_ALL = 20_000
+_PAUSE, _RESUME = 2 * FULL, FULL // 2
 PATIENCE = 1.0
 """Seconds that a full stage does not poll before it pauses its partitions and polls again."""
 
@@ -45,8 +46,13 @@ class Flow:
         pause: list[TopicPartition] = []
         resume: list[TopicPartition] = []
         all_full = self._full_since is not None and not patient
-        for assignment in working:
-            wanted = stopping or self._wants_pause(assignment, all_full, len(working))
+        main = self._role is Role.MAIN
+        for assignment in working:  # at every turn, and there may be thousands: no calls for those of the main topic
+            if main:
+                most = _RESUME if assignment.paused else _PAUSE
+                wanted = stopping or all_full or assignment.backlogged + assignment.laned >= most
+            else:
+                wanted = stopping or self._holds_enough(assignment, len(working))
             if wanted != assignment.paused:
                 assignment.paused = wanted
                 (pause if wanted else resume).append(assignment.partition)
@@ -58,11 +64,8 @@ class Flow:
         loads = [a.backlogged + a.laned for a in working]
         return min(loads) >= FULL or sum(loads) >= FULL_IN_ALL
 
-    def _wants_pause(self, assignment: Assignment, all_full: bool, partitions: int) -> bool:
-        if self._role is Role.MAIN:
-            return all_full or assignment.backlogged + assignment.laned >= (
-                FULL // 2 if assignment.paused else 2 * FULL
-            )
+    def _holds_enough(self, assignment: Assignment, partitions: int) -> bool:
+        """Of a retry stage's records, to be paused or to stay so."""
         share = 0.5 if assignment.paused else 1.0
         return (
             assignment.waiting + assignment.laned >= max(1, self._policy.max_waiting // partitions) * share

@@ -22,7 +22,8 @@ import flux
 from flux import config
 from integration.own import Own, own_broker
 
-pytestmark = [pytest.mark.fire, pytest.mark.timeout(240)]  # the first test of this module starts a broker, and may fetch it
+# the first test of this module starts a broker, and may fetch it
+pytestmark = [pytest.mark.fire, pytest.mark.timeout(240)]
 
 ROOT = Path(__file__).parents[2]
 CLIENTS = ["confluent", "aiokafka"]

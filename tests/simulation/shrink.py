@@ -60,9 +60,9 @@ def _fewer(all_of: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
         yield ()
 
 
-def told(seed: int, failed: Result) -> str:
+def told(seed: int, failed: Result, seconds: float = 20.0) -> str:
     """What is printed of a failing seed: why, how to replay it, and the shortest history that was found."""
-    cut, result = shrink(seed, failed)
+    cut, result = shrink(seed, failed, seconds)
     command = f"PYTHONPATH=tests python -m simulation {seed}"
     lines = [f"seed {seed}: {failed.violation}", f"replay: {command}"]
     if cut != Cut():
