@@ -226,7 +226,7 @@ CASES = (
         ("cpu_us", "rate", "peak_mb"),
         (
             Contestant("flux, defaults, 4 partitions", "flux_consume:consume", topic="main"),
-            Contestant("flux, defaults, 1,000 partitions", "flux_consume:consume"),
+            Contestant("flux, defaults, 1,000 partitions", "flux_consume:consume", {"small_dlq": True}),
             Contestant("raw confluent-kafka, tuned, 4 partitions", "raw:consume", _TUNED, topic="main"),
             Contestant("raw confluent-kafka, tuned, 1,000 partitions", "raw:consume", _TUNED),
         ),

@@ -53,6 +53,7 @@ def written(page: str, results: Results, about: str, left_out: Mapping[str, str]
     for case in CASES:
         if case.name in results:
             page = _between(page, case.name, table(case, results))
+    page = _between(page, "plot", "![Records a second, flux and its peers](performance.svg)")
     missing = [f"- Left out: {name} ({reason.splitlines()[-1] if reason else ''})" for name, reason in left_out.items()]
     return _between(page, "about", "\n".join([about, *missing]))
 

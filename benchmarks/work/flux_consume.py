@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
+
 import flux
 from benchmarks.measure import Job
 
@@ -42,6 +45,10 @@ def consume(job: Job) -> dict[str, float]:
                 handle(message.value)
 
         Benchmark.call = call  # type: ignore[method-assign]
+    if job.options.get("small_dlq"):  # another thousand partitions would be the broker's work, not what is measured
+        admin = AdminClient({"bootstrap.servers": job.bootstrap})
+        name = f"{job.topic}-{job.group}-dlq"
+        admin.create_topics([NewTopic(name, 1, 1)])[name].result(30)
     return _run(job, Benchmark, "0", watched=kind not in ("stamp", "first"))
 
 
