@@ -20,6 +20,7 @@ class Worker:
     def __init__(self, log: Path, task: str, adapter: str, processes: int, environment: Mapping[str, str]) -> None:
         self.log = log
         self.processes = processes
+        self.asked = False
         command = [sys.executable, "-c", "from flux.cli.main import main; main()", "process"]
         options = ["--load", str(_WORK), "--create-topics"]
         options += ["--processes", str(processes)] if processes > 1 else []
@@ -37,6 +38,11 @@ class Worker:
     def alive(self) -> bool:
         return self.process.poll() is None
 
+    @property
+    def works(self) -> bool:
+        """Whether it is to go on."""
+        return self.alive and not self.asked
+
     def pids(self) -> list[int]:
         """Of the processes that make calls."""
         if not self.alive:
@@ -47,7 +53,9 @@ class Worker:
         return [int(line) for line in asked.stdout.split()]
 
     def ask_to_end(self) -> None:
-        if self.alive:
+        """Once: a second request would be one to end at once."""
+        if not self.asked:
+            self.asked = True
             self.process.terminate()
 
     def ended(self) -> int:

@@ -123,7 +123,7 @@ def havoc(trial: Trial, seconds: float = 60.0) -> None:
                 case 3:
                     trial.note("join or leave")
                     trial.start()
-                    next(worker for worker in trial.workers if worker.alive).ask_to_end()
+                    next(worker for worker in trial.workers if worker.works).ask_to_end()
                 case 4:
                     time.sleep(3)
         trial.cluster.start()

@@ -72,7 +72,7 @@ def deployments(trial: Trial, times: int = 3) -> None:
     """Every worker is replaced, one after the other, by SIGTERM and a new one: nothing is repeated."""
     begin(trial)
     for _ in range(times):
-        for old in [worker for worker in trial.workers if worker.alive]:
+        for old in [worker for worker in trial.workers if worker.works]:
             trial.note("deployment", excuses=False)
             old.ask_to_end()
             trial.start()
@@ -87,7 +87,7 @@ def storm(trial: Trial, seconds: float = 12.0) -> None:
     until = time.monotonic() + seconds
     while time.monotonic() < until:
         trial.note("join or leave", excuses=False)
-        alive = [worker for worker in trial.workers if worker.alive]
+        alive = [worker for worker in trial.workers if worker.works]
         if len(alive) < 4:
             trial.start()
         else:

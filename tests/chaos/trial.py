@@ -248,7 +248,7 @@ class Trial:
 
         def all_began() -> bool:
             pids = {call.pid for call in self.calls()}
-            return all(pids.intersection(worker.pids()) for worker in self.workers if worker.alive)
+            return all(pids.intersection(worker.pids()) for worker in self.workers if worker.works)
 
         wait_for(all_began, "all workers work", seconds)
 
