@@ -4,6 +4,7 @@ there twice without being named."""
 from __future__ import annotations
 
 import sys
+import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -32,8 +33,9 @@ class Interrupting:
     """Raises once, at the `at`-th place in flux where the interpreter looks for signals: a function begins, or one in C
     has returned."""
 
-    def __init__(self, at: int) -> None:
+    def __init__(self, at: int, where: str = PACKAGE) -> None:
         self.left = at
+        self._where = where
 
     def __enter__(self) -> None:
         sys.setprofile(self._look)
@@ -42,7 +44,7 @@ class Interrupting:
         sys.setprofile(None)
 
     def _look(self, frame: FrameType, event: str, _: Any) -> None:
-        if event in ("call", "c_return") and frame.f_code.co_filename.startswith(PACKAGE):
+        if event in ("call", "c_return") and frame.f_code.co_filename.startswith(self._where):
             self.left -= 1
             if self.left == 0:
                 sys.setprofile(None)
@@ -113,25 +115,50 @@ def test_an_interrupt_anywhere_loses_no_record(world: World, kind: type[MemoryAd
     assert at > 200
 
 
-def test_an_interrupt_at_the_end_of_a_locked_section_leaves_the_lock_free() -> None:
-    """A handler runs where a function begins: `threading.Condition.__exit__` is one, before it gives the lock back."""
+def test_an_interrupt_anywhere_in_a_locked_section_leaves_the_lock_free() -> None:
+    """`threading.Condition` would stay locked, or be given back twice, as its methods are functions in Python."""
     condition = OperatingSystem().condition()
+    at, fired = 0, True
+    while fired:
+        at += 1
+        interrupting = Interrupting(at, "")
+        try:
+            with interrupting, condition:
+                condition.wait(0.0001)
+        except Interrupt:
+            pass
+        fired = interrupting.left <= 0
+        taken: list[bool] = []
+        thread = threading.Thread(target=lambda taken=taken: taken.append(condition._lock.acquire(timeout=5)))  # type: ignore[attr-defined]
+        thread.start()
+        thread.join(10)
+        assert taken == [True], f"interrupted at {at}"
+        condition._lock.release()  # type: ignore[attr-defined]
+    assert at > 5
 
-    def interrupt(frame: FrameType, event: str, _: Any) -> None:
-        if event == "call":
-            sys.setprofile(None)
-            raise Interrupt
 
-    def locked() -> None:
+def test_a_condition_wakes_one_or_all_and_times_out() -> None:
+    condition = OperatingSystem().condition()
+    woken: list[bool] = []
+
+    def wait() -> None:
         with condition:
-            sys.setprofile(interrupt)
+            woken.append(condition.wait(10))
 
-    try:
-        locked()
-    except Interrupt:
+    threads = [threading.Thread(target=wait) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    while len(condition._waiters) < 3:  # type: ignore[attr-defined]
         pass
-    finally:
-        sys.setprofile(None)
-    thread = OperatingSystem().spawn("other", lambda: condition.__enter__())
-    thread.join(5)
-    assert not thread.is_alive()
+    with condition:
+        condition.notify()
+    while not woken:
+        pass
+    assert woken == [True]
+    with condition:
+        condition.notify_all()
+        assert not condition.wait(0.001)
+        assert not condition.wait(-1)
+    for thread in threads:
+        thread.join(10)
+    assert woken == [True] * 3
