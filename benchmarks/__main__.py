@@ -50,7 +50,7 @@ def main() -> None:
         print(f"\n{case.title}\n\n{table(case, results)}")
     print(f"\n{time.monotonic() - began:.0f} s")
 
-    out = given.out or (None if given.scale == 1 else ROOT / ".bench")
+    out = given.out or (None if given.scale == 1 else ROOT / ".bench" / "scaled")
     about = _about(given.rounds, given.scale)
     _publish(out, results, about, runner.left_out)
     missing = [f"{case.name}: no figures" for case in cases if not results.get(case.name)]
@@ -67,7 +67,7 @@ def _publish(out: Path | None, results: Results, about: str, left_out: dict[str,
     kept.write_text(json.dumps(merged, indent=1))
     page = _PAGE if out is None else out / _PAGE.name
     plot = _PLOT if out is None else out / _PLOT.name
-    page.write_text(written((page if page.exists() else _PAGE).read_text(), results, about, left_out))
+    page.write_text(written(_PAGE.read_text(), merged, about, left_out))
     plot.write_text(svg(merged))
     print(f"written: {page}, {plot}")
 
