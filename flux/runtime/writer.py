@@ -46,7 +46,11 @@ class Writer:
         """Connects, and asks for the topics' partitions, so that the first hop need not. Raises BrokerError."""
         self._client = self._client or self._adapter.producer(self._settings)
         for topic in topics:
-            self._client.partitions(topic, _ASK)
+            try:
+                self._client.partitions(topic, _ASK)
+            except BrokerError as error:
+                if error.fault is not Fault.UNKNOWN_TOPIC:  # made just now, and not known to every broker yet
+                    raise
 
     def close(self, timeout: float) -> None:
         client, self._client = self._client, None
