@@ -9,10 +9,11 @@ from typing import Any, cast
 from engine_support import AWAY, Driver, record
 
 from flux.core.engine import BUSY_REST
+from flux.core.message import Message
 from flux.core.ports import Polled, Position, Watermarks
 from flux.core.trail import DUE
 from flux.runtime.desk import Desk, Post
-from flux.runtime.loop import LoopPollers
+from flux.runtime.loop import LoopPollers, TaskCallers, ThreadCallers
 from flux.system import OperatingSystem
 
 
@@ -152,3 +153,44 @@ def test_a_poller_of_an_event_loop_rests_although_it_has_just_woken_others() -> 
         return rested and resting.done()
 
     assert asyncio.run(rest())
+
+
+def test_runs_that_are_handed_on_at_once_get_a_thread_each_although_one_is_idle() -> None:
+    driver = Driver(concurrency=2)
+    desk, post = _desk(driver)
+    spawned: list[str] = []
+    desk.spawn = lambda name, target: spawned.append(name)  # type: ignore[method-assign]
+    callers = ThreadCallers(desk, lambda message: None, track=False)
+    callers._threads = callers._idle = 1  # it has been woken for the first, and has not taken it yet
+    driver.assign(0, 0)
+    driver.poll(driver.record(0, partition=0), driver.record(0, partition=1))
+    for _ in range(2):
+        run = desk.take(post, polling=True)
+        assert run is not None
+        callers.begin(post, run)
+    assert len(spawned) == 1
+
+
+def test_a_run_that_was_handed_on_is_not_begun_after_its_partition_has_gone() -> None:
+    calls: list[int] = []
+    driver = Driver()
+    driver.assign(0)
+    driver.poll(0)
+    desk, post = _desk(driver)
+    run = desk.take(post, polling=True)
+    assert run is not None
+
+    async def handle(message: Message) -> None:
+        calls.append(message.offset)
+
+    async def work() -> None:
+        callers = TaskCallers(desk, handle, track=False, loop=asyncio.get_running_loop())
+        callers.begin(post, run)
+        driver.engine.revoking([driver.p0])
+        driver.engine.revoked([driver.p0])
+        for _ in range(5):
+            await asyncio.sleep(0)
+
+    asyncio.run(work())
+    assert calls == []
+    assert desk.permits.used == 0
