@@ -16,7 +16,7 @@ import attrs
 from flux.core.assignment import Phase
 from flux.core.commands import Stall
 from flux.core.engine import Engine
-from flux.core.errors import BrokerError
+from flux.core.errors import BrokerError, Fault
 from flux.core.hops import Hop
 from flux.core.message import Message
 from flux.core.outcome import Move
@@ -274,7 +274,10 @@ class Desk:
                     post.writing = False
                     return
             for hop in hops:
-                self._writer.write(hop, engine.limit(hop.transfer.target.topic), ended)
+                if hop.entry.assignment.phase is Phase.GONE:  # while those before it were written
+                    ended(hop, BrokerError("its partition is another member's", Fault.FENCED))
+                else:
+                    self._writer.write(hop, engine.limit(hop.transfer.target.topic), ended)
 
     def start_commit(
         self,
