@@ -115,6 +115,7 @@ class Epoch:
     late: bool = False
     """It was given up although calls were in flight, as their time was over."""
     begun_late: int = 0
+    written_late: int = 0
 
     def was_done(self, offset: int) -> bool:
         if self.restored is None:

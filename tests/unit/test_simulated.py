@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any, cast
 
 from engine_support import AWAY, Driver, record
 
 from flux.core.engine import BUSY_REST
+from flux.core.errors import BrokerError
+from flux.core.hops import Hop
 from flux.core.message import Message
 from flux.core.ports import Polled, Position, Watermarks
 from flux.core.trail import DUE
@@ -194,3 +197,23 @@ def test_a_run_that_was_handed_on_is_not_begun_after_its_partition_has_gone() ->
     asyncio.run(work())
     assert calls == []
     assert desk.permits.used == 0
+
+
+def test_no_hop_is_written_whose_partition_has_gone_while_those_before_it_were_written() -> None:
+    driver = Driver()
+    driver.assign(0)
+    driver.poll(0, 1)
+    written: list[int] = []
+
+    class Slow:
+        def write(self, hop: Hop, limit: int | None, ended: Callable[[Hop, BrokerError | None], None]) -> None:
+            written.append(hop.entry.offset)
+            driver.engine.lost([driver.p0])
+            ended(hop, None)
+
+    desk = Desk(driver.policy, [driver.engine], cast(Any, Slow()), OperatingSystem())
+    driver.work_all(0, 1)
+    desk.write(desk.posts[0])
+    assert written == [0]
+    assert not driver.engine.has_hops
+    assert driver.turn().timeout > BUSY_REST
