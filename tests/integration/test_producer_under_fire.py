@@ -164,7 +164,7 @@ def test_a_full_queue_waits_then_names_what_it_did_not_take(own: Own, client: st
             assert time.monotonic() - began < 60
         assert 10 < len(written.taken) < 200
         assert refused[0] in written.named
-        assert 2 < time.monotonic() - began
+        assert time.monotonic() - began > 2
 
         async def in_a_loop() -> None:
             for number in range(200):
