@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import sys
 import time
 import traceback
@@ -72,7 +73,8 @@ def run_all(first: int, count: int, processes: int) -> Iterator[Figures]:
     if processes == 1:
         yield from map(run, chunks)
         return
-    with ProcessPoolExecutor(processes) as pool:
+    # not forked: a Kafka client that the parent has used does not survive it
+    with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
         yield from pool.map(run, chunks)
 
 

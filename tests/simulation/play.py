@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import hashlib
 import importlib
 import logging
@@ -85,7 +86,8 @@ def play(scenario: Scenario) -> Result:
             violation = Violation(f"{type(error).__name__}: {error}")
             violation.__cause__ = error
         finally:
-            world.end()
+            # what is let go of may still set context variables
+            contextvars.copy_context().run(world.end)
     history = world.truth.history
     return Result(
         history=history,

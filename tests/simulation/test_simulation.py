@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from flux.runtime.produced import CURRENT
 from simulation.__main__ import run_all
 from simulation.cut import SIMPLER, Cut
 from simulation.mutants import MUTANTS, mutated
@@ -62,6 +63,11 @@ def _noticed(name: str) -> tuple[int, Result]:
         if result.violation is not None:
             return seed, result
     pytest.fail(f"not noticed in {MOST_SEEDS} seeds")
+
+
+def test_a_run_that_ends_in_the_middle_leaves_nothing_to_what_comes_after_it() -> None:
+    _noticed("a revocation goes on feeding")
+    assert CURRENT.get() is None
 
 
 @pytest.mark.parametrize("name", MUTANTS)
