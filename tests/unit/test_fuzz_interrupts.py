@@ -3,9 +3,12 @@ there twice without being named."""
 
 from __future__ import annotations
 
+import signal
 import sys
+import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -32,8 +35,9 @@ class Interrupting:
     """Raises once, at the `at`-th place in flux where the interpreter looks for signals: a function begins, or one in C
     has returned."""
 
-    def __init__(self, at: int) -> None:
+    def __init__(self, at: int, where: str = PACKAGE) -> None:
         self.left = at
+        self._where = where
 
     def __enter__(self) -> None:
         sys.setprofile(self._look)
@@ -42,7 +46,7 @@ class Interrupting:
         sys.setprofile(None)
 
     def _look(self, frame: FrameType, event: str, _: Any) -> None:
-        if event in ("call", "c_return") and frame.f_code.co_filename.startswith(PACKAGE):
+        if event in ("call", "c_return") and frame.f_code.co_filename.startswith(self._where):
             self.left -= 1
             if self.left == 0:
                 sys.setprofile(None)
@@ -113,25 +117,84 @@ def test_an_interrupt_anywhere_loses_no_record(world: World, kind: type[MemoryAd
     assert at > 200
 
 
-def test_an_interrupt_at_the_end_of_a_locked_section_leaves_the_lock_free() -> None:
-    """A handler runs where a function begins: `threading.Condition.__exit__` is one, before it gives the lock back."""
+def test_an_interrupt_anywhere_in_a_locked_section_leaves_the_lock_free() -> None:
+    """`threading.Condition` would stay locked, or be given back twice, as its methods are functions in Python."""
     condition = OperatingSystem().condition()
 
-    def interrupt(frame: FrameType, event: str, _: Any) -> None:
-        if event == "call":
-            sys.setprofile(None)
-            raise Interrupt
-
-    def locked() -> None:
+    def lock() -> None:
         with condition:
-            sys.setprofile(interrupt)
+            pass
 
+    at, fired = 0, True
+    while fired:
+        at += 1
+        interrupting = Interrupting(at, "")
+        try:
+            with interrupting, condition:
+                condition.wait(0.0001)
+        except Interrupt:
+            pass
+        fired = interrupting.left <= 0
+        thread = threading.Thread(target=lock, daemon=True)
+        thread.start()
+        thread.join(10)
+        assert not thread.is_alive(), f"interrupted at {at}"
+    assert at > 5
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="there is no such timer here")
+def test_a_signal_in_a_wait_for_a_lock_that_others_want_leaves_it_with_its_owner() -> None:
+    """The interpreter may run a handler before a blocking acquire has the lock; a profile function cannot show it."""
+    condition = OperatingSystem().condition()
+    wanted = True
+
+    def want() -> None:
+        while wanted:
+            with condition:
+                condition.notify_all()
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise Interrupt
+
+    thread = threading.Thread(target=want, daemon=True)
+    thread.start()
+    before = signal.signal(signal.SIGALRM, interrupt)
     try:
-        locked()
-    except Interrupt:
-        pass
+        for number in range(500):
+            with suppress(Interrupt):
+                signal.setitimer(signal.ITIMER_REAL, 0.00002 * (1 + number % 50))
+                with condition:
+                    while True:
+                        condition.wait(0.0005)
     finally:
-        sys.setprofile(None)
-    thread = OperatingSystem().spawn("other", lambda: condition.__enter__())
-    thread.join(5)
+        signal.signal(signal.SIGALRM, before)
+        wanted = False
+    thread.join(10)
     assert not thread.is_alive()
+
+
+def test_a_condition_wakes_one_or_all_and_times_out() -> None:
+    condition = OperatingSystem().condition()
+    woken: list[bool] = []
+
+    def wait() -> None:
+        with condition:
+            woken.append(condition.wait(10))
+
+    threads = [threading.Thread(target=wait) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    while len(condition._waiters) < 3:  # type: ignore[attr-defined]
+        pass
+    with condition:
+        condition.notify()
+    while not woken:
+        pass
+    assert woken == [True]
+    with condition:
+        condition.notify_all()
+        assert not condition.wait(0.001)
+        assert not condition.wait(-1)
+    for thread in threads:
+        thread.join(10)
+    assert woken == [True] * 3

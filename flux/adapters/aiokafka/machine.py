@@ -26,7 +26,12 @@ class Machine:
 
     def post(self, callback: Callable[[], object]) -> None:
         """Calls it in the loop, soon."""
-        self._running().call_soon_threadsafe(callback)
+        loop = self._running()
+        try:
+            loop.call_soon_threadsafe(callback)
+        except BaseException:
+            loop.call_soon_threadsafe(_nothing)  # a signal's handler may have raised before the loop was woken
+            raise
 
     def run(self, ask: Callable[[], Coroutine[Any, Any, Result]], timeout: float) -> Result:
         """The coroutine's result. Raises TimeoutError after `timeout` seconds."""
@@ -54,3 +59,7 @@ class Machine:
                 loop = self._loop = asyncio.new_event_loop()
                 self._system.spawn("flux-aiokafka", loop.run_forever)
             return self._loop
+
+
+def _nothing() -> None:
+    pass
