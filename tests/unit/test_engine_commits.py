@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import pytest
 from engine_support import AWAY, Driver
 
+from flux.core import engine
 from flux.core.errors import BrokerError, Fault
+from flux.core.ledger import read_metadata
 from flux.core.ports import Position
+from flux.core.runs import SliceRun
+from flux.core.transfer import Failure
 
 METADATA = BrokerError("too long", Fault.METADATA)
 
@@ -47,6 +52,38 @@ def test_the_progress_of_a_run_is_committed_while_it_is_worked() -> None:
     driver.work(run)
     assert driver.commit() == {0: Position(3)}
     assert driver.engine.stats.done == 3
+
+
+def test_offset_and_metadata_of_a_commit_are_of_one_moment_though_the_run_goes_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Going(SliceRun):
+        """Its caller ends a call between two readings of `index`."""
+
+        __slots__ = ("_really",)
+
+        @property
+        def index(self) -> int:
+            self._really += 1
+            return self._really - 1
+
+        @index.setter
+        def index(self, value: int) -> None:
+            self._really = value
+
+    monkeypatch.setattr(engine, "SliceRun", Going)
+    driver = Driver()
+    driver.assign(0)
+    driver.poll(*range(9))
+    run = driver.take()
+    run.index = 2
+    driver.engine.failed(run, 2, driver.message(run, 2), Failure(ValueError()), driver.now)
+    run.index = 5
+    positions = driver.engine.commit(driver.now, at_once=True)
+    assert positions is not None
+    position = positions[driver.p0]
+    assert (position.offset, read_metadata(*position)) == (2, [(3, 5)])
+    assert driver.engine.stats.done == 4
 
 
 def test_one_commit_is_in_flight() -> None:

@@ -11,6 +11,7 @@ from peers_support import DENIED, Peer, wait_for
 import flux
 from flux.core.errors import BrokerError
 from flux.core.ports import Outgoing
+from flux.runtime.threads import Threads
 
 HOUR_MS = 3_600_000
 
@@ -107,3 +108,22 @@ def test_a_timestamp_of_the_future_neither_ends_nor_stalls_anything() -> None:
     assert [value for value, stage in seen if stage == 0] == [b"ahead", b"now"]
     assert sorted(value for value, stage in seen if stage == 1) == [b"ahead", b"now"]
     assert peer.position("t-g-try-1", "g-1") == 2
+
+
+@pytest.mark.timeout(30)
+def test_a_stage_that_may_no_longer_be_polled_ends_the_worker_and_does_not_die_alone() -> None:
+    peer = Peer()
+    worker = flux.Worker(peer.task(lambda message: None), adapter=peer.adapter, system=peer.machine)
+    peer.broker.fail_polls(lambda group, topic: DENIED if topic == "t-g-try-1" else None)
+    assert worker.run() == 1
+
+
+@pytest.mark.timeout(30)
+def test_a_thread_of_flux_that_breaks_ends_the_worker_and_does_not_die_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(self: Threads) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(Threads, "_watch", broken)
+    peer = Peer()
+    worker = flux.Worker(peer.task(lambda message: None), adapter=peer.adapter, system=peer.machine)
+    assert worker.run() == 1

@@ -91,6 +91,7 @@ def test_the_groups_of_the_dead_letters_under_any_number_of_retries() -> None:
         Stages("ä", "G", 1),
         Stages("T", "gruppe ü", 1),
         Stages("T", "G", 2, lambda t, g, s: (t, g)),
+        Stages("T", "G", 1, lambda t, g, s: (t if s < 2 else "D", g)),
         Stages("T", "G", 2, lambda t, g, s: (f"{t}{s % 2}", g)),
         Stages("T", "G", 2, lambda t, g, s: (f"{t}{s}", "")),
         Stages("T", "G", 2, lambda t, g, s: f"{t}{s}"),  # type: ignore[arg-type, return-value]
