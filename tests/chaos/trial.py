@@ -42,6 +42,8 @@ WINDOW = COMMIT + 1.0
 """Seconds that a call's end may be uncommitted: the interval, and a machine of two cores that is busy."""
 SESSION = 6_000
 """Milliseconds after which the group gives up a member."""
+STALL = 1.0
+"""Seconds from a write to its acknowledgement beyond which the cluster itself is at fault, as when a disk stands still."""
 MOST = 60_000
 """Records of one trial, at most."""
 _ASK = 10.0
@@ -66,6 +68,8 @@ class Feeder:
         self.given = 0
         self.places: dict[int, tuple[int, int]] = {}
         """(partition, offset) of each number that is acknowledged."""
+        self.stalls: list[tuple[float, float]] = []
+        """When the cluster took longer than STALL, whatever befell the workers."""
         self.paused = False
         self.failures: list[Any] = []
         self._thread = threading.Thread(target=self._run, name="feeder", daemon=True)
@@ -92,8 +96,17 @@ class Feeder:
     def _delivered(self, error: Any, message: Any) -> None:
         if error is None:
             self.places[plan.number_of(message.value())] = message.partition(), message.offset()
+            self._look(time.monotonic(), message.latency())
         else:
             self.failures.append(error)
+
+    def _look(self, now: float, latency: float) -> None:
+        if latency < STALL:
+            return
+        if self.stalls and self.stalls[-1][1] > now - latency:
+            self.stalls[-1] = self.stalls[-1][0], now
+        else:
+            self.stalls.append((now - latency, now))
 
     def end(self) -> int:
         """How many there are; all acknowledged."""
@@ -326,6 +339,7 @@ class Trial:
     def finish(self, in_order: bool = False) -> Figures:
         """Stops the feeder, waits until all is worked, stops the workers in good order, and does the books."""
         count = self.feeder.end()
+        self.faults += [Fault("cluster stalled", at, until) for at, until in self.feeder.stalls]
         problems = []
         try:
             self.settle()
