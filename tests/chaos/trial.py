@@ -43,7 +43,7 @@ WINDOW = COMMIT + 1.0
 SESSION = 6_000
 """Milliseconds after which the group gives up a member."""
 STALL = 1.0
-"""Seconds from a write to its acknowledgement beyond which the cluster itself is at fault, as when a disk stands still."""
+"""Seconds until a write is acknowledged beyond which the cluster itself is at fault, as when a disk stands still."""
 MOST = 60_000
 """Records of one trial, at most."""
 _ASK = 10.0
