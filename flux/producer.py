@@ -121,7 +121,7 @@ class Producer(metaclass=_ProducerClass):
         if partition_key is not None or partition is not None or timestamp is not None:
             partition = _place(outbox, partition_key, partition, timestamp)
         if _current() is not None:
-            _track(outbox, Tracked(value, key, pairs, partition, timestamp), size, None)
+            _track(outbox, Tracked(value, key, pairs, partition, timestamp), size, outbox.put)
             return
         record = _new(Outgoing, (value, key, pairs, partition, timestamp))
         if outbox.full:
@@ -143,9 +143,8 @@ class Producer(metaclass=_ProducerClass):
         """`produce`, flushed at once. The future's `result(timeout)`, and `await`, give the RecordMetadata of where it
         landed or raise DeliveryError."""
         outbox, record, size = _record(cls, value, key, headers, partition_key, partition, timestamp)
-        delivery = Delivery(outbox.report)
-        _track(outbox, record, size, delivery)
-        outbox.flush()
+        delivery = record.delivery = Delivery(outbox.report)
+        _track(outbox, record, size, outbox.put_at_once)
         return delivery
 
     @classmethod
@@ -168,7 +167,7 @@ class Producer(metaclass=_ProducerClass):
         outbox, record, size = _record(cls, value, key, headers, partition_key, partition, timestamp)
         while True:
             try:
-                return _track(outbox, record, size, None)
+                return _track(outbox, record, size, outbox.put)
             except BufferFull:
                 await outbox.await_room(record)
 
@@ -274,17 +273,14 @@ def _record(
     return outbox, Tracked(value, data, pairs, partition, timestamp), len(value or b"") + len(data or b"")
 
 
-def _track(outbox: Outbox, record: Tracked, size: int, delivery: Delivery | None) -> None:
+def _track(outbox: Outbox, record: Tracked, size: int, put: Callable[[Tracked, int], None]) -> None:
     scope = record.scope = _current()
-    record.delivery = delivery
-    if scope is None and delivery is None:
-        outbox.put(record, size)
+    if scope is None:
+        put(record, size)
         return
-    if scope is not None:
-        scope.started(outbox.flush)
+    scope.started(outbox.flush)
     try:
-        outbox.put(record, size)
+        put(record, size)
     except BaseException:
-        if scope is not None:
-            scope.ended(None)  # the caller hears
+        scope.ended(None)  # the caller hears
         raise

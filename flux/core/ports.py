@@ -158,7 +158,7 @@ class Outgoing(NamedTuple):
     timestamp: int | None = None
 
 
-@attrs.frozen
+@attrs.frozen(cache_hash=True)
 class ProducerSettings:
     """How records are written. Times in seconds, sizes in bytes."""
 

@@ -6,18 +6,15 @@ import itertools
 import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager
-from typing import Any, Protocol
-
-import attrs
+from concurrent.futures._base import FINISHED, RUNNING
+from typing import Any, NamedTuple, Protocol
 
 from flux.core.errors import DeliveryError, FailedRecord
 from flux.core.ports import Outgoing, Record
 from flux.runtime.produced import Produced
 
 
-@attrs.frozen
-class RecordMetadata:
+class RecordMetadata(NamedTuple):
     """Where a record landed. `timestamp` in milliseconds since the epoch; None: the client does not know it."""
 
     topic: str
@@ -29,21 +26,60 @@ class RecordMetadata:
 class Delivery(Future[RecordMetadata]):
     """The end of one record: `result(timeout)` is where it landed, or raises DeliveryError; `await` does so too. Cannot
     be cancelled: the record is under way. A failure that nobody has asked for is reported when the last reference
-    goes."""
+    goes.
+
+    One is made for each record sent, and most are asked when they have ended. So the lock and the lists of the standard
+    library's Future, two thirds of its cost, are made when somebody is there before the end. The end is noted before it
+    looks for them, and they are made before their maker looks for the end: one of the two sees the other."""
+
+    _state = RUNNING
+    _result = None
+    _exception = None
+    _asked = False
+    _lock: threading.Condition | None = None
 
     def __init__(self, unheard: Callable[[Sequence[FailedRecord]], None]) -> None:
-        super().__init__()
-        self.set_running_or_notify_cancel()
-        self._unheard = unheard
-        self._asked = False
+        self._unheard = unheard  # the base's own is not called: see above
+
+    def _locked(self) -> threading.Condition:
+        if self._lock is None:
+            own = self.__dict__
+            own.setdefault("_waiters", [])
+            own.setdefault("_done_callbacks", [])
+            own.setdefault("_lock", threading.Condition())
+        return self._lock  # type: ignore[return-value]
+
+    _condition: threading.Condition = property(_locked)  # type: ignore[assignment]
+
+    def done(self) -> bool:
+        return self._state is FINISHED
 
     def result(self, timeout: float | None = None) -> RecordMetadata:
         self._asked = True
-        return super().result(timeout)
+        return super().result(timeout) if self._result is None else self._result
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         self._asked = True
         return super().exception(timeout)
+
+    def set_result(self, result: RecordMetadata) -> None:
+        self._result = result
+        self._state = FINISHED
+        if self._lock is not None:
+            self._tell(self._lock)
+
+    def set_exception(self, exception: BaseException | None) -> None:
+        self._exception = exception
+        self._state = FINISHED
+        if self._lock is not None:
+            self._tell(self._lock)
+
+    def _tell(self, condition: threading.Condition) -> None:
+        with condition:
+            for waiter in self._waiters:
+                (waiter.add_result if self._exception is None else waiter.add_exception)(self)
+            condition.notify_all()
+        self._invoke_callbacks()  # type: ignore[attr-defined]
 
     def __await__(self) -> Generator[Any, None, RecordMetadata]:
         import asyncio
@@ -51,9 +87,8 @@ class Delivery(Future[RecordMetadata]):
         return asyncio.wrap_future(self).__await__()
 
     def __del__(self) -> None:
-        error = getattr(self, "_exception", None)
-        if isinstance(error, DeliveryError) and not self._asked:
-            self._unheard(error.failed)
+        if isinstance(self._exception, DeliveryError) and not self._asked:
+            self._unheard(self._exception.failed)
 
 
 class Tracked(Outgoing):
@@ -128,23 +163,21 @@ class Tally:
         self._ends.ended(self)
 
     def _succeed(self, record: Record) -> None:
-        with acknowledging():
-            if self.delivery is not None and not self.delivery.done():
-                kind, timestamp = record.timestamp()
-                self.delivery.set_result(
-                    RecordMetadata(record.topic(), record.partition(), record.offset(), timestamp if kind else None)
-                )
-            if self.scope is not None:
-                self.scope.ended(None)
+        delivery = self.delivery
+        if delivery is not None and not delivery.done():
+            kind, timestamp = record.timestamp()
+            where = RecordMetadata(record.topic(), record.partition(), record.offset(), timestamp if kind else None)
+            acknowledging(delivery.set_result, where)
+        if self.scope is not None:
+            acknowledging(self.scope.ended, None)
 
     def _fail(self, record: FailedRecord) -> None:
         self.failed.append(record)
         error = DeliveryError([record])
-        with acknowledging():
-            if self.delivery is not None and not self.delivery.done():
-                self.delivery.set_exception(error)
-            if self.scope is not None:
-                self.scope.ended(error)
+        if self.delivery is not None and not self.delivery.done():
+            acknowledging(self.delivery.set_exception, error)
+        if self.scope is not None:
+            acknowledging(self.scope.ended, error)
 
 
 def failed(topic: str, record: Outgoing, error: Exception) -> FailedRecord:
@@ -153,6 +186,9 @@ def failed(topic: str, record: Outgoing, error: Exception) -> FailedRecord:
 
 def tallies(ends: Ends, topic: str, records: Sequence[Outgoing], now: float) -> Iterator[Tally]:
     """In order; neighbours that nobody, or the same one, waits for are counted together."""
+    if len(records) == 1:
+        yield Tally(ends, topic, records, now)
+        return
     for _, group in itertools.groupby(records, _waiting):
         yield Tally(ends, topic, list(group), now)
 
@@ -164,15 +200,15 @@ def _waiting(record: Outgoing) -> object:
 _acknowledging = threading.local()
 
 
-@contextmanager
-def acknowledging() -> Iterator[None]:
-    """Around other people's code on a thread that acknowledgements come on: it must not wait for one."""
+def acknowledging(tell: Callable[..., object], *given: Any) -> None:
+    """Calls other people's code on a thread that acknowledgements come on: it must not wait for one."""
+    here = _acknowledging
     before = in_acknowledgement()
-    _acknowledging.active = True
+    here.active = True
     try:
-        yield
+        tell(*given)
     finally:
-        _acknowledging.active = before
+        here.active = before
 
 
 def in_acknowledgement() -> bool:

@@ -100,6 +100,15 @@ class Outbox:
         if self.buffer.add(record, size):
             self.added()
 
+    def put_at_once(self, record: Tracked, size: int) -> None:
+        """`put`, and hands on what is buffered."""
+        self._tracked = True
+        if self.full:
+            self.wait_for_room(record)
+        self.buffer.add(record, size)
+        self.flush()
+        self._runtime.handed_on(self)
+
     def added(self) -> None:
         """What is to do when `Buffer.add` says so."""
         buffer = self.buffer
@@ -235,24 +244,24 @@ class Outbox:
         heard = tally.delivery is not None or not tally.failed
         with self._changed:
             self._open.discard(tally)
-            for watch in self._watches:
-                if tally in watch.waiting:
-                    watch.waiting.discard(tally)
-                    watch.failed += tally.failed
-                    heard = True
-                    if not watch.waiting:
-                        done.append(watch)
-            for watch in done:
-                self._watches.remove(watch)
-            self._changed.notify_all()
-        with acknowledging():
-            for watch in done:
-                watch.done()
-            for _ in range(len(self._waiters)):
-                with suppress(IndexError):
-                    self._waiters.popleft()()
-            if not heard:
-                self.report(tally.failed, keep=tally.scope is None)
+            if self._watches:  # nobody waits without one
+                for watch in self._watches:
+                    if tally in watch.waiting:
+                        watch.waiting.discard(tally)
+                        watch.failed += tally.failed
+                        heard = True
+                        if not watch.waiting:
+                            done.append(watch)
+                for watch in done:
+                    self._watches.remove(watch)
+                self._changed.notify_all()
+        for watch in done:
+            acknowledging(watch.done)
+        for _ in range(len(self._waiters)):
+            with suppress(IndexError):
+                acknowledging(self._waiters.popleft())
+        if not heard:
+            acknowledging(self.report, tally.failed, tally.scope is None)
         if self._pending and self._handing_on.acquire(blocking=False):
             try:
                 self._flush()
