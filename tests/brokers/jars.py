@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from brokers.base import Broker, NoBroker, answers, free_ports, properties
+from brokers.base import Broker, NoBroker, answers, free_ports, properties, scratch
 
 VERSION = "4.3.0"
 CLUSTER = "5L6g3nShT-eMCtK--X86sw"  # any 16 bytes in base 64
@@ -118,7 +118,7 @@ class Node:
 @contextmanager
 def node(extra: Mapping[str, str] | None = None) -> Iterator[Node]:
     """A broker of one's own, started. Raises NoBroker."""
-    directory = Path(tempfile.mkdtemp(prefix="flux-kafka-"))
+    directory = Path(tempfile.mkdtemp(prefix="flux-kafka-", dir=scratch()))
     try:
         made = Node(directory, extra)
         try:

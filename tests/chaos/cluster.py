@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from brokers.base import NoBroker
+from brokers.base import NoBroker, scratch
 from brokers.jars import CLUSTER, LOGGING, found_java, libraries
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
@@ -140,7 +140,7 @@ class Cluster:
 def running() -> Iterator[Cluster]:
     """Raises NoBroker, which says what is missing."""
     java, folder = found_java(), libraries()
-    directory = Path(tempfile.mkdtemp(prefix="flux-chaos-"))
+    directory = Path(tempfile.mkdtemp(prefix="flux-chaos-", dir=scratch()))
     (directory / "log4j2.properties").write_text(LOGGING)
     ports = _ports(2 * SIZE)
     voters = ",".join(f"{number}@127.0.0.1:{ports[2 * number - 1]}" for number in range(1, SIZE + 1))
