@@ -184,6 +184,19 @@ CASES = (
         note="How long after its due time a call starts; how much of one core is used while nothing is due.",
     ),
     Case(
+        "held",
+        "Many records that wait",
+        ("peak_mb", "idle_cpu"),
+        (
+            Contestant("1,000 waiting", "flux_retries:held", count=1_000),
+            Contestant("100,000 waiting", "flux_retries:held", count=100_000),
+            Contestant("1,000,000 waiting", "flux_retries:held", count=1_000_000),
+        ),
+        count=1_000,
+        limit=90.0,
+        note="Due in an hour or two, at random. `max_waiting` (100,000 here) bounds what is held; the rest is paused.",
+    ),
+    Case(
         "stuck",
         "One call in 1,000 takes 20 ms",
         _RATE,
@@ -202,6 +215,8 @@ CASES = (
         (
             Contestant("flux, none fails", "flux_consume:storm", {"fails": 0}),
             Contestant("flux, 50 % fail once", "flux_consume:storm", {"fails": 50}),
+            Contestant("raw confluent-kafka, none fails", "raw:storm", {"fails": 0}),
+            Contestant("raw confluent-kafka, 50 % written again and read", "raw:storm", {"fails": 50}),
         ),
         count=500_000,
         topic="storm",

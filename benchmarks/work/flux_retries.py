@@ -5,9 +5,11 @@ is that time too, for the handler."""
 
 from __future__ import annotations
 
+import multiprocessing
 import random
 import threading
 import time
+from typing import Any
 
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient
@@ -18,14 +20,13 @@ from benchmarks.measure import Job, key, spread
 
 _PARTITIONS = 4
 _LEAD = 8.0  # seconds from the start until the first is due: written, fetched, and 2 s of rest
+_HELD = 12.0  # seconds in which what has room is fetched
 
 
 def waiting(job: Job) -> dict[str, float]:
     """Option `order`: "due" (as by a default wait, which grows with the offset) or "random" (as by `Retry(after=…)`);
     `over`: seconds over which they are due."""
-    stage = f"{job.topic}-{job.group}-try-1"
-    admin = AdminClient({"bootstrap.servers": job.bootstrap})
-    admin.create_topics([NewTopic(stage, _PARTITIONS, 1)])[stage].result(30)
+    stage = _stage(job)
     began = time.time()
     start = began + _LEAD
     lateness: list[float] = []
@@ -40,7 +41,7 @@ def waiting(job: Job) -> dict[str, float]:
         def call(self, message: flux.Message) -> None:
             lateness.append(time.time() * 1000 - int(message.value))
 
-    _write(job, stage, start)
+    _write(job.bootstrap, stage, start, job.count, job.options)
     worker = flux.Worker(Waiting, stages="1", create_topics=True)
 
     def watch() -> None:
@@ -60,15 +61,55 @@ def waiting(job: Job) -> dict[str, float]:
     raise SystemExit("it ended")
 
 
-def _write(job: Job, stage: str, start: float) -> None:
-    producer = Producer({"bootstrap.servers": job.bootstrap, "queue.buffering.max.messages": 500_000})
+def held(job: Job) -> dict[str, float]:
+    """None is due for an hour. Written by another process, so that the memory is the worker's alone."""
+    stage = _stage(job)
+    given = (job.bootstrap, stage, time.time() + 3600.0, job.count, {"order": "random", "over": 3600.0})
+    writer = multiprocessing.get_context("spawn").Process(target=_write, args=given)
+    writer.start()
+    writer.join()
+
+    class Waiting(flux.Task):
+        topic = job.topic
+        group_id = job.group
+        retries = 1
+        adapter = f"confluent://{job.bootstrap}"
+
+        def call(self, message: flux.Message) -> None:
+            raise SystemExit("a call before its time")
+
+    def watch() -> None:
+        time.sleep(_HELD)
+        cpu, then = time.process_time(), time.time()
+        time.sleep(2.0)
+        job.end(idle_cpu=(time.process_time() - cpu) / (time.time() - then) * 100)
+
+    threading.Thread(target=watch, daemon=True).start()
+    flux.Worker(Waiting, stages="1", create_topics=True).run()
+    raise SystemExit("it ended")
+
+
+def _stage(job: Job) -> str:
+    stage = f"{job.topic}-{job.group}-try-1"
+    admin = AdminClient({"bootstrap.servers": job.bootstrap})
+    admin.create_topics([NewTopic(stage, _PARTITIONS, 1)])[stage].result(30)
+    return stage
+
+
+def _write(bootstrap: str, stage: str, start: float, count: int, options: dict[str, Any]) -> None:
+    producer = Producer({"bootstrap.servers": bootstrap, "queue.buffering.max.messages": 500_000})
     chance = random.Random(1)
-    over = job.options["over"] * 1000
-    for number in range(job.count):
-        share = number / job.count if job.options["order"] == "due" else chance.random()
+    over = options["over"] * 1000
+    for number in range(count):
+        share = number / count if options["order"] == "due" else chance.random()
         due = b"%d" % round(start * 1000 + share * over)
         headers: list[tuple[str, str | bytes | None]] = [("flux-stage", b"1"), ("flux-due", due)]
-        producer.produce(stage, due, key(number), number % _PARTITIONS, headers=headers)
+        while True:
+            try:
+                producer.produce(stage, due, key(number), number % _PARTITIONS, headers=headers)
+                break
+            except BufferError:
+                producer.poll(0.1)
         if number % 10_000 == 0:
             producer.poll(0)
     if producer.flush(30):

@@ -6,6 +6,8 @@ import time
 from typing import Any
 
 from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
 
 from benchmarks.measure import VALUE, Job, Meter, key
 
@@ -91,6 +93,53 @@ def produce(job: Job) -> dict[str, float]:
     if producer.flush(60) or failed:
         raise SystemExit(f"not delivered: {failed[:1]}")
     return meter.figures(number)
+
+
+def storm(job: Job) -> dict[str, float]:
+    """What flux does to a record that fails, and no more: it raises, is written to another topic with headers, and is
+    read there with them. It commits without waiting for the acknowledgements, so it is not even at least once."""
+    fails = job.options["fails"]
+    retries = f"{job.topic}-{job.group}-raw"
+    AdminClient({"bootstrap.servers": job.bootstrap}).create_topics([NewTopic(retries, 4, 1)])[retries].result(30)
+    consumer = Consumer(
+        {"bootstrap.servers": job.bootstrap, "group.id": job.group, "auto.offset.reset": "earliest", **_TUNED}
+    )
+    producer = Producer(
+        {"bootstrap.servers": job.bootstrap, "queue.buffering.max.messages": 500_000, "enable.idempotence": True}
+    )
+    failed: list[Any] = []
+
+    def report(error: Any, message: Any) -> None:
+        if error is not None:
+            failed.append(error)
+
+    headers: list[tuple[str, str | bytes | None]] = [(f"flux-header-{number}", b"a value") for number in range(12)]
+    consumer.subscribe([job.topic, retries])
+    meter, handled = None, 0
+    while handled < job.count:
+        messages: list[Any] = consumer.consume(1, 0.1)
+        messages += consumer.consume(499, 0)
+        if meter is None and messages:
+            meter = Meter()
+        for message in messages:
+            if message.error():
+                raise SystemExit(str(message.error()))
+            first_try = message.topic() == job.topic
+            try:
+                message.value()
+                if first_try and message.offset() % 100 < fails:
+                    raise ValueError("once")
+            except ValueError:
+                producer.produce(retries, message.value(), message.key(), message.partition(), report, headers=headers)
+            else:
+                handled += 1
+                if not first_try:
+                    dict(message.headers())
+        producer.poll(0)
+    if failed:
+        raise SystemExit(f"not delivered: {failed[:1]}")
+    assert meter is not None
+    return meter.figures(handled)
 
 
 def first(job: Job) -> dict[str, float]:
