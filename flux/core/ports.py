@@ -224,6 +224,31 @@ class Watermarks(NamedTuple):
     high: int
 
 
+class GroupMember(NamedTuple):
+    """A member of a consumer group, as its coordinator knows it."""
+
+    id: str
+    client_id: str
+    host: str
+    partitions: tuple[TopicPartition, ...]
+
+
+class ReaderPort(Protocol):
+    """Reads partitions without a group and commits nothing. Used by one thread at a time."""
+
+    def poll(self, max_records: int, timeout: float) -> Polled:
+        """Up to `max_records`, as soon as there is one; nothing after `timeout` seconds, or sooner where an end is
+        reached: `Polled.reached` tells of each partition that is read to its end. Raises BrokerError when the reader
+        cannot go on (LOGIN, DENIED, UNKNOWN_TOPIC, FATAL); a cluster that is away is no error."""
+        ...
+
+    def seek(self, partition: TopicPartition, offset: int) -> None:
+        """Deliver from `offset` (or BEGINNING, END) on. Raises BrokerError for a partition that is not read."""
+        ...
+
+    def close(self) -> None: ...
+
+
 class AsyncRebalanceListener(Protocol):
     """`RebalanceListener` for a client of asyncio: awaited by the consumer before the rebalance goes on."""
 
@@ -272,13 +297,31 @@ class AdminPort(Protocol):
         """What a group has committed on a topic, by partition; empty when nothing."""
         ...
 
+    def set_positions(self, group: str, topic: str, positions: Mapping[int, Position], timeout: float) -> None:
+        """By partition; those left out stay. FENCED while the group has members: their commits would undo it."""
+        ...
+
+    def members(self, group: str, timeout: float) -> list[GroupMember]:
+        """Those of a group, in no order; none of one that does not exist."""
+        ...
+
     def watermarks(self, topic: str, timeout: float) -> dict[int, Watermarks]: ...
+    def offsets_at(self, topic: str, timestamp_ms: int, timeout: float) -> dict[int, int]:
+        """By partition, the offset of the first record whose timestamp is at least that (milliseconds since the
+        epoch), by the partition's time index; its end as of this call where there is none."""
+        ...
+
+    def delete_records(self, topic: str, before: Mapping[int, int], timeout: float) -> None:
+        """Raises the low watermark to the offset given for each partition; one below it changes nothing, one beyond
+        the end is an error. For good, and on all replicas."""
+        ...
+
     def close(self) -> None: ...
 
 
 class Cluster(Protocol):
     """One cluster, as one client library sees it. Cheap to make: nothing connects before the first use. Its producers
-    and admins may be used from every thread."""
+    and admins may be used from every thread, a reader by one at a time."""
 
     @property
     def cluster(self) -> str:
@@ -292,6 +335,9 @@ class Cluster(Protocol):
 
     def producer(self, settings: ProducerSettings) -> ProducerPort: ...
     def admin(self) -> AdminPort: ...
+    def reader(self, starts: Mapping[TopicPartition, int]) -> ReaderPort:
+        """Reads these partitions, each from its offset (or BEGINNING, END) on. Blocks, in every adapter."""
+        ...
 
 
 class Adapter(Cluster, Protocol):

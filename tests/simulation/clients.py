@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from flux.adapters.memory.admin import MemoryAdmin
 from flux.adapters.memory.consumer import MemoryConsumer
 from flux.adapters.memory.producer import MemoryProducer, _unwritten
+from flux.adapters.memory.reader import MemoryReader
 from flux.core.errors import BrokerError, Fault
 from flux.core.ports import ConsumerSettings, Outgoing, Polled, Position, ProducerSettings, TopicPartition
 from simulation.machine import Process
@@ -38,6 +39,9 @@ class Adapter:
 
     def admin(self) -> MemoryAdmin:
         return MemoryAdmin(self._world.cluster)
+
+    def reader(self, starts: Mapping[TopicPartition, int]) -> MemoryReader:
+        return MemoryReader(self._world.cluster, starts)
 
 
 class _Listener:

@@ -9,11 +9,12 @@ from typing import Any
 from flux.adapters.aiokafka import config
 from flux.adapters.aiokafka.admin import AiokafkaAdmin
 from flux.adapters.aiokafka.consumer import AiokafkaConsumer
+from flux.adapters.aiokafka.groupless import AiokafkaReader
 from flux.adapters.aiokafka.log import ClientLog, quieten
 from flux.adapters.aiokafka.machine import Machine
 from flux.adapters.aiokafka.producer import AiokafkaProducer
 from flux.adapters.secrets import Mask, shown
-from flux.core.ports import AsyncRebalanceListener, ConsumerSettings, ProducerSettings, System
+from flux.core.ports import AsyncRebalanceListener, ConsumerSettings, ProducerSettings, System, TopicPartition
 from flux.system import SYSTEM
 
 
@@ -67,6 +68,10 @@ class AiokafkaAdapter:
 
     def admin(self) -> AiokafkaAdmin:
         return AiokafkaAdmin(self._home(), self._client(self._shared), self._log())
+
+    def reader(self, starts: Mapping[TopicPartition, int]) -> AiokafkaReader:
+        client = self._client(self._consumer)
+        return AiokafkaReader(self._home(), client, config.reader_options(self._consumer), starts, self._log())
 
     def _client(self, options: Mapping[str, Any]) -> dict[str, Any]:
         return {**config.client_options(options), "bootstrap_servers": self._bootstrap}

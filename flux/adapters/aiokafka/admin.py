@@ -7,9 +7,15 @@ from functools import partial
 from typing import Any, TypeVar
 
 from aiokafka.client import CoordinationType
+from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment
 from aiokafka.errors import KafkaError, TopicAlreadyExistsError
-from aiokafka.protocol.admin import CreateTopicsRequest, DescribeConfigsRequest
-from aiokafka.protocol.commit import OffsetFetchRequest
+from aiokafka.protocol.admin import (
+    CreateTopicsRequest,
+    DeleteRecordsRequest,
+    DescribeConfigsRequest,
+    DescribeGroupsRequest,
+)
+from aiokafka.protocol.commit import OffsetCommitRequest, OffsetFetchRequest
 from aiokafka.protocol.offset import OffsetRequest
 
 from flux.adapters.aiokafka.connection import Connection, Topics, described
@@ -17,13 +23,15 @@ from flux.adapters.aiokafka.errors import error_for, translated
 from flux.adapters.aiokafka.log import ClientLog
 from flux.adapters.aiokafka.machine import Machine
 from flux.core.errors import BrokerError, Fault
-from flux.core.ports import BEGINNING, END, NewTopic, Position, TopicInfo, Watermarks
+from flux.core.ports import BEGINNING, END, GroupMember, NewTopic, Position, TopicInfo, TopicPartition, Watermarks
 
 Result = TypeVar("Result")
 
 _TOPIC = 2  # a kind of resource
 _ANY_REPLICA = -1
 _RETRIES = 3
+_NO_GENERATION = -1  # of a commit from outside the group
+_BROKERS_RETENTION = -1
 
 
 class AiokafkaAdmin:
@@ -84,18 +92,67 @@ class AiokafkaAdmin:
         doing = f"cannot read the positions of group {group}"
         return self._run(ask, timeout, doing, f"DESCRIBE on group {group}")
 
+    def set_positions(self, group: str, topic: str, positions: Mapping[int, Position], timeout: float) -> None:
+        if not positions:
+            return
+
+        async def ask(client: Any) -> None:
+            partitions = [(number, offset, metadata) for number, (offset, metadata) in positions.items()]
+            node = await client.coordinator_lookup(CoordinationType.GROUP, group)
+            request = OffsetCommitRequest(group, _NO_GENERATION, "", _BROKERS_RETENTION, [(topic, partitions)])
+            answer = await client.send(node, request)
+            for _, results in answer.topics:
+                for _, code in results:
+                    _raise(code)
+
+        doing = f"cannot set the positions of group {group}"
+        self._run(ask, timeout, doing, f"READ on group {group} and on topic {topic}")
+
+    def members(self, group: str, timeout: float) -> list[GroupMember]:
+        async def ask(client: Any) -> list[GroupMember]:
+            node = await client.coordinator_lookup(CoordinationType.GROUP, group)
+            answer = await client.send(node, DescribeGroupsRequest([group]))
+            [(code, _, _, _, _, members, *_)] = answer.groups
+            _raise(code)
+            return [
+                GroupMember(member, client_id, host.lstrip("/"), _assigned(assignment))
+                for member, client_id, host, _, assignment in members
+            ]
+
+        return self._run(ask, timeout, f"cannot describe group {group}", f"DESCRIBE on group {group}")
+
     def watermarks(self, topic: str, timeout: float) -> dict[int, Watermarks]:
         async def ask(client: Any) -> dict[int, Watermarks]:
-            found = (await described(client, [topic]))[topic]
-            if isinstance(found, BrokerError):
-                raise found
-            leaders: dict[int, list[int]] = {}
-            for number, leader, _ in found:
-                leaders.setdefault(leader, []).append(number)
+            leaders = await _leaders(client, topic)
             marks = [await _offsets(client, topic, leaders, which) for which in (BEGINNING, END)]
             return {number: Watermarks(marks[0][number], marks[1][number]) for number in sorted(marks[0])}
 
         return self._run(ask, timeout, f"cannot read the offsets of topic {topic}", f"DESCRIBE on topic {topic}")
+
+    def offsets_at(self, topic: str, timestamp_ms: int, timeout: float) -> dict[int, int]:
+        async def ask(client: Any) -> dict[int, int]:
+            leaders = await _leaders(client, topic)
+            ends = await _offsets(client, topic, leaders, END)
+            found = await _offsets(client, topic, leaders, timestamp_ms)
+            return {number: ends[number] if found[number] < 0 else found[number] for number in sorted(ends)}
+
+        return self._run(ask, timeout, f"cannot read the offsets of topic {topic}", f"DESCRIBE on topic {topic}")
+
+    def delete_records(self, topic: str, before: Mapping[int, int], timeout: float) -> None:
+        if not before:
+            return
+
+        async def ask(client: Any) -> None:
+            for leader, numbers in (await _leaders(client, topic)).items():
+                asked = [(number, before[number]) for number in numbers if number in before]
+                if asked:
+                    request = DeleteRecordsRequest([(topic, asked)], int(timeout * 1000))
+                    answer = await client.send(leader, request)
+                    for _, partitions, *_ in answer.topics:
+                        for _, _, code, *_ in partitions:
+                            _raise(code)
+
+        self._run(ask, timeout, f"cannot delete records of topic {topic}", f"DELETE on topic {topic}")
 
     def close(self) -> None:
         connection, self._connection = self._connection, None
@@ -133,8 +190,20 @@ async def _create(client: Any, new: NewTopic, timeout: float) -> None:
         raise type(error)(message) if message else error
 
 
+async def _leaders(client: Any, topic: str) -> dict[int, list[int]]:
+    """The partitions of each broker."""
+    found = (await described(client, [topic]))[topic]
+    if isinstance(found, BrokerError):
+        raise found
+    leaders: dict[int, list[int]] = {}
+    for number, leader, _ in found:
+        leaders.setdefault(leader, []).append(number)
+    return leaders
+
+
 async def _offsets(client: Any, topic: str, leaders: Mapping[int, list[int]], which: int) -> dict[int, int]:
-    """`which`: BEGINNING or END, which are Kafka's own numbers for the timestamps that stand for them."""
+    """`which`: a timestamp, or BEGINNING or END, which are Kafka's own numbers for those that stand for them. -1 where
+    no record is as new."""
     found: dict[int, int] = {}
     for leader, numbers in leaders.items():
         topics = [(topic, [(number, which) for number in numbers])]
@@ -144,6 +213,13 @@ async def _offsets(client: Any, topic: str, leaders: Mapping[int, list[int]], wh
             _raise(code)
             found[number] = rest[-1]
     return found
+
+
+def _assigned(assignment: bytes) -> tuple[TopicPartition, ...]:
+    if not assignment:
+        return ()
+    decoded = ConsumerProtocolMemberAssignment.decode(assignment)
+    return tuple(sorted(TopicPartition(topic, number) for topic, numbers in decoded.assignment for number in numbers))
 
 
 def _info(found: Any) -> TopicInfo | None:

@@ -180,6 +180,13 @@ def consumer_options(options: Mapping[str, Any], settings: ConsumerSettings) -> 
     return given | {"group_id": settings.group, "enable_auto_commit": False, "auto_offset_reset": "none"}
 
 
+def reader_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Of a consumer that joins no group."""
+    given = consumer_options(options, ConsumerSettings(topic="", group=""))
+    given.pop("group_instance_id", None)
+    return given | {"group_id": None}
+
+
 def producer_options(options: Mapping[str, Any], settings: ProducerSettings) -> dict[str, int]:
     """max_batch_size and max_request_size, in bytes."""
     given = {"max_batch_size": 256 * 1024, "max_request_size": LARGEST_RECORD} | _chosen(options, _PRODUCER)

@@ -12,9 +12,10 @@ from flux.adapters.confluent.admin import ConfluentAdmin
 from flux.adapters.confluent.consumer import ConfluentConsumer
 from flux.adapters.confluent.log import ClientLog
 from flux.adapters.confluent.producer import ConfluentProducer
+from flux.adapters.confluent.reader import ConfluentReader
 from flux.adapters.secrets import Mask, shown
 from flux.core.errors import ConfigurationError
-from flux.core.ports import ConsumerSettings, ProducerSettings, RebalanceListener, System
+from flux.core.ports import ConsumerSettings, ProducerSettings, RebalanceListener, System, TopicPartition
 from flux.system import SYSTEM
 
 Client = TypeVar("Client")
@@ -64,6 +65,10 @@ class ConfluentAdapter:
     def admin(self) -> ConfluentAdmin:
         properties = {**self._shared, "bootstrap.servers": self._bootstrap}
         return self._made(lambda log: ConfluentAdmin(properties, log, self._system))
+
+    def reader(self, starts: Mapping[TopicPartition, int]) -> ConfluentReader:
+        properties = config.reader_properties(self._bootstrap, self._consumer)
+        return self._made(lambda log: ConfluentReader(properties, starts, log))
 
     def _made(self, make: Callable[[ClientLog], Client]) -> Client:
         try:

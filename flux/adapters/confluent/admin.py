@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, wait
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import confluent_kafka
@@ -20,8 +20,9 @@ from flux.adapters.confluent.consumer import position_of
 from flux.adapters.confluent.errors import fault_of, translated
 from flux.adapters.confluent.log import ClientLog, logger
 from flux.core.errors import BrokerError, Fault
-from flux.core.ports import NewTopic, Position, System, TopicInfo, Watermarks
+from flux.core.ports import GroupMember, NewTopic, Position, System, TopicInfo, TopicPartition, Watermarks
 
+_NONE = -1  # an answer: no record is as new as that
 _LOOK = 0.2  # seconds between two looks at whether the login was refused
 
 
@@ -80,46 +81,85 @@ class ConfluentAdmin:
         if described is None:
             return {}
         partitions = [confluent_kafka.TopicPartition(topic, p.id) for p in described.partitions]
-        # Not by the admin client: while a group's coordinator is being found, librdkafka 2.16 goes from its question to
-        # a consumer that an admin client does not have, and the process dies.
-        member = Consumer({**self._properties, "group.id": group, "enable.auto.commit": False})
-        try:
-            answer = member.committed(partitions, timeout)
-            for partition in answer:
-                if partition.error:
-                    raise KafkaException(partition.error)
-        except KafkaException as error:
-            raise self._translated(error, doing, needs) from None
-        finally:
-            member.close()
+        with self._outsider(group) as outsider:
+            try:
+                answer = outsider.committed(partitions, timeout)
+                _raise_first_error(answer)
+            except KafkaException as error:
+                raise self._translated(error, doing, needs) from None
         positions = {p.partition: position_of(p) for p in answer}
         return {number: position for number, position in positions.items() if position is not None}
 
+    def set_positions(self, group: str, topic: str, positions: Mapping[int, Position], timeout: float) -> None:
+        if not positions:
+            return
+        doing, needs = f"cannot set the positions of group {group}", f"READ on group {group} and on topic {topic}"
+        theirs = [
+            confluent_kafka.TopicPartition(topic, number, offset, metadata)
+            for number, (offset, metadata) in positions.items()
+        ]
+        with self._outsider(group) as outsider:
+            try:
+                # A commit that waits has no limit of the caller's; a question goes the same way, and has one.
+                outsider.committed(theirs, timeout)
+                _raise_first_error(outsider.commit(offsets=theirs, asynchronous=False))
+            except KafkaException as error:
+                raise self._translated(error, doing, needs) from None
+            except ValueError as error:
+                raise BrokerError(f"{doing}: the metadata is no text for Kafka ({error})", Fault.METADATA) from None
+
+    def members(self, group: str, timeout: float) -> list[GroupMember]:
+        asked = self._client.describe_consumer_groups([group], request_timeout=timeout)[group]
+        try:
+            found = self._result(asked, timeout)
+        except KafkaException as error:
+            if error.args[0].code() == KafkaError.GROUP_ID_NOT_FOUND:
+                return []
+            raise self._translated(error, f"cannot describe group {group}", f"DESCRIBE on group {group}") from None
+        return [
+            GroupMember(
+                member.member_id,
+                member.client_id,
+                member.host.lstrip("/"),
+                tuple(sorted(TopicPartition(p.topic, p.partition) for p in member.assignment.topic_partitions)),
+            )
+            for member in found.members
+        ]
+
+    @contextmanager
+    def _outsider(self, group: str) -> Iterator[Any]:
+        """A consumer that never joins the group. Not the admin client: while a group's coordinator is being found,
+        librdkafka 2.16 goes from its question to a consumer that an admin client does not have, and the process
+        dies."""
+        made = Consumer({**self._properties, "group.id": group, "enable.auto.commit": False})
+        try:
+            yield made
+        finally:
+            made.close()
+
     def watermarks(self, topic: str, timeout: float) -> dict[int, Watermarks]:
-        doing, needs = f"cannot read the offsets of topic {topic}", f"DESCRIBE on topic {topic}"
         described = self._described([topic], timeout)[topic]
         if described is None:
-            raise BrokerError(f"{doing}: it does not exist", Fault.UNKNOWN_TOPIC)
+            raise BrokerError(f"cannot read the offsets of topic {topic}: it does not exist", Fault.UNKNOWN_TOPIC)
+        numbers = [p.id for p in described.partitions]
         earliest, latest = OffsetSpec.earliest(), OffsetSpec.latest()  # type: ignore[no-untyped-call]
-        asked = [
-            self._client.list_offsets(
-                {confluent_kafka.TopicPartition(topic, p.id): spec for p in described.partitions},
-                request_timeout=timeout,
-            )
-            for spec in (earliest, latest)
-        ]
-        try:
-            low, high = (
-                {p.partition: self._offset(future, timeout, doing, needs) for p, future in futures.items()}
-                for futures in asked
-            )
-        except BrokerError as error:
-            if error.retriable:
-                # It asks the leaders that it knows, and does not learn of others by being refused.
-                with suppress(BrokerError):
-                    self._metadata(timeout)
-            raise
+        low, high = self._offsets(topic, [dict.fromkeys(numbers, spec) for spec in (earliest, latest)], timeout)
         return {number: Watermarks(low[number], high[number]) for number in sorted(low)}
+
+    def offsets_at(self, topic: str, timestamp_ms: int, timeout: float) -> dict[int, int]:
+        ends = {number: mark.high for number, mark in self.watermarks(topic, timeout).items()}
+        [found] = self._offsets(topic, [dict.fromkeys(ends, OffsetSpec.for_timestamp(timestamp_ms))], timeout)
+        return {number: ends[number] if offset == _NONE else offset for number, offset in sorted(found.items())}
+
+    def delete_records(self, topic: str, before: Mapping[int, int], timeout: float) -> None:
+        if not before:
+            return
+        theirs = [confluent_kafka.TopicPartition(topic, number, offset) for number, offset in before.items()]
+        asked = self._client.delete_records(theirs, request_timeout=timeout, operation_timeout=timeout)
+        for at, future in asked.items():
+            self._answer(
+                future, timeout, f"cannot delete records of {topic}[{at.partition}]", f"DELETE on topic {topic}"
+            )
 
     def close(self) -> None:
         """confluent-kafka frees the client when nothing refers to it any more."""
@@ -163,9 +203,31 @@ class ConfluentAdmin:
         except KafkaException as error:
             raise self._translated(error, doing, needs) from None
 
+    def _offsets(self, topic: str, specs: Sequence[Mapping[int, Any]], timeout: float) -> list[dict[int, int]]:
+        """For each of `specs`, by partition; -1 where no record is as new as a timestamp."""
+        doing, needs = f"cannot read the offsets of topic {topic}", f"DESCRIBE on topic {topic}"
+        asked = [
+            self._client.list_offsets(
+                {confluent_kafka.TopicPartition(topic, number): spec for number, spec in each.items()},
+                request_timeout=timeout,
+            )
+            for each in specs
+        ]
+        try:
+            return [
+                {p.partition: self._offset(future, timeout, doing, needs) for p, future in futures.items()}
+                for futures in asked
+            ]
+        except BrokerError as error:
+            if error.retriable:
+                # It asks the leaders that it knows, and does not learn of others by being refused.
+                with suppress(BrokerError):
+                    self._metadata(timeout)
+            raise
+
     def _offset(self, future: Future[Any], timeout: float, doing: str, needs: str) -> int:
         offset: int = self._answer(future, timeout, doing, needs).offset
-        if offset < 0:  # how librdkafka tells of a leader that did not answer, when others did
+        if offset < _NONE:  # how librdkafka tells of a leader that did not answer, when others did
             raise BrokerError(f"{doing}: the leader of a partition is away", Fault.UNAVAILABLE)
         return offset
 
@@ -197,3 +259,9 @@ class ConfluentAdmin:
         if self._login is not None and translation.fault is Fault.UNAVAILABLE:
             return self._login
         return BrokerError(self._log.masked(str(translation)), translation.fault)
+
+
+def _raise_first_error(partitions: Iterable[Any]) -> None:
+    for partition in partitions:
+        if partition.error:
+            raise KafkaException(partition.error)

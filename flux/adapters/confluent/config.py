@@ -34,6 +34,10 @@ _NOT_WITH_KIP_848 = ("session.timeout.ms", "heartbeat.interval.ms", "partition.a
 _LARGEST_RECORD = 100_000_000
 """The topic decides how large a record may be; beyond this a broker cuts the connection (socket.request.max.bytes)."""
 
+_NO_GROUP = "flux-reader"
+"""librdkafka wants a name, and does nothing with it."""
+_READ_AHEAD_KB = 16 * 1024
+
 _BROKER = re.compile(r"([A-Za-z_]+://)?(\[[^\[\]]*\]|[^:\[\]]+)(:[0-9]{1,5})?\Z")
 
 
@@ -101,6 +105,15 @@ def consumer_properties(bootstrap: str, options: Mapping[str, Any], settings: Co
         "auto.offset.reset": "error",
         "enable.partition.eof": settings.tell_reached,
     }
+
+
+def reader_properties(bootstrap: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Of a consumer that joins no group."""
+    settings = ConsumerSettings(topic="", group=_NO_GROUP, tell_reached=True)
+    properties = consumer_properties(bootstrap, {"queued.max.messages.kbytes": _READ_AHEAD_KB, **options}, settings)
+    for name in ("group.instance.id", "group.protocol", "group.remote.assignor"):
+        properties.pop(name, None)
+    return properties
 
 
 def producer_properties(bootstrap: str, options: Mapping[str, Any], settings: ProducerSettings) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import threading
+from collections.abc import Mapping
 from urllib.parse import parse_qsl
 
 from flux.adapters.memory.admin import MemoryAdmin
@@ -15,8 +16,9 @@ from flux.adapters.memory.broker import Broker
 from flux.adapters.memory.cluster import Cluster
 from flux.adapters.memory.consumer import MemoryConsumer
 from flux.adapters.memory.producer import MemoryProducer
+from flux.adapters.memory.reader import MemoryReader
 from flux.core.errors import ConfigurationError
-from flux.core.ports import ConsumerSettings, ProducerSettings, RebalanceListener, System
+from flux.core.ports import ConsumerSettings, ProducerSettings, RebalanceListener, System, TopicPartition
 from flux.system import SYSTEM
 
 __all__ = ["Broker", "MemoryAdapter", "forget", "from_url"]
@@ -67,6 +69,9 @@ class MemoryAdapter:
 
     def admin(self) -> MemoryAdmin:
         return MemoryAdmin(self._cluster)
+
+    def reader(self, starts: Mapping[TopicPartition, int]) -> MemoryReader:
+        return MemoryReader(self._cluster, starts)
 
 
 def forget(name: str) -> None:

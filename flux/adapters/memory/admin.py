@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from flux.adapters.memory.cluster import Cluster
-from flux.core.ports import NewTopic, Position, TopicInfo, Watermarks
+from flux.adapters.memory.log import Log
+from flux.core.errors import BrokerError, Fault
+from flux.core.ports import GroupMember, NewTopic, Position, TopicInfo, TopicPartition, Watermarks
 
 
 class MemoryAdmin:
@@ -45,11 +47,52 @@ class MemoryAdmin:
             self._cluster.require_available(timeout)
             return dict(self._cluster.group(group, topic).positions)
 
+    def set_positions(self, group: str, topic: str, positions: Mapping[int, Position], timeout: float) -> None:
+        with self._cluster.lock:
+            self._cluster.require_available(timeout)
+            named = {TopicPartition(topic, number): position for number, position in positions.items()}
+            error = self._cluster.commit_from_outside(group, topic, named)
+        if error is not None:
+            raise error
+
+    def members(self, group: str, timeout: float) -> list[GroupMember]:
+        with self._cluster.lock:
+            self._cluster.require_available(timeout)
+            found = []
+            for topic, membership in self._cluster.topics_of(group):
+                membership.expire(self._cluster.system.now())
+                for member in membership.members:
+                    owned = [TopicPartition(topic, n) for n, owner in membership.owner.items() if owner is member]
+                    found.append(GroupMember(member.id, "memory", "here", tuple(sorted(owned))))
+            return found
+
     def watermarks(self, topic: str, timeout: float) -> dict[int, Watermarks]:
         with self._cluster.lock:
             self._cluster.require_available(timeout)
             logs = self._cluster.topic(topic).logs
             return {partition: Watermarks(log.low, log.high) for partition, log in enumerate(logs)}
 
+    def offsets_at(self, topic: str, timestamp_ms: int, timeout: float) -> dict[int, int]:
+        with self._cluster.lock:
+            self._cluster.require_available(timeout)
+            logs = self._cluster.topic(topic).logs
+            return {number: _offset_at(log, timestamp_ms) for number, log in enumerate(logs)}
+
+    def delete_records(self, topic: str, before: Mapping[int, int], timeout: float) -> None:
+        with self._cluster.lock:
+            self._cluster.require_available(timeout)
+            logs = self._cluster.topic(topic).logs
+            for number, offset in before.items():
+                if not 0 <= number < len(logs):
+                    raise BrokerError(f"there is no {TopicPartition(topic, number)}", Fault.UNKNOWN_TOPIC)
+                if not 0 <= offset <= logs[number].high:
+                    raise BrokerError(f"{TopicPartition(topic, number)} ends at {logs[number].high}, not {offset}")
+                logs[number].delete_before(offset)
+            self._cluster.wake(topic)
+
     def close(self) -> None:
         """Nothing is held."""
+
+
+def _offset_at(log: Log, timestamp_ms: int) -> int:
+    return next((record.at for record in log.records if record.timestamp()[1] >= timestamp_ms), log.high)

@@ -92,6 +92,9 @@ class Cluster:
     def groups_on(self, topic: str) -> list[Group]:
         return [group for (_, name), group in self._groups.items() if name == topic]
 
+    def topics_of(self, group: str) -> list[tuple[str, Group]]:
+        return [(topic, found) for (name, topic), found in self._groups.items() if name == group]
+
     def group(self, group: str, topic: str) -> Group:
         found = self._groups.get((group, topic))
         if found is None:
@@ -121,6 +124,20 @@ class Cluster:
         membership.expire(self.system.now())
         if member not in membership.members:
             return BrokerError(f"no member of {group} (any more)", Fault.FENCED)
+        return self._commit_all(group, positions)
+
+    def commit_from_outside(
+        self, group: str, topic: str, positions: Mapping[TopicPartition, Position]
+    ) -> BrokerError | None:
+        """As an operator does; refused while the group has members."""
+        self.topic(topic)
+        for _, membership in self.topics_of(group):
+            membership.expire(self.system.now())
+            if membership.members:
+                return BrokerError(f"group {group} has members", Fault.FENCED)
+        return self._commit_all(group, positions)
+
+    def _commit_all(self, group: str, positions: Mapping[TopicPartition, Position]) -> BrokerError | None:
         errors = [self._commit_one(group, partition, position) for partition, position in positions.items()]
         return next((error for error in errors if error is not None), None)
 

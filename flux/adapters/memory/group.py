@@ -7,12 +7,15 @@ when its owner has released it.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterable
 
 import attrs
 
 from flux.core.ports import Position
+
+_numbers = itertools.count(1)
 
 
 @attrs.define(eq=False)
@@ -22,6 +25,7 @@ class Member:
     max_poll_interval: float
     last_poll: float
     """Or, while a poll waits, when it will return at the latest."""
+    id: str = attrs.field(factory=lambda: f"member-{next(_numbers)}")
 
 
 class Group:

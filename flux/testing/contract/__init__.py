@@ -16,13 +16,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from flux.testing.contract import admin, groups, positions, producing, records
+from flux.testing.contract import admin, groups, positions, producing, reading, records
 from flux.testing.contract.bench import Bench, Check, Contract
 
 __all__ = ["CHECKS", "Bench", "Check", "Contract", "check_adapter"]
 
 CHECKS: dict[str, Check] = {
-    name: check for part in (records, positions, groups, producing, admin) for name, check in part.CONTRACT.items()
+    name: check
+    for part in (records, positions, groups, producing, admin, reading)
+    for name, check in part.CONTRACT.items()
 }
 """Every check by its name, which says what must hold. A check raises AssertionError when it does not."""
 

@@ -19,6 +19,7 @@ from flux.core.ports import (
     Polled,
     ProducerPort,
     ProducerSettings,
+    ReaderPort,
     Record,
     TopicPartition,
 )
@@ -131,6 +132,11 @@ class Bench:
             made = LoopMember(adapter, settings, heard, self._loop)
         else:
             made = ThreadMember(adapter, settings, heard)
+        self._closing.append(made.close)
+        return made
+
+    def reader(self, starts: Mapping[TopicPartition, int]) -> ReaderPort:
+        made: ReaderPort = self.adapter.reader(starts)
         self._closing.append(made.close)
         return made
 
