@@ -136,7 +136,7 @@ def leave(engine: Engine, now: Clock, deadline: Clock) -> Script[None]:
             engine.committed(positions, None, now())
         except BrokerError as error:
             engine.committed(positions, error, now())
-            if error.fault in (*_DENIED, Fault.FENCED) or now() >= deadline():
+            if error.fault in _DENIED or now() >= deadline():
                 engine.tell(
                     Notice(
                         Level.ERROR,
@@ -145,6 +145,9 @@ def leave(engine: Engine, now: Clock, deadline: Clock) -> Script[None]:
                     )
                 )
                 break
+            # A rebalance that others began leaves this member with an old generation until it has polled its way
+            # through; if it has lost its partitions, that is when it hears of it, and there is nothing to commit.
+            engine.polled((yield do.Poll(1, 0.01)), now())
             yield do.Rest(0.2)
     yield do.Write()
     yield do.Close()

@@ -8,6 +8,7 @@ from collections import Counter
 from peers_support import Peer, wait_for
 
 import flux
+from flux.core.errors import BrokerError, Fault
 from flux.core.ports import Outgoing, TopicPartition
 
 
@@ -58,6 +59,19 @@ def test_a_worker_is_idle_although_its_topic_ends_with_a_gap() -> None:
     with peer.working(task, exit_when_idle=1) as running:
         wait_for(lambda: running.ended, "it ends by itself", 3)
     assert seen == [b"0"]
+
+
+def test_a_stop_in_the_middle_of_a_rebalance_commits_all_the_same() -> None:
+    """Members that keep their partitions are told of an old generation until the rebalance has ended."""
+    peer = Peer()
+    calls: list[int] = []
+    refusals = [BrokerError("an old generation", Fault.FENCED)] * 3
+    task = peer.task(lambda message: calls.append(message.offset), offset_commit_interval=3600.0)
+    peer.write(b"0", b"1", b"2")
+    with peer.working(task):
+        wait_for(lambda: len(calls) == 3, "all are worked")
+        peer.broker.fail_commits(lambda group, at, position: refusals.pop() if group == "g" and refusals else None)
+    assert (refusals, peer.position()) == ([], 3)
 
 
 def test_a_stop_works_no_more_records_and_commits_those_that_it_was_at() -> None:
