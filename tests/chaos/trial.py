@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import secrets
 import signal
 import threading
@@ -31,7 +32,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
 )
 
 from chaos import books, plan
-from chaos.books import Fault, Figures
+from chaos.books import STALLED, Fault, Figures
 from chaos.cluster import Cluster
 from chaos.fleet import Worker, send
 
@@ -47,6 +48,8 @@ STALL = 1.0
 MOST = 60_000
 """Records of one trial, at most."""
 _ASK = 10.0
+_BUGS = re.compile(r"^Traceback.*\n(?: .*\n)+(?!chaos\.work\.|flux\.core\.outcome\.)(\S.*)$", re.MULTILINE)
+"""Tracebacks in a log, but for those of what the plan has calls raise."""
 
 
 class Feeder:
@@ -339,7 +342,7 @@ class Trial:
     def finish(self, in_order: bool = False) -> Figures:
         """Stops the feeder, waits until all is worked, stops the workers in good order, and does the books."""
         count = self.feeder.end()
-        self.faults += [Fault("cluster stalled", at, until) for at, until in self.feeder.stalls]
+        self.faults += [Fault(STALLED, at, until) for at, until in self.feeder.stalls]
         problems = []
         try:
             self.settle()
@@ -352,8 +355,8 @@ class Trial:
             code = worker.ended()
             if code != (-9 if worker.process.pid in killed else 0):
                 problems.append(f"worker {number} ended with exit code {code}")
-            if "Traceback" in worker.log.read_text(errors="replace"):
-                problems.append(f"worker {number} has a traceback in its log")
+            if strange := _BUGS.findall(worker.log.read_text(errors="replace")):
+                problems.append(f"worker {number} has a traceback in its log: {strange[0]}")
         figures = books.audit(
             set(range(count)) - self.gone,
             self.calls(),
