@@ -1,7 +1,8 @@
 """Whether calls are quick, so that whoever polls makes them, or slow, so that they are spread over callers.
 
 Handing a record to another thread costs more than a quick call. So a run is worked by one caller until a watcher sees
-that it is slow; from then on records are handed out one at a time, until most calls are quick again.
+that it is slow; from then on all callers take records, one at a time. The more calls are quick again, the more of them
+a caller takes at once; when next to all are, one caller makes them all again.
 
 More callers help when calls wait, not when they compute. A watcher that comes late itself shows that the interpreter
 is busy: then little progress proves nothing, and only a run that stands still for several looks is stuck.
@@ -29,11 +30,15 @@ CHUNK = 100
 """Entries that one caller takes at once while calls are quick."""
 
 _LATE = 1.5 * LOOK
-_ENOUGH = 48
+_PER_ENTRY = 16
+"""Quick calls for each entry that a caller takes at once."""
+_ENOUGH = 5_000
+"""Quick calls after which calls are quick. A slow one halves what was counted, so one in 2,500 keeps them slow: about
+there, a stop of all calls until it is noticed costs as much as order by key, record by record."""
 
 
 class Pace:
-    """Slow since a run was stuck, until three of four calls or more are quick for a while."""
+    """Slow since a run was stuck, until calls are quick for a while."""
 
     __slots__ = ("_looked_at", "_score", "slow")
 
@@ -44,7 +49,7 @@ class Pace:
 
     @property
     def chunk(self) -> int:
-        return 1 if self.slow else CHUNK
+        return min(1 + self._score // _PER_ENTRY, CHUNK) if self.slow else CHUNK
 
     def stuck(self, runs: Iterable[Run], now: float) -> list[Run]:
         """Of the runs being worked, those that are stuck, each named once."""
@@ -63,7 +68,7 @@ class Pace:
             if run.looks >= STANDSTILL or (progress < LEAST_PROGRESS and not late):
                 run.looks = -1
                 stuck.append(run)
-        if stuck:
+        if stuck and not self.slow:
             self.slow = True
             self._score = 0
         return stuck
@@ -76,4 +81,4 @@ class Pace:
             self._score += calls
             self.slow = self._score < _ENOUGH
         else:
-            self._score = max(0, self._score - 3 * calls)
+            self._score //= 2

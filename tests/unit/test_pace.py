@@ -56,27 +56,40 @@ def test_a_watcher_that_is_late_itself_believes_only_a_standstill() -> None:
         assert found == ([still] if number == STANDSTILL else [])
 
 
-def test_calls_are_quick_again_when_most_of_them_are() -> None:
+def slowed() -> Pace:
     pace, one = Pace(), run()
-    pace.took(QUICK, 1)
     on_time(pace, 1)
-    on_time(pace, 2, one)
-    for _ in range(10):
-        pace.took(QUICK, 1)
-    pace.took(1.0, 3)
-    taken = 0
+    assert on_time(pace, 2, one) == [one]
+    return pace
+
+
+def test_the_more_calls_are_quick_the_more_are_taken_at_once_until_one_caller_makes_all() -> None:
+    pace = slowed()
+    chunks = [pace.chunk]
     while pace.slow:
-        pace.took(QUICK, 1)
-        taken += 1
-        assert taken < 200
-    assert taken > 20
+        pace.took(QUICK * pace.chunk, pace.chunk)
+        chunks.append(pace.chunk)
+        assert len(chunks) < 1000
+    assert chunks[:16] == [1] * 16
+    assert chunks == sorted(chunks)
+    assert chunks[-1] == CHUNK
 
 
-def test_one_slow_call_in_two_stays_slow() -> None:
-    pace, one = Pace(), run()
-    on_time(pace, 1)
-    on_time(pace, 2, one)
+def test_a_slow_call_now_and_then_leaves_the_others_taken_by_many_at_once() -> None:
+    pace = slowed()
+    for _ in range(100):
+        calls = 0
+        while calls < 1000:
+            calls += pace.chunk
+            pace.took(QUICK * pace.chunk, pace.chunk)
+        pace.took(1.0, pace.chunk)
+        assert pace.slow
+    assert pace.chunk > CHUNK // 2
+
+
+def test_one_slow_call_in_two_is_taken_one_at_a_time() -> None:
+    pace = slowed()
     for _ in range(1000):
         pace.took(QUICK, 1)
         pace.took(1.0, 1)
-    assert pace.slow
+    assert (pace.slow, pace.chunk) == (True, 1)
