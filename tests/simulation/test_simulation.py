@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from flux.runtime.produced import CURRENT
-from simulation.__main__ import run_all
 from simulation.cut import SIMPLER, Cut
+from simulation.many import run_all
 from simulation.mutants import MUTANTS, mutated
 from simulation.play import Result, play
 from simulation.scenario import draw
