@@ -36,7 +36,7 @@ _INT32 = 2**31 - 1
 _INT64 = 2**63 - 1
 
 _RANGES: dict[str, tuple[int, int | None]] = {
-    ATTEMPTS: (1, _MOST),
+    ATTEMPTS: (0, _MOST),  # 0: replayed, to be tried anew
     DUE: (0, None),
     ORIGIN_TOPIC: (0, 0),
     ORIGIN_PARTITION: (0, _INT32),

@@ -1,0 +1,42 @@
+"""`flux dlq export`."""
+
+from __future__ import annotations
+
+from itertools import islice
+from typing import IO, Any
+
+import click
+
+from flux.cli.dlq.choosing import chosen, filter_options
+from flux.cli.dlq.opening import opened
+from flux.cli.options import adapter_option, load_option
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  flux dlq export --load billing.py Billing > billing.jsonl
+  flux dlq export --load billing.py Billing --cause 5f0c2a91 | jq -r .value"""
+)
+@load_option
+@adapter_option
+@filter_options
+@click.option("--limit", type=click.IntRange(1), metavar="N", help="At most so many.")
+@click.option("--output", type=click.File("w", encoding="utf-8"), default="-", metavar="FILE", help="Default: stdout.")
+@click.argument("task", required=False)
+def command(sources: tuple[str, ...], limit: int | None, output: IO[str], task: str | None, **choice: Any) -> None:
+    """Write a task's dead letters as lines of JSON, byte for byte, for flux dlq import or for other tools.
+
+    Bytes are a string where they are UTF-8, else {"base64": "..."}.
+    """
+    from flux.operate.exchange import to_line
+
+    count = unreadable = 0
+    with opened(sources, task) as dead:
+        for letter in islice(dead.letters(chosen(choice), not output.isatty()), limit):
+            output.write(to_line(letter.message) + "\n")
+            count += 1
+            unreadable += not letter.message.headers_readable
+        output.flush()
+    lost = f"; {unreadable:,} without their headers, which cannot be read" if unreadable else ""
+    click.echo(f"{count:,} exported from {dead.stage.topic}{lost}", err=True)

@@ -1,0 +1,35 @@
+"""`flux dlq import`."""
+
+from __future__ import annotations
+
+import click
+
+from flux.cli.dlq.choosing import words
+from flux.cli.dlq.opening import opened
+from flux.cli.options import adapter_option, load_option
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  flux dlq import --load billing.py Billing billing.jsonl
+  zcat billing.jsonl.gz | flux dlq import --load billing.py Billing -"""
+)
+@load_option
+@adapter_option
+@words(1, "FILE")
+def command(sources: tuple[str, ...], words: tuple[str | None, str]) -> None:
+    """Write the lines that flux dlq export has written to a task's dead letters. FILE - is the input.
+
+    They are appended with their timestamps: what is there already is there twice.
+    """
+    from flux.operate.importing import BadLine, write_lines
+
+    task, name = words
+    file = click.File("rb").convert(name, None, click.get_current_context())
+    with opened(sources, task) as dead:
+        try:
+            count = write_lines(dead.adapter, dead.admin, dead.stage.topic, file)
+        except BadLine as error:
+            raise click.ClickException(str(error)) from None
+    click.echo(f"{count:,} imported to {dead.stage.topic}")

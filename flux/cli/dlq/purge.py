@@ -1,0 +1,64 @@
+"""`flux dlq purge`."""
+
+from __future__ import annotations
+
+import click
+
+from flux.cli.dlq.choosing import place, when
+from flux.cli.dlq.opening import opened
+from flux.cli.options import adapter_option, load_option
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  flux dlq purge --load billing.py Billing --replayed
+  flux dlq purge --load billing.py Billing --until 30d --yes
+  flux dlq purge --load billing.py Billing --before 0:1200 --before 1:800"""
+)
+@load_option
+@adapter_option
+@click.option(
+    "--before", type=place, multiple=True, metavar="PARTITION:OFFSET", help="All below that. May be repeated."
+)
+@click.option("--until", type=when, metavar="WHEN", help="All from before: 30d (older than that), or an ISO time.")
+@click.option("--replayed", is_flag=True, help="All that a replay without filters has passed.")
+@click.option("--all", "everything", is_flag=True, help="All that there are now.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.argument("task", required=False)
+def command(
+    sources: tuple[str, ...],
+    before: tuple[tuple[int, int], ...],
+    until: int | None,
+    replayed: bool,
+    everything: bool,
+    yes: bool,
+    task: str | None,
+) -> None:
+    """Delete a task's dead letters up to a point, for good."""
+    from flux.cli.dlq.shown import many
+    from flux.operate.purging import planned, purge
+
+    if sum((bool(before), until is not None, replayed, everything)) != 1:
+        raise click.UsageError("say up to where: one of --before, --until, --replayed and --all")
+    with opened(sources, task) as dead:
+        plan = planned(
+            dead.admin, dead.policy, before=dict(before) if before else None, until_ms=until, replayed=replayed
+        )
+        if not plan.records:
+            click.echo(f"nothing to delete in {plan.topic}")
+            return
+        what = f"{many(plan.records, 'dead letter')} of {plan.topic}"
+        doubt = f" ({plan.not_replayed:,} of them not replayed)" if plan.not_replayed else ""
+        if not yes and not _confirmed(f"Delete {what}{doubt} for good?"):
+            raise click.ClickException("nothing was deleted")
+        purge(dead.admin, plan)
+    click.echo(f"deleted {what}")
+
+
+def _confirmed(question: str) -> bool:
+    try:
+        return click.confirm(question, err=True)
+    except click.Abort:
+        click.echo(err=True)
+        raise click.ClickException("nothing was deleted: add --yes where nobody can answer") from None

@@ -1,0 +1,145 @@
+"""`flux dlq replay`."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from flux.cli.dlq.choosing import chosen, filter_options
+from flux.cli.dlq.opening import opened, progress
+from flux.cli.options import adapter_option, load_option
+
+if TYPE_CHECKING:
+    from flux.operate.replay import Plan, Receipt
+
+_INTERRUPTED = 130
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  flux dlq replay --load billing.py Billing --dry-run
+  flux dlq replay --load billing.py Billing --cause 5f0c2a91 --rate 50
+  flux dlq replay --load billing.py Billing --to main --since 2h
+
+Exit code 1 when something has to be done about it, 130 when it was interrupted. Run again, it goes on
+where it was; some records may come twice."""
+)
+@load_option
+@adapter_option
+@filter_options
+@click.option(
+    "--to",
+    type=click.Choice(["retry", "main"]),
+    default="retry",
+    show_default=True,
+    help="The first retry topic, which only this task reads; or the main topic, as new work, for every group there.",
+)
+@click.option("--limit", type=click.IntRange(1), metavar="N", help="Replay at most so many.")
+@click.option("--rate", type=click.FloatRange(0, min_open=True), metavar="N", help="Records a second.")
+@click.option(
+    "--max-replays",
+    type=click.IntRange(1, 1_000_000),
+    default=3,
+    show_default=True,
+    metavar="N",
+    help="End at a record that was replayed as often and failed again.",
+)
+@click.option("--again", is_flag=True, help="Those that were replayed before too, from the beginning.")
+@click.option("--force", is_flag=True, help="Though workers work the dead letters now.")
+@click.option("--dry-run", is_flag=True, help="Only count.")
+@click.option("--json", "as_json", is_flag=True, help="The receipt as an object, for machines.")
+@click.argument("task", required=False)
+def command(
+    sources: tuple[str, ...],
+    to: str,
+    limit: int | None,
+    rate: float | None,
+    max_replays: int,
+    again: bool,
+    force: bool,
+    dry_run: bool,
+    as_json: bool,
+    task: str | None,
+    **choice: Any,
+) -> None:
+    """Try dead letters again: those that match, or all, that were not replayed yet.
+
+    Each is written to the first retry topic, due now, with its attempts anew. It stays in the topic of dead letters
+    too. What comes back as a dead letter is a new one, which the next replay takes.
+    """
+    from flux.cli.text import one_line, say
+    from flux.operate.replay import Order, Replay, check_members, planned
+
+    order = Order(chosen(choice), to == "main", limit, max_replays, rate, again, dry_run)
+    with opened(sources, task) as dead:
+        if not (force or dry_run):
+            check_members(dead.admin, dead.policy)
+        plan = planned(dead.admin, dead.policy, order)
+        for line in _notes(plan):
+            click.echo(one_line(line), err=True)
+        with _interruptible() as stopping, progress(plan.size) as advance:
+            receipt = Replay(plan, dead.adapter, dead.admin, stopping=stopping, progressed=advance).run()
+    if as_json:
+        click.echo(json.dumps(_as_json(plan, receipt)))
+    else:
+        click.echo(one_line(_told(plan, receipt)))
+    if receipt.failed:
+        raise click.ClickException(receipt.stopped)
+    if receipt.stopped:
+        say(f"{receipt.stopped}; the next replay goes on there" if not dry_run else receipt.stopped)
+    if receipt.interrupted:
+        click.get_current_context().exit(_INTERRUPTED)
+
+
+def _notes(plan: Plan) -> Iterator[str]:
+    topic = plan.source.topic
+    yield f"{topic} keeps every dead letter: those that were done since, by other means than a replay, come again"
+    if plan.worked:
+        yield f"group {plan.source.group} has given up to {plan.worked:,} of these one more try already"
+
+
+@contextmanager
+def _interruptible() -> Iterator[Callable[[], bool]]:
+    """The first Ctrl-C (or SIGTERM) ends the work at the next record; the second one ends it here and now."""
+    interrupted = False
+
+    def interrupt(number: int, frame: object) -> None:
+        nonlocal interrupted
+        if interrupted:
+            raise KeyboardInterrupt
+        interrupted = True
+
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: interrupted
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _told(plan: Plan, receipt: Receipt) -> str:
+    from flux.cli.dlq.shown import many
+
+    verb = "would replay" if plan.order.dry else "replayed"
+    left = f"; {receipt.done_before:,} replayed before" if receipt.done_before else ""
+    left += f"; {receipt.unmatched:,} not meant" if receipt.unmatched else ""
+    return f"{verb} {many(receipt.replayed, 'dead letter')} to {plan.target.topic}{left}"
+
+
+def _as_json(plan: Plan, receipt: Receipt) -> dict[str, Any]:
+    return {
+        "dry_run": plan.order.dry,
+        "from": plan.source.topic,
+        "to": plan.target.topic,
+        "group": plan.group,
+        "replayed": receipt.replayed,
+        "unmatched": receipt.unmatched,
+        "replayed_before": receipt.done_before,
+        "stopped": receipt.stopped or None,
+    }

@@ -1,0 +1,91 @@
+"""`flux dlq show`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import click
+
+from flux.cli.dlq.choosing import place, words
+from flux.cli.dlq.opening import opened
+from flux.cli.options import adapter_option, load_option
+
+if TYPE_CHECKING:
+    from flux.operate.letters import Letter
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  flux dlq show --load billing.py Billing 0:17
+  flux dlq show --load billing.py Billing 0:17 --json | jq -r .value"""
+)
+@load_option
+@adapter_option
+@click.option("--json", "as_json", is_flag=True, help="The record as flux dlq export writes it.")
+@words(1, "PARTITION:OFFSET")
+def command(sources: tuple[str, ...], as_json: bool, words: tuple[str | None, str]) -> None:
+    """Show all of one dead letter: where it came from, why it is here, its headers and its value."""
+    from flux.cli.text import escape
+    from flux.core.ports import TopicPartition
+    from flux.operate.exchange import to_line
+    from flux.operate.letters import letter_of
+    from flux.operate.reading import read_one, spans_of
+    from flux.system import SYSTEM
+
+    task, at = words
+    partition, offset = place(at)
+    with opened(sources, task) as dead:
+        topic = dead.stage.topic
+        span = spans_of(dead.admin, topic).get(partition)
+        if span is None:
+            raise click.ClickException(f"{topic} has no partition {partition}")
+        record = None
+        if span.start <= offset < span.end:
+            record = read_one(dead.adapter, TopicPartition(topic, partition), offset)
+        if record is None:
+            raise click.ClickException(
+                f"there is no dead letter at {at}: partition {partition} holds {span.start} to {span.end - 1}"
+                if span.start < span.end
+                else f"there is no dead letter at {at}: partition {partition} is empty"
+            )
+        letter = letter_of(record, dead.policy, int(SYSTEM.now() * 1000))
+    click.echo(to_line(letter.message) if as_json else escape("\n".join(_lines(letter))))
+
+
+def _lines(letter: Letter) -> Iterator[str]:
+    from flux.cli.dlq.shown import key_of, moment, pretty, text_of
+    from flux.cli.text import one_line
+    from flux.core.trail import PREFIX
+    from flux.operate.causes import cause_of
+
+    message, trail = letter.message, letter.message.trail
+    known = {
+        "topic": f"{message.topic}[{letter.partition}]@{letter.offset}",
+        "key": key_of(message.key) if message.key is not None else "(none)",
+        "origin": "{}[{}]@{}".format(*trail.origin) if trail.origin else "not known",
+        "produced": moment(trail.origin_timestamp),
+        "first failed": moment(letter.first_failed_at),
+        "last failed": moment(letter.failed_at),
+        "dead since": moment(letter.written_at),
+        "attempts": str(letter.attempts),
+        "replays": str(letter.replays) if letter.replays else "",
+        "reason": letter.reason,
+        "error": letter.error,
+        "cause": cause_of(letter).id,
+    }
+    width = max(map(len, known)) + 2
+    for name, text in known.items():
+        if text:
+            yield f"{name:<{width}}{one_line(text)}"
+    if letter.trace:
+        yield from ("", letter.trace.rstrip())
+    own = [(name, value) for name, value in message.headers if not name.startswith(PREFIX)]
+    if own:
+        yield from ("", "headers")
+        for name, value in own:
+            yield f"  {one_line(name)}: {one_line(text_of(value)) if value is not None else '(null)'}"
+    if not message.headers_readable:
+        yield from ("", "headers: not readable, as one of their names is not UTF-8")
+    yield from ("", pretty(message.raw_value))

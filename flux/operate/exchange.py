@@ -1,0 +1,95 @@
+"""Records as lines of JSON, byte for byte: to look at with other tools, to keep, to bring to another cluster.
+
+    {"topic": "orders-billing-dlq", "partition": 0, "offset": 17, "timestamp": 1764000000000,
+     "key": "c42", "value": "{\\"amount\\": 7}", "headers": [["trace", "1"], ["raw", {"base64": "/w=="}]]}
+
+Bytes are a string where they are UTF-8, else {"base64": ...}; null is null.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import Any
+
+from flux.core.message import Message
+from flux.core.ports import Outgoing
+
+_MOST_SHOWN = 60
+
+
+def to_line(message: Message) -> str:
+    """Without the line's end."""
+    data: dict[str, Any] = {
+        "topic": message.topic,
+        "partition": message.partition,
+        "offset": message.offset,
+        "timestamp": message.timestamp,
+        "key": _shown(message.key),
+        "value": _shown(message.raw_value),
+        "headers": [[name, _shown(value)] for name, value in message.headers],
+    }
+    if not message.headers_readable:
+        data["headers_readable"] = False  # no client for Python can read them
+    return json.dumps(data, ensure_ascii=False)
+
+
+def from_line(line: str | bytes, partitions: int) -> Outgoing:
+    """The record again, for a topic of so many partitions. Raises ValueError, which says in a few words what is
+    wrong."""
+    try:
+        data = json.loads(line)
+    except (ValueError, RecursionError):
+        raise ValueError("it is no JSON") from None
+    if not isinstance(data, dict) or not {"key", "value"} <= data.keys():
+        raise ValueError("it is no record: an object with key, value and headers is expected")
+    partition, timestamp = data.get("partition", 0), data.get("timestamp")
+    if type(partition) is not int or partition < 0:
+        raise ValueError(f"partition is {_short(partition)}")
+    if timestamp is not None and (type(timestamp) is not int or not -1 <= timestamp < 2**63):
+        raise ValueError(f"timestamp is {_short(timestamp)}")
+    return Outgoing(
+        value=_bytes(data["value"], "value"),
+        key=_bytes(data["key"], "key"),
+        headers=_headers(data.get("headers", [])),
+        partition=partition % partitions,
+        timestamp=timestamp if timestamp is not None and timestamp > 0 else None,
+    )
+
+
+def _shown(data: bytes | None) -> Any:
+    if data is None:
+        return None
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return {"base64": base64.b64encode(data).decode("ascii")}
+
+
+def _bytes(shown: Any, what: str) -> bytes | None:
+    try:
+        if shown is None:
+            return None
+        if isinstance(shown, str):
+            return shown.encode()
+        if isinstance(shown, dict) and shown.keys() == {"base64"}:
+            return base64.b64decode(shown["base64"], validate=True)
+    except (ValueError, TypeError):
+        pass
+    raise ValueError(f"{what} is {_short(shown)}")
+
+
+def _headers(shown: Any) -> list[tuple[str, bytes | None]]:
+    if not isinstance(shown, list):
+        raise ValueError(f"headers are {_short(shown)}")
+    headers = []
+    for pair in shown:
+        if not isinstance(pair, list) or len(pair) != 2 or not isinstance(pair[0], str):
+            raise ValueError(f"a header is {_short(pair)}")
+        headers.append((pair[0], _bytes(pair[1], f"header {_short(pair[0])}")))
+    return headers
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}…"

@@ -1,0 +1,113 @@
+"""Reads a topic as it is now, piece by piece: from where it is told to the ends as of the start, and no further."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import NamedTuple
+
+import attrs
+
+from flux.core.errors import BrokerError, Fault
+from flux.core.ports import BEGINNING, AdminPort, Cluster, Record, System, TopicPartition
+from flux.runtime.preparation import ASK
+from flux.system import SYSTEM
+
+MOST_RECORDS = 500
+"""In one piece. A client holds some 16 MB more: so much memory it takes, however long the topic is."""
+PATIENCE = 30.0
+_LOOK = 0.25
+
+
+class Span(NamedTuple):
+    """Offsets of one partition: from `start` on, below `end`."""
+
+    start: int
+    end: int
+
+
+Spans = Mapping[int, Span]
+
+
+@attrs.frozen
+class Piece:
+    """Records of one partition in offset order; `reached`: all offsets of the span below it are read."""
+
+    partition: int
+    records: list[Record]
+    reached: int
+
+
+def spans_of(admin: AdminPort, topic: str, since_ms: int | None = None) -> dict[int, Span]:
+    """What the topic holds now, by partition; with `since_ms` (milliseconds since the epoch) from the first record as
+    new as that. Raises BrokerError."""
+    starts = admin.offsets_at(topic, since_ms, ASK) if since_ms is not None else {}
+    marks = admin.watermarks(topic, ASK)
+    return {number: Span(max(starts.get(number, 0), mark.low), mark.high) for number, mark in marks.items()}
+
+
+def size_of(spans: Spans) -> int:
+    """Offsets, which is at least the number of records."""
+    return sum(max(0, span.end - span.start) for span in spans.values())
+
+
+def read(
+    adapter: Cluster,
+    topic: str,
+    spans: Spans,
+    *,
+    stopping: Callable[[], bool] = lambda: False,
+    patience: float = PATIENCE,
+    system: System = SYSTEM,
+) -> Iterator[Piece]:
+    """The records of `spans` in pieces, each partition in order, until all are read or `stopping`. Raises BrokerError;
+    UNAVAILABLE when nothing has come for `patience` seconds."""
+    open_ = {TopicPartition(topic, number): span.end for number, span in spans.items() if span.start < span.end}
+    if not open_:
+        return
+    reader = adapter.reader({at: spans[at.partition].start for at in open_})
+    heard = system.now()
+    try:
+        while open_ and not stopping():
+            polled = reader.poll(MOST_RECORDS, _LOOK)
+            for at in polled.out_of_range:
+                reader.seek(at, BEGINNING)  # deleted meanwhile: what is left of it begins there
+            for batch in polled.batches:
+                end = open_.get(batch.partition)
+                if end is None:
+                    continue
+                heard = system.now()
+                records = batch.records
+                following = records[-1].offset() + 1
+                if following >= end:
+                    records = [record for record in records if record.offset() < end]
+                    following = open_.pop(batch.partition)
+                yield Piece(batch.partition.partition, records, following)
+            for at, reached in polled.reached.items():
+                if at in open_ and reached >= open_[at]:
+                    yield Piece(at.partition, [], open_.pop(at))
+            if open_ and system.now() - heard > patience:
+                at, end = next(iter(open_.items()))
+                raise BrokerError(
+                    f"nothing has come of {at} for {patience:g} s, though it goes on to {end}", Fault.UNAVAILABLE
+                )
+    finally:
+        reader.close()
+
+
+def read_one(
+    adapter: Cluster, at: TopicPartition, offset: int, *, patience: float = PATIENCE, system: System = SYSTEM
+) -> Record | None:
+    """The record at `offset`; None when the partition has none there (any more). Raises BrokerError."""
+    reader = adapter.reader({at: offset})
+    until = system.now() + patience
+    try:
+        while system.now() < until:
+            polled = reader.poll(1, _LOOK)
+            for batch in polled.batches:
+                record: Record = batch.records[0]
+                return record if record.offset() == offset else None
+            if polled.out_of_range or polled.reached:
+                return None
+    finally:
+        reader.close()
+    raise BrokerError(f"{at} does not answer for {patience:g} s", Fault.UNAVAILABLE)
