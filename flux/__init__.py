@@ -8,6 +8,7 @@ from flux import serde
 from flux._version import __version__
 from flux.config import ProducerOptions, adapter_from_url, configure
 from flux.core.errors import BrokerError, BufferFull, ConfigurationError, DeliveryError, FailedRecord, FluxError
+from flux.core.hooks import Hooks, Where
 from flux.core.message import Headers, Message
 from flux.core.outcome import Reject, Retry
 from flux.producer import Producer
@@ -24,6 +25,7 @@ __all__ = [
     "FailedRecord",
     "FluxError",
     "Headers",
+    "Hooks",
     "Message",
     "Producer",
     "ProducerOptions",
@@ -31,6 +33,7 @@ __all__ = [
     "Reject",
     "Retry",
     "Task",
+    "Where",
     "Worker",
     "__version__",
     "adapter_from_url",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from importlib.metadata import entry_points
@@ -15,6 +15,7 @@ import attrs
 
 from flux.core.buffer import Limits
 from flux.core.errors import ConfigurationError
+from flux.core.hooks import Hooks, check_hooks
 from flux.core.ports import Adapter, ProducerSettings
 from flux.runtime.outboxes import OUTBOXES
 
@@ -93,6 +94,7 @@ class Settings:
 
     adapter: AdapterChoice = None
     producer: ProducerOptions = attrs.field(factory=ProducerOptions)
+    hooks: Sequence[Hooks] = ()
     override: AdapterChoice = None
     substitute: Callable[[AdapterChoice, AdapterChoice], Adapter] | None = None
 
@@ -107,15 +109,22 @@ if hasattr(os, "register_at_fork"):
     )
 
 
-def configure(*, adapter: AdapterChoice = None, producer: ProducerOptions | None = None) -> None:
-    """Sets what is given for the whole process and leaves the rest; `adapter` is one, or its URL. Raises
-    ConfigurationError."""
+def configure(
+    *,
+    adapter: AdapterChoice = None,
+    producer: ProducerOptions | None = None,
+    hooks: Sequence[Hooks] | None = None,
+) -> None:
+    """Sets what is given for the whole process and leaves the rest; `adapter` is one, or its URL; `hooks` hear of every
+    task of workers made afterwards. Raises ConfigurationError."""
     if producer is not None and not isinstance(producer, ProducerOptions):
         raise ConfigurationError("flux.configure(producer=…) takes a flux.ProducerOptions")
     if adapter is not None:
         _change(adapter=as_adapter(adapter))
     if producer is not None:
         _change(producer=producer)
+    if hooks is not None:
+        _change(hooks=check_hooks(hooks, "flux.configure(hooks=…)"))
 
 
 def override_adapter(adapter: AdapterChoice) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 from flux.config import AdapterChoice
 from flux.core.backoff import Waits, WaitSetting
 from flux.core.errors import ConfigurationError
+from flux.core.hooks import Hooks
 from flux.core.ledger import MAX_METADATA
 from flux.core.message import Message
 from flux.core.outcome import Rules
@@ -79,6 +80,9 @@ class Task:
     """What of an error goes into headers: "full", "type", or a callable error -> text."""
     acknowledge_produced: bool = True
     """Whether what a call produces is acknowledged before its record counts as done."""
+
+    hooks: Sequence[Hooks] = ()
+    """Who hears of this task's work, beside those of `flux.configure`."""
 
     adapter: AdapterChoice = None
     """The cluster, or its URL. Who decides: instance, then class, then a worker's `adapter`, `--adapter`, FLUX_ADAPTER,

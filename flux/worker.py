@@ -8,15 +8,19 @@ import logging
 import signal
 import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import attrs
 
+from flux import config
 from flux.config import AdapterChoice, resolve_adapter
 from flux.core.errors import ConfigurationError
+from flux.core.health import Health, judge
+from flux.core.hooks import check_hooks
 from flux.core.ports import System
 from flux.core.stage import check_apart, parse_stages
 from flux.core.stats import Stats
@@ -57,6 +61,8 @@ class Worker:
     """`tasks`: Task classes, or instances. `stages`: such as "0-5" or "3", of every task; None: all, and what is left
     in retry topics beyond `retries`. `adapter`: for tasks that have none of their own. `exit_when_idle`: seconds
     without anything in flight, unread or waiting in the stages of this process, after which it stops by itself.
+    `metrics_port`: where `/metrics`, `/live` and `/ready` are served while it runs, on `metrics_host`; or a Unix
+    socket's path; None: nowhere.
 
     Raises ConfigurationError, in one line, for what cannot work.
     """
@@ -69,6 +75,8 @@ class Worker:
         concurrency: int | None = None,
         create_topics: bool = False,
         exit_when_idle: float | None = None,
+        metrics_port: int | Path | None = None,
+        metrics_host: str = "0.0.0.0",
         instance_suffix: str = "",
         system: System = SYSTEM,
     ) -> None:
@@ -77,6 +85,8 @@ class Worker:
         self._stages = stages
         self._create = create_topics
         self._exit_when_idle = exit_when_idle
+        self._metrics_port = metrics_port
+        self._metrics_host = metrics_host
         self._system = system
         self._cond = system.condition()
         self._stopping = False
@@ -104,6 +114,7 @@ class Worker:
                 system,
                 decoder=task.decoder(),
                 track=task.acknowledge_produced,
+                hooks=[*config.current.hooks, *check_hooks(task.hooks, f"{name}.hooks")],
                 instance_suffix=instance_suffix,
                 exits_when_idle=exit_when_idle is not None,
                 on_change=self._notify,
@@ -161,6 +172,11 @@ class Worker:
         """Whether every task has begun to work."""
         return all(job.started for job in self._jobs)
 
+    def health(self) -> Health:
+        """What probes are told."""
+        pulses = [pulse for job in self._jobs for pulse in job.pulses()]
+        return judge(pulses, starting=not self.ready, stopping=self._stopping)
+
     @property
     def ended(self) -> bool:
         """Whether every task has left its groups, or none had begun."""
@@ -177,7 +193,10 @@ class Worker:
     # ---- the life of a worker, written once
 
     def _life(self) -> _Life:
+        observed = ExitStack()
         try:
+            # first: probes are answered while the cluster is away, and handlers are wrapped at the start
+            yield _Here(lambda: self._observe(observed))
             yield from self._begin()
             yield from self._supervise()
         finally:
@@ -190,7 +209,15 @@ class Worker:
                 ended = yield _Blocking(job.end)
                 code = code or ended
             yield _Blocking(OUTBOXES.deliver_all)
+            yield _Blocking(observed.close)
         return code
+
+    def _observe(self, observed: ExitStack) -> None:
+        """Serves metrics and probes until `observed` is closed."""
+        if self._metrics_port is not None:
+            from flux.observe.serving import observing
+
+            observed.enter_context(observing(self, self._metrics_port, self._metrics_host))
 
     def _begin(self) -> Generator[_Blocking | _Here | _Tick, Any, None]:
         for job in self._jobs:

@@ -1,12 +1,16 @@
-"""The log of a command: lines of time, level and message on stderr."""
+"""The log of a command: lines of time, level and message on stderr, or objects in JSON."""
 
 from __future__ import annotations
 
+import json
 import logging
+from datetime import UTC, datetime
 
 from flux.cli.text import escape
 
 LEVELS = ("debug", "info", "warning", "error")
+FORMATS = ("text", "json")
+_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
 class _Formatter(logging.Formatter):
@@ -16,12 +20,42 @@ class _Formatter(logging.Formatter):
         return escape(super().format(record))
 
 
-def configure(level: str, process: int | None = None) -> None:
+class _JsonFormatter(logging.Formatter):
+    """One event a line, with what it is about in fields of its own; JSON escapes control characters itself."""
+
+    def __init__(self, process: int | None) -> None:
+        super().__init__()
+        self._process = process
+
+    def format(self, record: logging.LogRecord) -> str:
+        event: dict[str, object] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if self._process is not None:
+            event["process"] = self._process
+        event |= {name: value for name, value in vars(record).items() if name not in _STANDARD and name not in event}
+        if event.get("exception"):  # of a call: the text has it too
+            event["message"] = record.getMessage().removesuffix(f"\n{event['exception']}")
+        if record.exc_info:
+            event["exception"] = self.formatException(record.exc_info)
+        if record.stack_info:
+            event["stack"] = record.stack_info
+        return json.dumps(event, default=str)
+
+
+def configure(level: str, process: int | None = None, form: str = "text") -> None:
     """For everything in this process, unless the user's own code sets up logging anew. `process`: its number, shown
-    in each line, when there are several."""
+    in each line, when there are several. `form`: one of `FORMATS`."""
     handler = logging.StreamHandler()
     which = "" if process is None else f"[{process}] "
-    handler.setFormatter(_Formatter(f"%(asctime)s %(levelname)-7s {which}%(message)s", "%Y-%m-%d %H:%M:%S"))
+    handler.setFormatter(
+        _JsonFormatter(process)
+        if form == "json"
+        else _Formatter(f"%(asctime)s %(levelname)-7s {which}%(message)s", "%Y-%m-%d %H:%M:%S")
+    )
     logging.basicConfig(level=level.upper(), handlers=[handler])
 
 

@@ -6,6 +6,7 @@ import os
 import sys
 import threading
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -24,6 +25,7 @@ Examples:
   flux process --load billing.py
   flux process --load billing.py --adapter confluent://localhost:9092 --create-topics Billing
   flux process --load shop.tasks --stages 1-5 --processes 4 Billing Shipping
+  flux process --load billing.py --metrics-port 9464 --log-format json
   flux process shop.tasks:Billing
 
 \b
@@ -42,7 +44,22 @@ Exit codes: 0 done or stopped by a signal, 1 failed, 2 wrong usage, 3 calls had 
 @click.option(
     "--exit-when-idle", type=click.FloatRange(0), metavar="SECONDS", help="End when there was nothing to do so long."
 )
+@click.option(
+    "--metrics-port",
+    type=click.IntRange(0, 65535),
+    metavar="PORT",
+    help="Serve /metrics (Prometheus), /live and /ready, for all processes together.",
+)
+@click.option("--metrics-host", metavar="ADDRESS", default="0.0.0.0", show_default=True, help="Where, on this machine.")
 @click.option("--log-level", type=click.Choice(log.LEVELS, case_sensitive=False), default="info", show_default=True)
+@click.option(
+    "--log-format",
+    type=click.Choice(log.FORMATS, case_sensitive=False),
+    default="text",
+    show_default=True,
+    help="json: one object a line, with the fields of each event.",
+)
+@click.option("--metrics-socket", type=click.Path(path_type=Path), hidden=True)
 @click.option("--process-number", type=int, hidden=True)
 @click.option("--lifeline", type=int, hidden=True)
 @click.argument("tasks", nargs=-1, metavar="[TASK]...")
@@ -55,7 +72,11 @@ def command(
     concurrency: int | None,
     create_topics: bool,
     exit_when_idle: float | None,
+    metrics_port: int | None,
+    metrics_host: str,
     log_level: str,
+    log_format: str,
+    metrics_socket: Path | None,
     process_number: int | None,
     lifeline: int | None,
     tasks: tuple[str, ...],
@@ -69,7 +90,7 @@ def command(
     from flux.cli.finding import explain, find_tasks, raised_by_user
     from flux.core.errors import FluxError
 
-    log.configure(log_level, process_number)
+    log.configure(log_level, process_number, log_format)
     chosen = find_tasks(sources, tasks)
     _check_stages(stages, chosen)
 
@@ -82,11 +103,13 @@ def command(
             concurrency=concurrency,
             create_topics=create_topics,
             exit_when_idle=exit_when_idle,
+            metrics_port=metrics_socket or metrics_port,
+            metrics_host=metrics_host,
             instance_suffix="" if process_number is None else f"-{process_number}",
         )
 
     if processes > 1 and process_number is None:
-        ctx.exit(_supervise(worker(), processes))
+        ctx.exit(_supervise(worker(), processes, metrics_port, metrics_host))
     working = worker()
     if lifeline is not None:
         _follow(lifeline, working)
@@ -115,9 +138,10 @@ def _check_stages(stages: str | None, tasks: Sequence[type[Task]]) -> None:
             raise click.UsageError(f"{task.__name__}: {error}") from None
 
 
-def _supervise(checked: Worker, processes: int) -> int:
+def _supervise(checked: Worker, processes: int, metrics_port: int | None, metrics_host: str) -> int:
     """`checked`: a worker made here to hear of mistakes once, and not from each child."""
     from flux.config import resolve_adapter
+    from flux.observe.gather import gathering
     from flux.runtime.supervisor import Supervisor
 
     for task in checked.tasks:
@@ -130,9 +154,12 @@ def _supervise(checked: Worker, processes: int) -> int:
 
     def child(number: int, lifeline: int) -> list[str]:
         own = [f"--process-number={number}", f"--lifeline={lifeline}"]
+        if number in sockets:
+            own.append(f"--metrics-socket={sockets[number]}")
         return [sys.executable, "-P", "-m", "flux.cli.main", "process", *own, *given]
 
-    return Supervisor(child, processes).run()
+    with gathering(processes, metrics_port, metrics_host) as sockets:
+        return Supervisor(child, processes).run()
 
 
 def _without_adapter(given: Sequence[str]) -> tuple[list[str], str | None]:

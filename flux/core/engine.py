@@ -211,18 +211,20 @@ class Engine:
         is gone, and nobody needs to hear."""
         return self._part(run, index, message)
 
-    def settled(self, entry: Entry, failure: Failure | None, now: float) -> None:
-        """What the call of `entry` produced is acknowledged, or failed to be."""
+    def settled(self, entry: Entry, failure: Failure | None, now: float) -> Move | None:
+        """What the call of `entry` produced is acknowledged, or failed to be; in that case where the record goes, if
+        its partition is still here."""
         if entry not in entry.assignment.open:
-            return
+            return None
         if failure is None:
             self._close(entry)
             self.stats.done += 1
-            return
+            return None
         verdict = self.policy.rules.verdict(failure.error)
         if verdict.move is not Move.STOP:
             self.stats.failed += 1
             self._move(entry, verdict, failure, now)
+        return verdict.move
 
     def looked(self, now: float) -> list[Run]:
         """A watcher looks, about every `LOOK` seconds while runs are worked: splits those that are stuck, and returns
@@ -236,12 +238,12 @@ class Engine:
 
     # ---- facts: hops and commits
 
-    def written(self, hop: Hop, now: float) -> None:
-        """A hop is acknowledged by all in-sync replicas."""
+    def written(self, hop: Hop, now: float) -> bool:
+        """A hop is acknowledged by all in-sync replicas. Whether it counts: its partition may be gone."""
         self._hops.written(hop)
         entry = hop.entry
         if entry not in entry.assignment.open:
-            return
+            return False
         if hop.kept:
             self._lanes.release(entry)
         self._close(entry)
@@ -249,6 +251,7 @@ class Engine:
             self.stats.dead += 1
         else:
             self.stats.retried += 1
+        return True
 
     def unwritten(self, hop: Hop, error: BrokerError, now: float) -> None:
         """A hop's write failed."""
@@ -266,6 +269,7 @@ class Engine:
         """A commit ended."""
         self._commits.ended(error is None, now)
         if error is None:
+            self.stats.commits += 1
             for partition, position in positions.items():
                 if partition in self._assignments:
                     self._assignments[partition].committed = position
@@ -435,6 +439,11 @@ class Engine:
         return len(self._hops) > 0
 
     @property
+    def transfers(self) -> int:
+        """Records on their way to the next stage, those included that it refuses."""
+        return len(self._hops)
+
+    @property
     def waiting(self) -> int:
         """Records that are here and not due yet."""
         return len(self._delays)
@@ -448,6 +457,10 @@ class Engine:
         return {
             a.partition: max(a.reached, a.ledger.end if a.ledger else BEGINNING) for a in self._assignments.values()
         }
+
+    def positions(self) -> dict[TopicPartition, int]:
+        """Up to which offset each partition is done; negative where nothing is known."""
+        return {a.partition: a.ledger.position if a.ledger else BEGINNING for a in self._assignments.values()}
 
     def stalled(self, now: float) -> list[Stall]:
         """What has work and has got nowhere for the policy's `stalled_after`, with what it waits for."""

@@ -17,4 +17,5 @@ class Stats:
     """Records moved to the dead-letter topic, and acknowledged there."""
     late: int = 0
     """Records that were a second or more past their due time when they arrived."""
+    commits: int = 0
     commit_failures: int = 0

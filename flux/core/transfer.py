@@ -122,11 +122,7 @@ def describe(failure: Failure, setting: ErrorHeaders) -> tuple[str, str, str]:
     """(type, message, trace) of a failure, as far as `setting` lets them leave the process."""
     error = failure.error
     cause = error.__cause__ if error.__cause__ is not None and type(error).__name__ == "Undecodable" else error
-    cls = type(cause)
-    package = cls.__module__.partition(".")[0]
-    # flux's own by the name that its users import
-    module = "flux" if package == "flux" else cls.__module__
-    name = cls.__qualname__ if module == "builtins" else f"{module}.{cls.__qualname__}"
+    name = error_name(type(cause))
     if setting == "type":
         return name, "", ""
     if callable(setting):
@@ -139,6 +135,13 @@ def describe(failure: Failure, setting: ErrorHeaders) -> tuple[str, str, str]:
     except Exception:
         text = "(its message cannot be had)"
     return name, text, failure.trace
+
+
+def error_name(cls: type[BaseException]) -> str:
+    """As headers, metrics and the log call a type of error; flux's own by the name that its users import."""
+    package = cls.__module__.partition(".")[0]
+    module = "flux" if package == "flux" else cls.__module__
+    return cls.__qualname__ if module == "builtins" else f"{module}.{cls.__qualname__}"
 
 
 def _room(limit: int | None, key: bytes | None, value: bytes | None, headers: list[tuple[str, bytes | None]]) -> int:

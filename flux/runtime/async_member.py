@@ -89,6 +89,7 @@ class AsyncMember:
                 self.desk.start_commit(self.post, consumer.commit, positions)
             case do.Commit(positions, timeout):
                 await consumer.commit_now(positions, timeout)
+                self.desk.tell_commit(self.post, positions, None)
             case do.Committed(partitions, timeout):
                 return await consumer.committed(partitions, timeout)
             case do.Marks(topic, timeout):
@@ -124,6 +125,7 @@ class AsyncMember:
         announce(self.post, "assigned", partitions)
         starts = await self.perform(scripts.assign(self.post.engine, partitions, self.desk.system.now))
         self.post.joined = True
+        self.desk.tell_rebalance(self.post, "on_assigned", partitions)
         return starts
 
     async def revoked(self, partitions: Sequence[TopicPartition]) -> None:
@@ -131,8 +133,10 @@ class AsyncMember:
         limit = self._client.max_poll_interval if self._client is not None else 0.0
         desk = self.desk
         await self.perform(scripts.revoke(self.post.engine, partitions, desk.system.now, limit / 2, desk.deadline))
+        desk.tell_rebalance(self.post, "on_revoked", partitions)
 
     async def lost(self, partitions: Sequence[TopicPartition]) -> None:
         with self.desk.lock:
             self.post.engine.lost(partitions)
         await self._write()
+        self.desk.tell_rebalance(self.post, "on_lost", partitions)

@@ -17,17 +17,22 @@ from flux.core.assignment import Phase
 from flux.core.commands import Stall
 from flux.core.engine import Engine
 from flux.core.errors import BrokerError, Fault
+from flux.core.failures import Failures
+from flux.core.health import Pulse
+from flux.core.hooks import Where
 from flux.core.hops import Hop
 from flux.core.message import Message
-from flux.core.outcome import Move
+from flux.core.outcome import Move, Undecodable
 from flux.core.permits import Permits
 from flux.core.policy import Policy
 from flux.core.ports import ConsumerSettings, Position, System, TopicPartition
 from flux.core.runs import Run
 from flux.core.stage import Role
-from flux.core.transfer import Failure
+from flux.core.transfer import Failure, describe, error_name
 from flux.runtime.effects import Effect, Script
+from flux.runtime.heard import Event, Heard, log_fields
 from flux.runtime.produced import Produced
+from flux.runtime.traces import text_of
 from flux.runtime.writer import Writer
 
 T = TypeVar("T")
@@ -42,6 +47,7 @@ class Post:
 
     engine: Engine
     settings: ConsumerSettings
+    where: Where
     joined: bool = False
     """Whether the group has given it partitions, or told that there are none for it."""
     left: bool = False
@@ -57,6 +63,9 @@ class Post:
     acknowledged: deque[tuple[Hop, BrokerError | None]] = attrs.field(factory=deque)
     """Ends of hops that the engine has not been told. Appended to by the client's thread, which must not wait for the
     lock once per record."""
+    moved: list[Hop] = attrs.field(factory=list)
+    """Hops that are acknowledged, for hooks that have not been told; empty when none hears of them."""
+    failures: Failures = attrs.field(factory=Failures)
 
     def __str__(self) -> str:
         return self.engine.stage.topic
@@ -73,12 +82,17 @@ class Desk:
         writer: Writer,
         system: System,
         *,
+        heard: Heard | None = None,
         instance_suffix: str = "",
         tell_reached: bool = False,
         on_change: Callable[[], None] = lambda: None,
     ) -> None:
         self.policy = policy
-        self.posts = [Post(engine, _settings(engine, instance_suffix, tell_reached)) for engine in engines]
+        self.heard = heard or Heard("")
+        self.posts = [
+            Post(engine, _settings(engine, instance_suffix, tell_reached), self.heard.of(engine.stage.number))
+            for engine in engines
+        ]
         self.system = system
         self.lock = system.condition()
         self.permits = Permits(policy.concurrency, any(e.stage.role is Role.MAIN for e in engines))
@@ -178,7 +192,11 @@ class Desk:
         with self.lock:
             if run in self._aborted:
                 return Move.STOP
-            move = post.engine.failed(run, run.index, message, failure, self.system.now())
+            now = self.system.now()
+            move = post.engine.failed(run, run.index, message, failure, now)
+            first = move is not Move.STOP and post.failures.add(_kind(failure, move), now)
+        if first:
+            self._show(post, message, failure, move)
         self.write_soon(post)
         return move
 
@@ -190,10 +208,45 @@ class Desk:
             return
 
         def settled(error: Exception | None) -> None:
+            failure = None if error is None else Failure(error)
             with self.lock:
-                post.engine.settled(entry, None if error is None else Failure(error), self.system.now())
+                now = self.system.now()
+                move = post.engine.settled(entry, failure, now)
+                first = failure is not None and move is not None and post.failures.add(_kind(failure, move), now)
+            if failure is not None and move is not None:
+                if first:
+                    self._show(post, message, failure, move)
+                self.heard.tell("on_failure", post.where, message, error, None)
 
         products.when_done(settled)
+
+    def _show(self, post: Post, message: Message, failure: Failure, move: Move) -> None:
+        """The first failure of a kind, in full as far as the task lets it leave the process."""
+        engine, error = post.engine, failure.error
+        following = engine.policy.stages.after(engine.stage)
+        setting = engine.policy.error_headers
+        kind, text, _ = describe(failure, setting)
+        # text, as whoever keeps a record of the log would keep the frames of a traceback too
+        trace = text_of(error) if setting == "full" else ""
+        level, becomes = logging.ERROR, "becomes a dead letter"
+        if following is None:
+            becomes = "stays one"
+        elif move is Move.NEXT and following.role is not Role.DEAD:
+            level, becomes = logging.WARNING, f"moves to {following.topic}"
+        logger.log(
+            level,
+            "%s: %s[%d]@%d failed on attempt %d and %s: %s%s%s",
+            post.where.task,
+            message.topic,
+            message.partition,
+            message.offset,
+            message.attempt,
+            becomes,
+            kind,
+            f": {text}" if text else "",
+            f"\n{trace}" if trace else "",
+            extra={**log_fields(post.where, message), "error": kind, "exception": trace},
+        )
 
     def inspect(self) -> None:
         """Names in the log what has work and gets nowhere: partitions, stages without an assignment, poll loops."""
@@ -202,11 +255,25 @@ class Desk:
             if 0 <= self._inspect_at - now <= _INSPECT:
                 return
             self._inspect_at = now + _INSPECT
-            stalls = [stall for post in self.posts for stall in post.engine.stalled(now)]
-            stalls += [stall for post in self.posts for stall in self._poll_stall(post, now)]
-        for stall in stalls:
+            stalls = [(post, stall) for post in self.posts for stall in post.engine.stalled(now)]
+            stalls += [(post, stall) for post in self.posts for stall in self._poll_stall(post, now)]
+            counts = [(post, count) for post in self.posts for count in post.failures.counts(now)]
+        for post, stall in stalls:
             stack = "" if stall.run is None else self.stack_of(stall.run)
-            logger.warning("%s%s", stall.text, f", at\n{stack}" if stack else "")
+            logger.warning("%s%s", stall.text, f", at\n{stack}" if stack else "", extra=log_fields(post.where))
+        for post, count in counts:
+            kind, trace, _ = count.kind
+            name = error_name(kind)
+            logger.warning(
+                "%s: %d more calls of %s failed in %.0f s with %s%s",
+                post.where.task,
+                count.number,
+                post,
+                count.seconds,
+                name,
+                _place(trace),
+                extra={**log_fields(post.where), "error": name, "count": count.number},
+            )
 
     def hungry(self) -> list[Post]:
         """Stages that have had no records for long: whether the cluster has any is for others to ask. Each again after
@@ -247,10 +314,14 @@ class Desk:
         with self.lock:
             post.stepped_at = self.system.now()
             self._tell_acknowledged(post)
+            effect: Effect | Done[T]
             try:
-                return script.send(result) if error is None else script.throw(error)
+                effect = script.send(result) if error is None else script.throw(error)
             except StopIteration as stop:
-                return Done(stop.value)
+                effect = Done(stop.value)
+        if post.moved:
+            self._tell_moved(post)
+        return effect
 
     def write(self, post: Post) -> None:
         """Logs the engine's notices and writes its hops: one thread at a time, so that hops keep their order."""
@@ -259,7 +330,7 @@ class Desk:
             notices = engine.notices()
             busy, post.writing = post.writing, True
         for notice in notices:
-            logger.log(notice.level, "%s", notice.text)
+            logger.log(notice.level, "%s", notice.text, extra=log_fields(post.where))
         if busy:
             return
 
@@ -272,12 +343,14 @@ class Desk:
                 hops = engine.writes(self.system.now())
                 if not hops:
                     post.writing = False
-                    return
+                    break
             for hop in hops:
                 if hop.entry.assignment.phase is Phase.GONE:  # while those before it were written
                     ended(hop, BrokerError("its partition is another member's", Fault.FENCED))
                 else:
                     self._writer.write(hop, engine.limit(hop.transfer.target.topic), ended)
+        if post.moved:
+            self._tell_moved(post)
 
     def start_commit(
         self,
@@ -290,6 +363,7 @@ class Desk:
         def done(error: BrokerError | None) -> None:
             with self.lock:
                 post.engine.committed(positions, error, self.system.now())
+            self.tell_commit(post, positions, error)
 
         try:
             commit(positions, done)
@@ -302,10 +376,33 @@ class Desk:
             now = self.system.now()
             for _ in range(len(acknowledged)):
                 hop, error = acknowledged.popleft()
-                if error is None:
-                    engine.written(hop, now)
-                else:
+                if error is not None:
                     engine.unwritten(hop, error, now)
+                elif engine.written(hop, now) and self.heard.moves:
+                    post.moved.append(hop)
+
+    # ---- hooks, with no lock held
+
+    def _tell_moved(self, post: Post) -> None:
+        with self.lock:
+            moved, post.moved = post.moved, []
+        for hop in moved:
+            transfer = hop.transfer
+            target = transfer.target
+            if target.role is Role.DEAD:
+                error = f"{transfer.error_type}: {transfer.error_text}" if transfer.error_text else transfer.error_type
+                self.heard.tell("on_dead_letter", post.where, transfer.message, transfer.reason, error)
+            else:
+                self.heard.tell("on_retry", post.where, transfer.message, target.number, transfer.wait)
+
+    def tell_commit(self, post: Post, positions: Mapping[TopicPartition, Position], error: BrokerError | None) -> None:
+        if self.heard.hears("on_commit"):
+            offsets = {partition: position.offset for partition, position in positions.items()}
+            self.heard.tell("on_commit", post.where, offsets, error)
+
+    def tell_rebalance(self, post: Post, event: Event, partitions: Sequence[TopicPartition]) -> None:
+        if partitions:
+            self.heard.tell(event, post.where, tuple(partitions))
 
     # ---- the end
 
@@ -354,6 +451,15 @@ class Desk:
         """All stages have left their groups."""
         return all(post.left for post in self.posts)
 
+    def pulses(self) -> list[Pulse]:
+        """Each stage, as a probe finds it."""
+        with self.lock:
+            now = self.system.now()
+            return [
+                Pulse(str(post), post.joined, post.left, now - post.stepped_at, self.policy.stalled_after)
+                for post in self.posts
+            ]
+
     def calls(self) -> int:
         """Callers that are in a run."""
         with self.lock:
@@ -375,6 +481,19 @@ class Done(Generic[T]):
     """A script is through."""
 
     value: T
+
+
+def _kind(failure: Failure, move: Move) -> tuple[type, str, bool]:
+    error = failure.error
+    # what refused a value is what matters, not that it is undecodable
+    cause = error.__cause__ if isinstance(error, Undecodable) and error.__cause__ is not None else error
+    return type(cause), failure.trace, move is Move.DEAD
+
+
+def _place(trace: str) -> str:
+    """The line that raised."""
+    lines = [line.strip() for line in trace.splitlines()]
+    return next((f" at {line}" for line in reversed(lines) if line.startswith("File ")), "")
 
 
 def _settings(engine: Engine, instance_suffix: str, tell_reached: bool) -> ConsumerSettings:

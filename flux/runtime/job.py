@@ -12,6 +12,8 @@ import attrs
 
 from flux.core.engine import Engine
 from flux.core.errors import BrokerError, Fault
+from flux.core.health import Pulse
+from flux.core.hooks import Hooks
 from flux.core.policy import Policy
 from flux.core.ports import (
     Adapter,
@@ -26,6 +28,7 @@ from flux.core.stage import Stage, parse_stages
 from flux.core.stats import Stats
 from flux.runtime.calls import Handler, decoding
 from flux.runtime.desk import Desk, Post
+from flux.runtime.heard import Heard
 from flux.runtime.loop import Callers, LoopPollers, TaskCallers, ThreadCallers, ThreadPollers
 from flux.runtime.preparation import ASK, max_message_bytes, require_topics
 from flux.runtime.threads import Threads
@@ -59,6 +62,7 @@ class Job:
     system: System
     decoder: Callable[[bytes | None], Any] | None = None
     track: bool = True
+    hooks: Sequence[Hooks] = ()
     instance_suffix: str = ""
     exits_when_idle: bool = False
     """Whether `unread` will be asked."""
@@ -77,7 +81,8 @@ class Job:
     @property
     def handler(self) -> Handler:
         """The task's call, as drivers make it; a coroutine function's gives awaitables."""
-        return self.task.call if self.decoder is None else decoding(self.task.call, self.decoder)
+        handler = self.task.call if self.decoder is None else decoding(self.task.call, self.decoder)
+        return handler if self.desk is None else self.desk.heard.wrap(handler, self.awaited)
 
     @property
     def awaited(self) -> bool:
@@ -109,6 +114,7 @@ class Job:
             [Engine(policy, stage, limits) for stage in chosen],
             self._writer,
             self.system,
+            heard=Heard(self.name, self.hooks, [*policy.stages, *chosen]),
             instance_suffix=f"-{self.name}{self.instance_suffix}",
             tell_reached=self.exits_when_idle,
             on_change=self.on_change,
@@ -203,6 +209,10 @@ class Job:
                     ", ".join(map(str, more)),
                     self.policy.stalled_after,
                 )
+
+    def pulses(self) -> list[Pulse]:
+        """Each stage, as a probe finds it; none before the topics were found."""
+        return [] if self.desk is None else self.desk.pulses()
 
     def stats(self) -> dict[int, Stats]:
         """By stage number."""

@@ -13,6 +13,7 @@ from flux.runtime import effects as do
 from flux.runtime import scripts
 from flux.runtime.desk import Desk, Done, Post
 from flux.runtime.effects import Effect, Script
+from flux.runtime.heard import log_fields
 
 T = TypeVar("T")
 logger = logging.getLogger("flux.worker")
@@ -94,6 +95,7 @@ class Member:
                 self.desk.start_commit(self.post, consumer.commit, positions)
             case do.Commit(positions, timeout):
                 consumer.commit_now(positions, timeout)
+                self.desk.tell_commit(self.post, positions, None)
             case do.Committed(partitions, timeout):
                 return consumer.committed(partitions, timeout)
             case do.Marks(topic, timeout):
@@ -123,6 +125,7 @@ class Member:
         announce(self.post, "assigned", partitions)
         starts = self.perform(scripts.assign(self.post.engine, partitions, self.desk.system.now))
         self.post.joined = True
+        self.desk.tell_rebalance(self.post, "on_assigned", partitions)
         return starts
 
     def revoked(self, partitions: Sequence[TopicPartition]) -> None:
@@ -130,14 +133,17 @@ class Member:
         limit = self._client.max_poll_interval if self._client is not None else 0.0
         desk = self.desk
         self.perform(scripts.revoke(self.post.engine, partitions, desk.system.now, limit / 2, desk.deadline))
+        desk.tell_rebalance(self.post, "on_revoked", partitions)
 
     def lost(self, partitions: Sequence[TopicPartition]) -> None:
         with self.desk.lock:
             self.post.engine.lost(partitions)
         self.desk.write(self.post)
+        self.desk.tell_rebalance(self.post, "on_lost", partitions)
 
 
 def announce(post: Post, event: str, partitions: Sequence[TopicPartition]) -> None:
     """A line for the log about a rebalance, unless nothing changed."""
     if partitions or not post.joined:
-        logger.info("%s %s: %s", post, event, ", ".join(str(each.partition) for each in partitions) or "nothing")
+        numbers = ", ".join(str(each.partition) for each in partitions)
+        logger.info("%s %s: %s", post, event, numbers or "nothing", extra=log_fields(post.where))

@@ -13,21 +13,36 @@ _MOST_KEPT = 500
 _texts: dict[tuple[tuple[object, int], ...], str] = {}
 
 
-def trace_of(error: BaseException, skip: int = 1) -> str:
-    """The traceback of `error` without its message, `skip` outermost frames (the caller's own) left out."""
+def trace_of(error: BaseException) -> str:
+    """The traceback of `error` without its message, from where the user's code begins."""
     frames: list[tuple[object, int]] = []
-    tb: TracebackType | None = error.__traceback__
+    own = tb = own_part(error)
     while tb is not None:
         frames.append((tb.tb_frame.f_code, tb.tb_lineno))
         tb = tb.tb_next
-    key = tuple(frames[skip:][-MOST_FRAMES:])
+    key = tuple(frames[-MOST_FRAMES:])
     text = _texts.get(key)
     if text is None:
         if len(_texts) >= _MOST_KEPT:
             _texts.clear()
-        shown = list(traceback.extract_tb(error.__traceback__))[skip:][-MOST_FRAMES:]
+        shown = list(traceback.extract_tb(own))[-MOST_FRAMES:]
         text = _texts[key] = "".join(traceback.format_list(shown))
     return text
+
+
+def own_part(error: BaseException) -> TracebackType | None:
+    """The traceback of `error` from where the user's code begins: flux's frames before it say nothing."""
+    start = tb = error.__traceback__
+    while tb is not None:
+        if not str(tb.tb_frame.f_globals.get("__name__", "")).startswith("flux."):
+            return tb
+        tb = tb.tb_next
+    return start
+
+
+def text_of(error: BaseException) -> str:
+    """All of it, with what caused it, from where the user's code begins."""
+    return "".join(traceback.format_exception(type(error), error, own_part(error))).rstrip("\n")
 
 
 def stack_of_thread(identifier: int | None) -> str:

@@ -1,0 +1,82 @@
+"""What a program can hear of the work of its tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+
+import attrs
+
+from flux.core.errors import ConfigurationError
+from flux.core.message import Message
+from flux.core.ports import TopicPartition
+
+
+@attrs.frozen(cache_hash=True)
+class Where:
+    """One stage of one task."""
+
+    task: str
+    stage: int
+    """0 is the main topic, 1 … the retries, retries + 1 the dead letters."""
+    topic: str
+    group: str
+
+
+class Hooks:
+    """Subclass it, override what you want to hear, and name instances of it in a task's `hooks`, or for all tasks in
+    `flux.configure(hooks=[…])`. Only what is overridden is called.
+
+    The methods about calls run where the call runs, on its thread or in its event loop, the others on a thread of flux
+    or in its event loop: be quick, and do not block. They may come on several threads at once. One that raises is
+    logged, once per kind, and changes nothing. Times are in seconds.
+    """
+
+    def around(self, where: Where, message: Message) -> AbstractContextManager[object]:
+        """Entered before the call, left after it, with the call's exception if it raised: for what lasts as long as
+        the call, such as a span or a scope. It cannot suppress the exception. The value is not deserialized yet."""
+        return nullcontext()
+
+    def on_start(self, where: Where, message: Message) -> None:
+        """A call begins. The value is not deserialized yet."""
+
+    def on_success(self, where: Where, message: Message, seconds: float) -> None:
+        """A call has returned, after so many seconds, deserializing included."""
+
+    def on_failure(self, where: Where, message: Message, error: Exception, seconds: float | None) -> None:
+        """A call has raised, `flux.Retry` and `flux.Reject` included, or the deserializer has. `seconds` None: it had
+        returned, and what it produced was not delivered. A call whose process fails ends with neither."""
+
+    def on_retry(self, where: Where, message: Message, stage: int, wait: float) -> None:
+        """The record is in the retry topic of `stage`, acknowledged, and waits there for so many seconds."""
+
+    def on_dead_letter(self, where: Where, message: Message, reason: str, error: str) -> None:
+        """The record is in the dead-letter topic, acknowledged. `reason`: `exhausted`, `rejected` or `undecodable`;
+        `error`: its type and message, as far as the task's `error_headers` lets them leave the process."""
+
+    def on_commit(self, where: Where, positions: Mapping[TopicPartition, int], error: Exception | None) -> None:
+        """Positions were committed, or not."""
+
+    def on_assigned(self, where: Where, partitions: Sequence[TopicPartition]) -> None:
+        """The group gave these partitions to this process."""
+
+    def on_revoked(self, where: Where, partitions: Sequence[TopicPartition]) -> None:
+        """They were given up: what of them was in flight has ended, and is committed, as far as time allowed."""
+
+    def on_lost(self, where: Where, partitions: Sequence[TopicPartition]) -> None:
+        """They are gone, and another member may have them: what was in flight is worked again."""
+
+
+def check_hooks(hooks: object, owner: str) -> tuple[Hooks, ...]:
+    """The hooks that `owner` names. Raises ConfigurationError for what would never be called."""
+    if not isinstance(hooks, Iterable) or isinstance(hooks, str):
+        raise ConfigurationError(f"{owner} must be a list of flux.Hooks, not {type(hooks).__name__}")
+    found = tuple(hooks)
+    for each in found:
+        if not isinstance(each, Hooks):
+            what = f"the class {each.__name__}: make an instance" if isinstance(each, type) else type(each).__name__
+            raise ConfigurationError(f"{owner} must hold instances of subclasses of flux.Hooks, not {what}")
+        unknown = [name for name in dir(each) if name.startswith("on_") and not hasattr(Hooks, name)]
+        if unknown:
+            raise ConfigurationError(f"{owner}: {type(each).__name__}.{unknown[0]} is no hook; see flux.Hooks")
+    return found

@@ -1,0 +1,108 @@
+"""Every metric of flux, by Prometheus' conventions: base units, `_total` for what only grows. No label takes its values
+from records, but `error`, which is bounded."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import attrs
+
+
+@attrs.frozen
+class Metric:
+    name: str
+    kind: Literal["counter", "gauge", "histogram"]
+    labels: tuple[str, ...]
+    help: str
+    buckets: tuple[float, ...] = ()
+
+    @property
+    def series(self) -> tuple[str, ...]:
+        """The names that it has in queries."""
+        if self.kind == "histogram":
+            return tuple(self.name + suffix for suffix in ("_bucket", "_count", "_sum"))
+        return (self.name,)
+
+
+_STAGE = ("task", "stage")
+_TOPIC = ("task", "stage", "topic")
+
+CALLS = Metric("flux_calls_total", "counter", (*_STAGE, "result"), "Calls that ended, by result: done or failed.")
+FAILURES = Metric(
+    "flux_failures_total",
+    "counter",
+    (*_STAGE, "error"),
+    "Calls that failed, by the type of their error: the first 50 types of a stage, then other.",
+)
+DURATION = Metric(
+    "flux_call_duration_seconds",
+    "histogram",
+    _STAGE,
+    "How long calls took, deserializing included.",
+    (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300),
+)
+LATENESS = Metric(
+    "flux_lateness_seconds",
+    "histogram",
+    _STAGE,
+    "Start of a call minus when its record was due; of the main stage, minus the record's timestamp.",
+    (0.01, 0.05, 0.1, 0.5, 1, 5, 15, 60, 300, 1800, 7200, 86400),
+)
+TRANSFERS = Metric(
+    "flux_transfers_total", "counter", (*_STAGE, "target"), "Records moved to the next stage: retry or dlq."
+)
+DEAD = Metric(
+    "flux_dead_letters_total",
+    "counter",
+    (*_STAGE, "reason"),
+    "Records moved to the dead letters, by reason: exhausted, rejected or undecodable.",
+)
+LATE = Metric(
+    "flux_late_records_total", "counter", _STAGE, "Records that arrived a second or more after they were due."
+)
+COMMITS = Metric("flux_commits_total", "counter", (*_STAGE, "result"), "Commits of positions: done or failed.")
+REBALANCES = Metric(
+    "flux_rebalances_total", "counter", (*_STAGE, "event"), "Rebalances: assigned, revoked or lost partitions."
+)
+LAG = Metric("flux_lag_records", "gauge", _TOPIC, "Offsets of the assigned partitions from the position to the end.")
+DUE = Metric("flux_due_records", "gauge", _TOPIC, "The part of the lag that need not wait any more: work for now.")
+WAITING = Metric("flux_waiting_records", "gauge", _STAGE, "Records that are here and not due yet.")
+IN_FLIGHT = Metric("flux_calls_in_flight", "gauge", _STAGE, "Calls that are running.")
+LIMIT = Metric("flux_concurrency_limit", "gauge", ("task",), "Calls that may run at once in this process.")
+OPEN = Metric(
+    "flux_open_transfers", "gauge", _STAGE, "Records on their way to the next stage, those included that it refuses."
+)
+PARTITIONS = Metric("flux_assigned_partitions", "gauge", _TOPIC, "Partitions that this process works.")
+POLL_AGE = Metric("flux_poll_age_seconds", "gauge", _STAGE, "Since the stage's poll loop last went on.")
+BUFFERED = Metric(
+    "flux_producer_buffered_records", "gauge", ("topic",), "Records in producers' buffers, not yet with the client."
+)
+READY = Metric("flux_ready", "gauge", (), "1 when all stages have joined their groups and poll.")
+LIVE = Metric("flux_live", "gauge", (), "1 unless a poll loop is stuck.")
+BUILD = Metric("flux_build_info", "gauge", ("version",), "1.")
+UP = Metric("flux_process_up", "gauge", ("process",), "With --processes: 1 when that process answers.")
+
+ALL = (
+    CALLS,
+    FAILURES,
+    DURATION,
+    LATENESS,
+    TRANSFERS,
+    DEAD,
+    LATE,
+    COMMITS,
+    REBALANCES,
+    LAG,
+    DUE,
+    WAITING,
+    IN_FLIGHT,
+    LIMIT,
+    OPEN,
+    PARTITIONS,
+    POLL_AGE,
+    BUFFERED,
+    READY,
+    LIVE,
+    BUILD,
+    UP,
+)

@@ -1,0 +1,217 @@
+"""Metrics by prometheus-client: hooks see each call, the rest is read from the engines when it is scraped.
+
+`flux process --metrics-port` and `Worker(metrics_port=…)` serve them. A program that has an endpoint of its own says
+`Metrics().watch(worker)` before its worker runs, and finds them in prometheus-client's registry.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from typing import Any, Protocol
+
+from prometheus_client import REGISTRY, CollectorRegistry, Histogram, generate_latest
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.metrics_core import Metric as Family
+from prometheus_client.registry import Collector
+
+from flux._version import __version__
+from flux.core.health import Health
+from flux.core.hooks import Hooks, Where
+from flux.core.message import Message
+from flux.core.ports import TopicPartition
+from flux.core.transfer import error_name
+from flux.observe import names
+from flux.observe.lags import Lags
+from flux.observe.names import Metric
+from flux.runtime.desk import Post
+from flux.runtime.job import Job
+from flux.runtime.outboxes import OUTBOXES
+
+MOST_ERRORS = 50
+"""Types of errors that a stage has a label for; the others share one."""
+_REASONS = ("exhausted", "rejected", "undecodable")
+_EVENTS = ("assigned", "revoked", "lost")
+
+
+class Watched(Protocol):
+    """What is needed of a worker."""
+
+    @property
+    def jobs(self) -> Sequence[Job]: ...
+    def health(self) -> Health: ...
+
+
+class Metrics(Hooks, Collector):
+    """`registry`: where they are found; None: one of their own, for `text`. Raises ValueError when the registry has
+    flux's metrics already."""
+
+    def __init__(self, registry: CollectorRegistry | None = REGISTRY, now: Callable[[], float] = time.time) -> None:
+        self._registry = CollectorRegistry() if registry is None else registry
+        self._own = registry is None
+        self._now = now
+        self._workers: list[Watched] = []
+        self._lags = Lags(self._jobs)
+        self._lock = threading.Lock()
+        self._counts: dict[tuple[Metric, tuple[str, ...]], int] = {}
+        self._errors: dict[Where, set[str]] = {}
+        self._histograms: dict[Where, tuple[Histogram, Histogram]] = {}
+        self._durations = self._histogram(names.DURATION)
+        self._latenesses = self._histogram(names.LATENESS)
+        self._registry.register(self)
+
+    def watch(self, worker: Watched) -> None:
+        """From now on a worker counts too. Before it runs, as handlers are wrapped at its start."""
+        self._workers.append(worker)
+        for job in worker.jobs:
+            job.hooks = [*job.hooks, self]
+            # a counter that begins with its first event hides that event from rate() and increase()
+            for stage in job.policy.stages:
+                where = Where(job.name, stage.number, stage.topic, stage.group)
+                for reason in _REASONS:
+                    self._count(names.DEAD, where, reason, 0)
+                for event in _EVENTS:
+                    self._count(names.REBALANCES, where, event, 0)
+        self._lags.start()
+
+    def text(self) -> str:
+        """All of the registry's, and of prometheus-client's own if this is another, in the text format."""
+        data: bytes = generate_latest(self._registry)
+        if self._own:
+            data += generate_latest(REGISTRY)
+        return data.decode()
+
+    def close(self) -> None:
+        self._lags.stop()
+        with suppress(KeyError):
+            self._registry.unregister(self)
+
+    # ---- hooks
+
+    def on_start(self, where: Where, message: Message) -> None:
+        due = message.trail.due if message.stage else message.timestamp
+        if due is not None and due > 0:
+            self._of(where)[1].observe(max(0.0, self._now() - due / 1000))
+
+    def on_success(self, where: Where, message: Message, seconds: float) -> None:
+        self._of(where)[0].observe(seconds)
+
+    def on_failure(self, where: Where, message: Message, error: Exception, seconds: float | None) -> None:
+        if seconds is not None:
+            self._of(where)[0].observe(seconds)
+        known, name = self._errors.setdefault(where, set()), error_name(type(error))
+        if name not in known:
+            if len(known) >= MOST_ERRORS:
+                name = "other"
+            known.add(name)
+        self._count(names.FAILURES, where, name)
+
+    def on_dead_letter(self, where: Where, message: Message, reason: str, error: str) -> None:
+        self._count(names.DEAD, where, reason)
+
+    def on_assigned(self, where: Where, partitions: Sequence[TopicPartition]) -> None:
+        self._count(names.REBALANCES, where, "assigned")
+
+    def on_revoked(self, where: Where, partitions: Sequence[TopicPartition]) -> None:
+        self._count(names.REBALANCES, where, "revoked")
+
+    def on_lost(self, where: Where, partitions: Sequence[TopicPartition]) -> None:
+        self._count(names.REBALANCES, where, "lost")
+
+    def _count(self, metric: Metric, where: Where, kind: str, more: int = 1) -> None:
+        key = metric, (where.task, str(where.stage), kind)
+        with self._lock:
+            self._counts[key] = self._counts.get(key, 0) + more
+
+    def _of(self, where: Where) -> tuple[Histogram, Histogram]:
+        found = self._histograms.get(where)
+        if found is None:
+            labels = (where.task, where.stage)
+            found = self._histograms[where] = self._durations.labels(*labels), self._latenesses.labels(*labels)
+        return found
+
+    # ---- read when scraped
+
+    def describe(self) -> Iterable[Family]:
+        """Nothing is asked of workers when it is registered."""
+        return []
+
+    def collect(self) -> Iterator[Family]:
+        families = _Families()
+        with self._lock:
+            counts = dict(self._counts)
+        for (metric, labels), number in counts.items():
+            families.set(metric, labels, number)
+        for job in self._jobs():
+            self._read(job, families)
+        for topic, records in _buffered().items():
+            families.set(names.BUFFERED, (topic,), records)
+        healths = [worker.health() for worker in self._workers]
+        families.set(names.READY, (), all(health.ready for health in healths))
+        families.set(names.LIVE, (), all(health.live for health in healths))
+        families.set(names.BUILD, (__version__,), 1)
+        return iter(families)
+
+    def _jobs(self) -> list[Job]:
+        return [job for worker in self._workers for job in worker.jobs]
+
+    def _read(self, job: Job, families: _Families) -> None:
+        families.set(names.LIMIT, (job.name,), job.policy.concurrency)
+        desk = job.desk
+        if desk is None:
+            return
+        with desk.lock:
+            now = desk.system.now()
+            for post in desk.posts:
+                self._read_stage((job.name, str(post.engine.stage.number)), post, now, families)
+
+    def _read_stage(self, stage: tuple[str, str], post: Post, now: float, families: _Families) -> None:
+        engine, stats = post.engine, post.engine.stats
+        topic = (*stage, engine.stage.topic)
+        families.set(names.CALLS, (*stage, "done"), stats.done)
+        families.set(names.CALLS, (*stage, "failed"), stats.failed)
+        families.set(names.TRANSFERS, (*stage, "retry"), stats.retried)
+        families.set(names.TRANSFERS, (*stage, "dlq"), stats.dead)
+        families.set(names.LATE, stage, stats.late)
+        families.set(names.COMMITS, (*stage, "done"), stats.commits)
+        families.set(names.COMMITS, (*stage, "failed"), stats.commit_failures)
+        families.set(names.WAITING, stage, engine.waiting)
+        families.set(names.IN_FLIGHT, stage, engine.calls)
+        families.set(names.OPEN, stage, engine.transfers)
+        families.set(names.PARTITIONS, topic, len(engine.partitions))
+        if not post.left:
+            families.set(names.POLL_AGE, stage, max(0.0, now - post.stepped_at))
+        lag = self._lags.of(engine)
+        if lag is not None:
+            families.set(names.LAG, topic, lag.all)
+            families.set(names.DUE, topic, lag.due)
+
+    def _histogram(self, metric: Metric) -> Histogram:
+        return Histogram(metric.name, metric.help, metric.labels, buckets=metric.buckets, registry=self._registry)
+
+
+class _Families:
+    """What a scrape has found, by metric."""
+
+    def __init__(self) -> None:
+        self._families: dict[str, CounterMetricFamily | GaugeMetricFamily] = {}
+
+    def set(self, metric: Metric, labels: Sequence[str], value: float) -> None:
+        family = self._families.get(metric.name)
+        if family is None:
+            made: Any = CounterMetricFamily if metric.kind == "counter" else GaugeMetricFamily
+            family = self._families[metric.name] = made(metric.name, metric.help, labels=metric.labels)
+        family.add_metric(labels, float(value))
+
+    def __iter__(self) -> Iterator[Family]:
+        return iter(self._families.values())
+
+
+def _buffered() -> Counter[str]:
+    found: Counter[str] = Counter()
+    for outbox in OUTBOXES._all():
+        found[outbox.topic] += len(outbox.buffer)
+    return found

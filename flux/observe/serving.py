@@ -1,0 +1,74 @@
+"""Serves `/metrics`, `/live` and `/ready` of a worker. Probes need no package beside flux."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Protocol
+
+from flux.core.health import Health
+from flux.observe.server import Answer, Server
+from flux.runtime.job import Job
+
+logger = logging.getLogger("flux.observe")
+
+METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+MISSING = 'metrics need a package: pip install "super-flux[prometheus]"'
+
+
+class Observed(Protocol):
+    """What is needed of a worker."""
+
+    @property
+    def jobs(self) -> Sequence[Job]: ...
+    def health(self) -> Health: ...
+
+
+@contextmanager
+def observing(worker: Observed, port: int | Path, host: str) -> Iterator[None]:
+    """Meanwhile they are served. To be made before the worker begins, as metrics are told of its calls. Raises
+    ConfigurationError."""
+    metrics = None
+    try:
+        from flux.observe.prometheus import Metrics
+
+        metrics = Metrics(registry=None)
+        metrics.watch(worker)
+    except ImportError as error:
+        if error.name != "prometheus_client":
+            raise
+        logger.warning("%s", MISSING)
+    text = metrics.text if metrics is not None else None
+    server = Server(
+        port,
+        host,
+        {
+            "/metrics": lambda: Answer(404, f"{MISSING}\n") if text is None else Answer(200, text(), METRICS_TYPE),
+            "/live": lambda: live(worker.health),
+            "/ready": lambda: ready(worker.health),
+        },
+    )
+    if isinstance(port, int):
+        logger.info("metrics and health are on port %d of %s", server.port, host)
+    try:
+        yield
+    finally:
+        server.stop()
+        if metrics is not None:
+            metrics.close()
+
+
+def live(health: Callable[[], Health]) -> Answer:
+    found = health()
+    return Answer(200 if found.live else 503, _lines(found.troubles))
+
+
+def ready(health: Callable[[], Health]) -> Answer:
+    found = health()
+    return Answer(200 if found.ready else 503, _lines([*found.troubles, *found.missing]))
+
+
+def _lines(reasons: Sequence[str]) -> str:
+    return "".join(f"{reason}\n" for reason in reasons) or "ok\n"
