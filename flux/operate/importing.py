@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 
 from flux.core.errors import BrokerError, Fault, FluxError
@@ -16,9 +16,15 @@ class BadLine(FluxError):
     """A line is no exported record; says which one, and how many were written before it."""
 
 
-def write_lines(adapter: Cluster, admin: AdminPort, topic: str, lines: Iterable[bytes]) -> int:
-    """Returns how many. Empty lines are passed over. Raises BadLine, and BrokerError, which says how many of the first
-    are there."""
+def write_lines(
+    adapter: Cluster,
+    admin: AdminPort,
+    topic: str,
+    lines: Iterable[bytes],
+    stopping: Callable[[], bool] = lambda: False,
+) -> int:
+    """Returns how many, when all are written or it is `stopping`. Empty lines are passed over. Raises BadLine, and
+    BrokerError, which says how many of the first are there."""
     info = admin.topics([topic], ASK)[topic]
     if info is None:
         raise BrokerError(f"there is no topic {topic}", Fault.UNKNOWN_TOPIC)
@@ -26,7 +32,7 @@ def write_lines(adapter: Cluster, admin: AdminPort, topic: str, lines: Iterable[
     count = 0
     numbered = enumerate(lines, 1)
     try:
-        while chunk := list(islice(numbered, CHUNK)):
+        while not stopping() and (chunk := list(islice(numbered, CHUNK))):
             records, wrong = _records(chunk, info.partitions)
             there, failure = writing.write(records)
             count += there

@@ -9,8 +9,8 @@ import attrs
 from flux.core.errors import ConfigurationError
 from flux.core.policy import Policy
 from flux.core.ports import AdminPort
+from flux.operate.planning import replay_group
 from flux.operate.reading import spans_of
-from flux.operate.replay import replay_group
 from flux.operate.replayed import Replayed
 from flux.runtime.preparation import ASK
 

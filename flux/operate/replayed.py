@@ -16,8 +16,6 @@ from flux.operate.filters import Filter
 from flux.operate.letters import Letter
 
 _MARK = "flux-replay-1 "
-MOST_METADATA = 4000
-"""UTF-16 units: below what a broker keeps by default (offset.metadata.max.bytes), with room for a client's own NUL."""
 
 
 @attrs.frozen
@@ -43,14 +41,14 @@ class Replayed:
         others = tuple((part, end) for part, end in self.parts if part != which)
         return self if offset <= self.start(which) else Replayed(self.offset, (*others, (which, offset)))
 
-    def position(self) -> Position:
-        """As it is committed. Where the string would not fit, the oldest parts are forgotten: a later replay of all
-        takes those letters again."""
+    def position(self, most: int) -> Position:
+        """As it is committed, with a string of at most `most` characters. Where it would not fit, the oldest parts are
+        forgotten: a later replay of all takes those letters again."""
         parts = self.parts
         while parts:
             data = [[part.to_json(), end] for part, end in parts]
             text = _MARK + json.dumps(data, ensure_ascii=True, separators=(",", ":"))
-            if len(text) <= MOST_METADATA:
+            if len(text) <= most:
                 return Position(self.offset, text)
             parts = parts[1:]
         return Position(self.offset)

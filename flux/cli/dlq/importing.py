@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from flux.cli.dlq.choosing import words
-from flux.cli.dlq.opening import opened
+from flux.cli.dlq.opening import INTERRUPTED, interruptible, opened
 from flux.cli.options import adapter_option, load_option
 
 
@@ -27,9 +27,12 @@ def command(sources: tuple[str, ...], words: tuple[str | None, str]) -> None:
 
     task, name = words
     file = click.File("rb").convert(name, None, click.get_current_context())
-    with opened(sources, task) as dead:
+    with opened(sources, task) as dead, interruptible() as stopping:
         try:
-            count = write_lines(dead.adapter, dead.admin, dead.stage.topic, file)
+            count = write_lines(dead.adapter, dead.admin, dead.stage.topic, file, stopping)
         except BadLine as error:
             raise click.ClickException(str(error)) from None
-    click.echo(f"{count:,} imported to {dead.stage.topic}")
+        interrupted = stopping()
+    click.echo(f"{count:,} imported to {dead.stage.topic}" + ("; the rest was not read" if interrupted else ""))
+    if interrupted:
+        click.get_current_context().exit(INTERRUPTED)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from flux.core.stage import Stage
     from flux.operate.filters import Filter
     from flux.operate.letters import Letter
+
+INTERRUPTED = 130
+"""The exit code."""
 
 
 @attrs.frozen
@@ -65,6 +69,25 @@ def opened(sources: Sequence[str], task: str | None) -> Iterator[Dead]:
                 f"there is no topic {stage.topic}: {cls.__name__} has never had one, or its names have changed"
             )
         yield Dead(cls.__name__, policy, stage, resolve_adapter(cls.adapter), admin)
+
+
+@contextmanager
+def interruptible() -> Iterator[Callable[[], bool]]:
+    """The first Ctrl-C (or SIGTERM) ends the work at the next record; the second one ends it here and now."""
+    interrupted = False
+
+    def interrupt(number: int, frame: object) -> None:
+        nonlocal interrupted
+        if interrupted:
+            raise KeyboardInterrupt
+        interrupted = True
+
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: interrupted
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextmanager

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import json
-import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from flux.cli.dlq.choosing import chosen, filter_options
-from flux.cli.dlq.opening import opened, progress
+from flux.cli.dlq.opening import INTERRUPTED, interruptible, opened, progress
 from flux.cli.options import adapter_option, load_option
 
 if TYPE_CHECKING:
-    from flux.operate.replay import Plan, Receipt
-
-_INTERRUPTED = 130
+    from flux.operate.planning import Plan
+    from flux.operate.replay import Receipt
 
 
 @click.command(
@@ -74,7 +71,8 @@ def command(
     too. What comes back as a dead letter is a new one, which the next replay takes.
     """
     from flux.cli.text import one_line, say
-    from flux.operate.replay import Order, Replay, check_members, planned
+    from flux.operate.planning import Order, check_members, planned
+    from flux.operate.replay import Replay
 
     order = Order(chosen(choice), to == "main", limit, max_replays, rate, again, dry_run)
     with opened(sources, task) as dead:
@@ -83,7 +81,7 @@ def command(
         plan = planned(dead.admin, dead.policy, order)
         for line in _notes(plan):
             click.echo(one_line(line), err=True)
-        with _interruptible() as stopping, progress(plan.size) as advance:
+        with interruptible() as stopping, progress(plan.size) as advance:
             receipt = Replay(plan, dead.adapter, dead.admin, stopping=stopping, progressed=advance).run()
     if as_json:
         click.echo(json.dumps(_as_json(plan, receipt)))
@@ -94,33 +92,19 @@ def command(
     if receipt.stopped:
         say(f"{receipt.stopped}; the next replay goes on there" if not dry_run else receipt.stopped)
     if receipt.interrupted:
-        click.get_current_context().exit(_INTERRUPTED)
+        click.get_current_context().exit(INTERRUPTED)
 
 
 def _notes(plan: Plan) -> Iterator[str]:
     topic = plan.source.topic
     yield f"{topic} keeps every dead letter: those that were done since, by other means than a replay, come again"
+    if not plan.stored:
+        yield (
+            f"no replay of it is known: group {plan.group} has no position"
+            " (Kafka forgets one after offsets.retention.minutes without a replay)"
+        )
     if plan.worked:
         yield f"group {plan.source.group} has given up to {plan.worked:,} of these one more try already"
-
-
-@contextmanager
-def _interruptible() -> Iterator[Callable[[], bool]]:
-    """The first Ctrl-C (or SIGTERM) ends the work at the next record; the second one ends it here and now."""
-    interrupted = False
-
-    def interrupt(number: int, frame: object) -> None:
-        nonlocal interrupted
-        if interrupted:
-            raise KeyboardInterrupt
-        interrupted = True
-
-    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield lambda: interrupted
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _told(plan: Plan, receipt: Receipt) -> str:

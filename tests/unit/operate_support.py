@@ -1,0 +1,105 @@
+"""A task's topics on an in-memory broker, with dead letters as flux writes them, in time that nobody waits for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from memory_support import START, Kit
+
+from flux.adapters.memory.log import StoredRecord
+from flux.core import trail as t
+from flux.core.policy import Policy
+from flux.core.ports import Headers, Outgoing
+from flux.core.stage import Stages
+from flux.operate.filters import Filter
+from flux.operate.letters import Letter, letter_of
+from flux.operate.planning import Order, Plan, planned
+from flux.operate.replay import Receipt, Replay
+
+NOW_MS = int(START * 1000)
+MAIN, RETRY, DEAD = "orders", "orders-billing-try-1", "orders-billing-dlq"
+
+
+def headers_of(
+    offset: int = 0,
+    error: str = "ValueError",
+    text: str = "no customer 17",
+    reason: str = "exhausted",
+    trace: str = '  File "/srv/app/billing.py", line 17, in call\n    raise ValueError\n',
+    replays: int = 0,
+    partition: int = 0,
+) -> list[tuple[str, bytes | None]]:
+    pairs: dict[str, object] = {
+        t.STAGE: 3,
+        t.ATTEMPTS: 3,
+        t.GROUP: "billing",
+        t.ORIGIN_TOPIC: MAIN,
+        t.ORIGIN_PARTITION: partition,
+        t.ORIGIN_OFFSET: 1000 + offset,
+        t.ORIGIN_TIMESTAMP: NOW_MS - 60_000,
+        t.FIRST_FAILED_AT: NOW_MS - 50_000,
+        t.FAILED_AT: NOW_MS - 10_000 + offset,
+        t.REASON: reason,
+        t.ERROR_TYPE: error,
+        t.ERROR_MESSAGE: text,
+        t.ERROR_TRACE: trace,
+    }
+    if replays:
+        pairs[t.REPLAYS] = replays
+    return [("own", b"header"), *((name, str(value).encode()) for name, value in pairs.items())]
+
+
+def letter(headers: Headers = (), key: bytes | None = b"k", value: bytes = b"v", offset: int = 0) -> Letter:
+    record = StoredRecord(DEAD, 0, offset, Outgoing(value, key, headers), (1, NOW_MS))
+    return letter_of(record, policy(), NOW_MS)
+
+
+def policy(retries: int = 2, **settings: Any) -> Policy:
+    return Policy(Stages(MAIN, "billing", retries), **settings)
+
+
+class Yard:
+    """`policy` has two retries; all topics have `partitions`."""
+
+    def __init__(self, partitions: int = 1) -> None:
+        self.kit = Kit(partitions)
+        self.broker, self.admin, self.adapter, self.system = (
+            self.kit.broker,
+            self.kit.admin,
+            self.kit.adapter,
+            self.kit.system,
+        )
+        self.policy = policy()
+        for stage in self.policy.stages:
+            self.broker.create_topic(stage.topic, partitions)
+
+    def bury(self, *specs: dict[str, Any], key: bytes | None = b"k", value: bytes = b"v") -> None:
+        """A dead letter for each of `headers_of`'s arguments; `at`: its partition."""
+        for number, spec in enumerate(specs):
+            at = spec.pop("at", 0)
+            headers = headers_of(number, partition=at, **spec)
+            self.kit.write(Outgoing(value, key, headers, at, NOW_MS + number), topic=DEAD)
+
+    def plan(self, **order: Any) -> Plan:
+        return planned(self.admin, self.policy, Order(**order))
+
+    def replay(self, stopping: Callable[[], bool] = lambda: False, **order: Any) -> Receipt:
+        return Replay(self.plan(**order), self.adapter, self.admin, stopping=stopping, system=self.system).run()
+
+    def copies(self, topic: str = RETRY) -> list[StoredRecord]:
+        return self.broker.records(topic)
+
+    def replayed_offsets(self) -> list[int]:
+        """Of the dead letters, by the origin that their copies name."""
+        return [int(header(record, t.ORIGIN_OFFSET)) - 1000 for record in self.copies()]
+
+
+def header(record: StoredRecord, name: str) -> str:
+    found: Sequence[bytes | None] = [value for key, value in record.headers() or () if key == name]
+    assert len(found) == 1, f"{len(found)} of {name}"
+    return (found[0] or b"").decode()
+
+
+def only(**given: Any) -> Filter:
+    return Filter(**given)

@@ -1,0 +1,285 @@
+"""Replaying dead letters: what is written, and how far it is known to be, however it ends."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from operate_support import DEAD, MAIN, NOW_MS, RETRY, Yard, header, letter, only, policy
+
+from flux.core import trail as t
+from flux.core.errors import BrokerError, ConfigurationError, Fault, FluxError
+from flux.core.message import Message
+from flux.core.ports import ConsumerSettings, Position, TopicPartition
+from flux.core.stage import Stages
+from flux.operate.copies import copy_of
+from flux.operate.planning import Order, check_members, planned, replay_group
+from flux.operate.replay import Replay
+
+GROUP = "billing-replay"
+
+
+def stopping_after(asked: int) -> Callable[[], bool]:
+    """True from the so-many-th question on."""
+    left = iter(range(asked))
+    return lambda: next(left, None) is None
+
+
+# -- what is written
+
+
+def test_a_copy_is_the_same_work_due_now_with_its_attempts_anew() -> None:
+    yard = Yard()
+    yard.bury({"reason": "rejected"})
+    assert yard.replay().replayed == 1
+    [copy] = yard.copies()
+    assert (copy.key(), copy.value()) == (b"k", b"v")
+    assert header(copy, "own") == "header"
+    record = Message(copy, copy.value(), t.start())
+    trail = t.read(record.headers, 1, NOW_MS, 1000)
+    assert trail == t.Trail(1, 0, NOW_MS, (MAIN, 0, 1000), NOW_MS - 60_000, NOW_MS - 50_000, 1)
+    record.place(trail)
+    assert (record.attempt, record.id, record.hop_id) == (1, "orders/0/1000", "orders/0/1000/1/1")
+    assert header(copy, t.GROUP) == "billing"
+    assert (header(copy, t.REASON), header(copy, t.ERROR_TYPE)) == ("rejected", "ValueError")
+    assert t.ERROR_TRACE not in dict(copy.headers() or ())
+
+
+def test_replays_are_counted() -> None:
+    yard = Yard()
+    yard.bury({"replays": 1})
+    yard.replay()
+    assert header(yard.copies()[0], t.REPLAYS) == "2"
+
+
+def test_a_copy_stays_in_the_partition_of_its_letter() -> None:
+    yard = Yard(3)
+    yard.bury({"at": 0}, {"at": 2}, {"at": 2})
+    yard.replay()
+    assert [copy.partition() for copy in yard.copies()] == [0, 2, 2]
+
+
+def test_to_main_it_is_new_work_where_it_came_from() -> None:
+    yard = Yard(3)
+    yard.bury({"at": 2, "replays": 2})
+    assert yard.replay(to_main=True).replayed == 1
+    [copy] = yard.copies(MAIN)
+    assert (copy.partition(), copy.key(), copy.value()) == (2, b"k", b"v")
+    assert copy.headers() == [("own", b"header")]
+    assert yard.copies() == []
+
+
+def test_a_letter_without_headers_keeps_what_it_is_as_its_origin() -> None:
+    made = copy_of(letter(offset=7), policy().stages[1], "billing", NOW_MS, 1)
+    found = dict(made.headers)
+    assert (found[t.ORIGIN_TOPIC], found[t.ORIGIN_OFFSET], found[t.REPLAYS]) == (DEAD.encode(), b"7", b"1")
+    assert t.ORIGIN_TIMESTAMP not in found
+
+
+# -- how far
+
+
+def test_the_next_replay_takes_what_is_new_only() -> None:
+    yard = Yard()
+    yard.bury({}, {})
+    assert yard.replay().replayed == 2
+    assert yard.replay().replayed == 0
+    yard.bury({})
+    assert yard.replay().replayed == 1
+    assert yard.broker.positions(GROUP, DEAD) == {0: Position(3)}
+
+
+def test_a_replay_of_some_leaves_the_rest_to_a_later_one() -> None:
+    yard = Yard()
+    yard.bury({"error": "A"}, {"error": "B"}, {"error": "A"})
+    first = yard.replay(which=only(error="A"))
+    assert (first.replayed, first.unmatched) == (2, 1)
+    assert yard.replay(which=only(error="A")).replayed == 0
+    rest = yard.replay()
+    assert (rest.replayed, rest.done_before) == (1, 2)
+    assert yard.replayed_offsets() == [0, 2, 1]
+
+
+def test_what_fails_again_meanwhile_is_left_to_the_next_replay() -> None:
+    yard = Yard()
+    yard.bury({}, {})
+    replay = Replay(
+        yard.plan(rate=10), yard.adapter, yard.admin, progressed=lambda count: yard.bury({}), system=yard.system
+    )
+    assert replay.run().replayed == 2
+    assert len(yard.broker.records(DEAD)) > 2
+    assert yard.broker.positions(GROUP, DEAD) == {0: Position(2)}
+
+
+def test_it_goes_on_where_it_was_interrupted() -> None:
+    yard = Yard()
+    yard.bury(*[{} for _ in range(20)])
+    receipt = yard.replay(stopping=stopping_after(8))
+    assert (receipt.stopped, receipt.interrupted, receipt.failed) == ("interrupted", True, False)
+    assert 0 < receipt.replayed < 20
+    assert yard.broker.positions(GROUP, DEAD) == {0: Position(receipt.replayed)}
+    assert yard.replay().replayed == 20 - receipt.replayed
+    assert yard.replayed_offsets() == list(range(20))
+
+
+def test_a_limit_is_kept_and_the_next_replay_goes_on_after_it() -> None:
+    yard = Yard()
+    yard.bury(*[{} for _ in range(10)])
+    assert [yard.replay(limit=4).replayed for _ in range(4)] == [4, 4, 2, 0]
+    assert yard.replayed_offsets() == list(range(10))
+
+
+def test_a_dry_run_writes_and_commits_nothing() -> None:
+    yard = Yard()
+    yard.bury({}, {})
+    assert yard.replay(dry=True).replayed == 2
+    assert (yard.copies(), yard.broker.positions(GROUP, DEAD)) == ([], {})
+
+
+def test_again_takes_those_that_were_replayed_before_too() -> None:
+    yard = Yard()
+    yard.bury({}, {})
+    yard.replay()
+    assert yard.replay(again=True).replayed == 2
+    assert yard.broker.positions(GROUP, DEAD) == {0: Position(2)}
+
+
+def test_it_ends_at_a_letter_that_was_replayed_too_often() -> None:
+    yard = Yard()
+    yard.bury({}, {"replays": 3, "text": "still broken"}, {})
+    receipt = yard.replay()
+    assert (receipt.replayed, receipt.failed) == (1, True)
+    assert "0:1" in receipt.stopped
+    assert "still broken" in receipt.stopped
+    assert yard.replay().replayed == 0
+    assert yard.replay(max_replays=4).replayed == 2
+
+
+def test_gaps_and_deleted_letters_are_passed_over() -> None:
+    yard = Yard()
+    yard.bury({}, {}, {})
+    yard.broker.skip_offsets(TopicPartition(DEAD, 0), 5)
+    yard.broker.delete_records(TopicPartition(DEAD, 0), 1)
+    assert yard.replay().replayed == 2
+    assert yard.broker.positions(GROUP, DEAD) == {0: Position(8)}
+
+
+def test_a_rate_is_kept() -> None:
+    yard = Yard()
+    yard.bury(*[{} for _ in range(50)])
+    began = yard.system.now()
+    assert yard.replay(rate=10).replayed == 50
+    assert 4.8 <= yard.system.now() - began <= 6.0
+
+
+# -- what goes wrong
+
+
+def test_a_write_that_fails_ends_it_before_that_record() -> None:
+    yard = Yard()
+    yard.bury(*[{} for _ in range(10)])
+    seen = iter(range(100))
+    yard.broker.fail_writes(
+        lambda topic, partition, record: BrokerError("refused", Fault.DENIED) if next(seen) == 6 else None
+    )
+    receipt = yard.replay()
+    assert (receipt.replayed, receipt.failed) == (6, True)
+    assert "refused" in receipt.stopped
+    assert yard.broker.positions(GROUP, DEAD) == {0: Position(6)}
+    yard.broker.fail_writes(None)
+    assert yard.replay().replayed == 4
+    assert set(yard.replayed_offsets()) == set(range(10))
+
+
+def test_an_acknowledgement_that_is_lost_repeats_and_loses_nothing() -> None:
+    yard = Yard()
+    yard.bury({}, {})
+    yard.broker.fail_writes(lambda topic, partition, record: BrokerError("late", Fault.UNAVAILABLE), stored=True)
+    assert yard.replay().replayed == 0
+    yard.broker.fail_writes(None, stored=True)
+    assert yard.replay().replayed == 2
+    assert set(yard.replayed_offsets()) == {0, 1}
+
+
+def test_an_outage_ends_it_in_bounded_time_with_nothing_half_done() -> None:
+    yard = Yard()
+    yard.bury({}, {})
+    plan = yard.plan()
+    yard.broker.available = False
+    receipt = Replay(plan, yard.adapter, yard.admin, system=yard.system).run()
+    assert (receipt.replayed, receipt.failed) == (0, True)
+    yard.broker.available = True
+    assert yard.replay().replayed == 2
+
+
+def test_a_position_that_cannot_be_committed_is_said() -> None:
+    yard = Yard()
+    yard.bury({}, {})
+    yard.broker.fail_commits(lambda group, partition, position: BrokerError("no", Fault.DENIED))
+    receipt = yard.replay()
+    assert (receipt.replayed, receipt.failed) == (2, True)
+    assert "not committed" in receipt.stopped
+
+
+def test_another_replay_at_the_same_time_is_noticed() -> None:
+    yard = Yard()
+    yard.bury({}, {})
+    plan = yard.plan()
+    yard.broker.set_position(GROUP, TopicPartition(DEAD, 0), Position(1))
+    receipt = Replay(plan, yard.adapter, yard.admin, system=yard.system).run()
+    assert receipt.failed
+    assert "another replay" in receipt.stopped
+    assert yard.broker.positions(GROUP, DEAD) == {0: Position(1)}
+
+
+# -- what is refused, and what is said
+
+
+def test_members_that_work_the_dead_letters_are_in_the_way() -> None:
+    yard = Yard()
+    check_members(yard.admin, yard.policy)
+
+    class Listener:
+        def assigned(self, partitions: list[TopicPartition]) -> dict[TopicPartition, int]:
+            return dict.fromkeys(partitions, 0)
+
+        def revoked(self, partitions: object) -> None: ...
+        def lost(self, partitions: object) -> None: ...
+
+    member = yard.adapter.consumer(ConsumerSettings(DEAD, "billing-3"), Listener())  # type: ignore[arg-type]
+    member.poll(1, 0)
+    with pytest.raises(FluxError, match="1 member"):
+        check_members(yard.admin, yard.policy)
+    member.close()
+    check_members(yard.admin, yard.policy)
+
+
+def test_without_retries_there_is_only_the_main_topic() -> None:
+    yard = Yard()
+    none = policy(retries=0)
+    with pytest.raises(ConfigurationError, match="--to main"):
+        planned(yard.admin, none, Order())
+    assert planned(yard.admin, none, Order(to_main=True)).target.topic == MAIN
+
+
+def test_a_topic_that_is_not_there_is_named() -> None:
+    yard = Yard()
+    yard.broker.delete_topic(RETRY)
+    with pytest.raises(ConfigurationError, match=RETRY):
+        yard.plan()
+
+
+def test_what_the_dead_letters_own_stage_has_worked_is_counted() -> None:
+    yard = Yard()
+    yard.bury({}, {}, {})
+    yard.broker.set_position("billing-3", TopicPartition(DEAD, 0), Position(2))
+    assert yard.plan().worked == 2
+    yard.replay()
+    assert yard.plan().worked == 0
+
+
+def test_the_group_of_replays_does_not_change_with_the_number_of_retries() -> None:
+    assert replay_group(policy(retries=2)) == replay_group(policy(retries=5)) == GROUP
+    named = policy()
+    object.__setattr__(named, "stages", Stages(MAIN, "billing", 2, lambda topic, group, stage: (topic, f"acl.{group}")))
+    assert replay_group(named) == "acl.billing-replay"

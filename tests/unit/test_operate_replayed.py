@@ -1,0 +1,104 @@
+"""What was replayed, as a position says it: each letter once, however replays are chosen and wherever they end."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from operate_support import headers_of, letter
+
+from flux.core.ports import Position
+from flux.operate.filters import Filter
+from flux.operate.replayed import Replayed
+
+ALL, TIMEOUTS, KEYS = Filter(), Filter(error="Timeout"), Filter(error="KeyError")
+MOST = 4095
+
+
+def letters(*errors: str) -> list[Any]:
+    return [letter(headers_of(error=error), offset=offset) for offset, error in enumerate(errors)]
+
+
+def test_a_replay_of_one_kind_leaves_the_others_to_a_later_replay_of_all() -> None:
+    known = Replayed(0).advanced(TIMEOUTS, 3)
+    timeout, key, late = letters("Timeout", "KeyError", "Timeout")
+    assert [known.has(each) for each in (timeout, key, late)] == [True, False, True]
+    assert (known.start(TIMEOUTS), known.start(ALL)) == (3, 0)
+    assert not known.has(letter(headers_of(error="Timeout"), offset=3))
+
+
+def test_a_replay_of_all_takes_over_what_it_has_passed() -> None:
+    known = Replayed(0).advanced(TIMEOUTS, 3).advanced(KEYS, 9).advanced(ALL, 5)
+    assert known == Replayed(5, ((KEYS, 9),))
+    assert known.start(TIMEOUTS) == 5
+
+
+def test_no_replay_takes_anything_back() -> None:
+    known = Replayed(5, ((KEYS, 9),))
+    assert known.advanced(ALL, 3) == known.advanced(KEYS, 7) == known.advanced(TIMEOUTS, 5) == known
+
+
+@given(
+    st.integers(0, 2**60),
+    st.lists(st.tuples(st.text(min_size=1, max_size=30), st.integers(0, 2**60)), max_size=5, unique_by=lambda p: p[0]),
+)
+def test_it_is_read_back_as_it_was_committed(offset: int, parts: list[tuple[str, int]]) -> None:
+    known = Replayed(offset, tuple((Filter(key=key), end) for key, end in parts))
+    position = known.position(MOST)
+    assert len(position.metadata) <= MOST
+    assert Replayed.of(position) == known
+
+
+def test_what_does_not_fit_is_forgotten_from_the_oldest_on() -> None:
+    parts = tuple((Filter(key=f"key-{number}"), 9) for number in range(500))
+    position = Replayed(3, parts).position(MOST)
+    assert position.offset == 3
+    assert len(position.metadata) <= MOST
+    kept = Replayed.of(position).parts
+    assert 50 < len(kept) < 500
+    assert kept == parts[-len(kept) :]
+    assert Replayed(3, ((Filter(key="x" * 9000), 9),)).position(MOST) == Position(3)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "flux-1:abc",
+        "flux-replay-1 ",
+        "flux-replay-1 {}x",
+        "flux-replay-1 7",
+        "flux-replay-1 [[1,2]]",
+        'flux-replay-1 [[{"q":"x"},1]]',
+        'flux-replay-1 [[{"k":"x"},"1"]]',
+        'flux-replay-1 [[{"k":"x"}]]',
+        "flux-replay-1 " + "[" * 999,
+    ],
+)
+def test_a_string_that_is_foreign_or_damaged_repeats_and_loses_nothing(text: str) -> None:
+    assert Replayed.of(Position(7, text)) == Replayed(7)
+
+
+kinds = st.sampled_from(["Timeout", "KeyError", "ValueError"])
+runs = st.lists(
+    st.tuples(st.sampled_from([ALL, TIMEOUTS, KEYS, Filter(error="*Error")]), st.integers(0, 12)), max_size=6
+)
+
+
+@given(st.lists(kinds, max_size=10), runs)
+def test_whatever_was_replayed_before_a_last_replay_of_all_each_letter_was_replayed_once(
+    errors: list[str], runs: list[tuple[Filter, int]]
+) -> None:
+    there = letters(*errors)
+    known, copies = Replayed(0), [0] * len(there)
+    for which, most in [*runs, (ALL, 1000)]:
+        known = Replayed.of(known.position(MOST))  # each run is a process of its own
+        start, reached = known.start(which), known.start(which)
+        for each in there[start : start + most]:
+            if which.matches(each) and not known.has(each):
+                copies[each.offset] += 1
+            reached = each.offset + 1
+        known = known.advanced(which, reached)
+    assert copies == [1] * len(there)
