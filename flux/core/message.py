@@ -78,6 +78,12 @@ class Message:
         """False when a header's name is not UTF-8: no Kafka client for Python can read any of that record's."""
         return self.headers is not NO_HEADERS or self._headers is not None
 
+    def carry(self, name: str, value: bytes) -> None:
+        """Adds a header, which the record has from its next hop on. Nothing, when its own cannot be read."""
+        headers = self.headers
+        if self._headers is not None:
+            self._headers = Headers((*headers, (name, value)))
+
     @property
     def raw_value(self) -> bytes | None:
         """The value as Kafka holds it, whatever the task's deserializer made of it."""

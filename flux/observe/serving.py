@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Protocol
 
@@ -30,34 +30,35 @@ class Observed(Protocol):
 def observing(worker: Observed, port: int | Path, host: str) -> Iterator[None]:
     """Meanwhile they are served. To be made before the worker begins, as metrics are told of its calls. Raises
     ConfigurationError."""
-    metrics = None
+    with ExitStack() as stack:
+        text = _metrics(worker, stack)
+        server = Server(
+            port,
+            host,
+            {
+                "/metrics": lambda: Answer(404, f"{MISSING}\n") if text is None else Answer(200, text(), METRICS_TYPE),
+                "/live": lambda: live(worker.health),
+                "/ready": lambda: ready(worker.health),
+            },
+        )
+        stack.callback(server.stop)
+        if isinstance(port, int):
+            logger.info("metrics and health are on port %d of %s", server.port, host)
+        yield
+
+
+def _metrics(worker: Observed, stack: ExitStack) -> Callable[[], str] | None:
     try:
         from flux.observe.prometheus import Metrics
-
-        metrics = Metrics(registry=None)
-        metrics.watch(worker)
     except ImportError as error:
         if error.name != "prometheus_client":
             raise
         logger.warning("%s", MISSING)
-    text = metrics.text if metrics is not None else None
-    server = Server(
-        port,
-        host,
-        {
-            "/metrics": lambda: Answer(404, f"{MISSING}\n") if text is None else Answer(200, text(), METRICS_TYPE),
-            "/live": lambda: live(worker.health),
-            "/ready": lambda: ready(worker.health),
-        },
-    )
-    if isinstance(port, int):
-        logger.info("metrics and health are on port %d of %s", server.port, host)
-    try:
-        yield
-    finally:
-        server.stop()
-        if metrics is not None:
-            metrics.close()
+        return None
+    metrics = Metrics(registry=None)
+    stack.callback(metrics.close)
+    metrics.watch(worker)
+    return metrics.text
 
 
 def live(health: Callable[[], Health]) -> Answer:

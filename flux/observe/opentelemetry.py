@@ -1,0 +1,206 @@
+"""Traces by OpenTelemetry: a span per produce and per call, by its conventions for messaging and Kafka
+(https://opentelemetry.io/docs/specs/semconv/messaging/).
+
+The context of whoever produced a record travels in its headers (W3C `traceparent`), stays there through all retries,
+and is the parent of every attempt: one trace shows them all. A record that came without one is given that of its first
+attempt when it moves on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from opentelemetry import propagate, trace
+from opentelemetry.propagators.textmap import Getter
+from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer, TracerProvider
+
+from flux import config
+from flux._version import __version__
+from flux.core.hooks import Hooks, Where
+from flux.core.message import Headers, Message
+from flux.core.transfer import error_name
+from flux.producer import Producer
+from flux.runtime.delivery import Delivery
+from flux.runtime.encoding import HeadersLike, encode_headers
+
+_PRODUCING = ("produce", "send", "aproduce")
+_originals: dict[str, Any] = {}
+_tracing: Tracing | None = None
+
+
+def instrument(tracer_provider: TracerProvider | None = None) -> None:
+    """From now on producers, and the workers made afterwards, make spans; beside the hooks that are configured already.
+    Twice is once. `tracer_provider` None: OpenTelemetry's global one."""
+    global _tracing
+    if _tracing is not None:
+        return
+    _tracing = Tracing(tracer_provider)
+    config.configure(hooks=[*config.current.hooks, _tracing])
+    tracer = _tracing.tracer
+    for name, traced in zip(_PRODUCING, (_traced(tracer), _traced_send(tracer), _traced_async(tracer)), strict=True):
+        _originals[name] = Producer.__dict__[name]
+        setattr(Producer, name, classmethod(traced))
+
+
+def uninstrument() -> None:
+    """Takes `instrument` back; workers that were made meanwhile keep their spans."""
+    global _tracing
+    if _tracing is None:
+        return
+    config.configure(hooks=[each for each in config.current.hooks if each is not _tracing])
+    _tracing = None
+    for name in _PRODUCING:
+        setattr(Producer, name, _originals.pop(name))
+
+
+class Tracing(Hooks):
+    """A span around each call, of kind CONSUMER; `instrument` makes one for all tasks."""
+
+    def __init__(self, tracer_provider: TracerProvider | None = None) -> None:
+        self.tracer = trace.get_tracer("flux", __version__, tracer_provider)
+
+    @contextmanager
+    def around(self, where: Where, message: Message) -> Iterator[None]:
+        parent = propagate.extract(message.headers, getter=_FROM_HEADERS)
+        came_with_one = trace.get_current_span(parent).get_span_context().is_valid
+        with self.tracer.start_as_current_span(
+            f"process {where.topic}", parent, SpanKind.CONSUMER, _of_call(where, message)
+        ) as span:
+            try:
+                yield
+            except Exception as error:
+                span.set_attribute("error.type", error_name(type(error)))
+                raise
+            finally:
+                if not came_with_one:
+                    carrier: dict[str, str] = {}
+                    propagate.inject(carrier)
+                    for name, value in carrier.items():
+                        message.carry(name, value.encode())
+
+
+class _FromHeaders(Getter[Headers]):
+    def get(self, carrier: Headers, key: str) -> list[str] | None:
+        found = [value.decode("utf-8", "replace") for value in carrier.all(key) if value is not None]
+        return found or None
+
+    def keys(self, carrier: Headers) -> list[str]:
+        return [name for name, _ in carrier]
+
+
+_FROM_HEADERS = _FromHeaders()
+
+
+def _of_call(where: Where, message: Message) -> dict[str, str | int | bool]:
+    value, key = message.raw_value, message.key
+    attributes: dict[str, str | int | bool] = {
+        "messaging.system": "kafka",
+        "messaging.operation.name": "process",
+        "messaging.operation.type": "process",
+        "messaging.destination.name": message.topic,
+        "messaging.destination.partition.id": str(message.partition),
+        "messaging.consumer.group.name": where.group,
+        "messaging.kafka.offset": message.offset,
+        "messaging.message.body.size": len(value or b""),
+        "flux.task": where.task,
+        "flux.stage": message.stage,
+        "flux.attempt": message.attempt,
+        "flux.message.id": message.id,
+    }
+    if value is None:
+        attributes["messaging.kafka.message.tombstone"] = True
+    if key is not None:
+        attributes["messaging.kafka.message.key"] = key.decode("utf-8", "backslashreplace")
+    return attributes
+
+
+# ---- producing
+
+
+def _traced(tracer: Tracer) -> Callable[..., None]:
+    original = Producer.__dict__["produce"].__func__
+
+    def produce(cls: type[Producer], value: Any, *, headers: HeadersLike | None = None, **given: Any) -> None:
+        with _span(tracer, cls, value, given):
+            original(cls, value, headers=_with_context(headers), **given)
+
+    return produce
+
+
+def _traced_async(tracer: Tracer) -> Callable[..., Any]:
+    original = Producer.__dict__["aproduce"].__func__
+
+    async def aproduce(cls: type[Producer], value: Any, *, headers: HeadersLike | None = None, **given: Any) -> None:
+        with _span(tracer, cls, value, given):
+            await original(cls, value, headers=_with_context(headers), **given)
+
+    return aproduce
+
+
+def _traced_send(tracer: Tracer) -> Callable[..., Delivery]:
+    """Its span ends when the record is acknowledged, and knows where it is."""
+    original = Producer.__dict__["send"].__func__
+
+    def send(cls: type[Producer], value: Any, *, headers: HeadersLike | None = None, **given: Any) -> Delivery:
+        with _span(tracer, cls, value, given, end_on_exit=False) as span:
+            try:
+                delivery: Delivery = original(cls, value, headers=_with_context(headers), **given)
+            except BaseException:
+                span.end()
+                raise
+        delivery.add_done_callback(lambda ended: _delivered(span, ended))
+        return delivery
+
+    return send
+
+
+def _delivered(span: Span, delivery: Any) -> None:
+    # not by its methods: who asks for a failure has heard of it, and a span has not
+    landed, error = delivery._result, delivery._exception
+    if error is not None:
+        span.record_exception(error)
+        span.set_attribute("error.type", error_name(type(error)))
+        span.set_status(Status(StatusCode.ERROR, str(error)))
+    elif landed is not None:
+        span.set_attribute("messaging.destination.partition.id", str(landed.partition))
+        span.set_attribute("messaging.kafka.offset", landed.offset)
+    span.end()
+
+
+@contextmanager
+def _span(
+    tracer: Tracer, producer: type[Producer], value: Any, given: Mapping[str, Any], end_on_exit: bool = True
+) -> Iterator[Span]:
+    topic, key = str(producer.topic), given.get("key")
+    attributes: dict[str, str | int | bool] = {
+        "messaging.system": "kafka",
+        "messaging.operation.name": "send",
+        "messaging.operation.type": "send",
+        "messaging.destination.name": topic,
+    }
+    if value is None:
+        attributes["messaging.kafka.message.tombstone"] = True
+    if key is not None:
+        attributes["messaging.kafka.message.key"] = (
+            key.decode("utf-8", "backslashreplace") if isinstance(key, bytes) else str(key)
+        )
+    with tracer.start_as_current_span(
+        f"send {topic}", kind=SpanKind.PRODUCER, attributes=attributes, end_on_exit=end_on_exit
+    ) as span:
+        try:
+            yield span
+        except Exception as error:
+            span.set_attribute("error.type", error_name(type(error)))
+            raise
+
+
+def _with_context(headers: HeadersLike | None) -> HeadersLike:
+    """The headers with the current span's context, in place of one that was copied from elsewhere."""
+    carrier: dict[str, str] = {}
+    propagate.inject(carrier)
+    pairs = [] if headers is None else encode_headers(headers)
+    return [pair for pair in pairs if pair[0] not in carrier] + [
+        (name, text.encode()) for name, text in carrier.items()
+    ]

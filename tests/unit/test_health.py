@@ -1,0 +1,204 @@
+"""What probes are told, decided and served."""
+
+from __future__ import annotations
+
+import socket
+import sys
+import threading
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+from cli_support import Flux, flux_cli, only_line
+from peers_support import Peer, wait_for
+
+import flux
+from flux.core.health import Health, Pulse, judge
+from flux.observe.server import Answer, Server
+
+__all__ = ["flux_cli"]
+
+WELL = Pulse("orders", joined=True, left=False, still=1.0, patience=60.0)
+
+
+def ask(port: int, path: str, method: str = "GET") -> tuple[int, str]:
+    try:
+        request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", method=method)
+        with urllib.request.urlopen(request, timeout=10) as response:
+            return response.status, response.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+
+
+def test_a_stage_that_has_joined_and_polls_is_live_and_ready() -> None:
+    health = judge([WELL, WELL], starting=False, stopping=False)
+    assert health.live
+    assert health.ready
+    assert health == Health([], [])
+
+
+@pytest.mark.parametrize(
+    ("changes", "starting", "stopping", "says"),
+    [
+        ({}, True, False, "starting"),
+        ({}, False, True, "stopping"),
+        ({"joined": False}, False, False, "orders waits for an assignment"),
+        ({"left": True}, False, False, "orders has left its group"),
+    ],
+)
+def test_what_keeps_it_from_being_ready_does_not_kill_it(
+    changes: dict[str, Any], starting: bool, stopping: bool, says: str
+) -> None:
+    health = judge([WELL, attrs.evolve(WELL, **changes)], starting, stopping)
+    assert health.live
+    assert not health.ready
+    assert says in health.missing
+
+
+def test_a_poll_loop_that_stands_still_is_not_live() -> None:
+    health = judge([WELL, attrs.evolve(WELL, still=60.0)], starting=False, stopping=False)
+    assert not health.live
+    assert not health.ready
+    assert health.troubles == ["orders: its poll loop has stood still for 60 s"]
+
+
+@pytest.mark.parametrize("changes", [{"patience": 0}, {"left": True}])
+def test_a_stage_that_nobody_waits_for_is_live(changes: dict[str, Any]) -> None:
+    assert judge([attrs.evolve(WELL, still=1e6, **changes)], starting=False, stopping=False).live
+
+
+def test_a_worker_is_live_at_once_and_ready_when_it_has_joined() -> None:
+    peer, release = Peer(), threading.Event()
+    task = peer.task(lambda message: None, retries=0)
+    real = peer.adapter.consumer
+    peer.adapter.consumer = lambda *args: (release.wait(10), real(*args))[1]  # type: ignore[method-assign]
+    with peer.working(task) as running:
+        assert running.worker.health().live
+        assert not running.worker.health().ready
+        release.set()
+        wait_for(lambda: running.worker.health().ready, "ready")
+    assert not running.worker.health().ready
+
+
+def test_a_worker_whose_poll_loop_is_stuck_is_not_live(monkeypatch: pytest.MonkeyPatch) -> None:
+    peer, release = Peer(), threading.Event()
+    real = peer.adapter.consumer
+
+    def consumer(*args: Any) -> Any:
+        client = real(*args)
+        poll = client.poll
+        monkeypatch.setattr(client, "poll", lambda *given: (release.wait(10), poll(*given))[1], raising=False)
+        return client
+
+    monkeypatch.setattr(peer.adapter, "consumer", consumer)
+    with peer.working(peer.task(lambda message: None, stalled_after=3.0, retries=0)) as running:
+        wait_for(lambda: not running.worker.health().live, "the loop is stuck")
+        assert "t: its poll loop has stood still for " in running.worker.health().troubles[0]
+        release.set()
+        wait_for(lambda: running.worker.health().ready, "it goes on")
+
+
+def test_a_call_that_takes_long_is_no_reason_to_kill_it() -> None:
+    peer, release = Peer(), threading.Event()
+    task = peer.task(lambda message: release.wait(10), stalled_after=3.0, retries=0)
+    peer.write(b"x")
+    with peer.working(task) as running:
+        began = peer.machine.now()
+        wait_for(lambda: peer.machine.now() - began > 6, "time passes")
+        assert running.worker.health().live
+        release.set()
+
+
+def test_the_server_answers_gets_alone_and_says_what_there_is() -> None:
+    def broken() -> Answer:
+        raise OSError("secret")
+
+    server = Server(0, "127.0.0.1", {"/live": lambda: Answer(503, "no\n"), "/broken": broken})
+    try:
+        assert ask(server.port, "/live?x=1") == (503, "no\n")
+        assert ask(server.port, "/live", "HEAD") == (503, "")
+        assert ask(server.port, "/") == (404, "there are /live, /broken\n")
+        status, text = ask(server.port, "/broken")
+        assert status == 500
+        assert "secret" not in text
+        assert ask(server.port, "/live", "POST")[0] == 501
+    finally:
+        server.stop()
+
+
+def test_a_port_that_is_taken_is_told_in_one_line_and_ends_with_1(flux_cli: Flux) -> None:
+    other = Server(0, "127.0.0.1", {})
+    task = """
+        import flux
+
+        class Billing(flux.Task):
+            topic, group_id = "orders", "billing"
+
+            def call(self, message): ...
+    """
+    try:
+        where = ["--metrics-port", str(other.port), "--metrics-host", "127.0.0.1", "--log-level", "error"]
+        done = flux_cli("process", "--load", flux_cli.file(task), "--adapter", flux_cli.url, *where)
+    finally:
+        other.stop()
+    assert done.exit_code == 1
+    assert "it is taken, give another" in only_line(done.stderr)
+
+
+def test_a_unix_socket_is_made_anew_and_taken_away(tmp_path: Path) -> None:
+    path = tmp_path / "0"
+    with socket.socket(socket.AF_UNIX) as killed:  # whose file stays
+        killed.bind(str(path))
+    server = Server(path, "", {})
+    assert path.is_socket()
+    server.stop()
+    assert not path.exists()
+
+
+def test_without_the_package_probes_are_served_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "prometheus_client", None)
+    monkeypatch.delitem(sys.modules, "flux.observe.prometheus", raising=False)
+    servers: list[Server] = []
+
+    def made(*args: Any) -> Server:
+        servers.append(Server(*args))
+        return servers[0]
+
+    monkeypatch.setattr("flux.observe.serving.Server", made)
+    peer = Peer()
+    task = peer.task(lambda message: None, retries=0)
+    with peer.working(task, metrics_port=0, metrics_host="127.0.0.1") as running:
+        wait_for(lambda: running.worker.health().ready, "ready")
+        assert ask(servers[0].port, "/ready") == (200, "ok\n")
+        status, text = ask(servers[0].port, "/metrics")
+    assert (status, text) == (404, 'metrics need a package: pip install "super-flux[prometheus]"\n')
+
+
+def test_a_worker_without_a_port_serves_nothing() -> None:
+    peer = Peer()
+    with peer.working(peer.task(lambda message: None, retries=0)) as running:
+        wait_for(lambda: running.worker.health().ready, "ready")
+        assert not [thread for thread in threading.enumerate() if thread.name in ("flux-http", "flux-lag")]
+
+
+def test_the_port_is_free_again_after_the_end() -> None:
+    peer = Peer()
+    task = peer.task(lambda message: None, retries=0)
+    probe = Server(0, "127.0.0.1", {})
+    probe.stop()
+    for _ in range(2):
+        with peer.working(task, metrics_port=probe.port, metrics_host="127.0.0.1") as running:
+            wait_for(lambda running=running: running.worker.health().ready, "ready")  # type: ignore[misc]
+            assert ask(probe.port, "/live") == (200, "ok\n")
+    with pytest.raises(urllib.error.URLError):
+        ask(probe.port, "/live")
+
+
+def test_metrics_port_needs_a_port_that_there_can_be() -> None:
+    peer = Peer()
+    worker = flux.Worker(peer.task(lambda message: None), adapter=peer.adapter, metrics_port=70_000)
+    with pytest.raises(flux.ConfigurationError, match="cannot be served on port 70000"):
+        worker.run()

@@ -1,0 +1,338 @@
+"""What hooks hear, in which order, and that they change nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+import pytest
+from peers_support import Peer, wait_for
+
+import flux
+from flux import config
+from flux.core.errors import BrokerError, Fault
+from flux.core.ports import Outgoing, TopicPartition
+from flux.testing import Kit, Summary
+
+SCOPE: ContextVar[str] = ContextVar("scope", default="")
+
+
+class Hearing(flux.Hooks):
+    """Notes all that it hears."""
+
+    def __init__(self) -> None:
+        self.heard: list[tuple[Any, ...]] = []
+
+    @property
+    def names(self) -> list[str]:
+        return [each[0] for each in self.heard]
+
+    def of(self, name: str) -> list[tuple[Any, ...]]:
+        return [each[1:] for each in self.heard if each[0] == name]
+
+    @contextmanager
+    def around(self, where: flux.Where, message: flux.Message) -> Iterator[None]:
+        self.heard.append(("enter", where, message.offset))
+        token = SCOPE.set("inside")
+        try:
+            yield
+        finally:
+            SCOPE.reset(token)
+            self.heard.append(("leave", where, message.offset))
+
+    def on_start(self, where: flux.Where, message: flux.Message) -> None:
+        self.heard.append(("start", where, message.value))
+
+    def on_success(self, where: flux.Where, message: flux.Message, seconds: float) -> None:
+        self.heard.append(("success", where, message.value, seconds))
+
+    def on_failure(self, where: flux.Where, message: flux.Message, error: Exception, seconds: float | None) -> None:
+        self.heard.append(("failure", where, error, seconds))
+
+    def on_retry(self, where: flux.Where, message: flux.Message, stage: int, wait: float) -> None:
+        self.heard.append(("retry", where, stage, wait))
+
+    def on_dead_letter(self, where: flux.Where, message: flux.Message, reason: str, error: str) -> None:
+        self.heard.append(("dead", where, reason, error))
+
+    def on_commit(self, where: flux.Where, positions: Any, error: Exception | None) -> None:
+        self.heard.append(("commit", where, positions, error))
+
+    def on_assigned(self, where: flux.Where, partitions: Any) -> None:
+        self.heard.append(("assigned", where, partitions))
+
+    def on_revoked(self, where: flux.Where, partitions: Any) -> None:
+        self.heard.append(("revoked", where, partitions))
+
+    def on_lost(self, where: flux.Where, partitions: Any) -> None:
+        self.heard.append(("lost", where, partitions))
+
+
+class Orders(flux.Producer):
+    topic = "orders"
+
+
+class Bills(flux.Producer):
+    topic = "bills"
+
+
+def billing(hooks: Any, asynchronous: bool = False, **settings: Any) -> type[flux.Task]:
+    def work(message: flux.Message) -> None:
+        if message.value == b"reject":
+            raise flux.Reject("no such customer")
+        if message.value == b"bad":
+            raise ValueError("bad")
+        if message.value == b"bill":
+            Bills.produce(b"bill")
+
+    async def work_async(message: flux.Message) -> None:
+        await asyncio.sleep(0)
+        work(message)
+
+    settings = {"retries": 1, "wait": 10} | settings
+    return flux.task(topic="orders", group_id="billing", hooks=hooks, **settings)(work_async if asynchronous else work)
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_a_call_that_returns_is_heard_around_at_start_and_as_a_success(flux_kit: Kit, asynchronous: bool) -> None:
+    hearing = Hearing()
+    Orders.produce(b"good")
+    flux_kit.run(task := billing([hearing], asynchronous))
+    mine = [each[0] for each in hearing.heard if each[1].stage == 0]
+    assert mine == ["assigned", "enter", "start", "success", "leave", "commit", "revoked"]
+    [(where, value, seconds)] = hearing.of("success")
+    assert where == flux.Where(task.__name__, 0, "orders", "billing")
+    assert value == b"good"
+    assert 0 <= seconds < 10
+    [(_, positions, error)] = hearing.of("commit")
+    assert (positions, error) == ({TopicPartition("orders", 0): 1}, None)
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_the_way_of_a_record_to_the_dead_letters_is_heard(flux_kit: Kit, asynchronous: bool) -> None:
+    hearing = Hearing()
+    Orders.produce(b"bad")
+    flux_kit.run_to_the_end(billing([hearing], asynchronous))
+    assert [str(error) for _, error, _ in hearing.of("failure")] == ["bad", "bad"]
+    [(first, stage, wait)] = hearing.of("retry")
+    assert (first.stage, stage, wait) == (0, 1, 10)
+    [(second, reason, text)] = hearing.of("dead")
+    assert (second.stage, second.topic, reason, text) == (1, "orders-billing-try-1", "exhausted", "ValueError: bad")
+    assert not hearing.of("success")
+
+
+def test_what_the_deserializer_refuses_is_a_failure(flux_kit: Kit) -> None:
+    hearing = Hearing()
+    Orders.produce(b"no number")
+    flux_kit.run(billing([hearing], deserializer=int))
+    [(_, error, seconds)] = hearing.of("failure")
+    assert isinstance(error.__cause__, ValueError)
+    assert seconds is not None
+    [(_, reason, _)] = hearing.of("dead")
+    assert reason == "undecodable"
+
+
+def test_the_value_is_not_deserialized_at_the_start_and_is_at_the_end(flux_kit: Kit) -> None:
+    hearing = Hearing()
+    Orders.produce(b"7")
+    flux_kit.run(billing([hearing], deserializer=int))
+    assert hearing.of("start")[0][1] == b"7"
+    assert hearing.of("success")[0][1] == 7
+
+
+def test_what_a_call_produced_and_was_not_delivered_is_a_failure_without_a_duration(flux_kit: Kit) -> None:
+    hearing = Hearing()
+    Orders.produce(b"bill")
+    denied = BrokerError("not allowed", Fault.DENIED)
+    flux_kit.broker().fail_writes(lambda topic, partition, record: denied if topic == "bills" else None)
+    assert flux_kit.run(billing([hearing])).retried == 1
+    assert len(hearing.of("success")) == 1
+    [(_, error, seconds)] = hearing.of("failure")
+    assert isinstance(error, flux.DeliveryError)
+    assert seconds is None
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_what_is_around_a_call_is_there_inside_it(flux_kit: Kit, asynchronous: bool) -> None:
+    seen = []
+
+    def work(message: flux.Message) -> None:
+        seen.append(SCOPE.get())
+
+    async def work_async(message: flux.Message) -> None:
+        work(message)
+
+    task = flux.task(topic="orders", group_id="g", hooks=[Hearing()])(work_async if asynchronous else work)
+    Orders.produce(b"x")
+    flux_kit.run(task)
+    assert seen == ["inside"]
+    assert SCOPE.get() == ""
+
+
+def raising(*given: Any) -> Any:
+    raise OSError("the monitoring is away")
+
+
+RAISING: Any = raising
+
+
+class Broken(flux.Hooks):
+    """Raises whenever it can."""
+
+    def around(self, where: flux.Where, message: flux.Message) -> AbstractContextManager[None]:
+        raise OSError("around")
+
+    on_start = on_success = on_failure = on_retry = on_dead_letter = on_commit = RAISING
+    on_assigned = on_revoked = on_lost = RAISING
+
+
+class Leaving(flux.Hooks):
+    """What it enters raises at the end, or swallows what passes."""
+
+    def __init__(self, swallow: bool) -> None:
+        self._swallow = swallow
+
+    @contextmanager
+    def around(self, where: flux.Where, message: flux.Message) -> Iterator[None]:
+        try:
+            yield
+        except ValueError:
+            if not self._swallow:
+                raise OSError("at the end") from None
+
+
+@pytest.mark.parametrize("hooks", [[Broken()], [Leaving(True)], [Leaving(False)], [Broken(), Leaving(True), Broken()]])
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_hooks_that_raise_change_nothing(flux_kit: Kit, hooks: list[flux.Hooks], asynchronous: bool) -> None:
+    hearing = Hearing()
+    for value in (b"good", b"bad", b"reject"):
+        Orders.produce(value)
+    done = flux_kit.run_to_the_end(billing([*hooks, hearing], asynchronous))
+    assert done == Summary(done=1, failed=3, retried=1, dead=2)
+    assert len(hearing.of("success")) == 1
+    assert len(hearing.of("failure")) == 3
+    assert hearing.names.count("enter") == hearing.names.count("leave") == 4
+
+
+def test_a_hook_that_raises_is_logged_once_per_kind(flux_kit: Kit, caplog: pytest.LogCaptureFixture) -> None:
+    class Failing(flux.Hooks):
+        def on_start(self, where: flux.Where, message: flux.Message) -> None:
+            raise OSError("away") if message.offset % 2 else ValueError("bug")
+
+    for _ in range(6):
+        Orders.produce(b"good")
+    with caplog.at_level(logging.WARNING, "flux.worker"):
+        flux_kit.run(billing([Failing()]))
+    lines = [record for record in caplog.records if "Failing.on_start" in record.getMessage()]
+    assert sorted(record.exc_info[0].__name__ for record in lines if record.exc_info and record.exc_info[0]) == [
+        "OSError",
+        "ValueError",
+    ]
+
+
+def test_a_call_whose_process_fails_is_no_failure(flux_kit: Kit) -> None:
+    hearing = Hearing()
+
+    def work(message: flux.Message) -> None:
+        raise MemoryError
+
+    Orders.produce(b"x")
+    with pytest.raises(MemoryError):
+        flux_kit.run(flux.task(topic="orders", group_id="g", hooks=[hearing])(work))
+    assert not hearing.of("failure")
+    assert hearing.names.count("leave") == 1
+
+
+def test_process_wide_hooks_come_first_and_stay_for_others(flux_kit: Kit) -> None:
+    order: list[str] = []
+
+    class Named(flux.Hooks):
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def on_start(self, where: flux.Where, message: flux.Message) -> None:
+            order.append(self.name)
+
+    flux.configure(hooks=[Named("all")])
+    flux.configure(producer=flux.ProducerOptions())
+    Orders.produce(b"x")
+    flux_kit.run(billing([Named("mine")]))
+    assert order == ["all", "mine"]
+
+
+def test_a_handler_that_nobody_sees_is_not_wrapped() -> None:
+    class Dead(flux.Hooks):
+        def on_dead_letter(self, where: flux.Where, message: flux.Message, reason: str, error: str) -> None: ...
+
+    peer = Peer()
+    task = peer.task(print, hooks=[Dead()])
+    [job] = flux.Worker(task, adapter=peer.adapter).jobs
+    job.prepare(None, False)
+    assert job.handler == job.task.call
+
+
+class Misspelt(flux.Hooks):
+    def on_sucess(self) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("hooks", "says"),
+    [
+        ([Hearing], "the class Hearing: make an instance"),
+        ([object()], "instances of subclasses of flux.Hooks, not object"),
+        (Hearing(), "must be a list of flux.Hooks, not Hearing"),
+        ([Misspelt()], "Misspelt.on_sucess is no hook"),
+    ],
+)
+def test_what_would_never_be_called_is_refused(hooks: Any, says: str) -> None:
+    with pytest.raises(flux.ConfigurationError, match=says):
+        flux.configure(hooks=hooks)
+    assert config.current.hooks == ()
+    with pytest.raises(flux.ConfigurationError, match=says):
+        flux.Worker(billing(hooks), adapter=Peer().adapter)
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_a_running_worker_tells_them_all(asynchronous: bool) -> None:
+    hearing, peer, threads = Hearing(), Peer(), set()
+
+    def work(message: flux.Message) -> None:
+        threads.add(threading.get_ident())
+        if message.value == b"bad":
+            raise ValueError("bad")
+
+    async def work_async(message: flux.Message) -> None:
+        work(message)
+
+    task = peer.task(work_async if asynchronous else work, hooks=[hearing])
+    peer.write(*[Outgoing(b"good")] * 20, b"bad")
+    with peer.working(task):
+        wait_for(lambda: hearing.of("dead"), "the dead letter")
+    assert len(hearing.of("start")) == 22
+    assert len(hearing.of("success")) == 20
+    assert [where.stage for where, _, _ in hearing.of("failure")] == [0, 1]
+    assert {where.stage for where, _ in hearing.of("assigned")} == {0, 1}
+    assert {where.stage for where, _ in hearing.of("revoked")} == {0, 1}
+    assert max(positions.get(TopicPartition("t", 0), 0) for _, positions, _ in hearing.of("commit")) == 21
+
+
+def test_a_commit_that_fails_is_heard(monkeypatch: pytest.MonkeyPatch) -> None:
+    hearing, peer = Hearing(), Peer()
+    real = peer.adapter.consumer
+
+    def consumer(*args: Any) -> Any:
+        client: Any = real(*args)
+        client.commit = lambda positions, done: done(BrokerError("not now", Fault.UNAVAILABLE))
+        return client
+
+    monkeypatch.setattr(peer.adapter, "consumer", consumer)
+    task = peer.task(lambda message: None, retries=0, hooks=[hearing])
+    peer.write(b"x")
+    with peer.working(task):
+        wait_for(lambda: hearing.of("commit"), "the commit")
+    assert str(hearing.of("commit")[0][2]) == "not now"

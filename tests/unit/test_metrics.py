@@ -1,0 +1,273 @@
+"""Metrics: what is counted, in names and labels that Prometheus takes."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from engine_support import Driver
+from peers_support import Peer, wait_for
+from prometheus_client import CollectorRegistry
+from prometheus_client.parser import text_string_to_metric_families
+
+import flux
+from flux.core.ports import Outgoing, Watermarks
+from flux.observe import names
+from flux.observe.gather import Silence, live, merge, metrics, ready
+from flux.observe.lags import Lag, lag_of
+from flux.observe.prometheus import MOST_ERRORS, Metrics
+from flux.observe.server import Answer
+from flux.testing import Kit
+
+Samples = Callable[..., float | None]
+
+
+class Orders(flux.Producer):
+    topic = "orders"
+
+
+def read(text: str) -> Samples:
+    """Asks for a sample: `read(text)("flux_calls_total", stage=0, result="done")`; labels not named may be anything."""
+    samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
+
+    def sample(name: str, **labels: object) -> float | None:
+        wanted = {key: str(value) for key, value in labels.items()}
+        found = [each.value for each in samples if each.name == name and wanted.items() <= each.labels.items()]
+        return sum(found) if found else None
+
+    return sample
+
+
+def work(message: flux.Message) -> None:
+    if message.value == b"bad":
+        raise ValueError("bad")
+    if message.value == b"reject":
+        raise flux.Reject("no")
+
+
+def test_a_worker_counts_what_its_records_go_through() -> None:
+    peer, watching = Peer(), Metrics(registry=None)
+    task = peer.task(work, retries=1, wait=0)
+    worker = flux.Worker(task, adapter=peer.adapter, system=peer.machine)
+    peer.write(*[b"good"] * 7, b"bad", b"bad", b"reject")
+
+    def sample(name: str, **labels: object) -> float | None:
+        return read(watching.text())(name, **labels)
+
+    watching.watch(worker)
+    with running(worker):
+        wait_for(lambda: sample("flux_dead_letters_total") == 3, "all have ended")
+        wait_for(lambda: sample("flux_lag_records", stage=0) == 0, "the lag is known")
+        assert sample("flux_calls_total", task="work", stage=0, result="done") == 7
+        assert sample("flux_calls_total", stage=0, result="failed") == 3
+        assert sample("flux_calls_total", stage=1, result="failed") == 2
+        assert sample("flux_failures_total", stage=0, error="ValueError") == 2
+        assert sample("flux_failures_total", stage=0, error="flux.Reject") == 1
+        assert sample("flux_transfers_total", stage=0, target="retry") == 2
+        assert sample("flux_transfers_total", stage=0, target="dlq") == 1
+        assert sample("flux_dead_letters_total", stage=0, reason="rejected") == 1
+        assert sample("flux_dead_letters_total", stage=1, reason="exhausted") == 2
+        assert sample("flux_call_duration_seconds_count", stage=0) == 10
+        assert sample("flux_lateness_seconds_count", stage=1) == 2
+        assert sample("flux_rebalances_total", stage=0, event="assigned") == 1
+        assert sample("flux_assigned_partitions", stage=0, topic="t") == 1
+        assert sample("flux_concurrency_limit", task="work") == 10
+        assert sample("flux_commits_total", stage=0, result="failed") == 0
+        assert sample("flux_due_records", stage=1) == 0
+        assert sample("flux_waiting_records", stage=1) == 0
+        assert sample("flux_open_transfers", stage=0) == 0
+        assert (sample("flux_ready"), sample("flux_live")) == (1, 1)
+    assert sample("flux_rebalances_total", stage=0, event="revoked") == 1
+    assert sample("flux_commits_total", stage=0, result="done") == 1
+    assert sample("flux_ready") == 0
+    watching.close()
+
+
+@contextmanager
+def running(worker: flux.Worker) -> Iterator[None]:
+    thread = threading.Thread(target=worker.run, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        worker.stop()
+        thread.join(10)
+
+
+def test_every_metric_is_named_in_one_place_and_every_one_is_there() -> None:
+    peer = Peer()
+    task = peer.task(work, retries=1)
+    watching = Metrics(registry=None)
+    worker = flux.Worker(task, adapter=peer.adapter, system=peer.machine)
+    watching.watch(worker)
+    peer.write(b"bad")
+    with running(worker):
+        wait_for(lambda: "flux_lag_records{" in watching.text() and "flux_failures_total{" in watching.text(), "all")
+        text = watching.text()
+    watching.close()
+    found = set(re.findall(r"^(flux_\w+?)(?:\{| )", text, re.MULTILINE))
+    found = {name for name in found if not name.endswith("_created")}
+    known = {series for metric in names.ALL for series in metric.series}
+    from_elsewhere = {names.UP.name, names.BUFFERED.name}
+    assert found - known == set()
+    assert known - found <= from_elsewhere
+
+
+@pytest.mark.parametrize("metric", names.ALL, ids=lambda metric: metric.name)
+def test_names_follow_the_conventions(metric: names.Metric) -> None:
+    assert metric.name.startswith("flux_")
+    assert metric.name.endswith("_total") == (metric.kind == "counter")
+    assert (metric.kind == "histogram") == bool(metric.buckets)
+    if metric.kind == "histogram":
+        assert metric.name.endswith("_seconds")
+    assert metric.help.endswith(".")
+
+
+def test_lateness_is_counted_from_when_a_record_was_due(flux_kit: Kit) -> None:
+    watching = Metrics(registry=None, now=flux_kit.clock.now)
+    task = flux.task(topic="orders", group_id="g", retries=1, wait=10, hooks=[watching])(work)
+    now = flux_kit.clock.now()
+    flux_kit.produce("orders", b"bad", timestamp=int((now - 3) * 1000))
+    flux_kit.run(task)
+    flux_kit.clock.advance(17)
+    flux_kit.run(task)
+    sample = read(watching.text())
+    assert sample("flux_lateness_seconds_sum", stage=0) == pytest.approx(3)
+    assert sample("flux_lateness_seconds_sum", stage=1) == pytest.approx(7)
+
+
+def test_types_of_errors_are_bounded(flux_kit: Kit) -> None:
+    def fail(message: flux.Message) -> None:
+        raise type(f"Error{message.offset}", (Exception,), {})
+
+    watching = Metrics(registry=None)
+    for _ in range(MOST_ERRORS + 5):
+        Orders.produce(b"x")
+    flux_kit.run(flux.task(topic="orders", group_id="g", hooks=[watching])(fail))
+    sample = read(watching.text())
+    assert sample("flux_failures_total") == MOST_ERRORS + 5
+    assert sample("flux_failures_total", error="other") == 5
+    assert watching.text().count("flux_failures_total{") == MOST_ERRORS + 1
+
+
+def test_what_producers_hold_is_shown_by_topic(flux_kit: Kit) -> None:
+    watching = Metrics(registry=None)
+    Orders.produce(b"x")
+    Orders.produce(b"y")
+    assert read(watching.text())("flux_producer_buffered_records", topic="orders") == 2
+
+
+def test_a_program_finds_them_in_a_registry_of_its_own() -> None:
+    registry, peer = CollectorRegistry(), Peer()
+    watching = Metrics(registry)
+    watching.watch(flux.Worker(peer.task(work), adapter=peer.adapter))
+    assert registry.get_sample_value("flux_concurrency_limit", {"task": "work"}) == 10
+    assert registry.get_sample_value("flux_ready") == 0
+    with pytest.raises(ValueError, match="Duplicated"):
+        Metrics(registry)
+    watching.close()
+    assert registry.get_sample_value("flux_ready") is None
+
+
+# ---- lag
+
+
+def test_the_lag_of_the_main_topic_is_due_all_of_it() -> None:
+    driver = Driver(0)
+    driver.assign(0, 1)
+    driver.poll(5, 6, 7)
+    driver.work(driver.take())
+    assert lag_of(driver.engine, {0: Watermarks(2, 20), 1: Watermarks(3, 10)}) == Lag(all=12 + 7, due=12 + 7)
+
+
+def test_what_waits_in_a_retry_topic_is_lag_that_is_not_due_and_so_is_what_lies_behind_it() -> None:
+    driver = Driver(1)
+    driver.assign(0)
+    driver.poll(0, 1, 2)
+    assert lag_of(driver.engine, {0: Watermarks(0, 10)}) == Lag(all=10, due=0)
+
+
+def test_what_a_retry_topic_has_not_delivered_yet_may_be_due() -> None:
+    driver = Driver(1)
+    driver.assign(0)
+    assert lag_of(driver.engine, {0: Watermarks(4, 10)}) == Lag(all=6, due=6)
+    assert lag_of(driver.engine, {}) == Lag(all=0, due=0)
+
+
+# ---- several processes
+
+ONE = """# HELP flux_calls_total Calls.
+# TYPE flux_calls_total counter
+flux_calls_total{task="T",stage="0"} 3.0
+# HELP flux_ready Ready.
+# TYPE flux_ready gauge
+flux_ready 1.0
+# HELP mine Somebody's own.
+# TYPE mine gauge
+mine{process="x",text="a}{process=\\"b\\" 1"} 4.0 1700000000000
+empty{} 5.0
+"""
+
+
+def test_samples_of_several_processes_keep_apart_and_families_come_once() -> None:
+    merged = merge({0: ONE, 2: ONE})
+    assert merged.count("# TYPE flux_calls_total counter") == 1
+    sample = read(merged)
+    for process in (0, 2):
+        assert sample("flux_calls_total", process=process, task="T", stage=0) == 3
+        assert sample("flux_ready", process=process) == 1
+        assert sample("mine", process=process, exported_process="x", text='a}{process="b" 1') == 4
+        assert sample("empty", process=process) == 5
+
+
+def test_a_process_that_does_not_answer_is_down_and_the_others_count() -> None:
+    answer = metrics({0: Answer(200, ONE), 1: Silence.ABSENT, 2: Silence.HUNG})
+    assert answer.status == 200
+    sample = read(answer.text)
+    assert [sample("flux_process_up", process=number) for number in range(3)] == [1, 0, 0]
+    assert sample("flux_ready") == 1
+
+
+def test_processes_without_the_package_say_so() -> None:
+    assert metrics({0: Answer(404, "install it\n"), 1: Silence.ABSENT}) == Answer(404, "install it\n")
+
+
+OK = Answer(200, "ok\n")
+
+
+@pytest.mark.parametrize(
+    ("answers", "lives", "is_ready"),
+    [
+        ({0: OK, 1: OK}, "ok\n", "ok\n"),
+        ({0: OK, 1: Silence.ABSENT}, "ok\n", "process 1 is not running yet\n"),
+        ({0: OK, 1: Silence.HUNG}, *["process 1 has not answered within 3 s\n"] * 2),
+        ({0: OK, 1: Answer(503, "stuck\nstarting\n")}, *["process 1: stuck\nprocess 1: starting\n"] * 2),
+    ],
+)
+def test_all_processes_are_well_when_each_is(answers: dict[int, Any], lives: str, is_ready: str) -> None:
+    assert live(answers) == Answer(200 if lives == "ok\n" else 503, lives)
+    assert ready(answers) == Answer(200 if is_ready == "ok\n" else 503, is_ready)
+
+
+def test_the_page_names_every_metric_with_its_labels() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "observability.md").read_text()
+    rows = dict(re.findall(r"^\| `(flux_\w+)` \| ([^|]*) \|", page, re.MULTILINE))
+    labels = {metric.name: ", ".join(f"`{label}`" for label in metric.labels) for metric in names.ALL}
+    assert {name: row.strip() for name, row in rows.items()} == labels
+
+
+def test_records_of_any_kind_leave_labels_alone() -> None:
+    peer = Peer()
+    watching = Metrics(registry=None)
+    task = peer.task(work, retries=0)
+    worker = flux.Worker(task, adapter=peer.adapter, system=peer.machine)
+    watching.watch(worker)
+    peer.write(Outgoing(None), Outgoing(b'x"}\n\xff', b'k"\n'), Outgoing(b"x", None, [("h\n", b"\x00")]))
+    with running(worker):
+        wait_for(lambda: read(watching.text())("flux_call_duration_seconds_count") == 3, "worked")
+    watching.close()

@@ -1,0 +1,234 @@
+"""Spans by OpenTelemetry's conventions, and one trace for all attempts."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace import SpanKind, StatusCode
+
+import flux
+from flux.core.errors import BrokerError, Fault
+from flux.observe import opentelemetry
+from flux.testing import Kit
+
+
+class Orders(flux.Producer):
+    topic = "orders"
+
+
+class Bills(flux.Producer):
+    topic = "bills"
+
+
+class Billing(flux.Task):
+    topic = "orders"
+    group_id = "billing"
+    retries = 2
+    wait = 0
+
+    def call(self, message: flux.Message) -> None:
+        if message.value == b"bad":
+            raise ValueError("bad")
+        if message.value == b"flaky" and message.attempt < 3:
+            raise ConnectionError("away")
+        if message.value == b"bill":
+            Bills.produce(b"bill", headers=message.headers)
+
+
+class Spans:
+    """What was exported, by name, in the order of their ends."""
+
+    def __init__(self) -> None:
+        self.exporter = InMemorySpanExporter()
+        self.provider = TracerProvider()
+        self.provider.add_span_processor(SimpleSpanProcessor(self.exporter))
+        self.tracer = self.provider.get_tracer("tests")
+
+    @property
+    def all(self) -> list[ReadableSpan]:
+        return list(self.exporter.get_finished_spans())
+
+    def named(self, name: str) -> list[ReadableSpan]:
+        return [span for span in self.all if span.name == name]
+
+    def one(self, name: str) -> ReadableSpan:
+        [span] = self.named(name)
+        return span
+
+
+@pytest.fixture
+def spans(flux_kit: Kit) -> Iterator[Spans]:
+    made = Spans()
+    opentelemetry.instrument(made.provider)
+    yield made
+    opentelemetry.uninstrument()
+
+
+def trace(span: ReadableSpan) -> int:
+    assert span.context is not None
+    return int(span.context.trace_id)
+
+
+def is_child(span: ReadableSpan, of: ReadableSpan) -> bool:
+    return span.parent is not None and of.context is not None and span.parent.span_id == of.context.span_id
+
+
+def test_a_call_is_a_child_of_what_produced_its_record(flux_kit: Kit, spans: Spans) -> None:
+    with spans.tracer.start_as_current_span("request"):
+        Orders.produce(b"good", key="ada")
+    flux_kit.run(Billing)
+    request, sent, worked = spans.one("request"), spans.one("send orders"), spans.one("process orders")
+    assert (sent.kind, worked.kind) == (SpanKind.PRODUCER, SpanKind.CONSUMER)
+    assert is_child(sent, request)
+    assert is_child(worked, sent)
+    assert dict(sent.attributes or {}) == {
+        "messaging.system": "kafka",
+        "messaging.operation.name": "send",
+        "messaging.operation.type": "send",
+        "messaging.destination.name": "orders",
+        "messaging.kafka.message.key": "ada",
+    }
+    assert dict(worked.attributes or {}) == {
+        "messaging.system": "kafka",
+        "messaging.operation.name": "process",
+        "messaging.operation.type": "process",
+        "messaging.destination.name": "orders",
+        "messaging.destination.partition.id": "0",
+        "messaging.consumer.group.name": "billing",
+        "messaging.kafka.offset": 0,
+        "messaging.kafka.message.key": "ada",
+        "messaging.message.body.size": 4,
+        "flux.task": "Billing",
+        "flux.stage": 0,
+        "flux.attempt": 1,
+        "flux.message.id": "orders/0/0",
+    }
+    assert worked.status.status_code is StatusCode.UNSET
+
+
+def test_all_attempts_are_in_one_trace_and_the_failed_ones_say_why(flux_kit: Kit, spans: Spans) -> None:
+    Orders.produce(b"flaky")
+    flux_kit.run_to_the_end(Billing)
+    sent = spans.one("send orders")
+    attempts = [span for span in spans.all if span.kind is SpanKind.CONSUMER]
+    assert [span.name for span in attempts] == [
+        "process orders",
+        "process orders-billing-try-1",
+        "process orders-billing-try-2",
+    ]
+    assert all(is_child(span, sent) for span in attempts)
+    assert [(span.attributes or {})["flux.attempt"] for span in attempts] == [1, 2, 3]
+    assert [(span.attributes or {}).get("error.type") for span in attempts] == ["ConnectionError"] * 2 + [None]
+    assert [span.status.status_code for span in attempts] == [StatusCode.ERROR] * 2 + [StatusCode.UNSET]
+    assert attempts[0].events[0].name == "exception"
+
+
+def test_a_record_without_a_context_gets_that_of_its_first_attempt(flux_kit: Kit, spans: Spans) -> None:
+    flux_kit.produce("orders", b"bad", headers={"mine": "1"})
+    flux_kit.run_to_the_end(Billing)
+    first, second, third = (span for span in spans.all if span.kind is SpanKind.CONSUMER)
+    assert first.parent is None
+    assert is_child(second, first)
+    assert is_child(third, first)
+    dead = flux_kit.dead_letters(Billing).one()
+    assert dead.header("mine") == "1"
+    assert first.context is not None
+    assert str(dead.header("traceparent")).startswith(f"00-{trace(first):032x}-{first.context.span_id:016x}-")
+
+
+def test_the_context_that_a_record_came_with_stays_as_it_is(flux_kit: Kit, spans: Spans) -> None:
+    came = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    flux_kit.produce("orders", b"bad", headers={"traceparent": came, "tracestate": "a=1"})
+    flux_kit.run_to_the_end(Billing)
+    assert {trace(span) for span in spans.all} == {0x0AF7651916CD43DD8448EB211C80319C}
+    dead = flux_kit.dead_letters(Billing).one()
+    assert [value for name, value in dead.headers if name.startswith("trace")] == [came.encode(), b"a=1"]
+
+
+def test_what_a_call_produces_is_in_its_trace_even_with_copied_headers(flux_kit: Kit, spans: Spans) -> None:
+    Orders.produce(b"bill")
+    flux_kit.run(Billing)
+    worked, sent = spans.one("process orders"), spans.one("send bills")
+    assert is_child(sent, worked)
+    [bill] = flux_kit.topic("bills")
+    assert len([name for name, _ in bill.headers if name == "traceparent"]) == 1
+    assert f"{trace(worked):032x}" in str(bill.header("traceparent"))
+
+
+def test_coroutines_have_their_own_spans(flux_kit: Kit, spans: Spans) -> None:
+    from opentelemetry import trace as current
+
+    seen = []
+
+    async def call(message: flux.Message) -> None:
+        await asyncio.sleep(0)
+        seen.append(current.get_current_span().get_span_context().span_id)
+
+    Orders.produce(b"a")
+    Orders.produce(b"b")
+    flux_kit.run(flux.task(topic="orders", group_id="g")(call))
+    assert seen == [span.context.span_id for span in spans.named("process orders") if span.context]
+    assert not current.get_current_span().get_span_context().is_valid
+
+
+def test_a_send_ends_with_its_acknowledgement_and_says_where_it_landed(flux_kit: Kit, spans: Spans) -> None:
+    sent = Orders.send(b"x").result(10)
+    attributes = spans.one("send orders").attributes or {}
+    assert attributes["messaging.kafka.offset"] == sent.offset
+    assert attributes["messaging.destination.partition.id"] == str(sent.partition)
+
+
+def test_a_send_that_fails_says_so(flux_kit: Kit, spans: Spans) -> None:
+    denied = BrokerError("not allowed", Fault.DENIED)
+    flux_kit.broker().fail_writes(lambda *record: denied)
+    delivery = Orders.send(b"x")
+    with pytest.raises(flux.DeliveryError):
+        delivery.result(10)
+    span = spans.one("send orders")
+    assert span.status.status_code is StatusCode.ERROR
+    assert (span.attributes or {})["error.type"] == "flux.DeliveryError"
+
+
+def test_what_cannot_be_a_record_is_refused_as_ever(flux_kit: Kit, spans: Spans) -> None:
+    bad: Any = 5
+    for method in (Orders.produce, Orders.send):
+        with pytest.raises(flux.ConfigurationError):
+            method(bad)
+        with pytest.raises(flux.ConfigurationError):
+            method(b"x", headers=bad)
+    assert len(spans.named("send orders")) == 4
+
+
+def test_a_tombstone_is_marked(flux_kit: Kit, spans: Spans) -> None:
+    Orders.produce(None, key=b"\xff")
+    flux_kit.run(Billing)
+    for span in spans.all:
+        assert (span.attributes or {})["messaging.kafka.message.tombstone"] is True
+        assert (span.attributes or {})["messaging.kafka.message.key"] == "\\xff"
+
+
+def test_coroutines_produce_with_spans(flux_kit: Kit, spans: Spans) -> None:
+    asyncio.run(Orders.aproduce(b"x"))
+    flux_kit.run(Billing)
+    assert is_child(spans.one("process orders"), spans.one("send orders"))
+
+
+def test_nothing_is_left_of_it_when_it_is_taken_back(flux_kit: Kit) -> None:
+    before = flux.Producer.__dict__["produce"]
+    spans = Spans()
+    opentelemetry.instrument(spans.provider)
+    opentelemetry.instrument(spans.provider)
+    assert flux.Producer.__dict__["produce"] is not before
+    opentelemetry.uninstrument()
+    opentelemetry.uninstrument()
+    assert flux.Producer.__dict__["produce"] is before
+    Orders.produce(b"x")
+    flux_kit.run(Billing)
+    assert spans.all == []
+    assert not flux_kit.topic("orders").one().headers
