@@ -8,18 +8,21 @@ from abc import ABCMeta
 from collections.abc import Callable
 from copy import deepcopy
 from types import FunctionType, MethodType
-from typing import Any, ClassVar, Self, SupportsIndex, cast
+from typing import Any, ClassVar, Self, SupportsIndex, TypeVar, cast
 
 from flux import config
 from flux.config import AdapterChoice, ProducerOptions
 from flux.core.errors import BrokerError, BufferFull, ConfigurationError, DeliveryError, FailedRecord
 from flux.core.partitioner import partition_for_key
 from flux.core.ports import Outgoing
-from flux.runtime.delivery import Delivery, Tracked
+from flux.runtime.delivery import Delivery
 from flux.runtime.encoding import HeadersLike, check_number, encode, encode_headers
 from flux.runtime.outbox import Outbox
 from flux.runtime.outboxes import OUTBOXES
-from flux.runtime.produced import CURRENT
+from flux.runtime.produced import CURRENT, Produced
+from flux.runtime.tallies import Tracked
+
+Result = TypeVar("Result")
 
 _current = CURRENT.get
 _new = tuple.__new__
@@ -121,7 +124,7 @@ class Producer(metaclass=_ProducerClass):
         if partition_key is not None or partition is not None or timestamp is not None:
             partition = _place(outbox, partition_key, partition, timestamp)
         if _current() is not None:
-            _track(outbox, Tracked(value, key, pairs, partition, timestamp), size, outbox.put)
+            _put(outbox, Outgoing(value, key, pairs, partition, timestamp), size)
             return
         record = _new(Outgoing, (value, key, pairs, partition, timestamp))
         if outbox.full:
@@ -142,10 +145,11 @@ class Producer(metaclass=_ProducerClass):
     ) -> Delivery:
         """`produce`, flushed at once. The future's `result(timeout)`, and `await`, give the RecordMetadata of where it
         landed or raise DeliveryError."""
-        outbox, record, size = _record(cls, value, key, headers, partition_key, partition, timestamp)
-        delivery = record.delivery = Delivery(outbox.report)
-        _track(outbox, record, size, outbox.put_at_once)
-        return delivery
+        outbox, record, _ = _record(cls, value, key, headers, partition_key, partition, timestamp)
+        scope = _current()
+        if scope is None:
+            return outbox.send(record, None)
+        return _within(scope, outbox, lambda: outbox.send(record, scope))
 
     @classmethod
     async def aproduce(
@@ -167,7 +171,7 @@ class Producer(metaclass=_ProducerClass):
         outbox, record, size = _record(cls, value, key, headers, partition_key, partition, timestamp)
         while True:
             try:
-                return _track(outbox, record, size, outbox.put)
+                return _put(outbox, record, size)
             except BufferFull:
                 await outbox.await_room(record)
 
@@ -265,22 +269,29 @@ def _record(
     partition_key: str | bytes | None,
     partition: int | None,
     timestamp: int | None,
-) -> tuple[Outbox, Tracked, int]:
+) -> tuple[Outbox, Outgoing, int]:
     outbox = OUTBOXES.routes.get(producer) or _outbox(producer)
     value, data = _value(producer, value), encode(key, "a key")
     pairs = () if headers is None else encode_headers(headers)
     partition = _place(outbox, partition_key, partition, timestamp)
-    return outbox, Tracked(value, data, pairs, partition, timestamp), len(value or b"") + len(data or b"")
+    return outbox, Outgoing(value, data, pairs, partition, timestamp), len(value or b"") + len(data or b"")
 
 
-def _track(outbox: Outbox, record: Tracked, size: int, put: Callable[[Tracked, int], None]) -> None:
-    scope = record.scope = _current()
+def _put(outbox: Outbox, record: Outgoing, size: int) -> None:
+    scope = _current()
     if scope is None:
-        put(record, size)
+        outbox.put(record, size)
         return
+    tracked = Tracked(*record)
+    tracked.scope = scope
+    _within(scope, outbox, lambda: outbox.put(tracked, size))
+
+
+def _within(scope: Produced, outbox: Outbox, put: Callable[[], Result]) -> Result:
+    """`put`, as a part of the running call."""
     scope.started(outbox.flush)
     try:
-        put(record, size)
+        return put()
     except BaseException:
         scope.ended(None)  # the caller hears
         raise

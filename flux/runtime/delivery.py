@@ -1,17 +1,17 @@
-"""How produced records end: counted by the batch, told by the record only where somebody waits for it."""
+"""What `Producer.send` returns: a Future, and the count of the one record that it stands for."""
 
 from __future__ import annotations
 
-import itertools
 import threading
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future
 from concurrent.futures._base import FINISHED, RUNNING
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from flux.core.errors import DeliveryError, FailedRecord
 from flux.core.ports import Outgoing, Record
 from flux.runtime.produced import Produced
+from flux.runtime.tallies import Ends, acknowledging, failed, failed_record
 
 
 class RecordMetadata(NamedTuple):
@@ -28,18 +28,65 @@ class Delivery(Future[RecordMetadata]):
     be cancelled: the record is under way. A failure that nobody has asked for is reported when the last reference
     goes.
 
-    One is made for each record sent, and most are asked when they have ended. So the lock and the lists of the standard
-    library's Future, two thirds of its cost, are made when somebody is there before the end. The end is noted before it
-    looks for them, and they are made before their maker looks for the end: one of the two sees the other."""
+    One is made for each record sent, many thousands may be under way, and most are asked when they have ended. So it is
+    as few objects as can be: it is its record's tally too (see `flux.runtime.tallies`), and the lock and the lists of
+    the standard library's Future are made when somebody is there before the end. The end is noted before it looks for
+    them, and they are made before their maker looks for the end: one of the two sees the other."""
 
     _state = RUNNING
     _result = None
     _exception = None
     _asked = False
     _lock: threading.Condition | None = None
+    handed = 0
+    heard = True
 
-    def __init__(self, unheard: Callable[[Sequence[FailedRecord]], None]) -> None:
-        self._unheard = unheard  # the base's own is not called: see above
+    def __init__(self, ends: Ends, topic: str, record: Outgoing, since: float, scope: Produced | None) -> None:
+        # the base's own is not called: see above
+        self.topic = topic
+        self.records: Sequence[Outgoing] = (record,)
+        self.since = since
+        self.scope = scope
+        self._ends = ends
+
+    # ---- as a tally
+
+    @property
+    def failed(self) -> Sequence[FailedRecord]:
+        return self._exception.failed if isinstance(self._exception, DeliveryError) else ()
+
+    def acknowledged(self) -> Callable[[Exception | None, Record], None]:
+        return self._acknowledged
+
+    def _acknowledged(self, error: Exception | None, record: Record) -> None:
+        if self._state is FINISHED:
+            return  # it was in doubt
+        if error is not None:
+            self._fail(failed_record(error, record))
+            return
+        kind, timestamp = record.timestamp()
+        where = RecordMetadata(record.topic(), record.partition(), record.offset(), timestamp if kind else None)
+        acknowledging(self.set_result, where)
+        self.records = ()
+        if self.scope is not None:
+            acknowledging(self.scope.ended, None)
+        self._ends.ended(self)
+
+    def give_up(self, error: Exception) -> None:
+        self.handed = 1
+        if self._state is not FINISHED:
+            self._fail(failed(self.topic, self.records[0], error))
+
+    doubt = give_up
+
+    def _fail(self, record: FailedRecord) -> None:
+        error = DeliveryError([record])
+        acknowledging(self.set_exception, error)
+        if self.scope is not None:
+            acknowledging(self.scope.ended, error)
+        self._ends.ended(self)
+
+    # ---- as a future
 
     def _locked(self) -> threading.Condition:
         if self._lock is None:
@@ -88,128 +135,4 @@ class Delivery(Future[RecordMetadata]):
 
     def __del__(self) -> None:
         if isinstance(self._exception, DeliveryError) and not self._asked:
-            self._unheard(self._exception.failed)
-
-
-class Tracked(Outgoing):
-    """A record whose end one call waits for, or one future, or both. A subclass, so that plain ones carry nothing."""
-
-    scope: Produced | None = None
-    delivery: Delivery | None = None
-
-
-class Ends(Protocol):
-    """Who hears that a tally is complete."""
-
-    def ended(self, tally: Tally) -> None: ...
-
-
-class Tally:
-    """Records on their way. Once each has ended it tells `ends`.
-
-    Called on the client's threads and on the writer's at once: `next` and `append` are atomic, so it needs no lock."""
-
-    __slots__ = ("_counted", "_ends", "_last", "delivery", "failed", "handed", "records", "scope", "since", "topic")
-
-    def __init__(self, ends: Ends, topic: str, records: Sequence[Outgoing], since: float) -> None:
-        first = records[0]
-        self.topic = topic
-        self.records = records
-        self.since = since  # seconds since the epoch: when they left the buffer
-        self.handed = 0  # how many the client has taken
-        self.failed: list[FailedRecord] = []
-        self.scope = first.scope if isinstance(first, Tracked) else None
-        self.delivery = first.delivery if isinstance(first, Tracked) else None
-        self._ends = ends
-        self._counted = itertools.count(1)
-        self._last = len(records)
-
-    def acknowledged(self) -> Callable[[Exception | None, Record], None]:
-        """For the port. A closure: it is called for every record."""
-        counted, last = self._counted.__next__, self._last
-        succeed = None if self.scope is None and self.delivery is None else self._succeed
-
-        def acknowledged(error: Exception | None, record: Record) -> None:
-            if error is not None:
-                partition = record.partition()
-                place = partition if partition is not None and partition >= 0 else None
-                self._fail(FailedRecord(record.topic(), place, record.key(), record.value(), error))
-            elif succeed is not None:
-                succeed(record)
-            if counted() == last:
-                self._ends.ended(self)
-
-        return acknowledged
-
-    def give_up(self, error: Exception) -> None:
-        """Those that the client has not taken fail."""
-        rest, self.handed = self.records[self.handed :], len(self.records)
-        try:
-            for record in rest:
-                self._fail(failed(self.topic, record, error))
-                if next(self._counted) == self._last:
-                    self._ends.ended(self)
-        except BaseException:
-            self.doubt(error)
-            raise
-
-    def doubt(self, error: Exception) -> None:
-        """Nobody knows which of them the client has taken: all fail, and what it tells later counts for nothing."""
-        self.handed = len(self.records)
-        for record in self.records:
-            self._fail(failed(self.topic, record, error))
-        while next(self._counted) < self._last:
-            pass
-        self._ends.ended(self)
-
-    def _succeed(self, record: Record) -> None:
-        delivery = self.delivery
-        if delivery is not None and not delivery.done():
-            kind, timestamp = record.timestamp()
-            where = RecordMetadata(record.topic(), record.partition(), record.offset(), timestamp if kind else None)
-            acknowledging(delivery.set_result, where)
-        if self.scope is not None:
-            acknowledging(self.scope.ended, None)
-
-    def _fail(self, record: FailedRecord) -> None:
-        self.failed.append(record)
-        error = DeliveryError([record])
-        if self.delivery is not None and not self.delivery.done():
-            acknowledging(self.delivery.set_exception, error)
-        if self.scope is not None:
-            acknowledging(self.scope.ended, error)
-
-
-def failed(topic: str, record: Outgoing, error: Exception) -> FailedRecord:
-    return FailedRecord(topic, record.partition, record.key, record.value, error)
-
-
-def tallies(ends: Ends, topic: str, records: Sequence[Outgoing], now: float) -> Iterator[Tally]:
-    """In order; neighbours that nobody, or the same one, waits for are counted together."""
-    if len(records) == 1:
-        yield Tally(ends, topic, records, now)
-        return
-    for _, group in itertools.groupby(records, _waiting):
-        yield Tally(ends, topic, list(group), now)
-
-
-def _waiting(record: Outgoing) -> object:
-    return (record.scope, record.delivery) if isinstance(record, Tracked) else None
-
-
-_acknowledging = threading.local()
-
-
-def acknowledging(tell: Callable[..., object], *given: Any) -> None:
-    """Calls other people's code on a thread that acknowledgements come on: it must not wait for one."""
-    here = _acknowledging
-    before = in_acknowledgement()
-    here.active = True
-    try:
-        tell(*given)
-    finally:
-        here.active = before
-
-
-def in_acknowledgement() -> bool:
-    return getattr(_acknowledging, "active", False)
+            self._ends.report(self._exception.failed)

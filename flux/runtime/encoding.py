@@ -25,17 +25,29 @@ def encode(value: Any, what: str, remedy: str = "") -> bytes | None:
 
 def encode_headers(headers: HeadersLike) -> list[tuple[str, bytes | None]]:
     """In order, repeats kept. Raises ConfigurationError."""
+    items: Any = headers.items() if type(headers) is dict or isinstance(headers, Mapping) else headers
+    pairs: list[tuple[str, bytes | None]] = []
     try:
-        pairs = [(name, value) for name, value in (headers.items() if isinstance(headers, Mapping) else headers)]
+        for name, value in items:
+            if type(name) is not str or not name.isascii() or "\0" in name:
+                _check_name(name)
+            if value is None or type(value) is bytes:
+                pairs.append((name, value))
+            elif type(value) is str and value.isascii():
+                pairs.append((name, value.encode()))
+            else:
+                pairs.append((name, encode(value, f"header {name}")))
     except (TypeError, ValueError):
         raise ConfigurationError("headers must be a mapping, or pairs of a name and a value") from None
-    for name, _ in pairs:
-        if not isinstance(name, str):
-            raise ConfigurationError(f"a header's name must be str, not {type(name).__name__}")
-        encode(name, "a header's name")
-        if "\0" in name:
-            raise ConfigurationError(f"a header's name must hold no NUL: {name!r}")
-    return [(name, encode(value, f"header {name}")) for name, value in pairs]
+    return pairs
+
+
+def _check_name(name: Any) -> None:
+    if not isinstance(name, str):
+        raise ConfigurationError(f"a header's name must be str, not {type(name).__name__}")
+    encode(name, "a header's name")
+    if "\0" in name:
+        raise ConfigurationError(f"a header's name must hold no NUL: {name!r}")
 
 
 def check_number(number: object, what: str, least: int) -> None:

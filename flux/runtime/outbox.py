@@ -19,7 +19,9 @@ import attrs
 from flux.core.buffer import Buffer, Limits
 from flux.core.errors import BrokerError, BufferFull, ConfigurationError, DeliveryError, FailedRecord, Fault
 from flux.core.ports import Adapter, Outgoing, ProducerPort, ProducerSettings, System
-from flux.runtime.delivery import Tally, Tracked, acknowledging, failed, in_acknowledgement, tallies
+from flux.runtime.delivery import Delivery
+from flux.runtime.produced import Produced
+from flux.runtime.tallies import Counted, Tally, Tracked, acknowledging, failed, in_acknowledgement, tallies
 
 logger = logging.getLogger("flux.producer")
 
@@ -61,7 +63,7 @@ class Runtime(Protocol):
 class Watch:
     """Somebody waits for the ends of `waiting`. `done` is called once, when there are none left."""
 
-    waiting: set[Tally]
+    waiting: set[Counted]
     done: Callable[[], None]
     failed: list[FailedRecord] = attrs.field(factory=list)
 
@@ -80,8 +82,8 @@ class Outbox:
         self.on_error: OnError | None = None
         self._tracked = False  # whether any record was ever waited for on its own
         self._runtime = runtime
-        self._pending: deque[Tally] = deque()  # left the buffer, not all taken by the client
-        self._open: set[Tally] = set()
+        self._pending: deque[Counted] = deque()  # left the buffer, not all taken by the client
+        self._open: set[Counted] = set()
         self._watches: list[Watch] = []
         self._waiters: deque[Callable[[], object]] = deque()  # event loops that want to `put`
         self._unheard: deque[FailedRecord] = deque(maxlen=KEPT_FAILURES)
@@ -100,14 +102,19 @@ class Outbox:
         if self.buffer.add(record, size):
             self.added()
 
-    def put_at_once(self, record: Tracked, size: int) -> None:
-        """`put`, and hands on what is buffered."""
-        self._tracked = True
+    def send(self, record: Outgoing, scope: Produced | None) -> Delivery:
+        """Hands on what is buffered and then this record, at once. Raises as `put` does."""
         if self.full:
             self.wait_for_room(record)
-        self.buffer.add(record, size)
-        self.flush()
+        delivery = Delivery(self, self.topic, record, self._runtime.system.now(), scope)
+        with self._handing_on:
+            self._take()
+            with self._changed:  # no calls in here: see `Buffer.take`
+                self._open |= {delivery}
+                self._pending += (delivery,)
+            self._flush()
         self._runtime.handed_on(self)
+        return delivery
 
     def added(self) -> None:
         """What is to do when `Buffer.add` says so."""
@@ -190,7 +197,8 @@ class Outbox:
                     break
         finally:
             self._busy = False
-        self.full = bool(self._pending) and self.buffer.full
+        # one that was sent passes the buffer by: no more of them when the client has no room
+        self.full = bool(self._pending) and (self.buffer.full or self._pending[-1].heard)
 
     def _take(self) -> None:
         records = self.buffer.take()
@@ -217,13 +225,14 @@ class Outbox:
                 tally.give_up(stopped)
             self._pending.popleft()
 
-    def _write(self, tally: Tally) -> Exception | None:
+    def _write(self, tally: Counted) -> Exception | None:
         """Why the client did not take all of it."""
         client = None
         try:
             client = self._runtime.client(self)
             rest = tally.records[tally.handed :] if tally.handed else tally.records
-            tally.handed += client.write(self.topic, rest, tally.acknowledged())
+            taken = client.write(self.topic, rest, tally.acknowledged())
+            tally.handed += taken
         except (BrokerError, ConfigurationError) as error:
             if client is not None:
                 self._runtime.broken(self, client)
@@ -236,12 +245,12 @@ class Outbox:
                 return None
             tally.doubt(BrokerError(f"{type(error).__name__} while it was written: it may yet arrive"))
             raise
-        return None if tally.handed == len(tally.records) else self._no_room()
+        return None if taken == len(rest) else self._no_room()
 
-    def ended(self, tally: Tally) -> None:
+    def ended(self, tally: Counted) -> None:
         """All records of `tally` have ended."""
         done = []
-        heard = tally.delivery is not None or not tally.failed
+        heard = tally.heard or not tally.failed
         with self._changed:
             self._open.discard(tally)
             if self._watches:  # nobody waits without one

@@ -13,8 +13,8 @@ from typing import Any
 import attrs
 
 import flux.runtime.calls
-import flux.runtime.delivery
 import flux.runtime.outbox
+import flux.runtime.tallies
 from flux.runtime.outboxes import OUTBOXES
 from simulation.machine import Machine
 from simulation.records import Violation
@@ -52,7 +52,7 @@ def _patched(world: World) -> Iterator[None]:
     """What of flux does not go through its System, and its limits, for one run."""
     changes: list[tuple[Any, str, Any]] = [
         (flux.runtime.outbox, "threading", _Threading(world.machine)),
-        (flux.runtime.delivery, "_acknowledging", Local()),
+        (flux.runtime.tallies, "_acknowledging", Local()),
         (flux.runtime.calls, "trace_of", lambda error: "trace"),
     ]
     for name, value in world.scenario.constants.items():

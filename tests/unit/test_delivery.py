@@ -11,23 +11,33 @@ from collections.abc import Sequence
 import pytest
 
 from flux.core.errors import BrokerError, DeliveryError, FailedRecord
+from flux.core.ports import Outgoing
 from flux.runtime.delivery import Delivery, RecordMetadata
+from flux.runtime.tallies import Counted
 
 WHERE = RecordMetadata("t", 0, 7, None)
 FAILED = FailedRecord("t", 0, b"k", b"v", BrokerError("away"))
 
 
-class Heard:
+class Ends:
     def __init__(self) -> None:
-        self.records: list[FailedRecord] = []
+        self.ended_: list[Counted] = []
+        self.reported: list[FailedRecord] = []
 
-    def __call__(self, records: Sequence[FailedRecord]) -> None:
-        self.records += records
+    def ended(self, tally: Counted) -> None:
+        self.ended_.append(tally)
+
+    def report(self, records: Sequence[FailedRecord]) -> None:
+        self.reported += records
+
+
+def made(ends: Ends | None = None) -> Delivery:
+    return Delivery(ends or Ends(), "t", Outgoing(b"v", b"k"), 0.0, None)
 
 
 @pytest.fixture
 def delivery() -> Delivery:
-    return Delivery(Heard())
+    return made()
 
 
 def test_a_result_that_is_there_is_given_at_once(delivery: Delivery) -> None:
@@ -63,7 +73,7 @@ def test_callbacks_are_called_once_whether_added_before_or_after_the_end(deliver
 
 @pytest.mark.parametrize("fails", [False, True])
 def test_many_are_waited_for_by_the_standard_library(fails: bool) -> None:
-    deliveries = [Delivery(Heard()) for _ in range(3)]
+    deliveries = [made() for _ in range(3)]
 
     def end() -> None:
         for delivery in deliveries[1:]:
@@ -84,7 +94,7 @@ def test_many_are_waited_for_by_the_standard_library(fails: bool) -> None:
 
 
 def test_one_that_ends_while_somebody_begins_to_wait_keeps_nobody() -> None:
-    deliveries = [Delivery(Heard()) for _ in range(3000)]
+    deliveries = [made() for _ in range(3000)]
 
     def end() -> None:
         for delivery in deliveries:
@@ -98,7 +108,7 @@ def test_one_that_ends_while_somebody_begins_to_wait_keeps_nobody() -> None:
 
 def test_it_can_be_awaited_before_and_after_its_end() -> None:
     async def wait() -> None:
-        delivery = Delivery(Heard())
+        delivery = made()
         asyncio.get_running_loop().call_soon(delivery.set_result, WHERE)
         assert await delivery == WHERE
         assert await delivery == WHERE
@@ -108,11 +118,11 @@ def test_it_can_be_awaited_before_and_after_its_end() -> None:
 
 @pytest.mark.parametrize("asked", [False, True])
 def test_a_failure_that_nobody_asked_for_is_told_when_it_is_forgotten(asked: bool) -> None:
-    heard = Heard()
-    delivery = Delivery(heard)
+    ends = Ends()
+    delivery = made(ends)
     delivery.set_exception(DeliveryError([FAILED]))
     if asked:
         delivery.exception(0)
     del delivery
     gc.collect()
-    assert heard.records == ([] if asked else [FAILED])
+    assert ends.reported == ([] if asked else [FAILED])

@@ -7,6 +7,9 @@ ignores a record's own partition, and takes later records after one that it refu
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import partial
+from queue import Empty, SimpleQueue
 from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
@@ -20,11 +23,17 @@ Acknowledged = Callable[[BrokerError | None, Record], None]
 
 _METADATA_AGE = 60.0  # seconds that a partition count is trusted
 _POLL = 0.1  # seconds: how long the serving thread may outlive the producer
+_MANY = 200  # records between two waits for the serving thread
+_STREAM = 0.02  # seconds without so many after which nobody waits
 _ABANDONED = 5.0  # seconds that the reports of purged records may take
 
 
 class ConfluentProducer:
     """`flux.core.ports.ProducerPort`. A daemon thread serves the acknowledgements.
+
+    For each of them it needs the interpreter, and a thread that writes without a pause lets go of that every 5 ms only:
+    acknowledgements would pile up, with all records that wait for theirs. So who writes many waits, before the next
+    ones, until those that have come are served.
 
     One inherited by a child process accepts records and never sends them: the child must make its own.
     """
@@ -40,13 +49,21 @@ class ConfluentProducer:
         self._purge = False
         self._fatal: BrokerError | None = None
         self._closed = False
+        self._written = 0  # since a writer waited
+        self._streams_until = 0.0
+        self._attends = False  # whether the serving thread looks for writers that wait
+        self._asked: SimpleQueue[None] = SimpleQueue()
+        self._served: SimpleQueue[None] = SimpleQueue()
         self._client = Producer({"logger": log} | properties | {"error_cb": self._on_error})
         self._thread = system.spawn("flux-acknowledgements", self._serve)
 
     def write(self, topic: str, records: Sequence[Outgoing], acknowledged: Acknowledged) -> int:
         self._check_usable()
+        self._written += len(records)
+        if self._written >= _MANY:
+            self._let_serve()
         produce = self._client.produce
-        report = self._reporter(topic, acknowledged)
+        report = partial(self._reported, topic, acknowledged)
         taken = 0
         try:
             for record in records:
@@ -119,14 +136,36 @@ class ConfluentProducer:
 
     # -- acknowledgements
 
+    def _let_serve(self) -> None:
+        self._written = 0
+        if self._attends:
+            with suppress(Empty):  # answers that nobody waited for any more
+                while True:
+                    self._served.get_nowait()
+            self._asked.put(None)
+            with suppress(Empty):
+                self._served.get(timeout=_STREAM)
+        self._streams_until = self._now() + _STREAM
+
     def _serve(self) -> None:
         client = self._client
         while not self._closed:
-            self._polled(client, _POLL)
+            self._attends = self._now() < self._streams_until
+            asked = self._attends and self._is_asked()
+            self._polled(client, 0 if self._attends else _POLL)
+            if asked:
+                self._served.put(None)
             if self._purge:
                 # Nothing will be accepted: say so now, not when the delivery timeout ends.
                 self._purge = False
                 client.purge()
+
+    def _is_asked(self) -> bool:
+        try:
+            self._asked.get(timeout=_STREAM / 4)
+        except Empty:
+            return False
+        return True
 
     def _polled(self, client: Producer, timeout: float) -> None:
         try:
@@ -150,24 +189,21 @@ class ConfluentProducer:
         while len(self._client) and self._now() < until:
             self._polled(self._client, _POLL)
 
-    def _reporter(self, topic: str, acknowledged: Acknowledged) -> Callable[[KafkaError | None, Any], None]:
-        def report(error: KafkaError | None, message: Any) -> None:
-            if error is None:
-                self._worked = True
-                failure = None
-            else:
-                try:
-                    failure = self._translated(error, topic)
-                except SystemError:
-                    # In the call after a fatal error confluent-kafka leaves an exception set, which the first check
-                    # clears: ask again.
-                    failure = self._translated(error, topic)
+    def _reported(self, topic: str, acknowledged: Acknowledged, error: KafkaError | None, message: Any) -> None:
+        if error is None:
+            self._worked = True
+            failure = None
+        else:
             try:
-                acknowledged(failure, message)
-            except Exception:
-                logger.exception("the acknowledgement of a record for topic %s was not taken", topic)
-
-        return report
+                failure = self._translated(error, topic)
+            except SystemError:
+                # In the call after a fatal error confluent-kafka leaves an exception set, which the first check
+                # clears: ask again.
+                failure = self._translated(error, topic)
+        try:
+            acknowledged(failure, message)
+        except Exception:
+            logger.exception("the acknowledgement of a record for topic %s was not taken", topic)
 
     def _refuse(self, topic: str, record: Outgoing, error: BrokerError, acknowledged: Acknowledged) -> None:
         value, key, headers, partition, timestamp = record
