@@ -36,7 +36,6 @@ _LARGEST_RECORD = 100_000_000
 
 _NO_GROUP = "flux-reader"
 """librdkafka wants a name, and does nothing with it."""
-_READ_AHEAD_KB = 16 * 1024
 
 _BROKER = re.compile(r"([A-Za-z_]+://)?(\[[^\[\]]*\]|[^:\[\]]+)(:[0-9]{1,5})?\Z")
 
@@ -109,8 +108,9 @@ def consumer_properties(bootstrap: str, options: Mapping[str, Any], settings: Co
 
 def reader_properties(bootstrap: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """Of a consumer that joins no group."""
-    settings = ConsumerSettings(topic="", group=_NO_GROUP, tell_reached=True)
-    properties = consumer_properties(bootstrap, {"queued.max.messages.kbytes": _READ_AHEAD_KB, **options}, settings)
+    # A small queue: librdkafka does not count headers, which are most of a dead letter.
+    settings = ConsumerSettings(topic="", group=_NO_GROUP, small_queue=True, tell_reached=True)
+    properties = consumer_properties(bootstrap, options, settings)
     for name in ("group.instance.id", "group.protocol", "group.remote.assignor"):
         properties.pop(name, None)
     return properties

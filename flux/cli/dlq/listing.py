@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -15,9 +15,12 @@ from flux.cli.dlq.opening import opened
 from flux.cli.options import adapter_option, load_option
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from flux.operate.letters import Letter
 
 _PAGE = 200  # rows whose columns are fitted to each other; a table of all would have to be held
+_WIDEST = 60
 _COLUMNS = ("at", "key", "reason", "error", "first failed", "attempts")
 
 
@@ -56,22 +59,46 @@ def command(sources: tuple[str, ...], limit: int, as_json: bool, task: str | Non
 
 def _print(letters: Iterable[Letter]) -> int:
     """Page by page; the columns are as wide as in the first."""
-    from flux.cli.tables import cell, console, table
+    from rich.cells import cell_len
 
-    count, widths, out = 0, [len(name) for name in _COLUMNS], console()
+    from flux.cli.tables import cell, console
+
+    count, out = 0, console()
+    widths = [cell_len(name) for name in _COLUMNS]
     for page in _pages(letters):
-        rows = [_row(letter) for letter in page]
+        rows = [[cell(part).plain for part in _row(letter)] for letter in page]
         if not count:
-            widths = [max(len(cell(row[i]).plain) for row in (*rows, _COLUMNS)) for i in range(len(_COLUMNS))]
-        shown = table(*_COLUMNS, numbers=["attempts"])
-        shown.show_header = not count
-        for column, width in zip(shown.columns, widths, strict=True):
-            column.min_width = min(width, 60)
-        for row in rows:
-            shown.add_row(*map(cell, row))
-        out.print(shown)
+            widths = [max(width, *(cell_len(row[i]) for row in rows)) for i, width in enumerate(widths)]
+        if out.is_terminal:
+            _print_table(out, rows, widths, not count)
+        else:
+            _print_lines(rows, widths, not count)
         count += len(rows)
     return count
+
+
+def _print_table(out: Console, rows: list[list[str]], widths: list[int], headed: bool) -> None:
+    from flux.cli.tables import cell, table
+
+    shown = table(*_COLUMNS, numbers=["attempts"])
+    shown.show_header = headed
+    for column, width in zip(shown.columns, widths, strict=True):
+        column.min_width = min(width, _WIDEST)
+    for row in rows:
+        shown.add_row(*map(cell, row))
+    out.print(shown)
+
+
+def _print_lines(rows: list[list[str]], widths: list[int], headed: bool) -> None:
+    """The same for a pipe, which has no width, and may be given very many."""
+    from rich.cells import cell_len
+
+    def line(row: Sequence[str]) -> str:
+        padded = [part + " " * (width - cell_len(part)) for part, width in zip(row[:-1], widths, strict=False)]
+        return "   ".join([*padded, row[-1].rjust(widths[-1])])
+
+    head = [line(_COLUMNS), "─" * (sum(widths) + 3 * (len(widths) - 1))] if headed else []
+    click.echo("\n".join([*head, *map(line, rows)]))
 
 
 def _pages(letters: Iterable[Letter]) -> Iterator[list[Letter]]:
