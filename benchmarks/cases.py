@@ -230,6 +230,8 @@ CASES = (
         (
             Contestant("flux process", "flux_scale:processes", {"processes": 1}),
             Contestant("flux process --processes 2", "flux_scale:processes", {"processes": 2}),
+            Contestant("no Kafka at all, 1 process", "flux_scale:alone", {"processes": 1}),
+            Contestant("no Kafka at all, 2 processes", "flux_scale:alone", {"processes": 2}),
         ),
         count=20_000,
         seconds=20.0,

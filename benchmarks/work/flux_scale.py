@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient
 
-from benchmarks.measure import Job
+from benchmarks.measure import Job, compute
 
 _PARTITIONS = 4
 
@@ -45,6 +47,27 @@ def processes(job: Job) -> dict[str, float]:
         process.terminate()
         process.wait(30)
     return {"rate": job.count / (max(each[2] for each in read) - min(each[1] for each in read))}
+
+
+def alone(job: Job) -> dict[str, float]:
+    """The same computing without Kafka: what this machine's cores add up to."""
+    number, context = job.options["processes"], multiprocessing.get_context("spawn")
+    ready, times = context.Barrier(number), context.SimpleQueue()
+    started = [context.Process(target=_compute, args=(job.count // number, ready, times)) for _ in range(number)]
+    for each in started:
+        each.start()
+    marks = [times.get() for _ in started]
+    for each in started:
+        each.join()
+    return {"rate": job.count / (max(end for _, end in marks) - min(begin for begin, _ in marks))}
+
+
+def _compute(count: int, ready: Any, times: Any) -> None:
+    ready.wait(30)
+    begin = time.time()
+    for _ in range(count):
+        compute()
+    times.put((begin, time.time()))
 
 
 def _wait_for_members(admin: AdminClient, group: str, number: int) -> None:

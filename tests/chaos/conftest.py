@@ -16,10 +16,6 @@ _HERE = Path(__file__).parent
 _reason = pytest.StashKey[str]()
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "chaos: kills workers and brokers of a real Apache Kafka")
-
-
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Fetches Kafka the first time. Here and not in a fixture, as a test's time limit counts its fixtures."""
     if session.config.option.collectonly or not any(item.get_closest_marker("chaos") for item in session.items):
