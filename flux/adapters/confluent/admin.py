@@ -109,13 +109,21 @@ class ConfluentAdmin:
                 raise BrokerError(f"{doing}: the metadata is no text for Kafka ({error})", Fault.METADATA) from None
 
     def members(self, group: str, timeout: float) -> list[GroupMember]:
-        asked = self._client.describe_consumer_groups([group], request_timeout=timeout)[group]
-        try:
-            found = self._result(asked, timeout)
-        except KafkaException as error:
-            if error.args[0].code() == KafkaError.GROUP_ID_NOT_FOUND:
-                return []
-            raise self._translated(error, f"cannot describe group {group}", f"DESCRIBE on group {group}") from None
+        until = self._now() + timeout
+        while True:
+            asked = self._client.describe_consumer_groups([group], request_timeout=timeout)[group]
+            try:
+                found = self._result(asked, timeout)
+                break
+            except KafkaException as error:
+                if error.args[0].code() == KafkaError.GROUP_ID_NOT_FOUND:
+                    return []
+                # Unlike its consumers, librdkafka's admin does not wait for a coordinator that is being made.
+                if fault_of(error.args[0]) is not Fault.UNAVAILABLE or self._now() + _LOOK > until:
+                    raise self._translated(
+                        error, f"cannot describe group {group}", f"DESCRIBE on group {group}"
+                    ) from None
+                self._client.poll(_LOOK)
         return [
             GroupMember(
                 member.member_id,
