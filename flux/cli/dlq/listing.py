@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from flux.operate.letters import Letter
 
 _PAGE = 200  # rows whose columns are fitted to each other; a table of all would have to be held
-_WIDEST = 60
+_GAP = "   "
+_WIDEST_KEY = 24
+_NARROWEST_ERROR = 16
 _COLUMNS = ("at", "key", "reason", "error", "first failed", "attempts")
 
 
@@ -78,12 +80,17 @@ def _print(letters: Iterable[Letter]) -> int:
 
 
 def _print_table(out: Console, rows: list[list[str]], widths: list[int], headed: bool) -> None:
+    """What does not fit is folded: the error above all."""
     from flux.cli.tables import cell, table
 
     shown = table(*_COLUMNS, numbers=["attempts"])
     shown.show_header = headed
-    for column, width in zip(shown.columns, widths, strict=True):
-        column.min_width = min(width, _WIDEST)
+    fitted = [min(width, _WIDEST_KEY) if name == "key" else width for name, width in zip(_COLUMNS, widths, strict=True)]
+    error = _COLUMNS.index("error")
+    left = out.width - sum(fitted) + fitted[error] - len(_GAP) * (len(fitted) - 1)
+    fitted[error] = max(_NARROWEST_ERROR, min(left, fitted[error]))
+    for column, width in zip(shown.columns, fitted, strict=True):
+        column.width = width
     for row in rows:
         shown.add_row(*map(cell, row))
     out.print(shown)
@@ -95,9 +102,9 @@ def _print_lines(rows: list[list[str]], widths: list[int], headed: bool) -> None
 
     def line(row: Sequence[str]) -> str:
         padded = [part + " " * (width - cell_len(part)) for part, width in zip(row[:-1], widths, strict=False)]
-        return "   ".join([*padded, row[-1].rjust(widths[-1])])
+        return _GAP.join([*padded, row[-1].rjust(widths[-1])])
 
-    head = [line(_COLUMNS), "─" * (sum(widths) + 3 * (len(widths) - 1))] if headed else []
+    head = [line(_COLUMNS), "─" * (sum(widths) + len(_GAP) * (len(widths) - 1))] if headed else []
     click.echo("\n".join([*head, *map(line, rows)]))
 
 
