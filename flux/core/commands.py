@@ -6,6 +6,7 @@ import enum
 
 import attrs
 
+from flux.core.message import Message
 from flux.core.ports import Position, TopicPartition
 from flux.core.runs import Run
 
@@ -21,10 +22,11 @@ class Level(enum.IntEnum):
 
 @attrs.frozen
 class Notice:
-    """A line for the log."""
+    """A line for the log, and what it is about, where that is one record or one partition."""
 
     level: Level
     text: str
+    about: Message | TopicPartition | None = None
 
 
 @attrs.frozen
@@ -33,6 +35,7 @@ class Stall:
 
     text: str
     run: Run | None = None
+    about: TopicPartition | None = None
 
 
 @attrs.frozen

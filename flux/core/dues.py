@@ -54,11 +54,17 @@ class Dues:
         message.place(trail)
         if not message.headers_readable:
             self._notices.add(
-                Level.WARNING, f"{message!r}: its headers cannot be read, and are left out (logged once)", "headers"
+                Level.WARNING,
+                f"{message!r}: its headers cannot be read, and are left out (logged once)",
+                "headers",
+                message,
             )
         for name in trail.ignored:
             self._notices.add(
-                Level.WARNING, f"{message!r}: {name} cannot be understood, and is taken as absent (logged once)", name
+                Level.WARNING,
+                f"{message!r}: {name} cannot be understood, and is taken as absent (logged once)",
+                name,
+                message,
             )
 
     def _from_timestamp(self, message: Message, jitter: int, now_ms: int) -> int:

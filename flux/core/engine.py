@@ -15,6 +15,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Container, Iterable, Mapping
 
+import attrs
+
 from flux.core import trail as trails
 from flux.core.assignment import Assignment, Entry, Event, Phase, Slice
 from flux.core.commands import Level, Notice, Stall, Turn
@@ -129,7 +131,9 @@ class Engine:
         """Another member may have them already."""
         for assignment in self._of(partitions):
             self._notices.add(
-                Level.WARNING, f"{assignment.partition} was lost: what was in flight will be worked again"
+                Level.WARNING,
+                f"{assignment.partition} was lost: what was in flight will be worked again",
+                about=assignment.partition,
             )
             self._forget(assignment, Event.LOST)
 
@@ -148,7 +152,9 @@ class Engine:
         else:
             gone = f"{marks.low - at} offset(s) are gone before they were worked (deleted by retention?)"
         self._notices.add(
-            Level.ERROR, f"{partition}: position {at} is out of range: {gone}; going on from the oldest, {marks.low}"
+            Level.ERROR,
+            f"{partition}: position {at} is out of range: {gone}; going on from the oldest, {marks.low}",
+            about=partition,
         )
         self._commits.soon(now)
         if not made_anew:
@@ -331,7 +337,7 @@ class Engine:
 
     def tell(self, notice: Notice) -> None:
         """Adds a line for the log."""
-        self._notices.add(notice.level, notice.text)
+        self._notices.add(notice.level, notice.text, about=notice.about)
 
     def turn(self, now: float) -> Turn:
         """What the poller does next."""
@@ -465,7 +471,8 @@ class Engine:
     def stalled(self, now: float) -> list[Stall]:
         """What has work and has got nowhere for the policy's `stalled_after`, with what it waits for."""
         found = self._watchdog.stalled(self._assignments.values(), self._has_work, now)
-        return [self._stall(assignment, standing, now) for assignment, standing in found]
+        stalls = [(self._stall(assignment, standing, now), assignment.partition) for assignment, standing in found]
+        return [attrs.evolve(stall, about=partition) for stall, partition in stalls]
 
     # ---- inside: what stands still
 
@@ -506,6 +513,7 @@ class Engine:
                 Level.WARNING,
                 f"{partition}: the string stored with position {position.offset} is not flux's or is damaged;"
                 " what was done above the position is done again",
+                about=partition,
             )
         return done or []
 
@@ -631,7 +639,11 @@ class Engine:
         message, following = entry.message, self._following
         if following is None:
             self._close(entry)
-            self._notices.add(Level.INFO, f"{message!r} failed once more ({failure.error!r}) and stays a dead letter")
+            self._notices.add(
+                Level.INFO,
+                f"{message!r} failed once more ({failure.error!r}) and stays a dead letter",
+                about=message,
+            )
             return
         tried = verdict.move is Move.NEXT
         target = following if tried else self._dead

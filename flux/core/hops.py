@@ -201,9 +201,11 @@ class Hops:
                 Level.WARNING,
                 f"{topic} cannot be written ({error}): {len(self._open)} record(s) from {where} on wait for it;"
                 " the stage stands still and tries again",
+                record,
             )
         remedy = _REMEDIES.get(error.fault, "see the broker's log").format(topic=topic)
         return Notice(
             Level.ERROR,
             f"{topic} refuses {where} ({error}): the record is kept and tried again, its key waits; {remedy}",
+            record,
         )

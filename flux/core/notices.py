@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from flux.core.commands import Level, Notice
+from flux.core.message import Message
+from flux.core.ports import TopicPartition
 
 
 class Notices:
@@ -12,13 +14,15 @@ class Notices:
         self._lines: list[Notice] = []
         self._told: set[str] = set()
 
-    def add(self, level: Level, text: str, once: str | None = None) -> None:
+    def add(
+        self, level: Level, text: str, once: str | None = None, about: Message | TopicPartition | None = None
+    ) -> None:
         """`once`: of all lines with the same one, the first only."""
         if once is not None:
             if once in self._told:
                 return
             self._told.add(once)
-        self._lines.append(Notice(level, text))
+        self._lines.append(Notice(level, text, about))
 
     def take(self) -> list[Notice]:
         lines, self._lines = self._lines, []

@@ -66,6 +66,8 @@ class AsyncMember:
                 result = await self._do(effect)
             except BrokerError as refused:
                 error = refused
+            if isinstance(effect, do.Commit):
+                self.desk.tell_commit(self.post, effect.positions, error)
 
     async def _do(self, effect: Effect) -> Any:
         consumer = self._client
@@ -89,7 +91,6 @@ class AsyncMember:
                 self.desk.start_commit(self.post, consumer.commit, positions)
             case do.Commit(positions, timeout):
                 await consumer.commit_now(positions, timeout)
-                self.desk.tell_commit(self.post, positions, None)
             case do.Committed(partitions, timeout):
                 return await consumer.committed(partitions, timeout)
             case do.Marks(topic, timeout):

@@ -260,7 +260,9 @@ class Desk:
             counts = [(post, count) for post in self.posts for count in post.failures.counts(now)]
         for post, stall in stalls:
             stack = "" if stall.run is None else self.stack_of(stall.run)
-            logger.warning("%s%s", stall.text, f", at\n{stack}" if stack else "", extra=log_fields(post.where))
+            logger.warning(
+                "%s%s", stall.text, f", at\n{stack}" if stack else "", extra=log_fields(post.where, stall.about)
+            )
         for post, count in counts:
             kind, trace, _ = count.kind
             name = error_name(kind)
@@ -330,7 +332,7 @@ class Desk:
             notices = engine.notices()
             busy, post.writing = post.writing, True
         for notice in notices:
-            logger.log(notice.level, "%s", notice.text, extra=log_fields(post.where))
+            logger.log(notice.level, "%s", notice.text, extra=log_fields(post.where, notice.about))
         if busy:
             return
 

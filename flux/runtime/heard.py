@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from flux.core.hooks import Hooks, Where
 from flux.core.message import Message
+from flux.core.ports import TopicPartition
 from flux.core.stage import Stage
 
 logger = logging.getLogger("flux.worker")
@@ -146,9 +147,11 @@ class _Call:
             heard._leave(self._entered, error)
 
 
-def log_fields(where: Where, message: Message | None = None) -> dict[str, Any]:
+def log_fields(where: Where, about: Message | TopicPartition | None = None) -> dict[str, Any]:
     """What a line in the log is about, as `extra`."""
     fields: dict[str, Any] = {"task": where.task, "stage": where.stage, "topic": where.topic, "group": where.group}
-    if message is not None:
-        fields |= {"partition": message.partition, "offset": message.offset, "attempt": message.attempt}
+    if about is not None:
+        fields["partition"] = about.partition
+    if isinstance(about, Message):
+        fields |= {"offset": about.offset, "attempt": about.attempt}
     return fields

@@ -72,6 +72,8 @@ class Member:
                 result = self._do(effect)
             except BrokerError as refused:
                 error = refused
+            if isinstance(effect, do.Commit):
+                self.desk.tell_commit(self.post, effect.positions, error)
 
     def _do(self, effect: Effect) -> Any:
         consumer = self._consumer
@@ -95,7 +97,6 @@ class Member:
                 self.desk.start_commit(self.post, consumer.commit, positions)
             case do.Commit(positions, timeout):
                 consumer.commit_now(positions, timeout)
-                self.desk.tell_commit(self.post, positions, None)
             case do.Committed(partitions, timeout):
                 return consumer.committed(partitions, timeout)
             case do.Marks(topic, timeout):

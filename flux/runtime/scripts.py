@@ -158,7 +158,9 @@ def _reset(engine: Engine, partition: TopicPartition, now: Clock) -> Script[None
     try:
         marks = (yield do.Marks(partition.topic, _ASK)).get(partition.partition)
     except BrokerError as error:
-        engine.tell(Notice(Level.WARNING, f"{partition} is out of range, and its watermarks cannot be had: {error}"))
+        engine.tell(
+            Notice(Level.WARNING, f"{partition} is out of range, and its watermarks cannot be had: {error}", partition)
+        )
         return
     if marks is not None:
         start = engine.reset(partition, marks, now())

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -336,3 +338,97 @@ def test_a_commit_that_fails_is_heard(monkeypatch: pytest.MonkeyPatch) -> None:
     with peer.working(task):
         wait_for(lambda: hearing.of("commit"), "the commit")
     assert str(hearing.of("commit")[0][2]) == "not now"
+
+
+def test_the_last_commit_is_heard_when_it_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    hearing, peer = Hearing(), Peer()
+    real = peer.adapter.consumer
+
+    def commit_now(*args: Any) -> None:
+        raise BrokerError("not allowed", Fault.DENIED)
+
+    def consumer(*args: Any) -> Any:
+        client: Any = real(*args)
+        client.commit_now = commit_now
+        return client
+
+    monkeypatch.setattr(peer.adapter, "consumer", consumer)
+    task = peer.task(lambda message: None, retries=0, hooks=[hearing], offset_commit_interval=3600)
+    peer.write(b"x")
+    with peer.working(task):
+        wait_for(lambda: hearing.of("success"), "the call")
+    assert ({TopicPartition("t", 0): 1}, "not allowed") in [(at, str(error)) for _, at, error in hearing.of("commit")]
+
+
+def test_lost_partitions_are_heard_and_named_in_the_log(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    hearing, peer, listeners = Hearing(), Peer(), []
+    real = peer.adapter.consumer
+
+    def consumer(settings: Any, listener: Any) -> Any:
+        listeners.append(listener)
+        return real(settings, listener)
+
+    monkeypatch.setattr(peer.adapter, "consumer", consumer)
+    with peer.working(peer.task(lambda message: None, retries=0, hooks=[hearing])):
+        wait_for(lambda: hearing.of("assigned"), "the assignment")
+        listeners[0].lost([TopicPartition("t", 0)])
+    assert [partitions for _, partitions in hearing.of("lost")] == [(TopicPartition("t", 0),)]
+    [line] = [record for record in caplog.records if "was lost" in record.getMessage()]
+    assert (vars(line)["task"], vars(line)["topic"], vars(line)["partition"]) == ("<lambda>", "t", 0)
+
+
+PAGE = Path(__file__).parents[2] / "docs" / "observability.md"
+SAMPLES = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(), re.DOTALL | re.MULTILINE)
+
+
+def test_the_hook_of_the_page_hears_a_dead_letter(flux_kit: Kit) -> None:
+    pages: list[str] = []
+    [sample] = [sample for sample in SAMPLES if "class Alarms" in sample]
+    given: dict[str, Any] = {"flux": flux, "page": pages.append, "__name__": "billing"}
+    exec(compile(sample, str(PAGE), "exec"), given)
+
+    def call(self: flux.Task, message: flux.Message) -> None:
+        raise flux.Reject("no such customer")
+
+    given["Billing"].call = call
+    Orders.produce(b"x")
+    flux_kit.run(given["Billing"])
+    assert pages == ["Billing: orders/0/0 is a dead letter (rejected: flux.Reject: no such customer)"]
+
+
+def test_sentry_is_told_as_the_page_does_it(flux_kit: Kit) -> None:
+    class Scope:
+        def __init__(self) -> None:
+            self.tags: dict[str, Any] = {}
+
+        def __enter__(self) -> Scope:
+            return self
+
+        def __exit__(self, *error: object) -> None: ...
+
+        def set_tag(self, name: str, value: Any) -> None:
+            self.tags[name] = value
+
+        def set_context(self, name: str, value: Any) -> None:
+            self.tags |= value
+
+    class Sdk:
+        scopes: list[Scope] = []
+        captured: list[Exception] = []
+
+        def isolation_scope(self) -> Scope:
+            self.scopes.append(Scope())
+            return self.scopes[-1]
+
+        def capture_exception(self, error: Exception) -> None:
+            self.captured.append(error)
+
+    sdk = Sdk()
+    [sample] = [sample for sample in SAMPLES if "class Sentry" in sample]
+    exec(compile(sample, str(PAGE), "exec"), {"flux": flux, "sentry_sdk": sdk, "contextmanager": contextmanager})
+    Orders.produce(b"bad")
+    flux_kit.run_to_the_end(billing([]))
+    assert [scope.tags["attempt"] for scope in sdk.scopes] == [1, 2]
+    assert [str(error) for error in sdk.captured] == ["bad"]
