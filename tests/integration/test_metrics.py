@@ -145,15 +145,15 @@ def test_a_worker_is_not_live_while_its_poll_loop_is_stuck(lab: Lab, port: int, 
         return client
 
     monkeypatch.setattr(adapter, "consumer", consumer)
-    task = lab.task(lambda message: None, retries=0, stalled_after=1.0)
+    task = lab.task(lambda message: None, retries=0, stalled_after=3.0)
     with lab.running(task, adapter=adapter, **serving(port)):
         wait_for(lambda: ask(port, "/ready")[0] == 200, "it is ready")
-        assert ask(port, "/live") == (200, "ok\n")
+        wait_for(lambda: ask(port, "/live") == (200, "ok\n"), "it is live")
         stick.set()
         wait_for(lambda: ask(port, "/live")[0] == 503, "it is stuck")
         assert f"{task.topic}: its poll loop has stood still for" in ask(port, "/live")[1]
         assert sample(port, "flux_live") == 0
-        assert sample(port, "flux_poll_age_seconds", stage=0) >= 1
+        assert sample(port, "flux_poll_age_seconds", stage=0) >= 3
         release.set()
         wait_for(lambda: ask(port, "/live")[0] == 200, "it goes on")
     assert ask(port, "/live")[0] == 0, "the port is given back"
