@@ -69,7 +69,8 @@ class Replay:
         try:
             self._run()
         except BrokerError as error:
-            self._stop(str(error), failed=True)
+            # Over what was to stop it after this chunk, such as a limit: that was not reached.
+            self.receipt.stopped, self.receipt.failed = str(error), True
         finally:
             self._finish()
         return self.receipt

@@ -1,0 +1,120 @@
+"""Replays that are interrupted, refused and cut short in any order: no letter counts as replayed that has no copy."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import attrs
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from operate_support import DEAD, NOW_MS, Yard, only
+
+from flux.core.errors import BrokerError, Fault
+from flux.operate.filters import Filter
+from flux.operate.letters import letter_of
+from flux.operate.planning import replay_group
+from flux.operate.replayed import Replayed
+
+PARTITIONS = 2
+
+
+@attrs.frozen
+class Step:
+    """One replay. Faults hit the so-many-th write or commit of it; None: none."""
+
+    which: Filter
+    buried_before: list[str]
+    limit: int | None
+    stopped_at: int | None
+    refused: int | None
+    lost: int | None
+    """A copy is there, and its acknowledgement is not."""
+    uncommitted: int | None
+
+
+few = st.none() | st.integers(0, 12)
+steps = st.builds(
+    Step,
+    which=st.sampled_from([Filter(), Filter(), only(error="A"), only(error="B"), only(error="[AB]")]),
+    buried_before=st.lists(st.sampled_from("ABC"), max_size=8),
+    limit=st.none() | st.integers(1, 6),
+    stopped_at=few,
+    refused=few,
+    lost=few,
+    uncommitted=few,
+)
+
+
+class Play:
+    def __init__(self) -> None:
+        self.yard = Yard(PARTITIONS)
+        self.repeats_excused = False
+        self._number = 0
+
+    def bury(self, errors: list[str]) -> None:
+        for error in errors:
+            self.yard.bury({"error": error, "at": self._number % PARTITIONS, "text": f"number {self._number}"})
+            self._number += 1
+
+    def step(self, step: Step) -> None:
+        self.bury(step.buried_before)
+        broker = self.yard.broker
+        broker.fail_writes(_nth(step.refused))
+        broker.fail_writes(_nth(step.lost), stored=True)
+        broker.fail_commits(_nth(step.uncommitted))
+        asked = iter(range(step.stopped_at)) if step.stopped_at is not None else None
+        receipt = self.yard.replay(
+            stopping=lambda: asked is not None and next(asked, None) is None, which=step.which, limit=step.limit
+        )
+        broker.fail_writes(None)
+        broker.fail_writes(None, stored=True)
+        broker.fail_commits(None)
+        if receipt.failed:
+            self.repeats_excused = True
+        self.check()
+
+    def copies(self) -> Counter[tuple[int, int]]:
+        """By the letter's place, which its text names."""
+        texts = Counter(dict(record.headers() or ())["flux-error-message"] for record in self.yard.copies())
+        return Counter(
+            {
+                (record.partition(), record.offset()): texts[dict(record.headers() or ())["flux-error-message"]]
+                for record in self.yard.broker.records(DEAD)
+            }
+        )
+
+    def check(self) -> None:
+        yard, copies = self.yard, self.copies()
+        positions = yard.broker.positions(replay_group(yard.policy), DEAD)
+        for record in yard.broker.records(DEAD):
+            known = Replayed.of(positions[record.partition()]) if record.partition() in positions else Replayed(0)
+            there = copies[record.partition(), record.offset()]
+            if known.has(letter_of(record, yard.policy, NOW_MS)):
+                assert there >= 1, f"{record} counts as replayed, and is not"
+            if not self.repeats_excused:
+                assert there <= 1, f"{record} was replayed {there} times"
+
+
+def _nth(number: int | None):  # type: ignore[no-untyped-def]
+    left = None if number is None else iter(range(number))
+
+    def fault(*_: object) -> BrokerError | None:
+        if left is None or next(left, None) is not None:
+            return None
+        return BrokerError("refused", Fault.UNAVAILABLE)
+
+    return fault
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(steps, max_size=6))
+def test_whatever_happens_nothing_is_passed_over_and_a_last_replay_takes_the_rest(plan: list[Step]) -> None:
+    play = Play()
+    for step in plan:
+        play.step(step)
+    play.bury(["A", "B"])
+    assert not play.yard.replay().failed
+    play.check()
+    assert all(count >= 1 for count in play.copies().values())
+    assert len(play.copies()) == len(play.yard.broker.records(DEAD))
+    assert play.yard.replay().replayed == 0
