@@ -109,6 +109,8 @@ class AiokafkaAdmin:
         self._run(ask, timeout, doing, f"READ on group {group} and on topic {topic}")
 
     def members(self, group: str, timeout: float) -> list[GroupMember]:
+        """Of the classic protocol: aiokafka has no request for members by the newer one (KIP-848), nor such members."""
+
         async def ask(client: Any) -> list[GroupMember]:
             node = await client.coordinator_lookup(CoordinationType.GROUP, group)
             answer = await client.send(node, DescribeGroupsRequest([group]))

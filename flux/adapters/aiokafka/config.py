@@ -182,7 +182,7 @@ def consumer_options(options: Mapping[str, Any], settings: ConsumerSettings) -> 
 
 def reader_options(options: Mapping[str, Any]) -> dict[str, Any]:
     """Of a consumer that joins no group."""
-    given = consumer_options(options, ConsumerSettings(topic="", group=""))
+    given = consumer_options(options, ConsumerSettings(topic="", group="", small_queue=True))
     given.pop("group_instance_id", None)
     return given | {"group_id": None}
 

@@ -90,7 +90,7 @@ def command(
     if receipt.failed:
         raise click.ClickException(receipt.stopped)
     if receipt.stopped:
-        say(f"{receipt.stopped}; the next replay goes on there" if not dry_run else receipt.stopped)
+        say(receipt.stopped if dry_run or again else f"{receipt.stopped}; the next replay goes on there")
     if receipt.interrupted:
         click.get_current_context().exit(INTERRUPTED)
 
