@@ -340,3 +340,26 @@ def test_a_hundred_thousand_are_read_grouped_and_replayed_in_bounded_memory(shop
     rest = timed("replay")
     assert rest.stdout == f"replayed {MANY + FEW - there:,} dead letters to {shop.retry}\n"
     assert shop.held(shop.retry) == MANY + FEW
+
+
+def test_a_replay_that_is_killed_loses_nothing_and_repeats_little(
+    shop: Shop, read_all: Callable[..., list[Any]]
+) -> None:
+    shop.work()
+    count, rate = 6_000, 500
+    shop.write(shop.dead, letters(count))
+    replaying = shop.start("dlq", "replay", *shop.options, "--rate", str(rate))
+    until = time.monotonic() + SECONDS
+    while not shop.positions():  # the first ones are committed after some seconds
+        assert time.monotonic() < until
+        assert replaying.poll() is None, replaying.communicate()
+        time.sleep(0.1)
+    replaying.kill()
+    replaying.communicate(timeout=SECONDS)
+    there, known = shop.held(shop.retry), sum(position.offset for position in shop.positions().values())
+    assert 0 < known <= there < count
+    rest = shop("replay")
+    assert rest.stdout == f"replayed {count - known:,} dead letters to {shop.retry}\n"
+    copies = Counter(dict(message.headers())["flux-origin-offset"] for message in read_all(shop.retry))
+    assert len(copies) == count
+    assert copies.total() - count <= 10 * rate, "more than what the last seconds wrote came again"
