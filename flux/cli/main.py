@@ -27,6 +27,8 @@ COMMANDS = {
     "process": "Work tasks until stopped.",
     "topics": "Show a task's topics, or create them.",
     "status": "Show how far a task is: lag, waiting records, dead letters.",
+    "trace": "Find where a record is now, and where it was.",
+    "skip": "Move a record that holds a partition to the dead letters.",
     "dlq": "Look at dead letters, find out why, replay them.",
     "backoff": "Show how long records wait before each retry.",
     "produce": "Write the lines of a file, or of the input, to a topic.",

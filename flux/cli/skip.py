@@ -1,0 +1,75 @@
+"""`flux skip`."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+from flux.cli.dlq.choosing import place, words
+from flux.cli.options import adapter_option, load_option
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  flux skip --load billing.py Billing 3:18822 --reason "crashes the parser, see OPS-231"
+  flux skip --load billing.py Billing 3:40 --stage 2 --reason "customer is gone"
+
+The stage's workers have to be stopped: while the group has members it is refused, and nothing is written.
+Try the record again later with flux dlq replay --reason skipped."""
+)
+@load_option
+@adapter_option
+@click.option("--stage", type=click.IntRange(0), default=0, show_default=True, metavar="N", help="0: the main topic.")
+@click.option("--reason", required=True, metavar="TEXT", help="Why; the dead letter says it.")
+@click.option("--by", metavar="NAME", help="Who; default: this login and machine.")
+@click.option("--json", "as_json", is_flag=True, help="What was done as an object, for machines.")
+@words(1, "PARTITION:OFFSET")
+def command(
+    sources: tuple[str, ...], stage: int, reason: str, by: str | None, as_json: bool, words: tuple[str | None, str]
+) -> None:
+    """Move the one record that holds a partition to the dead letters, so that the group goes on behind it.
+
+    Its copy is acknowledged before the group passes it. If this ends in between, the record is worked all the same,
+    and is there twice.
+    """
+    from flux.cli import log
+    from flux.cli.clusters import admin_of
+    from flux.cli.dlq.shown import key_of, short
+    from flux.cli.finding import find_task
+    from flux.cli.text import one_line
+    from flux.config import resolve_adapter
+    from flux.operate.skip import planned, skip, stage_of
+
+    log.quiet()
+    task, at = words
+    partition, offset = place(at)
+    if not reason.strip():
+        raise click.UsageError("--reason is empty: say why, for whoever finds the dead letter")
+    cls = find_task(sources, task)
+    policy, who = cls.policy(), by or _me()
+    with admin_of(cls) as admin:
+        adapter = resolve_adapter(cls.adapter)
+        plan = planned(adapter, admin, policy, stage_of(policy, stage, admin), partition, offset)
+        position = skip(plan, adapter, admin, who, " ".join(reason.split()))
+    message, group = plan.message, plan.stage.group
+    if as_json:
+        told = {"topic": plan.stage.topic, "partition": partition, "offset": offset, "id": message.id}
+        click.echo(json.dumps({**told, "to": plan.dead.topic, "group": group, "position": position.offset, "by": who}))
+        return
+    key = f" (key {short(key_of(message.key), 60)})" if message.key is not None else ""
+    click.echo(one_line(f"moved {plan.at}@{offset}{key} to {plan.dead.topic}; {group} goes on at {position.offset}"))
+    if not message.headers_readable:
+        click.echo("its own headers could not be read, and are not in the copy", err=True)
+
+
+def _me() -> str:
+    import getpass
+    import socket
+
+    try:
+        user = getpass.getuser()
+    except (OSError, KeyError, ImportError):  # a container's user without a name
+        user = "somebody"
+    return f"{user}@{socket.gethostname()}"

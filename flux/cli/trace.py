@@ -1,0 +1,215 @@
+"""`flux trace`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from flux.cli.dlq.choosing import place, when
+from flux.cli.dlq.opening import INTERRUPTED, interruptible, progress
+from flux.cli.options import adapter_option, load_option
+
+if TYPE_CHECKING:
+    from flux.core.policy import Policy
+    from flux.operate.sightings import Sighting, Work
+    from flux.operate.trace import Bounds, Trace
+
+_MOST = 20
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  flux trace --load billing.py Billing --key customer-17
+  flux trace --load billing.py Billing --origin 3:18822
+  flux trace --load billing.py Billing --key customer-17 --since 7d --limit 2000000 --json
+
+Exit code 1 when nothing was found, 130 when it was interrupted."""
+)
+@load_option
+@adapter_option
+@click.option("--key", metavar="KEY", help="All records with that key.")
+@click.option("--origin", metavar="PARTITION:OFFSET", help="The one that is there in the main topic.")
+@click.option("--since", type=when, metavar="WHEN", help="With --key: written since; default 1d.")
+@click.option(
+    "--limit", type=click.IntRange(1), default=200_000, show_default=True, metavar="N", help="Records read at most."
+)
+@click.option(
+    "--timeout",
+    type=click.FloatRange(0, min_open=True),
+    default=60,
+    show_default=True,
+    metavar="SECONDS",
+    help="Likewise.",
+)
+@click.option("--json", "as_json", is_flag=True, help="An object for each record, for machines.")
+@click.argument("task", required=False)
+def command(
+    sources: tuple[str, ...],
+    key: str | None,
+    origin: str | None,
+    since: int | None,
+    limit: int,
+    timeout: float,
+    as_json: bool,
+    task: str | None,
+) -> None:
+    """Find where a record is now, and where it was before: main topic, retries, dead letters.
+
+    Each topic is read from when the record was written, no more than --limit records in all, and it says so when that
+    was not enough.
+    """
+    import time
+
+    from flux.cli import log
+    from flux.cli.clusters import admin_of
+    from flux.cli.finding import find_task
+    from flux.config import resolve_adapter
+    from flux.operate.trace import Bounds, Wanted, trace
+
+    if (key is None) == (origin is None):
+        raise click.UsageError("say which record: either --key or --origin")
+    if since is not None and key is None:
+        raise click.UsageError("--since goes with --key: with --origin the record itself says when it was written")
+    log.quiet()
+    if key is not None:
+        wanted = Wanted(key=key.encode("utf-8", "surrogateescape"))
+        since = when("1d") if since is None else since
+    else:
+        assert origin is not None
+        wanted = Wanted(origin=place(origin))
+    cls = find_task(sources, task)
+    policy, bounds = cls.policy(), Bounds(limit, timeout, since)
+    with admin_of(cls) as admin, interruptible() as stopping, progress(limit) as advance:
+        adapter = resolve_adapter(cls.adapter)
+        found = trace(adapter, admin, policy, wanted, bounds, stopping=stopping, progressed=advance)
+        interrupted = stopping()
+    now_ms = int(time.time() * 1000)
+    if as_json:
+        for work in found.works:
+            click.echo(json.dumps(_as_json(work, found, now_ms)))
+    else:
+        _show(found, policy, wanted.origin, now_ms)
+    for line in _doubts(found, bounds, interrupted):
+        click.echo(line, err=True)
+    if interrupted:
+        click.get_current_context().exit(INTERRUPTED)
+    if not found.works:
+        click.get_current_context().exit(1)
+
+
+def _show(found: Trace, policy: Policy, origin: tuple[int, int] | None, now_ms: int) -> None:
+    from flux.cli.dlq.shown import key_of, many, moment, short
+    from flux.cli.tables import cell, console, table
+    from flux.cli.text import one_line
+
+    out = console()
+    if found.gone and origin is not None:
+        click.echo(f"{policy.stages.topic}[{origin[0]}]@{origin[1]} is not there: deleted, or never written")
+    if not found.works:
+        click.echo(f"nothing was found among {many(found.read, 'record')}")
+    for number, work in enumerate(found.works[:_MOST]):
+        key = f", key {short(key_of(work.key), 60)}" if work.key is not None else ""
+        click.echo(("\n" if number else "") + one_line(f"{work.id}{key}"))
+        shown = table("stage", "at", "written", "attempts", "error", "", numbers=["attempts"])
+        for each in work.sightings:
+            error = short(": ".join(part for part in (each.reason, each.error) if part))
+            row = (str(each.stage), str(each), moment(each.written_at), each.attempts, error, _state(each, now_ms))
+            shown.add_row(*map(cell, row))
+        out.print(shown)
+        click.echo(one_line(f"now: {told(work, found, now_ms)}"))
+    if len(found.works) > _MOST:
+        click.echo(f"\nand {len(found.works) - _MOST:,} more records of that key: --since, or --json for all")
+
+
+def _state(sighting: Sighting, now_ms: int) -> str:
+    from flux.operate.sightings import State
+
+    if sighting.state is State.WAITING and sighting.due is not None:
+        return f"due in {_seconds(sighting.due - now_ms)}"
+    if sighting.state is State.OPEN and sighting.due is not None:
+        return f"due since {_seconds(now_ms - sighting.due)}"
+    return {State.OPEN: "not done", State.PASSED: "passed", State.DEAD: ""}.get(sighting.state, "")
+
+
+def told(work: Work, found: Trace, now_ms: int) -> str:
+    """Where it is, in a line."""
+    from flux.cli.dlq.shown import moment
+    from flux.operate.sightings import State
+
+    here = work.now
+    more = f"; it is to be worked in {work.copies} places, as after a crash" if work.copies > 1 else ""
+    if here is None:
+        last = work.sightings[-1]
+        how = f"done in {last.stage}, as group {last.stage.group} has passed it ({_passed(last, found)})"
+        return f"{how}, unless it went on to what was not read" if found.unread else how
+    if here.state is State.DEAD:
+        return f"a dead letter at {here.place} since {moment(here.written_at)}: see flux dlq show"
+    if here.state is State.WAITING:
+        return f"waits in {here.stage} until {moment(here.due)}; then attempt {here.message.attempt}{more}"
+    what = "is to be called, or is being called" if here.due is None else f"is due since {moment(here.due)}"
+    stored = found.positions[here.stage.topic].get(here.partition)
+    at = "has no position there" if stored is None else f"is at {stored.offset:,}"
+    return f"in {here.stage}, {what}: group {here.stage.group} {at}; attempt {here.message.attempt}{more}"
+
+
+def _passed(sighting: Sighting, found: Trace) -> str:
+    stored = found.positions[sighting.stage.topic][sighting.partition]
+    return f"position {stored.offset:,}" + (
+        "" if sighting.offset < stored.offset else ", and this one is among those done above it"
+    )
+
+
+def _doubts(found: Trace, bounds: Bounds, interrupted: bool) -> Iterator[str]:
+    from flux.cli.dlq.shown import many
+    from flux.operate.trace import MOST_SIGHTINGS
+
+    if found.crowded:
+        yield f"more than {MOST_SIGHTINGS:,} records match: only the first are shown; choose with --since or --origin"
+    elif found.unread:
+        what = ", ".join(f"{many(each.offsets, 'offset')} of {each.topic}" for each in found.unread)
+        why = (
+            "interrupted" if interrupted else f"--limit {bounds.records:,} or --timeout {bounds.seconds:g} was reached"
+        )
+        yield f"{why}: {what} not read, so there may be more"
+
+
+def _as_json(work: Work, found: Trace, now_ms: int) -> dict[str, Any]:
+    from flux.cli.dlq.shown import text_of
+
+    here = work.now
+    return {
+        "id": work.id,
+        "key": None if work.key is None else text_of(work.key),
+        "state": "done" if here is None else here.state.value,
+        "now": told(work, found, now_ms),
+        "complete": not found.unread and not found.crowded,
+        "seen": [
+            {
+                "stage": each.stage.number,
+                "role": each.stage.role.value,
+                "topic": each.stage.topic,
+                "partition": each.partition,
+                "offset": each.offset,
+                "state": each.state.value,
+                "written_at": each.written_at,
+                "due": each.due,
+                "attempts": each.attempts,
+                "replays": each.replays,
+                "reason": each.reason or None,
+                "error_type": each.error_type or None,
+                "error_message": each.error_message or None,
+                "failed_at": each.failed_at if each.reason else None,
+            }
+            for each in work.sightings
+        ],
+    }
+
+
+def _seconds(ms: int) -> str:
+    from flux.core.backoff import in_words
+
+    return in_words(max(0, ms) / 1000).lstrip("~")

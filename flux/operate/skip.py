@@ -1,0 +1,178 @@
+"""Takes the one record that holds a partition out of the way: into the dead letters, and the group past it.
+
+The copy is acknowledged by all in-sync replicas before the group's position says that the record is done. Whatever
+ends it in between, the record is still to be worked: it may be there twice, and is never lost.
+
+A position can be set only while the group has no members. Each of them commits what its own ledger says, and would
+take back what was set beside it; Kafka refuses it for that reason. So the stage's workers have to be stopped first.
+"""
+
+from __future__ import annotations
+
+import attrs
+
+from flux.core import trail as trails
+from flux.core.errors import BrokerError, ConfigurationError, Fault, FluxError
+from flux.core.message import Message
+from flux.core.policy import Policy
+from flux.core.ports import AdminPort, Cluster, Outgoing, Position, System, TopicPartition
+from flux.core.stage import Role, Stage
+from flux.core.transfer import Transfer
+from flux.operate.progress import Progress, passing
+from flux.operate.reading import read_one, spans_of
+from flux.operate.writing import Writing
+from flux.runtime.preparation import ASK, max_message_bytes
+from flux.system import SYSTEM
+
+SKIPPED = "skipped"
+"""`flux-reason`, and the type of the error that the dead letter shows; its message is the operator's reason."""
+SKIPPED_BY = "flux-skipped-by"
+
+
+@attrs.frozen
+class Plan:
+    """One record, as the cluster is now: see `planned`."""
+
+    policy: Policy
+    stage: Stage
+    dead: Stage
+    message: Message
+    position: Position
+    """What the group will have committed, if nobody works meanwhile."""
+
+    @property
+    def at(self) -> TopicPartition:
+        return TopicPartition(self.stage.topic, self.message.partition)
+
+
+def stage_of(policy: Policy, number: int, admin: AdminPort) -> Stage:
+    """The main or a retry stage, one included that is left from when there were more retries. Raises
+    ConfigurationError for any other, BrokerError."""
+    stages = policy.stages
+    if 0 <= number <= stages.retries:
+        return stages[number]
+    for left in stages.leftovers(admin.topic_names(ASK)):
+        if left.number == number:
+            return left
+    raise ConfigurationError(
+        f"there is no stage {number} to skip in: 0 is the main topic, 1 to {stages.retries} are the retries"
+        if stages.retries
+        else f"there is no stage {number} to skip in: 0 is the main topic, and there are no retries"
+    )
+
+
+def check_stopped(admin: AdminPort, stage: Stage) -> None:
+    """Raises FluxError while the stage's group has members, BrokerError."""
+    members = admin.members(stage.group, ASK)
+    if members:
+        who = ", ".join(sorted({f"{member.client_id} at {member.host}" for member in members})[:3])
+        raise FluxError(
+            f"group {stage.group} has {len(members)} member(s) ({who}), and their commits would undo it: stop the"
+            f" workers of stage {stage.number}, then skip, then start them (one that was killed counts until its"
+            " session ends)"
+        )
+
+
+def planned(adapter: Cluster, admin: AdminPort, policy: Policy, stage: Stage, partition: int, offset: int) -> Plan:
+    """Finds the record, and whether it is still to be worked. Raises FluxError with what is wrong, BrokerError."""
+    check_stopped(admin, stage)
+    dead = policy.stages[policy.stages.dead]
+    for topic, info in admin.topics([stage.topic, dead.topic], ASK).items():
+        if info is None:
+            raise ConfigurationError(f"there is no topic {topic}: see `flux topics`")
+    span = spans_of(admin, stage.topic).get(partition)
+    if span is None:
+        raise ConfigurationError(f"{stage.topic} has no partition {partition}")
+    at = TopicPartition(stage.topic, partition)
+    stored = admin.positions(stage.group, stage.topic, ASK).get(partition)
+    if Progress.of(stored).has(offset):
+        raise FluxError(f"{at}@{offset} is done: group {stage.group} holds nothing for it")
+    record = read_one(adapter, at, offset) if span.start <= offset < span.end else None
+    if record is None:
+        held = f"holds {span.start} to {span.end - 1}" if span.start < span.end else "is empty"
+        raise FluxError(f"there is no record {at}@{offset}: the partition {held}")
+    if stored is None and stage.role is Role.MAIN and policy.start_from == "latest":
+        raise FluxError(f"group {stage.group} has no position in {at} and starts at its end: nothing is held")
+    return Plan(policy, stage, dead, _message(record, policy, stage), _passing(policy, stored, offset, span.start, at))
+
+
+def skip(plan: Plan, adapter: Cluster, admin: AdminPort, who: str, reason: str, system: System = SYSTEM) -> Position:
+    """Returns what the group has committed. Raises FluxError, BrokerError: the record is then still to be worked, and
+    the message says whether its copy is there."""
+    dead, at, offset = plan.dead, plan.at, plan.message.offset
+    limit = max_message_bytes(admin, dead.topic)
+    info = admin.topics([dead.topic], ASK)[dead.topic]
+    if info is None:
+        raise BrokerError(f"there is no topic {dead.topic}", Fault.UNKNOWN_TOPIC)
+    copy = copy_of(plan, info.partitions, limit, who, reason, int(system.now() * 1000))
+    writing = Writing(adapter, dead.topic, limit, system)
+    try:
+        _, failure = writing.write([copy])
+    finally:
+        writing.close()
+    if failure is not None:
+        raise BrokerError(
+            f"nothing was skipped, as {dead.topic} did not acknowledge the copy (it may be there): {failure}",
+            failure.fault,
+        )
+    try:
+        return _pass(plan, admin)
+    except FluxError as error:
+        raise FluxError(
+            f"the copy is in {dead.topic}, but {at}@{offset} is still to be worked ({error}): skip it again, and it is"
+            " there twice"
+        ) from None
+
+
+def _pass(plan: Plan, admin: AdminPort) -> Position:
+    """By what is committed now: whoever worked meanwhile may have moved it."""
+    stage, partition, offset = plan.stage, plan.at.partition, plan.message.offset
+    stored = admin.positions(stage.group, stage.topic, ASK).get(partition)
+    if stored is not None and Progress.of(stored).has(offset):
+        return stored
+    low = admin.watermarks(stage.topic, ASK)[partition].low
+    position = _passing(plan.policy, stored, offset, low, plan.at)
+    try:
+        admin.set_positions(stage.group, stage.topic, {partition: position}, ASK)
+    except BrokerError as error:
+        if error.fault is not Fault.FENCED:
+            raise
+        raise FluxError(f"group {stage.group} has members again: stop them") from None
+    return position
+
+
+def copy_of(plan: Plan, partitions: int, limit: int | None, who: str, reason: str, now_ms: int) -> Outgoing:
+    """The dead letter: a hop as a worker writes it, with who and why. `limit`: bytes that the topic takes."""
+    transfer = Transfer(
+        message=plan.message,
+        source=plan.stage,
+        target=plan.dead,
+        reason=SKIPPED,
+        wait=0.0,
+        group=plan.policy.stages.group,
+        failed_at=now_ms,
+        error_type=SKIPPED,
+        error_text=reason,
+        error_trace="",
+        partitions=partitions,
+    )
+    outgoing = transfer.outgoing(now_ms, limit)
+    return outgoing._replace(headers=[*outgoing.headers, (SKIPPED_BY, who.encode("utf-8", "replace"))])
+
+
+def _message(record: object, policy: Policy, stage: Stage) -> Message:
+    message = Message(record, None, trails.start())
+    if stage.role is not Role.MAIN:
+        now_ms = int(SYSTEM.now() * 1000)
+        message.place(trails.read(message.headers, stage.number, now_ms, int(policy.max_delay * 1000)))
+    return message
+
+
+def _passing(policy: Policy, stored: Position | None, offset: int, low: int, at: TopicPartition) -> Position:
+    position = passing(stored, offset, low, policy.max_metadata)
+    if position is None:
+        raise FluxError(
+            f"what is done of {at} fits into no string of {policy.max_metadata} characters beside its position once"
+            f" {offset} is: skip the record at the position first"
+        )
+    return position

@@ -1,0 +1,160 @@
+"""Skipping: the copy first, the group's position after it, and nothing while members are there."""
+
+from __future__ import annotations
+
+import pytest
+from operate_support import DEAD, MAIN, RETRY, Yard, header
+
+from flux.core import trail as t
+from flux.core.errors import BrokerError, ConfigurationError, Fault, FluxError
+from flux.core.ledger import Ledger, read_metadata
+from flux.core.ports import Outgoing, Position, TopicPartition
+from flux.operate.progress import Progress, passing
+from flux.operate.skip import SKIPPED_BY, Plan, planned, skip, stage_of
+
+P0 = TopicPartition(MAIN, 0)
+
+
+@pytest.fixture
+def yard() -> Yard:
+    yard = Yard()
+    yard.kit.write(
+        *(Outgoing(b"v%d" % n, b"k%d" % n, [("own", b"x"), ("flux-due", b"9")]) for n in range(5)), topic=MAIN
+    )
+    return yard
+
+
+def plan_of(yard: Yard, offset: int, stage: int = 0, partition: int = 0) -> Plan:
+    chosen = stage_of(yard.policy, stage, yard.admin)
+    return planned(yard.adapter, yard.admin, yard.policy, chosen, partition, offset)
+
+
+def skipped(yard: Yard, offset: int, stage: int = 0) -> Position:
+    return skip(plan_of(yard, offset, stage), yard.adapter, yard.admin, "ada@ops", "no such customer", yard.system)
+
+
+def test_the_record_becomes_a_dead_letter_with_who_and_why(yard: Yard) -> None:
+    yard.broker.set_position("billing", P0, Position(2))
+    skipped(yard, 2)
+    [copy] = yard.broker.records(DEAD)
+    assert (copy.key(), copy.value()) == (b"k2", b"v2")
+    assert [pair for pair in copy.headers() or () if not pair[0].startswith("flux-")] == [("own", b"x")]
+    assert header(copy, SKIPPED_BY) == "ada@ops"
+    assert header(copy, t.REASON) == "skipped"
+    assert header(copy, t.ERROR_MESSAGE) == "no such customer"
+    assert (header(copy, t.ORIGIN_TOPIC), header(copy, t.ORIGIN_OFFSET)) == (MAIN, "2")
+    assert t.DUE not in dict(copy.headers() or ())
+
+
+def test_the_group_goes_on_behind_the_record_at_its_position(yard: Yard) -> None:
+    yard.broker.set_position("billing", P0, Position(2))
+    assert skipped(yard, 2) == Position(3)
+    assert yard.admin.positions("billing", MAIN, 1) == {0: Position(3)}
+
+
+def test_what_was_done_behind_it_stays_done(yard: Yard) -> None:
+    ledger = Ledger(2, [(3, 4)])
+    yard.broker.set_position("billing", P0, Position(2, ledger.metadata()))
+    assert skipped(yard, 2) == Position(4)
+
+
+def test_a_record_above_the_position_is_noted_as_done_beside_it(yard: Yard) -> None:
+    yard.broker.set_position("billing", P0, Position(1))
+    position = skipped(yard, 3)
+    assert position.offset == 1
+    assert read_metadata(1, position.metadata) == [(3, 4)]
+
+
+def test_a_group_that_has_never_committed_goes_on_behind_its_first_record(yard: Yard) -> None:
+    assert skipped(yard, 0) == Position(1)
+
+
+def test_a_record_of_a_retry_stage_keeps_its_origin_and_its_attempts(yard: Yard) -> None:
+    trail = {t.ATTEMPTS: 1, t.ORIGIN_TOPIC: MAIN, t.ORIGIN_PARTITION: 0, t.ORIGIN_OFFSET: 4, t.FIRST_FAILED_AT: 5}
+    headers = [(name, str(value).encode()) for name, value in trail.items()]
+    yard.kit.write(Outgoing(b"v", b"k", headers), topic=RETRY)
+    skipped(yard, 0, stage=1)
+    [copy] = yard.broker.records(DEAD)
+    assert (header(copy, t.ORIGIN_OFFSET), header(copy, t.FIRST_FAILED_AT)) == ("4", "5")
+    assert yard.admin.positions("billing-1", RETRY, 1) == {0: Position(1)}
+
+
+def test_it_is_refused_while_the_group_has_members_and_nothing_is_written(yard: Yard) -> None:
+    consumer, _ = yard.kit.consumer(MAIN, "billing")
+    consumer.poll(1, 0.1)
+    with pytest.raises(FluxError, match=r"has 1 member.*stop the workers of stage 0") as refused:
+        plan_of(yard, 0)
+    assert "\n" not in str(refused.value)
+    assert yard.broker.records(DEAD) == []
+
+
+def test_members_that_come_after_the_copy_leave_the_record_to_be_worked(yard: Yard) -> None:
+    plan = plan_of(yard, 0)
+    consumer, _ = yard.kit.consumer(MAIN, "billing")
+    consumer.poll(1, 0.1)
+    with pytest.raises(FluxError, match=r"the copy is in .*is still to be worked.*has members again"):
+        skip(plan, yard.adapter, yard.admin, "a", "b", yard.system)
+    assert yard.admin.positions("billing", MAIN, 1) == {}
+
+
+def test_what_was_committed_meanwhile_is_not_taken_back(yard: Yard) -> None:
+    plan = plan_of(yard, 1)
+    yard.broker.set_position("billing", P0, Position(4))
+    assert skip(plan, yard.adapter, yard.admin, "a", "b", yard.system) == Position(4)
+
+
+def test_without_the_copys_acknowledgement_the_position_stays(yard: Yard) -> None:
+    lost = BrokerError("not enough replicas", Fault.UNAVAILABLE)
+    yard.broker.fail_writes(lambda topic, partition, record: lost, stored=True)
+    with pytest.raises(BrokerError, match=r"nothing was skipped.*did not acknowledge the copy.*: not enough replicas"):
+        skipped(yard, 0)
+    assert yard.admin.positions("billing", MAIN, 1) == {}
+
+
+def test_a_position_that_is_refused_is_told_with_where_the_copy_is(yard: Yard) -> None:
+    yard.broker.fail_commits(lambda group, at, position: BrokerError("no permission", Fault.DENIED))
+    with pytest.raises(FluxError, match=f"the copy is in {DEAD}.*no permission"):
+        skipped(yard, 0)
+
+
+@pytest.mark.parametrize(
+    ("offset", "partition", "says"),
+    [
+        (1, 0, "is done: group billing holds nothing for it"),
+        (3, 0, "is done"),
+        (9, 0, "there is no record orders.0.@9: the partition holds 0 to 4"),
+        (0, 7, "has no partition 7"),
+    ],
+)
+def test_what_is_not_there_or_done_is_refused(yard: Yard, offset: int, partition: int, says: str) -> None:
+    yard.broker.set_position("billing", P0, Position(2, Ledger(2, [(3, 4)]).metadata()))
+    with pytest.raises(FluxError, match=says):
+        plan_of(yard, offset, partition=partition)
+
+
+def test_an_offset_in_a_gap_is_no_record(yard: Yard) -> None:
+    yard.broker.skip_offsets(P0, 2)
+    yard.kit.write(Outgoing(b"after"), topic=MAIN)
+    with pytest.raises(FluxError, match="there is no record"):
+        plan_of(yard, 5)
+
+
+def test_stages_that_hold_nothing_are_refused(yard: Yard) -> None:
+    with pytest.raises(ConfigurationError, match="no stage 3 to skip in: 0 is the main topic, 1 to 2"):
+        stage_of(yard.policy, 3, yard.admin)
+    yard.broker.create_topic("orders-billing-try-3")
+    assert stage_of(yard.policy, 3, yard.admin).topic == "orders-billing-try-3"
+
+
+def test_a_string_with_no_room_is_refused_before_anything_is_written() -> None:
+    stored = Position(0, Ledger(0, [(n, n + 1) for n in range(2, 60, 2)]).metadata())
+    assert passing(stored, 101, 0, 24) is None
+    fits = passing(stored, 101, 0, 4095)
+    assert fits is not None
+    assert Progress.of(fits).has(101)
+    assert all(Progress.of(fits).has(n) for n in range(2, 60, 2))
+
+
+def test_a_foreign_string_beside_the_position_says_nothing() -> None:
+    assert passing(Position(4, "somebody else's"), 4, 0, 4095) == Position(5)
+    assert Progress.of(Position(4, "somebody else's")) == Progress(4)

@@ -1,0 +1,205 @@
+"""Tracing: what is found in which stage, what that means, and what is said when not all was read."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from operate_support import DEAD, MAIN, NOW_MS, RETRY, Yard, headers_of
+
+from flux.core import trail as t
+from flux.core.errors import ConfigurationError
+from flux.core.ledger import Ledger
+from flux.core.ports import Outgoing, Position, TopicPartition
+from flux.operate.sightings import State
+from flux.operate.trace import MOST_SIGHTINGS, Bounds, Trace, Wanted, trace
+
+RETRY_2 = "orders-billing-try-2"
+
+
+class Office(Yard):
+    """Records of key k; positions as workers leave them."""
+
+    def produce(self, count: int = 1, key: bytes = b"k", at: int = NOW_MS - 60_000, partition: int = 0) -> None:
+        self.kit.write(*(Outgoing(b"v", key, (), partition, at) for _ in range(count)), topic=MAIN)
+
+    def hop(
+        self, topic: str, stage: int, origin: int, due: int | None, at: int, key: bytes = b"k", **more: Any
+    ) -> None:
+        headers = [pair for pair in headers_of(**more) if pair[0] not in (t.STAGE, t.ATTEMPTS, t.ORIGIN_OFFSET)]
+        numbers = {t.STAGE: stage, t.ATTEMPTS: stage, t.ORIGIN_OFFSET: origin} | ({t.DUE: due} if due else {})
+        headers += [(name, str(value).encode()) for name, value in numbers.items()]
+        self.kit.write(Outgoing(b"v", key, headers, more.get("partition", 0), at), topic=topic)
+
+    def passed(self, group: str, topic: str, offset: int, done: Any = ()) -> None:
+        position = Position(offset, Ledger(offset, done).metadata())
+        self.broker.set_position(group, TopicPartition(topic, 0), position)
+
+    def trace(self, origin: tuple[int, int] | None = None, key: bytes | None = None, **bounds: Any) -> Trace:
+        wanted = Wanted(key, origin)
+        return trace(self.adapter, self.admin, self.policy, wanted, Bounds(**bounds), system=self.system)
+
+
+@pytest.fixture
+def office() -> Office:
+    return Office()
+
+
+def seen(found: Trace, work: int = 0) -> list[tuple[str, int, State]]:
+    return [(each.stage.topic, each.offset, each.state) for each in found.works[work].sightings]
+
+
+def test_a_record_that_was_not_reached_yet_is_open_in_the_main_topic(office: Office) -> None:
+    office.produce(3)
+    office.passed("billing", MAIN, 1)
+    found = office.trace(origin=(0, 2))
+    assert seen(found) == [(MAIN, 2, State.OPEN)]
+    assert found.works[0].now is found.works[0].sightings[0]
+    assert found.unread == []
+
+
+@pytest.mark.parametrize("done", [(), [(2, 3)]])
+def test_a_record_that_the_group_has_passed_and_that_is_nowhere_else_is_done(office: Office, done: Any) -> None:
+    office.produce(3)
+    office.passed("billing", MAIN, 0 if done else 3, done)
+    found = office.trace(origin=(0, 2))
+    assert seen(found) == [(MAIN, 2, State.PASSED)]
+    assert found.works[0].now is None
+
+
+def test_all_of_the_way_to_the_dead_letters_is_found(office: Office) -> None:
+    office.produce(2)
+    office.passed("billing", MAIN, 2)
+    office.hop(RETRY, 1, origin=1, due=NOW_MS - 30_000, at=NOW_MS - 50_000)
+    office.hop(RETRY, 1, origin=0, due=NOW_MS - 30_000, at=NOW_MS - 50_000)
+    office.passed("billing-1", RETRY, 2)
+    office.hop(RETRY_2, 2, origin=1, due=NOW_MS - 10_000, at=NOW_MS - 30_000)
+    office.passed("billing-2", RETRY_2, 1)
+    office.hop(DEAD, 3, origin=1, due=None, at=NOW_MS - 9_000)
+    found = office.trace(origin=(0, 1))
+    assert seen(found) == [
+        (MAIN, 1, State.PASSED),
+        (RETRY, 0, State.PASSED),
+        (RETRY_2, 0, State.PASSED),
+        (DEAD, 0, State.DEAD),
+    ]
+    work = found.works[0]
+    assert work.now is work.sightings[-1]
+    assert (work.now.error, work.now.attempts) == ("ValueError: no customer 17", 3)
+
+
+def test_a_record_that_waits_says_until_when(office: Office) -> None:
+    office.produce()
+    office.passed("billing", MAIN, 1)
+    office.hop(RETRY, 1, origin=0, due=NOW_MS + 45_000, at=NOW_MS)
+    now = office.trace(origin=(0, 0)).works[0].now
+    assert now is not None
+    assert (now.state, now.due) == (State.WAITING, NOW_MS + 45_000)
+
+
+def test_a_record_without_headers_is_due_by_the_stages_shortest_wait(office: Office) -> None:
+    office.kit.write(Outgoing(b"v", b"k", (), 0, NOW_MS), topic=RETRY)
+    [work] = office.trace(key=b"k").works
+    assert work.now is not None
+    assert work.now.due == NOW_MS + 16_000  # 1**4 + 15
+
+
+def test_a_copy_left_by_a_crash_is_counted(office: Office) -> None:
+    office.produce()
+    office.hop(RETRY, 1, origin=0, due=NOW_MS - 1, at=NOW_MS - 50)
+    work = office.trace(origin=(0, 0)).works[0]
+    assert work.copies == 2
+
+
+def test_a_key_finds_each_of_its_records_and_no_other(office: Office) -> None:
+    office.produce(2)
+    office.produce(3, key=b"other")
+    office.passed("billing", MAIN, 5)
+    office.hop(RETRY, 1, origin=1, due=NOW_MS + 5, at=NOW_MS - 5)
+    office.hop(RETRY, 1, origin=3, due=NOW_MS + 5, at=NOW_MS - 5, key=b"other")
+    found = office.trace(key=b"k")
+    assert [work.id for work in found.works] == ["orders/0/0", "orders/0/1"]
+    assert found.works[0].now is None
+    assert seen(found, 1) == [(MAIN, 1, State.PASSED), (RETRY, 0, State.WAITING)]
+
+
+def test_a_key_is_looked_for_since_a_time_only(office: Office) -> None:
+    office.produce(at=NOW_MS - 9_000_000)
+    office.produce(at=NOW_MS - 1_000)
+    assert [work.id for work in office.trace(key=b"k", since_ms=NOW_MS - 5_000).works] == ["orders/0/1"]
+
+
+def test_only_what_is_younger_than_the_origin_is_read(office: Office) -> None:
+    office.produce()
+    for _ in range(50):
+        office.hop(RETRY, 1, origin=9, due=NOW_MS, at=NOW_MS - 9_000_000, key=b"other")
+    office.hop(RETRY, 1, origin=0, due=NOW_MS, at=NOW_MS - 50_000)
+    assert office.trace(origin=(0, 0)).read == 2
+
+
+def test_stages_behind_one_that_has_nothing_are_not_read(office: Office) -> None:
+    office.produce()
+    office.hop(RETRY_2, 2, origin=9, due=NOW_MS, at=NOW_MS - 5)
+    assert office.trace(origin=(0, 0)).read == 1
+    office.hop(RETRY, 1, origin=0, due=NOW_MS, at=NOW_MS - 5)
+    assert office.trace(origin=(0, 0)).read == 3
+
+
+def test_a_stage_whose_oldest_records_are_deleted_spares_nothing(office: Office) -> None:
+    office.produce()
+    office.hop(RETRY, 1, origin=0, due=NOW_MS, at=NOW_MS - 500)
+    office.hop(RETRY_2, 2, origin=0, due=NOW_MS, at=NOW_MS - 5)
+    office.broker.delete_records(TopicPartition(RETRY, 0), 1)
+    assert [topic for topic, *_ in seen(office.trace(origin=(0, 0)))] == [MAIN, RETRY_2]
+
+
+def test_when_the_bound_is_hit_it_says_what_was_not_read(office: Office) -> None:
+    office.produce()
+    for _ in range(40):
+        office.hop(RETRY, 1, origin=9, due=NOW_MS, at=NOW_MS - 5, key=b"other")
+    office.hop(DEAD, 3, origin=0, due=None, at=NOW_MS)
+    found = office.trace(origin=(0, 0), records=9)
+    assert found.read <= 10
+    assert [each.topic for each in found.unread] == [RETRY]
+    assert found.unread[0].offsets >= 37
+    assert seen(found)[-1] == (DEAD, 0, State.DEAD), "each topic has its share"
+
+
+def test_when_time_is_up_it_says_what_was_not_read(office: Office) -> None:
+    office.produce()
+    office.hop(RETRY, 1, origin=0, due=NOW_MS, at=NOW_MS - 5)
+    found = office.trace(origin=(0, 0), seconds=0)
+    assert [each.topic for each in found.unread] == [RETRY]
+
+
+def test_the_partition_that_hops_go_to_is_read_first() -> None:
+    office = Office(3)
+    office.produce(partition=2)
+    for partition in (0, 1, 2):
+        for _ in range(10):
+            office.hop(RETRY, 1, origin=9, due=NOW_MS, at=NOW_MS - 5, key=b"o", partition=partition)
+    office.hop(RETRY, 1, origin=0, due=NOW_MS + 9, at=NOW_MS - 5, partition=2)
+    found = office.trace(origin=(2, 0), records=40)
+    assert seen(found)[-1] == (RETRY, 10, State.WAITING)
+
+
+def test_an_origin_that_is_deleted_is_found_by_what_became_of_it(office: Office) -> None:
+    office.produce(2)
+    office.broker.delete_records(TopicPartition(MAIN, 0), 2)
+    office.hop(RETRY, 1, origin=1, due=NOW_MS + 5, at=NOW_MS - 5)
+    found = office.trace(origin=(0, 1))
+    assert found.gone
+    assert seen(found) == [(RETRY, 0, State.WAITING)]
+
+
+def test_too_many_records_of_a_key_are_not_all_kept(office: Office) -> None:
+    office.produce(MOST_SIGHTINGS + 5)
+    found = office.trace(key=b"k")
+    assert found.crowded
+    assert len(found.works) == MOST_SIGHTINGS
+
+
+def test_without_a_main_topic_it_says_so(office: Office) -> None:
+    office.broker.delete_topic(MAIN)
+    with pytest.raises(ConfigurationError, match="there is no topic orders"):
+        office.trace(key=b"k")
