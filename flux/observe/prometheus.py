@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any, Protocol
 
-from prometheus_client import REGISTRY, CollectorRegistry, Histogram, generate_latest
-from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client import REGISTRY, CollectorRegistry, generate_latest
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.registry import Collector
 
@@ -25,6 +25,7 @@ from flux.core.message import Message
 from flux.core.ports import TopicPartition
 from flux.core.transfer import error_name
 from flux.observe import names
+from flux.observe.histogram import Histogram
 from flux.observe.lags import Lags
 from flux.observe.names import Metric
 from flux.runtime.desk import Post
@@ -46,8 +47,8 @@ class Watched(Protocol):
 
 
 class Metrics(Hooks, Collector):
-    """`registry`: where they are found; None: one of their own, for `text`. Raises ValueError when the registry has
-    flux's metrics already."""
+    """`registry`: where they are found; None: one of their own, for `text`. One is enough for several workers. Raises
+    ValueError when the registry has flux's metrics already."""
 
     def __init__(self, registry: CollectorRegistry | None = REGISTRY, now: Callable[[], float] = time.time) -> None:
         self._registry = CollectorRegistry() if registry is None else registry
@@ -59,8 +60,6 @@ class Metrics(Hooks, Collector):
         self._counts: dict[tuple[Metric, tuple[str, ...]], int] = {}
         self._errors: dict[Where, set[str]] = {}
         self._histograms: dict[Where, tuple[Histogram, Histogram]] = {}
-        self._durations = self._histogram(names.DURATION)
-        self._latenesses = self._histogram(names.LATENESS)
         self._registry.register(self)
 
     def watch(self, worker: Watched) -> None:
@@ -127,17 +126,18 @@ class Metrics(Hooks, Collector):
             self._counts[key] = self._counts.get(key, 0) + more
 
     def _of(self, where: Where) -> tuple[Histogram, Histogram]:
+        """Durations and lateness of a stage."""
         found = self._histograms.get(where)
         if found is None:
-            labels = (where.task, where.stage)
-            found = self._histograms[where] = self._durations.labels(*labels), self._latenesses.labels(*labels)
+            made = Histogram(names.DURATION.buckets), Histogram(names.LATENESS.buckets)
+            found = self._histograms.setdefault(where, made)
         return found
 
     # ---- read when scraped
 
     def describe(self) -> Iterable[Family]:
-        """Nothing is asked of workers when it is registered."""
-        return []
+        """So that a registry notices two of them."""
+        return [_made(metric) for metric in names.ALL if metric is not names.UP]
 
     def collect(self) -> Iterator[Family]:
         families = _Families()
@@ -145,6 +145,9 @@ class Metrics(Hooks, Collector):
             counts = dict(self._counts)
         for (metric, labels), number in counts.items():
             families.set(metric, labels, number)
+        for where, (durations, lateness) in list(self._histograms.items()):
+            families.fill(names.DURATION, (where.task, str(where.stage)), durations)
+            families.fill(names.LATENESS, (where.task, str(where.stage)), lateness)
         for job in self._jobs():
             self._read(job, families)
         for topic, records in _buffered().items():
@@ -189,22 +192,36 @@ class Metrics(Hooks, Collector):
             families.set(names.LAG, topic, lag.all)
             families.set(names.DUE, topic, lag.due)
 
-    def _histogram(self, metric: Metric) -> Histogram:
-        return Histogram(metric.name, metric.help, metric.labels, buckets=metric.buckets, registry=self._registry)
+
+_FAMILIES: dict[str, Any] = {
+    "counter": CounterMetricFamily,
+    "gauge": GaugeMetricFamily,
+    "histogram": HistogramMetricFamily,
+}
+
+
+def _made(metric: Metric) -> Any:
+    return _FAMILIES[metric.kind](metric.name, metric.help, labels=metric.labels)
 
 
 class _Families:
     """What a scrape has found, by metric."""
 
     def __init__(self) -> None:
-        self._families: dict[str, CounterMetricFamily | GaugeMetricFamily] = {}
+        self._families: dict[str, Any] = {}
 
     def set(self, metric: Metric, labels: Sequence[str], value: float) -> None:
+        self._of(metric).add_metric(labels, float(value))
+
+    def fill(self, metric: Metric, labels: Sequence[str], histogram: Histogram) -> None:
+        buckets, total = histogram.read()
+        self._of(metric).add_metric(labels, buckets, total)
+
+    def _of(self, metric: Metric) -> Any:
         family = self._families.get(metric.name)
         if family is None:
-            made: Any = CounterMetricFamily if metric.kind == "counter" else GaugeMetricFamily
-            family = self._families[metric.name] = made(metric.name, metric.help, labels=metric.labels)
-        family.add_metric(labels, float(value))
+            family = self._families[metric.name] = _made(metric)
+        return family
 
     def __iter__(self) -> Iterator[Family]:
         return iter(self._families.values())

@@ -17,6 +17,7 @@ from flux.core.stage import Stage
 logger = logging.getLogger("flux.worker")
 
 Handler = Callable[[Message], Any]
+_Entered = AbstractContextManager[object]
 Event = Literal[
     "on_start",
     "on_success",
@@ -66,25 +67,54 @@ class Heard:
         return self._calling_async(handler) if awaited else self._calling(handler)
 
     def _calling(self, handler: Handler) -> Handler:
+        of, tell, clock, around = self.of, self.tell, time.perf_counter, "around" in self._methods
+
         def call(message: Message) -> Any:
-            with _Call(self, message) as seen:
+            where = of(message.stage)
+            entered = self._entered(where, message) if around else ()
+            began = clock()
+            tell("on_start", where, message)
+            try:
                 result = handler(message)
-                seen.returned()
-                return result
+                tell("on_success", where, message, clock() - began)
+            except BaseException as error:
+                self._failed(where, message, error, clock() - began, entered)
+                raise
+            if entered:
+                self._leave(entered, None)
+            return result
 
         return call
 
     def _calling_async(self, handler: Callable[[Message], Awaitable[Any]]) -> Handler:
+        of, tell, clock, around = self.of, self.tell, time.perf_counter, "around" in self._methods
+
         async def call(message: Message) -> Any:
-            with _Call(self, message) as seen:
+            where = of(message.stage)
+            entered = self._entered(where, message) if around else ()
+            began = clock()
+            tell("on_start", where, message)
+            try:
                 result = await handler(message)
-                seen.returned()
-                return result
+                tell("on_success", where, message, clock() - began)
+            except BaseException as error:
+                self._failed(where, message, error, clock() - began, entered)
+                raise
+            if entered:
+                self._leave(entered, None)
+            return result
 
         return call
 
-    def _entered(self, where: Where, message: Message) -> list[AbstractContextManager[object]]:
-        entered: list[AbstractContextManager[object]] = []
+    def _failed(
+        self, where: Where, message: Message, error: BaseException, seconds: float, entered: Sequence[_Entered]
+    ) -> None:
+        if isinstance(error, Exception) and not isinstance(error, MemoryError):
+            self.tell("on_failure", where, message, error, seconds)
+        self._leave(entered, error)
+
+    def _entered(self, where: Where, message: Message) -> list[_Entered]:
+        entered: list[_Entered] = []
         for method in self._methods.get("around", ()):
             try:
                 manager = method(where, message)
@@ -94,7 +124,7 @@ class Heard:
                 self._complain("around", method, error)
         return entered
 
-    def _leave(self, entered: list[AbstractContextManager[object]], error: BaseException | None) -> None:
+    def _leave(self, entered: Sequence[_Entered], error: BaseException | None) -> None:
         trace = None if error is None else error.__traceback__
         for manager in reversed(entered):
             try:
@@ -117,34 +147,6 @@ class Heard:
                 error,
                 exc_info=error,
             )
-
-
-class _Call:
-    """One call as hooks see it."""
-
-    __slots__ = ("_began", "_entered", "_heard", "_message", "_where")
-
-    def __init__(self, heard: Heard, message: Message) -> None:
-        self._heard = heard
-        self._message = message
-        self._where = heard.of(message.stage)
-
-    def __enter__(self) -> _Call:
-        heard, where, message = self._heard, self._where, self._message
-        self._entered = heard._entered(where, message)
-        self._began = time.perf_counter()
-        heard.tell("on_start", where, message)
-        return self
-
-    def returned(self) -> None:
-        self._heard.tell("on_success", self._where, self._message, time.perf_counter() - self._began)
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        heard = self._heard
-        if isinstance(error, Exception) and not isinstance(error, MemoryError):
-            heard.tell("on_failure", self._where, self._message, error, time.perf_counter() - self._began)
-        if self._entered:
-            heard._leave(self._entered, error)
 
 
 def log_fields(where: Where, about: Message | TopicPartition | None = None) -> dict[str, Any]:

@@ -19,6 +19,7 @@ import flux
 from flux.core.ports import Outgoing, Watermarks
 from flux.observe import names
 from flux.observe.gather import Silence, live, merge, metrics, ready
+from flux.observe.histogram import Histogram
 from flux.observe.lags import Lag, lag_of
 from flux.observe.prometheus import MOST_ERRORS, Metrics
 from flux.observe.server import Answer
@@ -111,7 +112,6 @@ def test_every_metric_is_named_in_one_place_and_every_one_is_there() -> None:
         text = watching.text()
     watching.close()
     found = set(re.findall(r"^(flux_\w+?)(?:\{| )", text, re.MULTILINE))
-    found = {name for name in found if not name.endswith("_created")}
     known = {series for metric in names.ALL for series in metric.series}
     from_elsewhere = {names.UP.name, names.BUFFERED.name}
     assert found - known == set()
@@ -172,6 +172,15 @@ def test_a_program_finds_them_in_a_registry_of_its_own() -> None:
         Metrics(registry)
     watching.close()
     assert registry.get_sample_value("flux_ready") is None
+
+
+def test_a_bucket_includes_its_upper_end() -> None:
+    histogram = Histogram((0.5, 1))
+    for value in (0, 0.5, 0.50001, 1, 7):
+        histogram.observe(value)
+    buckets, total = histogram.read()
+    assert buckets == [("0.5", 2.0), ("1.0", 4.0), ("+Inf", 5.0)]
+    assert total == pytest.approx(9.00001)
 
 
 # ---- lag
