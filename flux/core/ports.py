@@ -233,6 +233,27 @@ class GroupMember(NamedTuple):
     partitions: tuple[TopicPartition, ...]
 
 
+@attrs.frozen
+class GroupProtocol:
+    """How members of a group agree on who works what, by Kafka's names: `cooperative-sticky`, `range`, …, and
+    `consumer` where the broker decides (KIP-848)."""
+
+    used: str
+    """By its members; empty while it has none, or where the broker does not tell."""
+    ours: tuple[str, ...]
+    """Of this adapter's consumers. A member that shares none with the others is refused."""
+
+
+@attrs.frozen
+class Permissions:
+    """What the login may do, by Kafka's names of operations (`READ`, `DESCRIBE_CONFIGS`, …). None: the broker does not
+    tell, as for what does not exist. Source: KIP-430."""
+
+    topics: Mapping[str, frozenset[str] | None]
+    groups: Mapping[str, frozenset[str] | None]
+    cluster: frozenset[str] | None
+
+
 class ReaderPort(Protocol):
     """Reads partitions without a group and commits nothing. Used by one thread at a time."""
 
@@ -288,9 +309,28 @@ class AdminPort(Protocol):
         """None where a topic does not exist. Never creates one."""
         ...
 
-    def topic_config(self, topic: str, timeout: float) -> dict[str, str]: ...
+    def topic_config(self, topic: str, timeout: float) -> dict[str, str]:
+        """As it works: what the topic does not set is the brokers' default."""
+        ...
+
+    def set_topic_config(self, topic: str, config: Mapping[str, str], timeout: float) -> None:
+        """These settings; the others stay. A broker may tell of it a moment later."""
+        ...
+
+    def broker_configs(self, timeout: float) -> dict[int, dict[str, str]]:
+        """Of each broker, by its id, without secrets."""
+        ...
+
     def create_topics(self, topics: Sequence[NewTopic], timeout: float) -> None:
         """One that exists already is left as it is."""
+        ...
+
+    def delete_topics(self, names: Sequence[str], timeout: float) -> None:
+        """One that does not exist is passed over."""
+        ...
+
+    def permissions(self, topics: Sequence[str], groups: Sequence[str], timeout: float) -> Permissions:
+        """Of this login. Raises no DENIED: who may not even look has no permission."""
         ...
 
     def positions(self, group: str, topic: str, timeout: float) -> dict[int, Position]:
@@ -305,6 +345,7 @@ class AdminPort(Protocol):
         """Those of a group, in no order; none of one that does not exist."""
         ...
 
+    def group_protocol(self, group: str, timeout: float) -> GroupProtocol: ...
     def watermarks(self, topic: str, timeout: float) -> dict[int, Watermarks]: ...
     def offsets_at(self, topic: str, timestamp_ms: int, timeout: float) -> dict[int, int]:
         """By partition, the offset of the first record whose timestamp is at least that (milliseconds since the

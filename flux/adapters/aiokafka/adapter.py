@@ -67,7 +67,8 @@ class AiokafkaAdapter:
         return AiokafkaProducer(self._home(), client, options, settings, self._log(), self._system)
 
     def admin(self) -> AiokafkaAdmin:
-        return AiokafkaAdmin(self._home(), self._client(self._shared), self._log())
+        protocols = config.group_protocols(self._consumer)
+        return AiokafkaAdmin(self._home(), self._client(self._shared), self._log(), protocols)
 
     def reader(self, starts: Mapping[TopicPartition, int]) -> AiokafkaReader:
         client = self._client(self._consumer)

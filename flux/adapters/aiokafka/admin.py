@@ -8,10 +8,11 @@ from typing import Any, TypeVar
 
 from aiokafka.client import CoordinationType
 from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment
-from aiokafka.errors import KafkaError, TopicAlreadyExistsError
+from aiokafka.errors import IncompatibleBrokerVersion, KafkaError, TopicAlreadyExistsError
 from aiokafka.protocol.admin import (
     CreateTopicsRequest,
     DeleteRecordsRequest,
+    DeleteTopicsRequest,
     DescribeConfigsRequest,
     DescribeGroupsRequest,
 )
@@ -19,15 +20,32 @@ from aiokafka.protocol.commit import OffsetCommitRequest, OffsetFetchRequest
 from aiokafka.protocol.offset import OffsetRequest
 
 from flux.adapters.aiokafka.connection import Connection, Topics, described
-from flux.adapters.aiokafka.errors import error_for, translated
+from flux.adapters.aiokafka.errors import error_for, fault_of, translated
 from flux.adapters.aiokafka.log import ClientLog
 from flux.adapters.aiokafka.machine import Machine
+from flux.adapters.aiokafka.requests import (
+    AlterConfigsRequest,
+    GroupPermissionsRequest,
+    PermissionsRequest,
+    operations,
+)
 from flux.core.errors import BrokerError, Fault
-from flux.core.ports import BEGINNING, END, GroupMember, NewTopic, Position, TopicInfo, TopicPartition, Watermarks
+from flux.core.ports import (
+    BEGINNING,
+    END,
+    GroupMember,
+    GroupProtocol,
+    NewTopic,
+    Permissions,
+    Position,
+    TopicInfo,
+    TopicPartition,
+    Watermarks,
+)
 
 Result = TypeVar("Result")
 
-_TOPIC = 2  # a kind of resource
+_TOPIC, _BROKER = 2, 4  # kinds of resources
 _ANY_REPLICA = -1
 _RETRIES = 3
 _NO_GENERATION = -1  # of a commit from outside the group
@@ -35,10 +53,14 @@ _BROKERS_RETENTION = -1
 
 
 class AiokafkaAdmin:
-    """`flux.core.ports.AdminPort`. Thread-safe. One inherited by a child process raises BrokerError (FATAL)."""
+    """`flux.core.ports.AdminPort`. Thread-safe. One inherited by a child process raises BrokerError (FATAL).
+    `protocols`: by which the adapter's consumers join a group."""
 
-    def __init__(self, machine: Machine, client: Mapping[str, Any], log: ClientLog) -> None:
+    def __init__(
+        self, machine: Machine, client: Mapping[str, Any], log: ClientLog, protocols: tuple[str, ...] = ()
+    ) -> None:
         self._machine = machine
+        self._protocols = protocols
         self._options = client
         self._log = log
         self._connection: Connection | None = None
@@ -62,19 +84,62 @@ class AiokafkaAdmin:
 
     def topic_config(self, topic: str, timeout: float) -> dict[str, str]:
         async def ask(client: Any) -> dict[str, str]:
-            request = DescribeConfigsRequest([(_TOPIC, topic, None)], False)
-            answer = await client.send(client.get_random_node(), request)
-            [(code, _, _, _, entries)] = answer.resources
-            _raise(code)
-            return {name: value for name, value, *_ in entries if value is not None}
+            return await _config(client, client.get_random_node(), _TOPIC, topic)
 
         doing = f"cannot read the configuration of topic {topic}"
         return self._run(ask, timeout, doing, f"DESCRIBE_CONFIGS on topic {topic}")
+
+    def set_topic_config(self, topic: str, config: Mapping[str, str], timeout: float) -> None:
+        async def ask(client: Any) -> None:
+            answer = await client.send(client.get_random_node(), AlterConfigsRequest(topic, config))
+            [(code, message, _, _)] = answer.responses
+            error = error_for(code)
+            if error is not None:
+                raise type(error)(message) if message else error
+
+        doing = f"cannot change the configuration of topic {topic}"
+        self._run(ask, timeout, doing, f"ALTER_CONFIGS on topic {topic}")
+
+    def broker_configs(self, timeout: float) -> dict[int, dict[str, str]]:
+        async def ask(client: Any) -> dict[int, dict[str, str]]:
+            await client.force_metadata_update()
+            numbers = sorted(broker.nodeId for broker in client.cluster.brokers())
+            return {number: await _config(client, number, _BROKER, str(number)) for number in numbers}
+
+        return self._run(
+            ask, timeout, "cannot read the configuration of the brokers", "DESCRIBE_CONFIGS on the cluster"
+        )
 
     def create_topics(self, topics: Sequence[NewTopic], timeout: float) -> None:
         for new in topics:
             doing, needs = f"cannot create topic {new.name}", f"CREATE on topic {new.name} or on the cluster"
             self._run(partial(_create, new=new, timeout=timeout), timeout, doing, needs)
+
+    def delete_topics(self, names: Sequence[str], timeout: float) -> None:
+        if not names:
+            return
+
+        async def ask(client: Any) -> None:
+            request = DeleteTopicsRequest(list(names), int(timeout * 1000))
+            answer = await client.send(await _controller(client), request)
+            for _, code in answer.topic_error_codes:
+                error = error_for(code)
+                if error is not None and fault_of(error) is not Fault.UNKNOWN_TOPIC:
+                    raise error
+
+        self._run(ask, timeout, f"cannot delete {', '.join(names)}", "DELETE on the topics")
+
+    def permissions(self, topics: Sequence[str], groups: Sequence[str], timeout: float) -> Permissions:
+        async def ask(client: Any) -> Permissions:
+            try:
+                answer = await client.send(client.get_random_node(), PermissionsRequest(topics))
+                of_topics = {name: _allowed(code, bits) for code, name, _, _, bits in answer.topics}
+                of_groups = {group: await _on_group(client, group) for group in groups}
+            except (IncompatibleBrokerVersion, NotImplementedError):  # a broker before 2.3
+                return Permissions(dict.fromkeys(topics), dict.fromkeys(groups), None)
+            return Permissions(of_topics, of_groups, operations(answer.authorized_operations))
+
+        return self._run(ask, timeout, "cannot ask for permissions", "DESCRIBE")
 
     def positions(self, group: str, topic: str, timeout: float) -> dict[int, Position]:
         async def ask(client: Any) -> dict[int, Position]:
@@ -122,6 +187,17 @@ class AiokafkaAdmin:
             ]
 
         return self._run(ask, timeout, f"cannot describe group {group}", f"DESCRIBE on group {group}")
+
+    def group_protocol(self, group: str, timeout: float) -> GroupProtocol:
+        async def ask(client: Any) -> str:
+            node = await client.coordinator_lookup(CoordinationType.GROUP, group)
+            answer = await client.send(node, DescribeGroupsRequest([group]))
+            [(code, _, _, _, protocol, *_)] = answer.groups
+            _raise(code)
+            return protocol or ""
+
+        used = self._run(ask, timeout, f"cannot describe group {group}", f"DESCRIBE on group {group}")
+        return GroupProtocol(used, self._protocols)
 
     def watermarks(self, topic: str, timeout: float) -> dict[int, Watermarks]:
         async def ask(client: Any) -> dict[int, Watermarks]:
@@ -180,12 +256,42 @@ class AiokafkaAdmin:
             raise BrokerError(self._log.masked(str(translation)), translation.fault) from None
 
 
-async def _create(client: Any, new: NewTopic, timeout: float) -> None:
+async def _config(client: Any, node: int, kind: int, name: str) -> dict[str, str]:
+    answer = await client.send(node, DescribeConfigsRequest([(kind, name, None)], False))
+    [(code, _, _, _, entries)] = answer.resources
+    _raise(code)
+    return {name: value for name, value, *_ in entries if value is not None}  # a secret has no value
+
+
+async def _controller(client: Any) -> int:
     if client.cluster.controller is None:
         await client.force_metadata_update()
+    number: int = client.cluster.controller.nodeId
+    return number
+
+
+async def _on_group(client: Any, group: str) -> frozenset[str] | None:
+    node = await client.coordinator_lookup(CoordinationType.GROUP, group)
+    answer = await client.send(node, GroupPermissionsRequest(group))
+    [(code, *_, bits)] = answer.groups
+    return _allowed(code, bits)
+
+
+def _allowed(code: int, bits: int) -> frozenset[str] | None:
+    error = error_for(code)
+    if error is None:
+        return operations(bits)
+    fault = fault_of(error)
+    if fault is Fault.UNAVAILABLE:
+        raise error
+    return frozenset() if fault is Fault.DENIED else None
+
+
+async def _create(client: Any, new: NewTopic, timeout: float) -> None:
+    node = await _controller(client)
     made: Any = (new.name, new.partitions, new.replication_factor, [], list(new.config.items()))
     request = CreateTopicsRequest([made], int(timeout * 1000), False)
-    answer = await client.send(client.cluster.controller.nodeId, request)
+    answer = await client.send(node, request)
     [(_, code, message)] = answer.topic_errors
     error = error_for(code)
     if error is not None and not isinstance(error, TopicAlreadyExistsError):

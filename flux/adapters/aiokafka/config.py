@@ -10,6 +10,8 @@ import ssl
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
+
 from flux.adapters import urls
 from flux.core.errors import ConfigurationError
 from flux.core.ports import ConsumerSettings, ProducerSettings
@@ -178,6 +180,12 @@ def consumer_options(options: Mapping[str, Any], settings: ConsumerSettings) -> 
     if "group_instance_id" in given:
         given["group_instance_id"] += settings.instance_suffix
     return given | {"group_id": settings.group, "enable_auto_commit": False, "auto_offset_reset": "none"}
+
+
+def group_protocols(options: Mapping[str, Any]) -> tuple[str, ...]:
+    """By which consumers join a group."""
+    assignors = options.get("partition_assignment_strategy", (RoundRobinPartitionAssignor,))
+    return tuple(assignor.name for assignor in assignors)
 
 
 def reader_options(options: Mapping[str, Any]) -> dict[str, Any]:

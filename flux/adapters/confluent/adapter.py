@@ -64,7 +64,8 @@ class ConfluentAdapter:
 
     def admin(self) -> ConfluentAdmin:
         properties = {**self._shared, "bootstrap.servers": self._bootstrap}
-        return self._made(lambda log: ConfluentAdmin(properties, log, self._system))
+        protocol = config.group_protocol(self._consumer)
+        return self._made(lambda log: ConfluentAdmin(properties, log, self._system, protocol))
 
     def reader(self, starts: Mapping[TopicPartition, int]) -> ConfluentReader:
         properties = config.reader_properties(self._bootstrap, self._consumer)

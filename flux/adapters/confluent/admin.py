@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, wait
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any
 
 import confluent_kafka
-from confluent_kafka import Consumer, KafkaError, KafkaException, TopicCollection
+from confluent_kafka import Consumer, ConsumerGroupType, KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import (  # type: ignore[attr-defined]
     AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
     ConfigResource,
     OffsetSpec,
 )
@@ -20,17 +23,30 @@ from flux.adapters.confluent.consumer import position_of
 from flux.adapters.confluent.errors import fault_of, translated
 from flux.adapters.confluent.log import ClientLog, logger
 from flux.core.errors import BrokerError, Fault
-from flux.core.ports import GroupMember, NewTopic, Position, System, TopicInfo, TopicPartition, Watermarks
+from flux.core.ports import (
+    GroupMember,
+    GroupProtocol,
+    NewTopic,
+    Permissions,
+    Position,
+    System,
+    TopicInfo,
+    TopicPartition,
+    Watermarks,
+)
 
 _NONE = -1  # an answer: no record is as new as that
 _LOOK = 0.2  # seconds between two looks at whether the login was refused
 
 
 class ConfluentAdmin:
-    """`flux.core.ports.AdminPort`. Thread-safe."""
+    """`flux.core.ports.AdminPort`. Thread-safe. `protocol`: by which the adapter's consumers join a group."""
 
-    def __init__(self, properties: dict[str, Any], log: ClientLog, system: System) -> None:
+    def __init__(
+        self, properties: dict[str, Any], log: ClientLog, system: System, protocol: str = "cooperative-sticky"
+    ) -> None:
         self._log = log
+        self._protocol = protocol
         self._now = system.now
         self._users_error_cb = properties.get("error_cb")
         self._login: BrokerError | None = None
@@ -52,14 +68,24 @@ class ConfluentAdmin:
 
     def topic_config(self, topic: str, timeout: float) -> dict[str, str]:
         resource = ConfigResource(ConfigResource.Type.TOPIC, topic)
-        asked = self._client.describe_configs([resource], request_timeout=timeout)
-        entries = self._answer(
-            asked[resource],
-            timeout,
-            f"cannot read the configuration of topic {topic}",
-            f"DESCRIBE_CONFIGS on topic {topic}",
-        )
-        return {name: entry.value for name, entry in entries.items() if entry.value is not None}
+        doing, needs = f"cannot read the configuration of topic {topic}", f"DESCRIBE_CONFIGS on topic {topic}"
+        return self._configs([resource], timeout, doing, needs)[topic]
+
+    def set_topic_config(self, topic: str, config: Mapping[str, str], timeout: float) -> None:
+        changes = [
+            ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET) for name, value in config.items()
+        ]
+        resource = ConfigResource(ConfigResource.Type.TOPIC, topic, incremental_configs=changes)
+        asked = self._client.incremental_alter_configs([resource], request_timeout=timeout)
+        doing, needs = f"cannot change the configuration of topic {topic}", f"ALTER_CONFIGS on topic {topic}"
+        self._answer(asked[resource], timeout, doing, needs)
+
+    def broker_configs(self, timeout: float) -> dict[int, dict[str, str]]:
+        brokers = self._metadata(timeout).brokers
+        resources = [ConfigResource(ConfigResource.Type.BROKER, str(number)) for number in brokers]
+        doing, needs = "cannot read the configuration of the brokers", "DESCRIBE_CONFIGS on the cluster"
+        found = self._configs(resources, timeout, doing, needs)
+        return {number: found[str(number)] for number in sorted(brokers)}
 
     def create_topics(self, topics: Sequence[NewTopic], timeout: float) -> None:
         if not topics:
@@ -74,6 +100,25 @@ class ConfluentAdmin:
                     raise self._translated(
                         error, f"cannot create topic {name}", f"CREATE on topic {name} or on the cluster"
                     ) from None
+
+    def delete_topics(self, names: Sequence[str], timeout: float) -> None:
+        if not names:
+            return
+        asked = self._client.delete_topics(list(names), operation_timeout=timeout, request_timeout=timeout)
+        for name, future in asked.items():
+            try:
+                self._answer(future, timeout, f"cannot delete topic {name}", f"DELETE on topic {name}")
+            except BrokerError as error:
+                if error.fault is not Fault.UNKNOWN_TOPIC:
+                    raise
+
+    def permissions(self, topics: Sequence[str], groups: Sequence[str], timeout: float) -> Permissions:
+        options = {"include_authorized_operations": True, "request_timeout": timeout}
+        asked = self._client.describe_topics(TopicCollection(list(topics)), **options) if topics else {}
+        of_topics = {name: self._allowed(partial(self._result, future, timeout)) for name, future in asked.items()}
+        of_groups = {name: self._allowed(partial(self._group, name, timeout, **options)) for name in groups}
+        whole = self._client.describe_cluster(**options)
+        return Permissions(of_topics, of_groups, self._allowed(partial(self._result, whole, timeout)))
 
     def positions(self, group: str, topic: str, timeout: float) -> dict[int, Position]:
         doing, needs = f"cannot read the positions of group {group}", f"DESCRIBE on group {group}"
@@ -109,21 +154,9 @@ class ConfluentAdmin:
                 raise BrokerError(f"{doing}: the metadata is no text for Kafka ({error})", Fault.METADATA) from None
 
     def members(self, group: str, timeout: float) -> list[GroupMember]:
-        until = self._now() + timeout
-        while True:
-            asked = self._client.describe_consumer_groups([group], request_timeout=timeout)[group]
-            try:
-                found = self._result(asked, timeout)
-                break
-            except KafkaException as error:
-                if error.args[0].code() == KafkaError.GROUP_ID_NOT_FOUND:
-                    return []
-                # Unlike its consumers, librdkafka's admin does not wait for a coordinator that is being made.
-                if fault_of(error.args[0]) is not Fault.UNAVAILABLE or self._now() + _LOOK > until:
-                    raise self._translated(
-                        error, f"cannot describe group {group}", f"DESCRIBE on group {group}"
-                    ) from None
-                self._client.poll(_LOOK)
+        found = self._described_group(group, timeout)
+        if found is None:
+            return []
         return [
             GroupMember(
                 member.member_id,
@@ -133,6 +166,16 @@ class ConfluentAdmin:
             )
             for member in found.members
         ]
+
+    def group_protocol(self, group: str, timeout: float) -> GroupProtocol:
+        found = self._described_group(group, timeout)
+        if found is None or not found.members:
+            used = ""
+        elif found.type is ConsumerGroupType.CONSUMER:
+            used = "consumer"
+        else:
+            used = found.partition_assignor or ""
+        return GroupProtocol(used, (self._protocol,))
 
     @contextmanager
     def _outsider(self, group: str) -> Iterator[Any]:
@@ -204,6 +247,48 @@ class ConfluentAdmin:
                     ) from None
                 found[name] = None
         return found
+
+    def _configs(self, resources: Sequence[Any], timeout: float, doing: str, needs: str) -> dict[str, dict[str, str]]:
+        """By the resource's name."""
+        asked = self._client.describe_configs(list(resources), request_timeout=timeout)
+        return {
+            resource.name: {
+                name: entry.value
+                for name, entry in self._answer(future, timeout, doing, needs).items()
+                if entry.value is not None and not entry.is_sensitive
+            }
+            for resource, future in asked.items()
+        }
+
+    def _described_group(self, group: str, timeout: float) -> Any:
+        """None where there is no such group."""
+        try:
+            return self._group(group, timeout, request_timeout=timeout)
+        except KafkaException as error:
+            if error.args[0].code() == KafkaError.GROUP_ID_NOT_FOUND:
+                return None
+            raise self._translated(error, f"cannot describe group {group}", f"DESCRIBE on group {group}") from None
+
+    def _group(self, group: str, timeout: float, **options: Any) -> Any:
+        until = self._now() + timeout
+        while True:
+            try:
+                return self._result(self._client.describe_consumer_groups([group], **options)[group], timeout)
+            except KafkaException as error:
+                # Unlike its consumers, librdkafka's admin does not wait for a coordinator that is being made.
+                if fault_of(error.args[0]) is not Fault.UNAVAILABLE or self._now() + _LOOK > until:
+                    raise
+                self._client.poll(_LOOK)
+
+    def _allowed(self, describe: Callable[[], Any]) -> frozenset[str] | None:
+        try:
+            operations = describe().authorized_operations
+        except KafkaException as error:
+            fault = fault_of(error.args[0])
+            if fault is Fault.UNAVAILABLE:
+                raise self._translated(error, "cannot ask for permissions", "DESCRIBE") from None
+            return frozenset() if fault is Fault.DENIED else None
+        return None if operations is None else frozenset(operation.name for operation in operations)
 
     def _answer(self, future: Future[Any], timeout: float, doing: str, needs: str) -> Any:
         try:

@@ -71,6 +71,12 @@ def checked(options: Mapping[str, Any]) -> dict[str, Any]:
     return dict(options)
 
 
+def group_protocol(options: Mapping[str, Any]) -> str:
+    """By which consumers join a group."""
+    by_broker = str(options.get("group.protocol", "classic")).lower() == "consumer"
+    return "consumer" if by_broker else "cooperative-sticky"
+
+
 def consumer_properties(bootstrap: str, options: Mapping[str, Any], settings: ConsumerSettings) -> dict[str, Any]:
     properties: dict[str, Any] = {
         "partition.assignment.strategy": "cooperative-sticky",
@@ -89,7 +95,7 @@ def consumer_properties(bootstrap: str, options: Mapping[str, Any], settings: Co
             "fetch.max.bytes": 4 * 1024 * 1024,
         }
     properties.update(options)
-    if str(options.get("group.protocol", "classic")).lower() == "consumer":
+    if group_protocol(options) == "consumer":
         for name in _NOT_WITH_KIP_848:
             if name in options and name != "partition.assignment.strategy":
                 raise ConfigurationError(f"{name} is the broker's to decide with group.protocol=consumer: leave it out")

@@ -7,7 +7,22 @@ from collections.abc import Iterable, Mapping, Sequence
 from flux.adapters.memory.cluster import Cluster
 from flux.adapters.memory.log import Log
 from flux.core.errors import BrokerError, Fault
-from flux.core.ports import GroupMember, NewTopic, Position, TopicInfo, TopicPartition, Watermarks
+from flux.core.ports import (
+    GroupMember,
+    GroupProtocol,
+    NewTopic,
+    Permissions,
+    Position,
+    TopicInfo,
+    TopicPartition,
+    Watermarks,
+)
+
+_PROTOCOL = "cooperative-sticky"
+_BROKER = {"offsets.retention.minutes": "10080"}
+_ALL = frozenset(
+    {"READ", "WRITE", "CREATE", "DELETE", "ALTER", "DESCRIBE", "DESCRIBE_CONFIGS", "ALTER_CONFIGS", "IDEMPOTENT_WRITE"}
+)
 
 
 class MemoryAdmin:
@@ -35,12 +50,35 @@ class MemoryAdmin:
             self._cluster.require_available(timeout)
             return dict(self._cluster.topic(topic).config)
 
+    def set_topic_config(self, topic: str, config: Mapping[str, str], timeout: float) -> None:
+        with self._cluster.lock:
+            self._cluster.require_available(timeout)
+            self._cluster.topic(topic).config.update(config)
+
+    def broker_configs(self, timeout: float) -> dict[int, dict[str, str]]:
+        with self._cluster.lock:
+            self._cluster.require_available(timeout)
+            return {0: dict(_BROKER)}
+
     def create_topics(self, topics: Sequence[NewTopic], timeout: float) -> None:
         with self._cluster.lock:
             self._cluster.require_available(timeout)
             for new in topics:
                 if new.name not in self._cluster.topics:
                     self._cluster.create(new.name, new.partitions, new.replication_factor, new.config)
+
+    def delete_topics(self, names: Sequence[str], timeout: float) -> None:
+        with self._cluster.lock:
+            self._cluster.require_available(timeout)
+            for name in names:
+                if name in self._cluster.topics:
+                    self._cluster.delete(name)
+
+    def permissions(self, topics: Sequence[str], groups: Sequence[str], timeout: float) -> Permissions:
+        with self._cluster.lock:
+            self._cluster.require_available(timeout)
+            there = {name: _ALL if name in self._cluster.topics else None for name in topics}
+        return Permissions(there, dict.fromkeys(groups, _ALL), _ALL)
 
     def positions(self, group: str, topic: str, timeout: float) -> dict[int, Position]:
         with self._cluster.lock:
@@ -65,6 +103,9 @@ class MemoryAdmin:
                     owned = [TopicPartition(topic, n) for n, owner in membership.owner.items() if owner is member]
                     found.append(GroupMember(member.id, "memory", "here", tuple(sorted(owned))))
             return found
+
+    def group_protocol(self, group: str, timeout: float) -> GroupProtocol:
+        return GroupProtocol(_PROTOCOL if self.members(group, timeout) else "", (_PROTOCOL,))
 
     def watermarks(self, topic: str, timeout: float) -> dict[int, Watermarks]:
         with self._cluster.lock:

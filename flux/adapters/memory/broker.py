@@ -70,10 +70,7 @@ class Broker:
     def delete_topic(self, name: str) -> None:
         """With its records and all positions on it; its consumers lose their partitions."""
         with self._cluster.lock:
-            self._cluster.topic(name)
-            del self._cluster.topics[name]
-            for group in self._cluster.groups_on(name):
-                group.forget()
+            self._cluster.delete(name)
 
     def delete_records(self, partition: TopicPartition, before: int) -> None:
         """The low watermark rises to `before`, as by retention."""

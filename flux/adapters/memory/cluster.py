@@ -89,6 +89,13 @@ class Cluster:
             group.resize(partitions)
         return topic
 
+    def delete(self, name: str) -> None:
+        """With its records and all positions on it; its consumers lose their partitions."""
+        self.topic(name)
+        del self.topics[name]
+        for group in self.groups_on(name):
+            group.forget()
+
     def groups_on(self, topic: str) -> list[Group]:
         return [group for (_, name), group in self._groups.items() if name == topic]
 
