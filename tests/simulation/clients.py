@@ -106,7 +106,7 @@ class Consumer(MemoryConsumer):
                 position = self.read.get(cursor.partition)
                 start = max(cursor.log.low, 0 if position is None else position.offset)
                 if cursor.offset > start:
-                    self._back[cursor.partition] = cursor.offset
+                    self._back[cursor.partition] = max(cursor.offset, self._back.get(cursor.partition, 0))
                     cursor.offset = max(start, cursor.offset - 1 - int(3 * world.random.random()))
         return super()._fetch(max_records)
 
