@@ -27,6 +27,7 @@ from flux.core.stats import Stats
 from flux.runtime.job import Job
 from flux.runtime.outboxes import OUTBOXES
 from flux.runtime.preparation import insist
+from flux.runtime.reporting import Reporter, report_topic
 from flux.system import SYSTEM
 from flux.task import Task
 
@@ -62,7 +63,8 @@ class Worker:
     in retry topics beyond `retries`. `adapter`: for tasks that have none of their own. `exit_when_idle`: seconds
     without anything in flight, unread or waiting in the stages of this process, after which it stops by itself.
     `metrics_port`: where `/metrics`, `/live` and `/ready` are served while it runs, on `metrics_host`; or a Unix
-    socket's path; None: nowhere.
+    socket's path; None: nowhere. `report`: whether it tells every 5 s, in a topic of the cluster that it works, how it
+    is, for `flux status`; a name is that of the topic. `process`: which one it is of several.
 
     Raises ConfigurationError, in one line, for what cannot work.
     """
@@ -77,6 +79,8 @@ class Worker:
         exit_when_idle: float | None = None,
         metrics_port: int | Path | None = None,
         metrics_host: str = "0.0.0.0",
+        report: bool | str = False,
+        process: int | None = None,
         instance_suffix: str = "",
         system: System = SYSTEM,
     ) -> None:
@@ -87,6 +91,8 @@ class Worker:
         self._exit_when_idle = exit_when_idle
         self._metrics_port = metrics_port
         self._metrics_host = metrics_host
+        self._report_topic = report_topic(report)
+        self._process = process
         self._system = system
         self._cond = system.condition()
         self._stopping = False
@@ -213,11 +219,15 @@ class Worker:
         return code
 
     def _observe(self, observed: ExitStack) -> None:
-        """Serves metrics and probes until `observed` is closed."""
+        """Serves metrics and probes, and reports, until `observed` is closed."""
         if self._metrics_port is not None:
             from flux.observe.serving import observing
 
             observed.enter_context(observing(self, self._metrics_port, self._metrics_host))
+        if self._report_topic is not None:
+            reporter = Reporter(self._jobs, self._report_topic, self._process, self._system)
+            reporter.start()
+            observed.callback(reporter.stop)
 
     def _begin(self) -> Generator[_Blocking | _Here | _Tick, Any, None]:
         for job in self._jobs:

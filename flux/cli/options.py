@@ -39,3 +39,14 @@ def adapter_option(command: F) -> F:
         expose_value=False,
         help="The cluster, such as confluent://localhost:9092; goes before FLUX_ADAPTER and flux.configure.",
     )(command)
+
+
+def report_topic_option(command: F) -> F:
+    """Workers and who reads what they report have to name the same topic."""
+    return click.option(
+        "--report-topic",
+        envvar="FLUX_REPORT_TOPIC",
+        show_envvar=True,
+        metavar="NAME",
+        help="The topic of reports; default: flux-reports.",
+    )(command)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from flux.cli import log
-from flux.cli.options import adapter_option, load_option
+from flux.cli.options import adapter_option, load_option, report_topic_option
 
 if TYPE_CHECKING:
     from flux.task import Task
@@ -25,7 +25,7 @@ Examples:
   flux process --load billing.py
   flux process --load billing.py --adapter confluent://localhost:9092 --create-topics Billing
   flux process --load shop.tasks --stages 1-5 --processes 4 Billing Shipping
-  flux process --load billing.py --metrics-port 9464 --log-format json
+  flux process --load billing.py --metrics-port 9464 --log-format json --report
   flux process shop.tasks:Billing
 
 \b
@@ -51,6 +51,8 @@ Exit codes: 0 done or stopped by a signal, 1 failed, 2 wrong usage, 3 calls had 
     help="Serve /metrics (Prometheus), /live and /ready, for all processes together.",
 )
 @click.option("--metrics-host", metavar="ADDRESS", default="0.0.0.0", show_default=True, help="Where, on this machine.")
+@click.option("--report", is_flag=True, help="Tell every 5 s how this is, in a topic that flux status reads.")
+@report_topic_option
 @click.option("--log-level", type=click.Choice(log.LEVELS, case_sensitive=False), default="info", show_default=True)
 @click.option(
     "--log-format",
@@ -74,6 +76,8 @@ def command(
     exit_when_idle: float | None,
     metrics_port: int | None,
     metrics_host: str,
+    report: bool,
+    report_topic: str | None,
     log_level: str,
     log_format: str,
     metrics_socket: Path | None,
@@ -105,6 +109,8 @@ def command(
             exit_when_idle=exit_when_idle,
             metrics_port=metrics_socket or metrics_port,
             metrics_host=metrics_host,
+            report=report and (report_topic or True),
+            process=process_number,
             instance_suffix="" if process_number is None else f"-{process_number}",
         )
 

@@ -1,0 +1,154 @@
+"""What a process tells of itself: a JSON object per process, in a compacted topic of the cluster that it works.
+
+A report holds no value of a record, no header and no setting; of keys, their beginning. Durations are in seconds and
+count back from when the report was made, so that clocks need not agree. Readers ignore versions that they do not know.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeVar
+
+import attrs
+from attrs.validators import deep_iterable, instance_of, optional
+
+VERSION = 1
+TOPIC = "flux-reports"
+EVERY = 5.0
+"""Seconds between two reports of a process."""
+FRESH = 4
+"""Intervals after which a report says nothing any more: its process was killed, or cannot write."""
+MOST_CALLS = 20
+"""Of a stage: the oldest. The same of records that are on their way."""
+MOST_KEY = 100
+
+T = TypeVar("T")
+_NUMBER = instance_of((int, float))
+_TEXT = instance_of(str)
+_INT = instance_of(int)
+
+
+def _all(kind: type) -> Any:
+    return deep_iterable(instance_of(kind), instance_of(tuple))
+
+
+@attrs.frozen
+class Call:
+    """A call that runs. `seconds`: at most so long, as progress is looked at only so often."""
+
+    partition: int = attrs.field(validator=_INT)
+    offset: int = attrs.field(validator=_INT)
+    key: str | None = attrs.field(validator=optional(_TEXT))
+    attempt: int = attrs.field(validator=_INT)
+    seconds: float = attrs.field(validator=_NUMBER)
+
+
+@attrs.frozen
+class Open:
+    """A record whose call has ended and that is not done: it waits for an acknowledgement."""
+
+    partition: int = attrs.field(validator=_INT)
+    offset: int = attrs.field(validator=_INT)
+    key: str | None = attrs.field(validator=optional(_TEXT))
+    attempt: int = attrs.field(validator=_INT)
+    target: str = attrs.field(validator=_TEXT)
+    """The topic that its next hop is written to; empty: of what the call produced."""
+    state: str = attrs.field(validator=_TEXT)
+    failures: int = attrs.field(validator=_INT)
+    seconds: float = attrs.field(validator=_NUMBER)
+
+
+@attrs.frozen
+class StageReport:
+    """One stage of one task in one process. `done` … `dead` count since it began, rates are of the last interval."""
+
+    task: str = attrs.field(validator=_TEXT)
+    stage: int = attrs.field(validator=_INT)
+    topic: str = attrs.field(validator=_TEXT)
+    group: str = attrs.field(validator=_TEXT)
+    partitions: str = attrs.field(validator=_TEXT)
+    """Those assigned, such as "0-3,7"."""
+    done: int = attrs.field(validator=_INT)
+    failed: int = attrs.field(validator=_INT)
+    retried: int = attrs.field(validator=_INT)
+    dead: int = attrs.field(validator=_INT)
+    done_rate: float = attrs.field(validator=_NUMBER)
+    """A second."""
+    failed_rate: float = attrs.field(validator=_NUMBER)
+    waiting: int = attrs.field(validator=_INT)
+    """Records here that are not due."""
+    due_in: float | None = attrs.field(validator=optional(_NUMBER))
+    """Until the first of them is due; negative: it is late."""
+    in_flight: int = attrs.field(validator=_INT)
+    calls: tuple[Call, ...] = attrs.field(validator=_all(Call))
+    on_their_way: int = attrs.field(validator=_INT)
+    open: tuple[Open, ...] = attrs.field(validator=_all(Open))
+
+
+@attrs.frozen
+class Report:
+    host: str = attrs.field(validator=_TEXT)
+    pid: int = attrs.field(validator=_INT)
+    process: int | None = attrs.field(validator=optional(_INT))
+    """Its number with --processes."""
+    version: str = attrs.field(validator=_TEXT)
+    started: int = attrs.field(validator=_INT)
+    """Milliseconds since the epoch."""
+    every: float = attrs.field(validator=_NUMBER)
+    """Seconds until the next report."""
+    memory: int | None = attrs.field(validator=optional(_INT))
+    """Resident bytes; None: the machine does not say."""
+    stages: tuple[StageReport, ...] = attrs.field(validator=_all(StageReport))
+
+    @property
+    def key(self) -> bytes:
+        """Of its record: one for each life of a process."""
+        return f"{self.host}/{self.pid}/{self.started}".encode("utf-8", "replace")
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        return f"{self.host} pid {self.pid}" + ("" if self.process is None else f" (process {self.process})")
+
+    def to_json(self) -> bytes:
+        return json.dumps({"v": VERSION, **attrs.asdict(self)}, separators=(",", ":")).encode()
+
+    @classmethod
+    def from_json(cls, data: bytes) -> Report | None:
+        """None for what is damaged, foreign or of another version. Fields that are not known are ignored."""
+        try:
+            found = json.loads(data)
+            if not isinstance(found, dict) or found.get("v") != VERSION:
+                return None
+            stages = []
+            for stage in found["stages"]:
+                calls = tuple(_made(Call, each) for each in stage["calls"])
+                stages.append(_made(StageReport, stage, calls=calls, open=tuple(_made(Open, o) for o in stage["open"])))
+            return _made(cls, found, stages=tuple(stages))
+        except (ValueError, TypeError, KeyError, RecursionError):
+            return None
+
+
+def _made(kind: type[T], data: Mapping[str, Any], **more: Any) -> T:
+    names = [field.name for field in attrs.fields(kind)]  # type: ignore[arg-type]
+    return kind(**{name: more[name] if name in more else data[name] for name in names})
+
+
+def shown_key(key: bytes | None) -> str | None:
+    """Its beginning, as UTF-8, what is none as \\xNN."""
+    if key is None:
+        return None
+    text = key[: MOST_KEY + 1].decode("utf-8", "backslashreplace")
+    return text if len(text) <= MOST_KEY else f"{text[: MOST_KEY - 1]}…"
+
+
+def ranges_of(numbers: Iterable[int]) -> str:
+    """As "0-3,7": a topic may have thousands of partitions."""
+    parts: list[list[int]] = []
+    for number in sorted(set(numbers)):
+        if parts and number == parts[-1][1] + 1:
+            parts[-1][1] = number
+        else:
+            parts.append([number, number])
+    return ",".join(str(low) if low == high else f"{low}-{high}" for low, high in parts)

@@ -1,0 +1,96 @@
+"""What an engine has in hand, for who watches it: calls that run, and records that are on their way.
+
+It looks into the engine's parts, changes nothing, and costs nothing while nobody looks. With the lock of the engine's
+desk held.
+"""
+
+from __future__ import annotations
+
+from heapq import nsmallest
+
+from flux.core.engine import Engine
+from flux.core.message import Message
+from flux.core.report import MOST_CALLS, Call, Open, StageReport, ranges_of, shown_key
+from flux.core.runs import Run
+
+Seen = dict[Run, tuple[int, float]]
+"""At which call each run was found, and when that had begun at the earliest, in seconds since the epoch."""
+
+
+class Sight:
+    """Of one engine, from look to look. Times in seconds since the epoch."""
+
+    def __init__(self, task: str, engine: Engine) -> None:
+        self._task = task
+        self._engine = engine
+        self._seen: Seen = {}
+        self._looked: float | None = None
+        self._done = self._failed = 0
+
+    def look(self, now: float) -> StageReport:
+        engine, stats, stage = self._engine, self._engine.stats, self._engine.stage
+        since = 0.0 if self._looked is None else now - self._looked
+        done, failed = stats.done - self._done, stats.failed - self._failed
+        calls, open_ = self._calls(now), self._open(now)
+        due = engine._delays.next_due
+        report = StageReport(
+            task=self._task,
+            stage=stage.number,
+            topic=stage.topic,
+            group=stage.group,
+            partitions=ranges_of(at.partition for at in engine.partitions),
+            done=stats.done,
+            failed=stats.failed,
+            retried=stats.retried,
+            dead=stats.dead,
+            done_rate=round(done / since, 2) if since > 0 else 0.0,
+            failed_rate=round(failed / since, 2) if since > 0 else 0.0,
+            waiting=engine.waiting,
+            due_in=None if due is None else round(due / 1000 - now, 1),
+            in_flight=engine.calls,
+            calls=tuple(nsmallest(MOST_CALLS, calls, key=lambda call: -call.seconds)),
+            on_their_way=len(open_),
+            open=tuple(nsmallest(MOST_CALLS, open_, key=lambda each: -each.seconds)),
+        )
+        self._looked, self._done, self._failed = now, stats.done, stats.failed
+        return report
+
+    def _calls(self, now: float) -> list[Call]:
+        calls, seen = [], self._seen
+        self._seen = {}
+        for run in self._engine._running:
+            index = run.index
+            at, since = seen.get(run, (-1, 0.0))
+            if at != index:  # it has begun after the last look
+                since = max(run.started, self._looked or 0.0)
+            self._seen[run] = index, since
+            partition, offset, key, attempt = _at(run, index)
+            calls.append(Call(partition, offset, shown_key(key), attempt, _ago(now, since)))
+        return calls
+
+    def _open(self, now: float) -> list[Open]:
+        engine, found = self._engine, []
+        for assignment in engine._assignments.values():
+            for entry in assignment.open:
+                hop, message = engine._hops.of(entry), entry.message
+                known = (message.partition, message.offset, shown_key(message.key), message.attempt)
+                if hop is None:
+                    found.append(Open(*known, "", "produced", 0, 0.0))
+                else:
+                    target, ago = hop.transfer.target.topic, _ago(now, hop.transfer.failed_at / 1000)
+                    found.append(Open(*known, target, hop.state.value, hop.failures, ago))
+        return found
+
+
+def _at(run: Run, index: int) -> tuple[int, int, bytes | None, int]:
+    """(partition, offset, key, attempt) of the record that a run is at."""
+    if run.records is not None:
+        record = run.records[min(index, len(run.records) - 1)]
+        return record.partition(), record.offset(), record.key(), 1  # a slice is of the main topic
+    assert run.entries is not None
+    message: Message = run.entries[min(index, len(run.entries) - 1)].message
+    return message.partition, message.offset, message.key, message.attempt
+
+
+def _ago(now: float, then: float) -> float:
+    return round(max(0.0, now - then), 1)

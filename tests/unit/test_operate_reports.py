@@ -1,0 +1,287 @@
+"""Reports: what a process tells of itself, who believes it, and that nothing waits for it."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import attrs
+import pytest
+from memory_support import ScriptedSystem
+
+import flux
+from flux import config
+from flux.adapters.memory import MemoryAdapter, forget
+from flux.adapters.memory.log import StoredRecord
+from flux.core.errors import BrokerError, ConfigurationError, Fault
+from flux.core.ports import NewTopic, Outgoing
+from flux.core.report import MOST_KEY, TOPIC, VERSION, Call, Open, Report, StageReport, ranges_of, shown_key
+from flux.core.stage import Role, Stage
+from flux.operate.reports import heard, latest, running
+from flux.runtime.reporting import ENVIRONMENT, Channel, report_topic
+
+NOW_MS = 1_700_000_000_000
+CALL = Call(partition=3, offset=17, key="ada", attempt=1, seconds=12.5)
+OPEN = Open(3, 9, None, 2, "orders-billing-dlq", "kept", 4, 60.0)
+STAGE = StageReport(
+    task="Billing",
+    stage=0,
+    topic="orders",
+    group="billing",
+    partitions="0-3",
+    done=10,
+    failed=1,
+    retried=1,
+    dead=0,
+    done_rate=2.0,
+    failed_rate=0.2,
+    waiting=0,
+    due_in=None,
+    in_flight=1,
+    calls=(CALL,),
+    on_their_way=1,
+    open=(OPEN,),
+)
+REPORT = Report("host-1", 4711, None, "1.0", NOW_MS - 60_000, 5.0, 50_000_000, (STAGE,))
+MAIN = Stage(0, "orders", "billing", Role.MAIN)
+
+
+def written(value: bytes | None, age: float = 1.0, key: bytes = REPORT.key) -> StoredRecord:
+    return StoredRecord(TOPIC, 0, 0, Outgoing(value, key), (2, NOW_MS - int(age * 1000)))
+
+
+def test_a_report_comes_back_as_it_was() -> None:
+    assert Report.from_json(REPORT.to_json()) == REPORT
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"[]",
+        b"\xff",
+        b"null",
+        b"[" * 100_000,
+        json.dumps({**json.loads(REPORT.to_json()), "v": VERSION + 1}).encode(),
+        json.dumps({**json.loads(REPORT.to_json()), "pid": "x"}).encode(),
+        json.dumps({**json.loads(REPORT.to_json()), "stages": {}}).encode().replace(b'"stages": {}', b'"stages": [1]'),
+        json.dumps({**json.loads(REPORT.to_json()), "stages": [{**attrs.asdict(STAGE), "calls": [{}]}]}).encode(),
+    ],
+)
+def test_what_is_damaged_foreign_or_of_another_version_is_ignored(data: bytes) -> None:
+    assert Report.from_json(data) is None
+    assert latest([written(data)], NOW_MS) == []
+
+
+def test_fields_that_are_not_known_are_ignored() -> None:
+    data = json.dumps({**json.loads(REPORT.to_json()), "later": {"v": 2}}).encode()
+    assert Report.from_json(data) == REPORT
+
+
+def test_of_each_process_the_newest_report_counts() -> None:
+    newer = attrs.evolve(REPORT, memory=1)
+    other = attrs.evolve(REPORT, pid=1)
+    found = latest(
+        [written(REPORT.to_json(), 6), written(other.to_json(), 3, other.key), written(newer.to_json(), 2)], NOW_MS
+    )
+    assert [(each.report.pid, each.report.memory, each.age) for each in found] == [(1, 50_000_000, 3), (4711, 1, 2)]
+
+
+def test_a_process_that_ended_well_is_gone_and_one_that_is_silent_too() -> None:
+    assert latest([written(REPORT.to_json()), written(None)], NOW_MS) == []
+    assert latest([written(REPORT.to_json(), age=21)], NOW_MS) == []
+    assert len(latest([written(REPORT.to_json(), age=19)], NOW_MS)) == 1
+
+
+def test_a_call_is_found_by_its_record_and_has_run_since_the_report_too() -> None:
+    found = running(latest([written(REPORT.to_json(), age=3)], NOW_MS), MAIN, 3, 17)
+    assert found is not None
+    assert (found.what, found.process, found.seconds) == (CALL, "host-1 pid 4711", 15.5)
+    [reports] = [latest([written(REPORT.to_json(), age=3)], NOW_MS)]
+    assert running(reports, MAIN, 3, 18) is None
+    assert running(reports, Stage(1, "orders", "others", Role.RETRY), 3, 17) is None
+    of_hop = running(reports, MAIN, 3, 9)
+    assert of_hop is not None
+    assert of_hop.what == OPEN
+
+
+def test_keys_are_cut_and_text() -> None:
+    assert shown_key(None) is None
+    assert shown_key(b"\xff\x00k") == "\\xff\x00k"
+    cut = shown_key(b"x" * 1_000_000)
+    assert cut is not None
+    assert len(cut) == MOST_KEY
+
+
+def test_partitions_are_ranges() -> None:
+    assert ranges_of([3, 0, 1, 2, 7, 9, 10]) == "0-3,7,9-10"
+    assert ranges_of([]) == ""
+
+
+def test_the_topic_is_the_named_one_the_environments_or_the_usual_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(ENVIRONMENT, raising=False)
+    assert (report_topic(False), report_topic(None)) == (None, None)
+    assert (report_topic(True), report_topic("mine")) == (TOPIC, "mine")
+    monkeypatch.setenv(ENVIRONMENT, "theirs")
+    assert (report_topic(True), report_topic("mine")) == ("theirs", "mine")
+    with pytest.raises(ConfigurationError, match="topic 'no topic'"):
+        report_topic("no topic")
+
+
+# -- written by a worker
+
+
+class Orders(flux.Producer):
+    topic = "orders"
+
+
+@pytest.fixture
+def cluster() -> Any:
+    adapter = MemoryAdapter("reports")
+    for topic in ("orders", "orders-billing-dlq"):
+        adapter.broker.create_topic(topic)
+    flux.configure(adapter=adapter)
+    yield adapter
+    config.reset()
+    forget("reports")
+
+
+def wait_for(condition: Callable[[], object]) -> None:
+    until = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.005)
+
+
+def reports_in(adapter: MemoryAdapter, topic: str = TOPIC) -> list[Report | None]:
+    return [
+        None if (value := record.value()) is None else Report.from_json(value)
+        for record in adapter.broker.records(topic)
+    ]
+
+
+def test_a_worker_reports_the_call_that_is_running_and_takes_it_back_at_its_end(
+    cluster: MemoryAdapter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flux.runtime.reporting.EVERY", 0.02)
+    entered, go = threading.Event(), threading.Event()
+
+    def call(message: flux.Message) -> None:
+        if message.value == b"stuck":
+            entered.set()
+            go.wait(10)
+
+    task = flux.task(topic="orders", group_id="billing", retries=0)(call)
+    for value in (b"quick", b"stuck", b"behind"):
+        Orders.produce(value, key="ada-secretless")
+    Orders.deliver()
+    worker = flux.Worker(task, report=True, process=2)
+    thread = threading.Thread(target=worker.run)
+    thread.start()
+    try:
+        assert entered.wait(10)
+
+        def told() -> list[Call]:
+            found = [each for each in reports_in(cluster) if each is not None]
+            return [call for each in found for stage in each.stages for call in stage.calls if call.offset == 1]
+
+        wait_for(lambda: any(call.seconds >= 0.1 for call in told()))
+        call_ = told()[-1]
+        assert (call_.partition, call_.offset, call_.key, call_.attempt) == (0, 1, "ada-secretless", 1)
+        [mine] = heard(cluster, cluster.admin(), TOPIC) or []
+        [stage] = mine.of(task.policy().stages[0])
+        assert (stage.partitions, stage.done, stage.in_flight) == ("0", 1, 1)
+        assert (mine.report.process, mine.report.name.endswith("(process 2)")) == (2, True)
+        assert not any(b"stuck" in (record.value() or b"") for record in cluster.broker.records(TOPIC))
+    finally:
+        go.set()
+        worker.stop()
+        thread.join(20)
+    assert reports_in(cluster)[-1] is None
+    assert heard(cluster, cluster.admin(), TOPIC) == []
+    assert len({record.key() for record in cluster.broker.records(TOPIC)}) == 1
+    config_ = cluster.admin().topic_config(TOPIC, 1)
+    assert "compact" in config_["cleanup.policy"]
+
+
+def test_reports_that_cannot_be_written_do_not_disturb_work(
+    cluster: MemoryAdapter, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("flux.runtime.reporting.EVERY", 0.01)
+    denied = BrokerError("no permission", Fault.DENIED)
+    cluster.broker.fail_writes(lambda topic, partition, record: denied if topic == TOPIC else None)
+    done: list[bytes] = []
+
+    def call(message: flux.Message) -> None:
+        done.append(message.value)
+        time.sleep(0.05)
+
+    for number in range(4):
+        Orders.produce(b"%d" % number)
+    Orders.deliver()
+    task = flux.task(topic="orders", group_id="billing", retries=0)(call)
+    assert flux.Worker(task, report=True, exit_when_idle=0.1).run() == 0
+    assert sorted(done) == [b"0", b"1", b"2", b"3"]
+    told = [record.message for record in caplog.records if record.name == "flux.report"]
+    assert told == [f"reports cannot be written to {TOPIC}: no permission; tried again, work goes on"]
+
+
+def test_nobody_reports_unless_asked(cluster: MemoryAdapter) -> None:
+    task = flux.task(topic="orders", group_id="billing", retries=0)(lambda message: None)
+    assert flux.Worker(task, exit_when_idle=0.0).run() == 0
+    assert TOPIC not in cluster.admin().topic_names(1)
+    assert heard(cluster, cluster.admin(), TOPIC) is None
+
+
+# -- the channel, in time that nobody waits for
+
+
+class Refusing(MemoryAdapter):
+    """A cluster on which the topic may not be made."""
+
+    def admin(self) -> Any:
+        admin = super().admin()
+
+        def create(topics: list[NewTopic], timeout: float) -> None:
+            raise BrokerError("cannot create", Fault.DENIED)
+
+        admin.create_topics = create  # type: ignore[method-assign, assignment]
+        return admin
+
+
+def test_a_topic_that_may_not_be_made_is_told_with_its_remedy(caplog: pytest.LogCaptureFixture) -> None:
+    forget("refusing")
+    channel = Channel(Refusing("refusing", system=ScriptedSystem()), "r", "orders")
+    channel.write(b"k", b"v", 100.0)
+    [line] = [record.message for record in caplog.records]
+    assert line.startswith("reports cannot be written to r: cannot create: create it, with cleanup.policy=compact")
+
+
+def test_a_failure_is_tried_again_less_and_less_often(caplog: pytest.LogCaptureFixture) -> None:
+    forget("refusing")
+    adapter = Refusing("refusing", system=ScriptedSystem())
+    channel, tries = Channel(adapter, "r", "orders"), []
+    admin = adapter.admin
+    adapter.admin = lambda: tries.append(1) or admin()  # type: ignore[method-assign, func-returns-value]
+    for second in range(0, 200, 5):
+        channel.write(b"k", b"v", 1000.0 + second)
+    assert 4 <= len(tries) <= 8
+    assert len(caplog.records) == 1
+    channel.write(b"k", b"v", 500.0)
+    assert len(tries) > 4, "a clock that was set back does not silence it for long"
+
+
+def test_a_topic_that_was_deleted_is_made_again(cluster: MemoryAdapter) -> None:
+    channel = Channel(cluster, TOPIC, "orders")
+    channel.write(b"k", b"1", 100.0)
+    cluster.broker.delete_topic(TOPIC)
+    cluster.broker.fail_writes(lambda *_: BrokerError("no such topic", Fault.UNKNOWN_TOPIC))
+    channel.write(b"k", b"2", 105.0)
+    cluster.broker.fail_writes(None)
+    cluster.broker.delete_topic(TOPIC)  # which the write that was refused has made, as brokers may
+    channel.write(b"k", b"3", 200.0)
+    assert [record.value() for record in cluster.broker.records(TOPIC)] == [b"3"]
+    assert "compact" in cluster.admin().topic_config(TOPIC, 1)["cleanup.policy"]
