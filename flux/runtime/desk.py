@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import Generic, TypeVar
 
 import attrs
@@ -264,7 +265,7 @@ class Desk:
                 "%s%s", stall.text, f", at\n{stack}" if stack else "", extra=log_fields(post.where, stall.about)
             )
         for post, count in counts:
-            kind, trace, _ = count.kind
+            kind, place, _ = count.kind
             name = error_name(kind)
             logger.warning(
                 "%s: %d more calls of %s failed in %.0f s with %s%s",
@@ -273,7 +274,7 @@ class Desk:
                 post,
                 count.seconds,
                 name,
-                _place(trace),
+                place,
                 extra={**log_fields(post.where), "error": name, "count": count.number},
             )
 
@@ -489,9 +490,10 @@ def _kind(failure: Failure, move: Move) -> tuple[type, str, bool]:
     error = failure.error
     # what refused a value is what matters, not that it is undecodable
     cause = error.__cause__ if isinstance(error, Undecodable) and error.__cause__ is not None else error
-    return type(cause), failure.trace, move is Move.DEAD
+    return type(cause), _place(failure.trace), move is Move.DEAD
 
 
+@lru_cache(500)
 def _place(trace: str) -> str:
     """The line that raised."""
     lines = [line.strip() for line in trace.splitlines()]

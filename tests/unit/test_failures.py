@@ -117,6 +117,19 @@ def test_a_rejection_is_a_kind_of_its_own(flux_kit: Kit, caplog: pytest.LogCaptu
     assert "becomes a dead letter: flux.Reject: no such customer" in lines(caplog)[1].getMessage()
 
 
+def test_one_place_is_one_kind_whatever_way_led_there(flux_kit: Kit, caplog: pytest.LogCaptureFixture) -> None:
+    def descend(depth: int) -> None:
+        if not depth:
+            raise RecursionError("too deep")
+        descend(depth - 1)
+
+    task = flux.task(topic="orders", group_id="g", wait=10)(lambda message: descend(message.offset))
+    for _ in range(9):
+        Orders.produce(b"x")
+    flux_kit.run(task)
+    assert len(lines(caplog)) == 1
+
+
 @pytest.mark.parametrize(("setting", "shows"), [("type", "ValueError"), (lambda error: "hidden", "ValueError: hidden")])
 def test_what_may_not_leave_the_process_is_not_logged(
     flux_kit: Kit, caplog: pytest.LogCaptureFixture, setting: Any, shows: str

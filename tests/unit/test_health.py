@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import subprocess
 import sys
 import threading
 import urllib.error
@@ -146,6 +147,24 @@ def test_a_port_that_is_taken_is_told_in_one_line_and_ends_with_1(flux_cli: Flux
         other.stop()
     assert done.exit_code == 1
     assert "it is taken, give another" in only_line(done.stderr)
+
+
+@pytest.mark.parametrize(("option", "value"), [("--metrics-port", "70000"), ("--log-format", "xml")])
+def test_what_cannot_be_is_wrong_usage(flux_cli: Flux, option: str, value: str) -> None:
+    done = flux_cli("process", option, value)
+    assert done.exit_code == 2
+    assert option in only_line(done.stderr)
+
+
+def test_what_is_off_is_not_even_imported() -> None:
+    code = (
+        "import sys, flux, flux.cli.process\n"
+        "flux.Worker(flux.task(topic='t', group_id='g')(print), adapter='memory://off')\n"
+        "print(sorted(name for name in sys.modules if name.split('.')[0] in ('prometheus_client', 'opentelemetry')"
+        " or name in ('http.server', 'flux.observe')))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == "[]\n"
 
 
 def test_a_unix_socket_is_made_anew_and_taken_away(tmp_path: Path) -> None:
