@@ -26,6 +26,7 @@ COMMANDS = {
     "demo": "See it work, on a broker of its own in memory.",
     "process": "Work tasks until stopped.",
     "topics": "Show a task's topics, or create them.",
+    "doctor": "Examine what a task relies on: topics, settings, permissions, clocks.",
     "status": "Show how far a task is: lag, waiting records, dead letters.",
     "trace": "Find where a record is now, and where it was.",
     "skip": "Move a record that holds a partition to the dead letters.",

@@ -17,7 +17,7 @@ logger = logging.getLogger("flux.worker")
 ASK = 10.0
 _ANNOUNCE = 10.0
 _ROOM_FOR_HEADERS = 64 * 1024
-_DEFAULT_MESSAGE_BYTES = 1_048_588  # Kafka's default of max.message.bytes
+DEFAULT_MESSAGE_BYTES = 1_048_588  # Kafka's default of max.message.bytes
 _PASSING = {Fault.UNAVAILABLE, Fault.FENCED}
 
 
@@ -52,18 +52,18 @@ def plan_topics(
     main = existing[policy.stages.topic]
     count = partitions or (main.partitions if main else -1)
     copies = replication_factor or (main.replication_factor if main else -1)
-    limit = _DEFAULT_MESSAGE_BYTES
+    limit = DEFAULT_MESSAGE_BYTES
     if main:
         limit = max_message_bytes(admin, policy.stages.topic) or limit
     missing = [
-        NewTopic(stage.topic, count, copies, {} if stage.role is Role.MAIN else _config(policy, stage, limit))
+        NewTopic(stage.topic, count, copies, {} if stage.role is Role.MAIN else config_for(policy, stage, limit))
         for stage in stages
         if existing[stage.topic] is None
     ]
     return missing, existing
 
 
-def _config(policy: Policy, stage: Stage, main_limit: int) -> dict[str, str]:
+def config_for(policy: Policy, stage: Stage, main_limit: int) -> dict[str, str]:
     """A retry topic keeps a record for twice the longest wait that a task may ask for, and a week for somebody to
     come and look; dead letters are kept for ever."""
     kept = -1 if stage.role is Role.DEAD else round((2 * policy.max_delay + 7 * DAY) * 1000)

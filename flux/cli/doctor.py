@@ -1,0 +1,144 @@
+"""`flux doctor`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import click
+
+from flux.cli.options import adapter_option, load_option
+
+if TYPE_CHECKING:
+    from flux.core.ports import AdminPort, Cluster
+    from flux.core.stage import Stages
+    from flux.operate.doctor import Clock, Facts, Finding, Unknown
+    from flux.task import Task
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  flux doctor --load billing.py Billing
+  flux doctor --load billing.py Billing --fix
+  flux doctor --load billing.py Billing --clock --json | jq -r '.findings[].about'
+
+Exit code 1 when anything is wrong."""
+)
+@load_option
+@adapter_option
+@click.option("--fix", is_flag=True, help="Create missing topics, mend settings of retry topics and dead letters.")
+@click.option("--clock", is_flag=True, help="Compare clocks: makes, writes and deletes a topic of its own.")
+@click.option("--json", "as_json", is_flag=True, help="One object, for machines.")
+@click.argument("task", required=False)
+@click.pass_context
+def command(
+    ctx: click.Context, sources: tuple[str, ...], fix: bool, clock: bool, as_json: bool, task: str | None
+) -> None:
+    """Examine what a task relies on: topics, settings, groups, permissions, clocks.
+
+    Each finding is one line with its remedy. What cannot be looked at is named as not checked.
+    """
+    from flux.cli import log
+    from flux.cli.clusters import admin_of
+    from flux.cli.finding import find_task
+    from flux.config import resolve_adapter
+    from flux.operate.doctor import examine, mend
+    from flux.operate.doctor.asking import NO_CLOCK, ask
+
+    log.quiet()
+    cls = find_task(sources, task)
+    policy = cls.policy()
+    policy.check()
+    adapter = resolve_adapter(cls.adapter)
+    others = _others(sources, cls, adapter.cluster)
+    with admin_of(cls) as admin:
+        measured = _measured(adapter, admin, policy.stages.topic) if clock else NO_CLOCK
+        facts = ask(cls.__name__, policy, admin, others=others, clock=measured)
+        findings = examine(facts)
+        done: list[str] = []
+        if fix and any(finding.mendable for finding in findings):
+            done = mend(findings, policy, admin)
+            facts = ask(cls.__name__, policy, admin, others=others, clock=measured)
+            findings = examine(facts)
+    if as_json:
+        click.echo(json.dumps(_report(facts, adapter.cluster, findings, done)))
+    else:
+        _show(facts, findings, done)
+    ctx.exit(1 if findings else 0)
+
+
+def _others(sources: Sequence[str], cls: type[Task], cluster: str) -> list[tuple[str, Stages]]:
+    """The tasks that were loaded beside it, and work on the same cluster."""
+    from flux.cli.finding import load, tasks_in
+    from flux.config import resolve_adapter
+    from flux.core.errors import FluxError
+
+    modules = {module.__name__: module for module in (*map(load, sources), sys.modules[cls.__module__])}
+    found: list[tuple[str, Stages]] = []
+    for other in dict.fromkeys(each.task for module in modules.values() for each in tasks_in(module)):
+        if not other.topic or (other.__module__, other.__qualname__) == (cls.__module__, cls.__qualname__):
+            continue
+        try:
+            stages = other.policy().stages
+            if resolve_adapter(other.adapter).cluster == cluster:
+                stages.check()
+                found.append((other.__name__, stages))
+        except FluxError:
+            continue  # a mistake of its own: it is found when that one is examined
+    return found
+
+
+def _measured(adapter: Cluster, admin: AdminPort, topic: str) -> Clock | Unknown:
+    from flux.core.errors import BrokerError
+    from flux.operate.doctor.asking import NO_CLOCK, NOTHING_TO_ASK
+    from flux.operate.doctor.clock import measure
+    from flux.operate.doctor.facts import Unknown
+
+    try:
+        return measure(adapter, admin, topic)
+    except BrokerError as error:
+        if error.fault in NOTHING_TO_ASK:
+            raise
+        return Unknown(NO_CLOCK.what, str(error))
+
+
+def _report(facts: Facts, cluster: str, findings: Sequence[Finding], done: Sequence[str]) -> dict[str, object]:
+    clock = facts.clock
+    return {
+        "task": facts.name,
+        "cluster": cluster,
+        "findings": [
+            {
+                "check": finding.check,
+                "about": finding.about,
+                "problem": finding.problem,
+                "remedy": finding.remedy,
+                "fixable": finding.mendable,
+            }
+            for finding in findings
+        ],
+        "fixed": list(done),
+        "not_checked": [{"what": unknown.what, "why": unknown.why} for unknown in facts.unknown],
+        "clock": None if clock is None else {"ahead": round(clock.ahead, 4), "error": round(clock.error, 4)},
+    }
+
+
+def _show(facts: Facts, findings: Sequence[Finding], done: Sequence[str]) -> None:
+    from flux.cli.text import one_line
+    from flux.operate.doctor import CHECKS
+
+    width = max(map(len, CHECKS))
+    for line in done:
+        click.echo(click.style("fixed".ljust(width), fg="green") + f"  {one_line(line)}")
+    for finding in findings:
+        click.echo(click.style(finding.check.ljust(width), fg="red", bold=True) + f"  {one_line(str(finding))}")
+    for unknown in facts.unknown:
+        click.echo(click.style("not checked".ljust(width), fg="yellow") + f"  {one_line(str(unknown))}")
+    if facts.clock is not None:
+        ahead, error = facts.clock.ahead, facts.clock.error
+        click.echo(f"{'clock'.ljust(width)}  {ahead:+.3f} s from the broker's, to {error:.3f} s")
+    if not findings:
+        click.echo(click.style("sound".ljust(width), fg="green", bold=True) + f"  {facts.name}: nothing found")

@@ -1,0 +1,11 @@
+"""Examines what a task relies on: its topics, its groups, the brokers' settings, what the login may do.
+
+Facts are asked for first (`asking`), then checks look at them: functions from `Facts` to findings, which ask nothing.
+What is safe to mend says so, and `mend` does it.
+"""
+
+from flux.operate.doctor.checks import CHECKS, examine
+from flux.operate.doctor.facts import Clock, Facts, Finding, TopicFacts, Unknown
+from flux.operate.doctor.mending import mend
+
+__all__ = ["CHECKS", "Clock", "Facts", "Finding", "TopicFacts", "Unknown", "examine", "mend"]

@@ -1,0 +1,72 @@
+"""How far this machine's clock is from a broker's.
+
+No request of Kafka's protocol that every client has tells a broker's time. A topic with LogAppendTime does: a record in
+it has the time at which the leader took it, which lies between the start of the write and its acknowledgement.
+"""
+
+from __future__ import annotations
+
+import secrets
+
+from flux.core.errors import BrokerError, Fault
+from flux.core.ports import AdminPort, Cluster, NewTopic, Outgoing, ProducerSettings, System
+from flux.operate.doctor.facts import Clock
+from flux.operate.reading import read, spans_of
+from flux.runtime.preparation import ASK
+from flux.system import SYSTEM
+
+_RECORDS = 5
+"""The one that was acknowledged soonest says most."""
+_LONGEST_NAME = 249
+
+
+def measure(adapter: Cluster, admin: AdminPort, beside: str, system: System = SYSTEM) -> Clock:
+    """By a topic that is made for it, named after the topic `beside` so that permissions by prefix hold, and deleted.
+    Raises BrokerError."""
+    ending = f"-flux-doctor-{secrets.token_hex(4)}"
+    topic = beside[: _LONGEST_NAME - len(ending)] + ending
+    config = {"message.timestamp.type": "LogAppendTime", "retention.ms": "3600000"}
+    admin.create_topics([NewTopic(topic, 1, -1, config)], ASK)
+    try:
+        _wait(admin, topic, system)
+        written = _write(adapter, topic, system)
+        stamps = [
+            record.timestamp()[1] / 1000
+            for piece in read(adapter, topic, spans_of(admin, topic), patience=ASK, system=system)
+            for record in piece.records
+        ]
+    finally:
+        admin.delete_topics([topic], ASK)
+    return closest([(began, ended, stamp) for (began, ended), stamp in zip(written, stamps, strict=False)])
+
+
+def closest(written: list[tuple[float, float, float]]) -> Clock:
+    """`written`: of each record, this machine's time before and after the write, and the broker's between them; all in
+    seconds since the epoch."""
+    began, ended, stamp = min(written, key=lambda each: each[1] - each[0])
+    return Clock((began + ended) / 2 - stamp, (ended - began) / 2 + 0.001)
+
+
+def _write(adapter: Cluster, topic: str, system: System) -> list[tuple[float, float]]:
+    errors: list[BrokerError] = []
+    producer = adapter.producer(ProducerSettings(delivery_timeout=ASK, linger=0.0))
+    spans: list[tuple[float, float]] = []
+    try:
+        for _ in range(_RECORDS):
+            began = system.now()
+            producer.write(topic, [Outgoing(b"time")], lambda error, _: errors.append(error) if error else None)
+            left = producer.flush(ASK)
+            spans.append((began, system.now()))
+            if errors:
+                raise errors[0]
+            if left:
+                raise BrokerError(f"no acknowledgement from {topic} in time", Fault.UNAVAILABLE)
+    finally:
+        producer.close(1)
+    return spans
+
+
+def _wait(admin: AdminPort, topic: str, system: System) -> None:
+    until = system.now() + ASK
+    while admin.topics([topic], ASK)[topic] is None and system.now() < until:
+        system.sleep(0.1)

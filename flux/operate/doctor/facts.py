@@ -1,0 +1,118 @@
+"""What is known of a task's cluster, and what is wrong with it: values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import attrs
+
+from flux.core.policy import Policy
+from flux.core.ports import GroupProtocol, Permissions, TopicInfo
+from flux.core.stage import Role, Stage, Stages
+from flux.runtime.preparation import DEFAULT_MESSAGE_BYTES
+
+OLD = 0.8
+"""The part of its retention after which a record is about to be deleted."""
+
+
+@attrs.frozen
+class TopicFacts:
+    """One stage's topic. `info`: None where it does not exist, or may not be seen (`hidden`). `config`: as it works,
+    the brokers' defaults included; None where it may not be read. `old`: offsets that are not done, dead letters that
+    are held, and of that age that they are about to be deleted."""
+
+    stage: Stage
+    info: TopicInfo | None = None
+    config: Mapping[str, str] | None = None
+    old: int = 0
+    hidden: bool = False
+
+    @property
+    def name(self) -> str:
+        return self.stage.topic
+
+    @property
+    def missing(self) -> bool:
+        return self.info is None and not self.hidden
+
+    @property
+    def is_main(self) -> bool:
+        return self.stage.role is Role.MAIN
+
+    def number(self, setting: str) -> int | None:
+        """A setting's number; None where it is not known."""
+        text = (self.config or {}).get(setting, "")
+        return int(text) if text.removeprefix("-").isdigit() else None
+
+    @property
+    def retention(self) -> float | None:
+        """Seconds that records are kept; None: for ever, or not known."""
+        kept = self.number("retention.ms")
+        deletes = "delete" in (self.config or {}).get("cleanup.policy", "delete")
+        return None if kept is None or kept < 0 or not deletes else kept / 1000
+
+
+@attrs.frozen
+class Clock:
+    """`ahead`: seconds that this machine's clock is ahead of the broker's, known to `error` seconds more or less."""
+
+    ahead: float
+    error: float
+
+
+@attrs.frozen
+class Unknown:
+    """What could not be looked at, and why."""
+
+    what: str
+    why: str
+
+    def __str__(self) -> str:
+        return f"{self.what}: {self.why}"
+
+
+@attrs.frozen
+class Facts:
+    """`topics`: by stage, the main one first, the dead letters last. `names`: all topics of the cluster. `brokers`:
+    their configurations, and `protocols`: of groups, as far as they are known. `others`: (name, stages) of the tasks
+    beside it on the same cluster."""
+
+    name: str
+    policy: Policy
+    topics: tuple[TopicFacts, ...]
+    names: frozenset[str] = frozenset()
+    brokers: Mapping[int, Mapping[str, str]] | None = None
+    permissions: Permissions | None = None
+    protocols: Mapping[str, GroupProtocol] = attrs.field(factory=dict)
+    others: tuple[tuple[str, Stages], ...] = ()
+    clock: Clock | None = None
+    unknown: tuple[Unknown, ...] = ()
+
+    @property
+    def main(self) -> TopicFacts:
+        return self.topics[0]
+
+    @property
+    def message_bytes(self) -> int:
+        """What the main topic takes in a batch."""
+        return self.main.number("max.message.bytes") or DEFAULT_MESSAGE_BYTES
+
+
+@attrs.frozen
+class Finding:
+    """One thing that is wrong. `about`: a topic, a group, a broker, or the task. `create`: mended by creating the topic
+    that it is about; `settings`: by setting these on it."""
+
+    check: str
+    about: str
+    problem: str
+    remedy: str
+    create: bool = False
+    settings: Mapping[str, str] = attrs.field(factory=dict)
+
+    @property
+    def mendable(self) -> bool:
+        return self.create or bool(self.settings)
+
+    def __str__(self) -> str:
+        return f"{self.about}: {self.problem}: {self.remedy}"

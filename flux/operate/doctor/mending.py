@@ -1,0 +1,58 @@
+"""Mends what is safe to mend: topics that are missing, and settings of the topics that only flux writes to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+
+from flux.core.errors import BrokerError, Fault
+from flux.core.policy import Policy
+from flux.core.ports import AdminPort, System
+from flux.operate.doctor.facts import Finding
+from flux.runtime.preparation import ASK, create_topics, plan_topics
+from flux.system import SYSTEM
+
+_PATIENCE = 10.0
+"""Seconds until a broker tells of what another has changed."""
+
+
+def mend(findings: Sequence[Finding], policy: Policy, admin: AdminPort, system: System = SYSTEM) -> list[str]:
+    """What was done, a line each. Raises BrokerError at the first thing that the cluster refuses; what was done before
+    stays."""
+    done: list[str] = []
+    if any(finding.create for finding in findings):
+        missing, _ = plan_topics(policy, admin)
+        create_topics(policy, admin, missing)
+        names = [topic.name for topic in missing]
+        done += [f"created topic {name}" for name in names]
+        _wait(lambda: None not in admin.topics(names, ASK).values(), system)
+    for topic, settings in _settings(findings).items():
+        admin.set_topic_config(topic, settings, ASK)
+        done.append(f"set {', '.join(f'{name}={value}' for name, value in settings.items())} on topic {topic}")
+        _wait(partial(_has, admin, topic, settings), system)
+    return done
+
+
+def _settings(findings: Sequence[Finding]) -> dict[str, dict[str, str]]:
+    """Of each topic, all together."""
+    whole: dict[str, dict[str, str]] = {}
+    for finding in findings:
+        if finding.settings:
+            whole.setdefault(finding.about, {}).update(finding.settings)
+    return whole
+
+
+def _has(admin: AdminPort, topic: str, settings: Mapping[str, str]) -> bool:
+    return settings.items() <= admin.topic_config(topic, ASK).items()
+
+
+def _wait(told: Callable[[], bool], system: System) -> None:
+    until = system.now() + _PATIENCE
+    while system.now() < until:
+        try:
+            if told():
+                return
+        except BrokerError as error:
+            if error.fault not in (Fault.UNKNOWN_TOPIC, Fault.UNAVAILABLE):
+                raise
+        system.sleep(0.1)

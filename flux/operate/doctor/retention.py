@@ -1,0 +1,73 @@
+"""Whether records are kept for as long as they wait."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from flux.core.backoff import in_words
+from flux.core.policy import DAY
+from flux.core.stage import Role
+from flux.operate.doctor.facts import Facts, Finding, TopicFacts
+from flux.runtime.preparation import config_for
+
+COME_BACK = DAY
+"""Records are kept so much longer than they wait at most: workers may have been away meanwhile."""
+LOOK_AT = 30 * DAY
+"""Dead letters are kept so long at least: somebody has to look at them."""
+
+
+def retention(facts: Facts) -> Iterator[Finding]:
+    """The main topic's is its owner's to choose: see `expiry`."""
+    for topic in facts.topics[1:]:
+        if topic.config is None:
+            continue
+        kept = config_for(facts.policy, topic.stage, facts.message_bytes)["retention.ms"]
+        for problem, settings in _problems(facts, topic, topic.config, kept):
+            remedy = "set " + ", ".join(f"{name}={value}" for name, value in settings.items()) + " on it, or --fix"
+            yield Finding("retention", topic.name, problem, remedy, settings=settings)
+
+
+def _problems(
+    facts: Facts, topic: TopicFacts, config: Mapping[str, str], kept: str
+) -> Iterator[tuple[str, dict[str, str]]]:
+    """And the settings that mend each. `kept`: the retention.ms that flux gives the topic."""
+    policy, size = config.get("cleanup.policy", "delete"), config.get("retention.bytes", "-1")
+    if policy != "delete":
+        problem = f"cleanup.policy={policy} deletes a record once a later one has its key"
+        yield problem, {"cleanup.policy": "delete", "retention.ms": kept}  # which may not have counted before
+    if size != "-1":
+        yield f"retention.bytes={size} deletes records, however long they have to wait", {"retention.bytes": "-1"}
+    too_short = _too_short(facts, topic)
+    if too_short:
+        yield too_short, {"retention.ms": kept}
+
+
+def _too_short(facts: Facts, topic: TopicFacts) -> str:
+    kept = topic.retention
+    if kept is None:
+        return ""
+    deleted = f"records are deleted after {in_words(kept)}"
+    if topic.stage.role is Role.DEAD:
+        return f"{deleted}, dead letters that nobody has looked at too" if kept < LOOK_AT else ""
+    longest, most = facts.policy.waits.longest(topic.stage.number), facts.policy.max_delay
+    if kept < longest:
+        return f"{deleted}, before they are tried: one waits up to {in_words(longest)} here"
+    if kept < longest + COME_BACK:
+        return f"{deleted}, and one waits up to {in_words(longest)} here, longer when workers are away"
+    if kept < most + COME_BACK:
+        return f"{deleted}, and a call may ask for {in_words(most)} with Retry(after=), up to max_delay"
+    return ""
+
+
+def expiry(facts: Facts) -> Iterator[Finding]:
+    for topic in facts.topics:
+        kept = topic.retention
+        if not topic.old or kept is None:
+            continue
+        if topic.stage.role is Role.DEAD:
+            what, remedy = "dead letters", "replay or export them with flux dlq, or set retention.ms=-1 on it"
+        else:
+            what, remedy = "records that are not done", "start workers, or raise its retention.ms now"
+        yield Finding(
+            "expiry", topic.name, f"{topic.old:,} {what} are about to be deleted (it keeps {in_words(kept)})", remedy
+        )

@@ -1,0 +1,56 @@
+"""Whether the topics take what flux writes to them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from flux.core.backoff import in_words
+from flux.operate.doctor.facts import Facts, Finding
+from flux.runtime.preparation import config_for
+
+CLOCKS_DIFFER = 300.0
+"""Seconds by which a record's time may be off, as clocks are, before a topic should refuse it."""
+
+
+def message_size(facts: Facts) -> Iterator[Finding]:
+    for topic in facts.topics[1:]:
+        takes = topic.number("max.message.bytes")
+        wanted = config_for(facts.policy, topic.stage, facts.message_bytes)["max.message.bytes"]
+        if takes is None or takes >= int(wanted) or facts.main.config is None:
+            continue
+        if takes < facts.message_bytes:
+            problem = (
+                f"takes {takes:,} bytes and {facts.main.name} {facts.message_bytes:,}: a large record cannot move on"
+            )
+        else:
+            problem = (
+                f"takes {takes:,} bytes: no room for flux's headers on a record as large as {facts.main.name} takes"
+            )
+        remedy = f"set max.message.bytes={wanted} on it, or --fix"
+        yield Finding("message size", topic.name, problem, remedy, settings={"max.message.bytes": wanted})
+
+
+def timestamps(facts: Facts) -> Iterator[Finding]:
+    """flux writes a record with the time of its hop, by the clock of the machine that wrote it."""
+    kind = "message.timestamp.type"
+    for topic in facts.topics[1:]:
+        config = topic.config or {}
+        if config.get(kind) == "LogAppendTime":
+            if (facts.main.config or {}).get(kind) == "CreateTime":
+                yield Finding(
+                    "timestamps",
+                    topic.name,
+                    f"{kind}=LogAppendTime, and {facts.main.name} has CreateTime: times of one record by two clocks",
+                    f"set {kind}=CreateTime on it, or LogAppendTime on {facts.main.name}",
+                )
+            continue
+        for setting in ("message.timestamp.after.max.ms", "message.timestamp.before.max.ms"):
+            window = topic.number(setting)
+            if window is not None and window < CLOCKS_DIFFER * 1000:
+                off = in_words(window / 1000)
+                yield Finding(
+                    "timestamps",
+                    topic.name,
+                    f"{setting}={window}: it refuses records of a machine whose clock is off by {off}",
+                    f"set {setting}=3600000 on it",
+                )
