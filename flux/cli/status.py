@@ -3,106 +3,136 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import click
 
 from flux.cli.clusters import admin_of
-from flux.cli.options import adapter_option, load_option
+from flux.cli.dlq.opening import interruptible
+from flux.cli.options import adapter_option, load_option, report_topic_option
 
 if TYPE_CHECKING:
-    from flux.core.policy import Policy
-    from flux.core.ports import AdminPort, Position, Watermarks
-    from flux.core.stage import Stage
+    from rich.console import RenderableType
+
+    from flux.operate.holds import Standing
+    from flux.operate.status import Look
+
+_NAP = 0.1
 
 
 @click.command(
     epilog="""\b
 Examples:
   flux status --load billing.py Billing
+  flux status --load billing.py Billing --watch
   flux status --load billing.py Billing --json | jq '.stages[0].lag'"""
 )
 @load_option
 @adapter_option
-@click.option("--json", "as_json", is_flag=True, help="One object, for machines.")
+@click.option("--watch", is_flag=True, help="Look again and again, until Ctrl-C.")
+@click.option(
+    "--every",
+    type=click.FloatRange(0.2, 3600),
+    default=2.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="With --watch, between two looks.",
+)
+@report_topic_option
+@click.option("--json", "as_json", is_flag=True, help="An object for each look, for machines.")
 @click.argument("task", required=False)
-def command(sources: tuple[str, ...], as_json: bool, task: str | None) -> None:
-    """Show how far a task is: lag, position, waiting records, dead letters.
+def command(
+    sources: tuple[str, ...], watch: bool, every: float, report_topic: str | None, as_json: bool, task: str | None
+) -> None:
+    """Show how far a task is, stage by stage, and what holds it back.
 
     The lag of a stage is how many offsets lie between the group's position and the end of its topic; in a retry
-    stage these are the records that wait. A stage without a topic has none.
+    stage these are the records that wait, or are due. Rates and the calls that run are known where workers report
+    (flux process --report); else --watch tells rates by how positions move.
     """
     from flux.cli import log
     from flux.cli.finding import find_task
+    from flux.config import resolve_adapter
+    from flux.core.report import TOPIC
+    from flux.operate.status import look
 
     log.quiet()
     cls = find_task(sources, task)
-    policy = cls.policy()
+    policy, topic = cls.policy(), report_topic or TOPIC
     with admin_of(cls) as admin:
-        status = survey(cls.__name__, policy, admin)
+        adapter = resolve_adapter(cls.adapter)
+
+        def ask() -> Look:
+            return look(adapter, admin, policy, topic)
+
+        if watch:
+            with interruptible() as stopping:
+                _watch(cls.__name__, ask, every, as_json, stopping)
+            return
+        found = ask()
+    _show(cls.__name__, found, as_json)
+
+
+def _show(name: str, found: Look, as_json: bool) -> None:
+    from flux.cli.statuses import as_object, parts
+    from flux.cli.tables import console
+    from flux.operate.holds import holds, standing
+
+    held = holds(found, standing(found, {}))
     if as_json:
-        click.echo(json.dumps(status))
-    else:
-        _show(status)
+        click.echo(json.dumps(as_object(name, found, held, None)))
+        return
+    out = console()
+    for part in parts(found, held, None):
+        out.print(part)
 
 
-def survey(name: str, policy: Policy, admin: AdminPort) -> dict[str, Any]:
-    """`{"task", "stages": [{"stage", "role", "topic", "group", "exists", "position", "end", "lag"}], "dead_letters"}`,
-    `position` and `end` being offsets by partition; null where there is none. Raises BrokerError."""
-    from flux.runtime.preparation import ASK
+def _watch(name: str, ask: Callable[[], Look], every: float, as_json: bool, stopping: Callable[[], bool]) -> None:
+    """Until it is `stopping`: a picture that stays on a terminal, else lines, or objects. A cluster that is away for
+    a while does not end it."""
+    from flux.cli.statuses import as_object, lines, parts
+    from flux.core.errors import BrokerError
+    from flux.operate.holds import holds, standing
 
-    names = admin.topic_names(ASK)
-    stages = list(policy.stages)
-    dead = stages.pop()
-    stages += policy.stages.leftovers(names)
-    return {
-        "task": name,
-        "stages": [_stage(stage, admin, stage.topic in names) for stage in stages],
-        "dead_letters": _held(admin.watermarks(dead.topic, ASK)) if dead.topic in names else 0,
-    }
-
-
-def _stage(stage: Stage, admin: AdminPort, exists: bool) -> dict[str, Any]:
-    from flux.runtime.preparation import ASK
-
-    known: dict[str, Any] = {"stage": stage.number, "role": stage.role.value, "topic": stage.topic}
-    known |= {"group": stage.group, "exists": exists, "position": None, "end": None, "lag": None}
-    if exists:
-        positions = admin.positions(stage.group, stage.topic, ASK)  # first: an end that is read later is not below it
-        marks = admin.watermarks(stage.topic, ASK)
-        known["position"] = {n: positions[n].offset if n in positions else None for n in sorted(marks)}
-        known["end"] = {n: marks[n].high for n in sorted(marks)}
-        known["lag"] = lag(positions, marks)
-    return known
-
-
-def lag(positions: Mapping[int, Position], marks: Mapping[int, Watermarks]) -> int:
-    """Offsets that are still held and not worked."""
-    total = 0
-    for number, mark in marks.items():
-        position = positions.get(number)
-        start = mark.low if position is None else max(position.offset, mark.low)
-        total += max(0, mark.high - start)
-    return total
+    before: Look | None = None
+    stood: Standing = {}
+    with _screen(as_json) as screen:
+        while not stopping():
+            began = time.monotonic()
+            try:
+                found = ask()
+            except BrokerError as error:
+                if before is None or not error.retriable:
+                    raise
+                click.echo(f"the cluster cannot be reached: {error}", err=True)
+            else:
+                stood = standing(found, stood)
+                held = holds(found, stood)
+                if as_json:
+                    click.echo(json.dumps(as_object(name, found, held, before)))
+                elif screen is None:
+                    click.echo("\n".join(lines(found, held, before)))
+                else:
+                    screen(parts(found, held, before))
+                before = found
+            while not stopping() and time.monotonic() - began < every:
+                time.sleep(min(_NAP, every))
 
 
-def _held(marks: Mapping[int, Watermarks]) -> int:
-    return sum(mark.high - mark.low for mark in marks.values())
+@contextmanager
+def _screen(as_json: bool) -> Iterator[Callable[[list[RenderableType]], None] | None]:
+    """Where a picture can stay: on a terminal."""
+    from rich.console import Group
+    from rich.live import Live
 
+    from flux.cli.tables import console
 
-def _show(status: Mapping[str, Any]) -> None:
-    from flux.cli.tables import cell, console, table
-
-    shown = table("stage", "", "topic", "group", "position", "end", "lag", numbers=["stage", "position", "end", "lag"])
-    for stage in status["stages"]:
-        names = [cell(stage[key]) for key in ("stage", "role", "topic", "group")]
-        if not stage["exists"]:
-            shown.add_row(*names, "", "", cell("missing", "red"))
-            continue
-        known = [offset for offset in stage["position"].values() if offset is not None]
-        position = cell(sum(known)) if known else cell("none", "dim")
-        shown.add_row(*names, position, cell(sum(stage["end"].values())), cell(stage["lag"], "bold"))
-    console().print(shown)
-    waiting = sum(stage["lag"] or 0 for stage in status["stages"] if stage["stage"] > 0)
-    click.echo(f"\n{waiting:,} waiting in retry topics, {status['dead_letters']:,} dead letters")
+    out = console()
+    if as_json or not out.is_terminal:
+        yield None
+        return
+    with Live(console=out, auto_refresh=False, vertical_overflow="visible") as live:
+        yield lambda found: live.update(Group(*found), refresh=True)

@@ -1,0 +1,200 @@
+"""flux status: its tables, lines and objects, and the end of --watch."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import select
+import signal
+import subprocess
+import sys
+import time
+from typing import Any
+
+import pytest
+from cli_support import Flux, flux_cli, only_line
+
+from flux.adapters.memory import MemoryAdapter
+from flux.core.ledger import Ledger
+from flux.core.ports import Outgoing, Position, ProducerSettings, TopicPartition
+from flux.core.report import TOPIC, Call, Report, StageReport
+
+__all__ = ["flux_cli"]
+
+TASK = """
+    import flux
+    class Billing(flux.Task):
+        topic, group_id, retries, wait = "orders", "billing", 1, 60
+        def call(self, message): pass
+"""
+EVIL = "\x1b[31mred\x07\u202e"
+RETRY = "orders-billing-try-1"
+
+
+class Desk:
+    def __init__(self, flux_cli: Flux) -> None:
+        self.cli, self.broker = flux_cli, flux_cli.broker
+        self.file = flux_cli.file(TASK)
+        for topic in ("orders", RETRY, "orders-billing-dlq"):
+            self.broker.create_topic(topic)
+        self.producer = MemoryAdapter(flux_cli.url.removeprefix("memory://")).producer(ProducerSettings())
+        self.write("orders", *(Outgoing(b"v", EVIL.encode(), partition=0) for _ in range(4)))
+
+    def write(self, topic: str, *records: Outgoing) -> None:
+        self.producer.write(topic, records, lambda error, record: None)
+
+    def report(self, call: Call) -> None:
+        counts = dict.fromkeys(("done", "failed", "retried", "dead", "waiting", "on_their_way"), 0)
+        stage = StageReport(
+            task="Billing",
+            stage=0,
+            topic="orders",
+            group="billing",
+            partitions="0",
+            done_rate=12.34,
+            failed_rate=0.0,
+            due_in=None,
+            in_flight=1,
+            calls=(call,),
+            open=(),
+            **counts,
+        )
+        report = Report(f"host{EVIL}", 7, 0, "1.2", 5, 5.0, 80_000_000, (stage,))
+        self.write(TOPIC, Outgoing(report.to_json(), report.key))
+
+    def __call__(self, *args: str) -> str:
+        done = self.cli("status", "--load", self.file, "--adapter", self.cli.url, *args)
+        assert done.exit_code == 0, done.output
+        return done.stdout
+
+    def object(self, *args: str) -> Any:
+        return json.loads(only_line(self("--json", *args)))
+
+
+@pytest.fixture
+def desk(flux_cli: Flux) -> Desk:
+    return Desk(flux_cli)
+
+
+def test_it_names_what_holds_a_position_back(desk: Desk) -> None:
+    position = Position(0, Ledger(0, [(1, 3)]).metadata())
+    desk.broker.set_position("billing", TopicPartition("orders", 0), position)
+    desk.report(Call(0, 0, EVIL, 1, 300.0))
+    out = desk()
+    assert "orders[0]@0" in out
+    assert "its call is running on host" in out
+    assert "5.0 minutes" in out
+    assert "80 MB" in out
+    assert not set("\x1b\x07\u202e") & set(out)
+    [held] = desk.object()["held"]
+    assert (held["partition"], held["offset"], held["attempt"], held["behind"]) == (0, 0, 1, 1)
+    assert (held["process"], 299 < held["seconds"] < 330) == (f"host{EVIL} pid 7 (process 0)", True)
+
+
+def test_rates_and_processes_are_told_where_workers_report(desk: Desk) -> None:
+    assert desk.object()["processes"] is None
+    assert "no worker reports (flux process --report)" in desk()
+    desk.report(Call(0, 0, None, 1, 1.0))
+    told = desk.object()
+    assert (told["stages"][0]["done_rate"], told["stages"][1]["done_rate"]) == (12.34, None)
+    assert [process["version"] for process in told["processes"]] == ["1.2"]
+
+
+def test_reports_may_be_in_another_topic(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    desk.report(Call(0, 0, None, 1, 1.0))
+    assert desk.object("--report-topic", "others")["processes"] is None
+    monkeypatch.setenv("FLUX_REPORT_TOPIC", "others")
+    assert desk.object()["processes"] is None
+
+
+def test_a_retry_stage_tells_what_waits_and_when_the_next_is_due(desk: Desk) -> None:
+    desk.write(RETRY, Outgoing(b"v", b"k", (), 0, int(time.time() * 1000) - 10_000))
+    told = desk.object()["stages"][1]
+    assert (told["lag"], told["waiting"], told["next"]["0"]["attempt"]) == (1, 1, 2)
+    assert 45 < told["next_due"] / 1000 - time.time() <= 50
+    assert "in 49 seconds" in (out := desk()) or "in 50 seconds" in out, out
+    assert "1 in retry topics (1 wait), 0 dead letters" in out
+
+
+def test_what_it_always_told_machines_is_still_there(desk: Desk) -> None:
+    told = desk.object()
+    assert {"task", "stages", "dead_letters"} <= told.keys()
+    assert all(
+        {"stage", "role", "topic", "group", "exists", "position", "end", "lag"} <= each.keys()
+        for each in told["stages"]
+    )
+
+
+# -- watch
+
+WATCHED = """
+import os, signal, sys, threading
+from flux.adapters.memory import MemoryAdapter
+from flux.cli.main import main
+broker = MemoryAdapter("w").broker
+for topic in ("orders", "orders-billing-try-1", "orders-billing-dlq"):
+    broker.create_topic(topic)
+main()
+"""
+
+
+def watching(desk: Desk, *args: str, **options: Any) -> subprocess.Popen[Any]:
+    command = ["status", "--load", desk.file, "--adapter", "memory://w", "--watch", "--every", "0.2", *args]
+    return subprocess.Popen([sys.executable, "-c", WATCHED, *command], **options)
+
+
+def test_watch_prints_lines_where_there_is_no_terminal_and_ctrl_c_ends_it_with_0(desk: Desk) -> None:
+    process = watching(desk, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    lines = [process.stdout.readline() for _ in range(7)]
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=20)
+    assert (process.returncode, err) == (0, "")
+    assert "stage 0 orders: lag 0, members 0" in lines[0]
+    assert "done 0.0/s" in lines[3], "rates are known from the second look on"
+    assert "dead letters: 0" in lines[2]
+
+
+def test_watch_prints_objects_for_machines(desk: Desk) -> None:
+    process = watching(desk, "--json", stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    looks = [json.loads(process.stdout.readline()) for _ in range(2)]
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=20)
+    assert process.returncode == 0
+    assert [look["stages"][0]["done_rate"] for look in looks] == [None, 0.0]
+
+
+def test_watch_stays_on_a_terminal_and_leaves_it_as_it_was(desk: Desk) -> None:
+    ours, theirs = pty.openpty()
+    process = watching(desk, stdout=theirs, stderr=theirs, stdin=theirs, env={**os.environ, "TERM": "xterm"})
+    os.close(theirs)
+    shown = b""
+    until = time.monotonic() + 20
+    interrupted = False
+    while time.monotonic() < until:
+        ready, _, _ = select.select([ours], [], [], 0.1)
+        if ready:
+            try:
+                data = os.read(ours, 65536)
+            except OSError:
+                break
+            if not data:
+                break
+            shown += data
+        if shown.count(b"dead letters") >= 4 and not interrupted:
+            interrupted = True
+            process.send_signal(signal.SIGINT)
+        if process.poll() is not None and not ready:
+            break
+    os.close(ours)
+    assert process.wait(20) == 0
+    assert b"Traceback" not in shown
+    assert b"\x1b[?25h" in shown, "the cursor is back"
+
+
+@pytest.mark.parametrize(("args", "says"), [(["--every", "0"], "--every"), (["--every", "x"], "--every")])
+def test_wrong_usage_is_one_line(desk: Desk, args: list[str], says: str) -> None:
+    done = desk.cli("status", "--load", desk.file, "--adapter", desk.cli.url, *args)
+    assert (done.exit_code, says in only_line(done.stderr)) == (2, True)

@@ -1,0 +1,242 @@
+"""Status: what the cluster, the processes and two looks say, and what is named as holding a position back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import attrs
+import pytest
+from memory_support import START
+from operate_support import DEAD, MAIN, NOW_MS, RETRY, Yard, headers_of, policy
+
+from flux.core import trail as t
+from flux.core.errors import BrokerError, Fault
+from flux.core.ledger import Ledger
+from flux.core.ports import GroupMember, Outgoing, Position, TopicPartition, Watermarks
+from flux.core.report import Call, Open, Report, StageReport
+from flux.operate.heads import Head, read_first
+from flux.operate.holds import Standing, holds, standing
+from flux.operate.reports import Heard
+from flux.operate.status import Hold, Look, Rates, StageLook, dead_rate, look, next_due, rates, waiting
+
+STAGES = policy().stages
+P0 = TopicPartition(MAIN, 0)
+
+
+def stage_look(stage: int = 0, **given: Any) -> StageLook:
+    """A partition with ten records, the first of which is next, and a member that has it."""
+    here = STAGES[stage]
+    member = GroupMember("m", "c", "h", (TopicPartition(here.topic, 0),))
+    settings: dict[str, Any] = {"positions": {0: Position(0)}, "marks": {0: Watermarks(0, 10)}, "members": [member]}
+    settings |= {"heads": {0: head()}}
+    return StageLook(here, True, **(settings | given))
+
+
+def head(offset: int = 0, due: int | None = None, written_at: int = NOW_MS - 60_000) -> Head:
+    return Head(offset, "ada", 1, written_at, due)
+
+
+def told(stage: int = 0, **given: Any) -> StageReport:
+    here = STAGES[stage]
+    settings: dict[str, Any] = {"done_rate": 0.0, "failed_rate": 0.0, "due_in": None, "calls": (), "open": ()}
+    counts = dict.fromkeys(("done", "failed", "retried", "dead", "waiting", "in_flight", "on_their_way"), 0)
+    return StageReport(
+        task="Billing", stage=stage, topic=here.topic, group=here.group, partitions="0", **(counts | settings | given)
+    )
+
+
+def heard(*stages: StageReport, age: float = 2.0) -> Heard:
+    return Heard(Report("host", 7, None, "1", NOW_MS, 5.0, None, stages), age)
+
+
+def at(*stages: StageLook, later: float = 0.0, dead: int = 0, reports: list[Heard] | None = None) -> Look:
+    return Look(START + later, stages, {0: Watermarks(0, dead)}, reports)
+
+
+# -- numbers
+
+
+def test_what_waits_is_all_behind_a_record_that_waits_but_what_is_done() -> None:
+    position = Position(0, Ledger(0, [(4, 6)]).metadata())
+    stage = stage_look(1, heads={0: head(due=NOW_MS + 5_000)}, positions={0: position})
+    assert waiting(at(stage), stage) == 8
+
+
+def test_behind_a_record_that_is_due_what_is_younger_than_the_wait_waits() -> None:
+    stage = stage_look(1, heads={0: head(due=NOW_MS - 5_000)}, young={0: 7})
+    assert waiting(at(stage), stage) == 3
+    none = stage_look(1, heads={0: head(due=NOW_MS - 5_000)}, young={0: 10})
+    assert waiting(at(none), none) == 0
+
+
+def test_nothing_waits_in_the_main_topic() -> None:
+    assert waiting(at(stage_look()), stage_look()) == 0
+
+
+def test_the_next_due_is_the_first_of_what_positions_and_processes_say() -> None:
+    stage = stage_look(1, heads={0: head(due=NOW_MS + 9_000)})
+    assert next_due(at(stage), stage) == NOW_MS + 9_000
+    report = heard(told(1, due_in=6.0), age=2.0)
+    assert next_due(at(stage, reports=[report]), stage) == NOW_MS + 4_000
+    assert next_due(at(stage_look()), stage_look()) is None
+
+
+def test_rates_are_those_of_all_processes_that_report() -> None:
+    reports = [heard(told(done_rate=2.0, failed_rate=0.5)), heard(told(done_rate=1.0)), heard(told(1, done_rate=9.0))]
+    stage = stage_look()
+    assert rates(at(stage, reports=reports), stage, None) == Rates(3.0, 0.5)
+
+
+def test_without_reports_rates_are_how_far_two_looks_are_apart() -> None:
+    first, after = stage_look(), stage_look(1)
+    before = at(first, after)
+    moved = stage_look(positions={0: Position(6, Ledger(6, [(8, 10)]).metadata())})
+    came = stage_look(1, marks={0: Watermarks(0, 12)})
+    found = at(moved, came, later=2.0)
+    assert rates(found, moved, before) == Rates(3.0, 1.0)
+    assert rates(found, moved, None) == Rates(None, None)
+    assert dead_rate(at(moved, dead=9, later=2.0), before) == 4.5
+
+
+def test_a_position_that_was_set_back_is_no_negative_rate() -> None:
+    before = at(stage_look(positions={0: Position(9)}))
+    now = stage_look(positions={0: Position(1)})
+    assert rates(at(now, later=1.0), now, before).done == 0.0
+
+
+# -- what holds
+
+
+def held(found: Look, stood: Standing | None = None) -> list[Hold]:
+    return holds(found, standing(found, stood or {}))
+
+
+def test_a_call_that_runs_long_is_named_with_its_process() -> None:
+    call = Call(0, 0, "ada", 3, 300.0)
+    [hold] = held(at(stage_look(), reports=[heard(told(calls=(call,)))]))
+    assert (hold.place, hold.why, hold.process) == ("0:0", "its call is running", "host pid 7")
+    assert (hold.seconds, hold.behind, hold.head.key) == (302.0, 9, "ada")
+
+
+def test_a_call_that_has_just_begun_holds_nothing() -> None:
+    call = Call(0, 0, "ada", 1, 0.5)
+    assert held(at(stage_look(), reports=[heard(told(calls=(call,)), age=0)])) == []
+
+
+def test_a_copy_that_is_refused_is_named_with_where_it_cannot_go() -> None:
+    kept = Open(0, 0, None, 1, DEAD, "kept", 4, 30.0)
+    [hold] = held(at(stage_look(), reports=[heard(told(open=(kept,)))]))
+    assert hold.why == f"its copy for {DEAD} is kept, 4 failure(s)"
+    produced = Open(0, 0, None, 1, "", "produced", 0, 30.0)
+    [hold] = held(at(stage_look(), reports=[heard(told(open=(produced,)))]))
+    assert hold.why == "what its call produced is not acknowledged"
+
+
+def test_what_is_done_behind_a_record_shows_that_it_holds_though_nobody_reports() -> None:
+    position = Position(0, Ledger(0, [(1, 8)]).metadata())
+    [hold] = held(at(stage_look(positions={0: position})))
+    assert (hold.why, hold.seconds, hold.behind) == ("7 behind it are done; its call may be running", 60.0, 2)
+
+
+def test_a_partition_that_no_member_has_is_named() -> None:
+    [hold] = held(at(stage_look(members=[])))
+    assert (hold.why, hold.seconds) == ("group billing has no members", 60.0)
+    others = [GroupMember("m", "c", "h", (TopicPartition(MAIN, 1),))]
+    assert held(at(stage_look(members=others)))[0].why == "group billing has no member with this partition"
+
+
+def test_who_may_not_ask_for_members_accuses_nobody() -> None:
+    assert held(at(stage_look(members=None))) == []
+
+
+def test_a_position_that_stands_still_from_look_to_look_is_named() -> None:
+    stood = standing(at(stage_look()), {})
+    assert held(at(stage_look(), later=3.0), stood) == []
+    [hold] = held(at(stage_look(), later=6.0), stood)
+    assert (hold.why, hold.seconds) == ("the position does not move", 6.0)
+    moved = stage_look(positions={0: Position(1)}, heads={0: head(1)})
+    assert held(at(moved, later=6.0), stood) == []
+
+
+def test_a_record_that_waits_for_its_time_holds_nothing() -> None:
+    waits = stage_look(1, heads={0: head(due=NOW_MS + 60_000)}, members=[])
+    assert held(at(waits)) == []
+
+
+def test_the_longest_comes_first() -> None:
+    slow, slower = Call(0, 0, None, 1, 20.0), Call(0, 0, None, 1, 90.0)
+    found = at(stage_look(), stage_look(1), reports=[heard(told(calls=(slow,)), told(1, calls=(slower,)))])
+    assert [hold.stage.number for hold in held(found)] == [1, 0]
+
+
+# -- asked of a cluster
+
+
+@pytest.fixture
+def yard() -> Yard:
+    return Yard(2)
+
+
+def test_a_look_has_positions_ends_members_and_the_next_record_of_each_partition(yard: Yard) -> None:
+    yard.kit.write(*(Outgoing(b"v", b"k%d" % n, (), n % 2, NOW_MS - 5) for n in range(6)), topic=MAIN)
+    yard.broker.set_position("billing", P0, Position(1))
+    retry = [pair for pair in headers_of() if pair[0] != t.ATTEMPTS]
+    retry += [(t.ATTEMPTS, b"1"), (t.DUE, str(NOW_MS + 9).encode())]
+    yard.kit.write(Outgoing(b"v", b"r", retry, 1, NOW_MS), topic=RETRY)
+    yard.bury({}, {})
+    consumer, _ = yard.kit.consumer(MAIN, "billing")
+    consumer.poll(1, 0.1)
+    found = look(yard.adapter, yard.admin, yard.policy, None, system=yard.system)
+    main, first, second = found.stages
+    assert (main.lag, main.end, found.dead_letters) == (5, 6, 2)
+    assert [member.partitions for member in main.members or ()] == [(P0, TopicPartition(MAIN, 1))]
+    assert {n: (h.offset, h.key, h.attempt) for n, h in main.heads.items()} == {0: (1, "k2", 1), 1: (0, "k1", 1)}
+    assert first.heads == {1: Head(0, "r", 2, NOW_MS, NOW_MS + 9)}
+    assert waiting(found, first) == 1
+    assert (second.heads, second.lag) == ({}, 0)
+    assert found.reports is None
+
+
+def test_a_stage_without_a_topic_is_missing(yard: Yard) -> None:
+    yard.broker.delete_topic(RETRY)
+    yard.broker.delete_topic(DEAD)
+    found = look(yard.adapter, yard.admin, yard.policy, "reports", system=yard.system)
+    assert [each.exists for each in found.stages] == [True, False, True]
+    assert (found.dead, found.dead_letters) == (None, 0)
+
+
+def test_a_group_that_starts_at_the_end_waits_for_nothing_that_is_there(yard: Yard) -> None:
+    yard.kit.write(Outgoing(b"v", partition=0), topic=MAIN)
+    latest = attrs.evolve(yard.policy, start_from="latest")
+    assert look(yard.adapter, yard.admin, latest, None, system=yard.system).stages[0].heads == {}
+
+
+def test_without_permission_to_ask_for_members_they_are_not_known(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
+    def members(group: str, timeout: float) -> list[GroupMember]:
+        raise BrokerError("cannot describe", Fault.DENIED)
+
+    monkeypatch.setattr(yard.admin, "members", members)
+    found = look(yard.adapter, yard.admin, yard.policy, None, system=yard.system)
+    assert [each.members for each in found.stages] == [None] * 3
+
+
+def test_reading_the_next_records_ends_where_there_are_none(yard: Yard) -> None:
+    yard.kit.write(Outgoing(b"v", partition=0), topic=MAIN)
+    yard.broker.skip_offsets(TopicPartition(MAIN, 1), 3)
+    starts = {P0: 0, TopicPartition(MAIN, 1): 0}
+    found = read_first(yard.adapter, starts, system=yard.system)
+    assert {at.partition: record.offset() for at, record in found.items()} == {0: 0}
+    assert yard.system.now() - START < 5
+
+
+def test_reading_the_next_records_is_bounded_in_time(yard: Yard) -> None:
+    yard.broker.available = False
+    assert read_first(yard.adapter, {P0: 0}, system=yard.system) == {}
+    assert yard.system.now() - START < 6
+
+
+def test_the_next_record_of_a_partition_that_was_cut_meanwhile_is_its_oldest(yard: Yard) -> None:
+    yard.kit.write(*(Outgoing(b"%d" % n, partition=0) for n in range(5)), topic=MAIN)
+    yard.broker.delete_records(P0, 3)
+    found = read_first(yard.adapter, {P0: 1}, system=yard.system)
+    assert found[P0].offset() == 3
