@@ -115,6 +115,18 @@ def test_promtool_agrees(args: list[str]) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")
+def test_promtool_understands_the_queries_of_the_dashboard(tmp_path: Path) -> None:
+    asked = [query for query in queries() if not query.startswith("label_values")]
+    for variable, value in (("$__rate_interval", "5m"), ("$__range", "1h"), ("$task", ".*"), ("$stage", ".*")):
+        asked = [query.replace(variable, value) for query in asked]
+    made = [{"record": f"query:number_{number}", "expr": query} for number, query in enumerate(asked)]
+    (tmp_path / "rules.yaml").write_text(yaml.safe_dump({"groups": [{"name": "dashboard", "rules": made}]}))
+    done = run(tmp_path, "promtool", "check", "rules", "rules.yaml")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"{len(made)} rules found" in done.stdout
+
+
 def test_the_tests_of_the_alerts_name_alerts_that_there_are() -> None:
     [tests] = documents(ALERTS.parent / "alerts.test.yaml")
     known = {rule["alert"] for rule in rules()}

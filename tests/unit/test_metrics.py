@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -232,6 +234,22 @@ def test_samples_of_several_processes_keep_apart_and_families_come_once() -> Non
         assert sample("flux_ready", process=process) == 1
         assert sample("mine", process=process, exported_process="x", text='a}{process="b" 1') == 4
         assert sample("empty", process=process) == 5
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")
+def test_promtool_finds_nothing_wrong_with_what_is_served() -> None:
+    watching, peer = Metrics(registry=None), Peer()
+    worker = flux.Worker(peer.task(work), adapter=peer.adapter, system=peer.machine)
+    watching.watch(worker)
+    peer.write(b"good", b"bad")
+    with running(worker):
+        wait_for(lambda: "flux_lag_records{" in watching.text(), "the lag is known")
+        text = watching.text()
+    watching.close()
+    served = metrics({0: Answer(200, text), 1: Answer(200, text)}).text
+    command = ["promtool", "check", "metrics"]
+    done = subprocess.run(command, input=served, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout + done.stderr) == (0, "")
 
 
 def test_a_process_that_does_not_answer_is_down_and_the_others_count() -> None:
