@@ -18,4 +18,5 @@ def main() -> None:
     job.end(**figures)
 
 
-main()
+if __name__ == "__main__":  # processes that a measurement starts import this
+    main()

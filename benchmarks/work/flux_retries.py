@@ -68,6 +68,8 @@ def held(job: Job) -> dict[str, float]:
     writer = multiprocessing.get_context("spawn").Process(target=_write, args=given)
     writer.start()
     writer.join()
+    if writer.exitcode:
+        raise SystemExit("not written")
 
     class Waiting(flux.Task):
         topic = job.topic

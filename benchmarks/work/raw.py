@@ -100,7 +100,8 @@ def storm(job: Job) -> dict[str, float]:
     read there with them. It commits without waiting for the acknowledgements, so it is not even at least once."""
     fails = job.options["fails"]
     retries = f"{job.topic}-{job.group}-raw"
-    AdminClient({"bootstrap.servers": job.bootstrap}).create_topics([NewTopic(retries, 4, 1)])[retries].result(30)
+    admin = AdminClient({"bootstrap.servers": job.bootstrap})
+    admin.create_topics([NewTopic(retries, 4, 1)])[retries].result(30)
     consumer = Consumer(
         {"bootstrap.servers": job.bootstrap, "group.id": job.group, "auto.offset.reset": "earliest", **_TUNED}
     )
