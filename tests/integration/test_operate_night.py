@@ -1,0 +1,274 @@
+"""A night on call, on a real Kafka, with either client: what holds a partition, where a record is, how it gets out of
+the way."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+from confluent_kafka import Producer
+
+from flux.adapters.confluent import ConfluentAdapter
+from flux.core.report import Report
+
+SECONDS = 60.0
+SCHEMES = ["confluent", "aiokafka"]
+
+TASK = """
+import os, time
+import flux
+
+class Billing(flux.Task):
+    topic, group_id = "{topic}", "billing"
+    retries, wait, offset_commit_interval, shutdown_timeout = 2, {wait}, 0.2, 0.5
+    concurrency, stalled_after = 4, 2
+
+    def call(self, message):
+        if message.value == b"stuck" and not os.path.exists("{mended}"):
+            time.sleep(120)
+        if message.value == b"bad":
+            raise ValueError(f"no customer {{message.offset}}")
+        with open("{calls}", "a") as calls:
+            calls.write(message.value.decode() + "\\n")
+"""
+
+
+@attrs.define
+class Shop:
+    """One task of one partition, and `flux` with it."""
+
+    bootstrap: str
+    scheme: str
+    topic: str
+    directory: Path
+    reports: str
+    wait: object = 0.1
+    processes: list[subprocess.Popen[str]] = attrs.field(factory=list)
+
+    def __attrs_post_init__(self) -> None:
+        self.calls.touch()
+        text = TASK.format(topic=self.topic, calls=self.calls, mended=self.mended, wait=self.wait)
+        (self.directory / "billing.py").write_text(text)
+
+    @property
+    def calls(self) -> Path:
+        return self.directory / "calls"
+
+    @property
+    def mended(self) -> Path:
+        return self.directory / "mended"
+
+    @property
+    def dead(self) -> str:
+        return f"{self.topic}-billing-dlq"
+
+    @property
+    def done(self) -> list[str]:
+        return self.calls.read_text().split()
+
+    @property
+    def options(self) -> list[str]:
+        return ["--load", "billing.py", "--adapter", f"{self.scheme}://{self.bootstrap}"]
+
+    def start(self, *args: str) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "flux.cli.main", *args],
+            cwd=self.directory,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self.processes.append(process)
+        return process
+
+    def work(self, *args: str) -> subprocess.Popen[str]:
+        reporting = ("--report", "--report-topic", self.reports)
+        return self.start("process", *self.options, "--create-topics", *reporting, *args, "Billing")
+
+    def __call__(self, name: str, *args: str) -> tuple[int, str, str]:
+        """(exit code, stdout, stderr) of `flux NAME ARGS`."""
+        process = self.start(*name.split(), *self.options, *args)
+        out, err = process.communicate(timeout=SECONDS)
+        return process.returncode, out, err
+
+    def status(self) -> Any:
+        def ask() -> Any:
+            code, out, err = self("status", "--json", "--report-topic", self.reports)
+            # a cluster's first coordinator of groups takes a while to be there
+            assert code == 0 or "GroupCoordinatorNotAvailable" in err, err
+            return code == 0 and json.loads(out)
+
+        return eventually(ask, "the status is told")
+
+    def produce(self, *values: bytes, key: bytes | None = None) -> None:
+        producer = Producer({"bootstrap.servers": self.bootstrap})
+        for number, value in enumerate(values):
+            producer.produce(self.topic, value, key or b"key-%d" % number, 0)
+        assert producer.flush(SECONDS) == 0
+
+    def idle(self) -> None:
+        """Works until there is nothing left to do."""
+        process = self.work("--exit-when-idle", "1")
+        out, err = process.communicate(timeout=SECONDS)
+        assert process.returncode == 0, out + err
+
+
+@pytest.fixture(params=SCHEMES)
+def shop(
+    request: pytest.FixtureRequest,
+    bootstrap: str,
+    make_topic: Callable[..., str],
+    unique: Callable[[], str],
+    tmp_path: Path,
+) -> Iterator[Shop]:
+    shop = Shop(bootstrap, request.param, make_topic(1), tmp_path, f"{unique()[:40]}-reports")
+    yield shop
+    for process in shop.processes:
+        if process.poll() is None:
+            process.kill()
+        process.wait(10)
+        for stream in (process.stdout, process.stderr):
+            if stream is not None:
+                stream.close()
+
+
+def eventually(found: Callable[[], Any], what: str) -> Any:
+    until = time.monotonic() + SECONDS
+    while not (result := found()):
+        assert time.monotonic() < until, f"not within {SECONDS:g} s: {what}"
+        time.sleep(0.2)
+    return result
+
+
+def test_a_stuck_call_is_named_skipped_and_the_worker_goes_on_behind_it(
+    shop: Shop, read_all: Callable[..., list[Any]]
+) -> None:
+    """The partition of a poison record, from the first look to the work behind it."""
+    shop.produce(b"before", b"stuck", b"behind")
+    worker = shop.work("--stages", "0")
+    held = eventually(lambda: [one for one in shop.status()["held"] if one["process"]], "what holds the partition")
+    assert [(one["partition"], one["offset"], one["key"], one["attempt"]) for one in held] == [(0, 1, "key-1", 1)]
+    assert held[0]["why"] == "its call is running"
+    assert held[0]["process"].endswith(f"pid {worker.pid}")
+    assert 0 < held[0]["seconds"] < SECONDS
+    eventually(lambda: "behind" in shop.done, "other keys are worked meanwhile")
+    told = shop.status()
+    [process] = told["processes"]
+    assert (process["pid"], process["stages"][0]["partitions"], process["memory"] > 1_000_000) == (
+        worker.pid,
+        "0",
+        True,
+    )
+    assert [member["partitions"] for member in told["stages"][0]["members"]] == [[0]]
+    code, out, _ = shop("status", "--report-topic", shop.reports)
+    assert code == 0
+    assert f"{shop.topic}[0]@1" in out
+
+    code, _, err = shop("skip", "Billing", "0:1", "--reason", "never ends", "--by", "ada")
+    assert (code, "stop the workers of stage 0" in err, len(err.splitlines())) == (1, True, 1)
+    assert read_all(shop.dead) == []
+
+    worker.send_signal(signal.SIGTERM)
+    worker.communicate(timeout=SECONDS)
+    assert worker.returncode == 3, "the call was abandoned"
+    eventually(lambda: shop.status()["processes"] == [], "its report is taken back")
+    code, out, err = shop("skip", "Billing", "0:1", "--reason", "never ends", "--by", "ada")
+    assert code == 0, err
+    assert out == f"moved {shop.topic}[0]@1 (key key-1) to {shop.dead}; billing goes on at 3\n"
+    [letter] = read_all(shop.dead)
+    headers = dict(letter.headers())
+    assert (letter.key(), letter.value()) == (b"key-1", b"stuck")
+    assert (headers["flux-skipped-by"], headers["flux-error-message"]) == (b"ada", b"never ends")
+    assert (headers["flux-origin-offset"], headers["flux-reason"]) == (b"1", b"skipped")
+
+    shop.produce(b"after")
+    shop.idle()
+    assert sorted(shop.done) == ["after", "before", "behind"]
+    assert shop.status()["stages"][0]["position"] == {"0": 4}
+
+    shop.mended.touch()
+    code, out, err = shop("dlq replay", "--reason", "skipped")
+    assert (code, out) == (0, f"replayed 1 dead letter to {shop.topic}-billing-try-1\n"), err
+    shop.idle()
+    assert sorted(shop.done) == ["after", "before", "behind", "stuck"]
+
+
+def test_a_record_is_followed_through_two_retries_to_the_dead_letters(shop: Shop) -> None:
+    shop.produce(b"good", b"bad")
+    shop.idle()
+    shop.produce(b"good", key=b"key-0")
+    code, out, err = shop("trace", "Billing", "--origin", "0:1", "--json")
+    assert code == 0, err
+    told = json.loads(out)
+    assert (told["id"], told["key"], told["state"], told["complete"]) == (f"{shop.topic}/0/1", "key-1", "dead", True)
+    assert [(each["stage"], each["role"], each["attempts"], each["state"]) for each in told["seen"]] == [
+        (0, "main", 0, "passed"),
+        (1, "retry", 1, "passed"),
+        (2, "retry", 2, "passed"),
+        (3, "dead letters", 3, "dead"),
+    ]
+    assert [each["reason"] for each in told["seen"]] == [None, "error", "error", "exhausted"]
+    assert told["seen"][1]["error_message"] == "no customer 1"
+    times = [each["written_at"] for each in told["seen"]]
+    assert times == sorted(times)
+    assert told["seen"][1]["due"] - told["seen"][1]["written_at"] == 100
+
+    code, out, err = shop("trace", "Billing", "--key", "key-0", "--json")
+    assert code == 0, err
+    assert [json.loads(line)["state"] for line in out.splitlines()] == ["done", "open"]
+    code, out, _ = shop("trace", "Billing", "--origin", "0:1")
+    assert re.search(r"^now: a dead letter at 0:0 since 20", out, re.MULTILINE), out
+
+
+def test_a_record_that_waits_is_found_with_its_time(shop: Shop) -> None:
+    waiting = attrs.evolve(shop, wait=[3600, 0.1])
+    waiting.produce(b"bad")
+    worker = waiting.work()
+    eventually(lambda: waiting.status()["stages"][1]["lag"] == 1, "the record is in the retry topic")
+    eventually(lambda: waiting.status()["stages"][0]["lag"] == 0, "the main topic is passed")
+    code, out, err = waiting("trace", "Billing", "--key", "key-0", "--json")
+    assert code == 0, err
+    told = json.loads(out)
+    assert (told["state"], told["seen"][-1]["stage"]) == ("waiting", 1)
+    assert 3500 < told["seen"][-1]["due"] / 1000 - time.time() <= 3600
+    stage = waiting.status()["stages"][1]
+    assert (stage["waiting"], stage["next"]["0"]["attempt"]) == (1, 2)
+    assert 3500 < stage["next_due"] / 1000 - time.time() <= 3600
+    assert waiting.status()["held"] == []
+    worker.send_signal(signal.SIGTERM)
+    worker.communicate(timeout=SECONDS)
+
+
+def test_each_of_several_processes_reports_and_takes_it_back(shop: Shop) -> None:
+    worker = shop.work("--processes", "2")
+    found = eventually(
+        lambda: told if len(told := shop.status()["processes"] or []) == 2 else None, "two processes report"
+    )
+    assert [process["process"] for process in found] == [0, 1]
+    assert len({process["pid"] for process in found}) == 2
+    admin = ConfluentAdapter(shop.bootstrap).admin()
+    settings = admin.topic_config(shop.reports, SECONDS)
+    assert (settings["cleanup.policy"], settings["message.timestamp.type"]) == ("compact,delete", "LogAppendTime")
+    worker.send_signal(signal.SIGTERM)
+    worker.communicate(timeout=SECONDS)
+    eventually(lambda: shop.status()["processes"] == [], "their reports are taken back")
+
+
+def test_a_process_that_was_killed_is_forgotten(shop: Shop, read_all: Callable[..., list[Any]]) -> None:
+    worker = shop.work()
+    eventually(lambda: shop.status()["processes"], "it reports")
+    worker.kill()
+    worker.wait(10)
+    eventually(lambda: shop.status()["processes"] == [], "its last report is too old")
+    reports = [Report.from_json(message.value()) for message in read_all(shop.reports)]
+    assert all(report is not None for report in reports)
