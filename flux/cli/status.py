@@ -94,11 +94,13 @@ def _watch(name: str, ask: Callable[[], Look], every: float, as_json: bool, stop
     """Until it is `stopping`: a picture that stays on a terminal, else lines, or objects. A cluster that is away for
     a while does not end it."""
     from flux.cli.statuses import as_object, lines, parts
+    from flux.cli.text import one_line
     from flux.core.errors import BrokerError
     from flux.operate.holds import holds, standing
 
     before: Look | None = None
     stood: Standing = {}
+    shown: list[RenderableType] = []
     with _screen(as_json) as screen:
         while not stopping():
             began = time.monotonic()
@@ -107,7 +109,11 @@ def _watch(name: str, ask: Callable[[], Look], every: float, as_json: bool, stop
             except BrokerError as error:
                 if before is None or not error.retriable:
                     raise
-                click.echo(f"the cluster cannot be reached: {error}", err=True)
+                away = one_line(f"the cluster cannot be reached: {error}")
+                if screen is None:
+                    click.echo(away, err=True)
+                else:
+                    screen([*shown, "", away])
             else:
                 stood = standing(found, stood)
                 held = holds(found, stood)
@@ -116,7 +122,8 @@ def _watch(name: str, ask: Callable[[], Look], every: float, as_json: bool, stop
                 elif screen is None:
                     click.echo("\n".join(lines(found, held, before)))
                 else:
-                    screen(parts(found, held, before))
+                    shown = parts(found, held, before)
+                    screen(shown)
                 before = found
             while not stopping() and time.monotonic() - began < every:
                 time.sleep(min(_NAP, every))
@@ -134,5 +141,5 @@ def _screen(as_json: bool) -> Iterator[Callable[[list[RenderableType]], None] | 
     if as_json or not out.is_terminal:
         yield None
         return
-    with Live(console=out, auto_refresh=False, vertical_overflow="visible") as live:
+    with Live(console=out, auto_refresh=False) as live:
         yield lambda found: live.update(Group(*found), refresh=True)

@@ -34,8 +34,9 @@ def parts(found: Look, held: Sequence[Hold], before: Look | None) -> list[Render
             shown.append(Text(f"and {len(held) - _MOST_HOLDS:,} more: see --json"))
     if found.reports:
         shown += [Text(""), _processes(found.reports)]
-    elif found.reports is None:
-        shown.append(Text("no worker reports (flux process --report): calls that run are not known", style="dim"))
+    else:
+        now = "" if found.reports is None else " now"
+        shown.append(Text(f"no worker reports{now} (flux process --report): calls that run are not known", style="dim"))
     return shown
 
 

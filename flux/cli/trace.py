@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from flux.cli.dlq.choosing import place, when
 from flux.cli.dlq.opening import INTERRUPTED, interruptible, progress
-from flux.cli.options import adapter_option, load_option
+from flux.cli.options import adapter_option, load_option, report_topic_option
 
 if TYPE_CHECKING:
     from flux.core.policy import Policy
+    from flux.core.ports import AdminPort, Cluster
+    from flux.operate.reports import Running
     from flux.operate.sightings import Sighting, Work
     from flux.operate.trace import Bounds, Trace
+
+    Calls = Mapping[str, Running]
 
 _MOST = 20
 
@@ -45,6 +49,7 @@ Exit code 1 when nothing was found, 130 when it was interrupted."""
     metavar="SECONDS",
     help="Likewise.",
 )
+@report_topic_option
 @click.option("--json", "as_json", is_flag=True, help="An object for each record, for machines.")
 @click.argument("task", required=False)
 def command(
@@ -54,6 +59,7 @@ def command(
     since: int | None,
     limit: int,
     timeout: float,
+    report_topic: str | None,
     as_json: bool,
     task: str | None,
 ) -> None:
@@ -68,6 +74,7 @@ def command(
     from flux.cli.clusters import admin_of
     from flux.cli.finding import find_task
     from flux.config import resolve_adapter
+    from flux.core.report import TOPIC
     from flux.operate.trace import Bounds, Wanted, trace
 
     if (key is None) == (origin is None):
@@ -87,12 +94,13 @@ def command(
         adapter = resolve_adapter(cls.adapter)
         found = trace(adapter, admin, policy, wanted, bounds, stopping=stopping, progressed=advance)
         interrupted = stopping()
+        calls = _calls(found, adapter, admin, report_topic or TOPIC)
     now_ms = int(time.time() * 1000)
     if as_json:
         for work in found.works:
-            click.echo(json.dumps(_as_json(work, found, now_ms)))
+            click.echo(json.dumps(_as_json(work, found, calls, now_ms)))
     else:
-        _show(found, policy, wanted.origin, now_ms)
+        _show(found, policy, wanted.origin, calls, now_ms)
     for line in _doubts(found, bounds, interrupted):
         click.echo(line, err=True)
     if interrupted:
@@ -101,7 +109,24 @@ def command(
         click.get_current_context().exit(1)
 
 
-def _show(found: Trace, policy: Policy, origin: tuple[int, int] | None, now_ms: int) -> None:
+def _calls(found: Trace, adapter: Cluster, admin: AdminPort, topic: str) -> Calls:
+    """What processes say of the records that are to be worked now."""
+    from flux.core.errors import BrokerError
+    from flux.operate.reports import heard, running
+    from flux.operate.sightings import State
+
+    seen = [each for work in found.works for each in work.sightings if each.state is State.OPEN]
+    if not seen:
+        return {}
+    try:
+        reports = heard(adapter, admin, topic) or ()
+    except BrokerError:  # such as no permission: then it is not known
+        return {}
+    calls = {str(each): running(reports, each.stage, each.partition, each.offset) for each in seen}
+    return {place: call for place, call in calls.items() if call is not None}
+
+
+def _show(found: Trace, policy: Policy, origin: tuple[int, int] | None, calls: Calls, now_ms: int) -> None:
     from flux.cli.dlq.shown import key_of, many, moment, short
     from flux.cli.tables import cell, console, table
     from flux.cli.text import one_line
@@ -120,7 +145,7 @@ def _show(found: Trace, policy: Policy, origin: tuple[int, int] | None, now_ms: 
             row = (str(each.stage), str(each), moment(each.written_at), each.attempts, error, _state(each, now_ms))
             shown.add_row(*map(cell, row))
         out.print(shown)
-        click.echo(one_line(f"now: {told(work, found, now_ms)}"))
+        click.echo(one_line(f"now: {told(work, found, calls, now_ms)}"))
     if len(found.works) > _MOST:
         click.echo(f"\nand {len(found.works) - _MOST:,} more records of that key: --since, or --json for all")
 
@@ -135,7 +160,7 @@ def _state(sighting: Sighting, now_ms: int) -> str:
     return {State.OPEN: "not done", State.PASSED: "passed", State.DEAD: ""}.get(sighting.state, "")
 
 
-def told(work: Work, found: Trace, now_ms: int) -> str:
+def told(work: Work, found: Trace, calls: Calls, now_ms: int) -> str:
     """Where it is, in a line."""
     from flux.cli.dlq.shown import moment
     from flux.operate.sightings import State
@@ -150,6 +175,10 @@ def told(work: Work, found: Trace, now_ms: int) -> str:
         return f"a dead letter at {here.place} since {moment(here.written_at)}: see flux dlq show"
     if here.state is State.WAITING:
         return f"waits in {here.stage} until {moment(here.due)}; then attempt {here.message.attempt}{more}"
+    call = calls.get(str(here))
+    if call is not None:
+        since = f"{call.what_for} on {call.process}, for {_seconds(int(call.seconds * 1000))}"
+        return f"in {here.stage}, {since}; attempt {here.message.attempt}{more}"
     what = "is to be called, or is being called" if here.due is None else f"is due since {moment(here.due)}"
     stored = found.positions[here.stage.topic].get(here.partition)
     at = "has no position there" if stored is None else f"is at {stored.offset:,}"
@@ -177,7 +206,7 @@ def _doubts(found: Trace, bounds: Bounds, interrupted: bool) -> Iterator[str]:
         yield f"{why}: {what} not read, so there may be more"
 
 
-def _as_json(work: Work, found: Trace, now_ms: int) -> dict[str, Any]:
+def _as_json(work: Work, found: Trace, calls: Calls, now_ms: int) -> dict[str, Any]:
     from flux.cli.dlq.shown import text_of
 
     here = work.now
@@ -185,7 +214,7 @@ def _as_json(work: Work, found: Trace, now_ms: int) -> dict[str, Any]:
         "id": work.id,
         "key": None if work.key is None else text_of(work.key),
         "state": "done" if here is None else here.state.value,
-        "now": told(work, found, now_ms),
+        "now": told(work, found, calls, now_ms),
         "complete": not found.unread and not found.crowded,
         "seen": [
             {

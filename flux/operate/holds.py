@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from flux.core.ports import TopicPartition
-from flux.core.report import Call
 from flux.operate.progress import Progress
-from flux.operate.reports import Running, running
+from flux.operate.reports import running
 from flux.operate.status import Hold, Look, StageLook
 
 LONG = 5.0
@@ -45,7 +44,7 @@ def _hold(found: Look, each: StageLook, number: int, stood: Standing) -> Hold | 
     behind = each.behind(number) - progress.done_above - 1
     told = running(found.reports or (), stage, number, head.offset)
     if told is not None and (told.seconds >= LONG or progress.done_above):
-        return Hold(stage, number, head, _running(told), told.seconds, behind, told.process)
+        return Hold(stage, number, head, told.what_for, told.seconds, behind, told.process)
     if each.members is not None and not any((stage.topic, number) in member.partitions for member in each.members):
         who = "has no members" if not each.members else "has no member with this partition"
         return Hold(stage, number, head, f"group {stage.group} {who}", head.since(found.now_ms), behind)
@@ -57,13 +56,3 @@ def _hold(found: Look, each: StageLook, number: int, stood: Standing) -> Hold | 
     if stands >= LONG and told is None:
         return Hold(stage, number, head, "the position does not move", stands, behind)
     return None
-
-
-def _running(told: Running) -> str:
-    what = told.what
-    if isinstance(what, Call):
-        return "its call is running"
-    if not what.target:
-        return "what its call produced is not acknowledged"
-    failures = f", {what.failures} failure(s)" if what.failures else ""
-    return f"its copy for {what.target} is {what.state}{failures}"

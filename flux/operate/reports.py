@@ -38,6 +38,17 @@ class Running:
     process: str
     seconds: float
 
+    @property
+    def what_for(self) -> str:
+        """What its record waits for, in words."""
+        what = self.what
+        if isinstance(what, Call):
+            return "its call is running"
+        if not what.target:
+            return "what its call produced is not acknowledged"
+        failures = f", {what.failures} failure(s)" if what.failures else ""
+        return f"its copy for {what.target} is {what.state}{failures}"
+
 
 def heard(adapter: Cluster, admin: AdminPort, topic: str, system: System = SYSTEM) -> list[Heard] | None:
     """Of each process that lives, the newest report; None: there is no such topic. Raises BrokerError."""

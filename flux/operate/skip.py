@@ -37,8 +37,8 @@ class Plan:
     stage: Stage
     dead: Stage
     message: Message
-    position: Position
-    """What the group will have committed, if nobody works meanwhile."""
+    stored: Position | None
+    """What the group has committed."""
 
     @property
     def at(self) -> TopicPartition:
@@ -93,7 +93,8 @@ def planned(adapter: Cluster, admin: AdminPort, policy: Policy, stage: Stage, pa
         raise FluxError(f"there is no record {at}@{offset}: the partition {held}")
     if stored is None and stage.role is Role.MAIN and policy.start_from == "latest":
         raise FluxError(f"group {stage.group} has no position in {at} and starts at its end: nothing is held")
-    return Plan(policy, stage, dead, _message(record, policy, stage), _passing(policy, stored, offset, span.start, at))
+    _passing(policy, stored, offset, span.start, at)
+    return Plan(policy, stage, dead, _message(record, policy, stage), stored)
 
 
 def skip(plan: Plan, adapter: Cluster, admin: AdminPort, who: str, reason: str, system: System = SYSTEM) -> Position:
@@ -104,6 +105,7 @@ def skip(plan: Plan, adapter: Cluster, admin: AdminPort, who: str, reason: str, 
     info = admin.topics([dead.topic], ASK)[dead.topic]
     if info is None:
         raise BrokerError(f"there is no topic {dead.topic}", Fault.UNKNOWN_TOPIC)
+    _rehearse(plan, admin)
     copy = copy_of(plan, info.partitions, limit, who, reason, int(system.now() * 1000))
     writing = Writing(adapter, dead.topic, limit, system)
     try:
@@ -124,6 +126,23 @@ def skip(plan: Plan, adapter: Cluster, admin: AdminPort, who: str, reason: str, 
         ) from None
 
 
+def _rehearse(plan: Plan, admin: AdminPort) -> None:
+    """Commits the position as it is: what would refuse the new one, such as a permission or a member that the client
+    cannot see, does so before anything is written."""
+    if plan.stored is not None:
+        _set(plan, admin, plan.stored)
+
+
+def _set(plan: Plan, admin: AdminPort, position: Position) -> None:
+    stage = plan.stage
+    try:
+        admin.set_positions(stage.group, stage.topic, {plan.at.partition: position}, ASK)
+    except BrokerError as error:
+        if error.fault is not Fault.FENCED:
+            raise
+        raise FluxError(f"group {stage.group} has members: stop the workers of stage {stage.number}") from None
+
+
 def _pass(plan: Plan, admin: AdminPort) -> Position:
     """By what is committed now: whoever worked meanwhile may have moved it."""
     stage, partition, offset = plan.stage, plan.at.partition, plan.message.offset
@@ -132,12 +151,7 @@ def _pass(plan: Plan, admin: AdminPort) -> Position:
         return stored
     low = admin.watermarks(stage.topic, ASK)[partition].low
     position = _passing(plan.policy, stored, offset, low, plan.at)
-    try:
-        admin.set_positions(stage.group, stage.topic, {partition: position}, ASK)
-    except BrokerError as error:
-        if error.fault is not Fault.FENCED:
-            raise
-        raise FluxError(f"group {stage.group} has members again: stop them") from None
+    _set(plan, admin, position)
     return position
 
 

@@ -11,6 +11,7 @@ from click.testing import Result
 
 from flux.adapters.memory import MemoryAdapter
 from flux.core.ports import Headers, Outgoing, Position, ProducerSettings, TopicPartition
+from flux.core.report import Call, Report, StageReport
 
 __all__ = ["flux_cli"]
 
@@ -89,6 +90,29 @@ def test_a_record_that_is_not_passed_is_to_be_called(tracing: Tracing) -> None:
     assert conclusion(tracing("Billing", "--origin", "0:0")) == (
         "in main, is to be called, or is being called: group billing has no position there; attempt 1"
     )
+
+
+def test_a_call_that_runs_is_told_where_workers_report(tracing: Tracing) -> None:
+    call = Call(partition=0, offset=0, key=None, attempt=1, seconds=299.0)
+    rest = dict.fromkeys(("done", "failed", "retried", "dead", "waiting", "in_flight", "on_their_way"), 0)
+    stage = StageReport(
+        task="Billing",
+        stage=0,
+        topic="orders",
+        group="billing",
+        partitions="0",
+        done_rate=0.0,
+        failed_rate=0.0,
+        due_in=None,
+        calls=(call,),
+        open=(),
+        **rest,
+    )
+    report = Report("host", 7, None, "1", 5, 5.0, None, (stage,))
+    tracing.producer.write("mine", [Outgoing(report.to_json(), report.key)], lambda error, record: None)
+    done = tracing("Billing", "--origin", "0:0", "--report-topic", "mine")
+    assert conclusion(done).startswith("in main, its call is running on host pid 7, for ")
+    assert conclusion(done).endswith("; attempt 1")
 
 
 def test_a_record_cannot_do_anything_to_a_terminal(tracing: Tracing) -> None:

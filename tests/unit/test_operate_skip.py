@@ -92,14 +92,32 @@ def test_members_that_come_after_the_copy_leave_the_record_to_be_worked(yard: Ya
     plan = plan_of(yard, 0)
     consumer, _ = yard.kit.consumer(MAIN, "billing")
     consumer.poll(1, 0.1)
-    with pytest.raises(FluxError, match=r"the copy is in .*is still to be worked.*has members again"):
+    with pytest.raises(FluxError, match=r"the copy is in .*is still to be worked.*has members"):
         skip(plan, yard.adapter, yard.admin, "a", "b", yard.system)
     assert yard.admin.positions("billing", MAIN, 1) == {}
 
 
+def test_what_would_refuse_the_position_refuses_before_anything_is_written(yard: Yard) -> None:
+    yard.broker.set_position("billing", P0, Position(1))
+    plan = plan_of(yard, 1)
+    consumer, _ = yard.kit.consumer(MAIN, "billing")
+    consumer.poll(1, 0.1)
+    with pytest.raises(FluxError, match="group billing has members: stop the workers of stage 0"):
+        skip(plan, yard.adapter, yard.admin, "a", "b", yard.system)
+    consumer.close()
+    yard.broker.fail_commits(lambda group, at, position: BrokerError("no permission", Fault.DENIED))
+    with pytest.raises(BrokerError, match="no permission"):
+        skip(plan, yard.adapter, yard.admin, "a", "b", yard.system)
+    assert yard.broker.records(DEAD) == []
+
+
 def test_what_was_committed_meanwhile_is_not_taken_back(yard: Yard) -> None:
     plan = plan_of(yard, 1)
-    yard.broker.set_position("billing", P0, Position(4))
+
+    def commit_first(topic: str, partition: int, record: Outgoing) -> None:
+        yard.adapter._cluster.group("billing", MAIN).positions[0] = Position(4)
+
+    yard.broker.fail_writes(commit_first)
     assert skip(plan, yard.adapter, yard.admin, "a", "b", yard.system) == Position(4)
 
 
