@@ -16,6 +16,7 @@ from flux.cli.text import one_line
 from flux.core.backoff import in_words
 from flux.core.stage import Role
 from flux.operate.heads import Head
+from flux.operate.progress import Progress
 from flux.operate.reports import Heard
 from flux.operate.status import Hold, Look, Rates, StageLook, dead_rate, next_due, rates, waiting
 
@@ -174,12 +175,13 @@ def _stage_object(found: Look, each: StageLook, before: Look | None) -> dict[str
     known |= {"group": stage.group, "exists": each.exists, "position": None, "end": None, "lag": None}
     told = rates(found, each, before) if each.exists else Rates()
     known |= {"members": None, "waiting": None, "next_due": None, "done_rate": told.done, "failed_rate": told.failed}
-    known["next"] = {}
+    known |= {"done_above": None, "next": {}}
     if each.exists:
         numbers = sorted(each.marks)
         known["position"] = {n: each.positions[n].offset if n in each.positions else None for n in numbers}
         known["end"] = {n: each.marks[n].high for n in numbers}
         known["lag"] = each.lag
+        known["done_above"] = {n: Progress.of(each.positions.get(n)).done_above for n in numbers}
         known["waiting"] = waiting(found, each)
         known["next_due"] = next_due(found, each)
         known["next"] = {n: _head_object(head) for n, head in each.heads.items()}

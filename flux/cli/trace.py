@@ -47,7 +47,7 @@ Exit code 1 when nothing was found, 130 when it was interrupted."""
     default=60,
     show_default=True,
     metavar="SECONDS",
-    help="Likewise.",
+    help="That reading may take.",
 )
 @report_topic_option
 @click.option("--json", "as_json", is_flag=True, help="An object for each record, for machines.")

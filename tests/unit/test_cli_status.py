@@ -87,6 +87,7 @@ def test_it_names_what_holds_a_position_back(desk: Desk) -> None:
     assert "5.0 minutes" in out
     assert "80 MB" in out
     assert not set("\x1b\x07\u202e") & set(out)
+    assert desk.object()["stages"][0]["done_above"] == {"0": 2}
     [held] = desk.object()["held"]
     assert (held["partition"], held["offset"], held["attempt"], held["behind"]) == (0, 0, 1, 1)
     assert (held["process"], 299 < held["seconds"] < 330) == (f"host{EVIL} pid 7 (process 0)", True)

@@ -220,6 +220,17 @@ def test_without_permission_to_ask_for_members_they_are_not_known(yard: Yard, mo
     assert [each.members for each in found.stages] == [None] * 3
 
 
+def test_without_permission_to_read_the_next_records_are_not_known(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
+    yard.kit.write(Outgoing(b"v", partition=0), topic=MAIN)
+
+    def reader(starts: object) -> None:
+        raise BrokerError("cannot read", Fault.DENIED)
+
+    monkeypatch.setattr(yard.adapter, "reader", reader)
+    found = look(yard.adapter, yard.admin, yard.policy, None, system=yard.system)
+    assert (found.stages[0].lag, found.stages[0].heads) == (1, {})
+
+
 def test_reading_the_next_records_ends_where_there_are_none(yard: Yard) -> None:
     yard.kit.write(Outgoing(b"v", partition=0), topic=MAIN)
     yard.broker.skip_offsets(TopicPartition(MAIN, 1), 3)
