@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
 from aiokafka.client import CoordinationType
 from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment
-from aiokafka.errors import IncompatibleBrokerVersion, KafkaError, TopicAlreadyExistsError
+from aiokafka.errors import (
+    GroupCoordinatorNotAvailableError,
+    IncompatibleBrokerVersion,
+    KafkaError,
+    TopicAlreadyExistsError,
+)
 from aiokafka.protocol.admin import (
     CreateTopicsRequest,
     DeleteRecordsRequest,
@@ -48,6 +54,7 @@ Result = TypeVar("Result")
 _TOPIC, _BROKER = 2, 4  # kinds of resources
 _ANY_REPLICA = -1
 _RETRIES = 3
+_LOOK = 0.2  # seconds
 _NO_GENERATION = -1  # of a commit from outside the group
 _BROKERS_RETENTION = -1
 
@@ -143,7 +150,7 @@ class AiokafkaAdmin:
 
     def positions(self, group: str, topic: str, timeout: float) -> dict[int, Position]:
         async def ask(client: Any) -> dict[int, Position]:
-            node = await client.coordinator_lookup(CoordinationType.GROUP, group)
+            node = await _coordinator(client, group)
             answer = await client.send(node, OffsetFetchRequest(group, None))
             _raise(getattr(answer, "error_code", 0))
             found: dict[int, Position] = {}
@@ -163,7 +170,7 @@ class AiokafkaAdmin:
 
         async def ask(client: Any) -> None:
             partitions = [(number, offset, metadata) for number, (offset, metadata) in positions.items()]
-            node = await client.coordinator_lookup(CoordinationType.GROUP, group)
+            node = await _coordinator(client, group)
             request = OffsetCommitRequest(group, _NO_GENERATION, "", _BROKERS_RETENTION, [(topic, partitions)])
             answer = await client.send(node, request)
             for _, results in answer.topics:
@@ -177,7 +184,7 @@ class AiokafkaAdmin:
         """Of the classic protocol: aiokafka has no request for members by the newer one (KIP-848), nor such members."""
 
         async def ask(client: Any) -> list[GroupMember]:
-            node = await client.coordinator_lookup(CoordinationType.GROUP, group)
+            node = await _coordinator(client, group)
             answer = await client.send(node, DescribeGroupsRequest([group]))
             [(code, _, _, _, _, members, *_)] = answer.groups
             _raise(code)
@@ -190,7 +197,7 @@ class AiokafkaAdmin:
 
     def group_protocol(self, group: str, timeout: float) -> GroupProtocol:
         async def ask(client: Any) -> str:
-            node = await client.coordinator_lookup(CoordinationType.GROUP, group)
+            node = await _coordinator(client, group)
             answer = await client.send(node, DescribeGroupsRequest([group]))
             [(code, _, _, _, protocol, *_)] = answer.groups
             _raise(code)
@@ -270,8 +277,25 @@ async def _controller(client: Any) -> int:
     return number
 
 
+async def _coordinator(client: Any, group: str) -> int:
+    """Waits for one that is being made, as a new cluster makes it when it is first asked for; the caller's time limit
+    holds."""
+    while True:
+        try:
+            node: int = await client.coordinator_lookup(CoordinationType.GROUP, group)
+        except GroupCoordinatorNotAvailableError:
+            await asyncio.sleep(_LOOK)
+        else:
+            return node
+
+
 async def _on_group(client: Any, group: str) -> frozenset[str] | None:
-    node = await client.coordinator_lookup(CoordinationType.GROUP, group)
+    try:
+        node = await _coordinator(client, group)
+    except KafkaError as error:
+        if fault_of(error) is Fault.DENIED:
+            return frozenset()
+        raise
     answer = await client.send(node, GroupPermissionsRequest(group))
     [(code, *_, bits)] = answer.groups
     return _allowed(code, bits)
