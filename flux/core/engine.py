@@ -48,6 +48,8 @@ PAUSED_REST = 0.05
 """The same while a partition is paused, and may be resumed meanwhile."""
 BUSY_REST = 0.005
 """The same while there is work at hand."""
+LEAST_REST = 0.001
+"""Clients count milliseconds: a shorter wait is none, and a stage would poll in a hot loop until a record is due."""
 _HOP_OVERHEAD = 500  # bytes of headers and bookkeeping that an open hop holds, about
 
 
@@ -350,7 +352,9 @@ class Engine:
         rest = REST if deadline is None else min(deadline - now if deadline > now else BUSY_REST, REST)
         if any(assignment.paused for assignment in working):
             rest = min(rest, PAUSED_REST)
-        if self.ready(now) or self._hops.queued or self._hops.writing:
+        if self.ready(now) and not self.pace.slow:
+            rest = LEAST_REST  # it became due since the poller looked, who is to work it
+        elif self.ready(now) or self._hops.queued or self._hops.writing:
             rest = min(rest, BUSY_REST)
         return Turn(
             pause=tuple(pause),
@@ -358,7 +362,7 @@ class Engine:
             reset=tuple(self._resets),
             commit=self.commit(now),
             poll=0 if patient else BATCH,
-            timeout=rest,
+            timeout=max(rest, LEAST_REST),
         )
 
     def deadline(self, now: float) -> float | None:

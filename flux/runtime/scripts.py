@@ -39,9 +39,10 @@ def shift(desk: Desk, post: Post, mine: Callable[[], bool]) -> Script[None]:
             if engine.pace.slow:
                 desk.wake(desk.ready())
                 break
+            looked = now()
             run = desk.take(post, polling=True)
             if run is None:
-                if engine.ready(now()):
+                if engine.ready(looked):  # and not: since it looked
                     yield do.Rest(_PERMIT)
                 break
             yield do.Begin(run)

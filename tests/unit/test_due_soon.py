@@ -1,0 +1,68 @@
+"""A record that becomes due while its poller looks around is not waited for: the next look works it."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from engine_support import Driver, record
+
+from flux.core.ports import Polled
+from flux.core.trail import DUE
+from flux.runtime import effects as do
+from flux.runtime import scripts
+from flux.runtime.desk import Desk
+from flux.system import OperatingSystem
+
+
+class Clock(OperatingSystem):
+    """A millisecond passes between two readings."""
+
+    def __init__(self, began: float) -> None:
+        self.time = began
+
+    def now(self) -> float:
+        self.time += 0.001
+        return self.time
+
+
+def due_in(driver: Driver, offset: int, seconds: float) -> Any:
+    at = b"%d" % round((driver.now + seconds) * 1000)
+    return record(offset, b"%d" % offset, driver.p0, headers=[(DUE, at)])
+
+
+def test_a_turn_with_a_record_that_is_due_by_now_polls_for_a_moment_only() -> None:
+    driver = Driver(stage=1)
+    driver.assign(0)
+    driver.poll(due_in(driver, 0, 1.0))
+    assert 0 < driver.turn(after=2.0).timeout <= 0.001
+
+
+def test_no_poll_is_shorter_than_what_clients_count() -> None:
+    driver = Driver(stage=1)
+    driver.assign(0)
+    driver.poll(due_in(driver, 0, 1.0))
+    assert driver.turn(after=0.9997).timeout == 0.001
+
+
+def test_a_poller_does_not_rest_for_what_became_due_since_it_looked() -> None:
+    driver = Driver(stage=1)
+    driver.assign(0)
+    driver.poll(*(due_in(driver, offset, 0.0037 * offset) for offset in range(1, 100)))
+    clock = Clock(driver.now)
+    desk = Desk(driver.policy, [driver.engine], cast(Any, None), clock)
+    [post] = desk.posts
+    script = scripts.shift(desk, post, lambda: clock.time < driver.now + 0.4)
+    answer: Any = None
+    worked = 0
+    try:
+        while True:
+            effect = script.send(answer)
+            assert not isinstance(effect, do.Rest), f"after {worked} calls"
+            answer = Polled() if isinstance(effect, do.Poll) else None
+            if isinstance(effect, do.Begin):
+                effect.run.index = len(effect.run.entries or ())
+                worked += effect.run.index
+                desk.finished(post, effect.run, None)
+    except StopIteration:
+        pass
+    assert worked > 50
