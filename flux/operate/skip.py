@@ -37,8 +37,8 @@ class Plan:
     stage: Stage
     dead: Stage
     message: Message
-    stored: Position | None
-    """What the group has committed."""
+    stored: Position
+    """What the group has committed; without a position, where it begins."""
 
     @property
     def at(self) -> TopicPartition:
@@ -94,7 +94,7 @@ def planned(adapter: Cluster, admin: AdminPort, policy: Policy, stage: Stage, pa
     if stored is None and stage.role is Role.MAIN and policy.start_from == "latest":
         raise FluxError(f"group {stage.group} has no position in {at} and starts at its end: nothing is held")
     _passing(policy, stored, offset, span.start, at)
-    return Plan(policy, stage, dead, _message(record, policy, stage), stored)
+    return Plan(policy, stage, dead, _message(record, policy, stage), stored or Position(span.start))
 
 
 def skip(plan: Plan, adapter: Cluster, admin: AdminPort, who: str, reason: str, system: System = SYSTEM) -> Position:
@@ -129,8 +129,7 @@ def skip(plan: Plan, adapter: Cluster, admin: AdminPort, who: str, reason: str, 
 def _rehearse(plan: Plan, admin: AdminPort) -> None:
     """Commits the position as it is: what would refuse the new one, such as a permission or a member that the client
     cannot see, does so before anything is written."""
-    if plan.stored is not None:
-        _set(plan, admin, plan.stored)
+    _set(plan, admin, plan.stored)
 
 
 def _set(plan: Plan, admin: AdminPort, position: Position) -> None:

@@ -186,7 +186,8 @@ def reported(found: Look, stage: Stage) -> list[StageReport]:
 
 def waiting(found: Look, each: StageLook) -> int:
     """Records of a retry stage that are not due, about: a partition whose position waits has nothing that is due
-    behind it, as due order is offset order; else those younger than the stage's shortest wait."""
+    behind it, as due order is offset order; else those younger than the stage's shortest wait, unless the record at
+    the position is younger too, and due all the same, as after a replay. At least those that processes hold."""
     if each.stage.role is Role.MAIN:
         return 0
     total = 0
@@ -194,9 +195,9 @@ def waiting(found: Look, each: StageLook) -> int:
         head = each.heads.get(number)
         if head is not None and head.waits(found.now_ms):
             total += each.behind(number) - Progress.of(each.positions.get(number)).done_above
-        elif head is not None:
-            total += max(0, mark.high - max(each.young.get(number, mark.high), head.offset))
-    return total
+        elif head is not None and head.offset < (young := each.young.get(number, mark.high)):
+            total += max(0, mark.high - young)
+    return max(total, sum(told.waiting for told in reported(found, each.stage)))
 
 
 def next_due(found: Look, each: StageLook) -> int | None:

@@ -1,5 +1,6 @@
 """Finds a record in all stages of its task: reads each topic by its time index, and not more than it may.
 
+Every topic has its share of that; what some did not need goes to the others, the main topic first.
 A stage that was read wholly and has nothing spares the ones behind it: a hop leads to the next stage or to the dead
 letters. Positions are asked for before anything is read, so that what they pass has its hop in what is read then.
 """
@@ -15,7 +16,7 @@ from flux.core.policy import Policy
 from flux.core.ports import AdminPort, Cluster, Position, Record, System, TopicPartition
 from flux.core.stage import Role, Stage
 from flux.operate.progress import Progress
-from flux.operate.reading import Spans, read, read_one, size_of, spans_of
+from flux.operate.reading import Span, Spans, read, read_one, size_of, spans_of
 from flux.operate.sightings import Sighting, Work, sighting_of, works_of
 from flux.runtime.preparation import ASK
 from flux.system import SYSTEM
@@ -105,6 +106,8 @@ class _Search:
         self._asked_to_stop = stopping
         self._now_ms = int(system.now() * 1000)
         self._sightings: list[Sighting] = []
+        self._rest: dict[Stage, Spans] = {}
+        """What is left to read of stages that were begun."""
         self._trace = Trace()
         self._left = bounds.records
         self._any_key = wanted.key is None
@@ -129,6 +132,10 @@ class _Search:
                 may_be_further = found or stage.role is Role.LEFTOVER
         if dead is not None:
             self._search(dead, 1, since)
+        for stage, spans in self._rest.items():  # with what others did not need
+            self._rest[stage] = self._read(stage, spans, self._left)
+        sizes = [(stage.topic, size_of(spans)) for stage, spans in self._rest.items()]
+        trace.unread = [Unread(topic, size) for topic, size in sizes if size]
         trace.works = works_of(self._sightings)
         return trace
 
@@ -154,6 +161,7 @@ class _Search:
             self._trace.gone = True
             return
         self._trace.read += 1
+        self._left -= 1
         self._key, self._any_key = record.key(), False  # hops keep it, and comparing it is cheaper than headers are
         self._sightings.append(self._sighting(record, main))
 
@@ -169,18 +177,14 @@ class _Search:
         may have moved on from it: something was seen, or not all was read."""
         since = self._bounds.since_ms if since is None else since
         spans = spans_of(self._admin, stage.topic, since)
-        before = len(self._sightings)
-        share = self._left // topics
+        before, left = len(self._sightings), self._left - self._left // topics
+        rest: dict[int, Span] = {}
         likely = self._likely(len(spans))
-        unread = 0
         for chosen in (likely, spans.keys() - likely):
             part = {number: span for number, span in spans.items() if number in chosen}
-            used, missed = self._read(stage, part, share)
-            share -= used
-            unread += missed
-        if unread:
-            self._trace.unread.append(Unread(stage.topic, unread))
-        return len(self._sightings) > before or unread > 0 or self._is_cut(stage, spans)
+            rest |= self._read(stage, part, self._left - left)
+        self._rest[stage] = rest
+        return len(self._sightings) > before or size_of(rest) > 0 or self._is_cut(stage, spans)
 
     def _likely(self, count: int) -> set[int]:
         """Where hops of what was seen went, if the topic has always had as many partitions."""
@@ -191,26 +195,26 @@ class _Search:
         marks = self._admin.watermarks(stage.topic, ASK)
         return any(mark.low > 0 and spans[n].start <= mark.low for n, mark in marks.items() if n in spans)
 
-    def _read(self, stage: Stage, spans: Spans, most: int) -> tuple[int, int]:
-        """(records read, offsets not read)."""
-        left = {number: span.end - span.start for number, span in spans.items() if span.start < span.end}
+    def _read(self, stage: Stage, spans: Spans, most: int) -> dict[int, Span]:
+        """Reads at most so many records; returns what is left of the spans."""
+        left = {number: span for number, span in spans.items() if span.start < span.end}
         if not left or most <= 0 or self._trace.crowded or self._stopping():
-            return 0, size_of(spans)
+            return left
         used = 0
-        for piece in read(self._adapter, stage.topic, spans, stopping=self._stopping, system=self._system):
+        for piece in read(self._adapter, stage.topic, dict(left), stopping=self._stopping, system=self._system):
             records, reached = piece.records, piece.reached
             if len(records) > most - used:
                 records = records[: most - used]
                 reached = records[-1].offset() + 1
             used += len(records)
             self._progressed(len(records))
-            left[piece.partition] = spans[piece.partition].end - reached
+            left[piece.partition] = Span(reached, left[piece.partition].end)
             self._sightings += self._matching(records, stage)
             if used >= most or self._full():
                 break
         self._left -= used
         self._trace.read += used
-        return used, sum(left.values())
+        return left
 
     def _full(self) -> bool:
         if len(self._sightings) > MOST_SIGHTINGS:

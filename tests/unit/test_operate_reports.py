@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import threading
 import time
@@ -10,6 +11,8 @@ from typing import Any
 
 import attrs
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from memory_support import ScriptedSystem
 
 import flux
@@ -74,6 +77,26 @@ def test_a_report_comes_back_as_it_was() -> None:
 def test_what_is_damaged_foreign_or_of_another_version_is_ignored(data: bytes) -> None:
     assert Report.from_json(data) is None
     assert latest([written(data)], NOW_MS) == []
+
+
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
+fields = st.sampled_from(
+    sorted({field.name for kind in (Report, StageReport, Call, Open) for field in attrs.fields(kind)})
+)
+
+
+@given(fields, values, st.integers(0, 3))
+def test_no_report_that_anybody_wrote_can_do_harm(name: str, value: object, depth: int) -> None:
+    data = json.loads(REPORT.to_json())
+    stage = data["stages"][0]
+    [data, stage, stage["calls"][0], stage["open"][0]][depth][name] = value
+    found = Report.from_json(json.dumps(data).encode())
+    if found is not None:
+        assert Report.from_json(found.to_json()) is not None or "NaN" in json.dumps(data)
 
 
 def test_fields_that_are_not_known_are_ignored() -> None:
@@ -163,8 +186,9 @@ def reports_in(adapter: MemoryAdapter, topic: str = TOPIC) -> list[Report | None
     ]
 
 
+@pytest.mark.parametrize("asynchronous", [False, True])
 def test_a_worker_reports_the_call_that_is_running_and_takes_it_back_at_its_end(
-    cluster: MemoryAdapter, monkeypatch: pytest.MonkeyPatch
+    cluster: MemoryAdapter, monkeypatch: pytest.MonkeyPatch, asynchronous: bool
 ) -> None:
     monkeypatch.setattr("flux.runtime.reporting.EVERY", 0.02)
     entered, go = threading.Event(), threading.Event()
@@ -174,7 +198,13 @@ def test_a_worker_reports_the_call_that_is_running_and_takes_it_back_at_its_end(
             entered.set()
             go.wait(10)
 
-    task = flux.task(topic="orders", group_id="billing", retries=0)(call)
+    async def call_async(message: flux.Message) -> None:
+        if message.value == b"stuck":
+            entered.set()
+            while not go.is_set():
+                await asyncio.sleep(0.01)
+
+    task = flux.task(topic="orders", group_id="billing", retries=0)(call_async if asynchronous else call)
     for value in (b"quick", b"stuck", b"behind"):
         Orders.produce(value, key="ada-secretless")
     Orders.deliver()

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from operate_support import DEAD, MAIN, RETRY, Yard, header
 
+from flux.adapters.memory.group import Member
 from flux.core import trail as t
 from flux.core.errors import BrokerError, ConfigurationError, Fault, FluxError
 from flux.core.ledger import Ledger, read_metadata
@@ -90,11 +93,16 @@ def test_it_is_refused_while_the_group_has_members_and_nothing_is_written(yard: 
 
 def test_members_that_come_after_the_copy_leave_the_record_to_be_worked(yard: Yard) -> None:
     plan = plan_of(yard, 0)
-    consumer, _ = yard.kit.consumer(MAIN, "billing")
-    consumer.poll(1, 0.1)
+    member = Member(300.0, yard.system.now())
+
+    def join(topic: str, partition: int, record: Outgoing) -> None:
+        yard.adapter._cluster.group("billing", MAIN).join(member)
+
+    yard.broker.fail_writes(join)
     with pytest.raises(FluxError, match=r"the copy is in .*is still to be worked.*has members"):
         skip(plan, yard.adapter, yard.admin, "a", "b", yard.system)
-    assert yard.admin.positions("billing", MAIN, 1) == {}
+    assert yard.admin.positions("billing", MAIN, 1) == {0: Position(0)}
+    assert len(yard.broker.records(DEAD)) == 1
 
 
 def test_what_would_refuse_the_position_refuses_before_anything_is_written(yard: Yard) -> None:
@@ -126,11 +134,12 @@ def test_without_the_copys_acknowledgement_the_position_stays(yard: Yard) -> Non
     yard.broker.fail_writes(lambda topic, partition, record: lost, stored=True)
     with pytest.raises(BrokerError, match=r"nothing was skipped.*did not acknowledge the copy.*: not enough replicas"):
         skipped(yard, 0)
-    assert yard.admin.positions("billing", MAIN, 1) == {}
+    assert yard.admin.positions("billing", MAIN, 1) == {0: Position(0)}
 
 
 def test_a_position_that_is_refused_is_told_with_where_the_copy_is(yard: Yard) -> None:
-    yard.broker.fail_commits(lambda group, at, position: BrokerError("no permission", Fault.DENIED))
+    denied = BrokerError("no permission", Fault.DENIED)
+    yard.broker.fail_commits(lambda group, at, position: denied if position.offset else None)
     with pytest.raises(FluxError, match=f"the copy is in {DEAD}.*no permission"):
         skipped(yard, 0)
 
@@ -171,6 +180,26 @@ def test_a_string_with_no_room_is_refused_before_anything_is_written() -> None:
     assert fits is not None
     assert Progress.of(fits).has(101)
     assert all(Progress.of(fits).has(n) for n in range(2, 60, 2))
+
+
+spans = st.tuples(st.integers(0, 60), st.integers(1, 8)).map(lambda pair: (pair[0], pair[0] + pair[1]))
+
+
+@given(st.integers(0, 40), st.lists(spans, max_size=8), st.integers(0, 70), st.integers(0, 50), st.integers(0, 60))
+def test_passing_adds_one_record_and_takes_nothing_back(
+    position: int, done: list[tuple[int, int]], offset: int, low: int, room: int
+) -> None:
+    ledger = Ledger(position, done)
+    stored = Position(ledger.position, ledger.metadata())
+    offset = max(offset, low)
+    passed = passing(stored, offset, low, room)
+    if passed is None:
+        assert room < 60
+        return
+    before, after = Progress.of(stored), Progress.of(passed)
+    assert len(passed.metadata) <= room
+    for each in range(low, 80):
+        assert after.has(each) == (before.has(each) or each == offset)
 
 
 def test_a_foreign_string_beside_the_position_says_nothing() -> None:

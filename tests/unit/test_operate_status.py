@@ -69,6 +69,12 @@ def test_behind_a_record_that_is_due_what_is_younger_than_the_wait_waits() -> No
     assert waiting(at(none), none) == 0
 
 
+def test_behind_a_record_that_is_younger_than_the_wait_and_due_nothing_is_known_to_wait() -> None:
+    replayed = stage_look(1, heads={0: head(due=NOW_MS - 5_000)}, young={0: 0})
+    assert waiting(at(replayed), replayed) == 0
+    assert waiting(at(replayed, reports=[heard(told(1, waiting=2)), heard(told(1, waiting=1))]), replayed) == 3
+
+
 def test_nothing_waits_in_the_main_topic() -> None:
     assert waiting(at(stage_look()), stage_look()) == 0
 
