@@ -44,6 +44,7 @@ Exit codes: 0 done or stopped by a signal, 1 failed, 2 wrong usage, 3 calls had 
 @click.option(
     "--exit-when-idle", type=click.FloatRange(0), metavar="SECONDS", help="End when there was nothing to do so long."
 )
+@click.option("--reload", is_flag=True, help="Start again when a Python file changes. For development.")
 @click.option(
     "--metrics-port",
     type=click.IntRange(0, 65535),
@@ -74,6 +75,7 @@ def command(
     concurrency: int | None,
     create_topics: bool,
     exit_when_idle: float | None,
+    reload: bool,
     metrics_port: int | None,
     metrics_host: str,
     report: bool,
@@ -95,6 +97,8 @@ def command(
     from flux.core.errors import FluxError
 
     log.configure(log_level, process_number, log_format)
+    if reload:
+        ctx.exit(_reload(sources, processes, exit_when_idle))
     chosen = find_tasks(sources, tasks)
     _check_stages(stages, chosen)
 
@@ -154,9 +158,7 @@ def _supervise(checked: Worker, processes: int, metrics_port: int | None, metric
         adapter = resolve_adapter(task.adapter)
         if not adapter.shares_processes:
             raise click.UsageError(f"{adapter.cluster} lives in one process: leave out --processes")
-    given, url = _without_adapter(sys.argv[sys.argv.index("process") + 1 :])
-    if url is not None:
-        os.environ["FLUX_ADAPTER"] = url  # it may hold a password, and every user of the machine sees command lines
+    given = _for_children()
 
     def child(number: int, lifeline: int) -> list[str]:
         own = [f"--process-number={number}", f"--lifeline={lifeline}"]
@@ -166,6 +168,24 @@ def _supervise(checked: Worker, processes: int, metrics_port: int | None, metric
 
     with gathering(processes, metrics_port, metrics_host) as sockets:
         return Supervisor(child, processes).run()
+
+
+def _reload(sources: Sequence[str], processes: int, exit_when_idle: float | None) -> int:
+    from flux.cli.reload import reload
+
+    if processes > 1 or exit_when_idle is not None:
+        raise click.UsageError("--reload goes with neither --processes nor --exit-when-idle: leave these out")
+    given = _for_children()
+    given.remove("--reload")
+    return reload(given, sources)
+
+
+def _for_children() -> list[str]:
+    """The arguments of this command; the adapter's URL is in the environment instead."""
+    given, url = _without_adapter(sys.argv[sys.argv.index("process") + 1 :])
+    if url is not None:
+        os.environ["FLUX_ADAPTER"] = url  # it may hold a password, and every user of the machine sees command lines
+    return given
 
 
 def _without_adapter(given: Sequence[str]) -> tuple[list[str], str | None]:
