@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from flux.cli.options import load_option
+from flux.cli.options import load_option, task_argument
 
 PUBLISHED = 25
 
@@ -18,7 +18,7 @@ Examples:
 )
 @load_option
 @click.option("--stages", type=click.IntRange(1, 100), metavar="N", help="How many; default: the task's, else 25.")
-@click.argument("task", required=False)
+@task_argument
 def command(sources: tuple[str, ...], stages: int | None, task: str | None) -> None:
     """Show how long records wait before each retry.
 

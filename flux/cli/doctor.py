@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from flux.cli.options import adapter_option, load_option
+from flux.cli.options import adapter_option, load_option, task_argument
 
 if TYPE_CHECKING:
     from flux.core.ports import AdminPort, Cluster
@@ -32,7 +32,7 @@ Exit code 1 when anything is wrong."""
 @click.option("--fix", is_flag=True, help="Create missing topics, mend settings of retry topics and dead letters.")
 @click.option("--clock", is_flag=True, help="Compare clocks: makes, writes and deletes a topic of its own.")
 @click.option("--json", "as_json", is_flag=True, help="One object, for machines.")
-@click.argument("task", required=False)
+@task_argument
 @click.pass_context
 def command(
     ctx: click.Context, sources: tuple[str, ...], fix: bool, clock: bool, as_json: bool, task: str | None

@@ -7,6 +7,8 @@ from typing import Any, TypeVar
 
 import click
 
+from flux.cli.completion import code, task_names
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -28,7 +30,13 @@ def load_option(command: F) -> F:
         multiple=True,
         metavar="FILE_OR_MODULE",
         help="Your code: a file, or a dotted module. May be repeated.",
+        shell_complete=code,
     )(command)
+
+
+def task_argument(command: F) -> F:
+    """One, or none where the code that was loaded has only one."""
+    return click.argument("task", required=False, shell_complete=task_names)(command)
 
 
 def adapter_option(command: F) -> F:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from flux.cli import log
+from flux.cli.completion import task_names
 from flux.cli.options import adapter_option, load_option, report_topic_option
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ Exit codes: 0 done or stopped by a signal, 1 failed, 2 wrong usage, 3 calls had 
 @click.option("--metrics-socket", type=click.Path(path_type=Path), hidden=True)
 @click.option("--process-number", type=int, hidden=True)
 @click.option("--lifeline", type=int, hidden=True)
-@click.argument("tasks", nargs=-1, metavar="[TASK]...")
+@click.argument("tasks", nargs=-1, metavar="[TASK]...", shell_complete=task_names)
 @click.pass_context
 def command(
     ctx: click.Context,

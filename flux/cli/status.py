@@ -12,7 +12,7 @@ import click
 
 from flux.cli.clusters import admin_of
 from flux.cli.dlq.opening import interruptible
-from flux.cli.options import adapter_option, load_option, report_topic_option
+from flux.cli.options import adapter_option, load_option, report_topic_option, task_argument
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -43,7 +43,7 @@ Examples:
 )
 @report_topic_option
 @click.option("--json", "as_json", is_flag=True, help="An object for each look, for machines.")
-@click.argument("task", required=False)
+@task_argument
 def command(
     sources: tuple[str, ...], watch: bool, every: float, report_topic: str | None, as_json: bool, task: str | None
 ) -> None:

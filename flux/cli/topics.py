@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from flux.cli.clusters import admin_of
-from flux.cli.options import adapter_option, load_option
+from flux.cli.options import adapter_option, load_option, task_argument
 
 if TYPE_CHECKING:
     from flux.core.policy import Policy
@@ -27,7 +27,7 @@ Exit code 1 when a topic is missing."""
 @click.option("--create", is_flag=True, help="Create what is missing.")
 @click.option("--partitions", type=click.IntRange(1), metavar="N", help="Of new topics; default: the main topic's.")
 @click.option("--replication-factor", type=click.IntRange(1), metavar="N", help="The same for replicas.")
-@click.argument("task", required=False)
+@task_argument
 @click.pass_context
 def command(
     ctx: click.Context,

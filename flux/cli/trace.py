@@ -10,7 +10,7 @@ import click
 
 from flux.cli.dlq.choosing import place, when
 from flux.cli.dlq.opening import INTERRUPTED, interruptible, progress
-from flux.cli.options import adapter_option, load_option, report_topic_option
+from flux.cli.options import adapter_option, load_option, report_topic_option, task_argument
 
 if TYPE_CHECKING:
     from flux.core.policy import Policy
@@ -51,7 +51,7 @@ Exit code 1 when nothing was found, 130 when it was interrupted."""
 )
 @report_topic_option
 @click.option("--json", "as_json", is_flag=True, help="An object for each record, for machines.")
-@click.argument("task", required=False)
+@task_argument
 def command(
     sources: tuple[str, ...],
     key: str | None,

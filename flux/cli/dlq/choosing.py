@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from flux.cli.completion import task_names
+
 if TYPE_CHECKING:
     from flux.operate.filters import Filter
 
@@ -81,4 +83,4 @@ def words(count: int, names: str) -> Callable[[F], F]:
             return None, *values
         raise click.UsageError(f"give [TASK] {names}", ctx)
 
-    return click.argument("words", nargs=-1, metavar=f"[TASK] {names}", callback=split)
+    return click.argument("words", nargs=-1, metavar=f"[TASK] {names}", callback=split, shell_complete=task_names)

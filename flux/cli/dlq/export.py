@@ -9,7 +9,7 @@ import click
 
 from flux.cli.dlq.choosing import chosen, filter_options
 from flux.cli.dlq.opening import opened
-from flux.cli.options import adapter_option, load_option
+from flux.cli.options import adapter_option, load_option, task_argument
 
 
 @click.command(
@@ -23,7 +23,7 @@ Examples:
 @filter_options
 @click.option("--limit", type=click.IntRange(1), metavar="N", help="At most so many.")
 @click.option("--output", type=click.File("w", encoding="utf-8"), default="-", metavar="FILE", help="Default: stdout.")
-@click.argument("task", required=False)
+@task_argument
 def command(sources: tuple[str, ...], limit: int | None, output: IO[str], task: str | None, **choice: Any) -> None:
     """Write a task's dead letters as lines of JSON, byte for byte, for flux dlq import or for other tools.
 

@@ -12,7 +12,7 @@ import click
 
 from flux.cli.dlq.choosing import chosen, filter_options
 from flux.cli.dlq.opening import opened
-from flux.cli.options import adapter_option, load_option
+from flux.cli.options import adapter_option, load_option, task_argument
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -37,7 +37,7 @@ Examples:
 @filter_options
 @click.option("--limit", type=click.IntRange(0), default=100, show_default=True, metavar="N", help="0: all.")
 @click.option("--json", "as_json", is_flag=True, help="An object per line, for machines.")
-@click.argument("task", required=False)
+@task_argument
 def command(sources: tuple[str, ...], limit: int, as_json: bool, task: str | None, **choice: Any) -> None:
     """List a task's dead letters, each partition's oldest first.
 

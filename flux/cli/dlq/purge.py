@@ -6,7 +6,7 @@ import click
 
 from flux.cli.dlq.choosing import place, when
 from flux.cli.dlq.opening import opened
-from flux.cli.options import adapter_option, load_option
+from flux.cli.options import adapter_option, load_option, task_argument
 
 
 @click.command(
@@ -25,7 +25,7 @@ Examples:
 @click.option("--replayed", is_flag=True, help="All that a replay without filters has passed.")
 @click.option("--all", "everything", is_flag=True, help="All that there are now.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
-@click.argument("task", required=False)
+@task_argument
 def command(
     sources: tuple[str, ...],
     before: tuple[tuple[int, int], ...],

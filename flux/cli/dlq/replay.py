@@ -10,7 +10,7 @@ import click
 
 from flux.cli.dlq.choosing import chosen, filter_options
 from flux.cli.dlq.opening import INTERRUPTED, interruptible, opened, progress
-from flux.cli.options import adapter_option, load_option
+from flux.cli.options import adapter_option, load_option, task_argument
 
 if TYPE_CHECKING:
     from flux.operate.planning import Plan
@@ -51,7 +51,7 @@ where it was; some records may come twice."""
 @click.option("--force", is_flag=True, help="Though workers work the dead letters now.")
 @click.option("--dry-run", is_flag=True, help="Only count.")
 @click.option("--json", "as_json", is_flag=True, help="The receipt as an object, for machines.")
-@click.argument("task", required=False)
+@task_argument
 def command(
     sources: tuple[str, ...],
     to: str,
