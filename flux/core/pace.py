@@ -32,19 +32,24 @@ CHUNK = 100
 _LATE = 1.5 * LOOK
 _PER_ENTRY = 16
 """Quick calls for each entry that a caller takes at once."""
-_ENOUGH = 5_000
-"""Quick calls after which calls are quick. A slow one halves what was counted, so one in 2,500 keeps them slow: about
-there, a stop of all calls until it is noticed costs as much as order by key, record by record."""
+_ENOUGH = 48
+"""Quick calls after which calls are quick; a slow one halves what was counted. It is doubled each time that they were
+not quick for long, up to `_MOST`."""
+_MOST = 5_000
+"""With so many, one slow call in 2,500 keeps them slow: about there, a stop of all calls until it is noticed costs as
+much as order by key, record by record."""
 
 
 class Pace:
     """Slow since a run was stuck, until calls are quick for a while."""
 
-    __slots__ = ("_looked_at", "_score", "slow")
+    __slots__ = ("_calm", "_enough", "_looked_at", "_score", "slow")
 
     def __init__(self) -> None:
         self.slow = False
         self._score = 0
+        self._calm = _MOST  # calls since they were last slow
+        self._enough = _ENOUGH
         self._looked_at = 0.0
 
     @property
@@ -71,14 +76,17 @@ class Pace:
         if stuck and not self.slow:
             self.slow = True
             self._score = 0
+            self._enough = _ENOUGH if self._calm >= _MOST else min(2 * self._enough, _MOST)
         return stuck
 
     def took(self, seconds: float, calls: int) -> None:
         """`calls` calls of one caller ended within `seconds`."""
         if not self.slow:
+            self._calm += calls
             return
+        self._calm = 0
         if seconds <= QUICK * calls:
             self._score += calls
-            self.slow = self._score < _ENOUGH
+            self.slow = self._score < self._enough
         else:
             self._score //= 2

@@ -56,15 +56,35 @@ def test_a_watcher_that_is_late_itself_believes_only_a_standstill() -> None:
         assert found == ([still] if number == STANDSTILL else [])
 
 
-def slowed() -> Pace:
-    pace, one = Pace(), run()
+def slowed(times: int = 1) -> Pace:
+    """Each time that calls were quick again, one was stuck soon."""
+    pace = Pace()
     on_time(pace, 1)
-    assert on_time(pace, 2, one) == [one]
+    for number in range(times):
+        while pace.slow:
+            pace.took(0.0, 1)
+        one = run(started=T0 + 2 * number * LOOK)
+        on_time(pace, 2 * number + 1)
+        assert on_time(pace, 2 * number + 2, one) == [one]
     return pace
 
 
-def test_the_more_calls_are_quick_the_more_are_taken_at_once_until_one_caller_makes_all() -> None:
+def test_one_slow_call_in_a_long_while_is_soon_forgotten() -> None:
     pace = slowed()
+    for _ in range(48):
+        pace.took(QUICK, 1)
+    assert not pace.slow
+    pace.took(0.0, 100_000)
+    on_time(pace, 5)
+    on_time(pace, 6, run(started=T0 + 5 * LOOK))
+    assert pace.slow
+    for _ in range(48):
+        pace.took(QUICK, 1)
+    assert not pace.slow
+
+
+def test_the_more_calls_are_quick_the_more_are_taken_at_once_until_one_caller_makes_all() -> None:
+    pace = slowed(10)
     chunks = [pace.chunk]
     while pace.slow:
         pace.took(QUICK * pace.chunk, pace.chunk)
@@ -76,7 +96,7 @@ def test_the_more_calls_are_quick_the_more_are_taken_at_once_until_one_caller_ma
 
 
 def test_a_slow_call_now_and_then_leaves_the_others_taken_by_many_at_once() -> None:
-    pace = slowed()
+    pace = slowed(10)
     for _ in range(100):
         calls = 0
         while calls < 1000:
@@ -88,7 +108,7 @@ def test_a_slow_call_now_and_then_leaves_the_others_taken_by_many_at_once() -> N
 
 
 def test_one_slow_call_in_two_is_taken_one_at_a_time() -> None:
-    pace = slowed()
+    pace = slowed(10)
     for _ in range(1000):
         pace.took(QUICK, 1)
         pace.took(1.0, 1)
