@@ -12,7 +12,13 @@ import attrs
 import pytest
 from click.testing import CliRunner
 from confluent_kafka import Consumer, Producer
-from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin import (  # type: ignore[attr-defined]
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    NewPartitions,
+)
 
 from flux import config
 from flux.cli.main import cli
@@ -144,8 +150,6 @@ def test_a_setting_that_hurts_is_found(
 
 
 def test_a_main_topic_that_has_grown_is_found(whole: Patient, kafka_admin: AdminClient) -> None:
-    from confluent_kafka.admin import NewPartitions  # type: ignore[attr-defined]
-
     kafka_admin.create_partitions([NewPartitions(whole.topic, 3)])[whole.topic].result(30)
     assert whole.found("--fix") == [("partitions", whole.retry), ("partitions", whole.dead)]
 
@@ -180,10 +184,14 @@ def test_a_name_that_kafka_will_not_make_is_found(patient: Patient, make_topic: 
     assert f"cannot create topic {patient.retry}" in done.stderr
 
 
-def test_members_of_another_client_are_found(whole: Patient, bootstrap: str) -> None:
-    member = Consumer(
-        {"bootstrap.servers": bootstrap, "group.id": f"{whole.group}-1", "partition.assignment.strategy": "range"}
-    )
+@pytest.mark.parametrize(
+    ("properties", "protocol"),
+    [({"partition.assignment.strategy": "range"}, "range"), ({"group.protocol": "consumer"}, "consumer")],
+)
+def test_members_of_another_protocol_are_found_while_they_are_there(
+    whole: Patient, bootstrap: str, properties: dict[str, str], protocol: str
+) -> None:
+    member = Consumer({"bootstrap.servers": bootstrap, "group.id": f"{whole.group}-1", **properties})
     try:
         member.subscribe([whole.retry])
         until = time.monotonic() + 30
@@ -192,9 +200,39 @@ def test_members_of_another_client_are_found(whole: Patient, bootstrap: str) -> 
             member.poll(0.1)
         [finding] = whole.examined()["findings"]
         assert (finding["check"], finding["about"]) == ("members", f"group {whole.group}-1")
-        assert "protocol range" in finding["problem"]
+        assert f"protocol {protocol}" in finding["problem"]
     finally:
         member.close()
+    assert whole.found() == []
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+def test_the_brokers_own_defaults_count(secured: Secured, client: str, tmp_path: Path) -> None:
+    patient = Patient(f"{client}://{secured.own.bootstrap}", secured.own.name(), "g", tmp_path)
+    secured.own.make(patient.topic, patient.retry, patient.dead)  # without a setting of their own
+    by_default("log.retention.ms", "30000", secured.own.admin)
+    by_default("log.retention.bytes", "1000", secured.own.admin)
+    try:
+        until = time.monotonic() + 30
+        while [finding["problem"][:15] for finding in patient.examined()["findings"]][:2] != [
+            "retention.bytes",
+            "records are del",
+        ]:
+            assert time.monotonic() < until, patient.examined()
+            time.sleep(0.2)
+        assert patient.found("--fix") == []
+    finally:
+        by_default("log.retention.ms", None, secured.own.admin)
+        by_default("log.retention.bytes", None, secured.own.admin)
+
+
+def by_default(name: str, value: str | None, admin: AdminClient) -> None:
+    """Of the one broker there is; None: as it was."""
+    how = AlterConfigOpType.DELETE if value is None else AlterConfigOpType.SET
+    change = ConfigEntry(name, value or "", incremental_operation=how)
+    brokers = ConfigResource(ConfigResource.Type.BROKER, "1", incremental_configs=[change])
+    for done in admin.incremental_alter_configs([brokers]).values():
+        done.result(30)
 
 
 # -- permissions
@@ -224,7 +262,7 @@ def test_what_the_login_lacks_is_found_and_what_it_may_not_see_is_named(guest: P
     findings = wait_for_findings(guest, 2)
     assert [finding["about"] for finding in findings] == [f"topic {guest.retry}", f"topic {guest.dead}"]
     assert findings[0]["problem"] == "this login lacks WRITE"
-    assert "replicas, positions" in guest.unchecked()
+    assert "settings of the brokers" in guest.unchecked()
     assert f"settings of topic {guest.retry}" in guest.unchecked()
 
     for name in (guest.retry, guest.dead):

@@ -132,9 +132,9 @@ def refuse(*_: object) -> Any:
 @pytest.mark.parametrize(
     ("method", "what"),
     [
-        ("topic_names", ["names"]),
+        ("topic_names", ["names of other topics"]),
         ("topic_config", [f"settings of topic {name}" for name in ("orders", FIRST, DEAD)]),
-        ("broker_configs", ["replicas, positions"]),
+        ("broker_configs", ["settings of the brokers"]),
         ("permissions", ["permissions"]),
         ("group_protocol", ["members of group billing", "members of group billing-1"]),
         ("offsets_at", [f"age of the records in {name}" for name in ("orders", FIRST)]),

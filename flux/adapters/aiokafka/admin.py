@@ -32,6 +32,7 @@ from flux.adapters.aiokafka.machine import Machine
 from flux.adapters.aiokafka.requests import (
     AlterConfigsRequest,
     GroupPermissionsRequest,
+    ListGroupsRequest,
     PermissionsRequest,
     operations,
 )
@@ -53,6 +54,8 @@ Result = TypeVar("Result")
 
 _TOPIC, _BROKER = 2, 4  # kinds of resources
 _ANY_REPLICA = -1
+_DEAD = "Dead"
+_NOBODY = (_DEAD, "Empty")
 _RETRIES = 3
 _LOOK = 0.2  # seconds
 _NO_GENERATION = -1  # of a commit from outside the group
@@ -199,9 +202,9 @@ class AiokafkaAdmin:
         async def ask(client: Any) -> str:
             node = await _coordinator(client, group)
             answer = await client.send(node, DescribeGroupsRequest([group]))
-            [(code, _, _, _, protocol, *_)] = answer.groups
+            [(code, _, state, _, protocol, *_)] = answer.groups
             _raise(code)
-            return protocol or ""
+            return await _new_protocol(client, node, group) if state == _DEAD else protocol or ""
 
         used = self._run(ask, timeout, f"cannot describe group {group}", f"DESCRIBE on group {group}")
         return GroupProtocol(used, self._protocols)
@@ -287,6 +290,16 @@ async def _coordinator(client: Any, group: str) -> int:
             await asyncio.sleep(_LOOK)
         else:
             return node
+
+
+async def _new_protocol(client: Any, node: int, group: str) -> str:
+    """Of a group that the classic protocol does not know; empty where there is none, or it has no members."""
+    try:
+        answer = await client.send(node, ListGroupsRequest())
+    except (IncompatibleBrokerVersion, NotImplementedError):  # a broker before 2.6, which has no other protocol
+        return ""
+    _raise(answer.error_code)
+    return next((kind for name, kind, state, _ in answer.groups if name == group and state not in _NOBODY), "")
 
 
 async def _on_group(client: Any, group: str) -> frozenset[str] | None:

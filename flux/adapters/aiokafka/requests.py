@@ -1,6 +1,7 @@
-"""Requests that aiokafka does not know: with what a login may do (KIP-430), and changes of single settings (KIP-339).
+"""Requests that aiokafka does not know: what a login may do (KIP-430), changes of single settings (KIP-339), and the
+states of groups (KIP-518). Of the first two every broker since 2.3 has these versions, of the last since 2.6.
 
-Versions before the flexible ones, which every broker since 2.3 has. Source: https://kafka.apache.org/protocol.html
+Source: https://kafka.apache.org/protocol.html
 """
 
 from __future__ import annotations
@@ -10,7 +11,18 @@ from typing import Any
 
 from aiokafka.protocol.admin import DescribeGroupsResponse_v3
 from aiokafka.protocol.api import Request, RequestStruct, Response
-from aiokafka.protocol.types import Array, Boolean, Int8, Int16, Int32, Schema, String
+from aiokafka.protocol.types import (
+    Array,
+    Boolean,
+    CompactArray,
+    CompactString,
+    Int8,
+    Int16,
+    Int32,
+    Schema,
+    String,
+    TaggedFields,
+)
 
 _TEXT = String("utf-8")
 
@@ -107,6 +119,42 @@ class GroupPermissionsRequest(Request[_DescribeGroupsRequest]):  # type: ignore[
 
     def build(self, struct: Any) -> Any:
         return struct([self._group], True)
+
+
+class _ListGroupsResponse(Response):  # type: ignore[misc]
+    API_KEY = 16
+    API_VERSION = 4
+    SCHEMA = Schema(
+        ("throttle_time_ms", Int32),
+        ("error_code", Int16),
+        (
+            "groups",
+            CompactArray(
+                ("group", CompactString("utf-8")),
+                ("protocol_type", CompactString("utf-8")),
+                ("group_state", CompactString("utf-8")),
+                ("tags", TaggedFields),
+            ),
+        ),
+        ("tags", TaggedFields),
+    )
+
+
+class _ListGroupsRequest(RequestStruct):  # type: ignore[misc]
+    API_KEY = 16
+    API_VERSION = 4
+    FLEXIBLE_VERSION = True
+    RESPONSE_TYPE = _ListGroupsResponse
+    SCHEMA = Schema(("states_filter", CompactArray(CompactString("utf-8"))), ("tags", TaggedFields))
+
+
+class ListGroupsRequest(Request[_ListGroupsRequest]):  # type: ignore[misc]
+    """Of one broker, those of the new protocols too (KIP-848, KIP-932), which DescribeGroups takes for dead."""
+
+    API_KEY = 16
+
+    def build(self, struct: Any) -> Any:
+        return struct([], {})
 
 
 class _AlterConfigsResponse(Response):  # type: ignore[misc]

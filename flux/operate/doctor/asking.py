@@ -51,8 +51,8 @@ class _Asking:
         stages = list(self.policy.stages)
         topics = self._topics(stages)
         worked = [stage.group for stage in stages[:-1]]
-        names: set[str] = self._asked("names", partial(self.admin.topic_names, ASK), set())
-        brokers = self._asked("replicas, positions", partial(self.admin.broker_configs, ASK), None)
+        names: set[str] = self._asked("names of other topics", partial(self.admin.topic_names, ASK), set())
+        brokers = self._asked("settings of the brokers", partial(self.admin.broker_configs, ASK), None)
         permissions = self._permissions([topic for topic in topics if not topic.missing], worked)
         protocols = self._protocols(worked)
         if isinstance(clock, Unknown):
