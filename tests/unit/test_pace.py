@@ -76,7 +76,7 @@ def test_one_slow_call_in_a_long_while_is_soon_forgotten() -> None:
     assert not pace.slow
     pace.took(0.0, 100_000)
     on_time(pace, 5)
-    on_time(pace, 6, run(started=T0 + 5 * LOOK))
+    on_time(pace, 6, run(started=T0 + 4 * LOOK))
     assert pace.slow
     for _ in range(48):
         pace.took(QUICK, 1)
