@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -308,3 +310,9 @@ def test_the_clock_is_told_by_the_record_that_was_acknowledged_soonest() -> None
     clock = closest([(100.0, 102.0, 90.0), (103.0, 103.2, 98.1), (104.0, 105.0, 99.0)])
     assert clock.ahead == pytest.approx(5.0)
     assert clock.error == pytest.approx(0.1, abs=0.01)
+
+
+def test_the_page_tells_of_each_check() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "doctor.md").read_text()
+    told = re.findall(r"^\| ([a-z ]+) \|", page.split("## What it finds")[1].split("## `--fix`")[0], re.MULTILINE)
+    assert told[1:] == list(CHECKS)
