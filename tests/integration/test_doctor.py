@@ -133,7 +133,7 @@ def test_topics_that_somebody_made_by_hand_are_found_and_mended(
         ({"max_message_bytes": 1000}, "message size", "cannot move on"),
         ({"message_timestamp_type": "LogAppendTime"}, "timestamps", "by two clocks"),
         ({"message_timestamp_after_max_ms": 1000}, "timestamps", "1 second"),
-        ({"min_insync_replicas": 2}, "replication", "takes no write"),
+        ({"min_insync_replicas": 2}, "replication", "take no write"),
         ({"unclean_leader_election_enable": "true"}, "replication", "what it lacks is lost"),
     ],
 )

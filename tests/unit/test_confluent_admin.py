@@ -41,7 +41,14 @@ class Client:
 
     def list_topics(self, timeout: float) -> Any:
         self.knows_leaders = True
-        return SimpleNamespace(topics={"t": None})
+        return SimpleNamespace(topics={"t": None}, brokers={2: None, 1: None})
+
+    def describe_configs(self, resources: list[Any], request_timeout: float) -> Mapping[Any, Future[Any]]:
+        if len(resources) > 1:
+            raise KafkaException(KafkaError(KafkaError._CONFLICT))
+        [resource] = resources
+        plain = SimpleNamespace(value=f"of {resource.name}", is_sensitive=False)
+        return {resource: told({"plain": plain, "password": SimpleNamespace(value="secret", is_sensitive=True)})}
 
     def describe_topics(self, topics: Any, request_timeout: float) -> Mapping[str, Future[Any]]:
         return {"t": told(SimpleNamespace(partitions=[SimpleNamespace(id=0), SimpleNamespace(id=1)]))}
@@ -74,3 +81,7 @@ def test_a_partition_whose_leader_is_away_has_no_watermarks_rather_than_wrong_on
     with pytest.raises(BrokerError, match="away") as raised:
         admin.watermarks("t", 1.0)
     assert raised.value.fault is Fault.UNAVAILABLE
+
+
+def test_each_broker_is_asked_by_itself_and_tells_no_secret(admin: ConfluentAdmin) -> None:
+    assert admin.broker_configs(1.0) == {1: {"plain": "of 1"}, 2: {"plain": "of 2"}}

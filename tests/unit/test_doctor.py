@@ -104,7 +104,7 @@ CASES: dict[str, tuple[str, str, str, Callable[[], Facts]]] = {
         "two brokers away",
         lambda: altered(SECOND, info=TopicInfo(12, 2), **isr(1)),
     ),
-    "no write is possible": ("replication", MAIN, "takes no write", lambda: altered(MAIN, **isr(4))),
+    "no write is possible": ("replication", MAIN, "take no write", lambda: altered(MAIN, **isr(4))),
     "a broker away stops writes": ("replication", DEAD, "stops every write", lambda: altered(DEAD, **isr(3))),
     "a lone acknowledgement": ("replication", FIRST, "lost with it", lambda: altered(FIRST, **isr(1))),
     "an unclean leader": (

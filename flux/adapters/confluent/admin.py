@@ -69,7 +69,7 @@ class ConfluentAdmin:
     def topic_config(self, topic: str, timeout: float) -> dict[str, str]:
         resource = ConfigResource(ConfigResource.Type.TOPIC, topic)
         doing, needs = f"cannot read the configuration of topic {topic}", f"DESCRIBE_CONFIGS on topic {topic}"
-        return self._configs([resource], timeout, doing, needs)[topic]
+        return self._config(resource, timeout, doing, needs)
 
     def set_topic_config(self, topic: str, config: Mapping[str, str], timeout: float) -> None:
         changes = [
@@ -81,11 +81,14 @@ class ConfluentAdmin:
         self._answer(asked[resource], timeout, doing, needs)
 
     def broker_configs(self, timeout: float) -> dict[int, dict[str, str]]:
-        brokers = self._metadata(timeout).brokers
-        resources = [ConfigResource(ConfigResource.Type.BROKER, str(number)) for number in brokers]
+        numbers = sorted(self._metadata(timeout).brokers)
         doing, needs = "cannot read the configuration of the brokers", "DESCRIBE_CONFIGS on the cluster"
-        found = self._configs(resources, timeout, doing, needs)
-        return {number: found[str(number)] for number in sorted(brokers)}
+        # librdkafka takes one broker a call.
+        resources = [ConfigResource(ConfigResource.Type.BROKER, str(number)) for number in numbers]
+        return {
+            number: self._config(resource, timeout, doing, needs)
+            for number, resource in zip(numbers, resources, strict=True)
+        }
 
     def create_topics(self, topics: Sequence[NewTopic], timeout: float) -> None:
         if not topics:
@@ -248,16 +251,11 @@ class ConfluentAdmin:
                 found[name] = None
         return found
 
-    def _configs(self, resources: Sequence[Any], timeout: float, doing: str, needs: str) -> dict[str, dict[str, str]]:
-        """By the resource's name."""
-        asked = self._client.describe_configs(list(resources), request_timeout=timeout)
+    def _config(self, resource: Any, timeout: float, doing: str, needs: str) -> dict[str, str]:
+        [future] = self._client.describe_configs([resource], request_timeout=timeout).values()
+        entries = self._answer(future, timeout, doing, needs)
         return {
-            resource.name: {
-                name: entry.value
-                for name, entry in self._answer(future, timeout, doing, needs).items()
-                if entry.value is not None and not entry.is_sensitive
-            }
-            for resource, future in asked.items()
+            name: entry.value for name, entry in entries.items() if entry.value is not None and not entry.is_sensitive
         }
 
     def _described_group(self, group: str, timeout: float) -> Any:

@@ -87,8 +87,10 @@ def _in_sync(topic: TopicFacts, replicas: int) -> Iterator[Finding]:
         best = max(1, replicas - 1)
         remedy = f"set min.insync.replicas={best} on it"
         if least > replicas:
-            problem = f"min.insync.replicas={least} with {replicas} replica(s): it takes no write with acks=all"
-            yield Finding("replication", topic.name, problem, remedy)
+            harm = "older brokers take no write with acks=all, newer ones want every replica"
+            yield Finding(
+                "replication", topic.name, f"min.insync.replicas={least} with {replicas} replica(s): {harm}", remedy
+            )
         elif least == replicas > 1:
             problem = f"min.insync.replicas={least} with {replicas} replicas: one broker away stops every write"
             yield Finding("replication", topic.name, problem, remedy)
