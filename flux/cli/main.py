@@ -28,7 +28,7 @@ COMMANDS = {
     "init": "Write a first task, its test, and a compose file with Kafka.",
     "topics": "Show a task's topics, or create them.",
     "doctor": "Examine what a task relies on: topics, settings, permissions, clocks.",
-    "status": "Show how far a task is: lag, waiting records, dead letters.",
+    "status": "Show how far a task is, and what holds it back.",
     "trace": "Find where a record is now, and where it was.",
     "skip": "Move a record that holds a partition to the dead letters.",
     "dlq": "Look at dead letters, find out why, replay them.",

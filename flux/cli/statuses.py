@@ -55,7 +55,7 @@ def lines(found: Look, held: Sequence[Hold], before: Look | None) -> Iterator[st
         if not each.exists:
             yield one_line(f"{at} stage {each.stage.number} {each.stage.topic}: missing")
             continue
-        known = [f"lag {each.lag:,}", f"members {_members(each)}"]
+        known = [f"lag {each.lag:,}", f"members {len(each.members)}"]
         if each.stage.role is not Role.MAIN and each.lag:
             known += [f"waiting {waiting(found, each):,}", f"next due {_due(found, each)}"]
         told = rates(found, each, before)
@@ -90,7 +90,7 @@ def _stages(found: Look, before: Look | None) -> Table:
         retry = stage.role is not Role.MAIN and each.lag
         shown.add_row(
             *names,
-            cell(_members(each), "" if each.members or not each.lag else "yellow"),
+            cell(len(each.members), "" if each.members or not each.lag else "yellow"),
             cell(each.lag, "bold"),
             cell(waiting(found, each)) if retry else "",
             cell(_due(found, each)) if retry else "",
@@ -133,10 +133,6 @@ def _processes(reports: Sequence[Heard]) -> Table:
             cell(f"{_words(each.age)} ago"),
         )
     return shown
-
-
-def _members(each: StageLook) -> str:
-    return "?" if each.members is None else str(len(each.members))
 
 
 def _due(found: Look, each: StageLook) -> str:
@@ -185,7 +181,6 @@ def _stage_object(found: Look, each: StageLook, before: Look | None) -> dict[str
         known["waiting"] = waiting(found, each)
         known["next_due"] = next_due(found, each)
         known["next"] = {n: _head_object(head) for n, head in each.heads.items()}
-    if each.exists and each.members is not None:
         known["members"] = [
             {"id": m.id, "client_id": m.client_id, "host": m.host, "partitions": [at.partition for at in m.partitions]}
             for m in each.members

@@ -45,7 +45,7 @@ def _hold(found: Look, each: StageLook, number: int, stood: Standing) -> Hold | 
     told = running(found.reports or (), stage, number, head.offset)
     if told is not None and (told.seconds >= LONG or progress.done_above):
         return Hold(stage, number, head, told.what_for, told.seconds, behind, told.process)
-    if each.members is not None and not any((stage.topic, number) in member.partitions for member in each.members):
+    if not any((stage.topic, number) in member.partitions for member in each.members):
         who = "has no members" if not each.members else "has no member with this partition"
         return Hold(stage, number, head, f"group {stage.group} {who}", head.since(found.now_ms), behind)
     offset, since = stood.get(TopicPartition(stage.topic, number), (head.offset, found.at))

@@ -7,7 +7,9 @@ from collections.abc import Mapping
 import attrs
 
 from flux.core.ledger import Ledger, read_metadata
-from flux.core.ports import Position, Watermarks
+from flux.core.ports import AdminPort, GroupMember, Position, Watermarks
+from flux.core.stage import Stage
+from flux.runtime.preparation import ASK
 
 
 @attrs.frozen
@@ -54,3 +56,9 @@ def lag(positions: Mapping[int, Position], marks: Mapping[int, Watermarks]) -> i
         start = mark.low if position is None else max(position.offset, mark.low)
         total += max(0, mark.high - start)
     return total
+
+
+def ask_group(admin: AdminPort, stage: Stage) -> tuple[list[GroupMember], dict[int, Position]]:
+    """A stage's members and positions. Both need the same permission; librdkafka tells of a refusal for members only,
+    and for positions waits until its time limit. Raises BrokerError."""
+    return admin.members(stage.group, ASK), admin.positions(stage.group, stage.topic, ASK)

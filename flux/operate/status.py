@@ -15,7 +15,7 @@ from flux.core.ports import AdminPort, Cluster, GroupMember, Position, System, T
 from flux.core.report import StageReport
 from flux.core.stage import Role, Stage
 from flux.operate.heads import Head, head_of, read_first
-from flux.operate.progress import Progress, lag
+from flux.operate.progress import Progress, ask_group, lag
 from flux.operate.reports import Heard, heard
 from flux.runtime.preparation import ASK
 from flux.system import SYSTEM
@@ -23,14 +23,14 @@ from flux.system import SYSTEM
 
 @attrs.frozen
 class StageLook:
-    """One stage. `positions` and `marks` by partition, empty where there is no topic; `members` None: not allowed to
-    ask. `young`: by partition, the first offset younger than the stage's shortest wait."""
+    """One stage. `positions` and `marks` by partition, empty where there is no topic. `young`: by partition, the first
+    offset younger than the stage's shortest wait."""
 
     stage: Stage
     exists: bool
     positions: Mapping[int, Position] = attrs.field(factory=dict)
     marks: Mapping[int, Watermarks] = attrs.field(factory=dict)
-    members: Sequence[GroupMember] | None = ()
+    members: Sequence[GroupMember] = ()
     heads: Mapping[int, Head] = attrs.field(factory=dict)
     young: Mapping[int, int] = attrs.field(factory=dict)
 
@@ -126,15 +126,8 @@ def look(
 
 
 def _ask(admin: AdminPort, policy: Policy, stage: Stage, system: System) -> StageLook:
-    positions = admin.positions(stage.group, stage.topic, ASK)  # first: an end that is read later is not below it
+    members, positions = ask_group(admin, stage)  # first: an end that is read later is not below a position
     marks = admin.watermarks(stage.topic, ASK)
-    members: Sequence[GroupMember] | None
-    try:
-        members = admin.members(stage.group, ASK)
-    except BrokerError as error:
-        if error.fault is not Fault.DENIED:
-            raise
-        members = None
     young: Mapping[int, int] = {}
     if stage.role is not Role.MAIN and lag(positions, marks):
         young = admin.offsets_at(stage.topic, int((system.now() - _shortest(policy, stage)) * 1000), ASK)

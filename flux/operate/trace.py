@@ -15,7 +15,7 @@ from flux.core.errors import ConfigurationError
 from flux.core.policy import Policy
 from flux.core.ports import AdminPort, Cluster, Position, Record, System, TopicPartition
 from flux.core.stage import Role, Stage
-from flux.operate.progress import Progress
+from flux.operate.progress import Progress, ask_group
 from flux.operate.reading import Span, Spans, read, read_one, size_of, spans_of
 from flux.operate.sightings import Sighting, Work, sighting_of, works_of
 from flux.runtime.preparation import ASK
@@ -61,7 +61,7 @@ class Trace:
     unread: list[Unread] = attrs.field(factory=list)
     """Empty: whatever was not seen is not there."""
     positions: dict[str, dict[int, Position]] = attrs.field(factory=dict)
-    """By topic and partition, what the stages' groups had committed."""
+    """By topic and partition, what the groups of the main and the retry stages had committed."""
     gone: bool = False
     """Whether the main topic does not hold the origin (any more)."""
     crowded: bool = False
@@ -114,10 +114,11 @@ class _Search:
         self._key = wanted.key
 
     def run(self) -> Trace:
-        trace, admin = self._trace, self._admin
+        trace = self._trace
         stages = self._stages()
         for stage in stages:
-            trace.positions[stage.topic] = admin.positions(stage.group, stage.topic, ASK)
+            if stage.role is not Role.DEAD:
+                _, trace.positions[stage.topic] = ask_group(self._admin, stage)
         main, *retries = stages
         dead = retries.pop() if retries and retries[-1].role is Role.DEAD else None
         may_be_further = True
@@ -236,5 +237,5 @@ class _Search:
         return sighting.message.origin == (self._policy.stages.topic, *origin)
 
     def _sighting(self, record: Record, stage: Stage) -> Sighting:
-        stored = self._trace.positions[stage.topic].get(record.partition())
+        stored = self._trace.positions.get(stage.topic, {}).get(record.partition())
         return sighting_of(record, stage, self._policy, Progress.of(stored), self._now_ms)

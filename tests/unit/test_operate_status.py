@@ -151,10 +151,6 @@ def test_a_partition_that_no_member_has_is_named() -> None:
     assert held(at(stage_look(members=others)))[0].why == "group billing has no member with this partition"
 
 
-def test_who_may_not_ask_for_members_accuses_nobody() -> None:
-    assert held(at(stage_look(members=None))) == []
-
-
 def test_a_position_that_stands_still_from_look_to_look_is_named() -> None:
     stood = standing(at(stage_look()), {})
     assert held(at(stage_look(), later=3.0), stood) == []
@@ -215,15 +211,6 @@ def test_a_group_that_starts_at_the_end_waits_for_nothing_that_is_there(yard: Ya
     yard.kit.write(Outgoing(b"v", partition=0), topic=MAIN)
     latest = attrs.evolve(yard.policy, start_from="latest")
     assert look(yard.adapter, yard.admin, latest, None, system=yard.system).stages[0].heads == {}
-
-
-def test_without_permission_to_ask_for_members_they_are_not_known(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
-    def members(group: str, timeout: float) -> list[GroupMember]:
-        raise BrokerError("cannot describe", Fault.DENIED)
-
-    monkeypatch.setattr(yard.admin, "members", members)
-    found = look(yard.adapter, yard.admin, yard.policy, None, system=yard.system)
-    assert [each.members for each in found.stages] == [None] * 3
 
 
 def test_without_permission_to_read_the_next_records_are_not_known(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
