@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -60,13 +60,16 @@ def command(
         findings = examine(facts)
         done: list[str] = []
         if fix and any(finding.mendable for finding in findings):
-            done = mend(findings, policy, admin)
+            for line in mend(findings, policy, admin):
+                done.append(line)
+                if not as_json:
+                    _say("fixed", line, fg="green")
             facts = ask(cls.__name__, policy, admin, others=others, clock=measured)
             findings = examine(facts)
     if as_json:
         click.echo(json.dumps(_report(facts, adapter.cluster, findings, done)))
     else:
-        _show(facts, findings, done)
+        _show(facts, findings)
     ctx.exit(1 if findings else 0)
 
 
@@ -126,19 +129,19 @@ def _report(facts: Facts, cluster: str, findings: Sequence[Finding], done: Seque
     }
 
 
-def _show(facts: Facts, findings: Sequence[Finding], done: Sequence[str]) -> None:
+def _show(facts: Facts, findings: Sequence[Finding]) -> None:
+    for finding in findings:
+        _say(finding.check, str(finding), fg="red", bold=True)
+    for unknown in facts.unknown:
+        _say("not checked", str(unknown), fg="yellow")
+    if facts.clock is not None:
+        _say("clock", f"{facts.clock.ahead:+.3f} s from the broker's, to {facts.clock.error:.3f} s")
+    if not findings:
+        _say("sound", f"{facts.name}: nothing found", fg="green", bold=True)
+
+
+def _say(what: str, line: str, **style: Any) -> None:
     from flux.cli.text import one_line
     from flux.operate.doctor import CHECKS
 
-    width = max(map(len, CHECKS))
-    for line in done:
-        click.echo(click.style("fixed".ljust(width), fg="green") + f"  {one_line(line)}")
-    for finding in findings:
-        click.echo(click.style(finding.check.ljust(width), fg="red", bold=True) + f"  {one_line(str(finding))}")
-    for unknown in facts.unknown:
-        click.echo(click.style("not checked".ljust(width), fg="yellow") + f"  {one_line(str(unknown))}")
-    if facts.clock is not None:
-        ahead, error = facts.clock.ahead, facts.clock.error
-        click.echo(f"{'clock'.ljust(width)}  {ahead:+.3f} s from the broker's, to {error:.3f} s")
-    if not findings:
-        click.echo(click.style("sound".ljust(width), fg="green", bold=True) + f"  {facts.name}: nothing found")
+    click.echo(f"{click.style(what.ljust(max(map(len, CHECKS))), **style)}  {one_line(line)}")

@@ -33,6 +33,10 @@ OTHER = """
 FIRST, DEAD = "orders-billing-try-1", "orders-billing-dlq"
 
 
+def refuse(*_: object) -> Any:
+    raise BrokerError("no", Fault.DENIED)
+
+
 @pytest.fixture
 def task(flux_cli: Flux) -> str:
     """Its file; flux has made its topics."""
@@ -87,6 +91,18 @@ def test_fix_creates_what_is_missing_and_sets_what_is_safe(flux_cli: Flux, task:
     assert examined(flux_cli, task, "--fix")["fixed"] == []
 
 
+def test_what_was_fixed_before_something_was_refused_is_told(
+    flux_cli: Flux, task: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flux_cli.broker.delete_topic(FIRST)
+    MemoryAdmin(flux_cli.broker._cluster).set_topic_config(DEAD, {"retention.ms": "1000"}, 1)
+    monkeypatch.setattr(MemoryAdmin, "set_topic_config", refuse)
+    done = flux_cli("doctor", "--load", task, "--adapter", flux_cli.url, "--fix")
+    assert done.exit_code == 1
+    assert done.stdout.split(maxsplit=1) == ["fixed", f"created topic {FIRST}\n"]
+    assert only_line(done.stderr).endswith(": no")
+
+
 def test_what_cannot_be_fixed_is_still_found(flux_cli: Flux, task: str) -> None:
     flux_cli.broker.grow_topic("orders", 4)
     report = examined(flux_cli, task, "--fix")
@@ -123,10 +139,6 @@ def test_a_task_beside_it_that_works_its_retry_topic_is_found(flux_cli: Flux, ta
 def test_members_of_another_client_are_found(flux_cli: Flux, task: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(MemoryAdmin, "group_protocol", lambda *_: GroupProtocol("range", ("cooperative-sticky",)))
     assert found(examined(flux_cli, task)) == [("members", "group billing"), ("members", "group billing-1")]
-
-
-def refuse(*_: object) -> Any:
-    raise BrokerError("no", Fault.DENIED)
 
 
 @pytest.mark.parametrize(

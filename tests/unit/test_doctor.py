@@ -9,6 +9,8 @@ from typing import Any
 
 import attrs
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from flux.core.backoff import Waits
 from flux.core.policy import DAY, Policy
@@ -310,6 +312,29 @@ def test_the_clock_is_told_by_the_record_that_was_acknowledged_soonest() -> None
     clock = closest([(100.0, 102.0, 90.0), (103.0, 103.2, 98.1), (104.0, 105.0, 99.0)])
     assert clock.ahead == pytest.approx(5.0)
     assert clock.error == pytest.approx(0.1, abs=0.01)
+
+
+SETTINGS = st.dictionaries(
+    st.sampled_from([*DEFAULTS, "local.retention.ms"]),
+    st.one_of(
+        st.integers().map(str), st.sampled_from(["", "-", "compact", "delete", "true", "LogAppendTime"]), st.text()
+    ),
+)
+
+
+@given(st.lists(st.tuples(SETTINGS, st.integers(1, 20), st.integers(1, 5), st.integers(0, 9)), min_size=4, max_size=4))
+def test_whatever_a_cluster_says_each_finding_is_of_a_check_and_has_a_remedy(
+    told: list[tuple[dict[str, str], int, int, int]],
+) -> None:
+    facts = sound()
+    topics = tuple(
+        attrs.evolve(topic, info=TopicInfo(partitions, replicas), config=settings, old=old)
+        for topic, (settings, partitions, replicas, old) in zip(facts.topics, told, strict=True)
+    )
+    for finding in examine(attrs.evolve(facts, topics=topics)):
+        assert finding.check in CHECKS
+        assert finding.remedy
+        assert finding.about != MAIN or not finding.mendable
 
 
 def test_the_page_tells_of_each_check() -> None:

@@ -23,7 +23,7 @@ def positions(facts: Facts) -> Iterator[Finding]:
     longest = max((facts.policy.waits.longest(topic.stage.number) for topic in facts.topics[1:-1]), default=0.0)
     for number, config in sorted((facts.brokers or {}).items()):
         minutes = config.get("offsets.retention.minutes", "")
-        if minutes.isdigit() and int(minutes) * 60 < longest:
+        if minutes.isdecimal() and int(minutes) * 60 < longest:
             yield Finding(
                 "positions",
                 f"broker {number}",

@@ -42,7 +42,7 @@ class TopicFacts:
     def number(self, setting: str) -> int | None:
         """A setting's number; None where it is not known."""
         text = (self.config or {}).get(setting, "")
-        return int(text) if text.removeprefix("-").isdigit() else None
+        return int(text) if text.removeprefix("-").isdecimal() else None
 
     @property
     def retention(self) -> float | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 
 from flux.core.errors import BrokerError, Fault
@@ -16,21 +16,17 @@ _PATIENCE = 10.0
 """Seconds until a broker tells of what another has changed."""
 
 
-def mend(findings: Sequence[Finding], policy: Policy, admin: AdminPort, system: System = SYSTEM) -> list[str]:
-    """What was done, a line each. Raises BrokerError at the first thing that the cluster refuses; what was done before
-    stays."""
-    done: list[str] = []
+def mend(findings: Sequence[Finding], policy: Policy, admin: AdminPort, system: System = SYSTEM) -> Iterator[str]:
+    """A line for each thing as soon as it is done. Raises BrokerError at the first one that the cluster refuses."""
     if any(finding.create for finding in findings):
         missing, _ = plan_topics(policy, admin)
         create_topics(policy, admin, missing)
-        names = [topic.name for topic in missing]
-        done += [f"created topic {name}" for name in names]
-        _wait(lambda: None not in admin.topics(names, ASK).values(), system)
+        yield from (f"created topic {topic.name}" for topic in missing)
+        _wait(partial(_are_there, admin, [topic.name for topic in missing]), system)
     for topic, settings in _settings(findings).items():
         admin.set_topic_config(topic, settings, ASK)
-        done.append(f"set {', '.join(f'{name}={value}' for name, value in settings.items())} on topic {topic}")
+        yield f"set {', '.join(f'{name}={value}' for name, value in settings.items())} on topic {topic}"
         _wait(partial(_has, admin, topic, settings), system)
-    return done
 
 
 def _settings(findings: Sequence[Finding]) -> dict[str, dict[str, str]]:
@@ -40,6 +36,10 @@ def _settings(findings: Sequence[Finding]) -> dict[str, dict[str, str]]:
         if finding.settings:
             whole.setdefault(finding.about, {}).update(finding.settings)
     return whole
+
+
+def _are_there(admin: AdminPort, names: Sequence[str]) -> bool:
+    return None not in admin.topics(names, ASK).values()
 
 
 def _has(admin: AdminPort, topic: str, settings: Mapping[str, str]) -> bool:
