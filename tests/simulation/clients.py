@@ -181,7 +181,12 @@ class Producer:
             acknowledged(error, record)
 
         if not self._latency:
-            return self._inner.write(topic, records, told)
+            taken = 0
+            try:
+                taken = self._inner.write(topic, records, told)
+            finally:
+                world.truth.hops.not_taken(topic, records[taken:])
+            return taken
         with self._changed:
             self._queue.extend((topic, record, told) for record in records)
             self._changed.notify_all()

@@ -82,10 +82,16 @@ class Hops:
         match = _TAG.search((headers.get("flux-error-type") or b"") + (headers.get("flux-error-message") or b""))
         if match:
             return self._truth.calls[int(match[1])]
-        plan = self._truth.plans[(record.value() or b"").partition(b" ")[0]]
         writer = self._truth.machine.current.process if self._truth.machine.current is not None else None
         failed_at = int(headers.get("flux-failed-at") or 0)
-        found = [
+        found = self._without_details(record)
+        found.sort(key=lambda call: (call.process is not writer, call.ended_ms != failed_at, call.hop == "acked"))
+        return found[0] if found else None
+
+    def _without_details(self, record: Any) -> list[Call]:
+        """The calls that a hop may belong to which does not say."""
+        plan = self._truth.plans[(record.value() or b"").partition(b" ")[0]]
+        return [
             call
             for copy in self._truth.by_plan[plan.number]
             for call in copy.calls
@@ -93,8 +99,21 @@ class Hops:
             and copy.stage != DEAD
             and self.target(call, call.verdict == "dead") == record.topic()
         ]
-        found.sort(key=lambda call: (call.process is not writer, call.ended_ms != failed_at, call.hop == "acked"))
-        return found[0] if found else None
+
+    def _alike(self, call: Call, record: Any) -> list[Call]:
+        """When nothing in a hop tells which of several calls it belongs to: those."""
+        if _TAG.search(b"".join(value or b"" for name, value in record._headers or () if "error" in name)):
+            return []
+        found = [each for each in self._without_details(record) if each.process is call.process]
+        return found if len(found) > 1 else []
+
+    def not_taken(self, topic: str, records: Sequence[Any]) -> None:
+        """A client was given these, and took them not."""
+        for record in records:
+            if self._truth.stage_of(topic) is not None:
+                call = self.call_of(_Given(topic, record))
+                if call is not None and call.hop == "flying":
+                    call.hop = "refused"
 
     def handed(self, process: Process, topic: str, records: Sequence[Any]) -> None:
         """A client was given these to write."""
@@ -134,7 +153,11 @@ class Hops:
         if error is None:
             self._truth.note(f"the hop of {call} is acknowledged")
             copy.acked = True
-            call.hop = "acked"
+            alike = self._alike(call, copy.record)
+            for each in alike:
+                each.perhaps = True
+            if not alike:
+                call.hop = "acked"
             call.settled_at = self._truth.machine.steps
         else:
             self._truth.note(f"the hop of {call} is refused: {error.fault.value}")

@@ -58,6 +58,8 @@ class Call:
     products: dict[bytes, str] = attrs.field(factory=dict)
     hop: str = ""
     """flying, refused or acked."""
+    perhaps: bool = False
+    """A hop without details was acknowledged that may be this call's, or one's that looks the same."""
     kept: int | None = None
     """The step at which its hop was refused."""
     settled_at: int = 0

@@ -124,7 +124,7 @@ class Truth:
         for copy in self.by_partition[at]:
             offset = copy.offset
             done = offset < position.offset or any(start <= offset < end for start, end in ranges)
-            if done and not copy.deleted and not any(call.settled for call in copy.calls):
+            if done and not copy.deleted and not any(call.settled or call.perhaps for call in copy.calls):
                 raise self.broken(f"{copy} is committed and not done: {position}")
         if not who.metadata_refused:
             self._check_complete(epoch, position, ranges, epoch.known, False)
@@ -137,7 +137,13 @@ class Truth:
             return
         for offset, call in epoch.called.items():
             done = offset < position.offset or any(start <= offset < end for start, end in ranges)
-            if not done and call.settled and (products or not call.products) and call.settled_at < known:
+            if (
+                not done
+                and call.settled
+                and not call.perhaps
+                and (products or not call.products)
+                and call.settled_at < known
+            ):
                 raise self.broken(f"{call} was done before, and is not in {position}")
 
     # ---- memberships
@@ -293,7 +299,7 @@ class Truth:
         return [
             copy
             for copy in self.copies.values()
-            if copy.stage != DEAD and not copy.deleted and not any(call.settled for call in copy.calls)
+            if copy.stage != DEAD and not copy.deleted and not any(call.settled or call.perhaps for call in copy.calls)
         ]
 
     def check_end(self) -> None:
