@@ -31,6 +31,7 @@ from flux.adapters.aiokafka.log import ClientLog
 from flux.adapters.aiokafka.machine import Machine
 from flux.adapters.aiokafka.requests import (
     AlterConfigsRequest,
+    ConsumerGroupRequest,
     GroupPermissionsRequest,
     ListGroupsRequest,
     PermissionsRequest,
@@ -55,6 +56,7 @@ Result = TypeVar("Result")
 _TOPIC, _BROKER = 2, 4  # kinds of resources
 _ANY_REPLICA = -1
 _DEAD = "Dead"
+_NO_SUCH_GROUP = 69
 _NOBODY = (_DEAD, "Empty")
 _RETRIES = 3
 _LOOK = 0.2  # seconds
@@ -189,8 +191,10 @@ class AiokafkaAdmin:
         async def ask(client: Any) -> list[GroupMember]:
             node = await _coordinator(client, group)
             answer = await client.send(node, DescribeGroupsRequest([group]))
-            [(code, _, _, _, _, members, *_)] = answer.groups
+            [(code, _, state, _, _, members, *_)] = answer.groups
             _raise(code)
+            if state == _DEAD:
+                return await _new_members(client, node, group)
             return [
                 GroupMember(member, client_id, host.lstrip("/"), _assigned(assignment))
                 for member, client_id, host, _, assignment in members
@@ -300,6 +304,27 @@ async def _new_protocol(client: Any, node: int, group: str) -> str:
         return ""
     _raise(answer.error_code)
     return next((kind for name, kind, state, _ in answer.groups if name == group and state not in _NOBODY), "")
+
+
+async def _new_members(client: Any, node: int, group: str) -> list[GroupMember]:
+    """Of a group whose partitions the broker assigns; none where there is no such group."""
+    try:
+        answer = await client.send(node, ConsumerGroupRequest(group))
+    except (IncompatibleBrokerVersion, NotImplementedError):  # a broker before 3.7
+        return []
+    [(code, _, _, _, _, _, _, members, *_)] = answer.groups
+    if code == _NO_SUCH_GROUP:
+        return []
+    _raise(code)
+    return [
+        GroupMember(
+            member,
+            client_id,
+            host.lstrip("/"),
+            tuple(sorted(TopicPartition(topic, n) for _, topic, numbers, _ in assigned for n in numbers)),
+        )
+        for member, _, _, _, client_id, host, _, _, (assigned, _), *_ in members
+    ]
 
 
 async def _on_group(client: Any, group: str) -> frozenset[str] | None:

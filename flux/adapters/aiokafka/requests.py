@@ -1,5 +1,6 @@
-"""Requests that aiokafka does not know: what a login may do (KIP-430), changes of single settings (KIP-339), and the
-states of groups (KIP-518). Of the first two every broker since 2.3 has these versions, of the last since 2.6.
+"""Requests that aiokafka does not know: what a login may do (KIP-430), changes of single settings (KIP-339), the states
+of groups (KIP-518), and groups whose partitions the broker assigns (KIP-848). Of the first two every broker since 2.3
+has these versions, of the third since 2.6.
 
 Source: https://kafka.apache.org/protocol.html
 """
@@ -155,6 +156,88 @@ class ListGroupsRequest(Request[_ListGroupsRequest]):  # type: ignore[misc]
 
     def build(self, struct: Any) -> Any:
         return struct([], {})
+
+
+class _Uuid:
+    @staticmethod
+    def decode(data: Any) -> bytes:
+        told: bytes = data.read(16)
+        return told
+
+
+_ASSIGNMENT = Schema(
+    (
+        "topic_partitions",
+        CompactArray(
+            ("topic_id", _Uuid),
+            ("topic", CompactString("utf-8")),
+            ("partitions", CompactArray(Int32)),
+            ("tags", TaggedFields),
+        ),
+    ),
+    ("tags", TaggedFields),
+)
+
+
+class _ConsumerGroupResponse(Response):  # type: ignore[misc]
+    API_KEY = 69
+    API_VERSION = 0
+    SCHEMA = Schema(
+        ("throttle_time_ms", Int32),
+        (
+            "groups",
+            CompactArray(
+                ("error_code", Int16),
+                ("error_message", CompactString("utf-8")),
+                ("group", CompactString("utf-8")),
+                ("group_state", CompactString("utf-8")),
+                ("group_epoch", Int32),
+                ("assignment_epoch", Int32),
+                ("assignor", CompactString("utf-8")),
+                (
+                    "members",
+                    CompactArray(
+                        ("member_id", CompactString("utf-8")),
+                        ("instance_id", CompactString("utf-8")),
+                        ("rack_id", CompactString("utf-8")),
+                        ("member_epoch", Int32),
+                        ("client_id", CompactString("utf-8")),
+                        ("client_host", CompactString("utf-8")),
+                        ("subscribed_topic_names", CompactArray(CompactString("utf-8"))),
+                        ("subscribed_topic_regex", CompactString("utf-8")),
+                        ("assignment", _ASSIGNMENT),
+                        ("target_assignment", _ASSIGNMENT),
+                        ("tags", TaggedFields),
+                    ),
+                ),
+                ("authorized_operations", Int32),
+                ("tags", TaggedFields),
+            ),
+        ),
+        ("tags", TaggedFields),
+    )
+
+
+class _ConsumerGroupRequest(RequestStruct):  # type: ignore[misc]
+    API_KEY = 69
+    API_VERSION = 0
+    FLEXIBLE_VERSION = True
+    RESPONSE_TYPE = _ConsumerGroupResponse
+    SCHEMA = Schema(
+        ("groups", CompactArray(CompactString("utf-8"))),
+        ("include_authorized_operations", Boolean),
+        ("tags", TaggedFields),
+    )
+
+
+class ConsumerGroupRequest(Request[_ConsumerGroupRequest]):  # type: ignore[misc]
+    API_KEY = 69
+
+    def __init__(self, group: str) -> None:
+        self._group = group
+
+    def build(self, struct: Any) -> Any:
+        return struct([self._group], False, {})
 
 
 class _AlterConfigsResponse(Response):  # type: ignore[misc]
