@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import sys
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
@@ -40,6 +41,7 @@ def flux_cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Flux]:
     adapter = MemoryAdapter(name)
     monkeypatch.delenv("FLUX_ADAPTER", raising=False)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", sys.path[:])  # what is loaded adds its directory
     yield Flux(tmp_path, f"memory://{name}", adapter.broker)
     config.reset()
     forget(name)
