@@ -28,7 +28,7 @@ import os, time
 import flux
 
 class Billing(flux.Task):
-    topic, group_id = "{topic}", "billing"
+    topic, group_id = "{topic}", "{group}"
     retries, wait, offset_commit_interval, shutdown_timeout = 2, {wait}, 0.2, 0.5
     concurrency, stalled_after = 4, 2
 
@@ -49,6 +49,7 @@ class Shop:
     bootstrap: str
     scheme: str
     topic: str
+    group: str
     directory: Path
     reports: str
     wait: object = 0.1
@@ -56,7 +57,7 @@ class Shop:
 
     def __attrs_post_init__(self) -> None:
         self.calls.touch()
-        text = TASK.format(topic=self.topic, calls=self.calls, mended=self.mended, wait=self.wait)
+        text = TASK.format(topic=self.topic, group=self.group, calls=self.calls, mended=self.mended, wait=self.wait)
         (self.directory / "billing.py").write_text(text)
 
     @property
@@ -69,7 +70,11 @@ class Shop:
 
     @property
     def dead(self) -> str:
-        return f"{self.topic}-billing-dlq"
+        return f"{self.topic}-{self.group}-dlq"
+
+    @property
+    def retry(self) -> str:
+        return f"{self.topic}-{self.group}-try-1"
 
     @property
     def done(self) -> list[str]:
@@ -131,7 +136,7 @@ def shop(
     unique: Callable[[], str],
     tmp_path: Path,
 ) -> Iterator[Shop]:
-    shop = Shop(bootstrap, request.param, make_topic(1), tmp_path, f"{unique()[:40]}-reports")
+    shop = Shop(bootstrap, request.param, make_topic(1), unique()[:9], tmp_path, f"{unique()[:9]}-reports")
     yield shop
     for process in shop.processes:
         if process.poll() is None:
@@ -184,7 +189,7 @@ def test_a_stuck_call_is_named_skipped_and_the_worker_goes_on_behind_it(
     eventually(lambda: shop.status()["processes"] == [], "its report is taken back")
     code, out, err = shop("skip", "Billing", "0:1", "--reason", "never ends", "--by", "ada")
     assert code == 0, err
-    assert out == f"moved {shop.topic}[0]@1 (key key-1) to {shop.dead}; billing goes on at 3\n"
+    assert out == f"moved {shop.topic}[0]@1 (key key-1) to {shop.dead}; {shop.group} goes on at 3\n"
     [letter] = read_all(shop.dead)
     headers = dict(letter.headers())
     assert (letter.key(), letter.value()) == (b"key-1", b"stuck")
@@ -198,7 +203,7 @@ def test_a_stuck_call_is_named_skipped_and_the_worker_goes_on_behind_it(
 
     shop.mended.touch()
     code, out, err = shop("dlq replay", "--reason", "skipped")
-    assert (code, out) == (0, f"replayed 1 dead letter to {shop.topic}-billing-try-1\n"), err
+    assert (code, out) == (0, f"replayed 1 dead letter to {shop.retry}\n"), err
     shop.idle()
     assert sorted(shop.done) == ["after", "before", "behind", "stuck"]
 
@@ -272,3 +277,90 @@ def test_a_process_that_was_killed_is_forgotten(shop: Shop, read_all: Callable[.
     eventually(lambda: shop.status()["processes"] == [], "its last report is too old")
     reports = [Report.from_json(message.value()) for message in read_all(shop.reports)]
     assert all(report is not None for report in reports)
+
+
+DYING = """
+import os
+import flux.operate.skip
+from flux.cli.main import main
+
+flux.operate.skip._pass = lambda plan, admin: os._exit(9)
+main()
+"""
+
+
+def test_a_skip_that_dies_in_between_repeats_and_loses_nothing(shop: Shop, read_all: Callable[..., list[Any]]) -> None:
+    shop.produce(b"one", b"two")
+    shop.idle()
+    shop.calls.write_text("")
+    shop.produce(b"three", b"four")
+    arguments = ["skip", *shop.options, "--reason", "x", "0:2"]
+    died = subprocess.run([sys.executable, "-c", DYING, *arguments], cwd=shop.directory, timeout=SECONDS, check=False)
+    assert died.returncode == 9
+    assert [message.value() for message in read_all(shop.dead)] == [b"three"]
+    assert shop.status()["stages"][0]["position"] == {"0": 2}
+    shop.idle()
+    assert shop.done == ["three", "four"]
+
+
+def test_members_by_the_newer_protocol_are_in_the_way_too(shop: Shop, read_all: Callable[..., list[Any]]) -> None:
+    """Whichever client skips: aiokafka cannot see them."""
+    shop.produce(b"stuck")
+    url = f"confluent://{shop.bootstrap}?group.protocol=consumer"
+    worker = shop.start(
+        "process", "--load", "billing.py", "--adapter", url, "--create-topics", "--stages", "0", "Billing"
+    )
+    eventually(lambda: shop.status()["stages"][0]["position"] == {"0": 0}, "it is worked")
+    code, _, err = shop("skip", "0:0", "--reason", "x")
+    assert (code, "stop the workers of stage 0" in err) == (1, True), err
+    assert read_all(shop.dead) == []
+    worker.kill()
+
+
+MEASURED = """
+import sys
+from flux.cli.main import main
+
+try:
+    main()
+finally:
+    try:
+        with open("/proc/self/status") as status:
+            peak = next(line.split()[1] for line in status if line.startswith("VmHWM"))
+    except OSError:
+        peak = 0
+    print("peak kB", peak, file=sys.stderr)
+"""
+MANY = 60_000
+
+
+def test_tracing_reads_no_more_than_it_may_and_holds_little(shop: Shop) -> None:
+    shop.idle()
+    shop.produce(b"v", key=b"wanted")
+    producer = Producer({"bootstrap.servers": shop.bootstrap, "queue.buffering.max.messages": 2 * MANY})
+    retry = shop.retry
+    for number in range(MANY):
+        producer.produce(retry, b"x" * 500, b"key-%d" % number, 0, headers={"flux-due": b"1"})
+    producer.produce(retry, b"v", b"wanted", 0)
+    assert producer.flush(SECONDS) == 0
+
+    def traced(*args: str) -> tuple[Any, str, float]:
+        done = subprocess.run(
+            [sys.executable, "-c", MEASURED, "trace", *shop.options, "--key", "wanted", "--json", *args],
+            cwd=shop.directory,
+            capture_output=True,
+            text=True,
+            timeout=SECONDS,
+            check=False,
+        )
+        err, _, peak = done.stderr.rpartition("peak kB ")
+        assert done.returncode == 0, done.stderr
+        return [json.loads(line) for line in done.stdout.splitlines()], err, int(peak or 0) / 1024
+
+    found, err, peak = traced("--limit", "10000")
+    assert [work["complete"] for work in found] == [False]
+    assert re.search(rf"--limit 10,000 or --timeout 60 was reached: 5\d,\d+ offsets of {retry} not read", err), err
+    found, err, all_ = traced()
+    assert [(work["complete"], work["seen"][0]["topic"]) for work in found] == [(True, shop.topic), (True, retry)]
+    assert err == ""
+    assert all_ - peak < 60, f"{all_:.0f} MB for all, {peak:.0f} for a sixth"

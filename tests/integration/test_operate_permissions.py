@@ -1,0 +1,118 @@
+"""status, trace, skip and reports with as few permissions as docs/status.md says that they need."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+
+from flux.core.report import TOPIC
+from integration.test_security import CLIENTS, SECONDS, TASK, Secured, secrets_of, secured
+
+__all__ = ["secured"]
+
+pytestmark = pytest.mark.timeout(240)
+
+
+@attrs.define
+class Guest:
+    """Who may do nothing before it is granted, with a task that nobody works."""
+
+    secured: Secured
+    client: str
+    directory: Path
+    topic: str
+
+    def __call__(self, name: str, *args: str) -> tuple[int, str, str]:
+        """Its exit code, output and errors. A cluster's first coordinator of groups takes a while to be there."""
+        until = time.monotonic() + 2 * SECONDS
+        while True:
+            code, output, errors = self._run(name, *args)
+            if "coordinator" not in errors.lower() or time.monotonic() > until:
+                return code, output, errors
+
+    def _run(self, name: str, *args: str) -> tuple[int, str, str]:
+        done = subprocess.run(
+            [sys.executable, "-m", "flux.cli.main", name, "--load", "work.py", *args],
+            cwd=self.directory,
+            env={**os.environ, "FLUX_ADAPTER": self.secured.url(self.client, "guest")},
+            capture_output=True,
+            text=True,
+            timeout=2 * SECONDS,
+            check=False,
+        )
+        assert not secrets_of(done.stdout, done.stderr)
+        assert name == "process" or "Traceback" not in done.stderr, done.stderr  # a worker logs those of its task
+        return done.returncode, done.stdout, done.stderr
+
+    def refused(self, permission: str, name: str, *args: str) -> None:
+        code, _, errors = self(name, *args)
+        line = errors.splitlines()[-1]
+        assert (code, line.startswith("flux: "), permission in line) == (1, True, True), errors
+
+    def does(self, name: str, *args: str) -> str:
+        code, output, errors = self(name, *args)
+        assert code == 0, errors
+        return output
+
+    def status(self) -> Any:
+        return json.loads(self.does("status", "--json"))
+
+
+@pytest.fixture(params=CLIENTS)
+def guest(request: pytest.FixtureRequest, secured: Secured, tmp_path: Path) -> Iterator[Guest]:
+    name = secured.own.name()
+    secured.topics(name, "g", 1)
+    secured.own.write(name, *[(b"k", b"%d" % number) for number in range(3)])
+    (tmp_path / "work.py").write_text(TASK.format(topic=name, retries=1))
+    yield Guest(secured, request.param, tmp_path, name)
+    secured.revoke_all()
+
+
+def test_each_command_needs_what_is_written_and_names_what_is_missing(guest: Guest) -> None:
+    main, retry, dead = guest.topic, f"{guest.topic}-g-try-1", f"{guest.topic}-g-dlq"
+    grant = guest.secured.grant
+    for topic in (main, retry, dead):
+        grant("topic", topic, "DESCRIBE")
+    for group in ("g", "g-1"):
+        guest.refused(f"DESCRIBE on group {group}", "status")
+        grant("group", group, "DESCRIBE")
+    told = guest.status()
+    assert (told["stages"][0]["lag"], told["stages"][0]["next"]) == (3, {})
+    for topic in (main, retry, dead):
+        grant("topic", topic, "READ")
+    assert guest.status()["stages"][0]["next"]["0"]["key"] == "k"
+
+    assert len(guest.does("trace", "--key", "k", "--json").splitlines()) == 3
+
+    # refused before anything is written
+    guest.refused("READ on group g", "skip", "0:0", "--reason", "x")
+    grant("group", "g", "READ")
+    guest.refused(dead, "skip", "0:0", "--reason", "x")
+    assert guest.status()["dead_letters"] == 0
+    grant("topic", dead, "WRITE")
+    assert guest.does("skip", "0:0", "--reason", "x").endswith(f"to {dead}; g goes on at 1\n")
+    assert (guest.status()["dead_letters"], guest.status()["stages"][0]["position"]) == (1, {"0": 1})
+
+
+def test_a_worker_that_may_not_report_works(guest: Guest) -> None:
+    grant = guest.secured.grant
+    for topic in (guest.topic, f"{guest.topic}-g-try-1", f"{guest.topic}-g-dlq"):
+        for operation in ("DESCRIBE", "READ", "WRITE", "DESCRIBE_CONFIGS"):
+            grant("topic", topic, operation)
+    for group in ("g", "g-1"):
+        grant("group", group, "READ")
+    code, _, errors = guest("process", "--report", "--exit-when-idle", "1")
+    assert code == 0, errors
+    lines = [line for line in errors.splitlines() if "reports cannot be written" in line]
+    assert len(lines) == 1, errors
+    assert "create it, with cleanup.policy=compact,delete" in lines[0] or TOPIC in lines[0]
+    assert guest.status()["stages"][0]["lag"] == 0
