@@ -62,13 +62,17 @@ OPTIONS = {
         "--create-topics",
         "--log-level",
         "--process-number",
+        "--report",
+        "--report-topic",
     ],
     "topics": ["--load", "--adapter", "--create", "--partitions", "--replication-factor"],
-    "status": ["--load", "--adapter", "--json"],
+    "status": ["--load", "--adapter", "--json", "--every", "--report-topic"],
+    "trace": ["--load", "--adapter", "--json", "--key", "--origin", "--since", "--limit", "--timeout"],
+    "skip": ["--load", "--adapter", "--json", "--stage", "--reason", "--by"],
     "backoff": ["--load", "--stages"],
     "produce": ["--key-separator", "--header", "--adapter"],
 }
-WITH_TASK = {"process", "topics", "status", "backoff"}
+WITH_TASK = {"process", "topics", "status", "trace", "skip", "backoff"}
 
 
 @st.composite
