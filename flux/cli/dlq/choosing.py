@@ -57,7 +57,7 @@ def filter_options(command: F) -> F:
     """Adds the keyword arguments that `chosen` takes."""
     options = [
         click.option("--since", type=when, metavar="WHEN", help="Dead since: 90s, 30m, 2h, 3d, or an ISO time."),
-        click.option("--reason", metavar="REASON", help="error, exhausted, rejected, undecodable or expired."),
+        click.option("--reason", metavar="REASON", help="error, exhausted, rejected, undecodable, expired or skipped."),
         click.option("--error", metavar="GLOB", help="The error's type, or type: message; such as '*timeout*'."),
         click.option("--key", metavar="KEY", help="The record's key."),
         click.option("--cause", metavar="ID", callback=_cause, help="One of those that flux dlq causes tells."),
