@@ -16,6 +16,12 @@ _HERE = Path(__file__).parent
 _reason = pytest.StashKey[str]()
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if _HERE in item.path.parents:
+            item.add_marker(pytest.mark.flaky(reruns=1))
+
+
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Fetches Kafka the first time. Here and not in a fixture, as a test's time limit counts its fixtures."""
     if session.config.option.collectonly or not any(item.get_closest_marker("chaos") for item in session.items):

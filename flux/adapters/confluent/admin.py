@@ -39,6 +39,17 @@ _NONE = -1  # an answer: no record is as new as that
 _LOOK = 0.2  # seconds between two looks at whether the login was refused
 
 
+_MOVING = {
+    KafkaError.NOT_COORDINATOR,
+    KafkaError.COORDINATOR_NOT_AVAILABLE,
+    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+    KafkaError._WAIT_COORD,
+    KafkaError._TIMED_OUT,
+}
+_SHARES = (0.3, 0.3, 0.4)
+"""Of a time limit: a client that was told of a coordinator that is none yet asks that one to the end."""
+
+
 class ConfluentAdmin:
     """`flux.core.ports.AdminPort`. Thread-safe. `protocol`: by which the adapter's consumers join a group."""
 
@@ -129,12 +140,16 @@ class ConfluentAdmin:
         if described is None:
             return {}
         partitions = [confluent_kafka.TopicPartition(topic, p.id) for p in described.partitions]
-        with self._outsider(group) as outsider:
-            try:
-                answer = outsider.committed(partitions, timeout)
-                _raise_first_error(answer)
-            except KafkaException as error:
-                raise self._translated(error, doing, needs) from None
+        answer: list[Any] = []
+        for share in _SHARES:
+            with self._outsider(group) as outsider:
+                try:
+                    answer = outsider.committed(partitions, timeout * share)
+                    _raise_first_error(answer)
+                    break
+                except KafkaException as error:
+                    if share is _SHARES[-1] or error.args[0].code() not in _MOVING:
+                        raise self._translated(error, doing, needs) from None
         positions = {p.partition: position_of(p) for p in answer}
         return {number: position for number, position in positions.items() if position is not None}
 

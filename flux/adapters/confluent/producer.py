@@ -181,7 +181,11 @@ class ConfluentProducer:
             return self._client.flush(max(timeout, 0))
         except KafkaException as error:
             self._fatal = self._fatal or self._translated(error.args[0])
-            return len(self._client)
+        except SystemError:
+            # confluent-kafka loses an exception when acknowledgements are served on two threads at once: ask again
+            with suppress(SystemError):
+                return self._client.flush(max(timeout, 0))
+        return len(self._client)
 
     def _abandon(self) -> None:
         until = self._now() + _ABANDONED
