@@ -80,7 +80,7 @@ class Outbox:
         self.buffer = Buffer(limits)
         self.full = False
         self.on_error: OnError | None = None
-        self._tracked = False  # whether any record was ever waited for on its own
+        self._tracked = False  # whether any record was ever part of a task's call
         self._runtime = runtime
         self._pending: deque[Counted] = deque()  # left the buffer, not all taken by the client
         self._open: set[Counted] = set()

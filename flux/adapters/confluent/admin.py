@@ -140,17 +140,11 @@ class ConfluentAdmin:
         if described is None:
             return {}
         partitions = [confluent_kafka.TopicPartition(topic, p.id) for p in described.partitions]
-        answer: list[Any] = []
-        for share in _SHARES:
-            with self._outsider(group) as outsider:
-                try:
-                    answer = outsider.committed(partitions, timeout * share)
-                    _raise_first_error(answer)
-                    break
-                except KafkaException as error:
-                    if share is _SHARES[-1] or error.args[0].code() not in _MOVING:
-                        raise self._translated(error, doing, needs) from None
-        positions = {p.partition: position_of(p) for p in answer}
+        try:
+            with self._outsider(group, partitions, timeout) as (_, committed):
+                positions = {p.partition: position_of(p) for p in committed}
+        except KafkaException as error:
+            raise self._translated(error, doing, needs) from None
         return {number: position for number, position in positions.items() if position is not None}
 
     def set_positions(self, group: str, topic: str, positions: Mapping[int, Position], timeout: float) -> None:
@@ -161,15 +155,14 @@ class ConfluentAdmin:
             confluent_kafka.TopicPartition(topic, number, offset, metadata)
             for number, (offset, metadata) in positions.items()
         ]
-        with self._outsider(group) as outsider:
-            try:
-                # A commit that waits has no limit of the caller's; a question goes the same way, and has one.
-                outsider.committed(theirs, timeout)
+        try:
+            # A commit that waits has no limit of the caller's; the question before it goes the same way, and has one.
+            with self._outsider(group, theirs, timeout) as (outsider, _):
                 _raise_first_error(outsider.commit(offsets=theirs, asynchronous=False))
-            except KafkaException as error:
-                raise self._translated(error, doing, needs) from None
-            except ValueError as error:
-                raise BrokerError(f"{doing}: the metadata is no text for Kafka ({error})", Fault.METADATA) from None
+        except KafkaException as error:
+            raise self._translated(error, doing, needs) from None
+        except ValueError as error:
+            raise BrokerError(f"{doing}: the metadata is no text for Kafka ({error})", Fault.METADATA) from None
 
     def members(self, group: str, timeout: float) -> list[GroupMember]:
         found = self._described_group(group, timeout)
@@ -196,15 +189,24 @@ class ConfluentAdmin:
         return GroupProtocol(used, (self._protocol,))
 
     @contextmanager
-    def _outsider(self, group: str) -> Iterator[Any]:
-        """A consumer that never joins the group. Not the admin client: while a group's coordinator is being found,
-        librdkafka 2.16 goes from its question to a consumer that an admin client does not have, and the process
-        dies."""
-        made = Consumer({**self._properties, "group.id": group, "enable.auto.commit": False})
-        try:
-            yield made
-        finally:
-            made.close()
+    def _outsider(self, group: str, partitions: list[Any], timeout: float) -> Iterator[tuple[Any, list[Any]]]:
+        """A consumer that never joins the group, and what the group has committed. Not the admin client: while a
+        group's coordinator is being found, librdkafka 2.16 goes from its question to a consumer that an admin client
+        does not have, and the process dies. Raises KafkaException."""
+        for share in _SHARES:
+            made = Consumer({**self._properties, "group.id": group, "enable.auto.commit": False})
+            try:
+                try:
+                    committed = made.committed(partitions, timeout * share)
+                    _raise_first_error(committed)
+                except KafkaException as error:
+                    if share is _SHARES[-1] or error.args[0].code() not in _MOVING:
+                        raise
+                    continue
+                yield made, committed
+                return
+            finally:
+                made.close()
 
     def watermarks(self, topic: str, timeout: float) -> dict[int, Watermarks]:
         described = self._described([topic], timeout)[topic]
