@@ -19,9 +19,8 @@ from confluent_kafka import Producer
 
 from flux.adapters.confluent import ConfluentAdapter
 from flux.core.ports import ConsumerSettings, Position, TopicPartition
-
-SECONDS = 60.0
-SCHEMES = ["confluent", "aiokafka"]
+from integration import shop as shops
+from integration.shop import SCHEMES, SECONDS
 
 MEASURED = """
 import sys
@@ -43,7 +42,7 @@ import os
 import flux
 
 class Billing(flux.Task):
-    topic, group_id = "{topic}", "billing"
+    topic, group_id = "{topic}", "{group}"
     retries, wait, offset_commit_interval = 1, 0.1, 0.2
 
     def call(self, message):
@@ -68,49 +67,11 @@ class Ended:
 
 
 @attrs.define
-class Shop:
-    """One task's topics, and `flux` with it."""
-
-    bootstrap: str
-    scheme: str
-    topic: str
-    directory: Path
+class Shop(shops.Shop):
     partitions: int
 
     def __attrs_post_init__(self) -> None:
-        self.calls.touch()
-        text = TASK.format(topic=self.topic, calls=self.calls, mended=self.mended)
-        (self.directory / "billing.py").write_text(text)
-
-    @property
-    def calls(self) -> Path:
-        return self.directory / "calls"
-
-    @property
-    def mended(self) -> Path:
-        return self.directory / "mended"
-
-    @property
-    def dead(self) -> str:
-        return f"{self.topic}-billing-dlq"
-
-    @property
-    def retry(self) -> str:
-        return f"{self.topic}-billing-try-1"
-
-    @property
-    def options(self) -> list[str]:
-        return ["--load", "billing.py", "--adapter", f"{self.scheme}://{self.bootstrap}"]
-
-    def start(self, *args: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            [sys.executable, "-m", "flux.cli.main", *args],
-            cwd=self.directory,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        self.open(TASK)
 
     def __call__(self, name: str, *args: str) -> Ended:
         """`flux dlq NAME ARGS`, to its end."""
@@ -151,7 +112,7 @@ class Shop:
 
 @pytest.fixture(params=SCHEMES)
 def shop(request: pytest.FixtureRequest, bootstrap: str, make_topic: Callable[..., str], tmp_path: Path) -> Shop:
-    return Shop(bootstrap, request.param, make_topic(2), tmp_path, 2)
+    return Shop(bootstrap, request.param, make_topic(2), "billing", tmp_path, 2)
 
 
 def test_from_the_first_look_to_the_last_letter_done(shop: Shop) -> None:

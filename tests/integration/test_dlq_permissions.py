@@ -2,55 +2,23 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import attrs
 import pytest
 
-from integration.test_security import CLIENTS, SECONDS, TASK, Secured, secrets_of, secured
+from integration import guest as guests
+from integration.test_security import CLIENTS, Secured, secured
 
 __all__ = ["secured"]
 
 pytestmark = pytest.mark.timeout(240)
 
 
-@attrs.define
-class Guest:
-    """Who may do nothing before it is granted, with a task that has dead letters."""
-
-    secured: Secured
-    client: str
-    directory: Path
-    topic: str
-
+class Guest(guests.Guest):
     def __call__(self, name: str, *args: str) -> tuple[int, str, str]:
-        """`flux dlq NAME ARGS`: its exit code, output, and the errors that are not a client's log."""
-        done = subprocess.run(
-            [sys.executable, "-m", "flux.cli.main", "dlq", name, "--load", "work.py", *args],
-            cwd=self.directory,
-            env={**os.environ, "FLUX_ADAPTER": self.secured.url(self.client, "guest")},
-            capture_output=True,
-            text=True,
-            timeout=2 * SECONDS,
-            check=False,
-        )
-        assert not secrets_of(done.stdout, done.stderr)
-        assert "Traceback" not in done.stderr
-        return done.returncode, done.stdout, done.stderr
-
-    def refused(self, permission: str, name: str, *args: str) -> None:
-        code, _, errors = self(name, *args)
-        line = errors.splitlines()[-1]
-        assert (code, line.startswith("flux: "), permission in line) == (1, True, True), errors
-
-    def does(self, name: str, *args: str) -> str:
-        code, output, errors = self(name, *args)
-        assert code == 0, errors
-        return output
+        """`flux dlq NAME ARGS`."""
+        return self.run("dlq", name, options=args)
 
 
 @pytest.fixture(params=CLIENTS)
@@ -58,7 +26,6 @@ def guest(request: pytest.FixtureRequest, secured: Secured, tmp_path: Path) -> I
     name = secured.own.name()
     secured.topics(name, "g", 1)
     secured.own.write(f"{name}-g-dlq", *[(b"k", b"%d" % number) for number in range(5)])
-    (tmp_path / "work.py").write_text(TASK.format(topic=name, retries=1))
     yield Guest(secured, request.param, tmp_path, name)
     secured.revoke_all()
 

@@ -19,9 +19,8 @@ from confluent_kafka import Producer
 
 from flux.adapters.confluent import ConfluentAdapter
 from flux.core.report import Report
-
-SECONDS = 60.0
-SCHEMES = ["confluent", "aiokafka"]
+from integration import shop as shops
+from integration.shop import SCHEMES, SECONDS
 
 TASK = """
 import os, time
@@ -43,56 +42,22 @@ class Billing(flux.Task):
 
 
 @attrs.define
-class Shop:
-    """One task of one partition, and `flux` with it."""
+class Shop(shops.Shop):
+    """Of one partition."""
 
-    bootstrap: str
-    scheme: str
-    topic: str
-    group: str
-    directory: Path
     reports: str
     wait: object = 0.1
     processes: list[subprocess.Popen[str]] = attrs.field(factory=list)
 
     def __attrs_post_init__(self) -> None:
-        self.calls.touch()
-        text = TASK.format(topic=self.topic, group=self.group, calls=self.calls, mended=self.mended, wait=self.wait)
-        (self.directory / "billing.py").write_text(text)
-
-    @property
-    def calls(self) -> Path:
-        return self.directory / "calls"
-
-    @property
-    def mended(self) -> Path:
-        return self.directory / "mended"
-
-    @property
-    def dead(self) -> str:
-        return f"{self.topic}-{self.group}-dlq"
-
-    @property
-    def retry(self) -> str:
-        return f"{self.topic}-{self.group}-try-1"
+        self.open(TASK, wait=self.wait)
 
     @property
     def done(self) -> list[str]:
         return self.calls.read_text().split()
 
-    @property
-    def options(self) -> list[str]:
-        return ["--load", "billing.py", "--adapter", f"{self.scheme}://{self.bootstrap}"]
-
     def start(self, *args: str) -> subprocess.Popen[str]:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "flux.cli.main", *args],
-            cwd=self.directory,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        process = shops.Shop.start(self, *args)
         self.processes.append(process)
         return process
 

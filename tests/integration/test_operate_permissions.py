@@ -3,65 +3,30 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import attrs
 import pytest
 
 from flux.core.report import TOPIC
-from integration.test_security import CLIENTS, SECONDS, TASK, Secured, secrets_of, secured
+from integration import guest as guests
+from integration.test_security import CLIENTS, SECONDS, Secured, secured
 
 __all__ = ["secured"]
 
 pytestmark = pytest.mark.timeout(240)
 
 
-@attrs.define
-class Guest:
-    """Who may do nothing before it is granted, with a task that nobody works."""
-
-    secured: Secured
-    client: str
-    directory: Path
-    topic: str
-
+class Guest(guests.Guest):
     def __call__(self, name: str, *args: str) -> tuple[int, str, str]:
-        """Its exit code, output and errors. A cluster's first coordinator of groups takes a while to be there."""
+        """A cluster's first coordinator of groups takes a while to be there."""
         until = time.monotonic() + 2 * SECONDS
         while True:
-            code, output, errors = self._run(name, *args)
+            code, output, errors = super().__call__(name, *args)
             if "coordinator" not in errors.lower() or time.monotonic() > until:
                 return code, output, errors
-
-    def _run(self, name: str, *args: str) -> tuple[int, str, str]:
-        done = subprocess.run(
-            [sys.executable, "-m", "flux.cli.main", name, "--load", "work.py", *args],
-            cwd=self.directory,
-            env={**os.environ, "FLUX_ADAPTER": self.secured.url(self.client, "guest")},
-            capture_output=True,
-            text=True,
-            timeout=2 * SECONDS,
-            check=False,
-        )
-        assert not secrets_of(done.stdout, done.stderr)
-        assert name == "process" or "Traceback" not in done.stderr, done.stderr  # a worker logs those of its task
-        return done.returncode, done.stdout, done.stderr
-
-    def refused(self, permission: str, name: str, *args: str) -> None:
-        code, _, errors = self(name, *args)
-        line = errors.splitlines()[-1]
-        assert (code, line.startswith("flux: "), permission in line) == (1, True, True), errors
-
-    def does(self, name: str, *args: str) -> str:
-        code, output, errors = self(name, *args)
-        assert code == 0, errors
-        return output
 
     def status(self) -> Any:
         return json.loads(self.does("status", "--json"))
@@ -72,7 +37,6 @@ def guest(request: pytest.FixtureRequest, secured: Secured, tmp_path: Path) -> I
     name = secured.own.name()
     secured.topics(name, "g", 1)
     secured.own.write(name, *[(b"k", b"%d" % number) for number in range(3)])
-    (tmp_path / "work.py").write_text(TASK.format(topic=name, retries=1))
     yield Guest(secured, request.param, tmp_path, name)
     secured.revoke_all()
 
