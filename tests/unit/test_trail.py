@@ -118,6 +118,7 @@ values = st.one_of(
 @given(st.lists(st.tuples(st.one_of(st.sampled_from(READ), st.text(max_size=20)), values), max_size=20))
 def test_no_headers_break_the_reader(headers: Headers) -> None:
     made = trail.read(headers, 1, T0_MS, DELAY)
-    assert made.attempts >= 1
+    replayed = any(name == trail.ATTEMPTS and value and not value.strip(b"0") for name, value in headers)
+    assert made.attempts >= (0 if replayed else 1)
     assert made.due is None or made.due >= 0
     assert set(made.ignored) <= {name for name, _ in headers}
