@@ -46,9 +46,7 @@ def waiting(job: Job) -> dict[str, float]:
 
     def watch() -> None:
         time.sleep(max(0.0, start - 2.2 - time.time()))
-        cpu, then = time.process_time(), time.time()
-        time.sleep(2.0)
-        idle = (time.process_time() - cpu) / (time.time() - then) * 100
+        idle = _idle_cpu()
         rest.set()
         while len(lateness) < job.count:
             if time.time() > start + job.options["over"] + 30:
@@ -82,13 +80,18 @@ def held(job: Job) -> dict[str, float]:
 
     def watch() -> None:
         time.sleep(_HELD)
-        cpu, then = time.process_time(), time.time()
-        time.sleep(2.0)
-        job.end(idle_cpu=(time.process_time() - cpu) / (time.time() - then) * 100)
+        job.end(idle_cpu=_idle_cpu())
 
     threading.Thread(target=watch, daemon=True).start()
     flux.Worker(Waiting, stages="1", create_topics=True).run()
     raise SystemExit("it ended")
+
+
+def _idle_cpu() -> float:
+    """Per cent of one core, over two seconds."""
+    cpu, then = time.process_time(), time.time()
+    time.sleep(2.0)
+    return (time.process_time() - cpu) / (time.time() - then) * 100
 
 
 def _stage(job: Job) -> str:

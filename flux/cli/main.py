@@ -1,4 +1,4 @@
-"""The entry point of `flux`: knows the commands by name, imports one when it runs, and turns every end into an exit
+"""The entry point of `flux`: turns every end into an exit
 code and, where it went wrong, into one line."""
 
 from __future__ import annotations
@@ -8,12 +8,12 @@ import sys
 import threading
 from collections.abc import Sequence
 from contextlib import suppress
-from importlib import import_module
 from typing import Any
 
 import click
 
 from flux._version import __version__
+from flux.cli.lazy import LazyGroup
 from flux.cli.text import say
 from flux.core.errors import FluxError
 
@@ -37,19 +37,9 @@ COMMANDS = {
 }
 
 
-class Commands(click.Group):
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in COMMANDS:
-            return None
-        command: click.Command = import_module(f"flux.cli.{cmd_name}").command
-        return command
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl(list(COMMANDS.items()))
+class Commands(LazyGroup):
+    package = "flux.cli"
+    known = {name: (name, text) for name, text in COMMANDS.items()}
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

@@ -13,7 +13,7 @@ epoch.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 
 import attrs
 
@@ -457,6 +457,22 @@ class Engine:
     def waiting(self) -> int:
         """Records that are here and not due yet."""
         return len(self._delays)
+
+    @property
+    def next_due(self) -> float | None:
+        """When the first of them is due, in milliseconds since the epoch."""
+        return self._delays.next_due
+
+    @property
+    def running(self) -> Iterable[Run]:
+        """The runs that callers are in."""
+        return self._running
+
+    def open(self) -> Iterator[tuple[Entry, Hop | None]]:
+        """Records whose call has ended and that are not done, each with its hop; None: of what the call produced."""
+        for assignment in self._assignments.values():
+            for entry in assignment.open:
+                yield entry, self._hops.of(entry)
 
     @property
     def partitions(self) -> list[TopicPartition]:

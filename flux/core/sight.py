@@ -1,7 +1,6 @@
 """What an engine has in hand, for who watches it: calls that run, and records that are on their way.
 
-It looks into the engine's parts, changes nothing, and costs nothing while nobody looks. With the lock of the engine's
-desk held.
+It changes nothing, and costs nothing while nobody looks. With the lock of the engine's desk held.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ class Sight:
         since = 0.0 if self._looked is None else now - self._looked
         done, failed = stats.done - self._done, stats.failed - self._failed
         calls, open_ = self._calls(now), self._open(now)
-        due = engine._delays.next_due
+        due = engine.next_due
         report = StageReport(
             task=self._task,
             stage=stage.number,
@@ -58,7 +57,7 @@ class Sight:
     def _calls(self, now: float) -> list[Call]:
         calls, seen = [], self._seen
         self._seen = {}
-        for run in self._engine._running:
+        for run in self._engine.running:
             index = run.index
             at, since = seen.get(run, (-1, 0.0))
             if at != index:  # it has begun after the last look
@@ -69,16 +68,15 @@ class Sight:
         return calls
 
     def _open(self, now: float) -> list[Open]:
-        engine, found = self._engine, []
-        for assignment in engine._assignments.values():
-            for entry in assignment.open:
-                hop, message = engine._hops.of(entry), entry.message
-                known = (message.partition, message.offset, shown_key(message.key), message.attempt)
-                if hop is None:
-                    found.append(Open(*known, "", "produced", 0, 0.0))
-                else:
-                    target, ago = hop.transfer.target.topic, _ago(now, hop.transfer.failed_at / 1000)
-                    found.append(Open(*known, target, hop.state.value, hop.failures, ago))
+        found = []
+        for entry, hop in self._engine.open():
+            message = entry.message
+            known = (message.partition, message.offset, shown_key(message.key), message.attempt)
+            if hop is None:
+                found.append(Open(*known, "", "produced", 0, 0.0))
+            else:
+                target, ago = hop.transfer.target.topic, _ago(now, hop.transfer.failed_at / 1000)
+                found.append(Open(*known, target, hop.state.value, hop.failures, ago))
         return found
 
 

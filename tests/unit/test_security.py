@@ -22,9 +22,8 @@ UNPACKS = {"pickle", "cPickle", "dill", "cloudpickle", "marshal", "shelve", "yam
 
 ALLOWED = {
     "cli/finding.py: exec_module": "runs the file that the user gave with --load",
-    "cli/dlq/__init__.py: import_module": "flux dlq's own commands, by a fixed list",
     "cli/finding.py: import_module": "the module that the user gave with --load",
-    "cli/main.py: import_module": "flux's own commands, by a fixed list",
+    "cli/lazy.py: import_module": "flux's own commands, by fixed lists",
     "config.py: import_module": "the built-in adapters, by a fixed list",
 }
 """Where code is found by a name or run from a file, and why no record can choose it."""

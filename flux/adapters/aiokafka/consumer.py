@@ -25,7 +25,7 @@ from flux.adapters.aiokafka.connection import described, refusal
 from flux.adapters.aiokafka.errors import fault_of, translated
 from flux.adapters.aiokafka.log import ClientLog
 from flux.adapters.aiokafka.membership import Membership
-from flux.adapters.aiokafka.reader import FetchFailed, Reader
+from flux.adapters.aiokafka.reader import FetchFailed, Reader, wait_for_records
 from flux.core.errors import BrokerError, Fault
 from flux.core.ports import (
     AsyncRebalanceListener,
@@ -84,14 +84,8 @@ class AiokafkaConsumer:
                     if self._settings.tell_reached and not polled.batches and self._reader is not None:
                         polled.reached = self._reader.reached()
                     return polled
-                waiter = self._consumer._fetcher._create_fetch_waiter()
-                try:
-                    # Looks again after a while: the end of a rebalance wakes nobody.
-                    await asyncio.wait([waiter], timeout=min(left, 0.1))
-                finally:
-                    if waiter.done() and not waiter.cancelled():
-                        waiter.exception()  # comes again from check_errors
-                    waiter.cancel()
+                # Looks again after a while: the end of a rebalance wakes nobody.
+                await wait_for_records(self._consumer, min(left, 0.1))
 
     async def _read(self, max_records: int) -> Polled:
         assert self._reader is not None

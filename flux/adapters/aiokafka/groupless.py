@@ -15,7 +15,7 @@ from flux.adapters.aiokafka.connection import described, refusal
 from flux.adapters.aiokafka.errors import translated
 from flux.adapters.aiokafka.log import ClientLog
 from flux.adapters.aiokafka.machine import Machine
-from flux.adapters.aiokafka.reader import FetchFailed, Reader
+from flux.adapters.aiokafka.reader import FetchFailed, Reader, wait_for_records
 from flux.core.errors import BrokerError, Fault
 from flux.core.ports import Polled, TopicPartition
 
@@ -96,14 +96,8 @@ class AiokafkaReader:
             left = deadline - loop.time()
             if polled != Polled() or left <= 0:
                 return polled
-            waiter = self._consumer._fetcher._create_fetch_waiter()
-            try:
-                # Looks again after a while: an empty answer, which tells that an end is reached, wakes nobody.
-                await asyncio.wait([waiter], timeout=min(left, 0.05))
-            finally:
-                if waiter.done() and not waiter.cancelled():
-                    waiter.exception()  # comes again in what is read
-                waiter.cancel()
+            # Looks again after a while: an empty answer, which tells that an end is reached, wakes nobody.
+            await wait_for_records(self._consumer, min(left, 0.05))
 
     async def _read(self, max_records: int) -> Polled:
         assert self._reader is not None

@@ -29,6 +29,17 @@ class FetchFailed(Exception):
         self.error = error
 
 
+async def wait_for_records(consumer: Any, timeout: float) -> None:
+    """Until a fetch is answered, at most `timeout` seconds."""
+    waiter = consumer._fetcher._create_fetch_waiter()
+    try:
+        await asyncio.wait([waiter], timeout=timeout)
+    finally:
+        if waiter.done() and not waiter.cancelled():
+            waiter.exception()  # comes again in what is read, or from check_errors
+        waiter.cancel()
+
+
 class Reader:
     """Takes records from the fetcher of `consumer`, aiokafka's, in its event loop."""
 

@@ -1,10 +1,10 @@
-"""`flux dlq`: knows its commands by name, and imports one when it runs."""
+"""`flux dlq`."""
 
 from __future__ import annotations
 
-from importlib import import_module
-
 import click
+
+from flux.cli.lazy import LazyGroup
 
 COMMANDS = {
     "list": ("listing", "List dead letters."),
@@ -17,20 +17,9 @@ COMMANDS = {
 }
 
 
-class Commands(click.Group):
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in COMMANDS:
-            return None
-        command: click.Command = import_module(f"flux.cli.dlq.{COMMANDS[cmd_name][0]}").command
-        command.name = cmd_name
-        return command
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+class Commands(LazyGroup):
+    package = "flux.cli.dlq"
+    known = COMMANDS
 
 
 @click.group(cls=Commands, epilog="See a command's options and examples with flux dlq COMMAND --help.")
