@@ -1,4 +1,4 @@
-"""flux's fixtures for pytest: see docs/testing.md.
+"""flux's fixtures for pytest: see docs/how-to/testing.md.
 
 A module beside the package, as pytest loads it at its start in every environment that has flux: so it imports nothing
 of flux before a fixture is used, which keeps that start quick and coverage whole.

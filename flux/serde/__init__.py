@@ -1,4 +1,4 @@
-"""Values: what turns them into a record's bytes, and back. See docs/values.md.
+"""Values: what turns them into a record's bytes, and back. See docs/how-to/values.md.
 
 A serializer is value -> bytes or None and belongs on a producer class; a deserializer is bytes or None -> value and
 belongs on a task class. A tombstone (None) is None on both sides. What a serializer refuses is raised to the caller of

@@ -1,6 +1,6 @@
 """What tests of flux, of tasks and of adapters are made of.
 
-with flux.testing.kit() as kit: ...     # or the pytest fixture `flux_kit`: see docs/testing.md
+with flux.testing.kit() as kit: ...     # or the pytest fixture `flux_kit`: see docs/how-to/testing.md
 """
 
 from flux.testing.kit import Clock, Kit, Waiting, kit

@@ -1,4 +1,4 @@
-"""`flux dlq` with as few permissions as docs/dead-letters.md says that it needs."""
+"""`flux dlq` with as few permissions as docs/how-to/dead-letters.md says that it needs."""
 
 from __future__ import annotations
 

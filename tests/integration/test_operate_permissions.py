@@ -1,4 +1,4 @@
-"""status, trace, skip and reports with as few permissions as docs/status.md says that they need."""
+"""status, trace, skip and reports with as few permissions as docs/how-to/status.md says that they need."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ import pytest
 from brokers import Broker
 from confluent_kafka.admin import AdminClient
 
-PAGE = Path(__file__).parents[2] / "docs" / "testing.md"
+PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "testing.md"
 
 
 def run(directory: Path, source: str, *chosen: str, **environment: str) -> str:

@@ -1,4 +1,4 @@
-"""docs/dead-letters.md names commands and options that there are, and all of them."""
+"""docs/how-to/dead-letters.md names commands and options that there are, and all of them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from flux.cli.dlq import COMMANDS
 from flux.cli.dlq import command as dlq
 
-TEXT = (Path(__file__).parents[2] / "docs" / "dead-letters.md").read_text()
+TEXT = (Path(__file__).parents[2] / "docs" / "how-to" / "dead-letters.md").read_text()
 LINES = [shlex.split(line[2:], comments=True) for line in TEXT.splitlines() if line.startswith("$ flux dlq ")]
 
 

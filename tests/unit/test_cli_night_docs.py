@@ -1,4 +1,4 @@
-"""docs/status.md and docs/night.md name commands, options and pages that there are."""
+"""docs/how-to/status.md and docs/how-to/night.md name commands, options and pages that there are."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from flux.cli.main import cli
 
-DOCS = Path(__file__).parents[2] / "docs"
+DOCS = Path(__file__).parents[2] / "docs" / "how-to"
 TEXTS = {name: (DOCS / f"{name}.md").read_text() for name in ("status", "night")}
 LINES = sorted(
     {

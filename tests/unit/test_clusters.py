@@ -185,7 +185,7 @@ def test_the_same_topic_and_group_is_refused_on_one_cluster_by_whatever_client(c
 
 
 def test_what_the_page_shows_is_understood(clusters: Clusters) -> None:
-    page = Path(__file__).parents[2] / "docs" / "clusters.md"
+    page = Path(__file__).parents[2] / "docs" / "how-to" / "clusters.md"
     [code] = re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
     names: dict[str, Any] = {"__name__": "shown"}
     exec(compile(code, str(page), "exec", dont_inherit=True), names)

@@ -379,7 +379,7 @@ def test_lost_partitions_are_heard_and_named_in_the_log(
     assert (vars(line)["task"], vars(line)["topic"], vars(line)["partition"]) == ("<lambda>", "t", 0)
 
 
-PAGE = Path(__file__).parents[2] / "docs" / "observability.md"
+PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "observability.md"
 SAMPLES = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(), re.DOTALL | re.MULTILINE)
 
 

@@ -1,4 +1,4 @@
-"""What docs/values.md shows works as it stands there."""
+"""What docs/how-to/values.md shows works as it stands there."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import flux
 
 __all__ = ["way"]
 
-PAGE = Path(__file__).parents[2] / "docs" / "values.md"
+PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "values.md"
 JSON, MODELS, CONVERTER, REGISTRY, OWN = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
 
 

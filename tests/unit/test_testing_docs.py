@@ -1,4 +1,4 @@
-"""The samples of docs/testing.md do what they say."""
+"""The samples of docs/how-to/testing.md do what they say."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 from flux.testing import kit
 
-PAGE = Path(__file__).parents[2] / "docs" / "testing.md"
+PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "testing.md"
 SAMPLES = "\n".join(re.findall(r"^```python\n(.*?)^```", PAGE.read_text(), re.DOTALL | re.MULTILINE))
 NAMESPACE: dict[str, Any] = {"__name__": "billing"}
 exec(compile(SAMPLES, str(PAGE), "exec"), NAMESPACE)
