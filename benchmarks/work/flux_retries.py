@@ -1,7 +1,7 @@
 """Records that wait in a retry stage: how late each is called, and what waiting costs.
 
-They are written with the header that says when they are due (docs/reference/settings.md), before the worker starts. Their value
-is that time too, for the handler."""
+They are written with the header that says when they are due (docs/reference/headers.md), before the worker starts.
+Their value is that time too, for the handler."""
 
 from __future__ import annotations
 
