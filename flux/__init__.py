@@ -10,23 +10,27 @@ from flux.config import ProducerOptions, adapter_from_url, configure
 from flux.core.errors import BrokerError, BufferFull, ConfigurationError, DeliveryError, FailedRecord, FluxError
 from flux.core.hooks import Hooks, Where
 from flux.core.message import Headers, Message
-from flux.core.outcome import Reject, Retry
+from flux.core.outcome import Expired, Failed, Pause, Reject, Retry
 from flux.producer import Producer
 from flux.runtime.delivery import Delivery, RecordMetadata
-from flux.task import Task, task
+from flux.task import BatchTask, Task, task
 from flux.worker import Worker
 
 __all__ = [
+    "BatchTask",
     "BrokerError",
     "BufferFull",
     "ConfigurationError",
     "Delivery",
     "DeliveryError",
+    "Expired",
+    "Failed",
     "FailedRecord",
     "FluxError",
     "Headers",
     "Hooks",
     "Message",
+    "Pause",
     "Producer",
     "ProducerOptions",
     "RecordMetadata",

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from functools import partial
-from typing import Any, ClassVar, Generic, Literal, TypeVar
+from typing import Any, ClassVar, Concatenate, Generic, Literal, ParamSpec, TypeVar
 
 from flux.config import AdapterChoice
 from flux.core.backoff import Waits, WaitSetting
+from flux.core.batches import Batch
 from flux.core.errors import ConfigurationError
 from flux.core.hooks import Hooks
 from flux.core.ledger import MAX_METADATA
@@ -17,18 +19,23 @@ from flux.core.outcome import Rules
 from flux.core.policy import DAY, Policy
 from flux.core.stage import Naming, Stages
 from flux.core.transfer import ErrorHeaders
+from flux.runtime.delivery import Delivery
+from flux.runtime.encoding import HeadersLike
+from flux.runtime.pipeline import Middleware
+from flux.scheduling import enqueue
 
+P = ParamSpec("P")
 R = TypeVar("R")
 
 
-class _on_both(Generic[R]):  # noqa: N801
+class _on_both(Generic[P, R]):  # noqa: N801
     """A method of a class and of its instances alike: an instance may have settings of its own."""
 
-    def __init__(self, function: Callable[[Any], R]) -> None:
+    def __init__(self, function: Callable[Concatenate[Any, P], R]) -> None:
         self._function = function
         self.__doc__ = function.__doc__
 
-    def __get__(self, instance: object, owner: type) -> Callable[[], R]:
+    def __get__(self, instance: object, owner: type) -> Callable[P, R]:
         return partial(self._function, owner if instance is None else instance)
 
 
@@ -37,7 +44,8 @@ class Task:
     threads, or in an event loop when `call` is `async def`. A `call` that returns is done; one that raises moves its
     record to the next stage. `setup` and `close` may be `async def` when `call` is.
 
-    Times are in seconds. A setting that cannot work is a ConfigurationError when a worker starts.
+    Times are in seconds. What is None or 0 is off, and costs nothing. A setting that cannot work is a
+    ConfigurationError when a worker starts.
     """
 
     topic: str = ""
@@ -52,10 +60,29 @@ class Task:
     retry_on: tuple[type[BaseException], ...] = (Exception,)
     """Exceptions that try a record again. The nearest class in the MRO wins."""
     reject_on: tuple[type[BaseException], ...] = ()
-    """Exceptions that make a record a dead letter at once. Ties, and what neither names, reject."""
+    """Exceptions that make a record a dead letter at once. Ties, and what none names, reject."""
+    pause_on: tuple[type[BaseException], ...] = ()
+    """Exceptions that tell of an outage and not of a record: as if `flux.Pause` was raised, they move nothing, count no
+    attempt, and the task makes no calls here until one record, tried from time to time, ends otherwise."""
+    quick_retries: int = 0
+    """Tries in place before a record moves, each counted as an attempt, holding back its key alone. They end early on a
+    stop, a revocation or a pause."""
+    quick_wait: float = 0.1
+    """Before the first of them; doubled each time."""
+    give_up_after: float | None = None
+    """Counted from the timestamp of the record in the main topic: work that is older is not tried any more, nor sent to
+    wait for longer, but becomes a dead letter, reason `expired`."""
 
     concurrency: int = 10
     """Calls in flight per process, all stages together."""
+    rate_limit: float | None = None
+    """Calls a second and process, all stages together; evenly, not in bursts."""
+    timeout: float | None = None
+    """Of a call. An async one is cancelled then, and fails with TimeoutError; one that blocks cannot be ended: it is
+    named in the log, with where it is."""
+    middleware: Sequence[Middleware] = ()
+    """Callables (message, call_next) around each call, the first outermost: what they return counts for nothing, what
+    they raise is the end of the call. Coroutine functions with an `async def call`. They see the decoded value."""
     ordering: Literal["key", "partition", "none"] = "key"
     start_from: Literal["earliest", "latest"] = "earliest"
     """Where a group without a position starts in the main topic."""
@@ -76,6 +103,8 @@ class Task:
 
     deserializer: ClassVar[Any] = None  # bytes or None -> anything; Any, as type checkers take a function for a method
     """Makes `message.value`; a record that it refuses is a dead letter at once, reason `undecodable`."""
+    serializer: ClassVar[Any] = None
+    """Makes bytes of what `enqueue` is given; None: it takes bytes, str or None."""
     error_headers: ErrorHeaders = "full"
     """What of an error goes into headers: "full", "type", or a callable error -> text."""
     acknowledge_produced: bool = True
@@ -101,6 +130,26 @@ class Task:
         """Called once per process, after the last call."""
 
     @_on_both
+    def enqueue(
+        self,
+        value: Any,
+        *,
+        key: str | bytes | None = None,
+        headers: HeadersLike | None = None,
+        delay: float | None = None,
+        at: datetime | None = None,
+    ) -> Delivery:
+        """Gives the task work: to its main topic, or, with `delay` seconds or the time `at` (with a time zone), to its
+        first retry topic, due then, where only this task's group sees it. The future's `result(timeout)`, and `await`,
+        give where it landed, or raise DeliveryError.
+
+        Work with a delay has `retries` tries, as its first retry topic is where it begins; its `message.id` names its
+        record there. Raises ConfigurationError for more than `max_delay`, for a task without retries, and for what
+        cannot be a record.
+        """
+        return enqueue(self, self.policy(), value, key, headers, delay, at)
+
+    @_on_both
     def policy(self) -> Policy:
         """The task's settings, checked: a class's, or an instance's. Raises ConfigurationError, in one line that names
         the task."""
@@ -111,7 +160,7 @@ class Task:
         policy = Policy(
             stages=Stages(self.topic, self.group_id, self.retries, _plain(self, "naming")),
             waits=Waits(_plain(self, "wait"), self.max_delay),
-            rules=Rules(self.retry_on, self.reject_on),
+            rules=Rules(self.retry_on, self.reject_on, self.pause_on),
             ordering=self.ordering,
             concurrency=self.concurrency,
             commit_interval=self.offset_commit_interval,
@@ -124,19 +173,50 @@ class Task:
             max_waiting_bytes=self.max_waiting_bytes,
             max_metadata=self.max_metadata,
             stalled_after=self.stalled_after,
+            quick_retries=self.quick_retries,
+            quick_wait=self.quick_wait,
+            give_up_after=self.give_up_after,
+            rate_limit=self.rate_limit,
+            timeout=self.timeout,
+            batch=_batch(self),
         )
         try:
             policy.check()
         except ConfigurationError as error:
             raise ConfigurationError(f"{cls.__name__}: {error}") from None
-        if cls.call is Task.call:
-            raise ConfigurationError(f"{cls.__name__} has no call: write def call(self, message)")
+        if cls.call in (Task.call, BatchTask.call):
+            what = "messages" if issubclass(cls, BatchTask) else "message"
+            raise ConfigurationError(f"{cls.__name__} has no call: write def call(self, {what})")
         return policy
 
     @_on_both
     def decoder(self) -> Callable[[bytes | None], Any] | None:
         """`deserializer` as a plain callable, however it was written."""
         return _plain(self, "deserializer")  # type: ignore[no-any-return]
+
+
+class BatchTask(Task):
+    """A task whose `call` takes many records of one partition at once: up to `max_batch`, or what has come within
+    `max_wait` seconds of the first. One batch is in flight per partition; `concurrency` and `rate_limit` count batches.
+    Retry stages batch what is due.
+
+    A `call` that returns has done them all. `raise flux.Failed({message: error, …})` moves those alone, the others are
+    done; any other exception moves them all, so that a batch that is written in one transaction can fail as one.
+    """
+
+    max_batch: int = 100
+    """Records; at most 10,000."""
+    max_wait: float = 1.0
+    """Seconds; at most 300."""
+
+    def call(self, messages: Sequence[Message]) -> Any:  # type: ignore[override]
+        """Works records of one partition, in their order. Returns: all are done."""
+        raise NotImplementedError
+
+
+def _batch(task: Any) -> Batch | None:
+    batched = issubclass(task if isinstance(task, type) else type(task), BatchTask)
+    return Batch(task.max_batch, task.max_wait) if batched else None
 
 
 def _plain(task: object, name: str) -> Any:

@@ -26,6 +26,7 @@ from flux.core.stage import check_apart, parse_stages
 from flux.core.stats import Stats
 from flux.runtime.job import Job
 from flux.runtime.outboxes import OUTBOXES
+from flux.runtime.pipeline import check_middleware
 from flux.runtime.preparation import insist
 from flux.runtime.reporting import Reporter, report_topic
 from flux.system import SYSTEM
@@ -119,6 +120,7 @@ class Worker:
                 resolve_adapter(task.adapter, adapter),
                 system,
                 decoder=task.decoder(),
+                middleware=check_middleware(name, task.middleware, inspect.iscoroutinefunction(task.call)),
                 track=task.acknowledge_produced,
                 hooks=[*config.current.hooks, *check_hooks(task.hooks, f"{name}.hooks")],
                 instance_suffix=instance_suffix,

@@ -41,7 +41,7 @@ TRANSITIONS: dict[tuple[Phase, Event], Phase] = {
 class Entry:
     """One record that is tracked on its own, since its run was split or it waits."""
 
-    __slots__ = ("assignment", "due", "end", "lane", "message", "offset", "size")
+    __slots__ = ("assignment", "due", "end", "lane", "message", "offset", "since", "size", "tries", "waits")
 
     def __init__(self, assignment: Assignment, message: Message, offset: int, end: int) -> None:
         self.assignment = assignment
@@ -53,6 +53,12 @@ class Entry:
         self.due = 0
         """Milliseconds since the epoch."""
         self.size = 0
+        self.since = 0.0
+        """When it could be called, as far as time goes; seconds since the epoch."""
+        self.tries = 0
+        """In place, after the first call here."""
+        self.waits = False
+        """For the next of them."""
 
     def __repr__(self) -> str:
         return f"<Entry {self.assignment.partition}@{self.offset}>"

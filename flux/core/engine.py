@@ -19,22 +19,26 @@ import attrs
 
 from flux.core import trail as trails
 from flux.core.assignment import Assignment, Entry, Event, Phase, Slice
+from flux.core.batches import Batches
 from flux.core.commands import Level, Notice, Stall, Turn
 from flux.core.commits import Commits
 from flux.core.delays import Delays
 from flux.core.dues import Dues
 from flux.core.errors import BrokerError, Fault
-from flux.core.flow import FULL, Flow
+from flux.core.expiry import expires
+from flux.core.flow import Flow
+from flux.core.gate import Gate
 from flux.core.hops import Hop, Hops, State
-from flux.core.lanes import Lanes
+from flux.core.lanes import Lanes, Queues
 from flux.core.ledger import read_metadata
 from flux.core.message import Message
 from flux.core.notices import Notices
-from flux.core.outcome import Move, Verdict
+from flux.core.outcome import EXPIRED, Move, Verdict
 from flux.core.pace import Pace
 from flux.core.policy import Policy
 from flux.core.ports import BEGINNING, Polled, Position, TopicPartition, Watermarks
-from flux.core.runs import LaneRun, Run, SliceRun
+from flux.core.quick import Quick, Waiting
+from flux.core.runs import BatchRun, LaneRun, Run, SliceRun
 from flux.core.stage import Role, Stage
 from flux.core.stats import Stats
 from flux.core.transfer import Failure, Transfer, describe
@@ -54,9 +58,16 @@ _HOP_OVERHEAD = 500  # bytes of headers and bookkeeping that an open hop holds, 
 
 
 class Engine:
-    """`topic_limits`: bytes that a target topic takes in a record, as far as that is known."""
+    """`topic_limits`: bytes that a target topic takes in a record, as far as that is known. `gate`: the task's, which
+    all of its engines in a process have."""
 
-    def __init__(self, policy: Policy, stage: Stage, topic_limits: Mapping[str, int] | None = None) -> None:
+    def __init__(
+        self,
+        policy: Policy,
+        stage: Stage,
+        topic_limits: Mapping[str, int] | None = None,
+        gate: Gate | None = None,
+    ) -> None:
         self.policy = policy
         self.stage = stage
         self.stats = Stats()
@@ -72,7 +83,9 @@ class Engine:
         self._resets: set[TopicPartition] = set()
         self._with_metadata = True
         self._notices = Notices()
-        self._lanes = Lanes(policy.ordering)
+        self.gate = Gate(policy.rate_limit) if gate is None else gate
+        self._lanes: Queues = Lanes(policy.ordering) if policy.batch is None else Batches(policy.batch, policy.ordering)
+        self._quick = Quick()
         self._delays = Delays()
         self._dues = Dues(policy, stage, self._notices)
         self._hops = Hops()
@@ -115,8 +128,8 @@ class Engine:
         for assignment in self._of(partitions):
             assignment.to(Event.REVOKING)
             self._unload(assignment)
-            for run in [run for run in self._running if assignment in run.assignments()]:
-                self._cut(run)
+            self._cut_all(assignment)
+            self._end_quick(assignment)
 
     def drained(self, partitions: Iterable[TopicPartition]) -> bool:
         """Whether nothing of them is in flight: called, being written, or waiting for what a call produced."""
@@ -196,22 +209,27 @@ class Engine:
         calls = run.index
         self._end(run)
         run.finish(self._lanes)
+        self.gate.ended(run, called=calls > 0)
         self.pace.took(now - run.started, calls)
         self._lanes.retry_aside()
 
     def aborted(self, run: Run) -> None:
         """The process failed in the call that a run is at: the calls before it count, this one never does."""
         self._end(run)
+        self.gate.ended(run, called=False)
 
     def failed(self, run: Run, index: int, message: Message, failure: Failure, now: float) -> Move:
         """Call `index` of a run raised. The caller goes on with the next one, unless the answer is Move.STOP: then
-        the process failed, and the record stays as it was."""
+        the process failed, and the record stays as it was. Move.PAUSE: the same, and all engines of the task are to be
+        told `paused`."""
         verdict = self.policy.rules.verdict(failure.error)
-        if verdict.move is not Move.STOP:
+        if verdict.move is Move.PAUSE:
+            self._hold_back(run, index, message)
+        elif verdict.move is not Move.STOP:
             self.stats.failed += 1
             entry = self._part(run, index, message)
             if entry is not None:
-                self._move(entry, verdict, failure, now)
+                return self._try_again(entry, verdict, failure, now)
         return verdict.move
 
     def produced(self, run: Run, index: int, message: Message) -> Entry | None:
@@ -229,10 +247,23 @@ class Engine:
             self.stats.done += 1
             return None
         verdict = self.policy.rules.verdict(failure.error)
-        if verdict.move is not Move.STOP:
+        if verdict.move is Move.PAUSE:
+            entry.assignment.open.pop(entry)
+            if self._begins(entry.assignment):
+                entry.message.value = entry.message.raw_value
+                self._lanes.add_first(entry)
+        elif verdict.move is not Move.STOP:
             self.stats.failed += 1
-            self._move(entry, verdict, failure, now)
+            return self._try_again(entry, verdict, failure, now)
         return verdict.move
+
+    def paused(self) -> None:
+        """The gate is shut by an outage: callers go no further than the calls that they are in, and what waits to be
+        tried in place waits for the end of the pause instead."""
+        for run in list(self._running):
+            self._cut(run)
+        for waiting in self._quick.take():
+            self._readmit(waiting.entry)
 
     def looked(self, now: float) -> list[Run]:
         """A watcher looks, about every `LOOK` seconds while runs are worked: splits those that are stuck, and returns
@@ -269,8 +300,7 @@ class Engine:
         assignment = hop.entry.assignment
         if hop.state is State.KEPT and not hop.kept and assignment.phase is Phase.WORKING:
             hop.kept = True
-            for run in [run for run in self._running if assignment in run.assignments()]:
-                self._cut(run)
+            self._cut_all(assignment)
             self._lanes.hold(hop.entry)
 
     def committed(self, positions: Mapping[TopicPartition, Position], error: BrokerError | None, now: float) -> None:
@@ -300,6 +330,7 @@ class Engine:
             self._cut(run)
         for assignment in self._assignments.values():
             self._unload(assignment)
+        self._end_quick()
 
     # ---- commands
 
@@ -307,23 +338,28 @@ class Engine:
         """What to work now. `polling`: the caller is the poller; while calls are quick nobody else gets anything."""
         if self.stopping or self._hops.blocked or not (polling or self.pace.slow):
             return None
-        chunk = self.pace.chunk
+        most = self.gate.most(now)
+        if not most:
+            return None
+        chunk, batched = min(self.pace.chunk, most), self.policy.batch is not None
         self._ripen(now, 2 * chunk)
-        entries = self._lanes.take(chunk)
-        spread = self.pace.slow and self.policy.concurrency > 1
+        entries = self._lanes.take(chunk, now)
+        spread = batched or self.gate.limited or (self.pace.slow and self.policy.concurrency > 1)
         for _ in range(len(self._round)):
             if entries:
                 break
             assignment = self._round[0]
             if assignment.laned or spread:
-                if assignment.laned < FULL:
-                    self._split(assignment, self._unqueue())
-                    entries = self._lanes.take(chunk)
+                if assignment.laned < self._flow.full:
+                    self._split(assignment, self._unqueue(), now)
+                    entries = self._lanes.take(chunk, now)
                     continue
             elif self._admits(assignment):
-                return self._start(SliceRun(assignment, self._unqueue(), now))
+                return self._start(SliceRun(assignment, self._unqueue(), now), now)
             self._round.rotate(-1)
-        return self._start(LaneRun(entries, now)) if entries else None
+        if not entries:
+            return None
+        return self._start(BatchRun(entries, now) if batched else LaneRun(entries, now), now)
 
     def writes(self, now: float) -> list[Hop]:
         """Hops to write now, in this order."""
@@ -372,10 +408,22 @@ class Engine:
             due = None  # nothing begins any more, or it waits for the cluster or a caller: no time changes that
         times = (
             None if due is None else due / 1000,
+            self.begins_at(now),
             self._hops.deadline,
             self._commits.deadline(now),
         )
         return min((time for time in times if time is not None), default=None)
+
+    def begins_at(self, now: float) -> float | None:
+        """When calls of records that are here and due may begin, where only time keeps them: the rate, a pause, a try
+        in place, a batch that is not full."""
+        if self.stopping or self._hops.blocked:
+            return None
+        times = [time for time in (self._quick.next_due, self._lanes.deadline()) if time is not None and time > now]
+        opens = self.gate.opens_at(now)
+        if opens is not None and opens > now and self._at_hand(now):
+            times.append(opens)
+        return min(times, default=None)
 
     def commit(
         self, now: float, partitions: Iterable[TopicPartition] | None = None, at_once: bool = False
@@ -402,10 +450,9 @@ class Engine:
 
     def ready(self, now: float) -> int:
         """About how many callers could get work from `take` now."""
-        if self.stopping or self._hops.blocked:
+        if self.stopping or self._hops.blocked or (self.gate.limited and not self.gate.most(now)):
             return 0
-        due = self._delays.next_due
-        return self._lanes.ready + len(self._round) + (due is not None and due <= now * 1000)
+        return self._at_hand(now)
 
     @property
     def empty(self) -> bool:
@@ -415,6 +462,7 @@ class Engine:
             or self._round
             or len(self._lanes)
             or len(self._delays)
+            or len(self._quick)
             or len(self._hops)
             or self._resets
             or any(assignment.open for assignment in self._assignments.values())
@@ -507,6 +555,8 @@ class Engine:
                 return Stall(f"{where} the call of record {offset}, which has run for {now - run.started:.0f} s", run)
         for entry in assignment.open:
             hop = self._hops.of(entry)
+            if entry.waits:
+                return Stall(f"{where} record {entry.offset} to be tried again in place")
             if hop is None:
                 return Stall(f"{where} the acknowledgement of what the call of record {entry.offset} produced")
             return Stall(
@@ -515,6 +565,8 @@ class Engine:
             )
         if self._hops.blocked:
             return Stall(f"{where} {len(self._hops)} transfers of its stage that are under way")
+        if self.gate.since is not None:
+            return Stall(f"{where} the end of a pause, which began {now - self.gate.since:.0f} s ago")
         if self._commits.waited(now) >= standing:
             return Stall(f"{where} a commit, since {self._commits.waited(now):.0f} s")
         return Stall(f"{where} a free call (concurrency = {self.policy.concurrency})")
@@ -551,9 +603,9 @@ class Engine:
         assignment.to(event)
         assignment.open.clear()
         self._unload(assignment)
+        self._quick.take(assignment)
         self._hops.forget(assignment)
-        for run in [run for run in self._running if assignment in run.assignments()]:
-            self._cut(run)
+        self._cut_all(assignment)
         del self._assignments[assignment.partition]
         self._resets.discard(assignment.partition)
 
@@ -585,24 +637,45 @@ class Engine:
             piece.end, len(assignment.running) + len(assignment.open)
         )
 
-    def _split(self, assignment: Assignment, piece: Slice) -> None:
+    def _split(self, assignment: Assignment, piece: Slice, now: float) -> None:
         records, trail = piece.records, trails.start()
         for index, record in enumerate(records):
             end = records[index + 1].offset() if index + 1 < len(records) else piece.end
-            self._lanes.add(Entry(assignment, Message(record, record.value(), trail), record.offset(), end))
+            entry = Entry(assignment, Message(record, record.value(), trail), record.offset(), end)
+            entry.since = now
+            self._lanes.add(entry)
 
     def _ripen(self, now: float, wanted: int) -> None:
         """Records that are due may run."""
+        while (entry := self._quick.due(now)) is not None:
+            self._readmit(entry)
         now_ms = int(now * 1000)
-        while self._lanes.ready < wanted:
+        while self._lanes.ready(now) < wanted:
             entry = self._delays.due(now_ms)
             if entry is None:
                 break
+            entry.since = now
             self._lanes.add(entry)
+
+    def _at_hand(self, now: float) -> int:
+        """About how many callers could get work, if the gate let them."""
+        due, quick = self._delays.next_due, self._quick.next_due
+        return (
+            self._lanes.ready(now)
+            + len(self._round)
+            + (due is not None and due <= now * 1000)
+            + (quick is not None and quick <= now)
+        )
+
+    def _begins(self, assignment: Assignment) -> bool:
+        """Whether anything of a partition is begun any more."""
+        return not self.stopping and assignment.phase is Phase.WORKING
 
     # ---- inside: runs
 
-    def _start(self, run: Run) -> Run:
+    def _start(self, run: Run, now: float) -> Run:
+        if self.gate.limited:
+            self.gate.began(run, 1 if self.policy.batch is not None else run.limit, now)
         self._running[run] = None
         for assignment in run.assignments():
             assignment.running[run] = None
@@ -624,11 +697,29 @@ class Engine:
         index = run.cut()
         self._settle(run, index)
         rest = run.divide(index, self._lanes)
-        if rest is not None and not self.stopping:
+        if rest is not None:
             (assignment,) = run.assignments()
-            if assignment.phase is Phase.WORKING:
+            if self._begins(assignment):
                 assignment.give_back(rest)
                 self._queue(assignment)
+
+    def _cut_all(self, assignment: Assignment) -> None:
+        """The runs that have records of a partition."""
+        for run in [run for run in self._running if assignment in run.assignments()]:
+            self._cut(run)
+
+    def _hold_back(self, run: Run, index: int, message: Message) -> None:
+        """Call `index`, which a run is at, counts for nothing: the record is the first of its lane again."""
+        self._settle(run, index)
+        self._cut(run)
+        entry = run.hold_back(index, message)
+        if entry is None:
+            return
+        message.value = message.raw_value
+        if self._begins(entry.assignment):
+            self._lanes.give_back([entry])
+        else:
+            self._lanes.end(entry)
 
     def _part(self, run: Run, index: int, message: Message) -> Entry | None:
         """Takes call `index` out of its run, which goes on past it: the record is open on its own."""
@@ -654,6 +745,43 @@ class Engine:
         """Of an open record: whether its end is near, as it waits for an acknowledgement only."""
         return self._hops.moving(entry) or not self._hops.has(entry)
 
+    def _try_again(self, entry: Entry, verdict: Verdict, failure: Failure, now: float) -> Move:
+        """An open record failed: it is tried again in place, or moves."""
+        policy = self.policy
+        wait = policy.quick_wait * 2**entry.tries
+        if (
+            entry.tries >= policy.quick_retries
+            or verdict.move is not Move.NEXT
+            or verdict.after is not None
+            or self.gate.paused
+            or not self._begins(entry.assignment)
+            or expires(entry.message, policy.give_up_after, now + wait)
+        ):
+            self._move(entry, verdict, failure, now)
+            return verdict.move
+        entry.tries += 1
+        entry.waits = True
+        entry.message = entry.message.again(int(now * 1000))
+        if policy.ordering == "partition" or (policy.ordering == "key" and entry.message.key is not None):
+            self._cut_all(entry.assignment)  # a slice in work may have more of the key
+        self._lanes.hold(entry)
+        self._quick.add(Waiting(entry, verdict, failure, now), now + wait)
+        return Move.AGAIN
+
+    def _readmit(self, entry: Entry) -> None:
+        """An open record that waited to be tried in place is the first of its lane."""
+        entry.waits = False
+        entry.assignment.open.pop(entry, None)
+        self._lanes.add_first(entry)
+        self._lanes.release(entry)
+
+    def _end_quick(self, assignment: Assignment | None = None) -> None:
+        """What waits to be tried in place moves on instead, as there is no time for that."""
+        for waiting in self._quick.take(assignment):
+            waiting.entry.waits = False
+            self._lanes.release(waiting.entry)
+            self._move(waiting.entry, waiting.verdict, waiting.failure, waiting.failed_at)
+
     def _move(self, entry: Entry, verdict: Verdict, failure: Failure, now: float) -> None:
         """Sends an open record to the next stage, or to the dead letters."""
         message, following = entry.message, self._following
@@ -667,18 +795,23 @@ class Engine:
             return
         tried = verdict.move is Move.NEXT
         target = following if tried else self._dead
+        wait = self._dues.wait(target, verdict.after, entry.assignment.jitter)
+        reason = "exhausted" if tried and target.role is Role.DEAD else verdict.reason
+        if target.role is not Role.DEAD and expires(message, self.policy.give_up_after, now + wait):
+            target, reason, wait = self._dead, EXPIRED.reason, 0.0
         kind, text, trace = describe(failure, self.policy.error_headers)
         transfer = Transfer(
             message=message,
             source=self.stage,
             target=target,
-            reason="exhausted" if tried and target.role is Role.DEAD else verdict.reason,
-            wait=self._dues.wait(target, verdict.after, entry.assignment.jitter),
+            reason=reason,
+            wait=wait,
             group=self.policy.stages.group,
             failed_at=int(now * 1000),
             error_type=kind,
             error_text=text,
             error_trace=trace,
+            called=verdict is not EXPIRED,
         )
         size = len(message.raw_value or b"") + len(message.key or b"") + len(trace) + _HOP_OVERHEAD
         self._hops.add(Hop(entry, transfer, size))

@@ -15,8 +15,7 @@ from flux.core.stage import Role
 
 FULL = 1_000
 """Records of one partition of the main topic that are here and not begun, from which on it is full."""
-FULL_IN_ALL = 20_000
-_PAUSE, _RESUME = 2 * FULL, FULL // 2
+_FULL_PARTITIONS = 20
 PATIENCE = 1.0
 """Seconds that a full stage does not poll before it pauses its partitions and polls again."""
 
@@ -24,12 +23,14 @@ PATIENCE = 1.0
 class Flow:
     """One stage's."""
 
-    __slots__ = ("_full_since", "_policy", "_role")
+    __slots__ = ("_full_since", "_policy", "_role", "full")
 
     def __init__(self, policy: Policy, role: Role) -> None:
         self._policy = policy
         self._role = role
         self._full_since: float | None = None
+        self.full = FULL if policy.batch is None else max(FULL, 2 * policy.batch.most)
+        """Records of one partition that are here and not begun, from which on it is full."""
 
     def patient(self, working: Sequence[Assignment], now: float) -> bool:
         """Whether the stage is full, and has been for so short that it does better not to poll at all."""
@@ -46,10 +47,10 @@ class Flow:
         pause: list[TopicPartition] = []
         resume: list[TopicPartition] = []
         all_full = self._full_since is not None and not patient
-        main = self._role is Role.MAIN
+        main, pausing, resuming = self._role is Role.MAIN, 2 * self.full, self.full // 2
         for assignment in working:  # at every turn, and there may be thousands: no calls for those of the main topic
             if main:
-                most = _RESUME if assignment.paused else _PAUSE
+                most = resuming if assignment.paused else pausing
                 wanted = stopping or all_full or assignment.backlogged + assignment.laned >= most
             else:
                 wanted = stopping or self._holds_enough(assignment, len(working))
@@ -62,7 +63,7 @@ class Flow:
         if self._role is not Role.MAIN or not working:
             return False
         loads = [a.backlogged + a.laned for a in working]
-        return min(loads) >= FULL or sum(loads) >= FULL_IN_ALL
+        return min(loads) >= self.full or sum(loads) >= _FULL_PARTITIONS * self.full
 
     def _holds_enough(self, assignment: Assignment, partitions: int) -> bool:
         """Of a retry stage's records, to be paused or to stay so."""

@@ -51,8 +51,16 @@ class Hooks:
         """The record is in the retry topic of `stage`, acknowledged, and waits there for so many seconds."""
 
     def on_dead_letter(self, where: Where, message: Message, reason: str, error: str) -> None:
-        """The record is in the dead-letter topic, acknowledged. `reason`: `exhausted`, `rejected` or `undecodable`;
-        `error`: its type and message, as far as the task's `error_headers` lets them leave the process."""
+        """The record is in the dead-letter topic, acknowledged. `reason`: `exhausted`, `rejected`, `undecodable` or
+        `expired`; `error`: its type and message, as far as the task's `error_headers` lets them leave the process."""
+
+    def on_pause(self, task: str, seconds: float, error: BaseException) -> None:
+        """A call found an outage (`flux.Pause`, or `pause_on`): the task makes no calls here until one record is tried
+        in so many seconds. Told again by each try that finds the same. No record has moved, and `on_failure` was not
+        told."""
+
+    def on_resume(self, task: str, seconds: float) -> None:
+        """The record that was tried has ended otherwise: the task goes on, after a pause of so many seconds in all."""
 
     def on_commit(self, where: Where, positions: Mapping[TopicPartition, int], error: Exception | None) -> None:
         """Positions were committed, or not."""

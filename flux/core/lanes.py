@@ -7,11 +7,39 @@ a record of its key can neither be worked nor moved on.
 from __future__ import annotations
 
 from collections import deque
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from flux.core.assignment import Assignment, Entry, Phase
 
 Ordering = Literal["key", "partition", "none"]
+
+
+def lane_name(ordering: Ordering, entry: Entry) -> Any:
+    """What orders `entry` among others; None: nothing does. A null key orders nothing, an empty one does."""
+    if ordering == "none":
+        return None
+    if ordering == "partition":
+        return entry.assignment
+    key = entry.message.key
+    return None if key is None else (entry.assignment, key)
+
+
+class Queues(Protocol):
+    """What an engine asks of its lanes, or of what stands in their place."""
+
+    def __len__(self) -> int: ...
+    def ready(self, now: float) -> int: ...
+    def deadline(self) -> float | None: ...
+    def add(self, entry: Entry) -> None: ...
+    def add_first(self, entry: Entry) -> None: ...
+    def begin(self, entry: Entry) -> None: ...
+    def take(self, most: int, now: float) -> list[Entry]: ...
+    def give_back(self, entries: list[Entry]) -> None: ...
+    def retry_aside(self) -> None: ...
+    def end(self, entry: Entry) -> None: ...
+    def hold(self, entry: Entry) -> None: ...
+    def release(self, entry: Entry) -> None: ...
+    def drop(self, assignment: Assignment) -> None: ...
 
 
 class Lane:
@@ -42,10 +70,13 @@ class Lanes:
         """Entries that have not been taken."""
         return len(self._ready) + len(self._aside) + sum(len(lane.queue) for lane in self._lanes.values())
 
-    @property
-    def ready(self) -> int:
+    def ready(self, now: float) -> int:
         """Entries that can be taken, as far as order goes."""
         return len(self._ready)
+
+    def deadline(self) -> float | None:
+        """No time changes what can be taken."""
+        return None
 
     def add(self, entry: Entry) -> None:
         """Queues `entry` behind all of its lane."""
@@ -61,6 +92,17 @@ class Lanes:
             lane.busy = True
             self._ready.append(entry)
 
+    def add_first(self, entry: Entry) -> None:
+        """Queues `entry` before all of its lane: its call is to be made once more."""
+        entry.assignment.laned += 1
+        lane = entry.lane = self._lane(entry)
+        if lane is not None and (lane.busy or lane.holds):
+            lane.queue.appendleft(entry)
+            return
+        if lane is not None:
+            lane.busy = True
+        self._ready.appendleft(entry)
+
     def begin(self, entry: Entry) -> None:
         """Accounts for an entry that runs already, as it was worked in a slice."""
         entry.assignment.laned += 1
@@ -69,7 +111,7 @@ class Lanes:
         if lane is not None:
             lane.busy = True
 
-    def take(self, most: int) -> list[Entry]:
+    def take(self, most: int, now: float) -> list[Entry]:
         """Up to `most` entries to run now, in this order, by one caller. One that its partition's metadata has no
         room for is put aside until `retry_aside`."""
         taken: list[Entry] = []
@@ -154,17 +196,9 @@ class Lanes:
         return entry.lane is not None and any(other.offset == position for other in entry.lane.queue)
 
     def _lane(self, entry: Entry) -> Lane | None:
-        """The lane that orders `entry`; None: nothing does. A null key orders nothing, an empty one does."""
-        name: Any
-        if self._ordering == "none":
+        name = lane_name(self._ordering, entry)
+        if name is None:
             return None
-        if self._ordering == "partition":
-            name = entry.assignment
-        else:
-            key = entry.message.key
-            if key is None:
-                return None
-            name = (entry.assignment, key)
         lane = self._lanes.get(name)
         if lane is None:
             lane = self._lanes[name] = Lane(entry.assignment, name)

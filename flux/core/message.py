@@ -5,6 +5,8 @@ from __future__ import annotations
 from operator import methodcaller
 from typing import Any
 
+import attrs
+
 from flux.core.trail import Trail
 
 
@@ -112,6 +114,20 @@ class Message:
         """(topic, partition, offset) of the record in the main topic: its own, where that is not known."""
         record = self._record
         return self._trail.origin or (record.topic(), record.partition(), record.offset())
+
+    @property
+    def origin_timestamp(self) -> int | None:
+        """Of the record in the main topic, in milliseconds since the epoch; None, where it is not known."""
+        trail = self._trail
+        if trail.stage == 0 or (trail.origin is None and trail.origin_timestamp is None):
+            return self.timestamp
+        return trail.origin_timestamp
+
+    def again(self, failed_at: int) -> Message:
+        """The same for one more call in place, which is an attempt. `failed_at`: milliseconds since the epoch."""
+        record, trail = self._record, self._trail
+        first = failed_at if trail.first_failed_at is None else trail.first_failed_at
+        return Message(record, record.value(), attrs.evolve(trail, attempts=trail.attempts + 1, first_failed_at=first))
 
     @property
     def id(self) -> str:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Mapping
 
 import attrs
+
+from flux.core.message import Message
 
 
 class Reject(Exception):
@@ -28,13 +31,51 @@ class Retry(Exception):
         self.after = None if after is None else float(after)
 
 
+class Pause(Exception):
+    """Raised in `call`: not the record's fault, as what it needs is away. No record moves and no attempt is counted;
+    the task makes no new calls here until one record, tried after `seconds`, ends otherwise.
+
+    `seconds` None: 1 s, doubled up to 60 s by each try that finds the same, and drawn to be a tenth longer or shorter.
+    """
+
+    seconds: float | None = None
+
+    def __init__(self, seconds: float | None = None, reason: str = "paused") -> None:
+        if seconds is not None and not 0 <= float(seconds) < float("inf"):
+            raise ValueError(f"Pause({seconds!r}): give seconds, 0 or more")
+        super().__init__(reason)
+        self.seconds = None if seconds is None else float(seconds)
+
+
+class Failed(Exception):
+    """Raised in the `call` of a BatchTask: the messages named move on, each with its own exception, and the others are
+    done. `failures`: message -> exception."""
+
+    def __init__(self, failures: Mapping[Message, BaseException]) -> None:
+        self.failures = dict(failures)
+        if not self.failures:
+            raise ValueError("Failed({}): name the messages that failed, each with its exception")
+        for message, error in self.failures.items():
+            if not isinstance(message, Message) or not isinstance(error, BaseException):
+                raise TypeError(f"Failed({{{message!r}: {error!r}}}): give message -> exception")
+        super().__init__(f"{len(self.failures)} record(s) failed")
+
+
+class Expired(Exception):
+    """The work is older than the task's `give_up_after`, and was not tried."""
+
+
 class Undecodable(Exception):
     """The task's deserializer refused the record; `__cause__` is its error."""
 
 
 class Move(enum.Enum):
     NEXT = "next"
+    AGAIN = "again"
+    """In place, after a moment."""
     DEAD = "dead"
+    PAUSE = "pause"
+    """What the task needs is away: nothing moves, and it makes no calls for a while."""
     STOP = "stop"
     """The process failed, not the record: nothing moves, the worker ends, the record is delivered again."""
 
@@ -45,20 +86,25 @@ class Verdict:
     reason: str = ""
     """`flux-reason` when the record goes to the dead letters, or on to the next stage."""
     after: float | None = None
+    """Seconds: the wait, or the pause, where the call knew."""
 
 
 STOP = Verdict(Move.STOP)
 NEXT = Verdict(Move.NEXT, "error")
 REJECTED = Verdict(Move.DEAD, "rejected")
 UNDECODABLE = Verdict(Move.DEAD, "undecodable")
+EXPIRED = Verdict(Move.DEAD, "expired")
+PAUSE = Verdict(Move.PAUSE)
 
 
 @attrs.frozen
 class Rules:
-    """Which exceptions are tried again. The nearest class in the MRO wins; ties and no match reject."""
+    """Which exceptions are tried again, and which pause the task. The nearest class in the MRO wins; of ties, a pause
+    first, which moves nothing, then reject; no match rejects."""
 
     retry_on: tuple[type[BaseException], ...] = (Exception,)
     reject_on: tuple[type[BaseException], ...] = ()
+    pause_on: tuple[type[BaseException], ...] = ()
 
     def verdict(self, error: BaseException) -> Verdict:
         """What a call that ended with `error` means."""
@@ -71,9 +117,17 @@ class Rules:
             return Verdict(Move.NEXT, "error", after)
         if isinstance(error, Reject):
             return REJECTED
+        if isinstance(error, Pause):
+            seconds = error.seconds  # a subclass may have its own idea of it
+            known = isinstance(seconds, int | float) and 0 <= seconds < float("inf")
+            return Verdict(Move.PAUSE, after=seconds) if known else PAUSE
+        if isinstance(error, Expired):
+            return EXPIRED
         if isinstance(error, Undecodable):
             return UNDECODABLE
         for cls in type(error).__mro__:
+            if cls in self.pause_on:
+                return PAUSE
             if cls in self.reject_on:
                 return REJECTED
             if cls in self.retry_on:

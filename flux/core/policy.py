@@ -7,6 +7,7 @@ from typing import Literal
 import attrs
 
 from flux.core.backoff import Waits
+from flux.core.batches import MOST_BATCH, Batch
 from flux.core.errors import ConfigurationError
 from flux.core.ledger import MAX_METADATA
 from flux.core.outcome import Rules
@@ -14,6 +15,8 @@ from flux.core.stage import Stage, Stages
 from flux.core.transfer import ErrorHeaders
 
 DAY = 86400.0
+MOST_QUICK = 300.0
+"""Seconds that a record waits at most where its position is held back meanwhile: in place, or for its batch."""
 
 
 @attrs.frozen
@@ -38,6 +41,18 @@ class Policy:
     max_metadata: int = MAX_METADATA
     stalled_after: float = 300.0
     """A partition that has work and no record done for as long is named in the log, with what it waits for."""
+    quick_retries: int = 0
+    """Tries in place before a record moves."""
+    quick_wait: float = 0.1
+    """Before the first of them; doubled each time."""
+    give_up_after: float | None = None
+    """From the timestamp of the record in the main topic."""
+    rate_limit: float | None = None
+    """Calls a second, all stages together."""
+    timeout: float | None = None
+    """Of a call: see `Task.timeout`."""
+    batch: Batch | None = None
+    """None: a call takes one record."""
 
     @property
     def max_delay(self) -> float:
@@ -63,6 +78,7 @@ class Policy:
             ("max_waiting", self.max_waiting, 1),
             ("max_waiting_bytes", self.max_waiting_bytes, 1),
             ("max_metadata", self.max_metadata, 0),
+            ("quick_retries", self.quick_retries, 0),
         ):
             if isinstance(number, bool) or not isinstance(number, int) or number < least:
                 raise ConfigurationError(f"{name} = {number!r}: give a whole number, {least} or more")
@@ -71,13 +87,40 @@ class Policy:
             ("drain_timeout", self.drain_timeout),
             ("shutdown_timeout", self.shutdown_timeout),
             ("stalled_after", self.stalled_after),
+            ("quick_wait", self.quick_wait),
         ):
             if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not seconds >= 0:
                 raise ConfigurationError(f"{name} = {seconds!r}: give seconds, 0 or more")
+        for name, optional, unit in (
+            ("give_up_after", self.give_up_after, "seconds"),
+            ("rate_limit", self.rate_limit, "calls a second"),
+            ("timeout", self.timeout, "seconds"),
+        ):
+            if optional is not None and not _is_positive(optional):
+                raise ConfigurationError(f"{name} = {optional!r}: give {unit}, more than 0, or None")
+        if self.quick_wait * 2 ** max(self.quick_retries - 1, 0) > MOST_QUICK:
+            raise ConfigurationError(
+                f"quick_retries = {self.quick_retries} with quick_wait = {self.quick_wait:g}: the last wait in place"
+                f" would be longer than {MOST_QUICK:g} s, which is what retries are for"
+            )
+        if self.batch is not None:
+            most, wait = self.batch.most, self.batch.wait
+            if isinstance(most, bool) or not isinstance(most, int) or not 1 <= most <= MOST_BATCH:
+                raise ConfigurationError(f"max_batch = {most!r}: give a whole number from 1 to {MOST_BATCH}")
+            if isinstance(wait, bool) or not isinstance(wait, int | float) or not 0 <= wait <= MOST_QUICK:
+                raise ConfigurationError(f"max_wait = {wait!r}: give seconds from 0 to {MOST_QUICK:g}")
         if self.error_headers not in ("full", "type") and not callable(self.error_headers):
             raise ConfigurationError(f"error_headers = {self.error_headers!r}: give 'full', 'type' or a callable")
-        for name, types in (("retry_on", self.rules.retry_on), ("reject_on", self.rules.reject_on)):
+        for name, types in (
+            ("retry_on", self.rules.retry_on),
+            ("reject_on", self.rules.reject_on),
+            ("pause_on", self.rules.pause_on),
+        ):
             if not isinstance(types, tuple) or not all(
                 isinstance(cls, type) and issubclass(cls, BaseException) for cls in types
             ):
                 raise ConfigurationError(f"{name} = {types!r}: give a tuple of exception types")
+
+
+def _is_positive(number: object) -> bool:
+    return isinstance(number, int | float) and not isinstance(number, bool) and 0 < number < float("inf")

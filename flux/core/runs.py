@@ -7,7 +7,7 @@ from typing import Any
 
 from flux.core import trail
 from flux.core.assignment import Assignment, Entry, Phase, Slice
-from flux.core.lanes import Lanes
+from flux.core.lanes import Queues
 from flux.core.message import Message
 
 
@@ -55,19 +55,24 @@ class Run:
     def assignments(self) -> Iterable[Assignment]:
         raise NotImplementedError
 
-    def settle(self, index: int, lanes: Lanes) -> int:
+    def settle(self, index: int, lanes: Queues) -> int:
         """Accounts for the calls before `index`, which have ended well; returns how many are new."""
         raise NotImplementedError
 
-    def part(self, index: int, message: Message, lanes: Lanes) -> Entry:
+    def part(self, index: int, message: Message, lanes: Queues) -> Entry:
         """Takes call `index` out, all before it being settled: it did not simply end well."""
         raise NotImplementedError
 
-    def divide(self, index: int, lanes: Lanes) -> Slice | None:
+    def divide(self, index: int, lanes: Queues) -> Slice | None:
         """After `cut`: gives back what is behind call `index`; what of it is not tracked in lanes is returned."""
         raise NotImplementedError
 
-    def finish(self, lanes: Lanes) -> None:
+    def hold_back(self, index: int, message: Message) -> Entry | None:
+        """After `cut`: takes out call `index`, which is to be made again; None when nobody needs it any more. Its lane
+        stays taken."""
+        raise NotImplementedError
+
+    def finish(self, lanes: Queues) -> None:
         """All of its own calls are settled."""
 
 
@@ -91,7 +96,7 @@ class SliceRun(Run):
     def assignments(self) -> Iterable[Assignment]:
         return (self.assignment,)
 
-    def settle(self, index: int, lanes: Lanes) -> int:
+    def settle(self, index: int, lanes: Queues) -> int:
         start = self.marked
         if start >= index:
             return 0
@@ -102,11 +107,11 @@ class SliceRun(Run):
             assignment.ledger.done(self.records[start].offset(), self._after(index - 1))
         return index - start
 
-    def part(self, index: int, message: Message, lanes: Lanes) -> Entry:
+    def part(self, index: int, message: Message, lanes: Queues) -> Entry:
         self.marked = index + 1
         return Entry(self.assignment, message, self.records[index].offset(), self._after(index))
 
-    def divide(self, index: int, lanes: Lanes) -> Slice | None:
+    def divide(self, index: int, lanes: Queues) -> Slice | None:
         records = self.records
         if index >= len(records) or self._at is not None or self.assignment.phase is Phase.GONE:
             return None
@@ -117,7 +122,14 @@ class SliceRun(Run):
         rest = records[index + 1 :]
         return Slice(rest, self._end) if rest else None
 
-    def finish(self, lanes: Lanes) -> None:
+    def hold_back(self, index: int, message: Message) -> Entry | None:
+        self.marked = index + 1
+        entry, self._at = self._at, None
+        if entry is not None:
+            entry.message = message
+        return entry
+
+    def finish(self, lanes: Queues) -> None:
         if self._at is not None:
             lanes.end(self._at)
 
@@ -143,7 +155,7 @@ class LaneRun(Run):
     def assignments(self) -> Iterable[Assignment]:
         return dict.fromkeys(entry.assignment for entry in self.entries)  # in order, so that a run can be repeated
 
-    def settle(self, index: int, lanes: Lanes) -> int:
+    def settle(self, index: int, lanes: Queues) -> int:
         start = self.marked
         if start >= index:
             return 0
@@ -156,13 +168,13 @@ class LaneRun(Run):
             lanes.end(entry)
         return index - start
 
-    def part(self, index: int, message: Message, lanes: Lanes) -> Entry:
+    def part(self, index: int, message: Message, lanes: Queues) -> Entry:
         self.marked = index + 1
         entry = self.entries[index]
         lanes.end(entry)
         return entry
 
-    def divide(self, index: int, lanes: Lanes) -> Slice | None:
+    def divide(self, index: int, lanes: Queues) -> Slice | None:
         rest = self.entries[index + 1 :]
         if rest:
             before = list(self.assignments())
@@ -172,4 +184,22 @@ class LaneRun(Run):
                 if assignment not in left:
                     assignment.running.pop(self, None)
             lanes.give_back([entry for entry in rest if entry.assignment.phase is Phase.WORKING])
+        return None
+
+    def hold_back(self, index: int, message: Message) -> Entry | None:
+        self.marked = index + 1
+        return self.entries[index]
+
+
+class BatchRun(LaneRun):
+    """One call that takes all entries, of one partition. Its index stays 0 until the call has ended; then it passes
+    over the entries while the caller reports those that failed."""
+
+    __slots__ = ()
+
+    def cut(self) -> int:
+        """One call cannot be divided."""
+        return self.index
+
+    def divide(self, index: int, lanes: Queues) -> Slice | None:
         return None

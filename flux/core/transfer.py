@@ -58,6 +58,8 @@ class Transfer:
     error_type: str
     error_text: str
     error_trace: str
+    called: bool = True
+    """Whether it failed in a call; False: it was too old for one."""
     detail: Detail = Detail.FULL
     partitions: int = 0
     """Of the target topic; 0: not known yet."""
@@ -91,12 +93,11 @@ class Transfer:
     def _trail(self, now_ms: int) -> list[tuple[str, bytes | None]]:
         message, trail = self.message, self.message.trail
         topic, partition, offset = message.origin
-        known = trail.stage == 0 or trail.origin is not None
-        born = trail.origin_timestamp if known and trail.stage else message.timestamp
+        born = message.origin_timestamp
         first = trail.first_failed_at if trail.first_failed_at is not None else self.failed_at
         pairs: list[tuple[str, bytes | None]] = [
             (t.STAGE, _text(self.target.number)),
-            (t.ATTEMPTS, _text(message.attempt)),
+            (t.ATTEMPTS, _text(message.attempt if self.called else trail.attempts)),
         ]
         if self.target.role is not Role.DEAD:
             pairs.append((t.DUE, _text(now_ms + round(self.wait * 1000))))

@@ -6,36 +6,22 @@ products are not acknowledged, must be out of its run before the run's progress 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from flux.core import trail as trails
+from flux.core.assignment import Entry
 from flux.core.message import Message
-from flux.core.outcome import Move, Reject, Retry, Undecodable
+from flux.core.outcome import Expired, Failed, Move
 from flux.core.runs import Run
 from flux.core.transfer import Failure
 from flux.runtime.desk import Desk, Post
+from flux.runtime.pipeline import Handler
 from flux.runtime.produced import CURRENT, Produced
 from flux.runtime.traces import trace_of
 
-Handler = Callable[[Message], Any]
-"""A task's `call`, or the coroutine function that it is."""
-
-
-def decoding(handler: Handler, deserializer: Callable[[bytes | None], Any]) -> Handler:
-    """`handler` with its messages' values decoded; what cannot be decoded never reaches it."""
-
-    def call(message: Message) -> Any:
-        try:
-            value = deserializer(message.value)
-        except (Reject, Retry):
-            raise  # it knows what is to become of the record, as when a registry of schemas is away
-        except Exception as error:
-            raise Undecodable(f"{type(error).__name__}: {error}") from error
-        message.value = value
-        return handler(message)
-
-    return call
+Call = Callable[[Post, Run], BaseException | None]
+"""Makes the calls of a run; see `work`."""
+AsyncCall = Callable[[Post, Run], Awaitable[BaseException | None]]
 
 
 def work(desk: Desk, post: Post, run: Run, handler: Handler, track: bool) -> BaseException | None:
@@ -102,8 +88,78 @@ async def work_async(desk: Desk, post: Post, run: Run, handler: Handler, track: 
         index += 1
 
 
+def work_batch(desk: Desk, post: Post, run: Run, handler: Handler, track: bool) -> BaseException | None:
+    """`work` with a handler that takes all records of a run at once."""
+    products = Produced()
+    token = CURRENT.set(products) if track else None
+    assert run.entries is not None
+    messages = [entry.message for entry in run.entries]
+    failures: Mapping[Message, BaseException] = {}
+    try:
+        handler(messages)
+    except BaseException as error:
+        failures = _failures(messages, error)
+    finally:
+        if token is not None:
+            CURRENT.reset(token)
+    return _report_batch(desk, post, run, messages, failures, products)
+
+
+async def work_batch_async(desk: Desk, post: Post, run: Run, handler: Handler, track: bool) -> BaseException | None:
+    """`work_batch` with a handler that is awaited."""
+    products = Produced()
+    if track:
+        CURRENT.set(products)
+    assert run.entries is not None
+    messages = [entry.message for entry in run.entries]
+    failures: Mapping[Message, BaseException] = {}
+    try:
+        await handler(messages)
+    except BaseException as error:
+        failures = _failures(messages, error)
+    return _report_batch(desk, post, run, messages, failures, products)
+
+
+def _failures(messages: Sequence[Message], error: BaseException) -> Mapping[Message, BaseException]:
+    """Which messages of a batch failed, each with its exception: those that `Failed` names, if it names none but
+    them."""
+    if isinstance(error, Failed) and error.failures.keys() <= set(messages):
+        return error.failures
+    return dict.fromkeys(messages, error)
+
+
+def _report_batch(
+    desk: Desk,
+    post: Post,
+    run: Run,
+    messages: Sequence[Message],
+    failures: Mapping[Message, BaseException],
+    products: Produced,
+) -> BaseException | None:
+    """Tells the end of each record in order, so that the run's progress passes no record before its end is known."""
+    shown: dict[int, Failure] = {}  # one exception of many records has one traceback
+    done: list[tuple[Entry, Message]] = []
+    for index, message in enumerate(messages):
+        error = failures.get(message)
+        run.index = index
+        if error is None:
+            if products.touched:
+                entry = desk.parted(post, run, message)
+                if entry is not None:
+                    done.append((entry, message))
+            continue
+        failure = shown.get(id(error)) or shown.setdefault(id(error), _failure(error))
+        if desk.failed(post, run, message, failure) is Move.STOP:
+            return error
+    run.index = len(messages)
+    if done:
+        desk.settle(post, done, products)
+    return None
+
+
 def _failure(error: BaseException) -> Failure:
-    return Failure(error, trace_of(error) if isinstance(error, Exception) else "")
+    told = isinstance(error, Exception) and not isinstance(error, Expired)  # where flux checks an age tells nobody
+    return Failure(error, trace_of(error) if told else "")
 
 
 def _renew() -> Produced:

@@ -14,11 +14,12 @@ from typing import Generic, TypeVar
 
 import attrs
 
-from flux.core.assignment import Phase
+from flux.core.assignment import Entry, Phase
 from flux.core.commands import Stall
 from flux.core.engine import Engine
 from flux.core.errors import BrokerError, Fault
 from flux.core.failures import Failures
+from flux.core.gate import Gate
 from flux.core.health import Pulse
 from flux.core.hooks import Where
 from flux.core.hops import Hop
@@ -32,8 +33,9 @@ from flux.core.stage import Role
 from flux.core.transfer import Failure, describe, error_name
 from flux.runtime.effects import Effect, Script
 from flux.runtime.heard import Event, Heard, log_fields
+from flux.runtime.overdue import Overdue
 from flux.runtime.produced import Produced
-from flux.runtime.traces import text_of
+from flux.runtime.traces import stack_of_thread, text_of
 from flux.runtime.writer import Writer
 
 T = TypeVar("T")
@@ -95,6 +97,8 @@ class Desk:
             for engine in engines
         ]
         self.system = system
+        self.gate = engines[0].gate if engines else Gate()
+        """Of all its engines."""
         self.lock = system.condition()
         self.permits = Permits(policy.concurrency, any(e.stage.role is Role.MAIN for e in engines))
         self.failure: BaseException | None = None
@@ -112,6 +116,10 @@ class Desk:
             post.began_at = post.stepped_at = post.heard_at = system.now()
         self.stack_of: Callable[[Run], str] = lambda _: ""
         """Where the caller of a run is, as a traceback's text."""
+        self._told_pause = 0.0
+        """Of the pause that the log has named: when it began."""
+        self.overdue: Overdue | None = None
+        """Of a handler that blocks and has a time limit."""
         self._inspect_at = 0.0
 
     # ---- runs, with the lock held
@@ -155,6 +163,7 @@ class Desk:
     def finished(self, post: Post, run: Run, failure: BaseException | None) -> None:
         """A caller is through with a run. `failure`: the process failed in the call that it is at."""
         with self.lock:
+            paused_at = self.gate.since
             if run in self._aborted:
                 self._aborted.discard(run)
                 failure = None  # it was told to end
@@ -166,9 +175,36 @@ class Desk:
             else:
                 post.engine.finished(run, self.system.now())
             self.permits.give(post.engine.stage.number)
-            self.wake(1)
+            resumed = paused_at is not None and not self.gate.paused
+            self.wake(max(1, self.ready()) if resumed else 1)
+        if resumed and paused_at is not None:
+            self._tell_resume(self.system.now() - paused_at)
         if failure is not None:
             self.fail(failure)
+
+    def _tell_pause(self, error: BaseException) -> None:
+        """An outage was found, or found still to be there."""
+        with self.lock:
+            now = self.system.now()
+            since, opens = self.gate.since, self.gate.opens_at(now)
+        if since is None or opens is None:
+            return
+        kind, text, _ = describe(Failure(error), self.policy.error_headers)
+        begun, self._told_pause = since != self._told_pause, since
+        logger.log(
+            logging.WARNING if begun else logging.INFO,
+            "%s is paused: %s%s; no record moves, one is tried in %.1f s",
+            self.heard.task,
+            kind,
+            f": {text}" if text else "",
+            opens - now,
+            extra={"task": self.heard.task, "error": kind},
+        )
+        self.heard.tell_task("on_pause", opens - now, error)
+
+    def _tell_resume(self, seconds: float) -> None:
+        logger.warning("%s goes on after a pause of %.1f s", self.heard.task, seconds, extra={"task": self.heard.task})
+        self.heard.tell_task("on_resume", seconds)
 
     def abort(self, post: Post, run: Run) -> None:
         """The call that a run is at is given up: it never counts, however it ends."""
@@ -195,31 +231,62 @@ class Desk:
                 return Move.STOP
             now = self.system.now()
             move = post.engine.failed(run, run.index, message, failure, now)
-            first = move is not Move.STOP and post.failures.add(_kind(failure, move), now)
-        if first:
+            news = self._judge(post, run, failure, move, now)
+        if news and move is Move.PAUSE:
+            self._tell_pause(failure.error)
+        elif news:
             self._show(post, message, failure, move)
         self.write_soon(post)
         return move
 
     def produced(self, post: Post, run: Run, message: Message, products: Produced) -> None:
         """The call that `run` is at returned, and has produced."""
+        entry = self.parted(post, run, message)
+        if entry is not None:
+            self.settle(post, [(entry, message)], products)
+
+    def parted(self, post: Post, run: Run, message: Message) -> Entry | None:
+        """The record that `run` is at is called, and open until `settle`. None: nobody needs to hear."""
         with self.lock:
-            entry = None if run in self._aborted else post.engine.produced(run, run.index, message)
-        if entry is None:
-            return
+            return None if run in self._aborted else post.engine.produced(run, run.index, message)
+
+    def settle(self, post: Post, parted: Sequence[tuple[Entry, Message]], products: Produced) -> None:
+        """The records count as done, or as failed, when what their call has produced is acknowledged."""
 
         def settled(error: Exception | None) -> None:
-            failure = None if error is None else Failure(error)
-            with self.lock:
-                now = self.system.now()
-                move = post.engine.settled(entry, failure, now)
-                first = failure is not None and move is not None and post.failures.add(_kind(failure, move), now)
-            if failure is not None and move is not None:
-                if first:
-                    self._show(post, message, failure, move)
-                self.heard.tell("on_failure", post.where, message, error, None)
+            for entry, message in parted:
+                self._settled(post, entry, message, error)
 
         products.when_done(settled)
+
+    def _settled(self, post: Post, entry: Entry, message: Message, error: Exception | None) -> None:
+        failure = None if error is None else Failure(error)
+        with self.lock:
+            now = self.system.now()
+            move = post.engine.settled(entry, failure, now)
+            news = failure is not None and move is not None and self._judge(post, None, failure, move, now)
+        if failure is None or move is None:
+            return
+        if move is Move.PAUSE:
+            if news:
+                self._tell_pause(failure.error)
+            return
+        if news:
+            self._show(post, message, failure, move)
+        self.heard.tell("on_failure", post.where, message, error, None)
+
+    def _judge(self, post: Post, run: Run | None, failure: Failure, move: Move, now: float) -> bool:
+        """Takes note of a failure; whether it is news, for the log. With the lock held."""
+        if move is Move.STOP:
+            return False
+        if move is not Move.PAUSE:
+            return post.failures.add(_kind(failure, move), now)
+        seconds = self.policy.rules.verdict(failure.error).after
+        drawn = 0.0 if seconds is not None else self.system.randint(0, 1000) / 1000
+        news = self.gate.pause(run, failure.error, seconds, drawn, now)
+        for each in self.posts:
+            each.engine.paused()
+        return news
 
     def _show(self, post: Post, message: Message, failure: Failure, move: Move) -> None:
         """The first failure of a kind, in full as far as the task lets it leave the process."""
@@ -228,9 +295,11 @@ class Desk:
         setting = engine.policy.error_headers
         kind, text, _ = describe(failure, setting)
         # text, as whoever keeps a record of the log would keep the frames of a traceback too
-        trace = text_of(error) if setting == "full" else ""
+        trace = text_of(error) if setting == "full" and failure.trace else ""
         level, becomes = logging.ERROR, "becomes a dead letter"
-        if following is None:
+        if move is Move.AGAIN:
+            level, becomes = logging.WARNING, "is tried again in place"
+        elif following is None:
             becomes = "stays one"
         elif move is Move.NEXT and following.role is not Role.DEAD:
             level, becomes = logging.WARNING, f"moves to {following.topic}"
@@ -259,6 +328,16 @@ class Desk:
             stalls = [(post, stall) for post in self.posts for stall in post.engine.stalled(now)]
             stalls += [(post, stall) for post in self.posts for stall in self._poll_stall(post, now)]
             counts = [(post, count) for post in self.posts for count in post.failures.counts(now)]
+        for late in self.overdue.found(now) if self.overdue is not None else ():
+            stack = stack_of_thread(late.thread)
+            logger.warning(
+                "%r has run for %.1f s, longer than timeout = %g s%s",
+                late.message,
+                now - late.began,
+                self.overdue.timeout if self.overdue is not None else 0.0,
+                f", at\n{stack}" if stack else "",
+                extra=log_fields(self.heard.of(late.message.stage), late.message),
+            )
         for post, stall in stalls:
             stack = "" if stall.run is None else self.stack_of(stall.run)
             logger.warning(

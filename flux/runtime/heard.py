@@ -11,12 +11,13 @@ from typing import Any, Literal
 
 from flux.core.hooks import Hooks, Where
 from flux.core.message import Message
+from flux.core.outcome import Failed, Move, Rules
 from flux.core.ports import TopicPartition
 from flux.core.stage import Stage
+from flux.runtime.pipeline import Handler
 
 logger = logging.getLogger("flux.worker")
 
-Handler = Callable[[Message], Any]
 _Entered = AbstractContextManager[object]
 Event = Literal[
     "on_start",
@@ -24,6 +25,8 @@ Event = Literal[
     "on_failure",
     "on_retry",
     "on_dead_letter",
+    "on_pause",
+    "on_resume",
     "on_commit",
     "on_assigned",
     "on_revoked",
@@ -32,10 +35,14 @@ Event = Literal[
 
 
 class Heard:
-    """The hooks of one task, by what they hear. Thread-safe; methods are called with no lock held."""
+    """The hooks of one task, by what they hear. Thread-safe; methods are called with no lock held. `rules`: which
+    exceptions are failures of a record's."""
 
-    def __init__(self, task: str, hooks: Sequence[Hooks] = (), stages: Sequence[Stage] = ()) -> None:
-        self._task = task
+    def __init__(
+        self, task: str, hooks: Sequence[Hooks] = (), stages: Sequence[Stage] = (), rules: Rules | None = None
+    ) -> None:
+        self.task = task
+        self._rules = rules or Rules()
         self._places = {stage.number: Where(task, stage.number, stage.topic, stage.group) for stage in stages}
         self._methods: dict[str, list[Callable[..., Any]]] = {}
         for name in (name for name in vars(Hooks) if name.startswith("on_") or name == "around"):
@@ -48,22 +55,32 @@ class Heard:
 
     def of(self, stage: int) -> Where:
         """The stage of that number."""
-        return self._places.get(stage) or Where(self._task, stage, "", "")
+        return self._places.get(stage) or Where(self.task, stage, "", "")
 
     def hears(self, event: Event) -> bool:
         return event in self._methods
 
     def tell(self, event: Event, where: Where, *facts: Any) -> None:
+        self._tell(event, where, *facts)
+
+    def tell_task(self, event: Event, *facts: Any) -> None:
+        """What concerns all stages."""
+        self._tell(event, self.task, *facts)
+
+    def _tell(self, event: Event, *facts: Any) -> None:
         for method in self._methods.get(event, ()):
             try:
-                method(where, *facts)
+                method(*facts)
             except Exception as error:
                 self._complain(event, method, error)
 
-    def wrap(self, handler: Handler, awaited: bool) -> Handler:
-        """`handler`, with those who want to see calls told of each; as it is, when nobody does."""
+    def wrap(self, handler: Handler, awaited: bool, batched: bool = False) -> Handler:
+        """`handler`, with those who want to see calls told of each; as it is, when nobody does. `batched`: it takes
+        many messages, and each of them is told."""
         if not self._methods.keys() & {"around", "on_start", "on_success", "on_failure"}:
             return handler
+        if batched:
+            return self._calling_batch_async(handler) if awaited else self._calling_batch(handler)
         return self._calling_async(handler) if awaited else self._calling(handler)
 
     def _calling(self, handler: Handler) -> Handler:
@@ -106,10 +123,36 @@ class Heard:
 
         return call
 
+    def _calling_batch(self, handler: Handler) -> Handler:
+        def call(messages: Sequence[Message]) -> Any:
+            batch = _Batch(self, messages)
+            try:
+                result = handler(messages)
+            except BaseException as error:
+                batch.ended(error)
+                raise
+            batch.ended(None)
+            return result
+
+        return call
+
+    def _calling_batch_async(self, handler: Handler) -> Handler:
+        async def call(messages: Sequence[Message]) -> Any:
+            batch = _Batch(self, messages)
+            try:
+                result = await handler(messages)
+            except BaseException as error:
+                batch.ended(error)
+                raise
+            batch.ended(None)
+            return result
+
+        return call
+
     def _failed(
         self, where: Where, message: Message, error: BaseException, seconds: float, entered: Sequence[_Entered]
     ) -> None:
-        if isinstance(error, Exception) and not isinstance(error, MemoryError):
+        if self._rules.verdict(error).move in (Move.NEXT, Move.DEAD):
             self.tell("on_failure", where, message, error, seconds)
         self._leave(entered, error)
 
@@ -141,12 +184,36 @@ class Heard:
             self._told.add(kind)
             logger.error(
                 "%s: %s.%s raised %s: it is not told again of this kind",
-                self._task,
+                self.task,
                 owner,
                 event,
                 error,
                 exc_info=error,
             )
+
+
+class _Batch:
+    """A call with many messages, told as one call of each."""
+
+    def __init__(self, heard: Heard, messages: Sequence[Message]) -> None:
+        self._heard = heard
+        self._places = [(heard.of(message.stage), message) for message in messages]
+        around = "around" in heard._methods
+        self._entered = [heard._entered(where, message) if around else () for where, message in self._places]
+        self._began = time.perf_counter()
+        for where, message in self._places:
+            heard.tell("on_start", where, message)
+
+    def ended(self, error: BaseException | None) -> None:
+        """`error`: of the call; None: it returned."""
+        heard, seconds = self._heard, time.perf_counter() - self._began
+        for (where, message), entered in zip(self._places, self._entered, strict=True):
+            own = error.failures.get(message) if isinstance(error, Failed) else error
+            if own is not None:
+                heard._failed(where, message, own, seconds, entered)
+                continue
+            heard.tell("on_success", where, message, seconds)
+            heard._leave(entered, None)
 
 
 def log_fields(where: Where, about: Message | TopicPartition | None = None) -> dict[str, Any]:

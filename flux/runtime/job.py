@@ -12,6 +12,7 @@ import attrs
 
 from flux.core.engine import Engine
 from flux.core.errors import BrokerError, Fault
+from flux.core.gate import Gate
 from flux.core.health import Pulse
 from flux.core.hooks import Hooks
 from flux.core.policy import Policy
@@ -24,12 +25,24 @@ from flux.core.ports import (
     System,
     TopicPartition,
 )
+from flux.core.runs import Run
 from flux.core.stage import Stage, parse_stages
 from flux.core.stats import Stats
-from flux.runtime.calls import Handler, decoding
+from flux.runtime.calls import work, work_async, work_batch, work_batch_async
 from flux.runtime.desk import Desk, Post
 from flux.runtime.heard import Heard
 from flux.runtime.loop import Callers, LoopPollers, TaskCallers, ThreadCallers, ThreadPollers
+from flux.runtime.overdue import Overdue
+from flux.runtime.pipeline import (
+    Handler,
+    Middleware,
+    decoding,
+    expiring,
+    limited,
+    prepared,
+    prepared_batch,
+    surrounded,
+)
 from flux.runtime.preparation import ASK, max_message_bytes, require_topics
 from flux.runtime.threads import Threads
 from flux.runtime.writer import Writer
@@ -61,6 +74,7 @@ class Job:
     adapter: Cluster
     system: System
     decoder: Callable[[bytes | None], Any] | None = None
+    middleware: Sequence[Middleware] = ()
     track: bool = True
     hooks: Sequence[Hooks] = ()
     instance_suffix: str = ""
@@ -81,12 +95,32 @@ class Job:
     @property
     def handler(self) -> Handler:
         """The task's call, as drivers make it; a coroutine function's gives awaitables."""
-        handler = self.task.call if self.decoder is None else decoding(self.task.call, self.decoder)
-        return handler if self.desk is None else self.desk.heard.wrap(handler, self.awaited)
+        policy, awaited, batched = self.policy, self.awaited, self.policy.batch is not None
+        handler = surrounded(self.task.call, self.middleware)
+        steps = [] if policy.give_up_after is None else [expiring(policy.give_up_after, self.system.now)]
+        if self.decoder is not None:
+            steps.append(decoding(self.decoder))
+        handler = prepared_batch(handler, steps, awaited) if batched else prepared(handler, steps)
+        if policy.timeout is not None and awaited:
+            handler = limited(handler, policy.timeout)
+        desk = self.desk
+        if desk is None:
+            return handler
+        if policy.timeout is not None and not awaited:
+            desk.overdue = Overdue(policy.timeout, self.system.now)
+            handler = desk.overdue.watching(handler)
+        return desk.heard.wrap(handler, awaited, batched)
 
     @property
     def awaited(self) -> bool:
         return inspect.iscoroutinefunction(self.task.call)
+
+    @property
+    def work(self) -> Any:
+        """What makes the calls of a run."""
+        if self.policy.batch is None:
+            return work_async if self.awaited else work
+        return work_batch_async if self.awaited else work_batch
 
     @property
     def admin(self) -> AdminPort:
@@ -109,12 +143,13 @@ class Job:
         if self._writer is None:
             self._writer = Writer(self.adapter, settings, self.system)
         self._writer.warm_up(stage.topic for stage in list(policy.stages)[1:])
+        gate = Gate(policy.rate_limit)
         self.desk = Desk(
             policy,
-            [Engine(policy, stage, limits) for stage in chosen],
+            [Engine(policy, stage, limits, gate) for stage in chosen],
             self._writer,
             self.system,
-            heard=Heard(self.name, self.hooks, [*policy.stages, *chosen]),
+            heard=Heard(self.name, self.hooks, [*policy.stages, *chosen], policy.rules),
             instance_suffix=f"-{self.name}{self.instance_suffix}",
             tell_reached=self.exits_when_idle,
             on_change=self.on_change,
@@ -129,16 +164,20 @@ class Job:
     def start(self) -> None:
         """Begins to work: in the running event loop if it needs one."""
         assert self.desk is not None
-        desk, handler = self.desk, self.handler
+        desk, work, handler, track = self.desk, self.work, self.handler, self.track
+
+        def call(post: Post, run: Run) -> Any:
+            return work(desk, post, run, handler, track)
+
         self.started = True
         if not self.needs_loop:
-            Threads(desk, handler, cast(Adapter, self.adapter), self.admin, self.track).start()
+            Threads(desk, call, cast(Adapter, self.adapter), self.admin).start()
             return
         callers: Callers
         if self.awaited:
-            callers = TaskCallers(desk, handler, self.track, asyncio.get_running_loop())
+            callers = TaskCallers(desk, call, asyncio.get_running_loop())
         else:
-            callers = ThreadCallers(desk, handler, self.track)
+            callers = ThreadCallers(desk, call)
         if lives_in_loop(self.adapter):
             LoopPollers(desk, callers, cast(AsyncAdapter, self.adapter), self.admin).start()
         else:

@@ -16,7 +16,7 @@ from flux.core.pace import LOOK
 from flux.core.ports import Adapter, AdminPort, AsyncAdapter
 from flux.core.runs import Run
 from flux.runtime.async_member import AsyncMember
-from flux.runtime.calls import Handler, work, work_async
+from flux.runtime.calls import AsyncCall, Call
 from flux.runtime.desk import Desk, Post
 from flux.runtime.member import Member
 from flux.runtime.traces import stack_of_task, stack_of_thread
@@ -38,12 +38,11 @@ class Callers(Protocol):
 
 
 class TaskCallers:
-    """Handlers that are awaited, as tasks of one event loop."""
+    """Handlers that are awaited, as tasks of one event loop. `call`: makes the calls of a run."""
 
-    def __init__(self, desk: Desk, handler: Handler, track: bool, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, desk: Desk, call: AsyncCall, loop: asyncio.AbstractEventLoop) -> None:
         self._desk = desk
-        self._handler = handler
-        self._track = track
+        self._make = call
         self._loop = loop
         self._tasks: dict[asyncio.Task[None], tuple[Post, Run]] = {}
         self._called = False
@@ -101,7 +100,7 @@ class TaskCallers:
         assert me is not None
         while True:
             lapsed = desk.has_lapsed(run)
-            failure = None if lapsed else await work_async(desk, post, run, self._handler, self._track)
+            failure = None if lapsed else await self._make(post, run)
             desk.finished(post, run, failure)
             with desk.lock:
                 taken = desk.take_any()
@@ -118,12 +117,11 @@ class TaskCallers:
 
 
 class ThreadCallers:
-    """Handlers that block, on threads of their own: the event loop stays free."""
+    """Handlers that block, on threads of their own: the event loop stays free. `call`: makes the calls of a run."""
 
-    def __init__(self, desk: Desk, handler: Handler, track: bool) -> None:
+    def __init__(self, desk: Desk, call: Call) -> None:
         self._desk = desk
-        self._handler = handler
-        self._track = track
+        self._make = call
         self._given: deque[tuple[Post, Run]] = deque()
         self._condition = desk.system.condition()
         self._threads = 0
@@ -180,7 +178,7 @@ class ThreadCallers:
                 self._callers[run] = threading.get_ident()
                 try:
                     lapsed = self._desk.has_lapsed(run)
-                    failure = None if lapsed else work(self._desk, post, run, self._handler, self._track)
+                    failure = None if lapsed else self._make(post, run)
                 finally:
                     del self._callers[run]
                 self._desk.finished(post, run, failure)

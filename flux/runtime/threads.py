@@ -14,7 +14,7 @@ import attrs
 from flux.core.pace import LOOK
 from flux.core.ports import Adapter, AdminPort
 from flux.core.runs import Run
-from flux.runtime.calls import Handler, work
+from flux.runtime.calls import Call
 from flux.runtime.desk import Desk, Post
 from flux.runtime.member import Member
 from flux.runtime.traces import stack_of_thread
@@ -35,12 +35,11 @@ class _Role:
 
 
 class Threads:
-    """Works a desk's stages. `track`: what calls produce is part of them."""
+    """Works a desk's stages. `call`: makes the calls of a run."""
 
-    def __init__(self, desk: Desk, handler: Handler, adapter: Adapter, admin: AdminPort, track: bool) -> None:
+    def __init__(self, desk: Desk, call: Call, adapter: Adapter, admin: AdminPort) -> None:
         self._desk = desk
-        self._handler = handler
-        self._track = track
+        self._call = call
         self._roles = {
             post: _Role(Member(desk, post, adapter, admin, rest=self._rest, begin=self._inline)) for post in desk.posts
         }
@@ -113,7 +112,7 @@ class Threads:
     def _work(self, post: Post, run: Run) -> None:
         self._callers[run] = threading.get_ident()
         try:
-            failure = work(self._desk, post, run, self._handler, self._track)
+            failure = self._call(post, run)
         finally:
             del self._callers[run]
         self._desk.finished(post, run, failure)

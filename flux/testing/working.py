@@ -18,11 +18,11 @@ from flux.core.ports import NewTopic
 from flux.core.runs import Run
 from flux.core.stats import Stats
 from flux.runtime import scripts
-from flux.runtime.calls import Handler, work, work_async
 from flux.runtime.desk import Desk, Post
 from flux.runtime.job import Job
 from flux.runtime.member import Member
 from flux.runtime.outboxes import OUTBOXES
+from flux.runtime.pipeline import Handler
 from flux.testing.machine import Machine, Stuck
 
 _TICK = 0.001  # seconds: due times are whole milliseconds
@@ -127,9 +127,11 @@ class Working:
             engines = [member.post.engine for _, _, member in self._members]
             deadlines = [deadline for engine in engines if (deadline := engine.deadline(now)) is not None]
             left = max(min(deadlines, default=now) - now, _TICK)
-            if any(engine.has_hops or engine.ready(now) or not engine.quiet for engine in engines):
+            paused = any(engine.gate.paused for engine in engines)
+            soon = not paused and any(engine.begins_at(now) is not None for engine in engines)
+            if soon or any(engine.has_hops or engine.ready(now) or not engine.quiet for engine in engines):
                 machine.sleep(min(left, _STEP))
-            elif self.to_the_end and any(engine.waiting for engine in engines):
+            elif self.to_the_end and (paused or any(engine.waiting for engine in engines)):
                 machine.advance(left)
             else:
                 return
@@ -156,8 +158,7 @@ class Working:
         return went_on
 
     def _call(self, job: Job, desk: Desk, post: Post, run: Run) -> Any:
-        how = work_async if job.awaited else work
-        return how(desk, post, run, self._overheard(job), job.track)
+        return job.work(desk, post, run, self._overheard(job), job.track)
 
     def _overheard(self, job: Job) -> Handler:
         handler, failures = job.handler, self.failures

@@ -172,11 +172,7 @@ def draw(seed: int, focus: Sequence[str] = ()) -> Scenario:
         dead_too=len(tasks) == 1 and rng.random() < 0.25,
         constants={
             "flux.core.engine.BATCH": rng.choice((2, 7, 500)),
-            "flux.core.flow.FULL": (full := rng.choice((3, 10, 1000))),
-            "flux.core.engine.FULL": full,
-            "flux.core.flow.FULL_IN_ALL": 20 * full,
-            "flux.core.flow._PAUSE": 2 * full,
-            "flux.core.flow._RESUME": full // 2,
+            "flux.core.flow.FULL": rng.choice((3, 10, 1000)),
             "flux.core.pace.CHUNK": rng.choice((2, 5, 100)),
             "flux.core.hops.MOST_OPEN": rng.choice((2, 10, 5000)),
         },

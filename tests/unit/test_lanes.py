@@ -28,47 +28,47 @@ def fed(lanes: Lanes, owner: Assignment, *keys: bytes | None) -> list[Entry]:
 def test_one_record_of_a_key_at_a_time_in_the_order_they_came() -> None:
     lanes = Lanes("key")
     a, b, c, d = fed(lanes, assignment(), b"x", b"x", b"y", b"x")
-    assert lanes.take(9) == [a, c]
-    assert lanes.take(9) == []
+    assert lanes.take(9, now=0) == [a, c]
+    assert lanes.take(9, now=0) == []
     lanes.end(a)
-    assert lanes.take(9) == [b]
+    assert lanes.take(9, now=0) == [b]
     lanes.end(b)
-    assert lanes.take(9) == [d]
+    assert lanes.take(9, now=0) == [d]
 
 
 def test_a_null_key_orders_nothing_and_an_empty_one_does() -> None:
     lanes = Lanes("key")
     a, b, c, _ = fed(lanes, assignment(), None, None, b"", b"")
-    assert lanes.take(9) == [a, b, c]
+    assert lanes.take(9, now=0) == [a, b, c]
 
 
 def test_the_same_key_of_two_partitions_is_two_keys() -> None:
     lanes = Lanes("key")
     [a], [b] = fed(lanes, assignment(), b"x"), fed(lanes, assignment(partition=P1), b"x")
-    assert lanes.take(9) == [a, b]
+    assert lanes.take(9, now=0) == [a, b]
 
 
 def test_a_partition_orders_all_of_its_records_null_keys_too() -> None:
     lanes = Lanes("partition")
     a, b, _ = fed(lanes, assignment(), b"x", None, b"y")
-    assert lanes.take(9) == [a]
+    assert lanes.take(9, now=0) == [a]
     lanes.end(a)
-    assert lanes.take(9) == [b]
+    assert lanes.take(9, now=0) == [b]
 
 
 def test_no_order_lets_all_run() -> None:
     lanes = Lanes("none")
     entries = fed(lanes, assignment(), b"x", b"x", b"x")
-    assert lanes.take(2) == entries[:2]
-    assert lanes.take(2) == entries[2:]
+    assert lanes.take(2, now=0) == entries[:2]
+    assert lanes.take(2, now=0) == entries[2:]
 
 
 def test_what_was_taken_and_not_begun_comes_back_first_and_in_order() -> None:
     lanes = Lanes("key")
     a, b, c, d = fed(lanes, assignment(), b"a", b"b", b"c", b"d")
-    assert lanes.take(3) == [a, b, c]
+    assert lanes.take(3, now=0) == [a, b, c]
     lanes.give_back([b, c])
-    assert lanes.take(9) == [b, c, d]
+    assert lanes.take(9, now=0) == [b, c, d]
 
 
 def test_a_held_key_waits_and_the_others_go_on() -> None:
@@ -77,9 +77,9 @@ def test_a_held_key_waits_and_the_others_go_on() -> None:
     kept = entry(owner, 0, b"x")
     lanes.hold(kept)
     a, b = fed(lanes, owner, b"x", b"y")
-    assert lanes.take(9) == [b]
+    assert lanes.take(9, now=0) == [b]
     lanes.release(kept)
-    assert lanes.take(9) == [a]
+    assert lanes.take(9, now=0) == [a]
 
 
 def test_a_hold_takes_back_what_was_ready_before_what_is_queued() -> None:
@@ -88,11 +88,11 @@ def test_a_hold_takes_back_what_was_ready_before_what_is_queued() -> None:
     a, b = fed(lanes, owner, b"x", b"x")
     kept = entry(owner, 9, b"x")
     lanes.hold(kept)
-    assert lanes.take(9) == []
+    assert lanes.take(9, now=0) == []
     lanes.release(kept)
-    assert lanes.take(9) == [a]
+    assert lanes.take(9, now=0) == [a]
     lanes.end(a)
-    assert lanes.take(9) == [b]
+    assert lanes.take(9, now=0) == [b]
 
 
 def test_a_key_held_twice_needs_two_releases() -> None:
@@ -103,22 +103,22 @@ def test_a_key_held_twice_needs_two_releases() -> None:
     lanes.hold(second)
     [a] = fed(lanes, owner, b"x")
     lanes.release(second)
-    assert lanes.take(9) == []
+    assert lanes.take(9, now=0) == []
     lanes.release(first)
-    assert lanes.take(9) == [a]
+    assert lanes.take(9, now=0) == [a]
 
 
 def test_a_call_that_runs_when_its_key_is_held_ends_and_starts_no_other() -> None:
     lanes = Lanes("key")
     owner = assignment()
     a, b = fed(lanes, owner, b"x", b"x")
-    assert lanes.take(9) == [a]
+    assert lanes.take(9, now=0) == [a]
     kept = entry(owner, 9, b"x")
     lanes.hold(kept)
     lanes.end(a)
-    assert lanes.take(9) == []
+    assert lanes.take(9, now=0) == []
     lanes.release(kept)
-    assert lanes.take(9) == [b]
+    assert lanes.take(9, now=0) == [b]
 
 
 def crowded() -> tuple[Lanes, Assignment]:
@@ -134,14 +134,14 @@ def test_a_record_that_the_metadata_has_no_room_for_is_put_aside_until_the_posit
     far, low = entry(owner, 50, b"far"), entry(owner, 0, b"low")
     lanes.add(far)
     lanes.add(low)
-    assert lanes.take(9) == [low]
-    assert lanes.ready == 0
+    assert lanes.take(9, now=0) == [low]
+    assert lanes.ready(now=0) == 0
     assert len(lanes) == 1
     assert owner.ledger is not None
     owner.ledger.done(0, 50)
     lanes.end(low)
     lanes.retry_aside()
-    assert lanes.take(9) == [far]
+    assert lanes.take(9, now=0) == [far]
 
 
 def test_a_hold_takes_back_what_was_put_aside() -> None:
@@ -149,18 +149,18 @@ def test_a_hold_takes_back_what_was_put_aside() -> None:
     far, next_far, low = entry(owner, 50, b"x"), entry(owner, 51, b"x"), entry(owner, 0, b"low")
     for one in (far, next_far, low):
         lanes.add(one)
-    assert lanes.take(9) == [low]
+    assert lanes.take(9, now=0) == [low]
     kept = entry(owner, 40, b"x")
     lanes.hold(kept)
     assert owner.ledger is not None
     owner.ledger.done(0, 50)
     lanes.end(low)
     lanes.retry_aside()
-    assert lanes.take(9) == []
+    assert lanes.take(9, now=0) == []
     lanes.release(kept)
-    assert lanes.take(9) == [far]
+    assert lanes.take(9, now=0) == [far]
     lanes.end(far)
-    assert lanes.take(9) == [next_far]
+    assert lanes.take(9, now=0) == [next_far]
 
 
 @pytest.mark.parametrize("late", [False, True])
@@ -169,11 +169,11 @@ def test_a_record_without_room_runs_when_the_position_waits_behind_it(late: bool
     far, low = entry(owner, 50, b"x"), entry(owner, 0, b"x")
     lanes.add(far)
     if late:
-        assert lanes.take(9) == []
+        assert lanes.take(9, now=0) == []
     lanes.add(low)
-    assert lanes.take(9) == [far]
+    assert lanes.take(9, now=0) == [far]
     lanes.end(far)
-    assert lanes.take(9) == [low]
+    assert lanes.take(9, now=0) == [low]
 
 
 def test_what_is_dropped_is_never_taken_and_its_ends_start_nothing() -> None:
@@ -182,13 +182,13 @@ def test_what_is_dropped_is_never_taken_and_its_ends_start_nothing() -> None:
     a, _, _ = fed(lanes, gone, b"x", b"x", b"y")
     [other] = fed(lanes, stays, b"x")
     kept = entry(gone, 9, b"x")
-    assert lanes.take(1) == [a]
+    assert lanes.take(1, now=0) == [a]
     lanes.hold(kept)
     gone.to(Event.LOST)
     lanes.drop(gone)
     lanes.end(a)
     lanes.release(kept)
-    assert lanes.take(9) == [other]
+    assert lanes.take(9, now=0) == [other]
     assert len(lanes) == 0
 
 
@@ -223,7 +223,7 @@ class LanesMachine(RuleBasedStateMachine):
 
     @rule(most=st.integers(1, 3))
     def take(self, most: int) -> None:
-        taken = self.lanes.take(most)
+        taken = self.lanes.take(most, now=0)
         held, busy = {self.name(one) for one in self.held}, {self.name(one) for one in self.running}
         for one in taken:
             name = self.name(one)
@@ -313,4 +313,4 @@ def test_what_nobody_has_taken_needs_no_room_in_the_metadata() -> None:
     owner.ledger.delivered(0, far * 2)
     for number in range(2_000):
         lanes.add(entry(owner, far + number, None))
-    assert len(lanes.take(10)) == 10
+    assert len(lanes.take(10, now=0)) == 10

@@ -14,7 +14,9 @@ from flux.core.errors import BrokerError
 from flux.core.hops import Hop
 from flux.core.message import Message
 from flux.core.ports import Polled, Position, Watermarks
+from flux.core.runs import Run
 from flux.core.trail import DUE
+from flux.runtime.calls import work_async
 from flux.runtime.desk import Desk, Post
 from flux.runtime.loop import LoopPollers, TaskCallers, ThreadCallers
 from flux.system import OperatingSystem
@@ -163,7 +165,7 @@ def test_runs_that_are_handed_on_at_once_get_a_thread_each_although_one_is_idle(
     desk, post = _desk(driver)
     spawned: list[str] = []
     desk.spawn = lambda name, target: spawned.append(name)  # type: ignore[method-assign]
-    callers = ThreadCallers(desk, lambda message: None, track=False)
+    callers = ThreadCallers(desk, lambda post, run: None)
     callers._threads = callers._idle = 1  # it has been woken for the first, and has not taken it yet
     driver.assign(0, 0)
     driver.poll(driver.record(0, partition=0), driver.record(0, partition=1))
@@ -187,7 +189,10 @@ def test_a_run_that_was_handed_on_is_not_begun_after_its_partition_has_gone() ->
         calls.append(message.offset)
 
     async def work() -> None:
-        callers = TaskCallers(desk, handle, track=False, loop=asyncio.get_running_loop())
+        def call(post: Post, run: Run) -> Any:
+            return work_async(desk, post, run, handle, track=False)
+
+        callers = TaskCallers(desk, call, loop=asyncio.get_running_loop())
         callers.begin(post, run)
         driver.engine.revoking([driver.p0])
         driver.engine.revoked([driver.p0])

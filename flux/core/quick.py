@@ -1,0 +1,57 @@
+"""Records that are tried again in place: each waits a moment, and holds back its key alone."""
+
+from __future__ import annotations
+
+import heapq
+
+import attrs
+
+from flux.core.assignment import Assignment, Entry
+from flux.core.outcome import Verdict
+from flux.core.transfer import Failure
+
+
+@attrs.frozen(eq=False)
+class Waiting:
+    """`verdict` and `failure`: with what the record moves on when its tries in place end early; `failed_at`: seconds
+    since the epoch."""
+
+    entry: Entry
+    verdict: Verdict
+    failure: Failure
+    failed_at: float
+
+
+class Quick:
+    """Of one stage. Times in seconds since the epoch."""
+
+    __slots__ = ("_heap", "_number")
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[float, int, Waiting]] = []
+        self._number = 0
+
+    def __len__(self) -> int:
+        return len(self._heap)
+
+    @property
+    def next_due(self) -> float | None:
+        return self._heap[0][0] if self._heap else None
+
+    def add(self, waiting: Waiting, due: float) -> None:
+        self._number += 1
+        heapq.heappush(self._heap, (due, self._number, waiting))
+
+    def due(self, now: float) -> Entry | None:
+        """Takes out the next one that is due by `now`."""
+        if not self._heap or self._heap[0][0] > now:
+            return None
+        return heapq.heappop(self._heap)[2].entry
+
+    def take(self, assignment: Assignment | None = None) -> list[Waiting]:
+        """Takes out those of one partition, or all, the first due first."""
+        taken = sorted(item for item in self._heap if assignment in (None, item[2].entry.assignment))
+        if taken:
+            self._heap = [item for item in self._heap if item not in taken]
+            heapq.heapify(self._heap)
+        return [waiting for _, _, waiting in taken]

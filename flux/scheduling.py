@@ -1,0 +1,106 @@
+"""Work that a task is given by its own application: at once, or at a time, when only this task's group sees it."""
+
+from __future__ import annotations
+
+import math
+import types
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Any
+
+import attrs
+
+from flux import config
+from flux.config import ProducerOptions
+from flux.core import trail
+from flux.core.errors import ConfigurationError
+from flux.core.policy import Policy
+from flux.producer import Producer
+from flux.runtime.delivery import Delivery
+from flux.runtime.encoding import HeadersLike
+from flux.runtime.outboxes import OUTBOXES
+
+
+def enqueue(
+    task: Any,
+    policy: Policy,
+    value: Any,
+    key: str | bytes | None,
+    headers: HeadersLike | None,
+    delay: float | None,
+    at: datetime | None,
+) -> Delivery:
+    """See `flux.Task.enqueue`. `task`: its class, or an instance."""
+    due = _due(policy, delay, at)
+    if due is None:
+        return _producer(task, policy.stages.topic, None).send(value, key=key, headers=headers)
+    if policy.stages.retries < 1:
+        raise ConfigurationError(
+            f"{_name(task)}.enqueue with a delay needs a retry topic to wait in: set retries to 1 or more"
+        )
+    own = _pairs(headers)
+    if forged := [name for name, _ in own if str(name).startswith(trail.PREFIX)]:
+        raise ConfigurationError(f"header {forged[0]!r}: names that begin with {trail.PREFIX} are flux's own")
+    stage = policy.stages[1]
+    placed = [
+        *own,
+        (trail.STAGE, "1"),
+        (trail.ATTEMPTS, "0"),
+        (trail.DUE, str(due)),
+        (trail.GROUP, policy.stages.group),
+        (trail.ORIGIN_TIMESTAMP, str(due)),  # its age counts from when it was to be done
+    ]
+    options = attrs.evolve(config.current.producer, acks="all")
+    return _producer(task, stage.topic, options).send(value, key=key, headers=placed)
+
+
+def _due(policy: Policy, delay: float | None, at: datetime | None) -> int | None:
+    """Milliseconds since the epoch; None: at once."""
+    if delay is None and at is None:
+        return None
+    now = OUTBOXES.system.now()
+    if at is not None:
+        if delay is not None:
+            raise ConfigurationError("enqueue: give delay or at, not both")
+        if at.tzinfo is None:
+            raise ConfigurationError(f"enqueue(at={at.isoformat()}): give a datetime with a time zone")
+        delay = max(at.timestamp() - now, 0.0)
+    if isinstance(delay, bool) or not isinstance(delay, int | float) or not 0 <= delay < math.inf:
+        raise ConfigurationError(f"enqueue(delay={delay!r}): give seconds, 0 or more")
+    if delay > policy.max_delay:
+        raise ConfigurationError(
+            f"enqueue: {delay:g} s is longer than max_delay = {policy.max_delay:g} s, for which retry topics are kept"
+        )
+    return math.ceil((now + delay) * 1000)
+
+
+def _pairs(headers: HeadersLike | None) -> list[tuple[str, Any]]:
+    if headers is None:
+        return []
+    pairs: Iterable[Any] = headers.items() if hasattr(headers, "items") else headers
+    return list(pairs)
+
+
+def _name(task: Any) -> str:
+    return str((task if isinstance(task, type) else type(task)).__name__)
+
+
+def _producer(task: Any, topic: str, options: ProducerOptions | None) -> type[Producer]:
+    """The task's own, which its class or instance keeps; another one when it has got another cluster or options."""
+    wanted = (topic, task.adapter, options, task.serializer)
+    made: dict[str, tuple[tuple[Any, ...], type[Producer]]] = task.__dict__.get("_producers", {})
+    known = made.get(topic)
+    if known is None or known[0] != wanted:
+        name = f"{_name(task)}.enqueue"
+        attributes = {
+            "__module__": (task if isinstance(task, type) else type(task)).__module__,
+            "__qualname__": name,
+            "topic": topic,
+            "adapter": task.adapter,
+            "options": options,
+            "serializer": staticmethod(task.serializer) if task.serializer is not None else None,
+        }
+        made_anew: type[Producer] = types.new_class(name, (Producer,), exec_body=lambda names: names.update(attributes))
+        known = wanted, made_anew
+        task._producers = {**made, topic: known}
+    return known[1]
