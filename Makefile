@@ -7,7 +7,7 @@ PYTHON ?= $(shell for python in $(PYTHONS); do \
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: simulate chaos fire demo test matrix lint types imports check bench clean
+.PHONY: simulate chaos fire demo test matrix lint types imports check docs bench clean
 
 demo: .venv/.installed
 	@$(BIN)/flux demo
@@ -44,6 +44,10 @@ imports: .venv/.developed
 
 check: lint types imports test
 
+# the documentation as a site, in build/site; fails on a link that leads nowhere
+docs: .venv/.documented
+	$(BIN)/zensical build --clean --strict
+
 # known vulnerabilities of what is installed: asks PyPI, so it needs the network
 audit: .venv/.audited
 	$(BIN)/pip-audit --local --skip-editable
@@ -56,7 +60,7 @@ bench: .venv-bench/.installed
 		--python .venv-bench/quix/bin/python
 
 clean:
-	rm -rf .venv .venv-bench .bench build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-bench .bench build dist .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find flux tests examples -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .venv/bin/python:
@@ -81,6 +85,10 @@ clean:
 		--constraint constraints.txt --editable '.[aiokafka]'
 	$(PYTHON) -m venv .venv-bench/quix
 	-.venv-bench/quix/bin/python -m pip --disable-pip-version-check install --quiet 'quixstreams>=3.28'
+	@touch $@
+
+.venv/.documented: pyproject.toml constraints.txt | .venv/bin/python
+	$(PIP) --editable '.[docs]'
 	@touch $@
 
 .venv/.audited: .venv/.developed
