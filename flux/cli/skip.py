@@ -36,10 +36,10 @@ def command(
     """
     from flux.cli import log
     from flux.cli.clusters import admin_of
-    from flux.cli.dlq.shown import key_of, short
     from flux.cli.finding import find_task
     from flux.cli.text import one_line
     from flux.config import resolve_adapter
+    from flux.operate.shown import key_of, short
     from flux.operate.skip import planned, skip, stage_of
 
     log.quiet()

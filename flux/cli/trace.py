@@ -14,9 +14,8 @@ from flux.cli.options import adapter_option, load_option, report_topic_option, t
 
 if TYPE_CHECKING:
     from flux.core.policy import Policy
-    from flux.core.ports import AdminPort, Cluster
     from flux.operate.reports import Running
-    from flux.operate.sightings import Sighting, Work
+    from flux.operate.sightings import Work
     from flux.operate.trace import Bounds, Trace
 
     Calls = Mapping[str, Running]
@@ -75,6 +74,7 @@ def command(
     from flux.cli.finding import find_task
     from flux.config import resolve_adapter
     from flux.core.report import TOPIC
+    from flux.operate.telling import calls_of
     from flux.operate.trace import Bounds, Wanted, trace
 
     if (key is None) == (origin is None):
@@ -94,7 +94,7 @@ def command(
         adapter = resolve_adapter(cls.adapter)
         found = trace(adapter, admin, policy, wanted, bounds, stopping=stopping, progressed=advance)
         interrupted = stopping()
-        calls = _calls(found, adapter, admin, report_topic or TOPIC)
+        calls = calls_of(found, adapter, admin, report_topic or TOPIC)
     now_ms = int(time.time() * 1000)
     if as_json:
         for work in found.works:
@@ -109,27 +109,11 @@ def command(
         click.get_current_context().exit(1)
 
 
-def _calls(found: Trace, adapter: Cluster, admin: AdminPort, topic: str) -> Calls:
-    """What processes say of the records that are to be worked now."""
-    from flux.core.errors import BrokerError
-    from flux.operate.reports import heard, running
-    from flux.operate.sightings import State
-
-    seen = [each for work in found.works for each in work.sightings if each.state is State.OPEN]
-    if not seen:
-        return {}
-    try:
-        reports = heard(adapter, admin, topic) or ()
-    except BrokerError:  # such as no permission: then it is not known
-        return {}
-    calls = {str(each): running(reports, each.stage, each.partition, each.offset) for each in seen}
-    return {place: call for place, call in calls.items() if call is not None}
-
-
 def _show(found: Trace, policy: Policy, origin: tuple[int, int] | None, calls: Calls, now_ms: int) -> None:
-    from flux.cli.dlq.shown import key_of, many, moment, short
     from flux.cli.tables import cell, console, table
     from flux.cli.text import one_line
+    from flux.operate.shown import key_of, many, moment, short
+    from flux.operate.telling import state_of, where
 
     out = console()
     if found.gone and origin is not None:
@@ -142,58 +126,16 @@ def _show(found: Trace, policy: Policy, origin: tuple[int, int] | None, calls: C
         shown = table("stage", "at", "written", "attempts", "error", "", numbers=["attempts"])
         for each in work.sightings:
             error = short(": ".join(part for part in (each.reason, each.error) if part))
-            row = (str(each.stage), str(each), moment(each.written_at), each.attempts, error, _state(each, now_ms))
+            row = (str(each.stage), str(each), moment(each.written_at), each.attempts, error, state_of(each, now_ms))
             shown.add_row(*map(cell, row))
         out.print(shown)
-        click.echo(one_line(f"now: {told(work, found, calls, now_ms)}"))
+        click.echo(one_line(f"now: {where(work, found, calls, now_ms)}"))
     if len(found.works) > _MOST:
         click.echo(f"\nand {len(found.works) - _MOST:,} more records of that key: --since, or --json for all")
 
 
-def _state(sighting: Sighting, now_ms: int) -> str:
-    from flux.operate.sightings import State
-
-    if sighting.state is State.WAITING and sighting.due is not None:
-        return f"due in {_seconds(sighting.due - now_ms)}"
-    if sighting.state is State.OPEN and sighting.due is not None:
-        return f"due since {_seconds(now_ms - sighting.due)}"
-    return {State.OPEN: "not done", State.PASSED: "passed", State.DEAD: ""}.get(sighting.state, "")
-
-
-def told(work: Work, found: Trace, calls: Calls, now_ms: int) -> str:
-    """Where it is, in a line."""
-    from flux.cli.dlq.shown import moment
-    from flux.operate.sightings import State
-
-    here = work.now
-    more = f"; it is to be worked in {work.copies} places, as after a crash" if work.copies > 1 else ""
-    if here is None:
-        last = work.sightings[-1]
-        how = f"done in {last.stage}, as group {last.stage.group} has passed it ({_passed(last, found)})"
-        return f"{how}, unless it went on to what was not read" if found.unread else how
-    if here.state is State.DEAD:
-        return f"a dead letter at {here.place} since {moment(here.written_at)}: see flux dlq show"
-    if here.state is State.WAITING:
-        return f"waits in {here.stage} until {moment(here.due)}; then attempt {here.message.attempt}{more}"
-    call = calls.get(str(here))
-    if call is not None:
-        since = f"{call.what_for} on {call.process}, for {_seconds(int(call.seconds * 1000))}"
-        return f"in {here.stage}, {since}; attempt {here.message.attempt}{more}"
-    what = "is to be called, or is being called" if here.due is None else f"is due since {moment(here.due)}"
-    stored = found.positions[here.stage.topic].get(here.partition)
-    at = "has no position there" if stored is None else f"is at {stored.offset:,}"
-    return f"in {here.stage}, {what}: group {here.stage.group} {at}; attempt {here.message.attempt}{more}"
-
-
-def _passed(sighting: Sighting, found: Trace) -> str:
-    stored = found.positions[sighting.stage.topic][sighting.partition]
-    return f"position {stored.offset:,}" + (
-        "" if sighting.offset < stored.offset else ", and this one is among those done above it"
-    )
-
-
 def _doubts(found: Trace, bounds: Bounds, interrupted: bool) -> Iterator[str]:
-    from flux.cli.dlq.shown import many
+    from flux.operate.shown import many
     from flux.operate.trace import MOST_SIGHTINGS
 
     if found.crowded:
@@ -207,14 +149,15 @@ def _doubts(found: Trace, bounds: Bounds, interrupted: bool) -> Iterator[str]:
 
 
 def _as_json(work: Work, found: Trace, calls: Calls, now_ms: int) -> dict[str, Any]:
-    from flux.cli.dlq.shown import text_of
+    from flux.operate.shown import text_of
+    from flux.operate.telling import where
 
     here = work.now
     return {
         "id": work.id,
         "key": None if work.key is None else text_of(work.key),
         "state": "done" if here is None else here.state.value,
-        "now": told(work, found, calls, now_ms),
+        "now": where(work, found, calls, now_ms),
         "complete": not found.unread and not found.crowded,
         "seen": [
             {
@@ -236,9 +179,3 @@ def _as_json(work: Work, found: Trace, calls: Calls, now_ms: int) -> dict[str, A
             for each in work.sightings
         ],
     }
-
-
-def _seconds(ms: int) -> str:
-    from flux.core.backoff import in_words
-
-    return in_words(max(0, ms) / 1000).lstrip("~")

@@ -33,9 +33,9 @@ def command(sources: tuple[str, ...], limit: int, as_json: bool, task: str | Non
     Two have one cause when type, place and message of their error are the same, whatever numbers, ids and quoted
     strings are in the message.
     """
-    from flux.cli.dlq.shown import many
     from flux.cli.tables import cell, console, table
     from flux.operate.causes import Causes
+    from flux.operate.shown import many
 
     causes = Causes()
     with opened(sources, task) as dead:
@@ -63,7 +63,7 @@ def _left(causes: int, others: int) -> str:
 
 
 def _row(tally: Tally) -> tuple[object, ...]:
-    from flux.cli.dlq.shown import moment
+    from flux.operate.shown import moment
 
     where = f" ({tally.cause.place})" if tally.cause.place else ""
     times = moment(tally.first_seen), moment(tally.last_seen)

@@ -115,7 +115,7 @@ def _pages(letters: Iterable[Letter]) -> Iterator[list[Letter]]:
 
 
 def _row(letter: Letter) -> tuple[object, ...]:
-    from flux.cli.dlq.shown import key_of, moment, short
+    from flux.operate.shown import key_of, moment, short
 
     return (
         letter.place,

@@ -36,8 +36,8 @@ def command(
     task: str | None,
 ) -> None:
     """Delete a task's dead letters up to a point, for good."""
-    from flux.cli.dlq.shown import many
     from flux.operate.purging import planned, purge
+    from flux.operate.shown import many
 
     if sum((bool(before), until is not None, replayed, everything)) != 1:
         raise click.UsageError("say up to where: one of --before, --until, --replayed and --all")

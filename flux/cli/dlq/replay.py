@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -73,47 +72,27 @@ def command(
     from flux.cli.text import one_line, say
     from flux.operate.planning import Order, check_members, planned
     from flux.operate.replay import Replay
+    from flux.operate.telling import notes, outcome
 
     order = Order(chosen(choice), to == "main", limit, max_replays, rate, again, dry_run)
     with opened(sources, task) as dead:
         if not (force or dry_run):
             check_members(dead.admin, dead.policy)
         plan = planned(dead.admin, dead.policy, order)
-        for line in _notes(plan):
+        for line in notes(plan):
             click.echo(one_line(line), err=True)
         with interruptible() as stopping, progress(plan.size) as advance:
             receipt = Replay(plan, dead.adapter, dead.admin, stopping=stopping, progressed=advance).run()
     if as_json:
         click.echo(json.dumps(_as_json(plan, receipt)))
     else:
-        click.echo(one_line(_told(plan, receipt)))
+        click.echo(one_line(outcome(plan, receipt)))
     if receipt.failed:
         raise click.ClickException(receipt.stopped)
     if receipt.stopped:
         say(receipt.stopped if dry_run or again else f"{receipt.stopped}; the next replay goes on there")
     if receipt.interrupted:
         click.get_current_context().exit(INTERRUPTED)
-
-
-def _notes(plan: Plan) -> Iterator[str]:
-    topic = plan.source.topic
-    yield f"{topic} keeps every dead letter: those that were done since, by other means than a replay, come again"
-    if not plan.stored:
-        yield (
-            f"no replay of it is known: group {plan.group} has no position"
-            " (Kafka forgets one after offsets.retention.minutes without a replay)"
-        )
-    if plan.worked:
-        yield f"group {plan.source.group} has given up to {plan.worked:,} of these one more try already"
-
-
-def _told(plan: Plan, receipt: Receipt) -> str:
-    from flux.cli.dlq.shown import many
-
-    verb = "would replay" if plan.order.dry else "replayed"
-    left = f"; {receipt.done_before:,} replayed before" if receipt.done_before else ""
-    left += f"; {receipt.unmatched:,} not meant" if receipt.unmatched else ""
-    return f"{verb} {many(receipt.replayed, 'dead letter')} to {plan.target.topic}{left}"
 
 
 def _as_json(plan: Plan, receipt: Receipt) -> dict[str, Any]:

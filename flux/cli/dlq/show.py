@@ -55,10 +55,10 @@ def command(sources: tuple[str, ...], as_json: bool, words: tuple[str | None, st
 
 
 def _lines(letter: Letter) -> Iterator[str]:
-    from flux.cli.dlq.shown import key_of, moment, pretty, text_of
     from flux.cli.text import one_line
     from flux.core.trail import PREFIX
     from flux.operate.causes import cause_of
+    from flux.operate.shown import key_of, moment, pretty, text_of
 
     message, trail = letter.message, letter.message.trail
     known = {
