@@ -1,30 +1,36 @@
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
 from typing import Any
 
+import httpx2
 import pytest
+import service
 import webhooks
+from fastapi.testclient import TestClient
 from webhooks import DeliverWebhook, notify
 
+import flux
 from flux.testing import Kit
 
 DAY = 24 * 60 * 60
 URL = "https://shop.example/hooks"
 
-Answer = tuple[int, float | None]
+Answer = httpx2.Response | httpx2.TransportError
 
 
 class Endpoint:
     """The customer's side: gives its answers one after another, and the last one for ever."""
 
     def __init__(self) -> None:
-        self.answers: list[Answer | OSError] = [(200, None)]
-        self.requests: list[tuple[str, dict[str, Any], dict[str, str]]] = []
+        self.answers: list[Answer] = [httpx2.Response(200)]
+        self.requests: list[tuple[str, dict[str, Any], str]] = []
 
-    def post(self, url: str, event: dict[str, Any], headers: dict[str, str]) -> Answer:
-        self.requests.append((url, event, headers))
+    def __call__(self, request: httpx2.Request) -> httpx2.Response:
+        self.requests.append((str(request.url), json.loads(request.content), request.headers["Idempotency-Key"]))
         answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
-        if isinstance(answer, OSError):
+        if isinstance(answer, httpx2.TransportError):
             raise answer
         return answer
 
@@ -32,19 +38,39 @@ class Endpoint:
 @pytest.fixture
 def endpoint(monkeypatch: pytest.MonkeyPatch) -> Endpoint:
     made = Endpoint()
-    monkeypatch.setattr(webhooks, "post", made.post)
+    monkeypatch.setattr(webhooks, "client", lambda: httpx2.AsyncClient(transport=httpx2.MockTransport(made)))
     return made
 
 
-def test_a_webhook_is_delivered_and_receipted(flux_kit: Kit, endpoint: Endpoint) -> None:
-    notify("ada", URL, {"order": 1})
+@pytest.fixture
+def api(flux_kit: Kit) -> Iterator[TestClient]:
+    with TestClient(service.app) as made:
+        yield made
+
+
+def test_what_the_service_accepts_is_delivered_and_receipted(
+    flux_kit: Kit, endpoint: Endpoint, api: TestClient
+) -> None:
+    answer = api.post("/events", json={"customer": "ada", "url": URL, "data": {"order": 1}})
+    assert (answer.status_code, answer.json()) == (202, {"id": "webhooks/0/0"})
     flux_kit.run(DeliverWebhook)
-    assert endpoint.requests == [(URL, {"order": 1}, {"Idempotency-Key": "webhooks/0/0"})]
+    assert endpoint.requests == [(URL, {"order": 1}, "webhooks/0/0")]
     flux_kit.assert_produced("webhook-receipts", key="ada", json={"webhook": "webhooks/0/0", "attempt": 1})
 
 
+def test_the_service_accepts_nothing_that_kafka_does_not_have(flux_kit: Kit, api: TestClient) -> None:
+    flux_kit.broker().fail_writes(lambda *_: flux.BrokerError("no permission"))
+    answer = api.post("/events", json={"customer": "ada", "url": URL, "data": {}})
+    assert (answer.status_code, answer.headers["Retry-After"]) == (503, "5")
+
+
+def test_the_service_takes_no_url_that_is_none(flux_kit: Kit, api: TestClient) -> None:
+    assert api.post("/events", json={"customer": "ada", "url": "shop.example", "data": {}}).status_code == 422
+    assert flux_kit.topic("webhooks") == []
+
+
 def test_an_outage_of_the_customer_is_waited_for(flux_kit: Kit, endpoint: Endpoint) -> None:
-    endpoint.answers = [ConnectionRefusedError("nobody listens"), (503, None), (200, None)]
+    endpoint.answers = [httpx2.ConnectError("nobody listens"), httpx2.Response(503), httpx2.Response(200)]
     notify("ada", URL, {"order": 1})
     flux_kit.run(DeliverWebhook)
     (waiting,) = flux_kit.waiting(DeliverWebhook)
@@ -56,11 +82,11 @@ def test_an_outage_of_the_customer_is_waited_for(flux_kit: Kit, endpoint: Endpoi
 
     flux_kit.run_to_the_end(DeliverWebhook)
     flux_kit.assert_produced("webhook-receipts", json={"webhook": "webhooks/0/0", "attempt": 3})
-    assert {headers["Idempotency-Key"] for _, _, headers in endpoint.requests} == {"webhooks/0/0"}
+    assert {key for _, _, key in endpoint.requests} == {"webhooks/0/0"}
 
 
 def test_a_customer_who_is_away_for_weeks_is_given_up_in_the_end(flux_kit: Kit, endpoint: Endpoint) -> None:
-    endpoint.answers = [(500, None)]
+    endpoint.answers = [httpx2.Response(500)]
     before = flux_kit.clock.now()
     notify("ada", URL, {"order": 1})
     flux_kit.run_to_the_end(DeliverWebhook)
@@ -72,14 +98,14 @@ def test_a_customer_who_is_away_for_weeks_is_given_up_in_the_end(flux_kit: Kit, 
 
 
 def test_what_the_customer_has_to_mend_is_not_tried_again(flux_kit: Kit, endpoint: Endpoint) -> None:
-    endpoint.answers = [(410, None)]
+    endpoint.answers = [httpx2.Response(410)]
     notify("ada", URL, {"order": 1})
     assert flux_kit.run(DeliverWebhook).dead == 1
     assert flux_kit.dead_letters(DeliverWebhook).one().error_message == f"{URL} answers 410"
 
 
 def test_a_customer_who_asks_for_time_gets_it(flux_kit: Kit, endpoint: Endpoint) -> None:
-    endpoint.answers = [(429, 600.0), (200, None)]
+    endpoint.answers = [httpx2.Response(429, headers={"Retry-After": "600"}), httpx2.Response(200)]
     notify("ada", URL, {"order": 1})
     flux_kit.run(DeliverWebhook)
     assert [each.seconds for each in flux_kit.waiting(DeliverWebhook)] == [600]
@@ -88,11 +114,18 @@ def test_a_customer_who_asks_for_time_gets_it(flux_kit: Kit, endpoint: Endpoint)
 
 
 def test_the_outage_of_one_customer_holds_nobody_else_up(flux_kit: Kit, endpoint: Endpoint) -> None:
-    endpoint.answers = [(500, None), (200, None)]
+    endpoint.answers = [httpx2.Response(500), httpx2.Response(200)]
     notify("ada", URL, {"order": 1})
     notify("bob", URL, {"order": 2})
     flux_kit.run(DeliverWebhook)
     assert flux_kit.topic("webhook-receipts").keys == [b"bob"]
+
+
+@pytest.mark.parametrize("url", ["ftp://shop.example", "https://shop.example:port"])
+def test_a_url_that_nothing_can_be_sent_to_is_a_dead_letter(flux_kit: Kit, url: str) -> None:
+    notify("ada", url, {"order": 1})
+    flux_kit.run(DeliverWebhook)
+    assert flux_kit.dead_letters(DeliverWebhook).one().reason == "rejected"
 
 
 def test_what_is_no_json_is_a_dead_letter(flux_kit: Kit) -> None:

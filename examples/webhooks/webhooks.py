@@ -1,17 +1,11 @@
 """Delivers webhooks: a few bytes of JSON to a customer's URL, for days if need be, and never lost.
 
-Try it against a Kafka at localhost:9092:
-
-    export FLUX_ADAPTER=confluent://localhost:9092
-    flux process --load examples/webhooks/webhooks.py --create-topics DeliverWebhook
-
-Its tests need no Kafka: `pytest examples/webhooks`.
+See README.md beside it for how to run it; its tests need no Kafka: `pytest examples/webhooks`.
 """
 
-import json
-import urllib.error
-import urllib.request
 from typing import Any
+
+import httpx2
 
 import flux
 from flux.serde import json_deserializer, json_serializer
@@ -30,36 +24,39 @@ class Receipts(flux.Producer):
     serializer = json_serializer
 
 
-def notify(customer: str, url: str, event: dict[str, Any]) -> None:
-    """What the rest of the application calls. The key keeps one customer's events in order, while none fails."""
-    Webhooks.produce({"url": url, "event": event}, key=customer)
+def notify(customer: str, url: str, event: dict[str, Any]) -> flux.Delivery:
+    """What the rest of the application calls, and may await. The key keeps one customer's events in order, while none
+    fails."""
+    return Webhooks.send({"url": url, "event": event}, key=customer)
 
 
 class DeliverWebhook(flux.Task):
     topic = "webhooks"
     group_id = "delivery"
     retries = 25  # the default waits add up to 25 days
+    concurrency = 200  # calls that wait for customers cost next to nothing in an event loop
+    reject_on = (httpx2.InvalidURL, httpx2.UnsupportedProtocol)
     deserializer = json_deserializer
 
-    def call(self, message: flux.Message) -> None:
+    async def setup(self) -> None:  # type: ignore[override]
+        self.http = client()
+
+    async def call(self, message: flux.Message) -> None:
         webhook = message.value
-        status, retry_after = post(webhook["url"], webhook["event"], {"Idempotency-Key": message.id})
-        if status in GIVE_UP_STATUSES:
-            raise flux.Reject(f"{webhook['url']} answers {status}")
-        if status == 429 and retry_after is not None:
-            raise flux.Retry("asked to slow down", after=retry_after)
-        if status >= 300:
-            raise ConnectionError(f"{webhook['url']} answers {status}")
-        Receipts.produce({"webhook": message.id, "attempt": message.attempt}, key=message.key)
+        url, headers = webhook["url"], {"Idempotency-Key": message.id}
+        answer = await self.http.post(url, json=webhook["event"], headers=headers)
+        if answer.status_code in GIVE_UP_STATUSES:
+            raise flux.Reject(f"{url} answers {answer.status_code}")
+        if answer.status_code == 429 and answer.headers.get("Retry-After", "").isdecimal():
+            raise flux.Retry("asked to slow down", after=float(answer.headers["Retry-After"]))
+        if not answer.is_success:
+            raise ConnectionError(f"{url} answers {answer.status_code}")
+        # The webhook counts as done when its receipt is acknowledged.
+        await Receipts.aproduce({"webhook": message.id, "attempt": message.attempt}, key=message.key)
+
+    async def close(self) -> None:  # type: ignore[override]
+        await self.http.aclose()
 
 
-def post(url: str, event: dict[str, Any], headers: dict[str, str]) -> tuple[int, float | None]:
-    """(status, seconds that the other side asks to wait). Raises OSError when nobody answers."""
-    data = json.dumps(event).encode()
-    request = urllib.request.Request(url, data, {"Content-Type": "application/json", **headers}, method="POST")
-    try:
-        with urllib.request.urlopen(request, timeout=10) as response:
-            return response.status, None
-    except urllib.error.HTTPError as answer:
-        wait = answer.headers.get("Retry-After", "")
-        return answer.code, float(wait) if wait.isdecimal() else None
+def client() -> httpx2.AsyncClient:
+    return httpx2.AsyncClient(timeout=10, limits=httpx2.Limits(max_connections=DeliverWebhook.concurrency))

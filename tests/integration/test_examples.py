@@ -1,0 +1,154 @@
+"""The examples as their READMEs start them: processes of their own, on a real Kafka."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+from confluent_kafka.admin import AdminClient
+
+from flux.testing.node import free_ports
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+SECONDS = 60.0
+
+
+class Customer(ThreadingHTTPServer):
+    """Answers 503 to the first request for each event, and 200 to the next."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.requests: list[tuple[str, dict[str, Any]]] = []
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}/"
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Customer
+
+    def do_POST(self) -> None:
+        key = self.headers["Idempotency-Key"]
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        seen = any(key == each for each, _ in self.server.requests)
+        self.server.requests.append((key, body))
+        self.send_response(200 if seen else 503)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def customer() -> Iterator[Customer]:
+    with Customer() as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server
+        server.shutdown()
+
+
+@pytest.fixture
+def forget_topics(kafka_admin: AdminClient) -> Iterator[Callable[..., None]]:
+    """The examples have names of their own: what they made goes before and after."""
+    prefixes: list[str] = []
+
+    def forget(*names: str) -> None:
+        prefixes.extend(names)
+        made = [name for name in kafka_admin.list_topics(timeout=10).topics if name.startswith(names)]
+        for gone in (kafka_admin.delete_topics(made) if made else {}).values():
+            gone.result(30)
+        until = time.monotonic() + 30
+        while any(name in kafka_admin.list_topics(timeout=10).topics for name in made):
+            assert time.monotonic() < until, f"not gone in 30 s: {made}"
+            time.sleep(0.1)
+
+    yield forget
+    with suppress(Exception):
+        forget(*prefixes)
+
+
+@contextmanager
+def running(directory: Path, log: Path, bootstrap: str, *args: str, **more: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A module as a process in the example's folder; it is stopped as an operator would, and must end well."""
+    environment = os.environ | {"FLUX_ADAPTER": f"confluent://{bootstrap}"} | more
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", *args], cwd=directory, env=environment, stdout=output, stderr=subprocess.STDOUT
+        )
+    try:
+        yield process
+        process.terminate()
+        # uvicorn ends orderly, and hands the signal on then
+        assert process.wait(SECONDS) in (0, -signal.SIGTERM), log.read_text()
+    finally:
+        process.kill()
+        process.wait()
+
+
+def wait_for(true: Callable[[], object], what: str, *logs: Path) -> None:
+    until = time.monotonic() + SECONDS
+    while not true():
+        if time.monotonic() > until:
+            pytest.fail(f"not within {SECONDS:g} s: {what}\n" + "\n".join(log.read_text() for log in logs))
+        time.sleep(0.1)
+
+
+def test_a_webhook_goes_from_the_service_to_a_customer_who_was_away(
+    bootstrap: str,
+    customer: Customer,
+    forget_topics: Callable[..., None],
+    make_topic: Callable[..., str],
+    kafka_admin: AdminClient,
+    read_all: Callable[..., list[Any]],
+    tmp_path: Path,
+) -> None:
+    forget_topics("webhook")
+    make_topic(name="webhook-receipts")
+    (tmp_path / "soon.py").write_text(
+        "from webhooks import DeliverWebhook\nDeliverWebhook.wait = 0.5\nDeliverWebhook.retries = 1\n"
+    )
+    (port,) = free_ports(1)
+    api = f"http://127.0.0.1:{port}"
+    folder, logs = EXAMPLES / "webhooks", (tmp_path / "service.log", tmp_path / "worker.log")
+    work = ["flux.cli.main", "process", "--load", str(tmp_path / "soon.py"), "--create-topics", "DeliverWebhook"]
+    serve = ["uvicorn", "service:app", "--port", str(port), "--no-access-log"]
+
+    with (
+        running(folder, logs[1], bootstrap, *work, PYTHONPATH=str(folder)),
+        running(folder, logs[0], bootstrap, *serve),
+    ):
+        wait_for(lambda: answers(api), "the service answers", *logs)
+        wait_for(lambda: "webhooks" in kafka_admin.list_topics(timeout=10).topics, "the topics are made", *logs)
+        ids = []
+        for number in range(5):
+            event = {"customer": f"c{number % 2}", "url": customer.url, "data": {"order": number}}
+            answer = httpx2.post(f"{api}/events", json=event, timeout=30)
+            assert answer.status_code == 202, answer.text
+            ids.append(answer.json()["id"])
+        wait_for(lambda: len(customer.requests) >= 10, "each event was sent twice", *logs)
+
+    receipts = [json.loads(record.value()) for record in read_all("webhook-receipts")]
+    assert sorted(each["webhook"] for each in receipts) == sorted(ids)
+    assert {each["attempt"] for each in receipts} == {2}
+    assert sorted(key for key, _ in customer.requests) == sorted(ids * 2)
+    assert sorted({body["order"] for _, body in customer.requests}) == [0, 1, 2, 3, 4]
+
+
+def answers(api: str) -> bool:
+    try:
+        return httpx2.get(f"{api}/openapi.json", timeout=1).status_code == 200
+    except httpx2.TransportError:
+        return False
