@@ -39,6 +39,10 @@ class Batches:
         """In order of offsets, or of due time; the partition to be worked next first."""
         self._held: dict[Any, int] = {}
 
+    def __bool__(self) -> bool:
+        """Whether there are any."""
+        return bool(self._queues)
+
     def __len__(self) -> int:
         """Entries that have not been taken."""
         return sum(map(len, self._queues.values()))

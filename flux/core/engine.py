@@ -379,14 +379,11 @@ class Engine:
 
     def turn(self, now: float) -> Turn:
         """What the poller does next."""
-        phase = Phase.WORKING  # an enumeration's attribute costs more than all else here
-        working = [a for a in self._assignments.values() if a.phase is phase]
-        patient = self._flow.patient(working, now)
-        pause, resume = self._flow.changes(working, patient, self.stopping)
+        pause, resume, patient = self._pauses(now)
         deadline = self.deadline(now)
         # a time that is past is a hop's that somebody writes already, or is to be written in this very turn
         rest = REST if deadline is None else min(deadline - now if deadline > now else BUSY_REST, REST)
-        if any(assignment.paused for assignment in working):
+        if self._flow.paused:
             rest = min(rest, PAUSED_REST)
         if self.ready(now) and not self.pace.slow:
             rest = LEAST_REST  # it became due since the poller looked, who is to work it
@@ -610,6 +607,15 @@ class Engine:
         self._resets.discard(assignment.partition)
 
     # ---- inside: the backlog
+
+    def _pauses(self, now: float) -> tuple[list[TopicPartition], list[TopicPartition], bool]:
+        """(to pause, to resume, whether it is better not to poll) now."""
+        if not (self.stopping or self._lanes or len(self._hops)) and self._flow.idle(self._round):
+            return [], [], False
+        phase = Phase.WORKING  # an enumeration's attribute costs more than all else here
+        working = [a for a in self._assignments.values() if a.phase is phase]
+        patient = self._flow.patient(working, now)
+        return *self._flow.changes(working, patient, self.stopping), patient
 
     def _queue(self, assignment: Assignment) -> None:
         if not assignment.queued:

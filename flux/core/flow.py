@@ -6,7 +6,7 @@ partition loses what the client had fetched of it. So a stage that is full as a 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from flux.core.assignment import Assignment
 from flux.core.policy import Policy
@@ -23,14 +23,23 @@ PATIENCE = 1.0
 class Flow:
     """One stage's."""
 
-    __slots__ = ("_full_since", "_policy", "_role", "full")
+    __slots__ = ("_full_since", "_policy", "_role", "full", "paused")
 
     def __init__(self, policy: Policy, role: Role) -> None:
         self._policy = policy
         self._role = role
         self._full_since: float | None = None
+        self.paused = False
+        """Whether any partition was when they were last looked at; one that was assigned since is not."""
         self.full = FULL if policy.batch is None else max(FULL, 2 * policy.batch.most)
         """Records of one partition that are here and not begun, from which on it is full."""
+
+    def idle(self, backlogs: Iterable[Assignment]) -> bool:
+        """Whether nothing is paused, and all that is here could not fill one partition: then there is nothing to
+        decide, however many partitions there are. `backlogs`: those that have one, and nothing is here beside them."""
+        if self.paused or self._full_since is not None or self._role is not Role.MAIN:
+            return False
+        return sum(assignment.backlogged for assignment in backlogs) < self.full
 
     def patient(self, working: Sequence[Assignment], now: float) -> bool:
         """Whether the stage is full, and has been for so short that it does better not to poll at all."""
@@ -57,6 +66,7 @@ class Flow:
             if wanted != assignment.paused:
                 assignment.paused = wanted
                 (pause if wanted else resume).append(assignment.partition)
+        self.paused = any(assignment.paused for assignment in working)
         return pause, resume
 
     def _is_full(self, working: Sequence[Assignment]) -> bool:

@@ -27,6 +27,7 @@ def lane_name(ordering: Ordering, entry: Entry) -> Any:
 class Queues(Protocol):
     """What an engine asks of its lanes, or of what stands in their place."""
 
+    def __bool__(self) -> bool: ...
     def __len__(self) -> int: ...
     def ready(self, now: float) -> int: ...
     def deadline(self) -> float | None: ...
@@ -65,6 +66,10 @@ class Lanes:
         self._lanes: dict[Any, Lane] = {}
         self._ready: deque[Entry] = deque()
         self._aside: list[Entry] = []
+
+    def __bool__(self) -> bool:
+        """Whether there may be any, or a key is taken: cheaper than how many there are."""
+        return bool(self._lanes or self._ready or self._aside)
 
     def __len__(self) -> int:
         """Entries that have not been taken."""
