@@ -1,0 +1,18 @@
+from functools import partial
+
+from django.db import transaction
+
+import flux
+from flux.serde import json_serializer
+from orders.models import Order
+
+
+class Orders(flux.Producer):
+    topic = "orders"
+    serializer = json_serializer
+
+
+def announce(order: Order) -> None:
+    """Tells Kafka of the order when the transaction is committed, and not at all when it is rolled back. The worker
+    may be quicker than the commit otherwise, and find no order."""
+    transaction.on_commit(partial(Orders.produce, {"order": order.pk}, key=order.customer))

@@ -1,0 +1,15 @@
+from collections.abc import Callable
+
+from django.db import close_old_connections
+
+import flux
+
+
+def fresh_connections(message: flux.Message, call_next: Callable[[flux.Message], object]) -> None:
+    """What Django does around each request, for a task's call: a connection that the database has dropped, or that is
+    older than CONN_MAX_AGE, is not used again. Threads of a worker live as long as the worker."""
+    close_old_connections()
+    try:
+        call_next(message)
+    finally:
+        close_old_connections()
