@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import re
 import secrets
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -182,21 +180,6 @@ def test_the_same_topic_and_group_is_refused_on_one_cluster_by_whatever_client(c
     assert flux.Worker(task(clusters.url("east")), task(clusters.url("west")), kafka).tasks
     with pytest.raises(flux.ConfigurationError, match="both work topic orders as group billing"):
         flux.Worker(kafka, task(clusters.url("east")), task("aiokafka://127.0.0.1:9"))
-
-
-def test_what_the_page_shows_is_understood(clusters: Clusters) -> None:
-    page = Path(__file__).parents[2] / "docs" / "how-to" / "clusters.md"
-    [code] = re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
-    names: dict[str, Any] = {"__name__": "shown"}
-    exec(compile(code, str(page), "exec", dont_inherit=True), names)
-    chosen = {each: names[each].adapter for each in ("Billing", "Audit", "Orders", "overseas", "elsewhere")}
-    assert {each: config.resolve_adapter(adapter).cluster for each, adapter in chosen.items()} == {
-        "Billing": "kafka://main:9092",
-        "Audit": "kafka://audit:9092",
-        "Orders": "kafka://main:9092",
-        "overseas": "kafka://overseas:9092",
-        "elsewhere": "kafka://overseas:9092",
-    }
 
 
 def test_two_instances_of_one_class_are_told_apart_in_the_worker_s_figures() -> None:

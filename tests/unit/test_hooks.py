@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
 import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -377,58 +375,3 @@ def test_lost_partitions_are_heard_and_named_in_the_log(
     assert [partitions for _, partitions in hearing.of("lost")] == [(TopicPartition("t", 0),)]
     [line] = [record for record in caplog.records if "was lost" in record.getMessage()]
     assert (vars(line)["task"], vars(line)["topic"], vars(line)["partition"]) == ("<lambda>", "t", 0)
-
-
-PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "observability.md"
-SAMPLES = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(), re.DOTALL | re.MULTILINE)
-
-
-def test_the_hook_of_the_page_hears_a_dead_letter(flux_kit: Kit) -> None:
-    pages: list[str] = []
-    [sample] = [sample for sample in SAMPLES if "class Alarms" in sample]
-    given: dict[str, Any] = {"flux": flux, "page": pages.append, "__name__": "billing"}
-    exec(compile(sample, str(PAGE), "exec"), given)
-
-    def call(self: flux.Task, message: flux.Message) -> None:
-        raise flux.Reject("no such customer")
-
-    given["Billing"].call = call
-    Orders.produce(b"x")
-    flux_kit.run(given["Billing"])
-    assert pages == ["Billing: orders/0/0 is a dead letter (rejected: flux.Reject: no such customer)"]
-
-
-def test_sentry_is_told_as_the_page_does_it(flux_kit: Kit) -> None:
-    class Scope:
-        def __init__(self) -> None:
-            self.tags: dict[str, Any] = {}
-
-        def __enter__(self) -> Scope:
-            return self
-
-        def __exit__(self, *error: object) -> None: ...
-
-        def set_tag(self, name: str, value: Any) -> None:
-            self.tags[name] = value
-
-        def set_context(self, name: str, value: Any) -> None:
-            self.tags |= value
-
-    class Sdk:
-        scopes: list[Scope] = []
-        captured: list[Exception] = []
-
-        def isolation_scope(self) -> Scope:
-            self.scopes.append(Scope())
-            return self.scopes[-1]
-
-        def capture_exception(self, error: Exception) -> None:
-            self.captured.append(error)
-
-    sdk = Sdk()
-    [sample] = [sample for sample in SAMPLES if "class Sentry" in sample]
-    exec(compile(sample, str(PAGE), "exec"), {"flux": flux, "sentry_sdk": sdk, "contextmanager": contextmanager})
-    Orders.produce(b"bad")
-    flux_kit.run_to_the_end(billing([]))
-    assert [scope.tags["attempt"] for scope in sdk.scopes] == [1, 2]
-    assert [str(error) for error in sdk.captured] == ["bad"]

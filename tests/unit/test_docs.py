@@ -1,0 +1,162 @@
+"""What README.md and docs/ show is so: each sample runs, each command can be given, each link leads somewhere."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import inspect
+import json
+import re
+import sys
+import tomllib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+import yaml
+from docs_support import PAGES, ROOT, Sample, flux_commands, samples, understand
+
+from flux.config import reset
+from flux.testing import Kit, kit
+
+MOST_NOT_RUN = 6
+BILLING = ROOT / "examples" / "billing.py"
+"""What commands name on pages that have no file of that name."""
+BY_HAND = {"flux_kafka": "tests/integration/test_testing_kafka.py"}
+"""Fixtures that need a real Kafka, and where the samples that have them are run."""
+MADE_BY_PYTEST = ("capsys", "caplog")
+
+
+def of(language: str) -> list[Sample]:
+    return [each for page in PAGES for each in samples(page) if each.language == language]
+
+
+def languages(page: Path) -> set[str]:
+    return {each.language for each in samples(page)}
+
+
+def writes(page: Path, file: str) -> bool:
+    return any(each.file == file for each in samples(page))
+
+
+def name_of(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+@pytest.fixture(autouse=True)
+def alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """In a folder of its own, from which modules are imported; what they configure and import is forgotten."""
+    before = set(sys.modules)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    reset()
+    yield
+    reset()
+    for name in set(sys.modules) - before:
+        if Path(getattr(sys.modules[name], "__file__", None) or "/").is_relative_to(tmp_path):
+            del sys.modules[name]
+
+
+class Played:
+    """The samples of a page, run so far."""
+
+    def __init__(self, page: Path, folder: Path, made: Kit) -> None:
+        self.names: dict[str, Any] = {"__name__": page.stem.replace("-", "_"), "flux_kit": made}
+        self._folder = folder
+
+    def run(self, sample: Sample) -> None:
+        if sample.file is None or not sample.shown:
+            padded = "\n" * (sample.line - 1) + sample.code  # so that a traceback names the page's line
+            exec(compile(padded, str(sample.page), "exec", dont_inherit=True), self.names)
+            return
+        path = self._folder / sample.file
+        path.write_text((path.read_text() if path.exists() else "") + sample.code)
+        sys.modules.pop(path.stem, None)
+        importlib.invalidate_caches()
+        found = importlib.import_module(path.stem)
+        self.names |= {name: value for name, value in vars(found).items() if not name.startswith("__")}
+
+    @property
+    def tests(self) -> dict[str, Callable[..., Any]]:
+        own = {self.names["__name__"], *(path.stem for path in self._folder.glob("*.py"))}
+        named = {name: value for name, value in self.names.items() if name.startswith(("test_", "check_"))}
+        return {name: value for name, value in named.items() if value.__module__ in own}
+
+
+def give(sample: Sample) -> None:
+    """Raises for a command that flux would refuse."""
+    for line in sample.commands:
+        for words in flux_commands(line):
+            try:
+                understand(words)
+            except click.ClickException as error:
+                raise AssertionError(f"{sample}: flux {' '.join(words)}: {error.format_message()}") from error
+
+
+def call(test: Callable[..., Any], request: pytest.FixtureRequest) -> None:
+    """A test of a page, as pytest would call it; one that is parametrized with its first values."""
+    wanted = set(inspect.signature(test).parameters)
+    if BY_HAND.keys() & wanted:
+        return
+    with kit() as made, pytest.MonkeyPatch.context() as patch:
+        given: dict[str, Any] = {"flux_kit": made, "monkeypatch": patch}
+        for mark in getattr(test, "pytestmark", []):
+            names, values = mark.args
+            given |= {names: next(iter(values))}
+        given |= {name: request.getfixturevalue(name) for name in MADE_BY_PYTEST if name in wanted}
+        result = test(**{name: given[name] for name in wanted})
+        if inspect.iscoroutine(result):
+            asyncio.run(result)
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if {*languages(page)} & {"python", "console"}], ids=name_of)
+def test_the_samples_of_a_page_run(page: Path, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    (tmp_path / "billing.py").write_text("" if writes(page, "billing.py") else BILLING.read_text())
+    with kit() as made:
+        played = Played(page, tmp_path, made)
+        for sample in samples(page):
+            if sample.language == "python" and sample.kept is None:
+                played.run(sample)
+            elif sample.language == "console" and sample.kept is None:
+                give(sample)
+    for test in played.tests.values():
+        call(test, request)
+
+
+@pytest.mark.parametrize(
+    ("language", "parse"),
+    [("json", json.loads), ("toml", tomllib.loads), ("yaml", lambda text: list(yaml.safe_load_all(text)))],
+)
+def test_what_is_to_be_copied_parses(language: str, parse: Callable[[str], Any]) -> None:
+    for sample in of(language):
+        try:
+            parse(sample.code)
+        except ValueError as error:
+            raise AssertionError(f"{sample}: {error}") from error
+
+
+def test_few_samples_are_not_run() -> None:
+    kept = [f"{each}: {each.kept}" for page in PAGES for each in samples(page) if each.kept]
+    assert len(kept) <= MOST_NOT_RUN, kept
+
+
+def test_every_sample_says_what_it_is() -> None:
+    assert [str(each) for each in of("")] == []
+
+
+def anchors(page: Path) -> set[str]:
+    headings = re.findall(r"^#+ (.+)$", re.sub(r"^```.*?^```", "", page.read_text(), flags=re.S | re.M), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_its_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", re.sub(r"^```.*?^```", "", page.read_text(), flags=re.S | re.M)):
+        if "://" in target:
+            continue
+        file, _, anchor = target.partition("#")
+        path = (page.parent / file).resolve() if file else page
+        assert path.exists(), target
+        assert not anchor or anchor in anchors(path), target
