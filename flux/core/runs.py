@@ -79,7 +79,7 @@ class Run:
 class SliceRun(Run):
     """A slice of one partition's batch. Offset order satisfies order by key, so keys are not looked at."""
 
-    __slots__ = ("_at", "_end", "assignment")
+    __slots__ = ("_at", "_divided", "_end", "assignment")
 
     records: list[Any]
     entries: None
@@ -92,6 +92,7 @@ class SliceRun(Run):
         self._end = piece.end
         self._at: Entry | None = None
         """The call that it was cut at, in its lane."""
+        self._divided = False
 
     def assignments(self) -> Iterable[Assignment]:
         return (self.assignment,)
@@ -113,8 +114,9 @@ class SliceRun(Run):
 
     def divide(self, index: int, lanes: Queues) -> Slice | None:
         records = self.records
-        if index >= len(records) or self._at is not None or self.assignment.phase is Phase.GONE:
+        if index >= len(records) or self._divided or self.assignment.phase is Phase.GONE:
             return None
+        self._divided = True
         record = records[index]
         message = Message(record, None, trail.start())
         self._at = Entry(self.assignment, message, record.offset(), self._after(index))

@@ -8,6 +8,7 @@ import pytest
 from engine_support import Driver, assignment, offsets, record
 
 from flux.core.assignment import Slice
+from flux.core.outcome import Move, Rules
 from flux.core.pace import LOOK
 from flux.core.runs import Run, SliceRun
 
@@ -114,3 +115,20 @@ def test_what_two_cut_slices_leave_is_worked_from_the_lowest_offset() -> None:
     driver.work(first)
     driver.work(second)
     assert offsets(driver.take())[0] == 2
+
+
+def test_a_slice_whose_call_finds_an_outage_gives_back_the_rest_of_it_once() -> None:
+    driver = Driver(rules=Rules(pause_on=(ConnectionError,)))
+    driver.assign(None)
+    driver.poll(*range(5))
+    run = driver.take()
+    away = ConnectionError("away")
+    assert driver.fail(run, away) is Move.PAUSE
+    driver.engine.gate.pause(run, away, 1.0, 0.0, driver.now)
+    driver.engine.paused()
+    run.index += 1
+    driver.engine.finished(run, driver.now)
+    assert driver.nothing_to_take()
+    driver.now += 1
+    assert driver.work_all() == [0, 1, 2, 3, 4]
+    assert driver.commit()[0].offset == 5
