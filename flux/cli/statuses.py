@@ -18,7 +18,7 @@ from flux.core.stage import Role
 from flux.operate.heads import Head
 from flux.operate.progress import Progress
 from flux.operate.reports import Heard
-from flux.operate.status import Hold, Look, Rates, StageLook, dead_rate, next_due, rates, waiting
+from flux.operate.status import Hold, Look, Pausing, Rates, StageLook, dead_rate, next_due, pauses, rates, waiting
 
 _MOST_HOLDS = 20
 _MOST_PROCESSES = 30
@@ -27,8 +27,13 @@ _NUMBERS = ("stage", "members", "lag", "waiting", "next due", "done/s", "failed/
 
 
 def parts(found: Look, held: Sequence[Hold], before: Look | None) -> list[RenderableType]:
-    """The task's stages, what holds positions back, and the processes that report."""
+    """The task's stages, its pauses, what holds positions back, and the processes that report."""
     shown: list[RenderableType] = [_stages(found, before), Text(""), Text(one_line(summary(found)))]
+    paused = pauses(found)
+    if paused:
+        shown += [Text(""), _pauses(paused)]
+        if len(paused) > _MOST_PROCESSES:
+            shown.append(Text(f"and {len(paused) - _MOST_PROCESSES:,} more: see --json"))
     if held:
         shown += [Text(""), _holds(held)]
         if len(held) > _MOST_HOLDS:
@@ -63,6 +68,9 @@ def lines(found: Look, held: Sequence[Hold], before: Look | None) -> Iterator[st
         known += [f"failed {_rate(told.failed)}/s"] if told.failed is not None else []
         yield one_line(f"{at} stage {each.stage.number} {each.stage.topic}: {', '.join(known)}")
     yield f"{at} dead letters: {found.dead_letters:,}"
+    for pausing in pauses(found)[:_MOST_PROCESSES]:
+        tried = f"; a record is tried {_tried(pausing)}"
+        yield one_line(f"{at} paused: {pausing.process}, by {pausing.error}, for {_words(pausing.seconds)}{tried}")
     for hold in held[:_MOST_HOLDS]:
         yield one_line(f"{at} held: {told_of(hold)}")
 
@@ -101,6 +109,19 @@ def _stages(found: Look, before: Look | None) -> Table:
         rate = dead_rate(found, before)
         shown.add_row("", "dead letters", "", "", cell(found.dead_letters, "bold"), "", "", "", cell(_rate(rate)))
     return shown
+
+
+def _pauses(paused: Sequence[Pausing]) -> Table:
+    shown = table("paused", "by", "for", "a record is tried", numbers=["for"])
+    for each in paused[:_MOST_PROCESSES]:
+        shown.add_row(
+            cell(each.process, "bold"), cell(each.error, "yellow"), cell(_words(each.seconds)), cell(_tried(each))
+        )
+    return shown
+
+
+def _tried(pausing: Pausing) -> str:
+    return f"in {_words(pausing.tried_in)}" if pausing.tried_in else "now"
 
 
 def _holds(held: Sequence[Hold]) -> Table:
@@ -160,6 +181,7 @@ def as_object(name: str, found: Look, held: Sequence[Hold], before: Look | None)
         "stages": [_stage_object(found, each, before) for each in found.stages],
         "dead_letters": found.dead_letters,
         "dead_rate": dead_rate(found, before),
+        "paused": [_pause_object(each) for each in pauses(found)],
         "held": [_hold_object(hold) for hold in held],
         "processes": None if found.reports is None else [_process_object(each) for each in found.reports],
     }
@@ -203,6 +225,11 @@ def _hold_object(hold: Hold) -> dict[str, Any]:
         "process": hold.process,
         "behind": hold.behind,
     }
+
+
+def _pause_object(each: Pausing) -> dict[str, Any]:
+    tried_in = None if each.tried_in is None else round(each.tried_in, 1)
+    return {"process": each.process, "error": each.error, "seconds": round(each.seconds, 1), "tried_in": tried_in}
 
 
 def _process_object(each: Heard) -> dict[str, Any]:

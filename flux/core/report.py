@@ -22,6 +22,8 @@ FRESH = 4
 MOST_CALLS = 20
 """Of a stage: the oldest. The same of records that are on their way."""
 MOST_KEY = 100
+IN_PLACE = "in place"
+"""The state of a record that waits to be tried again in place."""
 
 T = TypeVar("T")
 _NUMBER = instance_of((int, float))
@@ -46,22 +48,37 @@ class Call:
 
 @attrs.frozen
 class Open:
-    """A record whose call has ended and that is not done: it waits for an acknowledgement."""
+    """A record whose call has ended and that is not done: it waits for an acknowledgement, or to be tried again in
+    place."""
 
     partition: int = attrs.field(validator=_INT)
     offset: int = attrs.field(validator=_INT)
     key: str | None = attrs.field(validator=optional(_TEXT))
     attempt: int = attrs.field(validator=_INT)
     target: str = attrs.field(validator=_TEXT)
-    """The topic that its next hop is written to; empty: of what the call produced."""
+    """The topic that its next hop is written to, its own while it is tried in place; empty: of what the call
+    produced."""
     state: str = attrs.field(validator=_TEXT)
     failures: int = attrs.field(validator=_INT)
     seconds: float = attrs.field(validator=_NUMBER)
 
 
 @attrs.frozen
+class Paused:
+    """The task of a stage makes no calls in this process: what it needs is away. `seconds`: for how long."""
+
+    error: str = attrs.field(validator=_TEXT)
+    """The type of what was raised."""
+    seconds: float = attrs.field(validator=_NUMBER)
+    tried_in: float | None = attrs.field(validator=optional(_NUMBER))
+    """Until one record is tried; None: it is being tried."""
+
+
+@attrs.frozen
 class StageReport:
-    """One stage of one task in one process. `done` … `dead` count since it began, rates are of the last interval."""
+    """One stage of one task in one process. `done` … `dead` count since it began, rates are of the last interval.
+
+    Fields with a default are younger than the format: a report of an older flux does not have them."""
 
     task: str = attrs.field(validator=_TEXT)
     stage: int = attrs.field(validator=_INT)
@@ -84,6 +101,10 @@ class StageReport:
     calls: tuple[Call, ...] = attrs.field(validator=_all(Call))
     on_their_way: int = attrs.field(validator=_INT)
     open: tuple[Open, ...] = attrs.field(validator=_all(Open))
+    in_place: int = attrs.field(default=0, validator=_INT)
+    """Records that wait to be tried again in place."""
+    paused: Paused | None = attrs.field(default=None, validator=optional(instance_of(Paused)))
+    """The same for all stages of a task."""
 
 
 @attrs.frozen
@@ -124,15 +145,20 @@ class Report:
             stages = []
             for stage in found["stages"]:
                 calls = tuple(_made(Call, each) for each in stage["calls"])
-                stages.append(_made(StageReport, stage, calls=calls, open=tuple(_made(Open, o) for o in stage["open"])))
+                open_ = tuple(_made(Open, each) for each in stage["open"])
+                paused = stage.get("paused")
+                paused = None if paused is None else _made(Paused, paused)
+                stages.append(_made(StageReport, stage, calls=calls, open=open_, paused=paused))
             return _made(cls, found, stages=tuple(stages))
         except (ValueError, TypeError, KeyError, RecursionError):
             return None
 
 
 def _made(kind: type[T], data: Mapping[str, Any], **more: Any) -> T:
-    names = [field.name for field in attrs.fields(kind)]  # type: ignore[arg-type]
-    return kind(**{name: more[name] if name in more else data[name] for name in names})
+    known = {**data, **more}
+    fields = attrs.fields(kind)  # type: ignore[arg-type]
+    named = [field.name for field in fields if field.name in known or field.default is attrs.NOTHING]
+    return kind(**{name: known[name] for name in named})
 
 
 def shown_key(key: bytes | None) -> str | None:
@@ -152,3 +178,12 @@ def ranges_of(numbers: Iterable[int]) -> str:
         else:
             parts.append([number, number])
     return ",".join(str(low) if low == high else f"{low}-{high}" for low, high in parts)
+
+
+def within(ranges: str, number: int) -> bool:
+    """Whether `ranges_of` some numbers names this one."""
+    for part in ranges.split(","):
+        low, _, high = part.partition("-")
+        if low.isdecimal() and int(low) <= number <= int(high if high.isdecimal() else low):
+            return True
+    return False

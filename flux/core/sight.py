@@ -8,9 +8,12 @@ from __future__ import annotations
 from heapq import nsmallest
 
 from flux.core.engine import Engine
+from flux.core.gate import Gate
 from flux.core.message import Message
-from flux.core.report import MOST_CALLS, Call, Open, StageReport, ranges_of, shown_key
+from flux.core.outcome import Pause
+from flux.core.report import IN_PLACE, MOST_CALLS, Call, Open, Paused, StageReport, ranges_of, shown_key
 from flux.core.runs import Run
+from flux.core.transfer import error_name
 
 Seen = dict[Run, tuple[int, float]]
 """At which call each run was found, and when that had begun at the earliest, in seconds since the epoch."""
@@ -31,7 +34,7 @@ class Sight:
         since = 0.0 if self._looked is None else now - self._looked
         done, failed = stats.done - self._done, stats.failed - self._failed
         calls, open_ = self._calls(now), self._open(now)
-        due = engine.next_due
+        due, tried = engine.next_due, in_place(engine)
         report = StageReport(
             task=self._task,
             stage=stage.number,
@@ -48,8 +51,10 @@ class Sight:
             due_in=None if due is None else round(due / 1000 - now, 1),
             in_flight=engine.calls,
             calls=tuple(nsmallest(MOST_CALLS, calls, key=lambda call: -call.seconds)),
-            on_their_way=len(open_),
+            on_their_way=len(open_) - tried,
             open=tuple(nsmallest(MOST_CALLS, open_, key=lambda each: -each.seconds)),
+            in_place=tried,
+            paused=pause_of(engine.gate, now),
         )
         self._looked, self._done, self._failed = now, stats.done, stats.failed
         return report
@@ -72,12 +77,32 @@ class Sight:
         for entry, hop in self._engine.open():
             message = entry.message
             known = (message.partition, message.offset, shown_key(message.key), message.attempt)
-            if hop is None:
+            if entry.waits:
+                failed = (message.trail.first_failed_at or 0) / 1000  # of a retry, that was in another stage
+                found.append(Open(*known, message.topic, IN_PLACE, entry.tries, _ago(now, max(failed, entry.since))))
+            elif hop is None:
                 found.append(Open(*known, "", "produced", 0, 0.0))
             else:
                 target, ago = hop.transfer.target.topic, _ago(now, hop.transfer.failed_at / 1000)
                 found.append(Open(*known, target, hop.state.value, hop.failures, ago))
         return found
+
+
+def in_place(engine: Engine) -> int:
+    """Records that wait to be tried again in place."""
+    return sum(entry.waits for entry, _ in engine.open())
+
+
+def pause_of(gate: Gate, now: float) -> Paused | None:
+    """None: the task is not paused."""
+    error = gate.error
+    if gate.since is None or error is None:
+        return None
+    if isinstance(error, Pause) and error.__cause__ is not None:
+        error = error.__cause__  # that something is away is known; what, its cause says
+    opens = gate.opens_at(now)
+    tried_in = None if opens is None else round(max(0.0, opens - now), 1)
+    return Paused(error_name(type(error)), _ago(now, gate.since), tried_in)
 
 
 def _at(run: Run, index: int) -> tuple[int, int, bytes | None, int]:

@@ -19,3 +19,12 @@ class Stats:
     """Records that were a second or more past their due time when they arrived."""
     commits: int = 0
     commit_failures: int = 0
+
+
+@attrs.define
+class Pauses:
+    """Of a task, all stages together, since this process began."""
+
+    number: int = 0
+    seconds: float = 0.0
+    """Of those that have ended."""

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 import attrs
 
 from flux.core.ports import AdminPort, Cluster, Record, System
-from flux.core.report import EVERY, FRESH, Call, Open, Report, StageReport
+from flux.core.report import EVERY, FRESH, IN_PLACE, Call, Open, Paused, Report, StageReport, within
 from flux.core.stage import Stage
 from flux.operate.reading import read, spans_of
 from flux.runtime.preparation import ASK
@@ -32,9 +32,9 @@ class Heard:
 
 @attrs.frozen
 class Running:
-    """A call, or a record on its way, where a report names it. `seconds`: until now."""
+    """A call, a record on its way or the pause that it waits for, where a report names it. `seconds`: until now."""
 
-    what: Call | Open
+    what: Call | Open | Paused
     process: str
     seconds: float
 
@@ -44,6 +44,10 @@ class Running:
         what = self.what
         if isinstance(what, Call):
             return "its call is running"
+        if isinstance(what, Paused):
+            return f"its task is paused by {what.error}"
+        if what.state == IN_PLACE:
+            return f"it is tried again in place, after {what.failures} failure(s)"
         if not what.target:
             return "what its call produced is not acknowledged"
         failures = f", {what.failures} failure(s)" if what.failures else ""
@@ -89,4 +93,6 @@ def running(reports: Sequence[Heard], stage: Stage, partition: int, offset: int)
             for what in whats:
                 if (what.partition, what.offset) == (partition, offset):
                     return Running(what, each.report.name, what.seconds + each.age)
+            if told.paused is not None and within(told.partitions, partition):
+                return Running(told.paused, each.report.name, told.paused.seconds + each.age)
     return None

@@ -177,6 +177,28 @@ def reported(found: Look, stage: Stage) -> list[StageReport]:
     return [told for each in found.reports or () for told in each.of(stage)]
 
 
+@attrs.frozen
+class Pausing:
+    """A process in which the task is paused. `seconds`: for how long until now; `tried_in`: until a record is tried."""
+
+    process: str
+    error: str
+    seconds: float
+    tried_in: float | None
+
+
+def pauses(found: Look) -> list[Pausing]:
+    """The longest first."""
+    named: dict[str, Pausing] = {}
+    for each in found.reports or ():
+        for told in (one for looked in found.stages for one in each.of(looked.stage)):
+            paused, name = told.paused, each.report.name
+            if paused is not None:
+                left = None if paused.tried_in is None else max(0.0, paused.tried_in - each.age)
+                named[name] = Pausing(name, paused.error, paused.seconds + each.age, left)
+    return sorted(named.values(), key=lambda each: -each.seconds)
+
+
 def waiting(found: Look, each: StageLook) -> int:
     """Records of a retry stage that are not due, about: a partition whose position waits has nothing that is due
     behind it, as due order is offset order; else those younger than the stage's shortest wait, unless the record at

@@ -30,6 +30,7 @@ from flux.core.policy import Policy
 from flux.core.ports import ConsumerSettings, Position, System, TopicPartition
 from flux.core.runs import Run
 from flux.core.stage import Role
+from flux.core.stats import Pauses
 from flux.core.transfer import Failure, describe, error_name
 from flux.runtime.effects import Effect, Script
 from flux.runtime.heard import Event, Heard, log_fields
@@ -99,6 +100,7 @@ class Desk:
         self.system = system
         self.gate = engines[0].gate if engines else Gate()
         """Of all its engines."""
+        self.pauses = Pauses()
         self.lock = system.condition()
         self.permits = Permits(policy.concurrency, any(e.stage.role is Role.MAIN for e in engines))
         self.failure: BaseException | None = None
@@ -176,6 +178,8 @@ class Desk:
                 post.engine.finished(run, self.system.now())
             self.permits.give(post.engine.stage.number)
             resumed = paused_at is not None and not self.gate.paused
+            if resumed and paused_at is not None:
+                self.pauses.seconds += max(0.0, self.system.now() - paused_at)
             self.wake(max(1, self.ready()) if resumed else 1)
         if resumed and paused_at is not None:
             self._tell_resume(self.system.now() - paused_at)
@@ -283,6 +287,7 @@ class Desk:
             return post.failures.add(_kind(failure, move), now)
         seconds = self.policy.rules.verdict(failure.error).after
         drawn = 0.0 if seconds is not None else self.system.randint(0, 1000) / 1000
+        self.pauses.number += not self.gate.paused
         news = self.gate.pause(run, failure.error, seconds, drawn, now)
         for each in self.posts:
             each.engine.paused()

@@ -12,13 +12,19 @@ import sys
 import time
 from typing import Any
 
+import attrs
 import pytest
 from cli_support import Flux, flux_cli, only_line
 
 from flux.adapters.memory import MemoryAdapter
+from flux.cli.statuses import lines
+from flux.cli.text import one_line
 from flux.core.ledger import Ledger
 from flux.core.ports import Outgoing, Position, ProducerSettings, TopicPartition
-from flux.core.report import TOPIC, Call, Report, StageReport
+from flux.core.report import TOPIC, Call, Paused, Report, StageReport
+from flux.core.stage import Role, Stage
+from flux.operate.reports import Heard
+from flux.operate.status import Look, StageLook
 
 __all__ = ["flux_cli"]
 
@@ -44,7 +50,7 @@ class Desk:
     def write(self, topic: str, *records: Outgoing) -> None:
         self.producer.write(topic, records, lambda error, record: None)
 
-    def report(self, call: Call) -> None:
+    def report(self, call: Call, paused: Paused | None = None) -> None:
         counts = dict.fromkeys(("done", "failed", "retried", "dead", "waiting", "on_their_way"), 0)
         stage = StageReport(
             task="Billing",
@@ -58,6 +64,7 @@ class Desk:
             in_flight=1,
             calls=(call,),
             open=(),
+            paused=paused,
             **counts,
         )
         report = Report(f"host{EVIL}", 7, 0, "1.2", 5, 5.0, 80_000_000, (stage,))
@@ -91,6 +98,20 @@ def test_it_names_what_holds_a_position_back(desk: Desk) -> None:
     [held] = desk.object()["held"]
     assert (held["partition"], held["offset"], held["attempt"], held["behind"]) == (0, 0, 1, 1)
     assert (held["process"], 299 < held["seconds"] < 330) == (f"host{EVIL} pid 7 (process 0)", True)
+
+
+def test_a_pause_is_told_with_what_it_is_for_and_when_a_record_is_tried(desk: Desk) -> None:
+    assert desk.object()["paused"] == []
+    desk.report(Call(0, 0, None, 1, 1.0), Paused(f"ConnectionError{EVIL}", 300.0, 50.0))
+    out = desk()
+    assert "ConnectionError" in out
+    assert "5.0 minutes" in out
+    assert any(f"in {seconds} seconds" in out for seconds in range(30, 51))
+    assert not set("\x1b\x07\u202e") & set(out)
+    [paused] = desk.object()["paused"]
+    assert (paused["process"], paused["error"]) == (f"host{EVIL} pid 7 (process 0)", f"ConnectionError{EVIL}")
+    assert 299 < paused["seconds"] < 330
+    assert desk.object()["processes"][0]["stages"][0]["paused"]["error"] == f"ConnectionError{EVIL}"
 
 
 def test_rates_and_processes_are_told_where_workers_report(desk: Desk) -> None:
@@ -157,6 +178,19 @@ def test_watch_prints_lines_where_there_is_no_terminal_and_ctrl_c_ends_it_with_0
     assert "stage 0 orders: lag 0, members 0" in lines[0]
     assert "done 0.0/s" in lines[3], "rates are known from the second look on"
     assert "dead letters: 0" in lines[2]
+
+
+def test_a_line_tells_a_pause() -> None:
+    heard = Heard(Report("host", 7, None, "1", 0, 5.0, None, ()), 1.0)
+    stage = Stage(0, "orders", "billing", Role.MAIN)
+    told = StageReport("Billing", 0, "orders", "billing", "0", 0, 0, 0, 0, 0.0, 0.0, 0, None, 0, (), 0, ())
+    for paused, says in (
+        (Paused(EVIL, 29.0, 11.0), "for 30 seconds; a record is tried in 10 seconds"),
+        (Paused(EVIL, 29.0, None), "for 30 seconds; a record is tried now"),
+    ):
+        reports = [attrs.evolve(heard, report=attrs.evolve(heard.report, stages=(attrs.evolve(told, paused=paused),)))]
+        *_, line = lines(Look(0.0, [StageLook(stage, True)], None, reports), [], None)
+        assert line == f"00:00:00Z paused: host pid 7, by {one_line(EVIL)}, {says}"
 
 
 def test_watch_prints_objects_for_machines(desk: Desk) -> None:

@@ -21,9 +21,22 @@ from flux.adapters.memory import MemoryAdapter, forget
 from flux.adapters.memory.log import StoredRecord
 from flux.core.errors import BrokerError, ConfigurationError, Fault
 from flux.core.ports import NewTopic, Outgoing
-from flux.core.report import MOST_KEY, TOPIC, VERSION, Call, Open, Report, StageReport, ranges_of, shown_key
+from flux.core.report import (
+    IN_PLACE,
+    MOST_KEY,
+    TOPIC,
+    VERSION,
+    Call,
+    Open,
+    Paused,
+    Report,
+    StageReport,
+    ranges_of,
+    shown_key,
+    within,
+)
 from flux.core.stage import Role, Stage
-from flux.operate.reports import heard, latest, running
+from flux.operate.reports import Heard, heard, latest, running
 from flux.runtime.reporting import ENVIRONMENT, Channel, report_topic
 
 NOW_MS = 1_700_000_000_000
@@ -48,6 +61,7 @@ STAGE = StageReport(
     on_their_way=1,
     open=(OPEN,),
 )
+PAUSED = attrs.evolve(STAGE, calls=(), open=(), paused=Paused("ConnectionError", 90.0, 12.5))
 REPORT = Report("host-1", 4711, None, "1.0", NOW_MS - 60_000, 5.0, 50_000_000, (STAGE,))
 MAIN = Stage(0, "orders", "billing", Role.MAIN)
 
@@ -58,6 +72,22 @@ def written(value: bytes | None, age: float = 1.0, key: bytes = REPORT.key) -> S
 
 def test_a_report_comes_back_as_it_was() -> None:
     assert Report.from_json(REPORT.to_json()) == REPORT
+    paused = attrs.evolve(REPORT, stages=(PAUSED, attrs.evolve(STAGE, in_place=7)))
+    assert Report.from_json(paused.to_json()) == paused
+
+
+def test_a_report_of_an_older_flux_is_read() -> None:
+    older = json.loads(REPORT.to_json())
+    for stage in older["stages"]:
+        del stage["in_place"], stage["paused"]
+    assert Report.from_json(json.dumps(older).encode()) == REPORT
+
+
+def test_fields_that_older_reports_have_come_first_and_all_since_have_a_default() -> None:
+    older = ["task", "stage", "topic", "group", "partitions", "done", "failed", "retried", "dead", "done_rate"]
+    older += ["failed_rate", "waiting", "due_in", "in_flight", "calls", "on_their_way", "open"]
+    names = {field.name: field.default for field in attrs.fields(StageReport)}
+    assert [name for name, default in names.items() if default is attrs.NOTHING] == older
 
 
 @pytest.mark.parametrize(
@@ -85,15 +115,15 @@ values = st.recursive(
     max_leaves=6,
 )
 fields = st.sampled_from(
-    sorted({field.name for kind in (Report, StageReport, Call, Open) for field in attrs.fields(kind)})
+    sorted({field.name for kind in (Report, StageReport, Call, Open, Paused) for field in attrs.fields(kind)})
 )
 
 
-@given(fields, values, st.integers(0, 3))
+@given(fields, values, st.integers(0, 4))
 def test_no_report_that_anybody_wrote_can_do_harm(name: str, value: object, depth: int) -> None:
-    data = json.loads(REPORT.to_json())
+    data = json.loads(attrs.evolve(REPORT, stages=(attrs.evolve(STAGE, paused=PAUSED.paused),)).to_json())
     stage = data["stages"][0]
-    [data, stage, stage["calls"][0], stage["open"][0]][depth][name] = value
+    [data, stage, stage["calls"][0], stage["open"][0], stage["paused"]][depth][name] = value
     found = Report.from_json(json.dumps(data).encode())
     if found is not None:
         assert Report.from_json(found.to_json()) is not None or "NaN" in json.dumps(data)
@@ -131,6 +161,21 @@ def test_a_call_is_found_by_its_record_and_has_run_since_the_report_too() -> Non
     assert of_hop.what == OPEN
 
 
+def test_a_record_that_waits_to_be_tried_in_place_is_found_by_itself() -> None:
+    tried = attrs.evolve(STAGE, calls=(), open=(Open(3, 9, None, 3, "orders", IN_PLACE, 2, 1.5),), in_place=1)
+    found = running([Heard(attrs.evolve(REPORT, stages=(tried,)), 1.0)], MAIN, 3, 9)
+    assert found is not None
+    assert (found.what_for, found.seconds) == ("it is tried again in place, after 2 failure(s)", 2.5)
+
+
+def test_what_a_paused_task_has_waits_for_the_end_of_the_pause() -> None:
+    reports = [Heard(attrs.evolve(REPORT, stages=(PAUSED,)), 2.0)]
+    found = running(reports, MAIN, 3, 100)
+    assert found is not None
+    assert (found.what_for, found.seconds) == ("its task is paused by ConnectionError", 92.0)
+    assert running(reports, MAIN, 4, 100) is None, "another process has that partition"
+
+
 def test_keys_are_cut_and_text() -> None:
     assert shown_key(None) is None
     assert shown_key(b"\xff\x00k") == "\\xff\x00k"
@@ -142,6 +187,8 @@ def test_keys_are_cut_and_text() -> None:
 def test_partitions_are_ranges() -> None:
     assert ranges_of([3, 0, 1, 2, 7, 9, 10]) == "0-3,7,9-10"
     assert ranges_of([]) == ""
+    assert [number for number in range(12) if within("0-3,7,9-10", number)] == [0, 1, 2, 3, 7, 9, 10]
+    assert not any(within(damaged, 3) for damaged in ("", "-", "a-5", ",", "4-2"))
 
 
 def test_the_topic_is_the_named_one_the_environments_or_the_usual_one(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -235,6 +282,49 @@ def test_a_worker_reports_the_call_that_is_running_and_takes_it_back_at_its_end(
     assert len({record.key() for record in cluster.broker.records(TOPIC)}) == 1
     config_ = cluster.admin().topic_config(TOPIC, 1)
     assert "compact" in config_["cleanup.policy"]
+
+
+def test_a_worker_reports_that_it_is_paused_by_what_and_what_is_tried_in_place(
+    cluster: MemoryAdapter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flux.runtime.reporting.EVERY", 0.02)
+    away = threading.Event()
+    away.set()
+
+    def call(message: flux.Message) -> None:
+        if message.value == b"flaky":
+            raise ValueError("flaky")
+        if message.value == b"away" and away.is_set():
+            raise flux.Pause(0.05) from ConnectionError("no route")
+
+    task = flux.task(topic="orders", group_id="billing", retries=0, quick_retries=3, quick_wait=20)(call)
+    Orders.produce(b"flaky", key="ada")
+    Orders.deliver()
+    worker = flux.Worker(task, report=True)
+    thread = threading.Thread(target=worker.run)
+    thread.start()
+
+    def told() -> StageReport:
+        found = [stage for report in reports_in(cluster) if report is not None for stage in report.stages]
+        return found[-1] if found else STAGE
+
+    try:
+        wait_for(lambda: told().in_place == 1)
+        [open_] = told().open
+        assert (open_.offset, open_.attempt, open_.target, open_.state, open_.failures) == (0, 2, "orders", IN_PLACE, 1)
+        assert (open_.seconds < 10, told().on_their_way) == (True, 0)
+        Orders.produce(b"away")
+        Orders.deliver()
+        wait_for(lambda: (paused := told().paused) is not None and paused.seconds >= 0.1)
+        paused = told().paused
+        assert paused is not None
+        assert (paused.error, paused.tried_in is None or 0 <= paused.tried_in <= 0.1) == ("ConnectionError", True)
+        away.clear()
+        wait_for(lambda: told().done == 1 and told().paused is None)
+    finally:
+        away.clear()
+        worker.stop()
+        thread.join(20)
 
 
 def test_reports_that_cannot_be_written_do_not_disturb_work(

@@ -13,11 +13,23 @@ from flux.core import trail as t
 from flux.core.errors import BrokerError, Fault
 from flux.core.ledger import Ledger
 from flux.core.ports import GroupMember, Outgoing, Position, TopicPartition, Watermarks
-from flux.core.report import Call, Open, Report, StageReport
+from flux.core.report import IN_PLACE, Call, Open, Paused, Report, StageReport
 from flux.operate.heads import Head, read_first
 from flux.operate.holds import Standing, holds, standing
 from flux.operate.reports import Heard
-from flux.operate.status import Hold, Look, Rates, StageLook, dead_rate, look, next_due, rates, waiting
+from flux.operate.status import (
+    Hold,
+    Look,
+    Pausing,
+    Rates,
+    StageLook,
+    dead_rate,
+    look,
+    next_due,
+    pauses,
+    rates,
+    waiting,
+)
 
 STAGES = policy().stages
 P0 = TopicPartition(MAIN, 0)
@@ -110,6 +122,29 @@ def test_a_position_that_was_set_back_is_no_negative_rate() -> None:
     assert rates(at(now, later=1.0), now, before).done == 0.0
 
 
+# -- what is paused
+
+
+def test_each_process_that_is_paused_is_named_once_the_longest_first() -> None:
+    short, long = Paused("TimeoutError", 1.0, None), Paused("ConnectionError", 60.0, 12.0)
+    here = heard(told(paused=short), told(1, paused=short))
+    there = attrs.evolve(here, report=attrs.evolve(here.report, host="other", stages=(told(1, paused=long),)))
+    found = at(stage_look(), stage_look(1), reports=[here, there, heard(told())])
+    assert pauses(found) == [
+        Pausing("other pid 7", "ConnectionError", 62.0, 10.0),
+        Pausing("host pid 7", "TimeoutError", 3.0, None),
+    ]
+
+
+def test_a_try_that_a_report_foretold_is_not_in_the_past() -> None:
+    [pausing] = pauses(at(stage_look(), reports=[heard(told(paused=Paused("OSError", 1.0, 1.5)), age=4.0)]))
+    assert pausing.tried_in == 0.0
+
+
+def test_nothing_is_paused_where_nobody_reports() -> None:
+    assert pauses(at(stage_look())) == []
+
+
 # -- what holds
 
 
@@ -136,6 +171,19 @@ def test_a_copy_that_is_refused_is_named_with_where_it_cannot_go() -> None:
     produced = Open(0, 0, None, 1, "", "produced", 0, 30.0)
     [hold] = held(at(stage_look(), reports=[heard(told(open=(produced,)))]))
     assert hold.why == "what its call produced is not acknowledged"
+
+
+def test_what_is_tried_in_place_is_named_as_that() -> None:
+    tried = Open(0, 0, "ada", 3, MAIN, IN_PLACE, 2, 30.0)
+    [hold] = held(at(stage_look(), reports=[heard(told(open=(tried,)))]))
+    assert hold.why == "it is tried again in place, after 2 failure(s)"
+
+
+def test_what_a_paused_task_holds_is_named_with_the_pause_and_no_record_is_blamed_at_once() -> None:
+    reports = [heard(told(paused=Paused("ConnectionError", 60.0, 3.0)))]
+    [hold] = held(at(stage_look(), reports=reports))
+    assert (hold.why, hold.seconds, hold.process) == ("its task is paused by ConnectionError", 62.0, "host pid 7")
+    assert held(at(stage_look(), reports=[heard(told(paused=Paused("ConnectionError", 1.0, 3.0)))])) == []
 
 
 def test_what_is_done_behind_a_record_shows_that_it_holds_though_nobody_reports() -> None:
