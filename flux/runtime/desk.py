@@ -289,8 +289,9 @@ class Desk:
         drawn = 0.0 if seconds is not None else self.system.randint(0, 1000) / 1000
         self.pauses.number += not self.gate.paused
         news = self.gate.pause(run, failure.error, seconds, drawn, now)
-        for each in self.posts:
-            each.engine.paused()
+        if news:  # else nothing was begun since
+            for each in self.posts:
+                each.engine.paused()
         return news
 
     def _show(self, post: Post, message: Message, failure: Failure, move: Move) -> None:
