@@ -34,7 +34,15 @@ class Hooks:
 
     def around(self, where: Where, message: Message) -> AbstractContextManager[object]:
         """Entered before the call, left after it, with the call's exception if it raised: for what lasts as long as
-        the call, such as a span or a scope. It cannot suppress the exception. The value is not deserialized yet."""
+        the call, such as a span or a scope. It cannot suppress the exception. The value is not deserialized yet.
+
+        A call that found an outage leaves it with `flux.Pause`, whose `__cause__` is the exception that `pause_on`
+        names: no record is at fault. A call of a `flux.BatchTask` enters it once for each of its messages."""
+        return nullcontext()
+
+    def around_batch(self, where: Where, messages: Sequence[Message]) -> AbstractContextManager[object]:
+        """The same, entered once for a call of a `flux.BatchTask`; a hook that has it is not asked for `around` then.
+        Where some of its messages failed, it is left with `flux.Failed`."""
         return nullcontext()
 
     def on_start(self, where: Where, message: Message) -> None:
@@ -46,6 +54,10 @@ class Hooks:
     def on_failure(self, where: Where, message: Message, error: Exception, seconds: float | None) -> None:
         """A call has raised, `flux.Retry` and `flux.Reject` included, or the deserializer has. `seconds` None: it had
         returned, and what it produced was not delivered. A call whose process fails ends with neither."""
+
+    def on_batch(self, where: Where, messages: Sequence[Message], seconds: float) -> None:
+        """A call of a `flux.BatchTask` has ended, after so many seconds, and no outage was its end. What became of each
+        of its messages was told before, by `on_success` or `on_failure` with the seconds of the whole call."""
 
     def on_retry(self, where: Where, message: Message, stage: int, wait: float) -> None:
         """The record is in the retry topic of `stage`, acknowledged, and waits there for so many seconds."""

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from flux.core.hooks import Hooks, Where
 from flux.core.message import Message
-from flux.core.outcome import Failed, Move, Rules
+from flux.core.outcome import Failed, Move, Pause, Rules
 from flux.core.ports import TopicPartition
 from flux.core.stage import Stage
 from flux.runtime.pipeline import Handler
@@ -23,6 +23,7 @@ Event = Literal[
     "on_start",
     "on_success",
     "on_failure",
+    "on_batch",
     "on_retry",
     "on_dead_letter",
     "on_pause",
@@ -32,6 +33,9 @@ Event = Literal[
     "on_revoked",
     "on_lost",
 ]
+
+_OF_CALLS = frozenset({"around", "on_start", "on_success", "on_failure"})
+_OF_BATCHES = _OF_CALLS | {"around_batch", "on_batch"}
 
 
 class Heard:
@@ -45,10 +49,13 @@ class Heard:
         self._rules = rules or Rules()
         self._places = {stage.number: Where(task, stage.number, stage.topic, stage.group) for stage in stages}
         self._methods: dict[str, list[Callable[..., Any]]] = {}
-        for name in (name for name in vars(Hooks) if name.startswith("on_") or name == "around"):
-            overriding = [each for each in hooks if getattr(type(each), name) is not getattr(Hooks, name)]
+        for name in (name for name in vars(Hooks) if name.startswith(("on_", "around"))):
+            overriding = [each for each in hooks if _overrides(each, name)]
             if overriding:
                 self._methods[name] = [getattr(each, name) for each in overriding]
+        singly = [each for each in hooks if _overrides(each, "around") and not _overrides(each, "around_batch")]
+        self._around_each = [each.around for each in singly]
+        """Of messages of a batch."""
         self._told: set[tuple[str, str, type]] = set()
         self.moves = bool(self._methods.keys() & {"on_retry", "on_dead_letter"})
         """Whether anybody hears of hops."""
@@ -77,18 +84,18 @@ class Heard:
     def wrap(self, handler: Handler, awaited: bool, batched: bool = False) -> Handler:
         """`handler`, with those who want to see calls told of each; as it is, when nobody does. `batched`: it takes
         many messages, and each of them is told."""
-        if not self._methods.keys() & {"around", "on_start", "on_success", "on_failure"}:
+        if not self._methods.keys() & (_OF_BATCHES if batched else _OF_CALLS):
             return handler
         if batched:
             return self._calling_batch_async(handler) if awaited else self._calling_batch(handler)
         return self._calling_async(handler) if awaited else self._calling(handler)
 
     def _calling(self, handler: Handler) -> Handler:
-        of, tell, clock, around = self.of, self.tell, time.perf_counter, "around" in self._methods
+        of, tell, clock, around = self.of, self.tell, time.perf_counter, self._methods.get("around", ())
 
         def call(message: Message) -> Any:
             where = of(message.stage)
-            entered = self._entered(where, message) if around else ()
+            entered = self._entered(around, where, message) if around else ()
             began = clock()
             tell("on_start", where, message)
             try:
@@ -104,11 +111,11 @@ class Heard:
         return call
 
     def _calling_async(self, handler: Callable[[Message], Awaitable[Any]]) -> Handler:
-        of, tell, clock, around = self.of, self.tell, time.perf_counter, "around" in self._methods
+        of, tell, clock, around = self.of, self.tell, time.perf_counter, self._methods.get("around", ())
 
         async def call(message: Message) -> Any:
             where = of(message.stage)
-            entered = self._entered(where, message) if around else ()
+            entered = self._entered(around, where, message) if around else ()
             began = clock()
             tell("on_start", where, message)
             try:
@@ -151,20 +158,24 @@ class Heard:
 
     def _failed(
         self, where: Where, message: Message, error: BaseException, seconds: float, entered: Sequence[_Entered]
-    ) -> None:
-        if self._rules.verdict(error).move in (Move.NEXT, Move.DEAD):
+    ) -> Move:
+        move = self._rules.verdict(error).move
+        if move in (Move.NEXT, Move.DEAD):
             self.tell("on_failure", where, message, error, seconds)
-        self._leave(entered, error)
+        if entered:
+            self._leave(entered, _as_pause(error) if move is Move.PAUSE else error)
+        return move
 
-    def _entered(self, where: Where, message: Message) -> list[_Entered]:
+    def _entered(self, around: Sequence[Callable[..., Any]], where: Where, what: object) -> list[_Entered]:
+        """`what`: a message, or those of a batch."""
         entered: list[_Entered] = []
-        for method in self._methods.get("around", ()):
+        for method in around:
             try:
-                manager = method(where, message)
+                manager = method(where, what)
                 manager.__enter__()
                 entered.append(manager)
             except Exception as error:
-                self._complain("around", method, error)
+                self._complain(method.__name__, method, error)
         return entered
 
     def _leave(self, entered: Sequence[_Entered], error: BaseException | None) -> None:
@@ -192,28 +203,54 @@ class Heard:
             )
 
 
+def _overrides(hook: Hooks, name: str) -> bool:
+    return getattr(type(hook), name) is not getattr(Hooks, name)
+
+
 class _Batch:
-    """A call with many messages, told as one call of each."""
+    """A call with many messages, of one stage: told as one, and as one of each."""
 
     def __init__(self, heard: Heard, messages: Sequence[Message]) -> None:
         self._heard = heard
-        self._places = [(heard.of(message.stage), message) for message in messages]
-        around = "around" in heard._methods
-        self._entered = [heard._entered(where, message) if around else () for where, message in self._places]
+        self._messages = messages
+        self._where = where = heard.of(messages[0].stage)
+        self._whole = heard._entered(heard._methods.get("around_batch", ()), where, messages)
+        each = heard._around_each
+        self._entered = [heard._entered(each, where, message) if each else () for message in messages]
         self._began = time.perf_counter()
-        for where, message in self._places:
-            heard.tell("on_start", where, message)
+        if heard.hears("on_start"):
+            for message in messages:
+                heard.tell("on_start", where, message)
 
     def ended(self, error: BaseException | None) -> None:
         """`error`: of the call; None: it returned."""
-        heard, seconds = self._heard, time.perf_counter() - self._began
-        for (where, message), entered in zip(self._places, self._entered, strict=True):
-            own = error.failures.get(message) if isinstance(error, Failed) else error
+        heard, where, seconds = self._heard, self._where, time.perf_counter() - self._began
+        named = isinstance(error, Failed) and error.failures.keys() <= set(self._messages)
+        moves: set[Move | None] = set()
+        for message, entered in zip(self._messages, self._entered, strict=True):
+            own = error.failures.get(message) if named and isinstance(error, Failed) else error
             if own is not None:
-                heard._failed(where, message, own, seconds, entered)
+                moves.add(heard._failed(where, message, own, seconds, entered))
                 continue
+            moves.add(None)
             heard.tell("on_success", where, message, seconds)
             heard._leave(entered, None)
+        if error is not None and moves == {Move.PAUSE}:
+            error = _as_pause(error)
+        elif Move.STOP not in moves:
+            heard.tell("on_batch", where, self._messages, seconds)
+        heard._leave(self._whole, error)
+
+
+def _as_pause(error: BaseException) -> BaseException:
+    """What found an outage, as scopes and spans hear of it, which do not know what the task's `pause_on` names."""
+    if isinstance(error, Failed):
+        error = next(iter(error.failures.values()))
+    if isinstance(error, Pause):
+        return error
+    pause = Pause()
+    pause.__cause__, pause.__traceback__ = error, error.__traceback__
+    return pause
 
 
 def log_fields(where: Where, about: Message | TopicPartition | None = None) -> dict[str, Any]:

@@ -375,3 +375,169 @@ def test_lost_partitions_are_heard_and_named_in_the_log(
     assert [partitions for _, partitions in hearing.of("lost")] == [(TopicPartition("t", 0),)]
     [line] = [record for record in caplog.records if "was lost" in record.getMessage()]
     assert (vars(line)["task"], vars(line)["topic"], vars(line)["partition"]) == ("<lambda>", "t", 0)
+
+
+# ---- outages
+
+
+class Pausing(Hearing):
+    def on_pause(self, task: str, seconds: float, error: BaseException) -> None:
+        self.heard.append(("pause", task, seconds, error))
+
+    def on_resume(self, task: str, seconds: float) -> None:
+        self.heard.append(("resume", task, seconds))
+
+    @contextmanager
+    def around(self, where: flux.Where, message: flux.Message) -> Iterator[None]:
+        try:
+            yield
+        except BaseException as error:
+            self.heard.append(("left with", error))
+            raise
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+@pytest.mark.parametrize("error", [flux.Pause(3, "maintenance"), ConnectionError("no route")])
+def test_a_call_that_finds_an_outage_is_no_failure_and_leaves_its_scope_with_a_pause(
+    flux_kit: Kit, asynchronous: bool, error: Exception
+) -> None:
+    hearing, tries = Pausing(), iter([error, error])
+
+    def call(message: flux.Message) -> None:
+        found = next(tries, None)
+        if found is not None:
+            raise found
+
+    async def call_async(message: flux.Message) -> None:
+        call(message)
+
+    chosen: Any = call_async if asynchronous else call
+    task = flux.task(topic="orders", group_id="billing", pause_on=(OSError,), hooks=[hearing])(chosen)
+    Orders.produce(b"x")
+    flux_kit.run_to_the_end(task)
+    assert [each[0] for each in hearing.heard if each[0] in ("left with", "pause", "resume", "success")] == [
+        "left with", "pause", "left with", "pause", "success", "resume",
+    ]  # fmt: skip
+    assert not hearing.of("failure")
+    for (left,) in hearing.of("left with"):
+        assert isinstance(left, flux.Pause)
+        assert error in (left, left.__cause__)
+    assert [found for _, _, found in hearing.of("pause")] == [error, error]
+    [(name, seconds)] = hearing.of("resume")
+    assert (name, seconds > 1.5) == (task.__name__, True)
+
+
+# ---- batches
+
+
+class Batched(Hearing):
+    @contextmanager
+    def around_batch(self, where: flux.Where, messages: Any) -> Iterator[None]:
+        self.heard.append(("enter batch", where, [message.value for message in messages]))
+        error: BaseException | None = None
+        try:
+            yield
+        except BaseException as raised:
+            error = raised
+            raise
+        finally:
+            self.heard.append(("leave batch", where, error))
+
+    def on_batch(self, where: flux.Where, messages: Any, seconds: float) -> None:
+        self.heard.append(("batch", where, len(messages), seconds))
+
+
+def batching(hooks: Any, asynchronous: bool = False) -> type[flux.BatchTask]:
+    class Loading(flux.BatchTask):
+        topic, group_id, retries, wait = "orders", "billing", 1, 10
+        pause_on = (OSError,)
+        tries = 0
+
+        def call(self, messages: Any) -> None:
+            self.tries += 1
+            bad = {message: ValueError("bad") for message in messages if message.value == b"bad"}
+            if bad:
+                raise flux.Failed(bad)
+            if messages[0].value == b"reject":
+                raise flux.Reject("no")
+            if messages[0].value == b"away" and self.tries == 1:
+                raise ConnectionError("no route")
+
+    class LoadingAsync(Loading):
+        async def call(self, messages: Any) -> None:  # type: ignore[override]
+            await asyncio.sleep(0)
+            super().call(messages)
+
+    found: Any = LoadingAsync if asynchronous else Loading
+    found.hooks = hooks
+    return found  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_a_batch_is_heard_as_one_call_and_as_one_of_each_message(flux_kit: Kit, asynchronous: bool) -> None:
+    hearing = Batched()
+    for value in (b"a", b"bad", b"c"):
+        Orders.produce(value)
+    flux_kit.run(batching([hearing], asynchronous))
+    mine = [each[0] for each in hearing.heard if each[1].stage == 0 and each[0] not in ("assigned", "commit")]
+    assert mine[:-1] == [
+        "enter batch", "start", "start", "start", "success", "failure", "success", "batch", "leave batch", "retry",
+    ]  # fmt: skip
+    [(_, values)] = hearing.of("enter batch")
+    assert values == [b"a", b"bad", b"c"]
+    [(_, error)] = hearing.of("leave batch")
+    assert isinstance(error, flux.Failed)
+    [(where, size, seconds)] = hearing.of("batch")
+    assert (where.stage, size) == (0, 3)
+    assert {each[-1] for name in ("success", "failure") for each in hearing.of(name)} == {seconds}
+
+
+def test_hooks_that_know_nothing_of_batches_are_around_each_message(flux_kit: Kit) -> None:
+    hearing = Hearing()
+    Orders.produce(b"a")
+    Orders.produce(b"b")
+    flux_kit.run(batching([hearing]))
+    mine = [each[0] for each in hearing.heard if each[0] in ("enter", "start", "success", "leave")]
+    assert mine == ["enter", "enter", "start", "start", "success", "leave", "success", "leave"]
+
+
+def test_a_batch_that_finds_an_outage_is_no_failure_and_is_not_counted(flux_kit: Kit) -> None:
+    hearing = Batched()
+    Orders.produce(b"away")
+    Orders.produce(b"b")
+    flux_kit.run_to_the_end(batching([hearing]))
+    [(_, first), (_, second)] = hearing.of("leave batch")
+    assert isinstance(first, flux.Pause)
+    assert isinstance(first.__cause__, ConnectionError)
+    assert second is None
+    assert not hearing.of("failure")
+    assert [size for _, size, _ in hearing.of("batch")] == [2]
+
+
+def test_a_batch_that_is_rejected_fails_with_each_message(flux_kit: Kit) -> None:
+    hearing = Batched()
+    Orders.produce(b"reject")
+    Orders.produce(b"b")
+    flux_kit.run(batching([hearing]))
+    [(_, error)] = hearing.of("leave batch")
+    assert isinstance(error, flux.Reject)
+    assert [error for _, error, _ in hearing.of("failure")] == [error, error]
+    assert [size for _, size, _ in hearing.of("batch")] == [2]
+
+
+def test_a_batch_that_names_a_message_of_another_fails_as_a_whole(flux_kit: Kit) -> None:
+    hearing, kept = Batched(), []
+
+    class Confused(flux.BatchTask):
+        topic, group_id, retries, max_batch = "orders", "billing", 0, 1
+        hooks = [hearing]
+
+        def call(self, messages: Any) -> None:
+            kept.append(messages[0])
+            raise flux.Failed({kept[0]: ValueError("bad")})
+
+    Orders.produce(b"a")
+    Orders.produce(b"b")
+    flux_kit.run(Confused)
+    assert [type(error) for _, error, _ in hearing.of("failure")] == [ValueError, flux.Failed]
+    assert not hearing.of("success")
