@@ -27,7 +27,12 @@ class Metric:
 _STAGE = ("task", "stage")
 _TOPIC = ("task", "stage", "topic")
 
-CALLS = Metric("flux_calls_total", "counter", (*_STAGE, "result"), "Calls that ended, by result: done or failed.")
+CALLS = Metric(
+    "flux_calls_total",
+    "counter",
+    (*_STAGE, "result"),
+    "Calls that ended, by result: done or failed; of a BatchTask, records.",
+)
 FAILURES = Metric(
     "flux_failures_total",
     "counter",
@@ -38,8 +43,15 @@ DURATION = Metric(
     "flux_call_duration_seconds",
     "histogram",
     _STAGE,
-    "How long calls took, deserializing included.",
+    "How long calls took, deserializing included; of a BatchTask, each with all of its records.",
     (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300),
+)
+BATCH = Metric(
+    "flux_batch_records",
+    "histogram",
+    _STAGE,
+    "Records of a call of a BatchTask.",
+    (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000),
 )
 LATENESS = Metric(
     "flux_lateness_seconds",
@@ -55,7 +67,7 @@ DEAD = Metric(
     "flux_dead_letters_total",
     "counter",
     (*_STAGE, "reason"),
-    "Records moved to the dead letters, by reason: exhausted, rejected or undecodable.",
+    "Records moved to the dead letters, by reason: exhausted, rejected, undecodable or expired.",
 )
 LATE = Metric(
     "flux_late_records_total", "counter", _STAGE, "Records that arrived a second or more after they were due."
@@ -67,6 +79,14 @@ REBALANCES = Metric(
 LAG = Metric("flux_lag_records", "gauge", _TOPIC, "Offsets of the assigned partitions from the position to the end.")
 DUE = Metric("flux_due_records", "gauge", _TOPIC, "The part of the lag that need not wait any more: work for now.")
 WAITING = Metric("flux_waiting_records", "gauge", _STAGE, "Records that are here and not due yet.")
+IN_PLACE = Metric(
+    "flux_in_place_records", "gauge", _STAGE, "Records that wait to be tried again in place: quick_retries."
+)
+PAUSED = Metric("flux_paused", "gauge", ("task",), "1 while the task makes no calls, as what it needs is away.")
+PAUSES = Metric("flux_pauses_total", "counter", ("task",), "Pauses that began.")
+PAUSED_SECONDS = Metric(
+    "flux_paused_seconds_total", "counter", ("task",), "How long the task was paused, in all, until now."
+)
 IN_FLIGHT = Metric("flux_calls_in_flight", "gauge", _STAGE, "Calls that are running.")
 LIMIT = Metric("flux_concurrency_limit", "gauge", ("task",), "Calls that may run at once in this process.")
 OPEN = Metric(
@@ -86,6 +106,7 @@ ALL = (
     CALLS,
     FAILURES,
     DURATION,
+    BATCH,
     LATENESS,
     TRANSFERS,
     DEAD,
@@ -95,6 +116,10 @@ ALL = (
     LAG,
     DUE,
     WAITING,
+    IN_PLACE,
+    PAUSED,
+    PAUSES,
+    PAUSED_SECONDS,
     IN_FLIGHT,
     LIMIT,
     OPEN,

@@ -10,7 +10,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Any, Protocol
 
 from prometheus_client import REGISTRY, CollectorRegistry, generate_latest
@@ -23,6 +23,7 @@ from flux.core.health import Health
 from flux.core.hooks import Hooks, Where
 from flux.core.message import Message
 from flux.core.ports import TopicPartition
+from flux.core.sight import in_place
 from flux.core.transfer import error_name
 from flux.observe import names
 from flux.observe.histogram import Histogram
@@ -34,8 +35,9 @@ from flux.runtime.outboxes import OUTBOXES
 
 MOST_ERRORS = 50
 """Types of errors that a stage has a label for; the others share one."""
-_REASONS = ("exhausted", "rejected", "undecodable")
+_REASONS = ("exhausted", "rejected", "undecodable", "expired")
 _EVENTS = ("assigned", "revoked", "lost")
+_NOTHING = nullcontext()
 
 
 class Watched(Protocol):
@@ -60,6 +62,7 @@ class Metrics(Hooks, Collector):
         self._counts: dict[tuple[Metric, tuple[str, ...]], int] = {}
         self._errors: dict[Where, set[str]] = {}
         self._histograms: dict[Where, tuple[Histogram, Histogram]] = {}
+        self._batches: dict[Where, Histogram] = {}
         self._registry.register(self)
 
     def watch(self, worker: Watched) -> None:
@@ -96,10 +99,20 @@ class Metrics(Hooks, Collector):
             self._of(where)[1].observe(max(0.0, self._now() - due / 1000))
 
     def on_success(self, where: Where, message: Message, seconds: float) -> None:
+        if where not in self._batches:
+            self._of(where)[0].observe(seconds)
+
+    def around_batch(self, where: Where, messages: Sequence[Message]) -> AbstractContextManager[object]:
+        """From now on that stage's durations are those of batches."""
+        self._batches.setdefault(where, Histogram(names.BATCH.buckets))
+        return _NOTHING
+
+    def on_batch(self, where: Where, messages: Sequence[Message], seconds: float) -> None:
         self._of(where)[0].observe(seconds)
+        self._batches[where].observe(len(messages))
 
     def on_failure(self, where: Where, message: Message, error: Exception, seconds: float | None) -> None:
-        if seconds is not None:
+        if seconds is not None and where not in self._batches:
             self._of(where)[0].observe(seconds)
         known, name = self._errors.setdefault(where, set()), error_name(type(error))
         if name not in known:
@@ -148,6 +161,8 @@ class Metrics(Hooks, Collector):
         for where, (durations, lateness) in list(self._histograms.items()):
             families.fill(names.DURATION, (where.task, str(where.stage)), durations)
             families.fill(names.LATENESS, (where.task, str(where.stage)), lateness)
+        for where, sizes in list(self._batches.items()):
+            families.fill(names.BATCH, (where.task, str(where.stage)), sizes)
         for job in self._jobs():
             self._read(job, families)
         for topic, records in _buffered().items():
@@ -167,7 +182,11 @@ class Metrics(Hooks, Collector):
         if desk is None:
             return
         with desk.lock:
-            now = desk.system.now()
+            now, since, pauses = desk.system.now(), desk.gate.since, desk.pauses
+            families.set(names.PAUSED, (job.name,), since is not None)
+            families.set(names.PAUSES, (job.name,), pauses.number)
+            lasts = 0.0 if since is None else max(0.0, now - since)
+            families.set(names.PAUSED_SECONDS, (job.name,), pauses.seconds + lasts)
             for post in desk.posts:
                 self._read_stage((job.name, str(post.engine.stage.number)), post, now, families)
 
@@ -182,6 +201,7 @@ class Metrics(Hooks, Collector):
         families.set(names.COMMITS, (*stage, "done"), stats.commits)
         families.set(names.COMMITS, (*stage, "failed"), stats.commit_failures)
         families.set(names.WAITING, stage, engine.waiting)
+        families.set(names.IN_PLACE, stage, in_place(engine))
         families.set(names.IN_FLIGHT, stage, engine.calls)
         families.set(names.OPEN, stage, engine.transfers)
         families.set(names.PARTITIONS, topic, len(engine.partitions))

@@ -115,7 +115,7 @@ def test_every_metric_is_named_in_one_place_and_every_one_is_there() -> None:
     watching.close()
     found = set(re.findall(r"^(flux_\w+?)(?:\{| )", text, re.MULTILINE))
     known = {series for metric in names.ALL for series in metric.series}
-    from_elsewhere = {names.UP.name, names.BUFFERED.name}
+    from_elsewhere = {names.UP.name, names.BUFFERED.name, *names.BATCH.series}
     assert found - known == set()
     assert known - found <= from_elsewhere
 
@@ -126,7 +126,7 @@ def test_names_follow_the_conventions(metric: names.Metric) -> None:
     assert metric.name.endswith("_total") == (metric.kind == "counter")
     assert (metric.kind == "histogram") == bool(metric.buckets)
     if metric.kind == "histogram":
-        assert metric.name.endswith("_seconds")
+        assert metric.name.endswith(("_seconds", "_records"))
     assert metric.help.endswith(".")
 
 
@@ -141,6 +141,78 @@ def test_lateness_is_counted_from_when_a_record_was_due(flux_kit: Kit) -> None:
     sample = read(watching.text())
     assert sample("flux_lateness_seconds_sum", stage=0) == pytest.approx(3)
     assert sample("flux_lateness_seconds_sum", stage=1) == pytest.approx(7)
+
+
+def test_a_pause_is_there_from_its_first_call_to_its_end() -> None:
+    peer, watching, away = Peer(), Metrics(registry=None), threading.Event()
+    away.set()
+
+    def call(message: flux.Message) -> None:
+        if away.is_set():
+            raise flux.Pause(1.0)
+
+    worker = flux.Worker(peer.task(call), adapter=peer.adapter, system=peer.machine)
+
+    def sample(name: str, **labels: object) -> float | None:
+        return read(watching.text())(name, **labels)
+
+    watching.watch(worker)
+    peer.write(b"x")
+    with running(worker):
+        wait_for(lambda: (sample("flux_paused_seconds_total") or 0) > 2.5, "two tries have found it away")
+        assert (sample("flux_paused", task="call"), sample("flux_pauses_total", task="call")) == (1, 1)
+        assert sample("flux_calls_total", stage=0, result="failed") == 0
+        assert sample("flux_call_duration_seconds_count") in (None, 0)
+        away.clear()
+        wait_for(lambda: sample("flux_paused") == 0, "it goes on")
+        lasted = sample("flux_paused_seconds_total")
+        wait_for(lambda: sample("flux_calls_total", stage=0, result="done") == 1, "it is done")
+        assert sample("flux_paused_seconds_total") == lasted
+        assert sample("flux_pauses_total") == 1
+    watching.close()
+
+
+def test_what_is_tried_in_place_and_what_expires_is_counted() -> None:
+    peer, watching = Peer(), Metrics(registry=None)
+    task = peer.task(work, retries=1, wait=0, quick_retries=1, quick_wait=40, give_up_after=3600)
+    worker = flux.Worker(task, adapter=peer.adapter, system=peer.machine)
+
+    def sample(name: str, **labels: object) -> float | None:
+        return read(watching.text())(name, **labels)
+
+    watching.watch(worker)
+    assert sample("flux_dead_letters_total", stage=0, reason="expired") == 0
+    peer.write(b"bad", Outgoing(b"old", timestamp=int((peer.machine.now() - 7200) * 1000)))
+    with running(worker):
+        wait_for(lambda: sample("flux_in_place_records", stage=0) == 1, "it waits")
+        wait_for(lambda: sample("flux_dead_letters_total", stage=0, reason="expired") == 1, "the old one is dead")
+        assert sample("flux_open_transfers", stage=0) == 0
+    watching.close()
+
+
+def test_a_batch_is_one_duration_and_one_size_and_each_of_its_records_a_call(flux_kit: Kit) -> None:
+    watching = Metrics(registry=None)
+
+    class Loading(flux.BatchTask):
+        topic, group_id, retries, wait, max_batch = "orders", "g", 1, 0, 4
+        hooks = [watching]
+
+        def call(self, messages: Any) -> None:
+            bad = {message: ValueError("bad") for message in messages if message.value == b"bad"}
+            if bad:
+                raise flux.Failed(bad)
+
+    for value in (b"1", b"bad", b"3", b"4", b"5"):
+        Orders.produce(value)
+    flux_kit.run_to_the_end(Loading)
+    sample = read(watching.text())
+    assert sample("flux_batch_records_count", stage=0) == 2
+    assert sample("flux_batch_records_sum", stage=0) == 5
+    assert sample("flux_batch_records_bucket", stage=0, le="2.0") == 1
+    assert sample("flux_call_duration_seconds_count", stage=0) == 2
+    assert sample("flux_call_duration_seconds_count", stage=1) == 1
+    assert sample("flux_failures_total", stage=0, error="ValueError") == 1
+    assert sample("flux_lateness_seconds_count", stage=0) == 5
 
 
 def test_types_of_errors_are_bounded(flux_kit: Kit) -> None:
