@@ -26,7 +26,7 @@ class Dues:
         """The records of a slice of this stage's topic, each with its due time."""
         records, entries = piece.records, []
         for index, record in enumerate(records):
-            message = Message(record, record.value(), trails.start())
+            message = Message.of(record, record.value(), trails.start())
             self._place(message, now_ms)
             end = records[index + 1].offset() if index + 1 < len(records) else piece.end
             entry = Entry(assignment, message, record.offset(), end)

@@ -647,7 +647,7 @@ class Engine:
         records, trail = piece.records, trails.start()
         for index, record in enumerate(records):
             end = records[index + 1].offset() if index + 1 < len(records) else piece.end
-            entry = Entry(assignment, Message(record, record.value(), trail), record.offset(), end)
+            entry = Entry(assignment, Message.of(record, record.value(), trail), record.offset(), end)
             entry.since = now
             self._lanes.add(entry)
 

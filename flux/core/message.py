@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from operator import methodcaller
-from typing import Any
+from typing import Any, Self
 
 import attrs
 
@@ -37,12 +37,20 @@ class Message:
     __slots__ = ("_headers", "_record", "_trail", "value")
 
     value: Any
+    _record: Any
+    _trail: Trail
     _headers: Headers | None
 
-    def __init__(self, record: Any, value: Any, trail: Trail) -> None:
-        self._record = record
-        self.value = value
-        self._trail = trail
+    # No __init__: it would cost a record more than all else here. What makes the calls does itself what `of` does.
+
+    @classmethod
+    def of(cls, record: Any, value: Any, trail: Trail) -> Self:
+        """A client's record; `value`: what its own is decoded to, or that."""
+        message = cls()
+        message._record = record
+        message.value = value
+        message._trail = trail
+        return message
 
     @property
     def topic(self) -> str:
@@ -127,7 +135,9 @@ class Message:
         """The same for one more call in place, which is an attempt. `failed_at`: milliseconds since the epoch."""
         record, trail = self._record, self._trail
         first = failed_at if trail.first_failed_at is None else trail.first_failed_at
-        return Message(record, record.value(), attrs.evolve(trail, attempts=trail.attempts + 1, first_failed_at=first))
+        return Message.of(
+            record, record.value(), attrs.evolve(trail, attempts=trail.attempts + 1, first_failed_at=first)
+        )
 
     @property
     def id(self) -> str:

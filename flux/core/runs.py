@@ -118,7 +118,7 @@ class SliceRun(Run):
             return None
         self._divided = True
         record = records[index]
-        message = Message(record, None, trail.start())
+        message = Message.of(record, None, trail.start())
         self._at = Entry(self.assignment, message, record.offset(), self._after(index))
         lanes.begin(self._at)
         rest = records[index + 1 :]

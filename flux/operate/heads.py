@@ -49,7 +49,7 @@ class Head:
 
 
 def head_of(record: Record, stage: Stage, policy: Policy, now_ms: int) -> Head:
-    message = Message(record, None, trails.start())
+    message = Message.of(record, None, trails.start())
     due = None
     if stage.role is not Role.MAIN:
         message.place(trails.read(message.headers, stage.number, now_ms, int(policy.max_delay * 1000)))

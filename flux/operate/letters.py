@@ -85,7 +85,7 @@ class Letter:
 
 
 def letter_of(record: Record, policy: Policy, now_ms: int) -> Letter:
-    message = Message(record, record.value(), trails.start())
+    message = Message.of(record, record.value(), trails.start())
     trail = trails.read(message.headers, policy.stages.dead, now_ms, int(policy.max_delay * 1000))
     message.place(trail)
     return Letter(message)

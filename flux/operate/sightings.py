@@ -43,7 +43,7 @@ class Sighting(Letter):
 
 
 def sighting_of(record: Record, stage: Stage, policy: Policy, progress: Progress, now_ms: int) -> Sighting:
-    message = Message(record, None, trails.start())
+    message = Message.of(record, None, trails.start())
     if stage.role is Role.MAIN:
         state = State.PASSED if progress.has(message.offset) else State.OPEN
         return Sighting(message, stage, state, None)

@@ -174,7 +174,7 @@ def copy_of(plan: Plan, partitions: int, limit: int | None, who: str, reason: st
 
 
 def _message(record: object, policy: Policy, stage: Stage) -> Message:
-    message = Message(record, None, trails.start())
+    message = Message.of(record, None, trails.start())
     if stage.role is not Role.MAIN:
         now_ms = int(SYSTEM.now() * 1000)
         message.place(trails.read(message.headers, stage.number, now_ms, int(policy.max_delay * 1000)))

@@ -38,7 +38,10 @@ def work(desk: Desk, post: Post, run: Run, handler: Handler, track: bool) -> Bas
                 return None
             if records is not None:
                 record = records[index]
-                message = Message(record, record.value(), trail)
+                message = Message()  # see there
+                message._record = record
+                message.value = record.value()
+                message._trail = trail
             else:
                 message = entries[index].message  # type: ignore[index]
             try:
@@ -71,7 +74,10 @@ async def work_async(desk: Desk, post: Post, run: Run, handler: Handler, track: 
             return None
         if records is not None:
             record = records[index]
-            message = Message(record, record.value(), trail)
+            message = Message()
+            message._record = record
+            message.value = record.value()
+            message._trail = trail
         else:
             message = entries[index].message  # type: ignore[index]
         try:

@@ -86,7 +86,9 @@ def polled(*records: FakeRecord) -> Polled:
 
 
 def message(one: FakeRecord, stage: int = 0) -> Message:
-    return Message(one, one.value(), trail.start() if stage == 0 else trail.read(one.headers() or (), stage, T0_MS, 0))
+    return Message.of(
+        one, one.value(), trail.start() if stage == 0 else trail.read(one.headers() or (), stage, T0_MS, 0)
+    )
 
 
 def assignment(start: int = 0, partition: TopicPartition = P0, max_metadata: int = 4095) -> Assignment:

@@ -57,7 +57,7 @@ def test_a_record_of_any_headers_can_be_looked_at_and_moved(
     pairs: list[tuple[str, bytes | None]], number: int, partition: int, offset: int
 ) -> None:
     record = StoredRecord("t", partition, offset, Outgoing(b"v", b"k", pairs), (1, NOW))
-    message = Message(record, b"v", trail.read(pairs, number, NOW, DELAY))
+    message = Message.of(record, b"v", trail.read(pairs, number, NOW, DELAY))
     assert list(message.headers) == pairs
     assert repr(message)
     stages = Stages("t", "g", 101)

@@ -12,7 +12,7 @@ from flux.core.message import Headers, Message
 
 
 def of(made: FakeRecord, way: trail.Trail | None = None) -> Message:
-    return Message(made, made.value(), way or trail.start())
+    return Message.of(made, made.value(), way or trail.start())
 
 
 def test_a_message_is_its_record() -> None:

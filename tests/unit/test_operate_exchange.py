@@ -20,7 +20,7 @@ names = st.text(st.characters(exclude_categories=["Cs"]), max_size=10)
 
 def line_of(outgoing: Outgoing, stamp: int = 5) -> str:
     record = StoredRecord("t", outgoing.partition or 0, 3, outgoing, (1, stamp))
-    return to_line(Message(record, record.value(), trail.start()))
+    return to_line(Message.of(record, record.value(), trail.start()))
 
 
 @given(data, data, st.lists(st.tuples(names, data), max_size=4), st.integers(0, 9), st.integers(1, 2**62))

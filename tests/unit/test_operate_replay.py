@@ -35,7 +35,7 @@ def test_a_copy_is_the_same_work_due_now_with_its_attempts_anew() -> None:
     [copy] = yard.copies()
     assert (copy.key(), copy.value()) == (b"k", b"v")
     assert header(copy, "own") == "header"
-    record = Message(copy, copy.value(), t.start())
+    record = Message.of(copy, copy.value(), t.start())
     trail = t.read(record.headers, 1, NOW_MS, 1000)
     assert trail == t.Trail(1, 0, NOW_MS, (MAIN, 0, 1000), NOW_MS - 60_000, NOW_MS - 50_000, 1)
     record.place(trail)

@@ -42,14 +42,14 @@ def arrived(outgoing: Outgoing, stage: int, offset: int = 7) -> Message:
         offset, outgoing.key, TopicPartition(STAGES[stage].topic, 0), value=outgoing.value, headers=outgoing.headers
     )
     copy.the_timestamp = outgoing.timestamp or -1
-    message = Message(copy, copy.value(), trail.start())
+    message = Message.of(copy, copy.value(), trail.start())
     message.place(trail.read(message.headers, stage, T0_MS, int(30 * DAY * 1000)))
     return message
 
 
 def first(headers: Headers | None = OWN, **fields: Any) -> Message:
     made = record(42, headers=headers, partition=P3, **fields)
-    return Message(made, made.value(), trail.start())
+    return Message.of(made, made.value(), trail.start())
 
 
 def kept(outgoing: Outgoing) -> list[tuple[str, bytes | None]]:
@@ -65,7 +65,7 @@ def flux(outgoing: Outgoing) -> dict[str, bytes | None]:
 @pytest.mark.parametrize(("key", "value"), [(b"k", b"v"), (None, None), (b"", b""), (b"\xff\x00", b"\xff\x00")])
 def test_key_value_and_headers_stay_as_they_came(key: bytes | None, value: bytes | None) -> None:
     made = record(42, key, value=value, headers=OWN)
-    outgoing = transfer(Message(made, "decoded", trail.start())).outgoing(T0_MS, None)
+    outgoing = transfer(Message.of(made, "decoded", trail.start())).outgoing(T0_MS, None)
     assert (outgoing.key, outgoing.value) == (key, value)
     assert kept(outgoing) == OWN
 
@@ -130,13 +130,13 @@ def test_forged_headers_of_the_main_topic_are_dropped_at_the_first_hop() -> None
 
 def test_replays_are_counted_on() -> None:
     copy = record(7, partition=RETRY0, headers=[("flux-replays", b"2")])
-    message = Message(copy, b"v", trail.read(copy.headers() or (), 1, T0_MS, 1000))
+    message = Message.of(copy, b"v", trail.read(copy.headers() or (), 1, T0_MS, 1000))
     assert flux(transfer(message).outgoing(T0_MS, None))["flux-replays"] == b"2"
 
 
 def test_a_record_without_an_origin_is_its_own() -> None:
     copy = record(7, partition=RETRY0, timestamp=123)
-    message = Message(copy, b"v", trail.read((), 1, T0_MS, 1000))
+    message = Message.of(copy, b"v", trail.read((), 1, T0_MS, 1000))
     headers = flux(transfer(message).outgoing(T0_MS, None))
     assert headers["flux-origin-topic"] == STAGES[1].topic.encode()
     assert headers["flux-attempts"] == b"2"
