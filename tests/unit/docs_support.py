@@ -23,6 +23,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 _HIDDEN = re.compile(r"<!-- test\n(.*?)-->\s*\Z", re.DOTALL)
 _NOT_RUN = re.compile(r"<!-- not run: (.+?) -->\s*\Z", re.DOTALL)
+_SIMPLE_COMMAND = re.compile(r"""(?:'[^']*'|"[^"]*"|[^'"|;&<>])+""")
 _FILE = re.compile(r"# (\w+\.py)\n")
 
 
@@ -69,18 +70,12 @@ def samples(page: Path) -> Iterator[Sample]:
 
 def flux_commands(line: str) -> Iterator[list[str]]:
     """The words of each call of flux in a line of a shell."""
-    lexer = shlex.shlex(line, posix=True, punctuation_chars="|;&<>")
-    lexer.whitespace_split = True
-    words: list[str] = []
-    for word in [*lexer, "|"]:
-        if set(word) <= set("|;&<>"):
-            while words and re.match(r"[A-Z_]+=", words[0]):
-                del words[0]
-            if words[:1] == ["flux"]:
-                yield words[1:]
-            words = []
-        else:
-            words.append(word)
+    for part in _SIMPLE_COMMAND.findall(line):
+        words = shlex.split(part, comments=True)
+        while words and re.match(r"[A-Z_]+=", words[0]):
+            del words[0]
+        if words[:1] == ["flux"]:
+            yield words[1:]
 
 
 def understand(words: list[str]) -> None:

@@ -7,6 +7,7 @@ import importlib
 import inspect
 import json
 import re
+import subprocess
 import sys
 import tomllib
 from collections.abc import Callable, Iterator
@@ -73,6 +74,8 @@ class Played:
             return
         path = self._folder / sample.file
         path.write_text((path.read_text() if path.exists() else "") + sample.code)
+        if path.stem.startswith("test_"):
+            return  # pytest's
         sys.modules.pop(path.stem, None)
         importlib.invalidate_caches()
         found = importlib.import_module(path.stem)
@@ -111,6 +114,18 @@ def call(test: Callable[..., Any], request: pytest.FixtureRequest) -> None:
             asyncio.run(result)
 
 
+def run_pytest(folder: Path) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+
+
 @pytest.mark.parametrize("page", [page for page in PAGES if {*languages(page)} & {"python", "console"}], ids=name_of)
 def test_the_samples_of_a_page_run(page: Path, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     (tmp_path / "billing.py").write_text("" if writes(page, "billing.py") else BILLING.read_text())
@@ -123,6 +138,8 @@ def test_the_samples_of_a_page_run(page: Path, tmp_path: Path, request: pytest.F
                 give(sample)
     for test in played.tests.values():
         call(test, request)
+    if any(tmp_path.glob("test_*.py")):
+        run_pytest(tmp_path)
 
 
 @pytest.mark.parametrize(
