@@ -13,7 +13,8 @@ FIRST_PAUSE = 1.0
 """Seconds until the first probe; doubled by each one that finds the outage still there."""
 LONGEST_PAUSE = 60.0
 JITTER = 0.1
-"""The part of a pause by which it is longer or shorter, drawn, so that workers do not probe in step."""
+"""The part of a pause by which it may be longer, drawn, so that workers do not probe in step. Never shorter: a probe
+just before the end of an outage would double the pause once more."""
 UNBOUNDED = 1 << 30
 _CREDIT = 0.01  # seconds of calls that may be made up for at once, when a caller comes late
 
@@ -91,7 +92,7 @@ class Gate:
             self.since = now
         if begun or probed:
             self.error = error
-            span = self._pause * (1 - JITTER + 2 * JITTER * drawn) if seconds is None else seconds
+            span = self._pause * (1 + JITTER * drawn) if seconds is None else seconds
             self._span, self._until = span, now + span
         elif seconds is not None and self._probe is None and now + seconds > self._until:
             self._span, self._until = seconds, now + seconds

@@ -35,7 +35,7 @@ class Pause(Exception):
     """Raised in `call`: not the record's fault, as what it needs is away. No record moves and no attempt is counted;
     the task makes no new calls here until one record, tried after `seconds`, ends otherwise.
 
-    `seconds` None: 1 s, doubled up to 60 s by each try that finds the same, and drawn to be a tenth longer or shorter.
+    `seconds` None: 1 s, doubled up to 60 s by each try that finds the same, and drawn to be up to a tenth longer.
     """
 
     seconds: float | None = None
