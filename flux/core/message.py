@@ -135,9 +135,11 @@ class Message:
         """The same for one more call in place, which is an attempt. `failed_at`: milliseconds since the epoch."""
         record, trail = self._record, self._trail
         first = failed_at if trail.first_failed_at is None else trail.first_failed_at
-        return Message.of(
-            record, record.value(), attrs.evolve(trail, attempts=trail.attempts + 1, first_failed_at=first)
-        )
+        again = attrs.evolve(trail, attempts=trail.attempts + 1, first_failed_at=first)
+        message = Message.of(record, record.value(), again)
+        # a failed reading is not repeated, and what was carried stays
+        message._headers = self._headers if self.headers_readable else None
+        return message
 
     @property
     def id(self) -> str:

@@ -3,27 +3,31 @@
 
 The context of whoever produced a record travels in its headers (W3C `traceparent`), stays there through all retries,
 and is the parent of every attempt: one trace shows them all. A record that came without one is given that of its first
-attempt when it moves on.
+attempt when it moves on. A batch has many such contexts, and its span links to them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from opentelemetry import propagate, trace
+from opentelemetry.context import Context
 from opentelemetry.propagators.textmap import Getter
-from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer, TracerProvider
+from opentelemetry.trace import Link, Span, SpanKind, Status, StatusCode, Tracer, TracerProvider
 
 from flux import config
 from flux._version import __version__
 from flux.core.hooks import Hooks, Where
 from flux.core.message import Headers, Message
+from flux.core.outcome import Failed, Pause
 from flux.core.transfer import error_name
 from flux.producer import Producer
 from flux.runtime.delivery import Delivery
 from flux.runtime.encoding import HeadersLike, encode_headers
+
+Attributes = dict[str, str | int | bool]
 
 _PRODUCING = ("produce", "send", "aproduce")
 _originals: dict[str, Any] = {}
@@ -56,29 +60,70 @@ def uninstrument() -> None:
 
 
 class Tracing(Hooks):
-    """A span around each call, of kind CONSUMER; `instrument` makes one for all tasks."""
+    """A span around each call, of kind CONSUMER; `instrument` makes one for all tasks. One that found an outage has
+    the event `flux.pause` and is no error."""
 
     def __init__(self, tracer_provider: TracerProvider | None = None) -> None:
         self.tracer = trace.get_tracer("flux", __version__, tracer_provider)
 
     @contextmanager
     def around(self, where: Where, message: Message) -> Iterator[None]:
-        parent = propagate.extract(message.headers, getter=_FROM_HEADERS)
-        came_with_one = trace.get_current_span(parent).get_span_context().is_valid
+        parent, came_with_one = _context_of(message)
+        with self._span(where, _of_call(where, message), parent):
+            try:
+                yield
+            finally:
+                if not came_with_one:
+                    _give_context([message])
+
+    @contextmanager
+    def around_batch(self, where: Where, messages: Sequence[Message]) -> Iterator[None]:
+        contexts = [(message, *_context_of(message)) for message in messages]
+        links = [
+            Link(trace.get_current_span(context).get_span_context(), _of_link(message))
+            for message, context, came_with_one in contexts
+            if came_with_one
+        ]
+        with self._span(where, _of_batch(where, messages), None, links):
+            try:
+                yield
+            finally:
+                _give_context([message for message, _, came_with_one in contexts if not came_with_one])
+
+    @contextmanager
+    def _span(
+        self, where: Where, attributes: Attributes, parent: Context | None, links: Sequence[Link] = ()
+    ) -> Iterator[None]:
         with self.tracer.start_as_current_span(
-            f"process {where.topic}", parent, SpanKind.CONSUMER, _of_call(where, message)
+            f"process {where.topic}", parent, SpanKind.CONSUMER, attributes, links
         ) as span:
             try:
                 yield
+            except Pause as pause:  # no record has failed, and a hook suppresses nothing
+                cause = pause if pause.__cause__ is None else pause.__cause__
+                span.add_event(
+                    "flux.pause", {"exception.type": error_name(type(cause)), "exception.message": str(cause)}
+                )
             except Exception as error:
                 span.set_attribute("error.type", error_name(type(error)))
+                if isinstance(error, Failed):
+                    span.set_attribute("flux.failed", len(error.failures))
                 raise
-            finally:
-                if not came_with_one:
-                    carrier: dict[str, str] = {}
-                    propagate.inject(carrier)
-                    for name, value in carrier.items():
-                        message.carry(name, value.encode())
+
+
+def _context_of(message: Message) -> tuple[Context, bool]:
+    """That of who produced it, and whether there is one."""
+    context = propagate.extract(message.headers, getter=_FROM_HEADERS)
+    return context, trace.get_current_span(context).get_span_context().is_valid
+
+
+def _give_context(messages: Sequence[Message]) -> None:
+    """They take the current one along when they move on."""
+    carrier: dict[str, str] = {}
+    propagate.inject(carrier)
+    for message in messages:
+        for name, value in carrier.items():
+            message.carry(name, value.encode())
 
 
 class _FromHeaders(Getter[Headers]):
@@ -93,26 +138,44 @@ class _FromHeaders(Getter[Headers]):
 _FROM_HEADERS = _FromHeaders()
 
 
-def _of_call(where: Where, message: Message) -> dict[str, str | int | bool]:
-    value, key = message.raw_value, message.key
-    attributes: dict[str, str | int | bool] = {
+def _of_call(where: Where, message: Message) -> Attributes:
+    value = message.raw_value
+    attributes = {
+        **_of_place(where, message),
+        **_of_link(message),
+        "messaging.message.body.size": len(value or b""),
+    }
+    if value is None:
+        attributes["messaging.kafka.message.tombstone"] = True
+    return attributes
+
+
+def _of_batch(where: Where, messages: Sequence[Message]) -> Attributes:
+    return {**_of_place(where, messages[0]), "messaging.batch.message_count": len(messages)}
+
+
+def _of_place(where: Where, message: Message) -> Attributes:
+    return {
         "messaging.system": "kafka",
         "messaging.operation.name": "process",
         "messaging.operation.type": "process",
         "messaging.destination.name": message.topic,
         "messaging.destination.partition.id": str(message.partition),
         "messaging.consumer.group.name": where.group,
-        "messaging.kafka.offset": message.offset,
-        "messaging.message.body.size": len(value or b""),
         "flux.task": where.task,
         "flux.stage": message.stage,
+    }
+
+
+def _of_link(message: Message) -> Attributes:
+    """What is of one message."""
+    attributes: Attributes = {
+        "messaging.kafka.offset": message.offset,
         "flux.attempt": message.attempt,
         "flux.message.id": message.id,
     }
-    if value is None:
-        attributes["messaging.kafka.message.tombstone"] = True
-    if key is not None:
-        attributes["messaging.kafka.message.key"] = key.decode("utf-8", "backslashreplace")
+    if message.key is not None:
+        attributes["messaging.kafka.message.key"] = message.key.decode("utf-8", "backslashreplace")
     return attributes
 
 
@@ -174,7 +237,7 @@ def _span(
     tracer: Tracer, producer: type[Producer], value: Any, given: Mapping[str, Any], end_on_exit: bool = True
 ) -> Iterator[Span]:
     topic, key = str(producer.topic), given.get("key")
-    attributes: dict[str, str | int | bool] = {
+    attributes: Attributes = {
         "messaging.system": "kafka",
         "messaging.operation.name": "send",
         "messaging.operation.type": "send",

@@ -232,3 +232,111 @@ def test_nothing_is_left_of_it_when_it_is_taken_back(flux_kit: Kit) -> None:
     flux_kit.run(Billing)
     assert spans.all == []
     assert not flux_kit.topic("orders").one().headers
+
+
+def test_a_call_that_finds_an_outage_has_an_event_and_is_no_error(flux_kit: Kit, spans: Spans) -> None:
+    tries = iter([ConnectionError("no route"), flux.Pause(3, "maintenance")])
+
+    def call(message: flux.Message) -> None:
+        found = next(tries, None)
+        if found is not None:
+            raise found
+
+    Orders.produce(b"x")
+    flux_kit.run_to_the_end(flux.task(topic="orders", group_id="g", pause_on=(OSError,))(call))
+    first, second, last = spans.named("process orders")
+    for span, kind, text in ((first, "ConnectionError", "no route"), (second, "flux.Pause", "maintenance")):
+        assert span.status.status_code is StatusCode.UNSET
+        assert "error.type" not in (span.attributes or {})
+        [event] = span.events
+        assert event.name == "flux.pause"
+        assert dict(event.attributes or {}) == {"exception.type": kind, "exception.message": text}
+    assert (last.events, last.status.status_code) == ((), StatusCode.UNSET)
+    assert all(is_child(span, spans.one("send orders")) for span in (first, second, last))
+
+
+def test_tries_in_place_are_in_one_trace_with_the_retries_that_follow(flux_kit: Kit, spans: Spans) -> None:
+    def call(message: flux.Message) -> None:
+        raise ValueError("bad")
+
+    flux_kit.produce("orders", b"x")
+    task = flux.task(topic="orders", group_id="g", retries=1, wait=0, quick_retries=1)(call)
+    flux_kit.run_to_the_end(task)
+    first, *others = (span for span in spans.all if span.kind is SpanKind.CONSUMER)
+    assert [(span.attributes or {})["flux.attempt"] for span in others] == [2, 3, 4]
+    assert all(is_child(span, first) for span in others)
+
+
+class Loading(flux.BatchTask):
+    topic = "orders"
+    group_id = "loading"
+    retries = 1
+    wait = 0
+
+    def call(self, messages: Any) -> None:
+        bad = {message: ValueError("bad") for message in messages if message.value == b"bad"}
+        if bad:
+            raise flux.Failed(bad)
+        Bills.produce(b"loaded")
+
+
+def test_a_batch_is_one_span_that_links_to_what_produced_its_records(flux_kit: Kit, spans: Spans) -> None:
+    for key in ("ada", "bob"):
+        with spans.tracer.start_as_current_span(f"request of {key}"):
+            Orders.produce(b"good", key=key)
+    flux_kit.produce("orders", b"from elsewhere")  # at once, and so before those
+    flux_kit.run(Loading)
+    worked, sent = spans.one("process orders"), spans.named("send orders")
+    assert (worked.kind, worked.parent, worked.status.status_code) == (SpanKind.CONSUMER, None, StatusCode.UNSET)
+    assert dict(worked.attributes or {}) == {
+        "messaging.system": "kafka",
+        "messaging.operation.name": "process",
+        "messaging.operation.type": "process",
+        "messaging.destination.name": "orders",
+        "messaging.destination.partition.id": "0",
+        "messaging.consumer.group.name": "loading",
+        "messaging.batch.message_count": 3,
+        "flux.task": "Loading",
+        "flux.stage": 0,
+    }
+    assert [link.context.span_id for link in worked.links] == [span.context.span_id for span in sent if span.context]
+    assert [link.context.trace_id for link in worked.links] == [trace(span) for span in sent]
+    assert dict(worked.links[1].attributes or {}) == {
+        "messaging.kafka.offset": 2,
+        "messaging.kafka.message.key": "bob",
+        "flux.attempt": 1,
+        "flux.message.id": "orders/0/2",
+    }
+    assert is_child(spans.one("send bills"), worked)
+
+
+def test_a_batch_with_failures_is_an_error_and_says_how_many(flux_kit: Kit, spans: Spans) -> None:
+    Orders.produce(b"good")
+    flux_kit.produce("orders", b"bad")
+    flux_kit.run_to_the_end(Loading)
+    first, second = (span for span in spans.all if span.kind is SpanKind.CONSUMER)
+    assert first.status.status_code is StatusCode.ERROR
+    attributes = first.attributes or {}
+    assert (attributes["error.type"], attributes["flux.failed"]) == ("flux.Failed", 1)
+    [link] = second.links
+    assert first.context is not None
+    assert link.context.span_id == first.context.span_id, (
+        "a record without a context takes that of its first attempt along"
+    )
+
+
+def test_a_batch_that_finds_an_outage_is_no_error(flux_kit: Kit, spans: Spans) -> None:
+    tries = iter([ConnectionError("no route")])
+
+    class Away(Loading):
+        pause_on = (OSError,)
+
+        def call(self, messages: Any) -> None:
+            for found in tries:
+                raise found
+
+    Orders.produce(b"x")
+    flux_kit.run_to_the_end(Away)
+    first, second = spans.named("process orders")
+    assert ([event.name for event in first.events], first.status.status_code) == (["flux.pause"], StatusCode.UNSET)
+    assert second.events == ()
