@@ -7,7 +7,7 @@ PYTHON ?= $(shell for python in $(PYTHONS); do \
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: simulate chaos fire demo test matrix lint types imports check docs bench clean
+.PHONY: simulate chaos fire demo test matrix lint types imports check docs release-check bench clean
 
 demo: .venv/.installed
 	@$(BIN)/flux demo
@@ -38,6 +38,7 @@ lint: .venv/.developed
 
 types: .venv/.developed
 	$(BIN)/mypy
+	$(BIN)/pyright
 
 imports: .venv/.developed
 	$(BIN)/lint-imports
@@ -47,6 +48,10 @@ check: lint types imports test
 # the documentation as a site, in build/site; fails on a link that leads nowhere
 docs: .venv/.documented
 	$(BIN)/zensical build --clean --strict
+
+# what a release uploads: built, looked at, installed where nothing else is, and used
+release-check: .venv/.developed
+	$(BIN)/python .ci/release_check.py
 
 # known vulnerabilities of what is installed: asks PyPI, so it needs the network
 audit: .venv/.audited
