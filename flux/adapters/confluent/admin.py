@@ -46,7 +46,7 @@ _MOVING = {
     KafkaError._WAIT_COORD,
     KafkaError._TIMED_OUT,
 }
-_SHARES = (0.3, 0.3, 0.4)
+_SHARE = 0.3
 """Of a time limit: a client that was told of a coordinator that is none yet asks that one to the end."""
 
 
@@ -193,15 +193,17 @@ class ConfluentAdmin:
         """A consumer that never joins the group, and what the group has committed. Not the admin client: while a
         group's coordinator is being found, librdkafka 2.16 goes from its question to a consumer that an admin client
         does not have, and the process dies. Raises KafkaException."""
-        for share in _SHARES:
+        until = self._now() + timeout
+        while True:
             made = Consumer({**self._properties, "group.id": group, "enable.auto.commit": False})
             try:
                 try:
-                    committed = made.committed(partitions, timeout * share)
+                    committed = made.committed(partitions, max(min(timeout * _SHARE, until - self._now()), 0.001))
                     _raise_first_error(committed)
                 except KafkaException as error:
-                    if share is _SHARES[-1] or error.args[0].code() not in _MOVING:
+                    if error.args[0].code() not in _MOVING or self._now() + _LOOK > until:
                         raise
+                    self._client.poll(_LOOK)
                     continue
                 yield made, committed
                 return
