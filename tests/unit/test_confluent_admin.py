@@ -85,3 +85,28 @@ def test_a_partition_whose_leader_is_away_has_no_watermarks_rather_than_wrong_on
 
 def test_each_broker_is_asked_by_itself_and_tells_no_secret(admin: ConfluentAdmin) -> None:
     assert admin.broker_configs(1.0) == {1: {"plain": "of 1"}, 2: {"plain": "of 2"}}
+
+
+def test_positions_are_asked_for_until_the_coordinator_of_a_fresh_cluster_is_made(
+    admin: ConfluentAdmin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = 0
+
+    class Outsider:
+        def __init__(self, _: dict[str, Any]) -> None: ...
+        def close(self) -> None: ...
+        def committed(self, partitions: list[Any], timeout: float) -> list[Any]:
+            nonlocal asked
+            asked += 1
+            if asked <= 5:
+                raise KafkaException(KafkaError(KafkaError.NOT_COORDINATOR))
+            for partition in partitions:
+                partition.offset = 3
+            return partitions
+
+    monkeypatch.setattr(module, "Consumer", Outsider)
+    assert {number: at.offset for number, at in admin.positions("g", "t", 10.0).items()} == {0: 3, 1: 3}
+    asked = 0
+    with pytest.raises(BrokerError, match="NOT_COORDINATOR"):
+        admin.positions("g", "t", 0.1)
+    assert asked == 1
