@@ -32,6 +32,7 @@ COMMANDS = {
     "trace": "Find where a record is now, and where it was.",
     "skip": "Move a record that holds a partition to the dead letters.",
     "dlq": "Look at dead letters, find out why, replay them.",
+    "web": "Serve pages to look at tasks and dead letters.",
     "backoff": "Show how long records wait before each retry.",
     "produce": "Write the lines of a file, or of the input, to a topic.",
 }

@@ -85,10 +85,11 @@ class Tally:
 class Causes:
     """Counts letters by cause, in bounded memory."""
 
-    def __init__(self) -> None:
+    def __init__(self, most: int = MOST_CAUSES) -> None:
         self.total = 0
         self.others = 0
-        """Letters of causes beyond the first `MOST_CAUSES`."""
+        """Letters of causes beyond the first `most`."""
+        self._most = most
         self._tallies: dict[str, Tally] = {}
 
     def add(self, letter: Letter) -> None:
@@ -97,7 +98,7 @@ class Causes:
         seen = letter.failed_at
         tally = self._tallies.get(cause.id)
         if tally is None:
-            if len(self._tallies) >= MOST_CAUSES:
+            if len(self._tallies) >= self._most:
                 self.others += 1
                 return
             self._tallies[cause.id] = Tally(cause, 1, seen, seen, letter)

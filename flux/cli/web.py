@@ -1,0 +1,154 @@
+"""`flux web`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import click
+
+from flux.cli.completion import task_names
+from flux.cli.options import adapter_option, load_option, report_topic_option
+
+if TYPE_CHECKING:
+    from flux.task import Task
+    from flux.web.masks import Mask
+    from flux.web.options import Options
+
+PORT = 7373
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  flux web --load billing.py
+  flux web --load billing.py Billing Mails --read-only
+  FLUX_WEB_TOKEN=… flux web --load billing.py --host 0.0.0.0 --allow-host flux.example.com
+
+It needs the extra: pip install "super-flux[web]"."""
+)
+@load_option
+@adapter_option
+@click.option("--host", default="127.0.0.1", show_default=True, metavar="ADDRESS", help="Where to listen.")
+@click.option(
+    "--port", type=click.IntRange(0, 65_535), default=PORT, show_default=True, metavar="N", help="0: a free one."
+)
+@click.option(
+    "--token",
+    envvar="FLUX_WEB_TOKEN",
+    show_envvar=True,
+    metavar="SECRET",
+    help="What visitors have to know; needed for any other address than this machine's own.",
+)
+@click.option(
+    "--allow-host", "hosts", multiple=True, metavar="NAME", help="A name by which it is asked for, such as a proxy's."
+)
+@click.option("--root-path", default="", metavar="PATH", help="Where a proxy has put it, such as /flux.")
+@click.option("--read-only", is_flag=True, help="Nothing can be replayed or deleted.")
+@click.option(
+    "--mask", metavar="MODULE:FUNCTION", help="What of records may be seen: a function, or flux.web.masks:hide."
+)
+@click.option(
+    "--every",
+    type=click.FloatRange(1, 3600),
+    default=5.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="Between two looks at the clusters, however many people watch.",
+)
+@report_topic_option
+@click.argument("tasks", nargs=-1, metavar="[TASK]...", shell_complete=task_names)
+def command(
+    sources: tuple[str, ...],
+    host: str,
+    port: int,
+    token: str | None,
+    hosts: tuple[str, ...],
+    root_path: str,
+    read_only: bool,
+    mask: str | None,
+    every: float,
+    report_topic: str | None,
+    tasks: tuple[str, ...],
+) -> None:
+    """Serve pages to look at tasks: how far they are, what holds them back, their workers and dead letters.
+
+    Without a TASK it shows all that the code has. Ctrl-C ends it.
+    """
+    from flux.cli import log
+    from flux.core.report import TOPIC
+
+    needs_extra()
+    from flux.web.options import Options, hosts_of
+
+    log.quiet()
+    found = chosen(sources, tasks)
+    if root_path and (not root_path.startswith("/") or root_path.endswith("/")):
+        raise click.UsageError("--root-path looks like /flux")
+    allowed = hosts_of(host, frozenset(hosts))
+    hook = None if mask is None else masked(mask)
+    options = usable(
+        lambda: Options(
+            token=token or None,
+            hosts=allowed,
+            read_only=read_only,
+            mask=hook,
+            every=every,
+            report_topic=report_topic or TOPIC,
+            cookie=f"flux-web-{port}",
+        )
+    )
+    serve(found, options, host, port, root_path)
+
+
+def serve(tasks: Sequence[type[Task]], options: Options, host: str, port: int, root_path: str = "") -> None:
+    """Until Ctrl-C."""
+    from flux.web.serving import Server, address_of, listening
+    from flux.web.site import Site
+
+    site = Site(tasks, options)
+    try:
+        with listening(host, port) as listener:
+            click.echo(f"{address_of(listener, host, root_path)}  (Ctrl-C ends it)", err=True)
+            Server(site, root_path).run(sockets=[listener])
+    except KeyboardInterrupt:  # raised again by the server, after its end
+        pass
+    finally:
+        site.close()
+
+
+def needs_extra() -> None:
+    from importlib.util import find_spec
+
+    if not all(find_spec(name) for name in ("starlette", "uvicorn", "jinja2")):
+        raise click.ClickException('the pages need a package: pip install "super-flux[web]"')
+
+
+def chosen(sources: Sequence[str], names: Sequence[str]) -> list[type[Task]]:
+    """All tasks of the code, where none is named."""
+    from flux.cli.finding import find_tasks, load, tasks_in
+
+    if names or not sources:
+        return find_tasks(sources, names)
+    found = [each.task for source in sources for each in tasks_in(load(source)) if each.task.topic]
+    return list(dict.fromkeys(found)) or find_tasks(sources, names)
+
+
+def masked(name: str) -> Mask:
+    from flux.cli.finding import load
+
+    module, _, function = name.partition(":")
+    found = getattr(load(module), function, None) if module and function else None
+    if not callable(found):
+        raise click.UsageError(f"--mask {name}: give MODULE:FUNCTION, such as flux.web.masks:hide")
+    hook: Mask = found
+    return hook
+
+
+def usable(make: Callable[[], Options]) -> Options:
+    from flux.core.errors import ConfigurationError
+
+    try:
+        return make()
+    except ConfigurationError as error:
+        raise click.UsageError(str(error)) from None

@@ -1,0 +1,101 @@
+"""The addresses."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from importlib.resources import files
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+
+from flux.core.errors import BrokerError, FluxError
+from flux.core.text import one_line
+from flux.web.forms import form
+from flux.web.guard import Guard
+from flux.web.pages import doctor, jobs, letters, live, login, overview, task, tracing, waiting, workers
+from flux.web.site import Site, site_of
+
+logger = logging.getLogger("flux.web")
+
+Sent = Callable[[Request, dict[str, str]], Awaitable[Response]]
+
+READS = {
+    "/": overview.show,
+    "/workers": workers.show,
+    "/events": live.stream,
+    "/login": login.show,
+    "/jobs": jobs.list_all,
+    "/jobs/{id}": jobs.show,
+    "/jobs/{id}/file": jobs.fetch,
+    "/tasks/{task}": task.show,
+    "/tasks/{task}/waiting": waiting.show,
+    "/tasks/{task}/letters": letters.show,
+    "/tasks/{task}/letters/replay": letters.ask_replay,
+    "/tasks/{task}/letters/purge": letters.ask_purge,
+    "/tasks/{task}/letters/export": letters.ask_export,
+    "/tasks/{task}/letters/{partition:int}/{offset:int}": letters.show_one,
+    "/tasks/{task}/trace": tracing.show,
+    "/tasks/{task}/doctor": doctor.show,
+}
+CHANGES: dict[str, Sent] = {
+    "/tasks/{task}/letters/replay": letters.replay,
+    "/tasks/{task}/letters/purge": letters.purge,
+}
+"""What is refused with `--read-only`."""
+SENDS: dict[str, Sent] = {
+    "/login": login.log_in,
+    "/logout": login.log_out,
+    "/jobs/{id}/cancel": jobs.cancel,
+    "/tasks/{task}/letters/export": letters.export,
+}
+
+
+def app_of(site: Site) -> Starlette:
+    routes = [Route(path, page, methods=["GET"]) for path, page in READS.items()]
+    routes += [Route(path, _sent(page, True), methods=["POST"]) for path, page in CHANGES.items()]
+    routes += [Route(path, _sent(page, False), methods=["POST"]) for path, page in SENDS.items()]
+    app = Starlette(
+        routes=[*routes, Mount("/static", StaticFiles(directory=str(files("flux.web") / "static")), name="static")],
+        middleware=[Middleware(Guard, options=site.options, sessions=site.sessions)],
+        exception_handlers={HTTPException: _refused, FluxError: _failed, Exception: _broken},
+        lifespan=site.lifespan,
+    )
+    app.state.site = site
+    return app
+
+
+def _sent(page: Sent, changes: bool) -> Callable[[Request], Awaitable[Response]]:
+    async def handle(request: Request) -> Response:
+        site = site_of(request)
+        fields = await form(request, site.sessions)
+        if changes and site.options.read_only:
+            raise HTTPException(403, "these pages are read-only: nothing may be changed here")
+        return await page(request, fields)
+
+    return handle
+
+
+async def _refused(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return _told(request, error.status_code, error.detail)
+
+
+async def _failed(request: Request, error: Exception) -> Response:
+    return _told(request, 502 if isinstance(error, BrokerError) else 409, one_line(str(error)))
+
+
+async def _broken(request: Request, error: Exception) -> Response:
+    logger.error("%s %s failed", request.method, request.url.path, exc_info=error)
+    return _told(request, 500, f"a mistake of these pages ({type(error).__name__}): see the log")
+
+
+def _told(request: Request, code: int, problem: str) -> Response:
+    if not request.state.known:  # the names of tasks are nobody's business who has not logged in
+        return PlainTextResponse(problem, code)
+    return site_of(request).page(request, "error.html", code, code=code, problem=problem)

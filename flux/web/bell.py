@@ -1,0 +1,47 @@
+"""Wakes everybody who watches: there is something new to see."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+
+
+class Bell:
+    """Rung from any thread, heard in the event loop that it was `hung` in. `number` counts the rings."""
+
+    def __init__(self) -> None:
+        self.number = 0
+        self.closed = False
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._waiting: set[asyncio.Future[None]] = set()
+
+    def hang(self) -> None:
+        self._loop = asyncio.get_running_loop()
+
+    def ring(self) -> None:
+        self.number += 1
+        if self._loop is not None:
+            with suppress(RuntimeError):  # the loop has ended meanwhile
+                self._loop.call_soon_threadsafe(self._wake)
+
+    def close(self) -> None:
+        """Nobody is to wait any more."""
+        self.closed = True
+        self.ring()
+
+    async def heard(self, after: int, timeout: float) -> int:
+        """The number, as soon as it is another than `after`; at the latest after `timeout` seconds."""
+        if self.number == after and not self.closed:
+            future = asyncio.get_running_loop().create_future()
+            self._waiting.add(future)
+            try:
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(future, timeout)
+            finally:
+                self._waiting.discard(future)
+        return self.number
+
+    def _wake(self) -> None:
+        for future in self._waiting:
+            if not future.done():
+                future.set_result(None)

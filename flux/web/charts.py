@@ -1,0 +1,140 @@
+"""Charts, drawn here: inline SVG that is coloured by classes, since the page forbids styles of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
+
+import attrs
+from markupsafe import Markup
+
+from flux.web.history import At, thinned
+from flux.web.words import count, lasting, rate
+
+WIDTH, HEIGHT = 600.0, 120.0
+_SPARK = (120.0, 28.0)
+_MOST_POINTS = 180
+_MOST_SPARK = 60
+_GAP = 6
+"""Times the usual distance of two points after which nothing is drawn between them."""
+
+_SVG = Markup(
+    '<svg class="{css}" viewBox="0 0 {width:g} {height:g}" preserveAspectRatio="none" role="img" aria-label="{label}">'
+    "{inside}</svg>"
+)
+_PATH = Markup('<path class="{css}" d="{way}"/>')
+_RULE = Markup('<line class="rule" x1="0" x2="{width:g}" y1="{y:g}" y2="{y:g}"/>')
+_BAR = Markup('<rect class="{css}" x="0" y="0" width="{width:.1f}" height="10" rx="2"/>')
+
+
+@attrs.frozen
+class Line:
+    """`css`: its class, which is its colour."""
+
+    name: str
+    css: str
+    points: Sequence[At]
+
+    @property
+    def last(self) -> float | None:
+        return self.points[-1].value if self.points else None
+
+
+@attrs.frozen
+class Chart:
+    """`top`: the value at the upper edge; `since`: how long ago its left edge is."""
+
+    title: str
+    svg: Markup
+    top: str
+    since: str
+    lines: Sequence[Line]
+    per_second: bool
+
+    def told(self, value: float | None) -> str:
+        return rate(value) if self.per_second else count(value)
+
+
+def chart(title: str, lines: Sequence[Line], per_second: bool = False) -> Chart:
+    shown = [attrs.evolve(line, points=thinned(line.points, _MOST_POINTS)) for line in lines]
+    start, end = _times(shown)
+    top = nice(max((point.value or 0.0 for line in shown for point in line.points), default=0.0))
+    rules = Markup("").join(_RULE.format(width=WIDTH, y=HEIGHT * part) for part in (0.02, 0.5))
+    paths = _paths(shown, start, end, top, WIDTH, HEIGHT)
+    tell = rate if per_second else count
+    told = "; ".join(f"{line.name} {tell(line.last)}" for line in lines)
+    label = f"{title} over {lasting(end - start)}: now {told}; at most {tell(highest(shown))}"
+    svg = _SVG.format(css="chart", width=WIDTH, height=HEIGHT, label=label, inside=rules + paths)
+    return Chart(title, svg, tell(top), lasting(end - start), lines, per_second)
+
+
+def spark(name: str, css: str, points: Sequence[At]) -> Markup:
+    """A small one, without axes."""
+    line = Line(name, css, thinned(points, _MOST_SPARK))
+    start, end = _times([line])
+    top = nice(highest([line]))
+    label = f"{name} over {lasting(end - start)}, at most {rate(highest([line]))}"
+    width, height = _SPARK
+    inside = _paths([line], start, end, top, width, height)
+    return _SVG.format(css="spark", width=width, height=height, label=label, inside=inside)
+
+
+def bar(value: float, most: float, css: str) -> Markup:
+    """A bar beside its number, which says it: nothing of its own for who does not see."""
+    part = 0.0 if most <= 0 else 100 * value / most
+    inside = _BAR.format(css=css, width=max(part, 0.8 if value else 0.0))
+    return Markup(
+        '<svg class="bar" viewBox="0 0 100 10" preserveAspectRatio="none" aria-hidden="true">{inside}</svg>'
+    ).format(inside=inside)
+
+
+def highest(lines: Iterable[Line]) -> float:
+    return max((point.value or 0.0 for line in lines for point in line.points), default=0.0)
+
+
+def nice(value: float) -> float:
+    """The next of 1, 2, 5, 10, 20, 50 …; at least 1."""
+    size = 1.0
+    while True:
+        for step in (1, 2, 5):
+            if value <= step * size:
+                return step * size
+        size *= 10
+
+
+def _times(lines: Sequence[Line]) -> tuple[float, float]:
+    times = [point.time for line in lines for point in line.points]
+    return (min(times), max(times)) if times else (0.0, 0.0)
+
+
+def _paths(lines: Sequence[Line], start: float, end: float, top: float, width: float, height: float) -> Markup:
+    """The first one filled to the ground."""
+    across, edge = max(end - start, 1e-9), 2.0
+    found = []
+    for number, line in enumerate(lines):
+        for part in _parts(line.points):
+            at = [
+                (width * (point.time - start) / across, edge + (height - 2 * edge) * (1 - (point.value or 0.0) / top))
+                for point in part
+            ]
+            if len(at) == 1:
+                at = [(max(at[0][0] - 2, 0.0), at[0][1]), (max(at[0][0], 2.0), at[0][1])]
+            way = "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in at)
+            if number == 0:
+                ground = f"{way}L{at[-1][0]:.1f} {height:g}L{at[0][0]:.1f} {height:g}Z"
+                found.append(_PATH.format(css=f"area {line.css}", way=ground))
+            found.append(_PATH.format(css=f"line {line.css}", way=way))
+    return Markup("").join(found)
+
+
+def _parts(points: Sequence[At]) -> list[list[At]]:
+    """Without what is not known, and cut where nobody looked for long."""
+    steps = sorted(b.time - a.time for a, b in pairwise(points))
+    usual = steps[len(steps) // 2] if steps else 0.0
+    parts: list[list[At]] = [[]]
+    for point in points:
+        if point.value is None or (parts[-1] and point.time - parts[-1][-1].time > _GAP * max(usual, 0.001)):
+            parts.append([])
+        if point.value is not None:
+            parts[-1].append(point)
+    return [part for part in parts if part]

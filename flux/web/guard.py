@@ -1,0 +1,107 @@
+"""Stands before every page: who asks, by which name, from where; and what a browser may do with the answer."""
+
+from __future__ import annotations
+
+from urllib.parse import quote, urlsplit
+
+from starlette.datastructures import MutableHeaders
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, RedirectResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from flux.web.options import Options
+from flux.web.sessions import LASTS, Sessions
+
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self';"
+    " form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
+)
+HEADERS = {
+    "content-security-policy": POLICY,
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+    "referrer-policy": "same-origin",
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+    "permissions-policy": "camera=(), geolocation=(), microphone=()",
+}
+_OPEN = ("/login", "/static/")
+_SAFE = ("GET", "HEAD")
+
+
+class Guard:
+    def __init__(self, app: ASGIApp, options: Options, sessions: Sessions) -> None:
+        self._app = app
+        self._options = options
+        self._sessions = sessions
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            if scope["type"] == "lifespan":
+                await self._app(scope, receive, send)
+            return
+        request = Request(scope)
+        known = request.cookies.get(self._options.cookie, "")
+        fresh = not Sessions.is_name(known)
+        visitor = Sessions.new() if fresh else known
+        state = scope.setdefault("state", {})
+        state["visitor"], state["known"] = visitor, self._sessions.may(visitor, _bearer(request))
+        path = request.url.path.removeprefix(scope.get("root_path", ""))
+
+        async def answer(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in HEADERS.items():
+                    headers[name] = value
+                if not path.startswith("/static/"):
+                    headers["cache-control"] = "no-store"
+                    if fresh and "set-cookie" not in headers:
+                        headers.append("set-cookie", cookie(request, self._options, visitor))
+            await send(message)
+
+        refused = self._refused(request, visitor, path)
+        await (self._app if refused is None else refused)(scope, receive, answer)
+
+    def _refused(self, request: Request, visitor: str, path: str) -> Response | None:
+        headers = request.headers
+        if self._options.hosts is not None and _name(headers.get("host", "")) not in self._options.hosts:
+            return PlainTextResponse("these pages have another name: see flux web --allow-host", 421)
+        site, mode = headers.get("sec-fetch-site", ""), headers.get("sec-fetch-mode", "")
+        if site in ("cross-site", "same-site") and (mode != "navigate" or request.method not in _SAFE):
+            return PlainTextResponse("another site may not ask for this", 403)
+        if request.method not in _SAFE and not is_same_origin(request):
+            return PlainTextResponse("another site may not send this", 403)
+        if path.startswith(_OPEN) or request.state.known:
+            return None
+        if request.method in _SAFE and mode in ("", "navigate"):
+            there = path + (f"?{request.url.query}" if request.url.query else "")
+            return RedirectResponse(f"{request.scope.get('root_path', '')}/login?next={quote(there, safe='')}", 303)
+        return PlainTextResponse("log in first", 401)
+
+
+def is_same_origin(request: Request) -> bool:
+    """By the browser's own word. Every browser of today gives its origin with what it sends."""
+    origin = request.headers.get("origin")
+    if origin is None:
+        return request.headers.get("sec-fetch-site") == "same-origin"
+    return urlsplit(origin).netloc.lower() == request.headers.get("host", "").lower()
+
+
+def cookie(request: Request, options: Options, visitor: str) -> str:
+    """For this server alone: no script reads it, no other site sends it."""
+    path = request.scope.get("root_path", "") or "/"
+    secure = "; Secure" if request.url.scheme == "https" else ""
+    return f"{options.cookie}={visitor}; Max-Age={LASTS:.0f}; Path={path}; HttpOnly; SameSite=Strict{secure}"
+
+
+def _name(host: str) -> str:
+    """Without the port; IPv6 without its brackets."""
+    try:
+        return (urlsplit(f"//{host}").hostname or "").lower()
+    except ValueError:
+        return ""
+
+
+def _bearer(request: Request) -> str | None:
+    kind, _, token = request.headers.get("authorization", "").partition(" ")
+    return token.strip() if kind.lower() == "bearer" else None

@@ -1,0 +1,153 @@
+"""Work that takes long: one at a time for each task, on a thread of its own, until it is done or cancelled."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import shutil
+import tempfile
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from flux.core.errors import FluxError
+from flux.core.ports import System, Thread
+from flux.core.text import one_line
+from flux.web.bell import Bell
+
+logger = logging.getLogger("flux.web")
+
+MOST_KEPT = 50
+_TELL_EVERY = 0.25
+_PATIENCE = 10.0
+
+
+class Busy(FluxError):
+    """Another job works on the same task."""
+
+
+class Job:
+    """`total` and `done` count the same things, records mostly; `state`: running, done, failed or cancelled; `result`:
+    what came of it, or why it failed. Times in seconds since the epoch."""
+
+    def __init__(self, task: str, kind: str, title: str, total: int, bell: Bell, system: System) -> None:
+        self.id = secrets.token_hex(8)
+        self.task = task
+        self.kind = kind
+        self.title = title
+        self.total = total
+        self.done = 0
+        self.state = "running"
+        self.result = ""
+        self.began = system.now()
+        self.ended: float | None = None
+        self.path: Path | None = None
+        """A file to fetch."""
+        self._system = system
+        self._bell = bell
+        self._told = 0.0
+        self._cancelled = threading.Event()
+        self._thread: Thread | None = None
+
+    @property
+    def running(self) -> bool:
+        return self.state == "running"
+
+    @property
+    def percent(self) -> int:
+        return 100 if not self.running else min(99, 100 * self.done // max(1, self.total))
+
+    def cancel(self) -> None:
+        """It ends at its next record."""
+        self._cancelled.set()
+
+    def stopping(self) -> bool:
+        return self._cancelled.is_set()
+
+    def progressed(self, count: int) -> None:
+        self.done += count
+        now = self._system.now()
+        if not 0 <= now - self._told < _TELL_EVERY:
+            self._told = now
+            self._bell.ring()
+
+    def start(self, body: Callable[[Job], str]) -> None:
+        self._thread = self._system.spawn(f"flux-web-{self.kind}", lambda: self._run(body))
+
+    def join(self, timeout: float) -> None:
+        if self._thread is not None:
+            self._thread.join(timeout)
+
+    def _run(self, body: Callable[[Job], str]) -> None:
+        try:
+            result = body(self)
+            state = "cancelled" if self.stopping() else "done"
+        except FluxError as error:
+            state, result = "failed", str(error)
+        except Exception as error:
+            logger.exception("%s of %s failed", self.kind, self.task)
+            state, result = "failed", f"{type(error).__name__}: see the log"
+        self.result, self.ended, self.state = one_line(result), self._system.now(), state
+        logger.info("%s: %s: %s", self.title, state, self.result)
+        self._bell.ring()
+
+
+class Jobs:
+    """The last ones. What they write is deleted with them."""
+
+    def __init__(self, bell: Bell, system: System) -> None:
+        self._bell = bell
+        self._system = system
+        self._jobs: dict[str, Job] = {}
+        self._lock = threading.Lock()
+        self._directory: Path | None = None
+
+    def all(self) -> list[Job]:
+        """The newest first."""
+        with self._lock:
+            return list(reversed(self._jobs.values()))
+
+    def get(self, id: str) -> Job | None:
+        return self._jobs.get(id)
+
+    def of(self, task: str) -> Job | None:
+        """The one that works on a task now."""
+        return next((job for job in self.all() if job.task == task and job.running), None)
+
+    def start(self, task: str, kind: str, title: str, total: int, body: Callable[[Job], str]) -> Job:
+        """Raises Busy."""
+        job = Job(task, kind, title, total, self._bell, self._system)
+        with self._lock:
+            busy = next((each for each in self._jobs.values() if each.task == task and each.running), None)
+            if busy is not None:
+                raise Busy(f"{busy.title} is running: wait for its end, or cancel it")
+            self._jobs[job.id] = job
+            self._forget()
+        logger.info("%s: begun", title)
+        job.start(body)
+        return job
+
+    def file(self, job: Job, name: str) -> Path:
+        """A new file for a job, in a directory that only this user reads."""
+        with self._lock:
+            if self._directory is None:
+                self._directory = Path(tempfile.mkdtemp(prefix="flux-web-"))
+        job.path = self._directory / f"{job.id}-{name}"
+        return job.path
+
+    def close(self) -> None:
+        """Cancels what runs, waits for it, and deletes all files."""
+        for job in self.all():
+            job.cancel()
+        until = self._system.now() + _PATIENCE
+        for job in self.all():
+            job.join(max(0.0, until - self._system.now()))
+        if self._directory is not None:
+            shutil.rmtree(self._directory, ignore_errors=True)
+
+    def _forget(self) -> None:
+        over = len(self._jobs) - MOST_KEPT
+        for job in [each for each in self._jobs.values() if not each.running][: max(0, over)]:
+            del self._jobs[job.id]
+            if job.path is not None:
+                job.path.unlink(missing_ok=True)

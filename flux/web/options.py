@@ -1,0 +1,65 @@
+"""How the pages are served, and to whom."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address, IPv6Address, ip_address
+
+import attrs
+
+from flux.core.errors import ConfigurationError
+from flux.core.report import TOPIC
+from flux.web.masks import Mask
+
+LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
+SHORTEST_TOKEN = 16
+
+
+@attrs.frozen
+class Options:
+    """`token`: what a visitor has to know; None: nothing, on this machine alone. `hosts`: the names by which it may be
+    asked for; None: any. `every`: seconds between two looks at the clusters. Raises ConfigurationError."""
+
+    token: str | None = attrs.field(default=None, repr=False)
+    hosts: frozenset[str] | None = LOOPBACK
+    read_only: bool = False
+    mask: Mask | None = None
+    every: float = 5.0
+    report_topic: str = TOPIC
+    cookie: str = "flux-web"
+
+    def __attrs_post_init__(self) -> None:
+        if self.token is not None and len(self.token) < SHORTEST_TOKEN:
+            raise ConfigurationError(f"a token has at least {SHORTEST_TOKEN} characters: make one with a generator")
+        if self.token is None and (self.hosts is None or not self.hosts <= LOOPBACK):
+            raise ConfigurationError(
+                "who can reach these pages can replay and delete: give a token (--token, or FLUX_WEB_TOKEN) for any"
+                " other address than this machine's own"
+            )
+
+
+def hosts_of(bind: str, allowed: frozenset[str]) -> frozenset[str] | None:
+    """The names for a server that listens on `bind`; None: any, as an address for all interfaces has no name of its
+    own, where no name was `allowed`."""
+    names = LOOPBACK | {name.lower() for name in allowed}
+    if is_loopback(bind):
+        return names
+    if is_wildcard(bind):
+        return names if allowed else None
+    return names | {bind.lower()}
+
+
+def is_loopback(host: str) -> bool:
+    address = _address(host)
+    return host.lower() == "localhost" if address is None else address.is_loopback
+
+
+def is_wildcard(host: str) -> bool:
+    address = _address(host)
+    return address is not None and address.is_unspecified
+
+
+def _address(host: str) -> IPv4Address | IPv6Address | None:
+    try:
+        return ip_address(host)
+    except ValueError:
+        return None

@@ -1,0 +1,27 @@
+"""What the doctor finds."""
+
+from __future__ import annotations
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from flux.operate.doctor import CHECKS
+from flux.web.site import site_of
+from flux.web.subjects import beside
+
+
+async def show(request: Request) -> Response:
+    site = site_of(request)
+    watch = site.watch(request)
+    subject = watch.subject
+    facts, findings = await site.ask(subject.examined, beside(subject, site.subjects))
+    return site.page(
+        request,
+        "doctor.html",
+        watch=watch,
+        subject=subject,
+        tab="doctor",
+        facts=facts,
+        findings=findings,
+        sound=[name for name in CHECKS if name not in {finding.check for finding in findings}],
+    )

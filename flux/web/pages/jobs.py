@@ -1,0 +1,44 @@
+"""Long work: how far it is, its end, the file it wrote."""
+
+from __future__ import annotations
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import FileResponse, RedirectResponse, Response
+
+from flux.web.jobs import Job
+from flux.web.site import site_of
+
+
+async def list_all(request: Request) -> Response:
+    site = site_of(request)
+    return site.page(request, "jobs.html", live="sample", all=site.jobs.all())
+
+
+async def show(request: Request) -> Response:
+    site = site_of(request)
+    job = _job(request)
+    watch = site.watches[job.task]
+    return site.page(request, "job.html", live="sample" if job.running else "", job=job, subject=watch.subject)
+
+
+async def fetch(request: Request) -> Response:
+    job = _job(request)
+    if job.path is None or job.running or not job.path.is_file():
+        raise HTTPException(404, "there is no file")
+    return FileResponse(
+        job.path, media_type="application/x-ndjson", filename=job.path.name.partition("-")[2] or job.path.name
+    )
+
+
+async def cancel(request: Request, fields: dict[str, str]) -> Response:
+    job = _job(request)
+    job.cancel()
+    return RedirectResponse(f"{request.scope.get('root_path', '')}/jobs/{job.id}", 303)
+
+
+def _job(request: Request) -> Job:
+    job = site_of(request).jobs.get(request.path_params["id"])
+    if job is None:
+        raise HTTPException(404, "there is no such job (any more)")
+    return job

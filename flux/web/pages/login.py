@@ -1,0 +1,47 @@
+"""Asks for the token."""
+
+from __future__ import annotations
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+
+from flux.web.guard import cookie
+from flux.web.site import site_of
+
+
+async def show(request: Request) -> Response:
+    return _page(request, request.query_params.get("next", "/"))
+
+
+async def log_in(request: Request, fields: dict[str, str]) -> Response:
+    site = site_of(request)
+    if site.options.token is None:
+        raise HTTPException(404, "there is no token here")
+    if site.sessions.locked:
+        return _page(request, fields.get("next", "/"), "too many wrong tokens: wait a minute", 429)
+    visitor = site.sessions.log_in(fields.get("token", ""))
+    if visitor is None:
+        return _page(request, fields.get("next", "/"), "this is not the token", 403)
+    answer = RedirectResponse(request.scope.get("root_path", "") + here(fields.get("next", "/")), 303)
+    answer.headers.append("set-cookie", cookie(request, site.options, visitor))
+    return answer
+
+
+async def log_out(request: Request, fields: dict[str, str]) -> Response:
+    site_of(request).sessions.log_out(request.state.visitor)
+    return RedirectResponse(f"{request.scope.get('root_path', '')}/login", 303)
+
+
+def here(address: str) -> str:
+    """An address of this site, whatever was asked for."""
+    fine = address.startswith("/") and not address.startswith("//") and "\\" not in address
+    return address if fine and address.isprintable() else "/"
+
+
+def _page(request: Request, following: str, problem: str = "", status: int = 200) -> Response:
+    """Who came from another site did not send the cookie along, and may be known all the same: one click tells."""
+    came = request.headers.get("sec-fetch-site") == "cross-site"
+    return site_of(request).page(
+        request, "login.html", status, following=here(following), problem=problem, came_from_elsewhere=came
+    )

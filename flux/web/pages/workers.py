@@ -1,0 +1,99 @@
+"""The processes that report, of all clusters, and the calls that they are in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import attrs
+from starlette.requests import Request
+from starlette.responses import Response
+
+from flux.core.report import Call, Report, StageReport
+from flux.web.masks import Masking
+from flux.web.site import site_of
+
+MOST_CALLS = 50
+
+
+@attrs.frozen
+class InFlight:
+    """A call that runs. `seconds`: until now."""
+
+    process: str
+    task: str
+    slug: str | None
+    stage: StageReport
+    call: Call
+    key: str | None
+    seconds: float
+
+
+@attrs.frozen
+class Process:
+    cluster: str
+    report: Report
+    age: float
+
+    @property
+    def in_flight(self) -> int:
+        return sum(stage.in_flight for stage in self.report.stages)
+
+    @property
+    def done(self) -> float:
+        return sum(stage.done_rate for stage in self.report.stages)
+
+    @property
+    def failed(self) -> float:
+        return sum(stage.failed_rate for stage in self.report.stages)
+
+    @property
+    def longest(self) -> float | None:
+        return max((call.seconds + self.age for stage in self.report.stages for call in stage.calls), default=None)
+
+
+async def show(request: Request) -> Response:
+    site = site_of(request)
+    found: dict[tuple[str, bytes], Process] = {}
+    slugs: dict[tuple[str, str], str] = {}
+    maskings: dict[str, Masking] = {}
+    knows = False
+    for watch in site.watches.values():
+        subject = watch.subject
+        slugs |= {(stage.topic, stage.group): subject.slug for stage in subject.policy.stages}
+        maskings[subject.slug] = subject.masking
+        if watch.sample is None or watch.sample.reports is None:
+            continue
+        knows = True
+        late = watch.age or 0.0
+        for each in watch.sample.reports:
+            found.setdefault((subject.cluster, each.report.key), Process(subject.cluster, each.report, each.age + late))
+    processes = list(found.values())
+    calls = sorted(
+        (call for process in processes for call in _calls(process, slugs, maskings, site.options.mask is not None)),
+        key=lambda call: -call.seconds,
+    )
+    return site.page(
+        request,
+        "workers.html",
+        live="sample",
+        processes=processes,
+        calls=calls[:MOST_CALLS],
+        more=len(calls) - MOST_CALLS,
+        knows=knows,
+        most_memory=max((process.report.memory or 0 for process in processes), default=0),
+        slugs=slugs,
+    )
+
+
+def _calls(
+    process: Process, slugs: Mapping[tuple[str, str], str], maskings: Mapping[str, Masking], masked: bool
+) -> list[InFlight]:
+    found = []
+    for stage in process.report.stages:
+        slug = slugs.get((stage.topic, stage.group))
+        masking = None if slug is None else maskings[slug]
+        for call in stage.calls:
+            # the key of a task that is not looked at here has no mask of its own
+            key = masking.key(call.key) if masking is not None else None if masked else call.key
+            found.append(InFlight(process.report.name, stage.task, slug, stage, call, key, call.seconds + process.age))
+    return found

@@ -1,0 +1,60 @@
+"""Serves the pages until it is stopped."""
+
+from __future__ import annotations
+
+import socket
+from types import FrameType
+
+import uvicorn
+
+from flux.core.errors import ConfigurationError
+from flux.web.app import app_of
+from flux.web.site import Site
+
+_GRACE = 2
+"""Seconds that a page in the making may take at the end."""
+
+
+def listening(host: str, port: int) -> socket.socket:
+    """Port 0: a free one. Raises ConfigurationError."""
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        return socket.create_server((host, port), family=family, backlog=128)
+    except OSError as error:
+        raise ConfigurationError(f"cannot listen on {host} port {port}: {error.strerror or error}") from None
+
+
+class Server(uvicorn.Server):
+    """Ends streams first: they would hold up the end."""
+
+    def __init__(self, site: Site, root_path: str = "") -> None:
+        super().__init__(
+            uvicorn.Config(
+                app_of(site),
+                log_config=None,
+                log_level="warning",
+                access_log=False,
+                server_header=False,
+                ws="none",
+                lifespan="on",
+                root_path=root_path,
+                timeout_graceful_shutdown=_GRACE,
+            )
+        )
+        self._site = site
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self._site.bell.close()
+        super().handle_exit(sig, frame)
+
+    def stop(self) -> None:
+        """From another thread."""
+        self._site.bell.close()
+        self.should_exit = True
+
+
+def address_of(listener: socket.socket, host: str, root_path: str = "") -> str:
+    """For people: an address for all interfaces is shown as this machine's."""
+    port = listener.getsockname()[1]
+    name = "127.0.0.1" if host == "0.0.0.0" else "[::1]" if host == "::" else f"[{host}]" if ":" in host else host
+    return f"http://{name}:{port}{root_path}/"

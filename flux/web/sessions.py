@@ -1,0 +1,75 @@
+"""Who is who: a random name in a cookie, whether it has shown the token, and the proof that a form came from here."""
+
+from __future__ import annotations
+
+import hmac
+import re
+import secrets
+from collections import OrderedDict
+
+from flux.core.ports import System
+
+LASTS = 12 * 3600.0
+"""Seconds after which the token is asked for again."""
+MOST = 1_000
+MOST_FAILURES = 20
+"""Wrong tokens in a minute, of all visitors, after which nobody may try for the rest of it."""
+_NAME = re.compile(r"[A-Za-z0-9_-]{43}\Z")
+_MINUTE = 60.0
+
+
+class Sessions:
+    def __init__(self, token: str | None, system: System) -> None:
+        self._token = token
+        self._system = system
+        self._secret = secrets.token_bytes(32)
+        self._until: OrderedDict[str, float] = OrderedDict()
+        self._failures: list[float] = []
+
+    @staticmethod
+    def new() -> str:
+        return secrets.token_urlsafe(32)
+
+    @staticmethod
+    def is_name(text: str) -> bool:
+        return _NAME.match(text) is not None
+
+    def may(self, visitor: str, bearer: str | None = None) -> bool:
+        """`bearer`: a token in the request's own header, as a reverse proxy adds it."""
+        if self._token is None:
+            return True
+        if bearer is not None:
+            return self._matches(bearer)
+        return self._until.get(visitor, 0.0) > self._system.now()
+
+    def log_in(self, token: str) -> str | None:
+        """The visitor's new name; None: it is the wrong token."""
+        if not self._matches(token):
+            self._failures.append(self._system.now())
+            return None
+        while len(self._until) >= MOST:
+            self._until.popitem(last=False)
+        visitor = self.new()
+        self._until[visitor] = self._system.now() + LASTS
+        return visitor
+
+    def log_out(self, visitor: str) -> None:
+        self._until.pop(visitor, None)
+
+    @property
+    def locked(self) -> bool:
+        now = self._system.now()
+        self._failures = [at for at in self._failures if 0 <= now - at < _MINUTE][-MOST_FAILURES:]
+        return len(self._failures) >= MOST_FAILURES
+
+    def proof(self, visitor: str) -> str:
+        """What each form of this visitor carries; another site can neither read nor guess it."""
+        return hmac.digest(self._secret, visitor.encode(), "sha256").hex()
+
+    def proves(self, visitor: str, proof: str) -> bool:
+        return hmac.compare_digest(self.proof(visitor).encode(), proof.encode("utf-8", "replace"))
+
+    def _matches(self, token: str) -> bool:
+        return self._token is not None and hmac.compare_digest(
+            self._token.encode("utf-8", "replace"), token.encode("utf-8", "replace")
+        )

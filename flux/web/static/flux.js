@@ -1,0 +1,97 @@
+// Keeps a page live: when the server says that there is something new, the page is fetched again, and the parts of it
+// that changed are put in place. Without this script every page works, and is as old as its last loading.
+(() => {
+  "use strict";
+  const body = document.body;
+  const button = document.getElementById("live");
+  const LEAST = 1000; // ms between two fetches
+  let source = null;
+  let paused = sessionStorage.getItem("paused") === "1";
+  let last = 0;
+  let timer = null;
+  let fetching = false;
+
+  const same = (part) => {
+    const active = document.activeElement;
+    if (!active || active === body || !part.contains(active)) return () => {};
+    const at = active.id ? `#${CSS.escape(active.id)}` : active.getAttribute("href") && `[href="${CSS.escape(active.getAttribute("href"))}"]`;
+    const label = active.getAttribute("aria-label");
+    const selector = at || (label && `[aria-label="${CSS.escape(label)}"]`);
+    return (found) => selector && found.querySelector(selector)?.focus({ preventScroll: true });
+  };
+
+  const replace = (old, fresh) => {
+    if (old.isEqualNode(fresh)) return;
+    const refocus = same(old);
+    const scrolled = [...old.querySelectorAll(".scroll")].map((each) => each.scrollLeft);
+    const made = document.importNode(fresh, true);
+    old.replaceWith(made);
+    made.querySelectorAll(".scroll").forEach((each, i) => { if (scrolled[i]) each.scrollLeft = scrolled[i]; });
+    refocus(made);
+  };
+
+  const refresh = async () => {
+    if (fetching) return;
+    fetching = true;
+    last = Date.now();
+    try {
+      const answer = await fetch(location.href, { headers: { accept: "text/html" }, redirect: "error" });
+      if (!answer.ok) return;
+      const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
+      if (document.querySelectorAll("[data-part]").length !== fresh.querySelectorAll("[data-part]").length) {
+        location.reload();
+        return;
+      }
+      for (const old of document.querySelectorAll("[data-part]")) {
+        const found = fresh.getElementById(old.id);
+        if (found && !selecting(old)) replace(old, found);
+      }
+      body.dataset.live = fresh.body.dataset.live;
+      if (!body.dataset.live) close();
+    } catch {
+      // the server is away: the stream tells when it is back
+    } finally {
+      fetching = false;
+      body.dataset.seen = String(Number(body.dataset.seen || 0) + 1);
+    }
+  };
+
+  // who marks text to copy it must not lose it
+  const selecting = (part) => {
+    const selection = getSelection();
+    return selection && !selection.isCollapsed && part.contains(selection.anchorNode);
+  };
+
+  const soon = () => {
+    if (timer !== null) return;
+    timer = setTimeout(() => { timer = null; refresh(); }, Math.max(0, last + LEAST - Date.now()));
+  };
+
+  const close = () => { source?.close(); source = null; };
+  const open = () => {
+    if (source || paused || document.hidden || !body.dataset.live) return;
+    source = new EventSource(body.dataset.events);
+    source.addEventListener("news", soon);
+  };
+
+  const show = () => {
+    if (!button) return;
+    button.hidden = !body.dataset.live;
+    button.setAttribute("aria-pressed", String(!paused));
+    button.querySelector(".word").textContent = paused ? "Paused" : "Live";
+  };
+
+  button?.addEventListener("click", () => {
+    paused = !paused;
+    sessionStorage.setItem("paused", paused ? "1" : "0");
+    show();
+    if (paused) close(); else { refresh(); open(); }
+  });
+  // a hidden page costs nothing, and leaves the browser's few connections to the others
+  document.addEventListener("visibilitychange", () => {
+    if (document.hidden) close(); else if (body.dataset.live && !paused) { refresh(); open(); }
+  });
+  addEventListener("pagehide", close);
+  show();
+  open();
+})();
