@@ -1,5 +1,5 @@
 """Groups whose partitions the broker assigns (KIP-848) are seen by either client, also by one that cannot join them:
-what refuses to work while a group has members relies on it."""
+what refuses to work while a group has members relies on it, and the status of a task."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from confluent_kafka import Consumer
 
 import flux
 from flux.core.ports import TopicPartition
+from flux.operate.status import look
 
 
 @pytest.mark.parametrize("client", ["confluent", "aiokafka"])
@@ -32,6 +33,8 @@ def test_their_members_are_told_with_what_they_have(
         [found] = admin.members(group, 30)
         assert found.client_id == "somebody"
         assert found.partitions == tuple(TopicPartition(topic, number) for number in range(3))
+        policy = flux.task(topic=topic, group_id=group)(lambda message: None).policy()
+        assert look(flux.adapter_from_url(f"{client}://{bootstrap}"), admin, policy, None).stages[0].members == [found]
         member.close()
         while admin.members(group, 30):
             assert time.monotonic() < until
