@@ -29,7 +29,8 @@ ERROR_TRACE = "flux-error-trace"
 REPLAYS = "flux-replays"
 
 _TOPIC = re.compile(rb"[a-zA-Z0-9._-]{1,249}\Z")
-_NUMBER = re.compile(rb"-?[0-9]{1,19}\Z")
+_DIGITS = 19
+_NUMBER = re.compile(rb"-?[0-9]{1,%d}\Z" % _DIGITS)
 _MOST = 1_000_000  # attempts or replays beyond this were never counted by flux
 _SKEW_MS = 3_600_000  # what two clocks may differ by: the longest wait, written here, is no forgery there
 _INT32 = 2**31 - 1
@@ -86,7 +87,9 @@ def read(headers: Iterable[tuple[str, bytes | None]], stage: int, now_ms: int, m
                 if _TOPIC.match(value):
                     topic = value.decode("ascii")
                     continue
-            elif _NUMBER.match(value):
+            elif (value.isdigit() and len(value) <= _DIGITS) or _NUMBER.match(
+                value
+            ):  # mostly the first, which is cheap
                 low, high = _RANGES[name]
                 number = int(value)
                 if low <= number <= (high if high is not None else latest):

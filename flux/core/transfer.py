@@ -148,8 +148,11 @@ def error_name(cls: type[BaseException]) -> str:
 def _room(limit: int | None, key: bytes | None, value: bytes | None, headers: list[tuple[str, bytes | None]]) -> int:
     if limit is None:
         return MAX_TRACE_BYTES
-    used = len(key or b"") + len(value or b"") + _RECORD_OVERHEAD
-    used += sum(len(name.encode()) + len(data or b"") + _HEADER_OVERHEAD for name, data in headers)
+    used = len(key or b"") + len(value or b"") + _RECORD_OVERHEAD + len(headers) * _HEADER_OVERHEAD
+    for name, data in headers:
+        used += len(name) if name.isascii() else len(name.encode())
+        if data:
+            used += len(data)
     return max(limit - used - 2 * (len(t.ERROR_TRACE) + _HEADER_OVERHEAD), 0)
 
 
@@ -159,4 +162,4 @@ def _cut(text: str, room: int) -> bytes:
 
 
 def _text(number: int) -> bytes:
-    return str(number).encode("ascii")
+    return b"%d" % number

@@ -19,6 +19,10 @@ from flux.adapters.confluent.log import ClientLog, logger
 from flux.core.errors import BrokerError, Fault
 from flux.core.ports import Headers, Outgoing, ProducerSettings, Record, System
 
+_MOST_SOUND = 1000
+_sound: set[str] = set()
+"""Names of headers that were checked: there are few."""
+
 Acknowledged = Callable[[BrokerError | None, Record], None]
 
 _METADATA_AGE = 60.0  # seconds that a partition count is trusted
@@ -260,8 +264,10 @@ class ConfluentProducer:
 def _checked(headers: Headers) -> list[Any]:
     """librdkafka takes names as C strings: it would cut one at a NUL and crash on one that has no UTF-8."""
     for name, _ in headers:
-        if "\0" in name:
-            raise ValueError("a header's name has a NUL in it")
-        if not name.isascii():
+        if name not in _sound:
+            if "\0" in name:
+                raise ValueError("a header's name has a NUL in it")
             name.encode()
+            if len(_sound) < _MOST_SOUND:
+                _sound.add(name)
     return list(headers)
