@@ -177,3 +177,21 @@ def test_its_links_lead_somewhere(page: Path) -> None:
         path = (page.parent / file).resolve() if file else page
         assert path.exists(), target
         assert not anchor or anchor in anchors(path), target
+
+
+def rows(page: Path) -> dict[str, list[str]]:
+    """Of the table that compares, without its links."""
+    plain = re.sub(r"\[([^\]]+)\]\[[^\]]+\]", r"\1", page.read_text())
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in plain.splitlines() if line[:1] == "|"]
+    return {first: rest for first, *rest in cells if len(rest) == 7}
+
+
+def test_the_comparison_in_the_readme_agrees_with_the_whole_one() -> None:
+    short, whole = rows(ROOT / "README.md"), rows(ROOT / "docs" / "comparison.md")
+    assert len(short) > 5
+    assert {name: whole.get(name) for name in short} == short
+
+
+def test_each_source_that_is_named_is_given() -> None:
+    text = (ROOT / "docs" / "comparison.md").read_text()
+    assert set(re.findall(r"\]\[([\w-]+)\]", text)) == set(re.findall(r"^\[([\w-]+)\]: ", text, re.MULTILINE))
