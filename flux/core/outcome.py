@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import attrs
 
@@ -59,6 +59,14 @@ class Failed(Exception):
             if not isinstance(message, Message) or not isinstance(error, BaseException):
                 raise TypeError(f"Failed({{{message!r}: {error!r}}}): give message -> exception")
         super().__init__(f"{len(self.failures)} record(s) failed")
+
+
+def failures_of(messages: Sequence[Message], error: BaseException) -> Mapping[Message, BaseException]:
+    """Which messages of a call that took many have failed, each with its exception: those that `Failed` names, as long
+    as it names none but them; else all."""
+    if isinstance(error, Failed) and error.failures.keys() <= set(messages):
+        return error.failures
+    return dict.fromkeys(messages, error)
 
 
 class Expired(Exception):

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from flux.core import trail as trails
 from flux.core.assignment import Entry
 from flux.core.message import Message
-from flux.core.outcome import Expired, Failed, Move
+from flux.core.outcome import Expired, Move, failures_of
 from flux.core.runs import Run
 from flux.core.transfer import Failure
 from flux.runtime.desk import Desk, Post
@@ -104,7 +104,7 @@ def work_batch(desk: Desk, post: Post, run: Run, handler: Handler, track: bool) 
     try:
         handler(messages)
     except BaseException as error:
-        failures = _failures(messages, error)
+        failures = failures_of(messages, error)
     finally:
         if token is not None:
             CURRENT.reset(token)
@@ -122,16 +122,8 @@ async def work_batch_async(desk: Desk, post: Post, run: Run, handler: Handler, t
     try:
         await handler(messages)
     except BaseException as error:
-        failures = _failures(messages, error)
+        failures = failures_of(messages, error)
     return _report_batch(desk, post, run, messages, failures, products)
-
-
-def _failures(messages: Sequence[Message], error: BaseException) -> Mapping[Message, BaseException]:
-    """Which messages of a batch failed, each with its exception: those that `Failed` names, if it names none but
-    them."""
-    if isinstance(error, Failed) and error.failures.keys() <= set(messages):
-        return error.failures
-    return dict.fromkeys(messages, error)
 
 
 def _report_batch(

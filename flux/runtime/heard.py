@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from flux.core.hooks import Hooks, Where
 from flux.core.message import Message
-from flux.core.outcome import Failed, Move, Pause, Rules
+from flux.core.outcome import Failed, Move, Pause, Rules, failures_of
 from flux.core.ports import TopicPartition
 from flux.core.stage import Stage
 from flux.runtime.pipeline import Handler
@@ -225,10 +225,10 @@ class _Batch:
     def ended(self, error: BaseException | None) -> None:
         """`error`: of the call; None: it returned."""
         heard, where, seconds = self._heard, self._where, time.perf_counter() - self._began
-        named = isinstance(error, Failed) and error.failures.keys() <= set(self._messages)
+        failures = {} if error is None else failures_of(self._messages, error)
         moves: set[Move | None] = set()
         for message, entered in zip(self._messages, self._entered, strict=True):
-            own = error.failures.get(message) if named and isinstance(error, Failed) else error
+            own = failures.get(message)
             if own is not None:
                 moves.add(heard._failed(where, message, own, seconds, entered))
                 continue
