@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import kubernetes_validate
 import pytest
 import yaml
 
@@ -23,6 +24,9 @@ DEPLOY = Path(__file__).parents[2] / "deploy"
 ALERTS = DEPLOY / "prometheus" / "alerts.yaml"
 SERIES = {series: metric for metric in names.ALL for series in metric.series}
 FILES = sorted(path for path in DEPLOY.rglob("*") if path.is_file())
+KUBERNETES = kubernetes_validate.latest_version()
+CUSTOM = {"PodMonitor", "ScaledObject"}
+"""Kinds that others add to Kubernetes: of these its schemas say nothing."""
 GROUPED = {"instance", "le", "process"}
 """Labels that Prometheus, a histogram and the supervisor add."""
 
@@ -179,6 +183,22 @@ def test_everything_in_kubernetes_is_about_the_same_pods() -> None:
     assert found["ScaledObject"]["spec"]["minReplicaCount"] >= 1, "nobody would tell what is due"
     [endpoint] = found["PodMonitor"]["spec"]["podMetricsEndpoints"]
     assert endpoint["port"] == "metrics"
+
+
+@pytest.mark.parametrize("kind", sorted(kinds()))
+def test_kubernetes_takes_every_field(kind: str) -> None:
+    if kind in CUSTOM:
+        with pytest.raises(kubernetes_validate.SchemaNotFoundError):
+            kubernetes_validate.validate(kinds()[kind], KUBERNETES, strict=True)
+    else:
+        kubernetes_validate.validate(kinds()[kind], KUBERNETES, strict=True)
+
+
+def test_kubernetes_refuses_a_field_that_is_misspelt() -> None:
+    deployment = kinds()["Deployment"]
+    deployment["spec"]["template"]["spec"]["terminationGracePeriod"] = 75
+    with pytest.raises(kubernetes_validate.ValidationError, match="terminationGracePeriod"):
+        kubernetes_validate.validate(deployment, KUBERNETES, strict=True)
 
 
 def test_the_unit_starts_flux_and_stops_it_gently() -> None:
