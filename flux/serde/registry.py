@@ -7,7 +7,7 @@ Thin wrappers of confluent-kafka's own serializers, which are documented there; 
 task's main topic: it names the subject (`topic`-value), in the retry topics too. Schemas are asked for once and kept.
 
 Each function raises ConfigurationError for what cannot work. A serializer raises what confluent-kafka's raises, for a
-registry that is away too. A deserializer raises `Retry` when the registry is away or refuses the login, which is not
+registry that is away too. A deserializer raises `Pause` when the registry is away or refuses the login, which is not
 the record's fault, and confluent-kafka's error for all else.
 """
 
@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from flux.core.errors import ConfigurationError
-from flux.core.outcome import Retry
+from flux.core.outcome import Pause
 
 if TYPE_CHECKING:
     from confluent_kafka.schema_registry import Schema, SchemaRegistryClient
@@ -173,10 +173,10 @@ def _patient(deserialize: Deserializer) -> Deserializer:
             return deserialize(data)
         except SchemaRegistryError as error:
             if error.http_status_code in _REFUSED or error.http_status_code >= 500:
-                raise Retry(f"the schema registry refused: {_without_secrets(error)}") from error
+                raise Pause(reason=f"the schema registry refused: {_without_secrets(error)}") from error
             raise
         except (TransportError, OAuthTokenError) as error:
-            raise Retry(f"the schema registry is away: {_without_secrets(error)}") from error
+            raise Pause(reason=f"the schema registry is away: {_without_secrets(error)}") from error
 
     return call
 

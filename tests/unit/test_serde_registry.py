@@ -176,13 +176,13 @@ def test_a_registry_that_refuses_is_not_the_record_s_fault(
         raise schemas.SchemaRegistryError(status, 50001, "no")
 
     monkeypatch.setattr(client, "get_schema", refuse)
-    with pytest.raises(flux.Retry, match=f"the schema registry refused: .*{status}"):
+    with pytest.raises(flux.Pause, match=f"the schema registry refused: .*{status}"):
         registry.avro_deserializer(client, "orders")(UNKNOWN)
 
 
 def test_a_registry_that_is_away_is_not_the_record_s_fault() -> None:
     read = registry.avro_deserializer({"url": "http://127.0.0.1:1", "max.retries": 0}, "orders")
-    with pytest.raises(flux.Retry, match="the schema registry is away: ConnectError"):
+    with pytest.raises(flux.Pause, match="the schema registry is away: ConnectError"):
         read(UNKNOWN)
 
 
