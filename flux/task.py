@@ -122,8 +122,8 @@ class Task:
     def setup(self) -> None:
         """Called once per process, before the first call."""
 
-    def call(self, message: Message) -> Any:
-        """Works one record. Returns: done. Raises: the next stage, or the dead letters."""
+    def call(self, message: Any, /) -> Any:
+        """Works one record, a `flux.Message`. Returns: done. Raises: the next stage, or the dead letters."""
         raise NotImplementedError
 
     def close(self) -> None:
@@ -209,7 +209,7 @@ class BatchTask(Task):
     max_wait: float = 1.0
     """Seconds; at most 300."""
 
-    def call(self, messages: Sequence[Message]) -> Any:  # type: ignore[override]
+    def call(self, messages: Sequence[Message], /) -> Any:
         """Works records of one partition, in their order. Returns: all are done."""
         raise NotImplementedError
 

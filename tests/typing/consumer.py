@@ -189,7 +189,7 @@ class Load(flux.BatchTask):
     max_batch = 500
     max_wait = 0.5
 
-    def call(self, messages: Sequence[flux.Message]) -> None:  # type: ignore[override]
+    def call(self, messages: Sequence[flux.Message]) -> None:
         failures: dict[flux.Message, BaseException] = {message: ValueError() for message in messages}
         raise flux.Failed(failures)
 
@@ -198,7 +198,7 @@ class LoadInALoop(flux.BatchTask):
     topic = "rows"
     group_id = "load"
 
-    async def call(self, messages: Sequence[flux.Message]) -> None: ...  # type: ignore[override]
+    async def call(self, messages: Sequence[flux.Message]) -> None: ...
 
 
 @flux.task(topic="orders", group_id="audit", retries=0)
