@@ -1,0 +1,114 @@
+"""Tasks whose calls take many records."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+
+import flux
+from integration.job.support import Lab, trail
+from integration.job.ways import OPPOSITES, WAYS, Way
+
+Batch = Sequence[flux.Message]
+
+
+def batch_task(
+    lab: Lab, way: Way, call: Callable[[Batch], Any], *, partitions: int = 1, **settings: Any
+) -> type[flux.BatchTask]:
+    handler = way.handler(call)
+
+    class Batched(flux.BatchTask):
+        topic, group_id = lab.unique(), f"g{secrets.token_hex(4)}"
+        retries, wait, offset_commit_interval = 1, 0.1, 0.1
+
+    class Blocking(Batched):
+        def call(self, messages: Batch) -> None:
+            handler(messages)
+
+    class Awaited(Batched):
+        async def call(self, messages: Batch) -> None:
+            await handler(messages)
+
+    task: type[flux.BatchTask] = Awaited if way.awaited else Blocking
+    for name, setting in settings.items():
+        setattr(task, name, setting)
+    for stage in task.policy().stages:
+        lab.make_topic(partitions, stage.topic)
+    return task
+
+
+@pytest.mark.parametrize("way", WAYS, ids=str)
+def test_batches_are_full_or_have_waited_and_are_of_one_partition_in_order(lab: Lab, way: Way) -> None:
+    batches: list[tuple[float, list[flux.Message]]] = []
+
+    def call(messages: Batch) -> None:
+        batches.append((time.time(), list(messages)))
+
+    task = batch_task(lab, way, call, partitions=2, max_batch=100, max_wait=0.5)
+    lab.write(task.topic, *((b"%d" % n, b"k%d" % n, None, n % 2) for n in range(500)))
+    with lab.running(task, adapter=way.adapter(lab.bootstrap)):
+        lab.settle(task)
+        written = time.time()
+        lab.write(task.topic, (b"alone", None, None, 0))
+        lab.settle(task)
+    assert sorted(len(messages) for _, messages in batches) == [1, 50, 50, 100, 100, 100, 100]
+    assert all(len({message.partition for message in messages}) == 1 for _, messages in batches)
+    offsets: dict[int, list[int]] = {0: [], 1: []}
+    for _, messages in batches:
+        offsets[messages[0].partition] += [message.offset for message in messages]
+    assert offsets == {0: list(range(251)), 1: list(range(250))}
+    called, [alone] = batches[-1]
+    assert alone.value == b"alone"
+    assert 0.5 <= called - written < 1.5
+    assert lab.dead(task) == []
+
+
+@pytest.mark.parametrize("way", WAYS, ids=str)
+def test_failed_moves_those_that_it_names_and_another_exception_moves_all(lab: Lab, way: Way) -> None:
+    calls: Counter[tuple[bytes, int]] = Counter()
+
+    def call(messages: Batch) -> None:
+        calls.update((message.value, message.stage) for message in messages)
+        if messages[0].partition == 1:
+            raise ConnectionError("all of it was rolled back")
+        wrong = {message: ValueError("wrong") for message in messages if message.value == b"a3"}
+        worse = {message: flux.Reject("no such thing") for message in messages if message.value == b"a5"}
+        if wrong or worse:
+            raise flux.Failed({**wrong, **worse})
+
+    task = batch_task(lab, way, call, partitions=2, max_batch=10, max_wait=0.2)
+    one, other = [b"a%d" % n for n in range(10)], [b"b%d" % n for n in range(10)]
+    lab.write(task.topic, *((value, value, None, 0) for value in one), *((value, value, None, 1) for value in other))
+    with lab.running(task, adapter=way.adapter(lab.bootstrap)):
+        lab.settle(task)
+    again = {(b"a3", 1), *((value, 1) for value in other)}
+    assert calls == Counter({(value, 0) for value in (*one, *other)} | again)
+    dead = {message.value(): trail(message) for message in lab.dead(task)}
+    assert dead.keys() == {b"a3", b"a5", *other}
+    assert {dead[value]["flux-error-type"] for value in other} == {b"ConnectionError"}
+    assert (dead[b"a3"]["flux-reason"], dead[b"a3"]["flux-error-message"]) == (b"exhausted", b"wrong")
+    assert (dead[b"a5"]["flux-reason"], dead[b"a5"]["flux-attempts"]) == (b"rejected", b"1")
+
+
+@pytest.mark.parametrize("way", OPPOSITES, ids=str)
+def test_what_a_batch_produces_is_acknowledged_before_its_records_are_done(lab: Lab, way: Way) -> None:
+    class Sums(flux.Producer):
+        topic = lab.make_topic()
+        adapter = f"confluent://{lab.bootstrap}"
+        options = flux.ProducerOptions(flush_interval=3600)
+
+    def call(messages: Batch) -> None:
+        Sums.produce(b"%d" % sum(int(message.value) for message in messages))
+
+    task = batch_task(lab, way, call, max_batch=50, max_wait=0.2)
+    lab.write(task.topic, *((b"%d" % n, b"k") for n in range(200)))
+    with lab.running(task, adapter=way.adapter(lab.bootstrap)):
+        lab.settle(task)
+        found = [int(message.value()) for message in lab.read(Sums.topic)]
+    assert found == [sum(range(start, start + 50)) for start in range(0, 200, 50)]
+    Sums.shutdown()

@@ -1,0 +1,88 @@
+"""Work that a task is given by its own application."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+import flux
+from integration.job.support import SECONDS, Lab, own, trail, wait_for
+from integration.job.ways import OPPOSITES, WAYS, Way
+
+Seen = list[tuple[bytes, int, float]]
+
+
+@pytest.mark.parametrize("way", OPPOSITES, ids=str)
+def test_work_with_a_delay_is_seen_by_this_group_alone_and_not_before_its_time(lab: Lab, way: Way) -> None:
+    seen: Seen = []
+    others: Seen = []
+
+    def call(message: flux.Message) -> None:
+        seen.append((message.value, message.stage, time.time()))
+        if message.value == b"in 1 s":
+            assert (message.key, message.attempt) == (b"k", 1)
+
+    adapter = way.adapter(lab.bootstrap)
+    task = lab.task(way.handler(call), partitions=2, adapter=adapter)
+    other = lab.task(
+        way.handler(lambda message: others.append((message.value, message.stage, time.time()))),
+        topic=task.topic,
+        retries=0,
+        topics=False,
+        adapter=adapter,
+    )
+    lab.make_topic(1, lab.dead_topic(other))
+    with lab.running(task, other, adapter=adapter):
+        began = time.time()
+        at = datetime.now(UTC) + timedelta(seconds=1.5)
+        landed = task.enqueue(b"in 1 s", key=b"k", headers={"trace": "1"}, delay=1).result(SECONDS)
+        task.enqueue(b"at", at=at).result(SECONDS)
+        task.enqueue(b"now").result(SECONDS)
+        task.enqueue(b"was due", at=at - timedelta(days=1)).result(SECONDS)
+        wait_for(lambda: len(seen) == 4, "all of it")
+        lab.settle(task)
+    times = {value: (stage, when) for value, stage, when in seen}
+    assert {value: stage for value, (stage, _) in times.items()} == {
+        b"now": 0,
+        b"was due": 1,
+        b"in 1 s": 1,
+        b"at": 1,
+    }
+    assert times[b"was due"][1] - began < 0.9
+    assert 1 <= times[b"in 1 s"][1] - began < 1.4
+    assert 0 <= times[b"at"][1] - at.timestamp() < 0.4
+    assert [value for value, _, _ in others] == [b"now"]
+    assert landed.topic == lab.stage(task, 1).topic
+    [held] = [message for message in lab.read(landed.topic) if message.value() == b"in 1 s"]
+    assert (held.key(), own(held)) == (b"k", [("trace", b"1")])
+    assert trail(held)["flux-attempts"] == b"0"
+
+
+@pytest.mark.parametrize("way", WAYS, ids=str)
+def test_what_a_call_enqueues_belongs_to_it(lab: Lab, way: Way) -> None:
+    """It is acknowledged before the record is done, so it fails when that fails."""
+    seen: list[tuple[bytes, int]] = []
+
+    def call(message: flux.Message) -> None:
+        seen.append((message.value, message.stage))
+        if message.value == b"first":
+            task.enqueue(b"second", delay=0.3)
+        if message.value == b"too much":
+            task.enqueue(b"x" * 5000, delay=0.3)
+
+    task = lab.task(way.handler(call), retries=1, topics=False, adapter=way.adapter(lab.bootstrap))
+    lab.make_topic(1, task.topic)
+    lab.make_topic(1, lab.stage(task, 1).topic, max_message_bytes=2000)
+    lab.make_topic(1, lab.dead_topic(task))
+    lab.write(task.topic, b"first")
+    with lab.running(task):
+        wait_for(lambda: len(seen) == 2, "what was enqueued")
+        lab.write(task.topic, b"too much")  # apart: a batch fails as a whole
+        wait_for(lambda: len(seen) == 4, "what failed")
+        lab.settle(task)
+    assert seen == [(b"first", 0), (b"second", 1), (b"too much", 0), (b"too much", 1)]
+    [dead] = lab.dead(task)
+    assert dead.value() == b"too much"
+    assert trail(dead)["flux-error-type"].endswith(b"DeliveryError")
