@@ -16,7 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
+import psycopg
 import pytest
+from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient
 
 from flux.testing.node import free_ports
@@ -80,9 +82,33 @@ def forget_topics(kafka_admin: AdminClient) -> Iterator[Callable[..., None]]:
         forget(*prefixes)
 
 
+@pytest.fixture
+def database(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    monkeypatch.syspath_prepend(EXAMPLES / "pipeline")
+    from postgres import NoPostgres, postgres
+
+    try:
+        with postgres() as url:
+            yield url
+    except NoPostgres as reason:
+        if os.environ.get("CI", "").lower() == "true":
+            pytest.fail(f"nothing tested against PostgreSQL: {reason}", pytrace=False)
+        pytest.skip(f"nothing tested against PostgreSQL: {reason}")
+
+
 @contextmanager
 def running(directory: Path, log: Path, bootstrap: str, *args: str, **more: str) -> Iterator[subprocess.Popen[bytes]]:
     """A module as a process in the example's folder; it is stopped as an operator would, and must end well."""
+    with start(directory, log, bootstrap, *args, **more) as process:
+        yield process
+        process.terminate()
+        # uvicorn ends orderly, and hands the signal on then
+        assert process.wait(SECONDS) in (0, -signal.SIGTERM), log.read_text()
+
+
+@contextmanager
+def start(directory: Path, log: Path, bootstrap: str, *args: str, **more: str) -> Iterator[subprocess.Popen[bytes]]:
+    """The same, and killed if it still runs at the end."""
     environment = os.environ | {"FLUX_ADAPTER": f"confluent://{bootstrap}"} | more
     with log.open("wb") as output:
         process = subprocess.Popen(
@@ -90,9 +116,6 @@ def running(directory: Path, log: Path, bootstrap: str, *args: str, **more: str)
         )
     try:
         yield process
-        process.terminate()
-        # uvicorn ends orderly, and hands the signal on then
-        assert process.wait(SECONDS) in (0, -signal.SIGTERM), log.read_text()
     finally:
         process.kill()
         process.wait()
@@ -145,6 +168,61 @@ def test_a_webhook_goes_from_the_service_to_a_customer_who_was_away(
     assert {each["attempt"] for each in receipts} == {2}
     assert sorted(key for key, _ in customer.requests) == sorted(ids * 2)
     assert sorted({body["order"] for _, body in customer.requests}) == [0, 1, 2, 3, 4]
+
+
+SLOWLY = """
+from pipeline import LoadReadings
+LoadReadings.max_batch, LoadReadings.max_wait, LoadReadings.rate_limit = 20, 0.1, 50
+LoadReadings.retries, LoadReadings.wait = 1, 0.2
+"""
+
+
+def test_readings_are_loaded_once_though_their_worker_is_killed(
+    bootstrap: str,
+    database: str,
+    forget_topics: Callable[..., None],
+    make_topic: Callable[..., str],
+    read_all: Callable[..., list[Any]],
+    tmp_path: Path,
+) -> None:
+    folder = EXAMPLES / "pipeline"
+    forget_topics("readings")
+    for name, partitions in [("readings", 3), ("readings-warehouse-try-1", 1), ("readings-warehouse-dlq", 1)]:
+        make_topic(partitions, name)
+    (tmp_path / "slowly.py").write_text(SLOWLY)
+    adapter = f"confluent://{bootstrap}?session.timeout.ms=6000"
+    work = ["flux.cli.main", "process", "--load", str(tmp_path / "slowly.py"), "--adapter", adapter, "LoadReadings"]
+    environment = {"PYTHONPATH": str(folder), "DATABASE_URL": database}
+    logs = tmp_path / "first.log", tmp_path / "second.log"
+
+    with psycopg.connect(database, autocommit=True) as connection:
+        connection.execute((folder / "schema.sql").read_bytes())
+        write_readings(bootstrap, good=2000, bad=5)
+        with start(folder, logs[0], bootstrap, *work, **environment) as first:
+            wait_for(lambda: count(connection) >= 200, "some readings are loaded", logs[0])
+            first.kill()
+        assert count(connection) < 2000, "it was killed too late to say anything"
+        with running(folder, logs[1], bootstrap, *work, **environment):
+            wait_for(lambda: count(connection) == 2000, "all readings are loaded", *logs)
+            wait_for(lambda: len(read_all("readings-warehouse-dlq")) == 5, "the others are dead letters", *logs)
+        found = connection.execute("SELECT celsius FROM readings ORDER BY celsius").fetchall()
+    assert [celsius for (celsius,) in found] == list(range(2000))
+
+
+def write_readings(bootstrap: str, good: int, bad: int) -> None:
+    """Each good one has a temperature of its own; bad ones are below absolute zero."""
+    producer = Producer({"bootstrap.servers": bootstrap})
+    for number in range(good + bad):
+        celsius = number if number < good else -300
+        sensor = f"s{number % 50}"
+        reading = {"sensor": sensor, "taken_at": "2026-11-24T12:00:00+00:00", "celsius": celsius}
+        producer.produce("readings", json.dumps(reading), key=sensor)
+    assert producer.flush(SECONDS) == 0
+
+
+def count(connection: psycopg.Connection[Any]) -> int:
+    found = connection.execute("SELECT count(*) FROM readings").fetchone()
+    return int(found[0]) if found else 0
 
 
 def answers(api: str) -> bool:
