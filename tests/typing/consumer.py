@@ -116,6 +116,10 @@ def named(topic: str, group: str, stage: int) -> tuple[str, str]:
     return f"shop.{topic}.{stage}", group
 
 
+def minutes(stage: int) -> float:
+    return stage * 60.0
+
+
 class Billing(flux.Task):
     topic = "orders"
     group_id = "billing"
@@ -171,8 +175,11 @@ class Waits(flux.Task):
     topic = "orders"
     group_id = "waits"
 
-    def wait(self, stage: int) -> float:  # pyright: ignore[reportIncompatibleVariableOverride]
-        return stage * 60.0
+    wait = staticmethod(minutes)
+
+    async def setup(self) -> None: ...  # type: ignore[override]  # pyright: ignore[reportIncompatibleMethodOverride]
+
+    async def call(self, message: flux.Message) -> None: ...
 
 
 class Mailing(flux.Task):
