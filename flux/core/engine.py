@@ -33,7 +33,7 @@ from flux.core.lanes import Lanes, Queues
 from flux.core.ledger import read_metadata
 from flux.core.message import Message
 from flux.core.notices import Notices
-from flux.core.outcome import EXPIRED, Move, Verdict
+from flux.core.outcome import EXPIRED, UNDECODABLE, Move, Verdict
 from flux.core.pace import Pace
 from flux.core.policy import Policy
 from flux.core.ports import BEGINNING, Polled, Position, TopicPartition, Watermarks
@@ -209,7 +209,7 @@ class Engine:
         calls = run.index
         self._end(run)
         run.finish(self._lanes)
-        self.gate.ended(run, called=calls > 0)
+        self.gate.ended(run, called=calls > run.refused)
         self.pace.took(now - run.started, calls)
         self._lanes.retry_aside()
 
@@ -223,6 +223,7 @@ class Engine:
         the process failed, and the record stays as it was. Move.PAUSE: the same, and all engines of the task are to be
         told `paused`."""
         verdict = self.policy.rules.verdict(failure.error)
+        run.refused += verdict in (EXPIRED, UNDECODABLE)
         if verdict.move is Move.PAUSE:
             self._hold_back(run, index, message)
         elif verdict.move is not Move.STOP:
@@ -263,7 +264,7 @@ class Engine:
         for run in list(self._running):
             self._cut(run)
         for waiting in self._quick.take():
-            self._readmit(waiting.entry)
+            self._readmit(waiting)
 
     def looked(self, now: float) -> list[Run]:
         """A watcher looks, about every `LOOK` seconds while runs are worked: splits those that are stuck, and returns
@@ -653,8 +654,8 @@ class Engine:
 
     def _ripen(self, now: float, wanted: int) -> None:
         """Records that are due may run."""
-        while (entry := self._quick.due(now)) is not None:
-            self._readmit(entry)
+        while (waiting := self._quick.due(now)) is not None:
+            self._readmit(waiting)
         now_ms = int(now * 1000)
         while self._lanes.ready(now) < wanted:
             entry = self._delays.due(now_ms)
@@ -767,16 +768,17 @@ class Engine:
             return verdict.move
         entry.tries += 1
         entry.waits = True
-        entry.message = entry.message.again(int(now * 1000))
         if policy.ordering == "partition" or (policy.ordering == "key" and entry.message.key is not None):
             self._cut_all(entry.assignment)  # a slice in work may have more of the key
         self._lanes.hold(entry)
         self._quick.add(Waiting(entry, verdict, failure, now), now + wait)
         return Move.AGAIN
 
-    def _readmit(self, entry: Entry) -> None:
+    def _readmit(self, waiting: Waiting) -> None:
         """An open record that waited to be tried in place is the first of its lane."""
+        entry = waiting.entry
         entry.waits = False
+        entry.message = entry.message.again(int(waiting.failed_at * 1000))
         entry.assignment.open.pop(entry, None)
         self._lanes.add_first(entry)
         self._lanes.release(entry)

@@ -42,11 +42,11 @@ class Quick:
         self._number += 1
         heapq.heappush(self._heap, (due, self._number, waiting))
 
-    def due(self, now: float) -> Entry | None:
+    def due(self, now: float) -> Waiting | None:
         """Takes out the next one that is due by `now`."""
         if not self._heap or self._heap[0][0] > now:
             return None
-        return heapq.heappop(self._heap)[2].entry
+        return heapq.heappop(self._heap)[2]
 
     def take(self, assignment: Assignment | None = None) -> list[Waiting]:
         """Takes out those of one partition, or all, the first due first."""

@@ -18,7 +18,7 @@ class Run:
 
     It works `records` (of one partition, as they came) or `entries` (tracked one by one, their lanes taken)."""
 
-    __slots__ = ("entries", "index", "limit", "looks", "marked", "records", "seen", "started")
+    __slots__ = ("entries", "index", "limit", "looks", "marked", "records", "refused", "seen", "started")
 
     records: list[Any] | None
     entries: list[Entry] | None
@@ -28,6 +28,8 @@ class Run:
         self.limit = calls
         self.marked = 0
         """Calls before this one are accounted for."""
+        self.refused = 0
+        """Calls that were not made: the work was too old, or no handler could read it."""
         self.started = now
         self.seen = 0
         """Where `index` was when a watcher last looked."""

@@ -1,0 +1,197 @@
+"""Tries in place: how often, after which waits, what they hold back meanwhile, and what ends them early."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from engine_support import AWAY, T0, Driver, FakeRecord
+
+from flux.core.ledger import read_metadata
+from flux.core.outcome import Move, Reject, Retry
+from flux.core.ports import Position
+from flux.core.transfer import Failure
+
+
+def quick(stage: int = 0, *, tries: int = 2, wait: float = 1.0, **settings: Any) -> Driver:
+    driver = Driver(stage, quick_retries=tries, quick_wait=wait, **settings)
+    driver.assign(0)
+    return driver
+
+
+def attempts(driver: Driver) -> list[tuple[int, int]]:
+    """Works all; (offset, attempt) of each call, in order."""
+    made = []
+    while (run := driver.engine.take(True, driver.now)) is not None:
+        made += [(driver.message(run, i).offset, driver.message(run, i).attempt) for i in range(run.limit)]
+        driver.work(run)
+    return made
+
+
+def headers(driver: Driver) -> list[dict[str, bytes | None]]:
+    return [dict(hop.transfer.outgoing(0, None).headers) for hop in driver.engine.writes(driver.now)]
+
+
+def test_a_record_that_fails_is_called_again_after_the_wait_and_not_before() -> None:
+    driver = quick()
+    driver.poll(0)
+    driver.work_all(0)
+    assert driver.write() == []
+    driver.now = T0 + 0.999
+    assert driver.nothing_to_take()
+    assert driver.engine.deadline(driver.now) == T0 + 1
+    driver.now = T0 + 1
+    assert attempts(driver) == [(0, 2)]
+    assert driver.commit() == {0: Position(1)}
+
+
+def test_waits_are_doubled_and_the_last_failure_moves_the_record() -> None:
+    driver = quick()
+    driver.poll(0)
+    assert driver.work_all(0) == [0]
+    for wait in (1.0, 2.0):
+        driver.now += wait - 0.001
+        assert driver.nothing_to_take()
+        driver.now += 0.001
+        assert driver.work_all(0) == [0]
+    [hop] = headers(driver)
+    assert (hop["flux-attempts"], hop["flux-stage"]) == (b"3", b"1")
+
+
+def test_each_stage_has_its_tries_anew_and_attempts_go_on_counting() -> None:
+    driver = quick(stage=1, tries=1)
+    driver.poll(driver.record(0, headers=[("flux-due", b"1"), ("flux-attempts", b"4")]))
+    run = driver.take()
+    assert driver.message(run, 0).attempt == 5
+    assert driver.fail(run) is Move.AGAIN
+    run.index += 1
+    driver.engine.finished(run, driver.now)
+    driver.now += 1
+    assert driver.work_all(0) == [0]
+    [hop] = headers(driver)
+    assert hop["flux-attempts"] == b"6"
+
+
+def test_the_first_failure_is_remembered_through_tries_in_place() -> None:
+    driver = quick(tries=1)
+    driver.poll(0)
+    driver.work_all(0)
+    driver.now += 1
+    driver.work_all(0)
+    [hop] = headers(driver)
+    assert hop["flux-first-failed-at"] == str(int(T0 * 1000)).encode()
+    assert hop["flux-failed-at"] == str(int(T0 * 1000) + 1000).encode()
+
+
+@pytest.mark.parametrize("error", [Reject("no"), Retry(after=5)])
+def test_a_call_that_says_what_is_to_become_of_the_record_is_not_tried_in_place(error: Exception) -> None:
+    driver = quick()
+    driver.poll(0)
+    assert driver.fail(driver.take(), error) is not Move.AGAIN
+    assert len(headers(driver)) == 1
+
+
+def slice_of(driver: Driver, *keys: bytes | None) -> list[FakeRecord]:
+    return [driver.record(offset, key) for offset, key in enumerate(keys)]
+
+
+def test_a_record_holds_back_its_key_alone() -> None:
+    driver = quick()
+    driver.poll(*slice_of(driver, b"a", b"b", b"a", None))
+    assert driver.work(driver.take(), 0) == [0]  # the rest of the slice may have more of the key
+    assert driver.work_all() == [1, 3]
+    driver.now += 1
+    assert driver.work_all() == [0, 2]
+    assert driver.commit() == {0: Position(4)}
+
+
+def test_under_order_by_partition_it_holds_back_all() -> None:
+    driver = quick(ordering="partition")
+    driver.poll(*slice_of(driver, b"a", b"b", None))
+    driver.work(driver.take(), 0)
+    assert driver.nothing_to_take()
+    driver.now += 1
+    assert driver.work_all() == [0, 1, 2]
+
+
+def test_without_a_key_it_holds_back_nothing() -> None:
+    driver = quick()
+    driver.poll(*slice_of(driver, None, None))
+    assert driver.work_all(0) == [0, 1]
+
+
+def test_the_position_stays_below_what_waits_and_passes_it_in_the_metadata() -> None:
+    driver = quick()
+    driver.poll(0, 1, 2)
+    driver.work_all(0)
+    committed = driver.commit()[0]
+    assert committed.offset == 0
+    assert read_metadata(*committed) == [(1, 3)]
+
+
+def test_a_stop_moves_what_waits_with_the_attempts_that_it_had() -> None:
+    driver = quick()
+    driver.poll(0)
+    driver.work_all(0)
+    driver.engine.stop()
+    [hop] = driver.engine.writes(driver.now)
+    assert dict(hop.transfer.outgoing(0, None).headers)["flux-attempts"] == b"1"
+    assert not driver.engine.quiet
+    driver.engine.written(hop, driver.now)
+    assert driver.engine.quiet
+    assert driver.commit() == {0: Position(1)}
+
+
+def test_a_revocation_moves_what_waits_before_its_partition_is_given_up() -> None:
+    driver = quick()
+    driver.assign(0, 0)
+    driver.poll(driver.record(0, b"a"), driver.record(0, b"a", 1))
+    driver.work_all(0)
+    driver.engine.revoking([driver.p0])
+    assert not driver.engine.drained([driver.p0])
+    [hop] = driver.engine.writes(driver.now)
+    assert hop.entry.assignment.partition == driver.p0
+    driver.engine.written(hop, driver.now)
+    assert driver.engine.drained([driver.p0])
+    driver.now += 1
+    assert driver.work_all() == [0]  # the other partition's is tried in place
+
+
+def test_a_call_that_fails_while_its_partition_is_given_up_moves_at_once() -> None:
+    driver = quick()
+    driver.poll(0)
+    run = driver.take()
+    driver.engine.revoking([driver.p0])
+    assert driver.fail(run) is Move.NEXT
+    assert len(headers(driver)) == 1
+
+
+def test_what_waits_is_forgotten_with_a_lost_partition() -> None:
+    driver = quick()
+    driver.poll(0)
+    driver.work_all(0)
+    driver.engine.lost([driver.p0])
+    driver.now += 10
+    assert driver.nothing_to_take()
+    assert headers(driver) == []
+    assert driver.engine.empty
+
+
+def test_what_waits_for_its_products_is_tried_in_place_when_they_fail() -> None:
+    driver = quick()
+    driver.poll(0)
+    run = driver.take()
+    entry = driver.engine.produced(run, 0, driver.message(run, 0))
+    assert entry is not None
+    run.index += 1
+    driver.engine.finished(run, driver.now)
+    assert driver.engine.settled(entry, Failure(AWAY), driver.now) is Move.AGAIN
+    driver.now += 1
+    assert attempts(driver) == [(0, 2)]
+
+
+def test_it_holds_the_drain_of_nothing_when_it_is_off() -> None:
+    driver = Driver()
+    driver.assign(0)
+    driver.poll(0)
+    assert driver.fail(driver.take()) is Move.NEXT
