@@ -7,7 +7,7 @@ enough. Records of one key that is held stay behind, in their order; the others 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import attrs
@@ -53,8 +53,8 @@ class Batches:
 
     def deadline(self) -> float | None:
         """When the next one that is not full can be taken."""
-        times = (q[0].since + self._batch.wait for a, q in self._queues.items() if not a.running)
-        return min(times, default=None)
+        free = [self._free(queue) for assignment, queue in self._queues.items() if not assignment.running]
+        return min((entries[0].since + self._batch.wait for entries in free if entries), default=None)
 
     def add(self, entry: Entry) -> None:
         """Queues `entry`, whose `since` is set, behind all of its partition."""
@@ -122,10 +122,17 @@ class Batches:
     def _ripe(self, assignment: Assignment, queue: deque[Entry], now: float) -> bool:
         if assignment.running:
             return False
-        waited = now - queue[0].since
-        if len(queue) < self._batch.most and 0 <= waited < self._batch.wait:  # below 0: the clock was set back
+        free = self._free(queue)
+        if not free:
             return False
-        return not self._held or any(lane_name(self._ordering, entry) not in self._held for entry in queue)
+        waited = now - free[0].since
+        return len(free) >= self._batch.most or not 0 <= waited < self._batch.wait  # below 0: the clock was set back
+
+    def _free(self, queue: deque[Entry]) -> Sequence[Entry]:
+        """Those whose key is not held."""
+        if not self._held:
+            return queue
+        return [entry for entry in queue if lane_name(self._ordering, entry) not in self._held]
 
     def _draw(self, assignment: Assignment, queue: deque[Entry]) -> list[Entry]:
         ledger = assignment.ledger
@@ -133,18 +140,30 @@ class Batches:
         assert ledger is not None
         taken: list[Entry] = []
         passed: list[Entry] = []
+        stay = set(self._held)
         while queue and len(taken) < self._batch.most:
             entry = queue.popleft()
-            if self._held and lane_name(self._ordering, entry) in self._held:
+            name = lane_name(self._ordering, entry)
+            others = assignment.flying + len(assignment.open)
+            if name in stay:
                 passed.append(entry)
-            elif entry.offset == ledger.position or ledger.admits(entry.end, assignment.flying + len(assignment.open)):
+            elif ledger.admits(entry.end, others) or self._leads_to(entry, name, queue, ledger.position):
                 assignment.flying += 1
                 taken.append(entry)
             else:
                 passed.append(entry)
-                break
+                if name is not None:
+                    stay.add(name)
         queue.extendleft(reversed(passed))
         return taken
+
+    def _leads_to(self, entry: Entry, name: Any, behind: Iterable[Entry], position: int) -> bool:
+        """As `Lanes._leads_to`: the position cannot move before `entry` has ended."""
+        if entry.offset == position:
+            return True
+        return name is not None and any(
+            other.offset == position and lane_name(self._ordering, other) == name for other in behind
+        )
 
     def _put_back(self, entries: Iterable[Entry]) -> None:
         for entry in entries:
