@@ -14,12 +14,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import attrs
 import click
 import pytest
 import yaml
 from docs_support import PAGES, ROOT, Sample, flux_commands, samples, understand
 
+import flux
 from flux.config import reset
+from flux.core import trail
 from flux.testing import Kit, kit
 
 MOST_NOT_RUN = 6
@@ -195,3 +198,29 @@ def test_the_comparison_in_the_readme_agrees_with_the_whole_one() -> None:
 def test_each_source_that_is_named_is_given() -> None:
     text = (ROOT / "docs" / "comparison.md").read_text()
     assert set(re.findall(r"\]\[([\w-]+)\]", text)) == set(re.findall(r"^\[([\w-]+)\]: ", text, re.MULTILINE))
+
+
+def test_every_setting_and_every_name_has_its_place_in_the_reference() -> None:
+    reference = ROOT / "docs" / "reference"
+    settings, api = (reference / "settings.md").read_text(), (reference / "api.md").read_text()
+    methods = {"setup", "call", "close", "policy", "decoder"}
+    named = {name for each in (flux.Task, flux.BatchTask) for name in vars(each) if name[0] != "_"} - methods
+    named |= {each.name for each in attrs.fields(flux.ProducerOptions)}
+    assert {name for name in named if f"`{name}" not in settings and f".{name}" not in settings} == set()
+    public = set(flux.__all__) - {"__version__", "serde", "task"}
+    assert {name for name in public if f"::: flux.{name}\n" not in api} == set()
+
+
+def test_every_header_has_its_place_in_the_reference() -> None:
+    page = (ROOT / "docs" / "reference" / "headers.md").read_text()
+    rows = re.findall(r"^\| (`flux-.+?) \|", page, re.MULTILINE)
+    told = {name for row in rows for name in names_in(row)}
+    assert {value for value in vars(trail).values() if isinstance(value, str) and value.startswith("flux-")} - told <= {
+        trail.PREFIX
+    }
+
+
+def names_in(row: str) -> list[str]:
+    """ "`flux-error-type`, `-message`" has two."""
+    first, *more = re.findall(r"`([\w-]+)`", row)
+    return [first, *(each if each.startswith("flux") else first.rpartition("-")[0] + each for each in more)]
