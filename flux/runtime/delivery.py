@@ -26,12 +26,12 @@ class RecordMetadata(NamedTuple):
 class Delivery(Future[RecordMetadata]):
     """The end of one record: `result(timeout)` is where it landed, or raises DeliveryError; `await` does so too. Cannot
     be cancelled: the record is under way. A failure that nobody has asked for is reported when the last reference
-    goes.
+    goes."""
 
-    One is made for each record sent, many thousands may be under way, and most are asked when they have ended. So it is
-    as few objects as can be: it is its record's tally too (see `flux.runtime.tallies`), and the lock and the lists of
-    the standard library's Future are made when somebody is there before the end. The end is noted before it looks for
-    them, and they are made before their maker looks for the end: one of the two sees the other."""
+    # One is made for each record sent, many thousands may be under way, and most are asked when they have ended. So it
+    # is as few objects as can be: it is its record's tally too (see `flux.runtime.tallies`), and the lock and the lists
+    # of the standard library's Future are made when somebody is there before the end. The end is noted before it looks
+    # for them, and they are made before their maker looks for the end: one of the two sees the other.
 
     _state = RUNNING
     _result = None
