@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -78,7 +80,7 @@ def forget_topics(kafka_admin: AdminClient) -> Iterator[Callable[..., None]]:
             time.sleep(0.1)
 
     yield forget
-    with suppress(Exception):
+    with contextlib.suppress(Exception):
         forget(*prefixes)
 
 
@@ -153,7 +155,7 @@ def test_a_webhook_goes_from_the_service_to_a_customer_who_was_away(
         running(folder, logs[1], bootstrap, *work, PYTHONPATH=str(folder)),
         running(folder, logs[0], bootstrap, *serve),
     ):
-        wait_for(lambda: answers(api), "the service answers", *logs)
+        wait_for(lambda: answers(f"{api}/openapi.json", 200), "the service answers", *logs)
         wait_for(lambda: "webhooks" in kafka_admin.list_topics(timeout=10).topics, "the topics are made", *logs)
         ids = []
         for number in range(5):
@@ -168,6 +170,37 @@ def test_a_webhook_goes_from_the_service_to_a_customer_who_was_away(
     assert {each["attempt"] for each in receipts} == {2}
     assert sorted(key for key, _ in customer.requests) == sorted(ids * 2)
     assert sorted({body["order"] for _, body in customer.requests}) == [0, 1, 2, 3, 4]
+
+
+def test_orders_are_billed_by_the_threads_of_a_django_worker(
+    bootstrap: str, forget_topics: Callable[..., None], make_topic: Callable[..., str], tmp_path: Path
+) -> None:
+    forget_topics("orders", "mails")
+    for name in ("orders", "mails"):
+        make_topic(4, name)
+    (port,) = free_ports(1)
+    folder, logs = EXAMPLES / "django_shop", (tmp_path / "web.log", tmp_path / "worker.log")
+    place = f"http://127.0.0.1:{port}/orders"
+    environment = {"DATABASE_FILE": str(tmp_path / "shop.sqlite3"), "DJANGO_SETTINGS_MODULE": "shop.settings"}
+    migrate = [sys.executable, "manage.py", "migrate"]
+    subprocess.run(migrate, cwd=folder, env=os.environ | environment, check=True, timeout=SECONDS, capture_output=True)
+
+    serve = ["django", "runserver", "--noreload", f"127.0.0.1:{port}"]
+    work = ["django", "work", "--create-topics"]
+    with (
+        running(folder, logs[0], bootstrap, *serve, **environment, PYTHONPATH=str(folder)),
+        running(folder, logs[1], bootstrap, *work, **environment, PYTHONPATH=str(folder)) as worker,
+        contextlib.closing(sqlite3.connect(environment["DATABASE_FILE"], timeout=20)) as database,
+    ):
+        wait_for(lambda: answers(f"http://127.0.0.1:{port}/", 404), "the site answers", *logs)
+        for number in range(20):
+            asked = {"customer": f"c{number}@shop.example", "cents": 100 + number}
+            assert httpx2.post(place, json=asked, timeout=30).status_code == 201, logs[0].read_text()
+        billed = "SELECT count(*) FROM orders_order WHERE billed_at IS NOT NULL"
+        wait_for(lambda: database.execute(billed).fetchone() == (20,), "all orders are billed", *logs)
+        wait_for(lambda: logs[1].read_text().count("\nSubject: Order ") == 20, "all mails are sent", *logs)
+        assert worker.poll() is None
+    assert "Traceback" not in logs[1].read_text()
 
 
 SLOWLY = """
@@ -225,8 +258,8 @@ def count(connection: psycopg.Connection[Any]) -> int:
     return int(found[0]) if found else 0
 
 
-def answers(api: str) -> bool:
+def answers(url: str, status: int) -> bool:
     try:
-        return httpx2.get(f"{api}/openapi.json", timeout=1).status_code == 200
+        return httpx2.get(url, timeout=1).status_code == status
     except httpx2.TransportError:
         return False

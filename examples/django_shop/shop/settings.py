@@ -12,7 +12,7 @@ INSTALLED_APPS = ["shop", "orders", "mails"]
 DATABASES = {
     "default": {
         "ENGINE": "django.db.backends.sqlite3",
-        "NAME": BASE_DIR / "db.sqlite3",
+        "NAME": os.environ.get("DATABASE_FILE", BASE_DIR / "db.sqlite3"),
         # several threads write: each waits for its turn
         "OPTIONS": {"timeout": 20, "transaction_mode": "IMMEDIATE"},
     }
