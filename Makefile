@@ -48,6 +48,8 @@ check: lint types imports test
 # the documentation as a site, in build/site; fails on a link that leads nowhere
 docs: .venv/.documented
 	$(BIN)/zensical build --clean --strict
+	@! grep -rEo '<(script|link|img)[^>]+(src|href)="(https?:)?//[^"]*"' build/site --include='*.html' || \
+		{ echo "make docs: the site loads something from elsewhere" >&2; exit 1; }
 
 # what a release uploads: built, looked at, installed where nothing else is, and used
 release-check: .venv/.developed
