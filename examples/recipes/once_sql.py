@@ -1,0 +1,90 @@
+"""Each piece of work once, in SQLite or PostgreSQL: its id is written in the transaction of the work itself."""
+
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, closing, contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+import flux
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS worked (
+    task TEXT NOT NULL,
+    id TEXT NOT NULL,
+    at TIMESTAMPTZ NOT NULL DEFAULT CURRENT_TIMESTAMP,
+    PRIMARY KEY (task, id)
+)
+"""
+
+Begin = Callable[[], AbstractContextManager[Any]]
+"""Gives a connection in a transaction, which the end of the block commits and an exception rolls back."""
+
+_CONNECTION: ContextVar[Any] = ContextVar("connection")
+
+
+def connection() -> Any:
+    """The transaction of the call that runs."""
+    return _CONNECTION.get()
+
+
+def sqlite(path: str) -> Begin:
+    @contextmanager
+    def begin() -> Iterator[sqlite3.Connection]:
+        # IMMEDIATE: who waits for another writer does so here, and not in the middle
+        with closing(sqlite3.connect(path, timeout=30, isolation_level=None)) as db:
+            db.execute("BEGIN IMMEDIATE")
+            with db:
+                yield db
+
+    return begin
+
+
+class Once:
+    """Middleware of a task. `name`: whose work it is, as two tasks may read one topic. `mark`: how the driver writes a
+    parameter, "%s" for psycopg and "?" for sqlite3."""
+
+    def __init__(self, name: str, begin: Begin, mark: str = "%s") -> None:
+        self._name = name
+        self._begin = begin
+        self._insert = f"INSERT INTO worked (task, id) VALUES ({mark}, {mark}) ON CONFLICT DO NOTHING"
+        self._delete = f"DELETE FROM worked WHERE task = {mark} AND id = {mark}"
+
+    def __call__(self, message: flux.Message, call_next: Callable[[flux.Message], Any]) -> None:
+        with self._transaction() as db:
+            if self._is_new(db, message):
+                call_next(message)
+
+    @contextmanager
+    def _transaction(self) -> Iterator[Any]:
+        with self._begin() as db:
+            token = _CONNECTION.set(db)
+            try:
+                yield db
+            finally:
+                _CONNECTION.reset(token)
+
+    def _is_new(self, db: Any, message: flux.Message) -> bool:
+        # waits while another transaction is about to write the same id
+        return bool(db.execute(self._insert, (self._name, message.id)).rowcount)
+
+
+class OnceEach(Once):
+    """The same for a BatchTask: one transaction a batch. What `flux.Failed` names is not marked; the call has to undo
+    what it did for that itself, by a savepoint for each record."""
+
+    def __call__(  # type: ignore[override]
+        self, messages: Sequence[flux.Message], call_next: Callable[[Sequence[flux.Message]], Any]
+    ) -> None:
+        failed: flux.Failed | None = None
+        with self._transaction() as db:
+            new = [message for message in messages if self._is_new(db, message)]
+            try:
+                if new:
+                    call_next(new)
+            except flux.Failed as error:
+                failed = error
+                for message in error.failures:
+                    db.execute(self._delete, (self._name, message.id))
+        if failed is not None:
+            raise failed

@@ -1,0 +1,51 @@
+"""A Redis of a test's own, in a temporary folder."""
+
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import redis
+
+SECONDS = 20
+
+
+class NoRedis(Exception):
+    """Says what to install."""
+
+
+@contextmanager
+def redis_server() -> Iterator[str]:
+    """Its URL. On 127.0.0.1 alone, without a login, and gone at the end. Raises NoRedis."""
+    program = shutil.which("redis-server")
+    if program is None:
+        raise NoRedis("install Redis' server (on Debian: redis-server)")
+    with tempfile.TemporaryDirectory(prefix="redis-") as directory, socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        taken.close()
+        options = {"bind": "127.0.0.1", "port": port, "dir": directory, "save": "", "appendonly": "no"}
+        command = [program, *(word for name, value in options.items() for word in (f"--{name}", str(value)))]
+        server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT)
+        try:
+            wait_until_it_answers(port, server)
+            yield f"redis://127.0.0.1:{port}/0"
+        finally:
+            server.terminate()
+            server.wait(SECONDS)
+
+
+def wait_until_it_answers(port: int, server: "subprocess.Popen[bytes]") -> None:
+    until = time.monotonic() + SECONDS
+    with redis.Redis(port=port) as client:
+        while True:
+            try:
+                client.ping()
+            except redis.ConnectionError as error:
+                if server.poll() is not None or time.monotonic() > until:
+                    raise NoRedis(f"redis-server does not answer on port {port}: {error}") from error
+                time.sleep(0.02)
+            else:
+                return
