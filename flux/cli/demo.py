@@ -47,8 +47,10 @@ _NEXT = """\
 
 
 @click.command(epilog="It takes about ten seconds and needs nothing: no Kafka, no network, no files.")
+@click.option("--web", is_flag=True, help="Show it as flux web does, and go on until Ctrl-C.")
+@click.option("--port", type=click.IntRange(0, 65_535), metavar="N", help="With --web; default: that of flux web.")
 @click.pass_context
-def command(ctx: click.Context) -> None:
+def command(ctx: click.Context, web: bool, port: int | None) -> None:
     """See it work, on a broker of its own in memory.
 
     Some thousand records are produced and worked by a task that fails now and then; a table shows the stages, and at
@@ -56,7 +58,29 @@ def command(ctx: click.Context) -> None:
     """
     from flux.cli.demonstration import Plan
 
+    if port is not None and not web:
+        raise click.UsageError("--port goes with --web")
+    if web:
+        show_pages(port)
+        return
     ctx.exit(show(Plan()))
+
+
+def show_pages(port: int | None) -> None:
+    """The same without an end, for `flux web`. What a bank declined it takes when it is asked again: replay it."""
+    from flux.cli import log
+    from flux.cli.demonstration import endless
+    from flux.cli.web import PORT, needs_extra, serve
+    from flux.web.options import Options
+
+    needs_extra()
+    log.quiet()
+    demonstration = endless()
+    demonstration.start()
+    try:
+        serve(demonstration.tasks, Options(every=2.0, cookie="flux-demo"), "127.0.0.1", PORT if port is None else port)
+    finally:
+        demonstration.stop()
 
 
 def show(plan: Plan) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from random import Random
 
 import attrs
@@ -34,6 +34,8 @@ class Plan:
     wait: tuple[float, ...] = (1.0, 1.5, 2.0)
     limit: float = 60.0
     """When to give up: nothing of this takes so long."""
+    report: bool = False
+    """Whether the worker tells how it is."""
 
 
 class CardDeclined(Exception):
@@ -81,7 +83,8 @@ class Account:
 class Demonstration:
     """`start` it, look at `rows` until `over`, then ask for the `account`."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, beside: Sequence[type[flux.Task]] = ()) -> None:
+        """`beside`: more tasks that are worked; they are not accounted for."""
         forget(CLUSTER)
         self.plan = plan
         self.adapter = adapter = MemoryAdapter(CLUSTER, default_partitions=PARTITIONS)
@@ -114,13 +117,16 @@ class Demonstration:
                     book.finished[message.id] += 1
                     book.tries[message.id] = message.attempt
 
-        Orders.adapter = adapter
+        Orders.adapter = Billing.adapter = adapter
+        for each in beside:
+            each.adapter = adapter
         self.orders: type[flux.Producer] = Orders
         self.task: type[flux.Task] = Billing
+        self.tasks: list[type[flux.Task]] = [self.task, *beside]
         self.stages = Billing.policy().stages
         self._admin = adapter.admin()
         self._admin.create_topics([NewTopic(TOPIC, PARTITIONS, 1)], 5)
-        self._worker = flux.Worker(Billing, adapter=adapter, create_topics=True)
+        self._worker = flux.Worker(Billing, *beside, create_topics=True, report=plan.report)
         self._threads = [threading.Thread(target=target, daemon=True) for target in (self._produce, self._work)]
 
     def start(self) -> None:
@@ -221,12 +227,37 @@ def bill(message: flux.Message) -> None:
     match message.headers.get("kind"):
         case b"malformed":
             raise flux.Reject("an order without a price")
-        case b"declined":
+        case b"declined" if message.trail.replays == 0:
             raise CardDeclined("the bank says no")
         case b"unlucky" if message.attempt < 2:
             raise Unreachable("the payment provider does not answer")
         case b"unlucky twice" if message.attempt < 3:
             raise Unreachable("the payment provider still does not answer")
+
+
+ENDLESS = Plan(records=100_000, produce_for=3600.0, call_takes=0.02, wait=(8.0, 20.0, 45.0), report=True)
+
+
+class Shipping(flux.Task):
+    """Beside the account: another group on the same topic, whose carrier is slow now and then."""
+
+    topic = TOPIC
+    group_id = "shipping"
+    retries = 2
+    wait = (15.0, 60.0)
+    concurrency = 4
+    offset_commit_interval = 1.0
+
+    def call(self, message: flux.Message) -> None:
+        number = int((message.value or b"0").rpartition(b" ")[2])
+        time.sleep(20.0 if number % 1500 == 700 else 0.01)
+        if number % 70 == 3 and message.trail.replays == 0:
+            raise LookupError(f"no carrier for order {number}")
+
+
+def endless() -> Demonstration:
+    """For an hour, and more tasks than one: to be looked at, not to be accounted for."""
+    return Demonstration(ENDLESS, [Shipping])
 
 
 Watch = Callable[["Demonstration"], object]

@@ -24,7 +24,7 @@ _SVG = Markup(
 )
 _PATH = Markup('<path class="{css}" d="{way}"/>')
 _RULE = Markup('<line class="rule" x1="0" x2="{width:g}" y1="{y:g}" y2="{y:g}"/>')
-_BAR = Markup('<rect class="{css}" x="0" y="0" width="{width:.1f}" height="10" rx="2"/>')
+_BAR = Markup('<rect class="{css}" x="0" y="0" width="{width:.1f}" height="10"/>')
 
 
 @attrs.frozen

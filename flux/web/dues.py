@@ -25,10 +25,10 @@ FRESH = 5.0
 _MOST_ERROR = 200
 STEPS = (
     (0, "due now"),
-    (60, "in a minute"),
-    (600, "in 10 minutes"),
-    (3600, "in an hour"),
-    (86_400, "in a day"),
+    (60, "within a minute"),
+    (600, "within 10 minutes"),
+    (3600, "within an hour"),
+    (86_400, "within a day"),
     (None, "later"),
 )
 """Seconds from now, up to which a record counts there."""

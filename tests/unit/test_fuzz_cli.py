@@ -108,7 +108,7 @@ def test_any_options(place: tuple[Path, str], arguments: list[str], data: bytes)
     checked(given_, data)
 
 
-@given(st.lists(st.one_of(words, st.sampled_from(sorted(set(COMMANDS) - {"demo", "process"}))), max_size=3))
+@given(st.lists(st.one_of(words, st.sampled_from(sorted(set(COMMANDS) - {"demo", "process", "web"}))), max_size=3))
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_words(place: tuple[Path, str], arguments: list[str]) -> None:
     checked(arguments, b"")

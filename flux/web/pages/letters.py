@@ -82,7 +82,7 @@ async def show_one(request: Request) -> Response:
         cause=cause,
         known=_count(site.census[subject.slug].picture_now, cause.id),
         for_cause=query_of(Filter(cause=cause.id)),
-        for_key=query_of(Filter(key=key.decode("utf-8", "surrogateescape"))) if key and _is_text(key) else None,
+        for_key=query_of(Filter(key=key.decode())) if key and _is_text(key) and site.options.mask is None else None,
         origin="{}:{}".format(*letter.message.origin[1:]) if letter.message.trail.origin else None,
     )
 

@@ -57,7 +57,7 @@ async def show(request: Request) -> Response:
         ages=AGES,
         found=found,
         works=works[:MOST_WORKS],
-        more=len(works) - MOST_WORKS,
+        more=0 if found is None else len(found.works) - MOST_WORKS,
         problem=problem,
         bounds=BOUNDS,
     )
@@ -70,6 +70,6 @@ def _traced(subject: Subject, wanted: Wanted, bounds: Bounds) -> tuple[Trace, li
     now_ms = subject.now_ms
     works = [
         Told(work, where(work, found, calls, now_ms), [state_of(each, now_ms) for each in work.sightings])
-        for work in found.works[: MOST_WORKS + 1]
+        for work in reversed(found.works[-MOST_WORKS - 1 :])  # the newest first
     ]
     return found, works

@@ -1,0 +1,118 @@
+"""One sampler for all who watch, and the stream that tells them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from typing import Any, cast
+
+import pytest
+from starlette.testclient import TestClient
+from web_support import ORIGIN, Web
+
+from flux.web.pages import live
+from flux.web.site import Site
+
+
+def stream(site: Site) -> AsyncGenerator[str, None]:
+    return cast("AsyncGenerator[str, None]", live.events(site))
+
+
+async def next_of(events: AsyncGenerator[str, None]) -> str:
+    return await asyncio.wait_for(anext(events), 10)
+
+
+def test_who_watches_hears_of_news_and_of_the_end() -> None:
+    web = Web()
+
+    async def watch() -> list[str]:
+        web.site.bell.hang()
+        events = stream(web.site)
+        heard = [await next_of(events)]
+        listening = asyncio.ensure_future(next_of(events))
+        await asyncio.sleep(0)
+        assert web.site.streams == 1
+        await asyncio.to_thread(web.site.bell.ring)
+        heard.append(await listening)
+        web.site.bell.close()
+        heard += [text async for text in events]
+        return heard
+
+    heard = asyncio.run(watch())
+    assert heard == ["retry: 2000\n\n", "event: news\ndata: 1\n\n"]
+    assert web.site.streams == 0
+
+
+def test_news_that_came_while_nobody_listened_is_not_missed() -> None:
+    web = Web()
+
+    async def watch() -> str:
+        web.site.bell.hang()
+        events = stream(web.site)
+        await next_of(events)
+        web.site.bell.ring()
+        web.site.bell.ring()
+        return await next_of(events)
+
+    assert asyncio.run(watch()) == "event: news\ndata: 2\n\n"
+
+
+def test_a_stream_without_news_stays_open_by_a_comment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live, "_HEARTBEAT", 0.01)
+    web = Web()
+
+    async def watch() -> str:
+        web.site.bell.hang()
+        events = stream(web.site)
+        await next_of(events)
+        return await next_of(events)
+
+    assert asyncio.run(watch()) == ": nothing new\n\n"
+
+
+def test_streams_are_bounded() -> None:
+    web = Web()
+    web.site.streams = live.MOST_STREAMS
+    web.get("/events", 503)
+
+
+def test_ten_browsers_cost_the_cluster_as_much_as_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    web = Web()
+    web.look()
+    [admin] = {subject.admin for subject in web.site.subjects}
+    asked: list[str] = []
+    for name in ("topic_names", "watermarks", "positions", "members", "topics"):
+
+        def ask(*args: object, _ask: Any = getattr(admin, name), _name: str = name) -> Any:
+            asked.append(_name)
+            return _ask(*args)
+
+        monkeypatch.setattr(admin, name, ask)
+    for _ in range(10):
+        for path in ("/", "/workers", "/tasks/Billing"):
+            web.browser().get(path)
+    assert asked == []
+    web.look()
+    assert asked != [], "the sampler itself is seen to ask"
+
+
+def test_the_pages_look_by_themselves_once_they_are_served() -> None:
+    web = Web(every=3600.0)
+    with TestClient(web.app, base_url=ORIGIN) as client:
+        for _ in range(1000):
+            if web.site.bell.number:
+                break
+            client.get("/static/flux.css")
+        assert "looking" not in client.get("/tasks/Billing").text
+    assert web.site.bell.closed
+
+
+def test_a_mistake_in_a_look_is_told_and_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    web = Web()
+
+    def fail(*args: object) -> object:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("flux.web.watching.sample", fail)
+    web.look()
+    assert "ZeroDivisionError (see the log)" in web.get("/")

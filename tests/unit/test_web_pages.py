@@ -1,0 +1,299 @@
+"""What the pages show."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from operate_support import DEAD, NOW_MS, RETRY
+from web_support import Web, fields_of, text_of
+
+from flux.core import trail as t
+from flux.core.errors import BrokerError, Fault
+from flux.core.ledger import Ledger
+from flux.core.ports import Outgoing, Position, TopicPartition
+from flux.core.report import Call
+from flux.web import masks
+from flux.web.letters import PAGE
+from flux.web.masks import Part
+
+
+@pytest.fixture
+def web() -> Web:
+    return Web()
+
+
+def main_records(web: Web, count: int) -> None:
+    for number in range(count):
+        web.yard.kit.write(Outgoing(b"value", b"ada-%d" % number, [], 0, NOW_MS), topic="orders")
+
+
+# -- overview and task
+
+
+def test_before_the_first_look_it_says_so(web: Web) -> None:
+    assert "looking" in text_of(web.get("/"))
+    assert "looking" in text_of(web.get("/tasks/Billing"))
+
+
+def test_the_overview_tells_of_each_task_and_of_all_together(web: Web) -> None:
+    main_records(web, 3)
+    web.yard.bury({}, {})
+    web.look()
+    page = web.get("/")
+    assert "Billing orders held back 3" in text_of(page)
+    assert '<a href="/tasks/Billing/letters" class="dead">2</a>' in page
+    assert 'aria-label="Behind over' in page
+
+
+def test_rates_are_those_that_workers_report(web: Web) -> None:
+    web.report()
+    web.look()
+    assert "12.3" in text_of(web.get("/"))
+
+
+def test_a_task_shows_what_holds_it_back_and_by_whom(web: Web) -> None:
+    main_records(web, 4)
+    web.yard.broker.set_position("billing", TopicPartition("orders", 0), Position(0, Ledger(0, [(1, 3)]).metadata()))
+    web.report(Call(0, 0, "ada-0", 1, 300.0))
+    web.look()
+    page = text_of(web.get("/tasks/Billing"))
+    assert "orders[0]@0 ada-0 1 its call is running on host pid 7 (process 0) 5.0 minutes 1" in page
+    assert "group billing has no members" in page
+    assert "held back" in text_of(web.get("/"))
+
+
+def test_a_stage_without_a_topic_is_named(web: Web) -> None:
+    web.yard.admin.delete_topics([RETRY], 1)
+    web.look()
+    assert "the topic is missing: see the doctor" in text_of(web.get("/tasks/Billing"))
+
+
+def test_a_cluster_that_is_away_is_told_and_the_last_sight_stays(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
+    main_records(web, 3)
+    web.look()
+    away = BrokerError("no broker answers", Fault.UNAVAILABLE)
+
+    def refuse(*args: object) -> object:
+        raise away
+
+    monkeypatch.setattr(type(web.yard.admin), "topic_names", refuse)
+    web.yard.system.time += 60
+    web.look()
+    page = text_of(web.get("/tasks/Billing"))
+    assert "Not seen for 1.0 minute. no broker answers" in page
+    assert "seen 1.0 minute ago" in page
+    assert "Billing is not seen" in text_of(web.get("/"))
+    assert "no broker answers" in text_of(web.get("/tasks/Billing/waiting", 502))
+    monkeypatch.undo()
+    web.look()
+    assert "Not seen" not in text_of(web.get("/tasks/Billing"))
+
+
+def test_only_the_partitions_that_are_furthest_behind_are_listed() -> None:
+    web = Web(partitions=250)
+    web.yard.kit.write(Outgoing(b"v", b"k", [], 249), topic="orders")
+    web.look()
+    page = text_of(web.get("/tasks/Billing"))
+    assert "200 of 250: those that are furthest behind" in page
+    assert re.search(r"\b249 — 1 1\b", page)
+
+
+# -- workers
+
+
+def test_workers_are_told_with_the_calls_that_they_are_in(web: Web) -> None:
+    web.look()
+    assert "No worker reports. Start them with flux process --report" in text_of(web.get("/workers"))
+    web.report(Call(0, 17, "ada", 2, 65.0), host="alpha")
+    web.look()
+    page = text_of(web.get("/workers"))
+    assert "alpha pid 7, process 0 · flux 1.2" in page
+    assert "80 MB" in page
+    assert "1.1 minutes Billing orders[0]@17 ada 2 alpha pid 7" in page
+
+
+# -- waiting
+
+
+def waiting_in(web: Web, seconds: float, offset: int, key: bytes = b"k") -> None:
+    headers: list[tuple[str, bytes | None]] = [
+        (t.DUE, str(NOW_MS + int(seconds * 1000)).encode()),
+        (t.ATTEMPTS, b"1"),
+        (t.ORIGIN_TOPIC, b"orders"),
+        (t.ORIGIN_PARTITION, b"0"),
+        (t.ORIGIN_OFFSET, str(offset).encode()),
+        (t.ERROR_TYPE, b"Timeout"),
+        (t.ERROR_MESSAGE, b"no answer"),
+    ]
+    web.yard.kit.write(Outgoing(b"v", key, headers, 0, NOW_MS), topic=RETRY)
+
+
+def test_what_waits_is_listed_by_when_it_is_due(web: Web) -> None:
+    for seconds, offset in ((5000, 3), (30, 1), (-5, 0), (300, 2), (40, 4)):
+        waiting_in(web, seconds, offset)
+    web.look()
+    page = text_of(web.get("/tasks/Billing/waiting"))
+    assert "due now 1 within a minute 2 within 10 minutes 1 within an hour 0 within a day 1 later 0" in page
+    order = re.findall(r"(now|in [\d.]+ \w+) retry 1 k 2 Timeout: no answer 0:(\d)", page)
+    assert [int(offset) for _, offset in order] == [0, 1, 4, 2, 3]
+
+
+def test_what_is_done_does_not_wait(web: Web) -> None:
+    for offset in range(3):
+        waiting_in(web, 30, offset)
+    position = Position(1, Ledger(1, [(2, 3)]).metadata())
+    web.yard.broker.set_position("billing-1", TopicPartition(RETRY, 0), position)
+    web.look()
+    assert "within a minute 1" in text_of(web.get("/tasks/Billing/waiting"))
+
+
+def test_a_queue_is_read_once_for_all_who_look(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
+    waiting_in(web, 30, 0)
+    web.get("/tasks/Billing/waiting")
+
+    def refuse(*args: object) -> object:
+        raise AssertionError("read again")
+
+    monkeypatch.setattr("flux.web.dues.queued", refuse)
+    web.get("/tasks/Billing/waiting")
+    web.yard.system.time += 6
+    web.get("/tasks/Billing/waiting", 500)
+
+
+# -- dead letters
+
+
+def test_causes_come_first_the_most_frequent_on_top(web: Web) -> None:
+    web.yard.bury({"text": "no customer 17"}, {"error": "KeyError", "text": "'x'"}, {"text": "no customer 4711"})
+    page = text_of(web.get("/tasks/Billing/letters"))
+    assert "Causes 2 3 not replayed" in page
+    assert page.index("ValueError no customer #") < page.index("KeyError #")
+
+
+def test_letters_are_filtered(web: Web) -> None:
+    web.yard.bury({"text": "a"}, {"error": "KeyError"}, {"reason": "rejected"})
+    web.yard.bury({}, key=b"eve")
+    for query, places in (
+        ("key=eve", ["0:3"]),
+        ("error=key*", ["0:1"]),
+        ("reason=rejected", ["0:2"]),
+        ("since=7d", ["0:0", "0:1", "0:2", "0:3"]),
+        ("since_ms=99999999999999", []),
+        ("cause=ffffffff", []),
+    ):
+        page = web.get(f"/tasks/Billing/letters?{query}")
+        assert sorted(set(re.findall(r"/letters/0/\d\">(0:\d)<", page))) == places, query
+    for query in ("cause=x", "since=soon", "before=x", "since_ms=x"):
+        web.get(f"/tasks/Billing/letters?{query}", 409)
+
+
+def test_pages_of_letters_have_each_of_them_once_the_newest_first() -> None:
+    web = Web(partitions=3)
+    web.yard.bury(*({"at": number % 3} for number in range(2 * PAGE + 10)))
+    found, path = [], "/tasks/Billing/letters"
+    while path:
+        page = web.get(path)
+        found += re.findall(r">(\d:\d+)</a></th>", page)
+        older = re.search(r'href="([^"]*)">Older', page)
+        path = older[1].replace("&amp;", "&") if older else ""
+    assert len(found) == len(set(found)) == 2 * PAGE + 10
+    assert found[:3] == ["1:36", "0:36", "2:35"]
+
+
+def test_a_letter_shows_all_of_it(web: Web) -> None:
+    web.yard.bury({}, value=b'{"amount": 7}', key=b"ada")
+    page = text_of(web.get("/tasks/Billing/letters/0/0"))
+    for part in ("ValueError no customer 17", 'billing.py", line 17, in call', '"amount": 7', "ada", "orders[0]@1000"):
+        assert part in page
+    assert "own header" in page, "headers of the record's own"
+    assert "flux-origin" not in page
+
+
+def test_a_task_that_never_had_dead_letters_says_so(web: Web) -> None:
+    web.yard.admin.delete_topics([DEAD], 1)
+    assert f"There is no topic {DEAD}" in text_of(web.get("/tasks/Billing/letters"))
+
+
+def test_a_form_to_replay_carries_its_filter(web: Web) -> None:
+    web.yard.bury({}, {"error": "KeyError"})
+    page = web.get("/tasks/Billing/letters/replay?error=Key*&since=7d")
+    fields = fields_of(page)
+    assert fields["error"] == "Key*"
+    assert int(fields["since_ms"]) == NOW_MS - 7 * 86_400_000
+    assert "no replay of it is known" in text_of(page)
+
+
+# -- trace and doctor
+
+
+def test_a_trace_by_origin_leads_to_the_dead_letter(web: Web) -> None:
+    main_records(web, 1)
+    web.yard.broker.set_position("billing", TopicPartition("orders", 0), Position(1))
+    headers = [(name, value) for name, value in _headers() if name != t.ORIGIN_OFFSET]
+    web.yard.kit.write(Outgoing(b"v", b"ada-0", [*headers, (t.ORIGIN_OFFSET, b"0")], 0, NOW_MS), topic=DEAD)
+    page = web.get("/tasks/Billing/trace?origin=0:0")
+    assert "Now: a dead letter at 0:0 since" in text_of(page)
+    assert "/tasks/Billing/letters/0/0" in page
+    assert "Now: a dead letter" in text_of(web.get("/tasks/Billing/trace?key=ada-0&since=30d"))
+    assert "Nothing was found" in text_of(web.get("/tasks/Billing/trace?key=nobody"))
+    assert "does not hold 0:5" in text_of(web.get("/tasks/Billing/trace?origin=0:5"))
+    assert "is no PARTITION:OFFSET" in text_of(web.get("/tasks/Billing/trace?origin=x"))
+
+
+def _headers() -> list[tuple[str, bytes | None]]:
+    from operate_support import headers_of
+
+    return headers_of()
+
+
+def test_the_doctor_names_what_is_wrong_and_what_was_not_looked_at(web: Web) -> None:
+    web.yard.admin.delete_topics([RETRY], 1)
+    page = text_of(web.get("/tasks/Billing/doctor"))
+    assert f"topics {RETRY}" in page
+    assert "the clocks' difference" in page
+
+
+# -- masks
+
+
+def test_a_mask_decides_about_every_part_that_came_from_a_record() -> None:
+    seen: set[tuple[str, str]] = set()
+
+    def mask(part: Part) -> bytes | str | None:
+        seen.add((part.what, part.name))
+        return "***" if part.what == "value" else None
+
+    web = Web(mask=mask)
+    secret = "SECRET"
+    web.yard.bury(
+        {"text": secret, "trace": f'  File "{secret}.py", line 1, in x\n'}, key=secret.encode(), value=b"SECRET"
+    )
+    waiting_in(web, 30, 0, key=b"SECRET")
+    web.yard.kit.write(Outgoing(b"SECRET", b"SECRET", [], 0, NOW_MS), topic="orders")
+    web.report(Call(0, 0, secret, 1, 60.0))
+    web.look()
+    pages = ["/", "/workers", "/tasks/Billing", "/tasks/Billing/waiting", "/tasks/Billing/letters"]
+    pages += ["/tasks/Billing/letters/0/0", "/tasks/Billing/trace?origin=0:0"]
+    for path in pages:
+        page = web.get(path)
+        assert secret not in page.replace("SECRET.py in x", ""), path
+    assert "***" in text_of(web.get("/tasks/Billing/letters/0/0"))
+    assert {("value", ""), ("key", ""), ("error", ""), ("header", "own")} <= seen
+    assert "masked" in text_of(web.get("/"))
+
+
+def test_a_mask_that_fails_hides() -> None:
+    def fail(part: Part) -> str:
+        raise ZeroDivisionError
+
+    web = Web(mask=fail)
+    web.yard.bury({}, value=b"SECRET")
+    assert "SECRET" not in web.get("/tasks/Billing/letters/0/0")
+
+
+def test_what_is_masked_is_not_exported() -> None:
+    web = Web(mask=masks.hide)
+    web.yard.bury({})
+    assert "/export" not in web.get("/tasks/Billing/letters")
+    web.post("/tasks/Billing/letters/export", code=403)

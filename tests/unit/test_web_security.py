@@ -1,0 +1,331 @@
+"""Who may see the pages, and what a page, a link or a record cannot do."""
+
+from __future__ import annotations
+
+import logging
+import re
+
+import pytest
+from operate_support import DEAD
+from starlette.routing import Route
+from web_support import EVIL, ORIGIN, TOKEN, Web, links_of, text_of
+
+from flux.core.errors import ConfigurationError
+from flux.core.ports import Outgoing
+from flux.web.guard import POLICY
+from flux.web.options import LOOPBACK, Options, hosts_of
+from flux.web.pages.login import here
+from flux.web.sessions import LASTS, MOST_FAILURES
+
+PAGES = (
+    "/",
+    "/workers",
+    "/jobs",
+    "/tasks/Billing",
+    "/tasks/Billing/waiting",
+    "/tasks/Billing/letters",
+    "/tasks/Billing/letters/0/0",
+    "/tasks/Billing/letters/replay",
+    "/tasks/Billing/letters/purge?what=all",
+    "/tasks/Billing/letters/export",
+    "/tasks/Billing/trace?key=k",
+    "/tasks/Billing/doctor",
+)
+
+
+@pytest.fixture
+def web() -> Web:
+    web = Web()
+    web.yard.bury({})
+    web.look()
+    return web
+
+
+# -- this machine alone, or a token
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost", "127.8.8.8"])
+def test_on_this_machine_no_token_is_needed(host: str) -> None:
+    assert Options(hosts=hosts_of(host, frozenset())).hosts == LOOPBACK
+
+
+@pytest.mark.parametrize(
+    ("host", "allowed"),
+    [("0.0.0.0", []), ("::", []), ("10.0.0.7", []), ("flux.example", []), ("127.0.0.1", ["flux.example"])],
+)
+def test_anything_else_needs_a_token(host: str, allowed: list[str]) -> None:
+    hosts = hosts_of(host, frozenset(allowed))
+    with pytest.raises(ConfigurationError, match="give a token"):
+        Options(hosts=hosts)
+    Options(hosts=hosts, token=TOKEN)
+
+
+def test_a_token_is_not_short_and_is_never_shown() -> None:
+    with pytest.raises(ConfigurationError, match="16 characters"):
+        Options(token="x" * 15)
+    assert TOKEN not in repr(Options(token=TOKEN))
+
+
+# -- names
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost:7373", "LOCALHOST", "[::1]:7373"])
+def test_it_answers_to_its_own_names(web: Web, host: str) -> None:
+    assert web.client.get("/", headers={"host": host}).status_code == 200
+
+
+@pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example", "", "localhost@evil.example", "[::1"])
+def test_it_refuses_another_name_as_after_dns_rebinding(web: Web, host: str) -> None:
+    answer = web.client.get("/", headers={"host": host})
+    assert answer.status_code == 421
+    assert "Billing" not in answer.text
+
+
+# -- other sites
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"sec-fetch-site": "cross-site", "sec-fetch-mode": "no-cors"},
+        {"sec-fetch-site": "same-site", "sec-fetch-mode": "cors"},
+    ],
+)
+def test_another_site_may_not_embed_or_fetch(web: Web, headers: dict[str, str]) -> None:
+    assert web.client.get("/tasks/Billing/trace?key=k", headers=headers).status_code == 403
+
+
+def test_a_link_from_another_site_may_be_followed(web: Web) -> None:
+    headers = {"sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate"}
+    assert web.client.get("/", headers=headers).status_code == 200
+
+
+def posts(web: Web) -> list[str]:
+    filled = {"{task}": "Billing", "{id}": "0"}
+    paths = [route.path for route in web.app.routes if isinstance(route, Route) and "POST" in (route.methods or ())]
+    return [re.sub(r"\{\w+\}", lambda found: filled[found[0]], path) for path in paths]
+
+
+def test_every_post_needs_the_proof_of_its_own_visitor(web: Web) -> None:
+    assert len(posts(web)) == 6
+    other = web.browser()
+    other.get("/")
+    foreign = web.site.sessions.proof(other.cookies["flux-web"])
+    web.visitor()
+    for path in posts(web):
+        for fields in ({}, {"proof": ""}, {"proof": "0" * 64}, {"proof": foreign}, {"proof": "\udcff"}):
+            data = {name: value.encode("utf-8", "surrogateescape") for name, value in fields.items()}
+            answer = web.client.post(path, data=data, headers={"origin": ORIGIN})
+            assert answer.status_code in (400, 403), (path, fields)
+    assert web.site.jobs.all() == []
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"origin": "http://evil.example"},
+        {"origin": "null"},
+        {"origin": "http://127.0.0.1:8000"},
+        {},
+        {"origin": ORIGIN, "sec-fetch-site": "cross-site"},
+    ],
+)
+def test_every_post_needs_the_same_origin(web: Web, headers: dict[str, str]) -> None:
+    proof = web.site.sessions.proof(web.visitor())
+    for path in posts(web):
+        assert web.client.post(path, data={"proof": proof}, headers=headers).status_code == 403, path
+
+
+def test_a_form_is_bounded(web: Web) -> None:
+    proof = web.site.sessions.proof(web.visitor())
+    for data, code in ({"proof": proof, "x": "y" * 70_000}, 413), ({f"f{n}": "" for n in range(60)}, 400):
+        answer = web.client.post("/tasks/Billing/letters/replay", data=data, headers={"origin": ORIGIN})
+        assert answer.status_code == code
+
+
+# -- what a browser is told
+
+
+@pytest.mark.parametrize("path", [*PAGES, "/static/flux.js", "/nothing-here", "/tasks/Nobody"])
+def test_every_answer_carries_the_policy(web: Web, path: str) -> None:
+    headers = web.client.get(path).headers
+    assert headers["content-security-policy"] == POLICY
+    assert "default-src 'none'" in POLICY
+    assert "unsafe" not in POLICY
+    assert headers["x-content-type-options"] == "nosniff"
+    assert headers["x-frame-options"] == "DENY"
+    assert path.startswith("/static/") or headers["cache-control"] == "no-store"
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_pages_have_no_script_and_no_style_of_their_own(web: Web, path: str) -> None:
+    page = web.get(path)
+    assert not re.search(r"<style|\sstyle=|\son\w+=|javascript:", page)
+    assert re.findall(r"<script[^>]*>", page) == ['<script src="/static/flux.js?' + page_version(page) + '" defer>']
+    assert all(link.startswith(("/", "#", "?")) and not link.startswith("//") for link in links_of(page))
+
+
+def page_version(page: str) -> str:
+    found = re.search(r"flux\.css\?([^\"]*)", page)
+    assert found is not None
+    return found[1]
+
+
+def test_what_records_hold_is_text_and_nothing_else() -> None:
+    web = Web()
+    web.yard.bury({"error": EVIL, "text": EVIL, "trace": f'  File "{EVIL}", line 1, in x\n'}, key=EVIL.encode())
+    web.yard.kit.write(Outgoing(EVIL.encode(), EVIL.encode(), [(EVIL, EVIL.encode())], 0), topic=DEAD)
+    web.report(host=EVIL)
+    web.yard.kit.write(Outgoing(EVIL.encode(), EVIL.encode(), [], 0), topic="orders")
+    web.look()
+    pages = ["/", "/workers", "/tasks/Billing", "/tasks/Billing/letters", "/tasks/Billing/trace?origin=0:0"]
+    pages += [
+        "/tasks/Billing/letters/0/0",
+        "/tasks/Billing/letters/0/1",
+        '/tasks/Billing/letters?key=<script>&error=">',
+    ]
+    for path in pages:
+        page = web.get(path)
+        assert "<script>alert" not in page, path
+        assert "\u202e" not in page, path
+        assert page.count("<script") == 1, path
+    assert "alert(1)" in text_of(web.get("/tasks/Billing/letters/0/1"))
+
+
+def test_errors_are_one_line_and_never_a_traceback(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = text_of(web.get("/tasks/Billing/letters/0/99", 409))
+    assert "there is no dead letter at 0:99" in page
+    for path in ("/tasks/Nobody", "/tasks/Nobody/letters", "/jobs/0", "/x"):
+        web.get(path, 404)
+    monkeypatch.setattr(web.site, "jobs", None)
+    answer = web.client.get("/jobs/0")
+    assert answer.status_code == 500
+    assert "Traceback" not in answer.text
+
+
+# -- the token
+
+
+@pytest.fixture
+def locked() -> Web:
+    web = Web(token=TOKEN, hosts=None)
+    web.yard.bury({})
+    web.look()
+    return web
+
+
+def log_in(web: Web, token: str = TOKEN, **fields: str) -> object:
+    proof = web.site.sessions.proof(web.visitor())
+    data = {"proof": proof, "token": token, **fields}
+    return web.client.post("/login", data=data, headers={"origin": ORIGIN})
+
+
+def test_without_the_token_nothing_is_told(locked: Web) -> None:
+    for path in (*PAGES, "/events", "/tasks/Nobody"):
+        answer = locked.client.get(path)
+        assert (answer.status_code, answer.headers["location"].startswith("/login?next=")) == (303, True), path
+    locked.visitor()
+    proof = locked.site.sessions.proof(locked.visitor())
+    for path in posts(locked):
+        data = {"proof": proof} if path != "/login" else {}
+        answer = locked.client.post(path, data=data, headers={"origin": ORIGIN})
+        assert answer.status_code in (401, 403), path
+        assert "Billing" not in answer.text, path
+    assert "Billing" not in locked.client.get("/static/nothing").text
+    assert "Billing" not in locked.client.get("/login").text
+
+
+def test_the_token_opens_the_pages_until_the_session_ends(locked: Web) -> None:
+    before = locked.visitor()
+    answer = log_in(locked, next="/tasks/Billing?x=1")
+    assert (answer.status_code, answer.headers["location"]) == (303, "/tasks/Billing?x=1")  # type: ignore[attr-defined]
+    cookie = answer.headers["set-cookie"]  # type: ignore[attr-defined]
+    assert all(part in cookie for part in ("HttpOnly", "SameSite=Strict", "Path=/"))
+    assert TOKEN not in cookie
+    assert locked.visitor() != before, "the name from before the login is known to whoever gave it"
+    assert "Billing" in locked.get("/")
+    locked.yard.system.time += LASTS + 1
+    locked.get("/", 303)
+
+
+def test_who_logs_out_is_out(locked: Web) -> None:
+    log_in(locked)
+    locked.post("/logout")
+    locked.get("/", 303)
+
+
+def test_the_cookie_is_for_https_alone_where_the_pages_are() -> None:
+    web = Web(token=TOKEN, hosts=None)
+    assert "Secure" in web.browser("https://flux.example").get("/login").headers["set-cookie"]
+    assert "Secure" not in web.browser("http://flux.example").get("/login").headers["set-cookie"]
+
+
+def test_a_wrong_token_is_refused_and_many_of_them_lock_the_door(locked: Web) -> None:
+    for wrong in [TOKEN + "x", TOKEN[:-1], "", "\u00e9" * 20] + ["x"] * (MOST_FAILURES - 4):
+        assert log_in(locked, wrong).status_code == 403  # type: ignore[attr-defined]
+    assert log_in(locked).status_code == 429  # type: ignore[attr-defined]
+    locked.yard.system.time += 61
+    assert log_in(locked).status_code == 303  # type: ignore[attr-defined]
+
+
+def test_a_proxy_may_give_the_token_itself_and_forms_need_their_proof_all_the_same(locked: Web) -> None:
+    bearer = {"authorization": f"Bearer {TOKEN}"}
+    assert "Billing" in locked.client.get("/", headers=bearer).text
+    assert locked.client.get("/", headers={"authorization": "Bearer wrong"}).status_code == 303
+    answer = locked.client.post("/tasks/Billing/letters/replay", headers={**bearer, "origin": ORIGIN})
+    assert answer.status_code == 403
+
+
+def test_the_token_is_neither_in_an_address_nor_in_the_log(locked: Web, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.DEBUG):
+        log_in(locked, "wrong-token-wrong-token")
+        page = log_in(locked)
+        assert TOKEN not in locked.get("/")
+    assert TOKEN not in str(page.headers)  # type: ignore[attr-defined]
+    ours = [record.getMessage() for record in caplog.records if not record.name.startswith("httpx")]
+    assert not any(TOKEN in line or "wrong-token" in line for line in ours)
+
+
+@pytest.mark.parametrize(
+    "address", ["//evil.example", "https://evil.example", "/\\evil.example", "\\\\evil", "", "x", "/a\nb", "/\t/evil"]
+)
+def test_after_the_login_one_stays_here(address: str) -> None:
+    assert here(address) == "/"
+
+
+def test_who_came_by_a_link_from_elsewhere_is_told_how_to_go_on(locked: Web) -> None:
+    log_in(locked)
+    answer = locked.client.get(
+        "/login?next=/workers", headers={"sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate"}
+    )
+    assert 'href="/workers"' in answer.text
+
+
+# -- read-only
+
+
+def test_read_only_offers_and_does_nothing_that_changes() -> None:
+    web = Web(read_only=True)
+    web.yard.bury({})
+    web.look()
+    for path in ("/tasks/Billing/letters", "/tasks/Billing/letters/0/0"):
+        page = web.get(path)
+        assert "/replay" not in page
+        assert "/purge" not in page
+    for path in ("/tasks/Billing/letters/replay", "/tasks/Billing/letters/purge"):
+        assert "read-only" in text_of(web.post(path, {"name": "Billing", "before": "0:1"}, 403).text)
+    assert web.site.jobs.all() == []
+
+
+# -- behind a proxy
+
+
+def test_links_and_the_cookie_follow_the_path_of_a_proxy(web: Web) -> None:
+    from starlette.testclient import TestClient
+
+    client = TestClient(web.app, base_url=ORIGIN, root_path="/flux", follow_redirects=False)
+    answer = client.get("/flux/tasks/Billing")
+    assert answer.status_code == 200
+    assert "Path=/flux;" in answer.headers["set-cookie"]
+    assert {link for link in links_of(answer.text) if link.startswith("/")} > {"/flux/", "/flux/tasks/Billing/letters"}
+    assert all(link.startswith("/flux/") for link in links_of(answer.text) if link.startswith("/"))
