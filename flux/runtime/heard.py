@@ -91,16 +91,19 @@ class Heard:
         return self._calling_async(handler) if awaited else self._calling(handler)
 
     def _calling(self, handler: Handler) -> Handler:
-        of, tell, clock, around = self.of, self.tell, time.perf_counter, self._methods.get("around", ())
+        of, tell, clock, around = self.of, self._tell, time.perf_counter, self._methods.get("around", ())
+        starts, ends = self.hears("on_start"), self.hears("on_success")
 
         def call(message: Message) -> Any:
             where = of(message.stage)
             entered = self._entered(around, where, message) if around else ()
             began = clock()
-            tell("on_start", where, message)
+            if starts:
+                tell("on_start", where, message)
             try:
                 result = handler(message)
-                tell("on_success", where, message, clock() - began)
+                if ends:
+                    tell("on_success", where, message, clock() - began)
             except BaseException as error:
                 self._failed(where, message, error, clock() - began, entered)
                 raise
@@ -111,16 +114,19 @@ class Heard:
         return call
 
     def _calling_async(self, handler: Callable[[Message], Awaitable[Any]]) -> Handler:
-        of, tell, clock, around = self.of, self.tell, time.perf_counter, self._methods.get("around", ())
+        of, tell, clock, around = self.of, self._tell, time.perf_counter, self._methods.get("around", ())
+        starts, ends = self.hears("on_start"), self.hears("on_success")
 
         async def call(message: Message) -> Any:
             where = of(message.stage)
             entered = self._entered(around, where, message) if around else ()
             began = clock()
-            tell("on_start", where, message)
+            if starts:
+                tell("on_start", where, message)
             try:
                 result = await handler(message)
-                tell("on_success", where, message, clock() - began)
+                if ends:
+                    tell("on_success", where, message, clock() - began)
             except BaseException as error:
                 self._failed(where, message, error, clock() - began, entered)
                 raise

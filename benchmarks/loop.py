@@ -1,0 +1,206 @@
+"""`python -m benchmarks.loop`: what a record costs between poll and commit, and what each thing adds that can be on.
+
+No broker and no client: flux's own engine and call loop work records of plain Python, 500 at a time. Contestants take
+turns over the rounds; of each the quickest round counts, as nothing makes a loop quicker than it is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import flux
+from flux.adapters.memory import MemoryAdapter
+from flux.core import trail
+from flux.core.engine import BATCH
+from flux.core.message import Message
+from flux.core.ports import Batch, Polled, TopicPartition
+
+TOPIC = "loop"
+Cycle = Callable[[list[Any]], None]
+"""Works records of one poll to their end."""
+_names = itertools.count()
+
+
+class Record:
+    """Of partition 0, and one of 1,000 keys."""
+
+    __slots__ = ("_at", "_key")
+
+    def __init__(self, at: int) -> None:
+        self._at = at
+        self._key = b"k%d" % (at % 1000)
+
+    def topic(self) -> str:
+        return TOPIC
+
+    def partition(self) -> int:
+        return 0
+
+    def offset(self) -> int:
+        return self._at
+
+    def key(self) -> bytes:
+        return self._key
+
+    def value(self) -> bytes:
+        return b"value"
+
+    def headers(self) -> None:
+        return None
+
+    def timestamp(self) -> tuple[int, int]:
+        return 1, int(time.time() * 1000)
+
+
+def handle(message: flux.Message) -> None:
+    message.value  # noqa: B018
+
+
+class Dead(flux.Hooks):
+    def on_dead_letter(self, where: flux.Where, message: flux.Message, reason: str, error: str) -> None: ...
+
+
+class Failing(flux.Hooks):
+    def on_failure(self, where: flux.Where, message: flux.Message, error: Exception, seconds: float | None) -> None: ...
+
+
+class Batched(flux.BatchTask):
+    topic, group_id, retries = TOPIC, "loop", 0
+    max_wait = 0.0
+
+    def call(self, messages: Sequence[flux.Message]) -> None:
+        for message in messages:
+            message.value  # noqa: B018
+
+
+@contextmanager
+def bare() -> Iterator[Cycle]:
+    """No flux, but a message of each record, and a `try`."""
+
+    def cycle(records: list[Any]) -> None:
+        start = trail.start()
+        for record in records:
+            try:
+                handle(Message.of(record, record.value(), start))
+            except Exception:
+                raise
+
+    yield cycle
+
+
+@contextmanager
+def working(task: type[flux.Task], watch: Any = None) -> Iterator[Cycle]:
+    """`watch` gets the worker before it begins."""
+    worker = flux.Worker(task, adapter=MemoryAdapter(f"loop-{next(_names)}"))
+    if watch is not None:
+        watch(worker)
+    [job] = worker.jobs
+    job.prepare("0", True)
+    desk = job.desk
+    assert desk is not None
+    [post], handler, work, track, here = desk.posts, job.handler, job.work, job.track, TopicPartition(TOPIC, 0)
+    post.engine.assigned({here: None}, {here: 0}, time.time())
+
+    def cycle(records: list[Any]) -> None:
+        with desk.lock:
+            post.engine.polled(Polled([Batch(here, records)]), time.time())
+        while not post.engine.empty:
+            with desk.lock:
+                run = desk.take(post, polling=True)
+            if run is not None:
+                work(desk, post, run, handler, track)
+                desk.finished(post, run, None)
+        with desk.lock:
+            post.engine.commit(time.time())
+
+    yield cycle
+    job.end()
+
+
+@contextmanager
+def measuring() -> Iterator[Cycle]:
+    from flux.observe.prometheus import Metrics
+
+    metrics = Metrics(registry=None)
+    with working(_task(), metrics.watch) as cycle:
+        yield cycle
+    metrics.close()
+
+
+@contextmanager
+def tracing(share: float) -> Iterator[Cycle]:
+    """`share`: of the calls, whose spans are recorded; none is exported."""
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.sampling import TraceIdRatioBased
+
+    from flux.observe.opentelemetry import Tracing
+
+    with working(_task(hooks=[Tracing(TracerProvider(TraceIdRatioBased(share)))])) as cycle:
+        yield cycle
+
+
+def _task(**settings: Any) -> type[flux.Task]:
+    return flux.task(topic=TOPIC, group_id="loop", retries=0, **settings)(handle)
+
+
+def _middleware(message: Any, call_next: Any) -> Any:
+    return call_next(message)
+
+
+CONTESTANTS: Mapping[str, Callable[[], Any]] = {
+    "no flux: a message of each record": bare,
+    "flux, nothing on": lambda: working(_task()),
+    "hooks that hear of dead letters": lambda: working(_task(hooks=[Dead()])),
+    "`pause_on`, `quick_retries` that nothing needs": lambda: working(_task(pause_on=(OSError,), quick_retries=3)),
+    "hooks that hear of failures": lambda: working(_task(hooks=[Failing()])),
+    "metrics": measuring,
+    "traces, 1 % recorded": lambda: tracing(0.01),
+    "traces, all recorded": lambda: tracing(1.0),
+    "`deserializer`": lambda: working(_task(deserializer=bytes)),
+    "`middleware`, one": lambda: working(_task(middleware=[_middleware])),
+    "`give_up_after`": lambda: working(_task(give_up_after=3600)),
+    "`rate_limit`, never reached": lambda: working(_task(rate_limit=1e9)),
+    "`timeout`": lambda: working(_task(timeout=60)),
+    "`BatchTask`, 100 a call": lambda: working(Batched),
+}
+
+
+def measure(rounds: int, polls: int) -> dict[str, float]:
+    """Nanoseconds per record, by contestant. `polls`: of each round, of 500 records each."""
+    least: dict[str, float] = {}
+    for _ in range(rounds):
+        for name, make in CONTESTANTS.items():
+            with make() as cycle:
+                cycle([Record(at) for at in range(BATCH)])  # what is made once is made
+                batches = [[Record(at) for at in range(n * BATCH, (n + 1) * BATCH)] for n in range(1, polls + 1)]
+                began = time.perf_counter_ns()
+                for records in batches:
+                    cycle(records)
+                took = (time.perf_counter_ns() - began) / (polls * BATCH)
+            least[name] = min(took, least.get(name, took))
+    return least
+
+
+def table(found: Mapping[str, float]) -> str:
+    off = found["flux, nothing on"]
+    lines = ["| | ns/record | beyond nothing on |", "|---|---:|---:|"]
+    for name, took in found.items():
+        lines.append(f"| {name} | {took:,.0f} | {took - off:+,.0f} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.loop", description="Measures flux's own loop.")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--polls", type=int, default=40)
+    given = parser.parse_args()
+    print(table(measure(given.rounds, given.polls)))
+
+
+if __name__ == "__main__":
+    main()
