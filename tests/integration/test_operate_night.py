@@ -41,6 +41,25 @@ class Billing(flux.Task):
 """
 
 
+AWAY = """
+import os
+import flux
+
+class Billing(flux.Task):
+    topic, group_id = "{topic}", "{group}"
+    retries, wait, offset_commit_interval = 2, {wait}, 0.2
+    pause_on, quick_retries, quick_wait = (ConnectionError,), 1, 20
+
+    def call(self, message):
+        if message.value == b"away" and not os.path.exists("{mended}"):
+            raise ConnectionRefusedError("no route to the bank")
+        if message.value == b"flaky" and message.attempt == 1:
+            raise ValueError("once")
+        with open("{calls}", "a") as calls:
+            calls.write(message.value.decode() + "\\n")
+"""
+
+
 @attrs.define
 class Shop(shops.Shop):
     """Of one partition."""
@@ -171,6 +190,40 @@ def test_a_stuck_call_is_named_skipped_and_the_worker_goes_on_behind_it(
     assert (code, out) == (0, f"replayed 1 dead letter to {shop.retry}\n"), err
     shop.idle()
     assert sorted(shop.done) == ["after", "before", "behind", "stuck"]
+
+
+def test_an_outage_is_named_with_what_it_holds_and_work_goes_on_when_it_ends(shop: Shop) -> None:
+    shop.open(AWAY, wait=60)
+    shop.produce(b"before", b"flaky")
+    worker = shop.work("--stages", "0")
+    code, out, err = eventually(
+        lambda: (told := trace(shop, 1)) and "tried again in place" in told[1] and told, "the record is tried in place"
+    )
+    assert code == 0, err
+    assert "it is tried again in place, after 1 failure(s) on" in out
+    shop.produce(b"away", b"behind")
+    [paused] = eventually(lambda: shop.status()["paused"], "the pause is told")
+    assert (paused["error"], paused["process"].endswith(f"pid {worker.pid}")) == ("ConnectionRefusedError", True)
+    assert 0 <= paused["seconds"] < SECONDS
+    held = eventually(lambda: shop.status()["held"], "what it holds is named")
+    assert "ConnectionRefusedError" in held[0]["why"] or "tried again in place" in held[0]["why"]
+    code, out, _ = shop("status", "--report-topic", shop.reports)
+    assert "ConnectionRefusedError" in out
+    assert eventually(lambda: "paused by ConnectionRefusedError" in trace(shop, 2)[1], "a record that waits is told")
+
+    shop.mended.touch()
+    eventually(lambda: {"away", "behind", "flaky"} <= set(shop.done), "all is done")
+    eventually(lambda: shop.status()["paused"] == [], "the pause has ended")
+    worker.send_signal(signal.SIGTERM)
+    _, err = worker.communicate(timeout=SECONDS)
+    assert worker.returncode == 0
+    assert sorted(shop.done) == ["away", "before", "behind", "flaky"]
+    assert "Billing is paused: ConnectionRefusedError: no route to the bank; no record moves" in err
+    assert "Billing goes on after a pause of" in err
+
+
+def trace(shop: Shop, offset: int) -> tuple[int, str, str]:
+    return shop("trace", "Billing", "--origin", f"0:{offset}", "--report-topic", shop.reports)
 
 
 def test_a_record_is_followed_through_two_retries_to_the_dead_letters(shop: Shop) -> None:

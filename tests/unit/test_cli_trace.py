@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from typing import Any
 
 import pytest
 from cli_support import Flux, flux_cli, only_line
@@ -11,7 +12,7 @@ from click.testing import Result
 
 from flux.adapters.memory import MemoryAdapter
 from flux.core.ports import Headers, Outgoing, Position, ProducerSettings, TopicPartition
-from flux.core.report import Call, Report, StageReport
+from flux.core.report import IN_PLACE, Call, Open, Paused, Report, StageReport
 
 __all__ = ["flux_cli"]
 
@@ -92,8 +93,20 @@ def test_a_record_that_is_not_passed_is_to_be_called(tracing: Tracing) -> None:
     )
 
 
-def test_a_call_that_runs_is_told_where_workers_report(tracing: Tracing) -> None:
-    call = Call(partition=0, offset=0, key=None, attempt=1, seconds=299.0)
+@pytest.mark.parametrize(
+    ("told", "says"),
+    [
+        ({"calls": (Call(0, 0, None, 1, 299.0),)}, "its call is running"),
+        (
+            {"open": (Open(0, 0, None, 3, "orders", IN_PLACE, 2, 9.0),)},
+            "it is tried again in place, after 2 failure(s)",
+        ),
+        ({"paused": Paused("ConnectionError", 90.0, 4.0)}, "its task is paused by ConnectionError"),
+    ],
+)
+def test_what_a_record_waits_for_is_told_where_workers_report(
+    tracing: Tracing, told: dict[str, Any], says: str
+) -> None:
     rest = dict.fromkeys(("done", "failed", "retried", "dead", "waiting", "in_flight", "on_their_way"), 0)
     stage = StageReport(
         task="Billing",
@@ -104,14 +117,12 @@ def test_a_call_that_runs_is_told_where_workers_report(tracing: Tracing) -> None
         done_rate=0.0,
         failed_rate=0.0,
         due_in=None,
-        calls=(call,),
-        open=(),
-        **rest,
+        **{"calls": (), "open": (), **rest, **told},
     )
     report = Report("host", 7, None, "1", 5, 5.0, None, (stage,))
     tracing.producer.write("mine", [Outgoing(report.to_json(), report.key)], lambda error, record: None)
     done = tracing("Billing", "--origin", "0:0", "--report-topic", "mine")
-    assert conclusion(done).startswith("in main, its call is running on host pid 7, for ")
+    assert conclusion(done).startswith(f"in main, {says} on host pid 7, for ")
     assert conclusion(done).endswith("; attempt 1")
 
 
