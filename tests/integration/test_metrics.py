@@ -195,3 +195,32 @@ def test_an_event_loop_is_seen_as_threads_are(lab: Lab, port: int, adapter: Call
         assert sample(port, "flux_transfers_total", target="retry") == 1
     assert heard.count("success") == 9
     assert heard.count("assigned") == heard.count("revoked") == 2
+
+
+@pytest.mark.parametrize("adapter", [ConfluentAdapter, AiokafkaAdapter])
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_an_outage_is_seen_while_it_lasts_and_counts_once(
+    lab: Lab, port: int, adapter: Callable[[str], Any], asynchronous: bool
+) -> None:
+    back = threading.Event()
+
+    def handler(message: flux.Message) -> None:
+        if not back.is_set():
+            raise ConnectionError("no route")
+
+    async def handler_async(message: flux.Message) -> None:
+        handler(message)
+
+    chosen: Any = handler_async if asynchronous else handler
+    task = lab.task(chosen, pause_on=(OSError,), concurrency=4)
+    with lab.running(task, adapter=adapter(lab.bootstrap), **serving(port)):
+        wait_for(lambda: ask(port, "/ready")[0] == 200, "it is ready")
+        lab.write(task.topic, *[b"x"] * 20)
+        wait_for(lambda: sample(port, "flux_paused_seconds_total") > 1.5, "a try has found it away too")
+        assert (sample(port, "flux_paused"), sample(port, "flux_pauses_total")) == (1, 1)
+        assert ask(port, "/ready")[0] == ask(port, "/live")[0] == 200, "a restart would not bring it back"
+        back.set()
+        wait_for(lambda: sample(port, "flux_calls_total", result="done") == 20, "all are done")
+        assert (sample(port, "flux_paused"), sample(port, "flux_pauses_total")) == (0, 1)
+        assert sample(port, "flux_calls_total", result="failed") == 0
+        assert sample(port, "flux_transfers_total") == 0
