@@ -1,0 +1,151 @@
+"""The recipes for doing work once, when processes die."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+import redis
+
+from integration.job.support import Lab, wait_for
+
+sys.path.append(str(Path(__file__).parents[3] / "examples" / "recipes"))
+
+from once_sql import SCHEMA
+from redis_server import NoRedis, redis_server
+
+RECIPES = sys.path[-1]
+STATIC = "?group.instance.id=one"
+"""So that one who died gets its partitions back at once."""
+HEAD = """
+import os, sys, time
+from pathlib import Path
+import flux
+
+sys.path.append(RECIPES)
+
+def note(message):
+    with open(CALLS, "a") as calls:
+        calls.write(message.value.decode() + "\\n")
+
+def die_once():
+    if not Path(DIED).exists():
+        Path(DIED).touch()
+        os._exit(9)
+
+class Task(flux.Task):
+    topic, group_id = TOPIC, GROUP
+    retries, wait, offset_commit_interval = 2, 0.2, 60
+"""
+SQL = (
+    HEAD
+    + """
+from once_sql import Once, connection, sqlite
+
+class Billing(Task):
+    middleware = [Once("billing", sqlite(DATABASE), "?")]
+
+    def call(self, message):
+        note(message)
+        time.sleep(0.005)
+        connection().execute("INSERT INTO sums VALUES (?)", (message.value,))
+        if message.value == b"40":
+            die_once()
+        if message.value.endswith(b"7") and message.attempt == 1:
+            raise ValueError("wrong")
+"""
+)
+REDIS = (
+    HEAD
+    + """
+import redis
+from once_redis import Once
+
+class Billing(Task):
+    concurrency = 4
+    middleware = [Once("billing", redis.Redis.from_url(URL), lease=2)]
+
+    def call(self, message):
+        note(message)
+        time.sleep(0.005)
+        if message.value == b"40":
+            die_once()
+"""
+)
+VALUES = [b"%d" % n for n in range(100)]
+
+
+def test_in_one_transaction_work_is_done_once_whenever_the_process_dies(lab: Lab) -> None:
+    database, calls, died = (lab.directory / name for name in ("orders.db", "calls", "died"))
+    with closing(sqlite3.connect(database)) as db:
+        db.executescript(SCHEMA + "; CREATE TABLE sums (value BLOB)")
+    task = lab.task(lambda message: None, partitions=2, retries=2)
+    lab.write(task.topic, *((value, value) for value in VALUES))
+    path = lab.load(
+        SQL,
+        TOPIC=task.topic,
+        GROUP=task.group_id,
+        RECIPES=RECIPES,
+        DATABASE=str(database),
+        CALLS=str(calls),
+        DIED=str(died),
+    )
+    assert lab.process(path, "Billing", query=STATIC).wait(30) == 9  # between the work and its commit
+    process = lab.process(path, "Billing", query=STATIC)
+    before = len(calls.read_text().splitlines())
+    wait_for(lambda: len(calls.read_text().splitlines()) > before + 20, "it goes on")
+    process.kill()  # between a commit of the database and one of Kafka's
+    process.wait(10)
+    with closing(sqlite3.connect(database)) as db:
+        [(half,)] = db.execute("SELECT count(*) FROM worked")
+    assert half > 0
+    assert lab.process(path, "Billing", "--exit-when-idle", "0.5", query=STATIC).wait(40) == 0
+    with closing(sqlite3.connect(database)) as db:
+        assert Counter(value for (value,) in db.execute("SELECT value FROM sums")) == Counter(VALUES)
+        [(marks,)] = db.execute("SELECT count(*) FROM worked")
+    assert marks == len(VALUES)
+    assert Counter(calls.read_text().splitlines())["40"] == 2
+    assert lab.dead(task) == []
+
+
+@pytest.fixture
+def server() -> Iterator[str]:
+    try:
+        with redis_server() as url:
+            yield url
+    except NoRedis as reason:
+        if os.environ.get("CI", "").lower() == "true":
+            pytest.fail(f"nothing tested against Redis: {reason}", pytrace=False)
+        pytest.skip(f"nothing tested against Redis: {reason}")
+
+
+def test_with_redis_what_is_known_to_be_done_is_not_done_again_and_nothing_is_left_out(lab: Lab, server: str) -> None:
+    calls, died = (lab.directory / name for name in ("calls", "died"))
+    task = lab.task(lambda message: None, partitions=2, retries=2)
+    lab.write(task.topic, *((value, value, None, int(value) % 2) for value in VALUES))
+    path = lab.load(
+        REDIS,
+        TOPIC=task.topic,
+        GROUP=task.group_id,
+        RECIPES=RECIPES,
+        URL=server,
+        CALLS=str(calls),
+        DIED=str(died),
+    )
+    assert lab.process(path, "Billing", query=STATIC).wait(30) == 9
+    with redis.Redis.from_url(server) as client:
+        known = {key.decode() for key in client.scan_iter("worked:*") if client.get(key) == b"done"}
+    assert 0 < len(known) < len(VALUES)
+    assert lab.process(path, "Billing", "--exit-when-idle", "0.5", query=STATIC).wait(40) == 0
+    found = Counter(calls.read_text().split())
+    assert {value.encode() for value in found} == set(VALUES)
+    done = {f"worked:billing:{task.topic}/{int(value) % 2}/{int(value) // 2}": value for value in found}
+    assert all(found[done[key]] == 1 for key in known)
+    assert found["40"] == 2
+    assert lab.dead(task) == []
