@@ -18,9 +18,11 @@ import attrs
 import click
 import pytest
 import yaml
+from click.testing import CliRunner
 from docs_support import PAGES, ROOT, Sample, flux_commands, samples, understand
 
 import flux
+from flux.cli.main import cli
 from flux.config import reset
 from flux.core import trail
 from flux.testing import Kit, kit
@@ -28,6 +30,7 @@ from flux.testing import Kit, kit
 MOST_NOT_RUN = 6
 BILLING = ROOT / "examples" / "billing.py"
 """What commands name on pages that have no file of that name."""
+RUN = {"backoff", "dlq", "doctor", "produce", "skip", "status", "topics", "trace"}
 BY_HAND = {"flux_kafka": "tests/integration/test_testing_kafka.py"}
 """Fixtures that need a real Kafka, and where the samples that have them are run."""
 MADE_BY_PYTEST = ("capsys", "caplog")
@@ -92,13 +95,20 @@ class Played:
 
 
 def give(sample: Sample) -> None:
-    """Raises for a command that flux would refuse."""
+    """Raises for a command that flux would refuse. Those that look or write once are run, on the kit's broker: 1 is for
+    what is not there."""
     for line in sample.commands:
         for words in flux_commands(line):
             try:
                 understand(words)
             except click.ClickException as error:
                 raise AssertionError(f"{sample}: flux {' '.join(words)}: {error.format_message()}") from error
+            if words[0] in RUN and not {"--watch", "--adapter"} & {*words}:
+                ended = CliRunner().invoke(cli, words)
+                assert ended.exit_code in (0, 1), f"{sample}: flux {' '.join(words)}: {ended.output}"
+                assert isinstance(ended.exception, SystemExit | None), f"{sample}: {ended.exception!r}"
+                if to := re.search(r"> (\S+)$", line):
+                    Path(to[1]).write_text(ended.stdout)
 
 
 def call(test: Callable[..., Any], request: pytest.FixtureRequest) -> None:
