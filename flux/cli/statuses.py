@@ -18,7 +18,19 @@ from flux.core.stage import Role
 from flux.operate.heads import Head
 from flux.operate.progress import Progress
 from flux.operate.reports import Heard
-from flux.operate.status import Hold, Look, Pausing, Rates, StageLook, dead_rate, next_due, pauses, rates, waiting
+from flux.operate.status import (
+    Hold,
+    Look,
+    Pausing,
+    Rates,
+    StageLook,
+    dead_rate,
+    next_due,
+    pauses,
+    rates,
+    reported,
+    waiting,
+)
 
 _MOST_HOLDS = 20
 _MOST_PROCESSES = 30
@@ -50,7 +62,9 @@ def summary(found: Look) -> str:
     retries = [each for each in found.stages if each.stage.number > 0]
     wait = sum(waiting(found, each) for each in retries)
     lag = sum(each.lag for each in retries)
-    return f"{lag:,} in retry topics ({wait:,} wait), {found.dead_letters:,} dead letters"
+    tried = sum(told.in_place for each in found.stages for told in reported(found, each.stage))
+    in_place = f", {tried:,} to be tried again in place" if tried else ""
+    return f"{lag:,} in retry topics ({wait:,} wait), {found.dead_letters:,} dead letters{in_place}"
 
 
 def lines(found: Look, held: Sequence[Hold], before: Look | None) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 A report holds no value of a record, no header and no setting; of keys, their beginning. Durations are in seconds and
 count back from when the report was made, so that clocks need not agree. Readers ignore versions that they do not know.
+Fields with a default are younger than the format: a report of an older flux does not have them.
 """
 
 from __future__ import annotations
@@ -44,6 +45,8 @@ class Call:
     key: str | None = attrs.field(validator=optional(_TEXT))
     attempt: int = attrs.field(validator=_INT)
     seconds: float = attrs.field(validator=_NUMBER)
+    records: int = attrs.field(default=1, validator=_INT)
+    """That the call has, of which this is the first."""
 
 
 @attrs.frozen
@@ -76,9 +79,7 @@ class Paused:
 
 @attrs.frozen
 class StageReport:
-    """One stage of one task in one process. `done` … `dead` count since it began, rates are of the last interval.
-
-    Fields with a default are younger than the format: a report of an older flux does not have them."""
+    """One stage of one task in one process. `done` … `dead` count since it began, rates are of the last interval."""
 
     task: str = attrs.field(validator=_TEXT)
     stage: int = attrs.field(validator=_INT)

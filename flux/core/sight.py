@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from heapq import nsmallest
 
+from flux.core.assignment import Entry
 from flux.core.engine import Engine
 from flux.core.gate import Gate
 from flux.core.message import Message
 from flux.core.outcome import Pause
 from flux.core.report import IN_PLACE, MOST_CALLS, Call, Open, Paused, StageReport, ranges_of, shown_key
-from flux.core.runs import Run
+from flux.core.runs import BatchRun, Run
 from flux.core.transfer import error_name
 
 Seen = dict[Run, tuple[int, float]]
@@ -26,6 +27,8 @@ class Sight:
         self._task = task
         self._engine = engine
         self._seen: Seen = {}
+        self._waited: dict[Entry, float] = {}
+        """Since when, at the earliest, records without a hop are open."""
         self._looked: float | None = None
         self._done = self._failed = 0
 
@@ -69,22 +72,25 @@ class Sight:
                 since = max(run.started, self._looked or 0.0)
             self._seen[run] = index, since
             partition, offset, key, attempt = _at(run, index)
-            calls.append(Call(partition, offset, shown_key(key), attempt, _ago(now, since)))
+            records = len(run.entries) if isinstance(run, BatchRun) else 1
+            calls.append(Call(partition, offset, shown_key(key), attempt, _ago(now, since), records))
         return calls
 
     def _open(self, now: float) -> list[Open]:
         found = []
+        waited, self._waited = self._waited, {}
         for entry, hop in self._engine.open():
             message = entry.message
             known = (message.partition, message.offset, shown_key(message.key), message.attempt)
-            if entry.waits:
-                failed = (message.trail.first_failed_at or 0) / 1000  # of a retry, that was in another stage
-                found.append(Open(*known, message.topic, IN_PLACE, entry.tries, _ago(now, max(failed, entry.since))))
-            elif hop is None:
-                found.append(Open(*known, "", "produced", 0, 0.0))
-            else:
+            if hop is not None:
                 target, ago = hop.transfer.target.topic, _ago(now, hop.transfer.failed_at / 1000)
                 found.append(Open(*known, target, hop.state.value, hop.failures, ago))
+                continue
+            since = self._waited[entry] = waited.get(entry, now if self._looked is None else self._looked)
+            if entry.waits:
+                found.append(Open(*known, message.topic, IN_PLACE, entry.tries, _ago(now, since)))
+            else:
+                found.append(Open(*known, "", "produced", 0, _ago(now, since)))
         return found
 
 

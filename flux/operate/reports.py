@@ -43,7 +43,7 @@ class Running:
         """What its record waits for, in words."""
         what = self.what
         if isinstance(what, Call):
-            return "its call is running"
+            return "its call is running" + ("" if what.records == 1 else f" with {what.records:,} records")
         if isinstance(what, Paused):
             return f"its task is paused by {what.error}"
         if what.state == IN_PLACE:

@@ -50,7 +50,7 @@ class Desk:
     def write(self, topic: str, *records: Outgoing) -> None:
         self.producer.write(topic, records, lambda error, record: None)
 
-    def report(self, call: Call, paused: Paused | None = None) -> None:
+    def report(self, call: Call, paused: Paused | None = None, in_place: int = 0) -> None:
         counts = dict.fromkeys(("done", "failed", "retried", "dead", "waiting", "on_their_way"), 0)
         stage = StageReport(
             task="Billing",
@@ -65,6 +65,7 @@ class Desk:
             calls=(call,),
             open=(),
             paused=paused,
+            in_place=in_place,
             **counts,
         )
         report = Report(f"host{EVIL}", 7, 0, "1.2", 5, 5.0, 80_000_000, (stage,))
@@ -112,6 +113,12 @@ def test_a_pause_is_told_with_what_it_is_for_and_when_a_record_is_tried(desk: De
     assert (paused["process"], paused["error"]) == (f"host{EVIL} pid 7 (process 0)", f"ConnectionError{EVIL}")
     assert 299 < paused["seconds"] < 330
     assert desk.object()["processes"][0]["stages"][0]["paused"]["error"] == f"ConnectionError{EVIL}"
+
+
+def test_what_is_tried_in_place_is_in_the_sum(desk: Desk) -> None:
+    assert "in place" not in desk()
+    desk.report(Call(0, 0, None, 1, 1.0), in_place=1234)
+    assert "0 dead letters, 1,234 to be tried again in place" in desk()
 
 
 def test_rates_and_processes_are_told_where_workers_report(desk: Desk) -> None:

@@ -228,7 +228,8 @@ def test_the_image_starts_flux_as_a_user_without_a_shell() -> None:
     lines = [line for line in (DEPLOY / "Dockerfile").read_text().splitlines() if line and not line.startswith("#")]
     made = [line.split(" ", 1) for line in lines]
     assert {name for name, _ in made} <= {
-        "ARG", "FROM", "RUN", "COPY", "ENV", "WORKDIR", "USER", "EXPOSE", "HEALTHCHECK", "STOPSIGNAL", "ENTRYPOINT", "CMD",
+        "ARG", "FROM", "RUN", "COPY", "ENV", "WORKDIR", "USER", "EXPOSE", "HEALTHCHECK", "STOPSIGNAL", "ENTRYPOINT",
+        "CMD",
     }  # fmt: skip
     last = dict(made)
     binary, subcommand, *args = json.loads(last["ENTRYPOINT"]) + json.loads(last["CMD"])

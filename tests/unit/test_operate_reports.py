@@ -79,11 +79,13 @@ def test_a_report_comes_back_as_it_was() -> None:
 def test_a_report_of_an_older_flux_is_read() -> None:
     older = json.loads(REPORT.to_json())
     for stage in older["stages"]:
-        del stage["in_place"], stage["paused"]
+        del stage["in_place"], stage["paused"], stage["calls"][0]["records"]
     assert Report.from_json(json.dumps(older).encode()) == REPORT
 
 
 def test_fields_that_older_reports_have_come_first_and_all_since_have_a_default() -> None:
+    added = [field.name for kind in (Call, Open) for field in attrs.fields(kind) if field.default is not attrs.NOTHING]
+    assert added == ["records"]
     older = ["task", "stage", "topic", "group", "partitions", "done", "failed", "retried", "dead", "done_rate"]
     older += ["failed_rate", "waiting", "due_in", "in_flight", "calls", "on_their_way", "open"]
     names = {field.name: field.default for field in attrs.fields(StageReport)}
@@ -284,6 +286,34 @@ def test_a_worker_reports_the_call_that_is_running_and_takes_it_back_at_its_end(
     assert "compact" in config_["cleanup.policy"]
 
 
+def test_a_batch_is_one_call_with_so_many_records(cluster: MemoryAdapter, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flux.runtime.reporting.EVERY", 0.02)
+    go = threading.Event()
+
+    class Loading(flux.BatchTask):
+        topic, group_id, retries, max_batch = "orders", "billing", 0, 3
+
+        def call(self, messages: Any) -> None:
+            go.wait(10)
+
+    for _ in range(3):
+        Orders.produce(b"x")
+    Orders.deliver()
+    worker = flux.Worker(Loading, report=True)
+    thread = threading.Thread(target=worker.run)
+    thread.start()
+    try:
+        stage = Loading.policy().stages[0]
+        wait_for(lambda: running(heard(cluster, cluster.admin(), TOPIC) or [], stage, 0, 0))
+        found = running(heard(cluster, cluster.admin(), TOPIC) or [], stage, 0, 0)
+        assert found is not None
+        assert found.what_for == "its call is running with 3 records"
+    finally:
+        go.set()
+        worker.stop()
+        thread.join(20)
+
+
 def test_a_worker_reports_that_it_is_paused_by_what_and_what_is_tried_in_place(
     cluster: MemoryAdapter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -309,9 +339,9 @@ def test_a_worker_reports_that_it_is_paused_by_what_and_what_is_tried_in_place(
         return found[-1] if found else STAGE
 
     try:
-        wait_for(lambda: told().in_place == 1)
+        wait_for(lambda: told().in_place == 1 and told().open[0].seconds >= 0.2)
         [open_] = told().open
-        assert (open_.offset, open_.attempt, open_.target, open_.state, open_.failures) == (0, 2, "orders", IN_PLACE, 1)
+        assert (open_.offset, open_.attempt, open_.target, open_.state, open_.failures) == (0, 1, "orders", IN_PLACE, 1)
         assert (open_.seconds < 10, told().on_their_way) == (True, 0)
         Orders.produce(b"away")
         Orders.deliver()
