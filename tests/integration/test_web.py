@@ -1,0 +1,292 @@
+"""The pages in a real browser, on a real Kafka: what somebody does who would rather look."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import attrs
+import pytest
+from confluent_kafka import Producer
+from playwright.sync_api import Browser, Page, expect
+
+from integration import browser as browsers
+from integration import shop as shops
+from integration.browser import NARROW, PHONE, NoBrowser, chromium, too_wide, violations
+from integration.shop import SECONDS
+
+TASK = """
+import os, time
+import flux
+
+class Billing(flux.Task):
+    topic, group_id = "{topic}", "{group}"
+    retries, wait, offset_commit_interval, shutdown_timeout = 2, [0.1, 300], 0.2, 0.5
+
+    def call(self, message):
+        value = message.value.decode()
+        if value == "bad" and not os.path.exists("{mended}"):
+            raise LookupError(f"no customer {{message.key.decode()}}")
+        if value == "broken" and not os.path.exists("{mended}"):
+            raise flux.Reject(f"order {{message.offset}} has no price")
+        with open("{calls}", "a") as calls:
+            calls.write(value + "\\n")
+"""
+TOKEN = "a-token-of-enough-letters"
+WAIT = 30_000
+
+
+@attrs.define
+class Shop(shops.Shop):
+    reports: str
+    processes: list[subprocess.Popen[str]] = attrs.field(factory=list)
+
+    def __attrs_post_init__(self) -> None:
+        self.open(TASK)
+
+    def start(self, *args: str) -> subprocess.Popen[str]:
+        process = shops.Shop.start(self, *args, "--report-topic", self.reports)
+        self.processes.append(process)
+        return process
+
+    def work(self) -> None:
+        self.start("process", *self.options, "--create-topics", "--report", "Billing")
+
+    def serve(self, *args: str) -> str:
+        """The address of its pages."""
+        process = self.start("web", *self.options, "--port", "0", "--every", "1", *args)
+        assert process.stderr is not None
+        line = process.stderr.readline()
+        found = re.match(r"(http://127\.0\.0\.1:\d+)/", line)
+        assert found, line + process.stderr.read()
+        return found[1]
+
+    def produce(self, *values: str) -> None:
+        producer = Producer({"bootstrap.servers": self.bootstrap})
+        for number, value in enumerate(values):
+            producer.produce(self.topic, value.encode(), f"customer-{number}".encode(), headers=[("source", b"shop")])
+        assert producer.flush(SECONDS) == 0
+
+    def done(self, value: str) -> int:
+        return self.calls.read_text().split().count(value)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    try:
+        with chromium() as found:
+            yield found
+    except NoBrowser as reason:
+        if os.environ.get("CI", "").lower() == "true":
+            pytest.fail(str(reason), pytrace=False)
+        pytest.skip(str(reason))
+
+
+@pytest.fixture
+def shop(bootstrap: str, make_topic: Callable[..., str], unique: Callable[[], str], tmp_path: Path) -> Iterator[Shop]:
+    names = unique()[:9]
+    shop = Shop(bootstrap, "confluent", make_topic(2, f"{names}-orders"), names, tmp_path, f"{names}-reports")
+    yield shop
+    for process in shop.processes:
+        if process.poll() is None:
+            process.send_signal(signal.SIGINT)
+    for process in shop.processes:
+        try:
+            process.wait(15)
+        except subprocess.TimeoutExpired:
+            process.kill()
+        for stream in (process.stdout, process.stderr):
+            if stream is not None:
+                stream.close()
+
+
+@pytest.fixture
+def troubles() -> Iterator[list[str]]:
+    """What no page may bring about: complaints of the browser, requests to other servers, failures."""
+    found: list[str] = []
+    yield found
+    assert found == []
+
+
+def reload_until(page: Page, text: str) -> None:
+    until = time.monotonic() + SECONDS
+    while text not in page.inner_text("main"):
+        assert time.monotonic() < until, page.inner_text("main")
+        page.wait_for_timeout(300)
+        page.reload()
+
+
+def test_a_dead_letter_is_seen_understood_replayed_and_seen_done(
+    shop: Shop, browser: Browser, troubles: list[str]
+) -> None:
+    shop.work()
+    url = shop.serve()
+    with browsers.window(browser, url, troubles) as page:
+        page.goto("/")
+        shop.produce("fine", "broken", "fine", "broken")
+        # nobody reloads: the page is told
+        expect(page.locator(".tile", has_text="Dead letters").locator(".value")).to_have_text("2", timeout=WAIT)
+        page.locator("#tasks a.dead").click()
+
+        cause = page.locator("#causes tbody tr")
+        expect(cause).to_have_count(1)
+        expect(cause).to_contain_text("order # has no price")
+        expect(cause.locator(".num")).to_have_text("2")
+        page.get_by_role("link", name="Example").click()
+        expect(page.get_by_role("region", name="Traceback")).to_contain_text("billing.py")
+        expect(page.get_by_role("region", name="Value", exact=True)).to_have_text("broken")
+        expect(page.get_by_role("main")).to_contain_text("rejected")
+
+        shop.mended.touch()
+        page.get_by_role("link", name="Replay its cause (2)").click()
+        expect(page.get_by_role("main")).to_contain_text("2 dead letters of")
+        page.get_by_role("button", name="Replay them").click()
+        expect(page.get_by_role("status")).to_contain_text("done replayed 2 dead letters", timeout=WAIT)
+
+        page.get_by_role("main").get_by_role("link", name="Dead letters of Billing").click()
+        expect(page.get_by_role("main")).to_contain_text("No dead letters wait for a decision.")
+        page.get_by_label("replayed too").check()
+        page.get_by_role("button", name="Filter").click()
+        expect(page.locator("tbody .state", has_text="replayed")).to_have_count(2)
+        page.locator("tbody th a").first.click()
+        page.get_by_role("link", name="Trace it").click()
+        reload_until(page, "Now: done in retry 1")
+        assert shop.done("broken") == 2
+
+
+def test_everybody_can_use_every_page(shop: Shop, browser: Browser, troubles: list[str]) -> None:
+    shop.work()
+    url = shop.serve()
+    shop.produce(*["fine"] * 5, "bad", "bad", "broken", "broken")
+    with browsers.window(browser, url, troubles) as page:
+        page.goto("/tasks/Billing/letters")
+        reload_until(page, "2 not replayed")
+        page.goto("/tasks/Billing/waiting")
+        reload_until(page, "LookupError")
+        page.goto("/workers")
+        reload_until(page, "Processes")
+        page.goto("/tasks/Billing/letters/export")
+        page.get_by_role("button", name="Export them").click()
+        expect(page.get_by_role("link", name="Fetch the file")).to_be_visible(timeout=WAIT)
+        job = page.url.removeprefix(url)
+        page.goto("/tasks/Billing/letters")
+        letter = page.locator("tbody th a").last.get_attribute("href")
+        assert letter is not None
+    pages = ["/", "/workers", "/jobs", job, letter, "/nothing", "/login"]
+    kinds = ("", "/waiting", "/letters", "/letters?error=nothing", "/letters/replay", "/letters/purge?what=all")
+    more = ("/letters/export", "/trace", "/trace?key=customer-5", "/trace?origin=x", "/doctor")
+    pages += [f"/tasks/Billing{kind}" for kind in (*kinds, *more)]
+    found: list[str] = []
+    for scheme, size in (("light", browsers.DESK), ("dark", PHONE)):
+        with browsers.window(browser, url, [], color_scheme=scheme, viewport=size) as page:
+            for path in pages:
+                page.goto(path)
+                found += [f"{scheme}: {each}" for each in violations(page)]
+                if size is PHONE:
+                    page.set_viewport_size(NARROW)
+                    found += too_wide(page)
+                    page.set_viewport_size(PHONE)
+    assert not found, "\n".join(found)
+
+
+def test_the_keyboard_is_enough_and_keeps_its_place_while_the_page_lives(
+    shop: Shop, browser: Browser, troubles: list[str]
+) -> None:
+    shop.work()
+    url = shop.serve()
+    with browsers.window(browser, url, troubles) as page:
+        page.goto("/")
+        page.keyboard.press("Tab")
+        expect(page.locator(":focus")).to_have_text("Skip to the content")
+        page.keyboard.press("Enter")
+        assert page.evaluate("document.activeElement.id") == "main"
+        page.locator("#tasks tbody th a").focus()
+        seen = page.evaluate("Number(document.body.dataset.seen || 0)")
+        shop.produce("fine")
+        until = time.monotonic() + SECONDS
+        while page.evaluate("Number(document.body.dataset.seen || 0)") < seen + 3:
+            assert time.monotonic() < until
+            page.wait_for_timeout(200)
+        expect(page.locator(":focus")).to_have_text("Billing")
+        page.keyboard.press("Enter")
+        expect(page).to_have_url(f"{url}/tasks/Billing")
+        page.get_by_role("button", name="Live").press("Space")
+        expect(page.get_by_role("button", name="Paused")).to_have_attribute("aria-pressed", "false")
+        seen = page.evaluate("Number(document.body.dataset.seen || 0)")
+        page.wait_for_timeout(2500)
+        assert page.evaluate("Number(document.body.dataset.seen || 0)") == seen
+
+
+def test_every_page_works_without_a_script(shop: Shop, browser: Browser, troubles: list[str]) -> None:
+    shop.work()
+    url = shop.serve()
+    shop.produce("broken")
+    with browsers.window(browser, url, troubles, java_script_enabled=False) as page:
+        page.goto("/tasks/Billing/letters")
+        reload_until(page, "1 not replayed")
+        shop.mended.touch()
+        page.get_by_role("link", name="Replay all").click()
+        page.get_by_role("button", name="Replay them").click()
+        reload_until(page, "replayed 1 dead letter")
+    until = time.monotonic() + SECONDS
+    while not shop.done("broken"):
+        assert time.monotonic() < until
+        time.sleep(0.2)
+
+
+def test_an_export_is_fetched_and_a_purge_is_confirmed_by_name(
+    shop: Shop, browser: Browser, troubles: list[str]
+) -> None:
+    shop.work()
+    url = shop.serve()
+    shop.produce("broken", "broken")
+    with browsers.window(browser, url, troubles) as page:
+        page.goto("/tasks/Billing/letters")
+        reload_until(page, "2 not replayed")
+        page.get_by_role("link", name="Export").click()
+        page.get_by_role("button", name="Export them").click()
+        with page.expect_download() as fetched:
+            page.get_by_role("link", name="Fetch the file").click()
+        lines = [json.loads(line) for line in fetched.value.path().read_text().splitlines()]
+        assert [line["value"] for line in lines] == ["broken", "broken"]
+
+        page.goto("/tasks/Billing/letters/purge")
+        page.get_by_label("all that there are now").check()
+        page.get_by_role("button", name="Count them").click()
+        expect(page.get_by_role("main")).to_contain_text("2 of them were not replayed")
+        page.get_by_label("To confirm it").fill("Mails")
+        page.get_by_role("button", name="Delete them").click()
+        expect(page.get_by_role("alert")).to_contain_text("nothing was deleted")
+        page.go_back()
+        page.get_by_label("To confirm it").fill("Billing")
+        page.get_by_role("button", name="Delete them").click()
+        expect(page.get_by_role("status")).to_contain_text("deleted 2 dead letters", timeout=WAIT)
+        page.goto("/tasks/Billing/letters")
+        expect(page.get_by_role("main")).to_contain_text("No dead letters wait for a decision.")
+
+
+def test_the_token_is_asked_for_and_is_in_no_address(shop: Shop, browser: Browser, troubles: list[str]) -> None:
+    url = shop.serve("--token", TOKEN, "--read-only")
+    with browsers.window(browser, url, troubles) as page:
+        addresses: list[str] = []
+        page.on("request", lambda asked: addresses.append(asked.url))
+        page.goto("/tasks/Billing")
+        expect(page.get_by_role("heading", name="flux")).to_be_visible()
+        page.get_by_label("Token").fill(TOKEN)
+        page.get_by_role("button", name="Log in").click()
+        expect(page).to_have_url(f"{url}/tasks/Billing")
+        expect(page.get_by_role("banner")).to_contain_text("read-only")
+        [cookie] = page.context.cookies()
+        assert (cookie["httpOnly"], cookie["sameSite"]) == (True, "Strict")
+        assert page.evaluate("document.cookie") == ""
+        page.get_by_role("button", name="Log out").click()
+        expect(page.get_by_label("Token")).to_be_visible()
+        page.goto("/workers")
+        expect(page.get_by_label("Token")).to_be_visible()
+        assert not any(TOKEN in address for address in addresses)
