@@ -33,7 +33,7 @@ def postgres() -> Iterator[str]:
     as_user = {"user": user, "cwd": directory, "stdout": subprocess.DEVNULL, "stderr": subprocess.STDOUT}
     data, port = directory / "data", free_port()
     try:
-        made = [programs / "initdb", "-D", data, "-U", "postgres", "--auth=trust", "-E", "UTF8", "--no-sync"]
+        made = [programs / "initdb", "-D", data, "-U", "postgres", "--auth=trust", "-E", "UTF8", "--no-locale", "-N"]
         subprocess.run(made, check=True, timeout=SECONDS, **as_user)  # type: ignore[call-overload]
         settings = {"listen_addresses": "127.0.0.1", "unix_socket_directories": "", "fsync": "off", "port": port}
         started = [programs / "postgres", "-D", data, *(f"--{name}={value}" for name, value in settings.items())]
