@@ -14,17 +14,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import attrs
 import click
 import pytest
 import yaml
 from click.testing import CliRunner
 from docs_support import PAGES, ROOT, Sample, flux_commands, samples, understand
 
-import flux
 from flux.cli.main import cli
 from flux.config import reset
-from flux.core import trail
 from flux.testing import Kit, kit
 
 MOST_NOT_RUN = 6
@@ -190,47 +187,3 @@ def test_its_links_lead_somewhere(page: Path) -> None:
         path = (page.parent / file).resolve() if file else page
         assert path.exists(), target
         assert not anchor or anchor in anchors(path), target
-
-
-def rows(page: Path) -> dict[str, list[str]]:
-    """Of the table that compares, without its links."""
-    plain = re.sub(r"\[([^\]]+)\]\[[^\]]+\]", r"\1", page.read_text())
-    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in plain.splitlines() if line[:1] == "|"]
-    return {first: rest for first, *rest in cells if len(rest) == 7}
-
-
-def test_the_comparison_in_the_readme_agrees_with_the_whole_one() -> None:
-    short, whole = rows(ROOT / "README.md"), rows(ROOT / "docs" / "comparison.md")
-    assert len(short) > 5
-    assert {name: whole.get(name) for name in short} == short
-
-
-def test_each_source_that_is_named_is_given() -> None:
-    text = (ROOT / "docs" / "comparison.md").read_text()
-    assert set(re.findall(r"\]\[([\w-]+)\]", text)) == set(re.findall(r"^\[([\w-]+)\]: ", text, re.MULTILINE))
-
-
-def test_every_setting_and_every_name_has_its_place_in_the_reference() -> None:
-    reference = ROOT / "docs" / "reference"
-    settings, api = (reference / "settings.md").read_text(), (reference / "api.md").read_text()
-    methods = {"setup", "call", "close", "policy", "decoder"}
-    named = {name for each in (flux.Task, flux.BatchTask) for name in vars(each) if name[0] != "_"} - methods
-    named |= {each.name for each in attrs.fields(flux.ProducerOptions)}
-    assert {name for name in named if f"`{name}" not in settings and f".{name}" not in settings} == set()
-    public = set(flux.__all__) - {"__version__", "serde", "task"}
-    assert {name for name in public if f"::: flux.{name}\n" not in api} == set()
-
-
-def test_every_header_has_its_place_in_the_reference() -> None:
-    page = (ROOT / "docs" / "reference" / "headers.md").read_text()
-    rows = re.findall(r"^\| (`flux-.+?) \|", page, re.MULTILINE)
-    told = {name for row in rows for name in names_in(row)}
-    assert {value for value in vars(trail).values() if isinstance(value, str) and value.startswith("flux-")} - told <= {
-        trail.PREFIX
-    }
-
-
-def names_in(row: str) -> list[str]:
-    """ "`flux-error-type`, `-message`" has two."""
-    first, *more = re.findall(r"`([\w-]+)`", row)
-    return [first, *(each if each.startswith("flux") else first.rpartition("-")[0] + each for each in more)]
