@@ -60,6 +60,11 @@ class Entry:
         self.waits = False
         """For the next of them."""
 
+    @property
+    def done(self) -> bool:
+        ledger = self.assignment.ledger
+        return ledger is not None and ledger.is_done(self.offset)
+
     def __repr__(self) -> str:
         return f"<Entry {self.assignment.partition}@{self.offset}>"
 

@@ -209,6 +209,7 @@ class Engine:
         calls = run.index
         self._end(run)
         run.finish(self._lanes)
+        self._quick.forget_done()
         self.gate.ended(run, called=calls > run.refused)
         self.pace.took(now - run.started, calls)
         self._lanes.retry_aside()
@@ -602,6 +603,7 @@ class Engine:
         assignment.open.clear()
         self._unload(assignment)
         self._quick.take(assignment)
+        self._quick.take_called(assignment)
         self._hops.forget(assignment)
         self._cut_all(assignment)
         del self._assignments[assignment.partition]
@@ -732,6 +734,7 @@ class Engine:
         """Takes call `index` out of its run, which goes on past it: the record is open on its own."""
         self._settle(run, index)
         entry = run.part(index, message, self._lanes)
+        self._quick.called.pop(entry, None)
         if entry.assignment.phase is Phase.GONE:
             return None
         entry.assignment.open[entry] = None
@@ -779,19 +782,27 @@ class Engine:
         entry = waiting.entry
         entry.waits = False
         entry.message = entry.message.again(int(waiting.failed_at * 1000))
+        self._quick.called[entry] = waiting
         entry.assignment.open.pop(entry, None)
         self._lanes.add_first(entry)
         self._lanes.release(entry)
 
     def _end_quick(self, assignment: Assignment | None = None) -> None:
-        """What waits to be tried in place moves on instead, as there is no time for that."""
+        """What waits to be tried in place, or for a caller since, moves on instead, as there is no time for that."""
         for waiting in self._quick.take(assignment):
             waiting.entry.waits = False
             self._lanes.release(waiting.entry)
             self._move(waiting.entry, waiting.verdict, waiting.failure, waiting.failed_at)
+        begun = {entry for run in self._running if run.entries is not None for entry in run.entries[run.marked :]}
+        for waiting in self._quick.take_called(assignment):
+            entry = waiting.entry
+            if entry not in begun and not entry.done:
+                entry.assignment.open[entry] = None
+                self._move(entry, waiting.verdict, waiting.failure, waiting.failed_at, called=False)
 
-    def _move(self, entry: Entry, verdict: Verdict, failure: Failure, now: float) -> None:
-        """Sends an open record to the next stage, or to the dead letters."""
+    def _move(self, entry: Entry, verdict: Verdict, failure: Failure, now: float, called: bool = True) -> None:
+        """Sends an open record to the next stage, or to the dead letters. `called`: as its message says, which counts
+        a call in place when it may begin."""
         message, following = entry.message, self._following
         if following is None:
             self._close(entry)
@@ -819,7 +830,7 @@ class Engine:
             error_type=kind,
             error_text=text,
             error_trace=trace,
-            called=verdict is not EXPIRED,
+            called=called and verdict is not EXPIRED,
         )
         size = len(message.raw_value or b"") + len(message.key or b"") + len(trace) + _HOP_OVERHEAD
         self._hops.add(Hop(entry, transfer, size))

@@ -25,11 +25,13 @@ class Waiting:
 class Quick:
     """Of one stage. Times in seconds since the epoch."""
 
-    __slots__ = ("_heap", "_number")
+    __slots__ = ("_heap", "_number", "called")
 
     def __init__(self) -> None:
         self._heap: list[tuple[float, int, Waiting]] = []
         self._number = 0
+        self.called: dict[Entry, Waiting] = {}
+        """Those that have waited, and whose next call has not ended, or not begun."""
 
     def __len__(self) -> int:
         return len(self._heap)
@@ -55,3 +57,15 @@ class Quick:
             self._heap = [item for item in self._heap if item not in taken]
             heapq.heapify(self._heap)
         return [waiting for _, _, waiting in taken]
+
+    def take_called(self, assignment: Assignment | None = None) -> list[Waiting]:
+        """Takes out those that have waited, of one partition, or all."""
+        taken = [waiting for entry, waiting in self.called.items() if assignment in (None, entry.assignment)]
+        for waiting in taken:
+            del self.called[waiting.entry]
+        return taken
+
+    def forget_done(self) -> None:
+        """Calls have ended."""
+        if self.called:
+            self.called = {entry: waiting for entry, waiting in self.called.items() if not entry.done}

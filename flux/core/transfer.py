@@ -59,7 +59,7 @@ class Transfer:
     error_text: str
     error_trace: str
     called: bool = True
-    """Whether it failed in a call; False: it was too old for one."""
+    """Whether the call that `message` is for was made; False: it was too old for one, or there was no time for it."""
     detail: Detail = Detail.FULL
     partitions: int = 0
     """Of the target topic; 0: not known yet."""

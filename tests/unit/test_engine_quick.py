@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from engine_support import AWAY, T0, Driver, FakeRecord
+from engine_support import AWAY, T0, Driver, FakeRecord, offsets
 
 from flux.core.ledger import read_metadata
-from flux.core.outcome import Move, Reject, Retry
+from flux.core.outcome import Move, Pause, Reject, Retry
 from flux.core.ports import Position
+from flux.core.runs import Run
 from flux.core.transfer import Failure
 
 
@@ -140,6 +141,53 @@ def test_a_stop_moves_what_waits_with_the_attempts_that_it_had() -> None:
     driver.engine.written(hop, driver.now)
     assert driver.engine.quiet
     assert driver.commit() == {0: Position(1)}
+
+
+def in_place(driver: Driver) -> Run:
+    """Two records have failed, and may be tried in place: a caller has the first, nobody the second."""
+    driver.poll(0, 1)
+    driver.work_all(0, 1)
+    driver.engine.pace.slow = True
+    driver.now += 1
+    run = driver.take()
+    assert offsets(run) == [0]
+    return run
+
+
+@pytest.mark.parametrize("ends", ["stop", "revocation"])
+def test_what_may_be_tried_in_place_and_has_no_caller_moves_too(ends: str) -> None:
+    driver = quick()
+    run = in_place(driver)
+    if ends == "stop":
+        driver.engine.stop()
+    else:
+        driver.engine.revoking([driver.p0])
+    [moved] = headers(driver)
+    assert (moved["flux-origin-offset"], moved["flux-attempts"]) == (b"1", b"1")
+    assert driver.work(run, 0) == [0]
+    [moved] = headers(driver)
+    assert (moved["flux-origin-offset"], moved["flux-attempts"]) == (b"0", b"2")
+
+
+def test_what_was_done_in_place_is_done() -> None:
+    driver = quick()
+    driver.work(in_place(driver))
+    driver.work_all()
+    driver.engine.stop()
+    assert headers(driver) == []
+    assert driver.engine.quiet
+    assert driver.commit() == {0: Position(2)}
+
+
+def test_what_found_an_outage_in_place_moves_with_the_attempts_that_it_had() -> None:
+    driver = quick()
+    run = in_place(driver)
+    driver.fail(run, Pause())
+    driver.engine.paused()
+    run.index += 1
+    driver.engine.finished(run, driver.now)
+    driver.engine.stop()
+    assert [moved["flux-attempts"] for moved in headers(driver)] == [b"1", b"1"]
 
 
 def test_a_revocation_moves_what_waits_before_its_partition_is_given_up() -> None:
