@@ -8,9 +8,9 @@ import time
 import traceback
 
 from simulation.cut import SIMPLER, Cut
+from simulation.features import draw
 from simulation.many import Figures, run_all
 from simulation.play import play
-from simulation.scenario import draw
 from simulation.shrink import told
 
 TOLD = 3

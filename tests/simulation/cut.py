@@ -7,9 +7,11 @@ from typing import Any
 
 import attrs
 
+from simulation.features import WITHOUT
 from simulation.scenario import Scenario
 
 SIMPLER: dict[str, Callable[[Scenario], Scenario]] = {
+    **WITHOUT,
     "threads": lambda s: attrs.evolve(s, tasks=tuple(attrs.evolve(t, mode="threads") for t in s.tasks)),
     "latency": lambda s: attrs.evolve(s, latency=0.0),
     "duplicates": lambda s: attrs.evolve(s, duplicates=0.0),

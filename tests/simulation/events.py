@@ -69,6 +69,7 @@ class Events:
         if life is not None:
             self._world.truth.counted["freezes"] += 1
             self._world.truth.excused.add(life.process)
+            self._world.truth.stalled.add(life.process)
             self._world.machine.freeze(life.process)
             self._world.machine.at(self._world.machine.time + event.length, lambda: self._thaw(life.process))
 
@@ -98,6 +99,12 @@ class Events:
             life.process.offset += (event.choice - 0.5) * 2 * min(event.length, 1000.0)
             self._world.truth.jumped[life.process] = max(before, life.process.offset)
             self._world.truth.note(f"has its clock at {life.process.offset:+.1f} s", life.process)
+
+    def on_away(self, event: Event) -> None:
+        """What a task's calls need."""
+        self._world.truth.counted["outages of what calls need"] += 1
+        tasks = self._world.scenario.tasks
+        self._world.go_away(tasks[int(event.choice * len(tasks))], event.length)
 
     def on_outage(self, event: Event) -> None:
         self._world.truth.counted["outages"] += 1

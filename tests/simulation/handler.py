@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import flux
 from flux.core.message import Message
@@ -14,9 +15,16 @@ from simulation.scenario import Outcome
 if TYPE_CHECKING:
     from simulation.world import World
 
+PAUSE = 5.0
+"""Seconds that a call asks for which knows how long an outage lasts."""
+
 
 class ProcessFailure(MemoryError):
     """No fault of the record."""
+
+
+class Away(Exception):
+    """What the task needs is away: it is in `pause_on`."""
 
 
 class Handler:
@@ -27,56 +35,138 @@ class Handler:
         self._retries = retries
         self._process = process
 
+    # ---- one record
+
     def call(self, message: Message) -> None:
-        world = self._world
-        call = world.truth.begin(self._process, message, self._retries)
-        outcome = call.copy.plan.outcome(call.copy.stage)
+        self._world.passed(message)
+        call = self._world.truth.begin(self._process, message, self._retries)
         try:
-            world.machine.point()
-            self._produce(call, outcome)
-            if outcome.length:
-                world.machine.park(outcome.length)
-                world.machine.touch()
-            if outcome.deliver and outcome.products:
-                world.products.deliver()
-            world.machine.point()
-            self._end(call, outcome)
+            self._work([call])
         except flux.DeliveryError as error:
-            world.truth.end(call, "next")
+            self._world.truth.end(call, "next")
             raise type(f"#{call.number};", (ValueError,), {})(str(error)) from None
+        self._end(call)
 
     async def call_async(self, message: Message) -> None:
-        world = self._world
-        call = world.truth.begin(self._process, message, self._retries)
-        outcome = call.copy.plan.outcome(call.copy.stage)
+        self._world.passed(message)
+        call = self._world.truth.begin(self._process, message, self._retries)
         try:
-            await asyncio.sleep(0)
-            self._produce(call, outcome)
-            if outcome.length:
-                world.machine.at(world.machine.time + outcome.length, world.machine.touch)
-                await asyncio.sleep(outcome.length)
-            if outcome.deliver and outcome.products:
-                await world.products.adeliver()
-            self._end(call, outcome)
+            await self._work_async([call])
         except flux.DeliveryError as error:
-            world.truth.end(call, "next")
+            self._world.truth.end(call, "next")
             raise type(f"#{call.number};", (ValueError,), {})(str(error)) from None
         except asyncio.CancelledError:
-            world.truth.end(call, "stop")
+            self._world.truth.end(call, "next" if self._is_overdue(call) else "stop")
             raise
+        self._end(call)
 
-    def _produce(self, call: Call, outcome: Outcome) -> None:
-        for index in range(outcome.products):
-            key = b"#%d;%d" % (call.number, index)
-            call.products[key] = "flying"
-            try:
-                self._world.products.produce(b"product", key=key)
-            except flux.DeliveryError:
-                call.products[key] = "failed"
-                raise
+    def _end(self, call: Call) -> None:
+        truth = self._world.truth
+        error = self._error(call)
+        if isinstance(error, flux.Pause | Away):
+            truth.end(call, "pause", pause=getattr(error, "seconds", None))
+        else:
+            truth.end(call, *_told(error))
+        if error is not None:
+            raise error
 
-    def _end(self, call: Call, outcome: Outcome) -> None:
-        world, name = self._world, (call.copy.plan.number, call.copy.stage)
+    # ---- many
+
+    def call_batch(self, messages: Sequence[Message]) -> None:
+        self._world.passed(messages)
+        calls = self._world.truth.begin_batch(self._process, messages, self._retries)
+        try:
+            self._work(calls)
+        except flux.DeliveryError as error:
+            self._fail_batch(calls, str(error))
+        self._end_batch(calls, messages)
+
+    async def call_batch_async(self, messages: Sequence[Message]) -> None:
+        self._world.passed(messages)
+        calls = self._world.truth.begin_batch(self._process, messages, self._retries)
+        try:
+            await self._work_async(calls)
+        except flux.DeliveryError as error:
+            self._fail_batch(calls, str(error))
+        except asyncio.CancelledError:
+            outcome = "next" if self._is_overdue(calls[0]) else "stop"
+            self._world.truth.end_batch(calls, [(outcome, None)] * len(calls), None)
+            raise
+        self._end_batch(calls, messages)
+
+    def _end_batch(self, calls: list[Call], messages: Sequence[Message]) -> None:
+        truth = self._world.truth
+        errors = [self._error(call) for call in calls]
+        crash = next((error for error in errors if isinstance(error, ProcessFailure)), None)
+        if crash is not None:
+            truth.end_batch(calls, [("stop", None)] * len(calls), None)
+            raise crash
+        pauses = [error for error in errors if isinstance(error, flux.Pause | Away)]
+        seconds = getattr(pauses[0], "seconds", None) if pauses else None
+        if pauses and calls[0].copy.plan.number % 2:
+            truth.end_batch(calls, [("pause", None)] * len(calls), seconds)
+            raise pauses[0]
+        failed = {message: error for message, error in zip(messages, errors, strict=True) if error is not None}
+        if failed and not pauses and calls[0].copy.plan.number % 3 == 0:
+            self._fail_batch(calls, "all of them")
+        truth.end_batch(calls, [_told(error) for error in errors], seconds)
+        if failed:
+            raise flux.Failed(failed)
+
+    def _fail_batch(self, calls: list[Call], text: str) -> None:
+        """As one."""
+        self._world.truth.end_batch(calls, [("next", None)] * len(calls), None)
+        name = f"%{calls[0].number};"
+        raise type(name, (ValueError,), {})(f"{name} {text}") from None
+
+    # ---- both
+
+    def _work(self, calls: list[Call]) -> None:
+        world, outcome = self._world, self._outcome(calls[0])
+        world.machine.point()
+        self._produce(calls)
+        if outcome.length:
+            world.machine.park(outcome.length)
+            world.machine.touch()
+        if outcome.deliver and calls[0].products:
+            world.products.deliver()
+        world.machine.point()
+
+    async def _work_async(self, calls: list[Call]) -> None:
+        world, outcome = self._world, self._outcome(calls[0])
+        await asyncio.sleep(0)
+        self._produce(calls)
+        if outcome.length:
+            limit = calls[0].epoch.task.settings.get("timeout") or outcome.length
+            world.machine.at(world.machine.time + min(outcome.length, limit), world.machine.touch)
+            await asyncio.sleep(outcome.length)
+        if outcome.deliver and calls[0].products:
+            await world.products.adeliver()
+
+    def _outcome(self, call: Call) -> Outcome:
+        return call.copy.plan.outcome(call.copy.stage)
+
+    def _is_overdue(self, call: Call) -> bool:
+        limit = call.epoch.task.settings.get("timeout")
+        return limit is not None and self._world.machine.time - call.began_at >= limit - 0.001
+
+    def _produce(self, calls: list[Call]) -> None:
+        for call in calls:
+            for index in range(self._outcome(call).products):
+                key = b"#%d;%d" % (call.number, index)
+                for each in calls:
+                    each.products[key] = "flying"
+                try:
+                    self._world.products.produce(b"product", key=key)
+                except flux.DeliveryError:
+                    for each in calls:
+                        each.products[key] = "failed"
+                    raise
+
+    def _error(self, call: Call) -> BaseException | None:
+        """With which a call ends."""
+        world, plan, outcome = self._world, call.copy.plan, self._outcome(call)
+        name = (plan.number, call.copy.stage)
         text = f"#{call.number};"  # in the name of the type too, which is left out last
         if outcome.crash and name not in world.crashed:
             world.crashed.add(name)
@@ -84,16 +174,33 @@ class Handler:
             for life in world.lives.values():
                 if life.process is self._process and life.failed_at is None:
                     life.failed_at = world.machine.time
-            world.truth.end(call, "stop")
-            raise ProcessFailure
-        if outcome.kind == "done":
-            world.truth.end(call, "done")
-        elif outcome.kind == "error":
-            world.truth.end(call, "next")
-            raise type(text, (ValueError,), {})(text)
+            return ProcessFailure()
+        task = call.epoch.task
+        made: Any = None
+        if world.is_away(task) and plan.number % 4:
+            if task.pause == "error":
+                made = type(text, (Away,), {})(text)
+            else:
+                made = type(text, (flux.Pause,), {})(PAUSE if task.pause == "seconds" else None, text)
+        elif outcome.kind == "error" or call.tries < outcome.stumbles:
+            made = type(text, (ValueError,), {})(text)
         elif outcome.kind == "retry":
-            world.truth.end(call, "next", outcome.after)
-            raise type(text, (flux.Retry,), {})(text, after=outcome.after)
-        else:
-            world.truth.end(call, "dead")
-            raise type(text, (flux.Reject,), {})(text)
+            made = type(text, (flux.Retry,), {})(text, after=outcome.after)
+        elif outcome.kind == "reject":
+            made = type(text, (flux.Reject,), {})(text)
+        return made  # type: ignore[no-any-return]
+
+
+def _told(error: BaseException | None) -> tuple[str, float | None]:
+    """What a call's end means, with the seconds after which it is to be tried again, where it says."""
+    match error:
+        case None:
+            return "done", None
+        case ProcessFailure():
+            return "stop", None
+        case flux.Pause() | Away():
+            return "pause", None
+        case flux.Reject():
+            return "dead", None
+        case _:
+            return "next", getattr(error, "after", None)

@@ -9,15 +9,23 @@ from typing import TYPE_CHECKING, Any
 from flux.core.backoff import default_wait
 from flux.core.errors import BrokerError, Fault
 from flux.core.ports import TopicPartition
-from simulation.machine import Process
+from simulation.machine import EPOCH, Process
 from simulation.records import DEAD, Call, Copy
+from simulation.scenario import RecordPlan
+from simulation.tries import expires_before, moved_early
 
 if TYPE_CHECKING:
     from simulation.truth import Truth
 
-_TAG = re.compile(rb"#(\d+);")
-"""Names a call: in its error, and in the keys of what it produces."""
+_TAG = re.compile(rb"([#%])(\d+);")
+"""Names a call: in its error, and in the keys of what it produces; with %, the first call of a batch that failed as
+one."""
 _KEPT = (Fault.DENIED, Fault.UNKNOWN_TOPIC, Fault.OTHER)
+
+
+def is_enqueued(headers: dict[str, bytes | None]) -> bool:
+    """Whether a record of a retry topic was written by an application."""
+    return "flux-origin-topic" not in headers
 
 
 class Hops:
@@ -37,38 +45,73 @@ class Hops:
         call = copy.source = self.call_of(record)
         if call is None:
             raise self._truth.broken(f"{copy} was written for no failed call")
-        origin = next((each for each in self._truth.by_plan[plan.number] if each.stage == 0), None)
-        assert origin is not None
+        origin = copy.root
         kept = [pair for pair in record._headers or () if not pair[0].startswith("flux-")]
         wanted = [pair for pair in plan.headers if not pair[0].startswith("flux-")]
         if (record.key(), record.value(), kept) != (origin.record.key(), origin.record.value(), wanted):
             raise self._truth.broken(f"{copy} has another key, value or headers than {origin}")
-        told = tuple(headers.get(f"flux-origin-{name}") for name in ("topic", "partition", "offset"))
-        true = (origin.at.topic.encode(), b"%d" % origin.at.partition, b"%d" % origin.offset)
+        told, true = _told(headers), _origin(copy)
         if told != true:
             raise self._truth.broken(f"{copy} says it came from {told}, not {true}")
-        if copy.attempts != call.copy.attempts + 1:
-            raise self._truth.broken(f"{copy} counts {copy.attempts} attempts after {call}")
-        target = self.target(call, call.verdict == "dead")
-        if copy.at.topic != target:
-            raise self._truth.broken(f"{copy} was to go to {target}")
-        if call.outcome == "stop":
-            raise self._truth.broken(f"{call} was a failure of the process, and moved")
+        if copy.born != origin.born:
+            raise self._truth.broken(f"{copy} says its work began at {copy.born}, not {origin.born}")
+        if copy.attempts != call.attempt:
+            raise self._truth.broken(f"{copy} counts {copy.attempts} attempts after {call}, the {call.attempt}th")
+        if call.verdict not in ("next", "dead"):
+            raise self._truth.broken(f"{call} has ended as {call.verdict or 'nothing'}, and moved")
+        failed_at = int(headers.get("flux-failed-at") or 0)
+        if not moved_early(self._truth, call, failed_at):
+            raise self._truth.broken(f"{call} moved although it could be tried in place")
+        self._check_target(copy, call, headers.get("flux-reason"), failed_at)
         count = len(self._truth.cluster.topics[copy.at.topic].logs)
         if copy.at.partition != call.copy.at.partition % count:
             raise self._truth.broken(f"{copy} is in another partition than {call}")
         if copy.stage != DEAD:
             self._check_due(copy, call)
 
-    def _check_due(self, copy: Copy, call: Call) -> None:
-        task, stage = self._truth.tasks[call.copy.at.topic.partition("-")[0]], copy.stage
-        setting = task.settings["wait"]
+    def _check_target(self, copy: Copy, call: Call, reason: bytes | None, failed_at: int) -> None:
+        settings = call.epoch.task.settings
+        target, usual = copy.at.topic, self.target(call, call.verdict == "dead")
+        if reason == b"expired":
+            if target != self.target(call, True):
+                raise self._truth.broken(f"{copy} has expired, and is no dead letter")
+            longest = 0.0 if call.refused else self._waits(call, call.copy.stage + 1)[1]
+            too_old = expires_before(settings, call, failed_at + longest * 1000 + 1)
+            if not too_old or not (call.refused or call.verdict == "next"):
+                raise self._truth.broken(f"{copy} is said to have expired, and has not")
+            return
+        if call.refused:
+            raise self._truth.broken(f"{copy} was too old for a call, and its reason is {reason!r}")
+        if target != usual:
+            raise self._truth.broken(f"{copy} was to go to {usual}")
+        written = copy.record.timestamp()[1]
+        if copy.stage != DEAD and expires_before(settings, call, failed_at + copy.due - written - 1):
+            raise self._truth.broken(f"{copy} waits longer than its work may take")
+
+    def check_enqueued(self, copy: Copy, headers: dict[str, bytes | None]) -> None:
+        plan, task = copy.plan, self._truth.tasks[copy.at.topic.partition("-")[0]]
+        if plan.delay is None or copy.at.topic != f"{task.topic}-{task.group}-try-1":
+            raise self._truth.broken(f"{copy} was not to be enqueued there")
+        kept = tuple(pair for pair in copy.record._headers or () if not pair[0].startswith("flux-"))
+        if (copy.record.key(), kept, copy.attempts) != (plan.key, plan.headers, 0):
+            raise self._truth.broken(f"{copy} is not as it was enqueued")
+        given = self._truth.enqueued_at[plan.number] + plan.delay
+        latest = max(given, copy.stored_at + EPOCH)
+        if not given * 1000 - 1 <= copy.due <= latest * 1000 + 2 or copy.born != copy.due:
+            raise self._truth.broken(f"{copy} is due at {copy.due}, and was to be at {given:.3f} s")
+
+    def _waits(self, call: Call, stage: int) -> tuple[float, float]:
+        """The shortest and the longest wait in a stage after a call, in seconds."""
+        setting = call.epoch.task.settings["wait"]
         if call.after is not None:
-            low = high = call.after
-        elif setting is None:
-            low, high = float(default_wait(stage, 0)), float(default_wait(stage, 29))
-        else:
-            low = high = setting[min(stage, len(setting)) - 1] if isinstance(setting, list) else setting
+            return call.after, call.after
+        if setting is None:
+            return float(default_wait(stage, 0)), float(default_wait(stage, 29))
+        wait = setting[min(stage, len(setting)) - 1] if isinstance(setting, list) else setting
+        return wait, wait
+
+    def _check_due(self, copy: Copy, call: Call) -> None:
+        low, high = self._waits(call, copy.stage)
         written = copy.record.timestamp()[1]
         if not low * 1000 - 1 <= copy.due - written <= high * 1000 + 1:
             after = copy.due - written
@@ -79,30 +122,59 @@ class Hops:
     def call_of(self, record: Any) -> Call | None:
         """The call that a hop, or a produced record, belongs to."""
         headers = dict(record._headers or ())
-        match = _TAG.search((headers.get("flux-error-type") or b"") + (headers.get("flux-error-message") or b""))
-        if match:
-            return self._truth.calls[int(match[1])]
+        named = self._named(record)
+        if named is not None:
+            return named
         writer = self._truth.machine.current.process if self._truth.machine.current is not None else None
-        failed_at = int(headers.get("flux-failed-at") or 0)
+        failed_at, attempts = int(headers.get("flux-failed-at") or 0), int(headers.get("flux-attempts") or 0)
         found = self._without_details(record)
-        found.sort(key=lambda call: (call.process is not writer, call.ended_ms != failed_at, call.hop == "acked"))
+        found.sort(
+            key=lambda call: (
+                call.process is not writer,
+                _origin(call.copy) != _told(headers),
+                call.attempt != attempts,
+                call.ended_ms != failed_at,
+                call.hop == "acked",
+            )
+        )
         return found[0] if found else None
+
+    def _named(self, record: Any) -> Call | None:
+        """The call that the error in a hop names."""
+        headers, calls = dict(record._headers or ()), self._truth.calls
+        own = _TAG.search(headers.get("flux-error-type") or b"")
+        match = own or _TAG.search(headers.get("flux-error-message") or b"")
+        if match is None:
+            return None
+        call = calls[int(match[2])]
+        if call.batch is None or (own and match[1] == b"#"):
+            return call
+        # its batch has failed as one, or what one record of it produced was not delivered
+        number = self._plan_of(record).number
+        found = [each for each in call.batch if each.copy.plan.number == number]
+        return found[0] if len(found) == 1 else None  # work that was written twice may be in one batch twice
+
+    def _plan_of(self, record: Any) -> RecordPlan:
+        return self._truth.plans[(record.value() or b"").partition(b" ")[0]]
 
     def _without_details(self, record: Any) -> list[Call]:
         """The calls that a hop may belong to which does not say."""
-        plan = self._truth.plans[(record.value() or b"").partition(b" ")[0]]
+        plan = self._plan_of(record)
+        reason = dict(record._headers or ()).get("flux-reason")
         return [
             call
             for copy in self._truth.by_plan[plan.number]
             for call in copy.calls
             if call.verdict in ("next", "dead")
             and copy.stage != DEAD
-            and self.target(call, call.verdict == "dead") == record.topic()
+            and not call.again
+            and (reason == b"expired" or not call.refused)
+            and self.target(call, call.verdict == "dead" or reason == b"expired") == record.topic()
         ]
 
     def _alike(self, call: Call, record: Any) -> list[Call]:
         """When nothing in a hop tells which of several calls it belongs to: those."""
-        if _TAG.search(b"".join(value or b"" for name, value in record._headers or () if "error" in name)):
+        if self._named(record) is not None:
             return []
         found = [each for each in self._without_details(record) if each.process is call.process]
         return found if len(found) > 1 else []
@@ -110,7 +182,7 @@ class Hops:
     def not_taken(self, topic: str, records: Sequence[Any]) -> None:
         """A client was given these, and took them not."""
         for record in records:
-            if self._truth.stage_of(topic) is not None:
+            if self._truth.stage_of(topic) is not None and not is_enqueued(dict(record.headers)):
                 call = self.call_of(_Given(topic, record))
                 if call is not None and call.hop == "flying":
                     call.hop = "refused"
@@ -122,12 +194,16 @@ class Hops:
             if known is None:
                 self._products(record.key, "flying")
                 continue
+            if is_enqueued(dict(record.headers)) and self._plan_of(_Given(topic, record)).delay is not None:
+                continue
             call = self.call_of(_Given(topic, record))
             if call is None:
                 raise self._truth.broken(f"{process.name} writes {record.value!r} to {topic} for no failed call")
-            if _TAG.search(b"".join(value or b"" for name, value in record.headers if name.startswith("flux-error"))):
+            if self._named(_Given(topic, record)) is not None:
                 if call.hop in ("flying", "acked"):
                     raise self._truth.broken(f"the hop of {call} is written again while {call.hop}")
+                if call.again:
+                    raise self._truth.broken(f"{call} was tried again in place, and moves")
                 if call.epoch.ended and not self._was_under_way(call):
                     raise self._truth.broken(f"the hop of {call} is written after its assignment has ended")
                 call.hop = "flying"
@@ -138,6 +214,13 @@ class Hops:
         epoch.written_late += 1
         return epoch.written_late == 1 and self._truth.machine.time - epoch.ended_at < 0.5
 
+    def any_flying(self, process: Process) -> bool:
+        """Whether any hop of a process may still be under way."""
+        return any(
+            call.process is process and call.verdict in ("next", "dead", "") and not call.settled and not call.again
+            for call in self._truth.calls
+        )
+
     def answered(self, error: BrokerError | None, record: Any) -> None:
         """A client has told the end of a record."""
         known = self._truth.stage_of(record.topic())
@@ -147,6 +230,10 @@ class Hops:
         if record.at >= 0:
             copy = self._truth.copies[TopicPartition(record.topic(), record.partition()), record.at]
             call = copy.source
+            if call is None:
+                return
+        elif is_enqueued(dict(record._headers or ())):
+            return
         else:
             call = self.call_of(record)
         assert call is not None
@@ -170,10 +257,20 @@ class Hops:
         match = _TAG.search(key or b"")
         assert match
         assert key
-        call = self._truth.calls[int(match[1])]
+        call = self._truth.calls[int(match[2])]
         self._truth.note(f"product {key.decode()} {state}")
-        call.products[key] = state
-        call.settled_at = self._truth.machine.steps
+        for each in call.batch or (call,):
+            each.products[key] = state
+            each.settled_at = self._truth.machine.steps
+
+
+def _origin(copy: Copy) -> tuple[bytes | None, ...]:
+    root = copy.root
+    return root.at.topic.encode(), b"%d" % root.at.partition, b"%d" % root.offset
+
+
+def _told(headers: dict[str, bytes | None]) -> tuple[bytes | None, ...]:
+    return tuple(headers.get(f"flux-origin-{name}") for name in ("topic", "partition", "offset"))
 
 
 class _Given:

@@ -9,8 +9,8 @@ from concurrent.futures import ProcessPoolExecutor
 
 import attrs
 
+from simulation.features import draw
 from simulation.play import Result, play
-from simulation.scenario import draw
 
 _AT_ONCE = 20
 

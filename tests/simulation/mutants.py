@@ -24,21 +24,24 @@ from flux.runtime.desk import Desk
 from flux.runtime.writer import Writer
 
 Mutation = tuple[Any, str, Any]
+Breaking = Callable[[], Mutation]
 MUTANTS: dict[str, Mutant] = {}
 
 
 @attrs.frozen
 class Mutant:
-    """`focus`: the kinds of events that bring it to light; none: any. `first`: the seed to begin with."""
+    """`focus`: the kinds of events that bring it to light; none: any. `features`: what tasks use; none: any. `first`:
+    the seed to begin with."""
 
-    mutation: Callable[[], Mutation]
+    mutation: Breaking
     focus: tuple[str, ...]
+    features: tuple[str, ...]
     first: int
 
 
-def mutant(*focus: str, first: int = 0) -> Callable[[Callable[[], Mutation]], Callable[[], Mutation]]:
-    def add(function: Callable[[], Mutation]) -> Callable[[], Mutation]:
-        MUTANTS[function.__name__.replace("_", " ")] = Mutant(function, focus, first)
+def mutant(*focus: str, features: tuple[str, ...] = (), first: int = 0) -> Callable[[Breaking], Breaking]:
+    def add(function: Breaking) -> Breaking:
+        MUTANTS[function.__name__.replace("_", " ")] = Mutant(function, focus, features, first)
         return function
 
     return add

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from simulation.machine import EPOCH
 from simulation.records import DEAD, Call, Copy
 
 if TYPE_CHECKING:
@@ -12,15 +11,28 @@ if TYPE_CHECKING:
 
 
 def check_prompt(truth: Truth, call: Call) -> None:
-    """With nothing in its way, a record is called when it is due: at once, or when a caller of few is free."""
-    if not truth.scenario.prompt or call.copy.stage == DEAD:
+    """With nothing in its way, a record is called when it is due: at once, or when a caller of few is free; after its
+    key, after a pause, after the wait for a full batch."""
+    epoch = call.epoch
+    settings = epoch.task.settings
+    if not truth.scenario.prompt or call.copy.stage == DEAD or settings.get("rate_limit"):
         return
-    ready = max(call.copy.stored_at, call.copy.due / 1000 - EPOCH)
+    book, lane = truth.gates.of(call), lane_of(call.copy, settings["ordering"])
+    if book.paused_at is not None or call.tries or any(_holds(each, lane, settings) for each in epoch.calls):
+        return
+    ready = max(call.copy.stored_at, truth.due_at(call.copy), book.resumed_at) + truth.patience(epoch.task)
     if truth.machine.time - ready > 0.3 and truth.machine.time > 1.0:
         raise truth.broken(f"{call} is called {truth.machine.time - ready:.3f} s late")
 
 
-def _lane(copy: Copy, ordering: str) -> Any:
+def _holds(other: Call, lane: Any, settings: dict[str, Any]) -> bool:
+    """Whether the key of `other` may have been held back since its call."""
+    return bool(settings.get("quick_retries")) and (
+        other.outcome != "done" and lane is not None and lane_of(other.copy, settings["ordering"]) == lane
+    )
+
+
+def lane_of(copy: Copy, ordering: str) -> Any:
     if ordering == "partition":
         return True
     return copy.record.key() if ordering == "key" else None
@@ -29,7 +41,7 @@ def _lane(copy: Copy, ordering: str) -> Any:
 def check_order(truth: Truth, call: Call) -> None:
     copy, epoch = call.copy, call.epoch
     ordering = epoch.task.settings["ordering"]
-    lane = _lane(copy, ordering)
+    lane = lane_of(copy, ordering)
     if lane is None or copy.stage == DEAD:
         return  # dead letters have no due time of their own, but that of the clock of whoever wrote them
     due, poll = epoch.delivered[copy.offset]
@@ -37,11 +49,11 @@ def check_order(truth: Truth, call: Call) -> None:
         due = 0
     for offset, (its_due, its_poll) in epoch.delivered.items():
         other = truth.copies[copy.at, offset]
-        if other is copy or _lane(other, ordering) != lane:
+        if other is copy or lane_of(other, ordering) != lane:
             continue
         its = epoch.called.get(offset)
-        if its is None:
-            if epoch.was_done(offset):
+        if its is None or its.outcome == "pause":
+            if its is None and epoch.was_done(offset):
                 continue
             if copy.stage == 0:
                 its_due = 0
@@ -54,13 +66,15 @@ def check_order(truth: Truth, call: Call) -> None:
 def check_alone(truth: Truth, call: Call) -> None:
     copy, epoch = call.copy, call.epoch
     ordering = epoch.task.settings["ordering"]
-    lane = _lane(copy, ordering)
+    lane = lane_of(copy, ordering)
     for other in truth.calls:
         if not other.running or other is call or other.copy.at != copy.at:
             continue
-        if (lane is None or _lane(other.copy, ordering) != lane) and other.copy is not copy:
+        if (lane is None or lane_of(other.copy, ordering) != lane) and other.copy is not copy:
             continue
         its = other.epoch
+        if call.batch is not None and other.batch is call.batch:
+            continue  # one after the other, within one call
         if its is epoch:
             raise truth.broken(f"{call} runs beside {other}")
         if not (its.late or its.ended == "lost" or its.process in truth.excused):

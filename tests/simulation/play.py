@@ -7,14 +7,18 @@ import contextvars
 import hashlib
 import importlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import attrs
 
 import flux.runtime.calls
+import flux.runtime.job
 import flux.runtime.outbox
 import flux.runtime.tallies
+from flux.core.message import Message
+from flux.core.outcome import Expired
+from flux.runtime import pipeline
 from flux.runtime.outboxes import OUTBOXES
 from simulation.machine import Machine
 from simulation.records import Violation
@@ -47,6 +51,24 @@ class _Threading:
         return RLock(self._machine)
 
 
+def _telling(world: World) -> Callable[[float, Callable[[], float]], pipeline.Step]:
+    """What looks at a record's age, and tells whom it refuses."""
+
+    def expiring(give_up_after: float, now: Callable[[], float]) -> pipeline.Step:
+        check = pipeline.expiring(give_up_after, now)
+
+        def told(message: Message) -> None:
+            try:
+                check(message)
+            except Expired:
+                name = f"#{world.refuse(message)};"
+                raise type(name, (Expired,), {})(name) from None
+
+        return told
+
+    return expiring
+
+
 @contextlib.contextmanager
 def _patched(world: World) -> Iterator[None]:
     """What of flux does not go through its System, and its limits, for one run."""
@@ -54,6 +76,7 @@ def _patched(world: World) -> Iterator[None]:
         (flux.runtime.outbox, "threading", _Threading(world.machine)),
         (flux.runtime.tallies, "_acknowledging", Local()),
         (flux.runtime.calls, "trace_of", lambda error: "trace"),
+        (flux.runtime.job, "expiring", _telling(world)),
     ]
     for name, value in world.scenario.constants.items():
         module, _, attribute = name.rpartition(".")

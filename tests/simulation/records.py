@@ -32,10 +32,17 @@ class Copy:
     attempts: int
     due: int
     stored_at: float
+    born: int
+    """When the work began, as its age counts: milliseconds since the epoch."""
     acked: bool = False
     deleted: bool = False
     calls: list[Call] = attrs.field(factory=list)
     source: Call | None = None
+    """Whose hop it is; None: where the work began."""
+
+    @property
+    def root(self) -> Copy:
+        return self if self.source is None else self.source.copy.root
 
     def __str__(self) -> str:
         return f"{self.at}@{self.offset} (r{self.plan.number})"
@@ -49,10 +56,24 @@ class Call:
     epoch: Epoch
     retries: int
     """Of the task, as the process knows it."""
+    attempt: int
+    tries: int = 0
+    """In place, before it."""
+    refused: bool = False
+    """It was not made, as the work was too old."""
+    batch: list[Call] | None = None
+    """All calls that are made as one, with this."""
+    began: int = 0
+    """The machine's step."""
+    began_at: float = 0.0
+    """The machine's time."""
+    ended_at: float = 0.0
+    again: bool = False
+    """It was called once more by the same owner: this one counts for nothing."""
     ended: int | None = None
     """The machine's step."""
     outcome: str = ""
-    """done, next, dead, or stop."""
+    """done, next, dead, pause, or stop."""
     after: float | None = None
     ended_ms: int = 0
     products: dict[bytes, str] = attrs.field(factory=dict)
@@ -70,7 +91,7 @@ class Call:
 
     @property
     def verdict(self) -> str:
-        """With what it produced: done, next, dead, stop, or nothing yet."""
+        """With what it produced: done, next, dead, pause, stop, or nothing yet."""
         if self.outcome == "done" and self.products:
             if "failed" in self.products.values():
                 return "next" if not {"flying"} & set(self.products.values()) or self.hop else ""
@@ -104,6 +125,10 @@ class Epoch:
     delivered: dict[int, tuple[int, int]] = attrs.field(factory=dict)
     """Offset -> (due, number of the poll)."""
     called: dict[int, Call] = attrs.field(factory=dict)
+    """Offset -> the last call."""
+    came_at: dict[int, float] = attrs.field(factory=dict)
+    """Offset -> the machine's time."""
+    calls: list[Call] = attrs.field(factory=list)
     polls: int = 0
     returned: int = 0
     """The step at which the last poll returned."""

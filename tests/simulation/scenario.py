@@ -27,6 +27,8 @@ class Outcome:
     """Whether the handler waits for what it produced."""
     crash: bool = False
     """The first call ends with a MemoryError instead."""
+    stumbles: int = 0
+    """Calls here that fail before one ends so: as many tries in place it takes."""
 
 
 @attrs.frozen
@@ -40,6 +42,8 @@ class RecordPlan:
     padding: int
     outcomes: tuple[Outcome, ...]
     """By stage; the last one repeats."""
+    delay: float | None = None
+    """Seconds: an application enqueues it, to be done then; None: it is written to the main topic."""
 
     def outcome(self, stage: int) -> Outcome:
         return self.outcomes[min(stage, len(self.outcomes) - 1)]
@@ -53,6 +57,15 @@ class TaskPlan:
     retries: int
     mode: Mode
     settings: dict[str, Any]
+    pause: Literal["plain", "seconds", "error"] = "plain"
+    """How calls tell of an outage of what they need."""
+    batched: bool = False
+    surrounded: bool = False
+    """By middleware."""
+
+    @property
+    def awaited(self) -> bool:
+        return self.mode in ("tasks", "loop")
 
 
 @attrs.frozen
@@ -99,10 +112,15 @@ class Scenario:
     """Limits of flux, made small."""
 
     @property
+    def clean(self) -> bool:
+        """Whether the cluster and the workers do what they are told."""
+        return not self.latency and all(event.kind in (*CLEAN, "away") for event in self.events)
+
+    @property
     def prompt(self) -> bool:
-        """Whether nothing is in the way of a record whose time has come."""
+        """Whether nothing but what its task uses is in the way of a record whose time has come."""
         return not (
-            self.events
+            any(event.kind != "away" for event in self.events)
             or self.dead_too
             or self.latency
             or any(worker.at or worker.skew for worker in self.workers)
@@ -132,8 +150,8 @@ FAULTS = (
 )
 
 
-def draw(seed: int, focus: Sequence[str] = ()) -> Scenario:
-    """`focus`: the kinds of events that happen; none given: some, or all."""
+def draw_retries(seed: int, focus: Sequence[str] = ()) -> Scenario:
+    """Tasks that use retries and nothing else. `focus`: the kinds of events that happen; none given: some, or all."""
     rng = random.Random(f"{seed}/scenario")
     calm = rng.random() < 0.1 and not focus
     clean = rng.random() < 0.25

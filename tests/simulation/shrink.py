@@ -8,8 +8,9 @@ from collections.abc import Iterator
 import attrs
 
 from simulation.cut import SIMPLER, Cut
+from simulation.features import draw
 from simulation.play import Result, play
-from simulation.scenario import Scenario, draw
+from simulation.scenario import Scenario
 
 
 def shrink(seed: int, failed: Result, seconds: float = 20.0) -> tuple[Cut, Result]:

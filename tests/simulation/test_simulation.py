@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 
+import simulation.mutants_of_calls  # noqa: F401
 from flux.runtime.produced import CURRENT
 from simulation.cut import SIMPLER, Cut
+from simulation.features import draw
 from simulation.many import run_all
 from simulation.mutants import MUTANTS, mutated
 from simulation.play import Result, play
-from simulation.scenario import draw
 from simulation.shrink import told
 
 SEEDS = 500
@@ -50,7 +51,11 @@ def test_a_seed_draws_from_all_kinds_of_trouble() -> None:
         "loop",
         "loop-threads",
     }
-    assert len({event.kind for scenario in scenarios for event in scenario.events}) == 20
+    assert len({event.kind for scenario in scenarios for event in scenario.events}) == 21
+    uses = {name for scenario in scenarios for task in scenario.tasks for name in task.settings}
+    assert uses >= {"quick_retries", "give_up_after", "rate_limit", "timeout", "max_batch"}
+    assert any(task.surrounded for scenario in scenarios for task in scenario.tasks)
+    assert any(record.delay is not None for scenario in scenarios for record in scenario.records)
     assert any(scenario.prompt for scenario in scenarios)
     assert any(scenario.dead_too for scenario in scenarios)
 
@@ -59,7 +64,7 @@ def _noticed(name: str) -> tuple[int, Result]:
     mutant = MUTANTS[name]
     for seed in range(mutant.first, mutant.first + MOST_SEEDS):
         with mutated(name):
-            result = play(draw(seed, mutant.focus))
+            result = play(draw(seed, mutant.focus, mutant.features))
         if result.violation is not None:
             return seed, result
     pytest.fail(f"not noticed in {MOST_SEEDS} seeds")

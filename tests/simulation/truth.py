@@ -7,16 +7,18 @@ those that flux promises whatever happens; each check names what it holds.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from flux.core.ledger import read_metadata
 from flux.core.ports import Position, TopicPartition
-from simulation.hops import Hops
+from simulation.gates import Gates
+from simulation.hops import Hops, is_enqueued
 from simulation.machine import EPOCH, Machine, Process
 from simulation.order import check_alone, check_order, check_prompt
 from simulation.records import DEAD, Call, Copy, Epoch, Violation
 from simulation.scenario import Scenario, TaskPlan
+from simulation.tries import check_again, check_age, check_batch, tries_before
 
 
 class Truth:
@@ -38,6 +40,13 @@ class Truth:
         """Processes that a fault may have cost their partitions."""
         self.jumped: dict[Process, float] = {}
         """The furthest that the clock of a process was ahead."""
+        self.stalled: set[Process] = set()
+        """Processes that have stood still for a while."""
+        self.stopping: Callable[[Process], float | None] = lambda process: None
+        """Since when a process is stopping."""
+        self.gates = Gates(self)
+        self.enqueued_at: dict[int, float] = {}
+        """By the record's number: when an application enqueued it, in seconds since the epoch."""
         self.hops = Hops(self)
         self.positions: dict[tuple[str, TopicPartition], Position] = {}
 
@@ -85,15 +94,31 @@ class Truth:
         headers = dict(record._headers or ()) if stage else {}
         due = int(headers.get("flux-due") or 0)
         at = TopicPartition(topic, partition)
-        copy = Copy(at, record.at, plan, stage, record, int(headers.get("flux-attempts") or 0), due, self.machine.time)
+        copy = Copy(
+            at,
+            record.at,
+            plan,
+            stage,
+            record,
+            int(headers.get("flux-attempts") or 0),
+            due,
+            self.machine.time,
+            int(headers.get("flux-origin-timestamp") or record.timestamp()[1]),
+        )
         self.note(f"{copy} stored")
         self.copies[at, record.at] = copy
         self.by_partition[at].append(copy)
         self.by_plan[plan.number].append(copy)
+        if stage == 0 and plan.delay is not None:
+            raise self.broken(f"{copy} was to wait in a retry topic")
         if stage:
-            self.hops.check(copy, headers)
+            if is_enqueued(headers):
+                self.hops.check_enqueued(copy, headers)
+            else:
+                self.hops.check(copy, headers)
             if due:
-                self.machine.at(due / 1000 - EPOCH, self.machine.touch)
+                for seconds in (0.0, self.patience(known[0])):
+                    self.machine.at(due / 1000 - EPOCH + seconds, self.machine.touch)
 
     def deleted(self, at: TopicPartition, before: int) -> None:
         for copy in self.by_partition[at]:
@@ -193,9 +218,17 @@ class Truth:
                 continue
             if self.cluster.group(epoch.group, at.topic).owner.get(at.partition) is not consumer._member:
                 continue
+            if self.scenario.clean:
+                self._check_moved(epoch)
             position = self.cluster.group(epoch.group, at.topic).positions.get(at.partition)
             ranges = [] if position is None or not position.metadata else read_metadata(*position) or []
             self._check_complete(epoch, position or Position(0), ranges, epoch.revoking_since, True)
+
+    def _check_moved(self, epoch: Epoch) -> None:
+        for call in epoch.called.values():
+            moves = call.verdict in ("next", "dead") and call.copy.stage != DEAD and not call.perhaps
+            if moves and not call.hop:
+                raise self.broken(f"{epoch.at} was given up, and nothing was written of {call}")
 
     def lost(self, consumer: Any, partitions: Sequence[TopicPartition]) -> None:
         self.machine.touch()
@@ -223,6 +256,8 @@ class Truth:
             for record in batch.records:
                 copy = self.copies[batch.partition, record.at]
                 epoch.delivered.setdefault(record.at, (copy.due, epoch.polls))
+                if epoch.came_at.setdefault(record.at, self.machine.time) == self.machine.time:
+                    self.machine.at(self.machine.time + self.patience(epoch.task), self.machine.touch)
         self._check_bounds(consumer)
 
     def _check_bounds(self, consumer: Any) -> None:
@@ -233,64 +268,128 @@ class Truth:
         most = task.settings["max_waiting"] + batch + 10
         if engine.waiting > most:
             raise self.broken(f"{engine.waiting} records wait in memory, more than {most}")
-        full = constants.get("flux.core.flow.FULL", 1000)
+        full = max(constants.get("flux.core.flow.FULL", 1000), 2 * task.settings.get("max_batch", 0))
         for assignment in engine._assignments.values():
             if assignment.backlogged > 2 * full + batch:
                 raise self.broken(f"{assignment.partition} has {assignment.backlogged} records that nobody has begun")
         hops = len(engine._hops)
-        chunk = constants.get("flux.core.pace.CHUNK", 100)
+        chunk = max(constants.get("flux.core.pace.CHUNK", 100), task.settings.get("max_batch", 0))
         if hops > constants.get("flux.core.hops.MOST_OPEN", 5000) + batch + chunk * (task.settings["concurrency"] + 1):
             raise self.broken(f"{hops} hops are open")
 
     # ---- calls
 
-    def begin(self, process: Process, message: Any, retries: int) -> Call:
+    def begin(
+        self, process: Process, message: Any, retries: int, batch: list[Call] | None = None, refused: bool = False
+    ) -> Call:
+        """`batch`: the calls that are made as one, to which this one is added. `refused`: too old to be made."""
         self.machine.touch()
         at, offset = TopicPartition(message.topic, message.partition), message.offset
         copy, epoch = self.copies[at, offset], self.epochs.get((process, at))
-        if epoch is None or (epoch.ended and not self._was_taken(epoch)):
+        if epoch is None or (epoch.ended and not self._was_taken(epoch, batch)):
             raise self.broken(f"{copy} is called after its assignment is gone")
-        call = Call(len(self.calls), copy, process, epoch, retries)
-        self.note(f"call {call.number} of {copy}", process)
+        made = len(self.calls), copy, process, epoch, retries, message.attempt - refused
+        call = Call(*made, refused=refused, batch=batch, began=self.machine.steps, began_at=self.machine.time)
+        self.note(f"call {call.number} of {copy}{', too old' if refused else ''}", process)
         self.calls.append(call)
+        if batch is not None:
+            batch.append(call)
         if epoch.ended:
+            self.gates.of(call).running += [] if refused or (batch and len(batch) > 1) else [call]
             return call
-        if epoch.revoking is not None and not self._was_taken(epoch):
+        if epoch.revoking is not None and not self._was_taken(epoch, batch):
             raise self.broken(f"{call} begins while the partition is given up")
-        if offset in epoch.called:
-            raise self.broken(f"{call} repeats {epoch.called[offset]}, by the same owner")
+        last, call.tries = epoch.called.get(offset), tries_before(self, epoch, offset)
         if offset not in epoch.delivered:
             raise self.broken(f"{call}: it was not delivered")
         if epoch.was_done(offset):
             raise self.broken(f"{call}: it is done by {epoch.restored}")
-        if message.attempt != copy.attempts + 1:
-            raise self.broken(f"{call} is told to be attempt {message.attempt}")
+        if message.attempt != copy.attempts + 1 + call.tries:
+            raise self.broken(f"{call} is told to be attempt {message.attempt}, after {call.tries} in place")
         ahead = max(process.offset, self.jumped.get(process, process.offset))
         if copy.stage not in (0, DEAD) and copy.due > (EPOCH + self.machine.time + ahead) * 1000:
             raise self.broken(f"{call} is called before it is due, {copy.due}")
+        check_age(self, call)
+        if last is not None:
+            check_again(self, call, last)
         check_prompt(self, call)
         check_order(self, call)
         check_alone(self, call)
-        self.counted["repeats"] += bool(copy.calls)
+        if not refused and (batch is None or len(batch) == 1):
+            self.gates.begin(call)
+        self.counted["repeats"] += bool(copy.calls) and last is None
         epoch.called[offset] = call
+        epoch.calls.append(call)
         copy.calls.append(call)
         return call
 
-    def _was_taken(self, epoch: Epoch) -> bool:
+    def begin_batch(self, process: Process, messages: Sequence[Any], retries: int) -> list[Call]:
+        batch: list[Call] = []
+        for message in messages:
+            self.begin(process, message, retries, batch)
+        self.counted["batches"] += 1
+        if not batch[0].epoch.ended:
+            check_batch(self, batch)
+        return batch
+
+    def refuse(self, process: Process, message: Any, retries: int) -> Call:
+        """A record is too old to be called."""
+        call = self.begin(process, message, retries, refused=True)
+        self.end(call, "dead")
+        return call
+
+    def place(self, epoch: Epoch, offset: int) -> tuple[int, int]:
+        """Of a record in the order of its partition."""
+        copy = self.copies[epoch.at, offset]
+        return (copy.due if copy.stage else 0, offset)
+
+    def due_at(self, copy: Copy) -> float:
+        """The machine's time; before any, in the main topic."""
+        return copy.due / 1000 - EPOCH if copy.stage else -1.0
+
+    def patience(self, task: TaskPlan) -> float:
+        """Seconds for which a record that could be called waits for others."""
+        return task.settings["max_wait"] if task.batched else 0.0
+
+    def is_stopping(self, process: Process) -> bool:
+        return self.stopping(process) is not None
+
+    def _was_taken(self, epoch: Epoch, batch: list[Call] | None = None) -> bool:
         """A caller that had taken a record before, and has not looked at it yet, is as one in a call."""
-        epoch.begun_late += 1
+        epoch.begun_late += not batch
         if epoch.begun_late > epoch.task.settings["concurrency"]:
             return False
         if not epoch.ended:
             return True
         return self.machine.time - epoch.ended_at < 0.5 and (epoch.late or epoch.ended == "lost")
 
-    def end(self, call: Call, outcome: str, after: float | None = None) -> None:
+    def end(self, call: Call, outcome: str, after: float | None = None, pause: float | None = None) -> None:
+        """`pause`: its seconds, where the outcome is one and the call knows."""
+        self._end(call, outcome, after)
+        if not call.refused:
+            self.gates.end(call, outcome == "pause", pause)
+
+    def end_batch(
+        self, calls: Sequence[Call], outcomes: Sequence[tuple[str, float | None]], pause: float | None
+    ) -> None:
+        """`outcomes`: of each call, with the seconds after which it is to be tried again, where it says."""
+        for call, (outcome, after) in zip(calls, outcomes, strict=True):
+            self._end(call, outcome, after)
+        self.gates.end(calls[0], any(outcome == "pause" for outcome, _ in outcomes), pause)
+
+    def _end(self, call: Call, outcome: str, after: float | None) -> None:
         self.machine.touch()
         self.note(f"call {call.number}: {outcome}", call.process)
         call.outcome, call.after = outcome, after
         call.ended = call.settled_at = self.machine.steps
-        call.ended_ms = int(call.process.now() * 1000)
+        call.ended_at, call.ended_ms = self.machine.time, int(call.process.now() * 1000)
+        settings = call.epoch.task.settings
+        if outcome == "next" and settings.get("quick_retries"):
+            self.machine.at(self.machine.time + settings["quick_wait"] * 2**call.tries, self.machine.touch)
+        limit = settings.get("timeout")
+        lasted = call.ended_at - call.began_at
+        if limit and call.epoch.task.awaited and lasted > limit + 0.5 and call.process not in self.stalled:
+            raise self.broken(f"{call} has lasted {lasted:.3f} s, and the time limit is {limit:g} s")
 
     # ---- the end
 

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import random
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
 import attrs
@@ -20,7 +21,7 @@ from simulation.async_clients import AsyncAdapter
 from simulation.clients import Adapter, Consumer
 from simulation.events import Events
 from simulation.faults import Faults
-from simulation.handler import Handler
+from simulation.handler import Away, Handler
 from simulation.loop import Loop
 from simulation.machine import Killed, Machine, Process
 from simulation.records import PRODUCTS
@@ -34,6 +35,8 @@ STANDSTILL = 3 * HOUR
 """Simulated time after the last fault in which something must happen."""
 _LOOK = 20.0
 _RESTART = 3.0
+_AT_ONCE = 2.0
+"""Seconds that a worker takes to stop which has nothing to wait for."""
 
 
 @attrs.define(eq=False)
@@ -43,6 +46,8 @@ class Life:
     process: Process
     worker: flux.Worker
     stop_at: float | None = None
+    at_rest: bool = False
+    """Whether all was paused when it was stopped, and nothing under way."""
     code: int | None = None
     failed_at: float | None = None
 
@@ -65,9 +70,15 @@ class World:
         self.wanted: set[int] = set()
         """Workers that are started again when they end by themselves."""
         self.retries = [task.retries for task in scenario.tasks]
+        self.retries_of: dict[tuple[Process, int], int] = {}
+        """By process and number of the task."""
         self.faulty = True
         self.crashed: set[tuple[int, int]] = set()
         self.waiting_records: list[RecordPlan] = []
+        self.enqueuing = 0
+        """Records that an application is about to give to a task."""
+        self._away: dict[str, float] = {}
+        self._inside: dict[int, list[str]] = {}
         self.over = False
         self.left_behind: list[Any] = []
         self.loops: list[Loop] = []
@@ -83,6 +94,9 @@ class World:
         for task in scenario.tasks:
             self.broker.create_topic(task.topic, task.partitions)
         self.failures = Faults(self, self.broker)
+        self.truth.stopping = self.stopping
+        self.app = Process("app", self.machine)
+        self._enter(self.app)
         self.events = Events(self)
 
     def chance(self, probability: float) -> bool:
@@ -91,6 +105,39 @@ class World:
     def stopping(self, process: Process) -> float | None:
         life = next((life for life in self.lives.values() if life.process is process), None)
         return None if life is None else life.stop_at if life.stop_at is not None else life.failed_at
+
+    @staticmethod
+    def _enter(process: Process) -> None:
+        """Producers of its own."""
+        outboxes = vars(Outboxes(System(process)))
+
+        def enter() -> None:
+            OUTBOXES.__dict__ = outboxes
+
+        process.on_enter = enter
+
+    def is_away(self, task: TaskPlan) -> bool:
+        """Whether what a task's calls need is away."""
+        return self.faulty and self.machine.time < self._away.get(task.topic, 0.0)
+
+    def go_away(self, task: TaskPlan, seconds: float) -> None:
+        self._away[task.topic] = max(self._away.get(task.topic, 0.0), self.machine.time + seconds)
+
+    def passed(self, what: Any) -> None:
+        """A message, or a batch, has come to a task's call."""
+        task, _ = self.truth.stage_of((what[0] if isinstance(what, list) else what).topic) or (None, 0)
+        assert task is not None
+        names = self._inside.pop(id(what), [])
+        if names != (["outer", "inner"] if task.surrounded else []):
+            raise self.truth.broken(f"a call has passed {names}")
+
+    def refuse(self, message: Message) -> int:
+        """The running thread is about to leave a message out, as its work is too old; gives the number of the call."""
+        assert self.machine.current is not None
+        process = self.machine.current.process
+        task, _ = self.truth.stage_of(message.topic) or (self.scenario.tasks[0], 0)
+        index = self.scenario.tasks.index(task)
+        return self.truth.refuse(process, message, self.retries_of[process, index]).number
 
     # ---- workers
 
@@ -101,17 +148,12 @@ class World:
         skew = self.scenario.workers[number].skew if number < len(self.scenario.workers) else 0.0
         process = Process(f"w{number}.{self.born}", self.machine, skew)
         system = System(process)
-        outboxes = vars(Outboxes(system))
-
-        def enter() -> None:
-            OUTBOXES.__dict__ = outboxes
-
-        process.on_enter = enter
+        self._enter(process)
         self.truth.note("starts", process)
         self.machine.touch()
         self.wanted.add(number)
         tasks = [self._task(plan, self.retries[index], process) for index, plan in enumerate(self.scenario.tasks)]
-
+        self.retries_of.update({(process, index): retries for index, retries in enumerate(self.retries)})
         stages = f"0-{self.retries[0] + 1}" if self.scenario.dead_too and self.faulty else None
 
         def main() -> None:
@@ -144,6 +186,10 @@ class World:
             violation = self.truth.broken(f"{life.process.name} ended with {life.code}: {failures!r}")
             violation.__cause__ = failures[0] if failures else None
             raise violation
+        if life.at_rest and life.stop_at is not None and self.scenario.clean:
+            self.truth.counted["stops while paused"] += 1
+            if self.machine.time - life.stop_at > _AT_ONCE:
+                raise self.truth.broken(f"a stop of what is paused takes {self.machine.time - life.stop_at:.3f} s")
         self.gone(number)
         if number in self.wanted and life.stop_at is None:
             self.machine.at(self.machine.time + _RESTART, lambda: self.start(number) if number in self.wanted else None)
@@ -161,6 +207,7 @@ class World:
             self.machine.at(self.machine.time + 0.01, lambda: self.stop(number))
             return
         life.stop_at = self.machine.time
+        life.at_rest = self.truth.gates.all_paused(life.process) and not self.truth.hops.any_flying(life.process)
         self.truth.note("is stopped", life.process)
         self.machine.touch()
         self.machine.spawn("stop", life.worker.stop, life.process)
@@ -172,24 +219,44 @@ class World:
             self.gone(number)
 
     def _task(self, plan: TaskPlan, retries: int, process: Process) -> Any:
-        world = self
         handle = Handler(self, retries, process)
-        call: Callable[..., Any]
-        if plan.mode in ("tasks", "loop"):
+        attributes: dict[str, Any] = {"topic": plan.topic, "group_id": plan.group, "retries": retries}
+        in_loop = plan.mode.startswith("loop") and process is not self.app
+        attributes["adapter"] = self.async_adapter if in_loop else self.adapter
+        attributes["call"] = self._call(plan, handle)
+        if plan.pause == "error":
+            attributes["pause_on"] = (Away,)
+        if plan.surrounded:
+            attributes["middleware"] = [self._middleware(plan, name) for name in ("outer", "inner")]
+        base = flux.BatchTask if plan.batched else flux.Task
+        return type(f"Task{plan.topic}", (base,), {**plan.settings, **attributes})
 
-            async def call_async(self: Any, message: Message) -> None:
-                await handle.call_async(message)
+    @staticmethod
+    def _call(plan: TaskPlan, handle: Handler) -> Callable[..., Any]:
+        make_async = handle.call_batch_async if plan.batched else handle.call_async
+        make = handle.call_batch if plan.batched else handle.call
 
-            call = call_async
-        else:
+        async def call_async(self: Any, message: Any) -> None:
+            await make_async(message)
 
-            def call_blocking(self: Any, message: Message) -> None:
-                handle.call(message)
+        def call(self: Any, message: Any) -> None:
+            make(message)
 
-            call = call_blocking
-        adapter = world.async_adapter if plan.mode.startswith("loop") else world.adapter
-        attributes = {"topic": plan.topic, "group_id": plan.group, "retries": retries, "adapter": adapter, "call": call}
-        return type(f"Task{plan.topic}", (flux.Task,), {**plan.settings, **attributes})
+        return call_async if plan.awaited else call
+
+    def _middleware(self, plan: TaskPlan, name: str) -> Callable[..., Any]:
+        def enter(message: Any) -> None:
+            self._inside.setdefault(id(message), []).append(name)
+
+        async def around_async(message: Any, call_next: Any) -> None:
+            enter(message)
+            await call_next(message)
+
+        def around(message: Any, call_next: Any) -> None:
+            enter(message)
+            call_next(message)
+
+        return around_async if plan.awaited else around
 
     # ---- the play
 
@@ -214,12 +281,35 @@ class World:
         if not self.cluster.available:
             self.waiting_records.append(plan)
             return
+        if plan.delay is not None:
+            self.enqueuing += 1
+            self.machine.spawn("enqueue", lambda: self._enqueue(plan, plan.delay or 0.0), self.app)
+            return
         task = self.scenario.tasks[plan.task]
         value = b"r%d " % plan.number + b"x" * plan.padding
         with self.cluster.lock:
             self.cluster.append(
                 task.topic, [Outgoing(value, plan.key, plan.headers, plan.partition % len(self.logs(task.topic)))]
             )
+
+    def _enqueue(self, plan: RecordPlan, delay: float) -> None:
+        task = self.scenario.tasks[plan.task]
+        cls = self._task(task, task.retries, self.app)
+        now = self.truth.enqueued_at[plan.number] = self.app.now()
+        value = b"r%d " % plan.number + b"x" * plan.padding
+        while True:
+            when: dict[str, Any] = {"delay": now + delay - self.app.now()}
+            if plan.number % 2 or when["delay"] < 0:
+                when = {"at": datetime.fromtimestamp(now + delay, UTC)}
+            delivery = None
+            with contextlib.suppress(flux.DeliveryError, flux.FluxError):
+                delivery = cls.enqueue(value, key=plan.key, headers=plan.headers, **when)
+            while delivery is not None and not delivery.done():
+                self.machine.park(0.05, rounds=True)
+            if delivery is not None and delivery.exception() is None:
+                break
+            self.machine.park(1.0)
+        self.enqueuing -= 1
 
     def logs(self, topic: str) -> list[Any]:
         return self.cluster.topics[topic].logs
@@ -263,7 +353,7 @@ class World:
         self.machine.at(self.machine.time + 1.0, lambda: self._wait_for_stops(deadline))
 
     def _drained(self) -> bool:
-        if self.truth.undone():
+        if self.enqueuing or self.truth.undone():
             return False
         for task, retries in zip(self.scenario.tasks, self.retries, strict=True):
             for topic, logs in [(name, topic.logs) for name, topic in self.cluster.topics.items()]:

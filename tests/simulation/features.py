@@ -1,0 +1,135 @@
+"""What a task may use beyond retries: drawn apart from the rest of a scenario, so that each can be left out."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from typing import Any
+
+import attrs
+
+from simulation.scenario import Event, Outcome, RecordPlan, Scenario, TaskPlan, draw_retries
+
+FEATURES = ("pauses", "quick", "expiry", "rate", "timeouts", "middleware", "batches", "enqueued")
+
+
+def draw(seed: int, focus: Sequence[str] = (), wanted: Sequence[str] = ()) -> Scenario:
+    """`focus`: the kinds of events that happen; none given: some, or all. `wanted`: the features; none given: none,
+    some or many."""
+    scenario = draw_retries(seed, focus)
+    rng = random.Random(f"{seed}/features")
+    drawn = [] if rng.random() < 0.4 else rng.sample(FEATURES, rng.choice((1, 1, 2, 3, 5)))
+    chosen = [name for name in FEATURES if name in (wanted or drawn)]
+    for name in chosen:
+        scenario = _ADDING[name](scenario, rng)
+    return scenario
+
+
+def _with_settings(scenario: Scenario, **settings: Any) -> Scenario:
+    return _tasks(scenario, lambda task: attrs.evolve(task, settings={**task.settings, **settings}))
+
+
+def _tasks(scenario: Scenario, change: Any) -> Scenario:
+    return attrs.evolve(scenario, tasks=tuple(map(change, scenario.tasks)))
+
+
+def _records(scenario: Scenario, change: Any) -> Scenario:
+    return attrs.evolve(scenario, records=tuple(map(change, scenario.records)))
+
+
+def _pauses(scenario: Scenario, rng: random.Random) -> Scenario:
+    def outage() -> Event:
+        near = rng.choice(scenario.records).at if scenario.records and rng.random() < 0.7 else rng.uniform(0, end)
+        length = rng.choice((0.5, 5.0, 40.0, 400.0))
+        return Event("away", near, rng.choice((0, 20)), 0, min(length, end), rng.random())
+
+    end = scenario.end
+    events = (*scenario.events, *(outage() for _ in range(rng.choice((1, 2, 4)))))
+    scenario = attrs.evolve(scenario, events=tuple(sorted(events, key=lambda event: event.at)))
+    return _tasks(scenario, lambda task: attrs.evolve(task, pause=rng.choice(("plain", "seconds", "error"))))
+
+
+def _quick(scenario: Scenario, rng: random.Random) -> Scenario:
+    def stumbling(outcome: Outcome) -> Outcome:
+        return attrs.evolve(outcome, stumbles=rng.choice((0, 0, 0, 1, 2, 4)))
+
+    def change(record: RecordPlan) -> RecordPlan:
+        return attrs.evolve(record, outcomes=tuple(map(stumbling, record.outcomes)))
+
+    settings = {"quick_retries": rng.choice((1, 2, 3)), "quick_wait": rng.choice((0.0, 0.01, 0.5, 5.0, 30.0))}
+    return _with_settings(_records(scenario, change), **settings)
+
+
+def _expiry(scenario: Scenario, rng: random.Random) -> Scenario:
+    return _with_settings(scenario, give_up_after=rng.choice((0.5, 10.0, 120.0, 3600.0)))
+
+
+def _rate(scenario: Scenario, rng: random.Random) -> Scenario:
+    return _with_settings(scenario, rate_limit=rng.choice((0.5, 2, 20, 200)))
+
+
+def _timeouts(scenario: Scenario, rng: random.Random) -> Scenario:
+    return _with_settings(scenario, timeout=rng.choice((0.5, 5.0, 60.0)))
+
+
+def _middleware(scenario: Scenario, rng: random.Random) -> Scenario:
+    return _tasks(scenario, lambda task: attrs.evolve(task, surrounded=True))
+
+
+def _batches(scenario: Scenario, rng: random.Random) -> Scenario:
+    def change(task: TaskPlan) -> TaskPlan:
+        batch = {"max_batch": rng.choice((1, 2, 5, 100)), "max_wait": rng.choice((0.0, 0.1, 1.0, 20.0))}
+        return attrs.evolve(task, batched=True, settings={**task.settings, **batch})
+
+    return _tasks(scenario, change)
+
+
+def _enqueued(scenario: Scenario, rng: random.Random) -> Scenario:
+    def change(record: RecordPlan) -> RecordPlan:
+        if not scenario.tasks[record.task].retries or rng.random() < 0.5:
+            return record
+        own = tuple(pair for pair in record.headers if not pair[0].startswith("flux-"))
+        return attrs.evolve(record, delay=rng.choice((0.0, 0.5, 5.0, 600.0)), headers=own)
+
+    return _records(scenario, change)
+
+
+_ADDING = {
+    "pauses": _pauses,
+    "quick": _quick,
+    "expiry": _expiry,
+    "rate": _rate,
+    "timeouts": _timeouts,
+    "middleware": _middleware,
+    "batches": _batches,
+    "enqueued": _enqueued,
+}
+
+
+def _without_settings(scenario: Scenario, *names: str) -> Scenario:
+    def change(task: TaskPlan) -> TaskPlan:
+        return attrs.evolve(task, settings={name: each for name, each in task.settings.items() if name not in names})
+
+    return _tasks(scenario, change)
+
+
+def _at_once(scenario: Scenario) -> Scenario:
+    return _records(scenario, lambda record: attrs.evolve(record, delay=None))
+
+
+def _one_by_one(scenario: Scenario) -> Scenario:
+    plain = _without_settings(scenario, "max_batch", "max_wait")
+    return _tasks(plain, lambda task: attrs.evolve(task, batched=False))
+
+
+WITHOUT = {
+    "pauses": lambda s: attrs.evolve(s, events=tuple(event for event in s.events if event.kind != "away")),
+    "quick": lambda s: _without_settings(s, "quick_retries", "quick_wait"),
+    "expiry": lambda s: _without_settings(s, "give_up_after"),
+    "rate": lambda s: _without_settings(s, "rate_limit"),
+    "timeouts": lambda s: _without_settings(s, "timeout"),
+    "middleware": lambda s: _tasks(s, lambda task: attrs.evolve(task, surrounded=False)),
+    "batches": _one_by_one,
+    "enqueued": _at_once,
+}
+"""The same scenario without one of them."""

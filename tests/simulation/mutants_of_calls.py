@@ -1,0 +1,333 @@
+"""Ways to break what a task uses beyond retries: pauses, tries in place, age, rate, time limits, batches, schedules."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import flux.runtime.job as job
+import flux.scheduling as scheduling
+from flux.core import engine, gate, trail
+from flux.core.assignment import Entry
+from flux.core.batches import Batches
+from flux.core.engine import Engine
+from flux.core.gate import UNBOUNDED, Gate
+from flux.core.message import Message
+from flux.core.outcome import NEXT, Move, Rules
+from flux.core.quick import Quick
+from flux.core.runs import BatchRun, LaneRun
+from flux.core.transfer import Transfer
+from flux.runtime import calls, pipeline
+from flux.runtime.outboxes import OUTBOXES
+from simulation.mutants import Mutation, mutant
+
+# ---- pauses
+
+
+@mutant(features=("pauses",))
+def a_pause_moves_its_record() -> Mutation:
+    verdict = Rules.verdict
+
+    def blaming(self: Rules, error: BaseException) -> Any:
+        found = verdict(self, error)
+        return NEXT if found.move is Move.PAUSE else found
+
+    return Rules, "verdict", blaming
+
+
+@mutant(features=("pauses",))
+def a_pause_loses_the_record_that_found_it() -> Mutation:
+    def hold_back(self: Engine, run: Any, index: int, message: Any) -> None:
+        entry = self._part(run, index, message)
+        if entry is not None:
+            self._close(entry)
+
+    return Engine, "_hold_back", hold_back
+
+
+@mutant(features=("pauses",))
+def a_pause_counts_an_attempt() -> Mutation:
+    hold_back = Engine._hold_back
+
+    def counting(self: Engine, run: Any, index: int, message: Message) -> None:
+        message.place(message.again(0).trail)
+        hold_back(self, run, index, message)
+
+    return Engine, "_hold_back", counting
+
+
+@mutant(features=("pauses",))
+def a_pause_holds_nothing_back() -> Mutation:
+    return Gate, "most", lambda self, now: self._by_rate(now)
+
+
+@mutant(features=("pauses",))
+def many_records_probe() -> Mutation:
+    def most(self: Gate, now: float) -> int:
+        return 0 if self.since is not None and self._left(now) > 0 else UNBOUNDED
+
+    return Gate, "most", most
+
+
+@mutant(features=("pauses",))
+def pauses_do_not_grow() -> Mutation:
+    pause = Gate.pause
+
+    def steady(self: Gate, *arguments: Any) -> bool:
+        self._pause = 0.5
+        return pause(self, *arguments)
+
+    return Gate, "pause", steady
+
+
+@mutant(features=("pauses",))
+def a_pause_never_ends() -> Mutation:
+    return Gate, "ended", lambda self, run, called: False
+
+
+@mutant(features=("pauses", "expiry"))
+def a_record_that_was_not_called_ends_a_pause() -> Mutation:
+    finished = Engine.finished
+
+    def hasty(self: Engine, run: Any, now: float) -> None:
+        run.refused = 0
+        finished(self, run, now)
+
+    return Engine, "finished", hasty
+
+
+@mutant(features=("pauses",))
+def each_stage_has_a_gate_of_its_own() -> Mutation:
+    init = Engine.__init__
+
+    def alone(self: Engine, policy: Any, stage: Any, topic_limits: Any = None, shared: Any = None) -> None:
+        init(self, policy, stage, topic_limits, Gate(policy.rate_limit))
+
+    return Engine, "__init__", alone
+
+
+@mutant("stop", features=("pauses",))
+def a_stop_waits_for_the_end_of_a_pause() -> Mutation:
+    quiet = Engine.quiet
+    return Engine, "quiet", property(lambda self: quiet.fget(self) and not self.gate.paused)  # type: ignore[attr-defined]
+
+
+# ---- tries in place
+
+
+@mutant(features=("quick",))
+def a_record_is_not_tried_in_place() -> Mutation:
+    def try_again(self: Engine, entry: Entry, verdict: Any, failure: Any, now: float) -> Move:
+        self._move(entry, verdict, failure, now)
+        return verdict.move  # type: ignore[no-any-return]
+
+    return Engine, "_try_again", try_again
+
+
+@mutant(features=("quick",))
+def tries_in_place_are_not_counted() -> Mutation:
+    again = Message.again
+
+    def uncounted(self: Message, failed_at: int) -> Message:
+        made = again(self, failed_at)
+        made.place(self.trail)
+        return made
+
+    return Message, "again", uncounted
+
+
+@mutant(features=("quick",))
+def tries_in_place_do_not_wait() -> Mutation:
+    add = Quick.add
+    return Quick, "add", lambda self, waiting, due: add(self, waiting, waiting.failed_at)
+
+
+@mutant(features=("quick",))
+def a_try_in_place_holds_back_nothing() -> Mutation:
+    try_again = Engine._try_again
+
+    def open_lane(self: Engine, entry: Entry, *arguments: Any) -> Move:
+        key, entry.message._record._key = entry.message._record._key, None
+        try:
+            return try_again(self, entry, *arguments)
+        finally:
+            entry.message._record._key = key
+
+    return Engine, "_try_again", open_lane
+
+
+@mutant("stop", "join", features=("quick",))
+def what_waits_in_place_is_given_up_with_its_partition() -> Mutation:
+    def end_quick(self: Engine, assignment: Any = None) -> None:
+        for waiting in self._quick.take(assignment):
+            waiting.entry.assignment.open.pop(waiting.entry, None)
+
+    return Engine, "_end_quick", end_quick
+
+
+@mutant("stop", features=("quick",))
+def a_try_that_was_not_made_is_counted() -> Mutation:
+    end_quick = Engine._end_quick
+
+    def counting(self: Engine, assignment: Any = None) -> None:
+        for _, _, waiting in self._quick._heap:
+            waiting.entry.message = waiting.entry.message.again(0)
+        end_quick(self, assignment)
+
+    return Engine, "_end_quick", counting
+
+
+# ---- age
+
+
+@mutant(features=("expiry",))
+def nothing_is_too_old_for_a_call() -> Mutation:
+    return pipeline, "expires", lambda message, give_up_after, at: False
+
+
+@mutant(features=("expiry",))
+def a_record_waits_longer_than_its_work_may_take() -> Mutation:
+    return engine, "expires", lambda message, give_up_after, at: False
+
+
+@mutant(features=("expiry",))
+def age_counts_from_the_last_hop() -> Mutation:
+    return Message, "origin_timestamp", property(lambda self: self.timestamp)
+
+
+@mutant(features=("expiry",))
+def what_has_expired_counts_a_call() -> Mutation:
+    outgoing = Transfer.outgoing
+
+    def counting(self: Transfer, now_ms: int, limit: Any) -> Any:
+        self.called = True
+        return outgoing(self, now_ms, limit)
+
+    return Transfer, "outgoing", counting
+
+
+# ---- rate, time limit, middleware
+
+
+@mutant(features=("rate",))
+def calls_have_no_rate() -> Mutation:
+    return Gate, "_by_rate", lambda self, now: UNBOUNDED
+
+
+@mutant(features=("rate",))
+def a_rate_allows_bursts() -> Mutation:
+    return gate, "_CREDIT", 2.0
+
+
+@mutant(features=("rate",))
+def each_record_of_a_run_is_free_but_the_first() -> Mutation:
+    began = Gate.began
+    return Gate, "began", lambda self, run, calls_, now: began(self, run, 0, now)
+
+
+@mutant(features=("timeouts",))
+def a_call_may_take_any_time() -> Mutation:
+    return job, "limited", lambda handler, timeout: handler
+
+
+@mutant(features=("middleware",))
+def middleware_is_called_from_the_inside_out() -> Mutation:
+    surrounded = pipeline.surrounded
+    return job, "surrounded", lambda handler, middleware: surrounded(handler, list(reversed(middleware)))
+
+
+# ---- batches
+
+
+@mutant(features=("batches",))
+def a_failure_moves_the_whole_batch() -> Mutation:
+    report = calls._report_batch
+
+    def blaming(desk: Any, post: Any, run: Any, messages: Any, failures: Any, products: Any) -> Any:
+        first = next(iter(failures.values()), None)
+        return report(desk, post, run, messages, dict.fromkeys(messages, first) if first else {}, products)
+
+    return calls, "_report_batch", blaming
+
+
+@mutant(features=("batches",))
+def a_failure_in_a_batch_is_forgotten() -> Mutation:
+    report = calls._report_batch
+
+    def forgiving(desk: Any, post: Any, run: Any, messages: Any, failures: Any, products: Any) -> Any:
+        return report(desk, post, run, messages, dict(list(failures.items())[:1]), products)
+
+    return calls, "_report_batch", forgiving
+
+
+@mutant(features=("batches",))
+def batches_run_beside_each_other() -> Mutation:
+    ripe = Batches._ripe
+
+    def hasty(self: Batches, assignment: Any, queue: Any, now: float) -> bool:
+        running, assignment.running = assignment.running, {}
+        try:
+            return ripe(self, assignment, queue, now)
+        finally:
+            assignment.running = running
+
+    return Batches, "_ripe", hasty
+
+
+@mutant(features=("batches",))
+def a_batch_does_not_wait_for_more() -> Mutation:
+    return Batches, "_ripe", lambda self, assignment, queue, now: not assignment.running and bool(self._free(queue))
+
+
+@mutant(features=("batches",))
+def a_batch_waits_until_it_is_full() -> Mutation:
+    return (
+        Batches,
+        "_ripe",
+        lambda self, assignment, queue, now: not assignment.running and len(self._free(queue)) >= self._batch.most,
+    )
+
+
+@mutant(features=("batches",))
+def a_batch_is_done_before_its_call_has_ended() -> Mutation:
+    settle = LaneRun.settle
+
+    def early(self: LaneRun, index: int, lanes: Any) -> int:
+        return settle(self, len(self.entries) if isinstance(self, BatchRun) else index, lanes)
+
+    return LaneRun, "settle", early
+
+
+@mutant(features=("batches",))
+def what_a_batch_produced_is_not_waited_for() -> Mutation:
+    report = calls._report_batch
+
+    def hasty(desk: Any, post: Any, run: Any, messages: Any, failures: Any, products: Any) -> Any:
+        products.when_done(lambda error: None)
+        products.touched = False
+        return report(desk, post, run, messages, failures, products)
+
+    return calls, "_report_batch", hasty
+
+
+# ---- schedules
+
+
+@mutant(features=("enqueued",))
+def enqueued_work_is_due_at_once() -> Mutation:
+    due = scheduling._due
+
+    def hasty(policy: Any, delay: Any, at: Any) -> int | None:
+        found = due(policy, delay, at)
+        return None if found is None else int(OUTBOXES.system.now() * 1000)
+
+    return scheduling, "_due", hasty
+
+
+@mutant(features=("enqueued",))
+def enqueued_work_goes_to_the_main_topic() -> Mutation:
+    return scheduling, "_due", lambda policy, delay, at: None
+
+
+@mutant(features=("enqueued",))
+def enqueued_work_counts_an_attempt_that_it_never_had() -> Mutation:
+    return trail, "ATTEMPTS", "flux-tries"
