@@ -10,7 +10,7 @@ from flux.core.stage import Role, Stage
 from flux.operate.holds import Standing, holds, standing
 from flux.operate.progress import Progress
 from flux.operate.reports import Heard
-from flux.operate.status import Hold, Look, StageLook, dead_rate, next_due, rates, waiting
+from flux.operate.status import Hold, Look, Pausing, StageLook, dead_rate, next_due, pauses, rates, waiting
 
 MOST_PARTITIONS = 200
 """Rows of a stage: those that are furthest behind."""
@@ -77,6 +77,7 @@ class Sample:
     dead_rate: float | None
     held: Sequence[Hold]
     reports: Sequence[Heard] | None
+    paused: Sequence[Pausing]
 
     @property
     def lag(self) -> int:
@@ -130,6 +131,7 @@ def sample(found: Look, before: Look | None, stood: Standing) -> tuple[Sample, S
         dead_rate(found, before),
         held,
         found.reports,
+        pauses(found),
     ), stood
 
 

@@ -66,6 +66,8 @@ class Watch:
             return "not seen", "bad"
         if found is None:
             return "not seen yet", "none"
+        if found.paused:
+            return "paused", "fair"
         if found.held:
             return "held back", "bad"
         if found.unattended:

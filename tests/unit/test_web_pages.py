@@ -12,7 +12,7 @@ from flux.core import trail as t
 from flux.core.errors import BrokerError, Fault
 from flux.core.ledger import Ledger
 from flux.core.ports import Outgoing, Position, TopicPartition
-from flux.core.report import Call
+from flux.core.report import Call, Paused
 from flux.web import masks
 from flux.web.letters import PAGE
 from flux.web.masks import Part
@@ -111,6 +111,15 @@ def test_workers_are_told_with_the_calls_that_they_are_in(web: Web) -> None:
     assert "alpha pid 7, process 0 · flux 1.2" in page
     assert "80 MB" in page
     assert "1.1 minutes Billing orders[0]@17 ada 2 alpha pid 7" in page
+
+
+def test_a_task_that_is_paused_is_named_with_its_reason(web: Web) -> None:
+    web.report(paused=Paused("ConnectionError", 90.0, 7.0))
+    web.look()
+    for path, name in (("/", "Billing is paused"), ("/tasks/Billing", "Paused")):
+        page = text_of(web.get(path))
+        assert f"{name} for 1.5 minutes by ConnectionError on host pid 7 (process 0)" in page
+        assert "A record is tried in 7 seconds." in page
 
 
 # -- waiting
