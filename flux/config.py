@@ -16,12 +16,12 @@ import attrs
 from flux.core.buffer import Limits
 from flux.core.errors import ConfigurationError
 from flux.core.hooks import Hooks, check_hooks
-from flux.core.ports import Adapter, ProducerSettings
+from flux.core.ports import Adapter, AsyncAdapter, ProducerSettings
 from flux.runtime.outboxes import OUTBOXES
 
 Acks = Literal["all", "1", "0"]
 Compression = Literal["none", "gzip", "snappy", "lz4", "zstd"]
-AdapterChoice = Adapter | str | None
+AdapterChoice = Adapter | AsyncAdapter | str | None
 
 ENTRY_POINTS = "flux.adapters"
 _LONGEST = 86_400
@@ -172,13 +172,13 @@ def resolve_adapter(*candidates: AdapterChoice) -> Adapter:
     )
 
 
-def as_adapter(choice: Adapter | str) -> Adapter:
+def as_adapter(choice: Adapter | AsyncAdapter | str) -> Adapter:
     """An adapter as it is; a URL's. Raises ConfigurationError."""
     if isinstance(choice, str):
         return adapter_from_url(choice)
     if not (hasattr(choice, "cluster") and hasattr(choice, "producer")):
         raise ConfigurationError(f"an adapter or its URL was expected, not a {type(choice).__name__}")
-    return choice
+    return cast(Adapter, choice)
 
 
 def adapter_from_url(url: str) -> Adapter:

@@ -119,14 +119,14 @@ class Task:
     naming: Naming | None = None
     """(topic, group, stage) -> (topic, group); None: Super::Flux's names."""
 
-    def setup(self) -> None:
+    def setup(self) -> Any:
         """Called once per process, before the first call."""
 
     def call(self, message: Any, /) -> Any:
         """Works one record, a `flux.Message`. Returns: done. Raises: the next stage, or the dead letters."""
         raise NotImplementedError
 
-    def close(self) -> None:
+    def close(self) -> Any:
         """Called once per process, after the last call."""
 
     @_on_both

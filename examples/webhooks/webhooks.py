@@ -38,7 +38,7 @@ class DeliverWebhook(flux.Task):
     reject_on = (httpx2.InvalidURL, httpx2.UnsupportedProtocol)
     deserializer = json_deserializer
 
-    async def setup(self) -> None:  # type: ignore[override]
+    async def setup(self) -> None:
         self.http = client()
 
     async def call(self, message: flux.Message) -> None:
@@ -54,7 +54,7 @@ class DeliverWebhook(flux.Task):
         # The webhook counts as done when its receipt is acknowledged.
         await Receipts.aproduce({"webhook": message.id, "attempt": message.attempt}, key=message.key)
 
-    async def close(self) -> None:  # type: ignore[override]
+    async def close(self) -> None:
         await self.http.aclose()
 
 

@@ -6,7 +6,7 @@ import math
 
 from flux.adapters.memory import MemoryAdapter, forget
 from flux.config import AdapterChoice, as_adapter
-from flux.core.ports import Adapter, System
+from flux.core.ports import Adapter, AsyncAdapter, System
 
 _DEFAULT = ""
 
@@ -59,6 +59,6 @@ class Clusters:
         return f"{self._name}/{place}" if place else self._name
 
 
-def _place(choice: Adapter | str) -> str:
+def _place(choice: Adapter | AsyncAdapter | str) -> str:
     """Where a cluster is, whichever client speaks to it."""
     return as_adapter(choice).cluster.partition("://")[2]

@@ -53,7 +53,7 @@ class Heard(flux.Hooks):
 
 flux.configure(adapter="kafka://localhost:9092", producer=options, hooks=[Heard()])
 flux.configure(adapter=confluent)
-flux.configure(adapter=aiokafka)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+flux.configure(adapter=aiokafka)
 flux.configure(adapter=memory)
 
 
@@ -177,7 +177,7 @@ class Waits(flux.Task):
 
     wait = staticmethod(minutes)
 
-    async def setup(self) -> None: ...  # type: ignore[override]  # pyright: ignore[reportIncompatibleMethodOverride]
+    async def setup(self) -> None: ...
 
     async def call(self, message: flux.Message) -> None: ...
 

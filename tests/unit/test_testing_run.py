@@ -212,7 +212,7 @@ def test_calls_that_are_coroutines_share_one_event_loop(flux_kit: Kit) -> None:
         group_id = "awaited"
         retries = 1
 
-        async def setup(self) -> None:  # type: ignore[override]
+        async def setup(self) -> None:
             loops.append(asyncio.get_running_loop())
 
         async def call(self, message: flux.Message) -> None:
@@ -222,7 +222,7 @@ def test_calls_that_are_coroutines_share_one_event_loop(flux_kit: Kit) -> None:
                 raise TimeoutError
             await Bills.aproduce(b"bill")
 
-        async def close(self) -> None:  # type: ignore[override]
+        async def close(self) -> None:
             loops.append(asyncio.get_running_loop())
 
     Orders.produce(b"one")
