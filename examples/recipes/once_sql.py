@@ -40,9 +40,9 @@ def sqlite(path: str) -> Begin:
     return begin
 
 
-class Once:
-    """Middleware of a task. `name`: whose work it is, as two tasks may read one topic. `mark`: how the driver writes a
-    parameter, "%s" for psycopg and "?" for sqlite3."""
+class _Marks:
+    """`name`: whose work it is, as two tasks may read one topic. `mark`: how the driver writes a parameter, "%s" for
+    psycopg and "?" for sqlite3."""
 
     def __init__(self, name: str, begin: Begin, mark: str = "%s") -> None:
         self._name = name
@@ -50,13 +50,8 @@ class Once:
         self._insert = f"INSERT INTO worked (task, id) VALUES ({mark}, {mark}) ON CONFLICT DO NOTHING"
         self._delete = f"DELETE FROM worked WHERE task = {mark} AND id = {mark}"
 
-    def __call__(self, message: flux.Message, call_next: Callable[[flux.Message], Any]) -> None:
-        with self._transaction() as db:
-            if self._is_new(db, message):
-                call_next(message)
-
     @contextmanager
-    def _transaction(self) -> Iterator[Any]:
+    def transaction(self) -> Iterator[Any]:
         with self._begin() as db:
             token = _CONNECTION.set(db)
             try:
@@ -64,27 +59,37 @@ class Once:
             finally:
                 _CONNECTION.reset(token)
 
-    def _is_new(self, db: Any, message: flux.Message) -> bool:
+    def is_new(self, db: Any, message: flux.Message) -> bool:
         # waits while another transaction is about to write the same id
         return bool(db.execute(self._insert, (self._name, message.id)).rowcount)
 
+    def forget(self, db: Any, message: flux.Message) -> None:
+        db.execute(self._delete, (self._name, message.id))
 
-class OnceEach(Once):
-    """The same for a BatchTask: one transaction a batch. What `flux.Failed` names is not marked; the call has to undo
+
+class Once(_Marks):
+    """Middleware of a task."""
+
+    def __call__(self, message: flux.Message, call_next: Callable[[flux.Message], Any]) -> None:
+        with self.transaction() as db:
+            if self.is_new(db, message):
+                call_next(message)
+
+
+class OnceEach(_Marks):
+    """Middleware of a BatchTask: one transaction a batch. What `flux.Failed` names is not marked; the call has to undo
     what it did for that itself, by a savepoint for each record."""
 
-    def __call__(  # type: ignore[override]
-        self, messages: Sequence[flux.Message], call_next: Callable[[Sequence[flux.Message]], Any]
-    ) -> None:
+    def __call__(self, messages: Sequence[flux.Message], call_next: Callable[[Sequence[flux.Message]], Any]) -> None:
         failed: flux.Failed | None = None
-        with self._transaction() as db:
-            new = [message for message in messages if self._is_new(db, message)]
+        with self.transaction() as db:
+            new = [message for message in messages if self.is_new(db, message)]
             try:
                 if new:
                     call_next(new)
             except flux.Failed as error:
                 failed = error
                 for message in error.failures:
-                    db.execute(self._delete, (self._name, message.id))
+                    self.forget(db, message)
         if failed is not None:
             raise failed
