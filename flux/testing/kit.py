@@ -93,7 +93,8 @@ class Kit:
 
     def run(self, *tasks: AnyTask, stages: str | None = None, at_most: int = 100_000) -> Summary:
         """Works all that is due, until there is nothing more, in this thread; missing topics are made. Calls that are
-        coroutine functions run in an event loop of this run's.
+        coroutine functions run in an event loop of this run's. The clock moves on by what tries in place, a rate and
+        batches that are not full take, and by nothing else; a pause ends the run, and the next one tries again.
 
         `stages`: as `flux.Worker` takes them. A call that raises is handled as in production, and noted in `failures`;
         MemoryError, KeyboardInterrupt, SystemExit and what else is no Exception come out of `run`, and the record is
@@ -103,7 +104,8 @@ class Kit:
         return perform(self._working(tasks, stages, at_most, to_the_end=False).life())
 
     def run_to_the_end(self, *tasks: AnyTask, stages: str | None = None, at_most: int = 100_000) -> Summary:
-        """`run`, and whenever all that is left waits, the clock moves on to the next due time, until nothing waits."""
+        """`run`, and whenever all that is left waits, the clock moves on to the next due time, or the next try in a
+        pause, until nothing waits."""
         return perform(self._working(tasks, stages, at_most, to_the_end=True).life())
 
     async def arun(self, *tasks: AnyTask, stages: str | None = None, at_most: int = 100_000) -> Summary:

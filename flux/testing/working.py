@@ -14,6 +14,7 @@ import attrs
 
 from flux.core.errors import BrokerError, ConfigurationError
 from flux.core.message import Message
+from flux.core.outcome import failures_of
 from flux.core.ports import NewTopic
 from flux.core.runs import Run
 from flux.core.stats import Stats
@@ -55,7 +56,7 @@ class Failure:
 
     task: str
     message: Message
-    error: Exception
+    error: BaseException
 
     def __repr__(self) -> str:
         return f"{self.task}: {self.message!r}: {self.error!r}"
@@ -161,23 +162,28 @@ class Working:
         return job.work(desk, post, run, self._overheard(job), job.track)
 
     def _overheard(self, job: Job) -> Handler:
-        handler, failures = job.handler, self.failures
+        handler = job.handler
 
-        def call(message: Message) -> Any:
+        def call(message: Any) -> Any:
             try:
                 return handler(message)
             except Exception as error:
-                failures.append(Failure(job.name, message, error))
+                self._note(job, message, error)
                 raise
 
-        async def call_async(message: Message) -> Any:
+        async def call_async(message: Any) -> Any:
             try:
                 return await handler(message)
             except Exception as error:
-                failures.append(Failure(job.name, message, error))
+                self._note(job, message, error)
                 raise
 
         return call_async if job.awaited else call
+
+    def _note(self, job: Job, called: Any, error: Exception) -> None:
+        """`called`: a message, or a batch task's with those that have failed among them."""
+        failed = failures_of(called, error) if isinstance(called, list) else {called: error}
+        self.failures += [Failure(job.name, message, each) for message, each in failed.items()]
 
     def _leave(self) -> None:
         self.machine.went_on()

@@ -1,0 +1,343 @@
+"""The kit with what a task uses beyond retries: pauses, tries in place, age, rate, time limits, batches, schedules."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+import flux
+from flux.testing import Kit
+
+START = 1_800_000_000.0
+
+
+@pytest.fixture
+def flux_kit_options() -> dict[str, Any]:
+    return {"start": START}
+
+
+class Mailing(flux.Task):
+    """Fails as often as a test says; its calls are noted with the kit's time."""
+
+    topic = "mails"
+    group_id = "mailing"
+    retries = 2
+    wait = 60
+    kit: Kit
+    errors: list[BaseException] = []
+    calls: list[tuple[bytes, int, float]] = []
+
+    def call(self, message: flux.Message) -> Any:
+        self.calls.append((message.value, message.attempt, round(self.kit.clock.now() - START, 3)))
+        if self.errors:
+            raise self.errors.pop(0)
+
+
+class AsyncMailing(Mailing):
+    async def call(self, message: flux.Message) -> None:
+        await asyncio.sleep(0)
+        super().call(message)
+
+
+@pytest.fixture(params=[Mailing, AsyncMailing], ids=["sync", "async"])
+def mailing(request: pytest.FixtureRequest, flux_kit: Kit) -> Any:
+    """A task class of the test's own, with `set(name=…)` for its settings."""
+    return type("Mailing", (request.param,), {"kit": flux_kit, "errors": [], "calls": []})
+
+
+def produce(kit: Kit, *values: bytes, topic: str = "mails") -> None:
+    for value in values:
+        kit.produce(topic, value, key=value)
+
+
+# ---- pauses
+
+
+def test_a_run_ends_at_a_pause_and_nothing_has_moved(flux_kit: Kit, mailing: Any) -> None:
+    mailing.errors = [flux.Pause()]
+    produce(flux_kit, b"a", b"b")
+    summary = flux_kit.run(mailing)
+    assert (summary.done, summary.failed, summary.retried) == (0, 0, 0)
+    assert flux_kit.clock.now() == START
+    assert [str(failure.error) for failure in flux_kit.failures] == ["paused"]
+    assert flux_kit.run(mailing).done == 2
+    assert mailing.calls == [(b"a", 1, 0), (b"a", 1, 0), (b"b", 1, 0)]
+
+
+def test_a_run_to_the_end_moves_the_clock_on_to_each_probe(flux_kit: Kit, mailing: Any) -> None:
+    mailing.pause_on = (ConnectionError,)
+    mailing.errors = [ConnectionError("away"), ConnectionError("still away")]
+    produce(flux_kit, b"a", b"b")
+    assert flux_kit.run_to_the_end(mailing).done == 2
+    times = [at for _, _, at in mailing.calls]
+    assert [attempt for _, attempt, _ in mailing.calls] == [1, 1, 1, 1]
+    assert 1 <= times[1] <= 1.2
+    assert 2 <= times[2] - times[1] <= 2.3
+    assert times[3] == times[2]
+
+
+def test_a_pause_of_a_known_length_is_as_long(flux_kit: Kit, mailing: Any) -> None:
+    mailing.errors = [flux.Pause(seconds=90)]
+    produce(flux_kit, b"a")
+    assert flux_kit.run_to_the_end(mailing).done == 1
+    assert mailing.calls[1][2] == pytest.approx(90, abs=0.01)
+
+
+# ---- tries in place
+
+
+def test_a_run_passes_the_time_of_tries_in_place(flux_kit: Kit, mailing: Any) -> None:
+    mailing.quick_retries, mailing.quick_wait = 2, 0.5
+    mailing.errors = [ValueError("1"), ValueError("2")]
+    produce(flux_kit, b"a")
+    summary = flux_kit.run(mailing)
+    assert (summary.done, summary.failed, summary.retried) == (1, 2, 0)
+    assert mailing.calls == [(b"a", 1, 0), (b"a", 2, 0.5), (b"a", 3, 1.5)]
+
+
+def test_attempts_in_place_are_counted_in_the_next_stage(flux_kit: Kit, mailing: Any) -> None:
+    mailing.quick_retries = 1
+    mailing.errors = [ValueError("1"), ValueError("2")]
+    produce(flux_kit, b"a")
+    assert flux_kit.run(mailing).retried == 1
+    [waiting] = flux_kit.waiting(mailing)
+    assert waiting.record.attempts == 2
+    flux_kit.clock.advance(61)
+    assert flux_kit.run(mailing).done == 1
+    assert mailing.calls[-1][:2] == (b"a", 3)
+
+
+# ---- age
+
+
+def test_work_that_is_too_old_is_a_dead_letter_and_not_called(flux_kit: Kit, mailing: Any) -> None:
+    mailing.give_up_after = 3600
+    produce(flux_kit, b"old")
+    flux_kit.clock.advance(3601)
+    produce(flux_kit, b"new")
+    assert flux_kit.run(mailing).done == 1
+    letter = flux_kit.dead_letters(mailing).one()
+    assert (letter.value, letter.reason, letter.attempts) == (b"old", "expired", 0)
+    assert [value for value, _, _ in mailing.calls] == [b"new"]
+
+
+def test_work_does_not_wait_for_longer_than_it_may_take(flux_kit: Kit, mailing: Any) -> None:
+    mailing.give_up_after = 100
+    mailing.errors = [ValueError("1"), ValueError("2")]
+    produce(flux_kit, b"a")
+    flux_kit.run_to_the_end(mailing)
+    letter = flux_kit.dead_letters(mailing).one()
+    assert (letter.reason, letter.attempts, letter.error_message) == ("expired", 2, "2")
+    assert flux_kit.clock.now() == START + 60
+
+
+# ---- rate and time limits
+
+
+def test_a_run_passes_the_time_that_a_rate_takes(flux_kit: Kit, mailing: Any) -> None:
+    mailing.rate_limit = 2
+    produce(flux_kit, b"a", b"b", b"c", b"d")
+    assert flux_kit.run(mailing).done == 4
+    assert [at for _, _, at in mailing.calls] == pytest.approx([0, 0.5, 1, 1.5], abs=0.02)
+
+
+def test_an_async_call_that_takes_too_long_fails(flux_kit: Kit) -> None:
+    class Slow(flux.Task):
+        topic = "mails"
+        group_id = "slow"
+        timeout = 0.02
+
+        async def call(self, message: flux.Message) -> None:
+            await asyncio.Event().wait()
+
+    produce(flux_kit, b"a")
+    assert flux_kit.run(Slow).retried == 1
+    [failure] = flux_kit.failures
+    assert str(failure.error) == "the call took longer than timeout = 0.02 s"
+
+
+# ---- middleware
+
+
+@pytest.mark.parametrize("awaited", [False, True], ids=["sync", "async"])
+def test_middleware_is_around_each_call_and_sees_how_it_ends(flux_kit: Kit, awaited: bool) -> None:
+    passed: list[str] = []
+
+    def around(message: flux.Message, call_next: Any) -> Any:
+        passed.append("in")
+        try:
+            return call_next(message)
+        finally:
+            passed.append("out")
+
+    async def around_async(message: flux.Message, call_next: Any) -> Any:
+        passed.append("in")
+        try:
+            return await call_next(message)
+        finally:
+            passed.append("out")
+
+    class Surrounded(flux.Task):
+        topic = "mails"
+        group_id = "surrounded"
+        middleware = (around_async,) if awaited else (around,)
+
+        def call(self, message: flux.Message) -> None:
+            passed.append("call")
+            raise ValueError("bad")
+
+    if awaited:
+
+        async def call(self: Any, message: flux.Message) -> None:
+            passed.append("call")
+            raise ValueError("bad")
+
+        Surrounded.call = call  # type: ignore[assignment]
+    produce(flux_kit, b"a")
+    assert flux_kit.run(Surrounded).retried == 1
+    assert passed == ["in", "call", "out"]
+
+
+# ---- batches
+
+
+class Storing(flux.BatchTask):
+    topic = "rows"
+    group_id = "storing"
+    retries = 1
+    wait = 60
+    max_batch = 3
+    max_wait = 10.0
+    kit: Kit
+    bad: dict[bytes, BaseException] = {}
+    batches: list[tuple[list[bytes], float]] = []
+
+    def call(self, messages: Sequence[flux.Message]) -> Any:
+        self.batches.append(([message.value for message in messages], round(self.kit.clock.now() - START, 3)))
+        failed = {message: self.bad.pop(message.value) for message in messages if message.value in self.bad}
+        if failed:
+            raise flux.Failed(failed)
+
+
+class AsyncStoring(Storing):
+    async def call(self, messages: Sequence[flux.Message]) -> None:
+        await asyncio.sleep(0)
+        super().call(messages)
+
+
+@pytest.fixture(params=[Storing, AsyncStoring], ids=["sync", "async"])
+def storing(request: pytest.FixtureRequest, flux_kit: Kit) -> Any:
+    return type("Storing", (request.param,), {"kit": flux_kit, "bad": {}, "batches": []})
+
+
+def test_a_run_passes_the_time_that_a_batch_waits_for_more(flux_kit: Kit, storing: Any) -> None:
+    produce(flux_kit, b"a", b"b", b"c", b"d", topic="rows")
+    assert flux_kit.run(storing).done == 4
+    assert storing.batches == [([b"a", b"b", b"c"], 0), ([b"d"], 10)]
+
+
+def test_a_batch_is_of_one_partition(flux_kit: Kit, storing: Any) -> None:
+    flux_kit.broker().create_topic("rows", 2)
+    for partition, value in ((0, b"a"), (1, b"b"), (0, b"c")):
+        flux_kit.produce("rows", value, partition=partition)
+    assert flux_kit.run(storing).done == 3
+    assert sorted(values for values, _ in storing.batches) == [[b"a", b"c"], [b"b"]]
+
+
+def test_one_record_of_a_batch_fails_alone_and_comes_back_in_a_batch_of_what_is_due(
+    flux_kit: Kit, storing: Any
+) -> None:
+    storing.bad = {b"a": ValueError("bad a"), b"c": ValueError("bad c")}
+    produce(flux_kit, b"a", b"b", b"c", topic="rows")
+    summary = flux_kit.run(storing)
+    assert (summary.done, summary.failed, summary.retried) == (1, 2, 2)
+    assert [(failure.message.value, str(failure.error)) for failure in flux_kit.failures] == [
+        (b"a", "bad a"),
+        (b"c", "bad c"),
+    ]
+    assert flux_kit.run_to_the_end(storing).done == 2
+    assert storing.batches[-1][0] == [b"a", b"c"]
+
+
+def test_any_other_exception_moves_the_whole_batch_and_is_noted_for_each_record(flux_kit: Kit) -> None:
+    class Failing(Storing):
+        def call(self, messages: Sequence[flux.Message]) -> None:
+            raise ValueError("all")
+
+    produce(flux_kit, b"a", b"b", b"c", topic="rows")
+    assert flux_kit.run(Failing).retried == 3
+    assert [(failure.message.value, str(failure.error)) for failure in flux_kit.failures] == [
+        (value, "all") for value in (b"a", b"b", b"c")
+    ]
+
+
+def test_a_batch_that_finds_an_outage_is_called_again_as_it_was(flux_kit: Kit) -> None:
+    seen: list[list[tuple[bytes, int]]] = []
+
+    class Storing(flux.BatchTask):
+        topic = "rows"
+        group_id = "outage"
+
+        def call(self, messages: Sequence[flux.Message]) -> None:
+            seen.append([(message.value, message.attempt) for message in messages])
+            if len(seen) == 1:
+                raise flux.Pause()
+
+    produce(flux_kit, b"a", b"b", topic="rows")
+    assert flux_kit.run_to_the_end(Storing).done == 2
+    assert seen == [[(b"a", 1), (b"b", 1)]] * 2
+
+
+# ---- schedules
+
+
+def test_enqueued_work_is_done_at_its_time(flux_kit: Kit, mailing: Any) -> None:
+    mailing.enqueue(b"later", delay=timedelta(hours=1).total_seconds())
+    mailing.enqueue(b"then", at=datetime.fromtimestamp(START + 7200, UTC))
+    mailing.enqueue(b"now")
+    assert flux_kit.run(mailing).done == 1
+    assert [(each.record.value, each.seconds) for each in flux_kit.waiting(mailing)] == [
+        (b"later", 3600),
+        (b"then", 7200),
+    ]
+    assert flux_kit.run_to_the_end(mailing).done == 2
+    assert mailing.calls == [(b"now", 1, 0), (b"later", 1, 3600), (b"then", 1, 7200)]
+
+
+def test_enqueued_work_is_no_other_groups(flux_kit: Kit, mailing: Any) -> None:
+    class Auditing(flux.Task):
+        topic = "mails"
+        group_id = "auditing"
+
+        def call(self, message: flux.Message) -> None:
+            raise AssertionError("not mine")
+
+    mailing.enqueue(b"a", delay=5)
+    assert flux_kit.run_to_the_end(mailing, Auditing).done == 1
+
+
+def test_the_age_of_enqueued_work_counts_from_when_it_was_to_be_done(flux_kit: Kit, mailing: Any) -> None:
+    mailing.give_up_after = 100
+    mailing.enqueue(b"a", delay=3600)
+    assert flux_kit.run_to_the_end(mailing).done == 1
+
+
+def test_all_of_it_in_a_running_event_loop(flux_kit: Kit) -> None:
+    task: Any = type(
+        "Mailing", (AsyncMailing,), {"kit": flux_kit, "errors": [flux.Pause(), ValueError("x")], "calls": []}
+    )
+    task.quick_retries = 1
+    task.rate_limit = 10
+
+    async def test() -> None:
+        task.enqueue(b"later", delay=60)
+        produce(flux_kit, b"a")
+        assert (await flux_kit.arun(task)).done == 0
+        assert (await flux_kit.arun_to_the_end(task)).done == 2
+
+    asyncio.run(test())
+    assert [(value, attempt) for value, attempt, _ in task.calls] == [(b"a", 1), (b"a", 1), (b"a", 2), (b"later", 1)]
