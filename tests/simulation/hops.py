@@ -167,7 +167,7 @@ class Hops:
             for call in copy.calls
             if call.verdict in ("next", "dead")
             and copy.stage != DEAD
-            and not call.again
+            and not call.superseded
             and (reason == b"expired" or not call.refused)
             and self.target(call, call.verdict == "dead" or reason == b"expired") == record.topic()
         ]
@@ -202,7 +202,7 @@ class Hops:
             if self._named(_Given(topic, record)) is not None:
                 if call.hop in ("flying", "acked"):
                     raise self._truth.broken(f"the hop of {call} is written again while {call.hop}")
-                if call.again:
+                if call.superseded:
                     raise self._truth.broken(f"{call} was tried again in place, and moves")
                 if call.epoch.ended and not self._was_under_way(call):
                     raise self._truth.broken(f"the hop of {call} is written after its assignment has ended")

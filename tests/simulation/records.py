@@ -69,7 +69,7 @@ class Call:
     """The machine's time."""
     ended_at: float = 0.0
     again: bool = False
-    """It was called once more by the same owner: this one counts for nothing."""
+    """It was called once more by the same owner."""
     ended: int | None = None
     """The machine's step."""
     outcome: str = ""
@@ -84,6 +84,11 @@ class Call:
     kept: int | None = None
     """The step at which its hop was refused."""
     settled_at: int = 0
+
+    @property
+    def superseded(self) -> bool:
+        """Whether a later call by the same owner counts instead: one that found no outage."""
+        return self.again and self.epoch.called[self.copy.offset].outcome != "pause"
 
     @property
     def running(self) -> bool:
