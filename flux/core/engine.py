@@ -217,6 +217,8 @@ class Engine:
     def aborted(self, run: Run) -> None:
         """The process failed in the call that a run is at: the calls before it count, this one never does."""
         self._end(run)
+        for entry in run.entries or ():
+            self._quick.called.pop(entry, None)
         self.gate.ended(run, called=False)
 
     def failed(self, run: Run, index: int, message: Message, failure: Failure, now: float) -> Move:

@@ -169,6 +169,13 @@ def test_what_may_be_tried_in_place_and_has_no_caller_moves_too(ends: str) -> No
     assert (moved["flux-origin-offset"], moved["flux-attempts"]) == (b"0", b"2")
 
 
+def test_a_failure_of_the_process_in_place_moves_nothing() -> None:
+    driver = quick()
+    driver.engine.aborted(in_place(driver))
+    driver.engine.stop()
+    assert [moved["flux-origin-offset"] for moved in headers(driver)] == [b"1"]
+
+
 def test_what_was_done_in_place_is_done() -> None:
     driver = quick()
     driver.work(in_place(driver))
