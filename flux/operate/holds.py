@@ -50,6 +50,8 @@ def _hold(found: Look, each: StageLook, number: int, stood: Standing) -> Hold | 
         return Hold(stage, number, head, f"group {stage.group} {who}", head.since(found.now_ms), behind)
     offset, since = stood.get(TopicPartition(stage.topic, number), (head.offset, found.at))
     stands = found.at - since if offset == head.offset else 0.0
+    if head.due is not None:
+        stands = min(stands, found.at - head.due / 1000)  # before that it waited, as it should
     if progress.done_above:
         why = f"{progress.done_above:,} behind it are done" + ("" if found.reports else "; its call may be running")
         return Hold(stage, number, head, why, max(stands, 0.0) or head.since(found.now_ms), behind)

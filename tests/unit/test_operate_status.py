@@ -204,6 +204,14 @@ def test_a_position_that_stands_still_from_look_to_look_is_named() -> None:
     assert held(at(stage_look(), later=3.0), stood) == []
     [hold] = held(at(stage_look(), later=6.0), stood)
     assert (hold.why, hold.seconds) == ("the position does not move", 6.0)
+
+
+def test_the_time_that_a_record_waited_for_its_due_time_holds_nothing_back() -> None:
+    waits = stage_look(1, heads={0: head(due=NOW_MS + 60_000)})
+    stood = standing(at(waits), {})
+    assert held(at(waits, later=64.0), stood) == []
+    [hold] = held(at(waits, later=66.0), stood)
+    assert (hold.why, hold.seconds) == ("the position does not move", 6.0)
     moved = stage_look(positions={0: Position(1)}, heads={0: head(1)})
     assert held(at(moved, later=6.0), stood) == []
 
