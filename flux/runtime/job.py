@@ -97,12 +97,12 @@ class Job:
         """The task's call, as drivers make it; a coroutine function's gives awaitables."""
         policy, awaited, batched = self.policy, self.awaited, self.policy.batch is not None
         handler = surrounded(self.task.call, self.middleware)
+        if policy.timeout is not None and awaited:
+            handler = limited(handler, policy.timeout)
         steps = [] if policy.give_up_after is None else [expiring(policy.give_up_after, self.system.now)]
         if self.decoder is not None:
             steps.append(decoding(self.decoder))
         handler = prepared_batch(handler, steps, awaited) if batched else prepared(handler, steps)
-        if policy.timeout is not None and awaited:
-            handler = limited(handler, policy.timeout)
         desk = self.desk
         if desk is None:
             return handler

@@ -1,4 +1,4 @@
-"""What stands around a task's call, outermost first: its time limit, its age, its deserializer, its middleware.
+"""What stands around a task's call, outermost first: its age, its deserializer, its time limit, its middleware.
 
 What a task does not use is not there: its handler is the call itself.
 """
@@ -14,7 +14,7 @@ from typing import Any
 from flux.core.errors import ConfigurationError
 from flux.core.expiry import expires
 from flux.core.message import Message
-from flux.core.outcome import Expired, Failed, Pause, Reject, Retry, Undecodable
+from flux.core.outcome import Expired, Failed, Pause, Reject, Retry, Undecodable, failures_of
 
 Handler = Callable[[Any], Any]
 """A task's `call` with a message, or a batch task's with a list of them; a coroutine function's gives awaitables."""
@@ -109,8 +109,7 @@ def prepared_batch(handler: Handler, steps: Sequence[Step], awaited: bool) -> Ha
         return good, bad
 
     def with_others(bad: dict[Message, BaseException], good: list[Message], error: Exception) -> Failed:
-        others = error.failures if isinstance(error, Failed) else dict.fromkeys(good, error)
-        return Failed({**bad, **others})
+        return Failed({**bad, **failures_of(good, error)})
 
     def call(messages: Sequence[Message]) -> None:
         good, bad = sorted_out(messages)
