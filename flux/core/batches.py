@@ -126,7 +126,11 @@ class Batches:
         if not free:
             return False
         waited = now - free[0].since
-        return len(free) >= self._batch.most or not 0 <= waited < self._batch.wait  # below 0: the clock was set back
+        if len(free) < self._batch.most and 0 <= waited < self._batch.wait:  # below 0: the clock was set back
+            return False
+        ledger, others = assignment.ledger, assignment.flying + len(assignment.open)
+        assert ledger is not None
+        return any(ledger.admits(entry.end, others) or entry.offset == ledger.position for entry in free)
 
     def _free(self, queue: deque[Entry]) -> Sequence[Entry]:
         """Those whose key is not held."""
