@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import attrs
 
 from flux.core.stage import Role, Stage
-from flux.operate.holds import Standing, holds, standing
+from flux.operate.holds import LONG, Standing, holds, standing
 from flux.operate.progress import Progress
 from flux.operate.reports import Heard
 from flux.operate.status import Hold, Look, Pausing, StageLook, dead_rate, next_due, pauses, rates, waiting
@@ -123,7 +123,8 @@ class Sample:
 def sample(found: Look, before: Look | None, stood: Standing) -> tuple[Sample, Standing]:
     """`before`: the last look, `stood`: by all before."""
     stood = standing(found, stood)
-    held = holds(found, stood)
+    # records that are done out of order for a moment are how keys are worked side by side
+    held = [hold for hold in holds(found, stood) if hold.seconds is None or hold.seconds >= LONG]
     return Sample(
         found.at,
         [_stage(found, each, before, held) for each in found.stages],

@@ -40,6 +40,9 @@ def test_the_overview_tells_of_each_task_and_of_all_together(web: Web) -> None:
     main_records(web, 3)
     web.yard.bury({}, {})
     web.look()
+    assert "Billing orders no workers 3" in text_of(web.get("/"))
+    web.yard.system.time += 60
+    web.look()
     page = web.get("/")
     assert "Billing orders held back 3" in text_of(page)
     assert '<a href="/tasks/Billing/letters" class="dead">2</a>' in page
