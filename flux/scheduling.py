@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import types
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import datetime
 from typing import Any
 
@@ -24,6 +24,7 @@ from flux.runtime.outboxes import OUTBOXES
 def enqueue(
     task: Any,
     policy: Policy,
+    serializer: Callable[[Any], Any] | None,
     value: Any,
     key: str | bytes | None,
     headers: HeadersLike | None,
@@ -33,7 +34,7 @@ def enqueue(
     """See `flux.Task.enqueue`. `task`: its class, or an instance."""
     due = _due(policy, delay, at)
     if due is None:
-        return _producer(task, policy.stages.topic, None).send(value, key=key, headers=headers)
+        return _producer(task, policy.stages.topic, None, serializer).send(value, key=key, headers=headers)
     if policy.stages.retries < 1:
         raise ConfigurationError(
             f"{_name(task)}.enqueue with a delay needs a retry topic to wait in: set retries to 1 or more"
@@ -51,7 +52,7 @@ def enqueue(
         (trail.ORIGIN_TIMESTAMP, str(due)),  # its age counts from when it was to be done
     ]
     options = attrs.evolve(config.current.producer, acks="all")
-    return _producer(task, stage.topic, options).send(value, key=key, headers=placed)
+    return _producer(task, stage.topic, options, serializer).send(value, key=key, headers=placed)
 
 
 def _due(policy: Policy, delay: float | None, at: datetime | None) -> int | None:
@@ -85,9 +86,11 @@ def _name(task: Any) -> str:
     return str((task if isinstance(task, type) else type(task)).__name__)
 
 
-def _producer(task: Any, topic: str, options: ProducerOptions | None) -> type[Producer]:
+def _producer(
+    task: Any, topic: str, options: ProducerOptions | None, serializer: Callable[[Any], Any] | None
+) -> type[Producer]:
     """The task's own, which its class or instance keeps; another one when it has got another cluster or options."""
-    wanted = (topic, task.adapter, options, task.serializer)
+    wanted = (topic, task.adapter, options, serializer)
     made: dict[str, tuple[tuple[Any, ...], type[Producer]]] = task.__dict__.get("_producers", {})
     known = made.get(topic)
     if known is None or known[0] != wanted:
@@ -98,7 +101,7 @@ def _producer(task: Any, topic: str, options: ProducerOptions | None) -> type[Pr
             "topic": topic,
             "adapter": task.adapter,
             "options": options,
-            "serializer": staticmethod(task.serializer) if task.serializer is not None else None,
+            "serializer": None if serializer is None else staticmethod(serializer),
         }
         made_anew: type[Producer] = types.new_class(name, (Producer,), exec_body=lambda names: names.update(attributes))
         known = wanted, made_anew

@@ -147,7 +147,7 @@ class Task:
         record there. Raises ConfigurationError for more than `max_delay`, for a task without retries, and for what
         cannot be a record.
         """
-        return enqueue(self, self.policy(), value, key, headers, delay, at)
+        return enqueue(self, self.policy(), _plain(self, "serializer"), value, key, headers, delay, at)
 
     @_on_both
     def policy(self) -> Policy:
