@@ -7,7 +7,7 @@ PYTHON ?= $(shell for python in $(PYTHONS); do \
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: simulate chaos fire demo test matrix lint types imports check docs release-check bench clean
+.PHONY: simulate chaos fire demo test matrix lint types imports check docs release-check bench clean pictures
 
 demo: .venv/.installed
 	@$(BIN)/flux demo
@@ -58,6 +58,10 @@ release-check: .venv/.developed
 # known vulnerabilities of what is installed: asks PyPI, so it needs the network
 audit: .venv/.audited
 	$(BIN)/pip-audit --local --skip-editable
+
+# the pages as they are now, for the documentation; needs a Chromium
+pictures: .venv/.developed
+	cd tests && ../$(BIN)/python -m integration.pictures ../docs/images
 
 # flux and its peers, side by side: make bench ROUNDS=1 CASES=consume,produce; with SCALE=0.01 just to see that it works
 ROUNDS ?= 3
