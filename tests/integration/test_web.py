@@ -19,7 +19,7 @@ from playwright.sync_api import Browser, Page, expect
 from integration import browser as browsers
 from integration import shop as shops
 from integration.browser import NARROW, PHONE, NoBrowser, chromium, too_wide, violations
-from integration.shop import SECONDS
+from integration.shop import SCHEMES, SECONDS
 
 TASK = """
 import os, time
@@ -89,9 +89,16 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture
-def shop(bootstrap: str, make_topic: Callable[..., str], unique: Callable[[], str], tmp_path: Path) -> Iterator[Shop]:
+def shop(
+    request: pytest.FixtureRequest,
+    bootstrap: str,
+    make_topic: Callable[..., str],
+    unique: Callable[[], str],
+    tmp_path: Path,
+) -> Iterator[Shop]:
     names = unique()[:9]
-    shop = Shop(bootstrap, "confluent", make_topic(2, f"{names}-orders"), names, tmp_path, f"{names}-reports")
+    scheme = getattr(request, "param", "confluent")
+    shop = Shop(bootstrap, scheme, make_topic(2, f"{names}-orders"), names, tmp_path, f"{names}-reports")
     yield shop
     for process in shop.processes:
         if process.poll() is None:
@@ -122,6 +129,7 @@ def reload_until(page: Page, text: str) -> None:
         page.reload()
 
 
+@pytest.mark.parametrize("shop", SCHEMES, indirect=True)
 def test_a_dead_letter_is_seen_understood_replayed_and_seen_done(
     shop: Shop, browser: Browser, troubles: list[str]
 ) -> None:
@@ -221,6 +229,25 @@ def test_the_keyboard_is_enough_and_keeps_its_place_while_the_page_lives(
         seen = page.evaluate("Number(document.body.dataset.seen || 0)")
         page.wait_for_timeout(2500)
         assert page.evaluate("Number(document.body.dataset.seen || 0)") == seen
+
+
+def test_a_page_says_that_it_is_old_when_the_server_is_away_and_goes_on_when_it_is_back(
+    shop: Shop, browser: Browser
+) -> None:
+    url = shop.serve()
+    port = url.rpartition(":")[2]
+    with browsers.window(browser, url, []) as page:
+        page.goto("/")
+        expect(page.get_by_role("button", name="Live", exact=True)).to_be_visible()
+        served = shop.processes.pop()
+        served.send_signal(signal.SIGINT)
+        assert served.wait(15) == 0, "a browser that listens does not hold it up"
+        expect(page.get_by_role("button", name="Not live")).to_be_visible(timeout=WAIT)
+        shop.serve("--port", port)
+        expect(page.get_by_role("button", name="Live", exact=True)).to_be_visible(timeout=WAIT)
+        for stream in (served.stdout, served.stderr):
+            assert stream is not None
+            stream.close()
 
 
 def test_every_page_works_without_a_script(shop: Shop, browser: Browser, troubles: list[str]) -> None:

@@ -5,11 +5,13 @@
   const body = document.body;
   const button = document.getElementById("live");
   const LEAST = 1000; // ms between two fetches
+  const RETRY = 5000; // ms until a stream that was refused is asked for again
   let source = null;
   let paused = sessionStorage.getItem("paused") === "1";
   let last = 0;
   let timer = null;
   let fetching = false;
+  let away = false; // the server does not answer, or wants the token again: what is shown is old, and says so
 
   const same = (part) => {
     const active = document.activeElement;
@@ -36,7 +38,7 @@
     last = Date.now();
     try {
       const answer = await fetch(location.href, { headers: { accept: "text/html" }, redirect: "error" });
-      if (!answer.ok) return;
+      if (!answer.ok) throw new Error(answer.status);
       const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
       if (document.querySelectorAll("[data-part]").length !== fresh.querySelectorAll("[data-part]").length) {
         location.reload();
@@ -48,8 +50,9 @@
       }
       body.dataset.live = fresh.body.dataset.live;
       if (!body.dataset.live) close();
+      lost(false);
     } catch {
-      // the server is away: the stream tells when it is back
+      lost(true); // the stream, which tries again by itself, tells when there is something to see
     } finally {
       fetching = false;
       body.dataset.seen = String(Number(body.dataset.seen || 0) + 1);
@@ -72,13 +75,22 @@
     if (source || paused || document.hidden || !body.dataset.live) return;
     source = new EventSource(body.dataset.events);
     source.addEventListener("news", soon);
+    source.addEventListener("open", () => { if (away) soon(); });
+    source.addEventListener("error", () => {
+      lost(true);
+      // a browser gives up where the answer was no stream: a proxy's, while the server starts again
+      if (source?.readyState === EventSource.CLOSED) { close(); setTimeout(open, RETRY); }
+    });
   };
+
+  const lost = (now) => { if (away !== now) { away = now; show(); } };
 
   const show = () => {
     if (!button) return;
     button.hidden = !body.dataset.live;
     button.setAttribute("aria-pressed", String(!paused));
-    button.querySelector(".word").textContent = paused ? "Paused" : "Live";
+    button.dataset.away = String(away && !paused);
+    button.querySelector(".word").textContent = paused ? "Paused" : away ? "Not live: no answer" : "Live";
   };
 
   button?.addEventListener("click", () => {
