@@ -103,9 +103,8 @@ def test_causes_are_counted_with_first_last_and_latest_example() -> None:
     assert first.example.offset == 4
 
 
-def test_causes_take_bounded_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("flux.operate.causes.MOST_CAUSES", 3)
-    causes = Causes()
+def test_causes_take_bounded_memory() -> None:
+    causes = Causes(3)
     for name in "abcdea":
         causes.add(letter(headers_of(error=name)))
     assert next(tally.cause.error_type for tally in causes.ranked()) == "a"
