@@ -201,6 +201,10 @@ def test_everybody_can_use_every_page(shop: Shop, browser: Browser, troubles: li
                     found += too_wide(page)
                     page.set_viewport_size(PHONE)
     assert not found, "\n".join(found)
+    with browsers.window(browser, url, []) as page:
+        page.goto("/tasks/Billing/letters")
+        page.evaluate("document.documentElement.style.setProperty('--faint', '#ccc')")
+        assert "color-contrast" in str(violations(page)), "what is wrong would be found"
 
 
 def test_the_keyboard_is_enough_and_keeps_its_place_while_the_page_lives(
