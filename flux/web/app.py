@@ -18,7 +18,7 @@ from flux.core.errors import BrokerError, FluxError
 from flux.core.text import one_line
 from flux.web.forms import form
 from flux.web.guard import Guard
-from flux.web.pages import doctor, jobs, letters, live, login, overview, task, tracing, waiting, workers
+from flux.web.pages import doctor, jobs, letters, live, login, overview, record, task, tracing, waiting, workers
 from flux.web.site import Site, site_of
 
 logger = logging.getLogger("flux.web")
@@ -40,6 +40,7 @@ READS = {
     "/tasks/{task}/letters/purge": letters.ask_purge,
     "/tasks/{task}/letters/export": letters.ask_export,
     "/tasks/{task}/letters/{partition:int}/{offset:int}": letters.show_one,
+    "/tasks/{task}/records/{stage:int}/{partition:int}/{offset:int}": record.show,
     "/tasks/{task}/trace": tracing.show,
     "/tasks/{task}/doctor": doctor.show,
 }

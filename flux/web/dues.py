@@ -42,7 +42,7 @@ class Waiting:
     topic: str
     partition: int
     offset: int
-    stage: str = attrs.field(order=False)
+    stage: Stage = attrs.field(order=False)
     key: bytes | None = attrs.field(order=False)
     attempt: int = attrs.field(order=False)
     error: str = attrs.field(order=False)
@@ -126,7 +126,7 @@ def _rows(
                 stage.topic,
                 seen.partition,
                 seen.offset,
-                str(stage),
+                stage,
                 seen.message.key,
                 seen.message.attempt,
                 short(seen.error, _MOST_ERROR),

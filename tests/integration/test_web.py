@@ -188,7 +188,15 @@ def test_everybody_can_use_every_page(shop: Shop, browser: Browser, troubles: li
         assert letter is not None
     pages = ["/", "/workers", "/jobs", job, letter, "/nothing", "/login"]
     kinds = ("", "/waiting", "/letters", "/letters?error=nothing", "/letters/replay", "/letters/purge?what=all")
-    more = ("/letters/export", "/trace", "/trace?key=customer-5", "/trace?origin=x", "/doctor")
+    more = (
+        "/letters/export",
+        "/records/0/0/0",
+        "/records/1/0/0",
+        "/trace",
+        "/trace?key=customer-5",
+        "/trace?origin=x",
+        "/doctor",
+    )
     pages += [f"/tasks/Billing{kind}" for kind in (*kinds, *more)]
     found: list[str] = []
     for scheme, size in (("light", browsers.DESK), ("dark", PHONE)):

@@ -147,7 +147,7 @@ def test_what_waits_is_listed_by_when_it_is_due(web: Web) -> None:
     web.look()
     page = text_of(web.get("/tasks/Billing/waiting"))
     assert "due now 1 within a minute 2 within 10 minutes 1 within an hour 0 within a day 1 later 0" in page
-    order = re.findall(r"(now|in [\d.]+ \w+) retry 1 k 2 Timeout: no answer 0:(\d)", page)
+    order = re.findall(r"(now|in [\d.]+ \w+) retry 1 k 2 Timeout: no answer 0:\d trace 0:(\d)", page)
     assert [int(offset) for _, offset in order] == [0, 1, 4, 2, 3]
 
 
@@ -236,6 +236,28 @@ def test_a_form_to_replay_carries_its_filter(web: Web) -> None:
     assert "no replay of it is known" in text_of(page)
 
 
+# -- records
+
+
+def test_a_record_is_shown_with_what_its_group_has_made_of_it(web: Web) -> None:
+    main_records(web, 3)
+    web.yard.broker.set_position("billing", TopicPartition("orders", 0), Position(1))
+    assert "main orders[0]@0 passed" in text_of(web.get("/tasks/Billing/records/0/0/0"))
+    page = web.get("/tasks/Billing/records/0/0/1")
+    assert "main orders[0]@1 not done" in text_of(page)
+    assert all(part in text_of(page) for part in ("ada-1", "value", "holds 0 to 2"))
+    assert "/records/0/0/0" in page
+    assert "/records/0/0/2" in page
+    waiting_in(web, 30, 7)
+    page = text_of(web.get("/tasks/Billing/records/1/0/0"))
+    assert "retry 1 orders-billing-try-1[0]@0 due in 30 seconds" in page
+    assert "Timeout no answer" in page
+    assert "orders[0]@7" in page
+    assert "there is no record at 0:3 of orders" in text_of(web.get("/tasks/Billing/records/0/0/3", 409))
+    for path in ("/tasks/Billing/records/3/0/0", "/tasks/Billing/records/9/0/0", "/tasks/Billing/records/x/0/0"):
+        web.get(path, 404)
+
+
 # -- trace and doctor
 
 
@@ -286,7 +308,7 @@ def test_a_mask_decides_about_every_part_that_came_from_a_record() -> None:
     web.report(Call(0, 0, secret, 1, 60.0))
     web.look()
     pages = ["/", "/workers", "/tasks/Billing", "/tasks/Billing/waiting", "/tasks/Billing/letters"]
-    pages += ["/tasks/Billing/letters/0/0", "/tasks/Billing/trace?origin=0:0"]
+    pages += ["/tasks/Billing/letters/0/0", "/tasks/Billing/trace?origin=0:0", "/tasks/Billing/records/0/0/0"]
     for path in pages:
         page = web.get(path)
         assert secret not in page.replace("SECRET.py in x", ""), path

@@ -28,6 +28,7 @@ PAGES = (
     "/tasks/Billing/letters/replay",
     "/tasks/Billing/letters/purge?what=all",
     "/tasks/Billing/letters/export",
+    "/tasks/Billing/records/0/0/0",
     "/tasks/Billing/trace?key=k",
     "/tasks/Billing/doctor",
 )
@@ -37,6 +38,7 @@ PAGES = (
 def web() -> Web:
     web = Web()
     web.yard.bury({})
+    web.yard.kit.write(b"value", topic="orders")
     web.look()
     return web
 
