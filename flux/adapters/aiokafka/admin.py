@@ -29,6 +29,7 @@ from flux.adapters.aiokafka.connection import Connection, Topics, described
 from flux.adapters.aiokafka.errors import error_for, fault_of, translated
 from flux.adapters.aiokafka.log import ClientLog
 from flux.adapters.aiokafka.machine import Machine
+from flux.adapters.aiokafka.positions import ended, unended
 from flux.adapters.aiokafka.requests import (
     AlterConfigsRequest,
     ConsumerGroupRequest,
@@ -163,7 +164,7 @@ class AiokafkaAdmin:
                 for number, offset, metadata, code in partitions if name == topic else ():
                     _raise(code)
                     if offset >= 0:
-                        found[number] = Position(offset, metadata or "")
+                        found[number] = Position(offset, unended(metadata))
             return found
 
         doing = f"cannot read the positions of group {group}"
@@ -174,7 +175,7 @@ class AiokafkaAdmin:
             return
 
         async def ask(client: Any) -> None:
-            partitions = [(number, offset, metadata) for number, (offset, metadata) in positions.items()]
+            partitions = [(number, offset, ended(metadata)) for number, (offset, metadata) in positions.items()]
             node = await _coordinator(client, group)
             request = OffsetCommitRequest(group, _NO_GENERATION, "", _BROKERS_RETENTION, [(topic, partitions)])
             answer = await client.send(node, request)

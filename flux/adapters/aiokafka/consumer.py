@@ -25,6 +25,7 @@ from flux.adapters.aiokafka.connection import described, refusal
 from flux.adapters.aiokafka.errors import fault_of, translated
 from flux.adapters.aiokafka.log import ClientLog
 from flux.adapters.aiokafka.membership import Membership
+from flux.adapters.aiokafka.positions import ended, unended
 from flux.adapters.aiokafka.reader import FetchFailed, Reader, wait_for_records
 from flux.core.errors import BrokerError, Fault
 from flux.core.ports import (
@@ -157,7 +158,9 @@ class AiokafkaConsumer:
                 found = await self._consumer._coordinator.fetch_committed_offsets(theirs)
         except (KafkaError, TimeoutError) as error:
             raise self._translated(error, doing) from None
-        return {at: Position(found[at].offset, found[at].metadata or "") if at in found else None for at in partitions}
+        return {
+            at: Position(found[at].offset, unended(found[at].metadata)) if at in found else None for at in partitions
+        }
 
     def commit(self, positions: Mapping[TopicPartition, Position], done: Done) -> None:
         limit = self._client_options.get("request_timeout_ms", 40_000) / 1000
@@ -196,7 +199,7 @@ class AiokafkaConsumer:
                 position.metadata.encode()
         except UnicodeEncodeError as error:
             raise BrokerError(f"cannot commit: the metadata is no text for Kafka ({error})", Fault.METADATA) from None
-        offsets = {Theirs(*at): OffsetAndMetadata(*position) for at, position in positions.items()}
+        offsets = {Theirs(*at): OffsetAndMetadata(p.offset, ended(p.metadata)) for at, p in positions.items()}
         while True:
             if not self.is_member:
                 # Sent without a membership it would be taken from an empty group, as an operator's commit is.

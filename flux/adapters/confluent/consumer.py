@@ -349,7 +349,12 @@ class _Closed:
 
 
 def position_of(partition: Any) -> Position | None:
-    """A committed position as confluent-kafka gives it; it may append a NUL to the metadata."""
+    """A committed position as confluent-kafka gives it; it may append a NUL to the metadata. A string that another
+    client wrote it may read beyond its end: what is no text there is replaced, so that it counts as damaged."""
     if partition.offset < 0:
         return None
-    return Position(partition.offset, (partition.metadata or "").rstrip("\0"))
+    try:
+        metadata = partition.metadata or ""
+    except UnicodeDecodeError as error:
+        metadata = error.object.decode(errors="replace")
+    return Position(partition.offset, metadata.rstrip("\0"))
