@@ -8,11 +8,9 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import pytest
-
 import flux
 from integration.job.support import Lab, trail
-from integration.job.ways import OPPOSITES, WAYS, Way
+from integration.job.ways import OPPOSITES, WAYS, Way, at_once
 
 Batch = Sequence[flux.Message]
 
@@ -42,7 +40,7 @@ def batch_task(
     return task
 
 
-@pytest.mark.parametrize("way", WAYS, ids=str)
+@at_once(*WAYS)
 def test_batches_are_full_or_have_waited_and_are_of_one_partition_in_order(lab: Lab, way: Way) -> None:
     batches: list[tuple[float, list[flux.Message]]] = []
 
@@ -68,7 +66,7 @@ def test_batches_are_full_or_have_waited_and_are_of_one_partition_in_order(lab: 
     assert lab.dead(task) == []
 
 
-@pytest.mark.parametrize("way", WAYS, ids=str)
+@at_once(*WAYS)
 def test_failed_moves_those_that_it_names_and_another_exception_moves_all(lab: Lab, way: Way) -> None:
     calls: Counter[tuple[bytes, int]] = Counter()
 
@@ -95,7 +93,7 @@ def test_failed_moves_those_that_it_names_and_another_exception_moves_all(lab: L
     assert (dead[b"a5"]["flux-reason"], dead[b"a5"]["flux-attempts"]) == (b"rejected", b"1")
 
 
-@pytest.mark.parametrize("way", OPPOSITES, ids=str)
+@at_once(*OPPOSITES)
 def test_what_a_batch_produces_is_acknowledged_before_its_records_are_done(lab: Lab, way: Way) -> None:
     class Sums(flux.Producer):
         topic = lab.make_topic()

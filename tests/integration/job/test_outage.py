@@ -15,7 +15,7 @@ from confluent_kafka import Producer
 import flux
 from flux.core.ports import TopicPartition
 from integration.job.support import Lab, wait_for
-from integration.job.ways import OPPOSITES, WAYS, Way
+from integration.job.ways import OPPOSITES, WAYS, Way, at_once
 
 OUTAGE = float(os.environ.get("FLUX_TEST_OUTAGE", "2.8"))
 """Seconds. Pauses are 1, 2, 4, 8 and 16 s: 2.8 s end within the second one, 30 s within the fifth."""
@@ -137,7 +137,7 @@ def test_an_outage_moves_nothing_keeps_the_order_of_keys_and_ends_at_full_speed(
     assert set(lab.ends(lab.stage(task, 1).topic).values()) == {0}
 
 
-@pytest.mark.parametrize("way", WAYS, ids=str)
+@at_once(*WAYS)
 def test_a_stop_while_paused_ends_at_once_and_repeats_nothing_that_had_ended(lab: Lab, way: Way) -> None:
     away = True
     calls: Counter[tuple[bytes, bool]] = Counter()
@@ -163,7 +163,7 @@ def test_a_stop_while_paused_ends_at_once_and_repeats_nothing_that_had_ended(lab
     assert lab.dead(task) == []
 
 
-@pytest.mark.parametrize("way", OPPOSITES, ids=str)
+@at_once(*OPPOSITES)
 def test_a_pause_goes_on_through_a_rebalance(lab: Lab, way: Way) -> None:
     """The new member does not know of the outage, and finds it too."""
     away = True

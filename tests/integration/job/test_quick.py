@@ -5,14 +5,12 @@ from __future__ import annotations
 import time
 from collections import Counter, defaultdict
 
-import pytest
-
 import flux
 from integration.job.support import Lab, trail
-from integration.job.ways import OPPOSITES, Way
+from integration.job.ways import OPPOSITES, Way, at_once
 
 
-@pytest.mark.parametrize("way", OPPOSITES, ids=str)
+@at_once(*OPPOSITES)
 def test_tries_in_place_keep_the_order_of_a_key_and_are_counted_as_attempts(lab: Lab, way: Way) -> None:
     ended: dict[bytes | None, list[int]] = defaultdict(list)
     attempts: Counter[bytes] = Counter()
@@ -39,7 +37,7 @@ def test_tries_in_place_keep_the_order_of_a_key_and_are_counted_as_attempts(lab:
     assert (dead.value(), trail(dead)["flux-attempts"], trail(dead)["flux-reason"]) == (b"never", b"8", b"exhausted")
 
 
-@pytest.mark.parametrize("way", OPPOSITES, ids=str)
+@at_once(*OPPOSITES)
 def test_work_that_is_too_old_becomes_a_dead_letter_without_a_call(lab: Lab, way: Way) -> None:
     calls: list[tuple[bytes, int]] = []
 

@@ -5,16 +5,14 @@ from __future__ import annotations
 import time
 from datetime import UTC, datetime, timedelta
 
-import pytest
-
 import flux
 from integration.job.support import SECONDS, Lab, own, trail, wait_for
-from integration.job.ways import OPPOSITES, WAYS, Way
+from integration.job.ways import OPPOSITES, WAYS, Way, at_once
 
 Seen = list[tuple[bytes, int, float]]
 
 
-@pytest.mark.parametrize("way", OPPOSITES, ids=str)
+@at_once(*OPPOSITES)
 def test_work_with_a_delay_is_seen_by_this_group_alone_and_not_before_its_time(lab: Lab, way: Way) -> None:
     seen: Seen = []
     others: Seen = []
@@ -60,7 +58,7 @@ def test_work_with_a_delay_is_seen_by_this_group_alone_and_not_before_its_time(l
     assert trail(held)["flux-attempts"] == b"0"
 
 
-@pytest.mark.parametrize("way", WAYS, ids=str)
+@at_once(*WAYS)
 def test_what_a_call_enqueues_belongs_to_it(lab: Lab, way: Way) -> None:
     """It is acknowledged before the record is done, so it fails when that fails."""
     seen: list[tuple[bytes, int]] = []

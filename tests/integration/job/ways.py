@@ -6,9 +6,12 @@ import asyncio
 import inspect
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import attrs
+
+from integration.job.support import Lab
 
 
 @attrs.frozen
@@ -45,3 +48,24 @@ class Way:
 WAYS = [Way(scheme, awaited) for scheme in ("confluent", "aiokafka") for awaited in (False, True)]
 OPPOSITES = [WAYS[0], WAYS[3]]
 """For what hardly depends on the way."""
+
+
+def at_once(*ways: Way) -> Callable[[Callable[[Lab, Way], None]], Callable[[Lab], None]]:
+    """Runs a test in all these ways side by side, as it mostly waits."""
+
+    def decorate(test: Callable[[Lab, Way], None]) -> Callable[[Lab], None]:
+        def each(lab: Lab, way: Way) -> None:
+            try:
+                test(lab, way)
+            except BaseException as error:
+                error.add_note(f"by {way}")
+                raise
+
+        def run(lab: Lab) -> None:
+            with ThreadPoolExecutor(len(ways)) as pool:
+                list(pool.map(lambda way: each(lab, way), ways))
+
+        run.__name__, run.__doc__, run.__module__ = test.__name__, test.__doc__, test.__module__
+        return run
+
+    return decorate
