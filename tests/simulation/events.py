@@ -169,7 +169,9 @@ class Events:
             self._world.machine.at(self._world.machine.time + 1.0, lambda: self._deploy(event, numbers))
             return
         index = int(event.choice * 100) % len(self._world.retries)
-        self._world.retries[index] = int(event.choice * 1000) % 4
+        enqueues = any(plan.delay is not None and plan.task == index for plan in self._world.scenario.records)
+        # an application that enqueues relies on there being a first retry stage
+        self._world.retries[index] = max(int(event.choice * 1000) % 4, int(enqueues))
         topic = self._world.scenario.tasks[index].topic
         self._world.truth.note(f"{topic} has {self._world.retries[index]} retries from now on")
         for number in numbers:

@@ -13,13 +13,13 @@ from simulation.scenario import Event, Outcome, RecordPlan, Scenario, TaskPlan, 
 FEATURES = ("pauses", "quick", "expiry", "rate", "timeouts", "middleware", "batches", "enqueued")
 
 
-def draw(seed: int, focus: Sequence[str] = (), wanted: Sequence[str] = ()) -> Scenario:
-    """`focus`: the kinds of events that happen; none given: some, or all. `wanted`: the features; none given: none,
-    some or many."""
+def draw(seed: int, focus: Sequence[str] = (), wanted: Sequence[str] | None = None) -> Scenario:
+    """`focus`: the kinds of events that happen; none given: some, or all. `wanted`: the features; None: none, some or
+    many."""
     scenario = draw_retries(seed, focus)
     rng = random.Random(f"{seed}/features")
     drawn = [] if rng.random() < 0.4 else rng.sample(FEATURES, rng.choice((1, 1, 2, 3, 5)))
-    chosen = [name for name in FEATURES if name in (wanted or drawn)]
+    chosen = [name for name in FEATURES if name in (drawn if wanted is None else wanted)]
     for name in chosen:
         scenario = _ADDING[name](scenario, rng)
     return scenario

@@ -30,8 +30,8 @@ MUTANTS: dict[str, Mutant] = {}
 
 @attrs.frozen
 class Mutant:
-    """`focus`: the kinds of events that bring it to light; none: any. `features`: what tasks use; none: any. `first`:
-    the seed to begin with."""
+    """`focus`: the kinds of events that bring it to light; none: any. `features`: what tasks use. `first`: the seed to
+    begin with."""
 
     mutation: Breaking
     focus: tuple[str, ...]
@@ -280,7 +280,7 @@ def a_paused_partition_stays_paused() -> Mutation:
     return Flow, "changes", stuck
 
 
-@mutant()
+@mutant(features=("enqueued",))
 def nothing_is_ever_paused() -> Mutation:
     return Flow, "changes", lambda self, working, patient, stopping: ([], [])
 

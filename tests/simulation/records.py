@@ -91,6 +91,10 @@ class Call:
         return self.again and self.epoch.called[self.copy.offset].outcome != "pause"
 
     @property
+    def may_be_tried_in_place(self) -> bool:
+        return self.outcome == "next" and self.tries < self.epoch.task.settings.get("quick_retries", 0)
+
+    @property
     def running(self) -> bool:
         return self.ended is None and not self.process.dead
 

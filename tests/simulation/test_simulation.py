@@ -33,7 +33,7 @@ def test_nothing_is_lost_repeated_or_out_of_order_whatever_goes_wrong() -> None:
 def test_a_seed_has_the_same_history_in_every_process() -> None:
     seeds = range(12)
     program = (
-        "from simulation.play import play; from simulation.scenario import draw\n"
+        "from simulation.play import play; from simulation.features import draw\n"
         f"for seed in {list(seeds)}: print(play(draw(seed)).digest)"
     )
     environment = {**os.environ, "PYTHONHASHSEED": "1", "PYTHONPATH": str(Path(__file__).parents[1])}

@@ -166,6 +166,7 @@ class Truth:
                 not done
                 and call.settled
                 and not call.perhaps
+                and not call.may_be_tried_in_place
                 and (products or not call.products)
                 and call.settled_at < known
             ):
