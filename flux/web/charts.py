@@ -19,10 +19,13 @@ _GAP = 6
 """Times the usual distance of two points after which nothing is drawn between them."""
 
 _SVG = Markup(
-    '<svg class="{css}" viewBox="0 0 {width:g} {height:g}" preserveAspectRatio="none" role="img" aria-label="{label}">'
-    "{inside}</svg>"
+    '<svg class="{css}" viewBox="0 0 {width:g} {height:g}" preserveAspectRatio="none" role="img" aria-label="{label}"'
+    "{more}>{inside}</svg>"
 )
+_SCALE = Markup(' data-top="{top:g}" data-seconds="{seconds:g}"')
+"""What a pointer's place in a chart means."""
 _PATH = Markup('<path class="{css}" d="{way}"/>')
+_NAMED = Markup('<path class="{css}" d="{way}" data-name="{name}"/>')
 _RULE = Markup('<line class="rule" x1="0" x2="{width:g}" y1="{y:g}" y2="{y:g}"/>')
 _BAR = Markup('<rect class="{css}" x="0" y="0" width="{width:.1f}" height="10"/>')
 
@@ -64,7 +67,8 @@ def chart(title: str, lines: Sequence[Line], per_second: bool = False) -> Chart:
     tell = rate if per_second else count
     told = "; ".join(f"{line.name} {tell(line.last)}" for line in lines)
     label = f"{title} over {lasting(end - start)}: now {told}; at most {tell(highest(shown))}"
-    svg = _SVG.format(css="chart", width=WIDTH, height=HEIGHT, label=label, inside=rules + paths)
+    scale = _SCALE.format(top=top, seconds=end - start)
+    svg = _SVG.format(css="chart", width=WIDTH, height=HEIGHT, label=label, more=scale, inside=rules + paths)
     return Chart(title, svg, tell(top), lasting(end - start), lines, per_second)
 
 
@@ -76,7 +80,7 @@ def spark(name: str, css: str, points: Sequence[At]) -> Markup:
     label = f"{name} over {lasting(end - start)}, at most {rate(highest([line]))}"
     width, height = _SPARK
     inside = _paths([line], start, end, top, width, height)
-    return _SVG.format(css="spark", width=width, height=height, label=label, inside=inside)
+    return _SVG.format(css="spark", width=width, height=height, label=label, more="", inside=inside)
 
 
 def bar(value: float, most: float, css: str) -> Markup:
@@ -123,7 +127,7 @@ def _paths(lines: Sequence[Line], start: float, end: float, top: float, width: f
             if number == 0:
                 ground = f"{way}L{at[-1][0]:.1f} {height:g}L{at[0][0]:.1f} {height:g}Z"
                 found.append(_PATH.format(css=f"area {line.css}", way=ground))
-            found.append(_PATH.format(css=f"line {line.css}", way=way))
+            found.append(_NAMED.format(css=f"line {line.css}", way=way, name=line.name))
     return Markup("").join(found)
 
 

@@ -243,6 +243,21 @@ def test_the_keyboard_is_enough_and_keeps_its_place_while_the_page_lives(
         assert page.evaluate("Number(document.body.dataset.seen || 0)") == seen
 
 
+def test_a_chart_tells_what_it_shows_where_the_pointer_is(shop: Shop, browser: Browser, troubles: list[str]) -> None:
+    url = shop.serve()
+    shop.produce(*["fine"] * 7)
+    with browsers.window(browser, url, troubles) as page:
+        page.goto("/tasks/Billing")
+        expect(page.locator(".plot", has_text="Behind").locator(".key b")).to_have_text("7", timeout=WAIT)
+        page.get_by_role("button", name="Live").click()
+        box = page.locator(".plot", has_text="Behind").locator("svg").bounding_box()
+        assert box is not None
+        page.mouse.move(box["x"] + box["width"] - 1, box["y"] + 40)
+        expect(page.locator(".tip").first).to_contain_text("7 records, 0 s ago")
+        page.mouse.move(5, 5)
+        expect(page.locator(".tip")).to_have_count(0)
+
+
 def test_a_page_says_that_it_is_old_when_the_server_is_away_and_goes_on_when_it_is_back(
     shop: Shop, browser: Browser
 ) -> None:

@@ -104,6 +104,48 @@
     if (document.hidden) close(); else if (body.dataset.live && !paused) { refresh(); open(); }
   });
   addEventListener("pagehide", close);
+
+  // a chart tells what it shows where the pointer is
+  const EDGE = 2; // as the server draws: free above and below, in the chart's own measure
+  const number = (value) => value.toLocaleString("en", { maximumFractionDigits: value < 100 ? 1 : 0 });
+  const span = (seconds) => seconds < 60 ? `${Math.round(seconds)} s` : `${(seconds / 60).toFixed(1)} min`;
+  const hide = () => document.querySelectorAll(".tip").forEach((tip) => tip.remove());
+  const told = (chart, part) => {
+    const { width, height } = chart.viewBox.baseVal;
+    const nearest = new Map();
+    for (const path of chart.querySelectorAll("path[data-name]")) {
+      for (const pair of path.getAttribute("d").slice(1).split("L")) {
+        const [x, y] = pair.split(" ").map(Number);
+        const off = Math.abs(x / width - part);
+        if (off < 0.03 && off < (nearest.get(path.dataset.name)?.off ?? 1)) {
+          nearest.set(path.dataset.name, { off, value: (1 - (y - EDGE) / (height - 2 * EDGE)) * chart.dataset.top });
+        }
+      }
+    }
+    const parts = [...nearest].map(([name, { value }]) => `${number(Math.max(0, value))} ${name}`);
+    return parts.length ? `${parts.join(", ")}, ${span(chart.dataset.seconds * (1 - part))} ago` : "";
+  };
+  document.addEventListener("pointermove", (event) => {
+    hide();
+    const field = event.target.closest?.(".field");
+    const chart = field?.querySelector("svg.chart");
+    if (!chart) return;
+    const box = chart.getBoundingClientRect();
+    const part = Math.min(1, Math.max(0, (event.clientX - box.left) / box.width));
+    const text = told(chart, part);
+    if (!text) return;
+    const tip = document.createElement("span");
+    tip.className = "tip";
+    tip.setAttribute("aria-hidden", "true"); // the chart's own label says more
+    tip.textContent = text;
+    field.append(tip);
+    const left = part * box.width;
+    tip.style.left = `${Math.max(0, Math.min(left + 8, box.width - tip.offsetWidth))}px`;
+    const rule = document.createElement("span");
+    rule.className = "tip at";
+    rule.style.left = `${left}px`;
+    field.append(rule);
+  });
   show();
   open();
 })();
