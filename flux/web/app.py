@@ -17,7 +17,7 @@ from starlette.staticfiles import StaticFiles
 from flux.core.errors import BrokerError, FluxError
 from flux.core.text import one_line
 from flux.web.forms import form
-from flux.web.guard import Guard
+from flux.web.guard import Guard, path_of
 from flux.web.pages import doctor, jobs, letters, live, login, overview, record, task, tracing, waiting, workers
 from flux.web.site import Site, site_of
 
@@ -92,7 +92,7 @@ async def _failed(request: Request, error: Exception) -> Response:
 
 
 async def _broken(request: Request, error: Exception) -> Response:
-    logger.error("%s %s failed", request.method, request.url.path, exc_info=error)
+    logger.error("%s %s failed", request.method, path_of(request), exc_info=error)
     return _told(request, 500, f"a mistake of these pages ({type(error).__name__}): see the log")
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 
 import attrs
 
+from flux.core.errors import BrokerError, Fault
 from flux.core.ports import Record
 from flux.core.stage import Role, Stage
 from flux.operate.progress import Progress, ask_group
@@ -22,6 +23,8 @@ MOST_READ = 10_000
 SHOWN = 100
 FRESH = 5.0
 """Seconds for which a picture is good for all who look."""
+PATIENCE = 5.0
+"""Seconds that one waits for another's reading: a cluster that hangs must not take all threads."""
 _MOST_ERROR = 200
 STEPS = (
     (0, "due now"),
@@ -72,11 +75,15 @@ class Dues:
 
     def queue(self) -> Queue:
         """Blocks; raises BrokerError."""
-        with self._lock:
+        if not self._lock.acquire(timeout=PATIENCE):
+            raise BrokerError("another visitor has waited for the same for long", Fault.UNAVAILABLE)
+        try:
             now = self._subject.system.now()
             if self._queue is None or not 0 <= now - self._queue.at < FRESH:
                 self._queue = queued(self._subject)
             return self._queue
+        finally:
+            self._lock.release()
 
 
 def queued(subject: Subject) -> Queue:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from urllib.parse import quote, urlsplit
 
 from starlette.datastructures import MutableHeaders
@@ -25,7 +26,10 @@ HEADERS = {
     "cross-origin-resource-policy": "same-origin",
     "permissions-policy": "camera=(), geolocation=(), microphone=()",
 }
-_OPEN = ("/login", "/static/")
+TOKEN = "x-flux-token"
+"""The header in which a proxy gives the token. Not `Authorization`: that has what the proxy itself was given."""
+_HOST = re.compile(r"(?:\[(?P<six>[0-9A-Fa-f:.]+)\]|(?P<name>[A-Za-z0-9._-]+))(?::[0-9]{1,5})?\Z")
+_OPEN = ("/static/",)
 _SAFE = ("GET", "HEAD")
 
 
@@ -45,8 +49,8 @@ class Guard:
         fresh = not Sessions.is_name(known)
         visitor = Sessions.new() if fresh else known
         state = scope.setdefault("state", {})
-        state["visitor"], state["known"] = visitor, self._sessions.may(visitor, _bearer(request))
-        path = request.url.path.removeprefix(scope.get("root_path", ""))
+        state["visitor"], state["known"] = visitor, self._sessions.may(visitor, request.headers.get(TOKEN))
+        path = path_of(request)
 
         async def answer(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -64,19 +68,26 @@ class Guard:
 
     def _refused(self, request: Request, visitor: str, path: str) -> Response | None:
         headers = request.headers
-        if self._options.hosts is not None and _name(headers.get("host", "")) not in self._options.hosts:
+        name = name_of(headers.get("host", ""))
+        if name is None or (self._options.hosts is not None and name not in self._options.hosts):
             return PlainTextResponse("these pages have another name: see flux web --allow-host", 421)
         site, mode = headers.get("sec-fetch-site", ""), headers.get("sec-fetch-mode", "")
         if site in ("cross-site", "same-site") and (mode != "navigate" or request.method not in _SAFE):
             return PlainTextResponse("another site may not ask for this", 403)
         if request.method not in _SAFE and not is_same_origin(request):
             return PlainTextResponse("another site may not send this", 403)
-        if path.startswith(_OPEN) or request.state.known:
+        if path == "/login" or path.startswith(_OPEN) or request.state.known:
             return None
         if request.method in _SAFE and mode in ("", "navigate"):
-            there = path + (f"?{request.url.query}" if request.url.query else "")
+            there = path + (f"?{query}" if (query := request.scope["query_string"].decode("latin-1")) else "")
             return RedirectResponse(f"{request.scope.get('root_path', '')}/login?next={quote(there, safe='')}", 303)
         return PlainTextResponse("log in first", 401)
+
+
+def path_of(request: Request) -> str:
+    """Without what a proxy put before it. Not of the whole address, in which the name that was asked for has a part."""
+    path: str = request.scope["path"]
+    return path.removeprefix(request.scope.get("root_path", ""))
 
 
 def is_same_origin(request: Request) -> bool:
@@ -90,18 +101,11 @@ def is_same_origin(request: Request) -> bool:
 def cookie(request: Request, options: Options, visitor: str) -> str:
     """For this server alone: no script reads it, no other site sends it."""
     path = request.scope.get("root_path", "") or "/"
-    secure = "; Secure" if request.url.scheme == "https" else ""
+    secure = "; Secure" if request.scope.get("scheme") == "https" else ""
     return f"{options.cookie}={visitor}; Max-Age={LASTS:.0f}; Path={path}; HttpOnly; SameSite=Strict{secure}"
 
 
-def _name(host: str) -> str:
-    """Without the port; IPv6 without its brackets."""
-    try:
-        return (urlsplit(f"//{host}").hostname or "").lower()
-    except ValueError:
-        return ""
-
-
-def _bearer(request: Request) -> str | None:
-    kind, _, token = request.headers.get("authorization", "").partition(" ")
-    return token.strip() if kind.lower() == "bearer" else None
+def name_of(host: str) -> str | None:
+    """Without the port; IPv6 without its brackets. None: it is no name."""
+    match = _HOST.match(host)
+    return None if match is None else (match["six"] or match["name"]).lower()

@@ -34,18 +34,17 @@ class Sessions:
     def is_name(text: str) -> bool:
         return _NAME.match(text) is not None
 
-    def may(self, visitor: str, bearer: str | None = None) -> bool:
-        """`bearer`: a token in the request's own header, as a reverse proxy adds it."""
+    def may(self, visitor: str, token: str | None = None) -> bool:
+        """`token`: as a reverse proxy adds it to each request."""
         if self._token is None:
             return True
-        if bearer is not None:
-            return self._matches(bearer)
+        if token is not None:
+            return not self.locked and self._is_right(token)
         return self._until.get(visitor, 0.0) > self._system.now()
 
     def log_in(self, token: str) -> str | None:
         """The visitor's new name; None: it is the wrong token."""
-        if not self._matches(token):
-            self._failures.append(self._system.now())
+        if not self._is_right(token):
             return None
         while len(self._until) >= MOST:
             self._until.popitem(last=False)
@@ -69,7 +68,11 @@ class Sessions:
     def proves(self, visitor: str, proof: str) -> bool:
         return hmac.compare_digest(self.proof(visitor).encode(), proof.encode("utf-8", "replace"))
 
-    def _matches(self, token: str) -> bool:
-        return self._token is not None and hmac.compare_digest(
+    def _is_right(self, token: str) -> bool:
+        """A wrong one counts."""
+        right = self._token is not None and hmac.compare_digest(
             self._token.encode("utf-8", "replace"), token.encode("utf-8", "replace")
         )
+        if not right:
+            self._failures.append(self._system.now())
+        return right

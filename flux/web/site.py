@@ -27,6 +27,7 @@ from flux.web import charts
 from flux.web.bell import Bell
 from flux.web.census import Census
 from flux.web.dues import Dues
+from flux.web.guard import path_of
 from flux.web.jobs import Jobs
 from flux.web.options import Options
 from flux.web.sessions import Sessions
@@ -49,7 +50,7 @@ class Site:
         self.jobs = Jobs(self.bell, system)
         self.sessions = Sessions(options.token, system)
         subjects = subjects_of(tasks, options.mask, options.report_topic, system)
-        self.watches = {subject.slug: Watch(subject) for subject in subjects}
+        self.watches = {subject.slug: Watch(subject, options.every) for subject in subjects}
         self.census = {subject.slug: Census(subject) for subject in subjects}
         self.dues = {subject.slug: Dues(subject) for subject in subjects}
         self.sampler = Sampler(list(self.watches.values()), options.every, self.bell)
@@ -82,7 +83,7 @@ class Site:
             "options": self.options,
             "watches": list(self.watches.values()),
             "jobs": self.jobs,
-            "path": request.url.path.removeprefix(base),
+            "path": path_of(request),
             "version": __version__,
             "live": "",
             "now": self.system.now(),

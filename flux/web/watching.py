@@ -21,15 +21,16 @@ logger = logging.getLogger("flux.web")
 
 MOST_AT_ONCE = 8
 """Clusters that are asked together: one that is away holds up a thread for as long as its client is patient."""
-STALE = 3
-"""Intervals after which a sample says nothing of now."""
+STALE = 30.0
+"""Seconds, and a few intervals, after which a sample says nothing of now: the cluster neither answers nor refuses."""
 
 
 class Watch:
     """One task, as it was seen. `error`: why it could not be looked at, since `failing_since`."""
 
-    def __init__(self, subject: Subject) -> None:
+    def __init__(self, subject: Subject, every: float = 5.0) -> None:
         self.subject = subject
+        self._stale = STALE + 3 * every
         self.sample: Sample | None = None
         self.error = ""
         self.failing_since: float | None = None
@@ -62,7 +63,7 @@ class Watch:
     def state(self) -> tuple[str, str]:
         """In two words, and how bad that is: good, fair, bad, or none where it is not known."""
         found = self.sample
-        if self.error:
+        if self.error or (self.age or 0.0) > self._stale:
             return "not seen", "bad"
         if found is None:
             return "not seen yet", "none"

@@ -93,6 +93,13 @@ def test_a_cluster_that_is_away_is_told_and_the_last_sight_stays(web: Web, monke
     assert "Not seen" not in text_of(web.get("/tasks/Billing"))
 
 
+def test_a_cluster_that_neither_answers_nor_refuses_is_not_called_well(web: Web) -> None:
+    web.look()
+    assert "Billing orders up to date" in text_of(web.get("/"))
+    web.yard.system.time += 120
+    assert "Billing orders not seen" in text_of(web.get("/"))
+
+
 def test_only_the_partitions_that_are_furthest_behind_are_listed() -> None:
     web = Web(partitions=250)
     web.yard.kit.write(Outgoing(b"v", b"k", [], 249), topic="orders")

@@ -76,7 +76,9 @@ def test_it_answers_to_its_own_names(web: Web, host: str) -> None:
     assert web.client.get("/", headers={"host": host}).status_code == 200
 
 
-@pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example", "", "localhost@evil.example", "[::1"])
+@pytest.mark.parametrize(
+    "host", ["evil.example", "127.0.0.1.evil.example", "", "localhost@evil.example", "[::1", "localhost/login", "x"]
+)
 def test_it_refuses_another_name_as_after_dns_rebinding(web: Web, host: str) -> None:
     answer = web.client.get("/", headers={"host": host})
     assert answer.status_code == 421
@@ -216,6 +218,16 @@ def locked() -> Web:
     return web
 
 
+@pytest.mark.parametrize(
+    "host", ["x/login", "x/static/", "x?", "x#", "x/login?", "127.0.0.1/static/x", "x\\login", "a b"]
+)
+def test_no_name_opens_what_an_address_does_not(locked: Web, host: str) -> None:
+    for path in ("/", "/tasks/Billing", "/events"):
+        answer = locked.client.get(path, headers={"host": host})
+        assert answer.status_code != 200, host
+        assert "Billing" not in answer.text
+
+
 def log_in(web: Web, token: str = TOKEN, **fields: str) -> object:
     proof = web.site.sessions.proof(web.visitor())
     data = {"proof": proof, "token": token, **fields}
@@ -271,11 +283,19 @@ def test_a_wrong_token_is_refused_and_many_of_them_lock_the_door(locked: Web) ->
 
 
 def test_a_proxy_may_give_the_token_itself_and_forms_need_their_proof_all_the_same(locked: Web) -> None:
-    bearer = {"authorization": f"Bearer {TOKEN}"}
-    assert "Billing" in locked.client.get("/", headers=bearer).text
-    assert locked.client.get("/", headers={"authorization": "Bearer wrong"}).status_code == 303
-    answer = locked.client.post("/tasks/Billing/letters/replay", headers={**bearer, "origin": ORIGIN})
+    given = {"x-flux-token": TOKEN}
+    assert "Billing" in locked.client.get("/", headers=given).text
+    assert locked.client.get("/", headers={"x-flux-token": "wrong"}).status_code == 303
+    answer = locked.client.post("/tasks/Billing/letters/replay", headers={**given, "origin": ORIGIN})
     assert answer.status_code == 403
+
+
+def test_wrong_tokens_of_a_header_lock_the_door_too(locked: Web) -> None:
+    for number in range(MOST_FAILURES):
+        locked.client.get("/", headers={"x-flux-token": str(number)})
+    assert locked.client.get("/", headers={"x-flux-token": TOKEN}).status_code == 303
+    locked.yard.system.time += 61
+    assert locked.client.get("/", headers={"x-flux-token": TOKEN}).status_code == 200
 
 
 def test_the_token_is_neither_in_an_address_nor_in_the_log(locked: Web, caplog: pytest.LogCaptureFixture) -> None:
