@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import flux
-from integration.job.support import Lab, trail
+from integration.job.support import Lab, trail, wait_for
 from integration.job.ways import OPPOSITES, WAYS, Way, at_once
 
 Batch = Sequence[flux.Message]
 
 
 def batch_task(
-    lab: Lab, way: Way, call: Callable[[Batch], Any], *, partitions: int = 1, **settings: Any
+    lab: Lab, way: Way, call: Callable[[Batch], Any], *, partitions: int = 1, seconds: float = 0, **settings: Any
 ) -> type[flux.BatchTask]:
-    handler = way.handler(call)
+    handler = way.handler(call, seconds)
 
     class Batched(flux.BatchTask):
         topic, group_id = lab.unique(), f"g{secrets.token_hex(4)}"
@@ -38,6 +38,12 @@ def batch_task(
     for stage in task.policy().stages:
         lab.make_topic(partitions, stage.topic)
     return task
+
+
+def shared(lab: Lab, task: type[flux.BatchTask]) -> bool:
+    """Whether two members have two partitions each, of each of two stages."""
+    groups = [lab.members(lab.stage(task, number).group) for number in (0, 1)]
+    return all([len(member.assignment.topic_partitions) for member in members] == [2, 2] for members in groups)
 
 
 @at_once(*WAYS)
@@ -91,6 +97,39 @@ def test_failed_moves_those_that_it_names_and_another_exception_moves_all(lab: L
     assert {dead[value]["flux-error-type"] for value in other} == {b"ConnectionError"}
     assert (dead[b"a3"]["flux-reason"], dead[b"a3"]["flux-error-message"]) == (b"exhausted", b"wrong")
     assert (dead[b"a5"]["flux-reason"], dead[b"a5"]["flux-attempts"]) == (b"rejected", b"1")
+
+
+@at_once(*OPPOSITES)
+def test_outages_and_members_that_come_and_go_lose_and_repeat_nothing_of_batches(lab: Lab, way: Way) -> None:
+    done: dict[bytes | None, list[int]] = defaultdict(list)
+    retried: Counter[bytes] = Counter()
+
+    def call(messages: Batch) -> None:
+        if time.monotonic() % 1 < 0.3:
+            raise flux.Pause(0.2)
+        if messages[0].stage:
+            retried.update(message.value for message in messages)
+            return
+        for message in messages:
+            done[message.key].append(int(message.value))
+        failed = [message for message in messages if int(message.value) % 50 == 0]
+        if failed:
+            raise flux.Failed({message: ValueError("once") for message in failed})
+
+    task = batch_task(lab, way, call, partitions=4, max_batch=20, max_wait=0.1, seconds=0.02)
+    count = 3000
+    lab.write(task.topic, *((b"%d" % n, b"key-%d" % (n % 40)) for n in range(count)))
+    adapter = way.adapter(lab.bootstrap, heartbeat_interval_ms=300)
+    with lab.running(task, adapter=adapter):
+        wait_for(lambda: sum(map(len, done.values())) > 300, "the first works")
+        with lab.running(task, adapter=adapter):
+            wait_for(lambda: shared(lab, task), "both share the topics")
+            time.sleep(0.5)
+        lab.settle(task)
+    assert {key: sorted(values) for key, values in done.items()} == done
+    assert sorted(value for values in done.values() for value in values) == list(range(count))
+    assert retried == Counter(b"%d" % n for n in range(0, count, 50))
+    assert lab.dead(task) == []
 
 
 @at_once(*OPPOSITES)
