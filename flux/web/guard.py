@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from urllib.parse import quote, urlsplit
 
+from markupsafe import Markup, escape
 from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, RedirectResponse, Response
+from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from flux.web.options import Options
@@ -59,14 +60,14 @@ class Guard:
                     headers[name] = value
                 if not path.startswith("/static/"):
                     headers["cache-control"] = "no-store"
-                    if fresh and "set-cookie" not in headers:
+                    if fresh and not is_from_elsewhere(request) and "set-cookie" not in headers:
                         headers.append("set-cookie", cookie(request, self._options, visitor))
             await send(message)
 
-        refused = self._refused(request, visitor, path)
+        refused = self._refused(request, fresh, path)
         await (self._app if refused is None else refused)(scope, receive, answer)
 
-    def _refused(self, request: Request, visitor: str, path: str) -> Response | None:
+    def _refused(self, request: Request, fresh: bool, path: str) -> Response | None:
         headers = request.headers
         name = name_of(headers.get("host", ""))
         if name is None or (self._options.hosts is not None and name not in self._options.hosts):
@@ -76,11 +77,13 @@ class Guard:
             return PlainTextResponse("another site may not ask for this", 403)
         if request.method not in _SAFE and not is_same_origin(request):
             return PlainTextResponse("another site may not send this", 403)
+        if fresh and is_from_elsewhere(request):
+            return _once_more(request)
         if path == "/login" or path.startswith(_OPEN) or request.state.known:
             return None
         if request.method in _SAFE and mode in ("", "navigate"):
-            there = path + (f"?{query}" if (query := request.scope["query_string"].decode("latin-1")) else "")
-            return RedirectResponse(f"{request.scope.get('root_path', '')}/login?next={quote(there, safe='')}", 303)
+            there = quote(path + _query(request), safe="")
+            return RedirectResponse(f"{request.scope.get('root_path', '')}/login?next={there}", 303)
         return PlainTextResponse("log in first", 401)
 
 
@@ -96,6 +99,27 @@ def is_same_origin(request: Request) -> bool:
     if origin is None:
         return request.headers.get("sec-fetch-site") == "same-origin"
     return urlsplit(origin).netloc.lower() == request.headers.get("host", "").lower()
+
+
+def is_from_elsewhere(request: Request) -> bool:
+    """Whether another site led here. The browser has then kept the cookie back, if there is one."""
+    return request.headers.get("sec-fetch-site") == "cross-site"
+
+
+def _once_more(request: Request) -> Response:
+    """A page that leads to itself: this time the browser comes from here, and sends the cookie along."""
+    there = escape(quote(request.scope["path"]) + _query(request))
+    return HTMLResponse(
+        Markup(
+            '<!doctype html><html lang="en"><title>flux</title><meta http-equiv="refresh" content="0; url={there}">'
+            '<p><a href="{there}">Go on</a></p></html>'
+        ).format(there=there)
+    )
+
+
+def _query(request: Request) -> str:
+    query = request.scope["query_string"].decode("latin-1")
+    return f"?{query}" if query else ""
 
 
 def cookie(request: Request, options: Options, visitor: str) -> str:

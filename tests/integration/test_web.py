@@ -325,9 +325,9 @@ def test_an_export_is_fetched_and_a_purge_is_confirmed_by_name(
         expect(page.get_by_role("main")).to_contain_text("No dead letters wait for a decision.")
 
 
-def test_the_token_is_asked_for_and_is_in_no_address(shop: Shop, browser: Browser, troubles: list[str]) -> None:
+def test_the_token_is_asked_for_once_and_is_in_no_address(shop: Shop, browser: Browser) -> None:
     url = shop.serve("--token", TOKEN, "--read-only")
-    with browsers.window(browser, url, troubles) as page:
+    with browsers.window(browser, url, []) as page:
         addresses: list[str] = []
         page.on("request", lambda asked: addresses.append(asked.url))
         page.goto("/tasks/Billing")
@@ -339,8 +339,17 @@ def test_the_token_is_asked_for_and_is_in_no_address(shop: Shop, browser: Browse
         [cookie] = page.context.cookies()
         assert (cookie["httpOnly"], cookie["sameSite"]) == (True, "Strict")
         assert page.evaluate("document.cookie") == ""
+        page.goto(f"data:text/html,<a href='{url}/workers?x=1'>a link in a chat</a>")
+        page.get_by_role("link").click()
+        expect(page.get_by_role("heading", name="Workers")).to_be_visible()
+        expect(page).to_have_url(f"{url}/workers?x=1")
         page.get_by_role("button", name="Log out").click()
         expect(page.get_by_label("Token")).to_be_visible()
         page.goto("/workers")
         expect(page.get_by_label("Token")).to_be_visible()
+        page.goto(f"data:text/html,<a href='{url}/jobs'>a link in a chat</a>")
+        page.get_by_role("link").click()
+        page.get_by_label("Token").fill(TOKEN)
+        page.get_by_role("button", name="Log in").click()
+        expect(page.get_by_role("heading", name="Jobs")).to_be_visible()
         assert not any(TOKEN in address for address in addresses)

@@ -40,8 +40,4 @@ def here(address: str) -> str:
 
 
 def _page(request: Request, following: str, problem: str = "", status: int = 200) -> Response:
-    """Who came from another site did not send the cookie along, and may be known all the same: one click tells."""
-    came = request.headers.get("sec-fetch-site") == "cross-site"
-    return site_of(request).page(
-        request, "login.html", status, following=here(following), problem=problem, came_from_elsewhere=came
-    )
+    return site_of(request).page(request, "login.html", status, following=here(following), problem=problem)
