@@ -773,8 +773,9 @@ class Engine:
             return verdict.move
         entry.tries += 1
         entry.waits = True
-        if policy.ordering == "partition" or (policy.ordering == "key" and entry.message.key is not None):
-            self._cut_all(entry.assignment)  # a slice in work may have more of the key
+        if policy.ordering != "none":
+            # a slice in work may have more of the key; and once entries are in lanes, others may be worked beside it
+            self._cut_all(entry.assignment)
         self._lanes.hold(entry)
         self._quick.add(Waiting(entry, verdict, failure, now), now + wait)
         return Move.AGAIN

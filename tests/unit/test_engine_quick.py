@@ -121,6 +121,19 @@ def test_without_a_key_it_holds_back_nothing() -> None:
     assert driver.work_all(0) == [0, 1]
 
 
+def test_without_a_key_it_lets_none_overtake_the_rest_of_its_slice() -> None:
+    driver = quick()
+    driver.poll(*slice_of(driver, None, b"a", b"a"))
+    run = driver.take()
+    driver.fail(run)
+    run.index += 1
+    driver.poll(driver.record(3, b"a"), driver.record(4, b"b"))
+    called = [] if run.index >= run.limit else [driver.message(run, run.index).offset]
+    while (other := driver.engine.take(True, driver.now)) is not None:
+        called += offsets(other)
+    assert [offset for offset in called if offset != 4] == [1]
+
+
 def test_the_position_stays_below_what_waits_and_passes_it_in_the_metadata() -> None:
     driver = quick()
     driver.poll(0, 1, 2)
