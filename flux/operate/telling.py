@@ -88,4 +88,4 @@ def outcome(plan: Plan, receipt: Receipt) -> str:
 
 
 def _words(ms: int) -> str:
-    return in_words(max(0, ms) / 1000).lstrip("~")
+    return in_words(round(max(0, ms) / 1000, 1)).lstrip("~")

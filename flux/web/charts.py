@@ -15,6 +15,8 @@ WIDTH, HEIGHT = 600.0, 120.0
 _SPARK = (120.0, 28.0)
 _MOST_POINTS = 180
 _MOST_SPARK = 60
+_ROOM = 1.08
+"""That a line has above it, where the upper edge's number stands."""
 _GAP = 6
 """Times the usual distance of two points after which nothing is drawn between them."""
 
@@ -61,7 +63,7 @@ class Chart:
 def chart(title: str, lines: Sequence[Line], per_second: bool = False) -> Chart:
     shown = [attrs.evolve(line, points=thinned(line.points, _MOST_POINTS)) for line in lines]
     start, end = _times(shown)
-    top = nice(max((point.value or 0.0 for line in shown for point in line.points), default=0.0))
+    top = nice(_ROOM * highest(shown))
     rules = Markup("").join(_RULE.format(width=WIDTH, y=HEIGHT * part) for part in (0.02, 0.5))
     paths = _paths(shown, start, end, top, WIDTH, HEIGHT)
     tell = rate if per_second else count
@@ -76,7 +78,7 @@ def spark(name: str, css: str, points: Sequence[At]) -> Markup:
     """A small one, without axes."""
     line = Line(name, css, thinned(points, _MOST_SPARK))
     start, end = _times([line])
-    top = nice(highest([line]))
+    top = nice(_ROOM * highest([line]))
     label = f"{name} over {lasting(end - start)}, at most {rate(highest([line]))}"
     width, height = _SPARK
     inside = _paths([line], start, end, top, width, height)

@@ -21,6 +21,8 @@ logger = logging.getLogger("flux.web")
 
 MOST_AT_ONCE = 8
 """Clusters that are asked together: one that is away holds up a thread for as long as its client is patient."""
+_SOON = 1.0
+"""Seconds that first looks take, mostly."""
 STALE = 30.0
 """Seconds, and a few intervals, after which a sample says nothing of now: the cluster neither answers nor refuses."""
 
@@ -106,9 +108,10 @@ class Sampler:
             await anyio.sleep(max(0.1, self._every - (anyio.current_time() - began)))
 
     async def _add_up(self) -> None:
+        await anyio.sleep(_SOON)
         while True:
-            await anyio.sleep(self._every)
             self.add_up()
+            await anyio.sleep(self._every)
 
     def add_up(self) -> None:
         seen = [watch for watch in self.watches if watch.sample is not None and not watch.error]

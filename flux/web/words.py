@@ -30,7 +30,7 @@ def ago(seconds: float | None) -> str:
 
 
 def coming(seconds: float | None) -> str:
-    return "—" if seconds is None else f"in {lasting(seconds)}" if seconds > 0 else "now"
+    return "—" if seconds is None else f"in {lasting(seconds)}" if seconds >= 1 else "now"
 
 
 def size(number: int | None) -> str:

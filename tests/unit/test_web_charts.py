@@ -53,7 +53,7 @@ def test_a_chart_says_in_words_what_it_shows() -> None:
     found = chart("Calls a second", [line(10, 200, 30)], per_second=True)
     assert 'role="img"' in found.svg
     assert 'aria-label="Calls a second over 10 seconds: now records 30.0; at most 200"' in found.svg
-    assert (found.top, found.since) == ("200", "10 seconds")
+    assert (found.top, found.since) == ("500", "10 seconds")
 
 
 def test_nothing_known_is_an_empty_chart() -> None:

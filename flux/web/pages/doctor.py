@@ -15,6 +15,7 @@ async def show(request: Request) -> Response:
     watch = site.watch(request)
     subject = watch.subject
     facts, findings = await site.ask(subject.examined, beside(subject, site.subjects))
+    named = {finding.check for finding in findings} | ({"clock"} if facts.clock is None else set())
     return site.page(
         request,
         "doctor.html",
@@ -23,5 +24,5 @@ async def show(request: Request) -> Response:
         tab="doctor",
         facts=facts,
         findings=findings,
-        sound=[name for name in CHECKS if name not in {finding.check for finding in findings}],
+        sound=[name for name in CHECKS if name not in named],
     )
