@@ -34,7 +34,7 @@ class Job:
         self.id = secrets.token_hex(8)
         self.task = task
         self.kind = kind
-        self.title = title
+        self.title = one_line(title)
         self.total = total
         self.done = 0
         self.state = "running"
@@ -123,7 +123,7 @@ class Jobs:
                 raise Busy(f"{busy.title} is running: wait for its end, or cancel it")
             self._jobs[job.id] = job
             self._forget()
-        logger.info("%s: begun", title)
+        logger.info("%s: begun", job.title)
         job.start(body)
         return job
 

@@ -325,6 +325,33 @@ def test_an_export_is_fetched_and_a_purge_is_confirmed_by_name(
         expect(page.get_by_role("main")).to_contain_text("No dead letters wait for a decision.")
 
 
+def test_a_replay_is_followed_and_cancelled_and_goes_on_later(
+    shop: Shop, browser: Browser, troubles: list[str]
+) -> None:
+    shop.work()
+    url = shop.serve()
+    shop.produce(*["broken"] * 6)
+    with browsers.window(browser, url, troubles) as page:
+        page.goto("/tasks/Billing/letters")
+        reload_until(page, "6 not replayed")
+        shop.mended.touch()
+        page.goto("/tasks/Billing/letters/replay")
+        page.get_by_label("Records a second").fill("1")
+        page.get_by_role("button", name="Replay them").click()
+        expect(page.get_by_role("main")).to_contain_text(re.compile("[2-5] of 6 looked at"), timeout=WAIT)
+        expect(page.get_by_role("status")).to_contain_text("running")
+        page.get_by_role("button", name="Cancel").click()
+        expect(page.get_by_role("status")).to_contain_text("cancelled", timeout=WAIT)
+        page.goto("/tasks/Billing/letters/replay")
+        page.get_by_role("button", name="Replay them").click()
+        expect(page.get_by_role("status")).to_contain_text("done", timeout=WAIT)
+    until = time.monotonic() + SECONDS
+    while shop.done("broken") < 6:
+        assert time.monotonic() < until
+        time.sleep(0.2)
+    assert shop.done("broken") == 6, "each one once"
+
+
 def test_the_token_is_asked_for_once_and_is_in_no_address(shop: Shop, browser: Browser) -> None:
     url = shop.serve("--token", TOKEN, "--read-only")
     with browsers.window(browser, url, []) as page:

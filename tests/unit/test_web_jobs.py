@@ -75,6 +75,14 @@ def test_a_replay_is_refused_while_workers_work_the_dead_letters_unless_it_is_fo
     assert len(web.yard.copies()) == 3
 
 
+def test_what_a_visitor_asked_for_is_one_line_of_the_log(web: Web, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO", logger="flux.web"):
+        begin(web, REPLAY, key="k\nflux.web: Replay of all: done\x1b[31m")
+    lines = [record.getMessage() for record in caplog.records if record.name == "flux.web"]
+    assert len(lines) == 2
+    assert not any(mark in line for line in lines for mark in "\n\x1b")
+
+
 def test_what_fails_is_told_in_one_line(web: Web) -> None:
     web.yard.broker.fail_writes(lambda topic, partition, record: BrokerError("refused", Fault.DENIED))
     location = begin(web, REPLAY)
