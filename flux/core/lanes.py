@@ -7,6 +7,7 @@ a record of its key can neither be worked nor moved on.
 from __future__ import annotations
 
 from collections import deque
+from itertools import takewhile
 from typing import Any, Literal, Protocol
 
 from flux.core.assignment import Assignment, Entry, Phase
@@ -98,11 +99,13 @@ class Lanes:
             self._ready.append(entry)
 
     def add_first(self, entry: Entry) -> None:
-        """Queues `entry` before all of its lane: its call is to be made once more."""
+        """Queues `entry` where it was in its lane: its call is to be made once more."""
         entry.assignment.laned += 1
         lane = entry.lane = self._lane(entry)
         if lane is not None and (lane.busy or lane.holds):
-            lane.queue.appendleft(entry)
+            place = (entry.due, entry.offset)
+            before = takewhile(lambda other: (other.due, other.offset) < place, lane.queue)
+            lane.queue.insert(sum(1 for _ in before), entry)
             return
         if lane is not None:
             lane.busy = True

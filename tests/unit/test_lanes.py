@@ -36,6 +36,25 @@ def test_one_record_of_a_key_at_a_time_in_the_order_they_came() -> None:
     assert lanes.take(9, now=0) == [d]
 
 
+def test_two_that_are_called_again_keep_their_order() -> None:
+    """The second was called while the first waited for what it had produced."""
+    lanes = Lanes("key")
+    first, second, third = fed(lanes, assignment(), b"x", b"x", b"x")
+    for one in (first, second):
+        assert lanes.take(1, now=0) == [one]
+        lanes.end(one)
+    for one in (first, second):
+        lanes.hold(one)
+    for one in (first, second):
+        lanes.add_first(one)
+        lanes.release(one)
+    called = []
+    while taken := lanes.take(1, now=0):
+        called += taken
+        lanes.end(taken[0])
+    assert called == [first, second, third]
+
+
 def test_a_null_key_orders_nothing_and_an_empty_one_does() -> None:
     lanes = Lanes("key")
     a, b, c, _ = fed(lanes, assignment(), None, None, b"", b"")
