@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+import threading
+import time
 from pathlib import Path
 
 import pytest
 from operate_support import DEAD, RETRY
-from web_support import Web, fields_of, text_of
+from starlette.testclient import TestClient
+from web_support import ORIGIN, Web, fields_of, text_of
 
 from flux.core.errors import BrokerError, Fault
 from flux.core.ports import ConsumerSettings, TopicPartition
-from flux.web.jobs import MOST_KEPT
+from flux.system import SYSTEM
+from flux.web.bell import Bell
+from flux.web.jobs import MOST_KEPT, Job, Jobs
 
 REPLAY, PURGE, EXPORT = (f"/tasks/Billing/letters/{kind}" for kind in ("replay", "purge", "export"))
 
@@ -200,3 +205,26 @@ def test_jobs_are_listed_the_newest_first(web: Web) -> None:
     assert page.index("Replay of Billing: all") < page.index("Export of Billing: all")
     web.get("/jobs/unknown", 404)
     web.get(f"/jobs/{web.site.jobs.all()[0].id}/file", 404)
+
+
+def test_what_runs_when_the_pages_end_is_cancelled_and_waited_for() -> None:
+    bell = Bell()
+    jobs = Jobs(bell, SYSTEM)
+
+    def body(job: Job) -> str:
+        began.set()
+        while not job.stopping():
+            time.sleep(0.001)
+        return "as far as it came"
+
+    began = threading.Event()
+    job = jobs.start("Billing", "replay", "Replay of Billing", 1, body)
+    assert began.wait(10)
+    jobs.close()
+    assert (job.state, job.result) == ("cancelled", "as far as it came")
+
+
+def test_the_end_of_the_pages_ends_their_jobs(web: Web) -> None:
+    with TestClient(web.app, base_url=ORIGIN):
+        job = web.site.jobs.start("Billing", "replay", "Replay of Billing", 1, lambda job: "")
+    assert job.stopping()

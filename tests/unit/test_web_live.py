@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import threading
+import time
 from collections.abc import AsyncGenerator
 from typing import Any, cast
 
@@ -11,6 +14,7 @@ from starlette.testclient import TestClient
 from web_support import ORIGIN, Web
 
 from flux.web.pages import live
+from flux.web.serving import Server, listening
 from flux.web.site import Site
 
 
@@ -74,6 +78,28 @@ def test_streams_are_bounded() -> None:
     web = Web()
     web.site.streams = live.MOST_STREAMS
     web.get("/events", 503)
+
+
+def test_a_browser_that_goes_away_takes_its_stream_along() -> None:
+    web = Web()
+    listener = listening("127.0.0.1", 0)
+    server = Server(web.site)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+    thread.start()
+    try:
+        with socket.create_connection(listener.getsockname(), timeout=10) as browser:
+            browser.sendall(b"GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            while b"retry:" not in browser.recv(4096):
+                pass
+            assert web.site.streams == 1
+        until = time.monotonic() + 10
+        while web.site.streams:
+            assert time.monotonic() < until
+            time.sleep(0.01)
+    finally:
+        server.stop()
+        thread.join(10)
+    assert not thread.is_alive()
 
 
 def test_ten_browsers_cost_the_cluster_as_much_as_none(monkeypatch: pytest.MonkeyPatch) -> None:
