@@ -109,7 +109,7 @@ class Sample:
         return [each.stage for each in self.stages if each.lag and not each.members]
 
     def values(self) -> Mapping[str, float | None]:
-        """As the history keeps them."""
+        """As the history keeps them; a stage's as `lag:1`."""
         found: dict[str, float | None] = {
             "lag": self.lag,
             "waiting": self.waiting,
@@ -117,6 +117,8 @@ class Sample:
             "done": self.done,
             "failed": self.failed,
         }
+        for each in self.stages:
+            found |= {f"lag:{each.stage.number}": each.behind, f"done:{each.stage.number}": each.done}
         return found
 
 

@@ -49,6 +49,18 @@ def test_the_overview_tells_of_each_task_and_of_all_together(web: Web) -> None:
     assert 'aria-label="Behind over' in page
 
 
+def test_each_stage_has_its_own_lines(web: Web) -> None:
+    main_records(web, 3)
+    waiting_in(web, -5, 0)
+    web.look()
+    history = web.site.watches["Billing"].history
+    assert [history.of(f"lag:{number}")[-1].value for number in (0, 1, 2)] == [3, 1, 0]
+    for path, charts in (("/", 2), ("/tasks/Billing", 3)):
+        stages = web.get(path).partition('<section id="stages"')[2].partition("</section>")[0]
+        assert stages.count('aria-label="Behind over') == charts
+        assert stages.count('aria-label="Done a second over') == charts
+
+
 def test_rates_are_those_that_workers_report(web: Web) -> None:
     web.report()
     web.look()
