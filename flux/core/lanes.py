@@ -56,6 +56,15 @@ class Lane:
         self.busy = False
         self.holds = 0
 
+    def insert(self, entry: Entry) -> None:
+        """Where it was before it was taken."""
+        before = takewhile(lambda other: _place(other) < _place(entry), self.queue)
+        self.queue.insert(sum(1 for _ in before), entry)
+
+    def is_led_by_earlier(self, entry: Entry) -> bool:
+        """Whether one that is called again meanwhile stood before `entry`."""
+        return bool(self.queue and self.queue[0].tries and _place(self.queue[0]) < _place(entry))
+
 
 class Lanes:
     """All lanes of one stage, over its partitions."""
@@ -103,9 +112,7 @@ class Lanes:
         entry.assignment.laned += 1
         lane = entry.lane = self._lane(entry)
         if lane is not None and (lane.busy or lane.holds):
-            place = (entry.due, entry.offset)
-            before = takewhile(lambda other: (other.due, other.offset) < place, lane.queue)
-            lane.queue.insert(sum(1 for _ in before), entry)
+            lane.insert(entry)
             return
         if lane is not None:
             lane.busy = True
@@ -189,11 +196,12 @@ class Lanes:
     def _put_back(self, entries: list[Entry]) -> None:
         for entry in reversed(entries):
             lane = entry.lane
-            if lane is not None and lane.holds:
-                lane.queue.appendleft(entry)
-                lane.busy = False
-            else:
+            if lane is None or not (lane.holds or lane.is_led_by_earlier(entry)):
                 self._ready.appendleft(entry)
+                continue
+            lane.insert(entry)
+            lane.busy = False
+            self._advance(lane)
 
     @staticmethod
     def _leads_to(entry: Entry, position: int) -> bool:
@@ -220,3 +228,8 @@ class Lanes:
             self._ready.append(lane.queue.popleft())
         else:
             del self._lanes[lane.name]
+
+
+def _place(entry: Entry) -> tuple[int, int]:
+    """In the order of its partition."""
+    return entry.due, entry.offset

@@ -55,6 +55,20 @@ def test_two_that_are_called_again_keep_their_order() -> None:
     assert called == [first, second, third]
 
 
+def test_one_that_is_given_back_stands_behind_an_earlier_one_that_is_called_again() -> None:
+    lanes = Lanes("key")
+    first, second = fed(lanes, assignment(), b"x", b"x")
+    lanes.take(1, now=0)
+    lanes.end(first)
+    assert lanes.take(1, now=0) == [second]
+    first.tries = 1
+    lanes.add_first(first)
+    lanes.give_back([second])
+    assert lanes.take(2, now=0) == [first]
+    lanes.end(first)
+    assert lanes.take(2, now=0) == [second]
+
+
 def test_a_null_key_orders_nothing_and_an_empty_one_does() -> None:
     lanes = Lanes("key")
     a, b, c, _ = fed(lanes, assignment(), None, None, b"", b"")
