@@ -19,7 +19,7 @@ from flux.core.engine import Engine
 from flux.core.errors import BrokerError, Fault
 from flux.core.hops import Hop, State
 from flux.core.ledger import read_metadata
-from flux.core.outcome import Reject, Retry
+from flux.core.outcome import Move, Pause, Reject, Retry
 from flux.core.pace import LOOK
 from flux.core.ports import Batch, Polled, Position, TopicPartition
 from flux.core.runs import Run
@@ -67,7 +67,9 @@ class World:
         ordering: str = "key",
         records: int = 40,
         max_metadata: int = 4095,
+        in_place: bool = False,
     ) -> None:
+        """`in_place`: calls may find outages, and are tried again in place; there may be a rate."""
         self.random = rng = random.Random(seed)
         self.stage = STAGES[stage]
         self.ordering = ordering
@@ -105,6 +107,15 @@ class World:
             max_metadata=max_metadata,
             max_waiting=rng.choice((6, 100_000)),
         )
+        self.in_place = in_place
+        self.probe: Run | None = None
+        if in_place:
+            self.policy = attrs.evolve(
+                self.policy,
+                quick_retries=0 if self.stage.role is Role.DEAD else rng.choice((1, 3)),
+                quick_wait=rng.choice((0.0, 0.2, 4.0)),
+                rate_limit=rng.choice((None, None, 20)),
+            )
         self.engine = Engine(self.policy, self.stage)
 
     def _made(self, partition: TopicPartition, offset: int) -> FakeRecord:
@@ -187,6 +198,10 @@ class World:
         if run is None:
             return
         assert not self.away, "calls begin while the cluster is away"
+        if self.engine.gate.paused:
+            assert run.limit == 1, f"{run.limit} records probe"
+            assert self.probe is None, "a second record probes"
+            self.probe = run
         caller = Caller(run, {partition: owned.gen for partition, owned in self.owned.items()})
         self.callers.append(caller)
         self._begin(caller)
@@ -215,9 +230,23 @@ class World:
             if entry is not None:
                 self.settling.append((entry, partition, gen))
         else:
+            error: Exception = self.random.choice((ValueError("bad"), Retry(after=3), Reject("no")))
+            if self.in_place and self.random.random() < 0.3:
+                error = Pause()
+            self._ends(place, gen, self.engine.failed(run, index, message, Failure(error), self.now), run, error)
+
+    def _ends(self, place: Place, gen: int, move: Move | None, run: Run | None, error: Exception) -> None:
+        """A call has ended badly: its record is called again here, or moves."""
+        partition, offset = place
+        if move is not Move.PAUSE:
             self._fails(place, gen)
-            error = self.random.choice((ValueError("bad"), Retry(after=3), Reject("no")))
-            self.engine.failed(run, index, message, Failure(error), self.now)
+        if move in (Move.PAUSE, Move.AGAIN) and self._current(partition, gen):
+            self.begun[(partition, offset, gen)] -= 1
+            self.owned[partition].pending.add(offset)
+        if move is Move.PAUSE:
+            self.engine.gate.pause(run, error, None, self.random.random(), self.now)
+            self.engine.paused()
+            self.probe = None if run is self.probe else self.probe
 
     def _go_on(self, caller: Caller) -> None:
         run = caller.run
@@ -234,7 +263,9 @@ class World:
         if run.index >= run.limit:
             self.callers.remove(caller)
             self.engine.finished(run, self.now)
+            self.probe = None if run is self.probe else self.probe
             return
+        assert run is self.probe or not self.engine.gate.paused, "a call begins during a pause"
         message = message_at(run, run.index)
         place = partition, offset = TopicPartition(message.topic, message.partition), message.offset
         gen = caller.gens[partition]
@@ -273,8 +304,8 @@ class World:
         entry, partition, gen = self.settling.pop(self.random.randrange(len(self.settling)))
         place = (partition, entry.offset)
         if self.faults and self.random.random() < 0.3:
-            self._fails(place, gen)
-            self.engine.settled(entry, Failure(ValueError("not delivered")), self.now)
+            error = ValueError("not delivered")
+            self._ends(place, gen, self.engine.settled(entry, Failure(error), self.now), None, error)
             return
         self.truth.add(place)
         if self._current(partition, gen):

@@ -10,9 +10,9 @@ from engine_model import World
 STEPS = 200
 
 
-def walk(seeds: Iterable[int], stage: int, ordering: str, max_metadata: int = 4095) -> None:
+def walk(seeds: Iterable[int], stage: int, ordering: str, max_metadata: int = 4095, in_place: bool = False) -> None:
     for seed in seeds:
-        world = World(seed, stage=stage, ordering=ordering, max_metadata=max_metadata)
+        world = World(seed, stage=stage, ordering=ordering, max_metadata=max_metadata, in_place=in_place)
         try:
             for _ in range(STEPS):
                 world.step()
@@ -32,3 +32,10 @@ def test_nothing_is_lost_repeated_or_out_of_order_whatever_happens(stage: int, o
 @pytest.mark.parametrize("stage", [0, 1, 3], ids=["main", "retry", "dead"])
 def test_all_of_it_holds_with_little_room_for_metadata(stage: int, ordering: str) -> None:
     walk(range(40), stage, ordering, max_metadata=30)
+
+
+@pytest.mark.parametrize("max_metadata", [30, 4095])
+@pytest.mark.parametrize("ordering", ["key", "partition", "none"])
+@pytest.mark.parametrize("stage", [0, 1, 3], ids=["main", "retry", "dead"])
+def test_all_of_it_holds_through_pauses_and_tries_in_place(stage: int, ordering: str, max_metadata: int) -> None:
+    walk(range(20), stage, ordering, max_metadata, in_place=True)
