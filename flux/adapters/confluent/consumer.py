@@ -6,6 +6,7 @@ would take the records of that call with it, so each is kept and raised by `poll
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import groupby
@@ -31,6 +32,7 @@ _partition: Callable[[Any], int] = Message.partition  # type: ignore[assignment]
 
 _OUT_OF_RANGE = {KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE, KafkaError._NO_OFFSET}
 _PASSING = {KafkaError._MAX_POLL_EXCEEDED}  # the rebalance that follows says the rest
+_LEAVING = 1.0  # seconds: that long with a cluster that is away, and with KIP-848, whose members keep their names
 _REJOINS = {Fault.UNAVAILABLE, Fault.FENCED}  # librdkafka goes on by itself, unless it is fatal
 
 Done = Callable[[BrokerError | None], None]
@@ -227,6 +229,7 @@ class ConfluentConsumer:
             # the group waits for it until its session ends. A static member must not leave.
             if not self._static and not self._client.assignment():
                 self._client.unsubscribe()
+                self._leave()
             self._client.close()
         except KafkaException as error:
             self._log.error(error.args[0])
@@ -237,6 +240,12 @@ class ConfluentConsumer:
                 done(BrokerError("the consumer closed before the commit was answered", Fault.UNAVAILABLE))
         if self._failure is not None and self._final:
             raise self._failure
+
+    def _leave(self) -> None:
+        """While it joins, librdkafka leaves only when it is polled once more; then it forgets who it was."""
+        until = time.monotonic() + _LEAVING
+        while self._client.memberid() and time.monotonic() < until:
+            self._client.consume(1, 0.01)
 
     # -- callbacks
 
