@@ -89,7 +89,7 @@ class Gates:
             truth.counted["probes"] += 1
             since = max(call.copy.stored_at, truth.due_at(call.copy), book.latest)
             prompt = truth.scenario.prompt and not call.epoch.task.settings.get("rate_limit")
-            if prompt and now > since + truth.patience(call.epoch.task) + 0.3:
+            if prompt and now > since + truth.patience(call.epoch.task) + truth.slack(call.epoch.task):
                 raise truth.broken(f"{call} probes {now - since:.3f} s late")
             return
         if book.doubted:

@@ -20,14 +20,14 @@ def check_prompt(truth: Truth, call: Call) -> None:
     if settings.get("quick_retries") and truth.scenario.constants.get("flux.core.flow.FULL", 1000) < 1000:
         return  # what waits in place counts as what is here and not begun
     book, lane = truth.gates.of(call), lane_of(call.copy, settings["ordering"])
-    if book.paused_at is not None or call.tries or any(_holds(each, lane, settings) for each in epoch.calls):
+    if book.paused_at is not None or call.tries or any(holds(each, lane, settings) for each in epoch.calls):
         return
     ready = max(call.copy.stored_at, truth.due_at(call.copy), book.resumed_at) + truth.patience(epoch.task)
-    if truth.machine.time - ready > 0.3 and truth.machine.time > 1.0:
+    if truth.machine.time - ready > truth.slack(epoch.task) and truth.machine.time > 1.0:
         raise truth.broken(f"{call} is called {truth.machine.time - ready:.3f} s late")
 
 
-def _holds(other: Call, lane: Any, settings: dict[str, Any]) -> bool:
+def holds(other: Call, lane: Any, settings: dict[str, Any]) -> bool:
     """Whether the key of `other` may have been held back since its call."""
     return bool(settings.get("quick_retries")) and (
         other.outcome != "done" and lane is not None and lane_of(other.copy, settings["ordering"]) == lane

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from simulation.machine import EPOCH
-from simulation.order import lane_of
+from simulation.order import holds, lane_of
 from simulation.records import Call, Epoch
 
 if TYPE_CHECKING:
@@ -41,8 +41,11 @@ def check_again(truth: Truth, call: Call, last: Call) -> None:
         if not paused and call.process not in truth.jumped:
             if waited < wait - 0.001:
                 raise truth.broken(f"{call} is tried again after {waited:.3f} s, not {wait:g} s")
-            prompt = truth.scenario.prompt and not settings.get("rate_limit")
-            if prompt and waited > wait + truth.patience(call.epoch.task) + 0.3:
+            lane = lane_of(call.copy, settings["ordering"])
+            others = (each for each in call.epoch.calls if each.copy is not call.copy)
+            held = any(holds(each, lane, settings) for each in others)
+            prompt = truth.scenario.prompt and not settings.get("rate_limit") and not held
+            if prompt and waited > wait + truth.patience(call.epoch.task) + truth.slack(call.epoch.task):
                 raise truth.broken(f"{call} is tried again {waited - wait:.3f} s late")
     ordering = settings["ordering"]
     lane = lane_of(call.copy, ordering)

@@ -352,6 +352,10 @@ class Truth:
         """Seconds for which a record that could be called waits for others."""
         return task.settings["max_wait"] if task.batched else 0.0
 
+    def slack(self, task: TaskPlan) -> float:
+        """Seconds that a caller may be late: a batch's wait begins when its records are looked at."""
+        return 1.5 if task.batched else 0.3
+
     def is_stopping(self, process: Process) -> bool:
         return self.stopping(process) is not None
 

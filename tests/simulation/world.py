@@ -327,7 +327,8 @@ class World:
         for number in range(max(1, len(self.scenario.workers))):
             if number in self.wanted or number == 0:
                 self.start(number)
-        self._look(self.machine.time + DRAIN)
+        # what stood still may have a hop on its way to the client
+        self.machine.at(self.machine.time + _RESTART, lambda: self._look(self.machine.time + DRAIN))
 
     def _look(self, deadline: float) -> None:
         if self._drained():
