@@ -249,7 +249,9 @@ def test_a_chart_tells_what_it_shows_where_the_pointer_is(shop: Shop, browser: B
     with browsers.window(browser, url, troubles) as page:
         page.goto("/tasks/Billing")
         expect(page.locator(".plot", has_text="Behind").locator(".key b")).to_have_text("7", timeout=WAIT)
+        expect(page.locator(".axis").first).to_contain_text(re.compile("[2-9] seconds ago"), timeout=WAIT)
         page.get_by_role("button", name="Live").click()
+        page.wait_for_timeout(500)  # what is under way is taken over still
         box = page.locator(".plot", has_text="Behind").locator("svg").bounding_box()
         assert box is not None
         page.mouse.move(box["x"] + box["width"] - 1, box["y"] + 40)
