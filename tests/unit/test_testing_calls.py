@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 import flux
+from flux.core.errors import BrokerError, Fault
 from flux.testing import Kit
 
 START = 1_800_000_000.0
@@ -85,6 +86,32 @@ def test_a_pause_of_a_known_length_is_as_long(flux_kit: Kit, mailing: Any) -> No
     produce(flux_kit, b"a")
     assert flux_kit.run_to_the_end(mailing).done == 1
     assert mailing.calls[1][2] == pytest.approx(90, abs=0.01)
+
+
+def test_a_topic_that_takes_nothing_pauses_a_task_whose_calls_produce_to_it(flux_kit: Kit) -> None:
+    attempts: list[int] = []
+
+    class Receipts(flux.Producer):
+        topic = "receipts"
+
+    class Billing(flux.Task):
+        topic = "mails"
+        group_id = "billing"
+        pause_on = (flux.DeliveryError,)
+
+        def call(self, message: flux.Message) -> None:
+            attempts.append(message.attempt)
+            Receipts.produce(message.value)
+
+    refused = [BrokerError("read-only", Fault.DENIED)]
+    flux_kit.broker().fail_writes(
+        lambda topic, partition, one: refused.pop() if topic == "receipts" and refused else None
+    )
+    produce(flux_kit, b"a")
+    summary = flux_kit.run_to_the_end(Billing)
+    assert (summary.done, summary.failed, summary.retried) == (1, 0, 0)
+    assert attempts == [1, 1]
+    flux_kit.assert_produced("receipts", count=1)
 
 
 # ---- tries in place
