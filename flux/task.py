@@ -66,7 +66,7 @@ class Task:
     attempt, and the task makes no calls here until one record, tried from time to time, ends otherwise."""
     quick_retries: int = 0
     """Tries in place before a record moves, each counted as an attempt, holding back its key alone. They end early on a
-    stop, a revocation or a pause."""
+    stop or a revocation, and wait for the end of a pause."""
     quick_wait: float = 0.1
     """Before the first of them; doubled each time."""
     give_up_after: float | None = None

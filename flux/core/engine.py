@@ -765,7 +765,6 @@ class Engine:
             entry.tries >= policy.quick_retries
             or verdict.move is not Move.NEXT
             or verdict.after is not None
-            or self.gate.paused
             or not self._begins(entry.assignment)
             or expires(entry.message, policy.give_up_after, now + wait)
         ):

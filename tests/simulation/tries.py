@@ -114,13 +114,11 @@ def moved_early(truth: Truth, call: Call, failed_at: int) -> bool:
     epoch, settings = call.epoch, call.epoch.task.settings
     if call.verdict != "next" or call.after is not None or call.tries >= settings.get("quick_retries", 0):
         return True
-    book, limit = truth.gates.of(call), settings.get("give_up_after")
+    limit = settings.get("give_up_after")
     wait = settings["quick_wait"] * 2**call.tries
     return (
         epoch.revoking is not None
         or bool(epoch.ended)
-        or book.paused_at is not None
-        or book.resumed_at >= call.ended_at
         or truth.is_stopping(call.process)
         or (limit is not None and failed_at + wait * 1000 >= call.copy.born + limit * 1000)
     )

@@ -353,8 +353,9 @@ class Truth:
         return task.settings["max_wait"] if task.batched else 0.0
 
     def slack(self, task: TaskPlan) -> float:
-        """Seconds that a caller may be late: a batch's wait begins when its records are looked at."""
-        return 1.5 if task.batched else 0.3
+        """Seconds that a caller may be late: a batch's wait begins when its records are looked at, and those of keys
+        that are held are looked at first."""
+        return 1.5 if task.batched or task.settings.get("quick_retries") else 0.3
 
     def is_stopping(self, process: Process) -> bool:
         return self.stopping(process) is not None

@@ -189,12 +189,36 @@ def test_what_waits_in_place_waits_for_the_end_of_the_pause_instead() -> None:
     assert called(driver, driver.take()) == [(0, 2)]
 
 
-def test_a_call_that_fails_during_a_pause_is_not_tried_in_place() -> None:
-    driver = Paused(quick_retries=3)
+def test_a_call_that_fails_during_a_pause_is_tried_in_place_after_it() -> None:
+    driver = Paused(quick_retries=3, quick_wait=0.1)
     driver.poll(driver.record(0, b"a"), driver.record(0, b"a", 1))
     first, second = driver.take(), driver.take()
     driver.find_outage(first)
-    assert driver.fail(second) is Move.NEXT
+    assert driver.fail(second) is Move.AGAIN
+    second.index += 1
+    driver.engine.finished(second, driver.now)
+    driver.now += 0.5
+    assert driver.nothing_to_take()
+    assert driver.write() == []
+    driver.now += 1
+    probe = driver.take()
+    assert driver.message(probe, 0).partition == 0
+    driver.work(probe)
+    assert called(driver, driver.take()) == [(0, 2)]
+
+
+def test_a_probe_that_fails_for_a_reason_of_its_record_is_tried_in_place() -> None:
+    driver = Paused(quick_retries=1, quick_wait=0.1)
+    driver.poll(0)
+    driver.find_outage(driver.take())
+    driver.now += 1.01
+    probe = driver.take()
+    assert driver.fail(probe) is Move.AGAIN
+    probe.index += 1
+    driver.engine.finished(probe, driver.now)
+    assert not driver.gate.paused
+    driver.now += 0.1
+    assert called(driver, driver.take()) == [(0, 2)]
 
 
 def test_a_revoked_partition_takes_what_was_given_back_along() -> None:
