@@ -266,7 +266,8 @@ class Truth:
         task, _ = self.stage_of(consumer.post.settings.topic) or (None, 0)
         assert task is not None
         batch = constants.get("flux.core.engine.BATCH", 500)
-        most = task.settings["max_waiting"] + batch + 10
+        # each partition may be given a batch before it is full
+        most = task.settings["max_waiting"] + max(batch + 10, batch * len(engine.partitions))
         if engine.waiting > most:
             raise self.broken(f"{engine.waiting} records wait in memory, more than {most}")
         full = max(constants.get("flux.core.flow.FULL", 1000), 2 * task.settings.get("max_batch", 0))
