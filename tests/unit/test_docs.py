@@ -52,14 +52,14 @@ def name_of(page: Path) -> str:
 @pytest.fixture(autouse=True)
 def alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     """In a folder of its own, from which modules are imported; what they configure and import is forgotten."""
-    before = set(sys.modules)
+    monkeypatch.delitem(sys.modules, "billing", raising=False)  # another test's
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.chdir(tmp_path)
     reset()
     yield
     reset()
-    for name in set(sys.modules) - before:
-        if Path(getattr(sys.modules[name], "__file__", None) or "/").is_relative_to(tmp_path):
+    for name, module in list(sys.modules.items()):
+        if Path(getattr(module, "__file__", None) or "/").is_relative_to(tmp_path):
             del sys.modules[name]
 
 
