@@ -12,8 +12,10 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constr
 demo: .venv/.installed
 	@$(BIN)/flux demo
 
+# tests of a real Kafka mostly wait, so two files at a time; WORKERS=0: one after the other, in this process
+WORKERS ?= 2
 test: .venv/.developed
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses $(WORKERS) --dist loadfile
 
 # the unit tests on each Python from 3.11 on that is on PATH
 matrix: .venv/.matrix
