@@ -104,7 +104,8 @@ class World:
 
     def stopping(self, process: Process) -> float | None:
         life = next((life for life in self.lives.values() if life.process is process), None)
-        return None if life is None else life.stop_at if life.stop_at is not None else life.failed_at
+        since = [] if life is None else [at for at in (life.stop_at, life.failed_at) if at is not None]
+        return min(since, default=None)
 
     @staticmethod
     def _enter(process: Process) -> None:
