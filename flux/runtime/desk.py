@@ -31,12 +31,13 @@ from flux.core.ports import ConsumerSettings, Position, System, TopicPartition
 from flux.core.runs import Run
 from flux.core.stage import Role
 from flux.core.stats import Pauses
-from flux.core.transfer import Failure, describe, error_name
+from flux.core.transfer import Failure
 from flux.runtime.effects import Effect, Script
 from flux.runtime.heard import Event, Heard, log_fields
+from flux.runtime.journal import Journal
 from flux.runtime.overdue import Overdue
 from flux.runtime.produced import Produced
-from flux.runtime.traces import stack_of_thread, text_of
+from flux.runtime.traces import stack_of_thread
 from flux.runtime.writer import Writer
 
 T = TypeVar("T")
@@ -93,6 +94,7 @@ class Desk:
     ) -> None:
         self.policy = policy
         self.heard = heard or Heard("")
+        self._journal = Journal(self.heard.task, policy)
         self.posts = [
             Post(engine, _settings(engine, instance_suffix, tell_reached), self.heard.of(engine.stage.number))
             for engine in engines
@@ -118,8 +120,6 @@ class Desk:
             post.began_at = post.stepped_at = post.heard_at = system.now()
         self.stack_of: Callable[[Run], str] = lambda _: ""
         """Where the caller of a run is, as a traceback's text."""
-        self._told_pause = 0.0
-        """Of the pause that the log has named: when it began."""
         self.overdue: Overdue | None = None
         """Of a handler that blocks and has a time limit."""
         self._inspect_at = 0.0
@@ -193,21 +193,11 @@ class Desk:
             since, opens = self.gate.since, self.gate.opens_at(now)
         if since is None or opens is None:
             return
-        kind, text, _ = describe(Failure(error), self.policy.error_headers)
-        begun, self._told_pause = since != self._told_pause, since
-        logger.log(
-            logging.WARNING if begun else logging.INFO,
-            "%s is paused: %s%s; no record moves, one is tried in %.1f s",
-            self.heard.task,
-            kind,
-            f": {text}" if text else "",
-            opens - now,
-            extra={"task": self.heard.task, "error": kind},
-        )
+        self._journal.paused(error, since, opens - now)
         self.heard.tell_task("on_pause", opens - now, error)
 
     def _tell_resume(self, seconds: float) -> None:
-        logger.warning("%s goes on after a pause of %.1f s", self.heard.task, seconds, extra={"task": self.heard.task})
+        self._journal.resumed(seconds)
         self.heard.tell_task("on_resume", seconds)
 
     def abort(self, post: Post, run: Run) -> None:
@@ -239,7 +229,7 @@ class Desk:
         if news and move is Move.PAUSE:
             self._tell_pause(failure.error)
         elif news:
-            self._show(post, message, failure, move)
+            self._journal.failed(post.where, post.engine.stage, message, failure, move)
         self.write_soon(post)
         return move
 
@@ -276,7 +266,7 @@ class Desk:
                 self._tell_pause(failure.error)
             return
         if news:
-            self._show(post, message, failure, move)
+            self._journal.failed(post.where, post.engine.stage, message, failure, move)
         self.heard.tell("on_failure", post.where, message, error, None)
 
     def _judge(self, post: Post, run: Run | None, failure: Failure, move: Move, now: float) -> bool:
@@ -294,36 +284,6 @@ class Desk:
                 each.engine.paused()
         return news
 
-    def _show(self, post: Post, message: Message, failure: Failure, move: Move) -> None:
-        """The first failure of a kind, in full as far as the task lets it leave the process."""
-        engine, error = post.engine, failure.error
-        following = engine.policy.stages.after(engine.stage)
-        setting = engine.policy.error_headers
-        kind, text, _ = describe(failure, setting)
-        # text, as whoever keeps a record of the log would keep the frames of a traceback too
-        trace = text_of(error) if setting == "full" and failure.trace else ""
-        level, becomes = logging.ERROR, "becomes a dead letter"
-        if move is Move.AGAIN:
-            level, becomes = logging.WARNING, "is tried again in place"
-        elif following is None:
-            becomes = "stays one"
-        elif move is Move.NEXT and following.role is not Role.DEAD:
-            level, becomes = logging.WARNING, f"moves to {following.topic}"
-        logger.log(
-            level,
-            "%s: %s[%d]@%d failed on attempt %d and %s: %s%s%s",
-            post.where.task,
-            message.topic,
-            message.partition,
-            message.offset,
-            message.attempt,
-            becomes,
-            kind,
-            f": {text}" if text else "",
-            f"\n{trace}" if trace else "",
-            extra={**log_fields(post.where, message), "error": kind, "exception": trace},
-        )
-
     def inspect(self) -> None:
         """Names in the log what has work and gets nowhere: partitions, stages without an assignment, poll loops."""
         with self.lock:
@@ -335,33 +295,12 @@ class Desk:
             stalls += [(post, stall) for post in self.posts for stall in self._poll_stall(post, now)]
             counts = [(post, count) for post in self.posts for count in post.failures.counts(now)]
         for late in self.overdue.found(now) if self.overdue is not None else ():
-            stack = stack_of_thread(late.thread)
-            logger.warning(
-                "%r has run for %.1f s, longer than timeout = %g s%s",
-                late.message,
-                now - late.began,
-                self.overdue.timeout if self.overdue is not None else 0.0,
-                f", at\n{stack}" if stack else "",
-                extra=log_fields(self.heard.of(late.message.stage), late.message),
-            )
+            where = self.heard.of(late.message.stage)
+            self._journal.overdue(where, late, now - late.began, stack_of_thread(late.thread))
         for post, stall in stalls:
-            stack = "" if stall.run is None else self.stack_of(stall.run)
-            logger.warning(
-                "%s%s", stall.text, f", at\n{stack}" if stack else "", extra=log_fields(post.where, stall.about)
-            )
+            self._journal.stalled(post.where, stall, "" if stall.run is None else self.stack_of(stall.run))
         for post, count in counts:
-            kind, place, _ = count.kind
-            name = error_name(kind)
-            logger.warning(
-                "%s: %d more calls of %s failed in %.0f s with %s%s",
-                post.where.task,
-                count.number,
-                post,
-                count.seconds,
-                name,
-                place,
-                extra={**log_fields(post.where), "error": name, "count": count.number},
-            )
+            self._journal.counted(post.where, count)
 
     def hungry(self) -> list[Post]:
         """Stages that have had no records for long: whether the cluster has any is for others to ask. Each again after

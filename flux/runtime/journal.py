@@ -1,0 +1,112 @@
+"""What the log is told of one task's work, as far as the task lets errors leave the process. With no lock held.
+
+Text is logged, not exceptions: whoever keeps a log's records would keep the frames of a traceback too.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from flux.core.commands import Stall
+from flux.core.failures import Count
+from flux.core.hooks import Where
+from flux.core.message import Message
+from flux.core.outcome import Move
+from flux.core.policy import Policy
+from flux.core.stage import Role, Stage
+from flux.core.transfer import Failure, describe, error_name
+from flux.runtime.heard import log_fields
+from flux.runtime.overdue import Late
+from flux.runtime.traces import text_of
+
+logger = logging.getLogger("flux.worker")
+
+
+class Journal:
+    """Of the task named `task`. Times in seconds."""
+
+    def __init__(self, task: str, policy: Policy) -> None:
+        self._task = task
+        self._policy = policy
+        self._paused_at = 0.0
+        """When the pause began that was told last."""
+
+    def failed(self, where: Where, stage: Stage, message: Message, failure: Failure, move: Move) -> None:
+        """The first failure of a kind, in full."""
+        following, setting = self._policy.stages.after(stage), self._policy.error_headers
+        kind, text, _ = describe(failure, setting)
+        trace = text_of(failure.error) if setting == "full" and failure.trace else ""
+        level, becomes = logging.ERROR, "becomes a dead letter"
+        if move is Move.AGAIN:
+            level, becomes = logging.WARNING, "is tried again in place"
+        elif following is None:
+            becomes = "stays one"
+        elif move is Move.NEXT and following.role is not Role.DEAD:
+            level, becomes = logging.WARNING, f"moves to {following.topic}"
+        logger.log(
+            level,
+            "%s: %s[%d]@%d failed on attempt %d and %s: %s%s%s",
+            where.task,
+            message.topic,
+            message.partition,
+            message.offset,
+            message.attempt,
+            becomes,
+            kind,
+            f": {text}" if text else "",
+            f"\n{trace}" if trace else "",
+            extra={**log_fields(where, message), "error": kind, "exception": trace},
+        )
+
+    def counted(self, where: Where, count: Count) -> None:
+        """More failures of a kind that was told."""
+        kind, place, _ = count.kind
+        name = error_name(kind)
+        logger.warning(
+            "%s: %d more calls of %s failed in %.0f s with %s%s",
+            where.task,
+            count.number,
+            where.topic,
+            count.seconds,
+            name,
+            place,
+            extra={**log_fields(where), "error": name, "count": count.number},
+        )
+
+    def paused(self, error: BaseException, since: float, tried_in: float) -> None:
+        """An outage was found, or found still to be there. `since`: seconds since the epoch."""
+        kind, text, _ = describe(Failure(error), self._policy.error_headers)
+        level = logging.INFO if since == self._paused_at else logging.WARNING
+        self._paused_at = since
+        logger.log(
+            level,
+            "%s is paused: %s%s; no record moves, one is tried in %.1f s",
+            self._task,
+            kind,
+            f": {text}" if text else "",
+            tried_in,
+            extra={"task": self._task, "error": kind},
+        )
+
+    def resumed(self, seconds: float) -> None:
+        """A pause has ended, after so long."""
+        logger.warning("%s goes on after a pause of %.1f s", self._task, seconds, extra={"task": self._task})
+
+    def stalled(self, where: Where, stall: Stall, stack: str) -> None:
+        """Something has work and gets nowhere. `stack`: of the call that it waits for, if it does."""
+        logger.warning("%s%s", stall.text, _at(stack), extra=log_fields(where, stall.about))
+
+    def overdue(self, where: Where, late: Late, seconds: float, stack: str) -> None:
+        """A call that cannot be ended has run for longer than the task's `timeout`."""
+        logger.warning(
+            "%r has run for %.1f s, longer than timeout = %g s%s",
+            late.message,
+            seconds,
+            self._policy.timeout,
+            _at(stack),
+            extra=log_fields(where, late.message),
+        )
+
+
+def _at(stack: str) -> str:
+    return f", at\n{stack}" if stack else ""
