@@ -12,13 +12,11 @@ epoch.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Container, Iterable, Iterator, Mapping
-
-import attrs
 
 from flux.core import trail as trails
 from flux.core.assignment import Assignment, Entry, Event, Phase, Slice
+from flux.core.backlogs import Backlogs
 from flux.core.batches import Batches
 from flux.core.commands import Level, Notice, Stall, Turn
 from flux.core.commits import Commits
@@ -42,7 +40,7 @@ from flux.core.runs import BatchRun, LaneRun, Run, SliceRun
 from flux.core.stage import Role, Stage
 from flux.core.stats import Stats
 from flux.core.transfer import Failure, Transfer, describe
-from flux.core.watchdog import Watchdog
+from flux.core.watchdog import Watchdog, what_holds
 
 BATCH = 500
 """Records asked for in one poll: what makes the client's own cost per record smallest."""
@@ -77,8 +75,7 @@ class Engine:
         self._dead = policy.stages[policy.stages.dead]
         self._limits = dict(topic_limits or {})
         self._assignments: dict[TopicPartition, Assignment] = {}
-        self._round: deque[Assignment] = deque()
-        """Partitions with a backlog, the next to be worked first."""
+        self._backlogs = Backlogs()
         self._running: dict[Run, None] = {}
         self._resets: set[TopicPartition] = set()
         self._with_metadata = True
@@ -196,9 +193,7 @@ class Engine:
                 continue
             for piece in assignment.deliver(batch.records):
                 if self.stage.role is Role.MAIN:
-                    assignment.backlog.append(piece)
-                    assignment.backlogged += len(piece.records)
-                    self._queue(assignment)
+                    self._backlogs.add(assignment, piece)
                     continue
                 for entry in self._dues.entries(assignment, piece, now_ms):
                     self.stats.late += entry.due < now_ms - 1000
@@ -349,18 +344,18 @@ class Engine:
         self._ripen(now, 2 * chunk)
         entries = self._lanes.take(chunk, now)
         spread = batched or self.gate.limited or (self.pace.slow and self.policy.concurrency > 1)
-        for _ in range(len(self._round)):
+        for _ in range(len(self._backlogs)):
             if entries:
                 break
-            assignment = self._round[0]
+            assignment = self._backlogs.next
             if assignment.laned or spread:
                 if assignment.laned < self._flow.full:
-                    self._split(assignment, self._unqueue(), now)
+                    self._split(assignment, self._backlogs.take(), now)
                     entries = self._lanes.take(chunk, now)
                     continue
             elif self._admits(assignment):
-                return self._start(SliceRun(assignment, self._unqueue(), now), now)
-            self._round.rotate(-1)
+                return self._start(SliceRun(assignment, self._backlogs.take(), now), now)
+            self._backlogs.pass_on()
         if not entries:
             return None
         return self._start(BatchRun(entries, now) if batched else LaneRun(entries, now), now)
@@ -460,7 +455,7 @@ class Engine:
         """Nothing is in flight, here and not begun, or waiting."""
         return not (
             self._running
-            or self._round
+            or len(self._backlogs)
             or len(self._lanes)
             or len(self._delays)
             or len(self._quick)
@@ -539,38 +534,10 @@ class Engine:
 
     def stalled(self, now: float) -> list[Stall]:
         """What has work and has got nowhere for the policy's `stalled_after`, with what it waits for."""
-        found = self._watchdog.stalled(self._assignments.values(), self._has_work, now)
-        stalls = [(self._stall(assignment, standing, now), assignment.partition) for assignment, standing in found]
-        return [attrs.evolve(stall, about=partition) for stall, partition in stalls]
-
-    # ---- inside: what stands still
-
-    def _has_work(self, assignment: Assignment) -> bool:
-        return bool(assignment.running or assignment.open or assignment.backlogged or assignment.laned)
-
-    def _stall(self, assignment: Assignment, standing: float, now: float) -> Stall:
-        where = f"{assignment.partition} has stood still for {standing:.0f} s: it waits for"
-        for run in self._running:
-            if assignment in run.assignments():
-                offset = run.offset
-                return Stall(f"{where} the call of record {offset}, which has run for {now - run.started:.0f} s", run)
-        for entry in assignment.open:
-            hop = self._hops.of(entry)
-            if entry.waits:
-                return Stall(f"{where} record {entry.offset} to be tried again in place")
-            if hop is None:
-                return Stall(f"{where} the acknowledgement of what the call of record {entry.offset} produced")
-            return Stall(
-                f"{where} the write of record {entry.offset} to {hop.transfer.target.topic}"
-                f" ({hop.state.value}, {hop.failures} failures)"
-            )
-        if self._hops.blocked:
-            return Stall(f"{where} {len(self._hops)} transfers of its stage that are under way")
-        if self.gate.since is not None:
-            return Stall(f"{where} the end of a pause, which began {now - self.gate.since:.0f} s ago")
-        if self._commits.waited(now) >= standing:
-            return Stall(f"{where} a commit, since {self._commits.waited(now):.0f} s")
-        return Stall(f"{where} a free call (concurrency = {self.policy.concurrency})")
+        return [
+            what_holds(assignment, standing, self._running, self._hops, self.gate, self._commits, self.policy, now)
+            for assignment, standing in self._watchdog.stalled(self._assignments.values(), now)
+        ]
 
     # ---- inside: partitions
 
@@ -592,11 +559,7 @@ class Engine:
 
     def _unload(self, assignment: Assignment) -> None:
         """Forgets what of a partition has not been begun."""
-        assignment.backlog.clear()
-        assignment.backlogged = 0
-        if assignment.queued:
-            self._round.remove(assignment)
-            assignment.queued = False
+        self._backlogs.drop(assignment)
         self._lanes.drop(assignment)
         self._delays.drop(assignment)
 
@@ -615,27 +578,12 @@ class Engine:
 
     def _pauses(self, now: float) -> tuple[list[TopicPartition], list[TopicPartition], bool]:
         """(to pause, to resume, whether it is better not to poll) now."""
-        if not (self.stopping or self._lanes or len(self._hops)) and self._flow.idle(self._round):
+        if not (self.stopping or self._lanes or len(self._hops)) and self._flow.idle(self._backlogs):
             return [], [], False
         phase = Phase.WORKING  # an enumeration's attribute costs more than all else here
         working = [a for a in self._assignments.values() if a.phase is phase]
         patient = self._flow.patient(working, now)
         return *self._flow.changes(working, patient, self.stopping), patient
-
-    def _queue(self, assignment: Assignment) -> None:
-        if not assignment.queued:
-            assignment.queued = True
-            self._round.append(assignment)
-
-    def _unqueue(self) -> Slice:
-        """Takes the first slice of the first partition in the round, which goes to the end of it."""
-        assignment = self._round.popleft()
-        assignment.queued = False
-        piece = assignment.backlog.popleft()
-        assignment.backlogged -= len(piece.records)
-        if assignment.backlog:
-            self._queue(assignment)
-        return piece
 
     def _admits(self, assignment: Assignment) -> bool:
         """Whether the next slice may be begun: nothing of an ordered partition runs beside it, and the metadata has
@@ -673,7 +621,7 @@ class Engine:
         due, quick = self._delays.next_due, self._quick.next_due
         return (
             self._lanes.ready(now)
-            + len(self._round)
+            + len(self._backlogs)
             + (due is not None and due <= now * 1000)
             + (quick is not None and quick <= now)
         )
@@ -711,8 +659,7 @@ class Engine:
         if rest is not None:
             (assignment,) = run.assignments()
             if self._begins(assignment):
-                assignment.give_back(rest)
-                self._queue(assignment)
+                self._backlogs.give_back(assignment, rest)
 
     def _cut_all(self, assignment: Assignment) -> None:
         """The runs that have records of a partition."""
