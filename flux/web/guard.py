@@ -108,13 +108,19 @@ def is_from_elsewhere(request: Request) -> bool:
 
 def _once_more(request: Request) -> Response:
     """A page that leads to itself: this time the browser comes from here, and sends the cookie along."""
-    there = escape(quote(request.scope["path"]) + _query(request))
+    there = escape(here(quote(request.scope["path"]) + _query(request)))
     return HTMLResponse(
         Markup(
             '<!doctype html><html lang="en"><title>flux</title><meta http-equiv="refresh" content="0; url={there}">'
             '<p><a href="{there}">Go on</a></p></html>'
         ).format(there=there)
     )
+
+
+def here(address: str) -> str:
+    """An address of this site, whatever was asked for: a browser takes one that begins with // for another's."""
+    fine = address.startswith("/") and not address.startswith("//") and "\\" not in address
+    return address if fine and address.isprintable() else "/"
 
 
 def _query(request: Request) -> str:

@@ -12,9 +12,8 @@ from web_support import EVIL, ORIGIN, TOKEN, Web, links_of, text_of
 
 from flux.core.errors import ConfigurationError
 from flux.core.ports import Outgoing
-from flux.web.guard import POLICY
+from flux.web.guard import POLICY, here
 from flux.web.options import LOOPBACK, Options, hosts_of
-from flux.web.pages.login import here
 from flux.web.sessions import LASTS, MOST_FAILURES
 
 PAGES = (
@@ -109,6 +108,12 @@ def test_a_link_from_another_site_is_followed_once_more_so_that_the_browser_send
     assert "Billing</" not in answer.text
     web.visitor()
     assert "Billing" in web.client.get("/", headers=headers).text
+
+
+def test_a_link_from_another_site_leads_to_no_third_one(web: Web) -> None:
+    headers = {"sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate"}
+    answer = web.client.get("http://127.0.0.1//elsewhere.example/", headers=headers)
+    assert links_of(answer.text) == ["/"]
 
 
 def posts(web: Web) -> list[str]:

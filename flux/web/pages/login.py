@@ -6,7 +6,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from flux.web.guard import cookie
+from flux.web.guard import cookie, here
 from flux.web.site import site_of
 
 
@@ -31,12 +31,6 @@ async def log_in(request: Request, fields: dict[str, str]) -> Response:
 async def log_out(request: Request, fields: dict[str, str]) -> Response:
     site_of(request).sessions.log_out(request.state.visitor)
     return RedirectResponse(f"{request.scope.get('root_path', '')}/login", 303)
-
-
-def here(address: str) -> str:
-    """An address of this site, whatever was asked for."""
-    fine = address.startswith("/") and not address.startswith("//") and "\\" not in address
-    return address if fine and address.isprintable() else "/"
 
 
 def _page(request: Request, following: str, problem: str = "", status: int = 200) -> Response:
