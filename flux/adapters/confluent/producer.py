@@ -186,8 +186,8 @@ class ConfluentProducer:
         except KafkaException as error:
             self._fatal = self._fatal or self._translated(error.args[0])
         except SystemError:
-            # "returned NULL without setting an exception": seen with confluent-kafka 2.16 where a write was denied. It is
-            # asked once more; what it cannot say then is counted below.
+            # "returned NULL without setting an exception": seen with confluent-kafka 2.16 where a write was denied. It
+            # is asked once more; what it cannot say then is counted below.
             with suppress(SystemError):
                 return self._client.flush(max(timeout, 0))
         return len(self._client)
