@@ -52,11 +52,14 @@ class Quick:
 
     def take(self, assignment: Assignment | None = None) -> list[Waiting]:
         """Takes out those of one partition, or all, the first due first."""
-        taken = sorted(item for item in self._heap if assignment in (None, item[2].entry.assignment))
+        taken: list[tuple[float, int, Waiting]] = []
+        left: list[tuple[float, int, Waiting]] = []
+        for item in self._heap:
+            (taken if assignment in (None, item[2].entry.assignment) else left).append(item)
         if taken:
-            self._heap = [item for item in self._heap if item not in taken]
-            heapq.heapify(self._heap)
-        return [waiting for _, _, waiting in taken]
+            heapq.heapify(left)
+            self._heap = left
+        return [waiting for _, _, waiting in sorted(taken)]
 
     def take_called(self, assignment: Assignment | None = None) -> list[Waiting]:
         """Takes out those that have waited, of one partition, or all."""
