@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,7 @@ import pipeline
 import psycopg
 import pytest
 from pipeline import LoadReadings
-from postgres import NoPostgres, postgres
+from postgres import postgres_or_skipped
 
 from flux.testing import Kit
 
@@ -18,13 +17,8 @@ SCHEMA = (Path(__file__).parent / "schema.sql").read_text()
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[str]:
-    try:
-        with postgres() as url:
-            yield url
-    except NoPostgres as reason:
-        if os.environ.get("CI", "").lower() == "true":
-            pytest.fail(f"nothing tested against PostgreSQL: {reason}", pytrace=False)
-        pytest.skip(f"nothing tested against PostgreSQL: {reason}")
+    with postgres_or_skipped() as url:
+        yield url
 
 
 @pytest.fixture

@@ -1,13 +1,12 @@
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import redis
 from once_redis import Once
-from redis_server import NoRedis, redis_server
+from redis_server import redis_or_skipped
 
 import flux
 from flux.core.ports import Position, TopicPartition
@@ -16,13 +15,8 @@ from flux.testing import Kit
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[str]:
-    try:
-        with redis_server() as url:
-            yield url
-    except NoRedis as reason:
-        if os.environ.get("CI", "").lower() == "true":
-            pytest.fail(f"nothing tested against Redis: {reason}", pytrace=False)
-        pytest.skip(f"nothing tested against Redis: {reason}")
+    with redis_or_skipped() as url:
+        yield url
 
 
 @pytest.fixture

@@ -89,15 +89,10 @@ def forget_topics(kafka_admin: AdminClient) -> Iterator[Callable[..., None]]:
 @pytest.fixture
 def database(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     monkeypatch.syspath_prepend(EXAMPLES / "pipeline")
-    from postgres import NoPostgres, postgres
+    from postgres import postgres_or_skipped
 
-    try:
-        with postgres() as url:
-            yield url
-    except NoPostgres as reason:
-        if os.environ.get("CI", "").lower() == "true":
-            pytest.fail(f"nothing tested against PostgreSQL: {reason}", pytrace=False)
-        pytest.skip(f"nothing tested against PostgreSQL: {reason}")
+    with postgres_or_skipped() as url:
+        yield url
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sqlite3
 import sys
 from collections import Counter
@@ -18,7 +17,7 @@ from integration.job.support import Lab, wait_for
 sys.path.append(str(Path(__file__).parents[3] / "examples" / "recipes"))
 
 from once_sql import SCHEMA
-from redis_server import NoRedis, redis_server
+from redis_server import redis_or_skipped
 
 RECIPES = sys.path[-1]
 STATIC = "?group.instance.id=one"
@@ -116,13 +115,8 @@ def test_in_one_transaction_work_is_done_once_whenever_the_process_dies(lab: Lab
 
 @pytest.fixture
 def server() -> Iterator[str]:
-    try:
-        with redis_server() as url:
-            yield url
-    except NoRedis as reason:
-        if os.environ.get("CI", "").lower() == "true":
-            pytest.fail(f"nothing tested against Redis: {reason}", pytrace=False)
-        pytest.skip(f"nothing tested against Redis: {reason}")
+    with redis_or_skipped() as url:
+        yield url
 
 
 def test_with_redis_what_is_known_to_be_done_is_not_done_again_and_nothing_is_left_out(lab: Lab, server: str) -> None:
