@@ -1,0 +1,123 @@
+"""The broken network of the tests does what it says."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from brokers.proxy import Proxy
+
+SOON, NEVER = 5.0, 0.1  # seconds: for what comes, and for what must not
+
+
+@pytest.fixture
+def proxy() -> Iterator[Proxy]:
+    """Before a server that says everything again."""
+    server = socket.create_server(("127.0.0.1", 0))
+
+    def echo(connection: socket.socket) -> None:
+        with connection:
+            try:
+                while data := connection.recv(1000):
+                    connection.sendall(data)
+            except OSError:
+                pass
+
+    def serve() -> None:
+        while True:
+            try:
+                connection, _ = server.accept()
+            except OSError:
+                return
+            threading.Thread(target=echo, args=[connection], daemon=True).start()
+
+    threading.Thread(target=serve, daemon=True).start()
+    made = Proxy(server.getsockname()[1])
+    yield made
+    made.close()
+    server.close()
+
+
+def connected(proxy: Proxy) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", proxy.port), SOON)
+
+
+def answer(connection: socket.socket, timeout: float = SOON) -> bytes:
+    connection.settimeout(timeout)
+    return connection.recv(1000)
+
+
+def test_what_is_said_comes_through(proxy: Proxy) -> None:
+    with connected(proxy) as one:
+        one.sendall(b"a")
+        assert answer(one) == b"a"
+    assert proxy.accepted == 1
+
+
+def test_silenced_connections_stay_open_and_new_ones_work(proxy: Proxy) -> None:
+    with connected(proxy) as old:
+        old.sendall(b"a")
+        assert answer(old) == b"a"
+        proxy.silence()
+        old.sendall(b"b")
+        with pytest.raises(TimeoutError):
+            answer(old, NEVER)
+        with connected(proxy) as new:
+            new.sendall(b"c")
+            assert answer(new) == b"c"
+        proxy.mend()
+        with pytest.raises(TimeoutError):
+            answer(old, NEVER)
+
+
+def test_a_hung_broker_is_reached_and_answers_once_it_goes_on(proxy: Proxy) -> None:
+    with connected(proxy) as old:
+        old.sendall(b"a")
+        assert answer(old) == b"a"
+        proxy.hang()
+        with connected(proxy) as new:
+            for one in (old, new):
+                one.sendall(b"b")
+                with pytest.raises(TimeoutError):
+                    answer(one, NEVER)
+            proxy.mend()
+            assert answer(old) == answer(new) == b"b"
+
+
+def test_a_broker_that_is_gone_refuses_and_comes_back(proxy: Proxy) -> None:
+    with connected(proxy) as old:
+        old.sendall(b"a")
+        assert answer(old) == b"a"
+        proxy.refuse()
+        with pytest.raises(ConnectionResetError):
+            answer(old)
+        with pytest.raises(ConnectionRefusedError):
+            connected(proxy)
+        proxy.mend()
+        with connected(proxy) as new:
+            new.sendall(b"c")
+            assert answer(new) == b"c"
+
+
+def test_reset_connections_end_and_new_ones_work(proxy: Proxy) -> None:
+    with connected(proxy) as old:
+        old.sendall(b"a")
+        assert answer(old) == b"a"
+        proxy.reset()
+        with pytest.raises(ConnectionResetError):
+            answer(old)
+    with connected(proxy) as new:
+        new.sendall(b"c")
+        assert answer(new) == b"c"
+
+
+def test_what_is_delayed_comes_later(proxy: Proxy) -> None:
+    with connected(proxy) as one:
+        proxy.delay(2 * NEVER)
+        one.sendall(b"a")
+        with pytest.raises(TimeoutError):
+            answer(one, NEVER)
+        assert answer(one) == b"a"
