@@ -94,20 +94,27 @@ class Supervisor:
     def _start(self, child: _Child) -> None:
         child.started = self._system.now()
         # A process group of its own: an interrupt at the terminal comes once, through here.
-        child.process = subprocess.Popen(
-            self._command(child.number, self._reader),
-            stdin=subprocess.DEVNULL,
-            pass_fds=[self._reader],
-            process_group=0,
-        )
+        try:
+            child.process = subprocess.Popen(
+                self._command(child.number, self._reader),
+                stdin=subprocess.DEVNULL,
+                pass_fds=[self._reader],
+                process_group=0,
+            )
+        except OSError as error:  # such as: no memory, too many processes
+            self._died(child, 1, f"could not be started ({error})", child.started)
+            return
         logger.info("%s started (pid %d)", child.name, child.process.pid)
 
     def _ended(self, child: _Child, code: int, now: float) -> None:
-        how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+        how = f"was killed by {signal_name(-code)}" if code < 0 else f"ended with exit code {code}"
         if code == 0 or self._stopping:
             logger.info("%s %s", child.name, how)
             self._finish(child, code)
-            return
+        else:
+            self._died(child, code, how, now)
+
+    def _died(self, child: _Child, code: int, how: str, now: float) -> None:
         if now - child.started > WITHIN:
             child.pause = FIRST_PAUSE
         child.deaths.append(now)
@@ -151,3 +158,12 @@ class Supervisor:
         finally:
             for number, previous in before.items():
                 signal.signal(number, previous)
+
+
+def signal_name(number: int) -> str:
+    """Real-time signals but the first and the last have none of their own."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        first, last = getattr(signal, "SIGRTMIN", 0), getattr(signal, "SIGRTMAX", 0)
+        return f"SIGRTMIN+{number - first}" if first and first < number < last else f"signal {number}"

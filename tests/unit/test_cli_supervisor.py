@@ -11,7 +11,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from flux.runtime.supervisor import DEATHS, Supervisor
+import pytest
+
+from flux.runtime.supervisor import DEATHS, Supervisor, signal_name
 from flux.system import OperatingSystem
 
 FASTER = 50
@@ -138,3 +140,31 @@ def test_children_hear_of_a_supervisor_that_was_killed(tmp_path: Path) -> None:
     supervisor.kill()
     supervisor.wait()
     wait_for(lambda: all(lines(file) == ["started", "followed"] for file in files))
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGRTMIN"), reason="there are no real-time signals here")
+@pytest.mark.parametrize("above", [0, 1, 6])
+def test_a_child_killed_by_a_real_time_signal_is_started_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, above: int
+) -> None:
+    code = (
+        "import os, signal, sys\n"
+        "with open(sys.argv[1], 'a') as file: file.write('x\\n')\n"
+        "if len(open(sys.argv[1]).readlines()) < 2: os.kill(os.getpid(), signal.SIGRTMIN + int(sys.argv[2]))"
+    )
+    file = tmp_path / "starts"
+    assert Supervisor(lambda number, line: python(code, file, above), 1, Hasty()).run() == 0
+    assert len(lines(file)) == 2
+    assert f"process 0 was killed by SIGRTMIN{f'+{above}' if above else ''}: starting it again" in caplog.text
+
+
+def test_a_signal_that_has_no_name_is_told_by_its_number() -> None:
+    assert [signal_name(number) for number in (signal.SIGKILL, 32, 1000)] == ["SIGKILL", "signal 32", "signal 1000"]
+
+
+def test_a_child_that_cannot_be_started_is_tried_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    file, commands = tmp_path / "starts", iter([["/nonexistent/python"]])
+    code = "import sys; open(sys.argv[1], 'a').write('x\\n')"
+    assert Supervisor(lambda number, line: next(commands, python(code, file)), 1, Hasty()).run() == 0
+    assert lines(file) == ["x"]
+    assert "process 0 could not be started" in caplog.text
