@@ -5,7 +5,10 @@ USABLE := import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))
 PYTHON ?= $(shell for python in $(PYTHONS); do \
 	"$$python" -c "$(USABLE)" 2>/dev/null && { command -v "$$python"; break; }; done)
 BIN := .venv/bin
-PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
+# what the first use makes is made once, whoever comes first
+ONCE := .ci/once.py
+PIP := $(BIN)/python $(ONCE) $(BIN)/python -m pip --disable-pip-version-check install --quiet \
+	--constraint constraints.txt
 
 .PHONY: simulate chaos fire demo test matrix lint types imports check docs release-check bench clean pictures
 
@@ -76,31 +79,33 @@ clean:
 	rm -rf .venv .venv-bench .bench build dist .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find flux tests examples -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.venv/bin/python:
+# the last that venv writes
+.venv/bin/activate:
 	@test -n "$(PYTHON)" || { echo "make: no Python 3.11 or later with venv was found: install one (on Debian:" \
 		"python3 and python3-venv), or name it: make PYTHON=/path/to/python3" >&2; exit 1; }
-	$(PYTHON) -m venv .venv
+	$(PYTHON) $(ONCE) sh -c 'test -e $@ || "$(PYTHON)" -m venv .venv'
 
-.venv/.installed: pyproject.toml constraints.txt | .venv/bin/python
+.venv/.installed: pyproject.toml constraints.txt | .venv/bin/activate
 	$(PIP) --editable .
 	@touch $@
 
-.venv/.developed: pyproject.toml constraints.txt | .venv/bin/python
+.venv/.developed: pyproject.toml constraints.txt | .venv/bin/activate
 	$(PIP) --editable '.[dev]'
 	@touch .venv/.installed $@
 
 # a peer that cannot be had is left out of the tables
-.venv-bench/.installed: pyproject.toml constraints.txt
-	@test -n "$(PYTHON)" || { echo "make: no Python 3.11 or later with venv was found" >&2; exit 1; }
-	$(PYTHON) -m venv .venv-bench
-	.venv-bench/bin/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt \
-		--editable '.[bench]' || .venv-bench/bin/python -m pip --disable-pip-version-check install --quiet \
-		--constraint constraints.txt --editable '.[aiokafka]'
-	$(PYTHON) -m venv .venv-bench/quix
-	-.venv-bench/quix/bin/python -m pip --disable-pip-version-check install --quiet 'quixstreams>=3.28'
+BENCH_PIP = $(PYTHON) $(ONCE) .venv-bench/bin/python -m pip --disable-pip-version-check install --quiet \
+	--constraint constraints.txt
+.venv-bench/.installed: pyproject.toml constraints.txt | .venv-bench/bin/activate .venv-bench/quix/bin/activate
+	$(BENCH_PIP) --editable '.[bench]' || $(BENCH_PIP) --editable '.[aiokafka]'
+	-$(PYTHON) $(ONCE) .venv-bench/quix/bin/python -m pip --disable-pip-version-check install --quiet 'quixstreams>=3.28'
 	@touch $@
 
-.venv/.documented: pyproject.toml constraints.txt | .venv/bin/python
+.venv-bench/bin/activate .venv-bench/quix/bin/activate: %/bin/activate:
+	@test -n "$(PYTHON)" || { echo "make: no Python 3.11 or later with venv was found" >&2; exit 1; }
+	$(PYTHON) $(ONCE) sh -c 'test -e $@ || "$(PYTHON)" -m venv $*'
+
+.venv/.documented: pyproject.toml constraints.txt | .venv/bin/activate
 	$(PIP) --editable '.[docs]'
 	@touch $@
 
@@ -108,6 +113,6 @@ clean:
 	$(PIP) pip-audit
 	@touch $@
 
-.venv/.matrix: pyproject.toml constraints.txt | .venv/bin/python
+.venv/.matrix: pyproject.toml constraints.txt | .venv/bin/activate
 	$(PIP) --editable '.[matrix]'
 	@touch $@

@@ -1,11 +1,16 @@
 """What is shared with the fixtures that applications get, and what only the brokers of these tests have."""
 
+import fcntl
 import os
 import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 from flux.testing.node import USERS, Broker, NoBroker, answers, free_ports, properties
 
-__all__ = ["USERS", "Broker", "NoBroker", "answers", "free_ports", "properties", "scratch"]
+__all__ = ["USERS", "Broker", "NoBroker", "answers", "free_ports", "once", "properties", "scratch"]
 
 _MEMORY = "/dev/shm"
 _ENOUGH = 2 * 1024**3
@@ -17,3 +22,20 @@ def scratch() -> str | None:
     if os.access(_MEMORY, os.W_OK) and shutil.disk_usage(_MEMORY).free > _ENOUGH:
         return _MEMORY
     return None
+
+
+@contextmanager
+def once(lock: Path, patience: float) -> Iterator[None]:
+    """One process at a time, of all that name this file; it stays. Whoever has it is let go with its process, however
+    that ends. Raises NoBroker after `patience` seconds."""
+    until = time.monotonic() + patience
+    with lock.open("a") as file:
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() >= until:
+                    raise NoBroker(f"another process has held {lock} for {patience:.0f} s", surprising=True) from None
+                time.sleep(0.05)
+        yield

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from brokers.base import Broker, NoBroker, answers, free_ports, properties, scratch
+from brokers.base import Broker, NoBroker, answers, free_ports, once, properties, scratch
 
 VERSION = "4.3.0"
 CLUSTER = "5L6g3nShT-eMCtK--X86sw"  # any 16 bytes in base 64
@@ -29,6 +29,7 @@ appender.out.layout.type=PatternLayout
 appender.out.layout.pattern=%d %p %c %m%n
 """
 _START = 60.0  # seconds
+_FETCH = 600.0
 
 
 class Node:
@@ -149,20 +150,35 @@ def found_java() -> str:
 
 
 def libraries() -> Path:
-    """The folder of the jars, fetched once per version."""
+    """The folder of the jars, fetched once per version, whoever comes first. Raises NoBroker."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "super-flux" / "kafka" / VERSION
     folder = cache / "libs"
     if folder.is_dir():
         return folder
+    cache.mkdir(parents=True, exist_ok=True)
+    with once(cache / "lock", 2 * _FETCH):
+        if not folder.is_dir():
+            _fetch(folder)
+    return folder
+
+
+def _fetch(folder: Path) -> None:
     maven = shutil.which("mvn")
     if maven is None:
         raise NoBroker("install Maven, which fetches Kafka's jars")
-    cache.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=cache) as half:
-        (Path(half) / "pom.xml").write_text(_POM)
+    half = folder.with_name("half")  # what a killed one has left there would do no good
+    shutil.rmtree(half, ignore_errors=True)
+    half.mkdir()
+    try:
+        (half / "pom.xml").write_text(_POM)
         arguments = ["-q", "-B", "dependency:copy-dependencies", "-DoutputDirectory=libs", "-DincludeScope=runtime"]
-        done = subprocess.run([maven, *arguments], cwd=half, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            [maven, *arguments], cwd=half, capture_output=True, text=True, check=False, timeout=_FETCH
+        )
         if done.returncode:
             raise NoBroker(f"Maven did not get Kafka's jars: {done.stdout[-500:]}", surprising=True)
-        (Path(half) / "libs").rename(folder)
-    return folder
+        (half / "libs").rename(folder)
+    except subprocess.TimeoutExpired:
+        raise NoBroker(f"Maven did not get Kafka's jars in {_FETCH:.0f} s", surprising=True) from None
+    finally:
+        shutil.rmtree(half, ignore_errors=True)
