@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 from datetime import UTC, datetime
 
 from flux.cli.text import escape
 
 LEVELS = ("debug", "info", "warning", "error")
 FORMATS = ("text", "json")
+_CHATTY = ("httpx", "httpx2", "httpcore", "httpcore2")
+"""Loggers that write a line for each request, as to a registry of schemas: its URL may hold a password."""
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
 class _Formatter(logging.Formatter):
-    """Messages may quote records."""
+    """Messages may quote records. Times in UTC, as all that flux shows."""
+
+    converter = time.gmtime
 
     def format(self, record: logging.LogRecord) -> str:
         return escape(super().format(record))
@@ -54,9 +59,12 @@ def configure(level: str, process: int | None = None, form: str = "text") -> Non
     handler.setFormatter(
         _JsonFormatter(process)
         if form == "json"
-        else _Formatter(f"%(asctime)s %(levelname)-7s {which}%(message)s", "%Y-%m-%d %H:%M:%S")
+        else _Formatter(f"%(asctime)s %(levelname)-7s {which}%(message)s", "%Y-%m-%d %H:%M:%SZ")
     )
     logging.basicConfig(level=level.upper(), handlers=[handler])
+    if level.lower() != "debug":
+        for name in _CHATTY:
+            logging.getLogger(name).setLevel(logging.WARNING)
 
 
 def quiet() -> None:

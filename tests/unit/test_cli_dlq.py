@@ -6,6 +6,7 @@ import json
 import signal
 import subprocess
 import sys
+import time
 from typing import Any
 
 import pytest
@@ -93,6 +94,19 @@ def test_list_takes_what_matches_only(dlq: Dlq) -> None:
     assert errors("--cause", cause) == ["A"]
 
 
+@pytest.mark.skipif(not hasattr(time, "tzset"), reason="Windows keeps its zone")
+def test_a_time_without_a_zone_is_meant_as_times_are_shown(dlq: Dlq, monkeypatch: pytest.MonkeyPatch) -> None:
+    dlq.bury({"error": "A"}, {"error": "app.Timeout"}, {"error": "B"})
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    time.tzset()
+    try:
+        done = dlq("list", "--json", "--since", "2023-11-14T22:13:20.002")
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+    assert [json.loads(line)["error_type"] for line in done.output.splitlines()] == ["B"]
+
+
 def test_list_says_that_there_are_more(dlq: Dlq) -> None:
     dlq.bury({}, {}, {})
     done = dlq("list", "--limit", "2")
@@ -125,6 +139,7 @@ def test_a_topic_that_was_never_made_is_one_line(flux_cli: Flux) -> None:
         ["--since", "soon"],
         ["--since", "nand"],
         ["--since", "9e99d"],
+        ["--since", "-1h"],
         ["--cause", "xyz"],
         ["--cause", "ab"],
         ["--limit", "-1"],

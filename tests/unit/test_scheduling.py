@@ -68,6 +68,8 @@ def test_a_time_that_is_past_is_now(flux_kit: Kit) -> None:
         ({"delay": float("nan")}, "give seconds, 0 or more"),
         ({"delay": 31 * 86_400}, "longer than max_delay"),
         ({"at": datetime(2030, 1, 1)}, "give a datetime with a time zone"),
+        ({"at": "2030-01-01T00:00Z"}, "give a datetime with a time zone"),
+        ({"at": 1893456000}, "give a datetime with a time zone"),
         ({"at": datetime(9999, 1, 1, tzinfo=UTC)}, "longer than max_delay"),
         ({"delay": 1, "at": datetime.now(UTC)}, "give delay or at, not both"),
         ({"delay": 1, "headers": {"flux-due": "0"}}, "flux's own"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -24,14 +24,18 @@ _HEX = set("0123456789abcdef")
 
 
 def when(text: str) -> int:
-    """A time in milliseconds since the epoch, from an age (90s, 30m, 2h, 3d, 1w) or an ISO time (local, without a
-    zone)."""
+    """A time in milliseconds since the epoch, from an age (90s, 30m, 2h, 3d, 1w) or an ISO time (UTC, without a zone:
+    as flux shows times)."""
     number, unit = text[:-1], text[-1:]
     try:
         if unit in _UNITS:
-            seconds = time.time() - timedelta(**{_UNITS[unit]: float(number)}).total_seconds()
+            age = timedelta(**{_UNITS[unit]: float(number)}).total_seconds()
+            if age < 0:
+                raise ValueError(text)
+            seconds = time.time() - age
         else:
-            seconds = datetime.fromisoformat(text).timestamp()
+            at = datetime.fromisoformat(text)
+            seconds = (at if at.tzinfo is not None else at.replace(tzinfo=UTC)).timestamp()
         return max(0, round(seconds * 1000))
     except (ValueError, OverflowError, OSError):
         raise click.BadParameter(
@@ -56,7 +60,7 @@ def _cause(ctx: click.Context, parameter: click.Parameter, value: str | None) ->
 def filter_options(command: F) -> F:
     """Adds the keyword arguments that `chosen` takes."""
     options = [
-        click.option("--since", type=when, metavar="WHEN", help="Dead since: 90s, 30m, 2h, 3d, or an ISO time."),
+        click.option("--since", type=when, metavar="WHEN", help="Dead since: 90s, 30m, 2h, 3d, or an ISO time (UTC)."),
         click.option("--reason", metavar="REASON", help="error, exhausted, rejected, undecodable, expired or skipped."),
         click.option("--error", metavar="GLOB", help="The error's type, or type: message; such as '*timeout*'."),
         click.option("--key", metavar="KEY", help="The record's key."),
