@@ -8,7 +8,8 @@ task's main topic: it names the subject (`topic`-value), in the retry topics too
 
 Each function raises ConfigurationError for what cannot work. A serializer raises what confluent-kafka's raises, for a
 registry that is away too. A deserializer raises `Pause` when the registry is away or refuses the login, which is not
-the record's fault, and confluent-kafka's error for all else.
+the record's fault, `Retry` for a schema that the registry does not know, as one of its followers learns of a fresh one
+later, and confluent-kafka's error for all else.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from flux.core.errors import ConfigurationError
-from flux.core.outcome import Pause
+from flux.core.outcome import Pause, Retry
 
 if TYPE_CHECKING:
     from confluent_kafka.schema_registry import Schema, SchemaRegistryClient
@@ -30,6 +31,7 @@ Config = Mapping[str, Any] | None
 
 _REFUSED = {401, 403, 407, 408, 429}
 """HTTP status codes that, like those from 500 on, say nothing about the schema that was asked for."""
+_UNKNOWN = 404
 
 
 def avro_serializer(
@@ -174,6 +176,8 @@ def _patient(deserialize: Deserializer) -> Deserializer:
         except SchemaRegistryError as error:
             if error.http_status_code in _REFUSED or error.http_status_code >= 500:
                 raise Pause(reason=f"the schema registry refused: {_without_secrets(error)}") from error
+            if error.http_status_code == _UNKNOWN:
+                raise Retry(f"the schema registry does not know the schema: {_without_secrets(error)}") from error
             raise
         except (TransportError, OAuthTokenError) as error:
             raise Pause(reason=f"the schema registry is away: {_without_secrets(error)}") from error

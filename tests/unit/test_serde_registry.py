@@ -86,8 +86,8 @@ def test_what_no_registry_serializer_wrote_is_refused(pair: Any, data: bytes) ->
         pair[1](data)
 
 
-def test_a_schema_that_the_registry_does_not_know_is_refused(pair: Any) -> None:
-    with pytest.raises(schemas.SchemaRegistryError, match="404"):
+def test_a_schema_that_the_registry_does_not_know_is_asked_for_again_later(pair: Any) -> None:
+    with pytest.raises(flux.Retry, match=r"does not know the schema: .*404"):
         pair[1](UNKNOWN)
 
 
@@ -190,8 +190,25 @@ def test_a_task_gets_what_was_produced_and_what_cannot_be_read_is_a_dead_letter(
     write, read, value = pair
     way.produce(write, value, None)
     way.produce(None, b"nope", UNKNOWN)
-    assert way.work(read) == [value, None]
-    assert [(data, reason) for data, reason, _ in way.dead()] == [(b"nope", "undecodable"), (UNKNOWN, "undecodable")]
+    assert way.work(read, retries=1, wait=0) == [value, None]
+    assert [(data, reason) for data, reason, _ in way.dead()] == [(b"nope", "undecodable"), (UNKNOWN, "exhausted")]
+
+
+def test_a_record_whose_schema_is_known_later_goes_through_the_retries(
+    way: Way, client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    way.produce(registry.avro_serializer(client, AVRO, "orders"), {"id": "1"})
+    get_schema, failures = client.get_schema, [40403]
+
+    def unknown_at_first(*args: Any) -> Any:
+        if failures:
+            raise schemas.SchemaRegistryError(404, failures.pop(), "Schema not found")
+        return get_schema(*args)
+
+    monkeypatch.setattr(client, "get_schema", unknown_at_first)
+    assert way.work(registry.avro_deserializer(client, "orders"), retries=1, wait=0) == [{"id": "1"}]
+    assert len(way.records("orders-billing-try-1")) == 1
+    assert way.dead() == []
 
 
 def test_a_retried_record_is_read_by_the_main_topic_s_schema(way: Way, client: Any) -> None:
