@@ -13,8 +13,9 @@ from typing import Any
 import click
 
 from flux._version import __version__
+from flux.cli import streams
 from flux.cli.lazy import LazyGroup
-from flux.cli.text import say
+from flux.cli.streams import tell
 from flux.core.errors import FluxError
 
 ABANDONED = 3
@@ -60,21 +61,21 @@ class Commands(LazyGroup):
         """Ends with SystemExit: 0, 1 failed, 2 wrong usage, 3 calls were abandoned, 130 interrupted."""
         try:
             code = super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
+            streams.flush()
         except click.UsageError as error:
             command = error.ctx.command_path if error.ctx else "flux"
-            say(f"{error.format_message().rstrip('.')} (see {command} --help)", command)
+            tell(f"{error.format_message().rstrip('.')} (see {command} --help)", command)
             code = error.exit_code
         except click.ClickException as error:
-            say(error.format_message())
+            tell(error.format_message())
             code = error.exit_code
         except FluxError as error:
-            say(str(error))
+            tell(str(error))
             code = 1
         except (click.Abort, KeyboardInterrupt):
             code = _INTERRUPTED
-        except BrokenPipeError:
-            # Whoever read the output has seen enough. Python must not find the pipe again when it flushes at exit.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        except OSError as error:
+            streams.failed(error)
             code = 1
         sys.exit(code if isinstance(code, int) else 0)
 
@@ -94,6 +95,7 @@ def cli(ctx: click.Context) -> None:
 
 
 def main() -> None:
+    streams.prepare()
     try:
         cli.main(prog_name="flux")
     except SystemExit as end:

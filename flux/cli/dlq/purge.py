@@ -21,7 +21,7 @@ Examples:
 @click.option(
     "--before", type=place, multiple=True, metavar="PARTITION:OFFSET", help="All below that. May be repeated."
 )
-@click.option("--until", type=when, metavar="WHEN", help="All from before: 30d (older than that), or an ISO time (UTC).")
+@click.option("--until", type=when, metavar="WHEN", help="All from before: 30d (older), or an ISO time (UTC).")
 @click.option("--replayed", is_flag=True, help="All that a replay without filters has passed.")
 @click.option("--all", "everything", is_flag=True, help="All that there are now.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
