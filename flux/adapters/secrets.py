@@ -3,30 +3,60 @@
 from __future__ import annotations
 
 import re
+from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
 HIDDEN = "***"
 
 _SECRET = re.compile(
-    r"pass|secret|token|[._]key$|keyfile|\.key\.|jaas|oauth|credential|assertion|ssl_context|\.pem$", re.IGNORECASE
+    r"passw|passphrase|secret|credential|jaas|(^|[._])(token|key)$|keyfile|[._]pem$|oauthbearer\.config$",
+    re.IGNORECASE,
 )
+_PATH = re.compile(r"(file|location)$", re.IGNORECASE)
+"""Where a secret lies: an error that names the file helps, and tells nothing."""
+
+_PLAIN = (str, int, float, bool, type(None))
+_LOGIN = re.compile(r"(?<=://)[^/@\s]+(?=@)")
+_TOKEN = re.compile(r"\beyJ[\w-]{8,}(?:\.[\w-]*){1,4}|(?<=\bBearer )[\w.~+/=-]{6,}")
+"""A JSON web token, or what follows the name of its scheme."""
+
+_SHORTEST = 6
+"""Characters: the value of a shorter secret stands in too many words, and would make a text unreadable."""
+
+_TOKENS = 8
 
 
 def shown(options: Mapping[str, Any]) -> dict[str, Any]:
     """The options as they may be printed."""
-    return {name: HIDDEN if _SECRET.search(name) else value for name, value in options.items()}
+    return {name: _shown(name, value) for name, value in options.items()}
+
+
+def _shown(name: str, value: Any) -> Any:
+    if _is_secret(name) or not isinstance(value, _PLAIN):
+        return HIDDEN  # an object's repr is its author's
+    return _LOGIN.sub(HIDDEN, value) if isinstance(value, str) else value
+
+
+def _is_secret(name: str) -> bool:
+    return bool(_SECRET.search(name)) and not _PATH.search(name)
 
 
 class Mask:
-    """Replaces the values of secret options in a text of the client's."""
+    """Replaces the values of secret options, and tokens, in a text of the client's. Thread-safe."""
 
     def __init__(self, *options: Mapping[str, Any]) -> None:
-        secrets = {str(value) for given in options for name, value in given.items() if _SECRET.search(name) and value}
+        secrets = {str(value) for given in options for name, value in given.items() if _is_secret(name)}
         # The longest first: one secret may be part of another.
-        self._secrets = sorted(secrets, key=len, reverse=True)
+        self._secrets = sorted((each for each in secrets if len(each) >= _SHORTEST), key=len, reverse=True)
+        self._tokens: deque[str] = deque(maxlen=_TOKENS)
+
+    def add_token(self, token: str) -> None:
+        """One that a provider gave; the last few are known."""
+        if len(token) >= _SHORTEST and token not in self._tokens:
+            self._tokens.append(token)
 
     def __call__(self, text: str) -> str:
-        for secret in self._secrets:
+        for secret in (*tuple(self._tokens), *self._secrets):
             text = text.replace(secret, HIDDEN)
-        return text
+        return _TOKEN.sub(HIDDEN, text)

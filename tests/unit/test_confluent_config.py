@@ -170,7 +170,6 @@ def test_the_producer_is_what_its_settings_say() -> None:
         "sasl.oauthbearer.config",
         "sasl.oauthbearer.client.secret",
         "sasl.oauthbearer.assertion.private.key.pem",
-        "sasl.oauthbearer.token.endpoint.url",
     ],
 )
 def test_a_secret_is_in_no_text_of_the_adapter(name: str) -> None:
