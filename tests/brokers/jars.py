@@ -30,25 +30,28 @@ appender.out.layout.pattern=%d %p %c %m%n
 """
 _START = 60.0  # seconds
 _FETCH = 600.0
+_BLANK = re.compile(r"\{([a-z]+)\}")
 
 
 class Node:
     """One broker that may be killed and started again: its addresses and its data stay."""
 
     def __init__(self, directory: Path, extra: Mapping[str, str] | None = None) -> None:
-        """`extra`: properties of the server that win over the usual ones; `{tls}` is a free port."""
+        """`extra`: properties of the server that win over the usual ones. In them `{tls}`, `{mtls}` and other words in
+        braces are addresses with free ports, the same for the same word, and `{usual}` is what it wins over."""
         self._directory = directory
         self._process: subprocess.Popen[bytes] | None = None
         self._guard: subprocess.Popen[bytes] | None = None
         java, folder = found_java(), libraries()
-        open_port, secured_port, controller_port, tls_port = free_ports(4)
+        wanted = sorted({word for value in (extra or {}).values() for word in _BLANK.findall(value)} - {"usual"})
+        open_port, secured_port, controller_port, *more = free_ports(3 + len(wanted))
         self.bootstrap = f"127.0.0.1:{open_port}"
         self.secured = f"127.0.0.1:{secured_port}"
-        self.tls = f"127.0.0.1:{tls_port}"
+        self.at = {word: f"127.0.0.1:{port}" for word, port in zip(wanted, more, strict=True)}
+        """The addresses of further listeners, by the word in `extra`."""
         config = properties("127.0.0.1", "127.0.0.1", open_port, secured_port, controller_port)
         for name, value in (extra or {}).items():
-            usual = config.get(name, "")
-            config[name] = value.replace("{usual}", usual).replace("{tls}", self.tls)
+            config[name] = _filled(value, {**self.at, "usual": config.get(name, "")})
         config["log.dirs"] = str(directory / "data")
         self._server = directory / "server.properties"
         self._server.write_text("".join(f"{name}={value}\n" for name, value in config.items()))
@@ -135,6 +138,10 @@ def node(extra: Mapping[str, str] | None = None) -> Iterator[Node]:
 def jars() -> Iterator[Broker]:
     with node() as made:
         yield Broker(made.bootstrap, made.secured, f"jars of Kafka {VERSION}")
+
+
+def _filled(text: str, words: Mapping[str, str]) -> str:
+    return _BLANK.sub(lambda blank: words[blank[1]], text)
 
 
 def found_java() -> str:

@@ -46,21 +46,27 @@ class Authority:
         directory.mkdir(parents=True)
         own = cls(directory)
         own._openssl("req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=flux-tests -keyout ca.key -out ca.pem")
-        own._openssl("req -newkey rsa:2048 -nodes -subj /CN=127.0.0.1 -keyout server.key -out server.csr")
-        (directory / "extensions").write_text("subjectAltName=IP:127.0.0.1,DNS:localhost\n")
-        own._openssl(
-            "x509 -req -in server.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2"
-            " -extfile extensions -out server.crt"
-        )
-        own.server.write_text((directory / "server.key").read_text() + (directory / "server.crt").read_text())
+        own.signed("server", "127.0.0.1", "IP:127.0.0.1,DNS:localhost")
         return own
+
+    def signed(self, file: str, name: str, alternatives: str | None = None, days: int = 2) -> Path:
+        """Key and certificate of `name`, in one file; expired with negative `days`."""
+        self._openssl(f"req -newkey rsa:2048 -nodes -subj /CN={name} -keyout {file}.key -out {file}.csr")
+        (self.directory / "extensions").write_text(f"subjectAltName={alternatives}\n" if alternatives else "")
+        self._openssl(
+            f"x509 -req -in {file}.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days {days}"
+            f" -extfile extensions -out {file}.crt"
+        )
+        both = self.directory / f"{file}.pem"
+        both.write_text((self.directory / f"{file}.key").read_text() + (self.directory / f"{file}.crt").read_text())
+        return both
 
     def _openssl(self, arguments: str) -> None:
         subprocess.run(["openssl", *arguments.split()], cwd=self.directory, check=True, capture_output=True)
 
 
 def tls_properties(authority: Authority) -> Mapping[str, str]:
-    """For `brokers.jars.node`: a third listener, at `Node.tls`."""
+    """For `brokers.jars.node`: a third listener, at `Node.at["tls"]`."""
     return {
         "listeners": "{usual},SASL_SSL://{tls}",
         "advertised.listeners": "{usual},SASL_SSL://{tls}",

@@ -57,13 +57,13 @@ class Secured:
             "confluent": f"security.protocol=SASL_SSL&sasl.mechanism=SCRAM-SHA-512&ssl.ca.location={trusted}",
             "aiokafka": f"security_protocol=SASL_SSL&sasl_mechanism=SCRAM-SHA-512&ssl_cafile={trusted}",
         }[client]
-        return f"{client}://{login}@{self.own.node.tls}?{options}"
+        return f"{client}://{login}@{self.own.node.at['tls']}?{options}"
 
     def adapter(self, client: str, user: str, password: str | None = None) -> Any:
         secret = TLS_USERS[user] if password is None else password
         if client == "confluent":
             return ConfluentAdapter(
-                self.own.node.tls,
+                self.own.node.at["tls"],
                 {
                     "security.protocol": "SASL_SSL",
                     "sasl.mechanism": "SCRAM-SHA-512",
@@ -73,7 +73,7 @@ class Secured:
                 },
             )
         return AiokafkaAdapter(
-            self.own.node.tls,
+            self.own.node.at["tls"],
             {
                 "security_protocol": "SASL_SSL",
                 "sasl_mechanism": "SCRAM-SHA-512",
@@ -288,7 +288,7 @@ def test_a_refused_login_ends_the_process_with_one_line_and_no_secret(
 def test_a_cluster_that_is_merely_away_is_tried_for_ever(
     secured: Secured, client: str, flux_command: Callable[..., Ran]
 ) -> None:
-    adapter = secured.url(client, "boss").replace(secured.own.node.tls, "127.0.0.1:9")
+    adapter = secured.url(client, "boss").replace(secured.own.node.at["tls"], "127.0.0.1:9")
     ran = flux_command("process", adapter=adapter, task="t")
     wait_for(lambda: "trying again" in ran.text, "it says so", 25)
     time.sleep(2)
