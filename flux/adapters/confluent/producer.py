@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
-from queue import Empty, SimpleQueue
 from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from flux.adapters.confluent.errors import fault_of, translated
 from flux.adapters.confluent.log import ClientLog, logger
+from flux.adapters.confluent.turns import Turns
 from flux.core.errors import BrokerError, Fault
 from flux.core.ports import Headers, Outgoing, ProducerSettings, Record, System
 
@@ -56,8 +56,7 @@ class ConfluentProducer:
         self._written = 0  # since a writer waited
         self._streams_until = 0.0
         self._attends = False  # whether the serving thread looks for writers that wait
-        self._asked: SimpleQueue[None] = SimpleQueue()
-        self._served: SimpleQueue[None] = SimpleQueue()
+        self._turns = Turns()
         self._client = Producer({"logger": log} | properties | {"error_cb": self._on_error})
         self._thread = system.spawn("flux-acknowledgements", self._serve)
 
@@ -143,33 +142,20 @@ class ConfluentProducer:
     def _let_serve(self) -> None:
         self._written = 0
         if self._attends:
-            with suppress(Empty):  # answers that nobody waited for any more
-                while True:
-                    self._served.get_nowait()
-            self._asked.put(None)
-            with suppress(Empty):
-                self._served.get(timeout=_STREAM)
+            self._turns.wait(_STREAM)
         self._streams_until = self._now() + _STREAM
 
     def _serve(self) -> None:
         client = self._client
         while not self._closed:
             self._attends = self._now() < self._streams_until
-            asked = self._attends and self._is_asked()
+            waiting = self._turns.begin(_STREAM / 4) if self._attends else []
             self._polled(client, 0 if self._attends else _POLL)
-            if asked:
-                self._served.put(None)
+            self._turns.end(waiting)
             if self._purge:
                 # Nothing will be accepted: say so now, not when the delivery timeout ends.
                 self._purge = False
                 client.purge()
-
-    def _is_asked(self) -> bool:
-        try:
-            self._asked.get(timeout=_STREAM / 4)
-        except Empty:
-            return False
-        return True
 
     def _polled(self, client: Producer, timeout: float) -> None:
         try:
