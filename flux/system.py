@@ -44,6 +44,7 @@ class OperatingSystem:
     """`flux.core.ports.System` by the standard library."""
 
     now = staticmethod(time.time)
+    monotonic = staticmethod(time.monotonic)
     sleep = staticmethod(time.sleep)
     randint = staticmethod(random.randint)
 

@@ -247,7 +247,7 @@ class Worker:
         idle_since: float | None = None
         while not self.ended:
             yield _Tick()
-            now = self._system.now()
+            now = self._system.monotonic()
             if self._exit_when_idle is not None and not self._stopping:
                 if not all(job.idle for job in self._jobs):
                     idle_since = None

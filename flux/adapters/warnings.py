@@ -17,7 +17,7 @@ class Warnings:
 
     def __init__(self, masked: Callable[[str], str], system: System) -> None:
         self.masked = masked
-        self._now = system.now
+        self._now = system.monotonic
         self._next: dict[object, float] = {}
         self._silent: dict[object, int] = {}
 

@@ -28,7 +28,7 @@ class Batch:
 
 
 class Batches:
-    """Of one stage, over its partitions. `now`: seconds since the epoch."""
+    """Of one stage, over its partitions. `now`: by the clock of the engine."""
 
     __slots__ = ("_batch", "_held", "_ordering", "_queues")
 

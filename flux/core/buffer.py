@@ -33,7 +33,7 @@ class Buffer:
         self.taken: list[Outgoing] = []
         """What `take` gave, until its caller has put it elsewhere and empties this."""
         self.deadline: float | None = None
-        """Seconds since the epoch; None: empty, or nobody has called `opened` yet."""
+        """By the monotonic clock; None: empty, or nobody has called `opened` yet."""
 
     def add(self, record: Outgoing, size: int) -> bool:
         """Whether there is something to do: hand it on when it is `full`, call `opened` when there is no `deadline`."""

@@ -12,7 +12,7 @@ _LOST = 60.0  # seconds after which the end of a commit is not waited for any mo
 
 
 class Commits:
-    """Times in seconds since the epoch."""
+    """Times in seconds by the clock of the engine."""
 
     __slots__ = ("_at", "_failed", "_flight", "_interval", "_since", "_threshold", "done")
 

@@ -6,8 +6,8 @@ caller publishes how far it is in the run itself, and reports what is not a plai
 at the end `finished`. A failed record becomes a hop; `written` ends it. The ledger of each partition says what may be
 committed; `turn` asks for that and for everything else that the poller does.
 
-The engine routes; its parts decide. A driver guards it with one lock; nothing here waits. `now` is seconds since the
-epoch.
+The engine routes; its parts decide. A driver guards it with one lock; nothing here waits. `now` is seconds by a clock
+that is never set back, and `epoch` says where the wall clock stands, by which records are due.
 """
 
 from __future__ import annotations
@@ -71,6 +71,8 @@ class Engine:
         self.stats = Stats()
         self.pace = Pace()
         self.stopping = False
+        self.epoch = 0.0
+        """The wall clock's time when `now` was 0, in seconds since the epoch, as far as the driver knows."""
         self._following = policy.stages.after(stage)
         self._dead = policy.stages[policy.stages.dead]
         self._limits = dict(topic_limits or {})
@@ -186,7 +188,7 @@ class Engine:
         for partition, offset in polled.reached.items():
             if partition in self._assignments:
                 self._assignments[partition].reached = offset
-        now_ms = int(now * 1000)
+        now_ms = int(self.wall_ms(now))
         for batch in polled.batches:
             assignment = self._assignments.get(batch.partition)
             if assignment is None or assignment.phase is not Phase.WORKING or self.stopping:
@@ -400,10 +402,10 @@ class Engine:
     def deadline(self, now: float) -> float | None:
         """When something is to be done although no fact comes: a record is due, a hop is tried again, a commit."""
         due = self._delays.next_due
-        if due is not None and (self.stopping or self._hops.blocked or due <= now * 1000):
+        if due is not None and (self.stopping or self._hops.blocked or due <= self.wall_ms(now)):
             due = None  # nothing begins any more, or it waits for the cluster or a caller: no time changes that
         times = (
-            None if due is None else due / 1000,
+            None if due is None else due / 1000 - self.epoch,
             self.begins_at(now),
             self._hops.deadline,
             self._commits.deadline(now),
@@ -449,6 +451,10 @@ class Engine:
         if self.stopping or self._hops.blocked or (self.gate.limited and not self.gate.most(now)):
             return 0
         return self._at_hand(now)
+
+    def wall_ms(self, now: float) -> float:
+        """Milliseconds since the epoch by the wall clock."""
+        return (now + self.epoch) * 1000
 
     @property
     def empty(self) -> bool:
@@ -608,7 +614,7 @@ class Engine:
         """Records that are due may run."""
         while (waiting := self._quick.due(now)) is not None:
             self._readmit(waiting)
-        now_ms = int(now * 1000)
+        now_ms = int(self.wall_ms(now))
         while self._lanes.ready(now) < wanted:
             entry = self._delays.due(now_ms)
             if entry is None:
@@ -622,7 +628,7 @@ class Engine:
         return (
             self._lanes.ready(now)
             + len(self._backlogs)
-            + (due is not None and due <= now * 1000)
+            + (due is not None and due <= self.wall_ms(now))
             + (quick is not None and quick <= now)
         )
 
@@ -713,7 +719,7 @@ class Engine:
             or verdict.move is not Move.NEXT
             or verdict.after is not None
             or not self._begins(entry.assignment)
-            or expires(entry.message, policy.give_up_after, now + wait)
+            or expires(entry.message, policy.give_up_after, self.epoch + now + wait)
         ):
             self._move(entry, verdict, failure, now)
             return verdict.move
@@ -730,7 +736,7 @@ class Engine:
         """An open record that waited to be tried in place is the first of its lane."""
         entry = waiting.entry
         entry.waits = False
-        entry.message = entry.message.again(int(waiting.failed_at * 1000))
+        entry.message = entry.message.again(int(self.wall_ms(waiting.failed_at)))
         self._quick.called[entry] = waiting
         entry.assignment.open.pop(entry, None)
         self._lanes.add_first(entry)
@@ -765,7 +771,7 @@ class Engine:
         target = following if tried else self._dead
         wait = self._dues.wait(target, verdict.after, entry.assignment.jitter)
         reason = "exhausted" if tried and target.role is Role.DEAD else verdict.reason
-        if target.role is not Role.DEAD and expires(message, self.policy.give_up_after, now + wait):
+        if target.role is not Role.DEAD and expires(message, self.policy.give_up_after, self.epoch + now + wait):
             target, reason, wait = self._dead, EXPIRED.reason, 0.0
         kind, text, trace = describe(failure, self.policy.error_headers)
         transfer = Transfer(
@@ -775,7 +781,7 @@ class Engine:
             reason=reason,
             wait=wait,
             group=self.policy.stages.group,
-            failed_at=int(now * 1000),
+            failed_at=int(self.wall_ms(now)),
             error_type=kind,
             error_text=text,
             error_trace=trace,

@@ -33,7 +33,7 @@ class Count:
 
 
 class Failures:
-    """Of one stage. `now`: seconds since the epoch."""
+    """Of one stage. `now`: seconds, by a clock that is never set back."""
 
     __slots__ = ("_kinds",)
 

@@ -20,7 +20,7 @@ _CREDIT = 0.01  # seconds of calls that may be made up for at once, when a calle
 
 
 class Gate:
-    """`rate`: calls a second; None: any. Times in seconds since the epoch."""
+    """`rate`: calls a second; None: any. Times in seconds by the clock of the engine."""
 
     __slots__ = ("_next", "_pause", "_probe", "_rate", "_span", "_until", "error", "since")
 

@@ -45,7 +45,7 @@ class Hop:
     state: State = State.QUEUED
     failures: int = 0
     at: float = 0.0
-    """When it is tried again, seconds since the epoch."""
+    """When it is tried again, by the clock of the engine."""
     alone: bool = False
     """Written with no other beside it: a client's batch fails as a whole when one record in it is too large."""
     kept: bool = False

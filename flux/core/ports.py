@@ -419,7 +419,11 @@ class System(Protocol):
     """The machine, as drivers and the in-memory broker see it; a simulation supplies its own."""
 
     def now(self) -> float:
-        """Seconds since the epoch, by the wall clock: due times are read on other machines."""
+        """Seconds since the epoch, by the wall clock, which may be set back: due times are read on other machines."""
+        ...
+
+    def monotonic(self) -> float:
+        """Seconds since some moment, never going back: for whatever lasts or ends."""
         ...
 
     def condition(self) -> Condition: ...

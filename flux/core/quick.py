@@ -13,8 +13,8 @@ from flux.core.transfer import Failure
 
 @attrs.frozen(eq=False)
 class Waiting:
-    """`verdict` and `failure`: with what the record moves on when its tries in place end early; `failed_at`: seconds
-    since the epoch."""
+    """`verdict` and `failure`: with what the record moves on when its tries in place end early; `failed_at`: by
+    the clock of the engine."""
 
     entry: Entry
     verdict: Verdict
@@ -23,7 +23,7 @@ class Waiting:
 
 
 class Quick:
-    """Of one stage. Times in seconds since the epoch."""
+    """Of one stage. Times in seconds by the clock of the engine."""
 
     __slots__ = ("_heap", "_number", "called")
 

@@ -17,11 +17,11 @@ from flux.core.runs import BatchRun, Run
 from flux.core.transfer import error_name
 
 Seen = dict[Run, tuple[int, float]]
-"""At which call each run was found, and when that had begun at the earliest, in seconds since the epoch."""
+"""At which call each run was found, and when that had begun at the earliest, by the clock of the engine."""
 
 
 class Sight:
-    """Of one engine, from look to look. Times in seconds since the epoch."""
+    """Of one engine, from look to look. Times by the clock of the engine."""
 
     def __init__(self, task: str, engine: Engine) -> None:
         self._task = task
@@ -51,7 +51,7 @@ class Sight:
             done_rate=round(done / since, 2) if since > 0 else 0.0,
             failed_rate=round(failed / since, 2) if since > 0 else 0.0,
             waiting=engine.waiting,
-            due_in=None if due is None else round(due / 1000 - now, 1),
+            due_in=None if due is None else round((due - engine.wall_ms(now)) / 1000, 1),
             in_flight=engine.calls,
             calls=tuple(nsmallest(MOST_CALLS, calls, key=lambda call: -call.seconds)),
             on_their_way=len(open_) - tried,
@@ -83,7 +83,8 @@ class Sight:
             message = entry.message
             known = (message.partition, message.offset, shown_key(message.key), message.attempt)
             if hop is not None:
-                target, ago = hop.transfer.target.topic, _ago(now, hop.transfer.failed_at / 1000)
+                ago = _ago(self._engine.wall_ms(now) / 1000, hop.transfer.failed_at / 1000)
+                target = hop.transfer.target.topic
                 found.append(Open(*known, target, hop.state.value, hop.failures, ago))
                 continue
             since = self._waited[entry] = waited.get(entry, now if self._looked is None else self._looked)

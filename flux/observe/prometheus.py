@@ -182,7 +182,7 @@ class Metrics(Hooks, Collector):
         if desk is None:
             return
         with desk.lock:
-            now, since, pauses = desk.system.now(), desk.gate.since, desk.pauses
+            now, since, pauses = desk.system.monotonic(), desk.gate.since, desk.pauses
             families.set(names.PAUSED, (job.name,), since is not None)
             families.set(names.PAUSES, (job.name,), pauses.number)
             lasts = 0.0 if since is None else max(0.0, now - since)

@@ -67,9 +67,9 @@ def read_first(
     if not left:
         return found
     reader = adapter.reader(left)
-    until = system.now() + patience
+    until = system.monotonic() + patience
     try:
-        while left and system.now() < until:
+        while left and system.monotonic() < until:
             polled = reader.poll(_PIECE, _LOOK)
             for at in polled.out_of_range:
                 reader.seek(at, BEGINNING)  # deleted meanwhile

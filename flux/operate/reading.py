@@ -65,7 +65,7 @@ def read(
     if not open_:
         return
     reader = adapter.reader({at: spans[at.partition].start for at in open_})
-    heard = system.now()
+    heard = system.monotonic()
     try:
         while open_ and not stopping():
             polled = reader.poll(MOST_RECORDS, _LOOK)
@@ -75,7 +75,7 @@ def read(
                 end = open_.get(batch.partition)
                 if end is None:
                     continue
-                heard = system.now()
+                heard = system.monotonic()
                 records = batch.records
                 following = records[-1].offset() + 1
                 if following >= end:
@@ -85,7 +85,7 @@ def read(
             for at, reached in polled.reached.items():
                 if at in open_ and reached >= open_[at]:
                     yield Piece(at.partition, [], open_.pop(at))
-            if open_ and system.now() - heard > patience:
+            if open_ and system.monotonic() - heard > patience:
                 at, end = next(iter(open_.items()))
                 raise BrokerError(
                     f"nothing has come of {at} for {patience:g} s, though it goes on to {end}", Fault.UNAVAILABLE
@@ -99,9 +99,9 @@ def read_one(
 ) -> Record | None:
     """The record at `offset`; None when the partition has none there (any more). Raises BrokerError."""
     reader = adapter.reader({at: offset})
-    until = system.now() + patience
+    until = system.monotonic() + patience
     try:
-        while system.now() < until:
+        while system.monotonic() < until:
             polled = reader.poll(1, _LOOK)
             for batch in polled.batches:
                 record: Record = batch.records[0]

@@ -60,7 +60,7 @@ class Replay:
         self._replayed = dict(plan.replayed)
         self._stored = dict(plan.stored)
         self._changed: set[int] = set()
-        self._committed_at = self._began = system.now()
+        self._committed_at = self._began = system.monotonic()
         self._writing = Writing(adapter, plan.target.topic, plan.limit_bytes, system)
 
     def run(self) -> Receipt:
@@ -92,7 +92,7 @@ class Replay:
         for piece in pieces:
             for chunk in self._chunks(piece):
                 self._write(chunk)
-                if not 0 <= self._system.now() - self._committed_at < _COMMIT_EVERY:
+                if self._system.monotonic() - self._committed_at >= _COMMIT_EVERY:
                     self._commit()
             if self.receipt.stopped:
                 return
@@ -163,7 +163,7 @@ class Replay:
         rate = self._plan.order.rate
         if rate is not None:
             until = self._began + self.receipt.replayed / rate
-            while not self._stopping() and (left := until - self._system.now()) > 0:
+            while not self._stopping() and (left := until - self._system.monotonic()) > 0:
                 self._system.sleep(min(left, _NAP))
 
     # -- positions
@@ -175,7 +175,7 @@ class Replay:
             self._changed.add(partition)
 
     def _commit(self) -> None:
-        self._committed_at = self._system.now()
+        self._committed_at = self._system.monotonic()
         if not self._changed or self._plan.order.dry:
             return
         plan, admin = self._plan, self._admin

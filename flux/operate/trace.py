@@ -102,7 +102,7 @@ class _Search:
         self._bounds = bounds
         self._progressed = progressed
         self._system = system
-        self._deadline = system.now() + bounds.seconds
+        self._deadline = system.monotonic() + bounds.seconds
         self._asked_to_stop = stopping
         self._now_ms = int(system.now() * 1000)
         self._sightings: list[Sighting] = []
@@ -141,7 +141,7 @@ class _Search:
         return trace
 
     def _stopping(self) -> bool:
-        return self._asked_to_stop() or self._system.now() >= self._deadline
+        return self._asked_to_stop() or self._system.monotonic() >= self._deadline
 
     def _stages(self) -> list[Stage]:
         """Those that have a topic; the dead letters last."""

@@ -41,10 +41,10 @@ class Writing:
 
         try:
             client = self._client = self._client or self._adapter.producer(self._settings)
-            deadline = self._system.now() + DELIVERY
+            deadline = self._system.monotonic() + DELIVERY
             for index, record in enumerate(records):
                 while not client.write(self._topic, [record], partial(ended, index)):
-                    if self._system.now() > deadline:
+                    if self._system.monotonic() > deadline:
                         raise BrokerError("the client's queue has no room", Fault.UNAVAILABLE)
                     client.flush(_ROOM)
             client.flush(DELIVERY + 5.0)

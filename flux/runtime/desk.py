@@ -108,7 +108,7 @@ class Desk:
         self.failure: BaseException | None = None
         """The error of a failed process or of a cluster that refuses this member; the worker ends with it."""
         self.stop_at: float | None = None
-        """Set once calls in flight are to end, to when they are abandoned; seconds since the epoch."""
+        """Set once calls in flight are to end, to when they are abandoned; by the monotonic clock."""
         self.wake: Callable[[int], None] = lambda _: None
         self.write_soon: Callable[[Post], None] = self.write
         """Has hops written that a call has just caused; must not wait where the caller must not."""
@@ -117,18 +117,24 @@ class Desk:
         self._turn = 0
         self._aborted: set[Run] = set()
         for post in self.posts:
-            post.began_at = post.stepped_at = post.heard_at = system.now()
+            post.began_at = post.stepped_at = post.heard_at = system.monotonic()
         self.stack_of: Callable[[Run], str] = lambda _: ""
         """Where the caller of a run is, as a traceback's text."""
         self.overdue: Overdue | None = None
         """Of a handler that blocks and has a time limit."""
         self._inspect_at = 0.0
 
+    def now(self, post: Post) -> float:
+        """The time for a stage's engine, which learns where the wall clock stands."""
+        now = self.system.monotonic()
+        post.engine.epoch = self.system.now() - now
+        return now
+
     # ---- runs, with the lock held
 
     def take(self, post: Post, polling: bool) -> Run | None:
         """A run of this stage, if there is one and a permit for it."""
-        engine, now = post.engine, self.system.now()
+        engine, now = post.engine, self.now(post)
         number = engine.stage.number
         if not engine.ready(now):
             self.permits.forgo(number)
@@ -157,7 +163,7 @@ class Desk:
         free = self.policy.concurrency - self.permits.used
         if free <= 0:
             return 0
-        now = self.system.now()
+        now = self.system.monotonic()
         return min(free, sum(post.engine.ready(now) for post in self.posts if post.engine.pace.slow))
 
     # ---- facts
@@ -175,21 +181,21 @@ class Desk:
                 for each in self.posts:
                     each.engine.stop()
             else:
-                post.engine.finished(run, self.system.now())
+                post.engine.finished(run, self.now(post))
             self.permits.give(post.engine.stage.number)
             resumed = paused_at is not None and not self.gate.paused
             if resumed and paused_at is not None:
-                self.pauses.seconds += max(0.0, self.system.now() - paused_at)
+                self.pauses.seconds += self.system.monotonic() - paused_at
             self.wake(max(1, self.ready()) if resumed else 1)
         if resumed and paused_at is not None:
-            self._tell_resume(self.system.now() - paused_at)
+            self._tell_resume(self.system.monotonic() - paused_at)
         if failure is not None:
             self.fail(failure)
 
     def _tell_pause(self, error: BaseException) -> None:
         """An outage was found, or found still to be there."""
         with self.lock:
-            now = self.system.now()
+            now = self.system.monotonic()
             since, opens = self.gate.since, self.gate.opens_at(now)
         if since is None or opens is None:
             return
@@ -223,7 +229,7 @@ class Desk:
         with self.lock:
             if run in self._aborted:
                 return Move.STOP
-            now = self.system.now()
+            now = self.now(post)
             move = post.engine.failed(run, run.index, message, failure, now)
             news = self._judge(post, run, failure, move, now)
         if news and move is Move.PAUSE:
@@ -256,7 +262,7 @@ class Desk:
     def _settled(self, post: Post, entry: Entry, message: Message, error: Exception | None) -> None:
         failure = None if error is None else Failure(error)
         with self.lock:
-            now = self.system.now()
+            now = self.now(post)
             move = post.engine.settled(entry, failure, now)
             news = failure is not None and move is not None and self._judge(post, None, failure, move, now)
         if failure is None or move is None:
@@ -287,8 +293,8 @@ class Desk:
     def inspect(self) -> None:
         """Names in the log what has work and gets nowhere: partitions, stages without an assignment, poll loops."""
         with self.lock:
-            now = self.system.now()
-            if 0 <= self._inspect_at - now <= _INSPECT:
+            now = self.system.monotonic()
+            if now < self._inspect_at:
                 return
             self._inspect_at = now + _INSPECT
             stalls = [(post, stall) for post in self.posts for stall in post.engine.stalled(now)]
@@ -306,10 +312,10 @@ class Desk:
         """Stages that have had no records for long: whether the cluster has any is for others to ask. Each again after
         as long."""
         with self.lock:
-            now = self.system.now()
+            now = self.system.monotonic()
             hungry = []
             for post in self.posts:
-                if not post.engine.empty or not now - post.heard_at >= 0:
+                if not post.engine.empty:
                     post.heard_at = now
                 elif post.joined and not post.left and 0 < self.policy.stalled_after <= now - post.heard_at:
                     post.heard_at = now
@@ -328,7 +334,7 @@ class Desk:
 
     def looked(self) -> list[tuple[Post, Run]]:
         """A watcher looks at the runs; returns those found stuck. With the lock held."""
-        now = self.system.now()
+        now = self.system.monotonic()
         stuck = [(post, run) for post in self.posts for run in post.engine.looked(now)]
         if stuck:
             self.wake(self.ready())
@@ -339,7 +345,7 @@ class Desk:
     def step(self, post: Post, script: Script[T], result: object, error: BrokerError | None) -> Effect | Done[T]:
         """The next effect of a script, given how the last one ended; Done when there is none."""
         with self.lock:
-            post.stepped_at = self.system.now()
+            post.stepped_at = self.now(post)
             self._tell_acknowledged(post)
             effect: Effect | Done[T]
             try:
@@ -367,7 +373,7 @@ class Desk:
         while True:
             with self.lock:
                 self._tell_acknowledged(post)
-                hops = engine.writes(self.system.now())
+                hops = engine.writes(self.now(post))
                 if not hops:
                     post.writing = False
                     break
@@ -389,7 +395,7 @@ class Desk:
 
         def done(error: BrokerError | None) -> None:
             with self.lock:
-                post.engine.committed(positions, error, self.system.now())
+                post.engine.committed(positions, error, self.now(post))
             self.tell_commit(post, positions, error)
 
         try:
@@ -400,7 +406,7 @@ class Desk:
     def _tell_acknowledged(self, post: Post) -> None:
         acknowledged, engine = post.acknowledged, post.engine
         if acknowledged:
-            now = self.system.now()
+            now = self.now(post)
             for _ in range(len(acknowledged)):
                 hop, error = acknowledged.popleft()
                 if error is not None:
@@ -481,7 +487,7 @@ class Desk:
     def pulses(self) -> list[Pulse]:
         """Each stage, as a probe finds it."""
         with self.lock:
-            now = self.system.now()
+            now = self.system.monotonic()
             return [
                 Pulse(str(post), post.joined, post.left, now - post.stepped_at, self.policy.stalled_after)
                 for post in self.posts

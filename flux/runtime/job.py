@@ -107,7 +107,7 @@ class Job:
         if desk is None:
             return handler
         if policy.timeout is not None and not awaited:
-            desk.overdue = Overdue(policy.timeout, self.system.now)
+            desk.overdue = Overdue(policy.timeout, self.system.monotonic)
             handler = desk.overdue.watching(handler)
         return desk.heard.wrap(handler, awaited, batched)
 

@@ -74,7 +74,7 @@ class Journal:
         )
 
     def paused(self, error: BaseException, since: float, tried_in: float) -> None:
-        """An outage was found, or found still to be there. `since`: seconds since the epoch."""
+        """An outage was found, or found still to be there. `since`: when the pause began."""
         kind, text, _ = describe(Failure(error), self._policy.error_headers)
         level = logging.INFO if since == self._paused_at else logging.WARNING
         self._paused_at = since

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 from flux.core.errors import BrokerError
@@ -40,6 +41,7 @@ class Member:
         self._admin = admin
         self._rest = rest
         self._begin = begin
+        self._now = partial(desk.now, post)
         self._cancel = cancel
         self._client: ConsumerPort | None = None
 
@@ -124,7 +126,7 @@ class Member:
 
     def assigned(self, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, int]:
         announce(self.post, "assigned", partitions)
-        starts = self.perform(scripts.assign(self.post.engine, partitions, self.desk.system.now))
+        starts = self.perform(scripts.assign(self.post.engine, partitions, self._now))
         self.post.joined = True
         self.desk.tell_rebalance(self.post, "on_assigned", partitions)
         return starts
@@ -133,7 +135,7 @@ class Member:
         announce(self.post, "revoked", partitions)
         limit = self._client.max_poll_interval if self._client is not None else 0.0
         desk = self.desk
-        self.perform(scripts.revoke(self.post.engine, partitions, desk.system.now, limit / 2, desk.deadline))
+        self.perform(scripts.revoke(self.post.engine, partitions, self._now, limit / 2, desk.deadline))
         desk.tell_rebalance(self.post, "on_revoked", partitions)
 
     def lost(self, partitions: Sequence[TopicPartition]) -> None:

@@ -106,7 +106,7 @@ class Outbox:
         """Hands on what is buffered and then this record, at once. Raises as `put` does."""
         if self.full:
             self.wait_for_room(record)
-        delivery = Delivery(self, self.topic, record, self._runtime.system.now(), scope)
+        delivery = Delivery(self, self.topic, record, self._runtime.system.monotonic(), scope)
         with self._handing_on:
             self._take()
             with self._changed:  # no calls in here: see `Buffer.take`
@@ -132,10 +132,10 @@ class Outbox:
             return
         if _must_not_wait():
             raise BufferFull([failed(self.topic, record, self._no_room())])
-        deadline = self._runtime.system.now() + self.settings.delivery_timeout
+        deadline = self._runtime.system.monotonic() + self.settings.delivery_timeout
         watch = self._begin_watch(_nothing)
         try:
-            while self.full and (left := deadline - self._runtime.system.now()) > 0:
+            while self.full and (left := deadline - self._runtime.system.monotonic()) > 0:
                 with self._changed:
                     self._changed.wait(min(left, RETRY))
                 self.flush()
@@ -146,10 +146,10 @@ class Outbox:
 
     async def await_room(self, record: Outgoing) -> None:
         """`wait_for_room` for an event loop."""
-        deadline = self._runtime.system.now() + self.settings.delivery_timeout
+        deadline = self._runtime.system.monotonic() + self.settings.delivery_timeout
         watch = self._begin_watch(_nothing)
         try:
-            while self.full and self._runtime.system.now() < deadline:
+            while self.full and self._runtime.system.monotonic() < deadline:
                 changed = asyncio.Event()
                 self._waiters.append(_in_loop(changed.set))
                 with suppress(TimeoutError):
@@ -204,7 +204,7 @@ class Outbox:
         records = self.buffer.take()
         if not records:
             return
-        now = self._runtime.system.now()
+        now = self._runtime.system.monotonic()
         new = (
             list(tallies(self, self.topic, records, now)) if self._tracked else [Tally(self, self.topic, records, now)]
         )
@@ -219,7 +219,7 @@ class Outbox:
             tally = self._pending[0]
             stopped = self._write(tally)
             if stopped is not None:
-                if self._runtime.system.now() - tally.since < self.settings.delivery_timeout:
+                if self._runtime.system.monotonic() - tally.since < self.settings.delivery_timeout:
                     self._runtime.stalled(self)
                     return
                 tally.give_up(stopped)
@@ -364,7 +364,7 @@ class Outbox:
         self.outcome(watch)
 
     def wait(self, watch: Watch, timeout: float | None) -> None:
-        now = self._runtime.system.now
+        now = self._runtime.system.monotonic
         deadline = None if timeout is None else now() + timeout
         with self._changed:
             while watch.waiting:
@@ -391,12 +391,12 @@ class Outbox:
         return not self._pending and not self.buffer.taken and self.buffer.deadline is None
 
     def due(self, now: float) -> float:
-        """When to `tick`, seconds since the epoch."""
+        """When to `tick`, by the monotonic clock."""
         opened = self.buffer.opened(now)
         return min(opened, now + RETRY) if self._pending else opened
 
     def tick(self, now: float) -> float | None:
-        """Does what is due; seconds since the epoch of the next time, None when only a new record brings one."""
+        """Does what is due; the next time by the monotonic clock, None when only a new record brings one."""
         if self._pending or self.buffer.taken or self.buffer.due(now):
             self.flush()
         return now + RETRY if self._pending else self.buffer.deadline

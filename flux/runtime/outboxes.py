@@ -153,7 +153,7 @@ class Outboxes:
 
     def _tend(self, outbox: Outbox) -> None:
         with self._wake:
-            due = outbox.due(self.system.now())
+            due = outbox.due(self.system.monotonic())
             self._tended.add(outbox)
             if due < self._wakes_at:
                 self._woken = True
@@ -170,19 +170,19 @@ class Outboxes:
                     return  # it is another machine's by now
                 if not self._woken:
                     self._wakes_at = math.inf if due is None else due
-                    wake.wait(None if due is None else max(0.0, due - self.system.now()))
+                    wake.wait(None if due is None else max(0.0, due - self.system.monotonic()))
                     self._wakes_at = math.inf
                 self._woken = False
 
     def tick(self) -> float | None:
-        """Flushes what is due; seconds since the epoch of the next time, None when nothing is buffered."""
+        """Flushes what is due; the next time by the monotonic clock, None when nothing is buffered."""
         with self._wake:
             tended = list(self._tended)
         dues = []
         for outbox in tended:
-            due: float | None = self.system.now() + RETRY
+            due: float | None = self.system.monotonic() + RETRY
             try:
-                due = outbox.tick(self.system.now())
+                due = outbox.tick(self.system.monotonic())
             except Exception:
                 logger.exception("topic %s could not be flushed", outbox.topic)
             if due is not None:

@@ -23,7 +23,7 @@ class Late:
 
 
 class Overdue:
-    """`timeout`: seconds. Times in seconds since the epoch."""
+    """`timeout`: seconds. Times in seconds, by the monotonic clock."""
 
     def __init__(self, timeout: float, now: Callable[[], float]) -> None:
         self.timeout = timeout

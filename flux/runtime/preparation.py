@@ -31,8 +31,8 @@ def insist(ask: Callable[[], T], system: System, stopping: Callable[[], bool], c
         except BrokerError as error:
             if error.fault not in _PASSING:
                 raise
-            now = system.now()
-            if announced is None or not 0 <= now - announced < _ANNOUNCE:
+            now = system.monotonic()
+            if announced is None or now - announced >= _ANNOUNCE:
                 announced = now
                 logger.warning("%s cannot be reached (%s): trying again", cluster, error)
             system.sleep(0.5)

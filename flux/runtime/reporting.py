@@ -93,19 +93,19 @@ class Reporter:
         if desk is None:
             return []
         with desk.lock:
-            now, found = desk.system.now(), []
+            found = []
             for post in desk.posts:
                 sight = self._sights.get(post)
                 if sight is None:
                     sight = self._sights[post] = Sight(job.name, post.engine)
-                found.append(sight.look(now))
+                found.append(sight.look(desk.now(post)))
             return found
 
     def tell(self) -> None:
         """One round: a report to each cluster."""
         for jobs, channel in self._channels.values():
             report = self.report(jobs)
-            channel.write(report.key, report.to_json(), self._system.now())
+            channel.write(report.key, report.to_json(), self._system.monotonic())
 
     def _run(self) -> None:
         try:
@@ -136,7 +136,7 @@ class Channel:
 
     def write(self, key: bytes, value: bytes, now: float) -> None:
         """Never raises, and does not wait for the acknowledgement: how that went is heard at the next one."""
-        if now < self._again <= now + _LONGEST:
+        if now < self._again:
             return
         try:
             if not self._there:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from flux.core.backoff import JITTER_STEPS
 from flux.core.commands import Level, Notice
@@ -29,7 +30,7 @@ _DENIED = (Fault.DENIED, Fault.LOGIN, Fault.FATAL)
 def shift(desk: Desk, post: Post, mine: Callable[[], bool]) -> Script[None]:
     """Polling one stage, until it has left its group or the role is not `mine` any more. While calls are quick a poll
     is followed by the runs that it brought; when they are slow, or one is stuck, polling goes on beside them."""
-    engine, now = post.engine, desk.system.now
+    engine, now = post.engine, partial(desk.now, post)
     while mine():
         if desk.stop_at is not None:
             yield from leave(engine, now, desk.deadline)

@@ -85,14 +85,14 @@ class Supervisor:
             code = child.process.poll()
             if code is not None:
                 child.process = None
-                self._ended(child, code, self._system.now())
+                self._ended(child, code, self._system.monotonic())
         elif self._stopping:
             child.finished = True
-        elif self._system.now() >= child.restart_at:
+        elif self._system.monotonic() >= child.restart_at:
             self._start(child)
 
     def _start(self, child: _Child) -> None:
-        child.started = self._system.now()
+        child.started = self._system.monotonic()
         # A process group of its own: an interrupt at the terminal comes once, through here.
         try:
             child.process = subprocess.Popen(

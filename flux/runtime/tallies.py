@@ -35,7 +35,7 @@ class Counted(Protocol):
 
     scope: Produced | None
     since: float
-    """Seconds since the epoch: when they left the buffer."""
+    """When they left the buffer, by the monotonic clock."""
     handed: int
     """How many the client has taken."""
     heard: bool

@@ -32,9 +32,9 @@ class Writer:
             client = self._client = self._client or self._adapter.producer(self._settings)
             transfer.partitions = client.partitions(transfer.target.topic, _ASK)
             outgoing = transfer.outgoing(int(system.now() * 1000), limit)
-            deadline = system.now() + _ROOM
+            deadline = system.monotonic() + _ROOM
             while not client.write(transfer.target.topic, [outgoing], lambda error, _: ended(hop, error)):
-                if system.now() >= deadline:
+                if system.monotonic() >= deadline:
                     raise BrokerError("the client's queue has no room", Fault.UNAVAILABLE)
                 system.sleep(_AGAIN)
         except BrokerError as error:

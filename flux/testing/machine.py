@@ -55,6 +55,9 @@ class Machine:
     def now(self) -> float:
         return self._now
 
+    def monotonic(self) -> float:
+        return self._now
+
     def condition(self) -> Condition:
         return Condition(self)
 

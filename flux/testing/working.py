@@ -124,7 +124,7 @@ class Working:
             if (yield from self._round()):
                 machine.went_on()
                 continue
-            now = machine.now()
+            now = machine.monotonic()
             engines = [member.post.engine for _, _, member in self._members]
             deadlines = [deadline for engine in engines if (deadline := engine.deadline(now)) is not None]
             left = max(min(deadlines, default=now) - now, _TICK)
@@ -142,7 +142,7 @@ class Working:
         went_on = False
         for job, desk, member in self._members:
             post = member.post
-            went_on |= member.perform(scripts.cycle(post.engine, self.machine.now, 0.0))
+            went_on |= member.perform(scripts.cycle(post.engine, self.machine.monotonic, 0.0))
             while True:
                 with desk.lock:
                     run = desk.take(post, polling=True)
@@ -188,10 +188,10 @@ class Working:
     def _leave(self) -> None:
         self.machine.went_on()
         for job in self.jobs:
-            job.stop(self.machine.now())
+            job.stop(self.machine.monotonic())
         for _, desk, member in self._members:
             if member.post.joined and not member.post.left:
-                member.perform(scripts.leave(member.post.engine, self.machine.now, desk.deadline))
+                member.perform(scripts.leave(member.post.engine, self.machine.monotonic, desk.deadline))
                 desk.has_left(member.post)
 
     def _summary(self, waiting: int) -> Summary:

@@ -64,13 +64,13 @@ class Census:
         if state != self._began_with:
             self._began_with, self._causes, self._replayed = state, Causes(MOST_CAUSES), 0
             self._reached = {}
-        until = subject.system.now() + PATIENCE
+        until = subject.system.monotonic() + PATIENCE
         left = {n: Span(self._reached.get(n, span.start), span.end) for n, span in spans.items()}
         pieces = read(
             subject.adapter,
             subject.dead.topic,
             left,
-            stopping=lambda: subject.system.now() >= until,
+            stopping=lambda: subject.system.monotonic() >= until,
             system=subject.system,
         )
         for piece in pieces:

@@ -139,9 +139,9 @@ class Jobs:
         """Cancels what runs, waits for it, and deletes all files."""
         for job in self.all():
             job.cancel()
-        until = self._system.now() + _PATIENCE
+        until = self._system.monotonic() + _PATIENCE
         for job in self.all():
-            job.join(max(0.0, until - self._system.now()))
+            job.join(max(0.0, until - self._system.monotonic()))
         if self._directory is not None:
             shutil.rmtree(self._directory, ignore_errors=True)
 

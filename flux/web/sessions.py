@@ -40,7 +40,7 @@ class Sessions:
             return True
         if token is not None:
             return not self.locked and self._is_right(token)
-        return self._until.get(visitor, 0.0) > self._system.now()
+        return self._until.get(visitor, 0.0) > self._system.monotonic()
 
     def log_in(self, token: str) -> str | None:
         """The visitor's new name; None: it is the wrong token."""
@@ -49,7 +49,7 @@ class Sessions:
         while len(self._until) >= MOST:
             self._until.popitem(last=False)
         visitor = self.new()
-        self._until[visitor] = self._system.now() + LASTS
+        self._until[visitor] = self._system.monotonic() + LASTS
         return visitor
 
     def log_out(self, visitor: str) -> None:
@@ -57,7 +57,7 @@ class Sessions:
 
     @property
     def locked(self) -> bool:
-        now = self._system.now()
+        now = self._system.monotonic()
         self._failures = [at for at in self._failures if 0 <= now - at < _MINUTE][-MOST_FAILURES:]
         return len(self._failures) >= MOST_FAILURES
 
@@ -74,5 +74,5 @@ class Sessions:
             self._token.encode("utf-8", "replace"), token.encode("utf-8", "replace")
         )
         if not right:
-            self._failures.append(self._system.now())
+            self._failures.append(self._system.monotonic())
         return right

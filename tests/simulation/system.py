@@ -135,6 +135,9 @@ class System:
     def now(self) -> float:
         return self.process.now()
 
+    def monotonic(self) -> float:
+        return self.process.machine.time
+
     def sleep(self, seconds: float) -> None:
         machine = self.process.machine
         machine.point()

@@ -37,6 +37,9 @@ class ScriptedSystem:
     def now(self) -> float:
         return self.time
 
+    def monotonic(self) -> float:
+        return self.now()
+
     def sleep(self, seconds: float) -> None:
         self.time += seconds
 

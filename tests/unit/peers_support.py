@@ -48,6 +48,9 @@ class FastMachine:
     def now(self) -> float:
         return self._began + (time.time() - self._began) * FASTER
 
+    def monotonic(self) -> float:
+        return self.now()
+
     def condition(self) -> Condition:
         return FastCondition(threading.Lock())
 

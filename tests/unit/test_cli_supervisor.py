@@ -33,6 +33,9 @@ class Hasty(OperatingSystem):
     def now(self) -> float:
         return time.monotonic() * FASTER
 
+    def monotonic(self) -> float:
+        return self.now()
+
     def sleep(self, seconds: float) -> None:  # type: ignore[override]
         time.sleep(max(seconds / FASTER, 0.002))
 

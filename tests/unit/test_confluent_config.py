@@ -194,6 +194,9 @@ class Clock:
     def now(self) -> float:
         return self.time
 
+    def monotonic(self) -> float:
+        return self.now()
+
 
 def client_log(clock: Any, masked: Callable[[str], str] = lambda text: text) -> ClientLog:
     return ClientLog(masked, clock)

@@ -24,6 +24,9 @@ class Clock(OperatingSystem):
         self.time += 0.001
         return self.time
 
+    def monotonic(self) -> float:
+        return self.now()
+
 
 def due_in(driver: Driver, offset: int, seconds: float) -> Any:
     at = b"%d" % round((driver.now + seconds) * 1000)

@@ -32,7 +32,7 @@ Acknowledged = Callable[[BrokerError | None, Record], None]
 
 
 class Entry(NamedTuple):
-    """A record taken by `write`. `deadline` in seconds since the epoch."""
+    """A record taken by `write`. `deadline` by the monotonic clock."""
 
     outgoing: Outgoing
     acknowledged: Acknowledged

@@ -43,7 +43,7 @@ class AiokafkaProducer:
         self._machine = machine
         self._settings = settings
         self._log = log
-        self._now = system.now
+        self._now = system.monotonic
         self._lock = system.condition()
         self._inbox: list[tuple[str, list[Entry]]] = []
         self._posted = False

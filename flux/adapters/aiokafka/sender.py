@@ -62,7 +62,7 @@ class Sender:
         self.request_timeout_ms = client.get("request_timeout_ms", 40_000)
         self.linger = settings.linger
         self.answer = answer
-        self.now = system.now
+        self.now = system.monotonic
         self._randint = system.randint
         self._connection = Connection(client)
         self._identity: Identity | None = None

@@ -58,7 +58,7 @@ class ConfluentAdmin:
     ) -> None:
         self._log = log
         self._protocol = protocol
-        self._now = system.now
+        self._now = system.monotonic
         self._users_error_cb = properties.get("error_cb")
         self._login: BrokerError | None = None
         self._properties = {"logger": log} | properties | {"error_cb": self._on_error}

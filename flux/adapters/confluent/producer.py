@@ -45,7 +45,7 @@ class ConfluentProducer:
     def __init__(self, properties: dict[str, Any], settings: ProducerSettings, log: ClientLog, system: System) -> None:
         self._settings = settings
         self._log = log
-        self._now = system.now
+        self._now = system.monotonic
         self._users_error_cb = properties.get("error_cb")
         self._counts: dict[str, tuple[float, int]] = {}  # topic -> when it is old, partitions
         self._worked = False  # whether the cluster has ever acknowledged: a refused login before that is final

@@ -98,7 +98,7 @@ class MemoryAdmin:
             self._cluster.require_available(timeout)
             found = []
             for topic, membership in self._cluster.topics_of(group):
-                membership.expire(self._cluster.system.now())
+                membership.expire(self._cluster.system.monotonic())
                 for member in membership.members:
                     owned = [TopicPartition(topic, n) for n, owner in membership.owner.items() if owner is member]
                     found.append(GroupMember(member.id, "memory", "here", tuple(sorted(owned))))

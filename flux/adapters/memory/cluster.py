@@ -61,9 +61,9 @@ class Cluster:
 
     def require_available(self, timeout: float) -> None:
         """Waits `timeout` seconds for an outage to end."""
-        deadline = self.system.now() + timeout
+        deadline = self.system.monotonic() + timeout
         while not self.available:
-            left = deadline - self.system.now()
+            left = deadline - self.system.monotonic()
             if left <= 0:
                 raise BrokerError(f"memory://{self.name} is away", Fault.UNAVAILABLE)
             self.lock.wait(left)
@@ -128,7 +128,7 @@ class Cluster:
         """Stores what it can and returns the first error. As in Kafka a member of the group may commit any
         partition, owned or not; who is no member any more, none."""
         membership = self.group(group, topic)
-        membership.expire(self.system.now())
+        membership.expire(self.system.monotonic())
         if member not in membership.members:
             return BrokerError(f"no member of {group} (any more)", Fault.FENCED)
         return self._commit_all(group, positions)
@@ -139,7 +139,7 @@ class Cluster:
         """As an operator does; refused while the group has members."""
         self.topic(topic)
         for _, membership in self.topics_of(group):
-            membership.expire(self.system.now())
+            membership.expire(self.system.monotonic())
             if membership.members:
                 return BrokerError(f"group {group} has members", Fault.FENCED)
         return self._commit_all(group, positions)

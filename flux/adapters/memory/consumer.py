@@ -50,12 +50,12 @@ class MemoryConsumer:
 
     def poll(self, max_records: int, timeout: float) -> Polled:
         self._answer()
-        deadline = self._cluster.system.now() + timeout
+        deadline = self._cluster.system.monotonic() + timeout
         while True:
             with self._cluster.lock:
                 self._require_open()
                 self._cluster.check_poll(self._group, self._topic)
-                now = self._cluster.system.now()
+                now = self._cluster.system.monotonic()
                 if self._cluster.available and not self._worked:
                     # As Kafka's clients: a topic that is deleted later is no error.
                     self._cluster.topic(self._topic)
@@ -203,7 +203,7 @@ class MemoryConsumer:
             return
         with self._cluster.lock:
             group, member = self._cluster.group(self._group, self._topic), self._member
-            group.expire(self._cluster.system.now())
+            group.expire(self._cluster.system.monotonic())
             lost = [p for p in self._cursors if group.owner.get(p) is not member]
             owned = [p for p in self._cursors if p not in lost]
         if lost:

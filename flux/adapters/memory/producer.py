@@ -64,7 +64,7 @@ class MemoryProducer:
             return [(acknowledged, error, _unwritten(topic, one)) for one in records]
 
     def _hold(self, topic: str, records: Sequence[Outgoing], acknowledged: Acknowledged) -> int:
-        deadline = self._cluster.system.now() + self._settings.delivery_timeout
+        deadline = self._cluster.system.monotonic() + self._settings.delivery_timeout
         before = len(self._held)
         for one in records:
             size = size_of(one)
@@ -81,7 +81,7 @@ class MemoryProducer:
         while True:
             with self._cluster.lock:
                 while self._held and not self._cluster.available:
-                    left = self._held[0].deadline - self._cluster.system.now()
+                    left = self._held[0].deadline - self._cluster.system.monotonic()
                     if left <= 0:
                         break
                     self._cluster.lock.wait(left)
@@ -98,7 +98,7 @@ class MemoryProducer:
         return answers
 
     def _expire(self) -> list[Answer]:
-        now = self._cluster.system.now()
+        now = self._cluster.system.monotonic()
         return self._fail(sum(held.deadline <= now for held in self._held), "not delivered in time")
 
     def _fail(self, count: int, reason: str) -> list[Answer]:
@@ -131,8 +131,8 @@ class MemoryProducer:
             return self._flush(timeout)
 
     def _flush(self, timeout: float) -> int:
-        deadline = self._cluster.system.now() + timeout
-        while self._unanswered and (left := deadline - self._cluster.system.now()) > 0:
+        deadline = self._cluster.system.monotonic() + timeout
+        while self._unanswered and (left := deadline - self._cluster.system.monotonic()) > 0:
             self._cluster.lock.wait(left)
         return self._unanswered
 

@@ -31,12 +31,12 @@ class MemoryReader:
 
     def poll(self, max_records: int, timeout: float) -> Polled:
         cluster = self._cluster
-        deadline = cluster.system.now() + timeout
+        deadline = cluster.system.monotonic() + timeout
         while True:
             with cluster.lock:
                 self._require_open()
                 polled = self._fetch(max_records) if cluster.available else Polled()
-                left = deadline - cluster.system.now()
+                left = deadline - cluster.system.monotonic()
                 if polled != Polled() or left <= 0:
                     return polled
                 for topic in {at.topic for at in self._cursors}:

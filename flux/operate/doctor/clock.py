@@ -67,6 +67,6 @@ def _write(adapter: Cluster, topic: str, system: System) -> list[tuple[float, fl
 
 
 def _wait(admin: AdminPort, topic: str, system: System) -> None:
-    until = system.now() + ASK
-    while admin.topics([topic], ASK)[topic] is None and system.now() < until:
+    until = system.monotonic() + ASK
+    while admin.topics([topic], ASK)[topic] is None and system.monotonic() < until:
         system.sleep(0.1)

@@ -47,8 +47,8 @@ def _has(admin: AdminPort, topic: str, settings: Mapping[str, str]) -> bool:
 
 
 def _wait(told: Callable[[], bool], system: System) -> None:
-    until = system.now() + _PATIENCE
-    while system.now() < until:
+    until = system.monotonic() + _PATIENCE
+    while system.monotonic() < until:
         try:
             if told():
                 return
