@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
@@ -18,6 +17,7 @@ from flux.core.errors import ConfigurationError
 from flux.core.hooks import Hooks, check_hooks
 from flux.core.ports import Adapter, AsyncAdapter, ProducerSettings
 from flux.runtime.outboxes import OUTBOXES
+from flux.system import Lock
 
 Acks = Literal["all", "1", "0"]
 Compression = Literal["none", "gzip", "snappy", "lz4", "zstd"]
@@ -101,7 +101,7 @@ class Settings:
 
 current = Settings()
 _adapters: dict[str, Adapter] = {}
-_lock = threading.RLock()
+_lock = Lock()
 if hasattr(os, "register_at_fork"):
     # A fork waits for an adapter that is being imported and made: the child could neither use nor repeat that.
     os.register_at_fork(

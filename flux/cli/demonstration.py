@@ -17,6 +17,7 @@ import flux
 from flux.adapters.memory import MemoryAdapter, forget
 from flux.core.ports import NewTopic
 from flux.core.stage import Role, Stage
+from flux.system import Lock
 
 CLUSTER = "flux-demo"
 TOPIC = "orders"
@@ -94,7 +95,7 @@ class Demonstration:
         self.tries: dict[str, int] = {}
         self.code: int | None = None
         self.problem: Exception | None = None
-        self._lock = threading.Lock()
+        self._lock = Lock()
         self._stop = threading.Event()
         self._all_produced = threading.Event()
         book = self

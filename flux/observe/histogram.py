@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-import threading
 from bisect import bisect_left
 from collections.abc import Sequence
 from itertools import accumulate
+
+from flux.system import Lock
 
 
 class Histogram:
@@ -18,7 +19,7 @@ class Histogram:
         self._bounds = (*bounds, math.inf)
         self._counts = [0] * len(self._bounds)
         self._sum = 0.0
-        self._lock = threading.Lock()
+        self._lock = Lock()
 
     def observe(self, value: float) -> None:
         index = bisect_left(self._bounds, value)

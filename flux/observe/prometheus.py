@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -32,6 +31,7 @@ from flux.observe.names import Metric
 from flux.runtime.desk import Post
 from flux.runtime.job import Job
 from flux.runtime.outboxes import OUTBOXES
+from flux.system import Lock
 
 MOST_ERRORS = 50
 """Types of errors that a stage has a label for; the others share one."""
@@ -58,7 +58,7 @@ class Metrics(Hooks, Collector):
         self._now = now
         self._workers: list[Watched] = []
         self._lags = Lags(self._jobs)
-        self._lock = threading.Lock()
+        self._lock = Lock()
         self._counts: dict[tuple[Metric, tuple[str, ...]], int] = {}
         self._errors: dict[Where, set[str]] = {}
         self._histograms: dict[Where, tuple[Histogram, Histogram]] = {}

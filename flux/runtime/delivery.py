@@ -12,6 +12,7 @@ from flux.core.errors import DeliveryError, FailedRecord
 from flux.core.ports import Outgoing, Record
 from flux.runtime.produced import Produced
 from flux.runtime.tallies import Ends, acknowledging, failed, failed_record
+from flux.system import SYSTEM
 
 
 class RecordMetadata(NamedTuple):
@@ -93,7 +94,7 @@ class Delivery(Future[RecordMetadata]):
             own = self.__dict__
             own.setdefault("_waiters", [])
             own.setdefault("_done_callbacks", [])
-            own.setdefault("_lock", threading.Condition())
+            own.setdefault("_lock", SYSTEM.condition())
         return self._lock  # type: ignore[return-value]
 
     _condition: threading.Condition = property(_locked)  # type: ignore[assignment]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -22,6 +21,7 @@ from flux.core.ports import Adapter, Outgoing, ProducerPort, ProducerSettings, S
 from flux.runtime.delivery import Delivery
 from flux.runtime.produced import Produced
 from flux.runtime.tallies import Counted, Tally, Tracked, acknowledging, failed, in_acknowledgement, tallies
+from flux.system import Lock
 
 logger = logging.getLogger("flux.producer")
 
@@ -88,7 +88,7 @@ class Outbox:
         self._waiters: deque[Callable[[], object]] = deque()  # event loops that want to `put`
         self._unheard: deque[FailedRecord] = deque(maxlen=KEPT_FAILURES)
         self._changed = runtime.system.condition()
-        self._handing_on = threading.RLock()
+        self._handing_on = Lock()
         self._busy = False
         self._again = False
 

@@ -12,7 +12,6 @@ import contextlib
 import math
 import os
 import sys
-import threading
 from collections.abc import Hashable, Iterable
 
 import attrs
@@ -21,7 +20,7 @@ from flux.core.buffer import Limits
 from flux.core.errors import BrokerError
 from flux.core.ports import Adapter, ProducerPort, ProducerSettings, System
 from flux.runtime.outbox import RETRY, Outbox, Watch, logger
-from flux.system import SYSTEM
+from flux.system import SYSTEM, Lock
 
 GRACE = 5.0
 """Seconds beyond the delivery timeout within which a client must have told the end of every record."""
@@ -66,7 +65,7 @@ class Outboxes:
 
     def _begin(self, system: System) -> None:
         self.system = system
-        self._lock = threading.RLock()
+        self._lock = Lock()
         self.routes: dict[object, Outbox] = {}
         """By producer class, for its hot path."""
         self._outboxes: dict[Hashable, Outbox] = {}

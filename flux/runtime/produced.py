@@ -6,9 +6,10 @@ own context or in one inherited from it, and tells it of each record it takes an
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from contextvars import ContextVar
+
+from flux.system import Lock
 
 
 class Produced:
@@ -17,7 +18,7 @@ class Produced:
     __slots__ = ("_error", "_flushes", "_lock", "_open", "_then", "touched")
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = Lock()
         self._open = 0
         self._error: Exception | None = None
         self._flushes: set[Callable[[], None]] = set()

@@ -10,11 +10,12 @@ from __future__ import annotations
 import random
 import threading
 from collections.abc import Callable
-from typing import Any
+from operator import attrgetter
 
 import attrs
 
 from flux.core.errors import FluxError
+from flux.system import SYSTEM
 
 PATIENCE = 3600.0
 """Seconds of the machine's time that may be waited for while nothing goes on."""
@@ -115,16 +116,13 @@ class Machine:
 class Condition:
     """`flux.core.ports.Condition` whose `wait` makes the machine's time pass."""
 
+    __enter__ = property(attrgetter("_real.__enter__"))  # the lock's own: see there
+    __exit__ = property(attrgetter("_real.__exit__"))
+
     def __init__(self, machine: Machine) -> None:
         self._machine = machine
-        self._real = threading.Condition()
+        self._real = SYSTEM.condition()
         self._told = 0
-
-    def __enter__(self) -> Any:
-        return self._real.__enter__()
-
-    def __exit__(self, kind: Any, error: Any, trace: Any, /) -> None:
-        self._real.__exit__(kind, error, trace)
 
     def wait(self, timeout: float | None = None) -> bool:
         told = self._told

@@ -13,6 +13,7 @@ from pathlib import Path
 from flux.core.errors import FluxError
 from flux.core.ports import System, Thread
 from flux.core.text import one_line
+from flux.system import Lock
 from flux.web.bell import Bell
 
 logger = logging.getLogger("flux.web")
@@ -99,7 +100,7 @@ class Jobs:
         self._bell = bell
         self._system = system
         self._jobs: dict[str, Job] = {}
-        self._lock = threading.Lock()
+        self._lock = Lock()
         self._directory: Path | None = None
 
     def all(self) -> list[Job]:

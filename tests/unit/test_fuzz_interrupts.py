@@ -3,6 +3,7 @@ there twice without being named."""
 
 from __future__ import annotations
 
+import re
 import signal
 import sys
 import threading
@@ -20,7 +21,7 @@ import flux
 from flux.adapters.memory import MemoryAdapter
 from flux.config import ProducerOptions
 from flux.core.ports import Outgoing, ProducerPort, ProducerSettings
-from flux.system import OperatingSystem
+from flux.system import Lock, OperatingSystem
 
 __all__ = ["world"]
 
@@ -117,29 +118,89 @@ def test_an_interrupt_anywhere_loses_no_record(world: World, kind: type[MemoryAd
     assert at > 200
 
 
-def test_an_interrupt_anywhere_in_a_locked_section_leaves_the_lock_free() -> None:
+def is_free(lock: Any) -> bool:
+    """Whether another thread can have it."""
+    taken: list[bool] = []
+
+    def take() -> None:
+        taken.append(lock.acquire(blocking=False))
+        if taken[0]:
+            lock.release()
+
+    thread = threading.Thread(target=take)
+    thread.start()
+    thread.join(10)
+    return taken == [True]
+
+
+LOCKS: list[Callable[[], Any]] = [OperatingSystem().condition, Lock]
+
+
+@pytest.mark.parametrize("make", LOCKS)
+def test_an_interrupt_anywhere_in_a_locked_section_leaves_the_lock_free(make: Callable[[], Any]) -> None:
     """`threading.Condition` would stay locked, or be given back twice, as its methods are functions in Python."""
-    condition = OperatingSystem().condition()
-
-    def lock() -> None:
-        with condition:
-            pass
-
+    lock = make()
     at, fired = 0, True
     while fired:
         at += 1
         interrupting = Interrupting(at, "")
         try:
-            with interrupting, condition:
+            with interrupting, lock, lock:
+                if hasattr(lock, "wait"):
+                    lock.notify()
+        except Interrupt:
+            pass
+        fired = interrupting.left <= 0
+        assert is_free(lock), f"interrupted at {at}"
+    assert at >= 5
+
+
+def test_an_interrupt_anywhere_in_a_wait_leaves_the_lock_free_and_nobody_waiting() -> None:
+    condition = OperatingSystem().condition()
+    at, fired = 0, True
+    while fired:
+        at += 1
+        interrupting = Interrupting(at, "")
+        try:
+            with condition, interrupting:
                 condition.wait(0.0001)
         except Interrupt:
             pass
         fired = interrupting.left <= 0
-        thread = threading.Thread(target=lock, daemon=True)
-        thread.start()
-        thread.join(10)
-        assert not thread.is_alive(), f"interrupted at {at}"
+        assert is_free(condition), f"interrupted at {at}"
+        assert not condition._waiters, f"interrupted at {at}: it would take a wake-up that is meant for another"
     assert at > 5
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="there is no such timer here")
+@pytest.mark.parametrize("make", LOCKS)
+def test_a_signal_at_the_edge_of_a_locked_section_leaves_the_lock_free(make: Callable[[], Any]) -> None:
+    """The interpreter may run a handler between the lock's `__enter__` and the body that a `with` protects."""
+    lock = make()
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise Interrupt
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        for number in range(300):
+            with suppress(Interrupt):
+                signal.setitimer(signal.ITIMER_REAL, 0.00003 * (1 + number % 20))
+                while True:
+                    with lock:
+                        pass
+            assert is_free(lock), f"in round {number}"
+    finally:
+        signal.signal(signal.SIGALRM, before)
+
+
+def test_all_locks_of_flux_are_those() -> None:
+    """But two, which refuse at once, or after a while, instead of waiting."""
+    made = re.compile(r"threading\.(Lock|RLock|Condition)\(\)")
+    files = {
+        str(path.relative_to(PACKAGE)) for path in Path(PACKAGE).rglob("*.py") if made.search(path.read_text("utf-8"))
+    }
+    assert files == {"system.py", "web/census.py", "web/dues.py"}
 
 
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="there is no such timer here")
@@ -184,7 +245,7 @@ def test_a_condition_wakes_one_or_all_and_times_out() -> None:
     threads = [threading.Thread(target=wait) for _ in range(3)]
     for thread in threads:
         thread.start()
-    while len(condition._waiters) < 3:  # type: ignore[attr-defined]
+    while len(condition._waiters) < 3:
         pass
     with condition:
         condition.notify()

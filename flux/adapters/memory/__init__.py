@@ -7,7 +7,6 @@ commits, size limits. It lives and dies with its process, and grows with what is
 from __future__ import annotations
 
 import re
-import threading
 from collections.abc import Mapping
 from urllib.parse import parse_qsl
 
@@ -19,14 +18,14 @@ from flux.adapters.memory.producer import MemoryProducer
 from flux.adapters.memory.reader import MemoryReader
 from flux.core.errors import ConfigurationError
 from flux.core.ports import ConsumerSettings, ProducerSettings, RebalanceListener, System, TopicPartition
-from flux.system import SYSTEM
+from flux.system import SYSTEM, Lock
 
 __all__ = ["Broker", "MemoryAdapter", "forget", "from_url"]
 
 _URL = re.compile(r"memory://(?P<name>[^/?#@\x00-\x1f]+)(\?(?P<query>[^#]*))?\Z")
 _COUNT = re.compile(r"[1-9][0-9]{0,4}\Z")
 _clusters: dict[str, Cluster] = {}
-_clusters_lock = threading.Lock()
+_clusters_lock = Lock()
 
 
 class MemoryAdapter:
