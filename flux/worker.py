@@ -24,6 +24,7 @@ from flux.core.hooks import check_hooks
 from flux.core.ports import System
 from flux.core.stage import check_apart, parse_stages
 from flux.core.stats import Stats
+from flux.runtime import forks
 from flux.runtime.job import Job
 from flux.runtime.outboxes import OUTBOXES
 from flux.runtime.pipeline import check_middleware
@@ -102,6 +103,11 @@ class Worker:
         """A second signal came: calls in flight are not waited for."""
         self._changed = False
         self._tell_loop: Callable[[], None] = lambda: None
+        self._loop: tuple[asyncio.AbstractEventLoop, int] | None = None
+        """Which it runs in, and the thread of that."""
+        self._before: dict[int, Any] = {}
+        """The handlers of signals that were there before it ran."""
+        self._forked = False
         self._jobs: list[Job] = []
         for given in tasks:
             task = given() if isinstance(given, type) else given
@@ -130,6 +136,7 @@ class Worker:
             self._jobs.append(job)
         for cluster in {job.adapter.cluster for job in self._jobs}:
             check_apart([(j.name, j.policy.stages) for j in self._jobs if j.adapter.cluster == cluster])
+        forks.watch(self)
 
     def run(self) -> int:
         """Works until `stop`, SIGINT or SIGTERM (handled in the main thread; a second one stops at once). Returns the
@@ -149,7 +156,7 @@ class Worker:
             if not loop.is_closed():
                 loop.call_soon_threadsafe(changed.set)
 
-        self._tell_loop = tell
+        self._tell_loop, self._loop = tell, (loop, threading.get_ident())
         work = loop.create_task(self._perform_async(self._life(), changed))
         cancelled = False
         while True:
@@ -161,6 +168,7 @@ class Worker:
                     raise
                 cancelled = True
                 self.stop()
+        self._loop = None
         if cancelled:
             raise asyncio.CancelledError
         return code
@@ -292,6 +300,9 @@ class Worker:
                 result = step.step()
             except Exception as raised:
                 error = raised
+            finally:
+                if self._forked:
+                    forks.end_of_child(error)
 
     async def _perform_async(self, life: _Life, changed: asyncio.Event) -> int:
         result: Any = None
@@ -318,6 +329,9 @@ class Worker:
                         result = await result
             except Exception as raised:
                 error = raised
+            finally:
+                if self._forked:
+                    forks.end_of_child(error)
 
     # ---- stops
 
@@ -338,9 +352,23 @@ class Worker:
             self._hurry = self._stopping
             self._stopping = True
 
-        before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+        self._before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             yield
         finally:
-            for number, previous in before.items():
+            self._restore_signals()
+
+    def _restore_signals(self) -> None:
+        before, self._before = self._before, {}
+        for number, previous in before.items():
+            if previous is not None:  # else it was none of Python's
                 signal.signal(number, previous)
+
+    # ---- a child that was forked in one of its calls
+
+    def forked(self) -> None:
+        """It is no worker: signals mean to it what they did before, and who comes back here goes no further."""
+        self._forked = True
+        self._restore_signals()
+        if self._loop is not None and self._loop[1] == threading.get_ident():
+            forks.end_loop(self._loop[0])

@@ -32,6 +32,7 @@ from flux.core.runs import Run
 from flux.core.stage import Role
 from flux.core.stats import Pauses
 from flux.core.transfer import Failure
+from flux.runtime import forks
 from flux.runtime.effects import Effect, Script
 from flux.runtime.heard import Event, Heard, log_fields
 from flux.runtime.journal import Journal
@@ -43,6 +44,10 @@ from flux.runtime.writer import Writer
 T = TypeVar("T")
 logger = logging.getLogger("flux.worker")
 
+_ENTRANCES = """
+    abort fail failed finished has_lapsed has_left inspect may_go_on parted settle start_commit step take take_any write
+"""
+"""What a caller, a poller or a watcher comes back to."""
 _INSPECT = 1.0  # seconds between two looks for what stands still
 
 
@@ -123,6 +128,7 @@ class Desk:
         self.overdue: Overdue | None = None
         """Of a handler that blocks and has a time limit."""
         self._inspect_at = 0.0
+        forks.watch(self)
 
     def now(self, post: Post) -> float:
         """The time for a stage's engine, which learns where the wall clock stands."""
@@ -478,6 +484,13 @@ class Desk:
         with self.lock:
             post.engine.stop()
             post.engine.lost(post.engine.partitions)
+
+    def forked(self) -> None:
+        """In a child: who comes back here from a call, or a hook, goes no further."""
+        for post in self.posts:
+            for run in post.engine.running:
+                run.limit = -1
+        vars(self).update(dict.fromkeys(_ENTRANCES.split(), forks.end_of_child))
 
     @property
     def ended(self) -> bool:
