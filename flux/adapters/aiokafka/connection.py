@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from aiokafka.client import AIOKafkaClient
 from aiokafka.conn import collect_hosts, create_conn
 from aiokafka.errors import KafkaError
 from aiokafka.protocol.metadata import MetadataRequest
 
+from flux.adapters.aiokafka.attempts import Attempts
+from flux.adapters.aiokafka.client import CONNECT_MS, Client
 from flux.adapters.aiokafka.errors import error_for, fault_of, translated
 from flux.core.errors import BrokerError, Fault
 
@@ -26,6 +26,7 @@ async def refusal(options: Mapping[str, Any]) -> BrokerError:
     broker refused the login, else UNAVAILABLE."""
     found = BrokerError("the cluster is away", Fault.UNAVAILABLE)
     own = {name: value for name, value in options.items() if name not in _NOT_OF_A_CONNECTION}
+    own["request_timeout_ms"] = min(own.get("request_timeout_ms", CONNECT_MS), CONNECT_MS)
     for host, port, _ in collect_hosts(options["bootstrap_servers"]):
         try:
             connection = await create_conn(host, port, **own)
@@ -62,25 +63,28 @@ class Connection:
         self._options = options
         self.made: Any = None
         """aiokafka's client, once it has connected."""
-        self._making = asyncio.Lock()
+        self._attempts: Attempts[Any] = Attempts()
 
     async def client(self) -> Any:
         """Connected once already, though perhaps away by now. Raises BrokerError: UNAVAILABLE or LOGIN."""
-        async with self._making:
-            if self.made is None:
-                made = AIOKafkaClient(**self._options)
-                try:
-                    await made.bootstrap()
-                except KafkaError:
-                    await made.close()
-                    raise await refusal(self._options) from None
-                except BaseException:
-                    await made.close()
-                    raise
-                self.made = made
-            return self.made
+        return self.made if self.made is not None else await self._attempts.shared(self._connect)
+
+    async def _connect(self) -> Any:
+        if self.made is None:
+            made = Client(**self._options)
+            try:
+                await made.bootstrap()
+            except KafkaError:
+                await made.close()
+                raise await refusal(self._options) from None
+            except BaseException:
+                await made.close()
+                raise
+            self.made = made
+        return self.made
 
     async def close(self) -> None:
+        self._attempts.end()
         made, self.made = self.made, None
         if made is not None:
             with contextlib.suppress(Exception):

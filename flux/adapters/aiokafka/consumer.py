@@ -13,7 +13,6 @@ import contextlib
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from aiokafka import AIOKafkaConsumer
 from aiokafka import TopicPartition as Theirs
 from aiokafka.errors import (
     GroupAuthorizationFailedError,
@@ -21,6 +20,7 @@ from aiokafka.errors import (
 )
 from aiokafka.structs import OffsetAndMetadata
 
+from flux.adapters.aiokafka.client import REQUEST_TIMEOUT_MS, new_consumer
 from flux.adapters.aiokafka.connection import described, refusal
 from flux.adapters.aiokafka.errors import fault_of, translated
 from flux.adapters.aiokafka.log import ClientLog
@@ -163,7 +163,7 @@ class AiokafkaConsumer:
         }
 
     def commit(self, positions: Mapping[TopicPartition, Position], done: Done) -> None:
-        limit = self._client_options.get("request_timeout_ms", 40_000) / 1000
+        limit = 2 * self._client_options.get("request_timeout_ms", REQUEST_TIMEOUT_MS) / 1000
         task = asyncio.get_running_loop().create_task(self._commit_and_tell(dict(positions), limit, done))
         self._commits.add(task)
         task.add_done_callback(self._commits.discard)
@@ -236,7 +236,7 @@ class AiokafkaConsumer:
         return True
 
     async def _connect(self) -> None:
-        consumer = AIOKafkaConsumer(**self._client_options, **self._options)
+        consumer = new_consumer(self._client_options, self._options)
         try:
             while True:
                 try:

@@ -7,10 +7,10 @@ import contextlib
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, TypeVar
 
-from aiokafka import AIOKafkaConsumer
 from aiokafka import TopicPartition as Theirs
 from aiokafka.errors import KafkaError
 
+from flux.adapters.aiokafka.client import new_consumer
 from flux.adapters.aiokafka.connection import described, refusal
 from flux.adapters.aiokafka.errors import translated
 from flux.adapters.aiokafka.log import ClientLog
@@ -122,7 +122,7 @@ class AiokafkaReader:
 
     async def _connect(self) -> bool:
         """Whether it has. Raises BrokerError when trying on is of no use."""
-        consumer = AIOKafkaConsumer(**self._client_options, **self._options)
+        consumer = new_consumer(self._client_options, self._options)
         failure: BrokerError
         try:
             try:

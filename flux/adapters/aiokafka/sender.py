@@ -11,6 +11,7 @@ from aiokafka import TopicPartition as Theirs
 from aiokafka.protocol.transaction import InitProducerIdRequest
 from aiokafka.record.default_records import DefaultRecordBatch
 
+from flux.adapters.aiokafka.client import REQUEST_TIMEOUT_MS
 from flux.adapters.aiokafka.connection import Connection, described
 from flux.adapters.aiokafka.errors import error_for, translated
 from flux.adapters.aiokafka.lane import ANONYMOUS, Entry, Identity, Lane, unwritten
@@ -59,7 +60,7 @@ class Sender:
         self.codec = _CODECS[settings.compression]
         self.batch_bytes = options["max_batch_size"]
         self.request_bytes = options["max_request_size"]
-        self.request_timeout_ms = client.get("request_timeout_ms", 40_000)
+        self.request_timeout_ms = client.get("request_timeout_ms", REQUEST_TIMEOUT_MS) * 2 // 3  # it answers in time
         self.linger = settings.linger
         self.answer = answer
         self.now = system.monotonic

@@ -1,0 +1,223 @@
+"""aiokafka's client, on which no silent connection and no missing topic stays.
+
+aiokafka ends a connection that has fallen silent only when a request on it outlives `request_timeout_ms` while
+somebody still waits for the answer, and connects to one broker after the other. So whoever gave up earlier, or asked
+for metadata alone, would use the dead connection for ever. Here a request outlives its caller, and takes its connection
+with it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from aiokafka import AIOKafkaConsumer
+from aiokafka.client import AIOKafkaClient, ConnectionGroup
+from aiokafka.conn import AIOKafkaConnection, CloseReason, create_conn
+from aiokafka.errors import KafkaError, NodeNotReadyError, RequestTimedOutError
+from aiokafka.protocol.metadata import MetadataRequest
+from aiokafka.protocol.produce import ProduceRequest
+
+from flux.adapters.aiokafka.attempts import Attempts
+
+REQUEST_TIMEOUT_MS = 15_000
+"""Of silence, where the user's options say nothing: two attempts fit into a record's usual 30 s."""
+
+CONNECT_MS = 5_000
+"""Of silence while connecting, more with each attempt that failed: a broker that hangs must not hold up the others."""
+
+_LOOK = 1.0  # seconds between two looks at a connection that is waited for
+_GIVEN_UP = 5.0  # seconds of silence that end a connection when nobody waits any more
+_CLOSE = 1.0  # seconds for what is yet unsent
+
+_BOOTSTRAP = ("bootstrap", ConnectionGroup.DEFAULT)
+_theirs = logging.getLogger("aiokafka")
+
+Heard = Callable[[Any, Any, float], None]
+"""Of a request, its answer, and when it was asked by the loop's clock."""
+
+
+class Client(AIOKafkaClient):  # type: ignore[misc]
+    """`patience`: seconds of silence for a request, where they differ from `request_timeout_ms`. `heard` is told of
+    each answer."""
+
+    def __init__(
+        self,
+        *,
+        request_timeout_ms: int = REQUEST_TIMEOUT_MS,
+        patience: Callable[[Any], float | None] = lambda request: None,
+        heard: Heard = lambda request, answer, asked: None,
+        **options: Any,
+    ) -> None:
+        super().__init__(request_timeout_ms=min(request_timeout_ms, CONNECT_MS), **options)
+        self._silence_ms = request_timeout_ms
+        self._patience = patience
+        self._heard = heard
+        self._attempts: dict[tuple[Any, int], Attempts[Any]] = {}
+
+    async def send(self, node_id: Any, request: Any, *, group: int = ConnectionGroup.DEFAULT) -> Any:
+        """The answer. Raises KafkaError: RequestTimedOutError when the broker was silent for too long, though it was
+        sending nothing else either."""
+        connection = await self._get_conn(node_id, group=group)
+        if connection is None:
+            raise NodeNotReadyError(f"broker {node_id} is away")
+        # aiokafka's own limit would count a large answer that is still arriving as none
+        own, connection._request_timeout = connection._request_timeout, None
+        try:
+            answered = not (isinstance(request, ProduceRequest) and request.required_acks == 0)
+            answer = connection.send(request, expect_response=answered)
+        finally:
+            connection._request_timeout = own
+        watch = _Watch(connection, self._patience(request) or self._silence_ms / 1000)
+        task = self._loop.create_task(self._watched(watch, answer, request))
+        task.add_done_callback(lambda done: done.cancelled() or done.exception())
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            watch.silence = min(watch.silence, _GIVEN_UP)
+            raise
+
+    async def _watched(self, watch: _Watch, answer: Any, request: Any) -> Any:
+        asked = self._loop.time()
+        got = await watch.over(asyncio.ensure_future(answer))
+        self._heard(request, got, asked)
+        return got
+
+    async def _metadata_update(self, cluster_metadata: Any, topics: Any) -> bool:
+        """As aiokafka's, but by `send`, last from brokers that fail, and without having missing topics made."""
+        request = MetadataRequest(list(topics) if topics else None, False)
+        nodes = [broker.nodeId for broker in self.cluster.brokers()]
+        if _BOOTSTRAP in self._conns:
+            nodes.append(_BOOTSTRAP[0])
+        random.shuffle(nodes)
+        for node in sorted(nodes, key=self._failed):
+            try:
+                answer = await self.send(node, request)
+            except (KafkaError, TimeoutError) as error:
+                _theirs.warning("Unable to request metadata from node with id %s: %r", node, error)
+                continue
+            if not answer.brokers:
+                return False
+            cluster_metadata.update_metadata(answer)
+            if _BOOTSTRAP in self._conns and self.cluster.brokers():
+                self._conns.pop(_BOOTSTRAP).close()
+            return True
+        _theirs.error("Unable to update metadata from %s", nodes)
+        cluster_metadata.failed_update(None)
+        return False
+
+    def get_random_node(self) -> Any:
+        """One of those that fail least."""
+        found = super().get_random_node()
+        return found if not self._failed(found) else min((b.nodeId for b in self.cluster.brokers()), key=self._failed)
+
+    def _failed(self, node: Any) -> int:
+        attempts = self._attempts.get((node, ConnectionGroup.DEFAULT))
+        return 0 if attempts is None else attempts.failed
+
+    async def _get_conn(self, node_id: Any, *, group: int = ConnectionGroup.DEFAULT, no_hint: bool = False) -> Any:
+        """As aiokafka's, but no broker's connection waits for another's. None: it is away."""
+        key = (node_id, group)
+        found = self._conns.get(key)
+        if found is not None and found.connected():
+            return found
+        attempts = self._attempts.get(key)
+        if attempts is None:
+            attempts = self._attempts[key] = Attempts()
+        try:
+            return await attempts.shared(lambda: self._connected(key, attempts.failed))
+        except (OSError, TimeoutError, KafkaError) as error:
+            _theirs.error("Unable connect to node with id %s: %s", node_id, error)
+            self.force_metadata_update()
+            return None
+
+    async def _connected(self, key: tuple[Any, int], failed: int) -> Any:
+        node, _ = key
+        found = self._conns.get(key)
+        if found is not None and found.connected():
+            return found
+        broker = self.cluster.broker_metadata(node)
+        if broker is None:
+            raise NodeNotReadyError(f"broker {node} is not known (any more)")
+        made = self._conns[key] = await create_conn(
+            broker.host,
+            broker.port,
+            client_id=self._client_id,
+            request_timeout_ms=min(self._silence_ms, CONNECT_MS * (1 + failed)),
+            ssl_context=self._ssl_context,
+            security_protocol=self._security_protocol,
+            on_close=self._on_connection_closed,
+            max_idle_ms=self._connections_max_idle_ms,
+            sasl_mechanism=self._sasl_mechanism,
+            sasl_plain_username=self._sasl_plain_username,
+            sasl_plain_password=self._sasl_plain_password,
+            sasl_kerberos_service_name=self._sasl_kerberos_service_name,
+            sasl_kerberos_domain_name=self._sasl_kerberos_domain_name,
+            sasl_oauth_token_provider=self._sasl_oauth_token_provider,
+        )
+        return made
+
+    async def close(self) -> None:
+        for attempts in self._attempts.values():
+            attempts.end()
+        transports = [one._writer.transport for one in self._conns.values() if one._writer is not None]
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_CLOSE):
+                await super().close()
+        for transport in transports:
+            transport.abort()
+
+
+class _Watch:
+    """Over one connection, as long as one answer is missing."""
+
+    def __init__(self, connection: AIOKafkaConnection, silence: float) -> None:
+        self.silence = silence
+        """Seconds without any sign of life that end the connection."""
+        self._connection = connection
+        self._seen: tuple[float, int, int] = (0.0, 0, 0)
+
+    async def over(self, answer: asyncio.Future[Any]) -> Any:
+        loop = asyncio.get_running_loop()
+        since = loop.time()
+        self._lives()
+        while (left := since + self.silence - loop.time()) > 0:
+            await asyncio.wait([answer], timeout=min(left, _LOOK))
+            if answer.done():
+                return answer.result()
+            if self._lives():
+                since = loop.time()
+        answer.cancel()
+        self._end()
+        raise RequestTimedOutError()
+
+    def _lives(self) -> bool:
+        """Whether anything came, or left, since the last look."""
+        connection, (action, came, unsent) = self._connection, self._seen
+        if connection._reader is None:
+            return False
+        now = (
+            connection._last_action,
+            len(connection._reader._buffer),
+            connection._writer.transport.get_write_buffer_size(),
+        )
+        self._seen = now
+        return now[0] != action or now[1] != came or now[2] < unsent
+
+    def _end(self) -> None:
+        if self._connection._writer is None:
+            return
+        transport = self._connection._writer.transport
+        self._connection.close(reason=CloseReason.CONNECTION_TIMEOUT)
+        transport.abort()  # or it would wait until what is unsent has left
+
+
+def new_consumer(client: Mapping[str, Any], options: Mapping[str, Any], **watching: Any) -> Any:
+    """aiokafka's consumer, not started. `client`: a client's options; `watching`: `Client`'s own."""
+    made = AIOKafkaConsumer(**client, **options)
+    made._client = Client(**client, **watching)  # it takes none, and makes its own
+    return made
