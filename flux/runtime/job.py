@@ -11,7 +11,7 @@ from typing import Any, Protocol, cast
 import attrs
 
 from flux.core.engine import Engine
-from flux.core.errors import BrokerError, Fault
+from flux.core.errors import BrokerError
 from flux.core.gate import Gate
 from flux.core.health import Pulse
 from flux.core.hooks import Hooks
@@ -289,7 +289,7 @@ class Job:
         return code
 
     def _tell(self, failure: BaseException) -> None:
-        if isinstance(failure, BrokerError) and failure.fault in (Fault.LOGIN, Fault.DENIED, Fault.UNKNOWN_TOPIC):
+        if isinstance(failure, BrokerError):  # the cluster's doing, or the user's
             logger.error("%s: %s", self.name, failure)
         else:
             logger.error("%s: the process failed: %r", self.name, failure, exc_info=failure)

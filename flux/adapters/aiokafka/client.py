@@ -12,7 +12,8 @@ import asyncio
 import contextlib
 import logging
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer
@@ -37,31 +38,36 @@ _CLOSE = 1.0  # seconds for what is yet unsent
 _BOOTSTRAP = ("bootstrap", ConnectionGroup.DEFAULT)
 _theirs = logging.getLogger("aiokafka")
 
-Heard = Callable[[Any, Any, float], None]
-"""Of a request, its answer, and when it was asked by the loop's clock."""
+
+class Observer:
+    """Of the requests of one client. This one wants nothing."""
+
+    def patience(self, request: Any) -> float | None:
+        """Seconds of silence after which it has failed; None: as `request_timeout_ms` says."""
+
+    async def before(self, request: Any, send: Callable[[Any], Awaitable[Any]]) -> None:
+        """`send` asks the same broker something else first. Raises KafkaError to hold the request back."""
+
+    def heard(self, request: Any, answer: Any, asked: float) -> None:
+        """`asked`: when, by the loop's clock."""
 
 
 class Client(AIOKafkaClient):  # type: ignore[misc]
-    """`patience`: seconds of silence for a request, where they differ from `request_timeout_ms`. `heard` is told of
-    each answer."""
-
     def __init__(
-        self,
-        *,
-        request_timeout_ms: int = REQUEST_TIMEOUT_MS,
-        patience: Callable[[Any], float | None] = lambda request: None,
-        heard: Heard = lambda request, answer, asked: None,
-        **options: Any,
+        self, *, request_timeout_ms: int = REQUEST_TIMEOUT_MS, observer: Observer | None = None, **options: Any
     ) -> None:
         super().__init__(request_timeout_ms=min(request_timeout_ms, CONNECT_MS), **options)
         self._silence_ms = request_timeout_ms
-        self._patience = patience
-        self._heard = heard
+        self._observer = observer or Observer()
         self._attempts: dict[tuple[Any, int], Attempts[Any]] = {}
 
     async def send(self, node_id: Any, request: Any, *, group: int = ConnectionGroup.DEFAULT) -> Any:
         """The answer. Raises KafkaError: RequestTimedOutError when the broker was silent for too long, though it was
         sending nothing else either."""
+        await self._observer.before(request, partial(self._send, node_id, group))
+        return await self._send(node_id, group, request)
+
+    async def _send(self, node_id: Any, group: int, request: Any) -> Any:
         connection = await self._get_conn(node_id, group=group)
         if connection is None:
             raise NodeNotReadyError(f"broker {node_id} is away")
@@ -72,7 +78,7 @@ class Client(AIOKafkaClient):  # type: ignore[misc]
             answer = connection.send(request, expect_response=answered)
         finally:
             connection._request_timeout = own
-        watch = _Watch(connection, self._patience(request) or self._silence_ms / 1000)
+        watch = _Watch(connection, self._observer.patience(request) or self._silence_ms / 1000)
         task = self._loop.create_task(self._watched(watch, answer, request))
         task.add_done_callback(lambda done: done.cancelled() or done.exception())
         try:
@@ -84,7 +90,7 @@ class Client(AIOKafkaClient):  # type: ignore[misc]
     async def _watched(self, watch: _Watch, answer: Any, request: Any) -> Any:
         asked = self._loop.time()
         got = await watch.over(asyncio.ensure_future(answer))
-        self._heard(request, got, asked)
+        self._observer.heard(request, got, asked)
         return got
 
     async def _metadata_update(self, cluster_metadata: Any, topics: Any) -> bool:
@@ -216,8 +222,8 @@ class _Watch:
         transport.abort()  # or it would wait until what is unsent has left
 
 
-def new_consumer(client: Mapping[str, Any], options: Mapping[str, Any], **watching: Any) -> Any:
-    """aiokafka's consumer, not started. `client`: a client's options; `watching`: `Client`'s own."""
+def new_consumer(client: Mapping[str, Any], options: Mapping[str, Any], observer: Observer | None = None) -> Any:
+    """aiokafka's consumer, not started. `client`: the options of its client."""
     made = AIOKafkaConsumer(**client, **options)
-    made._client = Client(**client, **watching)  # it takes none, and makes its own
+    made._client = Client(**client, observer=observer)  # it takes none, and makes its own
     return made

@@ -27,6 +27,7 @@ from flux.adapters.aiokafka.log import ClientLog
 from flux.adapters.aiokafka.membership import Membership
 from flux.adapters.aiokafka.positions import ended, unended
 from flux.adapters.aiokafka.reader import FetchFailed, Reader, wait_for_records
+from flux.adapters.aiokafka.session import Session
 from flux.core.errors import BrokerError, Fault
 from flux.core.ports import (
     AsyncRebalanceListener,
@@ -41,6 +42,7 @@ Done = Callable[[BrokerError | None], None]
 _RETRY = 0.5  # seconds between two attempts to connect
 _COMMIT_RETRY = 0.1  # seconds between two attempts to commit
 _LEAVE = 5.0  # seconds that leaving the group may take
+_SESSION_MS = 10_000  # aiokafka's default
 
 
 class AiokafkaConsumer:
@@ -65,6 +67,14 @@ class AiokafkaConsumer:
         self._reader: Reader | None = None
         self._commits: set[asyncio.Task[None]] = set()
         self._committing = asyncio.Lock()
+        self._session = Session(
+            settings.group,
+            options.get("session_timeout_ms", _SESSION_MS) / 1000,
+            options.get("group_instance_id"),
+            self._session_over,
+            self.fail,
+        )
+        self._losing: asyncio.Task[None] | None = None
         self._failure: BaseException | None = None
         self._closed = False
 
@@ -138,7 +148,15 @@ class AiokafkaConsumer:
     @property
     def is_member(self) -> bool:
         """False from the moment at which the group, as this member knows, may have given its partitions away."""
-        return self._consumer is not None and self._consumer._coordinator.generation >= 0
+        return self._consumer is not None and self._consumer._coordinator.generation >= 0 and not self._session.over
+
+    def _session_over(self) -> None:
+        if self._consumer is None or self._reader is None or self._closed:
+            return
+        self._log.warn("session", f"group {self._settings.group} is silent: this member's partitions may be another's")
+        self._reader.hold()
+        self._consumer._coordinator.request_rejoin()  # as who it was: where the group knows it still, nobody waits
+        self._losing = asyncio.get_running_loop().create_task(self._membership.lose())
 
     def fail(self, error: BaseException) -> None:
         """Every later poll raises it."""
@@ -236,7 +254,7 @@ class AiokafkaConsumer:
         return True
 
     async def _connect(self) -> None:
-        consumer = new_consumer(self._client_options, self._options)
+        consumer = new_consumer(self._client_options, self._options, self._session)
         try:
             while True:
                 try:
@@ -280,6 +298,7 @@ class AiokafkaConsumer:
                 await self._membership.leave()
         finally:
             self._closed = True
+            self._session.end()
             if self._commits:
                 await asyncio.wait(list(self._commits), timeout=_LEAVE)
             for task in self._commits:

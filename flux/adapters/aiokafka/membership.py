@@ -50,6 +50,11 @@ class Membership(ConsumerRebalanceListener):  # type: ignore[misc]
             except Exception as error:
                 self._member.fail(error)
 
+    async def lose(self) -> None:
+        """Between two rebalances: the group may have given its partitions to others."""
+        async with self._turn:
+            await self._give_up()
+
     async def leave(self) -> None:
         """Before the client closes, while commits still count."""
         async with self._turn:

@@ -241,6 +241,12 @@ class Reader:
         for at in partitions:
             self._apply(at)
 
+    def hold(self) -> None:
+        """Between two rebalances: nothing is handed over until `begin`."""
+        assignment = self._consumer._subscription.subscription.assignment
+        if assignment is not None:
+            self._held.update(TopicPartition(*at) for at in assignment.tps)
+
     def end(self) -> None:
         """Called in a rebalance: nothing is assigned until `begin`."""
         self._paused.clear()

@@ -55,5 +55,14 @@ def fault_of(error: KafkaError) -> Fault:
 def translated(error: KafkaError, doing: str, needs: str = "") -> BrokerError:
     """`doing` names what was asked; `needs` the permission that it takes ("READ on topic awesome")."""
     fault = fault_of(error)
-    advice = f": the login needs {needs}" if fault is Fault.DENIED and needs else ""
+    advice = ""
+    if fault is Fault.DENIED and needs:
+        advice = f": the login needs {needs}"
+    elif fault is Fault.FENCED and "instance" in error.str().lower():
+        advice = ": another member has this one's group.instance.id: give each process an id of its own"
+    elif error.code() == KafkaError.INCONSISTENT_GROUP_PROTOCOL:
+        advice = (
+            ": the group's members use another protocol (confluent's is cooperative, aiokafka's eager, and they do not"
+            " mix): stop all members of the group, then start them with one client"
+        )
     return BrokerError(f"{doing}: {error.str()} ({error.name()}){advice}", fault)
