@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from aiokafka import errors as theirs
+from aiokafka_support import run
 
 from flux.adapters.aiokafka import lane as module
 from flux.adapters.aiokafka.lane import Entry, Identity, Lane
@@ -127,8 +128,9 @@ def test_a_batch_that_is_there_already_is_acknowledged() -> None:
 
 def test_after_a_batch_in_doubt_the_next_is_not_taken_for_it() -> None:
     broker = Broker(lambda data: theirs.KafkaConnectionError("broken"))
-    broker.deliver(b"0", deadline=5)
+    broker.deliver(b"0", deadline=10)
     assert broker.ends == [(b"0", -1, Fault.UNAVAILABLE)]
+    assert broker.sent
     broker.script = lambda data: NO_ERROR
     broker.deliver(b"1")
     assert identity(broker.sent[0]) == (1, 0)
@@ -206,3 +208,127 @@ def test_what_is_abandoned_is_answered_once() -> None:
     asyncio.run(main())
     assert broker.ends == [(b"0", -1, Fault.UNAVAILABLE), (b"1", -1, Fault.UNAVAILABLE)]
     assert broker.sent == []
+
+
+@pytest.fixture
+def _pauses(monkeypatch: pytest.MonkeyPatch, _no_real_time: None) -> None:
+    monkeypatch.setattr(module, "_RETRY", 0.1)
+
+
+class Slow(Broker):
+    """Answers by time that passes at once. `takes`: seconds until each batch is answered; None: never."""
+
+    def __init__(self, takes: Callable[[bytes], float | None], script: Script = lambda data: NO_ERROR) -> None:
+        super().__init__(script)
+        self.takes = takes
+        self.ended: dict[bytes | None, float] = {}
+
+    def now(self) -> float:
+        return asyncio.get_running_loop().time()
+
+    async def send(self, node: int, request: Any) -> Any:
+        [(_, [(_, data)])] = request._topics
+        takes = self.takes(data)
+        if takes is None:
+            await asyncio.Event().wait()
+        else:
+            await asyncio.sleep(takes)
+        return await super().send(node, request)
+
+    def answer(self, entries: Sequence[Entry], records: Sequence[Record], error: BrokerError | None) -> None:
+        super().answer(entries, records, error)
+        self.ended |= dict.fromkeys((record.value() for record in records), self.now())
+
+    def write(self, given: Sequence[tuple[bytes, float]]) -> None:
+        """Values and deadlines, in one batch."""
+
+        async def main() -> None:
+            lane = Lane(self, "t", 0)
+            for value, deadline in given:
+                lane.add(Entry(Outgoing(value), lambda error, record: None, deadline, 70 + len(value)))
+            while lane._worker is not None:
+                await asyncio.sleep(0.1)
+
+        run(main())
+
+
+@pytest.mark.usefixtures("_pauses")
+def test_each_record_of_a_batch_has_its_own_time() -> None:
+    broker = Slow(lambda data: 12.0)
+    broker.write([(b"old", 2.0), (b"older", 1.0), (b"young", 30.0), (b"younger", 31.0)])
+    assert sorted(broker.ends) == [
+        (b"old", -1, Fault.UNAVAILABLE),
+        (b"older", -1, Fault.UNAVAILABLE),
+        (b"young", 2, None),
+        (b"younger", 3, None),
+    ]
+    assert {value: round(at) for value, at in broker.ended.items()} == {
+        b"old": 2,
+        b"older": 2,
+        b"young": 12,
+        b"younger": 12,
+    }
+    assert len(broker.sent) == 1  # never twice: without a producer id the broker would append it again
+
+
+@pytest.mark.usefixtures("_pauses")
+def test_the_numbers_of_a_batch_count_those_too_that_were_given_up() -> None:
+    broker = Slow(lambda data: 5.0 if b"old" in data else 0.0)
+
+    async def main() -> None:
+        lane = Lane(broker, "t", 0)
+        for value, deadline in ((b"old", 1.0), (b"young", 30.0)):
+            lane.add(Entry(Outgoing(value), lambda error, record: None, deadline, 80))
+        await asyncio.sleep(10)
+        lane.add(Entry(Outgoing(b"next"), lambda error, record: None, 40.0, 80))
+        await asyncio.sleep(1)
+
+    run(main())
+    assert [identity(data) for data in broker.sent] == [(1, 0), (1, 2)]
+
+
+@pytest.mark.usefixtures("_pauses")
+def test_what_was_never_sent_is_not_sent_once_it_has_failed() -> None:
+    broker = Slow(lambda data: 0.0)
+    broker.cluster = SimpleNamespace(leader_for_partition=lambda at: 1 if broker.now() > 5 else None)
+    broker.write([(b"old", 2.0), (b"young", 30.0)])
+    assert sorted(broker.ends) == [(b"old", -1, Fault.UNAVAILABLE), (b"young", 0, None)]
+    assert [count(data) for data in broker.sent] == [1]
+
+
+@pytest.mark.usefixtures("_pauses")
+def test_records_wait_for_a_producer_id_each_as_long_as_it_may() -> None:
+    broker = Slow(lambda data: 0.0)
+
+    async def late_identity(fresh: bool) -> Identity:
+        await asyncio.sleep(max(5 - broker.now(), 0))
+        return Identity(1, 0)
+
+    broker.identity = late_identity  # type: ignore[method-assign]
+    broker.write([(b"old", 2.0), (b"young", 30.0)])
+    assert sorted(broker.ends) == [(b"old", -1, Fault.UNAVAILABLE), (b"young", 0, None)]
+
+
+@pytest.mark.usefixtures("_pauses")
+def test_when_all_records_of_a_batch_have_been_given_up_the_next_is_not_taken_for_it() -> None:
+    broker = Slow(lambda data: None if b"lost" in data else 0.0)
+
+    async def main() -> None:
+        lane = Lane(broker, "t", 0)
+        lane.add(Entry(Outgoing(b"lost"), lambda error, record: None, 1.0, 80))
+        await asyncio.sleep(0.5)
+        lane.add(Entry(Outgoing(b"next"), lambda error, record: None, 40.0, 80))
+        await asyncio.sleep(5)
+
+    run(main())
+    assert sorted(broker.ends) == [(b"lost", -1, Fault.UNAVAILABLE), (b"next", 0, None)]
+    assert [identity(data) for data in broker.sent] == [(2, 0)]
+    assert broker.ended == {b"lost": 1.0, b"next": pytest.approx(1.0)}
+
+
+@pytest.mark.usefixtures("_pauses")
+def test_a_topic_that_stays_unknown_is_named_so_after_a_while() -> None:
+    broker = Slow(lambda data: 0.0, lambda data: 3)
+    broker.write([(b"0", 30.0)])
+    assert broker.ends == [(b"0", -1, Fault.UNKNOWN_TOPIC)]
+    assert broker.ended[b"0"] < 10

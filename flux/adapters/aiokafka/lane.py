@@ -24,6 +24,7 @@ RECORD_OVERHEAD = 70
 """Bytes that a batch of one record takes besides key, value and headers (61 of header, the rest varints)."""
 
 _RETRY = 0.1  # seconds between two attempts
+_UNKNOWN = 5.0  # seconds that a new topic may take to be known everywhere
 _MAGIC = 2
 _START_AGAIN = (theirs.OutOfOrderSequenceNumber, theirs.UnknownProducerId, theirs.InvalidProducerEpoch)
 """The broker did not append the batch, and never will under this producer id."""
@@ -100,6 +101,20 @@ class Home(Protocol):
     def answer(self, entries: Sequence[Entry], records: Sequence[Record], error: BrokerError | None) -> None: ...
 
 
+class _Batch:
+    """Records on their way together. `data`: their bytes. `sent`: whether they may have arrived."""
+
+    def __init__(self, entries: Sequence[Entry], data: bytes, stamps: Sequence[int]) -> None:
+        self.entries = entries
+        self.data = data
+        self.stamps = stamps
+        self.sent = False
+
+
+class _Late(Exception):
+    """No record of a batch is waited for any more."""
+
+
 class Lane:
     """Used in the sender's event loop."""
 
@@ -163,26 +178,29 @@ class Lane:
     async def _deliver(self, entries: Sequence[Entry]) -> None:
         """Returns when every entry is answered."""
         try:
-            entries, data, stamps = await self._built(entries)
-            if not entries:
-                return
-            offset, stamp = await self._sent(entries, data)
+            sent = await self._sent(await self._built(entries))
         except BrokerError as error:
-            if error.fault is Fault.TOO_LARGE and len(entries) > 1:
+            left = self._unanswered(entries)
+            if error.fault is Fault.TOO_LARGE and len(left) > 1:
                 # The broker refuses a batch whole: find the record that is.
-                middle = len(entries) // 2
-                await self._deliver(entries[:middle])
-                await self._deliver(entries[middle:])
+                middle = len(left) // 2
+                await self._deliver(left[:middle])
+                await self._deliver(left[middle:])
                 return
             if self._doubt:
                 self._forget_identity()
-            self._refuse(entries, error)
+            self._refuse(left, error)
             return
         except Exception as error:
-            self._refuse(entries, translated(error, f"cannot write to topic {self._at.topic}"))
+            self._refuse(self._unanswered(entries), translated(error, f"cannot write to topic {self._at.topic}"))
             return
+        if sent is None:
+            if self._doubt:
+                self._forget_identity()
+            return
+        batch, offset, stamp = sent
         self._doubt = False
-        self._sequence += len(entries)
+        self._sequence += len(batch.entries)
         records = [
             Written(
                 self._at.topic,
@@ -191,13 +209,17 @@ class Lane:
                 entry.outgoing,
                 (1, made) if stamp < 0 else (2, stamp),
             )
-            for i, (entry, made) in enumerate(zip(entries, stamps, strict=True))
+            for i, (entry, made) in enumerate(zip(batch.entries, batch.stamps, strict=True))
         ]
-        self._answer(entries, records, None)
+        left = self._unanswered(batch.entries)
+        if len(left) < len(records):
+            waiting = set(map(id, left))
+            records = [record for entry, record in zip(batch.entries, records, strict=True) if id(entry) in waiting]
+        self._answer(left, records, None)
 
-    async def _built(self, entries: Sequence[Entry]) -> tuple[Sequence[Entry], bytes, list[int]]:
-        """The batch's bytes and its records' timestamps. A record that is none for Kafka is refused on the way."""
-        await self._identify(entries)
+    async def _built(self, entries: Sequence[Entry]) -> _Batch:
+        """A record that is none for Kafka, or whose time is over, is refused on the way."""
+        entries = await self._identify(entries)
         identity = self._identity or ANONYMOUS
         limit = max(self._home.request_bytes, self._home.batch_bytes)
         builder = DefaultRecordBatchBuilder(
@@ -219,52 +241,71 @@ class Lane:
             else:
                 good.append(entry)
                 stamps.append(made.timestamp)
-        return good, bytes(builder.build()) if good else b"", stamps
+        return _Batch(good, bytes(builder.build()) if good else b"", stamps)
 
-    async def _identify(self, entries: Sequence[Entry]) -> None:
-        if self._home.acks != -1 or self._identity is not None:
-            return
-        deadline = entries[0].deadline
-        while True:
+    async def _identify(self, entries: Sequence[Entry]) -> Sequence[Entry]:
+        """Those in time, once there is a producer id where one is needed."""
+        reason: BaseException | None = None
+        while entries := self._in_time(entries, reason):
+            if self._home.acks != -1 or self._identity is not None:
+                break
             try:
-                async with asyncio.timeout(max(deadline - self._home.now(), 0)):
+                async with asyncio.timeout(entries[0].deadline - self._home.now()):
                     self._identity = await self._home.identity(self._spent)
                     self._sequence = 0
-                    return
             except TimeoutError:
-                raise self._late() from None
+                continue
             except Exception as error:
                 if fault_of(error) is not Fault.UNAVAILABLE:
                     needs = "IDEMPOTENT_WRITE on the cluster, or WRITE on a topic"
                     raise translated(error, f"cannot write to topic {self._at.topic}", needs) from None
-            await asyncio.sleep(_RETRY)
+                reason = error
+                await asyncio.sleep(_RETRY)
+        return entries
 
-    async def _sent(self, entries: Sequence[Entry], data: bytes) -> tuple[int, int]:
-        """The offset of the first record, and the broker's timestamp; -1 where there is none. Raises BrokerError."""
-        home, deadline = self._home, entries[0].deadline
+    async def _sent(self, batch: _Batch) -> tuple[_Batch, int, int] | None:
+        """What was sent in the end, the offset of its first record, and the broker's timestamp; -1 where there is none.
+        None: every record was answered before. Raises BrokerError."""
+        home = self._home
+        unknown_until = home.now() + _UNKNOWN
         reason: BaseException | None = None
-        while (left := deadline - home.now()) > 0:
+        while left := self._in_time(self._unanswered(batch.entries), reason):
+            if len(left) < len(batch.entries) and not batch.sent:
+                batch = await self._built(left)
+                continue
             try:
-                async with asyncio.timeout(left):
-                    return await self._asked(data)
-            except TimeoutError:
+                return batch, *await self._answered_in_time(batch)
+            except _Late:
                 break
             except _START_AGAIN:
                 self._forget_identity()
                 await asyncio.sleep(_RETRY)
-                entries, data, _ = await self._built(entries)
+                batch = await self._built(self._unanswered(batch.entries))
             except Exception as error:
                 fault = fault_of(error)
-                if fault is Fault.UNKNOWN_TOPIC and home.now() < deadline - max(left - 5, 0):
+                if fault is Fault.UNKNOWN_TOPIC and home.now() < unknown_until:
                     fault = Fault.UNAVAILABLE  # a broker may hear of a new topic later than others
                 if fault is not Fault.UNAVAILABLE:
                     doing, needs = f"cannot write to topic {self._at.topic}", f"WRITE on topic {self._at.topic}"
                     raise translated(error, doing, needs) from None
                 reason = error
                 await asyncio.sleep(_RETRY)
-        raise self._late(reason)
+        return None
 
-    async def _asked(self, data: bytes) -> tuple[int, int]:
+    async def _answered_in_time(self, batch: _Batch) -> tuple[int, int]:
+        """Sends it once, and meanwhile refuses those of its records whose time is over: they may yet arrive, with the
+        others. Raises _Late when none is left."""
+        asked = asyncio.ensure_future(self._asked(batch))
+        try:
+            while left := self._in_time(self._unanswered(batch.entries)):
+                await asyncio.wait([asked], timeout=max(left[0].deadline - self._home.now(), 0))
+                if asked.done():
+                    return asked.result()
+        finally:
+            asked.cancel()
+        raise _Late
+
+    async def _asked(self, batch: _Batch) -> tuple[int, int]:
         home, (topic, partition) = self._home, self._at
         client = await home.client()
         node = client.cluster.leader_for_partition(self._at)
@@ -275,7 +316,8 @@ class Lane:
                 raise theirs.LeaderNotAvailableError()
         if not await client.ready(node):
             raise theirs.NodeNotReadyError(f"broker {node} is away")
-        request = ProduceRequest(None, home.acks, home.request_timeout_ms, [(topic, [(partition, data)])])
+        request = ProduceRequest(None, home.acks, home.request_timeout_ms, [(topic, [(partition, batch.data)])])
+        batch.sent = True
         self._doubt = self._identity is not None
         answer = await client.send(node, request)
         if home.acks == 0:
@@ -294,6 +336,20 @@ class Lane:
     def _forget_identity(self) -> None:
         """The next batch gets a new one: under the old one the broker might take it for the last, and drop it."""
         self._identity, self._doubt, self._spent = None, False, True
+
+    def _in_time(self, entries: Sequence[Entry], reason: BaseException | None = None) -> Sequence[Entry]:
+        """Refuses those whose time is over; the first one's ends first."""
+        now = self._home.now()
+        if not entries or entries[0].deadline > now:
+            return entries
+        self._refuse([entry for entry in entries if entry.deadline <= now], self._late(reason))
+        return [entry for entry in entries if entry.deadline > now]
+
+    def _unanswered(self, entries: Sequence[Entry]) -> Sequence[Entry]:
+        if len(entries) == len(self._flying):
+            return entries
+        waiting = set(map(id, self._flying))
+        return [entry for entry in entries if id(entry) in waiting]
 
     def _late(self, reason: BaseException | None = None) -> BrokerError:
         why = f" ({reason})" if reason is not None and str(reason) else ""
