@@ -67,7 +67,9 @@ class Dead(flux.Hooks):
 
 
 class Failing(flux.Hooks):
-    def on_failure(self, where: flux.Where, message: flux.Message, error: Exception, seconds: float | None) -> None: ...
+    def on_failure(
+        self, where: flux.Where, message: flux.Message, error: BaseException, seconds: float | None
+    ) -> None: ...
 
 
 class Batched(flux.BatchTask):

@@ -19,7 +19,7 @@ from flux.runtime.delivery import Delivery
 from flux.runtime.encoding import HeadersLike, check_number, encode, encode_headers
 from flux.runtime.outbox import Outbox
 from flux.runtime.outboxes import OUTBOXES
-from flux.runtime.produced import CURRENT, Produced
+from flux.runtime.produced import CURRENT, Scope
 from flux.runtime.tallies import Tracked
 
 Result = TypeVar("Result")
@@ -147,9 +147,9 @@ class Producer(metaclass=_ProducerClass):
         landed or raise DeliveryError."""
         outbox, record, _ = _record(cls, value, key, headers, partition_key, partition, timestamp)
         scope = _current()
-        if scope is None:
+        if scope is None or not _within(scope, outbox):
             return outbox.send(record, None)
-        return _within(scope, outbox, lambda: outbox.send(record, scope))
+        return _told(scope, lambda: outbox.send(record, scope))
 
     @classmethod
     async def aproduce(
@@ -279,17 +279,20 @@ def _record(
 
 def _put(outbox: Outbox, record: Outgoing, size: int) -> None:
     scope = _current()
-    if scope is None:
+    if scope is None or not _within(scope, outbox):
         outbox.put(record, size)
         return
     tracked = Tracked(*record)
     tracked.scope = scope
-    _within(scope, outbox, lambda: outbox.put(tracked, size))
+    _told(scope, lambda: outbox.put(tracked, size))
 
 
-def _within(scope: Produced, outbox: Outbox, put: Callable[[], Result]) -> Result:
-    """`put`, as a part of the running call."""
-    scope.started(outbox.flush)
+def _within(scope: Scope, outbox: Outbox) -> bool:
+    """Whether what is produced now is a part of the call that its context is of."""
+    return scope.started(outbox.flush) or outbox.comes_late()
+
+
+def _told(scope: Scope, put: Callable[[], Result]) -> Result:
     try:
         return put()
     except BaseException:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from asyncio import CancelledError
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from functools import partial
@@ -15,13 +16,14 @@ from flux.core.errors import ConfigurationError
 from flux.core.hooks import Hooks
 from flux.core.ledger import MAX_METADATA
 from flux.core.message import Message
-from flux.core.outcome import Rules
+from flux.core.outcome import PROCESS, Rules
 from flux.core.policy import DAY, Policy
 from flux.core.stage import Naming, Stages
 from flux.core.transfer import ErrorHeaders
 from flux.runtime.delivery import Delivery
 from flux.runtime.encoding import HeadersLike
 from flux.runtime.pipeline import Middleware
+from flux.runtime.returned import check_function, is_async
 from flux.scheduling import enqueue
 
 P = ParamSpec("P")
@@ -160,7 +162,7 @@ class Task:
         policy = Policy(
             stages=Stages(self.topic, self.group_id, self.retries, _plain(self, "naming")),
             waits=Waits(_plain(self, "wait"), self.max_delay),
-            rules=Rules(self.retry_on, self.reject_on, self.pause_on),
+            rules=Rules(self.retry_on, self.reject_on, self.pause_on, (*PROCESS, CancelledError)),
             ordering=self.ordering,
             concurrency=self.concurrency,
             commit_interval=self.offset_commit_interval,
@@ -187,6 +189,12 @@ class Task:
         if cls.call in (Task.call, BatchTask.call):
             what = "messages" if issubclass(cls, BatchTask) else "message"
             raise ConfigurationError(f"{cls.__name__} has no call: write def call(self, {what})")
+        for name in ("deserializer", "serializer"):
+            function = _plain(self, name)
+            if function is not None and not callable(function):
+                raise ConfigurationError(
+                    f"{cls.__name__}: {name} = {function!r}: give a function, such as flux.serde.json_{name}"
+                )
         return policy
 
     @_on_both
@@ -225,6 +233,10 @@ def _plain(task: object, name: str) -> Any:
     return value.__func__ if isinstance(value, staticmethod | classmethod) else value
 
 
+def _shown(function: Any) -> str:
+    return str(getattr(function, "__qualname__", type(function).__qualname__))
+
+
 def task(*, topic: str, group_id: str, **settings: Any) -> Callable[[Callable[[Message], Any]], type[Task]]:
     """Makes a Task of a function of one message: `@flux.task(topic="orders", group_id="billing", retries=3)`.
 
@@ -235,6 +247,8 @@ def task(*, topic: str, group_id: str, **settings: Any) -> Callable[[Callable[[M
         raise ConfigurationError(f"@flux.task: unknown setting {unknown[0]}; see flux.Task for those there are")
 
     def decorate(function: Callable[[Message], Any]) -> type[Task]:
+        check_function(f"@flux.task: {_shown(function)}", function, "message", True)
+
         async def call_async(self: Task, message: Message) -> Any:
             return await function(message)
 
@@ -246,7 +260,7 @@ def task(*, topic: str, group_id: str, **settings: Any) -> Callable[[Callable[[M
         attributes = {
             "topic": topic,
             "group_id": group_id,
-            "call": call_async if inspect.iscoroutinefunction(function) else call,
+            "call": call_async if is_async(function) else call,
             "__module__": named.__module__,
             "__doc__": function.__doc__,
             "__qualname__": named.__qualname__,

@@ -18,6 +18,7 @@ import attrs
 
 from flux import config
 from flux.config import AdapterChoice, resolve_adapter
+from flux.core.described import brief
 from flux.core.errors import ConfigurationError
 from flux.core.health import Health, judge
 from flux.core.hooks import check_hooks
@@ -27,9 +28,12 @@ from flux.core.stats import Stats
 from flux.runtime import forks
 from flux.runtime.job import Job
 from flux.runtime.outboxes import OUTBOXES
-from flux.runtime.pipeline import check_middleware
+from flux.runtime.pipeline import check_middleware, check_task
 from flux.runtime.preparation import insist
+from flux.runtime.produced import CarryingExecutor
 from flux.runtime.reporting import Reporter, report_topic
+from flux.runtime.returned import is_async
+from flux.runtime.traces import text_of
 from flux.system import SYSTEM
 from flux.task import Task
 
@@ -118,6 +122,8 @@ class Worker:
             if stages is not None:
                 parse_stages(stages, policy.stages.retries)
             name = type(task).__name__
+            awaited = is_async(task.call)
+            check_task(name, task, awaited)
             same = sum(isinstance(job.task, type(task)) for job in self._jobs)
             job = Job(
                 f"{name}#{same + 1}" if same else name,  # several instances, each on a cluster of its own
@@ -126,7 +132,7 @@ class Worker:
                 resolve_adapter(task.adapter, adapter),
                 system,
                 decoder=task.decoder(),
-                middleware=check_middleware(name, task.middleware, inspect.iscoroutinefunction(task.call)),
+                middleware=check_middleware(name, task.middleware, awaited),
                 track=task.acknowledge_produced,
                 hooks=[*config.current.hooks, *check_hooks(task.hooks, f"{name}.hooks")],
                 instance_suffix=instance_suffix,
@@ -143,8 +149,12 @@ class Worker:
         exit code: 0 stopped, 1 a process failure or a cluster that refused, 3 calls had to be abandoned."""
         with self._signals():
             if any(job.needs_loop for job in self._jobs):
-                return asyncio.run(self.run_async())
+                return asyncio.run(self._run_own_loop())
             return self._perform(self._life())
+
+    async def _run_own_loop(self) -> int:
+        asyncio.get_running_loop().set_default_executor(CarryingExecutor(thread_name_prefix="asyncio"))
+        return await self.run_async()
 
     async def run_async(self) -> int:
         """`run` in the running event loop, which goes on meanwhile: handlers that are coroutine functions run in it.
@@ -220,8 +230,8 @@ class Worker:
             for job in self._jobs:
                 try:
                     yield _Here(job.close)
-                except Exception:
-                    logger.exception("%s.close failed", job.name)
+                except Exception as error:
+                    logger.error("%s.close failed: %s\n%s", job.name, brief(error), text_of(error))
                 ended = yield _Blocking(job.end)
                 code = code or ended
             yield _Blocking(OUTBOXES.deliver_all)

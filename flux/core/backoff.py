@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 import attrs
 
+from flux.core.described import brief
 from flux.core.errors import ConfigurationError
 
 JITTER_STEPS = 30
@@ -78,7 +79,8 @@ class Waits:
             except ConfigurationError:
                 raise
             except Exception as error:
-                raise ConfigurationError(f"wait raised {error!r} for stage {stage}: make it return seconds") from None
+                why = brief(error)
+                raise ConfigurationError(f"wait raised {why} for stage {stage}: make it return seconds") from None
 
 
 def _checked(wait: object, stage: int, max_delay: float) -> float:

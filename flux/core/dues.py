@@ -6,6 +6,7 @@ from flux.core import trail as trails
 from flux.core.assignment import Assignment, Entry, Slice
 from flux.core.backoff import default_wait
 from flux.core.commands import Level
+from flux.core.described import brief
 from flux.core.message import Message
 from flux.core.notices import Notices
 from flux.core.policy import Policy
@@ -78,9 +79,11 @@ class Dues:
     def _setting(self, stage: Stage, jitter: int) -> float:
         try:
             return self._policy.wait(stage, jitter)
-        except Exception as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
             wait = float(min(default_wait(stage.number, jitter), self._policy.max_delay))
             self._notices.add(
-                Level.ERROR, f"wait failed for stage {stage.number} ({error!r}): waiting {wait:g} s", "wait"
+                Level.ERROR, f"wait failed for stage {stage.number} ({brief(error)}): waiting {wait:g} s", "wait"
             )
             return wait

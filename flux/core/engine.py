@@ -759,12 +759,12 @@ class Engine:
         """Sends an open record to the next stage, or to the dead letters. `called`: as its message says, which counts
         a call in place when it may begin."""
         message, following = entry.message, self._following
+        kind, text, trace = describe(failure, self.policy.error_headers)
         if following is None:
             self._close(entry)
+            why = f"{kind}: {text}" if text else kind
             self._notices.add(
-                Level.INFO,
-                f"{message!r} failed once more ({failure.error!r}) and stays a dead letter",
-                about=message,
+                Level.INFO, f"{message!r} failed once more ({why}) and stays a dead letter", about=message
             )
             return
         tried = verdict.move is Move.NEXT
@@ -773,7 +773,6 @@ class Engine:
         reason = "exhausted" if tried and target.role is Role.DEAD else verdict.reason
         if target.role is not Role.DEAD and expires(message, self.policy.give_up_after, self.epoch + now + wait):
             target, reason, wait = self._dead, EXPIRED.reason, 0.0
-        kind, text, trace = describe(failure, self.policy.error_headers)
         transfer = Transfer(
             message=message,
             source=self.stage,

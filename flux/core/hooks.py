@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
@@ -51,7 +52,7 @@ class Hooks:
     def on_success(self, where: Where, message: Message, seconds: float) -> None:
         """A call has returned, after so many seconds, deserializing included."""
 
-    def on_failure(self, where: Where, message: Message, error: Exception, seconds: float | None) -> None:
+    def on_failure(self, where: Where, message: Message, error: BaseException, seconds: float | None) -> None:
         """A call has raised, `flux.Retry` and `flux.Reject` included, or the deserializer has. `seconds` None: it had
         returned, and what it produced was not delivered. A call whose process fails ends with neither."""
 
@@ -99,4 +100,11 @@ def check_hooks(hooks: object, owner: str) -> tuple[Hooks, ...]:
         unknown = [name for name in dir(each) if name.startswith("on_") and not hasattr(Hooks, name)]
         if unknown:
             raise ConfigurationError(f"{owner}: {type(each).__name__}.{unknown[0]} is no hook; see flux.Hooks")
+        for name in (name for name in vars(Hooks) if name.startswith(("on_", "around"))):
+            method, what = getattr(each, name), f"{owner}: {type(each).__name__}.{name}"
+            if inspect.iscoroutinefunction(method):
+                raise ConfigurationError(f"{what} is a coroutine function, which nobody awaits: make it a plain def")
+            if inspect.isgeneratorfunction(method) or inspect.isasyncgenfunction(method):
+                remedy = "decorate it with contextlib.contextmanager" if "around" in name else "take the yield out"
+                raise ConfigurationError(f"{what} only makes a generator: {remedy}")
     return found

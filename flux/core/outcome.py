@@ -7,7 +7,11 @@ from collections.abc import Mapping, Sequence
 
 import attrs
 
+from flux.core.described import asked, members_of, mro_of, number_of
 from flux.core.message import Message
+
+PROCESS = (KeyboardInterrupt, SystemExit, GeneratorExit, MemoryError)
+"""What no rule can make a record's failure; drivers add the cancellation of what they run calls in."""
 
 
 class Reject(Exception):
@@ -56,21 +60,35 @@ class Failed(Exception):
         if not self.failures:
             raise ValueError("Failed({}): name the messages that failed, each with its exception")
         for message, error in self.failures.items():
-            if not isinstance(message, Message) or not isinstance(error, BaseException):
-                raise TypeError(f"Failed({{{message!r}: {error!r}}}): give message -> exception")
+            if not issubclass(type(message), Message) or not issubclass(type(error), BaseException):
+                what = f"{type(message).__name__}: {type(error).__name__}"
+                raise TypeError(f"Failed({{{what}}}): give message -> exception")
         super().__init__(f"{len(self.failures)} record(s) failed")
 
 
 def failures_of(messages: Sequence[Message], error: BaseException) -> Mapping[Message, BaseException]:
     """Which messages of a call that took many have failed, each with its exception: those that `Failed` names, as long
     as it names none but them; else all."""
-    if isinstance(error, Failed) and error.failures.keys() <= set(messages):
-        return error.failures
+    if issubclass(type(error), Failed):
+        # Failed's own dictionary, whatever a subclass or the call has made of it
+        named = asked(lambda: dict(object.__getattribute__(error, "failures")))
+        if named is not None and named.keys() <= set(messages):
+            return named  # type: ignore[no-any-return]
     return dict.fromkeys(messages, error)
 
 
 class Expired(Exception):
     """The work is older than the task's `give_up_after`, and was not tried."""
+
+
+class NotAwaited(Exception):
+    """A call, or middleware around it, ended while work that it had made was still to be done: it returned a coroutine
+    or a generator, or forgot to await one. Whether that ran, nobody can know: the call has failed."""
+
+
+class SubtaskCancelled(Exception):
+    """A call raised CancelledError though nobody had cancelled it: something that it waits for was cancelled. The
+    call has failed; `__cause__` is that CancelledError."""
 
 
 class Undecodable(Exception):
@@ -108,36 +126,53 @@ PAUSE = Verdict(Move.PAUSE)
 @attrs.frozen
 class Rules:
     """Which exceptions are tried again, and which pause the task. The nearest class in the MRO wins; of ties, a pause
-    first, which moves nothing, then reject; no match rejects."""
+    first, which moves nothing, then reject; no match rejects. What is no `Exception` is a record's failure where
+    one of these names it or a base of it; else, and where it is in `process`, the process has failed."""
 
     retry_on: tuple[type[BaseException], ...] = (Exception,)
     reject_on: tuple[type[BaseException], ...] = ()
     pause_on: tuple[type[BaseException], ...] = ()
+    process: tuple[type[BaseException], ...] = PROCESS
 
     def verdict(self, error: BaseException) -> Verdict:
         """What a call that ended with `error` means."""
-        if isinstance(error, MemoryError) or not isinstance(error, Exception):
+        # by the type alone: what an object says of itself, and how its class compares, is somebody else's code
+        kind = type(error)
+        if self._of_process(error):
             return STOP
-        if isinstance(error, Retry):
-            after = error.after
-            if not isinstance(after, int | float) or not after >= 0:
+        if issubclass(kind, Retry):
+            after = number_of(lambda: error.after)  # type: ignore[attr-defined]
+            if after is None or not after >= 0:
                 return NEXT  # none given, or a subclass's own idea of one
             return Verdict(Move.NEXT, "error", after)
-        if isinstance(error, Reject):
+        if issubclass(kind, Reject):
             return REJECTED
-        if isinstance(error, Pause):
-            seconds = error.seconds  # a subclass may have its own idea of it
-            known = isinstance(seconds, int | float) and 0 <= seconds < float("inf")
+        if issubclass(kind, Pause):
+            seconds = number_of(lambda: error.seconds)  # type: ignore[attr-defined]
+            known = seconds is not None and 0 <= seconds < float("inf")
             return Verdict(Move.PAUSE, after=seconds) if known else PAUSE
-        if isinstance(error, Expired):
+        if issubclass(kind, Expired):
             return EXPIRED
-        if isinstance(error, Undecodable):
+        if issubclass(kind, Undecodable):
             return UNDECODABLE
-        for cls in type(error).__mro__:
-            if cls in self.pause_on:
+        for cls in mro_of(kind):
+            if _names(self.pause_on, cls):
                 return PAUSE
-            if cls in self.reject_on:
+            if _names(self.reject_on, cls):
                 return REJECTED
-            if cls in self.retry_on:
+            if _names(self.retry_on, cls):
                 return NEXT
-        return REJECTED
+        return REJECTED if issubclass(kind, Exception) else STOP
+
+    def _of_process(self, error: BaseException) -> bool:
+        """A group of which any is, too."""
+        looked_at = [error]
+        for each in looked_at:
+            if issubclass(type(each), self.process):
+                return True
+            looked_at += members_of(each)
+        return False
+
+
+def _names(classes: tuple[type[BaseException], ...], cls: type) -> bool:
+    return any(each is cls for each in classes)

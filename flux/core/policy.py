@@ -8,6 +8,7 @@ import attrs
 
 from flux.core.backoff import Waits
 from flux.core.batches import MOST_BATCH, Batch
+from flux.core.described import error_name
 from flux.core.errors import ConfigurationError
 from flux.core.ledger import MAX_METADATA
 from flux.core.outcome import Rules
@@ -120,6 +121,12 @@ class Policy:
                 isinstance(cls, type) and issubclass(cls, BaseException) for cls in types
             ):
                 raise ConfigurationError(f"{name} = {types!r}: give a tuple of exception types")
+            for cls in types:
+                if issubclass(cls, self.rules.process):
+                    raise ConfigurationError(
+                        f"{name} names {error_name(cls)}, which is a failure of the process and never of a record:"
+                        " take it out"
+                    )
 
 
 def _is_positive(number: object) -> bool:

@@ -8,13 +8,13 @@ from __future__ import annotations
 from heapq import nsmallest
 
 from flux.core.assignment import Entry
+from flux.core.described import cause_of, error_name
 from flux.core.engine import Engine
 from flux.core.gate import Gate
 from flux.core.message import Message
 from flux.core.outcome import Pause
 from flux.core.report import IN_PLACE, MOST_CALLS, Call, Open, Paused, StageReport, ranges_of, shown_key
 from flux.core.runs import BatchRun, Run
-from flux.core.transfer import error_name
 
 Seen = dict[Run, tuple[int, float]]
 """At which call each run was found, and when that had begun at the earliest, by the clock of the engine."""
@@ -105,8 +105,8 @@ def pause_of(gate: Gate, now: float) -> Paused | None:
     error = gate.error
     if gate.since is None or error is None:
         return None
-    if isinstance(error, Pause) and error.__cause__ is not None:
-        error = error.__cause__  # that something is away is known; what, its cause says
+    cause = cause_of(error) if issubclass(type(error), Pause) else None
+    error = error if cause is None else cause  # that something is away is known; what, its cause says
     opens = gate.opens_at(now)
     tried_in = None if opens is None else round(max(0.0, opens - now), 1)
     return Paused(error_name(type(error)), _ago(now, gate.since), tried_in)

@@ -13,7 +13,9 @@ from typing import Literal
 import attrs
 
 from flux.core import trail as t
+from flux.core.described import MOST_CHARS, cause_of, cut, error_name, text_of
 from flux.core.message import Message
+from flux.core.outcome import Undecodable
 from flux.core.ports import Outgoing
 from flux.core.stage import Role, Stage
 
@@ -122,27 +124,19 @@ class Transfer:
 def describe(failure: Failure, setting: ErrorHeaders) -> tuple[str, str, str]:
     """(type, message, trace) of a failure, as far as `setting` lets them leave the process."""
     error = failure.error
-    cause = error.__cause__ if error.__cause__ is not None and type(error).__name__ == "Undecodable" else error
+    cause = cause_of(error) if issubclass(type(error), Undecodable) else None
+    cause = error if cause is None else cause
     name = error_name(type(cause))
     if setting == "type":
         return name, "", ""
     if callable(setting):
         try:
-            return name, str(setting(error)), ""
-        except Exception as broken:
-            return name, f"(error_headers raised {type(broken).__name__})", ""
-    try:
-        text = str(cause)
-    except Exception:
-        text = "(its message cannot be had)"
-    return name, text, failure.trace
-
-
-def error_name(cls: type[BaseException]) -> str:
-    """As headers, metrics and the log call a type of error; flux's own by the name that its users import."""
-    package = cls.__module__.partition(".")[0]
-    module = "flux" if package == "flux" else cls.__module__
-    return cls.__qualname__ if module == "builtins" else f"{module}.{cls.__qualname__}"
+            return name, cut(str(setting(error)), MOST_CHARS), ""
+        except KeyboardInterrupt:
+            raise
+        except BaseException as broken:
+            return name, f"(error_headers raised {error_name(type(broken))})", ""
+    return name, text_of(cause), failure.trace
 
 
 def _room(limit: int | None, key: bytes | None, value: bytes | None, headers: list[tuple[str, bytes | None]]) -> int:

@@ -19,11 +19,12 @@ from opentelemetry.trace import Link, Span, SpanKind, Status, StatusCode, Tracer
 
 from flux import config
 from flux._version import __version__
+from flux.core.described import asked, brief, cause_of, error_name, text_of
 from flux.core.hooks import Hooks, Where
 from flux.core.message import Headers, Message
 from flux.core.outcome import Failed, Pause
-from flux.core.transfer import error_name
 from flux.producer import Producer
+from flux.runtime import traces
 from flux.runtime.delivery import Delivery
 from flux.runtime.encoding import HeadersLike, encode_headers
 
@@ -95,20 +96,41 @@ class Tracing(Hooks):
         self, where: Where, attributes: Attributes, parent: Context | None, links: Sequence[Link] = ()
     ) -> Iterator[None]:
         with self.tracer.start_as_current_span(
-            f"process {where.topic}", parent, SpanKind.CONSUMER, attributes, links
+            f"process {where.topic}",
+            parent,
+            SpanKind.CONSUMER,
+            attributes,
+            links,
+            # it is done below: OpenTelemetry's own way fails where an exception cannot be described
+            record_exception=False,
+            set_status_on_exception=False,
         ) as span:
             try:
                 yield
             except Pause as pause:  # no record has failed, and a hook suppresses nothing
-                cause = pause if pause.__cause__ is None else pause.__cause__
+                cause = cause_of(pause)
+                cause = pause if cause is None else cause
                 span.add_event(
-                    "flux.pause", {"exception.type": error_name(type(cause)), "exception.message": str(cause)}
+                    "flux.pause", {"exception.type": error_name(type(cause)), "exception.message": text_of(cause)}
                 )
-            except Exception as error:
-                span.set_attribute("error.type", error_name(type(error)))
-                if isinstance(error, Failed):
-                    span.set_attribute("flux.failed", len(error.failures))
+            except GeneratorExit:
                 raise
+            except BaseException as error:
+                span.set_attribute("error.type", error_name(type(error)))
+                _record(span, error)
+                raise
+
+
+def _record(span: Span, error: BaseException) -> None:
+    attributes = {
+        "exception.type": error_name(type(error)),
+        "exception.message": text_of(error),
+        "exception.stacktrace": traces.text_of(error),
+    }
+    if issubclass(type(error), Failed):
+        span.set_attribute("flux.failed", len(asked(lambda: error.failures) or ()))  # type: ignore[attr-defined]
+    span.add_event("exception", attributes)
+    span.set_status(Status(StatusCode.ERROR, brief(error)))
 
 
 def _context_of(message: Message) -> tuple[Context, bool]:

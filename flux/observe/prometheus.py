@@ -18,12 +18,12 @@ from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.registry import Collector
 
 from flux._version import __version__
+from flux.core.described import error_name
 from flux.core.health import Health
 from flux.core.hooks import Hooks, Where
 from flux.core.message import Message
 from flux.core.ports import TopicPartition
 from flux.core.sight import in_place
-from flux.core.transfer import error_name
 from flux.observe import names
 from flux.observe.histogram import Histogram
 from flux.observe.lags import Lags
@@ -111,7 +111,7 @@ class Metrics(Hooks, Collector):
         self._of(where)[0].observe(seconds)
         self._batches[where].observe(len(messages))
 
-    def on_failure(self, where: Where, message: Message, error: Exception, seconds: float | None) -> None:
+    def on_failure(self, where: Where, message: Message, error: BaseException, seconds: float | None) -> None:
         if seconds is not None and where not in self._batches:
             self._of(where)[0].observe(seconds)
         known, name = self._errors.setdefault(where, set()), error_name(type(error))

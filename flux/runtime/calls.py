@@ -11,12 +11,13 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from flux.core import trail as trails
 from flux.core.assignment import Entry
 from flux.core.message import Message
-from flux.core.outcome import Expired, Move, failures_of
+from flux.core.outcome import Expired, Move
 from flux.core.runs import Run
 from flux.core.transfer import Failure
 from flux.runtime.desk import Desk, Post
 from flux.runtime.pipeline import Handler
 from flux.runtime.produced import CURRENT, Produced
+from flux.runtime.returned import check_returned, own_failure, own_failures
 from flux.runtime.traces import trace_of
 
 Call = Callable[[Post, Run], BaseException | None]
@@ -45,18 +46,22 @@ def work(desk: Desk, post: Post, run: Run, handler: Handler, track: bool) -> Bas
             else:
                 message = entries[index].message  # type: ignore[index]
             try:
-                handler(message)
-            except BaseException as error:
+                returned = handler(message)
+                if returned is not None:
+                    check_returned("call", returned)
+            except BaseException as raised:
+                error = own_failure(raised)
                 if products.touched:
-                    products = _renew()
+                    products = _renew(products)
                 if desk.failed(post, run, message, _failure(error)) is Move.STOP:
                     return error
             else:
                 if products.touched:
                     desk.produced(post, run, message, products)
-                    products = _renew()
+                    products = _renew(products)
             index += 1
     finally:
+        products.close()
         if token is not None:
             CURRENT.reset(token)
 
@@ -68,30 +73,36 @@ async def work_async(desk: Desk, post: Post, run: Run, handler: Handler, track: 
         CURRENT.set(products)
     entries, records, trail = run.entries, run.records, trails.start()
     index = run.index
-    while True:
-        run.index = index
-        if index >= run.limit and not desk.may_go_on(run):
-            return None
-        if records is not None:
-            record = records[index]
-            message = Message()
-            message._record = record
-            message.value = record.value()
-            message._trail = trail
-        else:
-            message = entries[index].message  # type: ignore[index]
-        try:
-            await handler(message)
-        except BaseException as error:
-            if products.touched:
-                products = _renew()
-            if desk.failed(post, run, message, _failure(error)) is Move.STOP:
-                return error
-        else:
-            if products.touched:
-                desk.produced(post, run, message, products)
-                products = _renew()
-        index += 1
+    try:
+        while True:
+            run.index = index
+            if index >= run.limit and not desk.may_go_on(run):
+                return None
+            if records is not None:
+                record = records[index]
+                message = Message()
+                message._record = record
+                message.value = record.value()
+                message._trail = trail
+            else:
+                message = entries[index].message  # type: ignore[index]
+            try:
+                returned = await handler(message)
+                if returned is not None:
+                    check_returned("call", returned)
+            except BaseException as raised:
+                error = own_failure(raised)
+                if products.touched:
+                    products = _renew(products)
+                if desk.failed(post, run, message, _failure(error)) is Move.STOP:
+                    return error
+            else:
+                if products.touched:
+                    desk.produced(post, run, message, products)
+                    products = _renew(products)
+            index += 1
+    finally:
+        products.close()
 
 
 def work_batch(desk: Desk, post: Post, run: Run, handler: Handler, track: bool) -> BaseException | None:
@@ -102,9 +113,9 @@ def work_batch(desk: Desk, post: Post, run: Run, handler: Handler, track: bool) 
     messages = [entry.message for entry in run.entries]
     failures: Mapping[Message, BaseException] = {}
     try:
-        handler(messages)
+        check_returned("call", handler(messages))
     except BaseException as error:
-        failures = failures_of(messages, error)
+        failures = own_failures(messages, error)
     finally:
         if token is not None:
             CURRENT.reset(token)
@@ -120,9 +131,9 @@ async def work_batch_async(desk: Desk, post: Post, run: Run, handler: Handler, t
     messages = [entry.message for entry in run.entries]
     failures: Mapping[Message, BaseException] = {}
     try:
-        await handler(messages)
+        check_returned("call", await handler(messages))
     except BaseException as error:
-        failures = failures_of(messages, error)
+        failures = own_failures(messages, error)
     return _report_batch(desk, post, run, messages, failures, products)
 
 
@@ -150,18 +161,20 @@ def _report_batch(
         if desk.failed(post, run, message, failure) is Move.STOP:
             return error
     run.index = len(messages)
+    products.close()
     if done:
         desk.settle(post, done, products)
     return None
 
 
 def _failure(error: BaseException) -> Failure:
-    told = isinstance(error, Exception) and not isinstance(error, Expired)  # where flux checks an age tells nobody
+    told = not issubclass(type(error), Expired)  # where flux checks an age tells nobody
     return Failure(error, trace_of(error) if told else "")
 
 
-def _renew() -> Produced:
+def _renew(ended: Produced) -> Produced:
     """What a call has produced belongs to it; the next one begins with nothing."""
+    ended.close()
     renewed = Produced()
     CURRENT.set(renewed)
     return renewed

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from flux.core.errors import DeliveryError, FailedRecord
 from flux.core.ports import Outgoing, Record
-from flux.runtime.produced import Produced
+from flux.runtime.produced import Scope
 from flux.runtime.tallies import Ends, acknowledging, failed, failed_record
 from flux.system import SYSTEM
 
@@ -42,7 +42,7 @@ class Delivery(Future[RecordMetadata]):
     handed = 0
     heard = True
 
-    def __init__(self, ends: Ends, topic: str, record: Outgoing, since: float, scope: Produced | None) -> None:
+    def __init__(self, ends: Ends, topic: str, record: Outgoing, since: float, scope: Scope | None) -> None:
         # the base's own is not called: see above
         self.topic = topic
         self.records: Sequence[Outgoing] = (record,)

@@ -7,8 +7,10 @@ else: they take runs here, and report here how they end.
 from __future__ import annotations
 
 import logging
+from asyncio import CancelledError
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Generic, TypeVar
 
@@ -16,6 +18,7 @@ import attrs
 
 from flux.core.assignment import Entry, Phase
 from flux.core.commands import Stall
+from flux.core.described import cause_of, error_name
 from flux.core.engine import Engine
 from flux.core.errors import BrokerError, Fault
 from flux.core.failures import Failures
@@ -197,6 +200,15 @@ class Desk:
             self._tell_resume(self.system.monotonic() - paused_at)
         if failure is not None:
             self.fail(failure)
+
+    def broke(self, post: Post, run: Run, error: BaseException) -> None:
+        """A caller has died in a run, by a bug of flux, or it was cancelled by somebody else: the worker ends."""
+        with self.lock:
+            told = run in self._aborted and issubclass(type(error), CancelledError)
+        with self.failing():
+            self.finished(post, run, error)
+        if not told:
+            self.fail(error)
 
     def _tell_pause(self, error: BaseException) -> None:
         """An outage was found, or found still to be there."""
@@ -459,19 +471,27 @@ class Desk:
     def fail(self, error: BaseException) -> None:
         """The worker is to end with `error`."""
         with self.lock:
-            self.failure = self.failure or error
+            self.failure = error if self.failure is None else self.failure
         self._on_change()
 
     def spawn(self, name: str, target: Callable[[], None]) -> None:
         """A thread whose failure, a bug of flux, ends the worker: nothing must stand still in silence."""
 
         def run() -> None:
-            try:
+            with self.failing():
                 target()
-            except Exception as error:
-                self.fail(error)
 
         self.system.spawn(name, run)
+
+    @contextmanager
+    def failing(self) -> Iterator[None]:
+        """What is raised in it, where nobody is left to hear, ends the worker."""
+        try:
+            yield
+        except BaseException as error:
+            self.fail(error)
+            if issubclass(type(error), KeyboardInterrupt):
+                raise
 
     def has_left(self, post: Post) -> None:
         with self.lock:
@@ -529,11 +549,12 @@ class Done(Generic[T]):
     value: T
 
 
-def _kind(failure: Failure, move: Move) -> tuple[type, str, bool]:
+def _kind(failure: Failure, move: Move) -> tuple[str, str, bool]:
     error = failure.error
     # what refused a value is what matters, not that it is undecodable
-    cause = error.__cause__ if isinstance(error, Undecodable) and error.__cause__ is not None else error
-    return type(cause), _place(failure.trace), move is Move.DEAD
+    cause = cause_of(error) if issubclass(type(error), Undecodable) else None
+    # by name, as two types may claim to be equal
+    return error_name(type(error if cause is None else cause)), _place(failure.trace), move is Move.DEAD
 
 
 @lru_cache(500)

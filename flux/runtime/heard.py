@@ -9,16 +9,20 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Literal
 
+from flux.core.described import asked, brief, error_name, traceback_of
 from flux.core.hooks import Hooks, Where
 from flux.core.message import Message
-from flux.core.outcome import Failed, Move, Pause, Rules, failures_of
+from flux.core.outcome import Move, Pause, Rules
 from flux.core.ports import TopicPartition
 from flux.core.stage import Stage
 from flux.runtime.pipeline import Handler
+from flux.runtime.returned import check_returned, own_failure, own_failures
+from flux.runtime.traces import text_of
 
 logger = logging.getLogger("flux.worker")
 
 _Entered = AbstractContextManager[object]
+_PROCESS = (KeyboardInterrupt, SystemExit, GeneratorExit)
 Event = Literal[
     "on_start",
     "on_success",
@@ -56,7 +60,7 @@ class Heard:
         singly = [each for each in hooks if _overrides(each, "around") and not _overrides(each, "around_batch")]
         self._around_each = [each.around for each in singly]
         """Of messages of a batch."""
-        self._told: set[tuple[str, str, type]] = set()
+        self._told: set[tuple[str, str, str]] = set()
         self.moves = bool(self._methods.keys() & {"on_retry", "on_dead_letter"})
         """Whether anybody hears of hops."""
 
@@ -77,8 +81,12 @@ class Heard:
     def _tell(self, event: Event, *facts: Any) -> None:
         for method in self._methods.get(event, ()):
             try:
-                method(*facts)
-            except Exception as error:
+                returned = method(*facts)
+                if returned is not None:
+                    check_returned(event, returned)
+            except _PROCESS:
+                raise
+            except BaseException as error:
                 self._complain(event, method, error)
 
     def wrap(self, handler: Handler, awaited: bool, batched: bool = False) -> Handler:
@@ -102,10 +110,15 @@ class Heard:
                 tell("on_start", where, message)
             try:
                 result = handler(message)
+                if result is not None:
+                    check_returned("call", result)
                 if ends:
                     tell("on_success", where, message, clock() - began)
             except BaseException as error:
-                self._failed(where, message, error, clock() - began, entered)
+                raised = own_failure(error)
+                self._failed(where, message, raised, clock() - began, entered)
+                if raised is not error:
+                    raise raised from error
                 raise
             if entered:
                 self._leave(entered, None)
@@ -125,10 +138,15 @@ class Heard:
                 tell("on_start", where, message)
             try:
                 result = await handler(message)
+                if result is not None:
+                    check_returned("call", result)
                 if ends:
                     tell("on_success", where, message, clock() - began)
             except BaseException as error:
-                self._failed(where, message, error, clock() - began, entered)
+                raised = own_failure(error)
+                self._failed(where, message, raised, clock() - began, entered)
+                if raised is not error:
+                    raise raised from error
                 raise
             if entered:
                 self._leave(entered, None)
@@ -141,6 +159,7 @@ class Heard:
             batch = _Batch(self, messages)
             try:
                 result = handler(messages)
+                check_returned("call", result)
             except BaseException as error:
                 batch.ended(error)
                 raise
@@ -154,6 +173,7 @@ class Heard:
             batch = _Batch(self, messages)
             try:
                 result = await handler(messages)
+                check_returned("call", result)
             except BaseException as error:
                 batch.ended(error)
                 raise
@@ -180,32 +200,38 @@ class Heard:
                 manager = method(where, what)
                 manager.__enter__()
                 entered.append(manager)
-            except Exception as error:
-                self._complain(method.__name__, method, error)
+            except _PROCESS:
+                raise
+            except BaseException as error:
+                self._complain("around", method, error)
         return entered
 
     def _leave(self, entered: Sequence[_Entered], error: BaseException | None) -> None:
-        trace = None if error is None else error.__traceback__
+        trace = None if error is None else traceback_of(error)
         for manager in reversed(entered):
             try:
                 # what it returns does not count: a call that failed has failed
                 manager.__exit__(None if error is None else type(error), error, trace)
-            except Exception as raised:
-                if raised is not error:
-                    self._complain("around", manager, raised)
+            except BaseException as raised:
+                if raised is error:
+                    continue
+                if issubclass(type(raised), _PROCESS):
+                    raise
+                self._complain("around", manager, raised)
 
-    def _complain(self, event: str, whose: object, error: Exception) -> None:
-        owner = type(getattr(whose, "__self__", whose)).__qualname__
-        kind = (owner, event, type(error))
+    def _complain(self, event: str, whose: object, error: BaseException) -> None:
+        bound = asked(lambda: whose.__self__)  # type: ignore[attr-defined]
+        owner = asked(lambda: type(whose if bound is None else bound).__qualname__) or "a hook"
+        kind = (owner, event, error_name(type(error)))
         if kind not in self._told:
             self._told.add(kind)
             logger.error(
-                "%s: %s.%s raised %s: it is not told again of this kind",
+                "%s: %s.%s raised %s: it is not told again of this kind\n%s",
                 self.task,
                 owner,
                 event,
-                error,
-                exc_info=error,
+                brief(error),
+                text_of(error),
             )
 
 
@@ -231,7 +257,7 @@ class _Batch:
     def ended(self, error: BaseException | None) -> None:
         """`error`: of the call; None: it returned."""
         heard, where, seconds = self._heard, self._where, time.perf_counter() - self._began
-        failures = {} if error is None else failures_of(self._messages, error)
+        failures = {} if error is None else own_failures(self._messages, error)
         moves: set[Move | None] = set()
         for message, entered in zip(self._messages, self._entered, strict=True):
             own = failures.get(message)
@@ -242,7 +268,7 @@ class _Batch:
             heard.tell("on_success", where, message, seconds)
             heard._leave(entered, None)
         if error is not None and moves == {Move.PAUSE}:
-            error = _as_pause(error)
+            error = _as_pause(next(iter(failures.values())))
         elif Move.STOP not in moves:
             heard.tell("on_batch", where, self._messages, seconds)
         heard._leave(self._whole, error)
@@ -250,12 +276,10 @@ class _Batch:
 
 def _as_pause(error: BaseException) -> BaseException:
     """What found an outage, as scopes and spans hear of it, which do not know what the task's `pause_on` names."""
-    if isinstance(error, Failed):
-        error = next(iter(error.failures.values()))
-    if isinstance(error, Pause):
+    if issubclass(type(error), Pause):
         return error
     pause = Pause()
-    pause.__cause__, pause.__traceback__ = error, error.__traceback__
+    pause.__cause__, pause.__traceback__ = error, traceback_of(error)
     return pause
 
 

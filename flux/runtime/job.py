@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, cast
 
 import attrs
 
+from flux.core.described import brief
 from flux.core.engine import Engine
 from flux.core.errors import BrokerError
 from flux.core.gate import Gate
@@ -44,7 +44,9 @@ from flux.runtime.pipeline import (
     surrounded,
 )
 from flux.runtime.preparation import ASK, max_message_bytes, require_topics
+from flux.runtime.returned import check_returned, is_async, is_awaitable, settled
 from flux.runtime.threads import Threads
+from flux.runtime.traces import text_of
 from flux.runtime.writer import Writer
 
 logger = logging.getLogger("flux.worker")
@@ -96,7 +98,7 @@ class Job:
     def handler(self) -> Handler:
         """The task's call, as drivers make it; a coroutine function's gives awaitables."""
         policy, awaited, batched = self.policy, self.awaited, self.policy.batch is not None
-        handler = surrounded(self.task.call, self.middleware)
+        handler = surrounded(self.task.call, self.middleware, awaited)
         if policy.timeout is not None and awaited:
             handler = limited(handler, policy.timeout)
         steps = [] if policy.give_up_after is None else [expiring(policy.give_up_after, self.system.now)]
@@ -113,7 +115,7 @@ class Job:
 
     @property
     def awaited(self) -> bool:
-        return inspect.iscoroutinefunction(self.task.call)
+        return is_async(self.task.call)
 
     @property
     def work(self) -> Any:
@@ -157,9 +159,18 @@ class Job:
         return True
 
     def setup(self) -> Any:
-        """The task's own; may give an awaitable."""
+        """The task's own; may give an awaitable. Raises NotAwaited."""
         self._set_up = True
-        return self.task.setup()
+        return self._looked_at("setup", self.task.setup())
+
+    def _looked_at(self, name: str, returned: Any) -> Any:
+        if returned is None:
+            return None
+        what = f"{self.name}.{name}"
+        if self.awaited and is_awaitable(returned):
+            return settled(what, returned)
+        check_returned(what, returned)
+        return None
 
     def start(self) -> None:
         """Begins to work: in the running event loop if it needs one."""
@@ -265,8 +276,8 @@ class Job:
     # ---- the end; each blocks, but `close`
 
     def close(self) -> Any:
-        """The task's own, unless calls are still running; may give an awaitable."""
-        return self.task.close() if self._set_up and not self.abandoned else None
+        """The task's own, unless calls are still running; may give an awaitable. Raises NotAwaited."""
+        return self._looked_at("close", self.task.close()) if self._set_up and not self.abandoned else None
 
     @property
     def abandoned(self) -> int:
@@ -289,10 +300,10 @@ class Job:
         return code
 
     def _tell(self, failure: BaseException) -> None:
-        if isinstance(failure, BrokerError):  # the cluster's doing, or the user's
+        if issubclass(type(failure), BrokerError):  # the cluster's doing, or the user's
             logger.error("%s: %s", self.name, failure)
         else:
-            logger.error("%s: the process failed: %r", self.name, failure, exc_info=failure)
+            logger.error("%s: the process failed: %s\n%s", self.name, brief(failure), text_of(failure))
 
 
 def lives_in_loop(adapter: object) -> bool:

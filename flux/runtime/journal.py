@@ -14,7 +14,7 @@ from flux.core.message import Message
 from flux.core.outcome import Move
 from flux.core.policy import Policy
 from flux.core.stage import Role, Stage
-from flux.core.transfer import Failure, describe, error_name
+from flux.core.transfer import Failure, describe
 from flux.runtime.heard import log_fields
 from flux.runtime.overdue import Late
 from flux.runtime.traces import text_of
@@ -60,8 +60,7 @@ class Journal:
 
     def counted(self, where: Where, count: Count) -> None:
         """More failures of a kind that was told."""
-        kind, place, _ = count.kind
-        name = error_name(kind)
+        name, place, _ = count.kind
         logger.warning(
             "%s: %d more calls of %s failed in %.0f s with %s%s",
             where.task,

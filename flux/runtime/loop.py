@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import deque
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Coroutine
+from contextvars import Context
+from typing import Any, Protocol
 
 from flux.core.pace import LOOK
 from flux.core.ports import Adapter, AdminPort, AsyncAdapter
@@ -69,14 +70,19 @@ class TaskCallers:
         """A write may ask the cluster for the target's partitions, or wait for room: not in the event loop."""
         if post not in self._writes:
             self._writes.add(post)
-            self._loop.run_in_executor(None, self._write, post)
+            self._loop.run_in_executor(None, Context().run, self._write, post)  # whose call it is asked in is not its
 
     def _write(self, post: Post) -> None:
         self._writes.discard(post)
-        self._desk.write(post)
+        with self._desk.failing():
+            self._desk.write(post)
 
     def _soon(self, function: Callable[[], object]) -> None:
-        self._loop.call_soon_threadsafe(function)
+        def call() -> None:
+            with self._desk.failing():
+                function()
+
+        self._loop.call_soon_threadsafe(call)
 
     def _take(self) -> None:
         self._called = False
@@ -93,7 +99,9 @@ class TaskCallers:
         task.add_done_callback(self._ended)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        self._tasks.pop(task, None)
+        given, error = self._tasks.pop(task, None), _error_of(task)
+        if given is not None and error is not None:
+            self._desk.broke(*given, error)
 
     async def _call(self, post: Post, run: Run) -> None:
         desk, me = self._desk, asyncio.current_task()
@@ -179,9 +187,11 @@ class ThreadCallers:
                 try:
                     lapsed = self._desk.has_lapsed(run)
                     failure = None if lapsed else self._make(post, run)
+                    self._desk.finished(post, run, failure)
+                except BaseException as error:
+                    self._desk.broke(post, run, error)
                 finally:
                     del self._callers[run]
-                self._desk.finished(post, run, failure)
 
 
 class LoopPollers:
@@ -205,8 +215,23 @@ class LoopPollers:
     def start(self) -> None:
         """Joins the groups and begins to work."""
         for member in self._members:
-            self._tasks.add(self._loop.create_task(member.poll(), name=f"flux-poll-{member.post}"))
-        self._tasks.add(self._loop.create_task(self._watch(), name="flux-watch"))
+            self._begin(member.poll(), f"flux-poll-{member.post}", member.post)
+        self._begin(self._watch(), "flux-watch", None)
+
+    def _begin(self, work: Coroutine[Any, Any, None], name: str, post: Post | None) -> None:
+        """`post`: the stage that is left to its fate with the end of this task."""
+
+        def ended(task: asyncio.Task[None]) -> None:
+            self._tasks.discard(task)
+            error = _error_of(task)
+            if error is not None:
+                self._desk.fail(error)
+                if post is not None:
+                    self._desk.has_left(post)
+
+        task = self._loop.create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(ended)
 
     def _wake(self, needed: int) -> None:
         self._callers.more()
@@ -242,6 +267,10 @@ class LoopPollers:
                 desk.inspect()
         except Exception as error:
             desk.fail(error)
+
+
+def _error_of(task: asyncio.Task[None]) -> BaseException | None:
+    return asyncio.CancelledError() if task.cancelled() else task.exception()
 
 
 class ThreadPollers:

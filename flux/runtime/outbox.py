@@ -19,8 +19,10 @@ from flux.core.buffer import Buffer, Limits
 from flux.core.errors import BrokerError, BufferFull, ConfigurationError, DeliveryError, FailedRecord, Fault
 from flux.core.ports import Adapter, Outgoing, ProducerPort, ProducerSettings, System
 from flux.runtime.delivery import Delivery
-from flux.runtime.produced import Produced
+from flux.runtime.produced import Scope
+from flux.runtime.returned import check_returned
 from flux.runtime.tallies import Counted, Tally, Tracked, acknowledging, failed, in_acknowledgement, tallies
+from flux.runtime.traces import text_of
 from flux.system import Lock
 
 logger = logging.getLogger("flux.producer")
@@ -81,6 +83,7 @@ class Outbox:
         self.full = False
         self.on_error: OnError | None = None
         self._tracked = False  # whether any record was ever part of a task's call
+        self._late = False
         self._runtime = runtime
         self._pending: deque[Counted] = deque()  # left the buffer, not all taken by the client
         self._open: set[Counted] = set()
@@ -92,6 +95,16 @@ class Outbox:
         self._busy = False
         self._again = False
 
+    def comes_late(self) -> bool:
+        """A record is produced in a context that was inherited from a call which has ended; False."""
+        if not self._late:
+            self._late = True
+            logger.warning(
+                "topic %s: what was begun in a call produces after the call has ended, and is no part of it any more",
+                self.topic,
+            )
+        return False
+
     def put(self, record: Outgoing, size: int) -> None:
         """Takes a record of `size` bytes. With no room it waits up to the delivery timeout, then raises DeliveryError;
         raises BufferFull at once where waiting would block an event loop or the acknowledgements."""
@@ -102,7 +115,7 @@ class Outbox:
         if self.buffer.add(record, size):
             self.added()
 
-    def send(self, record: Outgoing, scope: Produced | None) -> Delivery:
+    def send(self, record: Outgoing, scope: Scope | None) -> Delivery:
         """Hands on what is buffered and then this record, at once. Raises as `put` does."""
         if self.full:
             self.wait_for_room(record)
@@ -285,9 +298,11 @@ class Outbox:
             self._unheard.extend(records)
         if self.on_error is not None:
             try:
-                self.on_error(error)
-            except Exception:
-                logger.exception("on_error of the producer for topic %s failed", self.topic)
+                check_returned("on_error", self.on_error(error))
+            except (KeyboardInterrupt, SystemExit):
+                raise
+            except BaseException as raised:
+                logger.error("on_error of the producer for topic %s failed\n%s", self.topic, text_of(raised))
 
     def watch(self, done: Callable[[], None]) -> Watch:
         """Flushes; `done` is called when everything taken so far has ended: now, if it has."""

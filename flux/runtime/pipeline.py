@@ -6,15 +6,19 @@ What a task does not use is not there: its handler is the call itself.
 from __future__ import annotations
 
 import asyncio
-import inspect
 from collections.abc import Callable, Sequence
 from functools import partial
+from types import CoroutineType
 from typing import Any
 
+from flux.core.described import brief
 from flux.core.errors import ConfigurationError
 from flux.core.expiry import expires
 from flux.core.message import Message
-from flux.core.outcome import Expired, Failed, Pause, Reject, Retry, Undecodable, failures_of
+from flux.core.outcome import Expired, Failed, NotAwaited, Pause, Reject, Retry, Undecodable
+from flux.runtime.returned import check_function, check_returned, drop, is_async, is_unfinished, own_failures
+
+_PROCESS = (KeyboardInterrupt, SystemExit, GeneratorExit)
 
 Handler = Callable[[Any], Any]
 """A task's `call` with a message, or a batch task's with a list of them; a coroutine function's gives awaitables."""
@@ -24,15 +28,48 @@ Step = Callable[[Message], None]
 """What is done with a message before its call; raises to end it without one."""
 
 
-def surrounded(handler: Handler, middleware: Sequence[Middleware]) -> Handler:
-    """`handler` with `middleware` around it, the first outermost."""
+def surrounded(handler: Handler, middleware: Sequence[Middleware], awaited: bool = False) -> Handler:
+    """`handler` with `middleware` around it, the first outermost. `awaited`: what they give is awaited."""
     for each in reversed(middleware):
-        handler = partial(_around, each, handler)
+        handler = _around_async(each, handler) if awaited else _around(each, handler)
     return handler
 
 
-def _around(middleware: Middleware, handler: Handler, message: Any) -> Any:
-    return middleware(message, handler)
+def _around(middleware: Middleware, handler: Handler) -> Handler:
+    def call_next(message: Any) -> Any:
+        returned = handler(message)
+        if returned is not None:
+            check_returned("call", returned)
+        return returned
+
+    return partial(_called, middleware, call_next)
+
+
+def _called(middleware: Middleware, call_next: Handler, message: Any) -> Any:
+    return middleware(message, call_next)
+
+
+def _around_async(middleware: Middleware, handler: Handler) -> Handler:
+    async def call(message: Any) -> Any:
+        begun: list[object] = []
+
+        def call_next(message: Any) -> Any:
+            begun.append(made := handler(message))
+            return made
+
+        try:
+            returned = await middleware(message, call_next)
+        except BaseException:
+            for each in begun:
+                drop(each)
+            raise
+        for each in begun:
+            if is_unfinished(each):
+                drop(each)
+                raise NotAwaited(f"{_shown(middleware)} has ended, and did not await what call_next gave it")
+        return returned
+
+    return call
 
 
 def check_middleware(name: str, middleware: object, awaited: bool) -> tuple[Middleware, ...]:
@@ -40,17 +77,24 @@ def check_middleware(name: str, middleware: object, awaited: bool) -> tuple[Midd
     if isinstance(middleware, str) or not isinstance(middleware, Sequence):
         raise ConfigurationError(f"{name}.middleware must be a list of callables (message, call_next)")
     for each in middleware:
-        shown = getattr(each, "__qualname__", type(each).__qualname__)
-        try:
-            inspect.signature(each).bind(None, None)
-        except (TypeError, ValueError):
-            raise ConfigurationError(f"{name}.middleware: {shown} must take (message, call_next)") from None
-        call = each if inspect.isroutine(each) else getattr(type(each), "__call__", each)  # noqa: B004
-        if not awaited and (inspect.iscoroutinefunction(each) or inspect.iscoroutinefunction(call)):
-            raise ConfigurationError(
-                f"{name}.middleware: {shown} is a coroutine function, and the call is not: make both the same"
-            )
+        what = f"{name}.middleware: {_shown(each)}"
+        if not awaited and callable(each) and is_async(each):
+            raise ConfigurationError(f"{what} is a coroutine function, and the call is not: make both the same")
+        check_function(what, each, "message, call_next", awaited)
     return tuple(middleware)
+
+
+def check_task(name: str, task: Any, awaited: bool) -> None:
+    """Raises ConfigurationError, in one line, for a function of a task's that could never do its work. `awaited`: its
+    call is."""
+    what = "messages" if isinstance(getattr(task, "max_batch", None), int) else "message"
+    check_function(f"{name}.call", task.call, what, True)
+    for each in ("setup", "close"):
+        check_function(f"{name}.{each}", getattr(task, each), "", awaited)
+
+
+def _shown(middleware: Any) -> str:
+    return str(getattr(middleware, "__qualname__", type(middleware).__qualname__))
 
 
 def decoding(deserializer: Callable[[bytes | None], Any]) -> Step:
@@ -58,11 +102,13 @@ def decoding(deserializer: Callable[[bytes | None], Any]) -> Step:
 
     def decode(message: Message) -> None:
         try:
-            message.value = deserializer(message.value)
+            message.value = value = deserializer(message.value)
+            if type(value) is CoroutineType:
+                check_returned("deserializer", value)
         except (Reject, Retry, Pause):
             raise  # it knows what is to become of the record, as when a registry of schemas is away
         except Exception as error:
-            raise Undecodable(f"{type(error).__name__}: {error}") from error
+            raise Undecodable(brief(error)) from error
 
     return decode
 
@@ -102,36 +148,40 @@ def prepared_batch(handler: Handler, steps: Sequence[Step], awaited: bool) -> Ha
             try:
                 for step in steps:
                     step(message)
-            except Exception as error:
+            except _PROCESS:
+                raise
+            except BaseException as error:
                 bad[message] = error
             else:
                 good.append(message)
         return good, bad
 
-    def with_others(bad: dict[Message, BaseException], good: list[Message], error: Exception) -> Failed:
-        return Failed({**bad, **failures_of(good, error)})
+    def with_others(bad: dict[Message, BaseException], good: list[Message], error: BaseException) -> Failed:
+        return Failed({**bad, **own_failures(good, error)})
 
-    def call(messages: Sequence[Message]) -> None:
+    def call(messages: Sequence[Message]) -> Any:
         good, bad = sorted_out(messages)
         if not bad:
-            handler(good)
-            return
+            return handler(good)
         try:
             if good:
-                handler(good)
-        except Exception as error:
+                check_returned("call", handler(good))
+        except _PROCESS:
+            raise
+        except BaseException as error:
             raise with_others(bad, good, error) from error
         raise Failed(bad)
 
-    async def call_async(messages: Sequence[Message]) -> None:
+    async def call_async(messages: Sequence[Message]) -> Any:
         good, bad = sorted_out(messages)
         if not bad:
-            await handler(good)
-            return
+            return await handler(good)
         try:
             if good:
-                await handler(good)
-        except Exception as error:
+                check_returned("call", await handler(good))
+        except _PROCESS:
+            raise
+        except BaseException as error:
             raise with_others(bad, good, error) from error
         raise Failed(bad)
 

@@ -1,51 +1,89 @@
 """What a running call has produced: its record counts as done only when all of it is acknowledged.
 
 The driver puts a `Produced` into the context before it calls a handler. `flux.Producer` finds it there, in the call's
-own context or in one inherited from it, and tells it of each record it takes and of how that record ended.
+own context, in one inherited from it, or where `carry` has put it, and tells it of each record it takes and of how that
+record ended.
 """
 
 from __future__ import annotations
 
+import inspect
+import logging
 from collections.abc import Callable
-from contextvars import ContextVar
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import ContextVar, copy_context
+from functools import update_wrapper
+from typing import Any, ParamSpec, Protocol, TypeVar
 
+from flux.core.errors import ConfigurationError
 from flux.system import Lock
+
+P = ParamSpec("P")
+R = TypeVar("R")
+logger = logging.getLogger("flux.producer")
+
+
+class Scope(Protocol):
+    """What a call is to whoever produces in it."""
+
+    def started(self, flush: Callable[[], None]) -> bool:
+        """One more record is taken. `flush` hands the producer's buffer to its client and does not wait. False: the
+        call has ended, and the record is no part of it."""
+        ...
+
+    def ended(self, error: Exception | None) -> None:
+        """One of them was acknowledged, or failed for good."""
+        ...
 
 
 class Produced:
     """The records of one call. Thread-safe: acknowledgements come on the client's thread."""
 
-    __slots__ = ("_error", "_flushes", "_lock", "_open", "_then", "touched")
+    __slots__ = ("_closed", "_error", "_flushes", "_lock", "_open", "_then", "touched")
 
     def __init__(self) -> None:
         self._lock = Lock()
         self._open = 0
+        self._closed = False
         self._error: Exception | None = None
         self._flushes: set[Callable[[], None]] = set()
         self._then: Callable[[Exception | None], None] | None = None
         self.touched = False
-        """Whether the call has produced anything. A plain attribute: it is read after every call."""
+        """Whether anybody else knows of it: the call has produced something, or was carried to a thread. A plain
+        attribute: it is read after every call."""
 
-    def started(self, flush: Callable[[], None]) -> None:
-        """One more record was taken. `flush` hands the producer's buffer to its client and does not wait."""
+    def started(self, flush: Callable[[], None]) -> bool:
         with self._lock:
+            if self._closed:
+                return False
             self._open += 1
             self._flushes.add(flush)
             self.touched = True
+            return True
 
     def ended(self, error: Exception | None) -> None:
-        """One of them was acknowledged, or failed for good."""
         with self._lock:
             self._open -= 1
-            self._error = self._error or error
+            self._error = error if self._error is None else self._error
             then = None
             if self._open <= 0:  # below: one that is in doubt ends twice
                 then, self._then = self._then, None
         if then is not None:
             then(self._error)
 
+    def close(self) -> None:
+        """The call has ended: what is produced from now on is no part of it."""
+        with self._lock:
+            self._closed = True
+
+    @property
+    def closed(self) -> bool:
+        return self._closed
+
     def when_done(self, then: Callable[[Exception | None], None]) -> None:
-        """Flushes, and calls `then` once with the first failure or None when nothing is open any more: now, if so."""
+        """Closes and flushes, and calls `then` once with the first failure or None when nothing is open any more: now,
+        if so."""
+        self.close()
         for flush in self._flushes:
             flush()
         with self._lock:
@@ -55,4 +93,71 @@ class Produced:
         then(self._error)
 
 
-CURRENT: ContextVar[Produced | None] = ContextVar("flux_produced", default=None)
+CURRENT: ContextVar[Scope | None] = ContextVar("flux_produced", default=None)
+
+
+class _Carried:
+    """A call, where it was carried to: whoever carries it relies on it, so that what comes too late is refused."""
+
+    __slots__ = ("_name", "_scope")
+
+    def __init__(self, scope: Produced, name: str) -> None:
+        self._scope = scope
+        self._name = name
+
+    def started(self, flush: Callable[[], None]) -> bool:
+        if not self._scope.started(flush):
+            self.refuse()
+        return True
+
+    def ended(self, error: Exception | None) -> None:
+        self._scope.ended(error)
+
+    def check(self) -> None:
+        if self._scope.closed:
+            self.refuse()
+
+    def refuse(self) -> None:
+        problem = f"{self._name} goes on after its call has ended: wait in the call for what it hands to other threads"
+        logger.error("%s", problem)  # nobody may ask the future that the exception ends in
+        raise ConfigurationError(problem)
+
+
+def carry(function: Callable[P, R]) -> Callable[P, R]:
+    """`function`, to be called by another thread as a part of the running call: what it produces is acknowledged before
+    the call's record counts as done, and fails it otherwise.
+
+    For `executor.submit(flux.carry(function), …)`, `executor.map(flux.carry(function), …)` and
+    `threading.Thread(target=flux.carry(function))`; `asyncio.to_thread`, `asyncio.create_task` and task groups carry
+    the call by themselves. The call must wait for its end: it raises ConfigurationError, and the log names it, where it
+    is begun or produces afterwards. Outside a call it is `function` itself. Raises ConfigurationError for a
+    coroutine function.
+    """
+    if inspect.iscoroutinefunction(function):
+        raise ConfigurationError("flux.carry takes a plain function: a coroutine has its call already")
+    found = CURRENT.get()
+    if found is None:
+        return function
+    name = str(getattr(function, "__qualname__", type(function).__qualname__))
+    scope = found._scope if isinstance(found, _Carried) else found
+    assert isinstance(scope, Produced)
+    carried = _Carried(scope, name)
+    carried.check()
+    scope.touched = True  # from now on it is this call's alone
+
+    def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        carried.check()
+        token = CURRENT.set(carried)
+        try:
+            return function(*args, **kwargs)
+        finally:
+            CURRENT.reset(token)
+
+    return update_wrapper(run, function)
+
+
+class CarryingExecutor(ThreadPoolExecutor):
+    """An event loop's own threads: what a call has them do is a part of it."""
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        return super().submit(copy_context().run, fn, *args, **kwargs)

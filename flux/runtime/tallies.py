@@ -9,13 +9,13 @@ from typing import Any, Protocol
 
 from flux.core.errors import DeliveryError, FailedRecord
 from flux.core.ports import Outgoing, Record
-from flux.runtime.produced import Produced
+from flux.runtime.produced import Scope
 
 
 class Tracked(Outgoing):
     """A record whose end a call waits for. A subclass, so that plain ones carry nothing."""
 
-    scope: Produced | None = None
+    scope: Scope | None = None
 
 
 class Ends(Protocol):
@@ -33,7 +33,7 @@ class Counted(Protocol):
     @property
     def failed(self) -> Sequence[FailedRecord]: ...
 
-    scope: Produced | None
+    scope: Scope | None
     since: float
     """When they left the buffer, by the monotonic clock."""
     handed: int

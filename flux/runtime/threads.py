@@ -113,9 +113,11 @@ class Threads:
         self._callers[run] = threading.get_ident()
         try:
             failure = self._call(post, run)
+            self._desk.finished(post, run, failure)
+        except BaseException as error:
+            self._desk.broke(post, run, error)
         finally:
             del self._callers[run]
-        self._desk.finished(post, run, failure)
 
     def _stack(self, run: Run) -> str:
         return stack_of_thread(self._callers.get(run))

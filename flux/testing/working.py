@@ -12,9 +12,10 @@ from typing import Any
 
 import attrs
 
+from flux.core.described import brief
 from flux.core.errors import BrokerError, ConfigurationError
 from flux.core.message import Message
-from flux.core.outcome import failures_of
+from flux.core.outcome import Move
 from flux.core.ports import NewTopic
 from flux.core.runs import Run
 from flux.core.stats import Stats
@@ -24,6 +25,7 @@ from flux.runtime.job import Job
 from flux.runtime.member import Member
 from flux.runtime.outboxes import OUTBOXES
 from flux.runtime.pipeline import Handler
+from flux.runtime.returned import check_returned, is_awaitable, own_failure, own_failures
 from flux.testing.machine import Machine, Stuck
 
 _TICK = 0.001  # seconds: due times are whole milliseconds
@@ -59,7 +61,7 @@ class Failure:
     error: BaseException
 
     def __repr__(self) -> str:
-        return f"{self.task}: {self.message!r}: {self.error!r}"
+        return f"{self.task}: {self.message!r}: {brief(self.error)}"
 
 
 @attrs.define(eq=False)
@@ -166,24 +168,33 @@ class Working:
 
         def call(message: Any) -> Any:
             try:
-                return handler(message)
-            except Exception as error:
+                returned = handler(message)
+                check_returned("call", returned)
+                return returned
+            except BaseException as error:
                 self._note(job, message, error)
                 raise
 
         async def call_async(message: Any) -> Any:
             try:
-                return await handler(message)
-            except Exception as error:
+                returned = await handler(message)
+                check_returned("call", returned)
+                return returned
+            except BaseException as error:
                 self._note(job, message, error)
                 raise
 
         return call_async if job.awaited else call
 
-    def _note(self, job: Job, called: Any, error: Exception) -> None:
+    def _note(self, job: Job, called: Any, error: BaseException) -> None:
         """`called`: a message, or a batch task's with those that have failed among them."""
-        failed = failures_of(called, error) if isinstance(called, list) else {called: error}
-        self.failures += [Failure(job.name, message, each) for message, each in failed.items()]
+        failed = own_failures(called, error) if isinstance(called, list) else {called: own_failure(error)}
+        verdict = job.policy.rules.verdict
+        self.failures += [
+            Failure(job.name, message, each)
+            for message, each in failed.items()
+            if verdict(each).move is not Move.STOP or issubclass(type(each), Exception)
+        ]
 
     def _leave(self) -> None:
         self.machine.went_on()
@@ -213,7 +224,7 @@ def perform(life: Life) -> Summary:
         def take(step: Step) -> Any:
             nonlocal runner
             given = step()
-            if not inspect.isawaitable(given):
+            if not is_awaitable(given):
                 return given
             if asyncio._get_running_loop() is not None:
                 if inspect.iscoroutine(given):
@@ -246,7 +257,7 @@ async def perform_async(life: Life) -> Summary:
             return end.value  # type: ignore[no-any-return]
         try:
             given = step()
-            if inspect.isawaitable(given):
+            if is_awaitable(given):
                 given = await asyncio.get_running_loop().create_task(_awaiting(given), context=copy_context())
             send, value = life.send, given
         except BaseException as error:

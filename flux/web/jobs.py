@@ -10,9 +10,11 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+from flux.core.described import error_name
 from flux.core.errors import FluxError
 from flux.core.ports import System, Thread
 from flux.core.text import one_line
+from flux.runtime.traces import text_of
 from flux.system import Lock
 from flux.web.bell import Bell
 
@@ -85,9 +87,9 @@ class Job:
             state = "cancelled" if self.stopping() else "done"
         except FluxError as error:
             state, result = "failed", str(error)
-        except Exception as error:
-            logger.exception("%s of %s failed", self.kind, self.task)
-            state, result = "failed", f"{type(error).__name__}: see the log"
+        except BaseException as error:  # else it would count as running for ever
+            logger.error("%s of %s failed\n%s", self.kind, self.task, text_of(error))
+            state, result = "failed", f"{error_name(type(error))}: see the log"
         self.result, self.ended, self.state = one_line(result), self._system.now(), state
         logger.info("%s: %s: %s", self.title, state, self.result)
         self._bell.ring()

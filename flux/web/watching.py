@@ -8,10 +8,12 @@ from collections.abc import Sequence
 import anyio
 import anyio.to_thread
 
+from flux.core.described import error_name
 from flux.core.errors import FluxError
 from flux.core.text import one_line
 from flux.operate.holds import Standing
 from flux.operate.status import Look
+from flux.runtime.traces import text_of
 from flux.web.bell import Bell
 from flux.web.history import History
 from flux.web.sampled import Sample, sample
@@ -49,8 +51,8 @@ class Watch:
         except FluxError as error:
             self._failed(one_line(str(error)))
         except Exception as error:
-            logger.exception("%s could not be looked at", self.subject.name)
-            self._failed(f"it could not be looked at: {type(error).__name__} (see the log)")
+            logger.error("%s could not be looked at\n%s", self.subject.name, text_of(error))
+            self._failed(f"it could not be looked at: {error_name(type(error))} (see the log)")
         else:
             self.error, self.failing_since = "", None
             self.history.add(self.sample.at, self.sample.values())

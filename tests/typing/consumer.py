@@ -42,7 +42,9 @@ class Heard(flux.Hooks):
         assert_type(where.task, str)
         assert_type(where.stage, int)
 
-    def on_failure(self, where: flux.Where, message: flux.Message, error: Exception, seconds: float | None) -> None: ...
+    def on_failure(
+        self, where: flux.Where, message: flux.Message, error: BaseException, seconds: float | None
+    ) -> None: ...
 
     def on_dead_letter(self, where: flux.Where, message: flux.Message, reason: str, error: str) -> None: ...
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
-from flux.core.outcome import NEXT, REJECTED, STOP, UNDECODABLE, Move, Reject, Retry, Rules, Undecodable
+from flux.core.outcome import NEXT, PAUSE, PROCESS, REJECTED, STOP, UNDECODABLE, Move, Reject, Retry, Rules, Undecodable
 
 
 class Base(Exception): ...
@@ -46,12 +47,64 @@ def test_with_two_bases_the_order_of_the_mro_decides() -> None:
 
 @pytest.mark.parametrize(
     "error",
-    [MemoryError(), SystemExit(), KeyboardInterrupt(), asyncio.CancelledError(), GeneratorExit(), BaseException()],
+    [MemoryError(), SystemExit(), KeyboardInterrupt(), asyncio.CancelledError(), GeneratorExit()],
 )
 def test_a_failure_of_the_process_is_never_the_records(error: BaseException) -> None:
-    every = Rules((BaseException, type(error)), (type(error),))
+    every = Rules((BaseException, type(error)), (type(error),), process=(*PROCESS, asyncio.CancelledError))
     assert every.verdict(error) is STOP
-    assert every.verdict(BaseExceptionGroup("many", [KeyboardInterrupt()])) is STOP
+    assert every.verdict(BaseExceptionGroup("many", [BaseExceptionGroup("more", [ValueError(), error])])) is STOP
+
+
+class Panic(BaseException):
+    """As pyo3's PanicException, and gevent's Timeout."""
+
+
+@pytest.mark.parametrize(
+    ("rules", "verdict"),
+    [
+        (Rules(reject_on=(Panic,)), REJECTED),
+        (Rules(retry_on=(Exception, Panic)), NEXT),
+        (Rules(pause_on=(Panic,)), PAUSE),
+        (Rules(retry_on=(BaseException,)), NEXT),
+        (Rules(), STOP),
+        (Rules((), ()), STOP),
+    ],
+)
+def test_what_is_no_exception_class_counts_where_it_is_named(rules: Rules, verdict: object) -> None:
+    assert rules.verdict(Panic()) is verdict
+
+
+def test_an_exception_that_answers_nothing_is_judged_by_its_bases() -> None:
+    class Silent(type):
+        """Claims to be equal to everything, and answers nothing."""
+
+        def __eq__(cls, other: object) -> bool:
+            raise RuntimeError("no comparison")
+
+        def __hash__(cls) -> int:
+            raise RuntimeError("no hash")
+
+        def __getattribute__(cls, name: str) -> Any:
+            raise RuntimeError("no attributes")
+
+    class Hostile(Exception, metaclass=Silent):
+        def __getattribute__(self, name: str) -> Any:
+            raise RuntimeError("no attributes")
+
+    assert Rules().verdict(Hostile()) is NEXT
+    assert Rules(reject_on=(Hostile,)).verdict(Hostile()) is REJECTED
+
+
+def test_a_wait_that_cannot_be_had_is_none() -> None:
+    class Raises(Retry):
+        @property
+        def after(self) -> float:
+            raise RuntimeError
+
+        @after.setter
+        def after(self, seconds: float | None) -> None: ...
+
+    assert Rules().verdict(Raises()) is NEXT
 
 
 def test_what_a_call_asks_for_comes_before_the_rules() -> None:

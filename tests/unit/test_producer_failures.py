@@ -320,9 +320,9 @@ class Scope(Produced):
         super().__init__()
         self.events: list[Any] = []
 
-    def started(self, flush: Callable[[], None]) -> None:
+    def started(self, flush: Callable[[], None]) -> bool:
         self.events.append("started")
-        super().started(flush)
+        return super().started(flush)
 
     def ended(self, error: Exception | None) -> None:
         self.events.append(error)

@@ -160,7 +160,7 @@ class AiokafkaConsumer:
 
     def fail(self, error: BaseException) -> None:
         """Every later poll raises it."""
-        self._failure = self._failure or error
+        self._failure = error if self._failure is None else self._failure
 
     # -- positions
 

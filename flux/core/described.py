@@ -1,0 +1,115 @@
+"""What is said of somebody else's object: an exception, its type, its text. Whatever that object does, nothing here
+raises, but for an interrupt.
+
+What can be read past the object's own ways to answer (`__getattribute__`, properties, a metaclass) is read so; the rest
+is asked for once, and what cannot be had is said so. Texts are cut before anybody copies them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any
+
+MOST_CHARS = 4_000
+"""Of an exception's text."""
+_MOST_NAME = 300
+NO_TEXT = "(its message cannot be had)"
+
+_mro = type.__dict__["__mro__"].__get__
+_module = type.__dict__["__module__"].__get__
+_qualname = type.__dict__["__qualname__"].__get__
+_cause = BaseException.__dict__["__cause__"].__get__
+_context = BaseException.__dict__["__context__"].__get__
+_suppressed = BaseException.__dict__["__suppress_context__"].__get__
+_traceback = BaseException.__dict__["__traceback__"].__get__
+_exceptions = BaseExceptionGroup.__dict__["exceptions"].__get__
+
+
+def error_name(cls: type[BaseException]) -> str:
+    """As headers, metrics and the log call a type of error; flux's own by the name that its users import."""
+    name = exact(_qualname(cls), _MOST_NAME)
+    module = module_of(cls)
+    if module == "flux" or module.startswith("flux."):
+        return f"flux.{name}"
+    return name if module in ("builtins", "") else f"{module}.{name}"
+
+
+def module_of(cls: type) -> str:
+    """Empty where a class has none."""
+    try:
+        module = _module(cls)
+    except AttributeError:
+        return ""
+    return exact(module, _MOST_NAME) if issubclass(type(module), str) else ""
+
+
+def text_of(error: BaseException, most: int = MOST_CHARS) -> str:
+    """`str(error)`, cut."""
+    text = asked(lambda: str(error))
+    return NO_TEXT if text is None else cut(text, most)
+
+
+def brief(error: BaseException) -> str:
+    """Its name and its text."""
+    name, text = error_name(type(error)), text_of(error)
+    return f"{name}: {text}" if text else name
+
+
+def asked(ask: Callable[[], Any]) -> Any:
+    """What `ask` gives, which may run anybody's code; None when it raises."""
+    try:
+        return ask()
+    except KeyboardInterrupt:
+        raise
+    except BaseException:
+        return None
+
+
+def exact(text: str, most: int) -> str:
+    """The first characters of a string that may be one of a subclass, as a plain one."""
+    return str.__getitem__(text, slice(0, most))
+
+
+def cut(text: str, most: int) -> str:
+    """The same, with what was left out counted."""
+    more = str.__len__(text) - most
+    return exact(text, most) + (f"… and {more:,} characters more" if more > 0 else "")
+
+
+def mro_of(cls: type) -> tuple[type, ...]:
+    return _mro(cls)  # type: ignore[no-any-return]
+
+
+def cause_of(error: BaseException) -> BaseException | None:
+    """What it was raised from."""
+    return _cause(error)  # type: ignore[no-any-return]
+
+
+def before(error: BaseException) -> BaseException | None:
+    """What was being handled when it was raised, unless that is not to be shown."""
+    return None if _suppressed(error) else _context(error)
+
+
+def traceback_of(error: BaseException) -> TracebackType | None:
+    return _traceback(error)  # type: ignore[no-any-return]
+
+
+def members_of(error: BaseException) -> tuple[BaseException, ...]:
+    """Those of a group."""
+    return _exceptions(error) if issubclass(type(error), BaseExceptionGroup) else ()
+
+
+def notes_of(error: BaseException) -> list[str]:
+    notes = asked(lambda: error.__notes__)
+    return [each for each in notes if type(each) is str] if type(notes) is list else []
+
+
+def number_of(ask: Callable[[], Any]) -> float | None:
+    """A number that somebody's object holds; None when it holds none."""
+
+    def number() -> float | None:
+        found = ask()
+        return float(found) if issubclass(type(found), int | float) else None
+
+    return asked(number)  # type: ignore[no-any-return]
