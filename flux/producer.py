@@ -20,6 +20,7 @@ from flux.runtime.encoding import HeadersLike, check_number, encode, encode_head
 from flux.runtime.outbox import Outbox
 from flux.runtime.outboxes import OUTBOXES
 from flux.runtime.produced import CURRENT, Scope
+from flux.runtime.returned import is_async
 from flux.runtime.tallies import Tracked
 
 Result = TypeVar("Result")
@@ -227,6 +228,8 @@ def _outbox(producer: type[Producer]) -> Outbox:
 
 def _on_error(producer: type[Producer]) -> Callable[[DeliveryError], object]:
     hook = producer.on_error
+    if is_async(hook):
+        raise ConfigurationError(f"{producer.__qualname__}.on_error is a coroutine function: make it a plain one")
     if isinstance(hook, FunctionType | MethodType):
         try:
             inspect.signature(hook).bind(None)

@@ -44,7 +44,7 @@ from flux.runtime.pipeline import (
     surrounded,
 )
 from flux.runtime.preparation import ASK, max_message_bytes, require_topics
-from flux.runtime.returned import check_returned, is_async, is_awaitable, settled
+from flux.runtime.returned import check_settled, is_async, is_awaitable, settled
 from flux.runtime.threads import Threads
 from flux.runtime.traces import text_of
 from flux.runtime.writer import Writer
@@ -159,7 +159,7 @@ class Job:
         return True
 
     def setup(self) -> Any:
-        """The task's own; may give an awaitable. Raises NotAwaited."""
+        """The task's own; may give an awaitable. Raises ConfigurationError."""
         self._set_up = True
         return self._looked_at("setup", self.task.setup())
 
@@ -169,7 +169,7 @@ class Job:
         what = f"{self.name}.{name}"
         if self.awaited and is_awaitable(returned):
             return settled(what, returned)
-        check_returned(what, returned)
+        check_settled(what, returned)
         return None
 
     def start(self) -> None:
@@ -276,7 +276,7 @@ class Job:
     # ---- the end; each blocks, but `close`
 
     def close(self) -> Any:
-        """The task's own, unless calls are still running; may give an awaitable. Raises NotAwaited."""
+        """The task's own, unless calls are still running; may give an awaitable. Raises ConfigurationError."""
         return self._looked_at("close", self.task.close()) if self._set_up and not self.abandoned else None
 
     @property

@@ -91,6 +91,9 @@ def check_task(name: str, task: Any, awaited: bool) -> None:
     check_function(f"{name}.call", task.call, what, True)
     for each in ("setup", "close"):
         check_function(f"{name}.{each}", getattr(task, each), "", awaited)
+    decoder = task.decoder()
+    if decoder is not None:
+        check_function(f"{name}.deserializer", decoder, "bytes", False)
 
 
 def _shown(middleware: Any) -> str:

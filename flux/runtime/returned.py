@@ -146,6 +146,17 @@ def check_function(what: str, function: object, parameters: str, awaited: bool) 
         )
 
 
+# ---- before the first call, and after the last
+
+
+def check_settled(what: str, returned: object) -> None:
+    """`check_returned`, where it is nothing of a record's. Raises ConfigurationError."""
+    try:
+        check_returned(what, returned)
+    except NotAwaited as error:
+        raise ConfigurationError(str(error)) from None
+
+
 async def settled(what: str, awaitable: Awaitable[Any]) -> None:
-    """Awaits what was returned; what that returns is looked at too."""
-    check_returned(what, await awaitable)
+    """Awaits what was returned; what that returns is looked at too. Raises ConfigurationError."""
+    check_settled(what, await awaitable)
