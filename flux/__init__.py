@@ -10,9 +10,10 @@ from flux.config import ProducerOptions, adapter_from_url, configure
 from flux.core.errors import BrokerError, BufferFull, ConfigurationError, DeliveryError, FailedRecord, FluxError
 from flux.core.hooks import Hooks, Where
 from flux.core.message import Headers, Message
-from flux.core.outcome import Expired, Failed, Pause, Reject, Retry
+from flux.core.outcome import Expired, Failed, NotAwaited, Pause, Reject, Retry, SubtaskCancelled
 from flux.producer import Producer
 from flux.runtime.delivery import Delivery, RecordMetadata
+from flux.runtime.produced import carry
 from flux.task import BatchTask, Task, task
 from flux.worker import Worker
 
@@ -30,17 +31,20 @@ __all__ = [
     "Headers",
     "Hooks",
     "Message",
+    "NotAwaited",
     "Pause",
     "Producer",
     "ProducerOptions",
     "RecordMetadata",
     "Reject",
     "Retry",
+    "SubtaskCancelled",
     "Task",
     "Where",
     "Worker",
     "__version__",
     "adapter_from_url",
+    "carry",
     "configure",
     "serde",
     "task",

@@ -60,7 +60,9 @@ class Task:
     max_delay: float = 30 * DAY
     """No record waits longer than this in one stage."""
     retry_on: tuple[type[BaseException], ...] = (Exception,)
-    """Exceptions that try a record again. The nearest class in the MRO wins."""
+    """Exceptions that try a record again. The nearest class in the MRO wins. What is no Exception counts where it is
+    named here or below; failures of the process (KeyboardInterrupt, SystemExit, GeneratorExit, MemoryError, a
+    cancellation) cannot be named."""
     reject_on: tuple[type[BaseException], ...] = ()
     """Exceptions that make a record a dead letter at once. Ties, and what none names, reject."""
     pause_on: tuple[type[BaseException], ...] = ()
@@ -125,7 +127,8 @@ class Task:
         """Called once per process, before the first call."""
 
     def call(self, message: Any, /) -> Any:
-        """Works one record, a `flux.Message`. Returns: done. Raises: the next stage, or the dead letters."""
+        """Works one record, a `flux.Message`. Returns: done, unless it is a coroutine, a generator or a future, which
+        is work that nobody does. Raises: the next stage, or the dead letters."""
         raise NotImplementedError
 
     def close(self) -> Any:
