@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Hashable
 
 import attrs
 
@@ -22,11 +23,13 @@ class Level(enum.IntEnum):
 
 @attrs.frozen
 class Notice:
-    """A line for the log, and what it is about, where that is one record or one partition."""
+    """A line for the log, and what it is about, where that is one record or one partition. `kind`: of all lines of one
+    kind there is one a minute; None: each."""
 
     level: Level
     text: str
     about: Message | TopicPartition | None = None
+    kind: Hashable = None
 
 
 @attrs.frozen

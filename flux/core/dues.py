@@ -46,7 +46,9 @@ class Dues:
             return self._setting(target, jitter)
         if after > longest:
             self._notices.add(
-                Level.WARNING, f"Retry(after={after:g}) is longer than max_delay: clipped to {longest:g} s"
+                Level.WARNING,
+                f"Retry(after={after:g}) is longer than max_delay: clipped to {longest:g} s",
+                kind="clipped",
             )
         return min(after, longest)
 

@@ -144,11 +144,6 @@ class Engine:
     def lost(self, partitions: Iterable[TopicPartition]) -> None:
         """Another member may have them already."""
         for assignment in self._of(partitions):
-            self._notices.add(
-                Level.WARNING,
-                f"{assignment.partition} was lost: what was in flight will be worked again",
-                about=assignment.partition,
-            )
             self._forget(assignment, Event.LOST)
 
     def reset(self, partition: TopicPartition, marks: Watermarks, now: float) -> int | None:
@@ -322,7 +317,11 @@ class Engine:
                 " its offset.metadata.max.bytes; until then what is done above a position is done again after a crash",
             )
         elif not error.retriable and error.fault is not Fault.FENCED:
-            self._notices.add(Level.ERROR, f"positions of {self.stage.group} cannot be committed: {error}")
+            self._notices.add(
+                Level.ERROR,
+                f"positions of {self.stage.group} cannot be committed: {error}",
+                kind=("commit", error.fault),
+            )
 
     def stop(self) -> None:
         """Nothing new is begun."""
@@ -376,7 +375,7 @@ class Engine:
 
     def tell(self, notice: Notice) -> None:
         """Adds a line for the log."""
-        self._notices.add(notice.level, notice.text, about=notice.about)
+        self._notices.add(notice.level, notice.text, about=notice.about, kind=notice.kind)
 
     def turn(self, now: float) -> Turn:
         """What the poller does next."""

@@ -14,7 +14,6 @@ from flux.core.transfer import Detail, Transfer
 
 MOST_OPEN = 5_000
 MOST_OPEN_BYTES = 32 * 1024 * 1024
-_NOTICE_EVERY = 10.0
 _LONGEST_PASSING = 30.0
 _LONGEST_KEPT = 60.0
 
@@ -57,7 +56,7 @@ class Hop:
 class Hops:
     """All transfers of one stage that are not acknowledged."""
 
-    __slots__ = ("_again", "_alone", "_bytes", "_noticed", "_open", "_queue", "_sole", "_waiting", "_writing")
+    __slots__ = ("_again", "_alone", "_bytes", "_open", "_queue", "_sole", "_waiting", "_writing")
 
     def __init__(self) -> None:
         self._open: dict[Entry, Hop] = {}
@@ -70,7 +69,6 @@ class Hops:
         self._waiting = 0
         self._writing = 0
         self._bytes = 0
-        self._noticed: dict[tuple[str, Fault], float] = {}
 
     def __len__(self) -> int:
         return len(self._open)
@@ -166,7 +164,7 @@ class Hops:
         hop.at = now + min(2.0 ** min(hop.failures - 1, 10), _LONGEST_PASSING if passing else _LONGEST_KEPT)
         self._is_away(hop, passing)
         self._again[hop] = None
-        return self._notice(hop, error, now)
+        return self._notice(hop, error)
 
     def forget(self, assignment: Assignment) -> None:
         """The partition is gone: nothing of it is written any more."""
@@ -187,13 +185,8 @@ class Hops:
         if self._sole is hop:
             self._sole = None
 
-    def _notice(self, hop: Hop, error: BrokerError, now: float) -> Notice | None:
-        """At most one of a kind every 10 s, and all of the first failures of a kept record's."""
+    def _notice(self, hop: Hop, error: BrokerError) -> Notice:
         topic, kind = hop.transfer.target.topic, (hop.transfer.target.topic, error.fault)
-        last = self._noticed.get(kind)
-        if last is not None and 0 <= now - last < _NOTICE_EVERY:
-            return None
-        self._noticed[kind] = now
         record = hop.transfer.message
         where = f"{record.topic}[{record.partition}]@{record.offset}"
         if hop.state is State.WAITING:
@@ -202,10 +195,12 @@ class Hops:
                 f"{topic} cannot be written ({error}): {len(self._open)} record(s) from {where} on wait for it;"
                 " the stage stands still and tries again",
                 record,
+                kind,
             )
         remedy = _REMEDIES.get(error.fault, "see the broker's log").format(topic=topic)
         return Notice(
             Level.ERROR,
             f"{topic} refuses {where} ({error}): the record is kept and tried again, its key waits; {remedy}",
             record,
+            kind,
         )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
+
 from flux.core.commands import Level, Notice
 from flux.core.message import Message
 from flux.core.ports import TopicPartition
@@ -15,14 +17,19 @@ class Notices:
         self._told: set[str] = set()
 
     def add(
-        self, level: Level, text: str, once: str | None = None, about: Message | TopicPartition | None = None
+        self,
+        level: Level,
+        text: str,
+        once: str | None = None,
+        about: Message | TopicPartition | None = None,
+        kind: Hashable = None,
     ) -> None:
-        """`once`: of all lines with the same one, the first only."""
+        """`once`: of all lines with the same one, the first only. `kind`: see `Notice`."""
         if once is not None:
             if once in self._told:
                 return
             self._told.add(once)
-        self._lines.append(Notice(level, text, about))
+        self._lines.append(Notice(level, text, about, kind))
 
     def take(self) -> list[Notice]:
         lines, self._lines = self._lines, []

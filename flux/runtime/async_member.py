@@ -139,7 +139,6 @@ class AsyncMember:
         desk.tell_rebalance(self.post, "on_revoked", partitions)
 
     async def lost(self, partitions: Sequence[TopicPartition]) -> None:
-        with self.desk.lock:
-            self.post.engine.lost(partitions)
+        self.desk.lost(self.post, partitions)
         await self._write()
         self.desk.tell_rebalance(self.post, "on_lost", partitions)

@@ -37,7 +37,7 @@ from flux.core.stats import Pauses
 from flux.core.transfer import Failure
 from flux.runtime import forks
 from flux.runtime.effects import Effect, Script
-from flux.runtime.heard import Event, Heard, log_fields
+from flux.runtime.heard import Event, Heard
 from flux.runtime.journal import Journal
 from flux.runtime.overdue import Overdue
 from flux.runtime.produced import Produced
@@ -131,6 +131,8 @@ class Desk:
         self.overdue: Overdue | None = None
         """Of a handler that blocks and has a time limit."""
         self._inspect_at = 0.0
+        self._lost: dict[Where, list[TopicPartition]] = {}
+        """Not told yet: a cause that takes partitions from one stage takes them from all, one after the other."""
         forks.watch(self)
 
     def now(self, post: Post) -> float:
@@ -318,6 +320,7 @@ class Desk:
             stalls = [(post, stall) for post in self.posts for stall in post.engine.stalled(now)]
             stalls += [(post, stall) for post in self.posts for stall in self._poll_stall(post, now)]
             counts = [(post, count) for post in self.posts for count in post.failures.counts(now)]
+        self._tell_lost()
         for late in self.overdue.found(now) if self.overdue is not None else ():
             where = self.heard.of(late.message.stage)
             self._journal.overdue(where, late, now - late.began, stack_of_thread(late.thread))
@@ -381,7 +384,7 @@ class Desk:
             notices = engine.notices()
             busy, post.writing = post.writing, True
         for notice in notices:
-            logger.log(notice.level, "%s", notice.text, extra=log_fields(post.where, notice.about))
+            self._journal.noticed(post.where, notice, self.system.monotonic())
         if busy:
             return
 
@@ -451,6 +454,19 @@ class Desk:
             offsets = {partition: position.offset for partition, position in positions.items()}
             self.heard.tell("on_commit", post.where, offsets, error)
 
+    def lost(self, post: Post, partitions: Sequence[TopicPartition]) -> None:
+        """They are another member's by now."""
+        with self.lock:
+            post.engine.lost(partitions)
+            if partitions:
+                self._lost.setdefault(post.where, []).extend(partitions)
+
+    def _tell_lost(self) -> None:
+        with self.lock:
+            lost, self._lost = self._lost, {}
+        if lost:
+            self._journal.lost(list(lost.items()))
+
     def tell_rebalance(self, post: Post, event: Event, partitions: Sequence[TopicPartition]) -> None:
         if partitions:
             self.heard.tell(event, post.where, tuple(partitions))
@@ -497,6 +513,7 @@ class Desk:
         with self.lock:
             post.left = True
             self.wake(len(self.posts) + self.policy.concurrency)
+        self._tell_lost()
         self._on_change()
 
     def abandon(self, post: Post) -> None:

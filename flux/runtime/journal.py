@@ -6,14 +6,18 @@ Text is logged, not exceptions: whoever keeps a log's records would keep the fra
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 
-from flux.core.commands import Stall
+from flux.core.commands import Notice, Stall
 from flux.core.failures import Count
 from flux.core.hooks import Where
 from flux.core.message import Message
 from flux.core.outcome import Move
 from flux.core.policy import Policy
+from flux.core.ports import TopicPartition
+from flux.core.report import ranges_of
 from flux.core.stage import Role, Stage
+from flux.core.throttle import Throttle, and_more
 from flux.core.transfer import Failure, describe
 from flux.runtime.heard import log_fields
 from flux.runtime.overdue import Late
@@ -30,6 +34,21 @@ class Journal:
         self._policy = policy
         self._paused_at = 0.0
         """When the pause began that was told last."""
+        self._throttle = Throttle()
+
+    def noticed(self, where: Where, notice: Notice, now: float) -> None:
+        """A line of an engine's, unless it is one of many."""
+        left_out = 0 if notice.kind is None else self._throttle.admit(notice.kind, now)
+        if left_out is not None:
+            fields = log_fields(where, notice.about)
+            logger.log(notice.level, "%s%s", notice.text, and_more(left_out), extra=fields)
+
+    def lost(self, lost: Sequence[tuple[Where, Sequence[TopicPartition]]]) -> None:
+        """Partitions that are another member's by now, of all stages at once: one cause takes them from all."""
+        named = ", ".join(f"{of[0].topic}[{ranges_of(each.partition for each in of)}]" for _, of in lost)
+        where, of = lost[0]
+        fields = log_fields(where, of[0]) if len(lost) == len(of) == 1 else {"task": self._task}
+        logger.warning("%s has lost %s: what was in flight is worked again", self._task, named, extra=fields)
 
     def failed(self, where: Where, stage: Stage, message: Message, failure: Failure, move: Move) -> None:
         """The first failure of a kind, in full."""

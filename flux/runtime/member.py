@@ -139,8 +139,7 @@ class Member:
         desk.tell_rebalance(self.post, "on_revoked", partitions)
 
     def lost(self, partitions: Sequence[TopicPartition]) -> None:
-        with self.desk.lock:
-            self.post.engine.lost(partitions)
+        self.desk.lost(self.post, partitions)
         self.desk.write(self.post)
         self.desk.tell_rebalance(self.post, "on_lost", partitions)
 

@@ -18,6 +18,7 @@ import attrs
 from flux.core.buffer import Buffer, Limits
 from flux.core.errors import BrokerError, BufferFull, ConfigurationError, DeliveryError, FailedRecord, Fault
 from flux.core.ports import Adapter, Outgoing, ProducerPort, ProducerSettings, System
+from flux.core.throttle import Throttle, and_more
 from flux.runtime.delivery import Delivery
 from flux.runtime.produced import Scope
 from flux.runtime.returned import check_returned
@@ -94,6 +95,7 @@ class Outbox:
         self._handing_on = Lock()
         self._busy = False
         self._again = False
+        self._throttle = Throttle()
 
     def comes_late(self) -> bool:
         """A record is produced in a context that was inherited from a call which has ended; False."""
@@ -293,7 +295,11 @@ class Outbox:
     def report(self, records: Sequence[FailedRecord], keep: bool = True) -> None:
         """Failures that no caller is left to hear. Takes no lock: a garbage collection may call it anywhere."""
         error = DeliveryError(records)
-        logger.error("%s: %s", self.adapter.cluster, error)
+        first = records[0].error
+        kind = (type(first), first.fault if isinstance(first, BrokerError) else None)
+        left_out = self._throttle.admit(kind, self._runtime.system.monotonic(), len(records))
+        if left_out is not None:
+            logger.error("%s: %s%s", self.adapter.cluster, error, and_more(left_out))
         if keep:
             self._unheard.extend(records)
         if self.on_error is not None:

@@ -22,7 +22,6 @@ from flux.runtime.effects import Script
 Clock = Callable[[], float]
 
 _ASK = 10.0  # seconds for one question to the cluster
-_ANNOUNCE = 10.0
 _PERMIT = 0.05  # seconds to rest for a permit, or for a run that others work
 _DENIED = (Fault.DENIED, Fault.LOGIN, Fault.FATAL)
 
@@ -75,7 +74,6 @@ def cycle(engine: Engine, now: Clock, longest: float = math.inf) -> Script[bool]
 def assign(engine: Engine, partitions: Sequence[TopicPartition], now: Clock) -> Script[dict[TopicPartition, int]]:
     """Finds where each partition starts. Without the group's positions nothing can start, so it asks for ever."""
     positions: dict[TopicPartition, Position | None] = {}
-    announced = 0.0
     while partitions and not engine.stopping:
         try:
             positions = dict((yield do.Committed(partitions, _ASK)))
@@ -84,10 +82,9 @@ def assign(engine: Engine, partitions: Sequence[TopicPartition], now: Clock) -> 
         except BrokerError as error:
             if error.fault in _DENIED:
                 raise
-            if now() - announced >= _ANNOUNCE:
-                announced = now()
-                engine.tell(Notice(Level.WARNING, f"positions of {engine.stage.group} cannot be had: {error}"))
-                yield do.Write()
+            text = f"positions of {engine.stage.group} cannot be had: {error}"
+            engine.tell(Notice(Level.WARNING, text, kind=("positions", error.fault)))
+            yield do.Write()
             yield do.Rest(1.0)
     else:
         positions, chosen = dict.fromkeys(partitions), {}
@@ -161,7 +158,12 @@ def _reset(engine: Engine, partition: TopicPartition, now: Clock) -> Script[None
         marks = (yield do.Marks(partition.topic, _ASK)).get(partition.partition)
     except BrokerError as error:
         engine.tell(
-            Notice(Level.WARNING, f"{partition} is out of range, and its watermarks cannot be had: {error}", partition)
+            Notice(
+                Level.WARNING,
+                f"{partition} is out of range, and its watermarks cannot be had: {error}",
+                partition,
+                ("watermarks", error.fault),
+            )
         )
         return
     if marks is not None:

@@ -11,6 +11,7 @@ import anyio.to_thread
 from flux.core.described import error_name
 from flux.core.errors import FluxError
 from flux.core.text import one_line
+from flux.core.throttle import Throttle
 from flux.operate.holds import Standing
 from flux.operate.status import Look
 from flux.runtime.traces import text_of
@@ -41,6 +42,7 @@ class Watch:
         self.history = History()
         self._before: Look | None = None
         self._stood: Standing = {}
+        self._throttle = Throttle()
 
     def take(self) -> None:
         """Blocks. Never raises: what cannot be seen is told as that."""
@@ -51,7 +53,8 @@ class Watch:
         except FluxError as error:
             self._failed(one_line(str(error)))
         except Exception as error:
-            logger.error("%s could not be looked at\n%s", self.subject.name, text_of(error))
+            if self._throttle.admit(type(error), self.subject.system.monotonic()) is not None:
+                logger.error("%s could not be looked at\n%s", self.subject.name, text_of(error))
             self._failed(f"it could not be looked at: {error_name(type(error))} (see the log)")
         else:
             self.error, self.failing_since = "", None

@@ -205,20 +205,40 @@ def client_log(clock: Any, masked: Callable[[str], str] = lambda text: text) -> 
 def test_the_clients_chatter_is_debug_and_its_errors_are_bounded_warnings(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG, "flux.kafka")
     clock = Clock()
-    log = client_log(clock, Mask({"sasl.password": "s3cret"}))
-    log.log(logging.WARNING, "%s [%s] %s", "CONFWARN", "rdkafka#1", "s3cret is odd")
+    log = client_log(clock, Mask({"sasl.password": "s3cret-9"}))
+    log.log(logging.WARNING, "%s [%s] %s", "CONFWARN", "rdkafka#1", "s3cret-9 is odd")
     for _ in range(100):
-        log.log(logging.ERROR, "%s [%s] %s", "FAIL", "rdkafka#1", "refused s3cret")
-        log.error(KafkaError(KafkaError._ALL_BROKERS_DOWN))
+        log.log(logging.ERROR, "%s [%s] %s", "FAIL", "rdkafka#1", "refused s3cret-9")
     clock.time += 60
-    log.log(logging.ERROR, "%s [%s] %s", "FAIL", "rdkafka#1", "refused s3cret")
-    assert [(r.levelno, r.getMessage()) for r in caplog.records if "BROKERS" not in r.getMessage()] == [
+    log.log(logging.ERROR, "%s [%s] %s", "FAIL", "rdkafka#1", "refused s3cret-9")
+    assert [(r.levelno, r.getMessage()) for r in caplog.records] == [
         (logging.DEBUG, "CONFWARN [rdkafka#1] *** is odd"),
         (logging.WARNING, "FAIL [rdkafka#1] refused ***"),
-        (logging.WARNING, "FAIL [rdkafka#1] refused *** (99 more like it)"),
+        (logging.WARNING, "FAIL [rdkafka#1] refused *** (99 more like it were left out)"),
     ]
-    assert len(caplog.records) == 4
     assert {r.name for r in caplog.records} == {"flux.kafka"}
+
+
+def test_a_broker_that_is_away_is_named_once_a_minute_by_all_clients_together(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    clock = Clock()
+    log = client_log(clock)
+    for _ in range(120):
+        clock.time += 1
+        for client in range(6):
+            for broker in ("kafka-1:9092/1", "GroupCoordinator: kafka-1:9092/1", "kafka-2:9092/bootstrap"):
+                text = f"{broker}: Connect to ipv4#10.0.0.1:9092 failed: Connection refused"
+                log.log(logging.ERROR, "%s [%s] %s", "FAIL", f"rdkafka#{client}", f"[thrd:{broker}]: {text}")
+                log.error(KafkaError(KafkaError._TRANSPORT, text))
+                log.error(KafkaError(KafkaError._TIMED_OUT, f"{broker}: 1 request(s) timed out: disconnect"))
+    assert [broker in r.getMessage() for r in caplog.records for broker in ("kafka-1", "kafka-2")].count(True) == 4
+    assert len(caplog.records) == 4
+
+
+def test_idle_connections_that_are_closed_are_no_warning(caplog: pytest.LogCaptureFixture) -> None:
+    client_log(Clock()).error(KafkaError(KafkaError._ALL_BROKERS_DOWN, "2/2 brokers are down"))
+    assert caplog.records == []
 
 
 # -- errors

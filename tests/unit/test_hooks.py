@@ -370,8 +370,9 @@ def test_lost_partitions_are_heard_and_named_in_the_log(
     with peer.working(peer.task(lambda message: None, retries=0, hooks=[hearing])):
         wait_for(lambda: hearing.of("assigned"), "the assignment")
         listeners[0].lost([TopicPartition("t", 0)])
+        wait_for(lambda: "has lost" in caplog.text, "the line")
     assert [partitions for _, partitions in hearing.of("lost")] == [(TopicPartition("t", 0),)]
-    [line] = [record for record in caplog.records if "was lost" in record.getMessage()]
+    [line] = [record for record in caplog.records if "has lost t[0]:" in record.getMessage()]
     assert (vars(line)["task"], vars(line)["topic"], vars(line)["partition"]) == ("<lambda>", "t", 0)
 
 

@@ -51,7 +51,7 @@ def test_while_the_cluster_is_away_the_stage_stands_still_and_the_hop_is_tried_a
     [hop] = added(hops, 0)
     for wait in (1, 2, 4, 8, 16, 30, 30):
         assert hops.take(T0) == [hop]
-        assert hops.unwritten(hop, AWAY, T0) is None or hop.failures == 1
+        assert hops.unwritten(hop, AWAY, T0) is not None
         assert hop.state is State.WAITING
         assert hops.blocked
         assert hops.any_moving
@@ -119,12 +119,13 @@ def test_a_refused_hop_is_kept_and_the_others_go_on() -> None:
     assert hops.take(T0 + 1) == [hop]
 
 
-def test_a_storm_of_refusals_is_one_notice_every_ten_seconds() -> None:
+def test_refusals_for_one_reason_are_lines_of_one_kind() -> None:
     hops = Hops()
     made = added(hops, *range(30))
     hops.take(T0)
-    notices = [hops.unwritten(hop, DENIED, T0 + number) for number, hop in enumerate(made)]
-    assert [number for number, notice in enumerate(notices) if notice] == [0, 10, 20]
+    notices = [hops.unwritten(hop, error, T0) for hop, error in zip(made, [DENIED, TOO_LARGE, DENIED], strict=False)]
+    assert len({notice.kind for notice in notices if notice}) == 1, "one that is too large is tried alone first"
+    assert all(notice.kind is not None for notice in notices if notice)
 
 
 def test_a_hop_that_is_too_large_is_written_alone_then_with_fewer_details_then_kept() -> None:

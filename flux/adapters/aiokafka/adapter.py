@@ -48,6 +48,7 @@ class AiokafkaAdapter:
         self._producer = config.checked({**self._shared, **(producer or {})})
         self._mask = Mask(self._consumer, self._producer)
         self._system = system
+        self._log = ClientLog(self._mask, system)
         self._machine: Machine | None = None
         quieten()
 
@@ -59,20 +60,20 @@ class AiokafkaAdapter:
         """Connects in its first `poll`, so that a cluster that is away is no error."""
         client = self._client(self._consumer)
         options = config.consumer_options(self._consumer, settings)
-        return AiokafkaConsumer(client, options, settings, listener, self._log())
+        return AiokafkaConsumer(client, options, settings, listener, self._log)
 
     def producer(self, settings: ProducerSettings) -> AiokafkaProducer:
         client = self._client(self._producer)
         options = config.producer_options(self._producer, settings)
-        return AiokafkaProducer(self._home(), client, options, settings, self._log(), self._system)
+        return AiokafkaProducer(self._home(), client, options, settings, self._log, self._system)
 
     def admin(self) -> AiokafkaAdmin:
         protocols = config.group_protocols(self._consumer)
-        return AiokafkaAdmin(self._home(), self._client(self._shared), self._log(), protocols)
+        return AiokafkaAdmin(self._home(), self._client(self._shared), self._log, protocols)
 
     def reader(self, starts: Mapping[TopicPartition, int]) -> AiokafkaReader:
         client = self._client(self._consumer)
-        return AiokafkaReader(self._home(), client, config.reader_options(self._consumer), starts, self._log())
+        return AiokafkaReader(self._home(), client, config.reader_options(self._consumer), starts, self._log)
 
     def _client(self, options: Mapping[str, Any]) -> dict[str, Any]:
         return {**config.client_options(options), "bootstrap_servers": self._bootstrap}
@@ -81,9 +82,6 @@ class AiokafkaAdapter:
         if self._machine is None or self._machine.process != os.getpid():
             self._machine = Machine(self._system)
         return self._machine
-
-    def _log(self) -> ClientLog:
-        return ClientLog(self._mask, self._system)
 
     def __repr__(self) -> str:
         return f"AiokafkaAdapter({self._bootstrap!r}, {shown(self._shared)!r})"

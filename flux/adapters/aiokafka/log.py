@@ -4,20 +4,31 @@ from __future__ import annotations
 
 import logging
 
+from flux.adapters.aiokafka.errors import fault_of
 from flux.adapters.warnings import Warnings as ClientLog
 from flux.adapters.warnings import logger
+from flux.core.errors import Fault
 from flux.system import SYSTEM
+
+_AWAY = ("Unable connect", "Unable to update metadata")
 
 
 class _Forward(logging.Handler):
-    """aiokafka logs each retry of each request: an error comes through once in an interval, the rest not at all."""
+    """aiokafka logs each retry of each request: an error of a kind comes through once a minute, the rest not at all."""
 
     def __init__(self) -> None:
         super().__init__(logging.ERROR)
         self._log = ClientLog(str, SYSTEM)
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._log.warn(record.msg, f"aiokafka: {record.getMessage()}")
+        self._log.warn(_kind(record), f"aiokafka: {record.getMessage()}")
+
+
+def _kind(record: logging.LogRecord) -> str:
+    """What it says of brokers that are away is one kind, whatever it had asked them for."""
+    args = record.args if isinstance(record.args, tuple) else ()
+    away = any(isinstance(each, Exception) and fault_of(each) is Fault.UNAVAILABLE for each in args)
+    return "away" if away or str(record.msg).startswith(_AWAY) else str(record.msg)
 
 
 def quieten() -> None:

@@ -49,6 +49,7 @@ class ConfluentAdapter:
         self._producer = config.checked({**self._shared, **(producer or {})})
         self._masked = Mask(self._consumer, self._producer)
         self._system = system
+        self._log = ClientLog(self._masked, system)
 
     @property
     def cluster(self) -> str:
@@ -73,7 +74,7 @@ class ConfluentAdapter:
 
     def _made(self, make: Callable[[ClientLog], Client]) -> Client:
         try:
-            return make(ClientLog(self._masked, self._system))
+            return make(self._log)
         except (KafkaException, TypeError, ValueError) as error:
             reason = error.args[0].str() if isinstance(error, KafkaException) else str(error)
             raise ConfigurationError(

@@ -17,6 +17,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message
 
 from flux.adapters.confluent.errors import fault_of, translated
 from flux.adapters.confluent.log import ClientLog
+from flux.adapters.confluent.silence import Silence
 from flux.core.errors import BrokerError, Fault
 from flux.core.ports import (
     Batch,
@@ -59,7 +60,9 @@ class ConfluentConsumer:
         self._closed = False
         self._static = "group.instance.id" in properties
         self._client: Any = Consumer(
-            {"logger": log} | properties | {"error_cb": self._on_error, "on_commit": self._on_commit}
+            Silence(properties, log, time.monotonic).properties(
+                {"logger": log} | properties | {"error_cb": self._on_error, "on_commit": self._on_commit}
+            )
         )
         self.max_poll_interval = float(properties.get("max.poll.interval.ms", 300_000)) / 1000
         self._client.subscribe(

@@ -15,6 +15,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from flux.adapters.confluent.errors import fault_of, translated
 from flux.adapters.confluent.log import ClientLog, logger
+from flux.adapters.confluent.silence import Silence
 from flux.adapters.confluent.turns import Turns
 from flux.core.errors import BrokerError, Fault
 from flux.core.ports import Headers, Outgoing, ProducerSettings, Record, System
@@ -57,7 +58,11 @@ class ConfluentProducer:
         self._streams_until = 0.0
         self._attends = False  # whether the serving thread looks for writers that wait
         self._turns = Turns()
-        self._client = Producer({"logger": log} | properties | {"error_cb": self._on_error})
+        self._client = Producer(
+            Silence(properties, log, system.monotonic).properties(
+                {"logger": log} | properties | {"error_cb": self._on_error}
+            )
+        )
         self._thread = system.spawn("flux-acknowledgements", self._serve)
 
     def write(self, topic: str, records: Sequence[Outgoing], acknowledged: Acknowledged) -> int:

@@ -1,0 +1,93 @@
+"""What repeats in a log is a line a minute, which counts the rest."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, cast
+
+import pytest
+from engine_support import STAGES, policy
+
+import flux
+from flux.core.commands import Level, Notice
+from flux.core.engine import Engine
+from flux.core.errors import BrokerError, Fault
+from flux.core.ports import TopicPartition
+from flux.runtime.desk import Desk
+from flux.runtime.heard import Heard
+from flux.system import OperatingSystem
+from flux.testing import Kit
+
+
+class Clock(OperatingSystem):
+    def __init__(self) -> None:
+        self.passed = 1000.0
+
+    def monotonic(self) -> float:
+        return self.passed
+
+
+@pytest.fixture
+def desk() -> Desk:
+    """Of a task with three stages."""
+    settings = policy()
+    engines = [Engine(settings, stage) for stage in list(STAGES)[:3]]
+    return Desk(settings, engines, cast(Any, None), Clock(), heard=Heard("Billing", (), list(STAGES), settings.rules))
+
+
+def test_partitions_that_all_stages_lose_at_once_are_one_line(desk: Desk, caplog: pytest.LogCaptureFixture) -> None:
+    for post in desk.posts:
+        partitions = [TopicPartition(str(post), number) for number in range(12)]
+        post.engine.assigned(dict.fromkeys(partitions), dict.fromkeys(partitions, 0), 0.0)
+        desk.lost(post, partitions)
+    desk.inspect()
+    desk.inspect()
+    assert [line.getMessage() for line in caplog.records] == [
+        "Billing has lost t[0-11], t-g-try-1[0-11], t-g-try-2[0-11]: what was in flight is worked again"
+    ]
+    assert not any(post.engine.partitions for post in desk.posts)
+
+
+def test_what_was_lost_is_told_before_the_end(desk: Desk, caplog: pytest.LogCaptureFixture) -> None:
+    [post, *_] = desk.posts
+    desk.inspect()
+    desk.lost(post, [TopicPartition("t", 3)])
+    desk.has_left(post)
+    assert "Billing has lost t[3]:" in caplog.text
+
+
+def test_of_an_engine_s_notices_of_one_kind_there_is_one_a_minute(desk: Desk, caplog: pytest.LogCaptureFixture) -> None:
+    clock = cast(Clock, desk.system)
+    for _ in range(61):
+        for post in desk.posts:
+            post.engine.tell(Notice(Level.WARNING, f"positions of {post} cannot be had", kind="positions"))
+            post.engine.tell(Notice(Level.INFO, "something new"))
+            desk.write(post)
+        clock.passed += 1
+    lines = [line.getMessage() for line in caplog.records if line.levelno >= logging.WARNING]
+    assert lines == [
+        "positions of t cannot be had",
+        "positions of t cannot be had (179 more like it were left out)",
+    ]
+
+
+def test_a_producer_that_fails_says_so_once_a_minute_and_kind(flux_kit: Kit, caplog: pytest.LogCaptureFixture) -> None:
+    told: list[flux.DeliveryError] = []
+
+    class Orders(flux.Producer):
+        topic = "orders"
+        options = flux.ProducerOptions(max_buffer_size=1)
+
+        @classmethod
+        def on_error(cls, error: flux.DeliveryError) -> None:
+            told.append(error)
+
+    errors = [BrokerError("not allowed", Fault.DENIED), BrokerError("too large", Fault.TOO_LARGE)]
+    flux_kit.broker().fail_writes(lambda *_: errors[len(told) % 2])
+    for number in range(122):
+        Orders.produce(b"%d" % number)
+        flux_kit.clock.advance(0.5)
+    lines = [line.getMessage() for line in caplog.records if line.name == "flux.producer"]
+    assert len(told) == 122
+    assert len(lines) == 4
+    assert sum("(59 more like it were left out)" in line for line in lines) == 2
