@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from aiokafka.errors import KafkaConnectionError, KafkaError, RequestTimedOutError
+from aiokafka.protocol.group import JoinGroupRequest
 from aiokafka.protocol.metadata import MetadataRequest
 from aiokafka_support import run
 
@@ -20,6 +21,8 @@ ANSWER = SimpleNamespace(brokers=[])
 
 class Connection:
     """`answers`: seconds after which each request has its answer; None: never."""
+
+    host, port = "here", 9092
 
     def __init__(self, answers: float | None = None) -> None:
         loop = asyncio.get_running_loop()
@@ -115,6 +118,22 @@ def test_a_silent_connection_ends_and_the_next_request_has_a_fresh_one(network: 
         network.connects[1] = lambda: Connection(0.1)
         assert await client.send(1, REQUEST) is ANSWER
         assert [one.closed for one in network.made] == [True, False]
+
+    run(main())
+
+
+def test_a_silent_broker_is_named_unless_it_waits_for_other_members(
+    network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[tuple[str, float]] = []
+    monkeypatch.setattr(module.LOG, "silent", lambda broker, seconds: said.append((broker, seconds)))
+
+    async def main() -> None:
+        client = network.client()
+        for request, named in ((JoinGroupRequest("g", 1, 1, "", "", "consumer", []), False), (REQUEST, True)):
+            with pytest.raises(RequestTimedOutError):
+                await client.send(1, request)
+            assert (said[:1] == [("here:9092", 5)]) is named
 
     run(main())
 

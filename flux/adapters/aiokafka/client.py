@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import random
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
@@ -20,10 +21,12 @@ from aiokafka import AIOKafkaConsumer
 from aiokafka.client import AIOKafkaClient, ConnectionGroup
 from aiokafka.conn import AIOKafkaConnection, CloseReason, create_conn
 from aiokafka.errors import KafkaError, NodeNotReadyError, RequestTimedOutError
+from aiokafka.protocol.group import JoinGroupRequest, SyncGroupRequest
 from aiokafka.protocol.metadata import MetadataRequest
 from aiokafka.protocol.produce import ProduceRequest
 
 from flux.adapters.aiokafka.attempts import Attempts
+from flux.adapters.aiokafka.log import LOG
 
 REQUEST_TIMEOUT_MS = 15_000
 """Of silence, where the user's options say nothing: two attempts fit into a record's usual 30 s."""
@@ -32,6 +35,8 @@ CONNECT_MS = 5_000
 """Of silence while connecting, more with each attempt that failed: a broker that hangs must not hold up the others."""
 
 _LOOK = 1.0  # seconds between two looks at a connection that is waited for
+_NAMED = 5.0  # seconds of silence after which the log names a broker
+_WAITS_FOR_MEMBERS = (JoinGroupRequest, SyncGroupRequest)
 _GIVEN_UP = 5.0  # seconds of silence that end a connection when nobody waits any more
 _CLOSE = 1.0  # seconds for what is yet unsent
 
@@ -79,6 +84,8 @@ class Client(AIOKafkaClient):  # type: ignore[misc]
         finally:
             connection._request_timeout = own
         watch = _Watch(connection, self._observer.patience(request) or self._silence_ms / 1000)
+        if isinstance(request, _WAITS_FOR_MEMBERS):
+            watch.named_after = math.inf
         task = self._loop.create_task(self._watched(watch, answer, request))
         task.add_done_callback(lambda done: done.cancelled() or done.exception())
         try:
@@ -184,6 +191,7 @@ class _Watch:
     def __init__(self, connection: AIOKafkaConnection, silence: float) -> None:
         self.silence = silence
         """Seconds without any sign of life that end the connection."""
+        self.named_after = _NAMED
         self._connection = connection
         self._seen: tuple[float, int, int] = (0.0, 0, 0)
 
@@ -197,6 +205,8 @@ class _Watch:
                 return answer.result()
             if self._lives():
                 since = loop.time()
+            elif (silent := loop.time() - since) >= self.named_after:
+                LOG.silent(f"{self._connection.host}:{self._connection.port}", silent)
         answer.cancel()
         self._end()
         raise RequestTimedOutError()

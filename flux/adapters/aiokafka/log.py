@@ -13,15 +13,18 @@ from flux.system import SYSTEM
 _AWAY = ("Unable connect", "Unable to update metadata")
 
 
+LOG = ClientLog(str, SYSTEM)
+"""What all of aiokafka's clients say: its loggers are the process'."""
+
+
 class _Forward(logging.Handler):
     """aiokafka logs each retry of each request: an error of a kind comes through once a minute, the rest not at all."""
 
     def __init__(self) -> None:
         super().__init__(logging.ERROR)
-        self._log = ClientLog(str, SYSTEM)
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._log.warn(_kind(record), f"aiokafka: {record.getMessage()}")
+        LOG.warn(_kind(record), f"aiokafka: {record.getMessage()}")
 
 
 def _kind(record: logging.LogRecord) -> str:
@@ -41,4 +44,4 @@ def quieten() -> None:
         theirs.propagate = False
 
 
-__all__ = ["ClientLog", "logger", "quieten"]
+__all__ = ["LOG", "ClientLog", "logger", "quieten"]
