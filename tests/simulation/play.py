@@ -20,7 +20,6 @@ from flux.core.message import Message
 from flux.core.outcome import Expired
 from flux.runtime import pipeline
 from flux.runtime.outboxes import OUTBOXES
-from simulation.machine import Machine
 from simulation.records import Violation
 from simulation.scenario import HOUR, Scenario
 from simulation.system import Local, RLock
@@ -39,16 +38,6 @@ class Result:
     steps: int
     calls: int
     violation: Violation | None
-
-
-class _Threading:
-    """The standard library's, as far as the producers use it."""
-
-    def __init__(self, machine: Machine) -> None:
-        self._machine = machine
-
-    def RLock(self) -> RLock:  # noqa: N802
-        return RLock(self._machine)
 
 
 def _telling(world: World) -> Callable[[float, Callable[[], float]], pipeline.Step]:
@@ -73,7 +62,7 @@ def _telling(world: World) -> Callable[[float, Callable[[], float]], pipeline.St
 def _patched(world: World) -> Iterator[None]:
     """What of flux does not go through its System, and its limits, for one run."""
     changes: list[tuple[Any, str, Any]] = [
-        (flux.runtime.outbox, "threading", _Threading(world.machine)),
+        (flux.runtime.outbox, "Lock", lambda: RLock(world.machine)),
         (flux.runtime.tallies, "_acknowledging", Local()),
         (flux.runtime.calls, "trace_of", lambda error: "trace"),
         (flux.runtime.job, "expiring", _telling(world)),

@@ -15,6 +15,7 @@ from aiokafka_support import run
 
 from flux.adapters.aiokafka import client as module
 from flux.adapters.aiokafka.client import Client
+from flux.adapters.aiokafka.log import LOG
 
 ANSWER = SimpleNamespace(brokers=[])
 
@@ -126,7 +127,7 @@ def test_a_silent_broker_is_named_unless_it_waits_for_other_members(
     network: Network, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said: list[tuple[str, float]] = []
-    monkeypatch.setattr(module.LOG, "silent", lambda broker, seconds: said.append((broker, seconds)))
+    monkeypatch.setattr(LOG, "silent", lambda broker, seconds: said.append((broker, seconds)))
 
     async def main() -> None:
         client = network.client()
