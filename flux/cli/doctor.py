@@ -54,9 +54,10 @@ def command(
     policy.check()
     adapter = resolve_adapter(cls.adapter)
     others = _others(sources, cls, adapter.cluster)
+    unwritable = _unwritable(adapter)
     with admin_of(cls) as admin:
         measured = _measured(adapter, admin, policy.stages.topic) if clock else NO_CLOCK
-        facts = ask(cls.__name__, policy, admin, others=others, clock=measured)
+        facts = ask(cls.__name__, policy, admin, others=others, clock=measured, unwritable=unwritable)
         findings = examine(facts)
         done: list[str] = []
         if fix and any(finding.mendable for finding in findings):
@@ -64,7 +65,7 @@ def command(
                 done.append(line)
                 if not as_json:
                     _say("fixed", line, fg="green")
-            facts = ask(cls.__name__, policy, admin, others=others, clock=measured)
+            facts = ask(cls.__name__, policy, admin, others=others, clock=measured, unwritable=unwritable)
             findings = examine(facts)
     if as_json:
         click.echo(json.dumps(_report(facts, adapter.cluster, findings, done)))
@@ -92,6 +93,19 @@ def _others(sources: Sequence[str], cls: type[Task], cluster: str) -> list[tuple
         except FluxError:
             continue  # a mistake of its own: it is found when that one is examined
     return found
+
+
+def _unwritable(adapter: Cluster) -> str:
+    """Why a producer with the process's compression cannot be made; empty: it can."""
+    from flux.config import current
+    from flux.core.errors import ConfigurationError
+
+    if current.producer.compression != "none":
+        try:
+            adapter.producer(current.producer.settings).close(0)
+        except ConfigurationError as error:
+            return str(error)
+    return ""
 
 
 def _measured(adapter: Cluster, admin: AdminPort, topic: str) -> Clock | Unknown:

@@ -11,7 +11,7 @@ import attrs
 
 from flux.core.described import brief
 from flux.core.engine import Engine
-from flux.core.errors import BrokerError
+from flux.core.errors import BrokerError, FluxError
 from flux.core.gate import Gate
 from flux.core.health import Pulse
 from flux.core.hooks import Hooks
@@ -300,7 +300,7 @@ class Job:
         return code
 
     def _tell(self, failure: BaseException) -> None:
-        if issubclass(type(failure), BrokerError):  # the cluster's doing, or the user's
+        if issubclass(type(failure), FluxError):  # the cluster's doing, or the user's
             logger.error("%s: %s", self.name, failure)
         else:
             logger.error("%s: the process failed: %s\n%s", self.name, brief(failure), text_of(failure))

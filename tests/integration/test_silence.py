@@ -23,16 +23,18 @@ from flux.core.errors import BrokerError
 from flux.core.ports import BEGINNING, Outgoing, ProducerSettings, TopicPartition
 
 SECONDS = 30.0
+SESSION = 4  # seconds
 GIVE_UP = 0.5  # seconds: less than any client waits for an answer
 
-ADAPTERS: dict[str, Callable[[str], Any]] = {
-    "aiokafka": lambda bootstrap: AiokafkaAdapter(
-        bootstrap, {"request_timeout_ms": 2000}, consumer={"session_timeout_ms": 6000, "heartbeat_interval_ms": 500}
-    ),
-    "confluent": lambda bootstrap: ConfluentAdapter(
-        bootstrap, {"socket.timeout.ms": 2000}, consumer={"session.timeout.ms": 6000, "heartbeat.interval.ms": 500}
-    ),
-}
+
+def aiokafka(bootstrap: str) -> AiokafkaAdapter:
+    member = {"session_timeout_ms": SESSION * 1000, "heartbeat_interval_ms": 500}
+    return AiokafkaAdapter(bootstrap, {"request_timeout_ms": 2000}, consumer=member)
+
+
+def confluent(bootstrap: str) -> ConfluentAdapter:
+    member = {"session.timeout.ms": SESSION * 1000, "heartbeat.interval.ms": 500}
+    return ConfluentAdapter(bootstrap, {"socket.timeout.ms": 2000}, consumer=member)
 
 
 @attrs.frozen
@@ -54,15 +56,15 @@ class Network:
 @pytest.fixture(scope="module")
 def network() -> Iterator[Network]:
     try:
-        with behind_proxy() as (_, proxy):
+        with behind_proxy({"group.min.session.timeout.ms": "1000"}) as (_, proxy):
             yield Network(proxy)
     except NoBroker as reason:
         pytest.skip(f"no broker that can be put behind a proxy: {reason}")
 
 
-@pytest.fixture(params=sorted(ADAPTERS))
+@pytest.fixture(params=[aiokafka, confluent], ids=lambda made: made.__name__)
 def adapter(request: pytest.FixtureRequest, network: Network) -> Any:
-    return ADAPTERS[request.param](network.bootstrap)
+    return request.param(network.bootstrap)
 
 
 def until(works: Callable[[], bool]) -> float:
@@ -208,3 +210,91 @@ def test_a_worker_with_its_retries_and_its_positions(
     until(committed)
     admin.close()
     producer.close(0)
+
+
+class Lost(flux.Hooks):
+    def __init__(self) -> None:
+        self.at: list[float] = []
+
+    def on_lost(self, where: Any, partitions: Any) -> None:
+        self.at.append(time.monotonic())
+
+
+def test_a_member_whose_group_is_silent_makes_no_calls_beyond_its_session(network: Network, adapter: Any) -> None:
+    topic, group = network.topic(), f"g{secrets.token_hex(6)}"
+    network.topic(f"{topic}-{group}-dlq")
+    calls: list[float] = []
+    lost = Lost()
+
+    class Works(flux.Task):
+        retries = 0
+        ordering = "partition"
+        hooks = (lost,)
+
+        def call(self, message: flux.Message) -> None:
+            calls.append(time.monotonic())
+            time.sleep(0.02)
+
+    Works.topic, Works.group_id, Works.adapter = topic, group, adapter
+    producer = ConfluentAdapter(network.bootstrap).producer(ProducerSettings())
+    producer.write(topic, [Outgoing(b"%d" % i) for i in range(600)], lambda error, _: None)
+    assert producer.flush(SECONDS) == 0
+    worker = flux.Worker(Works)
+    thread = threading.Thread(target=worker.run)
+    thread.start()
+    try:
+        until(lambda: len(calls) > 20)
+        network.proxy.hang()
+        silent_since = time.monotonic()
+        until(lambda: bool(lost.at))
+        assert lost.at[0] - silent_since < SESSION + 1.5
+        time.sleep(0.1)
+        made = len(calls)
+        time.sleep(1)
+        assert len(calls) == made
+        network.proxy.mend()
+        until(lambda: len(calls) > made)
+        assert calls[made] - lost.at[0] < 15  # nobody waits for who was lost
+    finally:
+        network.proxy.mend()
+        worker.stop()
+        thread.join(60)
+        producer.close(0)
+    assert not thread.is_alive()
+
+
+def test_idle_stages_do_not_storm_a_broker_that_ends_their_connections(network: Network) -> None:
+    topic, group = network.topic(), f"g{secrets.token_hex(6)}"
+    for name in [f"{topic}-{group}-try-{n}" for n in range(1, 6)]:
+        network.topic(name)
+    network.topic(f"{topic}-{group}-dlq")
+    joined: list[Any] = []
+
+    class Joined(flux.Hooks):
+        def on_assigned(self, where: Any, partitions: Any) -> None:
+            joined.append(where)
+
+    class Works(flux.Task):
+        hooks = (Joined(),)
+
+        def call(self, message: flux.Message) -> None:
+            """There is none."""
+
+    Works.topic, Works.group_id, Works.adapter = topic, group, aiokafka(network.bootstrap)
+    worker = flux.Worker(Works)
+    thread = threading.Thread(target=worker.run)
+    thread.start()
+    target = network.proxy.target
+    try:
+        until(lambda: len(joined) >= 6)
+        network.proxy.target = 1  # nobody is there
+        network.proxy.reset()
+        time.sleep(2)  # back-off has begun
+        before, seconds = network.proxy.accepted, 3.0
+        time.sleep(seconds)
+        assert (network.proxy.accepted - before) / seconds < 25
+    finally:
+        network.proxy.target = target
+        worker.stop()
+        thread.join(60)
+    assert not thread.is_alive()

@@ -146,6 +146,18 @@ CASES: dict[str, tuple[str, str, str, Callable[[], Facts]]] = {
         "no room for flux's headers",
         lambda: altered(DEAD, config={"max.message.bytes": "1048588"}),
     ),
+    "a compression that the client cannot read": (
+        "compression",
+        MAIN,
+        "compressed with zstd, which this client cannot read here",
+        lambda: altered(MAIN, unreadable={"zstd": "pip install it"}),
+    ),
+    "a compression that the client cannot write": (
+        "compression",
+        "ProducerOptions",
+        "lacks the library for compression lz4",
+        lambda: attrs.evolve(sound(), unwritable="this lacks the library for compression lz4: pip install it"),
+    ),
     "two clocks": (
         "timestamps",
         FIRST,

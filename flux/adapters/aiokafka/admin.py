@@ -23,8 +23,10 @@ from aiokafka.protocol.admin import (
     DescribeGroupsRequest,
 )
 from aiokafka.protocol.commit import OffsetCommitRequest, OffsetFetchRequest
+from aiokafka.protocol.fetch import FetchRequest
 from aiokafka.protocol.offset import OffsetRequest
 
+from flux.adapters.aiokafka import codecs
 from flux.adapters.aiokafka.connection import Connection, Topics, described
 from flux.adapters.aiokafka.errors import error_for, fault_of, translated
 from flux.adapters.aiokafka.log import ClientLog
@@ -61,6 +63,7 @@ _NO_SUCH_GROUP = 69
 _NOBODY = (_DEAD, "Empty")
 _RETRIES = 3
 _LOOK = 0.2  # seconds
+_LEAST = 1  # bytes: one batch, whatever its size
 _NO_GENERATION = -1  # of a commit from outside the group
 _BROKERS_RETENTION = -1
 
@@ -214,6 +217,18 @@ class AiokafkaAdmin:
         used = self._run(ask, timeout, f"cannot describe group {group}", f"DESCRIBE on group {group}")
         return GroupProtocol(used, self._protocols)
 
+    def unreadable_codecs(self, topic: str, timeout: float) -> dict[str, str]:
+        lacking = codecs.lacking()
+        if not lacking:
+            return {}
+
+        async def ask(client: Any) -> dict[str, str]:
+            leaders = await _leaders(client, topic)
+            found = await _newest_codecs(client, topic, leaders)
+            return {codec: lacking[codec] for codec in sorted(found) if codec in lacking}
+
+        return self._run(ask, timeout, f"cannot read topic {topic}", f"READ on topic {topic}")
+
     def watermarks(self, topic: str, timeout: float) -> dict[int, Watermarks]:
         async def ask(client: Any) -> dict[int, Watermarks]:
             leaders = await _leaders(client, topic)
@@ -262,6 +277,7 @@ class AiokafkaAdmin:
                 except KafkaError as error:
                     if attempt == _RETRIES - 1 or not error.retriable:
                         raise
+                    await asyncio.sleep(_LOOK)
             raise AssertionError
 
         try:
@@ -384,6 +400,23 @@ async def _offsets(client: Any, topic: str, leaders: Mapping[int, list[int]], wh
             _raise(code)
             found[number] = rest[-1]
     return found
+
+
+async def _newest_codecs(client: Any, topic: str, leaders: Mapping[int, list[int]]) -> set[str]:
+    """Of each partition's last batch, as far as it is there."""
+    lows = await _offsets(client, topic, leaders, BEGINNING)
+    highs = await _offsets(client, topic, leaders, END)
+    found = set()
+    for leader, numbers in leaders.items():
+        for number in numbers:
+            if highs[number] > lows[number]:
+                # one at a time: only the first of several gets a batch that is larger than what was asked for
+                newest = [(topic, [(number, highs[number] - 1, _LEAST)])]
+                answer = await client.send(leader, FetchRequest(0, 0, _LEAST, 0, newest))
+                [(_, [(_, code, *_, data)])] = answer.topics
+                _raise(code)
+                found.add(codecs.codec_of(bytes(data or b"")))
+    return {codec for codec in found if codec is not None}
 
 
 def _assigned(assignment: bytes) -> tuple[TopicPartition, ...]:

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
-import aiokafka.codec
 from aiokafka.errors import KafkaError
 
+from flux.adapters.aiokafka import codecs
 from flux.adapters.aiokafka.errors import translated
 from flux.adapters.aiokafka.lane import RECORD_OVERHEAD, Acknowledged, Entry, unwritten
 from flux.adapters.aiokafka.log import ClientLog, logger
@@ -36,10 +36,8 @@ class AiokafkaProducer:
         log: ClientLog,
         system: System,
     ) -> None:
-        if settings.compression != "none" and not getattr(aiokafka.codec, f"has_{settings.compression}")():
-            raise ConfigurationError(
-                f"compression {settings.compression} needs its library: pip install 'aiokafka[{settings.compression}]'"
-            )
+        if (lacks := codecs.remedy(settings.compression)) is not None:
+            raise ConfigurationError(f"aiokafka lacks the library for compression {settings.compression}: {lacks}")
         self._machine = machine
         self._settings = settings
         self._log = log

@@ -8,13 +8,19 @@ from typing import Any
 
 from aiokafka import TopicPartition as Theirs
 from aiokafka.consumer.fetcher import FetchResult
-from aiokafka.errors import KafkaError, NoOffsetForPartitionError, OffsetOutOfRangeError
+from aiokafka.errors import (
+    KafkaError,
+    NoOffsetForPartitionError,
+    OffsetOutOfRangeError,
+    UnsupportedCodecError,
+)
 from aiokafka.protocol.fetch import FetchRequest
 
+from flux.adapters.aiokafka import codecs
 from flux.adapters.aiokafka.errors import error_for
 from flux.adapters.aiokafka.log import ClientLog
 from flux.adapters.aiokafka.records import Fetched, Unreadable, read_patiently
-from flux.core.errors import BrokerError
+from flux.core.errors import BrokerError, ConfigurationError
 from flux.core.ports import BEGINNING, Batch, Polled, TopicPartition
 
 _LOOK_UP = 5.0  # seconds that finding the beginning or the end may hold a rebalance or a seek
@@ -156,7 +162,15 @@ class Reader:
         if error_for(code) is not None:
             return
         try:
-            records, following = read_patiently(bytes(rest[-1]), error.offset, at)
+            data = bytes(rest[-1])
+            records, following = read_patiently(data, error.offset, at)
+        except UnsupportedCodecError:
+            self._forget_unreadable(at)
+            codec = codecs.codec_of(data)
+            raise ConfigurationError(
+                f"aiokafka lacks the library for records of {at} that are compressed with {codec}:"
+                f" {codecs.remedy(str(codec))}"
+            ) from None
         except KafkaError as failure:
             self._forget_unreadable(at)
             raise BrokerError(f"{failure} (first: {error})") from failure

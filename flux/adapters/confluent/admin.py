@@ -178,6 +178,10 @@ class ConfluentAdmin:
             for member in found.members
         ]
 
+    def unreadable_codecs(self, topic: str, timeout: float) -> Mapping[str, str]:
+        """librdkafka brings them all."""
+        return {}
+
     def group_protocol(self, group: str, timeout: float) -> GroupProtocol:
         found = self._described_group(group, timeout)
         if found is None or not found.members:

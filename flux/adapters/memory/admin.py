@@ -104,6 +104,10 @@ class MemoryAdmin:
                     found.append(GroupMember(member.id, "memory", "here", tuple(sorted(owned))))
             return found
 
+    def unreadable_codecs(self, topic: str, timeout: float) -> Mapping[str, str]:
+        """Nothing is compressed here."""
+        return {}
+
     def group_protocol(self, group: str, timeout: float) -> GroupProtocol:
         return GroupProtocol(_PROTOCOL if self.members(group, timeout) else "", (_PROTOCOL,))
 

@@ -32,12 +32,13 @@ def ask(
     *,
     others: Sequence[tuple[str, Stages]] = (),
     clock: Clock | Unknown = NO_CLOCK,
+    unwritable: str = "",
     system: System = SYSTEM,
 ) -> Facts:
     """What the checks need to know of a task. `others`: the tasks beside it on the cluster; `clock`:
-    what was measured, or why nothing was. Raises BrokerError only
-    when there is nothing to ask: the cluster is away, or refuses the login."""
-    return _Asking(admin, policy, system).facts(name, others, clock)
+    what was measured, or why nothing was; `unwritable`: why the process's producers cannot be made. Raises
+    BrokerError only when there is nothing to ask: the cluster is away, or refuses the login."""
+    return _Asking(admin, policy, system).facts(name, others, clock, unwritable)
 
 
 @attrs.define
@@ -47,7 +48,7 @@ class _Asking:
     system: System
     unknown: list[Unknown] = attrs.field(factory=list)
 
-    def facts(self, name: str, others: Sequence[tuple[str, Stages]], clock: Clock | Unknown) -> Facts:
+    def facts(self, name: str, others: Sequence[tuple[str, Stages]], clock: Clock | Unknown, unwritable: str) -> Facts:
         stages = list(self.policy.stages)
         topics = self._topics(stages)
         worked = [stage.group for stage in stages[:-1]]
@@ -68,6 +69,7 @@ class _Asking:
             others=tuple(others),
             clock=clock if isinstance(clock, Clock) else None,
             unknown=tuple(self.unknown),
+            unwritable=unwritable,
         )
 
     def _asked(self, what: str, question: Callable[[], T], otherwise: T) -> T:
@@ -103,7 +105,8 @@ class _Asking:
             return TopicFacts(stage, hidden=hidden)
         question = partial(self.admin.topic_config, stage.topic, ASK)
         config = self._asked(f"settings of topic {stage.topic}", question, None)
-        facts = TopicFacts(stage, info, config)
+        unreadable = partial(self.admin.unreadable_codecs, stage.topic, ASK)
+        facts = TopicFacts(stage, info, config, unreadable=self._asked(f"compression of {stage.topic}", unreadable, {}))
         kept = facts.retention
         if kept is None:
             return facts

@@ -17,6 +17,7 @@ CHECKS: Mapping[str, Check] = {
     "retention": retention.retention,
     "expiry": retention.expiry,
     "message size": settings.message_size,
+    "compression": settings.compression,
     "timestamps": settings.timestamps,
     "positions": cluster.positions,
     "permissions": cluster.permissions,

@@ -19,13 +19,15 @@ OLD = 0.8
 class TopicFacts:
     """One stage's topic. `info`: None where it does not exist, or may not be seen (`hidden`). `config`: as it works,
     the brokers' defaults included; None where it may not be read. `old`: offsets that are not done, dead letters that
-    are held, and of that age that they are about to be deleted."""
+    are held, and of that age that they are about to be deleted. `unreadable`: compressions of its records that
+    the client cannot read, and how each is mended."""
 
     stage: Stage
     info: TopicInfo | None = None
     config: Mapping[str, str] | None = None
     old: int = 0
     hidden: bool = False
+    unreadable: Mapping[str, str] = attrs.field(factory=dict)
 
     @property
     def name(self) -> str:
@@ -75,7 +77,7 @@ class Unknown:
 class Facts:
     """`topics`: by stage, the main one first, the dead letters last. `names`: all topics of the cluster. `brokers`:
     their configurations, and `protocols`: of groups, as far as they are known. `others`: (name, stages) of the tasks
-    beside it on the same cluster."""
+    beside it on the same cluster. `unwritable`: why a producer with the process's options cannot be made."""
 
     name: str
     policy: Policy
@@ -87,6 +89,7 @@ class Facts:
     others: tuple[tuple[str, Stages], ...] = ()
     clock: Clock | None = None
     unknown: tuple[Unknown, ...] = ()
+    unwritable: str = ""
 
     @property
     def main(self) -> TopicFacts:

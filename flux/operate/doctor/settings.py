@@ -30,6 +30,16 @@ def message_size(facts: Facts) -> Iterator[Finding]:
         yield Finding("message size", topic.name, problem, remedy, settings={"max.message.bytes": wanted})
 
 
+def compression(facts: Facts) -> Iterator[Finding]:
+    for topic in facts.topics:
+        for codec, remedy in topic.unreadable.items():
+            problem = f"its records are compressed with {codec}, which this client cannot read here"
+            yield Finding("compression", topic.name, problem, remedy)
+    if facts.unwritable:
+        problem, _, remedy = facts.unwritable.rpartition(": ")
+        yield Finding("compression", "ProducerOptions", problem, remedy)
+
+
 def timestamps(facts: Facts) -> Iterator[Finding]:
     """flux writes a record with the time of its hop, by the clock of the machine that wrote it."""
     kind = "message.timestamp.type"
