@@ -136,7 +136,6 @@ class Worker:
                 track=task.acknowledge_produced,
                 hooks=[*config.current.hooks, *check_hooks(task.hooks, f"{name}.hooks")],
                 instance_suffix=instance_suffix,
-                exits_when_idle=exit_when_idle is not None,
                 on_change=self._notify,
             )
             self._jobs.append(job)

@@ -97,7 +97,6 @@ class Assignment:
         "paused",
         "phase",
         "queued",
-        "reached",
         "restored",
         "running",
         "waiting",
@@ -118,8 +117,6 @@ class Assignment:
         self.max_metadata = max_metadata
         self.ledger = None if start == BEGINNING else Ledger(start, done, max_metadata)
         """None until the first record tells where the partition begins."""
-        self.reached = start
-        """How far it is known to be read, whatever lies there."""
         self.restored = done[-1][1] if done else 0
         """Below this offset records may come that another owner has done."""
         self.committed = committed
@@ -154,6 +151,15 @@ class Assignment:
         if self.ledger is None:
             return None
         return Position(self.ledger.position, self.ledger.metadata())
+
+    def read_to(self, end: int) -> bool:
+        """Nothing comes any more of the offsets below `end` that was not delivered. Whether that moves the position."""
+        if self.ledger is None:
+            self.ledger = Ledger(end, (), self.max_metadata)
+            return True
+        before = self.ledger.position
+        self.ledger.delivered(end, end)
+        return self.ledger.position != before
 
     def give_back(self, piece: Slice) -> None:
         """A slice that was taken from the backlog, or its rest: back in the order of offsets."""

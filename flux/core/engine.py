@@ -180,9 +180,6 @@ class Engine:
     def polled(self, polled: Polled, now: float) -> None:
         """A poll brought these."""
         self._resets.update(polled.out_of_range)
-        for partition, offset in polled.reached.items():
-            if partition in self._assignments:
-                self._assignments[partition].reached = offset
         now_ms = int(self.wall_ms(now))
         for batch in polled.batches:
             assignment = self._assignments.get(batch.partition)
@@ -195,6 +192,11 @@ class Engine:
                 for entry in self._dues.entries(assignment, piece, now_ms):
                     self.stats.late += entry.due < now_ms - 1000
                     self._delays.add(entry)
+        for partition, offset in polled.reached.items():
+            assignment = self._assignments.get(partition)
+            # a stage that stops takes no records, so that the client is further than what was delivered
+            if assignment is not None and assignment.phase is Phase.WORKING and not self.stopping:
+                self._commits.done += assignment.read_to(offset)
 
     def finished(self, run: Run, now: float) -> None:
         """The caller has made all calls of a run that are its own."""
@@ -529,9 +531,7 @@ class Engine:
 
     def ends(self) -> dict[TopicPartition, int]:
         """How far each partition was read; negative where nothing is known."""
-        return {
-            a.partition: max(a.reached, a.ledger.end if a.ledger else BEGINNING) for a in self._assignments.values()
-        }
+        return {a.partition: a.ledger.end if a.ledger else BEGINNING for a in self._assignments.values()}
 
     def positions(self) -> dict[TopicPartition, int]:
         """Up to which offset each partition is done; negative where nothing is known."""

@@ -61,7 +61,7 @@ class Polled:
 
     `out_of_range`: partitions whose position the log no longer holds; they deliver nothing until `seek`. `reached`: how
     far partitions are read, where that is known: beyond the last record where a log ends with something else, such as a
-    transaction's marker."""
+    transaction's marker. Never beyond a record that is still to come."""
 
     batches: list[Batch] = attrs.field(factory=list)
     out_of_range: list[TopicPartition] = attrs.field(factory=list)
@@ -102,8 +102,6 @@ class ConsumerSettings:
     """True: hold about 4 MB of fetched records (retry stages), else what gives the best throughput."""
     instance_suffix: str = ""
     """Appended to a static membership id, if the adapter's options give one."""
-    tell_reached: bool = False
-    """Whether `Polled.reached` is wanted: it costs a wake-up each time that an end is reached."""
 
 
 class ConsumerPort(Protocol):

@@ -97,15 +97,13 @@ class Desk:
         *,
         heard: Heard | None = None,
         instance_suffix: str = "",
-        tell_reached: bool = False,
         on_change: Callable[[], None] = lambda: None,
     ) -> None:
         self.policy = policy
         self.heard = heard or Heard("")
         self._journal = Journal(self.heard.task, policy)
         self.posts = [
-            Post(engine, _settings(engine, instance_suffix, tell_reached), self.heard.of(engine.stage.number))
-            for engine in engines
+            Post(engine, _settings(engine, instance_suffix), self.heard.of(engine.stage.number)) for engine in engines
         ]
         self.system = system
         self.gate = engines[0].gate if engines else Gate()
@@ -581,12 +579,11 @@ def _place(trace: str) -> str:
     return next((f" at {line}" for line in reversed(lines) if line.startswith("File ")), "")
 
 
-def _settings(engine: Engine, instance_suffix: str, tell_reached: bool) -> ConsumerSettings:
+def _settings(engine: Engine, instance_suffix: str) -> ConsumerSettings:
     stage = engine.stage
     return ConsumerSettings(
         topic=stage.topic,
         group=stage.group,
         small_queue=stage.role is not Role.MAIN,
-        tell_reached=tell_reached,
         instance_suffix=f"{instance_suffix}-{stage.number}{'-leftover' if stage.role is Role.LEFTOVER else ''}",
     )

@@ -80,8 +80,6 @@ class Job:
     track: bool = True
     hooks: Sequence[Hooks] = ()
     instance_suffix: str = ""
-    exits_when_idle: bool = False
-    """Whether `unread` will be asked."""
     on_change: Callable[[], None] = lambda: None
     desk: Desk | None = None
     started: bool = False
@@ -153,7 +151,6 @@ class Job:
             self.system,
             heard=Heard(self.name, self.hooks, [*policy.stages, *chosen], policy.rules),
             instance_suffix=f"-{self.name}{self.instance_suffix}",
-            tell_reached=self.exits_when_idle,
             on_change=self.on_change,
         )
         return True

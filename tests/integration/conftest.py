@@ -6,13 +6,13 @@ import contextlib
 import os
 import secrets
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 from brokers import Broker, NoBroker, running
-from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
@@ -123,6 +123,23 @@ def topic(make_topic: Callable[..., str]) -> str:
 @pytest.fixture
 def group(unique: Callable[[], str]) -> str:
     return unique()
+
+
+@pytest.fixture(scope="session")
+def transact(bootstrap: str) -> Callable[[str, Sequence[bytes], bool], None]:
+    """`transact(topic, values, commits)`: records in partition 0, in a transaction that is committed or aborted."""
+
+    def write(topic: str, values: Sequence[bytes], commits: bool) -> None:
+        name = f"t{secrets.token_hex(6)}"
+        producer = Producer({"bootstrap.servers": bootstrap, "transactional.id": name, "retry.backoff.ms": 10})
+        producer.init_transactions(30)
+        producer.begin_transaction()
+        for value in values:
+            producer.produce(topic, value, partition=0)
+        producer.flush(30)
+        (producer.commit_transaction if commits else producer.abort_transaction)(30)
+
+    return write
 
 
 @pytest.fixture

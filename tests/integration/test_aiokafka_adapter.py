@@ -30,6 +30,7 @@ from flux.core.ports import (
     Record,
     TopicPartition,
 )
+from flux.testing.contract.bench import brings_nothing
 
 SECONDS = 30.0
 
@@ -132,7 +133,7 @@ def test_a_header_without_a_readable_name_costs_no_record(bootstrap: str, make_t
     async def read(at_once: int) -> list[Record]:
         consumer, _ = await member(bootstrap, topic, f"{group}-{at_once}")
         got = await take(consumer, 55, at_once)
-        assert await consumer.poll(10, 0.2) == Polled()
+        assert brings_nothing(await consumer.poll(10, 0.2))
         await consumer.close()
         return got
 
@@ -165,7 +166,7 @@ def test_what_was_written_in_an_aborted_transaction_is_not_read_where_that_is_as
     async def read(level: str, wanted: int) -> list[Any]:
         consumer, _ = await member(bootstrap, topic, f"{group}-{level}", isolation_level=level)
         got = await take(consumer, wanted)
-        assert await consumer.poll(10, 0.3) == Polled()
+        assert brings_nothing(await consumer.poll(10, 0.3))
         await consumer.close()
         return [(r.offset(), r.value()) for r in got]
 
@@ -175,7 +176,7 @@ def test_what_was_written_in_an_aborted_transaction_is_not_read_where_that_is_as
 
     async def reached() -> int | None:
         listener = Listener()
-        settings = ConsumerSettings(topic, f"{group}-reached", tell_reached=True)
+        settings = ConsumerSettings(topic, f"{group}-reached")
         consumer = listener.consumer = await AiokafkaAdapter(bootstrap).async_consumer(settings, listener)
         await take(consumer, 9)
         polled = await consumer.poll(10, 0.3)

@@ -6,14 +6,15 @@ import pytest
 
 from flux.adapters.aiokafka import AiokafkaAdapter
 from flux.testing.contract import CHECKS, Bench
+from flux.testing.contract.bench import Transact
 
 QUICK = {"heartbeat_interval_ms": 200}
 IMPATIENT = {**QUICK, "max_poll_interval_ms": 2000}
 
 
 @pytest.mark.parametrize("name", CHECKS)
-def test_contract(name: str, bootstrap: str) -> None:
+def test_contract(name: str, bootstrap: str, transact: Transact) -> None:
     adapter = AiokafkaAdapter(bootstrap, consumer=QUICK)
     impatient = AiokafkaAdapter(bootstrap, consumer=IMPATIENT)
-    with Bench(adapter, impatient=impatient) as bench:
+    with Bench(adapter, impatient=impatient, transact=transact) as bench:
         CHECKS[name](bench)

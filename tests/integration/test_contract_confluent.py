@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from flux.adapters.confluent import ConfluentAdapter
-from flux.testing.contract import CHECKS, Bench, groups, positions, records
+from flux.testing.contract import CHECKS, Bench, groups, positions, records, transactions
+from flux.testing.contract.bench import Transact
 
 CLASSIC = {"heartbeat.interval.ms": 200}
 IMPATIENT = {**CLASSIC, "session.timeout.ms": 6000, "max.poll.interval.ms": 6000}
@@ -14,18 +15,20 @@ KIP_848 = {"group.protocol": "consumer"}
 
 # With this protocol librdkafka waits for a topic that does not exist, and says nothing.
 SILENT = {"a_topic_that_does_not_exist_is_named"}
-ABOUT_CONSUMERS = [name for part in (groups, positions, records) for name in part.CONTRACT if name not in SILENT]
+ABOUT_CONSUMERS = [
+    name for part in (groups, positions, records, transactions) for name in part.CONTRACT if name not in SILENT
+]
 
 
 @pytest.mark.parametrize("name", CHECKS)
-def test_contract(name: str, bootstrap: str) -> None:
+def test_contract(name: str, bootstrap: str, transact: Transact) -> None:
     adapter = ConfluentAdapter(bootstrap, consumer=CLASSIC)
     impatient = ConfluentAdapter(bootstrap, consumer=IMPATIENT)
-    with Bench(adapter, impatient=impatient) as bench:
+    with Bench(adapter, impatient=impatient, transact=transact) as bench:
         CHECKS[name](bench)
 
 
 @pytest.mark.parametrize("name", ABOUT_CONSUMERS)
-def test_contract_with_the_new_protocol(name: str, bootstrap: str) -> None:
-    with Bench(ConfluentAdapter(bootstrap, consumer=KIP_848)) as bench:
+def test_contract_with_the_new_protocol(name: str, bootstrap: str, transact: Transact) -> None:
+    with Bench(ConfluentAdapter(bootstrap, consumer=KIP_848), transact=transact) as bench:
         CHECKS[name](bench)

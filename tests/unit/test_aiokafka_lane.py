@@ -17,7 +17,7 @@ from flux.adapters.aiokafka.lane import Entry, Identity, Lane
 from flux.core.errors import BrokerError, Fault
 from flux.core.ports import Outgoing, Record
 
-NO_ERROR, TOO_LARGE, TIMED_OUT, OUT_OF_ORDER, DUPLICATE, DENIED = 0, 10, 7, 45, 46, 29
+NO_ERROR, UNKNOWN_TOPIC, TOO_LARGE, TIMED_OUT, OUT_OF_ORDER, DUPLICATE, DENIED = 0, 3, 10, 7, 45, 46, 29
 Script = Callable[[bytes], Any]
 
 
@@ -38,7 +38,11 @@ class Broker:
         self.ends: list[tuple[bytes | None, int, Fault | None]] = []
         self.asked_for_fresh: list[bool] = []
         self.offset = 0
-        self.cluster = SimpleNamespace(leader_for_partition=lambda at: 1)
+        self.leader: int | None = 1
+        self.partitions: set[int] | None = {0}
+        self.cluster = SimpleNamespace(
+            leader_for_partition=lambda at: self.leader, partitions_for_topic=lambda topic: self.partitions
+        )
 
     def now(self) -> float:
         self.time += 1.0
@@ -193,6 +197,30 @@ def test_what_is_none_for_kafka_is_refused_alone() -> None:
         (b"3", -1, Fault.OTHER),
         (b"4", 1, None),
     ]
+
+
+def test_a_topic_that_one_broker_does_not_know_yet_is_asked_for_again() -> None:
+    codes = [UNKNOWN_TOPIC, UNKNOWN_TOPIC, NO_ERROR]
+    broker = Broker(lambda _: codes.pop(0))
+    broker.deliver(b"a")
+    assert broker.ends == [(b"a", 0, None)]
+
+
+@pytest.mark.parametrize("deleted", [False, True])
+def test_a_topic_that_nobody_knows_is_told_as_such_long_before_the_record_is_late(deleted: bool) -> None:
+    broker = Broker(lambda _: UNKNOWN_TOPIC)
+    if deleted:
+        broker.leader = broker.partitions = None
+    broker.deliver(b"a", deadline=10_000.0)
+    assert broker.ends == [(b"a", -1, Fault.UNKNOWN_TOPIC)]
+    assert broker.time < 30
+
+
+def test_a_partition_without_a_leader_is_waited_for() -> None:
+    broker = Broker(lambda _: NO_ERROR)
+    broker.leader = None
+    broker.deliver(b"a", deadline=20.0)
+    assert broker.ends == [(b"a", -1, Fault.UNAVAILABLE)]
 
 
 def test_what_is_abandoned_is_answered_once() -> None:

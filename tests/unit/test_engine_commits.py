@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from engine_support import AWAY, Driver
+from engine_support import AWAY, Driver, polled
 
 from flux.core import engine
 from flux.core.errors import BrokerError, Fault
 from flux.core.ledger import read_metadata
-from flux.core.ports import Position
+from flux.core.ports import Polled, Position
 from flux.core.runs import SliceRun
 from flux.core.transfer import Failure
 
@@ -194,3 +194,68 @@ def test_little_room_for_metadata_stops_feeding_and_not_for_ever() -> None:
     driver.work(run)
     assert sorted(worked_beside + driver.work_all()) == list(range(7, 100, 7))
     assert driver.commit() == {0: Position(99)}
+
+
+def reached(driver: Driver, offset: int) -> None:
+    driver.engine.polled(Polled(reached={driver.p0: offset}), driver.now)
+
+
+def test_what_lies_behind_the_last_record_is_passed_when_the_client_has_passed_it() -> None:
+    driver = Driver()
+    driver.assign(0)
+    worked(driver, 0, 1)
+    assert driver.commit() == {0: Position(2)}
+    reached(driver, 3)  # a transaction's marker
+    assert not driver.engine.idle
+    assert driver.commit() == {0: Position(3)}
+    assert driver.engine.idle
+    reached(driver, 3)
+    assert driver.turn(after=100).commit is None, "an idle stage commits for ever"
+
+
+def test_a_record_in_flight_is_not_passed_by_what_the_client_has_reached() -> None:
+    driver = Driver()
+    driver.assign(0)
+    driver.poll(0, 1)
+    run = driver.take()
+    reached(driver, 4)
+    run.index = 1
+    assert driver.commit()[0].offset == 1
+    driver.work(run)
+    assert driver.commit() == {0: Position(4)}
+
+
+def test_records_and_the_end_behind_them_may_come_in_one_poll() -> None:
+    driver = Driver()
+    driver.assign(0)
+    batch = polled(driver.record(0), driver.record(2))
+    driver.engine.polled(Polled(batch.batches, reached={driver.p0: 5}), driver.now)
+    assert driver.commit()[0].offset == 0
+    driver.work_all()
+    assert driver.commit() == {0: Position(5)}
+
+
+def test_a_partition_without_records_has_a_position_once_its_end_is_known() -> None:
+    driver = Driver()
+    driver.assign(None)
+    assert driver.commit() == {}
+    reached(driver, 0)
+    assert driver.commit() == {0: Position(0)}
+
+
+def test_what_a_stopping_stage_does_not_take_is_not_passed() -> None:
+    driver = Driver()
+    driver.assign(0)
+    worked(driver, 0)
+    driver.engine.stop()
+    driver.poll(1)
+    reached(driver, 2)
+    assert driver.commit() == {0: Position(1)}
+
+
+def test_what_was_reached_before_a_revocation_counts_for_nothing_after_it() -> None:
+    driver = Driver()
+    driver.assign(0)
+    driver.engine.revoking([driver.p0])
+    reached(driver, 7)
+    assert driver.commit() == {}

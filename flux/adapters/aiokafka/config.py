@@ -145,7 +145,8 @@ def _converted(name: str, value: Any) -> Any:
 
 def client_options(options: Mapping[str, Any]) -> dict[str, Any]:
     """What every client takes, the TLS context made. Raises ConfigurationError when a file cannot be used."""
-    chosen = _chosen(options, _CLIENT)
+    # How late a new partition is known; aiokafka's default is 5 minutes.
+    chosen = {"metadata_max_age_ms": 30_000} | _chosen(options, _CLIENT)
     if "SSL" in chosen.get("security_protocol", "") and "ssl_context" not in chosen:
         chosen["ssl_context"] = _tls(options)
     return chosen
@@ -171,6 +172,7 @@ def consumer_options(options: Mapping[str, Any], settings: ConsumerSettings) -> 
         "fetch_max_wait_ms": 100,
         "max_partition_fetch_bytes": 1024 * 1024,
         "max_poll_interval_ms": 300_000,
+        "isolation_level": "read_committed",
     }
     if settings.small_queue:
         defaults |= {"fetch_max_bytes": 4 * 1024 * 1024, "max_partition_fetch_bytes": 512 * 1024}

@@ -92,7 +92,7 @@ class AiokafkaConsumer:
                 polled = await self._read(max_records)
                 left = deadline - loop.time()
                 if polled.batches or polled.out_of_range or left <= 0:
-                    if self._settings.tell_reached and not polled.batches and self._reader is not None:
+                    if not polled.batches and self._reader is not None:
                         polled.reached = self._reader.reached()
                     return polled
                 # Looks again after a while: the end of a rebalance wakes nobody.

@@ -313,7 +313,8 @@ class Lane:
             await client.force_metadata_update()
             node = client.cluster.leader_for_partition(self._at)
             if node is None or node == -1:
-                raise theirs.LeaderNotAvailableError()
+                known = client.cluster.partitions_for_topic(topic)
+                raise theirs.LeaderNotAvailableError() if known else theirs.UnknownTopicOrPartitionError()
         if not await client.ready(node):
             raise theirs.NodeNotReadyError(f"broker {node} is away")
         request = ProduceRequest(None, home.acks, home.request_timeout_ms, [(topic, [(partition, batch.data)])])

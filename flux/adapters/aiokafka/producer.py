@@ -153,6 +153,8 @@ class AiokafkaProducer:
     def _answered(self, entries: Sequence[Entry], records: Sequence[Record], error: BrokerError | None) -> None:
         if error is not None:
             error = BrokerError(self._log.masked(str(error)), error.fault)
+            for record in records:  # it may have been deleted, or made anew with other partitions
+                self._counts.pop(record.topic(), None)
         size = 0
         for entry, record in zip(entries, records, strict=True):
             size += entry.size

@@ -64,7 +64,7 @@ class ConfluentAdapter:
         return self._made(lambda log: ConfluentProducer(properties, settings, log, self._system))
 
     def admin(self) -> ConfluentAdmin:
-        properties = {**self._shared, "bootstrap.servers": self._bootstrap}
+        properties = config.admin_properties(self._bootstrap, self._shared)
         protocol = config.group_protocol(self._consumer)
         return self._made(lambda log: ConfluentAdmin(properties, log, self._system, protocol))
 

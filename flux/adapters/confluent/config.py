@@ -31,6 +31,15 @@ _RESERVED = {
 }
 _NOT_WITH_KIP_848 = ("session.timeout.ms", "heartbeat.interval.ms", "partition.assignment.strategy")
 
+_EVERY_CLIENT: dict[str, Any] = {
+    # A producer's default is to have missing topics made, as often as it asks for them. Source: rdkafka_conf.c
+    "allow.auto.create.topics": False,
+    # How late a new partition is known; librdkafka's default is 5 minutes.
+    "topic.metadata.refresh.interval.ms": 30_000,
+    # How long a new topic may take to be known everywhere, and a write to one that is missing to fail.
+    "topic.metadata.propagation.max.ms": 10_000,
+}
+
 _LARGEST_RECORD = 100_000_000
 """The topic decides how large a record may be; beyond this a broker cuts the connection (socket.request.max.bytes)."""
 
@@ -78,7 +87,8 @@ def group_protocol(options: Mapping[str, Any]) -> str:
 
 
 def consumer_properties(bootstrap: str, options: Mapping[str, Any], settings: ConsumerSettings) -> dict[str, Any]:
-    properties: dict[str, Any] = {
+    properties: dict[str, Any] = _EVERY_CLIENT | {
+        "isolation.level": "read_committed",
         "partition.assignment.strategy": "cooperative-sticky",
         # One fetch serves all partitions of a broker: a resumed partition waits for the fetch under way.
         "fetch.wait.max.ms": 100,
@@ -108,14 +118,14 @@ def consumer_properties(bootstrap: str, options: Mapping[str, Any], settings: Co
         "enable.auto.commit": False,
         "enable.auto.offset.store": False,
         "auto.offset.reset": "error",
-        "enable.partition.eof": settings.tell_reached,
+        "enable.partition.eof": True,
     }
 
 
 def reader_properties(bootstrap: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """Of a consumer that joins no group."""
     # A small queue: librdkafka does not count headers, which are most of a dead letter.
-    settings = ConsumerSettings(topic="", group=_NO_GROUP, small_queue=True, tell_reached=True)
+    settings = ConsumerSettings(topic="", group=_NO_GROUP, small_queue=True)
     properties = consumer_properties(bootstrap, options, settings)
     for name in ("group.instance.id", "group.protocol", "group.remote.assignor"):
         properties.pop(name, None)
@@ -123,7 +133,7 @@ def reader_properties(bootstrap: str, options: Mapping[str, Any]) -> dict[str, A
 
 
 def producer_properties(bootstrap: str, options: Mapping[str, Any], settings: ProducerSettings) -> dict[str, Any]:
-    properties: dict[str, Any] = {
+    properties: dict[str, Any] = _EVERY_CLIENT | {
         "enable.idempotence": settings.acks == "all",
         "linger.ms": settings.linger * 1000,
         "compression.type": settings.compression,
@@ -137,6 +147,10 @@ def producer_properties(bootstrap: str, options: Mapping[str, Any], settings: Pr
     if settings.max_batch_bytes is not None:
         properties["batch.size"] = settings.max_batch_bytes
     return {**properties, **options, "bootstrap.servers": bootstrap, "acks": settings.acks}
+
+
+def admin_properties(bootstrap: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    return {**_EVERY_CLIENT, **options, "bootstrap.servers": bootstrap}
 
 
 def parsed_url(url: str) -> tuple[str, dict[str, Any]]:

@@ -113,18 +113,17 @@ class ConfluentConsumer:
             raise
 
     def _without_errors(self, messages: list[Any], polled: Polled) -> list[Any]:
-        good = []
-        for message in messages:
-            error = message.error()
+        errors = list(map(_error, messages))
+        for message, error in zip(messages, errors, strict=True):
             if error is None:
-                good.append(message)
-            elif error.code() in _OUT_OF_RANGE and message.partition() is not None:
+                continue
+            if error.code() in _OUT_OF_RANGE and message.partition() is not None:
                 polled.out_of_range.append(self._named(message.partition()))
             elif error.code() == KafkaError._PARTITION_EOF:
                 polled.reached[self._named(message.partition())] = message.offset()
             else:
                 self._on_message_error(error)
-        return good
+        return [message for message, error in zip(messages, errors, strict=True) if error is None]
 
     def _on_message_error(self, error: KafkaError) -> None:
         fault = fault_of(error)

@@ -194,6 +194,7 @@ class ConfluentProducer:
             self._worked = True
             failure = None
         else:
+            self._counts.pop(topic, None)  # it may have been deleted, or made anew with other partitions
             try:
                 failure = self._translated(error, topic)
             except SystemError:

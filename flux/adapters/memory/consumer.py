@@ -37,7 +37,6 @@ class MemoryConsumer:
         self._cluster = cluster
         self._topic = settings.topic
         self._group = settings.group
-        self._tell_reached = settings.tell_reached
         self._listener = listener
         self._sleeper = Sleeper(cluster.system)
         self._member: Member | None = None
@@ -64,7 +63,7 @@ class MemoryConsumer:
                 if tell is None:
                     polled = self._fetch(max_records) if self._cluster.available else Polled()
                     if polled.batches or polled.out_of_range or now >= deadline:
-                        if self._tell_reached and not polled.batches:
+                        if not polled.batches:
                             polled.reached = {cursor.partition: cursor.offset for cursor in self._cursors.values()}
                         return polled
                     seconds = self._fall_asleep(now, deadline)

@@ -28,6 +28,7 @@ from flux.testing.contract.members import Heard, LoopMember, Member, ThreadMembe
 End = tuple[BrokerError | None, Record]
 Check = Callable[["Bench"], None]
 TopicFactory = Callable[[str, int, Mapping[str, str]], object]
+Transact = Callable[[str, Sequence[bytes], bool], object]
 
 
 class Contract(dict[str, Check]):
@@ -41,8 +42,9 @@ class Contract(dict[str, Check]):
 class Bench:
     """`adapter` is an `Adapter` or an `AsyncAdapter`. `topic_factory(name, partitions, config)` makes a topic where
     the adapter's admin should not; `impatient` is a second adapter for the same cluster whose consumers lose their
-    partitions a few seconds after their last poll (None: that check does nothing). `seconds`: how long whatever must
-    happen may take."""
+    partitions a few seconds after their last poll (None: that check does nothing). `transact(topic, values,
+    commits)` writes records to partition 0 in a transaction of its own, and commits or aborts it (None: those checks do
+    nothing). `seconds`: how long whatever must happen may take."""
 
     def __init__(
         self,
@@ -50,10 +52,12 @@ class Bench:
         *,
         topic_factory: TopicFactory | None = None,
         impatient: Any = None,
+        transact: Transact | None = None,
         seconds: float = 30.0,
     ) -> None:
         self.adapter = adapter
         self.impatient = impatient
+        self.transact = transact
         self.seconds = seconds
         self.admin: AdminPort = adapter.admin()
         self._topic_factory = topic_factory or self._make_topic
@@ -172,12 +176,17 @@ class Bench:
     def join(self, *members: Member) -> None:
         """Until each owns something, whatever arrives meanwhile being an error."""
         whole = self.polled(members, lambda _: all(member.heard.owned for member in members))
-        assert whole == Polled(), f"records came: {whole}"
+        assert brings_nothing(whole), f"records came: {whole}"
 
     def nothing_comes(self, member: Member, polls: int = 5) -> None:
         for _ in range(polls):
             polled = member.poll(500, 0.1)
-            assert polled == Polled(), f"something came: {polled}"
+            assert brings_nothing(polled), f"something came: {polled}"
+
+
+def brings_nothing(polled: Polled) -> bool:
+    """Whatever it tells of ends."""
+    return not (polled.batches or polled.out_of_range)
 
 
 def records_of(polled: Polled) -> list[Record]:
