@@ -38,6 +38,7 @@ from flux.core.ports import BEGINNING, Polled, Position, TopicPartition, Waterma
 from flux.core.quick import Quick, Waiting
 from flux.core.runs import BatchRun, LaneRun, Run, SliceRun
 from flux.core.stage import Role, Stage
+from flux.core.starts import Starts
 from flux.core.stats import Stats
 from flux.core.transfer import Failure, Transfer, describe
 from flux.core.watchdog import Watchdog, what_holds
@@ -89,6 +90,7 @@ class Engine:
         self._dues = Dues(policy, stage, self._notices)
         self._hops = Hops()
         self._flow = Flow(policy, stage.role)
+        self.starts = Starts(policy, stage)
         self._commits = Commits(policy.commit_interval, policy.commit_threshold)
         self._watchdog = Watchdog(policy.stalled_after)
 
@@ -306,6 +308,7 @@ class Engine:
         self._commits.ended(error is None, now)
         if error is None:
             self.stats.commits += 1
+            self.starts.committed(positions)
             for partition, position in positions.items():
                 if partition in self._assignments:
                     self._assignments[partition].committed = position

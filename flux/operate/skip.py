@@ -17,6 +17,7 @@ from flux.core.message import Message
 from flux.core.policy import Policy
 from flux.core.ports import AdminPort, Cluster, Outgoing, Position, System, TopicPartition
 from flux.core.stage import Role, Stage
+from flux.core.starts import begins_at_ends
 from flux.core.transfer import Transfer
 from flux.operate.progress import Progress, passing
 from flux.operate.reading import read_one, spans_of
@@ -84,15 +85,16 @@ def planned(adapter: Cluster, admin: AdminPort, policy: Policy, stage: Stage, pa
     if span is None:
         raise ConfigurationError(f"{stage.topic} has no partition {partition}")
     at = TopicPartition(stage.topic, partition)
-    stored = admin.positions(stage.group, stage.topic, ASK).get(partition)
+    committed = admin.positions(stage.group, stage.topic, ASK)
+    stored = committed.get(partition)
     if Progress.of(stored).has(offset):
         raise FluxError(f"{at}@{offset} is done: group {stage.group} holds nothing for it")
     record = read_one(adapter, at, offset) if span.start <= offset < span.end else None
     if record is None:
         held = f"holds {span.start} to {span.end - 1}" if span.start < span.end else "is empty"
         raise FluxError(f"there is no record {at}@{offset}: the partition {held}")
-    if stored is None and stage.role is Role.MAIN and policy.start_from == "latest":
-        raise FluxError(f"group {stage.group} has no position in {at} and starts at its end: nothing is held")
+    if begins_at_ends(policy, stage, committed):
+        raise FluxError(f"group {stage.group} has no position in {stage.topic} and starts at its end: nothing is held")
     _passing(policy, stored, offset, span.start, at)
     return Plan(policy, stage, dead, _message(record, policy, stage), stored or Position(span.start))
 

@@ -14,6 +14,7 @@ from flux.core.policy import Policy
 from flux.core.ports import AdminPort, Cluster, GroupMember, Position, System, TopicPartition, Watermarks
 from flux.core.report import StageReport
 from flux.core.stage import Role, Stage
+from flux.core.starts import begins_at_ends
 from flux.operate.heads import Head, head_of, read_first
 from flux.operate.progress import Progress, ask_group, lag
 from flux.operate.reports import Heard, heard
@@ -148,7 +149,7 @@ def _with_heads(adapter: Cluster, policy: Policy, looks: Sequence[StageLook], sy
         for each in looks
         for number, mark in each.marks.items()
         if max(mark.low, _position(each, number)) < mark.high
-        and not (number not in each.positions and each.stage.role is Role.MAIN and policy.start_from == "latest")
+        and not begins_at_ends(policy, each.stage, each.positions)
     }
     try:
         records = read_first(adapter, starts, system=system)

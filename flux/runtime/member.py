@@ -78,10 +78,9 @@ class Member:
                 self.desk.tell_commit(self.post, effect.positions, error)
 
     def _do(self, effect: Effect) -> Any:
-        consumer = self._consumer
         match effect:
             case do.Poll(records, timeout):
-                return consumer.poll(records, timeout)
+                return self._consumer.poll(records, timeout)
             case do.Write():
                 self.desk.write(self.post)
             case do.Begin(run):
@@ -90,17 +89,17 @@ class Member:
                 with self.desk.lock:
                     self._rest(timeout)
             case do.Pause(partitions):
-                consumer.pause(partitions)
+                self._consumer.pause(partitions)
             case do.Resume(partitions):
-                consumer.resume(partitions)
+                self._consumer.resume(partitions)
             case do.Seek(partition, offset):
-                consumer.seek(partition, offset)
+                self._consumer.seek(partition, offset)
             case do.StartCommit(positions):
-                self.desk.start_commit(self.post, consumer.commit, positions)
+                self.desk.start_commit(self.post, self._consumer.commit, positions)
             case do.Commit(positions, timeout):
-                consumer.commit_now(positions, timeout)
+                self._consumer.commit_now(positions, timeout)
             case do.Committed(partitions, timeout):
-                return consumer.committed(partitions, timeout)
+                return self._consumer.committed(partitions, timeout)
             case do.Marks(topic, timeout):
                 return self._admin.watermarks(topic, timeout)
             case do.GroupPositions(group, topic, timeout):
@@ -110,7 +109,7 @@ class Member:
             case do.Cancel():
                 self._cancel(self.post)
             case do.Close():
-                consumer.close()
+                self._consumer.close()
         return None
 
     def _abandon(self) -> None:

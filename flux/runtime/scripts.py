@@ -13,7 +13,7 @@ from flux.core.backoff import JITTER_STEPS
 from flux.core.commands import Level, Notice
 from flux.core.engine import Engine
 from flux.core.errors import BrokerError, Fault
-from flux.core.ports import Position, TopicPartition
+from flux.core.ports import BEGINNING, Position, TopicPartition
 from flux.core.stage import Role
 from flux.runtime import effects as do
 from flux.runtime.desk import Desk, Post
@@ -30,6 +30,8 @@ def shift(desk: Desk, post: Post, mine: Callable[[], bool]) -> Script[None]:
     """Polling one stage, until it has left its group or the role is not `mine` any more. While calls are quick a poll
     is followed by the runs that it brought; when they are slow, or one is stuck, polling goes on beside them."""
     engine, now = post.engine, partial(desk.now, post)
+    if engine.starts.looks:
+        yield from _look(engine, lambda: mine() and desk.stop_at is None)
     while mine():
         if desk.stop_at is not None:
             yield from leave(engine, now, desk.deadline)
@@ -73,21 +75,16 @@ def cycle(engine: Engine, now: Clock, longest: float = math.inf) -> Script[bool]
 
 def assign(engine: Engine, partitions: Sequence[TopicPartition], now: Clock) -> Script[dict[TopicPartition, int]]:
     """Finds where each partition starts. Without the group's positions nothing can start, so it asks for ever."""
-    positions: dict[TopicPartition, Position | None] = {}
-    while partitions and not engine.stopping:
-        try:
-            positions = dict((yield do.Committed(partitions, _ASK)))
-            chosen = yield from _choose(engine, positions)
-            break
-        except BrokerError as error:
-            if error.fault in _DENIED:
-                raise
-            text = f"positions of {engine.stage.group} cannot be had: {error}"
-            engine.tell(Notice(Level.WARNING, text, kind=("positions", error.fault)))
-            yield do.Write()
-            yield do.Rest(1.0)
-    else:
-        positions, chosen = dict.fromkeys(partitions), {}
+    positions: dict[TopicPartition, Position | None] = dict.fromkeys(partitions)
+    chosen: dict[TopicPartition, Position | None] = {}
+
+    def ask() -> Script[None]:
+        nonlocal positions, chosen
+        positions = dict((yield do.Committed(partitions, _ASK)))
+        chosen = yield from _choose(engine, positions)
+
+    if partitions:
+        yield from _insist(engine, ask, lambda: not engine.stopping)
     jitters = {}
     for partition in partitions:
         jitters[partition] = yield do.Draw(JITTER_STEPS - 1)
@@ -152,6 +149,32 @@ def leave(engine: Engine, now: Clock, deadline: Clock) -> Script[None]:
     yield do.Close()
 
 
+def _look(engine: Engine, wanted: Callable[[], bool]) -> Script[None]:
+    """Where the group begins, if it does. Before it joins: see `core/starts.py`."""
+    stage = engine.stage
+
+    def ask() -> Script[None]:
+        committed = yield do.GroupPositions(stage.group, stage.topic, _ASK)
+        engine.starts.found(committed, (yield do.Marks(stage.topic, _ASK)))
+
+    yield from _insist(engine, ask, wanted)
+
+
+def _insist(engine: Engine, ask: Callable[[], Script[None]], wanted: Callable[[], bool]) -> Script[None]:
+    """Asks for as long as the answer is `wanted`."""
+    while wanted():
+        try:
+            yield from ask()
+            return
+        except BrokerError as error:
+            if error.fault in _DENIED:
+                raise
+            text = f"positions of {engine.stage.group} cannot be had: {error}"
+            engine.tell(Notice(Level.WARNING, text, kind=("positions", error.fault)))
+            yield do.Write()
+            yield do.Rest(1.0)
+
+
 def _reset(engine: Engine, partition: TopicPartition, now: Clock) -> Script[None]:
     """Where a partition out of range goes on. When the cluster does not say, the next turn asks again."""
     try:
@@ -178,13 +201,9 @@ def _choose(
     """Positions for partitions that have none and do not simply start with their oldest record."""
     missing = [partition for partition, position in positions.items() if position is None]
     stage, policy = engine.stage, engine.policy
-    if not missing:
-        return {}
-    if stage.role is Role.MAIN and policy.start_from == "latest":
-        marks = yield do.Marks(stage.topic, _ASK)
-        return {p: Position(marks[p.partition].high) for p in missing if p.partition in marks}
-    if stage.role is not Role.DEAD:
-        return {}
+    if not missing or stage.role is not Role.DEAD:
+        starts = {partition: engine.starts.of(partition) for partition in missing}
+        return {partition: Position(offset) for partition, offset in starts.items() if offset != BEGINNING}
     furthest: dict[TopicPartition, Position | None] = {}
     for group in policy.stages.dead_groups():
         if group == stage.group:

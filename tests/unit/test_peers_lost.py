@@ -24,6 +24,7 @@ Where a behaviour is held by another file, this table says so ("job" being tests
 | round waits up to a poll interval, or draw them anew | job/test_retries.py; test_peers_held.py: test_a_random_wait… |
 | stall, or end, at a timestamp of the future | test_peers_held.py: test_a_timestamp…; job/test_bad_input.py |
 | let headers pile up from hop to hop | job/test_bad_input.py: test_headers_do_not_pile_up… |
+| skip what is in a new partition before they see it, where groups start at latest | here: test_a_partition_that_comes…; test_starts.py |
 | believe attempt and wait headers on the main topic | job/test_bad_input.py: test_flux_headers_on_the_main_topic… |
 """
 
@@ -177,3 +178,33 @@ def test_the_origin_is_the_first_topic_through_all_hops() -> None:
     assert seen == [(stage, "t/2/0") for stage in range(4)]
     [dead] = peer.broker.records("t-g-dlq")
     assert dead.partition() == 2
+
+
+def test_a_partition_that_comes_under_a_group_that_starts_at_latest_is_worked_from_its_beginning() -> None:
+    peer = Peer()
+    seen: list[bytes] = []
+    task = peer.task(lambda message: seen.append(message.value), start_from="latest")
+    peer.write(b"before the group")
+    with peer.working(task):
+        wait_for(lambda: 0 in peer.broker.positions("g", "t"), "its beginning is committed")
+    peer.broker.grow_topic("t", 3)
+    peer.write(Outgoing(b"1", None, (), 1), Outgoing(b"2", None, (), 2))  # before a worker knows of the partitions
+    with peer.working(task):
+        wait_for(lambda: len(seen) == 2, "the new partitions")
+        peer.broker.grow_topic("t", 4)
+        peer.write(Outgoing(b"3", None, (), 3))
+        wait_for(lambda: len(seen) == 3, "the newest one")
+    assert sorted(seen) == [b"1", b"2", b"3"]
+
+
+def test_a_partition_that_comes_before_a_new_group_has_worked_anything_is_worked_from_its_beginning() -> None:
+    peer = Peer()
+    seen: list[bytes] = []
+    task = peer.task(lambda message: seen.append(message.value), start_from="latest")
+    peer.write(b"before the group")
+    with peer.working(task):
+        wait_for(lambda: 0 in peer.broker.positions("g", "t"), "its beginning is committed")
+        peer.broker.grow_topic("t", 2)
+        peer.write(Outgoing(b"1", None, (), 1))
+        wait_for(lambda: seen, "the new partition")
+    assert seen == [b"1"]
