@@ -2,10 +2,11 @@
 is to start with the newest.
 
 Such a group has one beginning, for all partitions of the topic: what is written after it is worked, however late a
-partition comes or is first assigned. The beginning is when a member finds, before it joins, that the group has committed
-nothing on this topic: it then takes down the topic's ends. That it looks before it joins makes the members agree that
-start together, each with some of the partitions: none of them can have committed while another one had not looked. A
-partition that was not there yet starts with its oldest record, and so does every one for a member that finds commits.
+partition comes or is first assigned. The beginning is when a member finds, before it joins, that the group has
+committed nothing on this topic: it then takes down the topic's ends. That it looks before it joins makes the members
+agree that start together, each with some of the partitions: none of them can have committed while another one had not
+looked. A partition that was not there yet starts with its oldest record, and so does every one for a member that finds
+commits.
 """
 
 from __future__ import annotations

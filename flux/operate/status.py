@@ -148,8 +148,7 @@ def _with_heads(adapter: Cluster, policy: Policy, looks: Sequence[StageLook], sy
         TopicPartition(each.stage.topic, number): max(mark.low, _position(each, number))
         for each in looks
         for number, mark in each.marks.items()
-        if max(mark.low, _position(each, number)) < mark.high
-        and not begins_at_ends(policy, each.stage, each.positions)
+        if max(mark.low, _position(each, number)) < mark.high and not begins_at_ends(policy, each.stage, each.positions)
     }
     try:
         records = read_first(adapter, starts, system=system)

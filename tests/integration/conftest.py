@@ -14,7 +14,7 @@ import pytest
 from brokers import Broker, NoBroker, running
 from confluent_kafka import OFFSET_BEGINNING, Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
-from confluent_kafka.cimpl import NewTopic
+from confluent_kafka.cimpl import NewPartitions, NewTopic
 
 _HERE = Path(__file__).parent
 _broker = pytest.StashKey[Broker | NoBroker]()
@@ -140,6 +140,16 @@ def transact(bootstrap: str) -> Callable[[str, Sequence[bytes], bool], None]:
         (producer.commit_transaction if commits else producer.abort_transaction)(30)
 
     return write
+
+
+@pytest.fixture(scope="session")
+def grow(kafka_admin: AdminClient) -> Callable[[str, int], None]:
+    """`grow(topic, partitions)`: as many as that in all."""
+
+    def grow(topic: str, partitions: int) -> None:
+        kafka_admin.create_partitions([NewPartitions(topic, partitions)])[topic].result(30)
+
+    return grow
 
 
 @pytest.fixture

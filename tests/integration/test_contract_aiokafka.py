@@ -6,15 +6,15 @@ import pytest
 
 from flux.adapters.aiokafka import AiokafkaAdapter
 from flux.testing.contract import CHECKS, Bench
-from flux.testing.contract.bench import Transact
+from flux.testing.contract.bench import Grow, Transact
 
-QUICK = {"heartbeat_interval_ms": 200}
+QUICK = {"heartbeat_interval_ms": 200, "metadata_max_age_ms": 1000}
 IMPATIENT = {**QUICK, "max_poll_interval_ms": 2000}
 
 
 @pytest.mark.parametrize("name", CHECKS)
-def test_contract(name: str, bootstrap: str, transact: Transact) -> None:
+def test_contract(name: str, bootstrap: str, transact: Transact, grow: Grow) -> None:
     adapter = AiokafkaAdapter(bootstrap, consumer=QUICK)
     impatient = AiokafkaAdapter(bootstrap, consumer=IMPATIENT)
-    with Bench(adapter, impatient=impatient, transact=transact) as bench:
+    with Bench(adapter, impatient=impatient, transact=transact, grow=grow) as bench:
         CHECKS[name](bench)

@@ -6,11 +6,11 @@ import pytest
 
 from flux.adapters.confluent import ConfluentAdapter
 from flux.testing.contract import CHECKS, Bench, groups, positions, records, transactions
-from flux.testing.contract.bench import Transact
+from flux.testing.contract.bench import Grow, Transact
 
-CLASSIC = {"heartbeat.interval.ms": 200}
+CLASSIC = {"heartbeat.interval.ms": 200, "topic.metadata.refresh.interval.ms": 1000}
 IMPATIENT = {**CLASSIC, "session.timeout.ms": 6000, "max.poll.interval.ms": 6000}
-KIP_848 = {"group.protocol": "consumer"}
+KIP_848 = {"group.protocol": "consumer", "topic.metadata.refresh.interval.ms": 1000}
 
 
 # With this protocol librdkafka waits for a topic that does not exist, and says nothing.
@@ -21,14 +21,14 @@ ABOUT_CONSUMERS = [
 
 
 @pytest.mark.parametrize("name", CHECKS)
-def test_contract(name: str, bootstrap: str, transact: Transact) -> None:
+def test_contract(name: str, bootstrap: str, transact: Transact, grow: Grow) -> None:
     adapter = ConfluentAdapter(bootstrap, consumer=CLASSIC)
     impatient = ConfluentAdapter(bootstrap, consumer=IMPATIENT)
-    with Bench(adapter, impatient=impatient, transact=transact) as bench:
+    with Bench(adapter, impatient=impatient, transact=transact, grow=grow) as bench:
         CHECKS[name](bench)
 
 
 @pytest.mark.parametrize("name", ABOUT_CONSUMERS)
-def test_contract_with_the_new_protocol(name: str, bootstrap: str, transact: Transact) -> None:
-    with Bench(ConfluentAdapter(bootstrap, consumer=KIP_848), transact=transact) as bench:
+def test_contract_with_the_new_protocol(name: str, bootstrap: str, transact: Transact, grow: Grow) -> None:
+    with Bench(ConfluentAdapter(bootstrap, consumer=KIP_848), transact=transact, grow=grow) as bench:
         CHECKS[name](bench)

@@ -23,6 +23,6 @@ def test_contract(name: str) -> None:
             adapter.producer(ProducerSettings()).write(topic, [Outgoing(value) for value in values], lambda *_: None)
         adapter.broker.skip_offsets(TopicPartition(topic, 0), 1 if commits else len(values) + 1)
 
-    with Bench(adapter, impatient=impatient, transact=transact, seconds=10) as bench:
+    with Bench(adapter, impatient=impatient, transact=transact, grow=adapter.broker.grow_topic, seconds=10) as bench:
         CHECKS[name](bench)
     forget(cluster)

@@ -24,7 +24,7 @@ Where a behaviour is held by another file, this table says so ("job" being tests
 | round waits up to a poll interval, or draw them anew | job/test_retries.py; test_peers_held.py: test_a_random_wait… |
 | stall, or end, at a timestamp of the future | test_peers_held.py: test_a_timestamp…; job/test_bad_input.py |
 | let headers pile up from hop to hop | job/test_bad_input.py: test_headers_do_not_pile_up… |
-| skip what is in a new partition before they see it, where groups start at latest | here: test_a_partition_that_comes…; test_starts.py |
+| skip what is in a new partition, where groups start at latest | test_starts.py; here: test_a_partition… |
 | believe attempt and wait headers on the main topic | job/test_bad_input.py: test_flux_headers_on_the_main_topic… |
 """
 

@@ -129,7 +129,8 @@ class Sender:
         made = self._connection.made
         return len(made.cluster.partitions_for_topic(topic) or ()) if made is not None else 0
 
-    async def _ask(self, name: str, topic: Topic) -> None:
+    async def _ask(self, name: str, topic: Topic, again: bool = False) -> None:
+        """`again`: although the topic is known, as a record names a partition that is not."""
         unknown_until = self.now() + _UNKNOWN
         while topic.waiting:
             deadline = topic.waiting[0].deadline
@@ -138,9 +139,10 @@ class Sender:
             try:
                 async with asyncio.timeout(max(deadline - self.now(), 0)):
                     client = await self.client()
-                    if not self._known(name):
+                    if again or not self._known(name):
                         client.add_topic(name)
                         await client.force_metadata_update()
+                        again = False
                     if name in client.cluster.unauthorized_topics:
                         raise BrokerError(
                             f"cannot write to topic {name}: refused: the login needs WRITE on topic {name}",
@@ -165,10 +167,11 @@ class Sender:
                 await asyncio.sleep(_RETRY)
         topic.asking = None
         if topic.waiting:
-            self._place(name, topic, self._known(name))
+            self._place(name, topic, self._known(name), asked=True)
 
-    def _place(self, name: str, topic: Topic, count: int) -> None:
-        lanes = self._lanes
+    def _place(self, name: str, topic: Topic, count: int, asked: bool = False) -> None:
+        """`asked`: the number of partitions is the cluster's newest."""
+        lanes, beyond = self._lanes, list[Entry]()
         while topic.waiting:
             entry = topic.waiting.popleft()
             _, key, _, partition, _ = entry.outgoing
@@ -179,6 +182,9 @@ class Sender:
                     refused = BrokerError(f"a record for topic {name} is none for Kafka: {failure}")
                     self.answer([entry], [unwritten(name, None, entry.outgoing)], refused)
                     continue
+            elif partition >= count and not asked:
+                beyond.append(entry)
+                continue
             elif not 0 <= partition < count:
                 error = BrokerError(f"{name} has no partition {partition}", Fault.UNKNOWN_TOPIC)
                 self.answer([entry], [unwritten(name, partition, entry.outgoing)], error)
@@ -187,6 +193,9 @@ class Sender:
             if lane is None:
                 lane = lanes[name, partition] = Lane(self, name, partition)
             lane.add(entry)
+        if beyond:
+            topic.waiting.extend(beyond)
+            topic.asking = asyncio.get_running_loop().create_task(self._ask(name, topic, again=True))
 
     def _next(self, name: str, topic: Topic, count: int, entry: Entry) -> int:
         """By chance among those that have a leader, and for a while the same one, so that batches fill."""

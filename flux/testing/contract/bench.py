@@ -29,6 +29,7 @@ End = tuple[BrokerError | None, Record]
 Check = Callable[["Bench"], None]
 TopicFactory = Callable[[str, int, Mapping[str, str]], object]
 Transact = Callable[[str, Sequence[bytes], bool], object]
+Grow = Callable[[str, int], object]
 
 
 class Contract(dict[str, Check]):
@@ -44,7 +45,8 @@ class Bench:
     the adapter's admin should not; `impatient` is a second adapter for the same cluster whose consumers lose their
     partitions a few seconds after their last poll (None: that check does nothing). `transact(topic, values,
     commits)` writes records to partition 0 in a transaction of its own, and commits or aborts it (None: those checks do
-    nothing). `seconds`: how long whatever must happen may take."""
+    nothing). `grow(topic, partitions)` adds partitions up to that number (None: the same); the adapter's clients are to
+    see them within seconds. `seconds`: how long whatever must happen may take."""
 
     def __init__(
         self,
@@ -53,11 +55,13 @@ class Bench:
         topic_factory: TopicFactory | None = None,
         impatient: Any = None,
         transact: Transact | None = None,
+        grow: Grow | None = None,
         seconds: float = 30.0,
     ) -> None:
         self.adapter = adapter
         self.impatient = impatient
         self.transact = transact
+        self.grow = grow
         self.seconds = seconds
         self.admin: AdminPort = adapter.admin()
         self._topic_factory = topic_factory or self._make_topic

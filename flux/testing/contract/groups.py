@@ -133,6 +133,52 @@ def _commit_fault(member: Member, positions: dict[object, Position]) -> Fault | 
 
 
 @CONTRACT
+def a_partition_that_comes_is_given_to_a_member_with_all_that_it_holds(bench: Bench) -> None:
+    """Only with a bench that can `grow` topics."""
+    if bench.grow is None:
+        return
+    topic, group = bench.topic(), bench.name()
+    bench.written(topic, [Outgoing(b"x")] * 3)
+    member = bench.member(topic, group, start=None)
+    member.heard.commits_when_revoked = True
+    bench.take(member, 3)
+    bench.grow(topic, 3)
+    bench.until(lambda: (info := bench.admin.topics([topic], bench.seconds)[topic]) and info.partitions == 3)
+    producer = bench.producer()
+    bench.until(lambda: producer.partitions(topic, bench.seconds) == 3)
+    errors: list[BrokerError | None] = []
+    for number in (0, 1, 2):
+        producer.write(topic, [Outgoing(b"%d" % number, None, (), number)], lambda error, _: errors.append(error))
+    assert producer.flush(bench.seconds) == 0
+    assert errors == [None] * 3
+    whole = bench.polled([member], lambda whole: len(records_of(whole)) >= 3)
+    assert sorted((r.partition(), r.offset()) for r in records_of(whole)) == [(0, 3), (1, 0), (2, 0)]
+    assert member.heard.owned == set(at(topic, 0, 1, 2))
+    bench.nothing_comes(member)
+
+
+@CONTRACT
+def a_producer_that_was_told_of_a_partition_writes_to_it(bench: Bench) -> None:
+    """Only with a bench that can `grow` topics."""
+    if bench.grow is None:
+        return
+    topic = bench.topic()
+    producer = bench.producer()
+    errors: list[BrokerError | None] = []
+
+    def write(number: int) -> None:
+        producer.write(topic, [Outgoing(b"x", None, (), number)], lambda error, _: errors.append(error))
+        assert producer.flush(bench.seconds) == 0
+
+    write(0)
+    bench.grow(topic, 3)
+    bench.until(lambda: (info := bench.admin.topics([topic], bench.seconds)[topic]) and info.partitions == 3)
+    assert producer.partitions(topic, bench.seconds) == 3
+    write(2)
+    assert errors == [None, None]
+
+
+@CONTRACT
 def a_topic_that_does_not_exist_is_named(bench: Bench) -> None:
     topic = bench.name()
     member = bench.member(topic)
