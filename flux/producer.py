@@ -17,6 +17,7 @@ from flux.core.partitioner import partition_for_key
 from flux.core.ports import Outgoing
 from flux.runtime.delivery import Delivery
 from flux.runtime.encoding import HeadersLike, check_number, encode, encode_headers
+from flux.runtime.ending import ending, refused
 from flux.runtime.outbox import Outbox
 from flux.runtime.outboxes import OUTBOXES
 from flux.runtime.produced import CURRENT, Scope
@@ -181,7 +182,8 @@ class Producer(metaclass=_ProducerClass):
         """Flushes, and waits up to `timeout` seconds (None: until the client has given up on the last record). Raises
         DeliveryError, which names what failed, earlier failures that nobody heard of included, and what is still
         under way when the time is over: that may yet arrive."""
-        _outbox(cls).deliver(timeout)
+        if not ending():  # what was taken before was delivered, or named, by the exit handler
+            _outbox(cls).deliver(timeout)
 
     @classmethod
     async def adeliver(cls, timeout: float | None = None) -> None:
@@ -193,7 +195,8 @@ class Producer(metaclass=_ProducerClass):
     def shutdown(cls, timeout: float | None = None) -> None:
         """`deliver`, and closes the client unless other producers use it; `timeout` None: somewhat more than
         `delivery_timeout`. Happens at exit by itself. The next record boots it again. Raises DeliveryError."""
-        OUTBOXES.shutdown(_outbox(cls), timeout)
+        if not ending():
+            OUTBOXES.shutdown(_outbox(cls), timeout)
 
     @classmethod
     async def ashutdown(cls, timeout: float | None = None) -> None:
@@ -216,13 +219,16 @@ def _outbox(producer: type[Producer]) -> Outbox:
     name, topic = producer.__qualname__, producer.topic
     if not topic or not isinstance(topic, str):
         raise ConfigurationError(f'{name} has no topic: give it a class attribute topic = "…"')
+    if ending():
+        raise refused(topic)
     options = config.current.producer if producer.options is None else producer.options
     if not isinstance(options, ProducerOptions):
         raise ConfigurationError(f"{name}.options must be a flux.ProducerOptions")
     adapter = config.resolve_adapter(producer.adapter)
     outbox = OUTBOXES.outbox((producer.__module__, name), adapter, topic, options.settings, options.limits)
     outbox.on_error = _on_error(producer)
-    routes[producer] = outbox
+    if not OUTBOXES.exited:  # from then on each record comes through here
+        routes[producer] = outbox
     return outbox
 
 

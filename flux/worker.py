@@ -26,6 +26,7 @@ from flux.core.ports import System
 from flux.core.stage import check_apart, parse_stages
 from flux.core.stats import Stats
 from flux.runtime import forks
+from flux.runtime.ending import ending
 from flux.runtime.job import Job
 from flux.runtime.outboxes import OUTBOXES
 from flux.runtime.pipeline import check_middleware, check_task
@@ -185,7 +186,8 @@ class Worker:
     def stop(self) -> None:
         """Ends feeding, lets calls in flight end (`shutdown_timeout`), commits, and leaves. Returns at once."""
         self._stopping = True
-        self._notify()
+        if not ending():  # else nobody is left to hear it, and the lock may be held for ever
+            self._notify()
 
     @property
     def jobs(self) -> Sequence[Job]:

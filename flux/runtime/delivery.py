@@ -8,8 +8,9 @@ from concurrent.futures import Future
 from concurrent.futures._base import FINISHED, RUNNING
 from typing import Any, NamedTuple
 
-from flux.core.errors import DeliveryError, FailedRecord
+from flux.core.errors import BrokerError, DeliveryError, FailedRecord, Fault
 from flux.core.ports import Outgoing, Record
+from flux.runtime.ending import ending
 from flux.runtime.produced import Scope
 from flux.runtime.tallies import Ends, acknowledging, failed, failed_record
 from flux.system import SYSTEM
@@ -104,11 +105,20 @@ class Delivery(Future[RecordMetadata]):
 
     def result(self, timeout: float | None = None) -> RecordMetadata:
         self._asked = True
-        return super().result(timeout) if self._result is None else self._result
+        if self._result is not None:
+            return self._result
+        self._check_ending()
+        return super().result(timeout)
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         self._asked = True
+        self._check_ending()
         return super().exception(timeout)
+
+    def _check_ending(self) -> None:
+        if self._state is not FINISHED and ending():
+            error = BrokerError("the interpreter is ending: nobody will know whether it arrived", Fault.UNAVAILABLE)
+            raise DeliveryError([failed(self.topic, self.records[0], error)])
 
     def set_result(self, result: RecordMetadata) -> None:
         self._result = result

@@ -20,6 +20,7 @@ from flux.core.errors import BrokerError, BufferFull, ConfigurationError, Delive
 from flux.core.ports import Adapter, Outgoing, ProducerPort, ProducerSettings, System
 from flux.core.throttle import Throttle, and_more
 from flux.runtime.delivery import Delivery
+from flux.runtime.ending import ending, tell
 from flux.runtime.produced import Scope
 from flux.runtime.returned import check_returned
 from flux.runtime.tallies import Counted, Tally, Tracked, acknowledging, failed, in_acknowledgement, tallies
@@ -295,6 +296,9 @@ class Outbox:
     def report(self, records: Sequence[FailedRecord], keep: bool = True) -> None:
         """Failures that no caller is left to hear. Takes no lock: a garbage collection may call it anywhere."""
         error = DeliveryError(records)
+        if ending():
+            tell(f"{self.adapter.cluster}: {error}")
+            return
         first = records[0].error
         kind = (type(first), first.fault if isinstance(first, BrokerError) else None)
         left_out = self._throttle.admit(kind, self._runtime.system.monotonic(), len(records))

@@ -12,6 +12,7 @@ import contextlib
 import math
 import os
 import sys
+import threading
 from collections.abc import Hashable, Iterable
 
 import attrs
@@ -19,6 +20,7 @@ import attrs
 from flux.core.buffer import Limits
 from flux.core.errors import BrokerError
 from flux.core.ports import Adapter, ProducerPort, ProducerSettings, System
+from flux.runtime.ending import refused
 from flux.runtime.outbox import RETRY, Outbox, Watch, logger
 from flux.system import SYSTEM, Lock
 
@@ -75,7 +77,7 @@ class Outboxes:
         self._woken = False
         self._wakes_at = math.inf
         self._thread: object = None
-        self._exited = False
+        self.exited = False
 
     def reroute(self) -> None:
         """What producer classes are configured with has changed."""
@@ -90,10 +92,12 @@ class Outboxes:
             found = self._outboxes.get(key)
             if found is None:
                 found = Outbox(self, adapter, topic, settings, limits)
-                if self._exited:
+                if self.exited:
                     found.buffer.hurry()
                 self.client(found)
                 self._outboxes[key] = found
+            elif self.exited:
+                self.client(found)  # one that cannot be made any more is found out before a record is taken
             return found
 
     def client(self, outbox: Outbox) -> ProducerPort:
@@ -101,10 +105,18 @@ class Outboxes:
             key = _client_key(outbox)
             client = self._clients.get(key)
             if client is None:
-                client = self._clients[key] = Client(outbox.adapter.producer(outbox.settings))
+                client = self._clients[key] = Client(self._made(outbox))
                 self._flush_in_children_of_multiprocessing()
             client.users.add(outbox)
             return client.port
+
+    def _made(self, outbox: Outbox) -> ProducerPort:
+        try:
+            return outbox.adapter.producer(outbox.settings)
+        except RuntimeError:
+            if not self.exited and threading.main_thread().is_alive():
+                raise
+            raise refused(outbox.topic) from None  # Python 3.12 starts no thread when the main one has ended
 
     def broken(self, outbox: Outbox, client: ProducerPort) -> None:
         with self._lock:
@@ -140,25 +152,32 @@ class Outboxes:
         _close(client.port)
 
     def opened(self, outbox: Outbox) -> None:
-        self._tend(outbox)
+        if not self._tend(outbox):
+            outbox.buffer.hurry()
+            outbox.flush()
         self.handed_on(outbox)
 
     def stalled(self, outbox: Outbox) -> None:
         self._tend(outbox)
 
     def handed_on(self, outbox: Outbox) -> None:
-        if self._exited:
+        if self.exited:
             self._drain([outbox])
 
-    def _tend(self, outbox: Outbox) -> None:
+    def _tend(self, outbox: Outbox) -> bool:
+        """Whether there is a thread for it: see `_made`."""
         with self._wake:
             due = outbox.due(self.system.monotonic())
             self._tended.add(outbox)
             if due < self._wakes_at:
                 self._woken = True
                 self._wake.notify()
-            if self._thread is None:
-                self._thread = self.system.spawn("flux-producers", self._run)
+            if self._thread is None and not self.exited:
+                try:
+                    self._thread = self.system.spawn("flux-producers", self._run)
+                except RuntimeError:
+                    return False
+        return True
 
     def _run(self) -> None:
         wake = self._wake
@@ -202,7 +221,8 @@ class Outboxes:
     def exit(self) -> None:
         """At the end of the process: delivers everything; what fails is reported. Whoever produces later (another exit
         handler, a daemon thread) waits for the delivery: nobody else would."""
-        self._exited = True
+        self.exited = True
+        self.reroute()
         outboxes = self._all()
         try:
             for outbox in outboxes:
@@ -220,10 +240,11 @@ class Outboxes:
 
     def _drain(self, outboxes: Iterable[Outbox]) -> None:
         watches: list[tuple[Outbox, Watch]] = []
+        began = self.system.now()
         try:
             watches.extend((outbox, outbox.watch(lambda: None)) for outbox in outboxes)
             for outbox, watch in watches:
-                outbox.wait(watch, outbox.settings.delivery_timeout + GRACE)
+                outbox.wait(watch, began + outbox.settings.delivery_timeout + GRACE - self.system.now())
         finally:
             for outbox, watch in watches:
                 outbox.abandon(watch)

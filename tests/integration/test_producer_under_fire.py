@@ -458,6 +458,29 @@ def test_threads_that_still_produce_at_the_end_of_the_interpreter_are_accounted_
         assert len(ending.noted("taken")) > 100
 
 
+@pytest.mark.parametrize("client", CLIENTS)
+def test_a_record_that_comes_when_the_interpreter_ends_is_refused_and_the_process_ends(
+    own: Own, client: str, child: Callable[..., Child]
+) -> None:
+    topic = own.topic()
+    ending = child(
+        """
+        class Late:
+            def __del__(self):
+                produce("late")
+        import builtins
+        builtins.late = Late()  # what threads can still reach is not deleted
+        produce("in time")
+        """,
+        url(client, own),
+        topic,
+    )
+    error = ending.ended(20)
+    assert ending.process.returncode == 0
+    assert error.count("came when the interpreter was ending") == 1
+    assert ending.noted("taken") == own.values(topic) == [b"in time"]
+
+
 SIGNALLED = """
 class Told(SystemExit):
     pass

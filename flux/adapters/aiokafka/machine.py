@@ -24,6 +24,10 @@ class Machine:
         self._lock = system.condition()
         self._loop: asyncio.AbstractEventLoop | None = None
 
+    def start(self) -> None:
+        """Raises RuntimeError where the interpreter starts no threads any more."""
+        self._running()
+
     def post(self, callback: Callable[[], object]) -> None:
         """Calls it in the loop, soon."""
         loop = self._running()
@@ -56,8 +60,9 @@ class Machine:
         self.check()
         with self._lock:
             if self._loop is None:
-                loop = self._loop = asyncio.new_event_loop()
+                loop = asyncio.new_event_loop()
                 self._system.spawn("flux-aiokafka", loop.run_forever)
+                self._loop = loop
             return self._loop
 
 

@@ -38,6 +38,7 @@ class AiokafkaProducer:
     ) -> None:
         if (lacks := codecs.remedy(settings.compression)) is not None:
             raise ConfigurationError(f"aiokafka lacks the library for compression {settings.compression}: {lacks}")
+        machine.start()
         self._machine = machine
         self._settings = settings
         self._log = log

@@ -1,0 +1,153 @@
+"""What comes when the interpreter ends and nobody is left to work for it: refused at once, and the process ends."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+from typing import Any
+
+import pytest
+from producer_support import AwesomeProducer, World, world  # noqa: F401
+
+from flux.core.errors import DeliveryError
+from flux.runtime.outboxes import OUTBOXES
+
+PRELUDE = """
+import atexit, builtins, os, sys, threading, types
+import flux
+
+class P(flux.Producer):
+    topic, adapter = "awesome", "memory://ending"
+    options = flux.ProducerOptions(flush_interval=3600)
+
+class Late:
+    def __init__(self, act):
+        self.act = act
+
+    def __del__(self, write=os.write, name=lambda error: type(error).__name__, BaseException=BaseException):
+        try:
+            self.act()
+        except BaseException as error:
+            write(1, f"refused: {name(error)}\\n".encode())
+        else:
+            write(1, b"returned\\n")
+"""
+
+
+def run(script: str) -> tuple[int, str, str]:
+    """Exit code, output, errors."""
+    ended = subprocess.run(
+        [sys.executable, "-c", PRELUDE + textwrap.dedent(script)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=30,
+    )
+    return ended.returncode, ended.stdout, ended.stderr
+
+
+@pytest.mark.parametrize("method", ["produce", "send"])
+@pytest.mark.parametrize(
+    "place",
+    ["late =", "builtins.late =", "flux.late =", 'sys.modules["app"] = app = types.ModuleType("app"); app.late ='],
+)
+@pytest.mark.parametrize("before", ["", "P.send('before')"])
+def test_a_record_that_comes_after_the_exit_handlers_is_refused_and_said_once(
+    method: str, place: str, before: str
+) -> None:
+    code, out, errors = run(
+        f"""
+        {before}
+        def act(P=P):
+            try:
+                P.{method}("late")
+            finally:
+                P.{method}("late too")
+        {place} Late(act)
+        """
+    )
+    assert (code, out) == (0, "refused: DeliveryError\n")
+    assert errors.count("flux: a record for topic awesome came when the interpreter was ending") == 1
+    assert len(errors.splitlines()) == 1
+
+
+@pytest.mark.parametrize("call", ["P.deliver()", "P.shutdown()", "worker.stop()", "before.result()"])
+def test_what_waits_does_not_wait_after_the_exit_handlers(call: str) -> None:
+    code, out, errors = run(
+        f"""
+        class T(flux.Task):
+            topic, group_id, adapter = "awesome", "group", "memory://ending"
+            def call(self, message):
+                pass
+        worker = flux.Worker(T)
+        held = threading.Event()
+        def hold():
+            with worker._cond:
+                held.set()
+                threading.Event().wait()  # a thread that will never run again
+        threading.Thread(target=hold, daemon=True).start()
+        held.wait()
+        before = P.send("before")
+        P.produce("in the buffer")
+        builtins.late = Late(lambda P=P, worker=worker, before=before: {call})
+        """
+    )
+    assert (code, out, errors) == (0, "returned\n", "")
+
+
+def test_nobody_waits_for_an_end_that_nobody_will_tell() -> None:
+    code, out, errors = run(
+        """
+        from flux.adapters.memory import MemoryAdapter
+        from flux.runtime.outboxes import OUTBOXES
+        P.adapter = adapter = MemoryAdapter("away")
+        P.send("before").result()
+        adapter.broker.available = False
+        open_one = P.send("open")
+        atexit.unregister(OUTBOXES.exit)
+        late = Late(lambda: open_one.result())
+        """
+    )
+    assert (code, out, errors) == (0, "refused: DeliveryError\n", "")
+
+
+def test_exit_handlers_and_threads_that_outlive_the_main_one_still_produce() -> None:
+    code, out, errors = run(
+        """
+        def act():
+            P.produce("buffered")
+            sys.stdout.write(f"{P.send('late').result(5).offset}\\n")
+        atexit.register(act)
+        P.produce("before")
+        threading.Thread(target=lambda: (threading.main_thread().join(), act())).start()
+        """
+    )
+    assert (code, out, errors) == (0, "2\n4\n", "")
+
+
+@pytest.fixture
+def no_threads(world: World, monkeypatch: pytest.MonkeyPatch) -> World:  # noqa: F811
+    """As Python 3.12 has it when its main thread has ended."""
+
+    def spawn(*_: Any) -> None:
+        raise RuntimeError("can't create new thread at interpreter shutdown")
+
+    monkeypatch.setattr(world.system, "spawn", spawn)
+    return world
+
+
+def test_where_no_thread_can_be_started_each_record_is_handed_on_at_once(no_threads: World) -> None:
+    AwesomeProducer.produce("one")
+    AwesomeProducer.produce("two")
+    assert no_threads.values() == [b"one", b"two"]
+
+
+def test_a_client_that_needs_a_thread_where_none_can_be_started_refuses_the_record(
+    no_threads: World, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(no_threads.adapter, "producer", lambda _: no_threads.system.spawn("acks", lambda: None))
+    OUTBOXES.exit()
+    with pytest.raises(DeliveryError, match="came when the interpreter was ending"):
+        AwesomeProducer.produce("late")
+    assert "came when the interpreter was ending" in capfd.readouterr().err
