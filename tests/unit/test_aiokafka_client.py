@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from aiokafka.errors import KafkaConnectionError, KafkaError, RequestTimedOutError
+from aiokafka.protocol.fetch import FetchRequest
 from aiokafka.protocol.group import JoinGroupRequest
 from aiokafka.protocol.metadata import MetadataRequest
 from aiokafka_support import run
@@ -269,5 +270,14 @@ def test_metadata_that_is_not_answered_ends_the_connection(network: Network) -> 
         client = network.client(request_timeout_ms=3000)
         assert not await client._metadata_update(client.cluster, {"one"})
         assert [one.closed for one in network.made] == [True] * 3
+
+    run(main())
+
+
+def test_a_fetch_may_wait_for_records_as_long_as_it_asks_for(network: Network) -> None:
+    async def main() -> None:
+        network.connects[1] = lambda: Connection(20)
+        client = network.client()
+        assert await client.send(1, FetchRequest(30_000, 1, 1000, 0, [])) is ANSWER
 
     run(main())

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from confluent_kafka import KafkaError
+from confluent_kafka import Consumer, KafkaError
 
 from flux.adapters.confluent import ConfluentAdapter, from_url
 from flux.adapters.confluent.config import consumer_properties, parsed_url, producer_properties
@@ -278,3 +278,31 @@ def test_a_denial_names_the_permission_that_it_takes() -> None:
     assert "needs READ on topic awesome" in str(denied)
     away = translated(KafkaError(KafkaError._TRANSPORT), "cannot consume", "READ on topic awesome")
     assert "READ" not in str(away)
+
+
+def test_a_consumers_silent_connections_are_given_up_soon_unless_the_user_says_otherwise() -> None:
+    assert consumer_properties("h:1", {}, SETTINGS)["socket.timeout.ms"] == 15_000
+    assert consumer_properties("h:1", {"socket.timeout.ms": 40_000}, SETTINGS)["socket.timeout.ms"] == 40_000
+
+
+@pytest.mark.parametrize("small", [False, True])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"message.max.bytes": "50000000"},
+        {"receive.message.max.bytes": 2_000_000},
+        {"message.max.bytes": 1_500_000, "receive.message.max.bytes": 2_000_000},
+        {"fetch.max.bytes": 30_000_000},
+    ],
+)
+def test_the_users_limits_on_sizes_leave_a_consumer_that_can_be_made(options: dict[str, Any], small: bool) -> None:
+    settings = ConsumerSettings("t", "g", small_queue=small)
+    Consumer(consumer_properties("127.0.0.1:1", {"log_level": 0, **options}, settings)).close()
+
+
+def test_who_is_replaced_or_speaks_another_protocol_is_told_what_to_do() -> None:
+    fenced = KafkaError(KafkaError._FATAL, "Fatal error: fenced by a consumer with the same instance id")
+    assert fault_of(fenced) is Fault.FENCED
+    assert str(translated(fenced, "cannot consume")).endswith("give each process an id of its own")
+    mixed = translated(KafkaError(KafkaError.INCONSISTENT_GROUP_PROTOCOL), "cannot consume")
+    assert str(mixed).endswith("stop all members of the group, then start them with one client")

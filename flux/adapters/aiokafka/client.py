@@ -21,6 +21,7 @@ from aiokafka import AIOKafkaConsumer
 from aiokafka.client import AIOKafkaClient, ConnectionGroup
 from aiokafka.conn import AIOKafkaConnection, CloseReason, create_conn
 from aiokafka.errors import KafkaError, NodeNotReadyError, RequestTimedOutError
+from aiokafka.protocol.fetch import FetchRequest
 from aiokafka.protocol.group import JoinGroupRequest, SyncGroupRequest
 from aiokafka.protocol.metadata import MetadataRequest
 from aiokafka.protocol.produce import ProduceRequest
@@ -83,7 +84,10 @@ class Client(AIOKafkaClient):  # type: ignore[misc]
             answer = connection.send(request, expect_response=answered)
         finally:
             connection._request_timeout = own
-        watch = _Watch(connection, self._observer.patience(request) or self._silence_ms / 1000)
+        silence = self._observer.patience(request) or self._silence_ms / 1000
+        if isinstance(request, FetchRequest):
+            silence += request._max_wait_ms / 1000  # that long a broker has nothing to say
+        watch = _Watch(connection, silence)
         if isinstance(request, _WAITS_FOR_MEMBERS):
             watch.named_after = math.inf
         task = self._loop.create_task(self._watched(watch, answer, request))

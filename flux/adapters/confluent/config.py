@@ -96,13 +96,16 @@ def consumer_properties(bootstrap: str, options: Mapping[str, Any], settings: Co
         "fetch.queue.backoff.ms": 5,
         "queued.min.messages": 100_000,
         "queued.max.messages.kbytes": 64 * 1024,
+        # A connection that has fallen silent is given up; by default after a minute. In that time one answer must pass.
+        "socket.timeout.ms": 15_000,
+        "fetch.max.bytes": _fetch_bytes(options, 16 * 1024 * 1024),
     }
     if settings.small_queue:
         properties |= {
             "fetch.queue.backoff.ms": 10,
             "queued.min.messages": 1_000,
             "queued.max.messages.kbytes": 4 * 1024,
-            "fetch.max.bytes": 4 * 1024 * 1024,
+            "fetch.max.bytes": _fetch_bytes(options, 4 * 1024 * 1024),
         }
     properties.update(options)
     if group_protocol(options) == "consumer":
@@ -120,6 +123,16 @@ def consumer_properties(bootstrap: str, options: Mapping[str, Any], settings: Co
         "auto.offset.reset": "error",
         "enable.partition.eof": True,
     }
+
+
+def _fetch_bytes(options: Mapping[str, Any], wanted: int) -> int:
+    """What librdkafka accepts beside the user's own limits."""
+    try:
+        least = int(options.get("message.max.bytes", 0))
+        most = int(options.get("receive.message.max.bytes", _LARGEST_RECORD)) - 512
+    except (TypeError, ValueError):  # librdkafka says it better
+        return wanted
+    return max(min(wanted, most), least)
 
 
 def reader_properties(bootstrap: str, options: Mapping[str, Any]) -> dict[str, Any]:
