@@ -272,8 +272,9 @@ class Desk:
         """The records count as done, or as failed, when what their call has produced is acknowledged."""
 
         def settled(error: Exception | None) -> None:
-            for entry, message in parted:
-                self._settled(post, entry, message, error)
+            with self.failing():
+                for entry, message in parted:
+                    self._settled(post, entry, message, error)
 
         products.when_done(settled)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
@@ -10,6 +11,9 @@ from typing import Any, Protocol
 from flux.core.errors import DeliveryError, FailedRecord
 from flux.core.ports import Outgoing, Record
 from flux.runtime.produced import Scope
+from flux.runtime.traces import text_of
+
+logger = logging.getLogger("flux.producer")
 
 
 class Tracked(Outgoing):
@@ -145,6 +149,10 @@ def acknowledging(tell: Callable[..., object], *given: Any) -> None:
     here.active = True
     try:
         tell(*given)
+    except (Exception, KeyboardInterrupt):
+        raise
+    except BaseException as error:  # it would end the client's thread or its event loop
+        logger.error("what was told of an acknowledgement raised\n%s", text_of(error))
     finally:
         here.active = before
 

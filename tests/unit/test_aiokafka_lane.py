@@ -14,8 +14,10 @@ from aiokafka_support import run
 
 from flux.adapters.aiokafka import lane as module
 from flux.adapters.aiokafka.lane import Entry, Identity, Lane
+from flux.adapters.aiokafka.sender import Sender
 from flux.core.errors import BrokerError, Fault
-from flux.core.ports import Outgoing, Record
+from flux.core.ports import Outgoing, ProducerSettings, Record
+from flux.system import SYSTEM
 
 NO_ERROR, UNKNOWN_TOPIC, TOO_LARGE, TIMED_OUT, OUT_OF_ORDER, DUPLICATE, DENIED = 0, 3, 10, 7, 45, 46, 29
 Script = Callable[[bytes], Any]
@@ -238,6 +240,18 @@ def test_what_is_abandoned_is_answered_once() -> None:
     assert broker.sent == []
 
 
+def test_a_bug_leaves_no_record_without_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(lane: Lane) -> list[Entry]:
+        raise AssertionError("a bug of flux")
+
+    broker = Broker(lambda data: NO_ERROR)
+    with monkeypatch.context() as meanwhile:
+        meanwhile.setattr(Lane, "_next_batch", broken)
+        broker.deliver(b"0", b"1")
+    broker.deliver(b"2")
+    assert broker.ends == [(b"0", -1, Fault.OTHER), (b"1", -1, Fault.OTHER), (b"2", 0, None)]
+
+
 @pytest.fixture
 def _pauses(monkeypatch: pytest.MonkeyPatch, _no_real_time: None) -> None:
     monkeypatch.setattr(module, "_RETRY", 0.1)
@@ -360,3 +374,24 @@ def test_a_topic_that_stays_unknown_is_named_so_after_a_while() -> None:
     broker.write([(b"0", 30.0)])
     assert broker.ends == [(b"0", -1, Fault.UNKNOWN_TOPIC)]
     assert broker.ended[b"0"] < 10
+
+
+def test_a_bug_in_finding_partitions_leaves_no_record_without_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def broken(*given: object) -> None:
+        raise AssertionError("a bug of flux")
+
+    ends: list[BrokerError | None] = []
+
+    async def main() -> None:
+        options = {"max_batch_size": 1000, "max_request_size": 1000}
+        sender = Sender({}, options, ProducerSettings(), lambda entries, records, error: ends.append(error), SYSTEM)
+        sender.add("t", [Entry(Outgoing(b"0"), lambda error, record: None, 50.0, 100)])
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        sender.add("t", [Entry(Outgoing(b"1"), lambda error, record: None, 50.0, 100)])
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+
+    monkeypatch.setattr(Sender, "_ask", broken)
+    asyncio.run(main())
+    assert [error and error.fault for error in ends] == [Fault.OTHER, Fault.OTHER]

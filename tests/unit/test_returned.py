@@ -16,6 +16,7 @@ import pytest
 from peers_support import Peer, wait_for
 
 import flux
+from flux.core.errors import BrokerError, Fault
 from flux.core.outcome import NotAwaited, SubtaskCancelled
 from flux.runtime.returned import check_returned, is_async
 from flux.testing import Kit
@@ -616,3 +617,44 @@ def test_a_call_whose_task_somebody_else_cancels_ends_the_worker() -> None:
     with peer.working(task, code=1) as running:
         wait_for(lambda: running.ended, "the end of the worker")
     assert peer.position() == 0
+
+
+def test_an_acknowledgement_whose_call_cannot_be_settled_ends_the_worker_loudly(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    peer = Peer()
+    peer.broker.create_topic("bills")
+
+    class Bills(flux.Producer):
+        topic = "bills"
+        adapter = peer.adapter
+
+    task = peer.task(lambda message: Bills.produce(b"bill"))
+    monkeypatch.setattr("flux.runtime.desk.Desk._settled", breaking("a bug of flux"))
+    peer.write(b"x")
+    with caplog.at_level(logging.ERROR), peer.working(task, code=1) as running:
+        wait_for(lambda: running.ended, "the end of the worker")
+    assert "the process failed: AssertionError: a bug of flux" in caplog.text
+    assert peer.position() == 0
+    Bills.shutdown()
+
+
+def test_a_panic_where_an_acknowledgement_is_heard_loses_no_other(
+    flux_kit: Kit, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Panic(BaseException): ...
+
+    class Orders(flux.Producer):
+        topic = "orders"
+
+        @classmethod
+        def on_error(cls, error: flux.DeliveryError) -> None:
+            raise Panic
+
+    denied = BrokerError("not allowed", Fault.DENIED)
+    flux_kit.broker().fail_writes(lambda topic, partition, record: denied if record.value == b"bad" else None)
+    for value in (b"bad", b"good", b"bad"):
+        Orders.produce(value)
+    with pytest.raises(flux.DeliveryError, match="2 record"):
+        Orders.deliver()
+    assert flux_kit.topic("orders").values == [b"good"]

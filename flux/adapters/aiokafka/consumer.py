@@ -198,7 +198,7 @@ class AiokafkaConsumer:
             error = translated(failure, "cannot commit")
         try:
             done(error)
-        except Exception as failure:
+        except BaseException as failure:
             self.fail(failure)
 
     async def commit_now(self, positions: Mapping[TopicPartition, Position], timeout: float) -> None:

@@ -7,6 +7,7 @@ the broker takes no later batch of that partition), and fail a batch whole for o
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
@@ -19,6 +20,8 @@ from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from flux.adapters.aiokafka.errors import error_for, fault_of, translated
 from flux.core.errors import BrokerError, Fault
 from flux.core.ports import Headers, Outgoing, Record
+
+logger = logging.getLogger("flux.producer")
 
 RECORD_OVERHEAD = 70
 """Bytes that a batch of one record takes besides key, value and headers (61 of header, the rest varints)."""
@@ -161,6 +164,12 @@ class Lane:
             while self._queue:
                 self._flying = self._next_batch()
                 await self._deliver(self._flying)
+        except Exception as error:  # a bug: what nobody answers would stand for ever
+            logger.exception("writing to topic %s failed", self._at.topic)
+            entries, self._flying = [*self._flying, *self._queue], []
+            self._queue.clear()
+            self._queued_bytes = 0
+            self._refuse(entries, translated(error, f"cannot write to topic {self._at.topic}"))
         finally:
             self._worker = None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -18,6 +19,8 @@ from flux.adapters.aiokafka.lane import ANONYMOUS, Entry, Identity, Lane, unwrit
 from flux.core.errors import BrokerError, Fault
 from flux.core.partitioner import partition_for_key
 from flux.core.ports import ProducerSettings, Record, System
+
+logger = logging.getLogger("flux.producer")
 
 Answer = Callable[[Sequence[Entry], Sequence[Record], BrokerError | None], None]
 
@@ -84,7 +87,7 @@ class Sender:
             if count:
                 self._place(topic, found, count)
             else:
-                found.asking = asyncio.get_running_loop().create_task(self._ask(topic, found))
+                found.asking = asyncio.get_running_loop().create_task(self._ask_or_refuse(topic, found))
 
     def hurry(self) -> None:
         for lane in self._lanes.values():
@@ -128,6 +131,14 @@ class Sender:
     def _known(self, topic: str) -> int:
         made = self._connection.made
         return len(made.cluster.partitions_for_topic(topic) or ()) if made is not None else 0
+
+    async def _ask_or_refuse(self, name: str, topic: Topic, again: bool = False) -> None:
+        try:
+            await self._ask(name, topic, again)
+        except Exception as error:  # a bug: what nobody answers would stand for ever
+            logger.exception("the partitions of topic %s could not be asked for", name)
+            topic.asking = None
+            self._refuse(name, topic, translated(error, f"cannot write to topic {name}"))
 
     async def _ask(self, name: str, topic: Topic, again: bool = False) -> None:
         """`again`: although the topic is known, as a record names a partition that is not."""
@@ -195,7 +206,7 @@ class Sender:
             lane.add(entry)
         if beyond:
             topic.waiting.extend(beyond)
-            topic.asking = asyncio.get_running_loop().create_task(self._ask(name, topic, again=True))
+            topic.asking = asyncio.get_running_loop().create_task(self._ask_or_refuse(name, topic, again=True))
 
     def _next(self, name: str, topic: Topic, count: int, entry: Entry) -> int:
         """By chance among those that have a leader, and for a while the same one, so that batches fill."""
