@@ -14,6 +14,7 @@ from types import ModuleType
 import attrs
 import click
 
+from flux.core.described import asked, brief, traceback_of
 from flux.core.errors import ConfigurationError
 from flux.task import Task
 
@@ -97,10 +98,12 @@ def load(source: str) -> ModuleType:
         return _load_file(path.resolve()) if is_file else _load_module(source)
     except (ConfigurationError, click.UsageError):
         raise
-    except Exception as error:
-        raise click.ClickException(f"cannot load {source}: {explain(error)}") from None
     except SystemExit as end:
         raise click.ClickException(f"cannot load {source}: it ends the process (exit code {end.code})") from None
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        raise click.ClickException(f"cannot load {source}: {explain(error)}") from None
 
 
 def _load_module(name: str) -> ModuleType:
@@ -154,13 +157,17 @@ def _on_path(directory: Path) -> None:
 
 def explain(error: BaseException) -> str:
     """`file:line: Error: message`, and below it the user's own lines that led there, the last ones only."""
-    what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    return asked(lambda: _explain(error)) or brief(error)
+
+
+def _explain(error: BaseException) -> str:
+    what = brief(error)
     if isinstance(error, SyntaxError) and error.filename:
         line = (error.text or "").strip()
         return f"{_short(error.filename)}:{error.lineno}: {type(error).__name__}: {error.msg}" + (
             f"\n    {line}" if line else ""
         )
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if _is_users(frame.filename)]
+    frames = [frame for frame in traceback.extract_tb(traceback_of(error)) if _is_users(frame.filename)]
     if not frames:
         return what
     lines = [f"    {_short(f.filename)}:{f.lineno}: {f.line}" for f in frames[-_MOST_LINES:]]
@@ -169,7 +176,7 @@ def explain(error: BaseException) -> str:
 
 def raised_by_user(error: BaseException) -> bool:
     """Whether the user's code, or what it called, raised it."""
-    return any(_is_users(frame.filename) for frame in traceback.extract_tb(error.__traceback__))
+    return any(_is_users(frame.filename) for frame in traceback.extract_tb(traceback_of(error)))
 
 
 def _is_users(filename: str) -> bool:

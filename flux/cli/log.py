@@ -6,8 +6,11 @@ import json
 import logging
 import time
 from datetime import UTC, datetime
+from typing import Any
 
 from flux.cli.text import escape
+from flux.core.described import asked
+from flux.runtime.traces import text_of
 
 LEVELS = ("debug", "info", "warning", "error")
 FORMATS = ("text", "json")
@@ -16,7 +19,14 @@ _CHATTY = ("httpx", "httpx2", "httpcore", "httpcore2")
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
-class _Formatter(logging.Formatter):
+class _Described(logging.Formatter):
+    """Python's own way fails where an exception cannot be described."""
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802
+        return "" if ei[1] is None else text_of(ei[1])
+
+
+class _Formatter(_Described):
     """Messages may quote records. Times in UTC, as all that flux shows."""
 
     converter = staticmethod(time.gmtime)
@@ -25,7 +35,7 @@ class _Formatter(logging.Formatter):
         return escape(super().format(record))
 
 
-class _JsonFormatter(logging.Formatter):
+class _JsonFormatter(_Described):
     """One event a line, with what it is about in fields of its own; JSON escapes control characters itself."""
 
     def __init__(self, process: int | None) -> None:
@@ -48,7 +58,7 @@ class _JsonFormatter(logging.Formatter):
             event["exception"] = self.formatException(record.exc_info)
         if record.stack_info:
             event["stack"] = record.stack_info
-        return json.dumps(event, default=str)
+        return json.dumps(event, default=lambda value: asked(lambda: str(value)))
 
 
 def configure(level: str, process: int | None = None, form: str = "text") -> None:

@@ -126,9 +126,9 @@ def command(
         _follow(lifeline, working)
     try:
         code = working.run()
-    except FluxError:
+    except (FluxError, KeyboardInterrupt, SystemExit):
         raise
-    except Exception as error:
+    except BaseException as error:
         if not raised_by_user(error):
             raise
         raise click.ClickException(f"the task could not start: {explain(error)}") from None

@@ -225,13 +225,15 @@ class Heard:
         kind = (owner, event, error_name(type(error)))
         if kind not in self._told:
             self._told.add(kind)
+            trace = text_of(error)
             logger.error(
                 "%s: %s.%s raised %s: it is not told again of this kind\n%s",
                 self.task,
                 owner,
                 event,
                 brief(error),
-                text_of(error),
+                trace,
+                extra={"task": self.task, "error": error_name(type(error)), "exception": trace},
             )
 
 

@@ -9,7 +9,7 @@ from typing import Any, Protocol, cast
 
 import attrs
 
-from flux.core.described import brief
+from flux.core.described import brief, error_name
 from flux.core.engine import Engine
 from flux.core.errors import BrokerError, FluxError
 from flux.core.gate import Gate
@@ -300,7 +300,9 @@ class Job:
         if issubclass(type(failure), FluxError):  # the cluster's doing, or the user's
             logger.error("%s: %s", self.name, failure)
         else:
-            logger.error("%s: the process failed: %s\n%s", self.name, brief(failure), text_of(failure))
+            trace = text_of(failure)
+            extra = {"task": self.name, "error": error_name(type(failure)), "exception": trace}
+            logger.error("%s: the process failed: %s\n%s", self.name, brief(failure), trace, extra=extra)
 
 
 def lives_in_loop(adapter: object) -> bool:

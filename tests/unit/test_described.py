@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import click
 import pytest
 from peers_support import Peer, wait_for
 
 import flux
+from flux.cli.finding import load
+from flux.cli.log import _Formatter, _JsonFormatter
 from flux.core.described import NO_TEXT, brief, error_name, text_of
 from flux.runtime import traces
 from flux.testing import Kit
@@ -335,3 +341,28 @@ def test_a_failure_of_the_process_cannot_be_named(where: str, cls: type[BaseExce
         flux.ConfigurationError, match=f"{where} names .*{cls.__name__}, which is a failure of the proc"
     ):
         task.policy()
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+@hostile
+def test_a_line_of_a_command_about_it_is_whole(make: Callable[[], Exception], form: str) -> None:
+    formatter = _Formatter("%(message)s") if form == "text" else _JsonFormatter(None)
+    try:
+        raise make()
+    except Exception as error:
+        name = error_name(type(error))
+        record = logging.LogRecord("flux", logging.ERROR, "", 0, "it failed", (), sys.exc_info())
+    assert name in said(lambda: formatter.format(record))
+
+
+@hostile
+def test_a_module_that_raises_it_is_refused_in_one_line(
+    make: Callable[[], Exception], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "raising.py").write_text("import test_described\nraise test_described.made\n")
+    monkeypatch.setitem(sys.modules, "test_described", SimpleNamespace(made=make()))
+    with pytest.raises(click.ClickException) as refused:
+        load("raising.py")
+    assert refused.value.format_message().startswith("cannot load raising.py: ")
