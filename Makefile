@@ -10,7 +10,7 @@ ONCE := .ci/once.py
 PIP := $(BIN)/python $(ONCE) $(BIN)/python -m pip --disable-pip-version-check install --quiet \
 	--constraint constraints.txt
 
-.PHONY: simulate chaos fire demo test matrix lint types imports check docs release-check bench clean pictures
+.PHONY: simulate chaos fire demo test matrix pythons lint types imports check docs release-check bench clean pictures
 
 demo: .venv/.installed
 	@$(BIN)/flux demo
@@ -23,6 +23,10 @@ test: .venv/.developed
 # the unit tests on each Python from 3.11 on that is on PATH
 matrix: .venv/.matrix
 	$(BIN)/nox
+
+# and on those that Debian has, in a chroot; needs root and debootstrap
+pythons:
+	.ci/pythons unstable 3.13 3.14
 
 # thousands of seeds of faults, in simulated time: make simulate SEEDS=10000
 SEEDS ?= 1000
