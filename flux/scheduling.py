@@ -74,7 +74,7 @@ def _due(policy: Policy, delay: float | None, at: datetime | None) -> int | None
         raise ConfigurationError(
             f"enqueue: {delay:g} s is longer than max_delay = {policy.max_delay:g} s, for which retry topics are kept"
         )
-    return math.ceil((now + delay) * 1000)
+    return math.ceil(round((now + delay) * 1000, 3))  # as `whole_ms`, rounded up
 
 
 def _pairs(headers: HeadersLike | None) -> list[tuple[str, Any]]:

@@ -54,7 +54,7 @@ class Batches:
     def deadline(self) -> float | None:
         """When the next one that is not full can be taken."""
         free = [self._free(queue) for assignment, queue in self._queues.items() if not assignment.running]
-        return min((entries[0].since + self._batch.wait for entries in free if entries), default=None)
+        return min((self._closes_at(entries) for entries in free if entries), default=None)
 
     def add(self, entry: Entry) -> None:
         """Queues `entry`, whose `since` is set, behind all of its partition."""
@@ -125,12 +125,15 @@ class Batches:
         free = self._free(queue)
         if not free:
             return False
-        waited = now - free[0].since
-        if len(free) < self._batch.most and 0 <= waited < self._batch.wait:  # below 0: the clock was set back
+        if len(free) < self._batch.most and free[0].since <= now < self._closes_at(free):  # earlier: set back
             return False
         ledger, others = assignment.ledger, assignment.flying + len(assignment.open)
         assert ledger is not None
         return any(ledger.admits(entry.end, others) or entry.offset == ledger.position for entry in free)
+
+    def _closes_at(self, free: Sequence[Entry]) -> float:
+        """When they are a batch, however few. Compared as it is: a difference of times may round otherwise."""
+        return free[0].since + self._batch.wait
 
     def _free(self, queue: deque[Entry]) -> Sequence[Entry]:
         """Those whose key is not held."""

@@ -13,6 +13,11 @@ from flux.core.policy import Policy
 from flux.core.stage import Role, Stage
 
 
+def whole_ms(seconds: float) -> int:
+    """Whole milliseconds by then. A float holds few of them exactly: a microsecond before one counts as it."""
+    return int(seconds * 1000 + 0.001)
+
+
 class Dues:
     """Of one stage. Due times in milliseconds since the epoch."""
 

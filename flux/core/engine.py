@@ -21,7 +21,7 @@ from flux.core.batches import Batches
 from flux.core.commands import Level, Notice, Stall, Turn
 from flux.core.commits import Commits
 from flux.core.delays import Delays
-from flux.core.dues import Dues
+from flux.core.dues import Dues, whole_ms
 from flux.core.errors import BrokerError, Fault
 from flux.core.expiry import expires
 from flux.core.flow import Flow
@@ -182,7 +182,7 @@ class Engine:
     def polled(self, polled: Polled, now: float) -> None:
         """A poll brought these."""
         self._resets.update(polled.out_of_range)
-        now_ms = int(self.wall_ms(now))
+        now_ms = self.wall_ms(now)
         for batch in polled.batches:
             assignment = self._assignments.get(batch.partition)
             if assignment is None or assignment.phase is not Phase.WORKING or self.stopping:
@@ -456,9 +456,9 @@ class Engine:
             return 0
         return self._at_hand(now)
 
-    def wall_ms(self, now: float) -> float:
+    def wall_ms(self, now: float) -> int:
         """Milliseconds since the epoch by the wall clock."""
-        return (now + self.epoch) * 1000
+        return whole_ms(now + self.epoch)
 
     @property
     def empty(self) -> bool:
@@ -616,7 +616,7 @@ class Engine:
         """Records that are due may run."""
         while (waiting := self._quick.due(now)) is not None:
             self._readmit(waiting)
-        now_ms = int(self.wall_ms(now))
+        now_ms = self.wall_ms(now)
         while self._lanes.ready(now) < wanted:
             entry = self._delays.due(now_ms)
             if entry is None:
@@ -738,7 +738,7 @@ class Engine:
         """An open record that waited to be tried in place is the first of its lane."""
         entry = waiting.entry
         entry.waits = False
-        entry.message = entry.message.again(int(self.wall_ms(waiting.failed_at)))
+        entry.message = entry.message.again(self.wall_ms(waiting.failed_at))
         self._quick.called[entry] = waiting
         entry.assignment.open.pop(entry, None)
         self._lanes.add_first(entry)
@@ -782,7 +782,7 @@ class Engine:
             reason=reason,
             wait=wait,
             group=self.policy.stages.group,
-            failed_at=int(self.wall_ms(now)),
+            failed_at=self.wall_ms(now),
             error_type=kind,
             error_text=text,
             error_trace=trace,

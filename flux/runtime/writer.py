@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
+from flux.core.dues import whole_ms
 from flux.core.errors import BrokerError, Fault
 from flux.core.hops import Hop
 from flux.core.ports import Cluster, ProducerPort, ProducerSettings, System
@@ -31,7 +32,7 @@ class Writer:
         try:
             client = self._client = self._client or self._adapter.producer(self._settings)
             transfer.partitions = client.partitions(transfer.target.topic, _ASK)
-            outgoing = transfer.outgoing(int(system.now() * 1000), limit)
+            outgoing = transfer.outgoing(whole_ms(system.now()), limit)
             deadline = system.monotonic() + _ROOM
             while not client.write(transfer.target.topic, [outgoing], lambda error, _: ended(hop, error)):
                 if system.monotonic() >= deadline:

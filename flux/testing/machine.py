@@ -7,6 +7,7 @@ its own.
 
 from __future__ import annotations
 
+import math
 import random
 import threading
 from collections.abc import Callable
@@ -44,10 +45,11 @@ class _Thread:
 
 
 class Machine:
-    """`flux.core.ports.System`. `start`: seconds since the epoch; `seed`: of everything drawn."""
+    """`flux.core.ports.System`. `start`: seconds since the epoch; `seed`: of everything drawn. Its clock shows whole
+    milliseconds, as Kafka's timestamps and due times do, and what takes less takes one."""
 
     def __init__(self, start: float, seed: int) -> None:
-        self._now = start
+        self._now = _shown(start)
         self._random = random.Random(seed)
         self._waited = 0.0
         self._beside: list[Callable[[], None]] = []
@@ -77,7 +79,7 @@ class Machine:
 
     def advance(self, seconds: float) -> None:
         """Time passes, because the test says so."""
-        self._now += seconds
+        self._now = _shown(self._now + seconds)
         self.went_on()
         self.settle()
 
@@ -94,7 +96,7 @@ class Machine:
         self._waited += seconds
         if self._waited > PATIENCE:
             raise Stuck(f"nothing has gone on for {PATIENCE:g} s of the kit's clock; the log says why")
-        self._now += max(seconds, 0.0)
+        self._now = _shown(self._now + max(seconds, 0.0))
         self.settle()
 
     def settle(self) -> None:
@@ -111,6 +113,10 @@ class Machine:
                     self._beside.append(target)
         finally:
             self._settling = None
+
+
+def _shown(seconds: float) -> float:
+    return math.ceil(round(seconds * 1000, 3)) / 1000
 
 
 class Condition:

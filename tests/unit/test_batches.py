@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 import pytest
 from engine_support import T0, assignment, entry
+from hypothesis import given
+from hypothesis import strategies as st
 
 from flux.core.assignment import Assignment, Entry
 from flux.core.batches import Batch, Batches
@@ -52,6 +54,15 @@ def test_a_batch_that_is_not_full_is_taken_when_its_first_record_has_waited() ->
     assert queues.take(1, T0 + 0.999) == []
     assert queues.deadline() == T0 + 1
     assert offsets(queues.take(1, T0 + 1)) == [0, 1]
+
+
+@given(st.floats(0, 2e9), st.floats(0, 300))
+def test_a_batch_is_taken_at_the_very_time_that_is_named_for_it(since: float, wait: float) -> None:
+    queues, owner = batches(wait=wait), owned()
+    added(queues, owner, 0, since=since)
+    named = queues.deadline()
+    assert named is not None
+    assert queues.ready(named) == 1
 
 
 def test_a_clock_that_is_set_back_holds_nothing_up() -> None:

@@ -8,10 +8,12 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import flux
 from flux.core.errors import BrokerError, Fault
-from flux.testing import Kit
+from flux.testing import Kit, kit
 
 START = 1_800_000_000.0
 
@@ -265,6 +267,56 @@ def test_a_run_passes_the_time_that_a_batch_waits_for_more(flux_kit: Kit, storin
     produce(flux_kit, b"a", b"b", b"c", b"d", topic="rows")
     assert flux_kit.run(storing).done == 4
     assert storing.batches == [([b"a", b"b", b"c"], 0), ([b"d"], 10)]
+
+
+@pytest.mark.parametrize("seconds", [0.01, 0.1, 0.3])
+def test_a_batch_that_waits_a_moment_is_called(flux_kit: Kit, storing: Any, seconds: float) -> None:
+    storing.max_wait = seconds
+    produce(flux_kit, b"a", topic="rows")
+    assert flux_kit.run(storing).done == 1
+    assert storing.batches == [([b"a"], seconds)]
+
+
+STARTS = st.one_of(st.sampled_from([0.0, 0.1, START, START + 0.1]), st.floats(0, 2e9))
+SPANS = st.one_of(st.sampled_from([0.05, 0.1, 1 / 3, 0.7]), st.floats(0.001, 300))
+
+
+@settings(max_examples=30, deadline=None)
+@given(STARTS, SPANS)
+def test_whatever_a_batch_waits_it_is_called_then(start: float, seconds: float) -> None:
+    task: Any = type("Task", (Storing,), {"max_wait": seconds, "batches": [], "bad": {}})
+    with kit(start=start) as flux_kit:
+        task.kit = flux_kit
+        produce(flux_kit, b"a", topic="rows")
+        began = flux_kit.clock.now()
+        assert flux_kit.run(task).done == 1
+        assert flux_kit.clock.now() - began == pytest.approx(seconds, abs=0.002)
+
+
+@settings(max_examples=30, deadline=None)
+@given(STARTS, SPANS, SPANS)
+def test_a_record_is_due_when_the_clock_was_moved_by_its_wait(start: float, before: float, seconds: float) -> None:
+    task: Any = type("Task", (Mailing,), {"wait": seconds, "calls": [], "errors": [ValueError(), ValueError()]})
+    with kit(start=start) as flux_kit:
+        task.kit = flux_kit
+        flux_kit.clock.advance(before)
+        produce(flux_kit, b"a")
+        for _ in range(2):
+            assert flux_kit.run(task).done == 0
+            flux_kit.clock.advance(seconds)
+        assert flux_kit.run(task).done == 1
+
+
+@settings(max_examples=30, deadline=None)
+@given(STARTS, SPANS)
+def test_scheduled_work_is_due_when_the_clock_was_moved_by_its_delay(start: float, seconds: float) -> None:
+    task: Any = type("Task", (Mailing,), {"calls": [], "errors": []})
+    with kit(start=start) as flux_kit:
+        task.kit = flux_kit
+        task.enqueue(b"a", delay=seconds).result(10)
+        assert flux_kit.run(task).done == 0
+        flux_kit.clock.advance(seconds)
+        assert flux_kit.run(task).done == 1
 
 
 def test_a_batch_is_of_one_partition(flux_kit: Kit, storing: Any) -> None:
