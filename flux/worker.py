@@ -68,7 +68,8 @@ _Life = Generator[_Blocking | _Here | _Tick, Any, int]
 class Worker:
     """`tasks`: Task classes, or instances. `stages`: such as "0-5" or "3", of every task; None: all, and what is left
     in retry topics beyond `retries`. `adapter`: for tasks that have none of their own. `exit_when_idle`: seconds
-    without anything in flight, unread or waiting in the stages of this process, after which it stops by itself.
+    without anything in flight, unread or waiting in the stages of this process, after which it stops by itself; with
+    exit code 1 when there are records that the next topic refuses, which the log names.
     `metrics_port`: where `/metrics`, `/live` and `/ready` are served while it runs, on `metrics_host`; or a Unix
     socket's path; None: nowhere. `report`: whether it tells every 5 s, in a topic of the cluster that it works, how it
     is, for `flux status`; a name is that of the topic. `process`: which one it is of several.
@@ -106,6 +107,8 @@ class Worker:
         self._stop_at: float | None = None
         self._hurry = False
         """A second signal came: calls in flight are not waited for."""
+        self._left_some = False
+        """It was idle, and ends with records that cannot move on."""
         self._changed = False
         self._tell_loop: Callable[[], None] = lambda: None
         self._loop: tuple[asyncio.AbstractEventLoop, int] | None = None
@@ -235,6 +238,7 @@ class Worker:
                     logger.error("%s.close failed: %s\n%s", job.name, brief(error), text_of(error))
                 ended = yield _Blocking(job.end)
                 code = code or ended
+            code = code or int(self._left_some)
             yield _Blocking(OUTBOXES.deliver_all)
             yield _Blocking(observed.close)
         return code
@@ -276,6 +280,8 @@ class Worker:
                     idle_since = None
                     if not (yield _Blocking(lambda: any(job.unread() for job in self._jobs))):
                         self._stopping = True
+                        for job in self._jobs:
+                            self._left_some |= job.name_refused()
             for job in self._jobs:
                 hungry = job.hungry()
                 if hungry and not self._stopping:

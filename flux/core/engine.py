@@ -474,6 +474,24 @@ class Engine:
             or any(assignment.open for assignment in self._assignments.values())
         )
 
+    def rests(self, now: float) -> bool:
+        """Nothing goes on by itself: as `empty`, but for records that the next topic refuses and what waits behind
+        them for their keys."""
+        return self.empty or not (
+            self._running
+            or len(self._hops.refused) < len(self._hops)
+            or len(self._delays)
+            or len(self._quick)
+            or self._resets
+            or self._at_hand(now)
+            or any(not self._hops.has(entry) for a in self._assignments.values() for entry in a.open)
+        )
+
+    @property
+    def refused(self) -> list[Hop]:
+        """Records that the next topic refuses."""
+        return self._hops.refused
+
     @property
     def idle(self) -> bool:
         """Empty, and all that is done is committed."""

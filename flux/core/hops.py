@@ -18,11 +18,16 @@ _LONGEST_PASSING = 30.0
 _LONGEST_KEPT = 60.0
 
 _REMEDIES = {
-    Fault.TOO_LARGE: "raise max.message.bytes of {topic}",
+    Fault.TOO_LARGE: "raise max.message.bytes of {topic}, or move the record out of the way with flux skip",
     Fault.UNKNOWN_TOPIC: "create it: flux topics TASK --create",
     Fault.DENIED: "grant WRITE on it",
 }
 _PASSING = {Fault.UNAVAILABLE, Fault.FATAL, Fault.FENCED, Fault.LOGIN}
+
+
+def remedy(fault: Fault, topic: str) -> str:
+    """What lets a topic take a record that it refuses."""
+    return _REMEDIES.get(fault, "see the broker's log").format(topic=topic)
 
 
 class State(enum.Enum):
@@ -49,8 +54,15 @@ class Hop:
     """Written with no other beside it: a client's batch fails as a whole when one record in it is too large."""
     kept: bool = False
     """Whether its lane is held."""
+    refused: Fault | None = None
+    """Why its target takes it not, when it is kept."""
     away: bool = False
     """Whether the cluster could not take it when it was last tried: the stage stands still."""
+
+    def __str__(self) -> str:
+        record, target = self.transfer.message, self.transfer.target.topic
+        why = "" if self.refused is None else f" ({self.refused.value}: {remedy(self.refused, target)})"
+        return f"{record.topic}[{record.partition}]@{record.offset} to {target}{why}"
 
 
 class Hops:
@@ -107,6 +119,11 @@ class Hops:
         """Whether any transfer may still be acknowledged by itself, those waiting for the cluster included."""
         return any(hop.state is not State.KEPT for hop in self._open.values())
 
+    @property
+    def refused(self) -> list[Hop]:
+        """Those that their targets refuse, whether or not they are tried again just now."""
+        return [hop for hop in self._open.values() if hop.refused is not None]
+
     def add(self, hop: Hop) -> None:
         self._open[hop.entry] = hop
         self._bytes += hop.size
@@ -161,6 +178,7 @@ class Hops:
         hop.failures += 1
         passing = error.fault in _PASSING
         hop.state = State.WAITING if passing else State.KEPT
+        hop.refused = None if passing else error.fault
         hop.at = now + min(2.0 ** min(hop.failures - 1, 10), _LONGEST_PASSING if passing else _LONGEST_KEPT)
         self._is_away(hop, passing)
         self._again[hop] = None
@@ -197,10 +215,10 @@ class Hops:
                 record,
                 kind,
             )
-        remedy = _REMEDIES.get(error.fault, "see the broker's log").format(topic=topic)
         return Notice(
             Level.ERROR,
-            f"{topic} refuses {where} ({error}): the record is kept and tried again, its key waits; {remedy}",
+            f"{topic} refuses {where} ({error}): the record is kept and tried again, its key waits;"
+            f" {remedy(error.fault, topic)}",
             record,
             kind,
         )

@@ -161,7 +161,8 @@ class ProducerSettings:
     """How records are written. Times in seconds, sizes in bytes."""
 
     acks: Literal["all", "1", "0"] = "all"
-    compression: Literal["none", "gzip", "snappy", "lz4", "zstd"] = "none"
+    compression: Literal["none", "gzip", "snappy", "lz4", "zstd", "best"] = "none"
+    """best: the one that makes records smallest of zstd, lz4 and gzip, as far as the client has them here."""
     delivery_timeout: float = 120.0
     linger: float = 0.005
     max_batch_bytes: int | None = None

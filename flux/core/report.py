@@ -64,6 +64,8 @@ class Open:
     state: str = attrs.field(validator=_TEXT)
     failures: int = attrs.field(validator=_INT)
     seconds: float = attrs.field(validator=_NUMBER)
+    refused: str = attrs.field(default="", validator=_TEXT)
+    """Why the topic does not take the hop, and what would mend that."""
 
 
 @attrs.frozen

@@ -50,6 +50,8 @@ class Running:
             return f"it is tried again in place, after {what.failures} failure(s)"
         if not what.target:
             return "what its call produced is not acknowledged"
+        if what.refused:
+            return f"{what.target} refuses its copy ({what.refused})"
         failures = f", {what.failures} failure(s)" if what.failures else ""
         return f"its copy for {what.target} is {what.state}{failures}"
 

@@ -24,7 +24,7 @@ class Writing:
         self._adapter = adapter
         self._topic = topic
         self._settings = ProducerSettings(
-            acks="all", delivery_timeout=DELIVERY, max_batch_bytes=min(_BATCH, limit or _BATCH)
+            acks="all", compression="best", delivery_timeout=DELIVERY, max_batch_bytes=min(_BATCH, limit or _BATCH)
         )
         self._system = system
         self._client: ProducerPort | None = None

@@ -548,9 +548,14 @@ class Desk:
             return sum(post.engine.calls for post in self.posts)
 
     def idle(self) -> bool:
-        """Nothing is in flight or waiting here; the cluster may have more."""
+        """Nothing is in flight or waiting here, but for what is `refused`; the cluster may have more."""
         with self.lock:
-            return all(post.joined and post.engine.empty for post in self.posts)
+            return all(post.joined and post.engine.rests(self.now(post)) for post in self.posts)
+
+    def refused(self) -> list[str]:
+        """Records that cannot move on, each with why."""
+        with self.lock:
+            return [str(hop) for post in self.posts for hop in post.engine.refused]
 
     def ends(self) -> list[tuple[str, Mapping[TopicPartition, int]]]:
         """Each stage's topic with how far its partitions were read; negative where nothing is known."""

@@ -54,6 +54,7 @@ logger = logging.getLogger("flux.worker")
 _HOP_DELIVERY = 30.0
 _HOP_BATCH = 1_000_000
 _CLOSE = 5.0
+_NAMED = 5
 
 
 class Worked(Protocol):
@@ -138,7 +139,10 @@ class Job:
         found = {stage.topic: max_message_bytes(admin, stage.topic) for stage in list(policy.stages)[1:]}
         limits = {topic: limit for topic, limit in found.items() if limit is not None}
         settings = ProducerSettings(
-            acks="all", delivery_timeout=_HOP_DELIVERY, max_batch_bytes=min([*limits.values(), _HOP_BATCH])
+            acks="all",
+            compression="best",  # a record that came compressed may be larger than its topic takes as it is
+            delivery_timeout=_HOP_DELIVERY,
+            max_batch_bytes=min([*limits.values(), _HOP_BATCH]),
         )
         if self._writer is None:
             self._writer = Writer(self.adapter, settings, self.system)
@@ -219,8 +223,16 @@ class Job:
 
     @property
     def idle(self) -> bool:
-        """Nothing is in flight or waiting here; the cluster may have more: see `unread`."""
+        """Nothing is in flight or waiting here but what cannot move on; the cluster may have more: see `unread`."""
         return self.desk is not None and self.desk.idle()
+
+    def name_refused(self) -> bool:
+        """Names in the log the records that cannot move on; whether there are any."""
+        refused = [] if self.desk is None else self.desk.refused()
+        if refused:
+            more = f" and {len(refused) - _NAMED:,} more" if len(refused) > _NAMED else ""
+            logger.error("%s: not moved on, and still to be worked: %s%s", self.name, "; ".join(refused[:_NAMED]), more)
+        return bool(refused)
 
     def unread(self) -> bool:
         """Whether any partition of this process holds more than was delivered, as far as can be told. Blocks."""

@@ -161,6 +161,25 @@ def test_a_refused_hop_keeps_its_record_and_its_key_and_the_rest_goes_on() -> No
     assert driver.engine.idle
 
 
+def test_nothing_goes_on_when_all_that_is_left_is_refused_or_waits_for_its_key() -> None:
+    driver = Driver()
+    driver.assign(0)
+    driver.poll(driver.record(0, b"x"), driver.record(1, b"x"), driver.record(2, b"y"))
+    assert not driver.engine.rests(driver.now)
+    driver.work_all(0)
+    assert not driver.engine.rests(driver.now), "its copy is being written"
+    driver.write(DENIED)
+    driver.work_all()
+    assert driver.engine.rests(driver.now)
+    assert not driver.engine.empty
+    assert [str(hop) for hop in driver.engine.refused] == ["t[0]@0 to t-g-try-1 (denied: grant WRITE on it)"]
+    driver.now += 1
+    [again] = driver.engine.writes(driver.now)
+    assert driver.engine.rests(driver.now), "it is tried again, and was refused before"
+    driver.engine.unwritten(again, AWAY, driver.now)
+    assert not driver.engine.rests(driver.now), "nobody knows: the cluster is away"
+
+
 def test_records_of_a_refused_hops_key_wait_although_their_run_has_begun() -> None:
     driver = Driver()
     driver.assign(0)

@@ -85,7 +85,7 @@ def test_a_report_of_an_older_flux_is_read() -> None:
 
 def test_fields_that_older_reports_have_come_first_and_all_since_have_a_default() -> None:
     added = [field.name for kind in (Call, Open) for field in attrs.fields(kind) if field.default is not attrs.NOTHING]
-    assert added == ["records"]
+    assert added == ["records", "refused"]
     older = ["task", "stage", "topic", "group", "partitions", "done", "failed", "retried", "dead", "done_rate"]
     older += ["failed_rate", "waiting", "due_in", "in_flight", "calls", "on_their_way", "open"]
     names = {field.name: field.default for field in attrs.fields(StageReport)}
@@ -168,6 +168,16 @@ def test_a_record_that_waits_to_be_tried_in_place_is_found_by_itself() -> None:
     found = running([Heard(attrs.evolve(REPORT, stages=(tried,)), 1.0)], MAIN, 3, 9)
     assert found is not None
     assert (found.what_for, found.seconds) == ("it is tried again in place, after 2 failure(s)", 2.5)
+
+
+def test_a_record_that_its_next_topic_refuses_is_told_with_what_would_mend_that() -> None:
+    why = "too large: raise max.message.bytes of orders-billing-dlq"
+    refused = attrs.evolve(STAGE, calls=(), open=(attrs.evolve(OPEN, refused=why),))
+    [report] = [Report.from_json(attrs.evolve(REPORT, stages=(refused,)).to_json())]
+    assert report is not None
+    found = running([Heard(report, 1.0)], MAIN, 3, 9)
+    assert found is not None
+    assert found.what_for == f"orders-billing-dlq refuses its copy ({why})"
 
 
 def test_what_a_paused_task_has_waits_for_the_end_of_the_pause() -> None:

@@ -17,6 +17,11 @@ def remedy(codec: str) -> str | None:
     return f"pip install 'aiokafka[{codec}]'" if has is not None and not has() else None
 
 
+def best() -> str:
+    """Of those that are here; gzip is Python's own."""
+    return next(codec for codec in ("zstd", "lz4", "gzip") if remedy(codec) is None)
+
+
 def lacking() -> dict[str, str]:
     """Those that are, with their remedies."""
     found = {codec: remedy(codec) for codec in NAMES.values()}

@@ -12,6 +12,7 @@ from aiokafka import TopicPartition as Theirs
 from aiokafka.protocol.transaction import InitProducerIdRequest
 from aiokafka.record.default_records import DefaultRecordBatch
 
+from flux.adapters.aiokafka import codecs
 from flux.adapters.aiokafka.client import REQUEST_TIMEOUT_MS
 from flux.adapters.aiokafka.connection import Connection, described
 from flux.adapters.aiokafka.errors import error_for, translated
@@ -60,7 +61,7 @@ class Sender:
         system: System,
     ) -> None:
         self.acks = _ACKS[settings.acks]
-        self.codec = _CODECS[settings.compression]
+        self.codec = _CODECS[codecs.best() if settings.compression == "best" else settings.compression]
         self.batch_bytes = options["max_batch_size"]
         self.request_bytes = options["max_request_size"]
         self.request_timeout_ms = client.get("request_timeout_ms", REQUEST_TIMEOUT_MS) * 2 // 3  # it answers in time

@@ -149,7 +149,7 @@ def producer_properties(bootstrap: str, options: Mapping[str, Any], settings: Pr
     properties: dict[str, Any] = _EVERY_CLIENT | {
         "enable.idempotence": settings.acks == "all",
         "linger.ms": settings.linger * 1000,
-        "compression.type": settings.compression,
+        "compression.type": "zstd" if settings.compression == "best" else settings.compression,
         "delivery.timeout.ms": max(1, round(settings.delivery_timeout * 1000)),
         "queue.buffering.max.kbytes": max(1, settings.max_queue_bytes // 1024),
         "queue.buffering.max.messages": 500_000,
