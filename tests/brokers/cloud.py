@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from brokers.tls import TLS_USERS, Authority
 
-SESSION = 15.0
+SESSION = 4.0
 """Seconds after which a connection that logged in with a token must do so again (connections.max.reauth.ms)."""
 
 _SASL = "org.apache.kafka.common.security"

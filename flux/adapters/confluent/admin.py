@@ -20,7 +20,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
 from confluent_kafka.admin import NewTopic as ClientNewTopic  # type: ignore[attr-defined]
 
 from flux.adapters.confluent.consumer import position_of
-from flux.adapters.confluent.errors import fault_of, translated
+from flux.adapters.confluent.errors import fault_of
 from flux.adapters.confluent.log import ClientLog, logger
 from flux.core.errors import BrokerError, Fault
 from flux.core.ports import (
@@ -250,11 +250,14 @@ class ConfluentAdmin:
         while True:
             left = until - self._now()
             try:
-                return self._client.list_topics(timeout=max(min(slice_, left), 0.001))
+                found = self._client.list_topics(timeout=max(min(slice_, left), 0.001))
             except KafkaException as error:
                 self._client.poll(0)
                 if self._login is not None or left <= slice_ or fault_of(error.args[0]) is not Fault.UNAVAILABLE:
                     raise self._translated(error, "cannot list the topics", "DESCRIBE on the topics") from None
+            else:
+                self._log.authentication.accepted()
+                return found
             slice_ *= 2
 
     def _described(self, names: Iterable[str], timeout: float) -> Mapping[str, Any]:
@@ -350,29 +353,31 @@ class ConfluentAdmin:
         until = self._now() + timeout + 1  # librdkafka's own limit comes first
         while not wait([future], _LOOK).done:
             self._client.poll(0)
-            if self._login is not None:
-                raise self._login
+            if refused := self._refused():
+                raise refused
             if self._now() > until:
                 raise BrokerError(f"no answer within {timeout:g} s", Fault.UNAVAILABLE)
         self._client.poll(0)
-        return future.result()
+        found = future.result()
+        self._log.authentication.accepted()
+        return found
 
     def _on_error(self, error: KafkaError) -> None:
         try:
-            self._log.error(error)
-            if fault_of(error) is Fault.LOGIN:
-                refused = translated(error, "cannot log in")
-                self._login = BrokerError(self._log.masked(str(refused)), Fault.LOGIN)
+            self._login = self._log.refusal(error, "cannot log in") or self._login
             if self._users_error_cb is not None:
                 self._users_error_cb(error)
         except Exception:
             logger.exception("an error callback failed")
 
     def _translated(self, error: KafkaException, doing: str, needs: str) -> BrokerError:
-        translation = translated(error.args[0], doing, needs)
-        if self._login is not None and translation.fault is Fault.UNAVAILABLE:
-            return self._login
-        return BrokerError(self._log.masked(str(translation)), translation.fault)
+        translation = self._log.translated(error.args[0], doing, needs)
+        return (self._refused() if translation.retriable else None) or translation
+
+    def _refused(self) -> BrokerError | None:
+        """The login's refusal since the last question that it answered: it may be taken again by the next one."""
+        login, self._login = self._login, None
+        return None if self._log.authentication.worked else login
 
 
 def _raise_first_error(partitions: Iterable[Any]) -> None:

@@ -9,13 +9,14 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from itertools import groupby
 from typing import Any
 
 import confluent_kafka
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message
 
-from flux.adapters.confluent.errors import fault_of, translated
+from flux.adapters.confluent.errors import fault_of
 from flux.adapters.confluent.log import ClientLog
 from flux.adapters.confluent.silence import Silence
 from flux.core.errors import BrokerError, Fault
@@ -36,6 +37,8 @@ _PASSING = {KafkaError._MAX_POLL_EXCEEDED}  # the rebalance that follows says th
 _LEAVING = 1.0  # seconds: that long with a cluster that is away, and with KIP-848, whose members keep their names
 _REJOINS = {Fault.UNAVAILABLE, Fault.FENCED}  # librdkafka goes on by itself, unless it is fatal
 
+_AGAIN = 0.5  # seconds between two attempts to begin
+
 Done = Callable[[BrokerError | None], None]
 
 
@@ -43,8 +46,15 @@ class ConfluentConsumer:
     """`flux.core.ports.ConsumerPort`. A child process that inherits one must not use it."""
 
     def __init__(
-        self, properties: dict[str, Any], settings: ConsumerSettings, listener: RebalanceListener, log: ClientLog
+        self,
+        properties: dict[str, Any],
+        settings: ConsumerSettings,
+        listener: RebalanceListener,
+        log: ClientLog,
+        making: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
+        """`making`: around the making of librdkafka's client. Where that raises a BrokerError that is retriable, it
+        is tried again in `poll`."""
         self._settings = settings
         self._listener = listener
         self._log = log
@@ -53,25 +63,42 @@ class ConfluentConsumer:
         self._paused: set[int] = set()
         self._commits: deque[tuple[frozenset[tuple[int, int]], Done]] = deque()
         self._first: list[Any] = []  # consumed, while a rebalance may still take its partition away
-        self._worked = False  # whether the cluster has ever answered: a refused login before that is final
+        self._worked = False  # whether the cluster has ever answered
         self._failure: BaseException | None = None
         self._final = False  # whether every later poll raises `_failure`: records may have been passed over
         self._away = False  # whether the group's coordinator did not answer when last asked
         self._closed = False
         self._static = "group.instance.id" in properties
-        self._client: Any = Consumer(
-            Silence(properties, log, time.monotonic).properties(
-                {"logger": log} | properties | {"error_cb": self._on_error, "on_commit": self._on_commit}
-            )
-        )
         self.max_poll_interval = float(properties.get("max.poll.interval.ms", 300_000)) / 1000
-        self._client.subscribe(
-            [settings.topic], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
+        self._properties = Silence(properties, log, time.monotonic).properties(
+            {"logger": log} | properties | {"error_cb": self._on_error, "on_commit": self._on_commit}
         )
+        self._making = making
+        self._client: Any = None
+        self._begin()
 
     # -- records
 
+    def _begin(self) -> None:
+        try:
+            with self._making():
+                client = Consumer(self._properties)
+        except BrokerError as error:
+            if not error.retriable:
+                raise
+            self._log.warn("begin", f"{error}: trying again")
+            return
+        client.subscribe(
+            [self._settings.topic], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
+        )
+        self._client = client
+
     def poll(self, max_records: int, timeout: float) -> Polled:
+        if self._client is None:
+            self._begin()
+            if self._client is None:
+                time.sleep(min(timeout, _AGAIN))
+                return Polled()
         if self._failure is not None:
             self._raise()
         polled = Polled()
@@ -132,9 +159,11 @@ class ConfluentConsumer:
             self._log.error(error)
         elif fault is Fault.UNKNOWN_TOPIC and self._worked:
             self._log.warn(error.code(), f"{error.str()}: nothing comes from topic {self._settings.topic}")
+        elif fault is Fault.LOGIN:
+            self._on_error(error)
         else:
             # What is left, such as a record that cannot be unpacked, would be passed over by going on.
-            mends = fault in (Fault.UNKNOWN_TOPIC, Fault.DENIED, Fault.LOGIN)
+            mends = fault in (Fault.UNKNOWN_TOPIC, Fault.DENIED)
             self._fail(self._translated(error), final=not mends)
 
     def _named(self, number: int) -> TopicPartition:
@@ -181,7 +210,7 @@ class ConfluentConsumer:
         except KafkaException as error:
             raise self._translated(error.args[0], "cannot read the group's positions") from None
         self._raise_first_error(answer, "cannot read the group's positions")
-        self._worked = True
+        self._works()
         return {self._named(p.partition): position_of(p) for p in answer}
 
     def commit(self, positions: Mapping[TopicPartition, Position], done: Done) -> None:
@@ -226,6 +255,9 @@ class ConfluentConsumer:
             return
         self._closed = True
         self._failure = None
+        if self._client is None:
+            self._client = _Closed()
+            return
         try:
             # Under the cooperative protocol librdkafka lets a member that has no partitions close without leaving, and
             # the group waits for it until its session ends. A static member must not leave.
@@ -253,7 +285,7 @@ class ConfluentConsumer:
 
     def _on_assign(self, client: Consumer, partitions: list[Any]) -> None:
         try:
-            self._worked = True
+            self._works()
             named = [self._named(p.partition) for p in partitions]
             starts = self._listener.assigned(named)
             for partition, name in zip(partitions, named, strict=True):
@@ -305,15 +337,20 @@ class ConfluentConsumer:
 
     def _on_error(self, error: KafkaError) -> None:
         try:
-            self._log.error(error)
-            if not self._worked and fault_of(error) is Fault.LOGIN:
-                self._fail(self._translated(error), final=False)
+            topic, group = self._settings.topic, self._settings.group
+            refused = self._log.refusal(error, f"cannot consume topic {topic} in group {group}")
+            if refused is not None:
+                self._fail(refused, final=False)
             if self._users_error_cb is not None:
                 self._users_error_cb(error)
         except BaseException as failure:
             self._fail(failure, final=True)
 
     # -- errors
+
+    def _works(self) -> None:
+        self._worked = True
+        self._log.authentication.accepted()
 
     def _fail(self, error: BaseException, final: bool) -> None:
         if self._failure is None or (final and not self._final):
@@ -332,8 +369,7 @@ class ConfluentConsumer:
             needs = f"READ on group {group}"
         else:
             needs = f"READ on topic {topic}"
-        translation = translated(error, doing or f"cannot consume topic {topic} in group {group}", needs)
-        return BrokerError(self._log.masked(str(translation)), translation.fault)
+        return self._log.translated(error, doing or f"cannot consume topic {topic} in group {group}", needs)
 
     def _raise_first_error(self, partitions: Iterable[Any], doing: str) -> None:
         for partition in partitions:

@@ -13,7 +13,6 @@ from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
-from flux.adapters.confluent.errors import fault_of, translated
 from flux.adapters.confluent.log import ClientLog, logger
 from flux.adapters.confluent.silence import Silence
 from flux.adapters.confluent.turns import Turns
@@ -49,7 +48,7 @@ class ConfluentProducer:
         self._now = system.monotonic
         self._users_error_cb = properties.get("error_cb")
         self._counts: dict[str, tuple[float, int]] = {}  # topic -> when it is old, partitions
-        self._worked = False  # whether the cluster has ever acknowledged: a refused login before that is final
+        self._worked = False  # whether the cluster has ever acknowledged
         self._login: BrokerError | None = None
         self._purge = False
         self._fatal: BrokerError | None = None
@@ -123,7 +122,7 @@ class ConfluentProducer:
             raise self._translated(error.args[0], topic) from None
         if found.error is not None:
             raise self._translated(found.error, topic)
-        self._worked = True
+        self._works()
         self._counts[topic] = (self._now() + _METADATA_AGE, len(found.partitions))
         return len(found.partitions)
 
@@ -191,8 +190,9 @@ class ConfluentProducer:
 
     def _reported(self, topic: str, acknowledged: Acknowledged, error: KafkaError | None, message: Any) -> None:
         if error is None:
-            self._worked = True
             failure = None
+            if not self._worked:
+                self._works()
         else:
             self._counts.pop(topic, None)  # it may have been deleted, or made anew with other partitions
             try:
@@ -224,6 +224,10 @@ class ConfluentProducer:
 
     # -- errors
 
+    def _works(self) -> None:
+        self._worked = True
+        self._log.authentication.accepted()
+
     def _check_usable(self) -> None:
         if self._closed:
             raise BrokerError("the producer is closed", Fault.FATAL)
@@ -232,9 +236,9 @@ class ConfluentProducer:
 
     def _on_error(self, error: KafkaError) -> None:
         try:
-            self._log.error(error)
-            if not self._worked and fault_of(error) is Fault.LOGIN:
-                self._login = self._translated(error)
+            refused = self._log.refusal(error, "cannot write")
+            if refused is not None:
+                self._login = refused
                 self._purge = True
             if self._users_error_cb is not None:
                 self._users_error_cb(error)
@@ -247,10 +251,10 @@ class ConfluentProducer:
             needs = "IDEMPOTENT_WRITE on the cluster, or WRITE on a topic"
         else:
             needs = f"WRITE on topic {topic}"
-        translation = translated(error, doing, needs)
-        if self._login is not None and not self._worked and translation.fault is Fault.UNAVAILABLE:
+        translation = self._log.translated(error, doing, needs)
+        if self._login is not None and not self._log.authentication.worked and translation.retriable:
             return self._login
-        return BrokerError(self._log.masked(str(translation)), translation.fault)
+        return translation
 
 
 def _checked(headers: Headers) -> list[Any]:

@@ -9,7 +9,7 @@ from typing import Any
 import confluent_kafka
 from confluent_kafka import Consumer, KafkaError, KafkaException
 
-from flux.adapters.confluent.errors import fault_of, translated
+from flux.adapters.confluent.errors import fault_of
 from flux.adapters.confluent.log import ClientLog, logger
 from flux.core.errors import BrokerError, Fault
 from flux.core.ports import Batch, Polled, TopicPartition
@@ -27,7 +27,7 @@ class ConfluentReader:
         self._log = log
         self._users_error_cb = properties.get("error_cb")
         self._parts = {tuple(at): at for at in starts}
-        self._worked = False  # whether the cluster has ever answered: a refused login before that is final
+        self._worked = False  # whether the cluster has ever answered
         self._failure: BrokerError | None = None
         self._client: Any = Consumer({"logger": log} | properties | {"error_cb": self._on_error})
         self._client.incremental_assign([_theirs(at, offset) for at, offset in starts.items()])
@@ -48,7 +48,7 @@ class ConfluentReader:
         for name, group in groupby(good, lambda message: (message.topic(), message.partition())):
             polled.batches.append(Batch(self._parts[name], list(group)))
         if good:
-            self._worked = True
+            self._works()
         elif not self._worked and self._failure is None and polled == Polled():
             self._check_topics(client)
         if not good and self._failure is not None:
@@ -72,12 +72,14 @@ class ConfluentReader:
         at = self._parts.get((message.topic(), message.partition()))
         if error.code() == KafkaError._PARTITION_EOF and at is not None:
             polled.reached[at] = message.offset()
-            self._worked = True
+            self._works()
         elif error.code() in _OUT_OF_RANGE and at is not None:
             polled.out_of_range.append(at)
         elif error.code() not in _GROUPLESS:
             fatal = error.fatal() or error.code() == KafkaError._FATAL
-            if fault_of(error) in (Fault.UNAVAILABLE, Fault.FENCED) and not fatal:
+            if fault_of(error) is Fault.LOGIN:
+                self._on_error(error)
+            elif fault_of(error) in (Fault.UNAVAILABLE, Fault.FENCED) and not fatal:
                 self._log.error(error)
             else:
                 self._fail(error)
@@ -100,6 +102,10 @@ class ConfluentReader:
         if client is not None:
             client.close()
 
+    def _works(self) -> None:
+        self._worked = True
+        self._log.authentication.accepted()
+
     def _open(self) -> Any:
         if self._client is None:
             raise BrokerError("the reader is closed", Fault.FATAL)
@@ -112,17 +118,16 @@ class ConfluentReader:
 
     def _on_error(self, error: KafkaError) -> None:
         try:
-            self._log.error(error)
-            if not self._worked and fault_of(error) is Fault.LOGIN:
-                self._fail(error)
+            refused = self._log.refusal(error, f"cannot read {self._topics()}")
+            if refused is not None:
+                self._failure = self._failure or refused
             if self._users_error_cb is not None:
                 self._users_error_cb(error)
         except Exception:
             logger.exception("an error callback failed")
 
     def _translated(self, error: KafkaError, doing: str) -> BrokerError:
-        translation = translated(error, doing, f"READ on {self._topics()}")
-        return BrokerError(self._log.masked(str(translation)), translation.fault)
+        return self._log.translated(error, doing, f"READ on {self._topics()}")
 
     def _topics(self) -> str:
         return "topic " + ", ".join(sorted({at.topic for at in self._parts.values()}))

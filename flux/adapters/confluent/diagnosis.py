@@ -1,0 +1,116 @@
+"""Why librdkafka cannot log in, where it says so at all."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import ssl
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from confluent_kafka import KafkaError
+
+from flux.adapters import tls
+from flux.adapters.authentication import Problem
+from flux.adapters.confluent.errors import NO_ANSWER, NO_TOKEN
+from flux.adapters.tokens import TokenRefused, no_token
+from flux.core.errors import BrokerError, Fault
+from flux.core.ports import System
+
+OPTIONS = tls.Options(
+    "ssl.ca.location", "ssl.certificate.location and ssl.key.location", "ssl.endpoint.identification.algorithm"
+)
+REFUSED = "token refused"
+NO_LISTENER = "no SASL"
+_AGAIN = 60.0  # seconds for which what was found out about a broker's certificate counts
+_WHERE = re.compile(r"\w+://(\[[^\]]+\]|[^:/]+):(\d+)/")
+_REST = re.compile(r"\s*\(after \d+ms in state .*\Z", re.DOTALL)
+_CERTIFICATES = ("ssl.certificate.location", "ssl.certificate.pem", "ssl_certificate", "ssl.keystore.location")
+
+
+class Diagnosis:
+    """For clients with these properties. `no_token`: why there is none, as far as flux knows."""
+
+    def __init__(
+        self, properties: Mapping[str, Any], system: System, no_token: Callable[[], BrokerError | None] | None = None
+    ) -> None:
+        self._properties = properties
+        self._now = system.monotonic
+        self._no_token = no_token
+        self._mechanism = str(properties.get("sasl.mechanism", properties.get("sasl.mechanisms", ""))).upper()
+        self._certificate = any(properties.get(name) for name in _CERTIFICATES)
+        self._found: dict[tuple[str, int], tuple[float, Problem | None]] = {}
+
+    def of(self, error: KafkaError) -> Problem | None:
+        """What is wrong with the login, or with TLS; None: something else."""
+        text = error.str()
+        low = text.lower()
+        why = None if self._no_token is None else self._no_token()
+        if any(words in low for words in NO_TOKEN):
+            if isinstance(why, TokenRefused):
+                return Problem(REFUSED, str(why), Fault.UNAVAILABLE)
+            return no_token(why or BrokerError(_REST.sub("", text)))
+        if any(words in low for words in NO_ANSWER):
+            return None
+        if error.code() in (KafkaError._AUTHENTICATION, KafkaError.SASL_AUTHENTICATION_FAILED):
+            if why is None or isinstance(why, TokenRefused):
+                return self._refused(text)
+            return no_token(why)  # the one that was refused had ended
+        where = _WHERE.match(text)
+        if where is None or "ssl" not in low:
+            return None
+        host, port = where[1].strip("[]"), int(where[2])
+        named = f"{where[1]}:{port}"
+        if "certificate verify failed" in low:
+            return self._certificate_of(host, port, named)
+        return tls.of_alert(text, named, self._certificate, OPTIONS)
+
+    def _refused(self, text: str) -> Problem:
+        where = _WHERE.match(text)
+        said = _REST.sub("", text[where.end() :] if where is not None else text)
+        said = said.partition("SASL authentication error:")[2].strip() or said.partition(": ")[2].strip() or said
+        if self._mechanism == "OAUTHBEARER":
+            return refused_token(said)
+        return Problem("login refused", f"the broker refused the login: {said}: check user and password")
+
+    def _certificate_of(self, host: str, port: int, named: str) -> Problem:
+        """librdkafka does not tell what it found, so this looks for itself."""
+        until, problem = self._found.get((host, port), (-math.inf, None))
+        if self._now() >= until:
+            error = tls.asked(host, port, context) if (context := self._context()) is not None else None
+            problem = None if error is None else tls.of_certificate(error, named, OPTIONS)
+            self._found[host, port] = self._now() + _AGAIN, problem
+        said = f"the certificate of {named} could not be verified: set {OPTIONS.authority} to its authority's"
+        return problem or Problem("certificate not trusted", said)
+
+    def _context(self) -> ssl.SSLContext | None:
+        """That trusts whom librdkafka trusts; None where that cannot be had."""
+        given, pem = self._properties.get("ssl.ca.location"), self._properties.get("ssl.ca.pem")
+        try:
+            if pem:
+                context = ssl.create_default_context(cadata=str(pem))
+            elif not given or given == "probe":
+                context = ssl.create_default_context()
+            elif os.path.isdir(given):
+                context = ssl.create_default_context(capath=given)
+            else:
+                context = ssl.create_default_context(cafile=given)
+        except (OSError, ValueError, TypeError):
+            return None
+        context.check_hostname = self._properties.get(OPTIONS.host_name, "https") != "none"
+        return context
+
+
+def refused_token(challenge: str) -> Problem:
+    """`challenge`: what the broker said, JSON where it keeps to RFC 7628."""
+    try:
+        answer = json.loads(challenge)
+        said = str(answer["status"])
+        if answer.get("scope"):
+            said += f" (it wants the scope {answer['scope']})"
+    except (ValueError, KeyError, TypeError, AttributeError):
+        said = challenge or "it does not say why"
+    remedy = "check what the token provider gives: expired, for another audience, or from an issuer it does not know"
+    return Problem(REFUSED, f"the broker refused the token: {said}: {remedy}")

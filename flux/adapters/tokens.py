@@ -1,0 +1,123 @@
+"""When a token provider is asked, and how long a token of its is given again: one for all clients of an adapter."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import math
+import re
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+from flux.adapters.authentication import Problem
+from flux.core.described import brief
+from flux.core.errors import BrokerError, Fault
+from flux.core.text import one_line
+
+T = TypeVar("T")
+
+_FIRST = 0.5  # seconds until a provider is asked again, doubled with each failure
+_LONGEST = 10.0
+_FORGOTTEN = 30.0  # seconds without a failure after which the next one is the first
+_TEXT = 300
+_TOKEN = re.compile(r"[\x21-\x7e]+\Z")
+
+
+class TokenRefused(BrokerError):
+    """By a broker, a moment ago. The next one comes in some seconds."""
+
+
+class Tokens(Generic[T]):
+    """A token, and when to ask for the next. Makes no calls. `clock`: seconds since some moment. Used under its
+    user's lock."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._now = clock
+        self._token: T | None = None
+        self._fresh_until = -math.inf
+        self._good_until = -math.inf
+        self._failures = 0
+        self._ask_at = -math.inf
+        self._failure: BrokerError | None = None
+
+    def held(self) -> T | None:
+        """The token to use now. None: ask the provider, and say `took` or `failed`. Raises BrokerError (UNAVAILABLE)
+        where there is none, and it is too early to ask again."""
+        now = self._now()
+        if self._token is not None and now < self._fresh_until:
+            return self._token
+        if now >= self._ask_at:
+            return None
+        last = self.last_good()
+        if last is None:
+            raise self._failure or BrokerError("no token yet", Fault.UNAVAILABLE)
+        return last
+
+    def why_none(self) -> BrokerError | None:
+        """Why there is none that may be used."""
+        return self._failure if self.last_good() is None else None
+
+    def took(self, token: T, fresh: float, good: float) -> None:
+        """From the provider. `fresh`: seconds for which nobody need ask again; `good`: for which it may be used where
+        the provider fails."""
+        self._token = token
+        self._fresh_until, self._good_until = self._now() + fresh, self._now() + good
+
+    def failed(self, error: BrokerError) -> None:
+        """The provider gave none: `held` raises `error`, unless the token from before is good."""
+        self._back_off(error)
+
+    def last_good(self) -> T | None:
+        """The last token, if it may be used yet."""
+        return self._token if self._now() < self._good_until else None
+
+    def refused(self, token: T | None = None) -> None:
+        """By a broker: nobody is to use it again, and the next one comes after a while. None: whichever is held."""
+        if self._token is not None and (token is None or token == self._token):
+            ended, self._token = self.last_good() is None, None
+            if not ended:
+                self._back_off(TokenRefused("the broker refused the last token", Fault.UNAVAILABLE))
+
+    def _back_off(self, error: BrokerError) -> None:
+        now = self._now()
+        if now - self._ask_at > _FORGOTTEN:
+            self._failures = 0
+        self._failure = error
+        self._ask_at = now + min(_FIRST * 2.0 ** min(self._failures, 16), _LONGEST)
+        self._failures += 1
+
+
+def provider_failed(error: BaseException, masked: Callable[[str], str]) -> BrokerError:
+    """What a token provider raised: it is away, whatever its reason, as a cluster may be."""
+    return BrokerError(f"the token provider failed: {one_line(masked(brief(error)))[:_TEXT]}", Fault.UNAVAILABLE)
+
+
+def provider_gave(what: str) -> BrokerError:
+    """Something that is no token."""
+    return BrokerError(f"the token provider gave {what}", Fault.UNAVAILABLE)
+
+
+def no_token(why: BrokerError) -> Problem:
+    return Problem("no token", f"cannot get a token: {why}", Fault.UNAVAILABLE)
+
+
+def no_token_yet(seconds: float) -> BrokerError:
+    return BrokerError(f"the token provider has not answered for {seconds:g} s", Fault.UNAVAILABLE)
+
+
+def is_token(given: object) -> bool:
+    """Whether it can be sent: printable ASCII without spaces (RFC 6750)."""
+    return isinstance(given, str) and bool(_TOKEN.match(given))
+
+
+def expiry_of(token: str) -> float | None:
+    """When a JSON web token ends, in seconds since the epoch; None where it does not say, or is another kind."""
+    parts = token.split(".")
+    if len(parts) < 2:
+        return None
+    try:
+        claims = json.loads(base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
+        return float(claims["exp"])
+    except (binascii.Error, ValueError, TypeError, KeyError, RecursionError, OverflowError):
+        return None
