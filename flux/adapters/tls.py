@@ -18,7 +18,6 @@ class Options(NamedTuple):
 
     authority: str
     certificate: str
-    host_name: str
 
 
 _EXPIRED, _NOT_YET, _NO_ISSUER, _WRONG_NAME = {10}, {9}, {2, 18, 19, 20, 21}, {62, 64}

@@ -121,3 +121,16 @@ def expiry_of(token: str) -> float | None:
         return float(claims["exp"])
     except (binascii.Error, ValueError, TypeError, KeyError, RecursionError, OverflowError):
         return None
+
+
+def refused_token(challenge: str) -> Problem:
+    """`challenge`: what the broker said, JSON where it keeps to RFC 7628."""
+    try:
+        answer = json.loads(challenge)
+        said = str(answer["status"])
+        if answer.get("scope"):
+            said += f" (it wants the scope {answer['scope']})"
+    except (ValueError, KeyError, TypeError, AttributeError):
+        said = challenge or "it does not say why"
+    remedy = "check what the token provider gives: expired, for another audience, or from an issuer it does not know"
+    return Problem("token refused", f"the broker refused the token: {said}: {remedy}")

@@ -25,11 +25,11 @@ from integration.own import Own, own_broker
 from integration.test_security import wait_for
 
 pytestmark = [
-    pytest.mark.timeout(240),  # the first test of this module starts a broker, and may fetch it
+    pytest.mark.timeout(150),  # the first test of this module starts a broker, and may fetch it
     pytest.mark.filterwarnings("error::pytest.PytestUnraisableExceptionWarning"),
 ]
 
-CLIENTS = ["confluent"]
+CLIENTS = ["confluent", "aiokafka"]
 SECONDS = 30.0
 
 
@@ -145,6 +145,7 @@ class Worked:
         try:
             yield
             self._feeding.set()
+            self._threads[1].join(SECONDS)
             wait_for(lambda: self.ends or len(set(self.calls)) == self.written, "all records were called", 40)
         finally:
             self._feeding.set()
@@ -255,6 +256,7 @@ def test_a_token_that_is_refused_at_the_start_ends_the_worker(
     worker = flux.Worker(
         flux.task(topic="t", group_id="g")(lambda message: None), adapter=cloud.adapter(client, "tls", tokens=issuer)
     )
+    threading.Timer(SECONDS, worker.stop).start()
     with pytest.raises(BrokerError, match=r"the broker refused the token: invalid_token") as refused:
         worker.run()
     assert refused.value.fault is Fault.LOGIN

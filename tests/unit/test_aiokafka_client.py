@@ -14,9 +14,11 @@ from aiokafka.protocol.group import JoinGroupRequest
 from aiokafka.protocol.metadata import MetadataRequest
 from aiokafka_support import run
 
-from flux.adapters.aiokafka import client as module
 from flux.adapters.aiokafka.client import Client
 from flux.adapters.aiokafka.log import LOG
+from flux.adapters.authentication import Authentication
+from flux.core.errors import BrokerError, Fault
+from flux.system import SYSTEM
 
 ANSWER = SimpleNamespace(brokers=[])
 
@@ -69,22 +71,25 @@ class Connection:
 class Network:
     """Brokers 1 to 3, at ports of their numbers. `connects`: what a connection to each is, or how it fails."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self) -> None:
+        self.authentication = Authentication(str, SYSTEM)
         self.connects: dict[int, Callable[[], Any]] = {}
         self.attempts: list[tuple[int, float]] = []
         self.made: list[Connection] = []
-        monkeypatch.setattr(module, "create_conn", self._create)
 
-    async def _create(self, host: str, port: int, **options: Any) -> Any:
+    async def connected(self, host: str, port: int, timeout_ms: int, on_close: Any = None) -> Any:
         self.attempts.append((port, asyncio.get_running_loop().time()))
         got = self.connects.get(port, Connection)()
         if asyncio.iscoroutine(got):
-            got = await asyncio.wait_for(got, options["request_timeout_ms"] / 1000)
+            try:
+                got = await asyncio.wait_for(got, timeout_ms / 1000)
+            except TimeoutError:
+                raise BrokerError("hanging", Fault.UNAVAILABLE) from None
         self.made.append(got)
         return got
 
     def client(self, **options: Any) -> Client:
-        client = Client(bootstrap_servers="none:1", **options)
+        client = Client(connector=self, bootstrap_servers="none:1", **options)  # type: ignore[arg-type]
         brokers = [SimpleNamespace(nodeId=number, host="here", port=number) for number in (1, 2, 3)]
         client.cluster = SimpleNamespace(
             brokers=lambda: brokers,
@@ -96,12 +101,12 @@ class Network:
 
 
 @pytest.fixture
-def network(monkeypatch: pytest.MonkeyPatch) -> Network:
-    return Network(monkeypatch)
+def network() -> Network:
+    return Network()
 
 
 async def refused() -> Any:
-    raise OSError("refused")
+    raise BrokerError("refused", Fault.UNAVAILABLE)
 
 
 async def hanging() -> Any:

@@ -209,10 +209,22 @@ def test_a_refused_password_is_named_as_such(machine: Any) -> None:
     ],
 )
 def test_a_session_that_could_not_be_renewed_is_no_refused_login(
-    machine: Any, authentication: Authentication, text: str
+    machine: Any, authentication: Authentication, text: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     log = ClientLog(str, machine, authentication, Diagnosis(OAUTH, machine))
+    authentication.accepted()
     assert log.refusal(told(KafkaError._AUTHENTICATION, text), "cannot write") is None
+    assert not [record for record in caplog.records if "login" in record.getMessage()]
+
+
+def test_a_listener_without_logins_is_named(machine: Any, authentication: Authentication) -> None:
+    log = ClientLog(str, machine, authentication, Diagnosis(OAUTH, machine))
+    text = (
+        "sasl_plaintext://h:1/1: SASL PLAIN mechanism handshake failed: Broker: Request not valid in current SASL state"
+    )
+    final = log.refusal(told(KafkaError._AUTHENTICATION, text), "cannot write")
+    assert final is not None
+    assert "it may be one without SASL: see security.protocol" in str(final)
 
 
 def test_the_provider_is_named_where_a_refused_token_had_ended(machine: Any) -> None:

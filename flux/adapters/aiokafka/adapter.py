@@ -8,11 +8,14 @@ from typing import Any
 
 from flux.adapters.aiokafka import config
 from flux.adapters.aiokafka.admin import AiokafkaAdmin
+from flux.adapters.aiokafka.connector import Connector
 from flux.adapters.aiokafka.consumer import AiokafkaConsumer
 from flux.adapters.aiokafka.groupless import AiokafkaReader
 from flux.adapters.aiokafka.log import ClientLog, quieten
 from flux.adapters.aiokafka.machine import Machine
+from flux.adapters.aiokafka.oauth import TokenSource
 from flux.adapters.aiokafka.producer import AiokafkaProducer
+from flux.adapters.authentication import Authentication
 from flux.adapters.secrets import Mask, shown
 from flux.core.ports import AsyncRebalanceListener, ConsumerSettings, ProducerSettings, System, TopicPartition
 from flux.system import SYSTEM
@@ -47,8 +50,10 @@ class AiokafkaAdapter:
         self._consumer = config.checked({**self._shared, **(consumer or {})})
         self._producer = config.checked({**self._shared, **(producer or {})})
         self._mask = Mask(self._consumer, self._producer)
+        self._authentication = Authentication(self._mask, system)
+        self._sources: dict[int, TokenSource] = {}
         self._system = system
-        self._log = ClientLog(self._mask, system)
+        self._log = ClientLog(self._mask, system, self._authentication)
         self._machine: Machine | None = None
         quieten()
 
@@ -76,7 +81,16 @@ class AiokafkaAdapter:
         return AiokafkaReader(self._home(), client, config.reader_options(self._consumer), starts, self._log)
 
     def _client(self, options: Mapping[str, Any]) -> dict[str, Any]:
-        return {**config.client_options(options), "bootstrap_servers": self._bootstrap}
+        made = {**config.client_options(options), "bootstrap_servers": self._bootstrap}
+        provider = made.get("sasl_oauth_token_provider")
+        if provider is not None:
+            source = self._sources.get(id(provider))
+            if source is None:
+                source = TokenSource(provider, self._authentication, self._mask, self._system)
+                self._sources[id(provider)] = source
+            made["sasl_oauth_token_provider"] = source
+        certificate = None if "ssl_context" in options else "ssl_certfile" in options
+        return made | {"connector": Connector(made, self._authentication, certificate)}
 
     def _home(self) -> Machine:
         if self._machine is None or self._machine.process != os.getpid():

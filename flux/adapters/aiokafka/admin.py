@@ -283,8 +283,7 @@ class AiokafkaAdmin:
         try:
             return self._machine.run(asked, timeout)
         except (KafkaError, BrokerError, TimeoutError) as error:
-            translation = translated(error, doing, needs)
-            raise BrokerError(self._log.masked(str(translation)), translation.fault) from None
+            raise self._log.judged(translated(error, doing, needs)) from None
 
 
 async def _config(client: Any, node: int, kind: int, name: str) -> dict[str, str]:

@@ -19,7 +19,7 @@ from typing import Any
 
 from aiokafka import AIOKafkaConsumer
 from aiokafka.client import AIOKafkaClient, ConnectionGroup
-from aiokafka.conn import AIOKafkaConnection, CloseReason, create_conn
+from aiokafka.conn import AIOKafkaConnection, CloseReason
 from aiokafka.errors import KafkaError, NodeNotReadyError, RequestTimedOutError
 from aiokafka.protocol.fetch import FetchRequest
 from aiokafka.protocol.group import JoinGroupRequest, SyncGroupRequest
@@ -27,7 +27,10 @@ from aiokafka.protocol.metadata import MetadataRequest
 from aiokafka.protocol.produce import ProduceRequest
 
 from flux.adapters.aiokafka.attempts import Attempts
+from flux.adapters.aiokafka.connector import Connector
+from flux.adapters.aiokafka.errors import translated
 from flux.adapters.aiokafka.log import LOG
+from flux.core.errors import BrokerError, Fault
 
 REQUEST_TIMEOUT_MS = 15_000
 """Of silence, where the user's options say nothing: two attempts fit into a record's usual 30 s."""
@@ -59,13 +62,50 @@ class Observer:
 
 
 class Client(AIOKafkaClient):  # type: ignore[misc]
+    _sync_task: Any
+
     def __init__(
-        self, *, request_timeout_ms: int = REQUEST_TIMEOUT_MS, observer: Observer | None = None, **options: Any
+        self,
+        *,
+        connector: Connector,
+        request_timeout_ms: int = REQUEST_TIMEOUT_MS,
+        observer: Observer | None = None,
+        **options: Any,
     ) -> None:
         super().__init__(request_timeout_ms=min(request_timeout_ms, CONNECT_MS), **options)
+        self._connector = connector
         self._silence_ms = request_timeout_ms
         self._observer = observer or Observer()
         self._attempts: dict[tuple[Any, int], Attempts[Any]] = {}
+
+    async def bootstrap(self) -> None:
+        """As aiokafka's, but tells why not. Raises BrokerError: LOGIN where a broker refused the login, else
+        UNAVAILABLE."""
+        failure = BrokerError("the cluster is away", Fault.UNAVAILABLE)
+        for host, port, _ in self.hosts:
+            try:
+                first = await self._connector.connected(host, port, self._request_timeout_ms)
+            except BrokerError as error:
+                if error.fault is Fault.LOGIN:
+                    raise
+                failure = error
+                continue
+            try:
+                answer = await first.send(MetadataRequest([], False))
+            except (KafkaError, TimeoutError) as error:
+                first.close()
+                failure = translated(error, f"cannot ask {host}:{port} for the brokers")
+                continue
+            self.cluster.update_metadata(answer)
+            if self.cluster.brokers():
+                first.close()
+            else:
+                self._conns[_BOOTSTRAP] = first
+            break
+        else:
+            raise failure
+        if self._sync_task is None:
+            self._sync_task = self._loop.create_task(self._md_synchronizer())
 
     async def send(self, node_id: Any, request: Any, *, group: int = ConnectionGroup.DEFAULT) -> Any:
         """The answer. Raises KafkaError: RequestTimedOutError when the broker was silent for too long, though it was
@@ -147,8 +187,9 @@ class Client(AIOKafkaClient):  # type: ignore[misc]
             attempts = self._attempts[key] = Attempts()
         try:
             return await attempts.shared(lambda: self._connected(key, attempts.failed))
-        except (OSError, TimeoutError, KafkaError) as error:
-            _theirs.error("Unable connect to node with id %s: %s", node_id, error)
+        except (BrokerError, KafkaError) as error:
+            if not self._connector.authentication.troubled:  # that is told already
+                _theirs.error("Unable connect to node with id %s: %s", node_id, error)
             self.force_metadata_update()
             return None
 
@@ -160,21 +201,9 @@ class Client(AIOKafkaClient):  # type: ignore[misc]
         broker = self.cluster.broker_metadata(node)
         if broker is None:
             raise NodeNotReadyError(f"broker {node} is not known (any more)")
-        made = self._conns[key] = await create_conn(
-            broker.host,
-            broker.port,
-            client_id=self._client_id,
-            request_timeout_ms=min(self._silence_ms, CONNECT_MS * (1 + failed)),
-            ssl_context=self._ssl_context,
-            security_protocol=self._security_protocol,
-            on_close=self._on_connection_closed,
-            max_idle_ms=self._connections_max_idle_ms,
-            sasl_mechanism=self._sasl_mechanism,
-            sasl_plain_username=self._sasl_plain_username,
-            sasl_plain_password=self._sasl_plain_password,
-            sasl_kerberos_service_name=self._sasl_kerberos_service_name,
-            sasl_kerberos_domain_name=self._sasl_kerberos_domain_name,
-            sasl_oauth_token_provider=self._sasl_oauth_token_provider,
+        timeout = min(self._silence_ms, CONNECT_MS * (1 + failed))
+        made = self._conns[key] = await self._connector.connected(
+            broker.host, broker.port, timeout, self._on_connection_closed
         )
         return made
 
@@ -238,6 +267,7 @@ class _Watch:
 
 def new_consumer(client: Mapping[str, Any], options: Mapping[str, Any], observer: Observer | None = None) -> Any:
     """aiokafka's consumer, not started. `client`: the options of its client."""
-    made = AIOKafkaConsumer(**client, **options)
+    its_own = {name: value for name, value in client.items() if name != "connector"}
+    made = AIOKafkaConsumer(**its_own, **options)
     made._client = Client(**client, observer=observer)  # it takes none, and makes its own
     return made

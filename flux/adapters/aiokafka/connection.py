@@ -1,4 +1,4 @@
-"""Reaching the cluster with aiokafka's client, and finding out why that does not work."""
+"""Reaching the cluster with aiokafka's client."""
 
 from __future__ import annotations
 
@@ -6,37 +6,15 @@ import contextlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from aiokafka.conn import collect_hosts, create_conn
-from aiokafka.errors import KafkaError
 from aiokafka.protocol.metadata import MetadataRequest
 
 from flux.adapters.aiokafka.attempts import Attempts
-from flux.adapters.aiokafka.client import CONNECT_MS, Client
+from flux.adapters.aiokafka.client import Client
 from flux.adapters.aiokafka.errors import error_for, fault_of, translated
 from flux.core.errors import BrokerError, Fault
 
-_NOT_OF_A_CONNECTION = ("bootstrap_servers", "retry_backoff_ms", "metadata_max_age_ms", "connections_max_idle_ms")
-
 Topics = dict[str, list[tuple[int, int, list[int]]] | BrokerError]
 """By name: (partition, leader, replicas) of each partition, or why there are none."""
-
-
-async def refusal(options: Mapping[str, Any]) -> BrokerError:
-    """Why the cluster could not be reached: aiokafka tells only that it could not, so this looks again. LOGIN where a
-    broker refused the login, else UNAVAILABLE."""
-    found = BrokerError("the cluster is away", Fault.UNAVAILABLE)
-    own = {name: value for name, value in options.items() if name not in _NOT_OF_A_CONNECTION}
-    own["request_timeout_ms"] = min(own.get("request_timeout_ms", CONNECT_MS), CONNECT_MS)
-    for host, port, _ in collect_hosts(options["bootstrap_servers"]):
-        try:
-            connection = await create_conn(host, port, **own)
-        except (TimeoutError, OSError, KafkaError) as error:
-            found = translated(error, f"cannot connect to {host}:{port}")
-            if found.fault is Fault.LOGIN:
-                return BrokerError(f"cannot log in at {host}:{port}: {error}", Fault.LOGIN)
-        else:
-            connection.close()
-    return found if found.fault is Fault.UNAVAILABLE else BrokerError(str(found), Fault.UNAVAILABLE)
 
 
 async def described(client: Any, names: Iterable[str] | None) -> Topics:
@@ -74,9 +52,6 @@ class Connection:
             made = Client(**self._options)
             try:
                 await made.bootstrap()
-            except KafkaError:
-                await made.close()
-                raise await refusal(self._options) from None
             except BaseException:
                 await made.close()
                 raise

@@ -21,7 +21,7 @@ from aiokafka.errors import (
 from aiokafka.structs import OffsetAndMetadata
 
 from flux.adapters.aiokafka.client import REQUEST_TIMEOUT_MS, new_consumer
-from flux.adapters.aiokafka.connection import described, refusal
+from flux.adapters.aiokafka.connection import described
 from flux.adapters.aiokafka.errors import fault_of, translated
 from flux.adapters.aiokafka.log import ClientLog
 from flux.adapters.aiokafka.membership import Membership
@@ -227,7 +227,10 @@ class AiokafkaConsumer:
             try:
                 async with coordinator._commit_lock:
                     if self.is_member:
-                        await asyncio.shield(coordinator._do_commit_offsets(None, offsets))
+                        # Goes on when nobody waits any more: half a commit is none.
+                        task = asyncio.ensure_future(coordinator._do_commit_offsets(None, offsets))
+                        task.add_done_callback(lambda done: done.cancelled() or done.exception())
+                        await asyncio.shield(task)
                         return
             except KafkaError as error:
                 if fault_of(error) is not Fault.UNAVAILABLE:
@@ -266,11 +269,11 @@ class AiokafkaConsumer:
                     failure = error
                 except KafkaError as error:
                     failure = translated(error, f"cannot consume topic {self._settings.topic}")
-                    if consumer._fetcher is None:
-                        failure = await refusal(self._client_options)
+                failure = self._log.judged(failure)
                 if failure.fault is not Fault.UNAVAILABLE:
-                    raise BrokerError(self._log.masked(str(failure)), failure.fault)
-                self._log.warn("connect", f"{failure}: trying again")
+                    raise failure
+                if not self._log.authentication.troubled:  # that is told already
+                    self._log.warn("connect", f"{failure}: trying again")
                 await asyncio.sleep(_RETRY)
         except BaseException:
             with contextlib.suppress(Exception):
@@ -348,8 +351,7 @@ class AiokafkaConsumer:
         needs = (
             f"READ on group {group}" if isinstance(error, GroupAuthorizationFailedError) else f"READ on topic {topic}"
         )
-        translation = translated(error, doing or f"cannot consume topic {topic} in group {group}", needs)
-        return BrokerError(self._log.masked(str(translation)), translation.fault)
+        return self._log.judged(translated(error, doing or f"cannot consume topic {topic} in group {group}", needs))
 
     def _denied(self, what: str) -> BrokerError:
         topic, group = self._settings.topic, self._settings.group

@@ -112,4 +112,9 @@ def _text(error: BaseException) -> str:
     if isinstance(error, theirs.BrokerResponseError):
         text = str(error.args[0]) if error.args else ""
         return text or getattr(error, "description", "") or getattr(error, "message", "") or "refused"
-    return str(error) or "no answer in time"
+    text = str(error)
+    if text:
+        return text
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
+    return "the connection was reset" if isinstance(error, ConnectionResetError) else "refused"

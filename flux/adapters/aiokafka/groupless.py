@@ -11,7 +11,7 @@ from aiokafka import TopicPartition as Theirs
 from aiokafka.errors import KafkaError
 
 from flux.adapters.aiokafka.client import new_consumer
-from flux.adapters.aiokafka.connection import described, refusal
+from flux.adapters.aiokafka.connection import described
 from flux.adapters.aiokafka.errors import translated
 from flux.adapters.aiokafka.log import ClientLog
 from flux.adapters.aiokafka.machine import Machine
@@ -132,8 +132,6 @@ class AiokafkaReader:
                 failure = error
             except KafkaError as error:
                 failure = self._translated(error)
-                if consumer._fetcher is None:
-                    failure = await refusal(self._client_options)
             else:
                 await self._begin(consumer)
                 return True
@@ -141,9 +139,10 @@ class AiokafkaReader:
             await self._dispose(consumer)
             raise
         await self._dispose(consumer)
+        failure = self._log.judged(failure)
         if failure.fault is not Fault.UNAVAILABLE:
-            self._failure = BrokerError(self._log.masked(str(failure)), failure.fault)
-            raise self._failure
+            self._failure = failure
+            raise failure
         self._log.warn("connect", f"{failure}: trying again")
         return False
 
@@ -177,5 +176,4 @@ class AiokafkaReader:
 
     def _translated(self, error: BaseException) -> BrokerError:
         topics = "topic " + ", ".join(sorted({at.topic for at in self._starts}))
-        translation = translated(error, f"cannot read {topics}", f"READ on {topics}")
-        return BrokerError(self._log.masked(str(translation)), translation.fault)
+        return self._log.judged(translated(error, f"cannot read {topics}", f"READ on {topics}"))

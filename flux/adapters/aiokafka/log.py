@@ -5,15 +5,15 @@ from __future__ import annotations
 import logging
 
 from flux.adapters.aiokafka.errors import fault_of
-from flux.adapters.warnings import Warnings as ClientLog
-from flux.adapters.warnings import logger
+from flux.adapters.authentication import ClientWarnings as ClientLog
+from flux.adapters.warnings import Warnings, logger
 from flux.core.errors import Fault
 from flux.system import SYSTEM
 
 _AWAY = ("Unable connect", "Unable to update metadata")
 
 
-LOG = ClientLog(str, SYSTEM)
+LOG = Warnings(str, SYSTEM)
 """What all of aiokafka's clients say: its loggers are the process'."""
 
 

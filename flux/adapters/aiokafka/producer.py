@@ -98,8 +98,7 @@ class AiokafkaProducer:
         try:
             count = self._machine.run(lambda: self._in_loop().partitions(topic), timeout)
         except (KafkaError, BrokerError, TimeoutError) as error:
-            translation = translated(error, doing, needs)
-            raise BrokerError(self._log.masked(str(translation)), translation.fault) from None
+            raise self._log.judged(translated(error, doing, needs)) from None
         self._counts[topic] = (self._now() + _METADATA_AGE, count)
         return count
 
@@ -153,7 +152,7 @@ class AiokafkaProducer:
 
     def _answered(self, entries: Sequence[Entry], records: Sequence[Record], error: BrokerError | None) -> None:
         if error is not None:
-            error = BrokerError(self._log.masked(str(error)), error.fault)
+            error = self._log.judged(error)
             for record in records:  # it may have been deleted, or made anew with other partitions
                 self._counts.pop(record.topic(), None)
         size = 0

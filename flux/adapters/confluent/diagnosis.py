@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import re
@@ -14,15 +13,12 @@ from confluent_kafka import KafkaError
 
 from flux.adapters import tls
 from flux.adapters.authentication import Problem
-from flux.adapters.confluent.errors import NO_ANSWER, NO_TOKEN
-from flux.adapters.tokens import TokenRefused, no_token
+from flux.adapters.confluent.errors import NO_ANSWER, NO_SASL, NO_TOKEN
+from flux.adapters.tokens import TokenRefused, no_token, refused_token
 from flux.core.errors import BrokerError, Fault
 from flux.core.ports import System
 
-OPTIONS = tls.Options(
-    "ssl.ca.location", "ssl.certificate.location and ssl.key.location", "ssl.endpoint.identification.algorithm"
-)
-REFUSED = "token refused"
+OPTIONS = tls.Options("ssl.ca.location", "ssl.certificate.location and ssl.key.location")
 NO_LISTENER = "no SASL"
 _AGAIN = 60.0  # seconds for which what was found out about a broker's certificate counts
 _WHERE = re.compile(r"\w+://(\[[^\]]+\]|[^:/]+):(\d+)/")
@@ -50,10 +46,13 @@ class Diagnosis:
         why = None if self._no_token is None else self._no_token()
         if any(words in low for words in NO_TOKEN):
             if isinstance(why, TokenRefused):
-                return Problem(REFUSED, str(why), Fault.UNAVAILABLE)
+                return Problem("token refused", str(why), Fault.UNAVAILABLE)
             return no_token(why or BrokerError(_REST.sub("", text)))
-        if any(words in low for words in NO_ANSWER):
+        if NO_ANSWER in low:
             return None
+        if NO_SASL in low:
+            remedy = "it may be one without SASL: see security.protocol"
+            return Problem(NO_LISTENER, f"the broker's listener takes no login: {remedy}")
         if error.code() in (KafkaError._AUTHENTICATION, KafkaError.SASL_AUTHENTICATION_FAILED):
             if why is None or isinstance(why, TokenRefused):
                 return self._refused(text)
@@ -99,18 +98,5 @@ class Diagnosis:
                 context = ssl.create_default_context(cafile=given)
         except (OSError, ValueError, TypeError):
             return None
-        context.check_hostname = self._properties.get(OPTIONS.host_name, "https") != "none"
+        context.check_hostname = self._properties.get("ssl.endpoint.identification.algorithm", "https") != "none"
         return context
-
-
-def refused_token(challenge: str) -> Problem:
-    """`challenge`: what the broker said, JSON where it keeps to RFC 7628."""
-    try:
-        answer = json.loads(challenge)
-        said = str(answer["status"])
-        if answer.get("scope"):
-            said += f" (it wants the scope {answer['scope']})"
-    except (ValueError, KeyError, TypeError, AttributeError):
-        said = challenge or "it does not say why"
-    remedy = "check what the token provider gives: expired, for another audience, or from an issuer it does not know"
-    return Problem(REFUSED, f"the broker refused the token: {said}: {remedy}")

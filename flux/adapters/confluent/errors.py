@@ -36,9 +36,11 @@ _NAMES = {
 NO_TOKEN = ("failed to acquire", "no token available", "oauth token not set")
 """What librdkafka and confluent-kafka say where they have no token to show."""
 
-NO_ANSWER = ("not valid in current sasl state", "mechanism handshake failed: local:")
-"""What they say where a broker has not judged the login: it answers the first to who logs in again in the first second
-of a session, the second is a connection that ended."""
+NO_ANSWER = "mechanism handshake failed: local:"
+"""What they say where the connection ended before a broker had judged the login."""
+
+NO_SASL = "not valid in current sasl state"
+"""Of a listener without SASL, or to who logs in again in the first second of a session."""
 
 _FAULTS = {getattr(KafkaError, name): fault for fault, names in _NAMES.items() for name in names.split()}
 
@@ -49,7 +51,7 @@ def fault_of(error: KafkaError) -> Fault:
     if error.code() == KafkaError._SSL and "certificate" in text:
         return Fault.LOGIN
     # Failing to get a token says nothing about the broker's answer to one, nor does a session that just began.
-    if fault is Fault.LOGIN and any(words in text for words in (*NO_TOKEN, *NO_ANSWER)):
+    if fault is Fault.LOGIN and any(words in text for words in (*NO_TOKEN, NO_ANSWER)):
         return Fault.UNAVAILABLE
     if error.fatal() or fault is Fault.FATAL:
         # A static member that another one has replaced hears of it as _FATAL alone.
