@@ -17,6 +17,7 @@ from flux.core.errors import ConfigurationError
 from flux.core.hooks import Hooks, check_hooks
 from flux.core.ports import Adapter, AsyncAdapter, ProducerSettings
 from flux.runtime.outboxes import OUTBOXES
+from flux.runtime.termination import ignore_sigterm
 from flux.system import Lock
 
 Acks = Literal["all", "1", "0"]
@@ -95,6 +96,7 @@ class Settings:
     adapter: AdapterChoice = None
     producer: ProducerOptions = attrs.field(factory=ProducerOptions)
     hooks: Sequence[Hooks] = ()
+    flush_on_sigterm: bool = True
     override: AdapterChoice = None
     substitute: Callable[[AdapterChoice, AdapterChoice], Adapter] | None = None
 
@@ -114,9 +116,14 @@ def configure(
     adapter: AdapterChoice = None,
     producer: ProducerOptions | None = None,
     hooks: Sequence[Hooks] | None = None,
+    flush_on_sigterm: bool | None = None,
 ) -> None:
     """Sets what is given for the whole process and leaves the rest; `adapter` is one, or its URL; `hooks` hear of every
-    task of workers made afterwards. Raises ConfigurationError."""
+    task of workers made afterwards. `flush_on_sigterm` (the default): where nobody handles SIGTERM when a producer is
+    first used in the main thread, that signal delivers what is buffered, in 25 s at most, before it ends the process.
+    Raises ConfigurationError."""
+    if flush_on_sigterm not in (None, True, False):
+        raise ConfigurationError("flux.configure(flush_on_sigterm=…) takes True or False")
     if producer is not None and not isinstance(producer, ProducerOptions):
         raise ConfigurationError("flux.configure(producer=…) takes a flux.ProducerOptions")
     if adapter is not None:
@@ -125,6 +132,10 @@ def configure(
         _change(producer=producer)
     if hooks is not None:
         _change(hooks=check_hooks(hooks, "flux.configure(hooks=…)"))
+    if flush_on_sigterm is not None:
+        _change(flush_on_sigterm=flush_on_sigterm)
+        if not flush_on_sigterm:
+            ignore_sigterm()
 
 
 def override_adapter(adapter: AdapterChoice) -> None:

@@ -23,6 +23,7 @@ from flux.runtime.outboxes import OUTBOXES
 from flux.runtime.produced import CURRENT, Scope
 from flux.runtime.returned import is_async
 from flux.runtime.tallies import Tracked
+from flux.runtime.termination import handle_sigterm
 
 Result = TypeVar("Result")
 
@@ -227,6 +228,8 @@ def _outbox(producer: type[Producer]) -> Outbox:
     adapter = config.resolve_adapter(producer.adapter)
     outbox = OUTBOXES.outbox((producer.__module__, name), adapter, topic, options.settings, options.limits)
     outbox.on_error = _on_error(producer)
+    if config.current.flush_on_sigterm:
+        handle_sigterm()
     if not OUTBOXES.exited:  # from then on each record comes through here
         routes[producer] = outbox
     return outbox

@@ -218,16 +218,20 @@ class Outboxes:
             users = {outbox for client in self._clients.values() for outbox in client.users}
             return users | self._tended | set(self._outboxes.values())
 
-    def exit(self) -> None:
-        """At the end of the process: delivers everything; what fails is reported. Whoever produces later (another exit
-        handler, a daemon thread) waits for the delivery: nobody else would."""
+    def exit(self, limit: float = math.inf) -> None:
+        """At the end of the process: delivers everything, in `limit` seconds at most; what fails is reported. Whoever
+        produces later (another exit handler, a daemon thread) waits for the delivery: nobody else would."""
         self.exited = True
         self.reroute()
         outboxes = self._all()
         try:
             for outbox in outboxes:
                 outbox.buffer.hurry()
-            self.deliver_all()
+            until = self.system.monotonic() + limit
+            self._drain(self._all(), limit)
+            if self.system.monotonic() >= until:
+                for outbox in outboxes:
+                    outbox.give_up()
         except BaseException:  # such as a second interrupt
             for outbox in outboxes:
                 outbox.give_up()
@@ -238,13 +242,14 @@ class Outboxes:
             for client in clients.values():
                 _close(client.port)
 
-    def _drain(self, outboxes: Iterable[Outbox]) -> None:
+    def _drain(self, outboxes: Iterable[Outbox], limit: float = math.inf) -> None:
         watches: list[tuple[Outbox, Watch]] = []
-        began = self.system.now()
+        began = self.system.monotonic()
         try:
             watches.extend((outbox, outbox.watch(lambda: None)) for outbox in outboxes)
             for outbox, watch in watches:
-                outbox.wait(watch, began + outbox.settings.delivery_timeout + GRACE - self.system.now())
+                longest = min(limit, outbox.settings.delivery_timeout + GRACE)
+                outbox.wait(watch, began + longest - self.system.monotonic())
         finally:
             for outbox, watch in watches:
                 outbox.abandon(watch)

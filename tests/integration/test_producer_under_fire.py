@@ -540,6 +540,35 @@ def test_a_signal_while_the_broker_is_away_names_what_is_open(
     assert set(told.noted("named")) == set(told.noted("taken")) != set()
 
 
+@pytest.mark.parametrize("client", CLIENTS)
+def test_sigterm_where_nobody_handles_it_ends_the_process_with_everything_written(
+    own: Own, client: str, child: Callable[..., Child]
+) -> None:
+    for pause in (0.0, 0.13):
+        topic = own.topic()
+        told = child(
+            """
+            produce("first")
+            note("is", "up")
+            number = 0
+            while True:
+                produce(str(number))
+                number += 1
+            """,
+            url(client, own),
+            topic,
+            interval=3600,
+        )
+        told.wait_for("up")
+        time.sleep(0.4 + pause)
+        told.process.send_signal(signal.SIGTERM)
+        error = told.ended(40)
+        assert told.process.returncode == -signal.SIGTERM, error
+        told.account(own.values(topic))
+        assert told.noted("named") == []
+        assert len(told.noted("taken")) > 100
+
+
 INTERRUPTED = """
 import random
 
