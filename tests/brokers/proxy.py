@@ -63,7 +63,7 @@ class Proxy:
         self._do(self._mend)
 
     def close(self) -> None:
-        self._do(self._refuse)
+        self._do(self._end)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(_SECONDS)
         self._loop.close()
@@ -100,6 +100,13 @@ class Proxy:
             passage.reset()
         await asyncio.sleep(0)
 
+    async def _end(self) -> None:
+        self._hung.set()
+        await self._refuse()
+        while self._open:
+            await self._reset()
+            await asyncio.sleep(0.01)
+
     async def _mend(self) -> None:
         self._delay = 0.0
         self._hung.set()
@@ -111,6 +118,8 @@ class Proxy:
         self._open.add(passage)
         try:
             await self._hung.wait()
+            if not passage.is_open:
+                return
             far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self.target)
             passage.far = far_writer
             await asyncio.gather(

@@ -280,9 +280,13 @@ def test_a_denial_names_the_permission_that_it_takes() -> None:
     assert "READ" not in str(away)
 
 
-def test_a_consumers_silent_connections_are_given_up_soon_unless_the_user_says_otherwise() -> None:
-    assert consumer_properties("h:1", {}, SETTINGS)["socket.timeout.ms"] == 15_000
-    assert consumer_properties("h:1", {"socket.timeout.ms": 40_000}, SETTINGS)["socket.timeout.ms"] == 40_000
+def test_silent_connections_are_given_up_soon_unless_the_user_says_otherwise() -> None:
+    users = {"socket.timeout.ms": 40_000}
+    assert consumer_properties("h:1", {}, SETTINGS)["socket.timeout.ms"] == 10_000
+    assert consumer_properties("h:1", users, SETTINGS)["socket.timeout.ms"] == 40_000
+    producer = producer_properties("h:1", {}, ProducerSettings())
+    assert producer["request.timeout.ms"] < producer["socket.timeout.ms"] == 15_000
+    assert producer_properties("h:1", users, ProducerSettings())["socket.timeout.ms"] == 40_000
 
 
 @pytest.mark.parametrize("small", [False, True])

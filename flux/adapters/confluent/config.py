@@ -97,8 +97,8 @@ def consumer_properties(bootstrap: str, options: Mapping[str, Any], settings: Co
         "queued.min.messages": 100_000,
         "queued.max.messages.kbytes": 64 * 1024,
         # A connection that has fallen silent is given up; by default after a minute. In that time one answer must pass.
-        "socket.timeout.ms": 15_000,
-        "fetch.max.bytes": _fetch_bytes(options, 16 * 1024 * 1024),
+        "socket.timeout.ms": 10_000,
+        "fetch.max.bytes": _fetch_bytes(options, 8 * 1024 * 1024),
     }
     if settings.small_queue:
         properties |= {
@@ -156,6 +156,9 @@ def producer_properties(bootstrap: str, options: Mapping[str, Any], settings: Pr
         "message.max.bytes": _LARGEST_RECORD,
         # Keys go where Kafka's own clients put them, and null keys everywhere.
         "partitioner": "murmur2_random",
+        # As for consumers; a broker that waits for its replicas says so before.
+        "socket.timeout.ms": 15_000,
+        "request.timeout.ms": 10_000,
     }
     if settings.max_batch_bytes is not None:
         properties["batch.size"] = settings.max_batch_bytes
@@ -163,7 +166,7 @@ def producer_properties(bootstrap: str, options: Mapping[str, Any], settings: Pr
 
 
 def admin_properties(bootstrap: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    return {**_EVERY_CLIENT, **options, "bootstrap.servers": bootstrap}
+    return {**_EVERY_CLIENT, "socket.timeout.ms": 10_000, **options, "bootstrap.servers": bootstrap}
 
 
 def parsed_url(url: str) -> tuple[str, dict[str, Any]]:
