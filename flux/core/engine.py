@@ -37,6 +37,7 @@ from flux.core.policy import Policy
 from flux.core.ports import BEGINNING, Polled, Position, TopicPartition, Watermarks
 from flux.core.quick import Quick, Waiting
 from flux.core.runs import BatchRun, LaneRun, Run, SliceRun
+from flux.core.spread import Spread
 from flux.core.stage import Role, Stage
 from flux.core.starts import Starts
 from flux.core.stats import Stats
@@ -91,6 +92,7 @@ class Engine:
         self._hops = Hops()
         self._flow = Flow(policy, stage.role)
         self.starts = Starts(policy, stage)
+        self.spread = Spread()
         self._commits = Commits(policy.commit_interval, policy.commit_threshold)
         self._watchdog = Watchdog(policy.stalled_after)
 
@@ -110,6 +112,8 @@ class Engine:
         committed, or None; `jitters`: a number from 0 to 29 for each, drawn now; `chosen`: partitions whose position
         was not committed but chosen just now, and is to be committed soon, so that it is chosen once only."""
         starts: dict[TopicPartition, int] = {}
+        if positions:
+            self.spread.known()
         for partition, position in positions.items():
             old = self._assignments.get(partition)
             if old is not None:

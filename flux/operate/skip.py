@@ -103,10 +103,10 @@ def skip(plan: Plan, adapter: Cluster, admin: AdminPort, who: str, reason: str, 
     """Returns what the group has committed. Raises FluxError, BrokerError: the record is then still to be worked, and
     the message says whether its copy is there."""
     dead, at, offset = plan.dead, plan.at, plan.message.offset
-    limit = max_message_bytes(admin, dead.topic)
     info = admin.topics([dead.topic], ASK)[dead.topic]
     if info is None:
         raise BrokerError(f"there is no topic {dead.topic}", Fault.UNKNOWN_TOPIC)
+    limit = max_message_bytes(admin, dead.topic)
     _rehearse(plan, admin)
     copy = copy_of(plan, info.partitions, limit, who, reason, int(system.now() * 1000))
     writing = Writing(adapter, dead.topic, limit, system)

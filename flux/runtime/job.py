@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Protocol, cast
 
 import attrs
@@ -45,6 +46,7 @@ from flux.runtime.pipeline import (
 )
 from flux.runtime.preparation import ASK, max_message_bytes, require_topics
 from flux.runtime.returned import check_settled, is_async, is_awaitable, settled
+from flux.runtime.spreading import Spreading
 from flux.runtime.threads import Threads
 from flux.runtime.traces import text_of
 from flux.runtime.writer import Writer
@@ -134,9 +136,13 @@ class Job:
     def prepare(self, stages: str | None, create_topics: bool) -> bool:
         """Checks the topics and makes the engines; True. Raises ConfigurationError, BrokerError."""
         policy, admin = self.policy, self.admin
-        require_topics(self.name, policy, admin, create_topics)
+        require_topics(self.name, policy, admin, create_topics, self.system)
         chosen = self._chosen(stages)
-        found = {stage.topic: max_message_bytes(admin, stage.topic) for stage in list(policy.stages)[1:]}
+        spreading = Spreading(self.system)
+        found = {
+            stage.topic: spreading.known(partial(max_message_bytes, admin, stage.topic))
+            for stage in list(policy.stages)[1:]
+        }
         limits = {topic: limit for topic, limit in found.items() if limit is not None}
         settings = ProducerSettings(
             acks="all",

@@ -10,6 +10,8 @@ from flux.core.errors import BrokerError, ConfigurationError, Fault
 from flux.core.policy import DAY, Policy
 from flux.core.ports import AdminPort, NewTopic, System, TopicInfo
 from flux.core.stage import Role, Stage
+from flux.runtime.spreading import Spreading
+from flux.system import SYSTEM
 
 T = TypeVar("T")
 logger = logging.getLogger("flux.worker")
@@ -18,6 +20,7 @@ ASK = 10.0
 _ANNOUNCE = 10.0
 _ROOM_FOR_HEADERS = 64 * 1024
 DEFAULT_MESSAGE_BYTES = 1_048_588  # Kafka's default of max.message.bytes
+_MOMENT = 3.0  # seconds that a topic may have been made before a start which does not make it
 _PASSING = {Fault.UNAVAILABLE, Fault.FENCED}
 
 
@@ -75,37 +78,49 @@ def config_for(policy: Policy, stage: Stage, main_limit: int) -> dict[str, str]:
     }
 
 
-def create_topics(policy: Policy, admin: AdminPort, missing: Sequence[NewTopic]) -> None:
-    """Makes the missing topics; the main one first, as the others take its partition count. Raises BrokerError."""
+def create_topics(policy: Policy, admin: AdminPort, missing: Sequence[NewTopic], system: System = SYSTEM) -> None:
+    """Makes the missing topics; the main one first, as the others take its partition count. Returns when the cluster
+    tells of them. Raises BrokerError."""
+    spreading = Spreading(system)
+
+    def made(topics: Sequence[NewTopic]) -> None:
+        names = [topic.name for topic in topics]
+        admin.create_topics(topics, ASK)
+        spreading.until(lambda: None not in admin.topics(names, ASK).values())
+
     main = [topic for topic in missing if topic.name == policy.stages.topic]
     if main:
-        admin.create_topics(main, ASK)
+        made(main)
         missing, _ = plan_topics(policy, admin)
     if missing:
-        admin.create_topics(missing, ASK)
+        made(missing)
 
 
-def require_topics(name: str, policy: Policy, admin: AdminPort, create: bool) -> None:
+def require_topics(name: str, policy: Policy, admin: AdminPort, create: bool, system: System = SYSTEM) -> None:
     """Raises ConfigurationError naming what is missing, or makes it."""
     missing, _ = plan_topics(policy, admin)
     if not missing:
         return
     if not create:
+        names_of = [stage.topic for stage in policy.stages]
+        if Spreading(system, _MOMENT).until(lambda: None not in admin.topics(names_of, ASK).values()):
+            return
         names = ", ".join(topic.name for topic in missing)
         raise ConfigurationError(
             f"{name}: missing topic(s) {names}: start with --create-topics, or create them with"
             f" `flux topics --load FILE {name} --create`"
         )
-    create_topics(policy, admin, missing)
+    create_topics(policy, admin, missing, system)
     logger.info("created %s", ", ".join(topic.name for topic in missing))
 
 
 def max_message_bytes(admin: AdminPort, topic: str) -> int | None:
-    """What a topic takes in one record batch; None when that may not be asked."""
+    """What a topic takes in one record batch; None when that may not be asked. Raises BrokerError for a topic that is
+    not there, and in an outage."""
     try:
         value = admin.topic_config(topic, ASK).get("max.message.bytes")
     except BrokerError as error:
-        if error.retriable:
+        if error.retriable or error.fault is Fault.UNKNOWN_TOPIC:
             raise
         return None
     return int(value) if value is not None and value.isdigit() else None

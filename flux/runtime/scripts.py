@@ -68,7 +68,17 @@ def cycle(engine: Engine, now: Clock, longest: float = math.inf) -> Script[bool]
     if not turn.poll:
         yield do.Rest(min(turn.timeout, longest))
         return False
-    polled = yield do.Poll(turn.poll, min(turn.timeout, longest))
+    unknown = engine.spread.over(now())
+    if unknown is not None:
+        raise unknown
+    try:
+        polled = yield do.Poll(turn.poll, min(turn.timeout, longest))
+    except BrokerError as error:
+        if error.fault is not Fault.UNKNOWN_TOPIC:
+            raise
+        engine.spread.unknown(error, now())
+        yield do.Rest(_PERMIT)
+        return False
     engine.polled(polled, now())
     return bool(polled.batches)
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 
 from flux.core.dues import whole_ms
 from flux.core.errors import BrokerError, Fault
 from flux.core.hops import Hop
 from flux.core.ports import Cluster, ProducerPort, ProducerSettings, System
+from flux.runtime.spreading import Spreading
 
 _ASK = 10.0
 _ROOM = 30.0  # seconds to wait for room in the client's queue
@@ -46,11 +48,12 @@ class Writer:
     def warm_up(self, topics: Iterable[str]) -> None:
         """Connects, and asks for the topics' partitions, so that the first hop need not. Raises BrokerError."""
         self._client = self._client or self._adapter.producer(self._settings)
+        spreading = Spreading(self._system)
         for topic in topics:
             try:
-                self._client.partitions(topic, _ASK)
+                spreading.known(partial(self._client.partitions, topic, _ASK))
             except BrokerError as error:
-                if error.fault is not Fault.UNKNOWN_TOPIC:  # made just now, and not known to every broker yet
+                if error.fault is not Fault.UNKNOWN_TOPIC:  # else a hop to it is kept, and the log says so
                     raise
 
     def close(self, timeout: float) -> None:

@@ -287,6 +287,12 @@ class AiokafkaConsumer:
             if found.fault is Fault.DENIED:
                 raise self._denied(f"topic {topic}")
             raise BrokerError(f"cannot consume topic {topic}: {found}", found.fault)
+        consumer._client.set_topics([topic])
+        told = await consumer._client.force_metadata_update()
+        if not consumer._client.cluster.partitions_for_topic(topic):
+            # another broker has not heard of it: the group would be given none of its partitions
+            text = f"cannot consume topic {topic}: it is not known everywhere yet"
+            raise BrokerError(text, Fault.UNKNOWN_TOPIC if told else Fault.UNAVAILABLE)
         self._consumer, self._reader = consumer, Reader(consumer, self._options, self._log)
         consumer.subscribe([topic], listener=self._membership)
 

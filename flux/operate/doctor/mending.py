@@ -2,31 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 
-from flux.core.errors import BrokerError, Fault
 from flux.core.policy import Policy
 from flux.core.ports import AdminPort, System
 from flux.operate.doctor.facts import Finding
 from flux.runtime.preparation import ASK, create_topics, plan_topics
+from flux.runtime.spreading import Spreading
 from flux.system import SYSTEM
-
-_PATIENCE = 10.0
-"""Seconds until a broker tells of what another has changed."""
 
 
 def mend(findings: Sequence[Finding], policy: Policy, admin: AdminPort, system: System = SYSTEM) -> Iterator[str]:
     """A line for each thing as soon as it is done. Raises BrokerError at the first one that the cluster refuses."""
     if any(finding.create for finding in findings):
         missing, _ = plan_topics(policy, admin)
-        create_topics(policy, admin, missing)
+        create_topics(policy, admin, missing, system)
         yield from (f"created topic {topic.name}" for topic in missing)
-        _wait(partial(_are_there, admin, [topic.name for topic in missing]), system)
     for topic, settings in _settings(findings).items():
         admin.set_topic_config(topic, settings, ASK)
         yield f"set {', '.join(f'{name}={value}' for name, value in settings.items())} on topic {topic}"
-        _wait(partial(_has, admin, topic, settings), system)
+        Spreading(system).until(partial(_has, admin, topic, settings))
 
 
 def _settings(findings: Sequence[Finding]) -> dict[str, dict[str, str]]:
@@ -38,21 +34,5 @@ def _settings(findings: Sequence[Finding]) -> dict[str, dict[str, str]]:
     return whole
 
 
-def _are_there(admin: AdminPort, names: Sequence[str]) -> bool:
-    return None not in admin.topics(names, ASK).values()
-
-
 def _has(admin: AdminPort, topic: str, settings: Mapping[str, str]) -> bool:
     return settings.items() <= admin.topic_config(topic, ASK).items()
-
-
-def _wait(told: Callable[[], bool], system: System) -> None:
-    until = system.monotonic() + _PATIENCE
-    while system.monotonic() < until:
-        try:
-            if told():
-                return
-        except BrokerError as error:
-            if error.fault not in (Fault.UNKNOWN_TOPIC, Fault.UNAVAILABLE):
-                raise
-        system.sleep(0.1)
