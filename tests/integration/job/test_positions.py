@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
 import pytest
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
@@ -40,6 +44,63 @@ def test_start_from_latest_is_chosen_once_and_what_is_written_while_the_worker_i
         wait_for(lambda: len(seen.values) == 3, "what is written now")
     assert sorted(seen.values[:2]) == [b"there too", b"while down"]
     assert seen.values[2:] == [b"while up"]
+
+
+CLIENTS = {
+    "confluent": "confluent://{}?topic.metadata.refresh.interval.ms=500",
+    "confluent, KIP-848": "confluent://{}?topic.metadata.refresh.interval.ms=500&group.protocol=consumer",
+    "aiokafka": "aiokafka://{}?metadata_max_age_ms=500",
+}
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+def test_a_partition_that_comes_where_groups_start_at_latest_is_worked_from_its_beginning(
+    lab: Lab, grow: Callable[[str, int], None], client: str
+) -> None:
+    seen = Seen()
+    task = lab.task(seen, start_from="latest")
+    lab.write(task.topic, b"before the group")
+
+    def come(number: int) -> None:
+        grow(task.topic, number + 1)
+        wait_for(lambda: len(lab.ends(task.topic)) == number + 1, "the partition is there")
+        lab.write(task.topic, (b"%d" % number, None, None, number))
+
+    with lab.running(task, adapter=CLIENTS[client].format(lab.bootstrap)):
+        wait_for(lambda: lab.positions(task.group_id, task.topic), "the group's beginning is committed")
+        come(1)  # before the group has had a record
+        wait_for(lambda: seen.values == [b"1"], "it")
+        come(2)
+        wait_for(lambda: seen.values == [b"1", b"2"], "the next one")
+    come(3)
+    with lab.running(task, adapter=CLIENTS[client].format(lab.bootstrap)):
+        wait_for(lambda: seen.values == [b"1", b"2", b"3"], "the one that came meanwhile")
+        lab.settle(task)
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+def test_what_transactions_leave_is_neither_called_nor_lag(
+    lab: Lab, transact: Callable[[str, Sequence[bytes], bool], None], client: str
+) -> None:
+    seen = Seen()
+    commits: list[dict[TopicPartition, int]] = []
+
+    class Commits(flux.Hooks):
+        def on_commit(self, where: flux.Where, offsets: Any, error: Exception | None) -> None:
+            commits.append(offsets)
+
+    task = lab.task(seen, hooks=[Commits()], retries=0)
+    for value, committed in ((b"1", True), (b"aborted", False), (b"2", True), (b"aborted too", False)):
+        transact(task.topic, [value], committed)
+    with lab.running(task, adapter=CLIENTS[client].format(lab.bootstrap)):
+        lab.settle(task)
+        assert lab.ends(task.topic) == {0: 8}
+        before = len(commits)
+        time.sleep(1)
+        assert len(commits) == before, "an idle stage commits again and again"
+        transact(task.topic, [b"3"], True)
+        lab.settle(task)
+    assert seen.values == [b"1", b"2", b"3"]
 
 
 def test_start_from_latest_holds_for_the_main_stage_only(lab: Lab) -> None:
