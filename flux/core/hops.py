@@ -18,7 +18,7 @@ _LONGEST_PASSING = 30.0
 _LONGEST_KEPT = 60.0
 
 _REMEDIES = {
-    Fault.TOO_LARGE: "raise max.message.bytes of {topic}, or move the record out of the way with flux skip",
+    Fault.TOO_LARGE: "raise max.message.bytes of {topic}",
     Fault.UNKNOWN_TOPIC: "create it: flux topics TASK --create",
     Fault.DENIED: "grant WRITE on it",
 }
@@ -28,6 +28,11 @@ _PASSING = {Fault.UNAVAILABLE, Fault.FATAL, Fault.FENCED, Fault.LOGIN}
 def remedy(fault: Fault, topic: str) -> str:
     """What lets a topic take a record that it refuses."""
     return _REMEDIES.get(fault, "see the broker's log").format(topic=topic)
+
+
+def way_out(fault: Fault, topic: str) -> str:
+    """The same, for a record that waits for that."""
+    return f"{remedy(fault, topic)}, or take the record out of the way with flux skip"
 
 
 class State(enum.Enum):
@@ -61,7 +66,7 @@ class Hop:
 
     def __str__(self) -> str:
         record, target = self.transfer.message, self.transfer.target.topic
-        why = "" if self.refused is None else f" ({self.refused.value}: {remedy(self.refused, target)})"
+        why = "" if self.refused is None else f" ({self.refused.value}: {way_out(self.refused, target)})"
         return f"{record.topic}[{record.partition}]@{record.offset} to {target}{why}"
 
 
@@ -218,7 +223,7 @@ class Hops:
         return Notice(
             Level.ERROR,
             f"{topic} refuses {where} ({error}): the record is kept and tried again, its key waits;"
-            f" {remedy(error.fault, topic)}",
+            f" {way_out(error.fault, topic)}",
             record,
             kind,
         )

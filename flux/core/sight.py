@@ -11,7 +11,7 @@ from flux.core.assignment import Entry
 from flux.core.described import cause_of, error_name
 from flux.core.engine import Engine
 from flux.core.gate import Gate
-from flux.core.hops import remedy
+from flux.core.hops import way_out
 from flux.core.message import Message
 from flux.core.outcome import Pause
 from flux.core.report import IN_PLACE, MOST_CALLS, Call, Open, Paused, StageReport, ranges_of, shown_key
@@ -87,7 +87,7 @@ class Sight:
                 ago = _ago(self._engine.wall_ms(now) / 1000, hop.transfer.failed_at / 1000)
                 target = hop.transfer.target.topic
                 fault = hop.refused
-                refused = "" if fault is None else f"{fault.value}: {remedy(fault, target)}"
+                refused = "" if fault is None else f"{fault.value}: {way_out(fault, target)}"
                 found.append(Open(*known, target, hop.state.value, hop.failures, ago, refused))
                 continue
             since = self._waited[entry] = waited.get(entry, now if self._looked is None else self._looked)

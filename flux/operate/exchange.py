@@ -34,6 +34,19 @@ def to_line(message: Message) -> str:
     return json.dumps(data, ensure_ascii=False)
 
 
+def line_of(topic: str, record: Outgoing) -> str:
+    """Of a record that is in no topic: as `to_line`, without an offset."""
+    data: dict[str, Any] = {
+        "topic": topic,
+        "partition": record.partition or 0,
+        "timestamp": record.timestamp,
+        "key": _shown(record.key),
+        "value": _shown(record.value),
+        "headers": [[name, _shown(value)] for name, value in record.headers],
+    }
+    return json.dumps(data, ensure_ascii=False)
+
+
 def from_line(line: str | bytes, partitions: int) -> Outgoing:
     """The record again, for a topic of so many partitions. Raises ValueError, which says in a few words what is
     wrong."""

@@ -1,7 +1,8 @@
 """Takes the one record that holds a partition out of the way: into the dead letters, and the group past it.
 
 The copy is acknowledged by all in-sync replicas before the group's position says that the record is done. Whatever
-ends it in between, the record is still to be worked: it may be there twice, and is never lost.
+ends it in between, the record is still to be worked: it may be there twice, and is never lost. A record that the dead
+letters do not take is kept in a receipt instead, whole, to be imported once they do.
 
 A position can be set only while the group has no members. Each of them commits what its own ledger says, and would
 take back what was set beside it; Kafka refuses it for that reason. So the stage's workers have to be stopped first.
@@ -9,16 +10,20 @@ take back what was set beside it; Kafka refuses it for that reason. So the stage
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import attrs
 
 from flux.core import trail as trails
 from flux.core.errors import BrokerError, ConfigurationError, Fault, FluxError
+from flux.core.hops import remedy
 from flux.core.message import Message
 from flux.core.policy import Policy
 from flux.core.ports import AdminPort, Cluster, Outgoing, Position, System, TopicPartition
 from flux.core.stage import Role, Stage
 from flux.core.starts import begins_at_ends
 from flux.core.transfer import Transfer
+from flux.operate.exchange import line_of
 from flux.operate.progress import Progress, passing
 from flux.operate.reading import read_one, spans_of
 from flux.operate.writing import Writing
@@ -28,6 +33,8 @@ from flux.system import SYSTEM
 SKIPPED = "skipped"
 """`flux-reason`, and the type of the error that the dead letter shows; its message is the operator's reason."""
 SKIPPED_BY = "flux-skipped-by"
+_FINAL = {Fault.TOO_LARGE, Fault.DENIED, Fault.OTHER}
+"""Faults that trying again does not mend."""
 
 
 @attrs.frozen
@@ -99,9 +106,31 @@ def planned(adapter: Cluster, admin: AdminPort, policy: Policy, stage: Stage, pa
     return Plan(policy, stage, dead, _message(record, policy, stage), stored or Position(span.start))
 
 
-def skip(plan: Plan, adapter: Cluster, admin: AdminPort, who: str, reason: str, system: System = SYSTEM) -> Position:
-    """Returns what the group has committed. Raises FluxError, BrokerError: the record is then still to be worked, and
-    the message says whether its copy is there."""
+@attrs.frozen
+class Skipped:
+    """`position`: what the group has committed. `refused`: why the dead letters did not take the copy, which is in the
+    receipt then; empty: they have it."""
+
+    position: Position
+    refused: str = ""
+
+
+Receipt = Callable[[str], None]
+"""Keeps a line for good before it returns: see `flux.operate.exchange`. Raises OSError."""
+
+
+def skip(
+    plan: Plan,
+    adapter: Cluster,
+    admin: AdminPort,
+    who: str,
+    reason: str,
+    system: System = SYSTEM,
+    *,
+    receipt: Receipt | None = None,
+) -> Skipped:
+    """`receipt` gets the dead letter where its topic refuses it for good, as one that is too large. Raises FluxError,
+    BrokerError, OSError: the record is then still to be worked, and the message says whether its copy is there."""
     dead, at, offset = plan.dead, plan.at, plan.message.offset
     info = admin.topics([dead.topic], ASK)[dead.topic]
     if info is None:
@@ -114,17 +143,24 @@ def skip(plan: Plan, adapter: Cluster, admin: AdminPort, who: str, reason: str, 
         _, failure = writing.write([copy])
     finally:
         writing.close()
+    refused = ""
     if failure is not None:
-        raise BrokerError(
-            f"nothing was skipped, as {dead.topic} did not acknowledge the copy (it may be there): {failure}",
-            failure.fault,
-        )
+        final = failure.fault in _FINAL
+        if receipt is None or not final:
+            why = f"{dead.topic} did not acknowledge the copy (it may be there): {failure}"
+            if final:
+                why = f"{dead.topic} refuses the copy ({failure}): {remedy(failure.fault, dead.topic)}, or keep it in a"
+                why += " file with --receipt FILE"
+            raise BrokerError(f"nothing was skipped, as {why}", failure.fault)
+        receipt(line_of(dead.topic, copy))
+        refused = str(failure)
     try:
-        return _pass(plan, admin)
+        return Skipped(_pass(plan, admin), refused)
     except FluxError as error:
+        where = "the receipt" if refused else dead.topic
         raise FluxError(
-            f"the copy is in {dead.topic}, but {at}@{offset} is still to be worked ({error}): skip it again, and it is"
-            " there twice"
+            f"the copy is in {where}, but {at}@{offset} is still to be worked ({error}): skip it again, and it is there"
+            " twice"
         ) from None
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 from cli_support import Flux, flux_cli, only_line
 from click.testing import Result
 
 from flux.adapters.memory import MemoryAdapter
+from flux.core.errors import BrokerError, Fault
 from flux.core.ports import Outgoing, Position, ProducerSettings, TopicPartition
 
 __all__ = ["flux_cli"]
@@ -64,6 +66,7 @@ def test_machines_get_an_object(skip: Skip) -> None:
         "offset": 0,
         "id": "orders/0/0",
         "to": "orders-billing-dlq",
+        "receipt": None,
         "group": "billing",
         "position": 1,
         "by": "me",
@@ -93,3 +96,27 @@ def test_a_skipped_record_can_be_tried_again_as_any_dead_letter(skip: Skip) -> N
         "dlq", "replay", "--load", skip.file, "--adapter", skip.cli.url, "--reason", "skipped", "--json", "Billing"
     )
     assert json.loads(done.stdout)["replayed"] == 1
+
+
+def test_what_no_topic_takes_is_kept_in_a_file_that_can_be_imported(skip: Skip, tmp_path: Path) -> None:
+    skip.broker.fail_writes(lambda *_: BrokerError("too large", Fault.TOO_LARGE))
+    refused = skip("Billing", "0:0", "--reason", "40 MB")
+    assert refused.exit_code == 1
+    assert "raise max.message.bytes of orders-billing-dlq, or keep it in a file with" in only_line(refused.stderr)
+    file = tmp_path / "receipt.jsonl"
+    done = skip("Billing", "0:0", "--reason", "40 MB", "--receipt", str(file))
+    first, second = done.stdout.splitlines()
+    assert (done.exit_code, first.endswith(f"to {file}; billing goes on at 1")) == (0, True)
+    assert second.startswith("orders-billing-dlq refused it (")
+    skip.broker.fail_writes(None)
+    taken = skip.cli("dlq", "import", "--load", skip.file, "--adapter", skip.cli.url, "Billing", str(file))
+    assert taken.exit_code == 0, taken.output
+    assert [record.value() for record in skip.broker.records("orders-billing-dlq")] == [b"v"]
+    again = skip("Billing", "0:1", "--reason", "x", "--receipt", str(file))
+    assert (again.exit_code, "exists: name a new file" in only_line(again.stderr)) == (2, True)
+
+
+def test_a_receipt_is_not_made_where_the_dead_letters_take_the_record(skip: Skip, tmp_path: Path) -> None:
+    file = tmp_path / "receipt.jsonl"
+    told = json.loads(skip("Billing", "0:0", "--reason", "x", "--receipt", str(file), "--json").stdout)
+    assert (told["to"], told["receipt"], file.exists()) == ("orders-billing-dlq", None, False)

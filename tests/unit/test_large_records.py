@@ -46,7 +46,7 @@ def test_a_worker_that_is_to_end_when_idle_ends_with_what_cannot_move_and_names_
     [last] = [line.getMessage() for line in caplog.records if "not moved on" in line.getMessage()]
     assert last == (
         "bill: not moved on, and still to be worked: orders[0]@0 to orders-billing-try-1 (too large: raise"
-        " max.message.bytes of orders-billing-try-1, or move the record out of the way with flux skip)"
+        " max.message.bytes of orders-billing-try-1, or take the record out of the way with flux skip)"
     )
     assert all(line.levelno == logging.ERROR for line in caplog.records if "not moved on" in line.getMessage())
 

@@ -12,6 +12,7 @@ from flux.core import trail as t
 from flux.core.errors import BrokerError, ConfigurationError, Fault, FluxError
 from flux.core.ledger import Ledger, read_metadata
 from flux.core.ports import Outgoing, Position, TopicPartition
+from flux.operate.importing import write_lines
 from flux.operate.progress import Progress, passing
 from flux.operate.skip import SKIPPED_BY, Plan, planned, skip, stage_of
 
@@ -33,7 +34,9 @@ def plan_of(yard: Yard, offset: int, stage: int = 0, partition: int = 0) -> Plan
 
 
 def skipped(yard: Yard, offset: int, stage: int = 0) -> Position:
-    return skip(plan_of(yard, offset, stage), yard.adapter, yard.admin, "ada@ops", "no such customer", yard.system)
+    return skip(
+        plan_of(yard, offset, stage), yard.adapter, yard.admin, "ada@ops", "no such customer", yard.system
+    ).position
 
 
 def test_the_record_becomes_a_dead_letter_with_who_and_why(yard: Yard) -> None:
@@ -126,7 +129,7 @@ def test_what_was_committed_meanwhile_is_not_taken_back(yard: Yard) -> None:
         yard.adapter._cluster.group("billing", MAIN).positions[0] = Position(4)
 
     yard.broker.fail_writes(commit_first)
-    assert skip(plan, yard.adapter, yard.admin, "a", "b", yard.system) == Position(4)
+    assert skip(plan, yard.adapter, yard.admin, "a", "b", yard.system).position == Position(4)
 
 
 def test_without_the_copys_acknowledgement_the_position_stays(yard: Yard) -> None:
@@ -205,3 +208,54 @@ def test_passing_adds_one_record_and_takes_nothing_back(
 def test_a_foreign_string_beside_the_position_says_nothing() -> None:
     assert passing(Position(4, "somebody else's"), 4, 0, 4095) == Position(5)
     assert Progress.of(Position(4, "somebody else's")) == Progress(4)
+
+
+# -- what no topic takes
+
+
+def test_what_the_dead_letters_refuse_is_kept_whole_and_then_passed(yard: Yard) -> None:
+    yard.broker.set_position("billing", P0, Position(2))
+    yard.broker.fail_writes(lambda topic, *_: BrokerError("too large", Fault.TOO_LARGE) if topic == DEAD else None)
+    kept: list[str] = []
+
+    def keep(line: str) -> None:
+        assert yard.admin.positions("billing", MAIN, 1) == {0: Position(2)}, "passed before it is kept"
+        kept.append(line)
+
+    done = skip(plan_of(yard, 2), yard.adapter, yard.admin, "ada", "40 MB", yard.system, receipt=keep)
+    assert (done.position, "too large" in done.refused) == (Position(3), True)
+    yard.broker.fail_writes(None)
+    assert write_lines(yard.adapter, yard.admin, DEAD, [line.encode() for line in kept]) == 1
+    [letter] = yard.broker.records(DEAD)
+    assert (letter.key(), letter.value(), dict(letter.headers() or ())["own"]) == (b"k2", b"v2", b"x")
+    assert (header(letter, t.REASON), header(letter, t.ORIGIN_OFFSET)) == ("skipped", "2")
+
+
+def test_a_receipt_that_cannot_be_kept_leaves_the_record_to_be_worked(yard: Yard) -> None:
+    yard.broker.set_position("billing", P0, Position(2))
+    yard.broker.fail_writes(lambda *_: BrokerError("too large", Fault.TOO_LARGE))
+
+    def keep(line: str) -> None:
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space"):
+        skip(plan_of(yard, 2), yard.adapter, yard.admin, "ada", "x", yard.system, receipt=keep)
+    assert yard.admin.positions("billing", MAIN, 1) == {0: Position(2)}
+
+
+@pytest.mark.parametrize(
+    ("fault", "told"), [(Fault.TOO_LARGE, "raise max.message.bytes"), (Fault.DENIED, "grant WRITE")]
+)
+def test_without_a_receipt_the_refusal_says_what_helps(yard: Yard, fault: Fault, told: str) -> None:
+    yard.broker.set_position("billing", P0, Position(2))
+    yard.broker.fail_writes(lambda *_: BrokerError("no", fault))
+    with pytest.raises(BrokerError, match=f"nothing was skipped.*{told}.*--receipt FILE"):
+        skip(plan_of(yard, 2), yard.adapter, yard.admin, "ada", "x", yard.system)
+    assert yard.admin.positions("billing", MAIN, 1) == {0: Position(2)}
+
+
+def test_a_cluster_that_is_away_needs_no_receipt(yard: Yard) -> None:
+    yard.broker.set_position("billing", P0, Position(2))
+    yard.broker.fail_writes(lambda *_: BrokerError("away", Fault.UNAVAILABLE))
+    with pytest.raises(BrokerError, match="did not acknowledge"):
+        skip(plan_of(yard, 2), yard.adapter, yard.admin, "a", "x", yard.system, receipt=lambda line: pytest.fail(line))
