@@ -127,7 +127,7 @@ class Worker:
                 parse_stages(stages, policy.stages.retries)
             name = type(task).__name__
             awaited = is_async(task.call)
-            check_task(name, task, awaited)
+            check_task(name, task, awaited, policy.batch is not None)
             same = sum(isinstance(job.task, type(task)) for job in self._jobs)
             job = Job(
                 f"{name}#{same + 1}" if same else name,  # several instances, each on a cluster of its own

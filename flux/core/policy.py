@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Literal
 
 import attrs
@@ -112,6 +113,8 @@ class Policy:
                 raise ConfigurationError(f"max_wait = {wait!r}: give seconds from 0 to {MOST_QUICK:g}")
         if self.error_headers not in ("full", "type") and not callable(self.error_headers):
             raise ConfigurationError(f"error_headers = {self.error_headers!r}: give 'full', 'type' or a callable")
+        if inspect.iscoroutinefunction(self.error_headers):
+            raise ConfigurationError("error_headers is a coroutine function, which nobody awaits: make it a plain def")
         for name, types in (
             ("retry_on", self.rules.retry_on),
             ("reject_on", self.rules.reject_on),

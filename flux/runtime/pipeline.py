@@ -84,11 +84,10 @@ def check_middleware(name: str, middleware: object, awaited: bool) -> tuple[Midd
     return tuple(middleware)
 
 
-def check_task(name: str, task: Any, awaited: bool) -> None:
+def check_task(name: str, task: Any, awaited: bool, batched: bool) -> None:
     """Raises ConfigurationError, in one line, for a function of a task's that could never do its work. `awaited`: its
-    call is."""
-    what = "messages" if isinstance(getattr(task, "max_batch", None), int) else "message"
-    check_function(f"{name}.call", task.call, what, True)
+    call is; `batched`: it takes many messages."""
+    check_function(f"{name}.call", task.call, "messages" if batched else "message", True)
     for each in ("setup", "close"):
         check_function(f"{name}.{each}", getattr(task, each), "", awaited)
     decoder = task.decoder()

@@ -25,6 +25,7 @@ from flux.runtime.job import Job
 from flux.runtime.member import Member
 from flux.runtime.outboxes import OUTBOXES
 from flux.runtime.pipeline import Handler
+from flux.runtime.produced import CarryingExecutor
 from flux.runtime.returned import check_returned, is_awaitable, own_failure, own_failures
 from flux.testing.machine import Machine, Stuck
 
@@ -232,6 +233,7 @@ def perform(life: Life) -> Summary:
                 raise ConfigurationError("in a running event loop a run is awaited: await kit.arun(…)")
             if runner is None:
                 runner = stack.enter_context(asyncio.Runner(loop_factory=asyncio.new_event_loop))
+                runner.get_loop().set_default_executor(CarryingExecutor(thread_name_prefix="asyncio"))  # as a worker's
             return runner.run(_awaiting(given), context=copy_context())
 
         send, value = life.send, None

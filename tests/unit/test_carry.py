@@ -121,7 +121,7 @@ async def to_a_carried_executor() -> None:
         await asyncio.get_running_loop().run_in_executor(pool, flux.carry(bill))
 
 
-@pytest.mark.parametrize("way", [to_a_thread, to_a_task, to_a_carried_executor])
+@pytest.mark.parametrize("way", [to_a_thread, to_an_executor, to_a_task, to_a_carried_executor])
 def test_an_event_loop_carries_a_call_to_what_it_starts(flux_kit: Kit, way: Callable[[], Any]) -> None:
     async def call(message: flux.Message) -> None:
         await way()

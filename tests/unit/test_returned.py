@@ -109,6 +109,7 @@ async def a_coroutine(self: Any, message: Any) -> None: ...
         ({"deserializer": "json"}, "deserializer = 'json': give a function, such as flux.serde.json_deserializer"),
         ({"deserializer": 5}, "deserializer = 5: give a function"),
         ({"deserializer": go}, "Billing.deserializer is a coroutine function"),
+        ({"error_headers": go}, "error_headers is a coroutine function"),
         ({"serializer": 5}, "serializer = 5: give a function, such as flux.serde.json_serializer"),
         ({"middleware": [lambda message, call_next: (yield)]}, "has a yield in it"),
         ({"middleware": [traced(a_coroutine)]}, "wraps one"),
