@@ -3,14 +3,47 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+import math
+import re
+from typing import Any, NoReturn
+
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
 def json_serializer(value: Any) -> bytes:
-    """UTF-8 JSON without spaces. Raises TypeError or ValueError for what JSON cannot hold, NaN included."""
-    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+    """UTF-8 JSON without spaces. Raises TypeError or ValueError for what JSON cannot hold, or could not be read again:
+    NaN and the infinities, lone surrogates, what is nested too deeply."""
+    try:
+        return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+    except RecursionError:
+        raise ValueError("nested too deeply for JSON") from None
 
 
 def json_deserializer(data: bytes | None) -> Any:
-    """What a value holds; None for a tombstone. Raises ValueError when it is not JSON in UTF-8."""
-    return None if data is None else json.loads(data)
+    """What a value holds; None for a tombstone. Raises ValueError when it is not JSON in UTF-8, for NaN and numbers
+    that a float cannot hold, for lone surrogates, and for what is nested too deeply."""
+    if data is None:
+        return None
+    try:
+        value = _decode(str(data, "utf-8"))
+        if _SURROGATE.search(data):
+            json_serializer(value)
+    except UnicodeEncodeError:
+        raise ValueError("a lone surrogate, which no text can hold") from None
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    return value
+
+
+def _refuse(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if math.isinf(number):
+        raise ValueError("a number that is too large for a float")
+    return number
+
+
+_decode = json.JSONDecoder(parse_constant=_refuse, parse_float=_finite).decode

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from flux.core.errors import ConfigurationError
 from flux.core.outcome import Pause, Retry
+from flux.serde.json import json_deserializer, json_serializer
 
 if TYPE_CHECKING:
     from confluent_kafka.schema_registry import Schema, SchemaRegistryClient
@@ -84,7 +85,9 @@ def json_schema_serializer(
     def make() -> Any:
         from confluent_kafka.schema_registry.json_schema import JSONSerializer
 
-        return JSONSerializer(schema, _client(registry), _without_context(to_dict), _dict(config))
+        return JSONSerializer(
+            schema, _client(registry), _without_context(to_dict), _dict(config), json_encode=json_serializer
+        )
 
     return _bound(make, topic)
 
@@ -103,7 +106,9 @@ def json_schema_deserializer(
     def make() -> Any:
         from confluent_kafka.schema_registry.json_schema import JSONDeserializer
 
-        return JSONDeserializer(schema, _without_context(from_dict), _client(registry), _dict(config))
+        return JSONDeserializer(
+            schema, _without_context(from_dict), _client(registry), _dict(config), json_decode=json_deserializer
+        )
 
     return _patient(_bound(make, topic))
 

@@ -115,6 +115,27 @@ def test_what_is_no_object_is_refused(data: bytes) -> None:
         read(data)
 
 
+ODD = '{"id":"1","lines":[{"sku":"a","count":1,"weight":%s}]}'
+
+
+@pytest.mark.parametrize("weight", ["NaN", "Infinity", "1e999", "1" + "0" * 400])
+def test_a_number_that_is_none_is_refused(weight: str) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011 - each says something else
+        read((ODD % weight).encode())
+
+
+def test_what_is_not_utf_8_or_no_text_is_refused() -> None:
+    for data in ((ODD % 1).encode("utf-16"), (ODD % 1).encode() + b"\0", b'{"id":"\\ud800","lines":[]}'):
+        with pytest.raises(ValueError):  # noqa: PT011 - each says something else
+            read(data)
+
+
+def test_what_could_not_be_read_again_is_not_written() -> None:
+    for order in (Order("1", [Line("a", 1, float("nan"))]), Order("\ud800", [])):
+        with pytest.raises(ValueError):  # noqa: PT011 - each says something else
+            write(order)
+
+
 def test_what_is_no_instance_is_refused_before_it_is_written() -> None:
     wrong: Any = {"id": "1"}
     with pytest.raises(TypeError, match="an instance of Order was expected, not of dict"):

@@ -108,6 +108,17 @@ def test_json_that_does_not_fit_the_schema_is_refused_when_it_is_read(client: An
         registry.json_schema_deserializer(client, "orders")(data.replace(b'"1"', b"1"))
 
 
+def test_json_with_a_schema_is_as_strict_as_without_one(client: Any) -> None:
+    write: Any = registry.json_schema_serializer(client, JSON, "orders")
+    data = write({"id": "1"}) or b""
+    read = registry.json_schema_deserializer(client, "orders")
+    for wrong in (b'{"id":"1","n":NaN}', b'{"id":"\\ud800"}', '{"id":"1"}'.encode("utf-16")):
+        with pytest.raises((ValueError, SerializationError)):
+            read(data[:5] + wrong)
+    with pytest.raises((ValueError, SerializationError)):
+        write({"id": "1", "n": float("nan")})
+
+
 @attrs.define
 class Order:
     id: str
