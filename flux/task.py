@@ -89,7 +89,8 @@ class Task:
     they raise is the end of the call. Coroutine functions with an `async def call`. They see the decoded value."""
     ordering: Literal["key", "partition", "none"] = "key"
     start_from: Literal["earliest", "latest"] = "earliest"
-    """Where a group without a position starts in the main topic."""
+    """Where a group that has no position at all in the main topic starts. A partition that comes later starts with its
+    oldest record."""
 
     offset_commit_interval: float = 5
     offset_commit_threshold: int = 10_000

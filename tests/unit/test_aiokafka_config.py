@@ -75,6 +75,17 @@ def test_flux_relies_on_a_few_options_and_the_users_win_over_the_rest() -> None:
     assert "max_batch_size" not in options
 
 
+def test_every_client_knows_new_partitions_within_a_minute() -> None:
+    assert config.client_options({})["metadata_max_age_ms"] <= 60_000
+    assert config.client_options({"metadata_max_age_ms": 1000})["metadata_max_age_ms"] == 1000
+
+
+def test_records_of_open_and_aborted_transactions_are_not_read_unless_the_user_wants_them() -> None:
+    for options, level in (({}, "read_committed"), ({"isolation_level": "read_uncommitted"}, "read_uncommitted")):
+        assert config.consumer_options(options, SETTINGS)["isolation_level"] == level
+        assert config.reader_options(options)["isolation_level"] == level
+
+
 def test_a_drain_may_take_as_long_as_a_poll() -> None:
     assert config.consumer_options({}, SETTINGS)["rebalance_timeout_ms"] == 300_000
     assert config.consumer_options({"max_poll_interval_ms": 60_000}, SETTINGS)["rebalance_timeout_ms"] == 60_000

@@ -10,7 +10,13 @@ import pytest
 from confluent_kafka import Consumer, KafkaError
 
 from flux.adapters.confluent import ConfluentAdapter, from_url
-from flux.adapters.confluent.config import consumer_properties, parsed_url, producer_properties
+from flux.adapters.confluent.config import (
+    admin_properties,
+    consumer_properties,
+    parsed_url,
+    producer_properties,
+    reader_properties,
+)
 from flux.adapters.confluent.errors import fault_of, translated
 from flux.adapters.confluent.log import ClientLog
 from flux.adapters.secrets import Mask
@@ -310,3 +316,27 @@ def test_who_is_replaced_or_speaks_another_protocol_is_told_what_to_do() -> None
     assert str(translated(fenced, "cannot consume")).endswith("give each process an id of its own")
     mixed = translated(KafkaError(KafkaError.INCONSISTENT_GROUP_PROTOCOL), "cannot consume")
     assert str(mixed).endswith("stop all members of the group, then start them with one client")
+
+
+def every_client(options: dict[str, Any]) -> list[dict[str, Any]]:
+    return [
+        consumer_properties("h:1", options, SETTINGS),
+        producer_properties("h:1", options, ProducerSettings()),
+        admin_properties("h:1", options),
+        reader_properties("h:1", options),
+    ]
+
+
+def test_every_client_knows_new_partitions_within_a_minute_and_makes_no_topic() -> None:
+    for properties in every_client({}):
+        assert properties["topic.metadata.refresh.interval.ms"] <= 60_000
+        assert properties["allow.auto.create.topics"] is False
+    own = {"topic.metadata.refresh.interval.ms": "1000", "allow.auto.create.topics": "true"}
+    for properties in every_client(own):
+        assert own.items() <= properties.items()
+
+
+def test_records_of_open_and_aborted_transactions_are_not_read_unless_the_user_wants_them() -> None:
+    for options, level in (({}, "read_committed"), ({"isolation.level": "read_uncommitted"}, "read_uncommitted")):
+        consumer, _, _, reader = every_client(options)
+        assert consumer["isolation.level"] == reader["isolation.level"] == level

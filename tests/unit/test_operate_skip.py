@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -174,6 +175,15 @@ def test_stages_that_hold_nothing_are_refused(yard: Yard) -> None:
         stage_of(yard.policy, 3, yard.admin)
     yard.broker.create_topic("orders-billing-try-3")
     assert stage_of(yard.policy, 3, yard.admin).topic == "orders-billing-try-3"
+
+
+def test_a_group_that_starts_at_the_end_holds_what_is_in_a_partition_that_came_later(yard: Yard) -> None:
+    yard.broker.grow_topic(MAIN, 2)
+    yard.policy = attrs.evolve(yard.policy, start_from="latest")
+    with pytest.raises(FluxError, match="nothing is held"):
+        plan_of(yard, 0)
+    yard.broker.set_position("billing", TopicPartition(MAIN, 1), Position(0))
+    assert plan_of(yard, 0).stored == Position(0)
 
 
 def test_a_string_with_no_room_is_refused_before_anything_is_written() -> None:

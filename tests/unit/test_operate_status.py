@@ -269,6 +269,13 @@ def test_a_group_that_starts_at_the_end_waits_for_nothing_that_is_there(yard: Ya
     assert look(yard.adapter, yard.admin, latest, None, system=yard.system).stages[0].heads == {}
 
 
+def test_a_group_that_starts_at_the_end_waits_for_what_is_in_a_partition_that_came_later(yard: Yard) -> None:
+    yard.broker.set_position("billing", TopicPartition(MAIN, 0), Position(0))
+    yard.kit.write(Outgoing(b"v", partition=1), topic=MAIN)
+    latest = attrs.evolve(yard.policy, start_from="latest")
+    assert set(look(yard.adapter, yard.admin, latest, None, system=yard.system).stages[0].heads) == {1}
+
+
 def test_without_permission_to_read_the_next_records_are_not_known(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
     yard.kit.write(Outgoing(b"v", partition=0), topic=MAIN)
 

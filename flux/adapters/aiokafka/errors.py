@@ -105,6 +105,8 @@ def translated(error: BaseException, doing: str, needs: str = "") -> BrokerError
         return error
     fault = fault_of(error)
     advice = f": the login needs {needs}" if fault is Fault.DENIED and needs else ""
+    if fault is Fault.UNKNOWN_TOPIC:
+        advice = ": create it first"
     return BrokerError(f"{doing}: {_text(error)} ({type(error).__name__}){advice}", fault)
 
 

@@ -163,7 +163,9 @@ class Sender:
                     if self._known(name):
                         break
                     if self.now() >= unknown_until:
-                        raise BrokerError(f"cannot write to topic {name}: it does not exist", Fault.UNKNOWN_TOPIC)
+                        raise BrokerError(
+                            f"cannot write to topic {name}: it does not exist: create it first", Fault.UNKNOWN_TOPIC
+                        )
             except TimeoutError:
                 final = True
             except Exception as failure:

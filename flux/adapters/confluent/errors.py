@@ -67,6 +67,8 @@ def translated(error: KafkaError, doing: str, needs: str = "") -> BrokerError:
     advice = ""
     if fault is Fault.DENIED and needs:
         advice = f": the login needs {needs}"
+    elif error.code() in (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC):
+        advice = ": create it first"
     elif fault is Fault.FENCED and "instance" in error.str().lower():
         advice = ": another member has this one's group.instance.id: give each process an id of its own"
     elif error.code() == KafkaError.INCONSISTENT_GROUP_PROTOCOL:
