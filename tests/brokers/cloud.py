@@ -10,6 +10,9 @@ from collections.abc import Mapping
 
 from brokers.tls import TLS_USERS, Authority
 
+CLOUD_USERS = {"$ConnectionString": "Endpoint=sb://shop/;SharedAccessKey=k3y=", "API-KEY": "api-s3cret/+="}
+"""Who may log in with PLAIN besides, as clouds name them, and do everything."""
+
 SESSION = 4.0
 """Seconds after which a connection that logged in with a token must do so again (connections.max.reauth.ms)."""
 
@@ -19,7 +22,7 @@ _SASL = "org.apache.kafka.common.security"
 def cloud_properties(authority: Authority) -> Mapping[str, str]:
     """For `brokers.jars.node`. `Node.at`: `tls` (SASL_SSL: PLAIN, SCRAM-SHA-512 and OAUTHBEARER), `mtls` (SSL with a
     client certificate of the authority's), `expired` and `misnamed` (SSL)."""
-    users = " ".join(f'user_{name}="{secret}"' for name, secret in TLS_USERS.items())
+    users = " ".join(f'user_{name}="{secret}"' for name, secret in (TLS_USERS | CLOUD_USERS).items())
     certificates = {
         "sasl_ssl": authority.server,
         "mtls": authority.server,
@@ -46,7 +49,7 @@ def cloud_properties(authority: Authority) -> Mapping[str, str]:
         "listener.name.mtls.ssl.client.auth": "required",
         "listener.name.mtls.ssl.truststore.type": "PEM",
         "listener.name.mtls.ssl.truststore.location": str(authority.certificate),
-        "super.users": "{usual};User:CN=boss",
+        "super.users": ";".join(["{usual}", "User:CN=boss", *(f"User:{name}" for name in CLOUD_USERS)]),
     }
     for listener, file in certificates.items():
         found[f"listener.name.{listener}.ssl.keystore.type"] = "PEM"

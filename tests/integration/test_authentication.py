@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import re
+import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from urllib.parse import quote
 
 import attrs
 import pytest
 from aiokafka.abc import AbstractTokenProvider
 from brokers import NoBroker
-from brokers.cloud import SESSION, cloud_properties, token
-from brokers.tls import Authority, add_users
+from brokers.cloud import CLOUD_USERS, SESSION, cloud_properties, token
+from brokers.tls import TLS_USERS, Authority, add_users
 
 import flux
 from flux import config
@@ -302,3 +309,99 @@ def test_a_client_certificate_is_a_login(cloud: Cloud, client: str) -> None:
     worked = Worked(cloud, cloud.adapter(client, "mtls", certificate=cloud.authority.signed("boss", "boss")))
     with worked.running():
         worked.goes_on()
+
+
+# -- the documentation
+
+PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "clusters.md"
+SHOWN = (
+    "scram",
+    "scram_aiokafka",
+    "mtls",
+    "mtls_aiokafka",
+    "tokens",
+    "tokens_aiokafka",
+    "msk",
+    "msk_aiokafka",
+    "event_hubs",
+    "event_hubs_aiokafka",
+    "entra",
+    "cloud",
+    "cloud_tokens",
+    "cloud_aiokafka",
+)
+"""The adapters that the page makes."""
+
+
+@pytest.fixture(scope="module")
+def shown(cloud: Cloud) -> Iterator[Mapping[str, Any]]:
+    """What the page's samples define, with this broker in the place of theirs, and what they import."""
+    boss = cloud.authority.signed("boss", "boss")
+    code = "import flux\n" + "\n".join(
+        re.findall(r"```python\n(.*?)```", PAGE.read_text().partition("## Logging in")[2], re.DOTALL)
+    )
+    code = re.sub(r"kafka\.example:9094", cloud.at("mtls"), code)
+    code = re.sub(r"[\w.-]+\.(?:example|com|net|cloud):90\d\d", cloud.at("tls"), code)
+    code = code.replace("billing:p%40ss@", f"boss:{quote(TLS_USERS['boss'], safe='')}@")
+    code = code.replace("/etc/kafka/ca.pem", str(cloud.authority.certificate)).replace(
+        "/etc/kafka/billing.pem", str(boss)
+    )
+    for name, authority in (("security.protocol", "ssl.ca.location"), ("security_protocol", "ssl_cafile")):
+        given = f'"{name}": "SASL_SSL",'
+        code = code.replace(given, f'{given} "{authority}": {str(cloud.authority.certificate)!r},')
+    with pytest.MonkeyPatch.context() as patch, issuing() as address:
+        code = code.replace("https://login.example/oauth2/token", address)
+        user, secret = list(CLOUD_USERS.items())[1]
+        patch.setenv("EVENT_HUBS_CONNECTION_STRING", CLOUD_USERS["$ConnectionString"])
+        patch.setenv("CLOUD_API_KEY", user)
+        patch.setenv("CLOUD_API_SECRET", secret)
+        patch.setenv("OAUTH_CLIENT_SECRET", "a secret")
+        names: dict[str, Any] = {"__name__": "clusters"}
+        exec(compile(code, str(PAGE), "exec", dont_inherit=True), names)
+        names["fetch"] = lambda: (token(), SESSION)
+        signer = SimpleNamespace(generate_auth_token=lambda region: (token(), (time.time() + SESSION) * 1000))
+        credential = SimpleNamespace(
+            get_token=lambda scope: SimpleNamespace(token=token(), expires_on=time.time() + SESSION)
+        )
+        patch.setitem(sys.modules, "aws_msk_iam_sasl_signer", SimpleNamespace(MSKAuthTokenProvider=signer))
+        patch.setitem(sys.modules, "azure", SimpleNamespace())
+        patch.setitem(sys.modules, "azure.identity", SimpleNamespace(DefaultAzureCredential=lambda: credential))
+        yield names
+
+
+@contextmanager
+def issuing() -> Iterator[str]:
+    """An identity provider: the address at which it gives tokens."""
+
+    class Answer(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            answer = json.dumps({"access_token": token(seconds=60), "token_type": "Bearer", "expires_in": 60}).encode()
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(answer)))
+            self.end_headers()
+            self.wfile.write(answer)
+
+        def log_message(self, *_: object) -> None: ...
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Answer) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/token"
+        server.shutdown()
+
+
+@pytest.mark.parametrize("name", SHOWN)
+def test_a_login_of_the_documentation_works(cloud: Cloud, shown: Mapping[str, Any], name: str) -> None:
+    topic_ = cloud.own.topic()
+
+    class Shown(flux.Producer):
+        topic = topic_
+
+    Shown.adapter = shown[name]
+    Shown.send(b"v").result(SECONDS)
+    Shown.shutdown(5)
+    assert cloud.own.values(topic_) == [b"v"]
+
+
+def test_every_adapter_of_the_page_is_tried(shown: Mapping[str, Any]) -> None:
+    assert {name for name, made in shown.items() if isinstance(made, ConfluentAdapter | AiokafkaAdapter)} == set(SHOWN)
