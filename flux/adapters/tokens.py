@@ -132,5 +132,5 @@ def refused_token(challenge: str) -> Problem:
             said += f" (it wants the scope {answer['scope']})"
     except (ValueError, KeyError, TypeError, AttributeError):
         said = challenge or "it does not say why"
-    remedy = "check what the token provider gives: expired, for another audience, or from an issuer it does not know"
+    remedy = "check what the token provider gives (it may have expired, or be for others)"
     return Problem("token refused", f"the broker refused the token: {said}: {remedy}")

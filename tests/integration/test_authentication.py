@@ -22,11 +22,13 @@ from aiokafka.abc import AbstractTokenProvider
 from brokers import NoBroker
 from brokers.cloud import CLOUD_USERS, SESSION, cloud_properties, token
 from brokers.tls import TLS_USERS, Authority, add_users
+from click.testing import CliRunner
 
 import flux
 from flux import config
 from flux.adapters.aiokafka import AiokafkaAdapter
 from flux.adapters.confluent import ConfluentAdapter
+from flux.cli.main import cli
 from flux.core.errors import BrokerError, Fault
 from integration.own import Own, own_broker
 from integration.test_security import wait_for
@@ -405,3 +407,22 @@ def test_a_login_of_the_documentation_works(cloud: Cloud, shown: Mapping[str, An
 
 def test_every_adapter_of_the_page_is_tried(shown: Mapping[str, Any]) -> None:
     assert {name for name, made in shown.items() if isinstance(made, ConfluentAdapter | AiokafkaAdapter)} == set(SHOWN)
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+def test_the_doctor_names_what_is_wrong_with_a_login(cloud: Cloud, client: str, tmp_path: Path) -> None:
+    file = tmp_path / "tasks.py"
+    file.write_text(
+        "import flux\n\n\nclass Work(flux.Task):\n    topic, group_id = 't', 'g'\n\n    def call(self, message): ...\n"
+    )
+    options = {
+        "confluent": f"security.protocol=SSL&ssl.ca.location={cloud.authority.certificate}",
+        "aiokafka": f"security_protocol=SSL&ssl_cafile={cloud.authority.certificate}",
+    }[client]
+    url = f"{client}://{cloud.at('mtls')}?{options}"
+    done = CliRunner().invoke(cli, ["doctor", "--load", str(file), "--adapter", url, "--json"])
+    assert done.exit_code == 1, done.output
+    [finding] = json.loads(done.stdout)["findings"]
+    assert finding["check"] == "login"
+    assert "wants a client certificate" in finding["problem"]
+    assert finding["remedy"].startswith("set ssl")

@@ -57,6 +57,26 @@ def found(report: dict[str, Any]) -> list[tuple[str, str]]:
     return [(finding["check"], finding["about"]) for finding in report["findings"]]
 
 
+def test_a_login_that_is_refused_is_a_finding_with_its_remedy(
+    flux_cli: Flux, task: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object) -> Any:
+        raise BrokerError("cannot log in: the broker refused the token: expired: renew it", Fault.LOGIN)
+
+    monkeypatch.setattr(MemoryAdmin, "topics", refused)
+    report = examined(flux_cli, task)
+    assert found(report) == [("login", "the cluster")]
+    [finding] = report["findings"]
+    assert finding["problem"] == "cannot log in: the broker refused the token: expired"
+    assert finding["remedy"] == "renew it"
+    assert not finding["fixable"]
+    shown = flux_cli("doctor", "--load", task, "--adapter", flux_cli.url, "--fix", "Billing")
+    assert shown.exit_code == 1
+    assert only_line(shown.stdout).startswith("login ")
+    monkeypatch.setattr(MemoryAdmin, "topics", lambda *_: (_ for _ in ()).throw(BrokerError("no", Fault.LOGIN)))
+    assert examined(flux_cli, task)["findings"][0]["remedy"] == "correct the adapter's login"
+
+
 def test_a_task_whose_topics_flux_made_is_sound(flux_cli: Flux, task: str) -> None:
     done = flux_cli("doctor", "--load", task, "--adapter", flux_cli.url)
     assert done.exit_code == 0

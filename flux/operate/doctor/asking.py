@@ -37,8 +37,13 @@ def ask(
 ) -> Facts:
     """What the checks need to know of a task. `others`: the tasks beside it on the cluster; `clock`:
     what was measured, or why nothing was; `unwritable`: why the process's producers cannot be made. Raises
-    BrokerError only when there is nothing to ask: the cluster is away, or refuses the login."""
-    return _Asking(admin, policy, system).facts(name, others, clock, unwritable)
+    BrokerError only when the cluster is away; where it refuses the login, that is all there is to know."""
+    try:
+        return _Asking(admin, policy, system).facts(name, others, clock, unwritable)
+    except BrokerError as error:
+        if error.fault is not Fault.LOGIN:
+            raise
+        return Facts(name, policy, (), others=tuple(others), refused=str(error))
 
 
 @attrs.define

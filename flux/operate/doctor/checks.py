@@ -10,6 +10,7 @@ from flux.operate.doctor.facts import Facts, Finding
 Check = Callable[[Facts], Iterable[Finding]]
 
 CHECKS: Mapping[str, Check] = {
+    "login": cluster.login,
     "topics": topics.missing,
     "names": topics.names,
     "partitions": topics.partitions,
@@ -29,4 +30,6 @@ CHECKS: Mapping[str, Check] = {
 
 def examine(facts: Facts) -> list[Finding]:
     """What is wrong, in the order of `CHECKS`."""
+    if facts.refused:
+        return list(cluster.login(facts))
     return [finding for check in CHECKS.values() for finding in check(facts)]

@@ -18,6 +18,14 @@ _TOPIC_NEEDS = {
 }
 
 
+def login(facts: Facts) -> Iterator[Finding]:
+    if facts.refused:
+        problem, _, remedy = facts.refused.rpartition(": ")
+        if not problem:
+            problem, remedy = facts.refused, "correct the adapter's login"
+        yield Finding("login", "the cluster", problem, remedy)
+
+
 def positions(facts: Facts) -> Iterator[Finding]:
     """A group without members forgets its positions after that time, and starts over."""
     longest = max((facts.policy.waits.longest(topic.stage.number) for topic in facts.topics[1:-1]), default=0.0)

@@ -89,6 +89,8 @@ class Facts:
     others: tuple[tuple[str, Stages], ...] = ()
     clock: Clock | None = None
     unknown: tuple[Unknown, ...] = ()
+    refused: str = ""
+    """Why the cluster refuses the login: nothing else is known then."""
     unwritable: str = ""
 
     @property
