@@ -39,7 +39,8 @@ from flux.core.ports import (
 
 Done = Callable[[BrokerError | None], None]
 
-_RETRY = 0.5  # seconds between two attempts to connect
+_RETRY = 0.5  # seconds between two attempts to connect, doubled with each
+_LONGEST_RETRY = 2.0
 _COMMIT_RETRY = 0.1  # seconds between two attempts to commit
 _LEAVE = 5.0  # seconds that leaving the group may take
 _SESSION_MS = 10_000  # aiokafka's default
@@ -258,6 +259,7 @@ class AiokafkaConsumer:
 
     async def _connect(self) -> None:
         consumer = new_consumer(self._client_options, self._options, self._session)
+        pause = _RETRY
         try:
             while True:
                 try:
@@ -274,7 +276,8 @@ class AiokafkaConsumer:
                     raise failure
                 if not self._log.authentication.troubled:  # that is told already
                     self._log.warn("connect", f"{failure}: trying again")
-                await asyncio.sleep(_RETRY)
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, _LONGEST_RETRY)
         except BaseException:
             with contextlib.suppress(Exception):
                 await consumer.stop()

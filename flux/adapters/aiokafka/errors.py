@@ -67,6 +67,14 @@ _RETRIABLE_CODES = {
 """Codes that aiokafka does not know, and would report as an unknown error that is final."""
 
 
+class Replaced(theirs.KafkaError):  # type: ignore[misc]
+    """Another static member has this one's id."""
+
+
+FINAL = (Replaced, theirs.InconsistentGroupProtocolError)
+"""What ends a consumer, which says it with its remedy."""
+
+
 class Unlisted(theirs.KafkaError):  # type: ignore[misc]
     """The broker answered with a code that aiokafka has no class for."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from flux.adapters.aiokafka.errors import fault_of
+from flux.adapters.aiokafka.errors import FINAL, fault_of
 from flux.adapters.authentication import ClientWarnings as ClientLog
 from flux.adapters.warnings import Warnings, logger
 from flux.core.errors import Fault
@@ -24,14 +24,20 @@ class _Forward(logging.Handler):
         super().__init__(logging.ERROR)
 
     def emit(self, record: logging.LogRecord) -> None:
+        if any(isinstance(each, FINAL) for each in _arguments(record)):
+            return
         LOG.warn(_kind(record), f"aiokafka: {record.getMessage()}")
 
 
 def _kind(record: logging.LogRecord) -> str:
     """What it says of brokers that are away is one kind, whatever it had asked them for."""
-    args = record.args if isinstance(record.args, tuple) else ()
-    away = any(isinstance(each, Exception) and fault_of(each) is Fault.UNAVAILABLE for each in args)
+    given = _arguments(record)
+    away = any(isinstance(each, Exception) and fault_of(each) is Fault.UNAVAILABLE for each in given)
     return "away" if away or str(record.msg).startswith(_AWAY) else str(record.msg)
+
+
+def _arguments(record: logging.LogRecord) -> tuple[object, ...]:
+    return record.args if isinstance(record.args, tuple) else ()
 
 
 def quieten() -> None:

@@ -24,7 +24,7 @@ from aiokafka.protocol.group import (
 from aiokafka.protocol.types import Int32, Schema, String
 
 from flux.adapters.aiokafka.client import Observer
-from flux.adapters.aiokafka.errors import FENCED_INSTANCE_ID
+from flux.adapters.aiokafka.errors import FENCED_INSTANCE_ID, Replaced
 from flux.core.errors import BrokerError, Fault
 
 _OK, _REBALANCING, _INCONSISTENT_PROTOCOL = 0, 27, 23
@@ -113,7 +113,7 @@ class Session(Observer):
         if answer.error_code == FENCED_INSTANCE_ID:
             self._member = was
             self._failed(self._fenced())
-            raise KafkaError("another member has this one's group_instance_id")
+            raise Replaced("another member has this one's group_instance_id")
 
     def heard(self, request: Any, answer: Any, asked: float) -> None:
         """An answer to what was asked then, by the loop's clock."""

@@ -17,8 +17,8 @@ from flux.core.ports import System
 
 _COMMON = {KafkaError._ALL_BROKERS_DOWN}
 """Comes whenever the last open connection is closed, idle ones included; a broker that is away is named by itself."""
-_LOGIN = re.compile(r"\b(SASL|SSL|TLS|OAUTHBEARER)\b")
-"""In what is told a second time, as an error."""
+_AGAIN = {"FAIL": re.compile(r"\b(SASL|SSL|TLS|OAUTHBEARER)\b"), "FATAL": re.compile(r"\bgroup\.instance\.id\b")}
+"""By kind of line, what is in those that are told a second time, as an error."""
 
 
 class ClientLog(ClientWarnings):
@@ -39,7 +39,8 @@ class ClientLog(ClientWarnings):
 
     def log(self, level: int, template: str, *args: object) -> None:
         text = template % args
-        if level >= logging.ERROR and not (args[:1] == ("FAIL",) and _LOGIN.search(text)):
+        again = _AGAIN.get(str(args[0])) if args else None
+        if level >= logging.ERROR and not (again is not None and again.search(text)):
             self._warn(args[:1], text)
         elif logger.isEnabledFor(logging.DEBUG):
             logger.debug("%s", self.masked(text))
