@@ -41,6 +41,8 @@ def command(
 
     Each finding is one line with its remedy. What cannot be looked at is named as not checked.
     """
+    from functools import partial
+
     from flux.cli import log
     from flux.cli.clusters import admin_of
     from flux.cli.finding import find_task
@@ -57,7 +59,8 @@ def command(
     unwritable = _unwritable(adapter)
     with admin_of(cls) as admin:
         measured = _measured(adapter, admin, policy.stages.topic) if clock else NO_CLOCK
-        facts = ask(cls.__name__, policy, admin, others=others, clock=measured, unwritable=unwritable)
+        asked = partial(ask, cls.__name__, policy, admin, others=others, unwritable=unwritable, adapter=adapter)
+        facts = asked(clock=measured)
         findings = examine(facts)
         done: list[str] = []
         if fix and any(finding.mendable for finding in findings):
@@ -65,7 +68,9 @@ def command(
                 done.append(line)
                 if not as_json:
                     _say("fixed", line, fg="green")
-            facts = ask(cls.__name__, policy, admin, others=others, clock=measured, unwritable=unwritable)
+            facts = ask(
+                cls.__name__, policy, admin, others=others, clock=measured, unwritable=unwritable, adapter=adapter
+            )
             findings = examine(facts)
     if as_json:
         click.echo(json.dumps(_report(facts, adapter.cluster, findings, done)))

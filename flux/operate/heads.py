@@ -38,6 +38,8 @@ class Head:
     written_at: int
     due: int | None
     """None in the main stage, where nothing waits."""
+    size: int = 0
+    """Bytes of value, key and headers, as they are uncompressed."""
 
     def waits(self, now_ms: int) -> bool:
         return self.due is not None and self.due > now_ms
@@ -54,7 +56,9 @@ def head_of(record: Record, stage: Stage, policy: Policy, now_ms: int) -> Head:
     if stage.role is not Role.MAIN:
         message.place(trails.read(message.headers, stage.number, now_ms, int(policy.max_delay * 1000)))
         due = due_of(message, stage, policy)
-    return Head(message.offset, shown_key(message.key), message.attempt, message.timestamp, due)
+    size = len(record.value() or b"") + len(message.key or b"")
+    size += sum(len(name) + len(value or b"") for name, value in message.headers)
+    return Head(message.offset, shown_key(message.key), message.attempt, message.timestamp, due, size)
 
 
 def read_first(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from flux.core.ports import TopicPartition
+from flux.operate.large import large_at
 from flux.operate.progress import Progress
 from flux.operate.reports import running
 from flux.operate.status import Hold, Look, StageLook
@@ -40,21 +41,28 @@ def holds(found: Look, stood: Standing) -> list[Hold]:
 
 def _hold(found: Look, each: StageLook, number: int, stood: Standing) -> Hold | None:
     head, stage = each.heads[number], each.stage
-    progress = Progress.of(each.positions.get(number))
+    progress, large = Progress.of(each.positions.get(number)), large_at(found, each, number)
+    about = "" if large is None else f"; {large.problem}: {large.remedy}"
     behind = each.behind(number) - progress.done_above - 1
     told = running(found.reports or (), stage, number, head.offset)
     if told is not None and (told.seconds >= LONG or progress.done_above):
         return Hold(stage, number, head, told.what_for, told.seconds, behind, told.process)
     if not any((stage.topic, number) in member.partitions for member in each.members):
         who = "has no members" if not each.members else "has no member with this partition"
-        return Hold(stage, number, head, f"group {stage.group} {who}", head.since(found.now_ms), behind)
+        return Hold(stage, number, head, f"group {stage.group} {who}{about}", head.since(found.now_ms), behind)
     offset, since = stood.get(TopicPartition(stage.topic, number), (head.offset, found.at))
     stands = found.at - since if offset == head.offset else 0.0
     if head.due is not None:
         stands = min(stands, found.at - head.due / 1000)  # before that it waited, as it should
     if progress.done_above:
-        why = f"{progress.done_above:,} behind it are done" + ("" if found.reports else "; its call may be running")
+        why = (
+            f"{progress.done_above:,} behind it are done"
+            + ("" if found.reports else "; its call may be running")
+            + about
+        )
         return Hold(stage, number, head, why, max(stands, 0.0) or head.since(found.now_ms), behind)
     if stands >= LONG and told is None:
-        return Hold(stage, number, head, "the position does not move", stands, behind)
+        return Hold(stage, number, head, f"the position does not move{about}", stands, behind)
+    if large is not None and told is None:
+        return Hold(stage, number, head, f"{large.problem}: {large.remedy}", large.seconds, behind)
     return None

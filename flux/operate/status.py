@@ -18,14 +18,17 @@ from flux.core.starts import begins_at_ends
 from flux.operate.heads import Head, head_of, read_first
 from flux.operate.progress import Progress, ask_group, lag
 from flux.operate.reports import Heard, heard
-from flux.runtime.preparation import ASK
+from flux.runtime.preparation import ASK, max_message_bytes
 from flux.system import SYSTEM
+
+_SMALL = 16 * 1024  # bytes of a record that every topic takes
 
 
 @attrs.frozen
 class StageLook:
     """One stage. `positions` and `marks` by partition, empty where there is no topic. `young`: by partition, the first
-    offset younger than the stage's shortest wait."""
+    offset younger than the stage's shortest wait. `after`: the next topic, and `takes`: bytes of a batch that it takes;
+    None: not known, or not asked, as no record at a position is large."""
 
     stage: Stage
     exists: bool
@@ -34,6 +37,8 @@ class StageLook:
     members: Sequence[GroupMember] = ()
     heads: Mapping[int, Head] = attrs.field(factory=dict)
     young: Mapping[int, int] = attrs.field(factory=dict)
+    after: str = ""
+    takes: int | None = None
 
     @property
     def lag(self) -> int:
@@ -120,7 +125,7 @@ def look(
                 raise
     return Look(
         system.now(),
-        _with_heads(adapter, policy, found, system),
+        [_with_next(admin, policy, each) for each in _with_heads(adapter, policy, found, system)],
         admin.watermarks(dead.topic, ASK) if dead.topic in names else None,
         reports,
     )
@@ -163,6 +168,18 @@ def _with_heads(adapter: Cluster, policy: Policy, looks: Sequence[StageLook], sy
         heads = {number: head_of(record, each.stage, policy, now_ms) for number, record in sorted(mine.items())}
         found.append(attrs.evolve(each, heads=heads))
     return found
+
+
+def _with_next(admin: AdminPort, policy: Policy, each: StageLook) -> StageLook:
+    after = policy.stages.after(each.stage)
+    if after is None or all(head.size <= _SMALL for head in each.heads.values()):
+        return each
+    try:
+        return attrs.evolve(each, after=after.topic, takes=max_message_bytes(admin, after.topic))
+    except BrokerError as error:
+        if error.fault not in (Fault.DENIED, Fault.UNKNOWN_TOPIC):
+            raise
+        return each
 
 
 def _position(each: StageLook, number: int) -> int:

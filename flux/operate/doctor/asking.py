@@ -10,9 +10,11 @@ import attrs
 
 from flux.core.errors import BrokerError, Fault
 from flux.core.policy import Policy
-from flux.core.ports import AdminPort, GroupProtocol, Permissions, System, TopicInfo
+from flux.core.ports import AdminPort, Cluster, GroupProtocol, Permissions, System, TopicInfo
 from flux.core.stage import Role, Stage, Stages
 from flux.operate.doctor.facts import OLD, Clock, Facts, TopicFacts, Unknown
+from flux.operate.large import Large, large_in
+from flux.operate.status import look
 from flux.runtime.preparation import ASK
 from flux.system import SYSTEM
 
@@ -33,17 +35,22 @@ def ask(
     others: Sequence[tuple[str, Stages]] = (),
     clock: Clock | Unknown = NO_CLOCK,
     unwritable: str = "",
+    adapter: Cluster | None = None,
     system: System = SYSTEM,
 ) -> Facts:
-    """What the checks need to know of a task. `others`: the tasks beside it on the cluster; `clock`:
-    what was measured, or why nothing was; `unwritable`: why the process's producers cannot be made. Raises
-    BrokerError only when the cluster is away; where it refuses the login, that is all there is to know."""
+    """What the checks need to know of a task. `others`: the tasks beside it on the cluster; `clock`: what was measured,
+    or why nothing was; `unwritable`: why the process's producers cannot be made; `adapter`: to read the records at the
+    groups' positions; None: nobody does. Raises BrokerError only when the cluster is away; where it refuses the login,
+    that is all there is to know."""
+    asking = _Asking(admin, policy, system)
     try:
-        return _Asking(admin, policy, system).facts(name, others, clock, unwritable)
+        facts = asking.facts(name, others, clock, unwritable)
+        large = asking.large(adapter) if adapter is not None and facts.names else ()
     except BrokerError as error:
         if error.fault is not Fault.LOGIN:
             raise
         return Facts(name, policy, (), others=tuple(others), refused=str(error))
+    return attrs.evolve(facts, large=large, unknown=tuple(asking.unknown))
 
 
 @attrs.define
@@ -76,6 +83,11 @@ class _Asking:
             unknown=tuple(self.unknown),
             unwritable=unwritable,
         )
+
+    def large(self, adapter: Cluster) -> tuple[Large, ...]:
+        question = partial(look, adapter, self.admin, self.policy, None, system=self.system)
+        found = self._asked("records at the groups' positions", question, None)
+        return () if found is None else tuple(large_in(found))
 
     def _asked(self, what: str, question: Callable[[], T], otherwise: T) -> T:
         try:

@@ -18,6 +18,7 @@ CHECKS: Mapping[str, Check] = {
     "retention": retention.retention,
     "expiry": retention.expiry,
     "message size": settings.message_size,
+    "large records": settings.large_records,
     "compression": settings.compression,
     "timestamps": settings.timestamps,
     "positions": cluster.positions,

@@ -9,6 +9,7 @@ import attrs
 from flux.core.policy import Policy
 from flux.core.ports import GroupProtocol, Permissions, TopicInfo
 from flux.core.stage import Role, Stage, Stages
+from flux.operate.large import Large
 from flux.runtime.preparation import DEFAULT_MESSAGE_BYTES
 
 OLD = 0.8
@@ -77,7 +78,8 @@ class Unknown:
 class Facts:
     """`topics`: by stage, the main one first, the dead letters last. `names`: all topics of the cluster. `brokers`:
     their configurations, and `protocols`: of groups, as far as they are known. `others`: (name, stages) of the tasks
-    beside it on the same cluster. `unwritable`: why a producer with the process's options cannot be made."""
+    beside it on the same cluster. `large`: records that hold positions and may not fit into the next topic.
+    `unwritable`: why a producer with the process's options cannot be made."""
 
     name: str
     policy: Policy
@@ -87,6 +89,7 @@ class Facts:
     permissions: Permissions | None = None
     protocols: Mapping[str, GroupProtocol] = attrs.field(factory=dict)
     others: tuple[tuple[str, Stages], ...] = ()
+    large: tuple[Large, ...] = ()
     clock: Clock | None = None
     unknown: tuple[Unknown, ...] = ()
     refused: str = ""

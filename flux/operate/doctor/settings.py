@@ -40,6 +40,12 @@ def compression(facts: Facts) -> Iterator[Finding]:
         yield Finding("compression", "ProducerOptions", problem, remedy)
 
 
+def large_records(facts: Facts) -> Iterator[Finding]:
+    for each in facts.large:
+        stands = f"stands for {in_words(each.seconds)}, has {each.size:,} bytes, and {each.target} takes {each.takes:,}"
+        yield Finding("large records", f"{each.at}@{each.offset}", f"{stands}: its copy may not fit", each.remedy)
+
+
 def timestamps(facts: Facts) -> Iterator[Finding]:
     """flux writes a record with the time of its hop, by the clock of the machine that wrote it."""
     kind = "message.timestamp.type"
