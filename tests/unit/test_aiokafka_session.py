@@ -18,14 +18,14 @@ OK, UNKNOWN_MEMBER, INCONSISTENT, REBALANCING, FENCED = 0, 25, 23, 27, 82
 
 
 class Group:
-    """Around one session of 10 seconds: what was told to it, and what it told."""
+    """Around one session: what was told to it, and what it told."""
 
-    def __init__(self, instance: str | None = None) -> None:
+    def __init__(self, instance: str | None = None, timeout: float = 10.0) -> None:
         self.expired: list[float] = []
         self.failures: list[BrokerError] = []
         self.probes: list[Any] = []
         self.says: Any = OK
-        self.session = Session("g", 10.0, instance, self._expire, self.failures.append)
+        self.session = Session("g", timeout, 15.0, instance, self._expire, self.failures.append)
 
     def _expire(self) -> None:
         self.expired.append(asyncio.get_running_loop().time())
@@ -175,6 +175,7 @@ def test_a_join_that_is_refused_for_good_is_a_failure_with_its_remedy(code: int,
 def test_what_keeps_a_session_alive_is_given_up_before_the_session_ends() -> None:
     group = Group()
     assert group.session.patience(BEAT) == 5
+    assert Group(timeout=60.0).session.patience(BEAT) == 15
     join = JoinGroupRequest("g", 10_000, 60_000, "", None, "consumer", [])
     assert group.session.patience(join) == 25
     assert group.session.patience(object()) is None

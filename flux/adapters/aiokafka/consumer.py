@@ -71,6 +71,7 @@ class AiokafkaConsumer:
         self._session = Session(
             settings.group,
             options.get("session_timeout_ms", _SESSION_MS) / 1000,
+            client.get("request_timeout_ms", REQUEST_TIMEOUT_MS) / 1000,
             options.get("group_instance_id"),
             self._session_over,
             self.fail,

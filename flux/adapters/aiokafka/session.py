@@ -68,13 +68,15 @@ class StaticHeartbeat(Request[_StaticHeartbeat]):  # type: ignore[misc]
 
 
 class Session(Observer):
-    """Sees the requests and answers of one consumer, in its event loop. `instance`: the static id. `expired` is called
-    when no answer has come for as long as the group waits for a member; `failed` with what can never be mended."""
+    """Sees the requests and answers of one consumer, in its event loop. `timeout`: seconds that the group waits for a
+    member; `silence`: that any request may take; `instance`: the static id. `expired` is called when no answer has
+    come for `timeout`; `failed` with what can never be mended."""
 
     def __init__(
         self,
         group: str,
         timeout: float,
+        silence: float,
         instance: str | None,
         expired: Callable[[], None],
         failed: Callable[[BrokerError], None],
@@ -83,6 +85,7 @@ class Session(Observer):
         """Whether the group may have given this member's partitions to others."""
         self._group = group
         self._timeout = timeout
+        self._silence = silence
         self._instance = instance
         self._expired = expired
         self._failed = failed
@@ -93,8 +96,8 @@ class Session(Observer):
     def patience(self, request: Any) -> float | None:
         """Seconds of silence after which a request has failed; None: as for any other."""
         if isinstance(request, JoinGroupRequest):
-            return _JOIN
-        return self._timeout / 2 if isinstance(request, _ANSWERED_SOON) else None
+            return max(_JOIN, self._silence)
+        return min(self._timeout / 2, self._silence) if isinstance(request, _ANSWERED_SOON) else None
 
     async def before(self, request: Any, send: Callable[[Any], Awaitable[Any]]) -> None:
         """Raises KafkaError when a join would take the place of a member that has taken this one's."""
