@@ -39,12 +39,7 @@ def cloud_properties(authority: Authority) -> Mapping[str, str]:
         "listener.name.sasl_ssl.sasl.enabled.mechanisms": "PLAIN,SCRAM-SHA-512,OAUTHBEARER",
         "listener.name.sasl_ssl.plain.sasl.jaas.config": f"{_SASL}.plain.PlainLoginModule required {users};",
         "listener.name.sasl_ssl.scram-sha-512.sasl.jaas.config": f"{_SASL}.scram.ScramLoginModule required;",
-        "listener.name.sasl_ssl.oauthbearer.sasl.jaas.config": (
-            f'{_SASL}.oauthbearer.OAuthBearerLoginModule required unsecuredLoginStringClaim_sub="broker";'
-        ),
-        "listener.name.sasl_ssl.oauthbearer.sasl.server.callback.handler.class": (
-            f"{_SASL}.oauthbearer.internals.unsecured.OAuthBearerUnsecuredValidatorCallbackHandler"
-        ),
+        **validated("sasl_ssl"),
         "listener.name.sasl_ssl.oauthbearer.connections.max.reauth.ms": str(round(SESSION * 1000)),
         "listener.name.mtls.ssl.client.auth": "required",
         "listener.name.mtls.ssl.truststore.type": "PEM",
@@ -55,6 +50,17 @@ def cloud_properties(authority: Authority) -> Mapping[str, str]:
         found[f"listener.name.{listener}.ssl.keystore.type"] = "PEM"
         found[f"listener.name.{listener}.ssl.keystore.location"] = str(file)
     return found
+
+
+def validated(listener: str) -> dict[str, str]:
+    """Of a listener with OAUTHBEARER: it takes any `token` that has not expired."""
+    oauth = f"listener.name.{listener}.oauthbearer.sasl"
+    module = f"{_SASL}.oauthbearer.OAuthBearerLoginModule"
+    handler = f"{_SASL}.oauthbearer.internals.unsecured.OAuthBearerUnsecuredValidatorCallbackHandler"
+    return {
+        f"{oauth}.jaas.config": f'{module} required unsecuredLoginStringClaim_sub="broker";',
+        f"{oauth}.server.callback.handler.class": handler,
+    }
 
 
 def token(user: str = "boss", seconds: float = SESSION) -> str:

@@ -17,6 +17,8 @@ from brokers.jars import CLUSTER, LOGGING, found_java, libraries
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
+from chaos.tokens import LISTENER
+
 SIZE = 3
 SECONDS = 60.0
 """How long the cluster may take to do what it was told."""
@@ -46,14 +48,19 @@ _PROPERTIES = {
     "leader.imbalance.check.interval.seconds": "10",
     "log.retention.check.interval.ms": "1000",
     "log.cleaner.dedupe.buffer.size": "4194304",
+    "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,TOKENS:SASL_PLAINTEXT",
+    "sasl.enabled.mechanisms": "OAUTHBEARER",
+    **LISTENER,
     "num.network.threads": "2",
     "num.io.threads": "4",
 }
 
 
 class Node:
-    def __init__(self, number: int, directory: Path, command: list[str], port: int) -> None:
+    def __init__(self, number: int, directory: Path, command: list[str], port: int, tokens: int) -> None:
+        """`port` and `tokens`: of the open listener, and of the one that wants tokens."""
         self.number = number
+        self.tokens = tokens
         self.directory = directory
         self.port = port
         self._command = command
@@ -103,6 +110,8 @@ class Cluster:
     def __init__(self, nodes: list[Node]) -> None:
         self.nodes = nodes
         self.bootstrap = ",".join(f"127.0.0.1:{node.port}" for node in nodes)
+        self.tokens = ",".join(f"127.0.0.1:{node.tokens}" for node in nodes)
+        """Its listeners that want tokens."""
         self.admin = AdminClient({"bootstrap.servers": self.bootstrap, "log_level": 0})
 
     def start(self) -> None:
@@ -142,20 +151,21 @@ def running() -> Iterator[Cluster]:
     java, folder = found_java(), libraries()
     directory = Path(tempfile.mkdtemp(prefix="flux-chaos-", dir=scratch()))
     (directory / "log4j2.properties").write_text(LOGGING)
-    ports = _ports(2 * SIZE)
-    voters = ",".join(f"{number}@127.0.0.1:{ports[2 * number - 1]}" for number in range(1, SIZE + 1))
+    ports = _ports(3 * SIZE)
+    voters = ",".join(f"{number}@127.0.0.1:{ports[3 * number - 1]}" for number in range(1, SIZE + 1))
     command = [java, "-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]
     command += [f"-Dlog4j2.configurationFile={directory / 'log4j2.properties'}", "-cp", f"{folder}/*"]
     nodes = []
     for number in range(1, SIZE + 1):
-        port, controller = ports[2 * number - 2 : 2 * number]
-        node = Node(number, directory / f"node{number}", command, port)
+        port, tokens, controller = ports[3 * number - 3 : 3 * number]
+        node = Node(number, directory / f"node{number}", command, port, tokens)
+        listeners = f"PLAINTEXT://127.0.0.1:{port},TOKENS://127.0.0.1:{tokens}"
         node.directory.mkdir()
         config = _PROPERTIES | {
             "node.id": str(number),
             "controller.quorum.voters": voters,
-            "listeners": f"PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}",
-            "advertised.listeners": f"PLAINTEXT://127.0.0.1:{port}",
+            "listeners": f"{listeners},CONTROLLER://127.0.0.1:{controller}",
+            "advertised.listeners": listeners,
             "log.dirs": str(node.directory / "data"),
         }
         (node.directory / "server.properties").write_text("".join(f"{k}={v}\n" for k, v in config.items()))

@@ -11,6 +11,7 @@ import attrs
 
 from chaos import outages as o
 from chaos import scenarios as s
+from chaos import tokens as t
 from chaos.books import Figures
 from chaos.cluster import Cluster
 from chaos.scenarios import Faults
@@ -19,6 +20,7 @@ from chaos.trial import SESSION, Trial
 KIP_848 = {"options": "group.protocol=consumer"}
 AIOKAFKA = {"scheme": "aiokafka", "options": f"session_timeout_ms={SESSION}&heartbeat_interval_ms=1000"}
 STATIC = {"options": f"group.instance.id=w&session.timeout.ms={2 * SESSION}&heartbeat.interval.ms=1000"}
+TOKENS = {"tokens": True, "rate": 250}
 SLOW = {"options": f"session.timeout.ms={SESSION}&max.poll.interval.ms={s.MAX_POLL}", "slow": s.SLOW}
 
 
@@ -67,5 +69,7 @@ REPERTOIRE = [
     Scenario("dead-letters-recreated", o.dead_letters_recreated),
     Scenario("retry-topic-recreated", o.retry_topic_recreated),
     Scenario("log-cut-off", s.cut_off_log),
+    Scenario("tokens", t.renewals, TOKENS),
+    Scenario("tokens-aiokafka", t.renewals, {**TOKENS, **AIOKAFKA}),
     Scenario("havoc", o.havoc),
 ]

@@ -131,9 +131,11 @@ class Trial:
         scheme: str = "confluent",
         options: str = f"session.timeout.ms={SESSION}&heartbeat.interval.ms=1000",
         slow: dict[int, float] | None = None,
+        tokens: bool = False,
         **settings: Any,
     ) -> None:
-        """`rate`: records a second; `options`: of the workers' adapter; `settings`: the task's."""
+        """`rate`: records a second; `options`: of the workers' adapter; `tokens`: whether they log in with some, as
+        the file `self.tokens` says; `settings`: the task's."""
         self.cluster = cluster
         self.admin: AdminClient = cluster.admin
         self.directory = directory
@@ -152,6 +154,8 @@ class Trial:
         self._feeder: Feeder | None = None
         self._task = "AsyncWork" if scheme == "aiokafka" else "Work"
         self._adapter = f"{scheme}://{cluster.bootstrap}?{options}"
+        self.tokens = directory / "tokens" if tokens else None
+        login = {"scheme": scheme, "bootstrap": cluster.tokens, "options": options, "state": str(self.tokens)}
         (directory / "books").mkdir()
         self._environment = {
             "CHAOS": json.dumps(
@@ -161,6 +165,7 @@ class Trial:
                     "out": self.out,
                     "books": str(directory / "books"),
                     "slow": slow or {},
+                    "tokens": login if tokens else None,
                     "settings": {
                         "retries": plan.RETRIES,
                         "wait": [0.5, 1.0],

@@ -1,7 +1,7 @@
 """The task that the worker processes load. It keeps books of its own, beside all that flux knows.
 
-CHAOS is what it is to be, as JSON: `topic`, `group`, `out`, `books` (a directory), `slow` (number -> seconds), and
-`settings`, the task's attributes.
+CHAOS is what it is to be, as JSON: `topic`, `group`, `out`, `books` (a directory), `slow` (number -> seconds), `tokens`
+(how it logs in with some; null: it does not), and `settings`, the task's attributes.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import flux
-from chaos import plan
+from chaos import plan, tokens
 
 CHAOS = json.loads(os.environ["CHAOS"])
 SLOW = {int(number): float(seconds) for number, seconds in CHAOS["slow"].items()}
@@ -47,8 +47,12 @@ class Books:
             self._db.execute("update calls set ended = ?, step = ? where id = ?", (time.monotonic_ns(), step, call))
 
 
+ADAPTER = tokens.adapter(**CHAOS["tokens"]) if CHAOS["tokens"] else None
+
+
 class Out(flux.Producer):
     topic = CHAOS["out"]
+    adapter = ADAPTER
 
 
 class Broken(Exception):
@@ -58,6 +62,7 @@ class Broken(Exception):
 class _Kept(flux.Task):
     topic = CHAOS["topic"]
     group_id = CHAOS["group"]
+    adapter = ADAPTER
 
     def setup(self) -> None:
         self.books = Books()

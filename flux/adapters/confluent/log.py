@@ -10,7 +10,7 @@ from confluent_kafka import KafkaError
 
 from flux.adapters.authentication import Authentication, ClientWarnings
 from flux.adapters.confluent.diagnosis import NO_LISTENER, Diagnosis
-from flux.adapters.confluent.errors import translated
+from flux.adapters.confluent.errors import NO_ANSWER, translated
 from flux.adapters.warnings import broker_in, logger
 from flux.core.errors import BrokerError, Fault
 from flux.core.ports import System
@@ -49,7 +49,7 @@ class ClientLog(ClientWarnings):
         problem = self._diagnosis.of(error)
         if problem is None:
             text = f"{error.str()} ({error.name()})"
-            if error.code() in _COMMON:
+            if error.code() in _COMMON or NO_ANSWER in text.lower():
                 logger.debug("%s", self.masked(text))
             else:
                 self._warn(error.code(), text)
