@@ -115,6 +115,12 @@ def checked(options: Mapping[str, Any]) -> dict[str, Any]:
             raise ConfigurationError("sasl_plain_username needs sasl_plain_password")
     elif "SASL" in protocol and given.get("sasl_mechanism", "PLAIN") not in ("GSSAPI", "OAUTHBEARER"):
         raise ConfigurationError(f"security_protocol {protocol} needs sasl_plain_username and sasl_plain_password")
+    if given.get("sasl_mechanism") == "OAUTHBEARER" and not callable(
+        getattr(given.get("sasl_oauth_token_provider"), "token", None)
+    ):
+        raise ConfigurationError(
+            "sasl_mechanism OAUTHBEARER needs sasl_oauth_token_provider: an object with a coroutine function token"
+        )
     if given.keys() & {*_TLS, "ssl_context"} and "SSL" not in protocol:
         raise ConfigurationError("ssl options are ignored without TLS: set security_protocol to SSL or SASL_SSL")
     if given.keys() & _TLS.keys() and "ssl_context" in given:
