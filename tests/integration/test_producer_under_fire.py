@@ -565,7 +565,7 @@ def test_sigterm_where_nobody_handles_it_ends_the_process_with_everything_writte
         error = told.ended(40)
         assert told.process.returncode == -signal.SIGTERM, error
         told.account(own.values(topic))
-        assert told.noted("named") == []
+        assert len(told.noted("named")) <= 1, "the one that it was at"
         assert len(told.noted("taken")) > 100
 
 
