@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, TypeVar
 
 import attrs
 
@@ -26,6 +26,7 @@ from flux.core.ports import System
 from flux.core.stage import check_apart, parse_stages
 from flux.core.stats import Stats
 from flux.runtime import forks
+from flux.runtime.aside import Aside
 from flux.runtime.ending import ending
 from flux.runtime.job import Job
 from flux.runtime.outboxes import OUTBOXES
@@ -40,7 +41,12 @@ from flux.task import Task
 
 logger = logging.getLogger("flux.worker")
 
+T = TypeVar("T")
+
 _TICK = 0.2
+_BEYOND = 4.0  # seconds that an end may take when calls have been given up
+_LEAST = 0.5
+_LONGEST = 60.0  # seconds, of a worker that nobody has stopped
 
 
 @attrs.frozen
@@ -236,12 +242,24 @@ class Worker:
                     yield _Here(job.close)
                 except Exception as error:
                     logger.error("%s.close failed: %s\n%s", job.name, brief(error), text_of(error))
-                ended = yield _Blocking(job.end)
-                code = code or ended
+                ended = yield _Blocking(partial(self._in_time, job.end, f"the end of {job.name}"))
+                code = code or (3 if ended is None else ended)
             code = code or int(self._left_some)
-            yield _Blocking(OUTBOXES.deliver_all)
-            yield _Blocking(observed.close)
+            yield _Blocking(partial(self._in_time, OUTBOXES.deliver_all, "the delivery of what was produced"))
+            yield _Blocking(partial(self._in_time, observed.close, "the end of metrics and reports"))
         return code
+
+    def _in_time(self, step: Callable[[], T], what: str) -> T | None:
+        """None: it takes too long, and goes on beside until the process ends."""
+        left = _LONGEST
+        if self._stop_at is not None:
+            deadline = max((job.deadline for job in self._jobs), default=self._stop_at)
+            left = deadline + _BEYOND - self._system.monotonic()
+        try:
+            return Aside("flux-end", step).result(max(left, _LEAST))
+        except TimeoutError:
+            logger.error("%s takes too long, and is left", what)
+            return None
 
     def _observe(self, observed: ExitStack) -> None:
         """Serves metrics and probes, and reports, until `observed` is closed."""
@@ -268,24 +286,26 @@ class Worker:
     def _supervise(self) -> Generator[_Blocking | _Here | _Tick, Any, None]:
         """Waits for the end: asked for, by a failure, or idle."""
         idle_since: float | None = None
+        looking: Aside[bool] | None = None
+        naming: Aside[None] | None = None
         while not self.ended:
             yield _Tick()
             now = self._system.monotonic()
             if self._exit_when_idle is not None and not self._stopping:
                 if not all(job.idle for job in self._jobs):
-                    idle_since = None
+                    idle_since = looking = None
                 elif idle_since is None:
                     idle_since = now
-                elif now - idle_since >= self._exit_when_idle:
-                    idle_since = None
-                    if not (yield _Blocking(lambda: any(job.unread() for job in self._jobs))):
+                elif looking is not None and looking.ended:
+                    if not looking.result(0):
                         self._stopping = True
                         for job in self._jobs:
                             self._left_some |= job.name_refused()
-            for job in self._jobs:
-                hungry = job.hungry()
-                if hungry and not self._stopping:
-                    yield _Blocking(partial(job.name_starved, hungry))
+                    idle_since = looking = None
+                elif looking is None and now - idle_since >= self._exit_when_idle:
+                    looking = Aside("flux-unread", lambda: any(job.unread() for job in self._jobs))
+            if naming is None or naming.ended:  # a stop does not wait for a cluster that is silent
+                naming = self._name_starved()
             self._stopping = self._stopping or any(job.failed for job in self._jobs)
             if self._stopping and self._stop_at is None:
                 logger.info("stopping: calls in flight may end")
@@ -297,6 +317,17 @@ class Worker:
                 logger.warning("stopping at once")
                 for job in self._jobs:
                     job.stop(now, at_once=True)
+
+    def _name_starved(self) -> Aside[None] | None:
+        hungry = [(job, posts) for job in self._jobs if (posts := job.hungry())]
+        if not hungry or self._stopping:
+            return None
+
+        def name() -> None:
+            for job, posts in hungry:
+                job.name_starved(posts)
+
+        return Aside("flux-starved", name)
 
     def _perform(self, life: _Life) -> int:
         result: Any = None

@@ -99,6 +99,7 @@ class Assignment:
         "queued",
         "restored",
         "running",
+        "start",
         "waiting",
         "waiting_bytes",
     )
@@ -120,6 +121,7 @@ class Assignment:
         self.restored = done[-1][1] if done else 0
         """Below this offset records may come that another owner has done."""
         self.committed = committed
+        self.start = start
         self.jitter = jitter
         """The random part of the default waits, 0 … 29."""
         self.backlog: deque[Slice] = deque()

@@ -54,6 +54,7 @@ BUSY_REST = 0.005
 """The same while there is work at hand."""
 LEAST_REST = 0.001
 """Clients count milliseconds: a shorter wait is none, and a stage would poll in a hot loop until a record is due."""
+_SHOWN = 5  # partitions that a line names
 _HOP_OVERHEAD = 500  # bytes of headers and bookkeeping that an open hop holds, about
 
 
@@ -81,6 +82,8 @@ class Engine:
         self._assignments: dict[TopicPartition, Assignment] = {}
         self._backlogs = Backlogs()
         self._running: dict[Run, None] = {}
+        self.uncommitted: dict[TopicPartition, Position] = {}
+        """What a stop could not commit."""
         self._resets: set[TopicPartition] = set()
         self._with_metadata = True
         self._notices = Notices()
@@ -331,6 +334,31 @@ class Engine:
                 f"positions of {self.stage.group} cannot be committed: {error}",
                 kind=("commit", error.fault),
             )
+
+    def owed(self, positions: Mapping[TopicPartition, Position]) -> dict[TopicPartition, Position]:
+        """Those of `positions` without which something would be done again, or passed over: all but where a partition
+        begins."""
+        if self.policy.start_from == "latest":
+            return dict(positions)
+        return {
+            partition: position
+            for partition, position in positions.items()
+            if (assignment := self._assignments.get(partition)) is not None
+            and (assignment.committed is not None or position != Position(assignment.start))
+        }
+
+    def gave_up(self, positions: Mapping[TopicPartition, Position], error: BrokerError) -> None:
+        """The last positions cannot be committed: what was done since the commit before is done again."""
+        self.uncommitted = dict(positions)
+        shown = [f"{partition} up to {position.offset}" for partition, position in sorted(positions.items())]
+        more = f" and {len(shown) - _SHOWN} more" if len(shown) > _SHOWN else ""
+        self.tell(
+            Notice(
+                Level.ERROR,
+                f"not committed: {', '.join(shown[:_SHOWN])}{more} ({error}):"
+                " what was done since the commit before is done again",
+            )
+        )
 
     def stop(self) -> None:
         """Nothing new is begun."""

@@ -288,6 +288,11 @@ class Job:
         if self.desk is not None:
             self.desk.stop(now if at_once else now + self.policy.shutdown_timeout)
 
+    @property
+    def deadline(self) -> float:
+        """When calls in flight are given up, by the monotonic clock; that of now when they cannot be."""
+        return self.system.monotonic() if self.desk is None or self.desk.stop_at is None else self.desk.stop_at
+
     # ---- the end; each blocks, but `close`
 
     def close(self) -> Any:
@@ -309,6 +314,8 @@ class Job:
         if self.desk is not None and self.desk.failure is not None:
             code = 1
             self._tell(self.desk.failure)
+        if self.desk is not None and any(post.engine.uncommitted for post in self.desk.posts):
+            code = code or 3  # the log names what
         if self.abandoned:
             code = code or 3
             logger.error("%s: %d call(s) did not end in time and were abandoned", self.name, self.abandoned)

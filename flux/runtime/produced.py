@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import ContextVar, copy_context
@@ -21,6 +22,7 @@ from flux.system import Lock
 P = ParamSpec("P")
 R = TypeVar("R")
 logger = logging.getLogger("flux.producer")
+_WAITED = 2.0  # seconds
 
 
 class Scope(Protocol):
@@ -161,3 +163,10 @@ class CarryingExecutor(ThreadPoolExecutor):
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         return super().submit(copy_context().run, fn, *args, **kwargs)
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Waits a little only: a cluster that is silent may hold a thread for long."""
+        super().shutdown(False, cancel_futures=wait or cancel_futures)
+        until = time.monotonic() + _WAITED
+        for thread in list(self._threads) if wait else ():
+            thread.join(max(until - time.monotonic(), 0.0))

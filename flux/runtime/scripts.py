@@ -22,6 +22,7 @@ from flux.runtime.effects import Script
 Clock = Callable[[], float]
 
 _ASK = 10.0  # seconds for one question to the cluster
+_ONCE = 1.0  # seconds for a commit that is not tried again
 _PERMIT = 0.05  # seconds to rest for a permit, or for a run that others work
 _DENIED = (Fault.DENIED, Fault.LOGIN, Fault.FATAL)
 
@@ -113,9 +114,9 @@ def revoke(
         yield do.Write()
         yield do.Rest(min(0.05, max(0.0, until - now())))
     positions = engine.commit(now(), partitions, at_once=True)
-    if positions:
+    if positions and not engine.uncommitted:
         try:
-            yield do.Commit(positions, _ASK)
+            yield do.Commit(positions, min(_ASK, max(1.0, deadline() - now())))
             engine.committed(positions, None, now())
         except BrokerError as error:
             engine.committed(positions, error, now())
@@ -137,19 +138,16 @@ def leave(engine: Engine, now: Clock, deadline: Clock) -> Script[None]:
     if engine.calls:
         yield do.Cancel()
     while positions := engine.commit(now(), at_once=True):
+        owed = engine.owed(positions)
         try:
-            yield do.Commit(positions, min(_ASK, max(1.0, deadline() - now())))
+            yield do.Commit(positions, min(_ASK if owed else _ONCE, max(_ONCE, deadline() - now())))
             engine.committed(positions, None, now())
         except BrokerError as error:
             engine.committed(positions, error, now())
+            if not owed:
+                break
             if error.fault in _DENIED or now() >= deadline():
-                engine.tell(
-                    Notice(
-                        Level.ERROR,
-                        f"the last positions of {engine.stage.group} are not committed ({error}):"
-                        " what was done since the commit before is done again",
-                    )
-                )
+                engine.gave_up(owed, error)
                 break
             # A rebalance that others began leaves this member with an old generation until it has polled its way
             # through; if it has lost its partitions, that is when it hears of it, and there is nothing to commit.

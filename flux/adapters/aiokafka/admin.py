@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar
@@ -61,6 +62,7 @@ _ANY_REPLICA = -1
 _DEAD = "Dead"
 _NO_SUCH_GROUP = 69
 _NOBODY = (_DEAD, "Empty")
+_CLOSING = 1.0  # seconds
 _RETRIES = 3
 _LOOK = 0.2  # seconds
 _LEAST = 1  # bytes: one batch, whatever its size
@@ -265,7 +267,8 @@ class AiokafkaAdmin:
     def close(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
-            self._machine.run(connection.close, 5)
+            with contextlib.suppress(TimeoutError):  # what is left of it ends with the process
+                self._machine.run(connection.close, _CLOSING)
 
     def _run(self, ask: Callable[[Any], Coroutine[Any, Any, Result]], timeout: float, doing: str, needs: str) -> Result:
         async def asked() -> Result:

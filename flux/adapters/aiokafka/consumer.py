@@ -42,7 +42,9 @@ Done = Callable[[BrokerError | None], None]
 _RETRY = 0.5  # seconds between two attempts to connect, doubled with each
 _LONGEST_RETRY = 2.0
 _COMMIT_RETRY = 0.1  # seconds between two attempts to commit
-_LEAVE = 5.0  # seconds that leaving the group may take
+_LEAVE = 2.0  # seconds that each step of leaving the group may take
+_CLOSING = 2.5  # seconds for all of them
+_CANCELLED = 0.5
 _SESSION_MS = 10_000  # aiokafka's default
 
 
@@ -303,6 +305,20 @@ class AiokafkaConsumer:
     async def close(self) -> None:
         if self._closed:
             return
+        closing = asyncio.ensure_future(self._close())
+        await asyncio.wait([closing], timeout=_CLOSING)
+        if closing.done():
+            closing.result()
+            return
+        self._closed = True
+        closing.cancel()
+        await asyncio.wait([closing], timeout=_CANCELLED)
+        if closing.done() and not closing.cancelled():
+            closing.exception()  # it has been told: the stop goes on
+        text = f"leaving {self._settings.group} takes too long: its session will time out"
+        self._log.warn("close", text)
+
+    async def _close(self) -> None:
         if self._connecting is not None:
             self._connecting.cancel()
             await asyncio.wait([self._connecting])

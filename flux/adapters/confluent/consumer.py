@@ -16,6 +16,7 @@ from typing import Any
 import confluent_kafka
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message
 
+from flux.adapters.confluent.closing import closed_within
 from flux.adapters.confluent.errors import fault_of
 from flux.adapters.confluent.log import ClientLog
 from flux.adapters.confluent.silence import Silence
@@ -34,6 +35,7 @@ _partition: Callable[[Any], int] = Message.partition  # type: ignore[assignment]
 
 _OUT_OF_RANGE = {KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE, KafkaError._NO_OFFSET}
 _PASSING = {KafkaError._MAX_POLL_EXCEEDED}  # the rebalance that follows says the rest
+_CLOSING = 2.5  # seconds
 _LEAVING = 1.0  # seconds: that long with a cluster that is away, and with KIP-848, whose members keep their names
 _REJOINS = {Fault.UNAVAILABLE, Fault.FENCED}  # librdkafka goes on by itself, unless it is fatal
 
@@ -259,14 +261,9 @@ class ConfluentConsumer:
             self._client = _Closed()
             return
         try:
-            # Under the cooperative protocol librdkafka lets a member that has no partitions close without leaving, and
-            # the group waits for it until its session ends. A static member must not leave.
-            if not self._static and not self._client.assignment():
-                self._client.unsubscribe()
-                self._leave()
-            self._client.close()
-        except KafkaException as error:
-            self._log.error(error.args[0])
+            # librdkafka waits for commits in flight, a minute and more, and for the broker to hear that it leaves.
+            if not closed_within(_CLOSING, self._close_client):
+                self._log.warn("close", f"leaving {self._settings.group} takes too long: its session will time out")
         finally:
             self._client = _Closed()
             unanswered, self._commits = self._commits, deque()
@@ -275,11 +272,23 @@ class ConfluentConsumer:
         if self._failure is not None and self._final:
             raise self._failure
 
-    def _leave(self) -> None:
+    def _close_client(self) -> None:
+        client = self._client
+        try:
+            # Under the cooperative protocol librdkafka lets a member that has no partitions close without leaving, and
+            # the group waits for it until its session ends. A static member must not leave.
+            if not self._static and not client.assignment():
+                client.unsubscribe()
+                self._leave(client)
+            client.close()
+        except KafkaException as error:
+            self._log.error(error.args[0])
+
+    def _leave(self, client: Any) -> None:
         """While it joins, librdkafka leaves only when it is polled once more; then it forgets who it was."""
         until = time.monotonic() + _LEAVING
-        while self._client.memberid() and time.monotonic() < until:
-            self._client.consume(1, 0.01)
+        while client.memberid() and time.monotonic() < until:
+            client.consume(1, 0.01)
 
     # -- callbacks
 

@@ -9,11 +9,13 @@ from typing import Any
 import confluent_kafka
 from confluent_kafka import Consumer, KafkaError, KafkaException
 
+from flux.adapters.confluent.closing import closed_within
 from flux.adapters.confluent.errors import fault_of
 from flux.adapters.confluent.log import ClientLog, logger
 from flux.core.errors import BrokerError, Fault
 from flux.core.ports import Batch, Polled, TopicPartition
 
+_CLOSING = 3.0  # seconds
 _LOOK = 1.0  # seconds
 _OUT_OF_RANGE = {KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE, KafkaError._NO_OFFSET}
 _GROUPLESS = {KafkaError.GROUP_AUTHORIZATION_FAILED}
@@ -100,7 +102,7 @@ class ConfluentReader:
     def close(self) -> None:
         client, self._client = self._client, None
         if client is not None:
-            client.close()
+            closed_within(_CLOSING, client.close)
 
     def _works(self) -> None:
         self._worked = True

@@ -1,0 +1,102 @@
+"""A worker that is told to stop while its broker is away, or silent: it ends in time and says what is open."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from integration.own import Own, own_broker
+
+# the first test of this module starts a broker, and may fetch it
+pytestmark = pytest.mark.timeout(240)
+
+PATIENCE = 3
+"""The task's shutdown_timeout, in seconds."""
+SLOW = 1.5
+"""For the interpreter, on a busy machine."""
+
+TASK = f"""
+import sys
+import flux
+
+class Quick(flux.Task):
+    topic, group_id, retries, shutdown_timeout, offset_commit_interval = TOPIC, TOPIC + "-g", 1, {PATIENCE}, OFTEN
+
+    CALL call(self, message):
+        print("called", flush=True)
+"""
+
+
+@pytest.fixture(scope="module")
+def own() -> Iterator[Own]:
+    with own_broker() as made:
+        yield made
+
+
+@pytest.fixture
+def silent(own: Own) -> Iterator[Callable[[], None]]:
+    """`silent()`: the broker answers nobody, and its connections stay; until the test ends."""
+    process = own.node._process
+    assert process is not None
+    yield lambda: os.kill(process.pid, signal.SIGSTOP)
+    os.kill(process.pid, signal.SIGCONT)
+
+
+def working(own: Own, directory: Path, client: str, call: str, often: float) -> subprocess.Popen[str]:
+    """A worker that has done five records."""
+    topic = own.name()
+    file = directory / "quick.py"
+    source = TASK.replace("TOPIC", repr(topic)).replace("CALL", call).replace("OFTEN", str(often))
+    file.write_text(source)
+    own.make(topic)
+    own.write(topic, *((b"k", b"%d" % number) for number in range(5)))
+    arguments = ["process", "--load", str(file), "--adapter", f"{client}://{own.bootstrap}", "--create-topics", "Quick"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "flux.cli.main", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    for _ in range(5):
+        assert process.stdout.readline() == "called\n"
+    return process
+
+
+def told_to_stop(process: subprocess.Popen[str]) -> tuple[float, int, str]:
+    """Seconds that it took, exit code, log."""
+    process.send_signal(signal.SIGTERM)
+    sent = time.monotonic()
+    try:
+        _, log = process.communicate(timeout=60)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        pytest.fail(f"it does not end: {process.communicate()[1]}")
+    return time.monotonic() - sent, process.returncode, log
+
+
+@pytest.mark.parametrize("call", ["def", "async def"])
+@pytest.mark.parametrize("client", ["confluent", "aiokafka"])
+def test_what_was_done_and_cannot_be_committed_is_named_in_time(
+    own: Own, silent: Callable[[], None], tmp_path: Path, client: str, call: str
+) -> None:
+    process = working(own, tmp_path, client, call, often=3600)
+    silent()
+    seconds, code, log = told_to_stop(process)
+    assert code == 3, log
+    assert "[0] up to 5" in log
+    assert seconds < PATIENCE + 5 + SLOW, log
+
+
+@pytest.mark.parametrize("client", ["confluent", "aiokafka"])
+def test_with_nothing_open_it_ends_soon(own: Own, silent: Callable[[], None], tmp_path: Path, client: str) -> None:
+    process = working(own, tmp_path, client, "def", often=0.1)
+    time.sleep(1.5)
+    silent()
+    seconds, code, log = told_to_stop(process)
+    assert code == 0, log
+    assert seconds < 5 + SLOW, log
