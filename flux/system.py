@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import _thread
+import logging
+import os
 import random
 import sys
 import threading
 import time
+import traceback
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from operator import attrgetter
 from typing import Any
 
-from flux.core.ports import Thread
+from flux.core.described import asked
+from flux.core.duties import LOOK, Duties, Duty, Standing
+from flux.core.ports import System, Thread
+
+logger = logging.getLogger("flux.watchdog")
+
+MOST_FRAMES = 20
 
 
 class Lock(_thread.RLock):  # type: ignore[misc]  # not final at runtime
@@ -64,8 +74,78 @@ class _Condition(threading.Condition):
         return woken
 
 
+class Watchdog:
+    """Looks after duties, on a thread of its own that takes nobody else's lock; it ends when there are none."""
+
+    def __init__(self, system: System) -> None:
+        self._system = system
+        self._begin()
+
+    def _begin(self) -> None:
+        self._process = os.getpid()
+        self._lock = Lock()
+        self._duties = Duties()
+        self._watches = False
+
+    def watch(self, duty: Duty) -> None:
+        if self._process != os.getpid():
+            self._begin()  # a forked child has neither the duties nor the thread
+        with self._lock:
+            self._duties.add(duty)
+            if not self._watches:
+                with suppress(RuntimeError):  # the interpreter ends, and makes no more threads
+                    self._system.spawn("flux-watchdog", self._run)
+                    self._watches = True
+
+    def _run(self) -> None:
+        while True:
+            self._system.sleep(LOOK)
+            for standing in self._duties.looked(self._system.monotonic()):
+                _name(standing)
+            for duty in self._duties.asked():
+                _ask(duty)
+            with self._lock:
+                if not self._duties:
+                    self._watches = False
+                    return
+
+
+def _name(standing: Standing) -> None:
+    duty, taken = standing.duty, False
+    where = duty.stack() if duty.stack is not None else stack_of_thread(duty.thread)
+    if standing.first and duty.take_over is not None:
+        try:
+            taken = duty.take_over()
+        except Exception:
+            logger.exception("%s could not be taken over", duty.name)
+    logger.warning(
+        "%s has stood still for %.0f s%s%s",
+        duty.name,
+        standing.seconds,
+        ": another thread takes over" if taken else "",
+        f", at\n{where}" if where else "",
+    )
+
+
+def _ask(duty: Duty) -> None:
+    assert duty.ask is not None
+    try:
+        duty.ask()
+    except RuntimeError:  # its event loop is closed
+        duty.end()
+
+
+def stack_of_thread(identifier: int | None) -> str:
+    """Where a thread is now, innermost last; empty when it is gone."""
+    frame = sys._current_frames().get(identifier or 0)
+    return "" if frame is None else asked(lambda: "".join(traceback.format_stack(frame)[-MOST_FRAMES:])) or ""
+
+
 class OperatingSystem:
     """`flux.core.ports.System` by the standard library."""
+
+    def __init__(self) -> None:
+        self.watch = Watchdog(self).watch
 
     now = staticmethod(time.time)
     monotonic = staticmethod(time.monotonic)

@@ -19,6 +19,7 @@ import attrs
 from flux import config
 from flux.config import AdapterChoice, resolve_adapter
 from flux.core.described import brief
+from flux.core.duties import Duty
 from flux.core.errors import ConfigurationError
 from flux.core.health import Health, judge
 from flux.core.hooks import check_hooks
@@ -27,6 +28,7 @@ from flux.core.stage import check_apart, parse_stages
 from flux.core.stats import Stats
 from flux.runtime import forks
 from flux.runtime.aside import Aside
+from flux.runtime.beside import Beside
 from flux.runtime.ending import ending
 from flux.runtime.job import Job
 from flux.runtime.outboxes import OUTBOXES
@@ -122,6 +124,7 @@ class Worker:
         self._before: dict[int, Any] = {}
         """The handlers of signals that were there before it ran."""
         self._forked = False
+        self._supervising = Duty("the supervision of the worker")
         self._jobs: list[Job] = []
         for given in tasks:
             task = given() if isinstance(given, type) else given
@@ -176,17 +179,26 @@ class Worker:
                 loop.call_soon_threadsafe(changed.set)
 
         self._tell_loop, self._loop = tell, (loop, threading.get_ident())
+        looping = Duty(
+            "the event loop of the worker",
+            ask=lambda: loop.call_soon_threadsafe(looping.rest),
+            thread=threading.get_ident(),
+        )
+        self._system.watch(looping)
         work = loop.create_task(self._perform_async(self._life(), changed))
         cancelled = False
-        while True:
-            try:
-                code = await asyncio.shield(work)
-                break
-            except asyncio.CancelledError:
-                if work.done():
-                    raise
-                cancelled = True
-                self.stop()
+        try:
+            while True:
+                try:
+                    code = await asyncio.shield(work)
+                    break
+                except asyncio.CancelledError:
+                    if work.done():
+                        raise
+                    cancelled = True
+                    self.stop()
+        finally:
+            looping.end()
         self._loop = None
         if cancelled:
             raise asyncio.CancelledError
@@ -236,6 +248,7 @@ class Worker:
             yield from self._begin()
             yield from self._supervise()
         finally:
+            self._supervising.end()
             code = 0
             for job in self._jobs:
                 try:
@@ -288,7 +301,9 @@ class Worker:
         idle_since: float | None = None
         looking: Aside[bool] | None = None
         naming: Aside[None] | None = None
+        self._system.watch(self._supervising)
         while not self.ended:
+            self._supervising.step(threading.get_ident())
             yield _Tick()
             now = self._system.monotonic()
             if self._exit_when_idle is not None and not self._stopping:
@@ -353,6 +368,7 @@ class Worker:
                     forks.end_of_child(error)
 
     async def _perform_async(self, life: _Life, changed: asyncio.Event) -> int:
+        beside = Beside(self._system)
         result: Any = None
         error: Exception | None = None
         while True:
@@ -370,7 +386,7 @@ class Worker:
                         pass
                     changed.clear()
                 elif isinstance(step, _Blocking):
-                    result = await asyncio.to_thread(step.step)
+                    result = await beside.run(step.step)
                 else:
                     result = step.step()
                     if inspect.isawaitable(result):

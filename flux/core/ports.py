@@ -11,6 +11,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 
 import attrs
 
+from flux.core.duties import Duty
 from flux.core.errors import BrokerError
 
 BEGINNING = -2
@@ -438,4 +439,8 @@ class System(Protocol):
     def sleep(self, seconds: float) -> None: ...
     def randint(self, low: int, high: int) -> int:
         """Both ends included."""
+        ...
+
+    def watch(self, duty: Duty) -> None:
+        """Names it in the log when it stands still, until it has ended."""
         ...

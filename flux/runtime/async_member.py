@@ -13,12 +13,16 @@ from flux.core.ports import AdminPort, AsyncAdapter, AsyncConsumerPort, TopicPar
 from flux.core.runs import Run
 from flux.runtime import effects as do
 from flux.runtime import scripts
+from flux.runtime.beside import Beside
 from flux.runtime.desk import Desk, Done, Post
 from flux.runtime.effects import Effect, Script
 from flux.runtime.member import announce
+from flux.runtime.traces import stack_of_task
 
 T = TypeVar("T")
 logger = logging.getLogger("flux.worker")
+
+_WRITE = 30.0  # seconds that polling waits for hops to be written
 
 
 class AsyncMember:
@@ -44,9 +48,13 @@ class AsyncMember:
         self._now = partial(desk.now, post)
         self._cancel = cancel
         self._client: AsyncConsumerPort | None = None
+        self._beside = Beside(desk.system)
 
     async def poll(self) -> None:
         """Polls until the stage has left."""
+        me = asyncio.current_task()
+        if me is not None:
+            self.post.polling.stack = lambda: stack_of_task(me)
         try:
             self._client = await self._adapter.async_consumer(self.post.settings, self)
             await self.perform(scripts.shift(self.desk, self.post, lambda: True))
@@ -96,9 +104,9 @@ class AsyncMember:
             case do.Committed(partitions, timeout):
                 return await consumer.committed(partitions, timeout)
             case do.Marks(topic, timeout):
-                return await asyncio.to_thread(self._admin.watermarks, topic, timeout)
+                return await self._beside.run(self._admin.watermarks, topic, timeout)
             case do.GroupPositions(group, topic, timeout):
-                return await asyncio.to_thread(self._admin.positions, group, topic, timeout)
+                return await self._beside.run(self._admin.positions, group, topic, timeout)
             case do.Draw(most):
                 return self.desk.system.randint(0, most)
             case do.Cancel():
@@ -108,11 +116,19 @@ class AsyncMember:
         return None
 
     async def _write(self) -> None:
-        """A hop's write may ask the cluster for the target's partitions, or wait for room."""
-        if self.post.engine.has_hops:
-            await asyncio.to_thread(self.desk.write, self.post)
-        else:
+        """A hop's write may ask the cluster for the target's partitions, or wait for room. One that stands still is
+        another thread's to go on with, and polling goes on."""
+        if not self.post.engine.has_hops:
             self.desk.write(self.post)
+            return
+        writing = asyncio.ensure_future(self._beside.run(self._written))
+        await asyncio.wait([writing], timeout=_WRITE)
+
+    def _written(self) -> None:
+        try:
+            self.desk.write(self.post)
+        except Exception as error:
+            self.desk.fail(error)
 
     async def _abandon(self) -> None:
         self.desk.abandon(self.post)

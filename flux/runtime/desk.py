@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import logging
 from asyncio import CancelledError
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import lru_cache, partial
+from threading import get_ident
 from typing import Generic, TypeVar
 
 import attrs
@@ -19,8 +19,9 @@ import attrs
 from flux.core.assignment import Entry, Phase
 from flux.core.commands import Stall
 from flux.core.described import cause_of, error_name
+from flux.core.duties import Duty
 from flux.core.engine import Engine
-from flux.core.errors import BrokerError, Fault
+from flux.core.errors import BrokerError
 from flux.core.failures import Failures
 from flux.core.gate import Gate
 from flux.core.health import Pulse
@@ -37,12 +38,13 @@ from flux.core.stats import Pauses
 from flux.core.transfer import Failure
 from flux.runtime import forks
 from flux.runtime.effects import Effect, Script
+from flux.runtime.forwarding import Forwarding
 from flux.runtime.heard import Event, Heard
 from flux.runtime.journal import Journal
 from flux.runtime.overdue import Overdue
 from flux.runtime.produced import Produced
-from flux.runtime.traces import stack_of_thread
 from flux.runtime.writer import Writer
+from flux.system import stack_of_thread
 
 T = TypeVar("T")
 logger = logging.getLogger("flux.worker")
@@ -72,13 +74,14 @@ class Post:
     """When it was last named as standing still."""
     heard_at: float = 0.0
     """When it last had records, or was found to have read all."""
-    writing: bool = False
-    acknowledged: deque[tuple[Hop, BrokerError | None]] = attrs.field(factory=deque)
-    """Ends of hops that the engine has not been told. Appended to by the client's thread, which must not wait for the
-    lock once per record."""
+    forwarding: Forwarding = attrs.field(init=False)
+    polling: Duty = attrs.field(init=False)
     moved: list[Hop] = attrs.field(factory=list)
     """Hops that are acknowledged, for hooks that have not been told; empty when none hears of them."""
     failures: Failures = attrs.field(factory=Failures)
+
+    def __attrs_post_init__(self) -> None:
+        self.polling = Duty(f"{self}: its poll loop")
 
     def __str__(self) -> str:
         return self.engine.stage.topic
@@ -118,12 +121,23 @@ class Desk:
         self.wake: Callable[[int], None] = lambda _: None
         self.write_soon: Callable[[Post], None] = self.write
         """Has hops written that a call has just caused; must not wait where the caller must not."""
+        self.freed: Callable[[int], None] = lambda _: None
+        """A thread stands still in a write, and others write in its place: the rest that it holds is theirs too."""
         self._on_change = on_change
-        self._writer = writer
         self._turn = 0
         self._aborted: set[Run] = set()
+        self._excused: set[Run] = set()
         for post in self.posts:
             post.began_at = post.stepped_at = post.heard_at = system.monotonic()
+            post.forwarding = Forwarding(
+                post.engine,
+                writer,
+                self.lock,
+                partial(self.now, post),
+                partial(self._take_in, post),
+                self.spawn,
+                lambda thread: self.freed(thread),
+            )
         self.stack_of: Callable[[Run], str] = lambda _: ""
         """Where the caller of a run is, as a traceback's text."""
         self.overdue: Overdue | None = None
@@ -191,7 +205,10 @@ class Desk:
                     each.engine.stop()
             else:
                 post.engine.finished(run, self.now(post))
-            self.permits.give(post.engine.stage.number)
+            if run in self._excused:
+                self._excused.discard(run)
+            else:
+                self.permits.give(post.engine.stage.number)
             resumed = paused_at is not None and not self.gate.paused
             if resumed and paused_at is not None:
                 self.pauses.seconds += self.system.monotonic() - paused_at
@@ -231,6 +248,14 @@ class Desk:
                 self._aborted.add(run)
                 post.engine.aborted(run)
                 run.limit = -1
+
+    def excuse(self, post: Post, run: Run) -> None:
+        """The caller of a run stands still after its call has failed: others may call in its place. With the lock
+        held."""
+        if run not in self._excused:
+            self._excused.add(run)
+            self.permits.give(post.engine.stage.number)
+            self.wake(1)
 
     def has_lapsed(self, run: Run) -> bool:
         """Whether a run that was handed on has lost its partitions before its caller has come to it."""
@@ -310,14 +335,14 @@ class Desk:
         return news
 
     def inspect(self) -> None:
-        """Names in the log what has work and gets nowhere: partitions, stages without an assignment, poll loops."""
+        """Names in the log what has work and gets nowhere: partitions, stages without an assignment."""
         with self.lock:
             now = self.system.monotonic()
             if now < self._inspect_at:
                 return
             self._inspect_at = now + _INSPECT
             stalls = [(post, stall) for post in self.posts for stall in post.engine.stalled(now)]
-            stalls += [(post, stall) for post in self.posts for stall in self._poll_stall(post, now)]
+            stalls += [(post, stall) for post in self.posts for stall in self._unjoined(post, now)]
             counts = [(post, count) for post in self.posts for count in post.failures.counts(now)]
         self._tell_lost()
         for late in self.overdue.found(now) if self.overdue is not None else ():
@@ -342,15 +367,12 @@ class Desk:
                     hungry.append(post)
         return hungry
 
-    def _poll_stall(self, post: Post, now: float) -> list[Stall]:
+    def _unjoined(self, post: Post, now: float) -> list[Stall]:
         patience = self.policy.stalled_after
-        if post.left or not 0 < patience <= now - max(post.stepped_at, post.named_at):
-            if post.joined or post.left or not 0 < patience <= now - max(post.began_at, post.named_at):
-                return []
-            post.named_at = now
-            return [Stall(f"{post} has waited for an assignment for {now - post.began_at:.0f} s")]
+        if post.joined or post.left or not 0 < patience <= now - max(post.began_at, post.named_at):
+            return []
         post.named_at = now
-        return [Stall(f"{post}: its poll loop has stood still for {now - post.stepped_at:.0f} s")]
+        return [Stall(f"{post} has waited for an assignment for {now - post.began_at:.0f} s")]
 
     def looked(self) -> list[tuple[Post, Run]]:
         """A watcher looks at the runs; returns those found stuck. With the lock held."""
@@ -366,7 +388,8 @@ class Desk:
         """The next effect of a script, given how the last one ended; Done when there is none."""
         with self.lock:
             post.stepped_at = self.now(post)
-            self._tell_acknowledged(post)
+            post.polling.step(get_ident())
+            self._take_in(post)
             effect: Effect | Done[T]
             try:
                 effect = script.send(result) if error is None else script.throw(error)
@@ -377,31 +400,12 @@ class Desk:
         return effect
 
     def write(self, post: Post) -> None:
-        """Logs the engine's notices and writes its hops: one thread at a time, so that hops keep their order."""
-        engine = post.engine
+        """Logs the engine's notices and writes its hops, unless another thread does."""
         with self.lock:
-            notices = engine.notices()
-            busy, post.writing = post.writing, True
+            notices = post.engine.notices()
         for notice in notices:
             self._journal.noticed(post.where, notice, self.system.monotonic())
-        if busy:
-            return
-
-        def ended(hop: Hop, error: BrokerError | None) -> None:
-            post.acknowledged.append((hop, error))
-
-        while True:
-            with self.lock:
-                self._tell_acknowledged(post)
-                hops = engine.writes(self.now(post))
-                if not hops:
-                    post.writing = False
-                    break
-            for hop in hops:
-                if hop.entry.assignment.phase is Phase.GONE:  # while those before it were written
-                    ended(hop, BrokerError("its partition is another member's", Fault.FENCED))
-                else:
-                    self._writer.write(hop, engine.limit(hop.transfer.target.topic), ended)
+        post.forwarding.write()
         if post.moved:
             self._tell_moved(post)
 
@@ -423,12 +427,13 @@ class Desk:
         except BrokerError as error:
             done(error)
 
-    def _tell_acknowledged(self, post: Post) -> None:
-        acknowledged, engine = post.acknowledged, post.engine
-        if acknowledged:
+    def _take_in(self, post: Post) -> None:
+        """Tells the engine which hops have ended. With the lock held."""
+        ends, engine = post.forwarding.ends, post.engine
+        if ends:
             now = self.now(post)
-            for _ in range(len(acknowledged)):
-                hop, error = acknowledged.popleft()
+            for _ in range(len(ends)):
+                hop, error = ends.popleft()
                 if error is not None:
                     engine.unwritten(hop, error, now)
                 elif engine.written(hop, now) and self.heard.moves:
@@ -511,6 +516,7 @@ class Desk:
     def has_left(self, post: Post) -> None:
         with self.lock:
             post.left = True
+            post.polling.end()
             self.wake(len(self.posts) + self.policy.concurrency)
         self._tell_lost()
         self._on_change()

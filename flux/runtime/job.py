@@ -188,6 +188,9 @@ class Job:
             return work(desk, post, run, handler, track)
 
         self.started = True
+        for post in desk.posts:
+            self.system.watch(post.polling)
+            self.system.watch(post.forwarding.duty)
         if not self.needs_loop:
             Threads(desk, call, cast(Adapter, self.adapter), self.admin).start()
             return
@@ -311,6 +314,9 @@ class Job:
         if self._admin is not None:
             self._admin.close()
         code = 0
+        for post in self.desk.posts if self.desk is not None else ():
+            post.polling.end()
+            post.forwarding.duty.end()
         if self.desk is not None and self.desk.failure is not None:
             code = 1
             self._tell(self.desk.failure)

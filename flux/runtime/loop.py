@@ -10,17 +10,19 @@ import asyncio
 import threading
 from collections import deque
 from collections.abc import Callable, Coroutine
-from contextvars import Context
 from typing import Any, Protocol
 
+from flux.core.duties import Duty
 from flux.core.pace import LOOK
 from flux.core.ports import Adapter, AdminPort, AsyncAdapter
 from flux.core.runs import Run
 from flux.runtime.async_member import AsyncMember
+from flux.runtime.beside import Beside
 from flux.runtime.calls import AsyncCall, Call
 from flux.runtime.desk import Desk, Post
 from flux.runtime.member import Member
-from flux.runtime.traces import stack_of_task, stack_of_thread
+from flux.runtime.traces import stack_of_task
+from flux.system import stack_of_thread
 
 _PAUSE = 0.02  # seconds between two looks whether there is anything to watch
 
@@ -37,6 +39,10 @@ class Callers(Protocol):
         """Gives up the calls of a stage, where that can be done."""
         ...
 
+    def freed(self, thread: int) -> None:
+        """A thread stands still in a write, which others do in its place."""
+        ...
+
 
 class TaskCallers:
     """Handlers that are awaited, as tasks of one event loop. `call`: makes the calls of a run."""
@@ -48,6 +54,7 @@ class TaskCallers:
         self._tasks: dict[asyncio.Task[None], tuple[Post, Run]] = {}
         self._called = False
         self._writes: set[Post] = set()
+        self._beside = Beside(desk.system)
         desk.write_soon = self._write_soon
         desk.stack_of = self._stack
 
@@ -70,7 +77,7 @@ class TaskCallers:
         """A write may ask the cluster for the target's partitions, or wait for room: not in the event loop."""
         if post not in self._writes:
             self._writes.add(post)
-            self._loop.run_in_executor(None, Context().run, self._write, post)  # whose call it is asked in is not its
+            self._beside.post(lambda: self._write(post))
 
     def _write(self, post: Post) -> None:
         self._writes.discard(post)
@@ -102,6 +109,9 @@ class TaskCallers:
         given, error = self._tasks.pop(task, None), _error_of(task)
         if given is not None and error is not None:
             self._desk.broke(*given, error)
+
+    def freed(self, thread: int) -> None:
+        """It made no calls."""
 
     async def _call(self, post: Post, run: Run) -> None:
         desk, me = self._desk, asyncio.current_task()
@@ -135,12 +145,21 @@ class ThreadCallers:
         self._threads = 0
         self._idle = 0
         self._wanted = 0
-        self._callers: dict[Run, int] = {}
+        self._most = desk.policy.concurrency
+        self._callers: dict[Run, tuple[Post, int]] = {}
         """The thread that is in a run, by its identifier."""
         desk.stack_of = self._stack
 
     def _stack(self, run: Run) -> str:
-        return stack_of_thread(self._callers.get(run))
+        _, thread = self._callers.get(run, (None, None))
+        return stack_of_thread(thread)
+
+    def freed(self, thread: int) -> None:
+        with self._desk.lock:
+            for run, (post, caller) in list(self._callers.items()):
+                if caller == thread:
+                    self._most += 1
+                    self._desk.excuse(post, run)
 
     def begin(self, post: Post, run: Run) -> None:
         with self._condition:
@@ -160,7 +179,7 @@ class ThreadCallers:
     def _call_up(self, needed: int) -> None:
         """For all that is to be done: an idle thread that was woken counts as idle until it has taken something."""
         self._condition.notify(needed)
-        for _ in range(min(needed - self._idle, self._desk.policy.concurrency - self._threads)):
+        for _ in range(min(needed - self._idle, self._most - self._threads)):
             self._desk.spawn(f"flux-{self._desk.posts[0]}-{self._threads}", self._live)
             self._threads += 1
 
@@ -183,7 +202,7 @@ class ThreadCallers:
                         break
                 post, run = taken
                 taken = None
-                self._callers[run] = threading.get_ident()
+                self._callers[run] = post, threading.get_ident()
                 try:
                     lapsed = self._desk.has_lapsed(run)
                     failure = None if lapsed else self._make(post, run)
@@ -211,6 +230,7 @@ class LoopPollers:
         self._tasks: set[asyncio.Task[None]] = set()
         self._told = False
         desk.wake = self._wake
+        desk.freed = callers.freed
 
     def start(self) -> None:
         """Joins the groups and begins to work."""
@@ -284,14 +304,29 @@ class ThreadPollers:
             for post in desk.posts
         ]
         self._resting = 0
+        self._holders: dict[Member, object] = {}
+        """The token of the thread that polls."""
+        self._watching = Duty(f"{desk.posts[0]}: the watching of its calls")
         desk.wake = self._wake
+        desk.freed = self._freed
 
     def start(self) -> None:
         """Joins the groups and begins to work."""
-        spawn = self._desk.spawn
         for member in self._members:
-            spawn(f"flux-poll-{member.post}", lambda member=member: member.poll(lambda: True))  # type: ignore[misc]
-        spawn(f"flux-watch-{self._desk.posts[0]}", self._watch)
+            self._begin(member)
+        self._desk.system.watch(self._watching)
+        self._desk.spawn(f"flux-watch-{self._desk.posts[0]}", self._watch)
+
+    def _begin(self, member: Member) -> None:
+        token = self._holders[member] = object()
+        self._desk.spawn(f"flux-poll-{member.post}", lambda: member.poll(lambda: self._holders[member] is token))
+
+    def _freed(self, thread: int) -> None:
+        self._callers.freed(thread)
+        for member in self._members:
+            if member.writes == thread:
+                member.writes = None
+                self._begin(member)
 
     def _wake(self, needed: int) -> None:
         self._callers.more()
@@ -306,8 +341,10 @@ class ThreadPollers:
     def _watch(self) -> None:
         desk = self._desk
         while True:
+            self._watching.step(threading.get_ident())
             with desk.lock:
                 if desk.ended:
+                    self._watching.end()
                     return
                 watching = desk.permits.used
             desk.system.sleep(LOOK if watching else _PAUSE)

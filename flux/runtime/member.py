@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from threading import get_ident
 from typing import Any, TypeVar
 
 from flux.core.errors import BrokerError
@@ -17,6 +18,7 @@ from flux.runtime.effects import Effect, Script
 from flux.runtime.heard import log_fields
 
 T = TypeVar("T")
+_Outcome = tuple[Any, BrokerError | None]
 logger = logging.getLogger("flux.worker")
 
 
@@ -44,6 +46,8 @@ class Member:
         self._now = partial(desk.now, post)
         self._cancel = cancel
         self._client: ConsumerPort | None = None
+        self.writes: int | None = None
+        """The thread that polls and writes hops between two polls, by its identifier."""
 
     @property
     def _consumer(self) -> ConsumerPort:
@@ -54,28 +58,43 @@ class Member:
     def poll(self, mine: Callable[[], bool]) -> None:
         """A shift of polling; ends when the stage has left, or the role is not `mine` any more."""
         try:
-            self.perform(scripts.shift(self.desk, self.post, mine))
+            self._shift(mine)
             if mine():
                 self.desk.has_left(self.post)
         except BaseException as error:
             self.desk.fail(error)
             self._abandon()
 
+    def _shift(self, mine: Callable[[], bool]) -> None:
+        script = scripts.shift(self.desk, self.post, mine)
+        outcome: _Outcome = None, None
+        while not isinstance(effect := self.desk.step(self.post, script, *outcome), Done):
+            if isinstance(effect, do.Write):
+                self.writes = get_ident()
+                outcome = self._performed(effect)
+                if not mine():  # it stood still, and another thread polls
+                    return
+                self.writes = None
+            else:
+                outcome = self._performed(effect)
+
     def perform(self, script: Script[T]) -> T:
         """Runs a script: its own steps under the lock, its effects without it."""
+        outcome: _Outcome = None, None
+        while not isinstance(effect := self.desk.step(self.post, script, *outcome), Done):
+            outcome = self._performed(effect)
+        return effect.value
+
+    def _performed(self, effect: Effect) -> _Outcome:
         result: Any = None
         error: BrokerError | None = None
-        while True:
-            effect = self.desk.step(self.post, script, result, error)
-            if isinstance(effect, Done):
-                return effect.value
-            result = error = None
-            try:
-                result = self._do(effect)
-            except BrokerError as refused:
-                error = refused
-            if isinstance(effect, do.Commit):
-                self.desk.tell_commit(self.post, effect.positions, error)
+        try:
+            result = self._do(effect)
+        except BrokerError as refused:
+            error = refused
+        if isinstance(effect, do.Commit):
+            self.desk.tell_commit(self.post, effect.positions, error)
+        return result, error
 
     def _do(self, effect: Effect) -> Any:
         match effect:

@@ -423,7 +423,13 @@ class Outbox:
     def tick(self, now: float) -> float | None:
         """Does what is due; the next time by the monotonic clock, None when only a new record brings one."""
         if self._pending or self.buffer.taken or self.buffer.due(now):
-            self.flush()
+            # Who flushes now may stand still, in the client or in somebody's callback: other producers must not.
+            if not self._handing_on.acquire(timeout=RETRY):
+                return now + RETRY
+            try:
+                self._flush()
+            finally:
+                self._handing_on.release()
         return now + RETRY if self._pending else self.buffer.deadline
 
 

@@ -18,6 +18,7 @@ from collections.abc import Hashable, Iterable
 import attrs
 
 from flux.core.buffer import Limits
+from flux.core.duties import Duty
 from flux.core.errors import BrokerError
 from flux.core.ports import Adapter, ProducerPort, ProducerSettings, System
 from flux.runtime.ending import refused
@@ -76,7 +77,9 @@ class Outboxes:
         self._wake = system.condition()
         self._woken = False
         self._wakes_at = math.inf
-        self._thread: object = None
+        self._flusher: object | None = None
+        """The token of the thread that flushes."""
+        self._flushing = Duty("the flushing of producers", take_over=self._replaced)
         self.exited = False
 
     def reroute(self) -> None:
@@ -172,20 +175,29 @@ class Outboxes:
             if due < self._wakes_at:
                 self._woken = True
                 self._wake.notify()
-            if self._thread is None and not self.exited:
+            if self._flusher is None and not self.exited:
                 try:
-                    self._thread = self.system.spawn("flux-producers", self._run)
+                    self._replaced()
                 except RuntimeError:
+                    self._flusher = None
                     return False
+                self.system.watch(self._flushing)
+        return True
+
+    def _replaced(self) -> bool:
+        """The thread that flushes stands in one producer: another flushes the others."""
+        self._flusher = object()
+        self.system.spawn("flux-producers", self._run)
         return True
 
     def _run(self) -> None:
-        wake = self._wake
+        wake, me = self._wake, self._flusher
         while True:
             due = self.tick()
             with wake:
-                if self._wake is not wake:
-                    return  # it is another machine's by now
+                if self._wake is not wake or self._flusher is not me:
+                    return  # it is another machine's or another thread's by now
+                self._flushing.rest()
                 if not self._woken:
                     self._wakes_at = math.inf if due is None else due
                     wake.wait(None if due is None else max(0.0, due - self.system.monotonic()))
@@ -199,6 +211,7 @@ class Outboxes:
         dues = []
         for outbox in tended:
             due: float | None = self.system.monotonic() + RETRY
+            self._flushing.step(threading.get_ident())
             try:
                 due = outbox.tick(self.system.monotonic())
             except Exception:

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from flux._version import __version__
+from flux.core.duties import Duty
 from flux.core.errors import BrokerError
 from flux.core.ports import AdminPort, Cluster, NewTopic, Outgoing, ProducerPort, ProducerSettings, Record, System
 from flux.core.report import EVERY, TOPIC, Report, StageReport
@@ -108,13 +109,18 @@ class Reporter:
             channel.write(report.key, report.to_json(), self._system.monotonic())
 
     def _run(self) -> None:
+        reporting = Duty("the reports of the worker")
+        self._system.watch(reporting)
         try:
             while True:
+                reporting.step(threading.get_ident())
                 self.tell()
+                reporting.rest()
                 if self._ended.wait(EVERY):
                     break
         except Exception:  # a bug of flux: reports end, work does not
             logger.exception("reports have ended")
+        reporting.end()
         for jobs, channel in self._channels.values():
             channel.end(self.report(jobs).key)
 

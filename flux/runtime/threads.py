@@ -11,13 +11,14 @@ import threading
 
 import attrs
 
+from flux.core.duties import Duty
 from flux.core.pace import LOOK
 from flux.core.ports import Adapter, AdminPort
 from flux.core.runs import Run
 from flux.runtime.calls import Call
 from flux.runtime.desk import Desk, Post
 from flux.runtime.member import Member
-from flux.runtime.traces import stack_of_thread
+from flux.system import stack_of_thread
 
 _IDLE = 1.0
 _PAUSE = 0.02  # seconds between two looks whether there is anything to watch
@@ -47,15 +48,18 @@ class Threads:
         self._threads = 0
         self._idle = 0
         self._resting = 0
-        self._callers: dict[Run, int] = {}
+        self._callers: dict[Run, tuple[Post, int]] = {}
         """The thread that is in a run, by its identifier."""
+        self._watching = Duty(f"{desk.posts[0]}: the watching of its calls")
         desk.wake = self._wake
         desk.stack_of = self._stack
+        desk.freed = self._freed
 
     def start(self) -> None:
         """Joins the groups and begins to work."""
         with self._desk.lock:
             self._wake(len(self._roles))
+        self._desk.system.watch(self._watching)
         self._desk.spawn(f"flux-watch-{self._desk.posts[0]}", self._watch)
 
     def _wake(self, needed: int) -> None:
@@ -101,6 +105,18 @@ class Threads:
             elif taken is not None:
                 self._work(*taken)
 
+    def _freed(self, thread: int) -> None:
+        with self._desk.lock:
+            for role in self._roles.values():
+                if role.member.writes == thread:
+                    role.member.writes = role.holder = None
+                    self._most += 1
+                    self._wake(1)
+            for run, (post, caller) in list(self._callers.items()):
+                if caller == thread:
+                    self._most += 1
+                    self._desk.excuse(post, run)
+
     def _inline(self, post: Post, run: Run) -> None:
         role = self._roles[post]
         role.inline = run
@@ -110,7 +126,7 @@ class Threads:
                 role.inline = None
 
     def _work(self, post: Post, run: Run) -> None:
-        self._callers[run] = threading.get_ident()
+        self._callers[run] = post, threading.get_ident()
         try:
             failure = self._call(post, run)
             self._desk.finished(post, run, failure)
@@ -120,14 +136,17 @@ class Threads:
             del self._callers[run]
 
     def _stack(self, run: Run) -> str:
-        return stack_of_thread(self._callers.get(run))
+        _, thread = self._callers.get(run, (None, None))
+        return stack_of_thread(thread)
 
     def _watch(self) -> None:
         """Looks at the runs every few milliseconds while there are any."""
         desk = self._desk
         while True:
+            self._watching.step(threading.get_ident())
             with desk.lock:
                 if desk.ended:
+                    self._watching.end()
                     return
                 watching = desk.permits.used
             desk.system.sleep(LOOK if watching else _PAUSE)

@@ -4,7 +4,6 @@ exceptions and the frames are."""
 from __future__ import annotations
 
 import asyncio
-import sys
 import traceback
 from collections.abc import Iterator
 from types import TracebackType
@@ -20,8 +19,8 @@ from flux.core.described import (
     notes_of,
     traceback_of,
 )
+from flux.system import MOST_FRAMES
 
-MOST_FRAMES = 20
 _MOST_KEPT = 500
 _MOST_SHOWN = 100
 """Frames of one exception, where all of it is shown."""
@@ -101,12 +100,6 @@ def _lines(error: BaseException, depth: int = 0) -> Iterator[str]:
                 yield "\n".join(f"  | {line}" for line in lines.split("\n"))
         if joint:
             yield f"\n{joint}\n"
-
-
-def stack_of_thread(identifier: int | None) -> str:
-    """Where a thread is now, innermost last; empty when it is gone."""
-    frame = sys._current_frames().get(identifier or 0)
-    return "" if frame is None else asked(lambda: "".join(traceback.format_stack(frame)[-MOST_FRAMES:])) or ""
 
 
 def stack_of_task(task: asyncio.Task[None]) -> str:

@@ -15,6 +15,7 @@ from operator import attrgetter
 
 import attrs
 
+from flux.core.duties import Duty
 from flux.core.errors import FluxError
 from flux.system import SYSTEM
 
@@ -76,6 +77,9 @@ class Machine:
 
     def randint(self, low: int, high: int) -> int:
         return self._random.randint(low, high)
+
+    def watch(self, duty: Duty) -> None:
+        """There is no thread that could stand still: see `Stuck`."""
 
     def advance(self, seconds: float) -> None:
         """Time passes, because the test says so."""

@@ -9,6 +9,7 @@ from typing import Any
 import attrs
 from greenlet import getcurrent
 
+from flux.core.duties import Duty
 from simulation.machine import Killed, Machine, Process, Thread, Ticket
 
 
@@ -151,6 +152,9 @@ class System:
 
     def randint(self, low: int, high: int) -> int:
         return self.process.machine.random.randint(low, high)
+
+    def watch(self, duty: Duty) -> None:
+        """What stands still is found by the simulation's own end: all must drain."""
 
 
 class Local:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from flux.adapters.memory import MemoryAdapter, forget
 from flux.adapters.memory.consumer import MemoryConsumer
+from flux.core.duties import Duty
 from flux.core.errors import BrokerError
 from flux.core.ports import (
     BEGINNING,
@@ -29,6 +30,7 @@ class ScriptedSystem:
         self.script: list[tuple[float, Callable[[], object]]] = []
         self.spawned: list[Callable[[], None]] = []
         self.waits = 0
+        self.duties: list[Duty] = []
 
     def after(self, seconds: float, action: Callable[[], object]) -> None:
         self.script.append((self.time + seconds, action))
@@ -56,6 +58,9 @@ class ScriptedSystem:
 
     def randint(self, low: int, high: int) -> int:
         return low
+
+    def watch(self, duty: Duty) -> None:
+        self.duties.append(duty)
 
 
 class EndedThread:

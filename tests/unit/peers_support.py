@@ -16,7 +16,7 @@ import flux
 from flux.adapters.memory import MemoryAdapter
 from flux.core.errors import BrokerError, Fault
 from flux.core.ports import Condition, Outgoing, Position, ProducerSettings, Thread
-from flux.system import SYSTEM
+from flux.system import SYSTEM, Watchdog
 
 FASTER = 20
 AWAY = BrokerError("not now", Fault.UNAVAILABLE)
@@ -44,6 +44,7 @@ class FastMachine:
     def __init__(self) -> None:
         self._began = time.time()
         self.draws: list[int] = []
+        self.watch = Watchdog(self).watch
 
     def now(self) -> float:
         return self._began + (time.time() - self._began) * FASTER

@@ -139,7 +139,7 @@ def test_a_poller_of_an_event_loop_rests_although_it_has_just_woken_others() -> 
     async def rest() -> bool:
         driver = Driver()
         desk, _ = _desk(driver)
-        callers = SimpleNamespace(begin=None, cancel=None, more=lambda: None)
+        callers = SimpleNamespace(begin=None, cancel=None, freed=None, more=lambda: None)
         pollers = LoopPollers(desk, cast(Any, callers), cast(Any, None), cast(Any, None))
 
         async def poll() -> None:
@@ -211,10 +211,10 @@ def test_no_hop_is_written_whose_partition_has_gone_while_those_before_it_were_w
     written: list[int] = []
 
     class Slow:
-        def write(self, hop: Hop, limit: int | None, ended: Callable[[Hop, BrokerError | None], None]) -> None:
+        def write(self, hop: Hop, limit: int | None, ended: Callable[[BrokerError | None], None]) -> None:
             written.append(hop.entry.offset)
             driver.engine.lost([driver.p0])
-            ended(hop, None)
+            ended(None)
 
     desk = Desk(driver.policy, [driver.engine], cast(Any, Slow()), OperatingSystem())
     driver.work_all(0, 1)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable, Coroutine
+from threading import get_ident
 from typing import Any, TypeVar
 
+from flux.core.duties import Duty
 from flux.core.errors import BrokerError, Fault
 from flux.core.ports import System
 
@@ -61,8 +63,16 @@ class Machine:
         with self._lock:
             if self._loop is None:
                 loop = asyncio.new_event_loop()
+                looping = Duty("the event loop of aiokafka's clients", ask=lambda: loop.call_soon_threadsafe(heard))
+
+                def heard() -> None:
+                    looping.thread = get_ident()
+                    looping.rest()
+
+                loop.call_soon(heard)
                 self._system.spawn("flux-aiokafka", loop.run_forever)
                 self._loop = loop
+                self._system.watch(looping)
             return self._loop
 
 

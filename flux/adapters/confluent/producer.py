@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
+from threading import get_ident
 from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
@@ -16,6 +17,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from flux.adapters.confluent.log import ClientLog, logger
 from flux.adapters.confluent.silence import Silence
 from flux.adapters.confluent.turns import Turns
+from flux.core.duties import Duty
 from flux.core.errors import BrokerError, Fault
 from flux.core.ports import Headers, Outgoing, ProducerSettings, Record, System
 
@@ -30,6 +32,7 @@ _POLL = 0.1  # seconds: how long the serving thread may outlive the producer
 _MANY = 200  # records between two waits for the serving thread
 _STREAM = 0.02  # seconds without so many after which nobody waits
 _ABANDONED = 5.0  # seconds that the reports of purged records may take
+_MOST_SERVING = 5  # threads, all but one of which stand still in callbacks
 
 
 class ConfluentProducer:
@@ -62,7 +65,12 @@ class ConfluentProducer:
                 {"logger": log} | properties | {"error_cb": self._on_error}
             )
         )
-        self._thread = system.spawn("flux-acknowledgements", self._serve)
+        self._spawn = system.spawn
+        where = properties["bootstrap.servers"]
+        self._serving = Duty(f"{where}: the serving of acknowledgements", take_over=self._served_by_another)
+        self._threads = 0
+        self._begin_to_serve()
+        system.watch(self._serving)
 
     def write(self, topic: str, records: Sequence[Outgoing], acknowledged: Acknowledged) -> int:
         self._check_usable()
@@ -138,6 +146,7 @@ class ConfluentProducer:
         left = self._flushed(timeout)
         if left:
             self._abandon()
+        self._serving.end()
         self._thread.join(_ABANDONED)
         return left
 
@@ -149,9 +158,22 @@ class ConfluentProducer:
             self._turns.wait(_STREAM)
         self._streams_until = self._now() + _STREAM
 
+    def _begin_to_serve(self) -> None:
+        self._server = object()
+        self._threads += 1
+        self._thread = self._spawn("flux-acknowledgements", self._serve)
+
+    def _served_by_another(self) -> bool:
+        """A thread stands still in a callback: others may serve the acknowledgements that come after."""
+        if self._threads > _MOST_SERVING:
+            return False
+        self._begin_to_serve()
+        return True
+
     def _serve(self) -> None:
-        client = self._client
-        while not self._closed:
+        client, me = self._client, self._server
+        while not self._closed and self._server is me:
+            self._serving.step(get_ident())
             self._attends = self._now() < self._streams_until
             waiting = self._turns.begin(_STREAM / 4) if self._attends else []
             self._polled(client, 0 if self._attends else _POLL)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable, Sequence
+from threading import get_ident
 
 import attrs
 
 from flux.adapters.memory.cluster import Cluster
 from flux.adapters.memory.log import CREATE_TIME, StoredRecord, size_of
+from flux.core.duties import Duty
 from flux.core.errors import BrokerError, Fault
 from flux.core.ports import Outgoing, ProducerSettings, Record
 
@@ -78,7 +80,16 @@ class MemoryProducer:
         return len(self._held) - before
 
     def _serve(self) -> None:
+        serving = Duty(f"memory://{self._cluster.name}: the serving of acknowledgements")
+        self._cluster.system.watch(serving)
+        try:
+            self._serve_all(serving)
+        finally:
+            serving.end()
+
+    def _serve_all(self, serving: Duty) -> None:
         while True:
+            serving.rest()  # in an outage
             with self._cluster.lock:
                 while self._held and not self._cluster.available:
                     left = self._held[0].deadline - self._cluster.system.monotonic()
@@ -89,6 +100,7 @@ class MemoryProducer:
                 if not answers:
                     self._serving = False
                     return
+            serving.step(get_ident())
             self._answer(answers)
 
     def _deliver(self) -> list[Answer]:

@@ -234,3 +234,41 @@ def test_members_by_asyncio_share_partitions_come_and_go_and_lose_nothing(lab: L
 
     assert asyncio.run(beside(worker(lab, "aiokafka", task), come_and_go())) == 0
     assert done == Counter(values)
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_calls_that_hold_all_threads_of_the_loops_executor_hold_neither_retries_nor_polling(
+    lab: Lab, scheme: str
+) -> None:
+    release = threading.Event()
+    began = threading.Semaphore(0)
+
+    async def handler(message: flux.Message) -> None:
+        if message.value == b"waits":
+            began.release()
+            await asyncio.to_thread(release.wait, 60)
+        else:
+            raise ValueError
+
+    task = lab.task(handler, concurrency=100)
+    lab.write(task.topic, *[b"waits"] * 60)
+
+    async def test() -> None:
+        try:
+            await _soon(lambda: began.acquire(blocking=False), 60)
+            lab.write(task.topic, b"fails")
+            await _soon(lambda: bool(lab.ends(lab.dead_topic(task))), 1)
+        finally:
+            release.set()
+        await settle(lab, task)
+
+    assert asyncio.run(beside(worker(lab, scheme, task), test())) == 0
+
+
+async def _soon(true: Callable[[], bool], times: int) -> None:
+    """As `wait_until`, with no thread of the executor."""
+    until = time.monotonic() + SECONDS
+    while times:
+        assert time.monotonic() < until
+        times -= true()
+        await asyncio.sleep(0.02)

@@ -1,0 +1,126 @@
+"""Writes one stage's forwarded copies: one thread at a time, so that they keep their order."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+
+from flux.core.assignment import Phase
+from flux.core.duties import Duty
+from flux.core.engine import Engine
+from flux.core.errors import BrokerError, Fault
+from flux.core.hops import Hop
+from flux.core.ports import Lock
+from flux.runtime.writer import Writer
+
+
+class Forwarding:
+    """`lock` is the engine's. `now`: the time for it. `take_in` tells the engine of `ends`; called with the lock held.
+    `spawn` starts a thread. `freed` is told, by its identifier, of a thread whose place was taken: what else it does
+    stands still too."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        writer: Writer,
+        lock: Lock,
+        now: Callable[[], float],
+        take_in: Callable[[], None],
+        spawn: Callable[[str, Callable[[], None]], None],
+        freed: Callable[[int], None],
+    ) -> None:
+        self.ends: deque[tuple[Hop, BrokerError | None]] = deque()
+        """Ends of copies that the engine has not been told. Appended to by the client's thread, which must not wait
+        for the lock once per record."""
+        self.duty = Duty(f"{engine.stage.topic}: the writing of its forwarded copies", take_over=self._is_taken_over)
+        self._engine = engine
+        self._writer = writer
+        self._lock = lock
+        self._now = now
+        self._take_in = take_in
+        self._spawn = spawn
+        self._freed = freed
+        self._holder: object | None = None
+        """The token of the thread that writes."""
+        self._left: deque[Hop] = deque()
+        """What the one that writes has still to write."""
+        self._claim: list[Hop] = []
+        """The one that is being written; taken by whoever tells its end, as there must be one."""
+
+    def write(self) -> None:
+        """Writes what there is, unless another thread does."""
+        token = object()
+        with self._lock:
+            if self._holder is not None:
+                return
+            self._holder = token
+        self._go_on(token)
+
+    def _go_on(self, token: object) -> None:
+        try:
+            while True:
+                with self._lock:
+                    self._take_in()
+                    if self._holder is not token:
+                        return
+                    if not self._left:
+                        self._left.extend(self._engine.writes(self._now()))
+                    if not self._left:
+                        self._let_go(token)
+                        return
+                self._write_left(token)
+        except BaseException:
+            with self._lock:
+                self._let_go(token)
+            raise
+
+    def _let_go(self, token: object) -> None:
+        if self._holder is token:
+            self._holder = None
+            self.duty.rest()
+
+    def _write_left(self, token: object) -> None:
+        me = threading.get_ident()
+        while self._holder is token and self._left:
+            hop = self._left.popleft()
+            self.duty.step(me)
+            claim = self._claim = [hop]
+            if hop.entry.assignment.phase is Phase.GONE:  # while those before it were written
+                self._end(claim, BrokerError("its partition is another member's", Fault.FENCED))
+                continue
+            limit = self._engine.limit(hop.transfer.target.topic)
+            away = self._writer.write(hop, limit, partial(self._end, claim))
+            if away is not None:
+                # each of the others would wait as long to hear the same
+                while self._holder is token and self._left:
+                    self._end([self._left.popleft()], away)
+
+    def _end(self, claim: list[Hop], error: BrokerError | None) -> None:
+        try:
+            hop = claim.pop()
+        except IndexError:
+            return  # its write stood still, and another attempt counts
+        self.ends.append((hop, error))
+
+    def _is_taken_over(self) -> bool:
+        duty = self.duty
+        stuck, step = duty.thread, duty.steps
+        # elsewhere: whoever watches must not wait for the lock
+        self._spawn("flux-forwarding", lambda: self._take_over(stuck, step))
+        return True
+
+    def _take_over(self, stuck: int, step: int) -> None:
+        token = object()
+        with self._lock:
+            if self._holder is None or self.duty.steps != step:
+                return  # it has gone on
+            self._holder = token
+            claim = self._claim
+            self.duty.step(threading.get_ident())
+        # Nobody knows whether it is written: it is again, which may repeat it and cannot lose it.
+        self._end(claim, BrokerError("its write stands still", Fault.UNAVAILABLE))
+        self._writer.renew()
+        self._freed(stuck)
+        self._go_on(token)

@@ -1,0 +1,178 @@
+"""Who stands still is named, and who goes on is not; another thread takes over where it may."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from typing import Any
+
+import pytest
+from memory_support import START
+from peers_support import FastMachine, Peer, wait_for
+
+import flux
+from flux.core.duties import LOOK, PATIENCE, Duties, Duty
+from flux.core.ports import Outgoing, ProducerSettings
+
+ME = 7
+
+
+class Looks:
+    def __init__(self, *duties: Duty) -> None:
+        self.duties, self.now = Duties(), START
+        for duty in duties:
+            self.duties.add(duty)
+
+    def after(self, seconds: float, gap: float = LOOK) -> list[tuple[str, int, bool]]:
+        """What is named in so many seconds: the name, the seconds that it has stood for, whether for the first time."""
+        named = []
+        until = self.now + seconds
+        while self.now < until:
+            self.now += gap
+            named += [(each.duty.name, round(each.seconds), each.first) for each in self.duties.looked(self.now)]
+        return named
+
+
+def test_a_duty_that_takes_no_step_for_long_is_named_and_again_after_twice_the_time() -> None:
+    duty = Duty("polling")
+    looks = Looks(duty)
+    duty.step(ME)
+    looks.after(LOOK)
+    assert looks.after(PATIENCE - LOOK) == []
+    assert looks.after(LOOK) == [("polling", PATIENCE, True)]
+    assert looks.after(PATIENCE - LOOK) == []
+    assert looks.after(LOOK) == [("polling", 2 * PATIENCE, False)]
+
+
+def test_it_is_named_within_thirty_seconds() -> None:
+    duty = Duty("polling")
+    looks = Looks(duty)
+    looks.after(3)
+    duty.step(ME)
+    assert looks.after(30) == [("polling", PATIENCE, True)]
+
+
+def test_who_goes_on_or_has_nothing_to_do_or_is_gone_is_not_named() -> None:
+    goes, rests, gone = Duty("goes"), Duty("rests"), Duty("gone")
+    looks = Looks(goes, rests, gone)
+    for each in (goes, rests, gone):
+        each.step(ME)
+    rests.rest()
+    gone.end()
+    for _ in range(100):
+        assert looks.after(PATIENCE / 2) == []
+        goes.step(ME)
+    assert len(looks.duties) == 2
+
+
+def test_who_goes_on_after_it_was_named_begins_anew() -> None:
+    duty = Duty("polling")
+    looks = Looks(duty)
+    duty.step(ME)
+    looks.after(2 * PATIENCE)
+    duty.step(ME)
+    assert looks.after(PATIENCE) == []
+    assert looks.after(2 * LOOK) == [("polling", PATIENCE, True)]
+
+
+@pytest.mark.parametrize("step", [3600.0, -3600.0])
+def test_a_process_that_was_frozen_or_whose_clock_was_set_names_nobody(step: float) -> None:
+    duty = Duty("polling")
+    looks = Looks(duty)
+    duty.step(ME)
+    looks.after(PATIENCE / 2)
+    looks.now += step
+    assert looks.after(PATIENCE) == []
+    assert looks.after(2 * LOOK) == [("polling", PATIENCE, True)]
+
+
+def test_one_that_takes_no_steps_of_its_own_is_asked_and_named_when_it_does_not_answer() -> None:
+    duty = Duty("loop", ask=lambda: None)
+    looks = Looks(duty)
+    for _ in range(50):
+        looks.after(LOOK)
+        assert looks.duties.asked() == [duty]
+        duty.rest()  # the answer
+    looks.after(LOOK)
+    assert looks.duties.asked() == [duty]
+    assert looks.after(LOOK) == []
+    assert looks.duties.asked() == []
+    assert looks.after(PATIENCE) == [("loop", PATIENCE, True)]
+
+
+def test_the_log_has_the_name_and_the_stack(caplog: pytest.LogCaptureFixture) -> None:
+    machine, release, duty = FastMachine(), threading.Event(), Duty("something")
+
+    def wait_for_godot() -> None:
+        duty.step(threading.get_ident())
+        release.wait(10)
+
+    machine.watch(duty)
+    machine.spawn("waits", wait_for_godot)
+    with caplog.at_level(logging.WARNING, "flux.watchdog"):
+        wait_for(lambda: "something has stood still for 2" in caplog.text, "the line")
+    release.set()
+    duty.end()
+    assert "in wait_for_godot" in caplog.text
+
+
+def test_an_event_loop_that_a_call_blocks_is_named_with_the_stack(caplog: pytest.LogCaptureFixture) -> None:
+    peer, release = Peer(), threading.Event()
+
+    def block_the_loop() -> None:
+        release.wait(10)
+
+    async def handler(message: flux.Message) -> None:
+        block_the_loop()
+
+    task = peer.task(handler, retries=0)
+    peer.write(Outgoing(b"x"))
+    with caplog.at_level(logging.WARNING, "flux.watchdog"), peer.working(task):
+        wait_for(lambda: "event loop of the worker has stood still" in caplog.text, "the line")
+        release.set()
+    assert "in block_the_loop" in caplog.text
+
+
+@pytest.mark.parametrize("awaited", [False, True])
+def test_a_poller_that_stands_still_in_a_write_leaves_its_place_to_another_thread(
+    awaited: bool, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    peer, release, stuck = Peer(), threading.Event(), threading.Event()
+    make = peer.adapter.producer
+
+    def producer(settings: ProducerSettings) -> Any:
+        client = make(settings)
+        write = client.write
+
+        def written(topic: str, *given: Any) -> int:
+            if not stuck.is_set():
+                stuck.set()
+                release.wait(20)
+            return write(topic, *given)
+
+        monkeypatch.setattr(client, "write", written, raising=False)
+        return client
+
+    called: list[bytes | None] = []
+
+    def handle(message: flux.Message) -> None:
+        called.append(message.value)
+        if message.value == b"fails":
+            raise ValueError
+
+    async def handle_awaited(message: flux.Message) -> None:
+        handle(message)
+
+    monkeypatch.setattr(peer.adapter, "producer", producer)
+    task = peer.task(handle_awaited if awaited else handle, retries=0, concurrency=1)
+    peer.write(Outgoing(b"fails"))
+    with caplog.at_level(logging.WARNING), peer.working(task):
+        wait_for(stuck.is_set, "it stands still")
+        peer.write(Outgoing(b"later"), Outgoing(b"fails"))
+        wait_for(lambda: peer.values("t-g-dlq") == [b"fails"] * 2, "both are dead letters", 10)
+        assert b"later" in called
+        wait_for(lambda: peer.position() == 3, "all are done")
+        release.set()
+    assert "t: the writing of its forwarded copies has stood still for 2" in caplog.text
+    assert ": another thread takes over, at" in caplog.text
+    assert "release.wait(20)" in caplog.text
