@@ -98,13 +98,14 @@ class RLock:
         self._owner: Thread | None = None
         self._depth = 0
 
-    def acquire(self, blocking: bool = True) -> bool:
+    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
+        """With a `timeout` it does not wait at all: who would wait comes again."""
         if self._machine.over:
             return False
         if self._owner is not None and self._owner is self._machine.current:
             self._depth += 1
             return True
-        if not blocking and self._owner is not None:
+        if (not blocking or timeout >= 0) and self._owner is not None:
             return False
         self._condition.__enter__()
         self._owner = self._machine.current
