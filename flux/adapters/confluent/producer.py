@@ -14,6 +14,8 @@ from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
+from flux.adapters.confluent.apart import Apart
+from flux.adapters.confluent.errors import fault_of
 from flux.adapters.confluent.log import ClientLog, logger
 from flux.adapters.confluent.silence import Silence
 from flux.adapters.confluent.turns import Turns
@@ -45,7 +47,15 @@ class ConfluentProducer:
     One inherited by a child process accepts records and never sends them: the child must make its own.
     """
 
-    def __init__(self, properties: dict[str, Any], settings: ProducerSettings, log: ClientLog, system: System) -> None:
+    def __init__(
+        self,
+        properties: dict[str, Any],
+        settings: ProducerSettings,
+        log: ClientLog,
+        system: System,
+        apart: bool = False,
+    ) -> None:
+        """`apart`: each record in a batch of its own."""
         self._settings = settings
         self._log = log
         self._now = system.monotonic
@@ -60,6 +70,12 @@ class ConfluentProducer:
         self._streams_until = 0.0
         self._attends = False  # whether the serving thread looks for writers that wait
         self._turns = Turns()
+        alone = properties | {"batch.num.messages": 1}
+
+        def another() -> ConfluentProducer:
+            return ConfluentProducer(alone, settings, log, system, apart=True)
+
+        self._apart = None if apart else Apart(another, self._refuse, system)
         self._client = Producer(
             Silence(properties, log, system.monotonic).properties(
                 {"logger": log} | properties | {"error_cb": self._on_error}
@@ -78,7 +94,7 @@ class ConfluentProducer:
         if self._written >= _MANY:
             self._let_serve()
         produce = self._client.produce
-        report = partial(self._reported, topic, acknowledged)
+        report = partial(self._reported, topic, acknowledged, ())
         taken = 0
         try:
             for record in records:
@@ -90,7 +106,8 @@ class ConfluentProducer:
                             value,
                             key,
                             -1 if partition is None else partition,
-                            report,
+                            # a delivery report has no headers, and the record may have to be written again
+                            partial(self._reported, topic, acknowledged, headers) if headers else report,
                             timestamp=timestamp or 0,
                             headers=_checked(headers) if headers else None,
                         )
@@ -146,6 +163,8 @@ class ConfluentProducer:
         left = self._flushed(timeout)
         if left:
             self._abandon()
+        elif self._apart is not None:
+            self._apart.close(0)
         self._serving.end()
         self._thread.join(_ABANDONED)
         return left
@@ -178,6 +197,8 @@ class ConfluentProducer:
             waiting = self._turns.begin(_STREAM / 4) if self._attends else []
             self._polled(client, 0 if self._attends else _POLL)
             self._turns.end(waiting)
+            if self._apart:
+                self._apart.write()
             if self._purge:
                 # Nothing will be accepted: say so now, not when the delivery timeout ends.
                 self._purge = False
@@ -193,6 +214,11 @@ class ConfluentProducer:
             logger.exception("serving acknowledgements failed; going on")
 
     def _flushed(self, timeout: float) -> int:
+        until = self._now() + timeout
+        left = self._client_flushed(timeout)
+        return left + (self._apart.flush(until - self._now()) if self._apart else 0)
+
+    def _client_flushed(self, timeout: float) -> int:
         try:
             return self._client.flush(max(timeout, 0))
         except KafkaException as error:
@@ -209,12 +235,19 @@ class ConfluentProducer:
         self._client.purge()
         while len(self._client) and self._now() < until:
             self._polled(self._client, _POLL)
+        if self._apart:
+            self._apart.close(0)
 
-    def _reported(self, topic: str, acknowledged: Acknowledged, error: KafkaError | None, message: Any) -> None:
+    def _reported(
+        self, topic: str, acknowledged: Acknowledged, headers: Headers, error: KafkaError | None, message: Any
+    ) -> None:
         if error is None:
             failure = None
             if not self._worked:
                 self._works()
+        elif self._apart is not None and fault_of(error) is Fault.TOO_LARGE:
+            self._apart.add(topic, message, headers, acknowledged)
+            return
         else:
             self._counts.pop(topic, None)  # it may have been deleted, or made anew with other partitions
             try:

@@ -62,6 +62,35 @@ def records_too_large_are_reported_one_by_one(bench: Bench) -> None:
 
 
 @CONTRACT
+def one_record_too_large_fails_no_other_of_its_batch(bench: Bench) -> None:
+    topic = bench.topic(max_message_bytes=10_000)
+    producer = bench.producer(linger=0.2)
+    small = [Outgoing(b"%d" % i, b"k", (("number", b"%d" % i), ("twice", b"1"), ("twice", None))) for i in range(100)]
+    records = [*small[:50], Outgoing(b"x" * 20_000, b"k"), *small[50:]]
+    ends: list[tuple[BrokerError | None, Record]] = []
+    assert producer.write(topic, records, lambda error, record: ends.append((error, record))) == 101
+    assert producer.close(bench.seconds) == 0
+    assert [(r.value(), e.fault) for e, r in ends if e] == [(b"x" * 20_000, Fault.TOO_LARGE)]
+    assert [(r.value(), r.offset()) for e, r in ends if not e] == [(one.value, i) for i, one in enumerate(small)]
+    got = bench.take(bench.member(topic), 100)
+    assert values(got) == [one.value for one in small]
+    assert [tuple(r.headers() or ()) for r in got] == [one.headers for one in small]
+
+
+@CONTRACT
+def records_that_are_too_large_together_are_written_all_the_same(bench: Bench) -> None:
+    topic = bench.topic(max_message_bytes=10_000)
+    producer = bench.producer(linger=0.2)
+    errors: list[BrokerError | None] = []
+    records = [Outgoing(b"%03d" % i + b"x" * 1000) for i in range(300)]
+    assert producer.write(topic, records, lambda error, _: errors.append(error)) == 300
+    assert producer.flush(bench.seconds) == 0
+    assert errors == [None] * 300
+    assert producer.close(bench.seconds) == 0
+    assert sorted(r.value() or b"" for r in bench.take(bench.member(topic), 300)) == [one.value for one in records]
+
+
+@CONTRACT
 def no_batch_grows_beyond_its_limit(bench: Bench) -> None:
     topic = bench.topic(max_message_bytes=10_000)
     producer = bench.producer(linger=0.2, max_batch_bytes=10_000)

@@ -107,13 +107,13 @@ def test_what_a_call_produced_keeps_neither_its_thread_nor_its_key(lab: Lab) -> 
     assert [m.value() for m in lab.read(f"{task.topic}-{task.group_id}-try-1")] == [b"first"]
 
 
-@pytest.mark.xfail(reason="the broker refuses the whole batch, and the producer does not try its records one by one")
-def test_a_record_that_is_too_large_fails_no_other(lab: Lab) -> None:
+@pytest.mark.parametrize("scheme", ["confluent", "aiokafka"])
+def test_a_record_that_is_too_large_fails_no_other(lab: Lab, scheme: str) -> None:
     target = lab.make_topic(1, max_message_bytes=1000)
 
     class Results(flux.Producer):
         topic = target
-        adapter = f"confluent://{lab.bootstrap}"
+        adapter = f"{scheme}://{lab.bootstrap}"
         options = flux.ProducerOptions(flush_interval=3600)
 
     for value in (b"before", b"x" * 5000, b"after"):
