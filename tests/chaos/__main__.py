@@ -18,7 +18,7 @@ from rich.table import Table
 
 from chaos.books import Figures
 from chaos.cluster import Cluster, running
-from chaos.repertoire import REPERTOIRE, Scenario
+from chaos.repertoire import REPERTOIRE, Failures, Scenario
 
 
 def main() -> int:
@@ -45,7 +45,7 @@ def main() -> int:
     return 1 if failures else 0
 
 
-def _play(scenario: Scenario, cluster: Cluster, directory: Path, table: Table) -> list[str]:
+def _play(scenario: Scenario | Failures, cluster: Cluster, directory: Path, table: Table) -> list[str]:
     began = time.monotonic()
     own = directory / scenario.name
     own.mkdir()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -44,7 +47,28 @@ class Scenario:
             trial.close()
 
 
-REPERTOIRE = [
+@attrs.frozen
+class Failures:
+    """A storm of failures on a machine that has no time, for `seconds`, by one client: nothing may stand still."""
+
+    name: str
+    scheme: str
+    seconds: float = 240.0
+
+    def play(self, cluster: Cluster, directory: Path) -> tuple[Figures, Counter[str]]:
+        place = "storm?partitions=4" if self.scheme == "memory" else cluster.bootstrap
+        command = [sys.executable, "-m", "integration.storm", f"{self.scheme}://{place}", str(self.seconds)]
+        with (directory / "storm.log").open("wb") as log:
+            ended = subprocess.run(command, stdout=log, stderr=log, timeout=self.seconds + 300, check=False)
+        last = re.findall(r"^(.+): (\d+) records, (\d+) dead letters$", (directory / "storm.log").read_text(), re.M)
+        if not last:
+            return Figures(problems=[f"ended with {ended.returncode}: see storm.log"]), Counter()
+        found, records, dead = last[-1]
+        figures = Figures(records=int(records), dead=int(dead), problems=[] if ended.returncode == 0 else [found])
+        return figures, Counter(failure=int(dead))
+
+
+REPERTOIRE: list[Scenario | Failures] = [
     Scenario("kills", s.kills),
     Scenario("kills-kip848", s.kills, KIP_848),
     Scenario("kills-aiokafka", s.kills, AIOKAFKA),
@@ -72,4 +96,7 @@ REPERTOIRE = [
     Scenario("tokens", t.renewals, TOKENS),
     Scenario("tokens-aiokafka", t.renewals, {**TOKENS, **AIOKAFKA}),
     Scenario("havoc", o.havoc),
+    Failures("failures", "confluent"),
+    Failures("failures-aiokafka", "aiokafka"),
+    Failures("failures-memory", "memory"),
 ]

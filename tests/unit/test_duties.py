@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Callable, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,8 +13,10 @@ from memory_support import START
 from peers_support import FastMachine, Peer, wait_for
 
 import flux
+from flux.core.buffer import Limits
 from flux.core.duties import LOOK, PATIENCE, Duties, Duty
 from flux.core.ports import Outgoing, ProducerSettings
+from flux.runtime.outboxes import Outboxes
 
 ME = 7
 
@@ -176,3 +180,60 @@ def test_a_poller_that_stands_still_in_a_write_leaves_its_place_to_another_threa
     assert "t: the writing of its forwarded copies has stood still for 2" in caplog.text
     assert ": another thread takes over, at" in caplog.text
     assert "release.wait(20)" in caplog.text
+
+
+class Client:
+    """Takes and acknowledges, but stands still with the first record for `stuck` until it is released."""
+
+    def __init__(self) -> None:
+        self.release = threading.Event()
+        self.taken: list[str] = []
+
+    def write(self, topic: str, records: Sequence[Outgoing], acknowledged: Callable[..., None]) -> int:
+        self.taken.append(topic)
+        if topic == "stuck":
+            self.release.wait(20)
+        for record in records:
+            acknowledged(None, record)
+        return len(records)
+
+    def close(self, timeout: float) -> int:
+        return 0
+
+
+def test_a_producer_whose_flush_stands_still_holds_back_no_other(caplog: pytest.LogCaptureFixture) -> None:
+    client = Client()
+    outboxes = Outboxes(FastMachine())
+    adapter: Any = SimpleNamespace(cluster="here", producer=lambda settings: client)
+    for topic in ("stuck", "other"):
+        outbox = outboxes.outbox(topic, adapter, topic, ProducerSettings(), Limits(10, 1000, 0.5))
+        with caplog.at_level(logging.WARNING):
+            outbox.put(Outgoing(b"x"), 1)
+            wait_for(lambda topic=topic: topic in client.taken, f"{topic} is flushed")  # type: ignore[misc]
+    client.release.set()
+    assert "the flushing of producers has stood still for 2" in caplog.text
+    assert ": another thread takes over, at" in caplog.text
+    assert "self.release.wait(20)" in caplog.text
+
+
+def test_an_acknowledgement_that_stands_still_holds_back_no_other(caplog: pytest.LogCaptureFixture) -> None:
+    confluent = pytest.importorskip("flux.adapters.confluent")
+    release = threading.Event()
+    ends: list[bytes | None] = []
+    adapter = confluent.ConfluentAdapter("127.0.0.1:1", {"log_level": 0}, system=FastMachine())
+    producer = adapter.producer(ProducerSettings(delivery_timeout=0.2, linger=0.0))
+
+    def acknowledged(error: object, record: Any) -> None:
+        if record.value() == b"stuck":
+            release.wait(20)
+        ends.append(record.value())
+
+    with caplog.at_level(logging.WARNING, "flux.watchdog"):
+        producer.write("t", [Outgoing(b"stuck")], acknowledged)
+        wait_for(lambda: "has stood still" in caplog.text, "the line", 20)
+        producer.write("t", [Outgoing(b"other")], acknowledged)
+        wait_for(lambda: ends == [b"other"], "the other is acknowledged", 20)
+    release.set()
+    producer.close(5)
+    assert ends == [b"other", b"stuck"]
+    assert "127.0.0.1:1: the serving of acknowledgements has stood still for 2" in caplog.text
