@@ -94,7 +94,7 @@ def a_hop_counts_as_written_once_it_is_handed_over() -> Mutation:
     write = Writer.write
 
     def hasty(self: Writer, hop: Any, limit: Any, ended: Any) -> None:
-        ended(hop, None)
+        ended(None)
         write(self, hop, limit, lambda *_: None)
 
     return Writer, "write", hasty
