@@ -228,3 +228,16 @@ def test_the_end_of_the_pages_ends_their_jobs(web: Web) -> None:
     with TestClient(web.app, base_url=ORIGIN):
         job = web.site.jobs.start("Billing", "replay", "Replay of Billing", 1, lambda job: "")
     assert job.stopping()
+
+
+@pytest.mark.parametrize("end", [SystemExit, GeneratorExit, type("Panic", (BaseException,), {})])
+def test_a_job_that_ends_with_anything_frees_its_task(end: type[BaseException]) -> None:
+    jobs = Jobs(Bell(), SYSTEM)
+
+    def body(job: Job) -> str:
+        raise end
+
+    job = jobs.start("Billing", "replay", "a replay", 1, body)
+    job.join(10)
+    assert (job.state, jobs.of("Billing")) == ("failed", None)
+    assert job.result.endswith(f"{end.__name__}: see the log")
