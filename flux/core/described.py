@@ -67,8 +67,9 @@ def asked(ask: Callable[[], Any]) -> Any:
 
 
 def exact(text: str, most: int) -> str:
-    """The first characters of a string that may be one of a subclass, as a plain one."""
-    return str.__getitem__(text, slice(0, most))
+    """The first characters of a string that may be one of a subclass, as a plain one that can be written anywhere."""
+    plain = str.__getitem__(text, slice(0, most))
+    return plain if plain.isascii() else plain.encode("utf-8", "backslashreplace").decode()
 
 
 def cut(text: str, most: int) -> str:

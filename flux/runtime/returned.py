@@ -126,7 +126,8 @@ def check_function(what: str, function: object, parameters: str, awaited: bool) 
     if not callable(function):
         raise ConfigurationError(f"{what} must take ({parameters}): {function!r} cannot be called")
     try:
-        inspect.signature(function).bind(*(None for each in parameters.split(", ") if each))
+        # its own signature: a wrapper may give what it wraps more than it takes
+        inspect.signature(function, follow_wrapped=False).bind(*(None for each in parameters.split(", ") if each))
     except TypeError:
         raise ConfigurationError(f"{what} must take ({parameters})") from None
     except ValueError:

@@ -270,6 +270,10 @@ def test_a_text_that_fits_is_whole() -> None:
     assert text_of(ValueError("x" * 4_001)).endswith("… and 1 characters more")
 
 
+def test_a_text_that_no_file_takes_is_written_out() -> None:
+    assert text_of(ValueError("é \udcff")) == "é \\udcff"
+
+
 def test_causes_notes_and_groups_are_shown() -> None:
     def fail() -> None:
         try:

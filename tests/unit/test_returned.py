@@ -177,6 +177,24 @@ def test_what_gives_coroutines_is_awaited_however_it_is_made(flux_kit: Kit, func
     assert ran == [1]
 
 
+def test_a_wrapper_may_give_the_call_more_than_it_is_given(flux_kit: Kit) -> None:
+    def with_session(function: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(function)
+        def wrapper(self: Any, message: Any) -> Any:
+            return function(self, message, "session")
+
+        return wrapper
+
+    @with_session
+    def call(self: Any, message: Any, session: str) -> None:
+        ran.append(len(session))
+
+    task = type("Billing", (flux.Task,), {"topic": "orders", "group_id": "g", "call": call})
+    flux_kit.produce("orders", "x")
+    assert flux_kit.run(task).done == 1
+    assert ran == [7]
+
+
 # ---- what is seen when it returns
 
 
