@@ -100,6 +100,14 @@ def produce() -> None:
     elsewhere.produce(b"")
 
 
+def in_other_threads(number: int) -> bool:
+    return number > 0
+
+
+carried: Callable[[int], bool] = flux.carry(in_other_threads)
+assert_type(carried(1), bool)
+
+
 async def produce_in_a_loop() -> None:
     await Orders.aproduce({"order": 1}, key="ada")
     assert_type(await Orders.send(b""), flux.RecordMetadata)
@@ -223,7 +231,9 @@ async def enqueue() -> None:
     assert_type(await Billing.enqueue({}, at=datetime.now(UTC), headers={"trace": "1"}), flux.RecordMetadata)
     assert_type(Billing().enqueue({}), flux.Delivery)
     expired: type[Exception] = flux.Expired
+    unfinished: tuple[type[Exception], ...] = (flux.NotAwaited, flux.SubtaskCancelled)
     assert expired
+    assert unfinished
 
 
 # ---- workers
