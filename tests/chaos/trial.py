@@ -48,7 +48,7 @@ STALL = 1.0
 MOST = 60_000
 """Records of one trial, at most."""
 _ASK = 10.0
-_BUGS = re.compile(r"^Traceback.*\n(?: .*\n)+(?!chaos\.work\.|flux\.core\.outcome\.)(\S.*)$", re.MULTILINE)
+_BUGS = re.compile(r"^Traceback.*\n(?: .*\n)+(?!chaos\.work\.|flux\.(?:Reject|Retry)\b)(\S.*)$", re.MULTILINE)
 """Tracebacks in a log, but for those of what the plan has calls raise."""
 
 
