@@ -105,7 +105,7 @@ def write_raw(bootstrap: str, topic: str, codec: int, names: Sequence[bytes]) ->
         data = resealed(data)
 
     async def send() -> None:
-        connection = Connection({"bootstrap_servers": bootstrap})
+        connection = Connection(AiokafkaAdapter(bootstrap)._client({}))
         client = await connection.client()
         await client.add_topic(topic)
         leader = client.cluster.leader_for_partition(Theirs(topic, 0))
@@ -178,7 +178,7 @@ def test_what_was_written_in_an_aborted_transaction_is_not_read_where_that_is_as
         listener = Listener()
         settings = ConsumerSettings(topic, f"{group}-reached")
         consumer = listener.consumer = await AiokafkaAdapter(bootstrap).async_consumer(settings, listener)
-        await take(consumer, 9)
+        await take(consumer, 6)
         polled = await consumer.poll(10, 0.3)
         await consumer.close()
         return polled.reached.get(TopicPartition(topic, 0))
