@@ -112,8 +112,9 @@ class ConsumerPort(Protocol):
     """Seconds between two polls after which the group takes the partitions away."""
 
     def poll(self, max_records: int, timeout: float) -> Polled:
-        """Up to `max_records`, as soon as there is one; nothing after `timeout` seconds. Raises BrokerError when the
-        consumer cannot go on (LOGIN, DENIED, UNKNOWN_TOPIC, FENCED, FATAL); a cluster that is away is no error."""
+        """Up to `max_records`, as soon as there is one; nothing after `timeout` seconds, or sooner where an end is
+        reached, once for each end. Raises BrokerError when the consumer cannot go on (LOGIN, DENIED, UNKNOWN_TOPIC,
+        FENCED, FATAL); a cluster that is away is no error."""
         ...
 
     def pause(self, partitions: Iterable[TopicPartition]) -> None:

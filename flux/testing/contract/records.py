@@ -81,7 +81,11 @@ def a_record_is_handed_over_as_soon_as_it_is_there(bench: Bench) -> None:
     writer = threading.Timer(0.3, bench.written, (topic, [Outgoing(b"second")]))
     writer.start()
     began = time.monotonic()
-    assert values(records_of(member.poll(500, 20.0))) == [b"second"]
+    polled = member.poll(500, 20.0)
+    while not polled.batches:
+        assert polled.reached, "an empty poll ended before its time"
+        polled = member.poll(500, 20.0)
+    assert values(records_of(polled)) == [b"second"]
     assert time.monotonic() - began < 5
     writer.join()
 
@@ -91,9 +95,14 @@ def an_empty_poll_ends_in_time(bench: Bench) -> None:
     member = bench.member(bench.topic())
     bench.join(member)
     for timeout in (0.0, 0.3):
-        began = time.monotonic()
-        assert brings_nothing(member.poll(10, timeout))
-        assert timeout - 0.05 <= time.monotonic() - began < timeout + 2
+        took = -1.0
+        while took < timeout - 0.05:
+            began = time.monotonic()
+            polled = member.poll(10, timeout)
+            took = time.monotonic() - began
+            assert brings_nothing(polled)
+            assert took < timeout + 2
+            assert took >= timeout - 0.05 or polled.reached, "an empty poll ended before its time"
 
 
 @CONTRACT
