@@ -269,7 +269,7 @@ class Worker:
             deadline = max((job.deadline for job in self._jobs), default=self._stop_at)
             left = deadline + _BEYOND - self._system.monotonic()
         try:
-            return Aside("flux-end", step).result(max(left, _LEAST))
+            return Aside(self._system, "flux-end", step).result(max(left, _LEAST))
         except TimeoutError:
             logger.error("%s takes too long, and is left", what)
             return None
@@ -318,7 +318,7 @@ class Worker:
                             self._left_some |= job.name_refused()
                     idle_since = looking = None
                 elif looking is None and now - idle_since >= self._exit_when_idle:
-                    looking = Aside("flux-unread", lambda: any(job.unread() for job in self._jobs))
+                    looking = Aside(self._system, "flux-unread", lambda: any(job.unread() for job in self._jobs))
             if naming is None or naming.ended:  # a stop does not wait for a cluster that is silent
                 naming = self._name_starved()
             self._stopping = self._stopping or any(job.failed for job in self._jobs)
@@ -342,7 +342,7 @@ class Worker:
             for job, posts in hungry:
                 job.name_starved(posts)
 
-        return Aside("flux-starved", name)
+        return Aside(self._system, "flux-starved", name)
 
     def _perform(self, life: _Life) -> int:
         result: Any = None

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from typing import Generic, TypeVar
+
+from flux.core.ports import System
 
 T = TypeVar("T")
 
@@ -12,26 +13,30 @@ T = TypeVar("T")
 class Aside(Generic[T]):
     """Begins at once. The thread is a daemon: the process ends without it."""
 
-    def __init__(self, name: str, step: Callable[[], T]) -> None:
+    def __init__(self, system: System, name: str, step: Callable[[], T]) -> None:
+        self._system = system
         self._step = step
         self._results: list[T] = []
         self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-        self._thread.start()
+        self._changed = system.condition()
+        self.ended = False
+        system.spawn(name, self._run)
 
     def _run(self) -> None:
         try:
             self._results.append(self._step())
         except BaseException as error:
             self._error = error
-
-    @property
-    def ended(self) -> bool:
-        return not self._thread.is_alive()
+        with self._changed:
+            self.ended = True
+            self._changed.notify_all()
 
     def result(self, timeout: float) -> T:
         """Waits up to `timeout` seconds. Raises TimeoutError, or what the step has raised."""
-        self._thread.join(max(timeout, 0.0))
+        deadline = self._system.monotonic() + timeout
+        with self._changed:
+            while not self.ended and (left := deadline - self._system.monotonic()) > 0:
+                self._changed.wait(left)
         if self._error is not None:
             raise self._error
         if not self._results:

@@ -19,6 +19,7 @@ from flux.runtime import effects as do
 from flux.runtime.aside import Aside
 from flux.runtime.produced import CarryingExecutor
 from flux.runtime.scripts import leave, revoke
+from flux.system import SYSTEM
 
 AWAY = BrokerError("the cluster is away", Fault.UNAVAILABLE)
 
@@ -119,7 +120,7 @@ def test_what_a_close_raises_is_raised() -> None:
 
 def test_a_step_aside_is_waited_for_as_long_as_one_wants_to() -> None:
     going_on = threading.Event()
-    step = Aside("step", lambda: going_on.wait() and 7)
+    step = Aside(SYSTEM, "step", lambda: going_on.wait() and 7)
     with pytest.raises(TimeoutError):
         step.result(0.01)
     assert not step.ended
