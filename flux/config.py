@@ -16,6 +16,7 @@ from flux.core.buffer import Limits
 from flux.core.errors import ConfigurationError
 from flux.core.hooks import Hooks, check_hooks
 from flux.core.ports import Adapter, AsyncAdapter, ProducerSettings
+from flux.core.settings import is_number, is_whole, plain, plainly, shown
 from flux.runtime.outboxes import OUTBOXES
 from flux.runtime.termination import ignore_sigterm
 from flux.system import Lock
@@ -26,6 +27,7 @@ AdapterChoice = Adapter | AsyncAdapter | str | None
 
 ENTRY_POINTS = "flux.adapters"
 _LONGEST = 86_400
+_MOST_COUNTED = 2**40  # what librdkafka takes for its queue
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*\Z")
 _BUILT_IN = {
     "memory": "flux.adapters.memory",
@@ -37,14 +39,16 @@ _EXTRAS = {"aiokafka"}
 
 
 def _count(_: object, field: attrs.Attribute[Any], value: object) -> None:
-    if type(value) is not int or value <= 0:
-        raise ConfigurationError(f"ProducerOptions.{field.name} must be a whole number above 0, not {value!r}")
+    if not is_whole(value, 1, _MOST_COUNTED):
+        raise ConfigurationError(
+            f"ProducerOptions.{field.name} must be a whole number from 1 to {_MOST_COUNTED}, not {shown(value)}"
+        )
 
 
 def _seconds(_: object, field: attrs.Attribute[Any], value: object) -> None:
-    if type(value) not in (int, float) or not 0 < cast(float, value) <= _LONGEST:
+    if not is_number(value, 0, _LONGEST) or value == 0:
         raise ConfigurationError(
-            f"ProducerOptions.{field.name} must be seconds above 0 and to {_LONGEST}, not {value!r}"
+            f"ProducerOptions.{field.name} must be seconds above 0 and to {_LONGEST}, not {shown(value)}"
         )
 
 
@@ -52,13 +56,15 @@ def _one_of(choices: object) -> Callable[[object, attrs.Attribute[Any], object],
     known = get_args(choices)
 
     def check(_: object, field: attrs.Attribute[Any], value: object) -> None:
-        if value not in known:
-            raise ConfigurationError(f"ProducerOptions.{field.name} must be one of {', '.join(known)}, not {value!r}")
+        if type(value) is not str or value not in known:
+            raise ConfigurationError(
+                f"ProducerOptions.{field.name} must be one of {', '.join(known)}, not {shown(value)}"
+            )
 
     return check
 
 
-@attrs.frozen(kw_only=True, cache_hash=True)
+@attrs.frozen(kw_only=True, cache_hash=True, field_transformer=plainly)
 class ProducerOptions:
     """How producers buffer and write. Times in seconds. Raises ConfigurationError for a value that cannot be meant."""
 
@@ -186,7 +192,7 @@ def resolve_adapter(*candidates: AdapterChoice) -> Adapter:
 def as_adapter(choice: Adapter | AsyncAdapter | str) -> Adapter:
     """An adapter as it is; a URL's. Raises ConfigurationError."""
     if isinstance(choice, str):
-        return adapter_from_url(choice)
+        return adapter_from_url(plain(choice))
     if not (hasattr(choice, "cluster") and hasattr(choice, "producer")):
         raise ConfigurationError(f"an adapter or its URL was expected, not a {type(choice).__name__}")
     return cast(Adapter, choice)

@@ -15,6 +15,7 @@ from flux.config import AdapterChoice, ProducerOptions
 from flux.core.errors import BrokerError, BufferFull, ConfigurationError, DeliveryError, FailedRecord
 from flux.core.partitioner import partition_for_key
 from flux.core.ports import Outgoing
+from flux.core.settings import MOST, plain
 from flux.runtime.delivery import Delivery
 from flux.runtime.encoding import HeadersLike, check_number, encode, encode_headers
 from flux.runtime.ending import ending, refused
@@ -217,7 +218,7 @@ def _rebuild(shared: type[Producer], own: dict[str, Any]) -> Producer:
 
 def _outbox(producer: type[Producer]) -> Outbox:
     routes = OUTBOXES.routes  # another one from when anything is configured anew
-    name, topic = producer.__qualname__, producer.topic
+    name, topic = producer.__qualname__, plain(producer.topic)
     if not topic or not isinstance(topic, str):
         raise ConfigurationError(f'{name} has no topic: give it a class attribute topic = "…"')
     if ending():
@@ -258,9 +259,9 @@ def _value(producer: type[Producer], value: Any) -> bytes | None:
 
 def _place(outbox: Outbox, partition_key: Any, partition: int | None, timestamp: int | None) -> int | None:
     if timestamp is not None:
-        check_number(timestamp, "timestamp (milliseconds since the epoch)", 1)
+        check_number(timestamp, "timestamp (milliseconds since the epoch)", 1, MOST)
     if partition is not None:
-        check_number(partition, "partition", 0)
+        check_number(partition, "partition", 0, 2**31 - 1)
     if partition_key is None:
         return partition
     if partition is not None:

@@ -15,6 +15,7 @@ from flux.config import ProducerOptions
 from flux.core import trail
 from flux.core.errors import ConfigurationError
 from flux.core.policy import Policy
+from flux.core.settings import is_number, plain, shown
 from flux.producer import Producer
 from flux.runtime.delivery import Delivery
 from flux.runtime.encoding import HeadersLike
@@ -68,11 +69,13 @@ def _due(policy: Policy, delay: float | None, at: datetime | None) -> int | None
         if at.tzinfo is None:
             raise ConfigurationError(f"enqueue(at={at.isoformat()}): give a datetime with a time zone")
         delay = max(at.timestamp() - now, 0.0)
-    if isinstance(delay, bool) or not isinstance(delay, int | float) or not 0 <= delay < math.inf:
-        raise ConfigurationError(f"enqueue(delay={delay!r}): give seconds, 0 or more")
+    delay = plain(delay)
+    if not is_number(delay, 0, math.inf) or delay == math.inf:
+        raise ConfigurationError(f"enqueue(delay={shown(delay)}): give seconds, 0 or more")
     if delay > policy.max_delay:
         raise ConfigurationError(
-            f"enqueue: {delay:g} s is longer than max_delay = {policy.max_delay:g} s, for which retry topics are kept"
+            f"enqueue: {shown(delay)} s is longer than max_delay = {policy.max_delay:g} s, for which retry topics are"
+            " kept"
         )
     return math.ceil(round((now + delay) * 1000, 3))  # as `whole_ms`, rounded up
 

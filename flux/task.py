@@ -18,6 +18,7 @@ from flux.core.ledger import MAX_METADATA
 from flux.core.message import Message
 from flux.core.outcome import PROCESS, Rules
 from flux.core.policy import DAY, Policy
+from flux.core.settings import shown
 from flux.core.stage import Naming, Stages
 from flux.core.transfer import ErrorHeaders
 from flux.runtime.delivery import Delivery
@@ -197,7 +198,7 @@ class Task:
             function = _plain(self, name)
             if function is not None and not callable(function):
                 raise ConfigurationError(
-                    f"{cls.__name__}: {name} = {function!r}: give a function, such as flux.serde.json_{name}"
+                    f"{cls.__name__}: {name} = {shown(function)}: give a function, such as flux.serde.json_{name}"
                 )
         return policy
 

@@ -24,6 +24,7 @@ from flux.core.errors import ConfigurationError
 from flux.core.health import Health, judge
 from flux.core.hooks import check_hooks
 from flux.core.ports import System
+from flux.core.settings import check_seconds, check_whole, plain, shown
 from flux.core.stage import check_apart, parse_stages
 from flux.core.stats import Stats
 from flux.runtime import forks
@@ -102,6 +103,8 @@ class Worker:
     ) -> None:
         if not tasks:
             raise ConfigurationError("a worker needs a task: flux.Worker(MyTask)")
+        stages = plain(stages)
+        _check(exit_when_idle, metrics_port, metrics_host, process, instance_suffix)
         self._stages = stages
         self._create = create_topics
         self._exit_when_idle = exit_when_idle
@@ -127,6 +130,8 @@ class Worker:
         self._supervising = Duty("the supervision of the worker")
         self._jobs: list[Job] = []
         for given in tasks:
+            if not issubclass(given if isinstance(given, type) else type(given), Task):
+                raise ConfigurationError(f"a worker takes Task classes or instances, not {shown(given)}")
             task = given() if isinstance(given, type) else given
             policy = task.policy()
             if concurrency is not None:
@@ -436,3 +441,18 @@ class Worker:
         self._restore_signals()
         if self._loop is not None and self._loop[1] == threading.get_ident():
             forks.end_loop(self._loop[0])
+
+
+def _check(
+    exit_when_idle: object, metrics_port: object, metrics_host: object, process: object, instance_suffix: object
+) -> None:
+    """Raises ConfigurationError for what a worker could only fail at later."""
+    if exit_when_idle is not None:
+        check_seconds("exit_when_idle", plain(exit_when_idle))
+    if metrics_port is not None and not isinstance(metrics_port, Path):
+        check_whole("metrics_port", plain(metrics_port), 0, 65535)
+    if process is not None:
+        check_whole("process", plain(process), 0)
+    for name, text in (("metrics_host", metrics_host), ("instance_suffix", instance_suffix)):
+        if not isinstance(text, str):
+            raise ConfigurationError(f"{name} = {shown(text)}: give a text")

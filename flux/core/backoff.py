@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import attrs
 
 from flux.core.described import brief
 from flux.core.errors import ConfigurationError
+from flux.core.settings import LONGEST, check_seconds, is_number, plain, plainly, shown
 
 JITTER_STEPS = 30
 """The random part of the default wait is one of 0 … 29, times the stage plus one."""
@@ -24,7 +27,7 @@ def default_wait(stage: int, jitter: int) -> int:
     return stage**4 + 15 + jitter * (stage + 1)
 
 
-@attrs.frozen
+@attrs.frozen(field_transformer=plainly)
 class Waits:
     """A task's waits, checked. Times in seconds."""
 
@@ -57,8 +60,7 @@ class Waits:
     def check(self, stages: int) -> None:
         """Raises ConfigurationError when a wait of stages 1 … `stages` is no number of seconds, or too long."""
         setting, longest = self.setting, self.max_delay
-        if isinstance(longest, bool) or not isinstance(longest, int | float) or not longest >= 0:
-            raise ConfigurationError(f"max_delay = {longest!r}: give seconds, 0 or more")
+        check_seconds("max_delay", longest)
         if setting is None:
             for stage in range(1, stages + 1):
                 if default_wait(stage, JITTER_STEPS - 1) > longest:
@@ -70,7 +72,7 @@ class Waits:
         if isinstance(setting, str | bytes | bool) or not (
             callable(setting) or isinstance(setting, Sequence | int | float)
         ):
-            raise ConfigurationError(f"wait = {setting!r}: give seconds, a list of seconds, or stage -> seconds")
+            raise ConfigurationError(f"wait = {shown(setting)}: give seconds, a list of seconds, or stage -> seconds")
         if isinstance(setting, Sequence) and not setting:
             raise ConfigurationError("wait = []: give at least one number of seconds")
         for stage in range(1, stages + 1):
@@ -83,12 +85,14 @@ class Waits:
                 raise ConfigurationError(f"wait raised {why} for stage {stage}: make it return seconds") from None
 
 
-def _checked(wait: object, stage: int, max_delay: float) -> float:
-    if isinstance(wait, bool) or not isinstance(wait, int | float) or not wait >= 0:
-        raise ConfigurationError(f"wait of stage {stage} is {wait!r}: give a number of seconds, 0 or more")
+def _checked(wait: Any, stage: int, max_delay: float) -> float:
+    wait = plain(wait)
+    if not is_number(wait, 0, math.inf):
+        raise ConfigurationError(f"wait of stage {stage} is {shown(wait)}: give a number of seconds, 0 or more")
     if wait > max_delay:
+        named = f"{wait:g}" if wait <= LONGEST else shown(wait)
         raise ConfigurationError(
-            f"wait of stage {stage} is {wait:g} s, longer than max_delay ({max_delay:g} s):"
+            f"wait of stage {stage} is {named} s, longer than max_delay ({max_delay:g} s):"
             " shorten it or raise max_delay"
         )
     return float(wait)

@@ -14,12 +14,13 @@ import attrs
 
 from flux.core.assignment import Assignment, Entry, Phase
 from flux.core.lanes import Ordering, lane_name
+from flux.core.settings import plainly
 
 MOST_BATCH = 10_000
 """Records of one call, at most."""
 
 
-@attrs.frozen
+@attrs.frozen(field_transformer=plainly)
 class Batch:
     """`most`: records of one call; `wait`: seconds that the first of them waits for others."""
 

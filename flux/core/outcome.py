@@ -9,6 +9,7 @@ import attrs
 
 from flux.core.described import asked, members_of, mro_of, number_of
 from flux.core.message import Message
+from flux.core.settings import plain
 
 PROCESS = (KeyboardInterrupt, SystemExit, GeneratorExit, MemoryError)
 """What no rule can make a record's failure; drivers add the cancellation of what they run calls in."""
@@ -18,7 +19,7 @@ class Reject(Exception):
     """Raised in `call`: the record goes to the dead-letter topic now, with `reason` as its error message."""
 
     def __init__(self, reason: str = "rejected") -> None:
-        super().__init__(reason)
+        super().__init__(plain(reason))
 
 
 class Retry(Exception):
@@ -31,7 +32,7 @@ class Retry(Exception):
     def __init__(self, reason: str = "retry", *, after: float | None = None) -> None:
         if after is not None and not float(after) >= 0:
             raise ValueError(f"Retry(after={after!r}): give seconds, 0 or more")
-        super().__init__(reason)
+        super().__init__(plain(reason))
         self.after = None if after is None else float(after)
 
 
@@ -47,7 +48,7 @@ class Pause(Exception):
     def __init__(self, seconds: float | None = None, reason: str = "paused") -> None:
         if seconds is not None and not 0 <= float(seconds) < float("inf"):
             raise ValueError(f"Pause({seconds!r}): give seconds, 0 or more")
-        super().__init__(reason)
+        super().__init__(plain(reason))
         self.seconds = None if seconds is None else float(seconds)
 
 

@@ -13,15 +13,31 @@ from flux.core.described import error_name
 from flux.core.errors import ConfigurationError
 from flux.core.ledger import MAX_METADATA
 from flux.core.outcome import Rules
+from flux.core.settings import (
+    LONGEST,
+    MOST,
+    check_choice,
+    check_seconds,
+    check_whole,
+    is_number,
+    plainly,
+    shown,
+)
 from flux.core.stage import Stage, Stages
 from flux.core.transfer import ErrorHeaders
 
 DAY = 86400.0
 MOST_QUICK = 300.0
 """Seconds that a record waits at most where its position is held back meanwhile: in place, or for its batch."""
+MOST_TRIES = 1_000
+"""In place."""
+MOST_CALLS = 1_000_000
+"""In flight."""
+RATES = (1e-6, 1e9)
+"""Calls a second: the slowest and the fastest."""
 
 
-@attrs.frozen
+@attrs.frozen(field_transformer=plainly)
 class Policy:
     """Everything that decides how one task's records are worked. Times in seconds, sizes in bytes."""
 
@@ -72,18 +88,16 @@ class Policy:
             ("ordering", self.ordering, ("key", "partition", "none")),
             ("start_from", self.start_from, ("earliest", "latest")),
         ):
-            if value not in kinds:
-                raise ConfigurationError(f"{name} = {value!r}: give one of {', '.join(kinds)}")
-        for name, number, least in (
-            ("concurrency", self.concurrency, 1),
-            ("offset_commit_threshold", self.commit_threshold, 1),
-            ("max_waiting", self.max_waiting, 1),
-            ("max_waiting_bytes", self.max_waiting_bytes, 1),
-            ("max_metadata", self.max_metadata, 0),
-            ("quick_retries", self.quick_retries, 0),
+            check_choice(name, value, kinds)
+        for name, number, least, most in (
+            ("concurrency", self.concurrency, 1, MOST_CALLS),
+            ("offset_commit_threshold", self.commit_threshold, 1, MOST),
+            ("max_waiting", self.max_waiting, 1, MOST),
+            ("max_waiting_bytes", self.max_waiting_bytes, 1, MOST),
+            ("max_metadata", self.max_metadata, 0, 2**31 - 1),
+            ("quick_retries", self.quick_retries, 0, MOST_TRIES),
         ):
-            if isinstance(number, bool) or not isinstance(number, int) or number < least:
-                raise ConfigurationError(f"{name} = {number!r}: give a whole number, {least} or more")
+            check_whole(name, number, least, most)
         for name, seconds in (
             ("offset_commit_interval", self.commit_interval),
             ("drain_timeout", self.drain_timeout),
@@ -91,28 +105,26 @@ class Policy:
             ("stalled_after", self.stalled_after),
             ("quick_wait", self.quick_wait),
         ):
-            if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not seconds >= 0:
-                raise ConfigurationError(f"{name} = {seconds!r}: give seconds, 0 or more")
-        for name, optional, unit in (
-            ("give_up_after", self.give_up_after, "seconds"),
-            ("rate_limit", self.rate_limit, "calls a second"),
-            ("timeout", self.timeout, "seconds"),
+            check_seconds(name, seconds)
+        for name, optional, unit, slowest, fastest in (
+            ("give_up_after", self.give_up_after, "seconds", 0, LONGEST),
+            ("rate_limit", self.rate_limit, "calls a second", *RATES),
+            ("timeout", self.timeout, "seconds", 0, LONGEST),
         ):
-            if optional is not None and not _is_positive(optional):
-                raise ConfigurationError(f"{name} = {optional!r}: give {unit}, more than 0, or None")
-        if self.quick_wait * 2 ** max(self.quick_retries - 1, 0) > MOST_QUICK:
+            if optional is not None and (not is_number(optional, slowest, fastest) or optional == 0):
+                limits = f"more than {slowest:g}, at most {fastest:.0f}"
+                raise ConfigurationError(f"{name} = {shown(optional)}: give {unit}, {limits}, or None")
+        if self.quick_wait * 2.0 ** max(self.quick_retries - 1, 0) > MOST_QUICK:
             raise ConfigurationError(
                 f"quick_retries = {self.quick_retries} with quick_wait = {self.quick_wait:g}: the last wait in place"
                 f" would be longer than {MOST_QUICK:g} s, which is what retries are for"
             )
         if self.batch is not None:
             most, wait = self.batch.most, self.batch.wait
-            if isinstance(most, bool) or not isinstance(most, int) or not 1 <= most <= MOST_BATCH:
-                raise ConfigurationError(f"max_batch = {most!r}: give a whole number from 1 to {MOST_BATCH}")
-            if isinstance(wait, bool) or not isinstance(wait, int | float) or not 0 <= wait <= MOST_QUICK:
-                raise ConfigurationError(f"max_wait = {wait!r}: give seconds from 0 to {MOST_QUICK:g}")
-        if self.error_headers not in ("full", "type") and not callable(self.error_headers):
-            raise ConfigurationError(f"error_headers = {self.error_headers!r}: give 'full', 'type' or a callable")
+            check_whole("max_batch", most, 1, MOST_BATCH)
+            check_seconds("max_wait", wait, MOST_QUICK)
+        if not callable(self.error_headers):
+            check_choice("error_headers", self.error_headers, ("full", "type"), " or a callable")
         if inspect.iscoroutinefunction(self.error_headers):
             raise ConfigurationError("error_headers is a coroutine function, which nobody awaits: make it a plain def")
         for name, types in (
@@ -123,14 +135,10 @@ class Policy:
             if not isinstance(types, tuple) or not all(
                 isinstance(cls, type) and issubclass(cls, BaseException) for cls in types
             ):
-                raise ConfigurationError(f"{name} = {types!r}: give a tuple of exception types")
+                raise ConfigurationError(f"{name} = {shown(types)}: give a tuple of exception types")
             for cls in types:
                 if issubclass(cls, self.rules.process):
                     raise ConfigurationError(
                         f"{name} names {error_name(cls)}, which is a failure of the process and never of a record:"
                         " take it out"
                     )
-
-
-def _is_positive(number: object) -> bool:
-    return isinstance(number, int | float) and not isinstance(number, bool) and 0 < number < float("inf")

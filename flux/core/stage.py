@@ -8,7 +8,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import attrs
 
+from flux.core.described import brief
 from flux.core.errors import ConfigurationError
+from flux.core.settings import check_whole, plain, plainly, shown
+from flux.core.text import one_line
 
 Naming = Callable[[str, str, int], tuple[str, str]]
 """(topic, group, stage) -> (topic, group) of that stage; the dead letters are stage retries + 1."""
@@ -16,6 +19,7 @@ Naming = Callable[[str, str, int], tuple[str, str]]
 _TOPIC = re.compile(r"[a-zA-Z0-9._-]{1,249}\Z")
 _RANGE = re.compile(r"([0-9]{1,6})(?:-([0-9]{1,6}))?\Z")
 MOST_RETRIES = 100
+_LONGEST_GROUP = 1_000
 
 
 class Role(enum.Enum):
@@ -37,7 +41,7 @@ class Stage:
         return self.role.value if self.role is not Role.RETRY else f"retry {self.number}"
 
 
-@attrs.frozen
+@attrs.frozen(field_transformer=plainly)
 class Stages:
     """All stages of one task: 0 (main), 1 … retries, retries + 1 (dead letters).
 
@@ -108,19 +112,31 @@ class Stages:
         if self.naming is not None:
             named = self.naming(self.topic, self.group, number)
             if not isinstance(named, tuple) or len(named) != 2:
-                raise ConfigurationError(f"naming gave {named!r} for stage {number}: make it return (topic, group)")
-            topic, group = named
+                raise ConfigurationError(
+                    f"naming gave {shown(named)} for stage {number}: make it return (topic, group)"
+                )
+            topic, group = map(plain, named)
         return Stage(number, topic, group, role)
 
     def check(self) -> None:
         """Raises ConfigurationError for a name that Kafka refuses or a hop that leads to itself."""
-        if isinstance(self.retries, bool) or not isinstance(self.retries, int) or not 0 <= self.retries <= MOST_RETRIES:
-            raise ConfigurationError(f"retries = {self.retries!r}: give a whole number from 0 to {MOST_RETRIES}")
+        check_whole("retries", self.retries, 0, MOST_RETRIES)
+        if self.naming is not None and not callable(self.naming):
+            raise ConfigurationError(
+                f"naming = {shown(self.naming)}: give a callable (topic, group, stage) -> (topic, group)"
+            )
         seen: dict[str, Stage] = {}
-        for stage in self:
+        for number in range(self.dead + 1):
+            try:
+                stage = self[number]
+            except ConfigurationError:
+                raise
+            except Exception as error:
+                raise ConfigurationError(
+                    f"naming raised {one_line(brief(error))} for stage {number}: make it return (topic, group)"
+                ) from None
             check_topic(stage.topic)
-            if not isinstance(stage.group, str) or not stage.group:
-                raise ConfigurationError(f"the group of stage {stage.number} of {self.topic} is empty: set group_id")
+            _check_group(stage.group, stage.number)
             if stage.topic in seen:
                 raise ConfigurationError(
                     f"stages {seen[stage.topic].number} and {stage.number} of {self.topic} have the same topic"
@@ -133,7 +149,15 @@ def check_topic(name: object) -> None:
     """Raises ConfigurationError for a topic name that Kafka refuses."""
     if not isinstance(name, str) or not _TOPIC.match(name) or name in (".", ".."):
         raise ConfigurationError(
-            f"topic {name!r}: Kafka takes 1 to 249 of the characters a-z, A-Z, 0-9, '.', '_' and '-'"
+            f"topic {shown(name)}: Kafka takes 1 to 249 of the characters a-z, A-Z, 0-9, '.', '_' and '-'"
+        )
+
+
+def _check_group(name: object, stage: int) -> None:
+    if not isinstance(name, str) or not 0 < len(name) <= _LONGEST_GROUP or not name.isprintable():
+        raise ConfigurationError(
+            f"the group of stage {stage} is {shown(name)}: set group_id (or make naming return) to 1 to"
+            f" {_LONGEST_GROUP} characters that can be printed"
         )
 
 
@@ -167,17 +191,20 @@ def check_apart(tasks: Sequence[tuple[str, Stages]]) -> None:
 
 def parse_stages(text: str, retries: int) -> list[int]:
     """`"3"`, `"1-6"` or `"0,2-4"` as sorted stage numbers. Raises ConfigurationError outside 0 … retries + 1."""
+    text = plain(text)
+    if not isinstance(text, str):
+        raise ConfigurationError(f"stages {shown(text)}: write numbers and ranges as a text, such as '3' or '0,2-4'")
     chosen: set[int] = set()
     for part in text.split(","):
         match = _RANGE.match(part.strip())
         if not match:
-            raise ConfigurationError(f"stages {text!r}: write numbers and ranges, such as 3, 1-6 or 0,2-4")
+            raise ConfigurationError(f"stages {shown(text)}: write numbers and ranges, such as 3, 1-6 or 0,2-4")
         low, high = int(match[1]), int(match[2] or match[1])
         if low > high:
-            raise ConfigurationError(f"stages {text!r}: the range {part.strip()} is backwards")
+            raise ConfigurationError(f"stages {shown(text)}: the range {part.strip()} is backwards")
         if high > retries + 1:
             raise ConfigurationError(
-                f"stages {text!r}: with retries = {retries} the stages are 0 to {retries + 1}"
+                f"stages {shown(text)}: with retries = {retries} the stages are 0 to {retries + 1}"
                 f" ({retries + 1} being the dead letters)"
             )
         chosen.update(range(low, high + 1))

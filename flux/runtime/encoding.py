@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from flux.core.errors import ConfigurationError
+from flux.core.settings import is_whole, plain, shown
 
 HeaderValue = str | bytes | None
 HeadersLike = Mapping[str, HeaderValue] | Iterable[tuple[str, HeaderValue]]
@@ -30,7 +31,7 @@ def encode_headers(headers: HeadersLike) -> list[tuple[str, bytes | None]]:
     try:
         for name, value in items:
             if type(name) is not str or not name.isascii() or "\0" in name:
-                _check_name(name)
+                name = _checked_name(name)
             if value is None or type(value) is bytes:
                 pairs.append((name, value))
             elif type(value) is str and value.isascii():
@@ -42,14 +43,15 @@ def encode_headers(headers: HeadersLike) -> list[tuple[str, bytes | None]]:
     return pairs
 
 
-def _check_name(name: Any) -> None:
+def _checked_name(name: Any) -> str:
     if not isinstance(name, str):
         raise ConfigurationError(f"a header's name must be str, not {type(name).__name__}")
     encode(name, "a header's name")
     if "\0" in name:
         raise ConfigurationError(f"a header's name must hold no NUL: {name!r}")
+    return plain(name)  # type: ignore[no-any-return]
 
 
-def check_number(number: object, what: str, least: int) -> None:
-    if type(number) is not int or number < least:
-        raise ConfigurationError(f"{what} must be a whole number from {least} on, not {number!r}")
+def check_number(number: object, what: str, least: int, most: int) -> None:
+    if not is_whole(number, least, most):
+        raise ConfigurationError(f"{what} must be a whole number from {least} to {most}, not {shown(number)}")

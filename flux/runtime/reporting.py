@@ -15,9 +15,10 @@ from pathlib import Path
 
 from flux._version import __version__
 from flux.core.duties import Duty
-from flux.core.errors import BrokerError
+from flux.core.errors import BrokerError, ConfigurationError
 from flux.core.ports import AdminPort, Cluster, NewTopic, Outgoing, ProducerPort, ProducerSettings, Record, System
 from flux.core.report import EVERY, TOPIC, Report, StageReport
+from flux.core.settings import plain, shown
 from flux.core.sight import Sight
 from flux.core.stage import check_topic
 from flux.runtime.desk import Post
@@ -44,8 +45,11 @@ TOPIC_CONFIG = {
 def report_topic(choice: bool | str | None) -> str | None:
     """The topic to report to: a name, or True for the one in the environment or the usual one; None: to none. Raises
     ConfigurationError for a name that Kafka refuses."""
+    choice = plain(choice)
     if choice is None or choice is False:
         return None
+    if choice is not True and not isinstance(choice, str):
+        raise ConfigurationError(f"report = {shown(choice)}: give True, or the name of the topic")
     topic = choice if isinstance(choice, str) else os.environ.get(ENVIRONMENT) or TOPIC
     check_topic(topic)
     return topic

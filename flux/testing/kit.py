@@ -18,6 +18,7 @@ from flux.config import AdapterChoice
 from flux.core import trail
 from flux.core.ledger import read_metadata
 from flux.core.ports import Outgoing, ProducerSettings
+from flux.core.settings import plain
 from flux.core.stage import Stage
 from flux.producer import Producer
 from flux.runtime.encoding import HeadersLike, encode, encode_headers
@@ -218,8 +219,8 @@ class Kit:
 
     def _place(self, topic: AnyTopic, adapter: AdapterChoice) -> tuple[str, MemoryAdapter]:
         if isinstance(topic, str):
-            return topic, self._adapter(adapter)
-        return str(topic.topic), self._adapter(topic.adapter if adapter is None else adapter)
+            return plain(topic), self._adapter(adapter)
+        return plain(topic.topic), self._adapter(topic.adapter if adapter is None else adapter)
 
     def _read(self, name: str, broker: Broker) -> Records:
         return Records(f"topic {name}", map(Record.of, broker.records(name)))

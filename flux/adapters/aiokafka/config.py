@@ -15,6 +15,7 @@ from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssigno
 from flux.adapters import urls
 from flux.core.errors import ConfigurationError
 from flux.core.ports import ConsumerSettings, ProducerSettings
+from flux.core.settings import is_text, is_whole, plain, shown
 
 _CLIENT: dict[str, type] = {
     "client_id": str,
@@ -76,6 +77,7 @@ _CHOICES = {
 }
 
 _PORT = re.compile(r"[0-9]{1,5}\Z")
+_LARGEST = 2**31 - 1
 _NUMBER = re.compile(r"[0-9]{1,18}\Z")
 
 LARGEST_RECORD = 100_000_000
@@ -83,6 +85,9 @@ LARGEST_RECORD = 100_000_000
 
 
 def checked_bootstrap(bootstrap: str) -> str:
+    bootstrap = plain(bootstrap)
+    if not isinstance(bootstrap, str):
+        raise ConfigurationError("the brokers are a text: host:port, several with commas between")
     hosts = [host.strip() for host in bootstrap.split(",") if host.strip()]
     if not hosts:
         raise ConfigurationError("no broker given: name at least one, as host:port")
@@ -98,12 +103,15 @@ def checked_bootstrap(bootstrap: str) -> str:
 def checked(options: Mapping[str, Any]) -> dict[str, Any]:
     """A copy of the user's options, texts converted. Raises ConfigurationError for what aiokafka would refuse, or flux
     cannot leave to them."""
+    options = {plain(name): plain(value) for name, value in options.items()}
     for name, reason in _RESERVED.items():
         if name in options:
             raise ConfigurationError(f"{name} cannot be set in the adapter's options: {reason}")
     for name in options:
         if name not in _KNOWN:
-            raise ConfigurationError(f"aiokafka has no option {name}: see aiokafka.AIOKafkaConsumer and -Producer")
+            raise ConfigurationError(
+                f"aiokafka has no option {shown(name)}: see aiokafka.AIOKafkaConsumer and -Producer"
+            )
     given = {name: _converted(name, value) for name, value in options.items()}
     protocol = given.get("security_protocol", "PLAINTEXT")
     if "sasl_plain_username" in given:
@@ -137,10 +145,12 @@ def _converted(name: str, value: Any) -> Any:
     if kind is bool and isinstance(value, str) and value.lower() in _BOOLEANS:
         return _BOOLEANS[value.lower()]
     if kind is int and isinstance(value, str) and _NUMBER.match(value):
-        return int(value)
-    if type(value) is not kind:
-        wanted = {int: "a whole number", bool: "true or false", str: "a text"}[kind]
+        value = int(value)
+    if type(value) is not kind or (kind is int and not is_whole(value, 0, _LARGEST)):
+        wanted = {int: f"a whole number from 0 to {_LARGEST}", bool: "true or false", str: "a text"}[kind]
         raise ConfigurationError(f"{name} must be {wanted}")
+    if kind is str and not is_text(value):
+        raise ConfigurationError(f"{name} holds a lone surrogate: take it out")
     if name in _CHOICES:
         choice = next((one for one in _CHOICES[name] if one.lower() == str(value).lower()), None)
         if choice is None:

@@ -12,6 +12,7 @@ from typing import Any
 from flux.adapters import urls
 from flux.core.errors import ConfigurationError
 from flux.core.ports import ConsumerSettings, ProducerSettings
+from flux.core.settings import is_number, is_text, plain, shown
 
 _RESERVED = {
     "bootstrap.servers": "give the brokers as the adapter's first argument or in its URL",
@@ -46,10 +47,17 @@ _LARGEST_RECORD = 100_000_000
 _NO_GROUP = "flux-reader"
 """librdkafka wants a name, and does nothing with it."""
 
+_LARGEST = 2**31 - 1
+_NAME = re.compile(r"[A-Za-z0-9._-]{1,100}\Z")
+_QUANTITY = re.compile(r"\.(ms|bytes|kbytes|messages|size|retries)\Z")
+_WHOLE = re.compile(r"-?[0-9]{1,300}\Z")
 _BROKER = re.compile(r"([A-Za-z_]+://)?(\[[^\[\]]*\]|[^:\[\]]+)(:[0-9]{1,5})?\Z")
 
 
 def checked_bootstrap(bootstrap: str) -> str:
+    bootstrap = plain(bootstrap)
+    if not isinstance(bootstrap, str):
+        raise ConfigurationError("the brokers are a text: host:port, several with commas between")
     hosts = [host.strip() for host in bootstrap.split(",") if host.strip()]
     if not hosts:
         raise ConfigurationError("no broker given: name at least one, as host:port")
@@ -62,11 +70,14 @@ def checked_bootstrap(bootstrap: str) -> str:
 
 def checked(options: Mapping[str, Any]) -> dict[str, Any]:
     """A copy of the user's properties. Raises ConfigurationError for what flux cannot leave to them."""
+    options = {plain(name): plain(value) for name, value in options.items()}
     for name, reason in _RESERVED.items():
         if name in options:
             raise ConfigurationError(f"{name} cannot be set in the adapter's options: {reason}")
+    for name, value in options.items():
+        _check(name, value)
     protocol = options.get("partition.assignment.strategy", "cooperative-sticky")
-    if protocol != "cooperative-sticky":
+    if type(protocol) is not str or protocol != "cooperative-sticky":
         raise ConfigurationError("partition.assignment.strategy must be cooperative-sticky: leave it out")
     if "sasl.username" in options:
         if "sasl" not in str(options.get("security.protocol", "")).lower():
@@ -78,6 +89,21 @@ def checked(options: Mapping[str, Any]) -> dict[str, Any]:
                 "sasl.username needs a mechanism: set sasl.mechanism to PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512"
             )
     return dict(options)
+
+
+def _check(name: Any, value: Any) -> None:
+    """What librdkafka, or its wrapping, takes for something else, or fails at later."""
+    if not isinstance(name, str) or not _NAME.match(name):
+        raise ConfigurationError(f"librdkafka has no property {shown(name)}")
+    if name.endswith("_cb") and not callable(value):
+        raise ConfigurationError(f"{name} must be a function")
+    if name == "logger" and not hasattr(value, "log"):
+        raise ConfigurationError("logger must be one of logging's")
+    if isinstance(value, str) and ("\0" in value or not is_text(value)):
+        raise ConfigurationError(f"{name} holds a NUL or a lone surrogate: take it out")
+    number = float(value) if isinstance(value, str) and _QUANTITY.search(name) and _WHOLE.match(value) else value
+    if isinstance(number, int | float) and not is_number(plain(+number), -_LARGEST, _LARGEST):
+        raise ConfigurationError(f"{name} must be a number from -{_LARGEST} to {_LARGEST}: librdkafka takes no other")
 
 
 def group_protocol(options: Mapping[str, Any]) -> str:

@@ -18,6 +18,7 @@ from flux.adapters.confluent.oauth import PATIENCE, TokenCallback, TokenSource
 from flux.adapters.secrets import Mask
 from flux.core.errors import BrokerError, ConfigurationError, Fault
 from flux.core.ports import System
+from flux.core.text import one_line
 
 
 @attrs.frozen
@@ -47,7 +48,7 @@ class Login:
 
     def _refused(self, reason: str) -> ConfigurationError:
         return ConfigurationError(
-            f"{self.log.masked(reason)}: correct the adapter's options (properties of librdkafka)"
+            f"{one_line(self.log.masked(reason))}: correct the adapter's options (properties of librdkafka)"
         )
 
 

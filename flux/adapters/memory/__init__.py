@@ -18,6 +18,7 @@ from flux.adapters.memory.producer import MemoryProducer
 from flux.adapters.memory.reader import MemoryReader
 from flux.core.errors import ConfigurationError
 from flux.core.ports import ConsumerSettings, ProducerSettings, RebalanceListener, System, TopicPartition
+from flux.core.settings import check_whole, plain, shown
 from flux.system import SYSTEM, Lock
 
 __all__ = ["Broker", "MemoryAdapter", "forget", "from_url"]
@@ -46,8 +47,10 @@ class MemoryAdapter:
         auto_create: bool = True,
         max_poll_interval: float = 300.0,
     ) -> None:
-        if default_partitions < 1:
-            raise ConfigurationError(f"memory://{name}: partitions must be at least 1")
+        name = plain(name)
+        if not isinstance(name, str) or not name:
+            raise ConfigurationError(f"an in-memory broker has a name, not {shown(name)}")
+        check_whole(f"memory://{name}: partitions", default_partitions, 1, 99_999)
         with _clusters_lock:
             self._cluster = _clusters.get(name) or Cluster(name, system, default_partitions, auto_create)
             _clusters[name] = self._cluster

@@ -8,6 +8,7 @@ from flux.adapters.memory.cluster import Cluster, CommitFault, PollFault, WriteF
 from flux.adapters.memory.log import Log, StoredRecord
 from flux.core.errors import BrokerError, Fault
 from flux.core.ports import Position, TopicPartition
+from flux.core.settings import plain
 
 
 class Broker:
@@ -52,6 +53,7 @@ class Broker:
             self._cluster.wake_all()
 
     def create_topic(self, name: str, partitions: int = 1, config: Mapping[str, str] | None = None) -> None:
+        name = plain(name)
         with self._cluster.lock:
             if name in self._cluster.topics:
                 raise BrokerError(f"topic {name} exists already")
@@ -59,6 +61,7 @@ class Broker:
 
     def grow_topic(self, name: str, partitions: int) -> None:
         """To `partitions` in all; what is written already stays where it is."""
+        name = plain(name)
         with self._cluster.lock:
             topic = self._cluster.topic(name)
             if partitions <= len(topic.logs):
@@ -70,7 +73,7 @@ class Broker:
     def delete_topic(self, name: str) -> None:
         """With its records and all positions on it; its consumers lose their partitions."""
         with self._cluster.lock:
-            self._cluster.delete(name)
+            self._cluster.delete(plain(name))
 
     def delete_records(self, partition: TopicPartition, before: int) -> None:
         """The low watermark rises to `before`, as by retention."""
@@ -89,21 +92,21 @@ class Broker:
     def records(self, topic: str) -> list[StoredRecord]:
         """All that the topic holds, by partition and offset; empty when it does not exist."""
         with self._cluster.lock:
-            found = self._cluster.topics.get(topic)
+            found = self._cluster.topics.get(plain(topic))
             return [record for log in (found.logs if found else ()) for record in log.records]
 
     def positions(self, group: str, topic: str) -> dict[int, Position]:
         with self._cluster.lock:
-            return dict(self._cluster.group(group, topic).positions)
+            return dict(self._cluster.group(plain(group), plain(topic)).positions)
 
     def set_position(self, group: str, partition: TopicPartition, position: Position) -> None:
         """As an operator does, or a foreign client; members notice only what they fetch."""
         with self._cluster.lock:
             self._log(partition)
-            self._cluster.group(group, partition.topic).positions[partition.partition] = position
+            self._cluster.group(plain(group), plain(partition.topic)).positions[partition.partition] = position
 
     def _log(self, at: TopicPartition) -> Log:
-        logs = self._cluster.topic(at.topic).logs
+        logs = self._cluster.topic(plain(at.topic)).logs
         if not 0 <= at.partition < len(logs):
             raise BrokerError(f"there is no {at}", Fault.UNKNOWN_TOPIC)
         return logs[at.partition]

@@ -1,0 +1,259 @@
+"""Anything at all as a setting: a ConfigurationError in one line at the start, or a task that works. Nothing else."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+import flux
+from flux.adapters.aiokafka import AiokafkaAdapter
+from flux.adapters.confluent import ConfluentAdapter
+from flux.adapters.memory import MemoryAdapter
+from flux.core.settings import shown
+from flux.testing import kit
+
+HUGE = 10**400
+NUMBERS = [0, 1, -1, 2000, 0.01, 0.3, 1e-300, 5e-324, 1e300, math.inf, -math.inf, math.nan, HUGE, -HUGE, True]
+
+
+class Hostile:
+    """As a library's object may be: nothing can be asked of it."""
+
+    def __repr__(self) -> str:
+        raise RuntimeError("no")
+
+    __str__ = __repr__
+
+    def __bool__(self) -> bool:
+        raise RuntimeError("no")
+
+    def __eq__(self, other: object) -> bool:
+        raise RuntimeError("no")
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+def raising(*_: Any) -> Any:
+    raise ValueError("two\nlines")
+
+
+ANYTHING = st.one_of(
+    st.sampled_from(
+        [*NUMBERS, None, False, "", "x", "5", "key", "latest", "full", "two\nlines", "\ud800", "x" * 5000, b"x", object,
+         Exception, ValueError("x"), raising, lambda *_: None, lambda *_: HUGE, lambda *_: ("a", 5), print, Hostile(),
+         [], [5], ["5"], [HUGE], (), (5,), (Exception,), (int, "x"), {}, {"a": 1}, {5}, iter([1]), Path("/")]
+    ),
+    st.integers(), st.floats(), st.text(max_size=5), st.lists(st.integers() | st.floats(), max_size=3),
+)  # fmt: skip
+IGNORED = {"adapter", "naming_", "call", "setup", "close", "enqueue", "policy", "decoder"}
+TASK = sorted(name for name in vars(flux.Task) if not name.startswith("_") and name not in IGNORED)
+BATCH = [*TASK, "max_batch", "max_wait"]
+
+
+def checked(make: Any) -> Any:
+    """What `make` gives; None, when it is refused as a user's mistake shall be."""
+    try:
+        return make()
+    except flux.ConfigurationError as error:
+        said = str(error)
+    assert said.splitlines() == [said]
+    assert len(said) < 700
+    return None
+
+
+@pytest.mark.filterwarnings("ignore:coroutine")
+@settings(max_examples=300, deadline=None)
+@given(st.booleans(), st.data())
+def test_a_task_is_refused_in_one_line_or_works(batched: bool, data: st.DataObject) -> None:
+    names = data.draw(st.lists(st.sampled_from(BATCH if batched else TASK), min_size=1, max_size=2, unique=True))
+    chosen = {name: data.draw(ANYTHING, name) for name in names}
+    works(batched, chosen)
+
+
+def works(batched: bool, chosen: dict[str, Any]) -> None:
+    calls: list[Any] = []
+
+    class One(flux.Task):
+        topic, group_id, retries, wait = "orders", "billing", 2, 1
+
+        def call(self, message: flux.Message) -> None:
+            calls.append(message)
+            if message.attempt == 1:
+                raise ValueError
+
+    class Many(flux.BatchTask):
+        topic, group_id, retries, wait = "orders", "billing", 2, 1
+
+        def call(self, messages: Sequence[flux.Message]) -> None:
+            calls.append(messages)
+            if messages[0].attempt == 1:
+                raise ValueError
+
+    task: Any = type("Bills", (Many if batched else One,), chosen)
+    with kit() as given_kit:
+        if checked(task.policy) is None or checked(lambda: flux.Worker(task, adapter="memory://x")) is None:
+            return
+        given_kit.produce(task.policy().stages.topic, b"{}", key="k")
+        done = checked(lambda: given_kit.run_to_the_end(task))
+        if done is not None:
+            assert calls or done.dead or done.failed
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("quick_retries", 2000, "quick_retries = 2000: give a whole number, 0 or more, at most 1000"),
+        ("max_delay", math.inf, "max_delay = inf: give seconds, 0 or more, at most "),
+        ("naming", 5, "naming = 5: give a callable (topic, group, stage) -> (topic, group)"),
+        ("naming", raising, "naming raised ValueError: two lines for stage 0: make it return (topic, group)"),
+        ("rate_limit", HUGE, "rate_limit = 1000"),
+        ("rate_limit", 5e-324, "rate_limit = 5e-324: give calls a second, more than "),
+        ("wait", HUGE, "wait of stage 1 is 1000"),
+        ("retries", 10**5000, "retries = what cannot be shown (int): give a whole number, 0 or more, at most 100"),
+        ("concurrency", True, "concurrency = True: give a whole number, 1 or more, at most "),
+        ("shutdown_timeout", math.nan, "shutdown_timeout = nan: give seconds, 0 or more, at most "),
+        ("ordering", "x\ny", r"ordering = 'x\ny': give one of key, partition, none"),
+        ("group_id", "a\nb", "characters that can be printed"),
+    ],
+    ids=lambda each: each if type(each) is str else type(each).__name__,
+)
+def test_what_overflows_or_is_of_the_wrong_type_is_named(name: str, value: Any, says: str) -> None:
+    task: Any = type(
+        "Bills", (flux.Task,), {"topic": "orders", "group_id": "billing", "call": lambda *_: None, name: value}
+    )
+    if callable(value):
+        setattr(task, name, staticmethod(value))
+    with pytest.raises(flux.ConfigurationError) as refused:
+        task.policy()
+    assert says in str(refused.value)
+    assert str(refused.value).startswith("Bills: ")
+    assert "\n" not in str(refused.value)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.sampled_from([field.name for field in attrs.fields(flux.ProducerOptions)]), ANYTHING)
+@example("max_queue_bytes", HUGE)
+@example("flush_interval", math.nan)
+@example("compression", ["lz4"])
+def test_options_of_producers_are_refused_in_one_line_or_work(name: str, value: Any) -> None:
+    options = checked(lambda: flux.ProducerOptions(**{name: value}))
+    if options is None:
+        return
+    with kit() as given_kit:
+        producer: Any = type("Orders", (flux.Producer,), {"topic": "orders", "options": options})
+        producer.produce(b"x")
+        assert producer.send(b"y").result(10).topic == "orders"
+        assert given_kit.topic("orders").values == [b"x", b"y"]
+
+
+WORKER = [
+    name
+    for name, each in inspect.signature(flux.Worker).parameters.items()
+    if each.kind is inspect.Parameter.KEYWORD_ONLY and name not in ("adapter", "system", "create_topics")
+]
+
+
+class Bills(flux.Task):
+    topic, group_id = "orders", "billing"
+
+    def call(self, message: flux.Message) -> None:
+        pass
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.sampled_from(WORKER), ANYTHING)
+@example("exit_when_idle", math.nan)
+@example("stages", 5)
+@example("metrics_port", HUGE)
+@example("report", 5)
+def test_a_worker_s_arguments_are_refused_in_one_line_or_taken(name: str, value: Any) -> None:
+    checked(lambda: flux.Worker(Bills, adapter="memory://x", **{name: value}))
+
+
+@given(ANYTHING)
+def test_what_is_no_task_is_refused(value: Any) -> None:
+    with pytest.raises(flux.ConfigurationError):
+        flux.Worker(value, adapter="memory://x")
+
+
+@given(st.sampled_from(["timestamp", "partition", "key", "partition_key", "headers"]), ANYTHING)
+@example("timestamp", HUGE)
+@example("partition", HUGE)
+def test_what_a_record_is_produced_with_is_refused_in_one_line_or_written(name: str, value: Any) -> None:
+    with kit() as given_kit:
+        producer: Any = type("Orders", (flux.Producer,), {"topic": "orders"})
+        try:
+            checked(lambda: producer.send(b"x", **{name: value}))
+            producer.deliver(10)
+        except flux.DeliveryError:
+            assert name == "partition"
+        assert len(given_kit.topic("orders").values) <= 1
+
+
+@given(ANYTHING)
+@example(HUGE)
+def test_a_delay_is_refused_in_one_line_or_kept(value: Any) -> None:
+    with kit():
+        checked(lambda: Bills.enqueue(b"x", delay=value))
+
+
+@given(st.sampled_from(["name", "default_partitions"]), ANYTHING)
+def test_a_broker_in_memory_is_refused_in_one_line_or_made(name: str, value: Any) -> None:
+    given_: dict[str, Any] = {"name": "fuzzed", name: value}
+    from flux.adapters.memory import forget
+
+    made = checked(lambda: MemoryAdapter(**given_))
+    if made is not None:
+        forget(made.cluster.removeprefix("memory://"))
+
+
+CONFLUENT = ["client.id", "session.timeout.ms", "linger.ms", "error_cb", "logger", "security.protocol", "acks", "x",
+             "partition.assignment.strategy", "sasl.username", "ssl.ca.location", "group.protocol"]  # fmt: skip
+AIOKAFKA = ["client_id", "session_timeout_ms", "ssl_context", "check_crcs", "isolation_level", "group_instance_id",
+            "partition_assignment_strategy", "sasl_oauth_token_provider", "acks", "nonsense"]  # fmt: skip
+
+
+@settings(max_examples=300)
+@given(st.one_of(st.tuples(st.just(ConfluentAdapter), st.sampled_from(CONFLUENT) | ANYTHING, ANYTHING),
+                 st.tuples(st.just(AiokafkaAdapter), st.sampled_from(AIOKAFKA) | ANYTHING, ANYTHING)))  # fmt: skip
+def test_options_of_adapters_are_refused_in_one_line_or_taken(chosen: tuple[Any, Any, Any]) -> None:
+    make, name, value = chosen
+    try:
+        options = {name: value}
+    except (TypeError, RuntimeError):
+        return  # no dictionary has such a name
+    checked(lambda: make("127.0.0.1:9092", options))
+    checked(lambda: make(value))
+
+
+@pytest.mark.parametrize("value", [HUGE, 10**12, str(2**32 + 10_000), -(10**12), math.inf, math.nan, "9" * 400])
+@pytest.mark.parametrize("name", ["session.timeout.ms", "statistics.interval.ms", "linger.ms", "message.max.bytes"])
+def test_a_number_that_librdkafka_would_take_for_another_is_refused(name: str, value: Any) -> None:
+    if type(value) is str and len(value) > 300:
+        value = value[:300]
+    with pytest.raises(flux.ConfigurationError, match=name):
+        ConfluentAdapter("127.0.0.1:9092", {name: value})
+
+
+@pytest.mark.parametrize("value", [HUGE, 10**12, "9" * 18, -1, True, 0.5, math.nan])
+def test_a_number_that_aiokafka_would_fail_at_is_refused(value: Any) -> None:
+    with pytest.raises(flux.ConfigurationError, match="session_timeout_ms must be a whole number from 0 to "):
+        AiokafkaAdapter("127.0.0.1:9092", {"session_timeout_ms": value})
+
+
+def test_what_librdkafka_refuses_is_told_in_one_line() -> None:
+    assert checked(lambda: ConfluentAdapter("127.0.0.1:1", {"session.timeout.ms": -5}).admin()) is None
+
+
+@given(ANYTHING)
+def test_anything_is_shown_in_one_short_line(value: Any) -> None:
+    assert len(shown(value)) < 1000
+    assert "\n" not in shown(value)
