@@ -201,10 +201,10 @@ def test_without_an_adapter_the_error_says_what_to_do(world: World) -> None:
         ({"value": b"", "headers": {"a": 1}}, "header a must be str, bytes or None, not int"),
         ({"value": b"", "headers": 5}, "headers must be a mapping, or pairs"),
         ({"value": b"", "headers": ["abc"]}, "headers must be a mapping, or pairs"),
-        ({"value": b"", "partition": -1}, "partition must be a whole number from 0 on"),
+        ({"value": b"", "partition": -1}, "partition must be a whole number from 0 to"),
         ({"value": b"", "partition": 1, "partition_key": "x"}, "give partition or partition_key, not both"),
-        ({"value": b"", "timestamp": 0}, "timestamp .* must be a whole number from 1 on"),
-        ({"value": b"", "timestamp": 1.5}, "timestamp .* must be a whole number from 1 on"),
+        ({"value": b"", "timestamp": 0}, "timestamp .* must be a whole number from 1 to"),
+        ({"value": b"", "timestamp": 1.5}, "timestamp .* must be a whole number from 1 to"),
     ],
 )
 def test_what_cannot_be_a_record_is_refused_before_the_client_sees_it(
