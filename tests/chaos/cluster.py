@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import random
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from brokers.base import NoBroker, scratch
 from brokers.jars import CLUSTER, LOGGING, found_java, libraries
+from brokers.proxy import Proxy
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
@@ -48,7 +50,10 @@ _PROPERTIES = {
     "leader.imbalance.check.interval.seconds": "10",
     "log.retention.check.interval.ms": "1000",
     "log.cleaner.dedupe.buffer.size": "4194304",
-    "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,TOKENS:SASL_PLAINTEXT",
+    "listener.security.protocol.map": ",".join(
+        ["PLAINTEXT:PLAINTEXT", "PROXIED:PLAINTEXT", "CONTROLLER:PLAINTEXT", "TOKENS:SASL_PLAINTEXT"]
+    ),
+    "inter.broker.listener.name": "PLAINTEXT",
     "sasl.enabled.mechanisms": "OAUTHBEARER",
     **LISTENER,
     "num.network.threads": "2",
@@ -86,6 +91,15 @@ class Node:
             )
         (self.directory / "pid").write_text(str(self._process.pid))
 
+    def hang(self) -> None:
+        """It keeps its connections and answers nothing, until `go_on`."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
+
     def kill(self) -> None:
         """As a machine that loses its power."""
         self._end(lambda process: process.kill())
@@ -107,8 +121,11 @@ class Node:
 
 
 class Cluster:
-    def __init__(self, nodes: list[Node]) -> None:
+    def __init__(self, nodes: list[Node], proxies: Sequence[Proxy]) -> None:
+        """`proxies`: one before a listener of each node."""
         self.nodes = nodes
+        self.proxies = proxies
+        self.proxied = ",".join(f"127.0.0.1:{proxy.port}" for proxy in proxies)
         self.bootstrap = ",".join(f"127.0.0.1:{node.port}" for node in nodes)
         self.tokens = ",".join(f"127.0.0.1:{node.tokens}" for node in nodes)
         """Its listeners that want tokens."""
@@ -151,26 +168,31 @@ def running() -> Iterator[Cluster]:
     java, folder = found_java(), libraries()
     directory = Path(tempfile.mkdtemp(prefix="flux-chaos-", dir=scratch()))
     (directory / "log4j2.properties").write_text(LOGGING)
-    ports = _ports(3 * SIZE)
-    voters = ",".join(f"{number}@127.0.0.1:{ports[3 * number - 1]}" for number in range(1, SIZE + 1))
+    ports = _ports(4 * SIZE)
+    voters = ",".join(f"{number}@127.0.0.1:{ports[4 * number - 1]}" for number in range(1, SIZE + 1))
     command = [java, "-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]
     command += [f"-Dlog4j2.configurationFile={directory / 'log4j2.properties'}", "-cp", f"{folder}/*"]
-    nodes = []
+    nodes: list[Node] = []
+    proxies: list[Proxy] = []
+    stack = ExitStack()
     for number in range(1, SIZE + 1):
-        port, tokens, controller = ports[3 * number - 3 : 3 * number]
+        port, tokens, far, controller = ports[4 * number - 4 : 4 * number]
+        proxy = Proxy(far)
+        stack.callback(proxy.close)
+        proxies.append(proxy)
         node = Node(number, directory / f"node{number}", command, port, tokens)
         listeners = f"PLAINTEXT://127.0.0.1:{port},TOKENS://127.0.0.1:{tokens}"
         node.directory.mkdir()
         config = _PROPERTIES | {
             "node.id": str(number),
             "controller.quorum.voters": voters,
-            "listeners": f"{listeners},CONTROLLER://127.0.0.1:{controller}",
-            "advertised.listeners": listeners,
+            "listeners": f"{listeners},PROXIED://127.0.0.1:{far},CONTROLLER://127.0.0.1:{controller}",
+            "advertised.listeners": f"{listeners},PROXIED://127.0.0.1:{proxy.port}",
             "log.dirs": str(node.directory / "data"),
         }
         (node.directory / "server.properties").write_text("".join(f"{k}={v}\n" for k, v in config.items()))
         nodes.append(node)
-    cluster = Cluster(nodes)
+    cluster = Cluster(nodes, proxies)
     # Ends the brokers even when the tests are killed: the guard's input ends with them.
     script = 'cat > /dev/null; kill -9 $(cat "$0"/*/pid); sleep 1; rm -r "$0"'
     guard = subprocess.Popen(
@@ -191,6 +213,7 @@ def running() -> Iterator[Cluster]:
         guard.communicate()
         for node in nodes:
             node.kill()
+        stack.close()
         shutil.rmtree(directory, ignore_errors=True)
 
 

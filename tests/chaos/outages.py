@@ -6,7 +6,7 @@ import time
 
 from chaos import plan, scenarios
 from chaos.scenarios import begin
-from chaos.trial import SESSION, Trial
+from chaos.trial import SESSION, Trial, wait_for
 
 
 def brokers_killed(trial: Trial, brokers: int = 3) -> None:
@@ -18,6 +18,51 @@ def brokers_killed(trial: Trial, brokers: int = 3) -> None:
             time.sleep(5)
             trial.cluster.start()
         time.sleep(1)
+
+
+AGAIN = 30.0
+"""Seconds within which all goes on once the network or the brokers are well again."""
+_BUSY = 10.0  # for a machine of two cores
+
+
+def half_open(trial: Trial, pause: float = 20.0) -> None:
+    """All connections of the workers fall silent and stay open, twice; new ones work. No process is started again."""
+    begin(trial)
+    for _ in range(2):
+        time.sleep(pause)
+        with trial.noted("connections silent"):
+            for proxy in trial.cluster.proxies:
+                proxy.silence()
+            goes_on(trial)
+
+
+def hung_broker(trial: Trial, seconds: float = 45.0) -> None:
+    """One of three brokers stands still and keeps its connections, for longer than sessions and deliveries last."""
+    begin(trial)
+    time.sleep(2)
+    node = trial.random.choice(trial.cluster.nodes)
+    with trial.noted("broker hung"):
+        node.hang()
+        try:
+            time.sleep(seconds)
+        finally:
+            node.go_on()
+        goes_on(trial)
+    trial.cluster.wait_in_sync()
+
+
+def goes_on(trial: Trial) -> None:
+    """Every worker makes calls of records that come from now on, and so does every stage, in time and by the same
+    processes."""
+    well, pids, given = time.monotonic(), set(trial.pids()), trial.feeder.given
+
+    def all_work() -> bool:
+        calls = [call for call in trial.calls() if call.number >= given]
+        return {call.pid for call in calls} >= pids and {call.stage for call in calls} >= set(range(plan.DEAD))
+
+    wait_for(all_work, "all workers and stages go on", AGAIN + _BUSY)
+    print(f"{time.monotonic() - well:.1f} s until all went on", flush=True)
+    assert set(trial.pids()) == pids
 
 
 def rolling_restart(trial: Trial) -> None:

@@ -132,10 +132,12 @@ class Trial:
         options: str = f"session.timeout.ms={SESSION}&heartbeat.interval.ms=1000",
         slow: dict[int, float] | None = None,
         tokens: bool = False,
+        proxied: bool = False,
         **settings: Any,
     ) -> None:
         """`rate`: records a second; `options`: of the workers' adapter; `tokens`: whether they log in with some, as
-        the file `self.tokens` says; `settings`: the task's."""
+        the file `self.tokens` says; `proxied`: whether they reach the brokers by `cluster.proxies`; `settings`: the
+        task's."""
         self.cluster = cluster
         self.admin: AdminClient = cluster.admin
         self.directory = directory
@@ -153,7 +155,7 @@ class Trial:
         self._rate = rate
         self._feeder: Feeder | None = None
         self._task = "AsyncWork" if scheme == "aiokafka" else "Work"
-        self._adapter = f"{scheme}://{cluster.bootstrap}?{options}"
+        self._adapter = f"{scheme}://{cluster.proxied if proxied else cluster.bootstrap}?{options}"
         self.tokens = directory / "tokens" if tokens else None
         login = {"scheme": scheme, "bootstrap": cluster.tokens, "options": options, "state": str(self.tokens)}
         (directory / "books").mkdir()
