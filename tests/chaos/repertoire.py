@@ -23,7 +23,8 @@ from chaos.trial import SESSION, Trial
 KIP_848 = {"options": "group.protocol=consumer"}
 AIOKAFKA = {"scheme": "aiokafka", "options": f"session_timeout_ms={SESSION}&heartbeat_interval_ms=1000"}
 STATIC = {"options": f"group.instance.id=w&session.timeout.ms={2 * SESSION}&heartbeat.interval.ms=1000"}
-PROXIED = {"proxied": True, "rate": 250}
+LONG = {"rate": 250}
+PROXIED = {"proxied": True, **LONG}
 TOKENS = {"tokens": True, "rate": 250}
 SLOW = {"options": f"session.timeout.ms={SESSION}&max.poll.interval.ms={s.MAX_POLL}", "slow": s.SLOW}
 
@@ -91,8 +92,8 @@ REPERTOIRE: list[Scenario | Failures] = [
     Scenario("blackout", o.blackout),
     Scenario("half-open", o.half_open, PROXIED),
     Scenario("half-open-aiokafka", o.half_open, {**PROXIED, **AIOKAFKA}),
-    Scenario("hung-broker", o.hung_broker),
-    Scenario("hung-broker-aiokafka", o.hung_broker, AIOKAFKA),
+    Scenario("hung-broker", o.hung_broker, LONG),
+    Scenario("hung-broker-aiokafka", o.hung_broker, {**LONG, **AIOKAFKA}),
     Scenario("read-only", o.read_only, in_order=True),
     Scenario("throttled", o.throttled, {"options": f"client.id=throttled&session.timeout.ms={SESSION}"}, in_order=True),
     Scenario("dead-letters-recreated", o.dead_letters_recreated),
