@@ -218,6 +218,8 @@ def test_the_port_is_free_again_after_the_end() -> None:
 
 def test_metrics_port_needs_a_port_that_there_can_be() -> None:
     peer = Peer()
-    worker = flux.Worker(peer.task(lambda message: None), adapter=peer.adapter, metrics_port=70_000)
-    with pytest.raises(flux.ConfigurationError, match="cannot be served on port 70000"):
-        worker.run()
+    task = peer.task(lambda message: None)
+    for port in (70_000, -1, True, "9464", 9464.0):
+        wrong: Any = port
+        with pytest.raises(flux.ConfigurationError, match=r"metrics_port = .*: give a whole number"):
+            flux.Worker(task, adapter=peer.adapter, metrics_port=wrong)

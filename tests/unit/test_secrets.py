@@ -51,6 +51,9 @@ class Provider:
     async def token(self) -> str:
         return ""
 
+    def __call__(self, config: str | None) -> tuple[str, float]:
+        return "", 0.0
+
     def __repr__(self) -> str:
         return "Provider('very-s3cret')"
 
