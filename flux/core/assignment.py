@@ -70,14 +70,76 @@ class Entry:
 
 
 class Slice:
-    """Records of one partition's batch that nobody has begun, in offset order."""
+    """Records of one partition that nobody has begun: of a main topic in the order of offsets, of a retry topic in the
+    order of due time, ties by offset."""
 
-    __slots__ = ("end", "records")
+    __slots__ = ("dues", "end", "ends", "messages", "records")
 
-    def __init__(self, records: list[Any], end: int) -> None:
+    def __init__(
+        self,
+        records: list[Any],
+        end: int,
+        messages: list[Message] | None = None,
+        dues: list[int] | None = None,
+        ends: list[int] | None = None,
+    ) -> None:
         self.records = records
         self.end = end
         """After the last offset: where the next delivered record begins, if it is known."""
+        self.messages = messages
+        """Made of the records, in a retry stage."""
+        self.dues = dues
+        """Likewise, in milliseconds since the epoch."""
+        self.ends = ends
+        """Up to which offset each record owns the log; None: to that of the next record, as they are in that order."""
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    @property
+    def size(self) -> int:
+        """Bytes of its keys and values."""
+        return sum(len(record.value() or b"") + len(record.key() or b"") for record in self.records)
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """Of its first record, in the order of its partition."""
+        return 0 if self.dues is None else self.dues[0], self.records[0].offset()
+
+    def part(self, start: int, stop: int | None = None) -> Slice:
+        """Its records from `start` on, to before `stop`."""
+        if stop is None or stop >= len(self.records):
+            stop, end = len(self.records), self.end
+        else:
+            end = self.records[stop].offset() if self.ends is None else self.end
+        return Slice(
+            self.records[start:stop],
+            end,
+            None if self.messages is None else self.messages[start:stop],
+            None if self.dues is None else self.dues[start:stop],
+            None if self.ends is None else self.ends[start:stop],
+        )
+
+    def after(self, index: int) -> int:
+        """The offset up to which record `index` owns the log."""
+        if self.ends is not None:
+            return self.ends[index]
+        records = self.records
+        return int(records[index + 1].offset()) if index + 1 < len(records) else self.end
+
+    def ranges(self, start: int, stop: int) -> list[tuple[int, int]]:
+        """The offsets that the records from `start` to before `stop` own."""
+        if self.ends is None:
+            return [(self.records[start].offset(), self.after(stop - 1))]
+        offsets = [record.offset() for record in self.records[start:stop]]
+        return list(zip(offsets, self.ends[start:stop], strict=True))
+
+    def entry(self, assignment: Assignment, index: int, message: Message) -> Entry:
+        """Record `index`, to be tracked on its own."""
+        entry = Entry(assignment, message, self.records[index].offset(), self.after(index))
+        if self.dues is not None:
+            entry.due = self.dues[index]
+        return entry
 
 
 class Assignment:
@@ -164,9 +226,10 @@ class Assignment:
         return self.ledger.position != before
 
     def give_back(self, piece: Slice) -> None:
-        """A slice that was taken from the backlog, or its rest: back in the order of offsets."""
+        """A slice that was taken from the backlog, or its rest: back in the order of its partition."""
         before: list[Slice] = []
-        while self.backlog and self.backlog[0].records[0].offset() < piece.records[0].offset():
+        place = piece.place
+        while self.backlog and self.backlog[0].place < place:
             before.append(self.backlog.popleft())
         self.backlog.appendleft(piece)
         self.backlog.extendleft(reversed(before))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from operator import le
+
 from flux.core import trail as trails
-from flux.core.assignment import Assignment, Entry, Slice
+from flux.core.assignment import Assignment, Slice
 from flux.core.backoff import default_wait
 from flux.core.commands import Level
 from flux.core.described import brief
@@ -28,19 +30,31 @@ class Dues:
         self._stage = stage
         self._notices = notices
 
-    def entries(self, assignment: Assignment, piece: Slice, now_ms: int) -> list[Entry]:
-        """The records of a slice of this stage's topic, each with its due time."""
-        records, entries = piece.records, []
-        for index, record in enumerate(records):
-            message = Message.of(record, record.value(), trails.start())
+    def timed(self, assignment: Assignment, piece: Slice, now_ms: int) -> tuple[Slice, int]:
+        """A slice of this stage's topic as it came, in due order; and the bytes of its keys and values."""
+        messages: list[Message] = []
+        dues: list[int] = []
+        size = 0
+        start = trails.start()
+        for record in piece.records:
+            value, key = record.value(), record.key()
+            message = Message.of(record, value, start)
             self._place(message, now_ms)
-            end = records[index + 1].offset() if index + 1 < len(records) else piece.end
-            entry = Entry(assignment, message, record.offset(), end)
-            entry.size = len(message.value or b"") + len(message.key or b"")
+            size += len(value or b"") + len(key or b"")
             due = message.trail.due
-            entry.due = self._from_timestamp(message, assignment.jitter, now_ms) if due is None else due
-            entries.append(entry)
-        return entries
+            dues.append(self._from_timestamp(message, assignment.jitter, now_ms) if due is None else due)
+            messages.append(message)
+        if all(map(le, dues, dues[1:])):
+            return Slice(piece.records, piece.end, messages, dues), size
+        order = sorted(range(len(dues)), key=dues.__getitem__)
+        records, ends = piece.records, list(map(piece.after, range(len(dues))))
+        return Slice(
+            [records[index] for index in order],
+            0,
+            [messages[index] for index in order],
+            [dues[index] for index in order],
+            [ends[index] for index in order],
+        ), size
 
     def wait(self, target: Stage, after: float | None, jitter: int) -> float:
         """Seconds in `target`; `after`: what the call asked for."""

@@ -12,6 +12,7 @@ that is never set back, and `epoch` says where the wall clock stands, by which r
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Container, Iterable, Iterator, Mapping
 
 from flux.core import trail as trails
@@ -87,6 +88,7 @@ class Engine:
         self._resets: set[TopicPartition] = set()
         self._with_metadata = True
         self._notices = Notices()
+        self._failures: list[tuple[Message, Failure, Move]] = []
         self.gate = Gate(policy.rate_limit) if gate is None else gate
         self._lanes: Queues = Lanes(policy.ordering) if policy.batch is None else Batches(policy.batch, policy.ordering)
         self._quick = Quick()
@@ -198,9 +200,9 @@ class Engine:
                 if self.stage.role is Role.MAIN:
                     self._backlogs.add(assignment, piece)
                     continue
-                for entry in self._dues.entries(assignment, piece, now_ms):
-                    self.stats.late += entry.due < now_ms - 1000
-                    self._delays.add(entry)
+                timed, size = self._dues.timed(assignment, piece, now_ms)
+                self.stats.late += bisect_left(timed.dues or (), now_ms - 1000)
+                self._delays.add(assignment, timed, size)
         for partition, offset in polled.reached.items():
             assignment = self._assignments.get(partition)
             # a stage that stops takes no records, so that the client is further than what was delivered
@@ -228,21 +230,21 @@ class Engine:
         """Call `index` of a run raised. The caller goes on with the next one, unless the answer is Move.STOP: then
         the process failed, and the record stays as it was. Move.PAUSE: the same, and all engines of the task are to be
         told `paused`."""
-        verdict = self.policy.rules.verdict(failure.error)
-        run.refused += verdict in (EXPIRED, UNDECODABLE)
+        verdict = self._verdict(failure)
         if verdict.move is Move.PAUSE:
             self._hold_back(run, index, message)
         elif verdict.move is not Move.STOP:
-            self.stats.failed += 1
-            entry = self._part(run, index, message)
-            if entry is not None:
-                return self._try_again(entry, verdict, failure, now)
+            return self._fail(run, self._part(run, index, message), failure, now)
         return verdict.move
 
     def produced(self, run: Run, index: int, message: Message) -> Entry | None:
         """Call `index` returned and what it produced is not acknowledged yet: `settled` follows. None: its partition
         is gone, and nobody needs to hear."""
-        return self._part(run, index, message)
+        entry = self._part(run, index, message)
+        if entry.assignment.phase is Phase.GONE:
+            return None
+        entry.assignment.open[entry] = None
+        return entry
 
     def settled(self, entry: Entry, failure: Failure | None, now: float) -> Move | None:
         """What the call of `entry` produced is acknowledged, or failed to be; in that case where the record goes, if
@@ -253,7 +255,7 @@ class Engine:
             self._close(entry)
             self.stats.done += 1
             return None
-        verdict = self.policy.rules.verdict(failure.error)
+        verdict = self._verdict(failure)
         if verdict.move is Move.PAUSE:
             entry.assignment.open.pop(entry)
             if self._begins(entry.assignment):
@@ -277,6 +279,9 @@ class Engine:
         them. A run's caller goes on with the call that it is in; the rest is for others. From then on records are
         handed out one by one, so no other slice may go on as one either."""
         stuck = self.pace.stuck(self._running, now)
+        for run in self._running:
+            if run.untold:  # it may last, and exceptions hold all that was in their calls
+                self._settle(run)
         if stuck:
             for run in list(self._running):
                 self._cut(run)
@@ -379,21 +384,19 @@ class Engine:
         if not most:
             return None
         chunk, batched = min(self.pace.chunk, most), self.policy.batch is not None
-        self._ripen(now, 2 * chunk)
-        entries = self._lanes.take(chunk, now)
         spread = batched or self.gate.limited or (self.pace.slow and self.policy.concurrency > 1)
-        for _ in range(len(self._backlogs)):
-            if entries:
+        while (waiting := self._quick.due(now)) is not None:
+            self._readmit(waiting)
+        if spread and self.stage.role is not Role.MAIN:
+            self._spread_due(now, 2 * chunk)
+        entries = self._lanes.take(chunk, now)
+        while not entries:
+            piece = self._next_slice(spread, now)
+            if piece is not None:
+                return self._start(SliceRun(*piece, now), now)
+            entries = self._lanes.take(chunk, now)
+            if spread or not (entries or self._ripen(now, BATCH)):
                 break
-            assignment = self._backlogs.next
-            if assignment.laned or spread:
-                if assignment.laned < self._flow.full:
-                    self._split(assignment, self._backlogs.take(), now)
-                    entries = self._lanes.take(chunk, now)
-                    continue
-            elif self._admits(assignment):
-                return self._start(SliceRun(assignment, self._backlogs.take(), now), now)
-            self._backlogs.pass_on()
         if not entries:
             return None
         return self._start(BatchRun(entries, now) if batched else LaneRun(entries, now), now)
@@ -409,6 +412,11 @@ class Engine:
     def notices(self) -> list[Notice]:
         """What to log."""
         return self._notices.take()
+
+    def failures(self) -> list[tuple[Message, Failure, Move]]:
+        """Calls that were found failed when their runs were accounted for, with what becomes of their records."""
+        failures, self._failures = self._failures, []
+        return failures
 
     def tell(self, notice: Notice) -> None:
         """Adds a line for the log."""
@@ -548,6 +556,11 @@ class Engine:
         return run in self._running and run.looks >= 0
 
     @property
+    def has_news(self) -> bool:
+        """Whether anything is to be written or logged."""
+        return bool(self._failures or self._hops.queued)
+
+    @property
     def has_hops(self) -> bool:
         """Whether any record is on its way to the next stage."""
         return len(self._hops) > 0
@@ -643,6 +656,17 @@ class Engine:
         patient = self._flow.patient(working, now)
         return *self._flow.changes(working, patient, self.stopping), patient
 
+    def _give_back(self, assignment: Assignment, piece: Slice) -> None:
+        """A slice that was taken, or its rest. What came to a retry stage in the meantime may be due before some of
+        it, so all that nobody has begun is sorted anew."""
+        if self.stage.role is Role.MAIN:
+            self._backlogs.give_back(assignment, piece)
+            return
+        pieces = [piece, *assignment.backlog]
+        self._backlogs.drop(assignment)
+        for each in pieces:
+            self._delays.add(assignment, each, each.size)
+
     def _admits(self, assignment: Assignment) -> bool:
         """Whether the next slice may be begun: nothing of an ordered partition runs beside it, and the metadata has
         room."""
@@ -650,29 +674,55 @@ class Engine:
         assert ledger is not None
         if assignment.running and self.policy.ordering != "none":
             return False
-        return piece.records[0].offset() <= ledger.position or ledger.admits(
-            piece.end, len(assignment.running) + len(assignment.open)
-        )
+        others = len(assignment.running) + len(assignment.open)
+        if piece.ends is not None:
+            return ledger.admits(max(piece.ends), others + len(piece))
+        return piece.records[0].offset() <= ledger.position or ledger.admits(piece.end, others)
 
     def _split(self, assignment: Assignment, piece: Slice, now: float) -> None:
-        records, trail = piece.records, trails.start()
-        for index, record in enumerate(records):
-            end = records[index + 1].offset() if index + 1 < len(records) else piece.end
-            entry = Entry(assignment, Message.of(record, record.value(), trail), record.offset(), end)
+        trail = trails.start()
+        for index, record in enumerate(piece.records):
+            message = Message.of(record, record.value(), trail) if piece.messages is None else piece.messages[index]
+            entry = piece.entry(assignment, index, message)
             entry.since = now
             self._lanes.add(entry)
 
-    def _ripen(self, now: float, wanted: int) -> None:
-        """Records that are due may run."""
-        while (waiting := self._quick.due(now)) is not None:
-            self._readmit(waiting)
-        now_ms = self.wall_ms(now)
-        while self._lanes.ready(now) < wanted:
-            entry = self._delays.due(now_ms)
-            if entry is None:
-                break
-            entry.since = now
-            self._lanes.add(entry)
+    def _next_slice(self, spread: bool, now: float) -> tuple[Assignment, Slice] | None:
+        """A slice that may be worked as one. If there is none, as far as order and metadata let others begin, the
+        next one is split. `spread`: none is worked as one."""
+        for _ in range(len(self._backlogs)):
+            assignment = self._backlogs.next
+            if assignment.laned or spread:
+                # in a retry stage the record that all wait for may be the last: what is here is bounded otherwise
+                if assignment.laned < self._flow.full or self.stage.role is not Role.MAIN:
+                    self._split(assignment, self._backlogs.take(), now)
+                    if self._lanes.ready(now):
+                        return None
+                    continue
+            elif self._admits(assignment):
+                return assignment, self._backlogs.take()
+            elif self.stage.role is not Role.MAIN and not assignment.running:
+                # what holds the position back may not be due for long: single records may have room
+                self._split(assignment, self._backlogs.take(), now)
+                return None
+            self._backlogs.pass_on()
+        return None
+
+    def _ripen(self, now: float, most: int) -> bool:
+        """Records of one partition that are due become its backlog, if nothing is left of that: what comes later may
+        be due before what is here. Whether there were any."""
+        due = self._delays.due(self.wall_ms(now), most)
+        if due is None:
+            return False
+        assignment, pieces = due
+        for piece in pieces:
+            self._backlogs.add(assignment, piece)
+        return True
+
+    def _spread_due(self, now: float, wanted: int) -> None:
+        """Single records that are due may be taken, the first due first."""
+        while self._lanes.ready(now) < wanted and (len(self._backlogs) or self._ripen(now, wanted)):
+            self._split(self._backlogs.next, self._backlogs.take(), now)
 
     def _at_hand(self, now: float) -> int:
         """About how many callers could get work, if the gate let them."""
@@ -705,9 +755,12 @@ class Engine:
             assignment.running.pop(run, None)
 
     def _settle(self, run: Run, index: int | None = None) -> None:
-        done = run.settle(run.index if index is None else index, self._lanes)
+        done, failed = run.settle(run.index if index is None else index, self._lanes)
         self.stats.done += done
         self._commits.done += done
+        for entry, failure in failed:
+            self._quick.called.pop(entry, None)
+            self._failures.append((entry.message, failure, self._fail(run, entry, failure, failure.at)))
 
     def _cut(self, run: Run) -> None:
         """Gives what a run has not begun to others."""
@@ -717,7 +770,7 @@ class Engine:
         if rest is not None:
             (assignment,) = run.assignments()
             if self._begins(assignment):
-                self._backlogs.give_back(assignment, rest)
+                self._give_back(assignment, rest)
 
     def _cut_all(self, assignment: Assignment) -> None:
         """The runs that have records of a partition."""
@@ -737,15 +790,28 @@ class Engine:
         else:
             self._lanes.end(entry)
 
-    def _part(self, run: Run, index: int, message: Message) -> Entry | None:
+    def _part(self, run: Run, index: int, message: Message) -> Entry:
         """Takes call `index` out of its run, which goes on past it: the record is open on its own."""
         self._settle(run, index)
         entry = run.part(index, message, self._lanes)
         self._quick.called.pop(entry, None)
-        if entry.assignment.phase is Phase.GONE:
-            return None
-        entry.assignment.open[entry] = None
         return entry
+
+    def _verdict(self, failure: Failure) -> Verdict:
+        verdict = failure.verdict
+        if verdict is None:
+            verdict = failure.verdict = self.policy.rules.verdict(failure.error)
+        return verdict
+
+    def _fail(self, run: Run, entry: Entry, failure: Failure, now: float) -> Move:
+        """A record that was taken out of its run failed."""
+        verdict = self._verdict(failure)
+        run.refused += verdict is EXPIRED or verdict is UNDECODABLE
+        self.stats.failed += 1
+        if entry.assignment.phase is Phase.GONE:
+            return verdict.move
+        entry.assignment.open[entry] = None
+        return self._try_again(entry, verdict, failure, now)
 
     # ---- inside: open records
 
@@ -767,9 +833,8 @@ class Engine:
         policy = self.policy
         wait = policy.quick_wait * 2**entry.tries
         if (
-            entry.tries >= policy.quick_retries
-            or verdict.move is not Move.NEXT
-            or verdict.after is not None
+            not policy.holds_key(verdict)
+            or entry.tries >= policy.quick_retries
             or not self._begins(entry.assignment)
             or expires(entry.message, policy.give_up_after, self.epoch + now + wait)
         ):
@@ -811,7 +876,7 @@ class Engine:
         """Sends an open record to the next stage, or to the dead letters. `called`: as its message says, which counts
         a call in place when it may begin."""
         message, following = entry.message, self._following
-        kind, text, trace = describe(failure, self.policy.error_headers)
+        kind, text, trace = failure.words or describe(failure, self.policy.error_headers)
         if following is None:
             self._close(entry)
             why = f"{kind}: {text}" if text else kind

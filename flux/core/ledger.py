@@ -17,11 +17,12 @@ import base64
 import binascii
 import re
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 MAX_METADATA = 4095
 """Characters that a broker takes by its default (offset.metadata.max.bytes), less the NUL that librdkafka appends."""
 
+_FEW = 4  # ranges that are cheaper to add one by one
 _FRAME = 16  # "flux1r." and "xxxxxxxx."
 _SHAPE = re.compile(r"flux1([rb])\.([0-9a-f]{8})\.([A-Za-z0-9_-]*)\Z")
 
@@ -71,6 +72,33 @@ class Ledger:
             start, end = min(start, starts[low]), max(end, ends[high - 1])
         starts[low:high] = [start]
         ends[low:high] = [end]
+
+    def all_done(self, ranges: Sequence[tuple[int, int]]) -> None:
+        """The offsets of many ranges are done. They are in order and do not overlap."""
+        if len(ranges) < _FEW:
+            for start, end in ranges:
+                self.done(start, end)
+            return
+        self.changes += len(ranges)
+        starts, ends = self._starts, self._ends
+        low, high = bisect_left(ends, ranges[0][0]), bisect_right(starts, ranges[-1][1])
+        at = self.position
+        merged_starts: list[int] = []
+        merged_ends: list[int] = []
+        last = -1
+        for start, end in sorted([*zip(starts[low:high], ends[low:high], strict=True), *ranges]):
+            if start <= at:
+                at = max(at, end)
+            elif start <= last:
+                if end > last:
+                    last = merged_ends[-1] = end
+            else:
+                merged_starts.append(start)
+                merged_ends.append(end)
+                last = end
+        starts[low:high], ends[low:high] = merged_starts, merged_ends
+        if at > self.position:
+            self.done(self.position, at)
 
     def is_done(self, offset: int) -> bool:
         if offset < self.position:

@@ -12,7 +12,7 @@ from flux.core.batches import MOST_BATCH, Batch
 from flux.core.described import error_name
 from flux.core.errors import ConfigurationError
 from flux.core.ledger import MAX_METADATA
-from flux.core.outcome import Rules
+from flux.core.outcome import Move, Rules, Verdict
 from flux.core.settings import (
     LONGEST,
     MOST,
@@ -79,6 +79,10 @@ class Policy:
     def wait(self, stage: Stage, jitter: int) -> float:
         """Seconds that a record waits in `stage`."""
         return self.waits.seconds(stage.number, jitter)
+
+    def holds_key(self, verdict: Verdict) -> bool:
+        """Whether a record whose call ended so is tried again in place first, so that its key waits."""
+        return self.quick_retries > 0 and verdict.move is Move.NEXT and verdict.after is None
 
     def check(self) -> None:
         """Raises ConfigurationError, in one line, for the first setting that cannot work."""

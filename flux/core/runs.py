@@ -9,6 +9,10 @@ from flux.core import trail
 from flux.core.assignment import Assignment, Entry, Phase, Slice
 from flux.core.lanes import Queues
 from flux.core.message import Message
+from flux.core.transfer import Failure
+
+Failed = list[tuple[Entry, Failure]]
+"""Records whose calls failed, in the order of their calls."""
 
 
 class Run:
@@ -16,11 +20,29 @@ class Run:
     only if that is below `limit`; when it is not, it asks again under the engine's lock, since `cut` may have been
     undecided. That is all that keeps a cut and a running caller apart, with no lock per call.
 
-    It works `records` (of one partition, as they came) or `entries` (tracked one by one, their lanes taken)."""
+    A call that failed, and whose failure holds nothing back, is noted in `failures` before the next index is
+    published, and so with no lock either: whoever accounts for the calls before an index finds its failures there.
 
-    __slots__ = ("entries", "index", "limit", "looks", "marked", "records", "refused", "seen", "started")
+    It works `records` (of one partition, as they came), `messages` (made of such, for records of a retry topic) or
+    `entries` (tracked one by one, their lanes taken)."""
+
+    __slots__ = (
+        "entries",
+        "failures",
+        "index",
+        "limit",
+        "looks",
+        "marked",
+        "messages",
+        "records",
+        "refused",
+        "seen",
+        "started",
+        "told",
+    )
 
     records: list[Any] | None
+    messages: list[Message] | None
     entries: list[Entry] | None
 
     def __init__(self, calls: int, now: float) -> None:
@@ -28,6 +50,10 @@ class Run:
         self.limit = calls
         self.marked = 0
         """Calls before this one are accounted for."""
+        self.failures: list[tuple[int, Failure, Message]] = []
+        """Calls that failed, by index. Appended to by the caller alone."""
+        self.told = 0
+        """Failures before this one are accounted for."""
         self.refused = 0
         """Calls that were not made: the work was too old, or no handler could read it."""
         self.started = now
@@ -35,6 +61,15 @@ class Run:
         """Where `index` was when a watcher last looked."""
         self.looks = 0
         """How often it looked since without any progress; -1 once the run was found stuck."""
+
+    def note(self, failure: Failure, message: Message) -> None:
+        """The call that the caller is at failed."""
+        self.failures.append((self.index, failure, message))
+
+    @property
+    def untold(self) -> bool:
+        """Whether calls have failed that nobody has accounted for."""
+        return len(self.failures) > self.told
 
     def cut(self) -> int:
         """Ends the run after the call that it is in; returns that call's index. With the engine's lock held."""
@@ -49,16 +84,14 @@ class Run:
     @property
     def offset(self) -> int:
         """Of the record that the caller is at."""
-        if self.records is not None:
-            return int(self.records[min(self.index, len(self.records) - 1)].offset())
-        assert self.entries is not None
-        return self.entries[min(self.index, len(self.entries) - 1)].offset
+        raise NotImplementedError
 
     def assignments(self) -> Iterable[Assignment]:
         raise NotImplementedError
 
-    def settle(self, index: int, lanes: Queues) -> int:
-        """Accounts for the calls before `index`, which have ended well; returns how many are new."""
+    def settle(self, index: int, lanes: Queues) -> tuple[int, Failed]:
+        """Accounts for the calls before `index`, which have ended; returns how many of them are new and ended well,
+        and the others."""
         raise NotImplementedError
 
     def part(self, index: int, message: Message, lanes: Queues) -> Entry:
@@ -77,11 +110,20 @@ class Run:
     def finish(self, lanes: Queues) -> None:
         """All of its own calls are settled."""
 
+    def _noted(self, index: int) -> list[tuple[int, Failure, Message]]:
+        """The failures of calls before `index` that nobody has accounted for."""
+        failures, first = self.failures, self.told
+        last = len(failures)
+        while last > first and failures[last - 1][0] >= index:
+            last -= 1
+        self.told = last
+        return failures[first:last]
+
 
 class SliceRun(Run):
-    """A slice of one partition's batch. Offset order satisfies order by key, so keys are not looked at."""
+    """A slice of one partition's records. Its order satisfies order by key, so keys are not looked at."""
 
-    __slots__ = ("_at", "_divided", "_end", "assignment")
+    __slots__ = ("_at", "_divided", "_piece", "assignment")
 
     records: list[Any]
     entries: None
@@ -89,42 +131,57 @@ class SliceRun(Run):
     def __init__(self, assignment: Assignment, piece: Slice, now: float) -> None:
         super().__init__(len(piece.records), now)
         self.records = piece.records
+        self.messages = piece.messages
         self.entries = None
         self.assignment = assignment
-        self._end = piece.end
+        self._piece = piece
         self._at: Entry | None = None
         """The call that it was cut at, in its lane."""
         self._divided = False
 
+    @property
+    def offset(self) -> int:
+        return int(self.records[min(self.index, len(self.records) - 1)].offset())
+
     def assignments(self) -> Iterable[Assignment]:
         return (self.assignment,)
 
-    def settle(self, index: int, lanes: Queues) -> int:
+    def settle(self, index: int, lanes: Queues) -> tuple[int, Failed]:
         start = self.marked
         if start >= index:
-            return 0
+            return 0, []
         self.marked = index
-        assignment = self.assignment
-        if assignment.phase is not Phase.GONE:
+        assignment, piece = self.assignment, self._piece
+        failed: Failed = []
+        at, ranges = start, []
+        for number, failure, message in self._noted(index) if self.untold else ():
+            if number > at:
+                ranges += piece.ranges(at, number)
+            failed.append((piece.entry(assignment, number, message), failure))
+            at = number + 1
+        if at < index:
+            ranges += piece.ranges(at, index)
+        if ranges and assignment.phase is not Phase.GONE:
+            if piece.ends is not None:
+                ranges.sort()
             assert assignment.ledger is not None
-            assignment.ledger.done(self.records[start].offset(), self._after(index - 1))
-        return index - start
+            assignment.ledger.all_done(ranges)
+        return index - start - len(failed), failed
 
     def part(self, index: int, message: Message, lanes: Queues) -> Entry:
         self.marked = index + 1
-        return Entry(self.assignment, message, self.records[index].offset(), self._after(index))
+        return self._piece.entry(self.assignment, index, message)
 
     def divide(self, index: int, lanes: Queues) -> Slice | None:
-        records = self.records
-        if index >= len(records) or self._divided or self.assignment.phase is Phase.GONE:
+        piece = self._piece
+        if index >= len(piece.records) or self._divided or self.assignment.phase is Phase.GONE:
             return None
         self._divided = True
-        record = records[index]
-        message = Message.of(record, None, trail.start())
-        self._at = Entry(self.assignment, message, record.offset(), self._after(index))
+        messages = self.messages
+        message = Message.of(piece.records[index], None, trail.start()) if messages is None else messages[index]
+        self._at = piece.entry(self.assignment, index, message)
         lanes.begin(self._at)
-        rest = records[index + 1 :]
-        return Slice(rest, self._end) if rest else None
+        return piece.part(index + 1) if index + 1 < len(piece.records) else None
 
     def hold_back(self, index: int, message: Message) -> Entry | None:
         self.marked = index + 1
@@ -137,11 +194,6 @@ class SliceRun(Run):
         if self._at is not None:
             lanes.end(self._at)
 
-    def _after(self, index: int) -> int:
-        """The offset up to which call `index` owns the log."""
-        records = self.records
-        return int(records[index + 1].offset()) if index + 1 < len(records) else self._end
-
 
 class LaneRun(Run):
     """Entries whose turn it is, each the first of its lane."""
@@ -149,28 +201,38 @@ class LaneRun(Run):
     __slots__ = ()
 
     records: None
+    messages: None
     entries: list[Entry]
 
     def __init__(self, entries: list[Entry], now: float) -> None:
         super().__init__(len(entries), now)
-        self.records = None
+        self.records = self.messages = None
         self.entries = entries
+
+    @property
+    def offset(self) -> int:
+        return self.entries[min(self.index, len(self.entries) - 1)].offset
 
     def assignments(self) -> Iterable[Assignment]:
         return dict.fromkeys(entry.assignment for entry in self.entries)  # in order, so that a run can be repeated
 
-    def settle(self, index: int, lanes: Queues) -> int:
+    def settle(self, index: int, lanes: Queues) -> tuple[int, Failed]:
         start = self.marked
         if start >= index:
-            return 0
+            return 0, []
         self.marked = index
-        for entry in self.entries[start:index]:
+        failures = {number: failure for number, failure, _ in self._noted(index)} if self.untold else {}
+        failed: Failed = []
+        for number, entry in enumerate(self.entries[start:index], start):
             assignment = entry.assignment
-            if assignment.phase is not Phase.GONE:
+            failure = failures.get(number) if failures else None
+            if failure is not None:
+                failed.append((entry, failure))
+            elif assignment.phase is not Phase.GONE:
                 assert assignment.ledger is not None
                 assignment.ledger.done(entry.offset, entry.end)
             lanes.end(entry)
-        return index - start
+        return index - start - len(failed), failed
 
     def part(self, index: int, message: Message, lanes: Queues) -> Entry:
         self.marked = index + 1

@@ -12,7 +12,6 @@ from flux.core.described import cause_of, error_name
 from flux.core.engine import Engine
 from flux.core.gate import Gate
 from flux.core.hops import way_out
-from flux.core.message import Message
 from flux.core.outcome import Pause
 from flux.core.report import IN_PLACE, MOST_CALLS, Call, Open, Paused, StageReport, ranges_of, shown_key
 from flux.core.runs import BatchRun, Run
@@ -117,11 +116,14 @@ def pause_of(gate: Gate, now: float) -> Paused | None:
 
 def _at(run: Run, index: int) -> tuple[int, int, bytes | None, int]:
     """(partition, offset, key, attempt) of the record that a run is at."""
-    if run.records is not None:
+    if run.messages is not None:
+        message = run.messages[min(index, len(run.messages) - 1)]
+    elif run.records is not None:
         record = run.records[min(index, len(run.records) - 1)]
-        return record.partition(), record.offset(), record.key(), 1  # a slice is of the main topic
-    assert run.entries is not None
-    message: Message = run.entries[min(index, len(run.entries) - 1)].message
+        return record.partition(), record.offset(), record.key(), 1  # of the main topic
+    else:
+        assert run.entries is not None
+        message = run.entries[min(index, len(run.entries) - 1)].message
     return message.partition, message.offset, message.key, message.attempt
 
 

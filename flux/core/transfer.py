@@ -15,7 +15,7 @@ import attrs
 from flux.core import trail as t
 from flux.core.described import MOST_CHARS, cause_of, cut, error_name, text_of
 from flux.core.message import Message
-from flux.core.outcome import Undecodable
+from flux.core.outcome import Undecodable, Verdict
 from flux.core.ports import Outgoing
 from flux.core.stage import Role, Stage
 
@@ -28,12 +28,18 @@ _RECORD_OVERHEAD = 160  # batch header (61), record fields and varints, with roo
 _HEADER_OVERHEAD = 10  # two varint lengths
 
 
-@attrs.frozen
+@attrs.define(eq=False)
 class Failure:
     """How a call ended badly. `trace` is the traceback as text, made where reading source files is allowed."""
 
     error: BaseException
     trace: str = ""
+    verdict: Verdict | None = None
+    """What it means for the record; None: not asked yet."""
+    at: float = 0.0
+    """When a call that was noted in its run ended, by the clock of `now`."""
+    words: tuple[str, str, str] | None = None
+    """(type, message, trace), as far as they may leave the process; None: not described yet."""
 
 
 class Detail(enum.IntEnum):

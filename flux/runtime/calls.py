@@ -30,14 +30,16 @@ def work(desk: Desk, post: Post, run: Run, handler: Handler, track: bool) -> Bas
     Returns the error of a failed process, None when all of the run's own calls were made."""
     products = Produced()
     token = CURRENT.set(products) if track else None
-    entries, records, trail = run.entries, run.records, trails.start()
+    entries, messages, records, trail = run.entries, run.messages, run.records, trails.start()
     index = run.index
     try:
         while True:
             run.index = index
             if index >= run.limit and not desk.may_go_on(run):
                 return None
-            if records is not None:
+            if messages is not None:
+                message = messages[index]
+            elif records is not None:
                 record = records[index]
                 message = Message()  # see there
                 message._record = record
@@ -53,7 +55,8 @@ def work(desk: Desk, post: Post, run: Run, handler: Handler, track: bool) -> Bas
                 error = own_failure(raised)
                 if products.touched:
                     products = _renew(products)
-                if desk.failed(post, run, message, _failure(error)) is Move.STOP:
+                failure = _failure(error)
+                if not desk.noted(run, message, failure) and desk.failed(post, run, message, failure) is Move.STOP:
                     return error
             else:
                 if products.touched:
@@ -71,14 +74,16 @@ async def work_async(desk: Desk, post: Post, run: Run, handler: Handler, track: 
     products = Produced()
     if track:
         CURRENT.set(products)
-    entries, records, trail = run.entries, run.records, trails.start()
+    entries, messages, records, trail = run.entries, run.messages, run.records, trails.start()
     index = run.index
     try:
         while True:
             run.index = index
             if index >= run.limit and not desk.may_go_on(run):
                 return None
-            if records is not None:
+            if messages is not None:
+                message = messages[index]
+            elif records is not None:
                 record = records[index]
                 message = Message()
                 message._record = record
@@ -94,7 +99,8 @@ async def work_async(desk: Desk, post: Post, run: Run, handler: Handler, track: 
                 error = own_failure(raised)
                 if products.touched:
                     products = _renew(products)
-                if desk.failed(post, run, message, _failure(error)) is Move.STOP:
+                failure = _failure(error)
+                if not desk.noted(run, message, failure) and desk.failed(post, run, message, failure) is Move.STOP:
                     return error
             else:
                 if products.touched:
@@ -158,7 +164,7 @@ def _report_batch(
                     done.append((entry, message))
             continue
         failure = shown.get(id(error)) or shown.setdefault(id(error), _failure(error))
-        if desk.failed(post, run, message, failure) is Move.STOP:
+        if not desk.noted(run, message, failure) and desk.failed(post, run, message, failure) is Move.STOP:
             return error
     run.index = len(messages)
     products.close()

@@ -35,7 +35,7 @@ from flux.core.ports import ConsumerSettings, Position, System, TopicPartition
 from flux.core.runs import Run
 from flux.core.stage import Role
 from flux.core.stats import Pauses
-from flux.core.transfer import Failure
+from flux.core.transfer import Failure, describe
 from flux.runtime import forks
 from flux.runtime.effects import Effect, Script
 from flux.runtime.forwarding import Forwarding
@@ -213,6 +213,9 @@ class Desk:
             if resumed and paused_at is not None:
                 self.pauses.seconds += self.system.monotonic() - paused_at
             self.wake(max(1, self.ready()) if resumed else 1)
+            news = post.engine.has_news
+        if news:
+            self.write_soon(post)
         if resumed and paused_at is not None:
             self._tell_resume(self.system.monotonic() - paused_at)
         if failure is not None:
@@ -266,6 +269,16 @@ class Desk:
         """Whether the caller of `run` makes the call that it is at: see `Run`."""
         with self.lock:
             return run.index < run.limit
+
+    def noted(self, run: Run, message: Message, failure: Failure) -> bool:
+        """The call that `run` is at raised: notes it there, unless somebody has to hear of it now. Takes no lock."""
+        verdict = failure.verdict = self.policy.rules.verdict(failure.error)
+        if verdict.move not in (Move.NEXT, Move.DEAD) or self.policy.holds_key(verdict):
+            return False
+        failure.at = self.system.monotonic()
+        failure.words = describe(failure, self.policy.error_headers)
+        run.note(failure, message)
+        return True
 
     def failed(self, post: Post, run: Run, message: Message, failure: Failure) -> Move:
         """The call that `run` is at raised."""
@@ -402,9 +415,13 @@ class Desk:
     def write(self, post: Post) -> None:
         """Logs the engine's notices and writes its hops, unless another thread does."""
         with self.lock:
-            notices = post.engine.notices()
+            now = self.system.monotonic()
+            notices, failures = post.engine.notices(), post.engine.failures()
+            news = [each for each in failures if post.failures.add(_kind(each[1], each[2]), now)]
         for notice in notices:
-            self._journal.noticed(post.where, notice, self.system.monotonic())
+            self._journal.noticed(post.where, notice, now)
+        for message, failure, move in news:
+            self._journal.failed(post.where, post.engine.stage, message, failure, move)
         post.forwarding.write()
         if post.moved:
             self._tell_moved(post)

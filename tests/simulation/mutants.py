@@ -18,7 +18,7 @@ from flux.core.lanes import Lanes
 from flux.core.ledger import Ledger
 from flux.core.outcome import NEXT, Move, Rules
 from flux.core.ports import Position
-from flux.core.runs import SliceRun
+from flux.core.runs import Run, SliceRun
 from flux.core.transfer import Transfer
 from flux.runtime.desk import Desk
 from flux.runtime.writer import Writer
@@ -70,7 +70,7 @@ def the_highest_finished_offset_is_committed() -> Mutation:
 def the_call_that_runs_counts_as_done() -> Mutation:
     settle = SliceRun.settle
 
-    def early(self: SliceRun, index: int, lanes: Lanes) -> int:
+    def early(self: SliceRun, index: int, lanes: Lanes) -> Any:
         return settle(self, min(index + 1, len(self.records)), lanes)
 
     return SliceRun, "settle", early
@@ -78,15 +78,53 @@ def the_call_that_runs_counts_as_done() -> Mutation:
 
 @mutant()
 def what_is_open_does_not_hold_the_position() -> Mutation:
-    part = Engine._part
+    fail = Engine._fail
 
-    def closed(self: Engine, *arguments: Any) -> Any:
-        entry = part(self, *arguments)
-        if entry is not None and entry.assignment.ledger is not None:
+    def closed(self: Engine, run: Any, entry: Any, *arguments: Any) -> Any:
+        if entry.assignment.ledger is not None:
             entry.assignment.ledger.done(entry.offset, entry.end)
-        return entry
+        return fail(self, run, entry, *arguments)
 
-    return Engine, "_part", closed
+    return Engine, "_fail", closed
+
+
+@mutant()
+def a_failure_is_forgotten() -> Mutation:
+    return Run, "_noted", lambda self, index: []
+
+
+@mutant()
+def a_failure_is_forgotten_where_its_run_is_cut() -> Mutation:
+    cut = Run.cut
+
+    def forgetting(self: Run) -> int:
+        self.failures.clear()
+        self.told = 0
+        return cut(self)
+
+    return Run, "cut", forgetting
+
+
+@mutant()
+def a_failure_is_counted_twice() -> Mutation:
+    def noted(self: Run, index: int) -> Any:
+        return [each for each in self.failures if self.marked >= index > each[0]]
+
+    return Run, "_noted", noted
+
+
+@mutant()
+def a_position_passes_a_failure_before_its_hop() -> Mutation:
+    settle = SliceRun.settle
+
+    def early(self: SliceRun, index: int, lanes: Lanes) -> Any:
+        start = self.marked
+        found = settle(self, index, lanes)
+        if start < index and self.assignment.ledger is not None and self.assignment.phase is not Phase.GONE:
+            self.assignment.ledger.all_done(sorted(self._piece.ranges(start, index)))
+        return found
+
+    return SliceRun, "settle", early
 
 
 @mutant()
@@ -126,15 +164,14 @@ def a_failure_of_the_process_moves_its_record() -> Mutation:
 
 @mutant()
 def waits_are_skipped() -> Mutation:
-    entries = Dues.entries
+    timed = Dues.timed
 
     def hasty(self: Dues, assignment: Any, piece: Any, now_ms: int) -> Any:
-        found = entries(self, assignment, piece, now_ms)
-        for entry in found:
-            entry.due = now_ms
-        return found
+        found, size = timed(self, assignment, piece, now_ms)
+        found.dues = [now_ms] * len(found)
+        return found, size
 
-    return Dues, "entries", hasty
+    return Dues, "timed", hasty
 
 
 @mutant()
@@ -158,7 +195,7 @@ def a_cut_gives_a_record_twice() -> Mutation:
 
     def twice(self: SliceRun, index: int, lanes: Lanes) -> Any:
         rest = divide(self, index, lanes)
-        return None if rest is None else Slice(self.records[index:], rest.end)
+        return None if rest is None else self._piece.part(index)
 
     return SliceRun, "divide", twice
 
@@ -169,7 +206,7 @@ def a_cut_loses_a_record() -> Mutation:
 
     def losing(self: SliceRun, index: int, lanes: Lanes) -> Any:
         rest = divide(self, index, lanes)
-        return None if rest is None or len(rest.records) < 2 else Slice(rest.records[1:], rest.end)
+        return None if rest is None or len(rest) < 2 else rest.part(1)
 
     return SliceRun, "divide", losing
 

@@ -37,9 +37,7 @@ def a_pause_moves_its_record() -> Mutation:
 @mutant(features=("pauses",))
 def a_pause_loses_the_record_that_found_it() -> Mutation:
     def hold_back(self: Engine, run: Any, index: int, message: Any) -> None:
-        entry = self._part(run, index, message)
-        if entry is not None:
-            self._close(entry)
+        self._close(self._part(run, index, message))
 
     return Engine, "_hold_back", hold_back
 
@@ -291,7 +289,7 @@ def a_batch_waits_until_it_is_full() -> Mutation:
 def a_batch_is_done_before_its_call_has_ended() -> Mutation:
     settle = LaneRun.settle
 
-    def early(self: LaneRun, index: int, lanes: Any) -> int:
+    def early(self: LaneRun, index: int, lanes: Any) -> Any:
         return settle(self, len(self.entries) if isinstance(self, BatchRun) else index, lanes)
 
     return LaneRun, "settle", early

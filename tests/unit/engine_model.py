@@ -38,6 +38,8 @@ class Caller:
     gens: dict[TopicPartition, int]
     reported: bool = False
     well: bool = False
+    noted: bool = False
+    """Whether that ended badly, as its run will tell."""
 
 
 @attrs.define(eq=False)
@@ -233,7 +235,14 @@ class World:
             error: Exception = self.random.choice((ValueError("bad"), Retry(after=3), Reject("no")))
             if self.in_place and self.random.random() < 0.3:
                 error = Pause()
-            self._ends(place, gen, self.engine.failed(run, index, message, Failure(error), self.now), run, error)
+            failure = Failure(error, verdict=self.policy.rules.verdict(error), at=self.now)
+            assert failure.verdict is not None
+            waits = failure.verdict.move is not Move.PAUSE and not self.policy.holds_key(failure.verdict)
+            if waits and self.random.random() < 0.7:
+                run.note(failure, message)
+                caller.noted = True
+                return
+            self._ends(place, gen, self.engine.failed(run, index, message, failure, self.now), run, error)
 
     def _ends(self, place: Place, gen: int, move: Move | None, run: Run | None, error: Exception) -> None:
         """A call has ended badly: its record is called again here, or moves."""
@@ -254,7 +263,9 @@ class World:
         partition = TopicPartition(message.topic, message.partition)
         if caller.well and self._current(partition, caller.gens[partition]):
             self.owned[partition].done.add(message.offset)
-        caller.reported = False
+        if caller.noted:
+            self._fails((partition, message.offset), caller.gens[partition])
+        caller.reported = caller.noted = False
         run.index += 1
         self._begin(caller)
 

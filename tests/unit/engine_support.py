@@ -201,6 +201,8 @@ class Driver:
 
 def message_at(run: Run, index: int) -> Message:
     """What a caller hands to its handler for call `index`."""
+    if run.messages is not None:
+        return run.messages[index]
     return message(run.records[index]) if run.records is not None else run.entries[index].message  # type: ignore[index]
 
 

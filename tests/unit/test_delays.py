@@ -2,56 +2,107 @@
 
 from __future__ import annotations
 
-from engine_support import P1, assignment, entry
+from engine_support import P1, assignment, message, record
 from hypothesis import given
 from hypothesis import strategies as st
 
+from flux.core.assignment import Assignment, Slice
 from flux.core.delays import Delays
+
+Place = tuple[int, int]
+"""Due time and offset."""
+
+
+def piece(*places: Place) -> Slice:
+    """Records in due order, as those of one poll; each owns its own offset."""
+    records = [record(offset) for _, offset in places]
+    in_order = list(places) == sorted(places, key=lambda place: place[1])
+    ends = None if in_order else [offset + 1 for _, offset in places]
+    messages = [message(one) for one in records]
+    return Slice(records, places[-1][1] + 1, messages, [due for due, _ in places], ends)
+
+
+def places(pieces: list[Slice]) -> list[Place]:
+    return [(due, one.offset()) for each in pieces for due, one in zip(each.dues or (), each.records, strict=True)]
+
+
+def take(delays: Delays, now_ms: int, most: int = 500) -> tuple[Assignment, list[Place]]:
+    taken = delays.due(now_ms, most)
+    assert taken is not None
+    return taken[0], places(taken[1])
 
 
 def test_nothing_comes_before_its_time() -> None:
     delays, owner = Delays(), assignment()
-    one = entry(owner, 0, due=1000)
-    delays.add(one)
+    delays.add(owner, piece((1000, 0), (2000, 1)), 2)
     assert delays.next_due == 1000
-    assert delays.due(999) is None
-    assert delays.due(1000) is one
+    assert delays.due(999, 500) is None
+    assert take(delays, 1000) == (owner, [(1000, 0)])
+    assert delays.next_due == 2000
+    assert delays.due(1999, 500) is None
+    assert take(delays, 10**15) == (owner, [(2000, 1)])
     assert delays.next_due is None
-    assert delays.due(10**15) is None
+    assert delays.due(10**15, 500) is None
 
 
-@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 20), st.integers(0, 9), st.booleans()), max_size=40))
+def test_what_is_due_is_a_slice_as_it_came() -> None:
+    delays, owner = Delays(), assignment()
+    delays.add(owner, piece(*((1000 + number, number) for number in range(100))), 100)
+    taken = delays.due(1059, 500)
+    assert taken is not None
+    [first] = taken[1]
+    assert first.ranges(0, len(first)) == [(0, 60)]
+    assert (owner.waiting, owner.waiting_bytes) == (40, 40)
+
+
+def test_a_partition_with_a_backlog_is_left_to_it_and_the_others_are_not() -> None:
+    delays, busy, free = Delays(), assignment(), assignment(partition=P1)
+    delays.add(busy, piece((1000, 0)), 1)
+    delays.add(free, piece((2000, 0)), 1)
+    busy.backlog.append(piece((500, 7)))
+    assert take(delays, 3000) == (free, [(2000, 0)])
+    assert delays.due(3000, 500) is None
+    assert delays.next_due == 1000
+    busy.backlog.clear()
+    assert take(delays, 3000) == (busy, [(1000, 0)])
+
+
+@given(
+    st.lists(st.tuples(st.booleans(), st.lists(st.integers(0, 12), min_size=1, max_size=9)), max_size=12),
+    st.integers(1, 30),
+)
 def test_due_order_with_ties_by_offset_and_counts_that_are_right(
-    made: list[tuple[int, int, int, bool]],
+    polls: list[tuple[bool, list[int]]], most: int
 ) -> None:
     delays, owners = Delays(), (assignment(), assignment(partition=P1))
-    entries = [entry(owners[second], offset, due=due, size=size) for due, offset, size, second in made]
-    for one in entries:
-        delays.add(one)
-    left = list(entries)
-    previous = (-1, -1)
-    while left:
-        assert len(delays) == len(left)
-        for owner in owners:
-            here = [one for one in left if one.assignment is owner]
-            assert owner.waiting == len(here)
-            assert owner.waiting_bytes == sum(one.size for one in here)
-        assert delays.next_due == min(one.due for one in left)
-        taken = delays.due(10)
-        assert taken is not None
-        assert previous <= (taken.due, taken.offset)
-        previous = (taken.due, taken.offset)
-        left.remove(taken)
+    left: dict[Assignment, list[Place]] = {owner: [] for owner in owners}
+    offset = 0
+    for second, dues in polls:
+        came = sorted((due, offset + number) for number, due in enumerate(dues))
+        offset += len(dues)
+        delays.add(owners[second], piece(*came), len(dues))
+        left[owners[second]] += came
+    for now in (3, 7, 12):
+        while (taken := delays.due(now, most)) is not None:
+            owner, got = taken[0], places(taken[1])
+            here = sorted(left[owner])
+            assert got == here[: len(got)]
+            assert len(got) == min(most, sum(due <= now for due, _ in here))
+            left[owner] = here[len(got) :]
+            for each in owners:
+                assert each.waiting == each.waiting_bytes == len(left[each])
+            assert len(delays) == sum(map(len, left.values()))
+            assert delays.next_due == min((due for due, _ in left[owners[0]] + left[owners[1]]), default=None)
     assert len(delays) == 0
 
 
 def test_what_is_dropped_is_forgotten_and_the_other_partition_keeps_its_order() -> None:
     delays, gone, stays = Delays(), assignment(), assignment(partition=P1)
-    kept = [entry(stays, offset, due=100 - offset) for offset in range(20)]
-    for number, one in enumerate(kept):
-        delays.add(entry(gone, number, due=number))
-        delays.add(one)
+    kept = [(100 - offset, offset) for offset in range(20)]
+    for number, place in enumerate(kept):
+        delays.add(gone, piece((number, number)), 1)
+        delays.add(stays, piece(place), 1)
     delays.drop(gone)
     assert (gone.waiting, gone.waiting_bytes) == (0, 0)
     assert stays.waiting == len(delays) == 20
-    assert [delays.due(1000) for _ in kept] == kept[::-1]
+    assert take(delays, 1000) == (stays, sorted(kept))

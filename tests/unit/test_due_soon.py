@@ -63,7 +63,7 @@ def test_a_poller_does_not_rest_for_what_became_due_since_it_looked() -> None:
             assert not isinstance(effect, do.Rest), f"after {worked} calls"
             answer = Polled() if isinstance(effect, do.Poll) else None
             if isinstance(effect, do.Begin):
-                effect.run.index = len(effect.run.entries or ())
+                effect.run.index = effect.run.limit
                 worked += effect.run.index
                 desk.finished(post, effect.run, None)
     except StopIteration:

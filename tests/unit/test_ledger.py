@@ -227,3 +227,16 @@ def test_no_payload_breaks_the_reader_or_the_ledger(kind: str, payload: bytes) -
     assert read is not None
     assert all(7 <= start <= end for start, end in read)
     assert Ledger(7, read).position >= 7
+
+
+@given(RUNS, RUNS, st.integers(0, 40))
+def test_many_ranges_at_once_are_as_if_each_was_done_alone(
+    before: list[tuple[int, int]], more: list[tuple[int, int]], start: int
+) -> None:
+    alone, together = Ledger(20, ranges(20, before)), Ledger(20, ranges(20, before))
+    added = ranges(start, more)
+    for each in added:
+        alone.done(*each)
+    together.all_done(added)
+    assert together.position == alone.position
+    assert list(together.ranges()) == list(alone.ranges())
