@@ -290,19 +290,36 @@ class Engine:
     # ---- facts: hops and commits
 
     def written(self, hop: Hop, now: float) -> bool:
-        """A hop is acknowledged by all in-sync replicas. Whether it counts: its partition may be gone."""
-        self._hops.written(hop)
-        entry = hop.entry
-        if entry not in entry.assignment.open:
-            return False
-        if hop.kept:
-            self._lanes.release(entry)
-        self._close(entry)
-        if hop.transfer.target.role is Role.DEAD:
-            self.stats.dead += 1
-        else:
-            self.stats.retried += 1
-        return True
+        """`all_written` of one."""
+        return bool(self.all_written((hop,), now))
+
+    def all_written(self, hops: Iterable[Hop], now: float) -> list[Hop]:
+        """Hops are acknowledged by all in-sync replicas. Gives those that count: a partition may be gone."""
+        counted: list[Hop] = []
+        ranges: dict[Assignment, list[tuple[int, int]]] = {}
+        dead = 0
+        for hop in hops:
+            self._hops.written(hop)
+            entry = hop.entry
+            assignment = entry.assignment
+            if entry not in assignment.open:
+                continue
+            del assignment.open[entry]
+            if hop.kept:
+                self._lanes.release(entry)
+            ranges.setdefault(assignment, []).append((entry.offset, entry.end))
+            dead += hop.transfer.target.role is Role.DEAD
+            counted.append(hop)
+        for assignment, done in ranges.items():
+            assert assignment.ledger is not None
+            done.sort()
+            assignment.ledger.all_done(done)
+        if counted:
+            self.stats.dead += dead
+            self.stats.retried += len(counted) - dead
+            self._commits.done += len(counted)
+            self._lanes.retry_aside()
+        return counted
 
     def unwritten(self, hop: Hop, error: BrokerError, now: float) -> None:
         """A hop's write failed."""

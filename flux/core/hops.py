@@ -7,7 +7,7 @@ from collections import deque
 
 import attrs
 
-from flux.core.assignment import Assignment, Entry
+from flux.core.assignment import Assignment, Entry, Phase
 from flux.core.commands import Level, Notice
 from flux.core.errors import BrokerError, Fault
 from flux.core.transfer import Detail, Transfer
@@ -68,6 +68,11 @@ class Hop:
         record, target = self.transfer.message, self.transfer.target.topic
         why = "" if self.refused is None else f" ({self.refused.value}: {way_out(self.refused, target)})"
         return f"{record.topic}[{record.partition}]@{record.offset} to {target}{why}"
+
+    @property
+    def gone(self) -> bool:
+        """Whether its partition is not this member's any more: it must not be written."""
+        return self.entry.assignment.phase is Phase.GONE
 
 
 class Hops:

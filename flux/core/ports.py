@@ -7,6 +7,7 @@ it is told. Errors of the client leave it as `BrokerError` or `ConfigurationErro
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import repeat
 from typing import Any, Literal, NamedTuple, Protocol
 
 import attrs
@@ -173,6 +174,15 @@ class ProducerSettings:
     """What the client holds at most, unacknowledged included."""
 
 
+Acknowledged = Callable[[BrokerError | None, "Record"], None]
+"""Called once with the end of a record: None and where it landed, or why it was not written and the record as given."""
+
+
+def each_of(acknowledged: Acknowledged | Sequence[Acknowledged], records: Sequence[Outgoing]) -> Iterable[Acknowledged]:
+    """What `ProducerPort.write` is given, as one for each record."""
+    return acknowledged if isinstance(acknowledged, Sequence) else repeat(acknowledged, len(records))
+
+
 class ProducerPort(Protocol):
     """Thread-safe. Serves its own acknowledgements."""
 
@@ -180,13 +190,14 @@ class ProducerPort(Protocol):
         self,
         topic: str,
         records: Sequence[Outgoing],
-        acknowledged: Callable[[BrokerError | None, Record], None],
+        acknowledged: Acknowledged | Sequence[Acknowledged],
     ) -> int:
         """Hands records to the client, in order; returns how many it took (fewer when its queue is full: keep the
-        rest and try again). For each one taken `acknowledged` is called exactly once, on a thread of the client's or
-        on this one: with None and where it landed, or with the error and the record as it was given (headers may be
-        missing in both). A record that the client refuses is 'taken' and reported so. Raises BrokerError only when
-        the producer is closed or cannot go on, and then for the first record not taken."""
+        rest and try again). For each one taken `acknowledged` (one for all, or one for each of `records`) is called
+        exactly once, on a thread of the client's or on this one: with None and where it landed, or with the error and
+        the record as it was given (headers may be missing in both). A record that the client refuses is 'taken' and
+        reported so. Raises BrokerError only when the producer is closed or cannot go on, and then for the first record
+        not taken."""
         ...
 
     def partitions(self, topic: str, timeout: float) -> int:

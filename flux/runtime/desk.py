@@ -449,12 +449,16 @@ class Desk:
         ends, engine = post.forwarding.ends, post.engine
         if ends:
             now = self.now(post)
+            written: list[Hop] = []
             for _ in range(len(ends)):
                 hop, error = ends.popleft()
                 if error is not None:
                     engine.unwritten(hop, error, now)
-                elif engine.written(hop, now) and self.heard.moves:
-                    post.moved.append(hop)
+                else:
+                    written.append(hop)
+            counted = engine.all_written(written, now)
+            if self.heard.moves:
+                post.moved += counted
 
     # ---- hooks, with no lock held
 

@@ -7,7 +7,6 @@ from collections import deque
 from collections.abc import Callable
 from functools import partial
 
-from flux.core.assignment import Phase
 from flux.core.duties import Duty
 from flux.core.engine import Engine
 from flux.core.errors import BrokerError, Fault
@@ -44,10 +43,8 @@ class Forwarding:
         self._freed = freed
         self._holder: object | None = None
         """The token of the thread that writes."""
-        self._left: deque[Hop] = deque()
-        """What the one that writes has still to write."""
-        self._claim: list[Hop] = []
-        """The one that is being written; taken by whoever tells its end, as there must be one."""
+        self._claim: dict[Hop, None] = {}
+        """Those that are being written; each is taken by whoever tells its end, as there must be one."""
 
     def write(self) -> None:
         """Writes what there is, unless another thread does."""
@@ -59,18 +56,25 @@ class Forwarding:
         self._go_on(token)
 
     def _go_on(self, token: object) -> None:
+        me = threading.get_ident()
         try:
             while True:
                 with self._lock:
                     self._take_in()
                     if self._holder is not token:
                         return
-                    if not self._left:
-                        self._left.extend(self._engine.writes(self._now()))
-                    if not self._left:
+                    hops = self._engine.writes(self._now())
+                    if not hops:
                         self._let_go(token)
                         return
-                self._write_left(token)
+                    claim = self._claim = dict.fromkeys(hops)
+                self._writer.write(
+                    hops,
+                    self._engine.limit,
+                    partial(self._end, claim),
+                    lambda hop, claim=claim: hop in claim and not hop.gone,  # type: ignore[misc]
+                    lambda: self.duty.step(me),
+                )
         except BaseException:
             with self._lock:
                 self._let_go(token)
@@ -81,26 +85,8 @@ class Forwarding:
             self._holder = None
             self.duty.rest()
 
-    def _write_left(self, token: object) -> None:
-        me = threading.get_ident()
-        while self._holder is token and self._left:
-            hop = self._left.popleft()
-            self.duty.step(me)
-            claim = self._claim = [hop]
-            if hop.entry.assignment.phase is Phase.GONE:  # while those before it were written
-                self._end(claim, BrokerError("its partition is another member's", Fault.FENCED))
-                continue
-            limit = self._engine.limit(hop.transfer.target.topic)
-            away = self._writer.write(hop, limit, partial(self._end, claim))
-            if away is not None:
-                # each of the others would wait as long to hear the same
-                while self._holder is token and self._left:
-                    self._end([self._left.popleft()], away)
-
-    def _end(self, claim: list[Hop], error: BrokerError | None) -> None:
-        try:
-            hop = claim.pop()
-        except IndexError:
+    def _end(self, claim: dict[Hop, None], hop: Hop, error: BrokerError | None) -> None:
+        if claim.pop(hop, self) is self:
             return  # its write stood still, and another attempt counts
         self.ends.append((hop, error))
 
@@ -119,8 +105,9 @@ class Forwarding:
             self._holder = token
             claim = self._claim
             self.duty.step(threading.get_ident())
-        # Nobody knows whether it is written: it is again, which may repeat it and cannot lose it.
-        self._end(claim, BrokerError("its write stands still", Fault.UNAVAILABLE))
+        # Nobody knows which of them are written: they are again, which may repeat some and cannot lose any.
+        for hop in list(claim):
+            self._end(claim, hop, BrokerError("its write stands still", Fault.UNAVAILABLE))
         self._writer.renew()
         self._freed(stuck)
         self._go_on(token)

@@ -15,7 +15,9 @@ _ASK = 10.0
 _ROOM = 5.0  # seconds to wait for room in the client's queue
 _AGAIN = 0.01
 
-Ended = Callable[[BrokerError | None], None]
+Ended = Callable[[Hop, BrokerError | None], None]
+Wanted = Callable[[Hop], bool]
+Step = Callable[[], None]
 
 
 class Writer:
@@ -27,26 +29,60 @@ class Writer:
         self._system = system
         self._client: ProducerPort | None = None
 
-    def write(self, hop: Hop, limit: int | None, ended: Ended) -> BrokerError | None:
-        """Hands one hop to the client. `ended` is told its end exactly once, on this thread or the client's. Returns
-        why the cluster takes none now, if it does not."""
-        transfer, system = hop.transfer, self._system
+    def write(
+        self, hops: Iterable[Hop], limit: Callable[[str], int | None], ended: Ended, wanted: Wanted, step: Step
+    ) -> None:
+        """Hands hops to the client, in order. `limit`: bytes that a topic takes, where that is known. `ended` is told
+        the end of each, on this thread or the client's. `wanted`: whether a hop is still to be written, which is asked
+        whenever that has waited. `step` is called as this goes on."""
+        by_topic: dict[str, list[Hop]] = {}
+        for hop in hops:
+            by_topic.setdefault(hop.transfer.target.topic, []).append(hop)
+        away: BrokerError | None = None
+        for topic, those in by_topic.items():
+            if away is None:
+                away = self._write(topic, those, limit(topic), ended, wanted, step)
+                continue
+            for hop in those:  # each would wait as long to hear the same
+                ended(hop, away)
+
+    def _write(
+        self, topic: str, hops: list[Hop], limit: int | None, ended: Ended, wanted: Wanted, step: Step
+    ) -> BrokerError | None:
+        """Returns why the cluster takes none now, if it does not."""
+        system = self._system
         client: ProducerPort | None = None
         try:
             client = self._client = self._client or self._adapter.producer(self._settings)
-            transfer.partitions = client.partitions(transfer.target.topic, _ASK)
-            outgoing = transfer.outgoing(whole_ms(system.now()), limit)
+            partitions = client.partitions(topic, _ASK)
+            now_ms = whole_ms(system.now())
             deadline = system.monotonic() + _ROOM
-            while not client.write(transfer.target.topic, [outgoing], lambda error, _: ended(error)):
-                if system.monotonic() >= deadline:
+            outgoing = []
+            for hop in hops:
+                hop.transfer.partitions = partitions
+                outgoing.append(hop.transfer.outgoing(now_ms, limit))
+            while True:
+                step()
+                unwanted = [index for index, hop in enumerate(hops) if not wanted(hop)]
+                for index in reversed(unwanted):
+                    ended(hops[index], BrokerError("its partition is another member's", Fault.FENCED))
+                    del hops[index], outgoing[index]
+                if not hops:
+                    return None
+                taken = client.write(topic, outgoing, [partial(_ended, ended, hop) for hop in hops])
+                del hops[:taken], outgoing[:taken]
+                if taken:
+                    deadline = system.monotonic() + _ROOM
+                elif system.monotonic() >= deadline:
                     raise BrokerError("the client's queue has no room", Fault.UNAVAILABLE)
-                system.sleep(_AGAIN)
+                if hops:
+                    system.sleep(_AGAIN)
         except BrokerError as error:
             if error.fault is Fault.FATAL and client is not None:
                 self.close(0)
-            ended(error)
+            for hop in hops:
+                ended(hop, error)
             return error if error.fault is Fault.UNAVAILABLE else None
-        return None
 
     def renew(self) -> None:
         """The next hop gets another client: a thread stands still in this one, which is left to it."""
@@ -67,3 +103,7 @@ class Writer:
         client, self._client = self._client, None
         if client is not None:
             client.close(timeout)
+
+
+def _ended(ended: Ended, hop: Hop, error: BrokerError | None, _: object) -> None:
+    ended(hop, error)

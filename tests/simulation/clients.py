@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from flux.adapters.memory.admin import MemoryAdmin
@@ -11,14 +12,22 @@ from flux.adapters.memory.consumer import MemoryConsumer
 from flux.adapters.memory.producer import MemoryProducer, _unwritten
 from flux.adapters.memory.reader import MemoryReader
 from flux.core.errors import BrokerError, Fault
-from flux.core.ports import ConsumerSettings, Outgoing, Polled, Position, ProducerSettings, TopicPartition
+from flux.core.ports import (
+    Acknowledged,
+    ConsumerSettings,
+    Outgoing,
+    Polled,
+    Position,
+    ProducerSettings,
+    TopicPartition,
+    each_of,
+)
 from simulation.machine import Process
 from simulation.system import Condition
 
 if TYPE_CHECKING:
     from simulation.world import World
 
-Acknowledged = Callable[[BrokerError | None, Any], None]
 Answer = tuple[Acknowledged, BrokerError | None, Any]
 
 
@@ -160,7 +169,9 @@ class Producer:
         self._closed = False
         self._broken = False
 
-    def write(self, topic: str, records: Sequence[Outgoing], acknowledged: Acknowledged) -> int:
+    def write(
+        self, topic: str, records: Sequence[Outgoing], acknowledged: Acknowledged | Sequence[Acknowledged]
+    ) -> int:
         world = self._world
         world.machine.point()
         fault = world.failures.of_client()
@@ -175,20 +186,22 @@ class Producer:
             raise BrokerError("the producer is closed", Fault.FATAL)
         world.truth.hops.handed(self._process, topic, records)
 
-        def told(error: BrokerError | None, record: Any) -> None:
+        def told(ended: Acknowledged, error: BrokerError | None, record: Any) -> None:
             world.machine.touch()
             world.truth.hops.answered(error, record)
-            acknowledged(error, record)
+            ended(error, record)
+
+        ends = [partial(told, ended) for _, ended in zip(records, each_of(acknowledged, records), strict=False)]
 
         if not self._latency:
             taken = 0
             try:
-                taken = self._inner.write(topic, records, told)
+                taken = self._inner.write(topic, records, ends)
             finally:
                 world.truth.hops.not_taken(topic, records[taken:])
             return taken
         with self._changed:
-            self._queue.extend((topic, record, told) for record in records)
+            self._queue.extend((topic, record, told) for record, told in zip(records, ends, strict=True))
             self._changed.notify_all()
             if not self._serving:
                 self._serving = True

@@ -131,9 +131,10 @@ def a_position_passes_a_failure_before_its_hop() -> Mutation:
 def a_hop_counts_as_written_once_it_is_handed_over() -> Mutation:
     write = Writer.write
 
-    def hasty(self: Writer, hop: Any, limit: Any, ended: Any) -> None:
-        ended(None)
-        write(self, hop, limit, lambda *_: None)
+    def hasty(self: Writer, hops: Any, limit: Any, ended: Any, *more: Any) -> Any:
+        for hop in hops:
+            ended(hop, None)
+        return write(self, hops, limit, lambda *_: None, *more)
 
     return Writer, "write", hasty
 

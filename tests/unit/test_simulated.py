@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any, cast
 
 from engine_support import AWAY, Driver, record
 
 from flux.core.engine import BUSY_REST
-from flux.core.errors import BrokerError
-from flux.core.hops import Hop
 from flux.core.message import Message
-from flux.core.ports import Polled, Position, Watermarks
+from flux.core.ports import Acknowledged, Outgoing, Polled, Position, ProducerSettings, Watermarks
 from flux.core.runs import Run
 from flux.core.trail import DUE
 from flux.runtime.calls import work_async
 from flux.runtime.desk import Desk, Post
 from flux.runtime.loop import LoopPollers, TaskCallers, ThreadCallers
+from flux.runtime.writer import Writer
 from flux.system import OperatingSystem
 
 
@@ -211,12 +210,22 @@ def test_no_hop_is_written_whose_partition_has_gone_while_those_before_it_were_w
     written: list[int] = []
 
     class Slow:
-        def write(self, hop: Hop, limit: int | None, ended: Callable[[BrokerError | None], None]) -> None:
-            written.append(hop.entry.offset)
-            driver.engine.lost([driver.p0])
-            ended(None)
+        """Adapter and producer, which takes one record at a time."""
 
-    desk = Desk(driver.policy, [driver.engine], cast(Any, Slow()), OperatingSystem())
+        def producer(self, settings: ProducerSettings) -> Slow:
+            return self
+
+        def partitions(self, topic: str, timeout: float) -> int:
+            return 1
+
+        def write(self, topic: str, records: Sequence[Outgoing], acknowledged: Sequence[Acknowledged]) -> int:
+            written.append(int(dict(records[0].headers)["flux-origin-offset"] or b""))
+            driver.engine.lost([driver.p0])
+            acknowledged[0](None, cast(Any, None))
+            return 1
+
+    writer = Writer(cast(Any, Slow()), ProducerSettings(), OperatingSystem())
+    desk = Desk(driver.policy, [driver.engine], writer, OperatingSystem())
     driver.work_all(0, 1)
     desk.write(desk.posts[0])
     assert written == [0]

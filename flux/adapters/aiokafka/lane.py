@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
 from aiokafka import TopicPartition as Theirs
@@ -19,7 +19,7 @@ from aiokafka.record.default_records import DefaultRecordBatchBuilder
 
 from flux.adapters.aiokafka.errors import error_for, fault_of, translated
 from flux.core.errors import BrokerError, Fault
-from flux.core.ports import Headers, Outgoing, Record
+from flux.core.ports import Acknowledged, Headers, Outgoing, Record
 
 logger = logging.getLogger("flux.producer")
 
@@ -31,8 +31,6 @@ _UNKNOWN = 5.0  # seconds that a new topic may take to be known everywhere
 _MAGIC = 2
 _START_AGAIN = (theirs.OutOfOrderSequenceNumber, theirs.UnknownProducerId, theirs.InvalidProducerEpoch)
 """The broker did not append the batch, and never will under this producer id."""
-
-Acknowledged = Callable[[BrokerError | None, Record], None]
 
 
 class Entry(NamedTuple):

@@ -10,12 +10,12 @@ from aiokafka.errors import KafkaError
 
 from flux.adapters.aiokafka import codecs
 from flux.adapters.aiokafka.errors import translated
-from flux.adapters.aiokafka.lane import RECORD_OVERHEAD, Acknowledged, Entry, unwritten
+from flux.adapters.aiokafka.lane import RECORD_OVERHEAD, Entry, unwritten
 from flux.adapters.aiokafka.log import ClientLog, logger
 from flux.adapters.aiokafka.machine import Machine
 from flux.adapters.aiokafka.sender import Sender
 from flux.core.errors import BrokerError, ConfigurationError, Fault
-from flux.core.ports import Outgoing, ProducerSettings, Record, System
+from flux.core.ports import Acknowledged, Outgoing, ProducerSettings, Record, System, each_of
 
 _METADATA_AGE = 60.0  # seconds that a partition count is trusted
 _ABANDONED = 5.0  # seconds that reporting what was abandoned may take
@@ -53,17 +53,19 @@ class AiokafkaProducer:
         self._sender: Sender | None = None
         self._make_sender = partial(Sender, client, options, settings, self._answered, system)
 
-    def write(self, topic: str, records: Sequence[Outgoing], acknowledged: Acknowledged) -> int:
+    def write(
+        self, topic: str, records: Sequence[Outgoing], acknowledged: Acknowledged | Sequence[Acknowledged]
+    ) -> int:
         deadline = self._now() + self._settings.delivery_timeout
         limit = self._settings.max_queue_bytes
         entries: list[Entry] = []
-        refused: list[tuple[Outgoing, int]] = []
+        refused: list[tuple[Outgoing, Acknowledged, int]] = []
         self._machine.check()
         with self._lock:
             if self._closed:
                 raise BrokerError("the producer is closed", Fault.FATAL)
             taken, queued = 0, self._queued_bytes
-            for one in records:
+            for one, ended in zip(records, each_of(acknowledged, records), strict=True):
                 try:
                     size = RECORD_OVERHEAD + len(one[0] or b"") + len(one[1] or b"")
                     if one[2]:
@@ -71,12 +73,12 @@ class AiokafkaProducer:
                 except (TypeError, ValueError):
                     size = RECORD_OVERHEAD  # none for Kafka: reported in its turn
                 if size > limit:
-                    refused.append((one, size))
+                    refused.append((one, ended, size))
                 elif queued + size > limit:
                     break
                 else:
                     queued += size
-                    entries.append(Entry(one, acknowledged, deadline, size))
+                    entries.append(Entry(one, ended, deadline, size))
                 taken += 1
             self._queued_bytes = queued
             self._unanswered += len(entries)
@@ -85,9 +87,9 @@ class AiokafkaProducer:
                 if not self._posted:
                     self._machine.post(self._empty_inbox)
                     self._posted = True  # only now: a signal's handler may raise anywhere, and nobody would post again
-        for one, size in refused:
+        for one, ended, size in refused:
             error = BrokerError(f"a record of {size} bytes exceeds max_queue_bytes", Fault.TOO_LARGE)
-            _tell(topic, acknowledged, error, unwritten(topic, one.partition, one))
+            _tell(topic, ended, error, unwritten(topic, one.partition, one))
         return taken
 
     def partitions(self, topic: str, timeout: float) -> int:

@@ -6,7 +6,7 @@ ignores a record's own partition, and takes later records after one that it refu
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
 from threading import get_ident
@@ -21,13 +21,11 @@ from flux.adapters.confluent.silence import Silence
 from flux.adapters.confluent.turns import Turns
 from flux.core.duties import Duty
 from flux.core.errors import BrokerError, Fault
-from flux.core.ports import Headers, Outgoing, ProducerSettings, Record, System
+from flux.core.ports import Acknowledged, Headers, Outgoing, ProducerSettings, System, each_of
 
 _MOST_SOUND = 1000
 _sound: set[str] = set()
 """Names of headers that were checked: there are few."""
-
-Acknowledged = Callable[[BrokerError | None, Record], None]
 
 _METADATA_AGE = 60.0  # seconds that a partition count is trusted
 _POLL = 0.1  # seconds: how long the serving thread may outlive the producer
@@ -88,16 +86,22 @@ class ConfluentProducer:
         self._begin_to_serve()
         system.watch(self._serving)
 
-    def write(self, topic: str, records: Sequence[Outgoing], acknowledged: Acknowledged) -> int:
+    def write(
+        self, topic: str, records: Sequence[Outgoing], acknowledged: Acknowledged | Sequence[Acknowledged]
+    ) -> int:
         self._check_usable()
         self._written += len(records)
         if self._written >= _MANY:
             self._let_serve()
         produce = self._client.produce
-        report = partial(self._reported, topic, acknowledged, ())
+        reported, told = self._reported, None
+        report: Any = None
         taken = 0
         try:
-            for record in records:
+            for record, ended in zip(records, each_of(acknowledged, records), strict=True):
+                if ended is not told:
+                    told = ended
+                    report = partial(reported, topic, ended, ())
                 value, key, headers, partition, timestamp = record
                 try:
                     if headers or timestamp is not None:
@@ -107,7 +111,7 @@ class ConfluentProducer:
                             key,
                             -1 if partition is None else partition,
                             # a delivery report has no headers, and the record may have to be written again
-                            partial(self._reported, topic, acknowledged, headers) if headers else report,
+                            partial(reported, topic, ended, headers) if headers else report,
                             timestamp=timestamp or 0,
                             headers=_checked(headers) if headers else None,
                         )
@@ -118,7 +122,7 @@ class ConfluentProducer:
                     if size < self._settings.max_queue_bytes:
                         return taken
                     refused = BrokerError(f"a record of {size} bytes exceeds max_queue_bytes", Fault.TOO_LARGE)
-                    self._refuse(topic, record, refused, acknowledged)
+                    self._refuse(topic, record, refused, ended)
                 except KafkaException as error:
                     refused = self._translated(error.args[0], topic)
                     if error.args[0].fatal() or refused.fault is Fault.FATAL:
@@ -126,10 +130,10 @@ class ConfluentProducer:
                         if taken:
                             return taken
                         raise refused from None
-                    self._refuse(topic, record, refused, acknowledged)
+                    self._refuse(topic, record, refused, ended)
                 except (TypeError, ValueError, OverflowError) as error:
                     refused = BrokerError(f"a record for topic {topic} is none for Kafka: {error}")
-                    self._refuse(topic, record, refused, acknowledged)
+                    self._refuse(topic, record, refused, ended)
                 taken += 1
         finally:
             if self._closed:  # by another thread, in the meantime: nobody else serves what was taken since

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from threading import get_ident
 
 import attrs
@@ -13,11 +13,10 @@ from flux.adapters.memory.cluster import Cluster
 from flux.adapters.memory.log import CREATE_TIME, StoredRecord, size_of
 from flux.core.duties import Duty
 from flux.core.errors import BrokerError, Fault
-from flux.core.ports import Outgoing, ProducerSettings, Record
+from flux.core.ports import Acknowledged, Outgoing, ProducerSettings, each_of
 
 _logger = logging.getLogger("flux.memory")
 
-Acknowledged = Callable[[BrokerError | None, Record], None]
 Answer = tuple[Acknowledged, BrokerError | None, StoredRecord]
 
 
@@ -44,31 +43,35 @@ class MemoryProducer:
         self._serving = False
         self._closed = False
 
-    def write(self, topic: str, records: Sequence[Outgoing], acknowledged: Acknowledged) -> int:
+    def write(
+        self, topic: str, records: Sequence[Outgoing], acknowledged: Acknowledged | Sequence[Acknowledged]
+    ) -> int:
+        told = list(each_of(acknowledged, records))
         answers: list[Answer] = []
         with self._cluster.lock:
             if self._closed:
                 raise BrokerError("the producer is closed", Fault.FATAL)
             # Behind what is held already: a record never overtakes another.
             if self._held or not self._cluster.available:
-                taken = self._hold(topic, records, acknowledged)
+                taken = self._hold(topic, records, told)
             else:
-                answers = self._append(topic, records, acknowledged)
+                answers = self._append(topic, records, told)
                 taken = len(answers)
             self._unanswered += taken
         self._answer(answers)
         return taken
 
-    def _append(self, topic: str, records: Sequence[Outgoing], acknowledged: Acknowledged) -> list[Answer]:
+    def _append(self, topic: str, records: Sequence[Outgoing], told: Sequence[Acknowledged]) -> list[Answer]:
         try:
-            return [(acknowledged, error, record) for error, record in self._cluster.append(topic, records)]
+            ends = self._cluster.append(topic, records)
         except BrokerError as error:
-            return [(acknowledged, error, _unwritten(topic, one)) for one in records]
+            ends = [(error, _unwritten(topic, one)) for one in records]
+        return [(acknowledged, error, record) for acknowledged, (error, record) in zip(told, ends, strict=False)]
 
-    def _hold(self, topic: str, records: Sequence[Outgoing], acknowledged: Acknowledged) -> int:
+    def _hold(self, topic: str, records: Sequence[Outgoing], told: Sequence[Acknowledged]) -> int:
         deadline = self._cluster.system.monotonic() + self._settings.delivery_timeout
         before = len(self._held)
-        for one in records:
+        for one, acknowledged in zip(records, told, strict=True):
             size = size_of(one)
             if self._held and self._held_bytes + size > self._settings.max_queue_bytes:
                 break
@@ -106,7 +109,7 @@ class MemoryProducer:
     def _deliver(self) -> list[Answer]:
         answers: list[Answer] = []
         for held in self._take(len(self._held)):
-            answers += self._append(held.topic, [held.outgoing], held.acknowledged)
+            answers += self._append(held.topic, [held.outgoing], [held.acknowledged])
         return answers
 
     def _expire(self) -> list[Answer]:
