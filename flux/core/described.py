@@ -9,11 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any
+from typing import Any, Generic, TypeVar
+
+T = TypeVar("T")
 
 MOST_CHARS = 4_000
 """Of an exception's text."""
 _MOST_NAME = 300
+_MOST_TYPES = 500
 NO_TEXT = "(its message cannot be had)"
 
 _mro = type.__dict__["__mro__"].__get__
@@ -26,8 +29,34 @@ _traceback = BaseException.__dict__["__traceback__"].__get__
 _exceptions = BaseExceptionGroup.__dict__["exceptions"].__get__
 
 
+class ByType(Generic[T]):
+    """What was found of types before. They are told apart by identity: how a class compares is somebody's code too."""
+
+    __slots__ = ("_found",)
+
+    def __init__(self) -> None:
+        self._found: dict[int, tuple[type, T]] = {}
+
+    def get(self, cls: type) -> T | None:
+        found = self._found.get(id(cls))
+        return found[1] if found is not None and found[0] is cls else None
+
+    def keep(self, cls: type, value: T) -> T:
+        if len(self._found) >= _MOST_TYPES:
+            self._found.clear()
+        self._found[id(cls)] = cls, value
+        return value
+
+
+_error_names: ByType[str] = ByType()
+
+
 def error_name(cls: type[BaseException]) -> str:
     """As headers, metrics and the log call a type of error; flux's own by the name that its users import."""
+    return _error_names.get(cls) or _error_names.keep(cls, _error_name(cls))
+
+
+def _error_name(cls: type[BaseException]) -> str:
     name = exact(_qualname(cls), _MOST_NAME)
     module = module_of(cls)
     if module == "flux" or module.startswith("flux."):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from operator import le
 
 from flux.core import trail as trails
@@ -35,14 +36,14 @@ class Dues:
         messages: list[Message] = []
         dues: list[int] = []
         size = 0
-        start = trails.start()
+        unread = trails.Unread(self._stage.number, now_ms, int(self._policy.max_delay * 1000), self._ignored)
+        of, due_of = Message.of, unread.due
         for record in piece.records:
             value, key = record.value(), record.key()
-            message = Message.of(record, value, start)
-            self._place(message, now_ms)
+            message = of(record, value, unread)
             size += len(value or b"") + len(key or b"")
-            due = message.trail.due
-            dues.append(self._from_timestamp(message, assignment.jitter, now_ms) if due is None else due)
+            due = due_of(message.headers)
+            dues.append(self._due(message, assignment.jitter, now_ms) if due is None else due)
             messages.append(message)
         if all(map(le, dues, dues[1:])):
             return Slice(piece.records, piece.end, messages, dues), size
@@ -71,9 +72,8 @@ class Dues:
             )
         return min(after, longest)
 
-    def _place(self, message: Message, now_ms: int) -> None:
-        trail = trails.read(message.headers, self._stage.number, now_ms, int(self._policy.max_delay * 1000))
-        message.place(trail)
+    def _due(self, message: Message, jitter: int, now_ms: int) -> int:
+        """Of a record whose headers do not simply say it."""
         if not message.headers_readable:
             self._notices.add(
                 Level.WARNING,
@@ -81,7 +81,11 @@ class Dues:
                 "headers",
                 message,
             )
-        for name in trail.ignored:
+        due = message.trail.due
+        return self._from_timestamp(message, jitter, now_ms) if due is None else due
+
+    def _ignored(self, message: Message, names: Sequence[str]) -> None:
+        for name in names:
             self._notices.add(
                 Level.WARNING,
                 f"{message!r}: {name} cannot be understood, and is taken as absent (logged once)",

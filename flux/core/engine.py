@@ -907,18 +907,8 @@ class Engine:
         reason = "exhausted" if tried and target.role is Role.DEAD else verdict.reason
         if target.role is not Role.DEAD and expires(message, self.policy.give_up_after, self.epoch + now + wait):
             target, reason, wait = self._dead, EXPIRED.reason, 0.0
-        transfer = Transfer(
-            message=message,
-            source=self.stage,
-            target=target,
-            reason=reason,
-            wait=wait,
-            group=self.policy.stages.group,
-            failed_at=self.wall_ms(now),
-            error_type=kind,
-            error_text=text,
-            error_trace=trace,
-            called=called and verdict is not EXPIRED,
-        )
+        called = called and verdict is not EXPIRED
+        group, failed_at = self.policy.stages.group, self.wall_ms(now)
+        transfer = Transfer(message, target, reason, wait, group, failed_at, kind, text, trace, called)
         size = len(message.raw_value or b"") + len(message.key or b"") + len(trace) + _HOP_OVERHEAD
         self._hops.add(Hop(entry, transfer, size))

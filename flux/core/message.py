@@ -7,7 +7,7 @@ from typing import Any, Self
 
 import attrs
 
-from flux.core.trail import Trail
+from flux.core.trail import Trail, Unread
 
 
 class Headers(tuple[tuple[str, bytes | None], ...]):
@@ -38,13 +38,13 @@ class Message:
 
     value: Any
     _record: Any
-    _trail: Trail
+    _trail: Trail | Unread
     _headers: Headers | None
 
     # No __init__: it would cost a record more than all else here. What makes the calls does itself what `of` does.
 
     @classmethod
-    def of(cls, record: Any, value: Any, trail: Trail) -> Self:
+    def of(cls, record: Any, value: Any, trail: Trail | Unread) -> Self:
         """A client's record; `value`: what its own is decoded to, or that."""
         message = cls()
         message._record = record
@@ -99,41 +99,44 @@ class Message:
         """The value as Kafka holds it, whatever the task's deserializer made of it."""
         return self._record.value()  # type: ignore[no-any-return]
 
-    def place(self, trail: Trail) -> None:
+    def place(self, trail: Trail | Unread) -> None:
         """Sets what its headers say of its way here."""
         self._trail = trail
 
     @property
     def trail(self) -> Trail:
-        return self._trail
+        trail = self._trail
+        if isinstance(trail, Unread):
+            trail = self._trail = trail.read(self)
+        return trail
 
     @property
     def stage(self) -> int:
         """0 is the main topic, 1 … the retries, retries + 1 the dead letters."""
-        return self._trail.stage
+        return self._trail.stage  # known before it is read
 
     @property
     def attempt(self) -> int:
         """Which call of this work it is; the first is 1."""
-        return self._trail.attempts + 1
+        return self.trail.attempts + 1
 
     @property
     def origin(self) -> tuple[str, int, int]:
         """(topic, partition, offset) of the record in the main topic: its own, where that is not known."""
         record = self._record
-        return self._trail.origin or (record.topic(), record.partition(), record.offset())
+        return self.trail.origin or (record.topic(), record.partition(), record.offset())
 
     @property
     def origin_timestamp(self) -> int | None:
         """Of the record in the main topic, in milliseconds since the epoch; None, where it is not known."""
-        trail = self._trail
+        trail = self.trail
         if trail.stage == 0 or (trail.origin is None and trail.origin_timestamp is None):
             return self.timestamp
         return trail.origin_timestamp
 
     def again(self, failed_at: int) -> Message:
         """The same for one more call in place, which is an attempt. `failed_at`: milliseconds since the epoch."""
-        record, trail = self._record, self._trail
+        record, trail = self._record, self.trail
         first = failed_at if trail.first_failed_at is None else trail.first_failed_at
         again = attrs.evolve(trail, attempts=trail.attempts + 1, first_failed_at=first)
         message = Message.of(record, record.value(), again)
@@ -149,7 +152,7 @@ class Message:
     @property
     def hop_id(self) -> str:
         """`id`, the stage and how often it was replayed: names this delivery of the work."""
-        return f"{self.id}/{self.stage}/{self._trail.replays}"
+        return f"{self.id}/{self.stage}/{self.trail.replays}"
 
     def __repr__(self) -> str:
         record = self._record

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import attrs
 
-from flux.core.described import asked, members_of, mro_of, number_of
+from flux.core.described import ByType, asked, members_of, mro_of, number_of
 from flux.core.message import Message
 from flux.core.settings import plain
 
@@ -135,8 +135,20 @@ class Rules:
     pause_on: tuple[type[BaseException], ...] = ()
     process: tuple[type[BaseException], ...] = PROCESS
 
+    _known: ByType[Verdict] = attrs.field(factory=ByType, init=False, repr=False, eq=False)
+    """Of types that say all."""
+
     def verdict(self, error: BaseException) -> Verdict:
         """What a call that ended with `error` means."""
+        kind = type(error)
+        known = self._known.get(kind)
+        if known is None:
+            known = self._verdict(error)
+            if not issubclass(kind, (Retry, Pause, BaseExceptionGroup)):
+                self._known.keep(kind, known)
+        return known
+
+    def _verdict(self, error: BaseException) -> Verdict:
         # by the type alone: what an object says of itself, and how its class compares, is somebody else's code
         kind = type(error)
         if self._of_process(error):

@@ -7,7 +7,8 @@ cannot be understood is as if it were not there.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import attrs
 
@@ -68,6 +69,34 @@ class Trail:
 def start() -> Trail:
     """The trail of every record of the main topic, whatever its headers say."""
     return Trail(stage=0, attempts=0)
+
+
+@attrs.frozen
+class Unread:
+    """The trail of a record of stage 1, 2, …, which is read when somebody asks: most records are done without. `tell`
+    is given a record's headers that could not be understood, on any thread."""
+
+    stage: int
+    now_ms: int
+    max_delay_ms: int
+    tell: Callable[[Any, tuple[str, ...]], None]
+
+    def read(self, message: Any) -> Trail:
+        trail = read(message.headers, self.stage, self.now_ms, self.max_delay_ms)
+        if trail.ignored:
+            self.tell(message, trail.ignored)
+        return trail
+
+    def due(self, headers: Sequence[tuple[str, bytes | None]]) -> int | None:
+        """The time in a record's headers; None when `read` has to say what it is."""
+        for name, value in reversed(headers):
+            if name == DUE:
+                if value is not None and value.isdigit() and len(value) <= _DIGITS:
+                    due = int(value)
+                    if due <= self.now_ms + self.max_delay_ms + _SKEW_MS:
+                        return due
+                break
+        return None
 
 
 def read(headers: Iterable[tuple[str, bytes | None]], stage: int, now_ms: int, max_delay_ms: int) -> Trail:

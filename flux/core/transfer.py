@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Literal
 
 import attrs
@@ -26,6 +27,7 @@ MAX_MESSAGE_CHARS = 1_000
 MAX_TRACE_BYTES = 8_192
 _RECORD_OVERHEAD = 160  # batch header (61), record fields and varints, with room to spare
 _HEADER_OVERHEAD = 10  # two varint lengths
+_AMPLE = 20_000  # bytes, more than all headers of flux's
 
 
 @attrs.define(eq=False)
@@ -55,7 +57,6 @@ class Transfer:
     """One record on its way to the next stage."""
 
     message: Message
-    source: Stage
     target: Stage
     reason: str
     wait: float
@@ -76,52 +77,41 @@ class Transfer:
         """The record to write now. `limit`: bytes that the target topic takes, None when not known."""
         message = self.message
         value, key = message.raw_value, message.key
-        headers = [pair for pair in message.headers if not pair[0].startswith(t.PREFIX)]
+        own = message.headers
+        headers = [pair for pair in own if not pair[0].startswith(t.PREFIX)] if own else []
         headers += self._trail(now_ms)
         if self.detail >= Detail.TYPE:
-            headers.append((t.ERROR_TYPE, _cut(self.error_type, 250)))
+            headers.append(_of_type(self.error_type))
         if self.detail is Detail.FULL:
-            room = _room(limit, key, value, headers)
+            room = _room(limit, key, value, headers, len(own))
             if self.error_text and room > 0:
                 text = _cut(self.error_text, room)
                 headers.append((t.ERROR_MESSAGE, text))
                 room -= len(text) + len(t.ERROR_MESSAGE) + _HEADER_OVERHEAD
             if self.error_trace and room > 0:
-                # the end of a traceback tells most
-                trace = self.error_trace.encode("utf-8", "replace")[-min(room, MAX_TRACE_BYTES) :]
-                headers.append((t.ERROR_TRACE, trace.decode("utf-8", "ignore").encode()))
-        return Outgoing(
-            value=value,
-            key=key,
-            headers=headers,
-            partition=message.partition % self.partitions if self.partitions else None,
-            timestamp=now_ms,
-        )
+                headers.append(_of_trace(self.error_trace, min(room, MAX_TRACE_BYTES)))
+        return Outgoing(value, key, headers, message.partition % self.partitions if self.partitions else None, now_ms)
 
     def _trail(self, now_ms: int) -> list[tuple[str, bytes | None]]:
         message, trail = self.message, self.message.trail
         topic, partition, offset = message.origin
-        born = message.origin_timestamp
-        first = trail.first_failed_at if trail.first_failed_at is not None else self.failed_at
+        born, failed_at = message.origin_timestamp, _text(self.failed_at)
+        first = _text(trail.first_failed_at) if trail.first_failed_at is not None else failed_at
         pairs: list[tuple[str, bytes | None]] = [
-            (t.STAGE, _text(self.target.number)),
-            (t.ATTEMPTS, _text(message.attempt if self.called else trail.attempts)),
+            _of_number(t.STAGE, self.target.number),
+            _of_number(t.ATTEMPTS, message.attempt if self.called else trail.attempts),
         ]
         if self.target.role is not Role.DEAD:
             pairs.append((t.DUE, _text(now_ms + round(self.wait * 1000))))
-        pairs += [
-            (t.GROUP, self.group.encode()),
-            (t.ORIGIN_TOPIC, topic.encode()),
-            (t.ORIGIN_PARTITION, _text(partition)),
+        pairs += (
+            _of_text(t.GROUP, self.group),
+            _of_text(t.ORIGIN_TOPIC, topic),
+            _of_number(t.ORIGIN_PARTITION, partition),
             (t.ORIGIN_OFFSET, _text(offset)),
-        ]
+        )
         if born is not None:
             pairs.append((t.ORIGIN_TIMESTAMP, _text(born)))
-        pairs += [
-            (t.FIRST_FAILED_AT, _text(first)),
-            (t.FAILED_AT, _text(self.failed_at)),
-            (t.REASON, self.reason.encode()),
-        ]
+        pairs += ((t.FIRST_FAILED_AT, first), (t.FAILED_AT, failed_at), _of_text(t.REASON, self.reason))
         if trail.replays:
             pairs.append((t.REPLAYS, _text(trail.replays)))
         return pairs
@@ -145,15 +135,46 @@ def describe(failure: Failure, setting: ErrorHeaders) -> tuple[str, str, str]:
     return name, text_of(cause), failure.trace
 
 
-def _room(limit: int | None, key: bytes | None, value: bytes | None, headers: list[tuple[str, bytes | None]]) -> int:
+def _room(
+    limit: int | None, key: bytes | None, value: bytes | None, headers: list[tuple[str, bytes | None]], own: int
+) -> int:
+    """Bytes left for what tells of the error. `own`: headers that the record came with."""
     if limit is None:
         return MAX_TRACE_BYTES
-    used = len(key or b"") + len(value or b"") + _RECORD_OVERHEAD + len(headers) * _HEADER_OVERHEAD
+    left = limit - len(key or b"") - len(value or b"")
+    if not own and left > _AMPLE:
+        return left
+    used = _RECORD_OVERHEAD + len(headers) * _HEADER_OVERHEAD
     for name, data in headers:
         used += len(name) if name.isascii() else len(name.encode())
         if data:
             used += len(data)
-    return max(limit - used - 2 * (len(t.ERROR_TRACE) + _HEADER_OVERHEAD), 0)
+    return max(left - used - 2 * (len(t.ERROR_TRACE) + _HEADER_OVERHEAD), 0)
+
+
+@lru_cache(1000)
+def _of_text(name: str, text: str) -> tuple[str, bytes]:
+    """A header of which there are few."""
+    return name, text.encode()
+
+
+@lru_cache(1000)
+def _of_type(kind: str) -> tuple[str, bytes]:
+    """The same."""
+    return t.ERROR_TYPE, _cut(kind, 250)
+
+
+@lru_cache(10_000)
+def _of_number(name: str, number: int) -> tuple[str, bytes]:
+    """The same."""
+    return name, _text(number)
+
+
+@lru_cache(1000)
+def _of_trace(trace: str, room: int) -> tuple[str, bytes]:
+    """The end of a traceback tells most."""
+    data = trace.encode("utf-8", "replace")[-room:]
+    return t.ERROR_TRACE, data.decode("utf-8", "ignore").encode()
 
 
 def _cut(text: str, room: int) -> bytes:

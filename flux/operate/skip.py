@@ -196,7 +196,6 @@ def copy_of(plan: Plan, partitions: int, limit: int | None, who: str, reason: st
     """The dead letter: a hop as a worker writes it, with who and why. `limit`: bytes that the topic takes."""
     transfer = Transfer(
         message=plan.message,
-        source=plan.stage,
         target=plan.dead,
         reason=SKIPPED,
         wait=0.0,

@@ -61,7 +61,7 @@ def test_a_record_of_any_headers_can_be_looked_at_and_moved(
     assert list(message.headers) == pairs
     assert repr(message)
     stages = Stages("t", "g", 101)
-    moved = Transfer(message, stages[number], stages[number + 1], "error", 1.0, "g", NOW, "E", "text", "trace")
+    moved = Transfer(message, stages[number + 1], "error", 1.0, "g", NOW, "E", "text", "trace")
     after = moved.outgoing(NOW, None).headers
     assert [pair for pair in after if not pair[0].startswith("flux-")] == [
         pair for pair in pairs if not pair[0].startswith("flux-")

@@ -13,7 +13,7 @@ from flux.core.transfer import Detail, Transfer
 
 def make(offset: int, owner: Assignment, size: int = 10) -> Hop:
     one = entry(owner, offset)
-    transfer = Transfer(one.message, STAGES[0], STAGES[1], "error", 10, "g", T0_MS, "E", "text", "trace")
+    transfer = Transfer(one.message, STAGES[1], "error", 10, "g", T0_MS, "E", "text", "trace")
     return Hop(one, transfer, size)
 
 

@@ -33,7 +33,7 @@ def transfer(message: Message, to: int | None = None, **fields: Any) -> Transfer
         "error_text": "bad",
         "error_trace": "line 1\n",
     }
-    return Transfer(message, stage, target, **{**given, **fields})
+    return Transfer(message, target, **{**given, **fields})
 
 
 def arrived(outgoing: Outgoing, stage: int, offset: int = 7) -> Message:
