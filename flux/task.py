@@ -93,7 +93,7 @@ class Task:
     """Where a group that has no position at all in the main topic starts. A partition that comes later starts with its
     oldest record."""
 
-    offset_commit_interval: float = 5
+    offset_commit_interval: float = 0.2
     offset_commit_threshold: int = 10_000
     drain_timeout: float = 10
     """How long a revoked partition is kept for calls in flight."""

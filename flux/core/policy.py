@@ -46,7 +46,7 @@ class Policy:
     rules: Rules = attrs.field(factory=Rules)
     ordering: Literal["key", "partition", "none"] = "key"
     concurrency: int = 10
-    commit_interval: float = 5.0
+    commit_interval: float = 0.2
     commit_threshold: int = 10_000
     start_from: Literal["earliest", "latest"] = "earliest"
     error_headers: ErrorHeaders = "full"
