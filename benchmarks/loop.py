@@ -106,7 +106,7 @@ def working(task: type[flux.Task], watch: Any = None) -> Iterator[Cycle]:
     job.prepare("0", True)
     desk = job.desk
     assert desk is not None
-    [post], handler, work, track, here = desk.posts, job.handler, job.work, job.track, TopicPartition(TOPIC, 0)
+    [post], call, here = desk.posts, job.caller(job.handler), TopicPartition(TOPIC, 0)
     post.engine.assigned({here: None}, {here: 0}, time.time())
 
     def cycle(records: list[Any]) -> None:
@@ -116,7 +116,7 @@ def working(task: type[flux.Task], watch: Any = None) -> Iterator[Cycle]:
             with desk.lock:
                 run = desk.take(post, polling=True)
             if run is not None:
-                work(desk, post, run, handler, track)
+                call(post, run)
                 desk.finished(post, run, None)
         with desk.lock:
             post.engine.commit(time.time())

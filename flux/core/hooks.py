@@ -24,6 +24,24 @@ class Where:
     group: str
 
 
+@attrs.frozen
+class CallsReport:
+    """Calls of one stage that one caller made, one after the other."""
+
+    records: int
+    """That they took."""
+    seconds: Sequence[float]
+    """How long each took, deserializing included, in their order; without those that found an outage, or whose process
+    failed."""
+    late: Sequence[float]
+    """How long after the time at which it was due each record's call began; in the main topic, after its timestamp.
+    Without those that have none."""
+    failures: Mapping[str, int]
+    """How many records failed, by the name of the exception's type."""
+    batch: bool = False
+    """Whether it is one call of a `flux.BatchTask`."""
+
+
 class Hooks:
     """Subclass it, override what you want to hear, and name instances of it in a task's `hooks`, or for all tasks in
     `flux.configure(hooks=[…])`. Only what is overridden is called.
@@ -59,6 +77,11 @@ class Hooks:
     def on_batch(self, where: Where, messages: Sequence[Message], seconds: float) -> None:
         """A call of a `flux.BatchTask` has ended, after so many seconds, and no outage was its end. What became of each
         of its messages was told before, by `on_success` or `on_failure` with the seconds of the whole call."""
+
+    def on_calls(self, where: Where, report: CallsReport) -> None:
+        """Calls have ended, some or many: told once for all that one caller made in a row, for hooks that only count.
+        They cost a fraction of those that are told of each call. A failure that was found after its call had returned,
+        as what it produced was not delivered, is told in a report of no calls."""
 
     def on_retry(self, where: Where, message: Message, stage: int, wait: float) -> None:
         """The record is in the retry topic of `stage`, acknowledged, and waits there for so many seconds."""

@@ -110,6 +110,11 @@ class Run:
     def finish(self, lanes: Queues) -> None:
         """All of its own calls are settled."""
 
+    def dues(self, calls: int) -> list[int]:
+        """When the records of the first calls were due, in milliseconds since the epoch; in the main topic their
+        timestamps; 0 or less where there is none."""
+        raise NotImplementedError
+
     def _noted(self, index: int) -> list[tuple[int, Failure, Message]]:
         """The failures of calls before `index` that nobody has accounted for."""
         failures, first = self.failures, self.told
@@ -194,6 +199,10 @@ class SliceRun(Run):
         if self._at is not None:
             lanes.end(self._at)
 
+    def dues(self, calls: int) -> list[int]:
+        dues = self._piece.dues
+        return [record.timestamp()[1] for record in self.records[:calls]] if dues is None else dues[:calls]
+
 
 class LaneRun(Run):
     """Entries whose turn it is, each the first of its lane."""
@@ -255,6 +264,9 @@ class LaneRun(Run):
     def hold_back(self, index: int, message: Message) -> Entry | None:
         self.marked = index + 1
         return self.entries[index]
+
+    def dues(self, calls: int) -> list[int]:
+        return [entry.due or entry.message.timestamp for entry in self.entries[:calls]]
 
 
 class BatchRun(LaneRun):

@@ -1,11 +1,12 @@
-"""A histogram for one series, since one is fed twice per call: a third of the time that prometheus-client's takes."""
+"""A histogram for one series that takes many values at once: prometheus-client's takes a microsecond for each."""
 
 from __future__ import annotations
 
 import math
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from itertools import accumulate
+from operator import sub
 
 from flux.system import Lock
 
@@ -26,6 +27,25 @@ class Histogram:
         with self._lock:
             self._counts[index] += 1
             self._sum += value
+
+    def observe_all(self, values: Sequence[float]) -> None:
+        """The same for many at once."""
+        if len(values) < 2:
+            for value in values:
+                self.observe(value)
+            return
+        bounds, total = self._bounds, sum(values)
+        low, high = bisect_left(bounds, min(values)), bisect_left(bounds, max(values))
+        if low == high:
+            numbers = [len(values)]
+        else:
+            ordered = sorted(values)
+            below = [bisect_right(ordered, bound) for bound in bounds[low : high + 1]]
+            numbers = [below[0], *map(sub, below[1:], below)]
+        with self._lock:
+            for index, number in enumerate(numbers, low):
+                self._counts[index] += number
+            self._sum += total
 
     def read(self) -> tuple[list[tuple[str, float]], float]:
         """Upper ends, as text, with how many values were at most that; and the sum of all values."""

@@ -1,4 +1,4 @@
-"""Metrics by prometheus-client: hooks see each call, the rest is read from the engines when it is scraped.
+"""Metrics by prometheus-client: hooks are told of calls by the run, the rest is read from the engines when scraped.
 
 `flux process --metrics-port` and `Worker(metrics_port=…)` serve them. A program that has an endpoint of its own says
 `Metrics().watch(worker)` before its worker runs, and finds them in prometheus-client's registry.
@@ -6,10 +6,9 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from typing import Any, Protocol
 
 from prometheus_client import REGISTRY, CollectorRegistry, generate_latest
@@ -18,9 +17,8 @@ from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.registry import Collector
 
 from flux._version import __version__
-from flux.core.described import error_name
 from flux.core.health import Health
-from flux.core.hooks import Hooks, Where
+from flux.core.hooks import CallsReport, Hooks, Where
 from flux.core.message import Message
 from flux.core.ports import TopicPartition
 from flux.core.sight import in_place
@@ -37,7 +35,6 @@ MOST_ERRORS = 50
 """Types of errors that a stage has a label for; the others share one."""
 _REASONS = ("exhausted", "rejected", "undecodable", "expired")
 _EVENTS = ("assigned", "revoked", "lost")
-_NOTHING = nullcontext()
 
 
 class Watched(Protocol):
@@ -52,10 +49,9 @@ class Metrics(Hooks, Collector):
     """`registry`: where they are found; None: one of their own, for `text`. One is enough for several workers. Raises
     ValueError when the registry has flux's metrics already."""
 
-    def __init__(self, registry: CollectorRegistry | None = REGISTRY, now: Callable[[], float] = time.time) -> None:
+    def __init__(self, registry: CollectorRegistry | None = REGISTRY) -> None:
         self._registry = CollectorRegistry() if registry is None else registry
         self._own = registry is None
-        self._now = now
         self._workers: list[Watched] = []
         self._lags = Lags(self._jobs)
         self._lock = Lock()
@@ -93,33 +89,19 @@ class Metrics(Hooks, Collector):
 
     # ---- hooks
 
-    def on_start(self, where: Where, message: Message) -> None:
-        due = message.trail.due if message.stage else message.timestamp
-        if due is not None and due > 0:
-            self._of(where)[1].observe(max(0.0, self._now() - due / 1000))
-
-    def on_success(self, where: Where, message: Message, seconds: float) -> None:
-        if where not in self._batches:
-            self._of(where)[0].observe(seconds)
-
-    def around_batch(self, where: Where, messages: Sequence[Message]) -> AbstractContextManager[object]:
-        """From now on that stage's durations are those of batches."""
-        self._batches.setdefault(where, Histogram(names.BATCH.buckets))
-        return _NOTHING
-
-    def on_batch(self, where: Where, messages: Sequence[Message], seconds: float) -> None:
-        self._of(where)[0].observe(seconds)
-        self._batches[where].observe(len(messages))
-
-    def on_failure(self, where: Where, message: Message, error: BaseException, seconds: float | None) -> None:
-        if seconds is not None and where not in self._batches:
-            self._of(where)[0].observe(seconds)
-        known, name = self._errors.setdefault(where, set()), error_name(type(error))
-        if name not in known:
-            if len(known) >= MOST_ERRORS:
-                name = "other"
-            known.add(name)
-        self._count(names.FAILURES, where, name)
+    def on_calls(self, where: Where, report: CallsReport) -> None:
+        durations, lateness = self._of(where)
+        durations.observe_all(report.seconds)
+        lateness.observe_all(report.late)
+        if report.batch and report.seconds:
+            self._batches.setdefault(where, Histogram(names.BATCH.buckets)).observe(report.records)
+        for name, number in report.failures.items():
+            known = self._errors.setdefault(where, set())
+            if name not in known:
+                if len(known) >= MOST_ERRORS:
+                    name = "other"
+                known.add(name)
+            self._count(names.FAILURES, where, name, number)
 
     def on_dead_letter(self, where: Where, message: Message, reason: str, error: str) -> None:
         self._count(names.DEAD, where, reason)

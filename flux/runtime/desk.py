@@ -25,7 +25,7 @@ from flux.core.errors import BrokerError
 from flux.core.failures import Failures
 from flux.core.gate import Gate
 from flux.core.health import Pulse
-from flux.core.hooks import Where
+from flux.core.hooks import CallsReport, Where
 from flux.core.hops import Hop
 from flux.core.message import Message
 from flux.core.outcome import Move, Undecodable
@@ -331,6 +331,7 @@ class Desk:
         if news:
             self._journal.failed(post.where, post.engine.stage, message, failure, move)
         self.heard.tell("on_failure", post.where, message, error, None)
+        self.heard.tell("on_calls", post.where, CallsReport(0, (), (), {error_name(type(failure.error)): 1}))
 
     def _judge(self, post: Post, run: Run | None, failure: Failure, move: Move, now: float) -> bool:
         """Takes note of a failure; whether it is news, for the log. With the lock held."""

@@ -28,6 +28,7 @@ Event = Literal[
     "on_success",
     "on_failure",
     "on_batch",
+    "on_calls",
     "on_retry",
     "on_dead_letter",
     "on_pause",

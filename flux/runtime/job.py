@@ -33,6 +33,7 @@ from flux.runtime.calls import work, work_async, work_batch, work_batch_async
 from flux.runtime.desk import Desk, Post
 from flux.runtime.heard import Heard
 from flux.runtime.loop import Callers, LoopPollers, TaskCallers, ThreadCallers, ThreadPollers
+from flux.runtime.meter import measured, measured_async
 from flux.runtime.overdue import Overdue
 from flux.runtime.pipeline import (
     Handler,
@@ -179,14 +180,19 @@ class Job:
         check_settled(what, returned)
         return None
 
+    def caller(self, handler: Handler) -> Callable[[Post, Run], Any]:
+        """What makes the calls of a run, each by `handler`."""
+        assert self.desk is not None
+        desk, work, track = self.desk, self.work, self.track
+        if desk.heard.hears("on_calls"):
+            measure: Any = measured_async if self.awaited else measured
+            return measure(work, desk, handler, track)  # type: ignore[no-any-return]
+        return lambda post, run: work(desk, post, run, handler, track)
+
     def start(self) -> None:
         """Begins to work: in the running event loop if it needs one."""
         assert self.desk is not None
-        desk, work, handler, track = self.desk, self.work, self.handler, self.track
-
-        def call(post: Post, run: Run) -> Any:
-            return work(desk, post, run, handler, track)
-
+        desk, call = self.desk, self.caller(self.handler)
         self.started = True
         for post in desk.posts:
             self.system.watch(post.polling)

@@ -162,7 +162,7 @@ class Working:
         return went_on
 
     def _call(self, job: Job, desk: Desk, post: Post, run: Run) -> Any:
-        return job.work(desk, post, run, self._overheard(job), job.track)
+        return job.caller(self._overheard(job))(post, run)
 
     def _overheard(self, job: Job) -> Handler:
         handler = job.handler

@@ -459,7 +459,7 @@ def batching(hooks: Any, asynchronous: bool = False) -> type[flux.BatchTask]:
                 raise flux.Failed(bad)
             if messages[0].value == b"reject":
                 raise flux.Reject("no")
-            if messages[0].value == b"away" and self.tries == 1:
+            if messages[0].value == b"bad" and self.tries == 1:
                 raise ConnectionError("no route")
 
     class LoadingAsync(Loading):
@@ -502,7 +502,7 @@ def test_hooks_that_know_nothing_of_batches_are_around_each_message(flux_kit: Ki
 
 def test_a_batch_that_finds_an_outage_is_no_failure_and_is_not_counted(flux_kit: Kit) -> None:
     hearing = Batched()
-    Orders.produce(b"away")
+    Orders.produce(b"bad")
     Orders.produce(b"b")
     flux_kit.run_to_the_end(batching([hearing]))
     [(_, first), (_, second)] = hearing.of("leave batch")
@@ -540,3 +540,49 @@ def test_a_batch_that_names_a_message_of_another_fails_as_a_whole(flux_kit: Kit)
     flux_kit.run(Confused)
     assert [type(error) for _, error, _ in hearing.of("failure")] == [ValueError, flux.Failed]
     assert not hearing.of("success")
+
+
+class Counting(flux.Hooks):
+    def __init__(self) -> None:
+        self.reports: list[Any] = []
+
+    def on_calls(self, where: flux.Where, report: Any) -> None:
+        self.reports.append((where.stage, report))
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_calls_that_one_caller_made_in_a_row_are_one_report(flux_kit: Kit, asynchronous: bool) -> None:
+    def call(message: flux.Message) -> None:
+        if message.value == b"bad" and message.stage == 0:
+            raise ValueError("bad")
+
+    async def call_async(message: flux.Message) -> None:
+        call(message)
+
+    counting = Counting()
+    given = call_async if asynchronous else call
+    task = flux.task(topic="orders", group_id="g", retries=1, wait=5, hooks=[counting])(given)
+    now = int(flux_kit.clock.now() * 1000)
+    for value in (b"1", b"bad", b"3"):
+        flux_kit.produce("orders", value, timestamp=now - 2000)
+    flux_kit.run_to_the_end(task)
+    (stage, first), (later, second) = counting.reports
+    assert (stage, first.records, len(first.seconds), dict(first.failures)) == (0, 3, 3, {"ValueError": 1})
+    assert first.late == pytest.approx([2.0, 2.0, 2.0], abs=0.5)
+    assert all(0 <= seconds < 10 for seconds in first.seconds)
+    assert (later, second.records, dict(second.failures), second.batch) == (1, 1, {}, False)
+    assert second.late == pytest.approx([0.0], abs=0.5)
+
+
+def test_a_call_that_finds_an_outage_is_none_of_those_that_are_counted(flux_kit: Kit) -> None:
+    away = [True]
+
+    def call(message: flux.Message) -> None:
+        if away.pop() if away else False:
+            raise flux.Pause(1)
+
+    counting = Counting()
+    flux_kit.produce("orders", b"x")
+    flux_kit.run_to_the_end(flux.task(topic="orders", group_id="g", hooks=[counting])(call))
+    assert [len(report.seconds) for _, report in counting.reports] == [0, 1]
+    assert not any(report.failures for _, report in counting.reports)

@@ -132,7 +132,7 @@ def test_names_follow_the_conventions(metric: names.Metric) -> None:
 
 
 def test_lateness_is_counted_from_when_a_record_was_due(flux_kit: Kit) -> None:
-    watching = Metrics(registry=None, now=flux_kit.clock.now)
+    watching = Metrics(registry=None)
     task = flux.task(topic="orders", group_id="g", retries=1, wait=10, hooks=[watching])(work)
     now = flux_kit.clock.now()
     flux_kit.produce("orders", b"bad", timestamp=int((now - 3) * 1000))
