@@ -8,7 +8,7 @@ from flux import serde
 from flux._version import __version__
 from flux.config import ProducerOptions, adapter_from_url, configure
 from flux.core.errors import BrokerError, BufferFull, ConfigurationError, DeliveryError, FailedRecord, FluxError
-from flux.core.hooks import Hooks, Where
+from flux.core.hooks import CallsReport, Hooks, Where
 from flux.core.message import Headers, Message
 from flux.core.outcome import Expired, Failed, NotAwaited, Pause, Reject, Retry, SubtaskCancelled
 from flux.producer import Producer
@@ -21,6 +21,7 @@ __all__ = [
     "BatchTask",
     "BrokerError",
     "BufferFull",
+    "CallsReport",
     "ConfigurationError",
     "Delivery",
     "DeliveryError",

@@ -459,7 +459,7 @@ def batching(hooks: Any, asynchronous: bool = False) -> type[flux.BatchTask]:
                 raise flux.Failed(bad)
             if messages[0].value == b"reject":
                 raise flux.Reject("no")
-            if messages[0].value == b"bad" and self.tries == 1:
+            if messages[0].value == b"away" and self.tries == 1:
                 raise ConnectionError("no route")
 
     class LoadingAsync(Loading):
@@ -502,7 +502,7 @@ def test_hooks_that_know_nothing_of_batches_are_around_each_message(flux_kit: Ki
 
 def test_a_batch_that_finds_an_outage_is_no_failure_and_is_not_counted(flux_kit: Kit) -> None:
     hearing = Batched()
-    Orders.produce(b"bad")
+    Orders.produce(b"away")
     Orders.produce(b"b")
     flux_kit.run_to_the_end(batching([hearing]))
     [(_, first), (_, second)] = hearing.of("leave batch")
