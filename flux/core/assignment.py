@@ -73,7 +73,7 @@ class Slice:
     """Records of one partition that nobody has begun: of a main topic in the order of offsets, of a retry topic in the
     order of due time, ties by offset."""
 
-    __slots__ = ("dues", "end", "ends", "messages", "records")
+    __slots__ = ("dues", "end", "ends", "messages", "records", "since")
 
     def __init__(
         self,
@@ -92,6 +92,8 @@ class Slice:
         """Likewise, in milliseconds since the epoch."""
         self.ends = ends
         """Up to which offset each record owns the log; None: to that of the next record, as they are in that order."""
+        self.since = 0.0
+        """When they could be called, as far as time goes; by the clock of the engine's `now`."""
 
     def __len__(self) -> int:
         return len(self.records)
@@ -112,13 +114,15 @@ class Slice:
             stop, end = len(self.records), self.end
         else:
             end = self.records[stop].offset() if self.ends is None else self.end
-        return Slice(
+        part = Slice(
             self.records[start:stop],
             end,
             None if self.messages is None else self.messages[start:stop],
             None if self.dues is None else self.dues[start:stop],
             None if self.ends is None else self.ends[start:stop],
         )
+        part.since = self.since
+        return part
 
     def after(self, index: int) -> int:
         """The offset up to which record `index` owns the log."""
@@ -137,6 +141,7 @@ class Slice:
     def entry(self, assignment: Assignment, index: int, message: Message) -> Entry:
         """Record `index`, to be tracked on its own."""
         entry = Entry(assignment, message, self.records[index].offset(), self.after(index))
+        entry.since = self.since
         if self.dues is not None:
             entry.due = self.dues[index]
         return entry

@@ -37,7 +37,7 @@ from flux.core.pace import Pace
 from flux.core.policy import Policy
 from flux.core.ports import BEGINNING, Polled, Position, TopicPartition, Watermarks
 from flux.core.quick import Quick, Waiting
-from flux.core.runs import BatchRun, LaneRun, Run, SliceRun
+from flux.core.runs import BatchRun, LaneRun, Run, SliceRun, WholeBatchRun
 from flux.core.spread import Spread
 from flux.core.stage import Role, Stage
 from flux.core.starts import Starts
@@ -56,6 +56,8 @@ BUSY_REST = 0.005
 LEAST_REST = 0.001
 """Clients count milliseconds: a shorter wait is none, and a stage would poll in a hot loop until a record is due."""
 _SHOWN = 5  # partitions that a line names
+_FEW = 10
+"""Calls that may begin at once, below which a limit hands records out one by one."""
 _HOP_OVERHEAD = 500  # bytes of headers and bookkeeping that an open hop holds, about
 
 
@@ -197,6 +199,7 @@ class Engine:
             if assignment is None or assignment.phase is not Phase.WORKING or self.stopping:
                 continue
             for piece in assignment.deliver(batch.records):
+                piece.since = now
                 if self.stage.role is Role.MAIN:
                     self._backlogs.add(assignment, piece)
                     continue
@@ -400,23 +403,53 @@ class Engine:
         most = self.gate.most(now)
         if not most:
             return None
-        chunk, batched = min(self.pace.chunk, most), self.policy.batch is not None
-        spread = batched or self.gate.limited or (self.pace.slow and self.policy.concurrency > 1)
         while (waiting := self._quick.due(now)) is not None:
             self._readmit(waiting)
+        if self.policy.batch is not None:
+            return self._take_batch(self.policy.batch.most, now)
+        chunk = min(self.pace.chunk, most)
+        few = self.gate.limited and most < _FEW
+        spread = few or (self.pace.slow and self.policy.concurrency > 1)
         if spread and self.stage.role is not Role.MAIN:
             self._spread_due(now, 2 * chunk)
         entries = self._lanes.take(chunk, now)
         while not entries:
-            piece = self._next_slice(spread, now)
-            if piece is not None:
-                return self._start(SliceRun(*piece, now), now)
+            found = self._next_slice(spread, now)
+            if found is not None:
+                assignment, piece = found
+                if len(piece) > most:
+                    self._give_back(assignment, piece.part(most))
+                    piece = piece.part(0, most)
+                return self._start(SliceRun(assignment, piece, now), now)
             entries = self._lanes.take(chunk, now)
             if spread or not (entries or self._ripen(now, BATCH)):
                 break
-        if not entries:
-            return None
-        return self._start(BatchRun(entries, now) if batched else LaneRun(entries, now), now)
+        return self._start(LaneRun(entries, now), now) if entries else None
+
+    def _take_batch(self, most: int, now: float) -> Run | None:
+        """A batch that is full, or has waited; first of those whose records are here one by one."""
+        while True:
+            entries = self._lanes.take(1, now)
+            for _ in range(len(self._backlogs)):
+                if entries:
+                    break
+                assignment = self._backlogs.next
+                alone = not (assignment.laned or assignment.running)
+                if alone and len(assignment.backlog[0]) >= most and self._admits(assignment):
+                    piece = self._backlogs.take()
+                    if len(piece) > most:
+                        self._give_back(assignment, piece.part(most))
+                        piece = piece.part(0, most)
+                    return self._start(WholeBatchRun(assignment, piece, now), now)
+                if assignment.laned < self._flow.full or self.stage.role is not Role.MAIN:
+                    self._split(assignment, self._backlogs.take())
+                    entries = self._lanes.take(1, now)
+                    continue
+                self._backlogs.pass_on()
+            if entries:
+                return self._start(BatchRun(entries, now), now)
+            if not self._ripen(now, max(most, BATCH)):
+                return None
 
     def writes(self, now: float) -> list[Hop]:
         """Hops to write now, in this order."""
@@ -696,13 +729,11 @@ class Engine:
             return ledger.admits(max(piece.ends), others + len(piece))
         return piece.records[0].offset() <= ledger.position or ledger.admits(piece.end, others)
 
-    def _split(self, assignment: Assignment, piece: Slice, now: float) -> None:
+    def _split(self, assignment: Assignment, piece: Slice) -> None:
         trail = trails.start()
         for index, record in enumerate(piece.records):
             message = Message.of(record, record.value(), trail) if piece.messages is None else piece.messages[index]
-            entry = piece.entry(assignment, index, message)
-            entry.since = now
-            self._lanes.add(entry)
+            self._lanes.add(piece.entry(assignment, index, message))
 
     def _next_slice(self, spread: bool, now: float) -> tuple[Assignment, Slice] | None:
         """A slice that may be worked as one. If there is none, as far as order and metadata let others begin, the
@@ -712,7 +743,7 @@ class Engine:
             if assignment.laned or spread:
                 # in a retry stage the record that all wait for may be the last: what is here is bounded otherwise
                 if assignment.laned < self._flow.full or self.stage.role is not Role.MAIN:
-                    self._split(assignment, self._backlogs.take(), now)
+                    self._split(assignment, self._backlogs.take())
                     if self._lanes.ready(now):
                         return None
                     continue
@@ -720,7 +751,7 @@ class Engine:
                 return assignment, self._backlogs.take()
             elif self.stage.role is not Role.MAIN and not assignment.running:
                 # what holds the position back may not be due for long: single records may have room
-                self._split(assignment, self._backlogs.take(), now)
+                self._split(assignment, self._backlogs.take())
                 return None
             self._backlogs.pass_on()
         return None
@@ -733,13 +764,14 @@ class Engine:
             return False
         assignment, pieces = due
         for piece in pieces:
+            piece.since = now
             self._backlogs.add(assignment, piece)
         return True
 
     def _spread_due(self, now: float, wanted: int) -> None:
         """Single records that are due may be taken, the first due first."""
         while self._lanes.ready(now) < wanted and (len(self._backlogs) or self._ripen(now, wanted)):
-            self._split(self._backlogs.next, self._backlogs.take(), now)
+            self._split(self._backlogs.next, self._backlogs.take())
 
     def _at_hand(self, now: float) -> int:
         """About how many callers could get work, if the gate let them."""
@@ -798,7 +830,7 @@ class Engine:
         """Call `index`, which a run is at, counts for nothing: the record is the first of its lane again."""
         self._settle(run, index)
         self._cut(run)
-        entry = run.hold_back(index, message)
+        entry = run.hold_back(index, message, self._lanes)
         if entry is None:
             return
         message.value = message.raw_value

@@ -107,7 +107,10 @@ class Message:
     def trail(self) -> Trail:
         trail = self._trail
         if isinstance(trail, Unread):
-            trail = self._trail = trail.read(self)
+            unread = trail
+            trail = self._trail = unread.read(self.headers)
+            if trail.ignored:
+                unread.tell(self, trail.ignored)
         return trail
 
     @property

@@ -27,6 +27,7 @@ class Run:
     `entries` (tracked one by one, their lanes taken)."""
 
     __slots__ = (
+        "calls",
         "entries",
         "failures",
         "index",
@@ -44,6 +45,8 @@ class Run:
     records: list[Any] | None
     messages: list[Message] | None
     entries: list[Entry] | None
+    batched = False
+    """Whether it is one call, of all its records."""
 
     def __init__(self, calls: int, now: float) -> None:
         self.index = 0
@@ -56,6 +59,8 @@ class Run:
         """Failures before this one are accounted for."""
         self.refused = 0
         """Calls that were not made: the work was too old, or no handler could read it."""
+        self.calls = calls
+        """At first, before any cut; of a batch its records."""
         self.started = now
         self.seen = 0
         """Where `index` was when a watcher last looked."""
@@ -102,7 +107,7 @@ class Run:
         """After `cut`: gives back what is behind call `index`; what of it is not tracked in lanes is returned."""
         raise NotImplementedError
 
-    def hold_back(self, index: int, message: Message) -> Entry | None:
+    def hold_back(self, index: int, message: Message, lanes: Queues) -> Entry | None:
         """After `cut`: takes out call `index`, which is to be made again; None when nobody needs it any more. Its lane
         stays taken."""
         raise NotImplementedError
@@ -188,7 +193,7 @@ class SliceRun(Run):
         lanes.begin(self._at)
         return piece.part(index + 1) if index + 1 < len(piece.records) else None
 
-    def hold_back(self, index: int, message: Message) -> Entry | None:
+    def hold_back(self, index: int, message: Message, lanes: Queues) -> Entry | None:
         self.marked = index + 1
         entry, self._at = self._at, None
         if entry is not None:
@@ -261,7 +266,7 @@ class LaneRun(Run):
             lanes.give_back([entry for entry in rest if entry.assignment.phase is Phase.WORKING])
         return None
 
-    def hold_back(self, index: int, message: Message) -> Entry | None:
+    def hold_back(self, index: int, message: Message, lanes: Queues) -> Entry | None:
         self.marked = index + 1
         return self.entries[index]
 
@@ -269,11 +274,12 @@ class LaneRun(Run):
         return [entry.due or entry.message.timestamp for entry in self.entries[:calls]]
 
 
-class BatchRun(LaneRun):
-    """One call that takes all entries, of one partition. Its index stays 0 until the call has ended; then it passes
-    over the entries while the caller reports those that failed."""
+class _OneCall(Run):
+    """One call that takes all records, of one partition. Its index stays 0 until the call has ended; then it passes
+    over the records while the caller reports those that failed."""
 
     __slots__ = ()
+    batched = True
 
     def cut(self) -> int:
         """One call cannot be divided."""
@@ -281,3 +287,23 @@ class BatchRun(LaneRun):
 
     def divide(self, index: int, lanes: Queues) -> Slice | None:
         return None
+
+
+class BatchRun(_OneCall, LaneRun):
+    """Of entries."""
+
+    __slots__ = ()
+
+
+class WholeBatchRun(_OneCall, SliceRun):
+    """Of a slice."""
+
+    __slots__ = ()
+
+    def hold_back(self, index: int, message: Message, lanes: Queues) -> Entry | None:
+        self.marked = index + 1
+        if self.assignment.phase is Phase.GONE:
+            return None
+        entry = self._piece.entry(self.assignment, index, message)
+        lanes.begin(entry)
+        return entry

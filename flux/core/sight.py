@@ -14,7 +14,7 @@ from flux.core.gate import Gate
 from flux.core.hops import way_out
 from flux.core.outcome import Pause
 from flux.core.report import IN_PLACE, MOST_CALLS, Call, Open, Paused, StageReport, ranges_of, shown_key
-from flux.core.runs import BatchRun, Run
+from flux.core.runs import Run
 
 Seen = dict[Run, tuple[int, float]]
 """At which call each run was found, and when that had begun at the earliest, by the clock of the engine."""
@@ -72,7 +72,7 @@ class Sight:
                 since = max(run.started, self._looked or 0.0)
             self._seen[run] = index, since
             partition, offset, key, attempt = _at(run, index)
-            records = len(run.entries) if isinstance(run, BatchRun) else 1
+            records = run.calls if run.batched else 1
             calls.append(Call(partition, offset, shown_key(key), attempt, _ago(now, since), records))
         return calls
 

@@ -81,11 +81,8 @@ class Unread:
     max_delay_ms: int
     tell: Callable[[Any, tuple[str, ...]], None]
 
-    def read(self, message: Any) -> Trail:
-        trail = read(message.headers, self.stage, self.now_ms, self.max_delay_ms)
-        if trail.ignored:
-            self.tell(message, trail.ignored)
-        return trail
+    def read(self, headers: Iterable[tuple[str, bytes | None]]) -> Trail:
+        return read(headers, self.stage, self.now_ms, self.max_delay_ms)
 
     def due(self, headers: Sequence[tuple[str, bytes | None]]) -> int | None:
         """The time in a record's headers; None when `read` has to say what it is."""

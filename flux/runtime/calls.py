@@ -115,8 +115,7 @@ def work_batch(desk: Desk, post: Post, run: Run, handler: Handler, track: bool) 
     """`work` with a handler that takes all records of a run at once."""
     products = Produced()
     token = CURRENT.set(products) if track else None
-    assert run.entries is not None
-    messages = [entry.message for entry in run.entries]
+    messages = _messages(run)
     failures: Mapping[Message, BaseException] = {}
     try:
         check_returned("call", handler(messages))
@@ -133,14 +132,24 @@ async def work_batch_async(desk: Desk, post: Post, run: Run, handler: Handler, t
     products = Produced()
     if track:
         CURRENT.set(products)
-    assert run.entries is not None
-    messages = [entry.message for entry in run.entries]
+    messages = _messages(run)
     failures: Mapping[Message, BaseException] = {}
     try:
         check_returned("call", await handler(messages))
     except BaseException as error:
         failures = own_failures(messages, error)
     return _report_batch(desk, post, run, messages, failures, products)
+
+
+def _messages(run: Run) -> list[Message]:
+    """Of a batch."""
+    if run.entries is not None:
+        return [entry.message for entry in run.entries]
+    if run.messages is not None:
+        return list(run.messages)
+    assert run.records is not None
+    start = trails.start()
+    return [Message.of(record, record.value(), start) for record in run.records]
 
 
 def _report_batch(

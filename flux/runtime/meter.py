@@ -12,7 +12,7 @@ from typing import Any
 from flux.core.described import error_name
 from flux.core.hooks import CallsReport
 from flux.core.outcome import Move, Rules
-from flux.core.runs import BatchRun, Run
+from flux.core.runs import Run
 from flux.runtime.calls import AsyncCall, Call
 from flux.runtime.desk import Desk, Post
 from flux.runtime.pipeline import Handler
@@ -33,7 +33,7 @@ class Meter:
         self._run = run
         self._rules = rules
         self._wall = wall
-        self._batch = isinstance(run, BatchRun)
+        self._batch = run.batched
         self._ends = [_clock()]
         self._failures: Counter[str] = Counter()
         self._unmeant: set[int] = set()
@@ -79,7 +79,7 @@ class Meter:
         seconds = list(map(sub, ends[1:], ends))
         base = self._wall - ends[0]
         if self._batch:
-            dues = run.dues(len(run.entries or ())) if seconds else []
+            dues = run.dues(run.calls) if seconds else []
             starts: Sequence[float] = [ends[0]] * len(dues)
         else:
             dues, starts = run.dues(len(seconds)), ends

@@ -14,7 +14,7 @@ from flux.core.gate import UNBOUNDED, Gate
 from flux.core.message import Message
 from flux.core.outcome import NEXT, Move, Rules
 from flux.core.quick import Quick
-from flux.core.runs import BatchRun, LaneRun
+from flux.core.runs import LaneRun
 from flux.core.transfer import Transfer
 from flux.runtime import calls, pipeline
 from flux.runtime.outboxes import OUTBOXES
@@ -290,7 +290,7 @@ def a_batch_is_done_before_its_call_has_ended() -> Mutation:
     settle = LaneRun.settle
 
     def early(self: LaneRun, index: int, lanes: Any) -> Any:
-        return settle(self, len(self.entries) if isinstance(self, BatchRun) else index, lanes)
+        return settle(self, len(self.entries) if self.batched else index, lanes)
 
     return LaneRun, "settle", early
 
