@@ -57,6 +57,7 @@ class Forwarding:
 
     def _go_on(self, token: object) -> None:
         me = threading.get_ident()
+        claim: dict[Hop, None] = {}
         try:
             while True:
                 with self._lock:
@@ -76,6 +77,7 @@ class Forwarding:
                     lambda: self.duty.step(me),
                 )
         except BaseException:
+            self._give_up(claim, "its write broke off")
             with self._lock:
                 self._let_go(token)
             raise
@@ -84,6 +86,10 @@ class Forwarding:
         if self._holder is token:
             self._holder = None
             self.duty.rest()
+
+    def _give_up(self, claim: dict[Hop, None], why: str) -> None:
+        for hop in list(claim):
+            self._end(claim, hop, BrokerError(why, Fault.UNAVAILABLE))
 
     def _end(self, claim: dict[Hop, None], hop: Hop, error: BrokerError | None) -> None:
         if claim.pop(hop, self) is self:
@@ -106,8 +112,7 @@ class Forwarding:
             claim = self._claim
             self.duty.step(threading.get_ident())
         # Nobody knows which of them are written: they are again, which may repeat some and cannot lose any.
-        for hop in list(claim):
-            self._end(claim, hop, BrokerError("its write stands still", Fault.UNAVAILABLE))
+        self._give_up(claim, "its write stands still")
         self._writer.renew()
         self._freed(stuck)
         self._go_on(token)
