@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 from flux.adapters.confluent.log import ClientLog, logger
@@ -28,7 +29,9 @@ class Silence:
         self._now = now
         self._users: Callable[[str], object] | None = properties.get("stats_cb")
         # a fetch that finds nothing is kept so long on purpose
-        self._patience = PATIENCE + float(properties.get("fetch.wait.max.ms", 0)) / 1000
+        self._patience = PATIENCE
+        with suppress(TypeError, ValueError):  # librdkafka says itself what it does not take
+            self._patience += float(properties.get("fetch.wait.max.ms", 0)) / 1000
         self._waiting: dict[str, tuple[int, float]] = {}
         """By broker: the bytes that had come when a request was first found waiting, and when that was."""
 
