@@ -191,8 +191,9 @@ class Desk:
 
     # ---- facts
 
-    def finished(self, post: Post, run: Run, failure: BaseException | None) -> None:
-        """A caller is through with a run. `failure`: the process failed in the call that it is at."""
+    def finished(self, post: Post, run: Run, failure: BaseException | None, writes: bool = True) -> None:
+        """A caller is through with a run. `failure`: the process failed in the call that it is at. `writes`: it writes
+        what has failed; else somebody does it next."""
         with self.lock:
             paused_at = self.gate.since
             if run in self._aborted:
@@ -213,9 +214,15 @@ class Desk:
             if resumed and paused_at is not None:
                 self.pauses.seconds += self.system.monotonic() - paused_at
             self.wake(max(1, self.ready()) if resumed else 1)
-            news = post.engine.has_news
-        if news:
-            self.write_soon(post)
+            writes = writes and post.engine.has_news
+            if writes:
+                self._excused.add(run)  # its permit is given back
+        if writes:
+            try:
+                self.write_soon(post)
+            finally:
+                with self.lock:
+                    self._excused.discard(run)
         if resumed and paused_at is not None:
             self._tell_resume(self.system.monotonic() - paused_at)
         if failure is not None:
@@ -258,7 +265,7 @@ class Desk:
         if run not in self._excused:
             self._excused.add(run)
             self.permits.give(post.engine.stage.number)
-            self.wake(1)
+        self.wake(1)
 
     def has_lapsed(self, run: Run) -> bool:
         """Whether a run that was handed on has lost its partitions before its caller has come to it."""

@@ -49,6 +49,8 @@ def shift(desk: Desk, post: Post, mine: Callable[[], bool]) -> Script[None]:
                     yield do.Rest(_PERMIT)
                 break
             yield do.Begin(run)
+            if engine.has_news:
+                yield do.Write()
             while mine() and desk.stop_at is None and engine.busy_with(run):
                 yield do.Rest(_PERMIT)
 

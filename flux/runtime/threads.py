@@ -120,16 +120,16 @@ class Threads:
     def _inline(self, post: Post, run: Run) -> None:
         role = self._roles[post]
         role.inline = run
-        self._work(post, run)
+        self._work(post, run, writes=False)  # the script does it next, as a poller
         with self._desk.lock:
             if role.inline is run:
                 role.inline = None
 
-    def _work(self, post: Post, run: Run) -> None:
+    def _work(self, post: Post, run: Run, writes: bool = True) -> None:
         self._callers[run] = post, threading.get_ident()
         try:
             failure = self._call(post, run)
-            self._desk.finished(post, run, failure)
+            self._desk.finished(post, run, failure, writes)
         except BaseException as error:
             self._desk.broke(post, run, error)
         finally:

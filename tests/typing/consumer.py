@@ -46,6 +46,10 @@ class Heard(flux.Hooks):
         self, where: flux.Where, message: flux.Message, error: BaseException, seconds: float | None
     ) -> None: ...
 
+    def on_calls(self, where: flux.Where, report: flux.CallsReport) -> None:
+        longest: float = max(report.seconds, default=0.0)
+        print(longest, report.records, report.failures.get("ValueError", 0))
+
     def on_dead_letter(self, where: flux.Where, message: flux.Message, reason: str, error: str) -> None: ...
 
     def on_commit(
