@@ -236,8 +236,7 @@ async def enqueue() -> None:
     assert_type(Billing().enqueue({}), flux.Delivery)
     expired: type[Exception] = flux.Expired
     unfinished: tuple[type[Exception], ...] = (flux.NotAwaited, flux.SubtaskCancelled)
-    assert expired
-    assert unfinished
+    print(expired, unfinished)
 
 
 # ---- workers
