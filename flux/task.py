@@ -18,7 +18,7 @@ from flux.core.ledger import MAX_METADATA
 from flux.core.message import Message
 from flux.core.outcome import PROCESS, Rules
 from flux.core.policy import DAY, Policy
-from flux.core.settings import shown
+from flux.core.settings import check_switch, shown
 from flux.core.stage import Naming, Stages
 from flux.core.transfer import ErrorHeaders
 from flux.runtime.delivery import Delivery
@@ -189,6 +189,7 @@ class Task:
         )
         try:
             policy.check()
+            check_switch("acknowledge_produced", self.acknowledge_produced)
         except ConfigurationError as error:
             raise ConfigurationError(f"{cls.__name__}: {error}") from None
         if cls.call in (Task.call, BatchTask.call):

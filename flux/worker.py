@@ -24,7 +24,7 @@ from flux.core.errors import ConfigurationError
 from flux.core.health import Health, judge
 from flux.core.hooks import check_hooks
 from flux.core.ports import System
-from flux.core.settings import check_seconds, check_whole, plain, shown
+from flux.core.settings import check_seconds, check_switch, check_whole, plain, shown
 from flux.core.stage import check_apart, parse_stages
 from flux.core.stats import Stats
 from flux.runtime import forks
@@ -104,6 +104,7 @@ class Worker:
         if not tasks:
             raise ConfigurationError("a worker needs a task: flux.Worker(MyTask)")
         stages = plain(stages)
+        check_switch("create_topics", create_topics)
         _check(exit_when_idle, metrics_port, metrics_host, process, instance_suffix)
         self._stages = stages
         self._create = create_topics

@@ -11,6 +11,7 @@ import attrs
 from flux.core.described import brief
 from flux.core.errors import ConfigurationError
 from flux.core.settings import LONGEST, check_seconds, is_number, plain, plainly, shown
+from flux.core.text import one_line
 
 JITTER_STEPS = 30
 """The random part of the default wait is one of 0 … 29, times the stage plus one."""
@@ -81,7 +82,7 @@ class Waits:
             except ConfigurationError:
                 raise
             except Exception as error:
-                why = brief(error)
+                why = one_line(brief(error))
                 raise ConfigurationError(f"wait raised {why} for stage {stage}: make it return seconds") from None
 
 

@@ -69,6 +69,11 @@ def check_seconds(name: str, value: object, most: float = LONGEST) -> None:
         raise ConfigurationError(f"{name} = {shown(value)}: give seconds, 0 or more, at most {most:.0f}")
 
 
+def check_switch(name: str, value: object) -> None:
+    if type(value) is not bool:
+        raise ConfigurationError(f"{name} = {shown(value)}: give True or False")
+
+
 def check_choice(name: str, value: object, choices: Sequence[str], more: str = "") -> None:
     if type(value) is not str or value not in choices:
         raise ConfigurationError(f"{name} = {shown(value)}: give one of {', '.join(choices)}{more}")
