@@ -87,6 +87,8 @@ class Engine:
         self._running: dict[Run, None] = {}
         self.uncommitted: dict[TopicPartition, Position] = {}
         """What a stop could not commit."""
+        self.unforwarded: list[Hop] = []
+        """Copies that were not acknowledged when the stage left."""
         self._resets: set[TopicPartition] = set()
         self._with_metadata = True
         self._notices = Notices()
@@ -384,6 +386,20 @@ class Engine:
                 " what was done since the commit before is done again",
             )
         )
+
+    def left_behind(self) -> None:
+        """The stage leaves: records whose copies are not acknowledged are called again."""
+        self.unforwarded = self._hops.moving_all()
+        if self.unforwarded:
+            shown = list(map(str, self.unforwarded[:_SHOWN]))
+            more = len(self.unforwarded) - len(shown)
+            self.tell(
+                Notice(
+                    Level.ERROR,
+                    f"not committed, as their copies are not written: {', '.join(shown)}"
+                    f"{f' and {more} more' if more else ''}: they are called again",
+                )
+            )
 
     def stop(self) -> None:
         """Nothing new is begun."""

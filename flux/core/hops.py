@@ -124,6 +124,10 @@ class Hops:
         hop = self._open.get(entry)
         return hop is not None and hop.state in (State.QUEUED, State.WRITING)
 
+    def moving_all(self) -> list[Hop]:
+        """Transfers that may still be acknowledged by themselves."""
+        return [hop for hop in self._open.values() if hop.state is not State.KEPT]
+
     @property
     def any_moving(self) -> bool:
         """Whether any transfer may still be acknowledged by itself, those waiting for the cluster included."""

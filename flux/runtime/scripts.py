@@ -155,6 +155,7 @@ def leave(engine: Engine, now: Clock, deadline: Clock) -> Script[None]:
             # through; if it has lost its partitions, that is when it hears of it, and there is nothing to commit.
             engine.polled((yield do.Poll(1, 0.01)), now())
             yield do.Rest(0.2)
+    engine.left_behind()
     yield do.Write()
     yield do.Close()
 

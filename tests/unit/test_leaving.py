@@ -86,6 +86,19 @@ def test_where_nothing_was_done_nothing_is_waited_for(committed: int | None) -> 
     assert texts(driver) == []
 
 
+def test_copies_that_are_not_written_by_the_deadline_are_named() -> None:
+    driver = Driver()
+    driver.assign(0)
+    driver.poll(0, 1)
+    driver.work_all(0)
+    assert driver.write(AWAY) == [0]
+    left(driver, commits=True)
+    assert 5.0 <= driver.now - T0 <= 6.0
+    assert len(driver.engine.unforwarded) == 1
+    [text] = [text for text in texts(driver) if "copies are not written" in text]
+    assert text.startswith("not committed, as their copies are not written: t[0]@0 to t-g-try-1")
+
+
 def test_what_is_committed_is_not_told() -> None:
     driver = done(3)
     left(driver, commits=True)
