@@ -622,6 +622,11 @@ class Engine:
         return run in self._running and run.looks >= 0
 
     @property
+    def left_open(self) -> bool:
+        """Whether the stage has left with anything that was done and not committed, or was on its way."""
+        return bool(self.uncommitted or self.unforwarded)
+
+    @property
     def has_news(self) -> bool:
         """Whether anything is to be written or logged."""
         return bool(self._failures or self._hops.queued)

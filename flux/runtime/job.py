@@ -326,9 +326,7 @@ class Job:
         if self.desk is not None and self.desk.failure is not None:
             code = 1
             self._tell(self.desk.failure)
-        if self.desk is not None and any(
-            post.engine.uncommitted or post.engine.unforwarded for post in self.desk.posts
-        ):
+        if self.desk is not None and any(post.engine.left_open for post in self.desk.posts):
             code = code or 3  # the log names what
         if self.abandoned:
             code = code or 3
