@@ -99,7 +99,7 @@ def test_a_stop_in_an_outage_commits_nothing_that_was_not_written() -> None:
 
     task = peer.task(call, shutdown_timeout=3)
     peer.broker.fail_writes(lambda topic, partition, record: AWAY)
-    with peer.working(task, stages="0"):
+    with peer.working(task, code=3, stages="0"):
         peer.broker.fail_writes(None)
         peer.write(b"good")
         wait_for(lambda: peer.position() == 1, "it works")
