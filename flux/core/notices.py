@@ -29,7 +29,11 @@ class Notices:
             if once in self._told:
                 return
             self._told.add(once)
-        self._lines.append(Notice(level, text, about, kind))
+        self.tell(Notice(level, text, about, kind))
+
+    def tell(self, notice: Notice) -> None:
+        """Adds a line that is made already."""
+        self._lines.append(notice)
 
     def take(self) -> list[Notice]:
         lines, self._lines = self._lines, []

@@ -12,6 +12,8 @@ from flux.core.assignment import Assignment, Phase, Slice
 from flux.core.delays import Delays
 from flux.core.dues import Dues
 from flux.core.engine import Engine
+from flux.core.engine.partitions import Partitions
+from flux.core.engine.retries import Retries
 from flux.core.flow import Flow
 from flux.core.hops import Hops
 from flux.core.lanes import Lanes
@@ -78,14 +80,14 @@ def the_call_that_runs_counts_as_done() -> Mutation:
 
 @mutant()
 def what_is_open_does_not_hold_the_position() -> Mutation:
-    fail = Engine._fail
+    fail = Retries.fail
 
-    def closed(self: Engine, run: Any, entry: Any, *arguments: Any) -> Any:
+    def closed(self: Retries, run: Any, entry: Any, *arguments: Any) -> Any:
         if entry.assignment.ledger is not None:
             entry.assignment.ledger.done(entry.offset, entry.end)
         return fail(self, run, entry, *arguments)
 
-    return Engine, "_fail", closed
+    return Retries, "fail", closed
 
 
 @mutant()
@@ -141,7 +143,7 @@ def a_hop_counts_as_written_once_it_is_handed_over() -> Mutation:
 
 @mutant("writes")
 def a_hop_that_is_refused_is_dropped() -> Mutation:
-    return Engine, "unwritten", lambda self, hop, error, now: self.written(hop, now)
+    return Retries, "unwritten", lambda self, hop, error, now: self.written(hop, now)
 
 
 @mutant()
@@ -241,7 +243,7 @@ def metadata_claims_one_offset_too_many() -> Mutation:
 
 @mutant()
 def metadata_is_not_read() -> Mutation:
-    return Engine, "_done_above", lambda self, partition, position: []
+    return Partitions, "_done_above", lambda self, partition, position: []
 
 
 @mutant()
@@ -251,12 +253,12 @@ def metadata_is_not_written() -> Mutation:
 
 @mutant()
 def positions_are_not_read() -> Mutation:
-    assigned = Engine.assigned
+    assigned = Partitions.assigned
 
-    def forgetful(self: Engine, positions: Any, jitters: Any, now: float, chosen: Any = ()) -> Any:
+    def forgetful(self: Partitions, positions: Any, jitters: Any, now: float, chosen: Any = ()) -> Any:
         return assigned(self, dict.fromkeys(positions, Position(0)), jitters, now, chosen)
 
-    return Engine, "assigned", forgetful
+    return Partitions, "assigned", forgetful
 
 
 @mutant("crash", first=50)
@@ -267,7 +269,7 @@ def a_revocation_does_not_wait_for_calls() -> Mutation:
 @mutant("crash", first=80)
 def a_revocation_goes_on_feeding() -> Mutation:
     def revoking(self: Engine, partitions: Any) -> None:
-        for assignment in self._of(partitions):
+        for assignment in self._partitions.of(partitions):
             assignment.phase = Phase.DRAINING
 
     return Engine, "revoking", revoking
@@ -295,7 +297,7 @@ def a_stop_does_not_commit() -> Mutation:
 
 @mutant("kick", "freeze")
 def lost_partitions_are_worked_on() -> Mutation:
-    return Engine, "lost", lambda self, partitions: None
+    return Partitions, "lost", lambda self, partitions: None
 
 
 @mutant("kick", "writes")
@@ -353,12 +355,12 @@ def a_rejected_record_is_tried_again() -> Mutation:
 
 @mutant("delete")
 def what_retention_deletes_takes_what_is_here_along() -> Mutation:
-    reset = Engine.reset
+    reset = Partitions.reset
 
-    def forgetful(self: Engine, partition: Any, marks: Any, now: float) -> Any:
-        old = self._assignments.get(partition)
+    def forgetful(self: Partitions, partition: Any, marks: Any, now: float) -> Any:
+        old = self.assignments.get(partition)
         if old is not None and old.phase is Phase.WORKING and old.ledger is not None:
             old.ledger.end = marks.high + 1
         return reset(self, partition, marks, now)
 
-    return Engine, "reset", forgetful
+    return Partitions, "reset", forgetful

@@ -6,10 +6,12 @@ from typing import Any
 
 import flux.runtime.job as job
 import flux.scheduling as scheduling
-from flux.core import engine, gate, trail
+from flux.core import gate, trail
 from flux.core.assignment import Entry
 from flux.core.batches import Batches
-from flux.core.engine import Engine
+from flux.core.engine import Engine, retries
+from flux.core.engine.dispatch import Dispatch
+from flux.core.engine.retries import Retries
 from flux.core.gate import UNBOUNDED, Gate
 from flux.core.message import Message
 from flux.core.outcome import NEXT, Move, Rules
@@ -36,21 +38,23 @@ def a_pause_moves_its_record() -> Mutation:
 
 @mutant(features=("pauses",))
 def a_pause_loses_the_record_that_found_it() -> Mutation:
-    def hold_back(self: Engine, run: Any, index: int, message: Any) -> None:
-        self._close(self._part(run, index, message))
+    def hold_back(self: Dispatch, run: Any, index: int, message: Any) -> None:
+        entry = self.part(run, index, message)
+        if entry.assignment.ledger is not None:
+            entry.assignment.ledger.done(entry.offset, entry.end)
 
-    return Engine, "_hold_back", hold_back
+    return Dispatch, "hold_back", hold_back
 
 
 @mutant(features=("pauses",))
 def a_pause_counts_an_attempt() -> Mutation:
-    hold_back = Engine._hold_back
+    hold_back = Dispatch.hold_back
 
-    def counting(self: Engine, run: Any, index: int, message: Message) -> None:
+    def counting(self: Dispatch, run: Any, index: int, message: Message) -> None:
         message.place(message.again(0).trail)
         hold_back(self, run, index, message)
 
-    return Engine, "_hold_back", counting
+    return Dispatch, "hold_back", counting
 
 
 @mutant(features=("pauses",))
@@ -114,11 +118,11 @@ def a_stop_waits_for_the_end_of_a_pause() -> Mutation:
 
 @mutant(features=("quick",))
 def a_record_is_not_tried_in_place() -> Mutation:
-    def try_again(self: Engine, entry: Entry, verdict: Any, failure: Any, now: float) -> Move:
+    def try_again(self: Retries, entry: Entry, verdict: Any, failure: Any, now: float) -> Move:
         self._move(entry, verdict, failure, now)
         return verdict.move  # type: ignore[no-any-return]
 
-    return Engine, "_try_again", try_again
+    return Retries, "_try_again", try_again
 
 
 @mutant(features=("quick",))
@@ -141,37 +145,37 @@ def tries_in_place_do_not_wait() -> Mutation:
 
 @mutant(features=("quick",))
 def a_try_in_place_holds_back_nothing() -> Mutation:
-    try_again = Engine._try_again
+    try_again = Retries._try_again
 
-    def open_lane(self: Engine, entry: Entry, *arguments: Any) -> Move:
+    def open_lane(self: Retries, entry: Entry, *arguments: Any) -> Move:
         key, entry.message._record._key = entry.message._record._key, None
         try:
             return try_again(self, entry, *arguments)
         finally:
             entry.message._record._key = key
 
-    return Engine, "_try_again", open_lane
+    return Retries, "_try_again", open_lane
 
 
 @mutant("stop", "join", features=("quick",))
 def what_waits_in_place_is_given_up_with_its_partition() -> Mutation:
-    def end_quick(self: Engine, assignment: Any = None) -> None:
-        for waiting in self._quick.take(assignment):
+    def end_quick(self: Retries, begun: Any, assignment: Any = None) -> None:
+        for waiting in self.quick.take(assignment):
             waiting.entry.assignment.open.pop(waiting.entry, None)
 
-    return Engine, "_end_quick", end_quick
+    return Retries, "end_quick", end_quick
 
 
 @mutant("stop", features=("quick",))
 def a_try_that_was_not_made_is_counted() -> Mutation:
-    end_quick = Engine._end_quick
+    end_quick = Retries.end_quick
 
-    def counting(self: Engine, assignment: Any = None) -> None:
-        for _, _, waiting in self._quick._heap:
+    def counting(self: Retries, begun: Any, assignment: Any = None) -> None:
+        for _, _, waiting in self.quick._heap:
             waiting.entry.message = waiting.entry.message.again(0)
-        end_quick(self, assignment)
+        end_quick(self, begun, assignment)
 
-    return Engine, "_end_quick", counting
+    return Retries, "end_quick", counting
 
 
 # ---- age
@@ -184,7 +188,7 @@ def nothing_is_too_old_for_a_call() -> Mutation:
 
 @mutant(features=("expiry",))
 def a_record_waits_longer_than_its_work_may_take() -> Mutation:
-    return engine, "expires", lambda message, give_up_after, at: False
+    return retries, "expires", lambda message, give_up_after, at: False
 
 
 @mutant(features=("expiry",))

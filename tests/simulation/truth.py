@@ -265,16 +265,16 @@ class Truth:
         engine, constants = consumer.post.engine, self.scenario.constants
         task, _ = self.stage_of(consumer.post.settings.topic) or (None, 0)
         assert task is not None
-        batch = constants.get("flux.core.engine.BATCH", 500)
+        batch = constants.get("flux.core.engine.common.BATCH", 500)
         # each partition may be given a batch before it is full
         most = task.settings["max_waiting"] + max(batch + 10, batch * len(engine.partitions))
         if engine.waiting > most:
             raise self.broken(f"{engine.waiting} records wait in memory, more than {most}")
         full = max(constants.get("flux.core.flow.FULL", 1000), 2 * task.settings.get("max_batch", 0))
-        for assignment in engine._assignments.values():
+        for assignment in engine._partitions.assignments.values():
             if assignment.backlogged > 2 * full + batch:
                 raise self.broken(f"{assignment.partition} has {assignment.backlogged} records that nobody has begun")
-        hops = len(engine._hops)
+        hops = engine.transfers
         chunk = max(constants.get("flux.core.pace.CHUNK", 100), task.settings.get("max_batch", 0))
         if hops > constants.get("flux.core.hops.MOST_OPEN", 5000) + batch + chunk * (task.settings["concurrency"] + 1):
             raise self.broken(f"{hops} hops are open")

@@ -13,6 +13,7 @@ from flux.core.backoff import Waits
 from flux.core.commands import Turn
 from flux.core.engine import Engine
 from flux.core.errors import BrokerError, Fault
+from flux.core.gate import Gate
 from flux.core.message import Message
 from flux.core.outcome import Move
 from flux.core.pace import LOOK
@@ -108,10 +109,16 @@ def policy(**settings: Any) -> Policy:
 class Driver:
     """An engine with the calls that a driver makes, one at a time. It decides nothing."""
 
-    def __init__(self, stage: int | Stage = 0, limits: dict[str, int] | None = None, **settings: Any) -> None:
+    def __init__(
+        self,
+        stage: int | Stage = 0,
+        limits: dict[str, int] | None = None,
+        gate: Gate | None = None,
+        **settings: Any,
+    ) -> None:
         self.policy = policy(**settings)
         self.stage = self.policy.stages[stage] if isinstance(stage, int) else stage
-        self.engine = Engine(self.policy, self.stage, limits)
+        self.engine = Engine(self.policy, self.stage, limits, gate)
         self.now = T0
         self.p0, self.p1 = (TopicPartition(self.stage.topic, n) for n in (0, 1))
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 from engine_support import AWAY, Driver, polled
 
-from flux.core import engine
 from flux.core.errors import BrokerError, Fault
 from flux.core.ledger import read_metadata
 from flux.core.ports import Polled, Position
@@ -71,7 +70,7 @@ def test_offset_and_metadata_of_a_commit_are_of_one_moment_though_the_run_goes_o
         def index(self, value: int) -> None:
             self._really = value
 
-    monkeypatch.setattr(engine, "SliceRun", Going)
+    monkeypatch.setattr("flux.core.engine.dispatch.SliceRun", Going)
     driver = Driver()
     driver.assign(0)
     driver.poll(*range(9))

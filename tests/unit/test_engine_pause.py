@@ -282,9 +282,8 @@ def test_what_a_call_produced_may_find_the_outage_after_it_returned() -> None:
 
 def test_all_stages_of_a_task_have_one_gate() -> None:
     gate = Gate()
-    stages: Sequence[Driver] = [Paused(), Paused(1)]
+    stages: Sequence[Driver] = [Paused(gate=gate), Paused(1, gate=gate)]
     for driver in stages:
-        driver.engine.gate = gate
         driver.poll(driver.record(0, b"a", headers=[("flux-due", b"1")]))
     main, retry = stages
     run = main.take()

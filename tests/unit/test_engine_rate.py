@@ -69,9 +69,8 @@ def test_a_batch_costs_one_call() -> None:
 
 def test_all_stages_of_a_task_spend_one_rate() -> None:
     gate = Gate(2)
-    main, retry = rated(2), rated(2, 1)
+    main, retry = rated(2, gate=gate), rated(2, 1, gate=gate)
     for driver in (main, retry):
-        driver.engine.gate = gate
         driver.poll(driver.record(0, headers=[("flux-due", b"1")]))
     main.take()
     assert retry.nothing_to_take()

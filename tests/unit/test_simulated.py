@@ -77,7 +77,7 @@ def test_what_has_failed_is_moved_although_retention_overtakes_its_partition() -
     assert driver.engine.reset(driver.p0, Watermarks(10, 12), driver.now) == 10
     driver.poll(10)
     driver.work_all()
-    assert driver.commit() == {0: Position(1, driver.engine._assignments[driver.p0].ledger.metadata())}  # type: ignore[union-attr]
+    assert driver.commit() == {0: Position(1, driver.engine._partitions.assignments[driver.p0].ledger.metadata())}  # type: ignore[union-attr]
     assert driver.write() == [1]
     assert driver.commit() == {0: Position(11)}
 

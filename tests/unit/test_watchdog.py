@@ -141,7 +141,7 @@ def test_records_that_do_not_arrive_are_named(
     peer = Peer()
     task = peer.task(lambda message: None, stalled_after=3.0, retries=0)
     monkeypatch.setattr("flux.adapters.memory.log.Log.read", lambda *_: [])
-    monkeypatch.setattr("flux.core.engine.Engine.ends", lambda self: dict.fromkeys(self.partitions, 0))
+    monkeypatch.setattr("flux.core.engine.partitions.Partitions.ends", lambda self: dict.fromkeys(self.assignments, 0))
     peer.write(Outgoing(b"x"))
     with caplog.at_level(logging.WARNING, "flux.worker"), peer.working(task):
         wait_for(lambda: "it waits for a fetch" in caplog.text, "the line")

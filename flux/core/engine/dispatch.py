@@ -1,0 +1,209 @@
+"""What may run now, and the runs: begun, accounted for, cut and ended."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from flux.core.assignment import Assignment, Entry, Slice
+from flux.core.engine.common import Common
+from flux.core.engine.work import Work
+from flux.core.message import Message
+from flux.core.pace import Pace
+from flux.core.runs import BatchRun, LaneRun, Run, SliceRun, WholeBatchRun
+from flux.core.stage import Role
+from flux.core.transfer import Failure
+
+_FEW = 10
+"""Calls that may begin at once, below which a limit hands records out one by one."""
+
+
+class Dispatch:
+    """Of one stage. `noted`: hears of each call that was found failed when its run was accounted for."""
+
+    __slots__ = ("_common", "_main", "_noted", "pace", "running", "work")
+
+    def __init__(self, common: Common, work: Work, noted: Callable[[Run, Entry, Failure], None]) -> None:
+        self._common = common
+        self._noted = noted
+        self._main = common.stage.role is Role.MAIN
+        self.work = work
+        self.pace = Pace()
+        self.running: dict[Run, None] = {}
+        """The runs that callers are in."""
+
+    # ---- what may run now
+
+    def take(self, most: int, now: float) -> Run | None:
+        """What to work now, of no more than `most` calls."""
+        policy, work, lanes = self._common.policy, self.work, self._common.lanes
+        if policy.batch is not None:
+            return self._take_batch(policy.batch.most, now)
+        chunk = min(self.pace.chunk, most)
+        few = self._common.gate.limited and most < _FEW
+        spread = few or (self.pace.slow and policy.concurrency > 1)
+        if spread and not self._main:
+            work.spread_due(now, 2 * chunk)
+        entries = lanes.take(chunk, now)
+        while not entries:
+            found = self._next_slice(spread, now)
+            if found is not None:
+                assignment, piece = found
+                return self._start(SliceRun(assignment, self._at_most(assignment, piece, most), now), now)
+            entries = lanes.take(chunk, now)
+            if spread or not (entries or work.ripen(now, self._common.batch)):
+                break
+        return self._start(LaneRun(entries, now), now) if entries else None
+
+    def _take_batch(self, most: int, now: float) -> Run | None:
+        """A batch that is full, or has waited; first of those whose records are here one by one."""
+        work, backlogs, lanes = self.work, self.work.backlogs, self._common.lanes
+        while True:
+            entries = lanes.take(1, now)
+            for _ in range(len(backlogs)):
+                if entries:
+                    break
+                assignment = backlogs.next
+                alone = not (assignment.laned or assignment.running)
+                if alone and len(assignment.backlog[0]) >= most and self._admits(assignment):
+                    piece = self._at_most(assignment, backlogs.take(), most)
+                    return self._start(WholeBatchRun(assignment, piece, now), now)
+                if work.may_split(assignment):
+                    work.split()
+                    entries = lanes.take(1, now)
+                    continue
+                backlogs.pass_on()
+            if entries:
+                return self._start(BatchRun(entries, now), now)
+            if not work.ripen(now, max(most, self._common.batch)):
+                return None
+
+    def _next_slice(self, spread: bool, now: float) -> tuple[Assignment, Slice] | None:
+        """A slice that may be worked as one. If there is none, as far as order and metadata let others begin, the
+        next one is split. `spread`: none is worked as one."""
+        work, backlogs = self.work, self.work.backlogs
+        for _ in range(len(backlogs)):
+            assignment = backlogs.next
+            if assignment.laned or spread:
+                if work.may_split(assignment):
+                    work.split()
+                    if self._common.lanes.ready(now):
+                        return None
+                    continue
+            elif self._admits(assignment):
+                return assignment, backlogs.take()
+            elif not self._main and not assignment.running:
+                # what holds the position back may not be due for long: single records may have room
+                work.split()
+                return None
+            backlogs.pass_on()
+        return None
+
+    def _admits(self, assignment: Assignment) -> bool:
+        """Whether the next slice may be begun: nothing of an ordered partition runs beside it, and the metadata has
+        room."""
+        ledger, piece = assignment.ledger, assignment.backlog[0]
+        assert ledger is not None
+        if assignment.running and self._common.policy.ordering != "none":
+            return False
+        others = len(assignment.running) + len(assignment.open)
+        if piece.ends is not None:
+            return ledger.admits(max(piece.ends), others + len(piece))
+        return piece.records[0].offset() <= ledger.position or ledger.admits(piece.end, others)
+
+    def _at_most(self, assignment: Assignment, piece: Slice, most: int) -> Slice:
+        if len(piece) <= most:
+            return piece
+        self.work.give_back(assignment, piece.part(most))
+        return piece.part(0, most)
+
+    # ---- runs
+
+    def _start(self, run: Run, now: float) -> Run:
+        if self._common.gate.limited:
+            self._common.gate.began(run, 1 if self._common.policy.batch is not None else run.limit, now)
+        self.running[run] = None
+        for assignment in run.assignments():
+            assignment.running[run] = None
+        return run
+
+    def finished(self, run: Run, now: float) -> None:
+        """The caller has made all calls of a run that are its own."""
+        calls = run.index
+        self._end(run)
+        run.finish(self._common.lanes)
+        self._common.gate.ended(run, called=calls > run.refused)
+        self.pace.took(now - run.started, calls)
+        self._common.lanes.retry_aside()
+
+    def aborted(self, run: Run) -> None:
+        """The process failed in the call that a run is at: the calls before it count, this one never does."""
+        self._end(run)
+        self._common.gate.ended(run, called=False)
+
+    def _end(self, run: Run) -> None:
+        self.settle(run)
+        self.running.pop(run, None)
+        for assignment in run.assignments():
+            assignment.running.pop(run, None)
+
+    def settle(self, run: Run, index: int | None = None) -> None:
+        """Accounts for the calls that have ended, or those before `index`."""
+        done, failed = run.settle(run.index if index is None else index, self._common.lanes)
+        self._common.stats.done += done
+        self._common.commits.done += done
+        for entry, failure in failed:
+            self._noted(run, entry, failure)
+
+    def settle_all(self) -> None:
+        for run in self.running:
+            self.settle(run)
+
+    def looked(self, now: float) -> list[Run]:
+        """A watcher looks, about every `LOOK` seconds while runs are worked: splits those that are stuck, and returns
+        them. A run's caller goes on with the call that it is in; the rest is for others. From then on records are
+        handed out one by one, so no other slice may go on as one either."""
+        stuck = self.pace.stuck(self.running, now)
+        for run in self.running:
+            if run.untold:  # it may last, and exceptions hold all that was in their calls
+                self.settle(run)
+        if stuck:
+            self.cut_all()
+        return stuck
+
+    def cut_all(self, assignment: Assignment | None = None) -> None:
+        """Gives what the runs have not begun to others: of those that have records of a partition, or of all."""
+        for run in [run for run in self.running if assignment is None or assignment in run.assignments()]:
+            self._cut(run)
+
+    def _cut(self, run: Run) -> None:
+        index = run.cut()
+        self.settle(run, index)
+        rest = run.divide(index, self._common.lanes)
+        if rest is not None:
+            (assignment,) = run.assignments()
+            if self._common.begins(assignment):
+                self.work.give_back(assignment, rest)
+
+    def hold_back(self, run: Run, index: int, message: Message) -> None:
+        """Call `index`, which a run is at, counts for nothing: the record is the first of its lane again."""
+        lanes = self._common.lanes
+        self.settle(run, index)
+        self._cut(run)
+        entry = run.hold_back(index, message, lanes)
+        if entry is None:
+            return
+        message.value = message.raw_value
+        if self._common.begins(entry.assignment):
+            lanes.give_back([entry])
+        else:
+            lanes.end(entry)
+
+    def part(self, run: Run, index: int, message: Message) -> Entry:
+        """Takes call `index` out of its run, which goes on past it: the record is open on its own."""
+        self.settle(run, index)
+        return run.part(index, message, self._common.lanes)
+
+    @property
+    def begun(self) -> set[Entry]:
+        """Entries that callers have taken, and whose calls are not accounted for."""
+        return {entry for run in self.running if run.entries is not None for entry in run.entries[run.marked :]}

@@ -1,0 +1,222 @@
+"""Which partitions a stage has, how far each is done, and what is committed of that."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container, Iterable, Mapping
+
+from flux.core.assignment import Assignment, Entry, Event, Phase
+from flux.core.commands import Level
+from flux.core.engine.common import SHOWN, Common
+from flux.core.errors import BrokerError, Fault
+from flux.core.ledger import read_metadata
+from flux.core.ports import BEGINNING, Position, TopicPartition, Watermarks
+from flux.core.spread import Spread
+from flux.core.starts import Starts
+
+
+class Partitions:
+    """Of one stage. `drop`: has the other parts give up all that they hold of a partition that is gone."""
+
+    __slots__ = ("_common", "_drop", "_with_metadata", "assignments", "resets", "spread", "starts", "uncommitted")
+
+    def __init__(self, common: Common, drop: Callable[[Assignment], None]) -> None:
+        self._common = common
+        self._drop = drop
+        self.assignments: dict[TopicPartition, Assignment] = {}
+        self.resets: set[TopicPartition] = set()
+        """Those whose positions were out of range, until they are `reset`."""
+        self.uncommitted: dict[TopicPartition, Position] = {}
+        """What a stop could not commit."""
+        self.starts = Starts(common.policy, common.stage)
+        self.spread = Spread()
+        self._with_metadata = True
+
+    # ---- assignments
+
+    def of(self, partitions: Iterable[TopicPartition]) -> list[Assignment]:
+        """Those of them that are here."""
+        return [self.assignments[partition] for partition in partitions if partition in self.assignments]
+
+    def assigned(
+        self,
+        positions: Mapping[TopicPartition, Position | None],
+        jitters: Mapping[TopicPartition, int],
+        now: float,
+        chosen: Container[TopicPartition] = (),
+    ) -> dict[TopicPartition, int]:
+        """The group gave these partitions to this member; returns where each starts. `positions`: what the group has
+        committed, or None; `jitters`: a number from 0 to 29 for each, drawn now; `chosen`: partitions whose position
+        was not committed but chosen just now, and is to be committed soon, so that it is chosen once only."""
+        starts: dict[TopicPartition, int] = {}
+        if positions:
+            self.spread.known()
+        for partition, position in positions.items():
+            old = self.assignments.get(partition)
+            if old is not None:
+                self._forget(old, Event.LOST)
+            starts[partition] = BEGINNING if position is None else position.offset
+            done = [] if position is None else self._done_above(partition, position)
+            committed = None if partition in chosen else position
+            self.assignments[partition] = Assignment(
+                partition, starts[partition], done, committed, jitters[partition], self._common.policy.max_metadata
+            )
+        if chosen:
+            self._common.commits.soon(now)
+        return starts
+
+    def revoking(self, partitions: Iterable[TopicPartition]) -> list[Assignment]:
+        """They will be given up."""
+        draining = self.of(partitions)
+        for assignment in draining:
+            assignment.to(Event.REVOKING)
+        return draining
+
+    def drained(self, partitions: Iterable[TopicPartition], in_flight: Callable[[Entry], bool]) -> bool:
+        """Whether nothing of them is called or, by the word of those who know of open records, in flight."""
+        return not any(assignment.running or any(map(in_flight, assignment.open)) for assignment in self.of(partitions))
+
+    def revoked(self, partitions: Iterable[TopicPartition]) -> None:
+        """Given up: what of them has not ended counts for nothing here."""
+        for assignment in self.of(partitions):
+            self._forget(assignment, Event.REVOKED)
+
+    def lost(self, partitions: Iterable[TopicPartition]) -> None:
+        """Another member may have them already."""
+        for assignment in self.of(partitions):
+            self._forget(assignment, Event.LOST)
+
+    def reset(self, partition: TopicPartition, marks: Watermarks, now: float) -> int | None:
+        """The position was out of range, and this is what the partition holds. Returns where to go on: its oldest
+        record; None when it is not ours any more."""
+        self.resets.discard(partition)
+        old = self.assignments.get(partition)
+        if old is None or old.phase is not Phase.WORKING:
+            return None
+        at = old.ledger.end if old.ledger is not None else marks.low
+        # it was out of range when it was read: what has it now is another log, which has grown since
+        made_anew = old.ledger is None or at >= marks.low
+        if made_anew:
+            gone = f"the log ends at {marks.high} (was the topic created anew?)"
+        else:
+            gone = f"{marks.low - at} offset(s) are gone before they were worked (deleted by retention?)"
+        self._common.notices.add(
+            Level.ERROR,
+            f"{partition}: position {at} is out of range: {gone}; going on from the oldest, {marks.low}",
+            about=partition,
+        )
+        self._common.commits.soon(now)
+        if not made_anew:
+            # a gap as any other: what is here already is worked, what has failed is moved, what was done stays so
+            assert old.ledger is not None
+            old.ledger.delivered(marks.low, marks.low)
+            return marks.low
+        self._forget(old, Event.LOST)
+        most = self._common.policy.max_metadata
+        self.assignments[partition] = Assignment(partition, marks.low, [], None, old.jitter, most)
+        return marks.low
+
+    def _done_above(self, partition: TopicPartition, position: Position) -> list[tuple[int, int]]:
+        if not position.metadata:
+            return []
+        done = read_metadata(position.offset, position.metadata)
+        if done is None:
+            self._common.notices.add(
+                Level.WARNING,
+                f"{partition}: the string stored with position {position.offset} is not flux's or is damaged;"
+                " what was done above the position is done again",
+                about=partition,
+            )
+        return done or []
+
+    def _forget(self, assignment: Assignment, event: Event) -> None:
+        assignment.to(event)
+        assignment.open.clear()
+        self._drop(assignment)
+        del self.assignments[assignment.partition]
+        self.resets.discard(assignment.partition)
+
+    # ---- positions
+
+    def reached(self, reached: Mapping[TopicPartition, int]) -> None:
+        """The client has read up to these offsets, though nothing may be delivered of what is before them."""
+        for partition, offset in reached.items():
+            assignment = self.assignments.get(partition)
+            # a stage that stops takes no records, so that the client is further than what was delivered
+            if assignment is not None and self._common.begins(assignment):
+                self._common.commits.done += assignment.read_to(offset)
+
+    def commit(
+        self, now: float, partitions: Iterable[TopicPartition] | None, at_once: bool
+    ) -> dict[TopicPartition, Position] | None:
+        """Positions that have changed since they were committed; `at_once`: no commit is in flight for them."""
+        positions = {}
+        for assignment in list(self.assignments.values()) if partitions is None else self.of(partitions):
+            position = assignment.position
+            if position is not None and not self._with_metadata:
+                position = Position(position.offset)
+            if position is not None and position != assignment.committed:
+                positions[assignment.partition] = position
+        if partitions is None:
+            self._common.commits.looked(now)
+        if positions and not at_once:
+            self._common.commits.began(positions, now)
+        return positions or None
+
+    def committed(self, positions: Mapping[TopicPartition, Position], error: BrokerError | None, now: float) -> None:
+        """A commit ended."""
+        common = self._common
+        common.commits.ended(error is None, now)
+        if error is None:
+            common.stats.commits += 1
+            self.starts.committed(positions)
+            for partition, position in positions.items():
+                if partition in self.assignments:
+                    self.assignments[partition].committed = position
+            return
+        common.stats.commit_failures += 1
+        if error.fault is Fault.METADATA:
+            self._with_metadata = False
+            common.notices.add(
+                Level.ERROR,
+                f"the broker takes no strings of this length with a position ({error}): set the task's max_metadata to"
+                " its offset.metadata.max.bytes; until then what is done above a position is done again after a crash",
+            )
+        elif not error.retriable and error.fault is not Fault.FENCED:
+            common.notices.add(
+                Level.ERROR,
+                f"positions of {common.stage.group} cannot be committed: {error}",
+                kind=("commit", error.fault),
+            )
+
+    def owed(self, positions: Mapping[TopicPartition, Position]) -> dict[TopicPartition, Position]:
+        """Those of `positions` without which something would be done again, or passed over: all but where a partition
+        begins."""
+        if self._common.policy.start_from == "latest":
+            return dict(positions)
+        return {
+            partition: position
+            for partition, position in positions.items()
+            if (assignment := self.assignments.get(partition)) is not None
+            and (assignment.committed is not None or position != Position(assignment.start))
+        }
+
+    def gave_up(self, positions: Mapping[TopicPartition, Position], error: BrokerError) -> None:
+        """The last positions cannot be committed: what was done since the commit before is done again."""
+        self.uncommitted = dict(positions)
+        shown = [f"{partition} up to {position.offset}" for partition, position in sorted(positions.items())]
+        more = f" and {len(shown) - SHOWN} more" if len(shown) > SHOWN else ""
+        self._common.notices.add(
+            Level.ERROR,
+            f"not committed: {', '.join(shown[:SHOWN])}{more} ({error}):"
+            " what was done since the commit before is done again",
+        )
+
+    # ---- what others may know
+
+    def ends(self) -> dict[TopicPartition, int]:
+        """How far each partition was read; negative where nothing is known."""
+        return {a.partition: a.ledger.end if a.ledger else BEGINNING for a in self.assignments.values()}
+
+    def positions(self) -> dict[TopicPartition, int]:
+        """Up to which offset each partition is done; negative where nothing is known."""
+        return {a.partition: a.ledger.position if a.ledger else BEGINNING for a in self.assignments.values()}
