@@ -78,6 +78,7 @@ def storm(job: Job) -> dict[str, float]:
         group_id = job.group
         retries = 1
         wait = 0
+        concurrency = job.options.get("concurrency", 10)
         adapter = f"confluent://{job.bootstrap}"
 
         def call(self, message: flux.Message) -> None:
@@ -89,7 +90,8 @@ def storm(job: Job) -> dict[str, float]:
 
 
 def _run(job: Job, task: type[flux.Task], stages: str, watched: bool = True) -> dict[str, float]:
-    worker = flux.Worker(task, stages=stages, create_topics=True)
+    port = 0 if job.options.get("metrics") else None
+    worker = flux.Worker(task, stages=stages, create_topics=True, metrics_port=port)
     if watched:
         job.watch(lambda: sum(each.done for each in worker.stats().values()))
     elif job.options.get("handler") == "stamp":

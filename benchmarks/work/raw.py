@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from typing import Any
 
 from confluent_kafka import Consumer, Producer, TopicPartition
@@ -95,50 +96,76 @@ def produce(job: Job) -> dict[str, float]:
     return meter.figures(number)
 
 
+class _Acknowledgements:
+    """Of the records of one batch that were written again."""
+
+    __slots__ = ("failed", "left")
+
+    def __init__(self) -> None:
+        self.left = 0
+        self.failed: Any = None
+
+    def __call__(self, error: Any, message: Any) -> None:
+        self.left -= 1
+        if error is not None:
+            self.failed = error
+
+
 def storm(job: Job) -> dict[str, float]:
-    """What flux does to a record that fails, and no more: it raises, is written to another topic with headers, and is
-    read there with them. It commits without waiting for the acknowledgements, so it is not even at least once."""
+    """What flux does to a record that fails, and no more: it raises, is written to another topic with ten headers, and
+    is read there with them. At least once: an offset is stored when all that failed below it is acknowledged."""
     fails = job.options["fails"]
     retries = f"{job.topic}-{job.group}-raw"
     admin = AdminClient({"bootstrap.servers": job.bootstrap})
     admin.create_topics([NewTopic(retries, 4, 1)])[retries].result(30)
     consumer = Consumer(
-        {"bootstrap.servers": job.bootstrap, "group.id": job.group, "auto.offset.reset": "earliest", **_TUNED}
+        {
+            "bootstrap.servers": job.bootstrap,
+            "group.id": job.group,
+            "auto.offset.reset": "earliest",
+            "enable.auto.offset.store": False,
+            **_TUNED,
+        }
     )
     producer = Producer(
         {"bootstrap.servers": job.bootstrap, "queue.buffering.max.messages": 500_000, "enable.idempotence": True}
     )
-    failed: list[Any] = []
-
-    def report(error: Any, message: Any) -> None:
-        if error is not None:
-            failed.append(error)
-
-    headers: list[tuple[str, str | bytes | None]] = [(f"flux-header-{number}", b"a value") for number in range(12)]
+    headers: list[tuple[str, str | bytes | None]] = [(f"flux-header-{number}", b"a value") for number in range(10)]
     consumer.subscribe([job.topic, retries])
+    open_batches: deque[tuple[_Acknowledgements, list[TopicPartition]]] = deque()
     meter, handled = None, 0
-    while handled < job.count:
-        messages: list[Any] = consumer.consume(1, 0.1)
+    while handled < job.count or open_batches:
+        messages: list[Any] = consumer.consume(1, 0.1 if handled < job.count else 0)
         messages += consumer.consume(499, 0)
         if meter is None and messages:
             meter = Meter()
+        acknowledgements, ends = _Acknowledgements(), {}
         for message in messages:
             if message.error():
                 raise SystemExit(str(message.error()))
-            first_try = message.topic() == job.topic
+            topic = message.topic()
+            ends[topic, message.partition()] = message.offset() + 1
             try:
                 message.value()
-                if first_try and message.offset() % 100 < fails:
+                if topic == job.topic and message.offset() % 100 < fails:
                     raise ValueError("once")
             except ValueError:
-                producer.produce(retries, message.value(), message.key(), message.partition(), report, headers=headers)
+                producer.produce(
+                    retries, message.value(), message.key(), message.partition(), acknowledgements, headers=headers
+                )
+                acknowledgements.left += 1
             else:
                 handled += 1
-                if not first_try:
+                if topic != job.topic:
                     dict(message.headers())
+        if messages:
+            open_batches.append((acknowledgements, [TopicPartition(*at, end) for at, end in ends.items()]))
         producer.poll(0)
-    if failed:
-        raise SystemExit(f"not delivered: {failed[:1]}")
+        while open_batches and not open_batches[0][0].left:
+            acknowledgements, positions = open_batches.popleft()
+            if acknowledgements.failed is not None:
+                raise SystemExit(f"not delivered: {acknowledgements.failed}")
+            consumer.store_offsets(offsets=positions)
     assert meter is not None
     return meter.figures(handled)
 
