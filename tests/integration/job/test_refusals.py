@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections.abc import Callable
 
@@ -57,7 +58,7 @@ def test_a_record_too_large_for_the_retry_topic_is_kept_with_its_key_while_other
     lab.make_topic(1, task.topic)
     lab.make_topic(1, retry, max_message_bytes=2000)
     lab.make_topic(1, lab.dead_topic(task))
-    large = b"bad-1" + b"x" * 5000
+    large = b"bad-1" + secrets.token_bytes(5000)
     lab.write(task.topic, (large, b"k", [("a", b"1")]))
     with lab.running(task):
         wait_for(lambda: errors(caplog, retry), "it is told")
@@ -92,7 +93,7 @@ def test_what_is_kept_outlives_a_restart(
     lab.make_topic(1, task.topic)
     lab.make_topic(1, retry, max_message_bytes=2000)
     lab.make_topic(1, lab.dead_topic(task))
-    lab.write(task.topic, (b"bad-1" + b"x" * 5000, b"k"))
+    lab.write(task.topic, (b"bad-1" + secrets.token_bytes(5000), b"k"))
     with lab.running(task):
         wait_for(lambda: errors(caplog, retry), "it is told")
         lab.write(task.topic, (b"new-1", b"k"), (b"new-2", b"other"))
