@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from operator import methodcaller
 from typing import Any, Self
 
@@ -39,7 +40,8 @@ class Message:
     value: Any
     _record: Any
     _trail: Trail | Unread
-    _headers: Headers | None
+    _headers: Headers | tuple[Headers, Callable[[], Iterable[tuple[str, bytes]]]] | None
+    """Not there before they are read; a pair: with some that are to be made; None: they cannot be read."""
 
     # No __init__: it would cost a record more than all else here. What makes the calls does itself what `of` does.
 
@@ -77,10 +79,14 @@ class Message:
     @property
     def headers(self) -> Headers:
         """Empty when the client cannot read them: see `headers_readable`."""
-        try:
-            headers = self._headers
-        except AttributeError:
-            headers = self._headers = _read_headers(self._record)
+        headers = getattr(self, "_headers", _UNREAD)  # an `except` would take three times as long
+        if type(headers) is not Headers:
+            if headers is _UNREAD:
+                headers = _read_headers(self._record)
+            elif headers is not None:
+                held, make = headers
+                headers = Headers((*held, *make()))
+            self._headers = headers
         return NO_HEADERS if headers is None else headers
 
     @property
@@ -93,6 +99,13 @@ class Message:
         headers = self.headers
         if self._headers is not None:
             self._headers = Headers((*headers, (name, value)))
+
+    def carry_later(self, make: Callable[[], Iterable[tuple[str, bytes]]]) -> None:
+        """As `carry`, of headers that are made when somebody asks for them: never, of most records. `make` raises
+        nothing."""
+        headers = self.headers
+        if self._headers is not None:
+            self._headers = headers, make
 
     @property
     def raw_value(self) -> bytes | None:
@@ -168,6 +181,9 @@ class Message:
 _ask = methodcaller("headers")
 """Python's fast path for a method of C does not notice that confluent-kafka failed, and gives what points to nowhere;
 this way does."""
+
+
+_UNREAD: Any = ()
 
 
 def _read_headers(record: Any) -> Headers | None:

@@ -8,25 +8,29 @@ attempt when it moves on. A batch has many such contexts, and its span links to 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from opentelemetry import propagate, trace
-from opentelemetry.context import Context
-from opentelemetry.propagators.textmap import Getter
+from opentelemetry.context import Context, attach, detach, get_current
 from opentelemetry.trace import Link, Span, SpanKind, Status, StatusCode, Tracer, TracerProvider
 
 from flux import config
 from flux._version import __version__
 from flux.core.described import asked, brief, cause_of, error_name, text_of
 from flux.core.hooks import Hooks, Where
-from flux.core.message import Headers, Message
+from flux.core.message import Message
 from flux.core.outcome import Failed, Pause
+from flux.observe.sampling import Dropped, Sampling, extracted
 from flux.producer import Producer
 from flux.runtime import traces
 from flux.runtime.delivery import Delivery
 from flux.runtime.encoding import HeadersLike, encode_headers
+
+logger = logging.getLogger("flux.observe")
 
 Attributes = dict[str, str | int | bool]
 
@@ -66,59 +70,78 @@ class Tracing(Hooks):
 
     def __init__(self, tracer_provider: TracerProvider | None = None) -> None:
         self.tracer = trace.get_tracer("flux", __version__, tracer_provider)
+        self._sampling = Sampling(self.tracer)
 
-    @contextmanager
-    def around(self, where: Where, message: Message) -> Iterator[None]:
-        parent, came_with_one = _context_of(message)
-        with self._span(where, _of_call(where, message), parent):
-            try:
-                yield
-            finally:
-                if not came_with_one:
-                    _give_context([message])
+    def around(self, where: Where, message: Message) -> _Scope:
+        decided = self._sampling.decide(message.headers, where.topic)
+        if isinstance(decided, Dropped):
+            return _Scope(decided, () if decided.came_with_one else (message,))
+        tracer, parent, came_with_one = decided
+        span = _started(tracer, where, _of_call(where, message), parent)
+        return _Recorded(span, () if came_with_one else (message,))
 
-    @contextmanager
-    def around_batch(self, where: Where, messages: Sequence[Message]) -> Iterator[None]:
-        contexts = [(message, *_context_of(message)) for message in messages]
+    def around_batch(self, where: Where, messages: Sequence[Message]) -> _Scope:
+        contexts = [(message, *extracted(message.headers)) for message in messages]
         links = [
             Link(trace.get_current_span(context).get_span_context(), _of_link(message))
             for message, context, came_with_one in contexts
             if came_with_one
         ]
-        with self._span(where, _of_batch(where, messages), None, links):
-            try:
-                yield
-            finally:
-                _give_context([message for message, _, came_with_one in contexts if not came_with_one])
+        span = _started(self.tracer, where, _of_batch(where, messages), None, links)
+        return _Recorded(span, [message for message, _, came_with_one in contexts if not came_with_one])
 
-    @contextmanager
-    def _span(
-        self, where: Where, attributes: Attributes, parent: Context | None, links: Sequence[Link] = ()
-    ) -> Iterator[None]:
-        with self.tracer.start_as_current_span(
-            f"process {where.topic}",
-            parent,
-            SpanKind.CONSUMER,
-            attributes,
-            links,
-            # it is done below: OpenTelemetry's own way fails where an exception cannot be described
-            record_exception=False,
-            set_status_on_exception=False,
-        ) as span:
-            try:
-                yield
-            except Pause as pause:  # no record has failed, and a hook suppresses nothing
-                cause = cause_of(pause)
-                cause = pause if cause is None else cause
+
+def _started(
+    tracer: Tracer, where: Where, attributes: Attributes, parent: Context | None, links: Sequence[Link] = ()
+) -> Span:
+    return tracer.start_span(f"process {where.topic}", parent, SpanKind.CONSUMER, attributes, links)
+
+
+[_SPAN] = trace.set_span_in_context(trace.INVALID_SPAN, Context())
+"""The name of a context's span."""
+
+
+class _Scope:
+    """Where a span is the current one. `messages`: those that came without a context take its own along when they move
+    on."""
+
+    __slots__ = ("_context", "_messages", "_span", "_token")
+
+    def __init__(self, span: Span, messages: Sequence[Message]) -> None:
+        self._span = span
+        self._messages = messages
+
+    def __enter__(self) -> None:
+        outer = get_current()
+        self._context = current = Context({**outer, _SPAN: self._span}) if outer else Context({_SPAN: self._span})
+        self._token = attach(current)
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        detach(self._token)
+        for message in self._messages:
+            message.carry_later(partial(_headers_of, self._context))
+
+
+class _Recorded(_Scope):
+    __slots__ = ()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        span = self._span
+        try:
+            if error is None or issubclass(type(error), GeneratorExit):
+                return
+            if issubclass(type(error), Pause):  # no record has failed
+                cause = cause_of(error)
+                cause = error if cause is None else cause
                 span.add_event(
                     "flux.pause", {"exception.type": error_name(type(cause)), "exception.message": text_of(cause)}
                 )
-            except GeneratorExit:
-                raise
-            except BaseException as error:
-                span.set_attribute("error.type", error_name(type(error)))
-                _record(span, error)
-                raise
+                return
+            span.set_attribute("error.type", error_name(type(error)))
+            _record(span, error)
+        finally:
+            super().__exit__(kind, error, trace)
+            span.end()
 
 
 def _record(span: Span, error: BaseException) -> None:
@@ -133,31 +156,15 @@ def _record(span: Span, error: BaseException) -> None:
     span.set_status(Status(StatusCode.ERROR, brief(error)))
 
 
-def _context_of(message: Message) -> tuple[Context, bool]:
-    """That of who produced it, and whether there is one."""
-    context = propagate.extract(message.headers, getter=_FROM_HEADERS)
-    return context, trace.get_current_span(context).get_span_context().is_valid
-
-
-def _give_context(messages: Sequence[Message]) -> None:
-    """They take the current one along when they move on."""
+def _headers_of(context: Context) -> list[tuple[str, bytes]]:
+    """What carries it."""
     carrier: dict[str, str] = {}
-    propagate.inject(carrier)
-    for message in messages:
-        for name, value in carrier.items():
-            message.carry(name, value.encode())
-
-
-class _FromHeaders(Getter[Headers]):
-    def get(self, carrier: Headers, key: str) -> list[str] | None:
-        found = [value.decode("utf-8", "replace") for value in carrier.all(key) if value is not None]
-        return found or None
-
-    def keys(self, carrier: Headers) -> list[str]:
-        return [name for name, _ in carrier]
-
-
-_FROM_HEADERS = _FromHeaders()
+    try:
+        propagate.inject(carrier, context)
+        return [(name, value.encode()) for name, value in carrier.items()]
+    except Exception:
+        logger.exception("a record moves on without the context of its trace")
+        return []
 
 
 def _of_call(where: Where, message: Message) -> Attributes:

@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any, Literal
 
 from flux.core.described import asked, brief, error_name, traceback_of
@@ -100,12 +101,14 @@ class Heard:
         return self._calling_async(handler) if awaited else self._calling(handler)
 
     def _calling(self, handler: Handler) -> Handler:
-        of, tell, clock, around = self.of, self._tell, time.perf_counter, self._methods.get("around", ())
+        places, of, tell, clock = self._places, self.of, self._tell, time.perf_counter
+        enter, leave = self._entering(self._methods.get("around", ())), self._leave
         starts, ends = self.hears("on_start"), self.hears("on_success")
 
         def call(message: Message) -> Any:
-            where = of(message.stage)
-            entered = self._entered(around, where, message) if around else ()
+            stage = message.stage
+            where = places.get(stage) or of(stage)
+            entered = enter(where, message) if enter is not None else ()
             began = clock()
             if starts:
                 tell("on_start", where, message)
@@ -122,18 +125,20 @@ class Heard:
                     raise raised from error
                 raise
             if entered:
-                self._leave(entered, None)
+                leave(entered, None)
             return result
 
         return call
 
     def _calling_async(self, handler: Callable[[Message], Awaitable[Any]]) -> Handler:
-        of, tell, clock, around = self.of, self._tell, time.perf_counter, self._methods.get("around", ())
+        places, of, tell, clock = self._places, self.of, self._tell, time.perf_counter
+        enter, leave = self._entering(self._methods.get("around", ())), self._leave
         starts, ends = self.hears("on_start"), self.hears("on_success")
 
         async def call(message: Message) -> Any:
-            where = of(message.stage)
-            entered = self._entered(around, where, message) if around else ()
+            stage = message.stage
+            where = places.get(stage) or of(stage)
+            entered = enter(where, message) if enter is not None else ()
             began = clock()
             if starts:
                 tell("on_start", where, message)
@@ -150,7 +155,7 @@ class Heard:
                     raise raised from error
                 raise
             if entered:
-                self._leave(entered, None)
+                leave(entered, None)
             return result
 
         return call
@@ -193,6 +198,25 @@ class Heard:
             self._leave(entered, _as_pause(error) if move is Move.PAUSE else error)
         return move
 
+    def _entering(self, around: Sequence[Callable[..., Any]]) -> Callable[[Where, object], Sequence[_Entered]] | None:
+        """`_entered` of these; None: there are none."""
+        if len(around) != 1:
+            return partial(self._entered, around) if around else None
+        [method] = around
+
+        def enter(where: Where, what: object) -> Sequence[_Entered]:
+            try:
+                manager = method(where, what)
+                manager.__enter__()
+                return (manager,)
+            except _PROCESS:
+                raise
+            except BaseException as error:
+                self._complain("around", method, error)
+                return ()
+
+        return enter
+
     def _entered(self, around: Sequence[Callable[..., Any]], where: Where, what: object) -> list[_Entered]:
         """`what`: a message, or those of a batch."""
         entered: list[_Entered] = []
@@ -208,11 +232,13 @@ class Heard:
         return entered
 
     def _leave(self, entered: Sequence[_Entered], error: BaseException | None) -> None:
-        trace = None if error is None else traceback_of(error)
-        for manager in reversed(entered):
+        kind = trace = None
+        if error is not None:
+            kind, trace = type(error), traceback_of(error)
+        for manager in entered if len(entered) == 1 else reversed(entered):
             try:
                 # what it returns does not count: a call that failed has failed
-                manager.__exit__(None if error is None else type(error), error, trace)
+                manager.__exit__(kind, error, trace)
             except BaseException as raised:
                 if raised is error:
                     continue

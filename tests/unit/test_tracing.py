@@ -10,6 +10,7 @@ import pytest
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.sdk.trace.sampling import TraceIdRatioBased
 from opentelemetry.trace import SpanKind, StatusCode
 
 import flux
@@ -340,3 +341,38 @@ def test_a_batch_that_finds_an_outage_is_no_error(flux_kit: Kit, spans: Spans) -
     first, second = spans.named("process orders")
     assert ([event.name for event in first.events], first.status.status_code) == (["flux.pause"], StatusCode.UNSET)
     assert second.events == ()
+
+
+def test_attempts_of_a_call_that_a_ratio_leaves_out_are_left_out_and_so_is_what_it_produces(flux_kit: Kit) -> None:
+    exporter = InMemorySpanExporter()
+    provider = TracerProvider(TraceIdRatioBased(0.5))
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    opentelemetry.instrument(provider)
+    try:
+        for _ in range(40):
+            flux_kit.produce("orders", b"bad")
+        flux_kit.run_to_the_end(Billing)
+    finally:
+        opentelemetry.uninstrument()
+    attempts: dict[int, int] = {}
+    for span in exporter.get_finished_spans():
+        attempts[trace(span)] = attempts.get(trace(span), 0) + 1
+    assert 0 < len(attempts) < 40
+    assert set(attempts.values()) == {3}
+    told = [str(record.header("traceparent")) for record in flux_kit.dead_letters(Billing)]
+    assert len({each.split("-")[1] for each in told}) == 40
+    sampled = {each.split("-")[1] for each in told if int(each.split("-")[3], 16) & 1}
+    assert sampled == {f"{each:032x}" for each in attempts}
+
+
+def test_a_record_whose_parent_is_not_sampled_has_no_span_and_nor_has_what_its_call_produces(
+    flux_kit: Kit, spans: Spans
+) -> None:
+    came = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00"
+    flux_kit.produce("orders", b"bill", headers={"traceparent": came})
+    flux_kit.run(Billing)
+    assert spans.all == []
+    [bill] = flux_kit.topic("bills")
+    _, of, by, flags = str(bill.header("traceparent")).split("-")
+    assert (of, int(flags, 16) & 1) == ("0af7651916cd43dd8448eb211c80319c", 0)
+    assert by != "b7ad6b7169203331"

@@ -1,0 +1,222 @@
+"""Which calls are recorded, asked before there is a span: one that is not recorded costs none.
+
+Only where the answer is certain: of the tracer of OpenTelemetry's SDK, with the SDK's own samplers. Whatever else
+decides is asked for a span."""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Callable
+from typing import Any
+
+import attrs
+from opentelemetry import propagate, trace
+from opentelemetry.baggage.propagation import W3CBaggagePropagator
+from opentelemetry.context import Context
+from opentelemetry.propagators.textmap import Getter, TextMapPropagator
+from opentelemetry.trace import NonRecordingSpan, SpanKind, Tracer
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+from flux.core.message import Headers
+
+_ALL = 1 << 64
+_LOW = _ALL - 1
+_WITHOUT_COUNTERS = frozenset({"NoneType", "NoOpTracerMetrics"})
+_W3C = {TraceContextTextMapPropagator, W3CBaggagePropagator}
+_unsampled = re.compile(rb"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f][02468ace]").fullmatch
+"""A whole `traceparent` that says so."""
+
+
+class Sampling:
+    """What is to become of calls. Thread-safe."""
+
+    def __init__(self, tracer: Tracer) -> None:
+        self._tracer = tracer
+        self._known = self._learn()
+
+    def decide(self, headers: Headers, topic: str) -> Dropped | tuple[Tracer, Context, bool]:
+        """Of the call with a record that has these headers: what stands for its span; or where to begin one (the
+        tracer, the context of whoever produced the record), and whether there is such a context."""
+        known = self._known
+        tracer, bounds = known.tracer, known.bounds
+        if propagate.get_global_textmap() is not known.propagator or (
+            tracer.sampler is not known.sampler if bounds is not None else _real(self._tracer) is not tracer
+        ):  # somebody has set another one since
+            known = self._learn()
+            tracer, bounds = known.tracer, known.bounds
+        if bounds is None or (known.is_on is not None and not known.is_on()):
+            return self._tracer, *(extracted(headers) if headers else (Context(), False))
+        context, asked_for = None, known.asked_for
+        if headers and (asked_for is None or any(name in asked_for for name, _ in headers)):
+            if known.is_w3c:
+                said = headers.all("traceparent")
+                if len(said) == 1 and said[0] is not None and _unsampled(said[0]):
+                    bound = bounds.parent_not_sampled
+                    if not bound or int(said[0][19:35], 16) >= bound:
+                        return Dropped(tracer, 0, topic, headers)
+            context, has_one = extracted(headers)
+            if has_one:
+                parent = trace.get_current_span(context).get_span_context()
+                bound = bounds.parent_sampled if parent.trace_flags.sampled else bounds.parent_not_sampled
+                if not parent.is_remote or parent.trace_id & _LOW < bound:
+                    return tracer, context, True
+                return Dropped(tracer, 0, topic, headers)
+        bound, trace_id = bounds.root, tracer.id_generator.generate_trace_id()
+        if trace_id & _LOW >= bound:
+            return Dropped(tracer, trace_id, topic, None)
+        return _of_trace(tracer, trace_id) if bound < _ALL else tracer, context or Context(), False
+
+    def _learn(self) -> _Known:
+        tracer, propagator = _real(self._tracer), propagate.get_global_textmap()
+        parts = getattr(propagator, "_propagators", [propagator])
+        self._known = known = _Known(
+            tracer,
+            getattr(tracer, "sampler", None),
+            _bounds(tracer),
+            getattr(tracer, "_is_enabled", None),
+            propagator,
+            _asked_by(propagator),
+            TraceContextTextMapPropagator in map(type, parts) and _W3C.issuperset(map(type, parts)),
+        )
+        return known
+
+
+class Dropped(NonRecordingSpan):
+    """What stands for a span that is not recorded. It gets its place in a trace when somebody asks for it."""
+
+    def __init__(self, tracer: Any, trace_id: int, topic: str, parent: Headers | None) -> None:
+        """`parent`: the headers that name it; None: it is the first of the trace with that id."""
+        self._way = tracer, trace_id, topic, parent
+        self.came_with_one = parent is not None
+        """Its record, with a context."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name != "_context":
+            raise AttributeError(name)
+        from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
+
+        tracer, trace_id, topic, parent = self._way
+        like = _of_trace(tracer, trace_id)
+        like.sampler = ALWAYS_OFF
+        span = like.start_span(f"process {topic}", extracted(parent)[0] if parent else Context(), SpanKind.CONSUMER)
+        # one for all threads that ask at the same time
+        return self.__dict__.setdefault("_context", span.get_span_context())
+
+
+def extracted(headers: Headers) -> tuple[Context, bool]:
+    """The context of whoever produced a record, and whether there is one."""
+    context = propagate.extract(headers, getter=_FROM_HEADERS)
+    return context, trace.get_current_span(context).get_span_context().is_valid
+
+
+class _FromHeaders(Getter[Headers]):
+    def get(self, carrier: Headers, key: str) -> list[str] | None:
+        found = [value.decode("utf-8", "replace") for value in carrier.all(key) if value is not None]
+        return found or None
+
+    def keys(self, carrier: Headers) -> list[str]:
+        return [name for name, _ in carrier]
+
+
+_FROM_HEADERS = _FromHeaders()
+
+
+@attrs.frozen
+class _Bounds:
+    """The traces that a sampler records are those whose lower 64 bits are below a bound, by what their parent says."""
+
+    root: int
+    parent_sampled: int
+    parent_not_sampled: int
+
+
+@attrs.frozen
+class _Known:
+    tracer: Any
+    sampler: Any
+    bounds: _Bounds | None
+    """None: nobody knows without asking for a span."""
+    is_on: Callable[[], bool] | None
+    propagator: TextMapPropagator
+    asked_for: frozenset[str] | None
+    """A record with none of these headers has no context; None: nobody knows."""
+    is_w3c: bool
+
+
+def _real(tracer: Tracer) -> Any:
+    """A tracer that was made before its provider was set stands for another one."""
+    return getattr(tracer, "_tracer", tracer)
+
+
+def _bounds(tracer: Any) -> _Bounds | None:
+    try:
+        from opentelemetry.sdk.trace import Tracer as Own
+        from opentelemetry.sdk.trace.sampling import ParentBased
+    except ImportError:
+        return None
+    if type(tracer) is not Own or type(getattr(tracer, "_tracer_metrics", None)).__name__ not in _WITHOUT_COUNTERS:
+        return None
+    sampler: Any = tracer.sampler
+    parts = [sampler] * 3
+    if getattr(type(sampler), "should_sample", None) is ParentBased.should_sample:
+        names = ("_root", "_remote_parent_sampled", "_remote_parent_not_sampled")
+        parts = [getattr(sampler, name, None) for name in names]
+    root, sampled, unsampled = map(_bound, parts)
+    return None if root is None or sampled is None or unsampled is None else _Bounds(root, sampled, unsampled)
+
+
+def _bound(sampler: Any) -> int | None:
+    from opentelemetry.sdk.trace.sampling import Decision, StaticSampler, TraceIdRatioBased
+
+    if getattr(type(sampler), "should_sample", None) is StaticSampler.should_sample:
+        return 0 if sampler.should_sample(Context(), 1, "process").decision is Decision.DROP else _ALL
+    if type(sampler) is TraceIdRatioBased and sampler.TRACE_ID_LIMIT == _LOW:
+        return sampler.bound
+    return None
+
+
+def _asked_by(propagator: TextMapPropagator) -> frozenset[str] | None:
+    """What it asks for in a record without headers: to one that has none of these headers it does the same."""
+    asking = _Asking()
+    try:
+        context = propagator.extract(NOTHING, Context(), asking)
+    except Exception:
+        return None
+    return None if asking.for_all or context else frozenset(asking.names)
+
+
+NOTHING = Headers()
+
+
+class _Asking(Getter[Headers]):
+    def __init__(self) -> None:
+        self.names: set[str] = set()
+        self.for_all = False
+
+    def get(self, carrier: Headers, key: str) -> list[str] | None:
+        self.names.add(key)
+        return None
+
+    def keys(self, carrier: Headers) -> list[str]:
+        self.for_all = True
+        return []
+
+
+def _of_trace(tracer: Any, trace_id: int) -> Any:
+    """The same tracer; its root spans are of that trace, of which the decision was made."""
+    like = copy.copy(tracer)
+    like.id_generator = _Given(tracer.id_generator, trace_id)
+    return like
+
+
+class _Given:
+    def __init__(self, generator: Any, trace_id: int) -> None:
+        self._generator = generator
+        self._trace_id = trace_id
+
+    def generate_trace_id(self) -> int:
+        return self._trace_id
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._generator, name)
