@@ -84,7 +84,10 @@ class Node:
                 start_new_session=True,
             )
         # Ends the broker even when the tests are killed: the guard's input ends with them.
-        script = 'cat > /dev/null; kill "$0"; while kill -0 "$0"; do sleep 0.2; done 2> /dev/null; rm -r "$1"'
+        # A broker that was stopped by a signal, to play one that hangs, would never hear of its end.
+        script = """cat > /dev/null; kill "$0"; kill -CONT "$0"; left=75
+            while kill -0 "$0" && [ $left -gt 0 ]; do sleep 0.2; left=$((left - 1)); done 2> /dev/null
+            kill -KILL "$0" 2> /dev/null; rm -r "$1\""""
         self._guard = subprocess.Popen(
             ["sh", "-c", script, str(self._process.pid), self._directory],
             stdin=subprocess.PIPE,
