@@ -165,7 +165,15 @@ class Lab:
         return {p.partition: position for p in found if p.offset >= 0 for position in (without_nul(p),)}
 
     def members(self, group: str) -> list[Any]:
-        return list(self.admin.describe_consumer_groups([group])[group].result(SECONDS).members)
+        """Asked again while a coordinator that was made just now still loads."""
+        until = time.monotonic() + SECONDS
+        while True:
+            try:
+                return list(self.admin.describe_consumer_groups([group])[group].result(SECONDS).members)
+            except KafkaException as error:
+                if error.args[0].code() != KafkaError.COORDINATOR_LOAD_IN_PROGRESS or time.monotonic() > until:
+                    raise
+                time.sleep(0.1)
 
     def commit(self, group: str, topic: str, positions: dict[int, int], metadata: str = "") -> None:
         """As an operator does for a group without members."""
