@@ -41,7 +41,7 @@ TRANSITIONS: dict[tuple[Phase, Event], Phase] = {
 class Entry:
     """One record that is tracked on its own, since its run was split or it waits."""
 
-    __slots__ = ("assignment", "due", "end", "lane", "message", "offset", "since", "size", "tries", "waits")
+    __slots__ = ("assignment", "due", "end", "lane", "message", "offset", "since", "tries", "waits")
 
     def __init__(self, assignment: Assignment, message: Message, offset: int, end: int) -> None:
         self.assignment = assignment
@@ -52,7 +52,6 @@ class Entry:
         self.lane: Any = None
         self.due = 0
         """Milliseconds since the epoch."""
-        self.size = 0
         self.since = 0.0
         """When it could be called, as far as time goes; seconds since the epoch."""
         self.tries = 0

@@ -96,9 +96,9 @@ def assignment(start: int = 0, partition: TopicPartition = P0, max_metadata: int
     return Assignment(partition, start, [], None, 0, max_metadata)
 
 
-def entry(owner: Assignment, offset: int, key: bytes | None = b"k", due: int = 0, size: int = 1) -> Entry:
+def entry(owner: Assignment, offset: int, key: bytes | None = b"k", due: int = 0) -> Entry:
     made = Entry(owner, message(record(offset, key, owner.partition)), offset, offset + 1)
-    made.due, made.size = due, size
+    made.due = due
     return made
 
 
