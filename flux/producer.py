@@ -14,7 +14,7 @@ from flux import config
 from flux.config import AdapterChoice, ProducerOptions
 from flux.core.errors import BrokerError, BufferFull, ConfigurationError, DeliveryError, FailedRecord
 from flux.core.partitioner import partition_for_key
-from flux.core.ports import Outgoing
+from flux.core.ports import ProducerRecord
 from flux.core.settings import MOST, plain
 from flux.runtime.delivery import Delivery
 from flux.runtime.encoding import HeadersLike, check_number, encode, encode_headers
@@ -128,9 +128,9 @@ class Producer(metaclass=_ProducerClass):
         if partition_key is not None or partition is not None or timestamp is not None:
             partition = _place(outbox, partition_key, partition, timestamp)
         if _current() is not None:
-            _put(outbox, Outgoing(value, key, pairs, partition, timestamp), size)
+            _put(outbox, ProducerRecord(value, key, pairs, partition, timestamp), size)
             return
-        record = _new(Outgoing, (value, key, pairs, partition, timestamp))
+        record = _new(ProducerRecord, (value, key, pairs, partition, timestamp))
         if outbox.full:
             outbox.wait_for_room(record)
         if outbox.buffer.add(record, size):
@@ -282,15 +282,15 @@ def _record(
     partition_key: str | bytes | None,
     partition: int | None,
     timestamp: int | None,
-) -> tuple[Outbox, Outgoing, int]:
+) -> tuple[Outbox, ProducerRecord, int]:
     outbox = OUTBOXES.routes.get(producer) or _outbox(producer)
     value, data = _value(producer, value), encode(key, "a key")
     pairs = () if headers is None else encode_headers(headers)
     partition = _place(outbox, partition_key, partition, timestamp)
-    return outbox, Outgoing(value, data, pairs, partition, timestamp), len(value or b"") + len(data or b"")
+    return outbox, ProducerRecord(value, data, pairs, partition, timestamp), len(value or b"") + len(data or b"")
 
 
-def _put(outbox: Outbox, record: Outgoing, size: int) -> None:
+def _put(outbox: Outbox, record: ProducerRecord, size: int) -> None:
     scope = _current()
     if scope is None or not _within(scope, outbox):
         outbox.put(record, size)

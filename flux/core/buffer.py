@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import attrs
 
-from flux.core.ports import Outgoing
+from flux.core.ports import ProducerRecord
 
 
 @attrs.frozen
@@ -28,14 +28,14 @@ class Buffer:
         self._most_records = limits.records
         self._most_bytes = limits.bytes
         self._age = limits.age
-        self._records: list[Outgoing] = []
+        self._records: list[ProducerRecord] = []
         self._bytes = 0
-        self.taken: list[Outgoing] = []
+        self.taken: list[ProducerRecord] = []
         """What `take` gave, until its caller has put it elsewhere and empties this."""
         self.deadline: float | None = None
         """By the monotonic clock; None: empty, or nobody has called `opened` yet."""
 
-    def add(self, record: Outgoing, size: int) -> bool:
+    def add(self, record: ProducerRecord, size: int) -> bool:
         """Whether there is something to do: hand it on when it is `full`, call `opened` when there is no `deadline`."""
         records = self._records
         records.append(record)
@@ -64,7 +64,7 @@ class Buffer:
         deadline = self.deadline
         return deadline is not None and (now >= deadline or now < deadline - self._age)
 
-    def take(self) -> list[Outgoing]:
+    def take(self) -> list[ProducerRecord]:
         """All records, in order; the next one begins a new batch. By one thread at a time. Gives the same again while
         `taken` is not emptied: a signal's handler may raise at any call, so there is none between these two lines, and
         there must be none where the records change hands."""

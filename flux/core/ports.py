@@ -147,7 +147,7 @@ class ConsumerPort(Protocol):
         ...
 
 
-class Outgoing(NamedTuple):
+class ProducerRecord(NamedTuple):
     """A record to write; a tuple, because one is made for each record produced. `partition` None: placed by the key as
     Kafka's own murmur2 partitioner does, by chance (or sticky) without a key. `timestamp` None: now, by the client;
     else milliseconds since the epoch."""
@@ -178,7 +178,9 @@ Acknowledged = Callable[[BrokerError | None, "Record"], None]
 """Called once with the end of a record: None and where it landed, or why it was not written and the record as given."""
 
 
-def each_of(acknowledged: Acknowledged | Sequence[Acknowledged], records: Sequence[Outgoing]) -> Iterable[Acknowledged]:
+def each_of(
+    acknowledged: Acknowledged | Sequence[Acknowledged], records: Sequence[ProducerRecord]
+) -> Iterable[Acknowledged]:
     """What `ProducerPort.write` is given, as one for each record."""
     return acknowledged if isinstance(acknowledged, Sequence) else repeat(acknowledged, len(records))
 
@@ -189,7 +191,7 @@ class ProducerPort(Protocol):
     def write(
         self,
         topic: str,
-        records: Sequence[Outgoing],
+        records: Sequence[ProducerRecord],
         acknowledged: Acknowledged | Sequence[Acknowledged],
     ) -> int:
         """Hands records to the client, in order; returns how many it took (fewer when its queue is full: keep the

@@ -17,7 +17,7 @@ from flux.core import trail as t
 from flux.core.described import MOST_CHARS, cause_of, cut, error_name, text_of
 from flux.core.message import Message
 from flux.core.outcome import Undecodable, Verdict
-from flux.core.ports import Outgoing
+from flux.core.ports import ProducerRecord
 from flux.core.stage import Role, Stage
 
 ErrorHeaders = Literal["full", "type"] | Callable[[BaseException], str]
@@ -73,7 +73,7 @@ class Transfer:
     partitions: int = 0
     """Of the target topic; 0: not known yet."""
 
-    def outgoing(self, now_ms: int, limit: int | None) -> Outgoing:
+    def producer_record(self, now_ms: int, limit: int | None) -> ProducerRecord:
         """The record to write now. `limit`: bytes that the target topic takes, None when not known."""
         message = self.message
         value, key = message.raw_value, message.key
@@ -90,7 +90,9 @@ class Transfer:
                 room -= len(text) + len(t.ERROR_MESSAGE) + _HEADER_OVERHEAD
             if self.error_trace and room > 0:
                 headers.append(_of_trace(self.error_trace, min(room, MAX_TRACE_BYTES)))
-        return Outgoing(value, key, headers, message.partition % self.partitions if self.partitions else None, now_ms)
+        return ProducerRecord(
+            value, key, headers, message.partition % self.partitions if self.partitions else None, now_ms
+        )
 
     def _trail(self, now_ms: int) -> list[tuple[str, bytes | None]]:
         message, trail = self.message, self.message.trail

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from flux.core import trail as t
-from flux.core.ports import Outgoing
+from flux.core.ports import ProducerRecord
 from flux.core.stage import Role, Stage
 from flux.operate.letters import Letter
 
@@ -11,7 +11,7 @@ _KEPT = (t.FIRST_FAILED_AT, t.FAILED_AT, t.REASON, t.ERROR_TYPE, t.ERROR_MESSAGE
 """Of flux's own: what is known of the failure. Not the trace, so that the copy is no larger than the dead letter."""
 
 
-def copy_of(letter: Letter, target: Stage, group: str, now_ms: int, partitions: int) -> Outgoing:
+def copy_of(letter: Letter, target: Stage, group: str, now_ms: int, partitions: int) -> ProducerRecord:
     """The record to write to `target`, which has `partitions`. Key, value and the headers that it came with stay.
 
     In the main topic it is new work: nothing of flux's is left, and it goes to the partition that it came from. In a
@@ -25,7 +25,7 @@ def copy_of(letter: Letter, target: Stage, group: str, now_ms: int, partitions: 
             home = message.trail.origin[1]
     else:
         headers += _trail(letter, target, group, now_ms)
-    return Outgoing(
+    return ProducerRecord(
         value=message.raw_value, key=message.key, headers=headers, partition=home % partitions, timestamp=now_ms
     )
 

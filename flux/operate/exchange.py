@@ -13,7 +13,7 @@ import json
 from typing import Any
 
 from flux.core.message import Message
-from flux.core.ports import Outgoing
+from flux.core.ports import ProducerRecord
 
 _MOST_SHOWN = 60
 
@@ -34,7 +34,7 @@ def to_line(message: Message) -> str:
     return json.dumps(data, ensure_ascii=False)
 
 
-def line_of(topic: str, record: Outgoing) -> str:
+def line_of(topic: str, record: ProducerRecord) -> str:
     """Of a record that is in no topic: as `to_line`, without an offset."""
     data: dict[str, Any] = {
         "topic": topic,
@@ -47,7 +47,7 @@ def line_of(topic: str, record: Outgoing) -> str:
     return json.dumps(data, ensure_ascii=False)
 
 
-def from_line(line: str | bytes, partitions: int) -> Outgoing:
+def from_line(line: str | bytes, partitions: int) -> ProducerRecord:
     """The record again, for a topic of so many partitions. Raises ValueError, which says in a few words what is
     wrong."""
     try:
@@ -61,7 +61,7 @@ def from_line(line: str | bytes, partitions: int) -> Outgoing:
         raise ValueError(f"partition is {_short(partition)}")
     if timestamp is not None and (type(timestamp) is not int or not -1 <= timestamp < 2**63):
         raise ValueError(f"timestamp is {_short(timestamp)}")
-    return Outgoing(
+    return ProducerRecord(
         value=_bytes(data["value"], "value"),
         key=_bytes(data["key"], "key"),
         headers=_headers(data.get("headers", [])),

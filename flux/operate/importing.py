@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 
 from flux.core.errors import BrokerError, Fault, FluxError
-from flux.core.ports import AdminPort, Cluster, Outgoing
+from flux.core.ports import AdminPort, Cluster, ProducerRecord
 from flux.operate.exchange import from_line
 from flux.operate.writing import CHUNK, Writing
 from flux.runtime.preparation import ASK, max_message_bytes
@@ -45,9 +45,9 @@ def write_lines(
     return count
 
 
-def _records(lines: Sequence[tuple[int, bytes]], partitions: int) -> tuple[list[Outgoing], str]:
+def _records(lines: Sequence[tuple[int, bytes]], partitions: int) -> tuple[list[ProducerRecord], str]:
     """Those of the numbered lines before the first that is wrong, and what is wrong with that."""
-    records: list[Outgoing] = []
+    records: list[ProducerRecord] = []
     for number, line in lines:
         try:
             if line.strip():

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 import attrs
 
 from flux.core.errors import BrokerError
-from flux.core.ports import AdminPort, Cluster, Outgoing, System
+from flux.core.ports import AdminPort, Cluster, ProducerRecord, System
 from flux.operate.copies import copy_of
 from flux.operate.letters import Letter, letter_of
 from flux.operate.planning import Plan, Verdict, judge
@@ -136,7 +136,7 @@ class Replay:
         if chunk.end is not None:
             yield chunk
 
-    def _copy(self, letter: Letter) -> Outgoing:
+    def _copy(self, letter: Letter) -> ProducerRecord:
         plan = self._plan
         return copy_of(letter, plan.target, plan.policy.stages[0].group, self._now_ms(), plan.partitions)
 
@@ -208,6 +208,6 @@ class Chunk:
     """Copies to write, with the offsets of their letters; `end`: where the partition is done to after that."""
 
     partition: int
-    copies: list[tuple[int, Outgoing]] = attrs.field(factory=list)
+    copies: list[tuple[int, ProducerRecord]] = attrs.field(factory=list)
     passed: int = 0
     end: int | None = None

@@ -19,7 +19,7 @@ from flux.core.errors import BrokerError, ConfigurationError, Fault, FluxError
 from flux.core.hops import remedy
 from flux.core.message import Message
 from flux.core.policy import Policy
-from flux.core.ports import AdminPort, Cluster, Outgoing, Position, System, TopicPartition
+from flux.core.ports import AdminPort, Cluster, Position, ProducerRecord, System, TopicPartition
 from flux.core.stage import Role, Stage
 from flux.core.starts import begins_at_ends
 from flux.core.transfer import Transfer
@@ -192,7 +192,7 @@ def _pass(plan: Plan, admin: AdminPort) -> Position:
     return position
 
 
-def copy_of(plan: Plan, partitions: int, limit: int | None, who: str, reason: str, now_ms: int) -> Outgoing:
+def copy_of(plan: Plan, partitions: int, limit: int | None, who: str, reason: str, now_ms: int) -> ProducerRecord:
     """The dead letter: a hop as a worker writes it, with who and why. `limit`: bytes that the topic takes."""
     transfer = Transfer(
         message=plan.message,
@@ -206,7 +206,7 @@ def copy_of(plan: Plan, partitions: int, limit: int | None, who: str, reason: st
         error_trace="",
         partitions=partitions,
     )
-    outgoing = transfer.outgoing(now_ms, limit)
+    outgoing = transfer.producer_record(now_ms, limit)
     return outgoing._replace(headers=[*outgoing.headers, (SKIPPED_BY, who.encode("utf-8", "replace"))])
 
 

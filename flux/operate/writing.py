@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from flux.core.errors import BrokerError, Fault
-from flux.core.ports import Cluster, Outgoing, ProducerPort, ProducerSettings, Record, System
+from flux.core.ports import Cluster, ProducerPort, ProducerRecord, ProducerSettings, Record, System
 from flux.system import SYSTEM
 
 CHUNK = 500
@@ -29,7 +29,7 @@ class Writing:
         self._system = system
         self._client: ProducerPort | None = None
 
-    def write(self, records: Sequence[Outgoing]) -> tuple[int, BrokerError | None]:
+    def write(self, records: Sequence[ProducerRecord]) -> tuple[int, BrokerError | None]:
         """How many of the first are there, and why the one after them is not known to be; others after it may be."""
         if not records:
             return 0, None

@@ -9,7 +9,7 @@ from concurrent.futures._base import FINISHED, RUNNING
 from typing import Any, NamedTuple
 
 from flux.core.errors import BrokerError, DeliveryError, FailedRecord, Fault
-from flux.core.ports import Outgoing, Record
+from flux.core.ports import ProducerRecord, Record
 from flux.runtime.ending import ending
 from flux.runtime.produced import Scope
 from flux.runtime.tallies import Ends, acknowledging, failed, failed_record
@@ -43,10 +43,10 @@ class Delivery(Future[RecordMetadata]):
     handed = 0
     heard = True
 
-    def __init__(self, ends: Ends, topic: str, record: Outgoing, since: float, scope: Scope | None) -> None:
+    def __init__(self, ends: Ends, topic: str, record: ProducerRecord, since: float, scope: Scope | None) -> None:
         # the base's own is not called: see above
         self.topic = topic
-        self.records: Sequence[Outgoing] = (record,)
+        self.records: Sequence[ProducerRecord] = (record,)
         self.since = since
         self.scope = scope
         self._ends = ends

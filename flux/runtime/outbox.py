@@ -17,7 +17,7 @@ import attrs
 
 from flux.core.buffer import Buffer, Limits
 from flux.core.errors import BrokerError, BufferFull, ConfigurationError, DeliveryError, FailedRecord, Fault
-from flux.core.ports import Adapter, Outgoing, ProducerPort, ProducerSettings, System
+from flux.core.ports import Adapter, ProducerPort, ProducerRecord, ProducerSettings, System
 from flux.core.throttle import Throttle, and_more
 from flux.runtime.delivery import Delivery
 from flux.runtime.ending import ending, tell
@@ -108,7 +108,7 @@ class Outbox:
             )
         return False
 
-    def put(self, record: Outgoing, size: int) -> None:
+    def put(self, record: ProducerRecord, size: int) -> None:
         """Takes a record of `size` bytes. With no room it waits up to the delivery timeout, then raises DeliveryError;
         raises BufferFull at once where waiting would block an event loop or the acknowledgements."""
         if isinstance(record, Tracked):
@@ -118,7 +118,7 @@ class Outbox:
         if self.buffer.add(record, size):
             self.added()
 
-    def send(self, record: Outgoing, scope: Scope | None) -> Delivery:
+    def send(self, record: ProducerRecord, scope: Scope | None) -> Delivery:
         """Hands on what is buffered and then this record, at once. Raises as `put` does."""
         if self.full:
             self.wait_for_room(record)
@@ -141,7 +141,7 @@ class Outbox:
         if buffer.deadline is None and buffer:
             self._runtime.opened(self)
 
-    def wait_for_room(self, record: Outgoing) -> None:
+    def wait_for_room(self, record: ProducerRecord) -> None:
         """Raises as `put` does."""
         self.flush()
         if not self.full:
@@ -160,7 +160,7 @@ class Outbox:
             raise
         self._judge(watch, record)
 
-    async def await_room(self, record: Outgoing) -> None:
+    async def await_room(self, record: ProducerRecord) -> None:
         """`wait_for_room` for an event loop."""
         deadline = self._runtime.system.monotonic() + self.settings.delivery_timeout
         watch = self._begin_watch(_nothing)
@@ -176,7 +176,7 @@ class Outbox:
             raise
         self._judge(watch, record)
 
-    def _judge(self, watch: Watch, record: Outgoing) -> None:
+    def _judge(self, watch: Watch, record: ProducerRecord) -> None:
         """After a wait. Where there is room only because the cluster was away until other records failed, this one
         would fail too: its caller hears of all of them."""
         self._withdraw(watch)

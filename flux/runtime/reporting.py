@@ -16,7 +16,7 @@ from pathlib import Path
 from flux._version import __version__
 from flux.core.duties import Duty
 from flux.core.errors import BrokerError, ConfigurationError
-from flux.core.ports import AdminPort, Cluster, NewTopic, Outgoing, ProducerPort, ProducerSettings, Record, System
+from flux.core.ports import AdminPort, Cluster, NewTopic, ProducerPort, ProducerRecord, ProducerSettings, Record, System
 from flux.core.report import EVERY, TOPIC, Report, StageReport
 from flux.core.settings import plain, shown
 from flux.core.sight import Sight
@@ -152,7 +152,7 @@ class Channel:
             if not self._there:
                 self._require_topic()
             self._client = self._client or self._adapter.producer(_SETTINGS)
-            if self._failure is None and not self._client.write(self._topic, [Outgoing(value, key)], self._ended):
+            if self._failure is None and not self._client.write(self._topic, [ProducerRecord(value, key)], self._ended):
                 self._failure = BrokerError("the client's queue has no room")
             self._client.flush(0)
             self._written = True
@@ -174,7 +174,7 @@ class Channel:
         try:
             if self._client is not None:
                 if self._written:
-                    self._client.write(self._topic, [Outgoing(None, key)], self._ended)
+                    self._client.write(self._topic, [ProducerRecord(None, key)], self._ended)
                 self._client.close(_LAST)
         except Exception:
             logger.debug("the last report could not be written", exc_info=True)

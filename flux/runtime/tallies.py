@@ -9,14 +9,14 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 from flux.core.errors import DeliveryError, FailedRecord
-from flux.core.ports import Outgoing, Record
+from flux.core.ports import ProducerRecord, Record
 from flux.runtime.produced import Scope
 from flux.runtime.traces import text_of
 
 logger = logging.getLogger("flux.producer")
 
 
-class Tracked(Outgoing):
+class Tracked(ProducerRecord):
     """A record whose end a call waits for. A subclass, so that plain ones carry nothing."""
 
     scope: Scope | None = None
@@ -33,7 +33,7 @@ class Counted(Protocol):
     """Records on their way: a `Tally`, or a Delivery for one that was sent. Once each has ended it tells its `Ends`."""
 
     @property
-    def records(self) -> Sequence[Outgoing]: ...
+    def records(self) -> Sequence[ProducerRecord]: ...
     @property
     def failed(self) -> Sequence[FailedRecord]: ...
 
@@ -63,7 +63,7 @@ class Tally:
 
     __slots__ = ("_counted", "_ends", "_last", "failed", "handed", "heard", "records", "scope", "since", "topic")
 
-    def __init__(self, ends: Ends, topic: str, records: Sequence[Outgoing], since: float) -> None:
+    def __init__(self, ends: Ends, topic: str, records: Sequence[ProducerRecord], since: float) -> None:
         first = records[0]
         self.topic = topic
         self.records = records
@@ -115,7 +115,7 @@ class Tally:
             acknowledging(self.scope.ended, DeliveryError([record]))
 
 
-def failed(topic: str, record: Outgoing, error: Exception) -> FailedRecord:
+def failed(topic: str, record: ProducerRecord, error: Exception) -> FailedRecord:
     return FailedRecord(topic, record.partition, record.key, record.value, error)
 
 
@@ -126,7 +126,7 @@ def failed_record(error: Exception, record: Record) -> FailedRecord:
     return FailedRecord(record.topic(), place, record.key(), record.value(), error)
 
 
-def tallies(ends: Ends, topic: str, records: Sequence[Outgoing], now: float) -> Iterator[Tally]:
+def tallies(ends: Ends, topic: str, records: Sequence[ProducerRecord], now: float) -> Iterator[Tally]:
     """In order; neighbours that nobody, or the same one, waits for are counted together."""
     if len(records) == 1:
         yield Tally(ends, topic, records, now)
@@ -135,7 +135,7 @@ def tallies(ends: Ends, topic: str, records: Sequence[Outgoing], now: float) -> 
         yield Tally(ends, topic, list(group), now)
 
 
-def _waiting(record: Outgoing) -> object:
+def _waiting(record: ProducerRecord) -> object:
     return record.scope if isinstance(record, Tracked) else None
 
 

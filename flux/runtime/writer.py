@@ -60,7 +60,7 @@ class Writer:
             outgoing = []
             for hop in hops:
                 hop.transfer.partitions = partitions
-                outgoing.append(hop.transfer.outgoing(now_ms, limit))
+                outgoing.append(hop.transfer.producer_record(now_ms, limit))
             while True:
                 step()
                 unwanted = [index for index, hop in enumerate(hops) if not wanted(hop)]

@@ -17,7 +17,7 @@ from flux.adapters.memory import Broker, MemoryAdapter
 from flux.config import AdapterChoice
 from flux.core import trail
 from flux.core.ledger import read_metadata
-from flux.core.ports import Outgoing, ProducerSettings
+from flux.core.ports import ProducerRecord, ProducerSettings
 from flux.core.settings import plain
 from flux.core.stage import Stage
 from flux.producer import Producer
@@ -141,7 +141,7 @@ class Kit:
         `timestamp`: milliseconds since the epoch, by default now. Raises BrokerError, ConfigurationError."""
         name, cluster = self._place(topic, adapter)
         data = encode(value, "value") if json is ANYTHING else json_module.dumps(json).encode()
-        outgoing = Outgoing(data, encode(key, "key"), encode_headers(headers), partition, timestamp)
+        outgoing = ProducerRecord(data, encode(key, "key"), encode_headers(headers), partition, timestamp)
         ends: list[tuple[Exception | None, Any]] = []
         writer = cluster.producer(ProducerSettings())
         writer.write(name, [outgoing], lambda error, record: ends.append((error, record)))

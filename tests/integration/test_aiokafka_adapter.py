@@ -23,9 +23,9 @@ from flux.core.ports import (
     BEGINNING,
     ConsumerSettings,
     NewTopic,
-    Outgoing,
     Polled,
     Position,
+    ProducerRecord,
     ProducerSettings,
     Record,
     TopicPartition,
@@ -83,7 +83,7 @@ def records_of(polled: Polled) -> list[Record]:
     return [record for batch in polled.batches for record in batch.records]
 
 
-def write(bootstrap: str, topic: str, records: Sequence[Outgoing], **settings: Any) -> list[BrokerError | None]:
+def write(bootstrap: str, topic: str, records: Sequence[ProducerRecord], **settings: Any) -> list[BrokerError | None]:
     producer = AiokafkaAdapter(bootstrap).producer(ProducerSettings(**settings))
     errors: list[BrokerError | None] = []
     assert producer.write(topic, records, lambda error, _: errors.append(error)) == len(records)
@@ -126,9 +126,11 @@ def resealed(data: bytearray) -> bytearray:
 
 def test_a_header_without_a_readable_name_costs_no_record(bootstrap: str, make_topic: Any, group: str) -> None:
     topic = make_topic(2)
-    assert write(bootstrap, topic, [Outgoing(b"before", None, (), 0)]) == [None]
+    assert write(bootstrap, topic, [ProducerRecord(b"before", None, (), 0)]) == [None]
     write_raw(bootstrap, topic, 0, [b"good", b"b\xffd\xfe", b"fine"])
-    assert write(bootstrap, topic, [Outgoing(b"after", None, (), 0)] + [Outgoing(b"other", None, (), 1)] * 50)
+    assert write(
+        bootstrap, topic, [ProducerRecord(b"after", None, (), 0)] + [ProducerRecord(b"other", None, (), 1)] * 50
+    )
 
     async def read(at_once: int) -> list[Record]:
         consumer, _ = await member(bootstrap, topic, f"{group}-{at_once}")
@@ -187,7 +189,7 @@ def test_what_was_written_in_an_aborted_transaction_is_not_read_where_that_is_as
 
 
 def test_a_cancelled_poll_loses_nothing_and_still_counts_as_one(bootstrap: str, topic: str, group: str) -> None:
-    assert set(write(bootstrap, topic, [Outgoing(b"%d" % i) for i in range(3000)])) == {None}
+    assert set(write(bootstrap, topic, [ProducerRecord(b"%d" % i) for i in range(3000)])) == {None}
 
     async def main() -> None:
         consumer, listener = await member(bootstrap, topic, group, max_poll_interval_ms=1500)
@@ -221,7 +223,7 @@ def test_a_cancelled_poll_loses_nothing_and_still_counts_as_one(bootstrap: str, 
 
 def test_a_drain_may_outlast_the_session_and_still_commits(bootstrap: str, make_topic: Any, group: str) -> None:
     topic = make_topic(2)
-    write(bootstrap, topic, [Outgoing(b"x", None, (), i % 2) for i in range(10)])
+    write(bootstrap, topic, [ProducerRecord(b"x", None, (), i % 2) for i in range(10)])
 
     async def main() -> None:
         session = {"session_timeout_ms": 6000}
@@ -249,7 +251,7 @@ def test_a_drain_may_outlast_the_session_and_still_commits(bootstrap: str, make_
 
 
 def test_nothing_is_delivered_before_the_listener_has_said_where(bootstrap: str, topic: str, group: str) -> None:
-    write(bootstrap, topic, [Outgoing(b"x")] * 10)
+    write(bootstrap, topic, [ProducerRecord(b"x")] * 10)
 
     async def main() -> None:
         consumer, listener = await member(bootstrap, topic, group)
@@ -306,10 +308,10 @@ def test_a_cluster_that_is_away_raises_nothing(topic: str, group: str) -> None:
 def test_records_are_late_in_time_and_answered_when_the_producer_closes() -> None:
     errors: list[BrokerError | None] = []
     producer = AiokafkaAdapter("127.0.0.1:1").producer(ProducerSettings(delivery_timeout=1))
-    assert producer.write("t", [Outgoing(b"x")] * 3, lambda error, _: errors.append(error)) == 3
+    assert producer.write("t", [ProducerRecord(b"x")] * 3, lambda error, _: errors.append(error)) == 3
     assert producer.flush(0.1) == 3
     assert producer.flush(10) == 0
-    assert producer.write("t", [Outgoing(b"x")] * 3, lambda error, _: errors.append(error)) == 3
+    assert producer.write("t", [ProducerRecord(b"x")] * 3, lambda error, _: errors.append(error)) == 3
     assert producer.close(0.1) == 3
     assert [error and error.fault for error in errors] == [Fault.UNAVAILABLE] * 6
 
@@ -326,7 +328,7 @@ def test_one_large_record_of_a_batch_is_refused_alone_and_later_ones_are_taken(
         ends[record.value()] = error
 
     for _ in range(2):
-        assert producer.write(topic, [Outgoing(value) for value in values], keep) == 20
+        assert producer.write(topic, [ProducerRecord(value) for value in values], keep) == 20
         assert producer.flush(SECONDS) == 0
         assert {v: e.fault for v, e in ends.items() if e} == {values[7]: Fault.TOO_LARGE}
     producer.close(1)
@@ -337,17 +339,17 @@ def test_one_large_record_of_a_batch_is_refused_alone_and_later_ones_are_taken(
 def test_a_child_process_cannot_use_what_it_inherits_and_makes_its_own(bootstrap: str, topic: str) -> None:
     adapter = AiokafkaAdapter(bootstrap)
     producer = adapter.producer(ProducerSettings())
-    assert producer.write(topic, [Outgoing(b"x")], lambda error, _: None) == 1
+    assert producer.write(topic, [ProducerRecord(b"x")], lambda error, _: None) == 1
     assert producer.flush(SECONDS) == 0
     child = os.fork()
     if child == 0:
         code = 1
         try:
             try:
-                producer.write(topic, [Outgoing(b"x")], lambda error, _: None)
+                producer.write(topic, [ProducerRecord(b"x")], lambda error, _: None)
             except BrokerError:
                 own = adapter.producer(ProducerSettings())
-                own.write(topic, [Outgoing(b"child")], lambda error, _: None)
+                own.write(topic, [ProducerRecord(b"child")], lambda error, _: None)
                 code = own.close(SECONDS)
         finally:
             os._exit(code)
@@ -387,7 +389,7 @@ def consumed(adapter: AiokafkaAdapter, topic: str, group: str) -> list[Record]:
 def produced(adapter: AiokafkaAdapter, topic: str, **settings: Any) -> BrokerError | None:
     errors: list[BrokerError | None] = []
     producer = adapter.producer(ProducerSettings(**settings))
-    producer.write(topic, [Outgoing(b"x")], lambda error, _: errors.append(error))
+    producer.write(topic, [ProducerRecord(b"x")], lambda error, _: errors.append(error))
     producer.flush(10)
     producer.close(0)
     [error] = errors

@@ -20,9 +20,9 @@ from flux.core.ports import (
     END,
     ConsumerSettings,
     NewTopic,
-    Outgoing,
     Polled,
     Position,
+    ProducerRecord,
     ProducerSettings,
     TopicInfo,
     TopicPartition,
@@ -87,10 +87,10 @@ def consume(bootstrap: str, group: str) -> Iterator[Callable[..., tuple[Confluen
 
 
 @pytest.fixture
-def write(bootstrap: str) -> Iterator[Callable[[str, Sequence[Outgoing]], list[Any]]]:
+def write(bootstrap: str) -> Iterator[Callable[[str, Sequence[ProducerRecord]], list[Any]]]:
     producer = ConfluentAdapter(bootstrap).producer(ProducerSettings())
 
-    def written(topic: str, records: Sequence[Outgoing]) -> list[Any]:
+    def written(topic: str, records: Sequence[ProducerRecord]) -> list[Any]:
         results: list[tuple[BrokerError | None, Any]] = []
         assert producer.write(topic, records, lambda error, record: results.append((error, record))) == len(records)
         assert producer.flush(SECONDS) == 0
@@ -134,16 +134,16 @@ def nothing_comes(consumer: ConfluentConsumer, polls: int = 5) -> None:
 def test_a_record_arrives_as_it_was_written(make_topic: Any, write: Any, consume: Any, read_all: Any) -> None:
     topic = make_topic(3)
     sent = [
-        Outgoing(
+        ProducerRecord(
             b"value",
             b"key",
             (("a", b"1"), ("a", b"2"), ("b", None), ("c", b""), ("dé", b"\xff\0")),
             2,
             1_600_000_000_000,
         ),
-        Outgoing(b"no key", None, (), 2),
-        Outgoing(b"", b"", (), 2),
-        Outgoing(None, b"tombstone", (("h", b"x"),), 2),
+        ProducerRecord(b"no key", None, (), 2),
+        ProducerRecord(b"", b"", (), 2),
+        ProducerRecord(None, b"tombstone", (("h", b"x"),), 2),
     ]
     results = write(topic, sent)
     assert [(error, r.topic(), r.partition(), r.offset()) for error, r in results] == [
@@ -165,13 +165,13 @@ def test_a_key_goes_where_kafkas_own_clients_put_it(make_topic: Any, write: Any)
 
     topic = make_topic(7)
     keys = [b"%d" % i for i in range(50)]
-    results = write(topic, [Outgoing(b"v", key) for key in keys])
+    results = write(topic, [ProducerRecord(b"v", key) for key in keys])
     assert {r.key(): r.partition() for _, r in results} == {key: partition_for_key(key, 7) for key in keys}
 
 
 def test_records_of_many_partitions_come_in_batches_of_one(make_topic: Any, write: Any, consume: Any) -> None:
     topic = make_topic(4)
-    write(topic, [Outgoing(b"%d" % i, None, (), i % 4) for i in range(4000)])
+    write(topic, [ProducerRecord(b"%d" % i, None, (), i % 4) for i in range(4000)])
     consumer, _ = consume(topic)
     polled = polled_until(consumer, lambda whole: len(records_of(whole)) >= 4000)
     seen: dict[int, list[int]] = {}
@@ -184,7 +184,7 @@ def test_records_of_many_partitions_come_in_batches_of_one(make_topic: Any, writ
 
 
 def test_no_poll_brings_more_than_was_asked_for(topic: str, write: Any, consume: Any) -> None:
-    write(topic, [Outgoing(b"%d" % i) for i in range(100)])
+    write(topic, [ProducerRecord(b"%d" % i) for i in range(100)])
     consumer, _ = consume(topic)
     values: list[bytes] = []
     while len(values) < 100:
@@ -198,7 +198,7 @@ def test_no_poll_brings_more_than_was_asked_for(topic: str, write: Any, consume:
 def test_a_record_is_handed_over_as_soon_as_it_is_there(topic: str, write: Any, consume: Any) -> None:
     consumer, listener = consume(topic, small_queue=True)
     polled_until(consumer, lambda _: bool(listener.owned))
-    writer = threading.Timer(0.3, write, (topic, [Outgoing(b"x")]))
+    writer = threading.Timer(0.3, write, (topic, [ProducerRecord(b"x")]))
     writer.start()
     began = time.monotonic()
     polled = consumer.poll(500, 20.0)
@@ -215,7 +215,7 @@ def test_a_record_is_handed_over_as_soon_as_it_is_there(topic: str, write: Any, 
 
 def test_a_position_and_its_metadata_are_read_back(topic: str, write: Any, consume: Any, group: str) -> None:
     partition = TopicPartition(topic, 0)
-    write(topic, [Outgoing(b"x")] * 3)
+    write(topic, [ProducerRecord(b"x")] * 3)
     consumer, _ = consume(topic)
     take(consumer, 3)
     assert consumer.committed([partition], SECONDS) == {partition: None}
@@ -224,13 +224,13 @@ def test_a_position_and_its_metadata_are_read_back(topic: str, write: Any, consu
         assert consumer.committed([partition], SECONDS) == {partition: position}
     consumer.close()
     again, _ = consume(topic, start=None)
-    write(topic, [Outgoing(b"later")])
+    write(topic, [ProducerRecord(b"later")])
     assert [r.offset() for r in take(again, 1)] == [3]
 
 
 def test_a_commit_is_answered_inside_a_later_poll(topic: str, write: Any, consume: Any) -> None:
     partition = TopicPartition(topic, 0)
-    write(topic, [Outgoing(b"x")] * 3)
+    write(topic, [ProducerRecord(b"x")] * 3)
     consumer, _ = consume(topic)
     take(consumer, 3)
     answers: list[tuple[str, BrokerError | None]] = []
@@ -247,7 +247,7 @@ def test_a_commit_is_answered_inside_a_later_poll(topic: str, write: Any, consum
 
 def test_metadata_that_is_too_long_is_named(topic: str, write: Any, consume: Any) -> None:
     partition = TopicPartition(topic, 0)
-    write(topic, [Outgoing(b"x")])
+    write(topic, [ProducerRecord(b"x")])
     consumer, _ = consume(topic)
     take(consumer, 1)
     consumer.commit_now({partition: Position(1, "x" * 4095)}, SECONDS)
@@ -263,7 +263,7 @@ def test_metadata_that_is_too_long_is_named(topic: str, write: Any, consume: Any
 
 def test_seek_delivers_from_there(topic: str, write: Any, consume: Any) -> None:
     partition = TopicPartition(topic, 0)
-    write(topic, [Outgoing(b"%d" % i) for i in range(10)])
+    write(topic, [ProducerRecord(b"%d" % i) for i in range(10)])
     consumer, _ = consume(topic)
     take(consumer, 10)
     consumer.seek(partition, 7)
@@ -273,16 +273,16 @@ def test_seek_delivers_from_there(topic: str, write: Any, consume: Any) -> None:
     consumer.seek(partition, 0)
     consumer.seek(partition, END)
     nothing_comes(consumer)
-    write(topic, [Outgoing(b"new")])
+    write(topic, [ProducerRecord(b"new")])
     assert [r.value() for r in take(consumer, 1)] == [b"new"]
 
 
 def test_a_start_at_the_end_brings_only_what_comes_later(topic: str, write: Any, consume: Any) -> None:
-    write(topic, [Outgoing(b"old")])
+    write(topic, [ProducerRecord(b"old")])
     consumer, listener = consume(topic, start=END)
     polled_until(consumer, lambda _: bool(listener.owned))
     nothing_comes(consumer)
-    write(topic, [Outgoing(b"new")])
+    write(topic, [ProducerRecord(b"new")])
     assert [r.value() for r in take(consumer, 1)] == [b"new"]
 
 
@@ -290,7 +290,7 @@ def test_a_position_that_the_log_no_longer_holds_is_reported_and_can_be_left(
     topic: str, write: Any, consume: Any, kafka_admin: AdminClient
 ) -> None:
     partition = TopicPartition(topic, 0)
-    write(topic, [Outgoing(b"%d" % i) for i in range(10)])
+    write(topic, [ProducerRecord(b"%d" % i) for i in range(10)])
     kafka_admin.delete_records([Theirs(topic, 0, 6)])[Theirs(topic, 0, 6)].result(SECONDS)
     consumer, _ = consume(topic, start=2)
     polled = polled_until(consumer, lambda whole: bool(whole.out_of_range))
@@ -312,11 +312,11 @@ def test_a_position_that_the_log_no_longer_holds_is_reported_and_can_be_left(
 
 def test_a_paused_partition_delivers_nothing_and_then_goes_on(make_topic: Any, write: Any, consume: Any) -> None:
     topic = make_topic(2)
-    write(topic, [Outgoing(b"%d" % i, None, (), i % 2) for i in range(20)])
+    write(topic, [ProducerRecord(b"%d" % i, None, (), i % 2) for i in range(20)])
     consumer, _ = consume(topic)
     take(consumer, 20)
     consumer.pause([TopicPartition(topic, 0), TopicPartition(topic, 77)])
-    write(topic, [Outgoing(b"%d" % i, None, (), i % 2) for i in range(20, 40)])
+    write(topic, [ProducerRecord(b"%d" % i, None, (), i % 2) for i in range(20, 40)])
     assert [int(r.value()) for r in take(consumer, 10)] == list(range(21, 40, 2))
     nothing_comes(consumer)
     consumer.resume([TopicPartition(topic, 0), TopicPartition(topic, 77)])
@@ -328,7 +328,7 @@ def test_members_share_a_topic_and_take_over_where_the_group_is(
     make_topic: Any, write: Any, consume: Any, protocol: str
 ) -> None:
     topic = make_topic(4)
-    write(topic, [Outgoing(b"%d" % i, None, (), i % 4) for i in range(40)])
+    write(topic, [ProducerRecord(b"%d" % i, None, (), i % 4) for i in range(40)])
     quick = {"heartbeat_interval_ms": 200} if protocol == "classic" else {}
     first, one = consume(topic, start=None, group_protocol=protocol, **quick)
     assert len(take(first, 40)) == 40
@@ -354,14 +354,14 @@ def test_members_share_a_topic_and_take_over_where_the_group_is(
     assert two.calls[-1][0] == "revoked"
     polled_until(first, lambda _: one.owned == everything)
     # They were paused when they went, and are not when they come back.
-    write(topic, [Outgoing(b"new", None, (), p.partition) for p in moved])
+    write(topic, [ProducerRecord(b"new", None, (), p.partition) for p in moved])
     again = take(first, 2)
     assert {(r.partition(), r.offset(), r.value()) for r in again} == {(p.partition, 10, b"new") for p in moved}
     nothing_comes(first)
 
 
 def test_a_commit_inside_close_is_the_last_word(topic: str, write: Any, consume: Any, adapter: Any, group: str) -> None:
-    write(topic, [Outgoing(b"x")] * 5)
+    write(topic, [ProducerRecord(b"x")] * 5)
     consumer, listener = consume(topic)
     take(consumer, 5)
     listener.on_revoked = lambda partitions: consumer.commit_now({p: Position(4, "m") for p in partitions}, SECONDS)
@@ -372,7 +372,7 @@ def test_a_commit_inside_close_is_the_last_word(topic: str, write: Any, consume:
 
 
 def test_an_error_of_the_listener_leaves_poll_and_passes_no_record_over(topic: str, write: Any, consume: Any) -> None:
-    write(topic, [Outgoing(b"x")] * 5)
+    write(topic, [ProducerRecord(b"x")] * 5)
     consumer, listener = consume(topic)
 
     def broken(partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, int]:
@@ -386,7 +386,7 @@ def test_an_error_of_the_listener_leaves_poll_and_passes_no_record_over(topic: s
 
 
 def test_a_static_member_that_is_replaced_hears_of_it(topic: str, write: Any, consume: Any) -> None:
-    write(topic, [Outgoing(b"x")])
+    write(topic, [ProducerRecord(b"x")])
     first, _ = consume(topic, suffix="-0", group_instance_id="worker")
     take(first, 1)
     second, other = consume(topic, suffix="-0", group_instance_id="worker")
@@ -424,7 +424,7 @@ def test_a_topic_that_does_not_exist_is_named(consume: Any, unique: Callable[[],
 def test_a_topic_that_is_deleted_meanwhile_ends_nothing(
     topic: str, write: Any, consume: Any, kafka_admin: AdminClient
 ) -> None:
-    write(topic, [Outgoing(b"x")])
+    write(topic, [ProducerRecord(b"x")])
     consumer, _ = consume(topic, topic_metadata_refresh_interval_ms=200)
     take(consumer, 1)
     kafka_admin.delete_topics([topic])[topic].result(SECONDS)
@@ -448,10 +448,10 @@ def test_a_cluster_that_is_away_raises_nothing(consume: Any, group: str, topic: 
 def test_records_too_large_for_the_topic_are_reported_one_by_one(make_topic: Any, write: Any, read_all: Any) -> None:
     topic = make_topic(max_message_bytes=10_000)
     for records in (
-        [Outgoing(b"small")],
-        [Outgoing(b"x" * 20_000)],
-        [Outgoing(b"y" * 150_000_000)],
-        [Outgoing(b"last")],
+        [ProducerRecord(b"small")],
+        [ProducerRecord(b"x" * 20_000)],
+        [ProducerRecord(b"y" * 150_000_000)],
+        [ProducerRecord(b"last")],
     ):
         [(error, record)] = write(topic, records)
         if len(records[0].value or b"") < 10_000:
@@ -468,7 +468,7 @@ def test_no_batch_grows_beyond_its_limit(adapter: ConfluentAdapter, make_topic: 
     topic = make_topic(max_message_bytes=10_000)
     producer = adapter.producer(ProducerSettings(linger=0.2, max_batch_bytes=10_000))
     errors: list[BrokerError | None] = []
-    assert producer.write(topic, [Outgoing(b"x" * 1000)] * 100, lambda error, _: errors.append(error)) == 100
+    assert producer.write(topic, [ProducerRecord(b"x" * 1000)] * 100, lambda error, _: errors.append(error)) == 100
     assert producer.close(SECONDS) == 0
     assert errors == [None] * 100
     assert len(read_all(topic)) == 100
@@ -480,11 +480,11 @@ def test_a_record_that_the_client_cannot_take_is_reported_and_the_rest_goes_on(
     results = write(
         topic,
         [
-            Outgoing(b"1"),
-            Outgoing(b"2", None, (("\ud800", b"x"),)),
-            Outgoing(b"3", None, (("a\0b", b"x"),)),
-            Outgoing(b"4", None, (), 99),
-            Outgoing(b"5"),
+            ProducerRecord(b"1"),
+            ProducerRecord(b"2", None, (("\ud800", b"x"),)),
+            ProducerRecord(b"3", None, (("a\0b", b"x"),)),
+            ProducerRecord(b"4", None, (), 99),
+            ProducerRecord(b"5"),
         ],
     )
     failed = {record.value(): error.fault for error, record in results if error}
@@ -494,7 +494,7 @@ def test_a_record_that_the_client_cannot_take_is_reported_and_the_rest_goes_on(
 
 def test_a_full_queue_takes_a_part_and_keeps_the_order(adapter: ConfluentAdapter, topic: str, read_all: Any) -> None:
     producer = adapter.producer(ProducerSettings(max_queue_bytes=100_000, linger=0.0))
-    records = [Outgoing(b"%06d" % i + b"x" * 1000) for i in range(1000)]
+    records = [ProducerRecord(b"%06d" % i + b"x" * 1000) for i in range(1000)]
     errors: list[BrokerError | None] = []
     counts: list[int] = []
     rest = records
@@ -514,7 +514,12 @@ def test_a_full_queue_takes_a_part_and_keeps_the_order(adapter: ConfluentAdapter
 def test_a_record_larger_than_the_queue_is_not_waited_for(adapter: ConfluentAdapter, topic: str) -> None:
     producer = adapter.producer(ProducerSettings(max_queue_bytes=10_000))
     errors: list[BrokerError | None] = []
-    assert producer.write(topic, [Outgoing(b"x" * 20_000), Outgoing(b"y")], lambda error, _: errors.append(error)) == 2
+    assert (
+        producer.write(
+            topic, [ProducerRecord(b"x" * 20_000), ProducerRecord(b"y")], lambda error, _: errors.append(error)
+        )
+        == 2
+    )
     assert producer.close(SECONDS) == 0
     assert [error and error.fault for error in errors] == [Fault.TOO_LARGE, None]
 
@@ -530,7 +535,7 @@ def test_an_error_in_an_acknowledgement_ends_nothing(
         raise LookupError("a bug of the caller")
 
     for value in (b"1", b"2", b"3"):
-        assert producer.write(topic, [Outgoing(value)], acknowledged) == 1
+        assert producer.write(topic, [ProducerRecord(value)], acknowledged) == 1
     assert producer.close(SECONDS) == 0
     assert seen == [b"1", b"2", b"3"]
     assert "a bug of the caller" in caplog.text
@@ -540,12 +545,12 @@ def test_an_error_in_an_acknowledgement_ends_nothing(
 def test_a_closed_producer_reports_what_it_could_not_send(topic: str) -> None:
     producer = ConfluentAdapter("127.0.0.1:1").producer(ProducerSettings())
     errors: list[BrokerError | None] = []
-    assert producer.write(topic, [Outgoing(b"x")] * 3, lambda error, _: errors.append(error)) == 3
+    assert producer.write(topic, [ProducerRecord(b"x")] * 3, lambda error, _: errors.append(error)) == 3
     assert producer.flush(0.1) == 3
     assert producer.close(0.1) == 3
     assert [error and error.fault for error in errors] == [Fault.UNAVAILABLE] * 3
     with pytest.raises(BrokerError, match="closed"):
-        producer.write(topic, [Outgoing(b"x")], lambda error, _: None)
+        producer.write(topic, [ProducerRecord(b"x")], lambda error, _: None)
     assert producer.close(0.1) == 0
 
 
@@ -597,7 +602,7 @@ def test_positions_and_watermarks_are_read(
 ) -> None:
     admin = adapter.admin()
     topic = make_topic(3)
-    write(topic, [Outgoing(b"%d" % i, None, (), i % 2) for i in range(20)])
+    write(topic, [ProducerRecord(b"%d" % i, None, (), i % 2) for i in range(20)])
     kafka_admin.delete_records([Theirs(topic, 1, 4)])[Theirs(topic, 1, 4)].result(SECONDS)
     assert admin.watermarks(topic, SECONDS) == {0: Watermarks(0, 10), 1: Watermarks(4, 10), 2: Watermarks(0, 0)}
     with pytest.raises(BrokerError) as caught:
@@ -638,7 +643,7 @@ def login(bootstrap: str, user: str, password: str) -> ConfluentAdapter:
 def test_a_login_works(secured: str, topic: str, group: str, read_all: Any) -> None:
     boss = login(secured, "boss", USERS["boss"])
     producer = boss.producer(ProducerSettings())
-    assert producer.write(topic, [Outgoing(b"x")], lambda error, _: None) == 1
+    assert producer.write(topic, [ProducerRecord(b"x")], lambda error, _: None) == 1
     assert producer.close(SECONDS) == 0
     consumer = boss.consumer(ConsumerSettings(topic, group), Listener())
     assert [r.value() for r in take(consumer, 1)] == [b"x"]
@@ -665,7 +670,7 @@ def test_a_refused_login_is_told_at_once_and_the_password_never(
         errors.append(caught.value)
     producer = stranger.producer(ProducerSettings())
     reported: list[BrokerError | None] = []
-    producer.write(topic, [Outgoing(b"x")], lambda error, _: reported.append(error))
+    producer.write(topic, [ProducerRecord(b"x")], lambda error, _: reported.append(error))
     while not reported:
         assert time.monotonic() - began < SECONDS
         time.sleep(0.01)
@@ -706,7 +711,7 @@ def refusal(adapter: ConfluentAdapter, settings: ProducerSettings, topic: str) -
     """How the one record that is written ends."""
     reported: list[BrokerError | None] = []
     producer = adapter.producer(settings)
-    producer.write(topic, [Outgoing(b"x")], lambda error, _: reported.append(error))
+    producer.write(topic, [ProducerRecord(b"x")], lambda error, _: reported.append(error))
     producer.flush(10)
     producer.close(0)
     [error] = reported

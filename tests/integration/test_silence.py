@@ -20,7 +20,7 @@ import flux
 from flux.adapters.aiokafka import AiokafkaAdapter
 from flux.adapters.confluent import ConfluentAdapter
 from flux.core.errors import BrokerError
-from flux.core.ports import BEGINNING, Outgoing, ProducerSettings, TopicPartition
+from flux.core.ports import BEGINNING, ProducerRecord, ProducerSettings, TopicPartition
 
 SECONDS = 30.0
 SESSION = 4  # seconds
@@ -91,7 +91,7 @@ def test_a_producer_whose_records_expire_before_the_client_gives_up(network: Net
 
     def written() -> bool:
         errors: list[BrokerError | None] = []
-        producer.write(topic, [Outgoing(b"value")], lambda error, _: errors.append(error))
+        producer.write(topic, [ProducerRecord(b"value")], lambda error, _: errors.append(error))
         producer.flush(SECONDS)
         return errors == [None]
 
@@ -144,10 +144,10 @@ def test_a_reader(network: Network, adapter: Any) -> None:
     def read() -> bool:
         return bool(reader.poll(10, GIVE_UP).batches)
 
-    producer.write(topic, [Outgoing(b"1")], lambda error, _: None)
+    producer.write(topic, [ProducerRecord(b"1")], lambda error, _: None)
     until(read)
     network.proxy.silence()
-    producer.write(topic, [Outgoing(b"2")], lambda error, _: None)
+    producer.write(topic, [ProducerRecord(b"2")], lambda error, _: None)
     until(read)
     reader.close()
     producer.close(1)
@@ -196,7 +196,7 @@ def test_a_worker_with_its_retries_and_its_positions(
     producer = ConfluentAdapter(network.bootstrap).producer(ProducerSettings())
 
     def called(value: bytes, times: int) -> Callable[[], bool]:
-        producer.write(topic, [Outgoing(value)], lambda error, _: None)
+        producer.write(topic, [ProducerRecord(value)], lambda error, _: None)
 
         def look() -> bool:
             time.sleep(0.02)
@@ -247,7 +247,7 @@ def test_a_member_whose_group_is_silent_makes_no_calls_beyond_its_session(networ
 
     Works.topic, Works.group_id, Works.adapter = topic, group, adapter
     producer = ConfluentAdapter(network.bootstrap).producer(ProducerSettings())
-    producer.write(topic, [Outgoing(b"%d" % i) for i in range(600)], lambda error, _: None)
+    producer.write(topic, [ProducerRecord(b"%d" % i) for i in range(600)], lambda error, _: None)
     assert producer.flush(SECONDS) == 0
     worker = flux.Worker(Works)
     thread = threading.Thread(target=worker.run)

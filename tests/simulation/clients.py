@@ -15,9 +15,9 @@ from flux.core.errors import BrokerError, Fault
 from flux.core.ports import (
     Acknowledged,
     ConsumerSettings,
-    Outgoing,
     Polled,
     Position,
+    ProducerRecord,
     ProducerSettings,
     TopicPartition,
     each_of,
@@ -162,7 +162,7 @@ class Producer:
         self._inner = MemoryProducer(world.cluster, settings)
         self._process: Process = world.machine.current.process  # type: ignore[union-attr]
         self._latency = world.scenario.latency
-        self._queue: deque[tuple[str, Outgoing, Acknowledged]] = deque()
+        self._queue: deque[tuple[str, ProducerRecord, Acknowledged]] = deque()
         self._changed = Condition(world.machine)
         self._busy = False
         self._serving = False
@@ -170,7 +170,7 @@ class Producer:
         self._broken = False
 
     def write(
-        self, topic: str, records: Sequence[Outgoing], acknowledged: Acknowledged | Sequence[Acknowledged]
+        self, topic: str, records: Sequence[ProducerRecord], acknowledged: Acknowledged | Sequence[Acknowledged]
     ) -> int:
         world = self._world
         world.machine.point()

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from flux.adapters.memory.broker import Broker
 from flux.core.errors import BrokerError, Fault
-from flux.core.ports import Outgoing, Position, TopicPartition
+from flux.core.ports import Position, ProducerRecord, TopicPartition
 
 if TYPE_CHECKING:
     from simulation.world import World
@@ -37,7 +37,7 @@ class Faults:
                 return what
         return None
 
-    def refuse_write(self, topic: str, partition: int, outgoing: Outgoing) -> BrokerError | None:
+    def refuse_write(self, topic: str, partition: int, outgoing: ProducerRecord) -> BrokerError | None:
         what = None if topic in self._world.truth.tasks else self._active("writes")
         if what is None:
             return None
@@ -47,7 +47,7 @@ class Faults:
         self._world.truth.counted[f"writes refused: {fault.value}"] += 1
         return BrokerError("refused", fault)
 
-    def stored_write(self, topic: str, partition: int, outgoing: Outgoing) -> BrokerError | None:
+    def stored_write(self, topic: str, partition: int, outgoing: ProducerRecord) -> BrokerError | None:
         self._world.truth.appended(topic, partition)
         if topic in self._world.truth.tasks or self._active("writes lost") is None:
             return None

@@ -274,7 +274,7 @@ def _told(headers: dict[str, bytes | None]) -> tuple[bytes | None, ...]:
 
 
 class _Given:
-    """An Outgoing as a record."""
+    """An ProducerRecord as a record."""
 
     def __init__(self, topic: str, outgoing: Any) -> None:
         self._topic = topic

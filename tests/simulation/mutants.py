@@ -327,19 +327,23 @@ def nothing_is_ever_paused() -> Mutation:
 
 @mutant()
 def headers_are_left_behind() -> Mutation:
-    outgoing = Transfer.outgoing
+    outgoing = Transfer.producer_record
 
     def bare(self: Transfer, now_ms: int, limit: Any) -> Any:
         made = outgoing(self, now_ms, limit)
         return made._replace(headers=[pair for pair in made.headers if pair[0].startswith("flux-")])
 
-    return Transfer, "outgoing", bare
+    return Transfer, "producer_record", bare
 
 
 @mutant()
 def hops_are_placed_by_their_key() -> Mutation:
-    outgoing = Transfer.outgoing
-    return Transfer, "outgoing", lambda self, now_ms, limit: outgoing(self, now_ms, limit)._replace(partition=None)
+    outgoing = Transfer.producer_record
+    return (
+        Transfer,
+        "producer_record",
+        lambda self, now_ms, limit: outgoing(self, now_ms, limit)._replace(partition=None),
+    )
 
 
 @mutant()

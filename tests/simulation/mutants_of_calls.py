@@ -198,13 +198,13 @@ def age_counts_from_the_last_hop() -> Mutation:
 
 @mutant(features=("expiry",))
 def what_has_expired_counts_a_call() -> Mutation:
-    outgoing = Transfer.outgoing
+    outgoing = Transfer.producer_record
 
     def counting(self: Transfer, now_ms: int, limit: Any) -> Any:
         self.called = True
         return outgoing(self, now_ms, limit)
 
-    return Transfer, "outgoing", counting
+    return Transfer, "producer_record", counting
 
 
 # ---- rate, time limit, middleware

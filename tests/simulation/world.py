@@ -15,7 +15,7 @@ import flux
 from flux.adapters.memory.broker import Broker
 from flux.adapters.memory.cluster import Cluster
 from flux.core.message import Message
-from flux.core.ports import Outgoing
+from flux.core.ports import ProducerRecord
 from flux.runtime.outboxes import OUTBOXES, Outboxes
 from simulation.async_clients import AsyncAdapter
 from simulation.clients import Adapter, Consumer
@@ -290,7 +290,7 @@ class World:
         value = b"r%d " % plan.number + b"x" * plan.padding
         with self.cluster.lock:
             self.cluster.append(
-                task.topic, [Outgoing(value, plan.key, plan.headers, plan.partition % len(self.logs(task.topic)))]
+                task.topic, [ProducerRecord(value, plan.key, plan.headers, plan.partition % len(self.logs(task.topic)))]
             )
 
     def _enqueue(self, plan: RecordPlan, delay: float) -> None:

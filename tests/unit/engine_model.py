@@ -333,7 +333,7 @@ class World:
             place = partition, offset = hop.entry.assignment.partition, hop.entry.offset
             assert self._current(partition, self.failed_in[place]), f"{place}: a hop of an old generation"
             assert offset not in self.owned[partition].done, f"{place}: a hop of what is done"
-            hop.transfer.outgoing(int(self.now * 1000), None)
+            hop.transfer.producer_record(int(self.now * 1000), None)
             self.writing.append(hop)
 
     def acknowledge(self) -> None:

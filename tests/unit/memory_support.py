@@ -11,8 +11,8 @@ from flux.core.errors import BrokerError
 from flux.core.ports import (
     BEGINNING,
     ConsumerSettings,
-    Outgoing,
     Polled,
+    ProducerRecord,
     ProducerSettings,
     Record,
     Thread,
@@ -155,10 +155,10 @@ class Kit:
         self.admin = self.adapter.admin()
         self.acknowledged: list[tuple[BrokerError | None, Record]] = []
 
-    def write(self, *records: Outgoing | bytes, topic: str = "t") -> list[tuple[BrokerError | None, Record]]:
+    def write(self, *records: ProducerRecord | bytes, topic: str = "t") -> list[tuple[BrokerError | None, Record]]:
         """Returns what was acknowledged inside the call."""
         before = len(self.acknowledged)
-        outgoing = [record if isinstance(record, Outgoing) else Outgoing(record) for record in records]
+        outgoing = [record if isinstance(record, ProducerRecord) else ProducerRecord(record) for record in records]
         self.producer.write(topic, outgoing, lambda error, record: self.acknowledged.append((error, record)))
         return self.acknowledged[before:]
 

@@ -10,7 +10,7 @@ from memory_support import START, Kit
 from flux.adapters.memory.log import StoredRecord
 from flux.core import trail as t
 from flux.core.policy import Policy
-from flux.core.ports import Headers, Outgoing
+from flux.core.ports import Headers, ProducerRecord
 from flux.core.stage import Stages
 from flux.operate.filters import Filter
 from flux.operate.letters import Letter, letter_of
@@ -51,7 +51,7 @@ def headers_of(
 
 
 def letter(headers: Headers = (), key: bytes | None = b"k", value: bytes = b"v", offset: int = 0) -> Letter:
-    record = StoredRecord(DEAD, 0, offset, Outgoing(value, key, headers), (1, NOW_MS))
+    record = StoredRecord(DEAD, 0, offset, ProducerRecord(value, key, headers), (1, NOW_MS))
     return letter_of(record, policy(), NOW_MS)
 
 
@@ -79,7 +79,7 @@ class Yard:
         for number, spec in enumerate(specs):
             at = spec.pop("at", 0)
             headers = headers_of(number, partition=at, **spec)
-            self.kit.write(Outgoing(value, key, headers, at, NOW_MS + number), topic=DEAD)
+            self.kit.write(ProducerRecord(value, key, headers, at, NOW_MS + number), topic=DEAD)
 
     def plan(self, **order: Any) -> Plan:
         return planned(self.admin, self.policy, Order(**order))

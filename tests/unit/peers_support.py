@@ -15,7 +15,7 @@ import attrs
 import flux
 from flux.adapters.memory import MemoryAdapter
 from flux.core.errors import BrokerError, Fault
-from flux.core.ports import Condition, Outgoing, Position, ProducerSettings, Thread
+from flux.core.ports import Condition, Position, ProducerRecord, ProducerSettings, Thread
 from flux.system import SYSTEM, Watchdog
 
 FASTER = 20
@@ -95,8 +95,8 @@ class Peer:
             self.broker.create_topic(stage.topic, self.partitions)
         return task
 
-    def write(self, *records: Outgoing | bytes, topic: str = "t") -> None:
-        made = [record if isinstance(record, Outgoing) else Outgoing(record) for record in records]
+    def write(self, *records: ProducerRecord | bytes, topic: str = "t") -> None:
+        made = [record if isinstance(record, ProducerRecord) else ProducerRecord(record) for record in records]
         errors: list[BrokerError | None] = []
         self._producer.write(topic, made, lambda error, _: errors.append(error))
         assert errors == [None] * len(made)

@@ -16,7 +16,7 @@ from flux.adapters.aiokafka import lane as module
 from flux.adapters.aiokafka.lane import Entry, Identity, Lane
 from flux.adapters.aiokafka.sender import Sender
 from flux.core.errors import BrokerError, Fault
-from flux.core.ports import Outgoing, ProducerSettings, Record
+from flux.core.ports import ProducerRecord, ProducerSettings, Record
 from flux.system import SYSTEM
 
 NO_ERROR, UNKNOWN_TOPIC, TOO_LARGE, TIMED_OUT, OUT_OF_ORDER, DUPLICATE, DENIED = 0, 3, 10, 7, 45, 46, 29
@@ -85,7 +85,9 @@ class Broker:
         async def main() -> None:
             self.lane = getattr(self, "lane", None) or Lane(self, "t", 0)
             for value in values:
-                self.lane.add(Entry(Outgoing(value), lambda error, record: None, self.time + deadline, 70 + len(value)))
+                self.lane.add(
+                    Entry(ProducerRecord(value), lambda error, record: None, self.time + deadline, 70 + len(value))
+                )
             while self.lane._worker is not None:
                 await asyncio.sleep(0)
 
@@ -181,11 +183,11 @@ def test_what_is_none_for_kafka_is_refused_alone() -> None:
     async def main() -> None:
         lane = Lane(broker, "t", 0)
         for outgoing in (
-            Outgoing(b"0"),
-            Outgoing(b"1", None, (("\ud800", b""),)),
-            Outgoing(b"2", "text"),  # type: ignore[arg-type]
-            Outgoing(b"3", None, (), None, 2**80),
-            Outgoing(b"4"),
+            ProducerRecord(b"0"),
+            ProducerRecord(b"1", None, (("\ud800", b""),)),
+            ProducerRecord(b"2", "text"),  # type: ignore[arg-type]
+            ProducerRecord(b"3", None, (), None, 2**80),
+            ProducerRecord(b"4"),
         ):
             lane.add(Entry(outgoing, lambda error, record: None, 50.0, 100))
         while lane._worker is not None:
@@ -230,8 +232,8 @@ def test_what_is_abandoned_is_answered_once() -> None:
 
     async def main() -> None:
         lane = Lane(broker, "t", 0)
-        lane.add(Entry(Outgoing(b"0"), lambda error, record: None, 50.0, 100))
-        lane.add(Entry(Outgoing(b"1"), lambda error, record: None, 50.0, 100))
+        lane.add(Entry(ProducerRecord(b"0"), lambda error, record: None, 50.0, 100))
+        lane.add(Entry(ProducerRecord(b"1"), lambda error, record: None, 50.0, 100))
         lane.abandon(BrokerError("closed", Fault.UNAVAILABLE))
         await asyncio.sleep(0)
 
@@ -287,7 +289,7 @@ class Slow(Broker):
         async def main() -> None:
             lane = Lane(self, "t", 0)
             for value, deadline in given:
-                lane.add(Entry(Outgoing(value), lambda error, record: None, deadline, 70 + len(value)))
+                lane.add(Entry(ProducerRecord(value), lambda error, record: None, deadline, 70 + len(value)))
             while lane._worker is not None:
                 await asyncio.sleep(0.1)
 
@@ -320,9 +322,9 @@ def test_the_numbers_of_a_batch_count_those_too_that_were_given_up() -> None:
     async def main() -> None:
         lane = Lane(broker, "t", 0)
         for value, deadline in ((b"old", 1.0), (b"young", 30.0)):
-            lane.add(Entry(Outgoing(value), lambda error, record: None, deadline, 80))
+            lane.add(Entry(ProducerRecord(value), lambda error, record: None, deadline, 80))
         await asyncio.sleep(10)
-        lane.add(Entry(Outgoing(b"next"), lambda error, record: None, 40.0, 80))
+        lane.add(Entry(ProducerRecord(b"next"), lambda error, record: None, 40.0, 80))
         await asyncio.sleep(1)
 
     run(main())
@@ -357,9 +359,9 @@ def test_when_all_records_of_a_batch_have_been_given_up_the_next_is_not_taken_fo
 
     async def main() -> None:
         lane = Lane(broker, "t", 0)
-        lane.add(Entry(Outgoing(b"lost"), lambda error, record: None, 1.0, 80))
+        lane.add(Entry(ProducerRecord(b"lost"), lambda error, record: None, 1.0, 80))
         await asyncio.sleep(0.5)
-        lane.add(Entry(Outgoing(b"next"), lambda error, record: None, 40.0, 80))
+        lane.add(Entry(ProducerRecord(b"next"), lambda error, record: None, 40.0, 80))
         await asyncio.sleep(5)
 
     run(main())
@@ -385,10 +387,10 @@ def test_a_bug_in_finding_partitions_leaves_no_record_without_an_answer(monkeypa
     async def main() -> None:
         options = {"max_batch_size": 1000, "max_request_size": 1000}
         sender = Sender({}, options, ProducerSettings(), lambda entries, records, error: ends.append(error), SYSTEM)
-        sender.add("t", [Entry(Outgoing(b"0"), lambda error, record: None, 50.0, 100)])
+        sender.add("t", [Entry(ProducerRecord(b"0"), lambda error, record: None, 50.0, 100)])
         await asyncio.sleep(0)
         await asyncio.sleep(0)
-        sender.add("t", [Entry(Outgoing(b"1"), lambda error, record: None, 50.0, 100)])
+        sender.add("t", [Entry(ProducerRecord(b"1"), lambda error, record: None, 50.0, 100)])
         await asyncio.sleep(0)
         await asyncio.sleep(0)
 

@@ -7,13 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flux.core.buffer import Buffer, Limits
-from flux.core.ports import Outgoing
+from flux.core.ports import ProducerRecord
 
 LIMITS = Limits(records=3, bytes=10, age=1.0)
 
 
-def record(number: int = 0) -> Outgoing:
-    return Outgoing(str(number).encode())
+def record(number: int = 0) -> ProducerRecord:
+    return ProducerRecord(str(number).encode())
 
 
 def opened(limits: Limits = LIMITS, now: float = 0.0) -> Buffer:
@@ -22,7 +22,7 @@ def opened(limits: Limits = LIMITS, now: float = 0.0) -> Buffer:
     return buffer
 
 
-def taken_from(buffer: Buffer) -> list[Outgoing]:
+def taken_from(buffer: Buffer) -> list[ProducerRecord]:
     records = buffer.take()
     buffer.taken = []
     return records
@@ -92,9 +92,9 @@ def test_nothing_is_lost_repeated_or_reordered_and_no_batch_grows_beyond_its_lim
 ) -> None:
     """A step is a record of so many bytes, or an early take."""
     buffer = opened(Limits(records, size, 1.0))
-    batches: list[list[Outgoing]] = []
-    added: list[Outgoing] = []
-    sizes: dict[Outgoing, int] = {}
+    batches: list[list[ProducerRecord]] = []
+    added: list[ProducerRecord] = []
+    sizes: dict[ProducerRecord, int] = {}
     for number, step in enumerate(steps):
         if step is None:
             batches.append(taken_from(buffer))
@@ -114,7 +114,7 @@ def test_nothing_is_lost_repeated_or_reordered_and_no_batch_grows_beyond_its_lim
 
 def test_threads_that_add_while_another_takes_lose_nothing() -> None:
     buffer = Buffer(Limits(10, 1000, 1.0))
-    taken: list[Outgoing] = []
+    taken: list[ProducerRecord] = []
     adding = 4
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)

@@ -8,7 +8,7 @@ import pytest
 from cli_support import Flux, flux_cli, only_line
 
 from flux.core.errors import BrokerError, Fault
-from flux.core.ports import Outgoing, Position, TopicPartition
+from flux.core.ports import Position, ProducerRecord, TopicPartition
 
 __all__ = ["flux_cli"]
 
@@ -128,7 +128,7 @@ def test_produce_reads_a_file(flux_cli: Flux) -> None:
 
 
 def test_produce_names_what_was_not_delivered_and_ends_with_1(flux_cli: Flux) -> None:
-    def refuse(topic: str, partition: int, record: Outgoing) -> BrokerError | None:
+    def refuse(topic: str, partition: int, record: ProducerRecord) -> BrokerError | None:
         return BrokerError("too \x1b[31mlarge", Fault.TOO_LARGE) if record.key == b"b" else None
 
     flux_cli.broker.fail_writes(refuse)

@@ -16,7 +16,7 @@ from operate_support import NOW_MS, headers_of
 
 from flux.adapters.memory import MemoryAdapter
 from flux.core.errors import BrokerError, Fault
-from flux.core.ports import Outgoing, Position, ProducerSettings, TopicPartition
+from flux.core.ports import Position, ProducerRecord, ProducerSettings, TopicPartition
 
 __all__ = ["flux_cli"]
 
@@ -46,7 +46,7 @@ class Dlq:
 
     def bury(self, *specs: dict[str, Any], key: bytes | None = b"c42", value: bytes = b'{"a": [1, 2]}') -> None:
         for number, spec in enumerate(specs):
-            record = Outgoing(value, key, headers_of(number, **spec), spec.get("partition", 0), NOW_MS + number)
+            record = ProducerRecord(value, key, headers_of(number, **spec), spec.get("partition", 0), NOW_MS + number)
             self.producer.write(DEAD, [record], lambda error, record: None)
 
 
@@ -292,7 +292,7 @@ def test_replay_is_ended_by_a_signal_at_a_record_with_its_position_and_a_receipt
     dlq.bury(*[{} for _ in range(30)])
     seen = iter(range(1000))
 
-    def interrupt(topic: str, partition: int, record: Outgoing) -> None:
+    def interrupt(topic: str, partition: int, record: ProducerRecord) -> None:
         if next(seen) == 11:
             signal.raise_signal(signal.SIGINT)
 

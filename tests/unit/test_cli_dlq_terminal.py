@@ -21,14 +21,14 @@ from operate_support import DEAD, MAIN, NOW_MS, RETRY, headers_of
 import flux
 from flux.adapters.memory import MemoryAdapter
 from flux.cli.main import cli
-from flux.core.ports import Outgoing, ProducerSettings
+from flux.core.ports import ProducerRecord, ProducerSettings
 
 flux.configure(adapter="memory://terminal")
 adapter = MemoryAdapter("terminal")
 for topic in (MAIN, RETRY, DEAD):
     adapter.broker.create_topic(topic)
 text = "no customer in a rather long message, which does not fit into a line of this terminal"
-letters = [Outgoing(b"v", b"k", headers_of(text=text), 0, NOW_MS)] * 2000
+letters = [ProducerRecord(b"v", b"k", headers_of(text=text), 0, NOW_MS)] * 2000
 adapter.producer(ProducerSettings()).write(DEAD, letters, lambda error, record: None)
 
 

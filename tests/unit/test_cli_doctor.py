@@ -9,7 +9,7 @@ from cli_support import Flux, flux_cli, only_line
 
 from flux.adapters.memory.admin import MemoryAdmin
 from flux.core.errors import BrokerError, Fault
-from flux.core.ports import GroupProtocol, Outgoing, Permissions, Position, TopicPartition
+from flux.core.ports import GroupProtocol, Permissions, Position, ProducerRecord, TopicPartition
 
 __all__ = ["flux_cli"]
 
@@ -141,7 +141,9 @@ def test_old_records_are_counted_from_the_position_on(flux_cli: Flux, task: str)
     now = int(time.time() * 1000)
     day = 86_400_000
     stamps = [now - 6 * day, now - 6 * day, now - 6 * day, now - 5 * day]
-    flux_cli.broker._cluster.topic("orders").append([Outgoing(b"x", timestamp=at) for at in stamps], now, None, None)
+    flux_cli.broker._cluster.topic("orders").append(
+        [ProducerRecord(b"x", timestamp=at) for at in stamps], now, None, None
+    )
     [finding] = examined(flux_cli, task)["findings"]
     assert finding["problem"].startswith("3 records that are not done")
     flux_cli.broker.set_position("billing", TopicPartition("orders", 0), Position(2))

@@ -11,7 +11,7 @@ from click.testing import Result
 
 from flux.adapters.memory import MemoryAdapter
 from flux.core.errors import BrokerError, Fault
-from flux.core.ports import Outgoing, Position, ProducerSettings, TopicPartition
+from flux.core.ports import Position, ProducerRecord, ProducerSettings, TopicPartition
 
 __all__ = ["flux_cli"]
 
@@ -31,7 +31,7 @@ class Skip:
         for topic in ("orders", "orders-billing-try-1", "orders-billing-dlq"):
             self.broker.create_topic(topic)
         producer = MemoryAdapter(flux_cli.url.removeprefix("memory://")).producer(ProducerSettings())
-        producer.write("orders", [Outgoing(b"v", EVIL.encode(), partition=0)] * 3, lambda error, record: None)
+        producer.write("orders", [ProducerRecord(b"v", EVIL.encode(), partition=0)] * 3, lambda error, record: None)
 
     def __call__(self, *args: str) -> Result:
         return self.cli("skip", "--load", self.file, "--adapter", self.cli.url, *args)

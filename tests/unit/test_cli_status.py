@@ -20,7 +20,7 @@ from flux.adapters.memory import MemoryAdapter
 from flux.cli.statuses import lines
 from flux.cli.text import one_line
 from flux.core.ledger import Ledger
-from flux.core.ports import Outgoing, Position, ProducerSettings, TopicPartition
+from flux.core.ports import Position, ProducerRecord, ProducerSettings, TopicPartition
 from flux.core.report import TOPIC, Call, Paused, Report, StageReport
 from flux.core.stage import Role, Stage
 from flux.operate.reports import Heard
@@ -45,9 +45,9 @@ class Desk:
         for topic in ("orders", RETRY, "orders-billing-dlq"):
             self.broker.create_topic(topic)
         self.producer = MemoryAdapter(flux_cli.url.removeprefix("memory://")).producer(ProducerSettings())
-        self.write("orders", *(Outgoing(b"v", EVIL.encode(), partition=0) for _ in range(4)))
+        self.write("orders", *(ProducerRecord(b"v", EVIL.encode(), partition=0) for _ in range(4)))
 
-    def write(self, topic: str, *records: Outgoing) -> None:
+    def write(self, topic: str, *records: ProducerRecord) -> None:
         self.producer.write(topic, records, lambda error, record: None)
 
     def report(self, call: Call, paused: Paused | None = None, in_place: int = 0) -> None:
@@ -69,7 +69,7 @@ class Desk:
             **counts,
         )
         report = Report(f"host{EVIL}", 7, 0, "1.2", 5, 5.0, 80_000_000, (stage,))
-        self.write(TOPIC, Outgoing(report.to_json(), report.key))
+        self.write(TOPIC, ProducerRecord(report.to_json(), report.key))
 
     def __call__(self, *args: str) -> str:
         done = self.cli("status", "--load", self.file, "--adapter", self.cli.url, *args)
@@ -124,7 +124,7 @@ def test_what_is_tried_in_place_is_in_the_sum(desk: Desk) -> None:
 def test_rates_and_processes_are_told_where_workers_report(desk: Desk) -> None:
     assert desk.object()["processes"] is None
     assert "no worker reports (flux process --report)" in desk()
-    desk.write(TOPIC, Outgoing(None, b"ended"))
+    desk.write(TOPIC, ProducerRecord(None, b"ended"))
     assert "no worker reports now (flux process --report)" in desk()
     desk.report(Call(0, 0, None, 1, 1.0))
     told = desk.object()
@@ -140,7 +140,7 @@ def test_reports_may_be_in_another_topic(desk: Desk, monkeypatch: pytest.MonkeyP
 
 
 def test_a_retry_stage_tells_what_waits_and_when_the_next_is_due(desk: Desk) -> None:
-    desk.write(RETRY, Outgoing(b"v", b"k", (), 0, int(time.time() * 1000) - 10_000))
+    desk.write(RETRY, ProducerRecord(b"v", b"k", (), 0, int(time.time() * 1000) - 10_000))
     told = desk.object()["stages"][1]
     assert (told["lag"], told["waiting"], told["next"]["0"]["attempt"]) == (1, 1, 2)
     assert 45 < told["next_due"] / 1000 - time.time() <= 50

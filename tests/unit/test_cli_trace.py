@@ -11,7 +11,7 @@ from cli_support import Flux, flux_cli, only_line
 from click.testing import Result
 
 from flux.adapters.memory import MemoryAdapter
-from flux.core.ports import Headers, Outgoing, Position, ProducerSettings, TopicPartition
+from flux.core.ports import Headers, Position, ProducerRecord, ProducerSettings, TopicPartition
 from flux.core.report import IN_PLACE, Call, Open, Paused, Report, StageReport
 
 __all__ = ["flux_cli"]
@@ -36,7 +36,7 @@ class Tracing:
         self.write("orders", key=EVIL.encode())
 
     def write(self, topic: str, headers: Headers = (), key: bytes = b"k") -> None:
-        record = Outgoing(b"v", key, headers, 0, int(time.time() * 1000))
+        record = ProducerRecord(b"v", key, headers, 0, int(time.time() * 1000))
         self.producer.write(topic, [record], lambda error, record: None)
 
     def hop(self, topic: str, due: float | None = None, error: str = "boom") -> None:
@@ -120,7 +120,7 @@ def test_what_a_record_waits_for_is_told_where_workers_report(
         **{"calls": (), "open": (), **rest, **told},
     )
     report = Report("host", 7, None, "1", 5, 5.0, None, (stage,))
-    tracing.producer.write("mine", [Outgoing(report.to_json(), report.key)], lambda error, record: None)
+    tracing.producer.write("mine", [ProducerRecord(report.to_json(), report.key)], lambda error, record: None)
     done = tracing("Billing", "--origin", "0:0", "--report-topic", "mine")
     assert conclusion(done).startswith(f"in main, {says} on host pid 7, for ")
     assert conclusion(done).endswith("; attempt 1")

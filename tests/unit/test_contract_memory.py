@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pytest
 
 from flux.adapters.memory import MemoryAdapter, forget
-from flux.core.ports import Outgoing, ProducerSettings, TopicPartition
+from flux.core.ports import ProducerRecord, ProducerSettings, TopicPartition
 from flux.testing.contract import CHECKS, Bench
 
 
@@ -20,7 +20,9 @@ def test_contract(name: str) -> None:
 
     def transact(topic: str, values: Sequence[bytes], commits: bool) -> None:
         if commits:
-            adapter.producer(ProducerSettings()).write(topic, [Outgoing(value) for value in values], lambda *_: None)
+            adapter.producer(ProducerSettings()).write(
+                topic, [ProducerRecord(value) for value in values], lambda *_: None
+            )
         adapter.broker.skip_offsets(TopicPartition(topic, 0), 1 if commits else len(values) + 1)
 
     with Bench(adapter, impatient=impatient, transact=transact, grow=adapter.broker.grow_topic, seconds=10) as bench:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import pytest
 
 from flux.core.errors import BrokerError, DeliveryError, FailedRecord
-from flux.core.ports import Outgoing
+from flux.core.ports import ProducerRecord
 from flux.runtime.delivery import Delivery, RecordMetadata
 from flux.runtime.tallies import Counted
 
@@ -32,7 +32,7 @@ class Ends:
 
 
 def made(ends: Ends | None = None) -> Delivery:
-    return Delivery(ends or Ends(), "t", Outgoing(b"v", b"k"), 0.0, None)
+    return Delivery(ends or Ends(), "t", ProducerRecord(b"v", b"k"), 0.0, None)
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from peers_support import FastMachine, Peer, wait_for
 import flux
 from flux.core.buffer import Limits
 from flux.core.duties import LOOK, PATIENCE, Duties, Duty
-from flux.core.ports import Outgoing, ProducerSettings
+from flux.core.ports import ProducerRecord, ProducerSettings
 from flux.runtime.outboxes import Outboxes
 
 ME = 7
@@ -130,7 +130,7 @@ def test_an_event_loop_that_a_call_blocks_is_named_with_the_stack(caplog: pytest
         block_the_loop()
 
     task = peer.task(handler, retries=0)
-    peer.write(Outgoing(b"x"))
+    peer.write(ProducerRecord(b"x"))
     with caplog.at_level(logging.WARNING, "flux.watchdog"), peer.working(task):
         wait_for(lambda: "event loop of the worker has stood still" in caplog.text, "the line")
         release.set()
@@ -169,10 +169,10 @@ def test_a_poller_that_stands_still_in_a_write_leaves_its_place_to_another_threa
 
     monkeypatch.setattr(peer.adapter, "producer", producer)
     task = peer.task(handle_awaited if awaited else handle, retries=0, concurrency=1)
-    peer.write(Outgoing(b"fails"))
+    peer.write(ProducerRecord(b"fails"))
     with caplog.at_level(logging.WARNING), peer.working(task):
         wait_for(stuck.is_set, "it stands still")
-        peer.write(Outgoing(b"later"), Outgoing(b"fails"))
+        peer.write(ProducerRecord(b"later"), ProducerRecord(b"fails"))
         wait_for(lambda: peer.values("t-g-dlq") == [b"fails"] * 2, "both are dead letters", 10)
         assert b"later" in called
         wait_for(lambda: peer.position() == 3, "all are done")
@@ -189,7 +189,7 @@ class Client:
         self.release = threading.Event()
         self.taken: list[str] = []
 
-    def write(self, topic: str, records: Sequence[Outgoing], acknowledged: Callable[..., None]) -> int:
+    def write(self, topic: str, records: Sequence[ProducerRecord], acknowledged: Callable[..., None]) -> int:
         self.taken.append(topic)
         if topic == "stuck":
             self.release.wait(20)
@@ -208,7 +208,7 @@ def test_a_producer_whose_flush_stands_still_holds_back_no_other(caplog: pytest.
     for topic in ("stuck", "other"):
         outbox = outboxes.outbox(topic, adapter, topic, ProducerSettings(), Limits(10, 1000, 0.5))
         with caplog.at_level(logging.WARNING):
-            outbox.put(Outgoing(b"x"), 1)
+            outbox.put(ProducerRecord(b"x"), 1)
             wait_for(lambda topic=topic: topic in client.taken, f"{topic} is flushed")  # type: ignore[misc]
     wait_for(lambda: "the flushing of producers has stood still for 2" in caplog.text, "the line")
     client.release.set()
@@ -229,9 +229,9 @@ def test_an_acknowledgement_that_stands_still_holds_back_no_other(caplog: pytest
         ends.append(record.value())
 
     with caplog.at_level(logging.WARNING, "flux.watchdog"):
-        producer.write("t", [Outgoing(b"stuck")], acknowledged)
+        producer.write("t", [ProducerRecord(b"stuck")], acknowledged)
         wait_for(lambda: "has stood still" in caplog.text, "the line", 20)
-        producer.write("t", [Outgoing(b"other")], acknowledged)
+        producer.write("t", [ProducerRecord(b"other")], acknowledged)
         wait_for(lambda: ends == [b"other"], "the other is acknowledged", 20)
     release.set()
     producer.close(5)

@@ -23,7 +23,7 @@ def expiring(stage: int = 0, **settings: Any) -> Driver:
 
 def moved(driver: Driver) -> tuple[Role, dict[str, bytes | None]]:
     [hop] = driver.engine.writes(driver.now)
-    return hop.transfer.target.role, dict(hop.transfer.outgoing(int(driver.now * 1000), None).headers)
+    return hop.transfer.target.role, dict(hop.transfer.producer_record(int(driver.now * 1000), None).headers)
 
 
 def retried(driver: Driver, *, born: float, attempts: int = 1) -> Any:

@@ -8,12 +8,12 @@ from engine_support import AWAY, DENIED, TOO_LARGE, Driver, offsets
 from flux.core.errors import BrokerError, Fault
 from flux.core.hops import Hop
 from flux.core.outcome import Move, Reject, Retry
-from flux.core.ports import Outgoing, Position
+from flux.core.ports import Position, ProducerRecord
 from flux.core.stage import Role
 from flux.core.transfer import Detail, Failure
 
 
-def headers(outgoing: Outgoing) -> dict[str, bytes | None]:
+def headers(outgoing: ProducerRecord) -> dict[str, bytes | None]:
     return dict(outgoing.headers)
 
 
@@ -58,7 +58,7 @@ def test_the_first_failure_goes_to_the_first_retry_stage_with_its_wait() -> None
     driver = Driver()
     hop = failed_hop(driver)
     assert hop.transfer.target.topic == "t-g-try-1"
-    written = headers(hop.transfer.outgoing(5_000_000, None))
+    written = headers(hop.transfer.producer_record(5_000_000, None))
     assert written["flux-due"] == b"5010000"
     assert written["flux-reason"] == b"error"
     driver.engine.written(hop, driver.now)
@@ -82,7 +82,7 @@ def test_where_a_failure_goes_and_why(stage: int, error: Exception, target: str,
     hop = failed_hop(driver, error)
     assert hop.transfer.target.topic == target
     assert hop.transfer.reason == reason
-    assert ("flux-due" in headers(hop.transfer.outgoing(0, None))) == (target != "t-g-dlq")
+    assert ("flux-due" in headers(hop.transfer.producer_record(0, None))) == (target != "t-g-dlq")
 
 
 def test_a_wait_that_the_call_asked_for_is_clipped_and_named() -> None:
@@ -214,7 +214,7 @@ def test_a_too_large_hop_loses_details_step_by_step_and_goes_alone() -> None:
             driver.engine.unwritten(big, TOO_LARGE, driver.now)
         if detail is Detail.FULL:
             assert [driver.write(), driver.write()] == [[1], [2]]
-    names = headers(big.transfer.outgoing(0, None))
+    names = headers(big.transfer.producer_record(0, None))
     assert not [name for name in names if name.startswith("flux-error")]
     assert names["flux-origin-offset"] == b"0"
     driver.engine.written(big, driver.now)

@@ -30,7 +30,7 @@ def attempts(driver: Driver) -> list[tuple[int, int]]:
 
 
 def headers(driver: Driver) -> list[dict[str, bytes | None]]:
-    return [dict(hop.transfer.outgoing(0, None).headers) for hop in driver.engine.writes(driver.now)]
+    return [dict(hop.transfer.producer_record(0, None).headers) for hop in driver.engine.writes(driver.now)]
 
 
 def test_a_record_that_fails_is_called_again_after_the_wait_and_not_before() -> None:
@@ -149,7 +149,7 @@ def test_a_stop_moves_what_waits_with_the_attempts_that_it_had() -> None:
     driver.work_all(0)
     driver.engine.stop()
     [hop] = driver.engine.writes(driver.now)
-    assert dict(hop.transfer.outgoing(0, None).headers)["flux-attempts"] == b"1"
+    assert dict(hop.transfer.producer_record(0, None).headers)["flux-attempts"] == b"1"
     assert not driver.engine.quiet
     driver.engine.written(hop, driver.now)
     assert driver.engine.quiet

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from flux import config
 from flux.adapters.memory import MemoryAdapter, forget
 from flux.cli.main import COMMANDS, cli
-from flux.core.ports import Outgoing, ProducerSettings
+from flux.core.ports import ProducerRecord, ProducerSettings
 
 TASK = """
 import flux
@@ -36,7 +36,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Pat
     adapter = MemoryAdapter(name)
     for topic in ("t", "t-g-try-1", "t-g-dlq"):
         adapter.broker.create_topic(topic)
-    adapter.producer(ProducerSettings()).write("t", [Outgoing(b"v")], lambda *_: None)
+    adapter.producer(ProducerSettings()).write("t", [ProducerRecord(b"v")], lambda *_: None)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("FLUX_ADAPTER", f"memory://{name}")
     file = tmp_path / f"tasks_{secrets.token_hex(4)}.py"

@@ -20,7 +20,7 @@ from producer_support import World, world
 import flux
 from flux.adapters.memory import MemoryAdapter
 from flux.config import ProducerOptions
-from flux.core.ports import Outgoing, ProducerPort, ProducerSettings
+from flux.core.ports import ProducerPort, ProducerRecord, ProducerSettings
 from flux.system import Lock, OperatingSystem
 
 __all__ = ["world"]
@@ -61,7 +61,7 @@ class OneByOne:
         self._client = client
         self.flush, self.close, self.partitions = client.flush, client.close, client.partitions
 
-    def write(self, topic: str, records: Sequence[Outgoing], acknowledged: Callable[..., None]) -> int:
+    def write(self, topic: str, records: Sequence[ProducerRecord], acknowledged: Callable[..., None]) -> int:
         return sum(self._client.write(topic, [record], acknowledged) for record in records)
 
 

@@ -15,7 +15,7 @@ from flux.adapters.memory import MemoryAdapter, forget
 from flux.adapters.memory.consumer import MemoryConsumer
 from flux.core.errors import BrokerError, Fault
 from flux.core.partitioner import partition_for_key
-from flux.core.ports import BEGINNING, END, ConsumerSettings, Outgoing, Position, ProducerSettings, TopicPartition
+from flux.core.ports import BEGINNING, END, ConsumerSettings, Position, ProducerRecord, ProducerSettings, TopicPartition
 
 TOPIC = "t"
 INTERVAL = 300.0
@@ -107,7 +107,7 @@ class Model(RuleBasedStateMachine):
 
     @rule(key=st.none() | st.binary(max_size=2), partition=st.none() | st.integers(-1, 4), count=st.integers(1, 3))
     def produce(self, key: bytes | None, partition: int | None, count: int) -> None:
-        batch = [Outgoing(b"%d" % (self.written + n), key, partition=partition) for n in range(count)]
+        batch = [ProducerRecord(b"%d" % (self.written + n), key, partition=partition) for n in range(count)]
         self.written += count
         ends: list[tuple[BrokerError | None, TopicPartition, int, bytes]] = []
         taken = self.producer.write(

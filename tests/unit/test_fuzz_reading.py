@@ -16,7 +16,7 @@ from flux.adapters.memory.log import StoredRecord
 from flux.core import trail
 from flux.core.ledger import Ledger, read_metadata
 from flux.core.message import Message
-from flux.core.ports import Outgoing
+from flux.core.ports import ProducerRecord
 from flux.core.stage import Stages, parse_stages
 from flux.core.transfer import Transfer
 from flux.runtime.encoding import encode_headers
@@ -56,13 +56,13 @@ def test_any_headers_give_a_trail_within_its_bounds(pairs: list[tuple[str, bytes
 def test_a_record_of_any_headers_can_be_looked_at_and_moved(
     pairs: list[tuple[str, bytes | None]], number: int, partition: int, offset: int
 ) -> None:
-    record = StoredRecord("t", partition, offset, Outgoing(b"v", b"k", pairs), (1, NOW))
+    record = StoredRecord("t", partition, offset, ProducerRecord(b"v", b"k", pairs), (1, NOW))
     message = Message.of(record, b"v", trail.read(pairs, number, NOW, DELAY))
     assert list(message.headers) == pairs
     assert repr(message)
     stages = Stages("t", "g", 101)
     moved = Transfer(message, stages[number + 1], "error", 1.0, "g", NOW, "E", "text", "trace")
-    after = moved.outgoing(NOW, None).headers
+    after = moved.producer_record(NOW, None).headers
     assert [pair for pair in after if not pair[0].startswith("flux-")] == [
         pair for pair in pairs if not pair[0].startswith("flux-")
     ]

@@ -16,7 +16,7 @@ from peers_support import Peer, wait_for
 import flux
 from flux import config
 from flux.core.errors import BrokerError, Fault
-from flux.core.ports import Outgoing, TopicPartition
+from flux.core.ports import ProducerRecord, TopicPartition
 from flux.testing import Kit, Summary
 
 SCOPE: ContextVar[str] = ContextVar("scope", default="")
@@ -308,7 +308,7 @@ def test_a_running_worker_tells_them_all(asynchronous: bool) -> None:
         work(message)
 
     task = peer.task(work_async if asynchronous else work, hooks=[hearing])
-    peer.write(*[Outgoing(b"good")] * 20, b"bad")
+    peer.write(*[ProducerRecord(b"good")] * 20, b"bad")
     with peer.working(task):
         wait_for(lambda: hearing.of("dead"), "the dead letter")
     assert len(hearing.of("start")) == 22

@@ -13,7 +13,7 @@ from flux.adapters.aiokafka.codecs import best
 from flux.adapters.aiokafka.sender import Sender
 from flux.adapters.confluent import config as confluent
 from flux.adapters.memory import MemoryAdapter, forget
-from flux.core.ports import Outgoing, ProducerSettings
+from flux.core.ports import ProducerRecord, ProducerSettings
 from flux.system import SYSTEM
 
 BEST = ProducerSettings(compression="best")
@@ -34,10 +34,10 @@ def test_a_worker_that_is_to_end_when_idle_ends_with_what_cannot_move_and_names_
         called.append(message.value)
         if message.offset == 0 or message.stage:
             raise ValueError
-        producer.write("orders", [Outgoing(b"behind", b"a")], lambda error, record: None)
+        producer.write("orders", [ProducerRecord(b"behind", b"a")], lambda error, record: None)
 
     producer = adapter.producer(ProducerSettings())
-    records = [Outgoing(b"x" * 5000, b"a"), Outgoing(b"other", b"b")]
+    records = [ProducerRecord(b"x" * 5000, b"a"), ProducerRecord(b"other", b"b")]
     producer.write("orders", records, lambda error, record: None)
     try:
         assert flux.Worker(bill, exit_when_idle=0.3).run() == 1

@@ -11,7 +11,7 @@ from memory_support import Remembering, ScriptedSystem, values
 
 from flux.adapters.memory import MemoryAdapter, forget, from_url
 from flux.core.errors import ConfigurationError
-from flux.core.ports import Adapter, ConsumerSettings, Outgoing, Position, ProducerSettings, Record
+from flux.core.ports import Adapter, ConsumerSettings, Position, ProducerRecord, ProducerSettings, Record
 
 
 def fresh(name: str, partitions: int = 1) -> MemoryAdapter:
@@ -84,7 +84,7 @@ def test_threads_that_write_poll_join_and_leave_lose_nothing_and_order_each_part
         producer = adapter.producer(ProducerSettings())
         acknowledged: list[Record] = []
         for start in range(0, each, 50):
-            records = [Outgoing(b"v", key=b"%d" % i) for i in range(start, start + 50)]
+            records = [ProducerRecord(b"v", key=b"%d" % i) for i in range(start, start + 50)]
             producer.write("t", records, lambda error, record: acknowledged.append(record))
         assert len(acknowledged) == each
 
@@ -128,7 +128,7 @@ def test_a_waiting_poll_of_a_real_thread_is_woken_at_once() -> None:
     thread = threading.Thread(target=wait_for_one, daemon=True)
     thread.start()
     assert joined.wait(10)
-    adapter.producer(ProducerSettings()).write("t", [Outgoing(b"v")], lambda error, record: None)
+    adapter.producer(ProducerSettings()).write("t", [ProducerRecord(b"v")], lambda error, record: None)
     thread.join(10)
     assert got == [b"v"]
 
@@ -138,7 +138,7 @@ def test_a_real_outage_is_served_by_a_thread() -> None:
     adapter.broker.available = False
     producer = adapter.producer(ProducerSettings())
     ends: list[object] = []
-    producer.write("t", [Outgoing(b"v")], lambda error, record: ends.append(error))
+    producer.write("t", [ProducerRecord(b"v")], lambda error, record: ends.append(error))
     adapter.broker.available = True
     assert producer.flush(10) == 0
     assert ends == [None]

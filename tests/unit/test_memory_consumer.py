@@ -6,7 +6,7 @@ import pytest
 from memory_support import START, Kit, tp, values
 
 from flux.core.errors import BrokerError, Fault
-from flux.core.ports import BEGINNING, END, Outgoing, Position
+from flux.core.ports import BEGINNING, END, Position, ProducerRecord
 
 
 def test_a_poll_brings_whole_batches_by_partition_and_no_more_than_asked() -> None:
@@ -23,7 +23,7 @@ def test_a_poll_brings_whole_batches_by_partition_and_no_more_than_asked() -> No
 
 def test_a_full_partition_does_not_starve_the_others() -> None:
     kit = Kit(partitions=3)
-    kit.write(*[Outgoing(b"v", partition=p) for p in range(3) for _ in range(100)])
+    kit.write(*[ProducerRecord(b"v", partition=p) for p in range(3) for _ in range(100)])
     consumer, _ = kit.consumer()
     assert [consumer.poll(10, 0).batches[0].partition.partition for _ in range(6)] == [0, 1, 2, 0, 1, 2]
 

@@ -6,7 +6,7 @@ import pytest
 from memory_support import START, Kit, tp, values
 
 from flux.core.errors import BrokerError, Fault
-from flux.core.ports import NewTopic, Outgoing, Position, ProducerSettings, Record
+from flux.core.ports import NewTopic, Position, ProducerRecord, ProducerSettings, Record
 
 AWAY = BrokerError("not now", Fault.UNAVAILABLE)
 
@@ -115,8 +115,8 @@ def test_a_full_queue_takes_fewer_records() -> None:
     producer = kit.adapter.producer(ProducerSettings(max_queue_bytes=2_500))
     kit.broker.available = False
     ends: list[BrokerError | None] = []
-    assert producer.write("t", [Outgoing(b"x" * 1000)] * 5, lambda error, record: ends.append(error)) == 2
-    assert producer.write("t", [Outgoing(b"x" * 1000)], lambda error, record: ends.append(error)) == 0
+    assert producer.write("t", [ProducerRecord(b"x" * 1000)] * 5, lambda error, record: ends.append(error)) == 2
+    assert producer.write("t", [ProducerRecord(b"x" * 1000)], lambda error, record: ends.append(error)) == 0
     kit.broker.available = True
     kit.system.run_spawned()
     assert ends == [None, None]
@@ -128,7 +128,7 @@ def test_a_second_outage_is_served_like_the_first() -> None:
     ends: list[BrokerError | None] = []
     for outage in (1, 2):
         kit.broker.available = False
-        assert producer.write("t", [Outgoing(b"x" * 1000)] * 5, lambda error, record: ends.append(error)) == 2
+        assert producer.write("t", [ProducerRecord(b"x" * 1000)] * 5, lambda error, record: ends.append(error)) == 2
         kit.broker.available = True
         kit.system.run_spawned()
         assert ends == [None, None] * outage
@@ -192,9 +192,9 @@ def test_a_callback_may_write() -> None:
     landed: list[Record] = []
 
     def write_another(error: BrokerError | None, record: Record) -> None:
-        kit.producer.write("t", [Outgoing(b"1")], lambda error, record: landed.append(record))
+        kit.producer.write("t", [ProducerRecord(b"1")], lambda error, record: landed.append(record))
 
-    kit.producer.write("t", [Outgoing(b"0")], write_another)
+    kit.producer.write("t", [ProducerRecord(b"0")], write_another)
     assert [record.offset() for record in landed] == [1]
 
 
@@ -206,7 +206,7 @@ def test_an_error_in_an_acknowledgement_does_not_keep_others_from_theirs(caplog:
         seen.append(record.value())
         raise LookupError("a bug of the caller")
 
-    assert kit.producer.write("t", [Outgoing(b"1"), Outgoing(b"2")], acknowledged) == 2
+    assert kit.producer.write("t", [ProducerRecord(b"1"), ProducerRecord(b"2")], acknowledged) == 2
     assert seen == [b"1", b"2"]
     assert kit.producer.flush(1) == 0
     assert "a bug of the caller" in caplog.text

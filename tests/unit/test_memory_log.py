@@ -7,7 +7,7 @@ from memory_support import START, Kit, tp, values
 
 from flux.core.errors import BrokerError, Fault
 from flux.core.partitioner import partition_for_key
-from flux.core.ports import NewTopic, Outgoing, Position, Watermarks
+from flux.core.ports import NewTopic, Position, ProducerRecord, Watermarks
 
 
 def test_a_write_is_acknowledged_inside_the_call_with_where_it_landed() -> None:
@@ -21,13 +21,13 @@ def test_a_write_is_acknowledged_inside_the_call_with_where_it_landed() -> None:
 def test_a_key_is_placed_as_kafka_places_it() -> None:
     kit = Kit(partitions=7)
     for key in (b"a", b"b", b"foobar"):
-        [(_, record)] = kit.write(Outgoing(b"v", key=key))
+        [(_, record)] = kit.write(ProducerRecord(b"v", key=key))
         assert record.partition() == partition_for_key(key, 7)
 
 
 def test_a_key_places_nothing_when_the_partition_is_named() -> None:
     kit = Kit(partitions=7)
-    assert {kit.write(Outgoing(b"v", key=b"k", partition=p))[0][1].partition() for p in range(7)} == set(range(7))
+    assert {kit.write(ProducerRecord(b"v", key=b"k", partition=p))[0][1].partition() for p in range(7)} == set(range(7))
 
 
 def test_records_without_a_key_take_turns_over_the_partitions() -> None:
@@ -38,13 +38,13 @@ def test_records_without_a_key_take_turns_over_the_partitions() -> None:
 def test_headers_keep_their_order_their_repeats_and_their_nulls() -> None:
     kit = Kit()
     headers = [("b", b"1"), ("a", b""), ("b", None)]
-    kit.write(Outgoing(b"v", headers=headers))
+    kit.write(ProducerRecord(b"v", headers=headers))
     assert kit.broker.records("t")[0].headers() == headers
 
 
 def test_a_header_that_is_not_utf_8_can_be_stored_and_raises_when_read() -> None:
     kit = Kit()
-    [(error, _)] = kit.write(Outgoing(b"v", headers=[("\udcff", b"")]))
+    [(error, _)] = kit.write(ProducerRecord(b"v", headers=[("\udcff", b"")]))
     assert error is None
     with pytest.raises(UnicodeEncodeError):
         kit.broker.records("t")[0].headers()
@@ -52,27 +52,27 @@ def test_a_header_that_is_not_utf_8_can_be_stored_and_raises_when_read() -> None
 
 def test_a_tombstone_is_not_an_empty_value() -> None:
     kit = Kit()
-    kit.write(Outgoing(None, key=b"k"), Outgoing(b"", key=b"k"))
+    kit.write(ProducerRecord(None, key=b"k"), ProducerRecord(b"", key=b"k"))
     assert [record.value() for record in kit.broker.records("t")] == [None, b""]
 
 
 def test_a_timestamp_is_the_writers_or_now() -> None:
     kit = Kit()
-    kit.write(Outgoing(b"v", timestamp=12), Outgoing(b"v"))
+    kit.write(ProducerRecord(b"v", timestamp=12), ProducerRecord(b"v"))
     assert [record.timestamp() for record in kit.broker.records("t")] == [(1, 12), (1, int(START * 1000))]
 
 
 def test_a_topic_with_log_append_time_stamps_by_its_own_clock() -> None:
     kit = Kit()
     kit.broker.create_topic("t", config={"message.timestamp.type": "LogAppendTime"})
-    kit.write(Outgoing(b"v", timestamp=12))
+    kit.write(ProducerRecord(b"v", timestamp=12))
     assert kit.broker.records("t")[0].timestamp() == (2, int(START * 1000))
 
 
 def test_one_record_that_is_too_large_is_refused_and_the_others_are_written() -> None:
     kit = Kit()
     kit.broker.create_topic("t", config={"max.message.bytes": "200"})
-    fits, large = Outgoing(b"x" * 100), Outgoing(b"x" * 100, key=b"k" * 20, headers=[("h" * 10, b"v" * 10)])
+    fits, large = ProducerRecord(b"x" * 100), ProducerRecord(b"x" * 100, key=b"k" * 20, headers=[("h" * 10, b"v" * 10)])
     ends = kit.write(fits, large, fits)
     assert [error and error.fault for error, _ in ends] == [None, Fault.TOO_LARGE, None]
     assert ends[1][1].value() == large.value
@@ -88,13 +88,13 @@ def test_kafkas_default_limit_leaves_room_for_the_overhead() -> None:
 def test_a_compacted_topic_refuses_a_record_without_a_key() -> None:
     kit = Kit()
     kit.broker.create_topic("t", config={"cleanup.policy": "compact,delete"})
-    ends = kit.write(b"v", Outgoing(b"v", key=b"k"))
+    ends = kit.write(b"v", ProducerRecord(b"v", key=b"k"))
     assert [error and error.fault for error, _ in ends] == [Fault.OTHER, None]
 
 
 def test_a_partition_that_the_topic_does_not_have_is_unknown() -> None:
     kit = Kit(partitions=2)
-    assert [error and error.fault for error, _ in kit.write(Outgoing(b"v", partition=2))] == [Fault.UNKNOWN_TOPIC]
+    assert [error and error.fault for error, _ in kit.write(ProducerRecord(b"v", partition=2))] == [Fault.UNKNOWN_TOPIC]
 
 
 def test_a_write_creates_the_topic_with_the_default_partitions() -> None:
@@ -150,7 +150,7 @@ def test_a_grown_topic_keeps_what_it_has() -> None:
     kit = Kit()
     kit.write(b"0")
     kit.broker.grow_topic("t", 3)
-    kit.write(Outgoing(b"1", partition=2))
+    kit.write(ProducerRecord(b"1", partition=2))
     assert kit.admin.watermarks("t", 1) == {0: Watermarks(0, 1), 1: Watermarks(0, 0), 2: Watermarks(0, 1)}
 
 

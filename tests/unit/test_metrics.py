@@ -19,7 +19,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
 import flux
-from flux.core.ports import Outgoing, Watermarks
+from flux.core.ports import ProducerRecord, Watermarks
 from flux.observe import names
 from flux.observe.gather import Silence, live, merge, metrics, ready
 from flux.observe.histogram import Histogram
@@ -183,7 +183,7 @@ def test_what_is_tried_in_place_and_what_expires_is_counted() -> None:
 
     watching.watch(worker)
     assert sample("flux_dead_letters_total", stage=0, reason="expired") == 0
-    peer.write(b"bad", Outgoing(b"old", timestamp=int((peer.machine.now() - 7200) * 1000)))
+    peer.write(b"bad", ProducerRecord(b"old", timestamp=int((peer.machine.now() - 7200) * 1000)))
     with running(worker):
         wait_for(lambda: sample("flux_in_place_records", stage=0) == 1, "it waits")
         wait_for(lambda: sample("flux_dead_letters_total", stage=0, reason="expired") == 1, "the old one is dead")
@@ -369,7 +369,9 @@ def test_records_of_any_kind_leave_labels_alone() -> None:
     task = peer.task(work, retries=0)
     worker = flux.Worker(task, adapter=peer.adapter, system=peer.machine)
     watching.watch(worker)
-    peer.write(Outgoing(None), Outgoing(b'x"}\n\xff', b'k"\n'), Outgoing(b"x", None, [("h\n", b"\x00")]))
+    peer.write(
+        ProducerRecord(None), ProducerRecord(b'x"}\n\xff', b'k"\n'), ProducerRecord(b"x", None, [("h\n", b"\x00")])
+    )
     with running(worker):
         wait_for(lambda: read(watching.text())("flux_call_duration_seconds_count") == 3, "worked")
     watching.close()

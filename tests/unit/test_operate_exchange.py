@@ -11,14 +11,14 @@ from hypothesis import strategies as st
 from flux.adapters.memory.log import StoredRecord
 from flux.core import trail
 from flux.core.message import Message
-from flux.core.ports import Outgoing
+from flux.core.ports import ProducerRecord
 from flux.operate.exchange import from_line, to_line
 
 data = st.none() | st.binary(max_size=50) | st.text(max_size=50).map(str.encode)
 names = st.text(st.characters(exclude_categories=["Cs"]), max_size=10)
 
 
-def line_of(outgoing: Outgoing, stamp: int = 5) -> str:
+def line_of(outgoing: ProducerRecord, stamp: int = 5) -> str:
     record = StoredRecord("t", outgoing.partition or 0, 3, outgoing, (1, stamp))
     return to_line(Message.of(record, record.value(), trail.start()))
 
@@ -27,14 +27,14 @@ def line_of(outgoing: Outgoing, stamp: int = 5) -> str:
 def test_a_record_comes_back_byte_for_byte(
     key: bytes | None, value: bytes | None, headers: list[tuple[str, bytes | None]], partition: int, stamp: int
 ) -> None:
-    outgoing = Outgoing(value, key, headers, partition, stamp)
+    outgoing = ProducerRecord(value, key, headers, partition, stamp)
     line = line_of(outgoing, stamp)
     assert len(line.splitlines()) == 1 or "\n" not in line
     assert from_line(line.encode(), 10) == outgoing
 
 
 def test_text_is_text_and_other_bytes_are_base64() -> None:
-    line = json.loads(line_of(Outgoing('{"a": "ä"}'.encode(), b"\xff", [("h", b"x"), ("h", None)])))
+    line = json.loads(line_of(ProducerRecord('{"a": "ä"}'.encode(), b"\xff", [("h", b"x"), ("h", None)])))
     assert line["value"] == '{"a": "ä"}'
     assert line["key"] == {"base64": "/w=="}
     assert line["headers"] == [["h", "x"], ["h", None]]
@@ -42,11 +42,11 @@ def test_text_is_text_and_other_bytes_are_base64() -> None:
 
 
 def test_a_topic_with_fewer_partitions_takes_the_record_too() -> None:
-    assert from_line(line_of(Outgoing(b"", partition=7)), 4).partition == 3
+    assert from_line(line_of(ProducerRecord(b"", partition=7)), 4).partition == 3
 
 
 def test_headers_that_cannot_be_read_are_said_to_be_missing() -> None:
-    assert json.loads(line_of(Outgoing(b"", headers=[("\udcff", b"")])))["headers_readable"] is False
+    assert json.loads(line_of(ProducerRecord(b"", headers=[("\udcff", b"")])))["headers_readable"] is False
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from operate_support import MAIN, NOW_MS, RETRY, Yard
 
-from flux.core.ports import Outgoing, Position, TopicPartition
+from flux.core.ports import Position, ProducerRecord, TopicPartition
 from flux.operate.doctor import examine
 from flux.operate.doctor.asking import ask
 from flux.operate.holds import holds, standing
@@ -20,8 +20,8 @@ def yard() -> Yard:
     """A record of 20,000 bytes at the position, of two minutes ago, and less than that in the retry topic."""
     yard = Yard()
     yard.admin.set_topic_config(RETRY, {"max.message.bytes": "10000"}, 1)
-    yard.kit.write(Outgoing(b"x" * 20_000, b"k", (), 0, NOW_MS - 120_000), topic=MAIN)
-    yard.kit.write(Outgoing(b"small", b"k", (), 0, NOW_MS - 120_000), topic=MAIN)
+    yard.kit.write(ProducerRecord(b"x" * 20_000, b"k", (), 0, NOW_MS - 120_000), topic=MAIN)
+    yard.kit.write(ProducerRecord(b"small", b"k", (), 0, NOW_MS - 120_000), topic=MAIN)
     yard.kit.consumer(MAIN, "billing")[0].poll(1, 0.1)
     return yard
 
@@ -48,7 +48,7 @@ def test_what_fits_is_new_or_is_done_is_not_named(yard: Yard) -> None:
     assert named() == 1
     yard.broker.set_position("billing", TopicPartition(MAIN, 0), Position(1))
     assert named() == 0, "the next one is small"
-    yard.kit.write(Outgoing(b"x" * 20_000, b"k", (), 0, int(yard.system.now() * 1000)), topic=MAIN)
+    yard.kit.write(ProducerRecord(b"x" * 20_000, b"k", (), 0, int(yard.system.now() * 1000)), topic=MAIN)
     yard.broker.set_position("billing", TopicPartition(MAIN, 0), Position(2))
     assert named() == 0, "it has just come"
     yard.system.sleep(61)

@@ -20,7 +20,7 @@ from flux import config
 from flux.adapters.memory import MemoryAdapter, forget
 from flux.adapters.memory.log import StoredRecord
 from flux.core.errors import BrokerError, ConfigurationError, Fault
-from flux.core.ports import NewTopic, Outgoing
+from flux.core.ports import NewTopic, ProducerRecord
 from flux.core.report import (
     IN_PLACE,
     MOST_KEY,
@@ -67,7 +67,7 @@ MAIN = Stage(0, "orders", "billing", Role.MAIN)
 
 
 def written(value: bytes | None, age: float = 1.0, key: bytes = REPORT.key) -> StoredRecord:
-    return StoredRecord(TOPIC, 0, 0, Outgoing(value, key), (2, NOW_MS - int(age * 1000)))
+    return StoredRecord(TOPIC, 0, 0, ProducerRecord(value, key), (2, NOW_MS - int(age * 1000)))
 
 
 def test_a_report_comes_back_as_it_was() -> None:

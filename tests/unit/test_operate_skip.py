@@ -12,7 +12,7 @@ from flux.adapters.memory.group import Member
 from flux.core import trail as t
 from flux.core.errors import BrokerError, ConfigurationError, Fault, FluxError
 from flux.core.ledger import Ledger, read_metadata
-from flux.core.ports import Outgoing, Position, TopicPartition
+from flux.core.ports import Position, ProducerRecord, TopicPartition
 from flux.operate.importing import write_lines
 from flux.operate.progress import Progress, passing
 from flux.operate.skip import SKIPPED_BY, Plan, planned, skip, stage_of
@@ -24,7 +24,7 @@ P0 = TopicPartition(MAIN, 0)
 def yard() -> Yard:
     yard = Yard()
     yard.kit.write(
-        *(Outgoing(b"v%d" % n, b"k%d" % n, [("own", b"x"), ("flux-due", b"9")]) for n in range(5)), topic=MAIN
+        *(ProducerRecord(b"v%d" % n, b"k%d" % n, [("own", b"x"), ("flux-due", b"9")]) for n in range(5)), topic=MAIN
     )
     return yard
 
@@ -79,7 +79,7 @@ def test_a_group_that_has_never_committed_goes_on_behind_its_first_record(yard: 
 def test_a_record_of_a_retry_stage_keeps_its_origin_and_its_attempts(yard: Yard) -> None:
     trail = {t.ATTEMPTS: 1, t.ORIGIN_TOPIC: MAIN, t.ORIGIN_PARTITION: 0, t.ORIGIN_OFFSET: 4, t.FIRST_FAILED_AT: 5}
     headers = [(name, str(value).encode()) for name, value in trail.items()]
-    yard.kit.write(Outgoing(b"v", b"k", headers), topic=RETRY)
+    yard.kit.write(ProducerRecord(b"v", b"k", headers), topic=RETRY)
     skipped(yard, 0, stage=1)
     [copy] = yard.broker.records(DEAD)
     assert (header(copy, t.ORIGIN_OFFSET), header(copy, t.FIRST_FAILED_AT)) == ("4", "5")
@@ -99,7 +99,7 @@ def test_members_that_come_after_the_copy_leave_the_record_to_be_worked(yard: Ya
     plan = plan_of(yard, 0)
     member = Member(300.0, yard.system.now())
 
-    def join(topic: str, partition: int, record: Outgoing) -> None:
+    def join(topic: str, partition: int, record: ProducerRecord) -> None:
         yard.adapter._cluster.group("billing", MAIN).join(member)
 
     yard.broker.fail_writes(join)
@@ -126,7 +126,7 @@ def test_what_would_refuse_the_position_refuses_before_anything_is_written(yard:
 def test_what_was_committed_meanwhile_is_not_taken_back(yard: Yard) -> None:
     plan = plan_of(yard, 1)
 
-    def commit_first(topic: str, partition: int, record: Outgoing) -> None:
+    def commit_first(topic: str, partition: int, record: ProducerRecord) -> None:
         yard.adapter._cluster.group("billing", MAIN).positions[0] = Position(4)
 
     yard.broker.fail_writes(commit_first)
@@ -165,7 +165,7 @@ def test_what_is_not_there_or_done_is_refused(yard: Yard, offset: int, partition
 
 def test_an_offset_in_a_gap_is_no_record(yard: Yard) -> None:
     yard.broker.skip_offsets(P0, 2)
-    yard.kit.write(Outgoing(b"after"), topic=MAIN)
+    yard.kit.write(ProducerRecord(b"after"), topic=MAIN)
     with pytest.raises(FluxError, match="there is no record"):
         plan_of(yard, 5)
 

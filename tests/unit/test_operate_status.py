@@ -12,7 +12,7 @@ from operate_support import DEAD, MAIN, NOW_MS, RETRY, Yard, headers_of, policy
 from flux.core import trail as t
 from flux.core.errors import BrokerError, Fault
 from flux.core.ledger import Ledger
-from flux.core.ports import GroupMember, Outgoing, Position, TopicPartition, Watermarks
+from flux.core.ports import GroupMember, Position, ProducerRecord, TopicPartition, Watermarks
 from flux.core.report import IN_PLACE, Call, Open, Paused, Report, StageReport
 from flux.operate.heads import Head, read_first
 from flux.operate.holds import Standing, holds, standing
@@ -236,11 +236,11 @@ def yard() -> Yard:
 
 
 def test_a_look_has_positions_ends_members_and_the_next_record_of_each_partition(yard: Yard) -> None:
-    yard.kit.write(*(Outgoing(b"v", b"k%d" % n, (), n % 2, NOW_MS - 5) for n in range(6)), topic=MAIN)
+    yard.kit.write(*(ProducerRecord(b"v", b"k%d" % n, (), n % 2, NOW_MS - 5) for n in range(6)), topic=MAIN)
     yard.broker.set_position("billing", P0, Position(1))
     retry = [pair for pair in headers_of() if pair[0] != t.ATTEMPTS]
     retry += [(t.ATTEMPTS, b"1"), (t.DUE, str(NOW_MS + 9).encode())]
-    yard.kit.write(Outgoing(b"v", b"r", retry, 1, NOW_MS), topic=RETRY)
+    yard.kit.write(ProducerRecord(b"v", b"r", retry, 1, NOW_MS), topic=RETRY)
     yard.bury({}, {})
     consumer, _ = yard.kit.consumer(MAIN, "billing")
     consumer.poll(1, 0.1)
@@ -264,20 +264,20 @@ def test_a_stage_without_a_topic_is_missing(yard: Yard) -> None:
 
 
 def test_a_group_that_starts_at_the_end_waits_for_nothing_that_is_there(yard: Yard) -> None:
-    yard.kit.write(Outgoing(b"v", partition=0), topic=MAIN)
+    yard.kit.write(ProducerRecord(b"v", partition=0), topic=MAIN)
     latest = attrs.evolve(yard.policy, start_from="latest")
     assert look(yard.adapter, yard.admin, latest, None, system=yard.system).stages[0].heads == {}
 
 
 def test_a_group_that_starts_at_the_end_waits_for_what_is_in_a_partition_that_came_later(yard: Yard) -> None:
     yard.broker.set_position("billing", TopicPartition(MAIN, 0), Position(0))
-    yard.kit.write(Outgoing(b"v", partition=1), topic=MAIN)
+    yard.kit.write(ProducerRecord(b"v", partition=1), topic=MAIN)
     latest = attrs.evolve(yard.policy, start_from="latest")
     assert set(look(yard.adapter, yard.admin, latest, None, system=yard.system).stages[0].heads) == {1}
 
 
 def test_without_permission_to_read_the_next_records_are_not_known(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
-    yard.kit.write(Outgoing(b"v", partition=0), topic=MAIN)
+    yard.kit.write(ProducerRecord(b"v", partition=0), topic=MAIN)
 
     def reader(starts: object) -> None:
         raise BrokerError("cannot read", Fault.DENIED)
@@ -288,7 +288,7 @@ def test_without_permission_to_read_the_next_records_are_not_known(yard: Yard, m
 
 
 def test_reading_the_next_records_ends_where_there_are_none(yard: Yard) -> None:
-    yard.kit.write(Outgoing(b"v", partition=0), topic=MAIN)
+    yard.kit.write(ProducerRecord(b"v", partition=0), topic=MAIN)
     yard.broker.skip_offsets(TopicPartition(MAIN, 1), 3)
     starts = {P0: 0, TopicPartition(MAIN, 1): 0}
     found = read_first(yard.adapter, starts, system=yard.system)
@@ -303,7 +303,7 @@ def test_reading_the_next_records_is_bounded_in_time(yard: Yard) -> None:
 
 
 def test_the_next_record_of_a_partition_that_was_cut_meanwhile_is_its_oldest(yard: Yard) -> None:
-    yard.kit.write(*(Outgoing(b"%d" % n, partition=0) for n in range(5)), topic=MAIN)
+    yard.kit.write(*(ProducerRecord(b"%d" % n, partition=0) for n in range(5)), topic=MAIN)
     yard.broker.delete_records(P0, 3)
     found = read_first(yard.adapter, {P0: 1}, system=yard.system)
     assert found[P0].offset() == 3

@@ -10,7 +10,7 @@ from operate_support import DEAD, MAIN, NOW_MS, RETRY, Yard, headers_of
 from flux.core import trail as t
 from flux.core.errors import ConfigurationError
 from flux.core.ledger import Ledger
-from flux.core.ports import Outgoing, Position, TopicPartition
+from flux.core.ports import Position, ProducerRecord, TopicPartition
 from flux.operate.sightings import State
 from flux.operate.trace import MOST_SIGHTINGS, Bounds, Trace, Wanted, trace
 
@@ -21,7 +21,7 @@ class Office(Yard):
     """Records of key k; positions as workers leave them."""
 
     def produce(self, count: int = 1, key: bytes = b"k", at: int = NOW_MS - 60_000, partition: int = 0) -> None:
-        self.kit.write(*(Outgoing(b"v", key, (), partition, at) for _ in range(count)), topic=MAIN)
+        self.kit.write(*(ProducerRecord(b"v", key, (), partition, at) for _ in range(count)), topic=MAIN)
 
     def hop(
         self, topic: str, stage: int, origin: int, due: int | None, at: int, key: bytes = b"k", **more: Any
@@ -29,7 +29,7 @@ class Office(Yard):
         headers = [pair for pair in headers_of(**more) if pair[0] not in (t.STAGE, t.ATTEMPTS, t.ORIGIN_OFFSET)]
         numbers = {t.STAGE: stage, t.ATTEMPTS: stage, t.ORIGIN_OFFSET: origin} | ({t.DUE: due} if due else {})
         headers += [(name, str(value).encode()) for name, value in numbers.items()]
-        self.kit.write(Outgoing(b"v", key, headers, more.get("partition", 0), at), topic=topic)
+        self.kit.write(ProducerRecord(b"v", key, headers, more.get("partition", 0), at), topic=topic)
 
     def passed(self, group: str, topic: str, offset: int, done: Any = ()) -> None:
         position = Position(offset, Ledger(offset, done).metadata())
@@ -98,7 +98,7 @@ def test_a_record_that_waits_says_until_when(office: Office) -> None:
 
 
 def test_a_record_without_headers_is_due_by_the_stages_shortest_wait(office: Office) -> None:
-    office.kit.write(Outgoing(b"v", b"k", (), 0, NOW_MS), topic=RETRY)
+    office.kit.write(ProducerRecord(b"v", b"k", (), 0, NOW_MS), topic=RETRY)
     [work] = office.trace(key=b"k").works
     assert work.now is not None
     assert work.now.due == NOW_MS + 16_000  # 1**4 + 15

@@ -10,7 +10,7 @@ from peers_support import DENIED, Peer, wait_for
 
 import flux
 from flux.core.errors import BrokerError
-from flux.core.ports import Outgoing
+from flux.core.ports import ProducerRecord
 from flux.runtime.threads import Threads
 
 HOUR_MS = 3_600_000
@@ -32,7 +32,7 @@ def test_a_refused_hop_is_tried_again_with_growing_waits() -> None:
     peer = Peer()
     tried: list[float] = []
 
-    def refuse(topic: str, partition: int, record: Outgoing) -> BrokerError | None:
+    def refuse(topic: str, partition: int, record: ProducerRecord) -> BrokerError | None:
         if topic == "t":
             return None
         tried.append(peer.machine.now())
@@ -61,11 +61,11 @@ def test_a_record_that_is_refused_everywhere_stops_nobody_else() -> None:
 
     task = peer.task(call, shutdown_timeout=1)
     peer.broker.fail_writes(lambda topic, *_: None if topic == "t" else DENIED)
-    peer.write(Outgoing(b"bad", b"k", partition=0))
+    peer.write(ProducerRecord(b"bad", b"k", partition=0))
     with peer.working(task):
         wait_for(lambda: seen == [b"bad"], "the bad one")
         for number in range(40):
-            peer.write(Outgoing(b"%d" % number, b"other", partition=number % 2))
+            peer.write(ProducerRecord(b"%d" % number, b"other", partition=number % 2))
             wait_for(lambda n=number: b"%d" % n in seen, "a later one")  # type: ignore[misc]
         wait_for(lambda: peer.position(partition=1) == 20, "the other partition commits")
     assert peer.position() == 0
@@ -87,7 +87,7 @@ def test_a_random_wait_is_drawn_once_per_partition_and_assignment() -> None:
     task = peer.task(call, wait=None, retries=1)
     with peer.working(task, stages="0"):
         for _ in range(20):
-            peer.write(*(Outgoing(b"v", partition=p) for p in (0, 1)))
+            peer.write(*(ProducerRecord(b"v", partition=p) for p in (0, 1)))
         wait_for(lambda: len(peer.values("t-g-try-1")) == 40, "all are moved")
     assert len(peer.machine.draws) == 2
     for record in peer.broker.records("t-g-try-1"):
@@ -101,8 +101,8 @@ def test_a_timestamp_of_the_future_neither_ends_nor_stalls_anything() -> None:
     seen: list[tuple[bytes, int]] = []
     task = peer.task(lambda message: seen.append((message.value, message.stage)))
     future = int(peer.machine.now() * 1000) + 400 * 24 * HOUR_MS
-    peer.write(Outgoing(b"ahead", timestamp=future), b"now")
-    peer.write(Outgoing(b"ahead", timestamp=future), b"now", topic="t-g-try-1")
+    peer.write(ProducerRecord(b"ahead", timestamp=future), b"now")
+    peer.write(ProducerRecord(b"ahead", timestamp=future), b"now", topic="t-g-try-1")
     with peer.working(task, exit_when_idle=1) as running:
         wait_for(lambda: running.ended, "it ends by itself")
     assert [value for value, stage in seen if stage == 0] == [b"ahead", b"now"]

@@ -37,7 +37,7 @@ from peers_support import AWAY, DENIED, Peer, wait_for
 
 import flux
 from flux.core.errors import BrokerError
-from flux.core.ports import Outgoing
+from flux.core.ports import ProducerRecord
 
 
 def failing(message: flux.Message) -> None:
@@ -50,7 +50,7 @@ def test_the_position_waits_for_the_write_of_the_next_hop(error: BrokerError, ta
     peer = Peer()
     tried: list[bytes | None] = []
 
-    def refuse(topic: str, partition: int, record: Outgoing) -> BrokerError | None:
+    def refuse(topic: str, partition: int, record: ProducerRecord) -> BrokerError | None:
         if topic == target:
             tried.append(record.value)
             return error
@@ -61,7 +61,7 @@ def test_the_position_waits_for_the_write_of_the_next_hop(error: BrokerError, ta
 
     task = peer.task(call)
     peer.broker.fail_writes(refuse)
-    peer.write(Outgoing(b"v", b"k"))
+    peer.write(ProducerRecord(b"v", b"k"))
     with peer.working(task):
         wait_for(lambda: len(tried) >= 3, "it is tried again")
         assert peer.position() == 0
@@ -74,7 +74,7 @@ def test_a_lost_acknowledgement_costs_a_duplicate_and_never_a_record() -> None:
     peer = Peer()
     lost: list[bytes | None] = []
 
-    def lose(topic: str, partition: int, record: Outgoing) -> BrokerError | None:
+    def lose(topic: str, partition: int, record: ProducerRecord) -> BrokerError | None:
         if topic == "t-g-try-1" and not lost:
             lost.append(record.value)
             return AWAY
@@ -122,7 +122,7 @@ def test_dead_letters_know_no_number_from_which_on_they_are_dropped() -> None:
 
     task = peer.task(call, retries=0)
     count = 12_000
-    peer.write(*(Outgoing(b"%d" % n, partition=n % 2) for n in range(count)))
+    peer.write(*(ProducerRecord(b"%d" % n, partition=n % 2) for n in range(count)))
     with peer.working(task):
         wait_for(lambda: peer.position() + peer.position(partition=1) == count, "all are moved", 30)
     assert sorted(int(value or b"") for value in peer.values("t-g-dlq")) == list(range(count))
@@ -140,7 +140,7 @@ def test_what_a_call_produced_and_its_position_do_not_part() -> None:
 
     refused: list[str] = []
 
-    def refuse(topic: str, partition: int, record: Outgoing) -> BrokerError | None:
+    def refuse(topic: str, partition: int, record: ProducerRecord) -> BrokerError | None:
         if topic == "t" or release.is_set():
             return None
         refused.append(topic)
@@ -172,7 +172,7 @@ def test_the_origin_is_the_first_topic_through_all_hops() -> None:
         raise ValueError
 
     task = peer.task(call, retries=3)
-    peer.write(Outgoing(b"v", partition=2))
+    peer.write(ProducerRecord(b"v", partition=2))
     with peer.working(task):
         wait_for(lambda: peer.values("t-g-dlq"), "the dead letter")
     assert seen == [(stage, "t/2/0") for stage in range(4)]
@@ -188,11 +188,13 @@ def test_a_partition_that_comes_under_a_group_that_starts_at_latest_is_worked_fr
     with peer.working(task):
         wait_for(lambda: 0 in peer.broker.positions("g", "t"), "its beginning is committed")
     peer.broker.grow_topic("t", 3)
-    peer.write(Outgoing(b"1", None, (), 1), Outgoing(b"2", None, (), 2))  # before a worker knows of the partitions
+    peer.write(
+        ProducerRecord(b"1", None, (), 1), ProducerRecord(b"2", None, (), 2)
+    )  # before a worker knows of the partitions
     with peer.working(task):
         wait_for(lambda: len(seen) == 2, "the new partitions")
         peer.broker.grow_topic("t", 4)
-        peer.write(Outgoing(b"3", None, (), 3))
+        peer.write(ProducerRecord(b"3", None, (), 3))
         wait_for(lambda: len(seen) == 3, "the newest one")
     assert sorted(seen) == [b"1", b"2", b"3"]
 
@@ -205,6 +207,6 @@ def test_a_partition_that_comes_before_a_new_group_has_worked_anything_is_worked
     with peer.working(task):
         wait_for(lambda: 0 in peer.broker.positions("g", "t"), "its beginning is committed")
         peer.broker.grow_topic("t", 2)
-        peer.write(Outgoing(b"1", None, (), 1))
+        peer.write(ProducerRecord(b"1", None, (), 1))
         wait_for(lambda: seen, "the new partition")
     assert seen == [b"1"]

@@ -9,7 +9,7 @@ from peers_support import Peer, wait_for
 
 import flux
 from flux.core.errors import BrokerError, Fault
-from flux.core.ports import Outgoing, TopicPartition
+from flux.core.ports import ProducerRecord, TopicPartition
 
 
 def test_a_success_elsewhere_changes_no_record_s_attempts() -> None:
@@ -22,11 +22,11 @@ def test_a_success_elsewhere_changes_no_record_s_attempts() -> None:
             raise ValueError
 
     task = peer.task(call, retries=2)
-    peer.write(Outgoing(b"bad", b"k", partition=0))
+    peer.write(ProducerRecord(b"bad", b"k", partition=0))
     with peer.working(task):
         number = 0
         while not peer.values("t-g-dlq"):
-            peer.write(Outgoing(b"good", b"k", partition=number % 2))
+            peer.write(ProducerRecord(b"good", b"k", partition=number % 2))
             number += 1
             wait_for(lambda n=number: peer.position() + peer.position(partition=1) >= n, "the good one")  # type: ignore[misc]
             assert number < 1000
@@ -84,7 +84,7 @@ def test_a_stop_works_no_more_records_and_commits_those_that_it_was_at() -> None
         release.wait(10)
 
     task = peer.task(call, concurrency=2, shutdown_timeout=200)
-    peer.write(*(Outgoing(b"%d" % n, b"%d" % n) for n in range(50)))
+    peer.write(*(ProducerRecord(b"%d" % n, b"%d" % n) for n in range(50)))
     with peer.working(task) as running:
         wait_for(lambda: len(begun) == 2, "two calls")
         running.worker.stop()

@@ -12,7 +12,7 @@ import pytest
 from producer_support import FULL_AT_ONCE, AwesomeProducer, Listening, World, names, world
 
 from flux.core.errors import BrokerError, BufferFull, ConfigurationError, DeliveryError, Fault
-from flux.core.ports import Outgoing, ProducerSettings
+from flux.core.ports import ProducerRecord, ProducerSettings
 from flux.producer import Producer
 from flux.runtime.outboxes import OUTBOXES
 from flux.runtime.produced import CURRENT, Produced
@@ -407,7 +407,7 @@ class Breaking:
 
 
 class Landed:
-    def __init__(self, record: Outgoing) -> None:
+    def __init__(self, record: ProducerRecord) -> None:
         self.record = record
 
     topic = staticmethod(lambda: "awesome")
@@ -425,7 +425,7 @@ class BreakingPort:
         self.adapter = adapter
         self.broken = broken
 
-    def write(self, topic: str, records: Sequence[Outgoing], acknowledged: Callable[[Any, Any], None]) -> int:
+    def write(self, topic: str, records: Sequence[ProducerRecord], acknowledged: Callable[[Any, Any], None]) -> int:
         if self.broken:
             raise self.adapter.error
         for record in records:

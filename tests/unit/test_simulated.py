@@ -11,7 +11,7 @@ from engine_support import AWAY, Driver, record
 
 from flux.core.engine import BUSY_REST
 from flux.core.message import Message
-from flux.core.ports import Acknowledged, Outgoing, Polled, Position, ProducerSettings, Watermarks
+from flux.core.ports import Acknowledged, Polled, Position, ProducerRecord, ProducerSettings, Watermarks
 from flux.core.runs import Run
 from flux.core.trail import DUE
 from flux.runtime.calls import work_async
@@ -218,7 +218,7 @@ def test_no_hop_is_written_whose_partition_has_gone_while_those_before_it_were_w
         def partitions(self, topic: str, timeout: float) -> int:
             return 1
 
-        def write(self, topic: str, records: Sequence[Outgoing], acknowledged: Sequence[Acknowledged]) -> int:
+        def write(self, topic: str, records: Sequence[ProducerRecord], acknowledged: Sequence[Acknowledged]) -> int:
             written.append(int(dict(records[0].headers)["flux-origin-offset"] or b""))
             driver.engine.lost([driver.p0])
             acknowledged[0](None, cast(Any, None))

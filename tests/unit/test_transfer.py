@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from flux.core import trail
 from flux.core.message import Message
 from flux.core.outcome import Reject, Undecodable
-from flux.core.ports import Headers, Outgoing, TopicPartition
+from flux.core.ports import Headers, ProducerRecord, TopicPartition
 from flux.core.transfer import MAX_MESSAGE_CHARS, MAX_TRACE_BYTES, Detail, Failure, Transfer, describe
 
 P3 = TopicPartition("t", 3)
@@ -36,7 +36,7 @@ def transfer(message: Message, to: int | None = None, **fields: Any) -> Transfer
     return Transfer(message, target, **{**given, **fields})
 
 
-def arrived(outgoing: Outgoing, stage: int, offset: int = 7) -> Message:
+def arrived(outgoing: ProducerRecord, stage: int, offset: int = 7) -> Message:
     """The hop's copy, as the next stage reads it."""
     copy = record(
         offset, outgoing.key, TopicPartition(STAGES[stage].topic, 0), value=outgoing.value, headers=outgoing.headers
@@ -52,11 +52,11 @@ def first(headers: Headers | None = OWN, **fields: Any) -> Message:
     return Message.of(made, made.value(), trail.start())
 
 
-def kept(outgoing: Outgoing) -> list[tuple[str, bytes | None]]:
+def kept(outgoing: ProducerRecord) -> list[tuple[str, bytes | None]]:
     return [pair for pair in outgoing.headers if not pair[0].startswith("flux-")]
 
 
-def flux(outgoing: Outgoing) -> dict[str, bytes | None]:
+def flux(outgoing: ProducerRecord) -> dict[str, bytes | None]:
     pairs = [pair for pair in outgoing.headers if pair[0].startswith("flux-")]
     assert len(dict(pairs)) == len(pairs), "piled up"
     return dict(pairs)
@@ -65,13 +65,13 @@ def flux(outgoing: Outgoing) -> dict[str, bytes | None]:
 @pytest.mark.parametrize(("key", "value"), [(b"k", b"v"), (None, None), (b"", b""), (b"\xff\x00", b"\xff\x00")])
 def test_key_value_and_headers_stay_as_they_came(key: bytes | None, value: bytes | None) -> None:
     made = record(42, key, value=value, headers=OWN)
-    outgoing = transfer(Message.of(made, "decoded", trail.start())).outgoing(T0_MS, None)
+    outgoing = transfer(Message.of(made, "decoded", trail.start())).producer_record(T0_MS, None)
     assert (outgoing.key, outgoing.value) == (key, value)
     assert kept(outgoing) == OWN
 
 
 def test_the_first_hop_says_where_the_record_came_from() -> None:
-    assert flux(transfer(first()).outgoing(T0_MS + 1500, None)) == {
+    assert flux(transfer(first()).producer_record(T0_MS + 1500, None)) == {
         "flux-stage": b"1",
         "flux-attempts": b"1",
         "flux-due": str(T0_MS + 11_500).encode(),
@@ -92,7 +92,7 @@ def test_the_first_hop_says_where_the_record_came_from() -> None:
 def test_over_several_hops_origin_and_first_failure_stay_and_the_rest_is_replaced() -> None:
     message = first()
     for stage, at in ((1, 0), (2, 5000), (3, 9000)):
-        outgoing = transfer(message, failed_at=T0_MS + at, error_text=f"text {stage}").outgoing(T0_MS + at, None)
+        outgoing = transfer(message, failed_at=T0_MS + at, error_text=f"text {stage}").producer_record(T0_MS + at, None)
         message = arrived(outgoing, stage)
         headers = flux(outgoing)
         assert kept(outgoing) == OWN
@@ -107,7 +107,7 @@ def test_over_several_hops_origin_and_first_failure_stay_and_the_rest_is_replace
 
 
 def test_what_a_hop_writes_is_read_back() -> None:
-    message = arrived(transfer(first()).outgoing(T0_MS, None), 1)
+    message = arrived(transfer(first()).producer_record(T0_MS, None), 1)
     assert message.trail == trail.Trail(1, 1, T0_MS + 10_000, ("t", 3, 42), T0_MS, T0_MS + 1000)
 
 
@@ -119,7 +119,7 @@ def test_forged_headers_of_the_main_topic_are_dropped_at_the_first_hop() -> None
         ("flux-origin-topic", b"other"),
         ("flux-", b""),
     ]
-    outgoing = transfer(first([*forged, ("flux-replays", b"7")])).outgoing(T0_MS, None)
+    outgoing = transfer(first([*forged, ("flux-replays", b"7")])).producer_record(T0_MS, None)
     assert kept(outgoing) == [("x", b"1")]
     headers = flux(outgoing)
     assert headers["flux-attempts"] == b"1"
@@ -131,13 +131,13 @@ def test_forged_headers_of_the_main_topic_are_dropped_at_the_first_hop() -> None
 def test_replays_are_counted_on() -> None:
     copy = record(7, partition=RETRY0, headers=[("flux-replays", b"2")])
     message = Message.of(copy, b"v", trail.read(copy.headers() or (), 1, T0_MS, 1000))
-    assert flux(transfer(message).outgoing(T0_MS, None))["flux-replays"] == b"2"
+    assert flux(transfer(message).producer_record(T0_MS, None))["flux-replays"] == b"2"
 
 
 def test_a_record_without_an_origin_is_its_own() -> None:
     copy = record(7, partition=RETRY0, timestamp=123)
     message = Message.of(copy, b"v", trail.read((), 1, T0_MS, 1000))
-    headers = flux(transfer(message).outgoing(T0_MS, None))
+    headers = flux(transfer(message).producer_record(T0_MS, None))
     assert headers["flux-origin-topic"] == STAGES[1].topic.encode()
     assert headers["flux-attempts"] == b"2"
     assert headers["flux-origin-timestamp"] == b"123"
@@ -147,18 +147,18 @@ def test_a_record_without_an_origin_is_its_own() -> None:
 def test_a_hop_goes_to_its_partition_modulo_the_targets_count(count: int, partition: int | None) -> None:
     made = transfer(first())
     made.partitions = count
-    assert made.outgoing(T0_MS, None).partition == partition
+    assert made.producer_record(T0_MS, None).partition == partition
 
 
 def test_each_detail_level_leaves_out_more() -> None:
     made, errors = transfer(first()), []
     for detail in (Detail.FULL, Detail.TYPE, Detail.NONE):
         made.detail = detail
-        errors.append([name for name in flux(made.outgoing(T0_MS, None)) if name.startswith("flux-error")])
+        errors.append([name for name in flux(made.producer_record(T0_MS, None)) if name.startswith("flux-error")])
     assert errors == [["flux-error-type", "flux-error-message", "flux-error-trace"], ["flux-error-type"], []]
 
 
-def size(outgoing: Outgoing) -> int:
+def size(outgoing: ProducerRecord) -> int:
     """More than the record takes in Kafka's format, batch header included."""
     fields = sum(len(name.encode()) + len(value or b"") + 10 for name, value in outgoing.headers)
     return fields + len(outgoing.key or b"") + len(outgoing.value or b"") + 61 + 40
@@ -172,9 +172,9 @@ texts = st.one_of(
 @given(texts, texts, st.integers(0, 30_000), st.integers(0, 3000))
 def test_details_are_cut_so_that_the_record_fits(text: str, trace: str, limit: int, value: int) -> None:
     made = transfer(first(value=b"v" * value), error_text=text, error_trace=trace)
-    outgoing = made.outgoing(T0_MS, limit)
+    outgoing = made.producer_record(T0_MS, limit)
     made.detail = Detail.TYPE
-    assert size(outgoing) <= max(limit, size(made.outgoing(T0_MS, limit)))
+    assert size(outgoing) <= max(limit, size(made.producer_record(T0_MS, limit)))
     for name, cut in flux(outgoing).items():
         assert cut is not None
         cut.decode("utf-8")
@@ -187,7 +187,7 @@ def test_details_are_cut_so_that_the_record_fits(text: str, trace: str, limit: i
 
 
 def test_a_name_longer_than_any_is_cut_at_a_character() -> None:
-    outgoing = transfer(first(), error_type="ü" * 400).outgoing(T0_MS, None)
+    outgoing = transfer(first(), error_type="ü" * 400).producer_record(T0_MS, None)
     assert flux(outgoing)["flux-error-type"] == ("ü" * 125).encode()
 
 

@@ -11,7 +11,7 @@ from peers_support import Peer, wait_for
 
 import flux
 from flux.core.errors import BrokerError, Fault
-from flux.core.ports import Outgoing
+from flux.core.ports import ProducerRecord
 
 
 def stalled(driver: Driver, after: float) -> list[str]:
@@ -88,7 +88,7 @@ def test_the_log_shows_where_a_call_is(caplog: pytest.LogCaptureFixture) -> None
         release.wait(10)
 
     task = peer.task(lambda message: wait_for_the_provider(), stalled_after=3.0, retries=0)
-    peer.write(Outgoing(b"x"))
+    peer.write(ProducerRecord(b"x"))
     with caplog.at_level(logging.WARNING, "flux.worker"), peer.working(task):
         wait_for(lambda: "has stood still" in caplog.text, "the line")
         release.set()
@@ -109,7 +109,7 @@ def test_the_log_shows_where_an_awaited_call_is(caplog: pytest.LogCaptureFixture
         await wait_for_the_provider()
 
     task = peer.task(handler, stalled_after=3.0, retries=0)
-    peer.write(Outgoing(b"x"))
+    peer.write(ProducerRecord(b"x"))
     with caplog.at_level(logging.WARNING, "flux.worker"), peer.working(task):
         wait_for(lambda: "has stood still" in caplog.text, "the line")
         release.set()
@@ -142,7 +142,7 @@ def test_records_that_do_not_arrive_are_named(
     task = peer.task(lambda message: None, stalled_after=3.0, retries=0)
     monkeypatch.setattr("flux.adapters.memory.log.Log.read", lambda *_: [])
     monkeypatch.setattr("flux.core.engine.partitions.Partitions.ends", lambda self: dict.fromkeys(self.assignments, 0))
-    peer.write(Outgoing(b"x"))
+    peer.write(ProducerRecord(b"x"))
     with caplog.at_level(logging.WARNING, "flux.worker"), peer.working(task):
         wait_for(lambda: "it waits for a fetch" in caplog.text, "the line")
     assert "t[0] has had no records for 3 s" in caplog.text

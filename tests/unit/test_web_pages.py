@@ -11,7 +11,7 @@ from web_support import Web, fields_of, text_of
 from flux.core import trail as t
 from flux.core.errors import BrokerError, Fault
 from flux.core.ledger import Ledger
-from flux.core.ports import Outgoing, Position, TopicPartition
+from flux.core.ports import Position, ProducerRecord, TopicPartition
 from flux.core.report import Call, Paused
 from flux.web import masks
 from flux.web.letters import PAGE
@@ -25,7 +25,7 @@ def web() -> Web:
 
 def main_records(web: Web, count: int) -> None:
     for number in range(count):
-        web.yard.kit.write(Outgoing(b"value", b"ada-%d" % number, [], 0, NOW_MS), topic="orders")
+        web.yard.kit.write(ProducerRecord(b"value", b"ada-%d" % number, [], 0, NOW_MS), topic="orders")
 
 
 # -- overview and task
@@ -114,7 +114,7 @@ def test_a_cluster_that_neither_answers_nor_refuses_is_not_called_well(web: Web)
 
 def test_only_the_partitions_that_are_furthest_behind_are_listed() -> None:
     web = Web(partitions=250)
-    web.yard.kit.write(Outgoing(b"v", b"k", [], 249), topic="orders")
+    web.yard.kit.write(ProducerRecord(b"v", b"k", [], 249), topic="orders")
     web.look()
     page = text_of(web.get("/tasks/Billing"))
     assert "200 of 250: those that are furthest behind" in page
@@ -157,7 +157,7 @@ def waiting_in(web: Web, seconds: float, offset: int, key: bytes = b"k") -> None
         (t.ERROR_TYPE, b"Timeout"),
         (t.ERROR_MESSAGE, b"no answer"),
     ]
-    web.yard.kit.write(Outgoing(b"v", key, headers, 0, NOW_MS), topic=RETRY)
+    web.yard.kit.write(ProducerRecord(b"v", key, headers, 0, NOW_MS), topic=RETRY)
 
 
 def test_what_waits_is_listed_by_when_it_is_due(web: Web) -> None:
@@ -284,7 +284,7 @@ def test_a_trace_by_origin_leads_to_the_dead_letter(web: Web) -> None:
     main_records(web, 1)
     web.yard.broker.set_position("billing", TopicPartition("orders", 0), Position(1))
     headers = [(name, value) for name, value in _headers() if name != t.ORIGIN_OFFSET]
-    web.yard.kit.write(Outgoing(b"v", b"ada-0", [*headers, (t.ORIGIN_OFFSET, b"0")], 0, NOW_MS), topic=DEAD)
+    web.yard.kit.write(ProducerRecord(b"v", b"ada-0", [*headers, (t.ORIGIN_OFFSET, b"0")], 0, NOW_MS), topic=DEAD)
     page = web.get("/tasks/Billing/trace?origin=0:0")
     assert "Now: a dead letter at 0:0 since" in text_of(page)
     assert "/tasks/Billing/letters/0/0" in page
@@ -323,7 +323,7 @@ def test_a_mask_decides_about_every_part_that_came_from_a_record() -> None:
         {"text": secret, "trace": f'  File "{secret}.py", line 1, in x\n'}, key=secret.encode(), value=b"SECRET"
     )
     waiting_in(web, 30, 0, key=b"SECRET")
-    web.yard.kit.write(Outgoing(b"SECRET", b"SECRET", [], 0, NOW_MS), topic="orders")
+    web.yard.kit.write(ProducerRecord(b"SECRET", b"SECRET", [], 0, NOW_MS), topic="orders")
     web.report(Call(0, 0, secret, 1, 60.0))
     web.look()
     pages = ["/", "/workers", "/tasks/Billing", "/tasks/Billing/waiting", "/tasks/Billing/letters"]

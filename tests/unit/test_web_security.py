@@ -11,7 +11,7 @@ from starlette.routing import Route
 from web_support import EVIL, ORIGIN, TOKEN, Web, links_of, text_of
 
 from flux.core.errors import ConfigurationError
-from flux.core.ports import Outgoing
+from flux.core.ports import ProducerRecord
 from flux.web.guard import POLICY, here
 from flux.web.options import LOOPBACK, Options, hosts_of
 from flux.web.sessions import LASTS, MOST_FAILURES
@@ -190,9 +190,9 @@ def page_version(page: str) -> str:
 def test_what_records_hold_is_text_and_nothing_else() -> None:
     web = Web()
     web.yard.bury({"error": EVIL, "text": EVIL, "trace": f'  File "{EVIL}", line 1, in x\n'}, key=EVIL.encode())
-    web.yard.kit.write(Outgoing(EVIL.encode(), EVIL.encode(), [(EVIL, EVIL.encode())], 0), topic=DEAD)
+    web.yard.kit.write(ProducerRecord(EVIL.encode(), EVIL.encode(), [(EVIL, EVIL.encode())], 0), topic=DEAD)
     web.report(host=EVIL)
-    web.yard.kit.write(Outgoing(EVIL.encode(), EVIL.encode(), [], 0), topic="orders")
+    web.yard.kit.write(ProducerRecord(EVIL.encode(), EVIL.encode(), [], 0), topic="orders")
     web.look()
     pages = ["/", "/workers", "/tasks/Billing", "/tasks/Billing/letters", "/tasks/Billing/trace?origin=0:0"]
     pages += [

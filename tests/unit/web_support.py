@@ -92,9 +92,9 @@ class Web:
 
 
 def flux_outgoing(report: Report) -> Any:
-    from flux.core.ports import Outgoing
+    from flux.core.ports import ProducerRecord
 
-    return Outgoing(report.to_json(), report.key, partition=0)
+    return ProducerRecord(report.to_json(), report.key, partition=0)
 
 
 def text_of(page: str) -> str:

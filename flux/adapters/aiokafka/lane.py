@@ -19,7 +19,7 @@ from aiokafka.record.default_records import DefaultRecordBatchBuilder
 
 from flux.adapters.aiokafka.errors import error_for, fault_of, translated
 from flux.core.errors import BrokerError, Fault
-from flux.core.ports import Acknowledged, Headers, Outgoing, Record
+from flux.core.ports import Acknowledged, Headers, ProducerRecord, Record
 
 logger = logging.getLogger("flux.producer")
 
@@ -36,7 +36,7 @@ _START_AGAIN = (theirs.OutOfOrderSequenceNumber, theirs.UnknownProducerId, their
 class Entry(NamedTuple):
     """A record taken by `write`. `deadline` by the monotonic clock."""
 
-    outgoing: Outgoing
+    outgoing: ProducerRecord
     acknowledged: Acknowledged
     deadline: float
     size: int
@@ -47,7 +47,9 @@ class Written:
 
     __slots__ = ("_offset", "_outgoing", "_partition", "_timestamp", "_topic")
 
-    def __init__(self, topic: str, partition: int, offset: int, outgoing: Outgoing, timestamp: tuple[int, int]) -> None:
+    def __init__(
+        self, topic: str, partition: int, offset: int, outgoing: ProducerRecord, timestamp: tuple[int, int]
+    ) -> None:
         self._topic = topic
         self._partition = partition
         self._offset = offset
@@ -373,6 +375,6 @@ class Lane:
         self._home.answer(entries, records, error)
 
 
-def unwritten(topic: str, partition: int | None, outgoing: Outgoing) -> Written:
+def unwritten(topic: str, partition: int | None, outgoing: ProducerRecord) -> Written:
     stamp = (0, 0) if outgoing.timestamp is None else (1, outgoing.timestamp)
     return Written(topic, -1 if partition is None else partition, -1, outgoing, stamp)

@@ -15,7 +15,7 @@ from flux.adapters.aiokafka.log import ClientLog, logger
 from flux.adapters.aiokafka.machine import Machine
 from flux.adapters.aiokafka.sender import Sender
 from flux.core.errors import BrokerError, ConfigurationError, Fault
-from flux.core.ports import Acknowledged, Outgoing, ProducerSettings, Record, System, each_of
+from flux.core.ports import Acknowledged, ProducerRecord, ProducerSettings, Record, System, each_of
 
 _METADATA_AGE = 60.0  # seconds that a partition count is trusted
 _ABANDONED = 5.0  # seconds that reporting what was abandoned may take
@@ -54,12 +54,12 @@ class AiokafkaProducer:
         self._make_sender = partial(Sender, client, options, settings, self._answered, system)
 
     def write(
-        self, topic: str, records: Sequence[Outgoing], acknowledged: Acknowledged | Sequence[Acknowledged]
+        self, topic: str, records: Sequence[ProducerRecord], acknowledged: Acknowledged | Sequence[Acknowledged]
     ) -> int:
         deadline = self._now() + self._settings.delivery_timeout
         limit = self._settings.max_queue_bytes
         entries: list[Entry] = []
-        refused: list[tuple[Outgoing, Acknowledged, int]] = []
+        refused: list[tuple[ProducerRecord, Acknowledged, int]] = []
         self._machine.check()
         with self._lock:
             if self._closed:

@@ -11,10 +11,10 @@ from collections.abc import Callable
 from typing import Any
 
 from flux.core.errors import BrokerError, Fault
-from flux.core.ports import Headers, Outgoing, ProducerPort, Record, System
+from flux.core.ports import Headers, ProducerPort, ProducerRecord, Record, System
 
 Acknowledged = Callable[[BrokerError | None, Record], None]
-Refuse = Callable[[str, Outgoing, BrokerError, Acknowledged], None]
+Refuse = Callable[[str, ProducerRecord, BrokerError, Acknowledged], None]
 
 _AGAIN = 0.01  # seconds until a full client is tried again
 
@@ -28,7 +28,7 @@ class Apart:
         self._refuse = refuse
         self._system = system
         self._lock = system.condition()
-        self._waiting: deque[tuple[str, Outgoing, Acknowledged]] = deque()
+        self._waiting: deque[tuple[str, ProducerRecord, Acknowledged]] = deque()
         self._client: ProducerPort | None = None
         self._closed = False
 
@@ -40,7 +40,7 @@ class Apart:
         """A record as the client has reported it, and what a report lacks. To the partition where it was to go, with
         the time at which it was written."""
         kind, timestamp = message.timestamp()
-        record = Outgoing(
+        record = ProducerRecord(
             message.value(), message.key(), headers, message.partition(), timestamp if kind and timestamp > 0 else None
         )
         self._waiting.append((topic, record, acknowledged))

@@ -21,7 +21,7 @@ from flux.adapters.confluent.silence import Silence
 from flux.adapters.confluent.turns import Turns
 from flux.core.duties import Duty
 from flux.core.errors import BrokerError, Fault
-from flux.core.ports import Acknowledged, Headers, Outgoing, ProducerSettings, System, each_of
+from flux.core.ports import Acknowledged, Headers, ProducerRecord, ProducerSettings, System, each_of
 
 _MOST_SOUND = 1000
 _sound: set[str] = set()
@@ -87,7 +87,7 @@ class ConfluentProducer:
         system.watch(self._serving)
 
     def write(
-        self, topic: str, records: Sequence[Outgoing], acknowledged: Acknowledged | Sequence[Acknowledged]
+        self, topic: str, records: Sequence[ProducerRecord], acknowledged: Acknowledged | Sequence[Acknowledged]
     ) -> int:
         self._check_usable()
         self._written += len(records)
@@ -265,7 +265,7 @@ class ConfluentProducer:
         except Exception:
             logger.exception("the acknowledgement of a record for topic %s was not taken", topic)
 
-    def _refuse(self, topic: str, record: Outgoing, error: BrokerError, acknowledged: Acknowledged) -> None:
+    def _refuse(self, topic: str, record: ProducerRecord, error: BrokerError, acknowledged: Acknowledged) -> None:
         value, key, headers, partition, timestamp = record
         message: Any = Message(
             topic=topic,

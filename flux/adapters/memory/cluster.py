@@ -8,12 +8,12 @@ from collections.abc import Callable, Mapping, Sequence
 from flux.adapters.memory.group import Group, Member
 from flux.adapters.memory.log import End, Topic
 from flux.core.errors import BrokerError, Fault
-from flux.core.ports import Outgoing, Position, System, TopicPartition
+from flux.core.ports import Position, ProducerRecord, System, TopicPartition
 
 MAX_METADATA = 4096
 """UTF-16 units of the string stored with a position (Kafka's offset.metadata.max.bytes)."""
 
-WriteFault = Callable[[str, int, Outgoing], BrokerError | None]
+WriteFault = Callable[[str, int, ProducerRecord], BrokerError | None]
 CommitFault = Callable[[str, TopicPartition, Position], BrokerError | None]
 PollFault = Callable[[str, str], BrokerError | None]
 
@@ -110,7 +110,7 @@ class Cluster:
             self._groups[group, topic] = found
         return found
 
-    def append(self, name: str, outgoing: Sequence[Outgoing]) -> list[End]:
+    def append(self, name: str, outgoing: Sequence[ProducerRecord]) -> list[End]:
         topic = self.topic(name, written=True)
         refuse, lose = self.refuse_write, self.lose_write
         ends = topic.append(

@@ -8,7 +8,7 @@ from operator import attrgetter
 
 from flux.core.errors import BrokerError, Fault
 from flux.core.partitioner import partition_for_key
-from flux.core.ports import BEGINNING, END, Headers, Outgoing
+from flux.core.ports import BEGINNING, END, Headers, ProducerRecord
 
 CREATE_TIME, LOG_APPEND_TIME = 1, 2
 RECORD_OVERHEAD = 70
@@ -23,7 +23,7 @@ DEFAULT_CONFIG = {
     "retention.ms": "604800000",
 }
 
-Refusal = Callable[[int, Outgoing], BrokerError | None]
+Refusal = Callable[[int, ProducerRecord], BrokerError | None]
 End = tuple[BrokerError | None, "StoredRecord"]
 
 
@@ -32,7 +32,9 @@ class StoredRecord:
 
     __slots__ = ("_headers", "_key", "_partition", "_timestamp", "_topic", "_value", "at")
 
-    def __init__(self, topic: str, partition: int, at: int, outgoing: Outgoing, timestamp: tuple[int, int]) -> None:
+    def __init__(
+        self, topic: str, partition: int, at: int, outgoing: ProducerRecord, timestamp: tuple[int, int]
+    ) -> None:
         self._topic = topic
         self._partition = partition
         self.at = at
@@ -103,7 +105,7 @@ class Topic:
         self._turn = 0
 
     def append(
-        self, outgoing: Sequence[Outgoing], now_ms: int, refuse: Refusal | None, lose: Refusal | None
+        self, outgoing: Sequence[ProducerRecord], now_ms: int, refuse: Refusal | None, lose: Refusal | None
     ) -> list[End]:
         """Writes each record or says why not. `refuse` and `lose` are a test's faults: the one before the record is
         stored, the other instead of its acknowledgement."""
@@ -152,6 +154,6 @@ def _headers_size(headers: Headers) -> int:
     return sum(len(name.encode("utf-8", "surrogatepass")) + len(value or b"") + 2 for name, value in headers)
 
 
-def size_of(outgoing: Outgoing) -> int:
+def size_of(outgoing: ProducerRecord) -> int:
     """Bytes that a record takes in a batch of its own, about."""
     return RECORD_OVERHEAD + len(outgoing.key or b"") + len(outgoing.value or b"") + _headers_size(outgoing.headers)

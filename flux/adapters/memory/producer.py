@@ -13,7 +13,7 @@ from flux.adapters.memory.cluster import Cluster
 from flux.adapters.memory.log import CREATE_TIME, StoredRecord, size_of
 from flux.core.duties import Duty
 from flux.core.errors import BrokerError, Fault
-from flux.core.ports import Acknowledged, Outgoing, ProducerSettings, each_of
+from flux.core.ports import Acknowledged, ProducerRecord, ProducerSettings, each_of
 
 _logger = logging.getLogger("flux.memory")
 
@@ -25,7 +25,7 @@ class Held:
     """A record that waits for the cluster, until `deadline` (seconds since the epoch)."""
 
     topic: str
-    outgoing: Outgoing
+    outgoing: ProducerRecord
     acknowledged: Acknowledged
     deadline: float
     size: int
@@ -44,7 +44,7 @@ class MemoryProducer:
         self._closed = False
 
     def write(
-        self, topic: str, records: Sequence[Outgoing], acknowledged: Acknowledged | Sequence[Acknowledged]
+        self, topic: str, records: Sequence[ProducerRecord], acknowledged: Acknowledged | Sequence[Acknowledged]
     ) -> int:
         told = list(each_of(acknowledged, records))
         answers: list[Answer] = []
@@ -61,14 +61,14 @@ class MemoryProducer:
         self._answer(answers)
         return taken
 
-    def _append(self, topic: str, records: Sequence[Outgoing], told: Sequence[Acknowledged]) -> list[Answer]:
+    def _append(self, topic: str, records: Sequence[ProducerRecord], told: Sequence[Acknowledged]) -> list[Answer]:
         try:
             ends = self._cluster.append(topic, records)
         except BrokerError as error:
             ends = [(error, _unwritten(topic, one)) for one in records]
         return [(acknowledged, error, record) for acknowledged, (error, record) in zip(told, ends, strict=False)]
 
-    def _hold(self, topic: str, records: Sequence[Outgoing], told: Sequence[Acknowledged]) -> int:
+    def _hold(self, topic: str, records: Sequence[ProducerRecord], told: Sequence[Acknowledged]) -> int:
         deadline = self._cluster.system.monotonic() + self._settings.delivery_timeout
         before = len(self._held)
         for one, acknowledged in zip(records, told, strict=True):
@@ -163,6 +163,6 @@ class MemoryProducer:
         return left
 
 
-def _unwritten(topic: str, outgoing: Outgoing) -> StoredRecord:
+def _unwritten(topic: str, outgoing: ProducerRecord) -> StoredRecord:
     partition = -1 if outgoing.partition is None else outgoing.partition
     return StoredRecord(topic, partition, -1, outgoing, (CREATE_TIME, outgoing.timestamp or 0))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import secrets
 
 from flux.core.errors import BrokerError, Fault
-from flux.core.ports import AdminPort, Cluster, NewTopic, Outgoing, ProducerSettings, System
+from flux.core.ports import AdminPort, Cluster, NewTopic, ProducerRecord, ProducerSettings, System
 from flux.operate.doctor.facts import Clock
 from flux.operate.reading import read, spans_of
 from flux.runtime.preparation import ASK
@@ -54,7 +54,7 @@ def _write(adapter: Cluster, topic: str, system: System) -> list[tuple[float, fl
     try:
         for _ in range(_RECORDS):
             began = system.now()
-            producer.write(topic, [Outgoing(b"time")], lambda error, _: errors.append(error) if error else None)
+            producer.write(topic, [ProducerRecord(b"time")], lambda error, _: errors.append(error) if error else None)
             left = producer.flush(ASK)
             spans.append((began, system.now()))
             if errors:

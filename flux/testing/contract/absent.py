@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 
 from flux.core.errors import BrokerError, Fault
-from flux.core.ports import BEGINNING, Outgoing, TopicPartition
+from flux.core.ports import BEGINNING, ProducerRecord, TopicPartition
 from flux.testing.contract.bench import Bench, Contract, fault_of
 
 CONTRACT = Contract()
@@ -31,9 +31,9 @@ def _delete(bench: Bench, topic: str) -> None:
 @CONTRACT
 def a_write_to_a_topic_that_does_not_exist_is_refused_and_makes_none(bench: Bench) -> None:
     there, missing = bench.topic(), bench.name()
-    bench.written(there, [Outgoing(b"x")])
+    bench.written(there, [ProducerRecord(b"x")])
     assert fault_of(lambda: bench.producer().partitions(missing, bench.seconds)) is Fault.UNKNOWN_TOPIC
-    [(error, record)] = bench.write(missing, [Outgoing(b"x", b"k")])
+    [(error, record)] = bench.write(missing, [ProducerRecord(b"x", b"k")])
     assert error is not None, "taken"
     assert error.fault is Fault.UNKNOWN_TOPIC, error
     assert missing in str(error)
@@ -49,7 +49,7 @@ def a_producer_makes_no_topic_anew_that_was_deleted(bench: Bench) -> None:
 
     def write(topic: str) -> None:
         before = len(ends)
-        producer.write(topic, [Outgoing(b"x")], lambda error, _: ends.append(error))
+        producer.write(topic, [ProducerRecord(b"x")], lambda error, _: ends.append(error))
         producer.flush(bench.seconds)
         bench.until(lambda: len(ends) > before)
 
@@ -77,7 +77,7 @@ def _fault_of_partitions(bench: Bench, producer: object, topic: str) -> Fault | 
 def a_member_makes_no_topic(bench: Bench) -> None:
     missing, deleted = bench.name(), bench.topic()
     member = bench.member(deleted)
-    bench.written(deleted, [Outgoing(b"x")])
+    bench.written(deleted, [ProducerRecord(b"x")])
     bench.take(member, 1)
     _delete(bench, deleted)
     _stays_absent(bench, deleted, lambda: _poll(member))

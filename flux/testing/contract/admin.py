@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from flux.core.errors import Fault
-from flux.core.ports import NewTopic, Outgoing, Position, TopicInfo, TopicPartition, Watermarks
+from flux.core.ports import NewTopic, Position, ProducerRecord, TopicInfo, TopicPartition, Watermarks
 from flux.testing.contract.bench import Bench, Contract, fault_of
 
 CONTRACT = Contract()
@@ -49,7 +49,7 @@ def the_configuration_has_what_flux_asks_for(bench: Bench) -> None:
 @CONTRACT
 def positions_and_watermarks_are_read(bench: Bench) -> None:
     topic, group = bench.topic(3), bench.name()
-    bench.written(topic, [Outgoing(b"%d" % i, None, (), i % 2) for i in range(20)])
+    bench.written(topic, [ProducerRecord(b"%d" % i, None, (), i % 2) for i in range(20)])
     expected = {0: Watermarks(0, 10), 1: Watermarks(0, 10), 2: Watermarks(0, 0)}
     assert bench.admin.watermarks(topic, bench.seconds) == expected
     assert bench.admin.positions(group, topic, bench.seconds) == {}

@@ -15,9 +15,9 @@ from flux.core.ports import (
     AdminPort,
     ConsumerSettings,
     NewTopic,
-    Outgoing,
     Polled,
     ProducerPort,
+    ProducerRecord,
     ProducerSettings,
     ReaderPort,
     Record,
@@ -107,7 +107,7 @@ class Bench:
         self._closing.append(lambda: made.close(0))
         return made
 
-    def write(self, topic: str, records: Sequence[Outgoing]) -> list[End]:
+    def write(self, topic: str, records: Sequence[ProducerRecord]) -> list[End]:
         """How each ended, in the order of the acknowledgements."""
         if self._producer is None:
             self._producer = self.producer()
@@ -118,7 +118,7 @@ class Bench:
         assert len(ends) == len(records), f"{len(ends)} acknowledgements for {len(records)} records"
         return ends
 
-    def written(self, topic: str, records: Sequence[Outgoing]) -> list[Record]:
+    def written(self, topic: str, records: Sequence[ProducerRecord]) -> list[Record]:
         ends = self.write(topic, records)
         assert [error for error, _ in ends if error] == []
         return [record for _, record in ends]

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from flux.core.errors import BrokerError, Fault
-from flux.core.ports import Outgoing, Position
+from flux.core.ports import Position, ProducerRecord
 from flux.testing.contract.bench import Bench, Contract, at, fault_of, records_of
 from flux.testing.contract.members import Member
 
 CONTRACT = Contract()
 
 
-def _numbered(count: int, partitions: int) -> list[Outgoing]:
-    return [Outgoing(b"%d" % i, None, (), i % partitions) for i in range(count)]
+def _numbered(count: int, partitions: int) -> list[ProducerRecord]:
+    return [ProducerRecord(b"%d" % i, None, (), i % partitions) for i in range(count)]
 
 
 @CONTRACT
@@ -78,7 +78,7 @@ def a_partition_that_comes_back_starts_unpaused(bench: Bench) -> None:
     [moved] = second.heard.owned
     second.close()
     bench.polled([first], lambda _: len(first.heard.owned) == 2)
-    bench.written(topic, [Outgoing(b"x", None, (), moved.partition)])
+    bench.written(topic, [ProducerRecord(b"x", None, (), moved.partition)])
     assert [r.partition() for r in bench.take(first, 1)] == [moved.partition]
 
 
@@ -138,7 +138,7 @@ def a_partition_that_comes_is_given_to_a_member_with_all_that_it_holds(bench: Be
     if bench.grow is None:
         return
     topic, group = bench.topic(), bench.name()
-    bench.written(topic, [Outgoing(b"x")] * 3)
+    bench.written(topic, [ProducerRecord(b"x")] * 3)
     member = bench.member(topic, group, start=None)
     member.heard.commits_when_revoked = True
     bench.take(member, 3)
@@ -148,7 +148,7 @@ def a_partition_that_comes_is_given_to_a_member_with_all_that_it_holds(bench: Be
     bench.until(lambda: producer.partitions(topic, bench.seconds) == 3)
     errors: list[BrokerError | None] = []
     for number in (0, 1, 2):
-        producer.write(topic, [Outgoing(b"%d" % number, None, (), number)], lambda error, _: errors.append(error))
+        producer.write(topic, [ProducerRecord(b"%d" % number, None, (), number)], lambda error, _: errors.append(error))
     assert producer.flush(bench.seconds) == 0
     assert errors == [None] * 3
     whole = bench.polled([member], lambda whole: len(records_of(whole)) >= 3)
@@ -167,7 +167,7 @@ def a_producer_that_was_told_of_a_partition_writes_to_it(bench: Bench) -> None:
     errors: list[BrokerError | None] = []
 
     def write(number: int) -> None:
-        producer.write(topic, [Outgoing(b"x", None, (), number)], lambda error, _: errors.append(error))
+        producer.write(topic, [ProducerRecord(b"x", None, (), number)], lambda error, _: errors.append(error))
         assert producer.flush(bench.seconds) == 0
 
     write(0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from flux.core.errors import BrokerError, Fault
-from flux.core.ports import BEGINNING, END, Outgoing, Position, TopicPartition
+from flux.core.ports import BEGINNING, END, Position, ProducerRecord, TopicPartition
 from flux.testing.contract.bench import Bench, Contract, at, brings_nothing, fault_of, records_of
 
 CONTRACT = Contract()
@@ -13,7 +13,7 @@ CONTRACT = Contract()
 def a_position_and_its_metadata_are_read_back(bench: Bench) -> None:
     topic, group = bench.topic(), bench.name()
     [zero] = at(topic, 0)
-    bench.written(topic, [Outgoing(b"x")] * 3)
+    bench.written(topic, [ProducerRecord(b"x")] * 3)
     member = bench.member(topic, group)
     bench.take(member, 3)
     assert member.committed([zero]) == {zero: None}
@@ -26,7 +26,7 @@ def a_position_and_its_metadata_are_read_back(bench: Bench) -> None:
 @CONTRACT
 def the_next_member_goes_on_at_the_position(bench: Bench) -> None:
     topic, group = bench.topic(), bench.name()
-    bench.written(topic, [Outgoing(b"x")] * 5)
+    bench.written(topic, [ProducerRecord(b"x")] * 5)
     first = bench.member(topic, group)
     bench.take(first, 5)
     first.commit_now({TopicPartition(topic, 0): Position(2, "m")})
@@ -38,7 +38,7 @@ def the_next_member_goes_on_at_the_position(bench: Bench) -> None:
 @CONTRACT
 def groups_know_nothing_of_each_other(bench: Bench) -> None:
     topic = bench.topic()
-    bench.written(topic, [Outgoing(b"x")] * 3)
+    bench.written(topic, [ProducerRecord(b"x")] * 3)
     one, other = bench.member(topic), bench.member(topic, start=None)
     bench.take(one, 3)
     one.commit_now({TopicPartition(topic, 0): Position(3)})
@@ -50,7 +50,7 @@ def groups_know_nothing_of_each_other(bench: Bench) -> None:
 def a_started_commit_is_answered_once(bench: Bench) -> None:
     topic = bench.topic()
     [zero] = at(topic, 0)
-    bench.written(topic, [Outgoing(b"x")] * 3)
+    bench.written(topic, [ProducerRecord(b"x")] * 3)
     member = bench.member(topic)
     bench.take(member, 3)
     answers: list[tuple[str, BrokerError | None]] = []
@@ -68,7 +68,7 @@ def a_started_commit_is_answered_once(bench: Bench) -> None:
 def metadata_that_is_too_long_is_refused_as_such(bench: Bench) -> None:
     topic = bench.topic()
     [zero] = at(topic, 0)
-    bench.written(topic, [Outgoing(b"x")])
+    bench.written(topic, [ProducerRecord(b"x")])
     member = bench.member(topic)
     bench.take(member, 1)
     member.commit_now({zero: Position(0, "x" * 4095)})
@@ -83,13 +83,13 @@ def metadata_that_is_too_long_is_refused_as_such(bench: Bench) -> None:
 @CONTRACT
 def a_partition_starts_where_the_listener_says(bench: Bench) -> None:
     topic = bench.topic()
-    bench.written(topic, [Outgoing(b"x")] * 10)
+    bench.written(topic, [ProducerRecord(b"x")] * 10)
     assert [r.offset() for r in bench.take(bench.member(topic, start=7), 3)] == [7, 8, 9]
     assert len(bench.take(bench.member(topic, start=BEGINNING), 10)) == 10
     late = bench.member(topic, start=END)
     bench.join(late)
     bench.nothing_comes(late)
-    bench.written(topic, [Outgoing(b"later")])
+    bench.written(topic, [ProducerRecord(b"later")])
     assert [r.offset() for r in bench.take(late, 1)] == [10]
 
 
@@ -97,7 +97,7 @@ def a_partition_starts_where_the_listener_says(bench: Bench) -> None:
 def a_seek_takes_effect_at_once(bench: Bench) -> None:
     topic = bench.topic()
     [zero] = at(topic, 0)
-    bench.written(topic, [Outgoing(b"x")] * 1000)
+    bench.written(topic, [ProducerRecord(b"x")] * 1000)
     member = bench.member(topic)
     bench.until(lambda: member.poll(3).batches)
     for offset, first in ((500, 500), (3, 3), (BEGINNING, 0), (999, 999)):
@@ -106,7 +106,7 @@ def a_seek_takes_effect_at_once(bench: Bench) -> None:
         assert record.offset() == first, (offset, record.offset())
     member.seek(zero, END)
     bench.nothing_comes(member)
-    bench.written(topic, [Outgoing(b"later")])
+    bench.written(topic, [ProducerRecord(b"later")])
     assert [r.offset() for r in bench.take(member, 1)] == [1000]
 
 
@@ -114,14 +114,14 @@ def a_seek_takes_effect_at_once(bench: Bench) -> None:
 def a_position_out_of_range_is_reported_until_the_seek(bench: Bench) -> None:
     topic = bench.topic(2)
     zero, one = at(topic, 0, 1)
-    bench.written(topic, [Outgoing(b"%d" % i, None, (), i % 2) for i in range(20)])
+    bench.written(topic, [ProducerRecord(b"%d" % i, None, (), i % 2) for i in range(20)])
     member = bench.member(topic)
     bench.take(member, 20)
     member.seek(zero, 500)
     whole = bench.polled([member], lambda whole: whole.out_of_range)
     assert set(whole.out_of_range) == {zero}
     assert whole.batches == []
-    bench.written(topic, [Outgoing(b"0", None, (), 0), Outgoing(b"1", None, (), 1)])
+    bench.written(topic, [ProducerRecord(b"0", None, (), 0), ProducerRecord(b"1", None, (), 1)])
     assert {r.partition() for r in bench.take(member, 1)} == {1}, "another partition goes on"
     member.seek(zero, 8)
     assert [r.offset() for r in bench.take(member, 3)] == [8, 9, 10]
@@ -133,7 +133,7 @@ def a_position_out_of_range_is_reported_until_the_seek(bench: Bench) -> None:
 def a_paused_partition_brings_nothing_and_loses_nothing(bench: Bench) -> None:
     topic = bench.topic(2)
     zero, one, foreign = at(topic, 0, 1, 77)
-    bench.written(topic, [Outgoing(b"%d" % i, None, (), i % 2) for i in range(2000)])
+    bench.written(topic, [ProducerRecord(b"%d" % i, None, (), i % 2) for i in range(2000)])
     member = bench.member(topic)
     first = bench.polled([member], lambda whole: records_of(whole))
     member.pause([zero, foreign])
@@ -154,7 +154,7 @@ def a_paused_partition_brings_nothing_and_loses_nothing(bench: Bench) -> None:
 def a_seek_of_a_paused_partition_leaves_it_paused(bench: Bench) -> None:
     topic = bench.topic()
     [zero] = at(topic, 0)
-    bench.written(topic, [Outgoing(b"x")] * 10)
+    bench.written(topic, [ProducerRecord(b"x")] * 10)
     member = bench.member(topic)
     bench.take(member, 10)
     member.pause([zero])

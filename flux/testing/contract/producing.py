@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 
 from flux.core.errors import BrokerError, Fault
-from flux.core.ports import Outgoing, Record
+from flux.core.ports import ProducerRecord, Record
 from flux.testing.contract.bench import Bench, Contract, fault_of, values
 
 CONTRACT = Contract()
@@ -24,7 +24,7 @@ _MURMUR2 = {
 @CONTRACT
 def keys_land_where_the_java_client_puts_them(bench: Bench) -> None:
     topic = bench.topic(7)
-    records = bench.written(topic, [Outgoing(b"v", key) for key in _MURMUR2])
+    records = bench.written(topic, [ProducerRecord(b"v", key) for key in _MURMUR2])
     assert {r.key(): r.partition() for r in records} == {key: (h & 0x7FFFFFFF) % 7 for key, h in _MURMUR2.items()}
 
 
@@ -34,14 +34,14 @@ def records_without_a_key_are_spread(bench: Bench) -> None:
     used: set[int] = set()
     bench.until(
         lambda: len(used) == 4,
-        lambda: used.update(r.partition() for r in bench.written(topic, [Outgoing(b"x" * 5000)] * 20)),
+        lambda: used.update(r.partition() for r in bench.written(topic, [ProducerRecord(b"x" * 5000)] * 20)),
     )
 
 
 @CONTRACT
 def acknowledgements_say_where_each_record_landed(bench: Bench) -> None:
     topic = bench.topic()
-    records = bench.written(topic, [Outgoing(b"%d" % i) for i in range(3000)])
+    records = bench.written(topic, [ProducerRecord(b"%d" % i) for i in range(3000)])
     assert [r.offset() for r in records] == list(range(3000))
     assert values(records) == [b"%d" % i for i in range(3000)]
     assert values(bench.take(bench.member(topic), 3000)) == values(records)
@@ -51,7 +51,7 @@ def acknowledgements_say_where_each_record_landed(bench: Bench) -> None:
 def records_too_large_are_reported_one_by_one(bench: Bench) -> None:
     topic = bench.topic(max_message_bytes=10_000)
     for value in (b"small", b"x" * 20_000, b"after", b"y" * 150_000_000, b"last"):
-        [(error, record)] = bench.write(topic, [Outgoing(value)])
+        [(error, record)] = bench.write(topic, [ProducerRecord(value)])
         if len(value) < 10_000:
             assert error is None, error
         else:
@@ -65,8 +65,10 @@ def records_too_large_are_reported_one_by_one(bench: Bench) -> None:
 def one_record_too_large_fails_no_other_of_its_batch(bench: Bench) -> None:
     topic = bench.topic(max_message_bytes=10_000)
     producer = bench.producer(linger=0.2)
-    small = [Outgoing(b"%d" % i, b"k", (("number", b"%d" % i), ("twice", b"1"), ("twice", None))) for i in range(100)]
-    records = [*small[:50], Outgoing(b"x" * 20_000, b"k"), *small[50:]]
+    small = [
+        ProducerRecord(b"%d" % i, b"k", (("number", b"%d" % i), ("twice", b"1"), ("twice", None))) for i in range(100)
+    ]
+    records = [*small[:50], ProducerRecord(b"x" * 20_000, b"k"), *small[50:]]
     ends: list[tuple[BrokerError | None, Record]] = []
     assert producer.write(topic, records, lambda error, record: ends.append((error, record))) == 101
     assert producer.close(bench.seconds) == 0
@@ -82,7 +84,7 @@ def records_that_are_too_large_together_are_written_all_the_same(bench: Bench) -
     topic = bench.topic(max_message_bytes=10_000)
     producer = bench.producer(linger=0.2)
     errors: list[BrokerError | None] = []
-    records = [Outgoing(b"%03d" % i + b"x" * 1000) for i in range(300)]
+    records = [ProducerRecord(b"%03d" % i + b"x" * 1000) for i in range(300)]
     assert producer.write(topic, records, lambda error, _: errors.append(error)) == 300
     assert producer.flush(bench.seconds) == 0
     assert errors == [None] * 300
@@ -95,7 +97,7 @@ def no_batch_grows_beyond_its_limit(bench: Bench) -> None:
     topic = bench.topic(max_message_bytes=10_000)
     producer = bench.producer(linger=0.2, max_batch_bytes=10_000)
     errors: list[BrokerError | None] = []
-    assert producer.write(topic, [Outgoing(b"x" * 1000)] * 100, lambda error, _: errors.append(error)) == 100
+    assert producer.write(topic, [ProducerRecord(b"x" * 1000)] * 100, lambda error, _: errors.append(error)) == 100
     assert producer.close(bench.seconds) == 0
     assert errors == [None] * 100
     assert bench.admin.watermarks(topic, bench.seconds)[0].high == 100
@@ -104,7 +106,7 @@ def no_batch_grows_beyond_its_limit(bench: Bench) -> None:
 @CONTRACT
 def a_record_that_cannot_be_taken_is_reported_and_the_rest_goes_on(bench: Bench) -> None:
     topic = bench.topic()
-    ends = bench.write(topic, [Outgoing(b"1"), Outgoing(b"2", None, (), 99), Outgoing(b"3")])
+    ends = bench.write(topic, [ProducerRecord(b"1"), ProducerRecord(b"2", None, (), 99), ProducerRecord(b"3")])
     assert {r.value(): error and error.fault for error, r in ends} == {
         b"1": None,
         b"2": Fault.UNKNOWN_TOPIC,
@@ -117,7 +119,7 @@ def a_record_that_cannot_be_taken_is_reported_and_the_rest_goes_on(bench: Bench)
 def a_full_queue_takes_a_part_and_keeps_the_order(bench: Bench) -> None:
     topic = bench.topic()
     producer = bench.producer(max_queue_bytes=100_000, linger=0.0)
-    records = [Outgoing(b"%06d" % i + b"x" * 1000) for i in range(1000)]
+    records = [ProducerRecord(b"%06d" % i + b"x" * 1000) for i in range(1000)]
     errors: list[BrokerError | None] = []
     rest = list(records)
 
@@ -138,7 +140,7 @@ def a_record_larger_than_the_queue_is_not_waited_for(bench: Bench) -> None:
     topic = bench.topic()
     producer = bench.producer(max_queue_bytes=10_000)
     ends: list[tuple[BrokerError | None, Record]] = []
-    records = [Outgoing(b"x" * 20_000), Outgoing(b"y")]
+    records = [ProducerRecord(b"x" * 20_000), ProducerRecord(b"y")]
     assert producer.write(topic, records, lambda error, record: ends.append((error, record))) == 2
     assert producer.close(bench.seconds) == 0
     faults = {r.value(): e and e.fault for e, r in ends}
@@ -156,8 +158,8 @@ def an_error_in_an_acknowledgement_ends_nothing(bench: Bench) -> None:
         seen.append(record.value())
         raise LookupError("a bug of the caller")
 
-    assert producer.write(topic, [Outgoing(b"1"), Outgoing(b"2")], acknowledged) == 2
-    assert producer.write(topic, [Outgoing(b"3")], acknowledged) == 1
+    assert producer.write(topic, [ProducerRecord(b"1"), ProducerRecord(b"2")], acknowledged) == 2
+    assert producer.write(topic, [ProducerRecord(b"3")], acknowledged) == 1
     assert producer.close(bench.seconds) == 0
     assert seen == [b"1", b"2", b"3"]
 
@@ -170,7 +172,7 @@ def many_threads_may_write(bench: Bench) -> None:
 
     def write(number: int) -> None:
         for i in range(50):
-            one = Outgoing(b"%d-%d" % (number, i), b"%d" % number)
+            one = ProducerRecord(b"%d-%d" % (number, i), b"%d" % number)
             assert producer.write(topic, [one], lambda error, _: errors.append(error)) == 1
 
     threads = [threading.Thread(target=write, args=(number,)) for number in range(8)]
@@ -192,7 +194,7 @@ def other_acknowledgements_work_too(bench: Bench) -> None:
     for acks in ("1", "0", "all"):
         producer = bench.producer(acks=acks)
         errors: list[BrokerError | None] = []
-        assert producer.write(topic, [Outgoing(b"x")] * 10, lambda error, _, to=errors: to.append(error)) == 10  # type: ignore[misc]
+        assert producer.write(topic, [ProducerRecord(b"x")] * 10, lambda error, _, to=errors: to.append(error)) == 10  # type: ignore[misc]
         assert producer.close(bench.seconds) == 0
         assert errors == [None] * 10, acks
     assert len(bench.take(bench.member(topic), 30)) == 30
@@ -202,10 +204,10 @@ def other_acknowledgements_work_too(bench: Bench) -> None:
 def a_closed_producer_takes_nothing(bench: Bench) -> None:
     topic = bench.topic()
     producer = bench.producer()
-    assert producer.write(topic, [Outgoing(b"x")], lambda error, _: None) == 1
+    assert producer.write(topic, [ProducerRecord(b"x")], lambda error, _: None) == 1
     assert producer.close(bench.seconds) == 0
     assert producer.close(1) == 0
-    assert isinstance(fault_of(lambda: producer.write(topic, [Outgoing(b"x")], lambda error, _: None)), Fault)
+    assert isinstance(fault_of(lambda: producer.write(topic, [ProducerRecord(b"x")], lambda error, _: None)), Fault)
 
 
 @CONTRACT

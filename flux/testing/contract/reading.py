@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping
 
 from flux.core.errors import Fault
-from flux.core.ports import BEGINNING, END, Outgoing, Polled, Position, ReaderPort, Record, TopicPartition
+from flux.core.ports import BEGINNING, END, Polled, Position, ProducerRecord, ReaderPort, Record, TopicPartition
 from flux.testing.contract.bench import Bench, Contract, at, fault_of, records_of, values
 
 CONTRACT = Contract()
@@ -34,7 +34,7 @@ def _read(bench: Bench, reader: ReaderPort, ends: Mapping[TopicPartition, int]) 
 def a_reader_starts_where_it_is_told_and_says_when_it_is_at_the_end(bench: Bench) -> None:
     topic = bench.topic(4)
     zero, one, two, three = at(topic, 0, 1, 2, 3)
-    bench.written(topic, [Outgoing(b"%d" % i, b"key", [("h", b"v")], i % 3) for i in range(60)])
+    bench.written(topic, [ProducerRecord(b"%d" % i, b"key", [("h", b"v")], i % 3) for i in range(60)])
     reader = bench.reader({zero: BEGINNING, one: 15, two: END, three: BEGINNING})
     records = _read(bench, reader, {zero: 20, one: 20, two: 20, three: 0})
     assert [r.offset() for r in records if r.partition() == 0] == list(range(20))
@@ -42,7 +42,7 @@ def a_reader_starts_where_it_is_told_and_says_when_it_is_at_the_end(bench: Bench
     assert len(records) == 25
     assert records[0].key() == b"key"
     assert list(records[0].headers() or ()) == [("h", b"v")]
-    bench.written(topic, [Outgoing(b"late", None, (), 2)])
+    bench.written(topic, [ProducerRecord(b"late", None, (), 2)])
     assert values(_read(bench, reader, {two: 21})) == [b"late"]
 
 
@@ -50,7 +50,7 @@ def a_reader_starts_where_it_is_told_and_says_when_it_is_at_the_end(bench: Bench
 def a_reader_goes_where_it_is_sent(bench: Bench) -> None:
     topic = bench.topic()
     [zero] = at(topic, 0)
-    bench.written(topic, [Outgoing(b"%d" % i) for i in range(10)])
+    bench.written(topic, [ProducerRecord(b"%d" % i) for i in range(10)])
     reader = bench.reader({zero: 8})
     assert len(_read(bench, reader, {zero: 10})) == 2
     reader.seek(zero, 3)
@@ -64,7 +64,7 @@ def a_reader_goes_where_it_is_sent(bench: Bench) -> None:
 def a_reader_that_is_out_of_range_says_so_and_goes_on_after_a_seek(bench: Bench) -> None:
     topic = bench.topic()
     [zero] = at(topic, 0)
-    bench.written(topic, [Outgoing(b"%d" % i) for i in range(10)])
+    bench.written(topic, [ProducerRecord(b"%d" % i) for i in range(10)])
     bench.admin.delete_records(topic, {0: 6}, bench.seconds)
     reader = bench.reader({zero: 2})
     seen: list[Polled] = []
@@ -103,7 +103,7 @@ def a_reader_of_a_topic_that_is_not_there_fails(bench: Bench) -> None:
 def offsets_are_found_by_time(bench: Bench) -> None:
     topic = bench.topic(2)
     base = int(time.time() * 1000) - 60_000
-    bench.written(topic, [Outgoing(b"x", None, (), 0, base + 1000 * i) for i in range(10)])
+    bench.written(topic, [ProducerRecord(b"x", None, (), 0, base + 1000 * i) for i in range(10)])
     for after, offset in ((-5_000, 0), (0, 0), (2_500, 3), (9_000, 9), (9_001, 10)):
         found = bench.admin.offsets_at(topic, base + after, bench.seconds)
         assert found == {0: offset, 1: 0}, (after, found)
@@ -113,7 +113,7 @@ def offsets_are_found_by_time(bench: Bench) -> None:
 @CONTRACT
 def positions_of_a_group_without_members_are_set(bench: Bench) -> None:
     topic, group = bench.topic(2), bench.name()
-    bench.written(topic, [Outgoing(b"%d" % i, None, (), 0) for i in range(5)])
+    bench.written(topic, [ProducerRecord(b"%d" % i, None, (), 0) for i in range(5)])
     bench.admin.set_positions(group, topic, {0: Position(3, "ä"), 1: Position(0)}, bench.seconds)
     assert bench.admin.positions(group, topic, bench.seconds) == {0: Position(3, "ä"), 1: Position(0)}
     bench.admin.set_positions(group, topic, {0: Position(2)}, bench.seconds)
@@ -142,7 +142,7 @@ def the_members_of_a_group_are_told_with_what_they_have(bench: Bench) -> None:
 @CONTRACT
 def records_are_deleted_up_to_an_offset(bench: Bench) -> None:
     topic = bench.topic(2)
-    bench.written(topic, [Outgoing(b"%d" % i, None, (), i % 2) for i in range(20)])
+    bench.written(topic, [ProducerRecord(b"%d" % i, None, (), i % 2) for i in range(20)])
     bench.admin.delete_records(topic, {0: 4}, bench.seconds)
     bench.admin.delete_records(topic, {0: 2, 1: 10}, bench.seconds)
     bench.admin.delete_records(topic, {}, bench.seconds)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 
-from flux.core.ports import Outgoing
+from flux.core.ports import ProducerRecord
 from flux.testing.contract.bench import Bench, Contract, brings_nothing, records_of, values
 
 CONTRACT = Contract()
@@ -16,10 +16,10 @@ def a_record_arrives_as_it_was_written(bench: Bench) -> None:
     topic = bench.topic(3)
     headers = (("a", b"1"), ("a", b"2"), ("b", None), ("c", b""), ("dé", b"\xff\0"))
     sent = [
-        Outgoing(b"value", b"key", headers, 2, 1_600_000_000_000),
-        Outgoing(b"no key", None, (), 2),
-        Outgoing(b"", b"", (), 2),
-        Outgoing(None, b"tombstone", (("h", b"x"),), 2),
+        ProducerRecord(b"value", b"key", headers, 2, 1_600_000_000_000),
+        ProducerRecord(b"no key", None, (), 2),
+        ProducerRecord(b"", b"", (), 2),
+        ProducerRecord(None, b"tombstone", (("h", b"x"),), 2),
     ]
     began = time.time()
     acknowledged = bench.written(topic, sent)
@@ -36,7 +36,7 @@ def a_record_arrives_as_it_was_written(bench: Bench) -> None:
 @CONTRACT
 def a_broker_that_stamps_records_is_believed(bench: Bench) -> None:
     topic = bench.topic(message_timestamp_type="LogAppendTime")
-    bench.written(topic, [Outgoing(b"x", None, (), None, 1_600_000_000_000)])
+    bench.written(topic, [ProducerRecord(b"x", None, (), None, 1_600_000_000_000)])
     [record] = bench.take(bench.member(topic), 1)
     kind, stamp = record.timestamp()
     assert kind == 2, kind
@@ -46,7 +46,7 @@ def a_broker_that_stamps_records_is_believed(bench: Bench) -> None:
 @CONTRACT
 def each_partition_keeps_its_order_and_each_batch_is_of_one(bench: Bench) -> None:
     topic = bench.topic(4)
-    bench.written(topic, [Outgoing(b"%d" % i, None, (), i % 4) for i in range(4000)])
+    bench.written(topic, [ProducerRecord(b"%d" % i, None, (), i % 4) for i in range(4000)])
     whole = bench.polled([bench.member(topic)], lambda whole: len(records_of(whole)) >= 4000)
     seen: dict[int, list[int]] = {}
     for batch in whole.batches:
@@ -58,7 +58,7 @@ def each_partition_keeps_its_order_and_each_batch_is_of_one(bench: Bench) -> Non
 @CONTRACT
 def no_poll_brings_more_than_was_asked_for(bench: Bench) -> None:
     topic = bench.topic(2)
-    bench.written(topic, [Outgoing(b"%d" % i, None, (), i % 2) for i in range(100)])
+    bench.written(topic, [ProducerRecord(b"%d" % i, None, (), i % 2) for i in range(100)])
     member = bench.member(topic)
     got: list[bytes | None] = []
 
@@ -75,10 +75,10 @@ def no_poll_brings_more_than_was_asked_for(bench: Bench) -> None:
 @CONTRACT
 def a_record_is_handed_over_as_soon_as_it_is_there(bench: Bench) -> None:
     topic = bench.topic()
-    bench.written(topic, [Outgoing(b"first")])
+    bench.written(topic, [ProducerRecord(b"first")])
     member = bench.member(topic)
     bench.take(member, 1)
-    writer = threading.Timer(0.3, bench.written, (topic, [Outgoing(b"second")]))
+    writer = threading.Timer(0.3, bench.written, (topic, [ProducerRecord(b"second")]))
     writer.start()
     began = time.monotonic()
     polled = member.poll(500, 20.0)
@@ -109,7 +109,7 @@ def an_empty_poll_ends_in_time(bench: Bench) -> None:
 def compression_is_not_seen_by_readers(bench: Bench) -> None:
     topic = bench.topic()
     producer = bench.producer(compression="gzip")
-    records = [Outgoing(b"same" * 100)] * 50
+    records = [ProducerRecord(b"same" * 100)] * 50
     assert producer.write(topic, records, lambda error, record: None) == 50
     assert producer.close(bench.seconds) == 0
     assert values(bench.take(bench.member(topic), 50)) == [record.value for record in records]

@@ -3,7 +3,7 @@ that has `transact`."""
 
 from __future__ import annotations
 
-from flux.core.ports import BEGINNING, Outgoing
+from flux.core.ports import BEGINNING, ProducerRecord
 from flux.testing.contract.bench import Bench, Contract, at, brings_nothing, records_of, values
 
 CONTRACT = Contract()
@@ -48,7 +48,7 @@ def the_end_is_reached_beyond_what_transactions_leave_there(bench: Bench) -> Non
     member = bench.member(topic)
     bench.take(member, 4)
     bench.until(ends, lambda: reached.update(member.poll(10, 0.1).reached))
-    bench.written(topic, [Outgoing(b"3")])
+    bench.written(topic, [ProducerRecord(b"3")])
     [record] = bench.take(member, 1)
     assert record.offset() == reached[zero]
     bench.until(ends, lambda: reached.update(member.poll(10, 0.1).reached))
@@ -61,7 +61,7 @@ def the_end_is_reached_beyond_what_transactions_leave_there(bench: Bench) -> Non
 @CONTRACT
 def a_partition_without_records_is_reached_at_its_end(bench: Bench) -> None:
     topic = bench.topic(2)
-    bench.written(topic, [Outgoing(b"x", None, (), 0)] * 3)
+    bench.written(topic, [ProducerRecord(b"x", None, (), 0)] * 3)
     bench.admin.delete_records(topic, {0: 3}, bench.seconds)
     member = bench.member(topic)
     reached: dict[object, int] = {}
