@@ -10,7 +10,7 @@ ONCE := .ci/once.py
 PIP := $(BIN)/python $(ONCE) $(BIN)/python -m pip --disable-pip-version-check install --quiet \
 	--constraint constraints.txt
 
-.PHONY: simulate chaos fire demo test matrix pythons lint types imports check docs release-check bench clean pictures
+.PHONY: simulate chaos fire demo generate test matrix pythons lint types imports check docs release-check bench clean pictures
 
 demo: .venv/.installed
 	@$(BIN)/flux demo
@@ -48,6 +48,10 @@ lint: .venv/.developed
 types: .venv/.developed
 	$(BIN)/mypy
 	$(BIN)/pyright
+
+# the code that blocks, from the code that awaits
+generate: .venv/bin/activate
+	$(BIN)/python .ci/generate.py
 
 imports: .venv/.developed
 	$(BIN)/lint-imports

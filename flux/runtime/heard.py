@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any, Literal
@@ -16,8 +16,7 @@ from flux.core.message import Message
 from flux.core.outcome import Move, Pause, Rules
 from flux.core.ports import TopicPartition
 from flux.core.stage import Stage
-from flux.runtime.pipeline import Handler
-from flux.runtime.returned import check_returned, own_failure, own_failures
+from flux.runtime.returned import check_returned, own_failures
 from flux.runtime.traces import text_of
 
 logger = logging.getLogger("flux.worker")
@@ -53,7 +52,7 @@ class Heard:
     ) -> None:
         self.task = task
         self._rules = rules or Rules()
-        self._places = {stage.number: Where(task, stage.number, stage.topic, stage.group) for stage in stages}
+        self.places = {stage.number: Where(task, stage.number, stage.topic, stage.group) for stage in stages}
         self._methods: dict[str, list[Callable[..., Any]]] = {}
         for name in (name for name in vars(Hooks) if name.startswith(("on_", "around"))):
             overriding = [each for each in hooks if _overrides(each, name)]
@@ -68,7 +67,7 @@ class Heard:
 
     def of(self, stage: int) -> Where:
         """The stage of that number."""
-        return self._places.get(stage) or Where(self.task, stage, "", "")
+        return self.places.get(stage) or Where(self.task, stage, "", "")
 
     def hears(self, event: Event) -> bool:
         return event in self._methods
@@ -91,115 +90,24 @@ class Heard:
             except BaseException as error:
                 self._complain(event, method, error)
 
-    def wrap(self, handler: Handler, awaited: bool, batched: bool = False) -> Handler:
-        """`handler`, with those who want to see calls told of each; as it is, when nobody does. `batched`: it takes
-        many messages, and each of them is told."""
-        if not self._methods.keys() & (_OF_BATCHES if batched else _OF_CALLS):
-            return handler
-        if batched:
-            return self._calling_batch_async(handler) if awaited else self._calling_batch(handler)
-        return self._calling_async(handler) if awaited else self._calling(handler)
+    def sees_calls(self, batched: bool) -> bool:
+        """Whether anybody wants to see each call; `batched`: of a batch task's."""
+        return bool(self._methods.keys() & (_OF_BATCHES if batched else _OF_CALLS))
 
-    def _calling(self, handler: Handler) -> Handler:
-        places, of, tell, clock = self._places, self.of, self._tell, time.perf_counter
-        enter, leave = self._entering(self._methods.get("around", ())), self._leave
-        starts, ends = self.hears("on_start"), self.hears("on_success")
-
-        def call(message: Message) -> Any:
-            stage = message.stage
-            where = places.get(stage) or of(stage)
-            entered = enter(where, message) if enter is not None else ()
-            began = clock()
-            if starts:
-                tell("on_start", where, message)
-            try:
-                result = handler(message)
-                if result is not None:
-                    check_returned("call", result)
-                if ends:
-                    tell("on_success", where, message, clock() - began)
-            except BaseException as error:
-                raised = own_failure(error)
-                self._failed(where, message, raised, clock() - began, entered)
-                if raised is not error:
-                    raise raised from error
-                raise
-            if entered:
-                leave(entered, None)
-            return result
-
-        return call
-
-    def _calling_async(self, handler: Callable[[Message], Awaitable[Any]]) -> Handler:
-        places, of, tell, clock = self._places, self.of, self._tell, time.perf_counter
-        enter, leave = self._entering(self._methods.get("around", ())), self._leave
-        starts, ends = self.hears("on_start"), self.hears("on_success")
-
-        async def call(message: Message) -> Any:
-            stage = message.stage
-            where = places.get(stage) or of(stage)
-            entered = enter(where, message) if enter is not None else ()
-            began = clock()
-            if starts:
-                tell("on_start", where, message)
-            try:
-                result = await handler(message)
-                if result is not None:
-                    check_returned("call", result)
-                if ends:
-                    tell("on_success", where, message, clock() - began)
-            except BaseException as error:
-                raised = own_failure(error)
-                self._failed(where, message, raised, clock() - began, entered)
-                if raised is not error:
-                    raise raised from error
-                raise
-            if entered:
-                leave(entered, None)
-            return result
-
-        return call
-
-    def _calling_batch(self, handler: Handler) -> Handler:
-        def call(messages: Sequence[Message]) -> Any:
-            batch = _Batch(self, messages)
-            try:
-                result = handler(messages)
-                check_returned("call", result)
-            except BaseException as error:
-                batch.ended(error)
-                raise
-            batch.ended(None)
-            return result
-
-        return call
-
-    def _calling_batch_async(self, handler: Handler) -> Handler:
-        async def call(messages: Sequence[Message]) -> Any:
-            batch = _Batch(self, messages)
-            try:
-                result = await handler(messages)
-                check_returned("call", result)
-            except BaseException as error:
-                batch.ended(error)
-                raise
-            batch.ended(None)
-            return result
-
-        return call
-
-    def _failed(
+    def call_failed(
         self, where: Where, message: Message, error: BaseException, seconds: float, entered: Sequence[_Entered]
     ) -> Move:
+        """A call raised; `entered`: what was entered for it is left."""
         move = self._rules.verdict(error).move
         if move in (Move.NEXT, Move.DEAD):
             self.tell("on_failure", where, message, error, seconds)
         if entered:
-            self._leave(entered, _as_pause(error) if move is Move.PAUSE else error)
+            self.leave(entered, _as_pause(error) if move is Move.PAUSE else error)
         return move
 
-    def _entering(self, around: Sequence[Callable[..., Any]]) -> Callable[[Where, object], Sequence[_Entered]] | None:
-        """`_entered` of these; None: there are none."""
+    def entering(self) -> Callable[[Where, object], Sequence[_Entered]] | None:
+        """Enters what is around a call; None: nothing is."""
+        around = self._methods.get("around", ())
         if len(around) != 1:
             return partial(self._entered, around) if around else None
         [method] = around
@@ -231,7 +139,7 @@ class Heard:
                 self._complain("around", method, error)
         return entered
 
-    def _leave(self, entered: Sequence[_Entered], error: BaseException | None) -> None:
+    def leave(self, entered: Sequence[_Entered], error: BaseException | None) -> None:
         kind = trace = None
         if error is not None:
             kind, trace = type(error), traceback_of(error)
@@ -268,7 +176,7 @@ def _overrides(hook: Hooks, name: str) -> bool:
     return getattr(type(hook), name) is not getattr(Hooks, name)
 
 
-class _Batch:
+class BatchCall:
     """A call with many messages, of one stage: told as one, and as one of each."""
 
     def __init__(self, heard: Heard, messages: Sequence[Message]) -> None:
@@ -291,16 +199,16 @@ class _Batch:
         for message, entered in zip(self._messages, self._entered, strict=True):
             own = failures.get(message)
             if own is not None:
-                moves.add(heard._failed(where, message, own, seconds, entered))
+                moves.add(heard.call_failed(where, message, own, seconds, entered))
                 continue
             moves.add(None)
             heard.tell("on_success", where, message, seconds)
-            heard._leave(entered, None)
+            heard.leave(entered, None)
         if error is not None and moves == {Move.PAUSE}:
             error = _as_pause(next(iter(failures.values())))
         elif Move.STOP not in moves:
             heard.tell("on_batch", where, self._messages, seconds)
-        heard._leave(self._whole, error)
+        heard.leave(self._whole, error)
 
 
 def _as_pause(error: BaseException) -> BaseException:

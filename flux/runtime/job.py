@@ -29,11 +29,11 @@ from flux.core.ports import (
 from flux.core.runs import Run
 from flux.core.stage import Stage, parse_stages
 from flux.core.stats import Stats
-from flux.runtime.calls import work, work_async, work_batch, work_batch_async
+from flux.runtime.awaited import calls as awaited_calls
+from flux.runtime.blocking import calls as blocking_calls
 from flux.runtime.desk import Desk, Post
 from flux.runtime.heard import Heard
 from flux.runtime.loop import Callers, LoopPollers, TaskCallers, ThreadCallers, ThreadPollers
-from flux.runtime.meter import measured, measured_async
 from flux.runtime.overdue import Overdue
 from flux.runtime.pipeline import (
     Handler,
@@ -42,7 +42,6 @@ from flux.runtime.pipeline import (
     expiring,
     limited,
     prepared,
-    prepared_batch,
     surrounded,
 )
 from flux.runtime.preparation import ASK, max_message_bytes, require_topics
@@ -106,14 +105,17 @@ class Job:
         steps = [] if policy.give_up_after is None else [expiring(policy.give_up_after, self.system.now)]
         if self.decoder is not None:
             steps.append(decoding(self.decoder))
-        handler = prepared_batch(handler, steps, awaited) if batched else prepared(handler, steps)
+        if batched:
+            handler = self._form.prepared_batch(handler, steps)
+        else:
+            handler = prepared(handler, steps)
         desk = self.desk
         if desk is None:
             return handler
         if policy.timeout is not None and not awaited:
             desk.overdue = Overdue(policy.timeout, self.system.monotonic)
             handler = desk.overdue.watching(handler)
-        return desk.heard.wrap(handler, awaited, batched)
+        return self._form.telling(desk.heard, handler, batched)  # type: ignore[no-any-return]
 
     @property
     def awaited(self) -> bool:
@@ -122,9 +124,11 @@ class Job:
     @property
     def work(self) -> Any:
         """What makes the calls of a run."""
-        if self.policy.batch is None:
-            return work_async if self.awaited else work
-        return work_batch_async if self.awaited else work_batch
+        return self._form.work if self.policy.batch is None else self._form.work_batch
+
+    @property
+    def _form(self) -> Any:
+        return awaited_calls if self.awaited else blocking_calls
 
     @property
     def admin(self) -> AdminPort:
@@ -185,8 +189,7 @@ class Job:
         assert self.desk is not None
         desk, work, track = self.desk, self.work, self.track
         if desk.heard.hears("on_calls"):
-            measure: Any = measured_async if self.awaited else measured
-            return measure(work, desk, handler, track)  # type: ignore[no-any-return]
+            return self._form.measured(work, desk, handler, track)  # type: ignore[no-any-return]
         return lambda post, run: work(desk, post, run, handler, track)
 
     def start(self) -> None:

@@ -18,7 +18,7 @@ from flux.core.ports import Adapter, AdminPort, AsyncAdapter
 from flux.core.runs import Run
 from flux.runtime.async_member import AsyncMember
 from flux.runtime.beside import Beside
-from flux.runtime.calls import AsyncCall, Call
+from flux.runtime.call_results import AsyncCall, Call
 from flux.runtime.desk import Desk, Post
 from flux.runtime.member import Member
 from flux.runtime.traces import stack_of_task

@@ -18,7 +18,7 @@ from flux.core.message import Message
 from flux.core.outcome import Expired, Failed, NotAwaited, Pause, Reject, Retry, Undecodable
 from flux.runtime.returned import check_function, check_returned, drop, is_async, is_unfinished, own_failures
 
-_PROCESS = (KeyboardInterrupt, SystemExit, GeneratorExit)
+PROCESS = (KeyboardInterrupt, SystemExit, GeneratorExit)
 
 Handler = Callable[[Any], Any]
 """A task's `call` with a message, or a batch task's with a list of them; a coroutine function's gives awaitables."""
@@ -138,56 +138,28 @@ def prepared(handler: Handler, steps: Sequence[Step]) -> Handler:
     return call
 
 
-def prepared_batch(handler: Handler, steps: Sequence[Step], awaited: bool) -> Handler:
-    """The same with many messages: one that a step refuses fails alone, the others are called."""
-    if not steps:
-        return handler
-
-    def sorted_out(messages: Sequence[Message]) -> tuple[list[Message], dict[Message, BaseException]]:
-        good: list[Message] = []
-        bad: dict[Message, BaseException] = {}
-        for message in messages:
-            try:
-                for step in steps:
-                    step(message)
-            except _PROCESS:
-                raise
-            except BaseException as error:
-                bad[message] = error
-            else:
-                good.append(message)
-        return good, bad
-
-    def with_others(bad: dict[Message, BaseException], good: list[Message], error: BaseException) -> Failed:
-        return Failed({**bad, **own_failures(good, error)})
-
-    def call(messages: Sequence[Message]) -> Any:
-        good, bad = sorted_out(messages)
-        if not bad:
-            return handler(good)
+def sorted_out(
+    messages: Sequence[Message], steps: Sequence[Step]
+) -> tuple[list[Message], dict[Message, BaseException]]:
+    """The messages of a batch that have passed the steps, and those that one has refused."""
+    good: list[Message] = []
+    bad: dict[Message, BaseException] = {}
+    for message in messages:
         try:
-            if good:
-                check_returned("call", handler(good))
-        except _PROCESS:
+            for step in steps:
+                step(message)
+        except PROCESS:
             raise
         except BaseException as error:
-            raise with_others(bad, good, error) from error
-        raise Failed(bad)
+            bad[message] = error
+        else:
+            good.append(message)
+    return good, bad
 
-    async def call_async(messages: Sequence[Message]) -> Any:
-        good, bad = sorted_out(messages)
-        if not bad:
-            return await handler(good)
-        try:
-            if good:
-                check_returned("call", await handler(good))
-        except _PROCESS:
-            raise
-        except BaseException as error:
-            raise with_others(bad, good, error) from error
-        raise Failed(bad)
 
-    return call_async if awaited else call
+def with_others(bad: dict[Message, BaseException], good: list[Message], error: BaseException) -> Failed:
+    """The end of a batch whose steps have refused some, and whose call with the others has raised."""
+    return Failed({**bad, **own_failures(good, error)})
 
 
 def limited(handler: Handler, timeout: float) -> Handler:

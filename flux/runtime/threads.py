@@ -15,7 +15,7 @@ from flux.core.duties import Duty
 from flux.core.pace import LOOK
 from flux.core.ports import Adapter, AdminPort
 from flux.core.runs import Run
-from flux.runtime.calls import Call
+from flux.runtime.call_results import Call
 from flux.runtime.desk import Desk, Post
 from flux.runtime.member import Member
 from flux.system import stack_of_thread

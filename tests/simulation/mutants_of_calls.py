@@ -18,7 +18,7 @@ from flux.core.outcome import NEXT, Move, Rules
 from flux.core.quick import Quick
 from flux.core.runs import LaneRun
 from flux.core.transfer import Transfer
-from flux.runtime import calls, pipeline
+from flux.runtime import call_results, pipeline
 from flux.runtime.outboxes import OUTBOXES
 from simulation.mutants import Mutation, mutant
 
@@ -242,23 +242,23 @@ def middleware_is_called_from_the_inside_out() -> Mutation:
 
 @mutant(features=("batches",))
 def a_failure_moves_the_whole_batch() -> Mutation:
-    report = calls._report_batch
+    report = call_results.report_batch
 
     def blaming(desk: Any, post: Any, run: Any, messages: Any, failures: Any, products: Any) -> Any:
         first = next(iter(failures.values()), None)
         return report(desk, post, run, messages, dict.fromkeys(messages, first) if first else {}, products)
 
-    return calls, "_report_batch", blaming
+    return call_results, "report_batch", blaming
 
 
 @mutant(features=("batches",))
 def a_failure_in_a_batch_is_forgotten() -> Mutation:
-    report = calls._report_batch
+    report = call_results.report_batch
 
     def forgiving(desk: Any, post: Any, run: Any, messages: Any, failures: Any, products: Any) -> Any:
         return report(desk, post, run, messages, dict(list(failures.items())[:1]), products)
 
-    return calls, "_report_batch", forgiving
+    return call_results, "report_batch", forgiving
 
 
 @mutant(features=("batches",))
@@ -301,14 +301,14 @@ def a_batch_is_done_before_its_call_has_ended() -> Mutation:
 
 @mutant(features=("batches",))
 def what_a_batch_produced_is_not_waited_for() -> Mutation:
-    report = calls._report_batch
+    report = call_results.report_batch
 
     def hasty(desk: Any, post: Any, run: Any, messages: Any, failures: Any, products: Any) -> Any:
         products.when_done(lambda error: None)
         products.touched = False
         return report(desk, post, run, messages, failures, products)
 
-    return calls, "_report_batch", hasty
+    return call_results, "report_batch", hasty
 
 
 # ---- schedules

@@ -12,7 +12,7 @@ from typing import Any
 
 import attrs
 
-import flux.runtime.calls
+import flux.runtime.call_results
 import flux.runtime.job
 import flux.runtime.outbox
 import flux.runtime.tallies
@@ -64,7 +64,7 @@ def _patched(world: World) -> Iterator[None]:
     changes: list[tuple[Any, str, Any]] = [
         (flux.runtime.outbox, "Lock", lambda: RLock(world.machine)),
         (flux.runtime.tallies, "_acknowledging", Local()),
-        (flux.runtime.calls, "trace_of", lambda error: "trace"),
+        (flux.runtime.call_results, "trace_of", lambda error: "trace"),
         (flux.runtime.job, "expiring", _telling(world)),
     ]
     for name, value in world.scenario.constants.items():

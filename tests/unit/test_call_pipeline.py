@@ -16,6 +16,8 @@ from flux.core.batches import Batch
 from flux.core.errors import ConfigurationError
 from flux.core.message import Message
 from flux.core.outcome import Expired, Failed, Pause, Reject, Retry, Undecodable
+from flux.runtime.awaited import batch_steps as awaited_steps
+from flux.runtime.blocking import batch_steps as blocking_steps
 from flux.runtime.job import Job
 from flux.runtime.overdue import Overdue
 from flux.runtime.pipeline import (
@@ -24,7 +26,6 @@ from flux.runtime.pipeline import (
     expiring,
     limited,
     prepared,
-    prepared_batch,
     surrounded,
 )
 
@@ -65,7 +66,7 @@ def test_without_middleware_the_handler_is_the_call_itself() -> None:
 
     assert surrounded(call, ()) is call
     assert prepared(call, ()) is call
-    assert prepared_batch(call, (), False) is call
+    assert blocking_steps.prepared_batch(call, ()) is call
 
 
 def test_middleware_may_end_a_call_without_making_it() -> None:
@@ -154,7 +155,9 @@ OLD, YOUNG = int((T0 - 200) * 1000), int(T0 * 1000)
 
 def batched(handler: Callable[[Any], Any], awaited: bool) -> Callable[[Sequence[Message]], None]:
     steps = [expiring(100, lambda: T0), decoding(_decode)]
-    call = prepared_batch(as_async(handler) if awaited else handler, steps, awaited)
+    call: Any = blocking_steps.prepared_batch(handler, steps)
+    if awaited:
+        call = awaited_steps.prepared_batch(as_async(handler), steps)
 
     def run(messages: Sequence[Message]) -> None:
         if awaited:

@@ -583,7 +583,7 @@ def breaking(where: str) -> Any:
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])
-@pytest.mark.parametrize("bug", ["flux.runtime.calls._failure", "flux.runtime.desk.Desk.noted"])
+@pytest.mark.parametrize("bug", ["flux.runtime.call_results.failure_of", "flux.runtime.desk.Desk.noted"])
 def test_a_caller_that_dies_ends_the_worker_loudly(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, asynchronous: bool, bug: str
 ) -> None:

@@ -14,7 +14,7 @@ from flux.core.message import Message
 from flux.core.ports import Acknowledged, Polled, Position, ProducerRecord, ProducerSettings, Watermarks
 from flux.core.runs import Run
 from flux.core.trail import DUE
-from flux.runtime.calls import work_async
+from flux.runtime.awaited import executor
 from flux.runtime.desk import Desk, Post
 from flux.runtime.loop import LoopPollers, TaskCallers, ThreadCallers
 from flux.runtime.writer import Writer
@@ -189,7 +189,7 @@ def test_a_run_that_was_handed_on_is_not_begun_after_its_partition_has_gone() ->
 
     async def work() -> None:
         def call(post: Post, run: Run) -> Any:
-            return work_async(desk, post, run, handle, track=False)
+            return executor.work(desk, post, run, handle, track=False)
 
         callers = TaskCallers(desk, call, loop=asyncio.get_running_loop())
         callers.begin(post, run)

@@ -1,0 +1,66 @@
+"""Tells hooks of calls: what wraps a handler, once, at the start, and only if somebody wants to see calls."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from flux.core.message import Message
+from flux.runtime.heard import BatchCall, Heard
+from flux.runtime.pipeline import Handler
+from flux.runtime.returned import check_returned, own_failure
+
+
+def telling(heard: Heard, handler: Handler, batched: bool = False) -> Handler:
+    """`handler`, with those who want to see calls told of each; as it is, when nobody does. `batched`: it takes many
+    messages, and each of them is told."""
+    if not heard.sees_calls(batched):
+        return handler
+    return _telling_batch(heard, handler) if batched else _telling_each(heard, handler)
+
+
+def _telling_each(heard: Heard, handler: Handler) -> Handler:
+    places, of, tell, failed, clock = heard.places, heard.of, heard.tell, heard.call_failed, time.perf_counter
+    enter, leave = heard.entering(), heard.leave
+    starts, ends = heard.hears("on_start"), heard.hears("on_success")
+
+    async def call(message: Message) -> Any:
+        stage = message.stage
+        where = places.get(stage) or of(stage)
+        entered = enter(where, message) if enter is not None else ()
+        began = clock()
+        if starts:
+            tell("on_start", where, message)
+        try:
+            result = await handler(message)
+            if result is not None:
+                check_returned("call", result)
+            if ends:
+                tell("on_success", where, message, clock() - began)
+        except BaseException as error:
+            raised = own_failure(error)
+            failed(where, message, raised, clock() - began, entered)
+            if raised is not error:
+                raise raised from error
+            raise
+        if entered:
+            leave(entered, None)
+        return result
+
+    return call
+
+
+def _telling_batch(heard: Heard, handler: Handler) -> Handler:
+    async def call(messages: Sequence[Message]) -> Any:
+        batch = BatchCall(heard, messages)
+        try:
+            result = await handler(messages)
+            check_returned("call", result)
+        except BaseException as error:
+            batch.ended(error)
+            raise
+        batch.ended(None)
+        return result
+
+    return call

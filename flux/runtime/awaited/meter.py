@@ -1,0 +1,43 @@
+"""Measures the calls of runs, for hooks that only count: see `flux.runtime.meter`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flux.core.runs import Run
+from flux.runtime.call_results import AsyncCall, Work
+from flux.runtime.desk import Desk, Post
+from flux.runtime.meter import Meter, clock
+from flux.runtime.pipeline import Handler
+from flux.runtime.returned import check_returned
+
+
+def around(meter: Meter, handler: Handler) -> Handler:
+    """`handler`, measured by `meter`."""
+    ended, failed = meter.ends.append, meter.failed
+
+    async def call(message: Any) -> Any:
+        try:
+            returned = await handler(message)
+            if returned is not None:
+                check_returned("call", returned)
+        except BaseException as error:
+            failed(message, error)
+            raise
+        ended(clock())
+        return returned
+
+    return call
+
+
+def measured(work: Work, desk: Desk, handler: Handler, track: bool) -> AsyncCall:
+    """Makes the calls of runs as `work` does, and tells `Hooks.on_calls` of those of each."""
+
+    async def call(post: Post, run: Run) -> BaseException | None:
+        meter = Meter(run, desk.policy.rules, desk.system.now())
+        try:
+            return await work(desk, post, run, around(meter, handler), track)  # type: ignore[no-any-return]
+        finally:
+            desk.heard.tell("on_calls", post.where, meter.report())
+
+    return call

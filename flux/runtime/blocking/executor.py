@@ -1,0 +1,74 @@
+# Generated from flux/runtime/awaited/executor.py by `make generate`: change that, not this.
+"""Makes the calls of a run: the hot loop. One record costs a wrapper, a try and two attributes here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from flux.core import trail as trails
+from flux.core.message import Message
+from flux.core.outcome import Move
+from flux.core.runs import Run
+from flux.runtime import call_results as results
+from flux.runtime.desk import Desk, Post
+from flux.runtime.pipeline import Handler
+from flux.runtime.produced import CURRENT, Produced
+from flux.runtime.returned import check_returned, own_failure, own_failures
+
+
+def work(desk: Desk, post: Post, run: Run, handler: Handler, track: bool) -> BaseException | None:
+    """Makes the run's calls up to its limit, which may shrink meanwhile. `track`: what calls produce is part of them.
+    Returns the error of a failed process, None when all of the run's own calls were made."""
+    products = Produced()
+    token = CURRENT.set(products) if track else None
+    entries, messages, records, trail = run.entries, run.messages, run.records, trails.start()
+    index = run.index
+    try:
+        while True:
+            run.index = index
+            if index >= run.limit and not desk.may_go_on(run):
+                return None
+            if messages is not None:
+                message = messages[index]
+            elif records is not None:
+                record = records[index]
+                message = Message()  # see there
+                message._record = record
+                message.value = record.value()
+                message._trail = trail
+            else:
+                message = entries[index].message  # type: ignore[index]
+            try:
+                returned = handler(message)
+                if returned is not None:
+                    check_returned("call", returned)
+            except BaseException as raised:
+                error = own_failure(raised)
+                if products.touched:
+                    products = results.renewed(products)
+                failure = results.failure_of(error)
+                if not desk.noted(run, message, failure) and desk.failed(post, run, message, failure) is Move.STOP:
+                    return error
+            else:
+                if products.touched:
+                    desk.produced(post, run, message, products)
+                    products = results.renewed(products)
+            index += 1
+    finally:
+        products.close()
+        results.left(token)
+
+
+def work_batch(desk: Desk, post: Post, run: Run, handler: Handler, track: bool) -> BaseException | None:
+    """`work` with a handler that takes all records of a run at once."""
+    products = Produced()
+    token = CURRENT.set(products) if track else None
+    messages = results.messages_of(run)
+    failures: Mapping[Message, BaseException] = {}
+    try:
+        check_returned("call", handler(messages))
+    except BaseException as error:
+        failures = own_failures(messages, error)
+    finally:
+        results.left(token)
+    return results.report_batch(desk, post, run, messages, failures, products)
