@@ -20,6 +20,7 @@ from aiokafka.errors import (
 )
 from aiokafka.structs import OffsetAndMetadata
 
+from flux.adapters.aiokafka import leaving
 from flux.adapters.aiokafka.client import REQUEST_TIMEOUT_MS, new_consumer
 from flux.adapters.aiokafka.connection import described
 from flux.adapters.aiokafka.errors import fault_of, translated
@@ -42,8 +43,7 @@ Done = Callable[[BrokerError | None], None]
 _RETRY = 0.5  # seconds between two attempts to connect, doubled with each
 _LONGEST_RETRY = 2.0
 _COMMIT_RETRY = 0.1  # seconds between two attempts to commit
-_LEAVE = 2.0  # seconds that each step of leaving the group may take
-_CLOSING = 2.5  # seconds for all of them
+_CLOSING = 2.5  # seconds to leave the group
 _CANCELLED = 0.5
 _SESSION_MS = 10_000  # aiokafka's default
 
@@ -329,27 +329,13 @@ class AiokafkaConsumer:
             self._closed = True
             self._session.end()
             if self._commits:
-                await asyncio.wait(list(self._commits), timeout=_LEAVE)
+                await asyncio.wait(list(self._commits), timeout=leaving.STEP)
             for task in self._commits:
                 task.cancel()
-            if self._consumer is not None:
-                await self._stop()
+            if self._consumer is not None and (error := await leaving.stop(self._consumer)) is not None:
+                self._log.warn("close", f"closing failed: {error}")
         if self._failure is not None and not isinstance(self._failure, BrokerError):
             raise self._failure
-
-    async def _stop(self) -> None:
-        consumer = self._consumer
-        stopping = asyncio.ensure_future(consumer.stop())
-        await asyncio.wait([stopping], timeout=_LEAVE)
-        if not stopping.done():
-            # Somebody else's rebalance holds the join; the group finds out by the session timeout.
-            consumer._coordinator._coordination_task.cancel()
-            await asyncio.wait([stopping], timeout=_LEAVE)
-            for part in (consumer._fetcher, consumer._client):
-                with contextlib.suppress(Exception, asyncio.CancelledError):
-                    await asyncio.wait_for(part.close(), _LEAVE)
-        elif not stopping.cancelled() and (error := stopping.exception()) is not None:
-            self._log.warn("close", f"closing failed: {error}")
 
     # -- errors
 

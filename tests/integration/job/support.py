@@ -32,6 +32,8 @@ from flux.core.stage import Stage
 SECONDS = 30.0
 """How long a test waits for what must happen."""
 
+_MADE_JUST_NOW = (KafkaError.COORDINATOR_LOAD_IN_PROGRESS, KafkaError.NOT_COORDINATOR)
+
 Record = tuple[Any, ...]
 """(value, key=None, headers=None, partition=None)"""
 
@@ -165,13 +167,13 @@ class Lab:
         return {p.partition: position for p in found if p.offset >= 0 for position in (without_nul(p),)}
 
     def members(self, group: str) -> list[Any]:
-        """Asked again while a coordinator that was made just now still loads."""
+        """Asked again while the coordinator is being made."""
         until = time.monotonic() + SECONDS
         while True:
             try:
                 return list(self.admin.describe_consumer_groups([group])[group].result(SECONDS).members)
             except KafkaException as error:
-                if error.args[0].code() != KafkaError.COORDINATOR_LOAD_IN_PROGRESS or time.monotonic() > until:
+                if error.args[0].code() not in _MADE_JUST_NOW or time.monotonic() > until:
                     raise
                 time.sleep(0.1)
 
