@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import HealthCheck, settings
+
+from flux import config
 
 # how long an example takes says how busy the machine is
 settings.register_profile("flux", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("flux")
+
+
+@pytest.fixture(autouse=True)
+def _configured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a test, or a program that it loads, configures for the process ends with it."""
+    monkeypatch.setattr(config, "current", config.current)

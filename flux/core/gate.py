@@ -16,7 +16,8 @@ JITTER = 0.1
 """The part of a pause by which it may be longer, drawn, so that workers do not probe in step. Never shorter: a probe
 just before the end of an outage would double the pause once more."""
 UNBOUNDED = 1 << 30
-_CREDIT = 0.01  # seconds of calls that may be made up for at once, when a caller comes late
+_AT_ONCE = 0.01  # seconds of calls that one caller may begin at once
+_CREDIT = 0.05  # seconds that callers may be late, as they are on a busy machine, and make up for it
 
 
 class Gate:
@@ -66,7 +67,8 @@ class Gate:
         """A run with so many calls was handed out."""
         if self._rate is not None:
             behind = self._next if self._next <= now + 1 / self._rate + _CREDIT else now  # the clock was set back
-            self._next = max(behind, now - _CREDIT) + calls / self._rate
+            late = now - behind <= _CREDIT  # else nobody had anything to call
+            self._next = (behind if late else now - _AT_ONCE) + calls / self._rate
         if self.since is not None:
             self._probe = run
 
@@ -109,4 +111,4 @@ class Gate:
         behind = now - self._next
         if behind < 0:
             return 0 if -behind <= 1 / self._rate + _CREDIT else 1
-        return 1 + int(min(behind, _CREDIT) * self._rate)
+        return 1 + int(min(behind, _AT_ONCE) * self._rate)

@@ -17,7 +17,7 @@ FIRST, LONGEST, JITTER = 1.0, 60.0, 0.1
 """Of pauses, in seconds, as flux.Pause promises them."""
 _TAKEN = 0.5
 """Seconds within which a caller begins what it had taken when the pause began."""
-_CREDIT = 0.01
+_AT_ONCE, _CREDIT = 0.01, 0.05
 _LATE = 0.05
 
 
@@ -76,7 +76,7 @@ class Gates:
 
     def _check_rate(self, call: Call, book: Book, rate: float, concurrency: int) -> None:
         now = self._truth.machine.time
-        at_once = int(_CREDIT * rate)  # what one caller may take at once, and begin later
+        at_once = int(_AT_ONCE * rate)  # what one caller may take at once, and begin later
         for number, since in enumerate(reversed(book.begun), 2):
             if number > 1 + at_once * concurrency + rate * (now - since + _CREDIT + _LATE):
                 raise self._truth.broken(f"{call} is one of {number} in {now - since:.3f} s, and the rate is {rate}")
