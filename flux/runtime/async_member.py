@@ -35,7 +35,7 @@ class AsyncMember:
         adapter: AsyncAdapter,
         admin: AdminPort,
         *,
-        rest: Callable[[float], Awaitable[None]],
+        rest: Callable[[float, int | None], Awaitable[None]],
         begin: Callable[[Post, Run], None],
         cancel: Callable[[Post], None],
     ) -> None:
@@ -89,8 +89,8 @@ class AsyncMember:
                 await self._write()
             case do.Begin(run):
                 self._begin(self.post, run)
-            case do.Rest(timeout):
-                await self._rest(timeout)
+            case do.Rest(timeout, facts):
+                await self._rest(timeout, facts)
             case do.Pause(partitions):
                 consumer.pause(partitions)
             case do.Resume(partitions):

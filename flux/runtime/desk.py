@@ -79,6 +79,8 @@ class Post:
     moved: list[Hop] = attrs.field(factory=list)
     """Hops that are acknowledged, for hooks that have not been told; empty when none hears of them."""
     failures: Failures = attrs.field(factory=Failures)
+    stands_by: bool = False
+    """Whether its poller rests for a permit, and takes it at once when there is one."""
 
     def __attrs_post_init__(self) -> None:
         self.polling = Duty(f"{self}: its poll loop")
@@ -119,12 +121,15 @@ class Desk:
         self.stop_at: float | None = None
         """Set once calls in flight are to end, to when they are abandoned; by the monotonic clock."""
         self.wake: Callable[[int], None] = lambda _: None
+        self.facts = 0
+        """How many there were that somebody who rests may wait for."""
         self.write_soon: Callable[[Post], None] = self.write
         """Has hops written that a call has just caused; must not wait where the caller must not."""
         self.freed: Callable[[int], None] = lambda _: None
         """A thread stands still in a write, and others write in its place: the rest that it holds is theirs too."""
         self._on_change = on_change
         self._turn = 0
+        self._by_number = {post.engine.stage.number: post for post in self.posts}
         self._aborted: set[Run] = set()
         self._excused: set[Run] = set()
         for post in self.posts:
@@ -160,15 +165,17 @@ class Desk:
         engine, now = post.engine, self.now(post)
         number = engine.stage.number
         if not engine.ready(now):
-            self.permits.forgo(number)
+            if self.permits.forgo(number):
+                self._offer()
             return None
-        if not self.permits.take(number):
+        if not self.permits.take(number, self._comes):
             return None
         run = engine.take(polling, now)
         if run is None:
             self.permits.give(number)
+            self._offer()
         elif engine.pace.slow and engine.ready(now):
-            self.wake(1)
+            self._wake(1)
         return run
 
     def take_any(self) -> tuple[Post, Run] | None:
@@ -176,10 +183,28 @@ class Desk:
         for _ in self.posts:
             self._turn = (self._turn + 1) % len(self.posts)
             post = self.posts[self._turn]
-            run = self.take(post, polling=False)
-            if run is not None:
-                return post, run
+            if post.engine.pace.slow:  # else its poller makes the calls, and stands in line for itself
+                run = self.take(post, polling=False)
+                if run is not None:
+                    return post, run
         return None
+
+    def _comes(self, number: int) -> bool:
+        """Whether somebody is there to use a permit for a stage: its poller, or a caller that has nothing to write."""
+        post = self._by_number[number]
+        here = post.stands_by or (
+            post.engine.pace.slow and self.policy.concurrency - self.permits.used > len(self._excused)
+        )
+        return here and post.engine.ready(self.now(post)) > 0
+
+    def _offer(self) -> None:
+        """A stage has no use for the permit that was kept for it: those who stood behind it may have."""
+        if self.permits.awaited:
+            self._wake(1)
+
+    def _wake(self, needed: int) -> None:
+        self.facts += 1
+        self.wake(needed)
 
     def ready(self) -> int:
         """About how many callers that do not poll could begin a run: none while calls are quick."""
@@ -213,7 +238,7 @@ class Desk:
             resumed = paused_at is not None and not self.gate.paused
             if resumed and paused_at is not None:
                 self.pauses.seconds += self.system.monotonic() - paused_at
-            self.wake(max(1, self.ready()) if resumed else 1)
+            self._wake(max(1, self.ready()) if resumed else 1)
             writes = writes and post.engine.has_news
             if writes:
                 self._excused.add(run)  # its permit is given back
@@ -265,7 +290,7 @@ class Desk:
         if run not in self._excused:
             self._excused.add(run)
             self.permits.give(post.engine.stage.number)
-        self.wake(1)
+        self._wake(1)
 
     def has_lapsed(self, run: Run) -> bool:
         """Whether a run that was handed on has lost its partitions before its caller has come to it."""
@@ -400,7 +425,7 @@ class Desk:
         now = self.system.monotonic()
         stuck = [(post, run) for post in self.posts for run in post.engine.looked(now)]
         if stuck:
-            self.wake(self.ready())
+            self._wake(self.ready())
         return stuck
 
     # ---- scripts
@@ -511,7 +536,7 @@ class Desk:
         with self.lock:
             if self.stop_at is None or deadline < self.stop_at:
                 self.stop_at = deadline
-            self.wake(len(self.posts) + self.policy.concurrency)
+            self._wake(len(self.posts) + self.policy.concurrency)
 
     def deadline(self) -> float:
         """When calls in flight are abandoned."""
@@ -546,7 +571,7 @@ class Desk:
         with self.lock:
             post.left = True
             post.polling.end()
-            self.wake(len(self.posts) + self.policy.concurrency)
+            self._wake(len(self.posts) + self.policy.concurrency)
         self._tell_lost()
         self._on_change()
 

@@ -44,9 +44,11 @@ class Poll:
 
 @attrs.frozen
 class Rest:
-    """Waits until a fact comes from another thread, at most `timeout` seconds."""
+    """Waits until a fact comes from another thread, at most `timeout` seconds. `facts`: how many there were when the
+    script looked; not at all when there have been more since. None: whatever was before."""
 
     timeout: float
+    facts: int | None = None
 
 
 @attrs.frozen

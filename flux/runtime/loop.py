@@ -266,10 +266,12 @@ class LoopPollers:
             if self._facts > before:  # else it is what the resting one has told others itself
                 fact.set()
 
-    async def _rest(self, timeout: float) -> None:
+    async def _rest(self, timeout: float, facts: int | None = None) -> None:
         fact = asyncio.Event()
         self._resting[fact] = self._facts
         try:
+            if facts is not None and facts != self._desk.facts:  # asked now, as whatever comes later sets `fact`
+                return
             async with asyncio.timeout(timeout):
                 await fact.wait()
         except TimeoutError:

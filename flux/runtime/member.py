@@ -104,9 +104,10 @@ class Member:
                 self.desk.write(self.post)
             case do.Begin(run):
                 self._begin(self.post, run)
-            case do.Rest(timeout):
+            case do.Rest(timeout, facts):
                 with self.desk.lock:
-                    self._rest(timeout)
+                    if facts is None or facts == self.desk.facts:
+                        self._rest(timeout)
             case do.Pause(partitions):
                 self._consumer.pause(partitions)
             case do.Resume(partitions):

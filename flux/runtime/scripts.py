@@ -14,6 +14,7 @@ from flux.core.commands import Level, Notice
 from flux.core.engine import Engine
 from flux.core.errors import BrokerError, Fault
 from flux.core.ports import BEGINNING, Position, TopicPartition
+from flux.core.runs import Run
 from flux.core.stage import Role
 from flux.runtime import effects as do
 from flux.runtime.desk import Desk, Post
@@ -23,7 +24,8 @@ Clock = Callable[[], float]
 
 _ASK = 10.0  # seconds for one question to the cluster
 _ONCE = 1.0  # seconds for a commit that is not tried again
-_PERMIT = 0.05  # seconds to rest for a permit, or for a run that others work
+_PERMIT = 0.05  # seconds to rest at most for a permit, or for a run that others work, before the next poll
+_AGAIN = 0.05  # seconds until a topic is polled again that is not known yet
 _DENIED = (Fault.DENIED, Fault.LOGIN, Fault.FATAL)
 
 
@@ -44,15 +46,31 @@ def shift(desk: Desk, post: Post, mine: Callable[[], bool]) -> Script[None]:
                 break
             looked = now()
             run = desk.take(post, polling=True)
+            if run is None and engine.ready(looked):  # and not: since it looked
+                run = yield from _stand_by(desk, post, mine)
             if run is None:
-                if engine.ready(looked):  # and not: since it looked
-                    yield do.Rest(_PERMIT)
                 break
             yield do.Begin(run)
             if engine.has_news:
                 yield do.Write()
             while mine() and desk.stop_at is None and engine.busy_with(run):
-                yield do.Rest(_PERMIT)
+                yield do.Rest(_PERMIT, desk.facts)
+
+
+def _stand_by(desk: Desk, post: Post, mine: Callable[[], bool]) -> Script[Run | None]:
+    """Waits for its turn of a permit, up to the next poll. Whoever polls meanwhile is passed over, so it does not."""
+    engine, now = post.engine, partial(desk.now, post)
+    until = now() + _PERMIT
+    post.stands_by = True
+    try:
+        while (left := until - now()) > 0 and mine() and desk.stop_at is None:
+            yield do.Rest(left, desk.facts)
+            run = desk.take(post, polling=True)
+            if run is not None or engine.pace.slow or not engine.ready(now()):
+                return run
+        return None
+    finally:
+        post.stands_by = False
 
 
 def cycle(engine: Engine, now: Clock, longest: float = math.inf) -> Script[bool]:
@@ -80,7 +98,7 @@ def cycle(engine: Engine, now: Clock, longest: float = math.inf) -> Script[bool]
         if error.fault is not Fault.UNKNOWN_TOPIC:
             raise
         engine.spread.unknown(error, now())
-        yield do.Rest(_PERMIT)
+        yield do.Rest(_AGAIN)
         return False
     engine.polled(polled, now())
     return bool(polled.batches)

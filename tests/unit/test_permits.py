@@ -62,6 +62,29 @@ def test_one_that_waits_no_more_stands_in_nobodys_way() -> None:
     assert permits.take(1)
 
 
+def test_no_permit_is_kept_for_one_that_does_not_come_and_it_keeps_its_place() -> None:
+    permits = Permits(1, main_here=False)
+    permits.take(1)
+    assert not permits.take(2)
+    permits.give(1)
+    assert permits.take(3, comes=lambda stage: stage != 2)
+    permits.give(3)
+    assert not permits.take(1)
+    assert permits.take(2)
+
+
+def test_one_that_waits_no_more_says_whether_it_stood_before_others() -> None:
+    permits = Permits(1, main_here=False)
+    permits.take(1)
+    assert not permits.take(2)
+    assert not permits.take(3)
+    permits.give(1)
+    assert permits.awaited
+    assert [permits.forgo(2), permits.forgo(2)] == [True, False]
+    assert permits.take(3)
+    assert not permits.awaited
+
+
 @given(
     total=st.integers(1, 4),
     main_here=st.booleans(),
