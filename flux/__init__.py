@@ -12,8 +12,8 @@ from flux.core.hooks import CallsReport, Hooks, Where
 from flux.core.message import Headers, Message
 from flux.core.outcome import Expired, Failed, NotAwaited, Pause, Reject, Retry, SubtaskCancelled
 from flux.producer import Producer
-from flux.runtime.delivery import Delivery, RecordMetadata
 from flux.runtime.produced import carry
+from flux.runtime.producing.delivery import Delivery, RecordMetadata
 from flux.task import BatchTask, Task, task
 from flux.worker import Worker
 

@@ -17,7 +17,7 @@ from flux.core.errors import ConfigurationError
 from flux.core.hooks import Hooks, check_hooks
 from flux.core.ports import Adapter, AsyncAdapter, ProducerSettings
 from flux.core.settings import is_number, is_whole, plain, plainly, shown
-from flux.runtime.outboxes import OUTBOXES
+from flux.runtime.producing.registry import PRODUCERS
 from flux.runtime.termination import ignore_sigterm
 from flux.system import Lock
 
@@ -155,7 +155,7 @@ def reset() -> None:
     with _lock:
         current = Settings()
         _adapters.clear()
-    OUTBOXES.reroute()
+    PRODUCERS.reroute()
 
 
 @contextmanager
@@ -170,7 +170,7 @@ def substituting(substitute: Callable[[AdapterChoice, AdapterChoice], Adapter]) 
     finally:
         with _lock:
             current = before
-        OUTBOXES.reroute()
+        PRODUCERS.reroute()
 
 
 def resolve_adapter(*candidates: AdapterChoice) -> Adapter:
@@ -234,4 +234,4 @@ def _change(**changes: Any) -> None:
     global current
     with _lock:
         current = attrs.evolve(current, **changes)
-    OUTBOXES.reroute()
+    PRODUCERS.reroute()

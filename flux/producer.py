@@ -16,14 +16,14 @@ from flux.core.errors import BrokerError, BufferFull, ConfigurationError, Delive
 from flux.core.partitioner import partition_for_key
 from flux.core.ports import ProducerRecord
 from flux.core.settings import MOST, plain
-from flux.runtime.delivery import Delivery
 from flux.runtime.encoding import HeadersLike, check_number, encode, encode_headers
 from flux.runtime.ending import ending, refused
-from flux.runtime.outbox import Outbox
-from flux.runtime.outboxes import OUTBOXES
 from flux.runtime.produced import CURRENT, Scope
+from flux.runtime.producing.delivery import Delivery
+from flux.runtime.producing.pending_acks import Tracked
+from flux.runtime.producing.producer_buffer import ProducerBuffer
+from flux.runtime.producing.registry import PRODUCERS
 from flux.runtime.returned import is_async
-from flux.runtime.tallies import Tracked
 from flux.runtime.termination import handle_sigterm
 
 Result = TypeVar("Result")
@@ -38,11 +38,11 @@ class _ProducerClass(ABCMeta):
 
     def __setattr__(cls, name: str, value: Any) -> None:
         super().__setattr__(name, value)
-        OUTBOXES.reroute()
+        PRODUCERS.reroute()
 
     def __delattr__(cls, name: str) -> None:
         super().__delattr__(name)
-        OUTBOXES.reroute()
+        PRODUCERS.reroute()
 
 
 class Producer(metaclass=_ProducerClass):
@@ -116,7 +116,7 @@ class Producer(metaclass=_ProducerClass):
     ) -> None:
         """Takes a record and returns at once. While the client's queue and the buffer are full it waits up to
         `delivery_timeout` and then raises DeliveryError; inside a running event loop it raises BufferFull at once."""
-        outbox = OUTBOXES.routes.get(cls) or _outbox(cls)
+        buffer = PRODUCERS.routes.get(cls) or _route(cls)
         if type(value) is not bytes or cls.serializer is not None:
             value = _value(cls, value)
         size = 0 if value is None else len(value)
@@ -126,15 +126,16 @@ class Producer(metaclass=_ProducerClass):
             size += len(key or b"")
         pairs = () if headers is None else encode_headers(headers)
         if partition_key is not None or partition is not None or timestamp is not None:
-            partition = _place(outbox, partition_key, partition, timestamp)
+            partition = _place(buffer, partition_key, partition, timestamp)
         if _current() is not None:
-            _put(outbox, ProducerRecord(value, key, pairs, partition, timestamp), size)
+            _put(buffer, ProducerRecord(value, key, pairs, partition, timestamp), size)
             return
         record = _new(ProducerRecord, (value, key, pairs, partition, timestamp))
-        if outbox.full:
-            outbox.wait_for_room(record)
-        if outbox.buffer.add(record, size):
-            outbox.added()
+        filling = buffer.filling
+        if filling.blocked:
+            buffer.wait_for_room(record)
+        if filling.add(record, size):
+            buffer.added()
 
     @classmethod
     def send(
@@ -149,11 +150,11 @@ class Producer(metaclass=_ProducerClass):
     ) -> Delivery:
         """`produce`, flushed at once. The future's `result(timeout)`, and `await`, give the RecordMetadata of where it
         landed or raise DeliveryError."""
-        outbox, record, _ = _record(cls, value, key, headers, partition_key, partition, timestamp)
+        buffer, record, _ = _record(cls, value, key, headers, partition_key, partition, timestamp)
         scope = _current()
-        if scope is None or not _within(scope, outbox):
-            return outbox.send(record, None)
-        return _told(scope, lambda: outbox.send(record, scope))
+        if scope is None or not _within(scope, buffer):
+            return buffer.send(record, None)
+        return _told(scope, lambda: buffer.send(record, scope))
 
     @classmethod
     async def aproduce(
@@ -169,15 +170,15 @@ class Producer(metaclass=_ProducerClass):
         """`produce` for an event loop, which goes on while this waits for room, up to `delivery_timeout`. Raises
         DeliveryError."""
         if partition_key is not None and partition is None:
-            outbox = await asyncio.to_thread(_outbox, cls)
-            partition = await asyncio.to_thread(_place, outbox, partition_key, None, None)
+            buffer = await asyncio.to_thread(_route, cls)
+            partition = await asyncio.to_thread(_place, buffer, partition_key, None, None)
             partition_key = None
-        outbox, record, size = _record(cls, value, key, headers, partition_key, partition, timestamp)
+        buffer, record, size = _record(cls, value, key, headers, partition_key, partition, timestamp)
         while True:
             try:
-                return _put(outbox, record, size)
+                return _put(buffer, record, size)
             except BufferFull:
-                await outbox.await_room(record)
+                await buffer.await_room(record)
 
     @classmethod
     def deliver(cls, timeout: float | None = None) -> None:
@@ -185,25 +186,25 @@ class Producer(metaclass=_ProducerClass):
         DeliveryError, which names what failed, earlier failures that nobody heard of included, and what is still
         under way when the time is over: that may yet arrive."""
         if not ending():  # what was taken before was delivered, or named, by the exit handler
-            _outbox(cls).deliver(timeout)
+            _route(cls).deliver(timeout)
 
     @classmethod
     async def adeliver(cls, timeout: float | None = None) -> None:
         """`deliver` for an event loop."""
-        outbox = await asyncio.to_thread(_outbox, cls)
-        await outbox.adeliver(timeout)
+        buffer = await asyncio.to_thread(_route, cls)
+        await buffer.adeliver(timeout)
 
     @classmethod
     def shutdown(cls, timeout: float | None = None) -> None:
         """`deliver`, and closes the client unless other producers use it; `timeout` None: somewhat more than
         `delivery_timeout`. Happens at exit by itself. The next record boots it again. Raises DeliveryError."""
         if not ending():
-            OUTBOXES.shutdown(_outbox(cls), timeout)
+            PRODUCERS.shutdown(_route(cls), timeout)
 
     @classmethod
     async def ashutdown(cls, timeout: float | None = None) -> None:
         """`shutdown` for an event loop."""
-        await asyncio.to_thread(lambda: OUTBOXES.shutdown(_outbox(cls), timeout))
+        await asyncio.to_thread(lambda: PRODUCERS.shutdown(_route(cls), timeout))
 
 
 def _class_for(shared: type[Producer], own: dict[str, Any]) -> type[Producer]:
@@ -216,8 +217,8 @@ def _rebuild(shared: type[Producer], own: dict[str, Any]) -> Producer:
     return object.__new__(_class_for(shared, own) if own else shared)
 
 
-def _outbox(producer: type[Producer]) -> Outbox:
-    routes = OUTBOXES.routes  # another one from when anything is configured anew
+def _route(producer: type[Producer]) -> ProducerBuffer:
+    routes = PRODUCERS.routes  # another one from when anything is configured anew
     name, topic = producer.__qualname__, plain(producer.topic)
     if not topic or not isinstance(topic, str):
         raise ConfigurationError(f'{name} has no topic: give it a class attribute topic = "…"')
@@ -227,13 +228,13 @@ def _outbox(producer: type[Producer]) -> Outbox:
     if not isinstance(options, ProducerOptions):
         raise ConfigurationError(f"{name}.options must be a flux.ProducerOptions")
     adapter = config.resolve_adapter(producer.adapter)
-    outbox = OUTBOXES.outbox((producer.__module__, name), adapter, topic, options.settings, options.limits)
-    outbox.on_error = _on_error(producer)
+    buffer = PRODUCERS.buffer((producer.__module__, name), adapter, topic, options.settings, options.limits)
+    buffer.unheard.on_error = _on_error(producer)
     if config.current.flush_on_sigterm:
         handle_sigterm()
-    if not OUTBOXES.exited:  # from then on each record comes through here
-        routes[producer] = outbox
-    return outbox
+    if not PRODUCERS.exited:  # from then on each record comes through here
+        routes[producer] = buffer
+    return buffer
 
 
 def _on_error(producer: type[Producer]) -> Callable[[DeliveryError], object]:
@@ -257,7 +258,7 @@ def _value(producer: type[Producer], value: Any) -> bytes | None:
     return encode(serializer(value), "what a serializer returns")
 
 
-def _place(outbox: Outbox, partition_key: Any, partition: int | None, timestamp: int | None) -> int | None:
+def _place(buffer: ProducerBuffer, partition_key: Any, partition: int | None, timestamp: int | None) -> int | None:
     if timestamp is not None:
         check_number(timestamp, "timestamp (milliseconds since the epoch)", 1, MOST)
     if partition is not None:
@@ -268,9 +269,9 @@ def _place(outbox: Outbox, partition_key: Any, partition: int | None, timestamp:
         raise ConfigurationError("give partition or partition_key, not both")
     data = encode(partition_key, "partition_key") or b""
     try:
-        count = OUTBOXES.client(outbox).partitions(outbox.topic, outbox.settings.delivery_timeout)
+        count = PRODUCERS.client(buffer).partitions(buffer.topic, buffer.settings.delivery_timeout)
     except BrokerError as error:
-        raise DeliveryError([FailedRecord(outbox.topic, None, data, None, error)]) from error
+        raise DeliveryError([FailedRecord(buffer.topic, None, data, None, error)]) from error
     return partition_for_key(data, count)
 
 
@@ -282,27 +283,27 @@ def _record(
     partition_key: str | bytes | None,
     partition: int | None,
     timestamp: int | None,
-) -> tuple[Outbox, ProducerRecord, int]:
-    outbox = OUTBOXES.routes.get(producer) or _outbox(producer)
+) -> tuple[ProducerBuffer, ProducerRecord, int]:
+    buffer = PRODUCERS.routes.get(producer) or _route(producer)
     value, data = _value(producer, value), encode(key, "a key")
     pairs = () if headers is None else encode_headers(headers)
-    partition = _place(outbox, partition_key, partition, timestamp)
-    return outbox, ProducerRecord(value, data, pairs, partition, timestamp), len(value or b"") + len(data or b"")
+    partition = _place(buffer, partition_key, partition, timestamp)
+    return buffer, ProducerRecord(value, data, pairs, partition, timestamp), len(value or b"") + len(data or b"")
 
 
-def _put(outbox: Outbox, record: ProducerRecord, size: int) -> None:
+def _put(buffer: ProducerBuffer, record: ProducerRecord, size: int) -> None:
     scope = _current()
-    if scope is None or not _within(scope, outbox):
-        outbox.put(record, size)
+    if scope is None or not _within(scope, buffer):
+        buffer.put(record, size)
         return
     tracked = Tracked(*record)
     tracked.scope = scope
-    _told(scope, lambda: outbox.put(tracked, size))
+    _told(scope, lambda: buffer.put(tracked, size))
 
 
-def _within(scope: Scope, outbox: Outbox) -> bool:
+def _within(scope: Scope, buffer: ProducerBuffer) -> bool:
     """Whether what is produced now is a part of the call that its context is of."""
-    return scope.started(outbox.flush) or outbox.comes_late()
+    return scope.started(buffer.flush) or buffer.comes_late()
 
 
 def _told(scope: Scope, put: Callable[[], Result]) -> Result:

@@ -17,9 +17,9 @@ from flux.core.errors import ConfigurationError
 from flux.core.policy import Policy
 from flux.core.settings import is_number, plain, shown
 from flux.producer import Producer
-from flux.runtime.delivery import Delivery
 from flux.runtime.encoding import HeadersLike
-from flux.runtime.outboxes import OUTBOXES
+from flux.runtime.producing.delivery import Delivery
+from flux.runtime.producing.registry import PRODUCERS
 
 
 def enqueue(
@@ -60,7 +60,7 @@ def _due(policy: Policy, delay: float | None, at: datetime | None) -> int | None
     """Milliseconds since the epoch; None: at once."""
     if delay is None and at is None:
         return None
-    now = OUTBOXES.system.now()
+    now = PRODUCERS.system.now()
     if at is not None:
         if delay is not None:
             raise ConfigurationError("enqueue: give delay or at, not both")

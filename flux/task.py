@@ -21,9 +21,9 @@ from flux.core.policy import DAY, Policy
 from flux.core.settings import check_switch, shown
 from flux.core.stage import Naming, Stages
 from flux.core.transfer import ErrorHeaders
-from flux.runtime.delivery import Delivery
 from flux.runtime.encoding import HeadersLike
 from flux.runtime.pipeline import Middleware
+from flux.runtime.producing.delivery import Delivery
 from flux.runtime.returned import check_function, is_async
 from flux.scheduling import enqueue
 

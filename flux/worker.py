@@ -32,10 +32,10 @@ from flux.runtime.aside import Aside
 from flux.runtime.beside import Beside
 from flux.runtime.ending import ending
 from flux.runtime.job import Job
-from flux.runtime.outboxes import OUTBOXES
 from flux.runtime.pipeline import check_middleware, check_task
 from flux.runtime.preparation import insist
 from flux.runtime.produced import CarryingExecutor
+from flux.runtime.producing.registry import PRODUCERS
 from flux.runtime.reporting import Reporter, report_topic
 from flux.runtime.returned import is_async
 from flux.runtime.traces import text_of
@@ -264,7 +264,7 @@ class Worker:
                 ended = yield _Blocking(partial(self._in_time, job.end, f"the end of {job.name}"))
                 code = code or (3 if ended is None else ended)
             code = code or int(self._left_some)
-            yield _Blocking(partial(self._in_time, OUTBOXES.deliver_all, "the delivery of what was produced"))
+            yield _Blocking(partial(self._in_time, PRODUCERS.deliver_all, "the delivery of what was produced"))
             yield _Blocking(partial(self._in_time, observed.close, "the end of metrics and reports"))
         return code
 

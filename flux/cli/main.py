@@ -109,9 +109,9 @@ def leave(code: int) -> None:
     interpreter's own end nor what is left to do before it may be waited for without a limit."""
 
     def last() -> None:
-        outboxes = sys.modules.get("flux.runtime.outboxes")
-        if outboxes is not None:
-            outboxes.OUTBOXES.exit()
+        registry = sys.modules.get("flux.runtime.producing.registry")
+        if registry is not None:
+            registry.PRODUCERS.exit()
 
     for each in (last, _flush):
         thread = threading.Thread(target=each, daemon=True)

@@ -22,7 +22,7 @@ class Limits:
 
 
 class Buffer:
-    __slots__ = ("_age", "_bytes", "_most_bytes", "_most_records", "_records", "deadline", "taken")
+    __slots__ = ("_age", "_bytes", "_most_bytes", "_most_records", "_records", "blocked", "deadline", "taken")
 
     def __init__(self, limits: Limits) -> None:
         self._most_records = limits.records
@@ -34,6 +34,8 @@ class Buffer:
         """What `take` gave, until its caller has put it elsewhere and empties this."""
         self.deadline: float | None = None
         """By the monotonic clock; None: empty, or nobody has called `opened` yet."""
+        self.blocked = False
+        """Whether who adds waits for room first. Whoever hands records on sets it, when the client takes none."""
 
     def add(self, record: ProducerRecord, size: int) -> bool:
         """Whether there is something to do: hand it on when it is `full`, call `opened` when there is no `deadline`."""

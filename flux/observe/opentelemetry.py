@@ -27,8 +27,8 @@ from flux.core.outcome import Failed, Pause
 from flux.observe.sampling import Dropped, Sampling, extracted
 from flux.producer import Producer
 from flux.runtime import traces
-from flux.runtime.delivery import Delivery
 from flux.runtime.encoding import HeadersLike, encode_headers
+from flux.runtime.producing.delivery import Delivery
 
 logger = logging.getLogger("flux.observe")
 

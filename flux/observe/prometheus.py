@@ -28,7 +28,7 @@ from flux.observe.lags import Lags
 from flux.observe.names import Metric
 from flux.runtime.desk import Post
 from flux.runtime.job import Job
-from flux.runtime.outboxes import OUTBOXES
+from flux.runtime.producing.registry import PRODUCERS
 from flux.system import Lock
 
 MOST_ERRORS = 50
@@ -231,6 +231,6 @@ class _Families:
 
 def _buffered() -> Counter[str]:
     found: Counter[str] = Counter()
-    for outbox in OUTBOXES._all():
-        found[outbox.topic] += len(outbox.buffer)
+    for buffer in PRODUCERS._all():
+        found[buffer.topic] += len(buffer.filling)
     return found

@@ -14,8 +14,8 @@ import weakref
 from collections import deque
 from typing import NoReturn, Protocol
 
-from flux.runtime.outboxes import OUTBOXES
 from flux.runtime.produced import CURRENT
+from flux.runtime.producing.registry import PRODUCERS
 
 
 class Inherited(Protocol):
@@ -46,7 +46,7 @@ def end_of_child(*given: object) -> NoReturn:
     )
     try:
         os.write(2, line.encode())  # not by the log: its streams may hold what the parent has not written yet
-        OUTBOXES.exit()
+        PRODUCERS.exit()
     finally:
         os._exit(code)
 

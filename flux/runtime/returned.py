@@ -19,7 +19,7 @@ from flux.core.described import asked, mro_of, traceback_of
 from flux.core.errors import ConfigurationError
 from flux.core.message import Message
 from flux.core.outcome import NotAwaited, SubtaskCancelled, failures_of
-from flux.runtime.delivery import Delivery
+from flux.runtime.producing.delivery import Delivery
 
 _LAZY = (GeneratorType, AsyncGeneratorType, CoroutineType, map, filter, Future)
 _vars = type.__dict__["__dict__"].__get__

@@ -3,7 +3,7 @@
 A handler runs between any two instructions of the main thread, which may hold any lock of flux, or of Python's own
 threads. So it does no more than start a thread, without the standard library's bookkeeping, and return: the main
 thread goes on, and lets go of what it holds. What it produces meanwhile is delivered before `produce` returns: see
-`Outboxes.exit`.
+`ProducerRegistry.exit`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import time
 from types import FrameType
 
 from flux.runtime.ending import tell
-from flux.runtime.outboxes import OUTBOXES
+from flux.runtime.producing.registry import PRODUCERS
 from flux.system import SYSTEM
 
 LIMIT = 25.0
@@ -30,8 +30,8 @@ _told = False
 def handle_sigterm() -> None:
     """Once a process that can be told so by nobody else: in the main thread, where nobody handles SIGTERM yet."""
     if (
-        not (_told or OUTBOXES.exited)
-        and OUTBOXES.system is SYSTEM
+        not (_told or PRODUCERS.exited)
+        and PRODUCERS.system is SYSTEM
         and os.name == "posix"
         and threading.current_thread() is threading.main_thread()
         and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
@@ -52,7 +52,7 @@ def _handle(number: int, _: FrameType | None) -> None:
     try:
         _thread.start_new_thread(_end, (number,))
     except RuntimeError:  # Python 3.12 starts no thread when the main one has ended
-        if not OUTBOXES.exited:  # else it ends anyway
+        if not PRODUCERS.exited:  # else it ends anyway
             _end(number)
 
 
@@ -62,7 +62,7 @@ def _end(number: int) -> None:
 
     def deliver() -> None:
         try:
-            OUTBOXES.exit(LIMIT)
+            PRODUCERS.exit(LIMIT)
         finally:
             delivered.release()
 

@@ -22,7 +22,7 @@ from flux.core.settings import plain
 from flux.core.stage import Stage
 from flux.producer import Producer
 from flux.runtime.encoding import HeadersLike, encode, encode_headers
-from flux.runtime.outboxes import OUTBOXES
+from flux.runtime.producing.registry import PRODUCERS
 from flux.task import Task
 from flux.testing.clusters import Clusters
 from flux.testing.machine import Machine
@@ -156,7 +156,7 @@ class Kit:
     def topic(self, topic: AnyTopic, *, adapter: AdapterChoice = None) -> Records:
         """What a topic holds, what producers hold back included, as they are flushed first. `topic`: a name, a
         producer or a task. `adapter`: the cluster that the name is looked up on; None: the process's."""
-        OUTBOXES.deliver_all()
+        PRODUCERS.deliver_all()
         name, cluster = self._place(topic, adapter)
         return self._read(name, cluster.broker)
 
@@ -252,14 +252,14 @@ def kit(*, partitions: int = 1, seed: int = 0, start: float | datetime | None = 
         start = start.timestamp()
     machine = Machine(float(int(time.time())) if start is None else start, seed)
     clusters = Clusters(f"flux-testing-{next(_numbers)}", machine, partitions)
-    before = OUTBOXES.system
-    OUTBOXES.start_over(machine)
+    before = PRODUCERS.system
+    PRODUCERS.start_over(machine)
     try:
         with config.substituting(clusters.substitute):
             yield Kit(clusters, machine)
     finally:
         clusters.recover()
-        OUTBOXES.start_over(before)
+        PRODUCERS.start_over(before)
         clusters.forget()
 
 

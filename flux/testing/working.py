@@ -23,9 +23,9 @@ from flux.runtime import scripts
 from flux.runtime.desk import Desk, Post
 from flux.runtime.job import Job
 from flux.runtime.member import Member
-from flux.runtime.outboxes import OUTBOXES
 from flux.runtime.pipeline import Handler
 from flux.runtime.produced import CarryingExecutor
+from flux.runtime.producing.registry import PRODUCERS
 from flux.runtime.returned import check_returned, is_awaitable, own_failure, own_failures
 from flux.testing.machine import Machine, Stuck
 
@@ -101,7 +101,7 @@ class Working:
             finally:
                 for job in self.jobs:
                     job.end()
-                OUTBOXES.deliver_all()
+                PRODUCERS.deliver_all()
         return self._summary(waiting)
 
     def _prepare(self) -> None:
@@ -123,7 +123,7 @@ class Working:
     def _work_all(self) -> Generator[Step, Any, None]:
         machine = self.machine
         while True:
-            OUTBOXES.deliver_all()
+            PRODUCERS.deliver_all()
             if (yield from self._round()):
                 machine.went_on()
                 continue

@@ -19,7 +19,7 @@ from flux.core.quick import Quick
 from flux.core.runs import LaneRun
 from flux.core.transfer import Transfer
 from flux.runtime import call_results, pipeline
-from flux.runtime.outboxes import OUTBOXES
+from flux.runtime.producing.registry import PRODUCERS
 from simulation.mutants import Mutation, mutant
 
 # ---- pauses
@@ -320,7 +320,7 @@ def enqueued_work_is_due_at_once() -> Mutation:
 
     def hasty(policy: Any, delay: Any, at: Any) -> int | None:
         found = due(policy, delay, at)
-        return None if found is None else int(OUTBOXES.system.now() * 1000)
+        return None if found is None else int(PRODUCERS.system.now() * 1000)
 
     return scheduling, "_due", hasty
 

@@ -14,12 +14,12 @@ import attrs
 
 import flux.runtime.call_results
 import flux.runtime.job
-import flux.runtime.outbox
-import flux.runtime.tallies
+import flux.runtime.producing.flusher
+import flux.runtime.producing.pending_acks
 from flux.core.message import Message
 from flux.core.outcome import Expired
 from flux.runtime import pipeline
-from flux.runtime.outboxes import OUTBOXES
+from flux.runtime.producing.registry import PRODUCERS
 from simulation.records import Violation
 from simulation.scenario import HOUR, Scenario
 from simulation.system import Local, RLock
@@ -62,8 +62,8 @@ def _telling(world: World) -> Callable[[float, Callable[[], float]], pipeline.St
 def _patched(world: World) -> Iterator[None]:
     """What of flux does not go through its System, and its limits, for one run."""
     changes: list[tuple[Any, str, Any]] = [
-        (flux.runtime.outbox, "Lock", lambda: RLock(world.machine)),
-        (flux.runtime.tallies, "_acknowledging", Local()),
+        (flux.runtime.producing.flusher, "Lock", lambda: RLock(world.machine)),
+        (flux.runtime.producing.pending_acks, "_acknowledging", Local()),
         (flux.runtime.call_results, "trace_of", lambda error: "trace"),
         (flux.runtime.job, "expiring", _telling(world)),
     ]
@@ -71,7 +71,7 @@ def _patched(world: World) -> Iterator[None]:
         module, _, attribute = name.rpartition(".")
         changes.append((importlib.import_module(module), attribute, value))
     before = [(owner, name, getattr(owner, name)) for owner, name, _ in changes]
-    outboxes = vars(OUTBOXES)
+    registry = vars(PRODUCERS)
     disabled = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     for owner, name, value in changes:
@@ -80,7 +80,7 @@ def _patched(world: World) -> Iterator[None]:
         yield
     finally:
         logging.disable(disabled)
-        OUTBOXES.__dict__ = outboxes
+        PRODUCERS.__dict__ = registry
         for owner, name, value in before:
             setattr(owner, name, value)
 

@@ -16,7 +16,7 @@ from flux.adapters.memory.broker import Broker
 from flux.adapters.memory.cluster import Cluster
 from flux.core.message import Message
 from flux.core.ports import ProducerRecord
-from flux.runtime.outboxes import OUTBOXES, Outboxes
+from flux.runtime.producing.registry import PRODUCERS, ProducerRegistry
 from simulation.async_clients import AsyncAdapter
 from simulation.clients import Adapter, Consumer
 from simulation.events import Events
@@ -110,10 +110,10 @@ class World:
     @staticmethod
     def _enter(process: Process) -> None:
         """Producers of its own."""
-        outboxes = vars(Outboxes(System(process)))
+        registry = vars(ProducerRegistry(System(process)))
 
         def enter() -> None:
-            OUTBOXES.__dict__ = outboxes
+            PRODUCERS.__dict__ = registry
 
         process.on_enter = enter
 

@@ -13,7 +13,7 @@ from flux.adapters.memory import MemoryAdapter, forget
 from flux.config import ProducerOptions
 from flux.core.errors import DeliveryError
 from flux.producer import Producer
-from flux.runtime.outboxes import OUTBOXES
+from flux.runtime.producing.registry import PRODUCERS
 from flux.system import SYSTEM
 
 OPTIONS = ProducerOptions(max_buffer_size=3, flush_interval=1.0, delivery_timeout=30.0)
@@ -35,7 +35,7 @@ class World:
     def wait(self, seconds: float) -> None:
         """Time passes, and the flushing thread does what is due."""
         self.system.time += seconds
-        OUTBOXES.tick()
+        PRODUCERS.tick()
 
     def recover(self) -> None:
         self.broker.available = True
@@ -43,9 +43,7 @@ class World:
 
     def serve(self) -> None:
         """The clients' own threads run; the flushing one is `tick`, by hand."""
-        own = [
-            target for target in self.system.spawned if "OUTBOXES" not in repr(target) and "_run" not in repr(target)
-        ]
+        own = [target for target in self.system.spawned if "_run" not in repr(target)]
         self.system.spawned.clear()
         for target in own:
             target()
@@ -59,9 +57,9 @@ def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     monkeypatch.delenv("FLUX_ADAPTER", raising=False)
     config.reset()
     made = World()
-    OUTBOXES.reset(made.system)
+    PRODUCERS.reset(made.system)
     yield made
-    OUTBOXES.reset(SYSTEM)
+    PRODUCERS.reset(SYSTEM)
     config.reset()
 
 

@@ -12,8 +12,8 @@ import pytest
 
 from flux.core.errors import BrokerError, DeliveryError, FailedRecord
 from flux.core.ports import ProducerRecord
-from flux.runtime.delivery import Delivery, RecordMetadata
-from flux.runtime.tallies import Counted
+from flux.runtime.producing.delivery import Delivery, RecordMetadata
+from flux.runtime.producing.pending_acks import Pending
 
 WHERE = RecordMetadata("t", 0, 7, None)
 FAILED = FailedRecord("t", 0, b"k", b"v", BrokerError("away"))
@@ -21,11 +21,11 @@ FAILED = FailedRecord("t", 0, b"k", b"v", BrokerError("away"))
 
 class Ends:
     def __init__(self) -> None:
-        self.ended_: list[Counted] = []
+        self.ended_: list[Pending] = []
         self.reported: list[FailedRecord] = []
 
-    def ended(self, tally: Counted) -> None:
-        self.ended_.append(tally)
+    def ended(self, pending: Pending) -> None:
+        self.ended_.append(pending)
 
     def report(self, records: Sequence[FailedRecord]) -> None:
         self.reported += records

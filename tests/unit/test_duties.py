@@ -16,7 +16,7 @@ import flux
 from flux.core.buffer import Limits
 from flux.core.duties import LOOK, PATIENCE, Duties, Duty
 from flux.core.ports import ProducerRecord, ProducerSettings
-from flux.runtime.outboxes import Outboxes
+from flux.runtime.producing.registry import ProducerRegistry
 
 ME = 7
 
@@ -203,12 +203,12 @@ class Client:
 
 def test_a_producer_whose_flush_stands_still_holds_back_no_other(caplog: pytest.LogCaptureFixture) -> None:
     client = Client()
-    outboxes = Outboxes(FastMachine())
+    registry = ProducerRegistry(FastMachine())
     adapter: Any = SimpleNamespace(cluster="here", producer=lambda settings: client)
     for topic in ("stuck", "other"):
-        outbox = outboxes.outbox(topic, adapter, topic, ProducerSettings(), Limits(10, 1000, 0.5))
+        buffer = registry.buffer(topic, adapter, topic, ProducerSettings(), Limits(10, 1000, 0.5))
         with caplog.at_level(logging.WARNING):
-            outbox.put(ProducerRecord(b"x"), 1)
+            buffer.put(ProducerRecord(b"x"), 1)
             wait_for(lambda topic=topic: topic in client.taken, f"{topic} is flushed")  # type: ignore[misc]
     wait_for(lambda: "the flushing of producers has stood still for 2" in caplog.text, "the line")
     client.release.set()

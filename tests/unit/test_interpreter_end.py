@@ -11,7 +11,7 @@ import pytest
 from producer_support import AwesomeProducer, World, world  # noqa: F401
 
 from flux.core.errors import DeliveryError
-from flux.runtime.outboxes import OUTBOXES
+from flux.runtime.producing.registry import PRODUCERS
 
 PRELUDE = """
 import atexit, builtins, os, sys, threading, types
@@ -100,12 +100,12 @@ def test_nobody_waits_for_an_end_that_nobody_will_tell() -> None:
     code, out, errors = run(
         """
         from flux.adapters.memory import MemoryAdapter
-        from flux.runtime.outboxes import OUTBOXES
+        from flux.runtime.producing.registry import PRODUCERS
         P.adapter = adapter = MemoryAdapter("away")
         P.send("before").result()
         adapter.broker.available = False
         open_one = P.send("open")
-        atexit.unregister(OUTBOXES.exit)
+        atexit.unregister(PRODUCERS.exit)
         late = Late(lambda: open_one.result())
         """
     )
@@ -147,7 +147,7 @@ def test_a_client_that_needs_a_thread_where_none_can_be_started_refuses_the_reco
     no_threads: World, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(no_threads.adapter, "producer", lambda _: no_threads.system.spawn("acks", lambda: None))
-    OUTBOXES.exit()
+    PRODUCERS.exit()
     with pytest.raises(DeliveryError, match="came when the interpreter was ending"):
         AwesomeProducer.produce("late")
     assert "came when the interpreter was ending" in capfd.readouterr().err

@@ -21,7 +21,7 @@ from flux.core.errors import ConfigurationError
 from flux.core.partitioner import partition_for_key
 from flux.core.ports import ProducerSettings
 from flux.producer import Producer
-from flux.runtime.outboxes import OUTBOXES
+from flux.runtime.producing.registry import PRODUCERS
 from flux.serde import json_serializer
 from flux.system import SYSTEM
 
@@ -347,7 +347,7 @@ def test_a_reloaded_module_s_class_goes_on_where_the_old_one_was(
 def test_records_of_many_threads_are_all_written_in_each_thread_s_order(world: World) -> None:
     real = MemoryAdapter("threads")
     config.configure(adapter=real, producer=OPTIONS)
-    OUTBOXES.reset(SYSTEM)
+    PRODUCERS.reset(SYSTEM)
 
     def produce(thread: int) -> None:
         for number in range(500):

@@ -14,8 +14,8 @@ from producer_support import FULL_AT_ONCE, AwesomeProducer, Listening, World, na
 from flux.core.errors import BrokerError, BufferFull, ConfigurationError, DeliveryError, Fault
 from flux.core.ports import ProducerRecord, ProducerSettings
 from flux.producer import Producer
-from flux.runtime.outboxes import OUTBOXES
 from flux.runtime.produced import CURRENT, Produced
+from flux.runtime.producing.registry import PRODUCERS
 
 __all__ = ["world"]
 
@@ -178,7 +178,7 @@ def test_a_deliver_that_runs_out_of_time_names_what_is_under_way_and_its_end_is_
 def test_an_adeliver_that_is_cancelled_leaves_no_failure_unheard(world: World, heard: list[DeliveryError]) -> None:
     async def main() -> None:
         waiting = asyncio.ensure_future(Listening.adeliver())
-        while not OUTBOXES.routes or not next(iter(OUTBOXES.routes.values()))._watches:
+        while not PRODUCERS.routes or not next(iter(PRODUCERS.routes.values())).waits._watches:
             await asyncio.sleep(0)
         waiting.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -295,7 +295,7 @@ def test_at_exit_everything_is_delivered_and_failures_are_reported(world: World,
     refuse(world, b"bad")
     Listening.produce(b"good", partition=0)
     Listening.produce(b"bad", partition=0)
-    OUTBOXES.exit()
+    PRODUCERS.exit()
     assert world.values() == [b"good"]
     assert [names(error) for error in heard] == [[b"bad"]]
     Listening.produce(b"from a later exit handler", partition=0)
@@ -304,8 +304,8 @@ def test_at_exit_everything_is_delivered_and_failures_are_reported(world: World,
 
 def test_a_forked_child_leaves_the_buffer_to_its_parent(world: World) -> None:
     AwesomeProducer.produce(b"the parent's", partition=0)
-    parent = next(iter(OUTBOXES.routes.values()))
-    OUTBOXES.reset(world.system)
+    parent = next(iter(PRODUCERS.routes.values()))
+    PRODUCERS.reset(world.system)
     AwesomeProducer.produce(b"the child's", partition=0)
     AwesomeProducer.deliver()
     assert world.values() == [b"the child's"]

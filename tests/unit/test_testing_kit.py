@@ -15,7 +15,7 @@ from flux import config
 from flux.adapters.confluent import ConfluentAdapter
 from flux.adapters.memory import MemoryAdapter
 from flux.core.errors import ConfigurationError
-from flux.runtime.outboxes import OUTBOXES
+from flux.runtime.producing.registry import PRODUCERS
 from flux.serde import json_serializer
 from flux.system import SYSTEM
 from flux.testing import Kit, Record, kit
@@ -296,7 +296,7 @@ def test_afterwards_producers_are_as_they_were(monkeypatch: pytest.MonkeyPatch) 
         assert [record.value() for record in real.broker.records("real")] == [b"before"]
         Real.produce(b"inside")
         assert each.topic(Real).values == [b"inside"]
-    assert OUTBOXES.system is SYSTEM
+    assert PRODUCERS.system is SYSTEM
     Real.produce(b"after")
     Real.deliver(10)
     assert [record.value() for record in real.broker.records("real")] == [b"before", b"after"]
@@ -308,7 +308,7 @@ def test_the_flushing_thread_of_before_ends() -> None:
         topic = "real"
         adapter = "memory://test-testing-thread"
 
-    OUTBOXES.start_over(SYSTEM)
+    PRODUCERS.start_over(SYSTEM)
     others = set(threading.enumerate())
     Real.produce(b"before")
     flushing = [thread for thread in threading.enumerate() if thread not in others]

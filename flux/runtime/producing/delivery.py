@@ -1,4 +1,4 @@
-"""What `Producer.send` returns: a Future, and the count of the one record that it stands for."""
+"""What `Producer.send` returns: a Future, and the pending acknowledgement of the one record that it stands for."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from flux.core.errors import BrokerError, DeliveryError, FailedRecord, Fault
 from flux.core.ports import ProducerRecord, Record
 from flux.runtime.ending import ending
 from flux.runtime.produced import Scope
-from flux.runtime.tallies import Ends, acknowledging, failed, failed_record
+from flux.runtime.producing.pending_acks import Ends, acknowledging, failed, failed_record
 from flux.system import SYSTEM
 
 
@@ -31,9 +31,9 @@ class Delivery(Future[RecordMetadata]):
     goes."""
 
     # One is made for each record sent, many thousands may be under way, and most are asked when they have ended. So it
-    # is as few objects as can be: it is its record's tally too (see `flux.runtime.tallies`), and the lock and the lists
-    # of the standard library's Future are made when somebody is there before the end. The end is noted before it looks
-    # for them, and they are made before their maker looks for the end: one of the two sees the other.
+    # is as few objects as can be: it counts its record's end itself (as `PendingAcks` does a batch's), and the lock and
+    # the lists of the standard library's Future are made when somebody is there before the end. The end is noted before
+    # it looks for them, and they are made before their maker looks for the end: one of the two sees the other.
 
     _state = RUNNING
     _result = None
@@ -51,7 +51,7 @@ class Delivery(Future[RecordMetadata]):
         self.scope = scope
         self._ends = ends
 
-    # ---- as a tally
+    # ---- as what is pending
 
     @property
     def failed(self) -> Sequence[FailedRecord]:

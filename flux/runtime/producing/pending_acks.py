@@ -1,15 +1,16 @@
-"""How produced records end: counted by the batch, told by the record only where somebody waits for it."""
+"""Records on their way and how they end: counted by the batch, told by the record only where somebody waits for it."""
 
 from __future__ import annotations
 
 import itertools
 import logging
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 from flux.core.errors import DeliveryError, FailedRecord
-from flux.core.ports import ProducerRecord, Record
+from flux.core.ports import ProducerRecord, Record, System
 from flux.runtime.produced import Scope
 from flux.runtime.traces import text_of
 
@@ -23,14 +24,15 @@ class Tracked(ProducerRecord):
 
 
 class Ends(Protocol):
-    """Who hears that a tally is complete, and of failures that nobody else does."""
+    """Who hears that the last of some records has ended, and of failures that nobody else does."""
 
-    def ended(self, tally: Counted) -> None: ...
+    def ended(self, pending: Pending) -> None: ...
     def report(self, records: Sequence[FailedRecord]) -> None: ...
 
 
-class Counted(Protocol):
-    """Records on their way: a `Tally`, or a Delivery for one that was sent. Once each has ended it tells its `Ends`."""
+class Pending(Protocol):
+    """Records on their way: `PendingAcks`, or a Delivery for one that was sent. Once each has ended it tells its
+    `Ends`."""
 
     @property
     def records(self) -> Sequence[ProducerRecord]: ...
@@ -58,7 +60,21 @@ class Counted(Protocol):
         ...
 
 
-class Tally:
+class InFlight:
+    """What has left one producer's buffer and has not ended. `changed` guards both collections. They are plain
+    attributes because no call may stand between the lines in which records change hands: see `Buffer.take`."""
+
+    __slots__ = ("changed", "open", "untaken")
+
+    def __init__(self, system: System) -> None:
+        self.changed = system.condition()
+        """Notified when something has ended."""
+        self.open: set[Pending] = set()
+        self.untaken: deque[Pending] = deque()
+        """Those that the client has not taken wholly, in order."""
+
+
+class PendingAcks:
     """Called on the client's threads and the writer's at once: `next` and `append` are atomic, so it needs no lock."""
 
     __slots__ = ("_counted", "_ends", "_last", "failed", "handed", "heard", "records", "scope", "since", "topic")
@@ -115,6 +131,19 @@ class Tally:
             acknowledging(self.scope.ended, DeliveryError([record]))
 
 
+def pending_acks(ends: Ends, topic: str, records: Sequence[ProducerRecord], now: float) -> Iterator[PendingAcks]:
+    """In order; neighbours that nobody, or the same one, waits for are counted together."""
+    if len(records) == 1:
+        yield PendingAcks(ends, topic, records, now)
+        return
+    for _, group in itertools.groupby(records, _waiting):
+        yield PendingAcks(ends, topic, list(group), now)
+
+
+def _waiting(record: ProducerRecord) -> object:
+    return record.scope if isinstance(record, Tracked) else None
+
+
 def failed(topic: str, record: ProducerRecord, error: Exception) -> FailedRecord:
     return FailedRecord(topic, record.partition, record.key, record.value, error)
 
@@ -124,19 +153,6 @@ def failed_record(error: Exception, record: Record) -> FailedRecord:
     partition = record.partition()
     place = partition if partition is not None and partition >= 0 else None
     return FailedRecord(record.topic(), place, record.key(), record.value(), error)
-
-
-def tallies(ends: Ends, topic: str, records: Sequence[ProducerRecord], now: float) -> Iterator[Tally]:
-    """In order; neighbours that nobody, or the same one, waits for are counted together."""
-    if len(records) == 1:
-        yield Tally(ends, topic, records, now)
-        return
-    for _, group in itertools.groupby(records, _waiting):
-        yield Tally(ends, topic, list(group), now)
-
-
-def _waiting(record: ProducerRecord) -> object:
-    return record.scope if isinstance(record, Tracked) else None
 
 
 _acknowledging = threading.local()

@@ -1,7 +1,7 @@
 """The running producers of a process: which there are, the clients that they share, and the thread that flushes them.
 
 Nothing here hangs on a producer class, so a class that is pickled, copied, reloaded or given another adapter finds its
-outbox, or another, by what it is configured with. A forked child starts with nothing: its parent still has the records
+buffer, or another, by what it is configured with. A forked child starts with nothing: its parent still has the records
 and the clients.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import logging
 import math
 import os
 import sys
@@ -22,8 +23,12 @@ from flux.core.duties import Duty
 from flux.core.errors import BrokerError
 from flux.core.ports import Adapter, ProducerPort, ProducerSettings, System
 from flux.runtime.ending import refused
-from flux.runtime.outbox import RETRY, Outbox, Watch, logger
+from flux.runtime.producing.flusher import RETRY
+from flux.runtime.producing.producer_buffer import ProducerBuffer
+from flux.runtime.producing.waits import Watch
 from flux.system import SYSTEM, Lock
+
+logger = logging.getLogger("flux.producer")
 
 GRACE = 5.0
 """Seconds beyond the delivery timeout within which a client must have told the end of every record."""
@@ -32,14 +37,14 @@ GRACE = 5.0
 @attrs.define(slots=True, eq=False)
 class Client:
     port: ProducerPort
-    users: set[Outbox] = attrs.field(factory=set)
+    users: set[ProducerBuffer] = attrs.field(factory=set)
 
 
 ClientKey = tuple[int, ProducerSettings]
 
 
-class Outboxes:
-    """Thread-safe. `flux.runtime.outbox.Runtime` for its outboxes."""
+class ProducerRegistry:
+    """Thread-safe. `flux.runtime.producing.producer_buffer.Runtime` for its buffers."""
 
     def __init__(self, system: System = SYSTEM) -> None:
         self._inherited: list[object] = []
@@ -69,11 +74,11 @@ class Outboxes:
     def _begin(self, system: System) -> None:
         self.system = system
         self._lock = Lock()
-        self.routes: dict[object, Outbox] = {}
+        self.routes: dict[object, ProducerBuffer] = {}
         """By producer class, for its hot path."""
-        self._outboxes: dict[Hashable, Outbox] = {}
+        self._buffers: dict[Hashable, ProducerBuffer] = {}
         self._clients: dict[ClientKey, Client] = {}
-        self._tended: set[Outbox] = set()
+        self._tended: set[ProducerBuffer] = set()
         self._wake = system.condition()
         self._woken = False
         self._wakes_at = math.inf
@@ -86,44 +91,44 @@ class Outboxes:
         """What producer classes are configured with has changed."""
         self.routes = {}
 
-    def outbox(
+    def buffer(
         self, name: Hashable, adapter: Adapter, topic: str, settings: ProducerSettings, limits: Limits
-    ) -> Outbox:
-        """The outbox of the producer `name`, with its client booted. Raises ConfigurationError, BrokerError."""
+    ) -> ProducerBuffer:
+        """The buffer of the producer `name`, with its client booted. Raises ConfigurationError, BrokerError."""
         key = (name, id(adapter), topic, settings, limits)
         with self._lock:
-            found = self._outboxes.get(key)
+            found = self._buffers.get(key)
             if found is None:
-                found = Outbox(self, adapter, topic, settings, limits)
+                found = ProducerBuffer(self, adapter, topic, settings, limits)
                 if self.exited:
-                    found.buffer.hurry()
+                    found.filling.hurry()
                 self.client(found)
-                self._outboxes[key] = found
+                self._buffers[key] = found
             elif self.exited:
                 self.client(found)  # one that cannot be made any more is found out before a record is taken
             return found
 
-    def client(self, outbox: Outbox) -> ProducerPort:
+    def client(self, buffer: ProducerBuffer) -> ProducerPort:
         with self._lock:
-            key = _client_key(outbox)
+            key = _client_key(buffer)
             client = self._clients.get(key)
             if client is None:
-                client = self._clients[key] = Client(self._made(outbox))
+                client = self._clients[key] = Client(self._made(buffer))
                 self._flush_in_children_of_multiprocessing()
-            client.users.add(outbox)
+            client.users.add(buffer)
             return client.port
 
-    def _made(self, outbox: Outbox) -> ProducerPort:
+    def _made(self, buffer: ProducerBuffer) -> ProducerPort:
         try:
-            return outbox.adapter.producer(outbox.settings)
+            return buffer.adapter.producer(buffer.settings)
         except RuntimeError:
             if not self.exited and threading.main_thread().is_alive():
                 raise
-            raise refused(outbox.topic) from None  # Python 3.12 starts no thread when the main one has ended
+            raise refused(buffer.topic) from None  # Python 3.12 starts no thread when the main one has ended
 
-    def broken(self, outbox: Outbox, client: ProducerPort) -> None:
+    def broken(self, buffer: ProducerBuffer, client: ProducerPort) -> None:
         with self._lock:
-            key = _client_key(outbox)
+            key = _client_key(buffer)
             if key in self._clients and self._clients[key].port is client:
                 del self._clients[key]
             else:
@@ -131,47 +136,47 @@ class Outboxes:
         # Elsewhere: this may be a thread of the client's own, which its end waits for.
         self.system.spawn("flux-broken-client", lambda: _close(client))
 
-    def shutdown(self, outbox: Outbox, timeout: float | None = None) -> None:
+    def shutdown(self, buffer: ProducerBuffer, timeout: float | None = None) -> None:
         """Delivers, and closes the client unless others use it. What is produced later boots it again. Raises
         DeliveryError."""
-        limit = outbox.settings.delivery_timeout + GRACE if timeout is None else timeout
+        limit = buffer.settings.delivery_timeout + GRACE if timeout is None else timeout
         try:
-            outbox.deliver(limit)
+            buffer.deliver(limit)
         finally:
-            self.release(outbox)
+            self.release(buffer)
 
-    def release(self, outbox: Outbox) -> None:
+    def release(self, buffer: ProducerBuffer) -> None:
         with self._lock:
             self.reroute()
-            self._outboxes = {key: each for key, each in self._outboxes.items() if each is not outbox}
-            key = _client_key(outbox)
+            self._buffers = {key: each for key, each in self._buffers.items() if each is not buffer}
+            key = _client_key(buffer)
             client = self._clients.get(key)
             if client is None:
                 return
-            client.users.discard(outbox)
+            client.users.discard(buffer)
             if client.users:
                 return
             del self._clients[key]
         _close(client.port)
 
-    def opened(self, outbox: Outbox) -> None:
-        if not self._tend(outbox):
-            outbox.buffer.hurry()
-            outbox.flush()
-        self.handed_on(outbox)
+    def opened(self, buffer: ProducerBuffer) -> None:
+        if not self._tend(buffer):
+            buffer.filling.hurry()
+            buffer.flush()
+        self.handed_on(buffer)
 
-    def stalled(self, outbox: Outbox) -> None:
-        self._tend(outbox)
+    def stalled(self, buffer: ProducerBuffer) -> None:
+        self._tend(buffer)
 
-    def handed_on(self, outbox: Outbox) -> None:
+    def handed_on(self, buffer: ProducerBuffer) -> None:
         if self.exited:
-            self._drain([outbox])
+            self._drain([buffer])
 
-    def _tend(self, outbox: Outbox) -> bool:
+    def _tend(self, buffer: ProducerBuffer) -> bool:
         """Whether there is a thread for it: see `_made`."""
         with self._wake:
-            due = outbox.due(self.system.monotonic())
-            self._tended.add(outbox)
+            due = buffer.flusher.due(self.system.monotonic())
+            self._tended.add(buffer)
             if due < self._wakes_at:
                 self._woken = True
                 self._wake.notify()
@@ -209,45 +214,45 @@ class Outboxes:
         with self._wake:
             tended = list(self._tended)
         dues = []
-        for outbox in tended:
+        for buffer in tended:
             due: float | None = self.system.monotonic() + RETRY
             self._flushing.step(threading.get_ident())
             try:
-                due = outbox.tick(self.system.monotonic())
+                due = buffer.flusher.tick(self.system.monotonic())
             except Exception:
-                logger.exception("topic %s could not be flushed", outbox.topic)
+                logger.exception("topic %s could not be flushed", buffer.topic)
             if due is not None:
                 dues.append(due)
         with self._wake:
-            self._tended -= {each for each in tended if each.idle}
+            self._tended -= {each for each in tended if each.flusher.idle}
         return min(dues, default=None)
 
     def deliver_all(self) -> None:
         """Delivers what any producer of this process has taken; what fails is reported."""
         self._drain(self._all())
 
-    def _all(self) -> set[Outbox]:
+    def _all(self) -> set[ProducerBuffer]:
         with self._lock:
-            users = {outbox for client in self._clients.values() for outbox in client.users}
-            return users | self._tended | set(self._outboxes.values())
+            users = {buffer for client in self._clients.values() for buffer in client.users}
+            return users | self._tended | set(self._buffers.values())
 
     def exit(self, limit: float = math.inf) -> None:
         """At the end of the process: delivers everything, in `limit` seconds at most; what fails is reported. Whoever
         produces later (another exit handler, a daemon thread) waits for the delivery: nobody else would."""
         self.exited = True
         self.reroute()
-        outboxes = self._all()
+        buffers = self._all()
         try:
-            for outbox in outboxes:
-                outbox.buffer.hurry()
+            for buffer in buffers:
+                buffer.filling.hurry()
             until = self.system.monotonic() + limit
             self._drain(self._all(), limit)
             if self.system.monotonic() >= until:
-                for outbox in outboxes:
-                    outbox.give_up()
+                for buffer in buffers:
+                    buffer.flusher.give_up()
         except BaseException:  # such as a second interrupt
-            for outbox in outboxes:
-                outbox.give_up()
+            for buffer in buffers:
+                buffer.flusher.give_up()
             raise
         finally:
             with self._lock:
@@ -255,17 +260,17 @@ class Outboxes:
             for client in clients.values():
                 _close(client.port)
 
-    def _drain(self, outboxes: Iterable[Outbox], limit: float = math.inf) -> None:
-        watches: list[tuple[Outbox, Watch]] = []
+    def _drain(self, buffers: Iterable[ProducerBuffer], limit: float = math.inf) -> None:
+        watches: list[tuple[ProducerBuffer, Watch]] = []
         began = self.system.monotonic()
         try:
-            watches.extend((outbox, outbox.watch(lambda: None)) for outbox in outboxes)
-            for outbox, watch in watches:
-                longest = min(limit, outbox.settings.delivery_timeout + GRACE)
-                outbox.wait(watch, began + longest - self.system.monotonic())
+            watches.extend((buffer, buffer.watch()) for buffer in buffers)
+            for buffer, watch in watches:
+                longest = min(limit, buffer.settings.delivery_timeout + GRACE)
+                buffer.waits.wait(watch, began + longest - self.system.monotonic())
         finally:
-            for outbox, watch in watches:
-                outbox.abandon(watch)
+            for buffer, watch in watches:
+                buffer.waits.abandon(watch)
 
     def _flush_in_children_of_multiprocessing(self) -> None:
         # They end without running atexit's handlers, but do run these.
@@ -281,16 +286,16 @@ def _close(port: ProducerPort) -> None:
         port.close(0)
 
 
-def _client_key(outbox: Outbox) -> ClientKey:
-    return id(outbox.adapter), outbox.settings
+def _client_key(buffer: ProducerBuffer) -> ClientKey:
+    return id(buffer.adapter), buffer.settings
 
 
-OUTBOXES = Outboxes()
-atexit.register(OUTBOXES.exit)
+PRODUCERS = ProducerRegistry()
+atexit.register(PRODUCERS.exit)
 if hasattr(os, "register_at_fork"):
     # A fork waits for a client that is being made: the child could not make its own beside half of one.
     os.register_at_fork(
-        before=OUTBOXES.before_fork,
-        after_in_parent=OUTBOXES.after_fork,
-        after_in_child=lambda: OUTBOXES.reset(OUTBOXES.system),
+        before=PRODUCERS.before_fork,
+        after_in_parent=PRODUCERS.after_fork,
+        after_in_child=lambda: PRODUCERS.reset(PRODUCERS.system),
     )
