@@ -8,6 +8,7 @@ import pytest
 from engine_support import Driver
 
 from flux.runtime import desk as desks
+from flux.runtime import forks
 from flux.runtime.desk import Desk
 from flux.system import OperatingSystem
 
@@ -15,7 +16,7 @@ from flux.system import OperatingSystem
 @pytest.mark.parametrize("name", desks._ENTRANCES.split())
 def test_in_a_forked_child_nobody_comes_back_to_an_entrance(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     ends: list[Any] = []
-    monkeypatch.setattr(desks.forks, "end_of_child", lambda *given: ends.append(given))
+    monkeypatch.setattr(forks, "end_of_child", lambda *given: ends.append(given))
     driver = Driver()
     desk = Desk(driver.policy, [driver.engine], cast(Any, None), OperatingSystem())
     assert callable(getattr(Desk, name))

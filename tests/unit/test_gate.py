@@ -60,7 +60,9 @@ def test_lateness_now_and_then_is_made_up_for() -> None:
     """As on a busy machine; a caller that had nothing to do makes up for nothing."""
     gate, now, calls = Gate(100), T0, 0
     while now < T0 + 10:
-        now = gate.opens_at(now) + (0.03 if calls % 10 == 0 else 0.0) + 1e-6
+        opens_at = gate.opens_at(now)
+        assert opens_at is not None
+        now = opens_at + (0.03 if calls % 10 == 0 else 0.0) + 1e-6
         gate.began(Run(1, now), 1, now)
         calls += 1
     assert calls == pytest.approx(1000, rel=0.01)
