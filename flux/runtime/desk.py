@@ -29,6 +29,7 @@ from flux.core.hooks import CallsReport, Where
 from flux.core.hops import Hop
 from flux.core.message import Message
 from flux.core.outcome import Move, Undecodable
+from flux.core.pace import LOOK
 from flux.core.permits import Permits
 from flux.core.policy import Policy
 from flux.core.ports import ConsumerSettings, Position, System, TopicPartition
@@ -39,7 +40,7 @@ from flux.core.transfer import Failure, describe
 from flux.runtime import forks
 from flux.runtime.effects import Effect, Script
 from flux.runtime.forwarding import Forwarding
-from flux.runtime.heard import Event, Heard
+from flux.runtime.heard import Event, Heard, log_fields
 from flux.runtime.journal import Journal
 from flux.runtime.overdue import Overdue
 from flux.runtime.produced import Produced
@@ -53,6 +54,7 @@ _ENTRANCES = """
     abort fail failed finished has_lapsed has_left inspect may_go_on parted settle start_commit step take take_any write
 """
 """What a caller, a poller or a watcher comes back to."""
+_PAUSE = 0.02  # seconds between two looks whether there is anything to watch
 _INSPECT = 1.0  # seconds between two looks for what stands still
 
 
@@ -205,6 +207,10 @@ class Desk:
     def _wake(self, needed: int) -> None:
         self.facts += 1
         self.wake(needed)
+
+    def has_missed(self, facts: int | None) -> bool:
+        """Whether there have been more than these `facts`, of which whoever counted them would want to know."""
+        return facts is not None and facts != self.facts
 
     def ready(self) -> int:
         """About how many callers that do not poll could begin a run: none while calls are quick."""
@@ -420,13 +426,22 @@ class Desk:
         post.named_at = now
         return [Stall(f"{post} has waited for an assignment for {now - post.began_at:.0f} s")]
 
-    def looked(self) -> list[tuple[Post, Run]]:
-        """A watcher looks at the runs; returns those found stuck. With the lock held."""
-        now = self.system.monotonic()
-        stuck = [(post, run) for post in self.posts for run in post.engine.looked(now)]
-        if stuck:
-            self._wake(self.ready())
-        return stuck
+    def looks_in(self) -> float | None:
+        """Seconds until the watcher's next look at the runs; None: all stages have left."""
+        with self.lock:
+            return None if self.ended else LOOK if self.permits.used else _PAUSE
+
+    def look(self, found: Callable[[Post, Run], None] = lambda post, run: None) -> None:
+        """The watcher looks at the runs; `found` is told of each that is stuck, with the lock held. Names what stands
+        still."""
+        with self.lock:
+            now = self.system.monotonic()
+            stuck = [(post, run) for post in self.posts for run in post.engine.looked(now)]
+            if stuck:
+                self._wake(self.ready())
+            for post, run in stuck:
+                found(post, run)
+        self.inspect()
 
     # ---- scripts
 
@@ -524,6 +539,12 @@ class Desk:
             lost, self._lost = self._lost, {}
         if lost:
             self._journal.lost(list(lost.items()))
+
+    def announce(self, post: Post, event: str, partitions: Sequence[TopicPartition]) -> None:
+        """A line for the log about a rebalance, unless nothing changed."""
+        if partitions or not post.joined:
+            numbers = ", ".join(str(each.partition) for each in partitions)
+            logger.info("%s %s: %s", post, event, numbers or "nothing", extra=log_fields(post.where))
 
     def tell_rebalance(self, post: Post, event: Event, partitions: Sequence[TopicPartition]) -> None:
         if partitions:

@@ -7,24 +7,24 @@ with no task per record; when it is found stuck, polling goes on beside it, and 
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections import deque
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any, Protocol
 
-from flux.core.duties import Duty
-from flux.core.pace import LOOK
 from flux.core.ports import Adapter, AdminPort, AsyncAdapter
 from flux.core.runs import Run
-from flux.runtime.async_member import AsyncMember
-from flux.runtime.beside import Beside
+from flux.runtime.awaited.consumer_loop import AsyncConsumerLoop
+from flux.runtime.beside import Beside, directly
+from flux.runtime.blocking.consumer_loop import ConsumerLoop
 from flux.runtime.call_results import AsyncCall, Call
+from flux.runtime.caller_threads import CallerThreads
 from flux.runtime.desk import Desk, Post
-from flux.runtime.member import Member
+from flux.runtime.resting import RestingThreads
 from flux.runtime.traces import stack_of_task
-from flux.system import stack_of_thread
+from flux.runtime.watching import Watcher
 
-_PAUSE = 0.02  # seconds between two looks whether there is anything to watch
+_WRITE = 30.0  # seconds that polling waits for hops to be written
 
 
 class Callers(Protocol):
@@ -139,27 +139,17 @@ class ThreadCallers:
 
     def __init__(self, desk: Desk, call: Call) -> None:
         self._desk = desk
-        self._make = call
+        self._threads_of = CallerThreads(desk, call)
         self._given: deque[tuple[Post, Run]] = deque()
         self._condition = desk.system.condition()
         self._threads = 0
         self._idle = 0
         self._wanted = 0
         self._most = desk.policy.concurrency
-        self._callers: dict[Run, tuple[Post, int]] = {}
-        """The thread that is in a run, by its identifier."""
-        desk.stack_of = self._stack
-
-    def _stack(self, run: Run) -> str:
-        _, thread = self._callers.get(run, (None, None))
-        return stack_of_thread(thread)
 
     def freed(self, thread: int) -> None:
         with self._desk.lock:
-            for run, (post, caller) in list(self._callers.items()):
-                if caller == thread:
-                    self._most += 1
-                    self._desk.excuse(post, run)
+            self._most += self._threads_of.excuse(thread)
 
     def begin(self, post: Post, run: Run) -> None:
         with self._condition:
@@ -200,17 +190,8 @@ class ThreadCallers:
                         taken = self._desk.take_any()
                     if taken is None:
                         break
-                post, run = taken
+                self._threads_of.work(*taken, may_lapse=True)
                 taken = None
-                self._callers[run] = post, threading.get_ident()
-                try:
-                    lapsed = self._desk.has_lapsed(run)
-                    failure = None if lapsed else self._make(post, run)
-                    self._desk.finished(post, run, failure)
-                except BaseException as error:
-                    self._desk.broke(post, run, error)
-                finally:
-                    del self._callers[run]
 
 
 class LoopPollers:
@@ -223,8 +204,19 @@ class LoopPollers:
         self._facts = 0
         self._resting: dict[asyncio.Event, int] = {}
         """Those that wait for a fact, with the number of facts before."""
-        self._members = [
-            AsyncMember(desk, post, adapter, admin, rest=self._rest, begin=callers.begin, cancel=callers.cancel)
+        self._beside = Beside(desk.system)
+        self._loops = [
+            AsyncConsumerLoop(
+                desk,
+                post,
+                adapter,
+                admin,
+                rest=self._rest,
+                write=self._write,
+                ask=self._beside.run,
+                begin=callers.begin,
+                cancel=callers.cancel,
+            )
             for post in desk.posts
         ]
         self._tasks: set[asyncio.Task[None]] = set()
@@ -234,11 +226,12 @@ class LoopPollers:
 
     def start(self) -> None:
         """Joins the groups and begins to work."""
-        for member in self._members:
-            self._begin(member.poll(), f"flux-poll-{member.post}", member.post)
+        for loop in self._loops:
+            polling = self._begin(loop.poll(), f"flux-poll-{loop.post}", loop.post)
+            loop.post.polling.stack = partial(stack_of_task, polling)
         self._begin(self._watch(), "flux-watch", None)
 
-    def _begin(self, work: Coroutine[Any, Any, None], name: str, post: Post | None) -> None:
+    def _begin(self, work: Coroutine[Any, Any, None], name: str, post: Post | None) -> asyncio.Task[None]:
         """`post`: the stage that is left to its fate with the end of this task."""
 
         def ended(task: asyncio.Task[None]) -> None:
@@ -252,6 +245,7 @@ class LoopPollers:
         task = self._loop.create_task(work, name=name)
         self._tasks.add(task)
         task.add_done_callback(ended)
+        return task
 
     def _wake(self, needed: int) -> None:
         self._callers.more()
@@ -270,7 +264,7 @@ class LoopPollers:
         fact = asyncio.Event()
         self._resting[fact] = self._facts
         try:
-            if facts is not None and facts != self._desk.facts:  # asked now, as whatever comes later sets `fact`
+            if self._desk.has_missed(facts):  # asked now, as whatever comes later sets `fact`
                 return
             async with asyncio.timeout(timeout):
                 await fact.wait()
@@ -279,16 +273,28 @@ class LoopPollers:
         finally:
             del self._resting[fact]
 
-    async def _watch(self) -> None:
-        desk = self._desk
+    async def _write(self, post: Post) -> None:
+        """A hop's write may ask the cluster for the target's partitions, or wait for room. One that stands still is
+        another thread's to go on with, and polling goes on."""
+        if not post.engine.has_hops:
+            self._desk.write(post)
+            return
+        writing = asyncio.ensure_future(self._beside.run(self._written, post))
+        await asyncio.wait([writing], timeout=_WRITE)
+
+    def _written(self, post: Post) -> None:
         try:
-            while not desk.ended:
-                await asyncio.sleep(LOOK if desk.permits.used else _PAUSE)
-                with desk.lock:
-                    desk.looked()
-                desk.inspect()
+            self._desk.write(post)
         except Exception as error:
-            desk.fail(error)
+            self._desk.fail(error)
+
+    async def _watch(self) -> None:
+        try:
+            while (pause := self._desk.looks_in()) is not None:
+                await asyncio.sleep(pause)
+                self._desk.look()
+        except Exception as error:
+            self._desk.fail(error)
 
 
 def _error_of(task: asyncio.Task[None]) -> BaseException | None:
@@ -301,55 +307,44 @@ class ThreadPollers:
     def __init__(self, desk: Desk, callers: Callers, adapter: Adapter, admin: AdminPort) -> None:
         self._desk = desk
         self._callers = callers
-        self._members = [
-            Member(desk, post, adapter, admin, rest=self._rest, begin=callers.begin, cancel=callers.cancel)
+        self._resting = RestingThreads(desk)
+        self._loops = [
+            ConsumerLoop(
+                desk,
+                post,
+                adapter,
+                admin,
+                rest=self._resting.rest,
+                write=desk.write,
+                ask=directly,
+                begin=callers.begin,
+                cancel=callers.cancel,
+            )
             for post in desk.posts
         ]
-        self._resting = 0
-        self._holders: dict[Member, object] = {}
+        self._holders: dict[ConsumerLoop, object] = {}
         """The token of the thread that polls."""
-        self._watching = Duty(f"{desk.posts[0]}: the watching of its calls")
+        self._watcher = Watcher(desk)
         desk.wake = self._wake
         desk.freed = self._freed
 
     def start(self) -> None:
         """Joins the groups and begins to work."""
-        for member in self._members:
-            self._begin(member)
-        self._desk.system.watch(self._watching)
-        self._desk.spawn(f"flux-watch-{self._desk.posts[0]}", self._watch)
+        for loop in self._loops:
+            self._begin(loop)
+        self._watcher.start()
 
-    def _begin(self, member: Member) -> None:
-        token = self._holders[member] = object()
-        self._desk.spawn(f"flux-poll-{member.post}", lambda: member.poll(lambda: self._holders[member] is token))
+    def _begin(self, loop: ConsumerLoop) -> None:
+        token = self._holders[loop] = object()
+        self._desk.spawn(f"flux-poll-{loop.post}", lambda: loop.poll(lambda: self._holders[loop] is token))
 
     def _freed(self, thread: int) -> None:
         self._callers.freed(thread)
-        for member in self._members:
-            if member.writes == thread:
-                member.writes = None
-                self._begin(member)
+        for loop in self._loops:
+            if loop.writes == thread:
+                loop.writes = None
+                self._begin(loop)
 
     def _wake(self, needed: int) -> None:
         self._callers.more()
-        if self._resting:
-            self._desk.lock.notify_all()
-
-    def _rest(self, timeout: float) -> None:
-        self._resting += 1
-        self._desk.lock.wait(timeout)
-        self._resting -= 1
-
-    def _watch(self) -> None:
-        desk = self._desk
-        while True:
-            self._watching.step(threading.get_ident())
-            with desk.lock:
-                if desk.ended:
-                    self._watching.end()
-                    return
-                watching = desk.permits.used
-            desk.system.sleep(LOOK if watching else _PAUSE)
-            with desk.lock:
-                desk.looked()
-            desk.inspect()
+        self._resting.wake_locked()

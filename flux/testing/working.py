@@ -20,9 +20,10 @@ from flux.core.ports import NewTopic
 from flux.core.runs import Run
 from flux.core.stats import Stats
 from flux.runtime import scripts
+from flux.runtime.beside import directly
+from flux.runtime.blocking.consumer_loop import ConsumerLoop
 from flux.runtime.desk import Desk, Post
 from flux.runtime.job import Job
-from flux.runtime.member import Member
 from flux.runtime.pipeline import Handler
 from flux.runtime.produced import CarryingExecutor
 from flux.runtime.producing.registry import PRODUCERS
@@ -77,7 +78,7 @@ class Working:
     stages: str | None
     to_the_end: bool
     at_most: int
-    _members: list[tuple[Job, Desk, Member]] = attrs.field(factory=list)
+    _loops: list[tuple[Job, Desk, ConsumerLoop]] = attrs.field(factory=list)
     _calls: int = 0
 
     def life(self) -> Life:
@@ -87,7 +88,7 @@ class Working:
             for job in self.jobs:
                 yield job.setup
             yield from self._work_all()
-            waiting = sum(member.post.engine.waiting for _, _, member in self._members)
+            waiting = sum(loop.post.engine.waiting for _, _, loop in self._loops)
         except BaseException:
             with suppress(BrokerError, Stuck):
                 self._leave()
@@ -110,15 +111,17 @@ class Working:
             job.prepare(self.stages, True)
             assert job.desk is not None
             for post in job.desk.posts:
-                member = Member(
+                loop = ConsumerLoop(
                     job.desk,
                     post,
                     job.adapter,  # type: ignore[arg-type]
                     job.admin,
-                    rest=self.machine.sleep,
+                    rest=lambda timeout, facts: self.machine.sleep(timeout),
+                    write=job.desk.write,
+                    ask=directly,
                     begin=_nobody,
                 )
-                self._members.append((job, job.desk, member))
+                self._loops.append((job, job.desk, loop))
 
     def _work_all(self) -> Generator[Step, Any, None]:
         machine = self.machine
@@ -128,7 +131,7 @@ class Working:
                 machine.went_on()
                 continue
             now = machine.monotonic()
-            engines = [member.post.engine for _, _, member in self._members]
+            engines = [loop.post.engine for _, _, loop in self._loops]
             deadlines = [deadline for engine in engines if (deadline := engine.deadline(now)) is not None]
             left = max(min(deadlines, default=now) - now, _TICK)
             paused = any(engine.gate.paused for engine in engines)
@@ -143,9 +146,9 @@ class Working:
     def _round(self) -> Generator[Step, Any, bool]:
         """Every stage polls once and works what is due. Gives whether anything went on."""
         went_on = False
-        for job, desk, member in self._members:
-            post = member.post
-            went_on |= member.perform(scripts.cycle(post.engine, self.machine.monotonic, 0.0))
+        for job, desk, loop in self._loops:
+            post = loop.post
+            went_on |= loop.perform(scripts.cycle(post.engine, self.machine.monotonic, 0.0))
             while True:
                 with desk.lock:
                     run = desk.take(post, polling=True)
@@ -201,10 +204,10 @@ class Working:
         self.machine.went_on()
         for job in self.jobs:
             job.stop(self.machine.monotonic())
-        for _, desk, member in self._members:
-            if member.post.joined and not member.post.left:
-                member.perform(scripts.leave(member.post.engine, self.machine.monotonic, desk.deadline))
-                desk.has_left(member.post)
+        for _, desk, loop in self._loops:
+            if loop.post.joined and not loop.post.left:
+                loop.perform(scripts.leave(loop.post.engine, self.machine.monotonic, desk.deadline))
+                desk.has_left(loop.post)
 
     def _summary(self, waiting: int) -> Summary:
         all_stats: list[Stats] = [stats for job in self.jobs for stats in job.stats().values()]

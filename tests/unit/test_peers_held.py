@@ -11,7 +11,7 @@ from peers_support import DENIED, Peer, wait_for
 import flux
 from flux.core.errors import BrokerError
 from flux.core.ports import ProducerRecord
-from flux.runtime.threads import Threads
+from flux.runtime.watching import Watcher
 
 HOUR_MS = 3_600_000
 
@@ -120,10 +120,10 @@ def test_a_stage_that_may_no_longer_be_polled_ends_the_worker_and_does_not_die_a
 
 @pytest.mark.timeout(30)
 def test_a_thread_of_flux_that_breaks_ends_the_worker_and_does_not_die_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(self: Threads) -> None:
+    def broken(self: Watcher) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(Threads, "_watch", broken)
+    monkeypatch.setattr(Watcher, "_live", broken)
     peer = Peer()
     worker = flux.Worker(peer.task(lambda message: None), adapter=peer.adapter, system=peer.machine)
     assert worker.run() == 1

@@ -1,4 +1,5 @@
-"""One stage's membership in its consumer group: performs scripts with a client that blocks."""
+# Generated from flux/runtime/awaited/consumer_loop.py by `make generate`: change that, not this.
+"""One stage's membership in its consumer group: performs scripts with the stage's consumer."""
 
 from __future__ import annotations
 
@@ -9,22 +10,22 @@ from threading import get_ident
 from typing import Any, TypeVar
 
 from flux.core.errors import BrokerError
-from flux.core.ports import Adapter, AdminPort, ConsumerPort, TopicPartition
+from flux.core.ports import AdminPort, Adapter, ConsumerPort, TopicPartition
 from flux.core.runs import Run
 from flux.runtime import effects as do
 from flux.runtime import scripts
 from flux.runtime.desk import Desk, Done, Post
 from flux.runtime.effects import Effect, Script
-from flux.runtime.heard import log_fields
 
 T = TypeVar("T")
 _Outcome = tuple[Any, BrokerError | None]
 logger = logging.getLogger("flux.worker")
 
 
-class Member:
-    """Used by one thread at a time. `rest` waits for a fact, with the desk's lock held; `begin` has a run worked;
-    `cancel` gives up what can be cancelled. It is the consumer's listener: rebalances come inside a poll."""
+class ConsumerLoop:
+    """Used by one thread, or task, at a time. `rest` waits for a fact; `write` writes the stage's hops; `ask` has a
+    question to the cluster answered; `begin` has a run worked; `cancel` gives up what can be cancelled. It is the
+    consumer's listener: rebalances come inside a poll."""
 
     def __init__(
         self,
@@ -33,7 +34,9 @@ class Member:
         adapter: Adapter,
         admin: AdminPort,
         *,
-        rest: Callable[[float], None],
+        rest: Callable[[float, int | None], None],
+        write: Callable[[Post], None],
+        ask: Callable[..., Any],
         begin: Callable[[Post, Run], None],
         cancel: Callable[[Post], None] = lambda _: None,
     ) -> None:
@@ -42,6 +45,8 @@ class Member:
         self._adapter = adapter
         self._admin = admin
         self._rest = rest
+        self._write = write
+        self._ask = ask
         self._begin = begin
         self._now = partial(desk.now, post)
         self._cancel = cancel
@@ -49,13 +54,12 @@ class Member:
         self.writes: int | None = None
         """The thread that polls and writes hops between two polls, by its identifier."""
 
-    @property
     def _consumer(self) -> ConsumerPort:
         if self._client is None:
             self._client = self._adapter.consumer(self.post.settings, self)
         return self._client
 
-    def poll(self, mine: Callable[[], bool]) -> None:
+    def poll(self, mine: Callable[[], bool] = lambda: True) -> None:
         """A shift of polling; ends when the stage has left, or the role is not `mine` any more."""
         try:
             self._shift(mine)
@@ -99,37 +103,43 @@ class Member:
     def _do(self, effect: Effect) -> Any:
         match effect:
             case do.Poll(records, timeout):
-                return self._consumer.poll(records, timeout)
+                consumer = self._consumer()
+                return consumer.poll(records, timeout)
             case do.Write():
-                self.desk.write(self.post)
+                self._write(self.post)
             case do.Begin(run):
                 self._begin(self.post, run)
             case do.Rest(timeout, facts):
-                with self.desk.lock:
-                    if facts is None or facts == self.desk.facts:
-                        self._rest(timeout)
+                self._rest(timeout, facts)
             case do.Pause(partitions):
-                self._consumer.pause(partitions)
+                consumer = self._consumer()
+                consumer.pause(partitions)
             case do.Resume(partitions):
-                self._consumer.resume(partitions)
+                consumer = self._consumer()
+                consumer.resume(partitions)
             case do.Seek(partition, offset):
-                self._consumer.seek(partition, offset)
+                consumer = self._consumer()
+                consumer.seek(partition, offset)
             case do.StartCommit(positions):
-                self.desk.start_commit(self.post, self._consumer.commit, positions)
+                consumer = self._consumer()
+                self.desk.start_commit(self.post, consumer.commit, positions)
             case do.Commit(positions, timeout):
-                self._consumer.commit_now(positions, timeout)
+                consumer = self._consumer()
+                consumer.commit_now(positions, timeout)
             case do.Committed(partitions, timeout):
-                return self._consumer.committed(partitions, timeout)
+                consumer = self._consumer()
+                return consumer.committed(partitions, timeout)
             case do.Marks(topic, timeout):
-                return self._admin.watermarks(topic, timeout)
+                return self._ask(self._admin.watermarks, topic, timeout)
             case do.GroupPositions(group, topic, timeout):
-                return self._admin.positions(group, topic, timeout)
+                return self._ask(self._admin.positions, group, topic, timeout)
             case do.Draw(most):
                 return self.desk.system.randint(0, most)
             case do.Cancel():
                 self._cancel(self.post)
             case do.Close():
-                self._consumer.close()
+                if self._client is not None:
+                    self._client.close()
         return None
 
     def _abandon(self) -> None:
@@ -144,14 +154,14 @@ class Member:
     # ---- rebalances
 
     def assigned(self, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, int]:
-        announce(self.post, "assigned", partitions)
+        self.desk.announce(self.post, "assigned", partitions)
         starts = self.perform(scripts.assign(self.post.engine, partitions, self._now))
         self.post.joined = True
         self.desk.tell_rebalance(self.post, "on_assigned", partitions)
         return starts
 
     def revoked(self, partitions: Sequence[TopicPartition]) -> None:
-        announce(self.post, "revoked", partitions)
+        self.desk.announce(self.post, "revoked", partitions)
         limit = self._client.max_poll_interval if self._client is not None else 0.0
         desk = self.desk
         self.perform(scripts.revoke(self.post.engine, partitions, self._now, limit / 2, desk.deadline))
@@ -159,12 +169,5 @@ class Member:
 
     def lost(self, partitions: Sequence[TopicPartition]) -> None:
         self.desk.lost(self.post, partitions)
-        self.desk.write(self.post)
+        self._write(self.post)
         self.desk.tell_rebalance(self.post, "on_lost", partitions)
-
-
-def announce(post: Post, event: str, partitions: Sequence[TopicPartition]) -> None:
-    """A line for the log about a rebalance, unless nothing changed."""
-    if partitions or not post.joined:
-        numbers = ", ".join(str(each.partition) for each in partitions)
-        logger.info("%s %s: %s", post, event, numbers or "nothing", extra=log_fields(post.where))

@@ -1,0 +1,46 @@
+"""Threads that make calls: which run each of them is in."""
+
+from __future__ import annotations
+
+import threading
+
+from flux.core.runs import Run
+from flux.runtime.call_results import Call
+from flux.runtime.desk import Desk, Post
+from flux.system import stack_of_thread
+
+
+class CallerThreads:
+    """`call`: makes the calls of a run."""
+
+    def __init__(self, desk: Desk, call: Call) -> None:
+        self._desk = desk
+        self._call = call
+        self._threads: dict[Run, tuple[Post, int]] = {}
+        """The thread that is in a run, by its identifier."""
+        desk.stack_of = self._stack
+
+    def work(self, post: Post, run: Run, *, writes: bool = True, may_lapse: bool = False) -> None:
+        """This thread makes the calls of a run. `writes`: and writes what has failed, else somebody does it next.
+        `may_lapse`: the run was handed on, and its partitions may be lost by now."""
+        self._threads[run] = post, threading.get_ident()
+        try:
+            lapsed = may_lapse and self._desk.has_lapsed(run)
+            failure = None if lapsed else self._call(post, run)
+            self._desk.finished(post, run, failure, writes)
+        except BaseException as error:
+            self._desk.broke(post, run, error)
+        finally:
+            del self._threads[run]
+
+    def excuse(self, thread: int) -> int:
+        """A thread stands still in a write: others may call in its place. The number of runs that it was in. With the
+        lock held."""
+        stuck = [(run, post) for run, (post, caller) in list(self._threads.items()) if caller == thread]
+        for run, post in stuck:
+            self._desk.excuse(post, run)
+        return len(stuck)
+
+    def _stack(self, run: Run) -> str:
+        _, thread = self._threads.get(run, (None, None))
+        return stack_of_thread(thread)
