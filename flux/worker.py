@@ -29,9 +29,12 @@ from flux.core.stage import check_apart, parse_stages
 from flux.core.stats import Stats
 from flux.runtime import forks
 from flux.runtime.aside import Aside
-from flux.runtime.beside import Beside
+from flux.runtime.awaited import worker_loop as awaited_loop
+from flux.runtime.beside import Beside, directly
+from flux.runtime.blocking import worker_loop as blocking_loop
 from flux.runtime.ending import ending
 from flux.runtime.job import Job
+from flux.runtime.life import Blocking, Here, Life, Step, Tick
 from flux.runtime.pipeline import check_middleware, check_task
 from flux.runtime.preparation import insist
 from flux.runtime.produced import CarryingExecutor
@@ -50,28 +53,6 @@ _TICK = 0.2
 _BEYOND = 4.0  # seconds that an end may take when calls have been given up
 _LEAST = 0.5
 _LONGEST = 60.0  # seconds, of a worker that nobody has stopped
-
-
-@attrs.frozen
-class _Blocking:
-    """A step that may wait for the cluster: not in an event loop."""
-
-    step: Callable[[], Any]
-
-
-@attrs.frozen
-class _Here:
-    """A step for the thread of the caller; what it gives is awaited there, if it can be."""
-
-    step: Callable[[], Any]
-
-
-@attrs.frozen
-class _Tick:
-    """Waits until something changes, not long."""
-
-
-_Life = Generator[_Blocking | _Here | _Tick, Any, int]
 
 
 class Worker:
@@ -246,11 +227,11 @@ class Worker:
 
     # ---- the life of a worker, written once
 
-    def _life(self) -> _Life:
+    def _life(self) -> Life:
         observed = ExitStack()
         try:
             # first: probes are answered while the cluster is away, and handlers are wrapped at the start
-            yield _Here(lambda: self._observe(observed))
+            yield Here(lambda: self._observe(observed))
             yield from self._begin()
             yield from self._supervise()
         finally:
@@ -258,14 +239,14 @@ class Worker:
             code = 0
             for job in self._jobs:
                 try:
-                    yield _Here(job.close)
+                    yield Here(job.close)
                 except Exception as error:
                     logger.error("%s.close failed: %s\n%s", job.name, brief(error), text_of(error))
-                ended = yield _Blocking(partial(self._in_time, job.end, f"the end of {job.name}"))
+                ended = yield Blocking(partial(self._in_time, job.end, f"the end of {job.name}"))
                 code = code or (3 if ended is None else ended)
             code = code or int(self._left_some)
-            yield _Blocking(partial(self._in_time, PRODUCERS.deliver_all, "the delivery of what was produced"))
-            yield _Blocking(partial(self._in_time, observed.close, "the end of metrics and reports"))
+            yield Blocking(partial(self._in_time, PRODUCERS.deliver_all, "the delivery of what was produced"))
+            yield Blocking(partial(self._in_time, observed.close, "the end of metrics and reports"))
         return code
 
     def _in_time(self, step: Callable[[], T], what: str) -> T | None:
@@ -291,18 +272,18 @@ class Worker:
             reporter.start()
             observed.callback(reporter.stop)
 
-    def _begin(self) -> Generator[_Blocking | _Here | _Tick, Any, None]:
+    def _begin(self) -> Generator[Step, Any, None]:
         for job in self._jobs:
             prepare = partial(job.prepare, self._stages, self._create)
             cluster = job.adapter.cluster
-            if not (yield _Blocking(partial(insist, prepare, self._system, lambda: self._stopping, cluster))):
+            if not (yield Blocking(partial(insist, prepare, self._system, lambda: self._stopping, cluster))):
                 return
         for job in self._jobs:
-            yield _Here(job.setup)
+            yield Here(job.setup)
         for job in self._jobs:
-            yield _Here(job.start)
+            yield Here(job.start)
 
-    def _supervise(self) -> Generator[_Blocking | _Here | _Tick, Any, None]:
+    def _supervise(self) -> Generator[Step, Any, None]:
         """Waits for the end: asked for, by a failure, or idle."""
         idle_since: float | None = None
         looking: Aside[bool] | None = None
@@ -310,7 +291,7 @@ class Worker:
         self._system.watch(self._supervising)
         while not self.ended:
             self._supervising.step(threading.get_ident())
-            yield _Tick()
+            yield Tick()
             now = self._system.monotonic()
             if self._exit_when_idle is not None and not self._stopping:
                 if not all(job.idle for job in self._jobs):
@@ -350,58 +331,34 @@ class Worker:
 
         return Aside(self._system, "flux-starved", name)
 
-    def _perform(self, life: _Life) -> int:
-        result: Any = None
-        error: Exception | None = None
-        while True:
-            try:
-                step = life.send(result) if error is None else life.throw(error)
-            except StopIteration as stop:
-                return int(stop.value)
-            result = error = None
-            if isinstance(step, _Tick):
-                with self._cond:
-                    if not self._changed:
-                        self._cond.wait(_TICK)
-                    self._changed = False
-                continue
-            try:
-                result = step.step()
-            except Exception as raised:
-                error = raised
-            finally:
-                if self._forked:
-                    forks.end_of_child(error)
+    def _perform(self, life: Life) -> int:
+        return blocking_loop.live(life, wait=self._wait, here=directly, beside=directly, went_on=self._went_on)
 
-    async def _perform_async(self, life: _Life, changed: asyncio.Event) -> int:
-        beside = Beside(self._system)
-        result: Any = None
-        error: Exception | None = None
-        while True:
+    def _wait(self) -> None:
+        with self._cond:
+            if not self._changed:
+                self._cond.wait(_TICK)
+            self._changed = False
+
+    async def _perform_async(self, life: Life, changed: asyncio.Event) -> int:
+        async def wait() -> None:
             try:
-                step = life.send(result) if error is None else life.throw(error)
-            except StopIteration as stop:
-                return int(stop.value)
-            result = error = None
-            try:
-                if isinstance(step, _Tick):
-                    try:
-                        async with asyncio.timeout(_TICK):
-                            await changed.wait()
-                    except TimeoutError:
-                        pass
-                    changed.clear()
-                elif isinstance(step, _Blocking):
-                    result = await beside.run(step.step)
-                else:
-                    result = step.step()
-                    if inspect.isawaitable(result):
-                        result = await result
-            except Exception as raised:
-                error = raised
-            finally:
-                if self._forked:
-                    forks.end_of_child(error)
+                async with asyncio.timeout(_TICK):
+                    await changed.wait()
+            except TimeoutError:
+                pass
+            changed.clear()
+
+        async def here(step: Callable[[], Any]) -> Any:
+            result = step()
+            return await result if inspect.isawaitable(result) else result
+
+        beside = Beside(self._system).run
+        return await awaited_loop.live(life, wait=wait, here=here, beside=beside, went_on=self._went_on)
+
+    def _went_on(self) -> None:
+        if self._forked:
+            forks.end_of_child()
 
     # ---- stops
 

@@ -106,7 +106,7 @@ class Job:
         if self.decoder is not None:
             steps.append(decoding(self.decoder))
         if batched:
-            handler = self._form.prepared_batch(handler, steps)
+            handler = self.form.prepared_batch(handler, steps)
         else:
             handler = prepared(handler, steps)
         desk = self.desk
@@ -115,7 +115,7 @@ class Job:
         if policy.timeout is not None and not awaited:
             desk.overdue = Overdue(policy.timeout, self.system.monotonic)
             handler = desk.overdue.watching(handler)
-        return self._form.telling(desk.heard, handler, batched)  # type: ignore[no-any-return]
+        return self.form.telling(desk.heard, handler, batched)  # type: ignore[no-any-return]
 
     @property
     def awaited(self) -> bool:
@@ -124,10 +124,11 @@ class Job:
     @property
     def work(self) -> Any:
         """What makes the calls of a run."""
-        return self._form.work if self.policy.batch is None else self._form.work_batch
+        return self.form.work if self.policy.batch is None else self.form.work_batch
 
     @property
-    def _form(self) -> Any:
+    def form(self) -> Any:
+        """How calls are made: awaited, or by who blocks meanwhile."""
         return awaited_calls if self.awaited else blocking_calls
 
     @property
@@ -189,7 +190,7 @@ class Job:
         assert self.desk is not None
         desk, work, track = self.desk, self.work, self.track
         if desk.heard.hears("on_calls"):
-            return self._form.measured(work, desk, handler, track)  # type: ignore[no-any-return]
+            return self.form.measured(work, desk, handler, track)  # type: ignore[no-any-return]
         return lambda post, run: work(desk, post, run, handler, track)
 
     def start(self) -> None:

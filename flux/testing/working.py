@@ -20,14 +20,15 @@ from flux.core.ports import NewTopic
 from flux.core.runs import Run
 from flux.core.stats import Stats
 from flux.runtime import scripts
+from flux.runtime.awaited import worker_loop as awaited_loop
 from flux.runtime.beside import directly
+from flux.runtime.blocking import worker_loop as blocking_loop
 from flux.runtime.blocking.consumer_loop import ConsumerLoop
 from flux.runtime.desk import Desk, Post
 from flux.runtime.job import Job
-from flux.runtime.pipeline import Handler
 from flux.runtime.produced import CarryingExecutor
 from flux.runtime.producing.registry import PRODUCERS
-from flux.runtime.returned import check_returned, is_awaitable, own_failure, own_failures
+from flux.runtime.returned import is_awaitable, own_failure, own_failures
 from flux.testing.machine import Machine, Stuck
 
 _TICK = 0.001  # seconds: due times are whole milliseconds
@@ -165,30 +166,7 @@ class Working:
         return went_on
 
     def _call(self, job: Job, desk: Desk, post: Post, run: Run) -> Any:
-        return job.caller(self._overheard(job))(post, run)
-
-    def _overheard(self, job: Job) -> Handler:
-        handler = job.handler
-
-        def call(message: Any) -> Any:
-            try:
-                returned = handler(message)
-                check_returned("call", returned)
-                return returned
-            except BaseException as error:
-                self._note(job, message, error)
-                raise
-
-        async def call_async(message: Any) -> Any:
-            try:
-                returned = await handler(message)
-                check_returned("call", returned)
-                return returned
-            except BaseException as error:
-                self._note(job, message, error)
-                raise
-
-        return call_async if job.awaited else call
+        return job.caller(job.form.noting(job.handler, partial(self._note, job)))(post, run)
 
     def _note(self, job: Job, called: Any, error: BaseException) -> None:
         """`called`: a message, or a batch task's with those that have failed among them."""
@@ -239,34 +217,19 @@ def perform(life: Life) -> Summary:
                 runner.get_loop().set_default_executor(CarryingExecutor(thread_name_prefix="asyncio"))  # as a worker's
             return runner.run(_awaiting(given), context=copy_context())
 
-        send, value = life.send, None
-        while True:
-            try:
-                step = send(value)
-            except StopIteration as end:
-                return end.value  # type: ignore[no-any-return]
-            try:
-                send, value = life.send, take(step)
-            except BaseException as error:
-                send, value = life.throw, error
+        return blocking_loop.go_through(life, take, BaseException)
 
 
 async def perform_async(life: Life) -> Summary:
     """The same in the running event loop."""
-    send: Callable[[Any], Step] = life.send
-    value: Any = None
-    while True:
-        try:
-            step = send(value)
-        except StopIteration as end:
-            return end.value  # type: ignore[no-any-return]
-        try:
-            given = step()
-            if is_awaitable(given):
-                given = await asyncio.get_running_loop().create_task(_awaiting(given), context=copy_context())
-            send, value = life.send, given
-        except BaseException as error:
-            send, value = life.throw, error
+
+    async def take(step: Step) -> Any:
+        given = step()
+        if not is_awaitable(given):
+            return given
+        return await asyncio.get_running_loop().create_task(_awaiting(given), context=copy_context())
+
+    return await awaited_loop.go_through(life, take, BaseException)
 
 
 async def _awaiting(given: Awaitable[Any]) -> Any:

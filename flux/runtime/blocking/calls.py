@@ -3,7 +3,7 @@
 
 from flux.runtime.blocking.batch_steps import prepared_batch
 from flux.runtime.blocking.executor import work, work_batch
-from flux.runtime.blocking.hook_calls import telling
+from flux.runtime.blocking.hook_calls import noting, telling
 from flux.runtime.blocking.meter import measured
 
-__all__ = ["measured", "prepared_batch", "telling", "work", "work_batch"]
+__all__ = ["measured", "noting", "prepared_batch", "telling", "work", "work_batch"]

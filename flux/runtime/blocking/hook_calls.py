@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from flux.core.message import Message
@@ -19,6 +19,21 @@ def telling(heard: Heard, handler: Handler, batched: bool = False) -> Handler:
     if not heard.sees_calls(batched):
         return handler
     return _telling_batch(heard, handler) if batched else _telling_each(heard, handler)
+
+
+def noting(handler: Handler, note: Callable[[Any, BaseException], None]) -> Handler:
+    """`handler`; `note` is told, with what was called, of what it raises."""
+
+    def call(called: Any) -> Any:
+        try:
+            returned = handler(called)
+            check_returned("call", returned)
+            return returned
+        except BaseException as error:
+            note(called, error)
+            raise
+
+    return call
 
 
 def _telling_each(heard: Heard, handler: Handler) -> Handler:
