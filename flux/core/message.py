@@ -29,6 +29,8 @@ class Headers(tuple[tuple[str, bytes | None], ...]):
 
 
 NO_HEADERS = Headers()
+UNREAD: Any = ()
+"""In place of headers that nobody has asked for yet."""
 
 
 class Message:
@@ -41,7 +43,7 @@ class Message:
     _record: Any
     _trail: Trail | Unread
     _headers: Headers | tuple[Headers, Callable[[], Iterable[tuple[str, bytes]]]] | None
-    """Not there before they are read; a pair: with some that are to be made; None: they cannot be read."""
+    """UNREAD before they are; a pair: with some that are to be made; None: they cannot be read."""
 
     # No __init__: it would cost a record more than all else here. What makes the calls does itself what `of` does.
 
@@ -52,6 +54,7 @@ class Message:
         message._record = record
         message.value = value
         message._trail = trail
+        message._headers = UNREAD
         return message
 
     @property
@@ -79,10 +82,16 @@ class Message:
     @property
     def headers(self) -> Headers:
         """Empty when the client cannot read them: see `headers_readable`."""
-        headers = getattr(self, "_headers", _UNREAD)  # an `except` would take three times as long
+        headers: Any = self._headers
         if type(headers) is not Headers:
-            if headers is _UNREAD:
-                headers = _read_headers(self._record)
+            if headers is UNREAD:
+                # Asked once: after a failed reading, confluent-kafka's second one gives pointers to nowhere.
+                try:
+                    read = _ask(self._record)
+                except Exception:
+                    headers = None
+                else:
+                    headers = Headers(read) if read else NO_HEADERS
             elif headers is not None:
                 held, make = headers
                 headers = Headers((*held, *make()))
@@ -103,7 +112,9 @@ class Message:
     def carry_later(self, make: Callable[[], Iterable[tuple[str, bytes]]]) -> None:
         """As `carry`, of headers that are made when somebody asks for them: never, of most records. `make` raises
         nothing."""
-        headers = self.headers
+        headers = self._headers
+        if type(headers) is not Headers:
+            headers = self.headers
         if self._headers is not None:
             self._headers = headers, make
 
@@ -181,15 +192,3 @@ class Message:
 _ask = methodcaller("headers")
 """Python's fast path for a method of C does not notice that confluent-kafka failed, and gives what points to nowhere;
 this way does."""
-
-
-_UNREAD: Any = ()
-
-
-def _read_headers(record: Any) -> Headers | None:
-    """Asked once: after a failed reading, confluent-kafka's second one gives pointers to nowhere."""
-    try:
-        headers = _ask(record)
-    except Exception:
-        return None
-    return Headers(headers) if headers else NO_HEADERS

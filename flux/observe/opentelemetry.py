@@ -11,23 +11,28 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from contextvars import Token
 from functools import partial
 from typing import Any
 
+from opentelemetry import context as context_api
 from opentelemetry import propagate, trace
 from opentelemetry.context import Context, attach, detach, get_current
+from opentelemetry.context.contextvars_context import ContextVarsRuntimeContext
 from opentelemetry.trace import Link, Span, SpanKind, Status, StatusCode, Tracer, TracerProvider
 
 from flux import config
 from flux._version import __version__
 from flux.core.described import asked, brief, cause_of, error_name, text_of
-from flux.core.hooks import Hooks, Where
+from flux.core.hooks import Where
 from flux.core.message import Message
 from flux.core.outcome import Failed, Pause
-from flux.observe.sampling import Dropped, Sampling, extracted
+from flux.observe.sampling import SPAN, Sampling, Unrecorded, extracted
 from flux.producer import Producer
 from flux.runtime import traces
 from flux.runtime.encoding import HeadersLike, encode_headers
+from flux.runtime.heard import AroundCalls
+from flux.runtime.produced import CURRENT
 from flux.runtime.producing.delivery import Delivery
 
 logger = logging.getLogger("flux.observe")
@@ -64,7 +69,7 @@ def uninstrument() -> None:
         setattr(Producer, name, _originals.pop(name))
 
 
-class Tracing(Hooks):
+class Tracing(AroundCalls):
     """A span around each call, of kind CONSUMER; `instrument` makes one for all tasks. One that found an outage has
     the event `flux.pause` and is no error."""
 
@@ -72,15 +77,41 @@ class Tracing(Hooks):
         self.tracer = trace.get_tracer("flux", __version__, tracer_provider)
         self._sampling = Sampling(self.tracer)
 
-    def around(self, where: Where, message: Message) -> _Scope:
-        decided = self._sampling.decide(message.headers, where.topic)
-        if isinstance(decided, Dropped):
-            return _Scope(decided, () if decided.came_with_one else (message,))
+    def enter(self, place: Callable[[int], Where], message: Message) -> Entered:
+        decided = self._sampling.decide(message.headers)
+        if isinstance(decided, Unrecorded):
+            outer = _current.get()
+            if outer:
+                decided.within(outer)
+            carries = message if decided.way is None or decided.way[2] is None else None
+            return _current.set(decided), carries, decided
         tracer, parent, came_with_one = decided
+        where = place(message.stage)
         span = _started(tracer, where, _of_call(where, message), parent)
-        return _Recorded(span, () if came_with_one else (message,))
+        recorded = _Recorded(span, () if came_with_one else (message,))
+        recorded.__enter__()
+        return recorded
 
-    def around_batch(self, where: Where, messages: Sequence[Message]) -> _Scope:
+    def leave(self, entered: Entered) -> None:
+        if isinstance(entered, _Recorded):
+            entered.__exit__(None, None, None)
+            return
+        token, message, context = entered
+        _current.reset(token)
+        # it may move on yet only where it has produced what may fail
+        if message is not None and getattr(_scope(), "touched", False):
+            message.carry_later(partial(_headers_of, context))
+
+    def leave_failed(self, entered: Entered, error: BaseException) -> None:
+        if isinstance(entered, _Recorded):
+            entered.__exit__(type(error), error, None)
+            return
+        token, message, context = entered
+        detach(token)  # also where it was entered in another context, as a coroutine that nobody ended was
+        if message is not None:
+            message.carry_later(partial(_headers_of, context))
+
+    def around_batch(self, where: Where, messages: Sequence[Message]) -> _Recorded:
         contexts = [(message, *extracted(message.headers)) for message in messages]
         links = [
             Link(trace.get_current_span(context).get_span_context(), _of_link(message))
@@ -97,11 +128,19 @@ def _started(
     return tracer.start_span(f"process {where.topic}", parent, SpanKind.CONSUMER, attributes, links)
 
 
-[_SPAN] = trace.set_span_in_context(trace.INVALID_SPAN, Context())
-"""The name of a context's span."""
+class _Attached:
+    """OpenTelemetry's current context, whatever keeps it."""
+
+    get, set, reset = staticmethod(get_current), staticmethod(attach), staticmethod(detach)
 
 
-class _Scope:
+_kept = getattr(context_api, "_RUNTIME_CONTEXT", None)
+_current: Any = _kept._current_context if type(_kept) is ContextVarsRuntimeContext else _Attached()
+"""By default a variable of the standard library, which costs half as much without what is around it."""
+_scope = CURRENT.get
+
+
+class _Recorded:
     """Where a span is the current one. `messages`: those that came without a context take its own along when they move
     on."""
 
@@ -112,18 +151,8 @@ class _Scope:
         self._messages = messages
 
     def __enter__(self) -> None:
-        outer = get_current()
-        self._context = current = Context({**outer, _SPAN: self._span}) if outer else Context({_SPAN: self._span})
-        self._token = attach(current)
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        detach(self._token)
-        for message in self._messages:
-            message.carry_later(partial(_headers_of, self._context))
-
-
-class _Recorded(_Scope):
-    __slots__ = ()
+        self._context = Context({**get_current(), SPAN: self._span})
+        self._token = attach(self._context)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         span = self._span
@@ -140,8 +169,15 @@ class _Recorded(_Scope):
             span.set_attribute("error.type", error_name(type(error)))
             _record(span, error)
         finally:
-            super().__exit__(kind, error, trace)
+            detach(self._token)
+            for message in self._messages:
+                message.carry_later(partial(_headers_of, self._context))
             span.end()
+
+
+Entered = _Recorded | tuple[Token[Context], Message | None, Unrecorded]
+"""A call until it is left: with a span, or without. Then, the message that takes the context along when it moves on, if
+it came with none."""
 
 
 def _record(span: Span, error: BaseException) -> None:

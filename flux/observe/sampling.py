@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Callable
+from random import getrandbits
 from typing import Any
 
 import attrs
@@ -15,7 +16,7 @@ from opentelemetry import propagate, trace
 from opentelemetry.baggage.propagation import W3CBaggagePropagator
 from opentelemetry.context import Context
 from opentelemetry.propagators.textmap import Getter, TextMapPropagator
-from opentelemetry.trace import NonRecordingSpan, SpanKind, Tracer
+from opentelemetry.trace import SpanKind, Tracer
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from flux.core.message import Headers
@@ -35,8 +36,8 @@ class Sampling:
         self._tracer = tracer
         self._known = self._learn()
 
-    def decide(self, headers: Headers, topic: str) -> Dropped | tuple[Tracer, Context, bool]:
-        """Of the call with a record that has these headers: what stands for its span; or where to begin one (the
+    def decide(self, headers: Headers) -> Unrecorded | tuple[Tracer, Context, bool]:
+        """Of the call with a record that has these headers: its context, without a span; or where to begin one (the
         tracer, the context of whoever produced the record), and whether there is such a context."""
         known = self._known
         tracer, bounds = known.tracer, known.bounds
@@ -54,54 +55,115 @@ class Sampling:
                 if len(said) == 1 and said[0] is not None and _unsampled(said[0]):
                     bound = bounds.parent_not_sampled
                     if not bound or int(said[0][19:35], 16) >= bound:
-                        return Dropped(tracer, 0, topic, headers)
+                        return _unrecorded(tracer, 0, headers)
             context, has_one = extracted(headers)
             if has_one:
                 parent = trace.get_current_span(context).get_span_context()
                 bound = bounds.parent_sampled if parent.trace_flags.sampled else bounds.parent_not_sampled
                 if not parent.is_remote or parent.trace_id & _LOW < bound:
                     return tracer, context, True
-                return Dropped(tracer, 0, topic, headers)
-        bound, trace_id = bounds.root, tracer.id_generator.generate_trace_id()
-        if trace_id & _LOW >= bound:
-            return Dropped(tracer, trace_id, topic, None)
-        return _of_trace(tracer, trace_id) if bound < _ALL else tracer, context or Context(), False
+                return _unrecorded(tracer, 0, headers)
+        bound = bounds.root
+        if known.is_random:
+            trace_id = low = getrandbits(64)  # what decides; the other half is drawn for those that ask
+        else:
+            trace_id = tracer.id_generator.generate_trace_id()
+            low = trace_id & _LOW
+        if low >= bound:
+            return _unrecorded(tracer, trace_id, None)
+        if bound == _ALL:
+            return tracer, context or Context(), False
+        return _of_trace(tracer, _whole(tracer, trace_id)), context or Context(), False
 
     def _learn(self) -> _Known:
         tracer, propagator = _real(self._tracer), propagate.get_global_textmap()
         parts = getattr(propagator, "_propagators", [propagator])
+        bounds = _bounds(tracer)
         self._known = known = _Known(
             tracer,
             getattr(tracer, "sampler", None),
-            _bounds(tracer),
+            bounds,
             getattr(tracer, "_is_enabled", None),
             propagator,
             _asked_by(propagator),
             TraceContextTextMapPropagator in map(type, parts) and _W3C.issuperset(map(type, parts)),
+            bounds is not None and _is_random(tracer),
         )
         return known
 
 
-class Dropped(NonRecordingSpan):
-    """What stands for a span that is not recorded. It gets its place in a trace when somebody asks for it."""
+[SPAN] = trace.set_span_in_context(trace.INVALID_SPAN, Context())
+"""The name of a context's span."""
 
-    def __init__(self, tracer: Any, trace_id: int, topic: str, parent: Headers | None) -> None:
-        """`parent`: the headers that name it; None: it is the first of the trace with that id."""
-        self._way = tracer, trace_id, topic, parent
-        self.came_with_one = parent is not None
-        """Its record, with a context."""
 
-    def __getattr__(self, name: str) -> Any:
-        if name != "_context":
-            raise AttributeError(name)
+class Unrecorded(Context):
+    """The context of a call that is not recorded: its span, of which nothing is kept, is made when somebody looks."""
+
+    # Almost each call has one, and hardly anybody looks. So nothing is put into it before.
+
+    __slots__ = ("way",)
+
+    way: tuple[Any, int, Headers | None] | None
+    """Its place in a trace: the tracer, the trace's id (or the lower half of one, see `_whole`), and the headers that
+    name its parent, if there is one. None: its span is there."""
+
+    def within(self, outer: Context) -> None:
+        """It has what the context around it has, but for the span."""
+        dict.update(self, outer)
+        dict.pop(self, SPAN, None)
+
+    def get(self, key: str, default: Any = None) -> Any:
+        if self.way is not None:
+            self.look()
+        return dict.get(self, key, default)
+
+    def look(self) -> None:
+        """Has its span made."""
         from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 
-        tracer, trace_id, topic, parent = self._way
-        like = _of_trace(tracer, trace_id)
-        like.sampler = ALWAYS_OFF
-        span = like.start_span(f"process {topic}", extracted(parent)[0] if parent else Context(), SpanKind.CONSUMER)
-        # one for all threads that ask at the same time
-        return self.__dict__.setdefault("_context", span.get_span_context())
+        way = self.way
+        if way is not None:
+            tracer, trace_id, parent = way
+            like = _of_trace(tracer, _whole(tracer, trace_id))
+            like.sampler = ALWAYS_OFF
+            span = like.start_span("process", extracted(parent)[0] if parent else Context(), SpanKind.CONSUMER)
+            dict.setdefault(self, SPAN, span)  # one for all threads that look at the same time
+            self.way = None
+
+
+def _looking(name: str) -> Callable[..., Any]:
+    method = getattr(dict, name)
+
+    def looking(self: Unrecorded, *given: Any) -> Any:
+        self.look()
+        return method(self, *given)
+
+    return looking
+
+
+for _name in (
+    *("__contains__", "__eq__", "__getitem__", "__iter__", "__len__", "__ne__", "__or__", "__repr__"),
+    *("__reversed__", "__ror__", "copy", "items", "keys", "values"),
+):
+    setattr(Unrecorded, _name, _looking(_name))
+
+
+def _unrecorded(tracer: Any, trace_id: int, parent: Headers | None) -> Unrecorded:
+    context = Unrecorded()
+    context.way = tracer, trace_id, parent
+    return context
+
+
+def _whole(tracer: Any, trace_id: int) -> int:
+    """An id from its lower half, which has decided: the other one is random, and drawn for those that are asked for."""
+    return getrandbits(64) << 64 | trace_id if _is_random(tracer) else trace_id
+
+
+def _is_random(tracer: Any) -> bool:
+    """Whether its traces have ids of 128 random bits, by the SDK's own generator."""
+    from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
+
+    return type(tracer.id_generator) is RandomIdGenerator
 
 
 def extracted(headers: Headers) -> tuple[Context, bool]:
@@ -142,6 +204,8 @@ class _Known:
     asked_for: frozenset[str] | None
     """A record with none of these headers has no context; None: nobody knows."""
     is_w3c: bool
+    is_random: bool
+    """Whether any 128 bits are a trace's id."""
 
 
 def _real(tracer: Tracer) -> Any:

@@ -43,6 +43,45 @@ _OF_CALLS = frozenset({"around", "on_start", "on_success", "on_failure"})
 _OF_BATCHES = _OF_CALLS | {"around_batch", "on_batch"}
 
 
+class AroundCalls(Hooks):
+    """A hook of flux's own that stands around each call, by methods that cost less than a context manager for each."""
+
+    def around(self, where: Where, message: Message) -> AbstractContextManager[object]:
+        return _Around(self, where, message)
+
+    def enter(self, place: Callable[[int], Where], message: Message) -> Any:
+        """`place`: of a stage by its number. What this returns is left once, in one of two ways."""
+        raise NotImplementedError
+
+    def leave(self, entered: Any) -> None:
+        """The call has returned."""
+        raise NotImplementedError
+
+    def leave_failed(self, entered: Any, error: BaseException) -> None:
+        """The call has raised, or found an outage, which is a Pause."""
+        raise NotImplementedError
+
+
+class _Around:
+    """A call as a context, for `AroundCalls`."""
+
+    __slots__ = ("_entered", "_hook", "_message", "_where")
+
+    def __init__(self, hook: AroundCalls, where: Where, message: Message) -> None:
+        self._hook = hook
+        self._where = where
+        self._message = message
+
+    def __enter__(self) -> None:
+        self._entered = self._hook.enter(lambda stage: self._where, self._message)
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if error is None:
+            self._hook.leave(self._entered)
+        else:
+            self._hook.leave_failed(self._entered, error)
+
+
 class Heard:
     """The hooks of one task, by what they hear. Thread-safe; methods are called with no lock held. `rules`: which
     exceptions are failures of a record's."""
@@ -94,6 +133,20 @@ class Heard:
         """Whether anybody wants to see each call; `batched`: of a batch task's."""
         return bool(self._methods.keys() & (_OF_BATCHES if batched else _OF_CALLS))
 
+    def alone(self) -> AroundCalls | None:
+        """The one hook that hears of calls, if it is an `AroundCalls`."""
+        if _OF_CALLS & self._methods.keys() != {"around"}:
+            return None
+        hook, *others = (getattr(method, "__self__", None) for method in self._methods["around"])
+        # one that overrides `around` means its own
+        return hook if not others and getattr(type(hook), "around", None) is AroundCalls.around else None
+
+    def went_wrong(self, hook: AroundCalls, error: BaseException) -> None:
+        """It raised itself, at a call's edge. Raises what ends the process."""
+        if issubclass(type(error), _PROCESS):
+            raise error
+        self._complain("around", hook, error)
+
     def call_failed(
         self, where: Where, message: Message, error: BaseException, seconds: float, entered: Sequence[_Entered]
     ) -> Move:
@@ -104,6 +157,14 @@ class Heard:
         if entered:
             self.leave(entered, _as_pause(error) if move is Move.PAUSE else error)
         return move
+
+    def leave_failed(self, hook: AroundCalls, entered: Any, error: BaseException) -> None:
+        """A call raised, and `hook` alone is told."""
+        try:
+            paused = self._rules.verdict(error).move is Move.PAUSE
+            hook.leave_failed(entered, _as_pause(error) if paused else error)
+        except BaseException as raised:
+            self.went_wrong(hook, raised)
 
     def entering(self) -> Callable[[Where, object], Sequence[_Entered]] | None:
         """Enters what is around a call; None: nothing is."""

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import threading
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from typing import Any
 
@@ -17,6 +17,7 @@ import flux
 from flux import config
 from flux.core.errors import BrokerError, Fault
 from flux.core.ports import ProducerRecord, TopicPartition
+from flux.runtime.heard import AroundCalls
 from flux.testing import Kit, Summary
 
 SCOPE: ContextVar[str] = ContextVar("scope", default="")
@@ -206,6 +207,29 @@ class Leaving(flux.Hooks):
                 raise OSError("at the end") from None
 
 
+class BrokenAround(AroundCalls):
+    """Raises at that edge of a call."""
+
+    def __init__(self, at: str) -> None:
+        self._at = at
+
+    def _raise(self, where: str) -> None:
+        if where == self._at:
+            raise ZeroDivisionError
+
+    def enter(self, place: Any, message: flux.Message) -> str:
+        self._raise("enter")
+        return "entered"
+
+    def leave(self, entered: str) -> None:
+        assert entered == "entered"
+        self._raise("leave")
+
+    def leave_failed(self, entered: str, error: BaseException) -> None:
+        assert entered == "entered"
+        self._raise("failed")
+
+
 @pytest.mark.parametrize("hooks", [[Broken()], [Leaving(True)], [Leaving(False)], [Broken(), Leaving(True), Broken()]])
 @pytest.mark.parametrize("asynchronous", [False, True])
 def test_hooks_that_raise_change_nothing(flux_kit: Kit, hooks: list[flux.Hooks], asynchronous: bool) -> None:
@@ -231,6 +255,31 @@ def test_a_hook_that_raises_is_logged_once_per_kind(flux_kit: Kit, caplog: pytes
     lines = [record for record in caplog.records if "Failing.on_start" in record.getMessage()]
     assert sorted(line.getMessage().splitlines()[-1] for line in lines) == ["OSError: away", "ValueError: bug"]
     assert all("in on_start" in line.getMessage() for line in lines)
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+@pytest.mark.parametrize("at", ["enter", "leave", "failed"])
+def test_a_hook_of_flux_that_raises_is_logged_once_and_changes_nothing(
+    flux_kit: Kit, caplog: pytest.LogCaptureFixture, at: str, asynchronous: bool
+) -> None:
+    for value in (b"good", b"bad", b"reject") * 2:
+        flux_kit.produce("orders", value)
+    done = flux_kit.run_to_the_end(billing([BrokenAround(at)], asynchronous))
+    assert done == Summary(done=2, failed=6, retried=2, dead=4)
+    [line] = [record.getMessage() for record in caplog.records if "BrokenAround" in record.getMessage()]
+    assert "BrokenAround.around raised ZeroDivisionError" in line
+
+
+def test_a_hook_of_flux_whose_around_is_overridden_is_heard_by_that(flux_kit: Kit) -> None:
+    class Own(BrokenAround):
+        def around(self, where: flux.Where, message: flux.Message) -> AbstractContextManager[None]:
+            entered.append(message.value)
+            return nullcontext()
+
+    entered: list[Any] = []
+    flux_kit.produce("orders", b"good")
+    flux_kit.run(billing([Own("enter")]))
+    assert entered == [b"good"]
 
 
 def test_a_call_whose_process_fails_is_no_failure(flux_kit: Kit) -> None:

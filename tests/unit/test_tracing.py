@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from contextvars import copy_context
 from typing import Any
 
 import pytest
+from opentelemetry import baggage
+from opentelemetry.context import Context, attach, detach, get_current
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from opentelemetry.sdk.trace.sampling import TraceIdRatioBased
-from opentelemetry.trace import SpanKind, StatusCode
+from opentelemetry.sdk.trace.sampling import Sampler, TraceIdRatioBased
+from opentelemetry.trace import SpanContext, SpanKind, StatusCode, get_current_span
 
 import flux
 from flux.core.errors import BrokerError, Fault
 from flux.observe import opentelemetry
+from flux.observe.sampling import SPAN
 from flux.testing import Kit
 
 
@@ -45,9 +51,9 @@ class Billing(flux.Task):
 class Spans:
     """What was exported, by name, in the order of their ends."""
 
-    def __init__(self) -> None:
+    def __init__(self, sampler: Sampler | None = None) -> None:
         self.exporter = InMemorySpanExporter()
-        self.provider = TracerProvider()
+        self.provider = TracerProvider(sampler)
         self.provider.add_span_processor(SimpleSpanProcessor(self.exporter))
         self.tracer = self.provider.get_tracer("tests")
 
@@ -376,3 +382,151 @@ def test_a_record_whose_parent_is_not_sampled_has_no_span_and_nor_has_what_its_c
     _, of, by, flags = str(bill.header("traceparent")).split("-")
     assert (of, int(flags, 16) & 1) == ("0af7651916cd43dd8448eb211c80319c", 0)
     assert by != "b7ad6b7169203331"
+
+
+CAME = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00"
+
+
+@pytest.fixture
+def left_out(flux_kit: Kit) -> Iterator[Spans]:
+    """Tracing of which no call is recorded."""
+    made = Spans(TraceIdRatioBased(0))
+    opentelemetry.instrument(made.provider)
+    yield made
+    opentelemetry.uninstrument()
+
+
+@pytest.mark.parametrize("headers", [None, {"traceparent": CAME}])
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_what_a_call_that_is_not_recorded_begins_is_not_recorded_and_in_its_trace(
+    flux_kit: Kit, left_out: Spans, headers: dict[str, str] | None, asynchronous: bool
+) -> None:
+    seen: list[SpanContext] = []
+    for_all = Spans()
+
+    def call(message: flux.Message) -> None:
+        with for_all.tracer.start_as_current_span("own") as span:
+            seen.append(span.get_span_context())
+        seen.append(get_current_span().get_span_context())
+        assert not get_current_span().is_recording()
+        raise ValueError
+
+    async def acall(message: flux.Message) -> None:
+        call(message)
+
+    for _ in range(2):
+        flux_kit.produce("orders", b"x", headers=headers or {})
+    task = flux.task(topic="orders", group_id="g", retries=0)(acall if asynchronous else call)
+    flux_kit.run_to_the_end(task)
+    assert left_out.all == []
+    assert for_all.all == []
+    assert [each.trace_flags.sampled for each in seen] == [False] * 4
+    first, around, second, other = (each.trace_id for each in seen)
+    assert (first, second) == (around, other)
+    told = [str(record.header("traceparent")).split("-")[1] for record in flux_kit.dead_letters(task)]
+    assert told == [f"{first:032x}", f"{second:032x}"]
+    assert (first == second) == (headers is not None)
+    assert not get_current_span().get_span_context().is_valid
+
+
+def test_a_record_whose_call_returned_takes_its_context_along_when_what_it_produced_failed(
+    flux_kit: Kit, left_out: Spans
+) -> None:
+    flux_kit.produce("orders", b"bill")
+    denied = BrokerError("not allowed", Fault.DENIED)
+    flux_kit.broker().fail_writes(lambda topic, partition, record: denied if topic == "bills" else None)
+    flux_kit.run_to_the_end(Billing)
+    ways = [str(record.header("traceparent")) for record in flux_kit.topic("orders-billing-try-1")]
+    assert [way.endswith(("-00", "-02")) for way in ways] == [True]
+    assert flux_kit.dead_letters(Billing).one().header("traceparent") == ways[0]
+
+
+def test_a_context_that_is_not_recorded_is_like_any_other(flux_kit: Kit, left_out: Spans) -> None:
+    ways: list[Callable[[Context], object]] = [
+        lambda context: context.get(SPAN),
+        lambda context: context[SPAN],
+        lambda context: dict(context)[SPAN],
+        lambda context: {**context}[SPAN],
+        lambda context: context.copy()[SPAN],
+        lambda context: dict(context.items())[SPAN],
+        lambda context: dict(zip(context.keys(), context.values(), strict=True))[SPAN],
+        lambda context: (context | {})[SPAN],
+        lambda context: ({} | context)[SPAN],
+        lambda context: SPAN in context and len(context) == 1 and list(context) == list(reversed(context)) == [SPAN],
+        lambda context: bool(context) and context != {},
+        lambda context: SPAN in repr(context),
+    ]
+    found: list[object] = []
+
+    def call(message: flux.Message) -> None:
+        context = get_current()
+        found.append(ways[message.offset](context))
+        span = get_current_span()
+        assert found[-1] is span or found[-1] is True
+        assert get_current_span() is span
+        assert span.get_span_context().is_valid
+
+    for _ in ways:
+        flux_kit.produce("orders", b"x", partition=0)
+    flux_kit.run(flux.task(topic="orders", group_id="g", retries=0)(call))
+    assert len(found) == len(ways)
+    assert not flux_kit.topic("orders-g-dlq")
+
+
+def test_threads_that_look_at_once_see_one_span(flux_kit: Kit, left_out: Spans) -> None:
+    def call(message: flux.Message) -> None:
+        with ThreadPoolExecutor(8) as pool:
+            contexts = [copy_context() for _ in range(8)]
+            seen.append(
+                {each.get_span_context().span_id for each in pool.map(lambda c: c.run(get_current_span), contexts)}
+            )
+
+    seen: list[set[int]] = []
+    for _ in range(20):
+        flux_kit.produce("orders", b"x")
+    flux_kit.run(flux.task(topic="orders", group_id="g")(call))
+    assert [len(each) for each in seen] == [1] * 20
+
+
+class Baggage(flux.Hooks):
+    @contextmanager
+    def around(self, where: flux.Where, message: flux.Message) -> Iterator[None]:
+        token = attach(baggage.set_baggage("shop", "7"))
+        try:
+            yield
+        finally:
+            detach(token)
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_what_is_around_a_call_stays_there(flux_kit: Kit, share: float) -> None:
+    seen: list[object] = []
+    spans = Spans(TraceIdRatioBased(share))
+
+    def call(message: flux.Message) -> None:
+        seen.append(baggage.get_baggage("shop"))
+        seen.append(get_current_span().is_recording())
+        raise ValueError
+
+    flux_kit.produce("orders", b"x")
+    task = flux.task(topic="orders", group_id="g", retries=0, hooks=[Baggage(), opentelemetry.Tracing(spans.provider)])(
+        call
+    )
+    flux_kit.run_to_the_end(task)
+    assert seen == ["7", share == 1.0]
+    assert flux_kit.dead_letters(task).one().header("baggage") == "shop=7"
+    assert dict(get_current()) == {}
+
+
+def test_another_keeper_of_contexts_is_used_as_it_is_told_to_be(
+    flux_kit: Kit, left_out: Spans, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[bool] = []
+    monkeypatch.setattr(opentelemetry, "_current", opentelemetry._Attached())
+    flux_kit.produce("orders", b"x")
+    call = flux.task(topic="orders", group_id="g")(
+        lambda message: seen.append(get_current_span().get_span_context().is_valid)
+    )
+    flux_kit.run(call)
+    assert seen == [True]
+    assert not get_current_span().get_span_context().is_valid

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from flux.core import trail as trails
-from flux.core.message import Message
+from flux.core.message import UNREAD, Message
 from flux.core.outcome import Move
 from flux.core.runs import Run
 from flux.runtime import call_results as results
@@ -22,7 +22,7 @@ def work(desk: Desk, post: Post, run: Run, handler: Handler, track: bool) -> Bas
     products = Produced()
     token = CURRENT.set(products) if track else None
     entries, messages, records, trail = run.entries, run.messages, run.records, trails.start()
-    index = run.index
+    index, unread = run.index, UNREAD
     try:
         while True:
             run.index = index
@@ -36,6 +36,7 @@ def work(desk: Desk, post: Post, run: Run, handler: Handler, track: bool) -> Bas
                 message._record = record
                 message.value = record.value()
                 message._trail = trail
+                message._headers = unread
             else:
                 message = entries[index].message  # type: ignore[index]
             try:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from flux.core.message import Message
-from flux.runtime.heard import BatchCall, Heard
+from flux.runtime.heard import AroundCalls, BatchCall, Heard
 from flux.runtime.pipeline import Handler
 from flux.runtime.returned import check_returned, own_failure
 
@@ -18,7 +18,38 @@ def telling(heard: Heard, handler: Handler, batched: bool = False) -> Handler:
     messages, and each of them is told."""
     if not heard.sees_calls(batched):
         return handler
-    return _telling_batch(heard, handler) if batched else _telling_each(heard, handler)
+    if batched:
+        return _telling_batch(heard, handler)
+    alone = heard.alone()
+    return _telling_each(heard, handler) if alone is None else _around_each(heard, alone, handler)
+
+
+def _around_each(heard: Heard, hook: AroundCalls, handler: Handler) -> Handler:
+    place, enter, leave = heard.of, hook.enter, hook.leave
+
+    def call(message: Message) -> Any:
+        try:
+            entered = enter(place, message)
+        except BaseException as error:
+            heard.went_wrong(hook, error)
+            return handler(message)
+        try:
+            result = handler(message)
+            if result is not None:
+                check_returned("call", result)
+        except BaseException as error:
+            raised = own_failure(error)
+            heard.leave_failed(hook, entered, raised)
+            if raised is not error:
+                raise raised from error
+            raise
+        try:
+            leave(entered)
+        except BaseException as error:
+            heard.went_wrong(hook, error)
+        return result
+
+    return call
 
 
 def noting(handler: Handler, note: Callable[[Any, BaseException], None]) -> Handler:
