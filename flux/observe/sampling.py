@@ -49,13 +49,18 @@ class Sampling:
         if bounds is None or (known.is_on is not None and not known.is_on()):
             return self._tracer, *(extracted(headers) if headers else (Context(), False))
         context, asked_for = None, known.asked_for
-        if headers and (asked_for is None or any(name in asked_for for name, _ in headers)):
-            if known.is_w3c:
-                said = headers.all("traceparent")
-                if len(said) == 1 and said[0] is not None and _unsampled(said[0]):
-                    bound = bounds.parent_not_sampled
-                    if not bound or int(said[0][19:35], 16) >= bound:
-                        return _unrecorded(tracer, 0, headers)
+        asked, parents, said = asked_for is None, 0, None
+        if headers and asked_for is not None:
+            for name, value in headers:
+                if name in asked_for:
+                    asked = True
+                    if name == "traceparent":
+                        parents, said = parents + 1, value
+        if headers and asked:
+            if parents == 1 and known.is_w3c and said is not None and _unsampled(said):
+                bound = bounds.parent_not_sampled
+                if not bound or int(said[19:35], 16) >= bound:
+                    return _unrecorded(tracer, 0, headers)
             context, has_one = extracted(headers)
             if has_one:
                 parent = trace.get_current_span(context).get_span_context()

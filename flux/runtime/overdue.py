@@ -12,14 +12,17 @@ from flux.core.message import Message
 from flux.runtime.pipeline import Handler
 
 
-@attrs.define(eq=False)
+@attrs.frozen
 class Late:
-    """A call that blocks. `thread`: its identifier."""
+    """A call that blocks. `thread`: its identifier. `message`: the first, of a batch."""
 
     thread: int
     began: float
     message: Message
-    named: bool = False
+
+
+Begun = tuple[float, Any]
+"""A call: when it has begun, and with what."""
 
 
 class Overdue:
@@ -28,7 +31,9 @@ class Overdue:
     def __init__(self, timeout: float, now: Callable[[], float]) -> None:
         self.timeout = timeout
         self._now = now
-        self._calls: dict[int, Late] = {}
+        self._calls: dict[int, Begun] = {}
+        """By thread. Plain tuples, as one is made for each call."""
+        self._named: dict[int, Begun] = {}
 
     def watching(self, handler: Handler) -> Handler:
         """`handler`, whose calls are looked after."""
@@ -36,7 +41,7 @@ class Overdue:
 
         def call(message: Any) -> Any:
             thread = me()
-            calls[thread] = Late(thread, now(), message[0] if isinstance(message, list) else message)
+            calls[thread] = now(), message
             try:
                 return handler(message)
             finally:
@@ -46,7 +51,14 @@ class Overdue:
 
     def found(self, now: float) -> list[Late]:
         """Calls that have become overdue since the last look."""
-        late = [call for call in list(self._calls.values()) if not call.named and now - call.began > self.timeout]
-        for call in late:
-            call.named = True
-        return late
+        named = self._named
+        self._named = late = {
+            thread: begun for thread, begun in list(self._calls.items()) if now - begun[0] > self.timeout
+        }
+        return [
+            Late(thread, begun[0], _first(begun[1])) for thread, begun in late.items() if named.get(thread) is not begun
+        ]
+
+
+def _first(message: Any) -> Message:
+    return message[0] if isinstance(message, list) else message  # type: ignore[no-any-return]

@@ -127,12 +127,14 @@ def expiring(give_up_after: float, now: Callable[[], float]) -> Step:
 
 def prepared(handler: Handler, steps: Sequence[Step]) -> Handler:
     """`handler` after `steps`, of which none is awaited."""
-    if not steps:
-        return handler
+    for step in reversed(steps):
+        handler = _after(step, handler)
+    return handler
 
+
+def _after(step: Step, handler: Handler) -> Handler:
     def call(message: Message) -> Any:
-        for step in steps:
-            step(message)
+        step(message)
         return handler(message)
 
     return call
