@@ -15,6 +15,7 @@ from typing import Any
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from flux.adapters.confluent.apart import Apart
+from flux.adapters.confluent.closing import closed_within
 from flux.adapters.confluent.errors import fault_of
 from flux.adapters.confluent.log import ClientLog, logger
 from flux.adapters.confluent.silence import Silence
@@ -74,7 +75,7 @@ class ConfluentProducer:
             return ConfluentProducer(alone, settings, log, system, apart=True)
 
         self._apart = None if apart else Apart(another, self._refuse, system)
-        self._client = Producer(
+        self._client: Any = Producer(
             Silence(properties, log, system.monotonic).properties(
                 {"logger": log} | properties | {"error_cb": self._on_error}
             )
@@ -89,11 +90,12 @@ class ConfluentProducer:
     def write(
         self, topic: str, records: Sequence[ProducerRecord], acknowledged: Acknowledged | Sequence[Acknowledged]
     ) -> int:
+        client = self._client  # before the check: whoever closes takes it away
         self._check_usable()
         self._written += len(records)
         if self._written >= _MANY:
             self._let_serve()
-        produce = self._client.produce
+        produce = client.produce
         reported, told = self._reported, None
         report: Any = None
         taken = 0
@@ -137,16 +139,17 @@ class ConfluentProducer:
                 taken += 1
         finally:
             if self._closed:  # by another thread, in the meantime: nobody else serves what was taken since
-                self._abandon()
+                self._abandon(client)
         return taken
 
     def partitions(self, topic: str, timeout: float) -> int:
         until, count = self._counts.get(topic, (0.0, 0))
         if self._now() < until:
             return count
+        client = self._client
         self._check_usable()
         try:
-            found = self._client.list_topics(topic, max(timeout, 0.001)).topics[topic]
+            found = client.list_topics(topic, max(timeout, 0.001)).topics[topic]
         except KafkaException as error:
             raise self._translated(error.args[0], topic) from None
         if found.error is not None:
@@ -156,22 +159,27 @@ class ConfluentProducer:
         return len(found.partitions)
 
     def flush(self, timeout: float) -> int:
-        if self._closed:
-            return 0
-        return self._flushed(timeout)
+        client = self._client
+        return 0 if self._closed else self._flushed(client, timeout)
 
     def close(self, timeout: float) -> int:
         if self._closed:
             return 0
         self._closed = True
-        left = self._flushed(timeout)
+        left = self._flushed(self._client, timeout)
         if left:
-            self._abandon()
+            self._abandon(self._client)
         elif self._apart is not None:
             self._apart.close(0)
         self._serving.end()
         self._thread.join(_ABANDONED)
+        # Its callbacks lead back here: it would live, and connect, until the garbage is collected.
+        closed_within(_ABANDONED, self._let_go)
         return left
+
+    def _let_go(self) -> None:
+        """The client ends with the last that holds it."""
+        self._client = None
 
     # -- acknowledgements
 
@@ -217,28 +225,28 @@ class ConfluentProducer:
         except Exception:
             logger.exception("serving acknowledgements failed; going on")
 
-    def _flushed(self, timeout: float) -> int:
+    def _flushed(self, client: Producer, timeout: float) -> int:
         until = self._now() + timeout
-        left = self._client_flushed(timeout)
+        left = self._client_flushed(client, timeout)
         return left + (self._apart.flush(until - self._now()) if self._apart else 0)
 
-    def _client_flushed(self, timeout: float) -> int:
+    def _client_flushed(self, client: Producer, timeout: float) -> int:
         try:
-            return self._client.flush(max(timeout, 0))
+            return client.flush(max(timeout, 0))
         except KafkaException as error:
             self._fatal = self._fatal or self._translated(error.args[0])
         except SystemError:
             # "returned NULL without setting an exception": seen with confluent-kafka 2.16 where a write was denied. It
             # is asked once more; what it cannot say then is counted below.
             with suppress(SystemError):
-                return self._client.flush(max(timeout, 0))
-        return len(self._client)
+                return client.flush(max(timeout, 0))
+        return len(client)
 
-    def _abandon(self) -> None:
+    def _abandon(self, client: Producer) -> None:
         until = self._now() + _ABANDONED
-        self._client.purge()
-        while len(self._client) and self._now() < until:
-            self._polled(self._client, _POLL)
+        client.purge()
+        while len(client) and self._now() < until:
+            self._polled(client, _POLL)
         if self._apart:
             self._apart.close(0)
 
