@@ -106,15 +106,14 @@ def working(task: type[flux.Task], watch: Any = None) -> Iterator[Cycle]:
     job.prepare("0", True)
     desk = job.desk
     assert desk is not None
-    [post], call, here = desk.posts, job.caller(job.handler), TopicPartition(TOPIC, 0)
+    [post], call, here = desk.runtimes, job.caller(job.handler), TopicPartition(TOPIC, 0)
     post.engine.assigned({here: None}, {here: 0}, time.time())
 
     def cycle(records: list[Any]) -> None:
         with desk.lock:
             post.engine.polled(Polled([Batch(here, records)]), time.time())
         while not post.engine.empty:
-            with desk.lock:
-                run = desk.take(post, polling=True)
+            run = desk.take(post, polling=True)
             if run is not None:
                 call(post, run)
                 desk.finished(post, run, None)

@@ -75,9 +75,9 @@ class Lags:
 
     def _ask(self, job: Job) -> None:
         desk = job.desk
-        if desk is None or not job.started or desk.ended or self._stopped.is_set():
+        if desk is None or not job.started or desk.ending.ended or self._stopped.is_set():
             return
-        for post in desk.posts:
+        for post in desk.runtimes:
             engine = post.engine
             try:
                 self._marks[engine] = job.admin.watermarks(engine.stage.topic, _ASK)

@@ -26,7 +26,7 @@ from flux.observe import names
 from flux.observe.histogram import Histogram
 from flux.observe.lags import Lags
 from flux.observe.names import Metric
-from flux.runtime.desk import Post
+from flux.runtime.coordinator import StageRuntime
 from flux.runtime.job import Job
 from flux.runtime.producing.registry import PRODUCERS
 from flux.system import Lock
@@ -163,17 +163,15 @@ class Metrics(Hooks, Collector):
         desk = job.desk
         if desk is None:
             return
-        with desk.lock:
-            now, since, pauses = desk.system.monotonic(), desk.gate.since, desk.pauses
-            families.set(names.PAUSED, (job.name,), since is not None)
-            families.set(names.PAUSES, (job.name,), pauses.number)
-            lasts = 0.0 if since is None else max(0.0, now - since)
-            families.set(names.PAUSED_SECONDS, (job.name,), pauses.seconds + lasts)
-            for post in desk.posts:
-                self._read_stage((job.name, str(post.engine.stage.number)), post, now, families)
+        paused, pauses = desk.verdicts.paused()
+        families.set(names.PAUSED, (job.name,), paused)
+        families.set(names.PAUSES, (job.name,), pauses.number)
+        families.set(names.PAUSED_SECONDS, (job.name,), pauses.seconds)
+        desk.inspection.read(lambda post, now: self._read_stage(job.name, post, now, families))
 
-    def _read_stage(self, stage: tuple[str, str], post: Post, now: float, families: _Families) -> None:
+    def _read_stage(self, task: str, post: StageRuntime, now: float, families: _Families) -> None:
         engine, stats = post.engine, post.engine.stats
+        stage = (task, str(engine.stage.number))
         topic = (*stage, engine.stage.topic)
         families.set(names.CALLS, (*stage, "done"), stats.done)
         families.set(names.CALLS, (*stage, "failed"), stats.failed)

@@ -17,15 +17,15 @@ from flux.core.message import Message
 from flux.core.outcome import Expired, Move
 from flux.core.runs import Run
 from flux.core.transfer import Failure
-from flux.runtime.desk import Desk, Post
+from flux.runtime.coordinator import Coordinator, StageRuntime
 from flux.runtime.pipeline import Handler
 from flux.runtime.produced import CURRENT, Produced, Scope
 from flux.runtime.traces import trace_of
 
-Call = Callable[[Post, Run], BaseException | None]
+Call = Callable[[StageRuntime, Run], BaseException | None]
 """Makes the calls of a run; see `flux.runtime.awaited.executor`."""
-AsyncCall = Callable[[Post, Run], Awaitable[BaseException | None]]
-Work = Callable[[Desk, Post, Run, Handler, bool], Any]
+AsyncCall = Callable[[StageRuntime, Run], Awaitable[BaseException | None]]
+Work = Callable[[Coordinator, StageRuntime, Run, Handler, bool], Any]
 """`work` or `work_batch` of an executor."""
 
 
@@ -41,8 +41,8 @@ def messages_of(run: Run) -> list[Message]:
 
 
 def report_batch(
-    desk: Desk,
-    post: Post,
+    desk: Coordinator,
+    post: StageRuntime,
     run: Run,
     messages: Sequence[Message],
     failures: Mapping[Message, BaseException],
@@ -56,17 +56,20 @@ def report_batch(
         run.index = index
         if error is None:
             if products.touched:
-                entry = desk.parted(post, run, message)
+                entry = desk.products.parted(post, run, message)
                 if entry is not None:
                     done.append((entry, message))
             continue
         failure = shown.get(id(error)) or shown.setdefault(id(error), failure_of(error))
-        if not desk.noted(run, message, failure) and desk.failed(post, run, message, failure) is Move.STOP:
+        if (
+            not desk.verdicts.noted(run, message, failure)
+            and desk.verdicts.failed(post, run, message, failure) is Move.STOP
+        ):
             return error
     run.index = len(messages)
     products.close()
     if done:
-        desk.settle(post, done, products)
+        desk.products.settle(post, done, products)
     return None
 
 

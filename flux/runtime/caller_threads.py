@@ -6,21 +6,21 @@ import threading
 
 from flux.core.runs import Run
 from flux.runtime.call_results import Call
-from flux.runtime.desk import Desk, Post
+from flux.runtime.coordinator import Coordinator, StageRuntime
 from flux.system import stack_of_thread
 
 
 class CallerThreads:
     """`call`: makes the calls of a run."""
 
-    def __init__(self, desk: Desk, call: Call) -> None:
+    def __init__(self, desk: Coordinator, call: Call) -> None:
         self._desk = desk
         self._call = call
-        self._threads: dict[Run, tuple[Post, int]] = {}
+        self._threads: dict[Run, tuple[StageRuntime, int]] = {}
         """The thread that is in a run, by its identifier."""
-        desk.stack_of = self._stack
+        desk.driver.stack_of = self._stack
 
-    def work(self, post: Post, run: Run, *, writes: bool = True, may_lapse: bool = False) -> None:
+    def work(self, post: StageRuntime, run: Run, *, writes: bool = True, may_lapse: bool = False) -> None:
         """This thread makes the calls of a run. `writes`: and writes what has failed, else somebody does it next.
         `may_lapse`: the run was handed on, and its partitions may be lost by now."""
         self._threads[run] = post, threading.get_ident()
@@ -33,13 +33,9 @@ class CallerThreads:
         finally:
             del self._threads[run]
 
-    def excuse(self, thread: int) -> int:
-        """A thread stands still in a write: others may call in its place. The number of runs that it was in. With the
-        lock held."""
-        stuck = [(run, post) for run, (post, caller) in list(self._threads.items()) if caller == thread]
-        for run, post in stuck:
-            self._desk.excuse(post, run)
-        return len(stuck)
+    def runs_of(self, thread: int) -> list[tuple[StageRuntime, Run]]:
+        """Those that a thread is in, which stands still in a write."""
+        return [(post, run) for run, (post, caller) in list(self._threads.items()) if caller == thread]
 
     def _stack(self, run: Run) -> str:
         _, thread = self._threads.get(run, (None, None))

@@ -16,7 +16,7 @@ from flux.runtime.writer import Writer
 
 
 class Forwarding:
-    """`lock` is the engine's. `now`: the time for it. `take_in` tells the engine of `ends`; called with the lock held.
+    """`lock` is the engine's. `now_locked`: the time for it. `take_in_locked` tells the engine of `ends`.
     `spawn` starts a thread. `freed` is told, by its identifier, of a thread whose place was taken: what else it does
     stands still too."""
 
@@ -25,8 +25,8 @@ class Forwarding:
         engine: Engine,
         writer: Writer,
         lock: Lock,
-        now: Callable[[], float],
-        take_in: Callable[[], None],
+        now_locked: Callable[[], float],
+        take_in_locked: Callable[[], None],
         spawn: Callable[[str, Callable[[], None]], None],
         freed: Callable[[int], None],
     ) -> None:
@@ -37,8 +37,8 @@ class Forwarding:
         self._engine = engine
         self._writer = writer
         self._lock = lock
-        self._now = now
-        self._take_in = take_in
+        self._now_locked = now_locked
+        self._take_in_locked = take_in_locked
         self._spawn = spawn
         self._freed = freed
         self._holder: object | None = None
@@ -61,12 +61,12 @@ class Forwarding:
         try:
             while True:
                 with self._lock:
-                    self._take_in()
+                    self._take_in_locked()
                     if self._holder is not token:
                         return
-                    hops = self._engine.writes(self._now())
+                    hops = self._engine.writes(self._now_locked())
                     if not hops:
-                        self._let_go(token)
+                        self._let_go_locked(token)
                         return
                     claim = self._claim = dict.fromkeys(hops)
                 self._writer.write(
@@ -79,10 +79,10 @@ class Forwarding:
         except BaseException:
             self._give_up(claim, "its write broke off")
             with self._lock:
-                self._let_go(token)
+                self._let_go_locked(token)
             raise
 
-    def _let_go(self, token: object) -> None:
+    def _let_go_locked(self, token: object) -> None:
         if self._holder is token:
             self._holder = None
             self.duty.rest()

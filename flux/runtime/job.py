@@ -31,7 +31,7 @@ from flux.core.stage import Stage, parse_stages
 from flux.core.stats import Stats
 from flux.runtime.awaited import calls as awaited_calls
 from flux.runtime.blocking import calls as blocking_calls
-from flux.runtime.desk import Desk, Post
+from flux.runtime.coordinator import Coordinator, StageRuntime
 from flux.runtime.heard import Heard
 from flux.runtime.loop import Callers, LoopPollers, TaskCallers, ThreadCallers, ThreadPollers
 from flux.runtime.overdue import Overdue
@@ -84,7 +84,7 @@ class Job:
     hooks: Sequence[Hooks] = ()
     instance_suffix: str = ""
     on_change: Callable[[], None] = lambda: None
-    desk: Desk | None = None
+    desk: Coordinator | None = None
     started: bool = False
     _admin: AdminPort | None = None
     _writer: Writer | None = None
@@ -113,8 +113,8 @@ class Job:
         if desk is None:
             return handler
         if policy.timeout is not None and not awaited:
-            desk.overdue = Overdue(policy.timeout, self.system.monotonic)
-            handler = desk.overdue.watching(handler)
+            desk.inspection.overdue = Overdue(policy.timeout, self.system.monotonic)
+            handler = desk.inspection.overdue.watching(handler)
         return self.form.telling(desk.heard, handler, batched)  # type: ignore[no-any-return]
 
     @property
@@ -160,7 +160,7 @@ class Job:
             self._writer = Writer(self.adapter, settings, self.system)
         self._writer.warm_up(stage.topic for stage in list(policy.stages)[1:])
         gate = Gate(policy.rate_limit)
-        self.desk = Desk(
+        self.desk = Coordinator(
             policy,
             [Engine(policy, stage, limits, gate) for stage in chosen],
             self._writer,
@@ -185,7 +185,7 @@ class Job:
         check_settled(what, returned)
         return None
 
-    def caller(self, handler: Handler) -> Callable[[Post, Run], Any]:
+    def caller(self, handler: Handler) -> Callable[[StageRuntime, Run], Any]:
         """What makes the calls of a run, each by `handler`."""
         assert self.desk is not None
         desk, work, track = self.desk, self.work, self.track
@@ -198,7 +198,7 @@ class Job:
         assert self.desk is not None
         desk, call = self.desk, self.caller(self.handler)
         self.started = True
-        for post in desk.posts:
+        for post in desk.runtimes:
             self.system.watch(post.polling)
             self.system.watch(post.forwarding.duty)
         if not self.needs_loop:
@@ -234,20 +234,20 @@ class Job:
     @property
     def ended(self) -> bool:
         """Nothing runs any more, or ever did."""
-        return not self.started or (self.desk is not None and self.desk.ended)
+        return not self.started or (self.desk is not None and self.desk.ending.ended)
 
     @property
     def failed(self) -> bool:
-        return self.desk is not None and self.desk.failure is not None
+        return self.desk is not None and self.desk.ending.failure is not None
 
     @property
     def idle(self) -> bool:
         """Nothing is in flight or waiting here but what cannot move on; the cluster may have more: see `unread`."""
-        return self.desk is not None and self.desk.idle()
+        return self.desk is not None and self.desk.inspection.idle()
 
     def name_refused(self) -> bool:
         """Names in the log the records that cannot move on; whether there are any."""
-        refused = [] if self.desk is None else self.desk.refused()
+        refused = [] if self.desk is None else self.desk.inspection.refused()
         if refused:
             more = f" and {len(refused) - _NAMED:,} more" if len(refused) > _NAMED else ""
             logger.error("%s: not moved on, and still to be worked: %s%s", self.name, "; ".join(refused[:_NAMED]), more)
@@ -257,7 +257,7 @@ class Job:
         """Whether any partition of this process holds more than was delivered, as far as can be told. Blocks."""
         assert self.desk is not None
         try:
-            return any(self._more(topic, ends) for topic, ends in self.desk.ends())
+            return any(self._more(topic, ends) for topic, ends in self.desk.inspection.ends())
         except BrokerError:
             return True
 
@@ -267,14 +267,14 @@ class Job:
         found = ((partition, end, marks.get(partition.partition)) for partition, end in ends.items())
         return [partition for partition, end, mark in found if mark is not None and mark.high > max(end, mark.low)]
 
-    def hungry(self) -> list[Post]:
+    def hungry(self) -> list[StageRuntime]:
         """Stages that have had no records for long: see `name_starved`."""
-        return [] if self.desk is None else self.desk.hungry()
+        return [] if self.desk is None else self.desk.inspection.hungry()
 
-    def name_starved(self, posts: Sequence[Post]) -> None:
+    def name_starved(self, posts: Sequence[StageRuntime]) -> None:
         """Names in the log those that have records on the cluster, which do not come. Blocks."""
         assert self.desk is not None
-        ends = dict(self.desk.ends())
+        ends = dict(self.desk.inspection.ends())
         for post in posts:
             try:
                 more = self._more(str(post), ends[str(post)])
@@ -290,21 +290,25 @@ class Job:
 
     def pulses(self) -> list[Pulse]:
         """Each stage, as a probe finds it; none before the topics were found."""
-        return [] if self.desk is None else self.desk.pulses()
+        return [] if self.desk is None else self.desk.inspection.pulses()
 
     def stats(self) -> dict[int, Stats]:
         """By stage number."""
-        return {} if self.desk is None else {post.engine.stage.number: post.engine.stats for post in self.desk.posts}
+        return {} if self.desk is None else {post.engine.stage.number: post.engine.stats for post in self.desk.runtimes}
 
     def stop(self, now: float, at_once: bool = False) -> None:
         """Nothing new is begun; calls in flight end within the task's `shutdown_timeout`."""
         if self.desk is not None:
-            self.desk.stop(now if at_once else now + self.policy.shutdown_timeout)
+            self.desk.ending.stop(now if at_once else now + self.policy.shutdown_timeout)
 
     @property
     def deadline(self) -> float:
         """When calls in flight are given up, by the monotonic clock; that of now when they cannot be."""
-        return self.system.monotonic() if self.desk is None or self.desk.stop_at is None else self.desk.stop_at
+        return (
+            self.system.monotonic()
+            if self.desk is None or self.desk.ending.stop_at is None
+            else self.desk.ending.stop_at
+        )
 
     # ---- the end; each blocks, but `close`
 
@@ -315,7 +319,7 @@ class Job:
     @property
     def abandoned(self) -> int:
         """Calls that have not ended."""
-        return 0 if self.desk is None else self.desk.calls()
+        return 0 if self.desk is None else self.desk.inspection.calls()
 
     def end(self) -> int:
         """Frees the clients; returns the exit code."""
@@ -324,13 +328,13 @@ class Job:
         if self._admin is not None:
             self._admin.close()
         code = 0
-        for post in self.desk.posts if self.desk is not None else ():
+        for post in self.desk.runtimes if self.desk is not None else ():
             post.polling.end()
             post.forwarding.duty.end()
-        if self.desk is not None and self.desk.failure is not None:
+        if self.desk is not None and self.desk.ending.failure is not None:
             code = 1
-            self._tell(self.desk.failure)
-        if self.desk is not None and any(post.engine.left_open for post in self.desk.posts):
+            self._tell(self.desk.ending.failure)
+        if self.desk is not None and any(post.engine.left_open for post in self.desk.runtimes):
             code = code or 3  # the log names what
         if self.abandoned:
             code = code or 3

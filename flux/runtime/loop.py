@@ -19,8 +19,8 @@ from flux.runtime.beside import Beside, directly
 from flux.runtime.blocking.consumer_loop import ConsumerLoop
 from flux.runtime.call_results import AsyncCall, Call
 from flux.runtime.caller_threads import CallerThreads
-from flux.runtime.desk import Desk, Post
-from flux.runtime.resting import RestingThreads
+from flux.runtime.coordinator import Coordinator, StageRuntime
+from flux.runtime.coordinator.resting import RestingThreads
 from flux.runtime.traces import stack_of_task
 from flux.runtime.watching import Watcher
 
@@ -30,12 +30,12 @@ _WRITE = 30.0  # seconds that polling waits for hops to be written
 class Callers(Protocol):
     """Who makes the calls that a poller hands on. Methods are called from any thread."""
 
-    def begin(self, post: Post, run: Run) -> None: ...
-    def more(self) -> None:
-        """There may be runs that nobody has taken. With the desk's lock held."""
+    def begin(self, post: StageRuntime, run: Run) -> None: ...
+    def more_locked(self) -> None:
+        """There may be runs that nobody has taken."""
         ...
 
-    def cancel(self, post: Post) -> None:
+    def cancel(self, post: StageRuntime) -> None:
         """Gives up the calls of a stage, where that can be done."""
         ...
 
@@ -47,46 +47,46 @@ class Callers(Protocol):
 class TaskCallers:
     """Handlers that are awaited, as tasks of one event loop. `call`: makes the calls of a run."""
 
-    def __init__(self, desk: Desk, call: AsyncCall, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, desk: Coordinator, call: AsyncCall, loop: asyncio.AbstractEventLoop) -> None:
         self._desk = desk
         self._make = call
         self._loop = loop
-        self._tasks: dict[asyncio.Task[None], tuple[Post, Run]] = {}
+        self._tasks: dict[asyncio.Task[None], tuple[StageRuntime, Run]] = {}
         self._called = False
-        self._writes: set[Post] = set()
+        self._writes: set[StageRuntime] = set()
         self._beside = Beside(desk.system)
-        desk.write_soon = self._write_soon
-        desk.stack_of = self._stack
+        desk.driver.write_soon = self._write_soon
+        desk.driver.stack_of = self._stack
 
     def _stack(self, run: Run) -> str:
         task = next((task for task, (_, its) in list(self._tasks.items()) if its is run), None)
         return "" if task is None else stack_of_task(task)
 
-    def begin(self, post: Post, run: Run) -> None:
+    def begin(self, post: StageRuntime, run: Run) -> None:
         self._soon(lambda: self._start(post, run))
 
-    def more(self) -> None:
-        if not self._called and self._desk.ready():
+    def more_locked(self) -> None:
+        if not self._called and self._desk.ready_locked():
             self._called = True
             self._soon(self._take)
 
-    def cancel(self, post: Post) -> None:
+    def cancel(self, post: StageRuntime) -> None:
         self._soon(lambda: self._cancel(post))
 
-    def _write_soon(self, post: Post) -> None:
+    def _write_soon(self, post: StageRuntime) -> None:
         """A write may ask the cluster for the target's partitions, or wait for room: not in the event loop."""
         if post not in self._writes:
             self._writes.add(post)
             self._beside.post(lambda: self._write(post))
 
-    def _write(self, post: Post) -> None:
+    def _write(self, post: StageRuntime) -> None:
         self._writes.discard(post)
-        with self._desk.failing():
-            self._desk.write(post)
+        with self._desk.ending.failing():
+            self._desk.procedures.write(post)
 
     def _soon(self, function: Callable[[], object]) -> None:
         def call() -> None:
-            with self._desk.failing():
+            with self._desk.ending.failing():
                 function()
 
         self._loop.call_soon_threadsafe(call)
@@ -94,13 +94,12 @@ class TaskCallers:
     def _take(self) -> None:
         self._called = False
         while True:
-            with self._desk.lock:
-                taken = self._desk.take_any()
+            taken = self._desk.take_any()
             if taken is None:
                 return
             self._start(*taken)
 
-    def _start(self, post: Post, run: Run) -> None:
+    def _start(self, post: StageRuntime, run: Run) -> None:
         task = self._loop.create_task(self._call(post, run), name=f"flux-{post}")
         self._tasks[task] = (post, run)
         task.add_done_callback(self._ended)
@@ -113,21 +112,20 @@ class TaskCallers:
     def freed(self, thread: int) -> None:
         """It made no calls."""
 
-    async def _call(self, post: Post, run: Run) -> None:
+    async def _call(self, post: StageRuntime, run: Run) -> None:
         desk, me = self._desk, asyncio.current_task()
         assert me is not None
         while True:
             lapsed = desk.has_lapsed(run)
             failure = None if lapsed else await self._make(post, run)
             desk.finished(post, run, failure)
-            with desk.lock:
-                taken = desk.take_any()
+            taken = desk.take_any()
             if taken is None:
                 return
             self._tasks[me] = post, run = taken
             await asyncio.sleep(0)
 
-    def _cancel(self, post: Post) -> None:
+    def _cancel(self, post: StageRuntime) -> None:
         for task, (of, run) in list(self._tasks.items()):
             if of is post:
                 self._desk.abort(post, run)
@@ -137,10 +135,10 @@ class TaskCallers:
 class ThreadCallers:
     """Handlers that block, on threads of their own: the event loop stays free. `call`: makes the calls of a run."""
 
-    def __init__(self, desk: Desk, call: Call) -> None:
+    def __init__(self, desk: Coordinator, call: Call) -> None:
         self._desk = desk
-        self._threads_of = CallerThreads(desk, call)
-        self._given: deque[tuple[Post, Run]] = deque()
+        self._runs = CallerThreads(desk, call)
+        self._given: deque[tuple[StageRuntime, Run]] = deque()
         self._condition = desk.system.condition()
         self._threads = 0
         self._idle = 0
@@ -148,33 +146,35 @@ class ThreadCallers:
         self._most = desk.policy.concurrency
 
     def freed(self, thread: int) -> None:
-        with self._desk.lock:
-            self._most += self._threads_of.excuse(thread)
+        stuck = self._runs.runs_of(thread)
+        with self._condition:
+            self._most += len(stuck)
+        self._desk.excuse(stuck)
 
-    def begin(self, post: Post, run: Run) -> None:
+    def begin(self, post: StageRuntime, run: Run) -> None:
         with self._condition:
             self._given.append((post, run))
-            self._call_up(len(self._given) + self._wanted)
+            self._call_up_locked(len(self._given) + self._wanted)
 
-    def more(self) -> None:
-        ready = self._desk.ready()
-        if ready or self._desk.ended:
+    def more_locked(self) -> None:
+        ready = self._desk.ready_locked()
+        if ready or self._desk.ending.ended:
             with self._condition:
                 self._wanted = max(self._wanted, ready)
-                self._call_up(len(self._given) + self._wanted if ready else self._threads)
+                self._call_up_locked(len(self._given) + self._wanted if ready else self._threads)
 
-    def cancel(self, post: Post) -> None:
+    def cancel(self, post: StageRuntime) -> None:
         """A thread cannot be cancelled."""
 
-    def _call_up(self, needed: int) -> None:
+    def _call_up_locked(self, needed: int) -> None:
         """For all that is to be done: an idle thread that was woken counts as idle until it has taken something."""
         self._condition.notify(needed)
         for _ in range(min(needed - self._idle, self._most - self._threads)):
-            self._desk.spawn(f"flux-{self._desk.posts[0]}-{self._threads}", self._live)
+            self._desk.ending.spawn(f"flux-{self._desk.runtimes[0]}-{self._threads}", self._live)
             self._threads += 1
 
     def _live(self) -> None:
-        while not self._desk.ended:
+        while not self._desk.ending.ended:
             with self._condition:
                 taken = self._given.popleft() if self._given else None
                 if taken is None and not self._wanted:
@@ -186,18 +186,17 @@ class ThreadCallers:
                     self._wanted -= 1
             while True:
                 if taken is None:
-                    with self._desk.lock:
-                        taken = self._desk.take_any()
+                    taken = self._desk.take_any()
                     if taken is None:
                         break
-                self._threads_of.work(*taken, may_lapse=True)
+                self._runs.work(*taken, may_lapse=True)
                 taken = None
 
 
 class LoopPollers:
     """A client of asyncio: polls in the running event loop."""
 
-    def __init__(self, desk: Desk, callers: Callers, adapter: AsyncAdapter, admin: AdminPort) -> None:
+    def __init__(self, desk: Coordinator, callers: Callers, adapter: AsyncAdapter, admin: AdminPort) -> None:
         self._desk = desk
         self._callers = callers
         self._loop = asyncio.get_running_loop()
@@ -217,12 +216,12 @@ class LoopPollers:
                 begin=callers.begin,
                 cancel=callers.cancel,
             )
-            for post in desk.posts
+            for post in desk.runtimes
         ]
         self._tasks: set[asyncio.Task[None]] = set()
         self._told = False
-        desk.wake = self._wake
-        desk.freed = callers.freed
+        desk.driver.wake_locked = self._wake_locked
+        desk.driver.freed = callers.freed
 
     def start(self) -> None:
         """Joins the groups and begins to work."""
@@ -231,24 +230,24 @@ class LoopPollers:
             loop.post.polling.stack = partial(stack_of_task, polling)
         self._begin(self._watch(), "flux-watch", None)
 
-    def _begin(self, work: Coroutine[Any, Any, None], name: str, post: Post | None) -> asyncio.Task[None]:
+    def _begin(self, work: Coroutine[Any, Any, None], name: str, post: StageRuntime | None) -> asyncio.Task[None]:
         """`post`: the stage that is left to its fate with the end of this task."""
 
         def ended(task: asyncio.Task[None]) -> None:
             self._tasks.discard(task)
             error = _error_of(task)
             if error is not None:
-                self._desk.fail(error)
+                self._desk.ending.fail(error)
                 if post is not None:
-                    self._desk.has_left(post)
+                    self._desk.ending.has_left(post)
 
         task = self._loop.create_task(work, name=name)
         self._tasks.add(task)
         task.add_done_callback(ended)
         return task
 
-    def _wake(self, needed: int) -> None:
-        self._callers.more()
+    def _wake_locked(self, needed: int) -> None:
+        self._callers.more_locked()
         self._facts += 1
         if not self._told:
             self._told = True
@@ -273,20 +272,20 @@ class LoopPollers:
         finally:
             del self._resting[fact]
 
-    async def _write(self, post: Post) -> None:
+    async def _write(self, post: StageRuntime) -> None:
         """A hop's write may ask the cluster for the target's partitions, or wait for room. One that stands still is
         another thread's to go on with, and polling goes on."""
         if not post.engine.has_hops:
-            self._desk.write(post)
+            self._desk.procedures.write(post)
             return
         writing = asyncio.ensure_future(self._beside.run(self._written, post))
         await asyncio.wait([writing], timeout=_WRITE)
 
-    def _written(self, post: Post) -> None:
+    def _written(self, post: StageRuntime) -> None:
         try:
-            self._desk.write(post)
+            self._desk.procedures.write(post)
         except Exception as error:
-            self._desk.fail(error)
+            self._desk.ending.fail(error)
 
     async def _watch(self) -> None:
         try:
@@ -294,7 +293,7 @@ class LoopPollers:
                 await asyncio.sleep(pause)
                 self._desk.look()
         except Exception as error:
-            self._desk.fail(error)
+            self._desk.ending.fail(error)
 
 
 def _error_of(task: asyncio.Task[None]) -> BaseException | None:
@@ -304,7 +303,7 @@ def _error_of(task: asyncio.Task[None]) -> BaseException | None:
 class ThreadPollers:
     """A client that blocks: each stage is polled by a thread of its own, which makes no calls."""
 
-    def __init__(self, desk: Desk, callers: Callers, adapter: Adapter, admin: AdminPort) -> None:
+    def __init__(self, desk: Coordinator, callers: Callers, adapter: Adapter, admin: AdminPort) -> None:
         self._desk = desk
         self._callers = callers
         self._resting = RestingThreads(desk)
@@ -315,18 +314,18 @@ class ThreadPollers:
                 adapter,
                 admin,
                 rest=self._resting.rest,
-                write=desk.write,
+                write=desk.procedures.write,
                 ask=directly,
                 begin=callers.begin,
                 cancel=callers.cancel,
             )
-            for post in desk.posts
+            for post in desk.runtimes
         ]
         self._holders: dict[ConsumerLoop, object] = {}
         """The token of the thread that polls."""
         self._watcher = Watcher(desk)
-        desk.wake = self._wake
-        desk.freed = self._freed
+        desk.driver.wake_locked = self._wake_locked
+        desk.driver.freed = self._freed
 
     def start(self) -> None:
         """Joins the groups and begins to work."""
@@ -336,7 +335,7 @@ class ThreadPollers:
 
     def _begin(self, loop: ConsumerLoop) -> None:
         token = self._holders[loop] = object()
-        self._desk.spawn(f"flux-poll-{loop.post}", lambda: loop.poll(lambda: self._holders[loop] is token))
+        self._desk.ending.spawn(f"flux-poll-{loop.post}", lambda: loop.poll(lambda: self._holders[loop] is token))
 
     def _freed(self, thread: int) -> None:
         self._callers.freed(thread)
@@ -345,6 +344,6 @@ class ThreadPollers:
                 loop.writes = None
                 self._begin(loop)
 
-    def _wake(self, needed: int) -> None:
-        self._callers.more()
-        self._resting.wake_locked()
+    def _wake_locked(self, needed: int) -> None:
+        self._callers.more_locked()
+        self._resting.tell_locked()

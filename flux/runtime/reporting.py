@@ -21,7 +21,7 @@ from flux.core.report import EVERY, TOPIC, Report, StageReport
 from flux.core.settings import plain, shown
 from flux.core.sight import Sight
 from flux.core.stage import check_topic
-from flux.runtime.desk import Post
+from flux.runtime.coordinator import StageRuntime
 from flux.runtime.job import Job
 from flux.runtime.preparation import ASK
 
@@ -69,7 +69,7 @@ class Reporter:
             cluster: (their, Channel(their[0].adapter, topic, their[0].policy.stages.topic))
             for cluster, their in by_cluster.items()
         }
-        self._sights: dict[Post, Sight] = {}
+        self._sights: dict[StageRuntime, Sight] = {}
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="flux-report", daemon=True)
 
@@ -97,14 +97,14 @@ class Reporter:
         desk = job.desk
         if desk is None:
             return []
-        with desk.lock:
-            found = []
-            for post in desk.posts:
-                sight = self._sights.get(post)
-                if sight is None:
-                    sight = self._sights[post] = Sight(job.name, post.engine)
-                found.append(sight.look(desk.now(post)))
-            return found
+
+        def look(post: StageRuntime, now: float) -> StageReport:
+            sight = self._sights.get(post)
+            if sight is None:
+                sight = self._sights[post] = Sight(job.name, post.engine)
+            return sight.look(now)
+
+        return desk.inspection.read(look)
 
     def tell(self) -> None:
         """One round: a report to each cluster."""

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from functools import partial
 
 from flux.core.backoff import JITTER_STEPS
 from flux.core.commands import Level, Notice
@@ -17,7 +16,7 @@ from flux.core.ports import BEGINNING, Position, TopicPartition
 from flux.core.runs import Run
 from flux.core.stage import Role
 from flux.runtime import effects as do
-from flux.runtime.desk import Desk, Post
+from flux.runtime.coordinator import Coordinator, StageRuntime
 from flux.runtime.effects import Script
 
 Clock = Callable[[], float]
@@ -29,23 +28,23 @@ _AGAIN = 0.05  # seconds until a topic is polled again that is not known yet
 _DENIED = (Fault.DENIED, Fault.LOGIN, Fault.FATAL)
 
 
-def shift(desk: Desk, post: Post, mine: Callable[[], bool]) -> Script[None]:
+def shift(desk: Coordinator, post: StageRuntime, mine: Callable[[], bool]) -> Script[None]:
     """Polling one stage, until it has left its group or the role is not `mine` any more. While calls are quick a poll
     is followed by the runs that it brought; when they are slow, or one is stuck, polling goes on beside them."""
-    engine, now = post.engine, partial(desk.now, post)
+    engine, now = post.engine, post.now_locked
     if engine.starts.looks:
-        yield from _look(engine, lambda: mine() and desk.stop_at is None)
+        yield from _look(engine, lambda: mine() and desk.ending.stop_at is None)
     while mine():
-        if desk.stop_at is not None:
-            yield from leave(engine, now, desk.deadline)
+        if desk.ending.stop_at is not None:
+            yield from leave(engine, now, desk.ending.deadline)
             return
         yield from cycle(engine, now)
-        while mine() and desk.stop_at is None:
+        while mine() and desk.ending.stop_at is None:
             if engine.pace.slow:
-                desk.wake(desk.ready())
+                desk.driver.wake_locked(desk.ready_locked())
                 break
             looked = now()
-            run = desk.take(post, polling=True)
+            run = desk.take_locked(post, polling=True)
             if run is None and engine.ready(looked):  # and not: since it looked
                 run = yield from _stand_by(desk, post, mine)
             if run is None:
@@ -53,19 +52,19 @@ def shift(desk: Desk, post: Post, mine: Callable[[], bool]) -> Script[None]:
             yield do.Begin(run)
             if engine.has_news:
                 yield do.Write()
-            while mine() and desk.stop_at is None and engine.busy_with(run):
+            while mine() and desk.ending.stop_at is None and engine.busy_with(run):
                 yield do.Rest(_PERMIT, desk.facts)
 
 
-def _stand_by(desk: Desk, post: Post, mine: Callable[[], bool]) -> Script[Run | None]:
+def _stand_by(desk: Coordinator, post: StageRuntime, mine: Callable[[], bool]) -> Script[Run | None]:
     """Waits for its turn of a permit, up to the next poll. Whoever polls meanwhile is passed over, so it does not."""
-    engine, now = post.engine, partial(desk.now, post)
+    engine, now = post.engine, post.now_locked
     until = now() + _PERMIT
     post.stands_by = True
     try:
-        while (left := until - now()) > 0 and mine() and desk.stop_at is None:
+        while (left := until - now()) > 0 and mine() and desk.ending.stop_at is None:
             yield do.Rest(left, desk.facts)
-            run = desk.take(post, polling=True)
+            run = desk.take_locked(post, polling=True)
             if run is not None or engine.pace.slow or not engine.ready(now()):
                 return run
         return None

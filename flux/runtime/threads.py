@@ -15,8 +15,8 @@ from flux.runtime.beside import directly
 from flux.runtime.blocking.consumer_loop import ConsumerLoop
 from flux.runtime.call_results import Call
 from flux.runtime.caller_threads import CallerThreads
-from flux.runtime.desk import Desk, Post
-from flux.runtime.resting import RestingThreads
+from flux.runtime.coordinator import Coordinator, StageRuntime
+from flux.runtime.coordinator.resting import RestingThreads
 from flux.runtime.watching import Watcher
 
 _IDLE = 1.0
@@ -34,12 +34,13 @@ class _Role:
 
 
 class Threads:
-    """Works a desk's stages. `call`: makes the calls of a run."""
+    """Works a coordinator's stages. `call`: makes the calls of a run. Who has which role is changed with
+    the coordinator's lock held, as it goes with the runs."""
 
-    def __init__(self, desk: Desk, call: Call, adapter: Adapter, admin: AdminPort) -> None:
+    def __init__(self, desk: Coordinator, call: Call, adapter: Adapter, admin: AdminPort) -> None:
         self._desk = desk
         self._callers = CallerThreads(desk, call)
-        self._watcher = Watcher(desk, self._stuck)
+        self._watcher = Watcher(desk, self._stuck_locked)
         self._resting = RestingThreads(desk)
         self._roles = {
             post: _Role(
@@ -49,37 +50,33 @@ class Threads:
                     adapter,
                     admin,
                     rest=self._resting.rest,
-                    write=desk.write,
+                    write=desk.procedures.write,
                     ask=directly,
                     begin=self._inline,
                 )
             )
-            for post in desk.posts
+            for post in desk.runtimes
         }
-        self._most = desk.policy.concurrency + len(desk.posts)
+        self._most = desk.policy.concurrency + len(desk.runtimes)
         self._threads = 0
-        self._idle = 0
-        desk.wake = self._wake
-        desk.freed = self._freed
+        desk.driver.wake_locked = self._wake_locked
+        desk.driver.freed = self._freed
 
     def start(self) -> None:
         """Joins the groups and begins to work."""
         with self._desk.lock:
-            self._wake(len(self._roles))
+            self._wake_locked(len(self._roles))
         self._watcher.start()
 
-    def _wake(self, needed: int) -> None:
-        """Wakes or makes threads for `needed` jobs. With the lock held.
-
-        Pollers that rest wait on the same condition: they are woken too, lest they take an idle thread's turn."""
-        self._resting.wake_locked()
+    def _wake_locked(self, needed: int) -> None:
+        """Wakes or makes threads for `needed` jobs."""
+        self._resting.tell_locked()
         free = any(role.holder is None and not post.left for post, role in self._roles.items())
-        if not (free or self._desk.stop_at is not None or self._desk.ready()):
+        if not (free or self._desk.ending.stop_at is not None or self._desk.ready_locked()):
             return
-        if self._idle:
-            self._desk.lock.notify(needed)
-        for _ in range(min(needed - self._idle, self._most - self._threads)):
-            self._desk.spawn(f"flux-{self._desk.posts[0]}-{self._threads}", self._live)
+        self._resting.call_locked(needed)
+        for _ in range(min(needed - self._resting.idle, self._most - self._threads)):
+            self._desk.ending.spawn(f"flux-{self._desk.runtimes[0]}-{self._threads}", self._live)
             self._threads += 1
 
     def _live(self) -> None:
@@ -90,14 +87,12 @@ class Threads:
                 taken = None
                 if role is not None:
                     role.holder = token
-                elif desk.ended:
+                elif desk.ending.ended:
                     return
                 else:
-                    taken = desk.take_any()
+                    taken = desk.take_any_locked()
                     if taken is None:
-                        self._idle += 1
-                        desk.lock.wait(_IDLE)
-                        self._idle -= 1
+                        self._resting.idle_locked(_IDLE)
                         continue
             if role is not None:
                 role.loop.poll(lambda role=role: role.holder is token)  # type: ignore[misc]
@@ -110,10 +105,12 @@ class Threads:
                 if role.loop.writes == thread:
                     role.loop.writes = role.holder = None
                     self._most += 1
-                    self._wake(1)
-            self._most += self._callers.excuse(thread)
+                    self._wake_locked(1)
+            stuck = self._callers.runs_of(thread)
+            self._most += len(stuck)
+            self._desk.excuse_locked(stuck)
 
-    def _inline(self, post: Post, run: Run) -> None:
+    def _inline(self, post: StageRuntime, run: Run) -> None:
         role = self._roles[post]
         role.inline = run
         self._callers.work(post, run, writes=False)  # the script does it next, as a poller
@@ -121,9 +118,9 @@ class Threads:
             if role.inline is run:
                 role.inline = None
 
-    def _stuck(self, post: Post, run: Run) -> None:
-        """The poller of a stage is stuck in a call: its role goes to another thread. With the lock held."""
+    def _stuck_locked(self, post: StageRuntime, run: Run) -> None:
+        """The poller of a stage is stuck in a call: its role goes to another thread."""
         role = self._roles[post]
         if role.inline is run:
             role.inline = role.holder = None
-            self._wake(1)
+            self._wake_locked(1)

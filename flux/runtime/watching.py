@@ -7,20 +7,22 @@ from collections.abc import Callable
 
 from flux.core.duties import Duty
 from flux.core.runs import Run
-from flux.runtime.desk import Desk, Post
+from flux.runtime.coordinator import Coordinator, StageRuntime
 
 
 class Watcher:
-    """`found` is told of each run that is stuck, with the lock held."""
+    """`found_locked` is told of each run that is stuck."""
 
-    def __init__(self, desk: Desk, found: Callable[[Post, Run], None] = lambda post, run: None) -> None:
+    def __init__(
+        self, desk: Coordinator, found_locked: Callable[[StageRuntime, Run], None] = lambda post, run: None
+    ) -> None:
         self._desk = desk
-        self._found = found
-        self._duty = Duty(f"{desk.posts[0]}: the watching of its calls")
+        self._found_locked = found_locked
+        self._duty = Duty(f"{desk.runtimes[0]}: the watching of its calls")
 
     def start(self) -> None:
         self._desk.system.watch(self._duty)
-        self._desk.spawn(f"flux-watch-{self._desk.posts[0]}", self._live)
+        self._desk.ending.spawn(f"flux-watch-{self._desk.runtimes[0]}", self._live)
 
     def _live(self) -> None:
         desk = self._desk
@@ -31,4 +33,4 @@ class Watcher:
                 self._duty.end()
                 return
             desk.system.sleep(pause)
-            desk.look(self._found)
+            desk.look(self._found_locked)

@@ -24,7 +24,7 @@ from flux.runtime.awaited import worker_loop as awaited_loop
 from flux.runtime.beside import directly
 from flux.runtime.blocking import worker_loop as blocking_loop
 from flux.runtime.blocking.consumer_loop import ConsumerLoop
-from flux.runtime.desk import Desk, Post
+from flux.runtime.coordinator import Coordinator, StageRuntime
 from flux.runtime.job import Job
 from flux.runtime.produced import CarryingExecutor
 from flux.runtime.producing.registry import PRODUCERS
@@ -79,7 +79,7 @@ class Working:
     stages: str | None
     to_the_end: bool
     at_most: int
-    _loops: list[tuple[Job, Desk, ConsumerLoop]] = attrs.field(factory=list)
+    _loops: list[tuple[Job, Coordinator, ConsumerLoop]] = attrs.field(factory=list)
     _calls: int = 0
 
     def life(self) -> Life:
@@ -111,14 +111,14 @@ class Working:
             job.admin.create_topics([NewTopic(job.policy.stages.topic, self.partitions, 1)], 0)
             job.prepare(self.stages, True)
             assert job.desk is not None
-            for post in job.desk.posts:
+            for post in job.desk.runtimes:
                 loop = ConsumerLoop(
                     job.desk,
                     post,
                     job.adapter,  # type: ignore[arg-type]
                     job.admin,
                     rest=lambda timeout, facts: self.machine.sleep(timeout),
-                    write=job.desk.write,
+                    write=job.desk.procedures.write,
                     ask=directly,
                     begin=_nobody,
                 )
@@ -151,8 +151,7 @@ class Working:
             post = loop.post
             went_on |= loop.perform(scripts.cycle(post.engine, self.machine.monotonic, 0.0))
             while True:
-                with desk.lock:
-                    run = desk.take(post, polling=True)
+                run = desk.take(post, polling=True)
                 if run is None:
                     break
                 went_on = True
@@ -165,7 +164,7 @@ class Working:
                     raise Stuck(f"more than {self.at_most} calls in one run: do tasks feed each other for ever?")
         return went_on
 
-    def _call(self, job: Job, desk: Desk, post: Post, run: Run) -> Any:
+    def _call(self, job: Job, desk: Coordinator, post: StageRuntime, run: Run) -> Any:
         return job.caller(job.form.noting(job.handler, partial(self._note, job)))(post, run)
 
     def _note(self, job: Job, called: Any, error: BaseException) -> None:
@@ -184,8 +183,8 @@ class Working:
             job.stop(self.machine.monotonic())
         for _, desk, loop in self._loops:
             if loop.post.joined and not loop.post.left:
-                loop.perform(scripts.leave(loop.post.engine, self.machine.monotonic, desk.deadline))
-                desk.has_left(loop.post)
+                loop.perform(scripts.leave(loop.post.engine, self.machine.monotonic, desk.ending.deadline))
+                desk.ending.has_left(loop.post)
 
     def _summary(self, waiting: int) -> Summary:
         all_stats: list[Stats] = [stats for job in self.jobs for stats in job.stats().values()]
@@ -236,5 +235,5 @@ async def _awaiting(given: Awaitable[Any]) -> Any:
     return await given
 
 
-def _nobody(post: Post, run: Run) -> None:
+def _nobody(post: StageRuntime, run: Run) -> None:
     raise AssertionError("the kit takes runs itself")

@@ -22,7 +22,7 @@ from flux.core.outcome import NEXT, Move, Rules
 from flux.core.ports import Position
 from flux.core.runs import Run, SliceRun
 from flux.core.transfer import Transfer
-from flux.runtime.desk import Desk
+from flux.runtime.coordinator.products import Products
 from flux.runtime.writer import Writer
 
 Mutation = tuple[Any, str, Any]
@@ -148,10 +148,10 @@ def a_hop_that_is_refused_is_dropped() -> Mutation:
 
 @mutant()
 def products_are_not_waited_for() -> Mutation:
-    def produced(self: Desk, post: Any, run: Any, message: Any, products: Any) -> None:
+    def produced(self: Products, post: Any, run: Any, message: Any, products: Any) -> None:
         products.when_done(lambda _: None)
 
-    return Desk, "produced", produced
+    return Products, "produced", produced
 
 
 @mutant()

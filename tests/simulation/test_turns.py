@@ -17,7 +17,7 @@ from flux.core.policy import Policy
 from flux.core.ports import Batch, ConsumerSettings, Polled, Position, TopicPartition
 from flux.core.runs import Run
 from flux.core.stage import Stages
-from flux.runtime.desk import Desk, Post
+from flux.runtime.coordinator import Coordinator, StageRuntime
 from flux.runtime.loop import LoopPollers, TaskCallers, ThreadCallers, ThreadPollers
 from flux.runtime.threads import Threads
 from simulation.loop import Loop
@@ -140,9 +140,9 @@ class Bench:
         """(stage, begin, end) of each."""
         policy = Policy(stages=stages, waits=Waits(0.0, 3600.0), concurrency=1)
         engines = [Engine(policy, stages[number]) for number in range(STAGES)]
-        self.desk = Desk(policy, engines, cast(Any, None), System(self.process))
+        self.desk = Coordinator(policy, engines, cast(Any, None), System(self.process))
 
-    def call(self, post: Post, run: Run) -> None:
+    def call(self, post: StageRuntime, run: Run) -> None:
         stage = post.engine.stage
         while run.index < run.limit or self.desk.may_go_on(run):
             began = self.machine.time
@@ -150,7 +150,7 @@ class Bench:
             self._called(stage, began)
             run.index += 1
 
-    async def call_async(self, post: Post, run: Run) -> None:
+    async def call_async(self, post: StageRuntime, run: Run) -> None:
         stage = post.engine.stage
         while run.index < run.limit or self.desk.may_go_on(run):
             began = self.machine.time
@@ -180,7 +180,7 @@ class Bench:
                 callers = ThreadCallers(desk, self.call)
             pollers: Any = ThreadPollers if self.driver == "threads with tasks" else LoopPollers
             pollers(desk, callers, adapter, admin).start()
-            while not desk.ended:
+            while not desk.ending.ended:
                 await asyncio.sleep(0.1)
 
         def main() -> None:
@@ -190,10 +190,12 @@ class Bench:
                 Loop(self.machine).run_until_complete(in_loop())
 
         self.machine.spawn("main", main, self.process)
-        self.machine.run(lambda: not any(self.left.values()) or desk.failure is not None or self.machine.time > LIMIT)
-        self.machine.spawn("stop", lambda: desk.stop(self.machine.time + 1.0), self.process)
-        self.machine.run(lambda: desk.ended)
-        failure = desk.failure
+        self.machine.run(
+            lambda: not any(self.left.values()) or desk.ending.failure is not None or self.machine.time > LIMIT
+        )
+        self.machine.spawn("stop", lambda: desk.ending.stop(self.machine.time + 1.0), self.process)
+        self.machine.run(lambda: desk.ending.ended)
+        failure = desk.ending.failure
         self.machine.end()
         assert failure is None
         assert not any(self.left.values())

@@ -183,7 +183,9 @@ class World:
         if life.failed_at is not None:
             expected = {0, 1, 3}
         if life.code not in expected:
-            failures = [job.desk.failure for job in life.worker.jobs if job.desk is not None and job.desk.failure]
+            failures = [
+                job.desk.ending.failure for job in life.worker.jobs if job.desk is not None and job.desk.ending.failure
+            ]
             violation = self.truth.broken(f"{life.process.name} ended with {life.code}: {failures!r}")
             violation.__cause__ = failures[0] if failures else None
             raise violation

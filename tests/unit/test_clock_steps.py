@@ -12,7 +12,7 @@ from flux.core.outcome import Move
 from flux.core.runs import Run
 from flux.core.trail import DUE
 from flux.core.transfer import Failure
-from flux.runtime.desk import Desk
+from flux.runtime.coordinator import Coordinator
 from flux.system import OperatingSystem
 
 HOUR = 3600.0
@@ -37,11 +37,11 @@ class Bench:
 
     def __init__(self, stage: int = 0, **settings: Any) -> None:
         self.driver, self.clocks = Driver(stage=stage, **settings), Clocks()
-        self.desk = Desk(self.driver.policy, [self.driver.engine], cast(Any, None), self.clocks)
-        self.desk.write_soon = lambda post: None
-        [self.post] = self.desk.posts
+        self.desk = Coordinator(self.driver.policy, [self.driver.engine], cast(Any, None), self.clocks)
+        self.desk.driver.write_soon = lambda post: None
+        [self.post] = self.desk.runtimes
         self.post.joined = True
-        self.driver.now = self.desk.now(self.post)
+        self.driver.now = self.post.now_locked()
         self.driver.assign(0)
 
     def take(self) -> Run | None:
@@ -52,7 +52,7 @@ class Bench:
         """The next call raises."""
         run = self.take()
         assert run is not None
-        move = self.desk.failed(self.post, run, self.driver.message(run, 0), Failure(error))
+        move = self.desk.verdicts.failed(self.post, run, self.driver.message(run, 0), Failure(error))
         run.index += move is not Move.PAUSE
         self.desk.finished(self.post, run, None)
         return move
@@ -62,9 +62,9 @@ class Bench:
 def test_a_stage_has_had_no_records_for_as_long_as_it_has_had_none(step: float) -> None:
     bench = Bench()
     bench.clocks.ahead = step
-    assert bench.desk.hungry() == []
+    assert bench.desk.inspection.hungry() == []
     bench.clocks.passed += 301
-    assert bench.desk.hungry() == bench.desk.posts
+    assert bench.desk.inspection.hungry() == bench.desk.runtimes
 
 
 @pytest.mark.parametrize("step", [-HOUR, HOUR])
@@ -78,7 +78,7 @@ def test_a_pause_is_as_long_as_it_is(step: float, caplog: pytest.LogCaptureFixtu
     bench.clocks.passed += 2
     bench.fail(ValueError())
     assert "goes on after a pause of 6.0 s" in caplog.text
-    assert bench.desk.pauses.seconds == 6
+    assert bench.desk.verdicts.pauses.seconds == 6
 
 
 @pytest.mark.parametrize("step", [-HOUR, HOUR])

@@ -10,7 +10,7 @@ from flux.core.ports import Polled
 from flux.core.trail import DUE
 from flux.runtime import effects as do
 from flux.runtime import scripts
-from flux.runtime.desk import Desk
+from flux.runtime.coordinator import Coordinator
 from flux.system import OperatingSystem
 
 
@@ -52,8 +52,8 @@ def test_a_poller_does_not_rest_for_what_became_due_since_it_looked() -> None:
     driver.assign(0)
     driver.poll(*(due_in(driver, offset, 0.0037 * offset) for offset in range(1, 100)))
     clock = Clock(driver.now)
-    desk = Desk(driver.policy, [driver.engine], cast(Any, None), clock)
-    [post] = desk.posts
+    desk = Coordinator(driver.policy, [driver.engine], cast(Any, None), clock)
+    [post] = desk.runtimes
     script = scripts.shift(desk, post, lambda: clock.time < driver.now + 0.4)
     answer: Any = None
     worked = 0

@@ -14,7 +14,7 @@ from peers_support import wait_for
 from flux.core.hops import Hop
 from flux.core.outcome import Reject
 from flux.core.ports import ProducerSettings
-from flux.runtime.desk import Desk
+from flux.runtime.coordinator import Coordinator
 from flux.runtime.writer import Ended, Step, Wanted, Writer
 from flux.system import OperatingSystem
 
@@ -51,11 +51,11 @@ class Bench:
         self.driver.poll(*offsets)
         self.driver.work_all(*offsets)
         self.writer = ScriptedWriter()
-        self.desk = Desk(self.driver.policy, [self.driver.engine], cast(Any, self.writer), OperatingSystem())
-        [self.post] = self.desk.posts
+        self.desk = Coordinator(self.driver.policy, [self.driver.engine], cast(Any, self.writer), OperatingSystem())
+        [self.post] = self.desk.runtimes
 
     def write(self) -> threading.Thread:
-        thread = threading.Thread(target=self.desk.write, args=(self.post,), daemon=True)
+        thread = threading.Thread(target=self.desk.procedures.write, args=(self.post,), daemon=True)
         thread.start()
         return thread
 
@@ -76,7 +76,7 @@ class Bench:
 def test_what_one_thread_cannot_write_another_does_with_another_client() -> None:
     bench = Bench(0, 1, 2)
     thread = bench.stuck(1)
-    bench.desk.write(bench.post)
+    bench.desk.procedures.write(bench.post)
     assert bench.writer.tried == [0, 1], "one at a time"
     bench.taken_over()
     wait_for(lambda: not bench.post.forwarding.duty.busy, "it has ended")
@@ -84,7 +84,7 @@ def test_what_one_thread_cannot_write_another_does_with_another_client() -> None
     assert bench.writer.renewed == 1
     later = time.monotonic() + 60
     bench.desk.system.monotonic = lambda: later  # type: ignore[method-assign]
-    bench.desk.write(bench.post)
+    bench.desk.procedures.write(bench.post)
     assert bench.writer.tried == [0, 1, 1, 2]
     assert not bench.driver.engine.has_hops
     bench.writer.release.set()
@@ -110,7 +110,7 @@ def test_one_that_went_on_meanwhile_is_not_taken_over() -> None:
 def test_who_polls_is_told_that_a_thread_is_not_to_be_waited_for() -> None:
     bench = Bench(0)
     freed: list[int] = []
-    bench.desk.freed = freed.append
+    bench.desk.driver.freed = freed.append
     thread = bench.stuck(0)
     bench.taken_over()
     wait_for(lambda: freed == [thread.ident], "it is told")
@@ -142,8 +142,8 @@ def test_a_cluster_that_is_away_is_asked_once_and_not_for_each() -> None:
         run.index += 1
     driver.engine.finished(run, driver.now)
     writer = Writer(cast(Any, away), ProducerSettings(), OperatingSystem())
-    desk = Desk(driver.policy, [driver.engine], writer, OperatingSystem())
-    desk.write(desk.posts[0])
+    desk = Coordinator(driver.policy, [driver.engine], writer, OperatingSystem())
+    desk.procedures.write(desk.runtimes[0])
     assert away.asked == 1
     assert driver.engine.transfers == 100
 
@@ -159,10 +159,10 @@ def test_a_bug_while_writing_does_not_keep_the_next_from_it() -> None:
 
     bench.writer.write = write  # type: ignore[method-assign, assignment]
     with pytest.raises(LookupError):
-        bench.desk.write(bench.post)
-    bench.desk.write(bench.post)
+        bench.desk.procedures.write(bench.post)
+    bench.desk.procedures.write(bench.post)
     assert bench.writer.tried == []
     later = time.monotonic() + 60
     bench.desk.system.monotonic = lambda: later  # type: ignore[method-assign]
-    bench.desk.write(bench.post)
+    bench.desk.procedures.write(bench.post)
     assert bench.writer.tried == [0, 1]

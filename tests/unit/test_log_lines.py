@@ -13,7 +13,7 @@ from flux.core.commands import Level, Notice
 from flux.core.engine import Engine
 from flux.core.errors import BrokerError, Fault
 from flux.core.ports import TopicPartition
-from flux.runtime.desk import Desk
+from flux.runtime.coordinator import Coordinator
 from flux.runtime.heard import Heard
 from flux.system import OperatingSystem
 from flux.testing import Kit
@@ -28,41 +28,47 @@ class Clock(OperatingSystem):
 
 
 @pytest.fixture
-def desk() -> Desk:
+def desk() -> Coordinator:
     """Of a task with three stages."""
     settings = policy()
     engines = [Engine(settings, stage) for stage in list(STAGES)[:3]]
-    return Desk(settings, engines, cast(Any, None), Clock(), heard=Heard("Billing", (), list(STAGES), settings.rules))
+    return Coordinator(
+        settings, engines, cast(Any, None), Clock(), heard=Heard("Billing", (), list(STAGES), settings.rules)
+    )
 
 
-def test_partitions_that_all_stages_lose_at_once_are_one_line(desk: Desk, caplog: pytest.LogCaptureFixture) -> None:
-    for post in desk.posts:
+def test_partitions_that_all_stages_lose_at_once_are_one_line(
+    desk: Coordinator, caplog: pytest.LogCaptureFixture
+) -> None:
+    for post in desk.runtimes:
         partitions = [TopicPartition(str(post), number) for number in range(12)]
         post.engine.assigned(dict.fromkeys(partitions), dict.fromkeys(partitions, 0), 0.0)
-        desk.lost(post, partitions)
-    desk.inspect()
-    desk.inspect()
+        desk.rebalances.lost(post, partitions)
+    desk.inspection.look()
+    desk.inspection.look()
     assert [line.getMessage() for line in caplog.records] == [
         "Billing has lost t[0-11], t-g-try-1[0-11], t-g-try-2[0-11]: what was in flight is worked again"
     ]
-    assert not any(post.engine.partitions for post in desk.posts)
+    assert not any(post.engine.partitions for post in desk.runtimes)
 
 
-def test_what_was_lost_is_told_before_the_end(desk: Desk, caplog: pytest.LogCaptureFixture) -> None:
-    [post, *_] = desk.posts
-    desk.inspect()
-    desk.lost(post, [TopicPartition("t", 3)])
-    desk.has_left(post)
+def test_what_was_lost_is_told_before_the_end(desk: Coordinator, caplog: pytest.LogCaptureFixture) -> None:
+    [post, *_] = desk.runtimes
+    desk.inspection.look()
+    desk.rebalances.lost(post, [TopicPartition("t", 3)])
+    desk.ending.has_left(post)
     assert "Billing has lost t[3]:" in caplog.text
 
 
-def test_of_an_engine_s_notices_of_one_kind_there_is_one_a_minute(desk: Desk, caplog: pytest.LogCaptureFixture) -> None:
+def test_of_an_engine_s_notices_of_one_kind_there_is_one_a_minute(
+    desk: Coordinator, caplog: pytest.LogCaptureFixture
+) -> None:
     clock = cast(Clock, desk.system)
     for _ in range(61):
-        for post in desk.posts:
+        for post in desk.runtimes:
             post.engine.tell(Notice(Level.WARNING, f"positions of {post} cannot be had", kind="positions"))
             post.engine.tell(Notice(Level.INFO, "something new"))
-            desk.write(post)
+            desk.procedures.write(post)
         clock.passed += 1
     lines = [line.getMessage() for line in caplog.records if line.levelno >= logging.WARNING]
     assert lines == [

@@ -583,7 +583,7 @@ def breaking(where: str) -> Any:
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])
-@pytest.mark.parametrize("bug", ["flux.runtime.call_results.failure_of", "flux.runtime.desk.Desk.noted"])
+@pytest.mark.parametrize("bug", ["call_results.failure_of", "coordinator.verdicts.Verdicts.noted"])
 def test_a_caller_that_dies_ends_the_worker_loudly(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, asynchronous: bool, bug: str
 ) -> None:
@@ -596,7 +596,7 @@ def test_a_caller_that_dies_ends_the_worker_loudly(
         raise ValueError("fails")
 
     task = peer.task(call_async if asynchronous else call)
-    monkeypatch.setattr(bug, breaking("a bug of flux"))
+    monkeypatch.setattr(f"flux.runtime.{bug}", breaking("a bug of flux"))
     peer.write(b"x", b"y")
     with caplog.at_level(logging.ERROR), peer.working(task, code=1) as running:
         wait_for(lambda: running.ended, "the end of the worker")
@@ -605,7 +605,7 @@ def test_a_caller_that_dies_ends_the_worker_loudly(
     assert peer.position() == 0
 
 
-@pytest.mark.parametrize("bug", ["take_any", "write"])
+@pytest.mark.parametrize("bug", ["coordinator.Coordinator.take_any", "procedures.Procedures.write"])
 def test_a_callback_that_dies_in_the_event_loop_ends_the_worker_loudly(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, bug: str
 ) -> None:
@@ -615,7 +615,7 @@ def test_a_callback_that_dies_in_the_event_loop_ends_the_worker_loudly(
         raise ValueError("fails")
 
     task = peer.task(call)
-    monkeypatch.setattr(f"flux.runtime.desk.Desk.{bug}", breaking("a bug of flux"))
+    monkeypatch.setattr(f"flux.runtime.coordinator.{bug}", breaking("a bug of flux"))
     peer.write(b"x")
     with caplog.at_level(logging.ERROR), peer.working(task, code=1) as running:
         wait_for(lambda: running.ended, "the end of the worker")
@@ -649,7 +649,7 @@ def test_an_acknowledgement_whose_call_cannot_be_settled_ends_the_worker_loudly(
         adapter = peer.adapter
 
     task = peer.task(lambda message: Bills.produce(b"bill"))
-    monkeypatch.setattr("flux.runtime.desk.Desk._settled", breaking("a bug of flux"))
+    monkeypatch.setattr("flux.runtime.coordinator.products.Products._settled", breaking("a bug of flux"))
     peer.write(b"x")
     with caplog.at_level(logging.ERROR), peer.working(task, code=1) as running:
         wait_for(lambda: running.ended, "the end of the worker")

@@ -15,7 +15,7 @@ from flux.core.ports import Acknowledged, Polled, Position, ProducerRecord, Prod
 from flux.core.runs import Run
 from flux.core.trail import DUE
 from flux.runtime.awaited import executor
-from flux.runtime.desk import Desk, Post
+from flux.runtime.coordinator import Coordinator, StageRuntime
 from flux.runtime.loop import LoopPollers, TaskCallers, ThreadCallers
 from flux.runtime.writer import Writer
 from flux.system import OperatingSystem
@@ -103,9 +103,9 @@ def test_what_another_owner_has_done_is_not_repeated_although_retention_overtake
     assert other.work_all() == [1, 6]
 
 
-def _desk(driver: Driver) -> tuple[Desk, Post]:
-    desk = Desk(driver.policy, [driver.engine], cast(Any, None), OperatingSystem())
-    return desk, desk.posts[0]
+def _desk(driver: Driver) -> tuple[Coordinator, StageRuntime]:
+    desk = Coordinator(driver.policy, [driver.engine], cast(Any, None), OperatingSystem())
+    return desk, desk.runtimes[0]
 
 
 def test_after_a_failure_of_the_process_nothing_overtakes_what_its_run_leaves_behind() -> None:
@@ -129,7 +129,7 @@ def test_a_call_that_a_stop_cancels_is_no_failure_of_the_process() -> None:
     assert run is not None
     desk.abort(post, run)
     desk.finished(post, run, asyncio.CancelledError())
-    assert desk.failure is None
+    assert desk.ending.failure is None
     driver.engine.stop()
     assert driver.engine.calls == 0
 
@@ -138,12 +138,12 @@ def test_a_poller_of_an_event_loop_rests_although_it_has_just_woken_others() -> 
     async def rest() -> bool:
         driver = Driver()
         desk, _ = _desk(driver)
-        callers = SimpleNamespace(begin=None, cancel=None, freed=None, more=lambda: None)
+        callers = SimpleNamespace(begin=None, cancel=None, freed=None, more_locked=lambda: None)
         pollers = LoopPollers(desk, cast(Any, callers), cast(Any, None), cast(Any, None))
 
         async def poll() -> None:
             with desk.lock:
-                desk.wake(1)
+                desk.driver.wake_locked(1)
             await pollers._rest(60.0)
 
         resting = asyncio.ensure_future(poll())
@@ -151,7 +151,7 @@ def test_a_poller_of_an_event_loop_rests_although_it_has_just_woken_others() -> 
             await asyncio.sleep(0)
         rested = not resting.done()
         with desk.lock:
-            desk.wake(1)
+            desk.driver.wake_locked(1)
         for _ in range(5):
             await asyncio.sleep(0)
         return rested and resting.done()
@@ -163,7 +163,7 @@ def test_runs_that_are_handed_on_at_once_get_a_thread_each_although_one_is_idle(
     driver = Driver(concurrency=2)
     desk, post = _desk(driver)
     spawned: list[str] = []
-    desk.spawn = lambda name, target: spawned.append(name)  # type: ignore[method-assign]
+    desk.ending.spawn = lambda name, target: spawned.append(name)  # type: ignore[method-assign]
     callers = ThreadCallers(desk, lambda post, run: None)
     callers._threads = callers._idle = 1  # it has been woken for the first, and has not taken it yet
     driver.assign(0, 0)
@@ -188,7 +188,7 @@ def test_a_run_that_was_handed_on_is_not_begun_after_its_partition_has_gone() ->
         calls.append(message.offset)
 
     async def work() -> None:
-        def call(post: Post, run: Run) -> Any:
+        def call(post: StageRuntime, run: Run) -> Any:
             return executor.work(desk, post, run, handle, track=False)
 
         callers = TaskCallers(desk, call, loop=asyncio.get_running_loop())
@@ -225,9 +225,9 @@ def test_no_hop_is_written_whose_partition_has_gone_while_those_before_it_were_w
             return 1
 
     writer = Writer(cast(Any, Slow()), ProducerSettings(), OperatingSystem())
-    desk = Desk(driver.policy, [driver.engine], writer, OperatingSystem())
+    desk = Coordinator(driver.policy, [driver.engine], writer, OperatingSystem())
     driver.work_all(0, 1)
-    desk.write(desk.posts[0])
+    desk.procedures.write(desk.runtimes[0])
     assert written == [0]
     assert not driver.engine.has_hops
     assert driver.turn().timeout > BUSY_REST

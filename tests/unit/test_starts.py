@@ -10,7 +10,7 @@ from engine_support import P0, P1, Driver, policy
 from flux.core.ports import BEGINNING, Position, ProducerSettings, TopicPartition, Watermarks
 from flux.core.starts import Starts
 from flux.runtime import effects as do
-from flux.runtime.desk import Desk
+from flux.runtime.coordinator import Coordinator
 from flux.runtime.effects import Script
 from flux.runtime.scripts import assign, shift
 from flux.runtime.writer import Writer
@@ -94,8 +94,8 @@ def performed(cluster: Cluster, script: Script[Any]) -> Any:
 def joined(cluster: Cluster) -> tuple[Driver, list[Any]]:
     """A new member with what it did before it was first in the group."""
     driver = Driver(start_from="latest")
-    desk = Desk(driver.policy, [driver.engine], Writer(None, ProducerSettings(), SYSTEM), SYSTEM)  # type: ignore[arg-type]
-    script, effects, result = shift(desk, desk.posts[0], lambda: True), list[Any](), None
+    desk = Coordinator(driver.policy, [driver.engine], Writer(None, ProducerSettings(), SYSTEM), SYSTEM)  # type: ignore[arg-type]
+    script, effects, result = shift(desk, desk.runtimes[0], lambda: True), list[Any](), None
     while not (effects and isinstance(effects[-1], do.Poll)):
         effects.append(script.send(result))
         result = cluster.answer(effects[-1])

@@ -6,7 +6,7 @@ from typing import Any
 
 from flux.core.runs import Run
 from flux.runtime.call_results import AsyncCall, Work
-from flux.runtime.desk import Desk, Post
+from flux.runtime.coordinator import Coordinator, StageRuntime
 from flux.runtime.meter import Meter, clock
 from flux.runtime.pipeline import Handler
 from flux.runtime.returned import check_returned
@@ -30,10 +30,10 @@ def around(meter: Meter, handler: Handler) -> Handler:
     return call
 
 
-def measured(work: Work, desk: Desk, handler: Handler, track: bool) -> AsyncCall:
+def measured(work: Work, desk: Coordinator, handler: Handler, track: bool) -> AsyncCall:
     """Makes the calls of runs as `work` does, and tells `Hooks.on_calls` of those of each."""
 
-    async def call(post: Post, run: Run) -> BaseException | None:
+    async def call(post: StageRuntime, run: Run) -> BaseException | None:
         meter = Meter(run, desk.policy.rules, desk.system.now())
         try:
             return await work(desk, post, run, around(meter, handler), track)  # type: ignore[no-any-return]

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from threading import get_ident
 from typing import Any, TypeVar
 
@@ -14,7 +13,7 @@ from flux.core.ports import AdminPort, Adapter, ConsumerPort, TopicPartition
 from flux.core.runs import Run
 from flux.runtime import effects as do
 from flux.runtime import scripts
-from flux.runtime.desk import Desk, Done, Post
+from flux.runtime.coordinator import Coordinator, Done, StageRuntime
 from flux.runtime.effects import Effect, Script
 
 T = TypeVar("T")
@@ -29,16 +28,16 @@ class ConsumerLoop:
 
     def __init__(
         self,
-        desk: Desk,
-        post: Post,
+        desk: Coordinator,
+        post: StageRuntime,
         adapter: Adapter,
         admin: AdminPort,
         *,
         rest: Callable[[float, int | None], None],
-        write: Callable[[Post], None],
+        write: Callable[[StageRuntime], None],
         ask: Callable[..., Any],
-        begin: Callable[[Post, Run], None],
-        cancel: Callable[[Post], None] = lambda _: None,
+        begin: Callable[[StageRuntime, Run], None],
+        cancel: Callable[[StageRuntime], None] = lambda _: None,
     ) -> None:
         self.desk = desk
         self.post = post
@@ -48,7 +47,7 @@ class ConsumerLoop:
         self._write = write
         self._ask = ask
         self._begin = begin
-        self._now = partial(desk.now, post)
+        self._now = post.now_locked
         self._cancel = cancel
         self._client: ConsumerPort | None = None
         self.writes: int | None = None
@@ -64,15 +63,15 @@ class ConsumerLoop:
         try:
             self._shift(mine)
             if mine():
-                self.desk.has_left(self.post)
+                self.desk.ending.has_left(self.post)
         except BaseException as error:
-            self.desk.fail(error)
+            self.desk.ending.fail(error)
             self._abandon()
 
     def _shift(self, mine: Callable[[], bool]) -> None:
         script = scripts.shift(self.desk, self.post, mine)
         outcome: _Outcome = None, None
-        while not isinstance(effect := self.desk.step(self.post, script, *outcome), Done):
+        while not isinstance(effect := self.desk.procedures.step(self.post, script, *outcome), Done):
             if isinstance(effect, do.Write):
                 self.writes = get_ident()
                 outcome = self._performed(effect)
@@ -85,7 +84,7 @@ class ConsumerLoop:
     def perform(self, script: Script[T]) -> T:
         """Runs a script: its own steps under the lock, its effects without it."""
         outcome: _Outcome = None, None
-        while not isinstance(effect := self.desk.step(self.post, script, *outcome), Done):
+        while not isinstance(effect := self.desk.procedures.step(self.post, script, *outcome), Done):
             outcome = self._performed(effect)
         return effect.value
 
@@ -97,7 +96,7 @@ class ConsumerLoop:
         except BrokerError as refused:
             error = refused
         if isinstance(effect, do.Commit):
-            self.desk.tell_commit(self.post, effect.positions, error)
+            self.desk.procedures.tell_commit(self.post, effect.positions, error)
         return result, error
 
     def _do(self, effect: Effect) -> Any:
@@ -122,7 +121,7 @@ class ConsumerLoop:
                 consumer.seek(partition, offset)
             case do.StartCommit(positions):
                 consumer = self._consumer()
-                self.desk.start_commit(self.post, consumer.commit, positions)
+                self.desk.procedures.start_commit(self.post, consumer.commit, positions)
             case do.Commit(positions, timeout):
                 consumer = self._consumer()
                 consumer.commit_now(positions, timeout)
@@ -143,31 +142,31 @@ class ConsumerLoop:
         return None
 
     def _abandon(self) -> None:
-        self.desk.abandon(self.post)
+        self.desk.ending.abandon(self.post)
         try:
             if self._client is not None:
                 self._client.close()
         except Exception:
             logger.debug("%s could not be closed", self.post, exc_info=True)
-        self.desk.has_left(self.post)
+        self.desk.ending.has_left(self.post)
 
     # ---- rebalances
 
     def assigned(self, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, int]:
-        self.desk.announce(self.post, "assigned", partitions)
+        self.desk.rebalances.announce(self.post, "assigned", partitions)
         starts = self.perform(scripts.assign(self.post.engine, partitions, self._now))
         self.post.joined = True
-        self.desk.tell_rebalance(self.post, "on_assigned", partitions)
+        self.desk.rebalances.tell(self.post, "on_assigned", partitions)
         return starts
 
     def revoked(self, partitions: Sequence[TopicPartition]) -> None:
-        self.desk.announce(self.post, "revoked", partitions)
+        self.desk.rebalances.announce(self.post, "revoked", partitions)
         limit = self._client.max_poll_interval if self._client is not None else 0.0
         desk = self.desk
-        self.perform(scripts.revoke(self.post.engine, partitions, self._now, limit / 2, desk.deadline))
-        desk.tell_rebalance(self.post, "on_revoked", partitions)
+        self.perform(scripts.revoke(self.post.engine, partitions, self._now, limit / 2, desk.ending.deadline))
+        desk.rebalances.tell(self.post, "on_revoked", partitions)
 
     def lost(self, partitions: Sequence[TopicPartition]) -> None:
-        self.desk.lost(self.post, partitions)
+        self.desk.rebalances.lost(self.post, partitions)
         self._write(self.post)
-        self.desk.tell_rebalance(self.post, "on_lost", partitions)
+        self.desk.rebalances.tell(self.post, "on_lost", partitions)

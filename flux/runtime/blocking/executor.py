@@ -10,13 +10,13 @@ from flux.core.message import UNREAD, Message
 from flux.core.outcome import Move
 from flux.core.runs import Run
 from flux.runtime import call_results as results
-from flux.runtime.desk import Desk, Post
+from flux.runtime.coordinator import Coordinator, StageRuntime
 from flux.runtime.pipeline import Handler
 from flux.runtime.produced import CURRENT, Produced
 from flux.runtime.returned import check_returned, own_failure, own_failures
 
 
-def work(desk: Desk, post: Post, run: Run, handler: Handler, track: bool) -> BaseException | None:
+def work(desk: Coordinator, post: StageRuntime, run: Run, handler: Handler, track: bool) -> BaseException | None:
     """Makes the run's calls up to its limit, which may shrink meanwhile. `track`: what calls produce is part of them.
     Returns the error of a failed process, None when all of the run's own calls were made."""
     products = Produced()
@@ -48,11 +48,14 @@ def work(desk: Desk, post: Post, run: Run, handler: Handler, track: bool) -> Bas
                 if products.touched:
                     products = results.renewed(products)
                 failure = results.failure_of(error)
-                if not desk.noted(run, message, failure) and desk.failed(post, run, message, failure) is Move.STOP:
+                if (
+                    not desk.verdicts.noted(run, message, failure)
+                    and desk.verdicts.failed(post, run, message, failure) is Move.STOP
+                ):
                     return error
             else:
                 if products.touched:
-                    desk.produced(post, run, message, products)
+                    desk.products.produced(post, run, message, products)
                     products = results.renewed(products)
             index += 1
     finally:
@@ -60,7 +63,9 @@ def work(desk: Desk, post: Post, run: Run, handler: Handler, track: bool) -> Bas
         results.left(token)
 
 
-def work_batch(desk: Desk, post: Post, run: Run, handler: Handler, track: bool) -> BaseException | None:
+def work_batch(
+    desk: Coordinator, post: StageRuntime, run: Run, handler: Handler, track: bool
+) -> BaseException | None:
     """`work` with a handler that takes all records of a run at once."""
     products = Produced()
     token = CURRENT.set(products) if track else None
