@@ -104,21 +104,21 @@ def working(task: type[flux.Task], watch: Any = None) -> Iterator[Cycle]:
         watch(worker)
     [job] = worker.jobs
     job.prepare("0", True)
-    desk = job.desk
-    assert desk is not None
-    [post], call, here = desk.runtimes, job.caller(job.handler), TopicPartition(TOPIC, 0)
-    post.engine.assigned({here: None}, {here: 0}, time.time())
+    coordinator = job.coordinator
+    assert coordinator is not None
+    [runtime], call, here = coordinator.runtimes, job.caller(job.handler), TopicPartition(TOPIC, 0)
+    runtime.engine.assigned({here: None}, {here: 0}, time.time())
 
     def cycle(records: list[Any]) -> None:
-        with desk.lock:
-            post.engine.polled(Polled([Batch(here, records)]), time.time())
-        while not post.engine.empty:
-            run = desk.take(post, polling=True)
+        with coordinator.lock:
+            runtime.engine.polled(Polled([Batch(here, records)]), time.time())
+        while not runtime.engine.empty:
+            run = coordinator.take(runtime, polling=True)
             if run is not None:
-                call(post, run)
-                desk.finished(post, run, None)
-        with desk.lock:
-            post.engine.commit(time.time())
+                call(runtime, run)
+                coordinator.finished(runtime, run, None)
+        with coordinator.lock:
+            runtime.engine.commit(time.time())
 
     yield cycle
     job.end()

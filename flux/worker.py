@@ -321,13 +321,13 @@ class Worker:
                     job.stop(now, at_once=True)
 
     def _name_starved(self) -> Aside[None] | None:
-        hungry = [(job, posts) for job in self._jobs if (posts := job.hungry())]
+        hungry = [(job, runtimes) for job in self._jobs if (runtimes := job.hungry())]
         if not hungry or self._stopping:
             return None
 
         def name() -> None:
-            for job, posts in hungry:
-                job.name_starved(posts)
+            for job, runtimes in hungry:
+                job.name_starved(runtimes)
 
         return Aside(self._system, "flux-starved", name)
 

@@ -1,6 +1,6 @@
 """What an engine has in hand, for who watches it: calls that run, and records that are on their way.
 
-It changes nothing, and costs nothing while nobody looks. With the lock of the engine's desk held.
+It changes nothing, and costs nothing while nobody looks. With the lock of the engine's coordinator held.
 """
 
 from __future__ import annotations

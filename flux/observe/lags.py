@@ -47,7 +47,7 @@ def lag_of(engine: Engine, marks: Mapping[int, Watermarks]) -> Lag:
 
 
 class Lags:
-    """`of` needs the lock of the engine's desk."""
+    """`of` needs the lock of the engine's coordinator."""
 
     def __init__(self, jobs: Callable[[], Sequence[Job]]) -> None:
         self._jobs = jobs
@@ -74,11 +74,11 @@ class Lags:
                 self._ask(job)
 
     def _ask(self, job: Job) -> None:
-        desk = job.desk
-        if desk is None or not job.started or desk.ending.ended or self._stopped.is_set():
+        coordinator = job.coordinator
+        if coordinator is None or not job.started or coordinator.ending.ended or self._stopped.is_set():
             return
-        for post in desk.runtimes:
-            engine = post.engine
+        for runtime in coordinator.runtimes:
+            engine = runtime.engine
             try:
                 self._marks[engine] = job.admin.watermarks(engine.stage.topic, _ASK)
             except Exception:  # of the cluster, or of a client that is being closed meanwhile

@@ -160,17 +160,17 @@ class Metrics(Hooks, Collector):
 
     def _read(self, job: Job, families: _Families) -> None:
         families.set(names.LIMIT, (job.name,), job.policy.concurrency)
-        desk = job.desk
-        if desk is None:
+        coordinator = job.coordinator
+        if coordinator is None:
             return
-        paused, pauses = desk.verdicts.paused()
+        paused, pauses = coordinator.verdicts.paused()
         families.set(names.PAUSED, (job.name,), paused)
         families.set(names.PAUSES, (job.name,), pauses.number)
         families.set(names.PAUSED_SECONDS, (job.name,), pauses.seconds)
-        desk.inspection.read(lambda post, now: self._read_stage(job.name, post, now, families))
+        coordinator.inspection.read(lambda runtime, now: self._read_stage(job.name, runtime, now, families))
 
-    def _read_stage(self, task: str, post: StageRuntime, now: float, families: _Families) -> None:
-        engine, stats = post.engine, post.engine.stats
+    def _read_stage(self, task: str, runtime: StageRuntime, now: float, families: _Families) -> None:
+        engine, stats = runtime.engine, runtime.engine.stats
         stage = (task, str(engine.stage.number))
         topic = (*stage, engine.stage.topic)
         families.set(names.CALLS, (*stage, "done"), stats.done)
@@ -185,8 +185,8 @@ class Metrics(Hooks, Collector):
         families.set(names.IN_FLIGHT, stage, engine.calls)
         families.set(names.OPEN, stage, engine.transfers)
         families.set(names.PARTITIONS, topic, len(engine.partitions))
-        if not post.left:
-            families.set(names.POLL_AGE, stage, max(0.0, now - post.stepped_at))
+        if not runtime.left:
+            families.set(names.POLL_AGE, stage, max(0.0, now - runtime.stepped_at))
         lag = self._lags.of(engine)
         if lag is not None:
             families.set(names.LAG, topic, lag.all)

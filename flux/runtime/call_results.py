@@ -41,8 +41,8 @@ def messages_of(run: Run) -> list[Message]:
 
 
 def report_batch(
-    desk: Coordinator,
-    post: StageRuntime,
+    coordinator: Coordinator,
+    runtime: StageRuntime,
     run: Run,
     messages: Sequence[Message],
     failures: Mapping[Message, BaseException],
@@ -56,20 +56,20 @@ def report_batch(
         run.index = index
         if error is None:
             if products.touched:
-                entry = desk.products.parted(post, run, message)
+                entry = coordinator.products.parted(runtime, run, message)
                 if entry is not None:
                     done.append((entry, message))
             continue
         failure = shown.get(id(error)) or shown.setdefault(id(error), failure_of(error))
         if (
-            not desk.verdicts.noted(run, message, failure)
-            and desk.verdicts.failed(post, run, message, failure) is Move.STOP
+            not coordinator.verdicts.noted(run, message, failure)
+            and coordinator.verdicts.failed(runtime, run, message, failure) is Move.STOP
         ):
             return error
     run.index = len(messages)
     products.close()
     if done:
-        desk.products.settle(post, done, products)
+        coordinator.products.settle(runtime, done, products)
     return None
 
 

@@ -13,29 +13,29 @@ from flux.system import stack_of_thread
 class CallerThreads:
     """`call`: makes the calls of a run."""
 
-    def __init__(self, desk: Coordinator, call: Call) -> None:
-        self._desk = desk
+    def __init__(self, coordinator: Coordinator, call: Call) -> None:
+        self._coordinator = coordinator
         self._call = call
         self._threads: dict[Run, tuple[StageRuntime, int]] = {}
         """The thread that is in a run, by its identifier."""
-        desk.driver.stack_of = self._stack
+        coordinator.driver.stack_of = self._stack
 
-    def work(self, post: StageRuntime, run: Run, *, writes: bool = True, may_lapse: bool = False) -> None:
+    def work(self, runtime: StageRuntime, run: Run, *, writes: bool = True, may_lapse: bool = False) -> None:
         """This thread makes the calls of a run. `writes`: and writes what has failed, else somebody does it next.
         `may_lapse`: the run was handed on, and its partitions may be lost by now."""
-        self._threads[run] = post, threading.get_ident()
+        self._threads[run] = runtime, threading.get_ident()
         try:
-            lapsed = may_lapse and self._desk.has_lapsed(run)
-            failure = None if lapsed else self._call(post, run)
-            self._desk.finished(post, run, failure, writes)
+            lapsed = may_lapse and self._coordinator.has_lapsed(run)
+            failure = None if lapsed else self._call(runtime, run)
+            self._coordinator.finished(runtime, run, failure, writes)
         except BaseException as error:
-            self._desk.broke(post, run, error)
+            self._coordinator.broke(runtime, run, error)
         finally:
             del self._threads[run]
 
     def runs_of(self, thread: int) -> list[tuple[StageRuntime, Run]]:
         """Those that a thread is in, which stands still in a write."""
-        return [(post, run) for run, (post, caller) in list(self._threads.items()) if caller == thread]
+        return [(runtime, run) for run, (runtime, caller) in list(self._threads.items()) if caller == thread]
 
     def _stack(self, run: Run) -> str:
         _, thread = self._threads.get(run, (None, None))

@@ -84,7 +84,7 @@ class Job:
     hooks: Sequence[Hooks] = ()
     instance_suffix: str = ""
     on_change: Callable[[], None] = lambda: None
-    desk: Coordinator | None = None
+    coordinator: Coordinator | None = None
     started: bool = False
     _admin: AdminPort | None = None
     _writer: Writer | None = None
@@ -109,13 +109,13 @@ class Job:
             handler = self.form.prepared_batch(handler, steps)
         else:
             handler = prepared(handler, steps)
-        desk = self.desk
-        if desk is None:
+        coordinator = self.coordinator
+        if coordinator is None:
             return handler
         if policy.timeout is not None and not awaited:
-            desk.inspection.overdue = Overdue(policy.timeout, self.system.monotonic)
-            handler = desk.inspection.overdue.watching(handler)
-        return self.form.telling(desk.heard, handler, batched)  # type: ignore[no-any-return]
+            coordinator.inspection.overdue = Overdue(policy.timeout, self.system.monotonic)
+            handler = coordinator.inspection.overdue.watching(handler)
+        return self.form.telling(coordinator.heard, handler, batched)  # type: ignore[no-any-return]
 
     @property
     def awaited(self) -> bool:
@@ -160,7 +160,7 @@ class Job:
             self._writer = Writer(self.adapter, settings, self.system)
         self._writer.warm_up(stage.topic for stage in list(policy.stages)[1:])
         gate = Gate(policy.rate_limit)
-        self.desk = Coordinator(
+        self.coordinator = Coordinator(
             policy,
             [Engine(policy, stage, limits, gate) for stage in chosen],
             self._writer,
@@ -187,32 +187,32 @@ class Job:
 
     def caller(self, handler: Handler) -> Callable[[StageRuntime, Run], Any]:
         """What makes the calls of a run, each by `handler`."""
-        assert self.desk is not None
-        desk, work, track = self.desk, self.work, self.track
-        if desk.heard.hears("on_calls"):
-            return self.form.measured(work, desk, handler, track)  # type: ignore[no-any-return]
-        return lambda post, run: work(desk, post, run, handler, track)
+        assert self.coordinator is not None
+        coordinator, work, track = self.coordinator, self.work, self.track
+        if coordinator.heard.hears("on_calls"):
+            return self.form.measured(work, coordinator, handler, track)  # type: ignore[no-any-return]
+        return lambda runtime, run: work(coordinator, runtime, run, handler, track)
 
     def start(self) -> None:
         """Begins to work: in the running event loop if it needs one."""
-        assert self.desk is not None
-        desk, call = self.desk, self.caller(self.handler)
+        assert self.coordinator is not None
+        coordinator, call = self.coordinator, self.caller(self.handler)
         self.started = True
-        for post in desk.runtimes:
-            self.system.watch(post.polling)
-            self.system.watch(post.forwarding.duty)
+        for runtime in coordinator.runtimes:
+            self.system.watch(runtime.polling)
+            self.system.watch(runtime.forwarding.duty)
         if not self.needs_loop:
-            Threads(desk, call, cast(Adapter, self.adapter), self.admin).start()
+            Threads(coordinator, call, cast(Adapter, self.adapter), self.admin).start()
             return
         callers: Callers
         if self.awaited:
-            callers = TaskCallers(desk, call, asyncio.get_running_loop())
+            callers = TaskCallers(coordinator, call, asyncio.get_running_loop())
         else:
-            callers = ThreadCallers(desk, call)
+            callers = ThreadCallers(coordinator, call)
         if lives_in_loop(self.adapter):
-            LoopPollers(desk, callers, cast(AsyncAdapter, self.adapter), self.admin).start()
+            LoopPollers(coordinator, callers, cast(AsyncAdapter, self.adapter), self.admin).start()
         else:
-            ThreadPollers(desk, callers, cast(Adapter, self.adapter), self.admin).start()
+            ThreadPollers(coordinator, callers, cast(Adapter, self.adapter), self.admin).start()
 
     def _chosen(self, stages: str | None) -> Sequence[Stage]:
         all_stages = self.policy.stages
@@ -234,20 +234,20 @@ class Job:
     @property
     def ended(self) -> bool:
         """Nothing runs any more, or ever did."""
-        return not self.started or (self.desk is not None and self.desk.ending.ended)
+        return not self.started or (self.coordinator is not None and self.coordinator.ending.ended)
 
     @property
     def failed(self) -> bool:
-        return self.desk is not None and self.desk.ending.failure is not None
+        return self.coordinator is not None and self.coordinator.ending.failure is not None
 
     @property
     def idle(self) -> bool:
         """Nothing is in flight or waiting here but what cannot move on; the cluster may have more: see `unread`."""
-        return self.desk is not None and self.desk.inspection.idle()
+        return self.coordinator is not None and self.coordinator.inspection.idle()
 
     def name_refused(self) -> bool:
         """Names in the log the records that cannot move on; whether there are any."""
-        refused = [] if self.desk is None else self.desk.inspection.refused()
+        refused = [] if self.coordinator is None else self.coordinator.inspection.refused()
         if refused:
             more = f" and {len(refused) - _NAMED:,} more" if len(refused) > _NAMED else ""
             logger.error("%s: not moved on, and still to be worked: %s%s", self.name, "; ".join(refused[:_NAMED]), more)
@@ -255,9 +255,9 @@ class Job:
 
     def unread(self) -> bool:
         """Whether any partition of this process holds more than was delivered, as far as can be told. Blocks."""
-        assert self.desk is not None
+        assert self.coordinator is not None
         try:
-            return any(self._more(topic, ends) for topic, ends in self.desk.inspection.ends())
+            return any(self._more(topic, ends) for topic, ends in self.coordinator.inspection.ends())
         except BrokerError:
             return True
 
@@ -269,17 +269,17 @@ class Job:
 
     def hungry(self) -> list[StageRuntime]:
         """Stages that have had no records for long: see `name_starved`."""
-        return [] if self.desk is None else self.desk.inspection.hungry()
+        return [] if self.coordinator is None else self.coordinator.inspection.hungry()
 
-    def name_starved(self, posts: Sequence[StageRuntime]) -> None:
+    def name_starved(self, runtimes: Sequence[StageRuntime]) -> None:
         """Names in the log those that have records on the cluster, which do not come. Blocks."""
-        assert self.desk is not None
-        ends = dict(self.desk.inspection.ends())
-        for post in posts:
+        assert self.coordinator is not None
+        ends = dict(self.coordinator.inspection.ends())
+        for runtime in runtimes:
             try:
-                more = self._more(str(post), ends[str(post)])
+                more = self._more(str(runtime), ends[str(runtime)])
             except BrokerError as error:
-                logger.warning("%s has had no records for long, and the cluster does not answer: %s", post, error)
+                logger.warning("%s has had no records for long, and the cluster does not answer: %s", runtime, error)
                 continue
             if more:
                 logger.warning(
@@ -290,24 +290,28 @@ class Job:
 
     def pulses(self) -> list[Pulse]:
         """Each stage, as a probe finds it; none before the topics were found."""
-        return [] if self.desk is None else self.desk.inspection.pulses()
+        return [] if self.coordinator is None else self.coordinator.inspection.pulses()
 
     def stats(self) -> dict[int, Stats]:
         """By stage number."""
-        return {} if self.desk is None else {post.engine.stage.number: post.engine.stats for post in self.desk.runtimes}
+        return (
+            {}
+            if self.coordinator is None
+            else {runtime.engine.stage.number: runtime.engine.stats for runtime in self.coordinator.runtimes}
+        )
 
     def stop(self, now: float, at_once: bool = False) -> None:
         """Nothing new is begun; calls in flight end within the task's `shutdown_timeout`."""
-        if self.desk is not None:
-            self.desk.ending.stop(now if at_once else now + self.policy.shutdown_timeout)
+        if self.coordinator is not None:
+            self.coordinator.ending.stop(now if at_once else now + self.policy.shutdown_timeout)
 
     @property
     def deadline(self) -> float:
         """When calls in flight are given up, by the monotonic clock; that of now when they cannot be."""
         return (
             self.system.monotonic()
-            if self.desk is None or self.desk.ending.stop_at is None
-            else self.desk.ending.stop_at
+            if self.coordinator is None or self.coordinator.ending.stop_at is None
+            else self.coordinator.ending.stop_at
         )
 
     # ---- the end; each blocks, but `close`
@@ -319,7 +323,7 @@ class Job:
     @property
     def abandoned(self) -> int:
         """Calls that have not ended."""
-        return 0 if self.desk is None else self.desk.inspection.calls()
+        return 0 if self.coordinator is None else self.coordinator.inspection.calls()
 
     def end(self) -> int:
         """Frees the clients; returns the exit code."""
@@ -328,13 +332,13 @@ class Job:
         if self._admin is not None:
             self._admin.close()
         code = 0
-        for post in self.desk.runtimes if self.desk is not None else ():
-            post.polling.end()
-            post.forwarding.duty.end()
-        if self.desk is not None and self.desk.ending.failure is not None:
+        for runtime in self.coordinator.runtimes if self.coordinator is not None else ():
+            runtime.polling.end()
+            runtime.forwarding.duty.end()
+        if self.coordinator is not None and self.coordinator.ending.failure is not None:
             code = 1
-            self._tell(self.desk.ending.failure)
-        if self.desk is not None and any(post.engine.left_open for post in self.desk.runtimes):
+            self._tell(self.coordinator.ending.failure)
+        if self.coordinator is not None and any(runtime.engine.left_open for runtime in self.coordinator.runtimes):
             code = code or 3  # the log names what
         if self.abandoned:
             code = code or 3

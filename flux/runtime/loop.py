@@ -30,12 +30,12 @@ _WRITE = 30.0  # seconds that polling waits for hops to be written
 class Callers(Protocol):
     """Who makes the calls that a poller hands on. Methods are called from any thread."""
 
-    def begin(self, post: StageRuntime, run: Run) -> None: ...
+    def begin(self, runtime: StageRuntime, run: Run) -> None: ...
     def more_locked(self) -> None:
         """There may be runs that nobody has taken."""
         ...
 
-    def cancel(self, post: StageRuntime) -> None:
+    def cancel(self, runtime: StageRuntime) -> None:
         """Gives up the calls of a stage, where that can be done."""
         ...
 
@@ -47,46 +47,46 @@ class Callers(Protocol):
 class TaskCallers:
     """Handlers that are awaited, as tasks of one event loop. `call`: makes the calls of a run."""
 
-    def __init__(self, desk: Coordinator, call: AsyncCall, loop: asyncio.AbstractEventLoop) -> None:
-        self._desk = desk
+    def __init__(self, coordinator: Coordinator, call: AsyncCall, loop: asyncio.AbstractEventLoop) -> None:
+        self._coordinator = coordinator
         self._make = call
         self._loop = loop
         self._tasks: dict[asyncio.Task[None], tuple[StageRuntime, Run]] = {}
         self._called = False
         self._writes: set[StageRuntime] = set()
-        self._beside = Beside(desk.system)
-        desk.driver.write_soon = self._write_soon
-        desk.driver.stack_of = self._stack
+        self._beside = Beside(coordinator.system)
+        coordinator.driver.write_soon = self._write_soon
+        coordinator.driver.stack_of = self._stack
 
     def _stack(self, run: Run) -> str:
         task = next((task for task, (_, its) in list(self._tasks.items()) if its is run), None)
         return "" if task is None else stack_of_task(task)
 
-    def begin(self, post: StageRuntime, run: Run) -> None:
-        self._soon(lambda: self._start(post, run))
+    def begin(self, runtime: StageRuntime, run: Run) -> None:
+        self._soon(lambda: self._start(runtime, run))
 
     def more_locked(self) -> None:
-        if not self._called and self._desk.ready_locked():
+        if not self._called and self._coordinator.ready_locked():
             self._called = True
             self._soon(self._take)
 
-    def cancel(self, post: StageRuntime) -> None:
-        self._soon(lambda: self._cancel(post))
+    def cancel(self, runtime: StageRuntime) -> None:
+        self._soon(lambda: self._cancel(runtime))
 
-    def _write_soon(self, post: StageRuntime) -> None:
+    def _write_soon(self, runtime: StageRuntime) -> None:
         """A write may ask the cluster for the target's partitions, or wait for room: not in the event loop."""
-        if post not in self._writes:
-            self._writes.add(post)
-            self._beside.post(lambda: self._write(post))
+        if runtime not in self._writes:
+            self._writes.add(runtime)
+            self._beside.post(lambda: self._write(runtime))
 
-    def _write(self, post: StageRuntime) -> None:
-        self._writes.discard(post)
-        with self._desk.ending.failing():
-            self._desk.procedures.write(post)
+    def _write(self, runtime: StageRuntime) -> None:
+        self._writes.discard(runtime)
+        with self._coordinator.ending.failing():
+            self._coordinator.procedures.write(runtime)
 
     def _soon(self, function: Callable[[], object]) -> None:
         def call() -> None:
-            with self._desk.ending.failing():
+            with self._coordinator.ending.failing():
                 function()
 
         self._loop.call_soon_threadsafe(call)
@@ -94,87 +94,87 @@ class TaskCallers:
     def _take(self) -> None:
         self._called = False
         while True:
-            taken = self._desk.take_any()
+            taken = self._coordinator.take_any()
             if taken is None:
                 return
             self._start(*taken)
 
-    def _start(self, post: StageRuntime, run: Run) -> None:
-        task = self._loop.create_task(self._call(post, run), name=f"flux-{post}")
-        self._tasks[task] = (post, run)
+    def _start(self, runtime: StageRuntime, run: Run) -> None:
+        task = self._loop.create_task(self._call(runtime, run), name=f"flux-{runtime}")
+        self._tasks[task] = (runtime, run)
         task.add_done_callback(self._ended)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         given, error = self._tasks.pop(task, None), _error_of(task)
         if given is not None and error is not None:
-            self._desk.broke(*given, error)
+            self._coordinator.broke(*given, error)
 
     def freed(self, thread: int) -> None:
         """It made no calls."""
 
-    async def _call(self, post: StageRuntime, run: Run) -> None:
-        desk, me = self._desk, asyncio.current_task()
+    async def _call(self, runtime: StageRuntime, run: Run) -> None:
+        coordinator, me = self._coordinator, asyncio.current_task()
         assert me is not None
         while True:
-            lapsed = desk.has_lapsed(run)
-            failure = None if lapsed else await self._make(post, run)
-            desk.finished(post, run, failure)
-            taken = desk.take_any()
+            lapsed = coordinator.has_lapsed(run)
+            failure = None if lapsed else await self._make(runtime, run)
+            coordinator.finished(runtime, run, failure)
+            taken = coordinator.take_any()
             if taken is None:
                 return
-            self._tasks[me] = post, run = taken
+            self._tasks[me] = runtime, run = taken
             await asyncio.sleep(0)
 
-    def _cancel(self, post: StageRuntime) -> None:
+    def _cancel(self, runtime: StageRuntime) -> None:
         for task, (of, run) in list(self._tasks.items()):
-            if of is post:
-                self._desk.abort(post, run)
+            if of is runtime:
+                self._coordinator.abort(runtime, run)
                 task.cancel()
 
 
 class ThreadCallers:
     """Handlers that block, on threads of their own: the event loop stays free. `call`: makes the calls of a run."""
 
-    def __init__(self, desk: Coordinator, call: Call) -> None:
-        self._desk = desk
-        self._runs = CallerThreads(desk, call)
+    def __init__(self, coordinator: Coordinator, call: Call) -> None:
+        self._coordinator = coordinator
+        self._runs = CallerThreads(coordinator, call)
         self._given: deque[tuple[StageRuntime, Run]] = deque()
-        self._condition = desk.system.condition()
+        self._condition = coordinator.system.condition()
         self._threads = 0
         self._idle = 0
         self._wanted = 0
-        self._most = desk.policy.concurrency
+        self._most = coordinator.policy.concurrency
 
     def freed(self, thread: int) -> None:
         stuck = self._runs.runs_of(thread)
         with self._condition:
             self._most += len(stuck)
-        self._desk.excuse(stuck)
+        self._coordinator.excuse(stuck)
 
-    def begin(self, post: StageRuntime, run: Run) -> None:
+    def begin(self, runtime: StageRuntime, run: Run) -> None:
         with self._condition:
-            self._given.append((post, run))
+            self._given.append((runtime, run))
             self._call_up_locked(len(self._given) + self._wanted)
 
     def more_locked(self) -> None:
-        ready = self._desk.ready_locked()
-        if ready or self._desk.ending.ended:
+        ready = self._coordinator.ready_locked()
+        if ready or self._coordinator.ending.ended:
             with self._condition:
                 self._wanted = max(self._wanted, ready)
                 self._call_up_locked(len(self._given) + self._wanted if ready else self._threads)
 
-    def cancel(self, post: StageRuntime) -> None:
+    def cancel(self, runtime: StageRuntime) -> None:
         """A thread cannot be cancelled."""
 
     def _call_up_locked(self, needed: int) -> None:
         """For all that is to be done: an idle thread that was woken counts as idle until it has taken something."""
         self._condition.notify(needed)
         for _ in range(min(needed - self._idle, self._most - self._threads)):
-            self._desk.ending.spawn(f"flux-{self._desk.runtimes[0]}-{self._threads}", self._live)
+            self._coordinator.ending.spawn(f"flux-{self._coordinator.runtimes[0]}-{self._threads}", self._live)
             self._threads += 1
 
     def _live(self) -> None:
-        while not self._desk.ending.ended:
+        while not self._coordinator.ending.ended:
             with self._condition:
                 taken = self._given.popleft() if self._given else None
                 if taken is None and not self._wanted:
@@ -186,7 +186,7 @@ class ThreadCallers:
                     self._wanted -= 1
             while True:
                 if taken is None:
-                    taken = self._desk.take_any()
+                    taken = self._coordinator.take_any()
                     if taken is None:
                         break
                 self._runs.work(*taken, may_lapse=True)
@@ -196,18 +196,18 @@ class ThreadCallers:
 class LoopPollers:
     """A client of asyncio: polls in the running event loop."""
 
-    def __init__(self, desk: Coordinator, callers: Callers, adapter: AsyncAdapter, admin: AdminPort) -> None:
-        self._desk = desk
+    def __init__(self, coordinator: Coordinator, callers: Callers, adapter: AsyncAdapter, admin: AdminPort) -> None:
+        self._coordinator = coordinator
         self._callers = callers
         self._loop = asyncio.get_running_loop()
         self._facts = 0
         self._resting: dict[asyncio.Event, int] = {}
         """Those that wait for a fact, with the number of facts before."""
-        self._beside = Beside(desk.system)
+        self._beside = Beside(coordinator.system)
         self._loops = [
             AsyncConsumerLoop(
-                desk,
-                post,
+                coordinator,
+                runtime,
                 adapter,
                 admin,
                 rest=self._rest,
@@ -216,30 +216,30 @@ class LoopPollers:
                 begin=callers.begin,
                 cancel=callers.cancel,
             )
-            for post in desk.runtimes
+            for runtime in coordinator.runtimes
         ]
         self._tasks: set[asyncio.Task[None]] = set()
         self._told = False
-        desk.driver.wake_locked = self._wake_locked
-        desk.driver.freed = callers.freed
+        coordinator.driver.wake_locked = self._wake_locked
+        coordinator.driver.freed = callers.freed
 
     def start(self) -> None:
         """Joins the groups and begins to work."""
         for loop in self._loops:
-            polling = self._begin(loop.poll(), f"flux-poll-{loop.post}", loop.post)
-            loop.post.polling.stack = partial(stack_of_task, polling)
+            polling = self._begin(loop.poll(), f"flux-poll-{loop.runtime}", loop.runtime)
+            loop.runtime.polling.stack = partial(stack_of_task, polling)
         self._begin(self._watch(), "flux-watch", None)
 
-    def _begin(self, work: Coroutine[Any, Any, None], name: str, post: StageRuntime | None) -> asyncio.Task[None]:
-        """`post`: the stage that is left to its fate with the end of this task."""
+    def _begin(self, work: Coroutine[Any, Any, None], name: str, runtime: StageRuntime | None) -> asyncio.Task[None]:
+        """`runtime`: the stage that is left to its fate with the end of this task."""
 
         def ended(task: asyncio.Task[None]) -> None:
             self._tasks.discard(task)
             error = _error_of(task)
             if error is not None:
-                self._desk.ending.fail(error)
-                if post is not None:
-                    self._desk.ending.has_left(post)
+                self._coordinator.ending.fail(error)
+                if runtime is not None:
+                    self._coordinator.ending.has_left(runtime)
 
         task = self._loop.create_task(work, name=name)
         self._tasks.add(task)
@@ -263,7 +263,7 @@ class LoopPollers:
         fact = asyncio.Event()
         self._resting[fact] = self._facts
         try:
-            if self._desk.has_missed(facts):  # asked now, as whatever comes later sets `fact`
+            if self._coordinator.has_missed(facts):  # asked now, as whatever comes later sets `fact`
                 return
             async with asyncio.timeout(timeout):
                 await fact.wait()
@@ -272,28 +272,28 @@ class LoopPollers:
         finally:
             del self._resting[fact]
 
-    async def _write(self, post: StageRuntime) -> None:
+    async def _write(self, runtime: StageRuntime) -> None:
         """A hop's write may ask the cluster for the target's partitions, or wait for room. One that stands still is
         another thread's to go on with, and polling goes on."""
-        if not post.engine.has_hops:
-            self._desk.procedures.write(post)
+        if not runtime.engine.has_hops:
+            self._coordinator.procedures.write(runtime)
             return
-        writing = asyncio.ensure_future(self._beside.run(self._written, post))
+        writing = asyncio.ensure_future(self._beside.run(self._written, runtime))
         await asyncio.wait([writing], timeout=_WRITE)
 
-    def _written(self, post: StageRuntime) -> None:
+    def _written(self, runtime: StageRuntime) -> None:
         try:
-            self._desk.procedures.write(post)
+            self._coordinator.procedures.write(runtime)
         except Exception as error:
-            self._desk.ending.fail(error)
+            self._coordinator.ending.fail(error)
 
     async def _watch(self) -> None:
         try:
-            while (pause := self._desk.looks_in()) is not None:
+            while (pause := self._coordinator.looks_in()) is not None:
                 await asyncio.sleep(pause)
-                self._desk.look()
+                self._coordinator.look()
         except Exception as error:
-            self._desk.ending.fail(error)
+            self._coordinator.ending.fail(error)
 
 
 def _error_of(task: asyncio.Task[None]) -> BaseException | None:
@@ -303,29 +303,29 @@ def _error_of(task: asyncio.Task[None]) -> BaseException | None:
 class ThreadPollers:
     """A client that blocks: each stage is polled by a thread of its own, which makes no calls."""
 
-    def __init__(self, desk: Coordinator, callers: Callers, adapter: Adapter, admin: AdminPort) -> None:
-        self._desk = desk
+    def __init__(self, coordinator: Coordinator, callers: Callers, adapter: Adapter, admin: AdminPort) -> None:
+        self._coordinator = coordinator
         self._callers = callers
-        self._resting = RestingThreads(desk)
+        self._resting = RestingThreads(coordinator)
         self._loops = [
             ConsumerLoop(
-                desk,
-                post,
+                coordinator,
+                runtime,
                 adapter,
                 admin,
                 rest=self._resting.rest,
-                write=desk.procedures.write,
+                write=coordinator.procedures.write,
                 ask=directly,
                 begin=callers.begin,
                 cancel=callers.cancel,
             )
-            for post in desk.runtimes
+            for runtime in coordinator.runtimes
         ]
         self._holders: dict[ConsumerLoop, object] = {}
         """The token of the thread that polls."""
-        self._watcher = Watcher(desk)
-        desk.driver.wake_locked = self._wake_locked
-        desk.driver.freed = self._freed
+        self._watcher = Watcher(coordinator)
+        coordinator.driver.wake_locked = self._wake_locked
+        coordinator.driver.freed = self._freed
 
     def start(self) -> None:
         """Joins the groups and begins to work."""
@@ -335,7 +335,9 @@ class ThreadPollers:
 
     def _begin(self, loop: ConsumerLoop) -> None:
         token = self._holders[loop] = object()
-        self._desk.ending.spawn(f"flux-poll-{loop.post}", lambda: loop.poll(lambda: self._holders[loop] is token))
+        self._coordinator.ending.spawn(
+            f"flux-poll-{loop.runtime}", lambda: loop.poll(lambda: self._holders[loop] is token)
+        )
 
     def _freed(self, thread: int) -> None:
         self._callers.freed(thread)

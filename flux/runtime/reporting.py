@@ -94,17 +94,17 @@ class Reporter:
         )
 
     def _stages(self, job: Job) -> list[StageReport]:
-        desk = job.desk
-        if desk is None:
+        coordinator = job.coordinator
+        if coordinator is None:
             return []
 
-        def look(post: StageRuntime, now: float) -> StageReport:
-            sight = self._sights.get(post)
+        def look(runtime: StageRuntime, now: float) -> StageReport:
+            sight = self._sights.get(runtime)
             if sight is None:
-                sight = self._sights[post] = Sight(job.name, post.engine)
+                sight = self._sights[runtime] = Sight(job.name, runtime.engine)
             return sight.look(now)
 
-        return desk.inspection.read(look)
+        return coordinator.inspection.read(look)
 
     def tell(self) -> None:
         """One round: a report to each cluster."""

@@ -28,48 +28,48 @@ _AGAIN = 0.05  # seconds until a topic is polled again that is not known yet
 _DENIED = (Fault.DENIED, Fault.LOGIN, Fault.FATAL)
 
 
-def shift(desk: Coordinator, post: StageRuntime, mine: Callable[[], bool]) -> Script[None]:
+def shift(coordinator: Coordinator, runtime: StageRuntime, mine: Callable[[], bool]) -> Script[None]:
     """Polling one stage, until it has left its group or the role is not `mine` any more. While calls are quick a poll
     is followed by the runs that it brought; when they are slow, or one is stuck, polling goes on beside them."""
-    engine, now = post.engine, post.now_locked
+    engine, now = runtime.engine, runtime.now_locked
     if engine.starts.looks:
-        yield from _look(engine, lambda: mine() and desk.ending.stop_at is None)
+        yield from _look(engine, lambda: mine() and coordinator.ending.stop_at is None)
     while mine():
-        if desk.ending.stop_at is not None:
-            yield from leave(engine, now, desk.ending.deadline)
+        if coordinator.ending.stop_at is not None:
+            yield from leave(engine, now, coordinator.ending.deadline)
             return
         yield from cycle(engine, now)
-        while mine() and desk.ending.stop_at is None:
+        while mine() and coordinator.ending.stop_at is None:
             if engine.pace.slow:
-                desk.driver.wake_locked(desk.ready_locked())
+                coordinator.driver.wake_locked(coordinator.ready_locked())
                 break
             looked = now()
-            run = desk.take_locked(post, polling=True)
+            run = coordinator.take_locked(runtime, polling=True)
             if run is None and engine.ready(looked):  # and not: since it looked
-                run = yield from _stand_by(desk, post, mine)
+                run = yield from _stand_by(coordinator, runtime, mine)
             if run is None:
                 break
             yield do.Begin(run)
             if engine.has_news:
                 yield do.Write()
-            while mine() and desk.ending.stop_at is None and engine.busy_with(run):
-                yield do.Rest(_PERMIT, desk.facts)
+            while mine() and coordinator.ending.stop_at is None and engine.busy_with(run):
+                yield do.Rest(_PERMIT, coordinator.facts)
 
 
-def _stand_by(desk: Coordinator, post: StageRuntime, mine: Callable[[], bool]) -> Script[Run | None]:
+def _stand_by(coordinator: Coordinator, runtime: StageRuntime, mine: Callable[[], bool]) -> Script[Run | None]:
     """Waits for its turn of a permit, up to the next poll. Whoever polls meanwhile is passed over, so it does not."""
-    engine, now = post.engine, post.now_locked
+    engine, now = runtime.engine, runtime.now_locked
     until = now() + _PERMIT
-    post.stands_by = True
+    runtime.stands_by = True
     try:
-        while (left := until - now()) > 0 and mine() and desk.ending.stop_at is None:
-            yield do.Rest(left, desk.facts)
-            run = desk.take_locked(post, polling=True)
+        while (left := until - now()) > 0 and mine() and coordinator.ending.stop_at is None:
+            yield do.Rest(left, coordinator.facts)
+            run = coordinator.take_locked(runtime, polling=True)
             if run is not None or engine.pace.slow or not engine.ready(now()):
                 return run
         return None
     finally:
-        post.stands_by = False
+        runtime.stands_by = False
 
 
 def cycle(engine: Engine, now: Clock, longest: float = math.inf) -> Script[bool]:

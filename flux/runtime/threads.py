@@ -37,60 +37,62 @@ class Threads:
     """Works a coordinator's stages. `call`: makes the calls of a run. Who has which role is changed with
     the coordinator's lock held, as it goes with the runs."""
 
-    def __init__(self, desk: Coordinator, call: Call, adapter: Adapter, admin: AdminPort) -> None:
-        self._desk = desk
-        self._callers = CallerThreads(desk, call)
-        self._watcher = Watcher(desk, self._stuck_locked)
-        self._resting = RestingThreads(desk)
+    def __init__(self, coordinator: Coordinator, call: Call, adapter: Adapter, admin: AdminPort) -> None:
+        self._coordinator = coordinator
+        self._callers = CallerThreads(coordinator, call)
+        self._watcher = Watcher(coordinator, self._stuck_locked)
+        self._resting = RestingThreads(coordinator)
         self._roles = {
-            post: _Role(
+            runtime: _Role(
                 ConsumerLoop(
-                    desk,
-                    post,
+                    coordinator,
+                    runtime,
                     adapter,
                     admin,
                     rest=self._resting.rest,
-                    write=desk.procedures.write,
+                    write=coordinator.procedures.write,
                     ask=directly,
                     begin=self._inline,
                 )
             )
-            for post in desk.runtimes
+            for runtime in coordinator.runtimes
         }
-        self._most = desk.policy.concurrency + len(desk.runtimes)
+        self._most = coordinator.policy.concurrency + len(coordinator.runtimes)
         self._threads = 0
-        desk.driver.wake_locked = self._wake_locked
-        desk.driver.freed = self._freed
+        coordinator.driver.wake_locked = self._wake_locked
+        coordinator.driver.freed = self._freed
 
     def start(self) -> None:
         """Joins the groups and begins to work."""
-        with self._desk.lock:
+        with self._coordinator.lock:
             self._wake_locked(len(self._roles))
         self._watcher.start()
 
     def _wake_locked(self, needed: int) -> None:
         """Wakes or makes threads for `needed` jobs."""
         self._resting.tell_locked()
-        free = any(role.holder is None and not post.left for post, role in self._roles.items())
-        if not (free or self._desk.ending.stop_at is not None or self._desk.ready_locked()):
+        free = any(role.holder is None and not runtime.left for runtime, role in self._roles.items())
+        if not (free or self._coordinator.ending.stop_at is not None or self._coordinator.ready_locked()):
             return
         self._resting.call_locked(needed)
         for _ in range(min(needed - self._resting.idle, self._most - self._threads)):
-            self._desk.ending.spawn(f"flux-{self._desk.runtimes[0]}-{self._threads}", self._live)
+            self._coordinator.ending.spawn(f"flux-{self._coordinator.runtimes[0]}-{self._threads}", self._live)
             self._threads += 1
 
     def _live(self) -> None:
-        desk, token = self._desk, object()
+        coordinator, token = self._coordinator, object()
         while True:
-            with desk.lock:
-                role = next((role for post, role in self._roles.items() if role.holder is None and not post.left), None)
+            with coordinator.lock:
+                role = next(
+                    (role for runtime, role in self._roles.items() if role.holder is None and not runtime.left), None
+                )
                 taken = None
                 if role is not None:
                     role.holder = token
-                elif desk.ending.ended:
+                elif coordinator.ending.ended:
                     return
                 else:
-                    taken = desk.take_any_locked()
+                    taken = coordinator.take_any_locked()
                     if taken is None:
                         self._resting.idle_locked(_IDLE)
                         continue
@@ -100,7 +102,7 @@ class Threads:
                 self._callers.work(*taken)
 
     def _freed(self, thread: int) -> None:
-        with self._desk.lock:
+        with self._coordinator.lock:
             for role in self._roles.values():
                 if role.loop.writes == thread:
                     role.loop.writes = role.holder = None
@@ -108,19 +110,19 @@ class Threads:
                     self._wake_locked(1)
             stuck = self._callers.runs_of(thread)
             self._most += len(stuck)
-            self._desk.excuse_locked(stuck)
+            self._coordinator.excuse_locked(stuck)
 
-    def _inline(self, post: StageRuntime, run: Run) -> None:
-        role = self._roles[post]
+    def _inline(self, runtime: StageRuntime, run: Run) -> None:
+        role = self._roles[runtime]
         role.inline = run
-        self._callers.work(post, run, writes=False)  # the script does it next, as a poller
-        with self._desk.lock:
+        self._callers.work(runtime, run, writes=False)  # the script does it next, as a poller
+        with self._coordinator.lock:
             if role.inline is run:
                 role.inline = None
 
-    def _stuck_locked(self, post: StageRuntime, run: Run) -> None:
+    def _stuck_locked(self, runtime: StageRuntime, run: Run) -> None:
         """The poller of a stage is stuck in a call: its role goes to another thread."""
-        role = self._roles[post]
+        role = self._roles[runtime]
         if role.inline is run:
             role.inline = role.holder = None
             self._wake_locked(1)

@@ -14,23 +14,23 @@ class Watcher:
     """`found_locked` is told of each run that is stuck."""
 
     def __init__(
-        self, desk: Coordinator, found_locked: Callable[[StageRuntime, Run], None] = lambda post, run: None
+        self, coordinator: Coordinator, found_locked: Callable[[StageRuntime, Run], None] = lambda runtime, run: None
     ) -> None:
-        self._desk = desk
+        self._coordinator = coordinator
         self._found_locked = found_locked
-        self._duty = Duty(f"{desk.runtimes[0]}: the watching of its calls")
+        self._duty = Duty(f"{coordinator.runtimes[0]}: the watching of its calls")
 
     def start(self) -> None:
-        self._desk.system.watch(self._duty)
-        self._desk.ending.spawn(f"flux-watch-{self._desk.runtimes[0]}", self._live)
+        self._coordinator.system.watch(self._duty)
+        self._coordinator.ending.spawn(f"flux-watch-{self._coordinator.runtimes[0]}", self._live)
 
     def _live(self) -> None:
-        desk = self._desk
+        coordinator = self._coordinator
         while True:
             self._duty.step(threading.get_ident())
-            pause = desk.looks_in()
+            pause = coordinator.looks_in()
             if pause is None:
                 self._duty.end()
                 return
-            desk.system.sleep(pause)
-            desk.look(self._found_locked)
+            coordinator.system.sleep(pause)
+            coordinator.look(self._found_locked)

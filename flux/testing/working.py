@@ -89,7 +89,7 @@ class Working:
             for job in self.jobs:
                 yield job.setup
             yield from self._work_all()
-            waiting = sum(loop.post.engine.waiting for _, _, loop in self._loops)
+            waiting = sum(loop.runtime.engine.waiting for _, _, loop in self._loops)
         except BaseException:
             with suppress(BrokerError, Stuck):
                 self._leave()
@@ -110,19 +110,19 @@ class Working:
         for job in self.jobs:
             job.admin.create_topics([NewTopic(job.policy.stages.topic, self.partitions, 1)], 0)
             job.prepare(self.stages, True)
-            assert job.desk is not None
-            for post in job.desk.runtimes:
+            assert job.coordinator is not None
+            for runtime in job.coordinator.runtimes:
                 loop = ConsumerLoop(
-                    job.desk,
-                    post,
+                    job.coordinator,
+                    runtime,
                     job.adapter,  # type: ignore[arg-type]
                     job.admin,
                     rest=lambda timeout, facts: self.machine.sleep(timeout),
-                    write=job.desk.procedures.write,
+                    write=job.coordinator.procedures.write,
                     ask=directly,
                     begin=_nobody,
                 )
-                self._loops.append((job, job.desk, loop))
+                self._loops.append((job, job.coordinator, loop))
 
     def _work_all(self) -> Generator[Step, Any, None]:
         machine = self.machine
@@ -132,7 +132,7 @@ class Working:
                 machine.went_on()
                 continue
             now = machine.monotonic()
-            engines = [loop.post.engine for _, _, loop in self._loops]
+            engines = [loop.runtime.engine for _, _, loop in self._loops]
             deadlines = [deadline for engine in engines if (deadline := engine.deadline(now)) is not None]
             left = max(min(deadlines, default=now) - now, _TICK)
             paused = any(engine.gate.paused for engine in engines)
@@ -147,16 +147,16 @@ class Working:
     def _round(self) -> Generator[Step, Any, bool]:
         """Every stage polls once and works what is due. Gives whether anything went on."""
         went_on = False
-        for job, desk, loop in self._loops:
-            post = loop.post
-            went_on |= loop.perform(scripts.cycle(post.engine, self.machine.monotonic, 0.0))
+        for job, coordinator, loop in self._loops:
+            runtime = loop.runtime
+            went_on |= loop.perform(scripts.cycle(runtime.engine, self.machine.monotonic, 0.0))
             while True:
-                run = desk.take(post, polling=True)
+                run = coordinator.take(runtime, polling=True)
                 if run is None:
                     break
                 went_on = True
-                failure = yield partial(self._call, job, desk, post, run)
-                desk.finished(post, run, failure)
+                failure = yield partial(self._call, job, coordinator, runtime, run)
+                coordinator.finished(runtime, run, failure)
                 if failure is not None:
                     raise failure
                 self._calls += run.index
@@ -164,8 +164,8 @@ class Working:
                     raise Stuck(f"more than {self.at_most} calls in one run: do tasks feed each other for ever?")
         return went_on
 
-    def _call(self, job: Job, desk: Coordinator, post: StageRuntime, run: Run) -> Any:
-        return job.caller(job.form.noting(job.handler, partial(self._note, job)))(post, run)
+    def _call(self, job: Job, coordinator: Coordinator, runtime: StageRuntime, run: Run) -> Any:
+        return job.caller(job.form.noting(job.handler, partial(self._note, job)))(runtime, run)
 
     def _note(self, job: Job, called: Any, error: BaseException) -> None:
         """`called`: a message, or a batch task's with those that have failed among them."""
@@ -181,10 +181,10 @@ class Working:
         self.machine.went_on()
         for job in self.jobs:
             job.stop(self.machine.monotonic())
-        for _, desk, loop in self._loops:
-            if loop.post.joined and not loop.post.left:
-                loop.perform(scripts.leave(loop.post.engine, self.machine.monotonic, desk.ending.deadline))
-                desk.ending.has_left(loop.post)
+        for _, coordinator, loop in self._loops:
+            if loop.runtime.joined and not loop.runtime.left:
+                loop.perform(scripts.leave(loop.runtime.engine, self.machine.monotonic, coordinator.ending.deadline))
+                coordinator.ending.has_left(loop.runtime)
 
     def _summary(self, waiting: int) -> Summary:
         all_stats: list[Stats] = [stats for job in self.jobs for stats in job.stats().values()]
@@ -235,5 +235,5 @@ async def _awaiting(given: Awaitable[Any]) -> Any:
     return await given
 
 
-def _nobody(post: StageRuntime, run: Run) -> None:
+def _nobody(runtime: StageRuntime, run: Run) -> None:
     raise AssertionError("the kit takes runs itself")

@@ -85,8 +85,8 @@ class Consumer(MemoryConsumer):
         self.world = world
         self.truth = world.truth
         self.process: Process = world.machine.current.process  # type: ignore[union-attr]
-        self.post = member.post
-        self.desk = member.desk
+        self.runtime = member.runtime
+        self.coordinator = member.coordinator
         self.group_id = settings.group
         self.read: dict[TopicPartition, Position | None] = {}
         self.commit_failed = False

@@ -148,7 +148,7 @@ def a_hop_that_is_refused_is_dropped() -> Mutation:
 
 @mutant()
 def products_are_not_waited_for() -> Mutation:
-    def produced(self: Products, post: Any, run: Any, message: Any, products: Any) -> None:
+    def produced(self: Products, runtime: Any, run: Any, message: Any, products: Any) -> None:
         products.when_done(lambda _: None)
 
     return Products, "produced", produced

@@ -244,9 +244,9 @@ def middleware_is_called_from_the_inside_out() -> Mutation:
 def a_failure_moves_the_whole_batch() -> Mutation:
     report = call_results.report_batch
 
-    def blaming(desk: Any, post: Any, run: Any, messages: Any, failures: Any, products: Any) -> Any:
+    def blaming(coordinator: Any, runtime: Any, run: Any, messages: Any, failures: Any, products: Any) -> Any:
         first = next(iter(failures.values()), None)
-        return report(desk, post, run, messages, dict.fromkeys(messages, first) if first else {}, products)
+        return report(coordinator, runtime, run, messages, dict.fromkeys(messages, first) if first else {}, products)
 
     return call_results, "report_batch", blaming
 
@@ -255,8 +255,8 @@ def a_failure_moves_the_whole_batch() -> Mutation:
 def a_failure_in_a_batch_is_forgotten() -> Mutation:
     report = call_results.report_batch
 
-    def forgiving(desk: Any, post: Any, run: Any, messages: Any, failures: Any, products: Any) -> Any:
-        return report(desk, post, run, messages, dict(list(failures.items())[:1]), products)
+    def forgiving(coordinator: Any, runtime: Any, run: Any, messages: Any, failures: Any, products: Any) -> Any:
+        return report(coordinator, runtime, run, messages, dict(list(failures.items())[:1]), products)
 
     return call_results, "report_batch", forgiving
 
@@ -303,10 +303,10 @@ def a_batch_is_done_before_its_call_has_ended() -> Mutation:
 def what_a_batch_produced_is_not_waited_for() -> Mutation:
     report = call_results.report_batch
 
-    def hasty(desk: Any, post: Any, run: Any, messages: Any, failures: Any, products: Any) -> Any:
+    def hasty(coordinator: Any, runtime: Any, run: Any, messages: Any, failures: Any, products: Any) -> Any:
         products.when_done(lambda error: None)
         products.touched = False
-        return report(desk, post, run, messages, failures, products)
+        return report(coordinator, runtime, run, messages, failures, products)
 
     return call_results, "report_batch", hasty
 

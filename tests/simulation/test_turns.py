@@ -140,19 +140,19 @@ class Bench:
         """(stage, begin, end) of each."""
         policy = Policy(stages=stages, waits=Waits(0.0, 3600.0), concurrency=1)
         engines = [Engine(policy, stages[number]) for number in range(STAGES)]
-        self.desk = Coordinator(policy, engines, cast(Any, None), System(self.process))
+        self.coordinator = Coordinator(policy, engines, cast(Any, None), System(self.process))
 
-    def call(self, post: StageRuntime, run: Run) -> None:
-        stage = post.engine.stage
-        while run.index < run.limit or self.desk.may_go_on(run):
+    def call(self, runtime: StageRuntime, run: Run) -> None:
+        stage = runtime.engine.stage
+        while run.index < run.limit or self.coordinator.may_go_on(run):
             began = self.machine.time
             self.machine.park(self.seconds[stage.number])
             self._called(stage, began)
             run.index += 1
 
-    async def call_async(self, post: StageRuntime, run: Run) -> None:
-        stage = post.engine.stage
-        while run.index < run.limit or self.desk.may_go_on(run):
+    async def call_async(self, runtime: StageRuntime, run: Run) -> None:
+        stage = runtime.engine.stage
+        while run.index < run.limit or self.coordinator.may_go_on(run):
             began = self.machine.time
             await asyncio.sleep(self.seconds[stage.number])
             self._called(stage, began)
@@ -163,7 +163,7 @@ class Bench:
         self.left[stage.topic] -= 1
 
     def run(self) -> None:
-        desk = self.desk
+        coordinator = self.coordinator
         clients = SimpleNamespace(consumer=lambda settings, listener: Consumer(self, settings.topic, listener))
 
         async def async_consumer(settings: ConsumerSettings, listener: Any) -> AsyncConsumer:
@@ -175,27 +175,27 @@ class Bench:
         async def in_loop() -> None:
             callers: Any
             if self.driver in ("loop", "threads with tasks"):
-                callers = TaskCallers(desk, self.call_async, asyncio.get_running_loop())
+                callers = TaskCallers(coordinator, self.call_async, asyncio.get_running_loop())
             else:
-                callers = ThreadCallers(desk, self.call)
+                callers = ThreadCallers(coordinator, self.call)
             pollers: Any = ThreadPollers if self.driver == "threads with tasks" else LoopPollers
-            pollers(desk, callers, adapter, admin).start()
-            while not desk.ending.ended:
+            pollers(coordinator, callers, adapter, admin).start()
+            while not coordinator.ending.ended:
                 await asyncio.sleep(0.1)
 
         def main() -> None:
             if self.driver == "threads":
-                Threads(desk, self.call, adapter, admin).start()
+                Threads(coordinator, self.call, adapter, admin).start()
             else:
                 Loop(self.machine).run_until_complete(in_loop())
 
         self.machine.spawn("main", main, self.process)
         self.machine.run(
-            lambda: not any(self.left.values()) or desk.ending.failure is not None or self.machine.time > LIMIT
+            lambda: not any(self.left.values()) or coordinator.ending.failure is not None or self.machine.time > LIMIT
         )
-        self.machine.spawn("stop", lambda: desk.ending.stop(self.machine.time + 1.0), self.process)
-        self.machine.run(lambda: desk.ending.ended)
-        failure = desk.ending.failure
+        self.machine.spawn("stop", lambda: coordinator.ending.stop(self.machine.time + 1.0), self.process)
+        self.machine.run(lambda: coordinator.ending.ended)
+        failure = coordinator.ending.failure
         self.machine.end()
         assert failure is None
         assert not any(self.left.values())

@@ -262,8 +262,8 @@ class Truth:
         self._check_bounds(consumer)
 
     def _check_bounds(self, consumer: Any) -> None:
-        engine, constants = consumer.post.engine, self.scenario.constants
-        task, _ = self.stage_of(consumer.post.settings.topic) or (None, 0)
+        engine, constants = consumer.runtime.engine, self.scenario.constants
+        task, _ = self.stage_of(consumer.runtime.settings.topic) or (None, 0)
         assert task is not None
         batch = constants.get("flux.core.engine.common.BATCH", 500)
         # each partition may be given a batch before it is full

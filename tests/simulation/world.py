@@ -184,7 +184,9 @@ class World:
             expected = {0, 1, 3}
         if life.code not in expected:
             failures = [
-                job.desk.ending.failure for job in life.worker.jobs if job.desk is not None and job.desk.ending.failure
+                job.coordinator.ending.failure
+                for job in life.worker.jobs
+                if job.coordinator is not None and job.coordinator.ending.failure
             ]
             violation = self.truth.broken(f"{life.process.name} ended with {life.code}: {failures!r}")
             violation.__cause__ = failures[0] if failures else None

@@ -33,28 +33,28 @@ class Clocks(OperatingSystem):
 
 
 class Bench:
-    """A desk with one stage, by clocks that a test sets."""
+    """A coordinator with one stage, by clocks that a test sets."""
 
     def __init__(self, stage: int = 0, **settings: Any) -> None:
         self.driver, self.clocks = Driver(stage=stage, **settings), Clocks()
-        self.desk = Coordinator(self.driver.policy, [self.driver.engine], cast(Any, None), self.clocks)
-        self.desk.driver.write_soon = lambda post: None
-        [self.post] = self.desk.runtimes
-        self.post.joined = True
-        self.driver.now = self.post.now_locked()
+        self.coordinator = Coordinator(self.driver.policy, [self.driver.engine], cast(Any, None), self.clocks)
+        self.coordinator.driver.write_soon = lambda runtime: None
+        [self.runtime] = self.coordinator.runtimes
+        self.runtime.joined = True
+        self.driver.now = self.runtime.now_locked()
         self.driver.assign(0)
 
     def take(self) -> Run | None:
-        with self.desk.lock:
-            return self.desk.take(self.post, polling=True)
+        with self.coordinator.lock:
+            return self.coordinator.take(self.runtime, polling=True)
 
     def fail(self, error: BaseException) -> Move:
         """The next call raises."""
         run = self.take()
         assert run is not None
-        move = self.desk.verdicts.failed(self.post, run, self.driver.message(run, 0), Failure(error))
+        move = self.coordinator.verdicts.failed(self.runtime, run, self.driver.message(run, 0), Failure(error))
         run.index += move is not Move.PAUSE
-        self.desk.finished(self.post, run, None)
+        self.coordinator.finished(self.runtime, run, None)
         return move
 
 
@@ -62,9 +62,9 @@ class Bench:
 def test_a_stage_has_had_no_records_for_as_long_as_it_has_had_none(step: float) -> None:
     bench = Bench()
     bench.clocks.ahead = step
-    assert bench.desk.inspection.hungry() == []
+    assert bench.coordinator.inspection.hungry() == []
     bench.clocks.passed += 301
-    assert bench.desk.inspection.hungry() == bench.desk.runtimes
+    assert bench.coordinator.inspection.hungry() == bench.coordinator.runtimes
 
 
 @pytest.mark.parametrize("step", [-HOUR, HOUR])
@@ -78,7 +78,7 @@ def test_a_pause_is_as_long_as_it_is(step: float, caplog: pytest.LogCaptureFixtu
     bench.clocks.passed += 2
     bench.fail(ValueError())
     assert "goes on after a pause of 6.0 s" in caplog.text
-    assert bench.desk.verdicts.pauses.seconds == 6
+    assert bench.coordinator.verdicts.pauses.seconds == 6
 
 
 @pytest.mark.parametrize("step", [-HOUR, HOUR])

@@ -87,6 +87,6 @@ def test_only_the_threads_take_the_lock_beside_the_parts() -> None:
         tree = ast.parse(path.read_text("utf-8"))
         attributes = [node for node in ast.walk(tree) if isinstance(node, ast.Attribute) and node.attr == "lock"]
         owners = {ast.unparse(node.value).rpartition(".")[2] for node in attributes}
-        if owners & {"coordinator", "_coordinator", "desk", "_desk"}:
+        if owners & {"coordinator", "_coordinator"}:
             takers.add(path.name)
     assert takers - {path.name for path in PARTS} == {"threads.py"}

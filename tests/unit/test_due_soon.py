@@ -52,9 +52,9 @@ def test_a_poller_does_not_rest_for_what_became_due_since_it_looked() -> None:
     driver.assign(0)
     driver.poll(*(due_in(driver, offset, 0.0037 * offset) for offset in range(1, 100)))
     clock = Clock(driver.now)
-    desk = Coordinator(driver.policy, [driver.engine], cast(Any, None), clock)
-    [post] = desk.runtimes
-    script = scripts.shift(desk, post, lambda: clock.time < driver.now + 0.4)
+    coordinator = Coordinator(driver.policy, [driver.engine], cast(Any, None), clock)
+    [runtime] = coordinator.runtimes
+    script = scripts.shift(coordinator, runtime, lambda: clock.time < driver.now + 0.4)
     answer: Any = None
     worked = 0
     try:
@@ -65,7 +65,7 @@ def test_a_poller_does_not_rest_for_what_became_due_since_it_looked() -> None:
             if isinstance(effect, do.Begin):
                 effect.run.index = effect.run.limit
                 worked += effect.run.index
-                desk.finished(post, effect.run, None)
+                coordinator.finished(runtime, effect.run, None)
     except StopIteration:
         pass
     assert worked > 50

@@ -18,7 +18,7 @@ OUTAGE = Pause(reason="away")
 
 
 class Paused(Driver):
-    """A driver that does of a pause what a desk does: it shuts the gate, and tells the engines."""
+    """A driver that does of a pause what a coordinator does: it shuts the gate, and tells the engines."""
 
     def __init__(self, *stages: int, **settings: Any) -> None:
         super().__init__(stages[0] if stages else 0, **settings)

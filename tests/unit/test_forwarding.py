@@ -51,11 +51,13 @@ class Bench:
         self.driver.poll(*offsets)
         self.driver.work_all(*offsets)
         self.writer = ScriptedWriter()
-        self.desk = Coordinator(self.driver.policy, [self.driver.engine], cast(Any, self.writer), OperatingSystem())
-        [self.post] = self.desk.runtimes
+        self.coordinator = Coordinator(
+            self.driver.policy, [self.driver.engine], cast(Any, self.writer), OperatingSystem()
+        )
+        [self.runtime] = self.coordinator.runtimes
 
     def write(self) -> threading.Thread:
-        thread = threading.Thread(target=self.desk.procedures.write, args=(self.post,), daemon=True)
+        thread = threading.Thread(target=self.coordinator.procedures.write, args=(self.runtime,), daemon=True)
         thread.start()
         return thread
 
@@ -67,7 +69,7 @@ class Bench:
         return thread
 
     def taken_over(self) -> None:
-        duty = self.post.forwarding.duty
+        duty = self.runtime.forwarding.duty
         assert duty.take_over is not None
         assert duty.busy
         assert duty.take_over()
@@ -76,28 +78,28 @@ class Bench:
 def test_what_one_thread_cannot_write_another_does_with_another_client() -> None:
     bench = Bench(0, 1, 2)
     thread = bench.stuck(1)
-    bench.desk.procedures.write(bench.post)
+    bench.coordinator.procedures.write(bench.runtime)
     assert bench.writer.tried == [0, 1], "one at a time"
     bench.taken_over()
-    wait_for(lambda: not bench.post.forwarding.duty.busy, "it has ended")
+    wait_for(lambda: not bench.runtime.forwarding.duty.busy, "it has ended")
     assert bench.writer.tried == [0, 1], "nobody knows which are written"
     assert bench.writer.renewed == 1
     later = time.monotonic() + 60
-    bench.desk.system.monotonic = lambda: later  # type: ignore[method-assign]
-    bench.desk.procedures.write(bench.post)
+    bench.coordinator.system.monotonic = lambda: later  # type: ignore[method-assign]
+    bench.coordinator.procedures.write(bench.runtime)
     assert bench.writer.tried == [0, 1, 1, 2]
     assert not bench.driver.engine.has_hops
     bench.writer.release.set()
     thread.join(5)
     assert not thread.is_alive()
-    assert not bench.post.forwarding.ends, "its end counted once"
+    assert not bench.runtime.forwarding.ends, "its end counted once"
     assert bench.writer.tried == [0, 1, 1, 2]
 
 
 def test_one_that_went_on_meanwhile_is_not_taken_over() -> None:
     bench = Bench(0, 1)
     thread = bench.stuck(0, 1)
-    with bench.desk.lock:
+    with bench.coordinator.lock:
         bench.taken_over()
         bench.writer.release.set()
         wait_for(lambda: bench.writer.tried == [0, 1], "it has gone on")
@@ -110,7 +112,7 @@ def test_one_that_went_on_meanwhile_is_not_taken_over() -> None:
 def test_who_polls_is_told_that_a_thread_is_not_to_be_waited_for() -> None:
     bench = Bench(0)
     freed: list[int] = []
-    bench.desk.driver.freed = freed.append
+    bench.coordinator.driver.freed = freed.append
     thread = bench.stuck(0)
     bench.taken_over()
     wait_for(lambda: freed == [thread.ident], "it is told")
@@ -142,8 +144,8 @@ def test_a_cluster_that_is_away_is_asked_once_and_not_for_each() -> None:
         run.index += 1
     driver.engine.finished(run, driver.now)
     writer = Writer(cast(Any, away), ProducerSettings(), OperatingSystem())
-    desk = Coordinator(driver.policy, [driver.engine], writer, OperatingSystem())
-    desk.procedures.write(desk.runtimes[0])
+    coordinator = Coordinator(driver.policy, [driver.engine], writer, OperatingSystem())
+    coordinator.procedures.write(coordinator.runtimes[0])
     assert away.asked == 1
     assert driver.engine.transfers == 100
 
@@ -159,10 +161,10 @@ def test_a_bug_while_writing_does_not_keep_the_next_from_it() -> None:
 
     bench.writer.write = write  # type: ignore[method-assign, assignment]
     with pytest.raises(LookupError):
-        bench.desk.procedures.write(bench.post)
-    bench.desk.procedures.write(bench.post)
+        bench.coordinator.procedures.write(bench.runtime)
+    bench.coordinator.procedures.write(bench.runtime)
     assert bench.writer.tried == []
     later = time.monotonic() + 60
-    bench.desk.system.monotonic = lambda: later  # type: ignore[method-assign]
-    bench.desk.procedures.write(bench.post)
+    bench.coordinator.system.monotonic = lambda: later  # type: ignore[method-assign]
+    bench.coordinator.procedures.write(bench.runtime)
     assert bench.writer.tried == [0, 1]

@@ -28,7 +28,7 @@ class Clock(OperatingSystem):
 
 
 @pytest.fixture
-def desk() -> Coordinator:
+def coordinator() -> Coordinator:
     """Of a task with three stages."""
     settings = policy()
     engines = [Engine(settings, stage) for stage in list(STAGES)[:3]]
@@ -38,37 +38,37 @@ def desk() -> Coordinator:
 
 
 def test_partitions_that_all_stages_lose_at_once_are_one_line(
-    desk: Coordinator, caplog: pytest.LogCaptureFixture
+    coordinator: Coordinator, caplog: pytest.LogCaptureFixture
 ) -> None:
-    for post in desk.runtimes:
-        partitions = [TopicPartition(str(post), number) for number in range(12)]
-        post.engine.assigned(dict.fromkeys(partitions), dict.fromkeys(partitions, 0), 0.0)
-        desk.rebalances.lost(post, partitions)
-    desk.inspection.look()
-    desk.inspection.look()
+    for runtime in coordinator.runtimes:
+        partitions = [TopicPartition(str(runtime), number) for number in range(12)]
+        runtime.engine.assigned(dict.fromkeys(partitions), dict.fromkeys(partitions, 0), 0.0)
+        coordinator.rebalances.lost(runtime, partitions)
+    coordinator.inspection.look()
+    coordinator.inspection.look()
     assert [line.getMessage() for line in caplog.records] == [
         "Billing has lost t[0-11], t-g-try-1[0-11], t-g-try-2[0-11]: what was in flight is worked again"
     ]
-    assert not any(post.engine.partitions for post in desk.runtimes)
+    assert not any(runtime.engine.partitions for runtime in coordinator.runtimes)
 
 
-def test_what_was_lost_is_told_before_the_end(desk: Coordinator, caplog: pytest.LogCaptureFixture) -> None:
-    [post, *_] = desk.runtimes
-    desk.inspection.look()
-    desk.rebalances.lost(post, [TopicPartition("t", 3)])
-    desk.ending.has_left(post)
+def test_what_was_lost_is_told_before_the_end(coordinator: Coordinator, caplog: pytest.LogCaptureFixture) -> None:
+    [runtime, *_] = coordinator.runtimes
+    coordinator.inspection.look()
+    coordinator.rebalances.lost(runtime, [TopicPartition("t", 3)])
+    coordinator.ending.has_left(runtime)
     assert "Billing has lost t[3]:" in caplog.text
 
 
 def test_of_an_engine_s_notices_of_one_kind_there_is_one_a_minute(
-    desk: Coordinator, caplog: pytest.LogCaptureFixture
+    coordinator: Coordinator, caplog: pytest.LogCaptureFixture
 ) -> None:
-    clock = cast(Clock, desk.system)
+    clock = cast(Clock, coordinator.system)
     for _ in range(61):
-        for post in desk.runtimes:
-            post.engine.tell(Notice(Level.WARNING, f"positions of {post} cannot be had", kind="positions"))
-            post.engine.tell(Notice(Level.INFO, "something new"))
-            desk.procedures.write(post)
+        for runtime in coordinator.runtimes:
+            runtime.engine.tell(Notice(Level.WARNING, f"positions of {runtime} cannot be had", kind="positions"))
+            runtime.engine.tell(Notice(Level.INFO, "something new"))
+            coordinator.procedures.write(runtime)
         clock.passed += 1
     lines = [line.getMessage() for line in caplog.records if line.levelno >= logging.WARNING]
     assert lines == [

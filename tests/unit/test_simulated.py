@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from threading import get_ident
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -103,33 +104,33 @@ def test_what_another_owner_has_done_is_not_repeated_although_retention_overtake
     assert other.work_all() == [1, 6]
 
 
-def _desk(driver: Driver) -> tuple[Coordinator, StageRuntime]:
-    desk = Coordinator(driver.policy, [driver.engine], cast(Any, None), OperatingSystem())
-    return desk, desk.runtimes[0]
+def _coordinator(driver: Driver) -> tuple[Coordinator, StageRuntime]:
+    coordinator = Coordinator(driver.policy, [driver.engine], cast(Any, None), OperatingSystem())
+    return coordinator, coordinator.runtimes[0]
 
 
 def test_after_a_failure_of_the_process_nothing_overtakes_what_its_run_leaves_behind() -> None:
     driver = Driver()
     driver.assign(0)
     driver.poll(0, 1)
-    desk, post = _desk(driver)
-    run = desk.take(post, polling=True)
+    coordinator, runtime = _coordinator(driver)
+    run = coordinator.take(runtime, polling=True)
     assert run is not None
     driver.poll(2, 3)
-    desk.finished(post, run, MemoryError())
-    assert desk.take(post, polling=True) is None
+    coordinator.finished(runtime, run, MemoryError())
+    assert coordinator.take(runtime, polling=True) is None
 
 
 def test_a_call_that_a_stop_cancels_is_no_failure_of_the_process() -> None:
     driver = Driver()
     driver.assign(0)
     driver.poll(0)
-    desk, post = _desk(driver)
-    run = desk.take(post, polling=True)
+    coordinator, runtime = _coordinator(driver)
+    run = coordinator.take(runtime, polling=True)
     assert run is not None
-    desk.abort(post, run)
-    desk.finished(post, run, asyncio.CancelledError())
-    assert desk.ending.failure is None
+    coordinator.abort(runtime, run)
+    coordinator.finished(runtime, run, asyncio.CancelledError())
+    assert coordinator.ending.failure is None
     driver.engine.stop()
     assert driver.engine.calls == 0
 
@@ -137,21 +138,21 @@ def test_a_call_that_a_stop_cancels_is_no_failure_of_the_process() -> None:
 def test_a_poller_of_an_event_loop_rests_although_it_has_just_woken_others() -> None:
     async def rest() -> bool:
         driver = Driver()
-        desk, _ = _desk(driver)
+        coordinator, _ = _coordinator(driver)
         callers = SimpleNamespace(begin=None, cancel=None, freed=None, more_locked=lambda: None)
-        pollers = LoopPollers(desk, cast(Any, callers), cast(Any, None), cast(Any, None))
+        pollers = LoopPollers(coordinator, cast(Any, callers), cast(Any, None), cast(Any, None))
 
         async def poll() -> None:
-            with desk.lock:
-                desk.driver.wake_locked(1)
+            with coordinator.lock:
+                coordinator.driver.wake_locked(1)
             await pollers._rest(60.0)
 
         resting = asyncio.ensure_future(poll())
         for _ in range(5):
             await asyncio.sleep(0)
         rested = not resting.done()
-        with desk.lock:
-            desk.driver.wake_locked(1)
+        with coordinator.lock:
+            coordinator.driver.wake_locked(1)
         for _ in range(5):
             await asyncio.sleep(0)
         return rested and resting.done()
@@ -161,17 +162,41 @@ def test_a_poller_of_an_event_loop_rests_although_it_has_just_woken_others() -> 
 
 def test_runs_that_are_handed_on_at_once_get_a_thread_each_although_one_is_idle() -> None:
     driver = Driver(concurrency=2)
-    desk, post = _desk(driver)
+    coordinator, runtime = _coordinator(driver)
     spawned: list[str] = []
-    desk.ending.spawn = lambda name, target: spawned.append(name)  # type: ignore[method-assign]
-    callers = ThreadCallers(desk, lambda post, run: None)
+    coordinator.ending.spawn = lambda name, target: spawned.append(name)  # type: ignore[method-assign]
+    callers = ThreadCallers(coordinator, lambda runtime, run: None)
     callers._threads = callers._idle = 1  # it has been woken for the first, and has not taken it yet
     driver.assign(0, 0)
     driver.poll(driver.record(0, partition=0), driver.record(0, partition=1))
     for _ in range(2):
-        run = desk.take(post, polling=True)
+        run = coordinator.take(runtime, polling=True)
         assert run is not None
-        callers.begin(post, run)
+        callers.begin(runtime, run)
+    assert len(spawned) == 1
+
+
+def test_where_a_thread_stands_still_in_a_write_another_one_is_made_for_its_permit() -> None:
+    driver = Driver(concurrency=1)
+    coordinator, runtime = _coordinator(driver)
+    spawned: list[str] = []
+    coordinator.ending.spawn = lambda name, target: spawned.append(name)  # type: ignore[method-assign]
+
+    def stuck(runtime: StageRuntime, run: Run) -> None:
+        callers.freed(get_ident())
+        assert coordinator.permits.used == 0
+        assert len(spawned) == 1
+
+    callers = ThreadCallers(coordinator, stuck)
+    coordinator.driver.wake_locked = lambda needed: callers.more_locked()
+    callers._threads = 1
+    driver.assign(0, 0)
+    driver.poll(driver.record(0, partition=0), driver.record(0, partition=1))
+    driver.engine.pace.slow = True
+    run = coordinator.take(runtime, polling=True)
+    assert run is not None
+    callers._runs.work(runtime, run)
+    assert coordinator.ending.failure is None
     assert len(spawned) == 1
 
 
@@ -180,19 +205,19 @@ def test_a_run_that_was_handed_on_is_not_begun_after_its_partition_has_gone() ->
     driver = Driver()
     driver.assign(0)
     driver.poll(0)
-    desk, post = _desk(driver)
-    run = desk.take(post, polling=True)
+    coordinator, runtime = _coordinator(driver)
+    run = coordinator.take(runtime, polling=True)
     assert run is not None
 
     async def handle(message: Message) -> None:
         calls.append(message.offset)
 
     async def work() -> None:
-        def call(post: StageRuntime, run: Run) -> Any:
-            return executor.work(desk, post, run, handle, track=False)
+        def call(runtime: StageRuntime, run: Run) -> Any:
+            return executor.work(coordinator, runtime, run, handle, track=False)
 
-        callers = TaskCallers(desk, call, loop=asyncio.get_running_loop())
-        callers.begin(post, run)
+        callers = TaskCallers(coordinator, call, loop=asyncio.get_running_loop())
+        callers.begin(runtime, run)
         driver.engine.revoking([driver.p0])
         driver.engine.revoked([driver.p0])
         for _ in range(5):
@@ -200,7 +225,7 @@ def test_a_run_that_was_handed_on_is_not_begun_after_its_partition_has_gone() ->
 
     asyncio.run(work())
     assert calls == []
-    assert desk.permits.used == 0
+    assert coordinator.permits.used == 0
 
 
 def test_no_hop_is_written_whose_partition_has_gone_while_those_before_it_were_written() -> None:
@@ -225,9 +250,9 @@ def test_no_hop_is_written_whose_partition_has_gone_while_those_before_it_were_w
             return 1
 
     writer = Writer(cast(Any, Slow()), ProducerSettings(), OperatingSystem())
-    desk = Coordinator(driver.policy, [driver.engine], writer, OperatingSystem())
+    coordinator = Coordinator(driver.policy, [driver.engine], writer, OperatingSystem())
     driver.work_all(0, 1)
-    desk.procedures.write(desk.runtimes[0])
+    coordinator.procedures.write(coordinator.runtimes[0])
     assert written == [0]
     assert not driver.engine.has_hops
     assert driver.turn().timeout > BUSY_REST

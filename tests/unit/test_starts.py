@@ -94,8 +94,8 @@ def performed(cluster: Cluster, script: Script[Any]) -> Any:
 def joined(cluster: Cluster) -> tuple[Driver, list[Any]]:
     """A new member with what it did before it was first in the group."""
     driver = Driver(start_from="latest")
-    desk = Coordinator(driver.policy, [driver.engine], Writer(None, ProducerSettings(), SYSTEM), SYSTEM)  # type: ignore[arg-type]
-    script, effects, result = shift(desk, desk.runtimes[0], lambda: True), list[Any](), None
+    coordinator = Coordinator(driver.policy, [driver.engine], Writer(None, ProducerSettings(), SYSTEM), SYSTEM)  # type: ignore[arg-type]
+    script, effects, result = shift(coordinator, coordinator.runtimes[0], lambda: True), list[Any](), None
     while not (effects and isinstance(effects[-1], do.Poll)):
         effects.append(script.send(result))
         result = cluster.answer(effects[-1])

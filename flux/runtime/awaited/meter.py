@@ -30,14 +30,14 @@ def around(meter: Meter, handler: Handler) -> Handler:
     return call
 
 
-def measured(work: Work, desk: Coordinator, handler: Handler, track: bool) -> AsyncCall:
+def measured(work: Work, coordinator: Coordinator, handler: Handler, track: bool) -> AsyncCall:
     """Makes the calls of runs as `work` does, and tells `Hooks.on_calls` of those of each."""
 
-    async def call(post: StageRuntime, run: Run) -> BaseException | None:
-        meter = Meter(run, desk.policy.rules, desk.system.now())
+    async def call(runtime: StageRuntime, run: Run) -> BaseException | None:
+        meter = Meter(run, coordinator.policy.rules, coordinator.system.now())
         try:
-            return await work(desk, post, run, around(meter, handler), track)  # type: ignore[no-any-return]
+            return await work(coordinator, runtime, run, around(meter, handler), track)  # type: ignore[no-any-return]
         finally:
-            desk.heard.tell("on_calls", post.where, meter.report())
+            coordinator.heard.tell("on_calls", runtime.where, meter.report())
 
     return call

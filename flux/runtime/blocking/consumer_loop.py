@@ -28,8 +28,8 @@ class ConsumerLoop:
 
     def __init__(
         self,
-        desk: Coordinator,
-        post: StageRuntime,
+        coordinator: Coordinator,
+        runtime: StageRuntime,
         adapter: Adapter,
         admin: AdminPort,
         *,
@@ -39,15 +39,15 @@ class ConsumerLoop:
         begin: Callable[[StageRuntime, Run], None],
         cancel: Callable[[StageRuntime], None] = lambda _: None,
     ) -> None:
-        self.desk = desk
-        self.post = post
+        self.coordinator = coordinator
+        self.runtime = runtime
         self._adapter = adapter
         self._admin = admin
         self._rest = rest
         self._write = write
         self._ask = ask
         self._begin = begin
-        self._now = post.now_locked
+        self._now = runtime.now_locked
         self._cancel = cancel
         self._client: ConsumerPort | None = None
         self.writes: int | None = None
@@ -55,7 +55,7 @@ class ConsumerLoop:
 
     def _consumer(self) -> ConsumerPort:
         if self._client is None:
-            self._client = self._adapter.consumer(self.post.settings, self)
+            self._client = self._adapter.consumer(self.runtime.settings, self)
         return self._client
 
     def poll(self, mine: Callable[[], bool] = lambda: True) -> None:
@@ -63,15 +63,15 @@ class ConsumerLoop:
         try:
             self._shift(mine)
             if mine():
-                self.desk.ending.has_left(self.post)
+                self.coordinator.ending.has_left(self.runtime)
         except BaseException as error:
-            self.desk.ending.fail(error)
+            self.coordinator.ending.fail(error)
             self._abandon()
 
     def _shift(self, mine: Callable[[], bool]) -> None:
-        script = scripts.shift(self.desk, self.post, mine)
+        script = scripts.shift(self.coordinator, self.runtime, mine)
         outcome: _Outcome = None, None
-        while not isinstance(effect := self.desk.procedures.step(self.post, script, *outcome), Done):
+        while not isinstance(effect := self.coordinator.procedures.step(self.runtime, script, *outcome), Done):
             if isinstance(effect, do.Write):
                 self.writes = get_ident()
                 outcome = self._performed(effect)
@@ -84,7 +84,7 @@ class ConsumerLoop:
     def perform(self, script: Script[T]) -> T:
         """Runs a script: its own steps under the lock, its effects without it."""
         outcome: _Outcome = None, None
-        while not isinstance(effect := self.desk.procedures.step(self.post, script, *outcome), Done):
+        while not isinstance(effect := self.coordinator.procedures.step(self.runtime, script, *outcome), Done):
             outcome = self._performed(effect)
         return effect.value
 
@@ -96,7 +96,7 @@ class ConsumerLoop:
         except BrokerError as refused:
             error = refused
         if isinstance(effect, do.Commit):
-            self.desk.procedures.tell_commit(self.post, effect.positions, error)
+            self.coordinator.procedures.tell_commit(self.runtime, effect.positions, error)
         return result, error
 
     def _do(self, effect: Effect) -> Any:
@@ -105,9 +105,9 @@ class ConsumerLoop:
                 consumer = self._consumer()
                 return consumer.poll(records, timeout)
             case do.Write():
-                self._write(self.post)
+                self._write(self.runtime)
             case do.Begin(run):
-                self._begin(self.post, run)
+                self._begin(self.runtime, run)
             case do.Rest(timeout, facts):
                 self._rest(timeout, facts)
             case do.Pause(partitions):
@@ -121,7 +121,7 @@ class ConsumerLoop:
                 consumer.seek(partition, offset)
             case do.StartCommit(positions):
                 consumer = self._consumer()
-                self.desk.procedures.start_commit(self.post, consumer.commit, positions)
+                self.coordinator.procedures.start_commit(self.runtime, consumer.commit, positions)
             case do.Commit(positions, timeout):
                 consumer = self._consumer()
                 consumer.commit_now(positions, timeout)
@@ -133,40 +133,42 @@ class ConsumerLoop:
             case do.GroupPositions(group, topic, timeout):
                 return self._ask(self._admin.positions, group, topic, timeout)
             case do.Draw(most):
-                return self.desk.system.randint(0, most)
+                return self.coordinator.system.randint(0, most)
             case do.Cancel():
-                self._cancel(self.post)
+                self._cancel(self.runtime)
             case do.Close():
                 if self._client is not None:
                     self._client.close()
         return None
 
     def _abandon(self) -> None:
-        self.desk.ending.abandon(self.post)
+        self.coordinator.ending.abandon(self.runtime)
         try:
             if self._client is not None:
                 self._client.close()
         except Exception:
-            logger.debug("%s could not be closed", self.post, exc_info=True)
-        self.desk.ending.has_left(self.post)
+            logger.debug("%s could not be closed", self.runtime, exc_info=True)
+        self.coordinator.ending.has_left(self.runtime)
 
     # ---- rebalances
 
     def assigned(self, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, int]:
-        self.desk.rebalances.announce(self.post, "assigned", partitions)
-        starts = self.perform(scripts.assign(self.post.engine, partitions, self._now))
-        self.post.joined = True
-        self.desk.rebalances.tell(self.post, "on_assigned", partitions)
+        self.coordinator.rebalances.announce(self.runtime, "assigned", partitions)
+        starts = self.perform(scripts.assign(self.runtime.engine, partitions, self._now))
+        self.runtime.joined = True
+        self.coordinator.rebalances.tell(self.runtime, "on_assigned", partitions)
         return starts
 
     def revoked(self, partitions: Sequence[TopicPartition]) -> None:
-        self.desk.rebalances.announce(self.post, "revoked", partitions)
+        self.coordinator.rebalances.announce(self.runtime, "revoked", partitions)
         limit = self._client.max_poll_interval if self._client is not None else 0.0
-        desk = self.desk
-        self.perform(scripts.revoke(self.post.engine, partitions, self._now, limit / 2, desk.ending.deadline))
-        desk.rebalances.tell(self.post, "on_revoked", partitions)
+        coordinator = self.coordinator
+        self.perform(
+            scripts.revoke(self.runtime.engine, partitions, self._now, limit / 2, coordinator.ending.deadline)
+        )
+        coordinator.rebalances.tell(self.runtime, "on_revoked", partitions)
 
     def lost(self, partitions: Sequence[TopicPartition]) -> None:
-        self.desk.rebalances.lost(self.post, partitions)
-        self._write(self.post)
-        self.desk.rebalances.tell(self.post, "on_lost", partitions)
+        self.coordinator.rebalances.lost(self.runtime, partitions)
+        self._write(self.runtime)
+        self.coordinator.rebalances.tell(self.runtime, "on_lost", partitions)

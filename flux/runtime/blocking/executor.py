@@ -16,7 +16,9 @@ from flux.runtime.produced import CURRENT, Produced
 from flux.runtime.returned import check_returned, own_failure, own_failures
 
 
-def work(desk: Coordinator, post: StageRuntime, run: Run, handler: Handler, track: bool) -> BaseException | None:
+def work(
+    coordinator: Coordinator, runtime: StageRuntime, run: Run, handler: Handler, track: bool
+) -> BaseException | None:
     """Makes the run's calls up to its limit, which may shrink meanwhile. `track`: what calls produce is part of them.
     Returns the error of a failed process, None when all of the run's own calls were made."""
     products = Produced()
@@ -26,7 +28,7 @@ def work(desk: Coordinator, post: StageRuntime, run: Run, handler: Handler, trac
     try:
         while True:
             run.index = index
-            if index >= run.limit and not desk.may_go_on(run):
+            if index >= run.limit and not coordinator.may_go_on(run):
                 return None
             if messages is not None:
                 message = messages[index]
@@ -49,13 +51,13 @@ def work(desk: Coordinator, post: StageRuntime, run: Run, handler: Handler, trac
                     products = results.renewed(products)
                 failure = results.failure_of(error)
                 if (
-                    not desk.verdicts.noted(run, message, failure)
-                    and desk.verdicts.failed(post, run, message, failure) is Move.STOP
+                    not coordinator.verdicts.noted(run, message, failure)
+                    and coordinator.verdicts.failed(runtime, run, message, failure) is Move.STOP
                 ):
                     return error
             else:
                 if products.touched:
-                    desk.products.produced(post, run, message, products)
+                    coordinator.products.produced(runtime, run, message, products)
                     products = results.renewed(products)
             index += 1
     finally:
@@ -64,7 +66,7 @@ def work(desk: Coordinator, post: StageRuntime, run: Run, handler: Handler, trac
 
 
 def work_batch(
-    desk: Coordinator, post: StageRuntime, run: Run, handler: Handler, track: bool
+    coordinator: Coordinator, runtime: StageRuntime, run: Run, handler: Handler, track: bool
 ) -> BaseException | None:
     """`work` with a handler that takes all records of a run at once."""
     products = Produced()
@@ -77,4 +79,4 @@ def work_batch(
         failures = own_failures(messages, error)
     finally:
         results.left(token)
-    return results.report_batch(desk, post, run, messages, failures, products)
+    return results.report_batch(coordinator, runtime, run, messages, failures, products)

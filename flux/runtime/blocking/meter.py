@@ -31,14 +31,14 @@ def around(meter: Meter, handler: Handler) -> Handler:
     return call
 
 
-def measured(work: Work, desk: Coordinator, handler: Handler, track: bool) -> Call:
+def measured(work: Work, coordinator: Coordinator, handler: Handler, track: bool) -> Call:
     """Makes the calls of runs as `work` does, and tells `Hooks.on_calls` of those of each."""
 
-    def call(post: StageRuntime, run: Run) -> BaseException | None:
-        meter = Meter(run, desk.policy.rules, desk.system.now())
+    def call(runtime: StageRuntime, run: Run) -> BaseException | None:
+        meter = Meter(run, coordinator.policy.rules, coordinator.system.now())
         try:
-            return work(desk, post, run, around(meter, handler), track)  # type: ignore[no-any-return]
+            return work(coordinator, runtime, run, around(meter, handler), track)  # type: ignore[no-any-return]
         finally:
-            desk.heard.tell("on_calls", post.where, meter.report())
+            coordinator.heard.tell("on_calls", runtime.where, meter.report())
 
     return call
