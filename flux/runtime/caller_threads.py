@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 
 from flux.core.runs import Run
+from flux.runtime.blocking.executor import complete
 from flux.runtime.call_results import Call
 from flux.runtime.coordinator import Coordinator, StageRuntime
 from flux.system import stack_of_thread
@@ -21,13 +22,10 @@ class CallerThreads:
         coordinator.driver.stack_of = self._stack
 
     def work(self, runtime: StageRuntime, run: Run, *, writes: bool = True, may_lapse: bool = False) -> None:
-        """This thread makes the calls of a run. `writes`: and writes what has failed, else somebody does it next.
-        `may_lapse`: the run was handed on, and its partitions may be lost by now."""
+        """This thread makes the calls of a run; see `complete`."""
         self._threads[run] = runtime, threading.get_ident()
         try:
-            lapsed = may_lapse and self._coordinator.has_lapsed(run)
-            failure = None if lapsed else self._call(runtime, run)
-            self._coordinator.finished(runtime, run, failure, writes)
+            complete(self._coordinator, self._call, runtime, run, writes=writes, may_lapse=may_lapse)
         except BaseException as error:
             self._coordinator.broke(runtime, run, error)
         finally:

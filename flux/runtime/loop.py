@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from flux.core.ports import Adapter, AdminPort, AsyncAdapter
 from flux.core.runs import Run
 from flux.runtime.awaited.consumer_loop import AsyncConsumerLoop
+from flux.runtime.awaited.executor import complete
 from flux.runtime.beside import Beside, directly
 from flux.runtime.blocking.consumer_loop import ConsumerLoop
 from flux.runtime.call_results import AsyncCall, Call
@@ -116,9 +117,7 @@ class TaskCallers:
         coordinator, me = self._coordinator, asyncio.current_task()
         assert me is not None
         while True:
-            lapsed = coordinator.has_lapsed(run)
-            failure = None if lapsed else await self._make(runtime, run)
-            coordinator.finished(runtime, run, failure)
+            await complete(coordinator, self._make, runtime, run, may_lapse=True)
             taken = coordinator.take_any()
             if taken is None:
                 return
@@ -342,8 +341,7 @@ class ThreadPollers:
     def _freed(self, thread: int) -> None:
         self._callers.freed(thread)
         for loop in self._loops:
-            if loop.writes == thread:
-                loop.writes = None
+            if loop.gives_up(thread):
                 self._begin(loop)
 
     def _wake_locked(self, needed: int) -> None:

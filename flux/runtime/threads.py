@@ -104,8 +104,8 @@ class Threads:
     def _freed(self, thread: int) -> None:
         with self._coordinator.lock:
             for role in self._roles.values():
-                if role.loop.writes == thread:
-                    role.loop.writes = role.holder = None
+                if role.loop.gives_up(thread):
+                    role.holder = None
                     self._most += 1
                     self._wake_locked(1)
             stuck = self._callers.runs_of(thread)

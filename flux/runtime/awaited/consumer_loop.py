@@ -49,7 +49,7 @@ class AsyncConsumerLoop:
         self._now = runtime.now_locked
         self._cancel = cancel
         self._client: AsyncConsumerPort | None = None
-        self.writes: int | None = None
+        self._writes: int | None = None
         """The thread that polls and writes hops between two polls, by its identifier."""
 
     async def _consumer(self) -> AsyncConsumerPort:
@@ -72,13 +72,20 @@ class AsyncConsumerLoop:
         outcome: _Outcome = None, None
         while not isinstance(effect := self.coordinator.procedures.step(self.runtime, script, *outcome), Done):
             if isinstance(effect, do.Write):
-                self.writes = get_ident()
+                self._writes = get_ident()
                 outcome = await self._performed(effect)
                 if not mine():  # it stood still, and another thread polls
                     return
-                self.writes = None
+                self._writes = None
             else:
                 outcome = await self._performed(effect)
+
+    def gives_up(self, thread: int) -> bool:
+        """A thread stands still in a write. Whether it polls here: another one is to go on."""
+        if self._writes != thread:
+            return False
+        self._writes = None
+        return True
 
     async def perform(self, script: Script[T]) -> T:
         """Runs a script: its own steps under the lock, its effects without it."""

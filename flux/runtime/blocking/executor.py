@@ -10,10 +10,27 @@ from flux.core.message import UNREAD, Message
 from flux.core.outcome import Move
 from flux.core.runs import Run
 from flux.runtime import call_results as results
+from flux.runtime.call_results import Call
 from flux.runtime.coordinator import Coordinator, StageRuntime
 from flux.runtime.pipeline import Handler
 from flux.runtime.produced import CURRENT, Produced
 from flux.runtime.returned import check_returned, own_failure, own_failures
+
+
+def complete(
+    coordinator: Coordinator,
+    call: Call,
+    runtime: StageRuntime,
+    run: Run,
+    *,
+    writes: bool = True,
+    may_lapse: bool = False,
+) -> None:
+    """Has the calls of a run made by `call`, and reports its end. `writes`: what has failed is written then, else
+    somebody does it next. `may_lapse`: the run was handed on, and its partitions may be lost by now."""
+    lapsed = may_lapse and coordinator.has_lapsed(run)
+    failure = None if lapsed else call(runtime, run)
+    coordinator.finished(runtime, run, failure, writes)
 
 
 def work(
