@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import enum
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
+from flux.core import trail
 from flux.core.ledger import Ledger
 from flux.core.message import Message
 from flux.core.ports import BEGINNING, Position, TopicPartition
@@ -130,12 +131,43 @@ class Slice:
         records = self.records
         return int(records[index + 1].offset()) if index + 1 < len(records) else self.end
 
+    def picked(self, indices: Sequence[int]) -> Slice:
+        """Some of its records, one at least."""
+        first, last = indices[0], indices[-1]
+        if last - first + 1 == len(indices):
+            return self.part(first, last + 1)
+        part = Slice(
+            [self.records[index] for index in indices],
+            0,
+            None if self.messages is None else [self.messages[index] for index in indices],
+            None if self.dues is None else [self.dues[index] for index in indices],
+            [self.after(index) for index in indices],
+        )
+        part.since = self.since
+        return part
+
     def ranges(self, start: int, stop: int) -> list[tuple[int, int]]:
         """The offsets that the records from `start` to before `stop` own."""
         if self.ends is None:
             return [(self.records[start].offset(), self.after(stop - 1))]
-        offsets = [record.offset() for record in self.records[start:stop]]
-        return list(zip(offsets, self.ends[start:stop], strict=True))
+        ranges: list[tuple[int, int]] = []
+        first = last = -1
+        for record, end in zip(self.records[start:stop], self.ends[start:stop], strict=True):
+            offset = record.offset()
+            if offset != last:
+                if last >= 0:
+                    ranges.append((first, last))
+                first = offset
+            last = end
+        ranges.append((first, last))
+        return ranges
+
+    def message(self, index: int) -> Message:
+        """Record `index` as a call gets it."""
+        if self.messages is not None:
+            return self.messages[index]
+        record = self.records[index]
+        return Message.of(record, record.value(), trail.start())
 
     def entry(self, assignment: Assignment, index: int, message: Message) -> Entry:
         """Record `index`, to be tracked on its own."""
@@ -200,7 +232,7 @@ class Assignment:
         self.laned = 0
         """Entries in lanes, running ones and held keys included."""
         self.flying = 0
-        """Of them, those that a caller has taken."""
+        """Of them, those that a caller has taken; and runs beside them."""
         self.open: dict[Entry, None] = {}
         """Called, and not settled yet: on their way to the next stage, or waiting for what they produced."""
         self.waiting = 0

@@ -10,7 +10,7 @@ from collections import deque
 from itertools import takewhile
 from typing import Any, Literal, Protocol
 
-from flux.core.assignment import Assignment, Entry, Phase
+from flux.core.assignment import Assignment, Entry, Phase, Slice
 
 Ordering = Literal["key", "partition", "none"]
 
@@ -66,6 +66,24 @@ class Lane:
         return bool(self.queue and self.queue[0].tries and _place(self.queue[0]) < _place(entry))
 
 
+class Claim:
+    """The keys of records that one caller works in order. A key that nobody waits for has no lane, only its claim."""
+
+    __slots__ = ("assignment", "indices", "last", "names", "stop")
+    queue = ()
+
+    def __init__(self, assignment: Assignment) -> None:
+        self.assignment = assignment
+        self.indices: list[int] = []
+        """Of the records in their slice."""
+        self.names: list[Any] = []
+        """Of their lanes; None: nothing orders the record."""
+        self.last: dict[Any, int] = {}
+        """The last of the records that has a name."""
+        self.stop = 0
+        """Up to where the slice was gone through."""
+
+
 class Lanes:
     """All lanes of one stage, over its partitions."""
 
@@ -73,7 +91,7 @@ class Lanes:
 
     def __init__(self, ordering: Ordering) -> None:
         self._ordering = ordering
-        self._lanes: dict[Any, Lane] = {}
+        self._lanes: dict[Any, Lane | Claim] = {}
         self._ready: deque[Entry] = deque()
         self._aside: list[Entry] = []
 
@@ -160,10 +178,8 @@ class Lanes:
         """The call of `entry` has ended; the next of its lane is ready unless the lane is held."""
         entry.assignment.laned -= 1
         entry.assignment.flying -= 1
-        lane = entry.lane
-        if lane is not None:
-            lane.busy = False
-            self._advance(lane)
+        if entry.lane is not None:
+            self._free(entry.lane)
 
     def hold(self, entry: Entry) -> None:
         """Nothing more of the lane of `entry` starts until `release`."""
@@ -193,6 +209,71 @@ class Lanes:
         self._ready = deque(entry for entry in self._ready if entry.assignment is not assignment)
         self._aside = [entry for entry in self._aside if entry.assignment is not assignment]
 
+    def claim(self, assignment: Assignment, piece: Slice, most: int) -> Claim:
+        """Takes the keys of up to `most` records of a slice, in order, for one caller. A record of a key that is taken
+        already is queued behind that."""
+        claim, lanes, keyed = Claim(assignment), self._lanes, self._ordering == "key"
+        indices, names, last = claim.indices, claim.names, claim.last
+        index = -1
+        for index, record in enumerate(piece.records):
+            name, key = None, record.key() if keyed else None
+            if key is not None:
+                name = assignment, key
+                lane = lanes.get(name)
+                if lane is None:
+                    lanes[name] = claim
+                elif lane is not claim:
+                    self.add(piece.entry(assignment, index, piece.message(index)))
+                    continue
+                last[name] = len(names)
+            indices.append(index)
+            names.append(name)
+            if len(names) >= most:
+                break
+        claim.stop = index + 1
+        return claim
+
+    def end_claims(self, claim: Claim, start: int, stop: int) -> None:
+        """The calls of the records from `start` to before `stop` have ended."""
+        lanes, names, last = self._lanes, claim.names, claim.last
+        for index in range(start, stop):
+            name = names[index]
+            if name is not None and last[name] == index:
+                lane = lanes.get(name)
+                if lane is claim:
+                    del lanes[name]
+                elif lane is not None:
+                    self._free(lane)  # type: ignore[arg-type]
+
+    def give_back_claims(self, claim: Claim, piece: Slice, start: int, begun: Entry) -> list[int]:
+        """Gives back the records from `start` on, of which none was begun; returns those that can be taken anew. One
+        that others stand behind is the first of its lane. `begun`: the record before them, which was `begin`-ned."""
+        free: list[int] = []
+        lanes: dict[Lane, None] = {}
+        for index in range(start, len(claim.names)):
+            name = claim.names[index]
+            lane = None if name is None else self._lanes.get(name)
+            if isinstance(lane, Lane):
+                entry = piece.entry(claim.assignment, index, piece.message(index))
+                entry.lane = lane
+                claim.assignment.laned += 1
+                lane.insert(entry)
+                lanes[lane] = None
+            else:
+                free.append(index)
+        for index in free:
+            if self._lanes.get(claim.names[index]) is claim:
+                del self._lanes[claim.names[index]]
+        for each in lanes:
+            if each is not begun.lane:
+                self._free(each)
+        return free
+
+    def _free(self, lane: Lane) -> None:
+        """Whoever had taken the key has ended."""
+        lane.busy = False
+        self._advance(lane)
+
     def _put_back(self, entries: list[Entry]) -> None:
         for entry in reversed(entries):
             lane = entry.lane
@@ -216,8 +297,10 @@ class Lanes:
         if name is None:
             return None
         lane = self._lanes.get(name)
-        if lane is None:
+        if not isinstance(lane, Lane):
+            claimed = lane is not None
             lane = self._lanes[name] = Lane(entry.assignment, name)
+            lane.busy = claimed
         return lane
 
     def _advance(self, lane: Lane) -> None:

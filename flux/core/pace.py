@@ -35,9 +35,9 @@ _PER_ENTRY = 16
 _ENOUGH = 48
 """Quick calls after which calls are quick; a slow one halves what was counted. It is doubled each time that they were
 not quick for long, up to `_MOST`."""
-_MOST = 5_000
-"""With so many, one slow call in 2,500 keeps them slow: about there, a stop of all calls until it is noticed costs as
-much as order by key, record by record."""
+_MOST = 20_000
+"""With so many, one slow call in 10,000 keeps them slow: about there, a stop of all calls until it is noticed costs as
+much as the keys of the records between two of them."""
 
 
 class Pace:
@@ -63,10 +63,13 @@ class Pace:
         stuck = []
         for run in runs:
             run.started = min(run.started, now)  # the clock may have been set back
-            if run.looks < 0 or now - run.started < LOOK:
+            if run.looks < 0:
                 continue
             index = run.index
             if index >= run.limit:
+                continue
+            if now - run.started < LOOK:
+                run.seen = index
                 continue
             progress, run.seen = index - run.seen, index
             run.looks = 0 if progress else run.looks + 1

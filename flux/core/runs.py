@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from flux.core import trail
 from flux.core.assignment import Assignment, Entry, Phase, Slice
 from flux.core.lanes import Queues
 from flux.core.message import Message
@@ -187,11 +186,13 @@ class SliceRun(Run):
         if index >= len(piece.records) or self._divided or self.assignment.phase is Phase.GONE:
             return None
         self._divided = True
-        messages = self.messages
-        message = Message.of(piece.records[index], None, trail.start()) if messages is None else messages[index]
-        self._at = piece.entry(self.assignment, index, message)
-        lanes.begin(self._at)
-        return piece.part(index + 1) if index + 1 < len(piece.records) else None
+        self._at = at = piece.entry(self.assignment, index, piece.message(index))
+        lanes.begin(at)
+        return self._rest(index + 1, at) if index + 1 < len(piece.records) else None
+
+    def _rest(self, start: int, at: Entry) -> Slice | None:
+        """What is behind the call that it was cut at."""
+        return self._piece.part(start)
 
     def hold_back(self, index: int, message: Message, lanes: Queues) -> Entry | None:
         self.marked = index + 1

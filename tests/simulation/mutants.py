@@ -187,6 +187,20 @@ def keys_are_not_ordered() -> Mutation:
     return Lanes, "_lane", lambda self, entry: None
 
 
+@mutant()
+def a_run_takes_no_keys() -> Mutation:
+    claim = Lanes.claim
+
+    def blind(self: Lanes, *arguments: Any) -> Any:
+        lanes, self._lanes = self._lanes, {}
+        try:
+            return claim(self, *arguments)
+        finally:
+            self._lanes = lanes
+
+    return Lanes, "claim", blind
+
+
 @mutant("writes refused")
 def a_lane_is_never_held() -> Mutation:
     return Lanes, "hold", lambda self, entry: setattr(entry.assignment, "laned", entry.assignment.laned + 1)

@@ -7,8 +7,10 @@ from collections.abc import Callable
 from flux.core.assignment import Assignment, Entry, Slice
 from flux.core.engine.common import Common
 from flux.core.engine.work import Work
+from flux.core.lanes import Lanes
 from flux.core.message import Message
 from flux.core.pace import Pace
+from flux.core.part_runs import PartRun
 from flux.core.runs import BatchRun, LaneRun, Run, SliceRun, WholeBatchRun
 from flux.core.stage import Role
 from flux.core.transfer import Failure
@@ -20,12 +22,15 @@ _FEW = 10
 class Dispatch:
     """Of one stage. `noted`: hears of each call that was found failed when its run was accounted for."""
 
-    __slots__ = ("_common", "_main", "_noted", "pace", "running", "work")
+    __slots__ = ("_common", "_keyed", "_main", "_noted", "pace", "running", "work")
 
     def __init__(self, common: Common, work: Work, noted: Callable[[Run, Entry, Failure], None]) -> None:
+        policy = common.policy
         self._common = common
         self._noted = noted
         self._main = common.stage.role is Role.MAIN
+        self._keyed = common.lanes if isinstance(common.lanes, Lanes) and policy.ordering != "partition" else None
+        """The lanes, where runs may work parts of one partition side by side."""
         self.work = work
         self.pace = Pace()
         self.running: dict[Run, None] = {}
@@ -42,13 +47,12 @@ class Dispatch:
         few = self._common.gate.limited and most < _FEW
         spread = few or (self.pace.slow and policy.concurrency > 1)
         if spread and not self._main:
-            work.spread_due(now, 2 * chunk)
+            work.ripen_due(now, 2 * chunk) if self._keyed is not None else work.spread_due(now, 2 * chunk)
         entries = lanes.take(chunk, now)
         while not entries:
-            found = self._next_slice(spread, now)
-            if found is not None:
-                assignment, piece = found
-                return self._start(SliceRun(assignment, self._at_most(assignment, piece, most), now), now)
+            run = self._next_slice(spread, chunk if spread else most, most, now)
+            if run is not None:
+                return self._start(run, now)
             entries = lanes.take(chunk, now)
             if spread or not (entries or work.ripen(now, self._common.batch)):
                 break
@@ -77,26 +81,45 @@ class Dispatch:
             if not work.ripen(now, max(most, self._common.batch)):
                 return None
 
-    def _next_slice(self, spread: bool, now: float) -> tuple[Assignment, Slice] | None:
-        """A slice that may be worked as one. If there is none, as far as order and metadata let others begin, the
-        next one is split. `spread`: none is worked as one."""
+    def _next_slice(self, spread: bool, chunk: int, most: int, now: float) -> Run | None:
+        """A slice that may be worked as one. If there is none, as far as order and metadata let others begin, up to
+        `chunk` records of the next one are, if their keys are free; the others are split. `spread`: none is worked as
+        one."""
         work, backlogs = self.work, self.work.backlogs
         for _ in range(len(backlogs)):
             assignment = backlogs.next
             if assignment.laned or spread:
                 if work.may_split(assignment):
-                    work.split()
-                    if self._common.lanes.ready(now):
-                        return None
+                    run = self._part(assignment, chunk, now)
+                    if run is not None or self._common.lanes.ready(now):
+                        return run
                     continue
             elif self._admits(assignment):
-                return assignment, backlogs.take()
+                return SliceRun(assignment, self._at_most(assignment, backlogs.take(), most), now)
             elif not self._main and not assignment.running:
                 # what holds the position back may not be due for long: single records may have room
                 work.split()
                 return None
             backlogs.pass_on()
         return None
+
+    def _part(self, assignment: Assignment, most: int, now: float) -> Run | None:
+        """Up to `most` records of a partition's next slice, beside other runs of it. None: they are split."""
+        backlogs, lanes = self.work.backlogs, self._keyed
+        ledger, piece = assignment.ledger, assignment.backlog[0]
+        assert ledger is not None
+        most, others = min(most, len(piece)), assignment.flying + len(assignment.open)
+        end = piece.after(most - 1) if piece.ends is None else max(piece.ends[:most])
+        if lanes is None or not ledger.admits(end, others + most):
+            self.work.split()
+            return None
+        piece = backlogs.take()
+        claim = lanes.claim(assignment, piece, most)
+        if claim.stop < len(piece):
+            backlogs.give_back(assignment, piece.part(claim.stop))
+        if not claim.indices:
+            return None
+        return PartRun(assignment, piece.picked(claim.indices), claim, lanes, now)
 
     def _admits(self, assignment: Assignment) -> bool:
         """Whether the next slice may be begun: nothing of an ordered partition runs beside it, and the metadata has

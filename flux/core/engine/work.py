@@ -96,6 +96,12 @@ class Work:
         while self._common.lanes.ready(now) < wanted and (len(self.backlogs) or self.ripen(now, wanted)):
             self.split()
 
+    def ripen_due(self, now: float, wanted: int) -> None:
+        """As many records that are due may be taken, the first due first."""
+        lanes, backlogs = self._common.lanes, self.backlogs
+        while lanes.ready(now) + sum(a.backlogged for a in backlogs) < wanted and self.ripen(now, wanted):
+            pass
+
     def at_hand(self, now: float) -> int:
         """About how many callers could get some of it."""
         due = self.delays.next_due
