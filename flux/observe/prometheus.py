@@ -229,6 +229,6 @@ class _Families:
 
 def _buffered() -> Counter[str]:
     found: Counter[str] = Counter()
-    for buffer in PRODUCERS._all():
+    for buffer in PRODUCERS.all():
         found[buffer.topic] += len(buffer.filling)
     return found

@@ -35,7 +35,7 @@ class World:
     def wait(self, seconds: float) -> None:
         """Time passes, and the flushing thread does what is due."""
         self.system.time += seconds
-        PRODUCERS.tick()
+        PRODUCERS._flushing.tick()
 
     def recover(self) -> None:
         self.broker.available = True

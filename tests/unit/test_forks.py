@@ -203,6 +203,9 @@ def test_a_process_of_multiprocessing_works_in_a_call_with_a_producer_of_its_own
                     time.sleep(0.2)
                     child.terminate()
                 child.join(20)
+                until = time.monotonic() + 5
+                while child.exitcode is None and time.monotonic() < until:
+                    time.sleep(0.01)  # another thread's `start` has waited for it, and is about to note its code
                 note(f"code {{child.exitcode}}")
 
         work(Forking)
