@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-SECONDS = 10
+SECONDS = 20  # for each, a minute in all
 TESTS = Path(__file__).parents[1]
 
 
-@pytest.mark.timeout(150)
+@pytest.mark.timeout(200)
 @pytest.mark.parametrize("scheme", ["memory", "confluent", "aiokafka"])
 def test_nothing_stands_still_in_a_storm_of_failures(scheme: str, bootstrap: str) -> None:
     place = "storm?partitions=4" if scheme == "memory" else bootstrap
@@ -22,7 +22,7 @@ def test_nothing_stands_still_in_a_storm_of_failures(scheme: str, bootstrap: str
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=140,
+        timeout=190,
         check=False,
     )
     assert done.returncode == 0, done.stdout[-20_000:]
