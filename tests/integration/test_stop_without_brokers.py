@@ -31,6 +31,7 @@ class Quick(flux.Task):
 
     CALL call(self, message):
         print("called", flush=True)
+        BODY
 """
 
 
@@ -49,14 +50,16 @@ def silent(own: Own) -> Iterator[Callable[[], None]]:
     os.kill(process.pid, signal.SIGCONT)
 
 
-def working(own: Own, directory: Path, client: str, call: str, often: float) -> subprocess.Popen[str]:
-    """A worker that has done five records."""
+def working(
+    own: Own, directory: Path, client: str, call: str, often: float, body: str = "", records: int = 5
+) -> subprocess.Popen[str]:
+    """A worker that has begun five of its records. `body`: what a call does."""
     topic = own.name()
     file = directory / "quick.py"
-    source = TASK.replace("TOPIC", repr(topic)).replace("CALL", call).replace("OFTEN", str(often))
+    source = TASK.replace("TOPIC", repr(topic)).replace("CALL", call).replace("OFTEN", str(often)).replace("BODY", body)
     file.write_text(source)
     own.make(topic)
-    own.write(topic, *((b"k", b"%d" % number) for number in range(5)))
+    own.write(topic, *((b"%d" % number, b"%d" % number) for number in range(records)))
     arguments = ["process", "--load", str(file), "--adapter", f"{client}://{own.bootstrap}", "--create-topics", "Quick"]
     process = subprocess.Popen(
         [sys.executable, "-m", "flux.cli.main", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -100,3 +103,33 @@ def test_with_nothing_open_it_ends_soon(own: Own, silent: Callable[[], None], tm
     seconds, code, log = told_to_stop(process)
     assert code == 0, log
     assert seconds < 5 + SLOW, log
+
+
+@pytest.mark.parametrize("client", ["confluent", "aiokafka"])
+def test_a_commit_under_way_as_the_broker_falls_silent_is_named_in_time(
+    own: Own, silent: Callable[[], None], tmp_path: Path, client: str
+) -> None:
+    process = working(own, tmp_path, client, "def", 0.001, "__import__('time').sleep(0.002)", records=3000)
+    silent()
+    time.sleep(0.2)  # a commit begins
+    seconds, code, log = told_to_stop(process)
+    assert code == 3, log
+    assert "not committed" in log
+    assert seconds < PATIENCE + 5 + SLOW, log
+
+
+@pytest.mark.parametrize("client", ["confluent", "aiokafka"])
+def test_copies_that_cannot_be_written_are_named_in_time(
+    own: Own, silent: Callable[[], None], tmp_path: Path, client: str
+) -> None:
+    """Their calls fail when the broker is silent already."""
+    flag = tmp_path / "silent"
+    body = f"while not __import__('os').path.exists({str(flag)!r}): __import__('time').sleep(0.01)\n        1 / 0"
+    process = working(own, tmp_path, client, "def", 0.1, body)
+    silent()
+    flag.touch()
+    time.sleep(0.5)
+    seconds, code, log = told_to_stop(process)
+    assert code == 3, log
+    assert "not committed, as their copies are not written" in log
+    assert seconds < PATIENCE + 5 + SLOW, log
