@@ -275,6 +275,35 @@ def test_a_member_whose_group_is_silent_makes_no_calls_beyond_its_session(networ
     assert not thread.is_alive()
 
 
+def test_each_record_has_its_own_time_on_a_broker_that_hangs(network: Network, adapter: Any) -> None:
+    """A later record does not fail with those that were written before it."""
+    topic = network.topic()
+    producer = adapter.producer(ProducerSettings(delivery_timeout=4))
+    began: dict[bytes, float] = {}
+    took: dict[bytes, float] = {}
+
+    def write(value: bytes) -> None:
+        def ended(error: BrokerError | None, record: Any) -> None:
+            took[value] = time.monotonic() - began[value] if error is not None else 0.0
+
+        began[value] = time.monotonic()
+        producer.write(topic, [ProducerRecord(value)], ended)
+
+    write(b"first")
+    until(lambda: b"first" in took)
+    assert took[b"first"] == 0.0
+    network.proxy.hang()
+    try:
+        for value in (b"old", b"younger", b"youngest"):
+            write(value)
+            time.sleep(1.5)
+        until(lambda: len(took) == 4)
+    finally:
+        network.proxy.mend()
+        producer.close(1)
+    assert all(3.5 < took[value] < 7 for value in (b"old", b"younger", b"youngest")), took
+
+
 def test_clients_that_are_closed_make_no_more_connections(network: Network, adapter: Any) -> None:
     topic = network.topic()
     gc.disable()
