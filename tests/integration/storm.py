@@ -21,6 +21,7 @@ import time
 import flux
 from flux.config import adapter_from_url
 from flux.core.ports import NewTopic
+from flux.observe.prometheus import Metrics
 
 STANDS = 20.0
 """Seconds in which no record has moved: longer than a rebalance takes."""
@@ -78,6 +79,8 @@ class Storm:
         admin.create_topics([NewTopic(self._topic, 4, 1)], 30)
         admin.close()
         self.worker = flux.Worker(Storms, create_topics=True)
+        self._metrics = Metrics(None)  # as deployments have them
+        self._metrics.watch(self.worker)
 
     def feed(self) -> None:
         while self.feeds:
@@ -99,7 +102,7 @@ class Storm:
     def play(self, seconds: float) -> str:
         """What was found; empty when all is well."""
         threads = [threading.Thread(target=self.feed, daemon=True) for _ in range(2)]
-        threads += [threading.Thread(target=self.compute, daemon=True) for _ in range(int(os.environ.get("C", "0")))]
+        threads += [threading.Thread(target=self.compute, daemon=True) for _ in range(_COMPUTING)]
         working = threading.Thread(target=self.worker.run, daemon=True)
         for thread in [working, *threads]:
             thread.start()
@@ -111,6 +114,7 @@ class Storm:
             if self.feeds and now >= changes:
                 sys.setswitchinterval(next(intervals))
                 changes = now + _EACH
+                self._metrics.text()
             if self.feeds and now - began >= seconds:
                 self.feeds = False
                 sys.setswitchinterval(0.005)
