@@ -61,6 +61,8 @@ FIGURES = {
     "earliest_ms": "earliest ms",
     "idle_cpu": "idle CPU %",
     "seconds": "seconds",
+    "repeated": "calls repeated per kill",
+    "calls": "calls in all",
     "cpu_ms": "CPU ms",
 }
 
@@ -224,6 +226,17 @@ CASES = (
         topic="storm",
         seconds=60.0,
         limit=90.0,
+    ),
+    Case(
+        "kill",
+        "A worker that is killed (kill -9), with ten threads and a handler of 5 ms",
+        ("repeated", "calls"),
+        (Contestant("flux, defaults", "flux_kill:killed", {"kills": 5}),),
+        count=1,
+        topic="wide",
+        seconds=3.0,
+        limit=150.0,
+        note="By default a worker commits every 0.2 s.",
     ),
     Case(
         "scale",

@@ -22,7 +22,7 @@ class Worker:
         self.processes = processes
         self.asked = False
         command = [sys.executable, "-c", "from flux.cli.main import main; main()", "process"]
-        options = ["--load", str(_WORK), "--create-topics"]
+        options = ["--load", str(_WORK), "--create-topics", "--metrics-port", "0", "--metrics-host", "127.0.0.1"]
         options += ["--processes", str(processes)] if processes > 1 else []
         path = os.pathsep.join(filter(None, [str(_WORK.parents[1]), os.environ.get("PYTHONPATH")]))
         with log.open("ab") as out:
