@@ -25,6 +25,7 @@ TOPIC = "loop"
 Cycle = Callable[[list[Any]], None]
 """Works records of one poll to their end."""
 _names = itertools.count()
+_WRITTEN = int(time.time() * 1000)
 
 
 class Record:
@@ -55,7 +56,7 @@ class Record:
         return None
 
     def timestamp(self) -> tuple[int, int]:
-        return 1, int(time.time() * 1000)
+        return 1, _WRITTEN
 
 
 def handle(message: flux.Message) -> None:

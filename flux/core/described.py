@@ -26,6 +26,8 @@ _cause = BaseException.__dict__["__cause__"].__get__
 _context = BaseException.__dict__["__context__"].__get__
 _suppressed = BaseException.__dict__["__suppress_context__"].__get__
 _traceback = BaseException.__dict__["__traceback__"].__get__
+_names = type.__dict__["__dict__"].__get__
+_args = BaseException.__dict__["args"].__get__
 _exceptions = BaseExceptionGroup.__dict__["exceptions"].__get__
 
 
@@ -48,6 +50,8 @@ class ByType(Generic[T]):
         return value
 
 
+_plain: ByType[bool] = ByType()
+"""Whether the text of an exception is what it was made with."""
 _error_names: ByType[str] = ByType()
 
 
@@ -75,8 +79,22 @@ def module_of(cls: type) -> str:
 
 def text_of(error: BaseException, most: int = MOST_CHARS) -> str:
     """`str(error)`, cut."""
+    kind = type(error)
+    plain = _plain.get(kind)
+    if plain is None:
+        plain = _plain.keep(kind, _says_its_arguments(kind))
+    if plain:
+        given = _args(error)
+        if len(given) == 1:
+            text = given[0]
+            if type(text) is str and len(text) <= most and text.isascii():
+                return text
     text = asked(lambda: str(error))
     return NO_TEXT if text is None else cut(text, most)
+
+
+def _says_its_arguments(cls: type) -> bool:
+    return next(each for each in _mro(cls) if "__str__" in _names(each)) is BaseException
 
 
 def brief(error: BaseException) -> str:

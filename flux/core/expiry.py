@@ -11,4 +11,4 @@ def expires(message: Message, give_up_after: float | None, at: float) -> bool:
     if give_up_after is None:
         return False
     born = message.origin_timestamp
-    return born is not None and born > 0 and at * 1000 > born + give_up_after * 1000
+    return born is not None and at * 1000 > born + give_up_after * 1000 and born > 0

@@ -22,6 +22,7 @@ _REMEDIES = {
     Fault.UNKNOWN_TOPIC: "create it: flux topics TASK --create",
     Fault.DENIED: "grant WRITE on it",
 }
+_GONE = Phase.GONE
 _PASSING = {Fault.UNAVAILABLE, Fault.FATAL, Fault.FENCED, Fault.LOGIN}
 
 
@@ -72,7 +73,7 @@ class Hop:
     @property
     def gone(self) -> bool:
         """Whether its partition is not this member's any more: it must not be written."""
-        return self.entry.assignment.phase is Phase.GONE
+        return self.entry.assignment.phase is _GONE
 
 
 class Hops:

@@ -151,13 +151,17 @@ class Message:
     def origin(self) -> tuple[str, int, int]:
         """(topic, partition, offset) of the record in the main topic: its own, where that is not known."""
         record = self._record
+        if self._trail.stage == 0:  # known before it is read
+            return record.topic(), record.partition(), record.offset()
         return self.trail.origin or (record.topic(), record.partition(), record.offset())
 
     @property
     def origin_timestamp(self) -> int | None:
         """Of the record in the main topic, in milliseconds since the epoch; None, where it is not known."""
+        if self._trail.stage == 0:
+            return self._record.timestamp()[1]  # type: ignore[no-any-return]
         trail = self.trail
-        if trail.stage == 0 or (trail.origin is None and trail.origin_timestamp is None):
+        if trail.origin is None and trail.origin_timestamp is None:
             return self.timestamp
         return trail.origin_timestamp
 

@@ -52,6 +52,9 @@ class Detail(enum.IntEnum):
     NONE = 0
 
 
+_FULL, _NONE, _DEAD = Detail.FULL, Detail.NONE, Role.DEAD  # an enumeration's attribute costs more than a global
+
+
 @attrs.define(eq=False)
 class Transfer:
     """One record on its way to the next stage."""
@@ -69,7 +72,7 @@ class Transfer:
     error_trace: str
     called: bool = True
     """Whether the call that `message` is for was made; False: it was too old for one, or there was no time for it."""
-    detail: Detail = Detail.FULL
+    detail: Detail = _FULL
     partitions: int = 0
     """Of the target topic; 0: not known yet."""
 
@@ -79,10 +82,11 @@ class Transfer:
         value, key = message.raw_value, message.key
         own = message.headers
         headers = [pair for pair in own if not pair[0].startswith(t.PREFIX)] if own else []
-        headers += self._trail(now_ms)
-        if self.detail >= Detail.TYPE:
+        self._add_trail(headers, now_ms)
+        detail = self.detail
+        if detail is not _NONE:
             headers.append(_of_type(self.error_type))
-        if self.detail is Detail.FULL:
+        if detail is _FULL:
             room = _room(limit, key, value, headers, len(own))
             if self.error_text and room > 0:
                 text = _cut(self.error_text, room)
@@ -94,29 +98,26 @@ class Transfer:
             value, key, headers, message.partition % self.partitions if self.partitions else None, now_ms
         )
 
-    def _trail(self, now_ms: int) -> list[tuple[str, bytes | None]]:
-        message, trail = self.message, self.message.trail
+    def _add_trail(self, headers: list[tuple[str, bytes | None]], now_ms: int) -> None:
+        message, target = self.message, self.target
+        trail = message.trail
         topic, partition, offset = message.origin
-        born, failed_at = message.origin_timestamp, _text(self.failed_at)
-        first = _text(trail.first_failed_at) if trail.first_failed_at is not None else failed_at
-        pairs: list[tuple[str, bytes | None]] = [
-            _of_number(t.STAGE, self.target.number),
-            _of_number(t.ATTEMPTS, message.attempt if self.called else trail.attempts),
-        ]
-        if self.target.role is not Role.DEAD:
-            pairs.append((t.DUE, _text(now_ms + round(self.wait * 1000))))
-        pairs += (
-            _of_text(t.GROUP, self.group),
-            _of_text(t.ORIGIN_TOPIC, topic),
-            _of_number(t.ORIGIN_PARTITION, partition),
-            (t.ORIGIN_OFFSET, _text(offset)),
-        )
+        born, failed_at = message.origin_timestamp, self.failed_at
+        headers += _of_try(target.number, trail.attempts + 1 if self.called else trail.attempts)
+        if target.role is not _DEAD:
+            headers.append(_of_time(t.DUE, now_ms + round(self.wait * 1000)))
+        headers += _of_place(self.group, topic, partition)
+        headers.append((t.ORIGIN_OFFSET, b"%d" % offset))
         if born is not None:
-            pairs.append((t.ORIGIN_TIMESTAMP, _text(born)))
-        pairs += ((t.FIRST_FAILED_AT, first), (t.FAILED_AT, failed_at), _of_text(t.REASON, self.reason))
+            headers.append((t.ORIGIN_TIMESTAMP, b"%d" % born))
+        first = failed_at if trail.first_failed_at is None else trail.first_failed_at
+        headers += (
+            _of_time(t.FIRST_FAILED_AT, first),
+            _of_time(t.FAILED_AT, failed_at),
+            _of_text(t.REASON, self.reason),
+        )
         if trail.replays:
-            pairs.append((t.REPLAYS, _text(trail.replays)))
-        return pairs
+            headers.append((t.REPLAYS, b"%d" % trail.replays))
 
 
 def describe(failure: Failure, setting: ErrorHeaders) -> tuple[str, str, str]:
@@ -167,9 +168,25 @@ def _of_type(kind: str) -> tuple[str, bytes]:
 
 
 @lru_cache(10_000)
-def _of_number(name: str, number: int) -> tuple[str, bytes]:
+def _of_place(group: str, topic: str, partition: int) -> tuple[tuple[str, bytes], ...]:
     """The same."""
-    return name, _text(number)
+    return (
+        _of_text(t.GROUP, group),
+        _of_text(t.ORIGIN_TOPIC, topic),
+        (t.ORIGIN_PARTITION, b"%d" % partition),
+    )
+
+
+@lru_cache(1000)
+def _of_try(stage: int, attempts: int) -> tuple[tuple[str, bytes], ...]:
+    """The same."""
+    return (t.STAGE, b"%d" % stage), (t.ATTEMPTS, b"%d" % attempts)
+
+
+@lru_cache(1000)
+def _of_time(name: str, ms: int) -> tuple[str, bytes]:
+    """Of a time that many records have in common, as they failed together."""
+    return name, b"%d" % ms
 
 
 @lru_cache(1000)
@@ -182,7 +199,3 @@ def _of_trace(trace: str, room: int) -> tuple[str, bytes]:
 def _cut(text: str, room: int) -> bytes:
     data = text[:MAX_MESSAGE_CHARS].encode("utf-8", "replace")
     return data if len(data) <= room else data[:room].decode("utf-8", "ignore").encode()
-
-
-def _text(number: int) -> bytes:
-    return b"%d" % number

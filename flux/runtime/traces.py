@@ -31,28 +31,41 @@ _MOST_DEPTH = 3
 _MOST_TEXT = 32_000
 _NONE = "(its traceback cannot be had)"
 
-_texts: dict[tuple[tuple[object, int], ...], str] = {}
+_texts: dict[tuple[int, ...], tuple[str, list[object]]] = {}
+"""By the code that raised, which is kept with its text: what is kept has no other's identity."""
 
 
 def trace_of(error: BaseException) -> str:
     """The traceback of `error` without its message, from where the user's code begins."""
-    found = asked(lambda: _trace(error))
-    return _NONE if found is None else found
+    try:
+        return _trace(error)
+    except KeyboardInterrupt:
+        raise
+    except BaseException:
+        return _NONE
 
 
 def _trace(error: BaseException) -> str:
-    frames: list[tuple[object, int]] = []
-    own = tb = own_part(error)
+    place: list[int] = []  # a line's number is looked for in a table, an instruction's is not
+    tb = traceback_of(error)
     while tb is not None:
-        frames.append((tb.tb_frame.f_code, tb.tb_lineno))
+        place.append(id(tb.tb_frame.f_code))
+        place.append(tb.tb_lasti)
         tb = tb.tb_next
-    key = tuple(frames[-MOST_FRAMES:])
-    text = _texts.get(key)
-    if text is None:
+    key = tuple(place[-2 * MOST_FRAMES :]) if len(place) > 2 * MOST_FRAMES else tuple(place)
+    known = _texts.get(key)
+    if known is None:
         if len(_texts) >= _MOST_KEPT:
             _texts.clear()
-        text = _texts[key] = "".join(traceback.format_list(traceback.extract_tb(own, -MOST_FRAMES)))
-    return text
+        own = own_part(error)
+        codes: list[object] = []
+        tb = traceback_of(error)
+        while tb is not None:
+            codes.append(tb.tb_frame.f_code)
+            tb = tb.tb_next
+        text = "".join(traceback.format_list(traceback.extract_tb(own, -MOST_FRAMES)))
+        known = _texts[key] = text, codes[-MOST_FRAMES:]
+    return known[0]
 
 
 def own_part(error: BaseException) -> TracebackType | None:

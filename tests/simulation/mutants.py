@@ -95,7 +95,7 @@ def a_failure_is_forgotten() -> Mutation:
     return Run, "_noted", lambda self, index: []
 
 
-@mutant()
+@mutant(features=("pauses",))
 def a_failure_is_forgotten_where_its_run_is_cut() -> Mutation:
     cut = Run.cut
 

@@ -370,3 +370,34 @@ def test_a_module_that_raises_it_is_refused_in_one_line(
     with pytest.raises(click.ClickException) as refused:
         load("raising.py")
     assert refused.value.format_message().startswith("cannot load raising.py: ")
+
+
+def test_a_place_that_raises_has_one_trace_and_each_place_its_own() -> None:
+    def fail(where: int) -> str:
+        try:
+            if where:
+                raise ValueError("one")
+            raise ValueError("two")
+        except ValueError as error:
+            return traces.trace_of(error)
+
+    assert fail(0) is fail(0)
+    assert fail(0) != fail(1)
+    assert [line for line in fail(1).splitlines() if "raise" in line] == ['    raise ValueError("one")']
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (ValueError("plain"), "plain"),
+        (ValueError(), ""),
+        (ValueError("a", 1), "('a', 1)"),
+        (ValueError(7), "7"),
+        (KeyError("key"), "'key'"),
+        (OSError(2, "gone"), "[Errno 2] gone"),
+        (ValueError("\ud800"), "\\ud800"),
+        (ValueError("x" * 9), "xxxxx… and 4 characters more"),
+    ],
+)
+def test_a_text_is_what_str_makes_of_the_exception(error: BaseException, text: str) -> None:
+    assert text_of(error, most=5 if "x" in text else 100) == text
