@@ -31,9 +31,9 @@ from flux.core.stage import Stage, parse_stages
 from flux.core.stats import Stats
 from flux.runtime.awaited import calls as awaited_calls
 from flux.runtime.blocking import calls as blocking_calls
+from flux.runtime.callers import Callers, TaskCallers, ThreadCallers
 from flux.runtime.coordinator import Coordinator, StageRuntime
 from flux.runtime.heard import Heard
-from flux.runtime.loop import Callers, LoopPollers, TaskCallers, ThreadCallers, ThreadPollers
 from flux.runtime.overdue import Overdue
 from flux.runtime.pipeline import (
     Handler,
@@ -44,6 +44,7 @@ from flux.runtime.pipeline import (
     prepared,
     surrounded,
 )
+from flux.runtime.pollers import LoopPollers, ThreadPollers
 from flux.runtime.preparation import ASK, max_message_bytes, require_topics
 from flux.runtime.returned import check_settled, is_async, is_awaitable, settled
 from flux.runtime.spreading import Spreading

@@ -17,8 +17,9 @@ from flux.core.policy import Policy
 from flux.core.ports import Batch, ConsumerSettings, Polled, Position, TopicPartition
 from flux.core.runs import Run
 from flux.core.stage import Stages
+from flux.runtime.callers import TaskCallers, ThreadCallers
 from flux.runtime.coordinator import Coordinator, StageRuntime
-from flux.runtime.loop import LoopPollers, TaskCallers, ThreadCallers, ThreadPollers
+from flux.runtime.pollers import LoopPollers, ThreadPollers
 from flux.runtime.threads import Threads
 from simulation.loop import Loop
 from simulation.machine import EPOCH, Machine, Process

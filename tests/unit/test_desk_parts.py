@@ -65,7 +65,10 @@ def unlocked_calls(node: ast.AST, held: bool) -> Iterator[str]:
         yield from unlocked_calls(child, held or takes)
 
 
-FILES = [*PARTS, *(RUNTIME / name for name in ("forwarding.py", "threads.py", "loop.py", "reporting.py"))]
+FILES = [
+    *PARTS,
+    *(RUNTIME / name for name in ("forwarding.py", "threads.py", "callers.py", "pollers.py", "reporting.py")),
+]
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)

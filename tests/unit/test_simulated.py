@@ -16,8 +16,9 @@ from flux.core.ports import Acknowledged, Polled, Position, ProducerRecord, Prod
 from flux.core.runs import Run
 from flux.core.trail import DUE
 from flux.runtime.awaited import executor
+from flux.runtime.callers import TaskCallers, ThreadCallers
 from flux.runtime.coordinator import Coordinator, StageRuntime
-from flux.runtime.loop import LoopPollers, TaskCallers, ThreadCallers
+from flux.runtime.pollers import LoopPollers
 from flux.runtime.writer import Writer
 from flux.system import OperatingSystem
 
