@@ -88,13 +88,8 @@ def a_pause_never_ends() -> Mutation:
 
 @mutant(features=("pauses", "expiry"))
 def a_record_that_was_not_called_ends_a_pause() -> Mutation:
-    finished = Engine.finished
-
-    def hasty(self: Engine, run: Any, now: float) -> None:
-        run.refused = 0
-        finished(self, run, now)
-
-    return Engine, "finished", hasty
+    ended = Gate.ended
+    return Gate, "ended", lambda self, run, called: ended(self, run, True)
 
 
 @mutant(features=("pauses",))
