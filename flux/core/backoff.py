@@ -87,6 +87,8 @@ class Waits:
 
 
 def _checked(wait: Any, stage: int, max_delay: float) -> float:
+    if (type(wait) is float or type(wait) is int) and 0 <= wait <= max_delay:
+        return float(wait)  # mostly, and asked for each record that fails
     wait = plain(wait)
     if not is_number(wait, 0, math.inf):
         raise ConfigurationError(f"wait of stage {stage} is {shown(wait)}: give a number of seconds, 0 or more")

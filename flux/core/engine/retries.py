@@ -24,6 +24,9 @@ from flux.core.transfer import Failure, Transfer, describe
 _HOP_OVERHEAD = 500  # bytes of headers and bookkeeping that an open hop holds, about
 
 
+_DEAD, _NEXT = Role.DEAD, Move.NEXT  # an enumeration's attribute costs more than a global
+
+
 class Retries:
     """Of one stage. `cut`: ends the runs of a partition after the calls that they are in, since a record of it is to
     hold back its key."""
@@ -180,11 +183,11 @@ class Retries:
             line = f"{message!r} failed once more ({why}) and stays a dead letter"
             common.notices.add(Level.INFO, line, about=message)
             return
-        tried = verdict.move is Move.NEXT
+        tried = verdict.move is _NEXT
         target = following if tried else self._dead
         wait = common.dues.wait(target, verdict.after, entry.assignment.jitter)
-        reason = "exhausted" if tried and target.role is Role.DEAD else verdict.reason
-        if target.role is not Role.DEAD and expires(message, policy.give_up_after, common.epoch + now + wait):
+        reason = "exhausted" if tried and target.role is _DEAD else verdict.reason
+        if target.role is not _DEAD and expires(message, policy.give_up_after, common.epoch + now + wait):
             target, reason, wait = self._dead, EXPIRED.reason, 0.0
         called = called and verdict is not EXPIRED
         group, failed_at = policy.stages.group, common.wall_ms(now)
@@ -212,7 +215,7 @@ class Retries:
             if hop.kept:
                 common.lanes.release(entry)
             ranges.setdefault(assignment, []).append((entry.offset, entry.end))
-            dead += hop.transfer.target.role is Role.DEAD
+            dead += hop.transfer.target.role is _DEAD
             counted.append(hop)
         for assignment, done in ranges.items():
             assert assignment.ledger is not None
