@@ -19,7 +19,6 @@ from flux.core.described import asked, mro_of, traceback_of
 from flux.core.errors import ConfigurationError
 from flux.core.message import Message
 from flux.core.outcome import NotAwaited, SubtaskCancelled, failures_of
-from flux.runtime.producing.delivery import Delivery
 
 _LAZY = (GeneratorType, AsyncGeneratorType, CoroutineType, map, filter, Future)
 _vars = type.__dict__["__dict__"].__get__
@@ -28,6 +27,12 @@ _ended: set[type] = {bool, int, float, str, bytes, list, dict, tuple, set}
 _MOST_KEPT = 1_000
 _MARK = getattr(asyncio.coroutines, "_is_coroutine", object())
 """By which asyncio, before Python 3.14, and Cython know functions that look like plain ones."""
+
+
+class PartOfItsCall:
+    """What a call need not await, as its record waits for it anyway."""
+
+    __slots__ = ()
 
 
 def check_returned(what: str, returned: object) -> None:
@@ -47,8 +52,8 @@ def check_returned(what: str, returned: object) -> None:
 
 
 def _unfinished(kind: type) -> str | None:
-    if issubclass(kind, Delivery):
-        return None  # what is sent in a call is a part of it
+    if issubclass(kind, PartOfItsCall):
+        return None
     if issubclass(kind, AsyncGeneratorType):
         return "an async generator that nobody goes through: has it a yield in it?"
     if issubclass(kind, GeneratorType):

@@ -13,6 +13,7 @@ from flux.core.ports import ProducerRecord, Record
 from flux.runtime.ending import ending
 from flux.runtime.produced import Scope
 from flux.runtime.producing.pending_acks import Ends, acknowledging, failed, failed_record
+from flux.runtime.returned import PartOfItsCall
 from flux.system import SYSTEM
 
 
@@ -25,7 +26,7 @@ class RecordMetadata(NamedTuple):
     timestamp: int | None
 
 
-class Delivery(Future[RecordMetadata]):
+class Delivery(Future[RecordMetadata], PartOfItsCall):
     """The end of one record: `result(timeout)` is where it landed, or raises DeliveryError; `await` does so too. Cannot
     be cancelled: the record is under way. A failure that nobody has asked for is reported when the last reference
     goes."""
