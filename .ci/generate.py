@@ -1,4 +1,4 @@
-"""Generates `flux/runtime/blocking` from `flux/runtime/awaited`: the same code, with nothing awaited."""
+"""Generates `flux/consuming/blocking` from `flux/consuming/awaited`: the same code, with nothing awaited."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import re
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-SOURCE = ROOT / "flux/runtime/awaited"
-TARGET = ROOT / "flux/runtime/blocking"
-HEADER = "# Generated from flux/runtime/awaited/{name} by `make generate`: change that, not this.\n"
-PACKAGE = '''"""What blocks: generated from `flux.runtime.awaited`, see there."""
+SOURCE = ROOT / "flux/consuming/awaited"
+TARGET = ROOT / "flux/consuming/blocking"
+HEADER = "# Generated from flux/consuming/awaited/{name} by `make generate`: change that, not this.\n"
+PACKAGE = '''"""What blocks: generated from `flux.consuming.awaited`, see there."""
 '''
 RULES = [
     (r"\basync (def|with|for)\b", r"\1"),
@@ -18,7 +18,7 @@ RULES = [
     (r"\bimport Awaitable, ", "import "),
     (r"\bAsync([A-Z])", r"\1"),
     (r"\basync_consumer\b", "consumer"),
-    (r"\bflux\.runtime\.awaited\b", "flux.runtime.blocking"),
+    (r"\bflux\.consuming\.awaited\b", "flux.consuming.blocking"),
 ]
 
 

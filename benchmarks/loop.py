@@ -16,7 +16,7 @@ from typing import Any
 
 import flux
 from flux.adapters.memory import MemoryAdapter
-from flux.core import trail
+from flux.core import flux_headers as trail
 from flux.core.engine import BATCH
 from flux.core.message import Message
 from flux.core.ports import Batch, Polled, TopicPartition

@@ -7,13 +7,13 @@ dead-letter topic. A producer buffers and flushes by itself.
 from flux import serde
 from flux._version import __version__
 from flux.config import ProducerOptions, adapter_from_url, configure
+from flux.core.engine.verdicts import Expired, Failed, NotAwaited, Pause, Reject, Retry, SubtaskCancelled
 from flux.core.errors import BrokerError, BufferFull, ConfigurationError, DeliveryError, FailedRecord, FluxError
 from flux.core.hooks import CallsReport, Hooks, Where
 from flux.core.message import Headers, Message
-from flux.core.outcome import Expired, Failed, NotAwaited, Pause, Reject, Retry, SubtaskCancelled
 from flux.producer import Producer
-from flux.runtime.produced import carry
-from flux.runtime.producing.delivery import Delivery, RecordMetadata
+from flux.producing.delivery import Delivery, RecordMetadata
+from flux.producing.scope import carry
 from flux.task import BatchTask, Task, task
 from flux.worker import Worker
 

@@ -12,13 +12,13 @@ from typing import Any, Literal, cast, get_args
 
 import attrs
 
-from flux.core.buffer import Limits
 from flux.core.errors import ConfigurationError
 from flux.core.hooks import Hooks, check_hooks
 from flux.core.ports import Adapter, AsyncAdapter, ProducerSettings
-from flux.core.settings import is_number, is_whole, plain, plainly, shown
-from flux.runtime.producing.registry import PRODUCERS
-from flux.runtime.termination import ignore_sigterm
+from flux.core.producing.buffer import Limits
+from flux.core.validation import is_number, is_whole, plain, plainly, shown
+from flux.processes.sigterm import ignore_sigterm
+from flux.producing.registry import PRODUCERS
 from flux.system import Lock
 
 Acks = Literal["all", "1", "0"]

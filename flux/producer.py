@@ -13,18 +13,18 @@ from typing import Any, ClassVar, Self, SupportsIndex, TypeVar, cast
 from flux import config
 from flux.config import AdapterChoice, ProducerOptions
 from flux.core.errors import BrokerError, BufferFull, ConfigurationError, DeliveryError, FailedRecord
-from flux.core.partitioner import partition_for_key
 from flux.core.ports import ProducerRecord
-from flux.core.settings import MOST, plain
-from flux.runtime.encoding import HeadersLike, check_number, encode, encode_headers
-from flux.runtime.ending import ending, refused
-from flux.runtime.produced import CURRENT, Scope
-from flux.runtime.producing.delivery import Delivery
-from flux.runtime.producing.pending_acks import Tracked
-from flux.runtime.producing.producer_buffer import ProducerBuffer
-from flux.runtime.producing.registry import PRODUCERS
-from flux.runtime.returned import is_async
-from flux.runtime.termination import handle_sigterm
+from flux.core.producing.partitioner import partition_for_key
+from flux.core.validation import MOST, plain
+from flux.processes.sigterm import handle_sigterm
+from flux.producing.delivery import Delivery
+from flux.producing.encoding import HeadersLike, check_number, encode, encode_headers
+from flux.producing.pending_acks import Tracked
+from flux.producing.producer_buffer import ProducerBuffer
+from flux.producing.registry import PRODUCERS
+from flux.producing.scope import CURRENT, Scope
+from flux.system.interpreter_end import ending, refused
+from flux.system.return_values import is_async
 
 Result = TypeVar("Result")
 

@@ -12,14 +12,14 @@ import attrs
 
 from flux import config
 from flux.config import ProducerOptions
-from flux.core import trail
+from flux.core import flux_headers as trail
 from flux.core.errors import ConfigurationError
 from flux.core.policy import Policy
-from flux.core.settings import is_number, plain, shown
+from flux.core.validation import is_number, plain, shown
 from flux.producer import Producer
-from flux.runtime.encoding import HeadersLike
-from flux.runtime.producing.delivery import Delivery
-from flux.runtime.producing.registry import PRODUCERS
+from flux.producing.delivery import Delivery
+from flux.producing.encoding import HeadersLike
+from flux.producing.registry import PRODUCERS
 
 
 def enqueue(

@@ -10,22 +10,22 @@ from functools import partial
 from typing import Any, ClassVar, Concatenate, Generic, Literal, ParamSpec, TypeVar
 
 from flux.config import AdapterChoice
+from flux.consuming.call_chain import Middleware
 from flux.core.backoff import Waits, WaitSetting
-from flux.core.batches import Batch
+from flux.core.engine.batches import Batch
+from flux.core.engine.forwards import ErrorHeaders
+from flux.core.engine.offset_tracker import MAX_METADATA
+from flux.core.engine.verdicts import PROCESS, Rules
 from flux.core.errors import ConfigurationError
 from flux.core.hooks import Hooks
-from flux.core.ledger import MAX_METADATA
 from flux.core.message import Message
-from flux.core.outcome import PROCESS, Rules
 from flux.core.policy import DAY, Policy
-from flux.core.settings import check_switch, shown
 from flux.core.stage import Naming, Stages
-from flux.core.transfer import ErrorHeaders
-from flux.runtime.encoding import HeadersLike
-from flux.runtime.pipeline import Middleware
-from flux.runtime.producing.delivery import Delivery
-from flux.runtime.returned import check_function, is_async
+from flux.core.validation import check_switch, shown
+from flux.producing.delivery import Delivery
+from flux.producing.encoding import HeadersLike
 from flux.scheduling import enqueue
+from flux.system.return_values import check_function, is_async
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -18,31 +18,31 @@ import attrs
 
 from flux import config
 from flux.config import AdapterChoice, resolve_adapter
-from flux.core.described import brief
-from flux.core.duties import Duty
+from flux.consuming import forks
+from flux.consuming.awaited import worker_loop as awaited_loop
+from flux.consuming.blocking import worker_loop as blocking_loop
+from flux.consuming.call_chain import check_middleware, check_task
+from flux.consuming.one_question import Aside
+from flux.consuming.side_threads import Beside, directly
+from flux.consuming.task_runtime import Job
+from flux.consuming.topic_setup import insist
+from flux.consuming.worker_lifecycle import Blocking, Here, Life, Step, Tick
+from flux.core.error_text import brief
 from flux.core.errors import ConfigurationError
-from flux.core.health import Health, judge
 from flux.core.hooks import check_hooks
+from flux.core.monitoring.duties import Duty
+from flux.core.monitoring.health import Health, judge
+from flux.core.monitoring.stats import Stats
 from flux.core.ports import System
-from flux.core.settings import check_seconds, check_switch, check_whole, plain, shown
 from flux.core.stage import check_apart, parse_stages
-from flux.core.stats import Stats
-from flux.runtime import forks
-from flux.runtime.aside import Aside
-from flux.runtime.awaited import worker_loop as awaited_loop
-from flux.runtime.beside import Beside, directly
-from flux.runtime.blocking import worker_loop as blocking_loop
-from flux.runtime.ending import ending
-from flux.runtime.job import Job
-from flux.runtime.life import Blocking, Here, Life, Step, Tick
-from flux.runtime.pipeline import check_middleware, check_task
-from flux.runtime.preparation import insist
-from flux.runtime.produced import CarryingExecutor
-from flux.runtime.producing.registry import PRODUCERS
-from flux.runtime.reporting import Reporter, report_topic
-from flux.runtime.returned import is_async
-from flux.runtime.traces import text_of
+from flux.core.validation import check_seconds, check_switch, check_whole, plain, shown
+from flux.processes.heartbeat import Reporter, report_topic
+from flux.producing.registry import PRODUCERS
+from flux.producing.scope import CarryingExecutor
 from flux.system import SYSTEM
+from flux.system.interpreter_end import ending
+from flux.system.return_values import is_async
+from flux.system.tracebacks import text_of
 from flux.task import Task
 
 logger = logging.getLogger("flux.worker")

@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 from flux.adapters.warnings import Warnings
 from flux.core.errors import BrokerError, Fault
+from flux.core.monitoring.log_throttle import Throttle
 from flux.core.ports import System
-from flux.core.throttle import Throttle
 
 _RECENT = 30.0  # seconds for which a login that was refused explains why nothing is answered
 

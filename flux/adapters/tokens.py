@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Generic, TypeVar
 
 from flux.adapters.authentication import Problem
-from flux.core.described import brief
+from flux.core.error_text import brief
 from flux.core.errors import BrokerError, Fault
 from flux.core.text import one_line
 

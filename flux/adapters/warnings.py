@@ -6,8 +6,8 @@ import logging
 import re
 from collections.abc import Callable
 
+from flux.core.monitoring.log_throttle import Throttle, and_more
 from flux.core.ports import System
-from flux.core.throttle import Throttle, and_more
 
 logger = logging.getLogger("flux.kafka")
 

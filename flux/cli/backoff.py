@@ -31,7 +31,7 @@ def command(sources: tuple[str, ...], stages: int | None, task: str | None) -> N
 
     waits, count = Waits(None, 30 * DAY), PUBLISHED
     if task is not None or sources:
-        from flux.cli.finding import find_task
+        from flux.cli.load_code import find_task
 
         policy = find_task(sources, task).policy()
         waits, count = policy.waits, policy.stages.retries

@@ -12,7 +12,7 @@ from click.shell_completion import CompletionItem
 def task_names(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Of what --load names on the line so far. Code that fails completes to nothing, and what it prints is not heard:
     the shell would take it for an answer."""
-    from flux.cli.finding import load, tasks_in
+    from flux.cli.load_code import load, tasks_in
 
     names: dict[str, None] = {}
     with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):

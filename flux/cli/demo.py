@@ -12,7 +12,7 @@ import click
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
-    from flux.cli.demonstration import Account, Demonstration, Plan
+    from flux.cli.demo_app import Account, Demonstration, Plan
 
 _INTRODUCTION = """\
 [bold]{records:,} orders[/], keyed by customer, go to a topic of a broker in memory, and a task
@@ -56,7 +56,7 @@ def command(ctx: click.Context, web: bool, port: int | None) -> None:
     Some thousand records are produced and worked by a task that fails now and then; a table shows the stages, and at
     the end everything is accounted for. Exit code 1 when it is not.
     """
-    from flux.cli.demonstration import Plan
+    from flux.cli.demo_app import Plan
 
     if port is not None and not web:
         raise click.UsageError("--port goes with --web")
@@ -69,7 +69,7 @@ def command(ctx: click.Context, web: bool, port: int | None) -> None:
 def show_pages(port: int | None) -> None:
     """The same without an end, for `flux web`. What a bank declined it takes when it is asked again: replay it."""
     from flux.cli import log
-    from flux.cli.demonstration import endless
+    from flux.cli.demo_app import endless
     from flux.cli.web import PORT, needs_extra, serve
     from flux.web.options import Options
 
@@ -86,7 +86,7 @@ def show_pages(port: int | None) -> None:
 def show(plan: Plan) -> int:
     """Runs the demonstration before the reader's eyes; the exit code."""
     from flux.cli import log
-    from flux.cli.demonstration import run
+    from flux.cli.demo_app import run
     from flux.cli.tables import console
 
     log.quiet()

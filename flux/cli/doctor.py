@@ -45,10 +45,10 @@ def command(
 
     from flux.cli import log
     from flux.cli.clusters import admin_of
-    from flux.cli.finding import find_task
+    from flux.cli.load_code import find_task
     from flux.config import resolve_adapter
     from flux.operate.doctor import examine, mend
-    from flux.operate.doctor.asking import NO_CLOCK, ask
+    from flux.operate.doctor.collect import NO_CLOCK, ask
 
     log.quiet()
     cls = find_task(sources, task)
@@ -81,7 +81,7 @@ def command(
 
 def _others(sources: Sequence[str], cls: type[Task], cluster: str) -> list[tuple[str, Stages]]:
     """The tasks that were loaded beside it, and work on the same cluster."""
-    from flux.cli.finding import load, tasks_in
+    from flux.cli.load_code import load, tasks_in
     from flux.config import resolve_adapter
     from flux.core.errors import FluxError
 
@@ -115,8 +115,8 @@ def _unwritable(adapter: Cluster) -> str:
 
 def _measured(adapter: Cluster, admin: AdminPort, topic: str) -> Clock | Unknown:
     from flux.core.errors import BrokerError
-    from flux.operate.doctor.asking import NO_CLOCK, NOTHING_TO_ASK
     from flux.operate.doctor.clock import measure
+    from flux.operate.doctor.collect import NO_CLOCK, NOTHING_TO_ASK
     from flux.operate.doctor.facts import Unknown
 
     try:

@@ -9,8 +9,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from flux.cli.text import escape
-from flux.core.described import asked
-from flux.runtime.traces import text_of
+from flux.core.error_text import asked
+from flux.system.tracebacks import text_of
 
 LEVELS = ("debug", "info", "warning", "error")
 FORMATS = ("text", "json")

@@ -109,7 +109,7 @@ def leave(code: int) -> None:
     interpreter's own end nor what is left to do before it may be waited for without a limit."""
 
     def last() -> None:
-        registry = sys.modules.get("flux.runtime.producing.registry")
+        registry = sys.modules.get("flux.producing.registry")
         if registry is not None:
             registry.PRODUCERS.exit()
 

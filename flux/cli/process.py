@@ -94,7 +94,7 @@ def command(
     and SIGTERM stop it gracefully: calls in flight end, and what is done is committed. A second signal stops it at
     once.
     """
-    from flux.cli.finding import explain, find_tasks, raised_by_user
+    from flux.cli.load_code import explain, find_tasks, raised_by_user
     from flux.core.errors import FluxError
 
     log.configure(log_level, process_number, log_format)
@@ -153,7 +153,7 @@ def _supervise(checked: Worker, processes: int, metrics_port: int | None, metric
     """`checked`: a worker made here to hear of mistakes once, and not from each child."""
     from flux.config import resolve_adapter
     from flux.observe.gather import gathering
-    from flux.runtime.supervisor import Supervisor
+    from flux.processes.supervisor import Supervisor
 
     for task in checked.tasks:
         adapter = resolve_adapter(task.adapter)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from flux.cli.dlq.choosing import place, words
+from flux.cli.dlq.selection import place, words
 from flux.cli.options import adapter_option, load_option
 
 
@@ -52,10 +52,10 @@ def command(
     """
     from flux.cli import log
     from flux.cli.clusters import admin_of
-    from flux.cli.finding import find_task
+    from flux.cli.load_code import find_task
     from flux.cli.text import one_line
     from flux.config import resolve_adapter
-    from flux.operate.shown import key_of, short
+    from flux.operate.formatting import key_of, short
     from flux.operate.skip import planned, skip, stage_of
 
     log.quiet()

@@ -17,8 +17,8 @@ from flux.cli.options import adapter_option, load_option, report_topic_option, t
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from flux.operate.holds import Standing
-    from flux.operate.status import Look
+    from flux.operate.status.blockers import Standing
+    from flux.operate.status.status import Look
 
 _NAP = 0.1
 
@@ -54,10 +54,10 @@ def command(
     (flux process --report); else --watch tells rates by how positions move.
     """
     from flux.cli import log
-    from flux.cli.finding import find_task
+    from flux.cli.load_code import find_task
     from flux.config import resolve_adapter
-    from flux.core.report import TOPIC
-    from flux.operate.status import look
+    from flux.core.monitoring.report import TOPIC
+    from flux.operate.status.status import look
 
     log.quiet()
     cls = find_task(sources, task)
@@ -77,9 +77,9 @@ def command(
 
 
 def _show(name: str, found: Look, as_json: bool) -> None:
-    from flux.cli.statuses import as_object, parts
+    from flux.cli.status_output import as_object, parts
     from flux.cli.tables import console
-    from flux.operate.holds import holds, standing
+    from flux.operate.status.blockers import holds, standing
 
     held = holds(found, standing(found, {}))
     if as_json:
@@ -93,10 +93,10 @@ def _show(name: str, found: Look, as_json: bool) -> None:
 def _watch(name: str, ask: Callable[[], Look], every: float, as_json: bool, stopping: Callable[[], bool]) -> None:
     """Until it is `stopping`: a picture that stays on a terminal, else lines, or objects. A cluster that is away for
     a while does not end it."""
-    from flux.cli.statuses import as_object, lines, parts
+    from flux.cli.status_output import as_object, lines, parts
     from flux.cli.text import one_line
     from flux.core.errors import BrokerError
-    from flux.operate.holds import holds, standing
+    from flux.operate.status.blockers import holds, standing
 
     before: Look | None = None
     stood: Standing = {}

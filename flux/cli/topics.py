@@ -39,8 +39,8 @@ def command(
 ) -> None:
     """Show the topics and groups of a task, or create the topics."""
     from flux.cli import log
-    from flux.cli.finding import find_task
-    from flux.runtime.preparation import create_topics, plan_topics
+    from flux.cli.load_code import find_task
+    from flux.consuming.topic_setup import create_topics, plan_topics
 
     if not create and (partitions or replication_factor):
         raise click.UsageError("--partitions and --replication-factor go with --create")
@@ -59,7 +59,7 @@ def command(
 def _show(policy: Policy, admin: AdminPort, created: set[str]) -> int:
     """Returns how many are missing."""
     from flux.cli.tables import cell, console, table
-    from flux.runtime.preparation import ASK
+    from flux.consuming.topic_setup import ASK
 
     stages = list(policy.stages)
     existing = admin.topics([stage.topic for stage in stages], ASK)

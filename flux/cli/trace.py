@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from flux.cli.dlq.choosing import place, when
 from flux.cli.dlq.opening import INTERRUPTED, interruptible, progress
+from flux.cli.dlq.selection import place, when
 from flux.cli.options import adapter_option, load_option, report_topic_option, task_argument
 
 if TYPE_CHECKING:
     from flux.core.policy import Policy
-    from flux.operate.reports import Running
-    from flux.operate.sightings import Work
-    from flux.operate.trace import Bounds, Trace
+    from flux.operate.status.reports import Running
+    from flux.operate.trace.record_history import Work
+    from flux.operate.trace.trace import Bounds, Trace
 
     Calls = Mapping[str, Running]
 
@@ -71,11 +71,11 @@ def command(
 
     from flux.cli import log
     from flux.cli.clusters import admin_of
-    from flux.cli.finding import find_task
+    from flux.cli.load_code import find_task
     from flux.config import resolve_adapter
-    from flux.core.report import TOPIC
-    from flux.operate.telling import calls_of
-    from flux.operate.trace import Bounds, Wanted, trace
+    from flux.core.monitoring.report import TOPIC
+    from flux.operate.messages import calls_of
+    from flux.operate.trace.trace import Bounds, Wanted, trace
 
     if (key is None) == (origin is None):
         raise click.UsageError("say which record: either --key or --origin")
@@ -112,8 +112,8 @@ def command(
 def _show(found: Trace, policy: Policy, origin: tuple[int, int] | None, calls: Calls, now_ms: int) -> None:
     from flux.cli.tables import cell, console, table
     from flux.cli.text import one_line
-    from flux.operate.shown import key_of, many, moment, short
-    from flux.operate.telling import state_of, where
+    from flux.operate.formatting import key_of, many, moment, short
+    from flux.operate.messages import state_of, where
 
     out = console()
     if found.gone and origin is not None:
@@ -135,8 +135,8 @@ def _show(found: Trace, policy: Policy, origin: tuple[int, int] | None, calls: C
 
 
 def _doubts(found: Trace, bounds: Bounds, interrupted: bool) -> Iterator[str]:
-    from flux.operate.shown import many
-    from flux.operate.trace import MOST_SIGHTINGS
+    from flux.operate.formatting import many
+    from flux.operate.trace.trace import MOST_SIGHTINGS
 
     if found.crowded:
         yield f"more than {MOST_SIGHTINGS:,} records match: only the first are shown; choose with --since or --origin"
@@ -149,8 +149,8 @@ def _doubts(found: Trace, bounds: Bounds, interrupted: bool) -> Iterator[str]:
 
 
 def _as_json(work: Work, found: Trace, calls: Calls, now_ms: int) -> dict[str, Any]:
-    from flux.operate.shown import text_of
-    from flux.operate.telling import where
+    from flux.operate.formatting import text_of
+    from flux.operate.messages import where
 
     here = work.now
     return {

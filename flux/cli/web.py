@@ -12,8 +12,8 @@ from flux.cli.options import adapter_option, load_option, report_topic_option
 
 if TYPE_CHECKING:
     from flux.task import Task
-    from flux.web.masks import Mask
     from flux.web.options import Options
+    from flux.web.redaction import Mask
 
 PORT = 7373
 
@@ -46,7 +46,7 @@ It needs the extra: pip install "super-flux[web]"."""
 @click.option("--root-path", default="", metavar="PATH", help="Where a proxy has put it, such as /flux.")
 @click.option("--read-only", is_flag=True, help="Nothing can be replayed or deleted.")
 @click.option(
-    "--mask", metavar="MODULE:FUNCTION", help="What of records may be seen: a function, or flux.web.masks:hide."
+    "--mask", metavar="MODULE:FUNCTION", help="What of records may be seen: a function, or flux.web.redaction:hide."
 )
 @click.option(
     "--every",
@@ -76,7 +76,7 @@ def command(
     Without a TASK it shows all that the code has. Ctrl-C ends it.
     """
     from flux.cli import log
-    from flux.core.report import TOPIC
+    from flux.core.monitoring.report import TOPIC
 
     needs_extra()
     from flux.web.options import Options, hosts_of
@@ -103,8 +103,8 @@ def command(
 
 def serve(tasks: Sequence[type[Task]], options: Options, host: str, port: int, root_path: str = "") -> None:
     """Until Ctrl-C."""
+    from flux.web.page_context import Site
     from flux.web.serving import Server, address_of, listening
-    from flux.web.site import Site
 
     site = Site(tasks, options)
     try:
@@ -126,7 +126,7 @@ def needs_extra() -> None:
 
 def chosen(sources: Sequence[str], names: Sequence[str]) -> list[type[Task]]:
     """All tasks of the code, where none is named."""
-    from flux.cli.finding import find_tasks, load, tasks_in
+    from flux.cli.load_code import find_tasks, load, tasks_in
 
     if names or not sources:
         return find_tasks(sources, names)
@@ -135,12 +135,12 @@ def chosen(sources: Sequence[str], names: Sequence[str]) -> list[type[Task]]:
 
 
 def masked(name: str) -> Mask:
-    from flux.cli.finding import load
+    from flux.cli.load_code import load
 
     module, _, function = name.partition(":")
     found = getattr(load(module), function, None) if module and function else None
     if not callable(found):
-        raise click.UsageError(f"--mask {name}: give MODULE:FUNCTION, such as flux.web.masks:hide")
+        raise click.UsageError(f"--mask {name}: give MODULE:FUNCTION, such as flux.web.redaction:hide")
     hook: Mask = found
     return hook
 

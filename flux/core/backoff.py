@@ -8,10 +8,10 @@ from typing import Any
 
 import attrs
 
-from flux.core.described import brief
+from flux.core.error_text import brief
 from flux.core.errors import ConfigurationError
-from flux.core.settings import LONGEST, check_seconds, is_number, plain, plainly, shown
 from flux.core.text import one_line
+from flux.core.validation import LONGEST, check_seconds, is_number, plain, plainly, shown
 
 JITTER_STEPS = 30
 """The random part of the default wait is one of 0 … 29, times the stage plus one."""

@@ -8,7 +8,7 @@ from typing import Any, Self
 
 import attrs
 
-from flux.core.trail import Trail, Unread
+from flux.core.flux_headers import Trail, Unread
 
 
 class Headers(tuple[tuple[str, bytes | None], ...]):

@@ -8,12 +8,14 @@ from typing import Literal
 import attrs
 
 from flux.core.backoff import Waits
-from flux.core.batches import MOST_BATCH, Batch
-from flux.core.described import error_name
+from flux.core.engine.batches import MOST_BATCH, Batch
+from flux.core.engine.forwards import ErrorHeaders
+from flux.core.engine.offset_tracker import MAX_METADATA
+from flux.core.engine.verdicts import Move, Rules, Verdict
+from flux.core.error_text import error_name
 from flux.core.errors import ConfigurationError
-from flux.core.ledger import MAX_METADATA
-from flux.core.outcome import Move, Rules, Verdict
-from flux.core.settings import (
+from flux.core.stage import Stage, Stages
+from flux.core.validation import (
     LONGEST,
     MOST,
     check_choice,
@@ -23,8 +25,6 @@ from flux.core.settings import (
     plainly,
     shown,
 )
-from flux.core.stage import Stage, Stages
-from flux.core.transfer import ErrorHeaders
 
 DAY = 86400.0
 MOST_QUICK = 300.0

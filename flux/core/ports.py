@@ -12,8 +12,8 @@ from typing import Any, Literal, NamedTuple, Protocol
 
 import attrs
 
-from flux.core.duties import Duty
 from flux.core.errors import BrokerError
+from flux.core.monitoring.duties import Duty
 
 BEGINNING = -2
 """A start offset: the oldest record that the partition still holds."""

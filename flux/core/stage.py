@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import attrs
 
-from flux.core.described import brief
+from flux.core.error_text import brief
 from flux.core.errors import ConfigurationError
-from flux.core.settings import check_whole, plain, plainly, shown
 from flux.core.text import one_line
+from flux.core.validation import check_whole, plain, plainly, shown
 
 Naming = Callable[[str, str, int], tuple[str, str]]
 """(topic, group, stage) -> (topic, group) of that stage; the dead letters are stage retries + 1."""

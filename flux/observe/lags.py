@@ -9,10 +9,10 @@ from collections.abc import Callable, Mapping, Sequence
 
 import attrs
 
+from flux.consuming.task_runtime import Job
 from flux.core.engine import Engine
 from flux.core.ports import Watermarks
 from flux.core.stage import Role
-from flux.runtime.job import Job
 
 logger = logging.getLogger("flux.observe")
 

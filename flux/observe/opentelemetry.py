@@ -23,17 +23,17 @@ from opentelemetry.trace import Link, Span, SpanKind, Status, StatusCode, Tracer
 
 from flux import config
 from flux._version import __version__
-from flux.core.described import asked, brief, cause_of, error_name, text_of
+from flux.consuming.hook_dispatch import AroundCalls
+from flux.core.engine.verdicts import Failed, Pause
+from flux.core.error_text import asked, brief, cause_of, error_name, text_of
 from flux.core.hooks import Where
 from flux.core.message import Message
-from flux.core.outcome import Failed, Pause
 from flux.observe.sampling import SPAN, Sampling, Unrecorded, extracted
 from flux.producer import Producer
-from flux.runtime import traces
-from flux.runtime.encoding import HeadersLike, encode_headers
-from flux.runtime.heard import AroundCalls
-from flux.runtime.produced import CURRENT
-from flux.runtime.producing.delivery import Delivery
+from flux.producing.delivery import Delivery
+from flux.producing.encoding import HeadersLike, encode_headers
+from flux.producing.scope import CURRENT
+from flux.system import tracebacks as traces
 
 logger = logging.getLogger("flux.observe")
 

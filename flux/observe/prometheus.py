@@ -17,18 +17,18 @@ from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.registry import Collector
 
 from flux._version import __version__
-from flux.core.health import Health
+from flux.consuming.coordinator import StageRuntime
+from flux.consuming.task_runtime import Job
 from flux.core.hooks import CallsReport, Hooks, Where
 from flux.core.message import Message
+from flux.core.monitoring.health import Health
+from flux.core.monitoring.snapshot import in_place
 from flux.core.ports import TopicPartition
-from flux.core.sight import in_place
 from flux.observe import names
 from flux.observe.histogram import Histogram
 from flux.observe.lags import Lags
 from flux.observe.names import Metric
-from flux.runtime.coordinator import StageRuntime
-from flux.runtime.job import Job
-from flux.runtime.producing.registry import PRODUCERS
+from flux.producing.registry import PRODUCERS
 from flux.system import Lock
 
 MOST_ERRORS = 50

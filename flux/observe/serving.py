@@ -8,9 +8,9 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Protocol
 
-from flux.core.health import Health
+from flux.consuming.task_runtime import Job
+from flux.core.monitoring.health import Health
 from flux.observe.server import Answer, Server
-from flux.runtime.job import Job
 
 logger = logging.getLogger("flux.observe")
 

@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 import attrs
 
+from flux.consuming.topic_setup import ASK
 from flux.core.errors import BrokerError, Fault
 from flux.core.ports import BEGINNING, AdminPort, Cluster, Record, System, TopicPartition
-from flux.runtime.preparation import ASK
 from flux.system import SYSTEM
 
 MOST_RECORDS = 500

@@ -14,20 +14,20 @@ from collections.abc import Callable
 
 import attrs
 
-from flux.core import trail as trails
+from flux.consuming.topic_setup import ASK, max_message_bytes
+from flux.core import flux_headers as trails
+from flux.core.engine.forwarding import remedy
+from flux.core.engine.forwards import Transfer
+from flux.core.engine.start_offsets import begins_at_ends
 from flux.core.errors import BrokerError, ConfigurationError, Fault, FluxError
-from flux.core.hops import remedy
 from flux.core.message import Message
 from flux.core.policy import Policy
 from flux.core.ports import AdminPort, Cluster, Position, ProducerRecord, System, TopicPartition
 from flux.core.stage import Role, Stage
-from flux.core.starts import begins_at_ends
-from flux.core.transfer import Transfer
-from flux.operate.exchange import line_of
-from flux.operate.progress import Progress, passing
+from flux.operate.dlq.exchange import line_of
 from flux.operate.reading import read_one, spans_of
+from flux.operate.status.progress import Progress, passing
 from flux.operate.writing import Writing
-from flux.runtime.preparation import ASK, max_message_bytes
 from flux.system import SYSTEM
 
 SKIPPED = "skipped"
@@ -116,7 +116,7 @@ class Skipped:
 
 
 Receipt = Callable[[str], None]
-"""Keeps a line for good before it returns: see `flux.operate.exchange`. Raises OSError."""
+"""Keeps a line for good before it returns: see `flux.operate.dlq.exchange`. Raises OSError."""
 
 
 def skip(

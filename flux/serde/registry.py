@@ -17,8 +17,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from flux.core.engine.verdicts import Pause, Retry
 from flux.core.errors import ConfigurationError
-from flux.core.outcome import Pause, Retry
 from flux.serde.json import json_deserializer, json_serializer
 
 if TYPE_CHECKING:

@@ -15,14 +15,14 @@ import attrs
 from flux import config
 from flux.adapters.memory import Broker, MemoryAdapter
 from flux.config import AdapterChoice
-from flux.core import trail
-from flux.core.ledger import read_metadata
+from flux.core import flux_headers as trail
+from flux.core.engine.offset_tracker import read_metadata
 from flux.core.ports import ProducerRecord, ProducerSettings
-from flux.core.settings import plain
 from flux.core.stage import Stage
+from flux.core.validation import plain
 from flux.producer import Producer
-from flux.runtime.encoding import HeadersLike, encode, encode_headers
-from flux.runtime.producing.registry import PRODUCERS
+from flux.producing.encoding import HeadersLike, encode, encode_headers
+from flux.producing.registry import PRODUCERS
 from flux.task import Task
 from flux.testing.clusters import Clusters
 from flux.testing.machine import Machine

@@ -15,8 +15,8 @@ from operator import attrgetter
 
 import attrs
 
-from flux.core.duties import Duty
 from flux.core.errors import FluxError
+from flux.core.monitoring.duties import Duty
 from flux.system import SYSTEM
 
 PATIENCE = 3600.0

@@ -8,7 +8,7 @@ from typing import Any, overload
 
 import attrs
 
-from flux.core import trail
+from flux.core import flux_headers as trail
 from flux.core.message import Headers
 from flux.core.ports import Record as Stored
 

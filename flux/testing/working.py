@@ -12,23 +12,23 @@ from typing import Any
 
 import attrs
 
-from flux.core.described import brief
+from flux.consuming import procedures as scripts
+from flux.consuming.awaited import worker_loop as awaited_loop
+from flux.consuming.blocking import worker_loop as blocking_loop
+from flux.consuming.blocking.consumer_loop import ConsumerLoop
+from flux.consuming.coordinator import Coordinator, StageRuntime
+from flux.consuming.side_threads import directly
+from flux.consuming.task_runtime import Job
+from flux.core.engine.runs import Run
+from flux.core.engine.verdicts import Move
+from flux.core.error_text import brief
 from flux.core.errors import BrokerError, ConfigurationError
 from flux.core.message import Message
-from flux.core.outcome import Move
+from flux.core.monitoring.stats import Stats
 from flux.core.ports import NewTopic
-from flux.core.runs import Run
-from flux.core.stats import Stats
-from flux.runtime import scripts
-from flux.runtime.awaited import worker_loop as awaited_loop
-from flux.runtime.beside import directly
-from flux.runtime.blocking import worker_loop as blocking_loop
-from flux.runtime.blocking.consumer_loop import ConsumerLoop
-from flux.runtime.coordinator import Coordinator, StageRuntime
-from flux.runtime.job import Job
-from flux.runtime.produced import CarryingExecutor
-from flux.runtime.producing.registry import PRODUCERS
-from flux.runtime.returned import is_awaitable, own_failure, own_failures
+from flux.producing.registry import PRODUCERS
+from flux.producing.scope import CarryingExecutor
+from flux.system.return_values import is_awaitable, own_failure, own_failures
 from flux.testing.machine import Machine, Stuck
 
 _TICK = 0.001  # seconds: due times are whole milliseconds

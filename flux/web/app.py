@@ -16,10 +16,11 @@ from starlette.staticfiles import StaticFiles
 
 from flux.core.errors import BrokerError, FluxError
 from flux.core.text import one_line
+from flux.web.auth_middleware import Guard, path_of
 from flux.web.forms import form
-from flux.web.guard import Guard, path_of
-from flux.web.pages import doctor, jobs, letters, live, login, overview, record, task, tracing, waiting, workers
-from flux.web.site import Site, site_of
+from flux.web.page_context import Site, site_of
+from flux.web.pages import dead_letters as letters
+from flux.web.pages import doctor, jobs, live, login, overview, record, task, tracing, waiting, workers
 
 logger = logging.getLogger("flux.web")
 

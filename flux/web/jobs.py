@@ -10,13 +10,13 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from flux.core.described import error_name
+from flux.core.error_text import error_name
 from flux.core.errors import FluxError
 from flux.core.ports import System, Thread
 from flux.core.text import one_line
-from flux.runtime.traces import text_of
 from flux.system import Lock
-from flux.web.bell import Bell
+from flux.system.tracebacks import text_of
+from flux.web.broadcast import Bell
 
 logger = logging.getLogger("flux.web")
 

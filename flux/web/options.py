@@ -7,8 +7,8 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 import attrs
 
 from flux.core.errors import ConfigurationError
-from flux.core.report import TOPIC
-from flux.web.masks import Mask
+from flux.core.monitoring.report import TOPIC
+from flux.web.redaction import Mask
 
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 SHORTEST_TOKEN = 16

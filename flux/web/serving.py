@@ -9,7 +9,7 @@ import uvicorn
 
 from flux.core.errors import ConfigurationError
 from flux.web.app import app_of
-from flux.web.site import Site
+from flux.web.page_context import Site
 
 _GRACE = 2
 """Seconds that a page in the making may take at the end."""

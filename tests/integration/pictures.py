@@ -9,10 +9,10 @@ from pathlib import Path
 
 from playwright.sync_api import Page
 
-from flux.cli.demonstration import endless
+from flux.cli.demo_app import endless
 from flux.web.options import Options
+from flux.web.page_context import Site
 from flux.web.serving import Server, address_of, listening
-from flux.web.site import Site
 from integration.browser import PHONE, chromium, window
 
 WARM = 15.0

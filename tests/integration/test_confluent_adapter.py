@@ -161,7 +161,7 @@ def test_a_record_arrives_as_it_was_written(make_topic: Any, write: Any, consume
 
 
 def test_a_key_goes_where_kafkas_own_clients_put_it(make_topic: Any, write: Any) -> None:
-    from flux.core.partitioner import partition_for_key
+    from flux.core.producing.partitioner import partition_for_key
 
     topic = make_topic(7)
     keys = [b"%d" % i for i in range(50)]

@@ -11,7 +11,7 @@ from confluent_kafka import Consumer
 
 import flux
 from flux.core.ports import TopicPartition
-from flux.operate.status import look
+from flux.operate.status.status import look
 
 
 @pytest.mark.parametrize("client", ["confluent", "aiokafka"])

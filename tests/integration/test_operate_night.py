@@ -18,7 +18,7 @@ import pytest
 from confluent_kafka import Producer
 
 from flux.adapters.confluent import ConfluentAdapter
-from flux.core.report import Report
+from flux.core.monitoring.report import Report
 from integration import shop as shops
 from integration.shop import SCHEMES, SECONDS
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from flux.core.report import TOPIC
+from flux.core.monitoring.report import TOPIC
 from integration import guest as guests
 from integration.test_security import CLIENTS, SECONDS, Secured, secured
 

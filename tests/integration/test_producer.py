@@ -16,7 +16,7 @@ import pytest
 from flux import config
 from flux.config import ProducerOptions
 from flux.core.errors import DeliveryError, Fault
-from flux.core.partitioner import partition_for_key
+from flux.core.producing.partitioner import partition_for_key
 from flux.producer import Producer
 
 ROOT = Path(__file__).parents[2]

@@ -8,22 +8,22 @@ from typing import Any
 
 import attrs
 
-from flux.core.assignment import Assignment, Phase, Slice
-from flux.core.delays import Delays
-from flux.core.dues import Dues
+from flux.consuming.coordinator.products import Products
+from flux.consuming.forward_writer import Writer
 from flux.core.engine import Engine
+from flux.core.engine.assignment import Assignment, Phase, Slice
+from flux.core.engine.delay_queue import Delays
+from flux.core.engine.due_times import Dues
+from flux.core.engine.forwarding import Hops
+from flux.core.engine.forwards import Transfer
+from flux.core.engine.key_queues import Lanes
+from flux.core.engine.offset_tracker import Ledger
 from flux.core.engine.partitions import Partitions
 from flux.core.engine.retries import Retries
-from flux.core.flow import Flow
-from flux.core.hops import Hops
-from flux.core.lanes import Lanes
-from flux.core.ledger import Ledger
-from flux.core.outcome import NEXT, Move, Rules
+from flux.core.engine.runs import Run, SliceRun
+from flux.core.engine.verdicts import NEXT, Move, Rules
+from flux.core.limits.backpressure import Flow
 from flux.core.ports import Position
-from flux.core.runs import Run, SliceRun
-from flux.core.transfer import Transfer
-from flux.runtime.coordinator.products import Products
-from flux.runtime.writer import Writer
 
 Mutation = tuple[Any, str, Any]
 Breaking = Callable[[], Mutation]

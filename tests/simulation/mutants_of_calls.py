@@ -4,22 +4,24 @@ from __future__ import annotations
 
 from typing import Any
 
-import flux.runtime.job as job
+import flux.consuming.task_runtime as job
 import flux.scheduling as scheduling
-from flux.core import gate, trail
-from flux.core.assignment import Entry
-from flux.core.batches import Batches
+from flux.consuming import call_chain as pipeline
+from flux.consuming import call_results
+from flux.core import flux_headers as trail
 from flux.core.engine import Engine, retries
+from flux.core.engine.assignment import Entry
+from flux.core.engine.batches import Batches
 from flux.core.engine.dispatch import Dispatch
+from flux.core.engine.forwards import Transfer
+from flux.core.engine.in_place import Quick
 from flux.core.engine.retries import Retries
-from flux.core.gate import UNBOUNDED, Gate
+from flux.core.engine.runs import LaneRun
+from flux.core.engine.verdicts import NEXT, Move, Rules
+from flux.core.limits import circuit_breaker as gate
+from flux.core.limits.circuit_breaker import UNBOUNDED, Gate
 from flux.core.message import Message
-from flux.core.outcome import NEXT, Move, Rules
-from flux.core.quick import Quick
-from flux.core.runs import LaneRun
-from flux.core.transfer import Transfer
-from flux.runtime import call_results, pipeline
-from flux.runtime.producing.registry import PRODUCERS
+from flux.producing.registry import PRODUCERS
 from simulation.mutants import Mutation, mutant
 
 # ---- pauses

@@ -17,7 +17,10 @@ def check_prompt(truth: Truth, call: Call) -> None:
     settings = epoch.task.settings
     if not truth.scenario.prompt or call.copy.stage == DEAD or settings.get("rate_limit"):
         return
-    if settings.get("quick_retries") and truth.scenario.constants.get("flux.core.flow.FULL", 1000) < 1000:
+    if (
+        settings.get("quick_retries")
+        and truth.scenario.constants.get("flux.core.limits.backpressure.FULL", 1000) < 1000
+    ):
         return  # what waits in place counts as what is here and not begun
     book, lane = truth.gates.of(call), lane_of(call.copy, settings["ordering"])
     if book.paused_at is not None or call.tries or any(holds(each, lane, settings) for each in epoch.calls):

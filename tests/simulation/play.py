@@ -12,14 +12,14 @@ from typing import Any
 
 import attrs
 
-import flux.runtime.call_results
-import flux.runtime.job
-import flux.runtime.producing.flusher
-import flux.runtime.producing.pending_acks
+import flux.consuming.call_results
+import flux.consuming.task_runtime
+import flux.producing.flusher
+import flux.producing.pending_acks
+from flux.consuming import call_chain as pipeline
+from flux.core.engine.verdicts import Expired
 from flux.core.message import Message
-from flux.core.outcome import Expired
-from flux.runtime import pipeline
-from flux.runtime.producing.registry import PRODUCERS
+from flux.producing.registry import PRODUCERS
 from simulation.records import Violation
 from simulation.scenario import HOUR, Scenario
 from simulation.system import Local, RLock
@@ -62,10 +62,10 @@ def _telling(world: World) -> Callable[[float, Callable[[], float]], pipeline.St
 def _patched(world: World) -> Iterator[None]:
     """What of flux does not go through its System, and its limits, for one run."""
     changes: list[tuple[Any, str, Any]] = [
-        (flux.runtime.producing.flusher, "Lock", lambda: RLock(world.machine)),
-        (flux.runtime.producing.pending_acks, "_acknowledging", Local()),
-        (flux.runtime.call_results, "trace_of", lambda error: "trace"),
-        (flux.runtime.job, "expiring", _telling(world)),
+        (flux.producing.flusher, "Lock", lambda: RLock(world.machine)),
+        (flux.producing.pending_acks, "_acknowledging", Local()),
+        (flux.consuming.call_results, "trace_of", lambda error: "trace"),
+        (flux.consuming.task_runtime, "expiring", _telling(world)),
     ]
     for name, value in world.scenario.constants.items():
         module, _, attribute = name.rpartition(".")

@@ -6,7 +6,7 @@ from typing import Any
 
 import attrs
 
-from flux.core.ledger import read_metadata
+from flux.core.engine.offset_tracker import read_metadata
 from flux.core.ports import Position, TopicPartition
 from simulation.machine import Process
 from simulation.scenario import RecordPlan, TaskPlan

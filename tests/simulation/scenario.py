@@ -190,9 +190,9 @@ def draw_retries(seed: int, focus: Sequence[str] = ()) -> Scenario:
         dead_too=len(tasks) == 1 and rng.random() < 0.25,
         constants={
             "flux.core.engine.common.BATCH": rng.choice((2, 7, 500)),
-            "flux.core.flow.FULL": rng.choice((3, 10, 1000)),
-            "flux.core.pace.CHUNK": rng.choice((2, 5, 100)),
-            "flux.core.hops.MOST_OPEN": rng.choice((2, 10, 5000)),
+            "flux.core.limits.backpressure.FULL": rng.choice((3, 10, 1000)),
+            "flux.core.limits.dispatch_mode.CHUNK": rng.choice((2, 5, 100)),
+            "flux.core.engine.forwarding.MOST_OPEN": rng.choice((2, 10, 5000)),
         },
     )
 

@@ -9,7 +9,7 @@ from typing import Any
 import attrs
 from greenlet import getcurrent
 
-from flux.core.duties import Duty
+from flux.core.monitoring.duties import Duty
 from simulation.machine import Killed, Machine, Process, Thread, Ticket
 
 

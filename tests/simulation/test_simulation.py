@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import simulation.mutants_of_calls  # noqa: F401
-from flux.runtime.produced import CURRENT
+from flux.producing.scope import CURRENT
 from simulation.cut import SIMPLER, Cut
 from simulation.features import draw
 from simulation.many import run_all

@@ -11,16 +11,16 @@ from typing import Any, cast
 import attrs
 import pytest
 
+from flux.consuming.callers import TaskCallers, ThreadCallers
+from flux.consuming.coordinator import Coordinator, StageRuntime
+from flux.consuming.pollers import LoopPollers, ThreadPollers
+from flux.consuming.threads import Threads
 from flux.core.backoff import Waits
 from flux.core.engine import Engine
+from flux.core.engine.runs import Run
 from flux.core.policy import Policy
 from flux.core.ports import Batch, ConsumerSettings, Polled, Position, TopicPartition
-from flux.core.runs import Run
 from flux.core.stage import Stages
-from flux.runtime.callers import TaskCallers, ThreadCallers
-from flux.runtime.coordinator import Coordinator, StageRuntime
-from flux.runtime.pollers import LoopPollers, ThreadPollers
-from flux.runtime.threads import Threads
 from simulation.loop import Loop
 from simulation.machine import EPOCH, Machine, Process
 from simulation.system import System

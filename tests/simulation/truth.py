@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from flux.core.ledger import read_metadata
+from flux.core.engine.offset_tracker import read_metadata
 from flux.core.ports import Position, TopicPartition
 from simulation.gates import Gates
 from simulation.hops import Hops, is_enqueued
@@ -270,13 +270,15 @@ class Truth:
         most = task.settings["max_waiting"] + max(batch + 10, batch * len(engine.partitions))
         if engine.waiting > most:
             raise self.broken(f"{engine.waiting} records wait in memory, more than {most}")
-        full = max(constants.get("flux.core.flow.FULL", 1000), 2 * task.settings.get("max_batch", 0))
+        full = max(constants.get("flux.core.limits.backpressure.FULL", 1000), 2 * task.settings.get("max_batch", 0))
         for assignment in engine._partitions.assignments.values():
             if assignment.backlogged > 2 * full + batch:
                 raise self.broken(f"{assignment.partition} has {assignment.backlogged} records that nobody has begun")
         hops = engine.transfers
-        chunk = max(constants.get("flux.core.pace.CHUNK", 100), task.settings.get("max_batch", 0))
-        if hops > constants.get("flux.core.hops.MOST_OPEN", 5000) + batch + chunk * (task.settings["concurrency"] + 1):
+        chunk = max(constants.get("flux.core.limits.dispatch_mode.CHUNK", 100), task.settings.get("max_batch", 0))
+        if hops > constants.get("flux.core.engine.forwarding.MOST_OPEN", 5000) + batch + chunk * (
+            task.settings["concurrency"] + 1
+        ):
             raise self.broken(f"{hops} hops are open")
 
     # ---- calls

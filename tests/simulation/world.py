@@ -16,7 +16,7 @@ from flux.adapters.memory.broker import Broker
 from flux.adapters.memory.cluster import Cluster
 from flux.core.message import Message
 from flux.core.ports import ProducerRecord
-from flux.runtime.producing.registry import PRODUCERS, ProducerRegistry
+from flux.producing.registry import PRODUCERS, ProducerRegistry
 from simulation.async_clients import AsyncAdapter
 from simulation.clients import Adapter, Consumer
 from simulation.events import Events

@@ -15,7 +15,7 @@ import attrs
 import click
 from markdown_it import MarkdownIt
 
-from flux.cli.finding import find_tasks
+from flux.cli.load_code import find_tasks
 from flux.cli.main import cli
 
 ROOT = Path(__file__).parents[2]

@@ -13,18 +13,18 @@ from typing import Any
 import attrs
 from engine_support import AWAY, DAY, DENIED, STAGES, T0, TOO_LARGE, FakeRecord, message_at, policy
 
-from flux.core.assignment import Entry
 from flux.core.backoff import Waits
 from flux.core.engine import Engine
+from flux.core.engine.assignment import Entry
+from flux.core.engine.forwarding import Hop, State
+from flux.core.engine.forwards import Failure
+from flux.core.engine.offset_tracker import read_metadata
+from flux.core.engine.runs import Run
+from flux.core.engine.verdicts import Move, Pause, Reject, Retry
 from flux.core.errors import BrokerError, Fault
-from flux.core.hops import Hop, State
-from flux.core.ledger import read_metadata
-from flux.core.outcome import Move, Pause, Reject, Retry
-from flux.core.pace import LOOK
+from flux.core.limits.dispatch_mode import LOOK
 from flux.core.ports import Batch, Polled, Position, TopicPartition
-from flux.core.runs import Run
 from flux.core.stage import Role
-from flux.core.transfer import Failure
 
 UNKNOWN = BrokerError("no such topic", Fault.UNKNOWN_TOPIC)
 Place = tuple[TopicPartition, int]

@@ -7,21 +7,21 @@ from typing import Any
 
 import attrs
 
-from flux.core import trail
-from flux.core.assignment import Assignment, Entry
+from flux.core import flux_headers as trail
 from flux.core.backoff import Waits
-from flux.core.commands import Turn
 from flux.core.engine import Engine
+from flux.core.engine.assignment import Assignment, Entry
+from flux.core.engine.commands import Turn
+from flux.core.engine.forwards import Failure
+from flux.core.engine.runs import Run
+from flux.core.engine.verdicts import Move
 from flux.core.errors import BrokerError, Fault
-from flux.core.gate import Gate
+from flux.core.limits.circuit_breaker import Gate
+from flux.core.limits.dispatch_mode import LOOK
 from flux.core.message import Message
-from flux.core.outcome import Move
-from flux.core.pace import LOOK
 from flux.core.policy import Policy
 from flux.core.ports import Batch, Headers, Polled, Position, TopicPartition
-from flux.core.runs import Run
 from flux.core.stage import Stage, Stages
-from flux.core.transfer import Failure
 
 T0 = 1_700_000_000.0
 T0_MS = int(T0 * 1000)

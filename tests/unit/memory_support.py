@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 from flux.adapters.memory import MemoryAdapter, forget
 from flux.adapters.memory.consumer import MemoryConsumer
-from flux.core.duties import Duty
 from flux.core.errors import BrokerError
+from flux.core.monitoring.duties import Duty
 from flux.core.ports import (
     BEGINNING,
     ConsumerSettings,

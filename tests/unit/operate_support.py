@@ -8,14 +8,14 @@ from typing import Any
 from memory_support import START, Kit
 
 from flux.adapters.memory.log import StoredRecord
-from flux.core import trail as t
+from flux.core import flux_headers as t
 from flux.core.policy import Policy
 from flux.core.ports import Headers, ProducerRecord
 from flux.core.stage import Stages
-from flux.operate.filters import Filter
-from flux.operate.letters import Letter, letter_of
-from flux.operate.planning import Order, Plan, planned
-from flux.operate.replay import Receipt, Replay
+from flux.operate.dlq.dead_letters import Letter, letter_of
+from flux.operate.dlq.filters import Filter
+from flux.operate.dlq.replay import Receipt, Replay
+from flux.operate.dlq.replay_plan import Order, Plan, planned
 
 NOW_MS = int(START * 1000)
 MAIN, RETRY, DEAD = "orders", "orders-billing-try-1", "orders-billing-dlq"

@@ -13,7 +13,7 @@ from flux.adapters.memory import MemoryAdapter, forget
 from flux.config import ProducerOptions
 from flux.core.errors import DeliveryError
 from flux.producer import Producer
-from flux.runtime.producing.registry import PRODUCERS
+from flux.producing.registry import PRODUCERS
 from flux.system import SYSTEM
 
 OPTIONS = ProducerOptions(max_buffer_size=3, flush_interval=1.0, delivery_timeout=30.0)

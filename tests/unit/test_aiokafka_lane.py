@@ -12,8 +12,8 @@ import pytest
 from aiokafka import errors as theirs
 from aiokafka_support import run
 
-from flux.adapters.aiokafka import lane as module
-from flux.adapters.aiokafka.lane import Entry, Identity, Lane
+from flux.adapters.aiokafka import partition_sender as module
+from flux.adapters.aiokafka.partition_sender import Entry, Identity, Lane
 from flux.adapters.aiokafka.sender import Sender
 from flux.core.errors import BrokerError, Fault
 from flux.core.ports import ProducerRecord, ProducerSettings, Record

@@ -7,7 +7,7 @@ from engine_support import P0, FakeRecord, record
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flux.core.assignment import TRANSITIONS, Assignment, Event, Phase
+from flux.core.engine.assignment import TRANSITIONS, Assignment, Event, Phase
 from flux.core.ports import BEGINNING, Position
 
 

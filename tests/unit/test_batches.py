@@ -9,9 +9,9 @@ from engine_support import T0, assignment, entry
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flux.core.assignment import Assignment, Entry
-from flux.core.batches import Batch, Batches
-from flux.core.lanes import Ordering
+from flux.core.engine.assignment import Assignment, Entry
+from flux.core.engine.batches import Batch, Batches
+from flux.core.engine.key_queues import Ordering
 
 
 def owned(max_metadata: int = 4095, ends: int = 100) -> Assignment:

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from flux.runtime.beside import Beside
+from flux.consuming.side_threads import Beside
 from flux.system import SYSTEM
 
 

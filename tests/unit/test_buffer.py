@@ -6,8 +6,8 @@ import threading
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flux.core.buffer import Buffer, Limits
 from flux.core.ports import ProducerRecord
+from flux.core.producing.buffer import Buffer, Limits
 
 LIMITS = Limits(records=3, bytes=10, age=1.0)
 

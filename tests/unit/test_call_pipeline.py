@@ -12,15 +12,9 @@ from typing import Any, cast
 import pytest
 from engine_support import T0, message, policy, record
 
-from flux.core.batches import Batch
-from flux.core.errors import ConfigurationError
-from flux.core.message import Message
-from flux.core.outcome import Expired, Failed, Pause, Reject, Retry, Undecodable
-from flux.runtime.awaited import batch_steps as awaited_steps
-from flux.runtime.blocking import batch_steps as blocking_steps
-from flux.runtime.job import Job
-from flux.runtime.overdue import Overdue
-from flux.runtime.pipeline import (
+from flux.consuming.awaited import batch_steps as awaited_steps
+from flux.consuming.blocking import batch_steps as blocking_steps
+from flux.consuming.call_chain import (
     check_middleware,
     decoding,
     expiring,
@@ -28,6 +22,12 @@ from flux.runtime.pipeline import (
     prepared,
     surrounded,
 )
+from flux.consuming.slow_calls import Overdue
+from flux.consuming.task_runtime import Job
+from flux.core.engine.batches import Batch
+from flux.core.engine.verdicts import Expired, Failed, Pause, Reject, Retry, Undecodable
+from flux.core.errors import ConfigurationError
+from flux.core.message import Message
 
 
 def of(offset: int, value: bytes = b"v", **fields: Any) -> Message:

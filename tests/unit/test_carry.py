@@ -14,7 +14,7 @@ from peers_support import Peer, wait_for
 
 import flux
 from flux.core.errors import BrokerError, Fault
-from flux.runtime.produced import CarryingExecutor
+from flux.producing.scope import CarryingExecutor
 from flux.testing import Kit
 
 DENIED = BrokerError("not allowed", Fault.DENIED)

@@ -4,7 +4,7 @@ import click
 import pytest
 
 from flux.cli.demo import show
-from flux.cli.demonstration import Account, Demonstration, Plan, run
+from flux.cli.demo_app import Account, Demonstration, Plan, run
 from flux.core.ports import TopicPartition
 
 FAST = Plan(records=500, customers=20, produce_for=0.1, call_takes=0.0, wait=(0.05, 0.05, 0.05), limit=20)

@@ -313,7 +313,7 @@ def test_replay_is_ended_by_a_signal_at_a_record_with_its_position_and_a_receipt
 
 def test_a_cluster_that_is_away_is_one_line(dlq: Dlq, monkeypatch: pytest.MonkeyPatch) -> None:
     dlq.bury({})
-    monkeypatch.setattr("flux.runtime.preparation.ASK", 0.0)
+    monkeypatch.setattr("flux.consuming.topic_setup.ASK", 0.0)
     dlq.broker.available = False
     for args in (["list"], ["causes"], ["replay"], ["purge", "--all"], ["export"], ["show", "0:0"]):
         done = dlq(*args)

@@ -4,7 +4,7 @@ import click
 import pytest
 from cli_support import Flux, flux_cli
 
-from flux.cli.finding import find_task, find_tasks, load
+from flux.cli.load_code import find_task, find_tasks, load
 
 __all__ = ["flux_cli"]
 

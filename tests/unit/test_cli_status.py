@@ -17,14 +17,14 @@ import pytest
 from cli_support import Flux, flux_cli, only_line
 
 from flux.adapters.memory import MemoryAdapter
-from flux.cli.statuses import lines
+from flux.cli.status_output import lines
 from flux.cli.text import one_line
-from flux.core.ledger import Ledger
+from flux.core.engine.offset_tracker import Ledger
+from flux.core.monitoring.report import TOPIC, Call, Paused, Report, StageReport
 from flux.core.ports import Position, ProducerRecord, ProducerSettings, TopicPartition
-from flux.core.report import TOPIC, Call, Paused, Report, StageReport
 from flux.core.stage import Role, Stage
-from flux.operate.reports import Heard
-from flux.operate.status import Look, StageLook
+from flux.operate.status.reports import Heard
+from flux.operate.status.status import Look, StageLook
 
 __all__ = ["flux_cli"]
 

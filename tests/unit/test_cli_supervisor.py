@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from flux.runtime.supervisor import DEATHS, Supervisor, signal_name
+from flux.processes.supervisor import DEATHS, Supervisor, signal_name
 from flux.system import OperatingSystem
 
 FASTER = 50
@@ -134,7 +134,7 @@ def test_the_third_signal_kills(tmp_path: Path) -> None:
 def test_children_hear_of_a_supervisor_that_was_killed(tmp_path: Path) -> None:
     files = [tmp_path / "0", tmp_path / "1"]
     code = (
-        "import sys; from flux.runtime.supervisor import Supervisor\n"
+        "import sys; from flux.processes.supervisor import Supervisor\n"
         "child, directory = sys.argv[1:]\n"
         "Supervisor(lambda n, line: [sys.executable, '-S', '-c', child, f'{directory}/{n}', str(line)], 2).run()"
     )

@@ -11,8 +11,8 @@ from cli_support import Flux, flux_cli, only_line
 from click.testing import Result
 
 from flux.adapters.memory import MemoryAdapter
+from flux.core.monitoring.report import IN_PLACE, Call, Open, Paused, Report, StageReport
 from flux.core.ports import Headers, Position, ProducerRecord, ProducerSettings, TopicPartition
-from flux.core.report import IN_PLACE, Call, Open, Paused, Report, StageReport
 
 __all__ = ["flux_cli"]
 

@@ -8,11 +8,11 @@ import pytest
 from engine_support import Driver
 
 import flux
-from flux.core.outcome import Move
-from flux.core.runs import Run
-from flux.core.trail import DUE
-from flux.core.transfer import Failure
-from flux.runtime.coordinator import Coordinator
+from flux.consuming.coordinator import Coordinator
+from flux.core.engine.forwards import Failure
+from flux.core.engine.runs import Run
+from flux.core.engine.verdicts import Move
+from flux.core.flux_headers import DUE
 from flux.system import OperatingSystem
 
 HOUR = 3600.0

@@ -7,7 +7,7 @@ import pytest
 pytest.importorskip("confluent_kafka")
 
 from flux.adapters.confluent.consumer import position_of
-from flux.core.ledger import read_metadata
+from flux.core.engine.offset_tracker import read_metadata
 
 
 class BeyondTheEnd:

@@ -6,8 +6,8 @@ from engine_support import P1, assignment, message, record
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flux.core.assignment import Assignment, Slice
-from flux.core.delays import Delays
+from flux.core.engine.assignment import Assignment, Slice
+from flux.core.engine.delay_queue import Delays
 
 Place = tuple[int, int]
 """Due time and offset."""

@@ -12,8 +12,8 @@ import pytest
 
 from flux.core.errors import BrokerError, DeliveryError, FailedRecord
 from flux.core.ports import ProducerRecord
-from flux.runtime.producing.delivery import Delivery, RecordMetadata
-from flux.runtime.producing.pending_acks import Pending
+from flux.producing.delivery import Delivery, RecordMetadata
+from flux.producing.pending_acks import Pending
 
 WHERE = RecordMetadata("t", 0, 7, None)
 FAILED = FailedRecord("t", 0, b"k", b"v", BrokerError("away"))

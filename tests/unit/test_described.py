@@ -15,10 +15,10 @@ import pytest
 from peers_support import Peer, wait_for
 
 import flux
-from flux.cli.finding import load
+from flux.cli.load_code import load
 from flux.cli.log import _Formatter, _JsonFormatter
-from flux.core.described import NO_TEXT, brief, error_name, text_of
-from flux.runtime import traces
+from flux.core.error_text import NO_TEXT, brief, error_name, text_of
+from flux.system import tracebacks as traces
 from flux.testing import Kit
 
 

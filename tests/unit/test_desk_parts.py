@@ -10,12 +10,12 @@ from typing import Any, cast
 import pytest
 from engine_support import Driver
 
-from flux.runtime import forks
-from flux.runtime.coordinator import Coordinator
+from flux.consuming import forks
+from flux.consuming.coordinator import Coordinator
 from flux.system import OperatingSystem
 
-RUNTIME = Path(forks.__file__).parent
-PARTS = sorted((RUNTIME / "coordinator").glob("*.py"))
+CONSUMING = Path(forks.__file__).parent
+PARTS = sorted((CONSUMING / "coordinator").glob("*.py"))
 
 
 def made() -> Coordinator:
@@ -67,7 +67,8 @@ def unlocked_calls(node: ast.AST, held: bool) -> Iterator[str]:
 
 FILES = [
     *PARTS,
-    *(RUNTIME / name for name in ("forwarding.py", "threads.py", "callers.py", "pollers.py", "reporting.py")),
+    *(CONSUMING / name for name in ("forwarder.py", "threads.py", "callers.py", "pollers.py")),
+    CONSUMING.parent / "processes" / "heartbeat.py",
 ]
 
 
@@ -86,7 +87,7 @@ def test_a_method_that_needs_the_lock_does_not_take_it(path: Path) -> None:
 
 def test_only_the_threads_take_the_lock_beside_the_parts() -> None:
     takers = set()
-    for path in RUNTIME.parent.rglob("*.py"):
+    for path in CONSUMING.parent.rglob("*.py"):
         tree = ast.parse(path.read_text("utf-8"))
         attributes = [node for node in ast.walk(tree) if isinstance(node, ast.Attribute) and node.attr == "lock"]
         owners = {ast.unparse(node.value).rpartition(".")[2] for node in attributes}

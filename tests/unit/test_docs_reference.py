@@ -9,7 +9,7 @@ import attrs
 from docs_support import ROOT
 
 import flux
-from flux.core import trail
+from flux.core import flux_headers as trail
 
 
 def rows(page: Path) -> dict[str, list[str]]:

@@ -12,13 +12,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from flux.consuming.topic_setup import config_for
 from flux.core.backoff import Waits
 from flux.core.policy import DAY, Policy
 from flux.core.ports import GroupProtocol, Permissions, TopicInfo
 from flux.core.stage import Stages
 from flux.operate.doctor import CHECKS, Clock, Facts, Finding, TopicFacts, examine
 from flux.operate.doctor.clock import closest
-from flux.runtime.preparation import config_for
 
 POLICY = Policy(Stages("orders", "billing", 2), waits=Waits([60, 3600], 30 * DAY))
 MAIN, FIRST, SECOND, DEAD = (stage.topic for stage in POLICY.stages)

@@ -6,11 +6,11 @@ from typing import Any, cast
 
 from engine_support import Driver, record
 
+from flux.consuming import effects as do
+from flux.consuming import procedures as scripts
+from flux.consuming.coordinator import Coordinator
+from flux.core.flux_headers import DUE
 from flux.core.ports import Polled
-from flux.core.trail import DUE
-from flux.runtime import effects as do
-from flux.runtime import scripts
-from flux.runtime.coordinator import Coordinator
 from flux.system import OperatingSystem
 
 

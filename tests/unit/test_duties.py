@@ -13,10 +13,10 @@ from memory_support import START
 from peers_support import FastMachine, Peer, wait_for
 
 import flux
-from flux.core.buffer import Limits
-from flux.core.duties import LOOK, PATIENCE, Duties, Duty
+from flux.core.monitoring.duties import LOOK, PATIENCE, Duties, Duty
 from flux.core.ports import ProducerRecord, ProducerSettings
-from flux.runtime.producing.registry import ProducerRegistry
+from flux.core.producing.buffer import Limits
+from flux.producing.registry import ProducerRegistry
 
 ME = 7
 

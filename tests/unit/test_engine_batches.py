@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 from engine_support import AWAY, T0, T0_MS, Driver, FakeRecord, offsets
 
-from flux.core import flow
-from flux.core.batches import Batch
 from flux.core.engine import BATCH
-from flux.core.ledger import read_metadata
-from flux.core.outcome import Move, Pause
+from flux.core.engine.batches import Batch
+from flux.core.engine.forwards import Failure
+from flux.core.engine.offset_tracker import read_metadata
+from flux.core.engine.runs import Run
+from flux.core.engine.verdicts import Move, Pause
+from flux.core.limits import backpressure as flow
 from flux.core.ports import Position
-from flux.core.runs import Run
-from flux.core.transfer import Failure
 
 
 class Batched(Driver):

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 from engine_support import AWAY, Driver, polled
 
+from flux.core.engine.forwards import Failure
+from flux.core.engine.offset_tracker import read_metadata
+from flux.core.engine.runs import SliceRun
 from flux.core.errors import BrokerError, Fault
-from flux.core.ledger import read_metadata
 from flux.core.ports import Polled, Position
-from flux.core.runs import SliceRun
-from flux.core.transfer import Failure
 
 METADATA = BrokerError("too long", Fault.METADATA)
 

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from engine_support import P0, T0, T0_MS, Driver, message, record
 
-from flux.core import trail
-from flux.core.expiry import expires
-from flux.core.outcome import Expired, Move, Reject, Retry
+from flux.core import flux_headers as trail
+from flux.core.engine.expiry import expires
+from flux.core.engine.verdicts import Expired, Move, Reject, Retry
 from flux.core.stage import Role
 
 LIMIT = 100.0

@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 from engine_support import AWAY, DENIED, TOO_LARGE, Driver, offsets
 
+from flux.core.engine.forwarding import Hop
+from flux.core.engine.forwards import Detail, Failure
+from flux.core.engine.verdicts import Move, Reject, Retry
 from flux.core.errors import BrokerError, Fault
-from flux.core.hops import Hop
-from flux.core.outcome import Move, Reject, Retry
 from flux.core.ports import Position, ProducerRecord
 from flux.core.stage import Role
-from flux.core.transfer import Detail, Failure
 
 
 def headers(outgoing: ProducerRecord) -> dict[str, bytes | None]:

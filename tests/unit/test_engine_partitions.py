@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from engine_support import AWAY, T0, Driver, offsets
 
+from flux.core.engine.runs import Run
 from flux.core.ports import BEGINNING, Polled, Position, Watermarks
-from flux.core.runs import Run
 from flux.core.stage import Role
 
 

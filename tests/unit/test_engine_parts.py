@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from engine_support import STAGES, T0, FakeRecord, policy, record
 
-from flux.core.assignment import Assignment, Entry
+from flux.core.engine.assignment import Assignment, Entry
 from flux.core.engine.common import Common
 from flux.core.engine.dispatch import Dispatch
+from flux.core.engine.forwards import Failure
 from flux.core.engine.partitions import Partitions
+from flux.core.engine.queued_work import Work
 from flux.core.engine.retries import Retries
-from flux.core.engine.work import Work
-from flux.core.gate import Gate
+from flux.core.engine.runs import Run
+from flux.core.engine.verdicts import Move
+from flux.core.flux_headers import start
+from flux.core.limits.circuit_breaker import Gate
 from flux.core.message import Message
-from flux.core.outcome import Move
 from flux.core.ports import Batch, Position, TopicPartition
-from flux.core.runs import Run
-from flux.core.trail import start
-from flux.core.transfer import Failure
 
 P0 = TopicPartition(STAGES[0].topic, 0)
 

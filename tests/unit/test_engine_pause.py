@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from engine_support import P1, T0, Driver
 
-from flux.core.gate import Gate
-from flux.core.outcome import Expired, Move, Pause, Reject, Undecodable
+from flux.core.engine.forwards import Failure
+from flux.core.engine.runs import Run
+from flux.core.engine.verdicts import Expired, Move, Pause, Reject, Undecodable
+from flux.core.limits.circuit_breaker import Gate
 from flux.core.ports import Position
-from flux.core.runs import Run
-from flux.core.transfer import Failure
 
 OUTAGE = Pause(reason="away")
 

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 from engine_support import AWAY, T0, Driver, FakeRecord, offsets
 
-from flux.core.ledger import read_metadata
-from flux.core.outcome import Move, Pause, Reject, Retry
+from flux.core.engine.forwards import Failure
+from flux.core.engine.offset_tracker import read_metadata
+from flux.core.engine.runs import Run
+from flux.core.engine.verdicts import Move, Pause, Reject, Retry
 from flux.core.ports import Position
-from flux.core.runs import Run
-from flux.core.transfer import Failure
 
 
 def quick(stage: int = 0, *, tries: int = 2, wait: float = 1.0, **settings: Any) -> Driver:

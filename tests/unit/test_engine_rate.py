@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from engine_support import T0, Driver, offsets
 
-from flux.core.batches import Batch
 from flux.core.engine import LEAST_REST
-from flux.core.gate import Gate
+from flux.core.engine.batches import Batch
+from flux.core.limits.circuit_breaker import Gate
 
 
 def rated(rate: float, stage: int = 0, **settings: Any) -> Driver:

@@ -8,7 +8,7 @@ import pytest
 from engine_support import T0, T0_MS, Driver, FakeRecord
 
 from flux.core.backoff import Waits
-from flux.core.flow import FULL, PATIENCE
+from flux.core.limits.backpressure import FULL, PATIENCE
 from flux.core.ports import Position
 
 

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from engine_support import Driver, assignment, offsets, record
 
-from flux.core.assignment import Slice
-from flux.core.outcome import Move, Rules
-from flux.core.pace import LOOK
-from flux.core.runs import Run, SliceRun
+from flux.core.engine.assignment import Slice
+from flux.core.engine.runs import Run, SliceRun
+from flux.core.engine.verdicts import Move, Rules
+from flux.core.limits.dispatch_mode import LOOK
 
 
 class RacingRun(SliceRun):

@@ -11,7 +11,7 @@ from peers_support import Peer, wait_for
 
 import flux
 from flux.cli.log import _JsonFormatter
-from flux.core.failures import EVERY, FORGOTTEN, MOST_KINDS, Count, Failures
+from flux.core.monitoring.failure_log import EVERY, FORGOTTEN, MOST_KINDS, Count, Failures
 from flux.testing import Kit
 
 
@@ -93,7 +93,7 @@ def test_the_first_is_logged_with_its_place_its_traceback_and_fields(
         "fail: orders[0]@0 failed on attempt 1 and moves to orders-billing-try-1: ValueError: the mail server is away\n"
     )
     assert 'raise KeyError("account 7")' in text, "what caused it is shown too"
-    assert "flux/runtime" not in text, "frames of flux say nothing"
+    assert "flux/consuming" not in text, "frames of flux say nothing"
     assert first.levelno == logging.WARNING
     fields = vars(first)
     named = {name: fields[name] for name in ("task", "stage", "topic", "partition", "offset", "attempt", "error")}

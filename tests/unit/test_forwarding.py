@@ -11,11 +11,11 @@ import pytest
 from engine_support import AWAY, Driver
 from peers_support import wait_for
 
-from flux.core.hops import Hop
-from flux.core.outcome import Reject
+from flux.consuming.coordinator import Coordinator
+from flux.consuming.forward_writer import Ended, Step, Wanted, Writer
+from flux.core.engine.forwarding import Hop
+from flux.core.engine.verdicts import Reject
 from flux.core.ports import ProducerSettings
-from flux.runtime.coordinator import Coordinator
-from flux.runtime.writer import Ended, Step, Wanted, Writer
 from flux.system import OperatingSystem
 
 

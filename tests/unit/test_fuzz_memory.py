@@ -14,8 +14,8 @@ from memory_support import ScriptedSystem
 from flux.adapters.memory import MemoryAdapter, forget
 from flux.adapters.memory.consumer import MemoryConsumer
 from flux.core.errors import BrokerError, Fault
-from flux.core.partitioner import partition_for_key
 from flux.core.ports import BEGINNING, END, ConsumerSettings, Position, ProducerRecord, ProducerSettings, TopicPartition
+from flux.core.producing.partitioner import partition_for_key
 
 TOPIC = "t"
 INTERVAL = 300.0

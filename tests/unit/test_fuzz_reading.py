@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 import flux
 from flux.adapters.memory import MemoryAdapter, forget
 from flux.adapters.memory.log import StoredRecord
-from flux.core import trail
-from flux.core.ledger import Ledger, read_metadata
+from flux.core import flux_headers as trail
+from flux.core.engine.forwards import Transfer
+from flux.core.engine.offset_tracker import Ledger, read_metadata
 from flux.core.message import Message
 from flux.core.ports import ProducerRecord
 from flux.core.stage import Stages, parse_stages
-from flux.core.transfer import Transfer
-from flux.runtime.encoding import encode_headers
+from flux.producing.encoding import encode_headers
 
 NOW = 1_700_000_000_000
 DELAY = 30 * 86_400_000

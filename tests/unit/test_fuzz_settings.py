@@ -17,7 +17,7 @@ import flux
 from flux.adapters.aiokafka import AiokafkaAdapter
 from flux.adapters.confluent import ConfluentAdapter
 from flux.adapters.memory import MemoryAdapter
-from flux.core.settings import shown
+from flux.core.validation import shown
 from flux.testing import kit
 from flux.testing.machine import Stuck
 

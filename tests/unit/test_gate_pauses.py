@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from flux.core.gate import Gate
-from flux.core.runs import Run
+from flux.core.engine.runs import Run
+from flux.core.limits.circuit_breaker import Gate
 
 OUTAGE = 30.0
 

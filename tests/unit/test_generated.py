@@ -1,4 +1,4 @@
-"""What is awaited and what blocks are decided once: `flux/runtime/blocking` is what its source gives."""
+"""What is awaited and what blocks are decided once: `flux/consuming/blocking` is what its source gives."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 GENERATE = runpy.run_path(str(ROOT / ".ci" / "generate.py"))
-BLOCKING = ROOT / "flux" / "runtime" / "blocking"
+BLOCKING = ROOT / "flux" / "consuming" / "blocking"
 
 
 def test_each_file_that_blocks_is_what_its_source_gives() -> None:
@@ -29,7 +29,7 @@ def test_each_file_that_blocks_is_what_its_source_gives() -> None:
         ("rest: Callable[[float], Awaitable[None]]", "rest: Callable[[float], None]"),
         ("import Awaitable, Callable", "import Callable"),
         ("await adapter.async_consumer(AsyncAdapter)", "adapter.consumer(Adapter)"),
-        ("from flux.runtime.awaited.executor import work", "from flux.runtime.blocking.executor import work"),
+        ("from flux.consuming.awaited.executor import work", "from flux.consuming.blocking.executor import work"),
         ("asyncio, awaited, awaitable", "asyncio, awaited, awaitable"),
     ],
 )

@@ -17,7 +17,7 @@ from cli_support import Flux, flux_cli, only_line
 from peers_support import Peer, wait_for
 
 import flux
-from flux.core.health import Health, Pulse, judge
+from flux.core.monitoring.health import Health, Pulse, judge
 from flux.observe.server import Answer, Server
 
 __all__ = ["flux_cli"]

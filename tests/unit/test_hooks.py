@@ -15,9 +15,9 @@ from peers_support import Peer, wait_for
 
 import flux
 from flux import config
+from flux.consuming.hook_dispatch import AroundCalls
 from flux.core.errors import BrokerError, Fault
 from flux.core.ports import ProducerRecord, TopicPartition
-from flux.runtime.heard import AroundCalls
 from flux.testing import Kit, Summary
 
 SCOPE: ContextVar[str] = ContextVar("scope", default="")

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 from engine_support import AWAY, DENIED, STAGES, T0, T0_MS, TOO_LARGE, assignment, entry
 
-from flux.core.assignment import Assignment
+from flux.core.engine.assignment import Assignment
+from flux.core.engine.forwarding import MOST_OPEN, MOST_OPEN_BYTES, Hop, Hops, State
+from flux.core.engine.forwards import Detail, Transfer
 from flux.core.errors import BrokerError, Fault
-from flux.core.hops import MOST_OPEN, MOST_OPEN_BYTES, Hop, Hops, State
-from flux.core.transfer import Detail, Transfer
 
 
 def make(offset: int, owner: Assignment, size: int = 10) -> Hop:

@@ -11,7 +11,7 @@ import pytest
 from producer_support import AwesomeProducer, World, world  # noqa: F401
 
 from flux.core.errors import DeliveryError
-from flux.runtime.producing.registry import PRODUCERS
+from flux.producing.registry import PRODUCERS
 
 PRELUDE = """
 import atexit, builtins, os, sys, threading, types
@@ -100,7 +100,7 @@ def test_nobody_waits_for_an_end_that_nobody_will_tell() -> None:
     code, out, errors = run(
         """
         from flux.adapters.memory import MemoryAdapter
-        from flux.runtime.producing.registry import PRODUCERS
+        from flux.producing.registry import PRODUCERS
         P.adapter = adapter = MemoryAdapter("away")
         P.send("before").result()
         adapter.broker.available = False

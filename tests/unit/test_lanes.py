@@ -11,8 +11,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from flux.core.assignment import Assignment, Entry, Event
-from flux.core.lanes import Lanes
+from flux.core.engine.assignment import Assignment, Entry, Event
+from flux.core.engine.key_queues import Lanes
 
 
 def fed(lanes: Lanes, owner: Assignment, *keys: bytes | None) -> list[Entry]:

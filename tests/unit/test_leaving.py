@@ -13,12 +13,12 @@ import pytest
 from engine_support import T0, Driver
 
 from flux.adapters.confluent.closing import closed_within
+from flux.consuming import effects as do
+from flux.consuming.one_question import Aside
+from flux.consuming.procedures import leave, revoke
 from flux.core.errors import BrokerError, Fault
 from flux.core.ports import Polled
-from flux.runtime import effects as do
-from flux.runtime.aside import Aside
-from flux.runtime.produced import CarryingExecutor
-from flux.runtime.scripts import leave, revoke
+from flux.producing.scope import CarryingExecutor
 from flux.system import SYSTEM
 
 AWAY = BrokerError("the cluster is away", Fault.UNAVAILABLE)
@@ -142,7 +142,7 @@ def test_a_step_aside_is_waited_for_as_long_as_one_wants_to() -> None:
 
 
 def test_a_loop_s_threads_are_not_waited_for_without_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("flux.runtime.produced._WAITED", 0.01)
+    monkeypatch.setattr("flux.producing.scope._WAITED", 0.01)
     going_on = threading.Event()
     executor = CarryingExecutor()
     executor.submit(going_on.wait)

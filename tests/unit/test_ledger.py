@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flux.core.ledger import MAX_METADATA, Ledger, read_metadata
+from flux.core.engine.offset_tracker import MAX_METADATA, Ledger, read_metadata
 
 STARTS = st.integers(0, 2**62)
 SIZES = st.one_of(st.integers(1, 3), st.integers(1, 10**12))

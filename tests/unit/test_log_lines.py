@@ -9,12 +9,12 @@ import pytest
 from engine_support import STAGES, policy
 
 import flux
-from flux.core.commands import Level, Notice
+from flux.consuming.coordinator import Coordinator
+from flux.consuming.hook_dispatch import Heard
 from flux.core.engine import Engine
+from flux.core.engine.commands import Level, Notice
 from flux.core.errors import BrokerError, Fault
 from flux.core.ports import TopicPartition
-from flux.runtime.coordinator import Coordinator
-from flux.runtime.heard import Heard
 from flux.system import OperatingSystem
 from flux.testing import Kit
 

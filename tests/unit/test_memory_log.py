@@ -6,8 +6,8 @@ import pytest
 from memory_support import START, Kit, tp, values
 
 from flux.core.errors import BrokerError, Fault
-from flux.core.partitioner import partition_for_key
 from flux.core.ports import NewTopic, Position, ProducerRecord, Watermarks
+from flux.core.producing.partitioner import partition_for_key
 
 
 def test_a_write_is_acknowledged_inside_the_call_with_where_it_landed() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from engine_support import T0_MS, FakeRecord, record
 
-from flux.core import trail
+from flux.core import flux_headers as trail
 from flux.core.message import Headers, Message
 
 

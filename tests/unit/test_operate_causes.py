@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from operate_support import NOW_MS, headers_of, letter
 
-from flux.operate.causes import MOST_CAUSES, MOST_TEXT, Causes, cause_of, fold, place_of
+from flux.operate.dlq.causes import MOST_CAUSES, MOST_TEXT, Causes, cause_of, fold, place_of
 
 
 @pytest.mark.parametrize(

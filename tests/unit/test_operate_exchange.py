@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flux.adapters.memory.log import StoredRecord
-from flux.core import trail
+from flux.core import flux_headers as trail
 from flux.core.message import Message
 from flux.core.ports import ProducerRecord
-from flux.operate.exchange import from_line, to_line
+from flux.operate.dlq.exchange import from_line, to_line
 
 data = st.none() | st.binary(max_size=50) | st.text(max_size=50).map(str.encode)
 names = st.text(st.characters(exclude_categories=["Cs"]), max_size=10)

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from operate_support import NOW_MS, headers_of, letter
 
-from flux.operate.causes import cause_of
-from flux.operate.filters import Filter
+from flux.operate.dlq.causes import cause_of
+from flux.operate.dlq.filters import Filter
 
 LETTER = letter(headers_of(error="requests.exceptions.Timeout", text="read timed out (30s)", reason="exhausted"))
 

@@ -7,10 +7,10 @@ from operate_support import MAIN, NOW_MS, RETRY, Yard
 
 from flux.core.ports import Position, ProducerRecord, TopicPartition
 from flux.operate.doctor import examine
-from flux.operate.doctor.asking import ask
-from flux.operate.holds import holds, standing
-from flux.operate.large import large_in
-from flux.operate.status import look
+from flux.operate.doctor.collect import ask
+from flux.operate.status.blockers import holds, standing
+from flux.operate.status.large_records import large_in
+from flux.operate.status.status import look
 
 REMEDY = f"raise max.message.bytes of {RETRY}, or take the record out of the way with flux skip"
 

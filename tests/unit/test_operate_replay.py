@@ -7,14 +7,14 @@ from collections.abc import Callable
 import pytest
 from operate_support import DEAD, MAIN, NOW_MS, RETRY, Yard, header, letter, only, policy
 
-from flux.core import trail as t
+from flux.core import flux_headers as t
 from flux.core.errors import BrokerError, ConfigurationError, Fault, FluxError
 from flux.core.message import Message
 from flux.core.ports import ConsumerSettings, Position, TopicPartition
 from flux.core.stage import Stages
-from flux.operate.copies import copy_of
-from flux.operate.planning import Order, check_members, planned, replay_group
-from flux.operate.replay import Replay
+from flux.operate.dlq.copies import copy_of
+from flux.operate.dlq.replay import Replay
+from flux.operate.dlq.replay_plan import Order, check_members, planned, replay_group
 
 GROUP = "billing-replay"
 

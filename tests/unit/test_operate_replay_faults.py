@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from operate_support import DEAD, NOW_MS, Yard, only
 
 from flux.core.errors import BrokerError, Fault
-from flux.operate.filters import Filter
-from flux.operate.letters import letter_of
-from flux.operate.planning import replay_group
-from flux.operate.replayed import Replayed
+from flux.operate.dlq.dead_letters import letter_of
+from flux.operate.dlq.filters import Filter
+from flux.operate.dlq.replay_plan import replay_group
+from flux.operate.dlq.replay_progress import Replayed
 
 PARTITIONS = 2
 

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from operate_support import headers_of, letter
 
 from flux.core.ports import Position
-from flux.operate.filters import Filter
-from flux.operate.replayed import Replayed
+from flux.operate.dlq.filters import Filter
+from flux.operate.dlq.replay_progress import Replayed
 
 ALL, TIMEOUTS, KEYS = Filter(), Filter(error="Timeout"), Filter(error="KeyError")
 MOST = 4095

@@ -20,8 +20,7 @@ from flux import config
 from flux.adapters.memory import MemoryAdapter, forget
 from flux.adapters.memory.log import StoredRecord
 from flux.core.errors import BrokerError, ConfigurationError, Fault
-from flux.core.ports import NewTopic, ProducerRecord
-from flux.core.report import (
+from flux.core.monitoring.report import (
     IN_PLACE,
     MOST_KEY,
     TOPIC,
@@ -35,9 +34,10 @@ from flux.core.report import (
     shown_key,
     within,
 )
+from flux.core.ports import NewTopic, ProducerRecord
 from flux.core.stage import Role, Stage
-from flux.operate.reports import Heard, heard, latest, running
-from flux.runtime.reporting import ENVIRONMENT, Channel, report_topic
+from flux.operate.status.reports import Heard, heard, latest, running
+from flux.processes.heartbeat import ENVIRONMENT, Channel, report_topic
 
 NOW_MS = 1_700_000_000_000
 CALL = Call(partition=3, offset=17, key="ada", attempt=1, seconds=12.5)
@@ -249,7 +249,7 @@ def reports_in(adapter: MemoryAdapter, topic: str = TOPIC) -> list[Report | None
 def test_a_worker_reports_the_call_that_is_running_and_takes_it_back_at_its_end(
     cluster: MemoryAdapter, monkeypatch: pytest.MonkeyPatch, asynchronous: bool
 ) -> None:
-    monkeypatch.setattr("flux.runtime.reporting.EVERY", 0.02)
+    monkeypatch.setattr("flux.processes.heartbeat.EVERY", 0.02)
     entered, go = threading.Event(), threading.Event()
 
     def call(message: flux.Message) -> None:
@@ -301,7 +301,7 @@ def test_a_worker_reports_the_call_that_is_running_and_takes_it_back_at_its_end(
 
 
 def test_a_batch_is_one_call_with_so_many_records(cluster: MemoryAdapter, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("flux.runtime.reporting.EVERY", 0.02)
+    monkeypatch.setattr("flux.processes.heartbeat.EVERY", 0.02)
     go = threading.Event()
 
     class Loading(flux.BatchTask):
@@ -331,7 +331,7 @@ def test_a_batch_is_one_call_with_so_many_records(cluster: MemoryAdapter, monkey
 def test_a_worker_reports_that_it_is_paused_by_what_and_what_is_tried_in_place(
     cluster: MemoryAdapter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("flux.runtime.reporting.EVERY", 0.02)
+    monkeypatch.setattr("flux.processes.heartbeat.EVERY", 0.02)
     away = threading.Event()
     away.set()
 
@@ -374,7 +374,7 @@ def test_a_worker_reports_that_it_is_paused_by_what_and_what_is_tried_in_place(
 def test_reports_that_cannot_be_written_do_not_disturb_work(
     cluster: MemoryAdapter, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("flux.runtime.reporting.EVERY", 0.01)
+    monkeypatch.setattr("flux.processes.heartbeat.EVERY", 0.01)
     denied = BrokerError("no permission", Fault.DENIED)
     cluster.broker.fail_writes(lambda topic, partition, record: denied if topic == TOPIC else None)
     done: list[bytes] = []

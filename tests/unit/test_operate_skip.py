@@ -9,13 +9,13 @@ from hypothesis import strategies as st
 from operate_support import DEAD, MAIN, RETRY, Yard, header
 
 from flux.adapters.memory.group import Member
-from flux.core import trail as t
+from flux.core import flux_headers as t
+from flux.core.engine.offset_tracker import Ledger, read_metadata
 from flux.core.errors import BrokerError, ConfigurationError, Fault, FluxError
-from flux.core.ledger import Ledger, read_metadata
 from flux.core.ports import Position, ProducerRecord, TopicPartition
-from flux.operate.importing import write_lines
-from flux.operate.progress import Progress, passing
+from flux.operate.dlq.importing import write_lines
 from flux.operate.skip import SKIPPED_BY, Plan, planned, skip, stage_of
+from flux.operate.status.progress import Progress, passing
 
 P0 = TopicPartition(MAIN, 0)
 

@@ -9,15 +9,15 @@ import pytest
 from memory_support import START
 from operate_support import DEAD, MAIN, NOW_MS, RETRY, Yard, headers_of, policy
 
-from flux.core import trail as t
+from flux.core import flux_headers as t
+from flux.core.engine.offset_tracker import Ledger
 from flux.core.errors import BrokerError, Fault
-from flux.core.ledger import Ledger
+from flux.core.monitoring.report import IN_PLACE, Call, Open, Paused, Report, StageReport
 from flux.core.ports import GroupMember, Position, ProducerRecord, TopicPartition, Watermarks
-from flux.core.report import IN_PLACE, Call, Open, Paused, Report, StageReport
-from flux.operate.heads import Head, read_first
-from flux.operate.holds import Standing, holds, standing
-from flux.operate.reports import Heard
-from flux.operate.status import (
+from flux.operate.status.blockers import Standing, holds, standing
+from flux.operate.status.oldest_unfinished import Head, read_first
+from flux.operate.status.reports import Heard
+from flux.operate.status.status import (
     Hold,
     Look,
     Pausing,

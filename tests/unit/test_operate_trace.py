@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 from operate_support import DEAD, MAIN, NOW_MS, RETRY, Yard, headers_of
 
-from flux.core import trail as t
+from flux.core import flux_headers as t
+from flux.core.engine.offset_tracker import Ledger
 from flux.core.errors import ConfigurationError
-from flux.core.ledger import Ledger
 from flux.core.ports import Position, ProducerRecord, TopicPartition
-from flux.operate.sightings import State
-from flux.operate.trace import MOST_SIGHTINGS, Bounds, Trace, Wanted, trace
+from flux.operate.trace.record_history import State
+from flux.operate.trace.trace import MOST_SIGHTINGS, Bounds, Trace, Wanted, trace
 
 RETRY_2 = "orders-billing-try-2"
 

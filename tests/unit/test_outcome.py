@@ -7,7 +7,19 @@ from typing import Any
 
 import pytest
 
-from flux.core.outcome import NEXT, PAUSE, PROCESS, REJECTED, STOP, UNDECODABLE, Move, Reject, Retry, Rules, Undecodable
+from flux.core.engine.verdicts import (
+    NEXT,
+    PAUSE,
+    PROCESS,
+    REJECTED,
+    STOP,
+    UNDECODABLE,
+    Move,
+    Reject,
+    Retry,
+    Rules,
+    Undecodable,
+)
 
 
 class Base(Exception): ...

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from engine_support import T0, assignment, record
 
-from flux.core.assignment import Slice
-from flux.core.pace import CHUNK, LEAST_PROGRESS, LOOK, QUICK, STANDSTILL, Pace
-from flux.core.runs import Run, SliceRun
+from flux.core.engine.assignment import Slice
+from flux.core.engine.runs import Run, SliceRun
+from flux.core.limits.dispatch_mode import CHUNK, LEAST_PROGRESS, LOOK, QUICK, STANDSTILL, Pace
 
 
 def run(calls: int = 1000, started: float = T0) -> Run:

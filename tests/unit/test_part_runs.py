@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from engine_support import Driver, offsets
 
-from flux.core.part_runs import PartRun
-from flux.core.runs import Run
+from flux.core.engine.part_runs import PartRun
+from flux.core.engine.runs import Run
 
 
 def slow(**settings: Any) -> tuple[Driver, Run]:

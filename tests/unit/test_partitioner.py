@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from flux.core.partitioner import murmur2, partition_for_key
+from flux.core.producing.partitioner import murmur2, partition_for_key
 
 VECTORS = [
     (b"21", -973932308),

@@ -9,9 +9,9 @@ from engine_support import T0_MS, Driver
 from peers_support import DENIED, Peer, wait_for
 
 import flux
+from flux.consuming.stuck_calls import Watcher
 from flux.core.errors import BrokerError
 from flux.core.ports import ProducerRecord
-from flux.runtime.watching import Watcher
 
 HOUR_MS = 3_600_000
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flux.core.permits import Permits
+from flux.core.limits.concurrency import Permits
 
 
 def test_no_more_than_the_total() -> None:

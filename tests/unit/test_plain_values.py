@@ -10,7 +10,7 @@ import pytest
 
 import flux
 from flux.adapters.memory import MemoryAdapter, forget
-from flux.core.settings import plain
+from flux.core.validation import plain
 from flux.testing import Kit
 
 

@@ -8,8 +8,8 @@ import pytest
 from engine_support import STAGES, policy
 
 from flux.core.backoff import Waits
+from flux.core.engine.verdicts import Rules
 from flux.core.errors import ConfigurationError
-from flux.core.outcome import Rules
 from flux.core.policy import Policy
 from flux.core.stage import Stages
 

@@ -9,14 +9,14 @@ import pytest
 from engine_support import STAGES, Driver, policy
 from memory_support import Kit
 
+from flux.consuming import effects as do
+from flux.consuming.forward_writer import Writer
+from flux.consuming.new_topics import Spreading
+from flux.consuming.procedures import cycle
+from flux.consuming.topic_setup import create_topics, plan_topics, require_topics
+from flux.core.engine.new_topic import SPREAD
 from flux.core.errors import BrokerError, ConfigurationError, Fault
 from flux.core.ports import NewTopic, Polled, ProducerSettings, TopicInfo
-from flux.core.spread import SPREAD
-from flux.runtime import effects as do
-from flux.runtime.preparation import create_topics, plan_topics, require_topics
-from flux.runtime.scripts import cycle
-from flux.runtime.spreading import Spreading
-from flux.runtime.writer import Writer
 
 UNKNOWN = BrokerError("cannot consume topic t: it does not exist", Fault.UNKNOWN_TOPIC)
 NAMES = [stage.topic for stage in STAGES]

@@ -18,10 +18,10 @@ from flux import config
 from flux.adapters.memory import MemoryAdapter
 from flux.config import ProducerOptions
 from flux.core.errors import ConfigurationError
-from flux.core.partitioner import partition_for_key
 from flux.core.ports import ProducerSettings
+from flux.core.producing.partitioner import partition_for_key
 from flux.producer import Producer
-from flux.runtime.producing.registry import PRODUCERS
+from flux.producing.registry import PRODUCERS
 from flux.serde import json_serializer
 from flux.system import SYSTEM
 

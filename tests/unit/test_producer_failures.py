@@ -14,8 +14,8 @@ from producer_support import FULL_AT_ONCE, AwesomeProducer, Listening, World, na
 from flux.core.errors import BrokerError, BufferFull, ConfigurationError, DeliveryError, Fault
 from flux.core.ports import ProducerRecord, ProducerSettings
 from flux.producer import Producer
-from flux.runtime.produced import CURRENT, Produced
-from flux.runtime.producing.registry import PRODUCERS
+from flux.producing.registry import PRODUCERS
+from flux.producing.scope import CURRENT, Produced
 
 __all__ = ["world"]
 

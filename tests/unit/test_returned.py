@@ -16,9 +16,9 @@ import pytest
 from peers_support import Peer, wait_for
 
 import flux
+from flux.core.engine.verdicts import NotAwaited, SubtaskCancelled
 from flux.core.errors import BrokerError, Fault
-from flux.core.outcome import NotAwaited, SubtaskCancelled
-from flux.runtime.returned import check_returned, is_async
+from flux.system.return_values import check_returned, is_async
 from flux.testing import Kit
 
 ran: list[int] = []
@@ -596,7 +596,7 @@ def test_a_caller_that_dies_ends_the_worker_loudly(
         raise ValueError("fails")
 
     task = peer.task(call_async if asynchronous else call)
-    monkeypatch.setattr(f"flux.runtime.{bug}", breaking("a bug of flux"))
+    monkeypatch.setattr(f"flux.consuming.{bug}", breaking("a bug of flux"))
     peer.write(b"x", b"y")
     with caplog.at_level(logging.ERROR), peer.working(task, code=1) as running:
         wait_for(lambda: running.ended, "the end of the worker")
@@ -615,7 +615,7 @@ def test_a_callback_that_dies_in_the_event_loop_ends_the_worker_loudly(
         raise ValueError("fails")
 
     task = peer.task(call)
-    monkeypatch.setattr(f"flux.runtime.coordinator.{bug}", breaking("a bug of flux"))
+    monkeypatch.setattr(f"flux.consuming.coordinator.{bug}", breaking("a bug of flux"))
     peer.write(b"x")
     with caplog.at_level(logging.ERROR), peer.working(task, code=1) as running:
         wait_for(lambda: running.ended, "the end of the worker")
@@ -649,7 +649,7 @@ def test_an_acknowledgement_whose_call_cannot_be_settled_ends_the_worker_loudly(
         adapter = peer.adapter
 
     task = peer.task(lambda message: Bills.produce(b"bill"))
-    monkeypatch.setattr("flux.runtime.coordinator.products.Products._settled", breaking("a bug of flux"))
+    monkeypatch.setattr("flux.consuming.coordinator.products.Products._settled", breaking("a bug of flux"))
     peer.write(b"x")
     with caplog.at_level(logging.ERROR), peer.working(task, code=1) as running:
         wait_for(lambda: running.ended, "the end of the worker")

@@ -7,9 +7,9 @@ from typing import Any
 
 from engine_support import T0, Driver
 
+from flux.consuming import effects as do
+from flux.consuming.procedures import revoke
 from flux.core.ports import Position
-from flux.runtime import effects as do
-from flux.runtime.scripts import revoke
 
 NEVER = float("inf")
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import flux
-from flux.core import trail
+from flux.core import flux_headers as trail
 from flux.testing import Kit
 
 

@@ -21,8 +21,8 @@ RUNS = {"eval", "exec", "compile", "__import__"}
 UNPACKS = {"pickle", "cPickle", "dill", "cloudpickle", "marshal", "shelve", "yaml", "jsonpickle"}
 
 ALLOWED = {
-    "cli/finding.py: exec_module": "runs the file that the user gave with --load",
-    "cli/finding.py: import_module": "the module that the user gave with --load",
+    "cli/load_code.py: exec_module": "runs the file that the user gave with --load",
+    "cli/load_code.py: import_module": "the module that the user gave with --load",
     "cli/lazy.py: import_module": "flux's own commands, by fixed lists",
     "config.py: import_module": "the built-in adapters, by a fixed list",
 }

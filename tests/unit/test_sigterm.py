@@ -156,7 +156,7 @@ def test_the_limit_holds_whatever_the_delivery_timeout_is(tmp_path: Path) -> Non
     child = Child(
         tmp_path,
         """
-        import flux.runtime.termination as termination
+        import flux.processes.sigterm as termination
         termination.LIMIT = 0.5
         adapter.broker.available = False
         produce("lost")
@@ -173,7 +173,7 @@ def test_a_client_that_hangs_does_not_keep_the_process(tmp_path: Path) -> None:
     child = Child(
         tmp_path,
         """
-        import flux.runtime.termination as termination
+        import flux.processes.sigterm as termination
         termination.LIMIT, termination._GRACE = 0.2, 0.3
         produce("lost")
         MemoryProducer.write = lambda *_: threading.Event().wait()

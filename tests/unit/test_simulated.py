@@ -10,16 +10,16 @@ from typing import Any, cast
 
 from engine_support import AWAY, Driver, record
 
+from flux.consuming.awaited import executor
+from flux.consuming.callers import TaskCallers, ThreadCallers
+from flux.consuming.coordinator import Coordinator, StageRuntime
+from flux.consuming.forward_writer import Writer
+from flux.consuming.pollers import LoopPollers
 from flux.core.engine import BUSY_REST
+from flux.core.engine.runs import Run
+from flux.core.flux_headers import DUE
 from flux.core.message import Message
 from flux.core.ports import Acknowledged, Polled, Position, ProducerRecord, ProducerSettings, Watermarks
-from flux.core.runs import Run
-from flux.core.trail import DUE
-from flux.runtime.awaited import executor
-from flux.runtime.callers import TaskCallers, ThreadCallers
-from flux.runtime.coordinator import Coordinator, StageRuntime
-from flux.runtime.pollers import LoopPollers
-from flux.runtime.writer import Writer
 from flux.system import OperatingSystem
 
 

@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 from engine_support import P0, P1, Driver, policy
 
+from flux.consuming import effects as do
+from flux.consuming.coordinator import Coordinator
+from flux.consuming.effects import Script
+from flux.consuming.forward_writer import Writer
+from flux.consuming.procedures import assign, shift
+from flux.core.engine.start_offsets import Starts
 from flux.core.ports import BEGINNING, Position, ProducerSettings, TopicPartition, Watermarks
-from flux.core.starts import Starts
-from flux.runtime import effects as do
-from flux.runtime.coordinator import Coordinator
-from flux.runtime.effects import Script
-from flux.runtime.scripts import assign, shift
-from flux.runtime.writer import Writer
 from flux.system import SYSTEM
 
 LATER = TopicPartition("t", 2)

@@ -15,7 +15,7 @@ from flux import config
 from flux.adapters.confluent import ConfluentAdapter
 from flux.adapters.memory import MemoryAdapter
 from flux.core.errors import ConfigurationError
-from flux.runtime.producing.registry import PRODUCERS
+from flux.producing.registry import PRODUCERS
 from flux.serde import json_serializer
 from flux.system import SYSTEM
 from flux.testing import Kit, Record, kit

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from flux.core.throttle import MOST_KINDS, Throttle, and_more
+from flux.core.monitoring.log_throttle import MOST_KINDS, Throttle, and_more
 
 
 def test_of_each_kind_there_is_a_line_a_minute_which_counts_those_left_out() -> None:

@@ -7,7 +7,7 @@ from engine_support import DAY, T0_MS
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flux.core import trail
+from flux.core import flux_headers as trail
 from flux.core.ports import Headers
 
 DELAY = int(30 * DAY * 1000)

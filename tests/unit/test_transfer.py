@@ -9,11 +9,11 @@ from engine_support import DAY, STAGES, T0_MS, record
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flux.core import trail
+from flux.core import flux_headers as trail
+from flux.core.engine.forwards import MAX_MESSAGE_CHARS, MAX_TRACE_BYTES, Detail, Failure, Transfer, describe
+from flux.core.engine.verdicts import Reject, Undecodable
 from flux.core.message import Message
-from flux.core.outcome import Reject, Undecodable
 from flux.core.ports import Headers, ProducerRecord, TopicPartition
-from flux.core.transfer import MAX_MESSAGE_CHARS, MAX_TRACE_BYTES, Detail, Failure, Transfer, describe
 
 P3 = TopicPartition("t", 3)
 RETRY0 = TopicPartition(STAGES[1].topic, 0)

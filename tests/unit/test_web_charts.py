@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flux.web.charts import Line, bar, chart, nice, spark
+from flux.web.formatting import ago, coming, count, lasting, rate, size
 from flux.web.history import At, History, thinned
-from flux.web.words import ago, coming, count, lasting, rate, size
 
 
 def line(*values: float | None, step: float = 5.0) -> Line:

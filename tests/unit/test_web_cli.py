@@ -37,7 +37,7 @@ TOKEN = "a-token-of-enough-letters"
         (["--allow-host", "flux.example"], "give a token"),
         (["--host", "0.0.0.0", "--token", "short"], "at least 16 characters"),
         (["--mask", "nothing"], "give MODULE:FUNCTION"),
-        (["--mask", "flux.web.masks:HIDDEN"], "give MODULE:FUNCTION"),
+        (["--mask", "flux.web.redaction:HIDDEN"], "give MODULE:FUNCTION"),
         (["--root-path", "flux/"], "--root-path looks like /flux"),
         (["--every", "0"], "--every"),
         (["Nobody"], "there is no task Nobody"),
@@ -109,7 +109,7 @@ def ended(process: subprocess.Popen[str]) -> str:
 
 
 def test_all_tasks_of_the_code_are_served_until_ctrl_c_even_while_a_browser_listens(flux_cli: Flux) -> None:
-    process, url = served("web", "--load", flux_cli.file(TASKS), "--port", "0", "--mask", "flux.web.masks:hide")
+    process, url = served("web", "--load", flux_cli.file(TASKS), "--port", "0", "--mask", "flux.web.redaction:hide")
     try:
         with urllib.request.urlopen(url, timeout=10) as answer:
             page = answer.read().decode()

@@ -15,7 +15,7 @@ from web_support import ORIGIN, Web, fields_of, text_of
 from flux.core.errors import BrokerError, Fault
 from flux.core.ports import ConsumerSettings, TopicPartition
 from flux.system import SYSTEM
-from flux.web.bell import Bell
+from flux.web.broadcast import Bell
 from flux.web.jobs import MOST_KEPT, Job, Jobs
 
 REPLAY, PURGE, EXPORT = (f"/tasks/Billing/letters/{kind}" for kind in ("replay", "purge", "export"))

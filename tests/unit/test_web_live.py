@@ -13,9 +13,9 @@ import pytest
 from starlette.testclient import TestClient
 from web_support import ORIGIN, Web
 
+from flux.web.page_context import Site
 from flux.web.pages import live
 from flux.web.serving import Server, listening
-from flux.web.site import Site
 
 
 def stream(site: Site) -> AsyncGenerator[str, None]:
@@ -140,6 +140,6 @@ def test_a_mistake_in_a_look_is_told_and_ends_nothing(monkeypatch: pytest.Monkey
     def fail(*args: object) -> object:
         raise ZeroDivisionError
 
-    monkeypatch.setattr("flux.web.watching.sample", fail)
+    monkeypatch.setattr("flux.web.sampler.sample", fail)
     web.look()
     assert "ZeroDivisionError (see the log)" in web.get("/")

@@ -8,14 +8,14 @@ import pytest
 from operate_support import DEAD, NOW_MS, RETRY
 from web_support import Web, fields_of, text_of
 
-from flux.core import trail as t
+from flux.core import flux_headers as t
+from flux.core.engine.offset_tracker import Ledger
 from flux.core.errors import BrokerError, Fault
-from flux.core.ledger import Ledger
+from flux.core.monitoring.report import Call, Paused
 from flux.core.ports import Position, ProducerRecord, TopicPartition
-from flux.core.report import Call, Paused
-from flux.web import masks
-from flux.web.letters import PAGE
-from flux.web.masks import Part
+from flux.web import redaction as masks
+from flux.web.dead_letters import PAGE
+from flux.web.redaction import Part
 
 
 @pytest.fixture
@@ -186,7 +186,7 @@ def test_a_queue_is_read_once_for_all_who_look(web: Web, monkeypatch: pytest.Mon
     def refuse(*args: object) -> object:
         raise AssertionError("read again")
 
-    monkeypatch.setattr("flux.web.dues.queued", refuse)
+    monkeypatch.setattr("flux.web.waiting.queued", refuse)
     web.get("/tasks/Billing/waiting")
     web.yard.system.time += 6
     web.get("/tasks/Billing/waiting", 500)

@@ -12,7 +12,7 @@ from web_support import EVIL, ORIGIN, TOKEN, Web, links_of, text_of
 
 from flux.core.errors import ConfigurationError
 from flux.core.ports import ProducerRecord
-from flux.web.guard import POLICY, here
+from flux.web.auth_middleware import POLICY, here
 from flux.web.options import LOOPBACK, Options, hosts_of
 from flux.web.sessions import LASTS, MOST_FAILURES
 

@@ -11,10 +11,10 @@ from operate_support import Yard
 from starlette.testclient import TestClient
 
 import flux
-from flux.core.report import TOPIC, Call, Report, StageReport
+from flux.core.monitoring.report import TOPIC, Call, Report, StageReport
 from flux.web.app import app_of
 from flux.web.options import Options
-from flux.web.site import Site
+from flux.web.page_context import Site
 
 ORIGIN = "http://127.0.0.1:7373"
 TOKEN = "a-token-of-enough-letters"

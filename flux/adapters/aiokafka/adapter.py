@@ -10,9 +10,9 @@ from flux.adapters.aiokafka import config
 from flux.adapters.aiokafka.admin import AiokafkaAdmin
 from flux.adapters.aiokafka.connector import Connector
 from flux.adapters.aiokafka.consumer import AiokafkaConsumer
-from flux.adapters.aiokafka.groupless import AiokafkaReader
+from flux.adapters.aiokafka.event_loop_thread import Machine
+from flux.adapters.aiokafka.groupless_reader import AiokafkaReader
 from flux.adapters.aiokafka.log import ClientLog, quieten
-from flux.adapters.aiokafka.machine import Machine
 from flux.adapters.aiokafka.oauth import TokenSource
 from flux.adapters.aiokafka.producer import AiokafkaProducer
 from flux.adapters.authentication import Authentication

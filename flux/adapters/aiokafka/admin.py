@@ -30,8 +30,8 @@ from aiokafka.protocol.offset import OffsetRequest
 from flux.adapters.aiokafka import codecs
 from flux.adapters.aiokafka.connection import Connection, Topics, described
 from flux.adapters.aiokafka.errors import error_for, fault_of, translated
+from flux.adapters.aiokafka.event_loop_thread import Machine
 from flux.adapters.aiokafka.log import ClientLog
-from flux.adapters.aiokafka.machine import Machine
 from flux.adapters.aiokafka.positions import ended, unended
 from flux.adapters.aiokafka.requests import (
     AlterConfigsRequest,

@@ -15,7 +15,7 @@ from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssigno
 from flux.adapters import urls
 from flux.core.errors import ConfigurationError
 from flux.core.ports import ConsumerSettings, ProducerSettings
-from flux.core.settings import is_text, is_whole, plain, shown
+from flux.core.validation import is_text, is_whole, plain, shown
 
 _CLIENT: dict[str, type] = {
     "client_id": str,

@@ -10,9 +10,9 @@ from aiokafka.errors import KafkaError
 
 from flux.adapters.aiokafka import codecs
 from flux.adapters.aiokafka.errors import translated
-from flux.adapters.aiokafka.lane import RECORD_OVERHEAD, Entry, unwritten
+from flux.adapters.aiokafka.event_loop_thread import Machine
 from flux.adapters.aiokafka.log import ClientLog, logger
-from flux.adapters.aiokafka.machine import Machine
+from flux.adapters.aiokafka.partition_sender import RECORD_OVERHEAD, Entry, unwritten
 from flux.adapters.aiokafka.sender import Sender
 from flux.core.errors import BrokerError, ConfigurationError, Fault
 from flux.core.ports import Acknowledged, ProducerRecord, ProducerSettings, Record, System, each_of

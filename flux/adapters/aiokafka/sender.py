@@ -16,10 +16,10 @@ from flux.adapters.aiokafka import codecs
 from flux.adapters.aiokafka.client import REQUEST_TIMEOUT_MS
 from flux.adapters.aiokafka.connection import Connection, described
 from flux.adapters.aiokafka.errors import error_for, translated
-from flux.adapters.aiokafka.lane import ANONYMOUS, Entry, Identity, Lane, unwritten
+from flux.adapters.aiokafka.partition_sender import ANONYMOUS, Entry, Identity, Lane, unwritten
 from flux.core.errors import BrokerError, Fault
-from flux.core.partitioner import partition_for_key
 from flux.core.ports import ProducerSettings, Record, System
+from flux.core.producing.partitioner import partition_for_key
 
 logger = logging.getLogger("flux.producer")
 

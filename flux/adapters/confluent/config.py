@@ -12,7 +12,7 @@ from typing import Any
 from flux.adapters import urls
 from flux.core.errors import ConfigurationError
 from flux.core.ports import ConsumerSettings, ProducerSettings
-from flux.core.settings import is_number, is_text, plain, shown
+from flux.core.validation import is_number, is_text, plain, shown
 
 _RESERVED = {
     "bootstrap.servers": "give the brokers as the adapter's first argument or in its URL",

@@ -20,8 +20,8 @@ from flux.adapters.confluent.errors import fault_of
 from flux.adapters.confluent.log import ClientLog, logger
 from flux.adapters.confluent.silence import Silence
 from flux.adapters.confluent.turns import Turns
-from flux.core.duties import Duty
 from flux.core.errors import BrokerError, Fault
+from flux.core.monitoring.duties import Duty
 from flux.core.ports import Acknowledged, Headers, ProducerRecord, ProducerSettings, System, each_of
 
 _MOST_SOUND = 1000

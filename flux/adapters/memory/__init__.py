@@ -18,7 +18,7 @@ from flux.adapters.memory.producer import MemoryProducer
 from flux.adapters.memory.reader import MemoryReader
 from flux.core.errors import ConfigurationError
 from flux.core.ports import ConsumerSettings, ProducerSettings, RebalanceListener, System, TopicPartition
-from flux.core.settings import check_whole, plain, shown
+from flux.core.validation import check_whole, plain, shown
 from flux.system import SYSTEM, Lock
 
 __all__ = ["Broker", "MemoryAdapter", "forget", "from_url"]

@@ -8,7 +8,7 @@ from flux.adapters.memory.cluster import Cluster, CommitFault, PollFault, WriteF
 from flux.adapters.memory.log import Log, StoredRecord
 from flux.core.errors import BrokerError, Fault
 from flux.core.ports import Position, TopicPartition
-from flux.core.settings import plain
+from flux.core.validation import plain
 
 
 class Broker:

@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from operator import attrgetter
 
 from flux.core.errors import BrokerError, Fault
-from flux.core.partitioner import partition_for_key
 from flux.core.ports import BEGINNING, END, Headers, ProducerRecord
+from flux.core.producing.partitioner import partition_for_key
 
 CREATE_TIME, LOG_APPEND_TIME = 1, 2
 RECORD_OVERHEAD = 70

@@ -11,8 +11,8 @@ import attrs
 
 from flux.adapters.memory.cluster import Cluster
 from flux.adapters.memory.log import CREATE_TIME, StoredRecord, size_of
-from flux.core.duties import Duty
 from flux.core.errors import BrokerError, Fault
+from flux.core.monitoring.duties import Duty
 from flux.core.ports import Acknowledged, ProducerRecord, ProducerSettings, each_of
 
 _logger = logging.getLogger("flux.memory")

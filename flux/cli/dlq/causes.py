@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from flux.cli.dlq.choosing import chosen, filter_options
 from flux.cli.dlq.opening import opened
+from flux.cli.dlq.selection import chosen, filter_options
 from flux.cli.options import adapter_option, load_option, task_argument
 
 if TYPE_CHECKING:
-    from flux.operate.causes import Tally
+    from flux.operate.dlq.causes import Tally
 
 
 @click.command(
@@ -34,8 +34,8 @@ def command(sources: tuple[str, ...], limit: int, as_json: bool, task: str | Non
     strings are in the message.
     """
     from flux.cli.tables import cell, console, table
-    from flux.operate.causes import Causes
-    from flux.operate.shown import many
+    from flux.operate.dlq.causes import Causes
+    from flux.operate.formatting import many
 
     causes = Causes()
     with opened(sources, task) as dead:
@@ -63,7 +63,7 @@ def _left(causes: int, others: int) -> str:
 
 
 def _row(tally: Tally) -> tuple[object, ...]:
-    from flux.operate.shown import moment
+    from flux.operate.formatting import moment
 
     where = f" ({tally.cause.place})" if tally.cause.place else ""
     times = moment(tally.first_seen), moment(tally.last_seen)

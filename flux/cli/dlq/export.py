@@ -7,8 +7,8 @@ from typing import IO, Any
 
 import click
 
-from flux.cli.dlq.choosing import chosen, filter_options
 from flux.cli.dlq.opening import opened
+from flux.cli.dlq.selection import chosen, filter_options
 from flux.cli.options import adapter_option, load_option, task_argument
 
 
@@ -29,7 +29,7 @@ def command(sources: tuple[str, ...], limit: int | None, output: IO[str], task: 
 
     Bytes are a string where they are UTF-8, else {"base64": "..."}.
     """
-    from flux.operate.exchange import to_line
+    from flux.operate.dlq.exchange import to_line
 
     count = unreadable = 0
     with opened(sources, task) as dead:

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from flux.cli.dlq.choosing import chosen, filter_options
 from flux.cli.dlq.opening import opened
+from flux.cli.dlq.selection import chosen, filter_options
 from flux.cli.options import adapter_option, load_option, task_argument
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from flux.operate.letters import Letter
+    from flux.operate.dlq.dead_letters import Letter
 
 _PAGE = 200  # rows whose columns are fitted to each other; a table of all would have to be held
 _GAP = "   "
@@ -43,7 +43,7 @@ def command(sources: tuple[str, ...], limit: int, as_json: bool, task: str | Non
 
     The topic keeps them all: also those that were replayed since.
     """
-    from flux.cli.dlq import shown
+    from flux.cli.dlq import json_output as shown
 
     with opened(sources, task) as dead:
         letters = dead.letters(chosen(choice), not sys.stdout.isatty())
@@ -115,7 +115,7 @@ def _pages(letters: Iterable[Letter]) -> Iterator[list[Letter]]:
 
 
 def _row(letter: Letter) -> tuple[object, ...]:
-    from flux.operate.shown import key_of, moment, short
+    from flux.operate.formatting import key_of, moment, short
 
     return (
         letter.place,

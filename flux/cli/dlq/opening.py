@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from flux.core.policy import Policy
     from flux.core.ports import AdminPort, Cluster
     from flux.core.stage import Stage
-    from flux.operate.filters import Filter
-    from flux.operate.letters import Letter
+    from flux.operate.dlq.dead_letters import Letter
+    from flux.operate.dlq.filters import Filter
 
 INTERRUPTED = 130
 """The exit code."""
@@ -35,7 +35,7 @@ class Dead:
 
     def letters(self, which: Filter, shows_progress: bool) -> Iterator[Letter]:
         """Those that match, of what there is now. Raises BrokerError."""
-        from flux.operate.letters import letter_of
+        from flux.operate.dlq.dead_letters import letter_of
         from flux.operate.reading import read, size_of, spans_of
 
         topic = self.stage.topic
@@ -55,9 +55,9 @@ def opened(sources: Sequence[str], task: str | None) -> Iterator[Dead]:
     """Raises what the command line shows in one line: also where there is no topic of dead letters."""
     from flux.cli import log
     from flux.cli.clusters import admin_of
-    from flux.cli.finding import find_task
+    from flux.cli.load_code import find_task
     from flux.config import resolve_adapter
-    from flux.runtime.preparation import ASK
+    from flux.consuming.topic_setup import ASK
 
     log.quiet()
     cls = find_task(sources, task)

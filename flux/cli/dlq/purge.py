@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import click
 
-from flux.cli.dlq.choosing import place, when
 from flux.cli.dlq.opening import opened
+from flux.cli.dlq.selection import place, when
 from flux.cli.options import adapter_option, load_option, task_argument
 
 
@@ -36,8 +36,8 @@ def command(
     task: str | None,
 ) -> None:
     """Delete a task's dead letters up to a point, for good."""
-    from flux.operate.purging import planned, purge
-    from flux.operate.shown import many
+    from flux.operate.dlq.purge import planned, purge
+    from flux.operate.formatting import many
 
     if sum((bool(before), until is not None, replayed, everything)) != 1:
         raise click.UsageError("say up to where: one of --before, --until, --replayed and --all")

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from flux.cli.dlq.choosing import chosen, filter_options
 from flux.cli.dlq.opening import INTERRUPTED, interruptible, opened, progress
+from flux.cli.dlq.selection import chosen, filter_options
 from flux.cli.options import adapter_option, load_option, task_argument
 
 if TYPE_CHECKING:
-    from flux.operate.planning import Plan
-    from flux.operate.replay import Receipt
+    from flux.operate.dlq.replay import Receipt
+    from flux.operate.dlq.replay_plan import Plan
 
 
 @click.command(
@@ -70,9 +70,9 @@ def command(
     too. What comes back as a dead letter is a new one, which the next replay takes.
     """
     from flux.cli.text import one_line, say
-    from flux.operate.planning import Order, check_members, planned
-    from flux.operate.replay import Replay
-    from flux.operate.telling import notes, outcome
+    from flux.operate.dlq.replay import Replay
+    from flux.operate.dlq.replay_plan import Order, check_members, planned
+    from flux.operate.messages import notes, outcome
 
     order = Order(chosen(choice), to == "main", limit, max_replays, rate, again, dry_run)
     with opened(sources, task) as dead:

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from flux.cli.dlq.choosing import place, words
 from flux.cli.dlq.opening import opened
+from flux.cli.dlq.selection import place, words
 from flux.cli.options import adapter_option, load_option
 
 if TYPE_CHECKING:
-    from flux.operate.letters import Letter
+    from flux.operate.dlq.dead_letters import Letter
 
 
 @click.command(
@@ -29,8 +29,8 @@ def command(sources: tuple[str, ...], as_json: bool, words: tuple[str | None, st
     """Show all of one dead letter: where it came from, why it is here, its headers and its value."""
     from flux.cli.text import escape
     from flux.core.ports import TopicPartition
-    from flux.operate.exchange import to_line
-    from flux.operate.letters import letter_of
+    from flux.operate.dlq.dead_letters import letter_of
+    from flux.operate.dlq.exchange import to_line
     from flux.operate.reading import read_one, spans_of
     from flux.system import SYSTEM
 
@@ -56,9 +56,9 @@ def command(sources: tuple[str, ...], as_json: bool, words: tuple[str | None, st
 
 def _lines(letter: Letter) -> Iterator[str]:
     from flux.cli.text import one_line
-    from flux.core.trail import PREFIX
-    from flux.operate.causes import cause_of
-    from flux.operate.shown import key_of, moment, pretty, text_of
+    from flux.core.flux_headers import PREFIX
+    from flux.operate.dlq.causes import cause_of
+    from flux.operate.formatting import key_of, moment, pretty, text_of
 
     message, trail = letter.message, letter.message.trail
     known = {

@@ -6,8 +6,8 @@ begun) and `retries` (what becomes of failures). `common` is what they share. Wh
 gives it a callable: dispatch tells of failures, and retries have runs cut.
 """
 
-from flux.core.engine.ahead import BUSY_REST, LEAST_REST, PAUSED_REST, REST
 from flux.core.engine.common import BATCH
+from flux.core.engine.deadlines import BUSY_REST, LEAST_REST, PAUSED_REST, REST
 from flux.core.engine.facade import Engine
 
 __all__ = ["BATCH", "BUSY_REST", "LEAST_REST", "PAUSED_REST", "REST", "Engine"]

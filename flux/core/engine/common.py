@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from flux.core.assignment import Assignment, Phase
-from flux.core.batches import Batches
-from flux.core.commits import Commits
-from flux.core.dues import Dues, whole_ms
-from flux.core.gate import Gate
-from flux.core.lanes import Lanes, Queues
-from flux.core.notices import Notices
+from flux.core.engine.assignment import Assignment, Phase
+from flux.core.engine.batches import Batches
+from flux.core.engine.commits import Commits
+from flux.core.engine.due_times import Dues, whole_ms
+from flux.core.engine.key_queues import Lanes, Queues
+from flux.core.limits.circuit_breaker import Gate
+from flux.core.monitoring.log_events import Notices
+from flux.core.monitoring.stats import Stats
 from flux.core.policy import Policy
 from flux.core.stage import Stage
-from flux.core.stats import Stats
 
 BATCH = 500
 """Records asked for in one poll: what makes the client's own cost per record smallest."""

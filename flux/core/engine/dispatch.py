@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from flux.core.assignment import Assignment, Entry, Slice
+from flux.core.engine.assignment import Assignment, Entry, Slice
 from flux.core.engine.common import Common
-from flux.core.engine.work import Work
-from flux.core.lanes import Lanes
+from flux.core.engine.forwards import Failure
+from flux.core.engine.key_queues import Lanes
+from flux.core.engine.part_runs import PartRun
+from flux.core.engine.queued_work import Work
+from flux.core.engine.runs import BatchRun, LaneRun, Run, SliceRun, WholeBatchRun
+from flux.core.limits.dispatch_mode import Pace
 from flux.core.message import Message
-from flux.core.pace import Pace
-from flux.core.part_runs import PartRun
-from flux.core.runs import BatchRun, LaneRun, Run, SliceRun, WholeBatchRun
 from flux.core.stage import Role
-from flux.core.transfer import Failure
 
 _FEW = 10
 """Calls that may begin at once, below which a limit hands records out one by one."""

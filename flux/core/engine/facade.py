@@ -14,24 +14,24 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 
-from flux.core.assignment import Assignment, Entry
-from flux.core.commands import Stall, Turn
-from flux.core.engine.ahead import Ahead
+from flux.core.engine.assignment import Assignment, Entry
+from flux.core.engine.commands import Stall, Turn
 from flux.core.engine.common import Common
+from flux.core.engine.deadlines import Ahead
 from flux.core.engine.dispatch import Dispatch
+from flux.core.engine.forwarding import Hop
+from flux.core.engine.forwards import Failure
 from flux.core.engine.partitions import Partitions
+from flux.core.engine.queued_work import Work
 from flux.core.engine.retries import Retries
-from flux.core.engine.work import Work
-from flux.core.gate import Gate
-from flux.core.hops import Hop
+from flux.core.engine.runs import Run
+from flux.core.engine.verdicts import Move
+from flux.core.limits.circuit_breaker import Gate
 from flux.core.message import Message
-from flux.core.outcome import Move
+from flux.core.monitoring.stalls import Watchdog, what_holds
 from flux.core.policy import Policy
 from flux.core.ports import Polled, Position, TopicPartition
-from flux.core.runs import Run
 from flux.core.stage import Stage
-from flux.core.transfer import Failure
-from flux.core.watchdog import Watchdog, what_holds
 
 
 class Engine:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterable, Mapping
 
-from flux.core.assignment import Assignment, Entry, Event, Phase
-from flux.core.commands import Level
+from flux.core.engine.assignment import Assignment, Entry, Event, Phase
+from flux.core.engine.commands import Level
 from flux.core.engine.common import SHOWN, Common
+from flux.core.engine.new_topic import Spread
+from flux.core.engine.offset_tracker import read_metadata
+from flux.core.engine.start_offsets import Starts
 from flux.core.errors import BrokerError, Fault
-from flux.core.ledger import read_metadata
 from flux.core.ports import BEGINNING, Position, TopicPartition, Watermarks
-from flux.core.spread import Spread
-from flux.core.starts import Starts
 
 
 class Partitions:

@@ -8,18 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterable
 
-from flux.core.assignment import Assignment, Entry, Phase
-from flux.core.commands import Level
+from flux.core.engine.assignment import Assignment, Entry, Phase
+from flux.core.engine.commands import Level
 from flux.core.engine.common import SHOWN, Common
+from flux.core.engine.expiry import expires
+from flux.core.engine.forwarding import Hop, Hops, State
+from flux.core.engine.forwards import Failure, Transfer, describe
+from flux.core.engine.in_place import Quick, Waiting
+from flux.core.engine.runs import Run
+from flux.core.engine.verdicts import EXPIRED, UNDECODABLE, Move, Verdict
 from flux.core.errors import BrokerError
-from flux.core.expiry import expires
-from flux.core.hops import Hop, Hops, State
 from flux.core.message import Message
-from flux.core.outcome import EXPIRED, UNDECODABLE, Move, Verdict
-from flux.core.quick import Quick, Waiting
-from flux.core.runs import Run
 from flux.core.stage import Role
-from flux.core.transfer import Failure, Transfer, describe
 
 _HOP_OVERHEAD = 500  # bytes of headers and bookkeeping that an open hop holds, about
 

@@ -6,6 +6,6 @@ What is safe to mend says so, and `mend` does it.
 
 from flux.operate.doctor.checks import CHECKS, examine
 from flux.operate.doctor.facts import Clock, Facts, Finding, TopicFacts, Unknown
-from flux.operate.doctor.mending import mend
+from flux.operate.doctor.fixes import mend
 
 __all__ = ["CHECKS", "Clock", "Facts", "Finding", "TopicFacts", "Unknown", "examine", "mend"]

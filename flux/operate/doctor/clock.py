@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import secrets
 
+from flux.consuming.topic_setup import ASK
 from flux.core.errors import BrokerError, Fault
 from flux.core.ports import AdminPort, Cluster, NewTopic, ProducerRecord, ProducerSettings, System
 from flux.operate.doctor.facts import Clock
 from flux.operate.reading import read, spans_of
-from flux.runtime.preparation import ASK
 from flux.system import SYSTEM
 
 _RECORDS = 5

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from flux.consuming.topic_setup import config_for
 from flux.core.backoff import in_words
 from flux.core.policy import DAY
 from flux.core.stage import Role
 from flux.operate.doctor.facts import Facts, Finding, TopicFacts
-from flux.runtime.preparation import config_for
 
 COME_BACK = DAY
 """Records are kept so much longer than they wait at most: workers may have been away meanwhile."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from flux.consuming.topic_setup import config_for
 from flux.core.backoff import in_words
 from flux.operate.doctor.facts import Facts, Finding
-from flux.runtime.preparation import config_for
 
 CLOCKS_DIFFER = 300.0
 """Seconds by which a record's time may be off, as clocks are, before a topic should refuse it."""

@@ -6,8 +6,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from flux.operate.doctor import CHECKS
-from flux.web.site import site_of
-from flux.web.subjects import beside
+from flux.web.page_context import site_of
+from flux.web.watched_tasks import beside
 
 
 async def show(request: Request) -> Response:

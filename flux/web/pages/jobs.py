@@ -7,7 +7,7 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, RedirectResponse, Response
 
 from flux.web.jobs import Job
-from flux.web.site import site_of
+from flux.web.page_context import site_of
 
 
 async def list_all(request: Request) -> Response:

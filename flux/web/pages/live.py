@@ -8,7 +8,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
-from flux.web.site import Site, site_of
+from flux.web.page_context import Site, site_of
 
 MOST_STREAMS = 200
 _HEARTBEAT = 15.0

@@ -6,8 +6,8 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from flux.web.guard import cookie, here
-from flux.web.site import site_of
+from flux.web.auth_middleware import cookie, here
+from flux.web.page_context import site_of
 
 
 async def show(request: Request) -> Response:

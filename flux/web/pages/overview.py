@@ -7,7 +7,7 @@ from starlette.responses import Response
 
 from flux.web.charts import Line, chart
 from flux.web.history import History
-from flux.web.site import site_of
+from flux.web.page_context import site_of
 
 MOST_HELD = 10
 

@@ -7,16 +7,16 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
+from flux.consuming.topic_setup import ASK
 from flux.core.errors import ConfigurationError
 from flux.core.ports import TopicPartition
 from flux.core.stage import Role, Stage
-from flux.operate.progress import Progress, ask_group
+from flux.operate.messages import state_of
 from flux.operate.reading import Span, read_one, spans_of
-from flux.operate.sightings import Sighting, sighting_of
-from flux.operate.telling import state_of
-from flux.runtime.preparation import ASK
-from flux.web.site import site_of
-from flux.web.subjects import Subject
+from flux.operate.status.progress import Progress, ask_group
+from flux.operate.trace.record_history import Sighting, sighting_of
+from flux.web.page_context import site_of
+from flux.web.watched_tasks import Subject
 
 
 @attrs.frozen

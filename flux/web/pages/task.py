@@ -5,8 +5,8 @@ from __future__ import annotations
 from starlette.requests import Request
 from starlette.responses import Response
 
+from flux.web.page_context import site_of
 from flux.web.pages.overview import figures
-from flux.web.site import site_of
 
 MOST_HELD = 50
 

@@ -10,12 +10,12 @@ from starlette.responses import Response
 
 from flux.core.errors import FluxError
 from flux.core.text import one_line
-from flux.operate.sightings import Work
-from flux.operate.telling import calls_of, state_of, where
-from flux.operate.trace import Bounds, Trace, Wanted, trace
-from flux.web.asked import AGES, place_of, since_of
-from flux.web.site import site_of
-from flux.web.subjects import Subject
+from flux.operate.messages import calls_of, state_of, where
+from flux.operate.trace.record_history import Work
+from flux.operate.trace.trace import Bounds, Trace, Wanted, trace
+from flux.web.page_context import site_of
+from flux.web.query_parameters import AGES, place_of, since_of
+from flux.web.watched_tasks import Subject
 
 BOUNDS = Bounds(records=200_000, seconds=15.0)
 MOST_WORKS = 20

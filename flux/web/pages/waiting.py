@@ -5,7 +5,7 @@ from __future__ import annotations
 from starlette.requests import Request
 from starlette.responses import Response
 
-from flux.web.site import site_of
+from flux.web.page_context import site_of
 
 
 async def show(request: Request) -> Response:

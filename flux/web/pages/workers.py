@@ -8,9 +8,9 @@ import attrs
 from starlette.requests import Request
 from starlette.responses import Response
 
-from flux.core.report import Call, Report, StageReport
-from flux.web.masks import Masking
-from flux.web.site import site_of
+from flux.core.monitoring.report import Call, Report, StageReport
+from flux.web.page_context import site_of
+from flux.web.redaction import Masking
 
 MOST_CALLS = 50
 

@@ -1,0 +1,250 @@
+"""How a task's status is shown: as tables, as lines where there is no terminal, as an object for machines."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import attrs
+from rich.console import RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from flux.cli.tables import cell, table
+from flux.cli.text import one_line
+from flux.core.backoff import in_words
+from flux.core.stage import Role
+from flux.operate.status.oldest_unfinished import Head
+from flux.operate.status.progress import Progress
+from flux.operate.status.reports import Heard
+from flux.operate.status.status import (
+    Hold,
+    Look,
+    Pausing,
+    Rates,
+    StageLook,
+    dead_rate,
+    next_due,
+    pauses,
+    rates,
+    reported,
+    waiting,
+)
+
+_MOST_HOLDS = 20
+_MOST_PROCESSES = 30
+_COLUMNS = ("stage", "", "topic", "members", "lag", "waiting", "next due", "done/s", "failed/s")
+_NUMBERS = ("stage", "members", "lag", "waiting", "next due", "done/s", "failed/s")
+
+
+def parts(found: Look, held: Sequence[Hold], before: Look | None) -> list[RenderableType]:
+    """The task's stages, its pauses, what holds positions back, and the processes that report."""
+    shown: list[RenderableType] = [_stages(found, before), Text(""), Text(one_line(summary(found)))]
+    paused = pauses(found)
+    if paused:
+        shown += [Text(""), _pauses(paused)]
+        if len(paused) > _MOST_PROCESSES:
+            shown.append(Text(f"and {len(paused) - _MOST_PROCESSES:,} more: see --json"))
+    if held:
+        shown += [Text(""), _holds(held)]
+        if len(held) > _MOST_HOLDS:
+            shown.append(Text(f"and {len(held) - _MOST_HOLDS:,} more: see --json"))
+    if found.reports:
+        shown += [Text(""), _processes(found.reports)]
+    else:
+        now = "" if found.reports is None else " now"
+        shown.append(Text(f"no worker reports{now} (flux process --report): calls that run are not known", style="dim"))
+    return shown
+
+
+def summary(found: Look) -> str:
+    retries = [each for each in found.stages if each.stage.number > 0]
+    wait = sum(waiting(found, each) for each in retries)
+    lag = sum(each.lag for each in retries)
+    tried = sum(told.in_place for each in found.stages for told in reported(found, each.stage))
+    in_place = f", {tried:,} to be tried again in place" if tried else ""
+    return f"{lag:,} in retry topics ({wait:,} wait), {found.dead_letters:,} dead letters{in_place}"
+
+
+def lines(found: Look, held: Sequence[Hold], before: Look | None) -> Iterator[str]:
+    """A look as lines that can be searched: each begins with the time, in UTC."""
+    at = datetime.fromtimestamp(found.at, UTC).strftime("%H:%M:%SZ")
+    for each in found.stages:
+        if not each.exists:
+            yield one_line(f"{at} stage {each.stage.number} {each.stage.topic}: missing")
+            continue
+        known = [f"lag {each.lag:,}", f"members {len(each.members)}"]
+        if each.stage.role is not Role.MAIN and each.lag:
+            known += [f"waiting {waiting(found, each):,}", f"next due {_due(found, each)}"]
+        told = rates(found, each, before)
+        known += [f"done {_rate(told.done)}/s"] if told.done is not None else []
+        known += [f"failed {_rate(told.failed)}/s"] if told.failed is not None else []
+        yield one_line(f"{at} stage {each.stage.number} {each.stage.topic}: {', '.join(known)}")
+    yield f"{at} dead letters: {found.dead_letters:,}"
+    for pausing in pauses(found)[:_MOST_PROCESSES]:
+        tried = f"; a record is tried {_tried(pausing)}"
+        yield one_line(f"{at} paused: {pausing.process}, by {pausing.error}, for {_words(pausing.seconds)}{tried}")
+    for hold in held[:_MOST_HOLDS]:
+        yield one_line(f"{at} held: {told_of(hold)}")
+
+
+def told_of(hold: Hold) -> str:
+    """One that holds a position, in a line."""
+    key = "" if hold.head.key is None else f", key {hold.head.key}"
+    since = "" if hold.seconds is None else f", for {_words(hold.seconds)}"
+    where = "" if hold.process is None else f" on {hold.process}"
+    return (
+        f"{hold.stage.topic}[{hold.partition}]@{hold.head.offset}{key}, attempt {hold.head.attempt}:"
+        f" {hold.why}{where}{since}; {hold.behind:,} behind it"
+    )
+
+
+def _stages(found: Look, before: Look | None) -> Table:
+    shown = table(*_COLUMNS, numbers=_NUMBERS)
+    for each in found.stages:
+        stage = each.stage
+        names = [cell(stage.number), cell(stage.role.value), cell(stage.topic)]
+        if not each.exists:
+            shown.add_row(*names, "", cell("missing", "red"), "", "", "", "")
+            continue
+        told = rates(found, each, before)
+        retry = stage.role is not Role.MAIN and each.lag
+        shown.add_row(
+            *names,
+            cell(len(each.members), "" if each.members or not each.lag else "yellow"),
+            cell(each.lag, "bold"),
+            cell(waiting(found, each)) if retry else "",
+            cell(_due(found, each)) if retry else "",
+            cell(_rate(told.done)),
+            cell(_rate(told.failed), "red" if told.failed else ""),
+        )
+    if found.dead is not None:
+        rate = dead_rate(found, before)
+        shown.add_row("", "dead letters", "", "", cell(found.dead_letters, "bold"), "", "", "", cell(_rate(rate)))
+    return shown
+
+
+def _pauses(paused: Sequence[Pausing]) -> Table:
+    shown = table("paused", "by", "for", "a record is tried", numbers=["for"])
+    for each in paused[:_MOST_PROCESSES]:
+        shown.add_row(
+            cell(each.process, "bold"), cell(each.error, "yellow"), cell(_words(each.seconds)), cell(_tried(each))
+        )
+    return shown
+
+
+def _tried(pausing: Pausing) -> str:
+    return f"in {_words(pausing.tried_in)}" if pausing.tried_in else "now"
+
+
+def _holds(held: Sequence[Hold]) -> Table:
+    shown = table("held", "key", "attempt", "by", "for", "behind", numbers=["attempt", "for", "behind"])
+    for hold in held[:_MOST_HOLDS]:
+        shown.add_row(
+            cell(f"{hold.stage.topic}[{hold.partition}]@{hold.head.offset}", "bold"),
+            cell(hold.head.key or ""),
+            cell(hold.head.attempt),
+            cell(hold.why + ("" if hold.process is None else f" on {hold.process}")),
+            cell("" if hold.seconds is None else _words(hold.seconds)),
+            cell(hold.behind),
+        )
+    return shown
+
+
+def _processes(reports: Sequence[Heard]) -> Table:
+    columns = ("process", "version", "memory", "partitions", "in flight", "longest", "told")
+    shown = table(*columns, numbers=["memory", "partitions", "in flight", "longest", "told"])
+    for each in reports[:_MOST_PROCESSES]:
+        report = each.report
+        longest = max((call.seconds for stage in report.stages for call in stage.calls), default=None)
+        shown.add_row(
+            cell(report.name),
+            cell(report.version),
+            cell("" if report.memory is None else f"{report.memory / 1_000_000:.0f} MB"),
+            cell(" ".join(f"{stage.stage}:{stage.partitions or '-'}" for stage in report.stages)),
+            cell(sum(stage.in_flight for stage in report.stages)),
+            cell("" if longest is None else _words(longest + each.age)),
+            cell(f"{_words(each.age)} ago"),
+        )
+    return shown
+
+
+def _due(found: Look, each: StageLook) -> str:
+    due = next_due(found, each)
+    if due is None:
+        return ""
+    left = (due - found.now_ms) / 1000
+    return f"in {_words(left)}" if left > 0 else "now"
+
+
+def _rate(rate: float | None) -> str:
+    return "" if rate is None else f"{rate:,.0f}" if rate >= 100 else f"{rate:.1f}"
+
+
+def _words(seconds: float) -> str:
+    return in_words(round(seconds) if seconds >= 1 else round(seconds, 1)).lstrip("~")
+
+
+def as_object(name: str, found: Look, held: Sequence[Hold], before: Look | None) -> dict[str, Any]:
+    """`position` and `end` are offsets by partition, null where there is none; times in milliseconds since the epoch,
+    rates a second."""
+    return {
+        "task": name,
+        "at": found.now_ms,
+        "stages": [_stage_object(found, each, before) for each in found.stages],
+        "dead_letters": found.dead_letters,
+        "dead_rate": dead_rate(found, before),
+        "paused": [_pause_object(each) for each in pauses(found)],
+        "held": [_hold_object(hold) for hold in held],
+        "processes": None if found.reports is None else [_process_object(each) for each in found.reports],
+    }
+
+
+def _stage_object(found: Look, each: StageLook, before: Look | None) -> dict[str, Any]:
+    stage = each.stage
+    known: dict[str, Any] = {"stage": stage.number, "role": stage.role.value, "topic": stage.topic}
+    known |= {"group": stage.group, "exists": each.exists, "position": None, "end": None, "lag": None}
+    told = rates(found, each, before) if each.exists else Rates()
+    known |= {"members": None, "waiting": None, "next_due": None, "done_rate": told.done, "failed_rate": told.failed}
+    known |= {"done_above": None, "next": {}}
+    if each.exists:
+        numbers = sorted(each.marks)
+        known["position"] = {n: each.positions[n].offset if n in each.positions else None for n in numbers}
+        known["end"] = {n: each.marks[n].high for n in numbers}
+        known["lag"] = each.lag
+        known["done_above"] = {n: Progress.of(each.positions.get(n)).done_above for n in numbers}
+        known["waiting"] = waiting(found, each)
+        known["next_due"] = next_due(found, each)
+        known["next"] = {n: _head_object(head) for n, head in each.heads.items()}
+        known["members"] = [
+            {"id": m.id, "client_id": m.client_id, "host": m.host, "partitions": [at.partition for at in m.partitions]}
+            for m in each.members
+        ]
+    return known
+
+
+def _head_object(head: Head) -> Mapping[str, Any]:
+    return attrs.asdict(head)
+
+
+def _hold_object(hold: Hold) -> dict[str, Any]:
+    return {
+        "stage": hold.stage.number,
+        "topic": hold.stage.topic,
+        "partition": hold.partition,
+        **_head_object(hold.head),
+        "why": hold.why,
+        "seconds": None if hold.seconds is None else round(hold.seconds, 1),
+        "process": hold.process,
+        "behind": hold.behind,
+    }
+
+
+def _pause_object(each: Pausing) -> dict[str, Any]:
+    tried_in = None if each.tried_in is None else round(each.tried_in, 1)
+    return {"process": each.process, "error": each.error, "seconds": round(each.seconds, 1), "tried_in": tried_in}
+
+
+def _process_object(each: Heard) -> dict[str, Any]:
+    return {**attrs.asdict(each.report), "age": round(each.age, 1)}

@@ -1,0 +1,98 @@
+"""Makes the calls of a run: the hot loop. One record costs a wrapper, a try and two attributes here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from flux.consuming import call_results as results
+from flux.consuming.call_chain import Handler
+from flux.consuming.call_results import AsyncCall
+from flux.consuming.coordinator import Coordinator, StageRuntime
+from flux.core import flux_headers as trails
+from flux.core.engine.runs import Run
+from flux.core.engine.verdicts import Move
+from flux.core.message import UNREAD, Message
+from flux.producing.scope import CURRENT, Produced
+from flux.system.return_values import check_returned, own_failure, own_failures
+
+
+async def complete(
+    coordinator: Coordinator,
+    call: AsyncCall,
+    runtime: StageRuntime,
+    run: Run,
+    *,
+    writes: bool = True,
+    may_lapse: bool = False,
+) -> None:
+    """Has the calls of a run made by `call`, and reports its end. `writes`: what has failed is written then, else
+    somebody does it next. `may_lapse`: the run was handed on, and its partitions may be lost by now."""
+    lapsed = may_lapse and coordinator.has_lapsed(run)
+    failure = None if lapsed else await call(runtime, run)
+    coordinator.finished(runtime, run, failure, writes)
+
+
+async def work(
+    coordinator: Coordinator, runtime: StageRuntime, run: Run, handler: Handler, track: bool
+) -> BaseException | None:
+    """Makes the run's calls up to its limit, which may shrink meanwhile. `track`: what calls produce is part of them.
+    Returns the error of a failed process, None when all of the run's own calls were made."""
+    products = Produced()
+    token = CURRENT.set(products) if track else None
+    entries, messages, records, trail = run.entries, run.messages, run.records, trails.start()
+    index, unread = run.index, UNREAD
+    try:
+        while True:
+            run.index = index
+            if index >= run.limit and not coordinator.may_go_on(run):
+                return None
+            if messages is not None:
+                message = messages[index]
+            elif records is not None:
+                record = records[index]
+                message = Message()  # see there
+                message._record = record
+                message.value = record.value()
+                message._trail = trail
+                message._headers = unread
+            else:
+                message = entries[index].message  # type: ignore[index]
+            try:
+                returned = await handler(message)
+                if returned is not None:
+                    check_returned("call", returned)
+            except BaseException as raised:
+                error = own_failure(raised)
+                if products.touched:
+                    products = results.renewed(products)
+                failure = results.failure_of(error)
+                if (
+                    not coordinator.verdicts.noted(run, message, failure)
+                    and coordinator.verdicts.failed(runtime, run, message, failure) is Move.STOP
+                ):
+                    return error
+            else:
+                if products.touched:
+                    coordinator.products.produced(runtime, run, message, products)
+                    products = results.renewed(products)
+            index += 1
+    finally:
+        products.close()
+        results.left(token)
+
+
+async def work_batch(
+    coordinator: Coordinator, runtime: StageRuntime, run: Run, handler: Handler, track: bool
+) -> BaseException | None:
+    """`work` with a handler that takes all records of a run at once."""
+    products = Produced()
+    token = CURRENT.set(products) if track else None
+    messages = results.messages_of(run)
+    failures: Mapping[Message, BaseException] = {}
+    try:
+        check_returned("call", await handler(messages))
+    except BaseException as error:
+        failures = own_failures(messages, error)
+    finally:
+        results.left(token)
+    return results.report_batch(coordinator, runtime, run, messages, failures, products)

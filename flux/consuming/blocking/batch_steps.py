@@ -1,0 +1,34 @@
+# Generated from flux/consuming/awaited/batch_steps.py by `make generate`: change that, not this.
+"""What is done with each message of a batch before its call."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from flux.consuming.call_chain import PROCESS, Handler, Step, sorted_out, with_others
+from flux.core.engine.verdicts import Failed
+from flux.core.message import Message
+from flux.system.return_values import check_returned
+
+
+def prepared_batch(handler: Handler, steps: Sequence[Step]) -> Handler:
+    """`handler` after `steps`, none of which waits: a message that a step refuses fails alone, the others are
+    called."""
+    if not steps:
+        return handler
+
+    def call(messages: Sequence[Message]) -> Any:
+        good, bad = sorted_out(messages, steps)
+        if not bad:
+            return handler(good)
+        try:
+            if good:
+                check_returned("call", handler(good))
+        except PROCESS:
+            raise
+        except BaseException as error:
+            raise with_others(bad, good, error) from error
+        raise Failed(bad)
+
+    return call

@@ -1,0 +1,59 @@
+# Generated from flux/consuming/awaited/worker_loop.py by `make generate`: change that, not this.
+"""Takes a worker through its life."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from typing import Any, TypeVar
+
+from flux.consuming.worker_lifecycle import Blocking, Here, Life, Tick
+
+S = TypeVar("S")
+T = TypeVar("T")
+_Take = Callable[[Callable[[], Any]], Any]
+
+
+def live(
+    life: Life,
+    *,
+    wait: Callable[[], None],
+    here: _Take,
+    beside: _Take,
+    went_on: Callable[[], None],
+) -> int:
+    """Takes each step of `life`: those that block `beside`, the others `here`. `wait`s until something changes.
+    `went_on` is told after each step. Returns the exit code."""
+
+    def take(effect: Blocking | Here | Tick) -> Any:
+        try:
+            match effect:
+                case Tick():
+                    wait()
+                case Blocking(step):
+                    return beside(step)
+                case Here(step):
+                    return here(step)
+        finally:
+            went_on()
+
+    return int(go_through(life, take))
+
+
+def go_through(
+    life: Generator[S, Any, T],
+    take: Callable[[S], Any],
+    errors: type[BaseException] = Exception,
+) -> T:
+    """Has `take` do what `life` asks for, and tells it what that gave or raised, if it was one of `errors`.
+    Returns what `life` does."""
+    send: Callable[[Any], S] = life.send
+    value: Any = None
+    while True:
+        try:
+            step = send(value)
+        except StopIteration as end:
+            return end.value  # type: ignore[no-any-return]
+        try:
+            send, value = life.send, take(step)
+        except errors as error:
+            send, value = life.throw, error

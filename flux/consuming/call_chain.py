@@ -1,0 +1,179 @@
+"""What stands around a task's call, outermost first: its age, its deserializer, its time limit, its middleware.
+
+What a task does not use is not there: its handler is the call itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from functools import partial
+from types import CoroutineType
+from typing import Any
+
+from flux.core.engine.expiry import expires
+from flux.core.engine.verdicts import Expired, Failed, NotAwaited, Pause, Reject, Retry, Undecodable
+from flux.core.error_text import brief
+from flux.core.errors import ConfigurationError
+from flux.core.message import Message
+from flux.system.return_values import check_function, check_returned, drop, is_async, is_unfinished, own_failures
+
+PROCESS = (KeyboardInterrupt, SystemExit, GeneratorExit)
+
+Handler = Callable[[Any], Any]
+"""A task's `call` with a message, or a batch task's with a list of them; a coroutine function's gives awaitables."""
+Middleware = Callable[[Any, Handler], Any]
+"""(message, call_next) -> what `call_next(message)` gives, or not; of a batch task: (messages, call_next)."""
+Step = Callable[[Message], None]
+"""What is done with a message before its call; raises to end it without one."""
+
+
+def surrounded(handler: Handler, middleware: Sequence[Middleware], awaited: bool = False) -> Handler:
+    """`handler` with `middleware` around it, the first outermost. `awaited`: what they give is awaited."""
+    for each in reversed(middleware):
+        handler = _around_async(each, handler) if awaited else _around(each, handler)
+    return handler
+
+
+def _around(middleware: Middleware, handler: Handler) -> Handler:
+    def call_next(message: Any) -> Any:
+        returned = handler(message)
+        if returned is not None:
+            check_returned("call", returned)
+        return returned
+
+    return partial(_called, middleware, call_next)
+
+
+def _called(middleware: Middleware, call_next: Handler, message: Any) -> Any:
+    return middleware(message, call_next)
+
+
+def _around_async(middleware: Middleware, handler: Handler) -> Handler:
+    async def call(message: Any) -> Any:
+        begun: list[object] = []
+
+        def call_next(message: Any) -> Any:
+            begun.append(made := handler(message))
+            return made
+
+        try:
+            returned = await middleware(message, call_next)
+        except BaseException:
+            for each in begun:
+                drop(each)
+            raise
+        for each in begun:
+            if is_unfinished(each):
+                drop(each)
+                raise NotAwaited(f"{_shown(middleware)} has ended, and did not await what call_next gave it")
+        return returned
+
+    return call
+
+
+def check_middleware(name: str, middleware: object, awaited: bool) -> tuple[Middleware, ...]:
+    """A task's middleware. Raises ConfigurationError for what could never be called."""
+    if isinstance(middleware, str) or not isinstance(middleware, Sequence):
+        raise ConfigurationError(f"{name}.middleware must be a list of callables (message, call_next)")
+    for each in middleware:
+        what = f"{name}.middleware: {_shown(each)}"
+        if not awaited and callable(each) and is_async(each):
+            raise ConfigurationError(f"{what} is a coroutine function, and the call is not: make both the same")
+        check_function(what, each, "message, call_next", awaited)
+    return tuple(middleware)
+
+
+def check_task(name: str, task: Any, awaited: bool, batched: bool) -> None:
+    """Raises ConfigurationError, in one line, for a function of a task's that could never do its work. `awaited`: its
+    call is; `batched`: it takes many messages."""
+    check_function(f"{name}.call", task.call, "messages" if batched else "message", True)
+    for each in ("setup", "close"):
+        check_function(f"{name}.{each}", getattr(task, each), "", awaited)
+    decoder = task.decoder()
+    if decoder is not None:
+        check_function(f"{name}.deserializer", decoder, "bytes", False)
+
+
+def _shown(middleware: Any) -> str:
+    return str(getattr(middleware, "__qualname__", type(middleware).__qualname__))
+
+
+def decoding(deserializer: Callable[[bytes | None], Any]) -> Step:
+    """Decodes a message's value; what cannot be decoded never reaches the handler."""
+
+    def decode(message: Message) -> None:
+        try:
+            message.value = value = deserializer(message.value)
+            if type(value) is CoroutineType:
+                check_returned("deserializer", value)
+        except (Reject, Retry, Pause):
+            raise  # it knows what is to become of the record, as when a registry of schemas is away
+        except Exception as error:
+            raise Undecodable(brief(error)) from error
+
+    return decode
+
+
+def expiring(give_up_after: float, now: Callable[[], float]) -> Step:
+    """Refuses work that is too old."""
+
+    def check(message: Message) -> None:
+        if expires(message, give_up_after, now()):
+            raise Expired(f"older than give_up_after = {give_up_after:g} s")
+
+    return check
+
+
+def prepared(handler: Handler, steps: Sequence[Step]) -> Handler:
+    """`handler` after `steps`, of which none is awaited."""
+    for step in reversed(steps):
+        handler = _after(step, handler)
+    return handler
+
+
+def _after(step: Step, handler: Handler) -> Handler:
+    def call(message: Message) -> Any:
+        step(message)
+        return handler(message)
+
+    return call
+
+
+def sorted_out(
+    messages: Sequence[Message], steps: Sequence[Step]
+) -> tuple[list[Message], dict[Message, BaseException]]:
+    """The messages of a batch that have passed the steps, and those that one has refused."""
+    good: list[Message] = []
+    bad: dict[Message, BaseException] = {}
+    for message in messages:
+        try:
+            for step in steps:
+                step(message)
+        except PROCESS:
+            raise
+        except BaseException as error:
+            bad[message] = error
+        else:
+            good.append(message)
+    return good, bad
+
+
+def with_others(bad: dict[Message, BaseException], good: list[Message], error: BaseException) -> Failed:
+    """The end of a batch whose steps have refused some, and whose call with the others has raised."""
+    return Failed({**bad, **own_failures(good, error)})
+
+
+def limited(handler: Handler, timeout: float) -> Handler:
+    """`handler`, awaited for `timeout` seconds at most: then it is cancelled, and fails."""
+
+    async def call(message: Any) -> Any:
+        try:
+            async with asyncio.timeout(timeout) as scope:
+                return await handler(message)
+        except TimeoutError as error:
+            if scope.expired():
+                raise TimeoutError(f"the call took longer than timeout = {timeout:g} s") from error
+            raise
+
+    return call

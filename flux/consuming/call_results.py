@@ -1,0 +1,94 @@
+"""What becomes of the calls of a run: what both forms of the executor share.
+
+What is not a plain success is reported at once, before the next index is published: a record that failed, or whose
+products are not acknowledged, must be out of its run before the run's progress can pass it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
+from contextvars import Token
+from typing import Any
+
+from flux.consuming.call_chain import Handler
+from flux.consuming.coordinator import Coordinator, StageRuntime
+from flux.core import flux_headers as trails
+from flux.core.engine.assignment import Entry
+from flux.core.engine.forwards import Failure
+from flux.core.engine.runs import Run
+from flux.core.engine.verdicts import Expired, Move
+from flux.core.message import Message
+from flux.producing.scope import CURRENT, Produced, Scope
+from flux.system.tracebacks import trace_of
+
+Call = Callable[[StageRuntime, Run], BaseException | None]
+"""Makes the calls of a run; see `flux.consuming.awaited.executor`."""
+AsyncCall = Callable[[StageRuntime, Run], Awaitable[BaseException | None]]
+Work = Callable[[Coordinator, StageRuntime, Run, Handler, bool], Any]
+"""`work` or `work_batch` of an executor."""
+
+
+def messages_of(run: Run) -> list[Message]:
+    """Of a batch."""
+    if run.entries is not None:
+        return [entry.message for entry in run.entries]
+    if run.messages is not None:
+        return list(run.messages)
+    assert run.records is not None
+    start = trails.start()
+    return [Message.of(record, record.value(), start) for record in run.records]
+
+
+def report_batch(
+    coordinator: Coordinator,
+    runtime: StageRuntime,
+    run: Run,
+    messages: Sequence[Message],
+    failures: Mapping[Message, BaseException],
+    products: Produced,
+) -> BaseException | None:
+    """Tells the end of each record in order, so that the run's progress passes no record before its end is known."""
+    shown: dict[int, Failure] = {}  # one exception of many records has one traceback
+    done: list[tuple[Entry, Message]] = []
+    for index, message in enumerate(messages):
+        error = failures.get(message)
+        run.index = index
+        if error is None:
+            if products.touched:
+                entry = coordinator.products.parted(runtime, run, message)
+                if entry is not None:
+                    done.append((entry, message))
+            continue
+        failure = shown.get(id(error)) or shown.setdefault(id(error), failure_of(error))
+        if (
+            not coordinator.verdicts.noted(run, message, failure)
+            and coordinator.verdicts.failed(runtime, run, message, failure) is Move.STOP
+        ):
+            return error
+    run.index = len(messages)
+    products.close()
+    if done:
+        coordinator.products.settle(runtime, done, products)
+    return None
+
+
+def failure_of(error: BaseException) -> Failure:
+    """What a call has raised, with its traceback."""
+    told = not issubclass(type(error), Expired)  # where flux checks an age tells nobody
+    return Failure(error, trace_of(error) if told else "")
+
+
+def renewed(ended: Produced) -> Produced:
+    """What a call has produced belongs to it; the next one begins with nothing."""
+    ended.close()
+    products = Produced()
+    CURRENT.set(products)
+    return products
+
+
+def left(token: Token[Scope | None] | None) -> None:
+    """The calls that were made in a scope have ended."""
+    if token is not None:
+        with suppress(ValueError):  # a coroutine that was given up is ended in somebody else's context
+            CURRENT.reset(token)

@@ -1,0 +1,265 @@
+"""`Coordinator`: owns the lock, the permits and the gate, hands out runs and takes them back."""
+
+from __future__ import annotations
+
+from asyncio import CancelledError
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from flux.consuming import forks
+from flux.consuming.coordinator.common import Common, Driver
+from flux.consuming.coordinator.ending import Ending
+from flux.consuming.coordinator.inspection import Inspection
+from flux.consuming.coordinator.procedures import Procedures
+from flux.consuming.coordinator.products import Products
+from flux.consuming.coordinator.rebalances import Rebalances
+from flux.consuming.coordinator.stage_runtime import StageRuntime, consumer_settings
+from flux.consuming.coordinator.verdicts import Verdicts
+from flux.consuming.forward_writer import Writer
+from flux.consuming.forwarder import Forwarding
+from flux.consuming.hook_dispatch import Heard
+from flux.consuming.task_log import Journal
+from flux.core.engine import Engine
+from flux.core.engine.assignment import Phase
+from flux.core.engine.runs import Run
+from flux.core.limits.circuit_breaker import Gate
+from flux.core.limits.concurrency import Permits
+from flux.core.limits.dispatch_mode import LOOK
+from flux.core.policy import Policy
+from flux.core.ports import System
+from flux.core.stage import Role
+
+_PAUSE = 0.02  # seconds between two looks whether there is anything to watch
+_Found = Callable[[StageRuntime, Run], None]
+
+
+class Coordinator:
+    ENTRANCES = ("abort", "finished", "has_lapsed", "may_go_on", "take", "take_any", "take_any_locked", "take_locked")
+    """What a caller, a poller or a watcher comes back to; so have the parts."""
+
+    def __init__(
+        self,
+        policy: Policy,
+        engines: Sequence[Engine],
+        writer: Writer,
+        system: System,
+        *,
+        heard: Heard | None = None,
+        instance_suffix: str = "",
+        on_change: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.policy = policy
+        self.system = system
+        self.heard = heard or Heard("")
+        self.lock = system.condition()
+        self.gate = engines[0].gate if engines else Gate()
+        """Of all its engines."""
+        self.permits = Permits(policy.concurrency, any(e.stage.role is Role.MAIN for e in engines))
+        self.runtimes = [
+            StageRuntime(engine, consumer_settings(engine, instance_suffix), self.heard.of(engine.stage.number), system)
+            for engine in engines
+        ]
+        self.driver = Driver(lambda runtime: self.procedures.write(runtime))
+        journal = Journal(self.heard.task, policy)
+        common = Common(policy, self.runtimes, self.heard, journal, system, self.lock, self.driver)
+        self._common = common
+        self.rebalances = Rebalances(common)
+        self.ending = Ending(common, self.rebalances.name_lost, on_change)
+        self.verdicts = Verdicts(common, self.gate)
+        self.products = Products(common, self.verdicts, self.ending.failing)
+        self.procedures = Procedures(common, self.verdicts)
+        self.inspection = Inspection(common, self.rebalances.name_lost)
+        for runtime in self.runtimes:
+            runtime.forwarding = Forwarding(
+                runtime.engine,
+                writer,
+                self.lock,
+                runtime.now_locked,
+                partial(self.procedures.take_in_locked, runtime),
+                self.ending.spawn,
+                lambda thread: self.driver.freed(thread),
+            )
+        self._by_number = {runtime.engine.stage.number: runtime for runtime in self.runtimes}
+        self._turn = 0
+        self._excused: set[Run] = set()
+        """Runs whose permits are given back before they end."""
+        forks.watch(self)
+
+    # ---- runs are taken
+
+    def take(self, runtime: StageRuntime, polling: bool) -> Run | None:
+        """A run of this stage, if there is one and a permit for it."""
+        with self.lock:
+            return self.take_locked(runtime, polling)
+
+    def take_locked(self, runtime: StageRuntime, polling: bool) -> Run | None:
+        engine, now = runtime.engine, runtime.now_locked()
+        number = engine.stage.number
+        if not engine.ready(now):
+            if self.permits.forgo(number):
+                self._offer_locked()
+            return None
+        if not self.permits.take(number, self._comes_locked):
+            return None
+        run = engine.take(polling, now)
+        if run is None:
+            self.permits.give(number)
+            self._offer_locked()
+        elif engine.pace.slow and engine.ready(now):
+            self._common.wake_locked(1)
+        return run
+
+    def take_any(self) -> tuple[StageRuntime, Run] | None:
+        """A run of any stage, round-robin, for a caller that polls nothing."""
+        with self.lock:
+            return self.take_any_locked()
+
+    def take_any_locked(self) -> tuple[StageRuntime, Run] | None:
+        for _ in self.runtimes:
+            self._turn = (self._turn + 1) % len(self.runtimes)
+            runtime = self.runtimes[self._turn]
+            if runtime.engine.pace.slow:  # else its poller makes the calls, and stands in line for itself
+                run = self.take_locked(runtime, polling=False)
+                if run is not None:
+                    return runtime, run
+        return None
+
+    def _comes_locked(self, number: int) -> bool:
+        """Whether somebody is there to use a permit for a stage: its poller, or a caller that has nothing to write."""
+        runtime = self._by_number[number]
+        here = runtime.stands_by or (
+            runtime.engine.pace.slow and self.policy.concurrency - self.permits.used > len(self._excused)
+        )
+        return here and runtime.engine.ready(runtime.now_locked()) > 0
+
+    def _offer_locked(self) -> None:
+        """A stage has no use for the permit that was kept for it: those who stood behind it may have."""
+        if self.permits.awaited:
+            self._common.wake_locked(1)
+
+    def ready_locked(self) -> int:
+        """About how many callers that do not poll could begin a run: none while calls are quick."""
+        free = self.policy.concurrency - self.permits.used
+        if free <= 0:
+            return 0
+        now = self.system.monotonic()
+        return min(free, sum(runtime.engine.ready(now) for runtime in self.runtimes if runtime.engine.pace.slow))
+
+    # ---- while they are worked
+
+    def may_go_on(self, run: Run) -> bool:
+        """Whether the caller of `run` makes the call that it is at: see `Run`."""
+        with self.lock:
+            return run.index < run.limit
+
+    def has_lapsed(self, run: Run) -> bool:
+        """Whether a run that was handed on has lost its partitions before its caller has come to it."""
+        with self.lock:
+            return all(assignment.phase is Phase.GONE for assignment in run.assignments())
+
+    def abort(self, runtime: StageRuntime, run: Run) -> None:
+        """The call that a run is at is given up: it never counts, however it ends."""
+        with self.lock:
+            if run not in self._common.aborted:
+                self._common.aborted.add(run)
+                runtime.engine.aborted(run)
+                run.limit = -1
+
+    def excuse(self, stuck: Sequence[tuple[StageRuntime, Run]]) -> None:
+        """The callers of these runs stand still after a call has failed: others may call in their place."""
+        with self.lock:
+            self.excuse_locked(stuck)
+
+    def excuse_locked(self, stuck: Sequence[tuple[StageRuntime, Run]]) -> None:
+        for runtime, run in stuck:
+            if run not in self._excused and run in runtime.engine.running:
+                self._excused.add(run)
+                self.permits.give(runtime.engine.stage.number)
+            self._common.wake_locked(1)
+
+    def looks_in(self) -> float | None:
+        """Seconds until the watcher's next look at the runs; None: all stages have left."""
+        with self.lock:
+            return None if self.ending.ended else LOOK if self.permits.used else _PAUSE
+
+    def look(self, found_locked: _Found = lambda runtime, run: None) -> None:
+        """The watcher looks at the runs; `found_locked` is told of each that is stuck. Names what stands still."""
+        with self.lock:
+            now = self.system.monotonic()
+            stuck = [(runtime, run) for runtime in self.runtimes for run in runtime.engine.looked(now)]
+            if stuck:
+                self._common.wake_locked(self.ready_locked())
+            for runtime, run in stuck:
+                found_locked(runtime, run)
+        self.inspection.look()
+
+    # ---- their ends
+
+    def finished(self, runtime: StageRuntime, run: Run, failure: BaseException | None, writes: bool = True) -> None:
+        """A caller is through with a run. `failure`: the process failed in the call that it is at. `writes`: it writes
+        what has failed; else somebody does it next."""
+        common, engine = self._common, runtime.engine
+        with self.lock:
+            paused_at = self.gate.since
+            if run in common.aborted:
+                common.aborted.discard(run)
+                failure = None  # it was told to end
+            elif failure is not None:
+                engine.aborted(run)
+                # the worker ends soon: meanwhile nothing may overtake what the run leaves behind
+                for each in self.runtimes:
+                    each.engine.stop()
+            else:
+                engine.finished(run, runtime.now_locked())
+            if run in self._excused:
+                self._excused.discard(run)
+            else:
+                self.permits.give(engine.stage.number)
+            resumed = None
+            if paused_at is not None and not self.gate.paused:
+                resumed = self.system.monotonic() - paused_at
+                self.verdicts.pauses.seconds += resumed
+            common.wake_locked(1 if resumed is None else max(1, self.ready_locked()))
+            writes = writes and engine.has_news
+            if writes:
+                self._excused.add(run)  # its permit is given back
+        if writes:
+            try:
+                self.driver.write_soon(runtime)
+            finally:
+                with self.lock:
+                    self._excused.discard(run)
+        if resumed is not None:
+            self.verdicts.tell_resume(resumed)
+        if failure is not None:
+            self.ending.fail(failure)
+
+    def broke(self, runtime: StageRuntime, run: Run, error: BaseException) -> None:
+        """A caller has died in a run, by a bug of flux, or it was cancelled by somebody else: the worker ends."""
+        with self.lock:
+            told = run in self._common.aborted and issubclass(type(error), CancelledError)
+        with self.ending.failing():
+            self.finished(runtime, run, error)
+        if not told:
+            self.ending.fail(error)
+
+    # ---- facts for those who rest
+
+    @property
+    def facts(self) -> int:
+        """How many there were that somebody who rests may wait for."""
+        return self._common.facts
+
+    def has_missed(self, facts: int | None) -> bool:
+        """Whether there have been more than these `facts`, of which whoever counted them would want to know."""
+        return facts is not None and facts != self._common.facts
+
+    # ---- a fork
+
+    def forked(self) -> None:
+        """In a child: who comes back here from a call, or a hook, goes no further."""
+        for runtime in self.runtimes:
+            for run in runtime.engine.running:
+                run.limit = -1
+        for part in (self, self.ending, self.verdicts, self.products, self.procedures, self.inspection):
+            vars(part).update(dict.fromkeys(part.ENTRANCES, forks.end_of_child))

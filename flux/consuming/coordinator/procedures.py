@@ -1,0 +1,122 @@
+"""Performs procedures: their steps between effects, and the effects that are a coordinator's: writes and commits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from threading import get_ident
+from typing import Generic, TypeVar
+
+import attrs
+
+from flux.consuming.coordinator.common import Common
+from flux.consuming.coordinator.stage_runtime import StageRuntime
+from flux.consuming.coordinator.verdicts import Verdicts
+from flux.consuming.effects import Effect, Script
+from flux.core.engine.forwarding import Hop
+from flux.core.errors import BrokerError
+from flux.core.ports import Position, TopicPartition
+from flux.core.stage import Role
+
+T = TypeVar("T")
+StartCommit = Callable[[Mapping[TopicPartition, Position], Callable[[BrokerError | None], None]], None]
+
+
+@attrs.frozen
+class Done(Generic[T]):
+    """A procedure is through."""
+
+    value: T
+
+
+class Procedures:
+    ENTRANCES = ("start_commit", "step", "write")
+
+    def __init__(self, common: Common, verdicts: Verdicts) -> None:
+        self._common = common
+        self._verdicts = verdicts
+
+    def step(
+        self, runtime: StageRuntime, script: Script[T], result: object, error: BrokerError | None
+    ) -> Effect | Done[T]:
+        """The next effect of a procedure, given how the last one ended; Done when there is none."""
+        with self._common.lock:
+            runtime.stepped_at = runtime.now_locked()
+            runtime.polling.step(get_ident())
+            self.take_in_locked(runtime)
+            effect: Effect | Done[T]
+            try:
+                effect = script.send(result) if error is None else script.throw(error)
+            except StopIteration as stop:
+                effect = Done(stop.value)
+        if runtime.moved:
+            self._tell_moved(runtime)
+        return effect
+
+    # ---- copies
+
+    def write(self, runtime: StageRuntime) -> None:
+        """Logs the engine's notices and writes its hops, unless another thread does."""
+        with self._common.lock:
+            now = self._common.system.monotonic()
+            notices, news = self._verdicts.news_locked(runtime, now)
+        for notice in notices:
+            self._common.journal.noticed(runtime.where, notice, now)
+        for message, failure, move in news:
+            self._verdicts.tell(runtime, message, failure, move)
+        runtime.forwarding.write()
+        if runtime.moved:
+            self._tell_moved(runtime)
+
+    def take_in_locked(self, runtime: StageRuntime) -> None:
+        """Tells the engine which hops have ended."""
+        ends, engine = runtime.forwarding.ends, runtime.engine
+        if ends:
+            now = runtime.now_locked()
+            written: list[Hop] = []
+            for _ in range(len(ends)):
+                hop, error = ends.popleft()
+                if error is not None:
+                    engine.unwritten(hop, error, now)
+                else:
+                    written.append(hop)
+            counted = engine.all_written(written, now)
+            if self._common.heard.moves:
+                runtime.moved += counted
+
+    def _tell_moved(self, runtime: StageRuntime) -> None:
+        tell, where = self._common.heard.tell, runtime.where
+        with self._common.lock:
+            moved, runtime.moved = runtime.moved, []
+        for hop in moved:
+            transfer = hop.transfer
+            target = transfer.target
+            if target.role is Role.DEAD:
+                error = f"{transfer.error_type}: {transfer.error_text}" if transfer.error_text else transfer.error_type
+                tell("on_dead_letter", where, transfer.message, transfer.reason, error)
+            else:
+                tell("on_retry", where, transfer.message, target.number, transfer.wait)
+
+    # ---- commits
+
+    def start_commit(
+        self, runtime: StageRuntime, commit: StartCommit, positions: Mapping[TopicPartition, Position]
+    ) -> None:
+        """Has a consumer start a commit, and tells the engine its end."""
+
+        def done(error: BrokerError | None) -> None:
+            with self._common.lock:
+                runtime.engine.committed(positions, error, runtime.now_locked())
+            self.tell_commit(runtime, positions, error)
+
+        try:
+            commit(positions, done)
+        except BrokerError as error:
+            done(error)
+
+    def tell_commit(
+        self, runtime: StageRuntime, positions: Mapping[TopicPartition, Position], error: BrokerError | None
+    ) -> None:
+        heard = self._common.heard
+        if heard.hears("on_commit"):
+            offsets = {partition: position.offset for partition, position in positions.items()}
+            heard.tell("on_commit", runtime.where, offsets, error)

@@ -1,0 +1,67 @@
+"""What calls have produced: their records count as done when all of it is acknowledged."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+
+from flux.consuming.coordinator.common import Common
+from flux.consuming.coordinator.stage_runtime import StageRuntime
+from flux.consuming.coordinator.verdicts import Verdicts
+from flux.core.engine.assignment import Entry
+from flux.core.engine.forwards import Failure
+from flux.core.engine.runs import Run
+from flux.core.engine.verdicts import Move
+from flux.core.error_text import error_name
+from flux.core.hooks import CallsReport
+from flux.core.message import Message
+from flux.producing.scope import Produced
+
+
+class Products:
+    """What is raised in a `failing()` ends the worker."""
+
+    ENTRANCES = ("parted", "settle")
+
+    def __init__(self, common: Common, verdicts: Verdicts, failing: Callable[[], AbstractContextManager[None]]) -> None:
+        self._common = common
+        self._verdicts = verdicts
+        self._failing = failing
+
+    def produced(self, runtime: StageRuntime, run: Run, message: Message, products: Produced) -> None:
+        """The call that `run` is at returned, and has produced."""
+        entry = self.parted(runtime, run, message)
+        if entry is not None:
+            self.settle(runtime, [(entry, message)], products)
+
+    def parted(self, runtime: StageRuntime, run: Run, message: Message) -> Entry | None:
+        """The record that `run` is at is called, and open until `settle`. None: nobody needs to hear."""
+        with self._common.lock:
+            return None if run in self._common.aborted else runtime.engine.produced(run, run.index, message)
+
+    def settle(self, runtime: StageRuntime, parted: Sequence[tuple[Entry, Message]], products: Produced) -> None:
+        """The records count as done, or as failed, when what their call has produced is acknowledged."""
+
+        def settled(error: Exception | None) -> None:
+            with self._failing():
+                for entry, message in parted:
+                    self._settled(runtime, entry, message, error)
+
+        products.when_done(settled)
+
+    def _settled(self, runtime: StageRuntime, entry: Entry, message: Message, error: Exception | None) -> None:
+        common, verdicts = self._common, self._verdicts
+        failure = None if error is None else Failure(error)
+        with common.lock:
+            now = runtime.now_locked()
+            move = runtime.engine.settled(entry, failure, now)
+            news = failure is not None and move is not None
+            if failure is not None and move is not None:
+                news = verdicts.judged_locked(runtime, None, failure, move, now)
+        if failure is None or move is None:
+            return
+        if news:
+            verdicts.tell(runtime, message, failure, move)
+        if move is not Move.PAUSE:
+            common.heard.tell("on_failure", runtime.where, message, error, None)
+            common.heard.tell("on_calls", runtime.where, CallsReport(0, (), (), {error_name(type(failure.error)): 1}))

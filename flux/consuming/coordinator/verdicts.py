@@ -1,0 +1,121 @@
+"""What becomes of calls that fail: moved, tried again, or an outage that nobody is to blame for."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from flux.consuming.coordinator.common import Common
+from flux.consuming.coordinator.stage_runtime import StageRuntime
+from flux.core.engine.commands import Notice
+from flux.core.engine.forwards import Failure, describe
+from flux.core.engine.runs import Run
+from flux.core.engine.verdicts import Move, Undecodable
+from flux.core.error_text import cause_of, error_name
+from flux.core.limits.circuit_breaker import Gate
+from flux.core.message import Message
+from flux.core.monitoring.stats import Pauses
+
+
+class Verdicts:
+    """`gate`: of all engines."""
+
+    ENTRANCES = ("failed",)
+
+    def __init__(self, common: Common, gate: Gate) -> None:
+        self._common = common
+        self._gate = gate
+        self.pauses = Pauses()
+
+    def noted(self, run: Run, message: Message, failure: Failure) -> bool:
+        """The call that `run` is at raised: notes it there, unless somebody has to hear of it now. Takes no lock."""
+        policy = self._common.policy
+        verdict = failure.verdict = policy.rules.verdict(failure.error)
+        if verdict.move not in (Move.NEXT, Move.DEAD) or policy.holds_key(verdict):
+            return False
+        failure.at = self._common.system.monotonic()
+        failure.words = describe(failure, policy.error_headers)
+        run.note(failure, message)
+        return True
+
+    def failed(self, runtime: StageRuntime, run: Run, message: Message, failure: Failure) -> Move:
+        """The call that `run` is at raised."""
+        common = self._common
+        with common.lock:
+            if run in common.aborted:
+                return Move.STOP
+            now = runtime.now_locked()
+            move = runtime.engine.failed(run, run.index, message, failure, now)
+            news = self.judged_locked(runtime, run, failure, move, now)
+        if news:
+            self.tell(runtime, message, failure, move)
+        common.driver.write_soon(runtime)
+        return move
+
+    def judged_locked(self, runtime: StageRuntime, run: Run | None, failure: Failure, move: Move, now: float) -> bool:
+        """Takes note of a failure; whether it is news, for the log."""
+        if move is Move.STOP:
+            return False
+        if move is not Move.PAUSE:
+            return runtime.failures.add(_kind(failure, move), now)
+        system = self._common.system
+        seconds = self._common.policy.rules.verdict(failure.error).after
+        drawn = 0.0 if seconds is not None else system.randint(0, 1000) / 1000
+        self.pauses.number += not self._gate.paused
+        news = self._gate.pause(run, failure.error, seconds, drawn, now)
+        if news:  # else nothing was begun since
+            for each in self._common.runtimes:
+                each.engine.paused()
+        return news
+
+    def news_locked(
+        self, runtime: StageRuntime, now: float
+    ) -> tuple[list[Notice], list[tuple[Message, Failure, Move]]]:
+        """What the engine has to say since it was asked last."""
+        notices, failures = runtime.engine.notices(), runtime.engine.failures()
+        return notices, [each for each in failures if runtime.failures.add(_kind(each[1], each[2]), now)]
+
+    def tell(self, runtime: StageRuntime, message: Message, failure: Failure, move: Move) -> None:
+        """A failure that is news."""
+        if move is Move.PAUSE:
+            self._tell_pause(failure.error)
+        else:
+            self._common.journal.failed(runtime.where, runtime.engine.stage, message, failure, move)
+
+    def _tell_pause(self, error: BaseException) -> None:
+        """An outage was found, or found still to be there."""
+        common = self._common
+        with common.lock:
+            now = common.system.monotonic()
+            since, opens = self._gate.since, self._gate.opens_at(now)
+        if since is None or opens is None:
+            return
+        common.journal.paused(error, since, opens - now)
+        common.heard.tell_task("on_pause", opens - now, error)
+
+    def paused(self) -> tuple[bool, Pauses]:
+        """Whether calls are paused now, and how often and how long they were, this pause included."""
+        common = self._common
+        with common.lock:
+            since, pauses = self._gate.since, self.pauses
+            lasts = 0.0 if since is None else max(0.0, common.system.monotonic() - since)
+            return since is not None, Pauses(pauses.number, pauses.seconds + lasts)
+
+    def tell_resume(self, seconds: float) -> None:
+        """A pause is over, after so long."""
+        self._common.journal.resumed(seconds)
+        self._common.heard.tell_task("on_resume", seconds)
+
+
+def _kind(failure: Failure, move: Move) -> tuple[str, str, bool]:
+    error = failure.error
+    # what refused a value is what matters, not that it is undecodable
+    cause = cause_of(error) if issubclass(type(error), Undecodable) else None
+    # by name, as two types may claim to be equal
+    return error_name(type(error if cause is None else cause)), _place(failure.trace), move is Move.DEAD
+
+
+@lru_cache(500)
+def _place(trace: str) -> str:
+    """The line that raised."""
+    lines = [line.strip() for line in trace.splitlines()]
+    return next((f" at {line}" for line in reversed(lines) if line.startswith("File ")), "")

@@ -1,0 +1,109 @@
+"""Writes hops: the only way in which a record leaves a stage. Acknowledged by all in-sync replicas, in order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from functools import partial
+
+from flux.consuming.new_topics import Spreading
+from flux.core.engine.due_times import whole_ms
+from flux.core.engine.forwarding import Hop
+from flux.core.errors import BrokerError, Fault
+from flux.core.ports import Cluster, ProducerPort, ProducerSettings, System
+
+_ASK = 10.0
+_ROOM = 5.0  # seconds to wait for room in the client's queue
+_AGAIN = 0.01
+
+Ended = Callable[[Hop, BrokerError | None], None]
+Wanted = Callable[[Hop], bool]
+Step = Callable[[], None]
+
+
+class Writer:
+    """One cluster's producer for hops. Thread-safe; boots its client again when it broke."""
+
+    def __init__(self, adapter: Cluster, settings: ProducerSettings, system: System) -> None:
+        self._adapter = adapter
+        self._settings = settings
+        self._system = system
+        self._client: ProducerPort | None = None
+
+    def write(
+        self, hops: Iterable[Hop], limit: Callable[[str], int | None], ended: Ended, wanted: Wanted, step: Step
+    ) -> None:
+        """Hands hops to the client, in order. `limit`: bytes that a topic takes, where that is known. `ended` is told
+        the end of each, on this thread or the client's. `wanted`: whether a hop is still to be written, which is asked
+        whenever that has waited. `step` is called as this goes on."""
+        by_topic: dict[str, list[Hop]] = {}
+        for hop in hops:
+            by_topic.setdefault(hop.transfer.target.topic, []).append(hop)
+        away: BrokerError | None = None
+        for topic, those in by_topic.items():
+            if away is None:
+                away = self._write(topic, those, limit(topic), ended, wanted, step)
+                continue
+            for hop in those:  # each would wait as long to hear the same
+                ended(hop, away)
+
+    def _write(
+        self, topic: str, hops: list[Hop], limit: int | None, ended: Ended, wanted: Wanted, step: Step
+    ) -> BrokerError | None:
+        """Returns why the cluster takes none now, if it does not."""
+        system = self._system
+        client: ProducerPort | None = None
+        try:
+            client = self._client = self._client or self._adapter.producer(self._settings)
+            partitions = client.partitions(topic, _ASK)
+            now_ms = whole_ms(system.now())
+            deadline = system.monotonic() + _ROOM
+            outgoing = []
+            for hop in hops:
+                hop.transfer.partitions = partitions
+                outgoing.append(hop.transfer.producer_record(now_ms, limit))
+            while True:
+                step()
+                unwanted = [index for index, hop in enumerate(hops) if not wanted(hop)]
+                for index in reversed(unwanted):
+                    ended(hops[index], BrokerError("its partition is another member's", Fault.FENCED))
+                    del hops[index], outgoing[index]
+                if not hops:
+                    return None
+                taken = client.write(topic, outgoing, [partial(_ended, ended, hop) for hop in hops])
+                del hops[:taken], outgoing[:taken]
+                if taken:
+                    deadline = system.monotonic() + _ROOM
+                elif system.monotonic() >= deadline:
+                    raise BrokerError("the client's queue has no room", Fault.UNAVAILABLE)
+                if hops:
+                    system.sleep(_AGAIN)
+        except BrokerError as error:
+            if error.fault is Fault.FATAL and client is not None:
+                self.close(0)
+            for hop in hops:
+                ended(hop, error)
+            return error if error.fault is Fault.UNAVAILABLE else None
+
+    def renew(self) -> None:
+        """The next hop gets another client: a thread stands still in this one, which is left to it."""
+        self._client = None
+
+    def warm_up(self, topics: Iterable[str]) -> None:
+        """Connects, and asks for the topics' partitions, so that the first hop need not. Raises BrokerError."""
+        self._client = self._client or self._adapter.producer(self._settings)
+        spreading = Spreading(self._system)
+        for topic in topics:
+            try:
+                spreading.known(partial(self._client.partitions, topic, _ASK))
+            except BrokerError as error:
+                if error.fault is not Fault.UNKNOWN_TOPIC:  # else a hop to it is kept, and the log says so
+                    raise
+
+    def close(self, timeout: float) -> None:
+        client, self._client = self._client, None
+        if client is not None:
+            client.close(timeout)
+
+
+def _ended(ended: Ended, hop: Hop, error: BrokerError | None, _: object) -> None:
+    ended(hop, error)

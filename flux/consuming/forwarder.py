@@ -1,0 +1,118 @@
+"""Writes one stage's forwarded copies: one thread at a time, so that they keep their order."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+
+from flux.consuming.forward_writer import Writer
+from flux.core.engine import Engine
+from flux.core.engine.forwarding import Hop
+from flux.core.errors import BrokerError, Fault
+from flux.core.monitoring.duties import Duty
+from flux.core.ports import Lock
+
+
+class Forwarding:
+    """`lock` is the engine's. `now_locked`: the time for it. `take_in_locked` tells the engine of `ends`.
+    `spawn` starts a thread. `freed` is told, by its identifier, of a thread whose place was taken: what else it does
+    stands still too."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        writer: Writer,
+        lock: Lock,
+        now_locked: Callable[[], float],
+        take_in_locked: Callable[[], None],
+        spawn: Callable[[str, Callable[[], None]], None],
+        freed: Callable[[int], None],
+    ) -> None:
+        self.ends: deque[tuple[Hop, BrokerError | None]] = deque()
+        """Ends of copies that the engine has not been told. Appended to by the client's thread, which must not wait
+        for the lock once per record."""
+        self.duty = Duty(f"{engine.stage.topic}: the writing of its forwarded copies", take_over=self._is_taken_over)
+        self._engine = engine
+        self._writer = writer
+        self._lock = lock
+        self._now_locked = now_locked
+        self._take_in_locked = take_in_locked
+        self._spawn = spawn
+        self._freed = freed
+        self._holder: object | None = None
+        """The token of the thread that writes."""
+        self._claim: dict[Hop, None] = {}
+        """Those that are being written; each is taken by whoever tells its end, as there must be one."""
+
+    def write(self) -> None:
+        """Writes what there is, unless another thread does."""
+        token = object()
+        with self._lock:
+            if self._holder is not None:
+                return
+            self._holder = token
+        self._go_on(token)
+
+    def _go_on(self, token: object) -> None:
+        me = threading.get_ident()
+        claim: dict[Hop, None] = {}
+        try:
+            while True:
+                with self._lock:
+                    self._take_in_locked()
+                    if self._holder is not token:
+                        return
+                    hops = self._engine.writes(self._now_locked())
+                    if not hops:
+                        self._let_go_locked(token)
+                        return
+                    claim = self._claim = dict.fromkeys(hops)
+                self._writer.write(
+                    hops,
+                    self._engine.limit,
+                    partial(self._end, claim),
+                    lambda hop, claim=claim: hop in claim and not hop.gone,  # type: ignore[misc]
+                    lambda: self.duty.step(me),
+                )
+        except BaseException:
+            self._give_up(claim, "its write broke off")
+            with self._lock:
+                self._let_go_locked(token)
+            raise
+
+    def _let_go_locked(self, token: object) -> None:
+        if self._holder is token:
+            self._holder = None
+            self.duty.rest()
+
+    def _give_up(self, claim: dict[Hop, None], why: str) -> None:
+        for hop in list(claim):
+            self._end(claim, hop, BrokerError(why, Fault.UNAVAILABLE))
+
+    def _end(self, claim: dict[Hop, None], hop: Hop, error: BrokerError | None) -> None:
+        if claim.pop(hop, self) is self:
+            return  # its write stood still, and another attempt counts
+        self.ends.append((hop, error))
+
+    def _is_taken_over(self) -> bool:
+        duty = self.duty
+        stuck, step = duty.thread, duty.steps
+        # elsewhere: whoever watches must not wait for the lock
+        self._spawn("flux-forwarding", lambda: self._take_over(stuck, step))
+        return True
+
+    def _take_over(self, stuck: int, step: int) -> None:
+        token = object()
+        with self._lock:
+            if self._holder is None or self.duty.steps != step:
+                return  # it has gone on
+            self._holder = token
+            claim = self._claim
+            self.duty.step(threading.get_ident())
+        # Nobody knows which of them are written: they are again, which may repeat some and cannot lose any.
+        self._give_up(claim, "its write stands still")
+        self._writer.renew()
+        self._freed(stuck)
+        self._go_on(token)

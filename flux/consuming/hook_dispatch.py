@@ -1,0 +1,291 @@
+"""Tells hooks what happens. What nobody overrides is not called, and a task that nobody hears of pays nothing: its
+handler is wrapped once, at the start, and only if somebody wants to see calls."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from functools import partial
+from typing import Any, Literal
+
+from flux.core.engine.verdicts import Move, Pause, Rules
+from flux.core.error_text import asked, brief, error_name, traceback_of
+from flux.core.hooks import Hooks, Where
+from flux.core.message import Message
+from flux.core.ports import TopicPartition
+from flux.core.stage import Stage
+from flux.system.return_values import check_returned, own_failures
+from flux.system.tracebacks import text_of
+
+logger = logging.getLogger("flux.worker")
+
+_Entered = AbstractContextManager[object]
+_PROCESS = (KeyboardInterrupt, SystemExit, GeneratorExit)
+Event = Literal[
+    "on_start",
+    "on_success",
+    "on_failure",
+    "on_batch",
+    "on_calls",
+    "on_retry",
+    "on_dead_letter",
+    "on_pause",
+    "on_resume",
+    "on_commit",
+    "on_assigned",
+    "on_revoked",
+    "on_lost",
+]
+
+_OF_CALLS = frozenset({"around", "on_start", "on_success", "on_failure"})
+_OF_BATCHES = _OF_CALLS | {"around_batch", "on_batch"}
+
+
+class AroundCalls(Hooks):
+    """A hook of flux's own that stands around each call, by methods that cost less than a context manager for each."""
+
+    def around(self, where: Where, message: Message) -> AbstractContextManager[object]:
+        return _Around(self, where, message)
+
+    def enter(self, place: Callable[[int], Where], message: Message) -> Any:
+        """`place`: of a stage by its number. What this returns is left once, in one of two ways."""
+        raise NotImplementedError
+
+    def leave(self, entered: Any) -> None:
+        """The call has returned."""
+        raise NotImplementedError
+
+    def leave_failed(self, entered: Any, error: BaseException) -> None:
+        """The call has raised, or found an outage, which is a Pause."""
+        raise NotImplementedError
+
+
+class _Around:
+    """A call as a context, for `AroundCalls`."""
+
+    __slots__ = ("_entered", "_hook", "_message", "_where")
+
+    def __init__(self, hook: AroundCalls, where: Where, message: Message) -> None:
+        self._hook = hook
+        self._where = where
+        self._message = message
+
+    def __enter__(self) -> None:
+        self._entered = self._hook.enter(lambda stage: self._where, self._message)
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if error is None:
+            self._hook.leave(self._entered)
+        else:
+            self._hook.leave_failed(self._entered, error)
+
+
+class Heard:
+    """The hooks of one task, by what they hear. Thread-safe; methods are called with no lock held. `rules`: which
+    exceptions are failures of a record's."""
+
+    def __init__(
+        self, task: str, hooks: Sequence[Hooks] = (), stages: Sequence[Stage] = (), rules: Rules | None = None
+    ) -> None:
+        self.task = task
+        self._rules = rules or Rules()
+        self.places = {stage.number: Where(task, stage.number, stage.topic, stage.group) for stage in stages}
+        self._methods: dict[str, list[Callable[..., Any]]] = {}
+        for name in (name for name in vars(Hooks) if name.startswith(("on_", "around"))):
+            overriding = [each for each in hooks if _overrides(each, name)]
+            if overriding:
+                self._methods[name] = [getattr(each, name) for each in overriding]
+        singly = [each for each in hooks if _overrides(each, "around") and not _overrides(each, "around_batch")]
+        self._around_each = [each.around for each in singly]
+        """Of messages of a batch."""
+        self._told: set[tuple[str, str, str]] = set()
+        self.moves = bool(self._methods.keys() & {"on_retry", "on_dead_letter"})
+        """Whether anybody hears of hops."""
+
+    def of(self, stage: int) -> Where:
+        """The stage of that number."""
+        return self.places.get(stage) or Where(self.task, stage, "", "")
+
+    def hears(self, event: Event) -> bool:
+        return event in self._methods
+
+    def tell(self, event: Event, where: Where, *facts: Any) -> None:
+        self._tell(event, where, *facts)
+
+    def tell_task(self, event: Event, *facts: Any) -> None:
+        """What concerns all stages."""
+        self._tell(event, self.task, *facts)
+
+    def _tell(self, event: Event, *facts: Any) -> None:
+        for method in self._methods.get(event, ()):
+            try:
+                returned = method(*facts)
+                if returned is not None:
+                    check_returned(event, returned)
+            except _PROCESS:
+                raise
+            except BaseException as error:
+                self._complain(event, method, error)
+
+    def sees_calls(self, batched: bool) -> bool:
+        """Whether anybody wants to see each call; `batched`: of a batch task's."""
+        return bool(self._methods.keys() & (_OF_BATCHES if batched else _OF_CALLS))
+
+    def alone(self) -> AroundCalls | None:
+        """The one hook that hears of calls, if it is an `AroundCalls`."""
+        if _OF_CALLS & self._methods.keys() != {"around"}:
+            return None
+        hook, *others = (getattr(method, "__self__", None) for method in self._methods["around"])
+        # one that overrides `around` means its own
+        return hook if not others and getattr(type(hook), "around", None) is AroundCalls.around else None
+
+    def went_wrong(self, hook: AroundCalls, error: BaseException) -> None:
+        """It raised itself, at a call's edge. Raises what ends the process."""
+        if issubclass(type(error), _PROCESS):
+            raise error
+        self._complain("around", hook, error)
+
+    def call_failed(
+        self, where: Where, message: Message, error: BaseException, seconds: float, entered: Sequence[_Entered]
+    ) -> Move:
+        """A call raised; `entered`: what was entered for it is left."""
+        move = self._rules.verdict(error).move
+        if move in (Move.NEXT, Move.DEAD):
+            self.tell("on_failure", where, message, error, seconds)
+        if entered:
+            self.leave(entered, _as_pause(error) if move is Move.PAUSE else error)
+        return move
+
+    def leave_failed(self, hook: AroundCalls, entered: Any, error: BaseException) -> None:
+        """A call raised, and `hook` alone is told."""
+        try:
+            paused = self._rules.verdict(error).move is Move.PAUSE
+            hook.leave_failed(entered, _as_pause(error) if paused else error)
+        except BaseException as raised:
+            self.went_wrong(hook, raised)
+
+    def entering(self) -> Callable[[Where, object], Sequence[_Entered]] | None:
+        """Enters what is around a call; None: nothing is."""
+        around = self._methods.get("around", ())
+        if len(around) != 1:
+            return partial(self._entered, around) if around else None
+        [method] = around
+
+        def enter(where: Where, what: object) -> Sequence[_Entered]:
+            try:
+                manager = method(where, what)
+                manager.__enter__()
+                return (manager,)
+            except _PROCESS:
+                raise
+            except BaseException as error:
+                self._complain("around", method, error)
+                return ()
+
+        return enter
+
+    def _entered(self, around: Sequence[Callable[..., Any]], where: Where, what: object) -> list[_Entered]:
+        """`what`: a message, or those of a batch."""
+        entered: list[_Entered] = []
+        for method in around:
+            try:
+                manager = method(where, what)
+                manager.__enter__()
+                entered.append(manager)
+            except _PROCESS:
+                raise
+            except BaseException as error:
+                self._complain("around", method, error)
+        return entered
+
+    def leave(self, entered: Sequence[_Entered], error: BaseException | None) -> None:
+        kind = trace = None
+        if error is not None:
+            kind, trace = type(error), traceback_of(error)
+        for manager in entered if len(entered) == 1 else reversed(entered):
+            try:
+                # what it returns does not count: a call that failed has failed
+                manager.__exit__(kind, error, trace)
+            except BaseException as raised:
+                if raised is error:
+                    continue
+                if issubclass(type(raised), _PROCESS):
+                    raise
+                self._complain("around", manager, raised)
+
+    def _complain(self, event: str, whose: object, error: BaseException) -> None:
+        bound = asked(lambda: whose.__self__)  # type: ignore[attr-defined]
+        owner = asked(lambda: type(whose if bound is None else bound).__qualname__) or "a hook"
+        kind = (owner, event, error_name(type(error)))
+        if kind not in self._told:
+            self._told.add(kind)
+            trace = text_of(error)
+            logger.error(
+                "%s: %s.%s raised %s: it is not told again of this kind\n%s",
+                self.task,
+                owner,
+                event,
+                brief(error),
+                trace,
+                extra={"task": self.task, "error": error_name(type(error)), "exception": trace},
+            )
+
+
+def _overrides(hook: Hooks, name: str) -> bool:
+    return getattr(type(hook), name) is not getattr(Hooks, name)
+
+
+class BatchCall:
+    """A call with many messages, of one stage: told as one, and as one of each."""
+
+    def __init__(self, heard: Heard, messages: Sequence[Message]) -> None:
+        self._heard = heard
+        self._messages = messages
+        self._where = where = heard.of(messages[0].stage)
+        self._whole = heard._entered(heard._methods.get("around_batch", ()), where, messages)
+        each = heard._around_each
+        self._entered = [heard._entered(each, where, message) if each else () for message in messages]
+        self._began = time.perf_counter()
+        if heard.hears("on_start"):
+            for message in messages:
+                heard.tell("on_start", where, message)
+
+    def ended(self, error: BaseException | None) -> None:
+        """`error`: of the call; None: it returned."""
+        heard, where, seconds = self._heard, self._where, time.perf_counter() - self._began
+        failures = {} if error is None else own_failures(self._messages, error)
+        moves: set[Move | None] = set()
+        for message, entered in zip(self._messages, self._entered, strict=True):
+            own = failures.get(message)
+            if own is not None:
+                moves.add(heard.call_failed(where, message, own, seconds, entered))
+                continue
+            moves.add(None)
+            heard.tell("on_success", where, message, seconds)
+            heard.leave(entered, None)
+        if error is not None and moves == {Move.PAUSE}:
+            error = _as_pause(next(iter(failures.values())))
+        elif Move.STOP not in moves:
+            heard.tell("on_batch", where, self._messages, seconds)
+        heard.leave(self._whole, error)
+
+
+def _as_pause(error: BaseException) -> BaseException:
+    """What found an outage, as scopes and spans hear of it, which do not know what the task's `pause_on` names."""
+    if issubclass(type(error), Pause):
+        return error
+    pause = Pause()
+    pause.__cause__, pause.__traceback__ = error, traceback_of(error)
+    return pause
+
+
+def log_fields(where: Where, about: Message | TopicPartition | None = None) -> dict[str, Any]:
+    """What a line in the log is about, as `extra`."""
+    fields: dict[str, Any] = {"task": where.task, "stage": where.stage, "topic": where.topic, "group": where.group}
+    if about is not None:
+        fields["partition"] = about.partition
+    if isinstance(about, Message):
+        fields |= {"offset": about.offset, "attempt": about.attempt}
+    return fields

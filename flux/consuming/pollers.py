@@ -1,0 +1,173 @@
+"""Who polls, where a handler is awaited, a client lives in an event loop, or both: runs are handed on to callers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from functools import partial
+from typing import Any
+
+from flux.consuming.awaited.consumer_loop import AsyncConsumerLoop
+from flux.consuming.blocking.consumer_loop import ConsumerLoop
+from flux.consuming.callers import Callers, error_of
+from flux.consuming.coordinator import Coordinator, StageRuntime
+from flux.consuming.coordinator.resting import RestingThreads
+from flux.consuming.side_threads import Beside, directly
+from flux.consuming.stuck_calls import Watcher
+from flux.core.ports import Adapter, AdminPort, AsyncAdapter
+from flux.system.tracebacks import stack_of_task
+
+_WRITE = 30.0  # seconds that polling waits for hops to be written
+
+
+class LoopPollers:
+    """A client of asyncio: polls in the running event loop."""
+
+    def __init__(self, coordinator: Coordinator, callers: Callers, adapter: AsyncAdapter, admin: AdminPort) -> None:
+        self._coordinator = coordinator
+        self._callers = callers
+        self._loop = asyncio.get_running_loop()
+        self._facts = 0
+        self._resting: dict[asyncio.Event, int] = {}
+        """Those that wait for a fact, with the number of facts before."""
+        self._beside = Beside(coordinator.system)
+        self._loops = [
+            AsyncConsumerLoop(
+                coordinator,
+                runtime,
+                adapter,
+                admin,
+                rest=self._rest,
+                write=self._write,
+                ask=self._beside.run,
+                begin=callers.begin,
+                cancel=callers.cancel,
+            )
+            for runtime in coordinator.runtimes
+        ]
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._told = False
+        coordinator.driver.wake_locked = self._wake_locked
+        coordinator.driver.freed = callers.freed
+
+    def start(self) -> None:
+        """Joins the groups and begins to work."""
+        for loop in self._loops:
+            polling = self._begin(loop.poll(), f"flux-poll-{loop.runtime}", loop.runtime)
+            loop.runtime.polling.stack = partial(stack_of_task, polling)
+        self._begin(self._watch(), "flux-watch", None)
+
+    def _begin(self, work: Coroutine[Any, Any, None], name: str, runtime: StageRuntime | None) -> asyncio.Task[None]:
+        """`runtime`: the stage that is left to its fate with the end of this task."""
+
+        def ended(task: asyncio.Task[None]) -> None:
+            self._tasks.discard(task)
+            error = error_of(task)
+            if error is not None:
+                self._coordinator.ending.fail(error)
+                if runtime is not None:
+                    self._coordinator.ending.has_left(runtime)
+
+        task = self._loop.create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(ended)
+        return task
+
+    def _wake_locked(self, needed: int) -> None:
+        self._callers.more_locked()
+        self._facts += 1
+        if not self._told:
+            self._told = True
+            self._loop.call_soon_threadsafe(self._tell)
+
+    def _tell(self) -> None:
+        self._told = False
+        for fact, before in self._resting.items():
+            if self._facts > before:  # else it is what the resting one has told others itself
+                fact.set()
+
+    async def _rest(self, timeout: float, facts: int | None = None) -> None:
+        fact = asyncio.Event()
+        self._resting[fact] = self._facts
+        try:
+            if self._coordinator.has_missed(facts):  # asked now, as whatever comes later sets `fact`
+                return
+            async with asyncio.timeout(timeout):
+                await fact.wait()
+        except TimeoutError:
+            pass
+        finally:
+            del self._resting[fact]
+
+    async def _write(self, runtime: StageRuntime) -> None:
+        """A hop's write may ask the cluster for the target's partitions, or wait for room. One that stands still is
+        another thread's to go on with, and polling goes on."""
+        if not runtime.engine.has_hops:
+            self._coordinator.procedures.write(runtime)
+            return
+        writing = asyncio.ensure_future(self._beside.run(self._written, runtime))
+        await asyncio.wait([writing], timeout=_WRITE)
+
+    def _written(self, runtime: StageRuntime) -> None:
+        try:
+            self._coordinator.procedures.write(runtime)
+        except Exception as error:
+            self._coordinator.ending.fail(error)
+
+    async def _watch(self) -> None:
+        try:
+            while (pause := self._coordinator.looks_in()) is not None:
+                await asyncio.sleep(pause)
+                self._coordinator.look()
+        except Exception as error:
+            self._coordinator.ending.fail(error)
+
+
+class ThreadPollers:
+    """A client that blocks: each stage is polled by a thread of its own, which makes no calls."""
+
+    def __init__(self, coordinator: Coordinator, callers: Callers, adapter: Adapter, admin: AdminPort) -> None:
+        self._coordinator = coordinator
+        self._callers = callers
+        self._resting = RestingThreads(coordinator)
+        self._loops = [
+            ConsumerLoop(
+                coordinator,
+                runtime,
+                adapter,
+                admin,
+                rest=self._resting.rest,
+                write=coordinator.procedures.write,
+                ask=directly,
+                begin=callers.begin,
+                cancel=callers.cancel,
+            )
+            for runtime in coordinator.runtimes
+        ]
+        self._holders: dict[ConsumerLoop, object] = {}
+        """The token of the thread that polls."""
+        self._watcher = Watcher(coordinator)
+        coordinator.driver.wake_locked = self._wake_locked
+        coordinator.driver.freed = self._freed
+
+    def start(self) -> None:
+        """Joins the groups and begins to work."""
+        for loop in self._loops:
+            self._begin(loop)
+        self._watcher.start()
+
+    def _begin(self, loop: ConsumerLoop) -> None:
+        token = self._holders[loop] = object()
+        self._coordinator.ending.spawn(
+            f"flux-poll-{loop.runtime}", lambda: loop.poll(lambda: self._holders[loop] is token)
+        )
+
+    def _freed(self, thread: int) -> None:
+        self._callers.freed(thread)
+        for loop in self._loops:
+            if loop.gives_up(thread):
+                self._begin(loop)
+
+    def _wake_locked(self, needed: int) -> None:
+        self._callers.more_locked()
+        self._resting.tell_locked()

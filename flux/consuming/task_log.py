@@ -1,0 +1,130 @@
+"""What the log is told of one task's work, as far as the task lets errors leave the process. With no lock held.
+
+Text is logged, not exceptions: whoever keeps a log's records would keep the frames of a traceback too.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+from flux.consuming.hook_dispatch import log_fields
+from flux.consuming.slow_calls import Late
+from flux.core.engine.commands import Notice, Stall
+from flux.core.engine.forwards import Failure, describe
+from flux.core.engine.verdicts import Move
+from flux.core.hooks import Where
+from flux.core.message import Message
+from flux.core.monitoring.failure_log import Count
+from flux.core.monitoring.log_throttle import Throttle, and_more
+from flux.core.monitoring.report import ranges_of
+from flux.core.policy import Policy
+from flux.core.ports import TopicPartition
+from flux.core.stage import Role, Stage
+from flux.system.tracebacks import text_of
+
+logger = logging.getLogger("flux.worker")
+
+
+class Journal:
+    """Of the task named `task`. Times in seconds."""
+
+    def __init__(self, task: str, policy: Policy) -> None:
+        self._task = task
+        self._policy = policy
+        self._paused_at = 0.0
+        """When the pause began that was told last."""
+        self._throttle = Throttle()
+
+    def noticed(self, where: Where, notice: Notice, now: float) -> None:
+        """A line of an engine's, unless it is one of many."""
+        left_out = 0 if notice.kind is None else self._throttle.admit(notice.kind, now)
+        if left_out is not None:
+            fields = log_fields(where, notice.about)
+            logger.log(notice.level, "%s%s", notice.text, and_more(left_out), extra=fields)
+
+    def lost(self, lost: Sequence[tuple[Where, Sequence[TopicPartition]]]) -> None:
+        """Partitions that are another member's by now, of all stages at once: one cause takes them from all."""
+        named = ", ".join(f"{of[0].topic}[{ranges_of(each.partition for each in of)}]" for _, of in lost)
+        where, of = lost[0]
+        fields = log_fields(where, of[0]) if len(lost) == len(of) == 1 else {"task": self._task}
+        logger.warning("%s has lost %s: what was in flight is worked again", self._task, named, extra=fields)
+
+    def failed(self, where: Where, stage: Stage, message: Message, failure: Failure, move: Move) -> None:
+        """The first failure of a kind, in full."""
+        following, setting = self._policy.stages.after(stage), self._policy.error_headers
+        kind, text, _ = describe(failure, setting)
+        trace = text_of(failure.error) if setting == "full" and failure.trace else ""
+        level, becomes = logging.ERROR, "becomes a dead letter"
+        if move is Move.AGAIN:
+            level, becomes = logging.WARNING, "is tried again in place"
+        elif following is None:
+            becomes = "stays one"
+        elif move is Move.NEXT and following.role is not Role.DEAD:
+            level, becomes = logging.WARNING, f"moves to {following.topic}"
+        logger.log(
+            level,
+            "%s: %s[%d]@%d failed on attempt %d and %s: %s%s%s",
+            where.task,
+            message.topic,
+            message.partition,
+            message.offset,
+            message.attempt,
+            becomes,
+            kind,
+            f": {text}" if text else "",
+            f"\n{trace}" if trace else "",
+            extra={**log_fields(where, message), "error": kind, "exception": trace},
+        )
+
+    def counted(self, where: Where, count: Count) -> None:
+        """More failures of a kind that was told."""
+        name, place, _ = count.kind
+        logger.warning(
+            "%s: %d more calls of %s failed in %.0f s with %s%s",
+            where.task,
+            count.number,
+            where.topic,
+            count.seconds,
+            name,
+            place,
+            extra={**log_fields(where), "error": name, "count": count.number},
+        )
+
+    def paused(self, error: BaseException, since: float, tried_in: float) -> None:
+        """An outage was found, or found still to be there. `since`: when the pause began."""
+        kind, text, _ = describe(Failure(error), self._policy.error_headers)
+        level = logging.INFO if since == self._paused_at else logging.WARNING
+        self._paused_at = since
+        logger.log(
+            level,
+            "%s is paused: %s%s; no record moves, one is tried in %.1f s",
+            self._task,
+            kind,
+            f": {text}" if text else "",
+            tried_in,
+            extra={"task": self._task, "error": kind},
+        )
+
+    def resumed(self, seconds: float) -> None:
+        """A pause has ended, after so long."""
+        logger.warning("%s goes on after a pause of %.1f s", self._task, seconds, extra={"task": self._task})
+
+    def stalled(self, where: Where, stall: Stall, stack: str) -> None:
+        """Something has work and gets nowhere. `stack`: of the call that it waits for, if it does."""
+        logger.warning("%s%s", stall.text, _at(stack), extra=log_fields(where, stall.about))
+
+    def overdue(self, where: Where, late: Late, seconds: float, stack: str) -> None:
+        """A call that cannot be ended has run for longer than the task's `timeout`."""
+        logger.warning(
+            "%r has run for %.1f s, longer than timeout = %g s%s",
+            late.message,
+            seconds,
+            self._policy.timeout,
+            _at(stack),
+            extra=log_fields(where, late.message),
+        )
+
+
+def _at(stack: str) -> str:
+    return f", at\n{stack}" if stack else ""

@@ -1,0 +1,128 @@
+"""The thread driver: a client that blocks, and handlers that do.
+
+Threads are alike. Polling one stage is a role that one of them holds at a time; it makes the calls itself while they
+are quick. A watcher tells the engine how runs get on; when the poller is stuck in a call, the role goes to another
+thread. While calls are slow, the threads without a role take runs.
+"""
+
+from __future__ import annotations
+
+import attrs
+
+from flux.consuming.blocking.consumer_loop import ConsumerLoop
+from flux.consuming.call_results import Call
+from flux.consuming.caller_threads import CallerThreads
+from flux.consuming.coordinator import Coordinator, StageRuntime
+from flux.consuming.coordinator.resting import RestingThreads
+from flux.consuming.side_threads import directly
+from flux.consuming.stuck_calls import Watcher
+from flux.core.engine.runs import Run
+from flux.core.ports import Adapter, AdminPort
+
+_IDLE = 1.0
+
+
+@attrs.define(eq=False)
+class _Role:
+    """Polling one stage."""
+
+    loop: ConsumerLoop
+    holder: object | None = None
+    """The token of the thread that has it; None: free."""
+    inline: Run | None = None
+    """The run that the holder is in."""
+
+
+class Threads:
+    """Works a coordinator's stages. `call`: makes the calls of a run. Who has which role is changed with
+    the coordinator's lock held, as it goes with the runs."""
+
+    def __init__(self, coordinator: Coordinator, call: Call, adapter: Adapter, admin: AdminPort) -> None:
+        self._coordinator = coordinator
+        self._callers = CallerThreads(coordinator, call)
+        self._watcher = Watcher(coordinator, self._stuck_locked)
+        self._resting = RestingThreads(coordinator)
+        self._roles = {
+            runtime: _Role(
+                ConsumerLoop(
+                    coordinator,
+                    runtime,
+                    adapter,
+                    admin,
+                    rest=self._resting.rest,
+                    write=coordinator.procedures.write,
+                    ask=directly,
+                    begin=self._inline,
+                )
+            )
+            for runtime in coordinator.runtimes
+        }
+        self._most = coordinator.policy.concurrency + len(coordinator.runtimes)
+        self._threads = 0
+        coordinator.driver.wake_locked = self._wake_locked
+        coordinator.driver.freed = self._freed
+
+    def start(self) -> None:
+        """Joins the groups and begins to work."""
+        with self._coordinator.lock:
+            self._wake_locked(len(self._roles))
+        self._watcher.start()
+
+    def _wake_locked(self, needed: int) -> None:
+        """Wakes or makes threads for `needed` jobs."""
+        self._resting.tell_locked()
+        free = any(role.holder is None and not runtime.left for runtime, role in self._roles.items())
+        if not (free or self._coordinator.ending.stop_at is not None or self._coordinator.ready_locked()):
+            return
+        self._resting.call_locked(needed)
+        for _ in range(min(needed - self._resting.idle, self._most - self._threads)):
+            self._coordinator.ending.spawn(f"flux-{self._coordinator.runtimes[0]}-{self._threads}", self._live)
+            self._threads += 1
+
+    def _live(self) -> None:
+        coordinator, token = self._coordinator, object()
+        while True:
+            with coordinator.lock:
+                role = next(
+                    (role for runtime, role in self._roles.items() if role.holder is None and not runtime.left), None
+                )
+                taken = None
+                if role is not None:
+                    role.holder = token
+                elif coordinator.ending.ended:
+                    return
+                else:
+                    taken = coordinator.take_any_locked()
+                    if taken is None:
+                        self._resting.idle_locked(_IDLE)
+                        continue
+            if role is not None:
+                role.loop.poll(lambda role=role: role.holder is token)  # type: ignore[misc]
+            elif taken is not None:
+                self._callers.work(*taken)
+
+    def _freed(self, thread: int) -> None:
+        with self._coordinator.lock:
+            for role in self._roles.values():
+                if role.loop.gives_up(thread):
+                    role.holder = None
+                    self._most += 1
+                    self._wake_locked(1)
+            stuck = self._callers.runs_of(thread)
+            self._most += len(stuck)
+            self._coordinator.excuse_locked(stuck)
+
+    def _inline(self, runtime: StageRuntime, run: Run) -> None:
+        role = self._roles[runtime]
+        role.inline = run
+        self._callers.work(runtime, run, writes=False)  # the script does it next, as a poller
+        with self._coordinator.lock:
+            if role.inline is run:
+                role.inline = None
+
+    def _stuck_locked(self, runtime: StageRuntime, run: Run) -> None:
+        """The poller of a stage is stuck in a call: its role goes to another thread."""
+        role = self._roles[runtime]
+        if role.inline is run:
+            role.inline = role.holder = None
+            self._wake_locked(1)

@@ -1,0 +1,183 @@
+"""What may be called now of a task whose calls take many records: batches of one partition, one in flight for each.
+
+In place of lanes, with the same methods. A batch is taken when it is full, or when its first record has waited long
+enough. Records of one key that is held stay behind, in their order; the others go on.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import attrs
+
+from flux.core.engine.assignment import Assignment, Entry, Phase
+from flux.core.engine.key_queues import Ordering, lane_name
+from flux.core.validation import plainly
+
+MOST_BATCH = 10_000
+"""Records of one call, at most."""
+
+
+@attrs.frozen(field_transformer=plainly)
+class Batch:
+    """`most`: records of one call; `wait`: seconds that the first of them waits for others."""
+
+    most: int = 100
+    wait: float = 1.0
+
+
+class Batches:
+    """Of one stage, over its partitions. `now`: by the clock of the engine."""
+
+    __slots__ = ("_batch", "_held", "_ordering", "_queues")
+
+    def __init__(self, batch: Batch, ordering: Ordering) -> None:
+        self._batch = batch
+        self._ordering = ordering
+        self._queues: dict[Assignment, deque[Entry]] = {}
+        """In order of offsets, or of due time; the partition to be worked next first."""
+        self._held: dict[Any, int] = {}
+
+    def __bool__(self) -> bool:
+        """Whether there are any."""
+        return bool(self._queues)
+
+    def __len__(self) -> int:
+        """Entries that have not been taken."""
+        return sum(map(len, self._queues.values()))
+
+    def ready(self, now: float) -> int:
+        """Batches that can be taken."""
+        return sum(self._ripe(assignment, queue, now) for assignment, queue in self._queues.items())
+
+    def deadline(self) -> float | None:
+        """When the next one that is not full can be taken."""
+        free = [self._free(queue) for assignment, queue in self._queues.items() if not assignment.running]
+        return min((self._closes_at(entries) for entries in free if entries), default=None)
+
+    def add(self, entry: Entry) -> None:
+        """Queues `entry`, whose `since` is set, behind all of its partition."""
+        entry.assignment.laned += 1
+        self._queues.setdefault(entry.assignment, deque()).append(entry)
+
+    def add_first(self, entry: Entry) -> None:
+        """Queues `entry` where it was before."""
+        entry.assignment.laned += 1
+        self._put_back([entry])
+
+    def begin(self, entry: Entry) -> None:
+        """Accounts for an entry that is called already."""
+        entry.assignment.laned += 1
+        entry.assignment.flying += 1
+
+    def take(self, most: int, now: float) -> list[Entry]:
+        """The records of the next call; none, when there is no batch. `most` is of calls: 1 or more."""
+        for assignment, queue in list(self._queues.items()):
+            if not self._ripe(assignment, queue, now):
+                continue
+            taken = self._draw(assignment, queue)
+            del self._queues[assignment]
+            if queue:
+                self._queues[assignment] = queue
+            if taken:
+                return taken
+        return []
+
+    def give_back(self, entries: list[Entry]) -> None:
+        """Entries that were taken and are to be called again."""
+        for entry in entries:
+            entry.assignment.flying -= 1
+        self._put_back(entries)
+
+    def retry_aside(self) -> None:
+        """Nothing is put aside: what the metadata has no room for stays in the queue."""
+
+    def end(self, entry: Entry) -> None:
+        """The call of `entry` has ended."""
+        entry.assignment.laned -= 1
+        entry.assignment.flying -= 1
+
+    def hold(self, entry: Entry) -> None:
+        """Nothing more of the key of `entry` is called until `release`."""
+        entry.assignment.laned += 1
+        name = lane_name(self._ordering, entry)
+        if name is not None:
+            self._held[name] = self._held.get(name, 0) + 1
+
+    def release(self, entry: Entry) -> None:
+        """Ends one `hold`."""
+        entry.assignment.laned -= 1
+        name = lane_name(self._ordering, entry)
+        if name in self._held:
+            self._held[name] -= 1
+            if not self._held[name]:
+                del self._held[name]
+
+    def drop(self, assignment: Assignment) -> None:
+        """Forgets what of `assignment` has not been taken."""
+        self._queues.pop(assignment, None)
+        self._held = {name: holds for name, holds in self._held.items() if assignment is not _owner(name)}
+
+    def _ripe(self, assignment: Assignment, queue: deque[Entry], now: float) -> bool:
+        if assignment.running:
+            return False
+        free = self._free(queue)
+        if not free:
+            return False
+        if len(free) < self._batch.most and free[0].since <= now < self._closes_at(free):  # earlier: set back
+            return False
+        ledger, others = assignment.ledger, assignment.flying + len(assignment.open)
+        assert ledger is not None
+        return any(ledger.admits(entry.end, others) or entry.offset == ledger.position for entry in free)
+
+    def _closes_at(self, free: Sequence[Entry]) -> float:
+        """When they are a batch, however few. Compared as it is: a difference of times may round otherwise."""
+        return free[0].since + self._batch.wait
+
+    def _free(self, queue: deque[Entry]) -> Sequence[Entry]:
+        """Those whose key is not held."""
+        if not self._held:
+            return queue
+        return [entry for entry in queue if lane_name(self._ordering, entry) not in self._held]
+
+    def _draw(self, assignment: Assignment, queue: deque[Entry]) -> list[Entry]:
+        ledger = assignment.ledger
+        assert assignment.phase is Phase.WORKING
+        assert ledger is not None
+        taken: list[Entry] = []
+        passed: list[Entry] = []
+        stay = set(self._held)
+        while queue and len(taken) < self._batch.most:
+            entry = queue.popleft()
+            name = lane_name(self._ordering, entry)
+            others = assignment.flying + len(assignment.open)
+            if name in stay:
+                passed.append(entry)
+            elif ledger.admits(entry.end, others) or self._leads_to(entry, name, queue, ledger.position):
+                assignment.flying += 1
+                taken.append(entry)
+            else:
+                passed.append(entry)
+                if name is not None:
+                    stay.add(name)
+        queue.extendleft(reversed(passed))
+        return taken
+
+    def _leads_to(self, entry: Entry, name: Any, behind: Iterable[Entry], position: int) -> bool:
+        """As `Lanes._leads_to`: the position cannot move before `entry` has ended."""
+        if entry.offset == position:
+            return True
+        return name is not None and any(
+            other.offset == position and lane_name(self._ordering, other) == name for other in behind
+        )
+
+    def _put_back(self, entries: Iterable[Entry]) -> None:
+        for entry in entries:
+            queue = self._queues.get(entry.assignment, ())
+            self._queues[entry.assignment] = deque(sorted([entry, *queue], key=lambda each: (each.due, each.offset)))
+
+
+def _owner(name: Any) -> Any:
+    return name[0] if isinstance(name, tuple) else name

@@ -1,0 +1,147 @@
+"""Records that are not due yet, in due order; ties by offset. Bounded per partition."""
+
+from __future__ import annotations
+
+import heapq
+from bisect import bisect_left, bisect_right
+
+from flux.core.engine.assignment import Assignment, Slice
+
+_WHOLE = 50
+"""Records of one slice that came together and are due together, from which on they are a slice again."""
+
+
+class _Waiting:
+    """A slice of which the records before `at` are taken out."""
+
+    __slots__ = ("at", "bytes", "piece")
+
+    def __init__(self, piece: Slice, size: int) -> None:
+        self.piece = piece
+        self.at = 0
+        self.bytes = size
+
+
+_Queue = list[tuple[int, int, int, _Waiting]]
+"""A heap by due time and offset of the first record of each."""
+
+
+class Delays:
+    """What waits in one stage. Times in milliseconds since the epoch."""
+
+    __slots__ = ("_heads", "_number", "_queues", "_waiting")
+
+    def __init__(self) -> None:
+        self._queues: dict[Assignment, _Queue] = {}
+        self._heads: list[tuple[int, int, Assignment]] = []
+        """A heap of when each partition's first record is due; some that are not true any more among them."""
+        self._number = 0
+        self._waiting = 0
+
+    def __len__(self) -> int:
+        """Records."""
+        return self._waiting
+
+    @property
+    def next_due(self) -> int | None:
+        heads = self._heads
+        while heads:
+            due, _, assignment = heads[0]
+            queue = self._queues.get(assignment)
+            if queue and queue[0][0] == due:
+                return due
+            heapq.heappop(heads)
+        return None
+
+    def add(self, assignment: Assignment, piece: Slice, size: int) -> None:
+        """`piece` has due times; `size`: bytes of its keys and values."""
+        assignment.waiting += len(piece)
+        assignment.waiting_bytes += size
+        self._waiting += len(piece)
+        self._push(assignment, _Waiting(piece, size))
+
+    def due(self, now_ms: int, most: int) -> tuple[Assignment, list[Slice]] | None:
+        """Takes out what is due by `now_ms` of one partition, up to `most` records, in order: of the one that is due
+        first, of those that have no backlog."""
+        passed = []
+        while True:
+            first = self.next_due
+            if first is None or first > now_ms:
+                assignment = None
+                break
+            head = heapq.heappop(self._heads)
+            assignment = head[2]
+            if not assignment.backlog:
+                break
+            passed.append(head)
+        for head in passed:
+            heapq.heappush(self._heads, head)
+        if assignment is None:
+            return None
+        queue = self._queues[assignment]
+        taken: list[tuple[Slice, int, int]] = []
+        count = size = 0
+        while count < most and queue and queue[0][0] <= now_ms:
+            waiting = heapq.heappop(queue)[3]
+            piece, start = waiting.piece, waiting.at
+            stop = min(_stop(piece, start, now_ms, queue), start + most - count)
+            part = waiting.bytes * (stop - start) // (len(piece) - start)
+            waiting.at, waiting.bytes = stop, waiting.bytes - part
+            count, size = count + stop - start, size + part
+            if taken and taken[-1][0] is piece and taken[-1][2] == start:
+                taken[-1] = (piece, taken[-1][1], stop)
+            else:
+                taken.append((piece, start, stop))
+            if stop < len(piece):
+                self._number += 1
+                heapq.heappush(queue, (piece.dues[stop], piece.records[stop].offset(), self._number, waiting))  # type: ignore[index]
+        assignment.waiting -= count
+        assignment.waiting_bytes -= size
+        self._waiting -= count
+        if queue:
+            self._head(assignment, queue)
+        else:
+            del self._queues[assignment]
+        return assignment, _slices(taken, count)
+
+    def drop(self, assignment: Assignment) -> None:
+        """Forgets the records of one partition."""
+        if self._queues.pop(assignment, None) is not None:
+            self._waiting -= assignment.waiting
+            assignment.waiting = assignment.waiting_bytes = 0
+
+    def _push(self, assignment: Assignment, waiting: _Waiting) -> None:
+        queue = self._queues.setdefault(assignment, [])
+        self._number += 1
+        heapq.heappush(queue, (*waiting.piece.place, self._number, waiting))
+        if queue[0][3] is waiting:
+            self._head(assignment, queue)
+
+    def _head(self, assignment: Assignment, queue: _Queue) -> None:
+        self._number += 1
+        heapq.heappush(self._heads, (queue[0][0], self._number, assignment))
+
+
+def _stop(piece: Slice, start: int, now_ms: int, others: _Queue) -> int:
+    """Up to where the records of a slice are due, and before those of the others."""
+    dues = piece.dues
+    assert dues is not None
+    stop = bisect_right(dues, now_ms, start)
+    if others and others[0][0] <= dues[stop - 1]:
+        due, offset, *_ = others[0]
+        behind = piece.records[-1].offset() < offset and piece.ends is None  # what came in one poll after the other
+        stop = min(stop, (bisect_right if behind else bisect_left)(dues, due, start))
+    return max(stop, start + 1)
+
+
+def _slices(taken: list[tuple[Slice, int, int]], count: int) -> list[Slice]:
+    """Slices as they came, or one in due order where few records that came together are due together."""
+    if count >= _WHOLE * len(taken) or len(taken) == 1:
+        return [piece.part(start, stop) for piece, start, stop in taken]
+    made = Slice([], 0, [], [], [])
+    for piece, start, stop in taken:
+        made.records += piece.records[start:stop]
+        made.messages += piece.messages[start:stop]  # type: ignore[operator, index]
+        made.dues += piece.dues[start:stop]  # type: ignore[operator, index]
+        made.ends += map(piece.after, range(start, stop))  # type: ignore[operator]
+    return [made]

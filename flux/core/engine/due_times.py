@@ -1,0 +1,114 @@
+"""When a record of a retry stage is due, and how long one waits in the stage that it moves to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from operator import le
+
+from flux.core import flux_headers as trails
+from flux.core.backoff import default_wait
+from flux.core.engine.assignment import Assignment, Slice
+from flux.core.engine.commands import Level
+from flux.core.error_text import brief
+from flux.core.message import Message
+from flux.core.monitoring.log_events import Notices
+from flux.core.policy import Policy
+from flux.core.stage import Role, Stage
+
+
+def whole_ms(seconds: float) -> int:
+    """Whole milliseconds by then. A float holds few of them exactly: a microsecond before one counts as it."""
+    return int(seconds * 1000 + 0.001)
+
+
+class Dues:
+    """Of one stage. Due times in milliseconds since the epoch."""
+
+    __slots__ = ("_notices", "_policy", "_stage")
+
+    def __init__(self, policy: Policy, stage: Stage, notices: Notices) -> None:
+        self._policy = policy
+        self._stage = stage
+        self._notices = notices
+
+    def timed(self, assignment: Assignment, piece: Slice, now_ms: int) -> tuple[Slice, int]:
+        """A slice of this stage's topic as it came, in due order; and the bytes of its keys and values."""
+        messages: list[Message] = []
+        dues: list[int] = []
+        size = 0
+        unread = trails.Unread(self._stage.number, now_ms, int(self._policy.max_delay * 1000), self._ignored)
+        of, due_of = Message.of, unread.due
+        for record in piece.records:
+            value, key = record.value(), record.key()
+            message = of(record, value, unread)
+            size += len(value or b"") + len(key or b"")
+            due = due_of(message.headers)
+            dues.append(self._due(message, assignment.jitter, now_ms) if due is None else due)
+            messages.append(message)
+        if all(map(le, dues, dues[1:])):
+            return Slice(piece.records, piece.end, messages, dues), size
+        order = sorted(range(len(dues)), key=dues.__getitem__)
+        records, ends = piece.records, list(map(piece.after, range(len(dues))))
+        return Slice(
+            [records[index] for index in order],
+            0,
+            [messages[index] for index in order],
+            [dues[index] for index in order],
+            [ends[index] for index in order],
+        ), size
+
+    def wait(self, target: Stage, after: float | None, jitter: int) -> float:
+        """Seconds in `target`; `after`: what the call asked for."""
+        if target.role is Role.DEAD:
+            return 0.0
+        longest = self._policy.max_delay
+        if after is None:
+            return self._setting(target, jitter)
+        if after > longest:
+            self._notices.add(
+                Level.WARNING,
+                f"Retry(after={after:g}) is longer than max_delay: clipped to {longest:g} s",
+                kind="clipped",
+            )
+        return min(after, longest)
+
+    def _due(self, message: Message, jitter: int, now_ms: int) -> int:
+        """Of a record whose headers do not simply say it."""
+        if not message.headers_readable:
+            self._notices.add(
+                Level.WARNING,
+                f"{message!r}: its headers cannot be read, and are left out (logged once)",
+                "headers",
+                message,
+            )
+        due = message.trail.due
+        return self._from_timestamp(message, jitter, now_ms) if due is None else due
+
+    def _ignored(self, message: Message, names: Sequence[str]) -> None:
+        for name in names:
+            self._notices.add(
+                Level.WARNING,
+                f"{message!r}: {name} cannot be understood, and is taken as absent (logged once)",
+                name,
+                message,
+            )
+
+    def _from_timestamp(self, message: Message, jitter: int, now_ms: int) -> int:
+        """Without a due time (the Ruby library writes none): the stage's wait from when the record was written; from
+        now, when its timestamp cannot be believed."""
+        written = message.timestamp
+        if not 0 < written <= now_ms:
+            written = now_ms
+        return written + int(self._setting(self._stage, jitter) * 1000)
+
+    def _setting(self, stage: Stage, jitter: int) -> float:
+        try:
+            return self._policy.wait(stage, jitter)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
+            wait = float(min(default_wait(stage.number, jitter), self._policy.max_delay))
+            self._notices.add(
+                Level.ERROR, f"wait failed for stage {stage.number} ({brief(error)}): waiting {wait:g} s", "wait"
+            )
+            return wait

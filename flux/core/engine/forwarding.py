@@ -1,0 +1,239 @@
+"""The transfers of one stage on their way: written, tried again, or kept because the target refuses them."""
+
+from __future__ import annotations
+
+import enum
+from collections import deque
+
+import attrs
+
+from flux.core.engine.assignment import Assignment, Entry, Phase
+from flux.core.engine.commands import Level, Notice
+from flux.core.engine.forwards import Detail, Transfer
+from flux.core.errors import BrokerError, Fault
+
+MOST_OPEN = 5_000
+MOST_OPEN_BYTES = 32 * 1024 * 1024
+_LONGEST_PASSING = 30.0
+_LONGEST_KEPT = 60.0
+
+_REMEDIES = {
+    Fault.TOO_LARGE: "raise max.message.bytes of {topic}",
+    Fault.UNKNOWN_TOPIC: "create it: flux topics TASK --create",
+    Fault.DENIED: "grant WRITE on it",
+}
+_GONE = Phase.GONE
+_PASSING = {Fault.UNAVAILABLE, Fault.FATAL, Fault.FENCED, Fault.LOGIN}
+
+
+def remedy(fault: Fault, topic: str) -> str:
+    """What lets a topic take a record that it refuses."""
+    return _REMEDIES.get(fault, "see the broker's log").format(topic=topic)
+
+
+def way_out(fault: Fault, topic: str) -> str:
+    """The same, for a record that waits for that."""
+    return f"{remedy(fault, topic)}, or take the record out of the way with flux skip"
+
+
+class State(enum.Enum):
+    QUEUED = "queued"
+    WRITING = "writing"
+    WAITING = "waiting"
+    """The cluster could not take it, and is asked again."""
+    KEPT = "kept"
+    """The target refuses it: this record and its key are kept, the others go on."""
+
+
+@attrs.define(eq=False)
+class Hop:
+    """One transfer and how far it is."""
+
+    entry: Entry
+    transfer: Transfer
+    size: int
+    state: State = State.QUEUED
+    failures: int = 0
+    at: float = 0.0
+    """When it is tried again, by the clock of the engine."""
+    alone: bool = False
+    """Written with no other beside it: a client's batch fails as a whole when one record in it is too large."""
+    kept: bool = False
+    """Whether its lane is held."""
+    refused: Fault | None = None
+    """Why its target takes it not, when it is kept."""
+    away: bool = False
+    """Whether the cluster could not take it when it was last tried: the stage stands still."""
+
+    def __str__(self) -> str:
+        record, target = self.transfer.message, self.transfer.target.topic
+        why = "" if self.refused is None else f" ({self.refused.value}: {way_out(self.refused, target)})"
+        return f"{record.topic}[{record.partition}]@{record.offset} to {target}{why}"
+
+    @property
+    def gone(self) -> bool:
+        """Whether its partition is not this member's any more: it must not be written."""
+        return self.entry.assignment.phase is _GONE
+
+
+class Hops:
+    """All transfers of one stage that are not acknowledged."""
+
+    __slots__ = ("_again", "_alone", "_bytes", "_open", "_queue", "_sole", "_waiting", "_writing")
+
+    def __init__(self) -> None:
+        self._open: dict[Entry, Hop] = {}
+        self._queue: deque[Hop] = deque()
+        self._alone: deque[Hop] = deque()
+        self._sole: Hop | None = None
+        """The one that is being written alone."""
+        self._again: dict[Hop, None] = {}
+        """Those tried again later, in the order of their failures."""
+        self._waiting = 0
+        self._writing = 0
+        self._bytes = 0
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    @property
+    def blocked(self) -> bool:
+        """Whether the stage may make no new calls: the cluster is away, or too much is open."""
+        return self._waiting > 0 or len(self._open) >= MOST_OPEN or self._bytes >= MOST_OPEN_BYTES
+
+    @property
+    def queued(self) -> bool:
+        """Whether `take` would give any."""
+        if self._sole is not None:
+            return False
+        return bool(self._queue) if not self._alone else not self._writing
+
+    @property
+    def deadline(self) -> float | None:
+        """When the next one is tried again."""
+        return min((hop.at for hop in self._again), default=None)
+
+    def of(self, entry: Entry) -> Hop | None:
+        """The transfer of an entry, if it has one."""
+        return self._open.get(entry)
+
+    def has(self, entry: Entry) -> bool:
+        return entry in self._open
+
+    def moving(self, entry: Entry) -> bool:
+        """Whether an end of this entry's transfer is near: it is queued or being written."""
+        hop = self._open.get(entry)
+        return hop is not None and hop.state in (State.QUEUED, State.WRITING)
+
+    def moving_all(self) -> list[Hop]:
+        """Transfers that may still be acknowledged by themselves."""
+        return [hop for hop in self._open.values() if hop.state is not State.KEPT]
+
+    @property
+    def any_moving(self) -> bool:
+        """Whether any transfer may still be acknowledged by itself, those waiting for the cluster included."""
+        return any(hop.state is not State.KEPT for hop in self._open.values())
+
+    @property
+    def refused(self) -> list[Hop]:
+        """Those that their targets refuse, whether or not they are tried again just now."""
+        return [hop for hop in self._open.values() if hop.refused is not None]
+
+    def add(self, hop: Hop) -> None:
+        self._open[hop.entry] = hop
+        self._bytes += hop.size
+        self._queue.append(hop)
+
+    @property
+    def writing(self) -> int:
+        """How many are handed to the client and not acknowledged."""
+        return self._writing
+
+    def take(self, now: float) -> list[Hop]:
+        """What to write now, in this order."""
+        # a time further away than the longest wait is from before the clock was set back
+        for hop in [hop for hop in self._again if not now < hop.at <= now + _LONGEST_KEPT]:
+            del self._again[hop]
+            hop.state = State.QUEUED
+            (self._alone if hop.alone else self._queue).append(hop)
+        if self._sole is not None:
+            taken = []
+        elif self._alone:
+            taken = [] if self._writing else [self._alone.popleft()]
+            self._sole = taken[0] if taken else None
+        else:
+            taken = list(self._queue)
+            self._queue.clear()
+        for hop in taken:
+            hop.state = State.WRITING
+        self._writing += len(taken)
+        return taken
+
+    def written(self, hop: Hop) -> None:
+        """Acknowledged by all in-sync replicas."""
+        self._ended(hop)
+        if self._open.pop(hop.entry, None) is not None:
+            self._bytes -= hop.size
+            self._is_away(hop, False)
+
+    def unwritten(self, hop: Hop, error: BrokerError, now: float) -> Notice | None:
+        """The write failed. Afterwards `hop.state` says whether the stage waits or the record is kept."""
+        self._ended(hop)
+        if hop.entry not in self._open:
+            return None
+        transfer = hop.transfer
+        if error.fault is Fault.TOO_LARGE and not (hop.alone and transfer.detail is Detail.NONE):
+            if hop.alone:
+                transfer.detail = Detail(transfer.detail - 1)
+            hop.alone = True
+            hop.state = State.QUEUED
+            self._is_away(hop, False)
+            self._alone.append(hop)
+            return None
+        hop.failures += 1
+        passing = error.fault in _PASSING
+        hop.state = State.WAITING if passing else State.KEPT
+        hop.refused = None if passing else error.fault
+        hop.at = now + min(2.0 ** min(hop.failures - 1, 10), _LONGEST_PASSING if passing else _LONGEST_KEPT)
+        self._is_away(hop, passing)
+        self._again[hop] = None
+        return self._notice(hop, error)
+
+    def forget(self, assignment: Assignment) -> None:
+        """The partition is gone: nothing of it is written any more."""
+        for entry in [entry for entry in self._open if entry.assignment is assignment]:
+            hop = self._open.pop(entry)
+            self._bytes -= hop.size
+            self._is_away(hop, False)
+            self._again.pop(hop, None)
+        self._queue = deque(hop for hop in self._queue if hop.entry.assignment is not assignment)
+        self._alone = deque(hop for hop in self._alone if hop.entry.assignment is not assignment)
+
+    def _is_away(self, hop: Hop, away: bool) -> None:
+        self._waiting += away - hop.away
+        hop.away = away
+
+    def _ended(self, hop: Hop) -> None:
+        self._writing -= 1
+        if self._sole is hop:
+            self._sole = None
+
+    def _notice(self, hop: Hop, error: BrokerError) -> Notice:
+        topic, kind = hop.transfer.target.topic, (hop.transfer.target.topic, error.fault)
+        record = hop.transfer.message
+        where = f"{record.topic}[{record.partition}]@{record.offset}"
+        if hop.state is State.WAITING:
+            return Notice(
+                Level.WARNING,
+                f"{topic} cannot be written ({error}): {len(self._open)} record(s) from {where} on wait for it;"
+                " the stage stands still and tries again",
+                record,
+                kind,
+            )
+        return Notice(
+            Level.ERROR,
+            f"{topic} refuses {where} ({error}): the record is kept and tried again, its key waits;"
+            f" {way_out(error.fault, topic)}",
+            record,
+            kind,
+        )

@@ -1,0 +1,74 @@
+"""Records that are tried again in place: each waits a moment, and holds back its key alone."""
+
+from __future__ import annotations
+
+import heapq
+
+import attrs
+
+from flux.core.engine.assignment import Assignment, Entry
+from flux.core.engine.forwards import Failure
+from flux.core.engine.verdicts import Verdict
+
+
+@attrs.frozen(eq=False)
+class Waiting:
+    """`verdict` and `failure`: with what the record moves on when its tries in place end early; `failed_at`: by
+    the clock of the engine."""
+
+    entry: Entry
+    verdict: Verdict
+    failure: Failure
+    failed_at: float
+
+
+class Quick:
+    """Of one stage. Times in seconds by the clock of the engine."""
+
+    __slots__ = ("_heap", "_number", "called")
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[float, int, Waiting]] = []
+        self._number = 0
+        self.called: dict[Entry, Waiting] = {}
+        """Those that have waited, and whose next call has not ended, or not begun."""
+
+    def __len__(self) -> int:
+        return len(self._heap)
+
+    @property
+    def next_due(self) -> float | None:
+        return self._heap[0][0] if self._heap else None
+
+    def add(self, waiting: Waiting, due: float) -> None:
+        self._number += 1
+        heapq.heappush(self._heap, (due, self._number, waiting))
+
+    def due(self, now: float) -> Waiting | None:
+        """Takes out the next one that is due by `now`."""
+        if not self._heap or self._heap[0][0] > now:
+            return None
+        return heapq.heappop(self._heap)[2]
+
+    def take(self, assignment: Assignment | None = None) -> list[Waiting]:
+        """Takes out those of one partition, or all, the first due first."""
+        taken: list[tuple[float, int, Waiting]] = []
+        left: list[tuple[float, int, Waiting]] = []
+        for item in self._heap:
+            (taken if assignment in (None, item[2].entry.assignment) else left).append(item)
+        if taken:
+            heapq.heapify(left)
+            self._heap = left
+        return [waiting for _, _, waiting in sorted(taken)]
+
+    def take_called(self, assignment: Assignment | None = None) -> list[Waiting]:
+        """Takes out those that have waited, of one partition, or all."""
+        taken = [waiting for entry, waiting in self.called.items() if assignment in (None, entry.assignment)]
+        for waiting in taken:
+            del self.called[waiting.entry]
+        return taken
+
+    def forget_done(self) -> None:
+        """Calls have ended."""
+        if self.called:
+            self.called = {entry: waiting for entry, waiting in self.called.items() if not entry.done}

@@ -1,0 +1,318 @@
+"""What may run now, of the records that are tracked one by one: order by key, by partition, or none.
+
+A lane is the queue of one key. One of its records at a time is ready or running. A lane can also be held, as long as
+a record of its key can neither be worked nor moved on.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from itertools import takewhile
+from typing import Any, Literal, Protocol
+
+from flux.core.engine.assignment import Assignment, Entry, Phase, Slice
+
+Ordering = Literal["key", "partition", "none"]
+
+
+def lane_name(ordering: Ordering, entry: Entry) -> Any:
+    """What orders `entry` among others; None: nothing does. A null key orders nothing, an empty one does."""
+    if ordering == "none":
+        return None
+    if ordering == "partition":
+        return entry.assignment
+    key = entry.message.key
+    return None if key is None else (entry.assignment, key)
+
+
+class Queues(Protocol):
+    """What an engine asks of its lanes, or of what stands in their place."""
+
+    def __bool__(self) -> bool: ...
+    def __len__(self) -> int: ...
+    def ready(self, now: float) -> int: ...
+    def deadline(self) -> float | None: ...
+    def add(self, entry: Entry) -> None: ...
+    def add_first(self, entry: Entry) -> None: ...
+    def begin(self, entry: Entry) -> None: ...
+    def take(self, most: int, now: float) -> list[Entry]: ...
+    def give_back(self, entries: list[Entry]) -> None: ...
+    def retry_aside(self) -> None: ...
+    def end(self, entry: Entry) -> None: ...
+    def hold(self, entry: Entry) -> None: ...
+    def release(self, entry: Entry) -> None: ...
+    def drop(self, assignment: Assignment) -> None: ...
+
+
+class Lane:
+    """The records of one key (or partition) behind the one that is ready or running."""
+
+    __slots__ = ("assignment", "busy", "holds", "name", "queue")
+
+    def __init__(self, assignment: Assignment, name: Any) -> None:
+        self.assignment = assignment
+        self.name = name
+        self.queue: deque[Entry] = deque()
+        self.busy = False
+        self.holds = 0
+
+    def insert(self, entry: Entry) -> None:
+        """Where it was before it was taken."""
+        before = takewhile(lambda other: _place(other) < _place(entry), self.queue)
+        self.queue.insert(sum(1 for _ in before), entry)
+
+    def is_led_by_earlier(self, entry: Entry) -> bool:
+        """Whether one that is called again meanwhile stood before `entry`."""
+        return bool(self.queue and self.queue[0].tries and _place(self.queue[0]) < _place(entry))
+
+
+class Claim:
+    """The keys of records that one caller works in order. A key that nobody waits for has no lane, only its claim."""
+
+    __slots__ = ("assignment", "indices", "last", "names", "stop")
+    queue = ()
+
+    def __init__(self, assignment: Assignment) -> None:
+        self.assignment = assignment
+        self.indices: list[int] = []
+        """Of the records in their slice."""
+        self.names: list[Any] = []
+        """Of their lanes; None: nothing orders the record."""
+        self.last: dict[Any, int] = {}
+        """The last of the records that has a name."""
+        self.stop = 0
+        """Up to where the slice was gone through."""
+
+
+class Lanes:
+    """All lanes of one stage, over its partitions."""
+
+    __slots__ = ("_aside", "_lanes", "_ordering", "_ready")
+
+    def __init__(self, ordering: Ordering) -> None:
+        self._ordering = ordering
+        self._lanes: dict[Any, Lane | Claim] = {}
+        self._ready: deque[Entry] = deque()
+        self._aside: list[Entry] = []
+
+    def __bool__(self) -> bool:
+        """Whether there may be any, or a key is taken: cheaper than how many there are."""
+        return bool(self._lanes or self._ready or self._aside)
+
+    def __len__(self) -> int:
+        """Entries that have not been taken."""
+        return len(self._ready) + len(self._aside) + sum(len(lane.queue) for lane in self._lanes.values())
+
+    def ready(self, now: float) -> int:
+        """Entries that can be taken, as far as order goes."""
+        return len(self._ready)
+
+    def deadline(self) -> float | None:
+        """No time changes what can be taken."""
+        return None
+
+    def add(self, entry: Entry) -> None:
+        """Queues `entry` behind all of its lane."""
+        entry.assignment.laned += 1
+        lane = entry.lane = self._lane(entry)
+        if lane is None:
+            self._ready.append(entry)
+        elif lane.busy or lane.holds:
+            lane.queue.append(entry)
+            if self._aside and entry.offset == entry.assignment.ledger.position:  # type: ignore[union-attr]
+                self.retry_aside()
+        else:
+            lane.busy = True
+            self._ready.append(entry)
+
+    def add_first(self, entry: Entry) -> None:
+        """Queues `entry` where it was in its lane: its call is to be made once more."""
+        entry.assignment.laned += 1
+        lane = entry.lane = self._lane(entry)
+        if lane is not None and (lane.busy or lane.holds):
+            lane.insert(entry)
+            return
+        if lane is not None:
+            lane.busy = True
+        self._ready.appendleft(entry)
+
+    def begin(self, entry: Entry) -> None:
+        """Accounts for an entry that runs already, as it was worked in a slice."""
+        entry.assignment.laned += 1
+        entry.assignment.flying += 1
+        lane = entry.lane = self._lane(entry)
+        if lane is not None:
+            lane.busy = True
+
+    def take(self, most: int, now: float) -> list[Entry]:
+        """Up to `most` entries to run now, in this order, by one caller. One that its partition's metadata has no
+        room for is put aside until `retry_aside`."""
+        taken: list[Entry] = []
+        ready = self._ready
+        while ready and len(taken) < most:
+            entry = ready.popleft()
+            assignment, ledger = entry.assignment, entry.assignment.ledger
+            assert assignment.phase is Phase.WORKING
+            assert ledger is not None
+            others = assignment.flying + len(assignment.open)
+            if ledger.admits(entry.end, others) or self._leads_to(entry, ledger.position):
+                assignment.flying += 1
+                taken.append(entry)
+            else:
+                self._aside.append(entry)
+        return taken
+
+    def give_back(self, entries: list[Entry]) -> None:
+        """Entries that were taken and have not been begun."""
+        for entry in entries:
+            entry.assignment.flying -= 1
+        self._put_back(entries)
+
+    def retry_aside(self) -> None:
+        """A position has moved: what was put aside may fit now."""
+        if self._aside:
+            self._put_back(self._aside)
+            self._aside = []
+
+    def end(self, entry: Entry) -> None:
+        """The call of `entry` has ended; the next of its lane is ready unless the lane is held."""
+        entry.assignment.laned -= 1
+        entry.assignment.flying -= 1
+        if entry.lane is not None:
+            self._free(entry.lane)
+
+    def hold(self, entry: Entry) -> None:
+        """Nothing more of the lane of `entry` starts until `release`."""
+        entry.assignment.laned += 1
+        lane = entry.lane = self._lane(entry)
+        if lane is None:
+            return
+        lane.holds += 1
+        for takeable in (self._ready, self._aside):
+            for other in [other for other in takeable if other.lane is lane]:
+                takeable.remove(other)
+                lane.queue.appendleft(other)
+                lane.busy = False
+
+    def release(self, entry: Entry) -> None:
+        """Ends one `hold`."""
+        entry.assignment.laned -= 1
+        lane = entry.lane
+        if lane is not None:
+            lane.holds -= 1
+            self._advance(lane)
+
+    def drop(self, assignment: Assignment) -> None:
+        """Forgets what of `assignment` has not been taken."""
+        for name in [name for name, lane in self._lanes.items() if lane.assignment is assignment]:
+            del self._lanes[name]
+        self._ready = deque(entry for entry in self._ready if entry.assignment is not assignment)
+        self._aside = [entry for entry in self._aside if entry.assignment is not assignment]
+
+    def claim(self, assignment: Assignment, piece: Slice, most: int) -> Claim:
+        """Takes the keys of up to `most` records of a slice, in order, for one caller. A record of a key that is taken
+        already is queued behind that."""
+        claim, lanes, keyed = Claim(assignment), self._lanes, self._ordering == "key"
+        indices, names, last = claim.indices, claim.names, claim.last
+        index = -1
+        for index, record in enumerate(piece.records):
+            name, key = None, record.key() if keyed else None
+            if key is not None:
+                name = assignment, key
+                lane = lanes.get(name)
+                if lane is None:
+                    lanes[name] = claim
+                elif lane is not claim:
+                    self.add(piece.entry(assignment, index, piece.message(index)))
+                    continue
+                last[name] = len(names)
+            indices.append(index)
+            names.append(name)
+            if len(names) >= most:
+                break
+        claim.stop = index + 1
+        return claim
+
+    def end_claims(self, claim: Claim, start: int, stop: int) -> None:
+        """The calls of the records from `start` to before `stop` have ended."""
+        lanes, names, last = self._lanes, claim.names, claim.last
+        for index in range(start, stop):
+            name = names[index]
+            if name is not None and last[name] == index:
+                lane = lanes.get(name)
+                if lane is claim:
+                    del lanes[name]
+                elif lane is not None:
+                    self._free(lane)  # type: ignore[arg-type]
+
+    def give_back_claims(self, claim: Claim, piece: Slice, start: int, begun: Entry) -> list[int]:
+        """Gives back the records from `start` on, of which none was begun; returns those that can be taken anew. One
+        that others stand behind is the first of its lane. `begun`: the record before them, which was `begin`-ned."""
+        free: list[int] = []
+        lanes: dict[Lane, None] = {}
+        for index in range(start, len(claim.names)):
+            name = claim.names[index]
+            lane = None if name is None else self._lanes.get(name)
+            if isinstance(lane, Lane):
+                entry = piece.entry(claim.assignment, index, piece.message(index))
+                entry.lane = lane
+                claim.assignment.laned += 1
+                lane.insert(entry)
+                lanes[lane] = None
+            else:
+                free.append(index)
+        for index in free:
+            if self._lanes.get(claim.names[index]) is claim:
+                del self._lanes[claim.names[index]]
+        for each in lanes:
+            if each is not begun.lane:
+                self._free(each)
+        return free
+
+    def _free(self, lane: Lane) -> None:
+        """Whoever had taken the key has ended."""
+        lane.busy = False
+        self._advance(lane)
+
+    def _put_back(self, entries: list[Entry]) -> None:
+        for entry in reversed(entries):
+            lane = entry.lane
+            if lane is None or not (lane.holds or lane.is_led_by_earlier(entry)):
+                self._ready.appendleft(entry)
+                continue
+            lane.insert(entry)
+            lane.busy = False
+            self._advance(lane)
+
+    @staticmethod
+    def _leads_to(entry: Entry, position: int) -> bool:
+        """Whether the position cannot move before `entry` has ended: it may run even if the metadata has no room,
+        since whatever else waits for room waits for it."""
+        if entry.offset == position:
+            return True
+        return entry.lane is not None and any(other.offset == position for other in entry.lane.queue)
+
+    def _lane(self, entry: Entry) -> Lane | None:
+        name = lane_name(self._ordering, entry)
+        if name is None:
+            return None
+        lane = self._lanes.get(name)
+        if not isinstance(lane, Lane):
+            claimed = lane is not None
+            lane = self._lanes[name] = Lane(entry.assignment, name)
+            lane.busy = claimed
+        return lane
+
+    def _advance(self, lane: Lane) -> None:
+        if lane.busy or lane.holds or self._lanes.get(lane.name) is not lane:
+            return
+        if lane.queue:
+            lane.busy = True
+            self._ready.append(lane.queue.popleft())
+        else:
+            del self._lanes[lane.name]
+
+
+def _place(entry: Entry) -> tuple[int, int]:
+    """In the order of its partition."""
+    return entry.due, entry.offset

@@ -1,0 +1,40 @@
+"""Lines for the log, until a driver takes them."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+
+from flux.core.engine.commands import Level, Notice
+from flux.core.message import Message
+from flux.core.ports import TopicPartition
+
+
+class Notices:
+    __slots__ = ("_lines", "_told")
+
+    def __init__(self) -> None:
+        self._lines: list[Notice] = []
+        self._told: set[str] = set()
+
+    def add(
+        self,
+        level: Level,
+        text: str,
+        once: str | None = None,
+        about: Message | TopicPartition | None = None,
+        kind: Hashable = None,
+    ) -> None:
+        """`once`: of all lines with the same one, the first only. `kind`: see `Notice`."""
+        if once is not None:
+            if once in self._told:
+                return
+            self._told.add(once)
+        self.tell(Notice(level, text, about, kind))
+
+    def tell(self, notice: Notice) -> None:
+        """Adds a line that is made already."""
+        self._lines.append(notice)
+
+    def take(self) -> list[Notice]:
+        lines, self._lines = self._lines, []
+        return lines

@@ -1,0 +1,131 @@
+"""What an engine has in hand, for who watches it: calls that run, and records that are on their way.
+
+It changes nothing, and costs nothing while nobody looks. With the lock of the engine's coordinator held.
+"""
+
+from __future__ import annotations
+
+from heapq import nsmallest
+
+from flux.core.engine import Engine
+from flux.core.engine.assignment import Entry
+from flux.core.engine.forwarding import way_out
+from flux.core.engine.runs import Run
+from flux.core.engine.verdicts import Pause
+from flux.core.error_text import cause_of, error_name
+from flux.core.limits.circuit_breaker import Gate
+from flux.core.monitoring.report import IN_PLACE, MOST_CALLS, Call, Open, Paused, StageReport, ranges_of, shown_key
+
+Seen = dict[Run, tuple[int, float]]
+"""At which call each run was found, and when that had begun at the earliest, by the clock of the engine."""
+
+
+class Sight:
+    """Of one engine, from look to look. Times by the clock of the engine."""
+
+    def __init__(self, task: str, engine: Engine) -> None:
+        self._task = task
+        self._engine = engine
+        self._seen: Seen = {}
+        self._waited: dict[Entry, float] = {}
+        """Since when, at the earliest, records without a hop are open."""
+        self._looked: float | None = None
+        self._done = self._failed = 0
+
+    def look(self, now: float) -> StageReport:
+        engine, stats, stage = self._engine, self._engine.stats, self._engine.stage
+        since = 0.0 if self._looked is None else now - self._looked
+        done, failed = stats.done - self._done, stats.failed - self._failed
+        calls, open_ = self._calls(now), self._open(now)
+        due, tried = engine.next_due, in_place(engine)
+        report = StageReport(
+            task=self._task,
+            stage=stage.number,
+            topic=stage.topic,
+            group=stage.group,
+            partitions=ranges_of(at.partition for at in engine.partitions),
+            done=stats.done,
+            failed=stats.failed,
+            retried=stats.retried,
+            dead=stats.dead,
+            done_rate=round(done / since, 2) if since > 0 else 0.0,
+            failed_rate=round(failed / since, 2) if since > 0 else 0.0,
+            waiting=engine.waiting,
+            due_in=None if due is None else round((due - engine.wall_ms(now)) / 1000, 1),
+            in_flight=engine.calls,
+            calls=tuple(nsmallest(MOST_CALLS, calls, key=lambda call: -call.seconds)),
+            on_their_way=len(open_) - tried,
+            open=tuple(nsmallest(MOST_CALLS, open_, key=lambda each: -each.seconds)),
+            in_place=tried,
+            paused=pause_of(engine.gate, now),
+        )
+        self._looked, self._done, self._failed = now, stats.done, stats.failed
+        return report
+
+    def _calls(self, now: float) -> list[Call]:
+        calls, seen = [], self._seen
+        self._seen = {}
+        for run in self._engine.running:
+            index = run.index
+            at, since = seen.get(run, (-1, 0.0))
+            if at != index:  # it has begun after the last look
+                since = max(run.started, self._looked or 0.0)
+            self._seen[run] = index, since
+            partition, offset, key, attempt = _at(run, index)
+            records = run.calls if run.batched else 1
+            calls.append(Call(partition, offset, shown_key(key), attempt, _ago(now, since), records))
+        return calls
+
+    def _open(self, now: float) -> list[Open]:
+        found = []
+        waited, self._waited = self._waited, {}
+        for entry, hop in self._engine.open():
+            message = entry.message
+            known = (message.partition, message.offset, shown_key(message.key), message.attempt)
+            if hop is not None:
+                ago = _ago(self._engine.wall_ms(now) / 1000, hop.transfer.failed_at / 1000)
+                target = hop.transfer.target.topic
+                fault = hop.refused
+                refused = "" if fault is None else f"{fault.value}: {way_out(fault, target)}"
+                found.append(Open(*known, target, hop.state.value, hop.failures, ago, refused))
+                continue
+            since = self._waited[entry] = waited.get(entry, now if self._looked is None else self._looked)
+            if entry.waits:
+                found.append(Open(*known, message.topic, IN_PLACE, entry.tries, _ago(now, since)))
+            else:
+                found.append(Open(*known, "", "produced", 0, _ago(now, since)))
+        return found
+
+
+def in_place(engine: Engine) -> int:
+    """Records that wait to be tried again in place."""
+    return sum(entry.waits for entry, _ in engine.open())
+
+
+def pause_of(gate: Gate, now: float) -> Paused | None:
+    """None: the task is not paused."""
+    error = gate.error
+    if gate.since is None or error is None:
+        return None
+    cause = cause_of(error) if issubclass(type(error), Pause) else None
+    error = error if cause is None else cause  # that something is away is known; what, its cause says
+    opens = gate.opens_at(now)
+    tried_in = None if opens is None else round(max(0.0, opens - now), 1)
+    return Paused(error_name(type(error)), _ago(now, gate.since), tried_in)
+
+
+def _at(run: Run, index: int) -> tuple[int, int, bytes | None, int]:
+    """(partition, offset, key, attempt) of the record that a run is at."""
+    if run.messages is not None:
+        message = run.messages[min(index, len(run.messages) - 1)]
+    elif run.records is not None:
+        record = run.records[min(index, len(run.records) - 1)]
+        return record.partition(), record.offset(), record.key(), 1  # of the main topic
+    else:
+        assert run.entries is not None
+        message = run.entries[min(index, len(run.entries) - 1)].message
+    return message.partition, message.offset, message.key, message.attempt
+
+
+def _ago(now: float, then: float) -> float:
+    return round(max(0.0, now - then), 1)

@@ -1,0 +1,90 @@
+"""Finds what has work and gets nowhere, so that it is named in the log and nobody has to guess."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import attrs
+
+from flux.core.engine.assignment import Assignment
+from flux.core.engine.commands import Stall
+from flux.core.engine.commits import Commits
+from flux.core.engine.forwarding import Hops
+from flux.core.engine.runs import Run
+from flux.core.limits.circuit_breaker import Gate
+from flux.core.policy import Policy
+
+
+@attrs.define
+class _Watch:
+    changes: int
+    since: float
+    tell_at: float
+
+
+class Watchdog:
+    """Of one stage. `patience`: seconds without a record done after which a partition with work has stalled. Each is
+    named again after twice the time."""
+
+    __slots__ = ("_patience", "_watched")
+
+    def __init__(self, patience: float) -> None:
+        self._patience = patience
+        self._watched: dict[Assignment, _Watch] = {}
+
+    def stalled(self, assignments: Iterable[Assignment], now: float) -> list[tuple[Assignment, float]]:
+        """The partitions to name now, with the seconds for which they have stood still."""
+        watched: dict[Assignment, _Watch] = {}
+        stalled = []
+        for assignment in assignments:
+            changes = 0 if assignment.ledger is None else assignment.ledger.changes
+            watch = self._watched.get(assignment)
+            if watch is None or watch.changes != changes or now < watch.since or not _has_work(assignment):
+                watch = _Watch(changes, now, now + self._patience)
+            elif now >= watch.tell_at:
+                standing = now - watch.since
+                watch.tell_at = now + standing
+                stalled.append((assignment, standing))
+            watched[assignment] = watch
+        self._watched = watched
+        return stalled
+
+
+def what_holds(
+    assignment: Assignment,
+    standing: float,
+    running: Iterable[Run],
+    hops: Hops,
+    gate: Gate,
+    commits: Commits,
+    policy: Policy,
+    now: float,
+) -> Stall:
+    """What a partition waits for that has stood still for so many seconds."""
+    at = assignment.partition
+    where = f"{at} has stood still for {standing:.0f} s: it waits for"
+    for run in running:
+        if assignment in run.assignments():
+            ago = now - run.started
+            return Stall(f"{where} the call of record {run.offset}, which has run for {ago:.0f} s", run, at)
+    for entry in assignment.open:
+        hop = hops.of(entry)
+        if entry.waits:
+            return Stall(f"{where} record {entry.offset} to be tried again in place", about=at)
+        if hop is None:
+            return Stall(f"{where} the acknowledgement of what the call of record {entry.offset} produced", about=at)
+        target, state = hop.transfer.target.topic, hop.state.value
+        return Stall(
+            f"{where} the write of record {entry.offset} to {target} ({state}, {hop.failures} failures)", about=at
+        )
+    if hops.blocked:
+        return Stall(f"{where} {len(hops)} transfers of its stage that are under way", about=at)
+    if gate.since is not None:
+        return Stall(f"{where} the end of a pause, which began {now - gate.since:.0f} s ago", about=at)
+    if commits.waited(now) >= standing:
+        return Stall(f"{where} a commit, since {commits.waited(now):.0f} s", about=at)
+    return Stall(f"{where} a free call (concurrency = {policy.concurrency})", about=at)
+
+
+def _has_work(assignment: Assignment) -> bool:
+    return bool(assignment.running or assignment.open or assignment.backlogged or assignment.laned)

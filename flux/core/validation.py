@@ -1,0 +1,79 @@
+"""What a user sets, taken for what it means: plain values within bounds, or a ConfigurationError in one line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import attrs
+
+from flux.core.error_text import asked, cut
+from flux.core.errors import ConfigurationError
+from flux.core.text import one_line
+
+LONGEST = 100 * 365 * 86400.0
+"""Seconds that anything may last: beyond a century neither the machine's timers nor Kafka's times hold it."""
+MOST = 2**63 - 1
+"""Of anything that is counted."""
+_MOST_SHOWN = 100
+_PLAIN = (str, int, float, bool, type(None))
+_EXACTLY: tuple[tuple[type, Callable[[Any], Any]], ...] = (
+    (str, str.__str__),
+    (int, int.__pos__),
+    (float, float.__pos__),
+)
+
+
+def plain(value: Any) -> Any:
+    """A text or a number of a subclass (an enum that is one, say) as a plain one: what its class makes of `str()`, of
+    a format or of a hash may be another text, such as the member's name. Anything else as it is."""
+    kind = type(value)
+    if kind in _PLAIN:
+        return value
+    return next((exactly(value) for base, exactly in _EXACTLY if issubclass(kind, base)), value)
+
+
+def plainly(_: type, fields: list[attrs.Attribute[Any]]) -> list[attrs.Attribute[Any]]:
+    """For a class of settings, as its `field_transformer`: takes each for its plain value."""
+    return [field.evolve(converter=plain) for field in fields]
+
+
+def shown(value: object) -> str:
+    """A value in an error: cut, in one line, whatever its class makes of `repr`."""
+    text = asked(lambda: repr(plain(value)))
+    return one_line(cut(text, _MOST_SHOWN)) if type(text) is str else f"what cannot be shown ({type(value).__name__})"
+
+
+def is_whole(value: object, least: int = 0, most: int = MOST) -> bool:
+    return type(value) is int and least <= value <= most
+
+
+def is_text(value: object) -> bool:
+    """One that can be written: UTF-8 has no lone surrogates."""
+    return isinstance(value, str) and asked(value.encode) is not None
+
+
+def is_number(value: object, least: float = 0, most: float = LONGEST) -> bool:
+    """Neither NaN nor an infinity is one."""
+    return type(value) in (int, float) and least <= value <= most  # type: ignore[operator]
+
+
+def check_whole(name: str, value: object, least: int, most: int = MOST) -> None:
+    """Raises ConfigurationError, as the others do."""
+    if not is_whole(value, least, most):
+        raise ConfigurationError(f"{name} = {shown(value)}: give a whole number, {least} or more, at most {most}")
+
+
+def check_seconds(name: str, value: object, most: float = LONGEST) -> None:
+    if not is_number(value, 0, most):
+        raise ConfigurationError(f"{name} = {shown(value)}: give seconds, 0 or more, at most {most:.0f}")
+
+
+def check_switch(name: str, value: object) -> None:
+    if type(value) is not bool:
+        raise ConfigurationError(f"{name} = {shown(value)}: give True or False")
+
+
+def check_choice(name: str, value: object, choices: Sequence[str], more: str = "") -> None:
+    if type(value) is not str or value not in choices:
+        raise ConfigurationError(f"{name} = {shown(value)}: give one of {', '.join(choices)}{more}")

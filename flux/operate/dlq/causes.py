@@ -1,0 +1,113 @@
+"""Dead letters by what went wrong: a fingerprint of the error, computed on reading, so that a better one works on old
+records too."""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from hashlib import sha256
+
+import attrs
+
+from flux.operate.dlq.dead_letters import Letter
+
+MOST_CAUSES = 10_000
+"""Causes that are told apart; what comes later is counted only."""
+MOST_TEXT = 200
+"""Characters of a folded message that count: what comes later is mostly data."""
+
+_UUID = r"[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}"
+_HEX = r"0[xX][0-9a-fA-F]+|[0-9a-fA-F]{8,}"
+_QUOTED = re.compile(r"""(?<!\w)b?(?:'[^'\n]*'|"[^"\n]*"|`[^`\n]*`)(?!\w)""")
+_VARIABLE = re.compile(rf"\b(?:{_UUID}|{_HEX})\b|[+-]?\b\w*\d\w*(?:[.,:+-]+\w*\d\w*)*")
+_SEVERAL = re.compile(r"#(?:(?:, ?| )#)+")
+_FRAME = re.compile(r'^ *File "([^"\n]*)", line \d+, in (\S+)', re.MULTILINE)
+_SEPARATOR = re.compile(r"[/\\]")
+_LIBRARY = re.compile(r"[/\\](?:site-packages|dist-packages|python3\.\d+)[/\\]|^<frozen ")
+
+
+@attrs.frozen
+class Cause:
+    """What an error has in common with others: its type, where it came from, and its message with what varies
+    folded into #. `id`: eight hexadecimal digits of all three."""
+
+    id: str
+    error_type: str
+    place: str
+    message: str
+
+    def __str__(self) -> str:
+        return ": ".join(part for part in (self.error_type, self.message) if part) or "(no error recorded)"
+
+
+def cause_of(letter: Letter) -> Cause:
+    kind, place, message = letter.error_type, place_of(letter.trace), fold(letter.error_message)
+    return Cause(_fingerprint(kind, place, message), kind, place, message)
+
+
+def fold(text: str) -> str:
+    """`text` in one line, with quoted strings, UUIDs, hexadecimal numbers, numbers and words that have digits in them
+    as #."""
+    folded = " ".join(text.split())[: 10 * MOST_TEXT]
+    folded = _VARIABLE.sub("#", _QUOTED.sub("#", folded))
+    return _SEVERAL.sub("#", folded)[:MOST_TEXT].rstrip()
+
+
+@lru_cache(maxsize=1000)
+def place_of(trace: str) -> str:
+    """`directory/file.py in function` of the innermost frame that is not a library's (of the innermost one, where all
+    are), without the line, which changes with every release. Empty without a trace."""
+    frames = _FRAME.findall(trace)
+    if not frames:
+        return ""
+    own = [frame for frame in frames if not _LIBRARY.search(frame[0])]
+    path, function = (own or frames)[-1]
+    file = "/".join(_SEPARATOR.split(path)[-2:]).lstrip("/")
+    return f"{fold(file)} in {function}"
+
+
+@lru_cache(maxsize=10_000)
+def _fingerprint(*parts: str) -> str:
+    return sha256("\0".join(parts).encode("utf-8", "replace")).hexdigest()[:8]
+
+
+@attrs.define
+class Tally:
+    """How often a cause was seen, when (milliseconds since the epoch), and the latest letter of it."""
+
+    cause: Cause
+    count: int
+    first_seen: int
+    last_seen: int
+    example: Letter
+
+
+class Causes:
+    """Counts letters by cause, in bounded memory."""
+
+    def __init__(self, most: int = MOST_CAUSES) -> None:
+        self.total = 0
+        self.others = 0
+        """Letters of causes beyond the first `most`."""
+        self._most = most
+        self._tallies: dict[str, Tally] = {}
+
+    def add(self, letter: Letter) -> None:
+        self.total += 1
+        cause = cause_of(letter)
+        seen = letter.failed_at
+        tally = self._tallies.get(cause.id)
+        if tally is None:
+            if len(self._tallies) >= self._most:
+                self.others += 1
+                return
+            self._tallies[cause.id] = Tally(cause, 1, seen, seen, letter)
+            return
+        tally.count += 1
+        tally.first_seen = min(tally.first_seen, seen)
+        if seen >= tally.last_seen:
+            tally.last_seen, tally.example = seen, letter
+
+    def ranked(self) -> list[Tally]:
+        """The most frequent first."""
+        return sorted(self._tallies.values(), key=lambda tally: (-tally.count, tally.cause.id))

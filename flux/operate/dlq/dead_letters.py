@@ -1,0 +1,91 @@
+"""A dead letter as an operator sees it: the record, and what its headers say of how it came here."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+from flux.core import flux_headers as trails
+from flux.core.message import Message
+from flux.core.policy import Policy
+from flux.core.ports import Record
+
+
+class Letter:
+    """One record of a dead-letter topic. Times in milliseconds since the epoch; texts are empty where nothing is
+    known, as of a record that the Ruby library wrote."""
+
+    def __init__(self, message: Message) -> None:
+        self.message = message
+
+    @property
+    def partition(self) -> int:
+        return self.message.partition
+
+    @property
+    def offset(self) -> int:
+        return self.message.offset
+
+    @property
+    def place(self) -> str:
+        """`partition:offset`, as commands take it."""
+        return f"{self.partition}:{self.offset}"
+
+    @property
+    def written_at(self) -> int:
+        """When it became a dead letter: the record's own timestamp."""
+        return self.message.timestamp
+
+    @property
+    def attempts(self) -> int:
+        """Calls that it has had, since it was replayed last."""
+        return self.message.trail.attempts
+
+    @property
+    def replays(self) -> int:
+        return self.message.trail.replays
+
+    @property
+    def first_failed_at(self) -> int | None:
+        return self.message.trail.first_failed_at
+
+    @property
+    def failed_at(self) -> int:
+        """The last failure; when it was written, where that is not known."""
+        text = self._text(trails.FAILED_AT)
+        return int(text) if text.isascii() and text.isdigit() and len(text) < 16 else self.written_at
+
+    @property
+    def reason(self) -> str:
+        return self._text(trails.REASON)
+
+    @property
+    def error_type(self) -> str:
+        return self._text(trails.ERROR_TYPE)
+
+    @property
+    def error_message(self) -> str:
+        return self._text(trails.ERROR_MESSAGE)
+
+    @property
+    def error(self) -> str:
+        """`type: message`, as far as there are."""
+        return ": ".join(part for part in (self.error_type, self.error_message) if part)
+
+    @property
+    def trace(self) -> str:
+        return self._text(trails.ERROR_TRACE)
+
+    def _text(self, name: str) -> str:
+        value = self._own.get(name)
+        return "" if value is None else value.decode("utf-8", "replace")
+
+    @cached_property
+    def _own(self) -> dict[str, bytes | None]:
+        return {name: value for name, value in self.message.headers if name.startswith(trails.PREFIX)}
+
+
+def letter_of(record: Record, policy: Policy, now_ms: int) -> Letter:
+    message = Message.of(record, record.value(), trails.start())
+    trail = trails.read(message.headers, policy.stages.dead, now_ms, int(policy.max_delay * 1000))
+    message.place(trail)
+    return Letter(message)

@@ -1,0 +1,66 @@
+"""Deletes dead letters up to a point, for good."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import attrs
+
+from flux.consuming.topic_setup import ASK
+from flux.core.errors import ConfigurationError
+from flux.core.policy import Policy
+from flux.core.ports import AdminPort
+from flux.operate.dlq.replay_plan import replay_group
+from flux.operate.dlq.replay_progress import Replayed
+from flux.operate.reading import spans_of
+
+
+@attrs.frozen
+class Purge:
+    """`before`: by partition, the first offset that stays; only partitions that lose something. `records`: offsets
+    that go. `not_replayed`: those of them that no replay of all has passed."""
+
+    topic: str
+    before: Mapping[int, int]
+    records: int
+    not_replayed: int
+
+
+def planned(
+    admin: AdminPort,
+    policy: Policy,
+    *,
+    before: Mapping[int, int] | None = None,
+    until_ms: int | None = None,
+    replayed: bool = False,
+) -> Purge:
+    """Up to an offset in each partition, up to a time (milliseconds since the epoch), or up to where replays are; all
+    that there is now, when nothing is given. Raises ConfigurationError for an offset that is not there yet."""
+    topic = policy.stages[policy.stages.dead].topic
+    spans = spans_of(admin, topic)
+    positions = admin.positions(replay_group(policy), topic, ASK)
+    done = {number: Replayed.of(positions[number]).offset for number in spans if number in positions}
+    if before is not None:
+        points = dict(before)
+        for number, offset in points.items():
+            if number not in spans or offset > spans[number].end:
+                there = f"ends at {spans[number].end}" if number in spans else "does not exist"
+                raise ConfigurationError(f"partition {number} of {topic} {there}, so nothing lies before {offset}")
+    elif until_ms is not None:
+        points = admin.offsets_at(topic, until_ms, ASK)
+    elif replayed:
+        points = done
+    else:
+        points = {number: span.end for number, span in spans.items()}
+    ends = {n: min(points[n], span.end) for n, span in spans.items() if points.get(n, 0) > span.start}
+    return Purge(
+        topic,
+        ends,
+        sum(end - spans[n].start for n, end in ends.items()),
+        sum(max(0, end - max(done.get(n, 0), spans[n].start)) for n, end in ends.items()),
+    )
+
+
+def purge(admin: AdminPort, plan: Purge) -> None:
+    """Raises BrokerError."""
+    admin.delete_records(plan.topic, plan.before, ASK)

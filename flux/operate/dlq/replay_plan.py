@@ -1,0 +1,132 @@
+"""Decides what a replay reads, writes and takes: the order of the operator, and the cluster as it is now."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+
+import attrs
+
+from flux.consuming.topic_setup import ASK, max_message_bytes
+from flux.core.errors import ConfigurationError, FluxError
+from flux.core.policy import Policy
+from flux.core.ports import AdminPort, Position
+from flux.core.stage import Stage
+from flux.operate.dlq.dead_letters import Letter
+from flux.operate.dlq.filters import Filter
+from flux.operate.dlq.replay_progress import Replayed
+from flux.operate.reading import Span, size_of, spans_of
+
+MAX_REPLAYS = 3
+
+
+def replay_group(policy: Policy) -> str:
+    """The consumer group that keeps how far replays are. It does not follow the number of retries, as the dead
+    letters' own does: or the first replay after a change would begin at the beginning."""
+    return f"{policy.stages[0].group}-replay"
+
+
+@attrs.frozen
+class Order:
+    """What is to be replayed, where to, and how. `rate`: copies a second; None: as fast as it goes."""
+
+    which: Filter = attrs.field(factory=Filter)
+    to_main: bool = False
+    limit: int | None = None
+    """Copies after which it ends."""
+    max_replays: int = MAX_REPLAYS
+    """A letter that was replayed as often ends it."""
+    rate: float | None = None
+    again: bool = False
+    """Those that were replayed already too."""
+    dry: bool = False
+    """Writes and commits nothing."""
+
+
+@attrs.frozen
+class Plan:
+    """An order, as the cluster is now: see `planned`."""
+
+    order: Order
+    policy: Policy
+    source: Stage
+    target: Stage
+    partitions: int
+    """Of the target topic."""
+    group: str
+    spans: Mapping[int, Span]
+    """What will be read, by partition of the dead-letter topic."""
+    replayed: Mapping[int, Replayed]
+    stored: Mapping[int, Position]
+    """What the group had committed."""
+    limit_bytes: int | None
+    worked: int
+    """Offsets in `spans` that the dead letters' own stage has given one more try: some of them are done."""
+
+    @property
+    def size(self) -> int:
+        return size_of(self.spans)
+
+
+class Verdict(enum.Enum):
+    COPY = "copy"
+    OTHER = "does not match"
+    DONE = "replayed before"
+    TOO_OFTEN = "replayed too often"
+
+
+def check_members(admin: AdminPort, policy: Policy) -> None:
+    """Raises FluxError while members work the dead letters: they and a replay would work the same records."""
+    dead = policy.stages[policy.stages.dead]
+    members = admin.members(dead.group, ASK)
+    busy = [m for m in members if not m.partitions or any(at.topic == dead.topic for at in m.partitions)]
+    if busy:
+        who = ", ".join(sorted({f"{member.client_id} at {member.host}" for member in busy})[:3])
+        raise FluxError(
+            f"{len(busy)} member(s) of group {dead.group} work the dead letters now ({who}): stop them, or add --force"
+        )
+
+
+def planned(admin: AdminPort, policy: Policy, order: Order) -> Plan:
+    """Fixes the ends: what is written from now on, by this replay too, is none of it. Raises ConfigurationError where
+    a topic is missing, and BrokerError."""
+    source = policy.stages[policy.stages.dead]
+    if policy.stages.retries == 0 and not order.to_main:
+        raise ConfigurationError("with retries = 0 there is no retry topic: replay with --to main")
+    target = policy.stages[0 if order.to_main else 1]
+    found = admin.topics([source.topic, target.topic], ASK)
+    for topic, info in found.items():
+        if info is None:
+            raise ConfigurationError(f"there is no topic {topic}: see `flux topics`")
+    info = found[target.topic]
+    assert info is not None
+    group = replay_group(policy)
+    stored = admin.positions(group, source.topic, ASK)
+    worked = admin.positions(source.group, source.topic, ASK)
+    spans, replayed = {}, {}
+    for number, span in spans_of(admin, source.topic, order.which.since_ms).items():
+        known = Replayed.of(stored[number]) if number in stored else Replayed(0)
+        replayed[number] = known
+        start = span.start if order.again else max(span.start, known.start(order.which))
+        spans[number] = Span(min(start, span.end), span.end)
+    return Plan(
+        order,
+        policy,
+        source,
+        target,
+        info.partitions,
+        group,
+        spans,
+        replayed,
+        stored,
+        max_message_bytes(admin, target.topic),
+        sum(max(0, min(worked[n].offset, span.end) - span.start) for n, span in spans.items() if n in worked),
+    )
+
+
+def judge(letter: Letter, order: Order, replayed: Replayed) -> Verdict:
+    if not order.which.matches(letter):
+        return Verdict.OTHER
+    if not order.again and replayed.has(letter):
+        return Verdict.DONE
+    return Verdict.TOO_OFTEN if letter.replays >= order.max_replays else Verdict.COPY

@@ -1,0 +1,158 @@
+"""Asks a cluster for the facts. What it does not tell is kept as unknown: nothing passes because nobody looked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from typing import TypeVar
+
+import attrs
+
+from flux.consuming.topic_setup import ASK
+from flux.core.errors import BrokerError, Fault
+from flux.core.policy import Policy
+from flux.core.ports import AdminPort, Cluster, GroupProtocol, Permissions, System, TopicInfo
+from flux.core.stage import Role, Stage, Stages
+from flux.operate.doctor.facts import OLD, Clock, Facts, TopicFacts, Unknown
+from flux.operate.status.large_records import Large, large_in
+from flux.operate.status.status import look
+from flux.system import SYSTEM
+
+T = TypeVar("T")
+
+NOTHING_TO_ASK = {Fault.UNAVAILABLE, Fault.LOGIN}
+"""Faults that end the examination; any other says of one fact that it cannot be had."""
+NO_CLOCK = Unknown(
+    "the clocks' difference", "it takes a record to a topic of its own, which --clock makes, writes and deletes"
+)
+
+
+def ask(
+    name: str,
+    policy: Policy,
+    admin: AdminPort,
+    *,
+    others: Sequence[tuple[str, Stages]] = (),
+    clock: Clock | Unknown = NO_CLOCK,
+    unwritable: str = "",
+    adapter: Cluster | None = None,
+    system: System = SYSTEM,
+) -> Facts:
+    """What the checks need to know of a task. `others`: the tasks beside it on the cluster; `clock`: what was measured,
+    or why nothing was; `unwritable`: why the process's producers cannot be made; `adapter`: to read the records at the
+    groups' positions; None: nobody does. Raises BrokerError only when the cluster is away; where it refuses the login,
+    that is all there is to know."""
+    asking = _Asking(admin, policy, system)
+    try:
+        facts = asking.facts(name, others, clock, unwritable)
+        large = asking.large(adapter) if adapter is not None and facts.names else ()
+    except BrokerError as error:
+        if error.fault is not Fault.LOGIN:
+            raise
+        return Facts(name, policy, (), others=tuple(others), refused=str(error))
+    return attrs.evolve(facts, large=large, unknown=tuple(asking.unknown))
+
+
+@attrs.define
+class _Asking:
+    admin: AdminPort
+    policy: Policy
+    system: System
+    unknown: list[Unknown] = attrs.field(factory=list)
+
+    def facts(self, name: str, others: Sequence[tuple[str, Stages]], clock: Clock | Unknown, unwritable: str) -> Facts:
+        stages = list(self.policy.stages)
+        topics = self._topics(stages)
+        worked = [stage.group for stage in stages[:-1]]
+        names: set[str] = self._asked("names of other topics", partial(self.admin.topic_names, ASK), set())
+        brokers = self._asked("settings of the brokers", partial(self.admin.broker_configs, ASK), None)
+        permissions = self._permissions([topic for topic in topics if not topic.missing], worked)
+        protocols = self._protocols(worked)
+        if isinstance(clock, Unknown):
+            self.unknown.append(clock)
+        return Facts(
+            name,
+            self.policy,
+            tuple(topics),
+            names=frozenset(names),
+            brokers=brokers,
+            permissions=permissions,
+            protocols=protocols,
+            others=tuple(others),
+            clock=clock if isinstance(clock, Clock) else None,
+            unknown=tuple(self.unknown),
+            unwritable=unwritable,
+        )
+
+    def large(self, adapter: Cluster) -> tuple[Large, ...]:
+        question = partial(look, adapter, self.admin, self.policy, None, system=self.system)
+        found = self._asked("records at the groups' positions", question, None)
+        return () if found is None else tuple(large_in(found))
+
+    def _asked(self, what: str, question: Callable[[], T], otherwise: T) -> T:
+        try:
+            return question()
+        except BrokerError as error:
+            if error.fault in NOTHING_TO_ASK:
+                raise
+            self.unknown.append(Unknown(what, str(error)))
+            return otherwise
+
+    def _topics(self, stages: Sequence[Stage]) -> list[TopicFacts]:
+        names = [stage.topic for stage in stages]
+        infos: dict[str, TopicInfo | None] = {}
+        hidden: set[str] = set()
+        try:
+            infos = self.admin.topics(names, ASK)
+        except BrokerError as error:
+            if error.fault in NOTHING_TO_ASK:
+                raise
+            for name in names:  # one that may not be seen hides the others
+                try:
+                    infos |= self.admin.topics([name], ASK)
+                except BrokerError as refused:
+                    if refused.fault in NOTHING_TO_ASK:
+                        raise
+                    hidden.add(name)
+                    self.unknown.append(Unknown(f"topic {name}", str(refused)))
+        return [self._topic(stage, infos.get(stage.topic), stage.topic in hidden) for stage in stages]
+
+    def _topic(self, stage: Stage, info: TopicInfo | None, hidden: bool) -> TopicFacts:
+        if info is None:
+            return TopicFacts(stage, hidden=hidden)
+        question = partial(self.admin.topic_config, stage.topic, ASK)
+        config = self._asked(f"settings of topic {stage.topic}", question, None)
+        unreadable = partial(self.admin.unreadable_codecs, stage.topic, ASK)
+        facts = TopicFacts(stage, info, config, unreadable=self._asked(f"compression of {stage.topic}", unreadable, {}))
+        kept = facts.retention
+        if kept is None:
+            return facts
+        old = self._asked(f"age of the records in {stage.topic}", partial(self._old, stage, kept), 0)
+        return attrs.evolve(facts, old=old)
+
+    def _old(self, stage: Stage, kept: float) -> int:
+        """Found by the time index, which needs no reading."""
+        since = self.admin.offsets_at(stage.topic, int((self.system.now() - OLD * kept) * 1000), ASK)
+        done = {} if stage.role is Role.DEAD else self.admin.positions(stage.group, stage.topic, ASK)
+        return sum(
+            max(0, since.get(number, 0) - max(mark.low, done[number].offset if number in done else 0))
+            for number, mark in self.admin.watermarks(stage.topic, ASK).items()
+        )
+
+    def _permissions(self, topics: Iterable[TopicFacts], groups: Sequence[str]) -> Permissions | None:
+        names = [topic.name for topic in topics]
+        found = self._asked("permissions", partial(self.admin.permissions, names, groups, ASK), None)
+        if found is not None:
+            untold = [f"topic {name}" for name in names if found.topics.get(name) is None]
+            untold += [f"group {group}" for group in groups if found.groups.get(group) is None]
+            if untold:
+                self.unknown.append(Unknown(f"permissions on {', '.join(untold)}", "the broker does not tell"))
+        return found
+
+    def _protocols(self, groups: Iterable[str]) -> dict[str, GroupProtocol]:
+        found: dict[str, GroupProtocol] = {}
+        for group in dict.fromkeys(groups):
+            told = self._asked(f"members of group {group}", partial(self.admin.group_protocol, group, ASK), None)
+            if told is not None:
+                found[group] = told
+        return found

@@ -1,0 +1,87 @@
+"""The record that each partition's position is at: the first that is not done."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import attrs
+
+from flux.core import flux_headers as trails
+from flux.core.message import Message
+from flux.core.monitoring.report import shown_key
+from flux.core.policy import Policy
+from flux.core.ports import BEGINNING, Cluster, Record, System, TopicPartition
+from flux.core.stage import Role, Stage
+from flux.operate.trace.record_history import due_of
+from flux.system import SYSTEM
+
+MOST_PARTITIONS = 500
+"""Looked at together: a client holds up to some hundred KB of each."""
+PATIENCE = 5.0
+_LOOK = 0.25
+_PIECE = 500
+
+
+class Place(NamedTuple):
+    stage: int
+    partition: int
+
+
+@attrs.frozen
+class Head:
+    """Times in milliseconds since the epoch."""
+
+    offset: int
+    key: str | None
+    attempt: int
+    written_at: int
+    due: int | None
+    """None in the main stage, where nothing waits."""
+    size: int = 0
+    """Bytes of value, key and headers, as they are uncompressed."""
+
+    def waits(self, now_ms: int) -> bool:
+        return self.due is not None and self.due > now_ms
+
+    def since(self, now_ms: int) -> float | None:
+        """Seconds for which it could have been worked: since it was written, or due. None: not known."""
+        began = self.due if self.due is not None else self.written_at
+        return None if began <= 0 else max(0.0, (now_ms - began) / 1000)
+
+
+def head_of(record: Record, stage: Stage, policy: Policy, now_ms: int) -> Head:
+    message = Message.of(record, None, trails.start())
+    due = None
+    if stage.role is not Role.MAIN:
+        message.place(trails.read(message.headers, stage.number, now_ms, int(policy.max_delay * 1000)))
+        due = due_of(message, stage, policy)
+    size = len(record.value() or b"") + len(message.key or b"")
+    size += sum(len(name) + len(value or b"") for name, value in message.headers)
+    return Head(message.offset, shown_key(message.key), message.attempt, message.timestamp, due, size)
+
+
+def read_first(
+    adapter: Cluster, starts: Mapping[TopicPartition, int], *, patience: float = PATIENCE, system: System = SYSTEM
+) -> dict[TopicPartition, Record]:
+    """The first record at each of these offsets or after it, of at most `MOST_PARTITIONS` partitions; where there is
+    none, or none came within `patience` seconds, nothing. Raises BrokerError."""
+    left = dict(list(starts.items())[:MOST_PARTITIONS])
+    found: dict[TopicPartition, Record] = {}
+    if not left:
+        return found
+    reader = adapter.reader(left)
+    until = system.monotonic() + patience
+    try:
+        while left and system.monotonic() < until:
+            polled = reader.poll(_PIECE, _LOOK)
+            for at in polled.out_of_range:
+                reader.seek(at, BEGINNING)  # deleted meanwhile
+            for batch in polled.batches:
+                if left.pop(batch.partition, None) is not None:
+                    found[batch.partition] = batch.records[0]
+            for at in polled.reached:
+                left.pop(at, None)
+    finally:
+        reader.close()
+    return found

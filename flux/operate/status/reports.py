@@ -1,0 +1,100 @@
+"""What processes have last told of themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import attrs
+
+from flux.consuming.topic_setup import ASK
+from flux.core.monitoring.report import EVERY, FRESH, IN_PLACE, Call, Open, Paused, Report, StageReport, within
+from flux.core.ports import AdminPort, Cluster, Record, System
+from flux.core.stage import Stage
+from flux.operate.reading import read, spans_of
+from flux.system import SYSTEM
+
+MOST_READ = 50_000
+"""Records: what ten thousand processes write in a minute is more than anybody looks at."""
+_BACK_MS = 60_000
+_PATIENCE = 10.0
+
+
+@attrs.frozen
+class Heard:
+    """`age`: seconds since the report was written."""
+
+    report: Report
+    age: float
+
+    def of(self, stage: Stage) -> list[StageReport]:
+        return [each for each in self.report.stages if (each.topic, each.group) == (stage.topic, stage.group)]
+
+
+@attrs.frozen
+class Running:
+    """A call, a record on its way or the pause that it waits for, where a report names it. `seconds`: until now."""
+
+    what: Call | Open | Paused
+    process: str
+    seconds: float
+
+    @property
+    def what_for(self) -> str:
+        """What its record waits for, in words."""
+        what = self.what
+        if isinstance(what, Call):
+            return "its call is running" + ("" if what.records == 1 else f" with {what.records:,} records")
+        if isinstance(what, Paused):
+            return f"its task is paused by {what.error}"
+        if what.state == IN_PLACE:
+            return f"it is tried again in place, after {what.failures} failure(s)"
+        if not what.target:
+            return "what its call produced is not acknowledged"
+        if what.refused:
+            return f"{what.target} refuses its copy ({what.refused})"
+        failures = f", {what.failures} failure(s)" if what.failures else ""
+        return f"its copy for {what.target} is {what.state}{failures}"
+
+
+def heard(adapter: Cluster, admin: AdminPort, topic: str, system: System = SYSTEM) -> list[Heard] | None:
+    """Of each process that lives, the newest report; None: there is no such topic. Raises BrokerError."""
+    if admin.topics([topic], ASK)[topic] is None:
+        return None
+    now_ms = int(system.now() * 1000)
+    spans = spans_of(admin, topic, now_ms - _BACK_MS)
+    records: dict[bytes | None, Record] = {}
+    count = 0
+    for piece in read(adapter, topic, spans, patience=_PATIENCE, system=system):
+        records |= {record.key(): record for record in piece.records}
+        count += len(piece.records)
+        if count >= MOST_READ:
+            break
+    return latest(records.values(), now_ms)
+
+
+def latest(records: Iterable[Record], now_ms: int) -> list[Heard]:
+    """`records`: in the order in which they were written. A tombstone ends a process; what is too old, damaged or of
+    another version is ignored."""
+    found: dict[bytes | None, Heard] = {}
+    for record in records:
+        key, value = record.key(), record.value()
+        found.pop(key, None)
+        report = None if value is None else Report.from_json(value)
+        if report is not None:
+            age = max(0.0, (now_ms - record.timestamp()[1]) / 1000)
+            if age <= FRESH * max(report.every, EVERY):
+                found[key] = Heard(report, age)
+    return sorted(found.values(), key=lambda each: (each.report.host, each.report.process or 0, each.report.pid))
+
+
+def running(reports: Sequence[Heard], stage: Stage, partition: int, offset: int) -> Running | None:
+    """What processes say of the record at an offset of a stage."""
+    for each in reports:
+        for told in each.of(stage):
+            whats: tuple[Call | Open, ...] = (*told.calls, *told.open)
+            for what in whats:
+                if (what.partition, what.offset) == (partition, offset):
+                    return Running(what, each.report.name, what.seconds + each.age)
+            if told.paused is not None and within(told.partitions, partition):
+                return Running(told.paused, each.report.name, told.paused.seconds + each.age)
+    return None

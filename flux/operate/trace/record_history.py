@@ -1,0 +1,107 @@
+"""One work's way through the stages, put together from where its record was seen."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterable, Sequence
+
+import attrs
+
+from flux.core import flux_headers as trails
+from flux.core.message import Message
+from flux.core.policy import Policy
+from flux.core.ports import Record
+from flux.core.stage import Role, Stage
+from flux.operate.dlq.dead_letters import Letter
+from flux.operate.status.progress import Progress
+
+
+class State(enum.Enum):
+    """What a group has made of a record."""
+
+    PASSED = "passed"
+    """Done in that stage: it ended there, or moved on."""
+    WAITING = "waiting"
+    OPEN = "open"
+    """To be called, or being called."""
+    DEAD = "dead"
+    """In the dead letters, where nobody has to do anything with it."""
+
+
+class Sighting(Letter):
+    """A record where it was found: a `Letter` of any stage. Times in milliseconds since the epoch."""
+
+    def __init__(self, message: Message, stage: Stage, state: State, due: int | None) -> None:
+        super().__init__(message)
+        self.stage = stage
+        self.state = state
+        self.due = due
+        """When it is called, at the earliest; None where it does not wait."""
+
+    def __str__(self) -> str:
+        return f"{self.stage.topic}[{self.partition}]@{self.offset}"
+
+
+def sighting_of(record: Record, stage: Stage, policy: Policy, progress: Progress, now_ms: int) -> Sighting:
+    message = Message.of(record, None, trails.start())
+    if stage.role is Role.MAIN:
+        state = State.PASSED if progress.has(message.offset) else State.OPEN
+        return Sighting(message, stage, state, None)
+    message.place(trails.read(message.headers, stage.number, now_ms, int(policy.max_delay * 1000)))
+    if stage.role is Role.DEAD:
+        return Sighting(message, stage, State.DEAD, None)
+    due = due_of(message, stage, policy)
+    if progress.has(message.offset):
+        return Sighting(message, stage, State.PASSED, due)
+    return Sighting(message, stage, State.WAITING if due > now_ms else State.OPEN, due)
+
+
+def due_of(message: Message, stage: Stage, policy: Policy) -> int:
+    """Of a record in a retry stage; by the shortest that the stage waits, where its headers do not say (the Ruby
+    library writes none)."""
+    if message.trail.due is not None:
+        return message.trail.due
+    try:
+        wait = policy.wait(stage, 0)
+    except Exception:  # the task's own function
+        wait = 0.0
+    return max(message.timestamp, 0) + int(wait * 1000)
+
+
+@attrs.frozen
+class Work:
+    """Where one record of the main topic, or what became of it, was seen: never empty, oldest first."""
+
+    id: str
+    sightings: Sequence[Sighting]
+
+    @property
+    def key(self) -> bytes | None:
+        return self.sightings[0].message.key
+
+    @property
+    def now(self) -> Sighting | None:
+        """Where it is: the stage in which it waits or is called, else its last dead letter; None: it ended well."""
+        here = [each for each in self.sightings if each.state in (State.OPEN, State.WAITING)]
+        if here:
+            return here[-1]
+        last = self.sightings[-1]
+        return last if last.state is State.DEAD else None
+
+    @property
+    def copies(self) -> int:
+        """In how many places it is to be worked: more than one after a crash or a replay in between."""
+        return sum(each.state in (State.OPEN, State.WAITING) for each in self.sightings)
+
+
+def works_of(sightings: Iterable[Sighting]) -> list[Work]:
+    """Sightings of the same origin together; in the order in which they were first seen."""
+    found: dict[str, list[Sighting]] = {}
+    for sighting in sightings:
+        found.setdefault(sighting.message.id, []).append(sighting)
+    return [Work(name, sorted(each, key=_age)) for name, each in found.items()]
+
+
+def _age(sighting: Sighting) -> tuple[bool, int, int, int]:
+    """The main topic first, whatever its producer's clock said; copies by when they were written."""
+    return sighting.stage.role is not Role.MAIN, sighting.written_at, sighting.stage.number, sighting.offset

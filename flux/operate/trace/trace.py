@@ -1,0 +1,241 @@
+"""Finds a record in all stages of its task: reads each topic by its time index, and not more than it may.
+
+Every topic has its share of that; what some did not need goes to the others, the main topic first.
+A stage that was read wholly and has nothing spares the ones behind it: a hop leads to the next stage or to the dead
+letters. Positions are asked for before anything is read, so that what they pass has its hop in what is read then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+
+import attrs
+
+from flux.consuming.topic_setup import ASK
+from flux.core.errors import ConfigurationError
+from flux.core.policy import Policy
+from flux.core.ports import AdminPort, Cluster, Position, Record, System, TopicPartition
+from flux.core.stage import Role, Stage
+from flux.operate.reading import Span, Spans, read, read_one, size_of, spans_of
+from flux.operate.status.progress import Progress, ask_group
+from flux.operate.trace.record_history import Sighting, Work, sighting_of, works_of
+from flux.system import SYSTEM
+
+MOST_SIGHTINGS = 1_000
+_SKEW_MS = 60_000
+"""What the clocks of who produced a record and who moved it may differ by."""
+
+
+@attrs.frozen
+class Wanted:
+    """Records with a key, or the one that began at an offset of the main topic and what became of it."""
+
+    key: bytes | None = None
+    origin: tuple[int, int] | None = None
+    """(partition, offset)"""
+
+
+@attrs.frozen
+class Bounds:
+    """`records`: read in all, shared by the topics; `seconds`: that reading may take; `since_ms`: where it begins
+    when only a key is known, in milliseconds since the epoch (None: with the oldest)."""
+
+    records: int = 200_000
+    seconds: float = 60.0
+    since_ms: int | None = None
+
+
+@attrs.frozen
+class Unread:
+    """Offsets of a topic that were left out, as a bound was hit."""
+
+    topic: str
+    offsets: int
+
+
+@attrs.define
+class Trace:
+    works: list[Work] = attrs.field(factory=list)
+    read: int = 0
+    """Records."""
+    unread: list[Unread] = attrs.field(factory=list)
+    """Empty: whatever was not seen is not there."""
+    positions: dict[str, dict[int, Position]] = attrs.field(factory=dict)
+    """By topic and partition, what the groups of the main and the retry stages had committed."""
+    gone: bool = False
+    """Whether the main topic does not hold the origin (any more)."""
+    crowded: bool = False
+    """Whether there was more than `MOST_SIGHTINGS`."""
+
+
+def trace(
+    adapter: Cluster,
+    admin: AdminPort,
+    policy: Policy,
+    wanted: Wanted,
+    bounds: Bounds,
+    *,
+    stopping: Callable[[], bool] = lambda: False,
+    progressed: Callable[[int], object] = lambda count: None,
+    system: System = SYSTEM,
+) -> Trace:
+    """Raises ConfigurationError where there is no main topic, BrokerError."""
+    return _Search(adapter, admin, policy, wanted, bounds, stopping, progressed, system).run()
+
+
+class _Search:
+    def __init__(
+        self,
+        adapter: Cluster,
+        admin: AdminPort,
+        policy: Policy,
+        wanted: Wanted,
+        bounds: Bounds,
+        stopping: Callable[[], bool],
+        progressed: Callable[[int], object],
+        system: System,
+    ) -> None:
+        self._adapter = adapter
+        self._admin = admin
+        self._policy = policy
+        self._wanted = wanted
+        self._bounds = bounds
+        self._progressed = progressed
+        self._system = system
+        self._deadline = system.monotonic() + bounds.seconds
+        self._asked_to_stop = stopping
+        self._now_ms = int(system.now() * 1000)
+        self._sightings: list[Sighting] = []
+        self._rest: dict[Stage, Spans] = {}
+        """What is left to read of stages that were begun."""
+        self._trace = Trace()
+        self._left = bounds.records
+        self._any_key = wanted.key is None
+        self._key = wanted.key
+
+    def run(self) -> Trace:
+        trace = self._trace
+        stages = self._stages()
+        for stage in stages:
+            if stage.role is not Role.DEAD:
+                _, trace.positions[stage.topic] = ask_group(self._admin, stage)
+        main, *retries = stages
+        dead = retries.pop() if retries and retries[-1].role is Role.DEAD else None
+        may_be_further = True
+        if self._wanted.origin is not None:
+            self._find_origin(main)
+        else:
+            self._search(main, len(stages))
+        since = self._since()
+        for number, stage in enumerate(retries):
+            if may_be_further or stage.role is Role.LEFTOVER:
+                found = self._search(stage, len(stages) - 1 - number, since)
+                may_be_further = found or stage.role is Role.LEFTOVER
+        if dead is not None:
+            self._search(dead, 1, since)
+        for stage, spans in self._rest.items():  # with what others did not need
+            self._rest[stage] = self._read(stage, spans, self._left)
+        sizes = [(stage.topic, size_of(spans)) for stage, spans in self._rest.items()]
+        trace.unread = [Unread(topic, size) for topic, size in sizes if size]
+        trace.works = works_of(self._sightings)
+        return trace
+
+    def _stopping(self) -> bool:
+        return self._asked_to_stop() or self._system.monotonic() >= self._deadline
+
+    def _stages(self) -> list[Stage]:
+        """Those that have a topic; the dead letters last."""
+        names, stages = self._admin.topic_names(ASK), list(self._policy.stages)
+        if stages[0].topic not in names:
+            raise ConfigurationError(f"there is no topic {stages[0].topic}: see `flux topics`")
+        dead = stages.pop()
+        return [stage for stage in [*stages, *self._policy.stages.leftovers(names), dead] if stage.topic in names]
+
+    def _find_origin(self, main: Stage) -> None:
+        assert self._wanted.origin is not None
+        partition, offset = self._wanted.origin
+        span = spans_of(self._admin, main.topic).get(partition)
+        record = None
+        if span is not None and span.start <= offset < span.end:
+            record = read_one(self._adapter, TopicPartition(main.topic, partition), offset, system=self._system)
+        if record is None:
+            self._trace.gone = True
+            return
+        self._trace.read += 1
+        self._left -= 1
+        self._key, self._any_key = record.key(), False  # hops keep it, and comparing it is cheaper than headers are
+        self._sightings.append(self._sighting(record, main))
+
+    def _since(self) -> int | None:
+        """Nothing can have become of a record before it was written."""
+        if self._wanted.origin is None or not self._sightings:
+            return self._bounds.since_ms
+        born = self._sightings[0].written_at
+        return born - _SKEW_MS if 0 < born <= self._now_ms else self._bounds.since_ms
+
+    def _search(self, stage: Stage, topics: int, since: int | None = None) -> bool:
+        """One topic, within its share of what may still be read, `topics` being how many are left. Whether anything
+        may have moved on from it: something was seen, or not all was read."""
+        since = self._bounds.since_ms if since is None else since
+        spans = spans_of(self._admin, stage.topic, since)
+        before, left = len(self._sightings), self._left - self._left // topics
+        rest: dict[int, Span] = {}
+        likely = self._likely(len(spans))
+        for chosen in (likely, spans.keys() - likely):
+            part = {number: span for number, span in spans.items() if number in chosen}
+            rest |= self._read(stage, part, self._left - left)
+        self._rest[stage] = rest
+        return len(self._sightings) > before or size_of(rest) > 0 or self._is_cut(stage, spans)
+
+    def _likely(self, count: int) -> set[int]:
+        """Where hops of what was seen went, if the topic has always had as many partitions."""
+        return {each.partition % count for each in self._sightings} if count else set()
+
+    def _is_cut(self, stage: Stage, spans: Spans) -> bool:
+        """Whether what is searched for may have been here, and is deleted already."""
+        marks = self._admin.watermarks(stage.topic, ASK)
+        return any(mark.low > 0 and spans[n].start <= mark.low for n, mark in marks.items() if n in spans)
+
+    def _read(self, stage: Stage, spans: Spans, most: int) -> dict[int, Span]:
+        """Reads at most so many records; returns what is left of the spans."""
+        left = {number: span for number, span in spans.items() if span.start < span.end}
+        if not left or most <= 0 or self._trace.crowded or self._stopping():
+            return left
+        used = 0
+        for piece in read(self._adapter, stage.topic, dict(left), stopping=self._stopping, system=self._system):
+            records, reached = piece.records, piece.reached
+            if len(records) > most - used:
+                records = records[: most - used]
+                reached = records[-1].offset() + 1
+            used += len(records)
+            self._progressed(len(records))
+            left[piece.partition] = Span(reached, left[piece.partition].end)
+            self._sightings += self._matching(records, stage)
+            if used >= most or self._full():
+                break
+        self._left -= used
+        self._trace.read += used
+        return left
+
+    def _full(self) -> bool:
+        if len(self._sightings) > MOST_SIGHTINGS:
+            self._trace.crowded = True
+            del self._sightings[MOST_SIGHTINGS:]
+        return self._trace.crowded
+
+    def _matching(self, records: Iterable[Record], stage: Stage) -> Iterator[Sighting]:
+        for record in records:
+            if self._any_key or record.key() == self._key:
+                sighting = self._sighting(record, stage)
+                if self._is_wanted(sighting):
+                    yield sighting
+
+    def _is_wanted(self, sighting: Sighting) -> bool:
+        origin = self._wanted.origin
+        if origin is None:
+            return True
+        return sighting.message.origin == (self._policy.stages.topic, *origin)
+
+    def _sighting(self, record: Record, stage: Stage) -> Sighting:
+        stored = self._trace.positions.get(stage.topic, {}).get(record.partition())
+        return sighting_of(record, stage, self._policy, Progress.of(stored), self._now_ms)

@@ -1,0 +1,211 @@
+"""A process tells how it is: now and then a record to a compacted topic of each cluster that it works.
+
+On a thread of its own, with clients of its own, and nobody waits for it: what fails here is logged once and tried
+again, and the work goes on.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+from flux._version import __version__
+from flux.consuming.coordinator import StageRuntime
+from flux.consuming.task_runtime import Job
+from flux.consuming.topic_setup import ASK
+from flux.core.errors import BrokerError, ConfigurationError
+from flux.core.monitoring.duties import Duty
+from flux.core.monitoring.report import EVERY, TOPIC, Report, StageReport
+from flux.core.monitoring.snapshot import Sight
+from flux.core.ports import AdminPort, Cluster, NewTopic, ProducerPort, ProducerRecord, ProducerSettings, Record, System
+from flux.core.stage import check_topic
+from flux.core.validation import plain, shown
+
+logger = logging.getLogger("flux.report")
+
+ENVIRONMENT = "FLUX_REPORT_TOPIC"
+_LAST = 3.0  # seconds that the last record may take
+_LONGEST = 60.0
+_SETTINGS = ProducerSettings(acks="1", delivery_timeout=10.0)
+TOPIC_CONFIG = {
+    # Processes come and go, each with a key of its own: what nobody has written to for a day is deleted.
+    "cleanup.policy": "compact,delete",
+    "retention.ms": str(24 * 3600 * 1000),
+    "segment.ms": str(10 * 60 * 1000),
+    "delete.retention.ms": str(10 * 60 * 1000),
+    # the brokers' clock: readers find what is new by it, however wrong a worker's own is
+    "message.timestamp.type": "LogAppendTime",
+}
+
+
+def report_topic(choice: bool | str | None) -> str | None:
+    """The topic to report to: a name, or True for the one in the environment or the usual one; None: to none. Raises
+    ConfigurationError for a name that Kafka refuses."""
+    choice = plain(choice)
+    if choice is None or choice is False:
+        return None
+    if choice is not True and not isinstance(choice, str):
+        raise ConfigurationError(f"report = {shown(choice)}: give True, or the name of the topic")
+    topic = choice if isinstance(choice, str) else os.environ.get(ENVIRONMENT) or TOPIC
+    check_topic(topic)
+    return topic
+
+
+class Reporter:
+    """Of one process. `process`: its number with --processes."""
+
+    def __init__(self, jobs: Sequence[Job], topic: str, process: int | None, system: System) -> None:
+        self._started = int(system.now() * 1000)
+        self._process = process
+        self._system = system
+        by_cluster: dict[str, list[Job]] = {}
+        for job in jobs:
+            by_cluster.setdefault(job.adapter.cluster, []).append(job)
+        self._channels = {
+            cluster: (their, Channel(their[0].adapter, topic, their[0].policy.stages.topic))
+            for cluster, their in by_cluster.items()
+        }
+        self._sights: dict[StageRuntime, Sight] = {}
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="flux-report", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Takes this process's reports back: it ends well. Waits for that, not long."""
+        self._ended.set()
+        self._thread.join(_LAST + 2.0)
+
+    def report(self, jobs: Sequence[Job]) -> Report:
+        return Report(
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            process=self._process,
+            version=__version__,
+            started=self._started,
+            every=EVERY,
+            memory=memory(),
+            stages=tuple(stage for job in jobs for stage in self._stages(job)),
+        )
+
+    def _stages(self, job: Job) -> list[StageReport]:
+        coordinator = job.coordinator
+        if coordinator is None:
+            return []
+
+        def look(runtime: StageRuntime, now: float) -> StageReport:
+            sight = self._sights.get(runtime)
+            if sight is None:
+                sight = self._sights[runtime] = Sight(job.name, runtime.engine)
+            return sight.look(now)
+
+        return coordinator.inspection.read(look)
+
+    def tell(self) -> None:
+        """One round: a report to each cluster."""
+        for jobs, channel in self._channels.values():
+            report = self.report(jobs)
+            channel.write(report.key, report.to_json(), self._system.monotonic())
+
+    def _run(self) -> None:
+        reporting = Duty("the reports of the worker")
+        self._system.watch(reporting)
+        try:
+            while True:
+                reporting.step(threading.get_ident())
+                self.tell()
+                reporting.rest()
+                if self._ended.wait(EVERY):
+                    break
+        except Exception:  # a bug of flux: reports end, work does not
+            logger.exception("reports have ended")
+        reporting.end()
+        for jobs, channel in self._channels.values():
+            channel.end(self.report(jobs).key)
+
+
+class Channel:
+    """To one cluster. Used by one thread. `like`: a topic whose replication the one for reports gets."""
+
+    def __init__(self, adapter: Cluster, topic: str, like: str) -> None:
+        self._adapter = adapter
+        self._topic = topic
+        self._like = like
+        self._client: ProducerPort | None = None
+        self._there = False
+        self._written = False
+        self._failure: Exception | None = None
+        self._told: set[str] = set()
+        self._pause = EVERY
+        self._again = 0.0
+
+    def write(self, key: bytes, value: bytes, now: float) -> None:
+        """Never raises, and does not wait for the acknowledgement: how that went is heard at the next one."""
+        if now < self._again:
+            return
+        try:
+            if not self._there:
+                self._require_topic()
+            self._client = self._client or self._adapter.producer(_SETTINGS)
+            if self._failure is None and not self._client.write(self._topic, [ProducerRecord(value, key)], self._ended):
+                self._failure = BrokerError("the client's queue has no room")
+            self._client.flush(0)
+            self._written = True
+        except Exception as error:
+            self._failure = error
+        failure, self._failure = self._failure, None
+        if failure is None:
+            self._pause = EVERY
+            return
+        self._there = False  # it may have been deleted
+        self._again = now + self._pause
+        self._pause = min(2 * self._pause, _LONGEST)
+        if str(failure) not in self._told:
+            self._told.add(str(failure))
+            logger.warning("reports cannot be written to %s: %s; tried again, work goes on", self._topic, failure)
+
+    def end(self, key: bytes) -> None:
+        """A tombstone, as far as that works, and the client is closed."""
+        try:
+            if self._client is not None:
+                if self._written:
+                    self._client.write(self._topic, [ProducerRecord(None, key)], self._ended)
+                self._client.close(_LAST)
+        except Exception:
+            logger.debug("the last report could not be written", exc_info=True)
+
+    def _ended(self, error: BrokerError | None, record: Record) -> None:
+        self._failure = error or self._failure
+
+    def _require_topic(self) -> None:
+        admin = self._adapter.admin()
+        try:
+            found = admin.topics([self._topic, self._like], ASK)
+            if found[self._topic] is None:
+                like = found[self._like]
+                self._create(admin, like.replication_factor if like else -1)
+            self._there = True
+        finally:
+            admin.close()
+
+    def _create(self, admin: AdminPort, copies: int) -> None:
+        try:
+            admin.create_topics([NewTopic(self._topic, 1, copies, TOPIC_CONFIG)], ASK)
+        except BrokerError as error:
+            raise BrokerError(
+                f"{error}: create it, with cleanup.policy={TOPIC_CONFIG['cleanup.policy']}", error.fault
+            ) from None
+
+
+def memory() -> int | None:
+    """Resident bytes of this process; None where the machine does not say it in /proc."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError, IndexError):
+        return None

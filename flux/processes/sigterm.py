@@ -1,0 +1,89 @@
+"""SIGTERM of a program that only produces: what it has buffered is delivered, and then it ends by that signal.
+
+A handler runs between any two instructions of the main thread, which may hold any lock of flux, or of Python's own
+threads. So it does no more than start a thread, without the standard library's bookkeeping, and return: the main
+thread goes on, and lets go of what it holds. What it produces meanwhile is delivered before `produce` returns: see
+`ProducerRegistry.exit`.
+"""
+
+from __future__ import annotations
+
+import _thread
+import os
+import signal
+import threading
+import time
+from types import FrameType
+
+from flux.producing.registry import PRODUCERS
+from flux.system import SYSTEM
+from flux.system.interpreter_end import tell
+
+LIMIT = 25.0
+"""Seconds for the delivery; orchestrators kill after 30, mostly."""
+_GRACE = 3.0  # seconds beyond, to tell what was not delivered
+
+
+_told = False
+
+
+def handle_sigterm() -> None:
+    """Once a process that can be told so by nobody else: in the main thread, where nobody handles SIGTERM yet."""
+    if (
+        not (_told or PRODUCERS.exited)
+        and PRODUCERS.system is SYSTEM
+        and os.name == "posix"
+        and threading.current_thread() is threading.main_thread()
+        and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    ):
+        signal.signal(signal.SIGTERM, _handle)
+
+
+def ignore_sigterm() -> None:
+    """Takes that back, wherever it can be done: in the main thread, and if nobody else handles it by now."""
+    if signal.getsignal(signal.SIGTERM) is _handle and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _handle(number: int, _: FrameType | None) -> None:
+    global _told
+    _told = True
+    signal.signal(number, signal.SIG_DFL)  # a second one ends the process at once
+    try:
+        _thread.start_new_thread(_end, (number,))
+    except RuntimeError:  # Python 3.12 starts no thread when the main one has ended
+        if not PRODUCERS.exited:  # else it ends anyway
+            _end(number)
+
+
+def _end(number: int) -> None:
+    delivered = _thread.allocate_lock()
+    delivered.acquire()
+
+    def deliver() -> None:
+        try:
+            PRODUCERS.exit(LIMIT)
+        finally:
+            delivered.release()
+
+    try:
+        try:
+            _thread.start_new_thread(deliver, ())
+        except RuntimeError:
+            deliver()
+        if not delivered.acquire(timeout=LIMIT + _GRACE):
+            tell(f"{signal.Signals(number).name}: what was buffered was not delivered in {LIMIT + _GRACE:.0f} s")
+    finally:
+        os.kill(os.getpid(), number)
+        time.sleep(1.0)
+        os._exit(128 + number)  # the first process of a container outlives its own signals
+
+
+def _in_child() -> None:
+    global _told
+    _told = False
+    ignore_sigterm()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_in_child)

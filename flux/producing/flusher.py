@@ -1,0 +1,187 @@
+"""Hands what a buffer has to the client, in order, by one thread at a time."""
+
+from __future__ import annotations
+
+import logging
+from typing import Protocol
+
+from flux.core.errors import BrokerError, ConfigurationError, Fault
+from flux.core.ports import Adapter, ProducerPort, ProducerSettings, System
+from flux.core.producing.buffer import Buffer
+from flux.producing.delivery import Delivery
+from flux.producing.pending_acks import Ends, InFlight, Pending, PendingAcks, pending_acks
+from flux.system import Lock
+
+logger = logging.getLogger("flux.producer")
+
+RETRY = 0.05
+"""Seconds after which a client whose queue was full is tried again, if no acknowledgement came before."""
+
+
+class Owner(Ends, Protocol):
+    """Whose buffer it is."""
+
+    def client(self) -> ProducerPort:
+        """Made now if need be. Raises ConfigurationError, BrokerError."""
+        ...
+
+    def broken(self, client: ProducerPort) -> None:
+        """It cannot go on; the next `client` makes another."""
+        ...
+
+    def stalled(self) -> None:
+        """The client is full or away: `tick` is called soon."""
+        ...
+
+
+class Flusher:
+    """`lock` is held by whoever hands on."""
+
+    def __init__(
+        self,
+        owner: Owner,
+        system: System,
+        adapter: Adapter,
+        topic: str,
+        settings: ProducerSettings,
+        buffer: Buffer,
+        in_flight: InFlight,
+    ) -> None:
+        self.lock = Lock()
+        self.tracks = False
+        """Whether any record was ever part of a task's call."""
+        self._owner = owner
+        self._system = system
+        self._adapter = adapter
+        self._topic = topic
+        self._patience = settings.delivery_timeout
+        self._buffer = buffer
+        self._in_flight = in_flight
+        self._busy = False
+        self._again = False
+
+    def flush(self) -> None:
+        """Hands what is buffered to the client, as far as that has room, and waits for nothing."""
+        with self.lock:
+            self.flush_locked()
+
+    def send(self, delivery: Delivery) -> None:
+        """Hands on what is buffered, and then this one."""
+        in_flight = self._in_flight
+        with self.lock:
+            self.take_locked()
+            with in_flight.changed:  # no calls in here: see `Buffer.take`
+                in_flight.open |= {delivery}
+                in_flight.untaken += (delivery,)
+            self.flush_locked()
+
+    def go_on(self) -> None:
+        """Something has ended, so that the client may have room; nothing when another thread is at it."""
+        if self._in_flight.untaken and self.lock.acquire(blocking=False):
+            try:
+                self.flush_locked()
+            finally:
+                self.lock.release()
+
+    def flush_locked(self) -> None:
+        # Other people's code runs in acknowledgements that come while the client is written to, and may produce. It
+        # finds this busy: what it adds is handed on by the loop that is under way.
+        if self._busy:
+            self._again = True
+            return
+        untaken = self._in_flight.untaken
+        self._busy = True
+        try:
+            while True:
+                self._again = False
+                self._push_locked()
+                if not untaken:
+                    self.take_locked()
+                    self._push_locked()
+                if not self._again:
+                    break
+        finally:
+            self._busy = False
+        # one that was sent passes the buffer by: no more of them when the client has no room
+        self._buffer.blocked = bool(untaken) and (self._buffer.full or untaken[-1].heard)
+
+    def take_locked(self) -> None:
+        """What is buffered is in flight from now on."""
+        records = self._buffer.take()
+        if not records:
+            return
+        now, owner, topic, in_flight = self._system.monotonic(), self._owner, self._topic, self._in_flight
+        new = (
+            list(pending_acks(owner, topic, records, now)) if self.tracks else [PendingAcks(owner, topic, records, now)]
+        )
+        opened = set(new)
+        with in_flight.changed:  # no calls in here: see `Buffer.take`
+            in_flight.open |= opened
+            in_flight.untaken += new
+            self._buffer.taken = []
+
+    def _push_locked(self) -> None:
+        untaken = self._in_flight.untaken
+        while untaken:
+            pending = untaken[0]
+            stopped = self._write_locked(pending)
+            if stopped is not None:
+                if self._system.monotonic() - pending.since < self._patience:
+                    self._owner.stalled()
+                    return
+                pending.give_up(stopped)
+            untaken.popleft()
+
+    def _write_locked(self, pending: Pending) -> Exception | None:
+        """Why the client did not take all of it."""
+        client = None
+        try:
+            client = self._owner.client()
+            rest = pending.records[pending.handed :] if pending.handed else pending.records
+            taken = client.write(self._topic, rest, pending.acknowledged())
+            pending.handed += taken
+        except (BrokerError, ConfigurationError) as error:
+            if client is not None:
+                self._owner.broken(client)
+            return error
+        except BaseException as error:
+            # Nobody knows what it did: a second try could repeat records.
+            if isinstance(error, Exception):
+                logger.exception("%s, topic %s: a bug while writing", self._adapter.cluster, self._topic)
+                pending.doubt(error)
+                return None
+            pending.doubt(BrokerError(f"{type(error).__name__} while it was written: it may yet arrive"))
+            raise
+        return None if taken == len(rest) else self.no_room()
+
+    def give_up(self) -> None:
+        """Nobody will hand on what the client has not taken: it fails."""
+        with self.lock:
+            self.take_locked()
+            while self._in_flight.untaken:
+                self._in_flight.untaken.popleft().give_up(self.no_room())
+
+    def no_room(self) -> BrokerError:
+        where = f"{self._adapter.cluster}, topic {self._topic}"
+        return BrokerError(f"{where}: the producer's queue is full, and the cluster takes nothing", Fault.UNAVAILABLE)
+
+    @property
+    def idle(self) -> bool:
+        return not self._in_flight.untaken and not self._buffer.taken and self._buffer.deadline is None
+
+    def due(self, now: float) -> float:
+        """When to `tick`, by the monotonic clock."""
+        opened = self._buffer.opened(now)
+        return min(opened, now + RETRY) if self._in_flight.untaken else opened
+
+    def tick(self, now: float) -> float | None:
+        """Does what is due; the next time by the monotonic clock, None when only a new record brings one."""
+        if self._in_flight.untaken or self._buffer.taken or self._buffer.due(now):
+            # Who flushes now may stand still, in the client or in somebody's callback: other producers must not.
+            if not self.lock.acquire(timeout=RETRY):
+                return now + RETRY
+            try:
+                self.flush_locked()
+            finally:
+                self.lock.release()
+        return now + RETRY if self._in_flight.untaken else self._buffer.deadline

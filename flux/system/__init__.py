@@ -1,0 +1,164 @@
+"""The machine itself: the clock, the threads and the chance that drivers and the in-memory broker get."""
+
+from __future__ import annotations
+
+import _thread
+import logging
+import os
+import random
+import sys
+import threading
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from operator import attrgetter
+from typing import Any
+
+from flux.core.error_text import asked
+from flux.core.monitoring.duties import LOOK, Duties, Duty, Standing
+from flux.core.ports import System, Thread
+
+logger = logging.getLogger("flux.watchdog")
+
+MOST_FRAMES = 20
+
+
+class Lock(_thread.RLock):  # type: ignore[misc]  # not final at runtime
+    """Every lock of flux: `with` leaves it free whatever a signal's handler raises, and wherever. From Python 3.14 on a
+    handler may run when the lock's own `__enter__`, in C, has it and the `with` statement does not protect it yet; none
+    runs between the return of a function in Python and the body."""
+
+    __slots__ = ()
+
+    if sys.version_info >= (3, 14):
+
+        def __enter__(self) -> bool:
+            depth = self._recursion_count()
+            try:
+                return self.acquire()
+            except BaseException:
+                if self._recursion_count() > depth:
+                    self.release()
+                raise
+
+
+class _Condition(threading.Condition):
+    """`threading.Condition` enters, leaves and waits by functions in Python. A signal's handler that raises as one of
+    them begins would leave the lock taken for ever, or give back one that is not held. So the first two are `Lock`'s,
+    and `wait` has it back before a handler can run."""
+
+    _lock: Any
+    _waiters: deque[Any]
+    __enter__ = property(attrgetter("_lock.__enter__"))
+    __exit__ = property(attrgetter("_lock.__exit__"))
+
+    def wait(self, timeout: float | None = None) -> bool:
+        waiter, lock, woken = threading.Lock(), self._lock, False
+        held = (1, threading.get_ident())
+        waiter.acquire()
+        try:
+            self._waiters.append(waiter)
+            try:
+                lock.release()
+                woken = waiter.acquire(True, -1 if timeout is None else max(timeout, 0))
+            finally:
+                lock._acquire_restore(held)  # as `acquire`, but no signal's handler runs meanwhile
+        finally:
+            if not woken:
+                try:  # noqa: SIM105 - `suppress` has functions in Python
+                    self._waiters.remove(waiter)
+                except ValueError:
+                    pass
+        return woken
+
+
+class Watchdog:
+    """Looks after duties, on a thread of its own that takes nobody else's lock; it ends when there are none."""
+
+    def __init__(self, system: System) -> None:
+        self._system = system
+        self._begin()
+
+    def _begin(self) -> None:
+        self._process = os.getpid()
+        self._lock = Lock()
+        self._duties = Duties()
+        self._watches = False
+
+    def watch(self, duty: Duty) -> None:
+        if self._process != os.getpid():
+            self._begin()  # a forked child has neither the duties nor the thread
+        with self._lock:
+            self._duties.add(duty)
+            if not self._watches:
+                with suppress(RuntimeError):  # the interpreter ends, and makes no more threads
+                    self._system.spawn("flux-watchdog", self._run)
+                    self._watches = True
+
+    def _run(self) -> None:
+        while True:
+            self._system.sleep(LOOK)
+            for standing in self._duties.looked(self._system.monotonic()):
+                _name(standing)
+            for duty in self._duties.asked():
+                _ask(duty)
+            with self._lock:
+                if not self._duties:
+                    self._watches = False
+                    return
+
+
+def _name(standing: Standing) -> None:
+    duty, taken = standing.duty, False
+    where = duty.stack() if duty.stack is not None else stack_of_thread(duty.thread)
+    if standing.first and duty.take_over is not None:
+        try:
+            taken = duty.take_over()
+        except Exception:
+            logger.exception("%s could not be taken over", duty.name)
+    logger.warning(
+        "%s has stood still for %.0f s%s%s",
+        duty.name,
+        standing.seconds,
+        ": another thread takes over" if taken else "",
+        f", at\n{where}" if where else "",
+    )
+
+
+def _ask(duty: Duty) -> None:
+    assert duty.ask is not None
+    try:
+        duty.ask()
+    except RuntimeError:  # its event loop is closed
+        duty.end()
+
+
+def stack_of_thread(identifier: int | None) -> str:
+    """Where a thread is now, innermost last; empty when it is gone."""
+    frame = sys._current_frames().get(identifier or 0)
+    return "" if frame is None else asked(lambda: "".join(traceback.format_stack(frame)[-MOST_FRAMES:])) or ""
+
+
+class OperatingSystem:
+    """`flux.core.ports.System` by the standard library."""
+
+    def __init__(self) -> None:
+        self.watch = Watchdog(self).watch
+
+    now = staticmethod(time.time)
+    monotonic = staticmethod(time.monotonic)
+    sleep = staticmethod(time.sleep)
+    randint = staticmethod(random.randint)
+
+    def condition(self) -> _Condition:
+        return _Condition(Lock())
+
+    def spawn(self, name: str, target: Callable[[], None]) -> Thread:
+        thread = threading.Thread(target=target, name=name, daemon=True)
+        thread.start()
+        return thread
+
+
+SYSTEM = OperatingSystem()

@@ -1,0 +1,99 @@
+"""What an address or a form asks for, as values."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from urllib.parse import urlencode
+
+from flux.core.errors import ConfigurationError
+from flux.operate.dlq.filters import Filter
+from flux.operate.formatting import moment
+
+AGES = {"15m": "15 minutes", "1h": "an hour", "6h": "6 hours", "1d": "a day", "7d": "a week", "30d": "30 days"}
+REASONS = ("error", "exhausted", "rejected", "undecodable", "expired", "skipped")
+_AGE = re.compile(r"([0-9]{1,6})([smhdw])\Z")
+_SIZES = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
+_PLACE = re.compile(r"([0-9]{1,9}):([0-9]{1,18})\Z")
+_CAUSE = re.compile(r"[0-9a-f]{4,8}\Z")
+_MOST_TEXT = 1_000
+
+
+def filter_of(fields: Mapping[str, str], now_ms: int) -> Filter:
+    """Of the fields `since` (an age, or `since_ms`), `reason`, `error`, `key` and `cause`; an empty one asks for
+    nothing. Raises ConfigurationError."""
+    cause = _text(fields, "cause")
+    if cause is not None and not _CAUSE.match(cause):
+        raise ConfigurationError(f"{cause!r} is no cause: choose one of the list")
+    return Filter(
+        since_of(fields, now_ms), _text(fields, "reason"), _text(fields, "error"), _text(fields, "key"), cause
+    )
+
+
+def since_of(fields: Mapping[str, str], now_ms: int) -> int | None:
+    """In milliseconds since the epoch. Raises ConfigurationError."""
+    exact = number_of(fields, "since_ms", 0, 10**15)
+    if exact is not None:
+        return exact
+    text = _text(fields, "since")
+    if text is None:
+        return None
+    match = _AGE.match(text)
+    if match is None:
+        raise ConfigurationError(f"{text!r} is no age such as 90s, 30m, 2h or 3d")
+    return max(0, now_ms - int(match[1]) * _SIZES[match[2]] * 1000)
+
+
+def number_of(fields: Mapping[str, str], name: str, least: int, most: int) -> int | None:
+    """Raises ConfigurationError."""
+    text = _text(fields, name)
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdigit() and len(text) < 18 and least <= int(text) <= most):
+        raise ConfigurationError(f"{name} = {text!r}: give a whole number from {least:,} to {most:,}")
+    return int(text)
+
+
+def place_of(text: str) -> tuple[int, int]:
+    """Raises ConfigurationError."""
+    match = _PLACE.match(text.strip())
+    if match is None:
+        raise ConfigurationError(f"{text!r} is no PARTITION:OFFSET, such as 0:17")
+    return int(match[1]), int(match[2])
+
+
+def places_of(text: str) -> dict[int, int]:
+    """Of "0:17,1:4". Raises ConfigurationError."""
+    return dict(place_of(part) for part in text.split(",")) if text else {}
+
+
+def as_places(places: Mapping[int, int]) -> str:
+    return ",".join(f"{number}:{offset}" for number, offset in sorted(places.items()))
+
+
+def query_of(which: Filter, **more: str) -> str:
+    """The same filter for another address."""
+    return urlencode({**fields_of(which), **more})
+
+
+def fields_of(which: Filter) -> dict[str, str]:
+    found = {"cause": which.cause, "reason": which.reason, "error": which.error, "key": which.key}
+    found["since_ms"] = None if which.since_ms is None else str(which.since_ms)
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def in_words(which: Filter, key: str | None) -> str:
+    """`key`: as it may be shown."""
+    parts = [f"cause {which.cause}"] if which.cause else []
+    parts += [f"key {key}"] if which.key is not None else []
+    parts += [f"reason {which.reason}"] if which.reason else []
+    parts += [f"error {which.error}"] if which.error else []
+    parts += [f"dead since {moment(which.since_ms)}"] if which.since_ms is not None else []
+    return ", ".join(parts) or "all"
+
+
+def _text(fields: Mapping[str, str], name: str) -> str | None:
+    text = fields.get(name, "").strip()
+    if len(text) > _MOST_TEXT:
+        raise ConfigurationError(f"{name} is longer than {_MOST_TEXT:,} characters")
+    return text or None

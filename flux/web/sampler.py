@@ -1,0 +1,130 @@
+"""The one sampler: looks at each task now and then, for all who watch, and keeps what it saw."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+import anyio
+import anyio.to_thread
+
+from flux.core.error_text import error_name
+from flux.core.errors import FluxError
+from flux.core.monitoring.log_throttle import Throttle
+from flux.core.text import one_line
+from flux.operate.status.blockers import Standing
+from flux.operate.status.status import Look
+from flux.system.tracebacks import text_of
+from flux.web.broadcast import Bell
+from flux.web.history import History
+from flux.web.view_models import Sample, sample
+from flux.web.watched_tasks import Subject
+
+logger = logging.getLogger("flux.web")
+
+MOST_AT_ONCE = 8
+"""Clusters that are asked together: one that is away holds up a thread for as long as its client is patient."""
+_SOON = 1.0
+"""Seconds that first looks take, mostly."""
+STALE = 30.0
+"""Seconds, and a few intervals, after which a sample says nothing of now: the cluster neither answers nor refuses."""
+
+
+class Watch:
+    """One task, as it was seen. `error`: why it could not be looked at, since `failing_since`."""
+
+    def __init__(self, subject: Subject, every: float = 5.0) -> None:
+        self.subject = subject
+        self._stale = STALE + 3 * every
+        self.sample: Sample | None = None
+        self.error = ""
+        self.failing_since: float | None = None
+        self.history = History()
+        self._before: Look | None = None
+        self._stood: Standing = {}
+        self._throttle = Throttle()
+
+    def take(self) -> None:
+        """Blocks. Never raises: what cannot be seen is told as that."""
+        try:
+            found = self.subject.look()
+            self.sample, self._stood = sample(found, self._before, self._stood)
+            self._before = found
+        except FluxError as error:
+            self._failed(one_line(str(error)))
+        except Exception as error:
+            if self._throttle.admit(type(error), self.subject.system.monotonic()) is not None:
+                logger.error("%s could not be looked at\n%s", self.subject.name, text_of(error))
+            self._failed(f"it could not be looked at: {error_name(type(error))} (see the log)")
+        else:
+            self.error, self.failing_since = "", None
+            self.history.add(self.sample.at, self.sample.values())
+
+    def _failed(self, why: str) -> None:
+        now = self.subject.system.now()
+        self.error = why
+        self.failing_since = self.failing_since or now
+        self.history.add(now, {})
+
+    @property
+    def state(self) -> tuple[str, str]:
+        """In two words, and how bad that is: good, fair, bad, or none where it is not known."""
+        found = self.sample
+        if self.error or (self.age or 0.0) > self._stale:
+            return "not seen", "bad"
+        if found is None:
+            return "not seen yet", "none"
+        if found.paused:
+            return "paused", "fair"
+        if found.held:
+            return "held back", "bad"
+        if found.unattended:
+            return "no workers", "fair"
+        return ("at work", "good") if found.lag else ("up to date", "good")
+
+    @property
+    def age(self) -> float | None:
+        """Seconds since it was seen."""
+        return None if self.sample is None else max(0.0, self.subject.system.now() - self.sample.at)
+
+
+class Sampler:
+    """`total`: of all tasks together."""
+
+    def __init__(self, watches: Sequence[Watch], every: float, bell: Bell) -> None:
+        self.watches = watches
+        self.total = History()
+        self._every = every
+        self._bell = bell
+
+    async def run(self) -> None:
+        """Until it is cancelled."""
+        limiter = anyio.CapacityLimiter(MOST_AT_ONCE)
+        async with anyio.create_task_group() as group:
+            for watch in self.watches:
+                group.start_soon(self._follow, watch, limiter)
+            group.start_soon(self._add_up)
+
+    async def _follow(self, watch: Watch, limiter: anyio.CapacityLimiter) -> None:
+        while True:
+            began = anyio.current_time()
+            await anyio.to_thread.run_sync(watch.take, abandon_on_cancel=True, limiter=limiter)
+            self._bell.ring()
+            await anyio.sleep(max(0.1, self._every - (anyio.current_time() - began)))
+
+    async def _add_up(self) -> None:
+        await anyio.sleep(_SOON)
+        while True:
+            self.add_up()
+            await anyio.sleep(self._every)
+
+    def add_up(self) -> None:
+        seen = [watch for watch in self.watches if watch.sample is not None and not watch.error]
+        if not seen:
+            return
+        all_values = [watch.sample.values() for watch in seen if watch.sample is not None]
+        values: dict[str, float | None] = {}
+        for name in ("lag", "waiting", "dead", "done", "failed"):
+            known = [value for each in all_values if (value := each[name]) is not None]
+            values[name] = sum(known) if known else None
+        self.total.add(seen[0].subject.system.now(), values)

@@ -1,0 +1,187 @@
+"""What one look at a task means for its page: values, computed once for all who watch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import attrs
+
+from flux.core.stage import Role, Stage
+from flux.operate.status.blockers import LONG, Standing, holds, standing
+from flux.operate.status.progress import Progress
+from flux.operate.status.reports import Heard
+from flux.operate.status.status import Hold, Look, Pausing, StageLook, dead_rate, next_due, pauses, rates, waiting
+
+MOST_PARTITIONS = 200
+"""Rows of a stage: those that are furthest behind."""
+
+
+@attrs.frozen
+class Row:
+    """One partition of a stage. `position` None: nothing is committed; `member`: who has it."""
+
+    number: int
+    position: int | None
+    low: int
+    end: int
+    lag: int
+    done_above: int
+    member: str
+    head: str
+    """What its position waits for: key and attempt, or empty."""
+    key: str | None
+    attempt: int
+    offset: int
+    due_in: float | None
+    """Seconds until the record at the position is due; None: it does not wait."""
+    why: str
+    """What holds it back, where it is held."""
+
+
+@attrs.frozen
+class StageNow:
+    """`next_due`: in seconds from now, negative: late. Rates are a second. None: not known."""
+
+    look: StageLook
+    waiting: int
+    next_due: float | None
+    done: float | None
+    failed: float | None
+    rows: Sequence[Row]
+
+    @property
+    def stage(self) -> Stage:
+        return self.look.stage
+
+    @property
+    def lag(self) -> int:
+        return self.look.lag
+
+    @property
+    def behind(self) -> int:
+        """Without what waits, and need not be worked yet."""
+        return max(0, self.lag - self.waiting)
+
+    @property
+    def members(self) -> int:
+        return len(self.look.members)
+
+
+@attrs.frozen
+class Sample:
+    """A task at one moment."""
+
+    at: float
+    stages: Sequence[StageNow]
+    dead_letters: int
+    dead_rate: float | None
+    held: Sequence[Hold]
+    reports: Sequence[Heard] | None
+    paused: Sequence[Pausing]
+
+    @property
+    def lag(self) -> int:
+        return sum(each.behind for each in self.stages)
+
+    @property
+    def waiting(self) -> int:
+        return sum(each.waiting for each in self.stages)
+
+    @property
+    def done(self) -> float | None:
+        return _sum([each.done for each in self.stages])
+
+    @property
+    def failed(self) -> float | None:
+        return _sum([each.failed for each in self.stages])
+
+    @property
+    def next_due(self) -> float | None:
+        return min((each.next_due for each in self.stages if each.next_due is not None), default=None)
+
+    @property
+    def members(self) -> int:
+        return max((each.members for each in self.stages), default=0)
+
+    @property
+    def unattended(self) -> list[Stage]:
+        """Stages with something to do and nobody to do it."""
+        return [each.stage for each in self.stages if each.lag and not each.members]
+
+    def values(self) -> Mapping[str, float | None]:
+        """As the history keeps them; a stage's as `lag:1`."""
+        found: dict[str, float | None] = {
+            "lag": self.lag,
+            "waiting": self.waiting,
+            "dead": self.dead_letters,
+            "done": self.done,
+            "failed": self.failed,
+        }
+        for each in self.stages:
+            found |= {f"lag:{each.stage.number}": each.behind, f"done:{each.stage.number}": each.done}
+        return found
+
+
+def sample(found: Look, before: Look | None, stood: Standing) -> tuple[Sample, Standing]:
+    """`before`: the last look, `stood`: by all before."""
+    stood = standing(found, stood)
+    # records that are done out of order for a moment are how keys are worked side by side
+    held = [hold for hold in holds(found, stood) if hold.seconds is None or hold.seconds >= LONG]
+    return Sample(
+        found.at,
+        [_stage(found, each, before, held) for each in found.stages],
+        found.dead_letters,
+        dead_rate(found, before),
+        held,
+        found.reports,
+        pauses(found),
+    ), stood
+
+
+def _stage(found: Look, each: StageLook, before: Look | None, held: Sequence[Hold]) -> StageNow:
+    told = rates(found, each, before)
+    due = next_due(found, each) if each.exists and each.stage.role is not Role.MAIN and each.lag else None
+    return StageNow(
+        each,
+        waiting(found, each) if each.exists else 0,
+        None if due is None else (due - found.now_ms) / 1000,
+        told.done,
+        told.failed,
+        _rows(found, each, {hold.partition: hold for hold in held if hold.stage == each.stage}),
+    )
+
+
+def _rows(found: Look, each: StageLook, held: Mapping[int, Hold]) -> list[Row]:
+    owners = {
+        at.partition: member.client_id or member.id
+        for member in each.members
+        for at in member.partitions
+        if at.topic == each.stage.topic
+    }
+    worst = sorted(each.marks, key=lambda number: (-each.behind(number), number))[:MOST_PARTITIONS]
+    return [_row(found, each, number, owners.get(number, ""), held.get(number)) for number in sorted(worst)]
+
+
+def _row(found: Look, each: StageLook, number: int, member: str, hold: Hold | None) -> Row:
+    mark, stored, head = each.marks[number], each.positions.get(number), each.heads.get(number)
+    waits = head is not None and head.waits(found.now_ms) and head.due is not None
+    return Row(
+        number,
+        None if stored is None else stored.offset,
+        mark.low,
+        mark.high,
+        each.behind(number),
+        Progress.of(stored).done_above,
+        member,
+        "" if head is None else f"offset {head.offset:,}, attempt {head.attempt}",
+        None if head is None else head.key,
+        0 if head is None else head.attempt,
+        -1 if head is None else head.offset,
+        (head.due - found.now_ms) / 1000 if waits and head is not None and head.due is not None else None,
+        "" if hold is None else hold.why,
+    )
+
+
+def _sum(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) if known else None

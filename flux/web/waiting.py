@@ -1,0 +1,145 @@
+"""Records that wait in retry topics, in the order in which they are due."""
+
+from __future__ import annotations
+
+import heapq
+import threading
+from collections.abc import Iterator, Sequence
+
+import attrs
+
+from flux.consuming.topic_setup import ASK
+from flux.core.errors import BrokerError, Fault
+from flux.core.ports import Record
+from flux.core.stage import Role, Stage
+from flux.operate.formatting import short
+from flux.operate.reading import Span, read, size_of, spans_of
+from flux.operate.status.progress import Progress, ask_group
+from flux.operate.trace.record_history import State, sighting_of
+from flux.web.watched_tasks import Subject
+
+MOST_READ = 10_000
+"""Records, of all retry topics together."""
+SHOWN = 100
+FRESH = 5.0
+"""Seconds for which a picture is good for all who look."""
+PATIENCE = 5.0
+"""Seconds that one waits for another's reading: a cluster that hangs must not take all threads."""
+_MOST_ERROR = 200
+STEPS = (
+    (0, "due now"),
+    (60, "within a minute"),
+    (600, "within 10 minutes"),
+    (3600, "within an hour"),
+    (86_400, "within a day"),
+    (None, "later"),
+)
+"""Seconds from now, up to which a record counts there."""
+
+
+@attrs.frozen(order=True)
+class Waiting:
+    """`due`: milliseconds since the epoch."""
+
+    due: int
+    topic: str
+    partition: int
+    offset: int
+    stage: Stage = attrs.field(order=False)
+    key: bytes | None = attrs.field(order=False)
+    attempt: int = attrs.field(order=False)
+    error: str = attrs.field(order=False)
+    origin: tuple[str, int, int] = attrs.field(order=False)
+
+
+@attrs.frozen
+class Queue:
+    """`first`: those that are due next. `steps`: how many are due until when, each record in one. `unread`: offsets
+    that were left out, behind those that were read."""
+
+    first: Sequence[Waiting] = ()
+    steps: Sequence[tuple[str, int]] = ()
+    unread: int = 0
+    at: float = 0.0
+
+    @property
+    def count(self) -> int:
+        return sum(count for _, count in self.steps)
+
+
+class Dues:
+    def __init__(self, subject: Subject) -> None:
+        self._subject = subject
+        self._lock = threading.Lock()
+        self._queue: Queue | None = None
+
+    def queue(self) -> Queue:
+        """Blocks; raises BrokerError."""
+        if not self._lock.acquire(timeout=PATIENCE):
+            raise BrokerError("another visitor has waited for the same for long", Fault.UNAVAILABLE)
+        try:
+            now = self._subject.system.now()
+            if self._queue is None or not 0 <= now - self._queue.at < FRESH:
+                self._queue = queued(self._subject)
+            return self._queue
+        finally:
+            self._lock.release()
+
+
+def queued(subject: Subject) -> Queue:
+    """Blocks; raises BrokerError."""
+    names = subject.admin.topic_names(ASK)
+    stages = [each for each in subject.policy.stages if each.role is Role.RETRY]
+    stages = [each for each in [*stages, *subject.policy.stages.leftovers(names)] if each.topic in names]
+    now_ms = subject.now_ms
+    found: list[Waiting] = []
+    unread, share = 0, MOST_READ // max(1, len(stages))
+    for stage in stages:
+        rows, left = _of(subject, stage, share, now_ms)
+        found += rows
+        unread += left
+    counts = [0] * len(STEPS)
+    for each in found:
+        counts[_step((each.due - now_ms) / 1000)] += 1
+    steps = [(name, count) for (_, name), count in zip(STEPS, counts, strict=True)]
+    return Queue(heapq.nsmallest(SHOWN, found), steps, unread, subject.system.now())
+
+
+def _of(subject: Subject, stage: Stage, most: int, now_ms: int) -> tuple[list[Waiting], int]:
+    """Those of a stage that are not done, from its positions on, and how many offsets were too many to be read."""
+    _, positions = ask_group(subject.admin, stage)
+    known = {number: Progress.of(position) for number, position in positions.items()}
+    spans = {
+        number: Span(min(span.end, max(span.start, known.get(number, Progress()).position or 0)), span.end)
+        for number, span in spans_of(subject.admin, stage.topic).items()
+    }
+    open_ = {number: span for number, span in spans.items() if span.start < span.end}
+    share = max(1, most // max(1, len(open_)))
+    taken = {number: Span(span.start, min(span.end, span.start + share)) for number, span in open_.items()}
+    rows: list[Waiting] = []
+    for piece in read(subject.adapter, stage.topic, taken, system=subject.system):
+        rows += _rows(subject, stage, piece.records, known.get(piece.partition, Progress()), now_ms)
+    return rows, size_of(open_) - size_of(taken)
+
+
+def _rows(
+    subject: Subject, stage: Stage, records: Sequence[Record], progress: Progress, now_ms: int
+) -> Iterator[Waiting]:
+    for record in records:
+        seen = sighting_of(record, stage, subject.policy, progress, now_ms)
+        if seen.state is not State.PASSED and seen.due is not None:
+            yield Waiting(
+                seen.due,
+                stage.topic,
+                seen.partition,
+                seen.offset,
+                stage,
+                seen.message.key,
+                seen.message.attempt,
+                short(seen.error, _MOST_ERROR),
+                seen.message.origin,
+            )
+
+
+def _step(seconds: float) -> int:
+    return next(i for i, (limit, _) in enumerate(STEPS) if limit is None or seconds <= limit)

@@ -1,0 +1,95 @@
+"""The tasks that are looked at."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import attrs
+
+from flux.config import resolve_adapter
+from flux.core.errors import FluxError
+from flux.core.policy import Policy
+from flux.core.ports import AdminPort, Cluster, System
+from flux.core.stage import Stage, Stages
+from flux.operate.doctor import Facts, Finding, examine
+from flux.operate.doctor.collect import ask
+from flux.operate.status.status import Look, look
+from flux.task import Task
+from flux.web.redaction import Mask, Masking
+
+
+@attrs.frozen(eq=False)
+class Subject:
+    """One task, and how to ask its cluster. `slug`: its name in addresses."""
+
+    slug: str
+    name: str
+    policy: Policy
+    adapter: Cluster
+    admin: AdminPort
+    masking: Masking
+    system: System
+    report_topic: str
+
+    @property
+    def cluster(self) -> str:
+        return self.adapter.cluster
+
+    @property
+    def main(self) -> Stage:
+        return self.policy.stages[0]
+
+    @property
+    def dead(self) -> Stage:
+        return self.policy.stages[self.policy.stages.dead]
+
+    @property
+    def now_ms(self) -> int:
+        return int(self.system.now() * 1000)
+
+    def look(self) -> Look:
+        """Blocks. Raises BrokerError."""
+        return look(self.adapter, self.admin, self.policy, self.report_topic, system=self.system)
+
+    def examined(self, others: Sequence[tuple[str, Stages]]) -> tuple[Facts, list[Finding]]:
+        """Blocks. Raises BrokerError."""
+        facts = ask(self.name, self.policy, self.admin, others=others, adapter=self.adapter, system=self.system)
+        return facts, examine(facts)
+
+
+def subjects_of(tasks: Sequence[type[Task]], mask: Mask | None, report_topic: str, system: System) -> list[Subject]:
+    """Tasks of one cluster share its client. Raises ConfigurationError."""
+    admins: dict[int, AdminPort] = {}
+    found: list[Subject] = []
+    slugs: set[str] = set()
+    for task in tasks:
+        policy = task.policy()
+        policy.check()
+        adapter = resolve_adapter(task.adapter)
+        if id(adapter) not in admins:
+            admins[id(adapter)] = adapter.admin()
+        slug = _slug(task.__name__)
+        if slug in slugs:
+            slug = _slug(f"{task.__module__}.{task.__name__}-{len(slugs)}")
+        slugs.add(slug)
+        masking = Masking(task.__name__, mask)
+        found.append(Subject(slug, task.__name__, policy, adapter, admins[id(adapter)], masking, system, report_topic))
+    return found
+
+
+def beside(subject: Subject, subjects: Sequence[Subject]) -> list[tuple[str, Stages]]:
+    """The others on its cluster, for the doctor."""
+    found = []
+    for other in subjects:
+        if other is not subject and other.cluster == subject.cluster:
+            try:
+                other.policy.stages.check()
+            except FluxError:
+                continue  # a mistake of its own: it is found when that one is examined
+            found.append((other.name, other.policy.stages))
+    return found
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_.-]", "-", name)
