@@ -64,12 +64,12 @@ def handle(message: flux.Message) -> None:
 
 
 class Dead(flux.Hooks):
-    def on_dead_letter(self, where: flux.Where, message: flux.Message, reason: str, error: str) -> None: ...
+    def on_dead_letter(self, where: flux.StageInfo, message: flux.Message, reason: str, error: str) -> None: ...
 
 
 class Failing(flux.Hooks):
     def on_failure(
-        self, where: flux.Where, message: flux.Message, error: BaseException, seconds: float | None
+        self, where: flux.StageInfo, message: flux.Message, error: BaseException, seconds: float | None
     ) -> None: ...
 
 
@@ -159,7 +159,9 @@ CONTESTANTS: Mapping[str, Callable[[], Any]] = {
     "no flux: a message of each record": bare,
     "flux, nothing on": lambda: working(_task()),
     "hooks that hear of dead letters": lambda: working(_task(hooks=[Dead()])),
-    "`pause_on`, `quick_retries` that nothing needs": lambda: working(_task(pause_on=(OSError,), quick_retries=3)),
+    "`pause_on`, `in_place_retries` that nothing needs": lambda: working(
+        _task(pause_on=(OSError,), in_place_retries=3)
+    ),
     "hooks that hear of failures": lambda: working(_task(hooks=[Failing()])),
     "metrics": measuring,
     "traces, 1 % recorded": lambda: tracing(0.01),

@@ -7,9 +7,9 @@ dead-letter topic. A producer buffers and flushes by itself.
 from flux import serde
 from flux._version import __version__
 from flux.config import ProducerOptions, adapter_from_url, configure
-from flux.core.engine.verdicts import Expired, Failed, NotAwaited, Pause, Reject, Retry, SubtaskCancelled
+from flux.core.engine.verdicts import BatchFailure, Expired, NotAwaited, Pause, Reject, Retry, SubtaskCancelled
 from flux.core.errors import BrokerError, BufferFull, ConfigurationError, DeliveryError, FailedRecord, FluxError
-from flux.core.hooks import CallsReport, Hooks, Where
+from flux.core.hooks import CallsReport, Hooks, StageInfo
 from flux.core.message import Headers, Message
 from flux.producer import Producer
 from flux.producing.delivery import Delivery, RecordMetadata
@@ -18,6 +18,7 @@ from flux.task import BatchTask, Task, task
 from flux.worker import Worker
 
 __all__ = [
+    "BatchFailure",
     "BatchTask",
     "BrokerError",
     "BufferFull",
@@ -26,7 +27,6 @@ __all__ = [
     "Delivery",
     "DeliveryError",
     "Expired",
-    "Failed",
     "FailedRecord",
     "FluxError",
     "Headers",
@@ -39,9 +39,9 @@ __all__ = [
     "RecordMetadata",
     "Reject",
     "Retry",
+    "StageInfo",
     "SubtaskCancelled",
     "Task",
-    "Where",
     "Worker",
     "__version__",
     "adapter_from_url",

@@ -181,30 +181,30 @@ class Producer(metaclass=_ProducerClass):
                 await buffer.await_room(record)
 
     @classmethod
-    def deliver(cls, timeout: float | None = None) -> None:
+    def flush(cls, timeout: float | None = None) -> None:
         """Flushes, and waits up to `timeout` seconds (None: until the client has given up on the last record). Raises
         DeliveryError, which names what failed, earlier failures that nobody heard of included, and what is still
         under way when the time is over: that may yet arrive."""
         if not ending():  # what was taken before was delivered, or named, by the exit handler
-            _route(cls).deliver(timeout)
+            _route(cls).flush(timeout)
 
     @classmethod
-    async def adeliver(cls, timeout: float | None = None) -> None:
-        """`deliver` for an event loop."""
+    async def aflush(cls, timeout: float | None = None) -> None:
+        """`flush` for an event loop."""
         buffer = await asyncio.to_thread(_route, cls)
-        await buffer.adeliver(timeout)
+        await buffer.aflush(timeout)
 
     @classmethod
-    def shutdown(cls, timeout: float | None = None) -> None:
-        """`deliver`, and closes the client unless other producers use it; `timeout` None: somewhat more than
+    def close(cls, timeout: float | None = None) -> None:
+        """`flush`, and closes the client unless other producers use it; `timeout` None: somewhat more than
         `delivery_timeout`. Happens at exit by itself. The next record boots it again. Raises DeliveryError."""
         if not ending():
-            PRODUCERS.shutdown(_route(cls), timeout)
+            PRODUCERS.close(_route(cls), timeout)
 
     @classmethod
-    async def ashutdown(cls, timeout: float | None = None) -> None:
-        """`shutdown` for an event loop."""
-        await asyncio.to_thread(lambda: PRODUCERS.shutdown(_route(cls), timeout))
+    async def aclose(cls, timeout: float | None = None) -> None:
+        """`close` for an event loop."""
+        await asyncio.to_thread(lambda: PRODUCERS.close(_route(cls), timeout))
 
 
 def _class_for(shared: type[Producer], own: dict[str, Any]) -> type[Producer]:
@@ -303,7 +303,7 @@ def _put(buffer: ProducerBuffer, record: ProducerRecord, size: int) -> None:
 
 def _within(scope: Scope, buffer: ProducerBuffer) -> bool:
     """Whether what is produced now is a part of the call that its context is of."""
-    return scope.started(buffer.flush) or buffer.comes_late()
+    return scope.started(buffer.hand_over) or buffer.comes_late()
 
 
 def _told(scope: Scope, put: Callable[[], Result]) -> Result:

@@ -69,10 +69,10 @@ class Task:
     pause_on: tuple[type[BaseException], ...] = ()
     """Exceptions that tell of an outage and not of a record: as if `flux.Pause` was raised, they move nothing, count no
     attempt, and the task makes no calls here until one record, tried from time to time, ends otherwise."""
-    quick_retries: int = 0
+    in_place_retries: int = 0
     """Tries in place before a record moves, each counted as an attempt, holding back its key alone. They end early on a
     stop or a revocation, and wait for the end of a pause."""
-    quick_wait: float = 0.1
+    in_place_wait: float = 0.1
     """Before the first of them; doubled each time."""
     give_up_after: float | None = None
     """Counted from the timestamp of the record in the main topic: work that is older is not tried any more, nor sent to
@@ -180,8 +180,8 @@ class Task:
             max_waiting_bytes=self.max_waiting_bytes,
             max_metadata=self.max_metadata,
             stalled_after=self.stalled_after,
-            quick_retries=self.quick_retries,
-            quick_wait=self.quick_wait,
+            in_place_retries=self.in_place_retries,
+            in_place_wait=self.in_place_wait,
             give_up_after=self.give_up_after,
             rate_limit=self.rate_limit,
             timeout=self.timeout,
@@ -214,8 +214,9 @@ class BatchTask(Task):
     `max_wait` seconds of the first. One batch is in flight per partition; `concurrency` and `rate_limit` count batches.
     Retry stages batch what is due.
 
-    A `call` that returns has done them all. `raise flux.Failed({message: error, …})` moves those alone, the others are
-    done; any other exception moves them all, so that a batch that is written in one transaction can fail as one.
+    A `call` that returns has done them all. `raise flux.BatchFailure({message: error, …})` moves those alone, the
+    others are done; any other exception moves them all, so that a batch that is written in one transaction can fail
+    as one.
     """
 
     max_batch: int = 100

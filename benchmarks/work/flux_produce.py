@@ -26,7 +26,7 @@ def produce(job: Job) -> dict[str, float]:
     while number < job.count and (number % 1000 or meter.seconds < job.seconds):
         write(VALUE, key=key(number), headers=headers)
         number += 1
-    Benchmark.deliver()
+    Benchmark.flush()
     return meter.figures(number)
 
 

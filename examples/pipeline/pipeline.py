@@ -42,7 +42,7 @@ class LoadReadings(flux.BatchTask):
                 failures |= insert_each(connection, rows)
         # It is committed here: the readings that are named move on, the others are done.
         if failures:
-            raise flux.Failed(failures)
+            raise flux.BatchFailure(failures)
 
 
 def row(message: flux.Message) -> Row:

@@ -77,17 +77,17 @@ class Once(_Marks):
 
 
 class OnceEach(_Marks):
-    """Middleware of a BatchTask: one transaction a batch. What `flux.Failed` names is not marked; the call has to undo
-    what it did for that itself, by a savepoint for each record."""
+    """Middleware of a BatchTask: one transaction a batch. What `flux.BatchFailure` names is not marked; the call has to
+    undo what it did for that itself, by a savepoint for each record."""
 
     def __call__(self, messages: Sequence[flux.Message], call_next: Callable[[Sequence[flux.Message]], Any]) -> None:
-        failed: flux.Failed | None = None
+        failed: flux.BatchFailure | None = None
         with self.transaction() as db:
             new = [message for message in messages if self.is_new(db, message)]
             try:
                 if new:
                     call_next(new)
-            except flux.Failed as error:
+            except flux.BatchFailure as error:
                 failed = error
                 for message in error.failures:
                     self.forget(db, message)

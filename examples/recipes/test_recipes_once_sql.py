@@ -161,7 +161,7 @@ def test_a_batch_is_one_transaction_and_what_failed_in_it_is_not_marked(flux_kit
             for message in good:
                 database.add(message.value)
             if good != list(messages):
-                raise flux.Failed({message: ValueError("bad") for message in messages if message not in good})
+                raise flux.BatchFailure({message: ValueError("bad") for message in messages if message not in good})
 
     for value in ("a", "bad", "c"):
         flux_kit.produce("orders", value)

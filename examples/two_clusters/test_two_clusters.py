@@ -71,7 +71,7 @@ def test_a_worker_works_both(shop: MemoryAdapter) -> None:
     shop.broker.create_topic("payments")
     for cents in (1, 2, 3):
         Payments.produce(f'{{"cents": {cents}}}')
-    Payments.shutdown(5)
+    Payments.close(5)
     assert worker.run() == 0
     assert len(ledger.broker.records(LedgerEntries.topic)) == 3
-    LedgerEntries.shutdown(5)
+    LedgerEntries.close(5)

@@ -25,7 +25,7 @@ class Accepted(BaseModel):
 @asynccontextmanager
 async def lifespan(_: FastAPI) -> AsyncIterator[None]:
     yield
-    await Webhooks.ashutdown()
+    await Webhooks.aclose()
 
 
 app = FastAPI(lifespan=lifespan)

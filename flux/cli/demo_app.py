@@ -151,7 +151,7 @@ class Demonstration:
                 ahead = began + number * pause - time.monotonic()
                 if ahead > 0.02 and self._stop.wait(ahead):
                     return
-            self.orders.shutdown(10)
+            self.orders.close(10)
         except flux.FluxError as error:
             self.problem = error
         finally:

@@ -64,7 +64,7 @@ def command(key_separator: str | None, headers: tuple[str, ...], topic: str, fil
 
 
 class Failures:
-    """Counts each record once, whether it is heard of in `on_error`, from `deliver`, or in both."""
+    """Counts each record once, whether it is heard of in `on_error`, from `flush`, or in both."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -83,7 +83,7 @@ class Failures:
         from flux.core.errors import DeliveryError
 
         try:
-            producer.deliver()
+            producer.flush()
         except DeliveryError as error:
             self.hear(error)
 

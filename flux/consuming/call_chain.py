@@ -12,7 +12,7 @@ from types import CoroutineType
 from typing import Any
 
 from flux.core.engine.expiry import expires
-from flux.core.engine.verdicts import Expired, Failed, NotAwaited, Pause, Reject, Retry, Undecodable
+from flux.core.engine.verdicts import BatchFailure, Expired, NotAwaited, Pause, Reject, Retry, Undecodable
 from flux.core.error_text import brief
 from flux.core.errors import ConfigurationError
 from flux.core.message import Message
@@ -159,9 +159,9 @@ def sorted_out(
     return good, bad
 
 
-def with_others(bad: dict[Message, BaseException], good: list[Message], error: BaseException) -> Failed:
+def with_others(bad: dict[Message, BaseException], good: list[Message], error: BaseException) -> BatchFailure:
     """The end of a batch whose steps have refused some, and whose call with the others has raised."""
-    return Failed({**bad, **own_failures(good, error)})
+    return BatchFailure({**bad, **own_failures(good, error)})
 
 
 def limited(handler: Handler, timeout: float) -> Handler:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from flux.core.engine.verdicts import Move, Pause, Rules
 from flux.core.error_text import asked, brief, error_name, traceback_of
-from flux.core.hooks import Hooks, Where
+from flux.core.hooks import Hooks, StageInfo
 from flux.core.message import Message
 from flux.core.ports import TopicPartition
 from flux.core.stage import Stage
@@ -46,10 +46,10 @@ _OF_BATCHES = _OF_CALLS | {"around_batch", "on_batch"}
 class AroundCalls(Hooks):
     """A hook of flux's own that stands around each call, by methods that cost less than a context manager for each."""
 
-    def around(self, where: Where, message: Message) -> AbstractContextManager[object]:
+    def around(self, where: StageInfo, message: Message) -> AbstractContextManager[object]:
         return _Around(self, where, message)
 
-    def enter(self, place: Callable[[int], Where], message: Message) -> Any:
+    def enter(self, place: Callable[[int], StageInfo], message: Message) -> Any:
         """`place`: of a stage by its number. What this returns is left once, in one of two ways."""
         raise NotImplementedError
 
@@ -67,7 +67,7 @@ class _Around:
 
     __slots__ = ("_entered", "_hook", "_message", "_where")
 
-    def __init__(self, hook: AroundCalls, where: Where, message: Message) -> None:
+    def __init__(self, hook: AroundCalls, where: StageInfo, message: Message) -> None:
         self._hook = hook
         self._where = where
         self._message = message
@@ -91,7 +91,7 @@ class Heard:
     ) -> None:
         self.task = task
         self._rules = rules or Rules()
-        self.places = {stage.number: Where(task, stage.number, stage.topic, stage.group) for stage in stages}
+        self.places = {stage.number: StageInfo(task, stage.number, stage.topic, stage.group) for stage in stages}
         self._methods: dict[str, list[Callable[..., Any]]] = {}
         for name in (name for name in vars(Hooks) if name.startswith(("on_", "around"))):
             overriding = [each for each in hooks if _overrides(each, name)]
@@ -104,14 +104,14 @@ class Heard:
         self.moves = bool(self._methods.keys() & {"on_retry", "on_dead_letter"})
         """Whether anybody hears of hops."""
 
-    def of(self, stage: int) -> Where:
+    def of(self, stage: int) -> StageInfo:
         """The stage of that number."""
-        return self.places.get(stage) or Where(self.task, stage, "", "")
+        return self.places.get(stage) or StageInfo(self.task, stage, "", "")
 
     def hears(self, event: Event) -> bool:
         return event in self._methods
 
-    def tell(self, event: Event, where: Where, *facts: Any) -> None:
+    def tell(self, event: Event, where: StageInfo, *facts: Any) -> None:
         self._tell(event, where, *facts)
 
     def tell_task(self, event: Event, *facts: Any) -> None:
@@ -148,7 +148,7 @@ class Heard:
         self._complain("around", hook, error)
 
     def call_failed(
-        self, where: Where, message: Message, error: BaseException, seconds: float, entered: Sequence[_Entered]
+        self, where: StageInfo, message: Message, error: BaseException, seconds: float, entered: Sequence[_Entered]
     ) -> Move:
         """A call raised; `entered`: what was entered for it is left."""
         move = self._rules.verdict(error).move
@@ -166,14 +166,14 @@ class Heard:
         except BaseException as raised:
             self.went_wrong(hook, raised)
 
-    def entering(self) -> Callable[[Where, object], Sequence[_Entered]] | None:
+    def entering(self) -> Callable[[StageInfo, object], Sequence[_Entered]] | None:
         """Enters what is around a call; None: nothing is."""
         around = self._methods.get("around", ())
         if len(around) != 1:
             return partial(self._entered, around) if around else None
         [method] = around
 
-        def enter(where: Where, what: object) -> Sequence[_Entered]:
+        def enter(where: StageInfo, what: object) -> Sequence[_Entered]:
             try:
                 manager = method(where, what)
                 manager.__enter__()
@@ -186,7 +186,7 @@ class Heard:
 
         return enter
 
-    def _entered(self, around: Sequence[Callable[..., Any]], where: Where, what: object) -> list[_Entered]:
+    def _entered(self, around: Sequence[Callable[..., Any]], where: StageInfo, what: object) -> list[_Entered]:
         """`what`: a message, or those of a batch."""
         entered: list[_Entered] = []
         for method in around:
@@ -281,7 +281,7 @@ def _as_pause(error: BaseException) -> BaseException:
     return pause
 
 
-def log_fields(where: Where, about: Message | TopicPartition | None = None) -> dict[str, Any]:
+def log_fields(where: StageInfo, about: Message | TopicPartition | None = None) -> dict[str, Any]:
     """What a line in the log is about, as `extra`."""
     fields: dict[str, Any] = {"task": where.task, "stage": where.stage, "topic": where.topic, "group": where.group}
     if about is not None:

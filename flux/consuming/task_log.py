@@ -13,7 +13,7 @@ from flux.consuming.slow_calls import Late
 from flux.core.engine.commands import Notice, Stall
 from flux.core.engine.forwards import Failure, describe
 from flux.core.engine.verdicts import Move
-from flux.core.hooks import Where
+from flux.core.hooks import StageInfo
 from flux.core.message import Message
 from flux.core.monitoring.failure_log import Count
 from flux.core.monitoring.log_throttle import Throttle, and_more
@@ -36,21 +36,21 @@ class Journal:
         """When the pause began that was told last."""
         self._throttle = Throttle()
 
-    def noticed(self, where: Where, notice: Notice, now: float) -> None:
+    def noticed(self, where: StageInfo, notice: Notice, now: float) -> None:
         """A line of an engine's, unless it is one of many."""
         left_out = 0 if notice.kind is None else self._throttle.admit(notice.kind, now)
         if left_out is not None:
             fields = log_fields(where, notice.about)
             logger.log(notice.level, "%s%s", notice.text, and_more(left_out), extra=fields)
 
-    def lost(self, lost: Sequence[tuple[Where, Sequence[TopicPartition]]]) -> None:
+    def lost(self, lost: Sequence[tuple[StageInfo, Sequence[TopicPartition]]]) -> None:
         """Partitions that are another member's by now, of all stages at once: one cause takes them from all."""
         named = ", ".join(f"{of[0].topic}[{ranges_of(each.partition for each in of)}]" for _, of in lost)
         where, of = lost[0]
         fields = log_fields(where, of[0]) if len(lost) == len(of) == 1 else {"task": self._task}
         logger.warning("%s has lost %s: what was in flight is worked again", self._task, named, extra=fields)
 
-    def failed(self, where: Where, stage: Stage, message: Message, failure: Failure, move: Move) -> None:
+    def failed(self, where: StageInfo, stage: Stage, message: Message, failure: Failure, move: Move) -> None:
         """The first failure of a kind, in full."""
         following, setting = self._policy.stages.after(stage), self._policy.error_headers
         kind, text, _ = describe(failure, setting)
@@ -77,7 +77,7 @@ class Journal:
             extra={**log_fields(where, message), "error": kind, "exception": trace},
         )
 
-    def counted(self, where: Where, count: Count) -> None:
+    def counted(self, where: StageInfo, count: Count) -> None:
         """More failures of a kind that was told."""
         name, place, _ = count.kind
         logger.warning(
@@ -110,11 +110,11 @@ class Journal:
         """A pause has ended, after so long."""
         logger.warning("%s goes on after a pause of %.1f s", self._task, seconds, extra={"task": self._task})
 
-    def stalled(self, where: Where, stall: Stall, stack: str) -> None:
+    def stalled(self, where: StageInfo, stall: Stall, stack: str) -> None:
         """Something has work and gets nowhere. `stack`: of the call that it waits for, if it does."""
         logger.warning("%s%s", stall.text, _at(stack), extra=log_fields(where, stall.about))
 
-    def overdue(self, where: Where, late: Late, seconds: float, stack: str) -> None:
+    def overdue(self, where: StageInfo, late: Late, seconds: float, stack: str) -> None:
         """A call that cannot be ended has run for longer than the task's `timeout`."""
         logger.warning(
             "%r has run for %.1f s, longer than timeout = %g s%s",

@@ -14,7 +14,7 @@ from flux.core.ports import TopicPartition
 
 
 @attrs.frozen(cache_hash=True)
-class Where:
+class StageInfo:
     """One stage of one task."""
 
     task: str
@@ -51,7 +51,7 @@ class Hooks:
     logged, once per kind, and changes nothing. Times are in seconds.
     """
 
-    def around(self, where: Where, message: Message) -> AbstractContextManager[object]:
+    def around(self, where: StageInfo, message: Message) -> AbstractContextManager[object]:
         """Entered before the call, left after it, with the call's exception if it raised: for what lasts as long as
         the call, such as a span or a scope. It cannot suppress the exception. The value is not deserialized yet.
 
@@ -59,34 +59,34 @@ class Hooks:
         names: no record is at fault. A call of a `flux.BatchTask` enters it once for each of its messages."""
         return nullcontext()
 
-    def around_batch(self, where: Where, messages: Sequence[Message]) -> AbstractContextManager[object]:
+    def around_batch(self, where: StageInfo, messages: Sequence[Message]) -> AbstractContextManager[object]:
         """The same, entered once for a call of a `flux.BatchTask`; a hook that has it is not asked for `around` then.
-        Where some of its messages failed, it is left with `flux.Failed`."""
+        Where some of its messages failed, it is left with `flux.BatchFailure`."""
         return nullcontext()
 
-    def on_start(self, where: Where, message: Message) -> None:
+    def on_start(self, where: StageInfo, message: Message) -> None:
         """A call begins. The value is not deserialized yet."""
 
-    def on_success(self, where: Where, message: Message, seconds: float) -> None:
+    def on_success(self, where: StageInfo, message: Message, seconds: float) -> None:
         """A call has returned, after so many seconds, deserializing included."""
 
-    def on_failure(self, where: Where, message: Message, error: BaseException, seconds: float | None) -> None:
+    def on_failure(self, where: StageInfo, message: Message, error: BaseException, seconds: float | None) -> None:
         """A call has raised, `flux.Retry` and `flux.Reject` included, or the deserializer has. `seconds` None: it had
         returned, and what it produced was not delivered. A call whose process fails ends with neither."""
 
-    def on_batch(self, where: Where, messages: Sequence[Message], seconds: float) -> None:
+    def on_batch(self, where: StageInfo, messages: Sequence[Message], seconds: float) -> None:
         """A call of a `flux.BatchTask` has ended, after so many seconds, and no outage was its end. What became of each
         of its messages was told before, by `on_success` or `on_failure` with the seconds of the whole call."""
 
-    def on_calls(self, where: Where, report: CallsReport) -> None:
+    def on_calls(self, where: StageInfo, report: CallsReport) -> None:
         """Calls have ended, some or many: told once for all that one caller made in a row, for hooks that only count.
         They cost a fraction of those that are told of each call. A failure that was found after its call had returned,
         as what it produced was not delivered, is told in a report of no calls."""
 
-    def on_retry(self, where: Where, message: Message, stage: int, wait: float) -> None:
+    def on_retry(self, where: StageInfo, message: Message, stage: int, wait: float) -> None:
         """The record is in the retry topic of `stage`, acknowledged, and waits there for so many seconds."""
 
-    def on_dead_letter(self, where: Where, message: Message, reason: str, error: str) -> None:
+    def on_dead_letter(self, where: StageInfo, message: Message, reason: str, error: str) -> None:
         """The record is in the dead-letter topic, acknowledged. `reason`: `exhausted`, `rejected`, `undecodable` or
         `expired`; `error`: its type and message, as far as the task's `error_headers` lets them leave the process."""
 
@@ -98,16 +98,16 @@ class Hooks:
     def on_resume(self, task: str, seconds: float) -> None:
         """The record that was tried has ended otherwise: the task goes on, after a pause of so many seconds in all."""
 
-    def on_commit(self, where: Where, positions: Mapping[TopicPartition, int], error: Exception | None) -> None:
+    def on_commit(self, where: StageInfo, positions: Mapping[TopicPartition, int], error: Exception | None) -> None:
         """Positions were committed, or not."""
 
-    def on_assigned(self, where: Where, partitions: Sequence[TopicPartition]) -> None:
+    def on_assigned(self, where: StageInfo, partitions: Sequence[TopicPartition]) -> None:
         """The group gave these partitions to this process."""
 
-    def on_revoked(self, where: Where, partitions: Sequence[TopicPartition]) -> None:
+    def on_revoked(self, where: StageInfo, partitions: Sequence[TopicPartition]) -> None:
         """They were given up: what of them was in flight has ended, and is committed, as far as time allowed."""
 
-    def on_lost(self, where: Where, partitions: Sequence[TopicPartition]) -> None:
+    def on_lost(self, where: StageInfo, partitions: Sequence[TopicPartition]) -> None:
         """They are gone, and another member may have them: what was in flight is worked again."""
 
 

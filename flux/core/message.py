@@ -181,7 +181,7 @@ class Message:
         return "{}/{}/{}".format(*self.origin)
 
     @property
-    def hop_id(self) -> str:
+    def delivery_id(self) -> str:
         """`id`, the stage and how often it was replayed: names this delivery of the work."""
         return f"{self.id}/{self.stage}/{self.trail.replays}"
 

@@ -59,9 +59,9 @@ class Policy:
     max_metadata: int = MAX_METADATA
     stalled_after: float = 300.0
     """A partition that has work and no record done for as long is named in the log, with what it waits for."""
-    quick_retries: int = 0
+    in_place_retries: int = 0
     """Tries in place before a record moves."""
-    quick_wait: float = 0.1
+    in_place_wait: float = 0.1
     """Before the first of them; doubled each time."""
     give_up_after: float | None = None
     """From the timestamp of the record in the main topic."""
@@ -82,7 +82,7 @@ class Policy:
 
     def holds_key(self, verdict: Verdict) -> bool:
         """Whether a record whose call ended so is tried again in place first, so that its key waits."""
-        return self.quick_retries > 0 and verdict.move is Move.NEXT and verdict.after is None
+        return self.in_place_retries > 0 and verdict.move is Move.NEXT and verdict.after is None
 
     def check(self) -> None:
         """Raises ConfigurationError, in one line, for the first setting that cannot work."""
@@ -99,7 +99,7 @@ class Policy:
             ("max_waiting", self.max_waiting, 1, MOST),
             ("max_waiting_bytes", self.max_waiting_bytes, 1, MOST),
             ("max_metadata", self.max_metadata, 0, 2**31 - 1),
-            ("quick_retries", self.quick_retries, 0, MOST_TRIES),
+            ("in_place_retries", self.in_place_retries, 0, MOST_TRIES),
         ):
             check_whole(name, number, least, most)
         for name, seconds in (
@@ -107,7 +107,7 @@ class Policy:
             ("drain_timeout", self.drain_timeout),
             ("shutdown_timeout", self.shutdown_timeout),
             ("stalled_after", self.stalled_after),
-            ("quick_wait", self.quick_wait),
+            ("in_place_wait", self.in_place_wait),
         ):
             check_seconds(name, seconds)
         for name, optional, unit, slowest, fastest in (
@@ -118,10 +118,10 @@ class Policy:
             if optional is not None and (not is_number(optional, slowest, fastest) or optional == 0):
                 limits = f"more than {slowest:g}, at most {fastest:.0f}"
                 raise ConfigurationError(f"{name} = {shown(optional)}: give {unit}, {limits}, or None")
-        if self.quick_wait * 2.0 ** max(self.quick_retries - 1, 0) > MOST_QUICK:
+        if self.in_place_wait * 2.0 ** max(self.in_place_retries - 1, 0) > MOST_QUICK:
             raise ConfigurationError(
-                f"quick_retries = {self.quick_retries} with quick_wait = {self.quick_wait:g}: the last wait in place"
-                f" would be longer than {MOST_QUICK:g} s, which is what retries are for"
+                f"in_place_retries = {self.in_place_retries} with in_place_wait = {self.in_place_wait:g}: the last wait"
+                f" in place would be longer than {MOST_QUICK:g} s, which is what retries are for"
             )
         if self.batch is not None:
             most, wait = self.batch.most, self.batch.wait

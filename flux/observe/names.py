@@ -80,7 +80,7 @@ LAG = Metric("flux_lag_records", "gauge", _TOPIC, "Offsets of the assigned parti
 DUE = Metric("flux_due_records", "gauge", _TOPIC, "The part of the lag that need not wait any more: work for now.")
 WAITING = Metric("flux_waiting_records", "gauge", _STAGE, "Records that are here and not due yet.")
 IN_PLACE = Metric(
-    "flux_in_place_records", "gauge", _STAGE, "Records that wait to be tried again in place: quick_retries."
+    "flux_in_place_records", "gauge", _STAGE, "Records that wait to be tried again in place: in_place_retries."
 )
 PAUSED = Metric("flux_paused", "gauge", ("task",), "1 while the task makes no calls, as what it needs is away.")
 PAUSES = Metric("flux_pauses_total", "counter", ("task",), "Pauses that began.")

@@ -24,9 +24,9 @@ from opentelemetry.trace import Link, Span, SpanKind, Status, StatusCode, Tracer
 from flux import config
 from flux._version import __version__
 from flux.consuming.hook_dispatch import AroundCalls
-from flux.core.engine.verdicts import Failed, Pause
+from flux.core.engine.verdicts import BatchFailure, Pause
 from flux.core.error_text import asked, brief, cause_of, error_name, text_of
-from flux.core.hooks import Where
+from flux.core.hooks import StageInfo
 from flux.core.message import Message
 from flux.observe.sampling import SPAN, Sampling, Unrecorded, extracted
 from flux.producer import Producer
@@ -77,7 +77,7 @@ class Tracing(AroundCalls):
         self.tracer = trace.get_tracer("flux", __version__, tracer_provider)
         self._sampling = Sampling(self.tracer)
 
-    def enter(self, place: Callable[[int], Where], message: Message) -> Entered:
+    def enter(self, place: Callable[[int], StageInfo], message: Message) -> Entered:
         decided = self._sampling.decide(message.headers)
         if isinstance(decided, Unrecorded):
             outer = _current.get()
@@ -111,7 +111,7 @@ class Tracing(AroundCalls):
         if message is not None:
             message.carry_later(partial(_headers_of, context))
 
-    def around_batch(self, where: Where, messages: Sequence[Message]) -> _Recorded:
+    def around_batch(self, where: StageInfo, messages: Sequence[Message]) -> _Recorded:
         contexts = [(message, *extracted(message.headers)) for message in messages]
         links = [
             Link(trace.get_current_span(context).get_span_context(), _of_link(message))
@@ -123,7 +123,7 @@ class Tracing(AroundCalls):
 
 
 def _started(
-    tracer: Tracer, where: Where, attributes: Attributes, parent: Context | None, links: Sequence[Link] = ()
+    tracer: Tracer, where: StageInfo, attributes: Attributes, parent: Context | None, links: Sequence[Link] = ()
 ) -> Span:
     return tracer.start_span(f"process {where.topic}", parent, SpanKind.CONSUMER, attributes, links)
 
@@ -186,7 +186,7 @@ def _record(span: Span, error: BaseException) -> None:
         "exception.message": text_of(error),
         "exception.stacktrace": traces.text_of(error),
     }
-    if issubclass(type(error), Failed):
+    if issubclass(type(error), BatchFailure):
         span.set_attribute("flux.failed", len(asked(lambda: error.failures) or ()))  # type: ignore[attr-defined]
     span.add_event("exception", attributes)
     span.set_status(Status(StatusCode.ERROR, brief(error)))
@@ -203,7 +203,7 @@ def _headers_of(context: Context) -> list[tuple[str, bytes]]:
         return []
 
 
-def _of_call(where: Where, message: Message) -> Attributes:
+def _of_call(where: StageInfo, message: Message) -> Attributes:
     value = message.raw_value
     attributes = {
         **_of_place(where, message),
@@ -215,11 +215,11 @@ def _of_call(where: Where, message: Message) -> Attributes:
     return attributes
 
 
-def _of_batch(where: Where, messages: Sequence[Message]) -> Attributes:
+def _of_batch(where: StageInfo, messages: Sequence[Message]) -> Attributes:
     return {**_of_place(where, messages[0]), "messaging.batch.message_count": len(messages)}
 
 
-def _of_place(where: Where, message: Message) -> Attributes:
+def _of_place(where: StageInfo, message: Message) -> Attributes:
     return {
         "messaging.system": "kafka",
         "messaging.operation.name": "process",

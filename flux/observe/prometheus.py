@@ -19,7 +19,7 @@ from prometheus_client.registry import Collector
 from flux._version import __version__
 from flux.consuming.coordinator import StageRuntime
 from flux.consuming.task_runtime import Job
-from flux.core.hooks import CallsReport, Hooks, Where
+from flux.core.hooks import CallsReport, Hooks, StageInfo
 from flux.core.message import Message
 from flux.core.monitoring.health import Health
 from flux.core.monitoring.snapshot import in_place
@@ -56,9 +56,9 @@ class Metrics(Hooks, Collector):
         self._lags = Lags(self._jobs)
         self._lock = Lock()
         self._counts: dict[tuple[Metric, tuple[str, ...]], int] = {}
-        self._errors: dict[Where, set[str]] = {}
-        self._histograms: dict[Where, tuple[Histogram, Histogram]] = {}
-        self._batches: dict[Where, Histogram] = {}
+        self._errors: dict[StageInfo, set[str]] = {}
+        self._histograms: dict[StageInfo, tuple[Histogram, Histogram]] = {}
+        self._batches: dict[StageInfo, Histogram] = {}
         self._registry.register(self)
 
     def watch(self, worker: Watched) -> None:
@@ -68,7 +68,7 @@ class Metrics(Hooks, Collector):
             job.hooks = [*job.hooks, self]
             # a counter that begins with its first event hides that event from rate() and increase()
             for stage in job.policy.stages:
-                where = Where(job.name, stage.number, stage.topic, stage.group)
+                where = StageInfo(job.name, stage.number, stage.topic, stage.group)
                 for reason in _REASONS:
                     self._count(names.DEAD, where, reason, 0)
                 for event in _EVENTS:
@@ -89,7 +89,7 @@ class Metrics(Hooks, Collector):
 
     # ---- hooks
 
-    def on_calls(self, where: Where, report: CallsReport) -> None:
+    def on_calls(self, where: StageInfo, report: CallsReport) -> None:
         durations, lateness = self._of(where)
         durations.observe_all(report.seconds)
         lateness.observe_all(report.late)
@@ -103,24 +103,24 @@ class Metrics(Hooks, Collector):
                 known.add(name)
             self._count(names.FAILURES, where, name, number)
 
-    def on_dead_letter(self, where: Where, message: Message, reason: str, error: str) -> None:
+    def on_dead_letter(self, where: StageInfo, message: Message, reason: str, error: str) -> None:
         self._count(names.DEAD, where, reason)
 
-    def on_assigned(self, where: Where, partitions: Sequence[TopicPartition]) -> None:
+    def on_assigned(self, where: StageInfo, partitions: Sequence[TopicPartition]) -> None:
         self._count(names.REBALANCES, where, "assigned")
 
-    def on_revoked(self, where: Where, partitions: Sequence[TopicPartition]) -> None:
+    def on_revoked(self, where: StageInfo, partitions: Sequence[TopicPartition]) -> None:
         self._count(names.REBALANCES, where, "revoked")
 
-    def on_lost(self, where: Where, partitions: Sequence[TopicPartition]) -> None:
+    def on_lost(self, where: StageInfo, partitions: Sequence[TopicPartition]) -> None:
         self._count(names.REBALANCES, where, "lost")
 
-    def _count(self, metric: Metric, where: Where, kind: str, more: int = 1) -> None:
+    def _count(self, metric: Metric, where: StageInfo, kind: str, more: int = 1) -> None:
         key = metric, (where.task, str(where.stage), kind)
         with self._lock:
             self._counts[key] = self._counts.get(key, 0) + more
 
-    def _of(self, where: Where) -> tuple[Histogram, Histogram]:
+    def _of(self, where: StageInfo) -> tuple[Histogram, Histogram]:
         """Durations and lateness of a stage."""
         found = self._histograms.get(where)
         if found is None:

@@ -1,7 +1,7 @@
 """One producer's buffer, and what becomes of its records.
 
-Every record ends in exactly one way: acknowledged, or named in an error that reaches whoever waits for it (`deliver`,
-a `send`, a task's call), or else the log, `on_error` and the next `deliver`.
+Every record ends in exactly one way: acknowledged, or named in an error that reaches whoever waits for it (`flush`,
+a `send`, a task's call), or else the log, `on_error` and the next `flush`.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ class ProducerBuffer:
         """What is to do when `Buffer.add` says so."""
         filling = self.filling
         if filling.full:
-            self.flush()
+            self.hand_over()
             self._runtime.handed_on(self)
         if filling.deadline is None and filling:
             self._runtime.opened(self)
@@ -122,7 +122,7 @@ class ProducerBuffer:
 
     # ---- records go
 
-    def flush(self) -> None:
+    def hand_over(self) -> None:
         """Hands what is buffered to the client, as far as that has room, and waits for nothing."""
         self.flusher.flush()
 
@@ -141,15 +141,15 @@ class ProducerBuffer:
             raise
         return watch
 
-    def deliver(self, timeout: float | None) -> None:
+    def flush(self, timeout: float | None) -> None:
         """Flushes and waits; None: until the client has given up on the last. Raises DeliveryError."""
         if in_acknowledgement():
-            raise ConfigurationError("deliver() inside on_error or a callback would wait for itself: call it elsewhere")
+            raise ConfigurationError("flush() inside on_error or a callback would wait for itself: call it elsewhere")
         with Watching(self.waits, self.watch, self.waits.conclude) as watch:
             self.waits.wait(watch, timeout)
 
-    async def adeliver(self, timeout: float | None) -> None:
-        """`deliver` for an event loop."""
+    async def aflush(self, timeout: float | None) -> None:
+        """`flush` for an event loop."""
         done = asyncio.Event()
         tell = in_loop(done.set)
         with Watching(self.waits, lambda: self.watch(tell), self.waits.conclude), suppress(TimeoutError):

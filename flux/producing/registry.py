@@ -92,12 +92,12 @@ class ProducerRegistry:
         with self._lock:
             return self._clients.users() | self._flushing.tended() | set(self._buffers.values())
 
-    def shutdown(self, buffer: ProducerBuffer, timeout: float | None = None) -> None:
+    def close(self, buffer: ProducerBuffer, timeout: float | None = None) -> None:
         """Delivers, and closes the client unless others use it. What is produced later boots it again. Raises
         DeliveryError."""
         limit = buffer.settings.delivery_timeout + GRACE if timeout is None else timeout
         try:
-            buffer.deliver(limit)
+            buffer.flush(limit)
         finally:
             with self._lock:
                 self.reroute()
@@ -115,7 +115,7 @@ class ProducerRegistry:
     def opened(self, buffer: ProducerBuffer) -> None:
         if not self._flushing.tend(buffer, not self.exited):
             buffer.filling.hurry()
-            buffer.flush()
+            buffer.hand_over()
         self.handed_on(buffer)
 
     def stalled(self, buffer: ProducerBuffer) -> None:

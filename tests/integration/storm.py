@@ -126,7 +126,7 @@ class Storm:
                 moved, since = self.moved, now
             elif now - since > STANDS:
                 return "the worker stands still"
-        self._orders.deliver(30)
+        self._orders.flush(30)
         self.worker.stop()
         working.join(40)
         if working.is_alive():

@@ -401,7 +401,7 @@ def test_a_login_of_the_documentation_works(cloud: Cloud, shown: Mapping[str, An
 
     Shown.adapter = shown[name]
     Shown.send(b"v").result(SECONDS)
-    Shown.shutdown(5)
+    Shown.close(5)
     assert cloud.own.values(topic_) == [b"v"]
 
 

@@ -41,7 +41,7 @@ def write(adapter: MemoryAdapter, to: str, *values: bytes) -> None:
     elsewhere = Elsewhere(adapter=adapter)
     for value in values:
         elsewhere.produce(value)
-    elsewhere.shutdown(5)
+    elsewhere.close(5)
 
 
 def values(adapter: MemoryAdapter, topic: str) -> list[bytes | None]:
@@ -109,4 +109,4 @@ def test_a_record_is_done_only_when_the_other_cluster_has_what_its_call_produced
         memory.broker.available = True
         lab.settle(task)
     assert values(memory, "archive") == [b"kept"]
-    Archive.shutdown(5)
+    Archive.close(5)

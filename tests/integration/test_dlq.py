@@ -48,7 +48,7 @@ class Billing(flux.Task):
     def call(self, message):
         number = int(message.value)
         with open("{calls}", "a") as calls:
-            calls.write(f"{{number}} {{message.stage}} {{message.attempt}} {{message.hop_id}}\\n")
+            calls.write(f"{{number}} {{message.stage}} {{message.attempt}} {{message.delivery_id}}\\n")
         if os.path.exists("{mended}"):
             return
         if number % 3:

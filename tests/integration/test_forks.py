@@ -82,7 +82,7 @@ def test_children_of_calls_do_their_work_and_leave_the_worker_s_to_it(
 
     for number in range(20):
         In.produce(str(number), key=str(number))
-    In.shutdown(30)
+    In.close(30)
     journal = tmp_path / "journal"
     script = textwrap.dedent(SCRIPT).replace("CALL", CALLS[call])
     ended = subprocess.run(

@@ -176,13 +176,13 @@ def test_an_event_loop_is_seen_as_threads_are(lab: Lab, port: int, adapter: Call
     heard: list[str] = []
 
     class Hearing(flux.Hooks):
-        def on_success(self, where: flux.Where, message: flux.Message, seconds: float) -> None:
+        def on_success(self, where: flux.StageInfo, message: flux.Message, seconds: float) -> None:
             heard.append("success")
 
-        def on_assigned(self, where: flux.Where, partitions: Any) -> None:
+        def on_assigned(self, where: flux.StageInfo, partitions: Any) -> None:
             heard.append("assigned")
 
-        def on_revoked(self, where: flux.Where, partitions: Any) -> None:
+        def on_revoked(self, where: flux.StageInfo, partitions: Any) -> None:
             heard.append("revoked")
 
     task = lab.task(handler, hooks=[Hearing()])

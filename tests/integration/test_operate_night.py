@@ -48,7 +48,7 @@ import flux
 class Billing(flux.Task):
     topic, group_id = "{topic}", "{group}"
     retries, wait, offset_commit_interval = 2, {wait}, 0.2
-    pause_on, quick_retries, quick_wait = (ConnectionError,), 1, 20
+    pause_on, in_place_retries, in_place_wait = (ConnectionError,), 1, 20
 
     def call(self, message):
         if message.value == b"away" and not os.path.exists("{mended}"):

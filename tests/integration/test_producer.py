@@ -34,7 +34,7 @@ def producer(bootstrap: str, topic: str) -> Iterator[type[Producer]]:
 
     Produced.topic = topic
     yield Produced
-    Produced.shutdown()
+    Produced.close()
     config.reset()
 
 
@@ -77,7 +77,7 @@ def test_a_full_buffer_is_written_at_once(
     for number in range(7):
         producer.produce(str(number))
     assert arrived(read_all, topic, 5) == [b"0", b"1", b"2", b"3", b"4"]
-    producer.deliver()
+    producer.flush()
     assert arrived(read_all, topic, 7) == [b"0", b"1", b"2", b"3", b"4", b"5", b"6"]
 
 
@@ -125,7 +125,7 @@ def test_keys_and_partition_keys_go_where_kafka_s_own_partitioner_puts_them(
     for key in keys:
         producer.produce(f"key {key}", key=key)
         producer.produce(f"partition-key {key}", partition_key=key)
-    producer.deliver(LIMIT)
+    producer.flush(LIMIT)
     messages = {message.value().decode(): message for message in read_all(topic)}
     assert len(messages) == 60
     for key in keys:
@@ -139,15 +139,15 @@ def test_a_record_too_large_for_the_topic_is_named_and_the_others_arrive(
 ) -> None:
     producer.topic = topic = make_topic(max_message_bytes=2000)
     producer.produce(b"small")
-    producer.deliver(LIMIT)
+    producer.flush(LIMIT)
     producer.produce(b"x" * 5000, key=b"large")
     with pytest.raises(DeliveryError) as raised:
-        producer.deliver(LIMIT)
+        producer.flush(LIMIT)
     [failed] = raised.value.failed
     assert (failed.topic, failed.key, failed.value) == (topic, b"large", b"x" * 5000)
     assert failed.error.fault is Fault.TOO_LARGE  # type: ignore[attr-defined]
     producer.produce(b"later")
-    producer.deliver(LIMIT)
+    producer.flush(LIMIT)
     assert arrived(read_all, topic, 2) == [b"small", b"later"]
 
 
@@ -222,14 +222,14 @@ def test_a_fork_repeats_and_loses_nothing_of_either_process(
         if child == 0:
             signal.alarm(30)  # a child that hangs dies
             P.produce("child's")
-            P.deliver(20)
+            P.flush(20)
             P.produce("child's, at its exit")
             if "_exit" in {end!r}:
-                P.deliver(20)
+                P.flush(20)
             {end}
         _, status = os.waitpid(child, 0)
         P.produce("parent's last")
-        P.deliver(20)
+        P.flush(20)
         sys.exit(status)
         """,
         f"confluent://{bootstrap}",

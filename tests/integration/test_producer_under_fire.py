@@ -81,9 +81,9 @@ class Writing:
             number += 1
             time.sleep(pause)
 
-    def deliver(self, timeout: float) -> None:
+    def flush(self, timeout: float) -> None:
         try:
-            self.producer.deliver(timeout)
+            self.producer.flush(timeout)
         except flux.DeliveryError as error:
             self.hear(error)
 
@@ -112,11 +112,11 @@ def test_a_broker_that_is_killed_and_started_again_costs_no_record_and_repeats_n
     time.sleep(0.5)
     written.stopping = True
     thread.join()
-    written.deliver(60)
+    written.flush(60)
     assert written.named == []
     assert own.values(topic) == written.taken
     assert len(written.taken) > 500
-    written.producer.shutdown()
+    written.producer.close()
 
 
 @pytest.mark.parametrize("client", CLIENTS)
@@ -132,12 +132,12 @@ def test_what_a_broker_is_away_too_long_for_is_named(own: Own, client: str) -> N
     time.sleep(2)
     written.stopping = True
     thread.join()
-    written.deliver(30)
+    written.flush(30)
     held = own.values(topic)
     account(written.taken, written.named, held)
     assert written.named
     assert written.taken[-1] in held, "it goes on once the broker is back"
-    written.producer.shutdown()
+    written.producer.close()
 
 
 @pytest.mark.parametrize("client", CLIENTS)
@@ -184,11 +184,11 @@ def test_a_full_queue_waits_then_names_what_it_did_not_take(own: Own, client: st
         own.node.start()
     written.producer.produce(b"last")
     written.taken.append(b"last")
-    written.deliver(30)
+    written.flush(30)
     held = own.values(topic)
     account(written.taken, written.named, held)
     assert held[-1] == b"last"
-    written.producer.shutdown()
+    written.producer.close()
 
 
 # -- processes
@@ -296,7 +296,7 @@ def test_a_process_that_ends_while_another_thread_delivers_has_written_everythin
         for number in range(30_000):
             P.produce(str(number))
         note("is", "delivering")
-        threading.Thread(target=P.deliver, daemon=True).start()
+        threading.Thread(target=P.flush, daemon=True).start()
         time.sleep(0.01)
         sys.exit(7)
         """,
@@ -385,7 +385,7 @@ def test_forks_beside_threads_that_produce_lose_and_repeat_nothing(
                 signal.alarm(30)
                 produce(f"child-{{fork}}")
                 if "_exit" in {end!r}:
-                    P.deliver(20)
+                    P.flush(20)
                 {end}
             _, status = os.waitpid(pid, 0)
             failed += status != 0
@@ -497,7 +497,7 @@ try:
             produce(str(number))
             number += 1
         try:
-            P.deliver(20)
+            P.flush(20)
         except flux.DeliveryError as error:
             hear(error)
 except (Told, KeyboardInterrupt) as told:
@@ -590,7 +590,7 @@ def some():
         P.produce(value)
         note("taken", value)
     if random.random() < 0.5:
-        P.deliver(20)
+        P.flush(20)
     armed = False
 
 signal.signal(signal.SIGALRM, interrupt)
@@ -609,7 +609,7 @@ armed = False
 signal.setitimer(signal.ITIMER_REAL, 0)
 note("is", f"interrupted {interrupts}")
 try:
-    P.deliver(20)
+    P.flush(20)
 except flux.DeliveryError as error:
     hear(error)
 """

@@ -196,7 +196,7 @@ def test_everything_works_over_tls_with_scram(secured: Secured, client: str, giv
     with running(task, adapter):
         wait_for(lambda: secured.own.values(f"{name}-g-dlq"), "a dead letter")
     assert calls == [(b"v", 0), (b"v", 1)]
-    P.shutdown()
+    P.close()
 
 
 TASK = """
@@ -318,7 +318,7 @@ def test_a_topic_that_may_not_be_written_is_named_and_nothing_is_lost_in_silence
     for number in range(3):
         P.produce(b"%d" % number)
     with pytest.raises(flux.DeliveryError) as refused:
-        P.deliver(SECONDS)
+        P.flush(SECONDS)
     assert [record.value for record in refused.value.failed] == [b"0", b"1", b"2"]
     needs(refused.value, f"WRITE on topic {name}", "IDEMPOTENT_WRITE on the cluster, or WRITE on a topic")
     secured.grant("topic", name, "WRITE")
@@ -326,14 +326,14 @@ def test_a_topic_that_may_not_be_written_is_named_and_nothing_is_lost_in_silence
     while True:
         P.produce(b"granted")
         try:
-            P.deliver(SECONDS)
+            P.flush(SECONDS)
             break
         except flux.DeliveryError:
             if time.monotonic() > until:
                 raise
             time.sleep(0.2)
     assert secured.own.values(name) == [b"granted"]
-    P.shutdown()
+    P.close()
 
 
 @pytest.mark.parametrize("missing", ["READ on topic", "READ on group"])
@@ -419,7 +419,7 @@ def test_no_secret_is_in_a_repr_a_traceback_or_the_log_at_debug(
     said.append(repr(admin))
     said += tracebacks(adapter, producer, admin)
     with pytest.raises(flux.DeliveryError) if password else _nothing():
-        producer.shutdown()
+        producer.close()
         if password:
             producer.send(b"v").result(SECONDS)
     admin.close()

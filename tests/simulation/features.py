@@ -56,7 +56,7 @@ def _quick(scenario: Scenario, rng: random.Random) -> Scenario:
     def change(record: RecordPlan) -> RecordPlan:
         return attrs.evolve(record, outcomes=tuple(map(stumbling, record.outcomes)))
 
-    settings = {"quick_retries": rng.choice((1, 2, 3)), "quick_wait": rng.choice((0.0, 0.01, 0.5, 5.0, 30.0))}
+    settings = {"in_place_retries": rng.choice((1, 2, 3)), "in_place_wait": rng.choice((0.0, 0.01, 0.5, 5.0, 30.0))}
     return _with_settings(_records(scenario, change), **settings)
 
 
@@ -124,7 +124,7 @@ def _one_by_one(scenario: Scenario) -> Scenario:
 
 WITHOUT = {
     "pauses": lambda s: attrs.evolve(s, events=tuple(event for event in s.events if event.kind != "away")),
-    "quick": lambda s: _without_settings(s, "quick_retries", "quick_wait"),
+    "quick": lambda s: _without_settings(s, "in_place_retries", "in_place_wait"),
     "expiry": lambda s: _without_settings(s, "give_up_after"),
     "rate": lambda s: _without_settings(s, "rate_limit"),
     "timeouts": lambda s: _without_settings(s, "timeout"),

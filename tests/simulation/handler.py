@@ -111,7 +111,7 @@ class Handler:
             self._fail_batch(calls, "all of them")
         truth.end_batch(calls, [_told(error) for error in errors], seconds)
         if failed:
-            raise flux.Failed(failed)
+            raise flux.BatchFailure(failed)
 
     def _fail_batch(self, calls: list[Call], text: str) -> None:
         """As one."""
@@ -129,7 +129,7 @@ class Handler:
             world.machine.park(outcome.length)
             world.machine.touch()
         if outcome.deliver and calls[0].products:
-            world.products.deliver()
+            world.products.flush()
         world.machine.point()
 
     async def _work_async(self, calls: list[Call]) -> None:
@@ -141,7 +141,7 @@ class Handler:
             world.machine.at(world.machine.time + min(outcome.length, limit), world.machine.touch)
             await asyncio.sleep(outcome.length)
         if outcome.deliver and calls[0].products:
-            await world.products.adeliver()
+            await world.products.aflush()
 
     def _outcome(self, call: Call) -> Outcome:
         return call.copy.plan.outcome(call.copy.stage)

@@ -18,7 +18,7 @@ def check_prompt(truth: Truth, call: Call) -> None:
     if not truth.scenario.prompt or call.copy.stage == DEAD or settings.get("rate_limit"):
         return
     if (
-        settings.get("quick_retries")
+        settings.get("in_place_retries")
         and truth.scenario.constants.get("flux.core.limits.backpressure.FULL", 1000) < 1000
     ):
         return  # what waits in place counts as what is here and not begun
@@ -32,7 +32,7 @@ def check_prompt(truth: Truth, call: Call) -> None:
 
 def holds(other: Call, lane: Any, settings: dict[str, Any]) -> bool:
     """Whether the key of `other` may have been held back since its call."""
-    return bool(settings.get("quick_retries")) and (
+    return bool(settings.get("in_place_retries")) and (
         other.outcome != "done" and lane is not None and lane_of(other.copy, settings["ordering"]) == lane
     )
 

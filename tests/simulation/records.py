@@ -92,7 +92,7 @@ class Call:
 
     @property
     def may_be_tried_in_place(self) -> bool:
-        return self.outcome == "next" and self.tries < self.epoch.task.settings.get("quick_retries", 0)
+        return self.outcome == "next" and self.tries < self.epoch.task.settings.get("in_place_retries", 0)
 
     @property
     def running(self) -> bool:

@@ -53,7 +53,7 @@ def test_a_seed_draws_from_all_kinds_of_trouble() -> None:
     }
     assert len({event.kind for scenario in scenarios for event in scenario.events}) == 21
     uses = {name for scenario in scenarios for task in scenario.tasks for name in task.settings}
-    assert uses >= {"quick_retries", "give_up_after", "rate_limit", "timeout", "max_batch"}
+    assert uses >= {"in_place_retries", "give_up_after", "rate_limit", "timeout", "max_batch"}
     assert any(task.surrounded for scenario in scenarios for task in scenario.tasks)
     assert any(record.delay is not None for scenario in scenarios for record in scenario.records)
     assert any(scenario.prompt for scenario in scenarios)

@@ -24,7 +24,7 @@ def tries_before(truth: Truth, epoch: Epoch, offset: int) -> int:
         raise truth.broken(f"{last.copy} is called again, and the hop of {last} is {last.hop}")
     if last.verdict == "pause":
         return last.tries
-    if last.verdict == "next" and last.after is None and last.tries < epoch.task.settings.get("quick_retries", 0):
+    if last.verdict == "next" and last.after is None and last.tries < epoch.task.settings.get("in_place_retries", 0):
         return last.tries + 1
     raise truth.broken(f"{last.copy} is called again after {last}, by the same owner")
 
@@ -37,7 +37,7 @@ def check_again(truth: Truth, call: Call, last: Call) -> None:
     if last.outcome != "pause":
         truth.counted["tries in place"] += 1
         waited = call.began_at - last.ended_at
-        wait = settings["quick_wait"] * 2**last.tries
+        wait = settings["in_place_wait"] * 2**last.tries
         if not paused and call.process not in truth.jumped:
             if waited < wait - 0.001:
                 raise truth.broken(f"{call} is tried again after {waited:.3f} s, not {wait:g} s")
@@ -112,10 +112,10 @@ def due_at(truth: Truth, epoch: Epoch, offset: int) -> float:
 def moved_early(truth: Truth, call: Call, failed_at: int) -> bool:
     """Whether a hop may be written of a call that could be tried again in place."""
     epoch, settings = call.epoch, call.epoch.task.settings
-    if call.verdict != "next" or call.after is not None or call.tries >= settings.get("quick_retries", 0):
+    if call.verdict != "next" or call.after is not None or call.tries >= settings.get("in_place_retries", 0):
         return True
     limit = settings.get("give_up_after")
-    wait = settings["quick_wait"] * 2**call.tries
+    wait = settings["in_place_wait"] * 2**call.tries
     return (
         epoch.revoking is not None
         or bool(epoch.ended)

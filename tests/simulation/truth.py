@@ -358,7 +358,7 @@ class Truth:
     def slack(self, task: TaskPlan) -> float:
         """Seconds that a caller may be late: a batch's wait begins when its records are looked at, and those of keys
         that are held are looked at first."""
-        return 1.5 if task.batched or task.settings.get("quick_retries") else 0.3
+        return 1.5 if task.batched or task.settings.get("in_place_retries") else 0.3
 
     def is_stopping(self, process: Process) -> bool:
         return self.stopping(process) is not None
@@ -393,8 +393,8 @@ class Truth:
         call.ended = call.settled_at = self.machine.steps
         call.ended_at, call.ended_ms = self.machine.time, int(call.process.now() * 1000)
         settings = call.epoch.task.settings
-        if outcome == "next" and settings.get("quick_retries"):
-            self.machine.at(self.machine.time + settings["quick_wait"] * 2**call.tries, self.machine.touch)
+        if outcome == "next" and settings.get("in_place_retries"):
+            self.machine.at(self.machine.time + settings["in_place_wait"] * 2**call.tries, self.machine.touch)
         limit = settings.get("timeout")
         lasted = call.ended_at - call.began_at
         if limit and call.epoch.task.awaited and lasted > limit + 0.5 and call.process not in self.stalled:

@@ -35,25 +35,25 @@ assert_type(options.delivery_timeout, float)
 
 
 class Heard(flux.Hooks):
-    def around(self, where: flux.Where, message: flux.Message) -> AbstractContextManager[object]:
+    def around(self, where: flux.StageInfo, message: flux.Message) -> AbstractContextManager[object]:
         return nullcontext()
 
-    def on_success(self, where: flux.Where, message: flux.Message, seconds: float) -> None:
+    def on_success(self, where: flux.StageInfo, message: flux.Message, seconds: float) -> None:
         assert_type(where.task, str)
         assert_type(where.stage, int)
 
     def on_failure(
-        self, where: flux.Where, message: flux.Message, error: BaseException, seconds: float | None
+        self, where: flux.StageInfo, message: flux.Message, error: BaseException, seconds: float | None
     ) -> None: ...
 
-    def on_calls(self, where: flux.Where, report: flux.CallsReport) -> None:
+    def on_calls(self, where: flux.StageInfo, report: flux.CallsReport) -> None:
         longest: float = max(report.seconds, default=0.0)
         print(longest, report.records, report.failures.get("ValueError", 0))
 
-    def on_dead_letter(self, where: flux.Where, message: flux.Message, reason: str, error: str) -> None: ...
+    def on_dead_letter(self, where: flux.StageInfo, message: flux.Message, reason: str, error: str) -> None: ...
 
     def on_commit(
-        self, where: flux.Where, positions: Mapping[TopicPartition, int], error: Exception | None
+        self, where: flux.StageInfo, positions: Mapping[TopicPartition, int], error: Exception | None
     ) -> None: ...
 
 
@@ -93,13 +93,13 @@ def produce() -> None:
     assert_type(landed.offset, int)
     assert_type(landed.timestamp, int | None)
     try:
-        Orders.deliver(10)
+        Orders.flush(10)
     except flux.BufferFull as full:
         assert_type(full.failed, tuple[flux.FailedRecord, ...])
     except (flux.DeliveryError, flux.BrokerError, flux.ConfigurationError) as error:
         root: flux.FluxError = error
         print(root)
-    Orders.shutdown()
+    Orders.close()
     elsewhere = Orders(adapter=memory, options=options)
     elsewhere.produce(b"")
 
@@ -115,8 +115,8 @@ assert_type(carried(1), bool)
 async def produce_in_a_loop() -> None:
     await Orders.aproduce({"order": 1}, key="ada")
     assert_type(await Orders.send(b""), flux.RecordMetadata)
-    await Orders.adeliver(10)
-    await Orders.ashutdown(10)
+    await Orders.aflush(10)
+    await Orders.aclose(10)
 
 
 # ---- tasks
@@ -143,8 +143,8 @@ class Billing(flux.Task):
     retry_on = (OSError,)
     reject_on = (ValueError, KeyError)
     pause_on = (ConnectionError,)
-    quick_retries = 2
-    quick_wait = 0.05
+    in_place_retries = 2
+    in_place_wait = 0.05
     give_up_after = 86_400
     concurrency = 4
     rate_limit = 100
@@ -164,7 +164,7 @@ class Billing(flux.Task):
 
     def call(self, message: flux.Message) -> None:
         assert_type(message.id, str)
-        assert_type(message.hop_id, str)
+        assert_type(message.delivery_id, str)
         assert_type(message.topic, str)
         assert_type(message.partition, int)
         assert_type(message.offset, int)
@@ -212,7 +212,7 @@ class Load(flux.BatchTask):
 
     def call(self, messages: Sequence[flux.Message]) -> None:
         failures: dict[flux.Message, BaseException] = {message: ValueError() for message in messages}
-        raise flux.Failed(failures)
+        raise flux.BatchFailure(failures)
 
 
 class LoadInALoop(flux.BatchTask):

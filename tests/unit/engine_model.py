@@ -114,8 +114,8 @@ class World:
         if in_place:
             self.policy = attrs.evolve(
                 self.policy,
-                quick_retries=0 if self.stage.role is Role.DEAD else rng.choice((1, 3)),
-                quick_wait=rng.choice((0.0, 0.2, 4.0)),
+                in_place_retries=0 if self.stage.role is Role.DEAD else rng.choice((1, 3)),
+                in_place_wait=rng.choice((0.0, 0.2, 4.0)),
                 rate_limit=rng.choice((None, None, 20)),
             )
         self.engine = Engine(self.policy, self.stage)

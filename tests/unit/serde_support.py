@@ -28,7 +28,7 @@ class Way:
         Orders.serializer = serializer
         for value in values:
             Orders.produce(value)
-        Orders.shutdown(5)
+        Orders.close(5)
 
     def work(self, deserializer: Any, call: Callable[[flux.Message], None] | None = None, **settings: Any) -> list[Any]:
         """The values that a task's calls got, until nothing is left."""

@@ -25,7 +25,7 @@ from flux.consuming.call_chain import (
 from flux.consuming.slow_calls import Overdue
 from flux.consuming.task_runtime import Job
 from flux.core.engine.batches import Batch
-from flux.core.engine.verdicts import Expired, Failed, Pause, Reject, Retry, Undecodable
+from flux.core.engine.verdicts import BatchFailure, Expired, Pause, Reject, Retry, Undecodable
 from flux.core.errors import ConfigurationError
 from flux.core.message import Message
 
@@ -178,7 +178,7 @@ def mixed() -> list[Message]:
     return [of(0, b"a"), of(1, b"b", timestamp=OLD), of(2, b"bad"), of(3, b"c")]
 
 
-def kinds(failed: Failed) -> dict[int, type]:
+def kinds(failed: BatchFailure) -> dict[int, type]:
     return {each.offset: type(error) for each, error in failed.failures.items()}
 
 
@@ -188,7 +188,7 @@ both = pytest.mark.parametrize("awaited", [False, True], ids=["sync", "async"])
 @both
 def test_of_a_batch_the_good_ones_are_called_and_the_others_fail_alone(awaited: bool) -> None:
     called: list[Any] = []
-    with pytest.raises(Failed) as raised:
+    with pytest.raises(BatchFailure) as raised:
         batched(lambda messages: called.append([each.value for each in messages]), awaited)(mixed())
     assert called == [["a", "c"]]
     assert kinds(raised.value) == {1: Expired, 2: Undecodable}
@@ -197,7 +197,7 @@ def test_of_a_batch_the_good_ones_are_called_and_the_others_fail_alone(awaited: 
 @both
 def test_a_batch_with_none_to_call_is_not_called(awaited: bool) -> None:
     called: list[Any] = []
-    with pytest.raises(Failed) as raised:
+    with pytest.raises(BatchFailure) as raised:
         batched(called.append, awaited)(mixed()[1:3])
     assert called == []
     assert kinds(raised.value) == {1: Expired, 2: Undecodable}
@@ -206,9 +206,9 @@ def test_a_batch_with_none_to_call_is_not_called(awaited: bool) -> None:
 @both
 def test_what_the_call_says_of_some_is_told_with_the_others(awaited: bool) -> None:
     def call(messages: Sequence[Message]) -> None:
-        raise Failed({messages[1]: Retry()})
+        raise BatchFailure({messages[1]: Retry()})
 
-    with pytest.raises(Failed) as raised:
+    with pytest.raises(BatchFailure) as raised:
         batched(call, awaited)(mixed())
     assert kinds(raised.value) == {1: Expired, 2: Undecodable, 3: Retry}
 
@@ -217,11 +217,11 @@ def test_what_the_call_says_of_some_is_told_with_the_others(awaited: bool) -> No
 @pytest.mark.parametrize("foreign", [False, True])
 def test_what_the_call_says_of_all_leaves_the_others_their_own_reason(awaited: bool, foreign: bool) -> None:
     def call(messages: Sequence[Message]) -> None:
-        raise Failed({of(99): ValueError()}) if foreign else ValueError("all")
+        raise BatchFailure({of(99): ValueError()}) if foreign else ValueError("all")
 
-    with pytest.raises(Failed) as raised:
+    with pytest.raises(BatchFailure) as raised:
         batched(call, awaited)(mixed())
-    own = Failed if foreign else ValueError
+    own = BatchFailure if foreign else ValueError
     assert kinds(raised.value) == {0: own, 1: Expired, 2: Undecodable, 3: own}
 
 
@@ -230,15 +230,15 @@ def test_a_failure_of_the_process_is_that_of_all_that_were_called(awaited: bool)
     def call(messages: Sequence[Message]) -> None:
         raise MemoryError
 
-    with pytest.raises(Failed) as raised:
+    with pytest.raises(BatchFailure) as raised:
         batched(call, awaited)(mixed())
     assert kinds(raised.value) == {0: MemoryError, 1: Expired, 2: Undecodable, 3: MemoryError}
 
 
 @pytest.mark.parametrize("failures", [{}, {"a": ValueError()}, {of(0): "bad"}])
 def test_failed_names_messages_with_their_exceptions(failures: Any) -> None:
-    with pytest.raises((TypeError, ValueError), match="Failed"):
-        Failed(failures)
+    with pytest.raises((TypeError, ValueError), match="BatchFailure"):
+        BatchFailure(failures)
 
 
 # ---- time limits
@@ -291,7 +291,7 @@ def test_a_time_limit_leaves_what_was_refused_before_the_call_its_own_reason() -
         system=cast(Any, SimpleNamespace(now=lambda: T0)),
         decoder=_decode,
     )
-    with pytest.raises(Failed) as raised:
+    with pytest.raises(BatchFailure) as raised:
         asyncio.run(job.handler(mixed()))
     assert kinds(raised.value) == {0: TimeoutError, 1: Expired, 2: Undecodable, 3: TimeoutError}
 

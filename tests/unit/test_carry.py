@@ -94,7 +94,7 @@ def test_what_is_carried_to_a_thread_is_delivered_before_the_position_moves(
             wait_for(lambda: peer.position() == 1, "the position")
             assert set(peer.values("bills")) == {b"bill"}
     finally:
-        Bills.shutdown()
+        Bills.close()
         del Bills.adapter, Bills.options
 
 
@@ -147,7 +147,7 @@ def test_a_workers_own_loop_carries_a_call_to_its_executor_too(way: Callable[[],
         with peer.working(task):
             wait_for(lambda: peer.values("t-g-dlq"), "the dead letter")
     finally:
-        Bills.shutdown()
+        Bills.close()
         del Bills.adapter
 
 
@@ -213,7 +213,7 @@ def test_what_inherits_an_ended_calls_context_is_no_part_of_it_and_named_once(
         gate.set()
         await begun[0]
         with pytest.raises(flux.DeliveryError, match="2 record"):
-            Bills.deliver()
+            Bills.flush()
 
     flux_kit.produce("orders", "x")
     asyncio.run(work())

@@ -115,7 +115,7 @@ MemoryAdapter("x").broker.create_topic("orders")
 class Orders(flux.Producer):
     topic, adapter = "orders", "memory://x"
 Orders.produce("x")
-Orders.deliver(5)
+Orders.flush(5)
 """
     file = flux_cli.file(STUCK.replace("LEFT", "60"))
     with open(file, "a") as code:

@@ -83,7 +83,7 @@ def test_a_pause_is_as_long_as_it_is(step: float, caplog: pytest.LogCaptureFixtu
 
 @pytest.mark.parametrize("step", [-HOUR, HOUR])
 def test_a_try_in_place_waits_for_its_seconds(step: float) -> None:
-    bench = Bench(quick_retries=1, quick_wait=2.0)
+    bench = Bench(in_place_retries=1, in_place_wait=2.0)
     bench.driver.poll(0)
     assert bench.fail(ValueError()) is Move.AGAIN
     bench.clocks.ahead = step

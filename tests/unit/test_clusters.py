@@ -38,7 +38,7 @@ class Clusters:
 
         orders = Orders(adapter=self.adapter(name))
         orders.produce(value)
-        orders.shutdown(5)
+        orders.close(5)
 
     def values(self, name: str, topic: str = "orders") -> list[bytes | None]:
         return [record.value() for record in self.adapter(name).broker.records(topic)]
@@ -105,7 +105,7 @@ def test_who_decides_on_a_producer_s_cluster(clusters: Clusters, monkeypatch: py
 
     orders = Orders(adapter=clusters.url("instance")) if "instance" in levels else Orders()
     orders.produce(b"new")
-    orders.shutdown(5)
+    orders.close(5)
     assert [name for name in levels if b"new" in clusters.values(name)] == [PRODUCER_LEVELS[first]]
 
 

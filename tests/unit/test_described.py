@@ -167,7 +167,7 @@ def test_its_record_moves_and_hooks_hear_of_it(
 
     class Hearing(flux.Hooks):
         def on_failure(
-            self, where: flux.Where, message: flux.Message, error: BaseException, seconds: float | None
+            self, where: flux.StageInfo, message: flux.Message, error: BaseException, seconds: float | None
         ) -> None:
             heard.append(error_name(type(error)))
 
@@ -191,7 +191,7 @@ def test_a_worker_goes_on_behind_it(name: str, asynchronous: bool) -> None:
         wait_for(lambda: peer.position() == 2, "the position behind both")
 
 
-@pytest.mark.parametrize("setting", [{"pause_on": (Exception,)}, {"quick_retries": 1}])
+@pytest.mark.parametrize("setting", [{"pause_on": (Exception,)}, {"in_place_retries": 1}])
 @hostile
 def test_outages_and_tries_in_place_bear_it_too(
     flux_kit: Kit, make: Callable[[], Exception], setting: dict[str, Any]
@@ -215,7 +215,7 @@ def test_in_a_batch_it_is_one_of_many(flux_kit: Kit, make: Callable[[], Exceptio
         topic, group_id, retries, wait, max_wait = "orders", "g", 0, 1, 0.0
 
         def call(self, messages: Any) -> None:
-            raise flux.Failed({message: make() for message in messages if message.value == b"bad"})
+            raise flux.BatchFailure({message: make() for message in messages if message.value == b"bad"})
 
     for value in ("bad", "good"):
         flux_kit.produce("orders", value)
@@ -224,7 +224,7 @@ def test_in_a_batch_it_is_one_of_many(flux_kit: Kit, make: Callable[[], Exceptio
 
 
 def test_what_a_subclass_of_failed_hides_fails_the_whole_batch(flux_kit: Kit) -> None:
-    class Hiding(flux.Failed):
+    class Hiding(flux.BatchFailure):
         failures = property(lambda self: 1 / 0, lambda self, value: None)
 
         def __init__(self) -> None: ...

@@ -104,7 +104,7 @@ def test_a_key_that_failed_does_not_hold_back_the_next_batch() -> None:
 
 
 def test_a_record_that_is_tried_in_place_holds_back_its_key_and_goes_into_a_later_batch() -> None:
-    driver = Batched(quick_retries=1, quick_wait=5.0)
+    driver = Batched(in_place_retries=1, in_place_wait=5.0)
     keys = (b"a", b"b", b"c", b"a", b"b", b"a")
     driver.poll(*(driver.record(offset, key) for offset, key in enumerate(keys)))
     driver.end(driver.take(), {0: ValueError("bad")})

@@ -121,7 +121,7 @@ def test_what_goes_to_the_dead_letters_anyway_keeps_its_own_reason(error: Except
 
 
 def test_it_is_not_tried_in_place_where_that_would_be_too_late() -> None:
-    driver = expiring(quick_retries=3, quick_wait=6.0)
+    driver = expiring(in_place_retries=3, in_place_wait=6.0)
     driver.poll(driver.record(0, timestamp=T0_MS - 95_000))
     assert driver.fail(driver.take()) is Move.NEXT
     assert moved(driver)[1][trail.REASON] == b"expired"

@@ -82,7 +82,7 @@ def test_a_failure_is_open_until_its_copy_is_written() -> None:
 
 
 def test_a_try_in_place_has_the_runs_of_its_partition_cut() -> None:
-    shared, cut = common(quick_retries=1), list[Assignment]()
+    shared, cut = common(in_place_retries=1), list[Assignment]()
     retries = Retries(shared, cut.append)
     at = assignment()
     entry = entry_of(at, 0)

@@ -177,7 +177,7 @@ def test_what_is_given_back_stays_before_others_of_its_key() -> None:
 
 
 def test_what_waits_in_place_waits_for_the_end_of_the_pause_instead() -> None:
-    driver = Paused(quick_retries=3, quick_wait=60)
+    driver = Paused(in_place_retries=3, in_place_wait=60)
     driver.poll(*(driver.record(offset, key) for offset, key in enumerate((b"a", b"b"))))
     driver.engine.pace.slow = True
     driver.work(driver.take(), 0)
@@ -190,7 +190,7 @@ def test_what_waits_in_place_waits_for_the_end_of_the_pause_instead() -> None:
 
 
 def test_a_call_that_fails_during_a_pause_is_tried_in_place_after_it() -> None:
-    driver = Paused(quick_retries=3, quick_wait=0.1)
+    driver = Paused(in_place_retries=3, in_place_wait=0.1)
     driver.poll(driver.record(0, b"a"), driver.record(0, b"a", 1))
     first, second = driver.take(), driver.take()
     driver.find_outage(first)
@@ -208,7 +208,7 @@ def test_a_call_that_fails_during_a_pause_is_tried_in_place_after_it() -> None:
 
 
 def test_a_probe_that_fails_for_a_reason_of_its_record_is_tried_in_place() -> None:
-    driver = Paused(quick_retries=1, quick_wait=0.1)
+    driver = Paused(in_place_retries=1, in_place_wait=0.1)
     driver.poll(0)
     driver.find_outage(driver.take())
     driver.now += 1.01
@@ -256,7 +256,7 @@ def test_a_lost_partition_during_the_probe_leaves_the_pause_to_the_next_one() ->
 
 
 def test_a_stop_while_paused_has_nothing_to_wait_for() -> None:
-    driver = Paused(quick_retries=1, quick_wait=60)
+    driver = Paused(in_place_retries=1, in_place_wait=60)
     driver.poll(0, 1, 2)
     driver.find_outage(driver.take())
     driver.engine.stop()

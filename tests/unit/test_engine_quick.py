@@ -15,7 +15,7 @@ from flux.core.ports import Position
 
 
 def quick(stage: int = 0, *, tries: int = 2, wait: float = 1.0, **settings: Any) -> Driver:
-    driver = Driver(stage, quick_retries=tries, quick_wait=wait, **settings)
+    driver = Driver(stage, in_place_retries=tries, in_place_wait=wait, **settings)
     driver.assign(0)
     return driver
 

@@ -48,7 +48,7 @@ flux.configure(hooks=[Watched()])
 def work(task):
     for number in range(20):
         Numbers.produce(str(number), key=str(number))
-    Numbers.deliver()
+    Numbers.flush()
     code = flux.Worker(task, create_topics=True, exit_when_idle=0.2).run()
     note(f"ended {code}")
 """
@@ -185,7 +185,7 @@ def test_a_process_of_multiprocessing_works_in_a_call_with_a_producer_of_its_own
         def target(number):
             Own.adapter = f"memory://of-{{os.getpid()}}"  # a cluster in memory is its process's
             Own.produce(f"of {{number}}")
-            Own.deliver(10)
+            Own.flush(10)
             note(f"delivered {{number}}")
             if number == "3":
                 sys.exit(3)
@@ -237,7 +237,7 @@ def test_a_worker_may_run_in_a_child(tmp_path: Path) -> None:
 
         def target():
             Inners.produce("x")
-            Inners.deliver()
+            Inners.flush()
             code = flux.Worker(Inner, create_topics=True, exit_when_idle=0.1).run()
             note(f"inner ended {code}")
 

@@ -90,7 +90,7 @@ def test_an_interrupt_anywhere_loses_no_record(world: World, kind: type[MemoryAd
                 told += [record.value for record in error.failed]
 
         P.produce(b"before")
-        P.deliver()
+        P.flush()
         taken = [b"before"]
         interrupting = Interrupting(at)
         try:
@@ -99,14 +99,14 @@ def test_an_interrupt_anywhere_loses_no_record(world: World, kind: type[MemoryAd
                     value = b"%d" % number
                     P.produce(value)
                     taken.append(value)
-                P.deliver()
+                P.flush()
         except Interrupt:
             pass
         fired = interrupting.left <= 0  # it is lost where the interpreter cannot raise it, as in a generator's end
         P.produce(b"after")
         taken.append(b"after")
         try:
-            P.deliver(1)
+            P.flush(1)
         except flux.DeliveryError as error:
             told += [record.value for record in error.failed]
         there = Counter(world.values(P.topic))

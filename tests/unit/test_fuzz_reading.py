@@ -181,7 +181,7 @@ def test_whatever_is_produced_is_a_record_or_a_configuration_error_before_anythi
     except flux.ConfigurationError:
         failed = 1
     try:
-        P.deliver(5)
+        P.flush(5)
     except flux.DeliveryError as error:
         failed += len(error.failed)
     records = cluster.broker.records("t")[before:]

@@ -115,7 +115,7 @@ def works(batched: bool, chosen: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("name", "value", "says"),
     [
-        ("quick_retries", 2000, "quick_retries = 2000: give a whole number, 0 or more, at most 1000"),
+        ("in_place_retries", 2000, "in_place_retries = 2000: give a whole number, 0 or more, at most 1000"),
         ("max_delay", math.inf, "max_delay = inf: give seconds, 0 or more, at most "),
         ("naming", 5, "naming = 5: give a callable (topic, group, stage) -> (topic, group)"),
         ("naming", raising, "naming raised ValueError: two lines for stage 0: make it return (topic, group)"),
@@ -200,7 +200,7 @@ def test_what_a_record_is_produced_with_is_refused_in_one_line_or_written(name: 
         producer: Any = type("Orders", (flux.Producer,), {"topic": "orders"})
         try:
             checked(lambda: producer.send(b"x", **{name: value}))
-            producer.deliver(10)
+            producer.flush(10)
         except flux.DeliveryError:
             assert name == "partition"
         assert len(given_kit.topic("orders").values) <= 1

@@ -37,7 +37,7 @@ class Hearing(flux.Hooks):
         return [each[1:] for each in self.heard if each[0] == name]
 
     @contextmanager
-    def around(self, where: flux.Where, message: flux.Message) -> Iterator[None]:
+    def around(self, where: flux.StageInfo, message: flux.Message) -> Iterator[None]:
         self.heard.append(("enter", where, message.offset))
         token = SCOPE.set("inside")
         try:
@@ -46,31 +46,33 @@ class Hearing(flux.Hooks):
             SCOPE.reset(token)
             self.heard.append(("leave", where, message.offset))
 
-    def on_start(self, where: flux.Where, message: flux.Message) -> None:
+    def on_start(self, where: flux.StageInfo, message: flux.Message) -> None:
         self.heard.append(("start", where, message.value))
 
-    def on_success(self, where: flux.Where, message: flux.Message, seconds: float) -> None:
+    def on_success(self, where: flux.StageInfo, message: flux.Message, seconds: float) -> None:
         self.heard.append(("success", where, message.value, seconds))
 
-    def on_failure(self, where: flux.Where, message: flux.Message, error: BaseException, seconds: float | None) -> None:
+    def on_failure(
+        self, where: flux.StageInfo, message: flux.Message, error: BaseException, seconds: float | None
+    ) -> None:
         self.heard.append(("failure", where, error, seconds))
 
-    def on_retry(self, where: flux.Where, message: flux.Message, stage: int, wait: float) -> None:
+    def on_retry(self, where: flux.StageInfo, message: flux.Message, stage: int, wait: float) -> None:
         self.heard.append(("retry", where, stage, wait))
 
-    def on_dead_letter(self, where: flux.Where, message: flux.Message, reason: str, error: str) -> None:
+    def on_dead_letter(self, where: flux.StageInfo, message: flux.Message, reason: str, error: str) -> None:
         self.heard.append(("dead", where, reason, error))
 
-    def on_commit(self, where: flux.Where, positions: Any, error: Exception | None) -> None:
+    def on_commit(self, where: flux.StageInfo, positions: Any, error: Exception | None) -> None:
         self.heard.append(("commit", where, positions, error))
 
-    def on_assigned(self, where: flux.Where, partitions: Any) -> None:
+    def on_assigned(self, where: flux.StageInfo, partitions: Any) -> None:
         self.heard.append(("assigned", where, partitions))
 
-    def on_revoked(self, where: flux.Where, partitions: Any) -> None:
+    def on_revoked(self, where: flux.StageInfo, partitions: Any) -> None:
         self.heard.append(("revoked", where, partitions))
 
-    def on_lost(self, where: flux.Where, partitions: Any) -> None:
+    def on_lost(self, where: flux.StageInfo, partitions: Any) -> None:
         self.heard.append(("lost", where, partitions))
 
 
@@ -107,7 +109,7 @@ def test_a_call_that_returns_is_heard_around_at_start_and_as_a_success(flux_kit:
     mine = [each[0] for each in hearing.heard if each[1].stage == 0]
     assert mine == ["assigned", "enter", "start", "success", "leave", "commit", "revoked"]
     [(where, value, seconds)] = hearing.of("success")
-    assert where == flux.Where(task.__name__, 0, "orders", "billing")
+    assert where == flux.StageInfo(task.__name__, 0, "orders", "billing")
     assert value == b"good"
     assert 0 <= seconds < 10
     [(positions, error)] = [rest for place, *rest in hearing.of("commit") if place.stage == 0]
@@ -185,7 +187,7 @@ RAISING: Any = raising
 class Broken(flux.Hooks):
     """Raises whenever it can."""
 
-    def around(self, where: flux.Where, message: flux.Message) -> AbstractContextManager[None]:
+    def around(self, where: flux.StageInfo, message: flux.Message) -> AbstractContextManager[None]:
         raise OSError("around")
 
     on_start = on_success = on_failure = on_retry = on_dead_letter = on_commit = RAISING
@@ -199,7 +201,7 @@ class Leaving(flux.Hooks):
         self._swallow = swallow
 
     @contextmanager
-    def around(self, where: flux.Where, message: flux.Message) -> Iterator[None]:
+    def around(self, where: flux.StageInfo, message: flux.Message) -> Iterator[None]:
         try:
             yield
         except ValueError:
@@ -245,7 +247,7 @@ def test_hooks_that_raise_change_nothing(flux_kit: Kit, hooks: list[flux.Hooks],
 
 def test_a_hook_that_raises_is_logged_once_per_kind(flux_kit: Kit, caplog: pytest.LogCaptureFixture) -> None:
     class Failing(flux.Hooks):
-        def on_start(self, where: flux.Where, message: flux.Message) -> None:
+        def on_start(self, where: flux.StageInfo, message: flux.Message) -> None:
             raise OSError("away") if message.offset % 2 else ValueError("bug")
 
     for _ in range(6):
@@ -272,7 +274,7 @@ def test_a_hook_of_flux_that_raises_is_logged_once_and_changes_nothing(
 
 def test_a_hook_of_flux_whose_around_is_overridden_is_heard_by_that(flux_kit: Kit) -> None:
     class Own(BrokenAround):
-        def around(self, where: flux.Where, message: flux.Message) -> AbstractContextManager[None]:
+        def around(self, where: flux.StageInfo, message: flux.Message) -> AbstractContextManager[None]:
             entered.append(message.value)
             return nullcontext()
 
@@ -302,7 +304,7 @@ def test_process_wide_hooks_come_first_and_stay_for_others(flux_kit: Kit) -> Non
         def __init__(self, name: str) -> None:
             self.name = name
 
-        def on_start(self, where: flux.Where, message: flux.Message) -> None:
+        def on_start(self, where: flux.StageInfo, message: flux.Message) -> None:
             order.append(self.name)
 
     flux.configure(hooks=[Named("all")])
@@ -314,7 +316,7 @@ def test_process_wide_hooks_come_first_and_stay_for_others(flux_kit: Kit) -> Non
 
 def test_a_handler_that_nobody_sees_is_not_wrapped() -> None:
     class Dead(flux.Hooks):
-        def on_dead_letter(self, where: flux.Where, message: flux.Message, reason: str, error: str) -> None: ...
+        def on_dead_letter(self, where: flux.StageInfo, message: flux.Message, reason: str, error: str) -> None: ...
 
     peer = Peer()
     task = peer.task(print, hooks=[Dead()])
@@ -436,7 +438,7 @@ class Pausing(Hearing):
         self.heard.append(("resume", task, seconds))
 
     @contextmanager
-    def around(self, where: flux.Where, message: flux.Message) -> Iterator[None]:
+    def around(self, where: flux.StageInfo, message: flux.Message) -> Iterator[None]:
         try:
             yield
         except BaseException as error:
@@ -480,7 +482,7 @@ def test_a_call_that_finds_an_outage_is_no_failure_and_leaves_its_scope_with_a_p
 
 class Batched(Hearing):
     @contextmanager
-    def around_batch(self, where: flux.Where, messages: Any) -> Iterator[None]:
+    def around_batch(self, where: flux.StageInfo, messages: Any) -> Iterator[None]:
         self.heard.append(("enter batch", where, [message.value for message in messages]))
         error: BaseException | None = None
         try:
@@ -491,7 +493,7 @@ class Batched(Hearing):
         finally:
             self.heard.append(("leave batch", where, error))
 
-    def on_batch(self, where: flux.Where, messages: Any, seconds: float) -> None:
+    def on_batch(self, where: flux.StageInfo, messages: Any, seconds: float) -> None:
         self.heard.append(("batch", where, len(messages), seconds))
 
 
@@ -505,7 +507,7 @@ def batching(hooks: Any, asynchronous: bool = False) -> type[flux.BatchTask]:
             self.tries += 1
             bad = {message: ValueError("bad") for message in messages if message.value == b"bad"}
             if bad:
-                raise flux.Failed(bad)
+                raise flux.BatchFailure(bad)
             if messages[0].value == b"reject":
                 raise flux.Reject("no")
             if messages[0].value == b"away" and self.tries == 1:
@@ -534,7 +536,7 @@ def test_a_batch_is_heard_as_one_call_and_as_one_of_each_message(flux_kit: Kit, 
     [(_, values)] = hearing.of("enter batch")
     assert values == [b"a", b"bad", b"c"]
     [(_, error)] = hearing.of("leave batch")
-    assert isinstance(error, flux.Failed)
+    assert isinstance(error, flux.BatchFailure)
     [(where, size, seconds)] = hearing.of("batch")
     assert (where.stage, size) == (0, 3)
     assert {each[-1] for name in ("success", "failure") for each in hearing.of(name)} == {seconds}
@@ -582,12 +584,12 @@ def test_a_batch_that_names_a_message_of_another_fails_as_a_whole(flux_kit: Kit)
 
         def call(self, messages: Any) -> None:
             kept.append(messages[0])
-            raise flux.Failed({kept[0]: ValueError("bad")})
+            raise flux.BatchFailure({kept[0]: ValueError("bad")})
 
     Orders.produce(b"a")
     Orders.produce(b"b")
     flux_kit.run(Confused)
-    assert [type(error) for _, error, _ in hearing.of("failure")] == [ValueError, flux.Failed]
+    assert [type(error) for _, error, _ in hearing.of("failure")] == [ValueError, flux.BatchFailure]
     assert not hearing.of("success")
 
 
@@ -595,7 +597,7 @@ class Counting(flux.Hooks):
     def __init__(self) -> None:
         self.reports: list[Any] = []
 
-    def on_calls(self, where: flux.Where, report: Any) -> None:
+    def on_calls(self, where: flux.StageInfo, report: Any) -> None:
         self.reports.append((where.stage, report))
 
 

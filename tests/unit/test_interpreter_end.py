@@ -72,7 +72,7 @@ def test_a_record_that_comes_after_the_exit_handlers_is_refused_and_said_once(
     assert len(errors.splitlines()) == 1
 
 
-@pytest.mark.parametrize("call", ["P.deliver()", "P.shutdown()", "worker.stop()", "before.result()"])
+@pytest.mark.parametrize("call", ["P.flush()", "P.close()", "worker.stop()", "before.result()"])
 def test_what_waits_does_not_wait_after_the_exit_handlers(call: str) -> None:
     code, out, errors = run(
         f"""

@@ -170,7 +170,7 @@ T.adapter = adapter
 called = threading.Event()
 for number in range(3):
     P.produce(str(number))
-P.deliver()
+P.flush()
 worker = flux.Worker(T, create_topics=True)
 
 def stop():

@@ -20,12 +20,12 @@ def test_a_message_is_its_record() -> None:
     assert (message.topic, message.partition, message.offset) == ("t", 0, 42)
     assert (message.key, message.value, message.timestamp) == (b"key", b"v", T0_MS)
     assert message.headers == (("a", b"1"),)
-    assert (message.stage, message.attempt, message.id, message.hop_id) == (0, 1, "t/0/42", "t/0/42/0/0")
+    assert (message.stage, message.attempt, message.id, message.delivery_id) == (0, 1, "t/0/42", "t/0/42/0/0")
 
 
 def test_in_a_retry_stage_the_id_stays_and_the_hop_id_changes() -> None:
     message = of(record(7), trail.Trail(stage=2, attempts=5, origin=("t", 3, 42), replays=1))
-    assert (message.stage, message.attempt, message.id, message.hop_id) == (2, 6, "t/3/42", "t/3/42/2/1")
+    assert (message.stage, message.attempt, message.id, message.delivery_id) == (2, 6, "t/3/42", "t/3/42/2/1")
 
 
 def test_of_repeated_headers_the_last_counts_and_all_are_there() -> None:

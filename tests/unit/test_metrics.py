@@ -175,7 +175,7 @@ def test_a_pause_is_there_from_its_first_call_to_its_end() -> None:
 
 def test_what_is_tried_in_place_and_what_expires_is_counted() -> None:
     peer, watching = Peer(), Metrics(registry=None)
-    task = peer.task(work, retries=1, wait=0, quick_retries=1, quick_wait=40, give_up_after=3600)
+    task = peer.task(work, retries=1, wait=0, in_place_retries=1, in_place_wait=40, give_up_after=3600)
     worker = flux.Worker(task, adapter=peer.adapter, system=peer.machine)
 
     def sample(name: str, **labels: object) -> float | None:
@@ -201,7 +201,7 @@ def test_a_batch_is_one_duration_and_one_size_and_each_of_its_records_a_call(flu
         def call(self, messages: Any) -> None:
             bad = {message: ValueError("bad") for message in messages if message.value == b"bad"}
             if bad:
-                raise flux.Failed(bad)
+                raise flux.BatchFailure(bad)
 
     for value in (b"1", b"bad", b"3", b"4", b"5"):
         Orders.produce(value)

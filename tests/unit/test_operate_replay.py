@@ -39,7 +39,7 @@ def test_a_copy_is_the_same_work_due_now_with_its_attempts_anew() -> None:
     trail = t.read(record.headers, 1, NOW_MS, 1000)
     assert trail == t.Trail(1, 0, NOW_MS, (MAIN, 0, 1000), NOW_MS - 60_000, NOW_MS - 50_000, 1)
     record.place(trail)
-    assert (record.attempt, record.id, record.hop_id) == (1, "orders/0/1000", "orders/0/1000/1/1")
+    assert (record.attempt, record.id, record.delivery_id) == (1, "orders/0/1000", "orders/0/1000/1/1")
     assert header(copy, t.GROUP) == "billing"
     assert (header(copy, t.REASON), header(copy, t.ERROR_TYPE)) == ("rejected", "ValueError")
     assert t.ERROR_TRACE not in dict(copy.headers() or ())

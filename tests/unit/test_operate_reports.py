@@ -266,7 +266,7 @@ def test_a_worker_reports_the_call_that_is_running_and_takes_it_back_at_its_end(
     task = flux.task(topic="orders", group_id="billing", retries=0)(call_async if asynchronous else call)
     for value in (b"quick", b"stuck", b"behind"):
         Orders.produce(value, key="ada-secretless")
-    Orders.deliver()
+    Orders.flush()
     worker = flux.Worker(task, report=True, process=2)
     thread = threading.Thread(target=worker.run)
     thread.start()
@@ -312,7 +312,7 @@ def test_a_batch_is_one_call_with_so_many_records(cluster: MemoryAdapter, monkey
 
     for _ in range(3):
         Orders.produce(b"x")
-    Orders.deliver()
+    Orders.flush()
     worker = flux.Worker(Loading, report=True)
     thread = threading.Thread(target=worker.run)
     thread.start()
@@ -341,9 +341,9 @@ def test_a_worker_reports_that_it_is_paused_by_what_and_what_is_tried_in_place(
         if message.value == b"away" and away.is_set():
             raise flux.Pause(0.05) from ConnectionError("no route")
 
-    task = flux.task(topic="orders", group_id="billing", retries=0, quick_retries=3, quick_wait=20)(call)
+    task = flux.task(topic="orders", group_id="billing", retries=0, in_place_retries=3, in_place_wait=20)(call)
     Orders.produce(b"flaky", key="ada")
-    Orders.deliver()
+    Orders.flush()
     worker = flux.Worker(task, report=True)
     thread = threading.Thread(target=worker.run)
     thread.start()
@@ -358,7 +358,7 @@ def test_a_worker_reports_that_it_is_paused_by_what_and_what_is_tried_in_place(
         assert (open_.offset, open_.attempt, open_.target, open_.state, open_.failures) == (0, 1, "orders", IN_PLACE, 1)
         assert (open_.seconds < 10, told().on_their_way) == (True, 0)
         Orders.produce(b"away")
-        Orders.deliver()
+        Orders.flush()
         wait_for(lambda: (paused := told().paused) is not None and paused.seconds >= 0.1)
         paused = told().paused
         assert paused is not None
@@ -385,7 +385,7 @@ def test_reports_that_cannot_be_written_do_not_disturb_work(
 
     for number in range(4):
         Orders.produce(b"%d" % number)
-    Orders.deliver()
+    Orders.flush()
     task = flux.task(topic="orders", group_id="billing", retries=0)(call)
     assert flux.Worker(task, report=True, exit_when_idle=0.1).run() == 0
     assert sorted(done) == [b"0", b"1", b"2", b"3"]

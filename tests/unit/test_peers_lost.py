@@ -160,7 +160,7 @@ def test_what_a_call_produced_and_its_position_do_not_part() -> None:
     assert peer.values("t-g-try-1") == [b"v"]
     assert peer.values("results") == [b"result"]
     assert peer.position() == 1
-    Results.shutdown()
+    Results.close()
 
 
 def test_the_origin_is_the_first_topic_through_all_hops() -> None:

@@ -129,19 +129,19 @@ def test_what_send_returns_can_be_awaited(world: World) -> None:
 
 def test_deliver_flushes(world: World) -> None:
     AwesomeProducer.produce(b"x")
-    AwesomeProducer.deliver()
+    AwesomeProducer.flush()
     assert world.values() == [b"x"]
     AwesomeProducer.produce(b"y", partition=0)
-    asyncio.run(AwesomeProducer.adeliver())
+    asyncio.run(AwesomeProducer.aflush())
     assert sorted(world.values(), key=str) == [b"x", b"y"]
 
 
 def test_a_producer_that_was_shut_down_boots_again_with_the_next_record(world: World) -> None:
     AwesomeProducer.produce(b"x", partition=0)
-    AwesomeProducer.shutdown()
+    AwesomeProducer.close()
     assert world.values() == [b"x"]
     AwesomeProducer.produce(b"y", partition=0)
-    asyncio.run(AwesomeProducer.ashutdown())
+    asyncio.run(AwesomeProducer.aclose())
     assert world.values() == [b"x", b"y"]
 
 
@@ -170,9 +170,9 @@ def test_producers_with_the_same_adapter_and_settings_share_a_client(
     assert len(made) == 1
     Different.produce(b"x")
     assert len(made) == 2
-    Other.shutdown()
+    Other.close()
     AwesomeProducer.produce(b"still", partition=0)
-    AwesomeProducer.deliver()
+    AwesomeProducer.flush()
     assert (world.values(), len(made)) == ([b"x", b"still"], 2)
 
 
@@ -215,7 +215,7 @@ def test_what_cannot_be_a_record_is_refused_before_the_client_sees_it(
             method(**record)
     with pytest.raises(ConfigurationError, match=message):
         asyncio.run(AwesomeProducer.aproduce(**record))
-    AwesomeProducer.deliver()
+    AwesomeProducer.flush()
     assert world.values() == []
 
 
@@ -245,15 +245,15 @@ def test_an_instance_has_its_own_adapter_and_the_class_keeps_its(world: World) -
     assert isinstance(mine, AwesomeProducer)
     mine.produce(b"mine")
     AwesomeProducer.produce(b"class")
-    mine.deliver()
-    AwesomeProducer.deliver()
+    mine.flush()
+    AwesomeProducer.flush()
     assert (world.values(adapter=other), world.values()) == ([b"mine"], [b"class"])
     assert AwesomeProducer.adapter is None
 
 
 def test_an_instance_without_its_own_is_as_its_class(world: World) -> None:
     AwesomeProducer().produce(b"x")
-    AwesomeProducer.deliver()
+    AwesomeProducer.flush()
     assert world.values() == [b"x"]
 
 
@@ -270,7 +270,7 @@ def test_an_override_that_calls_super_stays_on_the_instance_s_adapter(world: Wor
 
     mine = Shouting(adapter=other)
     mine.shout("hey")
-    mine.deliver()
+    mine.flush()
     assert (world.values(adapter=other), world.values()) == ([b"HEY!"], [])
 
 
@@ -318,7 +318,7 @@ def test_a_copied_or_pickled_instance_goes_where_its_original_went(world: World,
     assert (type(copied).__name__, copied.note) == ("AwesomeProducer", ["kept"])
     copied.produce(b"2")
     assert (AwesomeProducer.adapter, world.values(adapter=other)) == (None, [])
-    copied.deliver()
+    copied.flush()
     assert world.values(adapter=other) == [b"1", b"2"]
 
 
@@ -340,7 +340,7 @@ def test_a_reloaded_module_s_class_goes_on_where_the_old_one_was(
     module_again: Any = importlib.import_module("reloaded_producers")
     assert module_again.Reloaded is not module.Reloaded
     module_again.Reloaded.produce(b"2", partition=0)
-    module_again.Reloaded.deliver()
+    module_again.Reloaded.flush()
     assert world.values() == [b"1", b"2"]
 
 
@@ -363,7 +363,7 @@ def test_records_of_many_threads_are_all_written_in_each_thread_s_order(world: W
             thread.join()
     finally:
         sys.setswitchinterval(interval)
-    AwesomeProducer.shutdown()
+    AwesomeProducer.close()
     found = [tuple(map(int, (record.value() or b"").split())) for record in real.broker.records("awesome")]
     assert len(found) == 2000
     for number in range(4):

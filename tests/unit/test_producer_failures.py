@@ -51,7 +51,7 @@ def test_deliver_names_what_failed_and_only_that(world: World, heard: list[Deliv
     Listening.produce(b"good", partition=0)
     Listening.produce(b"bad", key=b"k", partition=0)
     with pytest.raises(DeliveryError) as raised:
-        Listening.deliver()
+        Listening.flush()
     [record] = raised.value.failed
     assert (record.topic, record.partition, record.key, record.value, record.error) == (
         "awesome",
@@ -62,14 +62,14 @@ def test_deliver_names_what_failed_and_only_that(world: World, heard: list[Deliv
     )
     assert world.values() == [b"good"]
     assert heard == []
-    Listening.deliver()
+    Listening.flush()
 
 
 def test_adeliver_names_what_failed(world: World) -> None:
     refuse(world, b"bad")
     AwesomeProducer.produce(b"bad")
     with pytest.raises(DeliveryError) as raised:
-        asyncio.run(AwesomeProducer.adeliver())
+        asyncio.run(AwesomeProducer.aflush())
     assert names(raised.value) == [b"bad"]
 
 
@@ -87,9 +87,9 @@ def test_a_failure_without_a_caller_goes_to_the_log_to_on_error_and_to_the_next_
     )
     assert [names(error) for error in heard] == [[b"bad"]]
     with pytest.raises(DeliveryError) as raised:
-        Listening.deliver()
+        Listening.flush()
     assert names(raised.value) == [b"bad"]
-    Listening.deliver()
+    Listening.flush()
 
 
 def test_an_on_error_that_raises_is_logged_and_stops_nothing(world: World, caplog: pytest.LogCaptureFixture) -> None:
@@ -117,7 +117,7 @@ def test_an_on_error_may_produce_but_not_wait(world: World) -> None:
             AwesomeProducer.produce(b"told")
             cls.produce(b"again")
             try:
-                AwesomeProducer.deliver()
+                AwesomeProducer.flush()
             except Exception as refused:
                 cls.seen.append(type(refused))
 
@@ -146,7 +146,7 @@ def test_a_send_that_fails_tells_its_caller_alone(world: World, heard: list[Deli
     del sent
     gc.collect()
     assert heard == []
-    Listening.deliver()
+    Listening.flush()
 
 
 def test_a_failed_send_that_nobody_asks_about_is_heard_when_it_is_forgotten(
@@ -157,7 +157,7 @@ def test_a_failed_send_that_nobody_asks_about_is_heard_when_it_is_forgotten(
     gc.collect()
     assert [names(error) for error in heard] == [[b"bad"]]
     with pytest.raises(DeliveryError):
-        Listening.deliver()
+        Listening.flush()
 
 
 def test_a_deliver_that_runs_out_of_time_names_what_is_under_way_and_its_end_is_still_heard(
@@ -167,7 +167,7 @@ def test_a_deliver_that_runs_out_of_time_names_what_is_under_way_and_its_end_is_
     Listening.produce(b"slow")
     began = world.system.time
     with pytest.raises(DeliveryError, match="not acknowledged in time, and may yet arrive") as raised:
-        Listening.deliver(timeout=2)
+        Listening.flush(timeout=2)
     assert names(raised.value) == [b"slow"]
     assert world.system.time - began == pytest.approx(2)
     world.wait(40)
@@ -177,7 +177,7 @@ def test_a_deliver_that_runs_out_of_time_names_what_is_under_way_and_its_end_is_
 
 def test_an_adeliver_that_is_cancelled_leaves_no_failure_unheard(world: World, heard: list[DeliveryError]) -> None:
     async def main() -> None:
-        waiting = asyncio.ensure_future(Listening.adeliver())
+        waiting = asyncio.ensure_future(Listening.aflush())
         while not PRODUCERS.routes or not next(iter(PRODUCERS.routes.values())).waits._watches:
             await asyncio.sleep(0)
         waiting.cancel()
@@ -198,7 +198,7 @@ def test_with_no_room_produce_waits_until_there_is(world: World) -> None:
     began = world.system.time
     Narrow.produce(b"waited", partition=0)
     assert world.system.time - began == pytest.approx(10, abs=0.1)
-    Narrow.deliver()
+    Narrow.flush()
     assert world.values() == [*values, b"waited"]
 
 
@@ -219,11 +219,11 @@ def test_records_that_the_client_never_took_are_named_after_the_delivery_timeout
         world.wait(1)
         world.serve()
     with pytest.raises(DeliveryError) as raised:
-        Narrow.deliver()
+        Narrow.flush()
     assert sorted(names(raised.value)) == sorted(values)
     world.broker.available = True
     Narrow.produce(b"after")
-    Narrow.deliver()
+    Narrow.flush()
     assert world.values() == [b"after"]
 
 
@@ -268,7 +268,7 @@ def test_aproduce_waits_for_room_while_the_loop_goes_on(world: World) -> None:
         return order
 
     assert asyncio.run(main()) == ["the loop goes on", "produced"]
-    Narrow.deliver()
+    Narrow.flush()
     assert world.values() == [b"held", b"pending", b"buffered", b"waited"]
 
 
@@ -307,9 +307,9 @@ def test_a_forked_child_leaves_the_buffer_to_its_parent(world: World) -> None:
     parent = next(iter(PRODUCERS.routes.values()))
     PRODUCERS.reset(world.system)
     AwesomeProducer.produce(b"the child's", partition=0)
-    AwesomeProducer.deliver()
+    AwesomeProducer.flush()
     assert world.values() == [b"the child's"]
-    parent.flush()
+    parent.hand_over()
     assert world.values() == [b"the child's", b"the parent's"]
 
 
@@ -387,7 +387,7 @@ def test_a_failure_that_a_call_hears_is_logged_but_not_kept_for_deliver(
     Listening.produce(b"bad")
     world.wait(1)
     assert [names(error) for error in heard] == [[b"bad"]]
-    Listening.deliver()
+    Listening.flush()
 
 
 class Breaking:
@@ -445,7 +445,7 @@ def test_a_client_that_cannot_go_on_is_replaced_and_loses_nothing(world: World) 
     world.wait(1)
     world.wait(0.05)
     assert (adapter.made, adapter.written) == (2, [b"x", b"y"])
-    producer.deliver()
+    producer.flush()
 
 
 def test_a_bug_of_an_adapter_fails_the_records_it_had_in_hand(world: World, caplog: pytest.LogCaptureFixture) -> None:
@@ -453,6 +453,6 @@ def test_a_bug_of_an_adapter_fails_the_records_it_had_in_hand(world: World, capl
     producer = AwesomeProducer(adapter=adapter)
     producer.produce(b"x")
     with pytest.raises(DeliveryError, match="a bug") as raised:
-        producer.deliver()
+        producer.flush()
     assert names(raised.value) == [b"x"]
     assert "a bug while writing" in caplog.text

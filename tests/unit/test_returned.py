@@ -130,17 +130,17 @@ def test_a_function_that_is_no_call_is_refused_where_it_is_made_a_task(function:
 
 
 class AsyncHook(flux.Hooks):
-    async def on_start(self, where: flux.Where, message: flux.Message) -> None:  # type: ignore[override]
+    async def on_start(self, where: flux.StageInfo, message: flux.Message) -> None:  # type: ignore[override]
         ...
 
 
 class YieldingHook(flux.Hooks):
-    def on_success(self, where: flux.Where, message: flux.Message, seconds: float) -> Any:
+    def on_success(self, where: flux.StageInfo, message: flux.Message, seconds: float) -> Any:
         yield
 
 
 class BareAround(flux.Hooks):
-    def around(self, where: flux.Where, message: flux.Message) -> Any:
+    def around(self, where: flux.StageInfo, message: flux.Message) -> Any:
         yield
 
 
@@ -292,11 +292,11 @@ def test_a_success_is_not_told_of_work_that_was_not_done(flux_kit: Kit) -> None:
     heard: list[str] = []
 
     class Hearing(flux.Hooks):
-        def on_success(self, where: flux.Where, message: flux.Message, seconds: float) -> None:
+        def on_success(self, where: flux.StageInfo, message: flux.Message, seconds: float) -> None:
             heard.append("success")
 
         def on_failure(
-            self, where: flux.Where, message: flux.Message, error: BaseException, seconds: float | None
+            self, where: flux.StageInfo, message: flux.Message, error: BaseException, seconds: float | None
         ) -> None:
             heard.append("failure")
 
@@ -406,7 +406,7 @@ def test_middleware_hides_no_work_that_a_call_returns(flux_kit: Kit) -> None:
 
 def test_work_that_a_hook_returns_is_named_once(flux_kit: Kit, caplog: pytest.LogCaptureFixture) -> None:
     class Returning(flux.Hooks):
-        def on_start(self, where: flux.Where, message: flux.Message) -> Any:
+        def on_start(self, where: flux.StageInfo, message: flux.Message) -> Any:
             return go(message)
 
     for _ in range(3):
@@ -418,7 +418,7 @@ def test_work_that_a_hook_returns_is_named_once(flux_kit: Kit, caplog: pytest.Lo
 @pytest.mark.parametrize("stop", [KeyboardInterrupt, SystemExit])
 def test_a_hook_cannot_swallow_an_exit(flux_kit: Kit, stop: type[BaseException]) -> None:
     class Stopping(flux.Hooks):
-        def on_start(self, where: flux.Where, message: flux.Message) -> None:
+        def on_start(self, where: flux.StageInfo, message: flux.Message) -> None:
             raise stop
 
     flux_kit.produce("orders", "x")
@@ -430,11 +430,11 @@ def test_a_panic_in_a_hook_changes_nothing(flux_kit: Kit) -> None:
     class Panic(BaseException): ...
 
     class Panicking(flux.Hooks):
-        def on_start(self, where: flux.Where, message: flux.Message) -> None:
+        def on_start(self, where: flux.StageInfo, message: flux.Message) -> None:
             raise Panic
 
         @contextmanager
-        def around(self, where: flux.Where, message: flux.Message) -> Iterator[None]:
+        def around(self, where: flux.StageInfo, message: flux.Message) -> Iterator[None]:
             yield
             raise Panic
 
@@ -484,7 +484,7 @@ def test_a_cancellation_that_leaks_from_a_subtask_is_the_calls_failure(
 
     class Hearing(flux.Hooks):
         def on_failure(
-            self, where: flux.Where, message: flux.Message, error: BaseException, seconds: float | None
+            self, where: flux.StageInfo, message: flux.Message, error: BaseException, seconds: float | None
         ) -> None:
             heard.append(type(error))
 
@@ -505,7 +505,7 @@ def test_a_cancellation_that_leaks_from_a_subtask_is_the_calls_failure(
 def test_a_cancellation_among_what_a_batch_names_is_that_records_failure(flux_kit: Kit) -> None:
     async def call(self: Any, messages: Any) -> None:
         results = await asyncio.gather(*(leaks() for _ in messages), return_exceptions=True)
-        raise flux.Failed(dict(zip(messages, results, strict=True)))  # type: ignore[arg-type]
+        raise flux.BatchFailure(dict(zip(messages, results, strict=True)))  # type: ignore[arg-type]
 
     task = batches(go)
     task.call = call  # type: ignore[method-assign]
@@ -655,7 +655,7 @@ def test_an_acknowledgement_whose_call_cannot_be_settled_ends_the_worker_loudly(
         wait_for(lambda: running.ended, "the end of the worker")
     assert "the process failed: AssertionError: a bug of flux" in caplog.text
     assert peer.position() == 0
-    Bills.shutdown()
+    Bills.close()
 
 
 def test_a_panic_where_an_acknowledgement_is_heard_loses_no_other(
@@ -675,5 +675,5 @@ def test_a_panic_where_an_acknowledgement_is_heard_loses_no_other(
     for value in (b"bad", b"good", b"bad"):
         Orders.produce(value)
     with pytest.raises(flux.DeliveryError, match="2 record"):
-        Orders.deliver()
+        Orders.flush()
     assert flux_kit.topic("orders").values == [b"good"]

@@ -120,7 +120,7 @@ def test_a_topic_that_takes_nothing_pauses_a_task_whose_calls_produce_to_it(flux
 
 
 def test_a_run_passes_the_time_of_tries_in_place(flux_kit: Kit, mailing: Any) -> None:
-    mailing.quick_retries, mailing.quick_wait = 2, 0.5
+    mailing.in_place_retries, mailing.in_place_wait = 2, 0.5
     mailing.errors = [ValueError("1"), ValueError("2")]
     produce(flux_kit, b"a")
     summary = flux_kit.run(mailing)
@@ -129,7 +129,7 @@ def test_a_run_passes_the_time_of_tries_in_place(flux_kit: Kit, mailing: Any) ->
 
 
 def test_attempts_in_place_are_counted_in_the_next_stage(flux_kit: Kit, mailing: Any) -> None:
-    mailing.quick_retries = 1
+    mailing.in_place_retries = 1
     mailing.errors = [ValueError("1"), ValueError("2")]
     produce(flux_kit, b"a")
     assert flux_kit.run(mailing).retried == 1
@@ -249,7 +249,7 @@ class Storing(flux.BatchTask):
         self.batches.append(([message.value for message in messages], round(self.kit.clock.now() - START, 3)))
         failed = {message: self.bad.pop(message.value) for message in messages if message.value in self.bad}
         if failed:
-            raise flux.Failed(failed)
+            raise flux.BatchFailure(failed)
 
 
 class AsyncStoring(Storing):
@@ -409,7 +409,7 @@ def test_all_of_it_in_a_running_event_loop(flux_kit: Kit) -> None:
     task: Any = type(
         "Mailing", (AsyncMailing,), {"kit": flux_kit, "errors": [flux.Pause(), ValueError("x")], "calls": []}
     )
-    task.quick_retries = 1
+    task.in_place_retries = 1
     task.rate_limit = 10
 
     async def test() -> None:

@@ -298,9 +298,9 @@ def test_afterwards_producers_are_as_they_were(monkeypatch: pytest.MonkeyPatch) 
         assert each.topic(Real).values == [b"inside"]
     assert PRODUCERS.system is SYSTEM
     Real.produce(b"after")
-    Real.deliver(10)
+    Real.flush(10)
     assert [record.value() for record in real.broker.records("real")] == [b"before", b"after"]
-    Real.shutdown()
+    Real.close()
 
 
 def test_the_flushing_thread_of_before_ends() -> None:
@@ -362,7 +362,7 @@ def test_an_outage_beyond_the_delivery_timeout_is_told(flux_kit: Kit) -> None:
     flux_kit.broker().available = False
     Orders.produce({}, key="ada")
     with pytest.raises(flux.DeliveryError, match="key b'ada'"):
-        Orders.deliver()
+        Orders.flush()
 
 
 def test_the_clock_never_goes_back(flux_kit: Kit) -> None:
@@ -379,7 +379,7 @@ def test_threads_of_the_program_may_produce(flux_kit: Kit) -> None:
     def produce() -> None:
         for number in range(500):
             Orders.produce(number)
-        Orders.deliver()
+        Orders.flush()
 
     threads = [threading.Thread(target=produce) for _ in range(4)]
     for thread in threads:

@@ -267,7 +267,7 @@ def test_tries_in_place_are_in_one_trace_with_the_retries_that_follow(flux_kit: 
         raise ValueError("bad")
 
     flux_kit.produce("orders", b"x")
-    task = flux.task(topic="orders", group_id="g", retries=1, wait=0, quick_retries=1)(call)
+    task = flux.task(topic="orders", group_id="g", retries=1, wait=0, in_place_retries=1)(call)
     flux_kit.run_to_the_end(task)
     first, *others = (span for span in spans.all if span.kind is SpanKind.CONSUMER)
     assert [(span.attributes or {})["flux.attempt"] for span in others] == [2, 3, 4]
@@ -283,7 +283,7 @@ class Loading(flux.BatchTask):
     def call(self, messages: Any) -> None:
         bad = {message: ValueError("bad") for message in messages if message.value == b"bad"}
         if bad:
-            raise flux.Failed(bad)
+            raise flux.BatchFailure(bad)
         Bills.produce(b"loaded")
 
 
@@ -324,7 +324,7 @@ def test_a_batch_with_failures_is_an_error_and_says_how_many(flux_kit: Kit, span
     first, second = (span for span in spans.all if span.kind is SpanKind.CONSUMER)
     assert first.status.status_code is StatusCode.ERROR
     attributes = first.attributes or {}
-    assert (attributes["error.type"], attributes["flux.failed"]) == ("flux.Failed", 1)
+    assert (attributes["error.type"], attributes["flux.failed"]) == ("flux.BatchFailure", 1)
     [link] = second.links
     assert first.context is not None
     assert link.context.span_id == first.context.span_id, (
@@ -490,7 +490,7 @@ def test_threads_that_look_at_once_see_one_span(flux_kit: Kit, left_out: Spans) 
 
 class Baggage(flux.Hooks):
     @contextmanager
-    def around(self, where: flux.Where, message: flux.Message) -> Iterator[None]:
+    def around(self, where: flux.StageInfo, message: flux.Message) -> Iterator[None]:
         token = attach(baggage.set_baggage("shop", "7"))
         try:
             yield

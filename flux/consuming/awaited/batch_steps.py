@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from flux.consuming.call_chain import PROCESS, Handler, Step, sorted_out, with_others
-from flux.core.engine.verdicts import Failed
+from flux.core.engine.verdicts import BatchFailure
 from flux.core.message import Message
 from flux.system.return_values import check_returned
 
@@ -28,6 +28,6 @@ def prepared_batch(handler: Handler, steps: Sequence[Step]) -> Handler:
             raise
         except BaseException as error:
             raise with_others(bad, good, error) from error
-        raise Failed(bad)
+        raise BatchFailure(bad)
 
     return call

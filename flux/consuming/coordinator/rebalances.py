@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from flux.consuming.coordinator.common import Common
 from flux.consuming.coordinator.stage_runtime import StageRuntime
 from flux.consuming.hook_dispatch import Event, log_fields
-from flux.core.hooks import Where
+from flux.core.hooks import StageInfo
 from flux.core.ports import TopicPartition
 
 logger = logging.getLogger("flux.worker")
@@ -17,7 +17,7 @@ logger = logging.getLogger("flux.worker")
 class Rebalances:
     def __init__(self, common: Common) -> None:
         self._common = common
-        self._lost: dict[Where, list[TopicPartition]] = {}
+        self._lost: dict[StageInfo, list[TopicPartition]] = {}
         """Not told yet: a cause that takes partitions from one stage takes them from all, one after the other."""
 
     def announce(self, runtime: StageRuntime, event: str, partitions: Sequence[TopicPartition]) -> None:

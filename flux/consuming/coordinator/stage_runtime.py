@@ -7,7 +7,7 @@ import attrs
 from flux.consuming.forwarder import Forwarding
 from flux.core.engine import Engine
 from flux.core.engine.forwarding import Hop
-from flux.core.hooks import Where
+from flux.core.hooks import StageInfo
 from flux.core.monitoring.duties import Duty
 from flux.core.monitoring.failure_log import Failures
 from flux.core.ports import ConsumerSettings, System
@@ -18,7 +18,7 @@ from flux.core.stage import Role
 class StageRuntime:
     engine: Engine
     settings: ConsumerSettings
-    where: Where
+    where: StageInfo
     system: System
     joined: bool = False
     """Whether the group has given it partitions, or told that there are none for it."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from flux.core.engine.assignment import Assignment, Entry, Slice
 from flux.core.engine.key_queues import Claim, Lanes, Queues
-from flux.core.engine.runs import Failed, SliceRun
+from flux.core.engine.runs import NotedFailures, SliceRun
 from flux.core.message import Message
 
 
@@ -21,7 +21,7 @@ class PartRun(SliceRun):
         """The claims before this one are its own to end."""
         assignment.flying += 1
 
-    def settle(self, index: int, lanes: Queues) -> tuple[int, Failed]:
+    def settle(self, index: int, lanes: Queues) -> tuple[int, NotedFailures]:
         start = self.marked
         settled = super().settle(index, lanes)
         self._lanes.end_claims(self._claim, start, min(index, self._own))

@@ -118,10 +118,10 @@ class Retries:
     def _try_again(self, entry: Entry, verdict: Verdict, failure: Failure, now: float) -> Move:
         """An open record failed: it is tried again in place, or moves."""
         policy, lanes = self._common.policy, self._common.lanes
-        wait = policy.quick_wait * 2**entry.tries
+        wait = policy.in_place_wait * 2**entry.tries
         if (
             not policy.holds_key(verdict)
-            or entry.tries >= policy.quick_retries
+            or entry.tries >= policy.in_place_retries
             or not self._common.begins(entry.assignment)
             or expires(entry.message, policy.give_up_after, self._common.epoch + now + wait)
         ):

@@ -10,7 +10,7 @@ from flux.core.engine.forwards import Failure
 from flux.core.engine.key_queues import Queues
 from flux.core.message import Message
 
-Failed = list[tuple[Entry, Failure]]
+NotedFailures = list[tuple[Entry, Failure]]
 """Records whose calls failed, in the order of their calls."""
 
 
@@ -93,7 +93,7 @@ class Run:
     def assignments(self) -> Iterable[Assignment]:
         raise NotImplementedError
 
-    def settle(self, index: int, lanes: Queues) -> tuple[int, Failed]:
+    def settle(self, index: int, lanes: Queues) -> tuple[int, NotedFailures]:
         """Accounts for the calls before `index`, which have ended; returns how many of them are new and ended well,
         and the others."""
         raise NotImplementedError
@@ -155,13 +155,13 @@ class SliceRun(Run):
     def assignments(self) -> Iterable[Assignment]:
         return (self.assignment,)
 
-    def settle(self, index: int, lanes: Queues) -> tuple[int, Failed]:
+    def settle(self, index: int, lanes: Queues) -> tuple[int, NotedFailures]:
         start = self.marked
         if start >= index:
             return 0, []
         self.marked = index
         assignment, piece = self.assignment, self._piece
-        failed: Failed = []
+        failed: NotedFailures = []
         at, ranges = start, []
         for number, failure, message in self._noted(index) if self.untold else ():
             if number > at:
@@ -231,13 +231,13 @@ class LaneRun(Run):
     def assignments(self) -> Iterable[Assignment]:
         return dict.fromkeys(entry.assignment for entry in self.entries)  # in order, so that a run can be repeated
 
-    def settle(self, index: int, lanes: Queues) -> tuple[int, Failed]:
+    def settle(self, index: int, lanes: Queues) -> tuple[int, NotedFailures]:
         start = self.marked
         if start >= index:
             return 0, []
         self.marked = index
         failures = {number: failure for number, failure, _ in self._noted(index)} if self.untold else {}
-        failed: Failed = []
+        failed: NotedFailures = []
         for number, entry in enumerate(self.entries[start:index], start):
             assignment = entry.assignment
             failure = failures.get(number) if failures else None

@@ -52,26 +52,26 @@ class Pause(Exception):
         self.seconds = None if seconds is None else float(seconds)
 
 
-class Failed(Exception):
+class BatchFailure(Exception):
     """Raised in the `call` of a BatchTask: the messages named move on, each with its own exception, and the others are
     done. `failures`: message -> exception."""
 
     def __init__(self, failures: Mapping[Message, BaseException]) -> None:
         self.failures = dict(failures)
         if not self.failures:
-            raise ValueError("Failed({}): name the messages that failed, each with its exception")
+            raise ValueError("BatchFailure({}): name the messages that failed, each with its exception")
         for message, error in self.failures.items():
             if not issubclass(type(message), Message) or not issubclass(type(error), BaseException):
                 what = f"{type(message).__name__}: {type(error).__name__}"
-                raise TypeError(f"Failed({{{what}}}): give message -> exception")
+                raise TypeError(f"BatchFailure({{{what}}}): give message -> exception")
         super().__init__(f"{len(self.failures)} record(s) failed")
 
 
 def failures_of(messages: Sequence[Message], error: BaseException) -> Mapping[Message, BaseException]:
-    """Which messages of a call that took many have failed, each with its exception: those that `Failed` names, as long
-    as it names none but them; else all."""
-    if issubclass(type(error), Failed):
-        # Failed's own dictionary, whatever a subclass or the call has made of it
+    """Which messages of a call that took many have failed, each with its exception: those that `BatchFailure` names, as
+    long as it names none but them; else all."""
+    if issubclass(type(error), BatchFailure):
+        # BatchFailure's own dictionary, whatever a subclass or the call has made of it
         named = asked(lambda: dict(object.__getattribute__(error, "failures")))
         if named is not None and named.keys() <= set(messages):
             return named  # type: ignore[no-any-return]

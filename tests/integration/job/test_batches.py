@@ -83,7 +83,7 @@ def test_failed_moves_those_that_it_names_and_another_exception_moves_all(lab: L
         wrong = {message: ValueError("wrong") for message in messages if message.value == b"a3"}
         worse = {message: flux.Reject("no such thing") for message in messages if message.value == b"a5"}
         if wrong or worse:
-            raise flux.Failed({**wrong, **worse})
+            raise flux.BatchFailure({**wrong, **worse})
 
     task = batch_task(lab, way, call, partitions=2, max_batch=10, max_wait=0.2)
     one, other = [b"a%d" % n for n in range(10)], [b"b%d" % n for n in range(10)]
@@ -114,7 +114,7 @@ def test_outages_and_members_that_come_and_go_lose_and_repeat_nothing_of_batches
             done[message.key].append(int(message.value))
         failed = [message for message in messages if int(message.value) % 50 == 0]
         if failed:
-            raise flux.Failed({message: ValueError("once") for message in failed})
+            raise flux.BatchFailure({message: ValueError("once") for message in failed})
 
     task = batch_task(lab, way, call, partitions=4, max_batch=20, max_wait=0.1, seconds=0.02)
     count = 3000
@@ -148,4 +148,4 @@ def test_what_a_batch_produces_is_acknowledged_before_its_records_are_done(lab: 
         lab.settle(task)
         found = [int(message.value()) for message in lab.read(Sums.topic)]
     assert found == [sum(range(start, start + 50)) for start in range(0, 200, 50)]
-    Sums.shutdown()
+    Sums.close()

@@ -126,5 +126,5 @@ def test_what_a_call_has_other_threads_produce_is_a_part_of_it(lab: Lab, way: Wa
     lab.work(task, adapter=way.adapter(lab.bootstrap))
     assert sorted(message.value() for message in lab.dead(task)) == sorted(large)
     assert [message.value() for message in lab.read(target)] == [b"x" * 10]
-    Results.shutdown()
+    Results.close()
     pool.shutdown()

@@ -32,13 +32,13 @@ class Heard(flux.Hooks):
         self.pauses: list[float] = []
         self.resumed: list[float] = []
 
-    def on_assigned(self, where: flux.Where, partitions: Sequence[TopicPartition]) -> None:
+    def on_assigned(self, where: flux.StageInfo, partitions: Sequence[TopicPartition]) -> None:
         self.rebalances.append(f"assigned {where.topic}")
 
-    def on_revoked(self, where: flux.Where, partitions: Sequence[TopicPartition]) -> None:
+    def on_revoked(self, where: flux.StageInfo, partitions: Sequence[TopicPartition]) -> None:
         self.rebalances.append(f"revoked {where.topic}")
 
-    def on_lost(self, where: flux.Where, partitions: Sequence[TopicPartition]) -> None:
+    def on_lost(self, where: flux.StageInfo, partitions: Sequence[TopicPartition]) -> None:
         self.rebalances.append(f"lost {where.topic}")
 
     def on_pause(self, task: str, seconds: float, error: BaseException) -> None:

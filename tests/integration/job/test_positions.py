@@ -86,7 +86,7 @@ def test_what_transactions_leave_is_neither_called_nor_lag(
     commits: list[dict[TopicPartition, int]] = []
 
     class Commits(flux.Hooks):
-        def on_commit(self, where: flux.Where, offsets: Any, error: Exception | None) -> None:
+        def on_commit(self, where: flux.StageInfo, offsets: Any, error: Exception | None) -> None:
             commits.append(offsets)
 
     task = lab.task(seen, hooks=[Commits()], retries=0)

@@ -30,7 +30,7 @@ def test_what_a_call_produces_is_on_the_cluster_when_its_record_is_committed(lab
     found = lab.read(target)
     assert Counter((m.key(), m.value()) for m in found) == Counter((v, b"result of " + v) for v in values)
     assert {m.headers()[0][1] for m in found} == {f"{task.topic}/0/{n}".encode() for n in range(300)}
-    Results.shutdown()
+    Results.close()
 
 
 def test_a_failed_delivery_makes_the_call_fail(lab: Lab) -> None:
@@ -74,7 +74,7 @@ def test_a_call_that_raises_after_it_produced_is_tried_again(lab: Lab) -> None:
     task = lab.task(call)
     lab.write(task.topic, b"v")
     lab.work(task)
-    Results.deliver(10)
+    Results.flush(10)
     assert [m.value() for m in lab.read(target)] == [b"stage 0", b"stage 1"]
 
 
@@ -119,6 +119,6 @@ def test_a_record_that_is_too_large_fails_no_other(lab: Lab, scheme: str) -> Non
     for value in (b"before", b"x" * 5000, b"after"):
         Results.produce(value)
     with pytest.raises(flux.DeliveryError) as failed:
-        Results.deliver(10)
+        Results.flush(10)
     assert [record.value for record in failed.value.failed] == [b"x" * 5000]
     assert [m.value() for m in lab.read(target)] == [b"before", b"after"]

@@ -22,7 +22,7 @@ def test_tries_in_place_keep_the_order_of_a_key_and_are_counted_as_attempts(lab:
             raise ConnectionError("away for a moment")
         ended[message.key].append(int(message.value))
 
-    task = lab.task(way.handler(call), partitions=2, retries=1, quick_retries=3, quick_wait=0.05)
+    task = lab.task(way.handler(call), partitions=2, retries=1, in_place_retries=3, in_place_wait=0.05)
     values = [b"%d" % n for n in range(200)]
     lab.write(task.topic, (b"never", b"key-0"), *((value, b"key-%d" % (int(value) % 9)) for value in values))
     with lab.running(task, adapter=way.adapter(lab.bootstrap)):

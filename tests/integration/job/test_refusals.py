@@ -241,7 +241,7 @@ def test_each_task_is_worked_on_its_own_cluster(lab: Lab, unique: Callable[[], s
         adapter = memory
 
     Elsewhere.produce(b"bad-2", key=b"k")
-    Elsewhere.deliver(5)
+    Elsewhere.flush(5)
     worker = flux.Worker(task, other)  # neither needs a cluster of the process's
     assert worker.tasks == [task, other]
     with lab.running(task, other):

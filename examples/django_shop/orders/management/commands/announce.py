@@ -20,6 +20,6 @@ class Command(BaseCommand):
         for order in late.iterator():
             announce(order)
         try:
-            Orders.deliver()
+            Orders.flush()
         except flux.DeliveryError as error:
             raise CommandError(str(error)) from None
