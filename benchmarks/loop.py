@@ -19,7 +19,7 @@ from flux.adapters.memory import MemoryAdapter
 from flux.core import flux_headers as trail
 from flux.core.engine import BATCH
 from flux.core.message import Message
-from flux.core.ports import Batch, Polled, TopicPartition
+from flux.core.ports import Batch, PollResult, TopicPartition
 
 TOPIC = "loop"
 Cycle = Callable[[list[Any]], None]
@@ -112,7 +112,7 @@ def working(task: type[flux.Task], watch: Any = None) -> Iterator[Cycle]:
 
     def cycle(records: list[Any]) -> None:
         with coordinator.lock:
-            runtime.engine.polled(Polled([Batch(here, records)]), time.time())
+            runtime.engine.polled(PollResult([Batch(here, records)]), time.time())
         while not runtime.engine.empty:
             run = coordinator.take(runtime, polling=True)
             if run is not None:

@@ -23,7 +23,7 @@ from flux.consuming.awaited import worker_loop as awaited_loop
 from flux.consuming.blocking import worker_loop as blocking_loop
 from flux.consuming.call_chain import check_middleware, check_task
 from flux.consuming.one_question import Aside
-from flux.consuming.side_threads import Beside, directly
+from flux.consuming.side_threads import SideThreads, directly
 from flux.consuming.task_runtime import Job
 from flux.consuming.topic_setup import insist
 from flux.consuming.worker_lifecycle import Blocking, Here, Life, Step, Tick
@@ -353,7 +353,7 @@ class Worker:
             result = step()
             return await result if inspect.isawaitable(result) else result
 
-        beside = Beside(self._system).run
+        beside = SideThreads(self._system).run
         return await awaited_loop.live(life, wait=wait, here=here, beside=beside, went_on=self._went_on)
 
     def _went_on(self) -> None:

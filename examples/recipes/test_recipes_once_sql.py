@@ -13,7 +13,7 @@ import pytest
 from once_sql import SCHEMA, Begin, Once, OnceEach, connection, sqlite
 
 import flux
-from flux.core.ports import Position, TopicPartition
+from flux.core.ports import CommittedOffset, TopicPartition
 from flux.testing import Kit
 
 sys.path.append(str(Path(__file__).parents[1] / "pipeline"))
@@ -75,7 +75,7 @@ def database(request: pytest.FixtureRequest, tmp_path: Path) -> Database:
 
 def again(kit: Kit) -> None:
     """All is delivered once more."""
-    kit.broker().set_position("billing", TopicPartition("orders", 0), Position(0))
+    kit.broker().set_position("billing", TopicPartition("orders", 0), CommittedOffset(0))
 
 
 def test_work_that_is_delivered_again_is_not_done_again(flux_kit: Kit, database: Database) -> None:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from flux.adapters.warnings import Warnings
 from flux.core.errors import BrokerError, Fault
-from flux.core.monitoring.log_throttle import Throttle
+from flux.core.monitoring.log_throttle import LogThrottle
 from flux.core.ports import System
 
 _RECENT = 30.0  # seconds for which a login that was refused explains why nothing is answered
@@ -29,7 +29,7 @@ class Authentication:
         self.worked = False
         """Whether any broker has taken the login: one that is refused afterwards may be taken again."""
         self._now = system.monotonic
-        self.throttle = Throttle()
+        self.throttle = LogThrottle()
         self._warnings = Warnings(masked, system, self.throttle)
         self._last: tuple[float, Problem] | None = None
 

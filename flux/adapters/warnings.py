@@ -6,7 +6,7 @@ import logging
 import re
 from collections.abc import Callable
 
-from flux.core.monitoring.log_throttle import Throttle, and_more
+from flux.core.monitoring.log_throttle import LogThrottle, and_more
 from flux.core.ports import System
 
 logger = logging.getLogger("flux.kafka")
@@ -17,10 +17,10 @@ _BROKER = re.compile(r"(?:[\w.-]+|\[[0-9A-Fa-f:]+\]):[0-9]{1,5}(?=/[0-9a-z])")
 class Warnings:
     """One adapter's, of all its clients: what they have in common is said once. Nothing here raises."""
 
-    def __init__(self, masked: Callable[[str], str], system: System, throttle: Throttle | None = None) -> None:
+    def __init__(self, masked: Callable[[str], str], system: System, throttle: LogThrottle | None = None) -> None:
         self.masked = masked
         self._now = system.monotonic
-        self._throttle = throttle or Throttle()
+        self._throttle = throttle or LogThrottle()
 
     def warn(self, kind: object, text: str) -> None:
         """At most one line per kind and minute, the next one with the number left out."""

@@ -15,7 +15,7 @@ from flux.consuming.awaited.executor import complete
 from flux.consuming.call_results import AsyncCall, Call
 from flux.consuming.caller_threads import CallerThreads
 from flux.consuming.coordinator import Coordinator, StageRuntime
-from flux.consuming.side_threads import Beside
+from flux.consuming.side_threads import SideThreads
 from flux.core.engine.runs import Run
 from flux.system.tracebacks import stack_of_task
 
@@ -47,7 +47,7 @@ class TaskCallers:
         self._tasks: dict[asyncio.Task[None], tuple[StageRuntime, Run]] = {}
         self._called = False
         self._writes: set[StageRuntime] = set()
-        self._beside = Beside(coordinator.system)
+        self._side_threads = SideThreads(coordinator.system)
         coordinator.driver.write_soon = self._write_soon
         coordinator.driver.stack_of = self._stack
 
@@ -70,7 +70,7 @@ class TaskCallers:
         """A write may ask the cluster for the target's partitions, or wait for room: not in the event loop."""
         if runtime not in self._writes:
             self._writes.add(runtime)
-            self._beside.post(lambda: self._write(runtime))
+            self._side_threads.post(lambda: self._write(runtime))
 
     def _write(self, runtime: StageRuntime) -> None:
         self._writes.discard(runtime)

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import attrs
 
 from flux.core.engine.runs import Run
-from flux.core.ports import Position, TopicPartition
+from flux.core.ports import CommittedOffset, TopicPartition
 
 T = TypeVar("T")
 
@@ -36,7 +36,7 @@ class Seek:
 
 @attrs.frozen
 class Poll:
-    """Gives a `Polled`."""
+    """Gives a `PollResult`."""
 
     records: int
     timeout: float
@@ -55,14 +55,14 @@ class Rest:
 class StartCommit:
     """Its end comes as the fact `committed`."""
 
-    positions: Mapping[TopicPartition, Position]
+    positions: Mapping[TopicPartition, CommittedOffset]
 
 
 @attrs.frozen
 class Commit:
     """Waits for it; raises BrokerError."""
 
-    positions: Mapping[TopicPartition, Position]
+    positions: Mapping[TopicPartition, CommittedOffset]
     timeout: float
 
 
@@ -83,7 +83,7 @@ class Marks:
 
 
 @attrs.frozen
-class GroupPositions:
+class GroupOffsets:
     """Gives what another group has committed on a topic, by partition; raises BrokerError."""
 
     group: str
@@ -130,7 +130,7 @@ Effect = (
     | Commit
     | Committed
     | Marks
-    | GroupPositions
+    | GroupOffsets
     | Draw
     | Write
     | Begin

@@ -7,7 +7,7 @@ from functools import partial
 
 from flux.consuming.new_topics import Spreading
 from flux.core.engine.due_times import whole_ms
-from flux.core.engine.forwarding import Hop
+from flux.core.engine.forwarding import Forward
 from flux.core.errors import BrokerError, Fault
 from flux.core.ports import Cluster, ProducerPort, ProducerSettings, System
 
@@ -15,12 +15,12 @@ _ASK = 10.0
 _ROOM = 5.0  # seconds to wait for room in the client's queue
 _AGAIN = 0.01
 
-Ended = Callable[[Hop, BrokerError | None], None]
-Wanted = Callable[[Hop], bool]
+Ended = Callable[[Forward, BrokerError | None], None]
+Wanted = Callable[[Forward], bool]
 Step = Callable[[], None]
 
 
-class Writer:
+class ForwardWriter:
     """One cluster's producer for hops. Thread-safe; boots its client again when it broke."""
 
     def __init__(self, adapter: Cluster, settings: ProducerSettings, system: System) -> None:
@@ -30,24 +30,24 @@ class Writer:
         self._client: ProducerPort | None = None
 
     def write(
-        self, hops: Iterable[Hop], limit: Callable[[str], int | None], ended: Ended, wanted: Wanted, step: Step
+        self, forwards: Iterable[Forward], limit: Callable[[str], int | None], ended: Ended, wanted: Wanted, step: Step
     ) -> None:
         """Hands hops to the client, in order. `limit`: bytes that a topic takes, where that is known. `ended` is told
         the end of each, on this thread or the client's. `wanted`: whether a hop is still to be written, which is asked
         whenever that has waited. `step` is called as this goes on."""
-        by_topic: dict[str, list[Hop]] = {}
-        for hop in hops:
-            by_topic.setdefault(hop.transfer.target.topic, []).append(hop)
+        by_topic: dict[str, list[Forward]] = {}
+        for forward in forwards:
+            by_topic.setdefault(forward.forwarded_copy.target.topic, []).append(forward)
         away: BrokerError | None = None
         for topic, those in by_topic.items():
             if away is None:
                 away = self._write(topic, those, limit(topic), ended, wanted, step)
                 continue
-            for hop in those:  # each would wait as long to hear the same
-                ended(hop, away)
+            for forward in those:  # each would wait as long to hear the same
+                ended(forward, away)
 
     def _write(
-        self, topic: str, hops: list[Hop], limit: int | None, ended: Ended, wanted: Wanted, step: Step
+        self, topic: str, forwards: list[Forward], limit: int | None, ended: Ended, wanted: Wanted, step: Step
     ) -> BrokerError | None:
         """Returns why the cluster takes none now, if it does not."""
         system = self._system
@@ -58,30 +58,30 @@ class Writer:
             now_ms = whole_ms(system.now())
             deadline = system.monotonic() + _ROOM
             outgoing = []
-            for hop in hops:
-                hop.transfer.partitions = partitions
-                outgoing.append(hop.transfer.producer_record(now_ms, limit))
+            for forward in forwards:
+                forward.forwarded_copy.partitions = partitions
+                outgoing.append(forward.forwarded_copy.producer_record(now_ms, limit))
             while True:
                 step()
-                unwanted = [index for index, hop in enumerate(hops) if not wanted(hop)]
+                unwanted = [index for index, forward in enumerate(forwards) if not wanted(forward)]
                 for index in reversed(unwanted):
-                    ended(hops[index], BrokerError("its partition is another member's", Fault.FENCED))
-                    del hops[index], outgoing[index]
-                if not hops:
+                    ended(forwards[index], BrokerError("its partition is another member's", Fault.FENCED))
+                    del forwards[index], outgoing[index]
+                if not forwards:
                     return None
-                taken = client.write(topic, outgoing, [partial(_ended, ended, hop) for hop in hops])
-                del hops[:taken], outgoing[:taken]
+                taken = client.write(topic, outgoing, [partial(_ended, ended, forward) for forward in forwards])
+                del forwards[:taken], outgoing[:taken]
                 if taken:
                     deadline = system.monotonic() + _ROOM
                 elif system.monotonic() >= deadline:
                     raise BrokerError("the client's queue has no room", Fault.UNAVAILABLE)
-                if hops:
+                if forwards:
                     system.sleep(_AGAIN)
         except BrokerError as error:
             if error.fault is Fault.FATAL and client is not None:
                 self.close(0)
-            for hop in hops:
-                ended(hop, error)
+            for forward in forwards:
+                ended(forward, error)
             return error if error.fault is Fault.UNAVAILABLE else None
 
     def renew(self) -> None:
@@ -105,5 +105,5 @@ class Writer:
             client.close(timeout)
 
 
-def _ended(ended: Ended, hop: Hop, error: BrokerError | None, _: object) -> None:
-    ended(hop, error)
+def _ended(ended: Ended, forward: Forward, error: BrokerError | None, _: object) -> None:
+    ended(forward, error)

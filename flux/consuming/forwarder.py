@@ -7,15 +7,15 @@ from collections import deque
 from collections.abc import Callable
 from functools import partial
 
-from flux.consuming.forward_writer import Writer
+from flux.consuming.forward_writer import ForwardWriter
 from flux.core.engine import Engine
-from flux.core.engine.forwarding import Hop
+from flux.core.engine.forwarding import Forward
 from flux.core.errors import BrokerError, Fault
 from flux.core.monitoring.duties import Duty
 from flux.core.ports import Lock
 
 
-class Forwarding:
+class Forwarder:
     """`lock` is the engine's. `now_locked`: the time for it. `take_in_locked` tells the engine of `ends`.
     `spawn` starts a thread. `freed` is told, by its identifier, of a thread whose place was taken: what else it does
     stands still too."""
@@ -23,14 +23,14 @@ class Forwarding:
     def __init__(
         self,
         engine: Engine,
-        writer: Writer,
+        writer: ForwardWriter,
         lock: Lock,
         now_locked: Callable[[], float],
         take_in_locked: Callable[[], None],
         spawn: Callable[[str, Callable[[], None]], None],
         freed: Callable[[int], None],
     ) -> None:
-        self.ends: deque[tuple[Hop, BrokerError | None]] = deque()
+        self.ends: deque[tuple[Forward, BrokerError | None]] = deque()
         """Ends of copies that the engine has not been told. Appended to by the client's thread, which must not wait
         for the lock once per record."""
         self.duty = Duty(f"{engine.stage.topic}: the writing of its forwarded copies", take_over=self._is_taken_over)
@@ -43,7 +43,7 @@ class Forwarding:
         self._freed = freed
         self._holder: object | None = None
         """The token of the thread that writes."""
-        self._claim: dict[Hop, None] = {}
+        self._claim: dict[Forward, None] = {}
         """Those that are being written; each is taken by whoever tells its end, as there must be one."""
 
     def write(self) -> None:
@@ -57,23 +57,23 @@ class Forwarding:
 
     def _go_on(self, token: object) -> None:
         me = threading.get_ident()
-        claim: dict[Hop, None] = {}
+        claim: dict[Forward, None] = {}
         try:
             while True:
                 with self._lock:
                     self._take_in_locked()
                     if self._holder is not token:
                         return
-                    hops = self._engine.writes(self._now_locked())
-                    if not hops:
+                    forwards = self._engine.writes(self._now_locked())
+                    if not forwards:
                         self._let_go_locked(token)
                         return
-                    claim = self._claim = dict.fromkeys(hops)
+                    claim = self._claim = dict.fromkeys(forwards)
                 self._writer.write(
-                    hops,
+                    forwards,
                     self._engine.limit,
                     partial(self._end, claim),
-                    lambda hop, claim=claim: hop in claim and not hop.gone,  # type: ignore[misc]
+                    lambda forward, claim=claim: forward in claim and not forward.gone,  # type: ignore[misc]
                     lambda: self.duty.step(me),
                 )
         except BaseException:
@@ -87,14 +87,14 @@ class Forwarding:
             self._holder = None
             self.duty.rest()
 
-    def _give_up(self, claim: dict[Hop, None], why: str) -> None:
-        for hop in list(claim):
-            self._end(claim, hop, BrokerError(why, Fault.UNAVAILABLE))
+    def _give_up(self, claim: dict[Forward, None], why: str) -> None:
+        for forward in list(claim):
+            self._end(claim, forward, BrokerError(why, Fault.UNAVAILABLE))
 
-    def _end(self, claim: dict[Hop, None], hop: Hop, error: BrokerError | None) -> None:
-        if claim.pop(hop, self) is self:
+    def _end(self, claim: dict[Forward, None], forward: Forward, error: BrokerError | None) -> None:
+        if claim.pop(forward, self) is self:
             return  # its write stood still, and another attempt counts
-        self.ends.append((hop, error))
+        self.ends.append((forward, error))
 
     def _is_taken_over(self) -> bool:
         duty = self.duty

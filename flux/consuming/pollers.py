@@ -12,7 +12,7 @@ from flux.consuming.blocking.consumer_loop import ConsumerLoop
 from flux.consuming.callers import Callers, error_of
 from flux.consuming.coordinator import Coordinator, StageRuntime
 from flux.consuming.coordinator.resting import RestingThreads
-from flux.consuming.side_threads import Beside, directly
+from flux.consuming.side_threads import SideThreads, directly
 from flux.consuming.stuck_calls import Watcher
 from flux.core.ports import Adapter, AdminPort, AsyncAdapter
 from flux.system.tracebacks import stack_of_task
@@ -30,7 +30,7 @@ class LoopPollers:
         self._facts = 0
         self._resting: dict[asyncio.Event, int] = {}
         """Those that wait for a fact, with the number of facts before."""
-        self._beside = Beside(coordinator.system)
+        self._side_threads = SideThreads(coordinator.system)
         self._loops = [
             AsyncConsumerLoop(
                 coordinator,
@@ -39,7 +39,7 @@ class LoopPollers:
                 admin,
                 rest=self._rest,
                 write=self._write,
-                ask=self._beside.run,
+                ask=self._side_threads.run,
                 begin=callers.begin,
                 cancel=callers.cancel,
             )
@@ -105,7 +105,7 @@ class LoopPollers:
         if not runtime.engine.has_hops:
             self._coordinator.procedures.write(runtime)
             return
-        writing = asyncio.ensure_future(self._beside.run(self._written, runtime))
+        writing = asyncio.ensure_future(self._side_threads.run(self._written, runtime))
         await asyncio.wait([writing], timeout=_WRITE)
 
     def _written(self, runtime: StageRuntime) -> None:

@@ -16,7 +16,7 @@ from flux.core.engine import Engine
 from flux.core.engine.commands import Level, Notice
 from flux.core.engine.runs import Run
 from flux.core.errors import BrokerError, Fault
-from flux.core.ports import BEGINNING, Position, TopicPartition
+from flux.core.ports import BEGINNING, CommittedOffset, TopicPartition
 from flux.core.stage import Role
 
 Clock = Callable[[], float]
@@ -40,7 +40,7 @@ def shift(coordinator: Coordinator, runtime: StageRuntime, mine: Callable[[], bo
             return
         yield from cycle(engine, now)
         while mine() and coordinator.ending.stop_at is None:
-            if engine.pace.slow:
+            if engine.dispatch_mode.slow:
                 coordinator.driver.wake_locked(coordinator.ready_locked())
                 break
             looked = now()
@@ -65,7 +65,7 @@ def _stand_by(coordinator: Coordinator, runtime: StageRuntime, mine: Callable[[]
         while (left := until - now()) > 0 and mine() and coordinator.ending.stop_at is None:
             yield do.Rest(left, coordinator.facts)
             run = coordinator.take_locked(runtime, polling=True)
-            if run is not None or engine.pace.slow or not engine.ready(now()):
+            if run is not None or engine.dispatch_mode.slow or not engine.ready(now()):
                 return run
         return None
     finally:
@@ -105,8 +105,8 @@ def cycle(engine: Engine, now: Clock, longest: float = math.inf) -> Script[bool]
 
 def assign(engine: Engine, partitions: Sequence[TopicPartition], now: Clock) -> Script[dict[TopicPartition, int]]:
     """Finds where each partition starts. Without the group's positions nothing can start, so it asks for ever."""
-    positions: dict[TopicPartition, Position | None] = dict.fromkeys(partitions)
-    chosen: dict[TopicPartition, Position | None] = {}
+    positions: dict[TopicPartition, CommittedOffset | None] = dict.fromkeys(partitions)
+    chosen: dict[TopicPartition, CommittedOffset | None] = {}
 
     def ask() -> Script[None]:
         nonlocal positions, chosen
@@ -182,7 +182,7 @@ def _look(engine: Engine, wanted: Callable[[], bool]) -> Script[None]:
     stage = engine.stage
 
     def ask() -> Script[None]:
-        committed = yield do.GroupPositions(stage.group, stage.topic, _ASK)
+        committed = yield do.GroupOffsets(stage.group, stage.topic, _ASK)
         engine.starts.found(committed, (yield do.Marks(stage.topic, _ASK)))
 
     yield from _insist(engine, ask, wanted)
@@ -224,21 +224,21 @@ def _reset(engine: Engine, partition: TopicPartition, now: Clock) -> Script[None
 
 
 def _choose(
-    engine: Engine, positions: dict[TopicPartition, Position | None]
-) -> Script[dict[TopicPartition, Position | None]]:
+    engine: Engine, positions: dict[TopicPartition, CommittedOffset | None]
+) -> Script[dict[TopicPartition, CommittedOffset | None]]:
     """Positions for partitions that have none and do not simply start with their oldest record."""
     missing = [partition for partition, position in positions.items() if position is None]
     stage, policy = engine.stage, engine.policy
     if not missing or stage.role is not Role.DEAD:
         starts = {partition: engine.starts.of(partition) for partition in missing}
-        return {partition: Position(offset) for partition, offset in starts.items() if offset != BEGINNING}
-    furthest: dict[TopicPartition, Position | None] = {}
+        return {partition: CommittedOffset(offset) for partition, offset in starts.items() if offset != BEGINNING}
+    furthest: dict[TopicPartition, CommittedOffset | None] = {}
     for group in policy.stages.dead_groups():
         if group == stage.group:
             continue
-        others = yield do.GroupPositions(group, stage.topic, _ASK)
+        others = yield do.GroupOffsets(group, stage.topic, _ASK)
         for partition in missing:
             other, best = others.get(partition.partition), furthest.get(partition)
             if other is not None and (best is None or other.offset > best.offset):
-                furthest[partition] = Position(other.offset)
+                furthest[partition] = CommittedOffset(other.offset)
     return furthest

@@ -20,7 +20,7 @@ Result = TypeVar("Result")
 _IDLE = 5.0  # seconds that a thread waits for something to do
 
 
-class Beside:
+class SideThreads:
     """As many daemon threads as there are things done at once. Thread-safe."""
 
     def __init__(self, system: System) -> None:
@@ -78,5 +78,5 @@ class Beside:
 
 
 def directly(function: Callable[..., Result], *given: Any) -> Result:
-    """As `Beside.run`, by whoever asks, who may wait."""
+    """As `SideThreads.run`, by whoever asks, who may wait."""
     return function(*given)

@@ -25,7 +25,7 @@ Begun = tuple[float, Any]
 """A call: when it has begun, and with what."""
 
 
-class Overdue:
+class SlowCalls:
     """`timeout`: seconds. Times in seconds, by the monotonic clock."""
 
     def __init__(self, timeout: float, now: Callable[[], float]) -> None:

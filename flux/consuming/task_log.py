@@ -16,7 +16,7 @@ from flux.core.engine.verdicts import Move
 from flux.core.hooks import StageInfo
 from flux.core.message import Message
 from flux.core.monitoring.failure_log import Count
-from flux.core.monitoring.log_throttle import Throttle, and_more
+from flux.core.monitoring.log_throttle import LogThrottle, and_more
 from flux.core.monitoring.report import ranges_of
 from flux.core.policy import Policy
 from flux.core.ports import TopicPartition
@@ -26,7 +26,7 @@ from flux.system.tracebacks import text_of
 logger = logging.getLogger("flux.worker")
 
 
-class Journal:
+class TaskLog:
     """Of the task named `task`. Times in seconds."""
 
     def __init__(self, task: str, policy: Policy) -> None:
@@ -34,7 +34,7 @@ class Journal:
         self._policy = policy
         self._paused_at = 0.0
         """When the pause began that was told last."""
-        self._throttle = Throttle()
+        self._throttle = LogThrottle()
 
     def noticed(self, where: StageInfo, notice: Notice, now: float) -> None:
         """A line of an engine's, unless it is one of many."""
@@ -114,7 +114,7 @@ class Journal:
         """Something has work and gets nowhere. `stack`: of the call that it waits for, if it does."""
         logger.warning("%s%s", stall.text, _at(stack), extra=log_fields(where, stall.about))
 
-    def overdue(self, where: StageInfo, late: Late, seconds: float, stack: str) -> None:
+    def slow_calls(self, where: StageInfo, late: Late, seconds: float, stack: str) -> None:
         """A call that cannot be ended has run for longer than the task's `timeout`."""
         logger.warning(
             "%r has run for %.1f s, longer than timeout = %g s%s",

@@ -23,11 +23,11 @@ from flux.consuming.call_chain import (
 )
 from flux.consuming.callers import Callers, TaskCallers, ThreadCallers
 from flux.consuming.coordinator import Coordinator, StageRuntime
-from flux.consuming.forward_writer import Writer
+from flux.consuming.forward_writer import ForwardWriter
 from flux.consuming.hook_dispatch import Heard
 from flux.consuming.new_topics import Spreading
 from flux.consuming.pollers import LoopPollers, ThreadPollers
-from flux.consuming.slow_calls import Overdue
+from flux.consuming.slow_calls import SlowCalls
 from flux.consuming.threads import Threads
 from flux.consuming.topic_setup import ASK, max_message_bytes, require_topics
 from flux.core.engine import Engine
@@ -88,7 +88,7 @@ class Job:
     coordinator: Coordinator | None = None
     started: bool = False
     _admin: AdminPort | None = None
-    _writer: Writer | None = None
+    _writer: ForwardWriter | None = None
     _set_up: bool = False
 
     @property
@@ -114,8 +114,8 @@ class Job:
         if coordinator is None:
             return handler
         if policy.timeout is not None and not awaited:
-            coordinator.inspection.overdue = Overdue(policy.timeout, self.system.monotonic)
-            handler = coordinator.inspection.overdue.watching(handler)
+            coordinator.inspection.slow_calls = SlowCalls(policy.timeout, self.system.monotonic)
+            handler = coordinator.inspection.slow_calls.watching(handler)
         return self.form.telling(coordinator.heard, handler, batched)  # type: ignore[no-any-return]
 
     @property
@@ -158,7 +158,7 @@ class Job:
             max_batch_bytes=min([*limits.values(), _HOP_BATCH]),
         )
         if self._writer is None:
-            self._writer = Writer(self.adapter, settings, self.system)
+            self._writer = ForwardWriter(self.adapter, settings, self.system)
         self._writer.warm_up(stage.topic for stage in list(policy.stages)[1:])
         gate = Gate(policy.rate_limit)
         self.coordinator = Coordinator(

@@ -58,7 +58,7 @@ class Batch:
 
 
 @attrs.define(slots=True)
-class Polled:
+class PollResult:
     """What one poll brought. A partition may be in several batches; their order is the order of the offsets.
 
     `out_of_range`: partitions whose position the log no longer holds; they deliver nothing until `seek`. `reached`: how
@@ -70,7 +70,7 @@ class Polled:
     reached: dict[TopicPartition, int] = attrs.field(factory=dict)
 
 
-class Position(NamedTuple):
+class CommittedOffset(NamedTuple):
     """A committed position: the offset of the next record to work, and the string stored with it."""
 
     offset: int
@@ -112,7 +112,7 @@ class ConsumerPort(Protocol):
     max_poll_interval: float
     """Seconds between two polls after which the group takes the partitions away."""
 
-    def poll(self, max_records: int, timeout: float) -> Polled:
+    def poll(self, max_records: int, timeout: float) -> PollResult:
         """Up to `max_records`, as soon as there is one; nothing after `timeout` seconds, or sooner where an end is
         reached, once for each end. Raises BrokerError when the consumer cannot go on (LOGIN, DENIED, UNKNOWN_TOPIC,
         FENCED, FATAL); a cluster that is away is no error."""
@@ -130,15 +130,17 @@ class ConsumerPort(Protocol):
 
     def committed(
         self, partitions: Sequence[TopicPartition], timeout: float
-    ) -> Mapping[TopicPartition, Position | None]:
+    ) -> Mapping[TopicPartition, CommittedOffset | None]:
         """The group's positions; None where it has none. Raises BrokerError."""
         ...
 
-    def commit(self, positions: Mapping[TopicPartition, Position], done: Callable[[BrokerError | None], None]) -> None:
+    def commit(
+        self, positions: Mapping[TopicPartition, CommittedOffset], done: Callable[[BrokerError | None], None]
+    ) -> None:
         """Starts a commit. `done` is called once: inside a later `poll` or `close`, or before this returns."""
         ...
 
-    def commit_now(self, positions: Mapping[TopicPartition, Position], timeout: float) -> None:
+    def commit_now(self, positions: Mapping[TopicPartition, CommittedOffset], timeout: float) -> None:
         """Commits and waits. Raises BrokerError."""
         ...
 
@@ -271,10 +273,10 @@ class Permissions:
 class ReaderPort(Protocol):
     """Reads partitions without a group and commits nothing. Used by one thread at a time."""
 
-    def poll(self, max_records: int, timeout: float) -> Polled:
+    def poll(self, max_records: int, timeout: float) -> PollResult:
         """Up to `max_records`, as soon as there is one; nothing after `timeout` seconds, or sooner where an end is
-        reached: `Polled.reached` tells of each partition that is read to its end. Raises BrokerError when the reader
-        cannot go on (LOGIN, DENIED, UNKNOWN_TOPIC, FATAL); a cluster that is away is no error."""
+        reached: `PollResult.reached` tells of each partition that is read to its end. Raises BrokerError when the
+        reader cannot go on (LOGIN, DENIED, UNKNOWN_TOPIC, FATAL); a cluster that is away is no error."""
         ...
 
     def seek(self, partition: TopicPartition, offset: int) -> None:
@@ -297,7 +299,7 @@ class AsyncConsumerPort(Protocol):
 
     max_poll_interval: float
 
-    async def poll(self, max_records: int, timeout: float) -> Polled:
+    async def poll(self, max_records: int, timeout: float) -> PollResult:
         """May be cancelled, and loses nothing then."""
         ...
 
@@ -306,12 +308,14 @@ class AsyncConsumerPort(Protocol):
     async def seek(self, partition: TopicPartition, offset: int) -> None: ...
     async def committed(
         self, partitions: Sequence[TopicPartition], timeout: float
-    ) -> Mapping[TopicPartition, Position | None]: ...
-    def commit(self, positions: Mapping[TopicPartition, Position], done: Callable[[BrokerError | None], None]) -> None:
+    ) -> Mapping[TopicPartition, CommittedOffset | None]: ...
+    def commit(
+        self, positions: Mapping[TopicPartition, CommittedOffset], done: Callable[[BrokerError | None], None]
+    ) -> None:
         """Starts a commit. `done` is called once, in the event loop."""
         ...
 
-    async def commit_now(self, positions: Mapping[TopicPartition, Position], timeout: float) -> None: ...
+    async def commit_now(self, positions: Mapping[TopicPartition, CommittedOffset], timeout: float) -> None: ...
     async def close(self) -> None: ...
 
 
@@ -347,11 +351,13 @@ class AdminPort(Protocol):
         """Of this login. Raises no DENIED: who may not even look has no permission."""
         ...
 
-    def positions(self, group: str, topic: str, timeout: float) -> dict[int, Position]:
+    def positions(self, group: str, topic: str, timeout: float) -> dict[int, CommittedOffset]:
         """What a group has committed on a topic, by partition; empty when nothing."""
         ...
 
-    def set_positions(self, group: str, topic: str, positions: Mapping[int, Position], timeout: float) -> None:
+    def set_committed_offsets(
+        self, group: str, topic: str, positions: Mapping[int, CommittedOffset], timeout: float
+    ) -> None:
         """By partition; those left out stay. FENCED while the group has members: their commits would undo it."""
         ...
 

@@ -183,7 +183,7 @@ class Metrics(Hooks, Collector):
         families.set(names.WAITING, stage, engine.waiting)
         families.set(names.IN_PLACE, stage, in_place(engine))
         families.set(names.IN_FLIGHT, stage, engine.calls)
-        families.set(names.OPEN, stage, engine.transfers)
+        families.set(names.OPEN, stage, engine.open_forwards)
         families.set(names.PARTITIONS, topic, len(engine.partitions))
         if not runtime.left:
             families.set(names.POLL_AGE, stage, max(0.0, now - runtime.stepped_at))

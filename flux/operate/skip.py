@@ -17,12 +17,12 @@ import attrs
 from flux.consuming.topic_setup import ASK, max_message_bytes
 from flux.core import flux_headers as trails
 from flux.core.engine.forwarding import remedy
-from flux.core.engine.forwards import Transfer
+from flux.core.engine.forwards import ForwardedCopy
 from flux.core.engine.start_offsets import begins_at_ends
 from flux.core.errors import BrokerError, ConfigurationError, Fault, FluxError
 from flux.core.message import Message
 from flux.core.policy import Policy
-from flux.core.ports import AdminPort, Cluster, Position, ProducerRecord, System, TopicPartition
+from flux.core.ports import AdminPort, Cluster, CommittedOffset, ProducerRecord, System, TopicPartition
 from flux.core.stage import Role, Stage
 from flux.operate.dlq.exchange import line_of
 from flux.operate.reading import read_one, spans_of
@@ -45,7 +45,7 @@ class Plan:
     stage: Stage
     dead: Stage
     message: Message
-    stored: Position
+    stored: CommittedOffset
     """What the group has committed; without a position, where it begins."""
 
     @property
@@ -103,7 +103,7 @@ def planned(adapter: Cluster, admin: AdminPort, policy: Policy, stage: Stage, pa
     if begins_at_ends(policy, stage, committed):
         raise FluxError(f"group {stage.group} has no position in {stage.topic} and starts at its end: nothing is held")
     _passing(policy, stored, offset, span.start, at)
-    return Plan(policy, stage, dead, _message(record, policy, stage), stored or Position(span.start))
+    return Plan(policy, stage, dead, _message(record, policy, stage), stored or CommittedOffset(span.start))
 
 
 @attrs.frozen
@@ -111,7 +111,7 @@ class Skipped:
     """`position`: what the group has committed. `refused`: why the dead letters did not take the copy, which is in the
     receipt then; empty: they have it."""
 
-    position: Position
+    position: CommittedOffset
     refused: str = ""
 
 
@@ -170,17 +170,17 @@ def _rehearse(plan: Plan, admin: AdminPort) -> None:
     _set(plan, admin, plan.stored)
 
 
-def _set(plan: Plan, admin: AdminPort, position: Position) -> None:
+def _set(plan: Plan, admin: AdminPort, position: CommittedOffset) -> None:
     stage = plan.stage
     try:
-        admin.set_positions(stage.group, stage.topic, {plan.at.partition: position}, ASK)
+        admin.set_committed_offsets(stage.group, stage.topic, {plan.at.partition: position}, ASK)
     except BrokerError as error:
         if error.fault is not Fault.FENCED:
             raise
         raise FluxError(f"group {stage.group} has members: stop the workers of stage {stage.number}") from None
 
 
-def _pass(plan: Plan, admin: AdminPort) -> Position:
+def _pass(plan: Plan, admin: AdminPort) -> CommittedOffset:
     """By what is committed now: whoever worked meanwhile may have moved it."""
     stage, partition, offset = plan.stage, plan.at.partition, plan.message.offset
     stored = admin.positions(stage.group, stage.topic, ASK).get(partition)
@@ -194,7 +194,7 @@ def _pass(plan: Plan, admin: AdminPort) -> Position:
 
 def copy_of(plan: Plan, partitions: int, limit: int | None, who: str, reason: str, now_ms: int) -> ProducerRecord:
     """The dead letter: a hop as a worker writes it, with who and why. `limit`: bytes that the topic takes."""
-    transfer = Transfer(
+    forwarded_copy = ForwardedCopy(
         message=plan.message,
         target=plan.dead,
         reason=SKIPPED,
@@ -206,7 +206,7 @@ def copy_of(plan: Plan, partitions: int, limit: int | None, who: str, reason: st
         error_trace="",
         partitions=partitions,
     )
-    outgoing = transfer.producer_record(now_ms, limit)
+    outgoing = forwarded_copy.producer_record(now_ms, limit)
     return outgoing._replace(headers=[*outgoing.headers, (SKIPPED_BY, who.encode("utf-8", "replace"))])
 
 
@@ -218,7 +218,9 @@ def _message(record: object, policy: Policy, stage: Stage) -> Message:
     return message
 
 
-def _passing(policy: Policy, stored: Position | None, offset: int, low: int, at: TopicPartition) -> Position:
+def _passing(
+    policy: Policy, stored: CommittedOffset | None, offset: int, low: int, at: TopicPartition
+) -> CommittedOffset:
     position = passing(stored, offset, low, policy.max_metadata)
     if position is None:
         raise FluxError(

@@ -20,7 +20,7 @@ from flux.consuming.topic_setup import ASK
 from flux.core.errors import BrokerError, ConfigurationError
 from flux.core.monitoring.duties import Duty
 from flux.core.monitoring.report import EVERY, TOPIC, Report, StageReport
-from flux.core.monitoring.snapshot import Sight
+from flux.core.monitoring.snapshot import Snapshot
 from flux.core.ports import AdminPort, Cluster, NewTopic, ProducerPort, ProducerRecord, ProducerSettings, Record, System
 from flux.core.stage import check_topic
 from flux.core.validation import plain, shown
@@ -69,7 +69,7 @@ class Reporter:
             cluster: (their, Channel(their[0].adapter, topic, their[0].policy.stages.topic))
             for cluster, their in by_cluster.items()
         }
-        self._sights: dict[StageRuntime, Sight] = {}
+        self._sights: dict[StageRuntime, Snapshot] = {}
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="flux-report", daemon=True)
 
@@ -99,10 +99,10 @@ class Reporter:
             return []
 
         def look(runtime: StageRuntime, now: float) -> StageReport:
-            sight = self._sights.get(runtime)
-            if sight is None:
-                sight = self._sights[runtime] = Sight(job.name, runtime.engine)
-            return sight.look(now)
+            snapshot = self._sights.get(runtime)
+            if snapshot is None:
+                snapshot = self._sights[runtime] = Snapshot(job.name, runtime.engine)
+            return snapshot.look(now)
 
         return coordinator.inspection.read(look)
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from flux.core.errors import BrokerError, DeliveryError, FailedRecord
-from flux.core.monitoring.log_throttle import Throttle, and_more
+from flux.core.monitoring.log_throttle import LogThrottle, and_more
 from flux.core.ports import Adapter, System
 from flux.system.interpreter_end import ending, tell
 from flux.system.return_values import check_returned
@@ -31,7 +31,7 @@ class Unheard:
         self._adapter = adapter
         self._topic = topic
         self._kept: deque[FailedRecord] = deque(maxlen=KEPT_FAILURES)
-        self._throttle = Throttle()
+        self._throttle = LogThrottle()
 
     def report(self, records: Sequence[FailedRecord], keep: bool = True) -> None:
         """`keep`: for whoever delivers next."""

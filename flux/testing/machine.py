@@ -53,7 +53,7 @@ class Machine:
         self._now = _shown(start)
         self._random = random.Random(seed)
         self._waited = 0.0
-        self._beside: list[Callable[[], None]] = []
+        self._side_threads: list[Callable[[], None]] = []
         self._settling: int | None = None
 
     def now(self) -> float:
@@ -68,7 +68,7 @@ class Machine:
     def spawn(self, name: str, target: Callable[[], None]) -> _Thread:
         """`target` runs when time passes or somebody waits, up to where it would wait itself; then it begins anew: as
         its state is kept outside of it, that is the same as going on."""
-        self._beside.append(target)
+        self._side_threads.append(target)
         return _Thread(name)
 
     def sleep(self, seconds: float) -> None:
@@ -109,12 +109,12 @@ class Machine:
             return
         self._settling = threading.get_ident()
         try:
-            beside, self._beside = self._beside, []
+            beside, self._side_threads = self._side_threads, []
             for target in beside:
                 try:
                     target()
                 except _Parked:
-                    self._beside.append(target)
+                    self._side_threads.append(target)
         finally:
             self._settling = None
 

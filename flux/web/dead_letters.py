@@ -9,7 +9,7 @@ import attrs
 
 from flux.consuming.topic_setup import ASK
 from flux.core.errors import ConfigurationError
-from flux.core.ports import Position, Record, TopicPartition
+from flux.core.ports import CommittedOffset, Record, TopicPartition
 from flux.operate.dlq.causes import cause_of
 from flux.operate.dlq.dead_letters import Letter, letter_of
 from flux.operate.dlq.filters import Filter
@@ -61,7 +61,9 @@ class Page:
 
 def replayed_of(subject: Subject) -> dict[int, Replayed]:
     """What was replayed, by partition of the dead letters. Blocks; raises BrokerError."""
-    stored: Mapping[int, Position] = subject.admin.positions(replay_group(subject.policy), subject.dead.topic, ASK)
+    stored: Mapping[int, CommittedOffset] = subject.admin.positions(
+        replay_group(subject.policy), subject.dead.topic, ASK
+    )
     return {number: Replayed.of(position) for number, position in stored.items()}
 
 

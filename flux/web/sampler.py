@@ -10,7 +10,7 @@ import anyio.to_thread
 
 from flux.core.error_text import error_name
 from flux.core.errors import FluxError
-from flux.core.monitoring.log_throttle import Throttle
+from flux.core.monitoring.log_throttle import LogThrottle
 from flux.core.text import one_line
 from flux.operate.status.blockers import Standing
 from flux.operate.status.status import Look
@@ -42,7 +42,7 @@ class Watch:
         self.history = History()
         self._before: Look | None = None
         self._stood: Standing = {}
-        self._throttle = Throttle()
+        self._throttle = LogThrottle()
 
     def take(self) -> None:
         """Blocks. Never raises: what cannot be seen is told as that."""

@@ -21,10 +21,10 @@ from flux.adapters.aiokafka.consumer import AiokafkaConsumer
 from flux.core.errors import BrokerError, Fault
 from flux.core.ports import (
     BEGINNING,
+    CommittedOffset,
     ConsumerSettings,
     NewTopic,
-    Polled,
-    Position,
+    PollResult,
     ProducerRecord,
     ProducerSettings,
     Record,
@@ -79,7 +79,7 @@ async def take(consumer: AiokafkaConsumer, count: int, at_once: int = 500) -> li
     return got
 
 
-def records_of(polled: Polled) -> list[Record]:
+def records_of(polled: PollResult) -> list[Record]:
     return [record for batch in polled.batches for record in batch.records]
 
 
@@ -214,7 +214,7 @@ def test_a_cancelled_poll_loses_nothing_and_still_counts_as_one(bootstrap: str, 
             assert time.monotonic() < until, "a member that polls no more keeps its partitions"
             await asyncio.sleep(0.1)
         with pytest.raises(BrokerError) as caught:
-            await consumer.commit_now({TopicPartition(topic, 0): Position(1)}, 5)
+            await consumer.commit_now({TopicPartition(topic, 0): CommittedOffset(1)}, 5)
         assert caught.value.fault is Fault.FENCED
         await consumer.close()
 
@@ -233,7 +233,7 @@ def test_a_drain_may_outlast_the_session_and_still_commits(bootstrap: str, make_
         async def drain() -> None:
             await asyncio.sleep(8)
             assert not two.owned, "taken over during the drain"
-            await first.commit_now({at: Position(5, "drained") for at in one.owned}, 5)
+            await first.commit_now({at: CommittedOffset(5, "drained") for at in one.owned}, 5)
 
         one.when_revoked = drain
         second, two = await member(bootstrap, topic, group, **session)
@@ -255,11 +255,11 @@ def test_nothing_is_delivered_before_the_listener_has_said_where(bootstrap: str,
 
     async def main() -> None:
         consumer, listener = await member(bootstrap, topic, group)
-        polled: list[Polled] = []
+        polled: list[PollResult] = []
         listener.when_assigned = lambda: asyncio.sleep(1.5)
         while not listener.owned:
             polled.append(await consumer.poll(10, 0.1))
-        assert polled[:-1] == [Polled()] * (len(polled) - 1)
+        assert polled[:-1] == [PollResult()] * (len(polled) - 1)
         await take(consumer, 10 - len(records_of(polled[-1])))
         await consumer.close()
 
@@ -286,10 +286,10 @@ def test_a_cluster_that_is_away_raises_nothing(topic: str, group: str) -> None:
     async def main() -> None:
         consumer, _ = await member("127.0.0.1:1", topic, group)
         for _ in range(3):
-            assert await consumer.poll(10, 0.3) == Polled()
+            assert await consumer.poll(10, 0.3) == PollResult()
         for ask in (
             lambda: consumer.committed([TopicPartition(topic, 0)], 0.3),
-            lambda: consumer.commit_now({TopicPartition(topic, 0): Position(1)}, 0.3),
+            lambda: consumer.commit_now({TopicPartition(topic, 0): CommittedOffset(1)}, 0.3),
         ):
             with pytest.raises(BrokerError) as caught:
                 await ask()

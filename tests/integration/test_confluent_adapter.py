@@ -18,10 +18,10 @@ from flux.core.errors import BrokerError, ConfigurationError, Fault
 from flux.core.ports import (
     BEGINNING,
     END,
+    CommittedOffset,
     ConsumerSettings,
     NewTopic,
-    Polled,
-    Position,
+    PollResult,
     ProducerRecord,
     ProducerSettings,
     TopicInfo,
@@ -101,9 +101,11 @@ def write(bootstrap: str) -> Iterator[Callable[[str, Sequence[ProducerRecord]], 
     producer.close(SECONDS)
 
 
-def polled_until(consumer: ConfluentConsumer, enough: Callable[[Polled], bool], *others: ConfluentConsumer) -> Polled:
+def polled_until(
+    consumer: ConfluentConsumer, enough: Callable[[PollResult], bool], *others: ConfluentConsumer
+) -> PollResult:
     """Everything polled, by then and at once."""
-    whole = Polled()
+    whole = PollResult()
     until = time.monotonic() + SECONDS
     while not enough(whole):
         assert time.monotonic() < until, f"not within {SECONDS} s; came: {whole}"
@@ -115,7 +117,7 @@ def polled_until(consumer: ConfluentConsumer, enough: Callable[[Polled], bool], 
     return whole
 
 
-def records_of(polled: Polled) -> list[Any]:
+def records_of(polled: PollResult) -> list[Any]:
     return [record for batch in polled.batches for record in batch.records]
 
 
@@ -219,7 +221,7 @@ def test_a_position_and_its_metadata_are_read_back(topic: str, write: Any, consu
     consumer, _ = consume(topic)
     take(consumer, 3)
     assert consumer.committed([partition], SECONDS) == {partition: None}
-    for position in (Position(2, "flux-1:äß7~"), Position(3)):
+    for position in (CommittedOffset(2, "flux-1:äß7~"), CommittedOffset(3)):
         consumer.commit_now({partition: position}, SECONDS)
         assert consumer.committed([partition], SECONDS) == {partition: position}
     consumer.close()
@@ -234,13 +236,13 @@ def test_a_commit_is_answered_inside_a_later_poll(topic: str, write: Any, consum
     consumer, _ = consume(topic)
     take(consumer, 3)
     answers: list[tuple[str, BrokerError | None]] = []
-    consumer.commit({partition: Position(1, "a")}, lambda error: answers.append(("first", error)))
-    consumer.commit({partition: Position(2, "b")}, lambda error: answers.append(("second", error)))
+    consumer.commit({partition: CommittedOffset(1, "a")}, lambda error: answers.append(("first", error)))
+    consumer.commit({partition: CommittedOffset(2, "b")}, lambda error: answers.append(("second", error)))
     assert answers == []
     polled_until(consumer, lambda _: len(answers) == 2)
     assert answers == [("first", None), ("second", None)]
-    assert consumer.committed([partition], SECONDS) == {partition: Position(2, "b")}
-    consumer.commit({partition: Position(3, "c")}, lambda error: answers.append(("third", error)))
+    assert consumer.committed([partition], SECONDS) == {partition: CommittedOffset(2, "b")}
+    consumer.commit({partition: CommittedOffset(3, "c")}, lambda error: answers.append(("third", error)))
     consumer.close()
     assert answers[2:] == [("third", None)]
 
@@ -250,12 +252,12 @@ def test_metadata_that_is_too_long_is_named(topic: str, write: Any, consume: Any
     write(topic, [ProducerRecord(b"x")])
     consumer, _ = consume(topic)
     take(consumer, 1)
-    consumer.commit_now({partition: Position(1, "x" * 4095)}, SECONDS)
+    consumer.commit_now({partition: CommittedOffset(1, "x" * 4095)}, SECONDS)
     with pytest.raises(BrokerError) as caught:
-        consumer.commit_now({partition: Position(1, "x" * 4096)}, SECONDS)
+        consumer.commit_now({partition: CommittedOffset(1, "x" * 4096)}, SECONDS)
     assert caught.value.fault is Fault.METADATA
     answers: list[BrokerError | None] = []
-    consumer.commit({partition: Position(1, "x" * 5000)}, answers.append)
+    consumer.commit({partition: CommittedOffset(1, "x" * 5000)}, answers.append)
     polled_until(consumer, lambda _: bool(answers))
     assert answers[0] is not None
     assert answers[0].fault is Fault.METADATA
@@ -294,7 +296,7 @@ def test_a_position_that_the_log_no_longer_holds_is_reported_and_can_be_left(
     kafka_admin.delete_records([Theirs(topic, 0, 6)])[Theirs(topic, 0, 6)].result(SECONDS)
     consumer, _ = consume(topic, start=2)
     polled = polled_until(consumer, lambda whole: bool(whole.out_of_range))
-    assert polled == Polled([], [partition])
+    assert polled == PollResult([], [partition])
     nothing_comes(consumer)
     consumer.seek(partition, BEGINNING)
     assert [r.offset() for r in take(consumer, 4)] == [6, 7, 8, 9]
@@ -336,7 +338,7 @@ def test_members_share_a_topic_and_take_over_where_the_group_is(
     assert one.owned == everything
 
     def commits(partitions: Sequence[TopicPartition]) -> None:
-        first.commit_now({p: Position(10, "done") for p in partitions}, SECONDS)
+        first.commit_now({p: CommittedOffset(10, "done") for p in partitions}, SECONDS)
 
     one.on_revoked = commits
     first.pause(everything)
@@ -364,11 +366,13 @@ def test_a_commit_inside_close_is_the_last_word(topic: str, write: Any, consume:
     write(topic, [ProducerRecord(b"x")] * 5)
     consumer, listener = consume(topic)
     take(consumer, 5)
-    listener.on_revoked = lambda partitions: consumer.commit_now({p: Position(4, "m") for p in partitions}, SECONDS)
+    listener.on_revoked = lambda partitions: consumer.commit_now(
+        {p: CommittedOffset(4, "m") for p in partitions}, SECONDS
+    )
     began = time.monotonic()
     consumer.close()
     assert time.monotonic() - began < 10
-    assert adapter.admin().positions(group, topic, SECONDS) == {0: Position(4, "m")}
+    assert adapter.admin().positions(group, topic, SECONDS) == {0: CommittedOffset(4, "m")}
 
 
 def test_an_error_of_the_listener_leaves_poll_and_passes_no_record_over(topic: str, write: Any, consume: Any) -> None:
@@ -392,7 +396,7 @@ def test_a_static_member_that_is_replaced_hears_of_it(topic: str, write: Any, co
     second, other = consume(topic, suffix="-0", group_instance_id="worker")
     fenced: list[BrokerError] = []
 
-    def watch(_: Polled) -> bool:
+    def watch(_: PollResult) -> bool:
         try:
             first.poll(500, 0.05)
         except BrokerError as error:
@@ -440,7 +444,7 @@ def test_a_cluster_that_is_away_raises_nothing(consume: Any, group: str, topic: 
     assert caught.value.retriable
     began = time.monotonic()
     with pytest.raises(BrokerError):
-        consumer.commit_now({TopicPartition(topic, 0): Position(1)}, 0.5)
+        consumer.commit_now({TopicPartition(topic, 0): CommittedOffset(1)}, 0.5)
     consumer.close()
     assert time.monotonic() - began < 10
 
@@ -611,8 +615,10 @@ def test_positions_and_watermarks_are_read(
     assert admin.positions(group, topic, SECONDS) == {}
     consumer, _ = consume(topic, start=5)
     take(consumer, 10)
-    consumer.commit_now({TopicPartition(topic, 0): Position(9, "ä"), TopicPartition(topic, 1): Position(8)}, SECONDS)
-    assert admin.positions(group, topic, SECONDS) == {0: Position(9, "ä"), 1: Position(8)}
+    consumer.commit_now(
+        {TopicPartition(topic, 0): CommittedOffset(9, "ä"), TopicPartition(topic, 1): CommittedOffset(8)}, SECONDS
+    )
+    assert admin.positions(group, topic, SECONDS) == {0: CommittedOffset(9, "ä"), 1: CommittedOffset(8)}
     assert admin.positions(group, make_topic(), SECONDS) == {}
 
 

@@ -18,7 +18,7 @@ import pytest
 from confluent_kafka import Producer
 
 from flux.adapters.confluent import ConfluentAdapter
-from flux.core.ports import ConsumerSettings, Position, TopicPartition
+from flux.core.ports import CommittedOffset, ConsumerSettings, TopicPartition
 from integration import shop as shops
 from integration.shop import SCHEMES, SECONDS
 
@@ -106,7 +106,7 @@ class Shop(shops.Shop):
         marks = ConfluentAdapter(self.bootstrap).admin().watermarks(topic, SECONDS)
         return sum(mark.high - mark.low for mark in marks.values())
 
-    def positions(self) -> dict[int, Position]:
+    def positions(self) -> dict[int, CommittedOffset]:
         return ConfluentAdapter(self.bootstrap).admin().positions("billing-replay", self.dead, SECONDS)
 
 
@@ -149,7 +149,7 @@ def test_from_the_first_look_to_the_last_letter_done(shop: Shop) -> None:
     calls = [line.split() for line in shop.calls.read_text().splitlines()]
     assert Counter(int(number) for number, *_ in calls) == Counter(range(30))
     assert {(stage, attempt) for _, stage, attempt, _ in calls} == {("1", "1")}
-    assert all(re.fullmatch(rf"{shop.topic}/[01]/\d+/1/1", hop) for *_, hop in calls), calls
+    assert all(re.fullmatch(rf"{shop.topic}/[01]/\d+/1/1", forward) for *_, forward in calls), calls
     assert shop.held(shop.dead) == 30
 
     purged = shop("purge", "--replayed", "--yes")

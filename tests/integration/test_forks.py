@@ -83,17 +83,17 @@ def test_children_of_calls_do_their_work_and_leave_the_worker_s_to_it(
     for number in range(20):
         In.produce(str(number), key=str(number))
     In.close(30)
-    journal = tmp_path / "journal"
+    task_log = tmp_path / "journal"
     script = textwrap.dedent(SCRIPT).replace("CALL", CALLS[call])
     ended = subprocess.run(
-        [sys.executable, "-c", script, f"{client}://{bootstrap}", source, target, str(journal)],
+        [sys.executable, "-c", script, f"{client}://{bootstrap}", source, target, str(task_log)],
         capture_output=True,
         text=True,
         check=False,
         timeout=90,
     )
     assert ended.returncode == 0, ended.stderr
-    notes = journal.read_text().splitlines()
+    notes = task_log.read_text().splitlines()
     calls = Counter(note for note in notes if note.startswith("call"))
     assert calls == {f"call {number} parent": 1 for number in range(20)}
     assert sorted(notes)[-2:] == ["status 0 parent", "status 1 parent"]

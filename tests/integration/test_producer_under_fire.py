@@ -227,11 +227,11 @@ def produce(value):
 @attrs.frozen
 class Child:
     process: subprocess.Popen[str]
-    journal: Path
+    task_log: Path
     began: float
 
     def noted(self, word: str) -> list[bytes]:
-        lines = self.journal.read_text().splitlines() if self.journal.exists() else []
+        lines = self.task_log.read_text().splitlines() if self.task_log.exists() else []
         return [line.removeprefix(f"{word} ").encode() for line in lines if line.startswith(f"{word} ")]
 
     def wait_for(self, word: str) -> None:
@@ -266,10 +266,10 @@ def child(tmp_path: Path) -> Iterator[Callable[..., Child]]:
     made: list[subprocess.Popen[str]] = []
 
     def start(script: str, address: str, topic: str, delivery: float = 30, interval: float = 0.05) -> Child:
-        journal = tmp_path / f"journal-{len(made)}"
+        task_log = tmp_path / f"journal-{len(made)}"
         lines = f"import faulthandler; faulthandler.enable()\nDELIVERY, INTERVAL = {delivery}, {interval}\n"
         process = subprocess.Popen(
-            [sys.executable, "-c", lines + PRELUDE + textwrap.dedent(script), address, topic, str(journal)],
+            [sys.executable, "-c", lines + PRELUDE + textwrap.dedent(script), address, topic, str(task_log)],
             env={**os.environ, "PYTHONPATH": str(ROOT)},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -277,7 +277,7 @@ def child(tmp_path: Path) -> Iterator[Callable[..., Child]]:
             text=True,
         )
         made.append(process)
-        return Child(process, journal, time.monotonic())
+        return Child(process, task_log, time.monotonic())
 
     yield start
     for process in made:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from flux.core.errors import BrokerError
-from flux.core.ports import AsyncRebalanceListener, ConsumerSettings, Polled, Position, TopicPartition
+from flux.core.ports import AsyncRebalanceListener, CommittedOffset, ConsumerSettings, PollResult, TopicPartition
 from simulation.clients import Adapter, Consumer
 from simulation.system import Condition
 
@@ -77,7 +77,7 @@ class AsyncConsumer:
     def _blocking(self, function: Callable[..., Any], *args: Any) -> asyncio.Future[Any]:
         return self._loop.run_in_executor(None, function, *args)
 
-    async def poll(self, max_records: int, timeout: float) -> Polled:
+    async def poll(self, max_records: int, timeout: float) -> PollResult:
         return await self._blocking(self._inner.poll, max_records, timeout)  # type: ignore[no-any-return]
 
     def pause(self, partitions: Iterable[TopicPartition]) -> None:
@@ -91,17 +91,19 @@ class AsyncConsumer:
 
     async def committed(
         self, partitions: Sequence[TopicPartition], timeout: float
-    ) -> Mapping[TopicPartition, Position | None]:
+    ) -> Mapping[TopicPartition, CommittedOffset | None]:
         return await self._blocking(self._inner.committed, partitions, timeout)  # type: ignore[no-any-return]
 
-    def commit(self, positions: Mapping[TopicPartition, Position], done: Callable[[BrokerError | None], None]) -> None:
+    def commit(
+        self, positions: Mapping[TopicPartition, CommittedOffset], done: Callable[[BrokerError | None], None]
+    ) -> None:
         self._inner.commit(positions, lambda error: self._tell(done, error))
 
     def _tell(self, done: Callable[[BrokerError | None], None], error: BrokerError | None) -> None:
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(done, error)
 
-    async def commit_now(self, positions: Mapping[TopicPartition, Position], timeout: float) -> None:
+    async def commit_now(self, positions: Mapping[TopicPartition, CommittedOffset], timeout: float) -> None:
         await self._blocking(self._inner.commit_now, positions, timeout)
 
     async def close(self) -> None:

@@ -14,9 +14,9 @@ from flux.adapters.memory.reader import MemoryReader
 from flux.core.errors import BrokerError, Fault
 from flux.core.ports import (
     Acknowledged,
+    CommittedOffset,
     ConsumerSettings,
-    Polled,
-    Position,
+    PollResult,
     ProducerRecord,
     ProducerSettings,
     TopicPartition,
@@ -88,7 +88,7 @@ class Consumer(MemoryConsumer):
         self.runtime = member.runtime
         self.coordinator = member.coordinator
         self.group_id = settings.group
-        self.read: dict[TopicPartition, Position | None] = {}
+        self.read: dict[TopicPartition, CommittedOffset | None] = {}
         self.commit_failed = False
         self.metadata_refused = False
         self._back: dict[TopicPartition, int] = {}
@@ -99,14 +99,14 @@ class Consumer(MemoryConsumer):
     def mine(self) -> list[TopicPartition]:
         return [cursor.partition for cursor in self._cursors.values()]
 
-    def poll(self, max_records: int, timeout: float) -> Polled:
+    def poll(self, max_records: int, timeout: float) -> PollResult:
         self._catch_up()
         self.truth.poll_begins(self)
         polled = super().poll(max_records, timeout)
         self.truth.polled(self, polled)
         return polled
 
-    def _fetch(self, max_records: int) -> Polled:
+    def _fetch(self, max_records: int) -> PollResult:
         world = self.world
         for cursor in self._cursors.values():
             if self._back.get(cursor.partition, 0) >= cursor.log.low > cursor.offset:
@@ -121,18 +121,20 @@ class Consumer(MemoryConsumer):
 
     def committed(
         self, partitions: Sequence[TopicPartition], timeout: float
-    ) -> Mapping[TopicPartition, Position | None]:
+    ) -> Mapping[TopicPartition, CommittedOffset | None]:
         found = super().committed(partitions, timeout)
         self.read.update(found)
         return found
 
-    def commit(self, positions: Mapping[TopicPartition, Position], done: Callable[[BrokerError | None], None]) -> None:
+    def commit(
+        self, positions: Mapping[TopicPartition, CommittedOffset], done: Callable[[BrokerError | None], None]
+    ) -> None:
         if not self._closed and self.world.chance(self.world.scenario.slow_commits):
             self._slow.append((positions, done))
         else:
             super().commit(positions, done)
 
-    def commit_now(self, positions: Mapping[TopicPartition, Position], timeout: float) -> None:
+    def commit_now(self, positions: Mapping[TopicPartition, CommittedOffset], timeout: float) -> None:
         self._catch_up()
         self.world.machine.point()
         try:
@@ -184,11 +186,11 @@ class Producer:
                 return 0
         if self._closed:
             raise BrokerError("the producer is closed", Fault.FATAL)
-        world.truth.hops.handed(self._process, topic, records)
+        world.truth.forwards.handed(self._process, topic, records)
 
         def told(ended: Acknowledged, error: BrokerError | None, record: Any) -> None:
             world.machine.touch()
-            world.truth.hops.answered(error, record)
+            world.truth.forwards.answered(error, record)
             ended(error, record)
 
         ends = [partial(told, ended) for _, ended in zip(records, each_of(acknowledged, records), strict=False)]
@@ -198,7 +200,7 @@ class Producer:
             try:
                 taken = self._inner.write(topic, records, ends)
             finally:
-                world.truth.hops.not_taken(topic, records[taken:])
+                world.truth.forwards.not_taken(topic, records[taken:])
             return taken
         with self._changed:
             self._queue.extend((topic, record, told) for record, told in zip(records, ends, strict=True))

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from flux.adapters.memory.broker import Broker
 from flux.core.errors import BrokerError, Fault
-from flux.core.ports import Position, ProducerRecord, TopicPartition
+from flux.core.ports import CommittedOffset, ProducerRecord, TopicPartition
 
 if TYPE_CHECKING:
     from simulation.world import World
@@ -54,14 +54,14 @@ class Faults:
         self._world.truth.counted["acknowledgements lost"] += 1
         return BrokerError("timed out, and written", Fault.UNAVAILABLE)
 
-    def refuse_commit(self, group: str, at: TopicPartition, position: Position) -> BrokerError | None:
+    def refuse_commit(self, group: str, at: TopicPartition, position: CommittedOffset) -> BrokerError | None:
         what = self._active("commits")
         if what is None or (what == "metadata too large" and not position.metadata):
             return None
         self._world.truth.counted[f"commits refused: {what}"] += 1
         return BrokerError("refused", Fault(what))
 
-    def stored_commit(self, group: str, at: TopicPartition, position: Position) -> BrokerError | None:
+    def stored_commit(self, group: str, at: TopicPartition, position: CommittedOffset) -> BrokerError | None:
         thread = self._world.machine.current
         assert thread is not None
         who = next(

@@ -49,7 +49,7 @@ def _pauses(scenario: Scenario, rng: random.Random) -> Scenario:
     return _tasks(scenario, lambda task: attrs.evolve(task, pause=rng.choice(("plain", "seconds", "error"))))
 
 
-def _quick(scenario: Scenario, rng: random.Random) -> Scenario:
+def _in_place(scenario: Scenario, rng: random.Random) -> Scenario:
     def stumbling(outcome: Outcome) -> Outcome:
         return attrs.evolve(outcome, stumbles=rng.choice((0, 0, 0, 1, 2, 4)))
 
@@ -96,7 +96,7 @@ def _enqueued(scenario: Scenario, rng: random.Random) -> Scenario:
 
 _ADDING = {
     "pauses": _pauses,
-    "quick": _quick,
+    "quick": _in_place,
     "expiry": _expiry,
     "rate": _rate,
     "timeouts": _timeouts,

@@ -9,21 +9,21 @@ from typing import Any
 import attrs
 
 from flux.consuming.coordinator.products import Products
-from flux.consuming.forward_writer import Writer
+from flux.consuming.forward_writer import ForwardWriter
 from flux.core.engine import Engine
 from flux.core.engine.assignment import Assignment, Phase, Slice
-from flux.core.engine.delay_queue import Delays
+from flux.core.engine.delay_queue import DelayQueue
 from flux.core.engine.due_times import Dues
-from flux.core.engine.forwarding import Hops
-from flux.core.engine.forwards import Transfer
-from flux.core.engine.key_queues import Lanes
-from flux.core.engine.offset_tracker import Ledger
+from flux.core.engine.forwarding import Forwards
+from flux.core.engine.forwards import ForwardedCopy
+from flux.core.engine.key_queues import KeyQueues
+from flux.core.engine.offset_tracker import OffsetTracker
 from flux.core.engine.partitions import Partitions
 from flux.core.engine.retries import Retries
 from flux.core.engine.runs import Run, SliceRun
 from flux.core.engine.verdicts import NEXT, Move, Rules
-from flux.core.limits.backpressure import Flow
-from flux.core.ports import Position
+from flux.core.limits.backpressure import Backpressure
+from flux.core.ports import CommittedOffset
 
 Mutation = tuple[Any, str, Any]
 Breaking = Callable[[], Mutation]
@@ -62,18 +62,18 @@ def mutated(name: str) -> Iterator[None]:
 
 @mutant()
 def the_highest_finished_offset_is_committed() -> Mutation:
-    def done(self: Ledger, start: int, end: int) -> None:
+    def done(self: OffsetTracker, start: int, end: int) -> None:
         self.position = max(self.position, end)
 
-    return Ledger, "done", done
+    return OffsetTracker, "done", done
 
 
 @mutant()
 def the_call_that_runs_counts_as_done() -> Mutation:
     settle = SliceRun.settle
 
-    def early(self: SliceRun, index: int, lanes: Lanes) -> Any:
-        return settle(self, min(index + 1, len(self.records)), lanes)
+    def early(self: SliceRun, index: int, key_queues: KeyQueues) -> Any:
+        return settle(self, min(index + 1, len(self.records)), key_queues)
 
     return SliceRun, "settle", early
 
@@ -83,8 +83,8 @@ def what_is_open_does_not_hold_the_position() -> Mutation:
     fail = Retries.fail
 
     def closed(self: Retries, run: Any, entry: Any, *arguments: Any) -> Any:
-        if entry.assignment.ledger is not None:
-            entry.assignment.ledger.done(entry.offset, entry.end)
+        if entry.assignment.offset_tracker is not None:
+            entry.assignment.offset_tracker.done(entry.offset, entry.end)
         return fail(self, run, entry, *arguments)
 
     return Retries, "fail", closed
@@ -119,11 +119,11 @@ def a_failure_is_counted_twice() -> Mutation:
 def a_position_passes_a_failure_before_its_hop() -> Mutation:
     settle = SliceRun.settle
 
-    def early(self: SliceRun, index: int, lanes: Lanes) -> Any:
+    def early(self: SliceRun, index: int, key_queues: KeyQueues) -> Any:
         start = self.marked
-        found = settle(self, index, lanes)
-        if start < index and self.assignment.ledger is not None and self.assignment.phase is not Phase.GONE:
-            self.assignment.ledger.all_done(sorted(self._piece.ranges(start, index)))
+        found = settle(self, index, key_queues)
+        if start < index and self.assignment.offset_tracker is not None and self.assignment.phase is not Phase.GONE:
+            self.assignment.offset_tracker.all_done(sorted(self._piece.ranges(start, index)))
         return found
 
     return SliceRun, "settle", early
@@ -131,19 +131,19 @@ def a_position_passes_a_failure_before_its_hop() -> Mutation:
 
 @mutant()
 def a_hop_counts_as_written_once_it_is_handed_over() -> Mutation:
-    write = Writer.write
+    write = ForwardWriter.write
 
-    def hasty(self: Writer, hops: Any, limit: Any, ended: Any, *more: Any) -> Any:
-        for hop in hops:
-            ended(hop, None)
-        return write(self, hops, limit, lambda *_: None, *more)
+    def hasty(self: ForwardWriter, forwards: Any, limit: Any, ended: Any, *more: Any) -> Any:
+        for forward in forwards:
+            ended(forward, None)
+        return write(self, forwards, limit, lambda *_: None, *more)
 
-    return Writer, "write", hasty
+    return ForwardWriter, "write", hasty
 
 
 @mutant("writes")
 def a_hop_that_is_refused_is_dropped() -> Mutation:
-    return Retries, "unwritten", lambda self, hop, error, now: self.written(hop, now)
+    return Retries, "unwritten", lambda self, forward, error, now: self.written(forward, now)
 
 
 @mutant()
@@ -184,34 +184,34 @@ def due_times_are_not_written() -> Mutation:
 
 @mutant()
 def keys_are_not_ordered() -> Mutation:
-    return Lanes, "_lane", lambda self, entry: None
+    return KeyQueues, "_lane", lambda self, entry: None
 
 
 @mutant()
 def a_run_takes_no_keys() -> Mutation:
-    claim = Lanes.claim
+    claim = KeyQueues.claim
 
-    def blind(self: Lanes, *arguments: Any) -> Any:
-        lanes, self._lanes = self._lanes, {}
+    def blind(self: KeyQueues, *arguments: Any) -> Any:
+        key_queues, self._key_queues = self._key_queues, {}
         try:
             return claim(self, *arguments)
         finally:
-            self._lanes = lanes
+            self._key_queues = key_queues
 
-    return Lanes, "claim", blind
+    return KeyQueues, "claim", blind
 
 
 @mutant("writes refused")
 def a_lane_is_never_held() -> Mutation:
-    return Lanes, "hold", lambda self, entry: setattr(entry.assignment, "laned", entry.assignment.laned + 1)
+    return KeyQueues, "hold", lambda self, entry: setattr(entry.assignment, "laned", entry.assignment.laned + 1)
 
 
 @mutant()
 def a_cut_gives_a_record_twice() -> Mutation:
     divide = SliceRun.divide
 
-    def twice(self: SliceRun, index: int, lanes: Lanes) -> Any:
-        rest = divide(self, index, lanes)
+    def twice(self: SliceRun, index: int, key_queues: KeyQueues) -> Any:
+        rest = divide(self, index, key_queues)
         return None if rest is None else self._piece.part(index)
 
     return SliceRun, "divide", twice
@@ -221,8 +221,8 @@ def a_cut_gives_a_record_twice() -> Mutation:
 def a_cut_loses_a_record() -> Mutation:
     divide = SliceRun.divide
 
-    def losing(self: SliceRun, index: int, lanes: Lanes) -> Any:
-        rest = divide(self, index, lanes)
+    def losing(self: SliceRun, index: int, key_queues: KeyQueues) -> Any:
+        rest = divide(self, index, key_queues)
         return None if rest is None or len(rest) < 2 else rest.part(1)
 
     return SliceRun, "divide", losing
@@ -231,9 +231,9 @@ def a_cut_loses_a_record() -> Mutation:
 @mutant()
 def duplicate_fetches_are_worked() -> Mutation:
     def deliver(self: Assignment, records: Any) -> Iterator[Slice]:
-        if self.ledger is None:
-            self.ledger = Ledger(records[0].offset(), (), self.max_metadata)
-        self.ledger.delivered(records[0].offset(), records[-1].offset() + 1)
+        if self.offset_tracker is None:
+            self.offset_tracker = OffsetTracker(records[0].offset(), (), self.max_metadata)
+        self.offset_tracker.delivered(records[0].offset(), records[-1].offset() + 1)
         yield Slice(records, records[-1].offset() + 1)
 
     return Assignment, "deliver", deliver
@@ -241,9 +241,9 @@ def duplicate_fetches_are_worked() -> Mutation:
 
 @mutant()
 def metadata_claims_one_offset_too_many() -> Mutation:
-    metadata = Ledger.metadata
+    metadata = OffsetTracker.metadata
 
-    def claiming(self: Ledger) -> str:
+    def claiming(self: OffsetTracker) -> str:
         if not self._ends:
             return metadata(self)
         self._ends[-1] += 1
@@ -252,7 +252,7 @@ def metadata_claims_one_offset_too_many() -> Mutation:
         finally:
             self._ends[-1] -= 1
 
-    return Ledger, "metadata", claiming
+    return OffsetTracker, "metadata", claiming
 
 
 @mutant()
@@ -262,7 +262,7 @@ def metadata_is_not_read() -> Mutation:
 
 @mutant()
 def metadata_is_not_written() -> Mutation:
-    return Ledger, "metadata", lambda self: ""
+    return OffsetTracker, "metadata", lambda self: ""
 
 
 @mutant()
@@ -270,7 +270,7 @@ def positions_are_not_read() -> Mutation:
     assigned = Partitions.assigned
 
     def forgetful(self: Partitions, positions: Any, jitters: Any, now: float, chosen: Any = ()) -> Any:
-        return assigned(self, dict.fromkeys(positions, Position(0)), jitters, now, chosen)
+        return assigned(self, dict.fromkeys(positions, CommittedOffset(0)), jitters, now, chosen)
 
     return Partitions, "assigned", forgetful
 
@@ -316,45 +316,45 @@ def lost_partitions_are_worked_on() -> Mutation:
 
 @mutant("kick", "writes")
 def transfers_outlive_their_assignment() -> Mutation:
-    return Hops, "forget", lambda self, assignment: None
+    return Forwards, "forget", lambda self, assignment: None
 
 
 @mutant()
 def nobody_looks_when_a_record_is_due() -> Mutation:
-    return Delays, "next_due", property(lambda self: None)
+    return DelayQueue, "next_due", property(lambda self: None)
 
 
 @mutant()
 def a_paused_partition_stays_paused() -> Mutation:
-    changes = Flow.changes
+    changes = Backpressure.changes
 
-    def stuck(self: Flow, working: Any, patient: bool, stopping: bool) -> Any:
+    def stuck(self: Backpressure, working: Any, patient: bool, stopping: bool) -> Any:
         return changes(self, working, patient, stopping)[0], []
 
-    return Flow, "changes", stuck
+    return Backpressure, "changes", stuck
 
 
 @mutant(features=("enqueued",))
 def nothing_is_ever_paused() -> Mutation:
-    return Flow, "changes", lambda self, working, patient, stopping: ([], [])
+    return Backpressure, "changes", lambda self, working, patient, stopping: ([], [])
 
 
 @mutant()
 def headers_are_left_behind() -> Mutation:
-    outgoing = Transfer.producer_record
+    outgoing = ForwardedCopy.producer_record
 
-    def bare(self: Transfer, now_ms: int, limit: Any) -> Any:
+    def bare(self: ForwardedCopy, now_ms: int, limit: Any) -> Any:
         made = outgoing(self, now_ms, limit)
         return made._replace(headers=[pair for pair in made.headers if pair[0].startswith("flux-")])
 
-    return Transfer, "producer_record", bare
+    return ForwardedCopy, "producer_record", bare
 
 
 @mutant()
 def hops_are_placed_by_their_key() -> Mutation:
-    outgoing = Transfer.producer_record
+    outgoing = ForwardedCopy.producer_record
     return (
-        Transfer,
+        ForwardedCopy,
         "producer_record",
         lambda self, now_ms, limit: outgoing(self, now_ms, limit)._replace(partition=None),
     )
@@ -377,8 +377,8 @@ def what_retention_deletes_takes_what_is_here_along() -> Mutation:
 
     def forgetful(self: Partitions, partition: Any, marks: Any, now: float) -> Any:
         old = self.assignments.get(partition)
-        if old is not None and old.phase is Phase.WORKING and old.ledger is not None:
-            old.ledger.end = marks.high + 1
+        if old is not None and old.phase is Phase.WORKING and old.offset_tracker is not None:
+            old.offset_tracker.end = marks.high + 1
         return reset(self, partition, marks, now)
 
     return Partitions, "reset", forgetful

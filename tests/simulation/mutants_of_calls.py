@@ -13,10 +13,10 @@ from flux.core.engine import Engine, retries
 from flux.core.engine.assignment import Entry
 from flux.core.engine.batches import Batches
 from flux.core.engine.dispatch import Dispatch
-from flux.core.engine.forwards import Transfer
-from flux.core.engine.in_place import Quick
+from flux.core.engine.forwards import ForwardedCopy
+from flux.core.engine.in_place import InPlace
 from flux.core.engine.retries import Retries
-from flux.core.engine.runs import LaneRun
+from flux.core.engine.runs import KeyQueueRun
 from flux.core.engine.verdicts import NEXT, Move, Rules
 from flux.core.limits import circuit_breaker as gate
 from flux.core.limits.circuit_breaker import UNBOUNDED, Gate
@@ -42,8 +42,8 @@ def a_pause_moves_its_record() -> Mutation:
 def a_pause_loses_the_record_that_found_it() -> Mutation:
     def hold_back(self: Dispatch, run: Any, index: int, message: Any) -> None:
         entry = self.part(run, index, message)
-        if entry.assignment.ledger is not None:
-            entry.assignment.ledger.done(entry.offset, entry.end)
+        if entry.assignment.offset_tracker is not None:
+            entry.assignment.offset_tracker.done(entry.offset, entry.end)
 
     return Dispatch, "hold_back", hold_back
 
@@ -136,8 +136,8 @@ def tries_in_place_are_not_counted() -> Mutation:
 
 @mutant(features=("quick",))
 def tries_in_place_do_not_wait() -> Mutation:
-    add = Quick.add
-    return Quick, "add", lambda self, waiting, due: add(self, waiting, waiting.failed_at)
+    add = InPlace.add
+    return InPlace, "add", lambda self, waiting, due: add(self, waiting, waiting.failed_at)
 
 
 @mutant(features=("quick",))
@@ -157,7 +157,7 @@ def a_try_in_place_holds_back_nothing() -> Mutation:
 @mutant("stop", "join", features=("quick",))
 def what_waits_in_place_is_given_up_with_its_partition() -> Mutation:
     def end_quick(self: Retries, begun: Any, assignment: Any = None) -> None:
-        for waiting in self.quick.take(assignment):
+        for waiting in self.in_place.take(assignment):
             waiting.entry.assignment.open.pop(waiting.entry, None)
 
     return Retries, "end_quick", end_quick
@@ -168,7 +168,7 @@ def a_try_that_was_not_made_is_counted() -> Mutation:
     end_quick = Retries.end_quick
 
     def counting(self: Retries, begun: Any, assignment: Any = None) -> None:
-        for _, _, waiting in self.quick._heap:
+        for _, _, waiting in self.in_place._heap:
             waiting.entry.message = waiting.entry.message.again(0)
         end_quick(self, begun, assignment)
 
@@ -195,13 +195,13 @@ def age_counts_from_the_last_hop() -> Mutation:
 
 @mutant(features=("expiry",))
 def what_has_expired_counts_a_call() -> Mutation:
-    outgoing = Transfer.producer_record
+    outgoing = ForwardedCopy.producer_record
 
-    def counting(self: Transfer, now_ms: int, limit: Any) -> Any:
+    def counting(self: ForwardedCopy, now_ms: int, limit: Any) -> Any:
         self.called = True
         return outgoing(self, now_ms, limit)
 
-    return Transfer, "producer_record", counting
+    return ForwardedCopy, "producer_record", counting
 
 
 # ---- rate, time limit, middleware
@@ -288,12 +288,12 @@ def a_batch_waits_until_it_is_full() -> Mutation:
 
 @mutant(features=("batches",))
 def a_batch_is_done_before_its_call_has_ended() -> Mutation:
-    settle = LaneRun.settle
+    settle = KeyQueueRun.settle
 
-    def early(self: LaneRun, index: int, lanes: Any) -> Any:
-        return settle(self, len(self.entries) if self.batched else index, lanes)
+    def early(self: KeyQueueRun, index: int, key_queues: Any) -> Any:
+        return settle(self, len(self.entries) if self.batched else index, key_queues)
 
-    return LaneRun, "settle", early
+    return KeyQueueRun, "settle", early
 
 
 @mutant(features=("batches",))

@@ -22,7 +22,7 @@ def check_prompt(truth: Truth, call: Call) -> None:
         and truth.scenario.constants.get("flux.core.limits.backpressure.FULL", 1000) < 1000
     ):
         return  # what waits in place counts as what is here and not begun
-    book, lane = truth.gates.of(call), lane_of(call.copy, settings["ordering"])
+    book, lane = truth.gates.of(call), key_queue_of(call.copy, settings["ordering"])
     if book.paused_at is not None or call.tries or any(holds(each, lane, settings) for each in epoch.calls):
         return
     ready = max(call.copy.stored_at, truth.due_at(call.copy), book.resumed_at) + truth.patience(epoch.task)
@@ -33,11 +33,11 @@ def check_prompt(truth: Truth, call: Call) -> None:
 def holds(other: Call, lane: Any, settings: dict[str, Any]) -> bool:
     """Whether the key of `other` may have been held back since its call."""
     return bool(settings.get("in_place_retries")) and (
-        other.outcome != "done" and lane is not None and lane_of(other.copy, settings["ordering"]) == lane
+        other.outcome != "done" and lane is not None and key_queue_of(other.copy, settings["ordering"]) == lane
     )
 
 
-def lane_of(copy: Copy, ordering: str) -> Any:
+def key_queue_of(copy: Copy, ordering: str) -> Any:
     if ordering == "partition":
         return True
     return copy.record.key() if ordering == "key" else None
@@ -46,7 +46,7 @@ def lane_of(copy: Copy, ordering: str) -> Any:
 def check_order(truth: Truth, call: Call) -> None:
     copy, epoch = call.copy, call.epoch
     ordering = epoch.task.settings["ordering"]
-    lane = lane_of(copy, ordering)
+    lane = key_queue_of(copy, ordering)
     if lane is None or copy.stage == DEAD:
         return  # dead letters have no due time of their own, but that of the clock of whoever wrote them
     due, poll = epoch.delivered[copy.offset]
@@ -54,7 +54,7 @@ def check_order(truth: Truth, call: Call) -> None:
         due = 0
     for offset, (its_due, its_poll) in epoch.delivered.items():
         other = truth.copies[copy.at, offset]
-        if other is copy or lane_of(other, ordering) != lane:
+        if other is copy or key_queue_of(other, ordering) != lane:
             continue
         its = epoch.called.get(offset)
         if its is None or its.outcome == "pause":
@@ -64,18 +64,18 @@ def check_order(truth: Truth, call: Call) -> None:
                 its_due = 0
             if (its_due, offset) < (due, copy.offset) and its_poll <= poll:
                 raise truth.broken(f"{call} overtakes {other}")
-        elif its.kept is not None and its.hop != "acked" and its.kept < epoch.known:
+        elif its.kept is not None and its.forward != "acked" and its.kept < epoch.known:
             raise truth.broken(f"{call} overtakes {its}, whose hop is refused")
 
 
 def check_alone(truth: Truth, call: Call) -> None:
     copy, epoch = call.copy, call.epoch
     ordering = epoch.task.settings["ordering"]
-    lane = lane_of(copy, ordering)
+    lane = key_queue_of(copy, ordering)
     for other in truth.calls:
         if not other.running or other is call or other.copy.at != copy.at:
             continue
-        if (lane is None or lane_of(other.copy, ordering) != lane) and other.copy is not copy:
+        if (lane is None or key_queue_of(other.copy, ordering) != lane) and other.copy is not copy:
             continue
         its = other.epoch
         if call.batch is not None and other.batch is call.batch:

@@ -7,7 +7,7 @@ from typing import Any
 import attrs
 
 from flux.core.engine.offset_tracker import read_metadata
-from flux.core.ports import Position, TopicPartition
+from flux.core.ports import CommittedOffset, TopicPartition
 from simulation.machine import Process
 from simulation.scenario import RecordPlan, TaskPlan
 
@@ -77,7 +77,7 @@ class Call:
     after: float | None = None
     ended_ms: int = 0
     products: dict[bytes, str] = attrs.field(factory=dict)
-    hop: str = ""
+    forward: str = ""
     """flying, refused or acked."""
     perhaps: bool = False
     """A hop without details was acknowledged that may be this call's, or one's that looks the same."""
@@ -103,7 +103,7 @@ class Call:
         """With what it produced: done, next, dead, pause, stop, or nothing yet."""
         if self.outcome == "done" and self.products:
             if "failed" in self.products.values():
-                return "next" if not {"flying"} & set(self.products.values()) or self.hop else ""
+                return "next" if not {"flying"} & set(self.products.values()) or self.forward else ""
             return "done" if set(self.products.values()) == {"acked"} else ""
         return self.outcome
 
@@ -113,7 +113,7 @@ class Call:
         if verdict == "done":
             return True
         if verdict in ("next", "dead"):
-            return self.hop == "acked" or self.copy.stage == DEAD
+            return self.forward == "acked" or self.copy.stage == DEAD
         return False
 
     def __str__(self) -> str:
@@ -129,7 +129,7 @@ class Epoch:
     at: TopicPartition
     task: TaskPlan
     member: Any
-    restored: Position | None
+    restored: CommittedOffset | None
     began: int
     delivered: dict[int, tuple[int, int]] = attrs.field(factory=dict)
     """Offset -> (due, number of the poll)."""

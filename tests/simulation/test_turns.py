@@ -19,7 +19,7 @@ from flux.core.backoff import Waits
 from flux.core.engine import Engine
 from flux.core.engine.runs import Run
 from flux.core.policy import Policy
-from flux.core.ports import Batch, ConsumerSettings, Polled, Position, TopicPartition
+from flux.core.ports import Batch, CommittedOffset, ConsumerSettings, PollResult, TopicPartition
 from flux.core.stage import Stages
 from simulation.loop import Loop
 from simulation.machine import EPOCH, Machine, Process
@@ -76,7 +76,7 @@ class Consumer:
         self.at = -1
         self.polls = 0
 
-    def poll(self, most: int, timeout: float) -> Polled:
+    def poll(self, most: int, timeout: float) -> PollResult:
         if self.at < 0:
             self.at = 0
             self.listener.assigned([self.where])
@@ -87,15 +87,17 @@ class Consumer:
             self.bench.machine.park(timeout)
         return found
 
-    def _next(self) -> Polled:
+    def _next(self) -> PollResult:
         self.polls += 1
         last = min(self.at + PIECE, RECORDS)
         records = [Record(at, self.where) for at in range(self.at, last)]
         self.at = max(self.at, last)
-        return Polled([Batch(self.where, records)] if records else [])
+        return PollResult([Batch(self.where, records)] if records else [])
 
-    def committed(self, partitions: Sequence[TopicPartition], timeout: float) -> Mapping[TopicPartition, Position]:
-        return {self.where: Position(0)}
+    def committed(
+        self, partitions: Sequence[TopicPartition], timeout: float
+    ) -> Mapping[TopicPartition, CommittedOffset]:
+        return {self.where: CommittedOffset(0)}
 
     def commit(self, positions: Any, done: Callable[[None], None]) -> None:
         done(None)
@@ -107,7 +109,7 @@ class Consumer:
 
 
 class AsyncConsumer(Consumer):
-    async def poll(self, most: int, timeout: float) -> Polled:  # type: ignore[override]
+    async def poll(self, most: int, timeout: float) -> PollResult:  # type: ignore[override]
         if self.at < 0:
             self.at = 0
             await self.listener.assigned([self.where])
@@ -119,7 +121,7 @@ class AsyncConsumer(Consumer):
         return found
 
     async def committed(self, partitions: Any, timeout: float) -> Any:  # type: ignore[override]
-        return {self.where: Position(0)}
+        return {self.where: CommittedOffset(0)}
 
     async def commit_now(self, positions: Any, timeout: float) -> None: ...  # type: ignore[override]
     async def close(self) -> None: ...  # type: ignore[override]

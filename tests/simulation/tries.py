@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from simulation.machine import EPOCH
-from simulation.order import holds, lane_of
+from simulation.order import holds, key_queue_of
 from simulation.records import Call, Epoch
 
 if TYPE_CHECKING:
@@ -20,8 +20,8 @@ def tries_before(truth: Truth, epoch: Epoch, offset: int) -> int:
     last = epoch.called.get(offset)
     if last is None:
         return 0
-    if last.hop:
-        raise truth.broken(f"{last.copy} is called again, and the hop of {last} is {last.hop}")
+    if last.forward:
+        raise truth.broken(f"{last.copy} is called again, and the hop of {last} is {last.forward}")
     if last.verdict == "pause":
         return last.tries
     if last.verdict == "next" and last.after is None and last.tries < epoch.task.settings.get("in_place_retries", 0):
@@ -41,14 +41,14 @@ def check_again(truth: Truth, call: Call, last: Call) -> None:
         if not paused and call.process not in truth.jumped:
             if waited < wait - 0.001:
                 raise truth.broken(f"{call} is tried again after {waited:.3f} s, not {wait:g} s")
-            lane = lane_of(call.copy, settings["ordering"])
+            lane = key_queue_of(call.copy, settings["ordering"])
             others = (each for each in call.epoch.calls if each.copy is not call.copy)
             held = any(holds(each, lane, settings) for each in others)
             prompt = truth.scenario.prompt and not settings.get("rate_limit") and not held
             if prompt and waited > wait + truth.patience(call.epoch.task) + truth.slack(call.epoch.task):
                 raise truth.broken(f"{call} is tried again {waited - wait:.3f} s late")
     ordering = settings["ordering"]
-    lane = lane_of(call.copy, ordering)
+    lane = key_queue_of(call.copy, ordering)
     if lane is None or last.products:
         return  # the key of what waits for its products goes on
     assert last.ended is not None
@@ -56,7 +56,7 @@ def check_again(truth: Truth, call: Call, last: Call) -> None:
     for other in call.epoch.calls:
         behind = truth.place(call.epoch, other.copy.offset) > place
         between = other.began > last.ended and other is not call and not (call.batch and other.batch is call.batch)
-        if between and behind and lane_of(other.copy, ordering) == lane and other.copy is not call.copy:
+        if between and behind and key_queue_of(other.copy, ordering) == lane and other.copy is not call.copy:
             raise truth.broken(f"{other} does not wait until {call.copy} is tried again")
 
 

@@ -11,9 +11,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from flux.core.engine.offset_tracker import read_metadata
-from flux.core.ports import Position, TopicPartition
+from flux.core.ports import CommittedOffset, TopicPartition
+from simulation.forwards import Forwards, is_enqueued
 from simulation.gates import Gates
-from simulation.hops import Hops, is_enqueued
 from simulation.machine import EPOCH, Machine, Process
 from simulation.order import check_alone, check_order, check_prompt
 from simulation.records import DEAD, Call, Copy, Epoch, Violation
@@ -47,8 +47,8 @@ class Truth:
         self.gates = Gates(self)
         self.enqueued_at: dict[int, float] = {}
         """By the record's number: when an application enqueued it, in seconds since the epoch."""
-        self.hops = Hops(self)
-        self.positions: dict[tuple[str, TopicPartition], Position] = {}
+        self.forwards = Forwards(self)
+        self.positions: dict[tuple[str, TopicPartition], CommittedOffset] = {}
 
     def note(self, text: str, process: Process | None = None) -> None:
         if self.machine.over:
@@ -113,9 +113,9 @@ class Truth:
             raise self.broken(f"{copy} was to wait in a retry topic")
         if stage:
             if is_enqueued(headers):
-                self.hops.check_enqueued(copy, headers)
+                self.forwards.check_enqueued(copy, headers)
             else:
-                self.hops.check(copy, headers)
+                self.forwards.check(copy, headers)
             if due:
                 for seconds in (0.0, self.patience(known[0])):
                     self.machine.at(due / 1000 - EPOCH + seconds, self.machine.touch)
@@ -126,7 +126,7 @@ class Truth:
                 copy.deleted = True
                 self.note(f"{copy} deleted")
 
-    def stored(self, who: Any, at: TopicPartition, position: Position) -> None:
+    def stored(self, who: Any, at: TopicPartition, position: CommittedOffset) -> None:
         """A consumer has committed a position."""
         self.note(f"{at} committed {position.offset} {position.metadata}", who.process)
         before = self.positions.get((who.group_id, at))
@@ -155,7 +155,7 @@ class Truth:
             self._check_complete(epoch, position, ranges, epoch.known, False)
 
     def _check_complete(
-        self, epoch: Epoch, position: Position, ranges: Sequence[tuple[int, int]], known: int, products: bool
+        self, epoch: Epoch, position: CommittedOffset, ranges: Sequence[tuple[int, int]], known: int, products: bool
     ) -> None:
         """`products`: calls that have produced too, which the engine may hear of somewhat later."""
         if epoch.task.settings["max_metadata"] < 1000:
@@ -223,12 +223,12 @@ class Truth:
                 self._check_moved(epoch)
             position = self.cluster.group(epoch.group, at.topic).positions.get(at.partition)
             ranges = [] if position is None or not position.metadata else read_metadata(*position) or []
-            self._check_complete(epoch, position or Position(0), ranges, epoch.revoking_since, True)
+            self._check_complete(epoch, position or CommittedOffset(0), ranges, epoch.revoking_since, True)
 
     def _check_moved(self, epoch: Epoch) -> None:
         for call in epoch.called.values():
             moves = call.verdict in ("next", "dead") and call.copy.stage != DEAD and not call.perhaps
-            if moves and not call.hop:
+            if moves and not call.forward:
                 raise self.broken(f"{epoch.at} was given up, and nothing was written of {call}")
 
     def lost(self, consumer: Any, partitions: Sequence[TopicPartition]) -> None:
@@ -274,12 +274,12 @@ class Truth:
         for assignment in engine._partitions.assignments.values():
             if assignment.backlogged > 2 * full + batch:
                 raise self.broken(f"{assignment.partition} has {assignment.backlogged} records that nobody has begun")
-        hops = engine.transfers
+        forwards = engine.open_forwards
         chunk = max(constants.get("flux.core.limits.dispatch_mode.CHUNK", 100), task.settings.get("max_batch", 0))
-        if hops > constants.get("flux.core.engine.forwarding.MOST_OPEN", 5000) + batch + chunk * (
+        if forwards > constants.get("flux.core.engine.forwarding.MOST_OPEN", 5000) + batch + chunk * (
             task.settings["concurrency"] + 1
         ):
-            raise self.broken(f"{hops} hops are open")
+            raise self.broken(f"{forwards} forwards are open")
 
     # ---- calls
 

@@ -212,7 +212,7 @@ class World:
             self.machine.at(self.machine.time + 0.01, lambda: self.stop(number))
             return
         life.stop_at = self.machine.time
-        life.at_rest = self.truth.gates.all_paused(life.process) and not self.truth.hops.any_flying(life.process)
+        life.at_rest = self.truth.gates.all_paused(life.process) and not self.truth.forwards.any_flying(life.process)
         self.truth.note("is stopped", life.process)
         self.machine.touch()
         self.machine.spawn("stop", life.worker.stop, life.process)

@@ -16,14 +16,14 @@ from engine_support import AWAY, DAY, DENIED, STAGES, T0, TOO_LARGE, FakeRecord,
 from flux.core.backoff import Waits
 from flux.core.engine import Engine
 from flux.core.engine.assignment import Entry
-from flux.core.engine.forwarding import Hop, State
+from flux.core.engine.forwarding import Forward, State
 from flux.core.engine.forwards import Failure
 from flux.core.engine.offset_tracker import read_metadata
 from flux.core.engine.runs import Run
 from flux.core.engine.verdicts import Move, Pause, Reject, Retry
 from flux.core.errors import BrokerError, Fault
 from flux.core.limits.dispatch_mode import LOOK
-from flux.core.ports import Batch, Polled, Position, TopicPartition
+from flux.core.ports import Batch, CommittedOffset, PollResult, TopicPartition
 from flux.core.stage import Role
 
 UNKNOWN = BrokerError("no such topic", Fault.UNKNOWN_TOPIC)
@@ -85,12 +85,12 @@ class World:
             for _ in range(records):
                 self.log[partition][offset] = self._made(partition, offset)
                 offset += rng.choice((1, 1, 1, 1, 2, 3, 40))
-        self.group: dict[TopicPartition, Position] = {}
+        self.group: dict[TopicPartition, CommittedOffset] = {}
         self.owned: dict[TopicPartition, Owned] = {}
         self.callers: list[Caller] = []
-        self.writing: list[Hop] = []
+        self.writing: list[Forward] = []
         self.settling: list[tuple[Entry, TopicPartition, int]] = []
-        self.committing: tuple[dict[TopicPartition, Position], BrokerError | None, float] | None = None
+        self.committing: tuple[dict[TopicPartition, CommittedOffset], BrokerError | None, float] | None = None
         self.truth: set[Place] = set()
         self.begun: Counter[tuple[TopicPartition, int, int]] = Counter()
         self.running: set[tuple[Place, int]] = set()
@@ -191,7 +191,7 @@ class World:
                             owned.pending.add(offset)
                 owned.fetch = max(owned.fetch, here[-1].at + 1)
                 batches.append(Batch(partition, list(here)))
-        self.engine.polled(Polled(batches), self.now)
+        self.engine.polled(PollResult(batches), self.now)
 
     def take(self) -> None:
         if len(self.callers) >= 3:
@@ -329,19 +329,19 @@ class World:
             self.engine.looked(self.now)
 
     def write(self) -> None:
-        for hop in self.engine.writes(self.now):
-            place = partition, offset = hop.entry.assignment.partition, hop.entry.offset
+        for forward in self.engine.writes(self.now):
+            place = partition, offset = forward.entry.assignment.partition, forward.entry.offset
             assert self._current(partition, self.failed_in[place]), f"{place}: a hop of an old generation"
             assert offset not in self.owned[partition].done, f"{place}: a hop of what is done"
-            hop.transfer.producer_record(int(self.now * 1000), None)
-            self.writing.append(hop)
+            forward.forwarded_copy.producer_record(int(self.now * 1000), None)
+            self.writing.append(forward)
 
     def acknowledge(self) -> None:
         if not self.writing:
             return
-        hop = self.writing.pop(self.random.randrange(len(self.writing)))
-        place = partition, offset = hop.entry.assignment.partition, hop.entry.offset
-        current = self._current(partition, self.failed_in[place]) and hop.entry.assignment.phase.value != "gone"
+        forward = self.writing.pop(self.random.randrange(len(self.writing)))
+        place = partition, offset = forward.entry.assignment.partition, forward.entry.offset
+        current = self._current(partition, self.failed_in[place]) and forward.entry.assignment.phase.value != "gone"
         error = None
         if self.faults and self.random.random() < 0.4:
             error = self.random.choice((AWAY, AWAY, DENIED, TOO_LARGE, UNKNOWN))
@@ -354,12 +354,12 @@ class World:
                 self.owned[partition].done.add(offset)
                 if lane is not None:
                     self.kept[lane].discard(offset)
-            self.engine.written(hop, self.now)
+            self.engine.written(forward, self.now)
             return
-        self.engine.unwritten(hop, error, self.now)
-        if current and hop.state is State.WAITING:
+        self.engine.unwritten(forward, error, self.now)
+        if current and forward.state is State.WAITING:
             self.away.add(place)
-        if current and hop.state is State.KEPT and lane is not None and not self.owned[partition].draining:
+        if current and forward.state is State.KEPT and lane is not None and not self.owned[partition].draining:
             self.kept[lane].add(offset)
 
     def turn(self) -> None:
@@ -417,7 +417,7 @@ class World:
 
     # ---- what must hold
 
-    def _check_commit(self, positions: dict[TopicPartition, Position]) -> None:
+    def _check_commit(self, positions: dict[TopicPartition, CommittedOffset]) -> None:
         for partition, position in positions.items():
             owned = self.owned[partition]
             assert len(position.metadata) <= self.max_metadata
@@ -463,7 +463,7 @@ class World:
         for partition, log in self.log.items():
             for offset in log:
                 assert (partition, offset) in self.truth, f"{partition}@{offset} was lost"
-            assert self.group[partition] == Position(max(log) + 1)
+            assert self.group[partition] == CommittedOffset(max(log) + 1)
 
     def _at_end(self) -> bool:
         return (

@@ -20,7 +20,7 @@ from flux.core.limits.circuit_breaker import Gate
 from flux.core.limits.dispatch_mode import LOOK
 from flux.core.message import Message
 from flux.core.policy import Policy
-from flux.core.ports import Batch, Headers, Polled, Position, TopicPartition
+from flux.core.ports import Batch, CommittedOffset, Headers, PollResult, TopicPartition
 from flux.core.stage import Stage, Stages
 
 T0 = 1_700_000_000.0
@@ -77,13 +77,13 @@ def record(offset: int, key: bytes | None = b"k", partition: TopicPartition = P0
     return FakeRecord(offset, key, the_topic=partition.topic, the_partition=partition.partition, **renamed)
 
 
-def polled(*records: FakeRecord) -> Polled:
+def polled(*records: FakeRecord) -> PollResult:
     """One poll; a batch for each partition, in the order in which they first occur."""
     batches: dict[TopicPartition, Batch] = {}
     for one in records:
         partition = TopicPartition(one.topic(), one.partition())
         batches.setdefault(partition, Batch(partition, [])).records.append(one)
-    return Polled(list(batches.values()))
+    return PollResult(list(batches.values()))
 
 
 def message(one: FakeRecord, stage: int = 0) -> Message:
@@ -122,10 +122,10 @@ class Driver:
         self.now = T0
         self.p0, self.p1 = (TopicPartition(self.stage.topic, n) for n in (0, 1))
 
-    def assign(self, *positions: Position | int | None, chosen: Sequence[TopicPartition] = ()) -> dict[Any, int]:
+    def assign(self, *positions: CommittedOffset | int | None, chosen: Sequence[TopicPartition] = ()) -> dict[Any, int]:
         """Partitions 0, 1, … at these positions."""
         given = {
-            TopicPartition(self.stage.topic, number): Position(at) if isinstance(at, int) else at
+            TopicPartition(self.stage.topic, number): CommittedOffset(at) if isinstance(at, int) else at
             for number, at in enumerate(positions)
         }
         return self.engine.assigned(given, dict.fromkeys(given, 0), self.now, chosen)
@@ -179,7 +179,7 @@ class Driver:
         self.now += LOOK
         return before + self.engine.looked(self.now)
 
-    def commit(self, after: float = 10.0) -> dict[int, Position]:
+    def commit(self, after: float = 10.0) -> dict[int, CommittedOffset]:
         """What is committed by now, by partition number; the commit succeeds."""
         self.now += after
         positions = self.engine.commit(self.now)
@@ -194,12 +194,12 @@ class Driver:
     def write(self, error: BrokerError | None = None) -> list[int]:
         """Writes what is to be written; returns the offsets."""
         offsets = []
-        for hop in self.engine.writes(self.now):
-            offsets.append(hop.entry.offset)
+        for forward in self.engine.writes(self.now):
+            offsets.append(forward.entry.offset)
             if error is None:
-                self.engine.written(hop, self.now)
+                self.engine.written(forward, self.now)
             else:
-                self.engine.unwritten(hop, error, self.now)
+                self.engine.unwritten(forward, error, self.now)
         return offsets
 
     def notices(self) -> str:

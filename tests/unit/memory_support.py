@@ -11,7 +11,7 @@ from flux.core.monitoring.duties import Duty
 from flux.core.ports import (
     BEGINNING,
     ConsumerSettings,
-    Polled,
+    PollResult,
     ProducerRecord,
     ProducerSettings,
     Record,
@@ -168,7 +168,7 @@ class Kit:
         return listener.consumer, listener
 
 
-def values(polled: Polled) -> list[bytes | None]:
+def values(polled: PollResult) -> list[bytes | None]:
     return [record.value() for batch in polled.batches for record in batch.records]
 
 

@@ -15,7 +15,7 @@ import attrs
 import flux
 from flux.adapters.memory import MemoryAdapter
 from flux.core.errors import BrokerError, Fault
-from flux.core.ports import Condition, Position, ProducerRecord, ProducerSettings, Thread
+from flux.core.ports import CommittedOffset, Condition, ProducerRecord, ProducerSettings, Thread
 from flux.system import SYSTEM, Watchdog
 
 FASTER = 20
@@ -106,7 +106,7 @@ class Peer:
 
     def position(self, topic: str = "t", group: str = "g", partition: int = 0) -> int:
         """The offset committed; 0 without one."""
-        return self.broker.positions(group, topic).get(partition, Position(0)).offset
+        return self.broker.positions(group, topic).get(partition, CommittedOffset(0)).offset
 
     @contextmanager
     def working(self, task: type[flux.Task], code: int = 0, **options: Any) -> Iterator[Running]:

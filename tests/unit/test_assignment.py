@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flux.core.engine.assignment import TRANSITIONS, Assignment, Event, Phase
-from flux.core.ports import BEGINNING, Position
+from flux.core.ports import BEGINNING, CommittedOffset
 
 
 def batch(*offsets: int) -> list[FakeRecord]:
@@ -20,7 +20,7 @@ def pieces(owner: Assignment, *offsets: int) -> list[tuple[list[int], int]]:
 
 
 def owned(start: int = 0, done: list[tuple[int, int]] | None = None) -> Assignment:
-    return Assignment(P0, start, done or [], Position(start), 0, 4095)
+    return Assignment(P0, start, done or [], CommittedOffset(start), 0, 4095)
 
 
 def test_a_batch_is_one_slice() -> None:
@@ -43,25 +43,25 @@ def test_without_a_position_the_first_record_says_where_the_partition_begins() -
     owner = Assignment(P0, BEGINNING, [], None, 0, 4095)
     assert owner.position is None
     assert pieces(owner, 40, 41) == [([40, 41], 42)]
-    assert owner.position == Position(40)
+    assert owner.position == CommittedOffset(40)
 
 
 def test_a_gap_before_and_between_batches_is_done() -> None:
     owner = owned(3)
     pieces(owner, 5)
-    assert owner.position == Position(5)
+    assert owner.position == CommittedOffset(5)
     pieces(owner, 9)
-    assert owner.ledger is not None
-    owner.ledger.done(5, 6)
-    assert owner.position == Position(9)
+    assert owner.offset_tracker is not None
+    owner.offset_tracker.done(5, 6)
+    assert owner.position == CommittedOffset(9)
 
 
 @pytest.mark.parametrize("offsets", [(5, 9, 10), (5, 9)])
 def test_a_gap_behind_a_record_that_another_owner_has_done_holds_no_position(offsets: tuple[int, ...]) -> None:
     owner = owned(3, [(5, 6), (10, 11)])
     pieces(owner, 3, *offsets)
-    assert owner.ledger is not None
-    owner.ledger.done(3, 5)
+    assert owner.offset_tracker is not None
+    owner.offset_tracker.done(3, 5)
     assert owner.position is not None
     assert owner.position.offset == 9
 
@@ -85,11 +85,11 @@ def test_when_all_that_is_handed_out_is_done_the_position_is_at_the_end(
         for piece in list(owner.deliver(batch(*here))):
             worked += [one.offset() for one in piece.records]
             for index, one in enumerate(piece.records):
-                assert owner.ledger is not None
+                assert owner.offset_tracker is not None
                 end = piece.records[index + 1].offset() if index + 1 < len(piece.records) else piece.end
-                owner.ledger.done(one.offset(), end)
+                owner.offset_tracker.done(one.offset(), end)
     assert worked == [offset for number, offset in enumerate(log) if number not in done]
-    assert owner.position == Position(log[-1] + 1)
+    assert owner.position == CommittedOffset(log[-1] + 1)
 
 
 @pytest.mark.parametrize("phase", list(Phase))

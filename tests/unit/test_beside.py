@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from flux.consuming.side_threads import Beside
+from flux.consuming.side_threads import SideThreads
 from flux.system import SYSTEM
 
 
@@ -17,7 +17,7 @@ def test_it_gives_what_the_function_returns_or_raises() -> None:
         raise LookupError("not there")
 
     async def main() -> None:
-        aside = Beside(SYSTEM)
+        aside = SideThreads(SYSTEM)
         assert await aside.run(divmod, 7, 2) == (3, 1)
         with pytest.raises(LookupError, match="not there"):
             await aside.run(fail)
@@ -34,7 +34,7 @@ def test_it_needs_no_thread_of_the_loops_executor() -> None:
         await asyncio.sleep(0)
         try:
             async with asyncio.timeout(5):
-                assert await Beside(SYSTEM).run(lambda: 1) == 1
+                assert await SideThreads(SYSTEM).run(lambda: 1) == 1
         finally:
             release.set()
             await held
@@ -46,7 +46,7 @@ def test_as_much_as_is_asked_is_done_at_once_and_threads_are_used_again() -> Non
     meet = threading.Barrier(20)
 
     async def main() -> None:
-        aside = Beside(SYSTEM)
+        aside = SideThreads(SYSTEM)
         for _ in range(3):
             async with asyncio.timeout(10):
                 await asyncio.gather(*(aside.run(meet.wait, 10) for _ in range(20)))
@@ -60,7 +60,7 @@ def test_what_nobody_waits_for_any_more_ends_quietly() -> None:
     release = threading.Event()
 
     async def main() -> None:
-        asked = asyncio.create_task(Beside(SYSTEM).run(release.wait, 10))
+        asked = asyncio.create_task(SideThreads(SYSTEM).run(release.wait, 10))
         await asyncio.sleep(0)
         asked.cancel()
         with pytest.raises(asyncio.CancelledError):

@@ -22,7 +22,7 @@ from flux.consuming.call_chain import (
     prepared,
     surrounded,
 )
-from flux.consuming.slow_calls import Overdue
+from flux.consuming.slow_calls import SlowCalls
 from flux.consuming.task_runtime import Job
 from flux.core.engine.batches import Batch
 from flux.core.engine.verdicts import BatchFailure, Expired, Pause, Reject, Retry, Undecodable
@@ -298,35 +298,35 @@ def test_a_time_limit_leaves_what_was_refused_before_the_call_its_own_reason() -
 
 def test_a_call_that_blocks_beyond_its_limit_is_named_once_with_its_thread() -> None:
     now = [T0]
-    overdue = Overdue(5, lambda: now[0])
+    slow_calls = SlowCalls(5, lambda: now[0])
     found = []
 
     def call(given: Any) -> None:
         now[0] += 5
-        assert overdue.found(now[0]) == []
+        assert slow_calls.found(now[0]) == []
         now[0] += 0.1
-        found.extend(overdue.found(now[0]))
-        assert overdue.found(now[0] + 100) == []
+        found.extend(slow_calls.found(now[0]))
+        assert slow_calls.found(now[0] + 100) == []
 
-    overdue.watching(call)(of(3))
+    slow_calls.watching(call)(of(3))
     [late] = found
     assert (late.message.offset, late.thread, late.began) == (3, threading.get_ident(), T0)
-    assert overdue.found(now[0] + 100) == []
+    assert slow_calls.found(now[0] + 100) == []
 
 
 def test_a_batch_that_blocks_is_named_by_its_first_record() -> None:
-    overdue = Overdue(5, lambda: T0)
+    slow_calls = SlowCalls(5, lambda: T0)
     found: list[Any] = []
-    overdue.watching(lambda messages: found.extend(overdue.found(T0 + 6)))([of(3), of(4)])
+    slow_calls.watching(lambda messages: found.extend(slow_calls.found(T0 + 6)))([of(3), of(4)])
     assert [late.message.offset for late in found] == [3]
 
 
 def test_a_call_that_raises_is_not_named_afterwards() -> None:
-    overdue = Overdue(5, lambda: T0)
+    slow_calls = SlowCalls(5, lambda: T0)
 
     def call(given: Any) -> None:
         raise ValueError("bad")
 
     with pytest.raises(ValueError, match="bad"):
-        overdue.watching(call)(of(0))
-    assert overdue.found(T0 + 100) == []
+        slow_calls.watching(call)(of(0))
+    assert slow_calls.found(T0 + 100) == []

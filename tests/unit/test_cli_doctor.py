@@ -9,7 +9,7 @@ from cli_support import Flux, flux_cli, only_line
 
 from flux.adapters.memory.admin import MemoryAdmin
 from flux.core.errors import BrokerError, Fault
-from flux.core.ports import GroupProtocol, Permissions, Position, ProducerRecord, TopicPartition
+from flux.core.ports import CommittedOffset, GroupProtocol, Permissions, ProducerRecord, TopicPartition
 
 __all__ = ["flux_cli"]
 
@@ -146,9 +146,9 @@ def test_old_records_are_counted_from_the_position_on(flux_cli: Flux, task: str)
     )
     [finding] = examined(flux_cli, task)["findings"]
     assert finding["problem"].startswith("3 records that are not done")
-    flux_cli.broker.set_position("billing", TopicPartition("orders", 0), Position(2))
+    flux_cli.broker.set_position("billing", TopicPartition("orders", 0), CommittedOffset(2))
     assert examined(flux_cli, task)["findings"][0]["problem"].startswith("1 records")
-    flux_cli.broker.set_position("billing", TopicPartition("orders", 0), Position(3))
+    flux_cli.broker.set_position("billing", TopicPartition("orders", 0), CommittedOffset(3))
     assert examined(flux_cli, task)["findings"] == []
 
 

@@ -19,9 +19,9 @@ from cli_support import Flux, flux_cli, only_line
 from flux.adapters.memory import MemoryAdapter
 from flux.cli.status_output import lines
 from flux.cli.text import one_line
-from flux.core.engine.offset_tracker import Ledger
+from flux.core.engine.offset_tracker import OffsetTracker
 from flux.core.monitoring.report import TOPIC, Call, Paused, Report, StageReport
-from flux.core.ports import Position, ProducerRecord, ProducerSettings, TopicPartition
+from flux.core.ports import CommittedOffset, ProducerRecord, ProducerSettings, TopicPartition
 from flux.core.stage import Role, Stage
 from flux.operate.status.reports import Heard
 from flux.operate.status.status import Look, StageLook
@@ -86,7 +86,7 @@ def desk(flux_cli: Flux) -> Desk:
 
 
 def test_it_names_what_holds_a_position_back(desk: Desk) -> None:
-    position = Position(0, Ledger(0, [(1, 3)]).metadata())
+    position = CommittedOffset(0, OffsetTracker(0, [(1, 3)]).metadata())
     desk.broker.set_position("billing", TopicPartition("orders", 0), position)
     desk.report(Call(0, 0, EVIL, 1, 300.0))
     out = desk()

@@ -12,7 +12,7 @@ from click.testing import Result
 
 from flux.adapters.memory import MemoryAdapter
 from flux.core.monitoring.report import IN_PLACE, Call, Open, Paused, Report, StageReport
-from flux.core.ports import Headers, Position, ProducerRecord, ProducerSettings, TopicPartition
+from flux.core.ports import CommittedOffset, Headers, ProducerRecord, ProducerSettings, TopicPartition
 
 __all__ = ["flux_cli"]
 
@@ -39,7 +39,7 @@ class Tracing:
         record = ProducerRecord(b"v", key, headers, 0, int(time.time() * 1000))
         self.producer.write(topic, [record], lambda error, record: None)
 
-    def hop(self, topic: str, due: float | None = None, error: str = "boom") -> None:
+    def forward(self, topic: str, due: float | None = None, error: str = "boom") -> None:
         pairs: dict[str, object] = {"attempts": 1, "origin-topic": "orders", "origin-partition": 0, "origin-offset": 0}
         pairs |= {"reason": "error", "error-type": "ValueError", "error-message": error}
         if due is not None:
@@ -47,7 +47,7 @@ class Tracing:
         self.write(topic, [(f"flux-{n}", str(v).encode()) for n, v in pairs.items()], EVIL.encode())
 
     def passed(self, group: str, topic: str, offset: int) -> None:
-        self.broker.set_position(group, TopicPartition(topic, 0), Position(offset))
+        self.broker.set_position(group, TopicPartition(topic, 0), CommittedOffset(offset))
 
     def __call__(self, *args: str) -> Result:
         return self.cli("trace", "--load", self.file, "--adapter", self.cli.url, *args)
@@ -66,7 +66,7 @@ def conclusion(done: Result) -> str:
 
 def test_where_a_record_waits_and_until_when(tracing: Tracing) -> None:
     tracing.passed("billing", "orders", 1)
-    tracing.hop(RETRY, due=3600)
+    tracing.forward(RETRY, due=3600)
     done = tracing("Billing", "--origin", "0:0")
     assert conclusion(done).startswith("waits in retry 1 until 20")
     assert conclusion(done).endswith("; then attempt 2")
@@ -76,7 +76,7 @@ def test_where_a_record_waits_and_until_when(tracing: Tracing) -> None:
 
 def test_a_dead_letter_is_named_by_its_place(tracing: Tracing) -> None:
     tracing.passed("billing", "orders", 1)
-    tracing.hop(DEAD)
+    tracing.forward(DEAD)
     assert conclusion(tracing("Billing", "--origin", "0:0")).startswith("a dead letter at 0:0 since 20")
 
 
@@ -127,7 +127,7 @@ def test_what_a_record_waits_for_is_told_where_workers_report(
 
 
 def test_a_record_cannot_do_anything_to_a_terminal(tracing: Tracing) -> None:
-    tracing.hop(DEAD, error=EVIL)
+    tracing.forward(DEAD, error=EVIL)
     out = tracing("Billing", "--key", EVIL).stdout
     assert "\\x1b[31mred" in out
     assert not set("\x1b\x07\u202e") & set(out)
@@ -135,7 +135,7 @@ def test_a_record_cannot_do_anything_to_a_terminal(tracing: Tracing) -> None:
 
 def test_machines_get_an_object_for_each_record(tracing: Tracing) -> None:
     tracing.passed("billing", "orders", 1)
-    tracing.hop(RETRY, due=3600)
+    tracing.forward(RETRY, due=3600)
     [told] = [json.loads(line) for line in tracing("Billing", "--key", EVIL, "--json").stdout.splitlines()]
     assert (told["id"], told["state"], told["complete"]) == ("orders/0/0", "waiting", True)
     assert [(each["stage"], each["offset"], each["state"]) for each in told["seen"]] == [

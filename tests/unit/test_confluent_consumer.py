@@ -13,7 +13,7 @@ from flux.adapters.confluent import consumer as module
 from flux.adapters.confluent.consumer import ConfluentConsumer
 from flux.adapters.confluent.log import ClientLog
 from flux.core.errors import BrokerError, Fault
-from flux.core.ports import Batch, ConsumerSettings, Polled, TopicPartition
+from flux.core.ports import Batch, ConsumerSettings, PollResult, TopicPartition
 from flux.system import SYSTEM
 
 
@@ -97,7 +97,7 @@ def test_groups_of_partitions_are_cut_in_the_order_that_they_came_in(consumer: A
     came = [record(2, 5), record(0, 1), record(0, 2), record(2, 6), record(1, 9)]
     client.answers = [lambda: came[:1], lambda: came[1:]]
     cut = [Batch(TopicPartition("t", n), came[a:b]) for n, a, b in ((2, 0, 1), (0, 1, 3), (2, 3, 4), (1, 4, 5))]
-    assert consumer.poll(500, 1) == Polled(cut)
+    assert consumer.poll(500, 1) == PollResult(cut)
 
 
 @pytest.mark.parametrize("callback", ["on_revoke", "on_lost"])
@@ -131,7 +131,7 @@ def test_an_error_after_the_first_record_waits_until_that_is_delivered(consumer:
     assert consumer.poll(500, 1).batches == [Batch(TopicPartition("t", 0), [first])]
     with pytest.raises(BrokerError, match="READ on topic t"):
         consumer.poll(500, 1)
-    assert consumer.poll(500, 1) == Polled()
+    assert consumer.poll(500, 1) == PollResult()
 
 
 def test_what_librdkafka_mends_by_itself_is_no_error(consumer: Any, client: Any) -> None:
@@ -143,18 +143,18 @@ def test_what_librdkafka_mends_by_itself_is_no_error(consumer: Any, client: Any)
     ):
         good = record(0, 1)
         client.answers = [lambda code=code: [failed(code)], lambda good=good: [good]]
-        assert consumer.poll(500, 1) == Polled([Batch(TopicPartition("t", 0), [good])])
+        assert consumer.poll(500, 1) == PollResult([Batch(TopicPartition("t", 0), [good])])
 
 
 def test_how_far_a_partition_is_read_is_told_where_it_ends(consumer: Any, client: Any) -> None:
     client.answers = [lambda: [failed(KafkaError._PARTITION_EOF, number=3)]]
-    assert consumer.poll(500, 1) == Polled(reached={TopicPartition("t", 3): 7})
+    assert consumer.poll(500, 1) == PollResult(reached={TopicPartition("t", 3): 7})
 
 
 def test_positions_out_of_range_are_reported_beside_the_records(consumer: Any, client: Any) -> None:
     good = record(0, 1)
     client.answers = [lambda: [good], lambda: [failed(KafkaError._AUTO_OFFSET_RESET, number=3)]]
-    expected = Polled([Batch(TopicPartition("t", 0), [good])], [TopicPartition("t", 3)])
+    expected = PollResult([Batch(TopicPartition("t", 0), [good])], [TopicPartition("t", 3)])
     assert consumer.poll(500, 1) == expected
 
 
@@ -178,14 +178,14 @@ def test_an_interrupt_that_may_have_cost_records_ends_the_consumer(consumer: Any
 def test_a_refused_login_is_final_only_until_something_worked(consumer: Any, client: Any) -> None:
     refused = KafkaError(KafkaError._AUTHENTICATION, "Authentication failed")
     client.on_error(KafkaError(KafkaError._ALL_BROKERS_DOWN))
-    assert consumer.poll(500, 1) == Polled()
+    assert consumer.poll(500, 1) == PollResult()
     client.on_error(refused)
     with pytest.raises(BrokerError) as caught:
         consumer.poll(500, 1)
     assert caught.value.fault is Fault.LOGIN
     client.tell("on_assign")
     client.on_error(refused)
-    assert consumer.poll(500, 1) == Polled()
+    assert consumer.poll(500, 1) == PollResult()
 
 
 def test_a_topic_that_goes_is_a_warning_and_one_that_never_was_an_error(consumer: Any, client: Any) -> None:
@@ -195,4 +195,4 @@ def test_a_topic_that_goes_is_a_warning_and_one_that_never_was_an_error(consumer
     assert caught.value.fault is Fault.UNKNOWN_TOPIC
     client.tell("on_assign", 0)
     client.answers = [lambda: [failed(KafkaError.UNKNOWN_TOPIC_OR_PART)]]
-    assert consumer.poll(500, 1) == Polled()
+    assert consumer.poll(500, 1) == PollResult()

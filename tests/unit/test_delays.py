@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flux.core.engine.assignment import Assignment, Slice
-from flux.core.engine.delay_queue import Delays
+from flux.core.engine.delay_queue import DelayQueue
 
 Place = tuple[int, int]
 """Due time and offset."""
@@ -26,29 +26,29 @@ def places(pieces: list[Slice]) -> list[Place]:
     return [(due, one.offset()) for each in pieces for due, one in zip(each.dues or (), each.records, strict=True)]
 
 
-def take(delays: Delays, now_ms: int, most: int = 500) -> tuple[Assignment, list[Place]]:
-    taken = delays.due(now_ms, most)
+def take(delay_queue: DelayQueue, now_ms: int, most: int = 500) -> tuple[Assignment, list[Place]]:
+    taken = delay_queue.due(now_ms, most)
     assert taken is not None
     return taken[0], places(taken[1])
 
 
 def test_nothing_comes_before_its_time() -> None:
-    delays, owner = Delays(), assignment()
-    delays.add(owner, piece((1000, 0), (2000, 1)), 2)
-    assert delays.next_due == 1000
-    assert delays.due(999, 500) is None
-    assert take(delays, 1000) == (owner, [(1000, 0)])
-    assert delays.next_due == 2000
-    assert delays.due(1999, 500) is None
-    assert take(delays, 10**15) == (owner, [(2000, 1)])
-    assert delays.next_due is None
-    assert delays.due(10**15, 500) is None
+    delay_queue, owner = DelayQueue(), assignment()
+    delay_queue.add(owner, piece((1000, 0), (2000, 1)), 2)
+    assert delay_queue.next_due == 1000
+    assert delay_queue.due(999, 500) is None
+    assert take(delay_queue, 1000) == (owner, [(1000, 0)])
+    assert delay_queue.next_due == 2000
+    assert delay_queue.due(1999, 500) is None
+    assert take(delay_queue, 10**15) == (owner, [(2000, 1)])
+    assert delay_queue.next_due is None
+    assert delay_queue.due(10**15, 500) is None
 
 
 def test_what_is_due_is_a_slice_as_it_came() -> None:
-    delays, owner = Delays(), assignment()
-    delays.add(owner, piece(*((1000 + number, number) for number in range(100))), 100)
-    taken = delays.due(1059, 500)
+    delay_queue, owner = DelayQueue(), assignment()
+    delay_queue.add(owner, piece(*((1000 + number, number) for number in range(100))), 100)
+    taken = delay_queue.due(1059, 500)
     assert taken is not None
     [first] = taken[1]
     assert first.ranges(0, len(first)) == [(0, 60)]
@@ -56,15 +56,15 @@ def test_what_is_due_is_a_slice_as_it_came() -> None:
 
 
 def test_a_partition_with_a_backlog_is_left_to_it_and_the_others_are_not() -> None:
-    delays, busy, free = Delays(), assignment(), assignment(partition=P1)
-    delays.add(busy, piece((1000, 0)), 1)
-    delays.add(free, piece((2000, 0)), 1)
+    delay_queue, busy, free = DelayQueue(), assignment(), assignment(partition=P1)
+    delay_queue.add(busy, piece((1000, 0)), 1)
+    delay_queue.add(free, piece((2000, 0)), 1)
     busy.backlog.append(piece((500, 7)))
-    assert take(delays, 3000) == (free, [(2000, 0)])
-    assert delays.due(3000, 500) is None
-    assert delays.next_due == 1000
+    assert take(delay_queue, 3000) == (free, [(2000, 0)])
+    assert delay_queue.due(3000, 500) is None
+    assert delay_queue.next_due == 1000
     busy.backlog.clear()
-    assert take(delays, 3000) == (busy, [(1000, 0)])
+    assert take(delay_queue, 3000) == (busy, [(1000, 0)])
 
 
 @given(
@@ -74,16 +74,16 @@ def test_a_partition_with_a_backlog_is_left_to_it_and_the_others_are_not() -> No
 def test_due_order_with_ties_by_offset_and_counts_that_are_right(
     polls: list[tuple[bool, list[int]]], most: int
 ) -> None:
-    delays, owners = Delays(), (assignment(), assignment(partition=P1))
+    delay_queue, owners = DelayQueue(), (assignment(), assignment(partition=P1))
     left: dict[Assignment, list[Place]] = {owner: [] for owner in owners}
     offset = 0
     for second, dues in polls:
         came = sorted((due, offset + number) for number, due in enumerate(dues))
         offset += len(dues)
-        delays.add(owners[second], piece(*came), len(dues))
+        delay_queue.add(owners[second], piece(*came), len(dues))
         left[owners[second]] += came
     for now in (3, 7, 12):
-        while (taken := delays.due(now, most)) is not None:
+        while (taken := delay_queue.due(now, most)) is not None:
             owner, got = taken[0], places(taken[1])
             here = sorted(left[owner])
             assert got == here[: len(got)]
@@ -91,18 +91,18 @@ def test_due_order_with_ties_by_offset_and_counts_that_are_right(
             left[owner] = here[len(got) :]
             for each in owners:
                 assert each.waiting == each.waiting_bytes == len(left[each])
-            assert len(delays) == sum(map(len, left.values()))
-            assert delays.next_due == min((due for due, _ in left[owners[0]] + left[owners[1]]), default=None)
-    assert len(delays) == 0
+            assert len(delay_queue) == sum(map(len, left.values()))
+            assert delay_queue.next_due == min((due for due, _ in left[owners[0]] + left[owners[1]]), default=None)
+    assert len(delay_queue) == 0
 
 
 def test_what_is_dropped_is_forgotten_and_the_other_partition_keeps_its_order() -> None:
-    delays, gone, stays = Delays(), assignment(), assignment(partition=P1)
+    delay_queue, gone, stays = DelayQueue(), assignment(), assignment(partition=P1)
     kept = [(100 - offset, offset) for offset in range(20)]
     for number, place in enumerate(kept):
-        delays.add(gone, piece((number, number)), 1)
-        delays.add(stays, piece(place), 1)
-    delays.drop(gone)
+        delay_queue.add(gone, piece((number, number)), 1)
+        delay_queue.add(stays, piece(place), 1)
+    delay_queue.drop(gone)
     assert (gone.waiting, gone.waiting_bytes) == (0, 0)
-    assert stays.waiting == len(delays) == 20
-    assert take(delays, 1000) == (stays, sorted(kept))
+    assert stays.waiting == len(delay_queue) == 20
+    assert take(delay_queue, 1000) == (stays, sorted(kept))

@@ -10,7 +10,7 @@ from flux.consuming import effects as do
 from flux.consuming import procedures as scripts
 from flux.consuming.coordinator import Coordinator
 from flux.core.flux_headers import DUE
-from flux.core.ports import Polled
+from flux.core.ports import PollResult
 from flux.system import OperatingSystem
 
 
@@ -61,7 +61,7 @@ def test_a_poller_does_not_rest_for_what_became_due_since_it_looked() -> None:
         while True:
             effect = script.send(answer)
             assert not isinstance(effect, do.Rest), f"after {worked} calls"
-            answer = Polled() if isinstance(effect, do.Poll) else None
+            answer = PollResult() if isinstance(effect, do.Poll) else None
             if isinstance(effect, do.Begin):
                 effect.run.index = effect.run.limit
                 worked += effect.run.index

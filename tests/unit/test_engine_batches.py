@@ -14,8 +14,8 @@ from flux.core.engine.forwards import Failure
 from flux.core.engine.offset_tracker import read_metadata
 from flux.core.engine.runs import Run
 from flux.core.engine.verdicts import Move, Pause
-from flux.core.limits import backpressure as flow
-from flux.core.ports import Position
+from flux.core.limits import backpressure as backpressure
+from flux.core.ports import CommittedOffset
 
 
 class Batched(Driver):
@@ -52,7 +52,7 @@ def test_a_poll_is_worked_in_batches_and_what_is_left_after_its_wait() -> None:
     assert driver.engine.begins_at(driver.now) == T0 + 1
     driver.now += 1
     assert driver.end(driver.take()) == [6]
-    assert driver.commit() == {0: Position(7)}
+    assert driver.commit() == {0: CommittedOffset(7)}
 
 
 def test_records_of_several_polls_make_one_batch() -> None:
@@ -84,7 +84,7 @@ def test_nothing_of_a_batch_is_done_before_its_call_has_ended() -> None:
     assert offsets(run) == [0, 1, 2]
     assert driver.commit() == {}
     driver.end(run)
-    assert driver.commit() == {0: Position(3)}
+    assert driver.commit() == {0: CommittedOffset(3)}
 
 
 def test_one_failure_moves_that_record_alone() -> None:
@@ -93,7 +93,7 @@ def test_one_failure_moves_that_record_alone() -> None:
     driver.end(driver.take(), {1: ValueError("bad")})
     assert read_metadata(*driver.commit()[0]) == [(2, 3)]
     assert driver.write() == [1]
-    assert driver.commit() == {0: Position(3)}
+    assert driver.commit() == {0: CommittedOffset(3)}
 
 
 def test_a_key_that_failed_does_not_hold_back_the_next_batch() -> None:
@@ -134,7 +134,7 @@ def test_what_a_batch_produced_keeps_its_records_open() -> None:
         assert entry is not None
         driver.engine.settled(entry, failure, driver.now)
     assert driver.write() == [1]
-    assert driver.commit() == {0: Position(3)}
+    assert driver.commit() == {0: CommittedOffset(3)}
 
 
 def test_a_batch_that_finds_an_outage_is_given_back_in_its_order() -> None:
@@ -198,7 +198,7 @@ def test_a_batch_in_flight_ends_and_what_waits_for_more_is_forgotten(ends: str) 
     driver.end(run, {2: ValueError("bad")})
     assert driver.write() == [2]
     assert driver.engine.quiet
-    assert driver.engine.commit(driver.now, [driver.p0], at_once=True) == {driver.p0: Position(3)}
+    assert driver.engine.commit(driver.now, [driver.p0], at_once=True) == {driver.p0: CommittedOffset(3)}
     driver.now += 60
     assert driver.nothing_to_take()
 
@@ -249,7 +249,7 @@ def test_a_retry_stage_with_no_room_in_the_metadata_waits_for_the_record_at_its_
 
 
 def test_large_batches_are_not_starved_by_back_pressure(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(flow, "FULL", 3)
+    monkeypatch.setattr(backpressure, "FULL", 3)
     driver = Batched(most=2 * BATCH)
     for start in range(0, 2 * BATCH, BATCH):
         assert driver.turn().pause == ()

@@ -9,7 +9,7 @@ from flux.core.engine.forwards import Failure
 from flux.core.engine.offset_tracker import read_metadata
 from flux.core.engine.runs import SliceRun
 from flux.core.errors import BrokerError, Fault
-from flux.core.ports import Polled, Position
+from flux.core.ports import CommittedOffset, PollResult
 
 METADATA = BrokerError("too long", Fault.METADATA)
 
@@ -24,11 +24,11 @@ def test_positions_are_committed_once_an_interval() -> None:
     driver.assign(0)
     worked(driver, 0)
     positions = driver.turn(after=5).commit
-    assert positions == {driver.p0: Position(1)}
+    assert positions == {driver.p0: CommittedOffset(1)}
     driver.engine.committed(positions, None, driver.now)
     worked(driver, 1)
     assert driver.turn(after=4.9).commit is None
-    assert driver.turn(after=0.2).commit == {driver.p0: Position(2)}
+    assert driver.turn(after=0.2).commit == {driver.p0: CommittedOffset(2)}
 
 
 def test_many_records_are_committed_before_the_interval_ends() -> None:
@@ -38,7 +38,7 @@ def test_many_records_are_committed_before_the_interval_ends() -> None:
     worked(driver, 0, 1)
     assert driver.turn().commit is None
     worked(driver, 2)
-    assert driver.turn().commit == {driver.p0: Position(3)}
+    assert driver.turn().commit == {driver.p0: CommittedOffset(3)}
 
 
 def test_the_progress_of_a_run_is_committed_while_it_is_worked() -> None:
@@ -47,9 +47,9 @@ def test_the_progress_of_a_run_is_committed_while_it_is_worked() -> None:
     driver.poll(0, 1, 2)
     run = driver.take()
     run.index = 2
-    assert driver.commit() == {0: Position(2)}
+    assert driver.commit() == {0: CommittedOffset(2)}
     driver.work(run)
-    assert driver.commit() == {0: Position(3)}
+    assert driver.commit() == {0: CommittedOffset(3)}
     assert driver.engine.stats.done == 3
 
 
@@ -94,7 +94,7 @@ def test_one_commit_is_in_flight() -> None:
     worked(driver, 1)
     assert driver.turn(after=10).commit is None
     driver.engine.committed(positions, None, driver.now)
-    assert driver.turn().commit == {driver.p0: Position(2)}
+    assert driver.turn().commit == {driver.p0: CommittedOffset(2)}
 
 
 def test_a_failed_commit_is_tried_again_within_a_second_with_what_is_done_by_then() -> None:
@@ -107,7 +107,7 @@ def test_a_failed_commit_is_tried_again_within_a_second_with_what_is_done_by_the
     assert driver.engine.stats.commit_failures == 1
     assert not driver.engine.idle
     worked(driver, 1)
-    assert driver.turn(after=1.0).commit == {driver.p0: Position(2)}
+    assert driver.turn(after=1.0).commit == {driver.p0: CommittedOffset(2)}
 
 
 def test_nothing_new_is_nothing_to_commit() -> None:
@@ -115,7 +115,7 @@ def test_nothing_new_is_nothing_to_commit() -> None:
     driver.assign(0)
     assert driver.turn(after=100).commit is None
     worked(driver, 0)
-    assert driver.commit() == {0: Position(1)}
+    assert driver.commit() == {0: CommittedOffset(1)}
     assert driver.turn(after=100).commit is None
 
 
@@ -132,7 +132,7 @@ def test_where_the_broker_takes_no_such_strings_positions_go_without() -> None:
     assert "offset.metadata.max.bytes" in driver.notices()
     assert driver.commit() == {}
     driver.write()
-    assert driver.commit() == {0: Position(2)}
+    assert driver.commit() == {0: CommittedOffset(2)}
 
 
 def test_a_refused_commit_is_an_error_and_one_in_an_outage_is_not() -> None:
@@ -153,7 +153,7 @@ def test_a_clock_set_back_does_not_stall_commits() -> None:
     assert deadline is not None
     assert deadline <= driver.now + 5
     driver.turn()
-    assert driver.turn(after=5).commit == {driver.p0: Position(1)}
+    assert driver.turn(after=5).commit == {driver.p0: CommittedOffset(1)}
 
 
 def test_a_late_answer_to_an_old_generations_commit_hides_nothing_of_the_new_one() -> None:
@@ -166,7 +166,7 @@ def test_a_late_answer_to_an_old_generations_commit_hides_nothing_of_the_new_one
     driver.assign(0)
     driver.engine.committed(positions, None, driver.now)
     worked(driver, 0, 1)
-    assert driver.commit() == {0: Position(2)}
+    assert driver.commit() == {0: CommittedOffset(2)}
 
 
 def test_the_deadline_is_the_next_commit_only_if_there_is_something_to_commit() -> None:
@@ -192,21 +192,21 @@ def test_little_room_for_metadata_stops_feeding_and_not_for_ever() -> None:
     assert position == {} or len(position[0].metadata) <= 16 + 3
     driver.work(run)
     assert sorted(worked_beside + driver.work_all()) == list(range(7, 100, 7))
-    assert driver.commit() == {0: Position(99)}
+    assert driver.commit() == {0: CommittedOffset(99)}
 
 
 def reached(driver: Driver, offset: int) -> None:
-    driver.engine.polled(Polled(reached={driver.p0: offset}), driver.now)
+    driver.engine.polled(PollResult(reached={driver.p0: offset}), driver.now)
 
 
 def test_what_lies_behind_the_last_record_is_passed_when_the_client_has_passed_it() -> None:
     driver = Driver()
     driver.assign(0)
     worked(driver, 0, 1)
-    assert driver.commit() == {0: Position(2)}
+    assert driver.commit() == {0: CommittedOffset(2)}
     reached(driver, 3)  # a transaction's marker
     assert not driver.engine.idle
-    assert driver.commit() == {0: Position(3)}
+    assert driver.commit() == {0: CommittedOffset(3)}
     assert driver.engine.idle
     reached(driver, 3)
     assert driver.turn(after=100).commit is None, "an idle stage commits for ever"
@@ -221,17 +221,17 @@ def test_a_record_in_flight_is_not_passed_by_what_the_client_has_reached() -> No
     run.index = 1
     assert driver.commit()[0].offset == 1
     driver.work(run)
-    assert driver.commit() == {0: Position(4)}
+    assert driver.commit() == {0: CommittedOffset(4)}
 
 
 def test_records_and_the_end_behind_them_may_come_in_one_poll() -> None:
     driver = Driver()
     driver.assign(0)
     batch = polled(driver.record(0), driver.record(2))
-    driver.engine.polled(Polled(batch.batches, reached={driver.p0: 5}), driver.now)
+    driver.engine.polled(PollResult(batch.batches, reached={driver.p0: 5}), driver.now)
     assert driver.commit()[0].offset == 0
     driver.work_all()
-    assert driver.commit() == {0: Position(5)}
+    assert driver.commit() == {0: CommittedOffset(5)}
 
 
 def test_a_partition_without_records_has_a_position_once_its_end_is_known() -> None:
@@ -239,7 +239,7 @@ def test_a_partition_without_records_has_a_position_once_its_end_is_known() -> N
     driver.assign(None)
     assert driver.commit() == {}
     reached(driver, 0)
-    assert driver.commit() == {0: Position(0)}
+    assert driver.commit() == {0: CommittedOffset(0)}
 
 
 def test_what_a_stopping_stage_does_not_take_is_not_passed() -> None:
@@ -249,7 +249,7 @@ def test_what_a_stopping_stage_does_not_take_is_not_passed() -> None:
     driver.engine.stop()
     driver.poll(1)
     reached(driver, 2)
-    assert driver.commit() == {0: Position(1)}
+    assert driver.commit() == {0: CommittedOffset(1)}
 
 
 def test_what_was_reached_before_a_revocation_counts_for_nothing_after_it() -> None:

@@ -22,8 +22,10 @@ def expiring(stage: int = 0, **settings: Any) -> Driver:
 
 
 def moved(driver: Driver) -> tuple[Role, dict[str, bytes | None]]:
-    [hop] = driver.engine.writes(driver.now)
-    return hop.transfer.target.role, dict(hop.transfer.producer_record(int(driver.now * 1000), None).headers)
+    [forward] = driver.engine.writes(driver.now)
+    return forward.forwarded_copy.target.role, dict(
+        forward.forwarded_copy.producer_record(int(driver.now * 1000), None).headers
+    )
 
 
 def retried(driver: Driver, *, born: float, attempts: int = 1) -> Any:

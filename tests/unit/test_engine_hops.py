@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 from engine_support import AWAY, DENIED, TOO_LARGE, Driver, offsets
 
-from flux.core.engine.forwarding import Hop
+from flux.core.engine.forwarding import Forward
 from flux.core.engine.forwards import Detail, Failure
 from flux.core.engine.verdicts import Move, Reject, Retry
 from flux.core.errors import BrokerError, Fault
-from flux.core.ports import Position, ProducerRecord
+from flux.core.ports import CommittedOffset, ProducerRecord
 from flux.core.stage import Role
 
 
@@ -17,14 +17,14 @@ def headers(outgoing: ProducerRecord) -> dict[str, bytes | None]:
     return dict(outgoing.headers)
 
 
-def failed_hop(driver: Driver, error: BaseException | None = None) -> Hop:
+def failed_hop(driver: Driver, error: BaseException | None = None) -> Forward:
     """Record 0 fails with `error`; its hop."""
     driver.assign(0)
     driver.poll(0)
     run = driver.take()
     driver.fail(run, error)
-    [hop] = driver.engine.writes(driver.now)
-    return hop
+    [forward] = driver.engine.writes(driver.now)
+    return forward
 
 
 def test_commit_stops_below_the_failed_record_until_its_hop_is_written() -> None:
@@ -35,10 +35,10 @@ def test_commit_stops_below_the_failed_record_until_its_hop_is_written() -> None
     position = driver.commit()[0]
     assert position.offset == 1
     driver.now += 1
-    [hop] = driver.engine.writes(driver.now)
+    [forward] = driver.engine.writes(driver.now)
     assert driver.commit() == {}
-    driver.engine.written(hop, driver.now)
-    assert driver.commit() == {0: Position(3)}
+    driver.engine.written(forward, driver.now)
+    assert driver.commit() == {0: CommittedOffset(3)}
 
 
 def test_what_is_done_above_a_failed_record_is_not_worked_again_by_the_next_owner() -> None:
@@ -51,17 +51,17 @@ def test_what_is_done_above_a_failed_record_is_not_worked_again_by_the_next_owne
     other.assign(position)
     other.poll(0, 1, 2)
     assert other.work_all() == [0]
-    assert other.commit() == {0: Position(3)}
+    assert other.commit() == {0: CommittedOffset(3)}
 
 
 def test_the_first_failure_goes_to_the_first_retry_stage_with_its_wait() -> None:
     driver = Driver()
-    hop = failed_hop(driver)
-    assert hop.transfer.target.topic == "t-g-try-1"
-    written = headers(hop.transfer.producer_record(5_000_000, None))
+    forward = failed_hop(driver)
+    assert forward.forwarded_copy.target.topic == "t-g-try-1"
+    written = headers(forward.forwarded_copy.producer_record(5_000_000, None))
     assert written["flux-due"] == b"5010000"
     assert written["flux-reason"] == b"error"
-    driver.engine.written(hop, driver.now)
+    driver.engine.written(forward, driver.now)
     assert driver.engine.stats.retried == 1
 
 
@@ -79,16 +79,16 @@ def test_the_first_failure_goes_to_the_first_retry_stage_with_its_wait() -> None
 def test_where_a_failure_goes_and_why(stage: int, error: Exception, target: str, reason: str) -> None:
     driver = Driver(stage)
     driver.now += 100
-    hop = failed_hop(driver, error)
-    assert hop.transfer.target.topic == target
-    assert hop.transfer.reason == reason
-    assert ("flux-due" in headers(hop.transfer.producer_record(0, None))) == (target != "t-g-dlq")
+    forward = failed_hop(driver, error)
+    assert forward.forwarded_copy.target.topic == target
+    assert forward.forwarded_copy.reason == reason
+    assert ("flux-due" in headers(forward.forwarded_copy.producer_record(0, None))) == (target != "t-g-dlq")
 
 
 def test_a_wait_that_the_call_asked_for_is_clipped_and_named() -> None:
     driver = Driver()
-    hop = failed_hop(driver, Retry(after=1e12))
-    assert hop.transfer.wait == driver.policy.max_delay
+    forward = failed_hop(driver, Retry(after=1e12))
+    assert forward.forwarded_copy.wait == driver.policy.max_delay
     assert "clipped" in driver.notices()
 
 
@@ -96,7 +96,7 @@ def test_a_failure_of_a_leftover_stage_goes_to_the_dead_letters() -> None:
     leftover = Driver().policy.stages.leftover(7)
     driver = Driver(leftover)
     driver.now += 100_000
-    assert failed_hop(driver).transfer.target.role is Role.DEAD
+    assert failed_hop(driver).forwarded_copy.target.role is Role.DEAD
 
 
 def test_a_dead_letter_that_fails_once_more_stays_and_is_committed() -> None:
@@ -106,7 +106,7 @@ def test_a_dead_letter_that_fails_once_more_stays_and_is_committed() -> None:
     driver.poll(0, 1)
     assert driver.work_all(0) == [0, 1]
     assert driver.write() == []
-    assert driver.commit() == {0: Position(2)}
+    assert driver.commit() == {0: CommittedOffset(2)}
     assert "stays a dead letter" in driver.notices()
 
 
@@ -120,7 +120,7 @@ def test_a_failure_of_the_process_moves_and_commits_nothing_of_its_record(error:
     assert driver.fail(run, error) is Move.STOP
     driver.engine.aborted(run)
     assert driver.write() == []
-    assert driver.commit() == {0: Position(1)}
+    assert driver.commit() == {0: CommittedOffset(1)}
     assert driver.engine.calls == 0
 
 
@@ -137,7 +137,7 @@ def test_while_the_cluster_is_away_no_new_call_starts() -> None:
     driver.now += 1
     assert driver.write() == [0]
     assert driver.work_all() == [2]
-    assert driver.commit() == {0: Position(3)}
+    assert driver.commit() == {0: CommittedOffset(3)}
 
 
 def test_a_refused_hop_keeps_its_record_and_its_key_and_the_rest_goes_on() -> None:
@@ -157,7 +157,7 @@ def test_a_refused_hop_keeps_its_record_and_its_key_and_the_rest_goes_on() -> No
     driver.now += 60
     assert driver.write() == [0]
     assert driver.work_all() == [2]
-    assert driver.commit() == {0: Position(5)}
+    assert driver.commit() == {0: CommittedOffset(5)}
     assert driver.engine.idle
 
 
@@ -172,7 +172,7 @@ def test_nothing_goes_on_when_all_that_is_left_is_refused_or_waits_for_its_key()
     driver.work_all()
     assert driver.engine.rests(driver.now)
     assert not driver.engine.empty
-    assert [str(hop) for hop in driver.engine.refused] == [
+    assert [str(forward) for forward in driver.engine.refused] == [
         "t[0]@0 to t-g-try-1 (denied: grant WRITE on it, or take the record out of the way with flux skip)"
     ]
     driver.now += 1
@@ -202,23 +202,23 @@ def test_a_too_large_hop_loses_details_step_by_step_and_goes_alone() -> None:
     driver.assign(0)
     driver.poll(0, 1, 2)
     driver.work_all(0, 1, 2)
-    hops = driver.engine.writes(driver.now)
-    for hop in hops:
-        driver.engine.unwritten(hop, TOO_LARGE, driver.now)
-    big = hops[0]
+    forwards = driver.engine.writes(driver.now)
+    for forward in forwards:
+        driver.engine.unwritten(forward, TOO_LARGE, driver.now)
+    big = forwards[0]
     for detail in (Detail.FULL, Detail.TYPE, Detail.NONE):
         assert driver.engine.writes(driver.now) == [big]
-        assert big.transfer.detail is detail
+        assert big.forwarded_copy.detail is detail
         assert driver.engine.writes(driver.now) == []
         if detail is not Detail.NONE:
             driver.engine.unwritten(big, TOO_LARGE, driver.now)
         if detail is Detail.FULL:
             assert [driver.write(), driver.write()] == [[1], [2]]
-    names = headers(big.transfer.producer_record(0, None))
+    names = headers(big.forwarded_copy.producer_record(0, None))
     assert not [name for name in names if name.startswith("flux-error")]
     assert names["flux-origin-offset"] == b"0"
     driver.engine.written(big, driver.now)
-    assert driver.commit() == {0: Position(3)}
+    assert driver.commit() == {0: CommittedOffset(3)}
 
 
 def test_what_a_call_produced_holds_its_record_and_not_its_key() -> None:
@@ -234,7 +234,7 @@ def test_what_a_call_produced_holds_its_record_and_not_its_key() -> None:
     assert not driver.engine.quiet
     driver.engine.settled(entry, None, driver.now)
     assert driver.engine.quiet
-    assert driver.commit() == {0: Position(2)}
+    assert driver.commit() == {0: CommittedOffset(2)}
 
 
 def test_a_product_that_is_not_delivered_makes_the_call_fail() -> None:
@@ -249,7 +249,7 @@ def test_a_product_that_is_not_delivered_makes_the_call_fail() -> None:
     driver.engine.settled(entry, Failure(BrokerError("gone", Fault.OTHER)), driver.now)
     assert driver.commit() == {}
     assert driver.write() == [0]
-    assert driver.commit() == {0: Position(1)}
+    assert driver.commit() == {0: CommittedOffset(1)}
 
 
 def test_a_settled_product_makes_room_for_what_was_put_aside() -> None:

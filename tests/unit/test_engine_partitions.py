@@ -6,7 +6,7 @@ import pytest
 from engine_support import AWAY, T0, Driver, offsets
 
 from flux.core.engine.runs import Run
-from flux.core.ports import BEGINNING, Polled, Position, Watermarks
+from flux.core.ports import BEGINNING, CommittedOffset, PollResult, Watermarks
 from flux.core.stage import Role
 
 
@@ -24,12 +24,12 @@ def test_a_partition_starts_where_the_group_was_and_without_a_position_at_its_be
 def test_a_position_that_was_chosen_is_committed_although_no_record_comes() -> None:
     driver = Driver(commit_interval=5.0)
     driver.assign(42, 7, chosen=[driver.p0])
-    assert driver.turn().commit == {driver.p0: Position(42)}
+    assert driver.turn().commit == {driver.p0: CommittedOffset(42)}
 
 
 def test_metadata_that_is_not_ours_costs_a_replay_and_a_warning() -> None:
     driver = Driver()
-    driver.assign(Position(5, "someone else's"))
+    driver.assign(CommittedOffset(5, "someone else's"))
     assert "not flux's" in driver.notices()
     driver.poll(5, 6)
     assert driver.work_all() == [5, 6]
@@ -43,7 +43,7 @@ def test_a_revocation_lets_the_call_in_flight_end_and_starts_no_other() -> None:
     assert driver.work(run) == [0]
     assert driver.engine.drained([driver.p0])
     assert driver.nothing_to_take()
-    assert driver.engine.commit(driver.now, [driver.p0], at_once=True) == {driver.p0: Position(1)}
+    assert driver.engine.commit(driver.now, [driver.p0], at_once=True) == {driver.p0: CommittedOffset(1)}
     driver.engine.revoked([driver.p0])
     assert driver.engine.partitions == [driver.p1]
 
@@ -56,7 +56,7 @@ def test_a_failure_during_a_drain_still_writes_its_hop() -> None:
     assert not driver.engine.drained([driver.p0])
     assert driver.write() == [0]
     assert driver.engine.drained([driver.p0])
-    assert driver.engine.commit(driver.now, [driver.p0], at_once=True) == {driver.p0: Position(1)}
+    assert driver.engine.commit(driver.now, [driver.p0], at_once=True) == {driver.p0: CommittedOffset(1)}
 
 
 @pytest.mark.parametrize("lost", [False, True])
@@ -74,7 +74,7 @@ def test_a_call_that_outlives_its_assignment_commits_nothing_and_writes_no_hop(l
     assert driver.commit() == {}
     driver.poll(0, 1)
     assert driver.work_all() == [0, 1]
-    assert driver.commit() == {0: Position(2)}
+    assert driver.commit() == {0: CommittedOffset(2)}
 
 
 def test_a_call_of_an_old_generation_that_ends_well_counts_for_nothing_in_the_new_one() -> None:
@@ -105,11 +105,11 @@ def test_an_acknowledgement_of_an_old_generation_commits_nothing() -> None:
     driver = Driver()
     run = in_a_call(driver, 0)
     driver.work(run, 0)
-    [hop] = driver.engine.writes(driver.now)
+    [forward] = driver.engine.writes(driver.now)
     driver.engine.lost([driver.p0])
     driver.assign(0)
     driver.poll(0)
-    driver.engine.written(hop, driver.now)
+    driver.engine.written(forward, driver.now)
     assert driver.commit() == {}
     assert driver.work_all() == [0]
 
@@ -144,7 +144,7 @@ def test_other_partitions_go_on_through_a_revocation() -> None:
     assert driver.message(run, 0).partition == 1
     driver.work(run)
     driver.engine.revoked([driver.p0])
-    assert driver.commit() == {1: Position(1)}
+    assert driver.commit() == {1: CommittedOffset(1)}
 
 
 def test_one_assigned_twice_without_a_revocation_forgets_its_first_life() -> None:
@@ -160,17 +160,17 @@ def test_one_assigned_twice_without_a_revocation_forgets_its_first_life() -> Non
 def test_a_position_out_of_range_goes_on_from_the_oldest_record_and_counts_what_is_gone() -> None:
     driver = Driver()
     driver.assign(5)
-    driver.engine.polled(Polled([], [driver.p0]), driver.now)
+    driver.engine.polled(PollResult([], [driver.p0]), driver.now)
     assert driver.turn().reset == (driver.p0,)
     assert driver.engine.reset(driver.p0, Watermarks(20, 30), driver.now) == 20
     assert "15 offset(s) are gone" in driver.notices()
     turn = driver.turn()
     assert turn.reset == ()
-    assert turn.commit == {driver.p0: Position(20)}
+    assert turn.commit == {driver.p0: CommittedOffset(20)}
     driver.engine.committed(turn.commit, None, driver.now)
     driver.poll(20, 21)
     assert driver.work_all() == [20, 21]
-    assert driver.commit() == {0: Position(22)}
+    assert driver.commit() == {0: CommittedOffset(22)}
 
 
 def test_a_topic_created_anew_is_named() -> None:
@@ -178,7 +178,7 @@ def test_a_topic_created_anew_is_named() -> None:
     driver.assign(500)
     assert driver.engine.reset(driver.p0, Watermarks(0, 3), driver.now) == 0
     assert "created anew" in driver.notices()
-    assert driver.turn().commit == {driver.p0: Position(0)}
+    assert driver.turn().commit == {driver.p0: CommittedOffset(0)}
 
 
 def test_a_topic_created_anew_that_has_grown_past_the_old_position_is_worked_from_its_beginning() -> None:
@@ -192,7 +192,7 @@ def test_a_topic_created_anew_that_has_grown_past_the_old_position_is_worked_fro
 def test_nothing_is_reset_that_is_not_ours() -> None:
     driver = Driver()
     driver.assign(5)
-    driver.engine.polled(Polled([], [driver.p0]), driver.now)
+    driver.engine.polled(PollResult([], [driver.p0]), driver.now)
     driver.engine.revoking([driver.p0])
     assert driver.engine.reset(driver.p0, Watermarks(0, 3), driver.now) is None
     driver.engine.revoked([driver.p0])
@@ -210,7 +210,7 @@ def test_a_stop_begins_nothing_new_and_counts_what_ends() -> None:
     assert driver.nothing_to_take()
     assert driver.engine.ready(driver.now) == 0
     assert driver.engine.quiet
-    assert driver.engine.commit(driver.now, at_once=True) == {driver.p0: Position(1)}
+    assert driver.engine.commit(driver.now, at_once=True) == {driver.p0: CommittedOffset(1)}
     assert set(driver.turn().pause) == {driver.p0, driver.p1}
 
 
@@ -275,7 +275,7 @@ def test_a_stuck_run_is_split_and_the_rest_goes_to_others_with_its_keys_in_order
     assert driver.engine.take(False, driver.now) is None
     assert driver.work(run) == [0]
     assert driver.work_all() == [2]
-    assert driver.commit() == {0: Position(4)}
+    assert driver.commit() == {0: CommittedOffset(4)}
 
 
 def test_while_calls_are_quick_the_poller_alone_gets_work() -> None:

@@ -16,7 +16,7 @@ from flux.core.engine.verdicts import Move
 from flux.core.flux_headers import start
 from flux.core.limits.circuit_breaker import Gate
 from flux.core.message import Message
-from flux.core.ports import Batch, Position, TopicPartition
+from flux.core.ports import Batch, CommittedOffset, TopicPartition
 
 P0 = TopicPartition(STAGES[0].topic, 0)
 
@@ -41,10 +41,10 @@ def entry_of(at: Assignment, offset: int) -> Entry:
 def test_a_partition_that_is_gone_is_dropped_by_all_and_commits_nothing() -> None:
     dropped: list[Assignment] = []
     partitions = Partitions(common(), dropped.append)
-    partitions.assigned({P0: Position(3)}, {P0: 0}, T0)
+    partitions.assigned({P0: CommittedOffset(3)}, {P0: 0}, T0)
     [old] = partitions.of([P0])
     partitions.reached({P0: 7})
-    assert partitions.commit(T0, None, at_once=True) == {P0: Position(7)}
+    assert partitions.commit(T0, None, at_once=True) == {P0: CommittedOffset(7)}
     partitions.lost([P0])
     assert dropped == [old]
     assert partitions.commit(T0, None, at_once=True) is None
@@ -74,10 +74,10 @@ def test_a_failure_is_open_until_its_copy_is_written() -> None:
     entry, run = entry_of(at, 0), Run(1, T0)
     assert retries.fail(run, entry, Failure(ValueError()), T0) is Move.NEXT
     assert list(at.open) == [entry]
-    [hop] = retries.hops.take(T0)
-    assert at.position == Position(0)
-    assert retries.all_written([hop], T0) == [hop]
-    assert at.position == Position(1)
+    [forward] = retries.forwards.take(T0)
+    assert at.position == CommittedOffset(0)
+    assert retries.all_written([forward], T0) == [forward]
+    assert at.position == CommittedOffset(1)
     assert (cut, shared.stats.retried) == ([], 1)
 
 
@@ -88,6 +88,6 @@ def test_a_try_in_place_has_the_runs_of_its_partition_cut() -> None:
     entry = entry_of(at, 0)
     assert retries.fail(Run(1, T0), entry, Failure(ValueError()), T0) is Move.AGAIN
     assert cut == [at]
-    assert retries.hops.take(T0) == []
+    assert retries.forwards.take(T0) == []
     retries.readmit_due(T0 + 60)
-    assert shared.lanes.take(1, T0 + 60) == [entry]
+    assert shared.key_queues.take(1, T0 + 60) == [entry]

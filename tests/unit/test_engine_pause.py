@@ -12,7 +12,7 @@ from flux.core.engine.forwards import Failure
 from flux.core.engine.runs import Run
 from flux.core.engine.verdicts import Expired, Move, Pause, Reject, Undecodable
 from flux.core.limits.circuit_breaker import Gate
-from flux.core.ports import Position
+from flux.core.ports import CommittedOffset
 
 OUTAGE = Pause(reason="away")
 
@@ -59,7 +59,7 @@ def test_calls_before_the_one_that_found_it_are_done() -> None:
     run = driver.take()
     run.index = 1
     driver.find_outage(run)
-    assert driver.commit() == {0: Position(1)}
+    assert driver.commit() == {0: CommittedOffset(1)}
 
 
 def test_the_probe_is_one_record_and_the_rest_waits_for_its_end() -> None:
@@ -161,7 +161,7 @@ def test_a_call_in_flight_ends_and_counts_and_goes_no_further() -> None:
     assert slow.index == slow.limit
     driver.engine.finished(slow, driver.now)
     assert driver.gate.paused
-    assert driver.commit()[0] == Position(1)
+    assert driver.commit()[0] == CommittedOffset(1)
     driver.now += 1.01
     assert called(driver, driver.take()) == [(1, 1)]
 
@@ -169,7 +169,7 @@ def test_a_call_in_flight_ends_and_counts_and_goes_no_further() -> None:
 def test_what_is_given_back_stays_before_others_of_its_key() -> None:
     driver = Paused()
     driver.poll(*(driver.record(offset, b"a") for offset in range(2)))
-    driver.engine.pace.slow = True
+    driver.engine.dispatch_mode.slow = True
     driver.find_outage(driver.take())
     driver.poll(driver.record(2, b"a"))
     driver.now += 1.01
@@ -179,7 +179,7 @@ def test_what_is_given_back_stays_before_others_of_its_key() -> None:
 def test_what_waits_in_place_waits_for_the_end_of_the_pause_instead() -> None:
     driver = Paused(in_place_retries=3, in_place_wait=60)
     driver.poll(*(driver.record(offset, key) for offset, key in enumerate((b"a", b"b"))))
-    driver.engine.pace.slow = True
+    driver.engine.dispatch_mode.slow = True
     driver.work(driver.take(), 0)
     driver.find_outage(driver.take())
     driver.now += 1.01

@@ -11,7 +11,7 @@ from flux.core.engine.forwards import Failure
 from flux.core.engine.offset_tracker import read_metadata
 from flux.core.engine.runs import Run
 from flux.core.engine.verdicts import Move, Pause, Reject, Retry
-from flux.core.ports import Position
+from flux.core.ports import CommittedOffset
 
 
 def quick(stage: int = 0, *, tries: int = 2, wait: float = 1.0, **settings: Any) -> Driver:
@@ -30,7 +30,9 @@ def attempts(driver: Driver) -> list[tuple[int, int]]:
 
 
 def headers(driver: Driver) -> list[dict[str, bytes | None]]:
-    return [dict(hop.transfer.producer_record(0, None).headers) for hop in driver.engine.writes(driver.now)]
+    return [
+        dict(forward.forwarded_copy.producer_record(0, None).headers) for forward in driver.engine.writes(driver.now)
+    ]
 
 
 def test_a_record_that_fails_is_called_again_after_the_wait_and_not_before() -> None:
@@ -43,7 +45,7 @@ def test_a_record_that_fails_is_called_again_after_the_wait_and_not_before() -> 
     assert driver.engine.deadline(driver.now) == T0 + 1
     driver.now = T0 + 1
     assert attempts(driver) == [(0, 2)]
-    assert driver.commit() == {0: Position(1)}
+    assert driver.commit() == {0: CommittedOffset(1)}
 
 
 def test_waits_are_doubled_and_the_last_failure_moves_the_record() -> None:
@@ -55,8 +57,8 @@ def test_waits_are_doubled_and_the_last_failure_moves_the_record() -> None:
         assert driver.nothing_to_take()
         driver.now += 0.001
         assert driver.work_all(0) == [0]
-    [hop] = headers(driver)
-    assert (hop["flux-attempts"], hop["flux-stage"]) == (b"3", b"1")
+    [forward] = headers(driver)
+    assert (forward["flux-attempts"], forward["flux-stage"]) == (b"3", b"1")
 
 
 def test_each_stage_has_its_tries_anew_and_attempts_go_on_counting() -> None:
@@ -69,8 +71,8 @@ def test_each_stage_has_its_tries_anew_and_attempts_go_on_counting() -> None:
     driver.engine.finished(run, driver.now)
     driver.now += 1
     assert driver.work_all(0) == [0]
-    [hop] = headers(driver)
-    assert hop["flux-attempts"] == b"6"
+    [forward] = headers(driver)
+    assert forward["flux-attempts"] == b"6"
 
 
 def test_the_first_failure_is_remembered_through_tries_in_place() -> None:
@@ -79,9 +81,9 @@ def test_the_first_failure_is_remembered_through_tries_in_place() -> None:
     driver.work_all(0)
     driver.now += 1
     driver.work_all(0)
-    [hop] = headers(driver)
-    assert hop["flux-first-failed-at"] == str(int(T0 * 1000)).encode()
-    assert hop["flux-failed-at"] == str(int(T0 * 1000) + 1000).encode()
+    [forward] = headers(driver)
+    assert forward["flux-first-failed-at"] == str(int(T0 * 1000)).encode()
+    assert forward["flux-failed-at"] == str(int(T0 * 1000) + 1000).encode()
 
 
 @pytest.mark.parametrize("error", [Reject("no"), Retry(after=5)])
@@ -103,7 +105,7 @@ def test_a_record_holds_back_its_key_alone() -> None:
     assert driver.work_all() == [1, 3]
     driver.now += 1
     assert driver.work_all() == [0, 2]
-    assert driver.commit() == {0: Position(4)}
+    assert driver.commit() == {0: CommittedOffset(4)}
 
 
 def test_under_order_by_partition_it_holds_back_all() -> None:
@@ -148,19 +150,19 @@ def test_a_stop_moves_what_waits_with_the_attempts_that_it_had() -> None:
     driver.poll(0)
     driver.work_all(0)
     driver.engine.stop()
-    [hop] = driver.engine.writes(driver.now)
-    assert dict(hop.transfer.producer_record(0, None).headers)["flux-attempts"] == b"1"
+    [forward] = driver.engine.writes(driver.now)
+    assert dict(forward.forwarded_copy.producer_record(0, None).headers)["flux-attempts"] == b"1"
     assert not driver.engine.quiet
-    driver.engine.written(hop, driver.now)
+    driver.engine.written(forward, driver.now)
     assert driver.engine.quiet
-    assert driver.commit() == {0: Position(1)}
+    assert driver.commit() == {0: CommittedOffset(1)}
 
 
 def in_place(driver: Driver) -> Run:
     """Two records have failed, and may be tried in place: a caller has the first, nobody the second."""
     driver.poll(0, 1)
     driver.work_all(0, 1)
-    driver.engine.pace.slow = True
+    driver.engine.dispatch_mode.slow = True
     driver.now += 1
     run = driver.take()
     assert offsets(run) == [0]
@@ -196,7 +198,7 @@ def test_what_was_done_in_place_is_done() -> None:
     driver.engine.stop()
     assert headers(driver) == []
     assert driver.engine.quiet
-    assert driver.commit() == {0: Position(2)}
+    assert driver.commit() == {0: CommittedOffset(2)}
 
 
 def test_what_found_an_outage_in_place_moves_with_the_attempts_that_it_had() -> None:
@@ -217,9 +219,9 @@ def test_a_revocation_moves_what_waits_before_its_partition_is_given_up() -> Non
     driver.work_all(0)
     driver.engine.revoking([driver.p0])
     assert not driver.engine.drained([driver.p0])
-    [hop] = driver.engine.writes(driver.now)
-    assert hop.entry.assignment.partition == driver.p0
-    driver.engine.written(hop, driver.now)
+    [forward] = driver.engine.writes(driver.now)
+    assert forward.entry.assignment.partition == driver.p0
+    driver.engine.written(forward, driver.now)
     assert driver.engine.drained([driver.p0])
     driver.now += 1
     assert driver.work_all() == [0]  # the other partition's is tried in place

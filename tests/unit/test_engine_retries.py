@@ -9,7 +9,7 @@ from engine_support import T0, T0_MS, Driver, FakeRecord
 
 from flux.core.backoff import Waits
 from flux.core.limits.backpressure import FULL, PATIENCE
-from flux.core.ports import Position
+from flux.core.ports import CommittedOffset
 
 
 def due(driver: Driver, offset: int, after: float, key: bytes | None = None, **fields: Any) -> FakeRecord:
@@ -40,7 +40,7 @@ def test_records_are_worked_in_due_order_with_ties_by_offset() -> None:
     driver.poll(due(driver, 0, 9), due(driver, 1, 3), due(driver, 2, 3), due(driver, 3, 1))
     driver.now = T0 + 10
     assert driver.work_all() == [3, 1, 2, 0]
-    assert driver.commit() == {0: Position(4)}
+    assert driver.commit() == {0: CommittedOffset(4)}
 
 
 def test_a_key_is_worked_in_due_order() -> None:

@@ -55,10 +55,10 @@ def work(task):
 
 
 class Ended:
-    def __init__(self, journal: Path, code: int, errors: str) -> None:
+    def __init__(self, task_log: Path, code: int, errors: str) -> None:
         self.code = code
         self.errors = errors
-        self.notes = journal.read_text().splitlines()
+        self.notes = task_log.read_text().splitlines()
 
     def of(self, who: str) -> list[str]:
         return [note.removesuffix(f" {who}") for note in self.notes if note.endswith(f" {who}")]

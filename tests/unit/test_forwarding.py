@@ -12,8 +12,8 @@ from engine_support import AWAY, Driver
 from peers_support import wait_for
 
 from flux.consuming.coordinator import Coordinator
-from flux.consuming.forward_writer import Ended, Step, Wanted, Writer
-from flux.core.engine.forwarding import Hop
+from flux.consuming.forward_writer import Ended, ForwardWriter, Step, Wanted
+from flux.core.engine.forwarding import Forward
 from flux.core.engine.verdicts import Reject
 from flux.core.ports import ProducerSettings
 from flux.system import OperatingSystem
@@ -28,17 +28,17 @@ class ScriptedWriter:
         self.release = threading.Event()
         self.renewed = 0
 
-    def write(self, hops: Iterable[Hop], limit: object, ended: Ended, wanted: Wanted, step: Step) -> None:
-        for hop in hops:
+    def write(self, forwards: Iterable[Forward], limit: object, ended: Ended, wanted: Wanted, step: Step) -> None:
+        for forward in forwards:
             step()
-            if not wanted(hop):
+            if not wanted(forward):
                 continue
-            offset = hop.entry.offset
+            offset = forward.entry.offset
             self.tried.append(offset)
             if offset in self.stick:
                 self.stick.discard(offset)
                 assert self.release.wait(10)
-            ended(hop, None)
+            ended(forward, None)
 
     def renew(self) -> None:
         self.renewed += 1
@@ -143,11 +143,11 @@ def test_a_cluster_that_is_away_is_asked_once_and_not_for_each() -> None:
         driver.fail(run, Reject() if index % 2 else ValueError())
         run.index += 1
     driver.engine.finished(run, driver.now)
-    writer = Writer(cast(Any, away), ProducerSettings(), OperatingSystem())
+    writer = ForwardWriter(cast(Any, away), ProducerSettings(), OperatingSystem())
     coordinator = Coordinator(driver.policy, [driver.engine], writer, OperatingSystem())
     coordinator.procedures.write(coordinator.runtimes[0])
     assert away.asked == 1
-    assert driver.engine.transfers == 100
+    assert driver.engine.open_forwards == 100
 
 
 def test_a_bug_while_writing_does_not_keep_the_next_from_it() -> None:

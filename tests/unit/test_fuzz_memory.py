@@ -14,7 +14,15 @@ from memory_support import ScriptedSystem
 from flux.adapters.memory import MemoryAdapter, forget
 from flux.adapters.memory.consumer import MemoryConsumer
 from flux.core.errors import BrokerError, Fault
-from flux.core.ports import BEGINNING, END, ConsumerSettings, Position, ProducerRecord, ProducerSettings, TopicPartition
+from flux.core.ports import (
+    BEGINNING,
+    END,
+    CommittedOffset,
+    ConsumerSettings,
+    ProducerRecord,
+    ProducerSettings,
+    TopicPartition,
+)
 from flux.core.producing.partitioner import partition_for_key
 
 TOPIC = "t"
@@ -63,7 +71,7 @@ class Reader:
 
     def revoked(self, partitions: Sequence[TopicPartition]) -> None:
         if self.model.commits_when_revoked:
-            own = {p: Position(max(self.places[p.partition], 0), "r") for p in partitions}
+            own = {p: CommittedOffset(max(self.places[p.partition], 0), "r") for p in partitions}
             self.client.commit_now(own, 1)
             self.model.positions.update({p.partition: position for p, position in own.items()})
         self.drop(partitions)
@@ -91,7 +99,7 @@ class Model(RuleBasedStateMachine):
         self.logs: list[dict[int, bytes]] = [{} for _ in range(partitions)]
         self.lows = [0] * partitions
         self.highs = [0] * partitions
-        self.positions: dict[int, Position] = {}
+        self.positions: dict[int, CommittedOffset] = {}
         self.readers: list[Reader] = []
         self.written = 0
 
@@ -179,7 +187,7 @@ class Model(RuleBasedStateMachine):
             reader.client.close()
             self.refused(lambda: reader.client.poll(1, 0), Fault.FATAL)
             self.refused(lambda: reader.client.committed([at(0)], 1), Fault.FATAL)
-            self.refused(lambda: reader.client.commit_now({at(0): Position(0)}, 1), Fault.FATAL)
+            self.refused(lambda: reader.client.commit_now({at(0): CommittedOffset(0)}, 1), Fault.FATAL)
 
     @precondition(lambda self: self.readers)
     @rule(which=numbers, most=st.integers(1, 5))
@@ -237,7 +245,7 @@ class Model(RuleBasedStateMachine):
     @rule(which=numbers, partition=numbers, metadata=st.sampled_from(METADATA), waits=st.booleans())
     def commit(self, which: int, partition: int, metadata: str, waits: bool) -> None:
         reader = self.readers[which % len(self.readers)]
-        position = Position(max(reader.places.get(partition, 0), 0), metadata)
+        position = CommittedOffset(max(reader.places.get(partition, 0), 0), metadata)
         expected = None
         if reader.late:
             expected = Fault.FENCED
@@ -260,8 +268,8 @@ class Model(RuleBasedStateMachine):
     @rule(partition=numbers, offset=st.integers(0, 12))
     def an_operator_sets_a_position(self, partition: int, offset: int) -> None:
         if partition < len(self.logs):
-            self.broker.set_position("g", at(partition), Position(offset, "o"))
-            self.positions[partition] = Position(offset, "o")
+            self.broker.set_position("g", at(partition), CommittedOffset(offset, "o"))
+            self.positions[partition] = CommittedOffset(offset, "o")
 
     @rule(seconds=st.sampled_from([1.0, 299.0, 301.0]))
     def time_passes(self, seconds: float) -> None:

@@ -14,8 +14,8 @@ import flux
 from flux.adapters.memory import MemoryAdapter, forget
 from flux.adapters.memory.log import StoredRecord
 from flux.core import flux_headers as trail
-from flux.core.engine.forwards import Transfer
-from flux.core.engine.offset_tracker import Ledger, read_metadata
+from flux.core.engine.forwards import ForwardedCopy
+from flux.core.engine.offset_tracker import OffsetTracker, read_metadata
 from flux.core.message import Message
 from flux.core.ports import ProducerRecord
 from flux.core.stage import Stages, parse_stages
@@ -61,7 +61,7 @@ def test_a_record_of_any_headers_can_be_looked_at_and_moved(
     assert list(message.headers) == pairs
     assert repr(message)
     stages = Stages("t", "g", 101)
-    moved = Transfer(message, stages[number + 1], "error", 1.0, "g", NOW, "E", "text", "trace")
+    moved = ForwardedCopy(message, stages[number + 1], "error", 1.0, "g", NOW, "E", "text", "trace")
     after = moved.producer_record(NOW, None).headers
     assert [pair for pair in after if not pair[0].startswith("flux-")] == [
         pair for pair in pairs if not pair[0].startswith("flux-")
@@ -77,32 +77,32 @@ def test_any_metadata_is_ranges_above_the_position_or_ignored(position: int, tex
 
 
 @st.composite
-def ledgers(draw: st.DrawFn) -> Ledger:
-    ledger = Ledger(draw(st.integers(0, 2**40)), max_metadata=draw(st.sampled_from([20, 40, 200, 4095])))
+def offset_trackers(draw: st.DrawFn) -> OffsetTracker:
+    offset_tracker = OffsetTracker(draw(st.integers(0, 2**40)), max_metadata=draw(st.sampled_from([20, 40, 200, 4095])))
     for start, length in draw(st.lists(st.tuples(st.integers(1, 5000), st.integers(1, 200)), max_size=30)):
-        ledger.done(ledger.position + start, ledger.position + start + length)
-    return ledger
+        offset_tracker.done(offset_tracker.position + start, offset_tracker.position + start + length)
+    return offset_tracker
 
 
-@given(ledgers(), st.integers(0, 4094), st.sampled_from("Aa0-_.fr\0é="))
-def test_damaged_metadata_is_ignored(ledger: Ledger, at: int, character: str) -> None:
-    ledger.done(ledger.position + 7, ledger.position + 8)
-    text = ledger.metadata()
+@given(offset_trackers(), st.integers(0, 4094), st.sampled_from("Aa0-_.fr\0é="))
+def test_damaged_metadata_is_ignored(offset_tracker: OffsetTracker, at: int, character: str) -> None:
+    offset_tracker.done(offset_tracker.position + 7, offset_tracker.position + 8)
+    text = offset_tracker.metadata()
     at %= len(text)
     assume(text[at] != character)
-    read = read_metadata(ledger.position, text[:at] + character + text[at + 1 :])
+    read = read_metadata(offset_tracker.position, text[:at] + character + text[at + 1 :])
     # The last character of a base 64 text holds bits that mean nothing.
-    assert read is None or (at == len(text) - 1 and read == read_metadata(ledger.position, text))
+    assert read is None or (at == len(text) - 1 and read == read_metadata(offset_tracker.position, text))
 
 
-@given(ledgers())
-def test_metadata_says_nothing_that_is_not_done_and_fits(ledger: Ledger) -> None:
-    text = ledger.metadata()
-    read = read_metadata(ledger.position, text) if text else []
+@given(offset_trackers())
+def test_metadata_says_nothing_that_is_not_done_and_fits(offset_tracker: OffsetTracker) -> None:
+    text = offset_tracker.metadata()
+    read = read_metadata(offset_tracker.position, text) if text else []
     assert read is not None
-    done = list(ledger.ranges())
+    done = list(offset_tracker.ranges())
     assert all(any(low <= start < end <= high for low, high in done) for start, end in read)
-    assert read_metadata(ledger.position + 1, text) is None
+    assert read_metadata(offset_tracker.position + 1, text) is None
 
 
 @given(st.one_of(st.text(), st.text("0123456789,- \n²٣", max_size=12)), st.integers(0, 100))

@@ -12,217 +12,217 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from flux.core.engine.assignment import Assignment, Entry, Event
-from flux.core.engine.key_queues import Lanes
+from flux.core.engine.key_queues import KeyQueues
 
 
-def fed(lanes: Lanes, owner: Assignment, *keys: bytes | None) -> list[Entry]:
+def fed(key_queues: KeyQueues, owner: Assignment, *keys: bytes | None) -> list[Entry]:
     """Entries of offsets 0, 1, …, each with its key."""
     entries = [entry(owner, offset, key) for offset, key in enumerate(keys)]
-    assert owner.ledger is not None
-    owner.ledger.delivered(0, len(keys))
+    assert owner.offset_tracker is not None
+    owner.offset_tracker.delivered(0, len(keys))
     for one in entries:
-        lanes.add(one)
+        key_queues.add(one)
     return entries
 
 
 def test_one_record_of_a_key_at_a_time_in_the_order_they_came() -> None:
-    lanes = Lanes("key")
-    a, b, c, d = fed(lanes, assignment(), b"x", b"x", b"y", b"x")
-    assert lanes.take(9, now=0) == [a, c]
-    assert lanes.take(9, now=0) == []
-    lanes.end(a)
-    assert lanes.take(9, now=0) == [b]
-    lanes.end(b)
-    assert lanes.take(9, now=0) == [d]
+    key_queues = KeyQueues("key")
+    a, b, c, d = fed(key_queues, assignment(), b"x", b"x", b"y", b"x")
+    assert key_queues.take(9, now=0) == [a, c]
+    assert key_queues.take(9, now=0) == []
+    key_queues.end(a)
+    assert key_queues.take(9, now=0) == [b]
+    key_queues.end(b)
+    assert key_queues.take(9, now=0) == [d]
 
 
 def test_two_that_are_called_again_keep_their_order() -> None:
     """The second was called while the first waited for what it had produced."""
-    lanes = Lanes("key")
-    first, second, third = fed(lanes, assignment(), b"x", b"x", b"x")
+    key_queues = KeyQueues("key")
+    first, second, third = fed(key_queues, assignment(), b"x", b"x", b"x")
     for one in (first, second):
-        assert lanes.take(1, now=0) == [one]
-        lanes.end(one)
+        assert key_queues.take(1, now=0) == [one]
+        key_queues.end(one)
     for one in (first, second):
-        lanes.hold(one)
+        key_queues.hold(one)
     for one in (first, second):
-        lanes.add_first(one)
-        lanes.release(one)
+        key_queues.add_first(one)
+        key_queues.release(one)
     called = []
-    while taken := lanes.take(1, now=0):
+    while taken := key_queues.take(1, now=0):
         called += taken
-        lanes.end(taken[0])
+        key_queues.end(taken[0])
     assert called == [first, second, third]
 
 
 def test_one_that_is_given_back_stands_behind_an_earlier_one_that_is_called_again() -> None:
-    lanes = Lanes("key")
-    first, second = fed(lanes, assignment(), b"x", b"x")
-    lanes.take(1, now=0)
-    lanes.end(first)
-    assert lanes.take(1, now=0) == [second]
+    key_queues = KeyQueues("key")
+    first, second = fed(key_queues, assignment(), b"x", b"x")
+    key_queues.take(1, now=0)
+    key_queues.end(first)
+    assert key_queues.take(1, now=0) == [second]
     first.tries = 1
-    lanes.add_first(first)
-    lanes.give_back([second])
-    assert lanes.take(2, now=0) == [first]
-    lanes.end(first)
-    assert lanes.take(2, now=0) == [second]
+    key_queues.add_first(first)
+    key_queues.give_back([second])
+    assert key_queues.take(2, now=0) == [first]
+    key_queues.end(first)
+    assert key_queues.take(2, now=0) == [second]
 
 
 def test_a_null_key_orders_nothing_and_an_empty_one_does() -> None:
-    lanes = Lanes("key")
-    a, b, c, _ = fed(lanes, assignment(), None, None, b"", b"")
-    assert lanes.take(9, now=0) == [a, b, c]
+    key_queues = KeyQueues("key")
+    a, b, c, _ = fed(key_queues, assignment(), None, None, b"", b"")
+    assert key_queues.take(9, now=0) == [a, b, c]
 
 
 def test_the_same_key_of_two_partitions_is_two_keys() -> None:
-    lanes = Lanes("key")
-    [a], [b] = fed(lanes, assignment(), b"x"), fed(lanes, assignment(partition=P1), b"x")
-    assert lanes.take(9, now=0) == [a, b]
+    key_queues = KeyQueues("key")
+    [a], [b] = fed(key_queues, assignment(), b"x"), fed(key_queues, assignment(partition=P1), b"x")
+    assert key_queues.take(9, now=0) == [a, b]
 
 
 def test_a_partition_orders_all_of_its_records_null_keys_too() -> None:
-    lanes = Lanes("partition")
-    a, b, _ = fed(lanes, assignment(), b"x", None, b"y")
-    assert lanes.take(9, now=0) == [a]
-    lanes.end(a)
-    assert lanes.take(9, now=0) == [b]
+    key_queues = KeyQueues("partition")
+    a, b, _ = fed(key_queues, assignment(), b"x", None, b"y")
+    assert key_queues.take(9, now=0) == [a]
+    key_queues.end(a)
+    assert key_queues.take(9, now=0) == [b]
 
 
 def test_no_order_lets_all_run() -> None:
-    lanes = Lanes("none")
-    entries = fed(lanes, assignment(), b"x", b"x", b"x")
-    assert lanes.take(2, now=0) == entries[:2]
-    assert lanes.take(2, now=0) == entries[2:]
+    key_queues = KeyQueues("none")
+    entries = fed(key_queues, assignment(), b"x", b"x", b"x")
+    assert key_queues.take(2, now=0) == entries[:2]
+    assert key_queues.take(2, now=0) == entries[2:]
 
 
 def test_what_was_taken_and_not_begun_comes_back_first_and_in_order() -> None:
-    lanes = Lanes("key")
-    a, b, c, d = fed(lanes, assignment(), b"a", b"b", b"c", b"d")
-    assert lanes.take(3, now=0) == [a, b, c]
-    lanes.give_back([b, c])
-    assert lanes.take(9, now=0) == [b, c, d]
+    key_queues = KeyQueues("key")
+    a, b, c, d = fed(key_queues, assignment(), b"a", b"b", b"c", b"d")
+    assert key_queues.take(3, now=0) == [a, b, c]
+    key_queues.give_back([b, c])
+    assert key_queues.take(9, now=0) == [b, c, d]
 
 
 def test_a_held_key_waits_and_the_others_go_on() -> None:
-    lanes = Lanes("key")
+    key_queues = KeyQueues("key")
     owner = assignment()
     kept = entry(owner, 0, b"x")
-    lanes.hold(kept)
-    a, b = fed(lanes, owner, b"x", b"y")
-    assert lanes.take(9, now=0) == [b]
-    lanes.release(kept)
-    assert lanes.take(9, now=0) == [a]
+    key_queues.hold(kept)
+    a, b = fed(key_queues, owner, b"x", b"y")
+    assert key_queues.take(9, now=0) == [b]
+    key_queues.release(kept)
+    assert key_queues.take(9, now=0) == [a]
 
 
 def test_a_hold_takes_back_what_was_ready_before_what_is_queued() -> None:
-    lanes = Lanes("key")
+    key_queues = KeyQueues("key")
     owner = assignment()
-    a, b = fed(lanes, owner, b"x", b"x")
+    a, b = fed(key_queues, owner, b"x", b"x")
     kept = entry(owner, 9, b"x")
-    lanes.hold(kept)
-    assert lanes.take(9, now=0) == []
-    lanes.release(kept)
-    assert lanes.take(9, now=0) == [a]
-    lanes.end(a)
-    assert lanes.take(9, now=0) == [b]
+    key_queues.hold(kept)
+    assert key_queues.take(9, now=0) == []
+    key_queues.release(kept)
+    assert key_queues.take(9, now=0) == [a]
+    key_queues.end(a)
+    assert key_queues.take(9, now=0) == [b]
 
 
 def test_a_key_held_twice_needs_two_releases() -> None:
-    lanes = Lanes("key")
+    key_queues = KeyQueues("key")
     owner = assignment()
     first, second = entry(owner, 0, b"x"), entry(owner, 1, b"x")
-    lanes.hold(first)
-    lanes.hold(second)
-    [a] = fed(lanes, owner, b"x")
-    lanes.release(second)
-    assert lanes.take(9, now=0) == []
-    lanes.release(first)
-    assert lanes.take(9, now=0) == [a]
+    key_queues.hold(first)
+    key_queues.hold(second)
+    [a] = fed(key_queues, owner, b"x")
+    key_queues.release(second)
+    assert key_queues.take(9, now=0) == []
+    key_queues.release(first)
+    assert key_queues.take(9, now=0) == [a]
 
 
 def test_a_call_that_runs_when_its_key_is_held_ends_and_starts_no_other() -> None:
-    lanes = Lanes("key")
+    key_queues = KeyQueues("key")
     owner = assignment()
-    a, b = fed(lanes, owner, b"x", b"x")
-    assert lanes.take(9, now=0) == [a]
+    a, b = fed(key_queues, owner, b"x", b"x")
+    assert key_queues.take(9, now=0) == [a]
     kept = entry(owner, 9, b"x")
-    lanes.hold(kept)
-    lanes.end(a)
-    assert lanes.take(9, now=0) == []
-    lanes.release(kept)
-    assert lanes.take(9, now=0) == [b]
+    key_queues.hold(kept)
+    key_queues.end(a)
+    assert key_queues.take(9, now=0) == []
+    key_queues.release(kept)
+    assert key_queues.take(9, now=0) == [b]
 
 
-def crowded() -> tuple[Lanes, Assignment]:
+def crowded() -> tuple[KeyQueues, Assignment]:
     """A partition whose metadata has room for 8 offsets and three run lengths."""
     owner = assignment(max_metadata=16 + 2)
-    assert owner.ledger is not None
-    owner.ledger.delivered(0, 100)
-    return Lanes("key"), owner
+    assert owner.offset_tracker is not None
+    owner.offset_tracker.delivered(0, 100)
+    return KeyQueues("key"), owner
 
 
 def test_a_record_that_the_metadata_has_no_room_for_is_put_aside_until_the_position_moves() -> None:
-    lanes, owner = crowded()
+    key_queues, owner = crowded()
     far, low = entry(owner, 50, b"far"), entry(owner, 0, b"low")
-    lanes.add(far)
-    lanes.add(low)
-    assert lanes.take(9, now=0) == [low]
-    assert lanes.ready(now=0) == 0
-    assert len(lanes) == 1
-    assert owner.ledger is not None
-    owner.ledger.done(0, 50)
-    lanes.end(low)
-    lanes.retry_aside()
-    assert lanes.take(9, now=0) == [far]
+    key_queues.add(far)
+    key_queues.add(low)
+    assert key_queues.take(9, now=0) == [low]
+    assert key_queues.ready(now=0) == 0
+    assert len(key_queues) == 1
+    assert owner.offset_tracker is not None
+    owner.offset_tracker.done(0, 50)
+    key_queues.end(low)
+    key_queues.retry_aside()
+    assert key_queues.take(9, now=0) == [far]
 
 
 def test_a_hold_takes_back_what_was_put_aside() -> None:
-    lanes, owner = crowded()
+    key_queues, owner = crowded()
     far, next_far, low = entry(owner, 50, b"x"), entry(owner, 51, b"x"), entry(owner, 0, b"low")
     for one in (far, next_far, low):
-        lanes.add(one)
-    assert lanes.take(9, now=0) == [low]
+        key_queues.add(one)
+    assert key_queues.take(9, now=0) == [low]
     kept = entry(owner, 40, b"x")
-    lanes.hold(kept)
-    assert owner.ledger is not None
-    owner.ledger.done(0, 50)
-    lanes.end(low)
-    lanes.retry_aside()
-    assert lanes.take(9, now=0) == []
-    lanes.release(kept)
-    assert lanes.take(9, now=0) == [far]
-    lanes.end(far)
-    assert lanes.take(9, now=0) == [next_far]
+    key_queues.hold(kept)
+    assert owner.offset_tracker is not None
+    owner.offset_tracker.done(0, 50)
+    key_queues.end(low)
+    key_queues.retry_aside()
+    assert key_queues.take(9, now=0) == []
+    key_queues.release(kept)
+    assert key_queues.take(9, now=0) == [far]
+    key_queues.end(far)
+    assert key_queues.take(9, now=0) == [next_far]
 
 
 @pytest.mark.parametrize("late", [False, True])
 def test_a_record_without_room_runs_when_the_position_waits_behind_it(late: bool) -> None:
-    lanes, owner = crowded()
+    key_queues, owner = crowded()
     far, low = entry(owner, 50, b"x"), entry(owner, 0, b"x")
-    lanes.add(far)
+    key_queues.add(far)
     if late:
-        assert lanes.take(9, now=0) == []
-    lanes.add(low)
-    assert lanes.take(9, now=0) == [far]
-    lanes.end(far)
-    assert lanes.take(9, now=0) == [low]
+        assert key_queues.take(9, now=0) == []
+    key_queues.add(low)
+    assert key_queues.take(9, now=0) == [far]
+    key_queues.end(far)
+    assert key_queues.take(9, now=0) == [low]
 
 
 def test_what_is_dropped_is_never_taken_and_its_ends_start_nothing() -> None:
-    lanes = Lanes("key")
+    key_queues = KeyQueues("key")
     gone, stays = assignment(), assignment(partition=P1)
-    a, _, _ = fed(lanes, gone, b"x", b"x", b"y")
-    [other] = fed(lanes, stays, b"x")
+    a, _, _ = fed(key_queues, gone, b"x", b"x", b"y")
+    [other] = fed(key_queues, stays, b"x")
     kept = entry(gone, 9, b"x")
-    assert lanes.take(1, now=0) == [a]
-    lanes.hold(kept)
+    assert key_queues.take(1, now=0) == [a]
+    key_queues.hold(kept)
     gone.to(Event.LOST)
-    lanes.drop(gone)
-    lanes.end(a)
-    lanes.release(kept)
-    assert lanes.take(9, now=0) == [other]
-    assert len(lanes) == 0
+    key_queues.drop(gone)
+    key_queues.end(a)
+    key_queues.release(kept)
+    assert key_queues.take(9, now=0) == [other]
+    assert len(key_queues) == 0
 
 
 class LanesMachine(RuleBasedStateMachine):
@@ -232,7 +232,7 @@ class LanesMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.lanes = Lanes(self.ordering)
+        self.key_queues = KeyQueues(self.ordering)
         self.owners = [assignment(), assignment(partition=P1)]
         self.waiting: list[Entry] = []
         self.running: list[Entry] = []
@@ -248,15 +248,15 @@ class LanesMachine(RuleBasedStateMachine):
     @rule(owner=st.integers(0, 1), key=st.sampled_from([None, b"", b"a", b"b"]))
     def add(self, owner: int, key: bytes | None) -> None:
         one = entry(self.owners[owner], self.offset, key)
-        assert one.assignment.ledger is not None
-        one.assignment.ledger.delivered(self.offset, self.offset + 1)
+        assert one.assignment.offset_tracker is not None
+        one.assignment.offset_tracker.delivered(self.offset, self.offset + 1)
         self.offset += 1
-        self.lanes.add(one)
+        self.key_queues.add(one)
         self.waiting.append(one)
 
     @rule(most=st.integers(1, 3))
     def take(self, most: int) -> None:
-        taken = self.lanes.take(most, now=0)
+        taken = self.key_queues.take(most, now=0)
         held, busy = {self.name(one) for one in self.held}, {self.name(one) for one in self.running}
         for one in taken:
             name = self.name(one)
@@ -276,7 +276,7 @@ class LanesMachine(RuleBasedStateMachine):
     def end(self, data: Any) -> None:
         one = data.draw(st.sampled_from(self.running))
         self.running.remove(one)
-        self.lanes.end(one)
+        self.key_queues.end(one)
 
     @precondition(lambda self: self.running)
     @rule(data=st.data())
@@ -285,37 +285,37 @@ class LanesMachine(RuleBasedStateMachine):
         self.running.remove(one)
         self.waiting.append(one)
         self.waiting.sort(key=lambda other: other.offset)
-        self.lanes.give_back([one])
+        self.key_queues.give_back([one])
 
     @rule(owner=st.integers(0, 1), key=st.sampled_from([None, b"a"]))
     def hold(self, owner: int, key: bytes | None) -> None:
         one = entry(self.owners[owner], 0, key)
-        self.lanes.hold(one)
+        self.key_queues.hold(one)
         self.held.append(one)
 
     @precondition(lambda self: self.held)
     @rule()
     def release(self) -> None:
-        self.lanes.release(self.held.pop(0))
+        self.key_queues.release(self.held.pop(0))
 
     @rule(owner=st.integers(0, 1))
     def drop(self, owner: int) -> None:
         gone = self.owners[owner]
         gone.to(Event.LOST)
-        self.lanes.drop(gone)
+        self.key_queues.drop(gone)
         self.owners[owner] = assignment(partition=gone.partition)
-        ledger = self.owners[owner].ledger
-        assert ledger is not None
-        ledger.delivered(self.offset, self.offset)
+        offset_tracker = self.owners[owner].offset_tracker
+        assert offset_tracker is not None
+        offset_tracker.delivered(self.offset, self.offset)
         for ones in (self.running, self.held):
             for one in [one for one in ones if one.assignment is gone]:
                 ones.remove(one)
-                (self.lanes.end if ones is self.running else self.lanes.release)(one)
+                (self.key_queues.end if ones is self.running else self.key_queues.release)(one)
         self.waiting = [one for one in self.waiting if one.assignment is not gone]
 
     @invariant()
     def counted(self) -> None:
-        assert len(self.lanes) == len(self.waiting)
+        assert len(self.key_queues) == len(self.waiting)
         laned: dict[int, int] = defaultdict(int)
         for one in self.waiting + self.running + self.held:
             laned[id(one.assignment)] += 1
@@ -339,11 +339,11 @@ for case in (TestKeys, TestPartitions, TestNoOrder):
 
 
 def test_what_nobody_has_taken_needs_no_room_in_the_metadata() -> None:
-    lanes = Lanes("none")
+    key_queues = KeyQueues("none")
     owner = assignment()
-    assert owner.ledger is not None
+    assert owner.offset_tracker is not None
     far = 1_000_000  # beyond what a bitmap holds, so every call in flight needs room for a range of its own
-    owner.ledger.delivered(0, far * 2)
+    owner.offset_tracker.delivered(0, far * 2)
     for number in range(2_000):
-        lanes.add(entry(owner, far + number, None))
-    assert len(lanes.take(10, now=0)) == 10
+        key_queues.add(entry(owner, far + number, None))
+    assert len(key_queues.take(10, now=0)) == 10

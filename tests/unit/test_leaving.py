@@ -17,7 +17,7 @@ from flux.consuming import effects as do
 from flux.consuming.one_question import Aside
 from flux.consuming.procedures import leave, revoke
 from flux.core.errors import BrokerError, Fault
-from flux.core.ports import Polled
+from flux.core.ports import PollResult
 from flux.producing.scope import CarryingExecutor
 from flux.system import SYSTEM
 
@@ -38,7 +38,7 @@ def perform(driver: Driver, script: Any, commits: bool = False) -> list[Any]:
         send, value = script.send, None
         match effect:
             case do.Poll():
-                value = Polled()
+                value = PollResult()
             case do.Rest(timeout):
                 driver.now += timeout
             case do.Commit(_, timeout) if not commits:

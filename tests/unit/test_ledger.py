@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flux.core.engine.offset_tracker import MAX_METADATA, Ledger, read_metadata
+from flux.core.engine.offset_tracker import MAX_METADATA, OffsetTracker, read_metadata
 
 STARTS = st.integers(0, 2**62)
 SIZES = st.one_of(st.integers(1, 3), st.integers(1, 10**12))
@@ -27,32 +27,32 @@ def ranges(start: int, runs: list[tuple[int, int]]) -> list[tuple[int, int]]:
 
 
 def test_the_position_passes_what_is_done_and_stops_at_what_is_not() -> None:
-    ledger = Ledger(0)
-    ledger.delivered(0, 4)
-    ledger.done(2, 3)
-    assert ledger.position == 0
-    ledger.done(0, 1)
-    assert ledger.position == 1
-    ledger.done(1, 2)
-    assert ledger.position == 3
-    assert list(ledger.ranges()) == []
+    offset_tracker = OffsetTracker(0)
+    offset_tracker.delivered(0, 4)
+    offset_tracker.done(2, 3)
+    assert offset_tracker.position == 0
+    offset_tracker.done(0, 1)
+    assert offset_tracker.position == 1
+    offset_tracker.done(1, 2)
+    assert offset_tracker.position == 3
+    assert list(offset_tracker.ranges()) == []
 
 
 def test_what_lies_between_two_deliveries_does_not_exist() -> None:
-    ledger = Ledger(0)
-    ledger.delivered(5, 6)
-    assert ledger.position == 5
-    ledger.delivered(100, 101)
-    ledger.done(5, 6)
-    assert ledger.position == 100
+    offset_tracker = OffsetTracker(0)
+    offset_tracker.delivered(5, 6)
+    assert offset_tracker.position == 5
+    offset_tracker.delivered(100, 101)
+    offset_tracker.done(5, 6)
+    assert offset_tracker.position == 100
 
 
 def test_what_is_delivered_twice_is_nothing_new() -> None:
-    ledger = Ledger(0)
-    ledger.delivered(0, 10)
-    ledger.delivered(3, 7)
-    ledger.done(0, 2)
-    assert (ledger.position, ledger.end) == (2, 10)
+    offset_tracker = OffsetTracker(0)
+    offset_tracker.delivered(0, 10)
+    offset_tracker.delivered(3, 7)
+    offset_tracker.done(0, 2)
+    assert (offset_tracker.position, offset_tracker.end) == (2, 10)
 
 
 @st.composite
@@ -73,34 +73,36 @@ def test_the_position_never_passes_an_undone_record(
     made: tuple[list[int], list[list[int]], list[int]], twice: bool
 ) -> None:
     log, batches, order = made
-    ledger = Ledger(0)
+    offset_tracker = OffsetTracker(0)
     ends = {}
     for batch in batches:
-        ledger.delivered(batch[0], batch[-1] + 1)
+        offset_tracker.delivered(batch[0], batch[-1] + 1)
         ends.update({offset: batch[n + 1] if n + 1 < len(batch) else offset + 1 for n, offset in enumerate(batch)})
     undone = set(log)
     for number in order:
         offset = log[number]
         for _ in range(1 + twice):
-            ledger.done(offset, ends[offset])
+            offset_tracker.done(offset, ends[offset])
         undone.discard(offset)
-        assert ledger.position == min(undone, default=log[-1] + 1)
-        assert all(ledger.is_done(other) is (other not in undone) for other in log)
-        restored = Ledger(ledger.position, read_metadata(ledger.position, ledger.metadata()) or ())
+        assert offset_tracker.position == min(undone, default=log[-1] + 1)
+        assert all(offset_tracker.is_done(other) is (other not in undone) for other in log)
+        restored = OffsetTracker(
+            offset_tracker.position, read_metadata(offset_tracker.position, offset_tracker.metadata()) or ()
+        )
         assert all(restored.is_done(other) is (other not in undone) for other in log)
-        starts = [start for start, _ in ledger.ranges()]
-        ranges_ends = [end for _, end in ledger.ranges()]
+        starts = [start for start, _ in offset_tracker.ranges()]
+        ranges_ends = [end for _, end in offset_tracker.ranges()]
         assert all(end < start for end, start in zip(ranges_ends, starts[1:], strict=False))
-    assert ledger.metadata() == ""
+    assert offset_tracker.metadata() == ""
 
 
 @given(STARTS, RUNS)
 def test_metadata_comes_back_as_it_was(position: int, runs: list[tuple[int, int]]) -> None:
-    ledger = Ledger(position, ranges(position, runs))
-    text = ledger.metadata()
+    offset_tracker = OffsetTracker(position, ranges(position, runs))
+    text = offset_tracker.metadata()
     assert len(text) <= MAX_METADATA
     if runs:
-        assert read_metadata(position, text) == ranges(position, runs) == list(ledger.ranges())
+        assert read_metadata(position, text) == ranges(position, runs) == list(offset_tracker.ranges())
     else:
         assert text == ""
 
@@ -108,7 +110,7 @@ def test_metadata_comes_back_as_it_was(position: int, runs: list[tuple[int, int]
 @given(STARTS, st.lists(st.tuples(st.integers(1, 2), st.integers(1, 2)), min_size=200, max_size=400))
 @settings(max_examples=20)
 def test_dense_ranges_are_stored_as_bits(position: int, runs: list[tuple[int, int]]) -> None:
-    text = Ledger(position, ranges(position, runs)).metadata()
+    text = OffsetTracker(position, ranges(position, runs)).metadata()
     assert text.startswith("flux1b.")
     assert read_metadata(position, text) == ranges(position, runs)
 
@@ -117,63 +119,63 @@ def test_dense_ranges_are_stored_as_bits(position: int, runs: list[tuple[int, in
 def test_metadata_never_exceeds_its_limit_and_never_says_more_than_is_done(
     position: int, runs: list[tuple[int, int]], limit: int
 ) -> None:
-    ledger = Ledger(position, ranges(position, runs), limit)
-    text = ledger.metadata()
+    offset_tracker = OffsetTracker(position, ranges(position, runs), limit)
+    text = offset_tracker.metadata()
     assert len(text) <= limit
     stored = read_metadata(position, text) if text else []
     assert stored is not None
     for start, end in stored:
-        assert ledger.is_done(start)
-        assert any(low <= start and end <= high for low, high in ledger.ranges())
+        assert offset_tracker.is_done(start)
+        assert any(low <= start and end <= high for low, high in offset_tracker.ranges())
 
 
 @given(st.data())
 def test_whom_it_admits_the_metadata_has_room_for_however_the_calls_end(data: Any) -> None:
     limit = data.draw(st.integers(16, 60), "limit")
-    ledger = Ledger(0, (), limit)
+    offset_tracker = OffsetTracker(0, (), limit)
     step = st.integers(1, 50)
     in_flight: dict[int, int] = {}
     at = 0
     for _ in range(data.draw(st.integers(1, 40), "records")):
         end = at + data.draw(step, "size")
-        ledger.delivered(at, end)
-        if at == ledger.position or ledger.admits(end, len(in_flight)):
+        offset_tracker.delivered(at, end)
+        if at == offset_tracker.position or offset_tracker.admits(end, len(in_flight)):
             in_flight[at] = end
         ended = data.draw(st.sets(st.sampled_from(sorted(in_flight))) if in_flight else st.just(set()), "ended")
         for offset in ended:
-            ledger.done(offset, in_flight.pop(offset))
-            text = ledger.metadata()
+            offset_tracker.done(offset, in_flight.pop(offset))
+            text = offset_tracker.metadata()
             assert len(text) <= limit
-            assert (read_metadata(ledger.position, text) if text else []) == list(ledger.ranges())
+            assert (read_metadata(offset_tracker.position, text) if text else []) == list(offset_tracker.ranges())
         at = end
 
 
 def test_the_first_record_always_has_room_for_the_next_by_default() -> None:
-    ledger = Ledger(0)
-    ledger.delivered(0, 20_000)
-    assert ledger.admits(20_000, 10_000)
-    assert not ledger.admits(10**9, 10_000)
-    assert ledger.admits(10**9, 100)
+    offset_tracker = OffsetTracker(0)
+    offset_tracker.delivered(0, 20_000)
+    assert offset_tracker.admits(20_000, 10_000)
+    assert not offset_tracker.admits(10**9, 10_000)
+    assert offset_tracker.admits(10**9, 100)
 
 
 @pytest.mark.parametrize("limit", [0, 1, 15, 16])
 def test_a_limit_too_small_for_anything_stores_nothing(limit: int) -> None:
-    assert Ledger(0, [(5, 6)], limit).metadata() == ""
+    assert OffsetTracker(0, [(5, 6)], limit).metadata() == ""
 
 
 @pytest.mark.timeout(10)
 def test_a_huge_span_costs_no_memory_and_no_time() -> None:
-    ledger = Ledger(0)
+    offset_tracker = OffsetTracker(0)
     far = 10**12
     for number in range(2000):
-        ledger.done(far * (number + 1), far * (number + 1) + far // 2)
-    assert len(ledger.metadata()) <= MAX_METADATA
-    assert ledger.is_done(far)
-    ledger.done(0, far * 3000)
-    assert ledger.position == far * 3000
+        offset_tracker.done(far * (number + 1), far * (number + 1) + far // 2)
+    assert len(offset_tracker.metadata()) <= MAX_METADATA
+    assert offset_tracker.is_done(far)
+    offset_tracker.done(0, far * 3000)
+    assert offset_tracker.position == far * 3000
 
 
-GOOD = Ledger(100, [(105, 110), (12_000, 12_001)]).metadata()
+GOOD = OffsetTracker(100, [(105, 110), (12_000, 12_001)]).metadata()
 
 
 @pytest.mark.parametrize(
@@ -226,14 +228,14 @@ def test_no_payload_breaks_the_reader_or_the_ledger(kind: str, payload: bytes) -
     read = read_metadata(7, text)
     assert read is not None
     assert all(7 <= start <= end for start, end in read)
-    assert Ledger(7, read).position >= 7
+    assert OffsetTracker(7, read).position >= 7
 
 
 @given(RUNS, RUNS, st.integers(0, 40))
 def test_many_ranges_at_once_are_as_if_each_was_done_alone(
     before: list[tuple[int, int]], more: list[tuple[int, int]], start: int
 ) -> None:
-    alone, together = Ledger(20, ranges(20, before)), Ledger(20, ranges(20, before))
+    alone, together = OffsetTracker(20, ranges(20, before)), OffsetTracker(20, ranges(20, before))
     added = ranges(start, more)
     for each in added:
         alone.done(*each)

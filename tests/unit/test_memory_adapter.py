@@ -11,7 +11,7 @@ from memory_support import Remembering, ScriptedSystem, values
 
 from flux.adapters.memory import MemoryAdapter, forget, from_url
 from flux.core.errors import ConfigurationError
-from flux.core.ports import Adapter, ConsumerSettings, Position, ProducerRecord, ProducerSettings, Record
+from flux.core.ports import Adapter, CommittedOffset, ConsumerSettings, ProducerRecord, ProducerSettings, Record
 
 
 def fresh(name: str, partitions: int = 1) -> MemoryAdapter:
@@ -96,7 +96,7 @@ def test_threads_that_write_poll_join_and_leave_lose_nothing_and_order_each_part
             for batch in consumer.poll(100, 0.5).batches:
                 seen.extend((r.partition(), r.offset()) for r in batch.records)
                 got += len(batch.records)
-                consumer.commit_now({batch.partition: Position(batch.records[-1].offset() + 1)}, 5)
+                consumer.commit_now({batch.partition: CommittedOffset(batch.records[-1].offset() + 1)}, 5)
             if len(seen) >= each * writers:
                 all_seen.set()
         consumer.close()

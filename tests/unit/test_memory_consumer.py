@@ -6,7 +6,7 @@ import pytest
 from memory_support import START, Kit, tp, values
 
 from flux.core.errors import BrokerError, Fault
-from flux.core.ports import BEGINNING, END, Position, ProducerRecord
+from flux.core.ports import BEGINNING, END, CommittedOffset, ProducerRecord
 
 
 def test_a_poll_brings_whole_batches_by_partition_and_no_more_than_asked() -> None:
@@ -130,12 +130,12 @@ def test_a_commit_is_stored_with_its_metadata_and_answered_in_the_next_poll() ->
     consumer, _ = kit.consumer()
     consumer.poll(10, 0)
     answers: list[BrokerError | None] = []
-    consumer.commit({tp(0): Position(2, "done")}, answers.append)
-    assert kit.admin.positions("g", "t", 1) == {0: Position(2, "done")}
+    consumer.commit({tp(0): CommittedOffset(2, "done")}, answers.append)
+    assert kit.admin.positions("g", "t", 1) == {0: CommittedOffset(2, "done")}
     assert answers == []
     consumer.poll(10, 0)
     assert answers == [None]
-    assert consumer.committed([tp(0), tp(1)], 1) == {tp(0): Position(2, "done"), tp(1): None}
+    assert consumer.committed([tp(0), tp(1)], 1) == {tp(0): CommittedOffset(2, "done"), tp(1): None}
 
 
 def test_a_commit_is_answered_in_close_at_the_latest() -> None:
@@ -144,11 +144,11 @@ def test_a_commit_is_answered_in_close_at_the_latest() -> None:
     consumer, listener = kit.consumer()
     consumer.poll(10, 0)
     answers: list[BrokerError | None] = []
-    consumer.commit({tp(0): Position(1)}, answers.append)
-    listener.on_revoked = lambda: consumer.commit({tp(0): Position(1, "last")}, answers.append)
+    consumer.commit({tp(0): CommittedOffset(1)}, answers.append)
+    listener.on_revoked = lambda: consumer.commit({tp(0): CommittedOffset(1, "last")}, answers.append)
     consumer.close()
     assert answers == [None, None]
-    assert kit.broker.positions("g", "t") == {0: Position(1, "last")}
+    assert kit.broker.positions("g", "t") == {0: CommittedOffset(1, "last")}
 
 
 def test_a_second_consumer_of_the_group_goes_on_at_the_committed_position() -> None:
@@ -156,7 +156,7 @@ def test_a_second_consumer_of_the_group_goes_on_at_the_committed_position() -> N
     kit.write(b"0", b"1")
     first, _ = kit.consumer()
     first.poll(10, 0)
-    first.commit_now({tp(0): Position(1)}, 1)
+    first.commit_now({tp(0): CommittedOffset(1)}, 1)
     first.close()
     second, _ = kit.consumer()
     assert values(second.poll(10, 0)) == [b"1"]
@@ -169,9 +169,9 @@ def test_metadata_beyond_the_limit_fails_its_partition_and_the_others_are_stored
     consumer, _ = kit.consumer()
     consumer.poll(10, 0)
     with pytest.raises(BrokerError) as raised:
-        consumer.commit_now({tp(0): Position(1, too_long), tp(1): Position(1, fits)}, 1)
+        consumer.commit_now({tp(0): CommittedOffset(1, too_long), tp(1): CommittedOffset(1, fits)}, 1)
     assert raised.value.fault is Fault.METADATA
-    assert kit.broker.positions("g", "t") == {1: Position(1, fits)}
+    assert kit.broker.positions("g", "t") == {1: CommittedOffset(1, fits)}
 
 
 def test_a_commit_for_a_partition_that_does_not_exist_fails_alone() -> None:
@@ -180,9 +180,9 @@ def test_a_commit_for_a_partition_that_does_not_exist_fails_alone() -> None:
     consumer, _ = kit.consumer()
     consumer.poll(10, 0)
     with pytest.raises(BrokerError) as raised:
-        consumer.commit_now({tp(9): Position(1), tp(0): Position(1)}, 1)
+        consumer.commit_now({tp(9): CommittedOffset(1), tp(0): CommittedOffset(1)}, 1)
     assert raised.value.fault is Fault.UNKNOWN_TOPIC
-    assert kit.broker.positions("g", "t") == {0: Position(1)}
+    assert kit.broker.positions("g", "t") == {0: CommittedOffset(1)}
 
 
 def test_a_closed_consumer_can_do_nothing_more() -> None:
@@ -196,5 +196,5 @@ def test_a_closed_consumer_can_do_nothing_more() -> None:
     with pytest.raises(BrokerError, match="closed"):
         consumer.poll(1, 0)
     answers: list[BrokerError | None] = []
-    consumer.commit({tp(0): Position(1)}, answers.append)
+    consumer.commit({tp(0): CommittedOffset(1)}, answers.append)
     assert [error and error.fault for error in answers] == [Fault.FATAL]

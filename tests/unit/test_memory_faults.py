@@ -6,7 +6,7 @@ import pytest
 from memory_support import START, Kit, tp, values
 
 from flux.core.errors import BrokerError, Fault
-from flux.core.ports import NewTopic, Position, ProducerRecord, ProducerSettings, Record
+from flux.core.ports import CommittedOffset, NewTopic, ProducerRecord, ProducerSettings, Record
 
 AWAY = BrokerError("not now", Fault.UNAVAILABLE)
 
@@ -36,7 +36,7 @@ def test_a_failed_commit_is_stored_only_when_just_its_answer_is_lost(stored: boo
     consumer.poll(10, 0)
     kit.broker.fail_commits(lambda group, at, position: AWAY if at == tp(0) else None, stored=stored)
     with pytest.raises(BrokerError, match="not now"):
-        consumer.commit_now({tp(0): Position(1), tp(1): Position(1)}, 1)
+        consumer.commit_now({tp(0): CommittedOffset(1), tp(1): CommittedOffset(1)}, 1)
     assert sorted(kit.broker.positions("g", "t")) == ([0, 1] if stored else [1])
 
 
@@ -168,7 +168,7 @@ def test_requests_wait_for_the_end_of_an_outage_and_then_fail() -> None:
     answers: list[BrokerError | None] = []
     for request in (
         lambda: consumer.committed([tp(0)], 2),
-        lambda: consumer.commit_now({tp(0): Position(1)}, 2),
+        lambda: consumer.commit_now({tp(0): CommittedOffset(1)}, 2),
         lambda: kit.producer.partitions("t", 2),
         lambda: kit.admin.topic_names(2),
         lambda: kit.admin.create_topics([NewTopic("u", 1, 1)], 2),
@@ -180,7 +180,7 @@ def test_requests_wait_for_the_end_of_an_outage_and_then_fail() -> None:
             request()
         assert raised.value.retriable
         assert kit.system.now() - before == 2
-    consumer.commit({tp(0): Position(1)}, answers.append)
+    consumer.commit({tp(0): CommittedOffset(1)}, answers.append)
     consumer.poll(1, 0)
     assert [error and error.fault for error in answers] == [Fault.UNAVAILABLE]
     kit.system.after(1, lambda: setattr(kit.broker, "available", True))

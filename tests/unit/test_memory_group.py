@@ -9,7 +9,7 @@ from memory_support import START, Kit, tp, values
 
 from flux.adapters.memory.group import Group, Member
 from flux.core.errors import BrokerError, Fault
-from flux.core.ports import Position
+from flux.core.ports import CommittedOffset
 
 
 def test_a_second_member_takes_half_and_only_what_moves_is_revoked() -> None:
@@ -60,7 +60,7 @@ def test_what_is_committed_inside_revoked_is_where_the_new_owner_starts() -> Non
     first, heard_first = kit.consumer()
     second, _ = kit.consumer()
     first.poll(10, 0)
-    heard_first.on_revoked = lambda: first.commit_now({tp(1): Position(1)}, 1)
+    heard_first.on_revoked = lambda: first.commit_now({tp(1): CommittedOffset(1)}, 1)
     second.poll(10, 0)
     first.poll(10, 0)
     assert values(second.poll(10, 0)) == [b"b1"]
@@ -75,11 +75,11 @@ def test_a_listener_may_use_its_consumer() -> None:
 
     def pause_and_commit() -> None:
         consumer.pause([tp(0)])
-        consumer.commit_now({tp(0): Position(1)}, 1)
+        consumer.commit_now({tp(0): CommittedOffset(1)}, 1)
 
     listener.on_revoked = pause_and_commit
     consumer.close()
-    assert kit.broker.positions("g", "t") == {0: Position(1)}
+    assert kit.broker.positions("g", "t") == {0: CommittedOffset(1)}
 
 
 def test_a_pause_does_not_outlive_a_revocation() -> None:
@@ -137,7 +137,7 @@ def test_a_member_that_does_not_poll_loses_its_partitions_to_one_that_waits() ->
     assert kit.system.now() - START == stuck.max_poll_interval
     assert heard_waiting.heard == [("assigned", [0])]
     with pytest.raises(BrokerError) as raised:
-        stuck.commit_now({tp(0): Position(1)}, 1)
+        stuck.commit_now({tp(0): CommittedOffset(1)}, 1)
     assert raised.value.fault is Fault.FENCED
     stuck.poll(1, 0)
     assert heard_stuck.heard == [("assigned", [0]), ("lost", [0])]
@@ -149,7 +149,7 @@ def test_a_waiting_poll_is_no_stuck_member() -> None:
     kit.broker.create_topic("t")
     consumer, listener = kit.consumer()
     consumer.poll(1, 10_000)
-    consumer.commit_now({tp(0): Position(0)}, 1)
+    consumer.commit_now({tp(0): CommittedOffset(0)}, 1)
     assert listener.heard == [("assigned", [0])]
 
 
@@ -178,11 +178,11 @@ def test_a_late_member_alone_in_its_group_loses_its_partitions_and_joins_again()
     consumer.poll(1, 0)
     kit.system.sleep(consumer.max_poll_interval + 1)
     answers: list[BrokerError | None] = []
-    consumer.commit({tp(0): Position(1)}, answers.append)
+    consumer.commit({tp(0): CommittedOffset(1)}, answers.append)
     assert values(consumer.poll(1, 0)) == [b"v"]
     assert [error and error.fault for error in answers] == [Fault.FENCED]
     assert listener.heard == [("assigned", [0]), ("lost", [0]), ("assigned", [0])]
-    consumer.commit_now({tp(0): Position(1)}, 1)
+    consumer.commit_now({tp(0): CommittedOffset(1)}, 1)
 
 
 def test_a_member_that_drains_longer_than_its_interval_is_evicted_meanwhile() -> None:
@@ -227,8 +227,8 @@ def test_a_member_may_commit_what_it_no_longer_owns_as_in_kafka() -> None:
     for _ in range(2):
         first.poll(1, 0)
         second.poll(1, 0)
-    first.commit_now({tp(1): Position(0, "not mine")}, 1)
-    assert kit.broker.positions("g", "t") == {1: Position(0, "not mine")}
+    first.commit_now({tp(1): CommittedOffset(0, "not mine")}, 1)
+    assert kit.broker.positions("g", "t") == {1: CommittedOffset(0, "not mine")}
 
 
 @settings(deadline=None, max_examples=200)

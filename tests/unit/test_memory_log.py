@@ -6,7 +6,7 @@ import pytest
 from memory_support import START, Kit, tp, values
 
 from flux.core.errors import BrokerError, Fault
-from flux.core.ports import NewTopic, Position, ProducerRecord, Watermarks
+from flux.core.ports import CommittedOffset, NewTopic, ProducerRecord, Watermarks
 from flux.core.producing.partitioner import partition_for_key
 
 
@@ -159,7 +159,7 @@ def test_a_deleted_topic_takes_its_records_and_positions_along() -> None:
     kit.write(b"0")
     consumer, listener = kit.consumer()
     consumer.poll(1, 0)
-    consumer.commit_now({tp(0): Position(1)}, 1)
+    consumer.commit_now({tp(0): CommittedOffset(1)}, 1)
     kit.broker.delete_topic("t")
     consumer.poll(1, 0)
     assert listener.heard == [("assigned", [0]), ("lost", [0])]

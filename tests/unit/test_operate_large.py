@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from operate_support import MAIN, NOW_MS, RETRY, Yard
 
-from flux.core.ports import Position, ProducerRecord, TopicPartition
+from flux.core.ports import CommittedOffset, ProducerRecord, TopicPartition
 from flux.operate.doctor import examine
 from flux.operate.doctor.collect import ask
 from flux.operate.status.blockers import holds, standing
@@ -46,10 +46,10 @@ def test_what_fits_is_new_or_is_done_is_not_named(yard: Yard) -> None:
         return len(list(large_in(look(yard.adapter, yard.admin, yard.policy, None, system=yard.system))))
 
     assert named() == 1
-    yard.broker.set_position("billing", TopicPartition(MAIN, 0), Position(1))
+    yard.broker.set_position("billing", TopicPartition(MAIN, 0), CommittedOffset(1))
     assert named() == 0, "the next one is small"
     yard.kit.write(ProducerRecord(b"x" * 20_000, b"k", (), 0, int(yard.system.now() * 1000)), topic=MAIN)
-    yard.broker.set_position("billing", TopicPartition(MAIN, 0), Position(2))
+    yard.broker.set_position("billing", TopicPartition(MAIN, 0), CommittedOffset(2))
     assert named() == 0, "it has just come"
     yard.system.sleep(61)
     assert named() == 1

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from operate_support import headers_of, letter
 
-from flux.core.ports import Position
+from flux.core.ports import CommittedOffset
 from flux.operate.dlq.filters import Filter
 from flux.operate.dlq.replay_progress import Replayed
 
@@ -59,7 +59,7 @@ def test_what_does_not_fit_is_forgotten_from_the_oldest_on() -> None:
     kept = Replayed.of(position).parts
     assert 50 < len(kept) < 500
     assert kept == parts[-len(kept) :]
-    assert Replayed(3, ((Filter(key="x" * 9000), 9),)).position(MOST) == Position(3)
+    assert Replayed(3, ((Filter(key="x" * 9000), 9),)).position(MOST) == CommittedOffset(3)
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_what_does_not_fit_is_forgotten_from_the_oldest_on() -> None:
     ],
 )
 def test_a_string_that_is_foreign_or_damaged_repeats_and_loses_nothing(text: str) -> None:
-    assert Replayed.of(Position(7, text)) == Replayed(7)
+    assert Replayed.of(CommittedOffset(7, text)) == Replayed(7)
 
 
 kinds = st.sampled_from(["Timeout", "KeyError", "ValueError"])

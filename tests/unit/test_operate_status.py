@@ -10,10 +10,10 @@ from memory_support import START
 from operate_support import DEAD, MAIN, NOW_MS, RETRY, Yard, headers_of, policy
 
 from flux.core import flux_headers as t
-from flux.core.engine.offset_tracker import Ledger
+from flux.core.engine.offset_tracker import OffsetTracker
 from flux.core.errors import BrokerError, Fault
 from flux.core.monitoring.report import IN_PLACE, Call, Open, Paused, Report, StageReport
-from flux.core.ports import GroupMember, Position, ProducerRecord, TopicPartition, Watermarks
+from flux.core.ports import CommittedOffset, GroupMember, ProducerRecord, TopicPartition, Watermarks
 from flux.operate.status.blockers import Standing, holds, standing
 from flux.operate.status.oldest_unfinished import Head, read_first
 from flux.operate.status.reports import Heard
@@ -39,7 +39,11 @@ def stage_look(stage: int = 0, **given: Any) -> StageLook:
     """A partition with ten records, the first of which is next, and a member that has it."""
     here = STAGES[stage]
     member = GroupMember("m", "c", "h", (TopicPartition(here.topic, 0),))
-    settings: dict[str, Any] = {"positions": {0: Position(0)}, "marks": {0: Watermarks(0, 10)}, "members": [member]}
+    settings: dict[str, Any] = {
+        "positions": {0: CommittedOffset(0)},
+        "marks": {0: Watermarks(0, 10)},
+        "members": [member],
+    }
     settings |= {"heads": {0: head()}}
     return StageLook(here, True, **(settings | given))
 
@@ -69,7 +73,7 @@ def at(*stages: StageLook, later: float = 0.0, dead: int = 0, reports: list[Hear
 
 
 def test_what_waits_is_all_behind_a_record_that_waits_but_what_is_done() -> None:
-    position = Position(0, Ledger(0, [(4, 6)]).metadata())
+    position = CommittedOffset(0, OffsetTracker(0, [(4, 6)]).metadata())
     stage = stage_look(1, heads={0: head(due=NOW_MS + 5_000)}, positions={0: position})
     assert waiting(at(stage), stage) == 8
 
@@ -108,7 +112,7 @@ def test_rates_are_those_of_all_processes_that_report() -> None:
 def test_without_reports_rates_are_how_far_two_looks_are_apart() -> None:
     first, after = stage_look(), stage_look(1)
     before = at(first, after)
-    moved = stage_look(positions={0: Position(6, Ledger(6, [(8, 10)]).metadata())})
+    moved = stage_look(positions={0: CommittedOffset(6, OffsetTracker(6, [(8, 10)]).metadata())})
     came = stage_look(1, marks={0: Watermarks(0, 12)})
     found = at(moved, came, later=2.0)
     assert rates(found, moved, before) == Rates(3.0, 1.0)
@@ -117,8 +121,8 @@ def test_without_reports_rates_are_how_far_two_looks_are_apart() -> None:
 
 
 def test_a_position_that_was_set_back_is_no_negative_rate() -> None:
-    before = at(stage_look(positions={0: Position(9)}))
-    now = stage_look(positions={0: Position(1)})
+    before = at(stage_look(positions={0: CommittedOffset(9)}))
+    now = stage_look(positions={0: CommittedOffset(1)})
     assert rates(at(now, later=1.0), now, before).done == 0.0
 
 
@@ -187,7 +191,7 @@ def test_what_a_paused_task_holds_is_named_with_the_pause_and_no_record_is_blame
 
 
 def test_what_is_done_behind_a_record_shows_that_it_holds_though_nobody_reports() -> None:
-    position = Position(0, Ledger(0, [(1, 8)]).metadata())
+    position = CommittedOffset(0, OffsetTracker(0, [(1, 8)]).metadata())
     [hold] = held(at(stage_look(positions={0: position})))
     assert (hold.why, hold.seconds, hold.behind) == ("7 behind it are done; its call may be running", 60.0, 2)
 
@@ -212,7 +216,7 @@ def test_the_time_that_a_record_waited_for_its_due_time_holds_nothing_back() -> 
     assert held(at(waits, later=64.0), stood) == []
     [hold] = held(at(waits, later=66.0), stood)
     assert (hold.why, hold.seconds) == ("the position does not move", 6.0)
-    moved = stage_look(positions={0: Position(1)}, heads={0: head(1)})
+    moved = stage_look(positions={0: CommittedOffset(1)}, heads={0: head(1)})
     assert held(at(moved, later=6.0), stood) == []
 
 
@@ -237,7 +241,7 @@ def yard() -> Yard:
 
 def test_a_look_has_positions_ends_members_and_the_next_record_of_each_partition(yard: Yard) -> None:
     yard.kit.write(*(ProducerRecord(b"v", b"k%d" % n, (), n % 2, NOW_MS - 5) for n in range(6)), topic=MAIN)
-    yard.broker.set_position("billing", P0, Position(1))
+    yard.broker.set_position("billing", P0, CommittedOffset(1))
     retry = [pair for pair in headers_of() if pair[0] != t.ATTEMPTS]
     retry += [(t.ATTEMPTS, b"1"), (t.DUE, str(NOW_MS + 9).encode())]
     yard.kit.write(ProducerRecord(b"v", b"r", retry, 1, NOW_MS), topic=RETRY)
@@ -270,7 +274,7 @@ def test_a_group_that_starts_at_the_end_waits_for_nothing_that_is_there(yard: Ya
 
 
 def test_a_group_that_starts_at_the_end_waits_for_what_is_in_a_partition_that_came_later(yard: Yard) -> None:
-    yard.broker.set_position("billing", TopicPartition(MAIN, 0), Position(0))
+    yard.broker.set_position("billing", TopicPartition(MAIN, 0), CommittedOffset(0))
     yard.kit.write(ProducerRecord(b"v", partition=1), topic=MAIN)
     latest = attrs.evolve(yard.policy, start_from="latest")
     assert set(look(yard.adapter, yard.admin, latest, None, system=yard.system).stages[0].heads) == {1}

@@ -8,9 +8,9 @@ import pytest
 from operate_support import DEAD, MAIN, NOW_MS, RETRY, Yard, headers_of
 
 from flux.core import flux_headers as t
-from flux.core.engine.offset_tracker import Ledger
+from flux.core.engine.offset_tracker import OffsetTracker
 from flux.core.errors import ConfigurationError
-from flux.core.ports import Position, ProducerRecord, TopicPartition
+from flux.core.ports import CommittedOffset, ProducerRecord, TopicPartition
 from flux.operate.trace.record_history import State
 from flux.operate.trace.trace import MOST_SIGHTINGS, Bounds, Trace, Wanted, trace
 
@@ -23,7 +23,7 @@ class Office(Yard):
     def produce(self, count: int = 1, key: bytes = b"k", at: int = NOW_MS - 60_000, partition: int = 0) -> None:
         self.kit.write(*(ProducerRecord(b"v", key, (), partition, at) for _ in range(count)), topic=MAIN)
 
-    def hop(
+    def forward(
         self, topic: str, stage: int, origin: int, due: int | None, at: int, key: bytes = b"k", **more: Any
     ) -> None:
         headers = [pair for pair in headers_of(**more) if pair[0] not in (t.STAGE, t.ATTEMPTS, t.ORIGIN_OFFSET)]
@@ -32,7 +32,7 @@ class Office(Yard):
         self.kit.write(ProducerRecord(b"v", key, headers, more.get("partition", 0), at), topic=topic)
 
     def passed(self, group: str, topic: str, offset: int, done: Any = ()) -> None:
-        position = Position(offset, Ledger(offset, done).metadata())
+        position = CommittedOffset(offset, OffsetTracker(offset, done).metadata())
         self.broker.set_position(group, TopicPartition(topic, 0), position)
 
     def trace(self, origin: tuple[int, int] | None = None, key: bytes | None = None, **bounds: Any) -> Trace:
@@ -70,12 +70,12 @@ def test_a_record_that_the_group_has_passed_and_that_is_nowhere_else_is_done(off
 def test_all_of_the_way_to_the_dead_letters_is_found(office: Office) -> None:
     office.produce(2)
     office.passed("billing", MAIN, 2)
-    office.hop(RETRY, 1, origin=1, due=NOW_MS - 30_000, at=NOW_MS - 50_000)
-    office.hop(RETRY, 1, origin=0, due=NOW_MS - 30_000, at=NOW_MS - 50_000)
+    office.forward(RETRY, 1, origin=1, due=NOW_MS - 30_000, at=NOW_MS - 50_000)
+    office.forward(RETRY, 1, origin=0, due=NOW_MS - 30_000, at=NOW_MS - 50_000)
     office.passed("billing-1", RETRY, 2)
-    office.hop(RETRY_2, 2, origin=1, due=NOW_MS - 10_000, at=NOW_MS - 30_000)
+    office.forward(RETRY_2, 2, origin=1, due=NOW_MS - 10_000, at=NOW_MS - 30_000)
     office.passed("billing-2", RETRY_2, 1)
-    office.hop(DEAD, 3, origin=1, due=None, at=NOW_MS - 9_000)
+    office.forward(DEAD, 3, origin=1, due=None, at=NOW_MS - 9_000)
     found = office.trace(origin=(0, 1))
     assert seen(found) == [
         (MAIN, 1, State.PASSED),
@@ -91,7 +91,7 @@ def test_all_of_the_way_to_the_dead_letters_is_found(office: Office) -> None:
 def test_a_record_that_waits_says_until_when(office: Office) -> None:
     office.produce()
     office.passed("billing", MAIN, 1)
-    office.hop(RETRY, 1, origin=0, due=NOW_MS + 45_000, at=NOW_MS)
+    office.forward(RETRY, 1, origin=0, due=NOW_MS + 45_000, at=NOW_MS)
     now = office.trace(origin=(0, 0)).works[0].now
     assert now is not None
     assert (now.state, now.due) == (State.WAITING, NOW_MS + 45_000)
@@ -106,7 +106,7 @@ def test_a_record_without_headers_is_due_by_the_stages_shortest_wait(office: Off
 
 def test_a_copy_left_by_a_crash_is_counted(office: Office) -> None:
     office.produce()
-    office.hop(RETRY, 1, origin=0, due=NOW_MS - 1, at=NOW_MS - 50)
+    office.forward(RETRY, 1, origin=0, due=NOW_MS - 1, at=NOW_MS - 50)
     work = office.trace(origin=(0, 0)).works[0]
     assert work.copies == 2
 
@@ -115,8 +115,8 @@ def test_a_key_finds_each_of_its_records_and_no_other(office: Office) -> None:
     office.produce(2)
     office.produce(3, key=b"other")
     office.passed("billing", MAIN, 5)
-    office.hop(RETRY, 1, origin=1, due=NOW_MS + 5, at=NOW_MS - 5)
-    office.hop(RETRY, 1, origin=3, due=NOW_MS + 5, at=NOW_MS - 5, key=b"other")
+    office.forward(RETRY, 1, origin=1, due=NOW_MS + 5, at=NOW_MS - 5)
+    office.forward(RETRY, 1, origin=3, due=NOW_MS + 5, at=NOW_MS - 5, key=b"other")
     found = office.trace(key=b"k")
     assert [work.id for work in found.works] == ["orders/0/0", "orders/0/1"]
     assert found.works[0].now is None
@@ -132,23 +132,23 @@ def test_a_key_is_looked_for_since_a_time_only(office: Office) -> None:
 def test_only_what_is_younger_than_the_origin_is_read(office: Office) -> None:
     office.produce()
     for _ in range(50):
-        office.hop(RETRY, 1, origin=9, due=NOW_MS, at=NOW_MS - 9_000_000, key=b"other")
-    office.hop(RETRY, 1, origin=0, due=NOW_MS, at=NOW_MS - 50_000)
+        office.forward(RETRY, 1, origin=9, due=NOW_MS, at=NOW_MS - 9_000_000, key=b"other")
+    office.forward(RETRY, 1, origin=0, due=NOW_MS, at=NOW_MS - 50_000)
     assert office.trace(origin=(0, 0)).read == 2
 
 
 def test_stages_behind_one_that_has_nothing_are_not_read(office: Office) -> None:
     office.produce()
-    office.hop(RETRY_2, 2, origin=9, due=NOW_MS, at=NOW_MS - 5)
+    office.forward(RETRY_2, 2, origin=9, due=NOW_MS, at=NOW_MS - 5)
     assert office.trace(origin=(0, 0)).read == 1
-    office.hop(RETRY, 1, origin=0, due=NOW_MS, at=NOW_MS - 5)
+    office.forward(RETRY, 1, origin=0, due=NOW_MS, at=NOW_MS - 5)
     assert office.trace(origin=(0, 0)).read == 3
 
 
 def test_a_stage_whose_oldest_records_are_deleted_spares_nothing(office: Office) -> None:
     office.produce()
-    office.hop(RETRY, 1, origin=0, due=NOW_MS, at=NOW_MS - 500)
-    office.hop(RETRY_2, 2, origin=0, due=NOW_MS, at=NOW_MS - 5)
+    office.forward(RETRY, 1, origin=0, due=NOW_MS, at=NOW_MS - 500)
+    office.forward(RETRY_2, 2, origin=0, due=NOW_MS, at=NOW_MS - 5)
     office.broker.delete_records(TopicPartition(RETRY, 0), 1)
     assert [topic for topic, *_ in seen(office.trace(origin=(0, 0)))] == [MAIN, RETRY_2]
 
@@ -156,8 +156,8 @@ def test_a_stage_whose_oldest_records_are_deleted_spares_nothing(office: Office)
 def test_when_the_bound_is_hit_it_says_what_was_not_read(office: Office) -> None:
     office.produce()
     for _ in range(40):
-        office.hop(RETRY, 1, origin=9, due=NOW_MS, at=NOW_MS - 5, key=b"other")
-    office.hop(DEAD, 3, origin=0, due=None, at=NOW_MS)
+        office.forward(RETRY, 1, origin=9, due=NOW_MS, at=NOW_MS - 5, key=b"other")
+    office.forward(DEAD, 3, origin=0, due=None, at=NOW_MS)
     found = office.trace(origin=(0, 0), records=9)
     assert found.read == 9, "what the others did not need is used"
     assert [each.topic for each in found.unread] == [RETRY]
@@ -167,7 +167,7 @@ def test_when_the_bound_is_hit_it_says_what_was_not_read(office: Office) -> None
 
 def test_when_time_is_up_it_says_what_was_not_read(office: Office) -> None:
     office.produce()
-    office.hop(RETRY, 1, origin=0, due=NOW_MS, at=NOW_MS - 5)
+    office.forward(RETRY, 1, origin=0, due=NOW_MS, at=NOW_MS - 5)
     found = office.trace(origin=(0, 0), seconds=0)
     assert [each.topic for each in found.unread] == [RETRY]
 
@@ -177,8 +177,8 @@ def test_the_partition_that_hops_go_to_is_read_first() -> None:
     office.produce(partition=2)
     for partition in (0, 1, 2):
         for _ in range(10):
-            office.hop(RETRY, 1, origin=9, due=NOW_MS, at=NOW_MS - 5, key=b"o", partition=partition)
-    office.hop(RETRY, 1, origin=0, due=NOW_MS + 9, at=NOW_MS - 5, partition=2)
+            office.forward(RETRY, 1, origin=9, due=NOW_MS, at=NOW_MS - 5, key=b"o", partition=partition)
+    office.forward(RETRY, 1, origin=0, due=NOW_MS + 9, at=NOW_MS - 5, partition=2)
     found = office.trace(origin=(2, 0), records=40)
     assert seen(found)[-1] == (RETRY, 10, State.WAITING)
 
@@ -186,7 +186,7 @@ def test_the_partition_that_hops_go_to_is_read_first() -> None:
 def test_an_origin_that_is_deleted_is_found_by_what_became_of_it(office: Office) -> None:
     office.produce(2)
     office.broker.delete_records(TopicPartition(MAIN, 0), 2)
-    office.hop(RETRY, 1, origin=1, due=NOW_MS + 5, at=NOW_MS - 5)
+    office.forward(RETRY, 1, origin=1, due=NOW_MS + 5, at=NOW_MS - 5)
     found = office.trace(origin=(0, 1))
     assert found.gone
     assert seen(found) == [(RETRY, 0, State.WAITING)]

@@ -6,89 +6,89 @@ from engine_support import T0, assignment, record
 
 from flux.core.engine.assignment import Slice
 from flux.core.engine.runs import Run, SliceRun
-from flux.core.limits.dispatch_mode import CHUNK, LEAST_PROGRESS, LOOK, QUICK, STANDSTILL, Pace
+from flux.core.limits.dispatch_mode import CHUNK, LEAST_PROGRESS, LOOK, QUICK, STANDSTILL, DispatchMode
 
 
 def run(calls: int = 1000, started: float = T0) -> Run:
     return SliceRun(assignment(), Slice([record(offset) for offset in range(calls)], calls), started)
 
 
-def on_time(pace: Pace, number: int, *runs: Run) -> list[Run]:
-    return pace.stuck(runs, T0 + number * LOOK)
+def on_time(dispatch_mode: DispatchMode, number: int, *runs: Run) -> list[Run]:
+    return dispatch_mode.stuck(runs, T0 + number * LOOK)
 
 
 def test_calls_are_quick_until_a_run_is_stuck() -> None:
-    pace = Pace()
-    assert (pace.slow, pace.chunk) == (False, CHUNK)
+    dispatch_mode = DispatchMode()
+    assert (dispatch_mode.slow, dispatch_mode.chunk) == (False, CHUNK)
     one = run()
-    on_time(pace, 1)
-    assert on_time(pace, 2, one) == [one]
-    assert (pace.slow, pace.chunk) == (True, 1)
+    on_time(dispatch_mode, 1)
+    assert on_time(dispatch_mode, 2, one) == [one]
+    assert (dispatch_mode.slow, dispatch_mode.chunk) == (True, 1)
 
 
 def test_a_stuck_run_is_named_once() -> None:
-    pace, one = Pace(), run()
-    on_time(pace, 1)
-    on_time(pace, 2, one)
-    assert [on_time(pace, number, one) for number in range(3, 20)] == [[]] * 17
+    dispatch_mode, one = DispatchMode(), run()
+    on_time(dispatch_mode, 1)
+    on_time(dispatch_mode, 2, one)
+    assert [on_time(dispatch_mode, number, one) for number in range(3, 20)] == [[]] * 17
 
 
 def test_a_run_that_gets_on_is_not_stuck() -> None:
-    pace, one = Pace(), run()
+    dispatch_mode, one = DispatchMode(), run()
     for number in range(1, 20):
         one.index += LEAST_PROGRESS
-        assert on_time(pace, number, one) == []
-    assert not pace.slow
+        assert on_time(dispatch_mode, number, one) == []
+    assert not dispatch_mode.slow
 
 
 def test_a_run_that_has_just_begun_or_has_ended_is_not_stuck() -> None:
-    pace, new, ended = Pace(), run(started=T0 + 2 * LOOK), run(3)
+    dispatch_mode, new, ended = DispatchMode(), run(started=T0 + 2 * LOOK), run(3)
     ended.index = 3
-    on_time(pace, 1)
-    assert on_time(pace, 2, new, ended) == []
+    on_time(dispatch_mode, 1)
+    assert on_time(dispatch_mode, 2, new, ended) == []
 
 
 def test_a_watcher_that_is_late_itself_believes_only_a_standstill() -> None:
-    pace, slow, still = Pace(), run(), run()
+    dispatch_mode, slow, still = DispatchMode(), run(), run()
     for number in range(1, STANDSTILL + 1):
         slow.index += 1
-        found = pace.stuck([slow, still], T0 + number * 10 * LOOK)
+        found = dispatch_mode.stuck([slow, still], T0 + number * 10 * LOOK)
         assert found == ([still] if number == STANDSTILL else [])
 
 
-def slowed(times: int = 1) -> Pace:
+def slowed(times: int = 1) -> DispatchMode:
     """Each time that calls were quick again, one was stuck soon."""
-    pace = Pace()
-    on_time(pace, 1)
+    dispatch_mode = DispatchMode()
+    on_time(dispatch_mode, 1)
     for number in range(times):
-        while pace.slow:
-            pace.took(0.0, 1)
+        while dispatch_mode.slow:
+            dispatch_mode.took(0.0, 1)
         one = run(started=T0 + 2 * number * LOOK)
-        on_time(pace, 2 * number + 1)
-        assert on_time(pace, 2 * number + 2, one) == [one]
-    return pace
+        on_time(dispatch_mode, 2 * number + 1)
+        assert on_time(dispatch_mode, 2 * number + 2, one) == [one]
+    return dispatch_mode
 
 
 def test_one_slow_call_in_a_long_while_is_soon_forgotten() -> None:
-    pace = slowed()
+    dispatch_mode = slowed()
     for _ in range(48):
-        pace.took(QUICK, 1)
-    assert not pace.slow
-    pace.took(0.0, 100_000)
-    on_time(pace, 5)
-    on_time(pace, 6, run(started=T0 + 4 * LOOK))
-    assert pace.slow
+        dispatch_mode.took(QUICK, 1)
+    assert not dispatch_mode.slow
+    dispatch_mode.took(0.0, 100_000)
+    on_time(dispatch_mode, 5)
+    on_time(dispatch_mode, 6, run(started=T0 + 4 * LOOK))
+    assert dispatch_mode.slow
     for _ in range(48):
-        pace.took(QUICK, 1)
-    assert not pace.slow
+        dispatch_mode.took(QUICK, 1)
+    assert not dispatch_mode.slow
 
 
 def test_the_more_calls_are_quick_the_more_are_taken_at_once_until_one_caller_makes_all() -> None:
-    pace = slowed(10)
-    chunks = [pace.chunk]
-    while pace.slow:
-        pace.took(QUICK * pace.chunk, pace.chunk)
-        chunks.append(pace.chunk)
+    dispatch_mode = slowed(10)
+    chunks = [dispatch_mode.chunk]
+    while dispatch_mode.slow:
+        dispatch_mode.took(QUICK * dispatch_mode.chunk, dispatch_mode.chunk)
+        chunks.append(dispatch_mode.chunk)
         assert len(chunks) < 1000
     assert chunks[:16] == [1] * 16
     assert chunks == sorted(chunks)
@@ -96,20 +96,20 @@ def test_the_more_calls_are_quick_the_more_are_taken_at_once_until_one_caller_ma
 
 
 def test_a_slow_call_now_and_then_leaves_the_others_taken_by_many_at_once() -> None:
-    pace = slowed(10)
+    dispatch_mode = slowed(10)
     for _ in range(100):
         calls = 0
         while calls < 1000:
-            calls += pace.chunk
-            pace.took(QUICK * pace.chunk, pace.chunk)
-        pace.took(1.0, pace.chunk)
-        assert pace.slow
-    assert pace.chunk > CHUNK // 2
+            calls += dispatch_mode.chunk
+            dispatch_mode.took(QUICK * dispatch_mode.chunk, dispatch_mode.chunk)
+        dispatch_mode.took(1.0, dispatch_mode.chunk)
+        assert dispatch_mode.slow
+    assert dispatch_mode.chunk > CHUNK // 2
 
 
 def test_one_slow_call_in_two_is_taken_one_at_a_time() -> None:
-    pace = slowed(10)
+    dispatch_mode = slowed(10)
     for _ in range(1000):
-        pace.took(QUICK, 1)
-        pace.took(1.0, 1)
-    assert (pace.slow, pace.chunk) == (True, 1)
+        dispatch_mode.took(QUICK, 1)
+        dispatch_mode.took(1.0, 1)
+    assert (dispatch_mode.slow, dispatch_mode.chunk) == (True, 1)

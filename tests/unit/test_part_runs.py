@@ -18,8 +18,8 @@ def slow(**settings: Any) -> tuple[Driver, Run]:
     driver.poll(0)
     stuck = driver.take()
     assert driver.look() == [stuck]
-    driver.engine.pace.took(0.0, 16 * 9)
-    driver.engine.pace.slow = True
+    driver.engine.dispatch_mode.took(0.0, 16 * 9)
+    driver.engine.dispatch_mode.slow = True
     return driver, stuck
 
 
@@ -119,7 +119,7 @@ def test_when_all_have_ended_nothing_of_them_is_left(ordering: str) -> None:
         driver.work(run)
     driver.work_all()
     [assignment] = driver.engine._partitions.assignments.values()
-    assert (assignment.laned, assignment.flying, bool(driver.engine._common.lanes)) == (0, 0, False)
+    assert (assignment.laned, assignment.flying, bool(driver.engine._common.key_queues)) == (0, 0, False)
     assert driver.commit()[0].offset == 21
 
 

@@ -10,13 +10,13 @@ from engine_support import STAGES, Driver, policy
 from memory_support import Kit
 
 from flux.consuming import effects as do
-from flux.consuming.forward_writer import Writer
+from flux.consuming.forward_writer import ForwardWriter
 from flux.consuming.new_topics import Spreading
 from flux.consuming.procedures import cycle
 from flux.consuming.topic_setup import create_topics, plan_topics, require_topics
 from flux.core.engine.new_topic import SPREAD
 from flux.core.errors import BrokerError, ConfigurationError, Fault
-from flux.core.ports import NewTopic, Polled, ProducerSettings, TopicInfo
+from flux.core.ports import NewTopic, PollResult, ProducerSettings, TopicInfo
 
 UNKNOWN = BrokerError("cannot consume topic t: it does not exist", Fault.UNKNOWN_TOPIC)
 NAMES = [stage.topic for stage in STAGES]
@@ -124,7 +124,7 @@ def test_a_writer_warms_up_for_topics_that_its_brokers_hear_of_later(time: Time)
         def producer(self, settings: ProducerSettings) -> Any:
             return Client()
 
-    Writer(Cluster(), ProducerSettings(), time).warm_up(["a", "b"])  # type: ignore[arg-type]
+    ForwardWriter(Cluster(), ProducerSettings(), time).warm_up(["a", "b"])  # type: ignore[arg-type]
     assert 2 <= time.at < SPREAD
     assert asked[-2:] == ["a", "b"]
 
@@ -148,7 +148,7 @@ def polls(driver: Driver, told: Callable[[int], BrokerError | None], most: int =
                     if error is not None:
                         effect = script.throw(error)
                         continue
-                    answer = Polled()
+                    answer = PollResult()
                 effect = script.send(answer)
         except StopIteration:
             continue

@@ -9,7 +9,7 @@ from engine_support import T0, Driver
 
 from flux.consuming import effects as do
 from flux.consuming.procedures import revoke
-from flux.core.ports import Position
+from flux.core.ports import CommittedOffset
 
 NEVER = float("inf")
 
@@ -40,19 +40,19 @@ def busy(**settings: Any) -> tuple[Driver, Callable[[], None]]:
     return driver, end
 
 
-def committed(effects: list[Any]) -> list[Position]:
+def committed(effects: list[Any]) -> list[CommittedOffset]:
     return [position for each in effects if isinstance(each, do.Commit) for position in each.positions.values()]
 
 
 def test_a_call_in_flight_ends_and_is_committed_before_its_partition_is_given_up() -> None:
     driver, end = busy()
-    assert committed(perform(driver, after=end)) == [Position(1)]
+    assert committed(perform(driver, after=end)) == [CommittedOffset(1)]
 
 
 def test_a_rebalance_during_a_stop_waits_for_calls_in_flight_too() -> None:
     driver, end = busy()
     driver.engine.stop()
-    assert committed(perform(driver, deadline=T0 + 25.0, after=end)) == [Position(1)]
+    assert committed(perform(driver, deadline=T0 + 25.0, after=end)) == [CommittedOffset(1)]
 
 
 def test_a_rebalance_during_a_stop_waits_no_longer_than_the_stop_does() -> None:

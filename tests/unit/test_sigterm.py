@@ -57,16 +57,16 @@ def wait():
 
 class Child:
     def __init__(self, directory: Path, script: str, delivery: float = 30.0) -> None:
-        self._journal = directory / f"journal-{len(list(directory.iterdir()))}"
+        self._task_log = directory / f"journal-{len(list(directory.iterdir()))}"
         prelude = PRELUDE.replace("DELIVERY", str(delivery))
         self.process = subprocess.Popen(
-            [sys.executable, "-c", prelude + textwrap.dedent(script), str(self._journal)],
+            [sys.executable, "-c", prelude + textwrap.dedent(script), str(self._task_log)],
             stderr=subprocess.PIPE,
             text=True,
         )
 
     def noted(self, word: str) -> list[str]:
-        lines = self._journal.read_text().splitlines() if self._journal.exists() else []
+        lines = self._task_log.read_text().splitlines() if self._task_log.exists() else []
         return [line.removeprefix(word).strip() for line in lines if line.startswith(word)]
 
     def told(self, number: signal.Signals = signal.SIGTERM, again: float | None = None) -> tuple[int, str]:

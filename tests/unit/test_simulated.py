@@ -13,13 +13,13 @@ from engine_support import AWAY, Driver, record
 from flux.consuming.awaited import executor
 from flux.consuming.callers import TaskCallers, ThreadCallers
 from flux.consuming.coordinator import Coordinator, StageRuntime
-from flux.consuming.forward_writer import Writer
+from flux.consuming.forward_writer import ForwardWriter
 from flux.consuming.pollers import LoopPollers
 from flux.core.engine import BUSY_REST
 from flux.core.engine.runs import Run
 from flux.core.flux_headers import DUE
 from flux.core.message import Message
-from flux.core.ports import Acknowledged, Polled, Position, ProducerRecord, ProducerSettings, Watermarks
+from flux.core.ports import Acknowledged, CommittedOffset, PollResult, ProducerRecord, ProducerSettings, Watermarks
 from flux.system import OperatingSystem
 
 
@@ -62,7 +62,7 @@ def test_a_commit_that_failed_is_not_tried_again_at_once_however_small_the_thres
     driver.poll(0)
     driver.work_all()
     positions = driver.turn().commit
-    assert positions == {driver.p0: Position(1)}
+    assert positions == {driver.p0: CommittedOffset(1)}
     driver.engine.committed(positions, AWAY, driver.now)
     turn = driver.turn()
     assert turn.commit is None
@@ -75,13 +75,15 @@ def test_what_has_failed_is_moved_although_retention_overtakes_its_partition() -
     driver.assign(0)
     driver.poll(0, 1)
     driver.work_all(1)
-    driver.engine.polled(Polled([], [driver.p0]), driver.now)
+    driver.engine.polled(PollResult([], [driver.p0]), driver.now)
     assert driver.engine.reset(driver.p0, Watermarks(10, 12), driver.now) == 10
     driver.poll(10)
     driver.work_all()
-    assert driver.commit() == {0: Position(1, driver.engine._partitions.assignments[driver.p0].ledger.metadata())}  # type: ignore[union-attr]
+    tracker = driver.engine._partitions.assignments[driver.p0].offset_tracker
+    assert tracker is not None
+    assert driver.commit() == {0: CommittedOffset(1, tracker.metadata())}
     assert driver.write() == [1]
-    assert driver.commit() == {0: Position(11)}
+    assert driver.commit() == {0: CommittedOffset(11)}
 
 
 def test_what_another_owner_has_done_is_not_repeated_although_retention_overtakes_its_partition() -> None:
@@ -92,14 +94,14 @@ def test_what_another_owner_has_done_is_not_repeated_although_retention_overtake
     for _ in range(2):
         driver.fail(run)
         run.index += 1
-    position = next(iter(driver.commit().values()), Position(0))
+    position = next(iter(driver.commit().values()), CommittedOffset(0))
     while run.index < run.limit:
         run.index += 1
     driver.engine.finished(run, driver.now)
     position = driver.commit()[0]
     other = Driver()
     other.assign(position)
-    other.engine.polled(Polled([], [other.p0]), other.now)
+    other.engine.polled(PollResult([], [other.p0]), other.now)
     assert other.engine.reset(other.p0, Watermarks(1, 7), other.now) == 1
     other.poll(1, 2, 3, 4, 5, 6)
     assert other.work_all() == [1, 6]
@@ -185,7 +187,7 @@ def test_where_a_thread_stands_still_in_a_write_another_one_is_made_for_its_perm
 
     def stuck(runtime: StageRuntime, run: Run) -> None:
         callers.freed(get_ident())
-        assert coordinator.permits.used == 0
+        assert coordinator.concurrency_limit.used == 0
         assert len(spawned) == 1
 
     callers = ThreadCallers(coordinator, stuck)
@@ -193,7 +195,7 @@ def test_where_a_thread_stands_still_in_a_write_another_one_is_made_for_its_perm
     callers._threads = 1
     driver.assign(0, 0)
     driver.poll(driver.record(0, partition=0), driver.record(0, partition=1))
-    driver.engine.pace.slow = True
+    driver.engine.dispatch_mode.slow = True
     run = coordinator.take(runtime, polling=True)
     assert run is not None
     callers._runs.work(runtime, run)
@@ -226,7 +228,7 @@ def test_a_run_that_was_handed_on_is_not_begun_after_its_partition_has_gone() ->
 
     asyncio.run(work())
     assert calls == []
-    assert coordinator.permits.used == 0
+    assert coordinator.concurrency_limit.used == 0
 
 
 def test_no_hop_is_written_whose_partition_has_gone_while_those_before_it_were_written() -> None:
@@ -250,7 +252,7 @@ def test_no_hop_is_written_whose_partition_has_gone_while_those_before_it_were_w
             acknowledged[0](None, cast(Any, None))
             return 1
 
-    writer = Writer(cast(Any, Slow()), ProducerSettings(), OperatingSystem())
+    writer = ForwardWriter(cast(Any, Slow()), ProducerSettings(), OperatingSystem())
     coordinator = Coordinator(driver.policy, [driver.engine], writer, OperatingSystem())
     driver.work_all(0, 1)
     coordinator.procedures.write(coordinator.runtimes[0])

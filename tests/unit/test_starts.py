@@ -10,10 +10,10 @@ from engine_support import P0, P1, Driver, policy
 from flux.consuming import effects as do
 from flux.consuming.coordinator import Coordinator
 from flux.consuming.effects import Script
-from flux.consuming.forward_writer import Writer
+from flux.consuming.forward_writer import ForwardWriter
 from flux.consuming.procedures import assign, shift
 from flux.core.engine.start_offsets import Starts
-from flux.core.ports import BEGINNING, Position, ProducerSettings, TopicPartition, Watermarks
+from flux.core.ports import BEGINNING, CommittedOffset, ProducerSettings, TopicPartition, Watermarks
 from flux.system import SYSTEM
 
 LATER = TopicPartition("t", 2)
@@ -63,11 +63,11 @@ class Cluster:
 
     def __init__(self, ends: dict[int, int]) -> None:
         self.ends = ends
-        self.positions: dict[int, Position] = {}
+        self.positions: dict[int, CommittedOffset] = {}
 
     def answer(self, effect: Any) -> Any:
         match effect:
-            case do.GroupPositions():
+            case do.GroupOffsets():
                 return dict(self.positions)
             case do.Marks():
                 return {number: Watermarks(0, end) for number, end in self.ends.items()}
@@ -94,7 +94,7 @@ def performed(cluster: Cluster, script: Script[Any]) -> Any:
 def joined(cluster: Cluster) -> tuple[Driver, list[Any]]:
     """A new member with what it did before it was first in the group."""
     driver = Driver(start_from="latest")
-    coordinator = Coordinator(driver.policy, [driver.engine], Writer(None, ProducerSettings(), SYSTEM), SYSTEM)  # type: ignore[arg-type]
+    coordinator = Coordinator(driver.policy, [driver.engine], ForwardWriter(None, ProducerSettings(), SYSTEM), SYSTEM)  # type: ignore[arg-type]
     script, effects, result = shift(coordinator, coordinator.runtimes[0], lambda: True), list[Any](), None
     while not (effects and isinstance(effects[-1], do.Poll)):
         effects.append(script.send(result))
@@ -110,7 +110,7 @@ def assigned(cluster: Cluster, driver: Driver, *numbers: int) -> dict[int, int]:
 
 def test_a_member_looks_before_it_joins() -> None:
     driver, effects = joined(Cluster({0: 5}))
-    assert [type(effect) for effect in effects] == [do.GroupPositions, do.Marks, do.Write, do.Poll]
+    assert [type(effect) for effect in effects] == [do.GroupOffsets, do.Marks, do.Write, do.Poll]
     assert not driver.engine.starts.looks
 
 
@@ -120,7 +120,7 @@ def test_members_that_begin_a_group_together_agree_although_one_commits_before_t
     cluster.ends = {0: 50, 1: 70, 2: 3}
     assert assigned(cluster, first, 0) == {0: 5}
     cluster.commit(first)
-    assert cluster.positions == {0: Position(5)}
+    assert cluster.positions == {0: CommittedOffset(5)}
     assert assigned(cluster, second, 1) == {1: 7}, "what was written since they came is theirs"
     assert assigned(cluster, second, 2) == {2: BEGINNING}
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flux.core import flux_headers as trail
-from flux.core.engine.forwards import MAX_MESSAGE_CHARS, MAX_TRACE_BYTES, Detail, Failure, Transfer, describe
+from flux.core.engine.forwards import MAX_MESSAGE_CHARS, MAX_TRACE_BYTES, Detail, Failure, ForwardedCopy, describe
 from flux.core.engine.verdicts import Reject, Undecodable
 from flux.core.message import Message
 from flux.core.ports import Headers, ProducerRecord, TopicPartition
@@ -20,7 +20,7 @@ RETRY0 = TopicPartition(STAGES[1].topic, 0)
 OWN: Headers = [("a", b"1"), ("b", None), ("a", b"2"), ("", b"")]
 
 
-def transfer(message: Message, to: int | None = None, **fields: Any) -> Transfer:
+def forwarded_copy(message: Message, to: int | None = None, **fields: Any) -> ForwardedCopy:
     stage = STAGES[message.stage]
     target = STAGES.after(stage) if to is None else STAGES[to]
     assert target is not None
@@ -33,7 +33,7 @@ def transfer(message: Message, to: int | None = None, **fields: Any) -> Transfer
         "error_text": "bad",
         "error_trace": "line 1\n",
     }
-    return Transfer(message, target, **{**given, **fields})
+    return ForwardedCopy(message, target, **{**given, **fields})
 
 
 def arrived(outgoing: ProducerRecord, stage: int, offset: int = 7) -> Message:
@@ -65,13 +65,13 @@ def flux(outgoing: ProducerRecord) -> dict[str, bytes | None]:
 @pytest.mark.parametrize(("key", "value"), [(b"k", b"v"), (None, None), (b"", b""), (b"\xff\x00", b"\xff\x00")])
 def test_key_value_and_headers_stay_as_they_came(key: bytes | None, value: bytes | None) -> None:
     made = record(42, key, value=value, headers=OWN)
-    outgoing = transfer(Message.of(made, "decoded", trail.start())).producer_record(T0_MS, None)
+    outgoing = forwarded_copy(Message.of(made, "decoded", trail.start())).producer_record(T0_MS, None)
     assert (outgoing.key, outgoing.value) == (key, value)
     assert kept(outgoing) == OWN
 
 
 def test_the_first_hop_says_where_the_record_came_from() -> None:
-    assert flux(transfer(first()).producer_record(T0_MS + 1500, None)) == {
+    assert flux(forwarded_copy(first()).producer_record(T0_MS + 1500, None)) == {
         "flux-stage": b"1",
         "flux-attempts": b"1",
         "flux-due": str(T0_MS + 11_500).encode(),
@@ -92,7 +92,9 @@ def test_the_first_hop_says_where_the_record_came_from() -> None:
 def test_over_several_hops_origin_and_first_failure_stay_and_the_rest_is_replaced() -> None:
     message = first()
     for stage, at in ((1, 0), (2, 5000), (3, 9000)):
-        outgoing = transfer(message, failed_at=T0_MS + at, error_text=f"text {stage}").producer_record(T0_MS + at, None)
+        outgoing = forwarded_copy(message, failed_at=T0_MS + at, error_text=f"text {stage}").producer_record(
+            T0_MS + at, None
+        )
         message = arrived(outgoing, stage)
         headers = flux(outgoing)
         assert kept(outgoing) == OWN
@@ -107,7 +109,7 @@ def test_over_several_hops_origin_and_first_failure_stay_and_the_rest_is_replace
 
 
 def test_what_a_hop_writes_is_read_back() -> None:
-    message = arrived(transfer(first()).producer_record(T0_MS, None), 1)
+    message = arrived(forwarded_copy(first()).producer_record(T0_MS, None), 1)
     assert message.trail == trail.Trail(1, 1, T0_MS + 10_000, ("t", 3, 42), T0_MS, T0_MS + 1000)
 
 
@@ -119,7 +121,7 @@ def test_forged_headers_of_the_main_topic_are_dropped_at_the_first_hop() -> None
         ("flux-origin-topic", b"other"),
         ("flux-", b""),
     ]
-    outgoing = transfer(first([*forged, ("flux-replays", b"7")])).producer_record(T0_MS, None)
+    outgoing = forwarded_copy(first([*forged, ("flux-replays", b"7")])).producer_record(T0_MS, None)
     assert kept(outgoing) == [("x", b"1")]
     headers = flux(outgoing)
     assert headers["flux-attempts"] == b"1"
@@ -131,13 +133,13 @@ def test_forged_headers_of_the_main_topic_are_dropped_at_the_first_hop() -> None
 def test_replays_are_counted_on() -> None:
     copy = record(7, partition=RETRY0, headers=[("flux-replays", b"2")])
     message = Message.of(copy, b"v", trail.read(copy.headers() or (), 1, T0_MS, 1000))
-    assert flux(transfer(message).producer_record(T0_MS, None))["flux-replays"] == b"2"
+    assert flux(forwarded_copy(message).producer_record(T0_MS, None))["flux-replays"] == b"2"
 
 
 def test_a_record_without_an_origin_is_its_own() -> None:
     copy = record(7, partition=RETRY0, timestamp=123)
     message = Message.of(copy, b"v", trail.read((), 1, T0_MS, 1000))
-    headers = flux(transfer(message).producer_record(T0_MS, None))
+    headers = flux(forwarded_copy(message).producer_record(T0_MS, None))
     assert headers["flux-origin-topic"] == STAGES[1].topic.encode()
     assert headers["flux-attempts"] == b"2"
     assert headers["flux-origin-timestamp"] == b"123"
@@ -145,13 +147,13 @@ def test_a_record_without_an_origin_is_its_own() -> None:
 
 @pytest.mark.parametrize(("count", "partition"), [(0, None), (1, 0), (3, 0), (2, 1), (10, 3)])
 def test_a_hop_goes_to_its_partition_modulo_the_targets_count(count: int, partition: int | None) -> None:
-    made = transfer(first())
+    made = forwarded_copy(first())
     made.partitions = count
     assert made.producer_record(T0_MS, None).partition == partition
 
 
 def test_each_detail_level_leaves_out_more() -> None:
-    made, errors = transfer(first()), []
+    made, errors = forwarded_copy(first()), []
     for detail in (Detail.FULL, Detail.TYPE, Detail.NONE):
         made.detail = detail
         errors.append([name for name in flux(made.producer_record(T0_MS, None)) if name.startswith("flux-error")])
@@ -171,7 +173,7 @@ texts = st.one_of(
 
 @given(texts, texts, st.integers(0, 30_000), st.integers(0, 3000))
 def test_details_are_cut_so_that_the_record_fits(text: str, trace: str, limit: int, value: int) -> None:
-    made = transfer(first(value=b"v" * value), error_text=text, error_trace=trace)
+    made = forwarded_copy(first(value=b"v" * value), error_text=text, error_trace=trace)
     outgoing = made.producer_record(T0_MS, limit)
     made.detail = Detail.TYPE
     assert size(outgoing) <= max(limit, size(made.producer_record(T0_MS, limit)))
@@ -187,7 +189,7 @@ def test_details_are_cut_so_that_the_record_fits(text: str, trace: str, limit: i
 
 
 def test_a_name_longer_than_any_is_cut_at_a_character() -> None:
-    outgoing = transfer(first(), error_type="ü" * 400).producer_record(T0_MS, None)
+    outgoing = forwarded_copy(first(), error_type="ü" * 400).producer_record(T0_MS, None)
     assert flux(outgoing)["flux-error-type"] == ("ü" * 125).encode()
 
 

@@ -9,10 +9,10 @@ from operate_support import DEAD, NOW_MS, RETRY
 from web_support import Web, fields_of, text_of
 
 from flux.core import flux_headers as t
-from flux.core.engine.offset_tracker import Ledger
+from flux.core.engine.offset_tracker import OffsetTracker
 from flux.core.errors import BrokerError, Fault
 from flux.core.monitoring.report import Call, Paused
-from flux.core.ports import Position, ProducerRecord, TopicPartition
+from flux.core.ports import CommittedOffset, ProducerRecord, TopicPartition
 from flux.web import redaction as masks
 from flux.web.dead_letters import PAGE
 from flux.web.redaction import Part
@@ -69,7 +69,9 @@ def test_rates_are_those_that_workers_report(web: Web) -> None:
 
 def test_a_task_shows_what_holds_it_back_and_by_whom(web: Web) -> None:
     main_records(web, 4)
-    web.yard.broker.set_position("billing", TopicPartition("orders", 0), Position(0, Ledger(0, [(1, 3)]).metadata()))
+    web.yard.broker.set_position(
+        "billing", TopicPartition("orders", 0), CommittedOffset(0, OffsetTracker(0, [(1, 3)]).metadata())
+    )
     web.report(Call(0, 0, "ada-0", 1, 300.0))
     web.look()
     page = text_of(web.get("/tasks/Billing"))
@@ -173,7 +175,7 @@ def test_what_waits_is_listed_by_when_it_is_due(web: Web) -> None:
 def test_what_is_done_does_not_wait(web: Web) -> None:
     for offset in range(3):
         waiting_in(web, 30, offset)
-    position = Position(1, Ledger(1, [(2, 3)]).metadata())
+    position = CommittedOffset(1, OffsetTracker(1, [(2, 3)]).metadata())
     web.yard.broker.set_position("billing-1", TopicPartition(RETRY, 0), position)
     web.look()
     assert "within a minute 1" in text_of(web.get("/tasks/Billing/waiting"))
@@ -260,7 +262,7 @@ def test_a_form_to_replay_carries_its_filter(web: Web) -> None:
 
 def test_a_record_is_shown_with_what_its_group_has_made_of_it(web: Web) -> None:
     main_records(web, 3)
-    web.yard.broker.set_position("billing", TopicPartition("orders", 0), Position(1))
+    web.yard.broker.set_position("billing", TopicPartition("orders", 0), CommittedOffset(1))
     assert "main orders[0]@0 passed" in text_of(web.get("/tasks/Billing/records/0/0/0"))
     page = web.get("/tasks/Billing/records/0/0/1")
     assert "main orders[0]@1 not done" in text_of(page)
@@ -282,7 +284,7 @@ def test_a_record_is_shown_with_what_its_group_has_made_of_it(web: Web) -> None:
 
 def test_a_trace_by_origin_leads_to_the_dead_letter(web: Web) -> None:
     main_records(web, 1)
-    web.yard.broker.set_position("billing", TopicPartition("orders", 0), Position(1))
+    web.yard.broker.set_position("billing", TopicPartition("orders", 0), CommittedOffset(1))
     headers = [(name, value) for name, value in _headers() if name != t.ORIGIN_OFFSET]
     web.yard.kit.write(ProducerRecord(b"v", b"ada-0", [*headers, (t.ORIGIN_OFFSET, b"0")], 0, NOW_MS), topic=DEAD)
     page = web.get("/tasks/Billing/trace?origin=0:0")

@@ -45,11 +45,11 @@ from flux.core.errors import BrokerError, Fault
 from flux.core.ports import (
     BEGINNING,
     END,
+    CommittedOffset,
     GroupMember,
     GroupProtocol,
     NewTopic,
     Permissions,
-    Position,
     TopicInfo,
     TopicPartition,
     Watermarks,
@@ -159,23 +159,25 @@ class AiokafkaAdmin:
 
         return self._run(ask, timeout, "cannot ask for permissions", "DESCRIBE")
 
-    def positions(self, group: str, topic: str, timeout: float) -> dict[int, Position]:
-        async def ask(client: Any) -> dict[int, Position]:
+    def positions(self, group: str, topic: str, timeout: float) -> dict[int, CommittedOffset]:
+        async def ask(client: Any) -> dict[int, CommittedOffset]:
             node = await _coordinator(client, group)
             answer = await client.send(node, OffsetFetchRequest(group, None))
             _raise(getattr(answer, "error_code", 0))
-            found: dict[int, Position] = {}
+            found: dict[int, CommittedOffset] = {}
             for name, partitions in answer.topics:
                 for number, offset, metadata, code in partitions if name == topic else ():
                     _raise(code)
                     if offset >= 0:
-                        found[number] = Position(offset, unended(metadata))
+                        found[number] = CommittedOffset(offset, unended(metadata))
             return found
 
         doing = f"cannot read the positions of group {group}"
         return self._run(ask, timeout, doing, f"DESCRIBE on group {group}")
 
-    def set_positions(self, group: str, topic: str, positions: Mapping[int, Position], timeout: float) -> None:
+    def set_committed_offsets(
+        self, group: str, topic: str, positions: Mapping[int, CommittedOffset], timeout: float
+    ) -> None:
         if not positions:
             return
 

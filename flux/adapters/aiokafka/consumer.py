@@ -32,9 +32,9 @@ from flux.adapters.aiokafka.session import Session
 from flux.core.errors import BrokerError, Fault
 from flux.core.ports import (
     AsyncRebalanceListener,
+    CommittedOffset,
     ConsumerSettings,
-    Polled,
-    Position,
+    PollResult,
     TopicPartition,
 )
 
@@ -84,12 +84,12 @@ class AiokafkaConsumer:
 
     # -- records
 
-    async def poll(self, max_records: int, timeout: float) -> Polled:
+    async def poll(self, max_records: int, timeout: float) -> PollResult:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout
         self._check_usable()
         if self._consumer is None and not await self._connected(timeout):
-            return Polled()
+            return PollResult()
         with self._counted_as_polling():
             while True:
                 self._check_usable()
@@ -102,7 +102,7 @@ class AiokafkaConsumer:
                 # Looks again after a while: the end of a rebalance wakes nobody.
                 await wait_for_records(self._consumer, min(left, 0.1))
 
-    async def _read(self, max_records: int) -> Polled:
+    async def _read(self, max_records: int) -> PollResult:
         assert self._reader is not None
         try:
             return await self._reader.read(max_records)
@@ -170,7 +170,7 @@ class AiokafkaConsumer:
 
     async def committed(
         self, partitions: Sequence[TopicPartition], timeout: float
-    ) -> Mapping[TopicPartition, Position | None]:
+    ) -> Mapping[TopicPartition, CommittedOffset | None]:
         doing = "cannot read the group's positions"
         self._check_open()
         try:
@@ -181,16 +181,19 @@ class AiokafkaConsumer:
         except (KafkaError, TimeoutError) as error:
             raise self._translated(error, doing) from None
         return {
-            at: Position(found[at].offset, unended(found[at].metadata)) if at in found else None for at in partitions
+            at: CommittedOffset(found[at].offset, unended(found[at].metadata)) if at in found else None
+            for at in partitions
         }
 
-    def commit(self, positions: Mapping[TopicPartition, Position], done: Done) -> None:
+    def commit(self, positions: Mapping[TopicPartition, CommittedOffset], done: Done) -> None:
         limit = 2 * self._client_options.get("request_timeout_ms", REQUEST_TIMEOUT_MS) / 1000
         task = asyncio.get_running_loop().create_task(self._commit_and_tell(dict(positions), limit, done))
         self._commits.add(task)
         task.add_done_callback(self._commits.discard)
 
-    async def _commit_and_tell(self, positions: dict[TopicPartition, Position], limit: float, done: Done) -> None:
+    async def _commit_and_tell(
+        self, positions: dict[TopicPartition, CommittedOffset], limit: float, done: Done
+    ) -> None:
         error: BrokerError | None = None
         try:
             await self.commit_now(positions, limit)
@@ -205,7 +208,7 @@ class AiokafkaConsumer:
         except BaseException as failure:
             self.fail(failure)
 
-    async def commit_now(self, positions: Mapping[TopicPartition, Position], timeout: float) -> None:
+    async def commit_now(self, positions: Mapping[TopicPartition, CommittedOffset], timeout: float) -> None:
         self._check_open()
         if not positions:
             return
@@ -215,7 +218,7 @@ class AiokafkaConsumer:
         except (KafkaError, TimeoutError) as error:
             raise self._translated(error, "cannot commit") from None
 
-    async def _commit(self, positions: Mapping[TopicPartition, Position]) -> None:
+    async def _commit(self, positions: Mapping[TopicPartition, CommittedOffset]) -> None:
         try:
             for position in positions.values():
                 position.metadata.encode()

@@ -17,7 +17,7 @@ from flux.adapters.aiokafka.event_loop_thread import Machine
 from flux.adapters.aiokafka.log import ClientLog
 from flux.adapters.aiokafka.reader import FetchFailed, Reader, wait_for_records
 from flux.core.errors import BrokerError, Fault
-from flux.core.ports import Polled, TopicPartition
+from flux.core.ports import PollResult, TopicPartition
 
 Result = TypeVar("Result")
 
@@ -47,7 +47,7 @@ class AiokafkaReader:
         self._failure: BrokerError | None = None
         self._closed = False
 
-    def poll(self, max_records: int, timeout: float) -> Polled:
+    def poll(self, max_records: int, timeout: float) -> PollResult:
         return self._run(lambda: self._poll(max_records, timeout), timeout + _LEAVE)
 
     def seek(self, partition: TopicPartition, offset: int) -> None:
@@ -80,7 +80,7 @@ class AiokafkaReader:
 
     # -- in the loop
 
-    async def _poll(self, max_records: int, timeout: float) -> Polled:
+    async def _poll(self, max_records: int, timeout: float) -> PollResult:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout
         while self._reader is None:
@@ -88,18 +88,18 @@ class AiokafkaReader:
                 left = deadline - loop.time()
                 await asyncio.sleep(max(0.0, min(left, _RETRY)))
                 if left <= _RETRY:
-                    return Polled()
+                    return PollResult()
         while True:
             polled = await self._read(max_records)
             if not polled.batches:
                 polled.reached = self._ends()
             left = deadline - loop.time()
-            if polled != Polled() or left <= 0:
+            if polled != PollResult() or left <= 0:
                 return polled
             # Looks again after a while: an empty answer, which tells that an end is reached, wakes nobody.
             await wait_for_records(self._consumer, min(left, 0.05))
 
-    async def _read(self, max_records: int) -> Polled:
+    async def _read(self, max_records: int) -> PollResult:
         assert self._reader is not None
         try:
             return await self._reader.read(max_records)

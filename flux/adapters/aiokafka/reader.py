@@ -21,7 +21,7 @@ from flux.adapters.aiokafka.errors import error_for
 from flux.adapters.aiokafka.log import ClientLog
 from flux.adapters.aiokafka.records import Fetched, Unreadable, read_patiently
 from flux.core.errors import BrokerError, ConfigurationError
-from flux.core.ports import BEGINNING, Batch, Polled, TopicPartition
+from flux.core.ports import BEGINNING, Batch, PollResult, TopicPartition
 
 _LOOK_UP = 5.0  # seconds that finding the beginning or the end may hold a rebalance or a seek
 _PATIENCE_BYTES = 1024 * 1024
@@ -58,9 +58,9 @@ class Reader:
         self._paused: set[TopicPartition] = set()
         self._held: set[TopicPartition] = set()  # until `seek`, or until the listener has said where they start
 
-    async def read(self, max_records: int) -> Polled:
+    async def read(self, max_records: int) -> PollResult:
         """What is there. Cancelled, it has taken nothing. Raises FetchFailed, and BrokerError for what is broken."""
-        polled = Polled()
+        polled = PollResult()
         if not self._consumer._subscription.reassignment_in_progress:
             self._take(max_records, polled)
             if not (polled.batches or polled.out_of_range) and self._unreadable:
@@ -76,7 +76,7 @@ class Reader:
         states = {TopicPartition(*at): assignment.state_value(at) for at in assignment.tps}
         return {at: state.position for at, state in states.items() if state.has_valid_position and at not in self._held}
 
-    def _take(self, max_records: int, polled: Polled) -> None:
+    def _take(self, max_records: int, polled: PollResult) -> None:
         """No await in here: what is taken is handed over, or was never taken."""
         fetcher = self._consumer._fetcher
         for at in list(fetcher._records):
@@ -121,14 +121,14 @@ class Reader:
         fetcher._records.pop(at, None)
         fetcher._notify(fetcher._wait_consume_future)
 
-    def _on_fetch_error(self, at: TopicPartition, error: Exception, polled: Polled) -> None:
+    def _on_fetch_error(self, at: TopicPartition, error: Exception, polled: PollResult) -> None:
         if not isinstance(error, OffsetOutOfRangeError | NoOffsetForPartitionError):
             raise FetchFailed(error)
         self._held.add(at)
         self._apply(at)
         polled.out_of_range.append(at)
 
-    async def _read_unreadable(self, max_records: int, polled: Polled) -> None:
+    async def _read_unreadable(self, max_records: int, polled: PollResult) -> None:
         """Asks for the batch again, for its bytes. A record with a name that is not UTF-8 is handed over like any
         other. What is broken otherwise cannot be passed over, so `poll` raises for it from now on."""
         at, error = next(iter(self._unreadable.items()))

@@ -73,7 +73,7 @@ class Sender:
         self._identity: Identity | None = None
         self._identifying = asyncio.Lock()
         self._topics: dict[str, Topic] = {}
-        self._lanes: dict[tuple[str, int], Lane] = {}
+        self._key_queues: dict[tuple[str, int], Lane] = {}
 
     async def client(self) -> Any:
         return await self._connection.client()
@@ -91,7 +91,7 @@ class Sender:
                 found.asking = asyncio.get_running_loop().create_task(self._ask_or_refuse(topic, found))
 
     def hurry(self) -> None:
-        for lane in self._lanes.values():
+        for lane in self._key_queues.values():
             lane.hurry()
 
     async def partitions(self, topic: str) -> int:
@@ -107,7 +107,7 @@ class Sender:
             if topic.asking is not None:
                 topic.asking.cancel()
             self._refuse(name, topic, error)
-        for lane in self._lanes.values():
+        for lane in self._key_queues.values():
             lane.abandon(error)
         await self._connection.close()
 
@@ -185,7 +185,7 @@ class Sender:
 
     def _place(self, name: str, topic: Topic, count: int, asked: bool = False) -> None:
         """`asked`: the number of partitions is the cluster's newest."""
-        lanes, beyond = self._lanes, list[Entry]()
+        key_queues, beyond = self._key_queues, list[Entry]()
         while topic.waiting:
             entry = topic.waiting.popleft()
             _, key, _, partition, _ = entry.outgoing
@@ -203,9 +203,9 @@ class Sender:
                 error = BrokerError(f"{name} has no partition {partition}", Fault.UNKNOWN_TOPIC)
                 self.answer([entry], [unwritten(name, partition, entry.outgoing)], error)
                 continue
-            lane = lanes.get((name, partition))
+            lane = key_queues.get((name, partition))
             if lane is None:
-                lane = lanes[name, partition] = Lane(self, name, partition)
+                lane = key_queues[name, partition] = Lane(self, name, partition)
             lane.add(entry)
         if beyond:
             topic.waiting.extend(beyond)

@@ -24,11 +24,11 @@ from flux.adapters.confluent.errors import fault_of
 from flux.adapters.confluent.log import ClientLog, logger
 from flux.core.errors import BrokerError, Fault
 from flux.core.ports import (
+    CommittedOffset,
     GroupMember,
     GroupProtocol,
     NewTopic,
     Permissions,
-    Position,
     System,
     TopicInfo,
     TopicPartition,
@@ -134,7 +134,7 @@ class ConfluentAdmin:
         whole = self._client.describe_cluster(**options)
         return Permissions(of_topics, of_groups, self._allowed(partial(self._result, whole, timeout)))
 
-    def positions(self, group: str, topic: str, timeout: float) -> dict[int, Position]:
+    def positions(self, group: str, topic: str, timeout: float) -> dict[int, CommittedOffset]:
         doing, needs = f"cannot read the positions of group {group}", f"DESCRIBE on group {group}"
         described = self._described([topic], timeout)[topic]
         if described is None:
@@ -147,7 +147,9 @@ class ConfluentAdmin:
             raise self._translated(error, doing, needs) from None
         return {number: position for number, position in positions.items() if position is not None}
 
-    def set_positions(self, group: str, topic: str, positions: Mapping[int, Position], timeout: float) -> None:
+    def set_committed_offsets(
+        self, group: str, topic: str, positions: Mapping[int, CommittedOffset], timeout: float
+    ) -> None:
         if not positions:
             return
         doing, needs = f"cannot set the positions of group {group}", f"READ on group {group} and on topic {topic}"

@@ -23,9 +23,9 @@ from flux.adapters.confluent.silence import Silence
 from flux.core.errors import BrokerError, Fault
 from flux.core.ports import (
     Batch,
+    CommittedOffset,
     ConsumerSettings,
-    Polled,
-    Position,
+    PollResult,
     RebalanceListener,
     TopicPartition,
 )
@@ -95,15 +95,15 @@ class ConfluentConsumer:
         )
         self._client = client
 
-    def poll(self, max_records: int, timeout: float) -> Polled:
+    def poll(self, max_records: int, timeout: float) -> PollResult:
         if self._client is None:
             self._begin()
             if self._client is None:
                 time.sleep(min(timeout, _AGAIN))
-                return Polled()
+                return PollResult()
         if self._failure is not None:
             self._raise()
-        polled = Polled()
+        polled = PollResult()
         messages = self._consumed(max_records, timeout)
         # C-level scans: a loop over the records here would cost more than consuming them.
         if any(map(_error, messages)):
@@ -141,7 +141,7 @@ class ConfluentConsumer:
             self._fail(error, final=True)
             raise
 
-    def _without_errors(self, messages: list[Any], polled: Polled) -> list[Any]:
+    def _without_errors(self, messages: list[Any], polled: PollResult) -> list[Any]:
         errors = list(map(_error, messages))
         for message, error in zip(messages, errors, strict=True):
             if error is None:
@@ -206,7 +206,7 @@ class ConfluentConsumer:
 
     def committed(
         self, partitions: Sequence[TopicPartition], timeout: float
-    ) -> Mapping[TopicPartition, Position | None]:
+    ) -> Mapping[TopicPartition, CommittedOffset | None]:
         try:
             answer = self._client.committed(self._theirs(p.partition for p in partitions), timeout)
         except KafkaException as error:
@@ -215,7 +215,7 @@ class ConfluentConsumer:
         self._works()
         return {self._named(p.partition): position_of(p) for p in answer}
 
-    def commit(self, positions: Mapping[TopicPartition, Position], done: Done) -> None:
+    def commit(self, positions: Mapping[TopicPartition, CommittedOffset], done: Done) -> None:
         if not positions:
             done(None)
             return
@@ -229,7 +229,7 @@ class ConfluentConsumer:
             key = frozenset((p.partition, position.offset) for p, position in positions.items())
             self._commits.append((key, done))
 
-    def commit_now(self, positions: Mapping[TopicPartition, Position], timeout: float) -> None:
+    def commit_now(self, positions: Mapping[TopicPartition, CommittedOffset], timeout: float) -> None:
         """Beyond `timeout` only when the cluster goes away, or a rebalance begins, just as the commit is sent."""
         if not positions:
             return
@@ -242,7 +242,7 @@ class ConfluentConsumer:
             raise BrokerError(f"cannot commit: the metadata is no text for Kafka ({error})", Fault.METADATA) from None
         self._raise_first_error(answer, "cannot commit")
 
-    def _check_coordinator(self, positions: Mapping[TopicPartition, Position], timeout: float) -> None:
+    def _check_coordinator(self, positions: Mapping[TopicPartition, CommittedOffset], timeout: float) -> None:
         """A commit that waits has no limit of the caller's in librdkafka, but one of 45 s and more; a question for
         positions has one, and goes the same way. While it closes, librdkafka answers no questions."""
         if not self._closed:
@@ -390,7 +390,7 @@ class ConfluentConsumer:
     def _theirs(self, numbers: Iterable[int]) -> list[Any]:
         return [confluent_kafka.TopicPartition(self._settings.topic, number) for number in numbers]
 
-    def _offsets(self, positions: Mapping[TopicPartition, Position]) -> list[Any]:
+    def _offsets(self, positions: Mapping[TopicPartition, CommittedOffset]) -> list[Any]:
         return [
             confluent_kafka.TopicPartition(p.topic, p.partition, offset, metadata)
             for p, (offset, metadata) in positions.items()
@@ -404,7 +404,7 @@ class _Closed:
         raise BrokerError("the consumer is closed", Fault.FATAL)
 
 
-def position_of(partition: Any) -> Position | None:
+def position_of(partition: Any) -> CommittedOffset | None:
     """A committed position as confluent-kafka gives it; it may append a NUL to the metadata. A string that another
     client wrote it may read beyond its end: what is no text there is replaced, so that it counts as damaged."""
     if partition.offset < 0:
@@ -413,4 +413,4 @@ def position_of(partition: Any) -> Position | None:
         metadata = partition.metadata or ""
     except UnicodeDecodeError as error:
         metadata = error.object.decode(errors="replace")
-    return Position(partition.offset, metadata.rstrip("\0"))
+    return CommittedOffset(partition.offset, metadata.rstrip("\0"))

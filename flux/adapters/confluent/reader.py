@@ -13,7 +13,7 @@ from flux.adapters.confluent.closing import closed_within
 from flux.adapters.confluent.errors import fault_of
 from flux.adapters.confluent.log import ClientLog, logger
 from flux.core.errors import BrokerError, Fault
-from flux.core.ports import Batch, Polled, TopicPartition
+from flux.core.ports import Batch, PollResult, TopicPartition
 
 _CLOSING = 3.0  # seconds
 _LOOK = 1.0  # seconds
@@ -34,11 +34,11 @@ class ConfluentReader:
         self._client: Any = Consumer({"logger": log} | properties | {"error_cb": self._on_error})
         self._client.incremental_assign([_theirs(at, offset) for at, offset in starts.items()])
 
-    def poll(self, max_records: int, timeout: float) -> Polled:
+    def poll(self, max_records: int, timeout: float) -> PollResult:
         client = self._open()
         if self._failure is not None:
             raise self._failure
-        polled = Polled()
+        polled = PollResult()
         try:
             # `consume(n, t)` alone would wait the whole time unless n arrive.
             messages = client.consume(1, timeout)
@@ -51,7 +51,7 @@ class ConfluentReader:
             polled.batches.append(Batch(self._parts[name], list(group)))
         if good:
             self._works()
-        elif not self._worked and self._failure is None and polled == Polled():
+        elif not self._worked and self._failure is None and polled == PollResult():
             self._check_topics(client)
         if not good and self._failure is not None:
             raise self._failure
@@ -68,7 +68,7 @@ class ConfluentReader:
             if fault_of(error.args[0]) is not Fault.UNAVAILABLE:
                 self._fail(error.args[0])
 
-    def _take_error(self, message: Any, polled: Polled) -> bool:
+    def _take_error(self, message: Any, polled: PollResult) -> bool:
         """Never good; for the sake of a comprehension."""
         error = message.error()
         at = self._parts.get((message.topic(), message.partition()))

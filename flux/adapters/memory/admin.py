@@ -8,11 +8,11 @@ from flux.adapters.memory.cluster import Cluster
 from flux.adapters.memory.log import Log
 from flux.core.errors import BrokerError, Fault
 from flux.core.ports import (
+    CommittedOffset,
     GroupMember,
     GroupProtocol,
     NewTopic,
     Permissions,
-    Position,
     TopicInfo,
     TopicPartition,
     Watermarks,
@@ -80,12 +80,14 @@ class MemoryAdmin:
             there = {name: _ALL if name in self._cluster.topics else None for name in topics}
         return Permissions(there, dict.fromkeys(groups, _ALL), _ALL)
 
-    def positions(self, group: str, topic: str, timeout: float) -> dict[int, Position]:
+    def positions(self, group: str, topic: str, timeout: float) -> dict[int, CommittedOffset]:
         with self._cluster.lock:
             self._cluster.require_available(timeout)
             return dict(self._cluster.group(group, topic).positions)
 
-    def set_positions(self, group: str, topic: str, positions: Mapping[int, Position], timeout: float) -> None:
+    def set_committed_offsets(
+        self, group: str, topic: str, positions: Mapping[int, CommittedOffset], timeout: float
+    ) -> None:
         with self._cluster.lock:
             self._cluster.require_available(timeout)
             named = {TopicPartition(topic, number): position for number, position in positions.items()}

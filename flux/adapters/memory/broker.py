@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from flux.adapters.memory.cluster import Cluster, CommitFault, PollFault, WriteFault
 from flux.adapters.memory.log import Log, StoredRecord
 from flux.core.errors import BrokerError, Fault
-from flux.core.ports import Position, TopicPartition
+from flux.core.ports import CommittedOffset, TopicPartition
 from flux.core.validation import plain
 
 
@@ -95,11 +95,11 @@ class Broker:
             found = self._cluster.topics.get(plain(topic))
             return [record for log in (found.logs if found else ()) for record in log.records]
 
-    def positions(self, group: str, topic: str) -> dict[int, Position]:
+    def positions(self, group: str, topic: str) -> dict[int, CommittedOffset]:
         with self._cluster.lock:
             return dict(self._cluster.group(plain(group), plain(topic)).positions)
 
-    def set_position(self, group: str, partition: TopicPartition, position: Position) -> None:
+    def set_position(self, group: str, partition: TopicPartition, position: CommittedOffset) -> None:
         """As an operator does, or a foreign client; members notice only what they fetch."""
         with self._cluster.lock:
             self._log(partition)

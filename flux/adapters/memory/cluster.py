@@ -8,13 +8,13 @@ from collections.abc import Callable, Mapping, Sequence
 from flux.adapters.memory.group import Group, Member
 from flux.adapters.memory.log import End, Topic
 from flux.core.errors import BrokerError, Fault
-from flux.core.ports import Position, ProducerRecord, System, TopicPartition
+from flux.core.ports import CommittedOffset, ProducerRecord, System, TopicPartition
 
 MAX_METADATA = 4096
 """UTF-16 units of the string stored with a position (Kafka's offset.metadata.max.bytes)."""
 
 WriteFault = Callable[[str, int, ProducerRecord], BrokerError | None]
-CommitFault = Callable[[str, TopicPartition, Position], BrokerError | None]
+CommitFault = Callable[[str, TopicPartition, CommittedOffset], BrokerError | None]
 PollFault = Callable[[str, str], BrokerError | None]
 
 _TOPIC_NAME = re.compile(r"(?!\.{1,2}$)[a-zA-Z0-9._-]{1,249}")
@@ -123,7 +123,7 @@ class Cluster:
         return ends
 
     def commit(
-        self, group: str, topic: str, member: Member | None, positions: Mapping[TopicPartition, Position]
+        self, group: str, topic: str, member: Member | None, positions: Mapping[TopicPartition, CommittedOffset]
     ) -> BrokerError | None:
         """Stores what it can and returns the first error. As in Kafka a member of the group may commit any
         partition, owned or not; who is no member any more, none."""
@@ -134,7 +134,7 @@ class Cluster:
         return self._commit_all(group, positions)
 
     def commit_from_outside(
-        self, group: str, topic: str, positions: Mapping[TopicPartition, Position]
+        self, group: str, topic: str, positions: Mapping[TopicPartition, CommittedOffset]
     ) -> BrokerError | None:
         """As an operator does; refused while the group has members."""
         self.topic(topic)
@@ -144,11 +144,11 @@ class Cluster:
                 return BrokerError(f"group {group} has members", Fault.FENCED)
         return self._commit_all(group, positions)
 
-    def _commit_all(self, group: str, positions: Mapping[TopicPartition, Position]) -> BrokerError | None:
+    def _commit_all(self, group: str, positions: Mapping[TopicPartition, CommittedOffset]) -> BrokerError | None:
         errors = [self._commit_one(group, partition, position) for partition, position in positions.items()]
         return next((error for error in errors if error is not None), None)
 
-    def _commit_one(self, group: str, at: TopicPartition, position: Position) -> BrokerError | None:
+    def _commit_one(self, group: str, at: TopicPartition, position: CommittedOffset) -> BrokerError | None:
         topic = self.topics.get(at.topic)
         if topic is None or not 0 <= at.partition < len(topic.logs):
             return BrokerError(f"there is no {at}", Fault.UNKNOWN_TOPIC)

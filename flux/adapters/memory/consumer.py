@@ -10,7 +10,7 @@ from flux.adapters.memory.cluster import Cluster, Sleeper
 from flux.adapters.memory.group import Member
 from flux.adapters.memory.log import Log
 from flux.core.errors import BrokerError, Fault
-from flux.core.ports import Batch, ConsumerSettings, Polled, Position, RebalanceListener, TopicPartition
+from flux.core.ports import Batch, CommittedOffset, ConsumerSettings, PollResult, RebalanceListener, TopicPartition
 
 
 @attrs.define
@@ -47,7 +47,7 @@ class MemoryConsumer:
         self._worked = False  # whether the topic has ever been there
         self._closed = False
 
-    def poll(self, max_records: int, timeout: float) -> Polled:
+    def poll(self, max_records: int, timeout: float) -> PollResult:
         self._answer()
         deadline = self._cluster.system.monotonic() + timeout
         while True:
@@ -61,7 +61,7 @@ class MemoryConsumer:
                     self._worked = True
                 tell = self._rebalance(now)
                 if tell is None:
-                    polled = self._fetch(max_records) if self._cluster.available else Polled()
+                    polled = self._fetch(max_records) if self._cluster.available else PollResult()
                     if polled.batches or polled.out_of_range or now >= deadline:
                         if not polled.batches:
                             polled.reached = {cursor.partition: cursor.offset for cursor in self._cursors.values()}
@@ -120,8 +120,8 @@ class MemoryConsumer:
             del self._cursors[partition]
         self._listener.lost([TopicPartition(self._topic, p) for p in sorted(partitions)])
 
-    def _fetch(self, max_records: int) -> Polled:
-        polled = Polled()
+    def _fetch(self, max_records: int) -> PollResult:
+        polled = PollResult()
         for partition, cursor in list(self._cursors.items()):
             if cursor.paused or cursor.out_of_range:
                 continue
@@ -172,13 +172,15 @@ class MemoryConsumer:
 
     def committed(
         self, partitions: Sequence[TopicPartition], timeout: float
-    ) -> Mapping[TopicPartition, Position | None]:
+    ) -> Mapping[TopicPartition, CommittedOffset | None]:
         with self._cluster.lock:
             self._require_open()
             self._cluster.require_available(timeout)
             return {at: self._cluster.group(self._group, at.topic).positions.get(at.partition) for at in partitions}
 
-    def commit(self, positions: Mapping[TopicPartition, Position], done: Callable[[BrokerError | None], None]) -> None:
+    def commit(
+        self, positions: Mapping[TopicPartition, CommittedOffset], done: Callable[[BrokerError | None], None]
+    ) -> None:
         error: BrokerError | None = None
         try:
             self.commit_now(positions, 0)
@@ -189,7 +191,7 @@ class MemoryConsumer:
         else:
             self._answers.append(lambda: done(error))
 
-    def commit_now(self, positions: Mapping[TopicPartition, Position], timeout: float) -> None:
+    def commit_now(self, positions: Mapping[TopicPartition, CommittedOffset], timeout: float) -> None:
         with self._cluster.lock:
             self._require_open()
             self._cluster.require_available(timeout)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 
 import attrs
 
-from flux.core.ports import Position
+from flux.core.ports import CommittedOffset
 
 _numbers = itertools.count(1)
 
@@ -37,7 +37,7 @@ class Group:
         self.members: list[Member] = []
         self.target: dict[int, Member] = {}
         self.owner: dict[int, Member] = {}
-        self.positions: dict[int, Position] = {}
+        self.positions: dict[int, CommittedOffset] = {}
 
     def join(self, member: Member) -> None:
         self.members.append(member)

@@ -8,7 +8,7 @@ import attrs
 
 from flux.adapters.memory.cluster import Cluster, Sleeper
 from flux.core.errors import BrokerError, Fault
-from flux.core.ports import Batch, Polled, TopicPartition
+from flux.core.ports import Batch, PollResult, TopicPartition
 
 
 @attrs.define
@@ -29,22 +29,22 @@ class MemoryReader:
         self._cursors = {at: Cursor(offset) for at, offset in starts.items()}
         self._closed = False
 
-    def poll(self, max_records: int, timeout: float) -> Polled:
+    def poll(self, max_records: int, timeout: float) -> PollResult:
         cluster = self._cluster
         deadline = cluster.system.monotonic() + timeout
         while True:
             with cluster.lock:
                 self._require_open()
-                polled = self._fetch(max_records) if cluster.available else Polled()
+                polled = self._fetch(max_records) if cluster.available else PollResult()
                 left = deadline - cluster.system.monotonic()
-                if polled != Polled() or left <= 0:
+                if polled != PollResult() or left <= 0:
                     return polled
                 for topic in {at.topic for at in self._cursors}:
                     cluster.falls_asleep(self._sleeper, topic)
             self._sleeper.sleep(left)
 
-    def _fetch(self, max_records: int) -> Polled:
-        polled = Polled()
+    def _fetch(self, max_records: int) -> PollResult:
+        polled = PollResult()
         for at, cursor in list(self._cursors.items()):
             logs = self._cluster.topic(at.topic).logs
             if at.partition >= len(logs):

@@ -136,7 +136,7 @@ class AsyncConsumerLoop:
                 return await consumer.committed(partitions, timeout)
             case do.Marks(topic, timeout):
                 return await self._ask(self._admin.watermarks, topic, timeout)
-            case do.GroupPositions(group, topic, timeout):
+            case do.GroupOffsets(group, topic, timeout):
                 return await self._ask(self._admin.positions, group, topic, timeout)
             case do.Draw(most):
                 return self.coordinator.system.randint(0, most)

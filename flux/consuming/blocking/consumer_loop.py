@@ -137,7 +137,7 @@ class ConsumerLoop:
                 return consumer.committed(partitions, timeout)
             case do.Marks(topic, timeout):
                 return self._ask(self._admin.watermarks, topic, timeout)
-            case do.GroupPositions(group, topic, timeout):
+            case do.GroupOffsets(group, topic, timeout):
                 return self._ask(self._admin.positions, group, topic, timeout)
             case do.Draw(most):
                 return self.coordinator.system.randint(0, most)

@@ -8,7 +8,7 @@ import attrs
 
 from flux.consuming.coordinator.stage_runtime import StageRuntime
 from flux.consuming.hook_dispatch import Heard
-from flux.consuming.task_log import Journal
+from flux.consuming.task_log import TaskLog
 from flux.core.engine.runs import Run
 from flux.core.policy import Policy
 from flux.core.ports import Condition, System
@@ -33,7 +33,7 @@ class Common:
     policy: Policy
     runtimes: Sequence[StageRuntime]
     heard: Heard
-    journal: Journal
+    task_log: TaskLog
     system: System
     lock: Condition
     driver: Driver

@@ -15,15 +15,15 @@ from flux.consuming.coordinator.products import Products
 from flux.consuming.coordinator.rebalances import Rebalances
 from flux.consuming.coordinator.stage_runtime import StageRuntime, consumer_settings
 from flux.consuming.coordinator.verdicts import Verdicts
-from flux.consuming.forward_writer import Writer
-from flux.consuming.forwarder import Forwarding
+from flux.consuming.forward_writer import ForwardWriter
+from flux.consuming.forwarder import Forwarder
 from flux.consuming.hook_dispatch import Heard
-from flux.consuming.task_log import Journal
+from flux.consuming.task_log import TaskLog
 from flux.core.engine import Engine
 from flux.core.engine.assignment import Phase
 from flux.core.engine.runs import Run
 from flux.core.limits.circuit_breaker import Gate
-from flux.core.limits.concurrency import Permits
+from flux.core.limits.concurrency import ConcurrencyLimit
 from flux.core.limits.dispatch_mode import LOOK
 from flux.core.policy import Policy
 from flux.core.ports import System
@@ -41,7 +41,7 @@ class Coordinator:
         self,
         policy: Policy,
         engines: Sequence[Engine],
-        writer: Writer,
+        writer: ForwardWriter,
         system: System,
         *,
         heard: Heard | None = None,
@@ -54,14 +54,14 @@ class Coordinator:
         self.lock = system.condition()
         self.gate = engines[0].gate if engines else Gate()
         """Of all its engines."""
-        self.permits = Permits(policy.concurrency, any(e.stage.role is Role.MAIN for e in engines))
+        self.concurrency_limit = ConcurrencyLimit(policy.concurrency, any(e.stage.role is Role.MAIN for e in engines))
         self.runtimes = [
             StageRuntime(engine, consumer_settings(engine, instance_suffix), self.heard.of(engine.stage.number), system)
             for engine in engines
         ]
         self.driver = Driver(lambda runtime: self.procedures.write(runtime))
-        journal = Journal(self.heard.task, policy)
-        common = Common(policy, self.runtimes, self.heard, journal, system, self.lock, self.driver)
+        task_log = TaskLog(self.heard.task, policy)
+        common = Common(policy, self.runtimes, self.heard, task_log, system, self.lock, self.driver)
         self._common = common
         self.rebalances = Rebalances(common)
         self.ending = Ending(common, self.rebalances.name_lost, on_change)
@@ -70,7 +70,7 @@ class Coordinator:
         self.procedures = Procedures(common, self.verdicts)
         self.inspection = Inspection(common, self.rebalances.name_lost)
         for runtime in self.runtimes:
-            runtime.forwarding = Forwarding(
+            runtime.forwarding = Forwarder(
                 runtime.engine,
                 writer,
                 self.lock,
@@ -96,16 +96,16 @@ class Coordinator:
         engine, now = runtime.engine, runtime.now_locked()
         number = engine.stage.number
         if not engine.ready(now):
-            if self.permits.forgo(number):
+            if self.concurrency_limit.forgo(number):
                 self._offer_locked()
             return None
-        if not self.permits.take(number, self._comes_locked):
+        if not self.concurrency_limit.take(number, self._comes_locked):
             return None
         run = engine.take(polling, now)
         if run is None:
-            self.permits.give(number)
+            self.concurrency_limit.give(number)
             self._offer_locked()
-        elif engine.pace.slow and engine.ready(now):
+        elif engine.dispatch_mode.slow and engine.ready(now):
             self._common.wake_locked(1)
         return run
 
@@ -118,7 +118,7 @@ class Coordinator:
         for _ in self.runtimes:
             self._turn = (self._turn + 1) % len(self.runtimes)
             runtime = self.runtimes[self._turn]
-            if runtime.engine.pace.slow:  # else its poller makes the calls, and stands in line for itself
+            if runtime.engine.dispatch_mode.slow:  # else its poller makes the calls, and stands in line for itself
                 run = self.take_locked(runtime, polling=False)
                 if run is not None:
                     return runtime, run
@@ -128,22 +128,25 @@ class Coordinator:
         """Whether somebody is there to use a permit for a stage: its poller, or a caller that has nothing to write."""
         runtime = self._by_number[number]
         here = runtime.stands_by or (
-            runtime.engine.pace.slow and self.policy.concurrency - self.permits.used > len(self._excused)
+            runtime.engine.dispatch_mode.slow
+            and self.policy.concurrency - self.concurrency_limit.used > len(self._excused)
         )
         return here and runtime.engine.ready(runtime.now_locked()) > 0
 
     def _offer_locked(self) -> None:
         """A stage has no use for the permit that was kept for it: those who stood behind it may have."""
-        if self.permits.awaited:
+        if self.concurrency_limit.awaited:
             self._common.wake_locked(1)
 
     def ready_locked(self) -> int:
         """About how many callers that do not poll could begin a run: none while calls are quick."""
-        free = self.policy.concurrency - self.permits.used
+        free = self.policy.concurrency - self.concurrency_limit.used
         if free <= 0:
             return 0
         now = self.system.monotonic()
-        return min(free, sum(runtime.engine.ready(now) for runtime in self.runtimes if runtime.engine.pace.slow))
+        return min(
+            free, sum(runtime.engine.ready(now) for runtime in self.runtimes if runtime.engine.dispatch_mode.slow)
+        )
 
     # ---- while they are worked
 
@@ -174,13 +177,13 @@ class Coordinator:
         for runtime, run in stuck:
             if run not in self._excused and run in runtime.engine.running:
                 self._excused.add(run)
-                self.permits.give(runtime.engine.stage.number)
+                self.concurrency_limit.give(runtime.engine.stage.number)
             self._common.wake_locked(1)
 
     def looks_in(self) -> float | None:
         """Seconds until the watcher's next look at the runs; None: all stages have left."""
         with self.lock:
-            return None if self.ending.ended else LOOK if self.permits.used else _PAUSE
+            return None if self.ending.ended else LOOK if self.concurrency_limit.used else _PAUSE
 
     def look(self, found_locked: _Found = lambda runtime, run: None) -> None:
         """The watcher looks at the runs; `found_locked` is told of each that is stuck. Names what stands still."""
@@ -214,7 +217,7 @@ class Coordinator:
             if run in self._excused:
                 self._excused.discard(run)
             else:
-                self.permits.give(engine.stage.number)
+                self.concurrency_limit.give(engine.stage.number)
             resumed = None
             if paused_at is not None and not self.gate.paused:
                 resumed = self.system.monotonic() - paused_at

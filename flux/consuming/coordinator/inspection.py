@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from flux.consuming.coordinator.common import Common
 from flux.consuming.coordinator.stage_runtime import StageRuntime
-from flux.consuming.slow_calls import Overdue
+from flux.consuming.slow_calls import SlowCalls
 from flux.core.engine.commands import Stall
 from flux.core.monitoring.health import Pulse
 from flux.core.ports import TopicPartition
@@ -25,14 +25,14 @@ class Inspection:
     def __init__(self, common: Common, name_lost: Callable[[], None]) -> None:
         self._common = common
         self._name_lost = name_lost
-        self.overdue: Overdue | None = None
+        self.slow_calls: SlowCalls | None = None
         """Of a handler that blocks and has a time limit."""
         self._again_at = 0.0
 
     def look(self) -> None:
         """Names in the log what has work and gets nowhere: partitions, stages without an assignment."""
         common = self._common
-        journal, runtimes = common.journal, common.runtimes
+        task_log, runtimes = common.task_log, common.runtimes
         with common.lock:
             now = common.system.monotonic()
             if now < self._again_at:
@@ -42,13 +42,13 @@ class Inspection:
             stalls += [(runtime, stall) for runtime in runtimes for stall in self._unjoined_locked(runtime, now)]
             counts = [(runtime, count) for runtime in runtimes for count in runtime.failures.counts(now)]
         self._name_lost()
-        for late in self.overdue.found(now) if self.overdue is not None else ():
+        for late in self.slow_calls.found(now) if self.slow_calls is not None else ():
             where = common.heard.of(late.message.stage)
-            journal.overdue(where, late, now - late.began, stack_of_thread(late.thread))
+            task_log.slow_calls(where, late, now - late.began, stack_of_thread(late.thread))
         for runtime, stall in stalls:
-            journal.stalled(runtime.where, stall, "" if stall.run is None else common.driver.stack_of(stall.run))
+            task_log.stalled(runtime.where, stall, "" if stall.run is None else common.driver.stack_of(stall.run))
         for runtime, count in counts:
-            journal.counted(runtime.where, count)
+            task_log.counted(runtime.where, count)
 
     def _unjoined_locked(self, runtime: StageRuntime, now: float) -> list[Stall]:
         patience = self._common.policy.stalled_after
@@ -98,7 +98,11 @@ class Inspection:
 
     def refused(self) -> list[str]:
         """Records that cannot move on, each with why."""
-        return [str(hop) for hops in self.read(lambda runtime, now: list(runtime.engine.refused)) for hop in hops]
+        return [
+            str(forward)
+            for forwards in self.read(lambda runtime, now: list(runtime.engine.refused))
+            for forward in forwards
+        ]
 
     def ends(self) -> list[tuple[str, Mapping[TopicPartition, int]]]:
         """Each stage's topic with how far its partitions were read; negative where nothing is known."""

@@ -12,13 +12,13 @@ from flux.consuming.coordinator.common import Common
 from flux.consuming.coordinator.stage_runtime import StageRuntime
 from flux.consuming.coordinator.verdicts import Verdicts
 from flux.consuming.effects import Effect, Script
-from flux.core.engine.forwarding import Hop
+from flux.core.engine.forwarding import Forward
 from flux.core.errors import BrokerError
-from flux.core.ports import Position, TopicPartition
+from flux.core.ports import CommittedOffset, TopicPartition
 from flux.core.stage import Role
 
 T = TypeVar("T")
-StartCommit = Callable[[Mapping[TopicPartition, Position], Callable[[BrokerError | None], None]], None]
+StartCommit = Callable[[Mapping[TopicPartition, CommittedOffset], Callable[[BrokerError | None], None]], None]
 
 
 @attrs.frozen
@@ -60,7 +60,7 @@ class Procedures:
             now = self._common.system.monotonic()
             notices, news = self._verdicts.news_locked(runtime, now)
         for notice in notices:
-            self._common.journal.noticed(runtime.where, notice, now)
+            self._common.task_log.noticed(runtime.where, notice, now)
         for message, failure, move in news:
             self._verdicts.tell(runtime, message, failure, move)
         runtime.forwarding.write()
@@ -72,13 +72,13 @@ class Procedures:
         ends, engine = runtime.forwarding.ends, runtime.engine
         if ends:
             now = runtime.now_locked()
-            written: list[Hop] = []
+            written: list[Forward] = []
             for _ in range(len(ends)):
-                hop, error = ends.popleft()
+                forward, error = ends.popleft()
                 if error is not None:
-                    engine.unwritten(hop, error, now)
+                    engine.unwritten(forward, error, now)
                 else:
-                    written.append(hop)
+                    written.append(forward)
             counted = engine.all_written(written, now)
             if self._common.heard.moves:
                 runtime.moved += counted
@@ -87,19 +87,23 @@ class Procedures:
         tell, where = self._common.heard.tell, runtime.where
         with self._common.lock:
             moved, runtime.moved = runtime.moved, []
-        for hop in moved:
-            transfer = hop.transfer
-            target = transfer.target
+        for forward in moved:
+            forwarded_copy = forward.forwarded_copy
+            target = forwarded_copy.target
             if target.role is Role.DEAD:
-                error = f"{transfer.error_type}: {transfer.error_text}" if transfer.error_text else transfer.error_type
-                tell("on_dead_letter", where, transfer.message, transfer.reason, error)
+                error = (
+                    f"{forwarded_copy.error_type}: {forwarded_copy.error_text}"
+                    if forwarded_copy.error_text
+                    else forwarded_copy.error_type
+                )
+                tell("on_dead_letter", where, forwarded_copy.message, forwarded_copy.reason, error)
             else:
-                tell("on_retry", where, transfer.message, target.number, transfer.wait)
+                tell("on_retry", where, forwarded_copy.message, target.number, forwarded_copy.wait)
 
     # ---- commits
 
     def start_commit(
-        self, runtime: StageRuntime, commit: StartCommit, positions: Mapping[TopicPartition, Position]
+        self, runtime: StageRuntime, commit: StartCommit, positions: Mapping[TopicPartition, CommittedOffset]
     ) -> None:
         """Has a consumer start a commit, and tells the engine its end."""
 
@@ -114,7 +118,7 @@ class Procedures:
             done(error)
 
     def tell_commit(
-        self, runtime: StageRuntime, positions: Mapping[TopicPartition, Position], error: BrokerError | None
+        self, runtime: StageRuntime, positions: Mapping[TopicPartition, CommittedOffset], error: BrokerError | None
     ) -> None:
         heard = self._common.heard
         if heard.hears("on_commit"):

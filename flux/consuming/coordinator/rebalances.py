@@ -43,4 +43,4 @@ class Rebalances:
         with self._common.lock:
             lost, self._lost = self._lost, {}
         if lost:
-            self._common.journal.lost(list(lost.items()))
+            self._common.task_log.lost(list(lost.items()))

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import attrs
 
-from flux.consuming.forwarder import Forwarding
+from flux.consuming.forwarder import Forwarder
 from flux.core.engine import Engine
-from flux.core.engine.forwarding import Hop
+from flux.core.engine.forwarding import Forward
 from flux.core.hooks import StageInfo
 from flux.core.monitoring.duties import Duty
 from flux.core.monitoring.failure_log import Failures
@@ -31,9 +31,9 @@ class StageRuntime:
     """When it last had records, or was found to have read all."""
     named_at: float = 0.0
     """When it was last named as standing still."""
-    forwarding: Forwarding = attrs.field(init=False)
+    forwarding: Forwarder = attrs.field(init=False)
     polling: Duty = attrs.field(init=False)
-    moved: list[Hop] = attrs.field(factory=list)
+    moved: list[Forward] = attrs.field(factory=list)
     """Hops that are acknowledged, for hooks that have not been told; empty when none hears of them."""
     failures: Failures = attrs.field(factory=Failures)
     stands_by: bool = False

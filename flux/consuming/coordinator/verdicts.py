@@ -79,7 +79,7 @@ class Verdicts:
         if move is Move.PAUSE:
             self._tell_pause(failure.error)
         else:
-            self._common.journal.failed(runtime.where, runtime.engine.stage, message, failure, move)
+            self._common.task_log.failed(runtime.where, runtime.engine.stage, message, failure, move)
 
     def _tell_pause(self, error: BaseException) -> None:
         """An outage was found, or found still to be there."""
@@ -89,7 +89,7 @@ class Verdicts:
             since, opens = self._gate.since, self._gate.opens_at(now)
         if since is None or opens is None:
             return
-        common.journal.paused(error, since, opens - now)
+        common.task_log.paused(error, since, opens - now)
         common.heard.tell_task("on_pause", opens - now, error)
 
     def paused(self) -> tuple[bool, Pauses]:
@@ -102,7 +102,7 @@ class Verdicts:
 
     def tell_resume(self, seconds: float) -> None:
         """A pause is over, after so long."""
-        self._common.journal.resumed(seconds)
+        self._common.task_log.resumed(seconds)
         self._common.heard.tell_task("on_resume", seconds)
 
 

@@ -12,9 +12,9 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from flux.core import flux_headers as trail
-from flux.core.engine.offset_tracker import Ledger
+from flux.core.engine.offset_tracker import OffsetTracker
 from flux.core.message import Message
-from flux.core.ports import BEGINNING, Position, TopicPartition
+from flux.core.ports import BEGINNING, CommittedOffset, TopicPartition
 
 
 class Phase(enum.Enum):
@@ -62,8 +62,8 @@ class Entry:
 
     @property
     def done(self) -> bool:
-        ledger = self.assignment.ledger
-        return ledger is not None and ledger.is_done(self.offset)
+        offset_tracker = self.assignment.offset_tracker
+        return offset_tracker is not None and offset_tracker.is_done(self.offset)
 
     def __repr__(self) -> str:
         return f"<Entry {self.assignment.partition}@{self.offset}>"
@@ -188,8 +188,8 @@ class Assignment:
         "flying",
         "jitter",
         "laned",
-        "ledger",
         "max_metadata",
+        "offset_tracker",
         "open",
         "partition",
         "paused",
@@ -207,14 +207,14 @@ class Assignment:
         partition: TopicPartition,
         start: int,
         done: list[tuple[int, int]],
-        committed: Position | None,
+        committed: CommittedOffset | None,
         jitter: int,
         max_metadata: int,
     ) -> None:
         self.partition = partition
         self.phase = Phase.WORKING
         self.max_metadata = max_metadata
-        self.ledger = None if start == BEGINNING else Ledger(start, done, max_metadata)
+        self.offset_tracker = None if start == BEGINNING else OffsetTracker(start, done, max_metadata)
         """None until the first record tells where the partition begins."""
         self.restored = done[-1][1] if done else 0
         """Below this offset records may come that another owner has done."""
@@ -246,20 +246,20 @@ class Assignment:
         self.phase = TRANSITIONS[self.phase, event]
 
     @property
-    def position(self) -> Position | None:
+    def position(self) -> CommittedOffset | None:
         """What may be committed now; None while nothing is known."""
-        if self.ledger is None:
+        if self.offset_tracker is None:
             return None
-        return Position(self.ledger.position, self.ledger.metadata())
+        return CommittedOffset(self.offset_tracker.position, self.offset_tracker.metadata())
 
     def read_to(self, end: int) -> bool:
         """Nothing comes any more of the offsets below `end` that was not delivered. Whether that moves the position."""
-        if self.ledger is None:
-            self.ledger = Ledger(end, (), self.max_metadata)
+        if self.offset_tracker is None:
+            self.offset_tracker = OffsetTracker(end, (), self.max_metadata)
             return True
-        before = self.ledger.position
-        self.ledger.delivered(end, end)
-        return self.ledger.position != before
+        before = self.offset_tracker.position
+        self.offset_tracker.delivered(end, end)
+        return self.offset_tracker.position != before
 
     def give_back(self, piece: Slice) -> None:
         """A slice that was taken from the backlog, or its rest: back in the order of its partition."""
@@ -274,26 +274,28 @@ class Assignment:
     def deliver(self, records: list[Any]) -> Iterator[Slice]:
         """Slices of the records that are neither done nor here already; tells the ledger of all of them."""
         first, last = records[0].offset(), records[-1].offset()
-        if self.ledger is None:
-            self.ledger = Ledger(first, (), self.max_metadata)
-        ledger, before = self.ledger, self.ledger.end
+        if self.offset_tracker is None:
+            self.offset_tracker = OffsetTracker(first, (), self.max_metadata)
+        offset_tracker, before = self.offset_tracker, self.offset_tracker.end
         if first >= before and first >= self.restored:
-            ledger.delivered(first, last + 1)
+            offset_tracker.delivered(first, last + 1)
             yield Slice(records, last + 1)
             return
         if first < before:
             records = [record for record in records if record.offset() >= before]
             if not records:
                 return
-        ledger.delivered(records[0].offset(), last + 1)
+        offset_tracker.delivered(records[0].offset(), last + 1)
         start = None
         for index, record in enumerate(records):
-            if ledger.is_done(record.offset()):
+            if offset_tracker.is_done(record.offset()):
                 if start is not None:
                     yield Slice(records[start:index], record.offset())
                 start = None
                 # the other owner may not have known how far the gap behind it reaches
-                ledger.done(record.offset(), records[index + 1].offset() if index + 1 < len(records) else last + 1)
+                offset_tracker.done(
+                    record.offset(), records[index + 1].offset() if index + 1 < len(records) else last + 1
+                )
             elif start is None:
                 start = index
         if start is not None:

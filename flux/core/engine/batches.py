@@ -128,9 +128,11 @@ class Batches:
             return False
         if len(free) < self._batch.most and free[0].since <= now < self._closes_at(free):  # earlier: set back
             return False
-        ledger, others = assignment.ledger, assignment.flying + len(assignment.open)
-        assert ledger is not None
-        return any(ledger.admits(entry.end, others) or entry.offset == ledger.position for entry in free)
+        offset_tracker, others = assignment.offset_tracker, assignment.flying + len(assignment.open)
+        assert offset_tracker is not None
+        return any(
+            offset_tracker.admits(entry.end, others) or entry.offset == offset_tracker.position for entry in free
+        )
 
     def _closes_at(self, free: Sequence[Entry]) -> float:
         """When they are a batch, however few. Compared as it is: a difference of times may round otherwise."""
@@ -143,9 +145,9 @@ class Batches:
         return [entry for entry in queue if lane_name(self._ordering, entry) not in self._held]
 
     def _draw(self, assignment: Assignment, queue: deque[Entry]) -> list[Entry]:
-        ledger = assignment.ledger
+        offset_tracker = assignment.offset_tracker
         assert assignment.phase is Phase.WORKING
-        assert ledger is not None
+        assert offset_tracker is not None
         taken: list[Entry] = []
         passed: list[Entry] = []
         stay = set(self._held)
@@ -155,7 +157,9 @@ class Batches:
             others = assignment.flying + len(assignment.open)
             if name in stay:
                 passed.append(entry)
-            elif ledger.admits(entry.end, others) or self._leads_to(entry, name, queue, ledger.position):
+            elif offset_tracker.admits(entry.end, others) or self._leads_to(
+                entry, name, queue, offset_tracker.position
+            ):
                 assignment.flying += 1
                 taken.append(entry)
             else:
@@ -166,7 +170,7 @@ class Batches:
         return taken
 
     def _leads_to(self, entry: Entry, name: Any, behind: Iterable[Entry], position: int) -> bool:
-        """As `Lanes._leads_to`: the position cannot move before `entry` has ended."""
+        """As `KeyQueues._leads_to`: the position cannot move before `entry` has ended."""
         if entry.offset == position:
             return True
         return name is not None and any(

@@ -9,7 +9,7 @@ import attrs
 
 from flux.core.engine.runs import Run
 from flux.core.message import Message
-from flux.core.ports import Position, TopicPartition
+from flux.core.ports import CommittedOffset, TopicPartition
 
 
 class Level(enum.IntEnum):
@@ -49,7 +49,7 @@ class Turn:
     resume: tuple[TopicPartition, ...] = ()
     reset: tuple[TopicPartition, ...] = ()
     """Partitions whose position is out of range: find their watermarks, and tell `Engine.reset`."""
-    commit: dict[TopicPartition, Position] | None = None
+    commit: dict[TopicPartition, CommittedOffset] | None = None
     poll: int = 0
     """How many records to ask for; 0: none are wanted, wait for a fact instead."""
     timeout: float = 0.0

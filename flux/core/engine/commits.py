@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from flux.core.ports import Position, TopicPartition
+from flux.core.ports import CommittedOffset, TopicPartition
 
 _AGAIN = 1.0
 _SOONEST = 0.1
@@ -20,7 +20,7 @@ class Commits:
         self._interval = interval
         self._threshold = threshold
         self._at = 0.0
-        self._flight: Mapping[TopicPartition, Position] | None = None
+        self._flight: Mapping[TopicPartition, CommittedOffset] | None = None
         self._since = 0.0
         self._failed = False
         self.done = 0
@@ -61,7 +61,7 @@ class Commits:
         self._failed = False
         self._at = now + self._interval
 
-    def began(self, positions: Mapping[TopicPartition, Position], now: float) -> None:
+    def began(self, positions: Mapping[TopicPartition, CommittedOffset], now: float) -> None:
         self._flight, self._since = positions, now
 
     def ended(self, well: bool, now: float) -> None:

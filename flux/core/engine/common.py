@@ -6,7 +6,7 @@ from flux.core.engine.assignment import Assignment, Phase
 from flux.core.engine.batches import Batches
 from flux.core.engine.commits import Commits
 from flux.core.engine.due_times import Dues, whole_ms
-from flux.core.engine.key_queues import Lanes, Queues
+from flux.core.engine.key_queues import KeyQueues, Queues
 from flux.core.limits.circuit_breaker import Gate
 from flux.core.monitoring.log_events import Notices
 from flux.core.monitoring.stats import Stats
@@ -28,7 +28,7 @@ class Common:
         "dues",
         "epoch",
         "gate",
-        "lanes",
+        "key_queues",
         "notices",
         "policy",
         "stage",
@@ -44,7 +44,9 @@ class Common:
         self.notices = Notices()
         self.commits = Commits(policy.commit_interval, policy.commit_threshold)
         self.dues = Dues(policy, stage, self.notices)
-        self.lanes: Queues = Lanes(policy.ordering) if policy.batch is None else Batches(policy.batch, policy.ordering)
+        self.key_queues: Queues = (
+            KeyQueues(policy.ordering) if policy.batch is None else Batches(policy.batch, policy.ordering)
+        )
         self.batch = BATCH
         self.stopping = False
         self.epoch = 0.0

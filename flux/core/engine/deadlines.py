@@ -35,12 +35,12 @@ class Ahead:
     @property
     def blocked(self) -> bool:
         """Whether nothing may begin, whatever the time."""
-        return self._common.stopping or self._retries.hops.blocked
+        return self._common.stopping or self._retries.forwards.blocked
 
     def at_hand(self, now: float) -> int:
         """About how many callers could get work, if the gate let them."""
-        quick = self._retries.quick.next_due
-        return self._dispatch.work.at_hand(now) + (quick is not None and quick <= now)
+        in_place = self._retries.in_place.next_due
+        return self._dispatch.work.at_hand(now) + (in_place is not None and in_place <= now)
 
     def ready(self, now: float) -> int:
         """About how many callers could get work from `take` now."""
@@ -54,7 +54,7 @@ class Ahead:
         in place, a batch that is not full."""
         if self.blocked:
             return None
-        ends = (self._retries.quick.next_due, self._common.lanes.deadline())
+        ends = (self._retries.in_place.next_due, self._common.key_queues.deadline())
         times = [time for time in ends if time is not None and time > now]
         opens = self._common.gate.opens_at(now)
         if opens is not None and opens > now and self.at_hand(now):
@@ -63,27 +63,27 @@ class Ahead:
 
     def deadline(self, now: float) -> float | None:
         """When something is to be done although no fact comes: a record is due, a hop is tried again, a commit."""
-        due = self._dispatch.work.delays.next_due
+        due = self._dispatch.work.delay_queue.next_due
         if due is not None and (self.blocked or due <= self._common.wall_ms(now)):
             due = None  # nothing begins any more, or it waits for the cluster or a caller: no time changes that
         times = (
             None if due is None else due / 1000 - self._common.epoch,
             self.begins_at(now),
-            self._retries.hops.deadline,
+            self._retries.forwards.deadline,
             self._common.commits.deadline(now),
         )
         return min((time for time in times if time is not None), default=None)
 
     def rest(self, now: float) -> float:
         """Seconds for which a poll may wait."""
-        deadline, ready, hops = self.deadline(now), self.ready(now), self._retries.hops
+        deadline, ready, forwards = self.deadline(now), self.ready(now), self._retries.forwards
         # a time that is past is a hop's that somebody writes already, or is to be written in this very turn
         rest = REST if deadline is None else min(deadline - now if deadline > now else BUSY_REST, REST)
         if self._dispatch.work.paused:
             rest = min(rest, PAUSED_REST)
-        if ready and not self._dispatch.pace.slow:
+        if ready and not self._dispatch.dispatch_mode.slow:
             rest = LEAST_REST  # it became due since the poller looked, who is to work it
-        elif ready or hops.queued or hops.writing:
+        elif ready or forwards.queued or forwards.writing:
             rest = min(rest, BUSY_REST)
         return max(rest, LEAST_REST)
 
@@ -93,8 +93,8 @@ class Ahead:
         return not (
             self._dispatch.running
             or len(self._dispatch.work)
-            or len(self._retries.quick)
-            or len(self._retries.hops)
+            or len(self._retries.in_place)
+            or len(self._retries.forwards)
             or self._partitions.resets
             or any(assignment.open for assignment in self._partitions.assignments.values())
         )
@@ -102,22 +102,22 @@ class Ahead:
     def rests(self, now: float) -> bool:
         """Nothing goes on by itself: as `empty`, but for records that the next topic refuses and what waits behind
         them for their keys."""
-        hops = self._retries.hops
+        forwards = self._retries.forwards
         return self.empty or not (
             self._dispatch.running
-            or len(hops.refused) < len(hops)
-            or len(self._dispatch.work.delays)
-            or len(self._retries.quick)
+            or len(forwards.refused) < len(forwards)
+            or len(self._dispatch.work.delay_queue)
+            or len(self._retries.in_place)
             or self._partitions.resets
             or self.at_hand(now)
-            or any(not hops.has(entry) for entry in self._open())
+            or any(not forwards.has(entry) for entry in self._open())
         )
 
     @property
     def quiet(self) -> bool:
         """No call is running, no transfer may still end by itself, nothing waits for what it produced."""
         retries = self._retries
-        return not (self._dispatch.running or retries.hops.any_moving or any(map(retries.in_flight, self._open())))
+        return not (self._dispatch.running or retries.forwards.any_moving or any(map(retries.in_flight, self._open())))
 
     def _open(self) -> Iterator[Entry]:
         return (entry for assignment in self._partitions.assignments.values() for entry in assignment.open)

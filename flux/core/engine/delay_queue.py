@@ -26,7 +26,7 @@ _Queue = list[tuple[int, int, int, _Waiting]]
 """A heap by due time and offset of the first record of each."""
 
 
-class Delays:
+class DelayQueue:
     """What waits in one stage. Times in milliseconds since the epoch."""
 
     __slots__ = ("_heads", "_number", "_queues", "_waiting")

@@ -7,11 +7,11 @@ from collections.abc import Callable
 from flux.core.engine.assignment import Assignment, Entry, Slice
 from flux.core.engine.common import Common
 from flux.core.engine.forwards import Failure
-from flux.core.engine.key_queues import Lanes
+from flux.core.engine.key_queues import KeyQueues
 from flux.core.engine.part_runs import PartRun
 from flux.core.engine.queued_work import Work
-from flux.core.engine.runs import BatchRun, LaneRun, Run, SliceRun, WholeBatchRun
-from flux.core.limits.dispatch_mode import Pace
+from flux.core.engine.runs import BatchRun, KeyQueueRun, Run, SliceRun, WholeBatchRun
+from flux.core.limits.dispatch_mode import DispatchMode
 from flux.core.message import Message
 from flux.core.stage import Role
 
@@ -22,17 +22,19 @@ _FEW = 10
 class Dispatch:
     """Of one stage. `noted`: hears of each call that was found failed when its run was accounted for."""
 
-    __slots__ = ("_common", "_keyed", "_main", "_noted", "pace", "running", "work")
+    __slots__ = ("_common", "_keyed", "_main", "_noted", "dispatch_mode", "running", "work")
 
     def __init__(self, common: Common, work: Work, noted: Callable[[Run, Entry, Failure], None]) -> None:
         policy = common.policy
         self._common = common
         self._noted = noted
         self._main = common.stage.role is Role.MAIN
-        self._keyed = common.lanes if isinstance(common.lanes, Lanes) and policy.ordering != "partition" else None
+        self._keyed = (
+            common.key_queues if isinstance(common.key_queues, KeyQueues) and policy.ordering != "partition" else None
+        )
         """The lanes, where runs may work parts of one partition side by side."""
         self.work = work
-        self.pace = Pace()
+        self.dispatch_mode = DispatchMode()
         self.running: dict[Run, None] = {}
         """The runs that callers are in."""
 
@@ -40,29 +42,29 @@ class Dispatch:
 
     def take(self, most: int, now: float) -> Run | None:
         """What to work now, of no more than `most` calls."""
-        policy, work, lanes = self._common.policy, self.work, self._common.lanes
+        policy, work, key_queues = self._common.policy, self.work, self._common.key_queues
         if policy.batch is not None:
             return self._take_batch(policy.batch.most, now)
-        chunk = min(self.pace.chunk, most)
+        chunk = min(self.dispatch_mode.chunk, most)
         few = self._common.gate.limited and most < _FEW
-        spread = few or (self.pace.slow and policy.concurrency > 1)
+        spread = few or (self.dispatch_mode.slow and policy.concurrency > 1)
         if spread and not self._main:
             work.ripen_due(now, 2 * chunk) if self._keyed is not None else work.spread_due(now, 2 * chunk)
-        entries = lanes.take(chunk, now)
+        entries = key_queues.take(chunk, now)
         while not entries:
             run = self._next_slice(spread, chunk if spread else most, most, now)
             if run is not None:
                 return self._start(run, now)
-            entries = lanes.take(chunk, now)
+            entries = key_queues.take(chunk, now)
             if spread or not (entries or work.ripen(now, self._common.batch)):
                 break
-        return self._start(LaneRun(entries, now), now) if entries else None
+        return self._start(KeyQueueRun(entries, now), now) if entries else None
 
     def _take_batch(self, most: int, now: float) -> Run | None:
         """A batch that is full, or has waited; first of those whose records are here one by one."""
-        work, backlogs, lanes = self.work, self.work.backlogs, self._common.lanes
+        work, backlogs, key_queues = self.work, self.work.backlogs, self._common.key_queues
         while True:
-            entries = lanes.take(1, now)
+            entries = key_queues.take(1, now)
             for _ in range(len(backlogs)):
                 if entries:
                     break
@@ -73,7 +75,7 @@ class Dispatch:
                     return self._start(WholeBatchRun(assignment, piece, now), now)
                 if work.may_split(assignment):
                     work.split()
-                    entries = lanes.take(1, now)
+                    entries = key_queues.take(1, now)
                     continue
                 backlogs.pass_on()
             if entries:
@@ -91,7 +93,7 @@ class Dispatch:
             if assignment.laned or spread:
                 if work.may_split(assignment):
                     run = self._part(assignment, chunk, now)
-                    if run is not None or self._common.lanes.ready(now):
+                    if run is not None or self._common.key_queues.ready(now):
                         return run
                     continue
             elif self._admits(assignment):
@@ -105,33 +107,33 @@ class Dispatch:
 
     def _part(self, assignment: Assignment, most: int, now: float) -> Run | None:
         """Up to `most` records of a partition's next slice, beside other runs of it. None: they are split."""
-        backlogs, lanes = self.work.backlogs, self._keyed
-        ledger, piece = assignment.ledger, assignment.backlog[0]
-        assert ledger is not None
+        backlogs, key_queues = self.work.backlogs, self._keyed
+        offset_tracker, piece = assignment.offset_tracker, assignment.backlog[0]
+        assert offset_tracker is not None
         most, others = min(most, len(piece)), assignment.flying + len(assignment.open)
         end = piece.after(most - 1) if piece.ends is None else max(piece.ends[:most])
-        if lanes is None or not ledger.admits(end, others + most):
+        if key_queues is None or not offset_tracker.admits(end, others + most):
             self.work.split()
             return None
         piece = backlogs.take()
-        claim = lanes.claim(assignment, piece, most)
+        claim = key_queues.claim(assignment, piece, most)
         if claim.stop < len(piece):
             backlogs.give_back(assignment, piece.part(claim.stop))
         if not claim.indices:
             return None
-        return PartRun(assignment, piece.picked(claim.indices), claim, lanes, now)
+        return PartRun(assignment, piece.picked(claim.indices), claim, key_queues, now)
 
     def _admits(self, assignment: Assignment) -> bool:
         """Whether the next slice may be begun: nothing of an ordered partition runs beside it, and the metadata has
         room."""
-        ledger, piece = assignment.ledger, assignment.backlog[0]
-        assert ledger is not None
+        offset_tracker, piece = assignment.offset_tracker, assignment.backlog[0]
+        assert offset_tracker is not None
         if assignment.running and self._common.policy.ordering != "none":
             return False
         others = len(assignment.running) + len(assignment.open)
         if piece.ends is not None:
-            return ledger.admits(max(piece.ends), others + len(piece))
-        return piece.records[0].offset() <= ledger.position or ledger.admits(piece.end, others)
+            return offset_tracker.admits(max(piece.ends), others + len(piece))
+        return piece.records[0].offset() <= offset_tracker.position or offset_tracker.admits(piece.end, others)
 
     def _at_most(self, assignment: Assignment, piece: Slice, most: int) -> Slice:
         if len(piece) <= most:
@@ -153,10 +155,10 @@ class Dispatch:
         """The caller has made all calls of a run that are its own."""
         calls = run.index
         self._end(run)
-        run.finish(self._common.lanes)
+        run.finish(self._common.key_queues)
         self._common.gate.ended(run, called=calls > run.refused)
-        self.pace.took(now - run.started, calls)
-        self._common.lanes.retry_aside()
+        self.dispatch_mode.took(now - run.started, calls)
+        self._common.key_queues.retry_aside()
 
     def aborted(self, run: Run) -> None:
         """The process failed in the call that a run is at: the calls before it count, this one never does."""
@@ -171,7 +173,7 @@ class Dispatch:
 
     def settle(self, run: Run, index: int | None = None) -> None:
         """Accounts for the calls that have ended, or those before `index`."""
-        done, failed = run.settle(run.index if index is None else index, self._common.lanes)
+        done, failed = run.settle(run.index if index is None else index, self._common.key_queues)
         self._common.stats.done += done
         self._common.commits.done += done
         for entry, failure in failed:
@@ -185,7 +187,7 @@ class Dispatch:
         """A watcher looks, about every `LOOK` seconds while runs are worked: splits those that are stuck, and returns
         them. A run's caller goes on with the call that it is in; the rest is for others. From then on records are
         handed out one by one, so no other slice may go on as one either."""
-        stuck = self.pace.stuck(self.running, now)
+        stuck = self.dispatch_mode.stuck(self.running, now)
         for run in self.running:
             if run.untold:  # it may last, and exceptions hold all that was in their calls
                 self.settle(run)
@@ -201,7 +203,7 @@ class Dispatch:
     def _cut(self, run: Run) -> None:
         index = run.cut()
         self.settle(run, index)
-        rest = run.divide(index, self._common.lanes)
+        rest = run.divide(index, self._common.key_queues)
         if rest is not None:
             (assignment,) = run.assignments()
             if self._common.begins(assignment):
@@ -209,22 +211,22 @@ class Dispatch:
 
     def hold_back(self, run: Run, index: int, message: Message) -> None:
         """Call `index`, which a run is at, counts for nothing: the record is the first of its lane again."""
-        lanes = self._common.lanes
+        key_queues = self._common.key_queues
         self.settle(run, index)
         self._cut(run)
-        entry = run.hold_back(index, message, lanes)
+        entry = run.hold_back(index, message, key_queues)
         if entry is None:
             return
         message.value = message.raw_value
         if self._common.begins(entry.assignment):
-            lanes.give_back([entry])
+            key_queues.give_back([entry])
         else:
-            lanes.end(entry)
+            key_queues.end(entry)
 
     def part(self, run: Run, index: int, message: Message) -> Entry:
         """Takes call `index` out of its run, which goes on past it: the record is open on its own."""
         self.settle(run, index)
-        return run.part(index, message, self._common.lanes)
+        return run.part(index, message, self._common.key_queues)
 
     @property
     def begun(self) -> set[Entry]:

@@ -19,7 +19,7 @@ from flux.core.engine.commands import Stall, Turn
 from flux.core.engine.common import Common
 from flux.core.engine.deadlines import Ahead
 from flux.core.engine.dispatch import Dispatch
-from flux.core.engine.forwarding import Hop
+from flux.core.engine.forwarding import Forward
 from flux.core.engine.forwards import Failure
 from flux.core.engine.partitions import Partitions
 from flux.core.engine.queued_work import Work
@@ -30,7 +30,7 @@ from flux.core.limits.circuit_breaker import Gate
 from flux.core.message import Message
 from flux.core.monitoring.stalls import Watchdog, what_holds
 from flux.core.policy import Policy
-from flux.core.ports import Polled, Position, TopicPartition
+from flux.core.ports import CommittedOffset, PollResult, TopicPartition
 from flux.core.stage import Stage
 
 
@@ -74,9 +74,9 @@ class Engine:
         self.all_written = retries.all_written
         self.left_behind = retries.left_behind
         self.failures = retries.failures
-        self.writes = retries.hops.take
+        self.writes = retries.forwards.take
         self.looked = dispatch.looked
-        self.pace = dispatch.pace
+        self.dispatch_mode = dispatch.dispatch_mode
         self.ready = ahead.ready
         self.begins_at = ahead.begins_at
         self.deadline = ahead.deadline
@@ -103,7 +103,7 @@ class Engine:
         """Whether nothing of them is in flight: called, being written, or waiting for what a call produced."""
         return self._partitions.drained(partitions, self._retries.in_flight)
 
-    def polled(self, polled: Polled, now: float) -> None:
+    def polled(self, polled: PollResult, now: float) -> None:
         """A poll brought these."""
         self._partitions.resets.update(polled.out_of_range)
         self._work.delivered(polled.batches, self._partitions.assignments, now)
@@ -112,7 +112,7 @@ class Engine:
     def finished(self, run: Run, now: float) -> None:
         """The caller has made all calls of a run that are its own."""
         self._dispatch.finished(run, now)
-        self._retries.quick.forget_done()
+        self._retries.in_place.forget_done()
 
     def aborted(self, run: Run) -> None:
         """The process failed in the call that a run is at: the calls before it count, this one never does."""
@@ -159,7 +159,7 @@ class Engine:
 
     def take(self, polling: bool, now: float) -> Run | None:
         """What to work now. `polling`: the caller is the poller; while calls are quick nobody else gets anything."""
-        if self._ahead.blocked or not (polling or self.pace.slow):
+        if self._ahead.blocked or not (polling or self.dispatch_mode.slow):
             return None
         most = self.gate.most(now)
         if not most:
@@ -182,7 +182,7 @@ class Engine:
 
     def commit(
         self, now: float, partitions: Iterable[TopicPartition] | None = None, at_once: bool = False
-    ) -> dict[TopicPartition, Position] | None:
+    ) -> dict[TopicPartition, CommittedOffset] | None:
         """Positions to commit, if it is time to (or `at_once`); one commit is in flight at a time."""
         if not at_once and not self._common.commits.due(now):
             return None
@@ -239,50 +239,50 @@ class Engine:
         return bool(self.uncommitted or self.unforwarded)
 
     @property
-    def uncommitted(self) -> dict[TopicPartition, Position]:
+    def uncommitted(self) -> dict[TopicPartition, CommittedOffset]:
         """What a stop could not commit."""
         return self._partitions.uncommitted
 
     @property
-    def unforwarded(self) -> list[Hop]:
+    def unforwarded(self) -> list[Forward]:
         """Copies that were not acknowledged when the stage left."""
         return self._retries.unforwarded
 
     @property
     def has_news(self) -> bool:
         """Whether anything is to be written or logged."""
-        return self._retries.news or self._retries.hops.queued
+        return self._retries.news or self._retries.forwards.queued
 
     @property
     def has_hops(self) -> bool:
         """Whether any record is on its way to the next stage."""
-        return len(self._retries.hops) > 0
+        return len(self._retries.forwards) > 0
 
     @property
-    def transfers(self) -> int:
+    def open_forwards(self) -> int:
         """Records on their way to the next stage, those included that it refuses."""
-        return len(self._retries.hops)
+        return len(self._retries.forwards)
 
     @property
-    def refused(self) -> list[Hop]:
+    def refused(self) -> list[Forward]:
         """Records that the next topic refuses."""
-        return self._retries.hops.refused
+        return self._retries.forwards.refused
 
     @property
     def waiting(self) -> int:
         """Records that are here and not due yet."""
-        return len(self._work.delays)
+        return len(self._work.delay_queue)
 
     @property
     def next_due(self) -> float | None:
         """When the first of them is due, in milliseconds since the epoch."""
-        return self._work.delays.next_due
+        return self._work.delay_queue.next_due
 
-    def open(self) -> Iterator[tuple[Entry, Hop | None]]:
+    def open(self) -> Iterator[tuple[Entry, Forward | None]]:
         """Records whose call has ended and that are not done, each with its hop; None: of what the call produced."""
         for assignment in self._partitions.assignments.values():
             for entry in assignment.open:
-                yield entry, self._retries.hops.of(entry)
+                yield entry, self._retries.forwards.of(entry)
 
     @property
     def partitions(self) -> list[TopicPartition]:
@@ -290,8 +290,8 @@ class Engine:
 
     def stalled(self, now: float) -> list[Stall]:
         """What has work and has got nowhere for the policy's `stalled_after`, with what it waits for."""
-        common, hops = self._common, self._retries.hops
+        common, forwards = self._common, self._retries.forwards
         return [
-            what_holds(assignment, standing, self.running, hops, common.gate, common.commits, common.policy, now)
+            what_holds(assignment, standing, self.running, forwards, common.gate, common.commits, common.policy, now)
             for assignment, standing in self._watchdog.stalled(self._partitions.assignments.values(), now)
         ]

@@ -9,7 +9,7 @@ import attrs
 
 from flux.core.engine.assignment import Assignment, Entry, Phase
 from flux.core.engine.commands import Level, Notice
-from flux.core.engine.forwards import Detail, Transfer
+from flux.core.engine.forwards import Detail, ForwardedCopy
 from flux.core.errors import BrokerError, Fault
 
 MOST_OPEN = 5_000
@@ -46,11 +46,11 @@ class State(enum.Enum):
 
 
 @attrs.define(eq=False)
-class Hop:
+class Forward:
     """One transfer and how far it is."""
 
     entry: Entry
-    transfer: Transfer
+    forwarded_copy: ForwardedCopy
     size: int
     state: State = State.QUEUED
     failures: int = 0
@@ -66,7 +66,7 @@ class Hop:
     """Whether the cluster could not take it when it was last tried: the stage stands still."""
 
     def __str__(self) -> str:
-        record, target = self.transfer.message, self.transfer.target.topic
+        record, target = self.forwarded_copy.message, self.forwarded_copy.target.topic
         why = "" if self.refused is None else f" ({self.refused.value}: {way_out(self.refused, target)})"
         return f"{record.topic}[{record.partition}]@{record.offset} to {target}{why}"
 
@@ -76,18 +76,18 @@ class Hop:
         return self.entry.assignment.phase is _GONE
 
 
-class Hops:
+class Forwards:
     """All transfers of one stage that are not acknowledged."""
 
     __slots__ = ("_again", "_alone", "_bytes", "_open", "_queue", "_sole", "_waiting", "_writing")
 
     def __init__(self) -> None:
-        self._open: dict[Entry, Hop] = {}
-        self._queue: deque[Hop] = deque()
-        self._alone: deque[Hop] = deque()
-        self._sole: Hop | None = None
+        self._open: dict[Entry, Forward] = {}
+        self._queue: deque[Forward] = deque()
+        self._alone: deque[Forward] = deque()
+        self._sole: Forward | None = None
         """The one that is being written alone."""
-        self._again: dict[Hop, None] = {}
+        self._again: dict[Forward, None] = {}
         """Those tried again later, in the order of their failures."""
         self._waiting = 0
         self._writing = 0
@@ -111,9 +111,9 @@ class Hops:
     @property
     def deadline(self) -> float | None:
         """When the next one is tried again."""
-        return min((hop.at for hop in self._again), default=None)
+        return min((forward.at for forward in self._again), default=None)
 
-    def of(self, entry: Entry) -> Hop | None:
+    def of(self, entry: Entry) -> Forward | None:
         """The transfer of an entry, if it has one."""
         return self._open.get(entry)
 
@@ -122,40 +122,40 @@ class Hops:
 
     def moving(self, entry: Entry) -> bool:
         """Whether an end of this entry's transfer is near: it is queued or being written."""
-        hop = self._open.get(entry)
-        return hop is not None and hop.state in (State.QUEUED, State.WRITING)
+        forward = self._open.get(entry)
+        return forward is not None and forward.state in (State.QUEUED, State.WRITING)
 
-    def moving_all(self) -> list[Hop]:
+    def moving_all(self) -> list[Forward]:
         """Transfers that may still be acknowledged by themselves."""
-        return [hop for hop in self._open.values() if hop.state is not State.KEPT]
+        return [forward for forward in self._open.values() if forward.state is not State.KEPT]
 
     @property
     def any_moving(self) -> bool:
         """Whether any transfer may still be acknowledged by itself, those waiting for the cluster included."""
-        return any(hop.state is not State.KEPT for hop in self._open.values())
+        return any(forward.state is not State.KEPT for forward in self._open.values())
 
     @property
-    def refused(self) -> list[Hop]:
+    def refused(self) -> list[Forward]:
         """Those that their targets refuse, whether or not they are tried again just now."""
-        return [hop for hop in self._open.values() if hop.refused is not None]
+        return [forward for forward in self._open.values() if forward.refused is not None]
 
-    def add(self, hop: Hop) -> None:
-        self._open[hop.entry] = hop
-        self._bytes += hop.size
-        self._queue.append(hop)
+    def add(self, forward: Forward) -> None:
+        self._open[forward.entry] = forward
+        self._bytes += forward.size
+        self._queue.append(forward)
 
     @property
     def writing(self) -> int:
         """How many are handed to the client and not acknowledged."""
         return self._writing
 
-    def take(self, now: float) -> list[Hop]:
+    def take(self, now: float) -> list[Forward]:
         """What to write now, in this order."""
         # a time further away than the longest wait is from before the clock was set back
-        for hop in [hop for hop in self._again if not now < hop.at <= now + _LONGEST_KEPT]:
-            del self._again[hop]
-            hop.state = State.QUEUED
-            (self._alone if hop.alone else self._queue).append(hop)
+        for forward in [forward for forward in self._again if not now < forward.at <= now + _LONGEST_KEPT]:
+            del self._again[forward]
+            forward.state = State.QUEUED
+            (self._alone if forward.alone else self._queue).append(forward)
         if self._sole is not None:
             taken = []
         elif self._alone:
@@ -164,65 +164,65 @@ class Hops:
         else:
             taken = list(self._queue)
             self._queue.clear()
-        for hop in taken:
-            hop.state = State.WRITING
+        for forward in taken:
+            forward.state = State.WRITING
         self._writing += len(taken)
         return taken
 
-    def written(self, hop: Hop) -> None:
+    def written(self, forward: Forward) -> None:
         """Acknowledged by all in-sync replicas."""
-        self._ended(hop)
-        if self._open.pop(hop.entry, None) is not None:
-            self._bytes -= hop.size
-            self._is_away(hop, False)
+        self._ended(forward)
+        if self._open.pop(forward.entry, None) is not None:
+            self._bytes -= forward.size
+            self._is_away(forward, False)
 
-    def unwritten(self, hop: Hop, error: BrokerError, now: float) -> Notice | None:
-        """The write failed. Afterwards `hop.state` says whether the stage waits or the record is kept."""
-        self._ended(hop)
-        if hop.entry not in self._open:
+    def unwritten(self, forward: Forward, error: BrokerError, now: float) -> Notice | None:
+        """The write failed. Afterwards `forward.state` says whether the stage waits or the record is kept."""
+        self._ended(forward)
+        if forward.entry not in self._open:
             return None
-        transfer = hop.transfer
-        if error.fault is Fault.TOO_LARGE and not (hop.alone and transfer.detail is Detail.NONE):
-            if hop.alone:
-                transfer.detail = Detail(transfer.detail - 1)
-            hop.alone = True
-            hop.state = State.QUEUED
-            self._is_away(hop, False)
-            self._alone.append(hop)
+        forwarded_copy = forward.forwarded_copy
+        if error.fault is Fault.TOO_LARGE and not (forward.alone and forwarded_copy.detail is Detail.NONE):
+            if forward.alone:
+                forwarded_copy.detail = Detail(forwarded_copy.detail - 1)
+            forward.alone = True
+            forward.state = State.QUEUED
+            self._is_away(forward, False)
+            self._alone.append(forward)
             return None
-        hop.failures += 1
+        forward.failures += 1
         passing = error.fault in _PASSING
-        hop.state = State.WAITING if passing else State.KEPT
-        hop.refused = None if passing else error.fault
-        hop.at = now + min(2.0 ** min(hop.failures - 1, 10), _LONGEST_PASSING if passing else _LONGEST_KEPT)
-        self._is_away(hop, passing)
-        self._again[hop] = None
-        return self._notice(hop, error)
+        forward.state = State.WAITING if passing else State.KEPT
+        forward.refused = None if passing else error.fault
+        forward.at = now + min(2.0 ** min(forward.failures - 1, 10), _LONGEST_PASSING if passing else _LONGEST_KEPT)
+        self._is_away(forward, passing)
+        self._again[forward] = None
+        return self._notice(forward, error)
 
     def forget(self, assignment: Assignment) -> None:
         """The partition is gone: nothing of it is written any more."""
         for entry in [entry for entry in self._open if entry.assignment is assignment]:
-            hop = self._open.pop(entry)
-            self._bytes -= hop.size
-            self._is_away(hop, False)
-            self._again.pop(hop, None)
-        self._queue = deque(hop for hop in self._queue if hop.entry.assignment is not assignment)
-        self._alone = deque(hop for hop in self._alone if hop.entry.assignment is not assignment)
+            forward = self._open.pop(entry)
+            self._bytes -= forward.size
+            self._is_away(forward, False)
+            self._again.pop(forward, None)
+        self._queue = deque(forward for forward in self._queue if forward.entry.assignment is not assignment)
+        self._alone = deque(forward for forward in self._alone if forward.entry.assignment is not assignment)
 
-    def _is_away(self, hop: Hop, away: bool) -> None:
-        self._waiting += away - hop.away
-        hop.away = away
+    def _is_away(self, forward: Forward, away: bool) -> None:
+        self._waiting += away - forward.away
+        forward.away = away
 
-    def _ended(self, hop: Hop) -> None:
+    def _ended(self, forward: Forward) -> None:
         self._writing -= 1
-        if self._sole is hop:
+        if self._sole is forward:
             self._sole = None
 
-    def _notice(self, hop: Hop, error: BrokerError) -> Notice:
-        topic, kind = hop.transfer.target.topic, (hop.transfer.target.topic, error.fault)
-        record = hop.transfer.message
+    def _notice(self, forward: Forward, error: BrokerError) -> Notice:
+        topic, kind = forward.forwarded_copy.target.topic, (forward.forwarded_copy.target.topic, error.fault)
+        record = forward.forwarded_copy.message
         where = f"{record.topic}[{record.partition}]@{record.offset}"
-        if hop.state is State.WAITING:
+        if forward.state is State.WAITING:
             return Notice(
                 Level.WARNING,
                 f"{topic} cannot be written ({error}): {len(self._open)} record(s) from {where} on wait for it;"

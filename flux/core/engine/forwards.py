@@ -56,7 +56,7 @@ _FULL, _NONE, _DEAD = Detail.FULL, Detail.NONE, Role.DEAD  # an enumeration's at
 
 
 @attrs.define(eq=False)
-class Transfer:
+class ForwardedCopy:
     """One record on its way to the next stage."""
 
     message: Message

@@ -22,7 +22,7 @@ class Waiting:
     failed_at: float
 
 
-class Quick:
+class InPlace:
     """Of one stage. Times in seconds by the clock of the engine."""
 
     __slots__ = ("_heap", "_number", "called")

@@ -84,24 +84,24 @@ class Claim:
         """Up to where the slice was gone through."""
 
 
-class Lanes:
+class KeyQueues:
     """All lanes of one stage, over its partitions."""
 
-    __slots__ = ("_aside", "_lanes", "_ordering", "_ready")
+    __slots__ = ("_aside", "_key_queues", "_ordering", "_ready")
 
     def __init__(self, ordering: Ordering) -> None:
         self._ordering = ordering
-        self._lanes: dict[Any, Lane | Claim] = {}
+        self._key_queues: dict[Any, Lane | Claim] = {}
         self._ready: deque[Entry] = deque()
         self._aside: list[Entry] = []
 
     def __bool__(self) -> bool:
         """Whether there may be any, or a key is taken: cheaper than how many there are."""
-        return bool(self._lanes or self._ready or self._aside)
+        return bool(self._key_queues or self._ready or self._aside)
 
     def __len__(self) -> int:
         """Entries that have not been taken."""
-        return len(self._ready) + len(self._aside) + sum(len(lane.queue) for lane in self._lanes.values())
+        return len(self._ready) + len(self._aside) + sum(len(lane.queue) for lane in self._key_queues.values())
 
     def ready(self, now: float) -> int:
         """Entries that can be taken, as far as order goes."""
@@ -119,7 +119,7 @@ class Lanes:
             self._ready.append(entry)
         elif lane.busy or lane.holds:
             lane.queue.append(entry)
-            if self._aside and entry.offset == entry.assignment.ledger.position:  # type: ignore[union-attr]
+            if self._aside and entry.offset == entry.assignment.offset_tracker.position:  # type: ignore[union-attr]
                 self.retry_aside()
         else:
             lane.busy = True
@@ -151,11 +151,11 @@ class Lanes:
         ready = self._ready
         while ready and len(taken) < most:
             entry = ready.popleft()
-            assignment, ledger = entry.assignment, entry.assignment.ledger
+            assignment, offset_tracker = entry.assignment, entry.assignment.offset_tracker
             assert assignment.phase is Phase.WORKING
-            assert ledger is not None
+            assert offset_tracker is not None
             others = assignment.flying + len(assignment.open)
-            if ledger.admits(entry.end, others) or self._leads_to(entry, ledger.position):
+            if offset_tracker.admits(entry.end, others) or self._leads_to(entry, offset_tracker.position):
                 assignment.flying += 1
                 taken.append(entry)
             else:
@@ -204,24 +204,24 @@ class Lanes:
 
     def drop(self, assignment: Assignment) -> None:
         """Forgets what of `assignment` has not been taken."""
-        for name in [name for name, lane in self._lanes.items() if lane.assignment is assignment]:
-            del self._lanes[name]
+        for name in [name for name, lane in self._key_queues.items() if lane.assignment is assignment]:
+            del self._key_queues[name]
         self._ready = deque(entry for entry in self._ready if entry.assignment is not assignment)
         self._aside = [entry for entry in self._aside if entry.assignment is not assignment]
 
     def claim(self, assignment: Assignment, piece: Slice, most: int) -> Claim:
         """Takes the keys of up to `most` records of a slice, in order, for one caller. A record of a key that is taken
         already is queued behind that."""
-        claim, lanes, keyed = Claim(assignment), self._lanes, self._ordering == "key"
+        claim, key_queues, keyed = Claim(assignment), self._key_queues, self._ordering == "key"
         indices, names, last = claim.indices, claim.names, claim.last
         index = -1
         for index, record in enumerate(piece.records):
             name, key = None, record.key() if keyed else None
             if key is not None:
                 name = assignment, key
-                lane = lanes.get(name)
+                lane = key_queues.get(name)
                 if lane is None:
-                    lanes[name] = claim
+                    key_queues[name] = claim
                 elif lane is not claim:
                     self.add(piece.entry(assignment, index, piece.message(index)))
                     continue
@@ -235,13 +235,13 @@ class Lanes:
 
     def end_claims(self, claim: Claim, start: int, stop: int) -> None:
         """The calls of the records from `start` to before `stop` have ended."""
-        lanes, names, last = self._lanes, claim.names, claim.last
+        key_queues, names, last = self._key_queues, claim.names, claim.last
         for index in range(start, stop):
             name = names[index]
             if name is not None and last[name] == index:
-                lane = lanes.get(name)
+                lane = key_queues.get(name)
                 if lane is claim:
-                    del lanes[name]
+                    del key_queues[name]
                 elif lane is not None:
                     self._free(lane)  # type: ignore[arg-type]
 
@@ -249,22 +249,22 @@ class Lanes:
         """Gives back the records from `start` on, of which none was begun; returns those that can be taken anew. One
         that others stand behind is the first of its lane. `begun`: the record before them, which was `begin`-ned."""
         free: list[int] = []
-        lanes: dict[Lane, None] = {}
+        key_queues: dict[Lane, None] = {}
         for index in range(start, len(claim.names)):
             name = claim.names[index]
-            lane = None if name is None else self._lanes.get(name)
+            lane = None if name is None else self._key_queues.get(name)
             if isinstance(lane, Lane):
                 entry = piece.entry(claim.assignment, index, piece.message(index))
                 entry.lane = lane
                 claim.assignment.laned += 1
                 lane.insert(entry)
-                lanes[lane] = None
+                key_queues[lane] = None
             else:
                 free.append(index)
         for index in free:
-            if self._lanes.get(claim.names[index]) is claim:
-                del self._lanes[claim.names[index]]
-        for each in lanes:
+            if self._key_queues.get(claim.names[index]) is claim:
+                del self._key_queues[claim.names[index]]
+        for each in key_queues:
             if each is not begun.lane:
                 self._free(each)
         return free
@@ -296,21 +296,21 @@ class Lanes:
         name = lane_name(self._ordering, entry)
         if name is None:
             return None
-        lane = self._lanes.get(name)
+        lane = self._key_queues.get(name)
         if not isinstance(lane, Lane):
             claimed = lane is not None
-            lane = self._lanes[name] = Lane(entry.assignment, name)
+            lane = self._key_queues[name] = Lane(entry.assignment, name)
             lane.busy = claimed
         return lane
 
     def _advance(self, lane: Lane) -> None:
-        if lane.busy or lane.holds or self._lanes.get(lane.name) is not lane:
+        if lane.busy or lane.holds or self._key_queues.get(lane.name) is not lane:
             return
         if lane.queue:
             lane.busy = True
             self._ready.append(lane.queue.popleft())
         else:
-            del self._lanes[lane.name]
+            del self._key_queues[lane.name]
 
 
 def _place(entry: Entry) -> tuple[int, int]:

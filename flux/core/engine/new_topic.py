@@ -8,7 +8,7 @@ SPREAD = 10.0
 """Seconds that news of a topic may take to reach every broker."""
 
 
-class Spread:
+class TopicPropagation:
     """For how long a stage goes on polling a topic that is unknown. A client may tell of it once only, so that it is
     remembered until partitions of it are assigned."""
 

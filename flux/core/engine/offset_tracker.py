@@ -27,7 +27,7 @@ _FRAME = 16  # "flux1r." and "xxxxxxxx."
 _SHAPE = re.compile(r"flux1([rb])\.([0-9a-f]{8})\.([A-Za-z0-9_-]*)\Z")
 
 
-class Ledger:
+class OffsetTracker:
     """The state of one partition. Offsets only grow; `done` may come in any order."""
 
     __slots__ = ("_ends", "_payload", "_starts", "changes", "end", "position")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from flux.core.engine.assignment import Assignment, Entry, Slice
-from flux.core.engine.key_queues import Claim, Lanes, Queues
+from flux.core.engine.key_queues import Claim, KeyQueues, Queues
 from flux.core.engine.runs import NotedFailures, SliceRun
 from flux.core.message import Message
 
@@ -11,36 +11,36 @@ from flux.core.message import Message
 class PartRun(SliceRun):
     """`piece`: the records of which `claim` has the keys."""
 
-    __slots__ = ("_claim", "_lanes", "_own")
+    __slots__ = ("_claim", "_key_queues", "_own")
 
-    def __init__(self, assignment: Assignment, piece: Slice, claim: Claim, lanes: Lanes, now: float) -> None:
+    def __init__(self, assignment: Assignment, piece: Slice, claim: Claim, key_queues: KeyQueues, now: float) -> None:
         super().__init__(assignment, piece, now)
         self._claim = claim
-        self._lanes = lanes
+        self._key_queues = key_queues
         self._own = len(piece)
         """The claims before this one are its own to end."""
         assignment.flying += 1
 
-    def settle(self, index: int, lanes: Queues) -> tuple[int, NotedFailures]:
+    def settle(self, index: int, key_queues: Queues) -> tuple[int, NotedFailures]:
         start = self.marked
-        settled = super().settle(index, lanes)
-        self._lanes.end_claims(self._claim, start, min(index, self._own))
+        settled = super().settle(index, key_queues)
+        self._key_queues.end_claims(self._claim, start, min(index, self._own))
         return settled
 
-    def part(self, index: int, message: Message, lanes: Queues) -> Entry:
-        self._lanes.end_claims(self._claim, index, min(index + 1, self._own))
-        return super().part(index, message, lanes)
+    def part(self, index: int, message: Message, key_queues: Queues) -> Entry:
+        self._key_queues.end_claims(self._claim, index, min(index + 1, self._own))
+        return super().part(index, message, key_queues)
 
     def _rest(self, start: int, at: Entry) -> Slice | None:
-        free = self._lanes.give_back_claims(self._claim, self._piece, start, at)
+        free = self._key_queues.give_back_claims(self._claim, self._piece, start, at)
         return self._piece.picked(free) if free else None
 
-    def divide(self, index: int, lanes: Queues) -> Slice | None:
-        rest = super().divide(index, lanes)
+    def divide(self, index: int, key_queues: Queues) -> Slice | None:
+        rest = super().divide(index, key_queues)
         if self._divided:
             self._own = min(self._own, index)
         return rest
 
-    def finish(self, lanes: Queues) -> None:
-        super().finish(lanes)
+    def finish(self, key_queues: Queues) -> None:
+        super().finish(key_queues)
         self.assignment.flying -= 1

@@ -7,11 +7,11 @@ from collections.abc import Callable, Container, Iterable, Mapping
 from flux.core.engine.assignment import Assignment, Entry, Event, Phase
 from flux.core.engine.commands import Level
 from flux.core.engine.common import SHOWN, Common
-from flux.core.engine.new_topic import Spread
+from flux.core.engine.new_topic import TopicPropagation
 from flux.core.engine.offset_tracker import read_metadata
 from flux.core.engine.start_offsets import Starts
 from flux.core.errors import BrokerError, Fault
-from flux.core.ports import BEGINNING, Position, TopicPartition, Watermarks
+from flux.core.ports import BEGINNING, CommittedOffset, TopicPartition, Watermarks
 
 
 class Partitions:
@@ -25,10 +25,10 @@ class Partitions:
         self.assignments: dict[TopicPartition, Assignment] = {}
         self.resets: set[TopicPartition] = set()
         """Those whose positions were out of range, until they are `reset`."""
-        self.uncommitted: dict[TopicPartition, Position] = {}
+        self.uncommitted: dict[TopicPartition, CommittedOffset] = {}
         """What a stop could not commit."""
         self.starts = Starts(common.policy, common.stage)
-        self.spread = Spread()
+        self.spread = TopicPropagation()
         self._with_metadata = True
 
     # ---- assignments
@@ -39,7 +39,7 @@ class Partitions:
 
     def assigned(
         self,
-        positions: Mapping[TopicPartition, Position | None],
+        positions: Mapping[TopicPartition, CommittedOffset | None],
         jitters: Mapping[TopicPartition, int],
         now: float,
         chosen: Container[TopicPartition] = (),
@@ -92,9 +92,9 @@ class Partitions:
         old = self.assignments.get(partition)
         if old is None or old.phase is not Phase.WORKING:
             return None
-        at = old.ledger.end if old.ledger is not None else marks.low
+        at = old.offset_tracker.end if old.offset_tracker is not None else marks.low
         # it was out of range when it was read: what has it now is another log, which has grown since
-        made_anew = old.ledger is None or at >= marks.low
+        made_anew = old.offset_tracker is None or at >= marks.low
         if made_anew:
             gone = f"the log ends at {marks.high} (was the topic created anew?)"
         else:
@@ -107,15 +107,15 @@ class Partitions:
         self._common.commits.soon(now)
         if not made_anew:
             # a gap as any other: what is here already is worked, what has failed is moved, what was done stays so
-            assert old.ledger is not None
-            old.ledger.delivered(marks.low, marks.low)
+            assert old.offset_tracker is not None
+            old.offset_tracker.delivered(marks.low, marks.low)
             return marks.low
         self._forget(old, Event.LOST)
         most = self._common.policy.max_metadata
         self.assignments[partition] = Assignment(partition, marks.low, [], None, old.jitter, most)
         return marks.low
 
-    def _done_above(self, partition: TopicPartition, position: Position) -> list[tuple[int, int]]:
+    def _done_above(self, partition: TopicPartition, position: CommittedOffset) -> list[tuple[int, int]]:
         if not position.metadata:
             return []
         done = read_metadata(position.offset, position.metadata)
@@ -147,13 +147,13 @@ class Partitions:
 
     def commit(
         self, now: float, partitions: Iterable[TopicPartition] | None, at_once: bool
-    ) -> dict[TopicPartition, Position] | None:
+    ) -> dict[TopicPartition, CommittedOffset] | None:
         """Positions that have changed since they were committed; `at_once`: no commit is in flight for them."""
         positions = {}
         for assignment in list(self.assignments.values()) if partitions is None else self.of(partitions):
             position = assignment.position
             if position is not None and not self._with_metadata:
-                position = Position(position.offset)
+                position = CommittedOffset(position.offset)
             if position is not None and position != assignment.committed:
                 positions[assignment.partition] = position
         if partitions is None:
@@ -162,7 +162,9 @@ class Partitions:
             self._common.commits.began(positions, now)
         return positions or None
 
-    def committed(self, positions: Mapping[TopicPartition, Position], error: BrokerError | None, now: float) -> None:
+    def committed(
+        self, positions: Mapping[TopicPartition, CommittedOffset], error: BrokerError | None, now: float
+    ) -> None:
         """A commit ended."""
         common = self._common
         common.commits.ended(error is None, now)
@@ -188,7 +190,7 @@ class Partitions:
                 kind=("commit", error.fault),
             )
 
-    def owed(self, positions: Mapping[TopicPartition, Position]) -> dict[TopicPartition, Position]:
+    def owed(self, positions: Mapping[TopicPartition, CommittedOffset]) -> dict[TopicPartition, CommittedOffset]:
         """Those of `positions` without which something would be done again, or passed over: all but where a partition
         begins."""
         if self._common.policy.start_from == "latest":
@@ -197,10 +199,10 @@ class Partitions:
             partition: position
             for partition, position in positions.items()
             if (assignment := self.assignments.get(partition)) is not None
-            and (assignment.committed is not None or position != Position(assignment.start))
+            and (assignment.committed is not None or position != CommittedOffset(assignment.start))
         }
 
-    def gave_up(self, positions: Mapping[TopicPartition, Position], error: BrokerError) -> None:
+    def gave_up(self, positions: Mapping[TopicPartition, CommittedOffset], error: BrokerError) -> None:
         """The last positions cannot be committed: what was done since the commit before is done again."""
         self.uncommitted = dict(positions)
         shown = [f"{partition} up to {position.offset}" for partition, position in sorted(positions.items())]
@@ -215,8 +217,10 @@ class Partitions:
 
     def ends(self) -> dict[TopicPartition, int]:
         """How far each partition was read; negative where nothing is known."""
-        return {a.partition: a.ledger.end if a.ledger else BEGINNING for a in self.assignments.values()}
+        return {a.partition: a.offset_tracker.end if a.offset_tracker else BEGINNING for a in self.assignments.values()}
 
     def positions(self) -> dict[TopicPartition, int]:
         """Up to which offset each partition is done; negative where nothing is known."""
-        return {a.partition: a.ledger.position if a.ledger else BEGINNING for a in self.assignments.values()}
+        return {
+            a.partition: a.offset_tracker.position if a.offset_tracker else BEGINNING for a in self.assignments.values()
+        }

@@ -12,9 +12,9 @@ from flux.core.engine.assignment import Assignment, Entry, Phase
 from flux.core.engine.commands import Level
 from flux.core.engine.common import SHOWN, Common
 from flux.core.engine.expiry import expires
-from flux.core.engine.forwarding import Hop, Hops, State
-from flux.core.engine.forwards import Failure, Transfer, describe
-from flux.core.engine.in_place import Quick, Waiting
+from flux.core.engine.forwarding import Forward, Forwards, State
+from flux.core.engine.forwards import Failure, ForwardedCopy, describe
+from flux.core.engine.in_place import InPlace, Waiting
 from flux.core.engine.runs import Run
 from flux.core.engine.verdicts import EXPIRED, UNDECODABLE, Move, Verdict
 from flux.core.errors import BrokerError
@@ -31,7 +31,7 @@ class Retries:
     """Of one stage. `cut`: ends the runs of a partition after the calls that they are in, since a record of it is to
     hold back its key."""
 
-    __slots__ = ("_common", "_cut", "_dead", "_failures", "_following", "hops", "quick", "unforwarded")
+    __slots__ = ("_common", "_cut", "_dead", "_failures", "_following", "forwards", "in_place", "unforwarded")
 
     def __init__(self, common: Common, cut: Callable[[Assignment], None]) -> None:
         stages = common.policy.stages
@@ -40,9 +40,9 @@ class Retries:
         self._following = stages.after(common.stage)
         self._dead = stages[stages.dead]
         self._failures: list[tuple[Message, Failure, Move]] = []
-        self.quick = Quick()
-        self.hops = Hops()
-        self.unforwarded: list[Hop] = []
+        self.in_place = InPlace()
+        self.forwards = Forwards()
+        self.unforwarded: list[Forward] = []
         """Copies that were not acknowledged when the stage left."""
 
     # ---- calls
@@ -56,7 +56,7 @@ class Retries:
 
     def fail(self, run: Run, entry: Entry, failure: Failure, now: float) -> Move:
         """A record that was taken out of its run failed."""
-        self.quick.called.pop(entry, None)
+        self.in_place.called.pop(entry, None)
         verdict = self.verdict(failure)
         run.refused += verdict is EXPIRED or verdict is UNDECODABLE
         self._common.stats.failed += 1
@@ -82,7 +82,7 @@ class Retries:
     def produced(self, entry: Entry) -> Entry | None:
         """A call returned and what it produced is not acknowledged yet: `settled` follows. None: its partition is
         gone, and nobody needs to hear."""
-        self.quick.called.pop(entry, None)
+        self.in_place.called.pop(entry, None)
         if entry.assignment.phase is Phase.GONE:
             return None
         entry.assignment.open[entry] = None
@@ -102,7 +102,7 @@ class Retries:
             entry.assignment.open.pop(entry)
             if self._common.begins(entry.assignment):
                 entry.message.value = entry.message.raw_value
-                self._common.lanes.add_first(entry)
+                self._common.key_queues.add_first(entry)
         elif verdict.move is not Move.STOP:
             self._common.stats.failed += 1
             return self._try_again(entry, verdict, failure, now)
@@ -111,13 +111,13 @@ class Retries:
     def aborted(self, run: Run) -> None:
         """The process failed in a call of this run."""
         for entry in run.entries or ():
-            self.quick.called.pop(entry, None)
+            self.in_place.called.pop(entry, None)
 
     # ---- tries in place
 
     def _try_again(self, entry: Entry, verdict: Verdict, failure: Failure, now: float) -> Move:
         """An open record failed: it is tried again in place, or moves."""
-        policy, lanes = self._common.policy, self._common.lanes
+        policy, key_queues = self._common.policy, self._common.key_queues
         wait = policy.in_place_wait * 2**entry.tries
         if (
             not policy.holds_key(verdict)
@@ -132,38 +132,38 @@ class Retries:
         if policy.ordering != "none":
             # a slice in work may have more of the key; and once entries are in lanes, others may be worked beside it
             self._cut(entry.assignment)
-        lanes.hold(entry)
-        self.quick.add(Waiting(entry, verdict, failure, now), now + wait)
+        key_queues.hold(entry)
+        self.in_place.add(Waiting(entry, verdict, failure, now), now + wait)
         return Move.AGAIN
 
     def readmit_due(self, now: float) -> None:
         """Those that have waited may be tried now."""
-        while (waiting := self.quick.due(now)) is not None:
+        while (waiting := self.in_place.due(now)) is not None:
             self._readmit(waiting)
 
     def paused(self) -> None:
         """What waits to be tried in place waits for the end of the pause instead."""
-        for waiting in self.quick.take():
+        for waiting in self.in_place.take():
             self._readmit(waiting)
 
     def _readmit(self, waiting: Waiting) -> None:
         """An open record that waited to be tried in place is the first of its lane."""
-        entry, lanes = waiting.entry, self._common.lanes
+        entry, key_queues = waiting.entry, self._common.key_queues
         entry.waits = False
         entry.message = entry.message.again(self._common.wall_ms(waiting.failed_at))
-        self.quick.called[entry] = waiting
+        self.in_place.called[entry] = waiting
         entry.assignment.open.pop(entry, None)
-        lanes.add_first(entry)
-        lanes.release(entry)
+        key_queues.add_first(entry)
+        key_queues.release(entry)
 
     def end_quick(self, begun: Container[Entry], assignment: Assignment | None = None) -> None:
         """What waits to be tried in place, or for a caller since, moves on instead, as there is no time for that.
         `begun`: entries that callers have taken."""
-        for waiting in self.quick.take(assignment):
+        for waiting in self.in_place.take(assignment):
             waiting.entry.waits = False
-            self._common.lanes.release(waiting.entry)
+            self._common.key_queues.release(waiting.entry)
             self._move(waiting.entry, waiting.verdict, waiting.failure, waiting.failed_at)
-        for waiting in self.quick.take_called(assignment):
+        for waiting in self.in_place.take_called(assignment):
             entry = waiting.entry
             if entry not in begun and not entry.done:
                 entry.assignment.open[entry] = None
@@ -191,57 +191,57 @@ class Retries:
             target, reason, wait = self._dead, EXPIRED.reason, 0.0
         called = called and verdict is not EXPIRED
         group, failed_at = policy.stages.group, common.wall_ms(now)
-        transfer = Transfer(message, target, reason, wait, group, failed_at, kind, text, trace, called)
+        forwarded_copy = ForwardedCopy(message, target, reason, wait, group, failed_at, kind, text, trace, called)
         size = len(message.raw_value or b"") + len(message.key or b"") + len(trace) + _HOP_OVERHEAD
-        self.hops.add(Hop(entry, transfer, size))
+        self.forwards.add(Forward(entry, forwarded_copy, size))
 
-    def written(self, hop: Hop, now: float) -> bool:
+    def written(self, forward: Forward, now: float) -> bool:
         """`all_written` of one."""
-        return bool(self.all_written((hop,), now))
+        return bool(self.all_written((forward,), now))
 
-    def all_written(self, hops: Iterable[Hop], now: float) -> list[Hop]:
+    def all_written(self, forwards: Iterable[Forward], now: float) -> list[Forward]:
         """Hops are acknowledged by all in-sync replicas. Gives those that count: a partition may be gone."""
         common = self._common
-        counted: list[Hop] = []
+        counted: list[Forward] = []
         ranges: dict[Assignment, list[tuple[int, int]]] = {}
         dead = 0
-        for hop in hops:
-            self.hops.written(hop)
-            entry = hop.entry
+        for forward in forwards:
+            self.forwards.written(forward)
+            entry = forward.entry
             assignment = entry.assignment
             if entry not in assignment.open:
                 continue
             del assignment.open[entry]
-            if hop.kept:
-                common.lanes.release(entry)
+            if forward.kept:
+                common.key_queues.release(entry)
             ranges.setdefault(assignment, []).append((entry.offset, entry.end))
-            dead += hop.transfer.target.role is _DEAD
-            counted.append(hop)
+            dead += forward.forwarded_copy.target.role is _DEAD
+            counted.append(forward)
         for assignment, done in ranges.items():
-            assert assignment.ledger is not None
+            assert assignment.offset_tracker is not None
             done.sort()
-            assignment.ledger.all_done(done)
+            assignment.offset_tracker.all_done(done)
         if counted:
             common.stats.dead += dead
             common.stats.retried += len(counted) - dead
             common.commits.done += len(counted)
-            common.lanes.retry_aside()
+            common.key_queues.retry_aside()
         return counted
 
-    def unwritten(self, hop: Hop, error: BrokerError, now: float) -> None:
+    def unwritten(self, forward: Forward, error: BrokerError, now: float) -> None:
         """A hop's write failed."""
-        notice = self.hops.unwritten(hop, error, now)
+        notice = self.forwards.unwritten(forward, error, now)
         if notice is not None:
             self._common.notices.tell(notice)
-        assignment = hop.entry.assignment
-        if hop.state is State.KEPT and not hop.kept and assignment.phase is Phase.WORKING:
-            hop.kept = True
+        assignment = forward.entry.assignment
+        if forward.state is State.KEPT and not forward.kept and assignment.phase is Phase.WORKING:
+            forward.kept = True
             self._cut(assignment)
-            self._common.lanes.hold(hop.entry)
+            self._common.key_queues.hold(forward.entry)
 
     def left_behind(self) -> None:
         """The stage leaves: records whose copies are not acknowledged are called again."""
-        self.unforwarded = self.hops.moving_all()
+        self.unforwarded = self.forwards.moving_all()
         if self.unforwarded:
             shown = list(map(str, self.unforwarded[:SHOWN]))
             more = len(self.unforwarded) - len(shown)
@@ -257,17 +257,17 @@ class Retries:
         """An open record is done."""
         assignment = entry.assignment
         assignment.open.pop(entry, None)
-        assert assignment.ledger is not None
-        assignment.ledger.done(entry.offset, entry.end)
+        assert assignment.offset_tracker is not None
+        assignment.offset_tracker.done(entry.offset, entry.end)
         self._common.commits.done += 1
-        self._common.lanes.retry_aside()
+        self._common.key_queues.retry_aside()
 
     def in_flight(self, entry: Entry) -> bool:
         """Of an open record: whether its end is near, as it waits for an acknowledgement only."""
-        return self.hops.moving(entry) or not self.hops.has(entry)
+        return self.forwards.moving(entry) or not self.forwards.has(entry)
 
     def forget(self, assignment: Assignment) -> None:
         """A partition is gone, and what of it is open with it."""
-        self.quick.take(assignment)
-        self.quick.take_called(assignment)
-        self.hops.forget(assignment)
+        self.in_place.take(assignment)
+        self.in_place.take_called(assignment)
+        self.forwards.forget(assignment)

@@ -93,25 +93,25 @@ class Run:
     def assignments(self) -> Iterable[Assignment]:
         raise NotImplementedError
 
-    def settle(self, index: int, lanes: Queues) -> tuple[int, NotedFailures]:
+    def settle(self, index: int, key_queues: Queues) -> tuple[int, NotedFailures]:
         """Accounts for the calls before `index`, which have ended; returns how many of them are new and ended well,
         and the others."""
         raise NotImplementedError
 
-    def part(self, index: int, message: Message, lanes: Queues) -> Entry:
+    def part(self, index: int, message: Message, key_queues: Queues) -> Entry:
         """Takes call `index` out, all before it being settled: it did not simply end well."""
         raise NotImplementedError
 
-    def divide(self, index: int, lanes: Queues) -> Slice | None:
+    def divide(self, index: int, key_queues: Queues) -> Slice | None:
         """After `cut`: gives back what is behind call `index`; what of it is not tracked in lanes is returned."""
         raise NotImplementedError
 
-    def hold_back(self, index: int, message: Message, lanes: Queues) -> Entry | None:
+    def hold_back(self, index: int, message: Message, key_queues: Queues) -> Entry | None:
         """After `cut`: takes out call `index`, which is to be made again; None when nobody needs it any more. Its lane
         stays taken."""
         raise NotImplementedError
 
-    def finish(self, lanes: Queues) -> None:
+    def finish(self, key_queues: Queues) -> None:
         """All of its own calls are settled."""
 
     def dues(self, calls: int) -> list[int]:
@@ -155,7 +155,7 @@ class SliceRun(Run):
     def assignments(self) -> Iterable[Assignment]:
         return (self.assignment,)
 
-    def settle(self, index: int, lanes: Queues) -> tuple[int, NotedFailures]:
+    def settle(self, index: int, key_queues: Queues) -> tuple[int, NotedFailures]:
         start = self.marked
         if start >= index:
             return 0, []
@@ -173,44 +173,44 @@ class SliceRun(Run):
         if ranges and assignment.phase is not Phase.GONE:
             if piece.ends is not None:
                 ranges.sort()
-            assert assignment.ledger is not None
-            assignment.ledger.all_done(ranges)
+            assert assignment.offset_tracker is not None
+            assignment.offset_tracker.all_done(ranges)
         return index - start - len(failed), failed
 
-    def part(self, index: int, message: Message, lanes: Queues) -> Entry:
+    def part(self, index: int, message: Message, key_queues: Queues) -> Entry:
         self.marked = index + 1
         return self._piece.entry(self.assignment, index, message)
 
-    def divide(self, index: int, lanes: Queues) -> Slice | None:
+    def divide(self, index: int, key_queues: Queues) -> Slice | None:
         piece = self._piece
         if index >= len(piece.records) or self._divided or self.assignment.phase is Phase.GONE:
             return None
         self._divided = True
         self._at = at = piece.entry(self.assignment, index, piece.message(index))
-        lanes.begin(at)
+        key_queues.begin(at)
         return self._rest(index + 1, at) if index + 1 < len(piece.records) else None
 
     def _rest(self, start: int, at: Entry) -> Slice | None:
         """What is behind the call that it was cut at."""
         return self._piece.part(start)
 
-    def hold_back(self, index: int, message: Message, lanes: Queues) -> Entry | None:
+    def hold_back(self, index: int, message: Message, key_queues: Queues) -> Entry | None:
         self.marked = index + 1
         entry, self._at = self._at, None
         if entry is not None:
             entry.message = message
         return entry
 
-    def finish(self, lanes: Queues) -> None:
+    def finish(self, key_queues: Queues) -> None:
         if self._at is not None:
-            lanes.end(self._at)
+            key_queues.end(self._at)
 
     def dues(self, calls: int) -> list[int]:
         dues = self._piece.dues
         return [record.timestamp()[1] for record in self.records[:calls]] if dues is None else dues[:calls]
 
 
-class LaneRun(Run):
+class KeyQueueRun(Run):
     """Entries whose turn it is, each the first of its lane."""
 
     __slots__ = ()
@@ -231,7 +231,7 @@ class LaneRun(Run):
     def assignments(self) -> Iterable[Assignment]:
         return dict.fromkeys(entry.assignment for entry in self.entries)  # in order, so that a run can be repeated
 
-    def settle(self, index: int, lanes: Queues) -> tuple[int, NotedFailures]:
+    def settle(self, index: int, key_queues: Queues) -> tuple[int, NotedFailures]:
         start = self.marked
         if start >= index:
             return 0, []
@@ -244,18 +244,18 @@ class LaneRun(Run):
             if failure is not None:
                 failed.append((entry, failure))
             elif assignment.phase is not Phase.GONE:
-                assert assignment.ledger is not None
-                assignment.ledger.done(entry.offset, entry.end)
-            lanes.end(entry)
+                assert assignment.offset_tracker is not None
+                assignment.offset_tracker.done(entry.offset, entry.end)
+            key_queues.end(entry)
         return index - start - len(failed), failed
 
-    def part(self, index: int, message: Message, lanes: Queues) -> Entry:
+    def part(self, index: int, message: Message, key_queues: Queues) -> Entry:
         self.marked = index + 1
         entry = self.entries[index]
-        lanes.end(entry)
+        key_queues.end(entry)
         return entry
 
-    def divide(self, index: int, lanes: Queues) -> Slice | None:
+    def divide(self, index: int, key_queues: Queues) -> Slice | None:
         rest = self.entries[index + 1 :]
         if rest:
             before = list(self.assignments())
@@ -264,10 +264,10 @@ class LaneRun(Run):
             for assignment in before:
                 if assignment not in left:
                     assignment.running.pop(self, None)
-            lanes.give_back([entry for entry in rest if entry.assignment.phase is Phase.WORKING])
+            key_queues.give_back([entry for entry in rest if entry.assignment.phase is Phase.WORKING])
         return None
 
-    def hold_back(self, index: int, message: Message, lanes: Queues) -> Entry | None:
+    def hold_back(self, index: int, message: Message, key_queues: Queues) -> Entry | None:
         self.marked = index + 1
         return self.entries[index]
 
@@ -286,11 +286,11 @@ class _OneCall(Run):
         """One call cannot be divided."""
         return self.index
 
-    def divide(self, index: int, lanes: Queues) -> Slice | None:
+    def divide(self, index: int, key_queues: Queues) -> Slice | None:
         return None
 
 
-class BatchRun(_OneCall, LaneRun):
+class BatchRun(_OneCall, KeyQueueRun):
     """Of entries."""
 
     __slots__ = ()
@@ -301,10 +301,10 @@ class WholeBatchRun(_OneCall, SliceRun):
 
     __slots__ = ()
 
-    def hold_back(self, index: int, message: Message, lanes: Queues) -> Entry | None:
+    def hold_back(self, index: int, message: Message, key_queues: Queues) -> Entry | None:
         self.marked = index + 1
         if self.assignment.phase is Phase.GONE:
             return None
         entry = self._piece.entry(self.assignment, index, message)
-        lanes.begin(entry)
+        key_queues.begin(entry)
         return entry

@@ -20,7 +20,7 @@ PATIENCE = 1.0
 """Seconds that a full stage does not poll before it pauses its partitions and polls again."""
 
 
-class Flow:
+class Backpressure:
     """One stage's."""
 
     __slots__ = ("_full_since", "_policy", "_role", "full", "paused")

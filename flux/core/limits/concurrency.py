@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 
-class Permits:
+class ConcurrencyLimit:
     """`total` calls at once. While the main stage is worked here, the others leave it one of them; with a total of
     one, whoever waits has the next turn."""
 

@@ -40,7 +40,7 @@ _MOST = 20_000
 much as the keys of the records between two of them."""
 
 
-class Pace:
+class DispatchMode:
     """Slow since a run was stuck, until calls are quick for a while."""
 
     __slots__ = ("_calm", "_enough", "_looked_at", "_score", "slow")

@@ -7,7 +7,7 @@ EVERY = 60.0
 MOST_KINDS = 500
 
 
-class Throttle:
+class LogThrottle:
     """Any thread may ask; what two that ask at once may get wrong is a count."""
 
     __slots__ = ("_every", "_left_out", "_next")

@@ -20,7 +20,7 @@ Seen = dict[Run, tuple[int, float]]
 """At which call each run was found, and when that had begun at the earliest, by the clock of the engine."""
 
 
-class Sight:
+class Snapshot:
     """Of one engine, from look to look. Times by the clock of the engine."""
 
     def __init__(self, task: str, engine: Engine) -> None:
@@ -79,15 +79,15 @@ class Sight:
     def _open(self, now: float) -> list[Open]:
         found = []
         waited, self._waited = self._waited, {}
-        for entry, hop in self._engine.open():
+        for entry, forward in self._engine.open():
             message = entry.message
             known = (message.partition, message.offset, shown_key(message.key), message.attempt)
-            if hop is not None:
-                ago = _ago(self._engine.wall_ms(now) / 1000, hop.transfer.failed_at / 1000)
-                target = hop.transfer.target.topic
-                fault = hop.refused
+            if forward is not None:
+                ago = _ago(self._engine.wall_ms(now) / 1000, forward.forwarded_copy.failed_at / 1000)
+                target = forward.forwarded_copy.target.topic
+                fault = forward.refused
                 refused = "" if fault is None else f"{fault.value}: {way_out(fault, target)}"
-                found.append(Open(*known, target, hop.state.value, hop.failures, ago, refused))
+                found.append(Open(*known, target, forward.state.value, forward.failures, ago, refused))
                 continue
             since = self._waited[entry] = waited.get(entry, now if self._looked is None else self._looked)
             if entry.waits:

@@ -9,7 +9,7 @@ import attrs
 from flux.core.engine.assignment import Assignment
 from flux.core.engine.commands import Stall
 from flux.core.engine.commits import Commits
-from flux.core.engine.forwarding import Hops
+from flux.core.engine.forwarding import Forwards
 from flux.core.engine.runs import Run
 from flux.core.limits.circuit_breaker import Gate
 from flux.core.policy import Policy
@@ -37,7 +37,7 @@ class Watchdog:
         watched: dict[Assignment, _Watch] = {}
         stalled = []
         for assignment in assignments:
-            changes = 0 if assignment.ledger is None else assignment.ledger.changes
+            changes = 0 if assignment.offset_tracker is None else assignment.offset_tracker.changes
             watch = self._watched.get(assignment)
             if watch is None or watch.changes != changes or now < watch.since or not _has_work(assignment):
                 watch = _Watch(changes, now, now + self._patience)
@@ -54,7 +54,7 @@ def what_holds(
     assignment: Assignment,
     standing: float,
     running: Iterable[Run],
-    hops: Hops,
+    forwards: Forwards,
     gate: Gate,
     commits: Commits,
     policy: Policy,
@@ -68,17 +68,17 @@ def what_holds(
             ago = now - run.started
             return Stall(f"{where} the call of record {run.offset}, which has run for {ago:.0f} s", run, at)
     for entry in assignment.open:
-        hop = hops.of(entry)
+        forward = forwards.of(entry)
         if entry.waits:
             return Stall(f"{where} record {entry.offset} to be tried again in place", about=at)
-        if hop is None:
+        if forward is None:
             return Stall(f"{where} the acknowledgement of what the call of record {entry.offset} produced", about=at)
-        target, state = hop.transfer.target.topic, hop.state.value
+        target, state = forward.forwarded_copy.target.topic, forward.state.value
         return Stall(
-            f"{where} the write of record {entry.offset} to {target} ({state}, {hop.failures} failures)", about=at
+            f"{where} the write of record {entry.offset} to {target} ({state}, {forward.failures} failures)", about=at
         )
-    if hops.blocked:
-        return Stall(f"{where} {len(hops)} transfers of its stage that are under way", about=at)
+    if forwards.blocked:
+        return Stall(f"{where} {len(forwards)} writes of its stage that are under way", about=at)
     if gate.since is not None:
         return Stall(f"{where} the end of a pause, which began {now - gate.since:.0f} s ago", about=at)
     if commits.waited(now) >= standing:

@@ -156,9 +156,9 @@ class Replay:
             self._progressed(chunk.passed)
         if failure is not None:
             raise failure
-        self._pace()
+        self._dispatch_mode()
 
-    def _pace(self) -> None:
+    def _dispatch_mode(self) -> None:
         """Sleeps until the rate allows the next one."""
         rate = self._plan.order.rate
         if rate is not None:
@@ -187,7 +187,7 @@ class Replay:
                     f"the position of {plan.group} in partition {number} was moved by somebody else, such as another"
                     " replay: some records may have been replayed twice"
                 )
-        admin.set_positions(plan.group, plan.source.topic, positions, ASK)
+        admin.set_committed_offsets(plan.group, plan.source.topic, positions, ASK)
         self._stored |= positions
         self._changed.clear()
 

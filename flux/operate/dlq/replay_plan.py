@@ -10,7 +10,7 @@ import attrs
 from flux.consuming.topic_setup import ASK, max_message_bytes
 from flux.core.errors import ConfigurationError, FluxError
 from flux.core.policy import Policy
-from flux.core.ports import AdminPort, Position
+from flux.core.ports import AdminPort, CommittedOffset
 from flux.core.stage import Stage
 from flux.operate.dlq.dead_letters import Letter
 from flux.operate.dlq.filters import Filter
@@ -57,7 +57,7 @@ class Plan:
     spans: Mapping[int, Span]
     """What will be read, by partition of the dead-letter topic."""
     replayed: Mapping[int, Replayed]
-    stored: Mapping[int, Position]
+    stored: Mapping[int, CommittedOffset]
     """What the group had committed."""
     limit_bytes: int | None
     worked: int

@@ -11,7 +11,7 @@ import json
 
 import attrs
 
-from flux.core.ports import Position
+from flux.core.ports import CommittedOffset
 from flux.operate.dlq.dead_letters import Letter
 from flux.operate.dlq.filters import Filter
 
@@ -41,7 +41,7 @@ class Replayed:
         others = tuple((part, end) for part, end in self.parts if part != which)
         return self if offset <= self.start(which) else Replayed(self.offset, (*others, (which, offset)))
 
-    def position(self, most: int) -> Position:
+    def position(self, most: int) -> CommittedOffset:
         """As it is committed, with a string of at most `most` characters. Where it would not fit, the oldest parts are
         forgotten: a later replay of all takes those letters again."""
         parts = self.parts
@@ -49,12 +49,12 @@ class Replayed:
             data = [[part.to_json(), end] for part, end in parts]
             text = _MARK + json.dumps(data, ensure_ascii=True, separators=(",", ":"))
             if len(text) <= most:
-                return Position(self.offset, text)
+                return CommittedOffset(self.offset, text)
             parts = parts[1:]
-        return Position(self.offset)
+        return CommittedOffset(self.offset)
 
     @classmethod
-    def of(cls, position: Position) -> Replayed:
+    def of(cls, position: CommittedOffset) -> Replayed:
         """A string that is foreign or damaged is ignored: that repeats, and loses nothing."""
         offset, text = position
         if text.startswith(_MARK):

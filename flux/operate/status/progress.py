@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import attrs
 
 from flux.consuming.topic_setup import ASK
-from flux.core.engine.offset_tracker import Ledger, read_metadata
-from flux.core.ports import AdminPort, GroupMember, Position, Watermarks
+from flux.core.engine.offset_tracker import OffsetTracker, read_metadata
+from flux.core.ports import AdminPort, CommittedOffset, GroupMember, Watermarks
 from flux.core.stage import Stage
 
 
@@ -20,7 +20,7 @@ class Progress:
     done: tuple[tuple[int, int], ...] = ()
 
     @classmethod
-    def of(cls, stored: Position | None) -> Progress:
+    def of(cls, stored: CommittedOffset | None) -> Progress:
         """A string that is not flux's, or damaged, says nothing, as it does to a worker."""
         if stored is None:
             return cls()
@@ -38,17 +38,17 @@ class Progress:
         return sum(end - start for start, end in self.done)
 
 
-def passing(stored: Position | None, offset: int, low: int, max_metadata: int) -> Position | None:
+def passing(stored: CommittedOffset | None, offset: int, low: int, max_metadata: int) -> CommittedOffset | None:
     """What to commit so that the record at `offset` is done too. `low`: the oldest offset that the partition holds.
     None: the string would be longer than `max_metadata`, and what does not fit would be worked again."""
     known = Progress.of(stored)
-    ledger = Ledger(max(low, known.position or 0), known.done, max_metadata)
-    ledger.done(offset, offset + 1)
-    position = Position(ledger.position, ledger.metadata())
-    return position if Progress.of(position).done == tuple(ledger.ranges()) else None
+    offset_tracker = OffsetTracker(max(low, known.position or 0), known.done, max_metadata)
+    offset_tracker.done(offset, offset + 1)
+    position = CommittedOffset(offset_tracker.position, offset_tracker.metadata())
+    return position if Progress.of(position).done == tuple(offset_tracker.ranges()) else None
 
 
-def lag(positions: Mapping[int, Position], marks: Mapping[int, Watermarks]) -> int:
+def lag(positions: Mapping[int, CommittedOffset], marks: Mapping[int, Watermarks]) -> int:
     """Offsets that are still held and not passed by the positions."""
     total = 0
     for number, mark in marks.items():
@@ -58,7 +58,7 @@ def lag(positions: Mapping[int, Position], marks: Mapping[int, Watermarks]) -> i
     return total
 
 
-def ask_group(admin: AdminPort, stage: Stage) -> tuple[list[GroupMember], dict[int, Position]]:
+def ask_group(admin: AdminPort, stage: Stage) -> tuple[list[GroupMember], dict[int, CommittedOffset]]:
     """A stage's members and positions. Both need the same permission; librdkafka tells of a refusal for members only,
     and for positions waits until its time limit. Raises BrokerError."""
     return admin.members(stage.group, ASK), admin.positions(stage.group, stage.topic, ASK)

@@ -14,7 +14,7 @@ from flux.core.engine.start_offsets import begins_at_ends
 from flux.core.errors import BrokerError, Fault
 from flux.core.monitoring.report import StageReport
 from flux.core.policy import Policy
-from flux.core.ports import AdminPort, Cluster, GroupMember, Position, System, TopicPartition, Watermarks
+from flux.core.ports import AdminPort, Cluster, CommittedOffset, GroupMember, System, TopicPartition, Watermarks
 from flux.core.stage import Role, Stage
 from flux.operate.status.oldest_unfinished import Head, head_of, read_first
 from flux.operate.status.progress import Progress, ask_group, lag
@@ -32,7 +32,7 @@ class StageLook:
 
     stage: Stage
     exists: bool
-    positions: Mapping[int, Position] = attrs.field(factory=dict)
+    positions: Mapping[int, CommittedOffset] = attrs.field(factory=dict)
     marks: Mapping[int, Watermarks] = attrs.field(factory=dict)
     members: Sequence[GroupMember] = ()
     heads: Mapping[int, Head] = attrs.field(factory=dict)

@@ -14,7 +14,7 @@ import attrs
 from flux.consuming.topic_setup import ASK
 from flux.core.errors import ConfigurationError
 from flux.core.policy import Policy
-from flux.core.ports import AdminPort, Cluster, Position, Record, System, TopicPartition
+from flux.core.ports import AdminPort, Cluster, CommittedOffset, Record, System, TopicPartition
 from flux.core.stage import Role, Stage
 from flux.operate.reading import Span, Spans, read, read_one, size_of, spans_of
 from flux.operate.status.progress import Progress, ask_group
@@ -60,7 +60,7 @@ class Trace:
     """Records."""
     unread: list[Unread] = attrs.field(factory=list)
     """Empty: whatever was not seen is not there."""
-    positions: dict[str, dict[int, Position]] = attrs.field(factory=dict)
+    positions: dict[str, dict[int, CommittedOffset]] = attrs.field(factory=dict)
     """By topic and partition, what the groups of the main and the retry stages had committed."""
     gone: bool = False
     """Whether the main topic does not hold the origin (any more)."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from flux.core.errors import Fault
-from flux.core.ports import NewTopic, Position, ProducerRecord, TopicInfo, TopicPartition, Watermarks
+from flux.core.ports import CommittedOffset, NewTopic, ProducerRecord, TopicInfo, TopicPartition, Watermarks
 from flux.testing.contract.bench import Bench, Contract, fault_of
 
 CONTRACT = Contract()
@@ -55,6 +55,6 @@ def positions_and_watermarks_are_read(bench: Bench) -> None:
     assert bench.admin.positions(group, topic, bench.seconds) == {}
     member = bench.member(topic, group)
     bench.take(member, 20)
-    member.commit_now({TopicPartition(topic, 0): Position(9, "ä"), TopicPartition(topic, 1): Position(8)})
-    assert bench.admin.positions(group, topic, bench.seconds) == {0: Position(9, "ä"), 1: Position(8)}
+    member.commit_now({TopicPartition(topic, 0): CommittedOffset(9, "ä"), TopicPartition(topic, 1): CommittedOffset(8)})
+    assert bench.admin.positions(group, topic, bench.seconds) == {0: CommittedOffset(9, "ä"), 1: CommittedOffset(8)}
     assert bench.admin.positions(group, bench.topic(), bench.seconds) == {}

@@ -15,7 +15,7 @@ from flux.core.ports import (
     AdminPort,
     ConsumerSettings,
     NewTopic,
-    Polled,
+    PollResult,
     ProducerPort,
     ProducerRecord,
     ProducerSettings,
@@ -156,9 +156,9 @@ class Bench:
             assert time.monotonic() < deadline, f"not within {self.seconds:g} s"
             doing()
 
-    def polled(self, members: Iterable[Member], enough: Callable[[Polled], object]) -> Polled:
+    def polled(self, members: Iterable[Member], enough: Callable[[PollResult], object]) -> PollResult:
         """What all of them brought, by then; `worked` of each is kept."""
-        whole = Polled()
+        whole = PollResult()
         everybody = list(members)
 
         def poll() -> None:
@@ -188,12 +188,12 @@ class Bench:
             assert brings_nothing(polled), f"something came: {polled}"
 
 
-def brings_nothing(polled: Polled) -> bool:
+def brings_nothing(polled: PollResult) -> bool:
     """Whatever it tells of ends."""
     return not (polled.batches or polled.out_of_range)
 
 
-def records_of(polled: Polled) -> list[Record]:
+def records_of(polled: PollResult) -> list[Record]:
     return [record for batch in polled.batches for record in batch.records]
 
 

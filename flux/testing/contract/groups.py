@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from flux.core.errors import BrokerError, Fault
-from flux.core.ports import Position, ProducerRecord
+from flux.core.ports import CommittedOffset, ProducerRecord
 from flux.testing.contract.bench import Bench, Contract, at, fault_of, records_of
 from flux.testing.contract.members import Member
 
@@ -92,7 +92,7 @@ def a_member_that_closes_hears_it_once(bench: Bench) -> None:
     assert [what for what, partitions in member.heard.calls if partitions][-1:] == ["revoked"]
     assert member.heard.owned == set()
     assert isinstance(fault_of(lambda: member.poll(1, 0.1)), Fault)
-    assert isinstance(fault_of(lambda: member.commit_now({p: Position(0) for p in at(topic, 0)})), Fault)
+    assert isinstance(fault_of(lambda: member.commit_now({p: CommittedOffset(0) for p in at(topic, 0)})), Fault)
 
 
 @CONTRACT
@@ -116,15 +116,15 @@ def a_member_that_stops_polling_loses_its_partitions(bench: Bench) -> None:
     # The other member gets everything, and starts at the beginning: nothing was committed.
     bench.polled([other], lambda _: len(other.heard.owned) == 2)
     answers: list[BrokerError | None] = []
-    error = _commit_fault(stuck, dict.fromkeys(at(topic, 0, 1), Position(2)))
-    stuck.commit(dict.fromkeys(at(topic, 0), Position(2)), answers.append)
+    error = _commit_fault(stuck, dict.fromkeys(at(topic, 0, 1), CommittedOffset(2)))
+    stuck.commit(dict.fromkeys(at(topic, 0), CommittedOffset(2)), answers.append)
     assert error in (None, Fault.FENCED, Fault.UNAVAILABLE)
     bench.until(lambda: "lost" in [what for what, _ in stuck.heard.calls], lambda: (stuck.poll(), other.poll()))
     assert bench.admin.positions(group, topic, bench.seconds) == {}, "a former member's commit was taken"
     bench.polled([stuck, other], lambda _: len(stuck.heard.owned) == len(other.heard.owned) == 1)
 
 
-def _commit_fault(member: Member, positions: dict[object, Position]) -> Fault | None:
+def _commit_fault(member: Member, positions: dict[object, CommittedOffset]) -> Fault | None:
     try:
         member.commit_now(positions)  # type: ignore[arg-type]
     except BrokerError as error:

@@ -11,10 +11,10 @@ from flux.core.errors import BrokerError
 from flux.core.ports import (
     BEGINNING,
     AsyncConsumerPort,
+    CommittedOffset,
     ConsumerPort,
     ConsumerSettings,
-    Polled,
-    Position,
+    PollResult,
     TopicPartition,
 )
 
@@ -47,13 +47,13 @@ class Heard:
         for at in partitions:
             self.worked.pop(at, None)
 
-    def to_commit(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, Position]:
+    def to_commit(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, CommittedOffset]:
         if not self.commits_when_revoked:
             return {}
-        return {at: Position(self.worked[at], "revoked") for at in partitions if at in self.worked}
+        return {at: CommittedOffset(self.worked[at], "revoked") for at in partitions if at in self.worked}
 
     def starts(
-        self, partitions: Iterable[TopicPartition], positions: Mapping[TopicPartition, Position | None] | None
+        self, partitions: Iterable[TopicPartition], positions: Mapping[TopicPartition, CommittedOffset | None] | None
     ) -> dict[TopicPartition, int]:
         if positions is None:
             assert self.start is not None
@@ -66,13 +66,13 @@ class Member(Protocol):
 
     heard: Heard
 
-    def poll(self, max_records: int = 500, timeout: float = 0.05) -> Polled: ...
+    def poll(self, max_records: int = 500, timeout: float = 0.05) -> PollResult: ...
     def pause(self, partitions: Iterable[TopicPartition]) -> None: ...
     def resume(self, partitions: Iterable[TopicPartition]) -> None: ...
     def seek(self, partition: TopicPartition, offset: int) -> None: ...
-    def committed(self, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, Position | None]: ...
-    def commit(self, positions: Mapping[TopicPartition, Position], done: Done) -> None: ...
-    def commit_now(self, positions: Mapping[TopicPartition, Position]) -> None: ...
+    def committed(self, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, CommittedOffset | None]: ...
+    def commit(self, positions: Mapping[TopicPartition, CommittedOffset], done: Done) -> None: ...
+    def commit_now(self, positions: Mapping[TopicPartition, CommittedOffset]) -> None: ...
     def idle(self, seconds: float) -> None:
         """Does not poll for so long."""
         ...
@@ -94,15 +94,15 @@ class ThreadMember:
         self.close = self._port.close
         self.idle = time.sleep
 
-    def poll(self, max_records: int = 500, timeout: float = 0.05) -> Polled:
+    def poll(self, max_records: int = 500, timeout: float = 0.05) -> PollResult:
         polled = self._port.poll(max_records, timeout)
         _raise(self.heard)
         return polled
 
-    def committed(self, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, Position | None]:
+    def committed(self, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, CommittedOffset | None]:
         return self._port.committed(partitions, self._seconds)
 
-    def commit_now(self, positions: Mapping[TopicPartition, Position]) -> None:
+    def commit_now(self, positions: Mapping[TopicPartition, CommittedOffset]) -> None:
         self._port.commit_now(positions, self._seconds)
 
     def assigned(self, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, int]:
@@ -144,7 +144,7 @@ class LoopMember:
     def _run(self, coroutine: Coroutine[Any, Any, Result]) -> Result:
         return self._loop.run_until_complete(coroutine)
 
-    def poll(self, max_records: int = 500, timeout: float = 0.05) -> Polled:
+    def poll(self, max_records: int = 500, timeout: float = 0.05) -> PollResult:
         polled = self._run(self._port.poll(max_records, timeout))
         _raise(self.heard)
         return polled
@@ -164,16 +164,16 @@ class LoopMember:
     def seek(self, partition: TopicPartition, offset: int) -> None:
         self._run(self._port.seek(partition, offset))
 
-    def committed(self, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, Position | None]:
+    def committed(self, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, CommittedOffset | None]:
         return self._run(self._port.committed(partitions, self._seconds))
 
-    def commit(self, positions: Mapping[TopicPartition, Position], done: Done) -> None:
+    def commit(self, positions: Mapping[TopicPartition, CommittedOffset], done: Done) -> None:
         async def commit() -> None:
             self._port.commit(positions, done)
 
         self._run(commit())
 
-    def commit_now(self, positions: Mapping[TopicPartition, Position]) -> None:
+    def commit_now(self, positions: Mapping[TopicPartition, CommittedOffset]) -> None:
         self._run(self._port.commit_now(positions, self._seconds))
 
     def idle(self, seconds: float) -> None:

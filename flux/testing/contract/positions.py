@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from flux.core.errors import BrokerError, Fault
-from flux.core.ports import BEGINNING, END, Position, ProducerRecord, TopicPartition
+from flux.core.ports import BEGINNING, END, CommittedOffset, ProducerRecord, TopicPartition
 from flux.testing.contract.bench import Bench, Contract, at, brings_nothing, fault_of, records_of
 
 CONTRACT = Contract()
@@ -17,7 +17,7 @@ def a_position_and_its_metadata_are_read_back(bench: Bench) -> None:
     member = bench.member(topic, group)
     bench.take(member, 3)
     assert member.committed([zero]) == {zero: None}
-    for position in (Position(2, "flux-1:äß7~"), Position(2, "changed"), Position(3)):
+    for position in (CommittedOffset(2, "flux-1:äß7~"), CommittedOffset(2, "changed"), CommittedOffset(3)):
         member.commit_now({zero: position})
         assert member.committed([zero]) == {zero: position}
         assert bench.admin.positions(group, topic, bench.seconds) == {0: position}
@@ -29,7 +29,7 @@ def the_next_member_goes_on_at_the_position(bench: Bench) -> None:
     bench.written(topic, [ProducerRecord(b"x")] * 5)
     first = bench.member(topic, group)
     bench.take(first, 5)
-    first.commit_now({TopicPartition(topic, 0): Position(2, "m")})
+    first.commit_now({TopicPartition(topic, 0): CommittedOffset(2, "m")})
     first.close()
     second = bench.member(topic, group, start=None)
     assert [r.offset() for r in bench.take(second, 3)] == [2, 3, 4]
@@ -41,7 +41,7 @@ def groups_know_nothing_of_each_other(bench: Bench) -> None:
     bench.written(topic, [ProducerRecord(b"x")] * 3)
     one, other = bench.member(topic), bench.member(topic, start=None)
     bench.take(one, 3)
-    one.commit_now({TopicPartition(topic, 0): Position(3)})
+    one.commit_now({TopicPartition(topic, 0): CommittedOffset(3)})
     assert [r.offset() for r in bench.take(other, 3)] == [0, 1, 2]
     assert other.committed(at(topic, 0)) == {TopicPartition(topic, 0): None}
 
@@ -54,12 +54,12 @@ def a_started_commit_is_answered_once(bench: Bench) -> None:
     member = bench.member(topic)
     bench.take(member, 3)
     answers: list[tuple[str, BrokerError | None]] = []
-    member.commit({zero: Position(1, "a")}, lambda error: answers.append(("first", error)))
-    member.commit({zero: Position(2, "b")}, lambda error: answers.append(("second", error)))
+    member.commit({zero: CommittedOffset(1, "a")}, lambda error: answers.append(("first", error)))
+    member.commit({zero: CommittedOffset(2, "b")}, lambda error: answers.append(("second", error)))
     bench.polled([member], lambda _: len(answers) >= 2)
     assert answers == [("first", None), ("second", None)]
-    assert member.committed([zero]) == {zero: Position(2, "b")}
-    member.commit({zero: Position(3, "c")}, lambda error: answers.append(("third", error)))
+    assert member.committed([zero]) == {zero: CommittedOffset(2, "b")}
+    member.commit({zero: CommittedOffset(3, "c")}, lambda error: answers.append(("third", error)))
     member.close()
     assert [name for name, _ in answers] == ["first", "second", "third"]
 
@@ -71,13 +71,13 @@ def metadata_that_is_too_long_is_refused_as_such(bench: Bench) -> None:
     bench.written(topic, [ProducerRecord(b"x")])
     member = bench.member(topic)
     bench.take(member, 1)
-    member.commit_now({zero: Position(0, "x" * 4095)})
-    assert fault_of(lambda: member.commit_now({zero: Position(1, "x" * 5000)})) is Fault.METADATA
+    member.commit_now({zero: CommittedOffset(0, "x" * 4095)})
+    assert fault_of(lambda: member.commit_now({zero: CommittedOffset(1, "x" * 5000)})) is Fault.METADATA
     answers: list[BrokerError | None] = []
-    member.commit({zero: Position(1, "x" * 5000)}, answers.append)
+    member.commit({zero: CommittedOffset(1, "x" * 5000)}, answers.append)
     bench.polled([member], lambda _: answers)
     assert [error and error.fault for error in answers] == [Fault.METADATA]
-    assert member.committed([zero]) == {zero: Position(0, "x" * 4095)}
+    assert member.committed([zero]) == {zero: CommittedOffset(0, "x" * 4095)}
 
 
 @CONTRACT

@@ -6,7 +6,16 @@ import time
 from collections.abc import Mapping
 
 from flux.core.errors import Fault
-from flux.core.ports import BEGINNING, END, Polled, Position, ProducerRecord, ReaderPort, Record, TopicPartition
+from flux.core.ports import (
+    BEGINNING,
+    END,
+    CommittedOffset,
+    PollResult,
+    ProducerRecord,
+    ReaderPort,
+    Record,
+    TopicPartition,
+)
 from flux.testing.contract.bench import Bench, Contract, at, fault_of, records_of, values
 
 CONTRACT = Contract()
@@ -67,7 +76,7 @@ def a_reader_that_is_out_of_range_says_so_and_goes_on_after_a_seek(bench: Bench)
     bench.written(topic, [ProducerRecord(b"%d" % i) for i in range(10)])
     bench.admin.delete_records(topic, {0: 6}, bench.seconds)
     reader = bench.reader({zero: 2})
-    seen: list[Polled] = []
+    seen: list[PollResult] = []
     bench.until(lambda: any(polled.out_of_range for polled in seen), lambda: seen.append(reader.poll(100, 0.2)))
     assert [polled.batches for polled in seen if polled.batches] == []
     reader.seek(zero, 6)
@@ -81,7 +90,7 @@ def a_reader_joins_no_group_and_an_empty_poll_ends_in_time(bench: Bench) -> None
     reader = bench.reader({zero: BEGINNING})
     assert _read(bench, reader, {zero: 0}) == []
     began = time.monotonic()
-    assert reader.poll(10, 0.3) == Polled()
+    assert reader.poll(10, 0.3) == PollResult()
     assert 0.2 <= time.monotonic() - began < 3
     reader.close()
     assert fault_of(lambda: reader.poll(1, 0)) is Fault.FATAL
@@ -114,15 +123,18 @@ def offsets_are_found_by_time(bench: Bench) -> None:
 def positions_of_a_group_without_members_are_set(bench: Bench) -> None:
     topic, group = bench.topic(2), bench.name()
     bench.written(topic, [ProducerRecord(b"%d" % i, None, (), 0) for i in range(5)])
-    bench.admin.set_positions(group, topic, {0: Position(3, "ä"), 1: Position(0)}, bench.seconds)
-    assert bench.admin.positions(group, topic, bench.seconds) == {0: Position(3, "ä"), 1: Position(0)}
-    bench.admin.set_positions(group, topic, {0: Position(2)}, bench.seconds)
-    bench.admin.set_positions(group, topic, {}, bench.seconds)
-    assert bench.admin.positions(group, topic, bench.seconds) == {0: Position(2), 1: Position(0)}
+    bench.admin.set_committed_offsets(group, topic, {0: CommittedOffset(3, "ä"), 1: CommittedOffset(0)}, bench.seconds)
+    assert bench.admin.positions(group, topic, bench.seconds) == {0: CommittedOffset(3, "ä"), 1: CommittedOffset(0)}
+    bench.admin.set_committed_offsets(group, topic, {0: CommittedOffset(2)}, bench.seconds)
+    bench.admin.set_committed_offsets(group, topic, {}, bench.seconds)
+    assert bench.admin.positions(group, topic, bench.seconds) == {0: CommittedOffset(2), 1: CommittedOffset(0)}
     member = bench.member(topic, group, start=None)
     assert [r.offset() for r in bench.take(member, 3)] == [2, 3, 4]
-    assert fault_of(lambda: bench.admin.set_positions(group, topic, {0: Position(0)}, bench.seconds)) is Fault.FENCED
-    assert bench.admin.positions(group, topic, bench.seconds)[0] == Position(2)
+    assert (
+        fault_of(lambda: bench.admin.set_committed_offsets(group, topic, {0: CommittedOffset(0)}, bench.seconds))
+        is Fault.FENCED
+    )
+    assert bench.admin.positions(group, topic, bench.seconds)[0] == CommittedOffset(2)
 
 
 @CONTRACT

@@ -28,7 +28,7 @@ def is_enqueued(headers: dict[str, bytes | None]) -> bool:
     return "flux-origin-topic" not in headers
 
 
-class Hops:
+class Forwards:
     def __init__(self, truth: Truth) -> None:
         self._truth = truth
 
@@ -134,7 +134,7 @@ class Hops:
                 _origin(call.copy) != _told(headers),
                 call.attempt != attempts,
                 call.ended_ms != failed_at,
-                call.hop == "acked",
+                call.forward == "acked",
             )
         )
         return found[0] if found else None
@@ -184,8 +184,8 @@ class Hops:
         for record in records:
             if self._truth.stage_of(topic) is not None and not is_enqueued(dict(record.headers)):
                 call = self.call_of(_Given(topic, record))
-                if call is not None and call.hop == "flying":
-                    call.hop = "refused"
+                if call is not None and call.forward == "flying":
+                    call.forward = "refused"
 
     def handed(self, process: Process, topic: str, records: Sequence[Any]) -> None:
         """A client was given these to write."""
@@ -200,13 +200,13 @@ class Hops:
             if call is None:
                 raise self._truth.broken(f"{process.name} writes {record.value!r} to {topic} for no failed call")
             if self._named(_Given(topic, record)) is not None:
-                if call.hop in ("flying", "acked"):
-                    raise self._truth.broken(f"the hop of {call} is written again while {call.hop}")
+                if call.forward in ("flying", "acked"):
+                    raise self._truth.broken(f"the hop of {call} is written again while {call.forward}")
                 if call.superseded:
                     raise self._truth.broken(f"{call} was tried again in place, and moves")
                 if call.epoch.ended and not self._was_under_way(call):
                     raise self._truth.broken(f"the hop of {call} is written after its assignment has ended")
-                call.hop = "flying"
+                call.forward = "flying"
 
     def _was_under_way(self, call: Call) -> bool:
         """One hop may be on its way to the client at the very moment in which its partition goes."""
@@ -244,12 +244,12 @@ class Hops:
             for each in alike:
                 each.perhaps = True
             if not alike:
-                call.hop = "acked"
+                call.forward = "acked"
             call.settled_at = self._truth.machine.steps
         else:
             self._truth.note(f"the hop of {call} is refused: {error.fault.value}")
-            if call.hop != "acked":
-                call.hop = "refused"
+            if call.forward != "acked":
+                call.forward = "refused"
             if error.fault in _KEPT and call.kept is None:
                 call.kept = self._truth.machine.steps
 
