@@ -192,3 +192,9 @@ def test_its_links_lead_somewhere(page: Path) -> None:
 def test_every_page_has_its_place_in_the_navigation() -> None:
     named = re.findall(r"^ +- .+: (\S+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE)
     assert sorted(named) == sorted(str(page.relative_to(ROOT / "docs")) for page in PAGES[1:])
+
+
+def test_the_files_that_a_page_names_are_there() -> None:
+    named = set(re.findall(r"`(flux/[^`]+)`", (ROOT / "docs" / "where.md").read_text("utf-8")))
+    assert len(named) > 40
+    assert [path for path in sorted(named) if not list(ROOT.glob(path.rstrip("/")))] == []
