@@ -439,14 +439,18 @@ def test_threads_that_still_produce_at_the_end_of_the_interpreter_are_accounted_
         topic = own.topic()
         ending = child(
             """
+            taken = []
             def work(name):
                 number = 0
                 while True:
                     produce(f"{name}-{number}")
                     number += 1
+                    taken.append(number)
             for name in "abc":
                 threading.Thread(target=work, args=(name,), daemon=True).start()
-            time.sleep(0.3)
+            until = time.monotonic() + 30
+            while len(taken) < 200 and time.monotonic() < until:
+                time.sleep(0.01)
             """,
             url(client, own),
             topic,
