@@ -310,7 +310,7 @@ class Worker:
                 naming = self._name_starved()
             self._stopping = self._stopping or any(job.failed for job in self._jobs)
             if self._stopping and self._stop_at is None:
-                logger.info("stopping: calls in flight may end")
+                logger.info("shutting down: waiting for running calls")
                 self._stop_at = now
                 for job in self._jobs:
                     job.stop(now)

@@ -18,7 +18,7 @@ _INTRODUCTION = """\
 [bold]{records:,} orders[/], keyed by customer, go to a topic of a broker in memory, and a task
 bills them. Now and then the payment provider does not answer, some cards are
 always declined, a few orders are malformed. What fails waits in a retry topic,
-{waits} seconds here and minutes to days in earnest, and holds up nobody.
+{waits} seconds here and minutes to days in production, and holds up nobody.
 """
 
 _NEXT = """\
@@ -35,7 +35,7 @@ _NEXT = """\
           def call(self, message: flux.Message) -> None:
               print(message.key, message.value)[/]
 
-[bold]2[/]  Let it work, on your Kafka:
+[bold]2[/]  Run it, on your Kafka:
 
       [cyan]export FLUX_ADAPTER=confluent://localhost:9092
       flux process --load tasks.py --create-topics[/]

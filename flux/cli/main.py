@@ -25,7 +25,7 @@ _LAST_DELIVERY = 10.0
 
 COMMANDS = {
     "demo": "See it work, on a broker of its own in memory.",
-    "process": "Work tasks until stopped.",
+    "process": "Run a worker until it is stopped.",
     "init": "Write a first task, its test, and a compose file with Kafka.",
     "topics": "Show a task's topics, or create them.",
     "doctor": "Examine what a task relies on: topics, settings, permissions, clocks.",

@@ -45,7 +45,7 @@ def adapter_option(command: F) -> F:
         metavar="URL",
         callback=_override,
         expose_value=False,
-        help="The cluster, such as confluent://localhost:9092; goes before FLUX_ADAPTER and flux.configure.",
+        help="The cluster, such as confluent://localhost:9092; overrides FLUX_ADAPTER and flux.configure.",
     )(command)
 
 

@@ -43,7 +43,7 @@ Exit codes: 0 done or stopped by a signal, 1 failed, 2 wrong usage, 3 calls had 
 )
 @click.option("--create-topics", is_flag=True, help="Create the topics that are missing.")
 @click.option(
-    "--exit-when-idle", type=click.FloatRange(0), metavar="SECONDS", help="End when there was nothing to do so long."
+    "--exit-when-idle", type=click.FloatRange(0), metavar="SECONDS", help="Exit after SECONDS without work."
 )
 @click.option("--reload", is_flag=True, help="Start again when a Python file changes. For development.")
 @click.option(
@@ -53,7 +53,7 @@ Exit codes: 0 done or stopped by a signal, 1 failed, 2 wrong usage, 3 calls had 
     help="Serve /metrics (Prometheus), /live and /ready, for all processes together.",
 )
 @click.option("--metrics-host", metavar="ADDRESS", default="0.0.0.0", show_default=True, help="Where, on this machine.")
-@click.option("--report", is_flag=True, help="Tell every 5 s how this is, in a topic that flux status reads.")
+@click.option("--report", is_flag=True, help="Publish this worker's status every 5 s, in a topic that flux status reads.")
 @report_topic_option
 @click.option("--log-level", type=click.Choice(log.LEVELS, case_sensitive=False), default="info", show_default=True)
 @click.option(
@@ -88,7 +88,7 @@ def command(
     lifeline: int | None,
     tasks: tuple[str, ...],
 ) -> None:
-    """Work tasks until stopped.
+    """Run a worker until it is stopped.
 
     TASK is the name of a task class in what was loaded, or module:Class; without one, the only task there is. SIGINT
     and SIGTERM stop it gracefully: calls in flight end, and what is done is committed. A second signal stops it at

@@ -54,7 +54,7 @@ def parts(found: Look, held: Sequence[Hold], before: Look | None) -> list[Render
         shown += [Text(""), _processes(found.reports)]
     else:
         now = "" if found.reports is None else " now"
-        shown.append(Text(f"no worker reports{now} (flux process --report): calls that run are not known", style="dim"))
+        shown.append(Text(f"no worker reports{now}: start workers with --report to see running calls", style="dim"))
     return shown
 
 

@@ -26,7 +26,7 @@ Exit code 1 when a topic is missing."""
 @adapter_option
 @click.option("--create", is_flag=True, help="Create what is missing.")
 @click.option("--partitions", type=click.IntRange(1), metavar="N", help="Of new topics; default: the main topic's.")
-@click.option("--replication-factor", type=click.IntRange(1), metavar="N", help="The same for replicas.")
+@click.option("--replication-factor", type=click.IntRange(1), metavar="N", help="Replication factor of new topics.")
 @task_argument
 @click.pass_context
 def command(

@@ -38,10 +38,10 @@ It needs the extra: pip install "super-flux[web]"."""
     envvar="FLUX_WEB_TOKEN",
     show_envvar=True,
     metavar="SECRET",
-    help="What visitors have to know; needed for any other address than this machine's own.",
+    help="Access token; needed for any other address than this machine's own.",
 )
 @click.option(
-    "--allow-host", "hosts", multiple=True, metavar="NAME", help="A name by which it is asked for, such as a proxy's."
+    "--allow-host", "hosts", multiple=True, metavar="NAME", help="An extra allowed Host header, such as a proxy's."
 )
 @click.option("--root-path", default="", metavar="PATH", help="Where a proxy has put it, such as /flux.")
 @click.option("--read-only", is_flag=True, help="Nothing can be replayed or deleted.")

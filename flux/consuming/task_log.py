@@ -108,7 +108,7 @@ class TaskLog:
 
     def resumed(self, seconds: float) -> None:
         """A pause has ended, after so long."""
-        logger.warning("%s goes on after a pause of %.1f s", self._task, seconds, extra={"task": self._task})
+        logger.warning("%s resumed after a pause of %.1f s", self._task, seconds, extra={"task": self._task})
 
     def stalled(self, where: StageInfo, stall: Stall, stack: str) -> None:
         """Something has work and gets nowhere. `stack`: of the call that it waits for, if it does."""

@@ -70,10 +70,10 @@ def _passed(sighting: Sighting, found: Trace) -> str:
 
 def notes(plan: Plan) -> Iterator[str]:
     topic = plan.source.topic
-    yield f"{topic} keeps every dead letter: those that were done since, by other means than a replay, come again"
+    yield f"{topic} keeps every dead letter: records that were processed in another way since are replayed too"
     if not plan.stored:
         yield (
-            f"no replay of it is known: group {plan.group} has no position"
+            f"no earlier replay found: group {plan.group} has no position"
             " (Kafka forgets one after offsets.retention.minutes without a replay)"
         )
     if plan.worked:
@@ -83,7 +83,7 @@ def notes(plan: Plan) -> Iterator[str]:
 def outcome(plan: Plan, receipt: Receipt) -> str:
     verb = "would replay" if plan.order.dry else "replayed"
     left = f"; {receipt.done_before:,} replayed before" if receipt.done_before else ""
-    left += f"; {receipt.unmatched:,} not meant" if receipt.unmatched else ""
+    left += f"; {receipt.unmatched:,} did not match" if receipt.unmatched else ""
     return f"{verb} {many(receipt.replayed, 'dead letter')} to {plan.target.topic}{left}"
 
 

@@ -144,7 +144,7 @@ class Supervisor:
             number = self._signals.popleft()
             self._received += 1
             if self._received == 1:
-                logger.info("stopping: calls in flight may end")
+                logger.info("shutting down: waiting for running calls")
             self._stop(number if self._received < 3 else signal.SIGKILL)
 
     @contextmanager

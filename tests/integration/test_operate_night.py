@@ -219,7 +219,7 @@ def test_an_outage_is_named_with_what_it_holds_and_work_goes_on_when_it_ends(sho
     assert worker.returncode == 0
     assert sorted(shop.done) == ["away", "before", "behind", "flaky"]
     assert "Billing is paused: ConnectionRefusedError: no route to the bank; no record moves" in err
-    assert "Billing goes on after a pause of" in err
+    assert "Billing resumed after a pause of" in err
 
 
 def trace(shop: Shop, offset: int) -> tuple[int, str, str]:

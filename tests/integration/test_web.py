@@ -152,7 +152,7 @@ def test_a_dead_letter_is_seen_understood_replayed_and_seen_done(
         expect(page.get_by_role("main")).to_contain_text("rejected")
 
         shop.mended.touch()
-        page.get_by_role("link", name="Replay its cause (2)").click()
+        page.get_by_role("link", name="Replay all with this error (2)").click()
         expect(page.get_by_role("main")).to_contain_text("2 dead letters of")
         page.get_by_role("button", name="Replay them").click()
         expect(page.get_by_role("status")).to_contain_text("done replayed 2 dead letters", timeout=WAIT)

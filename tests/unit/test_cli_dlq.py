@@ -230,17 +230,17 @@ def test_replay_gives_a_receipt_and_the_next_one_goes_on(dlq: Dlq) -> None:
     assert done.exit_code == 0, done.output
     assert done.stdout == f"replayed 2 dead letters to {RETRY}\n"
     assert f"{DEAD} keeps every dead letter" in done.stderr
-    assert "no replay of it is known" in done.stderr
+    assert "no earlier replay found" in done.stderr
     again = dlq("replay")
     assert again.stdout == f"replayed 0 dead letters to {RETRY}\n"
-    assert "no replay of it is known" not in again.stderr
+    assert "no earlier replay found" not in again.stderr
     assert len(dlq.broker.records(RETRY)) == 2
 
 
 def test_replay_of_one_cause(dlq: Dlq) -> None:
     dlq.bury({"error": "A"}, {"error": "B"}, {"error": "A"})
     cause = json.loads(dlq("causes", "--json", "--limit", "1").output)["cause"]
-    assert dlq("replay", "--cause", cause).stdout == f"replayed 2 dead letters to {RETRY}; 1 not meant\n"
+    assert dlq("replay", "--cause", cause).stdout == f"replayed 2 dead letters to {RETRY}; 1 did not match\n"
     rest = dlq("replay", "--json")
     assert json.loads(rest.stdout) == {
         "dry_run": False,

@@ -77,7 +77,7 @@ def test_a_pause_is_as_long_as_it_is(step: float, caplog: pytest.LogCaptureFixtu
     assert not bench.take()
     bench.clocks.passed += 2
     bench.fail(ValueError())
-    assert "goes on after a pause of 6.0 s" in caplog.text
+    assert "resumed after a pause of 6.0 s" in caplog.text
     assert bench.coordinator.verdicts.pauses.seconds == 6
 
 

@@ -38,7 +38,7 @@ def begin(web: Web, path: str, **fields: str) -> str:
 def test_a_replay_of_a_cause_takes_its_letters_and_marks_them(web: Web) -> None:
     page = web.get(f"{REPLAY}?error=KeyError")
     location = begin(web, REPLAY, **fields_of(page), to="retry")
-    assert "done replayed 1 dead letter to orders-billing-try-1; 2 not meant" in text_of(web.get(location))
+    assert "done replayed 1 dead letter to orders-billing-try-1; 2 did not match" in text_of(web.get(location))
     assert web.yard.replayed_offsets() == [1]
     letters = text_of(web.get("/tasks/Billing/letters"))
     assert "2 not replayed, 1 replayed" in letters

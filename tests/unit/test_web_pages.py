@@ -254,7 +254,7 @@ def test_a_form_to_replay_carries_its_filter(web: Web) -> None:
     fields = fields_of(page)
     assert fields["error"] == "Key*"
     assert int(fields["since_ms"]) == NOW_MS - 7 * 86_400_000
-    assert "no replay of it is known" in text_of(page)
+    assert "no earlier replay found" in text_of(page)
 
 
 # -- records

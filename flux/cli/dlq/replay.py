@@ -44,10 +44,10 @@ where it was; some records may come twice."""
     default=3,
     show_default=True,
     metavar="N",
-    help="End at a record that was replayed as often and failed again.",
+    help="Stop at a record that was replayed N times and failed again.",
 )
 @click.option("--again", is_flag=True, help="Those that were replayed before too, from the beginning.")
-@click.option("--force", is_flag=True, help="Though workers work the dead letters now.")
+@click.option("--force", is_flag=True, help="Even if a worker consumes the dead letters.")
 @click.option("--dry-run", is_flag=True, help="Only count.")
 @click.option("--json", "as_json", is_flag=True, help="The receipt as an object, for machines.")
 @task_argument
@@ -66,7 +66,7 @@ def command(
 ) -> None:
     """Try dead letters again: those that match, or all, that were not replayed yet.
 
-    Each is written to the first retry topic, due now, with its attempts anew. It stays in the topic of dead letters
+    Each is written to the first retry topic, due now, with its attempt counter reset. It stays in the topic of dead letters
     too. What comes back as a dead letter is a new one, which the next replay takes.
     """
     from flux.cli.text import one_line, say

@@ -83,6 +83,6 @@ def clock(facts: Facts) -> Iterator[Finding]:
         yield Finding(
             "clock",
             "this machine",
-            f"its clock is {off}, and waits err by as much",
+            f"its clock is {off}, and waits are off by that much",
             "synchronize both with NTP",
         )

@@ -23,7 +23,7 @@ T = TypeVar("T")
 NOTHING_TO_ASK = {Fault.UNAVAILABLE, Fault.LOGIN}
 """Faults that end the examination; any other says of one fact that it cannot be had."""
 NO_CLOCK = Unknown(
-    "the clocks' difference", "it takes a record to a topic of its own, which --clock makes, writes and deletes"
+    "the clocks' difference", "needs a temporary topic: run with --clock"
 )
 
 
