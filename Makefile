@@ -10,13 +10,22 @@ ONCE := .ci/once.py
 PIP := $(BIN)/python $(ONCE) $(BIN)/python -m pip --disable-pip-version-check install --quiet \
 	--constraint constraints.txt
 
-.PHONY: simulate chaos fire demo generate test matrix pythons lint types imports check docs release-check bench clean pictures
+.PHONY: help simulate chaos fire demo generate test matrix pythons lint types imports check docs release-check audit \
+	bench clean pictures
 
+# lists what can be made
+help:
+	@awk '/^# / { text = substr($$0, 3); next } \
+		/^[a-z-]+:( |$$)/ { split($$1, name, ":"); if (text) printf "  %-14s %s\n", name[1], text } { text = "" }' Makefile
+
+# runs the demonstration in memory
 demo: .venv/.installed
 	@$(BIN)/flux demo
 
 # tests of a real Kafka mostly wait, so two files at a time; WORKERS=0: one after the other, in this process
 WORKERS ?= 2
+
+# runs all tests, two files at a time
 test: .venv/.developed
 	$(BIN)/pytest --numprocesses $(WORKERS) --dist loadfile
 
@@ -28,8 +37,9 @@ matrix: .venv/.matrix
 pythons:
 	.ci/pythons unstable 3.13 3.14
 
-# thousands of seeds of faults, in simulated time: make simulate SEEDS=10000
 SEEDS ?= 1000
+
+# plays thousands of seeds of faults, in simulated time: make simulate SEEDS=10000
 simulate: .venv/.developed
 	cd tests && ../$(BIN)/python -m simulation 0 --seeds $(SEEDS)
 
@@ -41,10 +51,12 @@ chaos: .venv/.developed
 fire: .venv/.developed
 	$(BIN)/pytest -m fire
 
+# checks style and format
 lint: .venv/.developed
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 
+# checks types
 types: .venv/.developed
 	$(BIN)/mypy
 	$(BIN)/pyright
@@ -53,9 +65,11 @@ types: .venv/.developed
 generate: .venv/bin/activate
 	$(BIN)/python .ci/generate.py
 
+# checks that imports point inward
 imports: .venv/.developed
 	$(BIN)/lint-imports
 
+# lint, types, imports and test
 check: lint types imports test
 
 # the documentation as a site, in build/site; fails on a link that leads nowhere
@@ -76,13 +90,15 @@ audit: .venv/.audited
 pictures: .venv/.developed
 	cd tests && ../$(BIN)/python -m integration.pictures ../docs/images
 
-# flux and its peers, side by side: make bench ROUNDS=1 CASES=consume,produce; with SCALE=0.01 just to see that it works
 ROUNDS ?= 3
 SCALE ?= 1
+
+# measures flux beside its peers: make bench ROUNDS=1 CASES=consume,produce; with SCALE=0.01 just to see that it works
 bench: .venv-bench/.installed
 	.venv-bench/bin/python -m benchmarks --rounds $(ROUNDS) --scale $(SCALE) --cases "$(CASES)" \
 		--python .venv-bench/quix/bin/python
 
+# removes all that make has made
 clean:
 	rm -rf .venv .venv-bench .bench build dist .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find flux tests examples -name __pycache__ -type d -prune -exec rm -rf {} +

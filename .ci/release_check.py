@@ -56,7 +56,7 @@ def check_sdist(sdist: Path) -> None:
         names = {each.name.partition("/")[2] for each in archive.getmembers() if each.isfile()}
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False)
     kept = [name for name in listed.stdout.split("\0") if name and (ROOT / name).is_file()]
-    missing = sorted(set(kept or ["LICENSE", "CHANGELOG.md", "tests/unit/test_release.py"]) - names)
+    missing = sorted(set(kept or ["LICENSE", "CHANGELOG.md", "tests/unit/project/test_release.py"]) - names)
     expect(not missing, f"{sdist.name} lacks {', '.join(missing[:5])}")
 
 

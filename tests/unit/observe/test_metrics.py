@@ -357,7 +357,7 @@ def test_all_processes_are_well_when_each_is(answers: dict[int, Any], lives: str
 
 
 def test_the_page_names_every_metric_with_its_labels() -> None:
-    page = (Path(__file__).parents[2] / "docs" / "reference" / "metrics.md").read_text()
+    page = (Path(__file__).parents[3] / "docs" / "reference" / "metrics.md").read_text()
     rows = dict(re.findall(r"^\| `(flux_\w+)` \|([^|]*)\|", page, re.MULTILINE))
     labels = {metric.name: ", ".join(f"`{label}`" for label in metric.labels) for metric in names.ALL}
     assert {name: row.strip() for name, row in rows.items()} == labels

@@ -15,7 +15,7 @@ pty = pytest.importorskip("pty")
 _SETTING = f"""
 import sys
 
-sys.path.insert(0, {str(Path(__file__).parent)!r})
+sys.path.insert(0, {str(Path(__file__).parents[2] / "support")!r})
 from operate_support import DEAD, MAIN, NOW_MS, RETRY, headers_of
 
 import flux

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 RECIPES = ROOT / "examples" / "recipes"
 SHOWN = {
     "idempotency.md": ["once_sql.py", "once_redis.py"],

@@ -18,7 +18,7 @@ from markdown_it import MarkdownIt
 from flux.cli.load_code import find_tasks
 from flux.cli.main import cli
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 _HIDDEN = re.compile(r"<!-- test\n(.*?)-->\s*\Z", re.DOTALL)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 GENERATE = runpy.run_path(str(ROOT / ".ci" / "generate.py"))
 BLOCKING = ROOT / "flux" / "consuming" / "blocking"
 

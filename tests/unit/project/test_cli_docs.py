@@ -11,7 +11,7 @@ from flux.cli.dlq import COMMANDS
 from flux.cli.dlq import command as dlq
 from flux.cli.main import cli
 
-DOCS = Path(__file__).parents[2] / "docs" / "how-to"
+DOCS = Path(__file__).parents[3] / "docs" / "how-to"
 DEAD_LETTERS = (DOCS / "dead-letters.md").read_text()
 STATUS = (DOCS / "status.md").read_text()
 

@@ -20,7 +20,7 @@ import yaml
 from flux.cli.process import command
 from flux.observe import names
 
-DEPLOY = Path(__file__).parents[2] / "deploy"
+DEPLOY = Path(__file__).parents[3] / "deploy"
 ALERTS = DEPLOY / "prometheus" / "alerts.yaml"
 SERIES = {series: metric for metric in names.ALL for series in metric.series}
 FILES = sorted(path for path in DEPLOY.rglob("*") if path.is_file())

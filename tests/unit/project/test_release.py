@@ -8,7 +8,7 @@ from pathlib import Path
 
 import flux
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 CHANGELOG = (ROOT / "CHANGELOG.md").read_text()
 CONSUMER = (ROOT / "tests" / "typing" / "consumer.py").read_text()
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
