@@ -42,9 +42,7 @@ Exit codes: 0 done or stopped by a signal, 1 failed, 2 wrong usage, 3 calls had 
     "--concurrency", type=click.IntRange(1), metavar="N", help="Calls in flight per process; default: the task's."
 )
 @click.option("--create-topics", is_flag=True, help="Create the topics that are missing.")
-@click.option(
-    "--exit-when-idle", type=click.FloatRange(0), metavar="SECONDS", help="Exit after SECONDS without work."
-)
+@click.option("--exit-when-idle", type=click.FloatRange(0), metavar="SECONDS", help="Exit after SECONDS without work.")
 @click.option("--reload", is_flag=True, help="Start again when a Python file changes. For development.")
 @click.option(
     "--metrics-port",
@@ -53,7 +51,9 @@ Exit codes: 0 done or stopped by a signal, 1 failed, 2 wrong usage, 3 calls had 
     help="Serve /metrics (Prometheus), /live and /ready, for all processes together.",
 )
 @click.option("--metrics-host", metavar="ADDRESS", default="0.0.0.0", show_default=True, help="Where, on this machine.")
-@click.option("--report", is_flag=True, help="Publish this worker's status every 5 s, in a topic that flux status reads.")
+@click.option(
+    "--report", is_flag=True, help="Publish this worker's status every 5 s, in a topic that flux status reads."
+)
 @report_topic_option
 @click.option("--log-level", type=click.Choice(log.LEVELS, case_sensitive=False), default="info", show_default=True)
 @click.option(

@@ -1,4 +1,5 @@
-"""Writes hops: the only way in which a record leaves a stage. Acknowledged by all in-sync replicas, in order."""
+"""Writes forwarded copies: the only way in which a record leaves a stage. Acknowledged by all in-sync replicas, in
+order."""
 
 from __future__ import annotations
 
@@ -21,7 +22,7 @@ Step = Callable[[], None]
 
 
 class ForwardWriter:
-    """One cluster's producer for hops. Thread-safe; boots its client again when it broke."""
+    """One cluster's producer for forwarded copies. Thread-safe; boots its client again when it broke."""
 
     def __init__(self, adapter: Cluster, settings: ProducerSettings, system: System) -> None:
         self._adapter = adapter
@@ -32,9 +33,9 @@ class ForwardWriter:
     def write(
         self, forwards: Iterable[Forward], limit: Callable[[str], int | None], ended: Ended, wanted: Wanted, step: Step
     ) -> None:
-        """Hands hops to the client, in order. `limit`: bytes that a topic takes, where that is known. `ended` is told
-        the end of each, on this thread or the client's. `wanted`: whether a hop is still to be written, which is asked
-        whenever that has waited. `step` is called as this goes on."""
+        """Hands forwarded copies to the client, in order. `limit`: bytes that a topic takes, where that is known.
+        `ended` is told the end of each, on this thread or the client's. `wanted`: whether a forwarded copy is still to
+        be written, which is asked whenever that has waited. `step` is called as this goes on."""
         by_topic: dict[str, list[Forward]] = {}
         for forward in forwards:
             by_topic.setdefault(forward.forwarded_copy.target.topic, []).append(forward)
@@ -85,18 +86,19 @@ class ForwardWriter:
             return error if error.fault is Fault.UNAVAILABLE else None
 
     def renew(self) -> None:
-        """The next hop gets another client: a thread stands still in this one, which is left to it."""
+        """The next forwarded copy gets another client: a thread stands still in this one, which is left to it."""
         self._client = None
 
     def warm_up(self, topics: Iterable[str]) -> None:
-        """Connects, and asks for the topics' partitions, so that the first hop need not. Raises BrokerError."""
+        """Connects, and asks for the topics' partitions, so that the first forwarded copy need not. Raises
+        BrokerError."""
         self._client = self._client or self._adapter.producer(self._settings)
         spreading = Spreading(self._system)
         for topic in topics:
             try:
                 spreading.known(partial(self._client.partitions, topic, _ASK))
             except BrokerError as error:
-                if error.fault is not Fault.UNKNOWN_TOPIC:  # else a hop to it is kept, and the log says so
+                if error.fault is not Fault.UNKNOWN_TOPIC:  # else a forwarded copy to it is kept, and the log says so
                     raise
 
     def close(self, timeout: float) -> None:

@@ -102,7 +102,7 @@ class Heard:
         """Of messages of a batch."""
         self._told: set[tuple[str, str, str]] = set()
         self.moves = bool(self._methods.keys() & {"on_retry", "on_dead_letter"})
-        """Whether anybody hears of hops."""
+        """Whether anybody hears of forwarded copies."""
 
     def of(self, stage: int) -> StageInfo:
         """The stage of that number."""

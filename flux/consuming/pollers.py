@@ -17,7 +17,7 @@ from flux.consuming.stuck_calls import Watcher
 from flux.core.ports import Adapter, AdminPort, AsyncAdapter
 from flux.system.tracebacks import stack_of_task
 
-_WRITE = 30.0  # seconds that polling waits for hops to be written
+_WRITE = 30.0  # seconds that polling waits for forwarded copies to be written
 
 
 class LoopPollers:
@@ -100,8 +100,8 @@ class LoopPollers:
             del self._resting[fact]
 
     async def _write(self, runtime: StageRuntime) -> None:
-        """A hop's write may ask the cluster for the target's partitions, or wait for room. One that stands still is
-        another thread's to go on with, and polling goes on."""
+        """A forwarded copy's write may ask the cluster for the target's partitions, or wait for room. One that stands
+        still is another thread's to go on with, and polling goes on."""
         if not runtime.engine.has_hops:
             self._coordinator.procedures.write(runtime)
             return

@@ -1,6 +1,17 @@
-"""The order of effects, written once: one turn of the poller, an assignment, a revocation, and leaving.
+"""The order of effects, written once for threads and event loops: one turn of the poller, an assignment, a revocation,
+and leaving the group.
 
-Here is where records could get lost, so each script says why its steps stand as they do.
+Records get lost where two steps are in the wrong order, so each procedure says why its steps stand as they do:
+
+- Pauses come before the poll, so that a poll brings nothing that there is no room for.
+- A commit comes after the calls that it covers have ended and after their forwarded copies are acknowledged. The engine
+  decides that; a procedure never computes an offset.
+- On a revocation: no new calls, then the calls in flight end, then their offsets are committed, and only then are the
+  partitions let go. If they were let go first, the new owner would start below calls that are still running.
+- On leaving: the same for all partitions, with one deadline; what is left open is named, and the exit code says so.
+
+A procedure is a generator: it yields effects, and the driver performs them. It reads and changes the engine only
+between two effects, while the driver holds the lock.
 """
 
 from __future__ import annotations

@@ -104,7 +104,7 @@ class Message:
         return self.headers is not NO_HEADERS or self._headers is not None
 
     def carry(self, name: str, value: bytes) -> None:
-        """Adds a header, which the record has from its next hop on. Nothing, when its own cannot be read."""
+        """Adds a header, which the record has from its next forwarded copy on. Nothing, when its own cannot be read."""
         headers = self.headers
         if self._headers is not None:
             self._headers = Headers((*headers, (name, value)))

@@ -119,7 +119,7 @@ class Stages:
         return Stage(number, topic, group, role)
 
     def check(self) -> None:
-        """Raises ConfigurationError for a name that Kafka refuses or a hop that leads to itself."""
+        """Raises ConfigurationError for a name that Kafka refuses or a forwarded copy that leads to itself."""
         check_whole("retries", self.retries, 0, MOST_RETRIES)
         if self.naming is not None and not callable(self.naming):
             raise ConfigurationError(

@@ -4,8 +4,9 @@ The copy is acknowledged by all in-sync replicas before the group's position say
 ends it in between, the record is still to be worked: it may be there twice, and is never lost. A record that the dead
 letters do not take is kept in a receipt instead, whole, to be imported once they do.
 
-A position can be set only while the group has no members. Each of them commits what its own ledger says, and would
-take back what was set beside it; Kafka refuses it for that reason. So the stage's workers have to be stopped first.
+A position can be set only while the group has no members. Each of them commits what its own offset tracker says, and
+would take back what was set beside it; Kafka refuses it for that reason. So the stage's workers have to be stopped
+first.
 """
 
 from __future__ import annotations
@@ -193,7 +194,8 @@ def _pass(plan: Plan, admin: AdminPort) -> CommittedOffset:
 
 
 def copy_of(plan: Plan, partitions: int, limit: int | None, who: str, reason: str, now_ms: int) -> ProducerRecord:
-    """The dead letter: a hop as a worker writes it, with who and why. `limit`: bytes that the topic takes."""
+    """The dead letter: a forwarded copy as a worker writes it, with who and why. `limit`: bytes that the topic
+    takes."""
     forwarded_copy = ForwardedCopy(
         message=plan.message,
         target=plan.dead,

@@ -1,4 +1,9 @@
-"""Hands what a buffer has to the client, in order, by one thread at a time."""
+"""Hands what a buffer has to the client, in order, by one thread at a time.
+
+Acknowledgements may run while the client is written to, and they run other people's code, which may produce. Such code
+finds the flusher busy and only asks for another round: if it wrote by itself, its records would overtake those that
+are being written.
+"""
 
 from __future__ import annotations
 

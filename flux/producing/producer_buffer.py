@@ -1,7 +1,12 @@
-"""One producer's buffer, and what becomes of its records.
+"""One producer's buffer, and what happens to its records.
 
-Every record ends in exactly one way: acknowledged, or named in an error that reaches whoever waits for it (`flush`,
-a `send`, a task's call), or else the log, `on_error` and the next `flush`.
+Invariant: every record ends exactly once. It is acknowledged, or it is named in an error that goes to whoever waits for
+it (`flush`, a `send`, a task's call); if nobody waits, to the log, to `on_error` and to the next `flush`.
+
+A record is in one place at a time: the filling buffer, the pending list (taken from the buffer, not yet all with the
+client) or in flight. One thread at a time moves records on, so their order is the order in which they came. A signal
+handler may raise between any two bytecodes; so a record enters the next place before it leaves the last one, by steps
+that call no Python code, and a record found in both places counts once.
 """
 
 from __future__ import annotations

@@ -140,7 +140,9 @@ def test_from_the_first_look_to_the_last_letter_done(shop: Shop) -> None:
     shop.mended.touch()
     shop.calls.write_text("")
     first = shop("replay", "--cause", causes[0]["cause"])
-    assert (first.code, first.stdout) == (0, f"replayed 20 dead letters to {shop.retry}; 10 did not match\n"), first.stderr
+    assert (first.code, first.stdout) == (0, f"replayed 20 dead letters to {shop.retry}; 10 did not match\n"), (
+        first.stderr
+    )
     rest = shop("replay", "Billing")
     assert (rest.code, rest.stdout) == (0, f"replayed 10 dead letters to {shop.retry}; 20 replayed before\n")
     assert shop("replay").stdout == f"replayed 0 dead letters to {shop.retry}\n"

@@ -120,7 +120,7 @@ class Forwards:
             raise self._truth.broken(f"{copy} is due before the wait is over")
 
     def call_of(self, record: Any) -> Call | None:
-        """The call that a hop, or a produced record, belongs to."""
+        """The call that a forwarded copy, or a produced record, belongs to."""
         headers = dict(record._headers or ())
         named = self._named(record)
         if named is not None:
@@ -140,7 +140,7 @@ class Forwards:
         return found[0] if found else None
 
     def _named(self, record: Any) -> Call | None:
-        """The call that the error in a hop names."""
+        """The call that the error in a forwarded copy names."""
         headers, calls = dict(record._headers or ()), self._truth.calls
         own = _TAG.search(headers.get("flux-error-type") or b"")
         match = own or _TAG.search(headers.get("flux-error-message") or b"")
@@ -158,7 +158,7 @@ class Forwards:
         return self._truth.plans[(record.value() or b"").partition(b" ")[0]]
 
     def _without_details(self, record: Any) -> list[Call]:
-        """The calls that a hop may belong to which does not say."""
+        """The calls that a forwarded copy may belong to which does not say."""
         plan = self._plan_of(record)
         reason = dict(record._headers or ()).get("flux-reason")
         return [
@@ -173,7 +173,7 @@ class Forwards:
         ]
 
     def _alike(self, call: Call, record: Any) -> list[Call]:
-        """When nothing in a hop tells which of several calls it belongs to: those."""
+        """When nothing in a forwarded copy tells which of several calls it belongs to: those."""
         if self._named(record) is not None:
             return []
         found = [each for each in self._without_details(record) if each.process is call.process]
@@ -209,13 +209,13 @@ class Forwards:
                 call.forward = "flying"
 
     def _was_under_way(self, call: Call) -> bool:
-        """One hop may be on its way to the client at the very moment in which its partition goes."""
+        """One forwarded copy may be on its way to the client at the very moment in which its partition goes."""
         epoch = call.epoch
         epoch.written_late += 1
         return epoch.written_late == 1 and self._truth.machine.time - epoch.ended_at < 0.5
 
     def any_flying(self, process: Process) -> bool:
-        """Whether any hop of a process may still be under way."""
+        """Whether any forwarded copy of a process may still be under way."""
         return any(
             call.process is process and call.verdict in ("next", "dead", "") and not call.settled and not call.again
             for call in self._truth.calls

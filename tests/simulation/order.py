@@ -22,18 +22,20 @@ def check_prompt(truth: Truth, call: Call) -> None:
         and truth.scenario.constants.get("flux.core.limits.backpressure.FULL", 1000) < 1000
     ):
         return  # what waits in place counts as what is here and not begun
-    book, lane = truth.gates.of(call), key_queue_of(call.copy, settings["ordering"])
-    if book.paused_at is not None or call.tries or any(holds(each, lane, settings) for each in epoch.calls):
+    book, key_queue = truth.gates.of(call), key_queue_of(call.copy, settings["ordering"])
+    if book.paused_at is not None or call.tries or any(holds(each, key_queue, settings) for each in epoch.calls):
         return
     ready = max(call.copy.stored_at, truth.due_at(call.copy), book.resumed_at) + truth.patience(epoch.task)
     if truth.machine.time - ready > truth.slack(epoch.task) and truth.machine.time > 1.0:
         raise truth.broken(f"{call} is called {truth.machine.time - ready:.3f} s late")
 
 
-def holds(other: Call, lane: Any, settings: dict[str, Any]) -> bool:
+def holds(other: Call, key_queue: Any, settings: dict[str, Any]) -> bool:
     """Whether the key of `other` may have been held back since its call."""
     return bool(settings.get("in_place_retries")) and (
-        other.outcome != "done" and lane is not None and key_queue_of(other.copy, settings["ordering"]) == lane
+        other.outcome != "done"
+        and key_queue is not None
+        and key_queue_of(other.copy, settings["ordering"]) == key_queue
     )
 
 
@@ -46,15 +48,15 @@ def key_queue_of(copy: Copy, ordering: str) -> Any:
 def check_order(truth: Truth, call: Call) -> None:
     copy, epoch = call.copy, call.epoch
     ordering = epoch.task.settings["ordering"]
-    lane = key_queue_of(copy, ordering)
-    if lane is None or copy.stage == DEAD:
+    key_queue = key_queue_of(copy, ordering)
+    if key_queue is None or copy.stage == DEAD:
         return  # dead letters have no due time of their own, but that of the clock of whoever wrote them
     due, poll = epoch.delivered[copy.offset]
     if copy.stage == 0:
         due = 0
     for offset, (its_due, its_poll) in epoch.delivered.items():
         other = truth.copies[copy.at, offset]
-        if other is copy or key_queue_of(other, ordering) != lane:
+        if other is copy or key_queue_of(other, ordering) != key_queue:
             continue
         its = epoch.called.get(offset)
         if its is None or its.outcome == "pause":
@@ -71,11 +73,11 @@ def check_order(truth: Truth, call: Call) -> None:
 def check_alone(truth: Truth, call: Call) -> None:
     copy, epoch = call.copy, call.epoch
     ordering = epoch.task.settings["ordering"]
-    lane = key_queue_of(copy, ordering)
+    key_queue = key_queue_of(copy, ordering)
     for other in truth.calls:
         if not other.running or other is call or other.copy.at != copy.at:
             continue
-        if (lane is None or key_queue_of(other.copy, ordering) != lane) and other.copy is not copy:
+        if (key_queue is None or key_queue_of(other.copy, ordering) != key_queue) and other.copy is not copy:
             continue
         its = other.epoch
         if call.batch is not None and other.batch is call.batch:

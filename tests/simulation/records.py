@@ -38,7 +38,7 @@ class Copy:
     deleted: bool = False
     calls: list[Call] = attrs.field(factory=list)
     source: Call | None = None
-    """Whose hop it is; None: where the work began."""
+    """Whose forwarded copy it is; None: where the work began."""
 
     @property
     def root(self) -> Copy:
@@ -80,9 +80,9 @@ class Call:
     forward: str = ""
     """flying, refused or acked."""
     perhaps: bool = False
-    """A hop without details was acknowledged that may be this call's, or one's that looks the same."""
+    """A forwarded copy without details was acknowledged that may be this call's, or one's that looks the same."""
     kept: int | None = None
-    """The step at which its hop was refused."""
+    """The step at which its forwarded copy was refused."""
     settled_at: int = 0
 
     @property

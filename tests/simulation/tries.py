@@ -41,22 +41,22 @@ def check_again(truth: Truth, call: Call, last: Call) -> None:
         if not paused and call.process not in truth.jumped:
             if waited < wait - 0.001:
                 raise truth.broken(f"{call} is tried again after {waited:.3f} s, not {wait:g} s")
-            lane = key_queue_of(call.copy, settings["ordering"])
+            key_queue = key_queue_of(call.copy, settings["ordering"])
             others = (each for each in call.epoch.calls if each.copy is not call.copy)
-            held = any(holds(each, lane, settings) for each in others)
+            held = any(holds(each, key_queue, settings) for each in others)
             prompt = truth.scenario.prompt and not settings.get("rate_limit") and not held
             if prompt and waited > wait + truth.patience(call.epoch.task) + truth.slack(call.epoch.task):
                 raise truth.broken(f"{call} is tried again {waited - wait:.3f} s late")
     ordering = settings["ordering"]
-    lane = key_queue_of(call.copy, ordering)
-    if lane is None or last.products:
+    key_queue = key_queue_of(call.copy, ordering)
+    if key_queue is None or last.products:
         return  # the key of what waits for its products goes on
     assert last.ended is not None
     place = truth.place(call.epoch, call.copy.offset)
     for other in call.epoch.calls:
         behind = truth.place(call.epoch, other.copy.offset) > place
         between = other.began > last.ended and other is not call and not (call.batch and other.batch is call.batch)
-        if between and behind and key_queue_of(other.copy, ordering) == lane and other.copy is not call.copy:
+        if between and behind and key_queue_of(other.copy, ordering) == key_queue and other.copy is not call.copy:
             raise truth.broken(f"{other} does not wait until {call.copy} is tried again")
 
 
@@ -110,7 +110,7 @@ def due_at(truth: Truth, epoch: Epoch, offset: int) -> float:
 
 
 def moved_early(truth: Truth, call: Call, failed_at: int) -> bool:
-    """Whether a hop may be written of a call that could be tried again in place."""
+    """Whether a forwarded copy may be written of a call that could be tried again in place."""
     epoch, settings = call.epoch, call.epoch.task.settings
     if call.verdict != "next" or call.after is not None or call.tries >= settings.get("in_place_retries", 0):
         return True

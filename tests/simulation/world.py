@@ -332,7 +332,7 @@ class World:
         for number in range(max(1, len(self.scenario.workers))):
             if number in self.wanted or number == 0:
                 self.start(number)
-        # what stood still may have a hop on its way to the client
+        # what stood still may have a forwarded copy on its way to the client
         self.machine.at(self.machine.time + _RESTART, lambda: self._look(self.machine.time + DRAIN))
 
     def _look(self, deadline: float) -> None:

@@ -89,7 +89,7 @@ ANONYMOUS = Identity(-1, -1)
 
 
 class Home(Protocol):
-    """What a lane needs of the sender that it belongs to."""
+    """What a partition sender needs of the sender that it belongs to."""
 
     acks: int
     codec: int
@@ -118,7 +118,7 @@ class _Late(Exception):
     """No record of a batch is waited for any more."""
 
 
-class Lane:
+class PartitionSender:
     """Used in the sender's event loop."""
 
     def __init__(self, home: Home, topic: str, partition: int) -> None:

@@ -1,4 +1,4 @@
-"""Which partition a record goes to, and the lanes that take it there."""
+"""Which partition a record goes to, and the partition senders that take it there."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from flux.adapters.aiokafka import codecs
 from flux.adapters.aiokafka.client import REQUEST_TIMEOUT_MS
 from flux.adapters.aiokafka.connection import Connection, described
 from flux.adapters.aiokafka.errors import error_for, translated
-from flux.adapters.aiokafka.partition_sender import ANONYMOUS, Entry, Identity, Lane, unwritten
+from flux.adapters.aiokafka.partition_sender import ANONYMOUS, Entry, Identity, PartitionSender, unwritten
 from flux.core.errors import BrokerError, Fault
 from flux.core.ports import ProducerSettings, Record, System
 from flux.core.producing.partitioner import partition_for_key
@@ -73,7 +73,7 @@ class Sender:
         self._identity: Identity | None = None
         self._identifying = asyncio.Lock()
         self._topics: dict[str, Topic] = {}
-        self._key_queues: dict[tuple[str, int], Lane] = {}
+        self._partition_senders: dict[tuple[str, int], PartitionSender] = {}
 
     async def client(self) -> Any:
         return await self._connection.client()
@@ -91,8 +91,8 @@ class Sender:
                 found.asking = asyncio.get_running_loop().create_task(self._ask_or_refuse(topic, found))
 
     def hurry(self) -> None:
-        for lane in self._key_queues.values():
-            lane.hurry()
+        for partition_sender in self._partition_senders.values():
+            partition_sender.hurry()
 
     async def partitions(self, topic: str) -> int:
         """Asks the cluster. Raises KafkaError or BrokerError."""
@@ -107,12 +107,12 @@ class Sender:
             if topic.asking is not None:
                 topic.asking.cancel()
             self._refuse(name, topic, error)
-        for lane in self._key_queues.values():
-            lane.abandon(error)
+        for partition_sender in self._partition_senders.values():
+            partition_sender.abandon(error)
         await self._connection.close()
 
     async def identity(self, fresh: bool) -> Identity:
-        """The producer id that all lanes share, or a `fresh` one. Raises KafkaError or BrokerError."""
+        """The producer id that all partition senders share, or a `fresh` one. Raises KafkaError or BrokerError."""
         async with self._identifying:
             if self._identity is not None and not fresh:
                 return self._identity
@@ -185,7 +185,7 @@ class Sender:
 
     def _place(self, name: str, topic: Topic, count: int, asked: bool = False) -> None:
         """`asked`: the number of partitions is the cluster's newest."""
-        key_queues, beyond = self._key_queues, list[Entry]()
+        partition_senders, beyond = self._partition_senders, list[Entry]()
         while topic.waiting:
             entry = topic.waiting.popleft()
             _, key, _, partition, _ = entry.outgoing
@@ -203,10 +203,10 @@ class Sender:
                 error = BrokerError(f"{name} has no partition {partition}", Fault.UNKNOWN_TOPIC)
                 self.answer([entry], [unwritten(name, partition, entry.outgoing)], error)
                 continue
-            lane = key_queues.get((name, partition))
-            if lane is None:
-                lane = key_queues[name, partition] = Lane(self, name, partition)
-            lane.add(entry)
+            partition_sender = partition_senders.get((name, partition))
+            if partition_sender is None:
+                partition_sender = partition_senders[name, partition] = PartitionSender(self, name, partition)
+            partition_sender.add(entry)
         if beyond:
             topic.waiting.extend(beyond)
             topic.asking = asyncio.get_running_loop().create_task(self._ask_or_refuse(name, topic, again=True))

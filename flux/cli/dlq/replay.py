@@ -66,8 +66,8 @@ def command(
 ) -> None:
     """Try dead letters again: those that match, or all, that were not replayed yet.
 
-    Each is written to the first retry topic, due now, with its attempt counter reset. It stays in the topic of dead letters
-    too. What comes back as a dead letter is a new one, which the next replay takes.
+    Each is written to the first retry topic, due now, with its attempt counter reset. It stays in the topic of dead
+    letters too. What comes back as a dead letter is a new one, which the next replay takes.
     """
     from flux.cli.text import one_line, say
     from flux.operate.dlq.replay import Replay

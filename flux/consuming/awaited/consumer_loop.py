@@ -21,9 +21,9 @@ logger = logging.getLogger("flux.worker")
 
 
 class AsyncConsumerLoop:
-    """Used by one thread, or task, at a time. `rest` waits for a fact; `write` writes the stage's hops; `ask` has a
-    question to the cluster answered; `begin` has a run worked; `cancel` gives up what can be cancelled. It is the
-    consumer's listener: rebalances come inside a poll."""
+    """Used by one thread, or task, at a time. `rest` waits for a fact; `write` writes the stage's forwarded copies;
+    `ask` has a question to the cluster answered; `begin` has a run worked; `cancel` gives up what can be cancelled. It
+    is the consumer's listener: rebalances come inside a poll."""
 
     def __init__(
         self,
@@ -50,7 +50,7 @@ class AsyncConsumerLoop:
         self._cancel = cancel
         self._client: AsyncConsumerPort | None = None
         self._writes: int | None = None
-        """The thread that polls and writes hops between two polls, by its identifier."""
+        """The thread that polls and writes forwarded copies between two polls, by its identifier."""
 
     async def _consumer(self) -> AsyncConsumerPort:
         if self._client is None:

@@ -19,7 +19,7 @@ class Driver:
     """What a driver does for its coordinator: it sets what it does otherwise."""
 
     write_soon: Callable[[StageRuntime], None]
-    """Has hops written that a call has just caused; must not wait where the caller must not."""
+    """Has forwarded copies written that a call has just caused; must not wait where the caller must not."""
     wake_locked: Callable[[int], None] = lambda _: None
     """There may be work for about that many more callers, or a fact that somebody who rests may wait for."""
     freed: Callable[[int], None] = lambda _: None

@@ -55,7 +55,7 @@ class Procedures:
     # ---- copies
 
     def write(self, runtime: StageRuntime) -> None:
-        """Logs the engine's notices and writes its hops, unless another thread does."""
+        """Logs the engine's notices and writes its forwarded copies, unless another thread does."""
         with self._common.lock:
             now = self._common.system.monotonic()
             notices, news = self._verdicts.news_locked(runtime, now)
@@ -68,7 +68,7 @@ class Procedures:
             self._tell_moved(runtime)
 
     def take_in_locked(self, runtime: StageRuntime) -> None:
-        """Tells the engine which hops have ended."""
+        """Tells the engine which forwarded copies have ended."""
         ends, engine = runtime.forwarding.ends, runtime.engine
         if ends:
             now = runtime.now_locked()

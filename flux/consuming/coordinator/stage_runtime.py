@@ -34,7 +34,7 @@ class StageRuntime:
     forwarding: Forwarder = attrs.field(init=False)
     polling: Duty = attrs.field(init=False)
     moved: list[Forward] = attrs.field(factory=list)
-    """Hops that are acknowledged, for hooks that have not been told; empty when none hears of them."""
+    """Forwarded copies that are acknowledged, for hooks that have not been told; empty when none hears of them."""
     failures: Failures = attrs.field(factory=Failures)
     stands_by: bool = False
     """Whether its poller rests for a permit, and takes it at once when there is one."""

@@ -42,7 +42,7 @@ TRANSITIONS: dict[tuple[Phase, Event], Phase] = {
 class Entry:
     """One record that is tracked on its own, since its run was split or it waits."""
 
-    __slots__ = ("assignment", "due", "end", "lane", "message", "offset", "since", "tries", "waits")
+    __slots__ = ("assignment", "due", "end", "key_queue", "message", "offset", "since", "tries", "waits")
 
     def __init__(self, assignment: Assignment, message: Message, offset: int, end: int) -> None:
         self.assignment = assignment
@@ -50,7 +50,7 @@ class Entry:
         self.offset = offset
         self.end = end
         """The offset of the next record that was delivered: this one owns [offset, end)."""
-        self.lane: Any = None
+        self.key_queue: Any = None
         self.due = 0
         """Milliseconds since the epoch."""
         self.since = 0.0
@@ -230,7 +230,7 @@ class Assignment:
         self.running: dict[object, None] = {}
         """Runs that have calls of it."""
         self.laned = 0
-        """Entries in lanes, running ones and held keys included."""
+        """Entries in key queues, running ones and held keys included."""
         self.flying = 0
         """Of them, those that a caller has taken; and runs beside them."""
         self.open: dict[Entry, None] = {}
@@ -272,7 +272,7 @@ class Assignment:
         self.backlogged += len(piece.records)
 
     def deliver(self, records: list[Any]) -> Iterator[Slice]:
-        """Slices of the records that are neither done nor here already; tells the ledger of all of them."""
+        """Slices of the records that are neither done nor here already; tells the offset tracker of all of them."""
         first, last = records[0].offset(), records[-1].offset()
         if self.offset_tracker is None:
             self.offset_tracker = OffsetTracker(first, (), self.max_metadata)

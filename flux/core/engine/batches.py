@@ -1,7 +1,7 @@
 """What may be called now of a task whose calls take many records: batches of one partition, one in flight for each.
 
-In place of lanes, with the same methods. A batch is taken when it is full, or when its first record has waited long
-enough. Records of one key that is held stay behind, in their order; the others go on.
+In place of key queues, with the same methods. A batch is taken when it is full, or when its first record has waited
+long enough. Records of one key that is held stay behind, in their order; the others go on.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 import attrs
 
 from flux.core.engine.assignment import Assignment, Entry, Phase
-from flux.core.engine.key_queues import Ordering, lane_name
+from flux.core.engine.key_queues import Ordering, key_queue_name
 from flux.core.validation import plainly
 
 MOST_BATCH = 10_000
@@ -102,14 +102,14 @@ class Batches:
     def hold(self, entry: Entry) -> None:
         """Nothing more of the key of `entry` is called until `release`."""
         entry.assignment.laned += 1
-        name = lane_name(self._ordering, entry)
+        name = key_queue_name(self._ordering, entry)
         if name is not None:
             self._held[name] = self._held.get(name, 0) + 1
 
     def release(self, entry: Entry) -> None:
         """Ends one `hold`."""
         entry.assignment.laned -= 1
-        name = lane_name(self._ordering, entry)
+        name = key_queue_name(self._ordering, entry)
         if name in self._held:
             self._held[name] -= 1
             if not self._held[name]:
@@ -142,7 +142,7 @@ class Batches:
         """Those whose key is not held."""
         if not self._held:
             return queue
-        return [entry for entry in queue if lane_name(self._ordering, entry) not in self._held]
+        return [entry for entry in queue if key_queue_name(self._ordering, entry) not in self._held]
 
     def _draw(self, assignment: Assignment, queue: deque[Entry]) -> list[Entry]:
         offset_tracker = assignment.offset_tracker
@@ -153,7 +153,7 @@ class Batches:
         stay = set(self._held)
         while queue and len(taken) < self._batch.most:
             entry = queue.popleft()
-            name = lane_name(self._ordering, entry)
+            name = key_queue_name(self._ordering, entry)
             others = assignment.flying + len(assignment.open)
             if name in stay:
                 passed.append(entry)
@@ -174,7 +174,7 @@ class Batches:
         if entry.offset == position:
             return True
         return name is not None and any(
-            other.offset == position and lane_name(self._ordering, other) == name for other in behind
+            other.offset == position and key_queue_name(self._ordering, other) == name for other in behind
         )
 
     def _put_back(self, entries: Iterable[Entry]) -> None:

@@ -1,4 +1,4 @@
-"""What the parts of one engine share: what a stage is, what it has counted and told, and its lanes."""
+"""What the parts of one engine share: what a stage is, what it has counted and told, and its key queues."""
 
 from __future__ import annotations
 

@@ -62,7 +62,8 @@ class Ahead:
         return min(times, default=None)
 
     def deadline(self, now: float) -> float | None:
-        """When something is to be done although no fact comes: a record is due, a hop is tried again, a commit."""
+        """When something is to be done although no fact comes: a record is due, a forwarded copy is tried again, a
+        commit."""
         due = self._dispatch.work.delay_queue.next_due
         if due is not None and (self.blocked or due <= self._common.wall_ms(now)):
             due = None  # nothing begins any more, or it waits for the cluster or a caller: no time changes that
@@ -77,7 +78,7 @@ class Ahead:
     def rest(self, now: float) -> float:
         """Seconds for which a poll may wait."""
         deadline, ready, forwards = self.deadline(now), self.ready(now), self._retries.forwards
-        # a time that is past is a hop's that somebody writes already, or is to be written in this very turn
+        # a time that is past is a forwarded copy's that somebody writes already, or is to be written in this very turn
         rest = REST if deadline is None else min(deadline - now if deadline > now else BUSY_REST, REST)
         if self._dispatch.work.paused:
             rest = min(rest, PAUSED_REST)

@@ -32,7 +32,7 @@ class Dispatch:
         self._keyed = (
             common.key_queues if isinstance(common.key_queues, KeyQueues) and policy.ordering != "partition" else None
         )
-        """The lanes, where runs may work parts of one partition side by side."""
+        """The key queues, where runs may work parts of one partition side by side."""
         self.work = work
         self.dispatch_mode = DispatchMode()
         self.running: dict[Run, None] = {}
@@ -210,7 +210,7 @@ class Dispatch:
                 self.work.give_back(assignment, rest)
 
     def hold_back(self, run: Run, index: int, message: Message) -> None:
-        """Call `index`, which a run is at, counts for nothing: the record is the first of its lane again."""
+        """Call `index`, which a run is at, counts for nothing: the record is the first of its key queue again."""
         key_queues = self._common.key_queues
         self.settle(run, index)
         self._cut(run)

@@ -1,10 +1,10 @@
 """The façade of one stage's state machine: it routes facts to the parts that decide, and asks them for what is next.
 
 A record's way: `polled` puts it into its partition's backlog (main stage) or among the delays (retry stages). `take`
-hands out runs: a slice of a backlog as it came while calls are quick, entries through lanes once a run was split. The
-caller publishes how far it is in the run itself, and reports what is not a plain success: `failed`, `produced`, and
-at the end `finished`. A failed record becomes a hop; `written` ends it. The ledger of each partition says what may be
-committed; `turn` asks for that and for everything else that the poller does.
+hands out runs: a slice of a backlog as it came while calls are quick, entries through key queues once a run was split.
+The caller publishes how far it is in the run itself, and reports what is not a plain success: `failed`, `produced`, and
+at the end `finished`. A failed record becomes a forwarded copy; `written` ends it. The offset tracker of each partition
+says what may be committed; `turn` asks for that and for everything else that the poller does.
 
 A driver guards an engine with one lock; nothing here waits. `now` is seconds by a clock that is never set back, and
 `epoch` says where the wall clock stands, by which records are due.
@@ -279,7 +279,8 @@ class Engine:
         return self._work.delay_queue.next_due
 
     def open(self) -> Iterator[tuple[Entry, Forward | None]]:
-        """Records whose call has ended and that are not done, each with its hop; None: of what the call produced."""
+        """Records whose call has ended and that are not done, each with its forwarded copy; None: of what the call
+        produced."""
         for assignment in self._partitions.assignments.values():
             for entry in assignment.open:
                 yield entry, self._retries.forwards.of(entry)

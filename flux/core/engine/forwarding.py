@@ -59,7 +59,7 @@ class Forward:
     alone: bool = False
     """Written with no other beside it: a client's batch fails as a whole when one record in it is too large."""
     kept: bool = False
-    """Whether its lane is held."""
+    """Whether its key queue is held."""
     refused: Fault | None = None
     """Why its target takes it not, when it is kept."""
     away: bool = False

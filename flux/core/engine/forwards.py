@@ -1,7 +1,8 @@
-"""The next hop of a record: what is written, and what is left out when it does not fit.
+"""The next forwarded copy of a record: what is written, and what is left out when it does not fit.
 
-A hop keeps key, value and every header that the record came with, in order; flux's own headers are replaced, all but
-the origin and the first failure. Its copy is acknowledged by all in-sync replicas before the original may commit.
+A forwarded copy keeps key, value and every header that the record came with, in order; flux's own headers are replaced,
+all but the origin and the first failure. Its copy is acknowledged by all in-sync replicas before the original may
+commit.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ class Failure:
 
 
 class Detail(enum.IntEnum):
-    """How much of the optional headers a hop carries; one step down each time it is too large."""
+    """How much of the optional headers a forwarded copy carries; one step down each time it is too large."""
 
     FULL = 2
     TYPE = 1

@@ -1,7 +1,14 @@
-"""What may run now, of the records that are tracked one by one: order by key, by partition, or none.
+"""Which of the records that are tracked one by one may run now, under order by key, by partition, or none.
 
-A lane is the queue of one key. One of its records at a time is ready or running. A lane can also be held, as long as
-a record of its key can neither be worked nor moved on.
+Each key (or partition) has a queue. Invariant: at most one record of a queue is ready or running, and it is the
+oldest. The next one becomes ready when that one has ended, so two records of a key never run at once or out of order.
+A queue can be held while its record can neither be called nor moved on; other queues go on.
+
+A claim takes several keys at once for a part of a slice. A key that is claimed counts as running: a record that comes
+later for that key waits in its queue until the claim ends. Without that, a part of a slice and a record behind it
+could run at the same time.
+
+Most records never come here: a run that is worked from beginning to end keeps the order by itself.
 """
 
 from __future__ import annotations
@@ -15,7 +22,7 @@ from flux.core.engine.assignment import Assignment, Entry, Phase, Slice
 Ordering = Literal["key", "partition", "none"]
 
 
-def lane_name(ordering: Ordering, entry: Entry) -> Any:
+def key_queue_name(ordering: Ordering, entry: Entry) -> Any:
     """What orders `entry` among others; None: nothing does. A null key orders nothing, an empty one does."""
     if ordering == "none":
         return None
@@ -26,7 +33,7 @@ def lane_name(ordering: Ordering, entry: Entry) -> Any:
 
 
 class Queues(Protocol):
-    """What an engine asks of its lanes, or of what stands in their place."""
+    """What an engine asks of its key queues, or of what stands in their place."""
 
     def __bool__(self) -> bool: ...
     def __len__(self) -> int: ...
@@ -44,7 +51,7 @@ class Queues(Protocol):
     def drop(self, assignment: Assignment) -> None: ...
 
 
-class Lane:
+class KeyQueue:
     """The records of one key (or partition) behind the one that is ready or running."""
 
     __slots__ = ("assignment", "busy", "holds", "name", "queue")
@@ -67,7 +74,8 @@ class Lane:
 
 
 class Claim:
-    """The keys of records that one caller works in order. A key that nobody waits for has no lane, only its claim."""
+    """The keys of records that one caller works in order. A key that nobody waits for has no key queue, only its
+    claim."""
 
     __slots__ = ("assignment", "indices", "last", "names", "stop")
     queue = ()
@@ -77,7 +85,7 @@ class Claim:
         self.indices: list[int] = []
         """Of the records in their slice."""
         self.names: list[Any] = []
-        """Of their lanes; None: nothing orders the record."""
+        """Of their key queues; None: nothing orders the record."""
         self.last: dict[Any, int] = {}
         """The last of the records that has a name."""
         self.stop = 0
@@ -85,13 +93,13 @@ class Claim:
 
 
 class KeyQueues:
-    """All lanes of one stage, over its partitions."""
+    """All key queues of one stage, over its partitions."""
 
     __slots__ = ("_aside", "_key_queues", "_ordering", "_ready")
 
     def __init__(self, ordering: Ordering) -> None:
         self._ordering = ordering
-        self._key_queues: dict[Any, Lane | Claim] = {}
+        self._key_queues: dict[Any, KeyQueue | Claim] = {}
         self._ready: deque[Entry] = deque()
         self._aside: list[Entry] = []
 
@@ -101,7 +109,8 @@ class KeyQueues:
 
     def __len__(self) -> int:
         """Entries that have not been taken."""
-        return len(self._ready) + len(self._aside) + sum(len(lane.queue) for lane in self._key_queues.values())
+        behind = sum(len(key_queue.queue) for key_queue in self._key_queues.values())
+        return len(self._ready) + len(self._aside) + behind
 
     def ready(self, now: float) -> int:
         """Entries that can be taken, as far as order goes."""
@@ -112,37 +121,37 @@ class KeyQueues:
         return None
 
     def add(self, entry: Entry) -> None:
-        """Queues `entry` behind all of its lane."""
+        """Queues `entry` behind all of its key queue."""
         entry.assignment.laned += 1
-        lane = entry.lane = self._lane(entry)
-        if lane is None:
+        key_queue = entry.key_queue = self._key_queue(entry)
+        if key_queue is None:
             self._ready.append(entry)
-        elif lane.busy or lane.holds:
-            lane.queue.append(entry)
+        elif key_queue.busy or key_queue.holds:
+            key_queue.queue.append(entry)
             if self._aside and entry.offset == entry.assignment.offset_tracker.position:  # type: ignore[union-attr]
                 self.retry_aside()
         else:
-            lane.busy = True
+            key_queue.busy = True
             self._ready.append(entry)
 
     def add_first(self, entry: Entry) -> None:
-        """Queues `entry` where it was in its lane: its call is to be made once more."""
+        """Queues `entry` where it was in its key queue: its call is to be made once more."""
         entry.assignment.laned += 1
-        lane = entry.lane = self._lane(entry)
-        if lane is not None and (lane.busy or lane.holds):
-            lane.insert(entry)
+        key_queue = entry.key_queue = self._key_queue(entry)
+        if key_queue is not None and (key_queue.busy or key_queue.holds):
+            key_queue.insert(entry)
             return
-        if lane is not None:
-            lane.busy = True
+        if key_queue is not None:
+            key_queue.busy = True
         self._ready.appendleft(entry)
 
     def begin(self, entry: Entry) -> None:
         """Accounts for an entry that runs already, as it was worked in a slice."""
         entry.assignment.laned += 1
         entry.assignment.flying += 1
-        lane = entry.lane = self._lane(entry)
-        if lane is not None:
-            lane.busy = True
+        key_queue = entry.key_queue = self._key_queue(entry)
+        if key_queue is not None:
+            key_queue.busy = True
 
     def take(self, most: int, now: float) -> list[Entry]:
         """Up to `most` entries to run now, in this order, by one caller. One that its partition's metadata has no
@@ -175,36 +184,36 @@ class KeyQueues:
             self._aside = []
 
     def end(self, entry: Entry) -> None:
-        """The call of `entry` has ended; the next of its lane is ready unless the lane is held."""
+        """The call of `entry` has ended; the next of its key queue is ready unless the key queue is held."""
         entry.assignment.laned -= 1
         entry.assignment.flying -= 1
-        if entry.lane is not None:
-            self._free(entry.lane)
+        if entry.key_queue is not None:
+            self._free(entry.key_queue)
 
     def hold(self, entry: Entry) -> None:
-        """Nothing more of the lane of `entry` starts until `release`."""
+        """Nothing more of the key queue of `entry` starts until `release`."""
         entry.assignment.laned += 1
-        lane = entry.lane = self._lane(entry)
-        if lane is None:
+        key_queue = entry.key_queue = self._key_queue(entry)
+        if key_queue is None:
             return
-        lane.holds += 1
+        key_queue.holds += 1
         for takeable in (self._ready, self._aside):
-            for other in [other for other in takeable if other.lane is lane]:
+            for other in [other for other in takeable if other.key_queue is key_queue]:
                 takeable.remove(other)
-                lane.queue.appendleft(other)
-                lane.busy = False
+                key_queue.queue.appendleft(other)
+                key_queue.busy = False
 
     def release(self, entry: Entry) -> None:
         """Ends one `hold`."""
         entry.assignment.laned -= 1
-        lane = entry.lane
-        if lane is not None:
-            lane.holds -= 1
-            self._advance(lane)
+        key_queue = entry.key_queue
+        if key_queue is not None:
+            key_queue.holds -= 1
+            self._advance(key_queue)
 
     def drop(self, assignment: Assignment) -> None:
         """Forgets what of `assignment` has not been taken."""
-        for name in [name for name, lane in self._key_queues.items() if lane.assignment is assignment]:
+        for name in [name for name, key_queue in self._key_queues.items() if key_queue.assignment is assignment]:
             del self._key_queues[name]
         self._ready = deque(entry for entry in self._ready if entry.assignment is not assignment)
         self._aside = [entry for entry in self._aside if entry.assignment is not assignment]
@@ -219,10 +228,10 @@ class KeyQueues:
             name, key = None, record.key() if keyed else None
             if key is not None:
                 name = assignment, key
-                lane = key_queues.get(name)
-                if lane is None:
+                key_queue = key_queues.get(name)
+                if key_queue is None:
                     key_queues[name] = claim
-                elif lane is not claim:
+                elif key_queue is not claim:
                     self.add(piece.entry(assignment, index, piece.message(index)))
                     continue
                 last[name] = len(names)
@@ -239,50 +248,51 @@ class KeyQueues:
         for index in range(start, stop):
             name = names[index]
             if name is not None and last[name] == index:
-                lane = key_queues.get(name)
-                if lane is claim:
+                key_queue = key_queues.get(name)
+                if key_queue is claim:
                     del key_queues[name]
-                elif lane is not None:
-                    self._free(lane)  # type: ignore[arg-type]
+                elif key_queue is not None:
+                    self._free(key_queue)  # type: ignore[arg-type]
 
     def give_back_claims(self, claim: Claim, piece: Slice, start: int, begun: Entry) -> list[int]:
         """Gives back the records from `start` on, of which none was begun; returns those that can be taken anew. One
-        that others stand behind is the first of its lane. `begun`: the record before them, which was `begin`-ned."""
+        that others stand behind is the first of its key queue. `begun`: the record before them, which was
+        `begin`-ned."""
         free: list[int] = []
-        key_queues: dict[Lane, None] = {}
+        key_queues: dict[KeyQueue, None] = {}
         for index in range(start, len(claim.names)):
             name = claim.names[index]
-            lane = None if name is None else self._key_queues.get(name)
-            if isinstance(lane, Lane):
+            key_queue = None if name is None else self._key_queues.get(name)
+            if isinstance(key_queue, KeyQueue):
                 entry = piece.entry(claim.assignment, index, piece.message(index))
-                entry.lane = lane
+                entry.key_queue = key_queue
                 claim.assignment.laned += 1
-                lane.insert(entry)
-                key_queues[lane] = None
+                key_queue.insert(entry)
+                key_queues[key_queue] = None
             else:
                 free.append(index)
         for index in free:
             if self._key_queues.get(claim.names[index]) is claim:
                 del self._key_queues[claim.names[index]]
         for each in key_queues:
-            if each is not begun.lane:
+            if each is not begun.key_queue:
                 self._free(each)
         return free
 
-    def _free(self, lane: Lane) -> None:
+    def _free(self, key_queue: KeyQueue) -> None:
         """Whoever had taken the key has ended."""
-        lane.busy = False
-        self._advance(lane)
+        key_queue.busy = False
+        self._advance(key_queue)
 
     def _put_back(self, entries: list[Entry]) -> None:
         for entry in reversed(entries):
-            lane = entry.lane
-            if lane is None or not (lane.holds or lane.is_led_by_earlier(entry)):
+            key_queue = entry.key_queue
+            if key_queue is None or not (key_queue.holds or key_queue.is_led_by_earlier(entry)):
                 self._ready.appendleft(entry)
                 continue
-            lane.insert(entry)
-            lane.busy = False
-            self._advance(lane)
+            key_queue.insert(entry)
+            key_queue.busy = False
+            self._advance(key_queue)
 
     @staticmethod
     def _leads_to(entry: Entry, position: int) -> bool:
@@ -290,27 +300,27 @@ class KeyQueues:
         since whatever else waits for room waits for it."""
         if entry.offset == position:
             return True
-        return entry.lane is not None and any(other.offset == position for other in entry.lane.queue)
+        return entry.key_queue is not None and any(other.offset == position for other in entry.key_queue.queue)
 
-    def _lane(self, entry: Entry) -> Lane | None:
-        name = lane_name(self._ordering, entry)
+    def _key_queue(self, entry: Entry) -> KeyQueue | None:
+        name = key_queue_name(self._ordering, entry)
         if name is None:
             return None
-        lane = self._key_queues.get(name)
-        if not isinstance(lane, Lane):
-            claimed = lane is not None
-            lane = self._key_queues[name] = Lane(entry.assignment, name)
-            lane.busy = claimed
-        return lane
+        key_queue = self._key_queues.get(name)
+        if not isinstance(key_queue, KeyQueue):
+            claimed = key_queue is not None
+            key_queue = self._key_queues[name] = KeyQueue(entry.assignment, name)
+            key_queue.busy = claimed
+        return key_queue
 
-    def _advance(self, lane: Lane) -> None:
-        if lane.busy or lane.holds or self._key_queues.get(lane.name) is not lane:
+    def _advance(self, key_queue: KeyQueue) -> None:
+        if key_queue.busy or key_queue.holds or self._key_queues.get(key_queue.name) is not key_queue:
             return
-        if lane.queue:
-            lane.busy = True
-            self._ready.append(lane.queue.popleft())
+        if key_queue.queue:
+            key_queue.busy = True
+            self._ready.append(key_queue.queue.popleft())
         else:
-            del self._key_queues[lane.name]
+            del self._key_queues[key_queue.name]
 
 
 def _place(entry: Entry) -> tuple[int, int]:

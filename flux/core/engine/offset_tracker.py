@@ -1,14 +1,22 @@
-"""What is done of one partition, hence what may be committed.
+"""Which records of one partition are done, and which offset may be committed.
 
-Offsets in, half-open ranges inside: a record owns the offsets from its own up to the next record that was delivered,
-so the gaps that transactions and compaction leave count as done with the record before them. Everything below
-`position` is done; the ranges done above it travel in the commit's metadata, as in Confluent's parallel-consumer:
+Invariant: every record below `position` is done. Only `position` is ever committed, so a crash can repeat records but
+cannot skip one. Records end in any order; a range that is done above `position` is kept until everything below it is
+done too, and travels in the metadata of the commit (as in Confluent's parallel-consumer), so that a restart repeats
+only what ended after the last commit.
+
+Offsets are not counted, because they have gaps: transactions and compaction remove some. A record owns the offsets
+from its own up to the next record that was delivered. If gaps were filled by arithmetic instead, an offset that the
+client has not delivered yet would count as done.
+
+The metadata has a limit at the broker. `admits` says whether one more range still fits; feeding stops before it would
+not, since a commit that the broker refuses would hold back all later ones.
 
     flux1 KIND . CRC . PAYLOAD
 
 KIND `r`: run lengths, alternately undone and done, as LEB128 varints; `b`: one bit per offset, lowest first. CRC:
-CRC-32 of "position:KIND" and the payload's bytes, in hex, so that a string beside another position is not believed.
-PAYLOAD: base64url without padding. What cannot be read is ignored: it costs a replay, never a record.
+CRC-32 of "position:KIND" and the payload's bytes, in hex: a string that belongs to another position is not trusted.
+PAYLOAD: base64url without padding. A string that cannot be read is ignored: that repeats calls, and loses no record.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""What of a stage's work nobody has begun: slices of backlogs, single records in lanes, records that are not due."""
+"""What of a stage's work nobody has begun: slices of backlogs, single records in key queues, records that are not
+due."""
 
 from __future__ import annotations
 
@@ -67,12 +68,12 @@ class Work:
         self.delay_queue.drop(assignment)
 
     def may_split(self, assignment: Assignment) -> bool:
-        """Whether more of a partition may be put into lanes."""
+        """Whether more of a partition may be put into key queues."""
         # in a retry stage the record that all wait for may be the last: what is here is bounded otherwise
         return assignment.laned < self._backpressure.full or not self._main
 
     def split(self) -> None:
-        """Puts the records of the next slice into lanes, one by one."""
+        """Puts the records of the next slice into key queues, one by one."""
         key_queues, assignment, trail = self._common.key_queues, self.backlogs.next, trails.start()
         piece = self.backlogs.take()
         for index, record in enumerate(piece.records):

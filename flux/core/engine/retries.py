@@ -21,7 +21,7 @@ from flux.core.errors import BrokerError
 from flux.core.message import Message
 from flux.core.stage import Role
 
-_HOP_OVERHEAD = 500  # bytes of headers and bookkeeping that an open hop holds, about
+_HOP_OVERHEAD = 500  # bytes of headers and bookkeeping that an open forwarded copy holds, about
 
 
 _DEAD, _NEXT = Role.DEAD, Move.NEXT  # an enumeration's attribute costs more than a global
@@ -130,7 +130,8 @@ class Retries:
         entry.tries += 1
         entry.waits = True
         if policy.ordering != "none":
-            # a slice in work may have more of the key; and once entries are in lanes, others may be worked beside it
+            # a slice in work may have more of the key; and once entries are in key queues, others may be worked beside
+            # it
             self._cut(entry.assignment)
         key_queues.hold(entry)
         self.in_place.add(Waiting(entry, verdict, failure, now), now + wait)
@@ -147,7 +148,7 @@ class Retries:
             self._readmit(waiting)
 
     def _readmit(self, waiting: Waiting) -> None:
-        """An open record that waited to be tried in place is the first of its lane."""
+        """An open record that waited to be tried in place is the first of its key queue."""
         entry, key_queues = waiting.entry, self._common.key_queues
         entry.waits = False
         entry.message = entry.message.again(self._common.wall_ms(waiting.failed_at))
@@ -200,7 +201,8 @@ class Retries:
         return bool(self.all_written((forward,), now))
 
     def all_written(self, forwards: Iterable[Forward], now: float) -> list[Forward]:
-        """Hops are acknowledged by all in-sync replicas. Gives those that count: a partition may be gone."""
+        """Forwarded copies are acknowledged by all in-sync replicas. Gives those that count: a partition may be
+        gone."""
         common = self._common
         counted: list[Forward] = []
         ranges: dict[Assignment, list[tuple[int, int]]] = {}
@@ -229,7 +231,7 @@ class Retries:
         return counted
 
     def unwritten(self, forward: Forward, error: BrokerError, now: float) -> None:
-        """A hop's write failed."""
+        """A forwarded copy's write failed."""
         notice = self.forwards.unwritten(forward, error, now)
         if notice is not None:
             self._common.notices.tell(notice)

@@ -1,4 +1,17 @@
-"""The unit of work: a run, which one caller works in order, and how the rest of it is taken away from that caller."""
+"""The unit of work: a run, which one caller works in order, and how the rest of it is taken away from that caller.
+
+Two sides touch a run at once: the caller, which makes calls and takes no lock, and the engine, which may cut the run.
+They agree through two numbers. The caller publishes in `index` the call that it is about to make, and then compares it
+with `limit`. To cut, the engine reads `index`, lowers `limit` to just above it, and reads `index` again. If it is still
+the same, the caller will see the new limit before its next call. If it has changed, the caller may have passed the
+check of the old limit, so the call that it is at stays its own, and the engine tries again from there. So a record is
+called by the caller or given to others, never both and never neither. Without the second look, a caller that had just
+passed the check would make a call that the engine hands out too. A caller that finds its index at the limit asks once
+more under the lock, because the engine may have been between these steps.
+
+A failure is noted before the next `index` is published. So whoever accounts for the calls below an index finds their
+failures there, and no record counts as done because its failure came late.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +36,7 @@ class Run:
     published, and so with no lock either: whoever accounts for the calls before an index finds its failures there.
 
     It works `records` (of one partition, as they came), `messages` (made of such, for records of a retry topic) or
-    `entries` (tracked one by one, their lanes taken)."""
+    `entries` (tracked one by one, their key queues taken)."""
 
     __slots__ = (
         "calls",
@@ -103,12 +116,12 @@ class Run:
         raise NotImplementedError
 
     def divide(self, index: int, key_queues: Queues) -> Slice | None:
-        """After `cut`: gives back what is behind call `index`; what of it is not tracked in lanes is returned."""
+        """After `cut`: gives back what is behind call `index`; what of it is not tracked in key queues is returned."""
         raise NotImplementedError
 
     def hold_back(self, index: int, message: Message, key_queues: Queues) -> Entry | None:
-        """After `cut`: takes out call `index`, which is to be made again; None when nobody needs it any more. Its lane
-        stays taken."""
+        """After `cut`: takes out call `index`, which is to be made again; None when nobody needs it any more. Its key
+        queue stays taken."""
         raise NotImplementedError
 
     def finish(self, key_queues: Queues) -> None:
@@ -145,7 +158,7 @@ class SliceRun(Run):
         self.assignment = assignment
         self._piece = piece
         self._at: Entry | None = None
-        """The call that it was cut at, in its lane."""
+        """The call that it was cut at, in its key queue."""
         self._divided = False
 
     @property
@@ -211,7 +224,7 @@ class SliceRun(Run):
 
 
 class KeyQueueRun(Run):
-    """Entries whose turn it is, each the first of its lane."""
+    """Entries whose turn it is, each the first of its key queue."""
 
     __slots__ = ()
 

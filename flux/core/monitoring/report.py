@@ -59,13 +59,13 @@ class Open:
     key: str | None = attrs.field(validator=optional(_TEXT))
     attempt: int = attrs.field(validator=_INT)
     target: str = attrs.field(validator=_TEXT)
-    """The topic that its next hop is written to, its own while it is tried in place; empty: of what the call
+    """The topic that its next forwarded copy is written to, its own while it is tried in place; empty: of what the call
     produced."""
     state: str = attrs.field(validator=_TEXT)
     failures: int = attrs.field(validator=_INT)
     seconds: float = attrs.field(validator=_NUMBER)
     refused: str = attrs.field(default="", validator=_TEXT)
-    """Why the topic does not take the hop, and what would mend that."""
+    """Why the topic does not take the forwarded copy, and what would mend that."""
 
 
 @attrs.frozen

@@ -28,7 +28,7 @@ class Snapshot:
         self._engine = engine
         self._seen: Seen = {}
         self._waited: dict[Entry, float] = {}
-        """Since when, at the earliest, records without a hop are open."""
+        """Since when, at the earliest, records without a forwarded copy are open."""
         self._looked: float | None = None
         self._done = self._failed = 0
 

@@ -22,9 +22,7 @@ T = TypeVar("T")
 
 NOTHING_TO_ASK = {Fault.UNAVAILABLE, Fault.LOGIN}
 """Faults that end the examination; any other says of one fact that it cannot be had."""
-NO_CLOCK = Unknown(
-    "the clocks' difference", "needs a temporary topic: run with --clock"
-)
+NO_CLOCK = Unknown("the clocks' difference", "needs a temporary topic: run with --clock")
 
 
 def ask(

@@ -47,7 +47,7 @@ def large_records(facts: Facts) -> Iterator[Finding]:
 
 
 def timestamps(facts: Facts) -> Iterator[Finding]:
-    """flux writes a record with the time of its hop, by the clock of the machine that wrote it."""
+    """flux writes a record with the time of its forwarded copy, by the clock of the machine that wrote it."""
     kind = "message.timestamp.type"
     for topic in facts.topics[1:]:
         config = topic.config or {}

@@ -45,7 +45,7 @@ def names(facts: Facts) -> Iterator[Finding]:
 
 
 def partitions(facts: Facts) -> Iterator[Finding]:
-    """A hop goes to partition `p mod count` of the next topic."""
+    """A forwarded copy goes to partition `p mod count` of the next topic."""
     if facts.main.info is None:
         return
     count = facts.main.info.partitions

@@ -27,7 +27,7 @@ class Progress:
         return cls(stored.offset, tuple(read_metadata(stored.offset, stored.metadata) or ()))
 
     def has(self, offset: int) -> bool:
-        """Whether the record there is done: its call returned, or its next hop was acknowledged."""
+        """Whether the record there is done: its call returned, or its next forwarded copy was acknowledged."""
         if self.position is None:
             return False
         return offset < self.position or any(start <= offset < end for start, end in self.done)

@@ -1,8 +1,9 @@
 """Finds a record in all stages of its task: reads each topic by its time index, and not more than it may.
 
 Every topic has its share of that; what some did not need goes to the others, the main topic first.
-A stage that was read wholly and has nothing spares the ones behind it: a hop leads to the next stage or to the dead
-letters. Positions are asked for before anything is read, so that what they pass has its hop in what is read then.
+A stage that was read wholly and has nothing spares the ones behind it: a forwarded copy leads to the next stage or to
+the dead letters. Positions are asked for before anything is read, so that what they pass has its forwarded copy in what
+is read then.
 """
 
 from __future__ import annotations
@@ -163,7 +164,7 @@ class _Search:
             return
         self._trace.read += 1
         self._left -= 1
-        self._key, self._any_key = record.key(), False  # hops keep it, and comparing it is cheaper than headers are
+        self._key, self._any_key = record.key(), False  # copies keep it, and comparing it is cheaper than headers
         self._sightings.append(self._sighting(record, main))
 
     def _since(self) -> int | None:
@@ -188,7 +189,7 @@ class _Search:
         return len(self._sightings) > before or size_of(rest) > 0 or self._is_cut(stage, spans)
 
     def _likely(self, count: int) -> set[int]:
-        """Where hops of what was seen went, if the topic has always had as many partitions."""
+        """Where forwarded copies of what was seen went, if the topic has always had as many partitions."""
         return {each.partition % count for each in self._sightings} if count else set()
 
     def _is_cut(self, stage: Stage, spans: Spans) -> bool:

@@ -289,14 +289,14 @@ class World:
         due, polled = owned.delivered[offset]
         assert due <= self.now * 1000, f"{place} is called before it is due"
         owned.pending.discard(offset)
-        lane = self._lane(place)
-        if lane is not None:
-            assert not self.kept[lane], f"{place} overtakes one that is kept"
+        key_queue = self._key_queue(place)
+        if key_queue is not None:
+            assert not self.kept[key_queue], f"{place} overtakes one that is kept"
             for other, its_gen in self.running:
                 if other[0] == partition and its_gen == gen:
-                    assert self._lane(other) != lane, f"{place} runs beside {other}"
+                    assert self._key_queue(other) != key_queue, f"{place} runs beside {other}"
             for other_offset in owned.pending:
-                if self._lane((partition, other_offset)) == lane:
+                if self._key_queue((partition, other_offset)) == key_queue:
                     its_due, its_poll = owned.delivered[other_offset]
                     first = (its_due, other_offset) < (due, offset) and its_poll <= polled
                     assert not first, f"{place} overtakes {other_offset}"
@@ -345,22 +345,22 @@ class World:
         error = None
         if self.faults and self.random.random() < 0.4:
             error = self.random.choice((AWAY, AWAY, DENIED, TOO_LARGE, UNKNOWN))
-        lane = self._lane(place)
+        key_queue = self._key_queue(place)
         if current:
             self.away.discard(place)
         if error is None:
             self.truth.add(place)
             if current:
                 self.owned[partition].done.add(offset)
-                if lane is not None:
-                    self.kept[lane].discard(offset)
+                if key_queue is not None:
+                    self.kept[key_queue].discard(offset)
             self.engine.written(forward, self.now)
             return
         self.engine.unwritten(forward, error, self.now)
         if current and forward.state is State.WAITING:
             self.away.add(place)
-        if current and forward.state is State.KEPT and lane is not None and not self.owned[partition].draining:
-            self.kept[lane].add(offset)
+        if current and forward.state is State.KEPT and key_queue is not None and not self.owned[partition].draining:
+            self.kept[key_queue].add(offset)
 
     def turn(self) -> None:
         turn = self.engine.turn(self.now)
@@ -412,8 +412,8 @@ class World:
         for partition in leaving:
             del self.owned[partition]
             self.away = {place for place in self.away if place[0] != partition}
-            for lane in [lane for lane in self.kept if lane[0] == partition]:
-                del self.kept[lane]
+            for key_queue in [key_queue for key_queue in self.kept if key_queue[0] == partition]:
+                del self.kept[key_queue]
 
     # ---- what must hold
 
@@ -435,7 +435,7 @@ class World:
     def _current(self, partition: TopicPartition, gen: int) -> bool:
         return partition in self.owned and self.owned[partition].gen == gen
 
-    def _lane(self, place: Place) -> tuple[TopicPartition, Any] | None:
+    def _key_queue(self, place: Place) -> tuple[TopicPartition, Any] | None:
         partition, offset = place
         if self.ordering == "none":
             return None

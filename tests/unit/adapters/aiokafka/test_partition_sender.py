@@ -13,7 +13,7 @@ from aiokafka import errors as theirs
 from aiokafka_support import run
 
 from flux.adapters.aiokafka import partition_sender as module
-from flux.adapters.aiokafka.partition_sender import Entry, Identity, Lane
+from flux.adapters.aiokafka.partition_sender import Entry, Identity, PartitionSender
 from flux.adapters.aiokafka.sender import Sender
 from flux.core.errors import BrokerError, Fault
 from flux.core.ports import ProducerRecord, ProducerSettings, Record
@@ -83,12 +83,12 @@ class Broker:
 
     def deliver(self, *values: bytes, deadline: float = 50.0) -> None:
         async def main() -> None:
-            self.lane = getattr(self, "lane", None) or Lane(self, "t", 0)
+            self.partition_sender = getattr(self, "lane", None) or PartitionSender(self, "t", 0)
             for value in values:
-                self.lane.add(
+                self.partition_sender.add(
                     Entry(ProducerRecord(value), lambda error, record: None, self.time + deadline, 70 + len(value))
                 )
-            while self.lane._worker is not None:
+            while self.partition_sender._worker is not None:
                 await asyncio.sleep(0)
 
         asyncio.run(main())
@@ -181,7 +181,7 @@ def test_what_is_none_for_kafka_is_refused_alone() -> None:
     broker = Broker(lambda data: NO_ERROR)
 
     async def main() -> None:
-        lane = Lane(broker, "t", 0)
+        partition_sender = PartitionSender(broker, "t", 0)
         for outgoing in (
             ProducerRecord(b"0"),
             ProducerRecord(b"1", None, (("\ud800", b""),)),
@@ -189,8 +189,8 @@ def test_what_is_none_for_kafka_is_refused_alone() -> None:
             ProducerRecord(b"3", None, (), None, 2**80),
             ProducerRecord(b"4"),
         ):
-            lane.add(Entry(outgoing, lambda error, record: None, 50.0, 100))
-        while lane._worker is not None:
+            partition_sender.add(Entry(outgoing, lambda error, record: None, 50.0, 100))
+        while partition_sender._worker is not None:
             await asyncio.sleep(0)
 
     asyncio.run(main())
@@ -231,10 +231,10 @@ def test_what_is_abandoned_is_answered_once() -> None:
     broker = Broker(lambda data: NO_ERROR)
 
     async def main() -> None:
-        lane = Lane(broker, "t", 0)
-        lane.add(Entry(ProducerRecord(b"0"), lambda error, record: None, 50.0, 100))
-        lane.add(Entry(ProducerRecord(b"1"), lambda error, record: None, 50.0, 100))
-        lane.abandon(BrokerError("closed", Fault.UNAVAILABLE))
+        partition_sender = PartitionSender(broker, "t", 0)
+        partition_sender.add(Entry(ProducerRecord(b"0"), lambda error, record: None, 50.0, 100))
+        partition_sender.add(Entry(ProducerRecord(b"1"), lambda error, record: None, 50.0, 100))
+        partition_sender.abandon(BrokerError("closed", Fault.UNAVAILABLE))
         await asyncio.sleep(0)
 
     asyncio.run(main())
@@ -243,12 +243,12 @@ def test_what_is_abandoned_is_answered_once() -> None:
 
 
 def test_a_bug_leaves_no_record_without_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(lane: Lane) -> list[Entry]:
+    def broken(partition_sender: PartitionSender) -> list[Entry]:
         raise AssertionError("a bug of flux")
 
     broker = Broker(lambda data: NO_ERROR)
     with monkeypatch.context() as meanwhile:
-        meanwhile.setattr(Lane, "_next_batch", broken)
+        meanwhile.setattr(PartitionSender, "_next_batch", broken)
         broker.deliver(b"0", b"1")
     broker.deliver(b"2")
     assert broker.ends == [(b"0", -1, Fault.OTHER), (b"1", -1, Fault.OTHER), (b"2", 0, None)]
@@ -287,10 +287,12 @@ class Slow(Broker):
         """Values and deadlines, in one batch."""
 
         async def main() -> None:
-            lane = Lane(self, "t", 0)
+            partition_sender = PartitionSender(self, "t", 0)
             for value, deadline in given:
-                lane.add(Entry(ProducerRecord(value), lambda error, record: None, deadline, 70 + len(value)))
-            while lane._worker is not None:
+                partition_sender.add(
+                    Entry(ProducerRecord(value), lambda error, record: None, deadline, 70 + len(value))
+                )
+            while partition_sender._worker is not None:
                 await asyncio.sleep(0.1)
 
         run(main())
@@ -320,11 +322,11 @@ def test_the_numbers_of_a_batch_count_those_too_that_were_given_up() -> None:
     broker = Slow(lambda data: 5.0 if b"old" in data else 0.0)
 
     async def main() -> None:
-        lane = Lane(broker, "t", 0)
+        partition_sender = PartitionSender(broker, "t", 0)
         for value, deadline in ((b"old", 1.0), (b"young", 30.0)):
-            lane.add(Entry(ProducerRecord(value), lambda error, record: None, deadline, 80))
+            partition_sender.add(Entry(ProducerRecord(value), lambda error, record: None, deadline, 80))
         await asyncio.sleep(10)
-        lane.add(Entry(ProducerRecord(b"next"), lambda error, record: None, 40.0, 80))
+        partition_sender.add(Entry(ProducerRecord(b"next"), lambda error, record: None, 40.0, 80))
         await asyncio.sleep(1)
 
     run(main())
@@ -358,10 +360,10 @@ def test_when_all_records_of_a_batch_have_been_given_up_the_next_is_not_taken_fo
     broker = Slow(lambda data: None if b"lost" in data else 0.0)
 
     async def main() -> None:
-        lane = Lane(broker, "t", 0)
-        lane.add(Entry(ProducerRecord(b"lost"), lambda error, record: None, 1.0, 80))
+        partition_sender = PartitionSender(broker, "t", 0)
+        partition_sender.add(Entry(ProducerRecord(b"lost"), lambda error, record: None, 1.0, 80))
         await asyncio.sleep(0.5)
-        lane.add(Entry(ProducerRecord(b"next"), lambda error, record: None, 40.0, 80))
+        partition_sender.add(Entry(ProducerRecord(b"next"), lambda error, record: None, 40.0, 80))
         await asyncio.sleep(5)
 
     run(main())

@@ -18,7 +18,7 @@ def headers(outgoing: ProducerRecord) -> dict[str, bytes | None]:
 
 
 def failed_hop(driver: Driver, error: BaseException | None = None) -> Forward:
-    """Record 0 fails with `error`; its hop."""
+    """Record 0 fails with `error`; its forwarded copy."""
     driver.assign(0)
     driver.poll(0)
     run = driver.take()

@@ -1,4 +1,4 @@
-"""What becomes of a hop: written in order, alone when too large, tried again, kept, forgotten."""
+"""What becomes of a forwarded copy: written in order, alone when too large, tried again, kept, forgotten."""
 
 from __future__ import annotations
 

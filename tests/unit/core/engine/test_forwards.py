@@ -1,4 +1,4 @@
-"""What a hop writes: everything that came, flux's own headers replaced, and no more than fits."""
+"""What a forwarded copy writes: everything that came, flux's own headers replaced, and no more than fits."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def forwarded_copy(message: Message, to: int | None = None, **fields: Any) -> Fo
 
 
 def arrived(outgoing: ProducerRecord, stage: int, offset: int = 7) -> Message:
-    """The hop's copy, as the next stage reads it."""
+    """The forwarded copy's copy, as the next stage reads it."""
     copy = record(
         offset, outgoing.key, TopicPartition(STAGES[stage].topic, 0), value=outgoing.value, headers=outgoing.headers
     )
