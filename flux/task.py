@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Concatenate, Generic, Literal, ParamSpec, Type
 from flux.config import AdapterChoice
 from flux.consuming.call_chain import Middleware
 from flux.core.backoff import Waits, WaitSetting
-from flux.core.engine.batches import Batch
+from flux.core.engine.batches import OpenBatch
 from flux.core.engine.forwards import ErrorHeaders
 from flux.core.engine.offset_tracker import MAX_METADATA
 from flux.core.engine.verdicts import PROCESS, Rules
@@ -229,9 +229,9 @@ class BatchTask(Task):
         raise NotImplementedError
 
 
-def _batch(task: Any) -> Batch | None:
+def _batch(task: Any) -> OpenBatch | None:
     batched = issubclass(task if isinstance(task, type) else type(task), BatchTask)
-    return Batch(task.max_batch, task.max_wait) if batched else None
+    return OpenBatch(task.max_batch, task.max_wait) if batched else None
 
 
 def _plain(task: object, name: str) -> Any:

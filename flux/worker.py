@@ -24,7 +24,7 @@ from flux.consuming.blocking import worker_loop as blocking_loop
 from flux.consuming.call_chain import check_middleware, check_task
 from flux.consuming.one_question import Aside
 from flux.consuming.side_threads import SideThreads, directly
-from flux.consuming.task_runtime import Job
+from flux.consuming.task_runtime import TaskRuntime
 from flux.consuming.topic_setup import insist
 from flux.consuming.worker_lifecycle import Blocking, Here, Life, Step, Tick
 from flux.core.error_text import brief
@@ -110,7 +110,7 @@ class Worker:
         """The handlers of signals that were there before it ran."""
         self._forked = False
         self._supervising = Duty("the supervision of the worker")
-        self._jobs: list[Job] = []
+        self._jobs: list[TaskRuntime] = []
         for given in tasks:
             if not issubclass(given if isinstance(given, type) else type(given), Task):
                 raise ConfigurationError(f"a worker takes Task classes or instances, not {shown(given)}")
@@ -125,7 +125,7 @@ class Worker:
             awaited = is_async(task.call)
             check_task(name, task, awaited, policy.batch is not None)
             same = sum(isinstance(job.task, type(task)) for job in self._jobs)
-            job = Job(
+            job = TaskRuntime(
                 f"{name}#{same + 1}" if same else name,  # several instances, each on a cluster of its own
                 task,
                 policy,
@@ -198,7 +198,7 @@ class Worker:
             self._notify()
 
     @property
-    def jobs(self) -> Sequence[Job]:
+    def jobs(self) -> Sequence[TaskRuntime]:
         """One for each task, for who drives them otherwise than `run` does."""
         return self._jobs
 

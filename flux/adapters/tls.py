@@ -13,7 +13,7 @@ from flux.core.errors import Fault
 PROBE = 3.0  # seconds
 
 
-class Options(NamedTuple):
+class TlsOptions(NamedTuple):
     """What an adapter calls the options that mend TLS."""
 
     authority: str
@@ -30,7 +30,7 @@ _ALERT = re.compile(
 )
 
 
-def of_certificate(error: ssl.SSLCertVerificationError, where: str, options: Options) -> Problem:
+def of_certificate(error: ssl.SSLCertVerificationError, where: str, options: TlsOptions) -> Problem:
     """The broker's certificate at `where` (host:port) was not trusted."""
     code, said = error.verify_code, error.verify_message
     whose = f"the certificate of {where}"
@@ -47,7 +47,7 @@ def of_certificate(error: ssl.SSLCertVerificationError, where: str, options: Opt
     return Problem("certificate not trusted", f"{whose} is not trusted: {said}")
 
 
-def of_alert(text: str, where: str, given: bool | None, options: Options) -> Problem | None:
+def of_alert(text: str, where: str, given: bool | None, options: TlsOptions) -> Problem | None:
     """The broker refused this side's certificate, or the want of one; None where `text` says no such thing. `given`:
     whether there is one; None: who knows."""
     found = _ALERT.search(text)

@@ -12,7 +12,7 @@ import click
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
-    from flux.cli.demo_app import Account, Demonstration, Plan
+    from flux.cli.demo_app import Account, Demonstration, DemoPlan
 
 _INTRODUCTION = """\
 [bold]{records:,} orders[/], keyed by customer, go to a topic of a broker in memory, and a task
@@ -56,14 +56,14 @@ def command(ctx: click.Context, web: bool, port: int | None) -> None:
     Some thousand records are produced and worked by a task that fails now and then; a table shows the stages, and at
     the end everything is accounted for. Exit code 1 when it is not.
     """
-    from flux.cli.demo_app import Plan
+    from flux.cli.demo_app import DemoPlan
 
     if port is not None and not web:
         raise click.UsageError("--port goes with --web")
     if web:
         show_pages(port)
         return
-    ctx.exit(show(Plan()))
+    ctx.exit(show(DemoPlan()))
 
 
 def show_pages(port: int | None) -> None:
@@ -71,19 +71,21 @@ def show_pages(port: int | None) -> None:
     from flux.cli import log
     from flux.cli.demo_app import endless
     from flux.cli.web import PORT, needs_extra, serve
-    from flux.web.options import Options
+    from flux.web.options import WebOptions
 
     needs_extra()
     log.quiet()
     demonstration = endless()
     demonstration.start()
     try:
-        serve(demonstration.tasks, Options(every=2.0, cookie="flux-demo"), "127.0.0.1", PORT if port is None else port)
+        serve(
+            demonstration.tasks, WebOptions(every=2.0, cookie="flux-demo"), "127.0.0.1", PORT if port is None else port
+        )
     finally:
         demonstration.stop()
 
 
-def show(plan: Plan) -> int:
+def show(plan: DemoPlan) -> int:
     """Runs the demonstration before the reader's eyes; the exit code."""
     from flux.cli import log
     from flux.cli.demo_app import run

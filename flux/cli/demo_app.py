@@ -25,7 +25,7 @@ PARTITIONS = 4
 
 
 @attrs.frozen
-class Plan:
+class DemoPlan:
     """How much is shown. Times in seconds."""
 
     records: int = 3000
@@ -48,7 +48,7 @@ class Unreachable(Exception):
 
 
 @attrs.frozen
-class Row:
+class DemoRow:
     """A stage at one moment."""
 
     stage: Stage
@@ -84,7 +84,7 @@ class Account:
 class Demonstration:
     """`start` it, look at `rows` until `over`, then ask for the `account`."""
 
-    def __init__(self, plan: Plan, beside: Sequence[type[flux.Task]] = ()) -> None:
+    def __init__(self, plan: DemoPlan, beside: Sequence[type[flux.Task]] = ()) -> None:
         """`beside`: more tasks that are worked; they are not accounted for."""
         forget(CLUSTER)
         self.plan = plan
@@ -181,7 +181,7 @@ class Demonstration:
             return 0
         return sum(mark.high for mark in self._admin.watermarks(stage.topic, 1).values())
 
-    def rows(self) -> list[Row]:
+    def rows(self) -> list[DemoRow]:
         """The stages, from the worker's own statistics and what the broker holds."""
         stats = self._worker.stats()
         rows = []
@@ -190,7 +190,7 @@ class Demonstration:
             done, failed = (ended.done, ended.failed) if ended else (0, 0)
             arrived = self._held(stage)  # last: what has ended has arrived
             waiting = 0 if stage.role is Role.DEAD else max(0, arrived - done - failed)
-            rows.append(Row(stage, arrived, waiting, done, failed))
+            rows.append(DemoRow(stage, arrived, waiting, done, failed))
         return rows
 
     def account(self) -> Account:
@@ -236,7 +236,7 @@ def bill(message: flux.Message) -> None:
             raise Unreachable("the payment provider still does not answer")
 
 
-ENDLESS = Plan(records=100_000, produce_for=3600.0, call_takes=0.02, wait=(8.0, 20.0, 45.0), report=True)
+ENDLESS = DemoPlan(records=100_000, produce_for=3600.0, call_takes=0.02, wait=(8.0, 20.0, 45.0), report=True)
 
 
 class Shipping(flux.Task):
@@ -264,7 +264,7 @@ def endless() -> Demonstration:
 Watch = Callable[["Demonstration"], object]
 
 
-def run(plan: Plan, watch: Watch) -> tuple[Demonstration, bool]:
+def run(plan: DemoPlan, watch: Watch) -> tuple[Demonstration, bool]:
     """The whole of it; `watch` is called some times a second. False: it took longer than planned."""
     demonstration = Demonstration(plan)
     deadline = time.monotonic() + plan.limit

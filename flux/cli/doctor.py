@@ -14,7 +14,7 @@ from flux.cli.options import adapter_option, load_option, task_argument
 if TYPE_CHECKING:
     from flux.core.ports import AdminPort, Cluster
     from flux.core.stage import Stages
-    from flux.operate.doctor import Clock, Facts, Finding, Unknown
+    from flux.operate.doctor import ClockDifference, Facts, Finding, Unknown
     from flux.task import Task
 
 
@@ -113,7 +113,7 @@ def _unwritable(adapter: Cluster) -> str:
     return ""
 
 
-def _measured(adapter: Cluster, admin: AdminPort, topic: str) -> Clock | Unknown:
+def _measured(adapter: Cluster, admin: AdminPort, topic: str) -> ClockDifference | Unknown:
     from flux.core.errors import BrokerError
     from flux.operate.doctor.clock import measure
     from flux.operate.doctor.collect import NO_CLOCK, NOTHING_TO_ASK

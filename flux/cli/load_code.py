@@ -23,7 +23,7 @@ _MOST_LINES = 3
 
 
 @attrs.frozen
-class Found:
+class LoadedCode:
     """A task, and where it was found."""
 
     name: str
@@ -53,7 +53,7 @@ def find_task(sources: Iterable[str], name: str | None) -> type[Task]:
     return find_tasks(sources, [name] if name else [])[0]
 
 
-def _named(name: str, found: list[Found], modules: Sequence[ModuleType]) -> type[Task]:
+def _named(name: str, found: list[LoadedCode], modules: Sequence[ModuleType]) -> type[Task]:
     module, separator, wanted = name.rpartition(":")
     if separator:
         loaded = next((each for each in modules if each.__name__ == module), None)
@@ -70,7 +70,7 @@ def _named(name: str, found: list[Found], modules: Sequence[ModuleType]) -> type
     return next(iter(matching))
 
 
-def _listed(found: Sequence[Found]) -> str:
+def _listed(found: Sequence[LoadedCode]) -> str:
     if not found:
         return "no subclass of flux.Task and no @flux.task was found"
     unique = {each.task: each for each in found}.values()
@@ -78,10 +78,10 @@ def _listed(found: Sequence[Found]) -> str:
     return "found " + ", ".join(each.name if names.count(each.name) == 1 else str(each) for each in unique)
 
 
-def tasks_in(module: ModuleType) -> list[Found]:
+def tasks_in(module: ModuleType) -> list[LoadedCode]:
     """The subclasses of Task in a module's namespace, imported ones too, in the order of their definition."""
     return [
-        Found(name, module.__name__, value)
+        LoadedCode(name, module.__name__, value)
         for name, value in vars(module).items()
         if isinstance(value, type) and issubclass(value, Task) and not value.__module__.startswith("flux.")
     ]

@@ -43,7 +43,7 @@ def command(key_separator: str | None, headers: tuple[str, ...], topic: str, fil
     pairs = [_header(header) for header in headers]
     check_topic(topic)
     log.quiet()
-    failures = Failures()
+    failures = ProduceFailures()
     producer = _producer(topic, failures)
     taken = 0
     try:
@@ -63,7 +63,7 @@ def command(key_separator: str | None, headers: tuple[str, ...], topic: str, fil
         raise click.ClickException(f"{failures.count:,} not delivered{stopped}")
 
 
-class Failures:
+class ProduceFailures:
     """Counts each record once, whether it is heard of in `on_error`, from `flush`, or in both."""
 
     def __init__(self) -> None:
@@ -88,7 +88,7 @@ class Failures:
             self.hear(error)
 
 
-def _producer(topic: str, failures: Failures) -> type[Producer]:
+def _producer(topic: str, failures: ProduceFailures) -> type[Producer]:
     import flux
 
     class Lines(flux.Producer):
@@ -98,7 +98,7 @@ def _producer(topic: str, failures: Failures) -> type[Producer]:
     return Lines
 
 
-def _lines(file: IO[bytes], failures: Failures) -> Iterator[bytes]:
+def _lines(file: IO[bytes], failures: ProduceFailures) -> Iterator[bytes]:
     for line in file:
         if failures.count >= _GIVE_UP:
             return

@@ -17,7 +17,7 @@ from flux.core.backoff import in_words
 from flux.core.stage import Role
 from flux.operate.status.oldest_unfinished import Head
 from flux.operate.status.progress import Progress
-from flux.operate.status.reports import Heard
+from flux.operate.status.reports import KnownReports
 from flux.operate.status.status import (
     Hold,
     Look,
@@ -152,7 +152,7 @@ def _holds(held: Sequence[Hold]) -> Table:
     return shown
 
 
-def _processes(reports: Sequence[Heard]) -> Table:
+def _processes(reports: Sequence[KnownReports]) -> Table:
     columns = ("process", "version", "memory", "partitions", "in flight", "longest", "told")
     shown = table(*columns, numbers=["memory", "partitions", "in flight", "longest", "told"])
     for each in reports[:_MOST_PROCESSES]:
@@ -246,5 +246,5 @@ def _pause_object(each: Pausing) -> dict[str, Any]:
     return {"process": each.process, "error": each.error, "seconds": round(each.seconds, 1), "tried_in": tried_in}
 
 
-def _process_object(each: Heard) -> dict[str, Any]:
+def _process_object(each: KnownReports) -> dict[str, Any]:
     return {**attrs.asdict(each.report), "age": round(each.age, 1)}

@@ -15,7 +15,7 @@ from flux.cli.options import adapter_option, load_option, report_topic_option, t
 if TYPE_CHECKING:
     from flux.core.policy import Policy
     from flux.operate.status.reports import Running
-    from flux.operate.trace.record_history import Work
+    from flux.operate.trace.record_history import WorkHistory
     from flux.operate.trace.trace import Bounds, Trace
 
     Calls = Mapping[str, Running]
@@ -148,7 +148,7 @@ def _doubts(found: Trace, bounds: Bounds, interrupted: bool) -> Iterator[str]:
         yield f"{why}: {what} not read, so there may be more"
 
 
-def _as_json(work: Work, found: Trace, calls: Calls, now_ms: int) -> dict[str, Any]:
+def _as_json(work: WorkHistory, found: Trace, calls: Calls, now_ms: int) -> dict[str, Any]:
     from flux.operate.formatting import text_of
     from flux.operate.messages import where
 

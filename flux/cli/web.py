@@ -12,7 +12,7 @@ from flux.cli.options import adapter_option, load_option, report_topic_option
 
 if TYPE_CHECKING:
     from flux.task import Task
-    from flux.web.options import Options
+    from flux.web.options import WebOptions
     from flux.web.redaction import Mask
 
 PORT = 7373
@@ -79,7 +79,7 @@ def command(
     from flux.core.monitoring.report import TOPIC
 
     needs_extra()
-    from flux.web.options import Options, hosts_of
+    from flux.web.options import WebOptions, hosts_of
 
     log.quiet()
     found = chosen(sources, tasks)
@@ -88,7 +88,7 @@ def command(
     allowed = hosts_of(host, frozenset(hosts))
     hook = None if mask is None else masked(mask)
     options = usable(
-        lambda: Options(
+        lambda: WebOptions(
             token=token or None,
             hosts=allowed,
             read_only=read_only,
@@ -101,16 +101,16 @@ def command(
     serve(found, options, host, port, root_path)
 
 
-def serve(tasks: Sequence[type[Task]], options: Options, host: str, port: int, root_path: str = "") -> None:
+def serve(tasks: Sequence[type[Task]], options: WebOptions, host: str, port: int, root_path: str = "") -> None:
     """Until Ctrl-C."""
     from flux.web.page_context import Site
-    from flux.web.serving import Server, address_of, listening
+    from flux.web.serving import WebServer, address_of, listening
 
     site = Site(tasks, options)
     try:
         with listening(host, port) as listener:
             click.echo(f"{address_of(listener, host, root_path)}  (Ctrl-C ends it)", err=True)
-            Server(site, root_path).run(sockets=[listener])
+            WebServer(site, root_path).run(sockets=[listener])
     except KeyboardInterrupt:  # raised again by the server, after its end
         pass
     finally:
@@ -145,7 +145,7 @@ def masked(name: str) -> Mask:
     return hook
 
 
-def usable(make: Callable[[], Options]) -> Options:
+def usable(make: Callable[[], WebOptions]) -> WebOptions:
     from flux.core.errors import ConfigurationError
 
     try:

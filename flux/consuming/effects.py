@@ -19,12 +19,12 @@ T = TypeVar("T")
 
 
 @attrs.frozen
-class Pause:
+class PausePartitions:
     partitions: Sequence[TopicPartition]
 
 
 @attrs.frozen
-class Resume:
+class ResumePartitions:
     partitions: Sequence[TopicPartition]
 
 
@@ -121,8 +121,8 @@ class Close:
 
 
 Effect = (
-    Pause
-    | Resume
+    PausePartitions
+    | ResumePartitions
     | Seek
     | Poll
     | Rest

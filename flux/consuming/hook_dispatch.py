@@ -82,7 +82,7 @@ class _Around:
             self._hook.leave_failed(self._entered, error)
 
 
-class Heard:
+class HookDispatch:
     """The hooks of one task, by what they hear. Thread-safe; methods are called with no lock held. `rules`: which
     exceptions are failures of a record's."""
 
@@ -240,7 +240,7 @@ def _overrides(hook: Hooks, name: str) -> bool:
 class BatchCall:
     """A call with many messages, of one stage: told as one, and as one of each."""
 
-    def __init__(self, heard: Heard, messages: Sequence[Message]) -> None:
+    def __init__(self, heard: HookDispatch, messages: Sequence[Message]) -> None:
         self._heard = heard
         self._messages = messages
         self._where = where = heard.of(messages[0].stage)

@@ -88,9 +88,9 @@ def cycle(engine: Engine, now: Clock, longest: float = math.inf) -> Script[bool]
     may wait, up to `longest` seconds. Gives whether records came."""
     turn = engine.turn(now())
     if turn.pause:
-        yield do.Pause(turn.pause)
+        yield do.PausePartitions(turn.pause)
     if turn.resume:
-        yield do.Resume(turn.resume)
+        yield do.ResumePartitions(turn.resume)
     for partition in turn.reset:
         yield from _reset(engine, partition, now)
     if turn.commit:
@@ -161,7 +161,7 @@ def leave(engine: Engine, now: Clock, deadline: Clock) -> Script[None]:
     while not engine.quiet and now() < deadline():
         turn = engine.turn(now())
         if turn.pause:
-            yield do.Pause(turn.pause)
+            yield do.PausePartitions(turn.pause)
         yield do.Write()
         engine.polled((yield do.Poll(1, 0.01)), now())
         yield do.Rest(min(0.04, max(0.0, deadline() - now())))

@@ -24,7 +24,7 @@ from flux.consuming.call_chain import (
 from flux.consuming.callers import Callers, TaskCallers, ThreadCallers
 from flux.consuming.coordinator import Coordinator, StageRuntime
 from flux.consuming.forward_writer import ForwardWriter
-from flux.consuming.hook_dispatch import Heard
+from flux.consuming.hook_dispatch import HookDispatch
 from flux.consuming.new_topics import Spreading
 from flux.consuming.pollers import LoopPollers, ThreadPollers
 from flux.consuming.slow_calls import SlowCalls
@@ -70,7 +70,7 @@ class Worked(Protocol):
 
 
 @attrs.define(eq=False)
-class Job:
+class TaskRuntime:
     """`decoder`: makes values of bytes. `track`: what calls produce is part of them. `on_change` is called, on any
     thread, when the job has ended or is to end."""
 
@@ -166,7 +166,7 @@ class Job:
             [Engine(policy, stage, limits, gate) for stage in chosen],
             self._writer,
             self.system,
-            heard=Heard(self.name, self.hooks, [*policy.stages, *chosen], policy.rules),
+            heard=HookDispatch(self.name, self.hooks, [*policy.stages, *chosen], policy.rules),
             instance_suffix=f"-{self.name}{self.instance_suffix}",
             on_change=self.on_change,
         )

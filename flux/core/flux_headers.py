@@ -72,7 +72,7 @@ def start() -> Trail:
 
 
 @attrs.frozen
-class Unread:
+class UnreadHeaders:
     """The trail of a record of stage 1, 2, …, which is read when somebody asks: most records are done without. `tell`
     is given a record's headers that could not be understood, on any thread."""
 

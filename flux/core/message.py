@@ -8,7 +8,7 @@ from typing import Any, Self
 
 import attrs
 
-from flux.core.flux_headers import Trail, Unread
+from flux.core.flux_headers import Trail, UnreadHeaders
 
 
 class Headers(tuple[tuple[str, bytes | None], ...]):
@@ -41,14 +41,14 @@ class Message:
 
     value: Any
     _record: Any
-    _trail: Trail | Unread
+    _trail: Trail | UnreadHeaders
     _headers: Headers | tuple[Headers, Callable[[], Iterable[tuple[str, bytes]]]] | None
     """UNREAD before they are; a pair: with some that are to be made; None: they cannot be read."""
 
     # No __init__: it would cost a record more than all else here. What makes the calls does itself what `of` does.
 
     @classmethod
-    def of(cls, record: Any, value: Any, trail: Trail | Unread) -> Self:
+    def of(cls, record: Any, value: Any, trail: Trail | UnreadHeaders) -> Self:
         """A client's record; `value`: what its own is decoded to, or that."""
         message = cls()
         message._record = record
@@ -123,14 +123,14 @@ class Message:
         """The value as Kafka holds it, whatever the task's deserializer made of it."""
         return self._record.value()  # type: ignore[no-any-return]
 
-    def place(self, trail: Trail | Unread) -> None:
+    def place(self, trail: Trail | UnreadHeaders) -> None:
         """Sets what its headers say of its way here."""
         self._trail = trail
 
     @property
     def trail(self) -> Trail:
         trail = self._trail
-        if isinstance(trail, Unread):
+        if isinstance(trail, UnreadHeaders):
             unread = trail
             trail = self._trail = unread.read(self.headers)
             if trail.ignored:

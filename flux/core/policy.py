@@ -8,7 +8,7 @@ from typing import Literal
 import attrs
 
 from flux.core.backoff import Waits
-from flux.core.engine.batches import MOST_BATCH, Batch
+from flux.core.engine.batches import MOST_BATCH, OpenBatch
 from flux.core.engine.forwards import ErrorHeaders
 from flux.core.engine.offset_tracker import MAX_METADATA
 from flux.core.engine.verdicts import Move, Rules, Verdict
@@ -69,7 +69,7 @@ class Policy:
     """Calls a second, all stages together."""
     timeout: float | None = None
     """Of a call: see `Task.timeout`."""
-    batch: Batch | None = None
+    batch: OpenBatch | None = None
     """None: a call takes one record."""
 
     @property

@@ -30,7 +30,7 @@ _SAMPLE = re.compile(r"([a-zA-Z_:][a-zA-Z0-9_:]*)(\{?)")
 _LABEL = re.compile(r'(?<=[{,])process="')  # a quote inside a value is escaped
 
 
-class Silence(enum.Enum):
+class NoAnswer(enum.Enum):
     """Why a process does not answer."""
 
     ABSENT = "is not running yet"
@@ -51,7 +51,7 @@ class Gatherer:
             "/ready": lambda: ready(self.ask("/ready")),
         }
 
-    def ask(self, path: str) -> dict[int, Answer | Silence]:
+    def ask(self, path: str) -> dict[int, Answer | NoAnswer]:
         with ThreadPoolExecutor(min(len(self._sockets), _MOST_AT_ONCE)) as pool:
             return dict(zip(self._sockets, pool.map(partial(_ask, path), self._sockets.values()), strict=True))
 
@@ -73,16 +73,16 @@ def gathering(processes: int, port: int | None, host: str) -> Iterator[Mapping[i
             server.stop()
 
 
-def live(answers: Mapping[int, Answer | Silence]) -> Answer:
+def live(answers: Mapping[int, Answer | NoAnswer]) -> Answer:
     """A process that is not there is being started: the supervisor looks after that."""
-    return _all({number: answer for number, answer in answers.items() if answer is not Silence.ABSENT})
+    return _all({number: answer for number, answer in answers.items() if answer is not NoAnswer.ABSENT})
 
 
-def ready(answers: Mapping[int, Answer | Silence]) -> Answer:
+def ready(answers: Mapping[int, Answer | NoAnswer]) -> Answer:
     return _all(answers)
 
 
-def metrics(answers: Mapping[int, Answer | Silence]) -> Answer:
+def metrics(answers: Mapping[int, Answer | NoAnswer]) -> Answer:
     given = {number: answer for number, answer in answers.items() if isinstance(answer, Answer)}
     texts = {number: answer.text for number, answer in given.items() if answer.status == 200}
     refused = [answer for answer in given.values() if answer.status != 200]
@@ -126,10 +126,10 @@ def _labelled(sample: str, number: int) -> str:
     return f'{name}{{process="{number}"{comma}{rest}'
 
 
-def _all(answers: Mapping[int, Answer | Silence]) -> Answer:
+def _all(answers: Mapping[int, Answer | NoAnswer]) -> Answer:
     reasons = []
     for number, answer in answers.items():
-        if isinstance(answer, Silence):
+        if isinstance(answer, NoAnswer):
             reasons.append(f"process {number} {answer.value}\n")
         elif answer.status != 200:
             reasons += [f"process {number}: {line}\n" for line in answer.text.splitlines()]
@@ -147,15 +147,15 @@ class _Connection(HTTPConnection):
         self.sock.connect(str(self._path))
 
 
-def _ask(path: str, where: Path) -> Answer | Silence:
+def _ask(path: str, where: Path) -> Answer | NoAnswer:
     connection = _Connection(where)
     try:
         connection.request("GET", path)
         response = connection.getresponse()
         return Answer(response.status, response.read().decode())
     except TimeoutError:
-        return Silence.HUNG
+        return NoAnswer.HUNG
     except (OSError, HTTPException):
-        return Silence.ABSENT
+        return NoAnswer.ABSENT
     finally:
         connection.close()

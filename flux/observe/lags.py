@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import attrs
 
-from flux.consuming.task_runtime import Job
+from flux.consuming.task_runtime import TaskRuntime
 from flux.core.engine import Engine
 from flux.core.ports import Watermarks
 from flux.core.stage import Role
@@ -49,7 +49,7 @@ def lag_of(engine: Engine, marks: Mapping[int, Watermarks]) -> Lag:
 class Lags:
     """`of` needs the lock of the engine's coordinator."""
 
-    def __init__(self, jobs: Callable[[], Sequence[Job]]) -> None:
+    def __init__(self, jobs: Callable[[], Sequence[TaskRuntime]]) -> None:
         self._jobs = jobs
         self._marks: dict[Engine, Mapping[int, Watermarks]] = {}
         self._stopped = threading.Event()
@@ -73,7 +73,7 @@ class Lags:
             for job in self._jobs():
                 self._ask(job)
 
-    def _ask(self, job: Job) -> None:
+    def _ask(self, job: TaskRuntime) -> None:
         coordinator = job.coordinator
         if coordinator is None or not job.started or coordinator.ending.ended or self._stopped.is_set():
             return

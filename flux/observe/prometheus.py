@@ -18,7 +18,7 @@ from prometheus_client.registry import Collector
 
 from flux._version import __version__
 from flux.consuming.coordinator import StageRuntime
-from flux.consuming.task_runtime import Job
+from flux.consuming.task_runtime import TaskRuntime
 from flux.core.hooks import CallsReport, Hooks, StageInfo
 from flux.core.message import Message
 from flux.core.monitoring.health import Health
@@ -41,7 +41,7 @@ class Watched(Protocol):
     """What is needed of a worker."""
 
     @property
-    def jobs(self) -> Sequence[Job]: ...
+    def jobs(self) -> Sequence[TaskRuntime]: ...
     def health(self) -> Health: ...
 
 
@@ -155,10 +155,10 @@ class Metrics(Hooks, Collector):
         families.set(names.BUILD, (__version__,), 1)
         return iter(families)
 
-    def _jobs(self) -> list[Job]:
+    def _jobs(self) -> list[TaskRuntime]:
         return [job for worker in self._workers for job in worker.jobs]
 
-    def _read(self, job: Job, families: _Families) -> None:
+    def _read(self, job: TaskRuntime, families: _Families) -> None:
         families.set(names.LIMIT, (job.name,), job.policy.concurrency)
         coordinator = job.coordinator
         if coordinator is None:

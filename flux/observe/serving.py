@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Protocol
 
-from flux.consuming.task_runtime import Job
+from flux.consuming.task_runtime import TaskRuntime
 from flux.core.monitoring.health import Health
 from flux.observe.server import Answer, Server
 
@@ -22,7 +22,7 @@ class Observed(Protocol):
     """What is needed of a worker."""
 
     @property
-    def jobs(self) -> Sequence[Job]: ...
+    def jobs(self) -> Sequence[TaskRuntime]: ...
     def health(self) -> Health: ...
 
 

@@ -8,10 +8,10 @@ from flux.core.backoff import in_words
 from flux.core.errors import BrokerError
 from flux.core.ports import AdminPort, Cluster
 from flux.operate.dlq.replay import Receipt
-from flux.operate.dlq.replay_plan import Plan
+from flux.operate.dlq.replay_plan import ReplayPlan
 from flux.operate.formatting import many, moment
 from flux.operate.status.reports import Running, heard, running
-from flux.operate.trace.record_history import Sighting, State, Work
+from flux.operate.trace.record_history import Sighting, WorkHistory, WorkState
 from flux.operate.trace.trace import Trace
 
 Calls = Mapping[str, Running]
@@ -20,7 +20,7 @@ Calls = Mapping[str, Running]
 
 def calls_of(found: Trace, adapter: Cluster, admin: AdminPort, topic: str) -> Calls:
     """What processes say of the records that are to be worked now."""
-    seen = [each for work in found.works for each in work.sightings if each.state is State.OPEN]
+    seen = [each for work in found.works for each in work.sightings if each.state is WorkState.OPEN]
     if not seen:
         return {}
     try:
@@ -31,7 +31,7 @@ def calls_of(found: Trace, adapter: Cluster, admin: AdminPort, topic: str) -> Ca
     return {place: call for place, call in calls.items() if call is not None}
 
 
-def where(work: Work, found: Trace, calls: Calls, now_ms: int) -> str:
+def where(work: WorkHistory, found: Trace, calls: Calls, now_ms: int) -> str:
     """Where it is, in a line."""
     here = work.now
     more = f"; it is to be worked in {work.copies} places, as after a crash" if work.copies > 1 else ""
@@ -39,9 +39,9 @@ def where(work: Work, found: Trace, calls: Calls, now_ms: int) -> str:
         last = work.sightings[-1]
         how = f"done in {last.stage}, as group {last.stage.group} has passed it ({_passed(last, found)})"
         return f"{how}, unless it went on to what was not read" if found.unread else how
-    if here.state is State.DEAD:
+    if here.state is WorkState.DEAD:
         return f"a dead letter at {here.place} since {moment(here.written_at)}"
-    if here.state is State.WAITING:
+    if here.state is WorkState.WAITING:
         return f"waits in {here.stage} until {moment(here.due)}; then attempt {here.message.attempt}{more}"
     call = calls.get(str(here))
     if call is not None:
@@ -54,11 +54,11 @@ def where(work: Work, found: Trace, calls: Calls, now_ms: int) -> str:
 
 
 def state_of(sighting: Sighting, now_ms: int) -> str:
-    if sighting.state is State.WAITING and sighting.due is not None:
+    if sighting.state is WorkState.WAITING and sighting.due is not None:
         return f"due in {_words(sighting.due - now_ms)}"
-    if sighting.state is State.OPEN and sighting.due is not None:
+    if sighting.state is WorkState.OPEN and sighting.due is not None:
         return f"due since {_words(now_ms - sighting.due)}"
-    return {State.OPEN: "not done", State.PASSED: "passed", State.DEAD: ""}.get(sighting.state, "")
+    return {WorkState.OPEN: "not done", WorkState.PASSED: "passed", WorkState.DEAD: ""}.get(sighting.state, "")
 
 
 def _passed(sighting: Sighting, found: Trace) -> str:
@@ -68,7 +68,7 @@ def _passed(sighting: Sighting, found: Trace) -> str:
     )
 
 
-def notes(plan: Plan) -> Iterator[str]:
+def notes(plan: ReplayPlan) -> Iterator[str]:
     topic = plan.source.topic
     yield f"{topic} keeps every dead letter: records that were processed in another way since are replayed too"
     if not plan.stored:
@@ -80,7 +80,7 @@ def notes(plan: Plan) -> Iterator[str]:
         yield f"group {plan.source.group} has given up to {plan.worked:,} of these one more try already"
 
 
-def outcome(plan: Plan, receipt: Receipt) -> str:
+def outcome(plan: ReplayPlan, receipt: Receipt) -> str:
     verb = "would replay" if plan.order.dry else "replayed"
     left = f"; {receipt.done_before:,} replayed before" if receipt.done_before else ""
     left += f"; {receipt.unmatched:,} did not match" if receipt.unmatched else ""

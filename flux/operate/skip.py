@@ -39,7 +39,7 @@ _FINAL = {Fault.TOO_LARGE, Fault.DENIED, Fault.OTHER}
 
 
 @attrs.frozen
-class Plan:
+class SkipPlan:
     """One record, as the cluster is now: see `planned`."""
 
     policy: Policy
@@ -82,7 +82,7 @@ def check_stopped(admin: AdminPort, stage: Stage) -> None:
         )
 
 
-def planned(adapter: Cluster, admin: AdminPort, policy: Policy, stage: Stage, partition: int, offset: int) -> Plan:
+def planned(adapter: Cluster, admin: AdminPort, policy: Policy, stage: Stage, partition: int, offset: int) -> SkipPlan:
     """Finds the record, and whether it is still to be worked. Raises FluxError with what is wrong, BrokerError."""
     check_stopped(admin, stage)
     dead = policy.stages[policy.stages.dead]
@@ -104,7 +104,7 @@ def planned(adapter: Cluster, admin: AdminPort, policy: Policy, stage: Stage, pa
     if begins_at_ends(policy, stage, committed):
         raise FluxError(f"group {stage.group} has no position in {stage.topic} and starts at its end: nothing is held")
     _passing(policy, stored, offset, span.start, at)
-    return Plan(policy, stage, dead, _message(record, policy, stage), stored or CommittedOffset(span.start))
+    return SkipPlan(policy, stage, dead, _message(record, policy, stage), stored or CommittedOffset(span.start))
 
 
 @attrs.frozen
@@ -121,7 +121,7 @@ Receipt = Callable[[str], None]
 
 
 def skip(
-    plan: Plan,
+    plan: SkipPlan,
     adapter: Cluster,
     admin: AdminPort,
     who: str,
@@ -165,13 +165,13 @@ def skip(
         ) from None
 
 
-def _rehearse(plan: Plan, admin: AdminPort) -> None:
+def _rehearse(plan: SkipPlan, admin: AdminPort) -> None:
     """Commits the position as it is: what would refuse the new one, such as a permission or a member that the client
     cannot see, does so before anything is written."""
     _set(plan, admin, plan.stored)
 
 
-def _set(plan: Plan, admin: AdminPort, position: CommittedOffset) -> None:
+def _set(plan: SkipPlan, admin: AdminPort, position: CommittedOffset) -> None:
     stage = plan.stage
     try:
         admin.set_committed_offsets(stage.group, stage.topic, {plan.at.partition: position}, ASK)
@@ -181,7 +181,7 @@ def _set(plan: Plan, admin: AdminPort, position: CommittedOffset) -> None:
         raise FluxError(f"group {stage.group} has members: stop the workers of stage {stage.number}") from None
 
 
-def _pass(plan: Plan, admin: AdminPort) -> CommittedOffset:
+def _pass(plan: SkipPlan, admin: AdminPort) -> CommittedOffset:
     """By what is committed now: whoever worked meanwhile may have moved it."""
     stage, partition, offset = plan.stage, plan.at.partition, plan.message.offset
     stored = admin.positions(stage.group, stage.topic, ASK).get(partition)
@@ -193,7 +193,7 @@ def _pass(plan: Plan, admin: AdminPort) -> CommittedOffset:
     return position
 
 
-def copy_of(plan: Plan, partitions: int, limit: int | None, who: str, reason: str, now_ms: int) -> ProducerRecord:
+def copy_of(plan: SkipPlan, partitions: int, limit: int | None, who: str, reason: str, now_ms: int) -> ProducerRecord:
     """The dead letter: a forwarded copy as a worker writes it, with who and why. `limit`: bytes that the topic
     takes."""
     forwarded_copy = ForwardedCopy(

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from flux._version import __version__
 from flux.consuming.coordinator import StageRuntime
-from flux.consuming.task_runtime import Job
+from flux.consuming.task_runtime import TaskRuntime
 from flux.consuming.topic_setup import ASK
 from flux.core.errors import BrokerError, ConfigurationError
 from flux.core.monitoring.duties import Duty
@@ -58,11 +58,11 @@ def report_topic(choice: bool | str | None) -> str | None:
 class Reporter:
     """Of one process. `process`: its number with --processes."""
 
-    def __init__(self, jobs: Sequence[Job], topic: str, process: int | None, system: System) -> None:
+    def __init__(self, jobs: Sequence[TaskRuntime], topic: str, process: int | None, system: System) -> None:
         self._started = int(system.now() * 1000)
         self._process = process
         self._system = system
-        by_cluster: dict[str, list[Job]] = {}
+        by_cluster: dict[str, list[TaskRuntime]] = {}
         for job in jobs:
             by_cluster.setdefault(job.adapter.cluster, []).append(job)
         self._channels = {
@@ -81,7 +81,7 @@ class Reporter:
         self._ended.set()
         self._thread.join(_LAST + 2.0)
 
-    def report(self, jobs: Sequence[Job]) -> Report:
+    def report(self, jobs: Sequence[TaskRuntime]) -> Report:
         return Report(
             host=socket.gethostname(),
             pid=os.getpid(),
@@ -93,7 +93,7 @@ class Reporter:
             stages=tuple(stage for job in jobs for stage in self._stages(job)),
         )
 
-    def _stages(self, job: Job) -> list[StageReport]:
+    def _stages(self, job: TaskRuntime) -> list[StageReport]:
         coordinator = job.coordinator
         if coordinator is None:
             return []

@@ -16,7 +16,7 @@ from flux.system.interpreter_end import refused
 
 
 @attrs.define(slots=True, eq=False)
-class Client:
+class SharedClient:
     port: ProducerPort
     users: set[ProducerBuffer] = attrs.field(factory=set)
 
@@ -33,7 +33,7 @@ class Clients:
         self._lock = lock
         self._exited = exited
         self._made = made
-        self._clients: dict[Key, Client] = {}
+        self._clients: dict[Key, SharedClient] = {}
 
     def of(self, buffer: ProducerBuffer) -> ProducerPort:
         """Its client, made now if need be. Raises ConfigurationError, BrokerError."""
@@ -41,7 +41,7 @@ class Clients:
             key = _key(buffer)
             client = self._clients.get(key)
             if client is None:
-                client = self._clients[key] = Client(self._make_locked(buffer))
+                client = self._clients[key] = SharedClient(self._make_locked(buffer))
                 self._made()
             client.users.add(buffer)
             return client.port

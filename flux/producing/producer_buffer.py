@@ -26,7 +26,7 @@ from flux.producing.pending_acks import InFlight, Pending, Tracked, acknowledgin
 from flux.producing.room import Room
 from flux.producing.scope import Scope
 from flux.producing.unheard import Unheard
-from flux.producing.waits import Waits, Watch, Watching, in_loop, nothing
+from flux.producing.waits import Watch, Watches, Watching, in_loop, nothing
 
 logger = logging.getLogger("flux.producer")
 
@@ -70,7 +70,7 @@ class ProducerBuffer:
         self.settings = settings
         self.filling = Buffer(limits)
         self.unheard = Unheard(system, adapter, topic)
-        self.waits = Waits(system, in_flight, self.unheard, topic)
+        self.waits = Watches(system, in_flight, self.unheard, topic)
         self.flusher = Flusher(self, system, adapter, topic, settings, self.filling, in_flight)
         self._room = Room(system, topic, settings, self.filling, self.flusher, self.waits, self.unheard)
         self._system = system

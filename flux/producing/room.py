@@ -10,7 +10,7 @@ from flux.core.producing.buffer import Buffer
 from flux.producing.flusher import Flusher
 from flux.producing.pending_acks import failed, in_acknowledgement
 from flux.producing.unheard import Unheard
-from flux.producing.waits import LONGEST_REST, Waits, Watch, Watching
+from flux.producing.waits import LONGEST_REST, Watch, Watches, Watching
 
 
 class Room:
@@ -23,7 +23,7 @@ class Room:
         settings: ProducerSettings,
         buffer: Buffer,
         flusher: Flusher,
-        waits: Waits,
+        waits: Watches,
         unheard: Unheard,
     ) -> None:
         self._system = system

@@ -32,7 +32,7 @@ class Watch:
     failed: list[FailedRecord] = attrs.field(factory=list)
 
 
-class Waits:
+class Watches:
     """The watches of one producer. What fails while somebody watches is heard by him alone."""
 
     def __init__(self, system: System, in_flight: InFlight, unheard: Unheard, topic: str) -> None:
@@ -136,7 +136,7 @@ class Watching:
 
     __slots__ = ("_begin", "_judge", "_waits", "_watch")
 
-    def __init__(self, waits: Waits, begin: Callable[[], Watch], judge: Callable[[Watch], None]) -> None:
+    def __init__(self, waits: Watches, begin: Callable[[], Watch], judge: Callable[[Watch], None]) -> None:
         self._waits = waits
         self._begin = begin
         self._judge = judge

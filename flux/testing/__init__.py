@@ -3,9 +3,9 @@
 with flux.testing.kit() as kit: ...     # or the pytest fixture `flux_kit`: see docs/how-to/testing.md
 """
 
-from flux.testing.kit import Clock, Kit, Waiting, kit
+from flux.testing.kit import Clock, Kit, WaitingRecord, kit
 from flux.testing.machine import Stuck
-from flux.testing.records import Record, Records
-from flux.testing.working import Failure, Summary
+from flux.testing.records import Records, StoredRecord
+from flux.testing.working import HandlerFailure, Summary
 
-__all__ = ["Clock", "Failure", "Kit", "Record", "Records", "Stuck", "Summary", "Waiting", "kit"]
+__all__ = ["Clock", "HandlerFailure", "Kit", "Records", "StoredRecord", "Stuck", "Summary", "WaitingRecord", "kit"]

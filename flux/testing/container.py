@@ -6,13 +6,13 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from flux.testing.node import Broker, NoBroker, answers, free_ports, properties
+from flux.testing.node import KafkaNode, NoBroker, answers, free_ports, properties
 
 IMAGE = "apache/kafka:4.3.0"
 
 
 @contextmanager
-def container(auto_create: bool = False) -> Iterator[Broker]:
+def container(auto_create: bool = False) -> Iterator[KafkaNode]:
     """One of the image that FLUX_TEST_KAFKA_IMAGE names. Raises NoBroker, which says what to install or start."""
     try:
         from testcontainers.core.config import testcontainers_config
@@ -46,7 +46,7 @@ def container(auto_create: bool = False) -> Iterator[Broker]:
         bootstrap = f"{host}:{open_port}"
         if not answers(bootstrap, 60):
             raise NoBroker(f"{image} runs, but serves nobody at {bootstrap}", surprising=True)
-        yield Broker(bootstrap, f"{host}:{secured_port}", f"container of {image}")
+        yield KafkaNode(bootstrap, f"{host}:{secured_port}", f"container of {image}")
     finally:
         kafka.stop()
 

@@ -26,8 +26,8 @@ from flux.producing.registry import PRODUCERS
 from flux.task import Task
 from flux.testing.clusters import Clusters
 from flux.testing.machine import Machine
-from flux.testing.records import ANYTHING, Record, Records, describe
-from flux.testing.working import Failure, Summary, Working, perform, perform_async
+from flux.testing.records import ANYTHING, Records, StoredRecord, describe
+from flux.testing.working import HandlerFailure, Summary, Working, perform, perform_async
 from flux.worker import Worker
 
 AnyTask = type[Task] | Task
@@ -62,11 +62,11 @@ class Clock:
 
 
 @attrs.frozen(repr=False)
-class Waiting:
+class WaitingRecord:
     """A record that waits in a retry topic. `due`: seconds since the epoch by the kit's clock, and `seconds` from now
     (negative: overdue); None for a record that flux did not write, which gets a due time when it is first seen."""
 
-    record: Record
+    record: StoredRecord
     stage: int
     due: float | None
     seconds: float | None
@@ -88,7 +88,7 @@ class Kit:
         self._clusters = clusters
         self._machine = machine
         self.clock = Clock(machine)
-        self.failures: list[Failure] = []
+        self.failures: list[HandlerFailure] = []
 
     # ---- working
 
@@ -136,7 +136,7 @@ class Kit:
         partition: int | None = None,
         timestamp: int | None = None,
         adapter: AdapterChoice = None,
-    ) -> Record:
+    ) -> StoredRecord:
         """Writes a record as some other program would: `value` is bytes, str or None; or `json`, what it shall hold.
         `timestamp`: milliseconds since the epoch, by default now. Raises BrokerError, ConfigurationError."""
         name, cluster = self._place(topic, adapter)
@@ -149,7 +149,7 @@ class Kit:
         ((error, stored),) = ends
         if error is not None:
             raise error
-        return Record.of(stored)
+        return StoredRecord.of(stored)
 
     # ---- looking
 
@@ -165,7 +165,7 @@ class Kit:
         stages = task.policy().stages
         return self.topic(stages[stages.dead].topic, adapter=self._adapter(task.adapter))
 
-    def waiting(self, task: AnyTask) -> list[Waiting]:
+    def waiting(self, task: AnyTask) -> list[WaitingRecord]:
         """What waits in the retry topics of a task, the next one first."""
         policy, broker = task.policy(), self.broker(task)
         found = [each for number in range(1, policy.stages.dead) for each in self._open(policy.stages[number], broker)]
@@ -223,9 +223,9 @@ class Kit:
         return plain(topic.topic), self._adapter(topic.adapter if adapter is None else adapter)
 
     def _read(self, name: str, broker: Broker) -> Records:
-        return Records(f"topic {name}", map(Record.of, broker.records(name)))
+        return Records(f"topic {name}", map(StoredRecord.of, broker.records(name)))
 
-    def _open(self, stage: Stage, broker: Broker) -> Iterator[Waiting]:
+    def _open(self, stage: Stage, broker: Broker) -> Iterator[WaitingRecord]:
         """What of a retry topic is not done."""
         positions, now = broker.positions(stage.group, stage.topic), self._machine.now()
         for record in self._read(stage.topic, broker):
@@ -236,7 +236,7 @@ class Kit:
                     continue
             due = record.header(trail.DUE)
             at = int(due) / 1000 if due is not None and due.isdecimal() else None
-            yield Waiting(record, stage.number, at, None if at is None else round(at - now, 3))
+            yield WaitingRecord(record, stage.number, at, None if at is None else round(at - now, 3))
 
 
 @contextmanager

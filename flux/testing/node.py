@@ -14,7 +14,7 @@ USERS = {"boss": "the-boss's-secret", "guest": "a guest's secret+%&"}
 
 
 @attrs.frozen
-class Broker:
+class KafkaNode:
     bootstrap: str
     secured: str | None = None
     """The same cluster with SASL_PLAINTEXT and PLAIN for `USERS`, where there is such a listener."""

@@ -26,7 +26,7 @@ ANYTHING: Any = _Anything()
 
 
 @attrs.frozen(repr=False)
-class Record:
+class StoredRecord:
     """A record as the broker holds it: bytes, and `headers` in order. `timestamp` in milliseconds since the epoch."""
 
     topic: str
@@ -38,7 +38,7 @@ class Record:
     timestamp: int
 
     @classmethod
-    def of(cls, stored: Stored) -> Record:
+    def of(cls, stored: Stored) -> StoredRecord:
         return cls(
             stored.topic(),
             stored.partition(),
@@ -90,10 +90,10 @@ class Record:
         return " ".join(parts)
 
 
-class Records(Sequence[Record]):
+class Records(Sequence[StoredRecord]):
     """Records of one topic by partition and offset; shows them all when an assertion about it fails."""
 
-    def __init__(self, what: str, records: Iterable[Record]) -> None:
+    def __init__(self, what: str, records: Iterable[StoredRecord]) -> None:
         self.what = what
         self._records = tuple(records)
 
@@ -109,7 +109,7 @@ class Records(Sequence[Record]):
         """All values as JSON. Raises ValueError."""
         return [record.json() for record in self._records]
 
-    def one(self) -> Record:
+    def one(self) -> StoredRecord:
         """The only record. Raises AssertionError when there is none, or are several."""
         __tracebackhide__ = True
         if len(self._records) != 1:
@@ -125,10 +125,10 @@ class Records(Sequence[Record]):
         return Records(self.what, filter(wanted.fits, self._records))
 
     @overload
-    def __getitem__(self, index: int) -> Record: ...
+    def __getitem__(self, index: int) -> StoredRecord: ...
     @overload
     def __getitem__(self, index: slice) -> Records: ...
-    def __getitem__(self, index: int | slice) -> Record | Records:
+    def __getitem__(self, index: int | slice) -> StoredRecord | Records:
         if isinstance(index, slice):
             return Records(self.what, self._records[index])
         return self._records[index]
@@ -157,7 +157,7 @@ class _Wanted:
     json: Any
     headers: Mapping[str, Any] | Any
 
-    def fits(self, record: Record) -> bool:
+    def fits(self, record: StoredRecord) -> bool:
         if self.key is not ANYTHING and record.key != _bytes(self.key):
             return False
         if self.value is not ANYTHING and record.value != _bytes(self.value):
@@ -184,7 +184,7 @@ def _bytes(value: Any) -> Any:
     return value.encode() if isinstance(value, str) else value
 
 
-def _json(record: Record) -> Any:
+def _json(record: StoredRecord) -> Any:
     try:
         return record.json()
     except ValueError:

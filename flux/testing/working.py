@@ -18,7 +18,7 @@ from flux.consuming.blocking import worker_loop as blocking_loop
 from flux.consuming.blocking.consumer_loop import ConsumerLoop
 from flux.consuming.coordinator import Coordinator, StageRuntime
 from flux.consuming.side_threads import directly
-from flux.consuming.task_runtime import Job
+from flux.consuming.task_runtime import TaskRuntime
 from flux.core.engine.runs import Run
 from flux.core.engine.verdicts import Move
 from flux.core.error_text import brief
@@ -56,7 +56,7 @@ class Summary:
 
 
 @attrs.frozen(repr=False)
-class Failure:
+class HandlerFailure:
     """A call that raised."""
 
     task: str
@@ -73,13 +73,13 @@ class Working:
     feed each other have no end of their own."""
 
     machine: Machine
-    jobs: Sequence[Job]
+    jobs: Sequence[TaskRuntime]
     partitions: int
-    failures: list[Failure]
+    failures: list[HandlerFailure]
     stages: str | None
     to_the_end: bool
     at_most: int
-    _loops: list[tuple[Job, Coordinator, ConsumerLoop]] = attrs.field(factory=list)
+    _loops: list[tuple[TaskRuntime, Coordinator, ConsumerLoop]] = attrs.field(factory=list)
     _calls: int = 0
 
     def life(self) -> Life:
@@ -164,15 +164,15 @@ class Working:
                     raise Stuck(f"more than {self.at_most} calls in one run: do tasks feed each other for ever?")
         return went_on
 
-    def _call(self, job: Job, coordinator: Coordinator, runtime: StageRuntime, run: Run) -> Any:
+    def _call(self, job: TaskRuntime, coordinator: Coordinator, runtime: StageRuntime, run: Run) -> Any:
         return job.caller(job.form.noting(job.handler, partial(self._note, job)))(runtime, run)
 
-    def _note(self, job: Job, called: Any, error: BaseException) -> None:
+    def _note(self, job: TaskRuntime, called: Any, error: BaseException) -> None:
         """`called`: a message, or a batch task's with those that have failed among them."""
         failed = own_failures(called, error) if isinstance(called, list) else {called: own_failure(error)}
         verdict = job.policy.rules.verdict
         self.failures += [
-            Failure(job.name, message, each)
+            HandlerFailure(job.name, message, each)
             for message, each in failed.items()
             if verdict(each).move is not Move.STOP or issubclass(type(each), Exception)
         ]

@@ -11,7 +11,7 @@ from flux.operate.dlq.exchange import to_line
 from flux.operate.dlq.filters import Filter
 from flux.operate.dlq.purge import Purge
 from flux.operate.dlq.replay import Replay
-from flux.operate.dlq.replay_plan import Plan
+from flux.operate.dlq.replay_plan import ReplayPlan
 from flux.operate.formatting import many
 from flux.operate.messages import outcome
 from flux.operate.reading import read, spans_of
@@ -24,7 +24,7 @@ MOST_EXPORTED = 1_000_000
 Body = Callable[[Job], str]
 
 
-def replay(subject: Subject, plan: Plan) -> Body:
+def replay(subject: Subject, plan: ReplayPlan) -> Body:
     def run(job: Job) -> str:
         receipt = Replay(
             plan,

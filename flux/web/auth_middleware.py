@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from flux.web.options import Options
+from flux.web.options import WebOptions
 from flux.web.sessions import LASTS, Sessions
 
 POLICY = (
@@ -35,7 +35,7 @@ _SAFE = ("GET", "HEAD")
 
 
 class Guard:
-    def __init__(self, app: ASGIApp, options: Options, sessions: Sessions) -> None:
+    def __init__(self, app: ASGIApp, options: WebOptions, sessions: Sessions) -> None:
         self._app = app
         self._options = options
         self._sessions = sessions
@@ -128,7 +128,7 @@ def _query(request: Request) -> str:
     return f"?{query}" if query else ""
 
 
-def cookie(request: Request, options: Options, visitor: str) -> str:
+def cookie(request: Request, options: WebOptions, visitor: str) -> str:
     """For this server alone: no script reads it, no other site sends it."""
     path = request.scope.get("root_path", "") or "/"
     secure = "; Secure" if request.scope.get("scheme") == "https" else ""

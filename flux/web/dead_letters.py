@@ -30,7 +30,7 @@ Cursor = Mapping[int, int]
 
 
 @attrs.frozen
-class Row:
+class DeadLetterRow:
     """Times in milliseconds since the epoch."""
 
     partition: int
@@ -54,7 +54,7 @@ class Row:
 class Page:
     """The newest first. `older`: where the next page begins, None: there is none. `read`: records looked at."""
 
-    rows: Sequence[Row]
+    rows: Sequence[DeadLetterRow]
     older: Cursor | None
     read: int
 
@@ -67,9 +67,9 @@ def replayed_of(subject: Subject) -> dict[int, Replayed]:
     return {number: Replayed.of(position) for number, position in stored.items()}
 
 
-def row_of(letter: Letter, replayed: Replayed | None) -> Row:
+def row_of(letter: Letter, replayed: Replayed | None) -> DeadLetterRow:
     message = letter.message
-    return Row(
+    return DeadLetterRow(
         letter.partition,
         letter.offset,
         message.key,
@@ -93,10 +93,10 @@ def newest(
     stopping: Callable[[], bool] = lambda: False,
 ) -> Page:
     """The letters that match, backwards from `before`. Blocks; raises BrokerError."""
-    return _Search(subject, which, before, with_replayed, stopping).run()
+    return _PageSearch(subject, which, before, with_replayed, stopping).run()
 
 
-class _Search:
+class _PageSearch:
     """Reads windows that grow, from the ends of the partitions towards their beginnings."""
 
     def __init__(
@@ -111,7 +111,7 @@ class _Search:
         self._starts = {number: span.start for number, span in spans.items()}
         self._ends = {n: max(span.start, min(span.end, before.get(n, span.end))) for n, span in spans.items()}
         self._tops = dict(self._ends)
-        self._found: dict[int, list[Row]] = {number: [] for number in spans}
+        self._found: dict[int, list[DeadLetterRow]] = {number: [] for number in spans}
         """By partition, the newest first."""
         self._read = 0
 
@@ -135,7 +135,7 @@ class _Search:
         )
 
     def _read_back(self, spans: Mapping[int, Span]) -> None:
-        subject, found = self._subject, {number: list[Row]() for number in spans}
+        subject, found = self._subject, {number: list[DeadLetterRow]() for number in spans}
         topic = subject.dead.topic
         for piece in read(subject.adapter, topic, spans, stopping=self._stopping, system=subject.system):
             self._read += len(piece.records)
@@ -143,7 +143,7 @@ class _Search:
         for number, rows in found.items():
             self._found[number] += reversed(rows)
 
-    def _rows(self, records: Sequence[Record]) -> Iterator[Row]:
+    def _rows(self, records: Sequence[Record]) -> Iterator[DeadLetterRow]:
         now_ms = self._subject.now_ms
         for record in records:
             letter = letter_of(record, self._subject.policy, now_ms)
@@ -152,7 +152,7 @@ class _Search:
                 if self._with_replayed or not row.replayed:
                     yield row
 
-    def _older(self, shown: Sequence[Row]) -> Cursor | None:
+    def _older(self, shown: Sequence[DeadLetterRow]) -> Cursor | None:
         cursor = {}
         for number, rows in self._found.items():
             offsets = [row.offset for row in shown if row.partition == number]
@@ -163,7 +163,7 @@ class _Search:
         return cursor if any(end > self._starts[n] for n, end in cursor.items()) else None
 
 
-def _merged(found: Mapping[int, Sequence[Row]], most: int) -> Iterator[Row]:
+def _merged(found: Mapping[int, Sequence[DeadLetterRow]], most: int) -> Iterator[DeadLetterRow]:
     """By time; but within a partition by offset, whatever clocks said, so that a page ends at an offset of each."""
     queues = [(-rows[0].written_at, number, 0) for number, rows in found.items() if rows]
     heapq.heapify(queues)

@@ -15,7 +15,7 @@ SHORTEST_TOKEN = 16
 
 
 @attrs.frozen
-class Options:
+class WebOptions:
     """`token`: what a visitor has to know; None: nothing, on this machine alone. `hosts`: the names by which it may be
     asked for; None: any. `every`: seconds between two looks at the clusters. Raises ConfigurationError."""
 

@@ -29,10 +29,10 @@ from flux.web.broadcast import Bell
 from flux.web.causes import Census
 from flux.web.formatting import FILTERS
 from flux.web.jobs import Jobs
-from flux.web.options import Options
-from flux.web.sampler import Sampler, Watch
+from flux.web.options import WebOptions
+from flux.web.sampler import Sampler, TaskWatch
 from flux.web.sessions import Sessions
-from flux.web.waiting import Dues
+from flux.web.waiting import WaitingRecords
 from flux.web.watched_tasks import Subject, subjects_of
 
 T = TypeVar("T")
@@ -43,16 +43,16 @@ MOST_QUESTIONS = 8
 class Site:
     """Raises ConfigurationError for tasks that cannot be looked at."""
 
-    def __init__(self, tasks: Sequence[type[Task]], options: Options, system: System = SYSTEM) -> None:
+    def __init__(self, tasks: Sequence[type[Task]], options: WebOptions, system: System = SYSTEM) -> None:
         self.options = options
         self.system = system
         self.bell = Bell()
         self.jobs = Jobs(self.bell, system)
         self.sessions = Sessions(options.token, system)
         subjects = subjects_of(tasks, options.mask, options.report_topic, system)
-        self.watches = {subject.slug: Watch(subject, options.every) for subject in subjects}
+        self.watches = {subject.slug: TaskWatch(subject, options.every) for subject in subjects}
         self.census = {subject.slug: Census(subject) for subject in subjects}
-        self.dues = {subject.slug: Dues(subject) for subject in subjects}
+        self.dues = {subject.slug: WaitingRecords(subject) for subject in subjects}
         self.sampler = Sampler(list(self.watches.values()), options.every, self.bell)
         self.streams = 0
         """Browsers that listen now."""
@@ -63,7 +63,7 @@ class Site:
     def subjects(self) -> list[Subject]:
         return [watch.subject for watch in self.watches.values()]
 
-    def watch(self, request: Request) -> Watch:
+    def watch(self, request: Request) -> TaskWatch:
         """The task that an address names. Raises HTTPException."""
         found = self.watches.get(request.path_params["task"])
         if found is None:

@@ -30,7 +30,7 @@ STALE = 30.0
 """Seconds, and a few intervals, after which a sample says nothing of now: the cluster neither answers nor refuses."""
 
 
-class Watch:
+class TaskWatch:
     """One task, as it was seen. `error`: why it could not be looked at, since `failing_since`."""
 
     def __init__(self, subject: Subject, every: float = 5.0) -> None:
@@ -91,7 +91,7 @@ class Watch:
 class Sampler:
     """`total`: of all tasks together."""
 
-    def __init__(self, watches: Sequence[Watch], every: float, bell: Bell) -> None:
+    def __init__(self, watches: Sequence[TaskWatch], every: float, bell: Bell) -> None:
         self.watches = watches
         self.total = History()
         self._every = every
@@ -105,7 +105,7 @@ class Sampler:
                 group.start_soon(self._follow, watch, limiter)
             group.start_soon(self._add_up)
 
-    async def _follow(self, watch: Watch, limiter: anyio.CapacityLimiter) -> None:
+    async def _follow(self, watch: TaskWatch, limiter: anyio.CapacityLimiter) -> None:
         while True:
             began = anyio.current_time()
             await anyio.to_thread.run_sync(watch.take, abandon_on_cancel=True, limiter=limiter)

@@ -24,7 +24,7 @@ def listening(host: str, port: int) -> socket.socket:
         raise ConfigurationError(f"cannot listen on {host} port {port}: {error.strerror or error}") from None
 
 
-class Server(uvicorn.Server):
+class WebServer(uvicorn.Server):
     """Ends streams first: they would hold up the end."""
 
     def __init__(self, site: Site, root_path: str = "") -> None:

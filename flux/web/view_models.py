@@ -9,7 +9,7 @@ import attrs
 from flux.core.stage import Role, Stage
 from flux.operate.status.blockers import LONG, Standing, holds, standing
 from flux.operate.status.progress import Progress
-from flux.operate.status.reports import Heard
+from flux.operate.status.reports import KnownReports
 from flux.operate.status.status import Hold, Look, Pausing, StageLook, dead_rate, next_due, pauses, rates, waiting
 
 MOST_PARTITIONS = 200
@@ -17,7 +17,7 @@ MOST_PARTITIONS = 200
 
 
 @attrs.frozen
-class Row:
+class TaskRow:
     """One partition of a stage. `position` None: nothing is committed; `member`: who has it."""
 
     number: int
@@ -47,7 +47,7 @@ class StageNow:
     next_due: float | None
     done: float | None
     failed: float | None
-    rows: Sequence[Row]
+    rows: Sequence[TaskRow]
 
     @property
     def stage(self) -> Stage:
@@ -76,7 +76,7 @@ class Sample:
     dead_letters: int
     dead_rate: float | None
     held: Sequence[Hold]
-    reports: Sequence[Heard] | None
+    reports: Sequence[KnownReports] | None
     paused: Sequence[Pausing]
 
     @property
@@ -151,7 +151,7 @@ def _stage(found: Look, each: StageLook, before: Look | None, held: Sequence[Hol
     )
 
 
-def _rows(found: Look, each: StageLook, held: Mapping[int, Hold]) -> list[Row]:
+def _rows(found: Look, each: StageLook, held: Mapping[int, Hold]) -> list[TaskRow]:
     owners = {
         at.partition: member.client_id or member.id
         for member in each.members
@@ -162,10 +162,10 @@ def _rows(found: Look, each: StageLook, held: Mapping[int, Hold]) -> list[Row]:
     return [_row(found, each, number, owners.get(number, ""), held.get(number)) for number in sorted(worst)]
 
 
-def _row(found: Look, each: StageLook, number: int, member: str, hold: Hold | None) -> Row:
+def _row(found: Look, each: StageLook, number: int, member: str, hold: Hold | None) -> TaskRow:
     mark, stored, head = each.marks[number], each.positions.get(number), each.heads.get(number)
     waits = head is not None and head.waits(found.now_ms) and head.due is not None
-    return Row(
+    return TaskRow(
         number,
         None if stored is None else stored.offset,
         mark.low,

@@ -15,7 +15,7 @@ from flux.core.stage import Role, Stage
 from flux.operate.formatting import short
 from flux.operate.reading import Span, read, size_of, spans_of
 from flux.operate.status.progress import Progress, ask_group
-from flux.operate.trace.record_history import State, sighting_of
+from flux.operate.trace.record_history import WorkState, sighting_of
 from flux.web.watched_tasks import Subject
 
 MOST_READ = 10_000
@@ -38,7 +38,7 @@ STEPS = (
 
 
 @attrs.frozen(order=True)
-class Waiting:
+class WaitingRow:
     """`due`: milliseconds since the epoch."""
 
     due: int
@@ -57,7 +57,7 @@ class Queue:
     """`first`: those that are due next. `steps`: how many are due until when, each record in one. `unread`: offsets
     that were left out, behind those that were read."""
 
-    first: Sequence[Waiting] = ()
+    first: Sequence[WaitingRow] = ()
     steps: Sequence[tuple[str, int]] = ()
     unread: int = 0
     at: float = 0.0
@@ -67,7 +67,7 @@ class Queue:
         return sum(count for _, count in self.steps)
 
 
-class Dues:
+class WaitingRecords:
     def __init__(self, subject: Subject) -> None:
         self._subject = subject
         self._lock = threading.Lock()
@@ -92,7 +92,7 @@ def queued(subject: Subject) -> Queue:
     stages = [each for each in subject.policy.stages if each.role is Role.RETRY]
     stages = [each for each in [*stages, *subject.policy.stages.leftovers(names)] if each.topic in names]
     now_ms = subject.now_ms
-    found: list[Waiting] = []
+    found: list[WaitingRow] = []
     unread, share = 0, MOST_READ // max(1, len(stages))
     for stage in stages:
         rows, left = _of(subject, stage, share, now_ms)
@@ -105,7 +105,7 @@ def queued(subject: Subject) -> Queue:
     return Queue(heapq.nsmallest(SHOWN, found), steps, unread, subject.system.now())
 
 
-def _of(subject: Subject, stage: Stage, most: int, now_ms: int) -> tuple[list[Waiting], int]:
+def _of(subject: Subject, stage: Stage, most: int, now_ms: int) -> tuple[list[WaitingRow], int]:
     """Those of a stage that are not done, from its positions on, and how many offsets were too many to be read."""
     _, positions = ask_group(subject.admin, stage)
     known = {number: Progress.of(position) for number, position in positions.items()}
@@ -116,7 +116,7 @@ def _of(subject: Subject, stage: Stage, most: int, now_ms: int) -> tuple[list[Wa
     open_ = {number: span for number, span in spans.items() if span.start < span.end}
     share = max(1, most // max(1, len(open_)))
     taken = {number: Span(span.start, min(span.end, span.start + share)) for number, span in open_.items()}
-    rows: list[Waiting] = []
+    rows: list[WaitingRow] = []
     for piece in read(subject.adapter, stage.topic, taken, system=subject.system):
         rows += _rows(subject, stage, piece.records, known.get(piece.partition, Progress()), now_ms)
     return rows, size_of(open_) - size_of(taken)
@@ -124,11 +124,11 @@ def _of(subject: Subject, stage: Stage, most: int, now_ms: int) -> tuple[list[Wa
 
 def _rows(
     subject: Subject, stage: Stage, records: Sequence[Record], progress: Progress, now_ms: int
-) -> Iterator[Waiting]:
+) -> Iterator[WaitingRow]:
     for record in records:
         seen = sighting_of(record, stage, subject.policy, progress, now_ms)
-        if seen.state is not State.PASSED and seen.due is not None:
-            yield Waiting(
+        if seen.state is not WorkState.PASSED and seen.due is not None:
+            yield WaitingRow(
                 seen.due,
                 stage.topic,
                 seen.partition,

@@ -13,19 +13,19 @@ from contextlib import contextmanager
 
 import attrs
 
-from brokers.base import Broker, NoBroker
+from brokers.base import KafkaNode, NoBroker
 from brokers.jars import jars
 from flux.testing.container import container
 
-__all__ = ["Broker", "NoBroker", "running"]
+__all__ = ["KafkaNode", "NoBroker", "running"]
 
 
 @contextmanager
-def running() -> Iterator[Broker]:
+def running() -> Iterator[KafkaNode]:
     """Raises NoBroker, which says what is missing for each way."""
     given = os.environ.get("FLUX_TEST_BOOTSTRAP")
     if given:
-        yield Broker(given)
+        yield KafkaNode(given)
         return
     missing: list[NoBroker] = []
     for way in (container, jars):

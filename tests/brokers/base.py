@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from flux.testing.node import USERS, Broker, NoBroker, answers, free_ports, properties
+from flux.testing.node import USERS, KafkaNode, NoBroker, answers, free_ports, properties
 
-__all__ = ["USERS", "Broker", "NoBroker", "answers", "free_ports", "once", "properties", "scratch"]
+__all__ = ["USERS", "KafkaNode", "NoBroker", "answers", "free_ports", "once", "properties", "scratch"]
 
 _MEMORY = "/dev/shm"
 _ENOUGH = 2 * 1024**3

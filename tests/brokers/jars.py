@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from brokers.base import Broker, NoBroker, answers, free_ports, once, properties, scratch
+from brokers.base import KafkaNode, NoBroker, answers, free_ports, once, properties, scratch
 
 VERSION = "4.3.0"
 CLUSTER = "5L6g3nShT-eMCtK--X86sw"  # any 16 bytes in base 64
@@ -138,9 +138,9 @@ def node(extra: Mapping[str, str] | None = None) -> Iterator[Node]:
 
 
 @contextmanager
-def jars() -> Iterator[Broker]:
+def jars() -> Iterator[KafkaNode]:
     with node() as made:
-        yield Broker(made.bootstrap, made.secured, f"jars of Kafka {VERSION}")
+        yield KafkaNode(made.bootstrap, made.secured, f"jars of Kafka {VERSION}")
 
 
 def _filled(text: str, words: Mapping[str, str]) -> str:

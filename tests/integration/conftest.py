@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from brokers import Broker, NoBroker, running
+from brokers import KafkaNode, NoBroker, running
 from confluent_kafka import OFFSET_BEGINNING, Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewPartitions, NewTopic
 
 _HERE = Path(__file__).parent
-_broker = pytest.StashKey[Broker | NoBroker]()
+_broker = pytest.StashKey[KafkaNode | NoBroker]()
 _stop = pytest.StashKey[contextlib.ExitStack]()
 
 
@@ -43,7 +43,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     found = config.stash.get(_broker, None)
-    if isinstance(found, Broker):
+    if isinstance(found, KafkaNode):
         terminalreporter.write_line(f"Kafka: {found.source}")
     elif found is not None:
         terminalreporter.write_line(f"NOTHING TESTED AGAINST KAFKA: {found}", red=True, bold=True)
@@ -55,9 +55,9 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 
 @pytest.fixture(scope="session")
-def broker(pytestconfig: pytest.Config) -> Broker:
+def broker(pytestconfig: pytest.Config) -> KafkaNode:
     found = pytestconfig.stash[_broker]
-    if isinstance(found, Broker):
+    if isinstance(found, KafkaNode):
         return found
     if os.environ.get("CI", "").lower() == "true":
         pytest.fail(f"NOTHING TESTED AGAINST KAFKA: {found}", pytrace=False)
@@ -65,12 +65,12 @@ def broker(pytestconfig: pytest.Config) -> Broker:
 
 
 @pytest.fixture(scope="session")
-def bootstrap(broker: Broker) -> str:
+def bootstrap(broker: KafkaNode) -> str:
     return broker.bootstrap
 
 
 @pytest.fixture(scope="session")
-def secured(broker: Broker) -> str:
+def secured(broker: KafkaNode) -> str:
     """The bootstrap of a listener that wants a login of `brokers.base.USERS`."""
     if broker.secured is None:
         pytest.skip("the broker of FLUX_TEST_BOOTSTRAP has no listener with known logins")

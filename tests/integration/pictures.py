@@ -10,9 +10,9 @@ from pathlib import Path
 from playwright.sync_api import Page
 
 from flux.cli.demo_app import endless
-from flux.web.options import Options
+from flux.web.options import WebOptions
 from flux.web.page_context import Site
-from flux.web.serving import Server, address_of, listening
+from flux.web.serving import WebServer, address_of, listening
 from integration.browser import PHONE, chromium, window
 
 WARM = 15.0
@@ -26,9 +26,9 @@ def main(directory: Path) -> None:
     demonstration = endless()
     demonstration.start()
     time.sleep(WARM)
-    site = Site(demonstration.tasks, Options(every=1.0))
+    site = Site(demonstration.tasks, WebOptions(every=1.0))
     listener = listening("127.0.0.1", 0)
-    server = Server(site)
+    server = WebServer(site)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     try:

@@ -6,13 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-from brokers import Broker
+from brokers import KafkaNode
 
 _ROOT = Path(__file__).parents[2]
 _CASES = {"consume": "flux, defaults", "produce": "flux, produce", "help": "flux --help"}
 
 
-def test_a_short_benchmark_fills_tables_and_plot(broker: Broker, tmp_path: Path) -> None:
+def test_a_short_benchmark_fills_tables_and_plot(broker: KafkaNode, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "benchmarks", "--rounds", "1", "--scale", "0.002", "--bootstrap", broker.bootstrap]
     command += ["--cases", ",".join(_CASES), "--contestants", "^flux, (defaults|produce)$|^raw.*tuned$|help"]
     done = subprocess.run(

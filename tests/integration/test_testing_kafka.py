@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from brokers import Broker
+from brokers import KafkaNode
 from confluent_kafka.admin import AdminClient
 
 PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "testing.md"
@@ -48,7 +48,7 @@ def test_the_sample_of_the_page_works(
         kafka_admin.delete_topics([name for name in names if name.startswith(f"{orders}-")])
 
 
-def test_where_docker_answers_a_container_lives_as_long_as_the_session(tmp_path: Path, broker: Broker) -> None:
+def test_where_docker_answers_a_container_lives_as_long_as_the_session(tmp_path: Path, broker: KafkaNode) -> None:
     if "container" not in broker.source:
         pytest.skip(f"this session's Kafka is none in a container: {broker.source}")
     source = """

@@ -13,7 +13,7 @@ from flux.consuming.forward_writer import ForwardWriter
 from flux.core.engine import Engine
 from flux.core.engine.assignment import Assignment, Phase, Slice
 from flux.core.engine.delay_queue import DelayQueue
-from flux.core.engine.due_times import Dues
+from flux.core.engine.due_times import DueTimes
 from flux.core.engine.forwarding import Forwards
 from flux.core.engine.forwards import ForwardedCopy
 from flux.core.engine.key_queues import KeyQueues
@@ -167,19 +167,19 @@ def a_failure_of_the_process_moves_its_record() -> Mutation:
 
 @mutant()
 def waits_are_skipped() -> Mutation:
-    timed = Dues.timed
+    timed = DueTimes.timed
 
-    def hasty(self: Dues, assignment: Any, piece: Any, now_ms: int) -> Any:
+    def hasty(self: DueTimes, assignment: Any, piece: Any, now_ms: int) -> Any:
         found, size = timed(self, assignment, piece, now_ms)
         found.dues = [now_ms] * len(found)
         return found, size
 
-    return Dues, "timed", hasty
+    return DueTimes, "timed", hasty
 
 
 @mutant()
 def due_times_are_not_written() -> Mutation:
-    return Dues, "wait", lambda self, target, after, jitter: 0.0
+    return DueTimes, "wait", lambda self, target, after, jitter: 0.0
 
 
 @mutant()

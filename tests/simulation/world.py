@@ -13,7 +13,7 @@ import attrs
 
 import flux
 from flux.adapters.memory.broker import Broker
-from flux.adapters.memory.cluster import Cluster
+from flux.adapters.memory.cluster import MemoryCluster
 from flux.core.message import Message
 from flux.core.ports import ProducerRecord
 from flux.producing.registry import PRODUCERS, ProducerRegistry
@@ -58,7 +58,7 @@ class World:
         self.machine = Machine(scenario.seed, scenario.switching, min(20.0, scenario.max_poll_interval / 6))
         self.random = random.Random(f"{scenario.seed}/chance")
         self.broker_process = Process("", self.machine)
-        self.cluster = Cluster("simulation", System(self.broker_process, broker=True), 1, True)
+        self.cluster = MemoryCluster("simulation", System(self.broker_process, broker=True), 1, True)
         self.broker = Broker(self.cluster)
         self.truth = Truth(scenario, self.machine, self.cluster)
         self.adapter = Adapter(self)

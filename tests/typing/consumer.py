@@ -15,7 +15,7 @@ from flux.adapters.aiokafka import AiokafkaAdapter
 from flux.adapters.confluent import ConfluentAdapter
 from flux.adapters.memory import MemoryAdapter
 from flux.core.ports import Adapter, AsyncAdapter, TopicPartition
-from flux.testing import Clock, Failure, Kit, Record, Records, Stuck, Summary, Waiting, kit
+from flux.testing import Clock, HandlerFailure, Kit, Records, StoredRecord, Stuck, Summary, WaitingRecord, kit
 
 assert_type(flux.__version__, str)
 
@@ -282,15 +282,15 @@ def check(flux_kit: Kit) -> None:
     assert_type(flux_kit.clock, Clock)
     flux_kit.clock.advance(timedelta(days=1))
     assert_type(flux_kit.clock.now(), float)
-    assert_type(flux_kit.waiting(Billing), list[Waiting])
-    assert_type(flux_kit.failures, list[Failure])
+    assert_type(flux_kit.waiting(Billing), list[WaitingRecord])
+    assert_type(flux_kit.failures, list[HandlerFailure])
     letters = flux_kit.dead_letters(Billing)
     assert_type(letters, Records)
-    assert_type(letters.one(), Record)
+    assert_type(letters.one(), StoredRecord)
     assert_type(letters.keys, list[bytes | None])
     assert_type(letters[0].reason, str | None)
     assert_type(flux_kit.assert_produced(Orders, key="ada", count=1), Records)
-    assert_type(flux_kit.produce("orders", json={"order": 1}), Record)
+    assert_type(flux_kit.produce("orders", json={"order": 1}), StoredRecord)
     flux_kit.broker(Billing).create_topic("orders")
 
 

@@ -10,10 +10,10 @@ from flux.adapters.aiokafka import config
 from flux.adapters.aiokafka.admin import AiokafkaAdmin
 from flux.adapters.aiokafka.connector import Connector
 from flux.adapters.aiokafka.consumer import AiokafkaConsumer
-from flux.adapters.aiokafka.event_loop_thread import Machine
+from flux.adapters.aiokafka.event_loop_thread import EventLoopThread
 from flux.adapters.aiokafka.groupless_reader import AiokafkaReader
 from flux.adapters.aiokafka.log import ClientLog, quieten
-from flux.adapters.aiokafka.oauth import TokenSource
+from flux.adapters.aiokafka.oauth import AsyncTokenSource
 from flux.adapters.aiokafka.producer import AiokafkaProducer
 from flux.adapters.authentication import Authentication
 from flux.adapters.secrets import Mask, shown
@@ -51,10 +51,10 @@ class AiokafkaAdapter:
         self._producer = config.checked({**self._shared, **(producer or {})})
         self._mask = Mask(self._consumer, self._producer)
         self._authentication = Authentication(self._mask, system)
-        self._sources: dict[int, TokenSource] = {}
+        self._sources: dict[int, AsyncTokenSource] = {}
         self._system = system
         self._log = ClientLog(self._mask, system, self._authentication)
-        self._machine: Machine | None = None
+        self._machine: EventLoopThread | None = None
         quieten()
 
     @property
@@ -86,15 +86,15 @@ class AiokafkaAdapter:
         if provider is not None:
             source = self._sources.get(id(provider))
             if source is None:
-                source = TokenSource(provider, self._authentication, self._mask, self._system)
+                source = AsyncTokenSource(provider, self._authentication, self._mask, self._system)
                 self._sources[id(provider)] = source
             made["sasl_oauth_token_provider"] = source
         certificate = None if "ssl_context" in options else "ssl_certfile" in options
         return made | {"connector": Connector(made, self._authentication, certificate)}
 
-    def _home(self) -> Machine:
+    def _home(self) -> EventLoopThread:
         if self._machine is None or self._machine.process != os.getpid():
-            self._machine = Machine(self._system)
+            self._machine = EventLoopThread(self._system)
         return self._machine
 
     def __repr__(self) -> str:

@@ -30,7 +30,7 @@ from aiokafka.protocol.offset import OffsetRequest
 from flux.adapters.aiokafka import codecs
 from flux.adapters.aiokafka.connection import Connection, Topics, described
 from flux.adapters.aiokafka.errors import error_for, fault_of, translated
-from flux.adapters.aiokafka.event_loop_thread import Machine
+from flux.adapters.aiokafka.event_loop_thread import EventLoopThread
 from flux.adapters.aiokafka.log import ClientLog
 from flux.adapters.aiokafka.positions import ended, unended
 from flux.adapters.aiokafka.requests import (
@@ -75,7 +75,7 @@ class AiokafkaAdmin:
     `protocols`: by which the adapter's consumers join a group."""
 
     def __init__(
-        self, machine: Machine, client: Mapping[str, Any], log: ClientLog, protocols: tuple[str, ...] = ()
+        self, machine: EventLoopThread, client: Mapping[str, Any], log: ClientLog, protocols: tuple[str, ...] = ()
     ) -> None:
         self._machine = machine
         self._protocols = protocols

@@ -13,14 +13,14 @@ from aiokafka.conn import AIOKafkaConnection
 
 from flux.adapters import tls
 from flux.adapters.aiokafka.errors import translated
-from flux.adapters.aiokafka.oauth import Authenticator, ChallengedError, TokenSource
+from flux.adapters.aiokafka.oauth import AsyncTokenSource, Authenticator, ChallengedError
 from flux.adapters.authentication import Authentication, Problem
 from flux.adapters.tokens import TokenRefused, no_token, refused_token
 from flux.core.errors import BrokerError, Fault
 
 _NOT_OF_A_CONNECTION = ("bootstrap_servers", "retry_backoff_ms", "metadata_max_age_ms", "connections_max_idle_ms")
 _IDLE_MS = 540_000  # aiokafka's default
-OPTIONS = tls.Options("ssl_cafile", "ssl_certfile and ssl_keyfile")
+OPTIONS = tls.TlsOptions("ssl_cafile", "ssl_certfile and ssl_keyfile")
 _REFUSED = (
     theirs.AuthenticationFailedError,
     theirs.AuthenticationMethodNotSupported,
@@ -87,7 +87,7 @@ class Connector:
         shown = made.authenticator
         if shown is not None and shown.token is not None and isinstance(error, (ChallengedError, *_REFUSED)):
             source = self._options["sasl_oauth_token_provider"]
-            if isinstance(source, TokenSource):
+            if isinstance(source, AsyncTokenSource):
                 source.refused(shown.token)
             return refused_token(said(error))
         if isinstance(error, theirs.IllegalSaslStateError):

@@ -17,7 +17,7 @@ Result = TypeVar("Result")
 _GRACE = 5.0  # seconds that a cancelled request may take to end
 
 
-class Machine:
+class EventLoopThread:
     """Starts its thread with the first call. Thread-safe."""
 
     def __init__(self, system: System) -> None:

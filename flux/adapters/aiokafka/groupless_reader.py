@@ -13,7 +13,7 @@ from aiokafka.errors import KafkaError
 from flux.adapters.aiokafka.client import new_consumer
 from flux.adapters.aiokafka.connection import described
 from flux.adapters.aiokafka.errors import translated
-from flux.adapters.aiokafka.event_loop_thread import Machine
+from flux.adapters.aiokafka.event_loop_thread import EventLoopThread
 from flux.adapters.aiokafka.log import ClientLog
 from flux.adapters.aiokafka.reader import FetchFailed, Reader, wait_for_records
 from flux.core.errors import BrokerError, Fault
@@ -30,7 +30,7 @@ class AiokafkaReader:
 
     def __init__(
         self,
-        machine: Machine,
+        machine: EventLoopThread,
         client: Mapping[str, Any],
         options: Mapping[str, Any],
         starts: Mapping[TopicPartition, int],

@@ -11,7 +11,7 @@ from aiokafka import ConsumerRebalanceListener
 from flux.core.ports import AsyncRebalanceListener, TopicPartition
 
 
-class Member(Protocol):
+class MembershipOwner(Protocol):
     """The consumer, as far as a rebalance concerns it."""
 
     @property
@@ -28,7 +28,7 @@ class Membership(ConsumerRebalanceListener):  # type: ignore[misc]
     get their partitions only when this member has joined again.
     """
 
-    def __init__(self, member: Member, listener: AsyncRebalanceListener) -> None:
+    def __init__(self, member: MembershipOwner, listener: AsyncRebalanceListener) -> None:
         self._member = member
         self._listener = listener
         self._owned: list[TopicPartition] = []

@@ -25,7 +25,7 @@ class ChallengedError(KafkaError):  # type: ignore[misc]
     """The broker did not take the token: what it says of it."""
 
 
-class TokenSource(AbstractTokenProvider):  # type: ignore[misc]
+class AsyncTokenSource(AbstractTokenProvider):  # type: ignore[misc]
     """In the place of the user's `provider`, for all clients of an adapter, in any event loop."""
 
     def __init__(self, provider: Any, authentication: Authentication, mask: Mask, system: System) -> None:

@@ -33,7 +33,7 @@ _START_AGAIN = (theirs.OutOfOrderSequenceNumber, theirs.UnknownProducerId, their
 """The broker did not append the batch, and never will under this producer id."""
 
 
-class Entry(NamedTuple):
+class BatchEntry(NamedTuple):
     """A record taken by `write`. `deadline` by the monotonic clock."""
 
     outgoing: ProducerRecord
@@ -101,13 +101,13 @@ class Home(Protocol):
     def now(self) -> float: ...
     async def client(self) -> Any: ...
     async def identity(self, fresh: bool) -> Identity: ...
-    def answer(self, entries: Sequence[Entry], records: Sequence[Record], error: BrokerError | None) -> None: ...
+    def answer(self, entries: Sequence[BatchEntry], records: Sequence[Record], error: BrokerError | None) -> None: ...
 
 
 class _Batch:
     """Records on their way together. `data`: their bytes. `sent`: whether they may have arrived."""
 
-    def __init__(self, entries: Sequence[Entry], data: bytes, stamps: Sequence[int]) -> None:
+    def __init__(self, entries: Sequence[BatchEntry], data: bytes, stamps: Sequence[int]) -> None:
         self.entries = entries
         self.data = data
         self.stamps = stamps
@@ -124,9 +124,9 @@ class PartitionSender:
     def __init__(self, home: Home, topic: str, partition: int) -> None:
         self._home = home
         self._at = Theirs(topic, partition)
-        self._queue: deque[Entry] = deque()
+        self._queue: deque[BatchEntry] = deque()
         self._queued_bytes = 0
-        self._flying: list[Entry] = []
+        self._flying: list[BatchEntry] = []
         self._identity: Identity | None = None
         self._sequence = 0
         self._spent = False  # whether the shared identity's numbers are no longer known for this partition
@@ -134,7 +134,7 @@ class PartitionSender:
         self._worker: asyncio.Task[None] | None = None
         self._lingering: asyncio.Future[None] | None = None
 
-    def add(self, entry: Entry) -> None:
+    def add(self, entry: BatchEntry) -> None:
         self._queue.append(entry)
         self._queued_bytes += entry.size
         if self._worker is None:
@@ -173,7 +173,7 @@ class PartitionSender:
         finally:
             self._worker = None
 
-    def _next_batch(self) -> list[Entry]:
+    def _next_batch(self) -> list[BatchEntry]:
         batch = [self._queue.popleft()]
         size = batch[0].size
         while self._queue and size + self._queue[0].size <= self._home.batch_bytes:
@@ -184,7 +184,7 @@ class PartitionSender:
 
     # -- one batch
 
-    async def _deliver(self, entries: Sequence[Entry]) -> None:
+    async def _deliver(self, entries: Sequence[BatchEntry]) -> None:
         """Returns when every entry is answered."""
         try:
             sent = await self._sent(await self._built(entries))
@@ -226,7 +226,7 @@ class PartitionSender:
             records = [record for entry, record in zip(batch.entries, records, strict=True) if id(entry) in waiting]
         self._answer(left, records, None)
 
-    async def _built(self, entries: Sequence[Entry]) -> _Batch:
+    async def _built(self, entries: Sequence[BatchEntry]) -> _Batch:
         """A record that is none for Kafka, or whose time is over, is refused on the way."""
         entries = await self._identify(entries)
         identity = self._identity or ANONYMOUS
@@ -234,7 +234,7 @@ class PartitionSender:
         builder = DefaultRecordBatchBuilder(
             _MAGIC, self._home.codec, 0, identity.producer, identity.epoch, self._sequence, 2 * limit
         )
-        good: list[Entry] = []
+        good: list[BatchEntry] = []
         stamps: list[int] = []
         for entry in entries:
             value, key, headers, _, timestamp = entry.outgoing
@@ -252,7 +252,7 @@ class PartitionSender:
                 stamps.append(made.timestamp)
         return _Batch(good, bytes(builder.build()) if good else b"", stamps)
 
-    async def _identify(self, entries: Sequence[Entry]) -> Sequence[Entry]:
+    async def _identify(self, entries: Sequence[BatchEntry]) -> Sequence[BatchEntry]:
         """Those in time, once there is a producer id where one is needed."""
         reason: BaseException | None = None
         while entries := self._in_time(entries, reason):
@@ -347,7 +347,7 @@ class PartitionSender:
         """The next batch gets a new one: under the old one the broker might take it for the last, and drop it."""
         self._identity, self._doubt, self._spent = None, False, True
 
-    def _in_time(self, entries: Sequence[Entry], reason: BaseException | None = None) -> Sequence[Entry]:
+    def _in_time(self, entries: Sequence[BatchEntry], reason: BaseException | None = None) -> Sequence[BatchEntry]:
         """Refuses those whose time is over; the first one's ends first."""
         now = self._home.now()
         if not entries or entries[0].deadline > now:
@@ -355,7 +355,7 @@ class PartitionSender:
         self._refuse([entry for entry in entries if entry.deadline <= now], self._late(reason))
         return [entry for entry in entries if entry.deadline > now]
 
-    def _unanswered(self, entries: Sequence[Entry]) -> Sequence[Entry]:
+    def _unanswered(self, entries: Sequence[BatchEntry]) -> Sequence[BatchEntry]:
         if len(entries) == len(self._flying):
             return entries
         waiting = set(map(id, self._flying))
@@ -365,11 +365,11 @@ class PartitionSender:
         why = f" ({reason})" if reason is not None and str(reason) else ""
         return BrokerError(f"cannot write to topic {self._at.topic}: not delivered in time{why}", Fault.UNAVAILABLE)
 
-    def _refuse(self, entries: Sequence[Entry], error: BrokerError) -> None:
+    def _refuse(self, entries: Sequence[BatchEntry], error: BrokerError) -> None:
         topic, partition = self._at
         self._answer(entries, [unwritten(topic, partition, entry.outgoing) for entry in entries], error)
 
-    def _answer(self, entries: Sequence[Entry], records: Sequence[Record], error: BrokerError | None) -> None:
+    def _answer(self, entries: Sequence[BatchEntry], records: Sequence[Record], error: BrokerError | None) -> None:
         done = set(map(id, entries))
         self._flying = [entry for entry in self._flying if id(entry) not in done]
         self._home.answer(entries, records, error)

@@ -10,9 +10,9 @@ from aiokafka.errors import KafkaError
 
 from flux.adapters.aiokafka import codecs
 from flux.adapters.aiokafka.errors import translated
-from flux.adapters.aiokafka.event_loop_thread import Machine
+from flux.adapters.aiokafka.event_loop_thread import EventLoopThread
 from flux.adapters.aiokafka.log import ClientLog, logger
-from flux.adapters.aiokafka.partition_sender import RECORD_OVERHEAD, Entry, unwritten
+from flux.adapters.aiokafka.partition_sender import RECORD_OVERHEAD, BatchEntry, unwritten
 from flux.adapters.aiokafka.sender import Sender
 from flux.core.errors import BrokerError, ConfigurationError, Fault
 from flux.core.ports import Acknowledged, ProducerRecord, ProducerSettings, Record, System, each_of
@@ -29,7 +29,7 @@ class AiokafkaProducer:
 
     def __init__(
         self,
-        machine: Machine,
+        machine: EventLoopThread,
         client: Mapping[str, Any],
         options: Mapping[str, int],
         settings: ProducerSettings,
@@ -44,7 +44,7 @@ class AiokafkaProducer:
         self._log = log
         self._now = system.monotonic
         self._lock = system.condition()
-        self._inbox: list[tuple[str, list[Entry]]] = []
+        self._inbox: list[tuple[str, list[BatchEntry]]] = []
         self._posted = False
         self._queued_bytes = 0
         self._unanswered = 0
@@ -58,7 +58,7 @@ class AiokafkaProducer:
     ) -> int:
         deadline = self._now() + self._settings.delivery_timeout
         limit = self._settings.max_queue_bytes
-        entries: list[Entry] = []
+        entries: list[BatchEntry] = []
         refused: list[tuple[ProducerRecord, Acknowledged, int]] = []
         self._machine.check()
         with self._lock:
@@ -78,7 +78,7 @@ class AiokafkaProducer:
                     break
                 else:
                     queued += size
-                    entries.append(Entry(one, ended, deadline, size))
+                    entries.append(BatchEntry(one, ended, deadline, size))
                 taken += 1
             self._queued_bytes = queued
             self._unanswered += len(entries)
@@ -152,7 +152,7 @@ class AiokafkaProducer:
         self._empty_inbox()
         self._in_loop().hurry()
 
-    def _answered(self, entries: Sequence[Entry], records: Sequence[Record], error: BrokerError | None) -> None:
+    def _answered(self, entries: Sequence[BatchEntry], records: Sequence[Record], error: BrokerError | None) -> None:
         if error is not None:
             error = self._log.judged(error)
             for record in records:  # it may have been deleted, or made anew with other partitions

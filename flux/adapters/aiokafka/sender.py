@@ -16,14 +16,14 @@ from flux.adapters.aiokafka import codecs
 from flux.adapters.aiokafka.client import REQUEST_TIMEOUT_MS
 from flux.adapters.aiokafka.connection import Connection, described
 from flux.adapters.aiokafka.errors import error_for, translated
-from flux.adapters.aiokafka.partition_sender import ANONYMOUS, Entry, Identity, PartitionSender, unwritten
+from flux.adapters.aiokafka.partition_sender import ANONYMOUS, BatchEntry, Identity, PartitionSender, unwritten
 from flux.core.errors import BrokerError, Fault
 from flux.core.ports import ProducerSettings, Record, System
 from flux.core.producing.partitioner import partition_for_key
 
 logger = logging.getLogger("flux.producer")
 
-Answer = Callable[[Sequence[Entry], Sequence[Record], BrokerError | None], None]
+Answer = Callable[[Sequence[BatchEntry], Sequence[Record], BrokerError | None], None]
 
 _CODECS = {
     "none": 0,
@@ -39,11 +39,11 @@ _UNKNOWN = 5.0  # seconds that a new topic may take to be known everywhere
 _STICKY_BYTES = 64 * 1024  # of records without a key that follow each other to one partition
 
 
-class Topic:
+class TopicSender:
     """Records that wait for the number of partitions, and where those without a key go."""
 
     def __init__(self) -> None:
-        self.waiting: deque[Entry] = deque()
+        self.waiting: deque[BatchEntry] = deque()
         self.asking: asyncio.Task[None] | None = None
         self.sticky = -1
         self.sticky_bytes = 0
@@ -72,16 +72,16 @@ class Sender:
         self._connection = Connection(client)
         self._identity: Identity | None = None
         self._identifying = asyncio.Lock()
-        self._topics: dict[str, Topic] = {}
+        self._topics: dict[str, TopicSender] = {}
         self._partition_senders: dict[tuple[str, int], PartitionSender] = {}
 
     async def client(self) -> Any:
         return await self._connection.client()
 
-    def add(self, topic: str, entries: Sequence[Entry]) -> None:
+    def add(self, topic: str, entries: Sequence[BatchEntry]) -> None:
         found = self._topics.get(topic)
         if found is None:
-            found = self._topics[topic] = Topic()
+            found = self._topics[topic] = TopicSender()
         found.waiting.extend(entries)
         if found.asking is None:
             count = self._known(topic)
@@ -133,7 +133,7 @@ class Sender:
         made = self._connection.made
         return len(made.cluster.partitions_for_topic(topic) or ()) if made is not None else 0
 
-    async def _ask_or_refuse(self, name: str, topic: Topic, again: bool = False) -> None:
+    async def _ask_or_refuse(self, name: str, topic: TopicSender, again: bool = False) -> None:
         try:
             await self._ask(name, topic, again)
         except Exception as error:  # a bug: what nobody answers would stand for ever
@@ -141,7 +141,7 @@ class Sender:
             topic.asking = None
             self._refuse(name, topic, translated(error, f"cannot write to topic {name}"))
 
-    async def _ask(self, name: str, topic: Topic, again: bool = False) -> None:
+    async def _ask(self, name: str, topic: TopicSender, again: bool = False) -> None:
         """`again`: although the topic is known, as a record names a partition that is not."""
         unknown_until = self.now() + _UNKNOWN
         while topic.waiting:
@@ -183,9 +183,9 @@ class Sender:
         if topic.waiting:
             self._place(name, topic, self._known(name), asked=True)
 
-    def _place(self, name: str, topic: Topic, count: int, asked: bool = False) -> None:
+    def _place(self, name: str, topic: TopicSender, count: int, asked: bool = False) -> None:
         """`asked`: the number of partitions is the cluster's newest."""
-        partition_senders, beyond = self._partition_senders, list[Entry]()
+        partition_senders, beyond = self._partition_senders, list[BatchEntry]()
         while topic.waiting:
             entry = topic.waiting.popleft()
             _, key, _, partition, _ = entry.outgoing
@@ -211,7 +211,7 @@ class Sender:
             topic.waiting.extend(beyond)
             topic.asking = asyncio.get_running_loop().create_task(self._ask_or_refuse(name, topic, again=True))
 
-    def _next(self, name: str, topic: Topic, count: int, entry: Entry) -> int:
+    def _next(self, name: str, topic: TopicSender, count: int, entry: BatchEntry) -> int:
         """By chance among those that have a leader, and for a while the same one, so that batches fill."""
         if topic.sticky_bytes <= 0 or topic.sticky >= count:
             topic.sticky_bytes = _STICKY_BYTES
@@ -223,7 +223,7 @@ class Sender:
         topic.sticky_bytes -= entry.size
         return topic.sticky
 
-    def _refuse(self, name: str, topic: Topic, error: BrokerError) -> None:
+    def _refuse(self, name: str, topic: TopicSender, error: BrokerError) -> None:
         entries = list(topic.waiting)
         topic.waiting.clear()
         self.answer(entries, [unwritten(name, entry.outgoing.partition, entry.outgoing) for entry in entries], error)

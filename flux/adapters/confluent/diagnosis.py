@@ -18,7 +18,7 @@ from flux.adapters.tokens import TokenRefused, no_token, refused_token
 from flux.core.errors import BrokerError, Fault
 from flux.core.ports import System
 
-OPTIONS = tls.Options("ssl.ca.location", "ssl.certificate.location and ssl.key.location")
+OPTIONS = tls.TlsOptions("ssl.ca.location", "ssl.certificate.location and ssl.key.location")
 NO_LISTENER = "no SASL"
 _AGAIN = 60.0  # seconds for which what was found out about a broker's certificate counts
 _WHERE = re.compile(r"\w+://(\[[^\]]+\]|[^:/]+):(\d+)/")

@@ -12,7 +12,7 @@ from urllib.parse import parse_qsl
 
 from flux.adapters.memory.admin import MemoryAdmin
 from flux.adapters.memory.broker import Broker
-from flux.adapters.memory.cluster import Cluster
+from flux.adapters.memory.cluster import MemoryCluster
 from flux.adapters.memory.consumer import MemoryConsumer
 from flux.adapters.memory.producer import MemoryProducer
 from flux.adapters.memory.reader import MemoryReader
@@ -25,7 +25,7 @@ __all__ = ["Broker", "MemoryAdapter", "forget", "from_url"]
 
 _URL = re.compile(r"memory://(?P<name>[^/?#@\x00-\x1f]+)(\?(?P<query>[^#]*))?\Z")
 _COUNT = re.compile(r"[1-9][0-9]{0,4}\Z")
-_clusters: dict[str, Cluster] = {}
+_clusters: dict[str, MemoryCluster] = {}
 _clusters_lock = Lock()
 
 
@@ -52,7 +52,7 @@ class MemoryAdapter:
             raise ConfigurationError(f"an in-memory broker has a name, not {shown(name)}")
         check_whole(f"memory://{name}: partitions", default_partitions, 1, 99_999)
         with _clusters_lock:
-            self._cluster = _clusters.get(name) or Cluster(name, system, default_partitions, auto_create)
+            self._cluster = _clusters.get(name) or MemoryCluster(name, system, default_partitions, auto_create)
             _clusters[name] = self._cluster
         if self._cluster.system is not system:
             raise ConfigurationError(f"memory://{name} runs on another System: forget({name!r}) first")

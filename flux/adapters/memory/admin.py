@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from flux.adapters.memory.cluster import Cluster
+from flux.adapters.memory.cluster import MemoryCluster
 from flux.adapters.memory.log import Log
 from flux.core.errors import BrokerError, Fault
 from flux.core.ports import (
@@ -28,7 +28,7 @@ _ALL = frozenset(
 class MemoryAdmin:
     """`flux.core.ports.AdminPort`. In an outage each method waits `timeout` seconds before it raises."""
 
-    def __init__(self, cluster: Cluster) -> None:
+    def __init__(self, cluster: MemoryCluster) -> None:
         self._cluster = cluster
 
     def topic_names(self, timeout: float) -> set[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from flux.adapters.memory.cluster import Cluster, CommitFault, PollFault, WriteFault
+from flux.adapters.memory.cluster import CommitFault, MemoryCluster, PollFault, WriteFault
 from flux.adapters.memory.log import Log, StoredRecord
 from flux.core.errors import BrokerError, Fault
 from flux.core.ports import CommittedOffset, TopicPartition
@@ -14,7 +14,7 @@ from flux.core.validation import plain
 class Broker:
     """One in-memory cluster. Thread-safe. Methods raise BrokerError (UNKNOWN_TOPIC) where there is no such topic."""
 
-    def __init__(self, cluster: Cluster) -> None:
+    def __init__(self, cluster: MemoryCluster) -> None:
         self._cluster = cluster
 
     @property

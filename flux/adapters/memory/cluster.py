@@ -40,7 +40,7 @@ class Sleeper:
             self._woken = False
 
 
-class Cluster:
+class MemoryCluster:
     """Every method is called with `lock` held, and calls no listener and no callback but a test's faults."""
 
     def __init__(self, name: str, system: System, default_partitions: int, auto_create: bool) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import attrs
 
-from flux.adapters.memory.cluster import Cluster, Sleeper
+from flux.adapters.memory.cluster import MemoryCluster, Sleeper
 from flux.adapters.memory.group import Member
 from flux.adapters.memory.log import Log
 from flux.core.errors import BrokerError, Fault
@@ -14,7 +14,7 @@ from flux.core.ports import Batch, CommittedOffset, ConsumerSettings, PollResult
 
 
 @attrs.define
-class Cursor:
+class ConsumerCursor:
     partition: TopicPartition
     log: Log
     offset: int
@@ -28,7 +28,7 @@ class MemoryConsumer:
 
     def __init__(
         self,
-        cluster: Cluster,
+        cluster: MemoryCluster,
         settings: ConsumerSettings,
         listener: RebalanceListener,
         max_poll_interval: float,
@@ -42,7 +42,7 @@ class MemoryConsumer:
         self._member: Member | None = None
         self._welcomed = False  # whether the listener has heard what this member has, be it nothing
         # The partition that was served longest ago comes first.
-        self._cursors: dict[int, Cursor] = {}
+        self._cursors: dict[int, ConsumerCursor] = {}
         self._answers: list[Callable[[], None]] = []
         self._worked = False  # whether the topic has ever been there
         self._closed = False
@@ -105,7 +105,7 @@ class MemoryConsumer:
         starts = self._listener.assigned(list(new))
         with self._cluster.lock:
             for at, log in new.items():
-                self._cursors[at.partition] = Cursor(at, log, log.resolve(starts[at]))
+                self._cursors[at.partition] = ConsumerCursor(at, log, log.resolve(starts[at]))
 
     def _revoked(self, partitions: Sequence[int]) -> None:
         self._listener.revoked([TopicPartition(self._topic, p) for p in sorted(partitions)])

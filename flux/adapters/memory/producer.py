@@ -9,7 +9,7 @@ from threading import get_ident
 
 import attrs
 
-from flux.adapters.memory.cluster import Cluster
+from flux.adapters.memory.cluster import MemoryCluster
 from flux.adapters.memory.log import CREATE_TIME, StoredRecord, size_of
 from flux.core.errors import BrokerError, Fault
 from flux.core.monitoring.duties import Duty
@@ -34,7 +34,7 @@ class Held:
 class MemoryProducer:
     """`flux.core.ports.ProducerPort`. While the cluster is there, `write` acknowledges before it returns."""
 
-    def __init__(self, cluster: Cluster, settings: ProducerSettings) -> None:
+    def __init__(self, cluster: MemoryCluster, settings: ProducerSettings) -> None:
         self._cluster = cluster
         self._settings = settings
         self._held: deque[Held] = deque()

@@ -6,13 +6,13 @@ from collections.abc import Mapping
 
 import attrs
 
-from flux.adapters.memory.cluster import Cluster, Sleeper
+from flux.adapters.memory.cluster import MemoryCluster, Sleeper
 from flux.core.errors import BrokerError, Fault
 from flux.core.ports import Batch, PollResult, TopicPartition
 
 
 @attrs.define
-class Cursor:
+class ReaderCursor:
     offset: int
     told: int | None = None
     """The end that was reported last: each is reported once."""
@@ -22,11 +22,11 @@ class Cursor:
 class MemoryReader:
     """`flux.core.ports.ReaderPort`."""
 
-    def __init__(self, cluster: Cluster, starts: Mapping[TopicPartition, int]) -> None:
+    def __init__(self, cluster: MemoryCluster, starts: Mapping[TopicPartition, int]) -> None:
         self._cluster = cluster
         self._sleeper = Sleeper(cluster.system)
         # The partition that was served longest ago comes first.
-        self._cursors = {at: Cursor(offset) for at, offset in starts.items()}
+        self._cursors = {at: ReaderCursor(offset) for at, offset in starts.items()}
         self._closed = False
 
     def poll(self, max_records: int, timeout: float) -> PollResult:
@@ -76,7 +76,7 @@ class MemoryReader:
             self._require_open()
             if partition not in self._cursors:
                 raise BrokerError(f"cannot seek {partition}: it is not read")
-            self._cursors[partition] = Cursor(offset)
+            self._cursors[partition] = ReaderCursor(offset)
 
     def close(self) -> None:
         self._closed = True

@@ -17,11 +17,11 @@ COMMANDS = {
 }
 
 
-class Commands(LazyGroup):
+class DlqCommands(LazyGroup):
     package = "flux.cli.dlq"
     known = COMMANDS
 
 
-@click.group(cls=Commands, epilog="See a command's options and examples with flux dlq COMMAND --help.")
+@click.group(cls=DlqCommands, epilog="See a command's options and examples with flux dlq COMMAND --help.")
 def command() -> None:
     """Look at a task's dead letters, find out why they are there, and try them again."""

@@ -13,7 +13,7 @@ from flux.cli.options import adapter_option, load_option, task_argument
 
 if TYPE_CHECKING:
     from flux.operate.dlq.replay import Receipt
-    from flux.operate.dlq.replay_plan import Plan
+    from flux.operate.dlq.replay_plan import ReplayPlan
 
 
 @click.command(
@@ -95,7 +95,7 @@ def command(
         click.get_current_context().exit(INTERRUPTED)
 
 
-def _as_json(plan: Plan, receipt: Receipt) -> dict[str, Any]:
+def _as_json(plan: ReplayPlan, receipt: Receipt) -> dict[str, Any]:
     return {
         "dry_run": plan.order.dry,
         "from": plan.source.topic,

@@ -116,10 +116,10 @@ class AsyncConsumerLoop:
                 self._begin(self.runtime, run)
             case do.Rest(timeout, facts):
                 await self._rest(timeout, facts)
-            case do.Pause(partitions):
+            case do.PausePartitions(partitions):
                 consumer = await self._consumer()
                 consumer.pause(partitions)
-            case do.Resume(partitions):
+            case do.ResumePartitions(partitions):
                 consumer = await self._consumer()
                 consumer.resume(partitions)
             case do.Seek(partition, offset):

@@ -117,10 +117,10 @@ class ConsumerLoop:
                 self._begin(self.runtime, run)
             case do.Rest(timeout, facts):
                 self._rest(timeout, facts)
-            case do.Pause(partitions):
+            case do.PausePartitions(partitions):
                 consumer = self._consumer()
                 consumer.pause(partitions)
-            case do.Resume(partitions):
+            case do.ResumePartitions(partitions):
                 consumer = self._consumer()
                 consumer.resume(partitions)
             case do.Seek(partition, offset):

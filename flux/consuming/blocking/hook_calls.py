@@ -8,12 +8,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from flux.consuming.call_chain import Handler
-from flux.consuming.hook_dispatch import AroundCalls, BatchCall, Heard
+from flux.consuming.hook_dispatch import AroundCalls, BatchCall, HookDispatch
 from flux.core.message import Message
 from flux.system.return_values import check_returned, own_failure
 
 
-def telling(heard: Heard, handler: Handler, batched: bool = False) -> Handler:
+def telling(heard: HookDispatch, handler: Handler, batched: bool = False) -> Handler:
     """`handler`, with those who want to see calls told of each; as it is, when nobody does. `batched`: it takes many
     messages, and each of them is told."""
     if not heard.sees_calls(batched):
@@ -24,7 +24,7 @@ def telling(heard: Heard, handler: Handler, batched: bool = False) -> Handler:
     return _telling_each(heard, handler) if alone is None else _around_each(heard, alone, handler)
 
 
-def _around_each(heard: Heard, hook: AroundCalls, handler: Handler) -> Handler:
+def _around_each(heard: HookDispatch, hook: AroundCalls, handler: Handler) -> Handler:
     place, enter, leave = heard.of, hook.enter, hook.leave
 
     def call(message: Message) -> Any:
@@ -67,7 +67,7 @@ def noting(handler: Handler, note: Callable[[Any, BaseException], None]) -> Hand
     return call
 
 
-def _telling_each(heard: Heard, handler: Handler) -> Handler:
+def _telling_each(heard: HookDispatch, handler: Handler) -> Handler:
     places, of, tell, failed, clock = heard.places, heard.of, heard.tell, heard.call_failed, time.perf_counter
     enter, leave = heard.entering(), heard.leave
     starts, ends = heard.hears("on_start"), heard.hears("on_success")
@@ -98,7 +98,7 @@ def _telling_each(heard: Heard, handler: Handler) -> Handler:
     return call
 
 
-def _telling_batch(heard: Heard, handler: Handler) -> Handler:
+def _telling_batch(heard: HookDispatch, handler: Handler) -> Handler:
     def call(messages: Sequence[Message]) -> Any:
         batch = BatchCall(heard, messages)
         try:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import attrs
 
 from flux.consuming.coordinator.stage_runtime import StageRuntime
-from flux.consuming.hook_dispatch import Heard
+from flux.consuming.hook_dispatch import HookDispatch
 from flux.consuming.task_log import TaskLog
 from flux.core.engine.runs import Run
 from flux.core.policy import Policy
@@ -29,10 +29,10 @@ class Driver:
 
 
 @attrs.define(eq=False)
-class Common:
+class Shared:
     policy: Policy
     runtimes: Sequence[StageRuntime]
-    heard: Heard
+    heard: HookDispatch
     task_log: TaskLog
     system: System
     lock: Condition

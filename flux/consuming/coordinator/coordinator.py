@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from flux.consuming import forks
-from flux.consuming.coordinator.common import Common, Driver
+from flux.consuming.coordinator.common import Driver, Shared
 from flux.consuming.coordinator.ending import Ending
 from flux.consuming.coordinator.inspection import Inspection
 from flux.consuming.coordinator.procedures import Procedures
@@ -17,7 +17,7 @@ from flux.consuming.coordinator.stage_runtime import StageRuntime, consumer_sett
 from flux.consuming.coordinator.verdicts import Verdicts
 from flux.consuming.forward_writer import ForwardWriter
 from flux.consuming.forwarder import Forwarder
-from flux.consuming.hook_dispatch import Heard
+from flux.consuming.hook_dispatch import HookDispatch
 from flux.consuming.task_log import TaskLog
 from flux.core.engine import Engine
 from flux.core.engine.assignment import Phase
@@ -44,13 +44,13 @@ class Coordinator:
         writer: ForwardWriter,
         system: System,
         *,
-        heard: Heard | None = None,
+        heard: HookDispatch | None = None,
         instance_suffix: str = "",
         on_change: Callable[[], None] = lambda: None,
     ) -> None:
         self.policy = policy
         self.system = system
-        self.heard = heard or Heard("")
+        self.heard = heard or HookDispatch("")
         self.lock = system.condition()
         self.gate = engines[0].gate if engines else Gate()
         """Of all its engines."""
@@ -61,7 +61,7 @@ class Coordinator:
         ]
         self.driver = Driver(lambda runtime: self.procedures.write(runtime))
         task_log = TaskLog(self.heard.task, policy)
-        common = Common(policy, self.runtimes, self.heard, task_log, system, self.lock, self.driver)
+        common = Shared(policy, self.runtimes, self.heard, task_log, system, self.lock, self.driver)
         self._common = common
         self.rebalances = Rebalances(common)
         self.ending = Ending(common, self.rebalances.name_lost, on_change)

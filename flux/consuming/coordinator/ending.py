@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from flux.consuming.coordinator.common import Common
+from flux.consuming.coordinator.common import Shared
 from flux.consuming.coordinator.stage_runtime import StageRuntime
 
 
@@ -14,7 +14,7 @@ class Ending:
 
     ENTRANCES = ("fail", "has_left")
 
-    def __init__(self, common: Common, name_lost: Callable[[], None], on_change: Callable[[], None]) -> None:
+    def __init__(self, common: Shared, name_lost: Callable[[], None], on_change: Callable[[], None]) -> None:
         self._common = common
         self._name_lost = name_lost
         self._on_change = on_change

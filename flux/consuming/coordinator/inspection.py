@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TypeVar
 
-from flux.consuming.coordinator.common import Common
+from flux.consuming.coordinator.common import Shared
 from flux.consuming.coordinator.stage_runtime import StageRuntime
 from flux.consuming.slow_calls import SlowCalls
 from flux.core.engine.commands import Stall
@@ -22,7 +22,7 @@ class Inspection:
 
     ENTRANCES = ("look",)
 
-    def __init__(self, common: Common, name_lost: Callable[[], None]) -> None:
+    def __init__(self, common: Shared, name_lost: Callable[[], None]) -> None:
         self._common = common
         self._name_lost = name_lost
         self.slow_calls: SlowCalls | None = None

@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 
 import attrs
 
-from flux.consuming.coordinator.common import Common
+from flux.consuming.coordinator.common import Shared
 from flux.consuming.coordinator.stage_runtime import StageRuntime
 from flux.consuming.coordinator.verdicts import Verdicts
 from flux.consuming.effects import Effect, Script
@@ -31,7 +31,7 @@ class Done(Generic[T]):
 class Procedures:
     ENTRANCES = ("start_commit", "step", "write")
 
-    def __init__(self, common: Common, verdicts: Verdicts) -> None:
+    def __init__(self, common: Shared, verdicts: Verdicts) -> None:
         self._common = common
         self._verdicts = verdicts
 

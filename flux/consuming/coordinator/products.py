@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 
-from flux.consuming.coordinator.common import Common
+from flux.consuming.coordinator.common import Shared
 from flux.consuming.coordinator.stage_runtime import StageRuntime
 from flux.consuming.coordinator.verdicts import Verdicts
 from flux.core.engine.assignment import Entry
@@ -23,7 +23,7 @@ class Products:
 
     ENTRANCES = ("parted", "settle")
 
-    def __init__(self, common: Common, verdicts: Verdicts, failing: Callable[[], AbstractContextManager[None]]) -> None:
+    def __init__(self, common: Shared, verdicts: Verdicts, failing: Callable[[], AbstractContextManager[None]]) -> None:
         self._common = common
         self._verdicts = verdicts
         self._failing = failing

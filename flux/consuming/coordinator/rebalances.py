@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
-from flux.consuming.coordinator.common import Common
+from flux.consuming.coordinator.common import Shared
 from flux.consuming.coordinator.stage_runtime import StageRuntime
 from flux.consuming.hook_dispatch import Event, log_fields
 from flux.core.hooks import StageInfo
@@ -15,7 +15,7 @@ logger = logging.getLogger("flux.worker")
 
 
 class Rebalances:
-    def __init__(self, common: Common) -> None:
+    def __init__(self, common: Shared) -> None:
         self._common = common
         self._lost: dict[StageInfo, list[TopicPartition]] = {}
         """Not told yet: a cause that takes partitions from one stage takes them from all, one after the other."""

@@ -9,7 +9,7 @@ from flux.core.engine import Engine
 from flux.core.engine.forwarding import Forward
 from flux.core.hooks import StageInfo
 from flux.core.monitoring.duties import Duty
-from flux.core.monitoring.failure_log import Failures
+from flux.core.monitoring.failure_log import FailureLog
 from flux.core.ports import ConsumerSettings, System
 from flux.core.stage import Role
 
@@ -35,7 +35,7 @@ class StageRuntime:
     polling: Duty = attrs.field(init=False)
     moved: list[Forward] = attrs.field(factory=list)
     """Forwarded copies that are acknowledged, for hooks that have not been told; empty when none hears of them."""
-    failures: Failures = attrs.field(factory=Failures)
+    failures: FailureLog = attrs.field(factory=FailureLog)
     stands_by: bool = False
     """Whether its poller rests for a permit, and takes it at once when there is one."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from flux.consuming.coordinator.common import Common
+from flux.consuming.coordinator.common import Shared
 from flux.consuming.coordinator.stage_runtime import StageRuntime
 from flux.core.engine.commands import Notice
 from flux.core.engine.forwards import Failure, describe
@@ -21,7 +21,7 @@ class Verdicts:
 
     ENTRANCES = ("failed",)
 
-    def __init__(self, common: Common, gate: Gate) -> None:
+    def __init__(self, common: Shared, gate: Gate) -> None:
         self._common = common
         self._gate = gate
         self.pauses = Pauses()

@@ -21,7 +21,7 @@ MOST_BATCH = 10_000
 
 
 @attrs.frozen(field_transformer=plainly)
-class Batch:
+class OpenBatch:
     """`most`: records of one call; `wait`: seconds that the first of them waits for others."""
 
     most: int = 100
@@ -33,7 +33,7 @@ class Batches:
 
     __slots__ = ("_batch", "_held", "_ordering", "_queues")
 
-    def __init__(self, batch: Batch, ordering: Ordering) -> None:
+    def __init__(self, batch: OpenBatch, ordering: Ordering) -> None:
         self._batch = batch
         self._ordering = ordering
         self._queues: dict[Assignment, deque[Entry]] = {}

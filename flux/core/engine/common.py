@@ -5,7 +5,7 @@ from __future__ import annotations
 from flux.core.engine.assignment import Assignment, Phase
 from flux.core.engine.batches import Batches
 from flux.core.engine.commits import Commits
-from flux.core.engine.due_times import Dues, whole_ms
+from flux.core.engine.due_times import DueTimes, whole_ms
 from flux.core.engine.key_queues import KeyQueues, Queues
 from flux.core.limits.circuit_breaker import Gate
 from flux.core.monitoring.log_events import Notices
@@ -43,7 +43,7 @@ class Common:
         self.stats = Stats()
         self.notices = Notices()
         self.commits = Commits(policy.commit_interval, policy.commit_threshold)
-        self.dues = Dues(policy, stage, self.notices)
+        self.dues = DueTimes(policy, stage, self.notices)
         self.key_queues: Queues = (
             KeyQueues(policy.ordering) if policy.batch is None else Batches(policy.batch, policy.ordering)
         )

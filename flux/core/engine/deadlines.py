@@ -21,7 +21,7 @@ LEAST_REST = 0.001
 """Clients count milliseconds: a shorter wait is none, and a stage would poll in a hot loop until a record is due."""
 
 
-class Ahead:
+class Deadlines:
     """Of one stage."""
 
     __slots__ = ("_common", "_dispatch", "_partitions", "_retries")

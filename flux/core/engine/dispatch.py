@@ -9,7 +9,7 @@ from flux.core.engine.common import Common
 from flux.core.engine.forwards import Failure
 from flux.core.engine.key_queues import KeyQueues
 from flux.core.engine.part_runs import PartRun
-from flux.core.engine.queued_work import Work
+from flux.core.engine.queued_work import QueuedWork
 from flux.core.engine.runs import BatchRun, KeyQueueRun, Run, SliceRun, WholeBatchRun
 from flux.core.limits.dispatch_mode import DispatchMode
 from flux.core.message import Message
@@ -24,7 +24,7 @@ class Dispatch:
 
     __slots__ = ("_common", "_keyed", "_main", "_noted", "dispatch_mode", "running", "work")
 
-    def __init__(self, common: Common, work: Work, noted: Callable[[Run, Entry, Failure], None]) -> None:
+    def __init__(self, common: Common, work: QueuedWork, noted: Callable[[Run, Entry, Failure], None]) -> None:
         policy = common.policy
         self._common = common
         self._noted = noted

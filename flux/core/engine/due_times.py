@@ -21,7 +21,7 @@ def whole_ms(seconds: float) -> int:
     return int(seconds * 1000 + 0.001)
 
 
-class Dues:
+class DueTimes:
     """Of one stage. Due times in milliseconds since the epoch."""
 
     __slots__ = ("_notices", "_policy", "_stage")
@@ -36,7 +36,7 @@ class Dues:
         messages: list[Message] = []
         dues: list[int] = []
         size = 0
-        unread = trails.Unread(self._stage.number, now_ms, int(self._policy.max_delay * 1000), self._ignored)
+        unread = trails.UnreadHeaders(self._stage.number, now_ms, int(self._policy.max_delay * 1000), self._ignored)
         of, due_of = Message.of, unread.due
         for record in piece.records:
             value, key = record.value(), record.key()

@@ -17,18 +17,18 @@ from collections.abc import Iterable, Iterator, Mapping
 from flux.core.engine.assignment import Assignment, Entry
 from flux.core.engine.commands import Stall, Turn
 from flux.core.engine.common import Common
-from flux.core.engine.deadlines import Ahead
+from flux.core.engine.deadlines import Deadlines
 from flux.core.engine.dispatch import Dispatch
 from flux.core.engine.forwarding import Forward
 from flux.core.engine.forwards import Failure
 from flux.core.engine.partitions import Partitions
-from flux.core.engine.queued_work import Work
+from flux.core.engine.queued_work import QueuedWork
 from flux.core.engine.retries import Retries
 from flux.core.engine.runs import Run
 from flux.core.engine.verdicts import Move
 from flux.core.limits.circuit_breaker import Gate
 from flux.core.message import Message
-from flux.core.monitoring.stalls import Watchdog, what_holds
+from flux.core.monitoring.stalls import StallDetector, what_holds
 from flux.core.policy import Policy
 from flux.core.ports import CommittedOffset, PollResult, TopicPartition
 from flux.core.stage import Stage
@@ -48,13 +48,13 @@ class Engine:
         self.policy = policy
         self.stage = stage
         self.gate = Gate(policy.rate_limit) if gate is None else gate
-        self._watchdog = Watchdog(policy.stalled_after)
+        self._watchdog = StallDetector(policy.stalled_after)
         common = self._common = Common(policy, stage, self.gate)
         partitions = self._partitions = Partitions(common, self._drop)
         retries = self._retries = Retries(common, lambda assignment: dispatch.cut_all(assignment))
-        work = self._work = Work(common)
+        work = self._work = QueuedWork(common)
         dispatch = self._dispatch = Dispatch(common, work, retries.noted)
-        ahead = self._ahead = Ahead(common, partitions, dispatch, retries)
+        ahead = self._ahead = Deadlines(common, partitions, dispatch, retries)
 
         # what one part answers alone is that part's own, and is described there
         self.assigned = partitions.assigned

@@ -36,7 +36,7 @@ def way_out(fault: Fault, topic: str) -> str:
     return f"{remedy(fault, topic)}, or take the record out of the way with flux skip"
 
 
-class State(enum.Enum):
+class ForwardState(enum.Enum):
     QUEUED = "queued"
     WRITING = "writing"
     WAITING = "waiting"
@@ -52,7 +52,7 @@ class Forward:
     entry: Entry
     forwarded_copy: ForwardedCopy
     size: int
-    state: State = State.QUEUED
+    state: ForwardState = ForwardState.QUEUED
     failures: int = 0
     at: float = 0.0
     """When it is tried again, by the clock of the engine."""
@@ -123,16 +123,16 @@ class Forwards:
     def moving(self, entry: Entry) -> bool:
         """Whether an end of this entry's transfer is near: it is queued or being written."""
         forward = self._open.get(entry)
-        return forward is not None and forward.state in (State.QUEUED, State.WRITING)
+        return forward is not None and forward.state in (ForwardState.QUEUED, ForwardState.WRITING)
 
     def moving_all(self) -> list[Forward]:
         """Transfers that may still be acknowledged by themselves."""
-        return [forward for forward in self._open.values() if forward.state is not State.KEPT]
+        return [forward for forward in self._open.values() if forward.state is not ForwardState.KEPT]
 
     @property
     def any_moving(self) -> bool:
         """Whether any transfer may still be acknowledged by itself, those waiting for the cluster included."""
-        return any(forward.state is not State.KEPT for forward in self._open.values())
+        return any(forward.state is not ForwardState.KEPT for forward in self._open.values())
 
     @property
     def refused(self) -> list[Forward]:
@@ -154,7 +154,7 @@ class Forwards:
         # a time further away than the longest wait is from before the clock was set back
         for forward in [forward for forward in self._again if not now < forward.at <= now + _LONGEST_KEPT]:
             del self._again[forward]
-            forward.state = State.QUEUED
+            forward.state = ForwardState.QUEUED
             (self._alone if forward.alone else self._queue).append(forward)
         if self._sole is not None:
             taken = []
@@ -165,7 +165,7 @@ class Forwards:
             taken = list(self._queue)
             self._queue.clear()
         for forward in taken:
-            forward.state = State.WRITING
+            forward.state = ForwardState.WRITING
         self._writing += len(taken)
         return taken
 
@@ -186,13 +186,13 @@ class Forwards:
             if forward.alone:
                 forwarded_copy.detail = Detail(forwarded_copy.detail - 1)
             forward.alone = True
-            forward.state = State.QUEUED
+            forward.state = ForwardState.QUEUED
             self._is_away(forward, False)
             self._alone.append(forward)
             return None
         forward.failures += 1
         passing = error.fault in _PASSING
-        forward.state = State.WAITING if passing else State.KEPT
+        forward.state = ForwardState.WAITING if passing else ForwardState.KEPT
         forward.refused = None if passing else error.fault
         forward.at = now + min(2.0 ** min(forward.failures - 1, 10), _LONGEST_PASSING if passing else _LONGEST_KEPT)
         self._is_away(forward, passing)
@@ -222,7 +222,7 @@ class Forwards:
         topic, kind = forward.forwarded_copy.target.topic, (forward.forwarded_copy.target.topic, error.fault)
         record = forward.forwarded_copy.message
         where = f"{record.topic}[{record.partition}]@{record.offset}"
-        if forward.state is State.WAITING:
+        if forward.state is ForwardState.WAITING:
             return Notice(
                 Level.WARNING,
                 f"{topic} cannot be written ({error}): {len(self._open)} record(s) from {where} on wait for it;"

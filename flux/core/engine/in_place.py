@@ -12,7 +12,7 @@ from flux.core.engine.verdicts import Verdict
 
 
 @attrs.frozen(eq=False)
-class Waiting:
+class WaitingInPlace:
     """`verdict` and `failure`: with what the record moves on when its tries in place end early; `failed_at`: by
     the clock of the engine."""
 
@@ -28,9 +28,9 @@ class InPlace:
     __slots__ = ("_heap", "_number", "called")
 
     def __init__(self) -> None:
-        self._heap: list[tuple[float, int, Waiting]] = []
+        self._heap: list[tuple[float, int, WaitingInPlace]] = []
         self._number = 0
-        self.called: dict[Entry, Waiting] = {}
+        self.called: dict[Entry, WaitingInPlace] = {}
         """Those that have waited, and whose next call has not ended, or not begun."""
 
     def __len__(self) -> int:
@@ -40,20 +40,20 @@ class InPlace:
     def next_due(self) -> float | None:
         return self._heap[0][0] if self._heap else None
 
-    def add(self, waiting: Waiting, due: float) -> None:
+    def add(self, waiting: WaitingInPlace, due: float) -> None:
         self._number += 1
         heapq.heappush(self._heap, (due, self._number, waiting))
 
-    def due(self, now: float) -> Waiting | None:
+    def due(self, now: float) -> WaitingInPlace | None:
         """Takes out the next one that is due by `now`."""
         if not self._heap or self._heap[0][0] > now:
             return None
         return heapq.heappop(self._heap)[2]
 
-    def take(self, assignment: Assignment | None = None) -> list[Waiting]:
+    def take(self, assignment: Assignment | None = None) -> list[WaitingInPlace]:
         """Takes out those of one partition, or all, the first due first."""
-        taken: list[tuple[float, int, Waiting]] = []
-        left: list[tuple[float, int, Waiting]] = []
+        taken: list[tuple[float, int, WaitingInPlace]] = []
+        left: list[tuple[float, int, WaitingInPlace]] = []
         for item in self._heap:
             (taken if assignment in (None, item[2].entry.assignment) else left).append(item)
         if taken:
@@ -61,7 +61,7 @@ class InPlace:
             self._heap = left
         return [waiting for _, _, waiting in sorted(taken)]
 
-    def take_called(self, assignment: Assignment | None = None) -> list[Waiting]:
+    def take_called(self, assignment: Assignment | None = None) -> list[WaitingInPlace]:
         """Takes out those that have waited, of one partition, or all."""
         taken = [waiting for entry, waiting in self.called.items() if assignment in (None, entry.assignment)]
         for waiting in taken:

@@ -17,7 +17,7 @@ from flux.core.ports import Batch, TopicPartition
 from flux.core.stage import Role
 
 
-class Work:
+class QueuedWork:
     """Of one stage."""
 
     __slots__ = ("_backpressure", "_common", "_main", "backlogs", "delay_queue")

@@ -12,9 +12,9 @@ from flux.core.engine.assignment import Assignment, Entry, Phase
 from flux.core.engine.commands import Level
 from flux.core.engine.common import SHOWN, Common
 from flux.core.engine.expiry import expires
-from flux.core.engine.forwarding import Forward, Forwards, State
+from flux.core.engine.forwarding import Forward, Forwards, ForwardState
 from flux.core.engine.forwards import Failure, ForwardedCopy, describe
-from flux.core.engine.in_place import InPlace, Waiting
+from flux.core.engine.in_place import InPlace, WaitingInPlace
 from flux.core.engine.runs import Run
 from flux.core.engine.verdicts import EXPIRED, UNDECODABLE, Move, Verdict
 from flux.core.errors import BrokerError
@@ -134,7 +134,7 @@ class Retries:
             # it
             self._cut(entry.assignment)
         key_queues.hold(entry)
-        self.in_place.add(Waiting(entry, verdict, failure, now), now + wait)
+        self.in_place.add(WaitingInPlace(entry, verdict, failure, now), now + wait)
         return Move.AGAIN
 
     def readmit_due(self, now: float) -> None:
@@ -147,7 +147,7 @@ class Retries:
         for waiting in self.in_place.take():
             self._readmit(waiting)
 
-    def _readmit(self, waiting: Waiting) -> None:
+    def _readmit(self, waiting: WaitingInPlace) -> None:
         """An open record that waited to be tried in place is the first of its key queue."""
         entry, key_queues = waiting.entry, self._common.key_queues
         entry.waits = False
@@ -236,7 +236,7 @@ class Retries:
         if notice is not None:
             self._common.notices.tell(notice)
         assignment = forward.entry.assignment
-        if forward.state is State.KEPT and not forward.kept and assignment.phase is Phase.WORKING:
+        if forward.state is ForwardState.KEPT and not forward.kept and assignment.phase is Phase.WORKING:
             forward.kept = True
             self._cut(assignment)
             self._common.key_queues.hold(forward.entry)

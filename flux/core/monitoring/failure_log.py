@@ -32,7 +32,7 @@ class Count:
     seconds: float
 
 
-class Failures:
+class FailureLog:
     """Of one stage. `now`: seconds, by a clock that is never set back."""
 
     __slots__ = ("_kinds",)

@@ -16,13 +16,13 @@ from flux.core.policy import Policy
 
 
 @attrs.define
-class _Watch:
+class _WatchedPartition:
     changes: int
     since: float
     tell_at: float
 
 
-class Watchdog:
+class StallDetector:
     """Of one stage. `patience`: seconds without a record done after which a partition with work has stalled. Each is
     named again after twice the time."""
 
@@ -30,17 +30,17 @@ class Watchdog:
 
     def __init__(self, patience: float) -> None:
         self._patience = patience
-        self._watched: dict[Assignment, _Watch] = {}
+        self._watched: dict[Assignment, _WatchedPartition] = {}
 
     def stalled(self, assignments: Iterable[Assignment], now: float) -> list[tuple[Assignment, float]]:
         """The partitions to name now, with the seconds for which they have stood still."""
-        watched: dict[Assignment, _Watch] = {}
+        watched: dict[Assignment, _WatchedPartition] = {}
         stalled = []
         for assignment in assignments:
             changes = 0 if assignment.offset_tracker is None else assignment.offset_tracker.changes
             watch = self._watched.get(assignment)
             if watch is None or watch.changes != changes or now < watch.since or not _has_work(assignment):
-                watch = _Watch(changes, now, now + self._patience)
+                watch = _WatchedPartition(changes, now, now + self._patience)
             elif now >= watch.tell_at:
                 standing = now - watch.since
                 watch.tell_at = now + standing

@@ -15,7 +15,7 @@ from flux.core.errors import BrokerError
 from flux.core.ports import AdminPort, Cluster, ProducerRecord, System
 from flux.operate.dlq.copies import copy_of
 from flux.operate.dlq.dead_letters import Letter, letter_of
-from flux.operate.dlq.replay_plan import Plan, Verdict, judge
+from flux.operate.dlq.replay_plan import ReplayPlan, ReplayVerdict, judge
 from flux.operate.reading import Piece, read
 from flux.operate.writing import CHUNK, Writing
 from flux.system import SYSTEM
@@ -42,7 +42,7 @@ class Replay:
 
     def __init__(
         self,
-        plan: Plan,
+        plan: ReplayPlan,
         adapter: Cluster,
         admin: AdminPort,
         *,
@@ -110,19 +110,19 @@ class Replay:
                 break
             letter = letter_of(record, self._plan.policy, self._now_ms())
             verdict = judge(letter, order, self._plan.replayed[piece.partition])
-            if verdict is Verdict.COPY:
+            if verdict is ReplayVerdict.COPY:
                 if order.limit is not None and receipt.replayed + len(chunk.copies) >= order.limit:
                     self._stop(f"{order.limit:,} replayed, as many as --limit says")
                     break
                 chunk.copies.append((letter.offset, self._copy(letter)))
-            elif verdict is Verdict.TOO_OFTEN:
+            elif verdict is ReplayVerdict.TOO_OFTEN:
                 self._stop(
                     f"{letter.place} was replayed {letter.replays} time(s) and failed again ({letter.error}):"
                     " mend the cause, choose others, or raise --max-replays",
                     failed=True,
                 )
                 break
-            elif verdict is Verdict.DONE:
+            elif verdict is ReplayVerdict.DONE:
                 receipt.done_before += 1
             else:
                 receipt.unmatched += 1

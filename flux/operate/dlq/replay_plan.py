@@ -44,7 +44,7 @@ class Order:
 
 
 @attrs.frozen
-class Plan:
+class ReplayPlan:
     """An order, as the cluster is now: see `planned`."""
 
     order: Order
@@ -68,7 +68,7 @@ class Plan:
         return size_of(self.spans)
 
 
-class Verdict(enum.Enum):
+class ReplayVerdict(enum.Enum):
     COPY = "copy"
     OTHER = "does not match"
     DONE = "replayed before"
@@ -87,7 +87,7 @@ def check_members(admin: AdminPort, policy: Policy) -> None:
         )
 
 
-def planned(admin: AdminPort, policy: Policy, order: Order) -> Plan:
+def planned(admin: AdminPort, policy: Policy, order: Order) -> ReplayPlan:
     """Fixes the ends: what is written from now on, by this replay too, is none of it. Raises ConfigurationError where
     a topic is missing, and BrokerError."""
     source = policy.stages[policy.stages.dead]
@@ -109,7 +109,7 @@ def planned(admin: AdminPort, policy: Policy, order: Order) -> Plan:
         replayed[number] = known
         start = span.start if order.again else max(span.start, known.start(order.which))
         spans[number] = Span(min(start, span.end), span.end)
-    return Plan(
+    return ReplayPlan(
         order,
         policy,
         source,
@@ -124,9 +124,9 @@ def planned(admin: AdminPort, policy: Policy, order: Order) -> Plan:
     )
 
 
-def judge(letter: Letter, order: Order, replayed: Replayed) -> Verdict:
+def judge(letter: Letter, order: Order, replayed: Replayed) -> ReplayVerdict:
     if not order.which.matches(letter):
-        return Verdict.OTHER
+        return ReplayVerdict.OTHER
     if not order.again and replayed.has(letter):
-        return Verdict.DONE
-    return Verdict.TOO_OFTEN if letter.replays >= order.max_replays else Verdict.COPY
+        return ReplayVerdict.DONE
+    return ReplayVerdict.TOO_OFTEN if letter.replays >= order.max_replays else ReplayVerdict.COPY

@@ -5,7 +5,7 @@ What is safe to mend says so, and `mend` does it.
 """
 
 from flux.operate.doctor.checks import CHECKS, examine
-from flux.operate.doctor.facts import Clock, Facts, Finding, TopicFacts, Unknown
+from flux.operate.doctor.facts import ClockDifference, Facts, Finding, TopicFacts, Unknown
 from flux.operate.doctor.fixes import mend
 
-__all__ = ["CHECKS", "Clock", "Facts", "Finding", "TopicFacts", "Unknown", "examine", "mend"]
+__all__ = ["CHECKS", "ClockDifference", "Facts", "Finding", "TopicFacts", "Unknown", "examine", "mend"]

@@ -11,7 +11,7 @@ import secrets
 from flux.consuming.topic_setup import ASK
 from flux.core.errors import BrokerError, Fault
 from flux.core.ports import AdminPort, Cluster, NewTopic, ProducerRecord, ProducerSettings, System
-from flux.operate.doctor.facts import Clock
+from flux.operate.doctor.facts import ClockDifference
 from flux.operate.reading import read, spans_of
 from flux.system import SYSTEM
 
@@ -20,7 +20,7 @@ _RECORDS = 5
 _LONGEST_NAME = 249
 
 
-def measure(adapter: Cluster, admin: AdminPort, beside: str, system: System = SYSTEM) -> Clock:
+def measure(adapter: Cluster, admin: AdminPort, beside: str, system: System = SYSTEM) -> ClockDifference:
     """By a topic that is made for it, named after the topic `beside` so that permissions by prefix hold, and deleted.
     Raises BrokerError."""
     ending = f"-flux-doctor-{secrets.token_hex(4)}"
@@ -40,11 +40,11 @@ def measure(adapter: Cluster, admin: AdminPort, beside: str, system: System = SY
     return closest([(began, ended, stamp) for (began, ended), stamp in zip(written, stamps, strict=False)])
 
 
-def closest(written: list[tuple[float, float, float]]) -> Clock:
+def closest(written: list[tuple[float, float, float]]) -> ClockDifference:
     """`written`: of each record, this machine's time before and after the write, and the broker's between them; all in
     seconds since the epoch."""
     began, ended, stamp = min(written, key=lambda each: each[1] - each[0])
-    return Clock((began + ended) / 2 - stamp, (ended - began) / 2 + 0.001)
+    return ClockDifference((began + ended) / 2 - stamp, (ended - began) / 2 + 0.001)
 
 
 def _write(adapter: Cluster, topic: str, system: System) -> list[tuple[float, float]]:

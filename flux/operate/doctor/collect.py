@@ -13,7 +13,7 @@ from flux.core.errors import BrokerError, Fault
 from flux.core.policy import Policy
 from flux.core.ports import AdminPort, Cluster, GroupProtocol, Permissions, System, TopicInfo
 from flux.core.stage import Role, Stage, Stages
-from flux.operate.doctor.facts import OLD, Clock, Facts, TopicFacts, Unknown
+from flux.operate.doctor.facts import OLD, ClockDifference, Facts, TopicFacts, Unknown
 from flux.operate.status.large_records import Large, large_in
 from flux.operate.status.status import look
 from flux.system import SYSTEM
@@ -31,7 +31,7 @@ def ask(
     admin: AdminPort,
     *,
     others: Sequence[tuple[str, Stages]] = (),
-    clock: Clock | Unknown = NO_CLOCK,
+    clock: ClockDifference | Unknown = NO_CLOCK,
     unwritable: str = "",
     adapter: Cluster | None = None,
     system: System = SYSTEM,
@@ -40,7 +40,7 @@ def ask(
     or why nothing was; `unwritable`: why the process's producers cannot be made; `adapter`: to read the records at the
     groups' positions; None: nobody does. Raises BrokerError only when the cluster is away; where it refuses the login,
     that is all there is to know."""
-    asking = _Asking(admin, policy, system)
+    asking = _Collecting(admin, policy, system)
     try:
         facts = asking.facts(name, others, clock, unwritable)
         large = asking.large(adapter) if adapter is not None and facts.names else ()
@@ -52,13 +52,15 @@ def ask(
 
 
 @attrs.define
-class _Asking:
+class _Collecting:
     admin: AdminPort
     policy: Policy
     system: System
     unknown: list[Unknown] = attrs.field(factory=list)
 
-    def facts(self, name: str, others: Sequence[tuple[str, Stages]], clock: Clock | Unknown, unwritable: str) -> Facts:
+    def facts(
+        self, name: str, others: Sequence[tuple[str, Stages]], clock: ClockDifference | Unknown, unwritable: str
+    ) -> Facts:
         stages = list(self.policy.stages)
         topics = self._topics(stages)
         worked = [stage.group for stage in stages[:-1]]
@@ -77,7 +79,7 @@ class _Asking:
             permissions=permissions,
             protocols=protocols,
             others=tuple(others),
-            clock=clock if isinstance(clock, Clock) else None,
+            clock=clock if isinstance(clock, ClockDifference) else None,
             unknown=tuple(self.unknown),
             unwritable=unwritable,
         )

@@ -56,7 +56,7 @@ class TopicFacts:
 
 
 @attrs.frozen
-class Clock:
+class ClockDifference:
     """`ahead`: seconds that this machine's clock is ahead of the broker's, known to `error` seconds more or less."""
 
     ahead: float
@@ -90,7 +90,7 @@ class Facts:
     protocols: Mapping[str, GroupProtocol] = attrs.field(factory=dict)
     others: tuple[tuple[str, Stages], ...] = ()
     large: tuple[Large, ...] = ()
-    clock: Clock | None = None
+    clock: ClockDifference | None = None
     unknown: tuple[Unknown, ...] = ()
     refused: str = ""
     """Why the cluster refuses the login: nothing else is known then."""

@@ -20,7 +20,7 @@ _PATIENCE = 10.0
 
 
 @attrs.frozen
-class Heard:
+class KnownReports:
     """`age`: seconds since the report was written."""
 
     report: Report
@@ -56,7 +56,7 @@ class Running:
         return f"its copy for {what.target} is {what.state}{failures}"
 
 
-def heard(adapter: Cluster, admin: AdminPort, topic: str, system: System = SYSTEM) -> list[Heard] | None:
+def heard(adapter: Cluster, admin: AdminPort, topic: str, system: System = SYSTEM) -> list[KnownReports] | None:
     """Of each process that lives, the newest report; None: there is no such topic. Raises BrokerError."""
     if admin.topics([topic], ASK)[topic] is None:
         return None
@@ -72,10 +72,10 @@ def heard(adapter: Cluster, admin: AdminPort, topic: str, system: System = SYSTE
     return latest(records.values(), now_ms)
 
 
-def latest(records: Iterable[Record], now_ms: int) -> list[Heard]:
+def latest(records: Iterable[Record], now_ms: int) -> list[KnownReports]:
     """`records`: in the order in which they were written. A tombstone ends a process; what is too old, damaged or of
     another version is ignored."""
-    found: dict[bytes | None, Heard] = {}
+    found: dict[bytes | None, KnownReports] = {}
     for record in records:
         key, value = record.key(), record.value()
         found.pop(key, None)
@@ -83,11 +83,11 @@ def latest(records: Iterable[Record], now_ms: int) -> list[Heard]:
         if report is not None:
             age = max(0.0, (now_ms - record.timestamp()[1]) / 1000)
             if age <= FRESH * max(report.every, EVERY):
-                found[key] = Heard(report, age)
+                found[key] = KnownReports(report, age)
     return sorted(found.values(), key=lambda each: (each.report.host, each.report.process or 0, each.report.pid))
 
 
-def running(reports: Sequence[Heard], stage: Stage, partition: int, offset: int) -> Running | None:
+def running(reports: Sequence[KnownReports], stage: Stage, partition: int, offset: int) -> Running | None:
     """What processes say of the record at an offset of a stage."""
     for each in reports:
         for told in each.of(stage):

@@ -18,7 +18,7 @@ from flux.core.ports import AdminPort, Cluster, CommittedOffset, GroupMember, Sy
 from flux.core.stage import Role, Stage
 from flux.operate.status.oldest_unfinished import Head, head_of, read_first
 from flux.operate.status.progress import Progress, ask_group, lag
-from flux.operate.status.reports import Heard, heard
+from flux.operate.status.reports import KnownReports, heard
 from flux.system import SYSTEM
 
 _SMALL = 16 * 1024  # bytes of a record that every topic takes
@@ -68,7 +68,7 @@ class Look:
     at: float
     stages: Sequence[StageLook]
     dead: Mapping[int, Watermarks] | None
-    reports: Sequence[Heard] | None
+    reports: Sequence[KnownReports] | None
 
     @property
     def dead_letters(self) -> int:

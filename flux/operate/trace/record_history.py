@@ -16,7 +16,7 @@ from flux.operate.dlq.dead_letters import Letter
 from flux.operate.status.progress import Progress
 
 
-class State(enum.Enum):
+class WorkState(enum.Enum):
     """What a group has made of a record."""
 
     PASSED = "passed"
@@ -31,7 +31,7 @@ class State(enum.Enum):
 class Sighting(Letter):
     """A record where it was found: a `Letter` of any stage. Times in milliseconds since the epoch."""
 
-    def __init__(self, message: Message, stage: Stage, state: State, due: int | None) -> None:
+    def __init__(self, message: Message, stage: Stage, state: WorkState, due: int | None) -> None:
         super().__init__(message)
         self.stage = stage
         self.state = state
@@ -45,15 +45,15 @@ class Sighting(Letter):
 def sighting_of(record: Record, stage: Stage, policy: Policy, progress: Progress, now_ms: int) -> Sighting:
     message = Message.of(record, None, trails.start())
     if stage.role is Role.MAIN:
-        state = State.PASSED if progress.has(message.offset) else State.OPEN
+        state = WorkState.PASSED if progress.has(message.offset) else WorkState.OPEN
         return Sighting(message, stage, state, None)
     message.place(trails.read(message.headers, stage.number, now_ms, int(policy.max_delay * 1000)))
     if stage.role is Role.DEAD:
-        return Sighting(message, stage, State.DEAD, None)
+        return Sighting(message, stage, WorkState.DEAD, None)
     due = due_of(message, stage, policy)
     if progress.has(message.offset):
-        return Sighting(message, stage, State.PASSED, due)
-    return Sighting(message, stage, State.WAITING if due > now_ms else State.OPEN, due)
+        return Sighting(message, stage, WorkState.PASSED, due)
+    return Sighting(message, stage, WorkState.WAITING if due > now_ms else WorkState.OPEN, due)
 
 
 def due_of(message: Message, stage: Stage, policy: Policy) -> int:
@@ -69,7 +69,7 @@ def due_of(message: Message, stage: Stage, policy: Policy) -> int:
 
 
 @attrs.frozen
-class Work:
+class WorkHistory:
     """Where one record of the main topic, or what became of it, was seen: never empty, oldest first."""
 
     id: str
@@ -82,24 +82,24 @@ class Work:
     @property
     def now(self) -> Sighting | None:
         """Where it is: the stage in which it waits or is called, else its last dead letter; None: it ended well."""
-        here = [each for each in self.sightings if each.state in (State.OPEN, State.WAITING)]
+        here = [each for each in self.sightings if each.state in (WorkState.OPEN, WorkState.WAITING)]
         if here:
             return here[-1]
         last = self.sightings[-1]
-        return last if last.state is State.DEAD else None
+        return last if last.state is WorkState.DEAD else None
 
     @property
     def copies(self) -> int:
         """In how many places it is to be worked: more than one after a crash or a replay in between."""
-        return sum(each.state in (State.OPEN, State.WAITING) for each in self.sightings)
+        return sum(each.state in (WorkState.OPEN, WorkState.WAITING) for each in self.sightings)
 
 
-def works_of(sightings: Iterable[Sighting]) -> list[Work]:
+def works_of(sightings: Iterable[Sighting]) -> list[WorkHistory]:
     """Sightings of the same origin together; in the order in which they were first seen."""
     found: dict[str, list[Sighting]] = {}
     for sighting in sightings:
         found.setdefault(sighting.message.id, []).append(sighting)
-    return [Work(name, sorted(each, key=_age)) for name, each in found.items()]
+    return [WorkHistory(name, sorted(each, key=_age)) for name, each in found.items()]
 
 
 def _age(sighting: Sighting) -> tuple[bool, int, int, int]:

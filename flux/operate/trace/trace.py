@@ -19,7 +19,7 @@ from flux.core.ports import AdminPort, Cluster, CommittedOffset, Record, System,
 from flux.core.stage import Role, Stage
 from flux.operate.reading import Span, Spans, read, read_one, size_of, spans_of
 from flux.operate.status.progress import Progress, ask_group
-from flux.operate.trace.record_history import Sighting, Work, sighting_of, works_of
+from flux.operate.trace.record_history import Sighting, WorkHistory, sighting_of, works_of
 from flux.system import SYSTEM
 
 MOST_SIGHTINGS = 1_000
@@ -47,7 +47,7 @@ class Bounds:
 
 
 @attrs.frozen
-class Unread:
+class UnreadRange:
     """Offsets of a topic that were left out, as a bound was hit."""
 
     topic: str
@@ -56,10 +56,10 @@ class Unread:
 
 @attrs.define
 class Trace:
-    works: list[Work] = attrs.field(factory=list)
+    works: list[WorkHistory] = attrs.field(factory=list)
     read: int = 0
     """Records."""
-    unread: list[Unread] = attrs.field(factory=list)
+    unread: list[UnreadRange] = attrs.field(factory=list)
     """Empty: whatever was not seen is not there."""
     positions: dict[str, dict[int, CommittedOffset]] = attrs.field(factory=dict)
     """By topic and partition, what the groups of the main and the retry stages had committed."""
@@ -137,7 +137,7 @@ class _Search:
         for stage, spans in self._rest.items():  # with what others did not need
             self._rest[stage] = self._read(stage, spans, self._left)
         sizes = [(stage.topic, size_of(spans)) for stage, spans in self._rest.items()]
-        trace.unread = [Unread(topic, size) for topic, size in sizes if size]
+        trace.unread = [UnreadRange(topic, size) for topic, size in sizes if size]
         trace.works = works_of(self._sightings)
         return trace
 

@@ -23,7 +23,7 @@ from flux.core.ports import (
     Record,
     TopicPartition,
 )
-from flux.testing.contract.members import Heard, LoopMember, Member, ThreadMember
+from flux.testing.contract.members import ContractMember, LoopMember, SeenEvents, ThreadMember
 
 End = tuple[BrokerError | None, Record]
 Check = Callable[["Bench"], None]
@@ -130,11 +130,11 @@ class Bench:
         start: int | None = BEGINNING,
         adapter: Any = None,
         suffix: str = "",
-    ) -> Member:
-        heard = Heard(start, self.seconds)
+    ) -> ContractMember:
+        heard = SeenEvents(start, self.seconds)
         adapter = adapter or self.adapter
         settings = ConsumerSettings(topic, group or self.name(), instance_suffix=suffix)
-        made: Member
+        made: ContractMember
         if hasattr(adapter, "async_consumer"):
             self._loop = self._loop or asyncio.new_event_loop()
             made = LoopMember(adapter, settings, heard, self._loop)
@@ -156,7 +156,7 @@ class Bench:
             assert time.monotonic() < deadline, f"not within {self.seconds:g} s"
             doing()
 
-    def polled(self, members: Iterable[Member], enough: Callable[[PollResult], object]) -> PollResult:
+    def polled(self, members: Iterable[ContractMember], enough: Callable[[PollResult], object]) -> PollResult:
         """What all of them brought, by then; `worked` of each is kept."""
         whole = PollResult()
         everybody = list(members)
@@ -174,15 +174,15 @@ class Bench:
         self.until(lambda: enough(whole), poll)
         return whole
 
-    def take(self, member: Member, count: int) -> list[Record]:
+    def take(self, member: ContractMember, count: int) -> list[Record]:
         return records_of(self.polled([member], lambda whole: len(records_of(whole)) >= count))
 
-    def join(self, *members: Member) -> None:
+    def join(self, *members: ContractMember) -> None:
         """Until each owns something, whatever arrives meanwhile being an error."""
         whole = self.polled(members, lambda _: all(member.heard.owned for member in members))
         assert brings_nothing(whole), f"records came: {whole}"
 
-    def nothing_comes(self, member: Member, polls: int = 5) -> None:
+    def nothing_comes(self, member: ContractMember, polls: int = 5) -> None:
         for _ in range(polls):
             polled = member.poll(500, 0.1)
             assert brings_nothing(polled), f"something came: {polled}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from flux.core.errors import BrokerError, Fault
 from flux.core.ports import CommittedOffset, ProducerRecord
 from flux.testing.contract.bench import Bench, Contract, at, fault_of, records_of
-from flux.testing.contract.members import Member
+from flux.testing.contract.members import ContractMember
 
 CONTRACT = Contract()
 
@@ -45,7 +45,7 @@ def members_share_a_topic_and_take_over_where_the_group_is(bench: Bench) -> None
 @CONTRACT
 def every_partition_has_one_owner_whoever_joins_and_leaves(bench: Bench) -> None:
     topic, group = bench.topic(6), bench.name()
-    members: list[Member] = [bench.member(topic, group, start=None) for _ in range(3)]
+    members: list[ContractMember] = [bench.member(topic, group, start=None) for _ in range(3)]
     for member in members:
         member.heard.commits_when_revoked = True
     seen: list[tuple[int, int]] = []
@@ -124,7 +124,7 @@ def a_member_that_stops_polling_loses_its_partitions(bench: Bench) -> None:
     bench.polled([stuck, other], lambda _: len(stuck.heard.owned) == len(other.heard.owned) == 1)
 
 
-def _commit_fault(member: Member, positions: dict[object, CommittedOffset]) -> Fault | None:
+def _commit_fault(member: ContractMember, positions: dict[object, CommittedOffset]) -> Fault | None:
     try:
         member.commit_now(positions)  # type: ignore[arg-type]
     except BrokerError as error:

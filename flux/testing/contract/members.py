@@ -22,7 +22,7 @@ Result = TypeVar("Result")
 Done = Callable[[BrokerError | None], None]
 
 
-class Heard:
+class SeenEvents:
     """What a listener was told, and how it answers. `start`: where each partition begins; None: where the group left
     it, else at the beginning. `commit_when_revoked`: what is committed inside `revoked`."""
 
@@ -61,10 +61,10 @@ class Heard:
         return {at: BEGINNING if found is None else found.offset for at, found in positions.items()}
 
 
-class Member(Protocol):
+class ContractMember(Protocol):
     """One consumer. Every method blocks."""
 
-    heard: Heard
+    heard: SeenEvents
 
     def poll(self, max_records: int = 500, timeout: float = 0.05) -> PollResult: ...
     def pause(self, partitions: Iterable[TopicPartition]) -> None: ...
@@ -83,7 +83,7 @@ class Member(Protocol):
 class ThreadMember:
     """A member by `Adapter.consumer`, which is its own listener."""
 
-    def __init__(self, adapter: Any, settings: ConsumerSettings, heard: Heard) -> None:
+    def __init__(self, adapter: Any, settings: ConsumerSettings, heard: SeenEvents) -> None:
         self.heard = heard
         self._seconds = heard.seconds
         self._port: ConsumerPort = adapter.consumer(settings, self)
@@ -135,7 +135,9 @@ class ThreadMember:
 class LoopMember:
     """A member by `AsyncAdapter.async_consumer`, in the event loop `loop`, which runs only while a method does."""
 
-    def __init__(self, adapter: Any, settings: ConsumerSettings, heard: Heard, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self, adapter: Any, settings: ConsumerSettings, heard: SeenEvents, loop: asyncio.AbstractEventLoop
+    ) -> None:
         self.heard = heard
         self._seconds = heard.seconds
         self._loop = loop
@@ -209,6 +211,6 @@ class LoopMember:
             self.heard.errors.append(error)
 
 
-def _raise(heard: Heard) -> None:
+def _raise(heard: SeenEvents) -> None:
     if heard.errors:
         raise heard.errors[0]

@@ -15,7 +15,7 @@ from flux.operate.dlq import replay_plan as planning
 from flux.operate.dlq.causes import cause_of
 from flux.operate.dlq.filters import Filter
 from flux.operate.dlq.purge import Purge
-from flux.operate.dlq.replay_plan import Order, Plan, check_members
+from flux.operate.dlq.replay_plan import Order, ReplayPlan, check_members
 from flux.operate.formatting import many
 from flux.operate.messages import notes
 from flux.web import actions as operations
@@ -130,7 +130,7 @@ async def replay(request: Request, fields: dict[str, str]) -> Response:
     which = filter_of(fields, subject.now_ms)
     order = _order(subject, which, fields)
 
-    def planned() -> Plan:
+    def planned() -> ReplayPlan:
         if not order.dry and fields.get("force") != "1":
             check_members(subject.admin, subject.policy)
         return planning.planned(subject.admin, subject.policy, order)

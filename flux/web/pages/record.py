@@ -20,7 +20,7 @@ from flux.web.watched_tasks import Subject
 
 
 @attrs.frozen
-class Found:
+class FoundRecord:
     """`span`: what its partition holds."""
 
     seen: Sighting
@@ -54,7 +54,7 @@ def _stage(subject: Subject, number: int) -> Stage | None:
     return next((each for each in stages if each.number == number and each.role is not Role.DEAD), None)
 
 
-def _read(subject: Subject, stage: Stage, partition: int, offset: int) -> Found:
+def _read(subject: Subject, stage: Stage, partition: int, offset: int) -> FoundRecord:
     """Blocks; raises ConfigurationError where there is none, BrokerError."""
     _, positions = ask_group(subject.admin, stage)
     span = spans_of(subject.admin, stage.topic).get(partition, Span(0, 0))
@@ -67,4 +67,4 @@ def _read(subject: Subject, stage: Stage, partition: int, offset: int) -> Found:
         )
     progress = Progress.of(positions.get(partition))
     seen = sighting_of(record, stage, subject.policy, progress, subject.now_ms)
-    return Found(seen, span, state_of(seen, subject.now_ms))
+    return FoundRecord(seen, span, state_of(seen, subject.now_ms))

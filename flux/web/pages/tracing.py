@@ -11,7 +11,7 @@ from starlette.responses import Response
 from flux.core.errors import FluxError
 from flux.core.text import one_line
 from flux.operate.messages import calls_of, state_of, where
-from flux.operate.trace.record_history import Work
+from flux.operate.trace.record_history import WorkHistory
 from flux.operate.trace.trace import Bounds, Trace, Wanted, trace
 from flux.web.page_context import site_of
 from flux.web.query_parameters import AGES, place_of, since_of
@@ -24,7 +24,7 @@ DEFAULT_SINCE = "1d"
 
 @attrs.frozen
 class Told:
-    work: Work
+    work: WorkHistory
     now: str
     states: Sequence[str]
 

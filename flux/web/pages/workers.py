@@ -16,7 +16,7 @@ MOST_CALLS = 50
 
 
 @attrs.frozen
-class InFlight:
+class CallRow:
     """A call that runs. `seconds`: until now."""
 
     process: str
@@ -87,7 +87,7 @@ async def show(request: Request) -> Response:
 
 def _calls(
     process: Process, slugs: Mapping[tuple[str, str], str], maskings: Mapping[str, Masking], masked: bool
-) -> list[InFlight]:
+) -> list[CallRow]:
     found = []
     for stage in process.report.stages:
         slug = slugs.get((stage.topic, stage.group))
@@ -95,5 +95,5 @@ def _calls(
         for call in stage.calls:
             # the key of a task that is not looked at here has no mask of its own
             key = masking.key(call.key) if masking is not None else None if masked else call.key
-            found.append(InFlight(process.report.name, stage.task, slug, stage, call, key, call.seconds + process.age))
+            found.append(CallRow(process.report.name, stage.task, slug, stage, call, key, call.seconds + process.age))
     return found

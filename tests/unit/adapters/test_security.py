@@ -6,13 +6,13 @@ import ast
 from pathlib import Path
 
 import pytest
-from cli_support import Flux, flux_cli
 from click.testing import CliRunner
 
 import flux
 from flux.adapters.memory import MemoryAdapter
 from flux.cli.main import cli
 from flux.core.errors import BrokerError
+from unit.support.cli_support import Flux, flux_cli
 
 __all__ = ["flux_cli"]
 

@@ -9,7 +9,7 @@ import pytest
 from flux.adapters import tls
 from flux.core.errors import Fault
 
-OPTIONS = tls.Options("the_authority", "the_certificate")
+OPTIONS = tls.TlsOptions("the_authority", "the_certificate")
 
 
 def refused(code: int, message: str) -> ssl.SSLCertVerificationError:

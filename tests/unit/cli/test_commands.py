@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 
 import pytest
-from cli_support import Flux, flux_cli, only_line
 
 from flux.core.errors import BrokerError, Fault
 from flux.core.ports import CommittedOffset, ProducerRecord, TopicPartition
+from unit.support.cli_support import Flux, flux_cli, only_line
 
 __all__ = ["flux_cli"]
 

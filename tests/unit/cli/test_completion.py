@@ -8,7 +8,8 @@ import subprocess
 import sys
 
 import pytest
-from cli_support import Flux, flux_cli
+
+from unit.support.cli_support import Flux, flux_cli
 
 __all__ = ["flux_cli"]
 

@@ -4,10 +4,10 @@ import click
 import pytest
 
 from flux.cli.demo import show
-from flux.cli.demo_app import Account, Demonstration, Plan, run
+from flux.cli.demo_app import Account, Demonstration, DemoPlan, run
 from flux.core.ports import TopicPartition
 
-FAST = Plan(records=500, customers=20, produce_for=0.1, call_takes=0.0, wait=(0.05, 0.05, 0.05), limit=20)
+FAST = DemoPlan(records=500, customers=20, produce_for=0.1, call_takes=0.0, wait=(0.05, 0.05, 0.05), limit=20)
 
 
 def test_the_account_of_both_sides_adds_up() -> None:

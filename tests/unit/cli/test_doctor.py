@@ -5,11 +5,11 @@ import time
 from typing import Any
 
 import pytest
-from cli_support import Flux, flux_cli, only_line
 
 from flux.adapters.memory.admin import MemoryAdmin
 from flux.core.errors import BrokerError, Fault
 from flux.core.ports import CommittedOffset, GroupProtocol, Permissions, ProducerRecord, TopicPartition
+from unit.support.cli_support import Flux, flux_cli, only_line
 
 __all__ = ["flux_cli"]
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 import yaml
-from cli_support import Flux, flux_cli, only_line
 
 from flux.testing.container import IMAGE
+from unit.support.cli_support import Flux, flux_cli, only_line
 
 __all__ = ["flux_cli"]
 

@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import click
 import pytest
-from cli_support import Flux, flux_cli
 
 from flux.cli.load_code import find_task, find_tasks, load
+from unit.support.cli_support import Flux, flux_cli
 
 __all__ = ["flux_cli"]
 

@@ -4,10 +4,10 @@ import subprocess
 import sys
 
 import pytest
-from cli_support import Flux, flux_cli, only_line
 
 from flux.cli.main import COMMANDS
 from flux.cli.text import escape, one_line
+from unit.support.cli_support import Flux, flux_cli, only_line
 
 __all__ = ["flux_cli"]
 

@@ -6,7 +6,8 @@ import sys
 import time
 
 import pytest
-from cli_support import Flux, flux_cli, only_line
+
+from unit.support.cli_support import Flux, flux_cli, only_line
 
 __all__ = ["flux_cli"]
 

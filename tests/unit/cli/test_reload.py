@@ -10,7 +10,8 @@ from pathlib import Path
 
 import attrs
 import pytest
-from cli_support import Flux, flux_cli, only_line
+
+from unit.support.cli_support import Flux, flux_cli, only_line
 
 __all__ = ["flux_cli"]
 

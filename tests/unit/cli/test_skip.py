@@ -6,12 +6,12 @@ import json
 from pathlib import Path
 
 import pytest
-from cli_support import Flux, flux_cli, only_line
 from click.testing import Result
 
 from flux.adapters.memory import MemoryAdapter
 from flux.core.errors import BrokerError, Fault
 from flux.core.ports import CommittedOffset, ProducerRecord, ProducerSettings, TopicPartition
+from unit.support.cli_support import Flux, flux_cli, only_line
 
 __all__ = ["flux_cli"]
 

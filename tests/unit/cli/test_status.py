@@ -14,7 +14,6 @@ from typing import Any
 
 import attrs
 import pytest
-from cli_support import Flux, flux_cli, only_line
 
 from flux.adapters.memory import MemoryAdapter
 from flux.cli.status_output import lines
@@ -23,8 +22,9 @@ from flux.core.engine.offset_tracker import OffsetTracker
 from flux.core.monitoring.report import TOPIC, Call, Paused, Report, StageReport
 from flux.core.ports import CommittedOffset, ProducerRecord, ProducerSettings, TopicPartition
 from flux.core.stage import Role, Stage
-from flux.operate.status.reports import Heard
+from flux.operate.status.reports import KnownReports
 from flux.operate.status.status import Look, StageLook
+from unit.support.cli_support import Flux, flux_cli, only_line
 
 __all__ = ["flux_cli"]
 
@@ -188,7 +188,7 @@ def test_watch_prints_lines_where_there_is_no_terminal_and_ctrl_c_ends_it_with_0
 
 
 def test_a_line_tells_a_pause() -> None:
-    heard = Heard(Report("host", 7, None, "1", 0, 5.0, None, ()), 1.0)
+    heard = KnownReports(Report("host", 7, None, "1", 0, 5.0, None, ()), 1.0)
     stage = Stage(0, "orders", "billing", Role.MAIN)
     told = StageReport("Billing", 0, "orders", "billing", "0", 0, 0, 0, 0, 0.0, 0.0, 0, None, 0, (), 0, ())
     for paused, says in (

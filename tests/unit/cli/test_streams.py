@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from cli_support import only_line
+
+from unit.support.cli_support import only_line
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="as a shell of Unix sets them")
 

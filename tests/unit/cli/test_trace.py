@@ -7,12 +7,12 @@ import time
 from typing import Any
 
 import pytest
-from cli_support import Flux, flux_cli, only_line
 from click.testing import Result
 
 from flux.adapters.memory import MemoryAdapter
 from flux.core.monitoring.report import IN_PLACE, Call, Open, Paused, Report, StageReport
 from flux.core.ports import CommittedOffset, Headers, ProducerRecord, ProducerSettings, TopicPartition
+from unit.support.cli_support import Flux, flux_cli, only_line
 
 __all__ = ["flux_cli"]
 

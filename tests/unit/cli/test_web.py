@@ -13,7 +13,8 @@ from importlib.resources import files
 from pathlib import Path
 
 import pytest
-from cli_support import Flux, flux_cli, only_line
+
+from unit.support.cli_support import Flux, flux_cli, only_line
 
 __all__ = ["flux_cli"]
 

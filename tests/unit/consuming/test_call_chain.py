@@ -10,7 +10,6 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from engine_support import T0, message, policy, record
 
 from flux.consuming.awaited import batch_steps as awaited_steps
 from flux.consuming.blocking import batch_steps as blocking_steps
@@ -23,11 +22,12 @@ from flux.consuming.call_chain import (
     surrounded,
 )
 from flux.consuming.slow_calls import SlowCalls
-from flux.consuming.task_runtime import Job
-from flux.core.engine.batches import Batch
+from flux.consuming.task_runtime import TaskRuntime
+from flux.core.engine.batches import OpenBatch
 from flux.core.engine.verdicts import BatchFailure, Expired, Pause, Reject, Retry, Undecodable
 from flux.core.errors import ConfigurationError
 from flux.core.message import Message
+from unit.support.engine_support import T0, message, policy, record
 
 
 def of(offset: int, value: bytes = b"v", **fields: Any) -> Message:
@@ -283,10 +283,10 @@ def test_a_time_limit_leaves_what_was_refused_before_the_call_its_own_reason() -
     async def call(messages: Sequence[Message]) -> None:
         await asyncio.Event().wait()
 
-    job = Job(
+    job = TaskRuntime(
         name="Billing",
         task=cast(Any, SimpleNamespace(call=call)),
-        policy=policy(batch=Batch(), timeout=0.01, give_up_after=100),
+        policy=policy(batch=OpenBatch(), timeout=0.01, give_up_after=100),
         adapter=cast(Any, None),
         system=cast(Any, SimpleNamespace(now=lambda: T0)),
         decoder=_decode,

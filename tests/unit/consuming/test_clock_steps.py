@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any, cast
 
 import pytest
-from engine_support import Driver
 
 import flux
 from flux.consuming.coordinator import Coordinator
@@ -14,6 +13,7 @@ from flux.core.engine.runs import Run
 from flux.core.engine.verdicts import Move
 from flux.core.flux_headers import DUE
 from flux.system import OperatingSystem
+from unit.support.engine_support import Driver
 
 HOUR = 3600.0
 

@@ -8,8 +8,6 @@ from collections.abc import Iterable
 from typing import Any, cast
 
 import pytest
-from engine_support import AWAY, Driver
-from peers_support import wait_for
 
 from flux.consuming.coordinator import Coordinator
 from flux.consuming.forward_writer import Ended, ForwardWriter, Step, Wanted
@@ -17,6 +15,8 @@ from flux.core.engine.forwarding import Forward
 from flux.core.engine.verdicts import Reject
 from flux.core.ports import ProducerSettings
 from flux.system import OperatingSystem
+from unit.support.engine_support import AWAY, Driver
+from unit.support.peers_support import wait_for
 
 
 class ScriptedWriter:

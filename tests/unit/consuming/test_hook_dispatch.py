@@ -11,7 +11,6 @@ from contextvars import ContextVar
 from typing import Any
 
 import pytest
-from peers_support import Peer, wait_for
 
 import flux
 from flux import config
@@ -19,6 +18,7 @@ from flux.consuming.hook_dispatch import AroundCalls
 from flux.core.errors import BrokerError, Fault
 from flux.core.ports import ProducerRecord, TopicPartition
 from flux.testing import Kit, Summary
+from unit.support.peers_support import Peer, wait_for
 
 SCOPE: ContextVar[str] = ContextVar("scope", default="")
 

@@ -10,7 +10,6 @@ import threading
 from typing import Any
 
 import pytest
-from engine_support import T0, Driver
 
 from flux.adapters.confluent.closing import closed_within
 from flux.consuming import effects as do
@@ -20,6 +19,7 @@ from flux.core.errors import BrokerError, Fault
 from flux.core.ports import PollResult
 from flux.producing.scope import CarryingExecutor
 from flux.system import SYSTEM
+from unit.support.engine_support import T0, Driver
 
 AWAY = BrokerError("the cluster is away", Fault.UNAVAILABLE)
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from engine_support import T0, Driver
-
 from flux.consuming import effects as do
 from flux.consuming.procedures import revoke
 from flux.core.ports import CommittedOffset
+from unit.support.engine_support import T0, Driver
 
 NEVER = float("inf")
 

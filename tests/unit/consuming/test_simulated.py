@@ -8,8 +8,6 @@ from threading import get_ident
 from types import SimpleNamespace
 from typing import Any, cast
 
-from engine_support import AWAY, Driver, record
-
 from flux.consuming.awaited import executor
 from flux.consuming.callers import TaskCallers, ThreadCallers
 from flux.consuming.coordinator import Coordinator, StageRuntime
@@ -21,6 +19,7 @@ from flux.core.flux_headers import DUE
 from flux.core.message import Message
 from flux.core.ports import Acknowledged, CommittedOffset, PollResult, ProducerRecord, ProducerSettings, Watermarks
 from flux.system import OperatingSystem
+from unit.support.engine_support import AWAY, Driver, record
 
 
 def due(driver: Driver, offset: int, after: float) -> Any:

@@ -6,17 +6,17 @@ import logging
 from typing import Any, cast
 
 import pytest
-from engine_support import STAGES, policy
 
 import flux
 from flux.consuming.coordinator import Coordinator
-from flux.consuming.hook_dispatch import Heard
+from flux.consuming.hook_dispatch import HookDispatch
 from flux.core.engine import Engine
 from flux.core.engine.commands import Level, Notice
 from flux.core.errors import BrokerError, Fault
 from flux.core.ports import TopicPartition
 from flux.system import OperatingSystem
 from flux.testing import Kit
+from unit.support.engine_support import STAGES, policy
 
 
 class Clock(OperatingSystem):
@@ -33,7 +33,7 @@ def coordinator() -> Coordinator:
     settings = policy()
     engines = [Engine(settings, stage) for stage in list(STAGES)[:3]]
     return Coordinator(
-        settings, engines, cast(Any, None), Clock(), heard=Heard("Billing", (), list(STAGES), settings.rules)
+        settings, engines, cast(Any, None), Clock(), heard=HookDispatch("Billing", (), list(STAGES), settings.rules)
     )
 
 

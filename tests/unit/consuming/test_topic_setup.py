@@ -6,8 +6,6 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytest
-from engine_support import STAGES, Driver, policy
-from memory_support import Kit
 
 from flux.consuming import effects as do
 from flux.consuming.forward_writer import ForwardWriter
@@ -17,6 +15,8 @@ from flux.consuming.topic_setup import create_topics, plan_topics, require_topic
 from flux.core.engine.new_topic import SPREAD
 from flux.core.errors import BrokerError, ConfigurationError, Fault
 from flux.core.ports import NewTopic, PollResult, ProducerSettings, TopicInfo
+from unit.support.engine_support import STAGES, Driver, policy
+from unit.support.memory_support import Kit
 
 UNKNOWN = BrokerError("cannot consume topic t: it does not exist", Fault.UNKNOWN_TOPIC)
 NAMES = [stage.topic for stage in STAGES]

@@ -12,7 +12,6 @@ from typing import Any
 
 import click
 import pytest
-from peers_support import Peer, wait_for
 
 import flux
 from flux.cli.load_code import load
@@ -20,6 +19,7 @@ from flux.cli.log import _Formatter, _JsonFormatter
 from flux.core.error_text import NO_TEXT, brief, error_name, text_of
 from flux.system import tracebacks as traces
 from flux.testing import Kit
+from unit.support.peers_support import Peer, wait_for
 
 
 class Panic(BaseException):

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from engine_support import DAY, T0_MS
 from hypothesis import given
 from hypothesis import strategies as st
 
 from flux.core import flux_headers as trail
 from flux.core.ports import Headers
+from unit.support.engine_support import DAY, T0_MS
 
 DELAY = int(30 * DAY * 1000)
 READ = [

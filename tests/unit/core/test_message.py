@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from engine_support import T0_MS, FakeRecord, record
 
 from flux.core import flux_headers as trail
 from flux.core.message import Headers, Message
+from unit.support.engine_support import T0_MS, FakeRecord, record
 
 
 def of(made: FakeRecord, way: trail.Trail | None = None) -> Message:

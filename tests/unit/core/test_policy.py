@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from engine_support import STAGES, policy
 
 from flux.core.backoff import Waits
 from flux.core.engine.verdicts import Rules
 from flux.core.errors import ConfigurationError
 from flux.core.policy import Policy
 from flux.core.stage import Stages
+from unit.support.engine_support import STAGES, policy
 
 
 def test_the_defaults_work() -> None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from itertools import pairwise
 
 import pytest
-from engine_support import T0_MS, Driver
-from peers_support import DENIED, Peer, wait_for
 
 import flux
 from flux.consuming.stuck_calls import Watcher
 from flux.core.errors import BrokerError
 from flux.core.ports import ProducerRecord
+from unit.support.engine_support import T0_MS, Driver
+from unit.support.peers_support import DENIED, Peer, wait_for
 
 HOUR_MS = 3_600_000
 

@@ -33,11 +33,11 @@ from __future__ import annotations
 import threading
 
 import pytest
-from peers_support import AWAY, DENIED, Peer, wait_for
 
 import flux
 from flux.core.errors import BrokerError
 from flux.core.ports import ProducerRecord
+from unit.support.peers_support import AWAY, DENIED, Peer, wait_for
 
 
 def failing(message: flux.Message) -> None:

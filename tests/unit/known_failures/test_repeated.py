@@ -5,11 +5,10 @@ from __future__ import annotations
 import threading
 from collections import Counter
 
-from peers_support import Peer, wait_for
-
 import flux
 from flux.core.errors import BrokerError, Fault
 from flux.core.ports import ProducerRecord, TopicPartition
+from unit.support.peers_support import Peer, wait_for
 
 
 def test_a_success_elsewhere_changes_no_record_s_attempts() -> None:

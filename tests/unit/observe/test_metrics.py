@@ -13,20 +13,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from engine_support import Driver
-from peers_support import Peer, wait_for
 from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
 import flux
 from flux.core.ports import ProducerRecord, Watermarks
 from flux.observe import names
-from flux.observe.gather import Silence, live, merge, metrics, ready
+from flux.observe.gather import NoAnswer, live, merge, metrics, ready
 from flux.observe.histogram import Histogram
 from flux.observe.lags import Lag, lag_of
 from flux.observe.prometheus import MOST_ERRORS, Metrics
 from flux.observe.server import Answer
 from flux.testing import Kit
+from unit.support.engine_support import Driver
+from unit.support.peers_support import Peer, wait_for
 
 Samples = Callable[..., float | None]
 
@@ -328,7 +328,7 @@ def test_promtool_finds_nothing_wrong_with_what_is_served() -> None:
 
 
 def test_a_process_that_does_not_answer_is_down_and_the_others_count() -> None:
-    answer = metrics({0: Answer(200, ONE), 1: Silence.ABSENT, 2: Silence.HUNG})
+    answer = metrics({0: Answer(200, ONE), 1: NoAnswer.ABSENT, 2: NoAnswer.HUNG})
     assert answer.status == 200
     sample = read(answer.text)
     assert [sample("flux_process_up", process=number) for number in range(3)] == [1, 0, 0]
@@ -336,7 +336,7 @@ def test_a_process_that_does_not_answer_is_down_and_the_others_count() -> None:
 
 
 def test_processes_without_the_package_say_so() -> None:
-    assert metrics({0: Answer(404, "install it\n"), 1: Silence.ABSENT}) == Answer(404, "install it\n")
+    assert metrics({0: Answer(404, "install it\n"), 1: NoAnswer.ABSENT}) == Answer(404, "install it\n")
 
 
 OK = Answer(200, "ok\n")
@@ -346,8 +346,8 @@ OK = Answer(200, "ok\n")
     ("answers", "lives", "is_ready"),
     [
         ({0: OK, 1: OK}, "ok\n", "ok\n"),
-        ({0: OK, 1: Silence.ABSENT}, "ok\n", "process 1 is not running yet\n"),
-        ({0: OK, 1: Silence.HUNG}, *["process 1 has not answered within 3 s\n"] * 2),
+        ({0: OK, 1: NoAnswer.ABSENT}, "ok\n", "process 1 is not running yet\n"),
+        ({0: OK, 1: NoAnswer.HUNG}, *["process 1 has not answered within 3 s\n"] * 2),
         ({0: OK, 1: Answer(503, "stuck\nstarting\n")}, *["process 1: stuck\nprocess 1: starting\n"] * 2),
     ],
 )

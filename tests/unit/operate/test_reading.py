@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from memory_support import START
-from operate_support import DEAD, Yard
 
 from flux.core.errors import BrokerError, Fault
 from flux.core.ports import TopicPartition
 from flux.operate.reading import MOST_RECORDS, Span, read, read_one, size_of, spans_of
+from unit.support.memory_support import START
+from unit.support.operate_support import DEAD, Yard
 
 
 def offsets(yard: Yard, spans: dict[int, Span]) -> dict[int, list[int]]:

@@ -6,7 +6,6 @@ import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from operate_support import DEAD, MAIN, RETRY, Yard, header
 
 from flux.adapters.memory.group import Member
 from flux.core import flux_headers as t
@@ -14,8 +13,9 @@ from flux.core.engine.offset_tracker import OffsetTracker, read_metadata
 from flux.core.errors import BrokerError, ConfigurationError, Fault, FluxError
 from flux.core.ports import CommittedOffset, ProducerRecord, TopicPartition
 from flux.operate.dlq.importing import write_lines
-from flux.operate.skip import SKIPPED_BY, Plan, planned, skip, stage_of
+from flux.operate.skip import SKIPPED_BY, SkipPlan, planned, skip, stage_of
 from flux.operate.status.progress import Progress, passing
+from unit.support.operate_support import DEAD, MAIN, RETRY, Yard, header
 
 P0 = TopicPartition(MAIN, 0)
 
@@ -29,7 +29,7 @@ def yard() -> Yard:
     return yard
 
 
-def plan_of(yard: Yard, offset: int, stage: int = 0, partition: int = 0) -> Plan:
+def plan_of(yard: Yard, offset: int, stage: int = 0, partition: int = 0) -> SkipPlan:
     chosen = stage_of(yard.policy, stage, yard.admin)
     return planned(yard.adapter, yard.admin, yard.policy, chosen, partition, offset)
 

@@ -15,13 +15,13 @@ from types import FrameType
 from typing import Any
 
 import pytest
-from producer_support import World, world
 
 import flux
 from flux.adapters.memory import MemoryAdapter
 from flux.config import ProducerOptions
 from flux.core.ports import ProducerPort, ProducerRecord, ProducerSettings
 from flux.system import Lock, OperatingSystem
+from unit.support.producer_support import World, world
 
 __all__ = ["world"]
 

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from producer_support import OPTIONS, AwesomeProducer, World, world
 
 from flux import config
 from flux.adapters.memory import MemoryAdapter
@@ -24,6 +23,7 @@ from flux.producer import Producer
 from flux.producing.registry import PRODUCERS
 from flux.serde import json_serializer
 from flux.system import SYSTEM
+from unit.support.producer_support import OPTIONS, AwesomeProducer, World, world
 
 __all__ = ["world"]
 

@@ -9,13 +9,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
-from producer_support import FULL_AT_ONCE, AwesomeProducer, Listening, World, names, world
 
 from flux.core.errors import BrokerError, BufferFull, ConfigurationError, DeliveryError, Fault
 from flux.core.ports import ProducerRecord, ProducerSettings
 from flux.producer import Producer
 from flux.producing.registry import PRODUCERS
 from flux.producing.scope import CURRENT, Produced
+from unit.support.producer_support import FULL_AT_ONCE, AwesomeProducer, Listening, World, names, world
 
 __all__ = ["world"]
 

@@ -10,12 +10,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from peers_support import Peer, wait_for
 
 import flux
 from flux.core.errors import BrokerError, Fault
 from flux.producing.scope import CarryingExecutor
 from flux.testing import Kit
+from unit.support.peers_support import Peer, wait_for
 
 DENIED = BrokerError("not allowed", Fault.DENIED)
 

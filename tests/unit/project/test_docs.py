@@ -18,11 +18,11 @@ import click
 import pytest
 import yaml
 from click.testing import CliRunner
-from docs_support import PAGES, ROOT, Sample, flux_commands, samples, understand
 
 from flux.cli.main import cli
 from flux.config import reset
 from flux.testing import Kit, kit
+from unit.support.docs_support import PAGES, ROOT, Sample, flux_commands, samples, understand
 
 MOST_NOT_RUN = 6
 BILLING = ROOT / "examples" / "billing.py"

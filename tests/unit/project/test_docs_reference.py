@@ -6,10 +6,10 @@ import re
 from pathlib import Path
 
 import attrs
-from docs_support import ROOT
 
 import flux
 from flux.core import flux_headers as trail
+from unit.support.docs_support import ROOT
 
 
 def rows(page: Path) -> dict[str, list[str]]:

@@ -11,10 +11,10 @@ import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from serde_support import Way, way
 
 from flux.core.errors import ConfigurationError
 from flux.serde import model_converter, model_deserializer, model_serializer
+from unit.support.serde_support import Way, way
 
 pytest.importorskip("cattrs")
 

@@ -10,11 +10,11 @@ from typing import Any
 
 import attrs
 import pytest
-from serde_support import Way, way
 
 import flux
 from flux.core.errors import ConfigurationError
 from flux.serde import registry
+from unit.support.serde_support import Way, way
 
 for package in ("authlib", "cachetools", "fastavro", "google.protobuf", "jsonschema"):
     pytest.importorskip(package)

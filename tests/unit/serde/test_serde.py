@@ -7,9 +7,9 @@ import sys
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from serde_support import Way, way
 
 from flux.serde import json_deserializer, json_serializer
+from unit.support.serde_support import Way, way
 
 __all__ = ["way"]
 

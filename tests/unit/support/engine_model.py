@@ -11,12 +11,11 @@ from collections import Counter, defaultdict
 from typing import Any
 
 import attrs
-from engine_support import AWAY, DAY, DENIED, STAGES, T0, TOO_LARGE, FakeRecord, message_at, policy
 
 from flux.core.backoff import Waits
 from flux.core.engine import Engine
 from flux.core.engine.assignment import Entry
-from flux.core.engine.forwarding import Forward, State
+from flux.core.engine.forwarding import Forward, ForwardState
 from flux.core.engine.forwards import Failure
 from flux.core.engine.offset_tracker import read_metadata
 from flux.core.engine.runs import Run
@@ -25,6 +24,7 @@ from flux.core.errors import BrokerError, Fault
 from flux.core.limits.dispatch_mode import LOOK
 from flux.core.ports import Batch, CommittedOffset, PollResult, TopicPartition
 from flux.core.stage import Role
+from unit.support.engine_support import AWAY, DAY, DENIED, STAGES, T0, TOO_LARGE, FakeRecord, message_at, policy
 
 UNKNOWN = BrokerError("no such topic", Fault.UNKNOWN_TOPIC)
 Place = tuple[TopicPartition, int]
@@ -357,9 +357,14 @@ class World:
             self.engine.written(forward, self.now)
             return
         self.engine.unwritten(forward, error, self.now)
-        if current and forward.state is State.WAITING:
+        if current and forward.state is ForwardState.WAITING:
             self.away.add(place)
-        if current and forward.state is State.KEPT and key_queue is not None and not self.owned[partition].draining:
+        if (
+            current
+            and forward.state is ForwardState.KEPT
+            and key_queue is not None
+            and not self.owned[partition].draining
+        ):
             self.kept[key_queue].add(offset)
 
     def turn(self) -> None:

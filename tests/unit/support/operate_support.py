@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from memory_support import START, Kit
-
 from flux.adapters.memory.log import StoredRecord
 from flux.core import flux_headers as t
 from flux.core.policy import Policy
@@ -15,7 +13,8 @@ from flux.core.stage import Stages
 from flux.operate.dlq.dead_letters import Letter, letter_of
 from flux.operate.dlq.filters import Filter
 from flux.operate.dlq.replay import Receipt, Replay
-from flux.operate.dlq.replay_plan import Order, Plan, planned
+from flux.operate.dlq.replay_plan import Order, ReplayPlan, planned
+from unit.support.memory_support import START, Kit
 
 NOW_MS = int(START * 1000)
 MAIN, RETRY, DEAD = "orders", "orders-billing-try-1", "orders-billing-dlq"
@@ -81,7 +80,7 @@ class Yard:
             headers = headers_of(number, partition=at, **spec)
             self.kit.write(ProducerRecord(value, key, headers, at, NOW_MS + number), topic=DEAD)
 
-    def plan(self, **order: Any) -> Plan:
+    def plan(self, **order: Any) -> ReplayPlan:
         return planned(self.admin, self.policy, Order(**order))
 
     def replay(self, stopping: Callable[[], bool] = lambda: False, **order: Any) -> Receipt:

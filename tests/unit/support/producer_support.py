@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from memory_support import ScriptedSystem
 
 from flux import config
 from flux.adapters.memory import MemoryAdapter, forget
@@ -15,6 +14,7 @@ from flux.core.errors import DeliveryError
 from flux.producer import Producer
 from flux.producing.registry import PRODUCERS
 from flux.system import SYSTEM
+from unit.support.memory_support import ScriptedSystem
 
 OPTIONS = ProducerOptions(max_buffer_size=3, flush_interval=1.0, delivery_timeout=30.0)
 FULL_AT_ONCE = ProducerOptions(max_buffer_size=1, max_queue_bytes=1, delivery_timeout=30.0)

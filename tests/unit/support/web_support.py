@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from html import unescape
 from typing import Any
 
-from operate_support import Yard
 from starlette.testclient import TestClient
 
 import flux
 from flux.core.monitoring.report import TOPIC, Call, Report, StageReport
 from flux.web.app import app_of
-from flux.web.options import Options
+from flux.web.options import WebOptions
 from flux.web.page_context import Site
+from unit.support.operate_support import Yard
 
 ORIGIN = "http://127.0.0.1:7373"
 TOKEN = "a-token-of-enough-letters"
@@ -34,7 +34,7 @@ class Web:
 
             def call(self, message: flux.Message) -> None: ...
 
-        self.site = Site([Billing], Options(**options), system=self.yard.system)
+        self.site = Site([Billing], WebOptions(**options), system=self.yard.system)
         self.app = app_of(self.site)
         self.client = self.browser()
 

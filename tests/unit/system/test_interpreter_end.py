@@ -8,10 +8,10 @@ import textwrap
 from typing import Any
 
 import pytest
-from producer_support import AwesomeProducer, World, world  # noqa: F401
 
 from flux.core.errors import DeliveryError
 from flux.producing.registry import PRODUCERS
+from unit.support.producer_support import AwesomeProducer, World, world  # noqa: F401
 
 PRELUDE = """
 import atexit, builtins, os, sys, threading, types

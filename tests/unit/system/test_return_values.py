@@ -13,13 +13,13 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from peers_support import Peer, wait_for
 
 import flux
 from flux.core.engine.verdicts import NotAwaited, SubtaskCancelled
 from flux.core.errors import BrokerError, Fault
 from flux.system.return_values import check_returned, is_async
 from flux.testing import Kit
+from unit.support.peers_support import Peer, wait_for
 
 ran: list[int] = []
 

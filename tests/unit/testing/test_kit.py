@@ -18,7 +18,7 @@ from flux.core.errors import ConfigurationError
 from flux.producing.registry import PRODUCERS
 from flux.serde import json_serializer
 from flux.system import SYSTEM
-from flux.testing import Kit, Record, kit
+from flux.testing import Kit, StoredRecord, kit
 
 
 class Orders(flux.Producer):
@@ -166,7 +166,7 @@ def test_records_are_a_sequence(flux_kit: Kit) -> None:
     records = flux_kit.topic("orders")
     assert records.json() == [0, 1, 2]
     assert records[1:].json() == [1, 2]
-    assert isinstance(records[-1], Record)
+    assert isinstance(records[-1], StoredRecord)
     assert records == list(records)
     assert records != [1]
     assert records.matching(json=1).one() is records[1]

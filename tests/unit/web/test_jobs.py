@@ -8,15 +8,15 @@ import time
 from pathlib import Path
 
 import pytest
-from operate_support import DEAD, RETRY
 from starlette.testclient import TestClient
-from web_support import ORIGIN, Web, fields_of, text_of
 
 from flux.core.errors import BrokerError, Fault
 from flux.core.ports import ConsumerSettings, TopicPartition
 from flux.system import SYSTEM
 from flux.web.broadcast import Bell
 from flux.web.jobs import MOST_KEPT, Job, Jobs
+from unit.support.operate_support import DEAD, RETRY
+from unit.support.web_support import ORIGIN, Web, fields_of, text_of
 
 REPLAY, PURGE, EXPORT = (f"/tasks/Billing/letters/{kind}" for kind in ("replay", "purge", "export"))
 

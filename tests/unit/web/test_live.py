@@ -11,11 +11,11 @@ from typing import Any, cast
 
 import pytest
 from starlette.testclient import TestClient
-from web_support import ORIGIN, Web
 
 from flux.web.page_context import Site
 from flux.web.pages import live
-from flux.web.serving import Server, listening
+from flux.web.serving import WebServer, listening
+from unit.support.web_support import ORIGIN, Web
 
 
 def stream(site: Site) -> AsyncGenerator[str, None]:
@@ -83,7 +83,7 @@ def test_streams_are_bounded() -> None:
 def test_a_browser_that_goes_away_takes_its_stream_along() -> None:
     web = Web()
     listener = listening("127.0.0.1", 0)
-    server = Server(web.site)
+    server = WebServer(web.site)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     try:

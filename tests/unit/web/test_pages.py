@@ -5,8 +5,6 @@ from __future__ import annotations
 import re
 
 import pytest
-from operate_support import DEAD, NOW_MS, RETRY
-from web_support import Web, fields_of, text_of
 
 from flux.core import flux_headers as t
 from flux.core.engine.offset_tracker import OffsetTracker
@@ -16,6 +14,8 @@ from flux.core.ports import CommittedOffset, ProducerRecord, TopicPartition
 from flux.web import redaction as masks
 from flux.web.dead_letters import PAGE
 from flux.web.redaction import Part
+from unit.support.operate_support import DEAD, NOW_MS, RETRY
+from unit.support.web_support import Web, fields_of, text_of
 
 
 @pytest.fixture
@@ -297,7 +297,7 @@ def test_a_trace_by_origin_leads_to_the_dead_letter(web: Web) -> None:
 
 
 def _headers() -> list[tuple[str, bytes | None]]:
-    from operate_support import headers_of
+    from unit.support.operate_support import headers_of
 
     return headers_of()
 

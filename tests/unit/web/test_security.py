@@ -6,15 +6,15 @@ import logging
 import re
 
 import pytest
-from operate_support import DEAD
 from starlette.routing import Route
-from web_support import EVIL, ORIGIN, TOKEN, Web, links_of, text_of
 
 from flux.core.errors import ConfigurationError
 from flux.core.ports import ProducerRecord
 from flux.web.auth_middleware import POLICY, here
-from flux.web.options import LOOPBACK, Options, hosts_of
+from flux.web.options import LOOPBACK, WebOptions, hosts_of
 from flux.web.sessions import LASTS, MOST_FAILURES
+from unit.support.operate_support import DEAD
+from unit.support.web_support import EVIL, ORIGIN, TOKEN, Web, links_of, text_of
 
 PAGES = (
     "/",
@@ -47,7 +47,7 @@ def web() -> Web:
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost", "127.8.8.8"])
 def test_on_this_machine_no_token_is_needed(host: str) -> None:
-    assert Options(hosts=hosts_of(host, frozenset())).hosts == LOOPBACK
+    assert WebOptions(hosts=hosts_of(host, frozenset())).hosts == LOOPBACK
 
 
 @pytest.mark.parametrize(
@@ -57,14 +57,14 @@ def test_on_this_machine_no_token_is_needed(host: str) -> None:
 def test_anything_else_needs_a_token(host: str, allowed: list[str]) -> None:
     hosts = hosts_of(host, frozenset(allowed))
     with pytest.raises(ConfigurationError, match="give a token"):
-        Options(hosts=hosts)
-    Options(hosts=hosts, token=TOKEN)
+        WebOptions(hosts=hosts)
+    WebOptions(hosts=hosts, token=TOKEN)
 
 
 def test_a_token_is_not_short_and_is_never_shown() -> None:
     with pytest.raises(ConfigurationError, match="16 characters"):
-        Options(token="x" * 15)
-    assert TOKEN not in repr(Options(token=TOKEN))
+        WebOptions(token="x" * 15)
+    assert TOKEN not in repr(WebOptions(token=TOKEN))
 
 
 # -- names

@@ -12,13 +12,13 @@ from aiokafka.errors import KafkaConnectionError, KafkaError, RequestTimedOutErr
 from aiokafka.protocol.fetch import FetchRequest
 from aiokafka.protocol.group import JoinGroupRequest
 from aiokafka.protocol.metadata import MetadataRequest
-from aiokafka_support import run
 
 from flux.adapters.aiokafka.client import Client
 from flux.adapters.aiokafka.log import LOG
 from flux.adapters.authentication import Authentication
 from flux.core.errors import BrokerError, Fault
 from flux.system import SYSTEM
+from unit.support.aiokafka_support import run
 
 ANSWER = SimpleNamespace(brokers=[])
 

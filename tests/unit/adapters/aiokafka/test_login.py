@@ -9,16 +9,16 @@ from typing import Any
 
 import pytest
 from aiokafka import errors as theirs
-from aiokafka_support import run
 
 from flux.adapters.aiokafka.config import checked
 from flux.adapters.aiokafka.connector import Connector
 from flux.adapters.aiokafka.errors import translated
-from flux.adapters.aiokafka.oauth import Authenticator, ChallengedError, TokenSource
+from flux.adapters.aiokafka.oauth import AsyncTokenSource, Authenticator, ChallengedError
 from flux.adapters.authentication import Authentication
 from flux.adapters.secrets import Mask
 from flux.core.errors import BrokerError, ConfigurationError, Fault
 from flux.system import SYSTEM
+from unit.support.aiokafka_support import run
 
 
 class Provider:
@@ -39,9 +39,9 @@ def fails(error: BaseException) -> Callable[[], Any]:
     return give
 
 
-def source_of(provider: Any) -> TokenSource:
+def source_of(provider: Any) -> AsyncTokenSource:
     mask = Mask({})
-    return TokenSource(provider, Authentication(mask, SYSTEM), mask, SYSTEM)
+    return AsyncTokenSource(provider, Authentication(mask, SYSTEM), mask, SYSTEM)
 
 
 # -- tokens

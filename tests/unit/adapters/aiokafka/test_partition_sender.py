@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 from aiokafka import errors as theirs
-from aiokafka_support import run
 
 from flux.adapters.aiokafka import partition_sender as module
-from flux.adapters.aiokafka.partition_sender import Entry, Identity, PartitionSender
+from flux.adapters.aiokafka.partition_sender import BatchEntry, Identity, PartitionSender
 from flux.adapters.aiokafka.sender import Sender
 from flux.core.errors import BrokerError, Fault
 from flux.core.ports import ProducerRecord, ProducerSettings, Record
 from flux.system import SYSTEM
+from unit.support.aiokafka_support import run
 
 NO_ERROR, UNKNOWN_TOPIC, TOO_LARGE, TIMED_OUT, OUT_OF_ORDER, DUPLICATE, DENIED = 0, 3, 10, 7, 45, 46, 29
 Script = Callable[[bytes], Any]
@@ -57,7 +57,7 @@ class Broker:
         self.asked_for_fresh.append(fresh)
         return Identity(len(self.asked_for_fresh), 0)
 
-    def answer(self, entries: Sequence[Entry], records: Sequence[Record], error: BrokerError | None) -> None:
+    def answer(self, entries: Sequence[BatchEntry], records: Sequence[Record], error: BrokerError | None) -> None:
         for entry, record in zip(entries, records, strict=True):
             assert record.value() == entry.outgoing.value
             self.ends.append((record.value(), record.offset(), None if error is None else error.fault))
@@ -86,7 +86,7 @@ class Broker:
             self.partition_sender = getattr(self, "lane", None) or PartitionSender(self, "t", 0)
             for value in values:
                 self.partition_sender.add(
-                    Entry(ProducerRecord(value), lambda error, record: None, self.time + deadline, 70 + len(value))
+                    BatchEntry(ProducerRecord(value), lambda error, record: None, self.time + deadline, 70 + len(value))
                 )
             while self.partition_sender._worker is not None:
                 await asyncio.sleep(0)
@@ -189,7 +189,7 @@ def test_what_is_none_for_kafka_is_refused_alone() -> None:
             ProducerRecord(b"3", None, (), None, 2**80),
             ProducerRecord(b"4"),
         ):
-            partition_sender.add(Entry(outgoing, lambda error, record: None, 50.0, 100))
+            partition_sender.add(BatchEntry(outgoing, lambda error, record: None, 50.0, 100))
         while partition_sender._worker is not None:
             await asyncio.sleep(0)
 
@@ -232,8 +232,8 @@ def test_what_is_abandoned_is_answered_once() -> None:
 
     async def main() -> None:
         partition_sender = PartitionSender(broker, "t", 0)
-        partition_sender.add(Entry(ProducerRecord(b"0"), lambda error, record: None, 50.0, 100))
-        partition_sender.add(Entry(ProducerRecord(b"1"), lambda error, record: None, 50.0, 100))
+        partition_sender.add(BatchEntry(ProducerRecord(b"0"), lambda error, record: None, 50.0, 100))
+        partition_sender.add(BatchEntry(ProducerRecord(b"1"), lambda error, record: None, 50.0, 100))
         partition_sender.abandon(BrokerError("closed", Fault.UNAVAILABLE))
         await asyncio.sleep(0)
 
@@ -243,7 +243,7 @@ def test_what_is_abandoned_is_answered_once() -> None:
 
 
 def test_a_bug_leaves_no_record_without_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(partition_sender: PartitionSender) -> list[Entry]:
+    def broken(partition_sender: PartitionSender) -> list[BatchEntry]:
         raise AssertionError("a bug of flux")
 
     broker = Broker(lambda data: NO_ERROR)
@@ -279,7 +279,7 @@ class Slow(Broker):
             await asyncio.sleep(takes)
         return await super().send(node, request)
 
-    def answer(self, entries: Sequence[Entry], records: Sequence[Record], error: BrokerError | None) -> None:
+    def answer(self, entries: Sequence[BatchEntry], records: Sequence[Record], error: BrokerError | None) -> None:
         super().answer(entries, records, error)
         self.ended |= dict.fromkeys((record.value() for record in records), self.now())
 
@@ -290,7 +290,7 @@ class Slow(Broker):
             partition_sender = PartitionSender(self, "t", 0)
             for value, deadline in given:
                 partition_sender.add(
-                    Entry(ProducerRecord(value), lambda error, record: None, deadline, 70 + len(value))
+                    BatchEntry(ProducerRecord(value), lambda error, record: None, deadline, 70 + len(value))
                 )
             while partition_sender._worker is not None:
                 await asyncio.sleep(0.1)
@@ -324,9 +324,9 @@ def test_the_numbers_of_a_batch_count_those_too_that_were_given_up() -> None:
     async def main() -> None:
         partition_sender = PartitionSender(broker, "t", 0)
         for value, deadline in ((b"old", 1.0), (b"young", 30.0)):
-            partition_sender.add(Entry(ProducerRecord(value), lambda error, record: None, deadline, 80))
+            partition_sender.add(BatchEntry(ProducerRecord(value), lambda error, record: None, deadline, 80))
         await asyncio.sleep(10)
-        partition_sender.add(Entry(ProducerRecord(b"next"), lambda error, record: None, 40.0, 80))
+        partition_sender.add(BatchEntry(ProducerRecord(b"next"), lambda error, record: None, 40.0, 80))
         await asyncio.sleep(1)
 
     run(main())
@@ -361,9 +361,9 @@ def test_when_all_records_of_a_batch_have_been_given_up_the_next_is_not_taken_fo
 
     async def main() -> None:
         partition_sender = PartitionSender(broker, "t", 0)
-        partition_sender.add(Entry(ProducerRecord(b"lost"), lambda error, record: None, 1.0, 80))
+        partition_sender.add(BatchEntry(ProducerRecord(b"lost"), lambda error, record: None, 1.0, 80))
         await asyncio.sleep(0.5)
-        partition_sender.add(Entry(ProducerRecord(b"next"), lambda error, record: None, 40.0, 80))
+        partition_sender.add(BatchEntry(ProducerRecord(b"next"), lambda error, record: None, 40.0, 80))
         await asyncio.sleep(5)
 
     run(main())
@@ -389,10 +389,10 @@ def test_a_bug_in_finding_partitions_leaves_no_record_without_an_answer(monkeypa
     async def main() -> None:
         options = {"max_batch_size": 1000, "max_request_size": 1000}
         sender = Sender({}, options, ProducerSettings(), lambda entries, records, error: ends.append(error), SYSTEM)
-        sender.add("t", [Entry(ProducerRecord(b"0"), lambda error, record: None, 50.0, 100)])
+        sender.add("t", [BatchEntry(ProducerRecord(b"0"), lambda error, record: None, 50.0, 100)])
         await asyncio.sleep(0)
         await asyncio.sleep(0)
-        sender.add("t", [Entry(ProducerRecord(b"1"), lambda error, record: None, 50.0, 100)])
+        sender.add("t", [BatchEntry(ProducerRecord(b"1"), lambda error, record: None, 50.0, 100)])
         await asyncio.sleep(0)
         await asyncio.sleep(0)
 

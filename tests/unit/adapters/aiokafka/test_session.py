@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from aiokafka.errors import KafkaConnectionError, KafkaError
 from aiokafka.protocol.group import HeartbeatRequest, JoinGroupRequest, SyncGroupRequest
-from aiokafka_support import run
 
 from flux.adapters.aiokafka.session import Session, StaticHeartbeat
 from flux.core.errors import BrokerError, Fault
+from unit.support.aiokafka_support import run
 
 OK, UNKNOWN_MEMBER, INCONSISTENT, REBALANCING, FENCED = 0, 25, 23, 27, 82
 

@@ -6,10 +6,10 @@ import json
 from typing import Any
 
 import pytest
-from memory_support import ScriptedSystem
 
 from flux.adapters.confluent.log import ClientLog
 from flux.adapters.confluent.silence import LOOK_MS, Silence
+from unit.support.memory_support import ScriptedSystem
 
 
 def broker(name: str, state: str = "UP", waits: int = 0, came: int = 0, source: str = "learned", age: float = 0) -> Any:

@@ -7,11 +7,11 @@ from collections.abc import Callable
 from functools import partial
 
 import pytest
-from memory_support import Remembering, ScriptedSystem, values
 
 from flux.adapters.memory import MemoryAdapter, forget, from_url
 from flux.core.errors import ConfigurationError
 from flux.core.ports import Adapter, CommittedOffset, ConsumerSettings, ProducerRecord, ProducerSettings, Record
+from unit.support.memory_support import Remembering, ScriptedSystem, values
 
 
 def fresh(name: str, partitions: int = 1) -> MemoryAdapter:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from memory_support import START, Kit, tp, values
 
 from flux.core.errors import BrokerError, Fault
 from flux.core.ports import BEGINNING, END, CommittedOffset, ProducerRecord
+from unit.support.memory_support import START, Kit, tp, values
 
 
 def test_a_poll_brings_whole_batches_by_partition_and_no_more_than_asked() -> None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from memory_support import START, Kit, tp, values
 
 from flux.core.errors import BrokerError, Fault
 from flux.core.ports import CommittedOffset, NewTopic, ProducerRecord, ProducerSettings, Record
+from unit.support.memory_support import START, Kit, tp, values
 
 AWAY = BrokerError("not now", Fault.UNAVAILABLE)
 

@@ -9,7 +9,6 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from memory_support import ScriptedSystem
 
 from flux.adapters.memory import MemoryAdapter, forget
 from flux.adapters.memory.consumer import MemoryConsumer
@@ -24,6 +23,7 @@ from flux.core.ports import (
     TopicPartition,
 )
 from flux.core.producing.partitioner import partition_for_key
+from unit.support.memory_support import ScriptedSystem
 
 TOPIC = "t"
 INTERVAL = 300.0

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from memory_support import START, Kit, tp, values
 
 from flux.adapters.memory.group import Group, Member
 from flux.core.errors import BrokerError, Fault
 from flux.core.ports import CommittedOffset
+from unit.support.memory_support import START, Kit, tp, values
 
 
 def test_a_second_member_takes_half_and_only_what_moves_is_revoked() -> None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from memory_support import START, Kit, tp, values
 
 from flux.core.errors import BrokerError, Fault
 from flux.core.ports import CommittedOffset, NewTopic, ProducerRecord, Watermarks
 from flux.core.producing.partitioner import partition_for_key
+from unit.support.memory_support import START, Kit, tp, values
 
 
 def test_a_write_is_acknowledged_inside_the_call_with_where_it_landed() -> None:

@@ -10,13 +10,13 @@ import time
 from typing import Any
 
 import pytest
-from cli_support import Flux, flux_cli, only_line
 from click.testing import Result
-from operate_support import NOW_MS, headers_of
 
 from flux.adapters.memory import MemoryAdapter
 from flux.core.errors import BrokerError, Fault
 from flux.core.ports import CommittedOffset, ProducerRecord, ProducerSettings, TopicPartition
+from unit.support.cli_support import Flux, flux_cli, only_line
+from unit.support.operate_support import NOW_MS, headers_of
 
 __all__ = ["flux_cli"]
 

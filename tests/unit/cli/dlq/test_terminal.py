@@ -15,8 +15,8 @@ pty = pytest.importorskip("pty")
 _SETTING = f"""
 import sys
 
-sys.path.insert(0, {str(Path(__file__).parents[2] / "support")!r})
-from operate_support import DEAD, MAIN, NOW_MS, RETRY, headers_of
+sys.path.insert(0, {str(Path(__file__).parents[3])!r})
+from unit.support.operate_support import DEAD, MAIN, NOW_MS, RETRY, headers_of
 
 import flux
 from flux.adapters.memory import MemoryAdapter

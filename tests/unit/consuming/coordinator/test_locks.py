@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from engine_support import Driver
 
 from flux.consuming import forks
 from flux.consuming.coordinator import Coordinator
 from flux.system import OperatingSystem
+from unit.support.engine_support import Driver
 
 CONSUMING = Path(forks.__file__).parent
 PARTS = sorted((CONSUMING / "coordinator").glob("*.py"))

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from engine_support import P0, FakeRecord, record
 from hypothesis import given
 from hypothesis import strategies as st
 
 from flux.core.engine.assignment import TRANSITIONS, Assignment, Event, Phase
 from flux.core.ports import BEGINNING, CommittedOffset
+from unit.support.engine_support import P0, FakeRecord, record
 
 
 def batch(*offsets: int) -> list[FakeRecord]:

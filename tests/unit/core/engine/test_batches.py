@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pytest
-from engine_support import T0, assignment, entry
 from hypothesis import given
 from hypothesis import strategies as st
 
 from flux.core.engine.assignment import Assignment, Entry
-from flux.core.engine.batches import Batch, Batches
+from flux.core.engine.batches import Batches, OpenBatch
 from flux.core.engine.key_queues import Ordering
+from unit.support.engine_support import T0, assignment, entry
 
 
 def owned(max_metadata: int = 4095, ends: int = 100) -> Assignment:
@@ -21,7 +21,7 @@ def owned(max_metadata: int = 4095, ends: int = 100) -> Assignment:
 
 
 def batches(most: int = 3, wait: float = 1.0, ordering: Ordering = "key") -> Batches:
-    return Batches(Batch(most, wait), ordering)
+    return Batches(OpenBatch(most, wait), ordering)
 
 
 def added(

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import pytest
-from engine_support import AWAY, Driver, polled
 
 from flux.core.engine.forwards import Failure
 from flux.core.engine.offset_tracker import read_metadata
 from flux.core.engine.runs import SliceRun
 from flux.core.errors import BrokerError, Fault
 from flux.core.ports import CommittedOffset, PollResult
+from unit.support.engine_support import AWAY, Driver, polled
 
 METADATA = BrokerError("too long", Fault.METADATA)
 

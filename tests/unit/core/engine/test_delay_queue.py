@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from engine_support import P1, assignment, message, record
 from hypothesis import given
 from hypothesis import strategies as st
 
 from flux.core.engine.assignment import Assignment, Slice
 from flux.core.engine.delay_queue import DelayQueue
+from unit.support.engine_support import P1, assignment, message, record
 
 Place = tuple[int, int]
 """Due time and offset."""

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-from engine_support import Driver, record
-
 from flux.consuming import effects as do
 from flux.consuming import procedures as scripts
 from flux.consuming.coordinator import Coordinator
 from flux.core.flux_headers import DUE
 from flux.core.ports import PollResult
 from flux.system import OperatingSystem
+from unit.support.engine_support import Driver, record
 
 
 class Clock(OperatingSystem):

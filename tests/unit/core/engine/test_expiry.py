@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from engine_support import P0, T0, T0_MS, Driver, message, record
 
 from flux.core import flux_headers as trail
 from flux.core.engine.expiry import expires
 from flux.core.engine.verdicts import Expired, Move, Reject, Retry
 from flux.core.stage import Role
+from unit.support.engine_support import P0, T0, T0_MS, Driver, message, record
 
 LIMIT = 100.0
 

@@ -6,23 +6,23 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
-from engine_support import AWAY, T0, T0_MS, Driver, FakeRecord, offsets
 
 from flux.core.engine import BATCH
-from flux.core.engine.batches import Batch
+from flux.core.engine.batches import OpenBatch
 from flux.core.engine.forwards import Failure
 from flux.core.engine.offset_tracker import read_metadata
 from flux.core.engine.runs import Run
 from flux.core.engine.verdicts import Move, Pause
 from flux.core.limits import backpressure as backpressure
 from flux.core.ports import CommittedOffset
+from unit.support.engine_support import AWAY, T0, T0_MS, Driver, FakeRecord, offsets
 
 
 class Batched(Driver):
     def __init__(
         self, stage: int = 0, *, most: int = 3, wait: float = 1.0, partitions: int = 1, **settings: Any
     ) -> None:
-        super().__init__(stage, batch=Batch(most, wait), **settings)
+        super().__init__(stage, batch=OpenBatch(most, wait), **settings)
         self.assign(*[0] * partitions)
 
     def end(self, run: Run, failures: Mapping[int, BaseException] | None = None) -> list[int]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from engine_support import AWAY, DENIED, TOO_LARGE, Driver, offsets
 
 from flux.core.engine.forwarding import Forward
 from flux.core.engine.forwards import Detail, Failure
@@ -11,6 +10,7 @@ from flux.core.engine.verdicts import Move, Reject, Retry
 from flux.core.errors import BrokerError, Fault
 from flux.core.ports import CommittedOffset, ProducerRecord
 from flux.core.stage import Role
+from unit.support.engine_support import AWAY, DENIED, TOO_LARGE, Driver, offsets
 
 
 def headers(outgoing: ProducerRecord) -> dict[str, bytes | None]:

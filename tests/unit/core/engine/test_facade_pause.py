@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from engine_support import P1, T0, Driver
 
 from flux.core.engine.forwards import Failure
 from flux.core.engine.runs import Run
 from flux.core.engine.verdicts import Expired, Move, Pause, Reject, Undecodable
 from flux.core.limits.circuit_breaker import Gate
 from flux.core.ports import CommittedOffset
+from unit.support.engine_support import P1, T0, Driver
 
 OUTAGE = Pause(reason="away")
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from engine_support import T0, Driver, offsets
 
 from flux.core.engine import LEAST_REST
-from flux.core.engine.batches import Batch
+from flux.core.engine.batches import OpenBatch
 from flux.core.limits.circuit_breaker import Gate
+from unit.support.engine_support import T0, Driver, offsets
 
 
 def rated(rate: float, stage: int = 0, **settings: Any) -> Driver:
@@ -61,7 +61,7 @@ def test_order_by_key_holds_under_a_rate() -> None:
 
 
 def test_a_batch_costs_one_call() -> None:
-    driver = rated(2, batch=Batch(10, 0.0))
+    driver = rated(2, batch=OpenBatch(10, 0.0))
     driver.poll(*range(30))
     assert offsets(driver.take()) == list(range(10))
     assert driver.nothing_to_take()

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from engine_support import Driver, assignment, offsets, record
 
 from flux.core.engine.assignment import Slice
 from flux.core.engine.runs import Run, SliceRun
 from flux.core.engine.verdicts import Move, Rules
 from flux.core.limits.dispatch_mode import LOOK
+from unit.support.engine_support import Driver, assignment, offsets, record
 
 
 class RacingRun(SliceRun):

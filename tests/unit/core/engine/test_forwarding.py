@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from engine_support import AWAY, DENIED, STAGES, T0, T0_MS, TOO_LARGE, assignment, entry
 
 from flux.core.engine.assignment import Assignment
-from flux.core.engine.forwarding import MOST_OPEN, MOST_OPEN_BYTES, Forward, Forwards, State
+from flux.core.engine.forwarding import MOST_OPEN, MOST_OPEN_BYTES, Forward, Forwards, ForwardState
 from flux.core.engine.forwards import Detail, ForwardedCopy
 from flux.core.errors import BrokerError, Fault
+from unit.support.engine_support import AWAY, DENIED, STAGES, T0, T0_MS, TOO_LARGE, assignment, entry
 
 
 def make(offset: int, owner: Assignment, size: int = 10) -> Forward:
@@ -52,7 +52,7 @@ def test_while_the_cluster_is_away_the_stage_stands_still_and_the_hop_is_tried_a
     for wait in (1, 2, 4, 8, 16, 30, 30):
         assert forwards.take(T0) == [forward]
         assert forwards.unwritten(forward, AWAY, T0) is not None
-        assert forward.state is State.WAITING
+        assert forward.state is ForwardState.WAITING
         assert forwards.blocked
         assert forwards.any_moving
         assert forwards.deadline == T0 + wait
@@ -111,7 +111,7 @@ def test_a_refused_hop_is_kept_and_the_others_go_on() -> None:
     notice = forwards.unwritten(forward, DENIED, T0)
     assert notice is not None
     assert "grant WRITE" in notice.text
-    assert forward.state is State.KEPT
+    assert forward.state is ForwardState.KEPT
     assert not forwards.blocked
     assert not forwards.any_moving
     assert forwards.has(forward.entry)
@@ -135,7 +135,7 @@ def test_a_hop_that_is_too_large_is_written_alone_then_with_fewer_details_then_k
     forwards = Forwards()
     [forward] = added(forwards, 0)
     tried = []
-    while forward.state is not State.KEPT:
+    while forward.state is not ForwardState.KEPT:
         assert forwards.take(T0) == [forward]
         tried.append((forward.alone, forward.forwarded_copy.detail))
         forwards.unwritten(forward, TOO_LARGE, T0)

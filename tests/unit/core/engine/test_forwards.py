@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from engine_support import DAY, STAGES, T0_MS, record
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,6 +13,7 @@ from flux.core.engine.forwards import MAX_MESSAGE_CHARS, MAX_TRACE_BYTES, Detail
 from flux.core.engine.verdicts import Reject, Undecodable
 from flux.core.message import Message
 from flux.core.ports import Headers, ProducerRecord, TopicPartition
+from unit.support.engine_support import DAY, STAGES, T0_MS, record
 
 P3 = TopicPartition("t", 3)
 RETRY0 = TopicPartition(STAGES[1].topic, 0)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from engine_support import AWAY, T0, Driver, FakeRecord, offsets
 
 from flux.core.engine.forwards import Failure
 from flux.core.engine.offset_tracker import read_metadata
 from flux.core.engine.runs import Run
 from flux.core.engine.verdicts import Move, Pause, Reject, Retry
 from flux.core.ports import CommittedOffset
+from unit.support.engine_support import AWAY, T0, Driver, FakeRecord, offsets
 
 
 def quick(stage: int = 0, *, tries: int = 2, wait: float = 1.0, **settings: Any) -> Driver:

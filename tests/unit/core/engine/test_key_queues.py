@@ -6,13 +6,13 @@ from collections import defaultdict
 from typing import Any
 
 import pytest
-from engine_support import P1, assignment, entry
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from flux.core.engine.assignment import Assignment, Entry, Event
 from flux.core.engine.key_queues import KeyQueues
+from unit.support.engine_support import P1, assignment, entry
 
 
 def fed(key_queues: KeyQueues, owner: Assignment, *keys: bytes | None) -> list[Entry]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from engine_support import Driver, offsets
 
 from flux.core.engine.part_runs import PartRun
 from flux.core.engine.runs import Run
+from unit.support.engine_support import Driver, offsets
 
 
 def slow(**settings: Any) -> tuple[Driver, Run]:

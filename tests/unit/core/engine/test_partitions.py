@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from engine_support import AWAY, T0, Driver, offsets
 
 from flux.core.engine.runs import Run
 from flux.core.ports import BEGINNING, CommittedOffset, PollResult, Watermarks
 from flux.core.stage import Role
+from unit.support.engine_support import AWAY, T0, Driver, offsets
 
 
 def in_a_call(driver: Driver, *records: int) -> Run:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from engine_support import STAGES, T0, FakeRecord, policy, record
-
 from flux.core.engine.assignment import Assignment, Entry
 from flux.core.engine.common import Common
 from flux.core.engine.dispatch import Dispatch
 from flux.core.engine.forwards import Failure
 from flux.core.engine.partitions import Partitions
-from flux.core.engine.queued_work import Work
+from flux.core.engine.queued_work import QueuedWork
 from flux.core.engine.retries import Retries
 from flux.core.engine.runs import Run
 from flux.core.engine.verdicts import Move
@@ -17,6 +15,7 @@ from flux.core.flux_headers import start
 from flux.core.limits.circuit_breaker import Gate
 from flux.core.message import Message
 from flux.core.ports import Batch, CommittedOffset, TopicPartition
+from unit.support.engine_support import STAGES, T0, FakeRecord, policy, record
 
 P0 = TopicPartition(STAGES[0].topic, 0)
 
@@ -52,7 +51,7 @@ def test_a_partition_that_is_gone_is_dropped_by_all_and_commits_nothing() -> Non
 
 def test_dispatch_tells_of_calls_that_it_finds_failed_and_gives_what_is_cut_to_others() -> None:
     shared, told = common(), list[tuple[Run, int]]()
-    work = Work(shared)
+    work = QueuedWork(shared)
     dispatch = Dispatch(shared, work, lambda run, entry, failure: told.append((run, entry.offset)))
     at = assignment()
     work.delivered([Batch(P0, [made(offset) for offset in range(4)])], {P0: at}, T0)

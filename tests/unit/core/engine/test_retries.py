@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from engine_support import T0, T0_MS, Driver, FakeRecord
 
 from flux.core.backoff import Waits
 from flux.core.limits.backpressure import FULL, PATIENCE
 from flux.core.ports import CommittedOffset
+from unit.support.engine_support import T0, T0_MS, Driver, FakeRecord
 
 
 def due(driver: Driver, offset: int, after: float, key: bytes | None = None, **fields: Any) -> FakeRecord:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from engine_support import P0, P1, Driver, policy
 
 from flux.consuming import effects as do
 from flux.consuming.coordinator import Coordinator
@@ -15,6 +14,7 @@ from flux.consuming.procedures import assign, shift
 from flux.core.engine.start_offsets import Starts
 from flux.core.ports import BEGINNING, CommittedOffset, ProducerSettings, TopicPartition, Watermarks
 from flux.system import SYSTEM
+from unit.support.engine_support import P0, P1, Driver, policy
 
 LATER = TopicPartition("t", 2)
 MARKS = {0: Watermarks(3, 10), 1: Watermarks(0, 0)}

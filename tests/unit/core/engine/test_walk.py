@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import pytest
-from engine_model import World
+
+from unit.support.engine_model import World
 
 STEPS = 200
 

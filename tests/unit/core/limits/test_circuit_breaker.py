@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from engine_support import T0
 
 from flux.core.engine.runs import Run
 from flux.core.limits.circuit_breaker import UNBOUNDED, Gate
+from unit.support.engine_support import T0
 
 
 def begun(gate: Gate, until: float, *, late: float = 0.0, now: float = T0, most: int = 10**6) -> list[float]:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from engine_support import T0, assignment, record
-
 from flux.core.engine.assignment import Slice
 from flux.core.engine.runs import Run, SliceRun
 from flux.core.limits.dispatch_mode import CHUNK, LEAST_PROGRESS, LOOK, QUICK, STANDSTILL, DispatchMode
+from unit.support.engine_support import T0, assignment, record
 
 
 def run(calls: int = 1000, started: float = T0) -> Run:

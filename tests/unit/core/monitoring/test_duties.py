@@ -9,14 +9,14 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from memory_support import START
-from peers_support import FastMachine, Peer, wait_for
 
 import flux
 from flux.core.monitoring.duties import LOOK, PATIENCE, Duties, Duty
 from flux.core.ports import ProducerRecord, ProducerSettings
 from flux.core.producing.buffer import Limits
 from flux.producing.registry import ProducerRegistry
+from unit.support.memory_support import START
+from unit.support.peers_support import FastMachine, Peer, wait_for
 
 ME = 7
 

@@ -7,12 +7,12 @@ import logging
 from typing import Any
 
 import pytest
-from peers_support import Peer, wait_for
 
 import flux
 from flux.cli.log import _JsonFormatter
-from flux.core.monitoring.failure_log import EVERY, FORGOTTEN, MOST_KINDS, Count, Failures
+from flux.core.monitoring.failure_log import EVERY, FORGOTTEN, MOST_KINDS, Count, FailureLog
 from flux.testing import Kit
+from unit.support.peers_support import Peer, wait_for
 
 
 class Orders(flux.Producer):
@@ -38,14 +38,14 @@ def lines(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
 
 
 def test_only_the_first_of_a_kind_is_new() -> None:
-    failures = Failures()
+    failures = FailureLog()
     assert failures.add("a", 0)
     assert not failures.add("a", 1)
     assert failures.add("b", 1)
 
 
 def test_more_of_a_kind_are_counted_once_a_minute_as_long_as_they_go_on() -> None:
-    failures = Failures()
+    failures = FailureLog()
     for second in range(90):
         failures.add("a", second)
         if second < EVERY:
@@ -57,7 +57,7 @@ def test_more_of_a_kind_are_counted_once_a_minute_as_long_as_they_go_on() -> Non
 
 
 def test_a_kind_that_was_quiet_for_long_is_new_again() -> None:
-    failures = Failures()
+    failures = FailureLog()
     failures.add("a", 0)
     assert failures.counts(FORGOTTEN - 1) == []
     assert not failures.add("a", FORGOTTEN - 1)
@@ -67,7 +67,7 @@ def test_a_kind_that_was_quiet_for_long_is_new_again() -> None:
 
 
 def test_kinds_are_bounded_and_the_longest_quiet_goes() -> None:
-    failures = Failures()
+    failures = FailureLog()
     for number in range(MOST_KINDS + 1):
         failures.add(number, number)
     assert failures.add(0, MOST_KINDS + 2)
@@ -75,7 +75,7 @@ def test_kinds_are_bounded_and_the_longest_quiet_goes() -> None:
 
 
 def test_a_clock_set_back_does_not_silence_them() -> None:
-    failures = Failures()
+    failures = FailureLog()
     failures.add("a", 10_000)
     failures.add("a", 50)
     assert failures.counts(50) == [Count("a", 1, -9950)]

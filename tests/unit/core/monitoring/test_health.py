@@ -13,12 +13,12 @@ from typing import Any
 
 import attrs
 import pytest
-from cli_support import Flux, flux_cli, only_line
-from peers_support import Peer, wait_for
 
 import flux
 from flux.core.monitoring.health import Health, Pulse, judge
 from flux.observe.server import Answer, Server
+from unit.support.cli_support import Flux, flux_cli, only_line
+from unit.support.peers_support import Peer, wait_for
 
 __all__ = ["flux_cli"]
 

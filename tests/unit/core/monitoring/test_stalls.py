@@ -6,12 +6,12 @@ import logging
 import threading
 
 import pytest
-from engine_support import Driver
-from peers_support import Peer, wait_for
 
 import flux
 from flux.core.errors import BrokerError, Fault
 from flux.core.ports import ProducerRecord
+from unit.support.engine_support import Driver
+from unit.support.peers_support import Peer, wait_for
 
 
 def stalled(driver: Driver, after: float) -> list[str]:

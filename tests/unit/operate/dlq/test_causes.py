@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from operate_support import NOW_MS, headers_of, letter
 
 from flux.operate.dlq.causes import MOST_CAUSES, MOST_TEXT, Causes, cause_of, fold, place_of
+from unit.support.operate_support import NOW_MS, headers_of, letter
 
 
 @pytest.mark.parametrize(

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from operate_support import NOW_MS, headers_of, letter
 
 from flux.operate.dlq.causes import cause_of
 from flux.operate.dlq.filters import Filter
+from unit.support.operate_support import NOW_MS, headers_of, letter
 
 LETTER = letter(headers_of(error="requests.exceptions.Timeout", text="read timed out (30s)", reason="exhausted"))
 

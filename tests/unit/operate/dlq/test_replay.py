@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from operate_support import DEAD, MAIN, NOW_MS, RETRY, Yard, header, letter, only, policy
 
 from flux.core import flux_headers as t
 from flux.core.errors import BrokerError, ConfigurationError, Fault, FluxError
@@ -15,6 +14,7 @@ from flux.core.stage import Stages
 from flux.operate.dlq.copies import copy_of
 from flux.operate.dlq.replay import Replay
 from flux.operate.dlq.replay_plan import Order, check_members, planned, replay_group
+from unit.support.operate_support import DEAD, MAIN, NOW_MS, RETRY, Yard, header, letter, only, policy
 
 GROUP = "billing-replay"
 

@@ -7,13 +7,13 @@ from collections import Counter
 import attrs
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from operate_support import DEAD, NOW_MS, Yard, only
 
 from flux.core.errors import BrokerError, Fault
 from flux.operate.dlq.dead_letters import letter_of
 from flux.operate.dlq.filters import Filter
 from flux.operate.dlq.replay_plan import replay_group
 from flux.operate.dlq.replay_progress import Replayed
+from unit.support.operate_support import DEAD, NOW_MS, Yard, only
 
 PARTITIONS = 2
 

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from operate_support import headers_of, letter
 
 from flux.core.ports import CommittedOffset
 from flux.operate.dlq.filters import Filter
 from flux.operate.dlq.replay_progress import Replayed
+from unit.support.operate_support import headers_of, letter
 
 ALL, TIMEOUTS, KEYS = Filter(), Filter(error="Timeout"), Filter(error="KeyError")
 MOST = 4095

@@ -17,7 +17,7 @@ from flux.core.backoff import Waits
 from flux.core.policy import DAY, Policy
 from flux.core.ports import GroupProtocol, Permissions, TopicInfo
 from flux.core.stage import Stages
-from flux.operate.doctor import CHECKS, Clock, Facts, Finding, TopicFacts, examine
+from flux.operate.doctor import CHECKS, ClockDifference, Facts, Finding, TopicFacts, examine
 from flux.operate.doctor.clock import closest
 
 POLICY = Policy(Stages("orders", "billing", 2), waits=Waits([60, 3600], 30 * DAY))
@@ -57,7 +57,7 @@ def sound(policy: Policy = POLICY) -> Facts:
             {topic.name: READ_WRITE for topic in topics}, dict.fromkeys(GROUPS, READ_WRITE), frozenset()
         ),
         protocols={group: GroupProtocol("", ("cooperative-sticky",)) for group in GROUPS},
-        clock=Clock(0.2, 0.001),
+        clock=ClockDifference(0.2, 0.001),
     )
 
 
@@ -200,8 +200,18 @@ CASES: dict[str, tuple[str, str, str, Callable[[], Facts]]] = {
         "protocol range, and this adapter's cooperative-sticky",
         lambda: attrs.evolve(sound(), protocols={"billing": GroupProtocol("range", ("cooperative-sticky",))}),
     ),
-    "a clock ahead": ("clock", "this machine", "1.6 s ahead", lambda: attrs.evolve(sound(), clock=Clock(1.6, 0.5))),
-    "a clock behind": ("clock", "this machine", "9.0 s behind", lambda: attrs.evolve(sound(), clock=Clock(-9, 0.5))),
+    "a clock ahead": (
+        "clock",
+        "this machine",
+        "1.6 s ahead",
+        lambda: attrs.evolve(sound(), clock=ClockDifference(1.6, 0.5)),
+    ),
+    "a clock behind": (
+        "clock",
+        "this machine",
+        "9.0 s behind",
+        lambda: attrs.evolve(sound(), clock=ClockDifference(-9, 0.5)),
+    ),
     "a task that shares the group": (
         "names",
         "Billing",
@@ -317,7 +327,7 @@ def test_a_single_broker_needs_no_second_replica() -> None:
 
 
 def test_a_clock_that_is_off_by_less_than_its_error_is_no_finding() -> None:
-    assert examine(attrs.evolve(sound(), clock=Clock(1.4, 0.5))) == []
+    assert examine(attrs.evolve(sound(), clock=ClockDifference(1.4, 0.5))) == []
 
 
 def test_the_clock_is_told_by_the_record_that_was_acknowledged_soonest() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from operate_support import MAIN, NOW_MS, RETRY, Yard
 
 from flux.core.ports import CommittedOffset, ProducerRecord, TopicPartition
 from flux.operate.doctor import examine
@@ -11,6 +10,7 @@ from flux.operate.doctor.collect import ask
 from flux.operate.status.blockers import holds, standing
 from flux.operate.status.large_records import large_in
 from flux.operate.status.status import look
+from unit.support.operate_support import MAIN, NOW_MS, RETRY, Yard
 
 REMEDY = f"raise max.message.bytes of {RETRY}, or take the record out of the way with flux skip"
 

@@ -13,7 +13,6 @@ import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from memory_support import ScriptedSystem
 
 import flux
 from flux import config
@@ -36,8 +35,9 @@ from flux.core.monitoring.report import (
 )
 from flux.core.ports import NewTopic, ProducerRecord
 from flux.core.stage import Role, Stage
-from flux.operate.status.reports import Heard, heard, latest, running
+from flux.operate.status.reports import KnownReports, heard, latest, running
 from flux.processes.heartbeat import ENVIRONMENT, Channel, report_topic
+from unit.support.memory_support import ScriptedSystem
 
 NOW_MS = 1_700_000_000_000
 CALL = Call(partition=3, offset=17, key="ada", attempt=1, seconds=12.5)
@@ -165,7 +165,7 @@ def test_a_call_is_found_by_its_record_and_has_run_since_the_report_too() -> Non
 
 def test_a_record_that_waits_to_be_tried_in_place_is_found_by_itself() -> None:
     tried = attrs.evolve(STAGE, calls=(), open=(Open(3, 9, None, 3, "orders", IN_PLACE, 2, 1.5),), in_place=1)
-    found = running([Heard(attrs.evolve(REPORT, stages=(tried,)), 1.0)], MAIN, 3, 9)
+    found = running([KnownReports(attrs.evolve(REPORT, stages=(tried,)), 1.0)], MAIN, 3, 9)
     assert found is not None
     assert (found.what_for, found.seconds) == ("it is tried again in place, after 2 failure(s)", 2.5)
 
@@ -175,13 +175,13 @@ def test_a_record_that_its_next_topic_refuses_is_told_with_what_would_mend_that(
     refused = attrs.evolve(STAGE, calls=(), open=(attrs.evolve(OPEN, refused=why),))
     [report] = [Report.from_json(attrs.evolve(REPORT, stages=(refused,)).to_json())]
     assert report is not None
-    found = running([Heard(report, 1.0)], MAIN, 3, 9)
+    found = running([KnownReports(report, 1.0)], MAIN, 3, 9)
     assert found is not None
     assert found.what_for == f"orders-billing-dlq refuses its copy ({why})"
 
 
 def test_what_a_paused_task_has_waits_for_the_end_of_the_pause() -> None:
-    reports = [Heard(attrs.evolve(REPORT, stages=(PAUSED,)), 2.0)]
+    reports = [KnownReports(attrs.evolve(REPORT, stages=(PAUSED,)), 2.0)]
     found = running(reports, MAIN, 3, 100)
     assert found is not None
     assert (found.what_for, found.seconds) == ("its task is paused by ConnectionError", 92.0)

@@ -6,8 +6,6 @@ from typing import Any
 
 import attrs
 import pytest
-from memory_support import START
-from operate_support import DEAD, MAIN, NOW_MS, RETRY, Yard, headers_of, policy
 
 from flux.core import flux_headers as t
 from flux.core.engine.offset_tracker import OffsetTracker
@@ -16,7 +14,7 @@ from flux.core.monitoring.report import IN_PLACE, Call, Open, Paused, Report, St
 from flux.core.ports import CommittedOffset, GroupMember, ProducerRecord, TopicPartition, Watermarks
 from flux.operate.status.blockers import Standing, holds, standing
 from flux.operate.status.oldest_unfinished import Head, read_first
-from flux.operate.status.reports import Heard
+from flux.operate.status.reports import KnownReports
 from flux.operate.status.status import (
     Hold,
     Look,
@@ -30,6 +28,8 @@ from flux.operate.status.status import (
     rates,
     waiting,
 )
+from unit.support.memory_support import START
+from unit.support.operate_support import DEAD, MAIN, NOW_MS, RETRY, Yard, headers_of, policy
 
 STAGES = policy().stages
 P0 = TopicPartition(MAIN, 0)
@@ -61,11 +61,11 @@ def told(stage: int = 0, **given: Any) -> StageReport:
     )
 
 
-def heard(*stages: StageReport, age: float = 2.0) -> Heard:
-    return Heard(Report("host", 7, None, "1", NOW_MS, 5.0, None, stages), age)
+def heard(*stages: StageReport, age: float = 2.0) -> KnownReports:
+    return KnownReports(Report("host", 7, None, "1", NOW_MS, 5.0, None, stages), age)
 
 
-def at(*stages: StageLook, later: float = 0.0, dead: int = 0, reports: list[Heard] | None = None) -> Look:
+def at(*stages: StageLook, later: float = 0.0, dead: int = 0, reports: list[KnownReports] | None = None) -> Look:
     return Look(START + later, stages, {0: Watermarks(0, dead)}, reports)
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from operate_support import DEAD, MAIN, NOW_MS, RETRY, Yard, headers_of
 
 from flux.core import flux_headers as t
 from flux.core.engine.offset_tracker import OffsetTracker
 from flux.core.errors import ConfigurationError
 from flux.core.ports import CommittedOffset, ProducerRecord, TopicPartition
-from flux.operate.trace.record_history import State
+from flux.operate.trace.record_history import WorkState
 from flux.operate.trace.trace import MOST_SIGHTINGS, Bounds, Trace, Wanted, trace
+from unit.support.operate_support import DEAD, MAIN, NOW_MS, RETRY, Yard, headers_of
 
 RETRY_2 = "orders-billing-try-2"
 
@@ -45,7 +45,7 @@ def office() -> Office:
     return Office()
 
 
-def seen(found: Trace, work: int = 0) -> list[tuple[str, int, State]]:
+def seen(found: Trace, work: int = 0) -> list[tuple[str, int, WorkState]]:
     return [(each.stage.topic, each.offset, each.state) for each in found.works[work].sightings]
 
 
@@ -53,7 +53,7 @@ def test_a_record_that_was_not_reached_yet_is_open_in_the_main_topic(office: Off
     office.produce(3)
     office.passed("billing", MAIN, 1)
     found = office.trace(origin=(0, 2))
-    assert seen(found) == [(MAIN, 2, State.OPEN)]
+    assert seen(found) == [(MAIN, 2, WorkState.OPEN)]
     assert found.works[0].now is found.works[0].sightings[0]
     assert found.unread == []
 
@@ -63,7 +63,7 @@ def test_a_record_that_the_group_has_passed_and_that_is_nowhere_else_is_done(off
     office.produce(3)
     office.passed("billing", MAIN, 0 if done else 3, done)
     found = office.trace(origin=(0, 2))
-    assert seen(found) == [(MAIN, 2, State.PASSED)]
+    assert seen(found) == [(MAIN, 2, WorkState.PASSED)]
     assert found.works[0].now is None
 
 
@@ -78,10 +78,10 @@ def test_all_of_the_way_to_the_dead_letters_is_found(office: Office) -> None:
     office.forward(DEAD, 3, origin=1, due=None, at=NOW_MS - 9_000)
     found = office.trace(origin=(0, 1))
     assert seen(found) == [
-        (MAIN, 1, State.PASSED),
-        (RETRY, 0, State.PASSED),
-        (RETRY_2, 0, State.PASSED),
-        (DEAD, 0, State.DEAD),
+        (MAIN, 1, WorkState.PASSED),
+        (RETRY, 0, WorkState.PASSED),
+        (RETRY_2, 0, WorkState.PASSED),
+        (DEAD, 0, WorkState.DEAD),
     ]
     work = found.works[0]
     assert work.now is work.sightings[-1]
@@ -94,7 +94,7 @@ def test_a_record_that_waits_says_until_when(office: Office) -> None:
     office.forward(RETRY, 1, origin=0, due=NOW_MS + 45_000, at=NOW_MS)
     now = office.trace(origin=(0, 0)).works[0].now
     assert now is not None
-    assert (now.state, now.due) == (State.WAITING, NOW_MS + 45_000)
+    assert (now.state, now.due) == (WorkState.WAITING, NOW_MS + 45_000)
 
 
 def test_a_record_without_headers_is_due_by_the_stages_shortest_wait(office: Office) -> None:
@@ -120,7 +120,7 @@ def test_a_key_finds_each_of_its_records_and_no_other(office: Office) -> None:
     found = office.trace(key=b"k")
     assert [work.id for work in found.works] == ["orders/0/0", "orders/0/1"]
     assert found.works[0].now is None
-    assert seen(found, 1) == [(MAIN, 1, State.PASSED), (RETRY, 0, State.WAITING)]
+    assert seen(found, 1) == [(MAIN, 1, WorkState.PASSED), (RETRY, 0, WorkState.WAITING)]
 
 
 def test_a_key_is_looked_for_since_a_time_only(office: Office) -> None:
@@ -162,7 +162,7 @@ def test_when_the_bound_is_hit_it_says_what_was_not_read(office: Office) -> None
     assert found.read == 9, "what the others did not need is used"
     assert [each.topic for each in found.unread] == [RETRY]
     assert found.unread[0].offsets == 33
-    assert seen(found)[-1] == (DEAD, 0, State.DEAD), "each topic has its share"
+    assert seen(found)[-1] == (DEAD, 0, WorkState.DEAD), "each topic has its share"
 
 
 def test_when_time_is_up_it_says_what_was_not_read(office: Office) -> None:
@@ -180,7 +180,7 @@ def test_the_partition_that_hops_go_to_is_read_first() -> None:
             office.forward(RETRY, 1, origin=9, due=NOW_MS, at=NOW_MS - 5, key=b"o", partition=partition)
     office.forward(RETRY, 1, origin=0, due=NOW_MS + 9, at=NOW_MS - 5, partition=2)
     found = office.trace(origin=(2, 0), records=40)
-    assert seen(found)[-1] == (RETRY, 10, State.WAITING)
+    assert seen(found)[-1] == (RETRY, 10, WorkState.WAITING)
 
 
 def test_an_origin_that_is_deleted_is_found_by_what_became_of_it(office: Office) -> None:
@@ -189,7 +189,7 @@ def test_an_origin_that_is_deleted_is_found_by_what_became_of_it(office: Office)
     office.forward(RETRY, 1, origin=1, due=NOW_MS + 5, at=NOW_MS - 5)
     found = office.trace(origin=(0, 1))
     assert found.gone
-    assert seen(found) == [(RETRY, 0, State.WAITING)]
+    assert seen(found) == [(RETRY, 0, WorkState.WAITING)]
 
 
 def test_too_many_records_of_a_key_are_not_all_kept(office: Office) -> None:
