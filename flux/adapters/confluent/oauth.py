@@ -20,6 +20,10 @@ _REFRESH = 20.0
 """Seconds for which librdkafka keeps a token before it asks again, here: so one that a broker refused is soon
 replaced."""
 
+_ON_ITS_WAY = 1.0
+"""Seconds in which a refusal that librdkafka tells of may be of the token before: it is told by the same queue as the
+wish for a new token, whose answer it may have waited for."""
+
 Token = tuple[Any, ...]
 """What `oauth_cb` gives: the token, when it expires (seconds since the epoch), and perhaps a principal and
 extensions."""
@@ -128,11 +132,15 @@ class TokenCallback:
     def __init__(self, source: TokenSource, system: System) -> None:
         self.source = source
         self._now = system.now
+        self._monotonic = system.monotonic
         self._given: Token | None = None
+        self._given_at = 0.0
 
     def __call__(self, config: str | None) -> Token:
         """By librdkafka. What is raised here it reports as "failed to acquire", and asks again 10 s later."""
-        given = self._given = self.source.token(_BRIEFLY, patient=True)
+        given = self.source.token(_BRIEFLY, patient=True)
+        if given != self._given:
+            self._given, self._given_at = given, self._monotonic()
         token, expiry, *rest = given
         # A session lasts no longer than its token, and a broker refuses to renew one after less than a second.
         left = (expiry - self._now()) / 2
@@ -140,7 +148,7 @@ class TokenCallback:
 
     def refused(self) -> None:
         """The client's login, with the token that it has."""
-        if self._given is not None:
+        if self._given is not None and self._monotonic() - self._given_at >= _ON_ITS_WAY:
             self.source.refused(self._given)
 
 

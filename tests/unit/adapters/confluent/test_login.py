@@ -158,6 +158,7 @@ def test_a_refusal_counts_for_the_token_that_the_client_has(machine: Any, authen
     new(None)
     old.refused()
     assert new(None)[0] == "token-2"
+    machine.time += 1
     new.refused()
     assert new(None)[0] == "token-3"
 
@@ -178,6 +179,27 @@ PASSWORD = told(
     "sasl_ssl://h:9092/1: SASL authentication error: Authentication failed during authentication due to invalid"
     " credentials with SASL mechanism SCRAM-SHA-512 (after 312ms in state AUTH_REQ)",
 )
+
+
+def test_a_refusal_that_comes_late_is_not_held_against_the_new_token(
+    machine: Any, authentication: Authentication
+) -> None:
+    """librdkafka tells of it by the queue by which it asks for tokens: of the one before, after the new one was given.
+    Dropped with a back-off, the new one could not be renewed in time."""
+    given = iter([("bad", machine.time + 15), ("good", machine.time + 30)])
+    shared = source(machine, authentication, lambda _: next(given))
+    client = TokenCallback(shared, machine)
+    assert client(None)[0] == "bad"
+    machine.time += 2
+    client.refused()
+    machine.time += 1
+    assert client(None)[0] == "good"
+    client.refused()  # of the bad one
+    assert shared.token(0)[0] == "good"
+    machine.time += 2
+    client.refused()
+    with pytest.raises(BrokerError, match="refused the last token"):
+        shared.token(0)
 
 
 def test_a_refused_token_is_named_with_what_the_broker_says(machine: Any) -> None:
