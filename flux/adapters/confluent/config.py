@@ -39,9 +39,6 @@ _EVERY_CLIENT: dict[str, Any] = {
     "topic.metadata.refresh.interval.ms": 30_000,
     # How long a new topic may take to be known everywhere, and a write to one that is missing to fail.
     "topic.metadata.propagation.max.ms": 10_000,
-    # What takes connections and ends them, such as a load balancer without a broker, is tried again this often, by each
-    # client and for each broker. Where connections are refused the time doubles, up to 10 s; the first try is at once.
-    "reconnect.backoff.ms": 1_000,
 }
 
 _LARGEST_RECORD = 100_000_000

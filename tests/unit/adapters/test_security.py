@@ -54,7 +54,7 @@ def test_nothing_is_unpickled_evaluated_or_run_but_what_the_user_named() -> None
 
 
 def test_the_search_for_such_places_finds_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("test_security.PACKAGE", tmp_path)
+    monkeypatch.setattr(f"{__name__}.PACKAGE", tmp_path)
     bad = tmp_path / "bad.py"
     bad.write_text("import pickle\nfrom yaml import load\neval('1')\nsubprocess.run('x', shell=True)\n")
     assert running(bad) == ["bad.py: pickle", "bad.py: yaml", "bad.py: eval", "bad.py: shell"]

@@ -123,9 +123,9 @@ def test_what_is_tried_in_place_is_in_the_sum(desk: Desk) -> None:
 
 def test_rates_and_processes_are_told_where_workers_report(desk: Desk) -> None:
     assert desk.object()["processes"] is None
-    assert "no worker reports (flux process --report)" in desk()
+    assert "no worker reports: start workers with --report" in desk()
     desk.write(TOPIC, ProducerRecord(None, b"ended"))
-    assert "no worker reports now (flux process --report)" in desk()
+    assert "no worker reports now: start workers with --report" in desk()
     desk.report(Call(0, 0, None, 1, 1.0))
     told = desk.object()
     assert (told["stages"][0]["done_rate"], told["stages"][1]["done_rate"]) == (12.34, None)

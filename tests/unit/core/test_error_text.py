@@ -133,7 +133,7 @@ def test_whatever_is_raised_can_be_described(make: Callable[[], Exception]) -> N
         error = raised
     assert error_name(type(error))
     assert brief(error).startswith(error_name(type(error)))
-    assert "test_described.py" in traces.trace_of(error)
+    assert "test_error_text.py" in traces.trace_of(error)
     assert brief(error) in traces.text_of(error)
 
 
@@ -247,7 +247,7 @@ def test_what_a_deserializer_raises_is_described_by_its_cause(flux_kit: Kit) -> 
     flux_kit.produce("orders", "x")
     flux_kit.run(task)
     [letter] = flux_kit.dead_letters(task)
-    assert letter.header("flux-error-type") == "test_described.NoText"
+    assert letter.header("flux-error-type") == f"{__name__}.NoText"
     assert letter.header("flux-error-message") == NO_TEXT
 
 

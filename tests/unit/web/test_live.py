@@ -130,7 +130,7 @@ def test_the_pages_look_by_themselves_once_they_are_served() -> None:
             if web.site.bell.number:
                 break
             client.get("/static/flux.css")
-        assert "looking" not in client.get("/tasks/Billing").text
+        assert "loading" not in client.get("/tasks/Billing").text
     assert web.site.bell.closed
 
 

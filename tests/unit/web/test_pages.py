@@ -32,8 +32,8 @@ def main_records(web: Web, count: int) -> None:
 
 
 def test_before_the_first_look_it_says_so(web: Web) -> None:
-    assert "looking" in text_of(web.get("/"))
-    assert "looking" in text_of(web.get("/tasks/Billing"))
+    assert "loading" in text_of(web.get("/"))
+    assert "loading" in text_of(web.get("/tasks/Billing"))
 
 
 def test_the_overview_tells_of_each_task_and_of_all_together(web: Web) -> None:

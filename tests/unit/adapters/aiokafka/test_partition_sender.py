@@ -83,7 +83,7 @@ class Broker:
 
     def deliver(self, *values: bytes, deadline: float = 50.0) -> None:
         async def main() -> None:
-            self.partition_sender = getattr(self, "lane", None) or PartitionSender(self, "t", 0)
+            self.partition_sender = getattr(self, "partition_sender", None) or PartitionSender(self, "t", 0)
             for value in values:
                 self.partition_sender.add(
                     BatchEntry(ProducerRecord(value), lambda error, record: None, self.time + deadline, 70 + len(value))

@@ -209,7 +209,7 @@ def test_how_much_of_an_error_leaves_the_process() -> None:
     assert describe(failure, "full") == ("ValueError", "secret", "trace")
     assert describe(failure, "type") == ("ValueError", "", "")
     assert describe(failure, lambda error: f"{len(str(error))} letters") == ("ValueError", "6 letters", "")
-    assert describe(Failure(Local("x")), "type")[0].endswith("test_transfer.Local")
+    assert describe(Failure(Local("x")), "type")[0].endswith("test_forwards.Local")
 
 
 def test_a_callable_that_raises_or_gives_no_text_loses_no_record() -> None:
