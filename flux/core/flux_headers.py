@@ -66,9 +66,12 @@ class Trail:
     """The names of headers that were there and could not be understood."""
 
 
+_START = Trail(stage=0, attempts=0)
+
+
 def start() -> Trail:
     """The trail of every record of the main topic, whatever its headers say."""
-    return Trail(stage=0, attempts=0)
+    return _START
 
 
 @attrs.frozen
