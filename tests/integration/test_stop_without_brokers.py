@@ -65,8 +65,10 @@ def working(
         [sys.executable, "-m", "flux.cli.main", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     assert process.stdout is not None
-    for _ in range(5):
-        assert process.stdout.readline() == "called\n"
+    called = [process.stdout.readline() for _ in range(5)]
+    if called != ["called\n"] * 5:
+        process.kill()
+        pytest.fail(f"it was called {called}: {process.communicate()[1]}")
     return process
 
 

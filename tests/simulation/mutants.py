@@ -184,7 +184,7 @@ def due_times_are_not_written() -> Mutation:
 
 @mutant()
 def keys_are_not_ordered() -> Mutation:
-    return KeyQueues, "_lane", lambda self, entry: None
+    return KeyQueues, "_key_queue", lambda self, entry: None
 
 
 @mutant()
@@ -202,7 +202,7 @@ def a_run_takes_no_keys() -> Mutation:
 
 
 @mutant("writes refused")
-def a_lane_is_never_held() -> Mutation:
+def a_key_queue_is_never_held() -> Mutation:
     return KeyQueues, "hold", lambda self, entry: setattr(entry.assignment, "laned", entry.assignment.laned + 1)
 
 

@@ -193,6 +193,7 @@ def draw_retries(seed: int, focus: Sequence[str] = ()) -> Scenario:
             "flux.core.limits.backpressure.FULL": rng.choice((3, 10, 1000)),
             "flux.core.limits.dispatch_mode.CHUNK": rng.choice((2, 5, 100)),
             "flux.core.engine.forwarding.MOST_OPEN": rng.choice((2, 10, 5000)),
+            "flux.core.engine.dispatch.SMALL": rng.choice((0, 0, 5)),
         },
     )
 

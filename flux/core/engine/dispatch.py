@@ -17,7 +17,7 @@ from flux.core.stage import Role
 
 _FEW = 10
 """Calls that may begin at once, below which a limit hands records out one by one."""
-_SMALL = 5
+SMALL = 5
 """Records, below which a run with a claim of their keys costs more than an entry for each."""
 
 
@@ -112,7 +112,7 @@ class Dispatch:
         backlogs, key_queues = self.work.backlogs, self._keyed
         offset_tracker, piece = assignment.offset_tracker, assignment.backlog[0]
         assert offset_tracker is not None
-        small = most < _SMALL
+        small = most < SMALL
         most, others = min(most, len(piece)), assignment.flying + len(assignment.open)
         end = piece.after(most - 1) if piece.ends is None else max(piece.ends[:most])
         if key_queues is None or small or not offset_tracker.admits(end, others + most):
