@@ -22,6 +22,9 @@ from benchmarks.measure import MARK
 ROOT = Path(__file__).parent.parent
 _ODD = 0.15  # of the seconds at least, however small the scale
 
+_COMPILING = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+"""Else each process would compile what it imports, as no user's does."""
+
 Results = dict[str, dict[str, list[dict[str, float]]]]
 """case -> contestant -> one set of figures per round."""
 
@@ -114,6 +117,7 @@ def _child(command: list[str], given: dict[str, object], limit: float) -> tuple[
             stdout=said,
             stderr=errors,
             start_new_session=True,
+            env=_COMPILING,
         )
         try:
             process.wait(limit)
