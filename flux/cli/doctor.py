@@ -156,7 +156,7 @@ def _show(facts: Facts, findings: Sequence[Finding]) -> None:
     if facts.clock is not None:
         _say("clock", f"{facts.clock.ahead:+.3f} s from the broker's, to {facts.clock.error:.3f} s")
     if not findings:
-        _say("sound", f"{facts.name}: nothing found", fg="green", bold=True)
+        _say("ok", f"{facts.name}: no problems found", fg="green", bold=True)
 
 
 def _say(what: str, line: str, **style: Any) -> None:

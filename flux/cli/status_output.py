@@ -15,6 +15,7 @@ from flux.cli.tables import cell, table
 from flux.cli.text import one_line
 from flux.core.backoff import in_words
 from flux.core.stage import Role
+from flux.operate.formatting import many
 from flux.operate.status.oldest_unfinished import Head
 from flux.operate.status.progress import Progress
 from flux.operate.status.reports import KnownReports
@@ -64,7 +65,8 @@ def summary(found: Look) -> str:
     lag = sum(each.lag for each in retries)
     tried = sum(told.in_place for each in found.stages for told in reported(found, each.stage))
     in_place = f", {tried:,} to be tried again in place" if tried else ""
-    return f"{lag:,} in retry topics ({wait:,} wait), {found.dead_letters:,} dead letters{in_place}"
+    behind = f"{many(lag, 'record')} in retry topics ({wait:,} not due yet)"
+    return f"{behind}, {many(found.dead_letters, 'dead letter')}{in_place}"
 
 
 def lines(found: Look, held: Sequence[Hold], before: Look | None) -> Iterator[str]:

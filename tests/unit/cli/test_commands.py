@@ -97,7 +97,7 @@ def test_status_tells_lag_position_and_dead_letters(flux_cli: Flux) -> None:
     table = flux_cli("status", "--load", flux_cli.file(TASK), "--adapter", flux_cli.url).stdout
     assert rows(table)["0"] == ["main", "orders", "0", "4"]
     assert rows(table)["2"][-1] == "missing"
-    assert "3 in retry topics (3 wait), 3 dead letters" in table
+    assert "3 records in retry topics (3 not due yet), 3 dead letters" in table
 
 
 def test_status_of_a_cluster_that_refuses_is_one_line_that_names_it(

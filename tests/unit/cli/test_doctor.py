@@ -83,7 +83,7 @@ def test_a_task_whose_topics_flux_made_is_sound(flux_cli: Flux, task: str) -> No
     unchecked, sound = done.stdout.splitlines()
     assert unchecked.startswith("not checked")
     assert "--clock" in unchecked
-    assert sound.split(maxsplit=1) == ["sound", "Billing: nothing found"]
+    assert sound.split(maxsplit=1) == ["ok", "Billing: no problems found"]
 
 
 def test_each_finding_is_one_line_with_its_remedy(flux_cli: Flux, task: str) -> None:

@@ -145,7 +145,7 @@ def test_a_retry_stage_tells_what_waits_and_when_the_next_is_due(desk: Desk) -> 
     assert (told["lag"], told["waiting"], told["next"]["0"]["attempt"]) == (1, 1, 2)
     assert 45 < told["next_due"] / 1000 - time.time() <= 50
     assert "in 49 seconds" in (out := desk()) or "in 50 seconds" in out, out
-    assert "1 in retry topics (1 wait), 0 dead letters" in out
+    assert "1 record in retry topics (1 not due yet), 0 dead letters" in out
 
 
 def test_what_it_always_told_machines_is_still_there(desk: Desk) -> None:
