@@ -23,20 +23,27 @@ async def stop(consumer: Any) -> BaseException | None:
     """Gives what failed while it ended, if anything did."""
     stopping = asyncio.ensure_future(consumer.stop())
     await asyncio.wait([stopping], timeout=_JOINING)
+    failed: BaseException | None = None
     if not stopping.done():
         leaving = asyncio.ensure_future(_leave(consumer._coordinator, stopping))
         await asyncio.wait([stopping], timeout=STEP - _JOINING)
         leaving.cancel()
         await asyncio.wait([leaving], timeout=STEP)
+        failed = _failure(leaving)
     if stopping.done():
-        return None if stopping.cancelled() else stopping.exception()
+        return _failure(stopping) or failed
     # Not even that ended the join: the group finds out by the session timeout.
     consumer._coordinator._coordination_task.cancel()
     await asyncio.wait([stopping], timeout=STEP)
     for part in (consumer._fetcher, consumer._client):
         with contextlib.suppress(Exception, asyncio.CancelledError):
             await asyncio.wait_for(part.close(), STEP)
-    return None
+    return _failure(stopping) or failed
+
+
+def _failure(task: asyncio.Future[Any]) -> BaseException | None:
+    """What it has raised, if it has ended: else asyncio would say that nobody looked."""
+    return task.exception() if task.done() and not task.cancelled() else None
 
 
 async def _leave(coordinator: Any, stopping: asyncio.Future[Any]) -> None:
