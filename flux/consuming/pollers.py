@@ -102,7 +102,7 @@ class LoopPollers:
     async def _write(self, runtime: StageRuntime) -> None:
         """A forwarded copy's write may ask the cluster for the target's partitions, or wait for room. One that stands
         still is another thread's to go on with, and polling goes on."""
-        if not runtime.engine.has_hops:
+        if not runtime.engine.has_forwards:
             self._coordinator.procedures.write(runtime)
             return
         writing = asyncio.ensure_future(self._side_threads.run(self._written, runtime))

@@ -54,8 +54,8 @@ from flux.system.tracebacks import text_of
 
 logger = logging.getLogger("flux.worker")
 
-_HOP_DELIVERY = 30.0
-_HOP_BATCH = 1_000_000
+_COPY_DELIVERY = 30.0
+_COPY_BATCH = 1_000_000
 _CLOSE = 5.0
 _NAMED = 5
 
@@ -154,8 +154,8 @@ class TaskRuntime:
         settings = ProducerSettings(
             acks="all",
             compression="best",  # a record that came compressed may be larger than its topic takes as it is
-            delivery_timeout=_HOP_DELIVERY,
-            max_batch_bytes=min([*limits.values(), _HOP_BATCH]),
+            delivery_timeout=_COPY_DELIVERY,
+            max_batch_bytes=min([*limits.values(), _COPY_BATCH]),
         )
         if self._writer is None:
             self._writer = ForwardWriter(self.adapter, settings, self.system)

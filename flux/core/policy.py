@@ -27,7 +27,7 @@ from flux.core.validation import (
 )
 
 DAY = 86400.0
-MOST_QUICK = 300.0
+LONGEST_IN_PLACE = 300.0
 """Seconds that a record waits at most where its position is held back meanwhile: in place, or for its batch."""
 MOST_TRIES = 1_000
 """In place."""
@@ -118,15 +118,15 @@ class Policy:
             if optional is not None and (not is_number(optional, slowest, fastest) or optional == 0):
                 limits = f"more than {slowest:g}, at most {fastest:.0f}"
                 raise ConfigurationError(f"{name} = {shown(optional)}: give {unit}, {limits}, or None")
-        if self.in_place_wait * 2.0 ** max(self.in_place_retries - 1, 0) > MOST_QUICK:
+        if self.in_place_wait * 2.0 ** max(self.in_place_retries - 1, 0) > LONGEST_IN_PLACE:
             raise ConfigurationError(
                 f"in_place_retries = {self.in_place_retries} with in_place_wait = {self.in_place_wait:g}: the last wait"
-                f" in place would be longer than {MOST_QUICK:g} s, which is what retries are for"
+                f" in place would be longer than {LONGEST_IN_PLACE:g} s, which is what retries are for"
             )
         if self.batch is not None:
             most, wait = self.batch.most, self.batch.wait
             check_whole("max_batch", most, 1, MOST_BATCH)
-            check_seconds("max_wait", wait, MOST_QUICK)
+            check_seconds("max_wait", wait, LONGEST_IN_PLACE)
         if not callable(self.error_headers):
             check_choice("error_headers", self.error_headers, ("full", "type"), " or a callable")
         if inspect.iscoroutinefunction(self.error_headers):

@@ -89,8 +89,6 @@ class Flusher:
                 self.lock.release()
 
     def flush_locked(self) -> None:
-        # Other people's code runs in acknowledgements that come while the client is written to, and may produce. It
-        # finds this busy: what it adds is handed on by the loop that is under way.
         if self._busy:
             self._again = True
             return

@@ -137,7 +137,7 @@ class Working:
             left = max(min(deadlines, default=now) - now, _TICK)
             paused = any(engine.gate.paused for engine in engines)
             soon = not paused and any(engine.begins_at(now) is not None for engine in engines)
-            if soon or any(engine.has_hops or engine.ready(now) or not engine.quiet for engine in engines):
+            if soon or any(engine.has_forwards or engine.ready(now) or not engine.quiet for engine in engines):
                 machine.sleep(min(left, _STEP))
             elif self.to_the_end and (paused or any(engine.waiting for engine in engines)):
                 machine.advance(left)

@@ -156,23 +156,23 @@ def a_try_in_place_holds_back_nothing() -> Mutation:
 
 @mutant("stop", "join", features=("quick",))
 def what_waits_in_place_is_given_up_with_its_partition() -> Mutation:
-    def end_quick(self: Retries, begun: Any, assignment: Any = None) -> None:
+    def end_in_place(self: Retries, begun: Any, assignment: Any = None) -> None:
         for waiting in self.in_place.take(assignment):
             waiting.entry.assignment.open.pop(waiting.entry, None)
 
-    return Retries, "end_quick", end_quick
+    return Retries, "end_in_place", end_in_place
 
 
 @mutant("stop", features=("quick",))
 def a_try_that_was_not_made_is_counted() -> Mutation:
-    end_quick = Retries.end_quick
+    end_in_place = Retries.end_in_place
 
     def counting(self: Retries, begun: Any, assignment: Any = None) -> None:
         for _, _, waiting in self.in_place._heap:
             waiting.entry.message = waiting.entry.message.again(0)
-        end_quick(self, begun, assignment)
+        end_in_place(self, begun, assignment)
 
-    return Retries, "end_quick", counting
+    return Retries, "end_in_place", counting
 
 
 # ---- age

@@ -55,11 +55,9 @@ class Products:
         with common.lock:
             now = runtime.now_locked()
             move = runtime.engine.settled(entry, failure, now)
-            news = failure is not None and move is not None
-            if failure is not None and move is not None:
-                news = verdicts.judged_locked(runtime, None, failure, move, now)
-        if failure is None or move is None:
-            return
+            if failure is None or move is None:
+                return
+            news = verdicts.judged_locked(runtime, None, failure, move, now)
         if news:
             verdicts.tell(runtime, message, failure, move)
         if move is not Move.PAUSE:

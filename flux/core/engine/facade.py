@@ -97,7 +97,7 @@ class Engine:
         for assignment in self._partitions.revoking(partitions):
             self._work.unload(assignment)
             self._dispatch.cut_all(assignment)
-            self._retries.end_quick(self._dispatch.begun, assignment)
+            self._retries.end_in_place(self._dispatch.begun, assignment)
 
     def drained(self, partitions: Iterable[TopicPartition]) -> bool:
         """Whether nothing of them is in flight: called, being written, or waiting for what a call produced."""
@@ -147,7 +147,7 @@ class Engine:
         self._dispatch.cut_all()
         for assignment in self._partitions.assignments.values():
             self._work.unload(assignment)
-        self._retries.end_quick(self._dispatch.begun)
+        self._retries.end_in_place(self._dispatch.begun)
 
     def _drop(self, assignment: Assignment) -> None:
         """A partition is gone."""
@@ -169,7 +169,7 @@ class Engine:
 
     def turn(self, now: float) -> Turn:
         """What the poller does next."""
-        pause, resume, patient = self._work.pauses(self._partitions.assignments, self.has_hops, now)
+        pause, resume, patient = self._work.pauses(self._partitions.assignments, self.has_forwards, now)
         rest = self._ahead.rest(now)
         return Turn(
             pause=tuple(pause),
@@ -254,7 +254,7 @@ class Engine:
         return self._retries.news or self._retries.forwards.queued
 
     @property
-    def has_hops(self) -> bool:
+    def has_forwards(self) -> bool:
         """Whether any record is on its way to the next stage."""
         return len(self._retries.forwards) > 0
 

@@ -21,8 +21,7 @@ from flux.core.errors import BrokerError
 from flux.core.message import Message
 from flux.core.stage import Role
 
-_HOP_OVERHEAD = 500  # bytes of headers and bookkeeping that an open forwarded copy holds, about
-
+_COPY_OVERHEAD = 500  # bytes of headers and bookkeeping that an open forwarded copy holds, about
 
 _DEAD, _NEXT = Role.DEAD, Move.NEXT  # an enumeration's attribute costs more than a global
 
@@ -157,7 +156,7 @@ class Retries:
         key_queues.add_first(entry)
         key_queues.release(entry)
 
-    def end_quick(self, begun: Container[Entry], assignment: Assignment | None = None) -> None:
+    def end_in_place(self, begun: Container[Entry], assignment: Assignment | None = None) -> None:
         """What waits to be tried in place, or for a caller since, moves on instead, as there is no time for that.
         `begun`: entries that callers have taken."""
         for waiting in self.in_place.take(assignment):
@@ -193,7 +192,7 @@ class Retries:
         called = called and verdict is not EXPIRED
         group, failed_at = policy.stages.group, common.wall_ms(now)
         forwarded_copy = ForwardedCopy(message, target, reason, wait, group, failed_at, kind, text, trace, called)
-        size = len(message.raw_value or b"") + len(message.key or b"") + len(trace) + _HOP_OVERHEAD
+        size = len(message.raw_value or b"") + len(message.key or b"") + len(trace) + _COPY_OVERHEAD
         self.forwards.add(Forward(entry, forwarded_copy, size))
 
     def written(self, forward: Forward, now: float) -> bool:

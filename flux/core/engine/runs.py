@@ -28,12 +28,8 @@ NotedFailures = list[tuple[Entry, Failure]]
 
 
 class Run:
-    """The caller publishes in `index` which call it is about to make: those before have ended. It makes call `index`
-    only if that is below `limit`; when it is not, it asks again under the engine's lock, since `cut` may have been
-    undecided. That is all that keeps a cut and a running caller apart, with no lock per call.
-
-    A call that failed, and whose failure holds nothing back, is noted in `failures` before the next index is
-    published, and so with no lock either: whoever accounts for the calls before an index finds its failures there.
+    """`index`: the call that the caller is about to make; those before have ended. `limit`: the calls that are its own.
+    `failures`: calls before `index` that failed and hold nothing back. See above for how the two sides agree.
 
     It works `records` (of one partition, as they came), `messages` (made of such, for records of a retry topic) or
     `entries` (tracked one by one, their key queues taken)."""

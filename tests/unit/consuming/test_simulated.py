@@ -256,5 +256,5 @@ def test_no_hop_is_written_whose_partition_has_gone_while_those_before_it_were_w
     driver.work_all(0, 1)
     coordinator.procedures.write(coordinator.runtimes[0])
     assert written == [0]
-    assert not driver.engine.has_hops
+    assert not driver.engine.has_forwards
     assert driver.turn().timeout > BUSY_REST
