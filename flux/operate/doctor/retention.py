@@ -9,6 +9,7 @@ from flux.core.backoff import in_words
 from flux.core.policy import DAY
 from flux.core.stage import Role
 from flux.operate.doctor.facts import Facts, Finding, TopicFacts
+from flux.operate.formatting import many
 
 COME_BACK = DAY
 """Records are kept so much longer than they wait at most: workers may have been away meanwhile."""
@@ -65,9 +66,7 @@ def expiry(facts: Facts) -> Iterator[Finding]:
         if not topic.old or kept is None:
             continue
         if topic.stage.role is Role.DEAD:
-            what, remedy = "dead letters", "replay or export them with flux dlq, or set retention.ms=-1 on it"
+            what, remedy = many(topic.old, "dead letter"), "replay or export them with flux dlq, or set retention.ms=-1 on it"
         else:
-            what, remedy = "records that are not done", "start workers, or raise its retention.ms now"
-        yield Finding(
-            "expiry", topic.name, f"{topic.old:,} {what} are about to be deleted (it keeps {in_words(kept)})", remedy
-        )
+            what, remedy = f"{many(topic.old, 'record')} not done yet", "start workers, or raise its retention.ms now"
+        yield Finding("expiry", topic.name, f"about to be deleted: {what} (it keeps {in_words(kept)})", remedy)

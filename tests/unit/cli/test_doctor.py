@@ -145,9 +145,9 @@ def test_old_records_are_counted_from_the_position_on(flux_cli: Flux, task: str)
         [ProducerRecord(b"x", timestamp=at) for at in stamps], now, None, None
     )
     [finding] = examined(flux_cli, task)["findings"]
-    assert finding["problem"].startswith("3 records that are not done")
+    assert finding["problem"].startswith("about to be deleted: 3 records not done yet")
     flux_cli.broker.set_position("billing", TopicPartition("orders", 0), CommittedOffset(2))
-    assert examined(flux_cli, task)["findings"][0]["problem"].startswith("1 records")
+    assert examined(flux_cli, task)["findings"][0]["problem"].startswith("about to be deleted: 1 record not")
     flux_cli.broker.set_position("billing", TopicPartition("orders", 0), CommittedOffset(3))
     assert examined(flux_cli, task)["findings"] == []
 
