@@ -66,7 +66,10 @@ def expiry(facts: Facts) -> Iterator[Finding]:
         if not topic.old or kept is None:
             continue
         if topic.stage.role is Role.DEAD:
-            what, remedy = many(topic.old, "dead letter"), "replay or export them with flux dlq, or set retention.ms=-1 on it"
+            what, remedy = (
+                many(topic.old, "dead letter"),
+                "replay or export them with flux dlq, or set retention.ms=-1 on it",
+            )
         else:
             what, remedy = f"{many(topic.old, 'record')} not done yet", "start workers, or raise its retention.ms now"
         yield Finding("expiry", topic.name, f"about to be deleted: {what} (it keeps {in_words(kept)})", remedy)

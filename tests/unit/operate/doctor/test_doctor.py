@@ -133,7 +133,7 @@ CASES: dict[str, tuple[str, str, str, Callable[[], Facts]]] = {
     "shorter than a call may ask": ("retention", FIRST, "Retry(after=)", lambda: kept(FIRST, 31 * DAY - 1)),
     "dead letters for a week": ("retention", DEAD, "nobody has looked at", lambda: kept(DEAD, 7 * DAY)),
     "dead letters expire": ("expiry", DEAD, "3 dead letters", lambda: altered(DEAD, kept(DEAD, 40 * DAY), old=3)),
-    "work expires": ("expiry", MAIN, "1,200 records that are not done", lambda: altered(MAIN, old=1200)),
+    "work expires": ("expiry", MAIN, "1,200 records not done yet", lambda: altered(MAIN, old=1200)),
     "no room for the record": (
         "message size",
         FIRST,
