@@ -38,7 +38,7 @@ def billing(client: redis.Redis, calls: list[bytes], error: BaseException | None
 
 def again(kit: Kit) -> None:
     """All is delivered once more."""
-    kit.broker().set_position("billing", TopicPartition("orders", 0), CommittedOffset(0))
+    kit.broker().set_committed_offset("billing", TopicPartition("orders", 0), CommittedOffset(0))
 
 
 def test_what_is_done_is_not_done_again(flux_kit: Kit, client: redis.Redis) -> None:

@@ -75,7 +75,7 @@ def database(request: pytest.FixtureRequest, tmp_path: Path) -> Database:
 
 def again(kit: Kit) -> None:
     """All is delivered once more."""
-    kit.broker().set_position("billing", TopicPartition("orders", 0), CommittedOffset(0))
+    kit.broker().set_committed_offset("billing", TopicPartition("orders", 0), CommittedOffset(0))
 
 
 def test_work_that_is_delivered_again_is_not_done_again(flux_kit: Kit, database: Database) -> None:

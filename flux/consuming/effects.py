@@ -68,7 +68,7 @@ class Commit:
 
 @attrs.frozen
 class Committed:
-    """Gives the group's positions, None where it has none; raises BrokerError."""
+    """Gives the group's committed offsets, None where it has none; raises BrokerError."""
 
     partitions: Sequence[TopicPartition]
     timeout: float

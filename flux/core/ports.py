@@ -135,12 +135,12 @@ class ConsumerPort(Protocol):
         ...
 
     def commit(
-        self, positions: Mapping[TopicPartition, CommittedOffset], done: Callable[[BrokerError | None], None]
+        self, offsets: Mapping[TopicPartition, CommittedOffset], done: Callable[[BrokerError | None], None]
     ) -> None:
         """Starts a commit. `done` is called once: inside a later `poll` or `close`, or before this returns."""
         ...
 
-    def commit_now(self, positions: Mapping[TopicPartition, CommittedOffset], timeout: float) -> None:
+    def commit_now(self, offsets: Mapping[TopicPartition, CommittedOffset], timeout: float) -> None:
         """Commits and waits. Raises BrokerError."""
         ...
 
@@ -310,12 +310,12 @@ class AsyncConsumerPort(Protocol):
         self, partitions: Sequence[TopicPartition], timeout: float
     ) -> Mapping[TopicPartition, CommittedOffset | None]: ...
     def commit(
-        self, positions: Mapping[TopicPartition, CommittedOffset], done: Callable[[BrokerError | None], None]
+        self, offsets: Mapping[TopicPartition, CommittedOffset], done: Callable[[BrokerError | None], None]
     ) -> None:
         """Starts a commit. `done` is called once, in the event loop."""
         ...
 
-    async def commit_now(self, positions: Mapping[TopicPartition, CommittedOffset], timeout: float) -> None: ...
+    async def commit_now(self, offsets: Mapping[TopicPartition, CommittedOffset], timeout: float) -> None: ...
     async def close(self) -> None: ...
 
 
@@ -351,12 +351,12 @@ class AdminPort(Protocol):
         """Of this login. Raises no DENIED: who may not even look has no permission."""
         ...
 
-    def positions(self, group: str, topic: str, timeout: float) -> dict[int, CommittedOffset]:
+    def committed_offsets(self, group: str, topic: str, timeout: float) -> dict[int, CommittedOffset]:
         """What a group has committed on a topic, by partition; empty when nothing."""
         ...
 
     def set_committed_offsets(
-        self, group: str, topic: str, positions: Mapping[int, CommittedOffset], timeout: float
+        self, group: str, topic: str, offsets: Mapping[int, CommittedOffset], timeout: float
     ) -> None:
         """By partition; those left out stay. FENCED while the group has members: their commits would undo it."""
         ...

@@ -93,7 +93,7 @@ def planned(adapter: Cluster, admin: AdminPort, policy: Policy, stage: Stage, pa
     if span is None:
         raise ConfigurationError(f"{stage.topic} has no partition {partition}")
     at = TopicPartition(stage.topic, partition)
-    committed = admin.positions(stage.group, stage.topic, ASK)
+    committed = admin.committed_offsets(stage.group, stage.topic, ASK)
     stored = committed.get(partition)
     if Progress.of(stored).has(offset):
         raise FluxError(f"{at}@{offset} is done: group {stage.group} holds nothing for it")
@@ -184,7 +184,7 @@ def _set(plan: SkipPlan, admin: AdminPort, position: CommittedOffset) -> None:
 def _pass(plan: SkipPlan, admin: AdminPort) -> CommittedOffset:
     """By what is committed now: whoever worked meanwhile may have moved it."""
     stage, partition, offset = plan.stage, plan.at.partition, plan.message.offset
-    stored = admin.positions(stage.group, stage.topic, ASK).get(partition)
+    stored = admin.committed_offsets(stage.group, stage.topic, ASK).get(partition)
     if stored is not None and Progress.of(stored).has(offset):
         return stored
     low = admin.watermarks(stage.topic, ASK)[partition].low

@@ -227,7 +227,7 @@ class Kit:
 
     def _open(self, stage: Stage, broker: Broker) -> Iterator[WaitingRecord]:
         """What of a retry topic is not done."""
-        positions, now = broker.positions(stage.group, stage.topic), self._machine.now()
+        positions, now = broker.committed_offsets(stage.group, stage.topic), self._machine.now()
         for record in self._read(stage.topic, broker):
             position = positions.get(record.partition)
             if position is not None:

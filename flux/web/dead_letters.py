@@ -61,7 +61,7 @@ class Page:
 
 def replayed_of(subject: Subject) -> dict[int, Replayed]:
     """What was replayed, by partition of the dead letters. Blocks; raises BrokerError."""
-    stored: Mapping[int, CommittedOffset] = subject.admin.positions(
+    stored: Mapping[int, CommittedOffset] = subject.admin.committed_offsets(
         replay_group(subject.policy), subject.dead.topic, ASK
     )
     return {number: Replayed.of(position) for number, position in stored.items()}

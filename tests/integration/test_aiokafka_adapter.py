@@ -429,7 +429,7 @@ def test_a_missing_permission_is_named(secured: str, topic: str, group: str, uni
         (lambda: admin.topics([topic], SECONDS), f"needs DESCRIBE on topic {topic}"),
         (lambda: admin.topic_config(topic, SECONDS), f"needs DESCRIBE_CONFIGS on topic {topic}"),
         (lambda: admin.create_topics([NewTopic(new, 1, 1)], SECONDS), f"needs CREATE on topic {new}"),
-        (lambda: admin.positions(group, topic, SECONDS), f"needs DESCRIBE on group {group}"),
+        (lambda: admin.committed_offsets(group, topic, SECONDS), f"needs DESCRIBE on group {group}"),
     ):
         error = refused(ask)
         assert error.fault is Fault.DENIED

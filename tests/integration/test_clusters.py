@@ -80,7 +80,7 @@ def test_three_clients_work_in_one_process_and_failures_stay_on_their_cluster(la
     assert [m.value() for m in lab.dead(confluent)] == [b"bad"]
     assert [m.value() for m in lab.dead(aiokafka)] == [b"bad"]
     assert values(memory, dead) == [b"bad"]
-    assert memory.broker.positions(local.group_id, local.topic)[0].offset == 2
+    assert memory.broker.committed_offsets(local.group_id, local.topic)[0].offset == 2
 
 
 def test_a_record_is_done_only_when_the_other_cluster_has_what_its_call_produced(

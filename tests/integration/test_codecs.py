@@ -57,7 +57,7 @@ def test_a_worker_that_meets_one_ends_with_the_extra_to_install(
     assert "\n" not in words.getMessage()
     assert not words.exc_info
     admin = AiokafkaAdapter(bootstrap).admin()
-    position = admin.positions(group, compressed, 10).get(1)
+    position = admin.committed_offsets(group, compressed, 10).get(1)
     admin.close()
     assert position is None or position.offset <= 1  # the record is not passed over
 

@@ -372,7 +372,7 @@ def test_a_commit_inside_close_is_the_last_word(topic: str, write: Any, consume:
     began = time.monotonic()
     consumer.close()
     assert time.monotonic() - began < 10
-    assert adapter.admin().positions(group, topic, SECONDS) == {0: CommittedOffset(4, "m")}
+    assert adapter.admin().committed_offsets(group, topic, SECONDS) == {0: CommittedOffset(4, "m")}
 
 
 def test_an_error_of_the_listener_leaves_poll_and_passes_no_record_over(topic: str, write: Any, consume: Any) -> None:
@@ -612,14 +612,14 @@ def test_positions_and_watermarks_are_read(
     with pytest.raises(BrokerError) as caught:
         admin.watermarks(unique(), SECONDS)
     assert caught.value.fault is Fault.UNKNOWN_TOPIC
-    assert admin.positions(group, topic, SECONDS) == {}
+    assert admin.committed_offsets(group, topic, SECONDS) == {}
     consumer, _ = consume(topic, start=5)
     take(consumer, 10)
     consumer.commit_now(
         {TopicPartition(topic, 0): CommittedOffset(9, "ä"), TopicPartition(topic, 1): CommittedOffset(8)}, SECONDS
     )
-    assert admin.positions(group, topic, SECONDS) == {0: CommittedOffset(9, "ä"), 1: CommittedOffset(8)}
-    assert admin.positions(group, make_topic(), SECONDS) == {}
+    assert admin.committed_offsets(group, topic, SECONDS) == {0: CommittedOffset(9, "ä"), 1: CommittedOffset(8)}
+    assert admin.committed_offsets(group, make_topic(), SECONDS) == {}
 
 
 def test_admin_says_when_the_cluster_is_away(topic: str) -> None:
@@ -701,7 +701,7 @@ def test_a_missing_permission_is_named(secured: str, topic: str, group: str, uni
         (lambda: admin.topics([topic], SECONDS), f"needs DESCRIBE on topic {topic}"),
         (lambda: admin.topic_config(topic, SECONDS), f"needs DESCRIBE_CONFIGS on topic {topic}"),
         (lambda: admin.create_topics([NewTopic(new, 1, 1)], SECONDS), f"needs CREATE on topic {new}"),
-        (lambda: admin.positions(group, topic, SECONDS), f"needs DESCRIBE on topic {topic}"),
+        (lambda: admin.committed_offsets(group, topic, SECONDS), f"needs DESCRIBE on topic {topic}"),
     ):
         with pytest.raises(BrokerError, match=needed) as caught:
             ask()

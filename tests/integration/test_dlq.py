@@ -107,7 +107,7 @@ class Shop(shops.Shop):
         return sum(mark.high - mark.low for mark in marks.values())
 
     def positions(self) -> dict[int, CommittedOffset]:
-        return ConfluentAdapter(self.bootstrap).admin().positions("billing-replay", self.dead, SECONDS)
+        return ConfluentAdapter(self.bootstrap).admin().committed_offsets("billing-replay", self.dead, SECONDS)
 
 
 @pytest.fixture(params=SCHEMES)

@@ -216,7 +216,7 @@ def test_a_worker_with_its_retries_and_its_positions(
 
     def committed() -> bool:
         time.sleep(0.1)
-        position: Mapping[int, Any] = admin.positions(group, topic, 5.0)
+        position: Mapping[int, Any] = admin.committed_offsets(group, topic, 5.0)
         return position.get(0, (0,))[0] == 2  # type: ignore[no-any-return]
 
     until(committed)

@@ -95,16 +95,16 @@ class AsyncConsumer:
         return await self._blocking(self._inner.committed, partitions, timeout)  # type: ignore[no-any-return]
 
     def commit(
-        self, positions: Mapping[TopicPartition, CommittedOffset], done: Callable[[BrokerError | None], None]
+        self, offsets: Mapping[TopicPartition, CommittedOffset], done: Callable[[BrokerError | None], None]
     ) -> None:
-        self._inner.commit(positions, lambda error: self._tell(done, error))
+        self._inner.commit(offsets, lambda error: self._tell(done, error))
 
     def _tell(self, done: Callable[[BrokerError | None], None], error: BrokerError | None) -> None:
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(done, error)
 
-    async def commit_now(self, positions: Mapping[TopicPartition, CommittedOffset], timeout: float) -> None:
-        await self._blocking(self._inner.commit_now, positions, timeout)
+    async def commit_now(self, offsets: Mapping[TopicPartition, CommittedOffset], timeout: float) -> None:
+        await self._blocking(self._inner.commit_now, offsets, timeout)
 
     async def close(self) -> None:
         await self._blocking(self._inner.close)

@@ -127,18 +127,18 @@ class Consumer(MemoryConsumer):
         return found
 
     def commit(
-        self, positions: Mapping[TopicPartition, CommittedOffset], done: Callable[[BrokerError | None], None]
+        self, offsets: Mapping[TopicPartition, CommittedOffset], done: Callable[[BrokerError | None], None]
     ) -> None:
         if not self._closed and self.world.chance(self.world.scenario.slow_commits):
-            self._slow.append((positions, done))
+            self._slow.append((offsets, done))
         else:
-            super().commit(positions, done)
+            super().commit(offsets, done)
 
-    def commit_now(self, positions: Mapping[TopicPartition, CommittedOffset], timeout: float) -> None:
+    def commit_now(self, offsets: Mapping[TopicPartition, CommittedOffset], timeout: float) -> None:
         self._catch_up()
         self.world.machine.point()
         try:
-            super().commit_now(positions, timeout)
+            super().commit_now(offsets, timeout)
         except BrokerError as error:
             self.commit_failed = True
             self.metadata_refused = self.metadata_refused or error.fault is Fault.METADATA
@@ -151,8 +151,8 @@ class Consumer(MemoryConsumer):
 
     def _catch_up(self) -> None:
         while self._slow:
-            positions, done = self._slow.popleft()
-            super().commit(positions, done)
+            offsets, done = self._slow.popleft()
+            super().commit(offsets, done)
 
 
 class Producer:

@@ -221,7 +221,7 @@ class Truth:
                 continue
             if self.scenario.clean:
                 self._check_moved(epoch)
-            position = self.cluster.group(epoch.group, at.topic).positions.get(at.partition)
+            position = self.cluster.group(epoch.group, at.topic).committed.get(at.partition)
             ranges = [] if position is None or not position.metadata else read_metadata(*position) or []
             self._check_complete(epoch, position or CommittedOffset(0), ranges, epoch.revoking_since, True)
 

@@ -371,7 +371,7 @@ class World:
                     continue
                 group = task.group if stage == 0 else f"{task.group}-{stage}"
                 for partition, log in enumerate(logs):
-                    position = self.cluster.group(group, topic).positions.get(partition)
+                    position = self.cluster.group(group, topic).committed.get(partition)
                     if log.records and (position is None or position.offset <= log.records[-1].at):
                         return False
         return True

@@ -53,7 +53,7 @@ class Heard(flux.Hooks):
     def on_dead_letter(self, where: flux.StageInfo, message: flux.Message, reason: str, error: str) -> None: ...
 
     def on_commit(
-        self, where: flux.StageInfo, positions: Mapping[TopicPartition, int], error: Exception | None
+        self, where: flux.StageInfo, offsets: Mapping[TopicPartition, int], error: Exception | None
     ) -> None: ...
 
 

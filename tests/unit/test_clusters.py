@@ -168,7 +168,7 @@ def test_one_task_class_works_two_clusters_at_once_and_failures_stay_on_theirs(c
     assert sorted(got) == [("east", b"east", 0), ("east", b"east", 1), ("west", b"west", 0), ("west", b"west", 1)]
     for name in ("east", "west"):
         assert clusters.values(name, "orders-billing-dlq") == [name.encode()]
-        assert clusters.adapter(name).broker.positions("billing", "orders")[0].offset == 1
+        assert clusters.adapter(name).broker.committed_offsets("billing", "orders")[0].offset == 1
 
 
 def test_the_same_topic_and_group_is_refused_on_one_cluster_by_whatever_client(clusters: Clusters) -> None:

@@ -28,11 +28,11 @@ from aiokafka.protocol.fetch import FetchRequest
 from aiokafka.protocol.offset import OffsetRequest
 
 from flux.adapters.aiokafka import codecs
+from flux.adapters.aiokafka.committed_metadata import ended, unended
 from flux.adapters.aiokafka.connection import Connection, Topics, described
 from flux.adapters.aiokafka.errors import error_for, fault_of, translated
 from flux.adapters.aiokafka.event_loop_thread import EventLoopThread
 from flux.adapters.aiokafka.log import ClientLog
-from flux.adapters.aiokafka.positions import ended, unended
 from flux.adapters.aiokafka.requests import (
     AlterConfigsRequest,
     ConsumerGroupRequest,
@@ -159,7 +159,7 @@ class AiokafkaAdmin:
 
         return self._run(ask, timeout, "cannot ask for permissions", "DESCRIBE")
 
-    def positions(self, group: str, topic: str, timeout: float) -> dict[int, CommittedOffset]:
+    def committed_offsets(self, group: str, topic: str, timeout: float) -> dict[int, CommittedOffset]:
         async def ask(client: Any) -> dict[int, CommittedOffset]:
             node = await _coordinator(client, group)
             answer = await client.send(node, OffsetFetchRequest(group, None))
@@ -172,17 +172,17 @@ class AiokafkaAdmin:
                         found[number] = CommittedOffset(offset, unended(metadata))
             return found
 
-        doing = f"cannot read the positions of group {group}"
+        doing = f"cannot read the committed offsets of group {group}"
         return self._run(ask, timeout, doing, f"DESCRIBE on group {group}")
 
     def set_committed_offsets(
-        self, group: str, topic: str, positions: Mapping[int, CommittedOffset], timeout: float
+        self, group: str, topic: str, offsets: Mapping[int, CommittedOffset], timeout: float
     ) -> None:
-        if not positions:
+        if not offsets:
             return
 
         async def ask(client: Any) -> None:
-            partitions = [(number, offset, ended(metadata)) for number, (offset, metadata) in positions.items()]
+            partitions = [(number, offset, ended(metadata)) for number, (offset, metadata) in offsets.items()]
             node = await _coordinator(client, group)
             request = OffsetCommitRequest(group, _NO_GENERATION, "", _BROKERS_RETENTION, [(topic, partitions)])
             answer = await client.send(node, request)
@@ -190,7 +190,7 @@ class AiokafkaAdmin:
                 for _, code in results:
                     _raise(code)
 
-        doing = f"cannot set the positions of group {group}"
+        doing = f"cannot set the committed offsets of group {group}"
         self._run(ask, timeout, doing, f"READ on group {group} and on topic {topic}")
 
     def members(self, group: str, timeout: float) -> list[GroupMember]:

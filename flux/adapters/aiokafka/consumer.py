@@ -22,11 +22,11 @@ from aiokafka.structs import OffsetAndMetadata
 
 from flux.adapters.aiokafka import leaving
 from flux.adapters.aiokafka.client import REQUEST_TIMEOUT_MS, new_consumer
+from flux.adapters.aiokafka.committed_metadata import ended, unended
 from flux.adapters.aiokafka.connection import described
 from flux.adapters.aiokafka.errors import fault_of, translated
 from flux.adapters.aiokafka.log import ClientLog
 from flux.adapters.aiokafka.membership import Membership
-from flux.adapters.aiokafka.positions import ended, unended
 from flux.adapters.aiokafka.reader import FetchFailed, Reader, wait_for_records
 from flux.adapters.aiokafka.session import Session
 from flux.core.errors import BrokerError, Fault
@@ -171,7 +171,7 @@ class AiokafkaConsumer:
     async def committed(
         self, partitions: Sequence[TopicPartition], timeout: float
     ) -> Mapping[TopicPartition, CommittedOffset | None]:
-        doing = "cannot read the group's positions"
+        doing = "cannot read the group's committed offsets"
         self._check_open()
         try:
             async with asyncio.timeout(timeout):
@@ -185,18 +185,16 @@ class AiokafkaConsumer:
             for at in partitions
         }
 
-    def commit(self, positions: Mapping[TopicPartition, CommittedOffset], done: Done) -> None:
+    def commit(self, offsets: Mapping[TopicPartition, CommittedOffset], done: Done) -> None:
         limit = 2 * self._client_options.get("request_timeout_ms", REQUEST_TIMEOUT_MS) / 1000
-        task = asyncio.get_running_loop().create_task(self._commit_and_tell(dict(positions), limit, done))
+        task = asyncio.get_running_loop().create_task(self._commit_and_tell(dict(offsets), limit, done))
         self._commits.add(task)
         task.add_done_callback(self._commits.discard)
 
-    async def _commit_and_tell(
-        self, positions: dict[TopicPartition, CommittedOffset], limit: float, done: Done
-    ) -> None:
+    async def _commit_and_tell(self, offsets: dict[TopicPartition, CommittedOffset], limit: float, done: Done) -> None:
         error: BrokerError | None = None
         try:
-            await self.commit_now(positions, limit)
+            await self.commit_now(offsets, limit)
         except BrokerError as failure:
             error = failure
         except asyncio.CancelledError:
@@ -208,23 +206,23 @@ class AiokafkaConsumer:
         except BaseException as failure:
             self.fail(failure)
 
-    async def commit_now(self, positions: Mapping[TopicPartition, CommittedOffset], timeout: float) -> None:
+    async def commit_now(self, offsets: Mapping[TopicPartition, CommittedOffset], timeout: float) -> None:
         self._check_open()
-        if not positions:
+        if not offsets:
             return
         try:
             async with asyncio.timeout(timeout), self._committing:
-                await self._commit(positions)
+                await self._commit(offsets)
         except (KafkaError, TimeoutError) as error:
             raise self._translated(error, "cannot commit") from None
 
-    async def _commit(self, positions: Mapping[TopicPartition, CommittedOffset]) -> None:
+    async def _commit(self, offsets: Mapping[TopicPartition, CommittedOffset]) -> None:
         try:
-            for position in positions.values():
+            for position in offsets.values():
                 position.metadata.encode()
         except UnicodeEncodeError as error:
             raise BrokerError(f"cannot commit: the metadata is no text for Kafka ({error})", Fault.METADATA) from None
-        offsets = {Theirs(*at): OffsetAndMetadata(p.offset, ended(p.metadata)) for at, p in positions.items()}
+        offsets = {Theirs(*at): OffsetAndMetadata(p.offset, ended(p.metadata)) for at, p in offsets.items()}
         while True:
             if not self.is_member:
                 # Sent without a membership it would be taken from an empty group, as an operator's commit is.

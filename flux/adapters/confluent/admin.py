@@ -134,28 +134,31 @@ class ConfluentAdmin:
         whole = self._client.describe_cluster(**options)
         return Permissions(of_topics, of_groups, self._allowed(partial(self._result, whole, timeout)))
 
-    def positions(self, group: str, topic: str, timeout: float) -> dict[int, CommittedOffset]:
-        doing, needs = f"cannot read the positions of group {group}", f"DESCRIBE on group {group}"
+    def committed_offsets(self, group: str, topic: str, timeout: float) -> dict[int, CommittedOffset]:
+        doing, needs = f"cannot read the committed offsets of group {group}", f"DESCRIBE on group {group}"
         described = self._described([topic], timeout)[topic]
         if described is None:
             return {}
         partitions = [confluent_kafka.TopicPartition(topic, p.id) for p in described.partitions]
         try:
             with self._outsider(group, partitions, timeout) as (_, committed):
-                positions = {p.partition: position_of(p) for p in committed}
+                offsets = {p.partition: position_of(p) for p in committed}
         except KafkaException as error:
             raise self._translated(error, doing, needs) from None
-        return {number: position for number, position in positions.items() if position is not None}
+        return {number: position for number, position in offsets.items() if position is not None}
 
     def set_committed_offsets(
-        self, group: str, topic: str, positions: Mapping[int, CommittedOffset], timeout: float
+        self, group: str, topic: str, offsets: Mapping[int, CommittedOffset], timeout: float
     ) -> None:
-        if not positions:
+        if not offsets:
             return
-        doing, needs = f"cannot set the positions of group {group}", f"READ on group {group} and on topic {topic}"
+        doing, needs = (
+            f"cannot set the committed offsets of group {group}",
+            f"READ on group {group} and on topic {topic}",
+        )
         theirs = [
             confluent_kafka.TopicPartition(topic, number, offset, metadata)
-            for number, (offset, metadata) in positions.items()
+            for number, (offset, metadata) in offsets.items()
         ]
         try:
             # A commit that waits has no limit of the caller's; the question before it goes the same way, and has one.

@@ -210,44 +210,44 @@ class ConfluentConsumer:
         try:
             answer = self._client.committed(self._theirs(p.partition for p in partitions), timeout)
         except KafkaException as error:
-            raise self._translated(error.args[0], "cannot read the group's positions") from None
-        self._raise_first_error(answer, "cannot read the group's positions")
+            raise self._translated(error.args[0], "cannot read the group's committed offsets") from None
+        self._raise_first_error(answer, "cannot read the group's committed offsets")
         self._works()
         return {self._named(p.partition): position_of(p) for p in answer}
 
-    def commit(self, positions: Mapping[TopicPartition, CommittedOffset], done: Done) -> None:
-        if not positions:
+    def commit(self, offsets: Mapping[TopicPartition, CommittedOffset], done: Done) -> None:
+        if not offsets:
             done(None)
             return
         try:
-            self._client.commit(offsets=self._offsets(positions), asynchronous=True)
+            self._client.commit(offsets=self._offsets(offsets), asynchronous=True)
         except KafkaException as error:
             done(self._translated(error.args[0], "cannot commit"))
         except ValueError as error:  # UnicodeError is one
             done(BrokerError(f"cannot commit: the metadata is no text for Kafka ({error})", Fault.METADATA))
         else:
-            key = frozenset((p.partition, position.offset) for p, position in positions.items())
+            key = frozenset((p.partition, position.offset) for p, position in offsets.items())
             self._commits.append((key, done))
 
-    def commit_now(self, positions: Mapping[TopicPartition, CommittedOffset], timeout: float) -> None:
+    def commit_now(self, offsets: Mapping[TopicPartition, CommittedOffset], timeout: float) -> None:
         """Beyond `timeout` only when the cluster goes away, or a rebalance begins, just as the commit is sent."""
-        if not positions:
+        if not offsets:
             return
-        self._check_coordinator(positions, timeout)
+        self._check_coordinator(offsets, timeout)
         try:
-            answer = self._client.commit(offsets=self._offsets(positions), asynchronous=False)
+            answer = self._client.commit(offsets=self._offsets(offsets), asynchronous=False)
         except KafkaException as error:
             raise self._translated(error.args[0], "cannot commit") from None
         except ValueError as error:
             raise BrokerError(f"cannot commit: the metadata is no text for Kafka ({error})", Fault.METADATA) from None
         self._raise_first_error(answer, "cannot commit")
 
-    def _check_coordinator(self, positions: Mapping[TopicPartition, CommittedOffset], timeout: float) -> None:
+    def _check_coordinator(self, offsets: Mapping[TopicPartition, CommittedOffset], timeout: float) -> None:
         """A commit that waits has no limit of the caller's in librdkafka, but one of 45 s and more; a question for
         positions has one, and goes the same way. While it closes, librdkafka answers no questions."""
         if not self._closed:
             self._away = True
-            self.committed(list(positions), timeout)
+            self.committed(list(offsets), timeout)
             self._away = False
         elif self._away:
             raise BrokerError("cannot commit: the group's coordinator is away", Fault.UNAVAILABLE)
@@ -390,10 +390,10 @@ class ConfluentConsumer:
     def _theirs(self, numbers: Iterable[int]) -> list[Any]:
         return [confluent_kafka.TopicPartition(self._settings.topic, number) for number in numbers]
 
-    def _offsets(self, positions: Mapping[TopicPartition, CommittedOffset]) -> list[Any]:
+    def _offsets(self, offsets: Mapping[TopicPartition, CommittedOffset]) -> list[Any]:
         return [
             confluent_kafka.TopicPartition(p.topic, p.partition, offset, metadata)
-            for p, (offset, metadata) in positions.items()
+            for p, (offset, metadata) in offsets.items()
         ]
 
 

@@ -80,17 +80,17 @@ class MemoryAdmin:
             there = {name: _ALL if name in self._cluster.topics else None for name in topics}
         return Permissions(there, dict.fromkeys(groups, _ALL), _ALL)
 
-    def positions(self, group: str, topic: str, timeout: float) -> dict[int, CommittedOffset]:
+    def committed_offsets(self, group: str, topic: str, timeout: float) -> dict[int, CommittedOffset]:
         with self._cluster.lock:
             self._cluster.require_available(timeout)
-            return dict(self._cluster.group(group, topic).positions)
+            return dict(self._cluster.group(group, topic).committed)
 
     def set_committed_offsets(
-        self, group: str, topic: str, positions: Mapping[int, CommittedOffset], timeout: float
+        self, group: str, topic: str, offsets: Mapping[int, CommittedOffset], timeout: float
     ) -> None:
         with self._cluster.lock:
             self._cluster.require_available(timeout)
-            named = {TopicPartition(topic, number): position for number, position in positions.items()}
+            named = {TopicPartition(topic, number): position for number, position in offsets.items()}
             error = self._cluster.commit_from_outside(group, topic, named)
         if error is not None:
             raise error

@@ -95,15 +95,15 @@ class Broker:
             found = self._cluster.topics.get(plain(topic))
             return [record for log in (found.logs if found else ()) for record in log.records]
 
-    def positions(self, group: str, topic: str) -> dict[int, CommittedOffset]:
+    def committed_offsets(self, group: str, topic: str) -> dict[int, CommittedOffset]:
         with self._cluster.lock:
-            return dict(self._cluster.group(plain(group), plain(topic)).positions)
+            return dict(self._cluster.group(plain(group), plain(topic)).committed)
 
-    def set_position(self, group: str, partition: TopicPartition, position: CommittedOffset) -> None:
+    def set_committed_offset(self, group: str, partition: TopicPartition, position: CommittedOffset) -> None:
         """As an operator does, or a foreign client; members notice only what they fetch."""
         with self._cluster.lock:
             self._log(partition)
-            self._cluster.group(plain(group), plain(partition.topic)).positions[partition.partition] = position
+            self._cluster.group(plain(group), plain(partition.topic)).committed[partition.partition] = position
 
     def _log(self, at: TopicPartition) -> Log:
         logs = self._cluster.topic(plain(at.topic)).logs

@@ -123,7 +123,7 @@ class MemoryCluster:
         return ends
 
     def commit(
-        self, group: str, topic: str, member: Member | None, positions: Mapping[TopicPartition, CommittedOffset]
+        self, group: str, topic: str, member: Member | None, offsets: Mapping[TopicPartition, CommittedOffset]
     ) -> BrokerError | None:
         """Stores what it can and returns the first error. As in Kafka a member of the group may commit any
         partition, owned or not; who is no member any more, none."""
@@ -131,10 +131,10 @@ class MemoryCluster:
         membership.expire(self.system.monotonic())
         if member not in membership.members:
             return BrokerError(f"no member of {group} (any more)", Fault.FENCED)
-        return self._commit_all(group, positions)
+        return self._commit_all(group, offsets)
 
     def commit_from_outside(
-        self, group: str, topic: str, positions: Mapping[TopicPartition, CommittedOffset]
+        self, group: str, topic: str, offsets: Mapping[TopicPartition, CommittedOffset]
     ) -> BrokerError | None:
         """As an operator does; refused while the group has members."""
         self.topic(topic)
@@ -142,10 +142,10 @@ class MemoryCluster:
             membership.expire(self.system.monotonic())
             if membership.members:
                 return BrokerError(f"group {group} has members", Fault.FENCED)
-        return self._commit_all(group, positions)
+        return self._commit_all(group, offsets)
 
-    def _commit_all(self, group: str, positions: Mapping[TopicPartition, CommittedOffset]) -> BrokerError | None:
-        errors = [self._commit_one(group, partition, position) for partition, position in positions.items()]
+    def _commit_all(self, group: str, offsets: Mapping[TopicPartition, CommittedOffset]) -> BrokerError | None:
+        errors = [self._commit_one(group, partition, position) for partition, position in offsets.items()]
         return next((error for error in errors if error is not None), None)
 
     def _commit_one(self, group: str, at: TopicPartition, position: CommittedOffset) -> BrokerError | None:
@@ -160,7 +160,7 @@ class MemoryCluster:
             return BrokerError(f"{at}: more than {MAX_METADATA} characters", Fault.METADATA)
         if self.refuse_commit is not None and (error := self.refuse_commit(group, at, position)):
             return error
-        self.group(group, at.topic).positions[at.partition] = position
+        self.group(group, at.topic).committed[at.partition] = position
         return self.lose_commit(group, at, position) if self.lose_commit is not None else None
 
     def check_poll(self, group: str, topic: str) -> None:

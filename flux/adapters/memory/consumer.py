@@ -176,14 +176,14 @@ class MemoryConsumer:
         with self._cluster.lock:
             self._require_open()
             self._cluster.require_available(timeout)
-            return {at: self._cluster.group(self._group, at.topic).positions.get(at.partition) for at in partitions}
+            return {at: self._cluster.group(self._group, at.topic).committed.get(at.partition) for at in partitions}
 
     def commit(
-        self, positions: Mapping[TopicPartition, CommittedOffset], done: Callable[[BrokerError | None], None]
+        self, offsets: Mapping[TopicPartition, CommittedOffset], done: Callable[[BrokerError | None], None]
     ) -> None:
         error: BrokerError | None = None
         try:
-            self.commit_now(positions, 0)
+            self.commit_now(offsets, 0)
         except BrokerError as reason:
             error = reason
         if self._closed:
@@ -191,11 +191,11 @@ class MemoryConsumer:
         else:
             self._answers.append(lambda: done(error))
 
-    def commit_now(self, positions: Mapping[TopicPartition, CommittedOffset], timeout: float) -> None:
+    def commit_now(self, offsets: Mapping[TopicPartition, CommittedOffset], timeout: float) -> None:
         with self._cluster.lock:
             self._require_open()
             self._cluster.require_available(timeout)
-            error = self._cluster.commit(self._group, self._topic, self._member, positions)
+            error = self._cluster.commit(self._group, self._topic, self._member, offsets)
         if error is not None:
             raise error
 

@@ -37,7 +37,7 @@ class Group:
         self.members: list[Member] = []
         self.target: dict[int, Member] = {}
         self.owner: dict[int, Member] = {}
-        self.positions: dict[int, CommittedOffset] = {}
+        self.committed: dict[int, CommittedOffset] = {}
 
     def join(self, member: Member) -> None:
         self.members.append(member)
@@ -66,7 +66,7 @@ class Group:
     def forget(self) -> None:
         """The topic is gone, and with it all that the group knew of it."""
         self.owner.clear()
-        self.positions.clear()
+        self.committed.clear()
         self.resize(0)
 
     def claim(self, member: Member) -> list[int]:

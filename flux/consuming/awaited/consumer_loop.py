@@ -137,7 +137,7 @@ class AsyncConsumerLoop:
             case do.Marks(topic, timeout):
                 return await self._ask(self._admin.watermarks, topic, timeout)
             case do.GroupOffsets(group, topic, timeout):
-                return await self._ask(self._admin.positions, group, topic, timeout)
+                return await self._ask(self._admin.committed_offsets, group, topic, timeout)
             case do.Draw(most):
                 return self.coordinator.system.randint(0, most)
             case do.Cancel():

@@ -38,7 +38,7 @@ def planned(
     that there is now, when nothing is given. Raises ConfigurationError for an offset that is not there yet."""
     topic = policy.stages[policy.stages.dead].topic
     spans = spans_of(admin, topic)
-    positions = admin.positions(replay_group(policy), topic, ASK)
+    positions = admin.committed_offsets(replay_group(policy), topic, ASK)
     done = {number: Replayed.of(positions[number]).offset for number in spans if number in positions}
     if before is not None:
         points = dict(before)

@@ -179,7 +179,7 @@ class Replay:
         if not self._changed or self._plan.order.dry:
             return
         plan, admin = self._plan, self._admin
-        found = admin.positions(plan.group, plan.source.topic, ASK)
+        found = admin.committed_offsets(plan.group, plan.source.topic, ASK)
         positions = {number: self._replayed[number].position(plan.policy.max_metadata) for number in self._changed}
         for number in self._changed:
             if found.get(number) not in (self._stored.get(number), positions[number]):

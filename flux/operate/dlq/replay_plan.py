@@ -101,8 +101,8 @@ def planned(admin: AdminPort, policy: Policy, order: Order) -> ReplayPlan:
     info = found[target.topic]
     assert info is not None
     group = replay_group(policy)
-    stored = admin.positions(group, source.topic, ASK)
-    worked = admin.positions(source.group, source.topic, ASK)
+    stored = admin.committed_offsets(group, source.topic, ASK)
+    worked = admin.committed_offsets(source.group, source.topic, ASK)
     spans, replayed = {}, {}
     for number, span in spans_of(admin, source.topic, order.which.since_ms).items():
         known = Replayed.of(stored[number]) if number in stored else Replayed(0)

@@ -133,7 +133,7 @@ class _Collecting:
     def _old(self, stage: Stage, kept: float) -> int:
         """Found by the time index, which needs no reading."""
         since = self.admin.offsets_at(stage.topic, int((self.system.now() - OLD * kept) * 1000), ASK)
-        done = {} if stage.role is Role.DEAD else self.admin.positions(stage.group, stage.topic, ASK)
+        done = {} if stage.role is Role.DEAD else self.admin.committed_offsets(stage.group, stage.topic, ASK)
         return sum(
             max(0, since.get(number, 0) - max(mark.low, done[number].offset if number in done else 0))
             for number, mark in self.admin.watermarks(stage.topic, ASK).items()

@@ -61,4 +61,4 @@ def lag(positions: Mapping[int, CommittedOffset], marks: Mapping[int, Watermarks
 def ask_group(admin: AdminPort, stage: Stage) -> tuple[list[GroupMember], dict[int, CommittedOffset]]:
     """A stage's members and positions. Both need the same permission; librdkafka tells of a refusal for members only,
     and for positions waits until its time limit. Raises BrokerError."""
-    return admin.members(stage.group, ASK), admin.positions(stage.group, stage.topic, ASK)
+    return admin.members(stage.group, ASK), admin.committed_offsets(stage.group, stage.topic, ASK)

@@ -16,14 +16,24 @@ from __future__ import annotations
 
 from typing import Any
 
-from flux.testing.contract import absent, admin, groups, operating, positions, producing, reading, records, transactions
+from flux.testing.contract import (
+    absent,
+    admin,
+    committed_offsets,
+    groups,
+    operating,
+    producing,
+    reading,
+    records,
+    transactions,
+)
 from flux.testing.contract.bench import Bench, Check, Contract
 
 __all__ = ["CHECKS", "Bench", "Check", "Contract", "check_adapter"]
 
 CHECKS: dict[str, Check] = {
     name: check
-    for part in (records, positions, groups, producing, admin, reading, operating, absent, transactions)
+    for part in (records, committed_offsets, groups, producing, admin, reading, operating, absent, transactions)
     for name, check in part.CONTRACT.items()
 }
 """Every check by its name, which says what must hold. A check raises AssertionError when it does not."""

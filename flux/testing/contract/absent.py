@@ -107,5 +107,5 @@ def an_admin_makes_no_topic(bench: Bench) -> None:
     for ask in (bench.admin.topic_config, bench.admin.watermarks):
         assert fault_of(lambda ask=ask: ask(missing, bench.seconds)) is Fault.UNKNOWN_TOPIC  # type: ignore[misc]
     bench.admin.permissions([missing], [group], bench.seconds)
-    assert bench.admin.positions(group, missing, bench.seconds) == {}
+    assert bench.admin.committed_offsets(group, missing, bench.seconds) == {}
     _stays_absent(bench, missing)

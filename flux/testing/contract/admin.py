@@ -52,9 +52,12 @@ def positions_and_watermarks_are_read(bench: Bench) -> None:
     bench.written(topic, [ProducerRecord(b"%d" % i, None, (), i % 2) for i in range(20)])
     expected = {0: Watermarks(0, 10), 1: Watermarks(0, 10), 2: Watermarks(0, 0)}
     assert bench.admin.watermarks(topic, bench.seconds) == expected
-    assert bench.admin.positions(group, topic, bench.seconds) == {}
+    assert bench.admin.committed_offsets(group, topic, bench.seconds) == {}
     member = bench.member(topic, group)
     bench.take(member, 20)
     member.commit_now({TopicPartition(topic, 0): CommittedOffset(9, "ä"), TopicPartition(topic, 1): CommittedOffset(8)})
-    assert bench.admin.positions(group, topic, bench.seconds) == {0: CommittedOffset(9, "ä"), 1: CommittedOffset(8)}
-    assert bench.admin.positions(group, bench.topic(), bench.seconds) == {}
+    assert bench.admin.committed_offsets(group, topic, bench.seconds) == {
+        0: CommittedOffset(9, "ä"),
+        1: CommittedOffset(8),
+    }
+    assert bench.admin.committed_offsets(group, bench.topic(), bench.seconds) == {}

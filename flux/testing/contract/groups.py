@@ -38,7 +38,7 @@ def members_share_a_topic_and_take_over_where_the_group_is(bench: Bench) -> None
     back = bench.polled([first], lambda _: first.heard.owned == everything)
     assert records_of(back) == [], "a committed record came again"
     first.close()
-    ended = bench.admin.positions(group, topic, bench.seconds)
+    ended = bench.admin.committed_offsets(group, topic, bench.seconds)
     assert {number: position.offset for number, position in ended.items()} == dict.fromkeys(range(4), 20)
 
 
@@ -120,13 +120,13 @@ def a_member_that_stops_polling_loses_its_partitions(bench: Bench) -> None:
     stuck.commit(dict.fromkeys(at(topic, 0), CommittedOffset(2)), answers.append)
     assert error in (None, Fault.FENCED, Fault.UNAVAILABLE)
     bench.until(lambda: "lost" in [what for what, _ in stuck.heard.calls], lambda: (stuck.poll(), other.poll()))
-    assert bench.admin.positions(group, topic, bench.seconds) == {}, "a former member's commit was taken"
+    assert bench.admin.committed_offsets(group, topic, bench.seconds) == {}, "a former member's commit was taken"
     bench.polled([stuck, other], lambda _: len(stuck.heard.owned) == len(other.heard.owned) == 1)
 
 
-def _commit_fault(member: ContractMember, positions: dict[object, CommittedOffset]) -> Fault | None:
+def _commit_fault(member: ContractMember, offsets: dict[object, CommittedOffset]) -> Fault | None:
     try:
-        member.commit_now(positions)  # type: ignore[arg-type]
+        member.commit_now(offsets)  # type: ignore[arg-type]
     except BrokerError as error:
         return error.fault
     return None

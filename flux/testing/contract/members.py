@@ -53,12 +53,12 @@ class SeenEvents:
         return {at: CommittedOffset(self.worked[at], "revoked") for at in partitions if at in self.worked}
 
     def starts(
-        self, partitions: Iterable[TopicPartition], positions: Mapping[TopicPartition, CommittedOffset | None] | None
+        self, partitions: Iterable[TopicPartition], offsets: Mapping[TopicPartition, CommittedOffset | None] | None
     ) -> dict[TopicPartition, int]:
-        if positions is None:
+        if offsets is None:
             assert self.start is not None
             return dict.fromkeys(partitions, self.start)
-        return {at: BEGINNING if found is None else found.offset for at, found in positions.items()}
+        return {at: BEGINNING if found is None else found.offset for at, found in offsets.items()}
 
 
 class ContractMember(Protocol):
@@ -71,8 +71,8 @@ class ContractMember(Protocol):
     def resume(self, partitions: Iterable[TopicPartition]) -> None: ...
     def seek(self, partition: TopicPartition, offset: int) -> None: ...
     def committed(self, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, CommittedOffset | None]: ...
-    def commit(self, positions: Mapping[TopicPartition, CommittedOffset], done: Done) -> None: ...
-    def commit_now(self, positions: Mapping[TopicPartition, CommittedOffset]) -> None: ...
+    def commit(self, offsets: Mapping[TopicPartition, CommittedOffset], done: Done) -> None: ...
+    def commit_now(self, offsets: Mapping[TopicPartition, CommittedOffset]) -> None: ...
     def idle(self, seconds: float) -> None:
         """Does not poll for so long."""
         ...
@@ -102,8 +102,8 @@ class ThreadMember:
     def committed(self, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, CommittedOffset | None]:
         return self._port.committed(partitions, self._seconds)
 
-    def commit_now(self, positions: Mapping[TopicPartition, CommittedOffset]) -> None:
-        self._port.commit_now(positions, self._seconds)
+    def commit_now(self, offsets: Mapping[TopicPartition, CommittedOffset]) -> None:
+        self._port.commit_now(offsets, self._seconds)
 
     def assigned(self, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, int]:
         try:
@@ -117,9 +117,9 @@ class ThreadMember:
     def revoked(self, partitions: Sequence[TopicPartition]) -> None:
         try:
             self.heard.told("revoked", partitions)
-            positions = self.heard.to_commit(partitions)
-            if positions:
-                self._port.commit_now(positions, self._seconds)
+            offsets = self.heard.to_commit(partitions)
+            if offsets:
+                self._port.commit_now(offsets, self._seconds)
             self.heard.gone(partitions)
         except Exception as error:
             self.heard.errors.append(error)
@@ -169,14 +169,14 @@ class LoopMember:
     def committed(self, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, CommittedOffset | None]:
         return self._run(self._port.committed(partitions, self._seconds))
 
-    def commit(self, positions: Mapping[TopicPartition, CommittedOffset], done: Done) -> None:
+    def commit(self, offsets: Mapping[TopicPartition, CommittedOffset], done: Done) -> None:
         async def commit() -> None:
-            self._port.commit(positions, done)
+            self._port.commit(offsets, done)
 
         self._run(commit())
 
-    def commit_now(self, positions: Mapping[TopicPartition, CommittedOffset]) -> None:
-        self._run(self._port.commit_now(positions, self._seconds))
+    def commit_now(self, offsets: Mapping[TopicPartition, CommittedOffset]) -> None:
+        self._run(self._port.commit_now(offsets, self._seconds))
 
     def idle(self, seconds: float) -> None:
         self._run(asyncio.sleep(seconds))
@@ -196,9 +196,9 @@ class LoopMember:
     async def revoked(self, partitions: Sequence[TopicPartition]) -> None:
         try:
             self.heard.told("revoked", partitions)
-            positions = self.heard.to_commit(partitions)
-            if positions:
-                await self._port.commit_now(positions, self._seconds)
+            offsets = self.heard.to_commit(partitions)
+            if offsets:
+                await self._port.commit_now(offsets, self._seconds)
             self.heard.gone(partitions)
         except Exception as error:
             self.heard.errors.append(error)

@@ -124,17 +124,20 @@ def positions_of_a_group_without_members_are_set(bench: Bench) -> None:
     topic, group = bench.topic(2), bench.name()
     bench.written(topic, [ProducerRecord(b"%d" % i, None, (), 0) for i in range(5)])
     bench.admin.set_committed_offsets(group, topic, {0: CommittedOffset(3, "ä"), 1: CommittedOffset(0)}, bench.seconds)
-    assert bench.admin.positions(group, topic, bench.seconds) == {0: CommittedOffset(3, "ä"), 1: CommittedOffset(0)}
+    assert bench.admin.committed_offsets(group, topic, bench.seconds) == {
+        0: CommittedOffset(3, "ä"),
+        1: CommittedOffset(0),
+    }
     bench.admin.set_committed_offsets(group, topic, {0: CommittedOffset(2)}, bench.seconds)
     bench.admin.set_committed_offsets(group, topic, {}, bench.seconds)
-    assert bench.admin.positions(group, topic, bench.seconds) == {0: CommittedOffset(2), 1: CommittedOffset(0)}
+    assert bench.admin.committed_offsets(group, topic, bench.seconds) == {0: CommittedOffset(2), 1: CommittedOffset(0)}
     member = bench.member(topic, group, start=None)
     assert [r.offset() for r in bench.take(member, 3)] == [2, 3, 4]
     assert (
         fault_of(lambda: bench.admin.set_committed_offsets(group, topic, {0: CommittedOffset(0)}, bench.seconds))
         is Fault.FENCED
     )
-    assert bench.admin.positions(group, topic, bench.seconds)[0] == CommittedOffset(2)
+    assert bench.admin.committed_offsets(group, topic, bench.seconds)[0] == CommittedOffset(2)
 
 
 @CONTRACT

@@ -147,7 +147,7 @@ class Lab:
         producer.produce(topic, value, timestamp=timestamp)
         assert producer.flush(SECONDS) == 0
 
-    def positions(self, group: str, topic: str) -> dict[int, Any]:
+    def committed_offsets(self, group: str, topic: str) -> dict[int, Any]:
         """What the group has committed, by partition: `offset` and `metadata`."""
         numbers = self.admin.list_topics(topic, timeout=SECONDS).topics[topic].partitions
         # an admin client that asks this while a coordinator is being found ends the process (librdkafka 2.16)
@@ -199,7 +199,7 @@ class Lab:
     def worked(self, task: type[flux.Task], number: int) -> bool:
         """Whether everything in that stage's topic is done and committed."""
         stage = self.stage(task, number)
-        ends, positions = self.ends(stage.topic), self.positions(stage.group, stage.topic)
+        ends, positions = self.ends(stage.topic), self.committed_offsets(stage.group, stage.topic)
         return all(end == 0 or (p in positions and positions[p].offset >= end) for p, end in ends.items())
 
     def settled(self, task: type[flux.Task], last: int | None = None) -> bool:

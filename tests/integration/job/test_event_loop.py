@@ -175,7 +175,7 @@ def test_a_call_that_outlives_the_stop_is_cancelled_and_never_counts_even_if_it_
     code = asyncio.run(beside(worker(lab, scheme, task), stop_in_the_call()))
     assert code == 0
     assert swallowed == [b"endless"]
-    assert lab.positions(task.group_id, task.topic)[0].offset == 1
+    assert lab.committed_offsets(task.group_id, task.topic)[0].offset == 1
     assert lab.dead(task) == []
 
 

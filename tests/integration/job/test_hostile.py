@@ -91,7 +91,7 @@ def test_calls_that_end_oddly_move_their_records_and_no_other(lab: Lab, way: Way
     lab.work(task, adapter=way.adapter(lab.bootstrap))
     assert {message.value(): trail(message)["flux-error-type"] for message in lab.dead(task)} == ENDS
     assert +done == {b"good": 1, b"better": 1}
-    assert lab.positions(task.group_id, task.topic)[0].offset == len(values)
+    assert lab.committed_offsets(task.group_id, task.topic)[0].offset == len(values)
 
 
 @pytest.mark.parametrize("way", WAYS, ids=str)

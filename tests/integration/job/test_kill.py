@@ -91,17 +91,17 @@ def test_what_is_done_above_a_slow_record_survives_the_death_of_the_process(lab:
     path = lab.load(TASK, TOPIC=task.topic, GROUP=task.group_id, CALLS=str(log), SLOW=60)
     process = lab.process(path, "Work", query=STATIC)
     wait_for(lambda: len(log.read_text().splitlines()) == 800, "all but the slow one")
-    wait_for(lambda: lab.positions(task.group_id, task.topic)[0].metadata, "they are committed")
+    wait_for(lambda: lab.committed_offsets(task.group_id, task.topic)[0].metadata, "they are committed")
     time.sleep(WINDOW)
     process.kill()
     process.wait(10)
-    assert lab.positions(task.group_id, task.topic)[0].offset == 0
+    assert lab.committed_offsets(task.group_id, task.topic)[0].offset == 0
 
     path = lab.load(TASK, TOPIC=task.topic, GROUP=task.group_id, CALLS=str(log), SLOW=0)
     process = lab.process(path, "Work", "--exit-when-idle", "0.5", query=STATIC)
     assert process.wait(30) == 0
     assert Counter(value for _, value, _ in lines(log)) == Counter(["slow", *values])
-    assert lab.positions(task.group_id, task.topic)[0].offset == 801
+    assert lab.committed_offsets(task.group_id, task.topic)[0].offset == 801
 
 
 def test_another_member_takes_over_what_a_dead_one_had(lab: Lab) -> None:

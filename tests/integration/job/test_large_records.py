@@ -52,4 +52,4 @@ def test_what_does_not_fit_all_the_same_is_kept_and_named(
         wait_for(lambda: running.ended, "it ends by itself")
     assert "raise max.message.bytes of" in caplog.text
     assert [line.levelno for line in caplog.records if "not moved on" in line.getMessage()] == [logging.ERROR]
-    assert lab.positions(task.group_id, task.topic)[0].offset <= 0
+    assert lab.committed_offsets(task.group_id, task.topic)[0].offset <= 0

@@ -35,8 +35,8 @@ def test_start_from_latest_is_chosen_once_and_what_is_written_while_the_worker_i
     task = lab.task(seen, start_from="latest", partitions=2, offset_commit_interval=60)
     lab.write(task.topic, (b"old", b"k", None, 0))
     with lab.running(task):
-        wait_for(lambda: len(lab.positions(task.group_id, task.topic)) == 2, "its choice is committed", 5)
-    assert {p: at.offset for p, at in lab.positions(task.group_id, task.topic).items()} == {0: 1, 1: 0}
+        wait_for(lambda: len(lab.committed_offsets(task.group_id, task.topic)) == 2, "its choice is committed", 5)
+    assert {p: at.offset for p, at in lab.committed_offsets(task.group_id, task.topic).items()} == {0: 1, 1: 0}
     lab.write(task.topic, (b"while down", b"k", None, 0), (b"there too", b"k", None, 1))
     with lab.running(task):
         wait_for(lambda: len(seen.values) == 2, "what was written meanwhile")
@@ -67,7 +67,7 @@ def test_a_partition_that_comes_where_groups_start_at_latest_is_worked_from_its_
         lab.write(task.topic, (b"%d" % number, None, None, number))
 
     with lab.running(task, adapter=CLIENTS[client].format(lab.bootstrap)):
-        wait_for(lambda: lab.positions(task.group_id, task.topic), "the group's beginning is committed")
+        wait_for(lambda: lab.committed_offsets(task.group_id, task.topic), "the group's beginning is committed")
         come(1)  # before the group has had a record
         wait_for(lambda: seen.values == [b"1"], "it")
         come(2)
@@ -136,7 +136,7 @@ def test_a_position_beyond_the_end_goes_back_to_the_oldest_and_says_so(
     lab.commit(task.group_id, task.topic, {0: 100})
     with lab.running(task):
         wait_for(lambda: len(seen.values) == 3, "all are worked")
-        wait_for(lambda: lab.positions(task.group_id, task.topic)[0].offset == 2, "its position is right again")
+        wait_for(lambda: lab.committed_offsets(task.group_id, task.topic)[0].offset == 2, "its position is right again")
     assert sorted(seen.values) == [b"a", b"b", b"other"]
     [told] = [r.getMessage() for r in caplog.records if r.levelname == "ERROR"]
     assert f"{task.topic}[0]: position 100 is out of range: the log ends at 2" in told

@@ -99,8 +99,8 @@ def test_what_a_call_produced_keeps_neither_its_thread_nor_its_key(lab: Lab) -> 
     with lab.running(task):
         wait_for(lambda: len(calls) >= 21, "the others", 1.9)
         time.sleep(0.3)
-        assert lab.positions(task.group_id, task.topic).get(0) is None or (
-            lab.positions(task.group_id, task.topic)[0].offset == 0
+        assert lab.committed_offsets(task.group_id, task.topic).get(0) is None or (
+            lab.committed_offsets(task.group_id, task.topic)[0].offset == 0
         )
         lab.settle(task)
     assert calls == [b"first", *(b"%d" % n for n in range(20)), b"first"]

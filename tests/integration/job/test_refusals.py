@@ -69,7 +69,7 @@ def test_a_record_too_large_for_the_retry_topic_is_kept_with_its_key_while_other
         wait_for(lambda: b"new-3" in handler.main(), "later records go on")
         time.sleep(0.5)
         assert handler.main() == [b"bad-1", b"bad-2", b"new-2", b"new-3"]
-        assert lab.positions(task.group_id, task.topic)[0].offset == 0
+        assert lab.committed_offsets(task.group_id, task.topic)[0].offset == 0
         [told] = errors(caplog, retry)
         assert f"{task.topic}[0]@0" in told
         assert "max.message.bytes" in told
@@ -140,7 +140,7 @@ def test_a_retry_topic_that_was_deleted_loses_nothing_and_is_used_again_once_it_
         wait_for(lambda: errors(caplog, retry), "it is told")
         lab.write(task.topic, (b"new-1", b"k"), (b"new-2", b"other"))
         wait_for(lambda: b"new-2" in handler.main(), "other keys go on")
-        assert lab.positions(task.group_id, task.topic)[0].offset == 1
+        assert lab.committed_offsets(task.group_id, task.topic)[0].offset == 1
         lab.make_topic(1, retry)
         lab.settle(task, 0, seconds=60)
     assert handler.main() == [b"bad-0", b"bad-1", b"new-2", b"new-1"]
@@ -170,7 +170,7 @@ def test_missing_topics_are_named_and_nothing_is_consumed(lab: Lab) -> None:
     assert f"{task.topic}-{task.group_id}-try-1" not in text
     assert "\n" not in text
     assert handler.calls == []
-    assert lab.positions(task.group_id, task.topic) == {}
+    assert lab.committed_offsets(task.group_id, task.topic) == {}
 
 
 def test_topics_are_created_like_the_main_topic_with_room_for_headers_and_time_to_wait(
@@ -250,4 +250,4 @@ def test_each_task_is_worked_on_its_own_cluster(lab: Lab, unique: Callable[[], s
     assert here.calls == [(b"bad-1", 0), (b"bad-1", 1)]
     assert there.calls == [(b"bad-2", 0), (b"bad-2", 1)]
     assert [record.key() for record in memory.broker.records("elsewhere-g-try-1")] == [b"k"]
-    assert memory.broker.positions("g-1", "elsewhere-g-try-1")[0].offset == 1
+    assert memory.broker.committed_offsets("g-1", "elsewhere-g-try-1")[0].offset == 1

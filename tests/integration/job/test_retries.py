@@ -202,8 +202,8 @@ def test_what_a_failed_process_was_at_is_worked_again_and_moves_nowhere(lab: Lab
     lab.write(task.topic, *(b"%d" % n for n in range(6)))
     with lab.running(task, code=1):
         wait_for(lambda: seen.count(b"3") == 1, "the failure")
-        wait_for(lambda: bool(lab.positions(task.group_id, task.topic)), "the worker has left")
-    assert lab.positions(task.group_id, task.topic)[0].offset == 3
+        wait_for(lambda: bool(lab.committed_offsets(task.group_id, task.topic)), "the worker has left")
+    assert lab.committed_offsets(task.group_id, task.topic)[0].offset == 3
     lab.work(task)
     assert seen == [b"0", b"1", b"2", b"3", b"3", b"4", b"5"]
     assert lab.read(f"{task.topic}-{task.group_id}-try-1") == lab.dead(task) == []

@@ -59,7 +59,7 @@ def test_a_stage_that_nobody_works_keeps_its_records(lab: Lab) -> None:
         lab.settle(task, 0)
         time.sleep(0.6)
     assert [message.value() for message in lab.read(f"{task.topic}-{task.group_id}-try-1")] == [b"v"]
-    assert lab.positions(f"{task.group_id}-1", f"{task.topic}-{task.group_id}-try-1") == {}
+    assert lab.committed_offsets(f"{task.group_id}-1", f"{task.topic}-{task.group_id}-try-1") == {}
     lab.work(task)
     assert [message.value() for message in lab.dead(task)] == [b"v"]
 
@@ -84,7 +84,7 @@ def test_the_dead_letter_stage_tries_each_once_more_and_leaves_what_fails_where_
         lab.settle(task, 2)
         time.sleep(0.5)
     assert seen == [(b"good", 2, 3), (b"bad", 2, 3)]
-    assert lab.positions(f"{task.group_id}-2", lab.dead_topic(task))[0].offset == 2
+    assert lab.committed_offsets(f"{task.group_id}-2", lab.dead_topic(task))[0].offset == 2
     assert [(m.offset(), m.value(), m.headers()) for m in lab.dead(task)] == before
     assert lab.ends(task.topic) == {0: 2}
 

@@ -95,7 +95,7 @@ def test_a_call_that_outlives_the_shutdown_timeout_is_abandoned_and_worked_again
     assert 0.5 <= time.monotonic() - stopped < 3
     release.set()
     time.sleep(0.2)  # its thread ends, and must not commit or move anything any more
-    assert lab.positions(task.group_id, task.topic)[0].offset == 0
+    assert lab.committed_offsets(task.group_id, task.topic)[0].offset == 0
     lab.work(task)
     assert begun == [b"stuck", b"other", b"stuck"]
     assert lab.ends(f"{task.topic}-{task.group_id}-try-1") == {0: 0}
@@ -155,4 +155,4 @@ def test_a_worker_is_idle_at_the_end_of_a_topic_that_ends_with_a_transaction(lab
     with lab.running(task, adapter=f"{scheme}://{lab.bootstrap}", exit_when_idle=0.5) as running:
         wait_for(lambda: running.ended, "it ends by itself")
     assert seen == [b"one"]
-    assert lab.positions(task.group_id, task.topic)[0].offset == 2, "the marker behind it is no lag"
+    assert lab.committed_offsets(task.group_id, task.topic)[0].offset == 2, "the marker behind it is no lag"

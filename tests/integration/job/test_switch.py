@@ -18,7 +18,7 @@ SCHEMES = ["confluent", "aiokafka"]
 def positions(adapter: Adapter | AsyncAdapter, group: str, topic: str) -> str:
     admin = adapter.admin()
     try:
-        return admin.positions(group, topic, 20)[0].metadata
+        return admin.committed_offsets(group, topic, 20)[0].metadata
     finally:
         admin.close()
 

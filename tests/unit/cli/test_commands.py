@@ -81,7 +81,7 @@ def test_status_tells_lag_position_and_dead_letters(flux_cli: Flux) -> None:
     for topic, count in (("orders", 6), ("orders-billing-try-1", 4), ("orders-billing-dlq", 3)):
         lines = "".join(f"{n}\n" for n in range(count))
         assert flux_cli("produce", topic, "--adapter", flux_cli.url, input=lines).exit_code == 0
-    broker.set_position("billing", TopicPartition("orders", 0), CommittedOffset(2))
+    broker.set_committed_offset("billing", TopicPartition("orders", 0), CommittedOffset(2))
     broker.delete_records(TopicPartition("orders-billing-try-1", 0), 1)
     ends = {str(n): sum(r.partition() == n for r in broker.records("orders")) for n in (0, 1)}
     done = flux_cli("status", "--load", flux_cli.file(TASK), "--adapter", flux_cli.url, "--json", "Billing")

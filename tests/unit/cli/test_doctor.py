@@ -146,9 +146,9 @@ def test_old_records_are_counted_from_the_position_on(flux_cli: Flux, task: str)
     )
     [finding] = examined(flux_cli, task)["findings"]
     assert finding["problem"].startswith("about to be deleted: 3 records not done yet")
-    flux_cli.broker.set_position("billing", TopicPartition("orders", 0), CommittedOffset(2))
+    flux_cli.broker.set_committed_offset("billing", TopicPartition("orders", 0), CommittedOffset(2))
     assert examined(flux_cli, task)["findings"][0]["problem"].startswith("about to be deleted: 1 record not")
-    flux_cli.broker.set_position("billing", TopicPartition("orders", 0), CommittedOffset(3))
+    flux_cli.broker.set_committed_offset("billing", TopicPartition("orders", 0), CommittedOffset(3))
     assert examined(flux_cli, task)["findings"] == []
 
 

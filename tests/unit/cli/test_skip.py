@@ -43,7 +43,7 @@ def skip(flux_cli: Flux) -> Skip:
 
 
 def test_it_says_where_the_record_went_and_where_the_group_goes_on(skip: Skip) -> None:
-    skip.broker.set_position("billing", TopicPartition("orders", 0), CommittedOffset(1))
+    skip.broker.set_committed_offset("billing", TopicPartition("orders", 0), CommittedOffset(1))
     done = skip("Billing", "0:1", "--reason", "crashes  the parser", "--by", "ada")
     assert done.exit_code == 0, done.output
     assert only_line(done.stdout).startswith("moved orders[0]@1 (key \\x1b[31mred")

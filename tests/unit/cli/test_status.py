@@ -87,7 +87,7 @@ def desk(flux_cli: Flux) -> Desk:
 
 def test_it_names_what_holds_a_position_back(desk: Desk) -> None:
     position = CommittedOffset(0, OffsetTracker(0, [(1, 3)]).metadata())
-    desk.broker.set_position("billing", TopicPartition("orders", 0), position)
+    desk.broker.set_committed_offset("billing", TopicPartition("orders", 0), position)
     desk.report(Call(0, 0, EVIL, 1, 300.0))
     out = desk()
     assert "orders[0]@0" in out

@@ -47,7 +47,7 @@ class Tracing:
         self.write(topic, [(f"flux-{n}", str(v).encode()) for n, v in pairs.items()], EVIL.encode())
 
     def passed(self, group: str, topic: str, offset: int) -> None:
-        self.broker.set_position(group, TopicPartition(topic, 0), CommittedOffset(offset))
+        self.broker.set_committed_offset(group, TopicPartition(topic, 0), CommittedOffset(offset))
 
     def __call__(self, *args: str) -> Result:
         return self.cli("trace", "--load", self.file, "--adapter", self.cli.url, *args)

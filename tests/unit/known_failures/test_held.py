@@ -69,7 +69,7 @@ def test_a_record_that_is_refused_everywhere_stops_nobody_else() -> None:
             wait_for(lambda n=number: b"%d" % n in seen, "a later one")  # type: ignore[misc]
         wait_for(lambda: peer.position(partition=1) == 20, "the other partition commits")
     assert peer.position() == 0
-    assert peer.broker.positions("g", "t")[0].metadata, "what is done above the refused one is stored"
+    assert peer.broker.committed_offsets("g", "t")[0].metadata, "what is done above the refused one is stored"
     peer.broker.fail_writes(None)
     with peer.working(task):
         wait_for(lambda: peer.position() == 21, "all of it")

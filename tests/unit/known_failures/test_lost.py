@@ -186,7 +186,7 @@ def test_a_partition_that_comes_under_a_group_that_starts_at_latest_is_worked_fr
     task = peer.task(lambda message: seen.append(message.value), start_from="latest")
     peer.write(b"before the group")
     with peer.working(task):
-        wait_for(lambda: 0 in peer.broker.positions("g", "t"), "its beginning is committed")
+        wait_for(lambda: 0 in peer.broker.committed_offsets("g", "t"), "its beginning is committed")
     peer.broker.grow_topic("t", 3)
     peer.write(
         ProducerRecord(b"1", None, (), 1), ProducerRecord(b"2", None, (), 2)
@@ -205,7 +205,7 @@ def test_a_partition_that_comes_before_a_new_group_has_worked_anything_is_worked
     task = peer.task(lambda message: seen.append(message.value), start_from="latest")
     peer.write(b"before the group")
     with peer.working(task):
-        wait_for(lambda: 0 in peer.broker.positions("g", "t"), "its beginning is committed")
+        wait_for(lambda: 0 in peer.broker.committed_offsets("g", "t"), "its beginning is committed")
         peer.broker.grow_topic("t", 2)
         peer.write(ProducerRecord(b"1", None, (), 1))
         wait_for(lambda: seen, "the new partition")

@@ -41,7 +41,7 @@ def skipped(yard: Yard, offset: int, stage: int = 0) -> CommittedOffset:
 
 
 def test_the_record_becomes_a_dead_letter_with_who_and_why(yard: Yard) -> None:
-    yard.broker.set_position("billing", P0, CommittedOffset(2))
+    yard.broker.set_committed_offset("billing", P0, CommittedOffset(2))
     skipped(yard, 2)
     [copy] = yard.broker.records(DEAD)
     assert (copy.key(), copy.value()) == (b"k2", b"v2")
@@ -54,19 +54,19 @@ def test_the_record_becomes_a_dead_letter_with_who_and_why(yard: Yard) -> None:
 
 
 def test_the_group_goes_on_behind_the_record_at_its_position(yard: Yard) -> None:
-    yard.broker.set_position("billing", P0, CommittedOffset(2))
+    yard.broker.set_committed_offset("billing", P0, CommittedOffset(2))
     assert skipped(yard, 2) == CommittedOffset(3)
-    assert yard.admin.positions("billing", MAIN, 1) == {0: CommittedOffset(3)}
+    assert yard.admin.committed_offsets("billing", MAIN, 1) == {0: CommittedOffset(3)}
 
 
 def test_what_was_done_behind_it_stays_done(yard: Yard) -> None:
     offset_tracker = OffsetTracker(2, [(3, 4)])
-    yard.broker.set_position("billing", P0, CommittedOffset(2, offset_tracker.metadata()))
+    yard.broker.set_committed_offset("billing", P0, CommittedOffset(2, offset_tracker.metadata()))
     assert skipped(yard, 2) == CommittedOffset(4)
 
 
 def test_a_record_above_the_position_is_noted_as_done_beside_it(yard: Yard) -> None:
-    yard.broker.set_position("billing", P0, CommittedOffset(1))
+    yard.broker.set_committed_offset("billing", P0, CommittedOffset(1))
     position = skipped(yard, 3)
     assert position.offset == 1
     assert read_metadata(1, position.metadata) == [(3, 4)]
@@ -83,7 +83,7 @@ def test_a_record_of_a_retry_stage_keeps_its_origin_and_its_attempts(yard: Yard)
     skipped(yard, 0, stage=1)
     [copy] = yard.broker.records(DEAD)
     assert (header(copy, t.ORIGIN_OFFSET), header(copy, t.FIRST_FAILED_AT)) == ("4", "5")
-    assert yard.admin.positions("billing-1", RETRY, 1) == {0: CommittedOffset(1)}
+    assert yard.admin.committed_offsets("billing-1", RETRY, 1) == {0: CommittedOffset(1)}
 
 
 def test_it_is_refused_while_the_group_has_members_and_nothing_is_written(yard: Yard) -> None:
@@ -105,12 +105,12 @@ def test_members_that_come_after_the_copy_leave_the_record_to_be_worked(yard: Ya
     yard.broker.fail_writes(join)
     with pytest.raises(FluxError, match=r"the copy is in .*is still to be worked.*has members"):
         skip(plan, yard.adapter, yard.admin, "a", "b", yard.system)
-    assert yard.admin.positions("billing", MAIN, 1) == {0: CommittedOffset(0)}
+    assert yard.admin.committed_offsets("billing", MAIN, 1) == {0: CommittedOffset(0)}
     assert len(yard.broker.records(DEAD)) == 1
 
 
 def test_what_would_refuse_the_position_refuses_before_anything_is_written(yard: Yard) -> None:
-    yard.broker.set_position("billing", P0, CommittedOffset(1))
+    yard.broker.set_committed_offset("billing", P0, CommittedOffset(1))
     plan = plan_of(yard, 1)
     consumer, _ = yard.kit.consumer(MAIN, "billing")
     consumer.poll(1, 0.1)
@@ -127,7 +127,7 @@ def test_what_was_committed_meanwhile_is_not_taken_back(yard: Yard) -> None:
     plan = plan_of(yard, 1)
 
     def commit_first(topic: str, partition: int, record: ProducerRecord) -> None:
-        yard.adapter._cluster.group("billing", MAIN).positions[0] = CommittedOffset(4)
+        yard.adapter._cluster.group("billing", MAIN).committed[0] = CommittedOffset(4)
 
     yard.broker.fail_writes(commit_first)
     assert skip(plan, yard.adapter, yard.admin, "a", "b", yard.system).position == CommittedOffset(4)
@@ -138,7 +138,7 @@ def test_without_the_copys_acknowledgement_the_position_stays(yard: Yard) -> Non
     yard.broker.fail_writes(lambda topic, partition, record: lost, stored=True)
     with pytest.raises(BrokerError, match=r"nothing was skipped.*did not acknowledge the copy.*: not enough replicas"):
         skipped(yard, 0)
-    assert yard.admin.positions("billing", MAIN, 1) == {0: CommittedOffset(0)}
+    assert yard.admin.committed_offsets("billing", MAIN, 1) == {0: CommittedOffset(0)}
 
 
 def test_a_position_that_is_refused_is_told_with_where_the_copy_is(yard: Yard) -> None:
@@ -158,7 +158,7 @@ def test_a_position_that_is_refused_is_told_with_where_the_copy_is(yard: Yard) -
     ],
 )
 def test_what_is_not_there_or_done_is_refused(yard: Yard, offset: int, partition: int, says: str) -> None:
-    yard.broker.set_position("billing", P0, CommittedOffset(2, OffsetTracker(2, [(3, 4)]).metadata()))
+    yard.broker.set_committed_offset("billing", P0, CommittedOffset(2, OffsetTracker(2, [(3, 4)]).metadata()))
     with pytest.raises(FluxError, match=says):
         plan_of(yard, offset, partition=partition)
 
@@ -182,7 +182,7 @@ def test_a_group_that_starts_at_the_end_holds_what_is_in_a_partition_that_came_l
     yard.policy = attrs.evolve(yard.policy, start_from="latest")
     with pytest.raises(FluxError, match="nothing is held"):
         plan_of(yard, 0)
-    yard.broker.set_position("billing", TopicPartition(MAIN, 1), CommittedOffset(0))
+    yard.broker.set_committed_offset("billing", TopicPartition(MAIN, 1), CommittedOffset(0))
     assert plan_of(yard, 0).stored == CommittedOffset(0)
 
 
@@ -224,12 +224,12 @@ def test_a_foreign_string_beside_the_position_says_nothing() -> None:
 
 
 def test_what_the_dead_letters_refuse_is_kept_whole_and_then_passed(yard: Yard) -> None:
-    yard.broker.set_position("billing", P0, CommittedOffset(2))
+    yard.broker.set_committed_offset("billing", P0, CommittedOffset(2))
     yard.broker.fail_writes(lambda topic, *_: BrokerError("too large", Fault.TOO_LARGE) if topic == DEAD else None)
     kept: list[str] = []
 
     def keep(line: str) -> None:
-        assert yard.admin.positions("billing", MAIN, 1) == {0: CommittedOffset(2)}, "passed before it is kept"
+        assert yard.admin.committed_offsets("billing", MAIN, 1) == {0: CommittedOffset(2)}, "passed before it is kept"
         kept.append(line)
 
     done = skip(plan_of(yard, 2), yard.adapter, yard.admin, "ada", "40 MB", yard.system, receipt=keep)
@@ -242,7 +242,7 @@ def test_what_the_dead_letters_refuse_is_kept_whole_and_then_passed(yard: Yard) 
 
 
 def test_a_receipt_that_cannot_be_kept_leaves_the_record_to_be_worked(yard: Yard) -> None:
-    yard.broker.set_position("billing", P0, CommittedOffset(2))
+    yard.broker.set_committed_offset("billing", P0, CommittedOffset(2))
     yard.broker.fail_writes(lambda *_: BrokerError("too large", Fault.TOO_LARGE))
 
     def keep(line: str) -> None:
@@ -250,22 +250,22 @@ def test_a_receipt_that_cannot_be_kept_leaves_the_record_to_be_worked(yard: Yard
 
     with pytest.raises(OSError, match="No space"):
         skip(plan_of(yard, 2), yard.adapter, yard.admin, "ada", "x", yard.system, receipt=keep)
-    assert yard.admin.positions("billing", MAIN, 1) == {0: CommittedOffset(2)}
+    assert yard.admin.committed_offsets("billing", MAIN, 1) == {0: CommittedOffset(2)}
 
 
 @pytest.mark.parametrize(
     ("fault", "told"), [(Fault.TOO_LARGE, "raise max.message.bytes"), (Fault.DENIED, "grant WRITE")]
 )
 def test_without_a_receipt_the_refusal_says_what_helps(yard: Yard, fault: Fault, told: str) -> None:
-    yard.broker.set_position("billing", P0, CommittedOffset(2))
+    yard.broker.set_committed_offset("billing", P0, CommittedOffset(2))
     yard.broker.fail_writes(lambda *_: BrokerError("no", fault))
     with pytest.raises(BrokerError, match=f"nothing was skipped.*{told}.*--receipt FILE"):
         skip(plan_of(yard, 2), yard.adapter, yard.admin, "ada", "x", yard.system)
-    assert yard.admin.positions("billing", MAIN, 1) == {0: CommittedOffset(2)}
+    assert yard.admin.committed_offsets("billing", MAIN, 1) == {0: CommittedOffset(2)}
 
 
 def test_a_cluster_that_is_away_needs_no_receipt(yard: Yard) -> None:
-    yard.broker.set_position("billing", P0, CommittedOffset(2))
+    yard.broker.set_committed_offset("billing", P0, CommittedOffset(2))
     yard.broker.fail_writes(lambda *_: BrokerError("away", Fault.UNAVAILABLE))
     with pytest.raises(BrokerError, match="did not acknowledge"):
         skip(plan_of(yard, 2), yard.adapter, yard.admin, "a", "x", yard.system, receipt=lambda line: pytest.fail(line))

@@ -106,7 +106,7 @@ class Peer:
 
     def position(self, topic: str = "t", group: str = "g", partition: int = 0) -> int:
         """The offset committed; 0 without one."""
-        return self.broker.positions(group, topic).get(partition, CommittedOffset(0)).offset
+        return self.broker.committed_offsets(group, topic).get(partition, CommittedOffset(0)).offset
 
     @contextmanager
     def working(self, task: type[flux.Task], code: int = 0, **options: Any) -> Iterator[Running]:

@@ -107,7 +107,7 @@ def test_ten_browsers_cost_the_cluster_as_much_as_none(monkeypatch: pytest.Monke
     web.look()
     [admin] = {subject.admin for subject in web.site.subjects}
     asked: list[str] = []
-    for name in ("topic_names", "watermarks", "positions", "members", "topics"):
+    for name in ("topic_names", "watermarks", "committed_offsets", "members", "topics"):
         real = getattr(admin, name)
 
         def ask(*args: object, _ask: Any = real, _name: str = name) -> Any:

@@ -69,7 +69,7 @@ def test_rates_are_those_that_workers_report(web: Web) -> None:
 
 def test_a_task_shows_what_holds_it_back_and_by_whom(web: Web) -> None:
     main_records(web, 4)
-    web.yard.broker.set_position(
+    web.yard.broker.set_committed_offset(
         "billing", TopicPartition("orders", 0), CommittedOffset(0, OffsetTracker(0, [(1, 3)]).metadata())
     )
     web.report(Call(0, 0, "ada-0", 1, 300.0))
@@ -176,7 +176,7 @@ def test_what_is_done_does_not_wait(web: Web) -> None:
     for offset in range(3):
         waiting_in(web, 30, offset)
     position = CommittedOffset(1, OffsetTracker(1, [(2, 3)]).metadata())
-    web.yard.broker.set_position("billing-1", TopicPartition(RETRY, 0), position)
+    web.yard.broker.set_committed_offset("billing-1", TopicPartition(RETRY, 0), position)
     web.look()
     assert "within a minute 1" in text_of(web.get("/tasks/Billing/waiting"))
 
@@ -262,7 +262,7 @@ def test_a_form_to_replay_carries_its_filter(web: Web) -> None:
 
 def test_a_record_is_shown_with_what_its_group_has_made_of_it(web: Web) -> None:
     main_records(web, 3)
-    web.yard.broker.set_position("billing", TopicPartition("orders", 0), CommittedOffset(1))
+    web.yard.broker.set_committed_offset("billing", TopicPartition("orders", 0), CommittedOffset(1))
     assert "main orders[0]@0 passed" in text_of(web.get("/tasks/Billing/records/0/0/0"))
     page = web.get("/tasks/Billing/records/0/0/1")
     assert "main orders[0]@1 not done" in text_of(page)
@@ -284,7 +284,7 @@ def test_a_record_is_shown_with_what_its_group_has_made_of_it(web: Web) -> None:
 
 def test_a_trace_by_origin_leads_to_the_dead_letter(web: Web) -> None:
     main_records(web, 1)
-    web.yard.broker.set_position("billing", TopicPartition("orders", 0), CommittedOffset(1))
+    web.yard.broker.set_committed_offset("billing", TopicPartition("orders", 0), CommittedOffset(1))
     headers = [(name, value) for name, value in _headers() if name != t.ORIGIN_OFFSET]
     web.yard.kit.write(ProducerRecord(b"v", b"ada-0", [*headers, (t.ORIGIN_OFFSET, b"0")], 0, NOW_MS), topic=DEAD)
     page = web.get("/tasks/Billing/trace?origin=0:0")

@@ -105,8 +105,8 @@ def test_positions_are_asked_for_until_the_coordinator_of_a_fresh_cluster_is_mad
             return partitions
 
     monkeypatch.setattr(module, "Consumer", Outsider)
-    assert {number: at.offset for number, at in admin.positions("g", "t", 10.0).items()} == {0: 3, 1: 3}
+    assert {number: at.offset for number, at in admin.committed_offsets("g", "t", 10.0).items()} == {0: 3, 1: 3}
     asked = 0
     with pytest.raises(BrokerError, match="NOT_COORDINATOR"):
-        admin.positions("g", "t", 0.1)
+        admin.committed_offsets("g", "t", 0.1)
     assert asked == 1

@@ -131,7 +131,7 @@ def test_a_commit_is_stored_with_its_metadata_and_answered_in_the_next_poll() ->
     consumer.poll(10, 0)
     answers: list[BrokerError | None] = []
     consumer.commit({tp(0): CommittedOffset(2, "done")}, answers.append)
-    assert kit.admin.positions("g", "t", 1) == {0: CommittedOffset(2, "done")}
+    assert kit.admin.committed_offsets("g", "t", 1) == {0: CommittedOffset(2, "done")}
     assert answers == []
     consumer.poll(10, 0)
     assert answers == [None]
@@ -148,7 +148,7 @@ def test_a_commit_is_answered_in_close_at_the_latest() -> None:
     listener.on_revoked = lambda: consumer.commit({tp(0): CommittedOffset(1, "last")}, answers.append)
     consumer.close()
     assert answers == [None, None]
-    assert kit.broker.positions("g", "t") == {0: CommittedOffset(1, "last")}
+    assert kit.broker.committed_offsets("g", "t") == {0: CommittedOffset(1, "last")}
 
 
 def test_a_second_consumer_of_the_group_goes_on_at_the_committed_position() -> None:
@@ -171,7 +171,7 @@ def test_metadata_beyond_the_limit_fails_its_partition_and_the_others_are_stored
     with pytest.raises(BrokerError) as raised:
         consumer.commit_now({tp(0): CommittedOffset(1, too_long), tp(1): CommittedOffset(1, fits)}, 1)
     assert raised.value.fault is Fault.METADATA
-    assert kit.broker.positions("g", "t") == {1: CommittedOffset(1, fits)}
+    assert kit.broker.committed_offsets("g", "t") == {1: CommittedOffset(1, fits)}
 
 
 def test_a_commit_for_a_partition_that_does_not_exist_fails_alone() -> None:
@@ -182,7 +182,7 @@ def test_a_commit_for_a_partition_that_does_not_exist_fails_alone() -> None:
     with pytest.raises(BrokerError) as raised:
         consumer.commit_now({tp(9): CommittedOffset(1), tp(0): CommittedOffset(1)}, 1)
     assert raised.value.fault is Fault.UNKNOWN_TOPIC
-    assert kit.broker.positions("g", "t") == {0: CommittedOffset(1)}
+    assert kit.broker.committed_offsets("g", "t") == {0: CommittedOffset(1)}
 
 
 def test_a_closed_consumer_can_do_nothing_more() -> None:

@@ -37,7 +37,7 @@ def test_a_failed_commit_is_stored_only_when_just_its_answer_is_lost(stored: boo
     kit.broker.fail_commits(lambda group, at, position: AWAY if at == tp(0) else None, stored=stored)
     with pytest.raises(BrokerError, match="not now"):
         consumer.commit_now({tp(0): CommittedOffset(1), tp(1): CommittedOffset(1)}, 1)
-    assert sorted(kit.broker.positions("g", "t")) == ([0, 1] if stored else [1])
+    assert sorted(kit.broker.committed_offsets("g", "t")) == ([0, 1] if stored else [1])
 
 
 def test_a_failed_poll_raises_even_where_it_waits() -> None:
@@ -172,7 +172,7 @@ def test_requests_wait_for_the_end_of_an_outage_and_then_fail() -> None:
         lambda: kit.producer.partitions("t", 2),
         lambda: kit.admin.topic_names(2),
         lambda: kit.admin.create_topics([NewTopic("u", 1, 1)], 2),
-        lambda: kit.admin.positions("g", "t", 2),
+        lambda: kit.admin.committed_offsets("g", "t", 2),
         lambda: kit.admin.watermarks("t", 2),
     ):
         before = kit.system.now()

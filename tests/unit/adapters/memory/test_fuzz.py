@@ -57,14 +57,14 @@ class Reader:
         return self.polled is None or self.model.system.time - self.polled >= INTERVAL
 
     def assigned(self, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, int]:
-        positions = self.client.committed(partitions, 1)
-        starts = {p: position.offset if position else BEGINNING for p, position in positions.items()}
+        offsets = self.client.committed(partitions, 1)
+        starts = {p: position.offset if position else BEGINNING for p, position in offsets.items()}
         for partition, start in starts.items():
             number = partition.partition
             owners = [each for each in self.model.readers if each is not self and number in each.places]
             assert all(owner.late for owner in owners), "two own one partition"
             assert number not in self.places
-            position = self.model.positions.get(number)
+            position = self.model.offsets.get(number)
             assert (position and position.offset) == (start if start != BEGINNING else None)
             self.places[number] = self.model.resolve(number, start)
         return starts
@@ -73,7 +73,7 @@ class Reader:
         if self.model.commits_when_revoked:
             own = {p: CommittedOffset(max(self.places[p.partition], 0), "r") for p in partitions}
             self.client.commit_now(own, 1)
-            self.model.positions.update({p.partition: position for p, position in own.items()})
+            self.model.offsets.update({p.partition: position for p, position in own.items()})
         self.drop(partitions)
 
     def lost(self, partitions: Sequence[TopicPartition]) -> None:
@@ -99,7 +99,7 @@ class Model(RuleBasedStateMachine):
         self.logs: list[dict[int, bytes]] = [{} for _ in range(partitions)]
         self.lows = [0] * partitions
         self.highs = [0] * partitions
-        self.positions: dict[int, CommittedOffset] = {}
+        self.offsets: dict[int, CommittedOffset] = {}
         self.readers: list[Reader] = []
         self.written = 0
 
@@ -254,7 +254,7 @@ class Model(RuleBasedStateMachine):
         elif metadata in METADATA[3:]:
             expected = Fault.METADATA
         if expected is None:
-            self.positions[partition] = position
+            self.offsets[partition] = position
         if waits and expected is None:
             reader.client.commit_now({at(partition): position}, 1)
         elif waits:
@@ -268,8 +268,8 @@ class Model(RuleBasedStateMachine):
     @rule(partition=numbers, offset=st.integers(0, 12))
     def an_operator_sets_a_position(self, partition: int, offset: int) -> None:
         if partition < len(self.logs):
-            self.broker.set_position("g", at(partition), CommittedOffset(offset, "o"))
-            self.positions[partition] = CommittedOffset(offset, "o")
+            self.broker.set_committed_offset("g", at(partition), CommittedOffset(offset, "o"))
+            self.offsets[partition] = CommittedOffset(offset, "o")
 
     @rule(seconds=st.sampled_from([1.0, 299.0, 301.0]))
     def time_passes(self, seconds: float) -> None:
@@ -287,7 +287,7 @@ class Model(RuleBasedStateMachine):
         assert {p: (m.low, m.high) for p, m in marks.items()} == {
             p: (self.lows[p], self.highs[p]) for p in range(len(self.logs))
         }
-        assert self.broker.positions("g", TOPIC) == self.positions
+        assert self.broker.committed_offsets("g", TOPIC) == self.offsets
 
     def teardown(self) -> None:
         if not hasattr(self, "readers"):

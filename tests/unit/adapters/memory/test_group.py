@@ -79,7 +79,7 @@ def test_a_listener_may_use_its_consumer() -> None:
 
     listener.on_revoked = pause_and_commit
     consumer.close()
-    assert kit.broker.positions("g", "t") == {0: CommittedOffset(1)}
+    assert kit.broker.committed_offsets("g", "t") == {0: CommittedOffset(1)}
 
 
 def test_a_pause_does_not_outlive_a_revocation() -> None:
@@ -141,7 +141,7 @@ def test_a_member_that_does_not_poll_loses_its_partitions_to_one_that_waits() ->
     assert raised.value.fault is Fault.FENCED
     stuck.poll(1, 0)
     assert heard_stuck.heard == [("assigned", [0]), ("lost", [0])]
-    assert kit.broker.positions("g", "t") == {}
+    assert kit.broker.committed_offsets("g", "t") == {}
 
 
 def test_a_waiting_poll_is_no_stuck_member() -> None:
@@ -228,7 +228,7 @@ def test_a_member_may_commit_what_it_no_longer_owns_as_in_kafka() -> None:
         first.poll(1, 0)
         second.poll(1, 0)
     first.commit_now({tp(1): CommittedOffset(0, "not mine")}, 1)
-    assert kit.broker.positions("g", "t") == {1: CommittedOffset(0, "not mine")}
+    assert kit.broker.committed_offsets("g", "t") == {1: CommittedOffset(0, "not mine")}
 
 
 @settings(deadline=None, max_examples=200)

@@ -165,7 +165,7 @@ def test_a_deleted_topic_takes_its_records_and_positions_along() -> None:
     assert listener.heard == [("assigned", [0]), ("lost", [0])]
     kit.write(b"again")
     assert values(consumer.poll(1, 0)) == [b"again"]
-    assert kit.admin.positions("g", "t", 1) == {}
+    assert kit.admin.committed_offsets("g", "t", 1) == {}
 
 
 def test_a_topic_deleted_and_made_again_between_two_polls_is_read_from_its_beginning() -> None:

@@ -284,7 +284,7 @@ def test_replay_without_retries_says_what_to_do(flux_cli: Flux) -> None:
 
 def test_replay_says_what_was_given_one_more_try_already(dlq: Dlq) -> None:
     dlq.bury({}, {})
-    dlq.broker.set_position("billing-3", TopicPartition(DEAD, 0), CommittedOffset(1))
+    dlq.broker.set_committed_offset("billing-3", TopicPartition(DEAD, 0), CommittedOffset(1))
     assert "billing-3 has given up to 1 of these one more try" in dlq("replay").stderr
 
 
@@ -305,7 +305,7 @@ def test_replay_is_ended_by_a_signal_at_a_record_with_its_position_and_a_receipt
     assert 11 < count < 30
     assert done.stdout == f"replayed {count} dead letters to {RETRY}\n"
     assert "the next replay goes on there" in done.stderr
-    assert dlq.broker.positions("billing-replay", DEAD)[0] == CommittedOffset(count)
+    assert dlq.broker.committed_offsets("billing-replay", DEAD)[0] == CommittedOffset(count)
     dlq.broker.fail_writes(None)
     dlq("replay")
     assert len(dlq.broker.records(RETRY)) == 30

@@ -86,7 +86,7 @@ def test_the_next_replay_takes_what_is_new_only() -> None:
     assert yard.replay().replayed == 0
     yard.bury({})
     assert yard.replay().replayed == 1
-    assert yard.broker.positions(GROUP, DEAD) == {0: CommittedOffset(3)}
+    assert yard.broker.committed_offsets(GROUP, DEAD) == {0: CommittedOffset(3)}
 
 
 def test_a_replay_of_some_leaves_the_rest_to_a_later_one() -> None:
@@ -108,7 +108,7 @@ def test_what_fails_again_meanwhile_is_left_to_the_next_replay() -> None:
     )
     assert replay.run().replayed == 2
     assert len(yard.broker.records(DEAD)) > 2
-    assert yard.broker.positions(GROUP, DEAD) == {0: CommittedOffset(2)}
+    assert yard.broker.committed_offsets(GROUP, DEAD) == {0: CommittedOffset(2)}
 
 
 def test_it_goes_on_where_it_was_interrupted() -> None:
@@ -117,7 +117,7 @@ def test_it_goes_on_where_it_was_interrupted() -> None:
     receipt = yard.replay(stopping=stopping_after(8))
     assert (receipt.stopped, receipt.interrupted, receipt.failed) == ("interrupted", True, False)
     assert 0 < receipt.replayed < 20
-    assert yard.broker.positions(GROUP, DEAD) == {0: CommittedOffset(receipt.replayed)}
+    assert yard.broker.committed_offsets(GROUP, DEAD) == {0: CommittedOffset(receipt.replayed)}
     assert yard.replay().replayed == 20 - receipt.replayed
     assert yard.replayed_offsets() == list(range(20))
 
@@ -133,7 +133,7 @@ def test_a_dry_run_writes_and_commits_nothing() -> None:
     yard = Yard()
     yard.bury({}, {})
     assert yard.replay(dry=True).replayed == 2
-    assert (yard.copies(), yard.broker.positions(GROUP, DEAD)) == ([], {})
+    assert (yard.copies(), yard.broker.committed_offsets(GROUP, DEAD)) == ([], {})
 
 
 def test_again_takes_those_that_were_replayed_before_too() -> None:
@@ -141,7 +141,7 @@ def test_again_takes_those_that_were_replayed_before_too() -> None:
     yard.bury({}, {})
     yard.replay()
     assert yard.replay(again=True).replayed == 2
-    assert yard.broker.positions(GROUP, DEAD) == {0: CommittedOffset(2)}
+    assert yard.broker.committed_offsets(GROUP, DEAD) == {0: CommittedOffset(2)}
 
 
 def test_it_ends_at_a_letter_that_was_replayed_too_often() -> None:
@@ -161,7 +161,7 @@ def test_gaps_and_deleted_letters_are_passed_over() -> None:
     yard.broker.skip_offsets(TopicPartition(DEAD, 0), 5)
     yard.broker.delete_records(TopicPartition(DEAD, 0), 1)
     assert yard.replay().replayed == 2
-    assert yard.broker.positions(GROUP, DEAD) == {0: CommittedOffset(8)}
+    assert yard.broker.committed_offsets(GROUP, DEAD) == {0: CommittedOffset(8)}
 
 
 def test_a_rate_is_kept() -> None:
@@ -185,7 +185,7 @@ def test_a_write_that_fails_ends_it_before_that_record() -> None:
     receipt = yard.replay()
     assert (receipt.replayed, receipt.failed) == (6, True)
     assert "refused" in receipt.stopped
-    assert yard.broker.positions(GROUP, DEAD) == {0: CommittedOffset(6)}
+    assert yard.broker.committed_offsets(GROUP, DEAD) == {0: CommittedOffset(6)}
     yard.broker.fail_writes(None)
     assert yard.replay().replayed == 4
     assert set(yard.replayed_offsets()) == set(range(10))
@@ -225,11 +225,11 @@ def test_another_replay_at_the_same_time_is_noticed() -> None:
     yard = Yard()
     yard.bury({}, {})
     plan = yard.plan()
-    yard.broker.set_position(GROUP, TopicPartition(DEAD, 0), CommittedOffset(1))
+    yard.broker.set_committed_offset(GROUP, TopicPartition(DEAD, 0), CommittedOffset(1))
     receipt = Replay(plan, yard.adapter, yard.admin, system=yard.system).run()
     assert receipt.failed
     assert "another replay" in receipt.stopped
-    assert yard.broker.positions(GROUP, DEAD) == {0: CommittedOffset(1)}
+    assert yard.broker.committed_offsets(GROUP, DEAD) == {0: CommittedOffset(1)}
 
 
 # -- what is refused, and what is said
@@ -272,7 +272,7 @@ def test_a_topic_that_is_not_there_is_named() -> None:
 def test_what_the_dead_letters_own_stage_has_worked_is_counted() -> None:
     yard = Yard()
     yard.bury({}, {}, {})
-    yard.broker.set_position("billing-3", TopicPartition(DEAD, 0), CommittedOffset(2))
+    yard.broker.set_committed_offset("billing-3", TopicPartition(DEAD, 0), CommittedOffset(2))
     assert yard.plan().worked == 2
     yard.replay()
     assert yard.plan().worked == 0

@@ -85,7 +85,7 @@ class Play:
 
     def check(self) -> None:
         yard, copies = self.yard, self.copies()
-        positions = yard.broker.positions(replay_group(yard.policy), DEAD)
+        positions = yard.broker.committed_offsets(replay_group(yard.policy), DEAD)
         for record in yard.broker.records(DEAD):
             known = Replayed.of(positions[record.partition()]) if record.partition() in positions else Replayed(0)
             there = copies[record.partition(), record.offset()]

@@ -46,10 +46,10 @@ def test_what_fits_is_new_or_is_done_is_not_named(yard: Yard) -> None:
         return len(list(large_in(look(yard.adapter, yard.admin, yard.policy, None, system=yard.system))))
 
     assert named() == 1
-    yard.broker.set_position("billing", TopicPartition(MAIN, 0), CommittedOffset(1))
+    yard.broker.set_committed_offset("billing", TopicPartition(MAIN, 0), CommittedOffset(1))
     assert named() == 0, "the next one is small"
     yard.kit.write(ProducerRecord(b"x" * 20_000, b"k", (), 0, int(yard.system.now() * 1000)), topic=MAIN)
-    yard.broker.set_position("billing", TopicPartition(MAIN, 0), CommittedOffset(2))
+    yard.broker.set_committed_offset("billing", TopicPartition(MAIN, 0), CommittedOffset(2))
     assert named() == 0, "it has just come"
     yard.system.sleep(61)
     assert named() == 1

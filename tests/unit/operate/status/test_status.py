@@ -241,7 +241,7 @@ def yard() -> Yard:
 
 def test_a_look_has_positions_ends_members_and_the_next_record_of_each_partition(yard: Yard) -> None:
     yard.kit.write(*(ProducerRecord(b"v", b"k%d" % n, (), n % 2, NOW_MS - 5) for n in range(6)), topic=MAIN)
-    yard.broker.set_position("billing", P0, CommittedOffset(1))
+    yard.broker.set_committed_offset("billing", P0, CommittedOffset(1))
     retry = [pair for pair in headers_of() if pair[0] != t.ATTEMPTS]
     retry += [(t.ATTEMPTS, b"1"), (t.DUE, str(NOW_MS + 9).encode())]
     yard.kit.write(ProducerRecord(b"v", b"r", retry, 1, NOW_MS), topic=RETRY)
@@ -274,7 +274,7 @@ def test_a_group_that_starts_at_the_end_waits_for_nothing_that_is_there(yard: Ya
 
 
 def test_a_group_that_starts_at_the_end_waits_for_what_is_in_a_partition_that_came_later(yard: Yard) -> None:
-    yard.broker.set_position("billing", TopicPartition(MAIN, 0), CommittedOffset(0))
+    yard.broker.set_committed_offset("billing", TopicPartition(MAIN, 0), CommittedOffset(0))
     yard.kit.write(ProducerRecord(b"v", partition=1), topic=MAIN)
     latest = attrs.evolve(yard.policy, start_from="latest")
     assert set(look(yard.adapter, yard.admin, latest, None, system=yard.system).stages[0].heads) == {1}

@@ -33,7 +33,7 @@ class Office(Yard):
 
     def passed(self, group: str, topic: str, offset: int, done: Any = ()) -> None:
         position = CommittedOffset(offset, OffsetTracker(offset, done).metadata())
-        self.broker.set_position(group, TopicPartition(topic, 0), position)
+        self.broker.set_committed_offset(group, TopicPartition(topic, 0), position)
 
     def trace(self, origin: tuple[int, int] | None = None, key: bytes | None = None, **bounds: Any) -> Trace:
         wanted = Wanted(key, origin)

@@ -20,7 +20,7 @@ def a_position_and_its_metadata_are_read_back(bench: Bench) -> None:
     for position in (CommittedOffset(2, "flux-1:äß7~"), CommittedOffset(2, "changed"), CommittedOffset(3)):
         member.commit_now({zero: position})
         assert member.committed([zero]) == {zero: position}
-        assert bench.admin.positions(group, topic, bench.seconds) == {0: position}
+        assert bench.admin.committed_offsets(group, topic, bench.seconds) == {0: position}
 
 
 @CONTRACT
