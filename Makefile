@@ -11,7 +11,7 @@ PIP := $(BIN)/python $(ONCE) $(BIN)/python -m pip --disable-pip-version-check in
 	--constraint constraints.txt
 
 .PHONY: help simulate chaos fire demo generate test matrix pythons lint types imports check docs release-check audit \
-	bench clean pictures
+	bench clean pictures screenshots
 
 # lists what can be made
 help:
@@ -86,8 +86,12 @@ release-check: .venv/.developed
 audit: .venv/.audited
 	$(BIN)/pip-audit --local --skip-editable
 
-# the pages as they are now, for the documentation; needs a Chromium
-pictures: .venv/.developed
+# draws the diagrams of the documentation: docs/images/*.svg from the *.d2 beside them
+pictures: .venv/.documented
+	$(BIN)/python .ci/draw.py
+
+# takes pictures of the pages as they are now, for the documentation; needs a Chromium
+screenshots: .venv/.developed
 	cd tests && ../$(BIN)/python -m integration.pictures ../docs/images
 
 ROUNDS ?= 3

@@ -1,4 +1,4 @@
-"""Takes the pictures of the documentation, of what `flux demo --web` shows: make pictures, two minutes long."""
+"""Takes the pictures of the documentation, of what `flux demo --web` shows: make screenshots, two minutes long."""
 
 from __future__ import annotations
 

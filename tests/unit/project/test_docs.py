@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import importlib
 import inspect
 import json
@@ -198,3 +199,18 @@ def test_the_files_that_a_page_names_are_there() -> None:
     named = set(re.findall(r"`(flux/[^`]+)`", (ROOT / "docs" / "where.md").read_text("utf-8")))
     assert len(named) > 40
     assert [path for path in sorted(named) if not list(ROOT.glob(path.rstrip("/")))] == []
+
+
+def test_the_diagrams_are_drawn_from_their_sources() -> None:
+    sources = sorted((ROOT / "docs" / "images").glob("*.d2"))
+    assert len(sources) == 3
+    for source in sources:
+        digest = hashlib.sha256(source.read_bytes()).hexdigest()
+        assert digest in source.with_suffix(".svg").read_text(), f"make pictures: {source.name} has changed"
+
+
+def test_the_diagram_of_the_layers_has_those_that_are_held() -> None:
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    layers = next(each["layers"] for each in contracts if each["name"] == "Imports point inward")
+    named = re.findall(r'"(flux/\w+)', (ROOT / "docs" / "images" / "layers.d2").read_text())
+    assert named == re.findall(r"flux/\w+", "\n".join(layers).replace(".", "/"))
