@@ -30,7 +30,7 @@ def default_wait(stage: int, jitter: int) -> int:
 
 @attrs.frozen(field_transformer=plainly)
 class Waits:
-    """A task's waits, checked. Times in seconds."""
+    """The waits of a task's stages. Times in seconds."""
 
     setting: WaitSetting
     max_delay: float
@@ -49,17 +49,17 @@ class Waits:
         return _checked(setting, stage, self.max_delay)
 
     def mean(self, stage: int) -> float:
-        """The mean of what `seconds` gives: the published table's figure."""
+        """The mean of `seconds`: the figure in the published table."""
         if self.setting is None and stage > 0:
             return stage**4 + 15 + (JITTER_STEPS - 1) / 2 * (stage + 1)
         return self.seconds(stage, 0)
 
     def longest(self, stage: int) -> float:
-        """The most that `seconds` can give."""
+        """The maximum of `seconds`."""
         return self.seconds(stage, JITTER_STEPS - 1)
 
     def check(self, stages: int) -> None:
-        """Raises ConfigurationError when a wait of stages 1 … `stages` is no number of seconds, or too long."""
+        """Raises ConfigurationError if a wait of stages 1 … `stages` is not a number of seconds, or too long."""
         setting, longest = self.setting, self.max_delay
         check_seconds("max_delay", longest)
         if setting is None:
@@ -88,7 +88,7 @@ class Waits:
 
 def _checked(wait: Any, stage: int, max_delay: float) -> float:
     if (type(wait) is float or type(wait) is int) and 0 <= wait <= max_delay:
-        return float(wait)  # mostly, and asked for each record that fails
+        return float(wait)  # the common case, cheap because it runs for each record that fails
     wait = plain(wait)
     if not is_number(wait, 0, math.inf):
         raise ConfigurationError(f"wait of stage {stage} is {shown(wait)}: give a number of seconds, 0 or more")
@@ -102,7 +102,7 @@ def _checked(wait: Any, stage: int, max_delay: float) -> float:
 
 
 def in_words(seconds: float) -> str:
-    """A wait as the published table says it: "45 seconds", "~1.2 minutes", "~4.5 days"."""
+    """A wait as the published table shows it: "45 seconds", "~1.2 minutes", "~4.5 days"."""
     for unit, size in (("day", 86400), ("hour", 3600), ("minute", 60)):
         if seconds >= size:
             amount = f"{seconds / size:.1f}"

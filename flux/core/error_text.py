@@ -1,8 +1,8 @@
-"""What is said of somebody else's object: an exception, its type, its text. Whatever that object does, nothing here
-raises, but for an interrupt.
+"""Describes exceptions that users' code raised: type name, text, causes. Nothing here raises, except KeyboardInterrupt.
 
-What can be read past the object's own ways to answer (`__getattribute__`, properties, a metaclass) is read so; the rest
-is asked for once, and what cannot be had is said so. Texts are cut before anybody copies them.
+An exception's class may override `__getattribute__`, properties or its metaclass. So attributes are read through the
+descriptors of `type` and `BaseException` where possible. Everything else is called once, and a call that fails is
+replaced by a note. Texts are cut before they are copied.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from typing import Any, Generic, TypeVar
 T = TypeVar("T")
 
 MOST_CHARS = 4_000
-"""Of an exception's text."""
+"""Maximum length of an exception's text."""
 _MOST_NAME = 300
 _MOST_TYPES = 500
-NO_TEXT = "(its message cannot be had)"
+NO_TEXT = "(its message cannot be read)"
 
 _mro = type.__dict__["__mro__"].__get__
 _module = type.__dict__["__module__"].__get__
@@ -32,7 +32,7 @@ _exceptions = BaseExceptionGroup.__dict__["exceptions"].__get__
 
 
 class ByType(Generic[T]):
-    """What was found of types before. They are told apart by identity: how a class compares is somebody's code too."""
+    """A bounded cache by type. Types are compared by identity, because a metaclass may define `__eq__`."""
 
     __slots__ = ("_found",)
 
@@ -51,12 +51,12 @@ class ByType(Generic[T]):
 
 
 _plain: ByType[bool] = ByType()
-"""Whether the text of an exception is what it was made with."""
+"""Whether `str()` of an exception of this type is its only argument."""
 _error_names: ByType[str] = ByType()
 
 
 def error_name(cls: type[BaseException]) -> str:
-    """As headers, metrics and the log call a type of error; flux's own by the name that its users import."""
+    """The name of an error type in headers, metrics and the log; flux's own types have the name that users import."""
     return _error_names.get(cls) or _error_names.keep(cls, _error_name(cls))
 
 
@@ -69,7 +69,7 @@ def _error_name(cls: type[BaseException]) -> str:
 
 
 def module_of(cls: type) -> str:
-    """Empty where a class has none."""
+    """The class's `__module__`; empty if it has none."""
     try:
         module = _module(cls)
     except AttributeError:
@@ -78,11 +78,11 @@ def module_of(cls: type) -> str:
 
 
 def text_of(error: BaseException, most: int = MOST_CHARS) -> str:
-    """`str(error)`, cut."""
+    """`str(error)`, cut to `most` characters."""
     kind = type(error)
     plain = _plain.get(kind)
     if plain is None:
-        plain = _plain.keep(kind, _says_its_arguments(kind))
+        plain = _plain.keep(kind, not _has_own_str(kind))
     if plain:
         given = _args(error)
         if len(given) == 1:
@@ -93,20 +93,20 @@ def text_of(error: BaseException, most: int = MOST_CHARS) -> str:
     return NO_TEXT if text is None else cut(text, most)
 
 
-def _says_its_arguments(cls: type) -> bool:
-    return next(each for each in _mro(cls) if "__str__" in _names(each)) is BaseException
+def _has_own_str(cls: type) -> bool:
+    return next(each for each in _mro(cls) if "__str__" in _names(each)) is not BaseException
 
 
 def brief(error: BaseException) -> str:
-    """Its name and its text."""
+    """The error's type name and text."""
     name, text = error_name(type(error)), text_of(error)
     return f"{name}: {text}" if text else name
 
 
-def asked(ask: Callable[[], Any]) -> Any:
-    """What `ask` gives, which may run anybody's code; None when it raises."""
+def asked(read: Callable[[], Any]) -> Any:
+    """The result of `read`, which may run users' code; None if it raises."""
     try:
-        return ask()
+        return read()
     except KeyboardInterrupt:
         raise
     except BaseException:
@@ -114,13 +114,13 @@ def asked(ask: Callable[[], Any]) -> Any:
 
 
 def exact(text: str, most: int) -> str:
-    """The first characters of a string that may be one of a subclass, as a plain one that can be written anywhere."""
+    """The first `most` characters as a plain `str` that can be encoded; `text` may be of a subclass of `str`."""
     plain = str.__getitem__(text, slice(0, most))
     return plain if plain.isascii() else plain.encode("utf-8", "backslashreplace").decode()
 
 
 def cut(text: str, most: int) -> str:
-    """The same, with what was left out counted."""
+    """As `exact`, followed by the number of characters left out."""
     more = str.__len__(text) - most
     return exact(text, most) + (f"… and {more:,} characters more" if more > 0 else "")
 
@@ -130,12 +130,12 @@ def mro_of(cls: type) -> tuple[type, ...]:
 
 
 def cause_of(error: BaseException) -> BaseException | None:
-    """What it was raised from."""
+    """The exception's `__cause__`."""
     return _cause(error)  # type: ignore[no-any-return]
 
 
 def before(error: BaseException) -> BaseException | None:
-    """What was being handled when it was raised, unless that is not to be shown."""
+    """The exception's `__context__`, unless `__suppress_context__` is set."""
     return None if _suppressed(error) else _context(error)
 
 
@@ -144,7 +144,7 @@ def traceback_of(error: BaseException) -> TracebackType | None:
 
 
 def members_of(error: BaseException) -> tuple[BaseException, ...]:
-    """Those of a group."""
+    """The exceptions of a group; empty for another exception."""
     return _exceptions(error) if issubclass(type(error), BaseExceptionGroup) else ()
 
 
@@ -153,11 +153,11 @@ def notes_of(error: BaseException) -> list[str]:
     return [each for each in notes if type(each) is str] if type(notes) is list else []
 
 
-def number_of(ask: Callable[[], Any]) -> float | None:
-    """A number that somebody's object holds; None when it holds none."""
+def number_of(read: Callable[[], Any]) -> float | None:
+    """The result of `read` as a float; None if it is not a number."""
 
     def number() -> float | None:
-        found = ask()
+        found = read()
         return float(found) if issubclass(type(found), int | float) else None
 
     return asked(number)  # type: ignore[no-any-return]

@@ -1,8 +1,8 @@
-"""What can go wrong, and whose fault it is.
+"""Errors that flux raises, by who can fix them.
 
-`ConfigurationError` is the user's and says in one line what to do. `BrokerError` is the cluster's, translated by the
-adapter at its edge; its `fault` says what kind. `DeliveryError` and `BufferFull` are what a producer's user hears.
-Anything else that comes out of flux is a bug of flux.
+`ConfigurationError`: the user; its message is one line that says what to do. `BrokerError`: the cluster; the adapter
+translates its client's errors into it, and `fault` is the kind. `DeliveryError` and `BufferFull`: raised to users of a
+producer. Any other exception from flux is a bug of flux.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ class ConfigurationError(FluxError):
 
 
 class Fault(enum.Enum):
-    """What the cluster refused, as far as flux acts differently on it."""
+    """Why the cluster did not do something, as far as flux reacts differently."""
 
-    UNAVAILABLE = "unavailable"  # away, timed out, leader moving: trying again may help
+    UNAVAILABLE = "unavailable"  # not reachable, timed out, leader moving: a retry may help
     TOO_LARGE = "too large"  # the record exceeds what the topic or the client takes
     UNKNOWN_TOPIC = "unknown topic"  # the topic or the partition does not exist
     DENIED = "denied"  # no permission
     LOGIN = "login refused"  # wrong credentials or certificate
     FENCED = "fenced"  # this member's generation is over, or another took its place
-    METADATA = "metadata too large"  # the string stored with a position is too long for the broker
+    METADATA = "metadata too large"  # the string stored with a committed offset is too long for the broker
     FATAL = "fatal"  # the client cannot go on
-    OTHER = "other"  # refused for a reason that trying again will not mend
+    OTHER = "other"  # refused for a reason that a retry does not fix
 
 
 class BrokerError(FluxError):
-    """The cluster, or the client on its behalf, did not do what was asked."""
+    """The cluster, or its client, did not do what was requested."""
 
     def __init__(self, message: str, fault: Fault = Fault.OTHER) -> None:
         super().__init__(message)
@@ -44,13 +44,13 @@ class BrokerError(FluxError):
 
     @property
     def retriable(self) -> bool:
-        """Whether the same request may succeed later without anybody mending anything."""
+        """Whether the same request may succeed later although nobody fixes anything."""
         return self.fault is Fault.UNAVAILABLE
 
 
 @attrs.frozen(repr=False)
 class FailedRecord:
-    """A record that could not be delivered: enough of it to find it, and why. The value is never printed."""
+    """A record that could not be delivered, and why. Its repr does not show the value."""
 
     topic: str
     partition: int | None
@@ -64,7 +64,7 @@ class FailedRecord:
 
 
 class DeliveryError(FluxError):
-    """Records that were produced and are not known to be on the cluster. `failed` has them all."""
+    """Records that were produced but not acknowledged. `failed` has all of them."""
 
     def __init__(self, failed: Sequence[FailedRecord]) -> None:
         self.failed = tuple(failed)
@@ -74,4 +74,4 @@ class DeliveryError(FluxError):
 
 
 class BufferFull(DeliveryError):
-    """The producer's buffer is full, and this caller may not wait (it runs in an event loop)."""
+    """The producer's buffer is full, and the caller cannot wait because it runs in an event loop."""

@@ -1,7 +1,7 @@
-"""The headers that flux adds to a record it moves: where it came from, how often it was tried, when it is due.
+"""The headers that flux adds to a record when it forwards it: its origin, its attempts, when it is due.
 
-They are read in retry and dead-letter topics only, which flux alone writes. Each is believed on its own: one that
-cannot be understood is as if it were not there.
+They are read in retry and dead-letter topics only, where flux alone writes. Each header is checked on its own: an
+invalid one counts as absent.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ REPLAYS = "flux-replays"
 _TOPIC = re.compile(rb"[a-zA-Z0-9._-]{1,249}\Z")
 _DIGITS = 19
 _NUMBER = re.compile(rb"-?[0-9]{1,%d}\Z" % _DIGITS)
-_MOST = 1_000_000  # attempts or replays beyond this were never counted by flux
-_SKEW_MS = 3_600_000  # what two clocks may differ by: the longest wait, written here, is no forgery there
+_MOST = 1_000_000  # attempts or replays: flux never counts further
+_SKEW_MS = 3_600_000  # how far the writer's clock may be ahead: its longest wait must not count as forged here
 _INT32 = 2**31 - 1
 _INT64 = 2**63 - 1
 
 _RANGES: dict[str, tuple[int, int | None]] = {
-    ATTEMPTS: (0, _MOST),  # 0: replayed, to be tried anew
+    ATTEMPTS: (0, _MOST),  # 0: replayed, with its attempt counter reset
     DUE: (0, None),
     ORIGIN_TOPIC: (0, 0),
     ORIGIN_PARTITION: (0, _INT32),
@@ -47,37 +47,37 @@ _RANGES: dict[str, tuple[int, int | None]] = {
     FIRST_FAILED_AT: (0, None),
     REPLAYS: (0, _MOST),
 }
-"""What each header that is read may be; None: a time, up to the longest wait from now."""
+"""The lowest and highest valid value of each header that is read; None: the longest wait from now."""
 
 
 @attrs.frozen
 class Trail:
-    """What is known of a record's way here. Times in milliseconds since the epoch; None: not known."""
+    """The values of a record's flux headers. Times in milliseconds since the epoch; None: not known."""
 
     stage: int
     attempts: int
-    """Calls that this work has had before."""
+    """Calls that were made for this record in earlier stages and in place."""
     due: int | None = None
     origin: tuple[str, int, int] | None = None
     origin_timestamp: int | None = None
     first_failed_at: int | None = None
     replays: int = 0
     ignored: tuple[str, ...] = ()
-    """The names of headers that were there and could not be understood."""
+    """The names of headers that were present but invalid."""
 
 
 _START = Trail(stage=0, attempts=0)
 
 
 def start() -> Trail:
-    """The trail of every record of the main topic, whatever its headers say."""
+    """The values for every record of the main topic, whatever its headers are."""
     return _START
 
 
 @attrs.frozen
 class UnreadHeaders:
-    """The trail of a record of stage 1, 2, …, which is read when somebody asks: most records are done without. `tell`
-    is given a record's headers that could not be understood, on any thread."""
+    """Reads the flux headers of records of stage 1, 2, … on first use: most records are processed without them. `tell`
+    is called with a message and the names of its invalid headers, on any thread."""
 
     stage: int
     now_ms: int
@@ -88,7 +88,7 @@ class UnreadHeaders:
         return read(headers, self.stage, self.now_ms, self.max_delay_ms)
 
     def due(self, headers: Sequence[tuple[str, bytes | None]]) -> int | None:
-        """The time in a record's headers; None when `read` has to say what it is."""
+        """The due time in a record's headers; None if it is not plainly valid and `read` has to decide."""
         for name, value in reversed(headers):
             if name == DUE:
                 if value is not None and value.isdigit() and len(value) <= _DIGITS:
@@ -100,10 +100,10 @@ class UnreadHeaders:
 
 
 def read(headers: Iterable[tuple[str, bytes | None]], stage: int, now_ms: int, max_delay_ms: int) -> Trail:
-    """The trail of a record that was read in `stage` (1, 2, …).
+    """The flux headers of a record that was read in `stage` (1, 2, …).
 
-    A due time beyond `now_ms + max_delay_ms`, and an hour for clocks that differ, counts as absent. Without a count of
-    attempts (the Ruby library writes none) it had one in each stage before.
+    A due time more than `max_delay_ms` and an hour (for clock skew) after `now_ms` counts as absent. A record without
+    an attempt counter (the Ruby library writes none) has had one attempt in each earlier stage.
     """
     found = {name: value for name, value in headers if name in _RANGES}
     latest = now_ms + max_delay_ms + _SKEW_MS
@@ -116,9 +116,8 @@ def read(headers: Iterable[tuple[str, bytes | None]], stage: int, now_ms: int, m
                 if _TOPIC.match(value):
                     topic = value.decode("ascii")
                     continue
-            elif (value.isdigit() and len(value) <= _DIGITS) or _NUMBER.match(
-                value
-            ):  # mostly the first, which is cheap
+            # the first test is cheap and mostly enough
+            elif (value.isdigit() and len(value) <= _DIGITS) or _NUMBER.match(value):
                 low, high = _RANGES[name]
                 number = int(value)
                 if low <= number <= (high if high is not None else latest):

@@ -1,4 +1,4 @@
-"""What a handler gets: a record, read only as far as it is asked, with its place in the stages."""
+"""What a handler receives: a record and its stage. Each field is read from the client's record on first use."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ class Headers(tuple[tuple[str, bytes | None], ...]):
 
 NO_HEADERS = Headers()
 UNREAD: Any = ()
-"""In place of headers that nobody has asked for yet."""
+"""Stands for headers that were not read yet."""
 
 
 class Message:
-    """One record on its way through a task's stages. `value` is what the task's deserializer made of it, bytes
-    without one; the rest is as Kafka holds it."""
+    """One record in one stage of a task. `value` is the deserialized value, or bytes if the task has no deserializer;
+    the other fields are as in Kafka."""
 
     __slots__ = ("_headers", "_record", "_trail", "value")
 
@@ -43,13 +43,13 @@ class Message:
     _record: Any
     _trail: Trail | UnreadHeaders
     _headers: Headers | tuple[Headers, Callable[[], Iterable[tuple[str, bytes]]]] | None
-    """UNREAD before they are; a pair: with some that are to be made; None: they cannot be read."""
+    """UNREAD: not read yet; a pair: some headers and a function that makes more; None: not readable."""
 
-    # No __init__: it would cost a record more than all else here. What makes the calls does itself what `of` does.
+    # No __init__: it would cost more than everything else here. The executor sets the slots itself, as `of` does.
 
     @classmethod
     def of(cls, record: Any, value: Any, trail: Trail | UnreadHeaders) -> Self:
-        """A client's record; `value`: what its own is decoded to, or that."""
+        """Of a client's record. `value`: its deserialized value, or its value."""
         message = cls()
         message._record = record
         message.value = value
@@ -81,13 +81,13 @@ class Message:
 
     @property
     def headers(self) -> Headers:
-        """Empty when the client cannot read them: see `headers_readable`."""
+        """Empty if the client cannot read them: see `headers_readable`."""
         headers: Any = self._headers
         if type(headers) is not Headers:
             if headers is UNREAD:
-                # Asked once: after a failed reading, confluent-kafka's second one gives pointers to nowhere.
+                # Read once only: after a failure, a second read by confluent-kafka returns dangling pointers.
                 try:
-                    read = _ask(self._record)
+                    read = _read_headers(self._record)
                 except Exception:
                     headers = None
                 else:
@@ -100,18 +100,18 @@ class Message:
 
     @property
     def headers_readable(self) -> bool:
-        """False when a header's name is not UTF-8: no Kafka client for Python can read any of that record's."""
+        """False if a header's name is not UTF-8: then no Python client can read any header of the record."""
         return self.headers is not NO_HEADERS or self._headers is not None
 
     def carry(self, name: str, value: bytes) -> None:
-        """Adds a header, which the record has from its next forwarded copy on. Nothing, when its own cannot be read."""
+        """Adds a header to the record's forwarded copies. Does nothing if its own headers cannot be read."""
         headers = self.headers
         if self._headers is not None:
             self._headers = Headers((*headers, (name, value)))
 
     def carry_later(self, make: Callable[[], Iterable[tuple[str, bytes]]]) -> None:
-        """As `carry`, of headers that are made when somebody asks for them: never, of most records. `make` raises
-        nothing."""
+        """As `carry`, for headers that are made when they are first read, which most records never need. `make` must
+        not raise."""
         headers = self._headers
         if type(headers) is not Headers:
             headers = self.headers
@@ -120,11 +120,11 @@ class Message:
 
     @property
     def raw_value(self) -> bytes | None:
-        """The value as Kafka holds it, whatever the task's deserializer made of it."""
+        """The value as in Kafka, not deserialized."""
         return self._record.value()  # type: ignore[no-any-return]
 
     def place(self, trail: Trail | UnreadHeaders) -> None:
-        """Sets what its headers say of its way here."""
+        """Sets its flux headers."""
         self._trail = trail
 
     @property
@@ -144,12 +144,12 @@ class Message:
 
     @property
     def attempt(self) -> int:
-        """Which call of this work it is; the first is 1."""
+        """The number of this call for the record, over all stages; the first is 1."""
         return self.trail.attempts + 1
 
     @property
     def origin(self) -> tuple[str, int, int]:
-        """(topic, partition, offset) of the record in the main topic: its own, where that is not known."""
+        """(topic, partition, offset) of the record in the main topic; this record's own if that is not known."""
         record = self._record
         if self._trail.stage == 0:  # known before it is read
             return record.topic(), record.partition(), record.offset()
@@ -157,7 +157,7 @@ class Message:
 
     @property
     def origin_timestamp(self) -> int | None:
-        """Of the record in the main topic, in milliseconds since the epoch; None, where it is not known."""
+        """Timestamp of the record in the main topic, in milliseconds since the epoch; None if not known."""
         if self._trail.stage == 0:
             return self._record.timestamp()[1]  # type: ignore[no-any-return]
         trail = self.trail
@@ -166,23 +166,24 @@ class Message:
         return trail.origin_timestamp
 
     def again(self, failed_at: int) -> Message:
-        """The same for one more call in place, which is an attempt. `failed_at`: milliseconds since the epoch."""
+        """The message for one more call in place, which counts as an attempt. `failed_at`: milliseconds since the
+        epoch."""
         record, trail = self._record, self.trail
         first = failed_at if trail.first_failed_at is None else trail.first_failed_at
         again = attrs.evolve(trail, attempts=trail.attempts + 1, first_failed_at=first)
         message = Message.of(record, record.value(), again)
-        # a failed reading is not repeated, and what was carried stays
+        # headers that could not be read are not read again, and added headers are kept
         message._headers = self._headers if self.headers_readable else None
         return message
 
     @property
     def id(self) -> str:
-        """Names the work, the same through all retries: "topic/partition/offset" of the origin."""
+        """Identifies the record through all retries: "topic/partition/offset" of the origin."""
         return "{}/{}/{}".format(*self.origin)
 
     @property
     def delivery_id(self) -> str:
-        """`id`, the stage and how often it was replayed: names this delivery of the work."""
+        """`id`, stage and number of replays: identifies this delivery of the record."""
         return f"{self.id}/{self.stage}/{self.trail.replays}"
 
     def __repr__(self) -> str:
@@ -193,6 +194,6 @@ class Message:
         )
 
 
-_ask = methodcaller("headers")
-"""Python's fast path for a method of C does not notice that confluent-kafka failed, and gives what points to nowhere;
-this way does."""
+_read_headers = methodcaller("headers")
+"""A direct call does not notice that confluent-kafka failed, and returns dangling pointers: CPython's fast path for C
+methods skips that check."""

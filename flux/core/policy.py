@@ -1,4 +1,4 @@
-"""A task's settings as the core sees them: checked, frozen, without the user's class."""
+"""A task's settings for the core: frozen, and without the user's class."""
 
 from __future__ import annotations
 
@@ -28,18 +28,17 @@ from flux.core.validation import (
 
 DAY = 86400.0
 LONGEST_IN_PLACE = 300.0
-"""Seconds that a record waits at most where its position is held back meanwhile: in place, or for its batch."""
-MOST_TRIES = 1_000
-"""In place."""
+"""Longest wait, in seconds, that holds back the committed offset: before a retry in place, or for a batch to fill."""
+MOST_IN_PLACE_RETRIES = 1_000
 MOST_CALLS = 1_000_000
-"""In flight."""
+"""Limit of `concurrency`."""
 RATES = (1e-6, 1e9)
-"""Calls a second: the slowest and the fastest."""
+"""Lowest and highest `rate_limit`, in calls per second."""
 
 
 @attrs.frozen(field_transformer=plainly)
 class Policy:
-    """Everything that decides how one task's records are worked. Times in seconds, sizes in bytes."""
+    """All settings that decide how one task's records are processed. Times in seconds, sizes in bytes."""
 
     stages: Stages
     waits: Waits = attrs.field(factory=lambda: Waits(None, 30 * DAY))
@@ -53,22 +52,22 @@ class Policy:
     drain_timeout: float = 10.0
     shutdown_timeout: float = 25.0
     max_waiting: int = 100_000
-    """Records that wait in memory, per stage and process; a retry stage's partitions share it evenly."""
+    """Records not due yet that are kept in memory per stage and process; a stage's partitions share it evenly."""
     max_waiting_bytes: int = 64 * 1024 * 1024
     """The same in bytes of keys and values."""
     max_metadata: int = MAX_METADATA
     stalled_after: float = 300.0
-    """A partition that has work and no record done for as long is named in the log, with what it waits for."""
+    """A partition that has records and completes none for as long is logged, with what it waits for."""
     in_place_retries: int = 0
-    """Tries in place before a record moves."""
+    """Retries in place before a record is forwarded."""
     in_place_wait: float = 0.1
-    """Before the first of them; doubled each time."""
+    """Wait before the first retry in place; doubled each time."""
     give_up_after: float | None = None
-    """From the timestamp of the record in the main topic."""
+    """Greatest age of a record, from its timestamp in the main topic."""
     rate_limit: float | None = None
-    """Calls a second, all stages together."""
+    """Calls per second of all stages together."""
     timeout: float | None = None
-    """Of a call: see `Task.timeout`."""
+    """Time limit of a call: see `Task.timeout`."""
     batch: OpenBatch | None = None
     """None: a call takes one record."""
 
@@ -81,11 +80,11 @@ class Policy:
         return self.waits.seconds(stage.number, jitter)
 
     def holds_key(self, verdict: Verdict) -> bool:
-        """Whether a record whose call ended so is tried again in place first, so that its key waits."""
+        """Whether a record with this verdict is retried in place first, so that its key waits."""
         return self.in_place_retries > 0 and verdict.move is Move.NEXT and verdict.after is None
 
     def check(self) -> None:
-        """Raises ConfigurationError, in one line, for the first setting that cannot work."""
+        """Raises ConfigurationError, in one line, for the first invalid setting."""
         self.stages.check()
         self.waits.check(self.stages.retries)
         for name, value, kinds in (
@@ -99,7 +98,7 @@ class Policy:
             ("max_waiting", self.max_waiting, 1, MOST),
             ("max_waiting_bytes", self.max_waiting_bytes, 1, MOST),
             ("max_metadata", self.max_metadata, 0, 2**31 - 1),
-            ("in_place_retries", self.in_place_retries, 0, MOST_TRIES),
+            ("in_place_retries", self.in_place_retries, 0, MOST_IN_PLACE_RETRIES),
         ):
             check_whole(name, number, least, most)
         for name, seconds in (
@@ -130,7 +129,9 @@ class Policy:
         if not callable(self.error_headers):
             check_choice("error_headers", self.error_headers, ("full", "type"), " or a callable")
         if inspect.iscoroutinefunction(self.error_headers):
-            raise ConfigurationError("error_headers is a coroutine function, which nobody awaits: make it a plain def")
+            raise ConfigurationError(
+                "error_headers is a coroutine function, which is never awaited: make it a plain def"
+            )
         for name, types in (
             ("retry_on", self.rules.retry_on),
             ("reject_on", self.rules.reject_on),

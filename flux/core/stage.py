@@ -27,7 +27,7 @@ class Role(enum.Enum):
     RETRY = "retry"
     DEAD = "dead letters"
     LEFTOVER = "leftover"
-    """A retry topic beyond `retries`, from when there were more: drained, failures go to the dead letters."""
+    """A retry topic beyond `retries`, which was lowered: it is drained, and failures become dead letters."""
 
 
 @attrs.frozen
@@ -72,23 +72,23 @@ class Stages:
         return self.retries + 1
 
     def after(self, stage: Stage) -> Stage | None:
-        """Where a failure of `stage` goes; None for the dead letters, which stay where they are."""
+        """The stage that failed records of `stage` are forwarded to; None for dead letters, which stay."""
         if stage.role is Role.DEAD:
             return None
         return self[self.dead if stage.role is Role.LEFTOVER else stage.number + 1]
 
     def leftover(self, number: int) -> Stage:
-        """The retry stage `number` beyond `retries`, as it was named when there were more."""
+        """The retry stage `number` beyond `retries`, named as when `retries` was higher."""
         return self._retry(number, Role.LEFTOVER)
 
     def leftovers(self, existing: Iterable[str]) -> list[Stage]:
-        """Of the topics that exist, those that are retry topics of this task beyond `retries`."""
+        """The retry stages beyond `retries` whose topics are in `existing`."""
         names = set(existing) - {stage.topic for stage in self}
         found: list[Stage] = []
         for number in range(self.retries + 1, MOST_RETRIES + 1):
             try:
                 stage = self.leftover(number)
-            except Exception:  # a naming need not know stages that there are not
+            except Exception:  # the user's function may not support stages beyond `retries`
                 continue
             if stage.topic in names:
                 found.append(stage)
@@ -96,7 +96,7 @@ class Stages:
         return found
 
     def dead_groups(self) -> list[str]:
-        """The groups that the dead-letter topic may have had under another `retries`."""
+        """The groups that the dead-letter stage has had if `retries` was another number."""
         groups: dict[str, None] = {}
         for retries in range(MOST_RETRIES + 1):
             try:
@@ -119,7 +119,7 @@ class Stages:
         return Stage(number, topic, group, role)
 
     def check(self) -> None:
-        """Raises ConfigurationError for a name that Kafka refuses or a forwarded copy that leads to itself."""
+        """Raises ConfigurationError for a name that Kafka refuses, or two stages with one topic."""
         check_whole("retries", self.retries, 0, MOST_RETRIES)
         if self.naming is not None and not callable(self.naming):
             raise ConfigurationError(
@@ -162,14 +162,14 @@ def _check_group(name: object, stage: int) -> None:
 
 
 def check_apart(tasks: Sequence[tuple[str, Stages]]) -> None:
-    """Raises ConfigurationError when names of two tasks on one cluster clash. `tasks`: (task name, its stages)."""
+    """Raises ConfigurationError if names of two tasks on one cluster clash. `tasks`: (task name, its stages)."""
     pairs: dict[tuple[str, str], str] = {}
     owned: dict[str, str] = {}
     for name, stages in tasks:
         main = stages[0]
         if (main.topic, main.group) in pairs:
             raise ConfigurationError(
-                f"{pairs[main.topic, main.group]} and {name} both work topic {main.topic} as group {main.group}:"
+                f"{pairs[main.topic, main.group]} and {name} both consume topic {main.topic} as group {main.group}:"
                 " give one of them another group_id"
             )
         pairs[main.topic, main.group] = name
@@ -184,7 +184,7 @@ def check_apart(tasks: Sequence[tuple[str, Stages]]) -> None:
         main = stages[0]
         if main.topic in owned:
             raise ConfigurationError(
-                f"{name} works the topic {main.topic}, which {owned[main.topic]} moves its failures to:"
+                f"{name} consumes topic {main.topic}, which {owned[main.topic]} forwards its failures to:"
                 " change topic, group_id or naming"
             )
 

@@ -1,4 +1,4 @@
-"""What a user sets, taken for what it means: plain values within bounds, or a ConfigurationError in one line."""
+"""Checks settings: plain values within bounds, or a ConfigurationError in one line."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from flux.core.errors import ConfigurationError
 from flux.core.text import one_line
 
 LONGEST = 100 * 365 * 86400.0
-"""Seconds that anything may last: beyond a century neither the machine's timers nor Kafka's times hold it."""
+"""Upper limit of any duration in seconds: timers and Kafka's timestamps do not hold more than a century."""
 MOST = 2**63 - 1
-"""Of anything that is counted."""
+"""Upper limit of any count."""
 _MOST_SHOWN = 100
 _PLAIN = (str, int, float, bool, type(None))
 _EXACTLY: tuple[tuple[type, Callable[[Any], Any]], ...] = (
@@ -25,8 +25,8 @@ _EXACTLY: tuple[tuple[type, Callable[[Any], Any]], ...] = (
 
 
 def plain(value: Any) -> Any:
-    """A text or a number of a subclass (an enum that is one, say) as a plain one: what its class makes of `str()`, of
-    a format or of a hash may be another text, such as the member's name. Anything else as it is."""
+    """Turns a string or number of a subclass, such as an enum's member, into a plain one: its `str()`, format or hash
+    may be another, such as the member's name. Any other value is returned unchanged."""
     kind = type(value)
     if kind in _PLAIN:
         return value
@@ -34,14 +34,14 @@ def plain(value: Any) -> Any:
 
 
 def plainly(_: type, fields: list[attrs.Attribute[Any]]) -> list[attrs.Attribute[Any]]:
-    """For a class of settings, as its `field_transformer`: takes each for its plain value."""
+    """A `field_transformer` for attrs classes of settings: converts each field with `plain`."""
     return [field.evolve(converter=plain) for field in fields]
 
 
 def shown(value: object) -> str:
-    """A value in an error: cut, in one line, whatever its class makes of `repr`."""
+    """A value for an error message: its repr in one line, cut. Never raises."""
     text = asked(lambda: repr(plain(value)))
-    return one_line(cut(text, _MOST_SHOWN)) if type(text) is str else f"what cannot be shown ({type(value).__name__})"
+    return one_line(cut(text, _MOST_SHOWN)) if type(text) is str else f"(a {type(value).__name__} that cannot be shown)"
 
 
 def is_whole(value: object, least: int = 0, most: int = MOST) -> bool:
@@ -49,17 +49,17 @@ def is_whole(value: object, least: int = 0, most: int = MOST) -> bool:
 
 
 def is_text(value: object) -> bool:
-    """One that can be written: UTF-8 has no lone surrogates."""
+    """Whether it is a string that can be encoded: UTF-8 has no lone surrogates."""
     return isinstance(value, str) and asked(value.encode) is not None
 
 
 def is_number(value: object, least: float = 0, most: float = LONGEST) -> bool:
-    """Neither NaN nor an infinity is one."""
+    """Whether it is a number within bounds; NaN is not."""
     return type(value) in (int, float) and least <= value <= most  # type: ignore[operator]
 
 
 def check_whole(name: str, value: object, least: int, most: int = MOST) -> None:
-    """Raises ConfigurationError, as the others do."""
+    """Raises ConfigurationError, as the other checks do."""
     if not is_whole(value, least, most):
         raise ConfigurationError(f"{name} = {shown(value)}: give a whole number, {least} or more, at most {most}")
 

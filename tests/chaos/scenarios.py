@@ -141,7 +141,7 @@ def cut_off_log(trial: Trial) -> None:
     begin_again = len(trial.workers)
     for _ in range(2):
         trial.start()
-    wait_for(lambda: trial.log().count("are gone before they were worked") == len(lows), "the loss is told", 30)
+    wait_for(lambda: trial.log().count("are gone before they were processed") == len(lows), "the loss is told", 30)
     told = sum(int(number) for number in re.findall(r"(\d+) offset\(s\) are gone", trial.log()))
     assert (told, len(trial.workers)) == (len(trial.gone), begin_again + 2)
     time.sleep(2)

@@ -1,9 +1,9 @@
 """One stage of one task as a state machine: facts in, commands out. No I/O, no threads, no clock.
 
-`Engine` is the façade. It routes facts to three parts and asks them for the next turn: `partitions` (what is assigned,
-what is done of it and may be committed), `dispatch` (what may run now, and runs; it takes from `work`, which nobody has
-begun) and `retries` (what becomes of failures). `common` is what they share. Where one needs another's deed, the façade
-gives it a callable: dispatch tells of failures, and retries have runs cut.
+`Engine` is the façade. It passes facts to three parts and gets the next turn from them: `partitions` (assignments, what
+is done and may be committed), `dispatch` (which records may run now, and runs; it takes them from `queued_work`) and
+`retries` (what happens to failed records). `common` is what they share. Where one part needs another, the façade gives
+it a callable: dispatch reports failures, and retries cut runs.
 """
 
 from flux.core.engine.common import BATCH

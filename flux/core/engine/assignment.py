@@ -1,7 +1,7 @@
-"""A partition's life with this member, from assignment to loss, as a transition table.
+"""The state of an assigned partition, from assignment to revocation or loss, as a transition table.
 
-Each assignment is an object of its own: what ends later than its generation still points at the old one, which is
-GONE, and so can neither commit nor move a record.
+Each new assignment is a new object. A call that ends after the rebalance still refers to the old object, which is GONE,
+and so can neither commit nor forward a record.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from flux.core.ports import BEGINNING, CommittedOffset, TopicPartition
 class Phase(enum.Enum):
     WORKING = "working"
     DRAINING = "draining"
-    """Being revoked: nothing new starts, what is in flight may still end and count."""
+    """Being revoked: no new calls; calls in flight may still end and be committed."""
     GONE = "gone"
 
 
@@ -40,7 +40,7 @@ TRANSITIONS: dict[tuple[Phase, Event], Phase] = {
 
 
 class Entry:
-    """One record that is tracked on its own, since its run was split or it waits."""
+    """One record that is tracked individually, because its run was split or it waits."""
 
     __slots__ = ("assignment", "due", "end", "key_queue", "message", "offset", "since", "tries", "waits")
 
@@ -54,11 +54,11 @@ class Entry:
         self.due = 0
         """Milliseconds since the epoch."""
         self.since = 0.0
-        """When it could be called, as far as time goes; seconds since the epoch."""
+        """When it became due, in seconds by the engine's clock."""
         self.tries = 0
-        """In place, after the first call here."""
+        """Retries in place so far."""
         self.waits = False
-        """For the next of them."""
+        """Whether it waits for the next retry in place."""
 
     @property
     def done(self) -> bool:
@@ -70,8 +70,8 @@ class Entry:
 
 
 class Slice:
-    """Records of one partition that nobody has begun: of a main topic in the order of offsets, of a retry topic in the
-    order of due time, ties by offset."""
+    """Records of one partition that were not started: in offset order in the main stage; in a retry stage by due time,
+    ties by offset."""
 
     __slots__ = ("dues", "end", "ends", "messages", "records", "since")
 
@@ -85,31 +85,31 @@ class Slice:
     ) -> None:
         self.records = records
         self.end = end
-        """After the last offset: where the next delivered record begins, if it is known."""
+        """The offset after the last record: that of the next delivered record, if known."""
         self.messages = messages
-        """Made of the records, in a retry stage."""
+        """The records' messages, in a retry stage."""
         self.dues = dues
-        """Likewise, in milliseconds since the epoch."""
+        """Due times in milliseconds since the epoch, in a retry stage."""
         self.ends = ends
-        """Up to which offset each record owns the log; None: to that of the next record, as they are in that order."""
+        """The end of the offsets that each record owns; None: the next record's offset, as they are in offset order."""
         self.since = 0.0
-        """When they could be called, as far as time goes; by the clock of the engine's `now`."""
+        """When they became due, in seconds by the engine's clock."""
 
     def __len__(self) -> int:
         return len(self.records)
 
     @property
     def size(self) -> int:
-        """Bytes of its keys and values."""
+        """Bytes of the keys and values."""
         return sum(len(record.value() or b"") + len(record.key() or b"") for record in self.records)
 
     @property
     def place(self) -> tuple[int, int]:
-        """Of its first record, in the order of its partition."""
+        """(due time, offset) of the first record: sorts the slices of a partition."""
         return 0 if self.dues is None else self.dues[0], self.records[0].offset()
 
     def part(self, start: int, stop: int | None = None) -> Slice:
-        """Its records from `start` on, to before `stop`."""
+        """The records from `start` to before `stop`; None: to the end."""
         if stop is None or stop >= len(self.records):
             stop, end = len(self.records), self.end
         else:
@@ -125,14 +125,14 @@ class Slice:
         return part
 
     def after(self, index: int) -> int:
-        """The offset up to which record `index` owns the log."""
+        """The end of the offsets that record `index` owns."""
         if self.ends is not None:
             return self.ends[index]
         records = self.records
         return int(records[index + 1].offset()) if index + 1 < len(records) else self.end
 
     def picked(self, indices: Sequence[int]) -> Slice:
-        """Some of its records, one at least."""
+        """The records at `indices`, at least one."""
         first, last = indices[0], indices[-1]
         if last - first + 1 == len(indices):
             return self.part(first, last + 1)
@@ -147,7 +147,7 @@ class Slice:
         return part
 
     def ranges(self, start: int, stop: int) -> list[tuple[int, int]]:
-        """The offsets that the records from `start` to before `stop` own."""
+        """The offset ranges [first, end) that the records from `start` to before `stop` own."""
         if self.ends is None:
             return [(self.records[start].offset(), self.after(stop - 1))]
         ranges: list[tuple[int, int]] = []
@@ -163,14 +163,14 @@ class Slice:
         return ranges
 
     def message(self, index: int) -> Message:
-        """Record `index` as a call gets it."""
+        """The message of record `index`."""
         if self.messages is not None:
             return self.messages[index]
         record = self.records[index]
         return Message.of(record, record.value(), trail.start())
 
     def entry(self, assignment: Assignment, index: int, message: Message) -> Entry:
-        """Record `index`, to be tracked on its own."""
+        """An entry that tracks record `index` individually."""
         entry = Entry(assignment, message, self.records[index].offset(), self.after(index))
         entry.since = self.since
         if self.dues is not None:
@@ -179,7 +179,7 @@ class Slice:
 
 
 class Assignment:
-    """One partition, as long as this member owns it."""
+    """One partition while this member owns it."""
 
     __slots__ = (
         "backlog",
@@ -215,26 +215,27 @@ class Assignment:
         self.phase = Phase.WORKING
         self.max_metadata = max_metadata
         self.offset_tracker = None if start == BEGINNING else OffsetTracker(start, done, max_metadata)
-        """None until the first record tells where the partition begins."""
+        """None until the first record shows where the partition begins."""
         self.restored = done[-1][1] if done else 0
-        """Below this offset records may come that another owner has done."""
+        """Records below this offset may have been completed by another owner."""
         self.committed = committed
         self.start = start
         self.jitter = jitter
-        """The random part of the default waits, 0 … 29."""
+        """Random part of the default waits, 0 … 29."""
         self.backlog: deque[Slice] = deque()
         self.backlogged = 0
         """Records in the backlog."""
         self.queued = False
-        """Whether the engine has it in its round of partitions with a backlog."""
+        """Whether it is in the round of partitions with a backlog."""
         self.running: dict[object, None] = {}
-        """Runs that have calls of it."""
+        """Runs with records of this partition."""
         self.laned = 0
-        """Entries in key queues, running ones and held keys included."""
+        """Entries in key queues, including running ones and those that hold their key."""
         self.flying = 0
-        """Of them, those that a caller has taken; and runs beside them."""
+        """Entries that a caller has taken, plus the part runs beside them."""
         self.open: dict[Entry, None] = {}
-        """Called, and not settled yet: on their way to the next stage, or waiting for what they produced."""
+        """Entries whose call has ended but that are not done: being forwarded, waiting for a retry in place, or for
+        the acknowledgement of what they produced."""
         self.waiting = 0
         self.waiting_bytes = 0
         self.paused = False
@@ -247,13 +248,13 @@ class Assignment:
 
     @property
     def position(self) -> CommittedOffset | None:
-        """What may be committed now; None while nothing is known."""
+        """What may be committed now; None if not known yet."""
         if self.offset_tracker is None:
             return None
         return CommittedOffset(self.offset_tracker.position, self.offset_tracker.metadata())
 
     def read_to(self, end: int) -> bool:
-        """Nothing comes any more of the offsets below `end` that was not delivered. Whether that moves the position."""
+        """No more records will be delivered below offset `end`. Returns whether that moves the committable offset."""
         if self.offset_tracker is None:
             self.offset_tracker = OffsetTracker(end, (), self.max_metadata)
             return True
@@ -262,7 +263,7 @@ class Assignment:
         return self.offset_tracker.position != before
 
     def give_back(self, piece: Slice) -> None:
-        """A slice that was taken from the backlog, or its rest: back in the order of its partition."""
+        """Puts a slice that was taken from the backlog, or its rest, back in order."""
         before: list[Slice] = []
         place = piece.place
         while self.backlog and self.backlog[0].place < place:
@@ -272,7 +273,8 @@ class Assignment:
         self.backlogged += len(piece.records)
 
     def deliver(self, records: list[Any]) -> Iterator[Slice]:
-        """Slices of the records that are neither done nor here already; tells the offset tracker of all of them."""
+        """Records in the offset tracker that these were delivered. Returns slices of those that are neither done nor
+        in memory already."""
         first, last = records[0].offset(), records[-1].offset()
         if self.offset_tracker is None:
             self.offset_tracker = OffsetTracker(first, (), self.max_metadata)
@@ -292,7 +294,7 @@ class Assignment:
                 if start is not None:
                     yield Slice(records[start:index], record.offset())
                 start = None
-                # the other owner may not have known how far the gap behind it reaches
+                # the other owner may not have known the end of the gap after it
                 offset_tracker.done(
                     record.offset(), records[index + 1].offset() if index + 1 < len(records) else last + 1
                 )

@@ -1,4 +1,4 @@
-"""Slices that nobody has begun: of a partition in the order of offsets, the partitions by turns."""
+"""Slices that were not started: in order within a partition; partitions take turns."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ class Backlogs:
 
     def __init__(self) -> None:
         self._round: deque[Assignment] = deque()
-        """Partitions with a backlog, the next to be worked first."""
+        """Partitions with a backlog, the next one first."""
 
     def __len__(self) -> int:
-        """Partitions that have one."""
+        """Number of partitions with a backlog."""
         return len(self._round)
 
     def __iter__(self) -> Iterator[Assignment]:
@@ -26,22 +26,22 @@ class Backlogs:
 
     @property
     def next(self) -> Assignment:
-        """Whose turn it is."""
+        """The partition whose turn it is."""
         return self._round[0]
 
     def add(self, assignment: Assignment, piece: Slice) -> None:
-        """Puts a slice behind all others of its partition."""
+        """Appends a slice to its partition's backlog."""
         assignment.backlog.append(piece)
         assignment.backlogged += len(piece.records)
         self._queue(assignment)
 
     def give_back(self, assignment: Assignment, piece: Slice) -> None:
-        """Puts a slice that was taken, or its rest, where it was."""
+        """Puts a slice that was taken, or its rest, back in order."""
         assignment.give_back(piece)
         self._queue(assignment)
 
     def take(self) -> Slice:
-        """The first slice of the partition whose turn it is; the next turn is another's."""
+        """Takes the first slice of the partition whose turn it is, and passes the turn on."""
         assignment = self._round.popleft()
         assignment.queued = False
         piece = assignment.backlog.popleft()
@@ -51,11 +51,11 @@ class Backlogs:
         return piece
 
     def pass_on(self) -> None:
-        """The turn is another's, though nothing was taken."""
+        """Passes the turn to the next partition although nothing was taken."""
         self._round.rotate(-1)
 
     def drop(self, assignment: Assignment) -> None:
-        """Forgets the slices of one partition."""
+        """Discards the slices of one partition."""
         assignment.backlog.clear()
         assignment.backlogged = 0
         if assignment.queued:

@@ -1,7 +1,7 @@
-"""What may be called now of a task whose calls take many records: batches of one partition, one in flight for each.
+"""Batches for tasks whose calls take many records: of one partition each, one in flight per partition.
 
-In place of key queues, with the same methods. A batch is taken when it is full, or when its first record has waited
-long enough. Records of one key that is held stay behind, in their order; the others go on.
+Replaces key queues, with the same methods. A batch can be taken when it is full or its first record has waited
+`OpenBatch.wait`. Records of a held key stay in the queue, in order; the others can be taken.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from flux.core.engine.key_queues import Ordering, key_queue_name
 from flux.core.validation import plainly
 
 MOST_BATCH = 10_000
-"""Records of one call, at most."""
+"""Limit of `OpenBatch.most`."""
 
 
 @attrs.frozen(field_transformer=plainly)
 class OpenBatch:
-    """`most`: records of one call; `wait`: seconds that the first of them waits for others."""
+    """`most`: records per call; `wait`: seconds that the first of them waits for others."""
 
     most: int = 100
     wait: float = 1.0
 
 
 class Batches:
-    """Of one stage, over its partitions. `now`: by the clock of the engine."""
+    """Of one stage, over all of its partitions."""
 
     __slots__ = ("_batch", "_held", "_ordering", "_queues")
 
@@ -37,11 +37,11 @@ class Batches:
         self._batch = batch
         self._ordering = ordering
         self._queues: dict[Assignment, deque[Entry]] = {}
-        """In order of offsets, or of due time; the partition to be worked next first."""
+        """Entries by offset, or by due time; the partition whose turn it is comes first."""
         self._held: dict[Any, int] = {}
 
     def __bool__(self) -> bool:
-        """Whether there are any."""
+        """Whether any entry is queued."""
         return bool(self._queues)
 
     def __len__(self) -> int:
@@ -49,31 +49,31 @@ class Batches:
         return sum(map(len, self._queues.values()))
 
     def ready(self, now: float) -> int:
-        """Batches that can be taken."""
+        """Number of batches that can be taken."""
         return sum(self._ripe(assignment, queue, now) for assignment, queue in self._queues.items())
 
     def deadline(self) -> float | None:
-        """When the next one that is not full can be taken."""
+        """When the next batch that is not full can be taken."""
         free = [self._free(queue) for assignment, queue in self._queues.items() if not assignment.running]
         return min((self._closes_at(entries) for entries in free if entries), default=None)
 
     def add(self, entry: Entry) -> None:
-        """Queues `entry`, whose `since` is set, behind all of its partition."""
+        """Appends `entry`, whose `since` is set, to its partition's queue."""
         entry.assignment.laned += 1
         self._queues.setdefault(entry.assignment, deque()).append(entry)
 
     def add_first(self, entry: Entry) -> None:
-        """Queues `entry` where it was before."""
+        """Puts `entry` back in order: it is to be called again."""
         entry.assignment.laned += 1
         self._put_back([entry])
 
     def begin(self, entry: Entry) -> None:
-        """Accounts for an entry that is called already."""
+        """Counts an entry whose call is running already."""
         entry.assignment.laned += 1
         entry.assignment.flying += 1
 
     def take(self, most: int, now: float) -> list[Entry]:
-        """The records of the next call; none, when there is no batch. `most` is of calls: 1 or more."""
+        """Takes the records of the next call; empty if there is no batch. `most`: calls, 1 or more."""
         for assignment, queue in list(self._queues.items()):
             if not self._ripe(assignment, queue, now):
                 continue
@@ -86,13 +86,13 @@ class Batches:
         return []
 
     def give_back(self, entries: list[Entry]) -> None:
-        """Entries that were taken and are to be called again."""
+        """Puts back entries that were taken and are to be called again."""
         for entry in entries:
             entry.assignment.flying -= 1
         self._put_back(entries)
 
     def retry_aside(self) -> None:
-        """Nothing is put aside: what the metadata has no room for stays in the queue."""
+        """Does nothing: entries that the metadata has no room for stay in the queue."""
 
     def end(self, entry: Entry) -> None:
         """The call of `entry` has ended."""
@@ -100,7 +100,7 @@ class Batches:
         entry.assignment.flying -= 1
 
     def hold(self, entry: Entry) -> None:
-        """Nothing more of the key of `entry` is called until `release`."""
+        """Holds back the key of `entry` until `release`."""
         entry.assignment.laned += 1
         name = key_queue_name(self._ordering, entry)
         if name is not None:
@@ -116,7 +116,7 @@ class Batches:
                 del self._held[name]
 
     def drop(self, assignment: Assignment) -> None:
-        """Forgets what of `assignment` has not been taken."""
+        """Discards the entries of `assignment` that were not taken."""
         self._queues.pop(assignment, None)
         self._held = {name: holds for name, holds in self._held.items() if assignment is not _owner(name)}
 
@@ -135,11 +135,12 @@ class Batches:
         )
 
     def _closes_at(self, free: Sequence[Entry]) -> float:
-        """When they are a batch, however few. Compared as it is: a difference of times may round otherwise."""
+        """When these entries can be taken although they are few. Callers compare times with this very sum, because a
+        difference may round in another way."""
         return free[0].since + self._batch.wait
 
     def _free(self, queue: deque[Entry]) -> Sequence[Entry]:
-        """Those whose key is not held."""
+        """The entries whose key is not held."""
         if not self._held:
             return queue
         return [entry for entry in queue if key_queue_name(self._ordering, entry) not in self._held]
@@ -170,7 +171,7 @@ class Batches:
         return taken
 
     def _leads_to(self, entry: Entry, name: Any, behind: Iterable[Entry], position: int) -> bool:
-        """As `KeyQueues._leads_to`: the position cannot move before `entry` has ended."""
+        """As `KeyQueues._leads_to`: the committable offset cannot move before `entry` has ended."""
         if entry.offset == position:
             return True
         return name is not None and any(

@@ -1,4 +1,4 @@
-"""What the engine asks its driver for."""
+"""What the engine returns to its driver."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class Level(enum.IntEnum):
 
 @attrs.frozen
 class Notice:
-    """A line for the log, and what it is about, where that is one record or one partition. `kind`: of all lines of one
-    kind there is one a minute; None: each."""
+    """A log line, and the record or partition that it is about. `kind`: one line of each kind is logged a minute; None:
+    every line."""
 
     level: Level
     text: str
@@ -34,7 +34,7 @@ class Notice:
 
 @attrs.frozen
 class Stall:
-    """A partition, or the stage, that has work and gets nowhere. `run`: the one that it waits for."""
+    """A partition that has records and makes no progress. `run`: the run that it waits for."""
 
     text: str
     run: Run | None = None
@@ -43,14 +43,14 @@ class Stall:
 
 @attrs.frozen
 class Turn:
-    """What the poller does next, in this order."""
+    """What the poll loop does next, in this order."""
 
     pause: tuple[TopicPartition, ...] = ()
     resume: tuple[TopicPartition, ...] = ()
     reset: tuple[TopicPartition, ...] = ()
-    """Partitions whose position is out of range: find their watermarks, and tell `Engine.reset`."""
+    """Partitions whose fetch position is out of range: query their watermarks and call `Engine.reset`."""
     commit: dict[TopicPartition, CommittedOffset] | None = None
     poll: int = 0
-    """How many records to ask for; 0: none are wanted, wait for a fact instead."""
+    """Number of records to poll; 0: do not poll, wait for a fact instead."""
     timeout: float = 0.0
     """Seconds to wait for records, or for a fact."""

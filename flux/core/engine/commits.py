@@ -1,4 +1,4 @@
-"""When positions are committed: by interval and by count, one commit in flight."""
+"""When offsets are committed: after an interval or a number of records, one commit in flight."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from collections.abc import Mapping
 
 from flux.core.ports import CommittedOffset, TopicPartition
 
-_AGAIN = 1.0
-_SOONEST = 0.1
-_LOST = 60.0  # seconds after which the end of a commit is not waited for any more
+_LONGEST_RETRY = 1.0
+_SHORTEST_RETRY = 0.1
+_LOST = 60.0  # seconds after which a commit without an answer counts as lost
 
 
 class Commits:
-    """Times in seconds by the clock of the engine."""
+    """Of one stage. Times in seconds by the engine's clock."""
 
     __slots__ = ("_at", "_failed", "_flight", "_interval", "_since", "_threshold", "done")
 
@@ -24,19 +24,19 @@ class Commits:
         self._since = 0.0
         self._failed = False
         self.done = 0
-        """Records done since positions were last looked at."""
+        """Records done since the last check."""
 
     @property
     def open(self) -> bool:
-        """Whether anything is done that is not committed."""
+        """Whether anything is done but not committed."""
         return bool(self.done) or self._flight is not None
 
     def waited(self, now: float) -> float:
-        """Seconds for which the end of a commit is waited for; 0 when none is in flight."""
+        """Seconds since the commit in flight was started; 0 if there is none."""
         return 0.0 if self._flight is None else max(0.0, now - self._since)
 
     def soon(self, now: float) -> None:
-        """There is something that should not wait for the interval."""
+        """Makes a commit due without waiting for the interval."""
         self.done += 1
         self._at = now
 
@@ -45,18 +45,18 @@ class Commits:
             if 0 <= now - self._since < _LOST:
                 return False
             self._flight = None
-        if self._at - now > max(self._interval, _AGAIN):
+        if self._at - now > max(self._interval, _LONGEST_RETRY):
             self._at = now + self._interval  # the clock was set back
         return now >= self._at or (self.done >= self._threshold and not self._failed)
 
     def deadline(self, now: float) -> float | None:
-        """When `due` will be true by the clock alone."""
+        """When `due` becomes true without another record."""
         if not self.done or self._flight is not None:
             return None
-        return min(self._at, now + max(self._interval, _AGAIN))
+        return min(self._at, now + max(self._interval, _LONGEST_RETRY))
 
     def looked(self, now: float) -> None:
-        """Positions were computed: the next time is an interval away."""
+        """The offsets to commit were computed: the next commit is due after the interval."""
         self.done = 0
         self._failed = False
         self._at = now + self._interval
@@ -64,10 +64,10 @@ class Commits:
     def began(self, positions: Mapping[TopicPartition, CommittedOffset], now: float) -> None:
         self._flight, self._since = positions, now
 
-    def ended(self, well: bool, now: float) -> None:
-        """A commit that failed is tried again within a second, but not at once: it would fail in a hot loop."""
+    def ended(self, succeeded: bool, now: float) -> None:
+        """The commit in flight has ended. A failed one is retried within a second, but not in a hot loop."""
         self._flight = None
-        if not well:
+        if not succeeded:
             self.done += 1
             self._failed = True
-            self._at = now + min(max(self._interval, _SOONEST), _AGAIN)
+            self._at = now + min(max(self._interval, _SHORTEST_RETRY), _LONGEST_RETRY)

@@ -1,4 +1,4 @@
-"""What the parts of one engine share: what a stage is, what it has counted and told, and its key queues."""
+"""What the parts of one engine share: policy, counters, log lines, key queues."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from flux.core.policy import Policy
 from flux.core.stage import Stage
 
 BATCH = 500
-"""Records asked for in one poll: what makes the client's own cost per record smallest."""
+"""Records per poll: the number with the lowest cost per record in the client."""
 SHOWN = 5
-"""Partitions, or records, that a line for the log names."""
+"""Partitions or records that a log line lists."""
 
 
 class Common:
-    """Of one stage. Its parts may read and change all of it. `gate`: the task's."""
+    """Of one stage. Its parts may read and change all of it."""
 
     __slots__ = (
         "batch",
@@ -50,12 +50,12 @@ class Common:
         self.batch = BATCH
         self.stopping = False
         self.epoch = 0.0
-        """The wall clock's time when `now` was 0, in seconds since the epoch, as far as the driver knows."""
+        """The wall clock's time, in seconds since the epoch, when `now` was 0."""
 
     def wall_ms(self, now: float) -> int:
-        """Milliseconds since the epoch by the wall clock."""
+        """The wall clock's time in milliseconds since the epoch."""
         return whole_ms(now + self.epoch)
 
     def begins(self, assignment: Assignment) -> bool:
-        """Whether anything of a partition is begun any more."""
+        """Whether new calls may start for a partition."""
         return not self.stopping and assignment.phase is Phase.WORKING

@@ -1,5 +1,4 @@
-"""What is ahead of a stage: whether anything is left to do, and when, though no fact comes; so for how long a poll may
-wait."""
+"""Whether a stage has anything left to do, when it has to act without a new fact, and how long a poll may wait."""
 
 from __future__ import annotations
 
@@ -12,13 +11,13 @@ from flux.core.engine.partitions import Partitions
 from flux.core.engine.retries import Retries
 
 REST = 0.25
-"""Seconds that a poll may wait when nothing is due: how long a stop or a wake-up may take."""
+"""Longest poll in seconds if nothing is due, so the longest delay of a stop."""
 PAUSED_REST = 0.05
-"""The same while a partition is paused, and may be resumed meanwhile."""
+"""Longest poll while a partition is paused, because it may have to be resumed."""
 BUSY_REST = 0.005
-"""The same while there is work at hand."""
+"""Longest poll while records can be processed."""
 LEAST_REST = 0.001
-"""Clients count milliseconds: a shorter wait is none, and a stage would poll in a hot loop until a record is due."""
+"""Clients count milliseconds: with a shorter poll a stage would run a hot loop until a record is due."""
 
 
 class Deadlines:
@@ -34,24 +33,24 @@ class Deadlines:
 
     @property
     def blocked(self) -> bool:
-        """Whether nothing may begin, whatever the time."""
+        """Whether no call may start, whatever the time."""
         return self._common.stopping or self._retries.forwards.blocked
 
     def at_hand(self, now: float) -> int:
-        """About how many callers could get work, if the gate let them."""
+        """About how many callers could get a run, without regard to pauses and the rate limit."""
         in_place = self._retries.in_place.next_due
         return self._dispatch.work.at_hand(now) + (in_place is not None and in_place <= now)
 
     def ready(self, now: float) -> int:
-        """About how many callers could get work from `take` now."""
+        """About how many callers could get a run from `take` now."""
         gate = self._common.gate
         if self.blocked or (gate.limited and not gate.most(now)):
             return 0
         return self.at_hand(now)
 
     def begins_at(self, now: float) -> float | None:
-        """When calls of records that are here and due may begin, where only time keeps them: the rate, a pause, a try
-        in place, a batch that is not full."""
+        """When the next call may start that only waits for time: for the rate limit, the end of a pause, a retry in
+        place, or a batch that is not full."""
         if self.blocked:
             return None
         ends = (self._retries.in_place.next_due, self._common.key_queues.deadline())
@@ -62,11 +61,10 @@ class Deadlines:
         return min(times, default=None)
 
     def deadline(self, now: float) -> float | None:
-        """When something is to be done although no fact comes: a record is due, a forwarded copy is tried again, a
-        commit."""
+        """When the stage has to act without a new fact: a record is due, a forwarded copy is retried, a commit."""
         due = self._dispatch.work.delay_queue.next_due
         if due is not None and (self.blocked or due <= self._common.wall_ms(now)):
-            due = None  # nothing begins any more, or it waits for the cluster or a caller: no time changes that
+            due = None  # it waits for the cluster or a caller, or the stage stops: time does not change that
         times = (
             None if due is None else due / 1000 - self._common.epoch,
             self.begins_at(now),
@@ -76,21 +74,21 @@ class Deadlines:
         return min((time for time in times if time is not None), default=None)
 
     def rest(self, now: float) -> float:
-        """Seconds for which a poll may wait."""
+        """Seconds that a poll may wait."""
         deadline, ready, forwards = self.deadline(now), self.ready(now), self._retries.forwards
-        # a time that is past is a forwarded copy's that somebody writes already, or is to be written in this very turn
+        # a deadline in the past is that of a forwarded copy that is being written, or will be in this turn
         rest = REST if deadline is None else min(deadline - now if deadline > now else BUSY_REST, REST)
         if self._dispatch.work.paused:
             rest = min(rest, PAUSED_REST)
         if ready and not self._dispatch.dispatch_mode.slow:
-            rest = LEAST_REST  # it became due since the poller looked, who is to work it
+            rest = LEAST_REST  # a record became due after the poller's last check, and the poller has to process it
         elif ready or forwards.queued or forwards.writing:
             rest = min(rest, BUSY_REST)
         return max(rest, LEAST_REST)
 
     @property
     def empty(self) -> bool:
-        """Nothing is in flight, here and not begun, or waiting."""
+        """Whether no record is in memory: none in flight, queued or waiting."""
         return not (
             self._dispatch.running
             or len(self._dispatch.work)
@@ -101,8 +99,8 @@ class Deadlines:
         )
 
     def rests(self, now: float) -> bool:
-        """Nothing goes on by itself: as `empty`, but for records that the next topic refuses and what waits behind
-        them for their keys."""
+        """Whether nothing will progress without help: `empty`, except for records that the next topic refuses and
+        records that wait for the keys of those."""
         forwards = self._retries.forwards
         return self.empty or not (
             self._dispatch.running
@@ -116,7 +114,7 @@ class Deadlines:
 
     @property
     def quiet(self) -> bool:
-        """No call is running, no transfer may still end by itself, nothing waits for what it produced."""
+        """Whether no call runs, no forward may still be acknowledged, and no record waits for what it produced."""
         retries = self._retries
         return not (self._dispatch.running or retries.forwards.any_moving or any(map(retries.in_flight, self._open())))
 

@@ -1,4 +1,4 @@
-"""Records that are not due yet, in due order; ties by offset. Bounded per partition."""
+"""Delay queue: records that are not due yet, by due time, ties by offset. `Backpressure` bounds it."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from bisect import bisect_left, bisect_right
 from flux.core.engine.assignment import Assignment, Slice
 
 _WHOLE = 50
-"""Records of one slice that came together and are due together, from which on they are a slice again."""
+"""Average number of records taken from one slice from which on they stay a slice of their own."""
 
 
 class _Waiting:
-    """A slice of which the records before `at` are taken out."""
+    """A slice whose records before `at` were taken."""
 
     __slots__ = ("at", "bytes", "piece")
 
@@ -23,23 +23,23 @@ class _Waiting:
 
 
 _Queue = list[tuple[int, int, int, _Waiting]]
-"""A heap by due time and offset of the first record of each."""
+"""A heap by due time and offset of each slice's first record."""
 
 
 class DelayQueue:
-    """What waits in one stage. Times in milliseconds since the epoch."""
+    """Of one stage. Times in milliseconds since the epoch."""
 
     __slots__ = ("_heads", "_number", "_queues", "_waiting")
 
     def __init__(self) -> None:
         self._queues: dict[Assignment, _Queue] = {}
         self._heads: list[tuple[int, int, Assignment]] = []
-        """A heap of when each partition's first record is due; some that are not true any more among them."""
+        """A heap by the due time of each partition's first record; may contain outdated items."""
         self._number = 0
         self._waiting = 0
 
     def __len__(self) -> int:
-        """Records."""
+        """Number of records."""
         return self._waiting
 
     @property
@@ -54,15 +54,15 @@ class DelayQueue:
         return None
 
     def add(self, assignment: Assignment, piece: Slice, size: int) -> None:
-        """`piece` has due times; `size`: bytes of its keys and values."""
+        """Adds a slice with due times. `size`: bytes of its keys and values."""
         assignment.waiting += len(piece)
         assignment.waiting_bytes += size
         self._waiting += len(piece)
         self._push(assignment, _Waiting(piece, size))
 
     def due(self, now_ms: int, most: int) -> tuple[Assignment, list[Slice]] | None:
-        """Takes out what is due by `now_ms` of one partition, up to `most` records, in order: of the one that is due
-        first, of those that have no backlog."""
+        """Takes up to `most` records of one partition that are due by `now_ms`, in order. Of the partitions without a
+        backlog it takes the one whose first record is due first."""
         passed = []
         while True:
             first = self.next_due
@@ -105,7 +105,7 @@ class DelayQueue:
         return assignment, _slices(taken, count)
 
     def drop(self, assignment: Assignment) -> None:
-        """Forgets the records of one partition."""
+        """Discards the records of one partition."""
         if self._queues.pop(assignment, None) is not None:
             self._waiting -= assignment.waiting
             assignment.waiting = assignment.waiting_bytes = 0
@@ -123,19 +123,19 @@ class DelayQueue:
 
 
 def _stop(piece: Slice, start: int, now_ms: int, others: _Queue) -> int:
-    """Up to where the records of a slice are due, and before those of the others."""
+    """The end of the records in a slice that are due, and due before those of other slices."""
     dues = piece.dues
     assert dues is not None
     stop = bisect_right(dues, now_ms, start)
     if others and others[0][0] <= dues[stop - 1]:
         due, offset, *_ = others[0]
-        behind = piece.records[-1].offset() < offset and piece.ends is None  # what came in one poll after the other
+        behind = piece.records[-1].offset() < offset and piece.ends is None  # the other slice came in a later poll
         stop = min(stop, (bisect_right if behind else bisect_left)(dues, due, start))
     return max(stop, start + 1)
 
 
 def _slices(taken: list[tuple[Slice, int, int]], count: int) -> list[Slice]:
-    """Slices as they came, or one in due order where few records that came together are due together."""
+    """The taken records as slices: one per source, or a single one in due order if few come from each source."""
     if count >= _WHOLE * len(taken) or len(taken) == 1:
         return [piece.part(start, stop) for piece, start, stop in taken]
     made = Slice([], 0, [], [], [])

@@ -1,4 +1,4 @@
-"""What may run now, and the runs: begun, accounted for, cut and ended."""
+"""Which records may run now, and the runs: started, accounted for, cut and ended."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from flux.core.message import Message
 from flux.core.stage import Role
 
 _FEW = 10
-"""Calls that may begin at once, below which a limit hands records out one by one."""
+"""If a limit admits fewer calls than this at once, records are handed out one by one."""
 SMALL = 5
-"""Records, below which a run with a claim of their keys costs more than an entry for each."""
+"""With fewer records, a run that claims their keys costs more than an entry for each."""
 
 
 class Dispatch:
-    """Of one stage. `noted`: hears of each call that was found failed when its run was accounted for."""
+    """Of one stage. `noted`: called for each failed call when its run is accounted for."""
 
     __slots__ = ("_common", "_keyed", "_main", "_noted", "dispatch_mode", "running", "work")
 
@@ -34,16 +34,16 @@ class Dispatch:
         self._keyed = (
             common.key_queues if isinstance(common.key_queues, KeyQueues) and policy.ordering != "partition" else None
         )
-        """The key queues, where runs may work parts of one partition side by side."""
+        """The key queues, if several runs may process parts of one partition at once."""
         self.work = work
         self.dispatch_mode = DispatchMode()
         self.running: dict[Run, None] = {}
-        """The runs that callers are in."""
+        """The runs that callers are processing."""
 
     # ---- what may run now
 
     def take(self, most: int, now: float) -> Run | None:
-        """What to work now, of no more than `most` calls."""
+        """The next run, of no more than `most` calls; None if there is none."""
         policy, work, key_queues = self._common.policy, self.work, self._common.key_queues
         if policy.batch is not None:
             return self._take_batch(policy.batch.most, now)
@@ -63,7 +63,7 @@ class Dispatch:
         return self._start(KeyQueueRun(entries, now), now) if entries else None
 
     def _take_batch(self, most: int, now: float) -> Run | None:
-        """A batch that is full, or has waited; first of those whose records are here one by one."""
+        """The next batch that is full or has waited; entries in key queues come before slices."""
         work, backlogs, key_queues = self.work, self.work.backlogs, self._common.key_queues
         while True:
             entries = key_queues.take(1, now)
@@ -86,9 +86,8 @@ class Dispatch:
                 return None
 
     def _next_slice(self, spread: bool, chunk: int, most: int, now: float) -> Run | None:
-        """A slice that may be worked as one. If there is none, as far as order and metadata let others begin, up to
-        `chunk` records of the next one are, if their keys are free; the others are split. `spread`: none is worked as
-        one."""
+        """A run of a whole slice. If other calls of the partition or the metadata do not allow that, a run of up to
+        `chunk` records of it whose keys are free; the other records become entries. `spread`: never a whole slice."""
         work, backlogs = self.work, self.work.backlogs
         for _ in range(len(backlogs)):
             assignment = backlogs.next
@@ -101,14 +100,15 @@ class Dispatch:
             elif self._admits(assignment):
                 return SliceRun(assignment, self._at_most(assignment, backlogs.take(), most), now)
             elif not self._main and not assignment.running:
-                # what holds the position back may not be due for long: single records may have room
+                # the record that holds back the committed offset may not be due for long: entries may have room
                 work.split()
                 return None
             backlogs.pass_on()
         return None
 
     def _part(self, assignment: Assignment, most: int, now: float) -> Run | None:
-        """Up to `most` records of a partition's next slice, beside other runs of it. None: they are split."""
+        """A run of up to `most` records of a partition's next slice, beside other runs of it. None: they became
+        entries."""
         backlogs, key_queues = self.work.backlogs, self._keyed
         offset_tracker, piece = assignment.offset_tracker, assignment.backlog[0]
         assert offset_tracker is not None
@@ -127,8 +127,7 @@ class Dispatch:
         return PartRun(assignment, piece.picked(claim.indices), claim, key_queues, now)
 
     def _admits(self, assignment: Assignment) -> bool:
-        """Whether the next slice may be begun: nothing of an ordered partition runs beside it, and the metadata has
-        room."""
+        """Whether the next slice may start: no other run of an ordered partition, and room in the metadata."""
         offset_tracker, piece = assignment.offset_tracker, assignment.backlog[0]
         assert offset_tracker is not None
         if assignment.running and self._common.policy.ordering != "none":
@@ -155,7 +154,7 @@ class Dispatch:
         return run
 
     def finished(self, run: Run, now: float) -> None:
-        """The caller has made all calls of a run that are its own."""
+        """The caller has made all calls of its run."""
         calls = run.index
         self._end(run)
         run.finish(self._common.key_queues)
@@ -164,7 +163,7 @@ class Dispatch:
         self._common.key_queues.retry_aside()
 
     def aborted(self, run: Run) -> None:
-        """The process failed in the call that a run is at: the calls before it count, this one never does."""
+        """The process failed in the run's current call: the calls before it count, this one never does."""
         self._end(run)
         self._common.gate.ended(run, called=False)
 
@@ -175,7 +174,7 @@ class Dispatch:
             assignment.running.pop(run, None)
 
     def settle(self, run: Run, index: int | None = None) -> None:
-        """Accounts for the calls that have ended, or those before `index`."""
+        """Accounts for the calls before `index`; None: all that have ended."""
         done, failed = run.settle(run.index if index is None else index, self._common.key_queues)
         self._common.stats.done += done
         self._common.commits.done += done
@@ -187,19 +186,18 @@ class Dispatch:
             self.settle(run)
 
     def looked(self, now: float) -> list[Run]:
-        """A watcher looks, about every `LOOK` seconds while runs are worked: splits those that are stuck, and returns
-        them. A run's caller goes on with the call that it is in; the rest is for others. From then on records are
-        handed out one by one, so no other slice may go on as one either."""
+        """The watcher's check, about every `LOOK` seconds while there are runs. If any run is stuck, all are cut: each
+        caller keeps its current call, and other callers get the rest. Returns the stuck runs."""
         stuck = self.dispatch_mode.stuck(self.running, now)
         for run in self.running:
-            if run.untold:  # it may last, and exceptions hold all that was in their calls
+            if run.untold:  # the run may take long, and exceptions keep their frames in memory
                 self.settle(run)
         if stuck:
             self.cut_all()
         return stuck
 
     def cut_all(self, assignment: Assignment | None = None) -> None:
-        """Gives what the runs have not begun to others: of those that have records of a partition, or of all."""
+        """Cuts the runs with records of a partition, or all: other callers get what was not started."""
         for run in [run for run in self.running if assignment is None or assignment in run.assignments()]:
             self._cut(run)
 
@@ -213,7 +211,7 @@ class Dispatch:
                 self.work.give_back(assignment, rest)
 
     def hold_back(self, run: Run, index: int, message: Message) -> None:
-        """Call `index`, which a run is at, counts for nothing: the record is the first of its key queue again."""
+        """Discards the run's current call `index`: the record becomes the first of its key queue again."""
         key_queues = self._common.key_queues
         self.settle(run, index)
         self._cut(run)
@@ -227,11 +225,11 @@ class Dispatch:
             key_queues.end(entry)
 
     def part(self, run: Run, index: int, message: Message) -> Entry:
-        """Takes call `index` out of its run, which goes on past it: the record is open on its own."""
+        """Takes call `index` out of its run, which continues after it: the record is tracked individually."""
         self.settle(run, index)
         return run.part(index, message, self._common.key_queues)
 
     @property
     def begun(self) -> set[Entry]:
-        """Entries that callers have taken, and whose calls are not accounted for."""
+        """Entries that callers have taken and whose calls are not accounted for."""
         return {entry for run in self.running if run.entries is not None for entry in run.entries[run.marked :]}

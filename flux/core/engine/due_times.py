@@ -1,4 +1,4 @@
-"""When a record of a retry stage is due, and how long one waits in the stage that it moves to."""
+"""When a record of a retry stage is due, and how long a forwarded record waits in its next stage."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from flux.core.stage import Role, Stage
 
 
 def whole_ms(seconds: float) -> int:
-    """Whole milliseconds by then. A float holds few of them exactly: a microsecond before one counts as it."""
+    """Whole milliseconds, rounded down, but up by at most a microsecond, because a float is rarely exact."""
     return int(seconds * 1000 + 0.001)
 
 
@@ -32,7 +32,7 @@ class DueTimes:
         self._notices = notices
 
     def timed(self, assignment: Assignment, piece: Slice, now_ms: int) -> tuple[Slice, int]:
-        """A slice of this stage's topic as it came, in due order; and the bytes of its keys and values."""
+        """The records of a polled slice in due order, and the bytes of their keys and values."""
         messages: list[Message] = []
         dues: list[int] = []
         size = 0
@@ -58,7 +58,7 @@ class DueTimes:
         ), size
 
     def wait(self, target: Stage, after: float | None, jitter: int) -> float:
-        """Seconds in `target`; `after`: what the call asked for."""
+        """Seconds to wait in `target`. `after`: the wait that the call requested."""
         if target.role is Role.DEAD:
             return 0.0
         longest = self._policy.max_delay
@@ -73,11 +73,11 @@ class DueTimes:
         return min(after, longest)
 
     def _due(self, message: Message, jitter: int, now_ms: int) -> int:
-        """Of a record whose headers do not simply say it."""
+        """The due time of a record without a plain, valid header for it."""
         if not message.headers_readable:
             self._notices.add(
                 Level.WARNING,
-                f"{message!r}: its headers cannot be read, and are left out (logged once)",
+                f"{message!r}: its headers cannot be read and are left out (logged once)",
                 "headers",
                 message,
             )
@@ -88,14 +88,14 @@ class DueTimes:
         for name in names:
             self._notices.add(
                 Level.WARNING,
-                f"{message!r}: {name} cannot be understood, and is taken as absent (logged once)",
+                f"{message!r}: header {name} is invalid and ignored (logged once)",
                 name,
                 message,
             )
 
     def _from_timestamp(self, message: Message, jitter: int, now_ms: int) -> int:
-        """Without a due time (the Ruby library writes none): the stage's wait from when the record was written; from
-        now, when its timestamp cannot be believed."""
+        """For a record without a due time (the Ruby library writes none): the stage's wait after its timestamp, or
+        after now if the timestamp is missing or in the future."""
         written = message.timestamp
         if not 0 < written <= now_ms:
             written = now_ms

@@ -1,4 +1,4 @@
-"""When work is too old to be tried: `give_up_after`, counted from the timestamp of the record in the main topic."""
+"""Expiry: whether a record is older than `give_up_after`, counted from its timestamp in the main topic."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ from flux.core.message import Message
 
 
 def expires(message: Message, give_up_after: float | None, at: float) -> bool:
-    """Whether a call at `at` (seconds since the epoch) would come too late. A record without a timestamp, or whose
-    origin's is not known, never expires."""
+    """Whether the record has expired at `at` (seconds since the epoch). Without a known timestamp it never does."""
     if give_up_after is None:
         return False
     born = message.origin_timestamp

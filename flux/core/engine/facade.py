@@ -1,13 +1,13 @@
-"""The façade of one stage's state machine: it routes facts to the parts that decide, and asks them for what is next.
+"""The façade of one stage's state machine: it passes facts to the parts that decide, and returns what to do next.
 
-A record's way: `polled` puts it into its partition's backlog (main stage) or among the delays (retry stages). `take`
-hands out runs: a slice of a backlog as it came while calls are quick, entries through key queues once a run was split.
-The caller publishes how far it is in the run itself, and reports what is not a plain success: `failed`, `produced`, and
-at the end `finished`. A failed record becomes a forwarded copy; `written` ends it. The offset tracker of each partition
-says what may be committed; `turn` asks for that and for everything else that the poller does.
+The path of a record: `polled` puts it into its partition's backlog (main stage) or the delay queue (retry stages).
+`take` hands out runs: a whole slice of a backlog while calls are quick, entries of key queues after a run was split.
+The caller publishes its progress in the run, and reports other results with `failed` and `produced`, then the end with
+`finished`. A failed record becomes a forwarded copy, and `written` completes it. Each partition's offset tracker
+computes the offset to commit; `turn` returns the commit and everything else that the poll loop does.
 
-A driver guards an engine with one lock; nothing here waits. `now` is seconds by a clock that is never set back, and
-`epoch` says where the wall clock stands, by which records are due.
+A driver guards an engine with one lock; nothing here waits. `now` is seconds by a monotonic clock, and `epoch` relates
+it to the wall clock, which due times refer to.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ from flux.core.stage import Stage
 
 
 class Engine:
-    """`topic_limits`: bytes that a target topic takes in a record, as far as that is known. `gate`: the task's, which
-    all of its engines in a process have."""
+    """`topic_limits`: largest record in bytes by target topic, as far as known. `gate`: shared by all engines of the
+    task in this process."""
 
     def __init__(
         self,
@@ -56,7 +56,7 @@ class Engine:
         dispatch = self._dispatch = Dispatch(common, work, retries.noted)
         ahead = self._ahead = Deadlines(common, partitions, dispatch, retries)
 
-        # what one part answers alone is that part's own, and is described there
+        # methods that need one part only are that part's, and documented there
         self.assigned = partitions.assigned
         self.revoked = partitions.revoked
         self.lost = partitions.lost
@@ -93,36 +93,36 @@ class Engine:
     # ---- facts
 
     def revoking(self, partitions: Iterable[TopicPartition]) -> None:
-        """They will be given up: nothing of them is begun any more; ask `drained`, commit, then `revoked`."""
+        """The partitions will be revoked: no new calls for them. Next: wait for `drained`, commit, `revoked`."""
         for assignment in self._partitions.revoking(partitions):
             self._work.unload(assignment)
             self._dispatch.cut_all(assignment)
             self._retries.end_in_place(self._dispatch.begun, assignment)
 
     def drained(self, partitions: Iterable[TopicPartition]) -> bool:
-        """Whether nothing of them is in flight: called, being written, or waiting for what a call produced."""
+        """Whether no record of the partitions is in flight: called, being forwarded or waiting for what it produced."""
         return self._partitions.drained(partitions, self._retries.in_flight)
 
     def polled(self, polled: PollResult, now: float) -> None:
-        """A poll brought these."""
+        """A poll has returned."""
         self._partitions.resets.update(polled.out_of_range)
         self._work.delivered(polled.batches, self._partitions.assignments, now)
         self._partitions.reached(polled.reached)
 
     def finished(self, run: Run, now: float) -> None:
-        """The caller has made all calls of a run that are its own."""
+        """The caller has made all calls of its run."""
         self._dispatch.finished(run, now)
         self._retries.in_place.forget_done()
 
     def aborted(self, run: Run) -> None:
-        """The process failed in the call that a run is at: the calls before it count, this one never does."""
+        """The process failed in the run's current call: the calls before it count, this one never does."""
         self._dispatch.aborted(run)
         self._retries.aborted(run)
 
     def failed(self, run: Run, index: int, message: Message, failure: Failure, now: float) -> Move:
-        """Call `index` of a run raised. The caller goes on with the next one, unless the answer is Move.STOP: then
-        the process failed, and the record stays as it was. Move.PAUSE: the same, and all engines of the task are to be
-        told `paused`."""
+        """Call `index` of a run raised. The caller continues with the next call, unless Move.STOP is returned: then
+        the process failed, and the record stays as it was. After Move.PAUSE call `paused` of all engines of the
+        task."""
         verdict = self._retries.verdict(failure)
         if verdict.move is Move.PAUSE:
             self._dispatch.hold_back(run, index, message)
@@ -131,18 +131,18 @@ class Engine:
         return verdict.move
 
     def produced(self, run: Run, index: int, message: Message) -> Entry | None:
-        """Call `index` returned and what it produced is not acknowledged yet: `settled` follows. None: its partition
-        is gone, and nobody needs to hear."""
+        """Call `index` returned, and what it produced is not acknowledged yet: report `settled` later. Returns None
+        if its partition is gone, and no report is needed."""
         return self._retries.produced(self._dispatch.part(run, index, message))
 
     def paused(self) -> None:
-        """The gate is shut by an outage: callers go no further than the calls that they are in, and what waits to be
-        tried in place waits for the end of the pause instead."""
+        """The task is paused by an outage: callers end after their current calls, and retries in place wait for the
+        end of the pause."""
         self._dispatch.cut_all()
         self._retries.paused()
 
     def stop(self) -> None:
-        """Nothing new is begun."""
+        """The stage stops: no new calls."""
         self._common.stopping = True
         self._dispatch.cut_all()
         for assignment in self._partitions.assignments.values():
@@ -150,7 +150,7 @@ class Engine:
         self._retries.end_in_place(self._dispatch.begun)
 
     def _drop(self, assignment: Assignment) -> None:
-        """A partition is gone."""
+        """A partition is gone: all parts discard what they hold of it."""
         self._work.unload(assignment)
         self._retries.forget(assignment)
         self._dispatch.cut_all(assignment)
@@ -158,7 +158,8 @@ class Engine:
     # ---- commands
 
     def take(self, polling: bool, now: float) -> Run | None:
-        """What to work now. `polling`: the caller is the poller; while calls are quick nobody else gets anything."""
+        """The next run; None if there is none. `polling`: the caller is the poller, which alone gets runs while calls
+        are quick."""
         if self._ahead.blocked or not (polling or self.dispatch_mode.slow):
             return None
         most = self.gate.most(now)
@@ -168,7 +169,7 @@ class Engine:
         return self._dispatch.take(most, now)
 
     def turn(self, now: float) -> Turn:
-        """What the poller does next."""
+        """What the poll loop does next."""
         pause, resume, patient = self._work.pauses(self._partitions.assignments, self.has_forwards, now)
         rest = self._ahead.rest(now)
         return Turn(
@@ -183,13 +184,14 @@ class Engine:
     def commit(
         self, now: float, partitions: Iterable[TopicPartition] | None = None, at_once: bool = False
     ) -> dict[TopicPartition, CommittedOffset] | None:
-        """Positions to commit, if it is time to (or `at_once`); one commit is in flight at a time."""
+        """The offsets to commit, if a commit is due (or `at_once`); None if there are none. One commit is in flight at
+        a time."""
         if not at_once and not self._common.commits.due(now):
             return None
         self._dispatch.settle_all()
         return self._partitions.commit(now, partitions, at_once)
 
-    # ---- what others may know
+    # ---- state
 
     @property
     def stopping(self) -> bool:
@@ -197,7 +199,7 @@ class Engine:
 
     @property
     def epoch(self) -> float:
-        """The wall clock's time when `now` was 0, in seconds since the epoch, as far as the driver knows."""
+        """The wall clock's time, in seconds since the epoch, when `now` was 0."""
         return self._common.epoch
 
     @epoch.setter
@@ -206,71 +208,71 @@ class Engine:
 
     @property
     def empty(self) -> bool:
-        """Nothing is in flight, here and not begun, or waiting."""
+        """Whether no record is in memory: none in flight, queued or waiting."""
         return self._ahead.empty
 
     @property
     def quiet(self) -> bool:
-        """No call is running, no transfer may still end by itself, nothing waits for what it produced."""
+        """Whether no call runs, no forward may still be acknowledged, and no record waits for what it produced."""
         return self._ahead.quiet
 
     @property
     def idle(self) -> bool:
-        """Empty, and all that is done is committed."""
+        """Whether it is empty and everything done is committed."""
         return self._ahead.empty and not self._common.commits.open
 
     @property
     def running(self) -> Iterable[Run]:
-        """The runs that callers are in."""
+        """The runs that callers are processing."""
         return self._dispatch.running
 
     @property
     def calls(self) -> int:
-        """Callers that are in a run."""
+        """Number of running runs."""
         return len(self._dispatch.running)
 
     def busy_with(self, run: Run) -> bool:
-        """Whether a run's caller is in it, and was not found stuck."""
+        """Whether the run is running and was not found stuck."""
         return run in self._dispatch.running and run.looks >= 0
 
     @property
     def left_open(self) -> bool:
-        """Whether the stage has left with anything that was done and not committed, or was on its way."""
+        """Whether the stage has left with uncommitted offsets or unacknowledged forwards."""
         return bool(self.uncommitted or self.unforwarded)
 
     @property
     def uncommitted(self) -> dict[TopicPartition, CommittedOffset]:
-        """What a stop could not commit."""
+        """The offsets that could not be committed at a stop."""
         return self._partitions.uncommitted
 
     @property
     def unforwarded(self) -> list[Forward]:
-        """Copies that were not acknowledged when the stage left."""
+        """Forwards that were not acknowledged when the stage left."""
         return self._retries.unforwarded
 
     @property
     def has_news(self) -> bool:
-        """Whether anything is to be written or logged."""
+        """Whether there are failures to log or copies to write."""
         return self._retries.news or self._retries.forwards.queued
 
     @property
     def has_forwards(self) -> bool:
-        """Whether any record is on its way to the next stage."""
+        """Whether any forward is not acknowledged."""
         return len(self._retries.forwards) > 0
 
     @property
     def open_forwards(self) -> int:
-        """Records on their way to the next stage, those included that it refuses."""
+        """Number of unacknowledged forwards, including those that the next topic refuses."""
         return len(self._retries.forwards)
 
     @property
     def refused(self) -> list[Forward]:
-        """Records that the next topic refuses."""
+        """Forwards that the next topic refuses."""
         return self._retries.forwards.refused
 
     @property
     def waiting(self) -> int:
-        """Records that are here and not due yet."""
+        """Number of records in memory that are not due yet."""
         return len(self._work.delay_queue)
 
     @property
@@ -279,8 +281,7 @@ class Engine:
         return self._work.delay_queue.next_due
 
     def open(self) -> Iterator[tuple[Entry, Forward | None]]:
-        """Records whose call has ended and that are not done, each with its forwarded copy; None: of what the call
-        produced."""
+        """Entries whose call has ended but that are not done, each with its forward, if it has one."""
         for assignment in self._partitions.assignments.values():
             for entry in assignment.open:
                 yield entry, self._retries.forwards.of(entry)
@@ -290,7 +291,7 @@ class Engine:
         return list(self._partitions.assignments)
 
     def stalled(self, now: float) -> list[Stall]:
-        """What has work and has got nowhere for the policy's `stalled_after`, with what it waits for."""
+        """Partitions with records and without progress for the policy's `stalled_after`, and what they wait for."""
         common, forwards = self._common, self._retries.forwards
         return [
             what_holds(assignment, standing, self.running, forwards, common.gate, common.commits, common.policy, now)

@@ -1,4 +1,4 @@
-"""Records that are tried again in place: each waits a moment, and holds back its key alone."""
+"""Retries in place: each record waits for its next call and holds back its key only."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from flux.core.engine.verdicts import Verdict
 
 @attrs.frozen(eq=False)
 class WaitingInPlace:
-    """`verdict` and `failure`: with what the record moves on when its tries in place end early; `failed_at`: by
-    the clock of the engine."""
+    """`verdict` and `failure`: used to forward the record if its retries in place end early. `failed_at`: by the
+    engine's clock."""
 
     entry: Entry
     verdict: Verdict
@@ -23,7 +23,7 @@ class WaitingInPlace:
 
 
 class InPlace:
-    """Of one stage. Times in seconds by the clock of the engine."""
+    """Of one stage. Times in seconds by the engine's clock."""
 
     __slots__ = ("_heap", "_number", "called")
 
@@ -31,7 +31,7 @@ class InPlace:
         self._heap: list[tuple[float, int, WaitingInPlace]] = []
         self._number = 0
         self.called: dict[Entry, WaitingInPlace] = {}
-        """Those that have waited, and whose next call has not ended, or not begun."""
+        """Records that have waited and whose next call has not ended yet."""
 
     def __len__(self) -> int:
         return len(self._heap)
@@ -45,13 +45,13 @@ class InPlace:
         heapq.heappush(self._heap, (due, self._number, waiting))
 
     def due(self, now: float) -> WaitingInPlace | None:
-        """Takes out the next one that is due by `now`."""
+        """Takes the next record that is due by `now`."""
         if not self._heap or self._heap[0][0] > now:
             return None
         return heapq.heappop(self._heap)[2]
 
     def take(self, assignment: Assignment | None = None) -> list[WaitingInPlace]:
-        """Takes out those of one partition, or all, the first due first."""
+        """Takes the records of one partition, or all, by due time."""
         taken: list[tuple[float, int, WaitingInPlace]] = []
         left: list[tuple[float, int, WaitingInPlace]] = []
         for item in self._heap:
@@ -62,13 +62,13 @@ class InPlace:
         return [waiting for _, _, waiting in sorted(taken)]
 
     def take_called(self, assignment: Assignment | None = None) -> list[WaitingInPlace]:
-        """Takes out those that have waited, of one partition, or all."""
+        """Takes the records that have waited, of one partition or all."""
         taken = [waiting for entry, waiting in self.called.items() if assignment in (None, entry.assignment)]
         for waiting in taken:
             del self.called[waiting.entry]
         return taken
 
     def forget_done(self) -> None:
-        """Calls have ended."""
+        """Removes those whose calls have ended."""
         if self.called:
             self.called = {entry: waiting for entry, waiting in self.called.items() if not entry.done}

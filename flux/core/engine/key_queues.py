@@ -1,14 +1,13 @@
-"""Which of the records that are tracked one by one may run now, under order by key, by partition, or none.
+"""Key queues: which individually tracked records may run now, with ordering by key, by partition, or none.
 
 Each key (or partition) has a queue. Invariant: at most one record of a queue is ready or running, and it is the
 oldest. The next one becomes ready when that one has ended, so two records of a key never run at once or out of order.
-A queue can be held while its record can neither be called nor moved on; other queues go on.
+A queue is held while its record waits for a retry in place or cannot be forwarded; other queues continue.
 
-A claim takes several keys at once for a part of a slice. A key that is claimed counts as running: a record that comes
-later for that key waits in its queue until the claim ends. Without that, a part of a slice and a record behind it
-could run at the same time.
+A claim takes several keys at once for a part of a slice. A claimed key counts as running: a later record of the key
+waits in its queue until the claim ends. Otherwise that record could run at the same time as the part of the slice.
 
-Most records never come here: a run that is worked from beginning to end keeps the order by itself.
+Most records are never queued here: a run that one caller processes completely keeps the order by itself.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ Ordering = Literal["key", "partition", "none"]
 
 
 def key_queue_name(ordering: Ordering, entry: Entry) -> Any:
-    """What orders `entry` among others; None: nothing does. A null key orders nothing, an empty one does."""
+    """Identifies the queue of `entry`; None: it has none. A null key has no order, an empty key has."""
     if ordering == "none":
         return None
     if ordering == "partition":
@@ -33,7 +32,7 @@ def key_queue_name(ordering: Ordering, entry: Entry) -> Any:
 
 
 class Queues(Protocol):
-    """What an engine asks of its key queues, or of what stands in their place."""
+    """The interface of `KeyQueues` and `Batches`."""
 
     def __bool__(self) -> bool: ...
     def __len__(self) -> int: ...
@@ -52,7 +51,7 @@ class Queues(Protocol):
 
 
 class KeyQueue:
-    """The records of one key (or partition) behind the one that is ready or running."""
+    """The records of one key (or partition) that wait for the one that is ready or running."""
 
     __slots__ = ("assignment", "busy", "holds", "name", "queue")
 
@@ -64,18 +63,18 @@ class KeyQueue:
         self.holds = 0
 
     def insert(self, entry: Entry) -> None:
-        """Where it was before it was taken."""
+        """Puts an entry that was taken back in order."""
         before = takewhile(lambda other: _place(other) < _place(entry), self.queue)
         self.queue.insert(sum(1 for _ in before), entry)
 
     def is_led_by_earlier(self, entry: Entry) -> bool:
-        """Whether one that is called again meanwhile stood before `entry`."""
+        """Whether the queue begins with an earlier record that is retried in place."""
         return bool(self.queue and self.queue[0].tries and _place(self.queue[0]) < _place(entry))
 
 
 class Claim:
-    """The keys of records that one caller works in order. A key that nobody waits for has no key queue, only its
-    claim."""
+    """The keys of records that one caller processes in order. A key that no other record waits for has this claim
+    instead of a key queue."""
 
     __slots__ = ("assignment", "indices", "last", "names", "stop")
     queue = ()
@@ -83,13 +82,13 @@ class Claim:
     def __init__(self, assignment: Assignment) -> None:
         self.assignment = assignment
         self.indices: list[int] = []
-        """Of the records in their slice."""
+        """The claimed records' indices in their slice."""
         self.names: list[Any] = []
-        """Of their key queues; None: nothing orders the record."""
+        """The names of their key queues; None: the record has no order."""
         self.last: dict[Any, int] = {}
-        """The last of the records that has a name."""
+        """By name, the last claimed record."""
         self.stop = 0
-        """Up to where the slice was gone through."""
+        """The end of the records in the slice that were looked at."""
 
 
 class KeyQueues:
@@ -104,7 +103,7 @@ class KeyQueues:
         self._aside: list[Entry] = []
 
     def __bool__(self) -> bool:
-        """Whether there may be any, or a key is taken: cheaper than how many there are."""
+        """Whether any entry or key may be queued or taken: cheaper than `len`."""
         return bool(self._key_queues or self._ready or self._aside)
 
     def __len__(self) -> int:
@@ -113,15 +112,15 @@ class KeyQueues:
         return len(self._ready) + len(self._aside) + behind
 
     def ready(self, now: float) -> int:
-        """Entries that can be taken, as far as order goes."""
+        """Number of entries whose order allows a call now."""
         return len(self._ready)
 
     def deadline(self) -> float | None:
-        """No time changes what can be taken."""
+        """None: what can be taken does not depend on time."""
         return None
 
     def add(self, entry: Entry) -> None:
-        """Queues `entry` behind all of its key queue."""
+        """Appends `entry` to its key queue."""
         entry.assignment.laned += 1
         key_queue = entry.key_queue = self._key_queue(entry)
         if key_queue is None:
@@ -135,7 +134,7 @@ class KeyQueues:
             self._ready.append(entry)
 
     def add_first(self, entry: Entry) -> None:
-        """Queues `entry` where it was in its key queue: its call is to be made once more."""
+        """Puts `entry` back in order into its key queue: it is to be called again."""
         entry.assignment.laned += 1
         key_queue = entry.key_queue = self._key_queue(entry)
         if key_queue is not None and (key_queue.busy or key_queue.holds):
@@ -146,7 +145,7 @@ class KeyQueues:
         self._ready.appendleft(entry)
 
     def begin(self, entry: Entry) -> None:
-        """Accounts for an entry that runs already, as it was worked in a slice."""
+        """Counts an entry whose call is running already, as part of a slice."""
         entry.assignment.laned += 1
         entry.assignment.flying += 1
         key_queue = entry.key_queue = self._key_queue(entry)
@@ -154,8 +153,8 @@ class KeyQueues:
             key_queue.busy = True
 
     def take(self, most: int, now: float) -> list[Entry]:
-        """Up to `most` entries to run now, in this order, by one caller. One that its partition's metadata has no
-        room for is put aside until `retry_aside`."""
+        """Takes up to `most` entries that one caller runs in this order. An entry that its partition's metadata has no
+        room for is set aside until `retry_aside`."""
         taken: list[Entry] = []
         ready = self._ready
         while ready and len(taken) < most:
@@ -172,26 +171,26 @@ class KeyQueues:
         return taken
 
     def give_back(self, entries: list[Entry]) -> None:
-        """Entries that were taken and have not been begun."""
+        """Puts back entries that were taken and not started."""
         for entry in entries:
             entry.assignment.flying -= 1
         self._put_back(entries)
 
     def retry_aside(self) -> None:
-        """A position has moved: what was put aside may fit now."""
+        """A committable offset has moved: entries that were set aside may fit now."""
         if self._aside:
             self._put_back(self._aside)
             self._aside = []
 
     def end(self, entry: Entry) -> None:
-        """The call of `entry` has ended; the next of its key queue is ready unless the key queue is held."""
+        """The call of `entry` has ended; the next entry of its key queue is ready unless that is held."""
         entry.assignment.laned -= 1
         entry.assignment.flying -= 1
         if entry.key_queue is not None:
             self._free(entry.key_queue)
 
     def hold(self, entry: Entry) -> None:
-        """Nothing more of the key queue of `entry` starts until `release`."""
+        """Holds the key queue of `entry` until `release`: none of its entries is taken."""
         entry.assignment.laned += 1
         key_queue = entry.key_queue = self._key_queue(entry)
         if key_queue is None:
@@ -212,15 +211,15 @@ class KeyQueues:
             self._advance(key_queue)
 
     def drop(self, assignment: Assignment) -> None:
-        """Forgets what of `assignment` has not been taken."""
+        """Discards the entries of `assignment` that were not taken."""
         for name in [name for name, key_queue in self._key_queues.items() if key_queue.assignment is assignment]:
             del self._key_queues[name]
         self._ready = deque(entry for entry in self._ready if entry.assignment is not assignment)
         self._aside = [entry for entry in self._aside if entry.assignment is not assignment]
 
     def claim(self, assignment: Assignment, piece: Slice, most: int) -> Claim:
-        """Takes the keys of up to `most` records of a slice, in order, for one caller. A record of a key that is taken
-        already is queued behind that."""
+        """Claims the keys of up to `most` records of a slice, in order, for one caller. A record whose key is taken
+        already is put into that key's queue."""
         claim, key_queues, keyed = Claim(assignment), self._key_queues, self._ordering == "key"
         indices, names, last = claim.indices, claim.names, claim.last
         index = -1
@@ -243,7 +242,7 @@ class KeyQueues:
         return claim
 
     def end_claims(self, claim: Claim, start: int, stop: int) -> None:
-        """The calls of the records from `start` to before `stop` have ended."""
+        """The calls of the claimed records from `start` to before `stop` have ended."""
         key_queues, names, last = self._key_queues, claim.names, claim.last
         for index in range(start, stop):
             name = names[index]
@@ -255,9 +254,9 @@ class KeyQueues:
                     self._free(key_queue)  # type: ignore[arg-type]
 
     def give_back_claims(self, claim: Claim, piece: Slice, start: int, begun: Entry) -> list[int]:
-        """Gives back the records from `start` on, of which none was begun; returns those that can be taken anew. One
-        that others stand behind is the first of its key queue. `begun`: the record before them, which was
-        `begin`-ned."""
+        """Gives back the claimed records from `start` on, none of which was started. A record that others wait for
+        becomes the first of its key queue; the indices of the rest, which can be taken again, are returned. `begun`:
+        the record before them, for which `begin` was called."""
         free: list[int] = []
         key_queues: dict[KeyQueue, None] = {}
         for index in range(start, len(claim.names)):
@@ -280,7 +279,7 @@ class KeyQueues:
         return free
 
     def _free(self, key_queue: KeyQueue) -> None:
-        """Whoever had taken the key has ended."""
+        """The run that had the key has ended."""
         key_queue.busy = False
         self._advance(key_queue)
 
@@ -296,8 +295,8 @@ class KeyQueues:
 
     @staticmethod
     def _leads_to(entry: Entry, position: int) -> bool:
-        """Whether the position cannot move before `entry` has ended: it may run even if the metadata has no room,
-        since whatever else waits for room waits for it."""
+        """Whether the committable offset cannot move before `entry` has ended. It may run even if the metadata has no
+        room, because all records that wait for room wait for it."""
         if entry.offset == position:
             return True
         return entry.key_queue is not None and any(other.offset == position for other in entry.key_queue.queue)
@@ -324,5 +323,5 @@ class KeyQueues:
 
 
 def _place(entry: Entry) -> tuple[int, int]:
-    """In the order of its partition."""
+    """(due time, offset): the order within a partition."""
     return entry.due, entry.offset

@@ -1,16 +1,16 @@
-"""A topic that was made just now: some brokers know it, and some call it unknown for a moment."""
+"""A new topic is unknown to some brokers for a moment: how long a stage tolerates that."""
 
 from __future__ import annotations
 
 from flux.core.errors import BrokerError
 
 SPREAD = 10.0
-"""Seconds that news of a topic may take to reach every broker."""
+"""Seconds until every broker should know a new topic."""
 
 
 class TopicPropagation:
-    """For how long a stage goes on polling a topic that is unknown. A client may tell of it once only, so that it is
-    remembered until partitions of it are assigned."""
+    """Whether a stage still tolerates that its topic is unknown. A client may report the error once only, so it is
+    kept until partitions of the topic are assigned."""
 
     __slots__ = ("_error", "_since")
 
@@ -19,7 +19,7 @@ class TopicPropagation:
         self._since = 0.0
 
     def unknown(self, error: BrokerError, now: float) -> None:
-        """A poll told so."""
+        """A poll has reported that the topic is unknown."""
         if self._error is None:
             self._since = now
         self._error = error
@@ -28,5 +28,5 @@ class TopicPropagation:
         self._error = None
 
     def over(self, now: float) -> BrokerError | None:
-        """What a poll told, when no broker's being late explains it any more."""
+        """The reported error, if the topic has been unknown for too long to be new."""
         return None if self._error is None or 0 <= now - self._since < SPREAD else self._error

@@ -1,22 +1,22 @@
 """Which records of one partition are done, and which offset may be committed.
 
-Invariant: every record below `position` is done. Only `position` is ever committed, so a crash can repeat records but
-cannot skip one. Records end in any order; a range that is done above `position` is kept until everything below it is
-done too, and travels in the metadata of the commit (as in Confluent's parallel-consumer), so that a restart repeats
-only what ended after the last commit.
+Invariant: every record below `position`, the offset to commit, is done. So a crash can repeat records but cannot skip
+one. Records end in any order; a range that is done above `position` is kept until everything below it is done too, and
+is stored in the metadata of the commit (as in Confluent's parallel-consumer), so that a restart repeats only what ended
+after the last commit.
 
 Offsets are not counted, because they have gaps: transactions and compaction remove some. A record owns the offsets
 from its own up to the next record that was delivered. If gaps were filled by arithmetic instead, an offset that the
 client has not delivered yet would count as done.
 
-The metadata has a limit at the broker. `admits` says whether one more range still fits; feeding stops before it would
-not, since a commit that the broker refuses would hold back all later ones.
+The broker limits the metadata. `admits` says whether one more range still fits; no call starts if it would not, because
+a commit that the broker refuses would hold back all later ones.
 
     flux1 KIND . CRC . PAYLOAD
 
 KIND `r`: run lengths, alternately undone and done, as LEB128 varints; `b`: one bit per offset, lowest first. CRC:
 CRC-32 of "position:KIND" and the payload's bytes, in hex: a string that belongs to another position is not trusted.
-PAYLOAD: base64url without padding. A string that cannot be read is ignored: that repeats calls, and loses no record.
+PAYLOAD: base64url without padding. An invalid string is ignored: that repeats calls, and loses no record.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 
 MAX_METADATA = 4095
-"""Characters that a broker takes by its default (offset.metadata.max.bytes), less the NUL that librdkafka appends."""
+"""The broker's default limit in characters (offset.metadata.max.bytes), less the NUL that librdkafka appends."""
 
-_FEW = 4  # ranges that are cheaper to add one by one
+_FEW = 4  # fewer ranges are cheaper to add one by one
 _FRAME = 16  # "flux1r." and "xxxxxxxx."
 _SHAPE = re.compile(r"flux1([rb])\.([0-9a-f]{8})\.([A-Za-z0-9_-]*)\Z")
 
@@ -42,11 +42,11 @@ class OffsetTracker:
 
     def __init__(self, position: int, done: Iterable[tuple[int, int]] = (), max_metadata: int = MAX_METADATA) -> None:
         self.position = position
-        """The next offset to commit: everything below is done."""
+        """The offset to commit next: everything below is done."""
         self.end = position
-        """After the last offset delivered."""
+        """The offset after the last delivered one."""
         self.changes = 0
-        """How often something was done."""
+        """Number of ranges that were done: changes with all progress."""
         self._starts: list[int] = []
         self._ends: list[int] = []
         self._payload = max((max_metadata - _FRAME) * 3 // 4, 0)
@@ -54,10 +54,10 @@ class OffsetTracker:
             self.done(start, end)
 
     def __repr__(self) -> str:
-        return f"<Ledger {self.position}, done {list(self.ranges())}, delivered to {self.end}>"
+        return f"<OffsetTracker {self.position}, done {list(self.ranges())}, delivered to {self.end}>"
 
     def delivered(self, first: int, end: int) -> None:
-        """Records from `first` to before `end` arrived; what lies between the last ones and these does not exist."""
+        """Records from `first` to before `end` were delivered; offsets between the last ones and these do not exist."""
         if first > self.end:
             self.done(self.end, first)
         self.end = max(self.end, end)
@@ -115,21 +115,21 @@ class OffsetTracker:
         return at >= 0 and offset < self._ends[at]
 
     def ranges(self) -> Iterator[tuple[int, int]]:
-        """What is done above the position."""
+        """The ranges done above `position`."""
         return zip(self._starts, self._ends, strict=True)
 
     def admits(self, end: int, in_flight: int) -> bool:
-        """Whether one more call, of a record that ends before `end`, may start beside `in_flight` others so that
-        the metadata fits however they end."""
+        """Whether the metadata still fits, in whatever order calls end, if a record below `end` is called beside
+        `in_flight` others."""
         span = max(end, self._ends[-1] if self._ends else 0) - self.position
         if span <= self._payload * 8:
             return True
         return (len(self._starts) + in_flight + 1) * 2 * _varint_length(span) <= self._payload
 
     def metadata(self) -> str:
-        """What to store beside the position; empty when nothing above it is done.
+        """The string to store with the committed offset; empty if nothing above `position` is done.
 
-        Past the limit (set lower since) the highest ranges are left out: they will be worked again."""
+        If the limit was lowered, the highest ranges may not fit: they are left out and processed again."""
         starts, ends = self._starts, self._ends
         if not starts or not self._payload:
             return ""
@@ -156,7 +156,8 @@ class OffsetTracker:
 
 
 def read_metadata(position: int, metadata: str) -> list[tuple[int, int]] | None:
-    """The ranges done above `position`; None when the string is not flux's, damaged, or beside another position."""
+    """The ranges done above the committed offset `position`; None if the string is foreign, damaged, or for another
+    offset."""
     match = _SHAPE.match(metadata)
     if not match:
         return None

@@ -1,4 +1,4 @@
-"""A run beside others of its partition: it has taken the keys of its records, and so has no state for each of them."""
+"""A run of a part of a slice, beside others of its partition. A claim of its keys replaces state for each record."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from flux.core.message import Message
 
 
 class PartRun(SliceRun):
-    """`piece`: the records of which `claim` has the keys."""
+    """`piece`: the records whose keys `claim` has."""
 
     __slots__ = ("_claim", "_key_queues", "_own")
 
@@ -18,7 +18,7 @@ class PartRun(SliceRun):
         self._claim = claim
         self._key_queues = key_queues
         self._own = len(piece)
-        """The claims before this one are its own to end."""
+        """The run ends the claims of the records before this index."""
         assignment.flying += 1
 
     def settle(self, index: int, key_queues: Queues) -> tuple[int, NotedFailures]:

@@ -1,4 +1,4 @@
-"""Which partitions a stage has, how far each is done, and what is committed of that."""
+"""The assigned partitions of a stage: their offset trackers, commits and resets."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from flux.core.engine.commands import Level
 from flux.core.engine.common import SHOWN, Common
 from flux.core.engine.new_topic import TopicPropagation
 from flux.core.engine.offset_tracker import read_metadata
-from flux.core.engine.start_offsets import Starts
+from flux.core.engine.start_offsets import StartOffsets
 from flux.core.errors import BrokerError, Fault
 from flux.core.ports import BEGINNING, CommittedOffset, TopicPartition, Watermarks
 
 
 class Partitions:
-    """Of one stage. `drop`: has the other parts give up all that they hold of a partition that is gone."""
+    """Of one stage. `drop`: makes the other parts discard what they hold of a partition that is gone."""
 
     __slots__ = ("_common", "_drop", "_with_metadata", "assignments", "resets", "spread", "starts", "uncommitted")
 
@@ -24,17 +24,17 @@ class Partitions:
         self._drop = drop
         self.assignments: dict[TopicPartition, Assignment] = {}
         self.resets: set[TopicPartition] = set()
-        """Those whose positions were out of range, until they are `reset`."""
+        """Partitions whose fetch position was out of range, until `reset`."""
         self.uncommitted: dict[TopicPartition, CommittedOffset] = {}
-        """What a stop could not commit."""
-        self.starts = Starts(common.policy, common.stage)
+        """The offsets that could not be committed at a stop."""
+        self.starts = StartOffsets(common.policy, common.stage)
         self.spread = TopicPropagation()
         self._with_metadata = True
 
     # ---- assignments
 
     def of(self, partitions: Iterable[TopicPartition]) -> list[Assignment]:
-        """Those of them that are here."""
+        """The assignments of those partitions that are assigned."""
         return [self.assignments[partition] for partition in partitions if partition in self.assignments]
 
     def assigned(
@@ -44,9 +44,10 @@ class Partitions:
         now: float,
         chosen: Container[TopicPartition] = (),
     ) -> dict[TopicPartition, int]:
-        """The group gave these partitions to this member; returns where each starts. `positions`: what the group has
-        committed, or None; `jitters`: a number from 0 to 29 for each, drawn now; `chosen`: partitions whose position
-        was not committed but chosen just now, and is to be committed soon, so that it is chosen once only."""
+        """The group assigned these partitions to this member. Returns each one's start offset, or BEGINNING.
+        `positions`: the committed offsets, or None; `jitters`: a random number from 0 to 29 for each; `chosen`:
+        partitions whose offset was not committed but chosen now, and is committed soon so that it is chosen once
+        only."""
         starts: dict[TopicPartition, int] = {}
         if positions:
             self.spread.known()
@@ -65,48 +66,48 @@ class Partitions:
         return starts
 
     def revoking(self, partitions: Iterable[TopicPartition]) -> list[Assignment]:
-        """They will be given up."""
+        """The partitions will be revoked."""
         draining = self.of(partitions)
         for assignment in draining:
             assignment.to(Event.REVOKING)
         return draining
 
     def drained(self, partitions: Iterable[TopicPartition], in_flight: Callable[[Entry], bool]) -> bool:
-        """Whether nothing of them is called or, by the word of those who know of open records, in flight."""
+        """Whether no record of the partitions is running or, by `in_flight` for open ones, in flight."""
         return not any(assignment.running or any(map(in_flight, assignment.open)) for assignment in self.of(partitions))
 
     def revoked(self, partitions: Iterable[TopicPartition]) -> None:
-        """Given up: what of them has not ended counts for nothing here."""
+        """The partitions were revoked: calls that have not ended count for nothing here."""
         for assignment in self.of(partitions):
             self._forget(assignment, Event.REVOKED)
 
     def lost(self, partitions: Iterable[TopicPartition]) -> None:
-        """Another member may have them already."""
+        """The partitions were lost: another member may own them already."""
         for assignment in self.of(partitions):
             self._forget(assignment, Event.LOST)
 
     def reset(self, partition: TopicPartition, marks: Watermarks, now: float) -> int | None:
-        """The position was out of range, and this is what the partition holds. Returns where to go on: its oldest
-        record; None when it is not ours any more."""
+        """The fetch position was out of range, and `marks` is what the partition holds. Returns the offset to continue
+        at, that of the oldest record; None if the partition is not owned any more."""
         self.resets.discard(partition)
         old = self.assignments.get(partition)
         if old is None or old.phase is not Phase.WORKING:
             return None
         at = old.offset_tracker.end if old.offset_tracker is not None else marks.low
-        # it was out of range when it was read: what has it now is another log, which has grown since
-        made_anew = old.offset_tracker is None or at >= marks.low
-        if made_anew:
-            gone = f"the log ends at {marks.high} (was the topic created anew?)"
+        # an offset that was out of range and is not below the oldest record means another log, which may have grown
+        recreated = old.offset_tracker is None or at >= marks.low
+        if recreated:
+            why = f"the log ends at {marks.high} (was the topic recreated?)"
         else:
-            gone = f"{marks.low - at} offset(s) are gone before they were worked (deleted by retention?)"
+            why = f"{marks.low - at} offset(s) are gone before they were processed (deleted by retention?)"
         self._common.notices.add(
             Level.ERROR,
-            f"{partition}: position {at} is out of range: {gone}; going on from the oldest, {marks.low}",
+            f"{partition}: offset {at} is out of range: {why}; continuing at the oldest, {marks.low}",
             about=partition,
         )
         self._common.commits.soon(now)
-        if not made_anew:
-            # a gap as any other: what is here already is worked, what has failed is moved, what was done stays so
+        if not recreated:
+            # a gap like any other: records in memory are processed, failures are forwarded, what is done stays done
             assert old.offset_tracker is not None
             old.offset_tracker.delivered(marks.low, marks.low)
             return marks.low
@@ -122,8 +123,8 @@ class Partitions:
         if done is None:
             self._common.notices.add(
                 Level.WARNING,
-                f"{partition}: the string stored with position {position.offset} is not flux's or is damaged;"
-                " what was done above the position is done again",
+                f"{partition}: the metadata of committed offset {position.offset} is not flux's or is damaged;"
+                " records completed past the committed offset are processed again",
                 about=partition,
             )
         return done or []
@@ -135,20 +136,21 @@ class Partitions:
         del self.assignments[assignment.partition]
         self.resets.discard(assignment.partition)
 
-    # ---- positions
+    # ---- offsets
 
     def reached(self, reached: Mapping[TopicPartition, int]) -> None:
-        """The client has read up to these offsets, though nothing may be delivered of what is before them."""
+        """The client has read up to these offsets, even if the last ones before them held no record."""
         for partition, offset in reached.items():
             assignment = self.assignments.get(partition)
-            # a stage that stops takes no records, so that the client is further than what was delivered
+            # a stage that stops drops polled records, so the client has read further than what was delivered
             if assignment is not None and self._common.begins(assignment):
                 self._common.commits.done += assignment.read_to(offset)
 
     def commit(
         self, now: float, partitions: Iterable[TopicPartition] | None, at_once: bool
     ) -> dict[TopicPartition, CommittedOffset] | None:
-        """Positions that have changed since they were committed; `at_once`: no commit is in flight for them."""
+        """The offsets that have changed since they were committed. `at_once`: the caller waits for the commit, so none
+        will be in flight."""
         positions = {}
         for assignment in list(self.assignments.values()) if partitions is None else self.of(partitions):
             position = assignment.position
@@ -165,7 +167,7 @@ class Partitions:
     def committed(
         self, positions: Mapping[TopicPartition, CommittedOffset], error: BrokerError | None, now: float
     ) -> None:
-        """A commit ended."""
+        """A commit has ended."""
         common = self._common
         common.commits.ended(error is None, now)
         if error is None:
@@ -180,19 +182,20 @@ class Partitions:
             self._with_metadata = False
             common.notices.add(
                 Level.ERROR,
-                f"the broker takes no strings of this length with a position ({error}): set the task's max_metadata to"
-                " its offset.metadata.max.bytes; until then what is done above a position is done again after a crash",
+                f"the broker refuses metadata of this length with a committed offset ({error}): set the task's"
+                " max_metadata to its offset.metadata.max.bytes; until then records completed past a committed offset"
+                " are processed again after a crash",
             )
         elif not error.retriable and error.fault is not Fault.FENCED:
             common.notices.add(
                 Level.ERROR,
-                f"positions of {common.stage.group} cannot be committed: {error}",
+                f"offsets of {common.stage.group} cannot be committed: {error}",
                 kind=("commit", error.fault),
             )
 
     def owed(self, positions: Mapping[TopicPartition, CommittedOffset]) -> dict[TopicPartition, CommittedOffset]:
-        """Those of `positions` without which something would be done again, or passed over: all but where a partition
-        begins."""
+        """Those of `positions` that must be committed so that nothing is repeated or skipped: all except the start
+        offset of a partition without a commit."""
         if self._common.policy.start_from == "latest":
             return dict(positions)
         return {
@@ -203,24 +206,24 @@ class Partitions:
         }
 
     def gave_up(self, positions: Mapping[TopicPartition, CommittedOffset], error: BrokerError) -> None:
-        """The last positions cannot be committed: what was done since the commit before is done again."""
+        """The last offsets cannot be committed: records done since the commit before are processed again."""
         self.uncommitted = dict(positions)
         shown = [f"{partition} up to {position.offset}" for partition, position in sorted(positions.items())]
         more = f" and {len(shown) - SHOWN} more" if len(shown) > SHOWN else ""
         self._common.notices.add(
             Level.ERROR,
             f"not committed: {', '.join(shown[:SHOWN])}{more} ({error}):"
-            " what was done since the commit before is done again",
+            " records done since the last commit are processed again",
         )
 
-    # ---- what others may know
+    # ---- state
 
     def ends(self) -> dict[TopicPartition, int]:
-        """How far each partition was read; negative where nothing is known."""
+        """The offset after the last delivered one for each partition; negative if not known."""
         return {a.partition: a.offset_tracker.end if a.offset_tracker else BEGINNING for a in self.assignments.values()}
 
     def positions(self) -> dict[TopicPartition, int]:
-        """Up to which offset each partition is done; negative where nothing is known."""
+        """The offset to commit next for each partition; negative if not known."""
         return {
             a.partition: a.offset_tracker.position if a.offset_tracker else BEGINNING for a in self.assignments.values()
         }

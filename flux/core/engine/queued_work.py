@@ -1,5 +1,4 @@
-"""What of a stage's work nobody has begun: slices of backlogs, single records in key queues, records that are not
-due."""
+"""The records of a stage that were not started: slices in backlogs, entries in key queues, the delay queue."""
 
 from __future__ import annotations
 
@@ -30,11 +29,11 @@ class QueuedWork:
         self.delay_queue = DelayQueue()
 
     def __len__(self) -> int:
-        """0: there is none."""
+        """0 if there are none; otherwise only a rough number."""
         return len(self.backlogs) + len(self._common.key_queues) + len(self.delay_queue)
 
     def delivered(self, batches: Iterable[Batch], assignments: Mapping[TopicPartition, Assignment], now: float) -> None:
-        """A poll brought these: they are put into the backlog (main stage), or among the delays."""
+        """A poll has returned these: they go into the backlogs (main stage) or the delay queue."""
         common = self._common
         now_ms = common.wall_ms(now)
         for batch in batches:
@@ -51,8 +50,8 @@ class QueuedWork:
                 self.delay_queue.add(assignment, timed, size)
 
     def give_back(self, assignment: Assignment, piece: Slice) -> None:
-        """A slice that was taken, or its rest. What came to a retry stage in the meantime may be due before some of
-        it, so all that nobody has begun is sorted anew."""
+        """Puts back a slice that was taken, or its rest. In a retry stage, records that came later may be due before
+        some of it, so it goes back into the delay queue with the whole backlog."""
         if self._main:
             self.backlogs.give_back(assignment, piece)
             return
@@ -62,18 +61,18 @@ class QueuedWork:
             self.delay_queue.add(assignment, each, each.size)
 
     def unload(self, assignment: Assignment) -> None:
-        """Forgets what of a partition has not been begun."""
+        """Discards the records of a partition that were not started."""
         self.backlogs.drop(assignment)
         self._common.key_queues.drop(assignment)
         self.delay_queue.drop(assignment)
 
     def may_split(self, assignment: Assignment) -> bool:
-        """Whether more of a partition may be put into key queues."""
-        # in a retry stage the record that all wait for may be the last: what is here is bounded otherwise
+        """Whether more records of a partition may be put into key queues."""
+        # in a retry stage the record that all others wait for may be the last; `max_waiting` bounds it instead
         return assignment.laned < self._backpressure.full or not self._main
 
     def split(self) -> None:
-        """Puts the records of the next slice into key queues, one by one."""
+        """Puts the records of the next slice into key queues as entries."""
         key_queues, assignment, trail = self._common.key_queues, self.backlogs.next, trails.start()
         piece = self.backlogs.take()
         for index, record in enumerate(piece.records):
@@ -81,8 +80,8 @@ class QueuedWork:
             key_queues.add(piece.entry(assignment, index, message))
 
     def ripen(self, now: float, most: int) -> bool:
-        """Records of one partition that are due become its backlog, if nothing is left of that: what comes later may
-        be due before what is here. Whether there were any."""
+        """Moves due records of one partition without a backlog into its backlog: with one, later records could be due
+        before it. Returns whether there were any."""
         due = self.delay_queue.due(self._common.wall_ms(now), most)
         if due is None:
             return False
@@ -93,18 +92,18 @@ class QueuedWork:
         return True
 
     def spread_due(self, now: float, wanted: int) -> None:
-        """Single records that are due may be taken, the first due first."""
+        """Makes up to about `wanted` due records ready in key queues, by due time."""
         while self._common.key_queues.ready(now) < wanted and (len(self.backlogs) or self.ripen(now, wanted)):
             self.split()
 
     def ripen_due(self, now: float, wanted: int) -> None:
-        """As many records that are due may be taken, the first due first."""
+        """Makes up to about `wanted` due records ready in backlogs, by due time."""
         key_queues, backlogs = self._common.key_queues, self.backlogs
         while key_queues.ready(now) + sum(a.backlogged for a in backlogs) < wanted and self.ripen(now, wanted):
             pass
 
     def at_hand(self, now: float) -> int:
-        """About how many callers could get some of it."""
+        """About how many callers could get records now."""
         due = self.delay_queue.next_due
         return (
             self._common.key_queues.ready(now)
@@ -114,18 +113,17 @@ class QueuedWork:
 
     @property
     def paused(self) -> bool:
-        """Whether any partition was when they were last looked at."""
+        """Whether any partition was paused at the last turn."""
         return self._backpressure.paused
 
     def pauses(
         self, assignments: Mapping[TopicPartition, Assignment], forwarding: bool, now: float
     ) -> tuple[list[TopicPartition], list[TopicPartition], bool]:
-        """(to pause, to resume, whether it is better not to poll) now. `forwarding`: records are on their way to the
-        next stage."""
+        """(to pause, to resume, whether not to poll) now. `forwarding`: some forwards are not acknowledged."""
         common = self._common
         if not (common.stopping or common.key_queues or forwarding) and self._backpressure.idle(self.backlogs):
             return [], [], False
-        phase = Phase.WORKING  # an enumeration's attribute costs more than all else here
+        phase = Phase.WORKING  # once: an enum attribute costs more than everything else here
         working = [a for a in assignments.values() if a.phase is phase]
         patient = self._backpressure.patient(working, now)
         return *self._backpressure.changes(working, patient, common.stopping), patient

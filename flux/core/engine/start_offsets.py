@@ -1,12 +1,10 @@
-"""Where partitions start for which their group has committed no offset: with their oldest record, but for a group that
-is to start with the newest.
+"""Start offsets of partitions without a committed offset: the oldest record, except with `start_from = "latest"`.
 
-Such a group has one beginning, for all partitions of the topic: what is written after it is worked, however late a
-partition comes or is first assigned. The beginning is when a member finds, before it joins, that the group has
-committed nothing on this topic: it then takes down the topic's ends. That it looks before it joins makes the members
-agree that start together, each with some of the partitions: none of them can have committed while another one had not
-looked. A partition that was not there yet starts with its oldest record, and so does every one for a member that finds
-commits.
+A group with "latest" starts once, for all partitions of the topic together: every record written after that is
+processed, however late a partition is created or first assigned. It starts when a member finds, before it joins, that
+the group has committed nothing on this topic; the member then notes the topic's end offsets. Members check before they
+join, so members that start together agree: none can have committed before another one has checked. A partition that did
+not exist yet starts at its oldest record. So does every partition for a member that finds commits.
 """
 
 from __future__ import annotations
@@ -19,12 +17,12 @@ from flux.core.stage import Role, Stage
 
 
 def begins_at_ends(policy: Policy, stage: Stage, committed: Collection[int]) -> bool:
-    """Whether a group that has committed offsets of these partitions, and no others, passes over what is there."""
+    """Whether a group that has committed offsets of only these partitions skips the existing records."""
     return stage.role is Role.MAIN and policy.start_from == "latest" and not committed
 
 
-class Starts:
-    """One stage's."""
+class StartOffsets:
+    """Of one stage."""
 
     __slots__ = ("_ends", "_policy", "_stage", "looks")
 
@@ -33,19 +31,19 @@ class Starts:
         self._stage = stage
         self._ends: dict[int, int] = {}
         self.looks = begins_at_ends(policy, stage, ())
-        """Whether it must still be `found`, before the member joins, what the group has committed."""
+        """Whether the group's committed offsets must still be passed to `found`, before the member joins."""
 
     def found(self, committed: Collection[int], marks: Mapping[int, Watermarks]) -> None:
-        """The partitions of which the group has committed offsets, and what the topic holds."""
+        """Before the member joins: the partitions with committed offsets, and the topic's watermarks."""
         self.looks = False
         if begins_at_ends(self._policy, self._stage, committed):
             self._ends = {number: mark.high for number, mark in marks.items()}
 
     def of(self, partition: TopicPartition) -> int:
-        """An offset, or BEGINNING, for a partition without a committed offset."""
+        """The start offset, or BEGINNING, of a partition without a committed offset."""
         return self._ends.get(partition.partition, BEGINNING)
 
     def committed(self, partitions: Iterable[TopicPartition]) -> None:
-        """They have a committed offset from now on: once they have none, they are those of a topic made anew."""
+        """The partitions have a committed offset now. If they have none later, the topic was recreated."""
         for partition in partitions:
             self._ends.pop(partition.partition, None)

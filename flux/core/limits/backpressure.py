@@ -1,7 +1,8 @@
-"""Back-pressure: how much may be here and not begun. Beyond it partitions are paused, never the poll loop.
+"""Backpressure: when partitions are paused because too many of their records are in memory and not started.
 
-Pauses follow from the assignments and their state at each turn, with a gap between pausing and resuming: a paused
-partition loses what the client had fetched of it. So a stage that is full as a whole does not poll for a while first.
+The poll loop itself never stops. At each turn, pauses are computed from the assignments, with a gap between the
+thresholds for pause and resume: a paused partition loses the records that the client had fetched. So a stage that is
+full as a whole stops polling for a moment before it pauses partitions.
 """
 
 from __future__ import annotations
@@ -14,14 +15,14 @@ from flux.core.ports import TopicPartition
 from flux.core.stage import Role
 
 FULL = 1_000
-"""Records of one partition of the main topic that are here and not begun, from which on it is full."""
+"""A partition of the main topic with this many records in memory and not started is full."""
 _FULL_PARTITIONS = 20
 PATIENCE = 1.0
-"""Seconds that a full stage does not poll before it pauses its partitions and polls again."""
+"""Seconds without a poll before a full stage pauses its partitions and polls again."""
 
 
 class Backpressure:
-    """One stage's."""
+    """Of one stage."""
 
     __slots__ = ("_full_since", "_policy", "_role", "full", "paused")
 
@@ -30,19 +31,19 @@ class Backpressure:
         self._role = role
         self._full_since: float | None = None
         self.paused = False
-        """Whether any partition was when they were last looked at; one that was assigned since is not."""
+        """Whether any partition was paused at the last turn."""
         self.full = FULL if policy.batch is None else max(FULL, 2 * policy.batch.most)
-        """Records of one partition that are here and not begun, from which on it is full."""
+        """A partition with this many records in memory and not started is full."""
 
     def idle(self, backlogs: Iterable[Assignment]) -> bool:
-        """Whether nothing is paused, and all that is here could not fill one partition: then there is nothing to
-        decide, however many partitions there are. `backlogs`: those that have one, and nothing is here beside them."""
+        """Whether nothing is paused and all records together would not fill one partition, so that no partition needs
+        a decision. `backlogs`: the partitions with a backlog; no other has records in memory."""
         if self.paused or self._full_since is not None or self._role is not Role.MAIN:
             return False
         return sum(assignment.backlogged for assignment in backlogs) < self.full
 
     def patient(self, working: Sequence[Assignment], now: float) -> bool:
-        """Whether the stage is full, and has been for so short that it does better not to poll at all."""
+        """Whether the stage has become full within the last `PATIENCE` seconds, so that it should not poll yet."""
         if not self._is_full(working):
             self._full_since = None
         elif self._full_since is None or self._full_since > now:
@@ -57,7 +58,7 @@ class Backpressure:
         resume: list[TopicPartition] = []
         all_full = self._full_since is not None and not patient
         main, pausing, resuming = self._role is Role.MAIN, 2 * self.full, self.full // 2
-        for assignment in working:  # at every turn, and there may be thousands: no calls for those of the main topic
+        for assignment in working:  # may be thousands at every turn, so no function calls for the main topic
             if main:
                 most = resuming if assignment.paused else pausing
                 wanted = stopping or all_full or assignment.backlogged + assignment.laned >= most
@@ -76,7 +77,7 @@ class Backpressure:
         return min(loads) >= self.full or sum(loads) >= _FULL_PARTITIONS * self.full
 
     def _holds_enough(self, assignment: Assignment, partitions: int) -> bool:
-        """Of a retry stage's records, to be paused or to stay so."""
+        """Whether a retry stage's partition has enough records in memory to be paused, or to stay paused."""
         share = 0.5 if assignment.paused else 1.0
         return (
             assignment.waiting + assignment.laned >= max(1, self._policy.max_waiting // partitions) * share

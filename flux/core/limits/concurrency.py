@@ -1,4 +1,4 @@
-"""How many calls are in flight in this process, all stages of a task together. The main stage is never starved."""
+"""Limits the calls in flight in this process over all stages of a task. Retry stages cannot starve the main stage."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 
 class ConcurrencyLimit:
-    """`total` calls at once. While the main stage is worked here, the others leave it one of them; with a total of
-    one, whoever waits has the next turn."""
+    """`total` calls at once. If this process runs the main stage, the other stages leave one of them to it; with a
+    total of one, stages take turns."""
 
     __slots__ = ("_main", "_retries", "_total", "_waiting", "used")
 
@@ -20,23 +20,23 @@ class ConcurrencyLimit:
 
     @property
     def awaited(self) -> bool:
-        """Whether there is one, and somebody was refused."""
+        """Whether a permit is free and a stage that was refused waits for one."""
         return bool(self._waiting) and self.used < self._total
 
     def take(self, stage: int, comes: Callable[[int], bool] = lambda stage: True) -> bool:
-        """Whether `stage` may make a call now. One that was refused has precedence over those that have had one, as
-        long as it `comes` for a permit that is free: none is kept for one that is busy elsewhere."""
+        """Takes a permit for a call of `stage`, if it may have one now. A stage that was refused has precedence over
+        stages that were served, if `comes(stage)`: no permit is reserved for a stage that would not take it now."""
         free = self._total - self.used
         retries_free = self._retries - (self.used - self._main)
         if free <= 0 or (stage != 0 and retries_free <= 0):
-            self._await(stage)
+            self._enqueue(stage)
             return False
         before = self._waiting[: self._waiting.index(stage)] if stage in self._waiting else self._waiting
         before = [other for other in before if comes(other)]
-        # of those that wait, only as many as may have a permit stand before this one
+        # of the waiting stages, only those that could be served go before this one
         ahead = (0 in before) + min(len(before) - (0 in before), retries_free)
         if ahead >= free or (stage != 0 and len(before) - (0 in before) >= retries_free):
-            self._await(stage)
+            self._enqueue(stage)
             return False
         if stage in self._waiting:
             self._waiting.remove(stage)
@@ -45,17 +45,17 @@ class ConcurrencyLimit:
         return True
 
     def give(self, stage: int) -> None:
-        """A call of `stage`, or its try to get one, is over."""
+        """Returns a permit of `stage`."""
         self.used -= 1
         self._main -= stage == 0
 
     def forgo(self, stage: int) -> bool:
-        """`stage` has nothing to call any more. Whether it had waited."""
+        """`stage` needs no permit any more. Returns whether it was waiting for one."""
         waited = stage in self._waiting
         if waited:
             self._waiting.remove(stage)
         return waited
 
-    def _await(self, stage: int) -> None:
+    def _enqueue(self, stage: int) -> None:
         if stage not in self._waiting:
             self._waiting.append(stage)

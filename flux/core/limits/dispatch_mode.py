@@ -1,11 +1,11 @@
-"""Whether calls are quick, so that whoever polls makes them, or slow, so that they are spread over callers.
+"""Dispatch mode: the polling thread makes the calls itself while they are quick; slow calls are spread over threads.
 
-Handing a record to another thread costs more than a quick call. So a run is worked by one caller until a watcher sees
-that it is slow; from then on all callers take records, one at a time. The more calls are quick again, the more of them
-a caller takes at once; when next to all are, one caller makes them all again.
+To hand a record to another thread costs more than a quick call. So one caller processes a whole run until the watcher
+finds it stuck. From then on all callers take records, one at a time at first. The more calls are quick again, the more
+records a caller takes at once. When almost all calls are quick, one caller makes all of them again.
 
-More callers help when calls wait, not when they compute. A watcher that comes late itself shows that the interpreter
-is busy: then little progress proves nothing, and only a run that stands still for several looks is stuck.
+More callers help if calls wait, not if they compute. If the watcher itself runs late, the interpreter is busy: little
+progress then proves nothing, and only a run without any progress over several checks is stuck.
 """
 
 from __future__ import annotations
@@ -15,40 +15,40 @@ from collections.abc import Iterable
 from flux.core.engine.runs import Run
 
 QUICK = 0.0005
-"""Seconds: a call up to this is quick. About 25 times what handing it over costs."""
+"""Longest duration of a quick call in seconds: about 25 times the cost of handing it over."""
 
 LOOK = 0.005
-"""Seconds between two looks of the watcher."""
+"""Seconds between two checks by the watcher."""
 
 LEAST_PROGRESS = 10
-"""Calls that a quick run makes between two looks."""
+"""Calls that a quick run makes between two checks."""
 
 STANDSTILL = 4
-"""Looks without any progress after which a run is stuck however busy the interpreter is."""
+"""Checks without any progress after which a run is stuck even if the interpreter is busy."""
 
 CHUNK = 100
-"""Entries that one caller takes at once while calls are quick."""
+"""Records that one caller takes at once while calls are quick."""
 
 _LATE = 1.5 * LOOK
 _PER_ENTRY = 16
-"""Quick calls for each entry that a caller takes at once."""
+"""Quick calls for each record more that a caller takes at once."""
 _ENOUGH = 48
-"""Quick calls after which calls are quick; a slow one halves what was counted. It is doubled each time that they were
-not quick for long, up to `_MOST`."""
+"""Score that ends the slow mode. A quick call adds one, a slow one halves the score. Doubled, up to `_MOST`, if the
+quick mode before did not last."""
 _MOST = 20_000
-"""With so many, one slow call in 10,000 keeps them slow: about there, a stop of all calls until it is noticed costs as
-much as the keys of the records between two of them."""
+"""With this score, one slow call in 10,000 keeps the mode slow. At about that rate, the delay until a stuck call is
+noticed costs as much as the key queues for the records between two such calls."""
 
 
 class DispatchMode:
-    """Slow since a run was stuck, until calls are quick for a while."""
+    """`slow` from the first stuck run until enough calls were quick."""
 
     __slots__ = ("_calm", "_enough", "_looked_at", "_score", "slow")
 
     def __init__(self) -> None:
         self.slow = False
         self._score = 0
-        self._calm = _MOST  # calls since they were last slow
+        self._calm = _MOST  # calls since the slow mode ended
         self._enough = _ENOUGH
         self._looked_at = 0.0
 
@@ -57,7 +57,7 @@ class DispatchMode:
         return min(1 + self._score // _PER_ENTRY, CHUNK) if self.slow else CHUNK
 
     def stuck(self, runs: Iterable[Run], now: float) -> list[Run]:
-        """Of the runs being worked, those that are stuck, each named once."""
+        """The runs that are newly found stuck at this check."""
         late = now - self._looked_at > _LATE
         self._looked_at = now
         stuck = []
@@ -83,7 +83,7 @@ class DispatchMode:
         return stuck
 
     def took(self, seconds: float, calls: int) -> None:
-        """`calls` calls of one caller ended within `seconds`."""
+        """One caller made `calls` calls in `seconds`."""
         if not self.slow:
             self._calm += calls
             return

@@ -1,8 +1,8 @@
-"""Whether those that others rely on go on: pollers, writers, event loops. Finds who stands still, so that it is named
-in the log with its stack, and who else takes over.
+"""Finds background work that does not progress: poll loops, writers, event loops. The watchdog logs its stack, and
+another thread takes over where that is safe.
 
-A duty says that it takes a step, and when it has nothing to do. Neither takes a lock or reads a clock, so that a duty
-can be watched whatever stands.
+The thread that does a duty marks its steps and its pauses. That takes no lock and reads no clock, so a duty can be
+checked whatever is blocked.
 """
 
 from __future__ import annotations
@@ -12,48 +12,49 @@ from collections.abc import Callable
 import attrs
 
 PATIENCE = 20.0
-"""Seconds that a step may take: longer than any question to a cluster."""
+"""Seconds that a step may take: longer than any request to a cluster."""
 LOOK = 1.0
-"""Seconds between two looks."""
+"""Seconds between two checks."""
 _LATE = 5.0
-"""Seconds between two looks after which the whole process has stood (a frozen machine), not one of its duties."""
+"""If two checks are further apart, in seconds, the whole process was frozen and not one duty."""
 
 
 @attrs.define(eq=False)
 class Duty:
-    """Something that one thread does for others. `name`: as the log has it, such as "the poll loop of orders". `stack`:
-    where it is now, as a traceback's text; None: where `thread` is. `take_over`: has another thread go on in its place,
-    where that is safe; whether one does. `ask`: has the duty call `rest` when it comes to it, for one that takes no
-    steps of its own, such as an event loop."""
+    """Work that one thread does for others. `name`: for the log, such as "the poll loop of orders". `stack`: returns a
+    traceback of where it is now; None: the stack of `thread`. `take_over`: lets another thread continue the work if
+    that is safe, and returns whether it does. `ask`: schedules a call of `rest`, for a duty that marks no steps itself,
+    such as an event loop."""
 
     name: str
     stack: Callable[[], str] | None = None
     take_over: Callable[[], bool] | None = None
     ask: Callable[[], object] | None = None
     thread: int = 0
-    """The identifier of the one that has it."""
+    """Identifier of the thread that does it."""
     steps: int = 0
     busy: bool = False
     ended: bool = False
 
     def step(self, thread: int) -> None:
-        """`thread` begins a step, which should not take long."""
+        """`thread` starts a step, which should not take long."""
         self.thread = thread
         self.steps += 1
         self.busy = True
 
     def rest(self) -> None:
-        """There is nothing to do, or the time that it takes is somebody else's."""
+        """Nothing to do, or the next step may take any time."""
         self.busy = False
 
     def end(self) -> None:
-        """It is not needed any more."""
+        """The duty is over, and is not checked any more."""
         self.busy, self.ended = False, True
 
 
 @attrs.frozen
 class Standing:
-    """A duty that does not go on. `first`: whether it was found for the first time, and may be taken over."""
+    """A duty without progress for `seconds`. `first`: whether it is reported for the first time, so that another thread
+    may take over."""
 
     duty: Duty
     seconds: float
@@ -64,12 +65,12 @@ class Standing:
 class _Step:
     number: int
     seen: float
-    tell_at: float
-    told: bool = False
+    report_at: float
+    reported: bool = False
 
 
 class Duties:
-    """All duties of a process. `add` may be called from any thread, the rest from one."""
+    """All duties of a process. Any thread may call `add`; one thread calls everything else."""
 
     def __init__(self) -> None:
         self._added: list[Duty] = []
@@ -80,7 +81,8 @@ class Duties:
         self._added.append(duty)
 
     def looked(self, now: float) -> list[Standing]:
-        """At `now`, every `LOOK` seconds: those to name, each again after twice the time."""
+        """Checks all duties, to be called every `LOOK` seconds. Returns those to report now; each is reported again
+        after twice the time."""
         while self._added:
             self._steps[self._added.pop()] = _Step(-1, now, 0.0)
         last, self._looked_at = self._looked_at, now
@@ -91,14 +93,14 @@ class Duties:
                 del self._steps[duty]
             elif late or not duty.busy or duty.steps != step.number:
                 self._steps[duty] = _Step(duty.steps, now, now + PATIENCE)
-            elif now >= step.tell_at:
+            elif now >= step.report_at:
                 seconds = now - step.seen
-                standing.append(Standing(duty, seconds, not step.told))
-                step.tell_at, step.told = now + seconds, True
+                standing.append(Standing(duty, seconds, not step.reported))
+                step.report_at, step.reported = now + seconds, True
         return standing
 
     def asked(self) -> list[Duty]:
-        """Those that are to be asked now whether they go on."""
+        """The duties whose `ask` is to be called now."""
         found = [duty for duty in self._steps if duty.ask is not None and not duty.busy and not duty.ended]
         for duty in found:
             duty.steps += 1

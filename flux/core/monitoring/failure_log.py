@@ -1,4 +1,4 @@
-"""Which failures of calls are worth a line in the log: the first of a kind in full, then how many there were since."""
+"""Decides which failed calls are logged: the first of a kind in full, then counts of those that followed."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ import attrs
 EVERY = 60.0
 """Seconds between two lines about one kind."""
 FORGOTTEN = 600.0
-"""Seconds without one after which a kind counts as new."""
+"""A kind counts as new after this many seconds without a failure."""
 MOST_KINDS = 200
 
 
 @attrs.define
 class _Kind:
-    told: float
-    """When there was a line about it."""
+    logged: float
+    """When the last line about it was logged."""
     last: float
     more: int = 0
-    """Since then."""
+    """Failures since then."""
 
 
 @attrs.frozen
@@ -33,7 +33,7 @@ class Count:
 
 
 class FailureLog:
-    """Of one stage. `now`: seconds, by a clock that is never set back."""
+    """Of one stage. `now`: seconds by a monotonic clock."""
 
     __slots__ = ("_kinds",)
 
@@ -41,7 +41,7 @@ class FailureLog:
         self._kinds: dict[Hashable, _Kind] = {}
 
     def add(self, kind: Hashable, now: float) -> bool:
-        """One more of a kind. Whether it is the first one, to be shown in full."""
+        """Counts a failure. Returns whether it is the first of its kind, to be logged in full."""
         known = self._kinds.get(kind)
         if known is not None:
             known.more += 1
@@ -53,15 +53,15 @@ class FailureLog:
         return True
 
     def counts(self, now: float) -> list[Count]:
-        """The lines that are due: of each kind one in `EVERY` seconds, as long as it goes on."""
+        """The counts to log now: at most one per kind in `EVERY` seconds."""
         due = []
         for kind, known in list(self._kinds.items()):
-            since = now - known.told
+            since = now - known.logged
             if 0 <= since < EVERY:
                 continue
             if known.more:
                 due.append(Count(kind, known.more, since))
-                known.more, known.told = 0, now
+                known.more, known.logged = 0, now
             elif not 0 <= now - known.last < FORGOTTEN:
                 del self._kinds[kind]
         return due

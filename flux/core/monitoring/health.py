@@ -1,4 +1,4 @@
-"""What a probe is told: whether the process is to be left alone, and whether it works."""
+"""What liveness and readiness probes report."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ import attrs
 
 @attrs.frozen
 class Pulse:
-    """One stage, as it is now. Times in seconds."""
+    """The state of one stage. Times in seconds."""
 
     name: str
     joined: bool
-    """Whether the group has given it partitions, or told that there are none for it."""
+    """Whether its first rebalance is complete, with or without partitions."""
     left: bool
     still: float
-    """Since its poll loop last went on."""
+    """Time since its poll loop last progressed."""
     patience: float
-    """After which a poll loop that does not go on is stuck; 0: never."""
+    """A poll loop without progress for as long is stuck; 0: never."""
 
     @property
     def stuck(self) -> bool:
@@ -27,7 +27,7 @@ class Pulse:
 
 @attrs.frozen
 class Health:
-    """`troubles`: what is stuck. `missing`: what else keeps it from being ready."""
+    """`troubles`: what is stuck. `missing`: what else prevents readiness."""
 
     troubles: Sequence[str] = ()
     missing: Sequence[str] = ()
@@ -42,8 +42,7 @@ class Health:
 
 
 def judge(pulses: Sequence[Pulse], starting: bool, stopping: bool) -> Health:
-    """`starting`: not every task has begun to work. A process that waits for its cluster is live: a restart would not
-    bring that back."""
+    """`starting`: not every task has started. Waiting for a cluster is live too: a restart would not help."""
     troubles = [f"{each.name}: its poll loop has stood still for {each.still:.0f} s" for each in pulses if each.stuck]
     missing = ["stopping"] if stopping else ["starting"] if starting else []
     for each in pulses:

@@ -1,4 +1,4 @@
-"""Lines for the log, until a driver takes them."""
+"""Collects log lines until a driver takes them."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from flux.core.ports import TopicPartition
 
 
 class Notices:
-    __slots__ = ("_lines", "_told")
+    __slots__ = ("_lines", "_logged")
 
     def __init__(self) -> None:
         self._lines: list[Notice] = []
-        self._told: set[str] = set()
+        self._logged: set[str] = set()
 
     def add(
         self,
@@ -24,15 +24,15 @@ class Notices:
         about: Message | TopicPartition | None = None,
         kind: Hashable = None,
     ) -> None:
-        """`once`: of all lines with the same one, the first only. `kind`: see `Notice`."""
+        """`once`: only the first line with the same value is logged. `kind`: see `Notice`."""
         if once is not None:
-            if once in self._told:
+            if once in self._logged:
                 return
-            self._told.add(once)
+            self._logged.add(once)
         self.tell(Notice(level, text, about, kind))
 
     def tell(self, notice: Notice) -> None:
-        """Adds a line that is made already."""
+        """Adds a line."""
         self._lines.append(notice)
 
     def take(self) -> list[Notice]:

@@ -1,4 +1,4 @@
-"""Which of the lines that repeat are worth a place in the log: of each kind one a minute, which counts the others."""
+"""Throttles repeated log lines: one a minute of each kind, with the number of those left out."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ MOST_KINDS = 500
 
 
 class LogThrottle:
-    """Any thread may ask; what two that ask at once may get wrong is a count."""
+    """Safe for threads, except that a race may make a count slightly wrong."""
 
     __slots__ = ("_every", "_left_out", "_next")
 
@@ -18,8 +18,8 @@ class LogThrottle:
         self._left_out: dict[object, int] = {}
 
     def admit(self, kind: object, now: float, number: int = 1) -> int | None:
-        """There is a line of a kind, about so many. None: it is left out; else how many were left out before it. `now`:
-        seconds by a clock that is never set back."""
+        """Whether to log a line of a kind that counts for `number`. Returns None to leave it out, else how many were
+        left out before it. `now`: seconds by a monotonic clock."""
         if now < self._next.get(kind, now):
             self._left_out[kind] = self._left_out.get(kind, 0) + number
             return None
@@ -34,5 +34,5 @@ class LogThrottle:
 
 
 def and_more(left_out: int) -> str:
-    """What a line says of those that were left out before it."""
+    """The end of a line: how many were left out before it."""
     return f" ({left_out:,} more like it were left out)" if left_out else ""

@@ -1,8 +1,8 @@
-"""What a process tells of itself: a JSON object per process, in a compacted topic of the cluster that it works.
+"""The status report of a process: a JSON object in a compacted topic of its cluster.
 
-A report holds no value of a record, no header and no setting; of keys, their beginning. Durations are in seconds and
-count back from when the report was made, so that clocks need not agree. Readers ignore versions that they do not know.
-Fields with a default are younger than the format: a report of an older flux does not have them.
+A report has no values, headers or settings, and of keys only the beginning. Durations are in seconds before the report
+was made, so that clocks need not agree. Readers ignore unknown versions. Fields with a default were added later:
+reports of an older flux do not have them.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ TOPIC = "flux-reports"
 EVERY = 5.0
 """Seconds between two reports of a process."""
 FRESH = 4
-"""Intervals after which a report says nothing any more: its process was killed, or cannot write."""
+"""A report older than this many intervals is outdated: its process was killed, or cannot write."""
 MOST_CALLS = 20
-"""Of a stage: the oldest. The same of records that are on their way."""
+"""The oldest calls, and open records, of a stage that a report lists."""
 MOST_KEY = 100
 IN_PLACE = "in place"
-"""The state of a record that waits to be tried again in place."""
+"""State of a record that waits for a retry in place."""
 
 T = TypeVar("T")
 _NUMBER = instance_of((int, float))
@@ -38,7 +38,7 @@ def _all(kind: type) -> Any:
 
 @attrs.frozen
 class Call:
-    """A call that runs. `seconds`: at most so long, as progress is looked at only so often."""
+    """A running call. `seconds`: its duration at most, because progress is only sampled."""
 
     partition: int = attrs.field(validator=_INT)
     offset: int = attrs.field(validator=_INT)
@@ -46,68 +46,66 @@ class Call:
     attempt: int = attrs.field(validator=_INT)
     seconds: float = attrs.field(validator=_NUMBER)
     records: int = attrs.field(default=1, validator=_INT)
-    """That the call has, of which this is the first."""
+    """Number of records of the call; this is the first."""
 
 
 @attrs.frozen
 class Open:
-    """A record whose call has ended and that is not done: it waits for an acknowledgement, or to be tried again in
-    place."""
+    """A record whose call has ended but that is not done: it waits for an acknowledgement or a retry in place."""
 
     partition: int = attrs.field(validator=_INT)
     offset: int = attrs.field(validator=_INT)
     key: str | None = attrs.field(validator=optional(_TEXT))
     attempt: int = attrs.field(validator=_INT)
     target: str = attrs.field(validator=_TEXT)
-    """The topic that its next forwarded copy is written to, its own while it is tried in place; empty: of what the call
-    produced."""
+    """The topic that it is forwarded to, its own for a retry in place; empty: it waits for what its call produced."""
     state: str = attrs.field(validator=_TEXT)
     failures: int = attrs.field(validator=_INT)
     seconds: float = attrs.field(validator=_NUMBER)
     refused: str = attrs.field(default="", validator=_TEXT)
-    """Why the topic does not take the forwarded copy, and what would mend that."""
+    """Why the topic refuses the forwarded copy, and the fix."""
 
 
 @attrs.frozen
 class Paused:
-    """The task of a stage makes no calls in this process: what it needs is away. `seconds`: for how long."""
+    """The task makes no calls in this process because of an outage. `seconds`: for how long."""
 
     error: str = attrs.field(validator=_TEXT)
     """The type of what was raised."""
     seconds: float = attrs.field(validator=_NUMBER)
     tried_in: float | None = attrs.field(validator=optional(_NUMBER))
-    """Until one record is tried; None: it is being tried."""
+    """Seconds until one record is tried; None: its call is running."""
 
 
 @attrs.frozen
 class StageReport:
-    """One stage of one task in one process. `done` … `dead` count since it began, rates are of the last interval."""
+    """One stage of one task in one process. `done` … `dead` count since its start; rates are of the last interval."""
 
     task: str = attrs.field(validator=_TEXT)
     stage: int = attrs.field(validator=_INT)
     topic: str = attrs.field(validator=_TEXT)
     group: str = attrs.field(validator=_TEXT)
     partitions: str = attrs.field(validator=_TEXT)
-    """Those assigned, such as "0-3,7"."""
+    """Assigned partitions, such as "0-3,7"."""
     done: int = attrs.field(validator=_INT)
     failed: int = attrs.field(validator=_INT)
     retried: int = attrs.field(validator=_INT)
     dead: int = attrs.field(validator=_INT)
     done_rate: float = attrs.field(validator=_NUMBER)
-    """A second."""
+    """Records per second."""
     failed_rate: float = attrs.field(validator=_NUMBER)
     waiting: int = attrs.field(validator=_INT)
-    """Records here that are not due."""
+    """Records in memory that are not due."""
     due_in: float | None = attrs.field(validator=optional(_NUMBER))
-    """Until the first of them is due; negative: it is late."""
+    """Seconds until the first of them is due; negative: overdue."""
     in_flight: int = attrs.field(validator=_INT)
     calls: tuple[Call, ...] = attrs.field(validator=_all(Call))
     on_their_way: int = attrs.field(validator=_INT)
     open: tuple[Open, ...] = attrs.field(validator=_all(Open))
     in_place: int = attrs.field(default=0, validator=_INT)
-    """Records that wait to be tried again in place."""
+    """Records that wait for a retry in place."""
     paused: Paused | None = attrs.field(default=None, validator=optional(instance_of(Paused)))
-    """The same for all stages of a task."""
+    """All stages of a task have the same value."""
 
 
 @attrs.frozen
@@ -140,7 +138,7 @@ class Report:
 
     @classmethod
     def from_json(cls, data: bytes) -> Report | None:
-        """None for what is damaged, foreign or of another version. Fields that are not known are ignored."""
+        """None if it is damaged, foreign or of another version. Unknown fields are ignored."""
         try:
             found = json.loads(data)
             if not isinstance(found, dict) or found.get("v") != VERSION:
@@ -165,7 +163,7 @@ def _made(kind: type[T], data: Mapping[str, Any], **more: Any) -> T:
 
 
 def shown_key(key: bytes | None) -> str | None:
-    """Its beginning, as UTF-8, what is none as \\xNN."""
+    """The key's beginning as UTF-8, other bytes as \\xNN."""
     if key is None:
         return None
     text = key[: MOST_KEY + 1].decode("utf-8", "backslashreplace")
@@ -173,7 +171,7 @@ def shown_key(key: bytes | None) -> str | None:
 
 
 def ranges_of(numbers: Iterable[int]) -> str:
-    """As "0-3,7": a topic may have thousands of partitions."""
+    """Numbers as ranges, such as "0-3,7"."""
     parts: list[list[int]] = []
     for number in sorted(set(numbers)):
         if parts and number == parts[-1][1] + 1:
@@ -184,7 +182,7 @@ def ranges_of(numbers: Iterable[int]) -> str:
 
 
 def within(ranges: str, number: int) -> bool:
-    """Whether `ranges_of` some numbers names this one."""
+    """Whether `number` is in `ranges`, as made by `ranges_of`."""
     for part in ranges.split(","):
         low, _, high = part.partition("-")
         if low.isdecimal() and int(low) <= number <= int(high if high.isdecimal() else low):

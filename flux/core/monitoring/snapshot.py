@@ -1,6 +1,6 @@
-"""What an engine has in hand, for who watches it: calls that run, and records that are on their way.
+"""Snapshots of an engine for status reports: running calls and open records.
 
-It changes nothing, and costs nothing while nobody looks. With the lock of the engine's coordinator held.
+Needs the lock of the engine's coordinator. Changes nothing in the engine.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from flux.core.limits.circuit_breaker import Gate
 from flux.core.monitoring.report import IN_PLACE, MOST_CALLS, Call, Open, Paused, StageReport, ranges_of, shown_key
 
 Seen = dict[Run, tuple[int, float]]
-"""At which call each run was found, and when that had begun at the earliest, by the clock of the engine."""
+"""The call that each run was at, and its earliest possible start by the engine's clock."""
 
 
 class Snapshot:
-    """Of one engine, from look to look. Times by the clock of the engine."""
+    """Of one engine, compared with the snapshot before. Times by the engine's clock."""
 
     def __init__(self, task: str, engine: Engine) -> None:
         self._task = task
         self._engine = engine
         self._seen: Seen = {}
         self._waited: dict[Entry, float] = {}
-        """Since when, at the earliest, records without a forwarded copy are open."""
+        """The earliest time at which records without a forwarded copy can have become open."""
         self._looked: float | None = None
         self._done = self._failed = 0
 
@@ -68,7 +68,7 @@ class Snapshot:
         for run in self._engine.running:
             index = run.index
             at, since = seen.get(run, (-1, 0.0))
-            if at != index:  # it has begun after the last look
+            if at != index:  # it started after the last snapshot
                 since = max(run.started, self._looked or 0.0)
             self._seen[run] = index, since
             partition, offset, key, attempt = _at(run, index)
@@ -98,7 +98,7 @@ class Snapshot:
 
 
 def in_place(engine: Engine) -> int:
-    """Records that wait to be tried again in place."""
+    """Number of records that wait for a retry in place."""
     return sum(entry.waits for entry, _ in engine.open())
 
 
@@ -108,14 +108,14 @@ def pause_of(gate: Gate, now: float) -> Paused | None:
     if gate.since is None or error is None:
         return None
     cause = cause_of(error) if issubclass(type(error), Pause) else None
-    error = error if cause is None else cause  # that something is away is known; what, its cause says
+    error = error if cause is None else cause  # the cause is more specific than flux.Pause
     opens = gate.opens_at(now)
     tried_in = None if opens is None else round(max(0.0, opens - now), 1)
     return Paused(error_name(type(error)), _ago(now, gate.since), tried_in)
 
 
 def _at(run: Run, index: int) -> tuple[int, int, bytes | None, int]:
-    """(partition, offset, key, attempt) of the record that a run is at."""
+    """(partition, offset, key, attempt) of record `index` of a run."""
     if run.messages is not None:
         message = run.messages[min(index, len(run.messages) - 1)]
     elif run.records is not None:

@@ -1,4 +1,4 @@
-"""Finds what has work and gets nowhere, so that it is named in the log and nobody has to guess."""
+"""Finds partitions that have records to process and make no progress, and what they wait for."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from flux.core.policy import Policy
 class _WatchedPartition:
     changes: int
     since: float
-    tell_at: float
+    report_at: float
 
 
 class StallDetector:
-    """Of one stage. `patience`: seconds without a record done after which a partition with work has stalled. Each is
-    named again after twice the time."""
+    """Of one stage. `patience`: a partition with records that completes none in as many seconds is stalled. It is
+    reported again after twice the time."""
 
     __slots__ = ("_patience", "_watched")
 
@@ -33,7 +33,7 @@ class StallDetector:
         self._watched: dict[Assignment, _WatchedPartition] = {}
 
     def stalled(self, assignments: Iterable[Assignment], now: float) -> list[tuple[Assignment, float]]:
-        """The partitions to name now, with the seconds for which they have stood still."""
+        """The partitions to report now, with the seconds since their last progress."""
         watched: dict[Assignment, _WatchedPartition] = {}
         stalled = []
         for assignment in assignments:
@@ -41,9 +41,9 @@ class StallDetector:
             watch = self._watched.get(assignment)
             if watch is None or watch.changes != changes or now < watch.since or not _has_work(assignment):
                 watch = _WatchedPartition(changes, now, now + self._patience)
-            elif now >= watch.tell_at:
+            elif now >= watch.report_at:
                 standing = now - watch.since
-                watch.tell_at = now + standing
+                watch.report_at = now + standing
                 stalled.append((assignment, standing))
             watched[assignment] = watch
         self._watched = watched
@@ -60,7 +60,7 @@ def what_holds(
     policy: Policy,
     now: float,
 ) -> Stall:
-    """What a partition waits for that has stood still for so many seconds."""
+    """What a partition waits for that has made no progress for `standing` seconds."""
     at = assignment.partition
     where = f"{at} has stood still for {standing:.0f} s: it waits for"
     for run in running:

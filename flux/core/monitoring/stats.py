@@ -1,4 +1,4 @@
-"""What one stage has done since this process began."""
+"""Counters of one stage since the process started."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ import attrs
 @attrs.define
 class Stats:
     done: int = 0
-    """Calls that ended well."""
+    """Calls that succeeded."""
     failed: int = 0
-    """Calls that raised, or whose records were not delivered."""
+    """Calls that raised, or whose produced records were not delivered."""
     retried: int = 0
-    """Records moved to a retry topic, and acknowledged there."""
+    """Records forwarded to a retry topic and acknowledged there."""
     dead: int = 0
-    """Records moved to the dead-letter topic, and acknowledged there."""
+    """Records forwarded to the dead-letter topic and acknowledged there."""
     late: int = 0
-    """Records that were a second or more past their due time when they arrived."""
+    """Records that were polled a second or more after their due time."""
     commits: int = 0
     commit_failures: int = 0
 
 
 @attrs.define
 class Pauses:
-    """Of a task, all stages together, since this process began."""
+    """Of a task, all stages together, since the process started."""
 
     number: int = 0
     seconds: float = 0.0
-    """Of those that have ended."""
+    """Total duration of the pauses that have ended."""

@@ -1,8 +1,8 @@
-"""A filling batch, and when it is handed on: at so many records, at so many bytes, at an age.
+"""Buffers records of a producer, and decides when they are flushed: by number, by bytes, or by age.
 
 Many threads add while one takes, without a lock: `list.append`, a slice and its deletion are each atomic, records are
-only ever added behind those being taken, and the deadline is cleared before and looked at after. A race can at most
-make a batch a few records larger than its limits.
+only added behind those being taken, and the deadline is cleared before and read after. A race can at most make a batch
+a few records larger than its limits.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from flux.core.ports import ProducerRecord
 
 @attrs.frozen
 class Limits:
-    """When a batch is handed on: `records`, `bytes` of keys and values, `age` of its first record in seconds."""
+    """When a batch is flushed: `records`, `bytes` of keys and values, `age` of its first record in seconds."""
 
     records: int
     bytes: int
@@ -31,14 +31,15 @@ class Buffer:
         self._records: list[ProducerRecord] = []
         self._bytes = 0
         self.taken: list[ProducerRecord] = []
-        """What `take` gave, until its caller has put it elsewhere and empties this."""
+        """What `take` returned; its caller empties the list after it has stored the records elsewhere."""
         self.deadline: float | None = None
-        """By the monotonic clock; None: empty, or nobody has called `opened` yet."""
+        """By the monotonic clock; None: empty, or `opened` was not called yet."""
         self.blocked = False
-        """Whether who adds waits for room first. Whoever hands records on sets it, when the client takes none."""
+        """Whether callers must wait for room before they add. The flusher sets it when the client takes no records."""
 
     def add(self, record: ProducerRecord, size: int) -> bool:
-        """Whether there is something to do: hand it on when it is `full`, call `opened` when there is no `deadline`."""
+        """Returns whether the caller has something to do: flush if the buffer is `full`, call `opened` if it has no
+        `deadline`."""
         records = self._records
         records.append(record)
         self._bytes += size
@@ -52,24 +53,24 @@ class Buffer:
         return len(self._records) >= self._most_records or self._bytes >= self._most_bytes
 
     def opened(self, now: float) -> float:
-        """The deadline of the batch that has begun."""
+        """Starts the batch's age, unless it has started. Returns the deadline."""
         if self.deadline is None:
             self.deadline = now + self._age
         return self.deadline
 
     def hurry(self) -> None:
-        """From now on each record makes the buffer full. One that was not told so was added before."""
+        """From now on each record makes the buffer full. A record whose `add` did not return so was added before."""
         self._most_records = 1
 
     def due(self, now: float) -> bool:
-        """Whether its time has come; also when the clock was set back to before its beginning."""
+        """Whether the deadline has passed, or the clock was set back to before the batch began."""
         deadline = self.deadline
         return deadline is not None and (now >= deadline or now < deadline - self._age)
 
     def take(self) -> list[ProducerRecord]:
-        """All records, in order; the next one begins a new batch. By one thread at a time. Gives the same again while
-        `taken` is not emptied: a signal's handler may raise at any call, so there is none between these two lines, and
-        there must be none where the records change hands."""
+        """Takes all records in order; the next one starts a new batch. For one thread at a time. Returns the same list
+        until `taken` is emptied. A signal handler may raise at any function call, so there is none between the two
+        lines that move the records, and there must be none where the caller moves them on."""
         if not self.taken:
             self.deadline = None
             records, count = self._records, len(self._records)

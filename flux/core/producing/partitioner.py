@@ -1,4 +1,4 @@
-"""Where Kafka's Java client puts a key: murmur2 of its bytes, sign bit cleared, modulo the partition count.
+"""The partitioner of Kafka's Java client: murmur2 of the key, sign bit cleared, modulo the partition count.
 
 Source: org.apache.kafka.common.utils.Utils.murmur2 and
 org.apache.kafka.clients.producer.internals.BuiltInPartitioner.partitionForKey.
@@ -12,7 +12,7 @@ _MASK = 0xFFFFFFFF
 
 
 def murmur2(data: bytes) -> int:
-    """The 32-bit hash, unsigned."""
+    """The hash as an unsigned 32-bit number."""
     length = len(data)
     h = (_SEED ^ length) & _MASK
     whole = length & ~3
@@ -27,5 +27,5 @@ def murmur2(data: bytes) -> int:
 
 
 def partition_for_key(key: bytes, partitions: int) -> int:
-    """The partition of a non-null key among `partitions`."""
+    """The partition for a key, which is not None, of a topic with `partitions` partitions."""
     return (murmur2(key) & 0x7FFFFFFF) % partitions

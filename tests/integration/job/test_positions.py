@@ -139,7 +139,7 @@ def test_a_position_beyond_the_end_goes_back_to_the_oldest_and_says_so(
         wait_for(lambda: lab.committed_offsets(task.group_id, task.topic)[0].offset == 2, "its position is right again")
     assert sorted(seen.values) == [b"a", b"b", b"other"]
     [told] = [r.getMessage() for r in caplog.records if r.levelname == "ERROR"]
-    assert f"{task.topic}[0]: position 100 is out of range: the log ends at 2" in told
+    assert f"{task.topic}[0]: offset 100 is out of range: the log ends at 2" in told
 
 
 def test_a_stranger_s_metadata_beside_a_position_is_told_and_ignored(

@@ -221,7 +221,7 @@ def test_a_callable_that_raises_or_gives_no_text_loses_no_record() -> None:
 
 
 def test_an_error_whose_text_cannot_be_had_loses_no_record() -> None:
-    assert describe(Failure(hostile()), "full")[1] == "(its message cannot be had)"
+    assert describe(Failure(hostile()), "full")[1] == "(its message cannot be read)"
 
 
 def test_of_what_cannot_be_decoded_the_cause_is_told() -> None:

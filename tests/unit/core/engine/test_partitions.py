@@ -177,7 +177,7 @@ def test_a_topic_created_anew_is_named() -> None:
     driver = Driver()
     driver.assign(500)
     assert driver.engine.reset(driver.p0, Watermarks(0, 3), driver.now) == 0
-    assert "created anew" in driver.notices()
+    assert "was the topic recreated" in driver.notices()
     assert driver.turn().commit == {driver.p0: CommittedOffset(0)}
 
 

@@ -11,7 +11,7 @@ from flux.consuming.coordinator import Coordinator
 from flux.consuming.effects import Script
 from flux.consuming.forward_writer import ForwardWriter
 from flux.consuming.procedures import assign, shift
-from flux.core.engine.start_offsets import Starts
+from flux.core.engine.start_offsets import StartOffsets
 from flux.core.ports import BEGINNING, CommittedOffset, ProducerSettings, TopicPartition, Watermarks
 from flux.system import SYSTEM
 from unit.support.engine_support import P0, P1, Driver, policy
@@ -20,9 +20,9 @@ LATER = TopicPartition("t", 2)
 MARKS = {0: Watermarks(3, 10), 1: Watermarks(0, 0)}
 
 
-def starts(start_from: str = "latest", stage: int = 0) -> Starts:
+def starts(start_from: str = "latest", stage: int = 0) -> StartOffsets:
     chosen = policy(start_from=start_from)
-    return Starts(chosen, chosen.stages[stage])
+    return StartOffsets(chosen, chosen.stages[stage])
 
 
 def test_a_group_without_offsets_starts_at_the_ends_that_were_found_before_it_joined() -> None:
