@@ -10,8 +10,8 @@ ONCE := .ci/once.py
 PIP := $(BIN)/python $(ONCE) $(BIN)/python -m pip --disable-pip-version-check install --quiet \
 	--constraint constraints.txt
 
-.PHONY: help simulate chaos fire demo generate test matrix pythons lint types imports check docs release-check audit \
-	bench clean pictures screenshots
+.PHONY: help simulate chaos fire demo generate test matrix pythons lint types imports coverage check docs \
+	release-check audit bench clean pictures screenshots
 
 # lists what can be made
 help:
@@ -69,8 +69,12 @@ generate: .venv/bin/activate
 imports: .venv/.developed
 	$(BIN)/lint-imports
 
-# lint, types, imports and test
-check: lint types imports test
+# checks that each module of the core is wholly covered by its own tests
+coverage: .venv/.developed
+	$(BIN)/python .ci/core_coverage.py
+
+# lint, types, imports, test and coverage
+check: lint types imports test coverage
 
 # the documentation as a site, in build/site; fails on a link that leads nowhere
 docs: .venv/.documented

@@ -41,7 +41,9 @@ def plainly(_: type, fields: list[attrs.Attribute[Any]]) -> list[attrs.Attribute
 def shown(value: object) -> str:
     """A value for an error message: its repr in one line, cut. Never raises."""
     text = asked(lambda: repr(plain(value)))
-    return one_line(cut(text, _MOST_SHOWN)) if type(text) is str else f"(a {type(value).__name__} that cannot be shown)"
+    if type(text) is not str:
+        return f"a value that cannot be shown ({type(value).__name__})"
+    return one_line(cut(text, _MOST_SHOWN))
 
 
 def is_whole(value: object, least: int = 0, most: int = MOST) -> bool:

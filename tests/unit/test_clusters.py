@@ -178,7 +178,7 @@ def test_the_same_topic_and_group_is_refused_on_one_cluster_by_whatever_client(c
     pytest.importorskip("aiokafka")
     kafka = task("confluent://127.0.0.1:9")
     assert flux.Worker(task(clusters.url("east")), task(clusters.url("west")), kafka).tasks
-    with pytest.raises(flux.ConfigurationError, match="both work topic orders as group billing"):
+    with pytest.raises(flux.ConfigurationError, match="both consume topic orders as group billing"):
         flux.Worker(kafka, task(clusters.url("east")), task("aiokafka://127.0.0.1:9"))
 
 

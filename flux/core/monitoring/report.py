@@ -120,17 +120,17 @@ class Report:
     every: float = attrs.field(validator=_NUMBER)
     """Seconds until the next report."""
     memory: int | None = attrs.field(validator=optional(_INT))
-    """Resident bytes; None: the machine does not say."""
+    """Resident bytes; None: not known."""
     stages: tuple[StageReport, ...] = attrs.field(validator=_all(StageReport))
 
     @property
     def key(self) -> bytes:
-        """Of its record: one for each life of a process."""
+        """The key of its record: unique to each start of a process."""
         return f"{self.host}/{self.pid}/{self.started}".encode("utf-8", "replace")
 
     @property
     def name(self) -> str:
-        """For people."""
+        """The process's name in output for people."""
         return f"{self.host} pid {self.pid}" + ("" if self.process is None else f" (process {self.process})")
 
     def to_json(self) -> bytes:

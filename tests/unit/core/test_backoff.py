@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from typing import Any
 
 import pytest
@@ -13,6 +14,10 @@ from flux.core.errors import ConfigurationError
 
 DAY = 86400.0
 DEFAULT = Waits(None, 30 * DAY)
+
+
+class Seconds(float, enum.Enum):
+    MINUTE = 60.0
 
 
 @pytest.mark.parametrize(
@@ -66,6 +71,8 @@ def test_the_default_is_sidekiqs_formula(stage: int, jitter: int) -> None:
         ([1, 2], [1, 2, 2]),
         ((9,), [9, 9, 9]),
         (lambda stage: stage * 10, [10, 20, 30]),
+        (Seconds.MINUTE, [60, 60, 60]),
+        (lambda stage: Seconds.MINUTE, [60, 60, 60]),
     ],
 )
 def test_every_kind_of_setting(setting: Any, waits: list[float]) -> None:

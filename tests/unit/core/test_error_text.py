@@ -16,7 +16,7 @@ import pytest
 import flux
 from flux.cli.load_code import load
 from flux.cli.log import _Formatter, _JsonFormatter
-from flux.core.error_text import NO_TEXT, brief, error_name, text_of
+from flux.core.error_text import NO_TEXT, ByType, brief, error_name, module_of, number_of, text_of
 from flux.system import tracebacks as traces
 from flux.testing import Kit
 from unit.support.peers_support import Peer, wait_for
@@ -401,3 +401,31 @@ def test_a_place_that_raises_has_one_trace_and_each_place_its_own() -> None:
 )
 def test_a_text_is_what_str_makes_of_the_exception(error: BaseException, text: str) -> None:
     assert text_of(error, most=5 if "x" in text else 100) == text
+
+
+class NoNumber:
+    @property
+    def seconds(self) -> float:
+        raise ValueError
+
+
+def test_a_number_of_an_object_is_a_float_or_none() -> None:
+    assert [number_of(lambda value=value: value) for value in (1, 0.5, True, "1", None)] == [1.0, 0.5, 1.0, None, None]  # type: ignore[misc]
+    assert number_of(lambda: NoNumber().seconds) is None
+
+
+def test_a_cache_by_type_is_bounded() -> None:
+    cache: ByType[int] = ByType()
+    kinds = [type(f"Error{number}", (Exception,), {}) for number in range(501)]
+    for number, kind in enumerate(kinds):
+        assert cache.get(kind) is None
+        assert cache.keep(kind, number) == number
+    assert cache.get(kinds[-1]) == 500
+    assert cache.get(kinds[0]) is None
+
+
+def test_a_class_without_a_module_has_an_empty_one() -> None:
+    bare = type("Bare", (Exception,), {})
+    del bare.__module__
+    assert module_of(bare) == ""
+    assert error_name(bare) == "Bare"

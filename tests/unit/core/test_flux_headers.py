@@ -122,3 +122,27 @@ def test_no_headers_break_the_reader(headers: Headers) -> None:
     assert made.attempts >= (0 if replayed else 1)
     assert made.due is None or made.due >= 0
     assert set(made.ignored) <= {name for name, _ in headers}
+
+
+def unread() -> trail.UnreadHeaders:
+    return trail.UnreadHeaders(2, T0_MS, DELAY, lambda message, names: None)
+
+
+def test_unread_headers_are_those_of_their_stage() -> None:
+    assert unread().read([(trail.ATTEMPTS, b"4")]) == trail.Trail(stage=2, attempts=4)
+
+
+@pytest.mark.parametrize(
+    ("headers", "due"),
+    [
+        ([], None),
+        ([("other", b"1")], None),
+        ([(trail.DUE, b"1"), (trail.DUE, b"5"), ("other", b"9")], 5),
+        ([(trail.DUE, b"5"), (trail.DUE, b"soon")], None),
+        ([(trail.DUE, None)], None),
+        ([(trail.DUE, b"9" * 20)], None),
+        ([(trail.DUE, str(T0_MS + DELAY + DELAY).encode())], None),
+    ],
+)
+def test_a_due_time_is_read_alone_if_it_is_plainly_valid(headers: Headers, due: int | None) -> None:
+    assert unread().due(headers) == due

@@ -123,7 +123,11 @@ def works(batched: bool, chosen: dict[str, Any]) -> None:
         ("rate_limit", 5e-324, "rate_limit = 5e-324: give calls a second, more than "),
         ("wait", raising, "wait raised ValueError: two lines for stage 1: make it return seconds"),
         ("wait", HUGE, "wait of stage 1 is 1000"),
-        ("retries", 10**5000, "retries = what cannot be shown (int): give a whole number, 0 or more, at most 100"),
+        (
+            "retries",
+            10**5000,
+            "retries = a value that cannot be shown (int): give a whole number, 0 or more",
+        ),
         ("concurrency", True, "concurrency = True: give a whole number, 1 or more, at most "),
         ("shutdown_timeout", math.nan, "shutdown_timeout = nan: give seconds, 0 or more, at most "),
         ("ordering", "x\ny", r"ordering = 'x\ny': give one of key, partition, none"),

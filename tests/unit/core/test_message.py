@@ -71,3 +71,73 @@ def test_a_messages_repr_tells_neither_key_nor_value() -> None:
     shown = repr(of(record(0, b"secret", value=b"secret")))
     assert "secret" not in shown
     assert "t[0]@0" in shown
+
+
+def test_added_headers_come_after_the_records_own() -> None:
+    message = of(record(0, headers=[("a", b"1")]))
+    message.carry("b", b"2")
+    made: list[str] = []
+
+    def make() -> list[tuple[str, bytes]]:
+        made.append("now")
+        return [("c", b"3")]
+
+    message.carry_later(make)
+    assert made == []
+    assert message.headers == (("a", b"1"), ("b", b"2"), ("c", b"3"))
+    assert message.headers == (("a", b"1"), ("b", b"2"), ("c", b"3"))
+    assert made == ["now"]
+
+
+def test_headers_may_be_added_before_the_records_own_are_read() -> None:
+    message = of(record(0, headers=[("a", b"1")]))
+    message.carry_later(lambda: [("b", b"2")])
+    assert message.headers == (("a", b"1"), ("b", b"2"))
+
+
+def test_no_headers_are_added_to_those_that_cannot_be_read() -> None:
+    message = of(Once(0))
+    message.carry("a", b"1")
+    message.carry_later(lambda: [("b", b"2")])
+    assert (message.headers, message.headers_readable) == ((), False)
+
+
+def test_flux_headers_are_read_once_and_invalid_ones_reported() -> None:
+    reported: list[tuple[Message, tuple[str, ...]]] = []
+    unread = trail.UnreadHeaders(1, T0_MS, 0, lambda message, names: reported.append((message, names)))
+    message = of(record(7, headers=[(trail.ATTEMPTS, b"3"), (trail.DUE, b"soon")]))
+    message.place(unread)
+    assert message.stage == 1
+    assert (message.attempt, message.delivery_id) == (4, "t/0/7/1/0")
+    assert reported == [(message, (trail.DUE,))]
+
+
+def test_valid_flux_headers_are_not_reported() -> None:
+    unread = trail.UnreadHeaders(1, T0_MS, 0, lambda message, names: pytest.fail("reported"))
+    message = of(record(7, headers=[(trail.ATTEMPTS, b"3")]))
+    message.place(unread)
+    assert message.attempt == 4
+
+
+def test_the_origins_timestamp_is_the_records_own_in_the_main_topic_and_without_an_origin() -> None:
+    assert of(record(0)).origin_timestamp == T0_MS
+    assert of(record(0), trail.Trail(1, 1)).origin_timestamp == T0_MS
+    assert of(record(0), trail.Trail(1, 1, origin=("t", 0, 5))).origin_timestamp is None
+    assert of(record(0), trail.Trail(1, 1, origin=("t", 0, 5), origin_timestamp=9)).origin_timestamp == 9
+
+
+def test_one_more_call_in_place_is_an_attempt_and_keeps_the_first_failure() -> None:
+    message = of(record(0, value=b"5", headers=[("a", b"1")]))
+    message.value = 5
+    message.carry("b", b"2")
+    again = message.again(1_000)
+    assert (again.attempt, again.trail.first_failed_at, again.value) == (2, 1_000, b"5")
+    assert again.headers == (("a", b"1"), ("b", b"2"))
+    once_more = again.again(2_000)
+    assert (once_more.attempt, once_more.trail.first_failed_at) == (3, 1_000)
+
+
+def test_headers_that_cannot_be_read_are_not_read_again_in_place() -> None:
+    message = of(Once(0))
+    assert not message.headers_readable
+    assert not message.again(1_000).headers_readable

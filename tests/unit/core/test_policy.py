@@ -7,16 +7,47 @@ from typing import Any
 import pytest
 
 from flux.core.backoff import Waits
-from flux.core.engine.verdicts import Rules
+from flux.core.engine.batches import OpenBatch
+from flux.core.engine.verdicts import NEXT, REJECTED, Move, Rules, Verdict
 from flux.core.errors import ConfigurationError
 from flux.core.policy import Policy
 from flux.core.stage import Stages
 from unit.support.engine_support import STAGES, policy
 
 
+async def describe_later(error: BaseException) -> str:
+    return ""
+
+
 def test_the_defaults_work() -> None:
     Policy(STAGES).check()
     Policy(Stages("t", "g", 25)).check()
+
+
+def test_settings_within_bounds_work() -> None:
+    policy(
+        give_up_after=60.0,
+        rate_limit=0.5,
+        timeout=30,
+        in_place_retries=3,
+        batch=OpenBatch(10, 0.5),
+        error_headers=str,
+        rules=Rules((Exception,), (ValueError,), (ConnectionError,)),
+    ).check()
+
+
+def test_the_longest_wait_is_that_of_the_waits() -> None:
+    assert policy(waits=Waits(5.0, 100)).max_delay == 100
+
+
+@pytest.mark.parametrize(
+    ("retries", "verdict", "holds"),
+    [(1, NEXT, True), (0, NEXT, False), (1, REJECTED, False), (1, Verdict(Move.NEXT, "error", 3.0), False)],
+)
+def test_a_record_is_retried_in_place_unless_its_call_decided_otherwise(
+    retries: int, verdict: Verdict, holds: bool
+) -> None:
+    assert policy(in_place_retries=retries).holds_key(verdict) is holds
 
 
 def test_a_stage_waits_as_its_number_says() -> None:
@@ -42,6 +73,15 @@ def test_a_stage_waits_as_its_number_says() -> None:
         ("rules", [Rules(reject_on=(int,)), Rules(reject_on=None)], "reject_on"),  # type: ignore[arg-type]
         ("stages", [Stages("a b", "g", 1)], "topic"),
         ("waits", [Waits(-1, 100)], "wait"),
+        ("give_up_after", [0, -1, "5", float("inf")], "give_up_after"),
+        ("rate_limit", [0, 1e-9, 1e10, True], "rate_limit"),
+        ("timeout", [0, -1], "timeout"),
+        ("in_place_wait", [-1, None], "in_place_wait"),
+        ("in_place_retries", [-1, 1_001, 13], "in_place_retries"),
+        ("batch", [OpenBatch(0), OpenBatch(10_001), OpenBatch(1.5)], "max_batch"),  # type: ignore[arg-type]
+        ("batch", [OpenBatch(1, -1), OpenBatch(1, 301)], "max_wait"),
+        ("error_headers", [describe_later], "error_headers is a coroutine function"),
+        ("rules", [Rules(retry_on=(KeyboardInterrupt,))], "a failure of the process"),
     ],
 )
 def test_a_setting_that_cannot_work_is_named(name: str, values: list[Any], named: str) -> None:

@@ -97,6 +97,8 @@ def test_the_groups_of_the_dead_letters_under_any_number_of_retries() -> None:
         Stages("T", "G", 2, lambda t, g, s: f"{t}{s}"),  # type: ignore[arg-type, return-value]
         Stages("T", "G", 2, lambda t, g, s: None),  # type: ignore[arg-type, return-value]
         Stages("T", "G", 2, lambda t, g, s: (s, g)),  # type: ignore[arg-type, return-value]
+        Stages("T", "G", 2, lambda t, g, s: 1 / 0),  # type: ignore[arg-type, return-value]
+        Stages("T", "G", 2, "naming"),  # type: ignore[arg-type]
     ],
 )
 def test_names_that_cannot_work_are_refused_in_one_line(stages: Stages) -> None:

@@ -371,7 +371,7 @@ def test_the_clock_never_goes_back(flux_kit: Kit) -> None:
 
 
 def test_two_of_one_name_in_one_run_are_refused_as_by_a_worker(flux_kit: Kit) -> None:
-    with pytest.raises(ConfigurationError, match="both work topic orders"):
+    with pytest.raises(ConfigurationError, match="both consume topic orders"):
         flux_kit.run(Billing, type("Same", (Billing,), {}))
 
 

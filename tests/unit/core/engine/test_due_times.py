@@ -1,70 +1,113 @@
-"""A record that becomes due while its poller looks around is not waited for: the next look works it."""
+"""Retry stages: no record is called before its due time, and records are called in due order."""
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any
 
-from flux.consuming import effects as do
-from flux.consuming import procedures as scripts
-from flux.consuming.coordinator import Coordinator
-from flux.core.flux_headers import DUE
-from flux.core.ports import PollResult
-from flux.system import OperatingSystem
-from unit.support.engine_support import Driver, record
+import pytest
+
+from flux.core.backoff import Waits
+from flux.core.ports import CommittedOffset
+from unit.support.engine_support import T0, T0_MS, Driver, FakeRecord
 
 
-class Clock(OperatingSystem):
-    """A millisecond passes between two readings."""
-
-    def __init__(self, began: float) -> None:
-        self.time = began
-
-    def now(self) -> float:
-        self.time += 0.001
-        return self.time
-
-    def monotonic(self) -> float:
-        return self.now()
+def due(driver: Driver, offset: int, after: float, key: bytes | None = None, **fields: Any) -> FakeRecord:
+    """A record that is due `after` seconds from the start."""
+    header = ("flux-due", str(T0_MS + int(after * 1000)).encode())
+    return driver.record(offset, key, headers=[header], **fields)
 
 
-def due_in(driver: Driver, offset: int, seconds: float) -> Any:
-    at = b"%d" % round((driver.now + seconds) * 1000)
-    return record(offset, b"%d" % offset, driver.p0, headers=[(DUE, at)])
+def retrying(stage: int = 1, **settings: Any) -> Driver:
+    driver = Driver(stage, **settings)
+    driver.assign(0, 0)
+    return driver
 
 
-def test_a_turn_with_a_record_that_is_due_by_now_polls_for_a_moment_only() -> None:
-    driver = Driver(stage=1)
+def test_no_call_before_its_time_and_then_at_once() -> None:
+    driver = retrying()
+    driver.poll(due(driver, 0, 30))
+    driver.now = T0 + 29.999
+    assert driver.nothing_to_take()
+    assert driver.engine.deadline(driver.now) == T0 + 30
+    assert driver.turn().timeout == pytest.approx(0.001, abs=0.0005)
+    driver.now = T0 + 30
+    assert driver.work_all() == [0]
+
+
+def test_records_are_worked_in_due_order_with_ties_by_offset() -> None:
+    driver = retrying()
+    driver.poll(due(driver, 0, 9), due(driver, 1, 3), due(driver, 2, 3), due(driver, 3, 1))
+    driver.now = T0 + 10
+    assert driver.work_all() == [3, 1, 2, 0]
+    assert driver.commit() == {0: CommittedOffset(4)}
+
+
+def test_a_key_is_worked_in_due_order() -> None:
+    driver = retrying()
+    driver.poll(due(driver, 0, 9, b"x"), due(driver, 1, 3, b"x"))
+    driver.now = T0 + 10
+    assert driver.work_all() == [1, 0]
+
+
+@pytest.mark.parametrize("timestamp", [-1, 0, T0_MS + 10**12, -(10**15)])
+def test_a_timestamp_that_cannot_be_is_when_it_was_first_seen(timestamp: int) -> None:
+    driver = retrying()
+    driver.poll(driver.record(0, timestamp=timestamp))
+    driver.now = T0 + 9.9
+    assert driver.nothing_to_take()
+    driver.now = T0 + 10
+    assert driver.work_all() == [0]
+
+
+def test_a_record_of_the_ruby_library_waits_from_when_it_was_written() -> None:
+    driver = retrying(2)
+    driver.poll(driver.record(0, timestamp=T0_MS - 6000))
+    driver.now = T0 + 4
+    run = driver.take()
+    message = driver.message(run, 0)
+    assert (message.stage, message.attempt) == (2, 3)
+
+
+def test_a_due_time_beyond_the_longest_delay_counts_as_absent() -> None:
+    driver = retrying()
+    driver.poll(driver.record(0, headers=[("flux-due", b"253402300799000")]))
+    assert "header flux-due is invalid" in driver.notices()
+    driver.now = T0 + 10
+    assert driver.work_all() == [0]
+
+
+def test_forged_headers_in_the_main_topic_are_not_looked_at() -> None:
+    driver = Driver()
     driver.assign(0)
-    driver.poll(due_in(driver, 0, 1.0))
-    assert 0 < driver.turn(after=2.0).timeout <= 0.001
+    driver.poll(due(driver, 0, 10**6))
+    run = driver.take()
+    assert (driver.message(run, 0).stage, driver.message(run, 0).attempt) == (0, 1)
 
 
-def test_no_poll_is_shorter_than_what_clients_count() -> None:
-    driver = Driver(stage=1)
-    driver.assign(0)
-    driver.poll(due_in(driver, 0, 1.0))
-    assert driver.turn(after=0.9997).timeout == 0.001
+def test_headers_that_cannot_be_read_cost_themselves_alone() -> None:
+    class Broken(FakeRecord):
+        def headers(self) -> Any:
+            raise SystemError("not UTF-8")
+
+    driver = retrying()
+    driver.poll(Broken(0, the_topic=driver.stage.topic))
+    assert "cannot be read" in driver.notices()
+    driver.now = T0 + 10
+    assert driver.work_all() == [0]
 
 
-def test_a_poller_does_not_rest_for_what_became_due_since_it_looked() -> None:
-    driver = Driver(stage=1)
-    driver.assign(0)
-    driver.poll(*(due_in(driver, offset, 0.0037 * offset) for offset in range(1, 100)))
-    clock = Clock(driver.now)
-    coordinator = Coordinator(driver.policy, [driver.engine], cast(Any, None), clock)
-    [runtime] = coordinator.runtimes
-    script = scripts.shift(coordinator, runtime, lambda: clock.time < driver.now + 0.4)
-    answer: Any = None
-    worked = 0
-    try:
-        while True:
-            effect = script.send(answer)
-            assert not isinstance(effect, do.Rest), f"after {worked} calls"
-            answer = PollResult() if isinstance(effect, do.Poll) else None
-            if isinstance(effect, do.Begin):
-                effect.run.index = effect.run.limit
-                worked += effect.run.index
-                coordinator.finished(runtime, effect.run, None)
-    except StopIteration:
-        pass
-    assert worked > 50
+def test_a_wait_that_fails_is_the_default_one() -> None:
+    driver = retrying(waits=Waits(lambda stage: 1 / 0, 1e6))
+    driver.poll(driver.record(0), driver.record(1))
+    assert driver.notices().count("wait failed") == 1
+    driver.now = T0 + 15.9
+    assert driver.nothing_to_take()
+    driver.now = T0 + 16
+    assert driver.work_all() == [0, 1]
+
+
+def test_what_arrives_after_its_time_is_counted() -> None:
+    driver = retrying()
+    driver.now = T0 + 60
+    driver.poll(due(driver, 0, 1), due(driver, 1, 59.5), due(driver, 2, 90))
+    assert driver.engine.stats.late == 1

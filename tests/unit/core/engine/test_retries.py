@@ -1,176 +1,280 @@
-"""Retry stages: nothing before its time, in due order, bounded; and back-pressure in all stages."""
+"""How the engine moves a failed record on, and what waits for that."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
-from flux.core.backoff import Waits
-from flux.core.limits.backpressure import FULL, PATIENCE
-from flux.core.ports import CommittedOffset
-from unit.support.engine_support import T0, T0_MS, Driver, FakeRecord
+from flux.core.engine.forwarding import Forward
+from flux.core.engine.forwards import Detail, Failure
+from flux.core.engine.verdicts import Move, Reject, Retry
+from flux.core.errors import BrokerError, Fault
+from flux.core.ports import CommittedOffset, ProducerRecord
+from flux.core.stage import Role
+from unit.support.engine_support import AWAY, DENIED, TOO_LARGE, Driver, offsets
 
 
-def due(driver: Driver, offset: int, after: float, key: bytes | None = None, **fields: Any) -> FakeRecord:
-    """A record that is due `after` seconds from the start."""
-    header = ("flux-due", str(T0_MS + int(after * 1000)).encode())
-    return driver.record(offset, key, headers=[header], **fields)
+def headers(outgoing: ProducerRecord) -> dict[str, bytes | None]:
+    return dict(outgoing.headers)
 
 
-def retrying(stage: int = 1, **settings: Any) -> Driver:
-    driver = Driver(stage, **settings)
-    driver.assign(0, 0)
-    return driver
-
-
-def test_no_call_before_its_time_and_then_at_once() -> None:
-    driver = retrying()
-    driver.poll(due(driver, 0, 30))
-    driver.now = T0 + 29.999
-    assert driver.nothing_to_take()
-    assert driver.engine.deadline(driver.now) == T0 + 30
-    assert driver.turn().timeout == pytest.approx(0.001, abs=0.0005)
-    driver.now = T0 + 30
-    assert driver.work_all() == [0]
-
-
-def test_records_are_worked_in_due_order_with_ties_by_offset() -> None:
-    driver = retrying()
-    driver.poll(due(driver, 0, 9), due(driver, 1, 3), due(driver, 2, 3), due(driver, 3, 1))
-    driver.now = T0 + 10
-    assert driver.work_all() == [3, 1, 2, 0]
-    assert driver.commit() == {0: CommittedOffset(4)}
-
-
-def test_a_key_is_worked_in_due_order() -> None:
-    driver = retrying()
-    driver.poll(due(driver, 0, 9, b"x"), due(driver, 1, 3, b"x"))
-    driver.now = T0 + 10
-    assert driver.work_all() == [1, 0]
-
-
-@pytest.mark.parametrize("timestamp", [-1, 0, T0_MS + 10**12, -(10**15)])
-def test_a_timestamp_that_cannot_be_is_when_it_was_first_seen(timestamp: int) -> None:
-    driver = retrying()
-    driver.poll(driver.record(0, timestamp=timestamp))
-    driver.now = T0 + 9.9
-    assert driver.nothing_to_take()
-    driver.now = T0 + 10
-    assert driver.work_all() == [0]
-
-
-def test_a_record_of_the_ruby_library_waits_from_when_it_was_written() -> None:
-    driver = retrying(2)
-    driver.poll(driver.record(0, timestamp=T0_MS - 6000))
-    driver.now = T0 + 4
+def failed_hop(driver: Driver, error: BaseException | None = None) -> Forward:
+    """Record 0 fails with `error`; its forwarded copy."""
+    driver.assign(0)
+    driver.poll(0)
     run = driver.take()
-    message = driver.message(run, 0)
-    assert (message.stage, message.attempt) == (2, 3)
+    driver.fail(run, error)
+    [forward] = driver.engine.writes(driver.now)
+    return forward
 
 
-def test_a_due_time_beyond_the_longest_delay_counts_as_absent() -> None:
-    driver = retrying()
-    driver.poll(driver.record(0, headers=[("flux-due", b"253402300799000")]))
-    assert "header flux-due is invalid" in driver.notices()
-    driver.now = T0 + 10
-    assert driver.work_all() == [0]
-
-
-def test_forged_headers_in_the_main_topic_are_not_looked_at() -> None:
+def test_commit_stops_below_the_failed_record_until_its_hop_is_written() -> None:
     driver = Driver()
     driver.assign(0)
-    driver.poll(due(driver, 0, 10**6))
-    run = driver.take()
-    assert (driver.message(run, 0).stage, driver.message(run, 0).attempt) == (0, 1)
+    driver.poll(0, 1, 2)
+    driver.work_all(1)
+    position = driver.commit()[0]
+    assert position.offset == 1
+    driver.now += 1
+    [forward] = driver.engine.writes(driver.now)
+    assert driver.commit() == {}
+    driver.engine.written(forward, driver.now)
+    assert driver.commit() == {0: CommittedOffset(3)}
 
 
-def test_headers_that_cannot_be_read_cost_themselves_alone() -> None:
-    class Broken(FakeRecord):
-        def headers(self) -> Any:
-            raise SystemError("not UTF-8")
-
-    driver = retrying()
-    driver.poll(Broken(0, the_topic=driver.stage.topic))
-    assert "cannot be read" in driver.notices()
-    driver.now = T0 + 10
-    assert driver.work_all() == [0]
-
-
-def test_a_wait_that_fails_is_the_default_one() -> None:
-    driver = retrying(waits=Waits(lambda stage: 1 / 0, 1e6))
-    driver.poll(driver.record(0), driver.record(1))
-    assert driver.notices().count("wait failed") == 1
-    driver.now = T0 + 15.9
-    assert driver.nothing_to_take()
-    driver.now = T0 + 16
-    assert driver.work_all() == [0, 1]
-
-
-def test_what_arrives_after_its_time_is_counted() -> None:
-    driver = retrying()
-    driver.now = T0 + 60
-    driver.poll(due(driver, 0, 1), due(driver, 1, 59.5), due(driver, 2, 90))
-    assert driver.engine.stats.late == 1
-
-
-@pytest.mark.parametrize("bound", [{"max_waiting": 8}, {"max_waiting_bytes": 8}])
-def test_waiting_is_bounded_and_a_full_partition_is_paused_until_half_is_gone(bound: dict[str, int]) -> None:
-    driver = retrying(**bound)
-    driver.poll(*(due(driver, offset, offset) for offset in range(1, 5)))
-    turn = driver.turn()
-    assert turn.pause == (driver.p0,)
-    assert turn.poll > 0
-    changes = []
-    for _ in range(3):
-        driver.now += 1
-        driver.work_all()
-        turn = driver.turn()
-        changes.append((turn.pause, turn.resume))
-    assert changes == [((), ()), ((), ()), ((), (driver.p0,))]
-
-
-def test_a_pause_is_not_remembered_across_a_revocation() -> None:
-    driver = retrying(max_waiting=2)
-    driver.poll(due(driver, 0, 5))
-    assert driver.turn().pause == (driver.p0,)
-    driver.engine.revoking([driver.p0])
-    driver.engine.revoked([driver.p0])
-    driver.assign(0)
-    assert driver.turn().pause == ()
-    driver.poll(due(driver, 0, 5), due(driver, 1, 5))
-    assert driver.turn().pause == (driver.p0,)
-
-
-def test_what_waits_is_forgotten_at_a_revocation() -> None:
-    driver = retrying()
-    driver.poll(due(driver, 0, 5), due(driver, 0, 5, partition=1))
-    driver.engine.revoking([driver.p0])
-    driver.engine.revoked([driver.p0])
-    assert driver.engine.waiting == 1
-    driver.now = T0 + 5
-    run = driver.take()
-    assert driver.message(run, 0).partition == 1
-
-
-def test_a_partition_of_the_main_stage_that_has_too_much_is_paused_and_the_other_is_polled() -> None:
+def test_what_is_done_above_a_failed_record_is_not_worked_again_by_the_next_owner() -> None:
     driver = Driver()
-    driver.assign(0, 0)
-    driver.poll(*range(2 * FULL))
-    turn = driver.turn()
-    assert turn.pause == (driver.p0,)
-    assert turn.poll > 0
+    driver.assign(0)
+    driver.poll(0, 1, 2)
+    driver.work_all(0)
+    position = driver.commit()[0]
+    other = Driver()
+    other.assign(position)
+    other.poll(0, 1, 2)
+    assert other.work_all() == [0]
+    assert other.commit() == {0: CommittedOffset(3)}
+
+
+def test_the_first_failure_goes_to_the_first_retry_stage_with_its_wait() -> None:
+    driver = Driver()
+    forward = failed_hop(driver)
+    assert forward.forwarded_copy.target.topic == "t-g-try-1"
+    written = headers(forward.forwarded_copy.producer_record(5_000_000, None))
+    assert written["flux-due"] == b"5010000"
+    assert written["flux-reason"] == b"error"
+    driver.engine.written(forward, driver.now)
+    assert driver.engine.stats.retried == 1
+
+
+@pytest.mark.parametrize(
+    ("stage", "error", "target", "reason"),
+    [
+        (0, Retry(after=77), "t-g-try-1", "error"),
+        (0, Reject("no"), "t-g-dlq", "rejected"),
+        (1, ValueError(), "t-g-try-2", "error"),
+        (2, ValueError(), "t-g-dlq", "exhausted"),
+        (2, Retry(after=5), "t-g-dlq", "exhausted"),
+        (2, Reject("no"), "t-g-dlq", "rejected"),
+    ],
+)
+def test_where_a_failure_goes_and_why(stage: int, error: Exception, target: str, reason: str) -> None:
+    driver = Driver(stage)
+    driver.now += 100
+    forward = failed_hop(driver, error)
+    assert forward.forwarded_copy.target.topic == target
+    assert forward.forwarded_copy.reason == reason
+    assert ("flux-due" in headers(forward.forwarded_copy.producer_record(0, None))) == (target != "t-g-dlq")
+
+
+def test_a_wait_that_the_call_asked_for_is_clipped_and_named() -> None:
+    driver = Driver()
+    forward = failed_hop(driver, Retry(after=1e12))
+    assert forward.forwarded_copy.wait == driver.policy.max_delay
+    assert "clipped" in driver.notices()
+
+
+def test_a_failure_of_a_leftover_stage_goes_to_the_dead_letters() -> None:
+    leftover = Driver().policy.stages.leftover(7)
+    driver = Driver(leftover)
+    driver.now += 100_000
+    assert failed_hop(driver).forwarded_copy.target.role is Role.DEAD
+
+
+def test_a_dead_letter_that_fails_once_more_stays_and_is_committed() -> None:
+    driver = Driver(3)
+    driver.now += 100
+    driver.assign(0)
+    driver.poll(0, 1)
+    assert driver.work_all(0) == [0, 1]
+    assert driver.write() == []
+    assert driver.commit() == {0: CommittedOffset(2)}
+    assert "stays a dead letter" in driver.notices()
+
+
+@pytest.mark.parametrize("error", [MemoryError(), SystemExit(), KeyboardInterrupt(), GeneratorExit()])
+def test_a_failure_of_the_process_moves_and_commits_nothing_of_its_record(error: BaseException) -> None:
+    driver = Driver()
+    driver.assign(0)
+    driver.poll(0, 1, 2)
+    run = driver.take()
+    run.index = 1
+    assert driver.fail(run, error) is Move.STOP
+    driver.engine.aborted(run)
+    assert driver.write() == []
+    assert driver.commit() == {0: CommittedOffset(1)}
+    assert driver.engine.calls == 0
+
+
+def test_while_the_cluster_is_away_no_new_call_starts() -> None:
+    driver = Driver()
+    driver.assign(0)
+    driver.poll(0, 1)
+    driver.work_all(0)
+    driver.write(AWAY)
+    driver.poll(2)
+    assert driver.nothing_to_take()
+    assert driver.engine.ready(driver.now) == 0
+    assert driver.write() == []
+    driver.now += 1
+    assert driver.write() == [0]
+    assert driver.work_all() == [2]
+    assert driver.commit() == {0: CommittedOffset(3)}
+
+
+def test_a_refused_hop_keeps_its_record_and_its_key_and_the_rest_goes_on() -> None:
+    driver = Driver()
+    driver.assign(0)
+    driver.poll(driver.record(0, b"x"), driver.record(1, b"y"))
+    driver.work_all(0)
+    driver.write(DENIED)
+    assert "grant WRITE" in driver.notices()
+    driver.poll(driver.record(2, b"x"), driver.record(3, b"y"), driver.record(4, None))
+    assert driver.work_all() == [3, 4]
+    assert driver.commit()[0].offset == 0
+    for _ in range(12):
+        driver.now += 60
+        driver.write(DENIED)
+    assert driver.nothing_to_take()
+    driver.now += 60
+    assert driver.write() == [0]
+    assert driver.work_all() == [2]
+    assert driver.commit() == {0: CommittedOffset(5)}
+    assert driver.engine.idle
+
+
+def test_nothing_goes_on_when_all_that_is_left_is_refused_or_waits_for_its_key() -> None:
+    driver = Driver()
+    driver.assign(0)
+    driver.poll(driver.record(0, b"x"), driver.record(1, b"x"), driver.record(2, b"y"))
+    assert not driver.engine.rests(driver.now)
+    driver.work_all(0)
+    assert not driver.engine.rests(driver.now), "its copy is being written"
+    driver.write(DENIED)
     driver.work_all()
-    assert driver.turn().resume == (driver.p0,)
+    assert driver.engine.rests(driver.now)
+    assert not driver.engine.empty
+    assert [str(forward) for forward in driver.engine.refused] == [
+        "t[0]@0 to t-g-try-1 (denied: grant WRITE on it, or take the record out of the way with flux skip)"
+    ]
+    driver.now += 1
+    [again] = driver.engine.writes(driver.now)
+    assert driver.engine.rests(driver.now), "it is tried again, and was refused before"
+    driver.engine.unwritten(again, AWAY, driver.now)
+    assert not driver.engine.rests(driver.now), "nobody knows: the cluster is away"
 
 
-def test_a_full_stage_does_not_poll_for_a_while_and_then_pauses_and_polls() -> None:
+def test_records_of_a_refused_hops_key_wait_although_their_run_has_begun() -> None:
     driver = Driver()
     driver.assign(0)
-    driver.poll(*range(FULL))
-    assert driver.turn().poll == 0
-    turn = driver.turn(after=PATIENCE)
-    assert turn.pause == (driver.p0,)
-    assert turn.poll > 0
-    driver.work_all()
-    assert driver.turn().resume == (driver.p0,)
+    driver.poll(driver.record(0, b"x"), driver.record(1, b"y"), driver.record(2, b"x"), driver.record(3, b"y"))
+    run = driver.take()
+    driver.fail(run)
+    run.index = 1
+    driver.write(DENIED)
+    assert driver.work(run) == [1]
+    assert driver.work_all() == [3]
+    driver.now += 1
+    driver.write()
+    assert driver.work_all() == [2]
+
+
+def test_a_too_large_hop_loses_details_step_by_step_and_goes_alone() -> None:
+    driver = Driver()
+    driver.assign(0)
+    driver.poll(0, 1, 2)
+    driver.work_all(0, 1, 2)
+    forwards = driver.engine.writes(driver.now)
+    for forward in forwards:
+        driver.engine.unwritten(forward, TOO_LARGE, driver.now)
+    big = forwards[0]
+    for detail in (Detail.FULL, Detail.TYPE, Detail.NONE):
+        assert driver.engine.writes(driver.now) == [big]
+        assert big.forwarded_copy.detail is detail
+        assert driver.engine.writes(driver.now) == []
+        if detail is not Detail.NONE:
+            driver.engine.unwritten(big, TOO_LARGE, driver.now)
+        if detail is Detail.FULL:
+            assert [driver.write(), driver.write()] == [[1], [2]]
+    names = headers(big.forwarded_copy.producer_record(0, None))
+    assert not [name for name in names if name.startswith("flux-error")]
+    assert names["flux-origin-offset"] == b"0"
+    driver.engine.written(big, driver.now)
+    assert driver.commit() == {0: CommittedOffset(3)}
+
+
+def test_what_a_call_produced_holds_its_record_and_not_its_key() -> None:
+    driver = Driver()
+    driver.assign(0)
+    driver.poll(driver.record(0, b"x"), driver.record(1, b"x"))
+    run = driver.take()
+    entry = driver.engine.produced(run, 0, driver.message(run, 0))
+    assert entry is not None
+    run.index = 1
+    assert driver.work(run) == [1]
+    assert driver.commit()[0].offset == 0
+    assert not driver.engine.quiet
+    driver.engine.settled(entry, None, driver.now)
+    assert driver.engine.quiet
+    assert driver.commit() == {0: CommittedOffset(2)}
+
+
+def test_a_product_that_is_not_delivered_makes_the_call_fail() -> None:
+    driver = Driver()
+    driver.assign(0)
+    driver.poll(0)
+    run = driver.take()
+    entry = driver.engine.produced(run, 0, driver.message(run, 0))
+    assert entry is not None
+    run.index = 1
+    driver.engine.finished(run, driver.now)
+    driver.engine.settled(entry, Failure(BrokerError("gone", Fault.OTHER)), driver.now)
+    assert driver.commit() == {}
+    assert driver.write() == [0]
+    assert driver.commit() == {0: CommittedOffset(1)}
+
+
+def test_a_settled_product_makes_room_for_what_was_put_aside() -> None:
+    driver = Driver(max_metadata=16 + 2, concurrency=3)
+    driver.assign(0)
+    driver.poll(0, 1)
+    first = driver.take()
+    assert driver.look() == [first]
+    entry = driver.engine.produced(first, 0, driver.message(first, 0))
+    assert entry is not None
+    first.index = 1
+    driver.engine.finished(first, driver.now)
+    assert driver.work_all() == [1]
+    driver.poll(50)
+    assert driver.nothing_to_take()
+    driver.engine.settled(entry, None, driver.now)
+    assert offsets(driver.take()) == [50]
+
+
+def test_a_product_that_ends_with_a_failure_of_the_process_moves_nothing() -> None:
+    driver = Driver()
+    driver.assign(0)
+    driver.poll(0)
+    run = driver.take()
+    entry = driver.engine.produced(run, 0, driver.message(run, 0))
+    assert entry is not None
+    driver.engine.settled(entry, Failure(MemoryError()), driver.now)
+    assert driver.write() == []

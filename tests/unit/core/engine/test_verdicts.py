@@ -8,18 +8,25 @@ from typing import Any
 import pytest
 
 from flux.core.engine.verdicts import (
+    EXPIRED,
     NEXT,
     PAUSE,
     PROCESS,
     REJECTED,
     STOP,
     UNDECODABLE,
+    BatchFailure,
+    Expired,
     Move,
+    Pause,
     Reject,
     Retry,
     Rules,
     Undecodable,
+    Verdict,
+    failures_of,
 )
+from unit.support.engine_support import message, record
 
 
 class Base(Exception): ...
@@ -147,3 +154,54 @@ def test_a_wait_set_later_to_nonsense_counts_as_none(after: object) -> None:
     error = Retry()
     error.after = after  # type: ignore[assignment]
     assert Rules().verdict(error) is NEXT
+
+
+@pytest.mark.parametrize(("seconds", "after"), [(5, 5.0), (0, 0.0), (None, None)])
+def test_a_pause_may_say_how_long(seconds: float | None, after: float | None) -> None:
+    assert Rules().verdict(Pause(seconds)) == Verdict(Move.PAUSE, after=after)
+
+
+@pytest.mark.parametrize("seconds", ["soon", -5, float("nan"), float("inf")])
+def test_a_pause_set_later_to_nonsense_counts_as_none(seconds: object) -> None:
+    error = Pause()
+    error.seconds = seconds  # type: ignore[assignment]
+    assert Rules().verdict(error) is PAUSE
+
+
+@pytest.mark.parametrize("seconds", [-1, float("nan"), float("inf")])
+def test_a_pause_that_is_none_is_refused_where_it_is_raised(seconds: float) -> None:
+    with pytest.raises(ValueError, match="seconds"):
+        Pause(seconds)
+
+
+def test_a_record_that_expired_is_a_dead_letter() -> None:
+    assert Rules().verdict(Expired()) is EXPIRED
+
+
+FIRST, SECOND = message(record(0)), message(record(1))
+
+
+def test_a_batch_fails_as_a_whole_or_with_the_messages_that_it_names() -> None:
+    named = {FIRST: ValueError()}
+    assert failures_of([FIRST, SECOND], BatchFailure(named)) == named
+    error = KeyError()
+    assert failures_of([FIRST, SECOND], error) == {FIRST: error, SECOND: error}
+
+
+def test_a_batch_that_names_a_message_of_another_fails_as_a_whole() -> None:
+    error = BatchFailure({SECOND: ValueError()})
+    assert failures_of([FIRST], error) == {FIRST: error}
+
+
+def test_a_batch_failure_whose_dictionary_was_broken_fails_the_whole_batch() -> None:
+    error = BatchFailure({FIRST: ValueError()})
+    error.failures = None  # type: ignore[assignment]
+    assert failures_of([FIRST, SECOND], error) == {FIRST: error, SECOND: error}
+
+
+def test_a_batch_failure_names_messages_and_exceptions() -> None:
+    with pytest.raises(ValueError, match="name the messages"):
+        BatchFailure({})
+    for named in ({"x": ValueError()}, {FIRST: "x"}):
+        with pytest.raises(TypeError, match="give message -> exception"):
+            BatchFailure(named)  # type: ignore[arg-type]

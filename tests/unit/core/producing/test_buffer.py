@@ -137,3 +137,13 @@ def test_threads_that_add_while_another_takes_lose_nothing() -> None:
     for start in range(adding):
         mine = [number for number in numbers if number // 2000 == start]
         assert mine == sorted(mine)
+
+
+def test_a_buffer_in_a_hurry_is_full_with_each_record() -> None:
+    buffer = opened()
+    assert not buffer.add(record(), 1)
+    buffer.hurry()
+    assert buffer.full
+    taken_from(buffer)
+    assert not buffer.full
+    assert buffer.add(record(), 1)

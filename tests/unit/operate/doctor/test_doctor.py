@@ -215,7 +215,7 @@ CASES: dict[str, tuple[str, str, str, Callable[[], Facts]]] = {
     "a task that shares the group": (
         "names",
         "Billing",
-        "Billing and Other both work topic orders as group billing",
+        "Billing and Other both consume topic orders as group billing",
         lambda: attrs.evolve(sound(), others=(("Other", Stages("orders", "billing", 0)),)),
     ),
     "a task that works the retries": (

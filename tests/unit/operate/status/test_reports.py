@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import threading
 import time
 from collections.abc import Callable
@@ -11,8 +10,6 @@ from typing import Any
 
 import attrs
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 import flux
 from flux import config
@@ -21,48 +18,19 @@ from flux.adapters.memory.log import StoredRecord
 from flux.core.errors import BrokerError, ConfigurationError, Fault
 from flux.core.monitoring.report import (
     IN_PLACE,
-    MOST_KEY,
     TOPIC,
-    VERSION,
     Call,
     Open,
-    Paused,
     Report,
     StageReport,
-    ranges_of,
-    shown_key,
-    within,
 )
 from flux.core.ports import NewTopic, ProducerRecord
 from flux.core.stage import Role, Stage
 from flux.operate.status.reports import KnownReports, heard, latest, running
 from flux.processes.heartbeat import ENVIRONMENT, Channel, report_topic
 from unit.support.memory_support import ScriptedSystem
+from unit.support.report_support import CALL, NOW_MS, OPEN, PAUSED, REPORT, STAGE
 
-NOW_MS = 1_700_000_000_000
-CALL = Call(partition=3, offset=17, key="ada", attempt=1, seconds=12.5)
-OPEN = Open(3, 9, None, 2, "orders-billing-dlq", "kept", 4, 60.0)
-STAGE = StageReport(
-    task="Billing",
-    stage=0,
-    topic="orders",
-    group="billing",
-    partitions="0-3",
-    done=10,
-    failed=1,
-    retried=1,
-    dead=0,
-    done_rate=2.0,
-    failed_rate=0.2,
-    waiting=0,
-    due_in=None,
-    in_flight=1,
-    calls=(CALL,),
-    on_their_way=1,
-    open=(OPEN,),
-)
-PAUSED = attrs.evolve(STAGE, calls=(), open=(), paused=Paused("ConnectionError", 90.0, 12.5))
-REPORT = Report("host-1", 4711, None, "1.0", NOW_MS - 60_000, 5.0, 50_000_000, (STAGE,))
 MAIN = Stage(0, "orders", "billing", Role.MAIN)
 
 
@@ -70,70 +38,8 @@ def written(value: bytes | None, age: float = 1.0, key: bytes = REPORT.key) -> S
     return StoredRecord(TOPIC, 0, 0, ProducerRecord(value, key), (2, NOW_MS - int(age * 1000)))
 
 
-def test_a_report_comes_back_as_it_was() -> None:
-    assert Report.from_json(REPORT.to_json()) == REPORT
-    paused = attrs.evolve(REPORT, stages=(PAUSED, attrs.evolve(STAGE, in_place=7)))
-    assert Report.from_json(paused.to_json()) == paused
-
-
-def test_a_report_of_an_older_flux_is_read() -> None:
-    older = json.loads(REPORT.to_json())
-    for stage in older["stages"]:
-        del stage["in_place"], stage["paused"], stage["calls"][0]["records"]
-    assert Report.from_json(json.dumps(older).encode()) == REPORT
-
-
-def test_fields_that_older_reports_have_come_first_and_all_since_have_a_default() -> None:
-    added = [field.name for kind in (Call, Open) for field in attrs.fields(kind) if field.default is not attrs.NOTHING]
-    assert added == ["records", "refused"]
-    older = ["task", "stage", "topic", "group", "partitions", "done", "failed", "retried", "dead", "done_rate"]
-    older += ["failed_rate", "waiting", "due_in", "in_flight", "calls", "on_their_way", "open"]
-    names = {field.name: field.default for field in attrs.fields(StageReport)}
-    assert [name for name, default in names.items() if default is attrs.NOTHING] == older
-
-
-@pytest.mark.parametrize(
-    "data",
-    [
-        b"",
-        b"[]",
-        b"\xff",
-        b"null",
-        b"[" * 100_000,
-        json.dumps({**json.loads(REPORT.to_json()), "v": VERSION + 1}).encode(),
-        json.dumps({**json.loads(REPORT.to_json()), "pid": "x"}).encode(),
-        json.dumps({**json.loads(REPORT.to_json()), "stages": {}}).encode().replace(b'"stages": {}', b'"stages": [1]'),
-        json.dumps({**json.loads(REPORT.to_json()), "stages": [{**attrs.asdict(STAGE), "calls": [{}]}]}).encode(),
-    ],
-)
-def test_what_is_damaged_foreign_or_of_another_version_is_ignored(data: bytes) -> None:
-    assert Report.from_json(data) is None
-    assert latest([written(data)], NOW_MS) == []
-
-
-values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
-    max_leaves=6,
-)
-fields = st.sampled_from(
-    sorted({field.name for kind in (Report, StageReport, Call, Open, Paused) for field in attrs.fields(kind)})
-)
-
-
-@given(fields, values, st.integers(0, 4))
-def test_no_report_that_anybody_wrote_can_do_harm(name: str, value: object, depth: int) -> None:
-    data = json.loads(attrs.evolve(REPORT, stages=(attrs.evolve(STAGE, paused=PAUSED.paused),)).to_json())
-    stage = data["stages"][0]
-    [data, stage, stage["calls"][0], stage["open"][0], stage["paused"]][depth][name] = value
-    found = Report.from_json(json.dumps(data).encode())
-    if found is not None:
-        assert Report.from_json(found.to_json()) is not None or "NaN" in json.dumps(data)
-
-
-def test_fields_that_are_not_known_are_ignored() -> None:
-    data = json.dumps({**json.loads(REPORT.to_json()), "later": {"v": 2}}).encode()
-    assert Report.from_json(data) == REPORT
+def test_what_is_no_report_is_ignored() -> None:
+    assert latest([written(b"[]"), written(b"")], NOW_MS) == []
 
 
 def test_of_each_process_the_newest_report_counts() -> None:
@@ -186,21 +92,6 @@ def test_what_a_paused_task_has_waits_for_the_end_of_the_pause() -> None:
     assert found is not None
     assert (found.what_for, found.seconds) == ("its task is paused by ConnectionError", 92.0)
     assert running(reports, MAIN, 4, 100) is None, "another process has that partition"
-
-
-def test_keys_are_cut_and_text() -> None:
-    assert shown_key(None) is None
-    assert shown_key(b"\xff\x00k") == "\\xff\x00k"
-    cut = shown_key(b"x" * 1_000_000)
-    assert cut is not None
-    assert len(cut) == MOST_KEY
-
-
-def test_partitions_are_ranges() -> None:
-    assert ranges_of([3, 0, 1, 2, 7, 9, 10]) == "0-3,7,9-10"
-    assert ranges_of([]) == ""
-    assert [number for number in range(12) if within("0-3,7,9-10", number)] == [0, 1, 2, 3, 7, 9, 10]
-    assert not any(within(damaged, 3) for damaged in ("", "-", "a-5", ",", "4-2"))
 
 
 def test_the_topic_is_the_named_one_the_environments_or_the_usual_one(monkeypatch: pytest.MonkeyPatch) -> None:

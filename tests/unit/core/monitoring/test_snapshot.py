@@ -1,0 +1,148 @@
+"""A snapshot has the running calls and the open records of a stage, and changes nothing."""
+
+from __future__ import annotations
+
+import pytest
+
+from flux.core.engine.batches import OpenBatch
+from flux.core.engine.verdicts import Pause, Rules
+from flux.core.limits.circuit_breaker import Gate
+from flux.core.monitoring.report import Call, Open, Paused, StageReport
+from flux.core.monitoring.snapshot import Snapshot, pause_of
+from unit.support.engine_support import AWAY, DENIED, T0, Driver
+
+
+class Watched(Driver):
+    """A driver whose engine is looked at."""
+
+    def look_at(self, after: float = 0.0) -> StageReport:
+        self.now += after
+        self.engine.epoch = 0.0
+        if not hasattr(self, "snapshot"):
+            self.snapshot = Snapshot("Billing", self.engine)
+        return self.snapshot.look(self.now)
+
+
+def test_a_stage_without_records_has_nothing_to_report() -> None:
+    report = Watched().look_at()
+    assert (report.task, report.stage, report.topic, report.group) == ("Billing", 0, "t", "g")
+    assert (report.partitions, report.done, report.done_rate, report.calls, report.open) == ("", 0, 0.0, (), ())
+    assert (report.waiting, report.due_in, report.paused) == (0, None, None)
+
+
+def test_rates_are_of_the_time_since_the_last_snapshot() -> None:
+    driver = Watched()
+    driver.assign(0, 0, 0)
+    driver.look_at()
+    driver.poll(0, 1, 2, 3)
+    driver.work_all(1)
+    report = driver.look_at(2.0)
+    assert (report.partitions, report.done, report.failed) == ("0-2", 3, 1)
+    assert (report.done_rate, report.failed_rate) == (1.5, 0.5)
+    assert driver.look_at(2.0).done_rate == 0.0
+
+
+def test_a_call_of_a_slice_is_as_old_as_the_look_before_it_at_most() -> None:
+    driver = Watched()
+    driver.assign(0)
+    driver.poll(driver.record(7, b"ada"), driver.record(8, b"bea"))
+    run = driver.take()
+    assert driver.look_at(1.5).calls == (Call(0, 7, "ada", 1, 1.5),)
+    assert driver.look_at(2.0).calls == (Call(0, 7, "ada", 1, 3.5),)
+    run.index = 1
+    assert driver.look_at(0.5).calls == (Call(0, 8, "bea", 1, 0.5),)
+    run.index = 2
+    assert driver.look_at(0.5).calls == (Call(0, 8, "bea", 1, 0.5),), "until the run is finished"
+
+
+def test_a_call_in_a_retry_stage_has_its_attempt() -> None:
+    driver = Watched(1)
+    driver.assign(0)
+    driver.poll(driver.record(7, b"ada"))
+    assert driver.look_at().waiting == 1
+    assert driver.look_at().due_in == 10.0
+    driver.now += 20
+    driver.take()
+    assert driver.look_at().calls == (Call(0, 7, "ada", 2, 0.0),)
+
+
+def test_a_call_of_an_entry_is_one_too() -> None:
+    driver = Watched(ordering="none", concurrency=2)
+    driver.assign(0)
+    driver.poll(driver.record(7, b"ada"), driver.record(8, b"bea"))
+    first = driver.take()
+    driver.look()
+    driver.take(polling=False)
+    assert [call.offset for call in driver.look_at().calls] == [7, 8]
+    assert driver.look_at().in_flight == 2
+    assert first.limit == 1
+
+
+def test_a_batch_is_one_call_of_its_records() -> None:
+    driver = Watched(batch=OpenBatch(3, 60.0))
+    driver.assign(0)
+    driver.poll(0, 1, 2)
+    driver.take()
+    assert driver.look_at().calls == (Call(0, 0, "0", 1, 0.0, records=3),)
+
+
+def test_a_record_that_its_next_topic_refuses_is_open_with_the_reason() -> None:
+    driver = Watched()
+    driver.assign(0)
+    driver.poll(driver.record(0, b"ada"))
+    driver.work_all(0)
+    assert driver.look_at(3.0).open == (Open(0, 0, "ada", 1, "t-g-try-1", "queued", 0, 3.0),)
+    driver.write(DENIED)
+    [found] = driver.look_at(1.0).open
+    assert (found.state, found.failures) == ("kept", 1)
+    assert found.refused.startswith("denied: grant WRITE on it")
+    assert driver.look_at().on_their_way == 1
+
+
+def test_a_record_that_waits_for_a_retry_in_place_is_open_but_not_on_its_way() -> None:
+    driver = Watched(in_place_retries=1, in_place_wait=60.0)
+    driver.assign(0)
+    driver.poll(driver.record(0, b"ada"))
+    driver.look_at()
+    driver.work_all(0)
+    report = driver.look_at(5.0)
+    assert report.open == (Open(0, 0, "ada", 1, "t", "in place", 1, 5.0),)
+    assert (report.in_place, report.on_their_way) == (1, 0)
+
+
+def test_a_record_that_waits_for_what_it_produced_is_open() -> None:
+    driver = Watched()
+    driver.assign(0)
+    driver.poll(driver.record(0, b"ada"))
+    run = driver.take()
+    driver.engine.produced(run, 0, driver.message(run, 0))
+    assert driver.look_at(5.0).open == (Open(0, 0, "ada", 1, "", "produced", 0, 0.0),)
+    assert driver.look_at(2.0).open == (Open(0, 0, "ada", 1, "", "produced", 0, 2.0),)
+
+
+@pytest.mark.parametrize(
+    ("error", "name"),
+    [(ConnectionError(), "ConnectionError"), (Pause(), "flux.Pause")],
+)
+def test_a_paused_task_has_its_reason_and_the_time_of_the_next_try(error: Exception, name: str) -> None:
+    driver = Watched(rules=Rules(pause_on=(ConnectionError,)))
+    driver.engine.gate.pause(None, error, 10.0, 0.0, T0)
+    assert driver.look_at(4.0).paused == Paused(name, 4.0, 6.0)
+
+
+def test_the_cause_of_a_pause_is_more_specific() -> None:
+    gate, pause = Gate(), Pause()
+    pause.__cause__ = AWAY
+    assert pause_of(gate, T0) is None
+    gate.pause(None, pause, 10.0, 0.0, T0)
+    assert pause_of(gate, T0) == Paused("flux.BrokerError", 0.0, 10.0)
+
+
+def test_a_paused_task_that_tries_a_record_has_no_next_time() -> None:
+    driver = Watched()
+    driver.assign(0)
+    driver.poll(0)
+    driver.engine.gate.pause(None, ConnectionError(), 10.0, 0.0, T0)
+    driver.now += 20
+    driver.take()
+    assert driver.look_at().paused == Paused("ConnectionError", 20.0, None)
