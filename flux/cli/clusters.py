@@ -1,8 +1,10 @@
-"""The cluster of a task, for commands that ask it something and end."""
+"""What a command needs that queries a cluster and ends: an admin client, Ctrl-C, a progress bar."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import signal
+import sys
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -11,6 +13,9 @@ import click
 if TYPE_CHECKING:
     from flux.core.ports import AdminPort
     from flux.task import Task
+
+INTERRUPTED = 130
+"""The exit code."""
 
 
 @contextmanager
@@ -29,3 +34,37 @@ def admin_of(task: type[Task]) -> Iterator[AdminPort]:
         raise click.ClickException(f"{adapter.cluster}: {error}") from None
     finally:
         admin.close()
+
+
+@contextmanager
+def interruptible() -> Iterator[Callable[[], bool]]:
+    """The first Ctrl-C (or SIGTERM) ends the work at the next record; the second one ends it here and now."""
+    interrupted = False
+
+    def interrupt(number: int, frame: object) -> None:
+        nonlocal interrupted
+        if interrupted:
+            raise KeyboardInterrupt
+        interrupted = True
+
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: interrupted
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def progress(total: int, shown: bool = True) -> Iterator[Callable[[int], object]]:
+    """On a terminal, a bar on stderr that goes up to `total`."""
+    if not (shown and sys.stderr.isatty()):
+        yield lambda count: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+    columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("", total=total)
+        yield lambda count: bar.advance(task, count)

@@ -160,7 +160,7 @@ def _show(facts: Facts, findings: Sequence[Finding]) -> None:
 
 
 def _say(what: str, line: str, **style: Any) -> None:
-    from flux.cli.text import one_line
+    from flux.core.text import one_line
     from flux.operate.doctor import CHECKS
 
     click.echo(f"{click.style(what.ljust(max(map(len, CHECKS))), **style)}  {one_line(line)}")

@@ -20,7 +20,7 @@ def command(directory: Path) -> None:
 
     Into DIR, which is made when it is not there; the current directory by default. Nothing is overwritten.
     """
-    from flux.cli.starter import commands, files
+    from flux.cli.init import commands, files
 
     wanted = files()
     there = [name for name in wanted if (directory / name).exists() or (directory / name).is_symlink()]
@@ -38,3 +38,96 @@ def command(directory: Path) -> None:
     if directory.resolve() != Path.cwd():
         steps[0] = f"cd {shlex.quote(str(directory))} && {steps[0]}"
     click.echo("\nNext:\n" + "\n".join(f"  {step}" for step in steps))
+
+
+TASK = '''\
+r"""Sends invoices.
+
+Work some, with this in one terminal and `flux process` in another:
+
+    printf 'ada:hello\\nbob:flaky\\neve:broken\\n' | flux produce invoices --adapter {adapter} --key-separator :
+"""
+
+import flux
+
+
+class Invoices(flux.Producer):
+    topic = "invoices"
+
+
+class SendInvoice(flux.Task):
+    topic = "invoices"
+    group_id = "billing"
+    retries = 3
+    wait = 5  # seconds; leave it out for the default backoff
+
+    def call(self, message: flux.Message) -> None:
+        if message.value == b"broken":
+            raise flux.Reject("no such customer")  # a dead letter at once
+        if message.value == b"flaky" and message.attempt == 1:
+            raise ConnectionError("mail server away")  # the next stage
+        print(f"sent {{message.value.decode()}} to {{message.key}} (attempt {{message.attempt}})")
+'''
+
+TEST = '''\
+"""Without Kafka: the fixture `flux_kit` comes with flux."""
+
+from billing import Invoices, SendInvoice
+
+
+def test_an_invoice_is_sent(flux_kit, capsys):
+    Invoices.produce("hello", key="ada")
+    assert flux_kit.run(SendInvoice).done == 1
+    assert capsys.readouterr().out == "sent hello to b'ada' (attempt 1)\\n"
+
+
+def test_a_mail_server_that_is_away_is_tried_again(flux_kit):
+    Invoices.produce("flaky", key="bob")
+    assert flux_kit.run(SendInvoice).failed == 1
+    flux_kit.clock.advance(5)
+    assert flux_kit.run(SendInvoice).done == 1
+    assert flux_kit.dead_letters(SendInvoice) == []
+
+
+def test_an_invoice_for_nobody_is_a_dead_letter(flux_kit):
+    Invoices.produce("broken", key="eve")
+    flux_kit.run(SendInvoice)
+    (letter,) = flux_kit.dead_letters(SendInvoice)
+    assert letter.key == b"eve"
+'''
+
+COMPOSE = """\
+# A Kafka of one broker, for development: {address} on this machine. Its records are gone with the container.
+services:
+  kafka:
+    image: {image}
+    ports:
+      - "127.0.0.1:9092:9092"
+    healthcheck:
+      test: ["CMD", "/opt/kafka/bin/kafka-topics.sh", "--bootstrap-server", "localhost:9092", "--list"]
+      interval: 5s
+      timeout: 10s
+      retries: 12
+"""
+
+IMAGE = "apache/kafka:4.3.0"
+ADDRESS = "localhost:9092"
+ADAPTER = f"confluent://{ADDRESS}"
+
+
+def files() -> dict[str, str]:
+    """By name."""
+    return {
+        "billing.py": TASK.format(adapter=ADAPTER),
+        "test_billing.py": TEST,
+        "compose.yaml": COMPOSE.format(address=ADDRESS, image=IMAGE),
+    }
+
+
+def commands() -> list[str]:
+    """What to do with them, in this order."""
+    return [
+        "python -m pytest",
+        "docker compose up --detach --wait",
+        f"flux process --load billing.py --adapter {ADAPTER} --create-topics",
+    ]

@@ -8,8 +8,8 @@ import time
 from datetime import UTC, datetime
 from typing import Any
 
-from flux.cli.text import escape
 from flux.core.error_text import asked
+from flux.core.text import escape
 from flux.system.tracebacks import text_of
 
 LEVELS = ("debug", "info", "warning", "error")

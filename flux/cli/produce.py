@@ -35,8 +35,9 @@ Examples:
 def command(key_separator: str | None, headers: tuple[str, ...], topic: str, file: IO[bytes]) -> None:
     """Write the lines of FILE, or of the input, to TOPIC: a record each."""
     from flux.cli import log
-    from flux.cli.text import one_line, say
+    from flux.cli.streams import say
     from flux.core.stage import check_topic
+    from flux.core.text import one_line
 
     if key_separator == "":
         raise click.UsageError("--key-separator is empty")

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import click
 
-from flux.cli.dlq.selection import place, words
-from flux.cli.options import adapter_option, load_option
+from flux.cli.options import adapter_option, load_option, place, words
 
 
 @click.command(
@@ -53,8 +52,8 @@ def command(
     from flux.cli import log
     from flux.cli.clusters import admin_of
     from flux.cli.load_code import find_task
-    from flux.cli.text import one_line
     from flux.config import resolve_adapter
+    from flux.core.text import one_line
     from flux.operate.formatting import key_of, short
     from flux.operate.skip import planned, skip, stage_of
 

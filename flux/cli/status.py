@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from flux.cli.clusters import admin_of
-from flux.cli.dlq.opening import interruptible
+from flux.cli.clusters import admin_of, interruptible
 from flux.cli.options import adapter_option, load_option, report_topic_option, task_argument
 
 if TYPE_CHECKING:
@@ -94,8 +93,8 @@ def _watch(name: str, ask: Callable[[], Look], every: float, as_json: bool, stop
     """Until it is `stopping`: a picture that stays on a terminal, else lines, or objects. A cluster that is away for
     a while does not end it."""
     from flux.cli.status_output import as_object, lines, parts
-    from flux.cli.text import one_line
     from flux.core.errors import BrokerError
+    from flux.core.text import one_line
     from flux.operate.status.blockers import holds, standing
 
     before: Look | None = None

@@ -12,9 +12,9 @@ from rich.table import Table
 from rich.text import Text
 
 from flux.cli.tables import cell, table
-from flux.cli.text import one_line
 from flux.core.backoff import in_words
 from flux.core.stage import Role
+from flux.core.text import one_line
 from flux.operate.formatting import many
 from flux.operate.status.oldest_unfinished import Head
 from flux.operate.status.progress import Progress

@@ -6,7 +6,9 @@ import os
 import sys
 from contextlib import suppress
 
-from flux.cli.text import say
+import click
+
+from flux.core.text import escape
 
 _MODES = (("stdin", "r", os.O_WRONLY), ("stdout", "w", os.O_RDONLY), ("stderr", "w", os.O_RDWR))
 
@@ -61,3 +63,11 @@ def _reopen(number: int, flags: int) -> None:
     if null != number:
         os.dup2(null, number)
         os.close(null)
+
+
+def say(text: str, who: str = "flux") -> None:
+    """An error: one line to stderr. Lines after the first are details."""
+    first, *more = text.splitlines() or [""]
+    click.echo(click.style(f"{who}: ", fg="red", bold=True) + escape(first), err=True)
+    for line in more:
+        click.echo(escape(line), err=True)

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from flux.cli.text import one_line
+from flux.core.text import one_line
 
 _WIDE = 1000  # a pipe has no width, and a name cut short is no name
 

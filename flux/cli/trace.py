@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from flux.cli.dlq.opening import INTERRUPTED, interruptible, progress
-from flux.cli.dlq.selection import place, when
-from flux.cli.options import adapter_option, load_option, report_topic_option, task_argument
+from flux.cli.clusters import INTERRUPTED, interruptible, progress
+from flux.cli.options import adapter_option, load_option, place, report_topic_option, task_argument, when
 
 if TYPE_CHECKING:
     from flux.core.policy import Policy
@@ -111,7 +110,7 @@ def command(
 
 def _show(found: Trace, policy: Policy, origin: tuple[int, int] | None, calls: Calls, now_ms: int) -> None:
     from flux.cli.tables import cell, console, table
-    from flux.cli.text import one_line
+    from flux.core.text import one_line
     from flux.operate.formatting import key_of, many, moment, short
     from flux.operate.messages import state_of, where
 

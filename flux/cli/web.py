@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from flux.cli.completion import task_names
-from flux.cli.options import adapter_option, load_option, report_topic_option
+from flux.cli.options import adapter_option, load_option, report_topic_option, task_names
 
 if TYPE_CHECKING:
     from flux.task import Task

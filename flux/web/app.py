@@ -17,33 +17,33 @@ from starlette.staticfiles import StaticFiles
 from flux.core.errors import BrokerError, FluxError
 from flux.core.text import one_line
 from flux.web.auth_middleware import Guard, path_of
-from flux.web.forms import form
 from flux.web.page_context import Site, site_of
 from flux.web.pages import dead_letters as letters
-from flux.web.pages import doctor, jobs, live, login, overview, record, task, tracing, waiting, workers
+from flux.web.pages import jobs, live, login, records, tasks, workers
+from flux.web.query_parameters import form
 
 logger = logging.getLogger("flux.web")
 
 Sent = Callable[[Request, dict[str, str]], Awaitable[Response]]
 
 READS = {
-    "/": overview.show,
+    "/": tasks.show_overview,
     "/workers": workers.show,
     "/events": live.stream,
     "/login": login.show,
     "/jobs": jobs.list_all,
     "/jobs/{id}": jobs.show,
     "/jobs/{id}/file": jobs.fetch,
-    "/tasks/{task}": task.show,
-    "/tasks/{task}/waiting": waiting.show,
+    "/tasks/{task}": tasks.show_task,
+    "/tasks/{task}/waiting": tasks.show_waiting,
     "/tasks/{task}/letters": letters.show,
     "/tasks/{task}/letters/replay": letters.ask_replay,
     "/tasks/{task}/letters/purge": letters.ask_purge,
     "/tasks/{task}/letters/export": letters.ask_export,
     "/tasks/{task}/letters/{partition:int}/{offset:int}": letters.show_one,
-    "/tasks/{task}/records/{stage:int}/{partition:int}/{offset:int}": record.show,
-    "/tasks/{task}/trace": tracing.show,
-    "/tasks/{task}/doctor": doctor.show,
+    "/tasks/{task}/records/{stage:int}/{partition:int}/{offset:int}": records.show,
+    "/tasks/{task}/trace": records.search,
+    "/tasks/{task}/doctor": tasks.show_doctor,
 }
 CHANGES: dict[str, Sent] = {
     "/tasks/{task}/letters/replay": letters.replay,

@@ -9,7 +9,7 @@ import attrs
 from markupsafe import Markup
 
 from flux.web.formatting import count, lasting, rate
-from flux.web.history import At, thinned
+from flux.web.sampler import At, thinned
 
 WIDTH, HEIGHT = 600.0, 120.0
 _SPARK = (120.0, 28.0)

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from urllib.parse import urlencode
+from urllib.parse import parse_qsl, urlencode
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
 
 from flux.core.errors import ConfigurationError
 from flux.operate.dlq.filters import Filter
 from flux.operate.formatting import moment
+from flux.web.sessions import Sessions
 
 AGES = {"15m": "15 minutes", "1h": "an hour", "6h": "6 hours", "1d": "a day", "7d": "a week", "30d": "30 days"}
 REASONS = ("error", "exhausted", "rejected", "undecodable", "expired", "skipped")
@@ -97,3 +101,24 @@ def _text(fields: Mapping[str, str], name: str) -> str | None:
     if len(text) > _MOST_TEXT:
         raise ConfigurationError(f"{name} is longer than {_MOST_TEXT:,} characters")
     return text or None
+
+
+MOST_BYTES = 65_536
+MOST_FIELDS = 50
+PROOF = "proof"
+
+
+async def form(request: Request, sessions: Sessions) -> dict[str, str]:
+    """The last value of each field. Raises HTTPException."""
+    body = b""
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > MOST_BYTES:
+            raise HTTPException(413, "the form is too large")
+    try:
+        fields = dict(parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=MOST_FIELDS))
+    except ValueError:
+        raise HTTPException(400, "the form cannot be read") from None
+    if not sessions.proves(request.state.visitor, fields.get(PROOF, "")):
+        raise HTTPException(403, "the form is too old: go back, load the page again, and repeat it")
+    return fields

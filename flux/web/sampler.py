@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import anyio
 import anyio.to_thread
@@ -16,7 +18,6 @@ from flux.operate.status.blockers import Standing
 from flux.operate.status.status import Look
 from flux.system.tracebacks import text_of
 from flux.web.broadcast import Bell
-from flux.web.history import History
 from flux.web.view_models import Sample, sample
 from flux.web.watched_tasks import Subject
 
@@ -128,3 +129,41 @@ class Sampler:
             known = [value for each in all_values if (value := each[name]) is not None]
             values[name] = sum(known) if known else None
         self.total.add(seen[0].subject.system.now(), values)
+
+
+MOST = 720
+"""Points: an hour, at one every 5 s."""
+
+
+class At(NamedTuple):
+    """`value` None: not known then. `time`: seconds since the epoch."""
+
+    time: float
+    value: float | None
+
+
+class History:
+    def __init__(self, most: int = MOST) -> None:
+        self._points: deque[tuple[float, Mapping[str, float | None]]] = deque(maxlen=most)
+
+    def add(self, time: float, values: Mapping[str, float | None]) -> None:
+        self._points.append((time, values))
+
+    def of(self, name: str) -> list[At]:
+        return [At(time, values.get(name)) for time, values in self._points]
+
+    def __len__(self) -> int:
+        return len(self._points)
+
+
+def thinned(points: Sequence[At], most: int) -> list[At]:
+    """At most so many, each the highest of its neighbours: a peak is what one looks for."""
+    if len(points) <= most:
+        return list(points)
+    step = -(-len(points) // most)
+    found = []
+    for start in range(0, len(points), step):
+        some = points[start : start + step]
+        values = [point.value for point in some if point.value is not None]
+        found.append(At(some[-1].time, max(values, default=None)))
+    return found

@@ -7,8 +7,7 @@ from typing import IO, Any
 
 import click
 
-from flux.cli.dlq.opening import opened
-from flux.cli.dlq.selection import chosen, filter_options
+from flux.cli.dlq.selection import chosen, filter_options, opened
 from flux.cli.options import adapter_option, load_option, task_argument
 
 

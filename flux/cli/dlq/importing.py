@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import click
 
-from flux.cli.dlq.opening import INTERRUPTED, interruptible, opened
-from flux.cli.dlq.selection import words
-from flux.cli.options import adapter_option, load_option
+from flux.cli.clusters import INTERRUPTED, interruptible
+from flux.cli.dlq.selection import opened
+from flux.cli.options import adapter_option, load_option, words
 
 
 @click.command(
@@ -23,7 +23,7 @@ def command(sources: tuple[str, ...], words: tuple[str | None, str]) -> None:
 
     They are appended with their timestamps: what is there already is there twice.
     """
-    from flux.operate.dlq.importing import BadLine, write_lines
+    from flux.operate.dlq.exchange import BadLine, write_lines
 
     task, name = words
     file = click.File("rb").convert(name, None, click.get_current_context())

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import click
 
-from flux.cli.dlq.opening import opened
-from flux.cli.dlq.selection import place, when
-from flux.cli.options import adapter_option, load_option, task_argument
+from flux.cli.dlq.selection import opened
+from flux.cli.options import adapter_option, load_option, place, task_argument, when
 
 
 @click.command(

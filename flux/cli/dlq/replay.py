@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from flux.cli.dlq.opening import INTERRUPTED, interruptible, opened, progress
-from flux.cli.dlq.selection import chosen, filter_options
+from flux.cli.clusters import INTERRUPTED, interruptible, progress
+from flux.cli.dlq.selection import chosen, filter_options, opened
 from flux.cli.options import adapter_option, load_option, task_argument
 
 if TYPE_CHECKING:
@@ -69,7 +69,8 @@ def command(
     Each is written to the first retry topic, due now, with its attempt counter reset. It stays in the topic of dead
     letters too. What comes back as a dead letter is a new one, which the next replay takes.
     """
-    from flux.cli.text import one_line, say
+    from flux.cli.streams import say
+    from flux.core.text import one_line
     from flux.operate.dlq.replay import Replay
     from flux.operate.dlq.replay_plan import Order, check_members, planned
     from flux.operate.messages import notes, outcome

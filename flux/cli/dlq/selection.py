@@ -1,54 +1,29 @@
-"""Options that say which dead letters are meant."""
+"""The options that choose dead letters, and the dead letters that they choose."""
 
 from __future__ import annotations
 
-import re
 import time
-from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import attrs
 import click
 
-from flux.cli.completion import task_names
+from flux.cli.clusters import progress
+from flux.cli.options import when
 
 if TYPE_CHECKING:
+    from flux.core.policy import Policy
+    from flux.core.ports import AdminPort, Cluster
+    from flux.core.stage import Stage
+    from flux.operate.dlq.dead_letters import Letter
     from flux.operate.dlq.filters import Filter
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
-_PLACE = re.compile(r"([0-9]{1,9}):([0-9]{1,18})\Z")
 _FEWEST_DIGITS = 4
 _HEX = set("0123456789abcdef")
-
-
-def when(text: str) -> int:
-    """A time in milliseconds since the epoch, from an age (90s, 30m, 2h, 3d, 1w) or an ISO time (UTC, without a zone:
-    as flux shows times)."""
-    number, unit = text[:-1], text[-1:]
-    try:
-        if unit in _UNITS:
-            age = timedelta(**{_UNITS[unit]: float(number)}).total_seconds()
-            if age < 0:
-                raise ValueError(text)
-            seconds = time.time() - age
-        else:
-            at = datetime.fromisoformat(text)
-            seconds = (at if at.tzinfo is not None else at.replace(tzinfo=UTC)).timestamp()
-        return max(0, round(seconds * 1000))
-    except (ValueError, OverflowError, OSError):
-        raise click.BadParameter(
-            f"{text!r} is no age such as 90s, 30m, 2h or 3d, and no time such as 2026-01-31T08:00"
-        ) from None
-
-
-def place(text: str) -> tuple[int, int]:
-    """PARTITION:OFFSET as two numbers."""
-    match = _PLACE.match(text)
-    if match is None:
-        raise click.BadParameter(f"{text!r} is no PARTITION:OFFSET, such as 0:17")
-    return int(match[1]), int(match[2])
 
 
 def _cause(ctx: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
@@ -77,14 +52,49 @@ def chosen(choice: dict[str, Any]) -> Filter:
     return Filter(choice["since"], choice["reason"], choice["error"], choice["key"], choice["cause"])
 
 
-def words(count: int, names: str) -> Callable[[F], F]:
-    """Arguments after an optional TASK: click itself would take the first word for the task."""
+@attrs.frozen
+class Dead:
+    """`stage`: that of the dead letters."""
 
-    def split(ctx: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> tuple[str | None, ...]:
-        if len(values) == count + 1:
-            return values
-        if len(values) == count:
-            return None, *values
-        raise click.UsageError(f"give [TASK] {names}", ctx)
+    name: str
+    policy: Policy
+    stage: Stage
+    adapter: Cluster
+    admin: AdminPort
 
-    return click.argument("words", nargs=-1, metavar=f"[TASK] {names}", callback=split, shell_complete=task_names)
+    def letters(self, which: Filter, shows_progress: bool) -> Iterator[Letter]:
+        """Those that match, of what there is now. Raises BrokerError."""
+        from flux.operate.dlq.dead_letters import letter_of
+        from flux.operate.reading import read, size_of, spans_of
+
+        topic = self.stage.topic
+        spans = spans_of(self.admin, topic, which.since_ms)
+        now_ms = int(time.time() * 1000)
+        with progress(size_of(spans), shows_progress) as advance:
+            for piece in read(self.adapter, topic, spans):
+                for record in piece.records:
+                    letter = letter_of(record, self.policy, now_ms)
+                    if which.matches(letter):
+                        yield letter
+                advance(len(piece.records))
+
+
+@contextmanager
+def opened(sources: Sequence[str], task: str | None) -> Iterator[Dead]:
+    """Raises what the command line shows in one line: also where there is no topic of dead letters."""
+    from flux.cli import log
+    from flux.cli.clusters import admin_of
+    from flux.cli.load_code import find_task
+    from flux.config import resolve_adapter
+    from flux.consuming.topic_setup import ASK
+
+    log.quiet()
+    cls = find_task(sources, task)
+    policy = cls.policy()
+    stage = policy.stages[policy.stages.dead]
+    with admin_of(cls) as admin:
+        if admin.topics([stage.topic], ASK)[stage.topic] is None:
+            raise click.ClickException(
+                f"there is no topic {stage.topic}: {cls.__name__} has never had one, or its names have changed"
+            )
+        yield Dead(cls.__name__, policy, stage, resolve_adapter(cls.adapter), admin)

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from flux.cli.dlq.opening import opened
-from flux.cli.dlq.selection import place, words
-from flux.cli.options import adapter_option, load_option
+from flux.cli.dlq.selection import opened
+from flux.cli.options import adapter_option, load_option, place, words
 
 if TYPE_CHECKING:
     from flux.operate.dlq.dead_letters import Letter
@@ -27,8 +26,8 @@ Examples:
 @words(1, "PARTITION:OFFSET")
 def command(sources: tuple[str, ...], as_json: bool, words: tuple[str | None, str]) -> None:
     """Show all of one dead letter: where it came from, why it is here, its headers and its value."""
-    from flux.cli.text import escape
     from flux.core.ports import TopicPartition
+    from flux.core.text import escape
     from flux.operate.dlq.dead_letters import letter_of
     from flux.operate.dlq.exchange import to_line
     from flux.operate.reading import read_one, spans_of
@@ -55,8 +54,8 @@ def command(sources: tuple[str, ...], as_json: bool, words: tuple[str | None, st
 
 
 def _lines(letter: Letter) -> Iterator[str]:
-    from flux.cli.text import one_line
     from flux.core.flux_headers import PREFIX
+    from flux.core.text import one_line
     from flux.operate.dlq.causes import cause_of
     from flux.operate.formatting import key_of, moment, pretty, text_of
 

@@ -1,7 +1,7 @@
 """Records as lines of JSON, byte for byte: to look at with other tools, to keep, to bring to another cluster.
 
     {"topic": "orders-billing-dlq", "partition": 0, "offset": 17, "timestamp": 1764000000000,
-     "key": "c42", "value": "{\\"amount\\": 7}", "headers": [["trace", "1"], ["raw", {"base64": "/w=="}]]}
+     "key": "c42", "value": "{\"amount\": 7}", "headers": [["trace", "1"], ["raw", {"base64": "/w=="}]]}
 
 Bytes are a string where they are UTF-8, else {"base64": ...}; null is null.
 """
@@ -10,10 +10,15 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
 from typing import Any
 
+from flux.consuming.topic_setup import ASK, max_message_bytes
+from flux.core.errors import BrokerError, Fault, FluxError
 from flux.core.message import Message
-from flux.core.ports import ProducerRecord
+from flux.core.ports import AdminPort, Cluster, ProducerRecord
+from flux.operate.writing import CHUNK, Writing
 
 _MOST_SHOWN = 60
 
@@ -106,3 +111,48 @@ def _headers(shown: Any) -> list[tuple[str, bytes | None]]:
 def _short(value: Any) -> str:
     text = json.dumps(value)
     return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}…"
+
+
+class BadLine(FluxError):
+    """A line is no exported record; says which one, and how many were written before it."""
+
+
+def write_lines(
+    adapter: Cluster,
+    admin: AdminPort,
+    topic: str,
+    lines: Iterable[bytes],
+    stopping: Callable[[], bool] = lambda: False,
+) -> int:
+    """Returns how many, when all are written or it is `stopping`. Empty lines are passed over. Raises BadLine, and
+    BrokerError, which says how many of the first are there."""
+    info = admin.topics([topic], ASK)[topic]
+    if info is None:
+        raise BrokerError(f"there is no topic {topic}", Fault.UNKNOWN_TOPIC)
+    writing = Writing(adapter, topic, max_message_bytes(admin, topic))
+    count = 0
+    numbered = enumerate(lines, 1)
+    try:
+        while not stopping() and (chunk := list(islice(numbered, CHUNK))):
+            records, wrong = _records(chunk, info.partitions)
+            there, failure = writing.write(records)
+            count += there
+            if failure is not None:
+                raise BrokerError(f"{failure}; the first {count:,} were imported", failure.fault)
+            if wrong:
+                raise BadLine(f"{wrong}; the {count:,} before it were imported")
+    finally:
+        writing.close()
+    return count
+
+
+def _records(lines: Sequence[tuple[int, bytes]], partitions: int) -> tuple[list[ProducerRecord], str]:
+    """Those of the numbered lines before the first that is wrong, and what is wrong with that."""
+    records: list[ProducerRecord] = []
+    for number, line in lines:
+        try:
+            if line.strip():
+                records.append(from_line(line, partitions))
+        except ValueError as error:
+            return records, f"line {number}: {error}"
+    return records, ""

@@ -13,9 +13,8 @@ import attrs
 from flux.consuming.topic_setup import ASK
 from flux.core.errors import BrokerError
 from flux.core.ports import AdminPort, Cluster, ProducerRecord, System
-from flux.operate.dlq.copies import copy_of
 from flux.operate.dlq.dead_letters import Letter, letter_of
-from flux.operate.dlq.replay_plan import ReplayPlan, ReplayVerdict, judge
+from flux.operate.dlq.replay_plan import ReplayPlan, ReplayVerdict, copy_of, judge
 from flux.operate.reading import Piece, read
 from flux.operate.writing import CHUNK, Writing
 from flux.system import SYSTEM

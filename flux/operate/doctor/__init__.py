@@ -4,8 +4,7 @@ Facts are asked for first (`asking`), then checks look at them: functions from `
 What is safe to mend says so, and `mend` does it.
 """
 
-from flux.operate.doctor.checks import CHECKS, examine
+from flux.operate.doctor.checks import CHECKS, examine, mend
 from flux.operate.doctor.facts import ClockDifference, Facts, Finding, TopicFacts, Unknown
-from flux.operate.doctor.fixes import mend
 
 __all__ = ["CHECKS", "ClockDifference", "Facts", "Finding", "TopicFacts", "Unknown", "examine", "mend"]

@@ -14,7 +14,7 @@ from flux.core.policy import Policy
 from flux.core.ports import AdminPort, Cluster, GroupProtocol, Permissions, System, TopicInfo
 from flux.core.stage import Role, Stage, Stages
 from flux.operate.doctor.facts import OLD, ClockDifference, Facts, TopicFacts, Unknown
-from flux.operate.status.large_records import Large, large_in
+from flux.operate.status.blockers import Large, large_in
 from flux.operate.status.status import look
 from flux.system import SYSTEM
 

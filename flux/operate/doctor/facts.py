@@ -10,7 +10,7 @@ from flux.consuming.topic_setup import DEFAULT_MESSAGE_BYTES
 from flux.core.policy import Policy
 from flux.core.ports import GroupProtocol, Permissions, TopicInfo
 from flux.core.stage import Role, Stage, Stages
-from flux.operate.status.large_records import Large
+from flux.operate.status.blockers import Large
 
 OLD = 0.8
 """The part of its retention after which a record is about to be deleted."""

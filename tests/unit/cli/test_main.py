@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from flux.cli.main import COMMANDS
-from flux.cli.text import escape, one_line
+from flux.core.text import escape, one_line
 from unit.support.cli_support import Flux, flux_cli, only_line
 
 __all__ = ["flux_cli"]

@@ -17,11 +17,11 @@ import pytest
 
 from flux.adapters.memory import MemoryAdapter
 from flux.cli.status_output import lines
-from flux.cli.text import one_line
 from flux.core.engine.offset_tracker import OffsetTracker
 from flux.core.monitoring.report import TOPIC, Call, Paused, Report, StageReport
 from flux.core.ports import CommittedOffset, ProducerRecord, ProducerSettings, TopicPartition
 from flux.core.stage import Role, Stage
+from flux.core.text import one_line
 from flux.operate.status.reports import KnownReports
 from flux.operate.status.status import Look, StageLook
 from unit.support.cli_support import Flux, flux_cli, only_line

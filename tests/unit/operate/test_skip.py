@@ -12,7 +12,7 @@ from flux.core import flux_headers as t
 from flux.core.engine.offset_tracker import OffsetTracker, read_metadata
 from flux.core.errors import BrokerError, ConfigurationError, Fault, FluxError
 from flux.core.ports import CommittedOffset, ProducerRecord, TopicPartition
-from flux.operate.dlq.importing import write_lines
+from flux.operate.dlq.exchange import write_lines
 from flux.operate.skip import SKIPPED_BY, SkipPlan, planned, skip, stage_of
 from flux.operate.status.progress import Progress, passing
 from unit.support.operate_support import DEAD, MAIN, RETRY, Yard, header

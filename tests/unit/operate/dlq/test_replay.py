@@ -11,9 +11,8 @@ from flux.core.errors import BrokerError, ConfigurationError, Fault, FluxError
 from flux.core.message import Message
 from flux.core.ports import CommittedOffset, ConsumerSettings, TopicPartition
 from flux.core.stage import Stages
-from flux.operate.dlq.copies import copy_of
 from flux.operate.dlq.replay import Replay
-from flux.operate.dlq.replay_plan import Order, check_members, planned, replay_group
+from flux.operate.dlq.replay_plan import Order, check_members, copy_of, planned, replay_group
 from unit.support.operate_support import DEAD, MAIN, NOW_MS, RETRY, Yard, header, letter, only, policy
 
 GROUP = "billing-replay"

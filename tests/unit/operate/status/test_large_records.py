@@ -7,8 +7,7 @@ import pytest
 from flux.core.ports import CommittedOffset, ProducerRecord, TopicPartition
 from flux.operate.doctor import examine
 from flux.operate.doctor.collect import ask
-from flux.operate.status.blockers import holds, standing
-from flux.operate.status.large_records import large_in
+from flux.operate.status.blockers import holds, large_in, standing
 from flux.operate.status.status import look
 from unit.support.operate_support import MAIN, NOW_MS, RETRY, Yard
 
