@@ -117,22 +117,22 @@ def _watching(out: Console) -> Iterator[Callable[[Demonstration], object]]:
             yield lambda demonstration: live.update(_picture(demonstration, time.monotonic() - began))
         out.print()
         return
-    told = began - 1
+    last = began - 1
 
-    def tell(demonstration: Demonstration) -> None:
-        nonlocal told
-        if time.monotonic() - told < 1 and not demonstration.over:
+    def print_line(demonstration: Demonstration) -> None:
+        nonlocal last
+        if time.monotonic() - last < 1 and not demonstration.over:
             return
-        told = time.monotonic()
+        last = time.monotonic()
         rows = demonstration.rows()
         done = sum(row.done for row in rows)
         waiting = sum(row.waiting for row in rows[1:])
         click.echo(
-            f"{told - began:5.1f} s   produced {demonstration.produced:,}   done {done:,}   waiting for a retry"
+            f"{last - began:5.1f} s   produced {demonstration.produced:,}   done {done:,}   waiting for a retry"
             f" {waiting:,}   dead letters {rows[-1].arrived:,}"
         )
 
-    yield tell
+    yield print_line
     click.echo()
 
 

@@ -47,8 +47,8 @@ def command(
     from flux.cli.clusters import admin_of
     from flux.cli.load_code import find_task
     from flux.config import resolve_adapter
-    from flux.operate.doctor import examine, mend
-    from flux.operate.doctor.collect import NO_CLOCK, ask
+    from flux.operate.doctor import examine, fix_findings
+    from flux.operate.doctor.collect import NO_CLOCK, collect_facts
 
     log.quiet()
     cls = find_task(sources, task)
@@ -59,16 +59,18 @@ def command(
     unwritable = _unwritable(adapter)
     with admin_of(cls) as admin:
         measured = _measured(adapter, admin, policy.stages.topic) if clock else NO_CLOCK
-        asked = partial(ask, cls.__name__, policy, admin, others=others, unwritable=unwritable, adapter=adapter)
+        asked = partial(
+            collect_facts, cls.__name__, policy, admin, others=others, unwritable=unwritable, adapter=adapter
+        )
         facts = asked(clock=measured)
         findings = examine(facts)
         done: list[str] = []
-        if fix and any(finding.mendable for finding in findings):
-            for line in mend(findings, policy, admin):
+        if fix and any(finding.fixable for finding in findings):
+            for line in fix_findings(findings, policy, admin):
                 done.append(line)
                 if not as_json:
                     _say("fixed", line, fg="green")
-            facts = ask(
+            facts = collect_facts(
                 cls.__name__, policy, admin, others=others, clock=measured, unwritable=unwritable, adapter=adapter
             )
             findings = examine(facts)
@@ -115,14 +117,14 @@ def _unwritable(adapter: Cluster) -> str:
 
 def _measured(adapter: Cluster, admin: AdminPort, topic: str) -> ClockDifference | Unknown:
     from flux.core.errors import BrokerError
-    from flux.operate.doctor.clock import measure
-    from flux.operate.doctor.collect import NO_CLOCK, NOTHING_TO_ASK
+    from flux.operate.doctor.clock import measure_clock
+    from flux.operate.doctor.collect import FATAL_FAULTS, NO_CLOCK
     from flux.operate.doctor.facts import Unknown
 
     try:
-        return measure(adapter, admin, topic)
+        return measure_clock(adapter, admin, topic)
     except BrokerError as error:
-        if error.fault in NOTHING_TO_ASK:
+        if error.fault in FATAL_FAULTS:
             raise
         return Unknown(NO_CLOCK.what, str(error))
 
@@ -138,7 +140,7 @@ def _report(facts: Facts, cluster: str, findings: Sequence[Finding], done: Seque
                 "about": finding.about,
                 "problem": finding.problem,
                 "remedy": finding.remedy,
-                "fixable": finding.mendable,
+                "fixable": finding.fixable,
             }
             for finding in findings
         ],

@@ -19,7 +19,7 @@ from flux.core.errors import ConfigurationError
 from flux.task import Task
 
 _FLUX = str(Path(__file__).resolve().parents[1])
-_MOST_LINES = 3
+_MAX_LINES = 3
 
 
 @attrs.frozen
@@ -170,7 +170,7 @@ def _explain(error: BaseException) -> str:
     frames = [frame for frame in traceback.extract_tb(traceback_of(error)) if _is_users(frame.filename)]
     if not frames:
         return what
-    lines = [f"    {_short(f.filename)}:{f.lineno}: {f.line}" for f in frames[-_MOST_LINES:]]
+    lines = [f"    {_short(f.filename)}:{f.lineno}: {f.line}" for f in frames[-_MAX_LINES:]]
     return f"{_short(frames[-1].filename)}:{frames[-1].lineno}: {' '.join(what.split())}\n" + "\n".join(lines)
 
 

@@ -15,7 +15,7 @@ import click
 from flux._version import __version__
 from flux.cli import streams
 from flux.cli.lazy import LazyGroup
-from flux.cli.streams import tell
+from flux.cli.streams import print_error_if_possible
 from flux.core.errors import FluxError
 
 ABANDONED = 3
@@ -64,13 +64,13 @@ class Commands(LazyGroup):
             streams.flush()
         except click.UsageError as error:
             command = error.ctx.command_path if error.ctx else "flux"
-            tell(f"{error.format_message().rstrip('.')} (see {command} --help)", command)
+            print_error_if_possible(f"{error.format_message().rstrip('.')} (see {command} --help)", command)
             code = error.exit_code
         except click.ClickException as error:
-            tell(error.format_message())
+            print_error_if_possible(error.format_message())
             code = error.exit_code
         except FluxError as error:
-            tell(str(error))
+            print_error_if_possible(str(error))
             code = 1
         except (click.Abort, KeyboardInterrupt):
             code = _INTERRUPTED

@@ -87,7 +87,7 @@ def code(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> lis
     return [CompletionItem(incomplete, type="file")]
 
 
-def words(count: int, names: str) -> Callable[[F], F]:
+def task_and(count: int, names: str) -> Callable[[F], F]:
     """Arguments after an optional TASK: click itself would take the first word for the task."""
 
     def split(ctx: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> tuple[str | None, ...]:
@@ -97,10 +97,10 @@ def words(count: int, names: str) -> Callable[[F], F]:
             return None, *values
         raise click.UsageError(f"give [TASK] {names}", ctx)
 
-    return click.argument("words", nargs=-1, metavar=f"[TASK] {names}", callback=split, shell_complete=task_names)
+    return click.argument("arguments", nargs=-1, metavar=f"[TASK] {names}", callback=split, shell_complete=task_names)
 
 
-def when(text: str) -> int:
+def parse_time(text: str) -> int:
     """A time in milliseconds since the epoch, from an age (90s, 30m, 2h, 3d, 1w) or an ISO time (UTC, without a zone:
     as flux shows times)."""
     number, unit = text[:-1], text[-1:]
@@ -120,7 +120,7 @@ def when(text: str) -> int:
         ) from None
 
 
-def place(text: str) -> tuple[int, int]:
+def parse_place(text: str) -> tuple[int, int]:
     """PARTITION:OFFSET as two numbers."""
     match = _PLACE.match(text)
     if match is None:

@@ -35,7 +35,7 @@ Examples:
 def command(key_separator: str | None, headers: tuple[str, ...], topic: str, file: IO[bytes]) -> None:
     """Write the lines of FILE, or of the input, to TOPIC: a record each."""
     from flux.cli import log
-    from flux.cli.streams import say
+    from flux.cli.streams import print_error
     from flux.core.stage import check_topic
     from flux.core.text import one_line
 
@@ -58,7 +58,7 @@ def command(key_separator: str | None, headers: tuple[str, ...], topic: str, fil
         failures.collect(producer)
         click.echo(f"{taken - failures.count:,} delivered to {one_line(topic)}")
     for failed in failures.named:
-        say(one_line(repr(failed)[1:-1]))
+        print_error(one_line(repr(failed)[1:-1]))
     if failures.count:
         stopped = "; the rest of the input was not read" if failures.count >= _GIVE_UP else ""
         raise click.ClickException(f"{failures.count:,} not delivered{stopped}")
@@ -72,7 +72,7 @@ class ProduceFailures:
         self.named: list[FailedRecord] = []
         self._seen: dict[int, FailedRecord] = {}
 
-    def hear(self, error: DeliveryError) -> None:
+    def add(self, error: DeliveryError) -> None:
         for failed in error.failed:
             if id(failed) not in self._seen:
                 self._seen[id(failed)] = failed
@@ -86,14 +86,14 @@ class ProduceFailures:
         try:
             producer.flush()
         except DeliveryError as error:
-            self.hear(error)
+            self.add(error)
 
 
 def _producer(topic: str, failures: ProduceFailures) -> type[Producer]:
     import flux
 
     class Lines(flux.Producer):
-        on_error = staticmethod(failures.hear)
+        on_error = staticmethod(failures.add)
 
     Lines.topic = topic
     return Lines

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from flux.cli.options import adapter_option, load_option, place, words
+from flux.cli.options import adapter_option, load_option, parse_place, task_and
 
 
 @click.command(
@@ -34,7 +34,7 @@ Try the record again later with flux dlq replay --reason skipped."""
     help="Keep the record there, in a new file, if the dead letters refuse it, as one that is too large.",
 )
 @click.option("--json", "as_json", is_flag=True, help="What was done as an object, for machines.")
-@words(1, "PARTITION:OFFSET")
+@task_and(1, "PARTITION:OFFSET")
 def command(
     sources: tuple[str, ...],
     stage: int,
@@ -42,7 +42,7 @@ def command(
     by: str | None,
     receipt: Path | None,
     as_json: bool,
-    words: tuple[str | None, str],
+    arguments: tuple[str | None, str],
 ) -> None:
     """Move the one record that holds a partition to the dead letters, so that the group goes on behind it.
 
@@ -55,11 +55,11 @@ def command(
     from flux.config import resolve_adapter
     from flux.core.text import one_line
     from flux.operate.formatting import key_of, short
-    from flux.operate.skip import planned, skip, stage_of
+    from flux.operate.skip import plan_skip, skip, stage_of
 
     log.quiet()
-    task, at = words
-    partition, offset = place(at)
+    task, at = arguments
+    partition, offset = parse_place(at)
     if receipt is not None and receipt.exists():
         raise click.UsageError(f"--receipt: {receipt} exists: name a new file")
     if not reason.strip():
@@ -68,15 +68,15 @@ def command(
     policy, who = cls.policy(), by or _me()
     with admin_of(cls) as admin:
         adapter = resolve_adapter(cls.adapter)
-        plan = planned(adapter, admin, policy, stage_of(policy, stage, admin), partition, offset)
+        plan = plan_skip(adapter, admin, policy, stage_of(policy, stage, admin), partition, offset)
         keep = None if receipt is None else partial(_keep, receipt)
         done = skip(plan, adapter, admin, who, " ".join(reason.split()), receipt=keep)
     message, group, position = plan.message, plan.stage.group, done.position
     to = str(receipt) if done.refused else plan.dead.topic
     if as_json:
-        told = {"topic": plan.stage.topic, "partition": partition, "offset": offset, "id": message.id}
-        told |= {"to": None if done.refused else to, "receipt": to if done.refused else None}
-        click.echo(json.dumps({**told, "group": group, "position": position.offset, "by": who}))
+        line = {"topic": plan.stage.topic, "partition": partition, "offset": offset, "id": message.id}
+        line |= {"to": None if done.refused else to, "receipt": to if done.refused else None}
+        click.echo(json.dumps({**line, "group": group, "position": position.offset, "by": who}))
         return
     key = f" (key {short(key_of(message.key), 60)})" if message.key is not None else ""
     click.echo(one_line(f"moved {plan.at}@{offset}{key} to {to}; {group} goes on at {position.offset}"))

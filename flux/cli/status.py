@@ -16,8 +16,8 @@ from flux.cli.options import adapter_option, load_option, report_topic_option, t
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from flux.operate.status.blockers import Standing
-    from flux.operate.status.status import Look
+    from flux.operate.status.blockers import StuckSince
+    from flux.operate.status.status import TaskStatus
 
 _NAP = 0.1
 
@@ -56,7 +56,7 @@ def command(
     from flux.cli.load_code import find_task
     from flux.config import resolve_adapter
     from flux.core.monitoring.report import TOPIC
-    from flux.operate.status.status import look
+    from flux.operate.status.status import read_status
 
     log.quiet()
     cls = find_task(sources, task)
@@ -64,44 +64,46 @@ def command(
     with admin_of(cls) as admin:
         adapter = resolve_adapter(cls.adapter)
 
-        def ask() -> Look:
-            return look(adapter, admin, policy, topic)
+        def ask() -> TaskStatus:
+            return read_status(adapter, admin, policy, topic)
 
         if watch:
-            with interruptible() as stopping:
-                _watch(cls.__name__, ask, every, as_json, stopping)
+            with interruptible() as should_stop:
+                _watch(cls.__name__, ask, every, as_json, should_stop)
             return
         found = ask()
     _show(cls.__name__, found, as_json)
 
 
-def _show(name: str, found: Look, as_json: bool) -> None:
+def _show(name: str, found: TaskStatus, as_json: bool) -> None:
     from flux.cli.status_output import as_object, parts
     from flux.cli.tables import console
-    from flux.operate.status.blockers import holds, standing
+    from flux.operate.status.blockers import blockers_of, update_stuck
 
-    held = holds(found, standing(found, {}))
+    blockers = blockers_of(found, update_stuck(found, {}))
     if as_json:
-        click.echo(json.dumps(as_object(name, found, held, None)))
+        click.echo(json.dumps(as_object(name, found, blockers, None)))
         return
     out = console()
-    for part in parts(found, held, None):
+    for part in parts(found, blockers, None):
         out.print(part)
 
 
-def _watch(name: str, ask: Callable[[], Look], every: float, as_json: bool, stopping: Callable[[], bool]) -> None:
-    """Until it is `stopping`: a picture that stays on a terminal, else lines, or objects. A cluster that is away for
+def _watch(
+    name: str, ask: Callable[[], TaskStatus], every: float, as_json: bool, should_stop: Callable[[], bool]
+) -> None:
+    """Until it is `should_stop`: a picture that stays on a terminal, else lines, or objects. A cluster that is away for
     a while does not end it."""
     from flux.cli.status_output import as_object, lines, parts
     from flux.core.errors import BrokerError
     from flux.core.text import one_line
-    from flux.operate.status.blockers import holds, standing
+    from flux.operate.status.blockers import blockers_of, update_stuck
 
-    before: Look | None = None
-    stood: Standing = {}
+    before: TaskStatus | None = None
+    stuck_since: StuckSince = {}
     shown: list[RenderableType] = []
     with _screen(as_json) as screen:
-        while not stopping():
+        while not should_stop():
             began = time.monotonic()
             try:
                 found = ask()
@@ -114,17 +116,17 @@ def _watch(name: str, ask: Callable[[], Look], every: float, as_json: bool, stop
                 else:
                     screen([*shown, "", away])
             else:
-                stood = standing(found, stood)
-                held = holds(found, stood)
+                stuck_since = update_stuck(found, stuck_since)
+                blockers = blockers_of(found, stuck_since)
                 if as_json:
-                    click.echo(json.dumps(as_object(name, found, held, before)))
+                    click.echo(json.dumps(as_object(name, found, blockers, before)))
                 elif screen is None:
-                    click.echo("\n".join(lines(found, held, before)))
+                    click.echo("\n".join(lines(found, blockers, before)))
                 else:
-                    shown = parts(found, held, before)
+                    shown = parts(found, blockers, before)
                     screen(shown)
                 before = found
-            while not stopping() and time.monotonic() - began < every:
+            while not should_stop() and time.monotonic() - began < every:
                 time.sleep(min(_NAP, every))
 
 

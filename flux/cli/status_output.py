@@ -16,41 +16,41 @@ from flux.core.backoff import in_words
 from flux.core.stage import Role
 from flux.core.text import one_line
 from flux.operate.formatting import many
-from flux.operate.status.oldest_unfinished import Head
+from flux.operate.status.oldest_unfinished import OldestUnfinished
 from flux.operate.status.progress import Progress
-from flux.operate.status.reports import KnownReports
+from flux.operate.status.reports import ReceivedReport
 from flux.operate.status.status import (
-    Hold,
-    Look,
-    Pausing,
+    Blocker,
     Rates,
-    StageLook,
+    StageStatus,
+    TaskPause,
+    TaskStatus,
     dead_rate,
     next_due,
-    pauses,
+    pauses_of,
     rates,
-    reported,
+    stage_reports,
     waiting,
 )
 
-_MOST_HOLDS = 20
-_MOST_PROCESSES = 30
+_MAX_BLOCKERS = 20
+_MAX_PROCESSES = 30
 _COLUMNS = ("stage", "", "topic", "members", "lag", "waiting", "next due", "done/s", "failed/s")
 _NUMBERS = ("stage", "members", "lag", "waiting", "next due", "done/s", "failed/s")
 
 
-def parts(found: Look, held: Sequence[Hold], before: Look | None) -> list[RenderableType]:
+def parts(found: TaskStatus, blockers: Sequence[Blocker], before: TaskStatus | None) -> list[RenderableType]:
     """The task's stages, its pauses, what holds positions back, and the processes that report."""
     shown: list[RenderableType] = [_stages(found, before), Text(""), Text(one_line(summary(found)))]
-    paused = pauses(found)
+    paused = pauses_of(found)
     if paused:
         shown += [Text(""), _pauses(paused)]
-        if len(paused) > _MOST_PROCESSES:
-            shown.append(Text(f"and {len(paused) - _MOST_PROCESSES:,} more: see --json"))
-    if held:
-        shown += [Text(""), _holds(held)]
-        if len(held) > _MOST_HOLDS:
-            shown.append(Text(f"and {len(held) - _MOST_HOLDS:,} more: see --json"))
+        if len(paused) > _MAX_PROCESSES:
+            shown.append(Text(f"and {len(paused) - _MAX_PROCESSES:,} more: see --json"))
+    if blockers:
+        shown += [Text(""), _blockers(blockers)]
+        if len(blockers) > _MAX_BLOCKERS:
+            shown.append(Text(f"and {len(blockers) - _MAX_BLOCKERS:,} more: see --json"))
     if found.reports:
         shown += [Text(""), _processes(found.reports)]
     else:
@@ -59,17 +59,17 @@ def parts(found: Look, held: Sequence[Hold], before: Look | None) -> list[Render
     return shown
 
 
-def summary(found: Look) -> str:
+def summary(found: TaskStatus) -> str:
     retries = [each for each in found.stages if each.stage.number > 0]
     wait = sum(waiting(found, each) for each in retries)
     lag = sum(each.lag for each in retries)
-    tried = sum(told.in_place for each in found.stages for told in reported(found, each.stage))
+    tried = sum(told.in_place for each in found.stages for told in stage_reports(found, each.stage))
     in_place = f", {tried:,} to be tried again in place" if tried else ""
     behind = f"{many(lag, 'record')} in retry topics ({wait:,} not due yet)"
     return f"{behind}, {many(found.dead_letters, 'dead letter')}{in_place}"
 
 
-def lines(found: Look, held: Sequence[Hold], before: Look | None) -> Iterator[str]:
+def lines(found: TaskStatus, blockers: Sequence[Blocker], before: TaskStatus | None) -> Iterator[str]:
     """A look as lines that can be searched: each begins with the time, in UTC."""
     at = datetime.fromtimestamp(found.at, UTC).strftime("%H:%M:%SZ")
     for each in found.stages:
@@ -84,25 +84,25 @@ def lines(found: Look, held: Sequence[Hold], before: Look | None) -> Iterator[st
         known += [f"failed {_rate(told.failed)}/s"] if told.failed is not None else []
         yield one_line(f"{at} stage {each.stage.number} {each.stage.topic}: {', '.join(known)}")
     yield f"{at} dead letters: {found.dead_letters:,}"
-    for pausing in pauses(found)[:_MOST_PROCESSES]:
+    for pausing in pauses_of(found)[:_MAX_PROCESSES]:
         tried = f"; a record is tried {_tried(pausing)}"
         yield one_line(f"{at} paused: {pausing.process}, by {pausing.error}, for {_words(pausing.seconds)}{tried}")
-    for hold in held[:_MOST_HOLDS]:
-        yield one_line(f"{at} held: {told_of(hold)}")
+    for blocker in blockers[:_MAX_BLOCKERS]:
+        yield one_line(f"{at} held: {told_of(blocker)}")
 
 
-def told_of(hold: Hold) -> str:
+def told_of(blocker: Blocker) -> str:
     """One that holds a position, in a line."""
-    key = "" if hold.head.key is None else f", key {hold.head.key}"
-    since = "" if hold.seconds is None else f", for {_words(hold.seconds)}"
-    where = "" if hold.process is None else f" on {hold.process}"
+    key = "" if blocker.oldest.key is None else f", key {blocker.oldest.key}"
+    since = "" if blocker.seconds is None else f", for {_words(blocker.seconds)}"
+    where = "" if blocker.process is None else f" on {blocker.process}"
     return (
-        f"{hold.stage.topic}[{hold.partition}]@{hold.head.offset}{key}, attempt {hold.head.attempt}:"
-        f" {hold.why}{where}{since}; {hold.behind:,} behind it"
+        f"{blocker.stage.topic}[{blocker.partition}]@{blocker.oldest.offset}{key}, attempt {blocker.oldest.attempt}:"
+        f" {blocker.why}{where}{since}; {blocker.behind:,} behind it"
     )
 
 
-def _stages(found: Look, before: Look | None) -> Table:
+def _stages(found: TaskStatus, before: TaskStatus | None) -> Table:
     shown = table(*_COLUMNS, numbers=_NUMBERS)
     for each in found.stages:
         stage = each.stage
@@ -127,37 +127,37 @@ def _stages(found: Look, before: Look | None) -> Table:
     return shown
 
 
-def _pauses(paused: Sequence[Pausing]) -> Table:
+def _pauses(paused: Sequence[TaskPause]) -> Table:
     shown = table("paused", "by", "for", "a record is tried", numbers=["for"])
-    for each in paused[:_MOST_PROCESSES]:
+    for each in paused[:_MAX_PROCESSES]:
         shown.add_row(
             cell(each.process, "bold"), cell(each.error, "yellow"), cell(_words(each.seconds)), cell(_tried(each))
         )
     return shown
 
 
-def _tried(pausing: Pausing) -> str:
+def _tried(pausing: TaskPause) -> str:
     return f"in {_words(pausing.tried_in)}" if pausing.tried_in else "now"
 
 
-def _holds(held: Sequence[Hold]) -> Table:
+def _blockers(blockers: Sequence[Blocker]) -> Table:
     shown = table("held", "key", "attempt", "by", "for", "behind", numbers=["attempt", "for", "behind"])
-    for hold in held[:_MOST_HOLDS]:
+    for blocker in blockers[:_MAX_BLOCKERS]:
         shown.add_row(
-            cell(f"{hold.stage.topic}[{hold.partition}]@{hold.head.offset}", "bold"),
-            cell(hold.head.key or ""),
-            cell(hold.head.attempt),
-            cell(hold.why + ("" if hold.process is None else f" on {hold.process}")),
-            cell("" if hold.seconds is None else _words(hold.seconds)),
-            cell(hold.behind),
+            cell(f"{blocker.stage.topic}[{blocker.partition}]@{blocker.oldest.offset}", "bold"),
+            cell(blocker.oldest.key or ""),
+            cell(blocker.oldest.attempt),
+            cell(blocker.why + ("" if blocker.process is None else f" on {blocker.process}")),
+            cell("" if blocker.seconds is None else _words(blocker.seconds)),
+            cell(blocker.behind),
         )
     return shown
 
 
-def _processes(reports: Sequence[KnownReports]) -> Table:
+def _processes(reports: Sequence[ReceivedReport]) -> Table:
     columns = ("process", "version", "memory", "partitions", "in flight", "longest", "told")
     shown = table(*columns, numbers=["memory", "partitions", "in flight", "longest", "told"])
-    for each in reports[:_MOST_PROCESSES]:
+    for each in reports[:_MAX_PROCESSES]:
         report = each.report
         longest = max((call.seconds for stage in report.stages for call in stage.calls), default=None)
         shown.add_row(
@@ -172,7 +172,7 @@ def _processes(reports: Sequence[KnownReports]) -> Table:
     return shown
 
 
-def _due(found: Look, each: StageLook) -> str:
+def _due(found: TaskStatus, each: StageStatus) -> str:
     due = next_due(found, each)
     if due is None:
         return ""
@@ -188,7 +188,7 @@ def _words(seconds: float) -> str:
     return in_words(round(seconds) if seconds >= 1 else round(seconds, 1)).lstrip("~")
 
 
-def as_object(name: str, found: Look, held: Sequence[Hold], before: Look | None) -> dict[str, Any]:
+def as_object(name: str, found: TaskStatus, blockers: Sequence[Blocker], before: TaskStatus | None) -> dict[str, Any]:
     """`position` and `end` are offsets by partition, null where there is none; times in milliseconds since the epoch,
     rates a second."""
     return {
@@ -197,13 +197,13 @@ def as_object(name: str, found: Look, held: Sequence[Hold], before: Look | None)
         "stages": [_stage_object(found, each, before) for each in found.stages],
         "dead_letters": found.dead_letters,
         "dead_rate": dead_rate(found, before),
-        "paused": [_pause_object(each) for each in pauses(found)],
-        "held": [_hold_object(hold) for hold in held],
+        "paused": [_pause_object(each) for each in pauses_of(found)],
+        "held": [_hold_object(blocker) for blocker in blockers],
         "processes": None if found.reports is None else [_process_object(each) for each in found.reports],
     }
 
 
-def _stage_object(found: Look, each: StageLook, before: Look | None) -> dict[str, Any]:
+def _stage_object(found: TaskStatus, each: StageStatus, before: TaskStatus | None) -> dict[str, Any]:
     stage = each.stage
     known: dict[str, Any] = {"stage": stage.number, "role": stage.role.value, "topic": stage.topic}
     known |= {"group": stage.group, "exists": each.exists, "position": None, "end": None, "lag": None}
@@ -218,7 +218,7 @@ def _stage_object(found: Look, each: StageLook, before: Look | None) -> dict[str
         known["done_above"] = {n: Progress.of(each.positions.get(n)).done_above for n in numbers}
         known["waiting"] = waiting(found, each)
         known["next_due"] = next_due(found, each)
-        known["next"] = {n: _head_object(head) for n, head in each.heads.items()}
+        known["next"] = {n: _head_object(oldest) for n, oldest in each.oldest_unfinished.items()}
         known["members"] = [
             {"id": m.id, "client_id": m.client_id, "host": m.host, "partitions": [at.partition for at in m.partitions]}
             for m in each.members
@@ -226,27 +226,27 @@ def _stage_object(found: Look, each: StageLook, before: Look | None) -> dict[str
     return known
 
 
-def _head_object(head: Head) -> Mapping[str, Any]:
-    return attrs.asdict(head)
+def _head_object(oldest: OldestUnfinished) -> Mapping[str, Any]:
+    return attrs.asdict(oldest)
 
 
-def _hold_object(hold: Hold) -> dict[str, Any]:
+def _hold_object(blocker: Blocker) -> dict[str, Any]:
     return {
-        "stage": hold.stage.number,
-        "topic": hold.stage.topic,
-        "partition": hold.partition,
-        **_head_object(hold.head),
-        "why": hold.why,
-        "seconds": None if hold.seconds is None else round(hold.seconds, 1),
-        "process": hold.process,
-        "behind": hold.behind,
+        "stage": blocker.stage.number,
+        "topic": blocker.stage.topic,
+        "partition": blocker.partition,
+        **_head_object(blocker.oldest),
+        "why": blocker.why,
+        "seconds": None if blocker.seconds is None else round(blocker.seconds, 1),
+        "process": blocker.process,
+        "behind": blocker.behind,
     }
 
 
-def _pause_object(each: Pausing) -> dict[str, Any]:
+def _pause_object(each: TaskPause) -> dict[str, Any]:
     tried_in = None if each.tried_in is None else round(each.tried_in, 1)
     return {"process": each.process, "error": each.error, "seconds": round(each.seconds, 1), "tried_in": tried_in}
 
 
-def _process_object(each: KnownReports) -> dict[str, Any]:
+def _process_object(each: ReceivedReport) -> dict[str, Any]:
     return {**attrs.asdict(each.report), "age": round(each.age, 1)}

@@ -31,13 +31,15 @@ def failed(error: OSError) -> None:
     """Reading or writing failed, such as on a full disk: says so, once."""
     discard()
     if not isinstance(error, BrokenPipeError):  # whoever read the output has seen enough
-        tell(str(error) if error.filename is not None else f"reading or writing failed: {error.strerror or error}")
+        print_error_if_possible(
+            str(error) if error.filename is not None else f"reading or writing failed: {error.strerror or error}"
+        )
 
 
-def tell(text: str, who: str = "flux") -> None:
-    """`say`, as far as stderr takes it."""
+def print_error_if_possible(text: str, who: str = "flux") -> None:
+    """`print_error`, as far as stderr takes it."""
     with suppress(OSError, ValueError):
-        say(text, who)
+        print_error(text, who)
 
 
 def flush() -> None:
@@ -65,7 +67,7 @@ def _reopen(number: int, flags: int) -> None:
         os.close(null)
 
 
-def say(text: str, who: str = "flux") -> None:
+def print_error(text: str, who: str = "flux") -> None:
     """An error: one line to stderr. Lines after the first are details."""
     first, *more = text.splitlines() or [""]
     click.echo(click.style(f"{who}: ", fg="red", bold=True) + escape(first), err=True)

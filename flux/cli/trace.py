@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from flux.cli.clusters import INTERRUPTED, interruptible, progress
-from flux.cli.options import adapter_option, load_option, place, report_topic_option, task_argument, when
+from flux.cli.options import adapter_option, load_option, parse_place, parse_time, report_topic_option, task_argument
 
 if TYPE_CHECKING:
     from flux.core.policy import Policy
-    from flux.operate.status.reports import Running
-    from flux.operate.trace.record_history import WorkHistory
-    from flux.operate.trace.trace import Bounds, Trace
+    from flux.operate.status.reports import ReportedRecord
+    from flux.operate.trace.record_history import RecordHistory
+    from flux.operate.trace.trace import TraceLimits, TraceResult
 
-    Calls = Mapping[str, Running]
+    Calls = Mapping[str, ReportedRecord]
 
 _MOST = 20
 
@@ -35,7 +35,7 @@ Exit code 1 when nothing was found, 130 when it was interrupted."""
 @adapter_option
 @click.option("--key", metavar="KEY", help="All records with that key.")
 @click.option("--origin", metavar="PARTITION:OFFSET", help="The one that is there in the main topic.")
-@click.option("--since", type=when, metavar="WHEN", help="With --key: written since; default 1d.")
+@click.option("--since", type=parse_time, metavar="WHEN", help="With --key: written since; default 1d.")
 @click.option(
     "--limit", type=click.IntRange(1), default=200_000, show_default=True, metavar="N", help="Records read at most."
 )
@@ -74,7 +74,7 @@ def command(
     from flux.config import resolve_adapter
     from flux.core.monitoring.report import TOPIC
     from flux.operate.messages import calls_of
-    from flux.operate.trace.trace import Bounds, Wanted, trace
+    from flux.operate.trace.trace import TraceLimits, TraceQuery, trace
 
     if (key is None) == (origin is None):
         raise click.UsageError("say which record: either --key or --origin")
@@ -82,82 +82,82 @@ def command(
         raise click.UsageError("--since goes with --key: with --origin the record itself says when it was written")
     log.quiet()
     if key is not None:
-        wanted = Wanted(key=key.encode("utf-8", "surrogateescape"))
-        since = when("1d") if since is None else since
+        query = TraceQuery(key=key.encode("utf-8", "surrogateescape"))
+        since = parse_time("1d") if since is None else since
     else:
         assert origin is not None
-        wanted = Wanted(origin=place(origin))
+        query = TraceQuery(origin=parse_place(origin))
     cls = find_task(sources, task)
-    policy, bounds = cls.policy(), Bounds(limit, timeout, since)
-    with admin_of(cls) as admin, interruptible() as stopping, progress(limit) as advance:
+    policy, limits = cls.policy(), TraceLimits(limit, timeout, since)
+    with admin_of(cls) as admin, interruptible() as should_stop, progress(limit) as advance:
         adapter = resolve_adapter(cls.adapter)
-        found = trace(adapter, admin, policy, wanted, bounds, stopping=stopping, progressed=advance)
-        interrupted = stopping()
+        found = trace(adapter, admin, policy, query, limits, should_stop=should_stop, on_progress=advance)
+        interrupted = should_stop()
         calls = calls_of(found, adapter, admin, report_topic or TOPIC)
     now_ms = int(time.time() * 1000)
     if as_json:
-        for work in found.works:
-            click.echo(json.dumps(_as_json(work, found, calls, now_ms)))
+        for history in found.histories:
+            click.echo(json.dumps(_as_json(history, found, calls, now_ms)))
     else:
-        _show(found, policy, wanted.origin, calls, now_ms)
-    for line in _doubts(found, bounds, interrupted):
+        _show(found, policy, query.origin, calls, now_ms)
+    for line in _doubts(found, limits, interrupted):
         click.echo(line, err=True)
     if interrupted:
         click.get_current_context().exit(INTERRUPTED)
-    if not found.works:
+    if not found.histories:
         click.get_current_context().exit(1)
 
 
-def _show(found: Trace, policy: Policy, origin: tuple[int, int] | None, calls: Calls, now_ms: int) -> None:
+def _show(found: TraceResult, policy: Policy, origin: tuple[int, int] | None, calls: Calls, now_ms: int) -> None:
     from flux.cli.tables import cell, console, table
     from flux.core.text import one_line
     from flux.operate.formatting import key_of, many, moment, short
     from flux.operate.messages import state_of, where
 
     out = console()
-    if found.gone and origin is not None:
+    if found.origin_missing and origin is not None:
         click.echo(f"{policy.stages.topic}[{origin[0]}]@{origin[1]} is not there: deleted, or never written")
-    if not found.works:
+    if not found.histories:
         click.echo(f"nothing was found among {many(found.read, 'record')}")
-    for number, work in enumerate(found.works[:_MOST]):
-        key = f", key {short(key_of(work.key), 60)}" if work.key is not None else ""
-        click.echo(("\n" if number else "") + one_line(f"{work.id}{key}"))
+    for number, history in enumerate(found.histories[:_MOST]):
+        key = f", key {short(key_of(history.key), 60)}" if history.key is not None else ""
+        click.echo(("\n" if number else "") + one_line(f"{history.id}{key}"))
         shown = table("stage", "at", "written", "attempts", "error", "", numbers=["attempts"])
-        for each in work.sightings:
+        for each in history.records:
             error = short(": ".join(part for part in (each.reason, each.error) if part))
             row = (str(each.stage), str(each), moment(each.written_at), each.attempts, error, state_of(each, now_ms))
             shown.add_row(*map(cell, row))
         out.print(shown)
-        click.echo(one_line(f"now: {where(work, found, calls, now_ms)}"))
-    if len(found.works) > _MOST:
-        click.echo(f"\nand {len(found.works) - _MOST:,} more records of that key: --since, or --json for all")
+        click.echo(one_line(f"now: {where(history, found, calls, now_ms)}"))
+    if len(found.histories) > _MOST:
+        click.echo(f"\nand {len(found.histories) - _MOST:,} more records of that key: --since, or --json for all")
 
 
-def _doubts(found: Trace, bounds: Bounds, interrupted: bool) -> Iterator[str]:
+def _doubts(found: TraceResult, limits: TraceLimits, interrupted: bool) -> Iterator[str]:
     from flux.operate.formatting import many
-    from flux.operate.trace.trace import MOST_SIGHTINGS
+    from flux.operate.trace.trace import MAX_FOUND
 
-    if found.crowded:
-        yield f"more than {MOST_SIGHTINGS:,} records match: only the first are shown; choose with --since or --origin"
+    if found.truncated:
+        yield f"more than {MAX_FOUND:,} records match: only the first are shown; choose with --since or --origin"
     elif found.unread:
         what = ", ".join(f"{many(each.offsets, 'offset')} of {each.topic}" for each in found.unread)
         why = (
-            "interrupted" if interrupted else f"--limit {bounds.records:,} or --timeout {bounds.seconds:g} was reached"
+            "interrupted" if interrupted else f"--limit {limits.records:,} or --timeout {limits.seconds:g} was reached"
         )
         yield f"{why}: {what} not read, so there may be more"
 
 
-def _as_json(work: WorkHistory, found: Trace, calls: Calls, now_ms: int) -> dict[str, Any]:
+def _as_json(history: RecordHistory, found: TraceResult, calls: Calls, now_ms: int) -> dict[str, Any]:
     from flux.operate.formatting import text_of
     from flux.operate.messages import where
 
-    here = work.now
+    here = history.now
     return {
-        "id": work.id,
-        "key": None if work.key is None else text_of(work.key),
+        "id": history.id,
+        "key": None if history.key is None else text_of(history.key),
         "state": "done" if here is None else here.state.value,
-        "now": where(work, found, calls, now_ms),
-        "complete": not found.unread and not found.crowded,
+        "now": where(history, found, calls, now_ms),
+        "complete": not found.unread and not found.truncated,
         "seen": [
             {
                 "stage": each.stage.number,
@@ -175,6 +175,6 @@ def _as_json(work: WorkHistory, found: Trace, calls: Calls, now_ms: int) -> dict
                 "error_message": each.error_message or None,
                 "failed_at": each.failed_at if each.reason else None,
             }
-            for each in work.sightings
+            for each in history.records
         ],
     }

@@ -12,7 +12,7 @@ from flux.cli.options import adapter_option, load_option, report_topic_option, t
 if TYPE_CHECKING:
     from flux.task import Task
     from flux.web.options import WebOptions
-    from flux.web.redaction import Mask
+    from flux.web.redaction import RedactionFunction
 
 PORT = 7373
 
@@ -45,7 +45,7 @@ It needs the extra: pip install "super-flux[web]"."""
 @click.option("--root-path", default="", metavar="PATH", help="Where a proxy has put it, such as /flux.")
 @click.option("--read-only", is_flag=True, help="Nothing can be replayed or deleted.")
 @click.option(
-    "--mask", metavar="MODULE:FUNCTION", help="What of records may be seen: a function, or flux.web.redaction:hide."
+    "--redact", metavar="MODULE:FUNCTION", help="Your function that hides parts of records, or flux.web.redaction:hide."
 )
 @click.option(
     "--every",
@@ -65,7 +65,7 @@ def command(
     hosts: tuple[str, ...],
     root_path: str,
     read_only: bool,
-    mask: str | None,
+    redact: str | None,
     every: float,
     report_topic: str | None,
     tasks: tuple[str, ...],
@@ -85,13 +85,13 @@ def command(
     if root_path and (not root_path.startswith("/") or root_path.endswith("/")):
         raise click.UsageError("--root-path looks like /flux")
     allowed = hosts_of(host, frozenset(hosts))
-    hook = None if mask is None else masked(mask)
+    function = None if redact is None else redaction_function(redact)
     options = usable(
         lambda: WebOptions(
             token=token or None,
             hosts=allowed,
             read_only=read_only,
-            mask=hook,
+            redact=function,
             every=every,
             report_topic=report_topic or TOPIC,
             cookie=f"flux-web-{port}",
@@ -102,18 +102,18 @@ def command(
 
 def serve(tasks: Sequence[type[Task]], options: WebOptions, host: str, port: int, root_path: str = "") -> None:
     """Until Ctrl-C."""
-    from flux.web.page_context import Site
+    from flux.web.page_context import PageContext
     from flux.web.serving import WebServer, address_of, listening
 
-    site = Site(tasks, options)
+    context = PageContext(tasks, options)
     try:
         with listening(host, port) as listener:
             click.echo(f"{address_of(listener, host, root_path)}  (Ctrl-C ends it)", err=True)
-            WebServer(site, root_path).run(sockets=[listener])
+            WebServer(context, root_path).run(sockets=[listener])
     except KeyboardInterrupt:  # raised again by the server, after its end
         pass
     finally:
-        site.close()
+        context.close()
 
 
 def needs_extra() -> None:
@@ -133,14 +133,14 @@ def chosen(sources: Sequence[str], names: Sequence[str]) -> list[type[Task]]:
     return list(dict.fromkeys(found)) or find_tasks(sources, names)
 
 
-def masked(name: str) -> Mask:
+def redaction_function(name: str) -> RedactionFunction:
     from flux.cli.load_code import load
 
     module, _, function = name.partition(":")
     found = getattr(load(module), function, None) if module and function else None
     if not callable(found):
-        raise click.UsageError(f"--mask {name}: give MODULE:FUNCTION, such as flux.web.redaction:hide")
-    hook: Mask = found
+        raise click.UsageError(f"--redact {name}: give MODULE:FUNCTION, such as flux.web.redaction:hide")
+    hook: RedactionFunction = found
     return hook
 
 

@@ -12,9 +12,9 @@ from flux.core.errors import BrokerError, Fault
 from flux.core.ports import BEGINNING, AdminPort, Cluster, Record, System, TopicPartition
 from flux.system import SYSTEM
 
-MOST_RECORDS = 500
+MAX_RECORDS = 500
 """In one piece. A client holds some 16 MB more: so much memory it takes, however long the topic is."""
-PATIENCE = 30.0
+TIMEOUT = 30.0
 _LOOK = 0.25
 
 
@@ -29,7 +29,7 @@ Spans = Mapping[int, Span]
 
 
 @attrs.frozen
-class Piece:
+class ReadBatch:
     """Records of one partition in offset order; `reached`: all offsets of the span below it are read."""
 
     partition: int
@@ -45,7 +45,7 @@ def spans_of(admin: AdminPort, topic: str, since_ms: int | None = None) -> dict[
     return {number: Span(max(starts.get(number, 0), mark.low), mark.high) for number, mark in marks.items()}
 
 
-def size_of(spans: Spans) -> int:
+def count_offsets(spans: Spans) -> int:
     """Offsets, which is at least the number of records."""
     return sum(max(0, span.end - span.start) for span in spans.values())
 
@@ -55,20 +55,20 @@ def read(
     topic: str,
     spans: Spans,
     *,
-    stopping: Callable[[], bool] = lambda: False,
-    patience: float = PATIENCE,
+    should_stop: Callable[[], bool] = lambda: False,
+    timeout: float = TIMEOUT,
     system: System = SYSTEM,
-) -> Iterator[Piece]:
-    """The records of `spans` in pieces, each partition in order, until all are read or `stopping`. Raises BrokerError;
-    UNAVAILABLE when nothing has come for `patience` seconds."""
+) -> Iterator[ReadBatch]:
+    """The records of `spans` in pieces, each partition in order, until all are read or `should_stop`. Raises BrokerError;
+    UNAVAILABLE when nothing has come for `timeout` seconds."""
     open_ = {TopicPartition(topic, number): span.end for number, span in spans.items() if span.start < span.end}
     if not open_:
         return
     reader = adapter.reader({at: spans[at.partition].start for at in open_})
     heard = system.monotonic()
     try:
-        while open_ and not stopping():
-            polled = reader.poll(MOST_RECORDS, _LOOK)
+        while open_ and not should_stop():
+            polled = reader.poll(MAX_RECORDS, _LOOK)
             for at in polled.out_of_range:
                 reader.seek(at, BEGINNING)  # deleted meanwhile: what is left of it begins there
             for batch in polled.batches:
@@ -81,25 +81,25 @@ def read(
                 if following >= end:
                     records = [record for record in records if record.offset() < end]
                     following = open_.pop(batch.partition)
-                yield Piece(batch.partition.partition, records, following)
+                yield ReadBatch(batch.partition.partition, records, following)
             for at, reached in polled.reached.items():
                 if at in open_ and reached >= open_[at]:
-                    yield Piece(at.partition, [], open_.pop(at))
-            if open_ and system.monotonic() - heard > patience:
+                    yield ReadBatch(at.partition, [], open_.pop(at))
+            if open_ and system.monotonic() - heard > timeout:
                 at, end = next(iter(open_.items()))
                 raise BrokerError(
-                    f"nothing has come of {at} for {patience:g} s, though it goes on to {end}", Fault.UNAVAILABLE
+                    f"nothing has come of {at} for {timeout:g} s, though it goes on to {end}", Fault.UNAVAILABLE
                 )
     finally:
         reader.close()
 
 
 def read_one(
-    adapter: Cluster, at: TopicPartition, offset: int, *, patience: float = PATIENCE, system: System = SYSTEM
+    adapter: Cluster, at: TopicPartition, offset: int, *, timeout: float = TIMEOUT, system: System = SYSTEM
 ) -> Record | None:
     """The record at `offset`; None when the partition has none there (any more). Raises BrokerError."""
     reader = adapter.reader({at: offset})
-    until = system.monotonic() + patience
+    until = system.monotonic() + timeout
     try:
         while system.monotonic() < until:
             polled = reader.poll(1, _LOOK)
@@ -110,4 +110,4 @@ def read_one(
                 return None
     finally:
         reader.close()
-    raise BrokerError(f"{at} does not answer for {patience:g} s", Fault.UNAVAILABLE)
+    raise BrokerError(f"{at} does not answer for {timeout:g} s", Fault.UNAVAILABLE)

@@ -27,8 +27,8 @@ from flux.core.ports import AdminPort, Cluster, CommittedOffset, ProducerRecord,
 from flux.core.stage import Role, Stage
 from flux.operate.dlq.exchange import line_of
 from flux.operate.reading import read_one, spans_of
-from flux.operate.status.progress import Progress, passing
-from flux.operate.writing import Writing
+from flux.operate.status.progress import Progress, committed_after
+from flux.operate.writing import TopicWriter
 from flux.system import SYSTEM
 
 SKIPPED = "skipped"
@@ -40,7 +40,7 @@ _FINAL = {Fault.TOO_LARGE, Fault.DENIED, Fault.OTHER}
 
 @attrs.frozen
 class SkipPlan:
-    """One record, as the cluster is now: see `planned`."""
+    """One record, as the cluster is now: see `plan_skip`."""
 
     policy: Policy
     stage: Stage
@@ -82,7 +82,9 @@ def check_stopped(admin: AdminPort, stage: Stage) -> None:
         )
 
 
-def planned(adapter: Cluster, admin: AdminPort, policy: Policy, stage: Stage, partition: int, offset: int) -> SkipPlan:
+def plan_skip(
+    adapter: Cluster, admin: AdminPort, policy: Policy, stage: Stage, partition: int, offset: int
+) -> SkipPlan:
     """Finds the record, and whether it is still to be worked. Raises FluxError with what is wrong, BrokerError."""
     check_stopped(admin, stage)
     dead = policy.stages[policy.stages.dead]
@@ -99,16 +101,16 @@ def planned(adapter: Cluster, admin: AdminPort, policy: Policy, stage: Stage, pa
         raise FluxError(f"{at}@{offset} is done: group {stage.group} holds nothing for it")
     record = read_one(adapter, at, offset) if span.start <= offset < span.end else None
     if record is None:
-        held = f"holds {span.start} to {span.end - 1}" if span.start < span.end else "is empty"
-        raise FluxError(f"there is no record {at}@{offset}: the partition {held}")
+        range_text = f"holds {span.start} to {span.end - 1}" if span.start < span.end else "is empty"
+        raise FluxError(f"there is no record {at}@{offset}: the partition {range_text}")
     if begins_at_ends(policy, stage, committed):
         raise FluxError(f"group {stage.group} has no position in {stage.topic} and starts at its end: nothing is held")
-    _passing(policy, stored, offset, span.start, at)
+    _committed_after(policy, stored, offset, span.start, at)
     return SkipPlan(policy, stage, dead, _message(record, policy, stage), stored or CommittedOffset(span.start))
 
 
 @attrs.frozen
-class Skipped:
+class SkipResult:
     """`position`: what the group has committed. `refused`: why the dead letters did not take the copy, which is in the
     receipt then; empty: they have it."""
 
@@ -129,7 +131,7 @@ def skip(
     system: System = SYSTEM,
     *,
     receipt: Receipt | None = None,
-) -> Skipped:
+) -> SkipResult:
     """`receipt` gets the dead letter where its topic refuses it for good, as one that is too large. Raises FluxError,
     BrokerError, OSError: the record is then still to be worked, and the message says whether its copy is there."""
     dead, at, offset = plan.dead, plan.at, plan.message.offset
@@ -139,7 +141,7 @@ def skip(
     limit = max_message_bytes(admin, dead.topic)
     _rehearse(plan, admin)
     copy = copy_of(plan, info.partitions, limit, who, reason, int(system.now() * 1000))
-    writing = Writing(adapter, dead.topic, limit, system)
+    writing = TopicWriter(adapter, dead.topic, limit, system)
     try:
         _, failure = writing.write([copy])
     finally:
@@ -156,7 +158,7 @@ def skip(
         receipt(line_of(dead.topic, copy))
         refused = str(failure)
     try:
-        return Skipped(_pass(plan, admin), refused)
+        return SkipResult(_pass(plan, admin), refused)
     except FluxError as error:
         where = "the receipt" if refused else dead.topic
         raise FluxError(
@@ -188,7 +190,7 @@ def _pass(plan: SkipPlan, admin: AdminPort) -> CommittedOffset:
     if stored is not None and Progress.of(stored).has(offset):
         return stored
     low = admin.watermarks(stage.topic, ASK)[partition].low
-    position = _passing(plan.policy, stored, offset, low, plan.at)
+    position = _committed_after(plan.policy, stored, offset, low, plan.at)
     _set(plan, admin, position)
     return position
 
@@ -220,10 +222,10 @@ def _message(record: object, policy: Policy, stage: Stage) -> Message:
     return message
 
 
-def _passing(
+def _committed_after(
     policy: Policy, stored: CommittedOffset | None, offset: int, low: int, at: TopicPartition
 ) -> CommittedOffset:
-    position = passing(stored, offset, low, policy.max_metadata)
+    position = committed_after(stored, offset, low, policy.max_metadata)
     if position is None:
         raise FluxError(
             f"what is done of {at} fits into no string of {policy.max_metadata} characters beside its position once"

@@ -17,7 +17,7 @@ _BATCH = 256 * 1024
 _ROOM = 1.0
 
 
-class Writing:
+class TopicWriter:
     """To one topic, which takes batches of `limit` bytes (None: not known)."""
 
     def __init__(self, adapter: Cluster, topic: str, limit: int | None, system: System = SYSTEM) -> None:

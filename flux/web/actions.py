@@ -5,77 +5,77 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from flux.core.errors import FluxError
-from flux.operate.dlq import purge as purging
-from flux.operate.dlq.dead_letters import letter_of
+from flux.operate.dlq import purge as dlq_purge
+from flux.operate.dlq.dead_letters import dead_letter_of
 from flux.operate.dlq.exchange import to_line
 from flux.operate.dlq.filters import Filter
-from flux.operate.dlq.purge import Purge
+from flux.operate.dlq.purge import PurgePlan
 from flux.operate.dlq.replay import Replay
 from flux.operate.dlq.replay_plan import ReplayPlan
 from flux.operate.formatting import many
 from flux.operate.messages import outcome
 from flux.operate.reading import read, spans_of
 from flux.web.jobs import Job, Jobs
-from flux.web.watched_tasks import Subject
+from flux.web.watched_tasks import WatchedTask
 
-MOST_EXPORTED = 1_000_000
+MAX_EXPORTED = 1_000_000
 """Records in a file, which lies on this machine's disk."""
 
 Body = Callable[[Job], str]
 
 
-def replay(subject: Subject, plan: ReplayPlan) -> Body:
+def replay(task: WatchedTask, plan: ReplayPlan) -> Body:
     def run(job: Job) -> str:
-        receipt = Replay(
+        result = Replay(
             plan,
-            subject.adapter,
-            subject.admin,
-            stopping=job.stopping,
-            progressed=job.progressed,
-            system=subject.system,
+            task.adapter,
+            task.admin,
+            should_stop=job.should_stop,
+            on_progress=job.on_progress,
+            system=task.system,
         ).run()
-        told = outcome(plan, receipt)
-        if receipt.failed:
-            raise FluxError(f"{told}; {receipt.stopped}")
-        return f"{told}; {receipt.stopped}" if receipt.stopped and not receipt.interrupted else told
+        told = outcome(plan, result)
+        if result.failed:
+            raise FluxError(f"{told}; {result.stopped}")
+        return f"{told}; {result.stopped}" if result.stopped and not result.interrupted else told
 
     return run
 
 
-def purge(subject: Subject, plan: Purge) -> Body:
+def purge(task: WatchedTask, plan: PurgePlan) -> Body:
     """A partition after the other."""
 
     def run(job: Job) -> str:
         deleted = 0
-        spans = spans_of(subject.admin, plan.topic)
+        spans = spans_of(task.admin, plan.topic)
         for number, before in plan.before.items():
-            if job.stopping():
+            if job.should_stop():
                 break
-            purging.purge(subject.admin, Purge(plan.topic, {number: before}, 0, 0))
+            dlq_purge.purge(task.admin, PurgePlan(plan.topic, {number: before}, 0, 0))
             count = max(0, before - spans[number].start)
             deleted += count
-            job.progressed(count)
+            job.on_progress(count)
         return f"deleted {many(deleted, 'dead letter')} of {plan.topic}"
 
     return run
 
 
-def export(subject: Subject, which: Filter, jobs: Jobs) -> Body:
+def export(task: WatchedTask, criteria: Filter, jobs: Jobs) -> Body:
     def run(job: Job) -> str:
-        topic, count, unreadable = subject.dead.topic, 0, 0
-        spans = spans_of(subject.admin, topic, which.since_ms)
+        topic, count, unreadable = task.dead.topic, 0, 0
+        spans = spans_of(task.admin, topic, criteria.since_ms)
         with jobs.file(job, f"{topic}.jsonl").open("w", encoding="utf-8") as file:
-            for piece in read(subject.adapter, topic, spans, stopping=job.stopping, system=subject.system):
-                for record in piece.records:
-                    letter = letter_of(record, subject.policy, subject.now_ms)
-                    if which.matches(letter) and count < MOST_EXPORTED:
-                        file.write(to_line(letter.message) + "\n")
+            for batch in read(task.adapter, topic, spans, should_stop=job.should_stop, system=task.system):
+                for record in batch.records:
+                    dead_letter = dead_letter_of(record, task.policy, task.now_ms)
+                    if criteria.matches(dead_letter) and count < MAX_EXPORTED:
+                        file.write(to_line(dead_letter.message) + "\n")
                         count += 1
-                        unreadable += not letter.message.headers_readable
-                job.progressed(len(piece.records))
-                if count >= MOST_EXPORTED:
+                        unreadable += not dead_letter.message.headers_readable
+                job.on_progress(len(batch.records))
+                if count >= MAX_EXPORTED:
                     break
-        full = f"; no more than {MOST_EXPORTED:,}: see flux dlq export" if count >= MOST_EXPORTED else ""
+        full = f"; no more than {MAX_EXPORTED:,}: see flux dlq export" if count >= MAX_EXPORTED else ""
         lost = f"; {unreadable:,} without their headers, which cannot be read" if unreadable else ""
         return f"{many(count, 'dead letter')} exported from {topic}{full}{lost}"
 

@@ -16,9 +16,9 @@ from starlette.staticfiles import StaticFiles
 
 from flux.core.errors import BrokerError, FluxError
 from flux.core.text import one_line
-from flux.web.auth_middleware import Guard, path_of
-from flux.web.page_context import Site, site_of
-from flux.web.pages import dead_letters as letters
+from flux.web.auth_middleware import AuthMiddleware, path_of
+from flux.web.page_context import PageContext, context_of
+from flux.web.pages import dead_letters as dead_letters
 from flux.web.pages import jobs, live, login, records, tasks, workers
 from flux.web.query_parameters import form
 
@@ -36,47 +36,47 @@ READS = {
     "/jobs/{id}/file": jobs.fetch,
     "/tasks/{task}": tasks.show_task,
     "/tasks/{task}/waiting": tasks.show_waiting,
-    "/tasks/{task}/letters": letters.show,
-    "/tasks/{task}/letters/replay": letters.ask_replay,
-    "/tasks/{task}/letters/purge": letters.ask_purge,
-    "/tasks/{task}/letters/export": letters.ask_export,
-    "/tasks/{task}/letters/{partition:int}/{offset:int}": letters.show_one,
+    "/tasks/{task}/dead-letters": dead_letters.show,
+    "/tasks/{task}/dead-letters/replay": dead_letters.replay_form,
+    "/tasks/{task}/dead-letters/purge": dead_letters.purge_form,
+    "/tasks/{task}/dead-letters/export": dead_letters.export_form,
+    "/tasks/{task}/dead-letters/{partition:int}/{offset:int}": dead_letters.show_one,
     "/tasks/{task}/records/{stage:int}/{partition:int}/{offset:int}": records.show,
     "/tasks/{task}/trace": records.search,
     "/tasks/{task}/doctor": tasks.show_doctor,
 }
 CHANGES: dict[str, Sent] = {
-    "/tasks/{task}/letters/replay": letters.replay,
-    "/tasks/{task}/letters/purge": letters.purge,
+    "/tasks/{task}/dead-letters/replay": dead_letters.replay,
+    "/tasks/{task}/dead-letters/purge": dead_letters.purge,
 }
 """What is refused with `--read-only`."""
 SENDS: dict[str, Sent] = {
     "/login": login.log_in,
     "/logout": login.log_out,
     "/jobs/{id}/cancel": jobs.cancel,
-    "/tasks/{task}/letters/export": letters.export,
+    "/tasks/{task}/dead-letters/export": dead_letters.export,
 }
 
 
-def app_of(site: Site) -> Starlette:
+def app_of(context: PageContext) -> Starlette:
     routes = [Route(path, page, methods=["GET"]) for path, page in READS.items()]
     routes += [Route(path, _sent(page, True), methods=["POST"]) for path, page in CHANGES.items()]
     routes += [Route(path, _sent(page, False), methods=["POST"]) for path, page in SENDS.items()]
     app = Starlette(
         routes=[*routes, Mount("/static", StaticFiles(directory=str(files("flux.web") / "static")), name="static")],
-        middleware=[Middleware(Guard, options=site.options, sessions=site.sessions)],
+        middleware=[Middleware(AuthMiddleware, options=context.options, sessions=context.sessions)],
         exception_handlers={HTTPException: _refused, FluxError: _failed, Exception: _broken},
-        lifespan=site.lifespan,
+        lifespan=context.lifespan,
     )
-    app.state.site = site
+    app.state.context = context
     return app
 
 
 def _sent(page: Sent, changes: bool) -> Callable[[Request], Awaitable[Response]]:
     async def handle(request: Request) -> Response:
-        site = site_of(request)
-        fields = await form(request, site.sessions)
-        if changes and site.options.read_only:
+        context = context_of(request)
+        fields = await form(request, context.sessions)
+        if changes and context.options.read_only:
             raise HTTPException(403, "these pages are read-only: nothing may be changed here")
         return await page(request, fields)
 
@@ -100,4 +100,4 @@ async def _broken(request: Request, error: Exception) -> Response:
 def _told(request: Request, code: int, problem: str) -> Response:
     if not request.state.known:  # the names of tasks are nobody's business who has not logged in
         return PlainTextResponse(problem, code)
-    return site_of(request).page(request, "error.html", code, code=code, problem=problem)
+    return context_of(request).page(request, "error.html", code, code=code, problem=problem)

@@ -34,7 +34,7 @@ _OPEN = ("/static/",)
 _SAFE = ("GET", "HEAD")
 
 
-class Guard:
+class AuthMiddleware:
     def __init__(self, app: ASGIApp, options: WebOptions, sessions: Sessions) -> None:
         self._app = app
         self._options = options

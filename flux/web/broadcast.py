@@ -6,8 +6,8 @@ import asyncio
 from contextlib import suppress
 
 
-class Bell:
-    """Rung from any thread, heard in the event loop that it was `hung` in. `number` counts the rings."""
+class Broadcast:
+    """Rung from any thread, wait in the event loop that it was `hung` in. `number` counts the rings."""
 
     def __init__(self) -> None:
         self.number = 0
@@ -15,10 +15,10 @@ class Bell:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._waiting: set[asyncio.Future[None]] = set()
 
-    def hang(self) -> None:
+    def attach(self) -> None:
         self._loop = asyncio.get_running_loop()
 
-    def ring(self) -> None:
+    def notify(self) -> None:
         self.number += 1
         if self._loop is not None:
             with suppress(RuntimeError):  # the loop has ended meanwhile
@@ -27,9 +27,9 @@ class Bell:
     def close(self) -> None:
         """Nobody is to wait any more."""
         self.closed = True
-        self.ring()
+        self.notify()
 
-    async def heard(self, after: int, timeout: float) -> int:
+    async def wait(self, after: int, timeout: float) -> int:
         """The number, as soon as it is another than `after`; at the latest after `timeout` seconds."""
         if self.number == after and not self.closed:
             future = asyncio.get_running_loop().create_future()

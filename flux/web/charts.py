@@ -13,8 +13,8 @@ from flux.web.sampler import At, thinned
 
 WIDTH, HEIGHT = 600.0, 120.0
 _SPARK = (120.0, 28.0)
-_MOST_POINTS = 180
-_MOST_SPARK = 60
+_MAX_POINTS = 180
+_MAX_SPARK = 60
 _ROOM = 1.08
 """That a line has above it, where the upper edge's number stands."""
 _GAP = 6
@@ -61,22 +61,22 @@ class Chart:
 
 
 def chart(title: str, lines: Sequence[Line], per_second: bool = False) -> Chart:
-    shown = [attrs.evolve(line, points=thinned(line.points, _MOST_POINTS)) for line in lines]
+    shown = [attrs.evolve(line, points=thinned(line.points, _MAX_POINTS)) for line in lines]
     start, end = _times(shown)
     top = nice(_ROOM * highest(shown))
     rules = Markup("").join(_RULE.format(width=WIDTH, y=HEIGHT * part) for part in (0.02, 0.5))
     paths = _paths(shown, start, end, top, WIDTH, HEIGHT)
-    tell = rate if per_second else count
-    told = "; ".join(f"{line.name} {tell(line.last)}" for line in lines)
-    label = f"{title} over {lasting(end - start)}: now {told}; at most {tell(highest(shown))}"
+    format_value = rate if per_second else count
+    told = "; ".join(f"{line.name} {format_value(line.last)}" for line in lines)
+    label = f"{title} over {lasting(end - start)}: now {told}; at most {format_value(highest(shown))}"
     scale = _SCALE.format(top=top, seconds=end - start)
     svg = _SVG.format(css="chart", width=WIDTH, height=HEIGHT, label=label, more=scale, inside=rules + paths)
-    return Chart(title, svg, tell(top), lasting(end - start), lines, per_second)
+    return Chart(title, svg, format_value(top), lasting(end - start), lines, per_second)
 
 
 def spark(name: str, css: str, points: Sequence[At]) -> Markup:
     """A small one, without axes."""
-    line = Line(name, css, thinned(points, _MOST_SPARK))
+    line = Line(name, css, thinned(points, _MAX_SPARK))
     start, end = _times([line])
     top = nice(_ROOM * highest([line]))
     label = f"{name} over {lasting(end - start)}, at most {rate(highest([line]))}"

@@ -11,19 +11,19 @@ from flux.consuming.topic_setup import ASK
 from flux.core.errors import ConfigurationError
 from flux.core.ports import CommittedOffset, Record, TopicPartition
 from flux.operate.dlq.causes import cause_of
-from flux.operate.dlq.dead_letters import Letter, letter_of
+from flux.operate.dlq.dead_letters import DeadLetter, dead_letter_of
 from flux.operate.dlq.filters import Filter
 from flux.operate.dlq.replay_plan import replay_group
-from flux.operate.dlq.replay_progress import Replayed
+from flux.operate.dlq.replay_progress import ReplayProgress
 from flux.operate.formatting import short
-from flux.operate.reading import Span, read, read_one, size_of, spans_of
-from flux.web.watched_tasks import Subject
+from flux.operate.reading import Span, count_offsets, read, read_one, spans_of
+from flux.web.watched_tasks import WatchedTask
 
 PAGE = 50
-MOST_READ = 20_000
+MAX_READ = 20_000
 """Records, for one page."""
 _WINDOW = 1_000
-_MOST_ERROR = 300
+_MAX_ERROR = 300
 
 Cursor = Mapping[int, int]
 """By partition: letters below that offset come next; a partition that is left out is read from its end."""
@@ -59,55 +59,55 @@ class Page:
     read: int
 
 
-def replayed_of(subject: Subject) -> dict[int, Replayed]:
+def replayed_of(task: WatchedTask) -> dict[int, ReplayProgress]:
     """What was replayed, by partition of the dead letters. Blocks; raises BrokerError."""
-    stored: Mapping[int, CommittedOffset] = subject.admin.committed_offsets(
-        replay_group(subject.policy), subject.dead.topic, ASK
+    stored: Mapping[int, CommittedOffset] = task.admin.committed_offsets(
+        replay_group(task.policy), task.dead.topic, ASK
     )
-    return {number: Replayed.of(position) for number, position in stored.items()}
+    return {number: ReplayProgress.of(position) for number, position in stored.items()}
 
 
-def row_of(letter: Letter, replayed: Replayed | None) -> DeadLetterRow:
-    message = letter.message
+def row_of(dead_letter: DeadLetter, replayed: ReplayProgress | None) -> DeadLetterRow:
+    message = dead_letter.message
     return DeadLetterRow(
-        letter.partition,
-        letter.offset,
+        dead_letter.partition,
+        dead_letter.offset,
         message.key,
-        letter.reason,
-        letter.error_type,
-        short(letter.error_message, _MOST_ERROR),
-        cause_of(letter).id,
-        letter.written_at,
-        letter.attempts,
-        letter.replays,
-        replayed is not None and replayed.has(letter),
+        dead_letter.reason,
+        dead_letter.error_type,
+        short(dead_letter.error_message, _MAX_ERROR),
+        cause_of(dead_letter).id,
+        dead_letter.written_at,
+        dead_letter.attempts,
+        dead_letter.replays,
+        replayed is not None and replayed.has(dead_letter),
     )
 
 
 def newest(
-    subject: Subject,
-    which: Filter,
+    task: WatchedTask,
+    criteria: Filter,
     before: Cursor,
     *,
     with_replayed: bool = True,
-    stopping: Callable[[], bool] = lambda: False,
+    should_stop: Callable[[], bool] = lambda: False,
 ) -> Page:
     """The letters that match, backwards from `before`. Blocks; raises BrokerError."""
-    return _PageSearch(subject, which, before, with_replayed, stopping).run()
+    return _PageSearch(task, criteria, before, with_replayed, should_stop).run()
 
 
 class _PageSearch:
     """Reads windows that grow, from the ends of the partitions towards their beginnings."""
 
     def __init__(
-        self, subject: Subject, which: Filter, before: Cursor, with_replayed: bool, stopping: Callable[[], bool]
+        self, task: WatchedTask, criteria: Filter, before: Cursor, with_replayed: bool, should_stop: Callable[[], bool]
     ) -> None:
-        self._subject = subject
-        self._which = which
+        self._subject = task
+        self._which = criteria
         self._with_replayed = with_replayed
-        self._stopping = stopping
-        self._replayed = replayed_of(subject)
-        spans = spans_of(subject.admin, subject.dead.topic, which.since_ms)
+        self._should_stop = should_stop
+        self._replayed = replayed_of(task)
+        spans = spans_of(task.admin, task.dead.topic, criteria.since_ms)
         self._starts = {number: span.start for number, span in spans.items()}
         self._ends = {n: max(span.start, min(span.end, before.get(n, span.end))) for n, span in spans.items()}
         self._tops = dict(self._ends)
@@ -122,33 +122,33 @@ class _PageSearch:
             spans = {n: span for n, span in spans.items() if span.start < span.end}
             self._read_back(spans)
             self._ends |= {n: span.start for n, span in spans.items()}
-            window = min(2 * window, MOST_READ)
+            window = min(2 * window, MAX_READ)
         rows = list(_merged(self._found, PAGE))
         return Page(rows, self._older(rows), self._read)
 
     def _is_wanting(self) -> bool:
         return (
             sum(map(len, self._found.values())) < PAGE
-            and self._read < MOST_READ
+            and self._read < MAX_READ
             and any(end > self._starts[n] for n, end in self._ends.items())
-            and not self._stopping()
+            and not self._should_stop()
         )
 
     def _read_back(self, spans: Mapping[int, Span]) -> None:
-        subject, found = self._subject, {number: list[DeadLetterRow]() for number in spans}
-        topic = subject.dead.topic
-        for piece in read(subject.adapter, topic, spans, stopping=self._stopping, system=subject.system):
-            self._read += len(piece.records)
-            found[piece.partition] += self._rows(piece.records)
+        task, found = self._subject, {number: list[DeadLetterRow]() for number in spans}
+        topic = task.dead.topic
+        for batch in read(task.adapter, topic, spans, should_stop=self._should_stop, system=task.system):
+            self._read += len(batch.records)
+            found[batch.partition] += self._rows(batch.records)
         for number, rows in found.items():
             self._found[number] += reversed(rows)
 
     def _rows(self, records: Sequence[Record]) -> Iterator[DeadLetterRow]:
         now_ms = self._subject.now_ms
         for record in records:
-            letter = letter_of(record, self._subject.policy, now_ms)
-            if self._which.matches(letter):
-                row = row_of(letter, self._replayed.get(letter.partition))
+            dead_letter = dead_letter_of(record, self._subject.policy, now_ms)
+            if self._which.matches(dead_letter):
+                row = row_of(dead_letter, self._replayed.get(dead_letter.partition))
                 if self._with_replayed or not row.replayed:
                     yield row
 
@@ -177,21 +177,21 @@ def _merged(found: Mapping[int, Sequence[DeadLetterRow]], most: int) -> Iterator
             heapq.heappush(queues, (-rows[index + 1].written_at, number, index + 1))
 
 
-def one(subject: Subject, partition: int, offset: int) -> tuple[Letter, bool]:
+def one(task: WatchedTask, partition: int, offset: int) -> tuple[DeadLetter, bool]:
     """A dead letter, and whether it was replayed. Blocks; raises ConfigurationError where there is none,
     BrokerError."""
-    topic = subject.dead.topic
-    span = spans_of(subject.admin, topic).get(partition)
+    topic = task.dead.topic
+    span = spans_of(task.admin, topic).get(partition)
     record = None
     if span is not None and span.start <= offset < span.end:
-        record = read_one(subject.adapter, TopicPartition(topic, partition), offset, system=subject.system)
+        record = read_one(task.adapter, TopicPartition(topic, partition), offset, system=task.system)
     if record is None:
         raise ConfigurationError(f"there is no dead letter at {partition}:{offset} of {topic}: it may be deleted")
-    letter = letter_of(record, subject.policy, subject.now_ms)
-    replayed = replayed_of(subject).get(partition)
-    return letter, replayed is not None and replayed.has(letter)
+    dead_letter = dead_letter_of(record, task.policy, task.now_ms)
+    replayed = replayed_of(task).get(partition)
+    return dead_letter, replayed is not None and replayed.has(dead_letter)
 
 
-def size(subject: Subject, which: Filter) -> int:
-    """Offsets that a reading of `which` passes. Blocks; raises BrokerError."""
-    return size_of(spans_of(subject.admin, subject.dead.topic, which.since_ms))
+def size(task: WatchedTask, criteria: Filter) -> int:
+    """Offsets that a reading of `criteria` passes. Blocks; raises BrokerError."""
+    return count_offsets(spans_of(task.admin, task.dead.topic, criteria.since_ms))

@@ -16,13 +16,13 @@ from flux.core.ports import System, Thread
 from flux.core.text import one_line
 from flux.system import Lock
 from flux.system.tracebacks import text_of
-from flux.web.broadcast import Bell
+from flux.web.broadcast import Broadcast
 
 logger = logging.getLogger("flux.web")
 
-MOST_KEPT = 50
+MAX_KEPT = 50
 _TELL_EVERY = 0.25
-_PATIENCE = 10.0
+_TIMEOUT = 10.0
 
 
 class Busy(FluxError):
@@ -33,7 +33,7 @@ class Job:
     """`total` and `done` count the same things, records mostly; `state`: running, done, failed or cancelled; `result`:
     what came of it, or why it failed. Times in seconds since the epoch."""
 
-    def __init__(self, task: str, kind: str, title: str, total: int, bell: Bell, system: System) -> None:
+    def __init__(self, task: str, kind: str, title: str, total: int, broadcast: Broadcast, system: System) -> None:
         self.id = secrets.token_hex(8)
         self.task = task
         self.kind = kind
@@ -47,7 +47,7 @@ class Job:
         self.path: Path | None = None
         """A file to fetch."""
         self._system = system
-        self._bell = bell
+        self._bell = broadcast
         self._told = 0.0
         self._cancelled = threading.Event()
         self._thread: Thread | None = None
@@ -64,15 +64,15 @@ class Job:
         """It ends at its next record."""
         self._cancelled.set()
 
-    def stopping(self) -> bool:
+    def should_stop(self) -> bool:
         return self._cancelled.is_set()
 
-    def progressed(self, count: int) -> None:
+    def on_progress(self, count: int) -> None:
         self.done += count
         now = self._system.now()
         if not 0 <= now - self._told < _TELL_EVERY:
             self._told = now
-            self._bell.ring()
+            self._bell.notify()
 
     def start(self, body: Callable[[Job], str]) -> None:
         self._thread = self._system.spawn(f"flux-web-{self.kind}", lambda: self._run(body))
@@ -84,7 +84,7 @@ class Job:
     def _run(self, body: Callable[[Job], str]) -> None:
         try:
             result = body(self)
-            state = "cancelled" if self.stopping() else "done"
+            state = "cancelled" if self.should_stop() else "done"
         except FluxError as error:
             state, result = "failed", str(error)
         except BaseException as error:  # else it would count as running for ever
@@ -92,14 +92,14 @@ class Job:
             state, result = "failed", f"{error_name(type(error))}: see the log"
         self.result, self.ended, self.state = one_line(result), self._system.now(), state
         logger.info("%s: %s: %s", self.title, state, self.result)
-        self._bell.ring()
+        self._bell.notify()
 
 
 class Jobs:
     """The last ones. What they write is deleted with them."""
 
-    def __init__(self, bell: Bell, system: System) -> None:
-        self._bell = bell
+    def __init__(self, broadcast: Broadcast, system: System) -> None:
+        self._bell = broadcast
         self._system = system
         self._jobs: dict[str, Job] = {}
         self._lock = Lock()
@@ -142,14 +142,14 @@ class Jobs:
         """Cancels what runs, waits for it, and deletes all files."""
         for job in self.all():
             job.cancel()
-        until = self._system.monotonic() + _PATIENCE
+        until = self._system.monotonic() + _TIMEOUT
         for job in self.all():
             job.join(max(0.0, until - self._system.monotonic()))
         if self._directory is not None:
             shutil.rmtree(self._directory, ignore_errors=True)
 
     def _forget(self) -> None:
-        over = len(self._jobs) - MOST_KEPT
+        over = len(self._jobs) - MAX_KEPT
         for job in [each for each in self._jobs.values() if not each.running][: max(0, over)]:
             del self._jobs[job.id]
             if job.path is not None:

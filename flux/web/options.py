@@ -8,7 +8,7 @@ import attrs
 
 from flux.core.errors import ConfigurationError
 from flux.core.monitoring.report import TOPIC
-from flux.web.redaction import Mask
+from flux.web.redaction import RedactionFunction
 
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 SHORTEST_TOKEN = 16
@@ -22,7 +22,7 @@ class WebOptions:
     token: str | None = attrs.field(default=None, repr=False)
     hosts: frozenset[str] | None = LOOPBACK
     read_only: bool = False
-    mask: Mask | None = None
+    redact: RedactionFunction | None = None
     every: float = 5.0
     report_topic: str = TOPIC
     cookie: str = "flux-web"

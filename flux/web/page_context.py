@@ -25,43 +25,43 @@ from flux.system import SYSTEM
 from flux.task import Task
 from flux.web import charts
 from flux.web.auth_middleware import path_of
-from flux.web.broadcast import Bell
-from flux.web.causes import Census
+from flux.web.broadcast import Broadcast
+from flux.web.causes import CauseCounter
 from flux.web.formatting import FILTERS
 from flux.web.jobs import Jobs
 from flux.web.options import WebOptions
 from flux.web.sampler import Sampler, TaskWatch
 from flux.web.sessions import Sessions
 from flux.web.waiting import WaitingRecords
-from flux.web.watched_tasks import Subject, subjects_of
+from flux.web.watched_tasks import WatchedTask, watched_tasks_of
 
 T = TypeVar("T")
-MOST_QUESTIONS = 8
+MAX_BLOCKING_CALLS = 8
 """Threads that ask clusters for visitors; whoever comes later waits."""
 
 
-class Site:
+class PageContext:
     """Raises ConfigurationError for tasks that cannot be looked at."""
 
-    def __init__(self, tasks: Sequence[type[Task]], options: WebOptions, system: System = SYSTEM) -> None:
+    def __init__(self, classes: Sequence[type[Task]], options: WebOptions, system: System = SYSTEM) -> None:
         self.options = options
         self.system = system
-        self.bell = Bell()
-        self.jobs = Jobs(self.bell, system)
+        self.broadcast = Broadcast()
+        self.jobs = Jobs(self.broadcast, system)
         self.sessions = Sessions(options.token, system)
-        subjects = subjects_of(tasks, options.mask, options.report_topic, system)
-        self.watches = {subject.slug: TaskWatch(subject, options.every) for subject in subjects}
-        self.census = {subject.slug: Census(subject) for subject in subjects}
-        self.dues = {subject.slug: WaitingRecords(subject) for subject in subjects}
-        self.sampler = Sampler(list(self.watches.values()), options.every, self.bell)
+        tasks = watched_tasks_of(classes, options.redact, options.report_topic, system)
+        self.watches = {task.slug: TaskWatch(task, options.every) for task in tasks}
+        self.cause_counters = {task.slug: CauseCounter(task) for task in tasks}
+        self.dues = {task.slug: WaitingRecords(task) for task in tasks}
+        self.sampler = Sampler(list(self.watches.values()), options.every, self.broadcast)
         self.streams = 0
         """Browsers that listen now."""
         self._environment = _environment()
         self._limiter: anyio.CapacityLimiter | None = None
 
     @property
-    def subjects(self) -> list[Subject]:
-        return [watch.subject for watch in self.watches.values()]
+    def tasks(self) -> list[WatchedTask]:
+        return [watch.task for watch in self.watches.values()]
 
     def watch(self, request: Request) -> TaskWatch:
         """The task that an address names. Raises HTTPException."""
@@ -70,7 +70,7 @@ class Site:
             raise HTTPException(404, "there is no such task here")
         return found
 
-    async def ask(self, question: Callable[..., T], *args: Any, **more: Any) -> T:
+    async def in_thread(self, question: Callable[..., T], *args: Any, **more: Any) -> T:
         """What blocks, on a thread."""
         asked = partial(question, *args, **more)
         return await anyio.to_thread.run_sync(asked, abandon_on_cancel=True, limiter=self._limiter)
@@ -87,20 +87,20 @@ class Site:
             "version": __version__,
             "live": "",
             "now": self.system.now(),
-            "at": lambda subject, *parts: "/".join([f"{base}/tasks/{quote(subject.slug)}", *map(str, parts)]),
-            "several_clusters": len({watch.subject.cluster for watch in self.watches.values()}) > 1,
+            "at": lambda task, *parts: "/".join([f"{base}/tasks/{quote(task.slug)}", *map(str, parts)]),
+            "several_clusters": len({watch.task.cluster for watch in self.watches.values()}) > 1,
         }
         return HTMLResponse(self._environment.get_template(template).render(**{**shared, **values}), status)
 
     @asynccontextmanager
     async def lifespan(self, app: Starlette) -> AsyncIterator[None]:
-        self.bell.hang()
-        self._limiter = anyio.CapacityLimiter(MOST_QUESTIONS)
+        self.broadcast.attach()
+        self._limiter = anyio.CapacityLimiter(MAX_BLOCKING_CALLS)
         try:
             async with anyio.create_task_group() as group:
                 group.start_soon(self.sampler.run)
                 yield
-                self.bell.close()
+                self.broadcast.close()
                 group.cancel_scope.cancel()
         finally:
             self._limiter = None
@@ -108,12 +108,12 @@ class Site:
 
     def close(self) -> None:
         """After the server's end."""
-        for admin in {id(each.admin): each.admin for each in self.subjects}.values():
+        for admin in {id(each.admin): each.admin for each in self.tasks}.values():
             admin.close()
 
 
-def site_of(request: Request) -> Site:
-    found: Site = request.app.state.site
+def context_of(request: Request) -> PageContext:
+    found: PageContext = request.app.state.context
     return found
 
 

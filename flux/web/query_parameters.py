@@ -20,7 +20,7 @@ _AGE = re.compile(r"([0-9]{1,6})([smhdw])\Z")
 _SIZES = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 _PLACE = re.compile(r"([0-9]{1,9}):([0-9]{1,18})\Z")
 _CAUSE = re.compile(r"[0-9a-f]{4,8}\Z")
-_MOST_TEXT = 1_000
+_MAX_TEXT = 1_000
 
 
 def filter_of(fields: Mapping[str, str], now_ms: int) -> Filter:
@@ -75,36 +75,36 @@ def as_places(places: Mapping[int, int]) -> str:
     return ",".join(f"{number}:{offset}" for number, offset in sorted(places.items()))
 
 
-def query_of(which: Filter, **more: str) -> str:
+def query_of(criteria: Filter, **more: str) -> str:
     """The same filter for another address."""
-    return urlencode({**fields_of(which), **more})
+    return urlencode({**fields_of(criteria), **more})
 
 
-def fields_of(which: Filter) -> dict[str, str]:
-    found = {"cause": which.cause, "reason": which.reason, "error": which.error, "key": which.key}
-    found["since_ms"] = None if which.since_ms is None else str(which.since_ms)
+def fields_of(criteria: Filter) -> dict[str, str]:
+    found = {"cause": criteria.cause, "reason": criteria.reason, "error": criteria.error, "key": criteria.key}
+    found["since_ms"] = None if criteria.since_ms is None else str(criteria.since_ms)
     return {name: value for name, value in found.items() if value is not None}
 
 
-def in_words(which: Filter, key: str | None) -> str:
+def in_words(criteria: Filter, key: str | None) -> str:
     """`key`: as it may be shown."""
-    parts = [f"cause {which.cause}"] if which.cause else []
-    parts += [f"key {key}"] if which.key is not None else []
-    parts += [f"reason {which.reason}"] if which.reason else []
-    parts += [f"error {which.error}"] if which.error else []
-    parts += [f"dead since {moment(which.since_ms)}"] if which.since_ms is not None else []
+    parts = [f"cause {criteria.cause}"] if criteria.cause else []
+    parts += [f"key {key}"] if criteria.key is not None else []
+    parts += [f"reason {criteria.reason}"] if criteria.reason else []
+    parts += [f"error {criteria.error}"] if criteria.error else []
+    parts += [f"dead since {moment(criteria.since_ms)}"] if criteria.since_ms is not None else []
     return ", ".join(parts) or "all"
 
 
 def _text(fields: Mapping[str, str], name: str) -> str | None:
     text = fields.get(name, "").strip()
-    if len(text) > _MOST_TEXT:
-        raise ConfigurationError(f"{name} is longer than {_MOST_TEXT:,} characters")
+    if len(text) > _MAX_TEXT:
+        raise ConfigurationError(f"{name} is longer than {_MAX_TEXT:,} characters")
     return text or None
 
 
-MOST_BYTES = 65_536
-MOST_FIELDS = 50
+MAX_BYTES = 65_536
+MAX_FIELDS = 50
 PROOF = "proof"
 
 
@@ -113,10 +113,10 @@ async def form(request: Request, sessions: Sessions) -> dict[str, str]:
     body = b""
     async for chunk in request.stream():
         body += chunk
-        if len(body) > MOST_BYTES:
+        if len(body) > MAX_BYTES:
             raise HTTPException(413, "the form is too large")
     try:
-        fields = dict(parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=MOST_FIELDS))
+        fields = dict(parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=MAX_FIELDS))
     except ValueError:
         raise HTTPException(400, "the form cannot be read") from None
     if not sessions.proves(request.state.visitor, fields.get(PROOF, "")):

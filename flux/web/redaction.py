@@ -1,4 +1,4 @@
-"""What of records a viewer may see."""
+"""What a viewer may see of records."""
 
 from __future__ import annotations
 
@@ -17,9 +17,8 @@ HIDDEN = "(hidden)"
 
 
 @attrs.frozen
-class Part:
-    """One part of a record, or of what is told about it. `name`: a header's; `error` is an error's message or its
-    traceback."""
+class RecordPart:
+    """One part of a record. `name`: a header's name; `error`: an error's message or its traceback."""
 
     task: str
     what: Literal["key", "value", "header", "error"]
@@ -27,20 +26,20 @@ class Part:
     name: str = ""
 
 
-Mask = Callable[[Part], "bytes | str | None"]
-"""What is shown instead: `part.data` itself where nothing is to be hidden; None hides all of it."""
+RedactionFunction = Callable[[RecordPart], "bytes | str | None"]
+"""Returns what is shown instead: `part.data` itself to hide nothing, None to hide all of it."""
 
 
-def hide(part: Part) -> None:
-    """A mask that hides everything: keys, values, headers, messages of errors."""
+def hide(part: RecordPart) -> None:
+    """Hides everything: keys, values, headers, messages of errors."""
 
 
 @attrs.frozen
-class Masking:
-    """Shows the records of one task. A mask that fails hides what it was given."""
+class Redaction:
+    """Shows the records of one task. A function that fails hides the part."""
 
     task: str
-    mask: Mask | None = None
+    function: RedactionFunction | None = None
 
     def key(self, data: bytes | str | None) -> str | None:
         if data is None:
@@ -65,12 +64,12 @@ class Masking:
         show: Callable[[bytes], str],
         name: str = "",
     ) -> str:
-        if self.mask is None:
+        if self.function is None:
             return show(data)
         try:
-            found = self.mask(Part(self.task, what, data, name))
+            found = self.function(RecordPart(self.task, what, data, name))
         except Exception:
-            logger.exception("the mask failed for a %s of %s, which is hidden", what, self.task)
+            logger.exception("the redaction function failed for a %s of %s, which is hidden", what, self.task)
             return HIDDEN
         if isinstance(found, str):
             return found

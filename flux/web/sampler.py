@@ -14,16 +14,16 @@ from flux.core.error_text import error_name
 from flux.core.errors import FluxError
 from flux.core.monitoring.log_throttle import LogThrottle
 from flux.core.text import one_line
-from flux.operate.status.blockers import Standing
-from flux.operate.status.status import Look
+from flux.operate.status.blockers import StuckSince
+from flux.operate.status.status import TaskStatus
 from flux.system.tracebacks import text_of
-from flux.web.broadcast import Bell
+from flux.web.broadcast import Broadcast
 from flux.web.view_models import Sample, sample
-from flux.web.watched_tasks import Subject
+from flux.web.watched_tasks import WatchedTask
 
 logger = logging.getLogger("flux.web")
 
-MOST_AT_ONCE = 8
+MAX_AT_ONCE = 8
 """Clusters that are asked together: one that is away holds up a thread for as long as its client is patient."""
 _SOON = 1.0
 """Seconds that first looks take, mostly."""
@@ -34,35 +34,35 @@ STALE = 30.0
 class TaskWatch:
     """One task, as it was seen. `error`: why it could not be looked at, since `failing_since`."""
 
-    def __init__(self, subject: Subject, every: float = 5.0) -> None:
-        self.subject = subject
+    def __init__(self, task: WatchedTask, every: float = 5.0) -> None:
+        self.task = task
         self._stale = STALE + 3 * every
         self.sample: Sample | None = None
         self.error = ""
         self.failing_since: float | None = None
         self.history = History()
-        self._before: Look | None = None
-        self._stood: Standing = {}
+        self._before: TaskStatus | None = None
+        self._stood: StuckSince = {}
         self._throttle = LogThrottle()
 
     def take(self) -> None:
         """Blocks. Never raises: what cannot be seen is told as that."""
         try:
-            found = self.subject.look()
+            found = self.task.read_status()
             self.sample, self._stood = sample(found, self._before, self._stood)
             self._before = found
         except FluxError as error:
             self._failed(one_line(str(error)))
         except Exception as error:
-            if self._throttle.admit(type(error), self.subject.system.monotonic()) is not None:
-                logger.error("%s could not be looked at\n%s", self.subject.name, text_of(error))
+            if self._throttle.admit(type(error), self.task.system.monotonic()) is not None:
+                logger.error("%s could not be looked at\n%s", self.task.name, text_of(error))
             self._failed(f"it could not be looked at: {error_name(type(error))} (see the log)")
         else:
             self.error, self.failing_since = "", None
             self.history.add(self.sample.at, self.sample.values())
 
     def _failed(self, why: str) -> None:
-        now = self.subject.system.now()
+        now = self.task.system.now()
         self.error = why
         self.failing_since = self.failing_since or now
         self.history.add(now, {})
@@ -77,7 +77,7 @@ class TaskWatch:
             return "not seen yet", "none"
         if found.paused:
             return "paused", "fair"
-        if found.held:
+        if found.blockers:
             return "held back", "bad"
         if found.unattended:
             return "no workers", "fair"
@@ -86,21 +86,21 @@ class TaskWatch:
     @property
     def age(self) -> float | None:
         """Seconds since it was seen."""
-        return None if self.sample is None else max(0.0, self.subject.system.now() - self.sample.at)
+        return None if self.sample is None else max(0.0, self.task.system.now() - self.sample.at)
 
 
 class Sampler:
     """`total`: of all tasks together."""
 
-    def __init__(self, watches: Sequence[TaskWatch], every: float, bell: Bell) -> None:
+    def __init__(self, watches: Sequence[TaskWatch], every: float, broadcast: Broadcast) -> None:
         self.watches = watches
         self.total = History()
         self._every = every
-        self._bell = bell
+        self._bell = broadcast
 
     async def run(self) -> None:
         """Until it is cancelled."""
-        limiter = anyio.CapacityLimiter(MOST_AT_ONCE)
+        limiter = anyio.CapacityLimiter(MAX_AT_ONCE)
         async with anyio.create_task_group() as group:
             for watch in self.watches:
                 group.start_soon(self._follow, watch, limiter)
@@ -110,7 +110,7 @@ class Sampler:
         while True:
             began = anyio.current_time()
             await anyio.to_thread.run_sync(watch.take, abandon_on_cancel=True, limiter=limiter)
-            self._bell.ring()
+            self._bell.notify()
             await anyio.sleep(max(0.1, self._every - (anyio.current_time() - began)))
 
     async def _add_up(self) -> None:
@@ -128,7 +128,7 @@ class Sampler:
         for name in ("lag", "waiting", "dead", "done", "failed"):
             known = [value for each in all_values if (value := each[name]) is not None]
             values[name] = sum(known) if known else None
-        self.total.add(seen[0].subject.system.now(), values)
+        self.total.add(seen[0].task.system.now(), values)
 
 
 MOST = 720

@@ -9,7 +9,7 @@ import uvicorn
 
 from flux.core.errors import ConfigurationError
 from flux.web.app import app_of
-from flux.web.page_context import Site
+from flux.web.page_context import PageContext
 
 _GRACE = 2
 """Seconds that a page in the making may take at the end."""
@@ -27,10 +27,10 @@ def listening(host: str, port: int) -> socket.socket:
 class WebServer(uvicorn.Server):
     """Ends streams first: they would hold up the end."""
 
-    def __init__(self, site: Site, root_path: str = "") -> None:
+    def __init__(self, context: PageContext, root_path: str = "") -> None:
         super().__init__(
             uvicorn.Config(
-                app_of(site),
+                app_of(context),
                 log_config=None,
                 log_level="warning",
                 access_log=False,
@@ -41,15 +41,15 @@ class WebServer(uvicorn.Server):
                 timeout_graceful_shutdown=_GRACE,
             )
         )
-        self._site = site
+        self._site = context
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        self._site.bell.close()
+        self._site.broadcast.close()
         super().handle_exit(sig, frame)
 
     def stop(self) -> None:
         """From another thread."""
-        self._site.bell.close()
+        self._site.broadcast.close()
         self.should_exit = True
 
 

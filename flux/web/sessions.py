@@ -12,7 +12,7 @@ from flux.core.ports import System
 LASTS = 12 * 3600.0
 """Seconds after which the token is asked for again."""
 MOST = 1_000
-MOST_FAILURES = 20
+MAX_FAILURES = 20
 """Wrong tokens in a minute, of all visitors, after which nobody may try for the rest of it."""
 _NAME = re.compile(r"[A-Za-z0-9_-]{43}\Z")
 _MINUTE = 60.0
@@ -58,8 +58,8 @@ class Sessions:
     @property
     def locked(self) -> bool:
         now = self._system.monotonic()
-        self._failures = [at for at in self._failures if 0 <= now - at < _MINUTE][-MOST_FAILURES:]
-        return len(self._failures) >= MOST_FAILURES
+        self._failures = [at for at in self._failures if 0 <= now - at < _MINUTE][-MAX_FAILURES:]
+        return len(self._failures) >= MAX_FAILURES
 
     def proof(self, visitor: str) -> str:
         """What each form of this visitor carries; another site can neither read nor guess it."""

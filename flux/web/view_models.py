@@ -7,17 +7,27 @@ from collections.abc import Mapping, Sequence
 import attrs
 
 from flux.core.stage import Role, Stage
-from flux.operate.status.blockers import LONG, Standing, holds, standing
+from flux.operate.status.blockers import LONG, StuckSince, blockers_of, update_stuck
 from flux.operate.status.progress import Progress
-from flux.operate.status.reports import KnownReports
-from flux.operate.status.status import Hold, Look, Pausing, StageLook, dead_rate, next_due, pauses, rates, waiting
+from flux.operate.status.reports import ReceivedReport
+from flux.operate.status.status import (
+    Blocker,
+    StageStatus,
+    TaskPause,
+    TaskStatus,
+    dead_rate,
+    next_due,
+    pauses_of,
+    rates,
+    waiting,
+)
 
-MOST_PARTITIONS = 200
+MAX_PARTITIONS = 200
 """Rows of a stage: those that are furthest behind."""
 
 
 @attrs.frozen
-class TaskRow:
+class PartitionRow:
     """One partition of a stage. `position` None: nothing is committed; `member`: who has it."""
 
     number: int
@@ -27,7 +37,7 @@ class TaskRow:
     lag: int
     done_above: int
     member: str
-    head: str
+    oldest: str
     """What its position waits for: key and attempt, or empty."""
     key: str | None
     attempt: int
@@ -39,15 +49,15 @@ class TaskRow:
 
 
 @attrs.frozen
-class StageNow:
+class StageView:
     """`next_due`: in seconds from now, negative: late. Rates are a second. None: not known."""
 
-    look: StageLook
+    look: StageStatus
     waiting: int
     next_due: float | None
     done: float | None
     failed: float | None
-    rows: Sequence[TaskRow]
+    rows: Sequence[PartitionRow]
 
     @property
     def stage(self) -> Stage:
@@ -72,12 +82,12 @@ class Sample:
     """A task at one moment."""
 
     at: float
-    stages: Sequence[StageNow]
+    stages: Sequence[StageView]
     dead_letters: int
     dead_rate: float | None
-    held: Sequence[Hold]
-    reports: Sequence[KnownReports] | None
-    paused: Sequence[Pausing]
+    blockers: Sequence[Blocker]
+    reports: Sequence[ReceivedReport] | None
+    paused: Sequence[TaskPause]
 
     @property
     def lag(self) -> int:
@@ -122,50 +132,52 @@ class Sample:
         return found
 
 
-def sample(found: Look, before: Look | None, stood: Standing) -> tuple[Sample, Standing]:
-    """`before`: the last look, `stood`: by all before."""
-    stood = standing(found, stood)
+def sample(found: TaskStatus, before: TaskStatus | None, stuck_since: StuckSince) -> tuple[Sample, StuckSince]:
+    """`before`: the last look, `stuck_since`: by all before."""
+    stuck_since = update_stuck(found, stuck_since)
     # records that are done out of order for a moment are how keys are worked side by side
-    held = [hold for hold in holds(found, stood) if hold.seconds is None or hold.seconds >= LONG]
+    blockers = [
+        blocker for blocker in blockers_of(found, stuck_since) if blocker.seconds is None or blocker.seconds >= LONG
+    ]
     return Sample(
         found.at,
-        [_stage(found, each, before, held) for each in found.stages],
+        [_stage(found, each, before, blockers) for each in found.stages],
         found.dead_letters,
         dead_rate(found, before),
-        held,
+        blockers,
         found.reports,
-        pauses(found),
-    ), stood
+        pauses_of(found),
+    ), stuck_since
 
 
-def _stage(found: Look, each: StageLook, before: Look | None, held: Sequence[Hold]) -> StageNow:
+def _stage(found: TaskStatus, each: StageStatus, before: TaskStatus | None, blockers: Sequence[Blocker]) -> StageView:
     told = rates(found, each, before)
     due = next_due(found, each) if each.exists and each.stage.role is not Role.MAIN and each.lag else None
-    return StageNow(
+    return StageView(
         each,
         waiting(found, each) if each.exists else 0,
         None if due is None else (due - found.now_ms) / 1000,
         told.done,
         told.failed,
-        _rows(found, each, {hold.partition: hold for hold in held if hold.stage == each.stage}),
+        _rows(found, each, {blocker.partition: blocker for blocker in blockers if blocker.stage == each.stage}),
     )
 
 
-def _rows(found: Look, each: StageLook, held: Mapping[int, Hold]) -> list[TaskRow]:
+def _rows(found: TaskStatus, each: StageStatus, blockers: Mapping[int, Blocker]) -> list[PartitionRow]:
     owners = {
         at.partition: member.client_id or member.id
         for member in each.members
         for at in member.partitions
         if at.topic == each.stage.topic
     }
-    worst = sorted(each.marks, key=lambda number: (-each.behind(number), number))[:MOST_PARTITIONS]
-    return [_row(found, each, number, owners.get(number, ""), held.get(number)) for number in sorted(worst)]
+    worst = sorted(each.marks, key=lambda number: (-each.behind(number), number))[:MAX_PARTITIONS]
+    return [_row(found, each, number, owners.get(number, ""), blockers.get(number)) for number in sorted(worst)]
 
 
-def _row(found: Look, each: StageLook, number: int, member: str, hold: Hold | None) -> TaskRow:
-    mark, stored, head = each.marks[number], each.positions.get(number), each.heads.get(number)
-    waits = head is not None and head.waits(found.now_ms) and head.due is not None
-    return TaskRow(
+def _row(found: TaskStatus, each: StageStatus, number: int, member: str, blocker: Blocker | None) -> PartitionRow:
+    mark, stored, oldest = each.marks[number], each.positions.get(number), each.oldest_unfinished.get(number)
+    waits = oldest is not None and oldest.waits(found.now_ms) and oldest.due is not None
+    return PartitionRow(
         number,
         None if stored is None else stored.offset,
         mark.low,
@@ -173,12 +185,12 @@ def _row(found: Look, each: StageLook, number: int, member: str, hold: Hold | No
         each.behind(number),
         Progress.of(stored).done_above,
         member,
-        "" if head is None else f"offset {head.offset:,}, attempt {head.attempt}",
-        None if head is None else head.key,
-        0 if head is None else head.attempt,
-        -1 if head is None else head.offset,
-        (head.due - found.now_ms) / 1000 if waits and head is not None and head.due is not None else None,
-        "" if hold is None else hold.why,
+        "" if oldest is None else f"offset {oldest.offset:,}, attempt {oldest.attempt}",
+        None if oldest is None else oldest.key,
+        0 if oldest is None else oldest.attempt,
+        -1 if oldest is None else oldest.offset,
+        (oldest.due - found.now_ms) / 1000 if waits and oldest is not None and oldest.due is not None else None,
+        "" if blocker is None else blocker.why,
     )
 
 

@@ -13,19 +13,19 @@ from flux.core.errors import BrokerError, Fault
 from flux.core.ports import Record
 from flux.core.stage import Role, Stage
 from flux.operate.formatting import short
-from flux.operate.reading import Span, read, size_of, spans_of
-from flux.operate.status.progress import Progress, ask_group
-from flux.operate.trace.record_history import WorkState, sighting_of
-from flux.web.watched_tasks import Subject
+from flux.operate.reading import Span, count_offsets, read, spans_of
+from flux.operate.status.progress import Progress, read_group
+from flux.operate.trace.record_history import RecordState, traced_record_of
+from flux.web.watched_tasks import WatchedTask
 
-MOST_READ = 10_000
+MAX_READ = 10_000
 """Records, of all retry topics together."""
 SHOWN = 100
 FRESH = 5.0
 """Seconds for which a picture is good for all who look."""
-PATIENCE = 5.0
+TIMEOUT = 5.0
 """Seconds that one waits for another's reading: a cluster that hangs must not take all threads."""
-_MOST_ERROR = 200
+_MAX_ERROR = 200
 STEPS = (
     (0, "due now"),
     (60, "within a minute"),
@@ -68,14 +68,14 @@ class Queue:
 
 
 class WaitingRecords:
-    def __init__(self, subject: Subject) -> None:
-        self._subject = subject
+    def __init__(self, task: WatchedTask) -> None:
+        self._subject = task
         self._lock = threading.Lock()
         self._queue: Queue | None = None
 
     def queue(self) -> Queue:
         """Blocks; raises BrokerError."""
-        if not self._lock.acquire(timeout=PATIENCE):
+        if not self._lock.acquire(timeout=TIMEOUT):
             raise BrokerError("another visitor has waited for the same for long", Fault.UNAVAILABLE)
         try:
             now = self._subject.system.now()
@@ -86,48 +86,48 @@ class WaitingRecords:
             self._lock.release()
 
 
-def queued(subject: Subject) -> Queue:
+def queued(task: WatchedTask) -> Queue:
     """Blocks; raises BrokerError."""
-    names = subject.admin.topic_names(ASK)
-    stages = [each for each in subject.policy.stages if each.role is Role.RETRY]
-    stages = [each for each in [*stages, *subject.policy.stages.leftovers(names)] if each.topic in names]
-    now_ms = subject.now_ms
+    names = task.admin.topic_names(ASK)
+    stages = [each for each in task.policy.stages if each.role is Role.RETRY]
+    stages = [each for each in [*stages, *task.policy.stages.leftovers(names)] if each.topic in names]
+    now_ms = task.now_ms
     found: list[WaitingRow] = []
-    unread, share = 0, MOST_READ // max(1, len(stages))
+    unread, share = 0, MAX_READ // max(1, len(stages))
     for stage in stages:
-        rows, left = _of(subject, stage, share, now_ms)
+        rows, left = _of(task, stage, share, now_ms)
         found += rows
         unread += left
     counts = [0] * len(STEPS)
     for each in found:
         counts[_step((each.due - now_ms) / 1000)] += 1
     steps = [(name, count) for (_, name), count in zip(STEPS, counts, strict=True)]
-    return Queue(heapq.nsmallest(SHOWN, found), steps, unread, subject.system.now())
+    return Queue(heapq.nsmallest(SHOWN, found), steps, unread, task.system.now())
 
 
-def _of(subject: Subject, stage: Stage, most: int, now_ms: int) -> tuple[list[WaitingRow], int]:
+def _of(task: WatchedTask, stage: Stage, most: int, now_ms: int) -> tuple[list[WaitingRow], int]:
     """Those of a stage that are not done, from its positions on, and how many offsets were too many to be read."""
-    _, positions = ask_group(subject.admin, stage)
+    _, positions = read_group(task.admin, stage)
     known = {number: Progress.of(position) for number, position in positions.items()}
     spans = {
         number: Span(min(span.end, max(span.start, known.get(number, Progress()).position or 0)), span.end)
-        for number, span in spans_of(subject.admin, stage.topic).items()
+        for number, span in spans_of(task.admin, stage.topic).items()
     }
     open_ = {number: span for number, span in spans.items() if span.start < span.end}
     share = max(1, most // max(1, len(open_)))
     taken = {number: Span(span.start, min(span.end, span.start + share)) for number, span in open_.items()}
     rows: list[WaitingRow] = []
-    for piece in read(subject.adapter, stage.topic, taken, system=subject.system):
-        rows += _rows(subject, stage, piece.records, known.get(piece.partition, Progress()), now_ms)
-    return rows, size_of(open_) - size_of(taken)
+    for batch in read(task.adapter, stage.topic, taken, system=task.system):
+        rows += _rows(task, stage, batch.records, known.get(batch.partition, Progress()), now_ms)
+    return rows, count_offsets(open_) - count_offsets(taken)
 
 
 def _rows(
-    subject: Subject, stage: Stage, records: Sequence[Record], progress: Progress, now_ms: int
+    task: WatchedTask, stage: Stage, records: Sequence[Record], progress: Progress, now_ms: int
 ) -> Iterator[WaitingRow]:
     for record in records:
-        seen = sighting_of(record, stage, subject.policy, progress, now_ms)
-        if seen.state is not WorkState.PASSED and seen.due is not None:
+        seen = traced_record_of(record, stage, task.policy, progress, now_ms)
+        if seen.state is not RecordState.PASSED and seen.due is not None:
             yield WaitingRow(
                 seen.due,
                 stage.topic,
@@ -136,7 +136,7 @@ def _rows(
                 stage,
                 seen.message.key,
                 seen.message.attempt,
-                short(seen.error, _MOST_ERROR),
+                short(seen.error, _MAX_ERROR),
                 seen.message.origin,
             )
 

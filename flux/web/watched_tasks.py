@@ -13,14 +13,14 @@ from flux.core.policy import Policy
 from flux.core.ports import AdminPort, Cluster, System
 from flux.core.stage import Stage, Stages
 from flux.operate.doctor import Facts, Finding, examine
-from flux.operate.doctor.collect import ask
-from flux.operate.status.status import Look, look
+from flux.operate.doctor.collect import collect_facts
+from flux.operate.status.status import TaskStatus, read_status
 from flux.task import Task
-from flux.web.redaction import Mask, Masking
+from flux.web.redaction import Redaction, RedactionFunction
 
 
 @attrs.frozen(eq=False)
-class Subject:
+class WatchedTask:
     """One task, and how to ask its cluster. `slug`: its name in addresses."""
 
     slug: str
@@ -28,7 +28,7 @@ class Subject:
     policy: Policy
     adapter: Cluster
     admin: AdminPort
-    masking: Masking
+    redaction: Redaction
     system: System
     report_topic: str
 
@@ -48,20 +48,24 @@ class Subject:
     def now_ms(self) -> int:
         return int(self.system.now() * 1000)
 
-    def look(self) -> Look:
+    def read_status(self) -> TaskStatus:
         """Blocks. Raises BrokerError."""
-        return look(self.adapter, self.admin, self.policy, self.report_topic, system=self.system)
+        return read_status(self.adapter, self.admin, self.policy, self.report_topic, system=self.system)
 
     def examined(self, others: Sequence[tuple[str, Stages]]) -> tuple[Facts, list[Finding]]:
         """Blocks. Raises BrokerError."""
-        facts = ask(self.name, self.policy, self.admin, others=others, adapter=self.adapter, system=self.system)
+        facts = collect_facts(
+            self.name, self.policy, self.admin, others=others, adapter=self.adapter, system=self.system
+        )
         return facts, examine(facts)
 
 
-def subjects_of(tasks: Sequence[type[Task]], mask: Mask | None, report_topic: str, system: System) -> list[Subject]:
+def watched_tasks_of(
+    tasks: Sequence[type[Task]], redact: RedactionFunction | None, report_topic: str, system: System
+) -> list[WatchedTask]:
     """Tasks of one cluster share its client. Raises ConfigurationError."""
     admins: dict[int, AdminPort] = {}
-    found: list[Subject] = []
+    found: list[WatchedTask] = []
     slugs: set[str] = set()
     for task in tasks:
         policy = task.policy()
@@ -73,16 +77,18 @@ def subjects_of(tasks: Sequence[type[Task]], mask: Mask | None, report_topic: st
         if slug in slugs:
             slug = _slug(f"{task.__module__}.{task.__name__}-{len(slugs)}")
         slugs.add(slug)
-        masking = Masking(task.__name__, mask)
-        found.append(Subject(slug, task.__name__, policy, adapter, admins[id(adapter)], masking, system, report_topic))
+        redaction = Redaction(task.__name__, redact)
+        found.append(
+            WatchedTask(slug, task.__name__, policy, adapter, admins[id(adapter)], redaction, system, report_topic)
+        )
     return found
 
 
-def beside(subject: Subject, subjects: Sequence[Subject]) -> list[tuple[str, Stages]]:
+def beside(task: WatchedTask, tasks: Sequence[WatchedTask]) -> list[tuple[str, Stages]]:
     """The others on its cluster, for the doctor."""
     found = []
-    for other in subjects:
-        if other is not subject and other.cluster == subject.cluster:
+    for other in tasks:
+        if other is not task and other.cluster == task.cluster:
             try:
                 other.policy.stages.check()
             except FluxError:

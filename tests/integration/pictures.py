@@ -11,7 +11,7 @@ from playwright.sync_api import Page
 
 from flux.cli.demo_app import endless
 from flux.web.options import WebOptions
-from flux.web.page_context import Site
+from flux.web.page_context import PageContext
 from flux.web.serving import WebServer, address_of, listening
 from integration.browser import PHONE, chromium, window
 
@@ -26,7 +26,7 @@ def main(directory: Path) -> None:
     demonstration = endless()
     demonstration.start()
     time.sleep(WARM)
-    site = Site(demonstration.tasks, WebOptions(every=1.0))
+    site = PageContext(demonstration.tasks, WebOptions(every=1.0))
     listener = listening("127.0.0.1", 0)
     server = WebServer(site)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
@@ -53,7 +53,7 @@ def take(url: str, directory: Path) -> None:
             page.goto("/tasks/Billing")
             picture(page, directory / "web-task.png")
             page.set_viewport_size({"width": 1280, "height": 620})
-            page.goto("/tasks/Billing/letters")
+            page.goto("/tasks/Billing/dead-letters")
             picture(page, directory / "web-letters.png")
             page.goto("/workers")
             picture(page, directory / "web-workers.png")

@@ -11,7 +11,7 @@ from confluent_kafka import Consumer
 
 import flux
 from flux.core.ports import TopicPartition
-from flux.operate.status.status import look
+from flux.operate.status.status import read_status
 
 
 @pytest.mark.parametrize("client", ["confluent", "aiokafka"])
@@ -34,7 +34,9 @@ def test_their_members_are_told_with_what_they_have(
         assert found.client_id == "somebody"
         assert found.partitions == tuple(TopicPartition(topic, number) for number in range(3))
         policy = flux.task(topic=topic, group_id=group)(lambda message: None).policy()
-        assert look(flux.adapter_from_url(f"{client}://{bootstrap}"), admin, policy, None).stages[0].members == [found]
+        assert read_status(flux.adapter_from_url(f"{client}://{bootstrap}"), admin, policy, None).stages[0].members == [
+            found
+        ]
         member.close()
         while admin.members(group, 30):
             assert time.monotonic() < until

@@ -173,23 +173,30 @@ def test_everybody_can_use_every_page(shop: Shop, browser: Browser, troubles: li
     url = shop.serve()
     shop.produce(*["fine"] * 5, "bad", "bad", "broken", "broken")
     with browsers.window(browser, url, troubles) as page:
-        page.goto("/tasks/Billing/letters")
+        page.goto("/tasks/Billing/dead-letters")
         reload_until(page, "2 not replayed")
         page.goto("/tasks/Billing/waiting")
         reload_until(page, "LookupError")
         page.goto("/workers")
         reload_until(page, "Processes")
-        page.goto("/tasks/Billing/letters/export")
+        page.goto("/tasks/Billing/dead-letters/export")
         page.get_by_role("button", name="Export them").click()
         expect(page.get_by_role("link", name="Fetch the file")).to_be_visible(timeout=WAIT)
         job = page.url.removeprefix(url)
-        page.goto("/tasks/Billing/letters")
+        page.goto("/tasks/Billing/dead-letters")
         letter = page.locator("tbody th a").last.get_attribute("href")
         assert letter is not None
     pages = ["/", "/workers", "/jobs", job, letter, "/nothing", "/login"]
-    kinds = ("", "/waiting", "/letters", "/letters?error=nothing", "/letters/replay", "/letters/purge?what=all")
+    kinds = (
+        "",
+        "/waiting",
+        "/dead-letters",
+        "/dead-letters?error=nothing",
+        "/dead-letters/replay",
+        "/dead-letters/purge?what=all",
+    )
     more = (
-        "/letters/export",
+        "/dead-letters/export",
         "/records/0/0/0",
         "/records/1/0/0",
         "/trace",
@@ -210,7 +217,7 @@ def test_everybody_can_use_every_page(shop: Shop, browser: Browser, troubles: li
                     page.set_viewport_size(PHONE)
     assert not found, "\n".join(found)
     with browsers.window(browser, url, []) as page:
-        page.goto("/tasks/Billing/letters")
+        page.goto("/tasks/Billing/dead-letters")
         page.evaluate("document.documentElement.style.setProperty('--faint', '#ccc')")
         assert "color-contrast" in str(violations(page)), "what is wrong would be found"
 
@@ -284,7 +291,7 @@ def test_every_page_works_without_a_script(shop: Shop, browser: Browser, trouble
     url = shop.serve()
     shop.produce("broken")
     with browsers.window(browser, url, troubles, java_script_enabled=False) as page:
-        page.goto("/tasks/Billing/letters")
+        page.goto("/tasks/Billing/dead-letters")
         reload_until(page, "1 not replayed")
         shop.mended.touch()
         page.get_by_role("link", name="Replay all").click()
@@ -303,7 +310,7 @@ def test_an_export_is_fetched_and_a_purge_is_confirmed_by_name(
     url = shop.serve()
     shop.produce("broken", "broken")
     with browsers.window(browser, url, troubles) as page:
-        page.goto("/tasks/Billing/letters")
+        page.goto("/tasks/Billing/dead-letters")
         reload_until(page, "2 not replayed")
         page.get_by_role("link", name="Export").click()
         page.get_by_role("button", name="Export them").click()
@@ -312,7 +319,7 @@ def test_an_export_is_fetched_and_a_purge_is_confirmed_by_name(
         lines = [json.loads(line) for line in fetched.value.path().read_text().splitlines()]
         assert [line["value"] for line in lines] == ["broken", "broken"]
 
-        page.goto("/tasks/Billing/letters/purge")
+        page.goto("/tasks/Billing/dead-letters/purge")
         page.get_by_label("all that there are now").check()
         page.get_by_role("button", name="Count them").click()
         expect(page.get_by_role("main")).to_contain_text("2 of them were not replayed")
@@ -323,7 +330,7 @@ def test_an_export_is_fetched_and_a_purge_is_confirmed_by_name(
         page.get_by_label("To confirm it").fill("Billing")
         page.get_by_role("button", name="Delete them").click()
         expect(page.get_by_role("status")).to_contain_text("deleted 2 dead letters", timeout=WAIT)
-        page.goto("/tasks/Billing/letters")
+        page.goto("/tasks/Billing/dead-letters")
         expect(page.get_by_role("main")).to_contain_text("No dead letters wait for a decision.")
 
 
@@ -334,17 +341,17 @@ def test_a_replay_is_followed_and_cancelled_and_goes_on_later(
     url = shop.serve()
     shop.produce(*["broken"] * 6)
     with browsers.window(browser, url, troubles) as page:
-        page.goto("/tasks/Billing/letters")
+        page.goto("/tasks/Billing/dead-letters")
         reload_until(page, "6 not replayed")
         shop.mended.touch()
-        page.goto("/tasks/Billing/letters/replay")
+        page.goto("/tasks/Billing/dead-letters/replay")
         page.get_by_label("Records a second").fill("1")
         page.get_by_role("button", name="Replay them").click()
         expect(page.get_by_role("main")).to_contain_text(re.compile("[2-5] of 6 looked at"), timeout=WAIT)
         expect(page.get_by_role("status")).to_contain_text("running")
         page.get_by_role("button", name="Cancel").click()
         expect(page.get_by_role("status")).to_contain_text("cancelled", timeout=WAIT)
-        page.goto("/tasks/Billing/letters/replay")
+        page.goto("/tasks/Billing/dead-letters/replay")
         page.get_by_role("button", name="Replay them").click()
         expect(page.get_by_role("status")).to_contain_text("done", timeout=WAIT)
     until = time.monotonic() + SECONDS

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from flux.cli.dlq.selection import chosen, filter_options, opened
+from flux.cli.dlq.selection import filter_from, filter_options, open_dead_letters
 from flux.cli.options import adapter_option, load_option, task_argument
 
 if TYPE_CHECKING:
-    from flux.operate.dlq.causes import Tally
+    from flux.operate.dlq.causes import CauseCount
 
 
 @click.command(
@@ -37,9 +37,9 @@ def command(sources: tuple[str, ...], limit: int, as_json: bool, task: str | Non
     from flux.operate.formatting import many
 
     causes = Causes()
-    with opened(sources, task) as dead:
-        for letter in dead.letters(chosen(choice), True):
-            causes.add(letter)
+    with open_dead_letters(sources, task) as dead:
+        for dead_letter in dead.matching(filter_from(choice), True):
+            causes.add(dead_letter)
     ranked = causes.ranked()
     told = ranked[:limit] if limit else ranked
     if as_json:
@@ -61,7 +61,7 @@ def _left(causes: int, others: int) -> str:
     return left + (f"; {others:,} of still other causes" if others else "")
 
 
-def _row(tally: Tally) -> tuple[object, ...]:
+def _row(tally: CauseCount) -> tuple[object, ...]:
     from flux.operate.formatting import moment
 
     where = f" ({tally.cause.place})" if tally.cause.place else ""
@@ -69,7 +69,7 @@ def _row(tally: Tally) -> tuple[object, ...]:
     return tally.cause.id, tally.count, *times, tally.example.place, f"{tally.cause}{where}"
 
 
-def _as_json(tally: Tally) -> dict[str, Any]:
+def _as_json(tally: CauseCount) -> dict[str, Any]:
     """Times in milliseconds since the epoch."""
     cause, example = tally.cause, tally.example
     return {

@@ -7,7 +7,7 @@ from typing import IO, Any
 
 import click
 
-from flux.cli.dlq.selection import chosen, filter_options, opened
+from flux.cli.dlq.selection import filter_from, filter_options, open_dead_letters
 from flux.cli.options import adapter_option, load_option, task_argument
 
 
@@ -31,11 +31,11 @@ def command(sources: tuple[str, ...], limit: int | None, output: IO[str], task: 
     from flux.operate.dlq.exchange import to_line
 
     count = unreadable = 0
-    with opened(sources, task) as dead:
-        for letter in islice(dead.letters(chosen(choice), not output.isatty()), limit):
-            output.write(to_line(letter.message) + "\n")
+    with open_dead_letters(sources, task) as dead:
+        for dead_letter in islice(dead.matching(filter_from(choice), not output.isatty()), limit):
+            output.write(to_line(dead_letter.message) + "\n")
             count += 1
-            unreadable += not letter.message.headers_readable
+            unreadable += not dead_letter.message.headers_readable
         output.flush()
     lost = f"; {unreadable:,} without their headers, which cannot be read" if unreadable else ""
     click.echo(f"{count:,} exported from {dead.stage.topic}{lost}", err=True)

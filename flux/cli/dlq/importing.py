@@ -5,8 +5,8 @@ from __future__ import annotations
 import click
 
 from flux.cli.clusters import INTERRUPTED, interruptible
-from flux.cli.dlq.selection import opened
-from flux.cli.options import adapter_option, load_option, words
+from flux.cli.dlq.selection import open_dead_letters
+from flux.cli.options import adapter_option, load_option, task_and
 
 
 @click.command(
@@ -17,22 +17,22 @@ Examples:
 )
 @load_option
 @adapter_option
-@words(1, "FILE")
-def command(sources: tuple[str, ...], words: tuple[str | None, str]) -> None:
+@task_and(1, "FILE")
+def command(sources: tuple[str, ...], arguments: tuple[str | None, str]) -> None:
     """Write the lines that flux dlq export has written to a task's dead letters. FILE - is the input.
 
     They are appended with their timestamps: what is there already is there twice.
     """
     from flux.operate.dlq.exchange import BadLine, write_lines
 
-    task, name = words
+    task, name = arguments
     file = click.File("rb").convert(name, None, click.get_current_context())
-    with opened(sources, task) as dead, interruptible() as stopping:
+    with open_dead_letters(sources, task) as dead, interruptible() as should_stop:
         try:
-            count = write_lines(dead.adapter, dead.admin, dead.stage.topic, file, stopping)
+            count = write_lines(dead.adapter, dead.admin, dead.stage.topic, file, should_stop)
         except BadLine as error:
             raise click.ClickException(str(error)) from None
-        interrupted = stopping()
+        interrupted = should_stop()
     click.echo(f"{count:,} imported to {dead.stage.topic}" + ("; the rest was not read" if interrupted else ""))
     if interrupted:
         click.get_current_context().exit(INTERRUPTED)

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from flux.cli.dlq.selection import chosen, filter_options, opened
+from flux.cli.dlq.selection import filter_from, filter_options, open_dead_letters
 from flux.cli.options import adapter_option, load_option, task_argument
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from flux.operate.dlq.dead_letters import Letter
+    from flux.operate.dlq.dead_letters import DeadLetter
 
 
 _PAGE = 200  # rows whose columns are fitted to each other; a table of all would have to be held
@@ -43,21 +43,21 @@ def command(sources: tuple[str, ...], limit: int, as_json: bool, task: str | Non
 
     The topic keeps them all: also those that were replayed since.
     """
-    with opened(sources, task) as dead:
-        letters = dead.letters(chosen(choice), not sys.stdout.isatty())
-        listed = letters if limit == 0 else islice(letters, limit)
+    with open_dead_letters(sources, task) as dead:
+        dead_letters = dead.matching(filter_from(choice), not sys.stdout.isatty())
+        listed = dead_letters if limit == 0 else islice(dead_letters, limit)
         if as_json:
-            for letter in listed:
-                click.echo(json.dumps(row_object(letter)))
+            for dead_letter in listed:
+                click.echo(json.dumps(row_object(dead_letter)))
             return
         count = _print(listed)
         if not count:
             click.echo(f"no dead letters in {dead.stage.topic}" + (" match" if any(choice.values()) else ""))
-        elif limit and next(letters, None) is not None:
+        elif limit and next(dead_letters, None) is not None:
             click.echo(f"\nthe first {limit:,}: there are more (--limit, --since)", err=True)
 
 
-def _print(letters: Iterable[Letter]) -> int:
+def _print(dead_letters: Iterable[DeadLetter]) -> int:
     """Page by page; the columns are as wide as in the first."""
     from rich.cells import cell_len
 
@@ -65,8 +65,8 @@ def _print(letters: Iterable[Letter]) -> int:
 
     count, out = 0, console()
     widths = [cell_len(name) for name in _COLUMNS]
-    for page in _pages(letters):
-        rows = [[cell(part).plain for part in _row(letter)] for letter in page]
+    for page in _pages(dead_letters):
+        rows = [[cell(part).plain for part in _row(dead_letter)] for dead_letter in page]
         if not count:
             widths = [max(width, *(cell_len(row[i]) for row in rows)) for i, width in enumerate(widths)]
         if out.is_terminal:
@@ -102,47 +102,47 @@ def _print_lines(rows: list[list[str]], widths: list[int], headed: bool) -> None
         padded = [part + " " * (width - cell_len(part)) for part, width in zip(row[:-1], widths, strict=False)]
         return _GAP.join([*padded, row[-1].rjust(widths[-1])])
 
-    head = [line(_COLUMNS), "─" * (sum(widths) + len(_GAP) * (len(widths) - 1))] if headed else []
-    click.echo("\n".join([*head, *map(line, rows)]))
+    header = [line(_COLUMNS), "─" * (sum(widths) + len(_GAP) * (len(widths) - 1))] if headed else []
+    click.echo("\n".join([*header, *map(line, rows)]))
 
 
-def _pages(letters: Iterable[Letter]) -> Iterator[list[Letter]]:
-    iterator = iter(letters)
+def _pages(dead_letters: Iterable[DeadLetter]) -> Iterator[list[DeadLetter]]:
+    iterator = iter(dead_letters)
     while page := list(islice(iterator, _PAGE)):
         yield page
 
 
-def _row(letter: Letter) -> tuple[object, ...]:
+def _row(dead_letter: DeadLetter) -> tuple[object, ...]:
     from flux.operate.formatting import key_of, moment, short
 
     return (
-        letter.place,
-        short(key_of(letter.message.key), 60),
-        letter.reason,
-        short(letter.error),
-        moment(letter.first_failed_at),
-        letter.attempts,
+        dead_letter.place,
+        short(key_of(dead_letter.message.key), 60),
+        dead_letter.reason,
+        short(dead_letter.error),
+        moment(dead_letter.first_failed_at),
+        dead_letter.attempts,
     )
 
 
-def row_object(letter: Letter) -> dict[str, Any]:
+def row_object(dead_letter: DeadLetter) -> dict[str, Any]:
     """A row of `flux dlq list`, for machines. Times in milliseconds since the epoch; bytes that are not UTF-8 as
     \\xNN."""
     from flux.operate.dlq.causes import cause_of
     from flux.operate.formatting import text_of
 
-    message = letter.message
+    message = dead_letter.message
     return {
-        "partition": letter.partition,
-        "offset": letter.offset,
+        "partition": dead_letter.partition,
+        "offset": dead_letter.offset,
         "key": None if message.key is None else text_of(message.key),
-        "reason": letter.reason or None,
-        "error_type": letter.error_type or None,
-        "error_message": letter.error_message or None,
-        "cause": cause_of(letter).id,
-        "first_failed_at": letter.first_failed_at,
-        "failed_at": letter.failed_at,
-        "attempts": letter.attempts,
-        "replays": letter.replays,
+        "reason": dead_letter.reason or None,
+        "error_type": dead_letter.error_type or None,
+        "error_message": dead_letter.error_message or None,
+        "cause": cause_of(dead_letter).id,
+        "first_failed_at": dead_letter.first_failed_at,
+        "failed_at": dead_letter.failed_at,
+        "attempts": dead_letter.attempts,
+        "replays": dead_letter.replays,
         "id": message.id,
     }

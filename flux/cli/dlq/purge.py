@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import click
 
-from flux.cli.dlq.selection import opened
-from flux.cli.options import adapter_option, load_option, place, task_argument, when
+from flux.cli.dlq.selection import open_dead_letters
+from flux.cli.options import adapter_option, load_option, parse_place, parse_time, task_argument
 
 
 @click.command(
@@ -18,9 +18,9 @@ Examples:
 @load_option
 @adapter_option
 @click.option(
-    "--before", type=place, multiple=True, metavar="PARTITION:OFFSET", help="All below that. May be repeated."
+    "--before", type=parse_place, multiple=True, metavar="PARTITION:OFFSET", help="All below that. May be repeated."
 )
-@click.option("--until", type=when, metavar="WHEN", help="All from before: 30d (older), or an ISO time (UTC).")
+@click.option("--until", type=parse_time, metavar="WHEN", help="All from before: 30d (older), or an ISO time (UTC).")
 @click.option("--replayed", is_flag=True, help="All that a replay without filters has passed.")
 @click.option("--all", "everything", is_flag=True, help="All that there are now.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
@@ -35,13 +35,13 @@ def command(
     task: str | None,
 ) -> None:
     """Delete a task's dead letters up to a point, for good."""
-    from flux.operate.dlq.purge import planned, purge
+    from flux.operate.dlq.purge import plan_purge, purge
     from flux.operate.formatting import many
 
     if sum((bool(before), until is not None, replayed, everything)) != 1:
         raise click.UsageError("say up to where: one of --before, --until, --replayed and --all")
-    with opened(sources, task) as dead:
-        plan = planned(
+    with open_dead_letters(sources, task) as dead:
+        plan = plan_purge(
             dead.admin, dead.policy, before=dict(before) if before else None, until_ms=until, replayed=replayed
         )
         if not plan.records:

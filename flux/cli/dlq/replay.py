@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from flux.cli.clusters import INTERRUPTED, interruptible, progress
-from flux.cli.dlq.selection import chosen, filter_options, opened
+from flux.cli.dlq.selection import filter_from, filter_options, open_dead_letters
 from flux.cli.options import adapter_option, load_option, task_argument
 
 if TYPE_CHECKING:
-    from flux.operate.dlq.replay import Receipt
+    from flux.operate.dlq.replay import ReplayResult
     from flux.operate.dlq.replay_plan import ReplayPlan
 
 
@@ -69,41 +69,41 @@ def command(
     Each is written to the first retry topic, due now, with its attempt counter reset. It stays in the topic of dead
     letters too. What comes back as a dead letter is a new one, which the next replay takes.
     """
-    from flux.cli.streams import say
+    from flux.cli.streams import print_error
     from flux.core.text import one_line
     from flux.operate.dlq.replay import Replay
-    from flux.operate.dlq.replay_plan import Order, check_members, planned
+    from flux.operate.dlq.replay_plan import ReplayOptions, check_members, plan_replay
     from flux.operate.messages import notes, outcome
 
-    order = Order(chosen(choice), to == "main", limit, max_replays, rate, again, dry_run)
-    with opened(sources, task) as dead:
+    options = ReplayOptions(filter_from(choice), to == "main", limit, max_replays, rate, again, dry_run)
+    with open_dead_letters(sources, task) as dead:
         if not (force or dry_run):
             check_members(dead.admin, dead.policy)
-        plan = planned(dead.admin, dead.policy, order)
+        plan = plan_replay(dead.admin, dead.policy, options)
         for line in notes(plan):
             click.echo(one_line(line), err=True)
-        with interruptible() as stopping, progress(plan.size) as advance:
-            receipt = Replay(plan, dead.adapter, dead.admin, stopping=stopping, progressed=advance).run()
+        with interruptible() as should_stop, progress(plan.size) as advance:
+            result = Replay(plan, dead.adapter, dead.admin, should_stop=should_stop, on_progress=advance).run()
     if as_json:
-        click.echo(json.dumps(_as_json(plan, receipt)))
+        click.echo(json.dumps(_as_json(plan, result)))
     else:
-        click.echo(one_line(outcome(plan, receipt)))
-    if receipt.failed:
-        raise click.ClickException(receipt.stopped)
-    if receipt.stopped:
-        say(receipt.stopped if dry_run or again else f"{receipt.stopped}; the next replay goes on there")
-    if receipt.interrupted:
+        click.echo(one_line(outcome(plan, result)))
+    if result.failed:
+        raise click.ClickException(result.stopped)
+    if result.stopped:
+        print_error(result.stopped if dry_run or again else f"{result.stopped}; the next replay goes on there")
+    if result.interrupted:
         click.get_current_context().exit(INTERRUPTED)
 
 
-def _as_json(plan: ReplayPlan, receipt: Receipt) -> dict[str, Any]:
+def _as_json(plan: ReplayPlan, result: ReplayResult) -> dict[str, Any]:
     return {
-        "dry_run": plan.order.dry,
+        "dry_run": plan.options.dry,
         "from": plan.source.topic,
         "to": plan.target.topic,
         "group": plan.group,
-        "replayed": receipt.replayed,
-        "unmatched": receipt.unmatched,
-        "replayed_before": receipt.done_before,
-        "stopped": receipt.stopped or None,
+        "replayed": result.replayed,
+        "unmatched": result.unmatched,
+        "replayed_before": result.done_before,
+        "stopped": result.stopped or None,
     }

@@ -11,13 +11,13 @@ import attrs
 import click
 
 from flux.cli.clusters import progress
-from flux.cli.options import when
+from flux.cli.options import parse_time
 
 if TYPE_CHECKING:
     from flux.core.policy import Policy
     from flux.core.ports import AdminPort, Cluster
     from flux.core.stage import Stage
-    from flux.operate.dlq.dead_letters import Letter
+    from flux.operate.dlq.dead_letters import DeadLetter
     from flux.operate.dlq.filters import Filter
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -33,9 +33,11 @@ def _cause(ctx: click.Context, parameter: click.Parameter, value: str | None) ->
 
 
 def filter_options(command: F) -> F:
-    """Adds the keyword arguments that `chosen` takes."""
+    """Adds the keyword arguments that `filter_from` takes."""
     options = [
-        click.option("--since", type=when, metavar="WHEN", help="Dead since: 90s, 30m, 2h, 3d, or an ISO time (UTC)."),
+        click.option(
+            "--since", type=parse_time, metavar="WHEN", help="Dead since: 90s, 30m, 2h, 3d, or an ISO time (UTC)."
+        ),
         click.option("--reason", metavar="REASON", help="error, exhausted, rejected, undecodable, expired or skipped."),
         click.option("--error", metavar="GLOB", help="The error's type, or type: message; such as '*timeout*'."),
         click.option("--key", metavar="KEY", help="The record's key."),
@@ -46,14 +48,14 @@ def filter_options(command: F) -> F:
     return command
 
 
-def chosen(choice: dict[str, Any]) -> Filter:
+def filter_from(choice: dict[str, Any]) -> Filter:
     from flux.operate.dlq.filters import Filter
 
     return Filter(choice["since"], choice["reason"], choice["error"], choice["key"], choice["cause"])
 
 
 @attrs.frozen
-class Dead:
+class DeadLetterTopic:
     """`stage`: that of the dead letters."""
 
     name: str
@@ -62,25 +64,25 @@ class Dead:
     adapter: Cluster
     admin: AdminPort
 
-    def letters(self, which: Filter, shows_progress: bool) -> Iterator[Letter]:
+    def matching(self, criteria: Filter, shows_progress: bool) -> Iterator[DeadLetter]:
         """Those that match, of what there is now. Raises BrokerError."""
-        from flux.operate.dlq.dead_letters import letter_of
-        from flux.operate.reading import read, size_of, spans_of
+        from flux.operate.dlq.dead_letters import dead_letter_of
+        from flux.operate.reading import count_offsets, read, spans_of
 
         topic = self.stage.topic
-        spans = spans_of(self.admin, topic, which.since_ms)
+        spans = spans_of(self.admin, topic, criteria.since_ms)
         now_ms = int(time.time() * 1000)
-        with progress(size_of(spans), shows_progress) as advance:
-            for piece in read(self.adapter, topic, spans):
-                for record in piece.records:
-                    letter = letter_of(record, self.policy, now_ms)
-                    if which.matches(letter):
-                        yield letter
-                advance(len(piece.records))
+        with progress(count_offsets(spans), shows_progress) as advance:
+            for batch in read(self.adapter, topic, spans):
+                for record in batch.records:
+                    dead_letter = dead_letter_of(record, self.policy, now_ms)
+                    if criteria.matches(dead_letter):
+                        yield dead_letter
+                advance(len(batch.records))
 
 
 @contextmanager
-def opened(sources: Sequence[str], task: str | None) -> Iterator[Dead]:
+def open_dead_letters(sources: Sequence[str], task: str | None) -> Iterator[DeadLetterTopic]:
     """Raises what the command line shows in one line: also where there is no topic of dead letters."""
     from flux.cli import log
     from flux.cli.clusters import admin_of
@@ -97,4 +99,4 @@ def opened(sources: Sequence[str], task: str | None) -> Iterator[Dead]:
             raise click.ClickException(
                 f"there is no topic {stage.topic}: {cls.__name__} has never had one, or its names have changed"
             )
-        yield Dead(cls.__name__, policy, stage, resolve_adapter(cls.adapter), admin)
+        yield DeadLetterTopic(cls.__name__, policy, stage, resolve_adapter(cls.adapter), admin)

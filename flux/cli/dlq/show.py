@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from flux.cli.dlq.selection import opened
-from flux.cli.options import adapter_option, load_option, place, words
+from flux.cli.dlq.selection import open_dead_letters
+from flux.cli.options import adapter_option, load_option, parse_place, task_and
 
 if TYPE_CHECKING:
-    from flux.operate.dlq.dead_letters import Letter
+    from flux.operate.dlq.dead_letters import DeadLetter
 
 
 @click.command(
@@ -23,19 +23,19 @@ Examples:
 @load_option
 @adapter_option
 @click.option("--json", "as_json", is_flag=True, help="The record as flux dlq export writes it.")
-@words(1, "PARTITION:OFFSET")
-def command(sources: tuple[str, ...], as_json: bool, words: tuple[str | None, str]) -> None:
+@task_and(1, "PARTITION:OFFSET")
+def command(sources: tuple[str, ...], as_json: bool, arguments: tuple[str | None, str]) -> None:
     """Show all of one dead letter: where it came from, why it is here, its headers and its value."""
     from flux.core.ports import TopicPartition
     from flux.core.text import escape
-    from flux.operate.dlq.dead_letters import letter_of
+    from flux.operate.dlq.dead_letters import dead_letter_of
     from flux.operate.dlq.exchange import to_line
     from flux.operate.reading import read_one, spans_of
     from flux.system import SYSTEM
 
-    task, at = words
-    partition, offset = place(at)
-    with opened(sources, task) as dead:
+    task, at = arguments
+    partition, offset = parse_place(at)
+    with open_dead_letters(sources, task) as dead:
         topic = dead.stage.topic
         span = spans_of(dead.admin, topic).get(partition)
         if span is None:
@@ -49,37 +49,37 @@ def command(sources: tuple[str, ...], as_json: bool, words: tuple[str | None, st
                 if span.start < span.end
                 else f"there is no dead letter at {at}: partition {partition} is empty"
             )
-        letter = letter_of(record, dead.policy, int(SYSTEM.now() * 1000))
-    click.echo(to_line(letter.message) if as_json else escape("\n".join(_lines(letter))))
+        dead_letter = dead_letter_of(record, dead.policy, int(SYSTEM.now() * 1000))
+    click.echo(to_line(dead_letter.message) if as_json else escape("\n".join(_lines(dead_letter))))
 
 
-def _lines(letter: Letter) -> Iterator[str]:
+def _lines(dead_letter: DeadLetter) -> Iterator[str]:
     from flux.core.flux_headers import PREFIX
     from flux.core.text import one_line
     from flux.operate.dlq.causes import cause_of
     from flux.operate.formatting import key_of, moment, pretty, text_of
 
-    message, trail = letter.message, letter.message.trail
+    message, trail = dead_letter.message, dead_letter.message.trail
     known = {
-        "topic": f"{message.topic}[{letter.partition}]@{letter.offset}",
+        "topic": f"{message.topic}[{dead_letter.partition}]@{dead_letter.offset}",
         "key": key_of(message.key) if message.key is not None else "(none)",
         "origin": "{}[{}]@{}".format(*trail.origin) if trail.origin else "not known",
         "produced": moment(trail.origin_timestamp),
-        "first failed": moment(letter.first_failed_at),
-        "last failed": moment(letter.failed_at),
-        "dead since": moment(letter.written_at),
-        "attempts": str(letter.attempts),
-        "replays": str(letter.replays) if letter.replays else "",
-        "reason": letter.reason,
-        "error": letter.error,
-        "cause": cause_of(letter).id,
+        "first failed": moment(dead_letter.first_failed_at),
+        "last failed": moment(dead_letter.failed_at),
+        "dead since": moment(dead_letter.written_at),
+        "attempts": str(dead_letter.attempts),
+        "replays": str(dead_letter.replays) if dead_letter.replays else "",
+        "reason": dead_letter.reason,
+        "error": dead_letter.error,
+        "cause": cause_of(dead_letter).id,
     }
     width = max(map(len, known)) + 2
     for name, text in known.items():
         if text:
             yield f"{name:<{width}}{one_line(text)}"
-    if letter.trace:
-        yield from ("", letter.trace.rstrip())
+    if dead_letter.trace:
+        yield from ("", dead_letter.trace.rstrip())
     own = [(name, value) for name, value in message.headers if not name.startswith(PREFIX)]
     if own:
         yield from ("", "headers")

@@ -9,11 +9,11 @@ from hashlib import sha256
 
 import attrs
 
-from flux.operate.dlq.dead_letters import Letter
+from flux.operate.dlq.dead_letters import DeadLetter
 
-MOST_CAUSES = 10_000
+MAX_CAUSES = 10_000
 """Causes that are told apart; what comes later is counted only."""
-MOST_TEXT = 200
+MAX_TEXT = 200
 """Characters of a folded message that count: what comes later is mostly data."""
 
 _UUID = r"[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}"
@@ -40,17 +40,17 @@ class Cause:
         return ": ".join(part for part in (self.error_type, self.message) if part) or "(no error recorded)"
 
 
-def cause_of(letter: Letter) -> Cause:
-    kind, place, message = letter.error_type, place_of(letter.trace), fold(letter.error_message)
+def cause_of(dead_letter: DeadLetter) -> Cause:
+    kind, place, message = dead_letter.error_type, place_of(dead_letter.trace), fold(dead_letter.error_message)
     return Cause(_fingerprint(kind, place, message), kind, place, message)
 
 
 def fold(text: str) -> str:
     """`text` in one line, with quoted strings, UUIDs, hexadecimal numbers, numbers and words that have digits in them
     as #."""
-    folded = " ".join(text.split())[: 10 * MOST_TEXT]
+    folded = " ".join(text.split())[: 10 * MAX_TEXT]
     folded = _VARIABLE.sub("#", _QUOTED.sub("#", folded))
-    return _SEVERAL.sub("#", folded)[:MOST_TEXT].rstrip()
+    return _SEVERAL.sub("#", folded)[:MAX_TEXT].rstrip()
 
 
 @lru_cache(maxsize=1000)
@@ -72,42 +72,42 @@ def _fingerprint(*parts: str) -> str:
 
 
 @attrs.define
-class Tally:
+class CauseCount:
     """How often a cause was seen, when (milliseconds since the epoch), and the latest letter of it."""
 
     cause: Cause
     count: int
     first_seen: int
     last_seen: int
-    example: Letter
+    example: DeadLetter
 
 
 class Causes:
     """Counts letters by cause, in bounded memory."""
 
-    def __init__(self, most: int = MOST_CAUSES) -> None:
+    def __init__(self, most: int = MAX_CAUSES) -> None:
         self.total = 0
         self.others = 0
         """Letters of causes beyond the first `most`."""
         self._most = most
-        self._tallies: dict[str, Tally] = {}
+        self._tallies: dict[str, CauseCount] = {}
 
-    def add(self, letter: Letter) -> None:
+    def add(self, dead_letter: DeadLetter) -> None:
         self.total += 1
-        cause = cause_of(letter)
-        seen = letter.failed_at
+        cause = cause_of(dead_letter)
+        seen = dead_letter.failed_at
         tally = self._tallies.get(cause.id)
         if tally is None:
             if len(self._tallies) >= self._most:
                 self.others += 1
                 return
-            self._tallies[cause.id] = Tally(cause, 1, seen, seen, letter)
+            self._tallies[cause.id] = CauseCount(cause, 1, seen, seen, dead_letter)
             return
         tally.count += 1
         tally.first_seen = min(tally.first_seen, seen)
         if seen >= tally.last_seen:
-            tally.last_seen, tally.example = seen, letter
+            tally.last_seen, tally.example = seen, dead_letter
 
-    def ranked(self) -> list[Tally]:
+    def ranked(self) -> list[CauseCount]:
         """The most frequent first."""
         return sorted(self._tallies.values(), key=lambda tally: (-tally.count, tally.cause.id))

@@ -10,7 +10,7 @@ from flux.core.policy import Policy
 from flux.core.ports import Record
 
 
-class Letter:
+class DeadLetter:
     """One record of a dead-letter topic. Times in milliseconds since the epoch; texts are empty where nothing is
     known, as of a record that the Ruby library wrote."""
 
@@ -84,8 +84,8 @@ class Letter:
         return {name: value for name, value in self.message.headers if name.startswith(trails.PREFIX)}
 
 
-def letter_of(record: Record, policy: Policy, now_ms: int) -> Letter:
+def dead_letter_of(record: Record, policy: Policy, now_ms: int) -> DeadLetter:
     message = Message.of(record, record.value(), trails.start())
     trail = trails.read(message.headers, policy.stages.dead, now_ms, int(policy.max_delay * 1000))
     message.place(trail)
-    return Letter(message)
+    return DeadLetter(message)

@@ -18,9 +18,9 @@ from flux.consuming.topic_setup import ASK, max_message_bytes
 from flux.core.errors import BrokerError, Fault, FluxError
 from flux.core.message import Message
 from flux.core.ports import AdminPort, Cluster, ProducerRecord
-from flux.operate.writing import CHUNK, Writing
+from flux.operate.writing import CHUNK, TopicWriter
 
-_MOST_SHOWN = 60
+_MAX_SHOWN = 60
 
 
 def to_line(message: Message) -> str:
@@ -110,7 +110,7 @@ def _headers(shown: Any) -> list[tuple[str, bytes | None]]:
 
 def _short(value: Any) -> str:
     text = json.dumps(value)
-    return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}…"
+    return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}…"
 
 
 class BadLine(FluxError):
@@ -122,18 +122,18 @@ def write_lines(
     admin: AdminPort,
     topic: str,
     lines: Iterable[bytes],
-    stopping: Callable[[], bool] = lambda: False,
+    should_stop: Callable[[], bool] = lambda: False,
 ) -> int:
-    """Returns how many, when all are written or it is `stopping`. Empty lines are passed over. Raises BadLine, and
+    """Returns how many, when all are written or it is `should_stop`. Empty lines are passed over. Raises BadLine, and
     BrokerError, which says how many of the first are there."""
     info = admin.topics([topic], ASK)[topic]
     if info is None:
         raise BrokerError(f"there is no topic {topic}", Fault.UNKNOWN_TOPIC)
-    writing = Writing(adapter, topic, max_message_bytes(admin, topic))
+    writing = TopicWriter(adapter, topic, max_message_bytes(admin, topic))
     count = 0
     numbered = enumerate(lines, 1)
     try:
-        while not stopping() and (chunk := list(islice(numbered, CHUNK))):
+        while not should_stop() and (chunk := list(islice(numbered, CHUNK))):
             records, wrong = _records(chunk, info.partitions)
             there, failure = writing.write(records)
             count += there

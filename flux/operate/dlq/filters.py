@@ -12,7 +12,7 @@ from typing import Any
 import attrs
 
 from flux.operate.dlq.causes import cause_of
-from flux.operate.dlq.dead_letters import Letter
+from flux.operate.dlq.dead_letters import DeadLetter
 
 _NAMES = {"since_ms": "s", "reason": "r", "error": "e", "key": "k", "cause": "c"}
 
@@ -36,21 +36,21 @@ class Filter:
     def takes_all(self) -> bool:
         return self == _ALL
 
-    def matches(self, letter: Letter) -> bool:
-        if self.since_ms is not None and letter.written_at < self.since_ms:
+    def matches(self, dead_letter: DeadLetter) -> bool:
+        if self.since_ms is not None and dead_letter.written_at < self.since_ms:
             return False
-        if self.reason is not None and letter.reason != self.reason:
+        if self.reason is not None and dead_letter.reason != self.reason:
             return False
-        if self.key is not None and letter.message.key != self.key.encode("utf-8", "surrogateescape"):
+        if self.key is not None and dead_letter.message.key != self.key.encode("utf-8", "surrogateescape"):
             return False
-        if self.error is not None and not self._matches_error(letter):
+        if self.error is not None and not self._matches_error(dead_letter):
             return False
-        return self.cause is None or cause_of(letter).id.startswith(self.cause)
+        return self.cause is None or cause_of(dead_letter).id.startswith(self.cause)
 
-    def _matches_error(self, letter: Letter) -> bool:
+    def _matches_error(self, dead_letter: DeadLetter) -> bool:
         assert self.error is not None
-        wanted, kind = _compiled(self.error), letter.error_type
-        return any(wanted.match(text) for text in (kind, kind.rpartition(".")[2], letter.error))
+        wanted, kind = _compiled(self.error), dead_letter.error_type
+        return any(wanted.match(text) for text in (kind, kind.rpartition(".")[2], dead_letter.error))
 
     def to_json(self) -> dict[str, Any]:
         """Short names, as it is stored beside a position."""

@@ -11,12 +11,12 @@ from flux.core.errors import ConfigurationError
 from flux.core.policy import Policy
 from flux.core.ports import AdminPort
 from flux.operate.dlq.replay_plan import replay_group
-from flux.operate.dlq.replay_progress import Replayed
+from flux.operate.dlq.replay_progress import ReplayProgress
 from flux.operate.reading import spans_of
 
 
 @attrs.frozen
-class Purge:
+class PurgePlan:
     """`before`: by partition, the first offset that stays; only partitions that lose something. `records`: offsets
     that go. `not_replayed`: those of them that no replay of all has passed."""
 
@@ -26,20 +26,20 @@ class Purge:
     not_replayed: int
 
 
-def planned(
+def plan_purge(
     admin: AdminPort,
     policy: Policy,
     *,
     before: Mapping[int, int] | None = None,
     until_ms: int | None = None,
     replayed: bool = False,
-) -> Purge:
+) -> PurgePlan:
     """Up to an offset in each partition, up to a time (milliseconds since the epoch), or up to where replays are; all
     that there is now, when nothing is given. Raises ConfigurationError for an offset that is not there yet."""
     topic = policy.stages[policy.stages.dead].topic
     spans = spans_of(admin, topic)
     positions = admin.committed_offsets(replay_group(policy), topic, ASK)
-    done = {number: Replayed.of(positions[number]).offset for number in spans if number in positions}
+    done = {number: ReplayProgress.of(positions[number]).offset for number in spans if number in positions}
     if before is not None:
         points = dict(before)
         for number, offset in points.items():
@@ -53,7 +53,7 @@ def planned(
     else:
         points = {number: span.end for number, span in spans.items()}
     ends = {n: min(points[n], span.end) for n, span in spans.items() if points.get(n, 0) > span.start}
-    return Purge(
+    return PurgePlan(
         topic,
         ends,
         sum(end - spans[n].start for n, end in ends.items()),
@@ -61,6 +61,6 @@ def planned(
     )
 
 
-def purge(admin: AdminPort, plan: Purge) -> None:
+def purge(admin: AdminPort, plan: PurgePlan) -> None:
     """Raises BrokerError."""
     admin.delete_records(plan.topic, plan.before, ASK)

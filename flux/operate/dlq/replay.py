@@ -13,10 +13,10 @@ import attrs
 from flux.consuming.topic_setup import ASK
 from flux.core.errors import BrokerError
 from flux.core.ports import AdminPort, Cluster, ProducerRecord, System
-from flux.operate.dlq.dead_letters import Letter, letter_of
-from flux.operate.dlq.replay_plan import ReplayPlan, ReplayVerdict, copy_of, judge
-from flux.operate.reading import Piece, read
-from flux.operate.writing import CHUNK, Writing
+from flux.operate.dlq.dead_letters import DeadLetter, dead_letter_of
+from flux.operate.dlq.replay_plan import ReplayDecision, ReplayPlan, copy_of, judge
+from flux.operate.reading import ReadBatch, read
+from flux.operate.writing import CHUNK, TopicWriter
 from flux.system import SYSTEM
 
 _COMMIT_EVERY = 5.0  # seconds
@@ -24,7 +24,7 @@ _NAP = 0.1
 
 
 @attrs.define
-class Receipt:
+class ReplayResult:
     """What a replay did. `stopped`: why it ended before the end of what there was; empty: it did not."""
 
     replayed: int = 0
@@ -37,7 +37,7 @@ class Receipt:
 
 
 class Replay:
-    """One run of a plan. `progressed` is told how many offsets were passed; `stopping` is asked between records."""
+    """One run of a plan. `on_progress` is told how many offsets were passed; `should_stop` is asked between records."""
 
     def __init__(
         self,
@@ -45,99 +45,99 @@ class Replay:
         adapter: Cluster,
         admin: AdminPort,
         *,
-        stopping: Callable[[], bool] = lambda: False,
-        progressed: Callable[[int], object] = lambda count: None,
+        should_stop: Callable[[], bool] = lambda: False,
+        on_progress: Callable[[int], object] = lambda count: None,
         system: System = SYSTEM,
     ) -> None:
-        self.receipt = Receipt()
+        self.result = ReplayResult()
         self._plan = plan
         self._adapter = adapter
         self._admin = admin
-        self._stopping = stopping
-        self._progressed = progressed
+        self._should_stop = should_stop
+        self._progressed = on_progress
         self._system = system
         self._replayed = dict(plan.replayed)
         self._stored = dict(plan.stored)
         self._changed: set[int] = set()
         self._committed_at = self._began = system.monotonic()
-        self._writing = Writing(adapter, plan.target.topic, plan.limit_bytes, system)
+        self._writing = TopicWriter(adapter, plan.target.topic, plan.limit_bytes, system)
 
-    def run(self) -> Receipt:
+    def run(self) -> ReplayResult:
         """Ends at a record's boundary, with the positions committed; what went wrong is in the receipt. Raises what is
         no error of the cluster's."""
         try:
             self._run()
         except BrokerError as error:
             # Over what was to stop it after this chunk, such as a limit: that was not reached.
-            self.receipt.stopped, self.receipt.failed = str(error), True
+            self.result.stopped, self.result.failed = str(error), True
         finally:
             self._finish()
-        return self.receipt
+        return self.result
 
     def _finish(self) -> None:
-        receipt = self.receipt
+        result = self.result
         try:
             self._commit()
         except BrokerError as error:
-            if str(error) not in receipt.stopped:
-                stopped = f"{receipt.stopped}; " if receipt.stopped else ""
-                receipt.stopped = f"{stopped}how far it is was not committed: {error}"
-            receipt.failed = True
+            if str(error) not in result.stopped:
+                stopped = f"{result.stopped}; " if result.stopped else ""
+                result.stopped = f"{stopped}how far it is was not committed: {error}"
+            result.failed = True
         self._writing.close()
 
     def _run(self) -> None:
         plan = self._plan
-        pieces = read(self._adapter, plan.source.topic, plan.spans, stopping=self._stopping, system=self._system)
-        for piece in pieces:
-            for chunk in self._chunks(piece):
+        batches = read(self._adapter, plan.source.topic, plan.spans, should_stop=self._should_stop, system=self._system)
+        for batch in batches:
+            for chunk in self._chunks(batch):
                 self._write(chunk)
                 if self._system.monotonic() - self._committed_at >= _COMMIT_EVERY:
                     self._commit()
-            if self.receipt.stopped:
+            if self.result.stopped:
                 return
-        if self._stopping():
+        if self._should_stop():
             self._interrupted()
 
-    def _chunks(self, piece: Piece) -> Iterator[Chunk]:
+    def _chunks(self, batch: ReadBatch) -> Iterator[Chunk]:
         """The copies of a piece, as many at once as may be written at once, until it is to stop."""
-        order, receipt = self._plan.order, self.receipt
-        most = CHUNK if order.rate is None else max(1, min(CHUNK, int(order.rate * _NAP)))
-        chunk = Chunk(piece.partition)
-        for record in piece.records:
-            if self._stopping():
+        options, result = self._plan.options, self.result
+        most = CHUNK if options.rate is None else max(1, min(CHUNK, int(options.rate * _NAP)))
+        chunk = Chunk(batch.partition)
+        for record in batch.records:
+            if self._should_stop():
                 self._interrupted()
                 break
-            letter = letter_of(record, self._plan.policy, self._now_ms())
-            verdict = judge(letter, order, self._plan.replayed[piece.partition])
-            if verdict is ReplayVerdict.COPY:
-                if order.limit is not None and receipt.replayed + len(chunk.copies) >= order.limit:
-                    self._stop(f"{order.limit:,} replayed, as many as --limit says")
+            dead_letter = dead_letter_of(record, self._plan.policy, self._now_ms())
+            verdict = judge(dead_letter, options, self._plan.replayed[batch.partition])
+            if verdict is ReplayDecision.COPY:
+                if options.limit is not None and result.replayed + len(chunk.copies) >= options.limit:
+                    self._stop(f"{options.limit:,} replayed, as many as --limit says")
                     break
-                chunk.copies.append((letter.offset, self._copy(letter)))
-            elif verdict is ReplayVerdict.TOO_OFTEN:
+                chunk.copies.append((dead_letter.offset, self._copy(dead_letter)))
+            elif verdict is ReplayDecision.TOO_OFTEN:
                 self._stop(
-                    f"{letter.place} was replayed {letter.replays} time(s) and failed again ({letter.error}):"
+                    f"{dead_letter.place} was replayed {dead_letter.replays} time(s) and failed again ({dead_letter.error}):"
                     " mend the cause, choose others, or raise --max-replays",
                     failed=True,
                 )
                 break
-            elif verdict is ReplayVerdict.DONE:
-                receipt.done_before += 1
+            elif verdict is ReplayDecision.DONE:
+                result.done_before += 1
             else:
-                receipt.unmatched += 1
+                result.unmatched += 1
             chunk.passed += 1
-            chunk.end = letter.offset + 1
+            chunk.end = dead_letter.offset + 1
             if len(chunk.copies) >= most:
                 yield chunk
-                chunk = Chunk(piece.partition)
+                chunk = Chunk(batch.partition)
         else:
-            chunk.end = piece.reached
+            chunk.end = batch.reached
         if chunk.end is not None:
             yield chunk
 
-    def _copy(self, letter: Letter) -> ProducerRecord:
+    def _copy(self, dead_letter: DeadLetter) -> ProducerRecord:
         plan = self._plan
-        return copy_of(letter, plan.target, plan.policy.stages[0].group, self._now_ms(), plan.partitions)
+        return copy_of(dead_letter, plan.target, plan.policy.stages[0].group, self._now_ms(), plan.partitions)
 
     # -- effects
 
@@ -145,8 +145,8 @@ class Replay:
         """Returns when all copies are acknowledged. Raises BrokerError; what was acknowledged before the first that
         was not counts as replayed."""
         copies = [copy for _, copy in chunk.copies]
-        there, failure = (len(copies), None) if self._plan.order.dry else self._writing.write(copies)
-        self.receipt.replayed += there
+        there, failure = (len(copies), None) if self._plan.options.dry else self._writing.write(copies)
+        self.result.replayed += there
         if there < len(copies):
             self._advance(chunk.partition, chunk.copies[there][0])
         else:
@@ -159,23 +159,23 @@ class Replay:
 
     def _dispatch_mode(self) -> None:
         """Sleeps until the rate allows the next one."""
-        rate = self._plan.order.rate
+        rate = self._plan.options.rate
         if rate is not None:
-            until = self._began + self.receipt.replayed / rate
-            while not self._stopping() and (left := until - self._system.monotonic()) > 0:
+            until = self._began + self.result.replayed / rate
+            while not self._should_stop() and (left := until - self._system.monotonic()) > 0:
                 self._system.sleep(min(left, _NAP))
 
     # -- positions
 
     def _advance(self, partition: int, offset: int) -> None:
         before = self._replayed[partition]
-        after = self._replayed[partition] = before.advanced(self._plan.order.which, offset)
+        after = self._replayed[partition] = before.advanced(self._plan.options.criteria, offset)
         if after != before:
             self._changed.add(partition)
 
     def _commit(self) -> None:
         self._committed_at = self._system.monotonic()
-        if not self._changed or self._plan.order.dry:
+        if not self._changed or self._plan.options.dry:
             return
         plan, admin = self._plan, self._admin
         found = admin.committed_offsets(plan.group, plan.source.topic, ASK)
@@ -191,12 +191,12 @@ class Replay:
         self._changed.clear()
 
     def _interrupted(self) -> None:
-        self.receipt.interrupted = True
+        self.result.interrupted = True
         self._stop("interrupted")
 
     def _stop(self, why: str, failed: bool = False) -> None:
-        if not self.receipt.stopped:
-            self.receipt.stopped, self.receipt.failed = why, failed
+        if not self.result.stopped:
+            self.result.stopped, self.result.failed = why, failed
 
     def _now_ms(self) -> int:
         return int(self._system.now() * 1000)

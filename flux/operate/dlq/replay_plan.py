@@ -13,10 +13,10 @@ from flux.core.errors import ConfigurationError, FluxError
 from flux.core.policy import Policy
 from flux.core.ports import AdminPort, CommittedOffset, ProducerRecord
 from flux.core.stage import Role, Stage
-from flux.operate.dlq.dead_letters import Letter
+from flux.operate.dlq.dead_letters import DeadLetter
 from flux.operate.dlq.filters import Filter
-from flux.operate.dlq.replay_progress import Replayed
-from flux.operate.reading import Span, size_of, spans_of
+from flux.operate.dlq.replay_progress import ReplayProgress
+from flux.operate.reading import Span, count_offsets, spans_of
 
 MAX_REPLAYS = 3
 
@@ -28,10 +28,10 @@ def replay_group(policy: Policy) -> str:
 
 
 @attrs.frozen
-class Order:
+class ReplayOptions:
     """What is to be replayed, where to, and how. `rate`: copies a second; None: as fast as it goes."""
 
-    which: Filter = attrs.field(factory=Filter)
+    criteria: Filter = attrs.field(factory=Filter)
     to_main: bool = False
     limit: int | None = None
     """Copies after which it ends."""
@@ -46,9 +46,9 @@ class Order:
 
 @attrs.frozen
 class ReplayPlan:
-    """An order, as the cluster is now: see `planned`."""
+    """An order, as the cluster is now: see `plan_replay`."""
 
-    order: Order
+    options: ReplayOptions
     policy: Policy
     source: Stage
     target: Stage
@@ -57,7 +57,7 @@ class ReplayPlan:
     group: str
     spans: Mapping[int, Span]
     """What will be read, by partition of the dead-letter topic."""
-    replayed: Mapping[int, Replayed]
+    replayed: Mapping[int, ReplayProgress]
     stored: Mapping[int, CommittedOffset]
     """What the group had committed."""
     limit_bytes: int | None
@@ -66,10 +66,10 @@ class ReplayPlan:
 
     @property
     def size(self) -> int:
-        return size_of(self.spans)
+        return count_offsets(self.spans)
 
 
-class ReplayVerdict(enum.Enum):
+class ReplayDecision(enum.Enum):
     COPY = "copy"
     OTHER = "does not match"
     DONE = "replayed before"
@@ -88,13 +88,13 @@ def check_members(admin: AdminPort, policy: Policy) -> None:
         )
 
 
-def planned(admin: AdminPort, policy: Policy, order: Order) -> ReplayPlan:
+def plan_replay(admin: AdminPort, policy: Policy, options: ReplayOptions) -> ReplayPlan:
     """Fixes the ends: what is written from now on, by this replay too, is none of it. Raises ConfigurationError where
     a topic is missing, and BrokerError."""
     source = policy.stages[policy.stages.dead]
-    if policy.stages.retries == 0 and not order.to_main:
+    if policy.stages.retries == 0 and not options.to_main:
         raise ConfigurationError("with retries = 0 there is no retry topic: replay with --to main")
-    target = policy.stages[0 if order.to_main else 1]
+    target = policy.stages[0 if options.to_main else 1]
     found = admin.topics([source.topic, target.topic], ASK)
     for topic, info in found.items():
         if info is None:
@@ -105,13 +105,13 @@ def planned(admin: AdminPort, policy: Policy, order: Order) -> ReplayPlan:
     stored = admin.committed_offsets(group, source.topic, ASK)
     worked = admin.committed_offsets(source.group, source.topic, ASK)
     spans, replayed = {}, {}
-    for number, span in spans_of(admin, source.topic, order.which.since_ms).items():
-        known = Replayed.of(stored[number]) if number in stored else Replayed(0)
+    for number, span in spans_of(admin, source.topic, options.criteria.since_ms).items():
+        known = ReplayProgress.of(stored[number]) if number in stored else ReplayProgress(0)
         replayed[number] = known
-        start = span.start if order.again else max(span.start, known.start(order.which))
+        start = span.start if options.again else max(span.start, known.start(options.criteria))
         spans[number] = Span(min(start, span.end), span.end)
     return ReplayPlan(
-        order,
+        options,
         policy,
         source,
         target,
@@ -125,39 +125,39 @@ def planned(admin: AdminPort, policy: Policy, order: Order) -> ReplayPlan:
     )
 
 
-def judge(letter: Letter, order: Order, replayed: Replayed) -> ReplayVerdict:
-    if not order.which.matches(letter):
-        return ReplayVerdict.OTHER
-    if not order.again and replayed.has(letter):
-        return ReplayVerdict.DONE
-    return ReplayVerdict.TOO_OFTEN if letter.replays >= order.max_replays else ReplayVerdict.COPY
+def judge(dead_letter: DeadLetter, options: ReplayOptions, replayed: ReplayProgress) -> ReplayDecision:
+    if not options.criteria.matches(dead_letter):
+        return ReplayDecision.OTHER
+    if not options.again and replayed.has(dead_letter):
+        return ReplayDecision.DONE
+    return ReplayDecision.TOO_OFTEN if dead_letter.replays >= options.max_replays else ReplayDecision.COPY
 
 
 _KEPT = (t.FIRST_FAILED_AT, t.FAILED_AT, t.REASON, t.ERROR_TYPE, t.ERROR_MESSAGE)
 """Of flux's own: what is known of the failure. Not the trace, so that the copy is no larger than the dead letter."""
 
 
-def copy_of(letter: Letter, target: Stage, group: str, now_ms: int, partitions: int) -> ProducerRecord:
+def copy_of(dead_letter: DeadLetter, target: Stage, group: str, now_ms: int, partitions: int) -> ProducerRecord:
     """The record to write to `target`, which has `partitions`. Key, value and the headers that it came with stay.
 
     In the main topic it is new work: nothing of flux's is left, and it goes to the partition that it came from. In a
     retry topic it is the same work, due now, as if no call had been made yet; its replays are counted.
     """
-    message = letter.message
+    message = dead_letter.message
     headers = [pair for pair in message.headers if not pair[0].startswith(t.PREFIX)]
     home = message.partition
     if target.role is Role.MAIN:
         if message.trail.origin is not None:
             home = message.trail.origin[1]
     else:
-        headers += _trail(letter, target, group, now_ms)
+        headers += _trail(dead_letter, target, group, now_ms)
     return ProducerRecord(
         value=message.raw_value, key=message.key, headers=headers, partition=home % partitions, timestamp=now_ms
     )
 
 
-def _trail(letter: Letter, target: Stage, group: str, now_ms: int) -> list[tuple[str, bytes | None]]:
-    message, trail = letter.message, letter.message.trail
+def _trail(dead_letter: DeadLetter, target: Stage, group: str, now_ms: int) -> list[tuple[str, bytes | None]]:
+    message, trail = dead_letter.message, dead_letter.message.trail
     topic, partition, offset = message.origin
     numbers = {
         t.STAGE: target.number,

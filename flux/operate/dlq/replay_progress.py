@@ -12,34 +12,34 @@ import json
 import attrs
 
 from flux.core.ports import CommittedOffset
-from flux.operate.dlq.dead_letters import Letter
+from flux.operate.dlq.dead_letters import DeadLetter
 from flux.operate.dlq.filters import Filter
 
 _MARK = "flux-replay-1 "
 
 
 @attrs.frozen
-class Replayed:
+class ReplayProgress:
     """`offset`: all below it are done. `parts`: (filter, offset): of those that match, all below that offset."""
 
     offset: int
     parts: tuple[tuple[Filter, int], ...] = ()
 
-    def start(self, which: Filter) -> int:
-        """Where a replay of `which` goes on."""
-        return max([self.offset, *(offset for part, offset in self.parts if part == which)])
+    def start(self, criteria: Filter) -> int:
+        """Where a replay of `criteria` goes on."""
+        return max([self.offset, *(offset for part, offset in self.parts if part == criteria)])
 
-    def has(self, letter: Letter) -> bool:
-        offset = letter.offset
-        return offset < self.offset or any(offset < end and part.matches(letter) for part, end in self.parts)
+    def has(self, dead_letter: DeadLetter) -> bool:
+        offset = dead_letter.offset
+        return offset < self.offset or any(offset < end and part.matches(dead_letter) for part, end in self.parts)
 
-    def advanced(self, which: Filter, offset: int) -> Replayed:
-        """After a replay of `which` has come to `offset`."""
-        if which.takes_all:
+    def advanced(self, criteria: Filter, offset: int) -> ReplayProgress:
+        """After a replay of `criteria` has come to `offset`."""
+        if criteria.takes_all:
             done = max(self.offset, offset)
-            return Replayed(done, tuple((part, end) for part, end in self.parts if end > done))
-        others = tuple((part, end) for part, end in self.parts if part != which)
-        return self if offset <= self.start(which) else Replayed(self.offset, (*others, (which, offset)))
+            return ReplayProgress(done, tuple((part, end) for part, end in self.parts if end > done))
+        others = tuple((part, end) for part, end in self.parts if part != criteria)
+        return self if offset <= self.start(criteria) else ReplayProgress(self.offset, (*others, (criteria, offset)))
 
     def position(self, most: int) -> CommittedOffset:
         """As it is committed, with a string of at most `most` characters. Where it would not fit, the oldest parts are
@@ -54,7 +54,7 @@ class Replayed:
         return CommittedOffset(self.offset)
 
     @classmethod
-    def of(cls, position: CommittedOffset) -> Replayed:
+    def of(cls, position: CommittedOffset) -> ReplayProgress:
         """A string that is foreign or damaged is ignored: that repeats, and loses nothing."""
         offset, text = position
         if text.startswith(_MARK):

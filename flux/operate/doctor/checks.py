@@ -42,7 +42,9 @@ def examine(facts: Facts) -> list[Finding]:
     return [finding for check in CHECKS.values() for finding in check(facts)]
 
 
-def mend(findings: Sequence[Finding], policy: Policy, admin: AdminPort, system: System = SYSTEM) -> Iterator[str]:
+def fix_findings(
+    findings: Sequence[Finding], policy: Policy, admin: AdminPort, system: System = SYSTEM
+) -> Iterator[str]:
     """A line for each thing as soon as it is done. Raises BrokerError at the first one that the cluster refuses."""
     if any(finding.create for finding in findings):
         missing, _ = plan_topics(policy, admin)

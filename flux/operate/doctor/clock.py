@@ -20,7 +20,7 @@ _RECORDS = 5
 _LONGEST_NAME = 249
 
 
-def measure(adapter: Cluster, admin: AdminPort, beside: str, system: System = SYSTEM) -> ClockDifference:
+def measure_clock(adapter: Cluster, admin: AdminPort, beside: str, system: System = SYSTEM) -> ClockDifference:
     """By a topic that is made for it, named after the topic `beside` so that permissions by prefix hold, and deleted.
     Raises BrokerError."""
     ending = f"-flux-doctor-{secrets.token_hex(4)}"
@@ -32,8 +32,8 @@ def measure(adapter: Cluster, admin: AdminPort, beside: str, system: System = SY
         written = _write(adapter, topic, system)
         stamps = [
             record.timestamp()[1] / 1000
-            for piece in read(adapter, topic, spans_of(admin, topic), patience=ASK, system=system)
-            for record in piece.records
+            for batch in read(adapter, topic, spans_of(admin, topic), timeout=ASK, system=system)
+            for record in batch.records
         ]
     finally:
         admin.delete_topics([topic], ASK)

@@ -14,18 +14,18 @@ from flux.core.policy import Policy
 from flux.core.ports import AdminPort, Cluster, GroupProtocol, Permissions, System, TopicInfo
 from flux.core.stage import Role, Stage, Stages
 from flux.operate.doctor.facts import OLD, ClockDifference, Facts, TopicFacts, Unknown
-from flux.operate.status.blockers import Large, large_in
-from flux.operate.status.status import look
+from flux.operate.status.blockers import LargeRecord, large_records_in
+from flux.operate.status.status import read_status
 from flux.system import SYSTEM
 
 T = TypeVar("T")
 
-NOTHING_TO_ASK = {Fault.UNAVAILABLE, Fault.LOGIN}
+FATAL_FAULTS = {Fault.UNAVAILABLE, Fault.LOGIN}
 """Faults that end the examination; any other says of one fact that it cannot be had."""
 NO_CLOCK = Unknown("the clocks' difference", "needs a temporary topic: run with --clock")
 
 
-def ask(
+def collect_facts(
     name: str,
     policy: Policy,
     admin: AdminPort,
@@ -40,7 +40,7 @@ def ask(
     or why nothing was; `unwritable`: why the process's producers cannot be made; `adapter`: to read the records at the
     groups' positions; None: nobody does. Raises BrokerError only when the cluster is away; where it refuses the login,
     that is all there is to know."""
-    asking = _Collecting(admin, policy, system)
+    asking = _Collector(admin, policy, system)
     try:
         facts = asking.facts(name, others, clock, unwritable)
         large = asking.large(adapter) if adapter is not None and facts.names else ()
@@ -52,7 +52,7 @@ def ask(
 
 
 @attrs.define
-class _Collecting:
+class _Collector:
     admin: AdminPort
     policy: Policy
     system: System
@@ -84,16 +84,16 @@ class _Collecting:
             unwritable=unwritable,
         )
 
-    def large(self, adapter: Cluster) -> tuple[Large, ...]:
-        question = partial(look, adapter, self.admin, self.policy, None, system=self.system)
+    def large(self, adapter: Cluster) -> tuple[LargeRecord, ...]:
+        question = partial(read_status, adapter, self.admin, self.policy, None, system=self.system)
         found = self._asked("records at the groups' positions", question, None)
-        return () if found is None else tuple(large_in(found))
+        return () if found is None else tuple(large_records_in(found))
 
     def _asked(self, what: str, question: Callable[[], T], otherwise: T) -> T:
         try:
             return question()
         except BrokerError as error:
-            if error.fault in NOTHING_TO_ASK:
+            if error.fault in FATAL_FAULTS:
                 raise
             self.unknown.append(Unknown(what, str(error)))
             return otherwise
@@ -105,13 +105,13 @@ class _Collecting:
         try:
             infos = self.admin.topics(names, ASK)
         except BrokerError as error:
-            if error.fault in NOTHING_TO_ASK:
+            if error.fault in FATAL_FAULTS:
                 raise
             for name in names:  # one that may not be seen hides the others
                 try:
                     infos |= self.admin.topics([name], ASK)
                 except BrokerError as refused:
-                    if refused.fault in NOTHING_TO_ASK:
+                    if refused.fault in FATAL_FAULTS:
                         raise
                     hidden.add(name)
                     self.unknown.append(Unknown(f"topic {name}", str(refused)))

@@ -10,7 +10,7 @@ from flux.consuming.topic_setup import DEFAULT_MESSAGE_BYTES
 from flux.core.policy import Policy
 from flux.core.ports import GroupProtocol, Permissions, TopicInfo
 from flux.core.stage import Role, Stage, Stages
-from flux.operate.status.blockers import Large
+from flux.operate.status.blockers import LargeRecord
 
 OLD = 0.8
 """The part of its retention after which a record is about to be deleted."""
@@ -89,7 +89,7 @@ class Facts:
     permissions: Permissions | None = None
     protocols: Mapping[str, GroupProtocol] = attrs.field(factory=dict)
     others: tuple[tuple[str, Stages], ...] = ()
-    large: tuple[Large, ...] = ()
+    large: tuple[LargeRecord, ...] = ()
     clock: ClockDifference | None = None
     unknown: tuple[Unknown, ...] = ()
     refused: str = ""
@@ -119,7 +119,7 @@ class Finding:
     settings: Mapping[str, str] = attrs.field(factory=dict)
 
     @property
-    def mendable(self) -> bool:
+    def fixable(self) -> bool:
         return self.create or bool(self.settings)
 
     def __str__(self) -> str:

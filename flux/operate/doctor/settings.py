@@ -14,17 +14,15 @@ CLOCKS_DIFFER = 300.0
 
 def message_size(facts: Facts) -> Iterator[Finding]:
     for topic in facts.topics[1:]:
-        takes = topic.number("max.message.bytes")
+        max_bytes = topic.number("max.message.bytes")
         wanted = config_for(facts.policy, topic.stage, facts.message_bytes)["max.message.bytes"]
-        if takes is None or takes >= int(wanted) or facts.main.config is None:
+        if max_bytes is None or max_bytes >= int(wanted) or facts.main.config is None:
             continue
-        if takes < facts.message_bytes:
-            problem = (
-                f"takes {takes:,} bytes and {facts.main.name} {facts.message_bytes:,}: a large record cannot move on"
-            )
+        if max_bytes < facts.message_bytes:
+            problem = f"takes {max_bytes:,} bytes and {facts.main.name} {facts.message_bytes:,}: a large record cannot move on"
         else:
             problem = (
-                f"takes {takes:,} bytes: no room for flux's headers on a record as large as {facts.main.name} takes"
+                f"takes {max_bytes:,} bytes: no room for flux's headers on a record as large as {facts.main.name} takes"
             )
         remedy = f"set max.message.bytes={wanted} on it, or --fix"
         yield Finding("message size", topic.name, problem, remedy, settings={"max.message.bytes": wanted})
@@ -42,7 +40,9 @@ def compression(facts: Facts) -> Iterator[Finding]:
 
 def large_records(facts: Facts) -> Iterator[Finding]:
     for each in facts.large:
-        stands = f"stands for {in_words(each.seconds)}, has {each.size:,} bytes, and {each.target} takes {each.takes:,}"
+        stands = (
+            f"stands for {in_words(each.seconds)}, has {each.size:,} bytes, and {each.target} takes {each.max_bytes:,}"
+        )
         yield Finding("large records", f"{each.at}@{each.offset}", f"{stands}: its copy may not fit", each.remedy)
 
 

@@ -16,9 +16,9 @@ from flux.core.stage import Role, Stage
 from flux.operate.trace.record_history import due_of
 from flux.system import SYSTEM
 
-MOST_PARTITIONS = 500
+MAX_PARTITIONS = 500
 """Looked at together: a client holds up to some hundred KB of each."""
-PATIENCE = 5.0
+TIMEOUT = 5.0
 _LOOK = 0.25
 _PIECE = 500
 
@@ -29,7 +29,7 @@ class Place(NamedTuple):
 
 
 @attrs.frozen
-class Head:
+class OldestUnfinished:
     """Times in milliseconds since the epoch."""
 
     offset: int
@@ -50,7 +50,7 @@ class Head:
         return None if began <= 0 else max(0.0, (now_ms - began) / 1000)
 
 
-def head_of(record: Record, stage: Stage, policy: Policy, now_ms: int) -> Head:
+def oldest_unfinished_of(record: Record, stage: Stage, policy: Policy, now_ms: int) -> OldestUnfinished:
     message = Message.of(record, None, trails.start())
     due = None
     if stage.role is not Role.MAIN:
@@ -58,20 +58,20 @@ def head_of(record: Record, stage: Stage, policy: Policy, now_ms: int) -> Head:
         due = due_of(message, stage, policy)
     size = len(record.value() or b"") + len(message.key or b"")
     size += sum(len(name) + len(value or b"") for name, value in message.headers)
-    return Head(message.offset, shown_key(message.key), message.attempt, message.timestamp, due, size)
+    return OldestUnfinished(message.offset, shown_key(message.key), message.attempt, message.timestamp, due, size)
 
 
 def read_first(
-    adapter: Cluster, starts: Mapping[TopicPartition, int], *, patience: float = PATIENCE, system: System = SYSTEM
+    adapter: Cluster, starts: Mapping[TopicPartition, int], *, timeout: float = TIMEOUT, system: System = SYSTEM
 ) -> dict[TopicPartition, Record]:
-    """The first record at each of these offsets or after it, of at most `MOST_PARTITIONS` partitions; where there is
-    none, or none came within `patience` seconds, nothing. Raises BrokerError."""
-    left = dict(list(starts.items())[:MOST_PARTITIONS])
+    """The first record at each of these offsets or after it, of at most `MAX_PARTITIONS` partitions; where there is
+    none, or none came within `timeout` seconds, nothing. Raises BrokerError."""
+    left = dict(list(starts.items())[:MAX_PARTITIONS])
     found: dict[TopicPartition, Record] = {}
     if not left:
         return found
     reader = adapter.reader(left)
-    until = system.monotonic() + patience
+    until = system.monotonic() + timeout
     try:
         while left and system.monotonic() < until:
             polled = reader.poll(_PIECE, _LOOK)

@@ -38,7 +38,7 @@ class Progress:
         return sum(end - start for start, end in self.done)
 
 
-def passing(stored: CommittedOffset | None, offset: int, low: int, max_metadata: int) -> CommittedOffset | None:
+def committed_after(stored: CommittedOffset | None, offset: int, low: int, max_metadata: int) -> CommittedOffset | None:
     """What to commit so that the record at `offset` is done too. `low`: the oldest offset that the partition holds.
     None: the string would be longer than `max_metadata`, and what does not fit would be worked again."""
     known = Progress.of(stored)
@@ -58,7 +58,7 @@ def lag(positions: Mapping[int, CommittedOffset], marks: Mapping[int, Watermarks
     return total
 
 
-def ask_group(admin: AdminPort, stage: Stage) -> tuple[list[GroupMember], dict[int, CommittedOffset]]:
+def read_group(admin: AdminPort, stage: Stage) -> tuple[list[GroupMember], dict[int, CommittedOffset]]:
     """A stage's members and positions. Both need the same permission; librdkafka tells of a refusal for members only,
     and for positions waits until its time limit. Raises BrokerError."""
     return admin.members(stage.group, ASK), admin.committed_offsets(stage.group, stage.topic, ASK)

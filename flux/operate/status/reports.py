@@ -13,14 +13,14 @@ from flux.core.stage import Stage
 from flux.operate.reading import read, spans_of
 from flux.system import SYSTEM
 
-MOST_READ = 50_000
+MAX_READ = 50_000
 """Records: what ten thousand processes write in a minute is more than anybody looks at."""
 _BACK_MS = 60_000
-_PATIENCE = 10.0
+_TIMEOUT = 10.0
 
 
 @attrs.frozen
-class KnownReports:
+class ReceivedReport:
     """`age`: seconds since the report was written."""
 
     report: Report
@@ -31,7 +31,7 @@ class KnownReports:
 
 
 @attrs.frozen
-class Running:
+class ReportedRecord:
     """A call, a record on its way or the pause that it waits for, where a report names it. `seconds`: until now."""
 
     what: Call | Open | Paused
@@ -56,7 +56,9 @@ class Running:
         return f"its copy for {what.target} is {what.state}{failures}"
 
 
-def heard(adapter: Cluster, admin: AdminPort, topic: str, system: System = SYSTEM) -> list[KnownReports] | None:
+def read_reports(
+    adapter: Cluster, admin: AdminPort, topic: str, system: System = SYSTEM
+) -> list[ReceivedReport] | None:
     """Of each process that lives, the newest report; None: there is no such topic. Raises BrokerError."""
     if admin.topics([topic], ASK)[topic] is None:
         return None
@@ -64,18 +66,18 @@ def heard(adapter: Cluster, admin: AdminPort, topic: str, system: System = SYSTE
     spans = spans_of(admin, topic, now_ms - _BACK_MS)
     records: dict[bytes | None, Record] = {}
     count = 0
-    for piece in read(adapter, topic, spans, patience=_PATIENCE, system=system):
-        records |= {record.key(): record for record in piece.records}
-        count += len(piece.records)
-        if count >= MOST_READ:
+    for batch in read(adapter, topic, spans, timeout=_TIMEOUT, system=system):
+        records |= {record.key(): record for record in batch.records}
+        count += len(batch.records)
+        if count >= MAX_READ:
             break
-    return latest(records.values(), now_ms)
+    return latest_reports(records.values(), now_ms)
 
 
-def latest(records: Iterable[Record], now_ms: int) -> list[KnownReports]:
+def latest_reports(records: Iterable[Record], now_ms: int) -> list[ReceivedReport]:
     """`records`: in the order in which they were written. A tombstone ends a process; what is too old, damaged or of
     another version is ignored."""
-    found: dict[bytes | None, KnownReports] = {}
+    found: dict[bytes | None, ReceivedReport] = {}
     for record in records:
         key, value = record.key(), record.value()
         found.pop(key, None)
@@ -83,18 +85,20 @@ def latest(records: Iterable[Record], now_ms: int) -> list[KnownReports]:
         if report is not None:
             age = max(0.0, (now_ms - record.timestamp()[1]) / 1000)
             if age <= FRESH * max(report.every, EVERY):
-                found[key] = KnownReports(report, age)
+                found[key] = ReceivedReport(report, age)
     return sorted(found.values(), key=lambda each: (each.report.host, each.report.process or 0, each.report.pid))
 
 
-def running(reports: Sequence[KnownReports], stage: Stage, partition: int, offset: int) -> Running | None:
+def find_reported(
+    reports: Sequence[ReceivedReport], stage: Stage, partition: int, offset: int
+) -> ReportedRecord | None:
     """What processes say of the record at an offset of a stage."""
     for each in reports:
         for told in each.of(stage):
             whats: tuple[Call | Open, ...] = (*told.calls, *told.open)
             for what in whats:
                 if (what.partition, what.offset) == (partition, offset):
-                    return Running(what, each.report.name, what.seconds + each.age)
+                    return ReportedRecord(what, each.report.name, what.seconds + each.age)
             if told.paused is not None and within(told.partitions, partition):
-                return Running(told.paused, each.report.name, told.paused.seconds + each.age)
+                return ReportedRecord(told.paused, each.report.name, told.paused.seconds + each.age)
     return None

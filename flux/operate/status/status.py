@@ -1,6 +1,6 @@
 """How far a task is, and what holds it back: what the cluster says at one moment, and what two moments say together.
 
-`look` asks; the rest are plain functions of what it was told.
+`read_status` asks; the rest are plain functions of what it was told.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from flux.core.monitoring.report import StageReport
 from flux.core.policy import Policy
 from flux.core.ports import AdminPort, Cluster, CommittedOffset, GroupMember, System, TopicPartition, Watermarks
 from flux.core.stage import Role, Stage
-from flux.operate.status.oldest_unfinished import Head, head_of, read_first
-from flux.operate.status.progress import Progress, ask_group, lag
-from flux.operate.status.reports import KnownReports, heard
+from flux.operate.status.oldest_unfinished import OldestUnfinished, oldest_unfinished_of, read_first
+from flux.operate.status.progress import Progress, lag, read_group
+from flux.operate.status.reports import ReceivedReport, read_reports
 from flux.system import SYSTEM
 
 _SMALL = 16 * 1024  # bytes of a record that every topic takes
 
 
 @attrs.frozen
-class StageLook:
-    """One stage. `positions` and `marks` by partition, empty where there is no topic. `young`: by partition, the first
-    offset younger than the stage's shortest wait. `after`: the next topic, and `takes`: bytes of a batch that it takes;
+class StageStatus:
+    """One stage. `positions` and `marks` by partition, empty where there is no topic. `first_young`: by partition, the first
+    offset younger than the stage's shortest wait. `after`: the next topic, and `max_bytes`: bytes of a batch that it takes;
     None: not known, or not asked, as no record at a position is large."""
 
     stage: Stage
@@ -35,10 +35,10 @@ class StageLook:
     positions: Mapping[int, CommittedOffset] = attrs.field(factory=dict)
     marks: Mapping[int, Watermarks] = attrs.field(factory=dict)
     members: Sequence[GroupMember] = ()
-    heads: Mapping[int, Head] = attrs.field(factory=dict)
-    young: Mapping[int, int] = attrs.field(factory=dict)
+    oldest_unfinished: Mapping[int, OldestUnfinished] = attrs.field(factory=dict)
+    first_young: Mapping[int, int] = attrs.field(factory=dict)
     after: str = ""
-    takes: int | None = None
+    max_bytes: int | None = None
 
     @property
     def lag(self) -> int:
@@ -61,14 +61,14 @@ class StageLook:
 
 
 @attrs.frozen
-class Look:
+class TaskStatus:
     """A task at one moment. `at`: seconds since the epoch; `reports` None: nobody reports; `dead`: its dead letters'
     topic, None where there is none."""
 
     at: float
-    stages: Sequence[StageLook]
+    stages: Sequence[StageStatus]
     dead: Mapping[int, Watermarks] | None
-    reports: Sequence[KnownReports] | None
+    reports: Sequence[ReceivedReport] | None
 
     @property
     def dead_letters(self) -> int:
@@ -88,12 +88,12 @@ class Rates:
 
 
 @attrs.frozen
-class Hold:
+class Blocker:
     """What a position waits for. `seconds`: for how long, as far as that is known; `process`: where it is."""
 
     stage: Stage
     partition: int
-    head: Head
+    oldest: OldestUnfinished
     why: str
     seconds: float | None
     behind: int
@@ -102,28 +102,28 @@ class Hold:
 
     @property
     def place(self) -> str:
-        return f"{self.partition}:{self.head.offset}"
+        return f"{self.partition}:{self.oldest.offset}"
 
 
-def look(
+def read_status(
     adapter: Cluster, admin: AdminPort, policy: Policy, report_topic: str | None, *, system: System = SYSTEM
-) -> Look:
+) -> TaskStatus:
     """Asks the cluster. Raises BrokerError."""
     names = admin.topic_names(ASK)
     stages = list(policy.stages)
     dead = stages.pop()
     stages += policy.stages.leftovers(names)
     found = [
-        _ask(admin, policy, stage, system) if stage.topic in names else StageLook(stage, False) for stage in stages
+        _ask(admin, policy, stage, system) if stage.topic in names else StageStatus(stage, False) for stage in stages
     ]
     reports = None
     if report_topic is not None and report_topic in names:
         try:
-            reports = heard(adapter, admin, report_topic, system)
+            reports = read_reports(adapter, admin, report_topic, system)
         except BrokerError as error:
             if error.fault is not Fault.DENIED:
                 raise
-    return Look(
+    return TaskStatus(
         system.now(),
         [_with_next(admin, policy, each) for each in _with_heads(adapter, policy, found, system)],
         admin.watermarks(dead.topic, ASK) if dead.topic in names else None,
@@ -131,13 +131,13 @@ def look(
     )
 
 
-def _ask(admin: AdminPort, policy: Policy, stage: Stage, system: System) -> StageLook:
-    members, positions = ask_group(admin, stage)  # first: an end that is read later is not below a position
+def _ask(admin: AdminPort, policy: Policy, stage: Stage, system: System) -> StageStatus:
+    members, positions = read_group(admin, stage)  # first: an end that is read later is not below a position
     marks = admin.watermarks(stage.topic, ASK)
-    young: Mapping[int, int] = {}
+    first_young: Mapping[int, int] = {}
     if stage.role is not Role.MAIN and lag(positions, marks):
-        young = admin.offsets_at(stage.topic, int((system.now() - _shortest(policy, stage)) * 1000), ASK)
-    return StageLook(stage, True, positions, marks, members, {}, young)
+        first_young = admin.offsets_at(stage.topic, int((system.now() - _shortest(policy, stage)) * 1000), ASK)
+    return StageStatus(stage, True, positions, marks, members, {}, first_young)
 
 
 def _shortest(policy: Policy, stage: Stage) -> float:
@@ -147,7 +147,7 @@ def _shortest(policy: Policy, stage: Stage) -> float:
         return 0.0
 
 
-def _with_heads(adapter: Cluster, policy: Policy, looks: Sequence[StageLook], system: System) -> list[StageLook]:
+def _with_heads(adapter: Cluster, policy: Policy, looks: Sequence[StageStatus], system: System) -> list[StageStatus]:
     """All with one reader: a client takes longer to begin than to read."""
     starts = {
         TopicPartition(each.stage.topic, number): max(mark.low, _position(each, number))
@@ -165,24 +165,26 @@ def _with_heads(adapter: Cluster, policy: Policy, looks: Sequence[StageLook], sy
     found = []
     for each in looks:
         mine = {at.partition: record for at, record in records.items() if at.topic == each.stage.topic}
-        heads = {number: head_of(record, each.stage, policy, now_ms) for number, record in sorted(mine.items())}
-        found.append(attrs.evolve(each, heads=heads))
+        oldest_unfinished = {
+            number: oldest_unfinished_of(record, each.stage, policy, now_ms) for number, record in sorted(mine.items())
+        }
+        found.append(attrs.evolve(each, oldest_unfinished=oldest_unfinished))
     return found
 
 
-def _with_next(admin: AdminPort, policy: Policy, each: StageLook) -> StageLook:
+def _with_next(admin: AdminPort, policy: Policy, each: StageStatus) -> StageStatus:
     after = policy.stages.after(each.stage)
-    if after is None or all(head.size <= _SMALL for head in each.heads.values()):
+    if after is None or all(oldest.size <= _SMALL for oldest in each.oldest_unfinished.values()):
         return each
     try:
-        return attrs.evolve(each, after=after.topic, takes=max_message_bytes(admin, after.topic))
+        return attrs.evolve(each, after=after.topic, max_bytes=max_message_bytes(admin, after.topic))
     except BrokerError as error:
         if error.fault not in (Fault.DENIED, Fault.UNKNOWN_TOPIC):
             raise
         return each
 
 
-def _position(each: StageLook, number: int) -> int:
+def _position(each: StageStatus, number: int) -> int:
     stored = each.positions.get(number)
     return 0 if stored is None else stored.offset
 
@@ -190,12 +192,12 @@ def _position(each: StageLook, number: int) -> int:
 # ---- what it means
 
 
-def reported(found: Look, stage: Stage) -> list[StageReport]:
+def stage_reports(found: TaskStatus, stage: Stage) -> list[StageReport]:
     return [told for each in found.reports or () for told in each.of(stage)]
 
 
 @attrs.frozen
-class Pausing:
+class TaskPause:
     """A process in which the task is paused. `seconds`: for how long until now; `tried_in`: until a record is tried."""
 
     process: str
@@ -204,19 +206,19 @@ class Pausing:
     tried_in: float | None
 
 
-def pauses(found: Look) -> list[Pausing]:
+def pauses_of(found: TaskStatus) -> list[TaskPause]:
     """The longest first."""
-    named: dict[str, Pausing] = {}
+    named: dict[str, TaskPause] = {}
     for each in found.reports or ():
         for told in (one for looked in found.stages for one in each.of(looked.stage)):
             paused, name = told.paused, each.report.name
             if paused is not None:
                 left = None if paused.tried_in is None else max(0.0, paused.tried_in - each.age)
-                named[name] = Pausing(name, paused.error, paused.seconds + each.age, left)
+                named[name] = TaskPause(name, paused.error, paused.seconds + each.age, left)
     return sorted(named.values(), key=lambda each: -each.seconds)
 
 
-def waiting(found: Look, each: StageLook) -> int:
+def waiting(found: TaskStatus, each: StageStatus) -> int:
     """Records of a retry stage that are not due, about: a partition whose position waits has nothing that is due
     behind it, as due order is offset order; else those younger than the stage's shortest wait, unless the record at
     the position is younger too, and due all the same, as after a replay. At least those that processes hold."""
@@ -224,18 +226,18 @@ def waiting(found: Look, each: StageLook) -> int:
         return 0
     total = 0
     for number, mark in each.marks.items():
-        head = each.heads.get(number)
-        if head is not None and head.waits(found.now_ms):
+        oldest = each.oldest_unfinished.get(number)
+        if oldest is not None and oldest.waits(found.now_ms):
             total += each.behind(number) - Progress.of(each.positions.get(number)).done_above
-        elif head is not None and head.offset < (young := each.young.get(number, mark.high)):
-            total += max(0, mark.high - young)
-    return max(total, sum(told.waiting for told in reported(found, each.stage)))
+        elif oldest is not None and oldest.offset < (first_young := each.first_young.get(number, mark.high)):
+            total += max(0, mark.high - first_young)
+    return max(total, sum(told.waiting for told in stage_reports(found, each.stage)))
 
 
-def next_due(found: Look, each: StageLook) -> int | None:
+def next_due(found: TaskStatus, each: StageStatus) -> int | None:
     """When the next record of a retry stage is due, in milliseconds since the epoch; past: it is late. Of the records
     at the positions and of those that processes hold; None: nothing waits."""
-    dues = [head.due for head in each.heads.values() if head.due is not None]
+    dues = [oldest.due for oldest in each.oldest_unfinished.values() if oldest.due is not None]
     dues += [
         found.now_ms + int((told.due_in - report.age) * 1000)
         for report in found.reports or ()
@@ -245,10 +247,10 @@ def next_due(found: Look, each: StageLook) -> int | None:
     return min(dues, default=None)
 
 
-def rates(found: Look, each: StageLook, before: Look | None) -> Rates:
+def rates(found: TaskStatus, each: StageStatus, before: TaskStatus | None) -> Rates:
     """By what processes report; else by how far positions came since the look before, of what failed by what came to
     the next stage. Not known, where it is neither."""
-    told = reported(found, each.stage)
+    told = stage_reports(found, each.stage)
     if told:
         return Rates(sum(one.done_rate for one in told), sum(one.failed_rate for one in told))
     if before is None or found.at <= before.at:
@@ -262,7 +264,7 @@ def rates(found: Look, each: StageLook, before: Look | None) -> Rates:
     return Rates(max(0.0, moved - (failed or 0.0)), failed)
 
 
-def _came(found: Look, each: StageLook, seconds: float, before: Look) -> float | None:
+def _came(found: TaskStatus, each: StageStatus, seconds: float, before: TaskStatus) -> float | None:
     """Records that came to the next stage a second; None: to the dead letters, where all stages' come."""
     number = each.stage.number + 1
     after = next((one for one in found.stages if one.stage.number == number and one.exists), None)
@@ -270,7 +272,7 @@ def _came(found: Look, each: StageLook, seconds: float, before: Look) -> float |
     return None if after is None or earlier is None else max(0, after.end - earlier.end) / seconds
 
 
-def dead_rate(found: Look, before: Look | None) -> float | None:
+def dead_rate(found: TaskStatus, before: TaskStatus | None) -> float | None:
     """Dead letters that came, a second."""
     if before is None or found.dead is None or before.dead is None or found.at <= before.at:
         return None

@@ -12,11 +12,11 @@ from flux.core.message import Message
 from flux.core.policy import Policy
 from flux.core.ports import Record
 from flux.core.stage import Role, Stage
-from flux.operate.dlq.dead_letters import Letter
+from flux.operate.dlq.dead_letters import DeadLetter
 from flux.operate.status.progress import Progress
 
 
-class WorkState(enum.Enum):
+class RecordState(enum.Enum):
     """What a group has made of a record."""
 
     PASSED = "passed"
@@ -28,10 +28,10 @@ class WorkState(enum.Enum):
     """In the dead letters, where nobody has to do anything with it."""
 
 
-class Sighting(Letter):
-    """A record where it was found: a `Letter` of any stage. Times in milliseconds since the epoch."""
+class TracedRecord(DeadLetter):
+    """A record where it was found: a `DeadLetter` of any stage. Times in milliseconds since the epoch."""
 
-    def __init__(self, message: Message, stage: Stage, state: WorkState, due: int | None) -> None:
+    def __init__(self, message: Message, stage: Stage, state: RecordState, due: int | None) -> None:
         super().__init__(message)
         self.stage = stage
         self.state = state
@@ -42,18 +42,18 @@ class Sighting(Letter):
         return f"{self.stage.topic}[{self.partition}]@{self.offset}"
 
 
-def sighting_of(record: Record, stage: Stage, policy: Policy, progress: Progress, now_ms: int) -> Sighting:
+def traced_record_of(record: Record, stage: Stage, policy: Policy, progress: Progress, now_ms: int) -> TracedRecord:
     message = Message.of(record, None, trails.start())
     if stage.role is Role.MAIN:
-        state = WorkState.PASSED if progress.has(message.offset) else WorkState.OPEN
-        return Sighting(message, stage, state, None)
+        state = RecordState.PASSED if progress.has(message.offset) else RecordState.OPEN
+        return TracedRecord(message, stage, state, None)
     message.place(trails.read(message.headers, stage.number, now_ms, int(policy.max_delay * 1000)))
     if stage.role is Role.DEAD:
-        return Sighting(message, stage, WorkState.DEAD, None)
+        return TracedRecord(message, stage, RecordState.DEAD, None)
     due = due_of(message, stage, policy)
     if progress.has(message.offset):
-        return Sighting(message, stage, WorkState.PASSED, due)
-    return Sighting(message, stage, WorkState.WAITING if due > now_ms else WorkState.OPEN, due)
+        return TracedRecord(message, stage, RecordState.PASSED, due)
+    return TracedRecord(message, stage, RecordState.WAITING if due > now_ms else RecordState.OPEN, due)
 
 
 def due_of(message: Message, stage: Stage, policy: Policy) -> int:
@@ -69,39 +69,39 @@ def due_of(message: Message, stage: Stage, policy: Policy) -> int:
 
 
 @attrs.frozen
-class WorkHistory:
+class RecordHistory:
     """Where one record of the main topic, or what became of it, was seen: never empty, oldest first."""
 
     id: str
-    sightings: Sequence[Sighting]
+    records: Sequence[TracedRecord]
 
     @property
     def key(self) -> bytes | None:
-        return self.sightings[0].message.key
+        return self.records[0].message.key
 
     @property
-    def now(self) -> Sighting | None:
+    def now(self) -> TracedRecord | None:
         """Where it is: the stage in which it waits or is called, else its last dead letter; None: it ended well."""
-        here = [each for each in self.sightings if each.state in (WorkState.OPEN, WorkState.WAITING)]
+        here = [each for each in self.records if each.state in (RecordState.OPEN, RecordState.WAITING)]
         if here:
             return here[-1]
-        last = self.sightings[-1]
-        return last if last.state is WorkState.DEAD else None
+        last = self.records[-1]
+        return last if last.state is RecordState.DEAD else None
 
     @property
     def copies(self) -> int:
         """In how many places it is to be worked: more than one after a crash or a replay in between."""
-        return sum(each.state in (WorkState.OPEN, WorkState.WAITING) for each in self.sightings)
+        return sum(each.state in (RecordState.OPEN, RecordState.WAITING) for each in self.records)
 
 
-def works_of(sightings: Iterable[Sighting]) -> list[WorkHistory]:
+def histories_of(records: Iterable[TracedRecord]) -> list[RecordHistory]:
     """Sightings of the same origin together; in the order in which they were first seen."""
-    found: dict[str, list[Sighting]] = {}
-    for sighting in sightings:
-        found.setdefault(sighting.message.id, []).append(sighting)
-    return [WorkHistory(name, sorted(each, key=_age)) for name, each in found.items()]
+    found: dict[str, list[TracedRecord]] = {}
+    for traced in records:
+        found.setdefault(traced.message.id, []).append(traced)
+    return [RecordHistory(name, sorted(each, key=_age)) for name, each in found.items()]
 
 
-def _age(sighting: Sighting) -> tuple[bool, int, int, int]:
+def _age(traced: TracedRecord) -> tuple[bool, int, int, int]:
     """The main topic first, whatever its producer's clock said; copies by when they were written."""
-    return sighting.stage.role is not Role.MAIN, sighting.written_at, sighting.stage.number, sighting.offset
+    return traced.stage.role is not Role.MAIN, traced.written_at, traced.stage.number, traced.offset

@@ -17,18 +17,18 @@ from flux.core.errors import ConfigurationError
 from flux.core.policy import Policy
 from flux.core.ports import AdminPort, Cluster, CommittedOffset, Record, System, TopicPartition
 from flux.core.stage import Role, Stage
-from flux.operate.reading import Span, Spans, read, read_one, size_of, spans_of
-from flux.operate.status.progress import Progress, ask_group
-from flux.operate.trace.record_history import Sighting, WorkHistory, sighting_of, works_of
+from flux.operate.reading import Span, Spans, count_offsets, read, read_one, spans_of
+from flux.operate.status.progress import Progress, read_group
+from flux.operate.trace.record_history import RecordHistory, TracedRecord, histories_of, traced_record_of
 from flux.system import SYSTEM
 
-MOST_SIGHTINGS = 1_000
+MAX_FOUND = 1_000
 _SKEW_MS = 60_000
 """What the clocks of who produced a record and who moved it may differ by."""
 
 
 @attrs.frozen
-class Wanted:
+class TraceQuery:
     """Records with a key, or the one that began at an offset of the main topic and what became of it."""
 
     key: bytes | None = None
@@ -37,7 +37,7 @@ class Wanted:
 
 
 @attrs.frozen
-class Bounds:
+class TraceLimits:
     """`records`: read in all, shared by the topics; `seconds`: that reading may take; `since_ms`: where it begins
     when only a key is known, in milliseconds since the epoch (None: with the oldest)."""
 
@@ -55,33 +55,33 @@ class UnreadRange:
 
 
 @attrs.define
-class Trace:
-    works: list[WorkHistory] = attrs.field(factory=list)
+class TraceResult:
+    histories: list[RecordHistory] = attrs.field(factory=list)
     read: int = 0
     """Records."""
     unread: list[UnreadRange] = attrs.field(factory=list)
     """Empty: whatever was not seen is not there."""
     positions: dict[str, dict[int, CommittedOffset]] = attrs.field(factory=dict)
     """By topic and partition, what the groups of the main and the retry stages had committed."""
-    gone: bool = False
+    origin_missing: bool = False
     """Whether the main topic does not hold the origin (any more)."""
-    crowded: bool = False
-    """Whether there was more than `MOST_SIGHTINGS`."""
+    truncated: bool = False
+    """Whether there was more than `MAX_FOUND`."""
 
 
 def trace(
     adapter: Cluster,
     admin: AdminPort,
     policy: Policy,
-    wanted: Wanted,
-    bounds: Bounds,
+    query: TraceQuery,
+    limits: TraceLimits,
     *,
-    stopping: Callable[[], bool] = lambda: False,
-    progressed: Callable[[int], object] = lambda count: None,
+    should_stop: Callable[[], bool] = lambda: False,
+    on_progress: Callable[[int], object] = lambda count: None,
     system: System = SYSTEM,
-) -> Trace:
+) -> TraceResult:
     """Raises ConfigurationError where there is no main topic, BrokerError."""
-    return _Search(adapter, admin, policy, wanted, bounds, stopping, progressed, system).run()
+    return _Search(adapter, admin, policy, query, limits, should_stop, on_progress, system).run()
 
 
 class _Search:
@@ -90,36 +90,36 @@ class _Search:
         adapter: Cluster,
         admin: AdminPort,
         policy: Policy,
-        wanted: Wanted,
-        bounds: Bounds,
-        stopping: Callable[[], bool],
-        progressed: Callable[[int], object],
+        query: TraceQuery,
+        limits: TraceLimits,
+        should_stop: Callable[[], bool],
+        on_progress: Callable[[int], object],
         system: System,
     ) -> None:
         self._adapter = adapter
         self._admin = admin
         self._policy = policy
-        self._wanted = wanted
-        self._bounds = bounds
-        self._progressed = progressed
+        self._wanted = query
+        self._bounds = limits
+        self._progressed = on_progress
         self._system = system
-        self._deadline = system.monotonic() + bounds.seconds
-        self._asked_to_stop = stopping
+        self._deadline = system.monotonic() + limits.seconds
+        self._asked_to_stop = should_stop
         self._now_ms = int(system.now() * 1000)
-        self._sightings: list[Sighting] = []
+        self._found: list[TracedRecord] = []
         self._rest: dict[Stage, Spans] = {}
         """What is left to read of stages that were begun."""
-        self._trace = Trace()
-        self._left = bounds.records
-        self._any_key = wanted.key is None
-        self._key = wanted.key
+        self._trace = TraceResult()
+        self._left = limits.records
+        self._any_key = query.key is None
+        self._key = query.key
 
-    def run(self) -> Trace:
+    def run(self) -> TraceResult:
         trace = self._trace
         stages = self._stages()
         for stage in stages:
             if stage.role is not Role.DEAD:
-                _, trace.positions[stage.topic] = ask_group(self._admin, stage)
+                _, trace.positions[stage.topic] = read_group(self._admin, stage)
         main, *retries = stages
         dead = retries.pop() if retries and retries[-1].role is Role.DEAD else None
         may_be_further = True
@@ -136,12 +136,12 @@ class _Search:
             self._search(dead, 1, since)
         for stage, spans in self._rest.items():  # with what others did not need
             self._rest[stage] = self._read(stage, spans, self._left)
-        sizes = [(stage.topic, size_of(spans)) for stage, spans in self._rest.items()]
+        sizes = [(stage.topic, count_offsets(spans)) for stage, spans in self._rest.items()]
         trace.unread = [UnreadRange(topic, size) for topic, size in sizes if size]
-        trace.works = works_of(self._sightings)
+        trace.histories = histories_of(self._found)
         return trace
 
-    def _stopping(self) -> bool:
+    def _should_stop(self) -> bool:
         return self._asked_to_stop() or self._system.monotonic() >= self._deadline
 
     def _stages(self) -> list[Stage]:
@@ -160,18 +160,18 @@ class _Search:
         if span is not None and span.start <= offset < span.end:
             record = read_one(self._adapter, TopicPartition(main.topic, partition), offset, system=self._system)
         if record is None:
-            self._trace.gone = True
+            self._trace.origin_missing = True
             return
         self._trace.read += 1
         self._left -= 1
         self._key, self._any_key = record.key(), False  # copies keep it, and comparing it is cheaper than headers
-        self._sightings.append(self._sighting(record, main))
+        self._found.append(self._traced(record, main))
 
     def _since(self) -> int | None:
         """Nothing can have become of a record before it was written."""
-        if self._wanted.origin is None or not self._sightings:
+        if self._wanted.origin is None or not self._found:
             return self._bounds.since_ms
-        born = self._sightings[0].written_at
+        born = self._found[0].written_at
         return born - _SKEW_MS if 0 < born <= self._now_ms else self._bounds.since_ms
 
     def _search(self, stage: Stage, topics: int, since: int | None = None) -> bool:
@@ -179,18 +179,18 @@ class _Search:
         may have moved on from it: something was seen, or not all was read."""
         since = self._bounds.since_ms if since is None else since
         spans = spans_of(self._admin, stage.topic, since)
-        before, left = len(self._sightings), self._left - self._left // topics
+        before, left = len(self._found), self._left - self._left // topics
         rest: dict[int, Span] = {}
         likely = self._likely(len(spans))
         for chosen in (likely, spans.keys() - likely):
             part = {number: span for number, span in spans.items() if number in chosen}
             rest |= self._read(stage, part, self._left - left)
         self._rest[stage] = rest
-        return len(self._sightings) > before or size_of(rest) > 0 or self._is_cut(stage, spans)
+        return len(self._found) > before or count_offsets(rest) > 0 or self._is_cut(stage, spans)
 
     def _likely(self, count: int) -> set[int]:
         """Where forwarded copies of what was seen went, if the topic has always had as many partitions."""
-        return {each.partition % count for each in self._sightings} if count else set()
+        return {each.partition % count for each in self._found} if count else set()
 
     def _is_cut(self, stage: Stage, spans: Spans) -> bool:
         """Whether what is searched for may have been here, and is deleted already."""
@@ -200,18 +200,18 @@ class _Search:
     def _read(self, stage: Stage, spans: Spans, most: int) -> dict[int, Span]:
         """Reads at most so many records; returns what is left of the spans."""
         left = {number: span for number, span in spans.items() if span.start < span.end}
-        if not left or most <= 0 or self._trace.crowded or self._stopping():
+        if not left or most <= 0 or self._trace.truncated or self._should_stop():
             return left
         used = 0
-        for piece in read(self._adapter, stage.topic, dict(left), stopping=self._stopping, system=self._system):
-            records, reached = piece.records, piece.reached
+        for batch in read(self._adapter, stage.topic, dict(left), should_stop=self._should_stop, system=self._system):
+            records, reached = batch.records, batch.reached
             if len(records) > most - used:
                 records = records[: most - used]
                 reached = records[-1].offset() + 1
             used += len(records)
             self._progressed(len(records))
-            left[piece.partition] = Span(reached, left[piece.partition].end)
-            self._sightings += self._matching(records, stage)
+            left[batch.partition] = Span(reached, left[batch.partition].end)
+            self._found += self._matching(records, stage)
             if used >= most or self._full():
                 break
         self._left -= used
@@ -219,24 +219,24 @@ class _Search:
         return left
 
     def _full(self) -> bool:
-        if len(self._sightings) > MOST_SIGHTINGS:
-            self._trace.crowded = True
-            del self._sightings[MOST_SIGHTINGS:]
-        return self._trace.crowded
+        if len(self._found) > MAX_FOUND:
+            self._trace.truncated = True
+            del self._found[MAX_FOUND:]
+        return self._trace.truncated
 
-    def _matching(self, records: Iterable[Record], stage: Stage) -> Iterator[Sighting]:
+    def _matching(self, records: Iterable[Record], stage: Stage) -> Iterator[TracedRecord]:
         for record in records:
             if self._any_key or record.key() == self._key:
-                sighting = self._sighting(record, stage)
-                if self._is_wanted(sighting):
-                    yield sighting
+                traced = self._traced(record, stage)
+                if self._is_wanted(traced):
+                    yield traced
 
-    def _is_wanted(self, sighting: Sighting) -> bool:
+    def _is_wanted(self, traced: TracedRecord) -> bool:
         origin = self._wanted.origin
         if origin is None:
             return True
-        return sighting.message.origin == (self._policy.stages.topic, *origin)
+        return traced.message.origin == (self._policy.stages.topic, *origin)
 
-    def _sighting(self, record: Record, stage: Stage) -> Sighting:
+    def _traced(self, record: Record, stage: Stage) -> TracedRecord:
         stored = self._trace.positions.get(stage.topic, {}).get(record.partition())
-        return sighting_of(record, stage, self._policy, Progress.of(stored), self._now_ms)
+        return traced_record_of(record, stage, self._policy, Progress.of(stored), self._now_ms)

@@ -10,18 +10,16 @@ from starlette.responses import RedirectResponse, Response
 
 from flux.consuming.topic_setup import ASK
 from flux.core.errors import ConfigurationError
-from flux.operate.dlq import purge as purging
-from flux.operate.dlq import replay_plan as planning
 from flux.operate.dlq.causes import cause_of
 from flux.operate.dlq.filters import Filter
-from flux.operate.dlq.purge import Purge
-from flux.operate.dlq.replay_plan import Order, ReplayPlan, check_members
+from flux.operate.dlq.purge import PurgePlan, plan_purge
+from flux.operate.dlq.replay_plan import MAX_REPLAYS, ReplayOptions, ReplayPlan, check_members, plan_replay
 from flux.operate.formatting import many
 from flux.operate.messages import notes
 from flux.web import actions as operations
-from flux.web.causes import Picture
+from flux.web.causes import CauseCounts
 from flux.web.dead_letters import newest, one, size
-from flux.web.page_context import Site, site_of
+from flux.web.page_context import PageContext, context_of
 from flux.web.query_parameters import (
     AGES,
     REASONS,
@@ -33,122 +31,124 @@ from flux.web.query_parameters import (
     places_of,
     query_of,
 )
-from flux.web.watched_tasks import Subject
+from flux.web.watched_tasks import WatchedTask
 
-MOST_CAUSES = 20
-MOST_RATE = 1_000_000
+MAX_CAUSES = 20
+MAX_RATE = 1_000_000
 
 
 async def show(request: Request) -> Response:
-    site = site_of(request)
-    watch = site.watch(request)
-    subject, query = watch.subject, dict(request.query_params)
-    which = filter_of(query, subject.now_ms)
+    context = context_of(request)
+    watch = context.watch(request)
+    task, query = watch.task, dict(request.query_params)
+    criteria = filter_of(query, task.now_ms)
     with_replayed = query.get("replayed") == "1"
     before = places_of(query.get("before", ""))
-    if not await _exists(site, subject):
-        return site.page(request, "letters-none.html", watch=watch, subject=subject, tab="letters")
-    picture = await site.ask(site.census[subject.slug].picture)
-    page = await site.ask(newest, subject, which, before, with_replayed=with_replayed)
-    return site.page(
+    if not await _exists(context, task):
+        return context.page(request, "no-dead-letters.html", watch=watch, task=task, tab="dead-letters")
+    counts = await context.in_thread(context.cause_counters[task.slug].counts)
+    page = await context.in_thread(newest, task, criteria, before, with_replayed=with_replayed)
+    return context.page(
         request,
-        "letters.html",
-        live="sample" if picture.left else "",
+        "dead-letters.html",
+        live="sample" if counts.left else "",
         watch=watch,
-        subject=subject,
-        tab="letters",
-        picture=picture,
-        causes=picture.tallies[:MOST_CAUSES] if not request.query_params.get("all") else picture.tallies,
+        task=task,
+        tab="dead-letters",
+        counts=counts,
+        causes=counts.tallies[:MAX_CAUSES] if not request.query_params.get("all") else counts.tallies,
         page=page,
-        which=which,
+        criteria=criteria,
         since=query.get("since", ""),
         with_replayed=with_replayed,
-        query=query_of(which),
+        query=query_of(criteria),
         for_cause=lambda cause: query_of(Filter(cause=cause)),
         older=None
         if page.older is None
-        else query_of(which, before=as_places(page.older), replayed=str(int(with_replayed))),
+        else query_of(criteria, before=as_places(page.older), replayed=str(int(with_replayed))),
         first=not before,
         ages=AGES,
         reasons=REASONS,
-        told=_words(subject, which),
+        told=_words(task, criteria),
     )
 
 
 async def show_one(request: Request) -> Response:
-    site = site_of(request)
-    watch = site.watch(request)
-    subject, place = watch.subject, request.path_params
-    letter, replayed = await site.ask(one, subject, place["partition"], place["offset"])
-    cause = cause_of(letter)
-    key = letter.message.key
-    return site.page(
+    context = context_of(request)
+    watch = context.watch(request)
+    task, place = watch.task, request.path_params
+    dead_letter, replayed = await context.in_thread(one, task, place["partition"], place["offset"])
+    cause = cause_of(dead_letter)
+    key = dead_letter.message.key
+    return context.page(
         request,
-        "letter.html",
+        "dead-letter.html",
         watch=watch,
-        subject=subject,
-        tab="letters",
-        letter=letter,
+        task=task,
+        tab="dead-letters",
+        dead_letter=dead_letter,
         replayed=replayed,
         cause=cause,
-        known=_count(site.census[subject.slug].picture_now, cause.id),
+        known=_count(context.cause_counters[task.slug].latest, cause.id),
         for_cause=query_of(Filter(cause=cause.id)),
-        for_key=query_of(Filter(key=key.decode())) if key and _is_text(key) and site.options.mask is None else None,
-        origin="{}:{}".format(*letter.message.origin[1:]) if letter.message.trail.origin else None,
+        for_key=query_of(Filter(key=key.decode()))
+        if key and _is_text(key) and context.options.redact is None
+        else None,
+        origin="{}:{}".format(*dead_letter.message.origin[1:]) if dead_letter.message.trail.origin else None,
     )
 
 
 # -- replay
 
 
-async def ask_replay(request: Request) -> Response:
-    site = site_of(request)
-    watch = site.watch(request)
-    subject = watch.subject
-    which = filter_of(dict(request.query_params), subject.now_ms)
-    plan = await site.ask(planning.planned, subject.admin, subject.policy, _order(subject, which, {}))
-    picture = site.census[subject.slug].picture_now
-    return site.page(
+async def replay_form(request: Request) -> Response:
+    context = context_of(request)
+    watch = context.watch(request)
+    task = watch.task
+    criteria = filter_of(dict(request.query_params), task.now_ms)
+    plan = await context.in_thread(plan_replay, task.admin, task.policy, _options(task, criteria, {}))
+    counts = context.cause_counters[task.slug].latest
+    return context.page(
         request,
         "replay.html",
         watch=watch,
-        subject=subject,
-        tab="letters",
+        task=task,
+        tab="dead-letters",
         plan=plan,
         notes=list(notes(plan)),
-        count=_expected(picture, which),
-        fields=fields_of(which),
-        told=_words(subject, which),
-        busy=site.jobs.of(subject.slug),
-        retries=subject.policy.stages.retries,
+        count=_expected(counts, criteria),
+        fields=fields_of(criteria),
+        told=_words(task, criteria),
+        busy=context.jobs.of(task.slug),
+        retries=task.policy.stages.retries,
     )
 
 
 async def replay(request: Request, fields: dict[str, str]) -> Response:
-    site = site_of(request)
-    subject = site.watch(request).subject
-    which = filter_of(fields, subject.now_ms)
-    order = _order(subject, which, fields)
+    context = context_of(request)
+    task = context.watch(request).task
+    criteria = filter_of(fields, task.now_ms)
+    options = _options(task, criteria, fields)
 
-    def planned() -> ReplayPlan:
-        if not order.dry and fields.get("force") != "1":
-            check_members(subject.admin, subject.policy)
-        return planning.planned(subject.admin, subject.policy, order)
+    def plan_it() -> ReplayPlan:
+        if not options.dry and fields.get("force") != "1":
+            check_members(task.admin, task.policy)
+        return plan_replay(task.admin, task.policy, options)
 
-    plan = await site.ask(planned)
-    title = f"{'Trial' if order.dry else 'Replay'} of {subject.name}: {_words(subject, which)}"
-    job = site.jobs.start(subject.slug, "replay", title, plan.size, operations.replay(subject, plan))
+    plan = await context.in_thread(plan_it)
+    title = f"{'Trial' if options.dry else 'Replay'} of {task.name}: {_words(task, criteria)}"
+    job = context.jobs.start(task.slug, "replay", title, plan.size, operations.replay(task, plan))
     return _to(request, f"/jobs/{job.id}")
 
 
-def _order(subject: Subject, which: Filter, fields: Mapping[str, str]) -> Order:
+def _options(task: WatchedTask, criteria: Filter, fields: Mapping[str, str]) -> ReplayOptions:
     """Raises ConfigurationError."""
-    rate = number_of(fields, "rate", 1, MOST_RATE)
-    return Order(
-        which,
-        fields.get("to") == "main" or subject.policy.stages.retries == 0,
+    rate = number_of(fields, "rate", 1, MAX_RATE)
+    return ReplayOptions(
+        criteria,
+        fields.get("to") == "main" or task.policy.stages.retries == 0,
         number_of(fields, "limit", 1, 10**9),
-        number_of(fields, "max_replays", 1, 1_000_000) or planning.MAX_REPLAYS,
+        number_of(fields, "max_replays", 1, 1_000_000) or MAX_REPLAYS,
         None if rate is None else float(rate),
         fields.get("again") == "1",
         fields.get("dry") == "1",
@@ -158,113 +158,113 @@ def _order(subject: Subject, which: Filter, fields: Mapping[str, str]) -> Order:
 # -- purge
 
 
-async def ask_purge(request: Request) -> Response:
+async def purge_form(request: Request) -> Response:
     """Without a choice it asks for one; with one it says what would go."""
-    site = site_of(request)
-    watch = site.watch(request)
-    subject, query = watch.subject, dict(request.query_params)
-    plan = await site.ask(_purge, subject, query) if query.get("what") else None
-    return site.page(
+    context = context_of(request)
+    watch = context.watch(request)
+    task, query = watch.task, dict(request.query_params)
+    plan = await context.in_thread(_purge, task, query) if query.get("what") else None
+    return context.page(
         request,
         "purge.html",
         watch=watch,
-        subject=subject,
-        tab="letters",
+        task=task,
+        tab="dead-letters",
         plan=plan,
         what=query.get("what", "replayed"),
         days=query.get("days", "30"),
         before="" if plan is None else as_places(plan.before),
-        busy=site.jobs.of(subject.slug),
+        busy=context.jobs.of(task.slug),
     )
 
 
 async def purge(request: Request, fields: dict[str, str]) -> Response:
     """What was confirmed goes, and nothing that came since."""
-    site = site_of(request)
-    subject = site.watch(request).subject
-    if fields.get("name", "").strip() != subject.name:
-        raise ConfigurationError(f"nothing was deleted: write {subject.name} into the field to confirm it")
+    context = context_of(request)
+    task = context.watch(request).task
+    if fields.get("name", "").strip() != task.name:
+        raise ConfigurationError(f"nothing was deleted: write {task.name} into the field to confirm it")
     before = places_of(fields.get("before", ""))
     if not before:
         raise ConfigurationError("nothing was deleted: nothing was chosen")
-    plan = await site.ask(purging.planned, subject.admin, subject.policy, before=before)
-    title = f"Purge of {subject.name}: {many(plan.records, 'dead letter')}"
-    job = site.jobs.start(subject.slug, "purge", title, plan.records, operations.purge(subject, plan))
+    plan = await context.in_thread(plan_purge, task.admin, task.policy, before=before)
+    title = f"Purge of {task.name}: {many(plan.records, 'dead letter')}"
+    job = context.jobs.start(task.slug, "purge", title, plan.records, operations.purge(task, plan))
     return _to(request, f"/jobs/{job.id}")
 
 
-def _purge(subject: Subject, query: Mapping[str, str]) -> Purge:
+def _purge(task: WatchedTask, query: Mapping[str, str]) -> PurgePlan:
     """Blocks. Raises ConfigurationError, BrokerError."""
     what = query.get("what")
     if what == "replayed":
-        return purging.planned(subject.admin, subject.policy, replayed=True)
+        return plan_purge(task.admin, task.policy, replayed=True)
     if what == "older":
         days = number_of(query, "days", 1, 36_500)
         if days is None:
             raise ConfigurationError("say how many days old they have to be")
-        return purging.planned(subject.admin, subject.policy, until_ms=subject.now_ms - days * 86_400_000)
+        return plan_purge(task.admin, task.policy, until_ms=task.now_ms - days * 86_400_000)
     if what == "all":
-        return purging.planned(subject.admin, subject.policy)
+        return plan_purge(task.admin, task.policy)
     raise ConfigurationError(f"{what!r} cannot be purged: choose replayed, older or all")
 
 
 # -- export
 
 
-async def ask_export(request: Request) -> Response:
-    site = site_of(request)
-    watch = site.watch(request)
-    subject = watch.subject
-    which = filter_of(dict(request.query_params), subject.now_ms)
-    return site.page(
+async def export_form(request: Request) -> Response:
+    context = context_of(request)
+    watch = context.watch(request)
+    task = watch.task
+    criteria = filter_of(dict(request.query_params), task.now_ms)
+    return context.page(
         request,
         "export.html",
         watch=watch,
-        subject=subject,
-        tab="letters",
-        size=await site.ask(size, subject, which),
-        most=operations.MOST_EXPORTED,
-        fields=fields_of(which),
-        told=_words(subject, which),
-        busy=site.jobs.of(subject.slug),
+        task=task,
+        tab="dead-letters",
+        size=await context.in_thread(size, task, criteria),
+        most=operations.MAX_EXPORTED,
+        fields=fields_of(criteria),
+        told=_words(task, criteria),
+        busy=context.jobs.of(task.slug),
     )
 
 
 async def export(request: Request, fields: dict[str, str]) -> Response:
-    site = site_of(request)
-    subject = site.watch(request).subject
-    if site.options.mask is not None:
-        raise HTTPException(403, "what is masked here is not exported: use flux dlq export")
-    which = filter_of(fields, subject.now_ms)
-    total = await site.ask(size, subject, which)
-    title = f"Export of {subject.name}: {_words(subject, which)}"
-    body = operations.export(subject, which, site.jobs)
-    return _to(request, f"/jobs/{site.jobs.start(subject.slug, 'export', title, total, body).id}")
+    context = context_of(request)
+    task = context.watch(request).task
+    if context.options.redact is not None:
+        raise HTTPException(403, "redacted pages export nothing: use flux dlq export")
+    criteria = filter_of(fields, task.now_ms)
+    total = await context.in_thread(size, task, criteria)
+    title = f"Export of {task.name}: {_words(task, criteria)}"
+    body = operations.export(task, criteria, context.jobs)
+    return _to(request, f"/jobs/{context.jobs.start(task.slug, 'export', title, total, body).id}")
 
 
 # -- what they share
 
 
-def _words(subject: Subject, which: Filter) -> str:
-    return in_words(which, subject.masking.key(which.key))
+def _words(task: WatchedTask, criteria: Filter) -> str:
+    return in_words(criteria, task.redaction.key(criteria.key))
 
 
-def _count(picture: Picture, cause: str) -> int | None:
-    return next((tally.count for tally in picture.tallies if tally.cause.id == cause), None)
+def _count(counts: CauseCounts, cause: str) -> int | None:
+    return next((tally.count for tally in counts.tallies if tally.cause.id == cause), None)
 
 
-def _expected(picture: Picture, which: Filter) -> int | None:
+def _expected(counts: CauseCounts, criteria: Filter) -> int | None:
     """How many letters a replay takes, where the census knows."""
-    if picture.left:
+    if counts.left:
         return None
-    if which.takes_all:
-        return picture.open
-    return _count(picture, which.cause) if which == Filter(cause=which.cause) and which.cause else None
+    if criteria.takes_all:
+        return counts.open
+    return _count(counts, criteria.cause) if criteria == Filter(cause=criteria.cause) and criteria.cause else None
 
 
-async def _exists(site: Site, subject: Subject) -> bool:
-    found = await site.ask(subject.admin.topics, [subject.dead.topic], ASK)
-    return found[subject.dead.topic] is not None
+async def _exists(context: PageContext, task: WatchedTask) -> bool:
+    found = await context.in_thread(task.admin.topics, [task.dead.topic], ASK)
+    return found[task.dead.topic] is not None
 
 
 def _is_text(key: bytes) -> bool:

@@ -7,19 +7,19 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, RedirectResponse, Response
 
 from flux.web.jobs import Job
-from flux.web.page_context import site_of
+from flux.web.page_context import context_of
 
 
 async def list_all(request: Request) -> Response:
-    site = site_of(request)
-    return site.page(request, "jobs.html", live="sample", all=site.jobs.all())
+    context = context_of(request)
+    return context.page(request, "jobs.html", live="sample", all=context.jobs.all())
 
 
 async def show(request: Request) -> Response:
-    site = site_of(request)
+    context = context_of(request)
     job = _job(request)
-    watch = site.watches[job.task]
-    return site.page(request, "job.html", live="sample" if job.running else "", job=job, subject=watch.subject)
+    watch = context.watches[job.task]
+    return context.page(request, "job.html", live="sample" if job.running else "", job=job, task=watch.task)
 
 
 async def fetch(request: Request) -> Response:
@@ -38,7 +38,7 @@ async def cancel(request: Request, fields: dict[str, str]) -> Response:
 
 
 def _job(request: Request) -> Job:
-    job = site_of(request).jobs.get(request.path_params["id"])
+    job = context_of(request).jobs.get(request.path_params["id"])
     if job is None:
         raise HTTPException(404, "there is no such job (any more)")
     return job

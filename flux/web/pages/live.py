@@ -8,29 +8,29 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
-from flux.web.page_context import Site, site_of
+from flux.web.page_context import PageContext, context_of
 
-MOST_STREAMS = 200
+MAX_STREAMS = 200
 _HEARTBEAT = 15.0
 """Seconds: a proxy gives up a connection on which nothing moves."""
 
 
 async def stream(request: Request) -> Response:
-    site = site_of(request)
-    if site.streams >= MOST_STREAMS:
+    context = context_of(request)
+    if context.streams >= MAX_STREAMS:
         raise HTTPException(503, "too many browsers listen: close some of these pages")
-    return StreamingResponse(events(site), media_type="text/event-stream", headers={"x-accel-buffering": "no"})
+    return StreamingResponse(events(context), media_type="text/event-stream", headers={"x-accel-buffering": "no"})
 
 
-async def events(site: Site) -> AsyncIterator[str]:
+async def events(context: PageContext) -> AsyncIterator[str]:
     """Until the site closes."""
-    site.streams += 1
+    context.streams += 1
     try:
-        heard = site.bell.number
+        seen = context.broadcast.number
         yield "retry: 2000\n\n"
-        while not site.bell.closed:
-            number = await site.bell.heard(heard, _HEARTBEAT)
-            yield ": nothing new\n\n" if number == heard else f"event: news\ndata: {number}\n\n"
-            heard = number
+        while not context.broadcast.closed:
+            number = await context.broadcast.wait(seen, _HEARTBEAT)
+            yield ": nothing new\n\n" if number == seen else f"event: news\ndata: {number}\n\n"
+            seen = number
     finally:
-        site.streams -= 1
+        context.streams -= 1

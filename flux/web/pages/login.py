@@ -7,7 +7,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from flux.web.auth_middleware import cookie, here
-from flux.web.page_context import site_of
+from flux.web.page_context import context_of
 
 
 async def show(request: Request) -> Response:
@@ -15,23 +15,23 @@ async def show(request: Request) -> Response:
 
 
 async def log_in(request: Request, fields: dict[str, str]) -> Response:
-    site = site_of(request)
-    if site.options.token is None:
+    context = context_of(request)
+    if context.options.token is None:
         raise HTTPException(404, "there is no token here")
-    if site.sessions.locked:
+    if context.sessions.locked:
         return _page(request, fields.get("next", "/"), "too many wrong tokens: wait a minute", 429)
-    visitor = site.sessions.log_in(fields.get("token", ""))
+    visitor = context.sessions.log_in(fields.get("token", ""))
     if visitor is None:
         return _page(request, fields.get("next", "/"), "this is not the token", 403)
     answer = RedirectResponse(request.scope.get("root_path", "") + here(fields.get("next", "/")), 303)
-    answer.headers.append("set-cookie", cookie(request, site.options, visitor))
+    answer.headers.append("set-cookie", cookie(request, context.options, visitor))
     return answer
 
 
 async def log_out(request: Request, fields: dict[str, str]) -> Response:
-    site_of(request).sessions.log_out(request.state.visitor)
+    context_of(request).sessions.log_out(request.state.visitor)
     return RedirectResponse(f"{request.scope.get('root_path', '')}/login", 303)
 
 
 def _page(request: Request, following: str, problem: str = "", status: int = 200) -> Response:
-    return site_of(request).page(request, "login.html", status, following=here(following), problem=problem)
+    return context_of(request).page(request, "login.html", status, following=here(following), problem=problem)

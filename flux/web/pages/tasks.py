@@ -7,24 +7,31 @@ from starlette.responses import Response
 
 from flux.operate.doctor import CHECKS
 from flux.web.charts import Line, chart
-from flux.web.page_context import site_of
+from flux.web.page_context import context_of
 from flux.web.sampler import History
 from flux.web.watched_tasks import beside
 
-MOST_HELD = 10
+MAX_BLOCKERS = 10
 
 
 async def show_overview(request: Request) -> Response:
-    site = site_of(request)
-    held = [
-        (watch, hold)
-        for watch in site.watches.values()
+    context = context_of(request)
+    blockers = [
+        (watch, blocker)
+        for watch in context.watches.values()
         if watch.sample is not None and not watch.error
-        for hold in watch.sample.held
+        for blocker in watch.sample.blockers
     ]
-    held.sort(key=lambda pair: -(pair[1].seconds or 0.0))
-    total = site.sampler.total if len(site.watches) > 1 else next(iter(site.watches.values())).history
-    return site.page(request, "overview.html", live="sample", held=held[:MOST_HELD], more=len(held), tiles=tiles(total))
+    blockers.sort(key=lambda pair: -(pair[1].seconds or 0.0))
+    total = context.sampler.total if len(context.watches) > 1 else next(iter(context.watches.values())).history
+    return context.page(
+        request,
+        "overview.html",
+        live="sample",
+        blockers=blockers[:MAX_BLOCKERS],
+        more=len(blockers),
+        tiles=tiles(total),
+    )
 
 
 def tiles(history: History) -> list[tuple[str, Line, bool]]:
@@ -52,34 +59,34 @@ def figures(history: History) -> list[object]:
     ]
 
 
-MOST_HELD = 50
+MAX_BLOCKERS = 50
 
 
 async def show_task(request: Request) -> Response:
-    site = site_of(request)
-    watch = site.watch(request)
-    return site.page(
+    context = context_of(request)
+    watch = context.watch(request)
+    return context.page(
         request,
         "task.html",
         live="sample",
         watch=watch,
-        subject=watch.subject,
+        task=watch.task,
         tab="task",
         charts=figures(watch.history),
-        most_held=MOST_HELD,
+        most_held=MAX_BLOCKERS,
     )
 
 
 async def show_waiting(request: Request) -> Response:
-    site = site_of(request)
-    watch = site.watch(request)
-    queue = await site.ask(site.dues[watch.subject.slug].queue)
-    return site.page(
+    context = context_of(request)
+    watch = context.watch(request)
+    queue = await context.in_thread(context.dues[watch.task.slug].queue)
+    return context.page(
         request,
         "waiting.html",
         live="sample",
         watch=watch,
-        subject=watch.subject,
+        task=watch.task,
         tab="waiting",
         queue=queue,
         most=max((count for _, count in queue.steps), default=0),
@@ -87,16 +94,16 @@ async def show_waiting(request: Request) -> Response:
 
 
 async def show_doctor(request: Request) -> Response:
-    site = site_of(request)
-    watch = site.watch(request)
-    subject = watch.subject
-    facts, findings = await site.ask(subject.examined, beside(subject, site.subjects))
+    context = context_of(request)
+    watch = context.watch(request)
+    task = watch.task
+    facts, findings = await context.in_thread(task.examined, beside(task, context.tasks))
     named = {finding.check for finding in findings} | ({"clock"} if facts.clock is None else set())
-    return site.page(
+    return context.page(
         request,
         "doctor.html",
         watch=watch,
-        subject=subject,
+        task=task,
         tab="doctor",
         facts=facts,
         findings=findings,

@@ -9,10 +9,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from flux.core.monitoring.report import Call, Report, StageReport
-from flux.web.page_context import site_of
-from flux.web.redaction import Masking
+from flux.web.page_context import context_of
+from flux.web.redaction import Redaction
 
-MOST_CALLS = 50
+MAX_CALLS = 50
 
 
 @attrs.frozen
@@ -52,33 +52,37 @@ class Process:
 
 
 async def show(request: Request) -> Response:
-    site = site_of(request)
+    context = context_of(request)
     found: dict[tuple[str, bytes], Process] = {}
     slugs: dict[tuple[str, str], str] = {}
-    maskings: dict[str, Masking] = {}
+    redactions: dict[str, Redaction] = {}
     knows = False
-    for watch in site.watches.values():
-        subject = watch.subject
-        slugs |= {(stage.topic, stage.group): subject.slug for stage in subject.policy.stages}
-        maskings[subject.slug] = subject.masking
+    for watch in context.watches.values():
+        task = watch.task
+        slugs |= {(stage.topic, stage.group): task.slug for stage in task.policy.stages}
+        redactions[task.slug] = task.redaction
         if watch.sample is None or watch.sample.reports is None:
             continue
         knows = True
         late = watch.age or 0.0
         for each in watch.sample.reports:
-            found.setdefault((subject.cluster, each.report.key), Process(subject.cluster, each.report, each.age + late))
+            found.setdefault((task.cluster, each.report.key), Process(task.cluster, each.report, each.age + late))
     processes = list(found.values())
     calls = sorted(
-        (call for process in processes for call in _calls(process, slugs, maskings, site.options.mask is not None)),
+        (
+            call
+            for process in processes
+            for call in _calls(process, slugs, redactions, context.options.redact is not None)
+        ),
         key=lambda call: -call.seconds,
     )
-    return site.page(
+    return context.page(
         request,
         "workers.html",
         live="sample",
         processes=processes,
-        calls=calls[:MOST_CALLS],
-        more=len(calls) - MOST_CALLS,
+        calls=calls[:MAX_CALLS],
+        more=len(calls) - MAX_CALLS,
         knows=knows,
         most_memory=max((process.report.memory or 0 for process in processes), default=0),
         slugs=slugs,
@@ -86,14 +90,14 @@ async def show(request: Request) -> Response:
 
 
 def _calls(
-    process: Process, slugs: Mapping[tuple[str, str], str], maskings: Mapping[str, Masking], masked: bool
+    process: Process, slugs: Mapping[tuple[str, str], str], redactions: Mapping[str, Redaction], redacted: bool
 ) -> list[CallRow]:
     found = []
     for stage in process.report.stages:
         slug = slugs.get((stage.topic, stage.group))
-        masking = None if slug is None else maskings[slug]
+        redaction = None if slug is None else redactions[slug]
         for call in stage.calls:
-            # the key of a task that is not looked at here has no mask of its own
-            key = masking.key(call.key) if masking is not None else None if masked else call.key
+            # the task's own redaction is not known here
+            key = redaction.key(call.key) if redaction is not None else None if redacted else call.key
             found.append(CallRow(process.report.name, stage.task, slug, stage, call, key, call.seconds + process.age))
     return found

@@ -22,8 +22,8 @@ from flux.core.monitoring.report import TOPIC, Call, Paused, Report, StageReport
 from flux.core.ports import CommittedOffset, ProducerRecord, ProducerSettings, TopicPartition
 from flux.core.stage import Role, Stage
 from flux.core.text import one_line
-from flux.operate.status.reports import KnownReports
-from flux.operate.status.status import Look, StageLook
+from flux.operate.status.reports import ReceivedReport
+from flux.operate.status.status import StageStatus, TaskStatus
 from unit.support.cli_support import Flux, flux_cli, only_line
 
 __all__ = ["flux_cli"]
@@ -96,9 +96,9 @@ def test_it_names_what_holds_a_position_back(desk: Desk) -> None:
     assert "80 MB" in out
     assert not set("\x1b\x07\u202e") & set(out)
     assert desk.object()["stages"][0]["done_above"] == {"0": 2}
-    [held] = desk.object()["held"]
-    assert (held["partition"], held["offset"], held["attempt"], held["behind"]) == (0, 0, 1, 1)
-    assert (held["process"], 299 < held["seconds"] < 330) == (f"host{EVIL} pid 7 (process 0)", True)
+    [blockers] = desk.object()["held"]
+    assert (blockers["partition"], blockers["offset"], blockers["attempt"], blockers["behind"]) == (0, 0, 1, 1)
+    assert (blockers["process"], 299 < blockers["seconds"] < 330) == (f"host{EVIL} pid 7 (process 0)", True)
 
 
 def test_a_pause_is_told_with_what_it_is_for_and_when_a_record_is_tried(desk: Desk) -> None:
@@ -188,7 +188,7 @@ def test_watch_prints_lines_where_there_is_no_terminal_and_ctrl_c_ends_it_with_0
 
 
 def test_a_line_tells_a_pause() -> None:
-    heard = KnownReports(Report("host", 7, None, "1", 0, 5.0, None, ()), 1.0)
+    heard = ReceivedReport(Report("host", 7, None, "1", 0, 5.0, None, ()), 1.0)
     stage = Stage(0, "orders", "billing", Role.MAIN)
     told = StageReport("Billing", 0, "orders", "billing", "0", 0, 0, 0, 0, 0.0, 0.0, 0, None, 0, (), 0, ())
     for paused, says in (
@@ -196,7 +196,7 @@ def test_a_line_tells_a_pause() -> None:
         (Paused(EVIL, 29.0, None), "for 30 seconds; a record is tried now"),
     ):
         reports = [attrs.evolve(heard, report=attrs.evolve(heard.report, stages=(attrs.evolve(told, paused=paused),)))]
-        *_, line = lines(Look(0.0, [StageLook(stage, True)], None, reports), [], None)
+        *_, line = lines(TaskStatus(0.0, [StageStatus(stage, True)], None, reports), [], None)
         assert line == f"00:00:00Z paused: host pid 7, by {one_line(EVIL)}, {says}"
 
 
@@ -207,7 +207,7 @@ def test_watch_prints_objects_for_machines(desk: Desk) -> None:
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=20)
     assert process.returncode == 0
-    assert [look["stages"][0]["done_rate"] for look in looks] == [None, 0.0]
+    assert [read_status["stages"][0]["done_rate"] for read_status in looks] == [None, 0.0]
 
 
 def test_watch_stays_on_a_terminal_and_leaves_it_as_it_was(desk: Desk) -> None:

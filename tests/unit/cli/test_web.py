@@ -26,7 +26,7 @@ TASKS = """
     class Mails(flux.Task):
         topic, group_id = "orders", "mails"
         def call(self, message): pass
-    def mask(part): return None
+    def redact(part): return None
 """
 TOKEN = "a-token-of-enough-letters"
 
@@ -37,8 +37,8 @@ TOKEN = "a-token-of-enough-letters"
         (["--host", "0.0.0.0"], "give a token"),
         (["--allow-host", "flux.example"], "give a token"),
         (["--host", "0.0.0.0", "--token", "short"], "at least 16 characters"),
-        (["--mask", "nothing"], "give MODULE:FUNCTION"),
-        (["--mask", "flux.web.redaction:HIDDEN"], "give MODULE:FUNCTION"),
+        (["--redact", "nothing"], "give MODULE:FUNCTION"),
+        (["--redact", "flux.web.redaction:HIDDEN"], "give MODULE:FUNCTION"),
         (["--root-path", "flux/"], "--root-path looks like /flux"),
         (["--every", "0"], "--every"),
         (["Nobody"], "there is no task Nobody"),
@@ -110,7 +110,7 @@ def ended(process: subprocess.Popen[str]) -> str:
 
 
 def test_all_tasks_of_the_code_are_served_until_ctrl_c_even_while_a_browser_listens(flux_cli: Flux) -> None:
-    process, url = served("web", "--load", flux_cli.file(TASKS), "--port", "0", "--mask", "flux.web.redaction:hide")
+    process, url = served("web", "--load", flux_cli.file(TASKS), "--port", "0", "--redact", "flux.web.redaction:hide")
     try:
         with urllib.request.urlopen(url, timeout=10) as answer:
             page = answer.read().decode()

@@ -6,44 +6,44 @@ import pytest
 
 from flux.core.errors import BrokerError, Fault
 from flux.core.ports import TopicPartition
-from flux.operate.reading import MOST_RECORDS, Span, read, read_one, size_of, spans_of
+from flux.operate.reading import MAX_RECORDS, Span, count_offsets, read, read_one, spans_of
 from unit.support.memory_support import START
-from unit.support.operate_support import DEAD, Yard
+from unit.support.operate_support import DEAD, OperateKit
 
 
-def offsets(yard: Yard, spans: dict[int, Span]) -> dict[int, list[int]]:
+def offsets(yard: OperateKit, spans: dict[int, Span]) -> dict[int, list[int]]:
     found: dict[int, list[int]] = {number: [] for number in spans}
-    for piece in read(yard.adapter, DEAD, spans, system=yard.system):
-        assert len(piece.records) <= MOST_RECORDS
-        found[piece.partition] += [record.offset() for record in piece.records]
+    for batch in read(yard.adapter, DEAD, spans, system=yard.system):
+        assert len(batch.records) <= MAX_RECORDS
+        found[batch.partition] += [record.offset() for record in batch.records]
     return found
 
 
 def test_it_ends_where_the_topic_ended_at_the_start() -> None:
-    yard = Yard(2)
+    yard = OperateKit(2)
     yard.bury({"at": 0}, {"at": 1}, {"at": 1})
     spans = spans_of(yard.admin, DEAD)
-    assert (spans, size_of(spans)) == ({0: Span(0, 1), 1: Span(0, 2)}, 3)
+    assert (spans, count_offsets(spans)) == ({0: Span(0, 1), 1: Span(0, 2)}, 3)
     yard.bury({"at": 0}, {"at": 1})
     assert offsets(yard, spans) == {0: [0], 1: [0, 1]}
 
 
 def test_an_empty_topic_is_not_even_asked() -> None:
-    yard = Yard()
+    yard = OperateKit()
     yard.broker.available = False
     assert list(read(yard.adapter, DEAD, {0: Span(3, 3)}, system=yard.system)) == []
 
 
 def test_the_last_piece_reaches_the_end_also_where_no_record_is() -> None:
-    yard = Yard()
+    yard = OperateKit()
     yard.bury({}, {})
     yard.broker.skip_offsets(TopicPartition(DEAD, 0), 4)
-    pieces = list(read(yard.adapter, DEAD, spans_of(yard.admin, DEAD), system=yard.system))
-    assert [piece.reached for piece in pieces] == [2, 6]
+    batches = list(read(yard.adapter, DEAD, spans_of(yard.admin, DEAD), system=yard.system))
+    assert [batch.reached for batch in batches] == [2, 6]
 
 
 def test_what_is_deleted_meanwhile_is_passed_over() -> None:
-    yard = Yard()
+    yard = OperateKit()
     yard.bury({}, {}, {})
     spans = spans_of(yard.admin, DEAD)
     yard.broker.delete_records(TopicPartition(DEAD, 0), 2)
@@ -53,14 +53,14 @@ def test_what_is_deleted_meanwhile_is_passed_over() -> None:
 
 
 def test_since_begins_by_the_time_index() -> None:
-    yard = Yard()
+    yard = OperateKit()
     yard.bury({}, {}, {})
     assert spans_of(yard.admin, DEAD, int(START * 1000) + 2) == {0: Span(2, 3)}
     assert spans_of(yard.admin, DEAD, int(START * 1000) + 9) == {0: Span(3, 3)}
 
 
 def test_a_cluster_that_is_away_ends_it_in_bounded_time() -> None:
-    yard = Yard()
+    yard = OperateKit()
     yard.bury({})
     spans = spans_of(yard.admin, DEAD)
     yard.broker.available = False
@@ -73,7 +73,7 @@ def test_a_cluster_that_is_away_ends_it_in_bounded_time() -> None:
 
 
 def test_one_record_is_found_or_is_not_there() -> None:
-    yard = Yard()
+    yard = OperateKit()
     yard.bury({}, {}, {})
     yard.broker.skip_offsets(TopicPartition(DEAD, 0), 1)
     yard.bury({})

@@ -13,34 +13,34 @@ from flux.core.engine.offset_tracker import OffsetTracker, read_metadata
 from flux.core.errors import BrokerError, ConfigurationError, Fault, FluxError
 from flux.core.ports import CommittedOffset, ProducerRecord, TopicPartition
 from flux.operate.dlq.exchange import write_lines
-from flux.operate.skip import SKIPPED_BY, SkipPlan, planned, skip, stage_of
-from flux.operate.status.progress import Progress, passing
-from unit.support.operate_support import DEAD, MAIN, RETRY, Yard, header
+from flux.operate.skip import SKIPPED_BY, SkipPlan, plan_skip, skip, stage_of
+from flux.operate.status.progress import Progress, committed_after
+from unit.support.operate_support import DEAD, MAIN, RETRY, OperateKit, header
 
 P0 = TopicPartition(MAIN, 0)
 
 
 @pytest.fixture
-def yard() -> Yard:
-    yard = Yard()
+def yard() -> OperateKit:
+    yard = OperateKit()
     yard.kit.write(
         *(ProducerRecord(b"v%d" % n, b"k%d" % n, [("own", b"x"), ("flux-due", b"9")]) for n in range(5)), topic=MAIN
     )
     return yard
 
 
-def plan_of(yard: Yard, offset: int, stage: int = 0, partition: int = 0) -> SkipPlan:
+def plan_of(yard: OperateKit, offset: int, stage: int = 0, partition: int = 0) -> SkipPlan:
     chosen = stage_of(yard.policy, stage, yard.admin)
-    return planned(yard.adapter, yard.admin, yard.policy, chosen, partition, offset)
+    return plan_skip(yard.adapter, yard.admin, yard.policy, chosen, partition, offset)
 
 
-def skipped(yard: Yard, offset: int, stage: int = 0) -> CommittedOffset:
+def skipped(yard: OperateKit, offset: int, stage: int = 0) -> CommittedOffset:
     return skip(
         plan_of(yard, offset, stage), yard.adapter, yard.admin, "ada@ops", "no such customer", yard.system
     ).position
 
 
-def test_the_record_becomes_a_dead_letter_with_who_and_why(yard: Yard) -> None:
+def test_the_record_becomes_a_dead_letter_with_who_and_why(yard: OperateKit) -> None:
     yard.broker.set_committed_offset("billing", P0, CommittedOffset(2))
     skipped(yard, 2)
     [copy] = yard.broker.records(DEAD)
@@ -53,30 +53,30 @@ def test_the_record_becomes_a_dead_letter_with_who_and_why(yard: Yard) -> None:
     assert t.DUE not in dict(copy.headers() or ())
 
 
-def test_the_group_goes_on_behind_the_record_at_its_position(yard: Yard) -> None:
+def test_the_group_goes_on_behind_the_record_at_its_position(yard: OperateKit) -> None:
     yard.broker.set_committed_offset("billing", P0, CommittedOffset(2))
     assert skipped(yard, 2) == CommittedOffset(3)
     assert yard.admin.committed_offsets("billing", MAIN, 1) == {0: CommittedOffset(3)}
 
 
-def test_what_was_done_behind_it_stays_done(yard: Yard) -> None:
+def test_what_was_done_behind_it_stays_done(yard: OperateKit) -> None:
     offset_tracker = OffsetTracker(2, [(3, 4)])
     yard.broker.set_committed_offset("billing", P0, CommittedOffset(2, offset_tracker.metadata()))
     assert skipped(yard, 2) == CommittedOffset(4)
 
 
-def test_a_record_above_the_position_is_noted_as_done_beside_it(yard: Yard) -> None:
+def test_a_record_above_the_position_is_noted_as_done_beside_it(yard: OperateKit) -> None:
     yard.broker.set_committed_offset("billing", P0, CommittedOffset(1))
     position = skipped(yard, 3)
     assert position.offset == 1
     assert read_metadata(1, position.metadata) == [(3, 4)]
 
 
-def test_a_group_that_has_never_committed_goes_on_behind_its_first_record(yard: Yard) -> None:
+def test_a_group_that_has_never_committed_goes_on_behind_its_first_record(yard: OperateKit) -> None:
     assert skipped(yard, 0) == CommittedOffset(1)
 
 
-def test_a_record_of_a_retry_stage_keeps_its_origin_and_its_attempts(yard: Yard) -> None:
+def test_a_record_of_a_retry_stage_keeps_its_origin_and_its_attempts(yard: OperateKit) -> None:
     trail = {t.ATTEMPTS: 1, t.ORIGIN_TOPIC: MAIN, t.ORIGIN_PARTITION: 0, t.ORIGIN_OFFSET: 4, t.FIRST_FAILED_AT: 5}
     headers = [(name, str(value).encode()) for name, value in trail.items()]
     yard.kit.write(ProducerRecord(b"v", b"k", headers), topic=RETRY)
@@ -86,7 +86,7 @@ def test_a_record_of_a_retry_stage_keeps_its_origin_and_its_attempts(yard: Yard)
     assert yard.admin.committed_offsets("billing-1", RETRY, 1) == {0: CommittedOffset(1)}
 
 
-def test_it_is_refused_while_the_group_has_members_and_nothing_is_written(yard: Yard) -> None:
+def test_it_is_refused_while_the_group_has_members_and_nothing_is_written(yard: OperateKit) -> None:
     consumer, _ = yard.kit.consumer(MAIN, "billing")
     consumer.poll(1, 0.1)
     with pytest.raises(FluxError, match=r"has 1 member.*stop the workers of stage 0") as refused:
@@ -95,7 +95,7 @@ def test_it_is_refused_while_the_group_has_members_and_nothing_is_written(yard: 
     assert yard.broker.records(DEAD) == []
 
 
-def test_members_that_come_after_the_copy_leave_the_record_to_be_worked(yard: Yard) -> None:
+def test_members_that_come_after_the_copy_leave_the_record_to_be_worked(yard: OperateKit) -> None:
     plan = plan_of(yard, 0)
     member = Member(300.0, yard.system.now())
 
@@ -109,7 +109,7 @@ def test_members_that_come_after_the_copy_leave_the_record_to_be_worked(yard: Ya
     assert len(yard.broker.records(DEAD)) == 1
 
 
-def test_what_would_refuse_the_position_refuses_before_anything_is_written(yard: Yard) -> None:
+def test_what_would_refuse_the_position_refuses_before_anything_is_written(yard: OperateKit) -> None:
     yard.broker.set_committed_offset("billing", P0, CommittedOffset(1))
     plan = plan_of(yard, 1)
     consumer, _ = yard.kit.consumer(MAIN, "billing")
@@ -123,7 +123,7 @@ def test_what_would_refuse_the_position_refuses_before_anything_is_written(yard:
     assert yard.broker.records(DEAD) == []
 
 
-def test_what_was_committed_meanwhile_is_not_taken_back(yard: Yard) -> None:
+def test_what_was_committed_meanwhile_is_not_taken_back(yard: OperateKit) -> None:
     plan = plan_of(yard, 1)
 
     def commit_first(topic: str, partition: int, record: ProducerRecord) -> None:
@@ -133,7 +133,7 @@ def test_what_was_committed_meanwhile_is_not_taken_back(yard: Yard) -> None:
     assert skip(plan, yard.adapter, yard.admin, "a", "b", yard.system).position == CommittedOffset(4)
 
 
-def test_without_the_copys_acknowledgement_the_position_stays(yard: Yard) -> None:
+def test_without_the_copys_acknowledgement_the_position_stays(yard: OperateKit) -> None:
     lost = BrokerError("not enough replicas", Fault.UNAVAILABLE)
     yard.broker.fail_writes(lambda topic, partition, record: lost, stored=True)
     with pytest.raises(BrokerError, match=r"nothing was skipped.*did not acknowledge the copy.*: not enough replicas"):
@@ -141,7 +141,7 @@ def test_without_the_copys_acknowledgement_the_position_stays(yard: Yard) -> Non
     assert yard.admin.committed_offsets("billing", MAIN, 1) == {0: CommittedOffset(0)}
 
 
-def test_a_position_that_is_refused_is_told_with_where_the_copy_is(yard: Yard) -> None:
+def test_a_position_that_is_refused_is_told_with_where_the_copy_is(yard: OperateKit) -> None:
     denied = BrokerError("no permission", Fault.DENIED)
     yard.broker.fail_commits(lambda group, at, position: denied if position.offset else None)
     with pytest.raises(FluxError, match=f"the copy is in {DEAD}.*no permission"):
@@ -157,27 +157,27 @@ def test_a_position_that_is_refused_is_told_with_where_the_copy_is(yard: Yard) -
         (0, 7, "has no partition 7"),
     ],
 )
-def test_what_is_not_there_or_done_is_refused(yard: Yard, offset: int, partition: int, says: str) -> None:
+def test_what_is_not_there_or_done_is_refused(yard: OperateKit, offset: int, partition: int, says: str) -> None:
     yard.broker.set_committed_offset("billing", P0, CommittedOffset(2, OffsetTracker(2, [(3, 4)]).metadata()))
     with pytest.raises(FluxError, match=says):
         plan_of(yard, offset, partition=partition)
 
 
-def test_an_offset_in_a_gap_is_no_record(yard: Yard) -> None:
+def test_an_offset_in_a_gap_is_no_record(yard: OperateKit) -> None:
     yard.broker.skip_offsets(P0, 2)
     yard.kit.write(ProducerRecord(b"after"), topic=MAIN)
     with pytest.raises(FluxError, match="there is no record"):
         plan_of(yard, 5)
 
 
-def test_stages_that_hold_nothing_are_refused(yard: Yard) -> None:
+def test_stages_that_hold_nothing_are_refused(yard: OperateKit) -> None:
     with pytest.raises(ConfigurationError, match="no stage 3 to skip in: 0 is the main topic, 1 to 2"):
         stage_of(yard.policy, 3, yard.admin)
     yard.broker.create_topic("orders-billing-try-3")
     assert stage_of(yard.policy, 3, yard.admin).topic == "orders-billing-try-3"
 
 
-def test_a_group_that_starts_at_the_end_holds_what_is_in_a_partition_that_came_later(yard: Yard) -> None:
+def test_a_group_that_starts_at_the_end_holds_what_is_in_a_partition_that_came_later(yard: OperateKit) -> None:
     yard.broker.grow_topic(MAIN, 2)
     yard.policy = attrs.evolve(yard.policy, start_from="latest")
     with pytest.raises(FluxError, match="nothing is held"):
@@ -188,8 +188,8 @@ def test_a_group_that_starts_at_the_end_holds_what_is_in_a_partition_that_came_l
 
 def test_a_string_with_no_room_is_refused_before_anything_is_written() -> None:
     stored = CommittedOffset(0, OffsetTracker(0, [(n, n + 1) for n in range(2, 60, 2)]).metadata())
-    assert passing(stored, 101, 0, 24) is None
-    fits = passing(stored, 101, 0, 4095)
+    assert committed_after(stored, 101, 0, 24) is None
+    fits = committed_after(stored, 101, 0, 4095)
     assert fits is not None
     assert Progress.of(fits).has(101)
     assert all(Progress.of(fits).has(n) for n in range(2, 60, 2))
@@ -205,7 +205,7 @@ def test_passing_adds_one_record_and_takes_nothing_back(
     offset_tracker = OffsetTracker(position, done)
     stored = CommittedOffset(offset_tracker.position, offset_tracker.metadata())
     offset = max(offset, low)
-    passed = passing(stored, offset, low, room)
+    passed = committed_after(stored, offset, low, room)
     if passed is None:
         assert room < 60
         return
@@ -216,14 +216,14 @@ def test_passing_adds_one_record_and_takes_nothing_back(
 
 
 def test_a_foreign_string_beside_the_position_says_nothing() -> None:
-    assert passing(CommittedOffset(4, "somebody else's"), 4, 0, 4095) == CommittedOffset(5)
+    assert committed_after(CommittedOffset(4, "somebody else's"), 4, 0, 4095) == CommittedOffset(5)
     assert Progress.of(CommittedOffset(4, "somebody else's")) == Progress(4)
 
 
 # -- what no topic takes
 
 
-def test_what_the_dead_letters_refuse_is_kept_whole_and_then_passed(yard: Yard) -> None:
+def test_what_the_dead_letters_refuse_is_kept_whole_and_then_passed(yard: OperateKit) -> None:
     yard.broker.set_committed_offset("billing", P0, CommittedOffset(2))
     yard.broker.fail_writes(lambda topic, *_: BrokerError("too large", Fault.TOO_LARGE) if topic == DEAD else None)
     kept: list[str] = []
@@ -236,12 +236,12 @@ def test_what_the_dead_letters_refuse_is_kept_whole_and_then_passed(yard: Yard) 
     assert (done.position, "too large" in done.refused) == (CommittedOffset(3), True)
     yard.broker.fail_writes(None)
     assert write_lines(yard.adapter, yard.admin, DEAD, [line.encode() for line in kept]) == 1
-    [letter] = yard.broker.records(DEAD)
-    assert (letter.key(), letter.value(), dict(letter.headers() or ())["own"]) == (b"k2", b"v2", b"x")
-    assert (header(letter, t.REASON), header(letter, t.ORIGIN_OFFSET)) == ("skipped", "2")
+    [dead_letter] = yard.broker.records(DEAD)
+    assert (dead_letter.key(), dead_letter.value(), dict(dead_letter.headers() or ())["own"]) == (b"k2", b"v2", b"x")
+    assert (header(dead_letter, t.REASON), header(dead_letter, t.ORIGIN_OFFSET)) == ("skipped", "2")
 
 
-def test_a_receipt_that_cannot_be_kept_leaves_the_record_to_be_worked(yard: Yard) -> None:
+def test_a_receipt_that_cannot_be_kept_leaves_the_record_to_be_worked(yard: OperateKit) -> None:
     yard.broker.set_committed_offset("billing", P0, CommittedOffset(2))
     yard.broker.fail_writes(lambda *_: BrokerError("too large", Fault.TOO_LARGE))
 
@@ -256,7 +256,7 @@ def test_a_receipt_that_cannot_be_kept_leaves_the_record_to_be_worked(yard: Yard
 @pytest.mark.parametrize(
     ("fault", "told"), [(Fault.TOO_LARGE, "raise max.message.bytes"), (Fault.DENIED, "grant WRITE")]
 )
-def test_without_a_receipt_the_refusal_says_what_helps(yard: Yard, fault: Fault, told: str) -> None:
+def test_without_a_receipt_the_refusal_says_what_helps(yard: OperateKit, fault: Fault, told: str) -> None:
     yard.broker.set_committed_offset("billing", P0, CommittedOffset(2))
     yard.broker.fail_writes(lambda *_: BrokerError("no", fault))
     with pytest.raises(BrokerError, match=f"nothing was skipped.*{told}.*--receipt FILE"):
@@ -264,7 +264,7 @@ def test_without_a_receipt_the_refusal_says_what_helps(yard: Yard, fault: Fault,
     assert yard.admin.committed_offsets("billing", MAIN, 1) == {0: CommittedOffset(2)}
 
 
-def test_a_cluster_that_is_away_needs_no_receipt(yard: Yard) -> None:
+def test_a_cluster_that_is_away_needs_no_receipt(yard: OperateKit) -> None:
     yard.broker.set_committed_offset("billing", P0, CommittedOffset(2))
     yard.broker.fail_writes(lambda *_: BrokerError("away", Fault.UNAVAILABLE))
     with pytest.raises(BrokerError, match="did not acknowledge"):

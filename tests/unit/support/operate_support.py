@@ -10,10 +10,10 @@ from flux.core import flux_headers as t
 from flux.core.policy import Policy
 from flux.core.ports import Headers, ProducerRecord
 from flux.core.stage import Stages
-from flux.operate.dlq.dead_letters import Letter, letter_of
+from flux.operate.dlq.dead_letters import DeadLetter, dead_letter_of
 from flux.operate.dlq.filters import Filter
-from flux.operate.dlq.replay import Receipt, Replay
-from flux.operate.dlq.replay_plan import Order, ReplayPlan, planned
+from flux.operate.dlq.replay import Replay, ReplayResult
+from flux.operate.dlq.replay_plan import ReplayOptions, ReplayPlan, plan_replay
 from unit.support.memory_support import START, Kit
 
 NOW_MS = int(START * 1000)
@@ -49,16 +49,16 @@ def headers_of(
     return [("own", b"header"), *((name, str(value).encode()) for name, value in pairs.items())]
 
 
-def letter(headers: Headers = (), key: bytes | None = b"k", value: bytes = b"v", offset: int = 0) -> Letter:
+def dead_letter(headers: Headers = (), key: bytes | None = b"k", value: bytes = b"v", offset: int = 0) -> DeadLetter:
     record = StoredRecord(DEAD, 0, offset, ProducerRecord(value, key, headers), (1, NOW_MS))
-    return letter_of(record, policy(), NOW_MS)
+    return dead_letter_of(record, policy(), NOW_MS)
 
 
 def policy(retries: int = 2, **settings: Any) -> Policy:
     return Policy(Stages(MAIN, "billing", retries), **settings)
 
 
-class Yard:
+class OperateKit:
     """`policy` has two retries; all topics have `partitions`."""
 
     def __init__(self, partitions: int = 1) -> None:
@@ -80,11 +80,11 @@ class Yard:
             headers = headers_of(number, partition=at, **spec)
             self.kit.write(ProducerRecord(value, key, headers, at, NOW_MS + number), topic=DEAD)
 
-    def plan(self, **order: Any) -> ReplayPlan:
-        return planned(self.admin, self.policy, Order(**order))
+    def plan(self, **options: Any) -> ReplayPlan:
+        return plan_replay(self.admin, self.policy, ReplayOptions(**options))
 
-    def replay(self, stopping: Callable[[], bool] = lambda: False, **order: Any) -> Receipt:
-        return Replay(self.plan(**order), self.adapter, self.admin, stopping=stopping, system=self.system).run()
+    def replay(self, should_stop: Callable[[], bool] = lambda: False, **options: Any) -> ReplayResult:
+        return Replay(self.plan(**options), self.adapter, self.admin, should_stop=should_stop, system=self.system).run()
 
     def copies(self, topic: str = RETRY) -> list[StoredRecord]:
         return self.broker.records(topic)

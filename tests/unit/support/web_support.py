@@ -13,8 +13,8 @@ import flux
 from flux.core.monitoring.report import TOPIC, Call, Report, StageReport
 from flux.web.app import app_of
 from flux.web.options import WebOptions
-from flux.web.page_context import Site
-from unit.support.operate_support import Yard
+from flux.web.page_context import PageContext
+from unit.support.operate_support import OperateKit
 
 ORIGIN = "http://127.0.0.1:7373"
 TOKEN = "a-token-of-enough-letters"
@@ -22,10 +22,10 @@ EVIL = "<script>alert(1)</script>\"'\u202e"
 
 
 class Web:
-    """`site` without its sampler: `look` takes a sample. `client` follows no redirects."""
+    """`context` without its sampler: `take_sample` takes a sample. `client` follows no redirects."""
 
     def __init__(self, partitions: int = 1, **options: Any) -> None:
-        self.yard = Yard(partitions)
+        self.yard = OperateKit(partitions)
         adapter_ = self.yard.adapter
 
         class Billing(flux.Task):
@@ -34,17 +34,17 @@ class Web:
 
             def call(self, message: flux.Message) -> None: ...
 
-        self.site = Site([Billing], WebOptions(**options), system=self.yard.system)
-        self.app = app_of(self.site)
+        self.context = PageContext([Billing], WebOptions(**options), system=self.yard.system)
+        self.app = app_of(self.context)
         self.client = self.browser()
 
     def browser(self, origin: str = ORIGIN) -> TestClient:
         return TestClient(self.app, base_url=origin, raise_server_exceptions=False, follow_redirects=False)
 
-    def look(self) -> None:
-        for watch in self.site.watches.values():
+    def take_sample(self) -> None:
+        for watch in self.context.watches.values():
             watch.take()
-        self.site.sampler.add_up()
+        self.context.sampler.add_up()
 
     def get(self, path: str, code: int = 200) -> str:
         answer = self.client.get(path)
@@ -53,7 +53,7 @@ class Web:
 
     def post(self, path: str, fields: dict[str, str] | None = None, code: int = 303) -> Any:
         """As a form of one of its pages does."""
-        proof = self.site.sessions.proof(self.visitor())
+        proof = self.context.sessions.proof(self.visitor())
         answer = self.client.post(path, data={"proof": proof, **(fields or {})}, headers={"origin": ORIGIN})
         assert answer.status_code == code, (answer.status_code, text_of(answer.text))
         return answer

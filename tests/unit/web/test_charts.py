@@ -74,7 +74,9 @@ def test_a_bar_is_as_long_as_its_part_and_never_invisible() -> None:
 
 
 def test_what_is_not_known_is_a_dash_and_never_a_zero() -> None:
-    assert [tell(None) for tell in (count, rate, lasting, ago, coming, size)] == ["—"] * 6
+    assert [print_error_if_possible(None) for print_error_if_possible in (count, rate, lasting, ago, coming, size)] == [
+        "—"
+    ] * 6
     assert (rate(0), rate(0.04), rate(99.96), rate(1234.5)) == ("0", "0.0", "100.0", "1,234")
     assert (coming(0), coming(-3), coming(90)) == ("now", "now", "in 1.5 minutes")
     assert (size(900), size(54_200_000)) == ("1 kB", "54 MB")

@@ -13,12 +13,12 @@ from starlette.testclient import TestClient
 from flux.core.errors import BrokerError, Fault
 from flux.core.ports import ConsumerSettings, TopicPartition
 from flux.system import SYSTEM
-from flux.web.broadcast import Bell
-from flux.web.jobs import MOST_KEPT, Job, Jobs
+from flux.web.broadcast import Broadcast
+from flux.web.jobs import MAX_KEPT, Job, Jobs
 from unit.support.operate_support import DEAD, RETRY
 from unit.support.web_support import ORIGIN, Web, fields_of, text_of
 
-REPLAY, PURGE, EXPORT = (f"/tasks/Billing/letters/{kind}" for kind in ("replay", "purge", "export"))
+REPLAY, PURGE, EXPORT = (f"/tasks/Billing/dead-letters/{kind}" for kind in ("replay", "purge", "export"))
 
 
 @pytest.fixture
@@ -40,11 +40,11 @@ def test_a_replay_of_a_cause_takes_its_letters_and_marks_them(web: Web) -> None:
     location = begin(web, REPLAY, **fields_of(page), to="retry")
     assert "done replayed 1 dead letter to orders-billing-try-1; 2 did not match" in text_of(web.get(location))
     assert web.yard.replayed_offsets() == [1]
-    letters = text_of(web.get("/tasks/Billing/letters"))
-    assert "2 not replayed, 1 replayed" in letters
-    assert "KeyError" not in letters
-    assert "replayed" in text_of(web.get("/tasks/Billing/letters/0/1"))
-    assert "0:1" in text_of(web.get("/tasks/Billing/letters?replayed=1"))
+    dead_letters = text_of(web.get("/tasks/Billing/dead-letters"))
+    assert "2 not replayed, 1 replayed" in dead_letters
+    assert "KeyError" not in dead_letters
+    assert "replayed" in text_of(web.get("/tasks/Billing/dead-letters/0/1"))
+    assert "0:1" in text_of(web.get("/tasks/Billing/dead-letters?replayed=1"))
 
 
 def test_a_trial_only_counts(web: Web) -> None:
@@ -62,7 +62,7 @@ def test_a_replay_goes_where_it_is_told(web: Web, to: str, topic: str) -> None:
 def test_a_number_that_is_none_begins_nothing(web: Web) -> None:
     for fields in ({"limit": "-1"}, {"rate": "x"}, {"max_replays": "0"}, {"limit": "٣"}):
         web.post(REPLAY, fields, 409)
-    assert web.site.jobs.all() == []
+    assert web.context.jobs.all() == []
 
 
 def test_a_replay_is_refused_while_workers_work_the_dead_letters_unless_it_is_forced(web: Web) -> None:
@@ -101,7 +101,7 @@ def test_one_job_at_a_time_for_a_task(web: Web) -> None:
     assert "is running: wait for its end" in text_of(web.post(EXPORT, {}, 409).text)
     assert "is running: one job at a time" in text_of(web.get(REPLAY))
     web.work()
-    assert web.site.jobs.of("Billing") is None
+    assert web.context.jobs.of("Billing") is None
     web.post(EXPORT)
     assert "done" in text_of(web.get(location))
 
@@ -120,9 +120,9 @@ def test_progress_is_told_while_it_runs(web: Web) -> None:
     page = web.get(location)
     assert 'data-live="sample"' in page
     assert "0 of 3 looked at" in text_of(page)
-    before = web.site.bell.number
+    before = web.context.broadcast.number
     web.work()
-    assert web.site.bell.number > before, "browsers hear of it"
+    assert web.context.broadcast.number > before, "browsers hear of it"
     done = web.get(location)
     assert 'data-live=""' in done
     assert "3 of 3 looked at" in text_of(done)
@@ -147,14 +147,14 @@ def test_a_purge_deletes_what_was_confirmed_and_nothing_that_came_since(web: Web
     location = begin(web, PURGE, **fields_of(page), name="Billing")
     assert f"done deleted 3 dead letters of {DEAD}" in text_of(web.get(location))
     assert [record.offset() for record in web.yard.broker.records(DEAD)] == [3]
-    assert "Causes 1 1 not replayed" in text_of(web.get("/tasks/Billing/letters"))
+    assert "Causes 1 1 not replayed" in text_of(web.get("/tasks/Billing/dead-letters"))
 
 
 @pytest.mark.parametrize("fields", [{}, {"name": "billing"}, {"name": "Billing"}, {"name": "Billing", "before": "x"}])
 def test_a_purge_without_its_confirmation_deletes_nothing(web: Web, fields: dict[str, str]) -> None:
     sent = {"before": "0:3", **fields} if fields.get("name") != "Billing" else fields
     web.post(PURGE, sent, 409)
-    assert web.site.jobs.all() == []
+    assert web.context.jobs.all() == []
     assert len(web.yard.broker.records(DEAD)) == 3
 
 
@@ -178,24 +178,24 @@ def test_an_export_is_a_file_of_lines(web: Web) -> None:
 
 def test_files_are_nobody_elses_and_go_with_the_pages(web: Web) -> None:
     begin(web, EXPORT)
-    [job] = web.site.jobs.all()
+    [job] = web.context.jobs.all()
     path = job.path
     assert path is not None
     assert path.parent.stat().st_mode & 0o077 == 0
-    web.site.jobs.close()
+    web.context.jobs.close()
     assert not path.parent.exists()
 
 
 def test_only_the_last_jobs_are_kept_and_their_files(web: Web) -> None:
     paths: list[Path] = []
-    for _ in range(MOST_KEPT + 3):
+    for _ in range(MAX_KEPT + 3):
         begin(web, EXPORT)
-        path = web.site.jobs.all()[0].path
+        path = web.context.jobs.all()[0].path
         assert path is not None
         paths.append(path)
-    assert len(web.site.jobs.all()) == MOST_KEPT
-    assert [path.exists() for path in paths] == [False] * 3 + [True] * MOST_KEPT
-    web.site.jobs.close()
+    assert len(web.context.jobs.all()) == MAX_KEPT
+    assert [path.exists() for path in paths] == [False] * 3 + [True] * MAX_KEPT
+    web.context.jobs.close()
 
 
 def test_jobs_are_listed_the_newest_first(web: Web) -> None:
@@ -204,16 +204,16 @@ def test_jobs_are_listed_the_newest_first(web: Web) -> None:
     page = text_of(web.get("/jobs"))
     assert page.index("Replay of Billing: all") < page.index("Export of Billing: all")
     web.get("/jobs/unknown", 404)
-    web.get(f"/jobs/{web.site.jobs.all()[0].id}/file", 404)
+    web.get(f"/jobs/{web.context.jobs.all()[0].id}/file", 404)
 
 
 def test_what_runs_when_the_pages_end_is_cancelled_and_waited_for() -> None:
-    bell = Bell()
-    jobs = Jobs(bell, SYSTEM)
+    broadcast = Broadcast()
+    jobs = Jobs(broadcast, SYSTEM)
 
     def body(job: Job) -> str:
         began.set()
-        while not job.stopping():
+        while not job.should_stop():
             time.sleep(0.001)
         return "as far as it came"
 
@@ -226,13 +226,13 @@ def test_what_runs_when_the_pages_end_is_cancelled_and_waited_for() -> None:
 
 def test_the_end_of_the_pages_ends_their_jobs(web: Web) -> None:
     with TestClient(web.app, base_url=ORIGIN):
-        job = web.site.jobs.start("Billing", "replay", "Replay of Billing", 1, lambda job: "")
-    assert job.stopping()
+        job = web.context.jobs.start("Billing", "replay", "Replay of Billing", 1, lambda job: "")
+    assert job.should_stop()
 
 
 @pytest.mark.parametrize("end", [SystemExit, GeneratorExit, type("Panic", (BaseException,), {})])
 def test_a_job_that_ends_with_anything_frees_its_task(end: type[BaseException]) -> None:
-    jobs = Jobs(Bell(), SYSTEM)
+    jobs = Jobs(Broadcast(), SYSTEM)
 
     def body(job: Job) -> str:
         raise end

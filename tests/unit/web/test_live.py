@@ -12,14 +12,14 @@ from typing import Any, cast
 import pytest
 from starlette.testclient import TestClient
 
-from flux.web.page_context import Site
+from flux.web.page_context import PageContext
 from flux.web.pages import live
 from flux.web.serving import WebServer, listening
 from unit.support.web_support import ORIGIN, Web
 
 
-def stream(site: Site) -> AsyncGenerator[str, None]:
-    return cast("AsyncGenerator[str, None]", live.events(site))
+def stream(context: PageContext) -> AsyncGenerator[str, None]:
+    return cast("AsyncGenerator[str, None]", live.events(context))
 
 
 async def next_of(events: AsyncGenerator[str, None]) -> str:
@@ -30,32 +30,32 @@ def test_who_watches_hears_of_news_and_of_the_end() -> None:
     web = Web()
 
     async def watch() -> list[str]:
-        web.site.bell.hang()
-        events = stream(web.site)
+        web.context.broadcast.attach()
+        events = stream(web.context)
         heard = [await next_of(events)]
         listening = asyncio.ensure_future(next_of(events))
         await asyncio.sleep(0)
-        assert web.site.streams == 1
-        await asyncio.to_thread(web.site.bell.ring)
+        assert web.context.streams == 1
+        await asyncio.to_thread(web.context.broadcast.notify)
         heard.append(await listening)
-        web.site.bell.close()
+        web.context.broadcast.close()
         heard += [text async for text in events]
         return heard
 
     heard = asyncio.run(watch())
     assert heard == ["retry: 2000\n\n", "event: news\ndata: 1\n\n"]
-    assert web.site.streams == 0
+    assert web.context.streams == 0
 
 
 def test_news_that_came_while_nobody_listened_is_not_missed() -> None:
     web = Web()
 
     async def watch() -> str:
-        web.site.bell.hang()
-        events = stream(web.site)
+        web.context.broadcast.attach()
+        events = stream(web.context)
         await next_of(events)
-        web.site.bell.ring()
-        web.site.bell.ring()
+        web.context.broadcast.notify()
+        web.context.broadcast.notify()
         return await next_of(events)
 
     assert asyncio.run(watch()) == "event: news\ndata: 2\n\n"
@@ -66,8 +66,8 @@ def test_a_stream_without_news_stays_open_by_a_comment(monkeypatch: pytest.Monke
     web = Web()
 
     async def watch() -> str:
-        web.site.bell.hang()
-        events = stream(web.site)
+        web.context.broadcast.attach()
+        events = stream(web.context)
         await next_of(events)
         return await next_of(events)
 
@@ -76,14 +76,14 @@ def test_a_stream_without_news_stays_open_by_a_comment(monkeypatch: pytest.Monke
 
 def test_streams_are_bounded() -> None:
     web = Web()
-    web.site.streams = live.MOST_STREAMS
+    web.context.streams = live.MAX_STREAMS
     web.get("/events", 503)
 
 
 def test_a_browser_that_goes_away_takes_its_stream_along() -> None:
     web = Web()
     listener = listening("127.0.0.1", 0)
-    server = WebServer(web.site)
+    server = WebServer(web.context)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     try:
@@ -91,9 +91,9 @@ def test_a_browser_that_goes_away_takes_its_stream_along() -> None:
             browser.sendall(b"GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n")
             while b"retry:" not in browser.recv(4096):
                 pass
-            assert web.site.streams == 1
+            assert web.context.streams == 1
         until = time.monotonic() + 10
-        while web.site.streams:
+        while web.context.streams:
             assert time.monotonic() < until
             time.sleep(0.01)
     finally:
@@ -104,8 +104,8 @@ def test_a_browser_that_goes_away_takes_its_stream_along() -> None:
 
 def test_ten_browsers_cost_the_cluster_as_much_as_none(monkeypatch: pytest.MonkeyPatch) -> None:
     web = Web()
-    web.look()
-    [admin] = {subject.admin for subject in web.site.subjects}
+    web.take_sample()
+    [admin] = {task.admin for task in web.context.tasks}
     asked: list[str] = []
     for name in ("topic_names", "watermarks", "committed_offsets", "members", "topics"):
         real = getattr(admin, name)
@@ -119,7 +119,7 @@ def test_ten_browsers_cost_the_cluster_as_much_as_none(monkeypatch: pytest.Monke
         for path in ("/", "/workers", "/tasks/Billing"):
             web.browser().get(path)
     assert asked == []
-    web.look()
+    web.take_sample()
     assert asked != [], "the sampler itself is seen to ask"
 
 
@@ -127,11 +127,11 @@ def test_the_pages_look_by_themselves_once_they_are_served() -> None:
     web = Web(every=3600.0)
     with TestClient(web.app, base_url=ORIGIN) as client:
         for _ in range(1000):
-            if web.site.bell.number:
+            if web.context.broadcast.number:
                 break
             client.get("/static/flux.css")
         assert "loading" not in client.get("/tasks/Billing").text
-    assert web.site.bell.closed
+    assert web.context.broadcast.closed
 
 
 def test_a_mistake_in_a_look_is_told_and_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -141,5 +141,5 @@ def test_a_mistake_in_a_look_is_told_and_ends_nothing(monkeypatch: pytest.Monkey
         raise ZeroDivisionError
 
     monkeypatch.setattr("flux.web.sampler.sample", fail)
-    web.look()
+    web.take_sample()
     assert "ZeroDivisionError (see the log)" in web.get("/")

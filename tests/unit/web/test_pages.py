@@ -11,9 +11,9 @@ from flux.core.engine.offset_tracker import OffsetTracker
 from flux.core.errors import BrokerError, Fault
 from flux.core.monitoring.report import Call, Paused
 from flux.core.ports import CommittedOffset, ProducerRecord, TopicPartition
-from flux.web import redaction as masks
+from flux.web import redaction
 from flux.web.dead_letters import PAGE
-from flux.web.redaction import Part
+from flux.web.redaction import RecordPart
 from unit.support.operate_support import DEAD, NOW_MS, RETRY
 from unit.support.web_support import Web, fields_of, text_of
 
@@ -39,21 +39,21 @@ def test_before_the_first_look_it_says_so(web: Web) -> None:
 def test_the_overview_tells_of_each_task_and_of_all_together(web: Web) -> None:
     main_records(web, 3)
     web.yard.bury({}, {})
-    web.look()
+    web.take_sample()
     assert "Billing orders no workers 3" in text_of(web.get("/"))
     web.yard.system.time += 60
-    web.look()
+    web.take_sample()
     page = web.get("/")
     assert "Billing orders held back 3" in text_of(page)
-    assert '<a href="/tasks/Billing/letters" class="dead">2</a>' in page
+    assert '<a href="/tasks/Billing/dead-letters" class="dead">2</a>' in page
     assert 'aria-label="Behind over' in page
 
 
 def test_each_stage_has_its_own_lines(web: Web) -> None:
     main_records(web, 3)
     waiting_in(web, -5, 0)
-    web.look()
-    history = web.site.watches["Billing"].history
+    web.take_sample()
+    history = web.context.watches["Billing"].history
     assert [history.of(f"lag:{number}")[-1].value for number in (0, 1, 2)] == [3, 1, 0]
     for path, charts in (("/", 2), ("/tasks/Billing", 3)):
         stages = web.get(path).partition('<section id="stages"')[2].partition("</section>")[0]
@@ -63,7 +63,7 @@ def test_each_stage_has_its_own_lines(web: Web) -> None:
 
 def test_rates_are_those_that_workers_report(web: Web) -> None:
     web.report()
-    web.look()
+    web.take_sample()
     assert "12.3" in text_of(web.get("/"))
 
 
@@ -73,7 +73,7 @@ def test_a_task_shows_what_holds_it_back_and_by_whom(web: Web) -> None:
         "billing", TopicPartition("orders", 0), CommittedOffset(0, OffsetTracker(0, [(1, 3)]).metadata())
     )
     web.report(Call(0, 0, "ada-0", 1, 300.0))
-    web.look()
+    web.take_sample()
     page = text_of(web.get("/tasks/Billing"))
     assert "orders[0]@0 ada-0 1 its call is running on host pid 7 (process 0) 5.0 minutes 1" in page
     assert "group billing has no members" in page
@@ -82,13 +82,13 @@ def test_a_task_shows_what_holds_it_back_and_by_whom(web: Web) -> None:
 
 def test_a_stage_without_a_topic_is_named(web: Web) -> None:
     web.yard.admin.delete_topics([RETRY], 1)
-    web.look()
+    web.take_sample()
     assert "the topic is missing: see the doctor" in text_of(web.get("/tasks/Billing"))
 
 
 def test_a_cluster_that_is_away_is_told_and_the_last_sight_stays(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
     main_records(web, 3)
-    web.look()
+    web.take_sample()
     away = BrokerError("no broker answers", Fault.UNAVAILABLE)
 
     def refuse(*args: object) -> object:
@@ -96,19 +96,19 @@ def test_a_cluster_that_is_away_is_told_and_the_last_sight_stays(web: Web, monke
 
     monkeypatch.setattr(type(web.yard.admin), "topic_names", refuse)
     web.yard.system.time += 60
-    web.look()
+    web.take_sample()
     page = text_of(web.get("/tasks/Billing"))
     assert "Not seen for 1.0 minute. no broker answers" in page
     assert "seen 1.0 minute ago" in page
     assert "Billing is not seen" in text_of(web.get("/"))
     assert "no broker answers" in text_of(web.get("/tasks/Billing/waiting", 502))
     monkeypatch.undo()
-    web.look()
+    web.take_sample()
     assert "Not seen" not in text_of(web.get("/tasks/Billing"))
 
 
 def test_a_cluster_that_neither_answers_nor_refuses_is_not_called_well(web: Web) -> None:
-    web.look()
+    web.take_sample()
     assert "Billing orders up to date" in text_of(web.get("/"))
     web.yard.system.time += 120
     assert "Billing orders not seen" in text_of(web.get("/"))
@@ -117,7 +117,7 @@ def test_a_cluster_that_neither_answers_nor_refuses_is_not_called_well(web: Web)
 def test_only_the_partitions_that_are_furthest_behind_are_listed() -> None:
     web = Web(partitions=250)
     web.yard.kit.write(ProducerRecord(b"v", b"k", [], 249), topic="orders")
-    web.look()
+    web.take_sample()
     page = text_of(web.get("/tasks/Billing"))
     assert "200 of 250: those that are furthest behind" in page
     assert re.search(r"\b249 — 1 1\b", page)
@@ -127,10 +127,10 @@ def test_only_the_partitions_that_are_furthest_behind_are_listed() -> None:
 
 
 def test_workers_are_told_with_the_calls_that_they_are_in(web: Web) -> None:
-    web.look()
+    web.take_sample()
     assert "No worker reports. Start them with flux process --report" in text_of(web.get("/workers"))
     web.report(Call(0, 17, "ada", 2, 65.0), host="alpha")
-    web.look()
+    web.take_sample()
     page = text_of(web.get("/workers"))
     assert "alpha pid 7, process 0 · flux 1.2" in page
     assert "80 MB" in page
@@ -139,7 +139,7 @@ def test_workers_are_told_with_the_calls_that_they_are_in(web: Web) -> None:
 
 def test_a_task_that_is_paused_is_named_with_its_reason(web: Web) -> None:
     web.report(paused=Paused("ConnectionError", 90.0, 7.0))
-    web.look()
+    web.take_sample()
     for path, name in (("/", "Billing is paused"), ("/tasks/Billing", "Paused")):
         page = text_of(web.get(path))
         assert f"{name} for 1.5 minutes by ConnectionError on host pid 7 (process 0)" in page
@@ -165,7 +165,7 @@ def waiting_in(web: Web, seconds: float, offset: int, key: bytes = b"k") -> None
 def test_what_waits_is_listed_by_when_it_is_due(web: Web) -> None:
     for seconds, offset in ((5000, 3), (30, 1), (-5, 0), (300, 2), (40, 4)):
         waiting_in(web, seconds, offset)
-    web.look()
+    web.take_sample()
     page = text_of(web.get("/tasks/Billing/waiting"))
     assert "due now 1 within a minute 2 within 10 minutes 1 within an hour 0 within a day 1 later 0" in page
     order = re.findall(r"(now|in [\d.]+ \w+) retry 1 k 2 Timeout: no answer 0:\d trace 0:(\d)", page)
@@ -177,7 +177,7 @@ def test_what_is_done_does_not_wait(web: Web) -> None:
         waiting_in(web, 30, offset)
     position = CommittedOffset(1, OffsetTracker(1, [(2, 3)]).metadata())
     web.yard.broker.set_committed_offset("billing-1", TopicPartition(RETRY, 0), position)
-    web.look()
+    web.take_sample()
     assert "within a minute 1" in text_of(web.get("/tasks/Billing/waiting"))
 
 
@@ -199,7 +199,7 @@ def test_a_queue_is_read_once_for_all_who_look(web: Web, monkeypatch: pytest.Mon
 
 def test_causes_come_first_the_most_frequent_on_top(web: Web) -> None:
     web.yard.bury({"text": "no customer 17"}, {"error": "KeyError", "text": "'x'"}, {"text": "no customer 4711"})
-    page = text_of(web.get("/tasks/Billing/letters"))
+    page = text_of(web.get("/tasks/Billing/dead-letters"))
     assert "Causes 2 3 not replayed" in page
     assert page.index("ValueError no customer #") < page.index("KeyError #")
 
@@ -215,16 +215,16 @@ def test_letters_are_filtered(web: Web) -> None:
         ("since_ms=99999999999999", []),
         ("cause=ffffffff", []),
     ):
-        page = web.get(f"/tasks/Billing/letters?{query}")
-        assert sorted(set(re.findall(r"/letters/0/\d\">(0:\d)<", page))) == places, query
+        page = web.get(f"/tasks/Billing/dead-letters?{query}")
+        assert sorted(set(re.findall(r"/dead-letters/0/\d\">(0:\d)<", page))) == places, query
     for query in ("cause=x", "since=soon", "before=x", "since_ms=x"):
-        web.get(f"/tasks/Billing/letters?{query}", 409)
+        web.get(f"/tasks/Billing/dead-letters?{query}", 409)
 
 
 def test_pages_of_letters_have_each_of_them_once_the_newest_first() -> None:
     web = Web(partitions=3)
     web.yard.bury(*({"at": number % 3} for number in range(2 * PAGE + 10)))
-    found, path = [], "/tasks/Billing/letters"
+    found, path = [], "/tasks/Billing/dead-letters"
     while path:
         page = web.get(path)
         found += re.findall(r">(\d:\d+)</a></th>", page)
@@ -236,7 +236,7 @@ def test_pages_of_letters_have_each_of_them_once_the_newest_first() -> None:
 
 def test_a_letter_shows_all_of_it(web: Web) -> None:
     web.yard.bury({}, value=b'{"amount": 7}', key=b"ada")
-    page = text_of(web.get("/tasks/Billing/letters/0/0"))
+    page = text_of(web.get("/tasks/Billing/dead-letters/0/0"))
     for part in ("ValueError no customer 17", 'billing.py", line 17, in call', '"amount": 7', "ada", "orders[0]@1000"):
         assert part in page
     assert "own header" in page, "headers of the record's own"
@@ -245,12 +245,12 @@ def test_a_letter_shows_all_of_it(web: Web) -> None:
 
 def test_a_task_that_never_had_dead_letters_says_so(web: Web) -> None:
     web.yard.admin.delete_topics([DEAD], 1)
-    assert f"There is no topic {DEAD}" in text_of(web.get("/tasks/Billing/letters"))
+    assert f"There is no topic {DEAD}" in text_of(web.get("/tasks/Billing/dead-letters"))
 
 
 def test_a_form_to_replay_carries_its_filter(web: Web) -> None:
     web.yard.bury({}, {"error": "KeyError"})
-    page = web.get("/tasks/Billing/letters/replay?error=Key*&since=7d")
+    page = web.get("/tasks/Billing/dead-letters/replay?error=Key*&since=7d")
     fields = fields_of(page)
     assert fields["error"] == "Key*"
     assert int(fields["since_ms"]) == NOW_MS - 7 * 86_400_000
@@ -289,7 +289,7 @@ def test_a_trace_by_origin_leads_to_the_dead_letter(web: Web) -> None:
     web.yard.kit.write(ProducerRecord(b"v", b"ada-0", [*headers, (t.ORIGIN_OFFSET, b"0")], 0, NOW_MS), topic=DEAD)
     page = web.get("/tasks/Billing/trace?origin=0:0")
     assert "Now: a dead letter at 0:0 since" in text_of(page)
-    assert "/tasks/Billing/letters/0/0" in page
+    assert "/tasks/Billing/dead-letters/0/0" in page
     assert "Now: a dead letter" in text_of(web.get("/tasks/Billing/trace?key=ada-0&since=30d"))
     assert "Nothing was found" in text_of(web.get("/tasks/Billing/trace?key=nobody"))
     assert "does not hold 0:5" in text_of(web.get("/tasks/Billing/trace?origin=0:5"))
@@ -309,17 +309,17 @@ def test_the_doctor_names_what_is_wrong_and_what_was_not_looked_at(web: Web) -> 
     assert "the clocks' difference" in page
 
 
-# -- masks
+# -- redaction
 
 
-def test_a_mask_decides_about_every_part_that_came_from_a_record() -> None:
+def test_a_redaction_function_decides_about_every_part_that_came_from_a_record() -> None:
     seen: set[tuple[str, str]] = set()
 
-    def mask(part: Part) -> bytes | str | None:
+    def redact(part: RecordPart) -> bytes | str | None:
         seen.add((part.what, part.name))
         return "***" if part.what == "value" else None
 
-    web = Web(mask=mask)
+    web = Web(redact=redact)
     secret = "SECRET"
     web.yard.bury(
         {"text": secret, "trace": f'  File "{secret}.py", line 1, in x\n'}, key=secret.encode(), value=b"SECRET"
@@ -327,28 +327,28 @@ def test_a_mask_decides_about_every_part_that_came_from_a_record() -> None:
     waiting_in(web, 30, 0, key=b"SECRET")
     web.yard.kit.write(ProducerRecord(b"SECRET", b"SECRET", [], 0, NOW_MS), topic="orders")
     web.report(Call(0, 0, secret, 1, 60.0))
-    web.look()
-    pages = ["/", "/workers", "/tasks/Billing", "/tasks/Billing/waiting", "/tasks/Billing/letters"]
-    pages += ["/tasks/Billing/letters/0/0", "/tasks/Billing/trace?origin=0:0", "/tasks/Billing/records/0/0/0"]
+    web.take_sample()
+    pages = ["/", "/workers", "/tasks/Billing", "/tasks/Billing/waiting", "/tasks/Billing/dead-letters"]
+    pages += ["/tasks/Billing/dead-letters/0/0", "/tasks/Billing/trace?origin=0:0", "/tasks/Billing/records/0/0/0"]
     for path in pages:
         page = web.get(path)
         assert secret not in page.replace("SECRET.py in x", ""), path
-    assert "***" in text_of(web.get("/tasks/Billing/letters/0/0"))
+    assert "***" in text_of(web.get("/tasks/Billing/dead-letters/0/0"))
     assert {("value", ""), ("key", ""), ("error", ""), ("header", "own")} <= seen
-    assert "masked" in text_of(web.get("/"))
+    assert "redacted" in text_of(web.get("/"))
 
 
-def test_a_mask_that_fails_hides() -> None:
-    def fail(part: Part) -> str:
+def test_a_redaction_function_that_fails_hides() -> None:
+    def fail(part: RecordPart) -> str:
         raise ZeroDivisionError
 
-    web = Web(mask=fail)
+    web = Web(redact=fail)
     web.yard.bury({}, value=b"SECRET")
-    assert "SECRET" not in web.get("/tasks/Billing/letters/0/0")
+    assert "SECRET" not in web.get("/tasks/Billing/dead-letters/0/0")
 
 
-def test_what_is_masked_is_not_exported() -> None:
-    web = Web(mask=masks.hide)
+def test_what_is_redacted_is_not_exported() -> None:
+    web = Web(redact=redaction.hide)
     web.yard.bury({})
-    assert "/export" not in web.get("/tasks/Billing/letters")
-    web.post("/tasks/Billing/letters/export", code=403)
+    assert "/export" not in web.get("/tasks/Billing/dead-letters")
+    web.post("/tasks/Billing/dead-letters/export", code=403)

@@ -12,7 +12,7 @@ from flux.core.errors import ConfigurationError
 from flux.core.ports import ProducerRecord
 from flux.web.auth_middleware import POLICY, here
 from flux.web.options import LOOPBACK, WebOptions, hosts_of
-from flux.web.sessions import LASTS, MOST_FAILURES
+from flux.web.sessions import LASTS, MAX_FAILURES
 from unit.support.operate_support import DEAD
 from unit.support.web_support import EVIL, ORIGIN, TOKEN, Web, links_of, text_of
 
@@ -22,11 +22,11 @@ PAGES = (
     "/jobs",
     "/tasks/Billing",
     "/tasks/Billing/waiting",
-    "/tasks/Billing/letters",
-    "/tasks/Billing/letters/0/0",
-    "/tasks/Billing/letters/replay",
-    "/tasks/Billing/letters/purge?what=all",
-    "/tasks/Billing/letters/export",
+    "/tasks/Billing/dead-letters",
+    "/tasks/Billing/dead-letters/0/0",
+    "/tasks/Billing/dead-letters/replay",
+    "/tasks/Billing/dead-letters/purge?what=all",
+    "/tasks/Billing/dead-letters/export",
     "/tasks/Billing/records/0/0/0",
     "/tasks/Billing/trace?key=k",
     "/tasks/Billing/doctor",
@@ -38,7 +38,7 @@ def web() -> Web:
     web = Web()
     web.yard.bury({})
     web.yard.kit.write(b"value", topic="orders")
-    web.look()
+    web.take_sample()
     return web
 
 
@@ -126,14 +126,14 @@ def test_every_post_needs_the_proof_of_its_own_visitor(web: Web) -> None:
     assert len(posts(web)) == 6
     other = web.browser()
     other.get("/")
-    foreign = web.site.sessions.proof(other.cookies["flux-web"])
+    foreign = web.context.sessions.proof(other.cookies["flux-web"])
     web.visitor()
     for path in posts(web):
         for fields in ({}, {"proof": ""}, {"proof": "0" * 64}, {"proof": foreign}, {"proof": "\udcff"}):
             data = {name: value.encode("utf-8", "surrogateescape") for name, value in fields.items()}
             answer = web.client.post(path, data=data, headers={"origin": ORIGIN})
             assert answer.status_code in (400, 403), (path, fields)
-    assert web.site.jobs.all() == []
+    assert web.context.jobs.all() == []
 
 
 @pytest.mark.parametrize(
@@ -147,15 +147,15 @@ def test_every_post_needs_the_proof_of_its_own_visitor(web: Web) -> None:
     ],
 )
 def test_every_post_needs_the_same_origin(web: Web, headers: dict[str, str]) -> None:
-    proof = web.site.sessions.proof(web.visitor())
+    proof = web.context.sessions.proof(web.visitor())
     for path in posts(web):
         assert web.client.post(path, data={"proof": proof}, headers=headers).status_code == 403, path
 
 
 def test_a_form_is_bounded(web: Web) -> None:
-    proof = web.site.sessions.proof(web.visitor())
+    proof = web.context.sessions.proof(web.visitor())
     for data, code in ({"proof": proof, "x": "y" * 70_000}, 413), ({f"f{n}": "" for n in range(60)}, 400):
-        answer = web.client.post("/tasks/Billing/letters/replay", data=data, headers={"origin": ORIGIN})
+        answer = web.client.post("/tasks/Billing/dead-letters/replay", data=data, headers={"origin": ORIGIN})
         assert answer.status_code == code
 
 
@@ -193,27 +193,27 @@ def test_what_records_hold_is_text_and_nothing_else() -> None:
     web.yard.kit.write(ProducerRecord(EVIL.encode(), EVIL.encode(), [(EVIL, EVIL.encode())], 0), topic=DEAD)
     web.report(host=EVIL)
     web.yard.kit.write(ProducerRecord(EVIL.encode(), EVIL.encode(), [], 0), topic="orders")
-    web.look()
-    pages = ["/", "/workers", "/tasks/Billing", "/tasks/Billing/letters", "/tasks/Billing/trace?origin=0:0"]
+    web.take_sample()
+    pages = ["/", "/workers", "/tasks/Billing", "/tasks/Billing/dead-letters", "/tasks/Billing/trace?origin=0:0"]
     pages += [
-        "/tasks/Billing/letters/0/0",
-        "/tasks/Billing/letters/0/1",
-        '/tasks/Billing/letters?key=<script>&error=">',
+        "/tasks/Billing/dead-letters/0/0",
+        "/tasks/Billing/dead-letters/0/1",
+        '/tasks/Billing/dead-letters?key=<script>&error=">',
     ]
     for path in pages:
         page = web.get(path)
         assert "<script>alert" not in page, path
         assert "\u202e" not in page, path
         assert page.count("<script") == 1, path
-    assert "alert(1)" in text_of(web.get("/tasks/Billing/letters/0/1"))
+    assert "alert(1)" in text_of(web.get("/tasks/Billing/dead-letters/0/1"))
 
 
 def test_errors_are_one_line_and_never_a_traceback(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
-    page = text_of(web.get("/tasks/Billing/letters/0/99", 409))
+    page = text_of(web.get("/tasks/Billing/dead-letters/0/99", 409))
     assert "there is no dead letter at 0:99" in page
-    for path in ("/tasks/Nobody", "/tasks/Nobody/letters", "/jobs/0", "/x"):
+    for path in ("/tasks/Nobody", "/tasks/Nobody/dead-letters", "/jobs/0", "/x"):
         web.get(path, 404)
-    monkeypatch.setattr(web.site, "jobs", None)
+    monkeypatch.setattr(web.context, "jobs", None)
     answer = web.client.get("/jobs/0")
     assert answer.status_code == 500
     assert "Traceback" not in answer.text
@@ -226,7 +226,7 @@ def test_errors_are_one_line_and_never_a_traceback(web: Web, monkeypatch: pytest
 def locked() -> Web:
     web = Web(token=TOKEN, hosts=None)
     web.yard.bury({})
-    web.look()
+    web.take_sample()
     return web
 
 
@@ -241,7 +241,7 @@ def test_no_name_opens_what_an_address_does_not(locked: Web, host: str) -> None:
 
 
 def log_in(web: Web, token: str = TOKEN, **fields: str) -> object:
-    proof = web.site.sessions.proof(web.visitor())
+    proof = web.context.sessions.proof(web.visitor())
     data = {"proof": proof, "token": token, **fields}
     return web.client.post("/login", data=data, headers={"origin": ORIGIN})
 
@@ -251,7 +251,7 @@ def test_without_the_token_nothing_is_told(locked: Web) -> None:
         answer = locked.client.get(path)
         assert (answer.status_code, answer.headers["location"].startswith("/login?next=")) == (303, True), path
     locked.visitor()
-    proof = locked.site.sessions.proof(locked.visitor())
+    proof = locked.context.sessions.proof(locked.visitor())
     for path in posts(locked):
         data = {"proof": proof} if path != "/login" else {}
         answer = locked.client.post(path, data=data, headers={"origin": ORIGIN})
@@ -287,7 +287,7 @@ def test_the_cookie_is_for_https_alone_where_the_pages_are() -> None:
 
 
 def test_a_wrong_token_is_refused_and_many_of_them_lock_the_door(locked: Web) -> None:
-    for wrong in [TOKEN + "x", TOKEN[:-1], "", "\u00e9" * 20] + ["x"] * (MOST_FAILURES - 4):
+    for wrong in [TOKEN + "x", TOKEN[:-1], "", "\u00e9" * 20] + ["x"] * (MAX_FAILURES - 4):
         assert log_in(locked, wrong).status_code == 403  # type: ignore[attr-defined]
     assert log_in(locked).status_code == 429  # type: ignore[attr-defined]
     locked.yard.system.time += 61
@@ -298,12 +298,12 @@ def test_a_proxy_may_give_the_token_itself_and_forms_need_their_proof_all_the_sa
     given = {"x-flux-token": TOKEN}
     assert "Billing" in locked.client.get("/", headers=given).text
     assert locked.client.get("/", headers={"x-flux-token": "wrong"}).status_code == 303
-    answer = locked.client.post("/tasks/Billing/letters/replay", headers={**given, "origin": ORIGIN})
+    answer = locked.client.post("/tasks/Billing/dead-letters/replay", headers={**given, "origin": ORIGIN})
     assert answer.status_code == 403
 
 
 def test_wrong_tokens_of_a_header_lock_the_door_too(locked: Web) -> None:
-    for number in range(MOST_FAILURES):
+    for number in range(MAX_FAILURES):
         locked.client.get("/", headers={"x-flux-token": str(number)})
     assert locked.client.get("/", headers={"x-flux-token": TOKEN}).status_code == 303
     locked.yard.system.time += 61
@@ -333,14 +333,14 @@ def test_after_the_login_one_stays_here(address: str) -> None:
 def test_read_only_offers_and_does_nothing_that_changes() -> None:
     web = Web(read_only=True)
     web.yard.bury({})
-    web.look()
-    for path in ("/tasks/Billing/letters", "/tasks/Billing/letters/0/0"):
+    web.take_sample()
+    for path in ("/tasks/Billing/dead-letters", "/tasks/Billing/dead-letters/0/0"):
         page = web.get(path)
         assert "/replay" not in page
         assert "/purge" not in page
-    for path in ("/tasks/Billing/letters/replay", "/tasks/Billing/letters/purge"):
+    for path in ("/tasks/Billing/dead-letters/replay", "/tasks/Billing/dead-letters/purge"):
         assert "read-only" in text_of(web.post(path, {"name": "Billing", "before": "0:1"}, 403).text)
-    assert web.site.jobs.all() == []
+    assert web.context.jobs.all() == []
 
 
 # -- behind a proxy
@@ -353,5 +353,8 @@ def test_links_and_the_cookie_follow_the_path_of_a_proxy(web: Web) -> None:
     answer = client.get("/flux/tasks/Billing")
     assert answer.status_code == 200
     assert "Path=/flux;" in answer.headers["set-cookie"]
-    assert {link for link in links_of(answer.text) if link.startswith("/")} > {"/flux/", "/flux/tasks/Billing/letters"}
+    assert {link for link in links_of(answer.text) if link.startswith("/")} > {
+        "/flux/",
+        "/flux/tasks/Billing/dead-letters",
+    }
     assert all(link.startswith("/flux/") for link in links_of(answer.text) if link.startswith("/"))

@@ -71,8 +71,8 @@ def test_list_is_a_table_of_what_matters(dlq: Dlq) -> None:
     dlq.bury({"text": "no customer 17"}, {"partition": 1, "error": "KeyError", "text": "'x'", "reason": "rejected"})
     done = dlq("list", "Billing")
     assert done.exit_code == 0, done.output
-    head, _, first, second = done.output.splitlines()
-    assert head.split() == ["at", "key", "reason", "error", "first", "failed", "attempts"]
+    oldest, _, first, second = done.output.splitlines()
+    assert oldest.split() == ["at", "key", "reason", "error", "first", "failed", "attempts"]
     assert " ".join(first.split()) == "0:0 c42 exhausted ValueError: no customer 17 2023-11-14 22:12:30Z 3"
     assert " ".join(second.split()).startswith("1:0 c42 rejected KeyError: 'x' 2023")
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flux.operate.dlq.causes import MOST_CAUSES, MOST_TEXT, Causes, cause_of, fold, place_of
-from unit.support.operate_support import NOW_MS, headers_of, letter
+from flux.operate.dlq.causes import MAX_CAUSES, MAX_TEXT, Causes, cause_of, fold, place_of
+from unit.support.operate_support import NOW_MS, dead_letter, headers_of
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,7 @@ def test_messages_that_differ_in_numbers_and_ids_only_are_one_cause(
 @given(st.text(max_size=5000))
 def test_any_text_is_folded_to_one_short_line(text: str) -> None:
     folded = fold(text)
-    assert len(folded) <= MOST_TEXT
+    assert len(folded) <= MAX_TEXT
     assert len(folded.splitlines()) <= 1
 
 
@@ -77,26 +77,26 @@ def test_the_place_is_a_librarys_where_there_are_no_other_frames() -> None:
 
 
 def test_another_type_place_or_message_is_another_cause() -> None:
-    base = cause_of(letter(headers_of(text="no customer 1")))
-    assert cause_of(letter(headers_of(text="no customer 2"))) == base
+    base = cause_of(dead_letter(headers_of(text="no customer 1")))
+    assert cause_of(dead_letter(headers_of(text="no customer 2"))) == base
     assert len(base.id) == 8
     others = [
         headers_of(text="no order 1"),
         headers_of(error="KeyError", text="no customer 1"),
         headers_of(text="no customer 1", trace='  File "/srv/app/cards.py", line 17, in call\n'),
     ]
-    assert len({cause_of(letter(headers)).id for headers in others} | {base.id}) == 4
+    assert len({cause_of(dead_letter(headers)).id for headers in others} | {base.id}) == 4
 
 
 def test_a_letter_without_an_error_has_a_cause_too() -> None:
-    assert str(cause_of(letter())) == "(no error recorded)"
+    assert str(cause_of(dead_letter())) == "(no error recorded)"
 
 
 def test_causes_are_counted_with_first_last_and_latest_example() -> None:
     causes = Causes()
     for offset in range(5):
-        causes.add(letter(headers_of(offset, text=f"no customer {offset}"), offset=offset))
-    causes.add(letter(headers_of(7, error="KeyError")))
+        causes.add(dead_letter(headers_of(offset, text=f"no customer {offset}"), offset=offset))
+    causes.add(dead_letter(headers_of(7, error="KeyError")))
     first, second = causes.ranked()
     assert (first.count, second.count, causes.total, causes.others) == (5, 1, 6, 0)
     assert (first.first_seen, first.last_seen) == (NOW_MS - 10_000, NOW_MS - 9_996)
@@ -106,7 +106,7 @@ def test_causes_are_counted_with_first_last_and_latest_example() -> None:
 def test_causes_take_bounded_memory() -> None:
     causes = Causes(3)
     for name in "abcdea":
-        causes.add(letter(headers_of(error=name)))
+        causes.add(dead_letter(headers_of(error=name)))
     assert next(tally.cause.error_type for tally in causes.ranked()) == "a"
     assert (len(causes.ranked()), causes.others, causes.total) == (3, 2, 6)
-    assert MOST_CAUSES > 1000
+    assert MAX_CAUSES > 1000

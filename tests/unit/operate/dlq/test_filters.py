@@ -8,13 +8,13 @@ from hypothesis import strategies as st
 
 from flux.operate.dlq.causes import cause_of
 from flux.operate.dlq.filters import Filter
-from unit.support.operate_support import NOW_MS, headers_of, letter
+from unit.support.operate_support import NOW_MS, dead_letter, headers_of
 
-LETTER = letter(headers_of(error="requests.exceptions.Timeout", text="read timed out (30s)", reason="exhausted"))
+LETTER = dead_letter(headers_of(error="requests.exceptions.Timeout", text="read timed out (30s)", reason="exhausted"))
 
 
 @pytest.mark.parametrize(
-    ("which", "matches"),
+    ("criteria", "matches"),
     [
         (Filter(), True),
         (Filter(reason="exhausted"), True),
@@ -36,12 +36,12 @@ LETTER = letter(headers_of(error="requests.exceptions.Timeout", text="read timed
         (Filter(reason="exhausted", key="other"), False),
     ],
 )
-def test_a_letter_matches_when_all_that_is_given_does(which: Filter, matches: bool) -> None:
-    assert which.matches(LETTER) is matches
+def test_a_letter_matches_when_all_that_is_given_does(criteria: Filter, matches: bool) -> None:
+    assert criteria.matches(LETTER) is matches
 
 
 def test_a_letter_without_headers_or_key_matches_what_it_can() -> None:
-    bare = letter(key=None)
+    bare = dead_letter(key=None)
     assert Filter().matches(bare)
     assert Filter(error="").matches(bare)
     assert not Filter(key="").matches(bare)
@@ -53,8 +53,8 @@ filters = st.builds(Filter, st.none() | st.integers(0, 2**53), texts, texts, tex
 
 
 @given(filters)
-def test_a_filter_is_read_back_as_it_was_stored(which: Filter) -> None:
-    assert Filter.from_json(which.to_json()) == which
+def test_a_filter_is_read_back_as_it_was_stored(criteria: Filter) -> None:
+    assert Filter.from_json(criteria.to_json()) == criteria
 
 
 @pytest.mark.parametrize("data", [{"x": "1"}, {"s": "1"}, {"r": 1}, {"k": None}, {"s": True}])

@@ -12,8 +12,8 @@ from flux.core.message import Message
 from flux.core.ports import CommittedOffset, ConsumerSettings, TopicPartition
 from flux.core.stage import Stages
 from flux.operate.dlq.replay import Replay
-from flux.operate.dlq.replay_plan import Order, check_members, copy_of, planned, replay_group
-from unit.support.operate_support import DEAD, MAIN, NOW_MS, RETRY, Yard, header, letter, only, policy
+from flux.operate.dlq.replay_plan import ReplayOptions, check_members, copy_of, plan_replay, replay_group
+from unit.support.operate_support import DEAD, MAIN, NOW_MS, RETRY, OperateKit, dead_letter, header, only, policy
 
 GROUP = "billing-replay"
 
@@ -28,7 +28,7 @@ def stopping_after(asked: int) -> Callable[[], bool]:
 
 
 def test_a_copy_is_the_same_work_due_now_with_its_attempts_anew() -> None:
-    yard = Yard()
+    yard = OperateKit()
     yard.bury({"reason": "rejected"})
     assert yard.replay().replayed == 1
     [copy] = yard.copies()
@@ -45,21 +45,21 @@ def test_a_copy_is_the_same_work_due_now_with_its_attempts_anew() -> None:
 
 
 def test_replays_are_counted() -> None:
-    yard = Yard()
+    yard = OperateKit()
     yard.bury({"replays": 1})
     yard.replay()
     assert header(yard.copies()[0], t.REPLAYS) == "2"
 
 
 def test_a_copy_stays_in_the_partition_of_its_letter() -> None:
-    yard = Yard(3)
+    yard = OperateKit(3)
     yard.bury({"at": 0}, {"at": 2}, {"at": 2})
     yard.replay()
     assert [copy.partition() for copy in yard.copies()] == [0, 2, 2]
 
 
 def test_to_main_it_is_new_work_where_it_came_from() -> None:
-    yard = Yard(3)
+    yard = OperateKit(3)
     yard.bury({"at": 2, "replays": 2})
     assert yard.replay(to_main=True).replayed == 1
     [copy] = yard.copies(MAIN)
@@ -69,7 +69,7 @@ def test_to_main_it_is_new_work_where_it_came_from() -> None:
 
 
 def test_a_letter_without_headers_keeps_what_it_is_as_its_origin() -> None:
-    made = copy_of(letter(offset=7), policy().stages[1], "billing", NOW_MS, 1)
+    made = copy_of(dead_letter(offset=7), policy().stages[1], "billing", NOW_MS, 1)
     found = dict(made.headers)
     assert (found[t.ORIGIN_TOPIC], found[t.ORIGIN_OFFSET], found[t.REPLAYS]) == (DEAD.encode(), b"7", b"1")
     assert t.ORIGIN_TIMESTAMP not in found
@@ -79,7 +79,7 @@ def test_a_letter_without_headers_keeps_what_it_is_as_its_origin() -> None:
 
 
 def test_the_next_replay_takes_what_is_new_only() -> None:
-    yard = Yard()
+    yard = OperateKit()
     yard.bury({}, {})
     assert yard.replay().replayed == 2
     assert yard.replay().replayed == 0
@@ -89,21 +89,21 @@ def test_the_next_replay_takes_what_is_new_only() -> None:
 
 
 def test_a_replay_of_some_leaves_the_rest_to_a_later_one() -> None:
-    yard = Yard()
+    yard = OperateKit()
     yard.bury({"error": "A"}, {"error": "B"}, {"error": "A"})
-    first = yard.replay(which=only(error="A"))
+    first = yard.replay(criteria=only(error="A"))
     assert (first.replayed, first.unmatched) == (2, 1)
-    assert yard.replay(which=only(error="A")).replayed == 0
+    assert yard.replay(criteria=only(error="A")).replayed == 0
     rest = yard.replay()
     assert (rest.replayed, rest.done_before) == (1, 2)
     assert yard.replayed_offsets() == [0, 2, 1]
 
 
 def test_what_fails_again_meanwhile_is_left_to_the_next_replay() -> None:
-    yard = Yard()
+    yard = OperateKit()
     yard.bury({}, {})
     replay = Replay(
-        yard.plan(rate=10), yard.adapter, yard.admin, progressed=lambda count: yard.bury({}), system=yard.system
+        yard.plan(rate=10), yard.adapter, yard.admin, on_progress=lambda count: yard.bury({}), system=yard.system
     )
     assert replay.run().replayed == 2
     assert len(yard.broker.records(DEAD)) > 2
@@ -111,32 +111,32 @@ def test_what_fails_again_meanwhile_is_left_to_the_next_replay() -> None:
 
 
 def test_it_goes_on_where_it_was_interrupted() -> None:
-    yard = Yard()
+    yard = OperateKit()
     yard.bury(*[{} for _ in range(20)])
-    receipt = yard.replay(stopping=stopping_after(8))
-    assert (receipt.stopped, receipt.interrupted, receipt.failed) == ("interrupted", True, False)
-    assert 0 < receipt.replayed < 20
-    assert yard.broker.committed_offsets(GROUP, DEAD) == {0: CommittedOffset(receipt.replayed)}
-    assert yard.replay().replayed == 20 - receipt.replayed
+    result = yard.replay(should_stop=stopping_after(8))
+    assert (result.stopped, result.interrupted, result.failed) == ("interrupted", True, False)
+    assert 0 < result.replayed < 20
+    assert yard.broker.committed_offsets(GROUP, DEAD) == {0: CommittedOffset(result.replayed)}
+    assert yard.replay().replayed == 20 - result.replayed
     assert yard.replayed_offsets() == list(range(20))
 
 
 def test_a_limit_is_kept_and_the_next_replay_goes_on_after_it() -> None:
-    yard = Yard()
+    yard = OperateKit()
     yard.bury(*[{} for _ in range(10)])
     assert [yard.replay(limit=4).replayed for _ in range(4)] == [4, 4, 2, 0]
     assert yard.replayed_offsets() == list(range(10))
 
 
 def test_a_dry_run_writes_and_commits_nothing() -> None:
-    yard = Yard()
+    yard = OperateKit()
     yard.bury({}, {})
     assert yard.replay(dry=True).replayed == 2
     assert (yard.copies(), yard.broker.committed_offsets(GROUP, DEAD)) == ([], {})
 
 
 def test_again_takes_those_that_were_replayed_before_too() -> None:
-    yard = Yard()
+    yard = OperateKit()
     yard.bury({}, {})
     yard.replay()
     assert yard.replay(again=True).replayed == 2
@@ -144,18 +144,18 @@ def test_again_takes_those_that_were_replayed_before_too() -> None:
 
 
 def test_it_ends_at_a_letter_that_was_replayed_too_often() -> None:
-    yard = Yard()
+    yard = OperateKit()
     yard.bury({}, {"replays": 3, "text": "still broken"}, {})
-    receipt = yard.replay()
-    assert (receipt.replayed, receipt.failed) == (1, True)
-    assert "0:1" in receipt.stopped
-    assert "still broken" in receipt.stopped
+    result = yard.replay()
+    assert (result.replayed, result.failed) == (1, True)
+    assert "0:1" in result.stopped
+    assert "still broken" in result.stopped
     assert yard.replay().replayed == 0
     assert yard.replay(max_replays=4).replayed == 2
 
 
 def test_gaps_and_deleted_letters_are_passed_over() -> None:
-    yard = Yard()
+    yard = OperateKit()
     yard.bury({}, {}, {})
     yard.broker.skip_offsets(TopicPartition(DEAD, 0), 5)
     yard.broker.delete_records(TopicPartition(DEAD, 0), 1)
@@ -164,7 +164,7 @@ def test_gaps_and_deleted_letters_are_passed_over() -> None:
 
 
 def test_a_rate_is_kept() -> None:
-    yard = Yard()
+    yard = OperateKit()
     yard.bury(*[{} for _ in range(50)])
     began = yard.system.now()
     assert yard.replay(rate=10).replayed == 50
@@ -175,15 +175,15 @@ def test_a_rate_is_kept() -> None:
 
 
 def test_a_write_that_fails_ends_it_before_that_record() -> None:
-    yard = Yard()
+    yard = OperateKit()
     yard.bury(*[{} for _ in range(10)])
     seen = iter(range(100))
     yard.broker.fail_writes(
         lambda topic, partition, record: BrokerError("refused", Fault.DENIED) if next(seen) == 6 else None
     )
-    receipt = yard.replay()
-    assert (receipt.replayed, receipt.failed) == (6, True)
-    assert "refused" in receipt.stopped
+    result = yard.replay()
+    assert (result.replayed, result.failed) == (6, True)
+    assert "refused" in result.stopped
     assert yard.broker.committed_offsets(GROUP, DEAD) == {0: CommittedOffset(6)}
     yard.broker.fail_writes(None)
     assert yard.replay().replayed == 4
@@ -191,7 +191,7 @@ def test_a_write_that_fails_ends_it_before_that_record() -> None:
 
 
 def test_an_acknowledgement_that_is_lost_repeats_and_loses_nothing() -> None:
-    yard = Yard()
+    yard = OperateKit()
     yard.bury({}, {})
     yard.broker.fail_writes(lambda topic, partition, record: BrokerError("late", Fault.UNAVAILABLE), stored=True)
     assert yard.replay().replayed == 0
@@ -201,33 +201,33 @@ def test_an_acknowledgement_that_is_lost_repeats_and_loses_nothing() -> None:
 
 
 def test_an_outage_ends_it_in_bounded_time_with_nothing_half_done() -> None:
-    yard = Yard()
+    yard = OperateKit()
     yard.bury({}, {})
     plan = yard.plan()
     yard.broker.available = False
-    receipt = Replay(plan, yard.adapter, yard.admin, system=yard.system).run()
-    assert (receipt.replayed, receipt.failed) == (0, True)
+    result = Replay(plan, yard.adapter, yard.admin, system=yard.system).run()
+    assert (result.replayed, result.failed) == (0, True)
     yard.broker.available = True
     assert yard.replay().replayed == 2
 
 
 def test_a_position_that_cannot_be_committed_is_said() -> None:
-    yard = Yard()
+    yard = OperateKit()
     yard.bury({}, {})
     yard.broker.fail_commits(lambda group, partition, position: BrokerError("no", Fault.DENIED))
-    receipt = yard.replay()
-    assert (receipt.replayed, receipt.failed) == (2, True)
-    assert "not committed" in receipt.stopped
+    result = yard.replay()
+    assert (result.replayed, result.failed) == (2, True)
+    assert "not committed" in result.stopped
 
 
 def test_another_replay_at_the_same_time_is_noticed() -> None:
-    yard = Yard()
+    yard = OperateKit()
     yard.bury({}, {})
     plan = yard.plan()
     yard.broker.set_committed_offset(GROUP, TopicPartition(DEAD, 0), CommittedOffset(1))
-    receipt = Replay(plan, yard.adapter, yard.admin, system=yard.system).run()
-    assert receipt.failed
-    assert "another replay" in receipt.stopped
+    result = Replay(plan, yard.adapter, yard.admin, system=yard.system).run()
+    assert result.failed
+    assert "another replay" in result.stopped
     assert yard.broker.committed_offsets(GROUP, DEAD) == {0: CommittedOffset(1)}
 
 
@@ -235,7 +235,7 @@ def test_another_replay_at_the_same_time_is_noticed() -> None:
 
 
 def test_members_that_work_the_dead_letters_are_in_the_way() -> None:
-    yard = Yard()
+    yard = OperateKit()
     check_members(yard.admin, yard.policy)
 
     class Listener:
@@ -254,22 +254,22 @@ def test_members_that_work_the_dead_letters_are_in_the_way() -> None:
 
 
 def test_without_retries_there_is_only_the_main_topic() -> None:
-    yard = Yard()
+    yard = OperateKit()
     none = policy(retries=0)
     with pytest.raises(ConfigurationError, match="--to main"):
-        planned(yard.admin, none, Order())
-    assert planned(yard.admin, none, Order(to_main=True)).target.topic == MAIN
+        plan_replay(yard.admin, none, ReplayOptions())
+    assert plan_replay(yard.admin, none, ReplayOptions(to_main=True)).target.topic == MAIN
 
 
 def test_a_topic_that_is_not_there_is_named() -> None:
-    yard = Yard()
+    yard = OperateKit()
     yard.broker.delete_topic(RETRY)
     with pytest.raises(ConfigurationError, match=RETRY):
         yard.plan()
 
 
 def test_what_the_dead_letters_own_stage_has_worked_is_counted() -> None:
-    yard = Yard()
+    yard = OperateKit()
     yard.bury({}, {}, {})
     yard.broker.set_committed_offset("billing-3", TopicPartition(DEAD, 0), CommittedOffset(2))
     assert yard.plan().worked == 2

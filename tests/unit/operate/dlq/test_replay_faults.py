@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flux.core.errors import BrokerError, Fault
-from flux.operate.dlq.dead_letters import letter_of
+from flux.operate.dlq.dead_letters import dead_letter_of
 from flux.operate.dlq.filters import Filter
 from flux.operate.dlq.replay_plan import replay_group
-from flux.operate.dlq.replay_progress import Replayed
-from unit.support.operate_support import DEAD, NOW_MS, Yard, only
+from flux.operate.dlq.replay_progress import ReplayProgress
+from unit.support.operate_support import DEAD, NOW_MS, OperateKit, only
 
 PARTITIONS = 2
 
@@ -22,7 +22,7 @@ PARTITIONS = 2
 class Step:
     """One replay. Faults hit the so-many-th write or commit of it; None: none."""
 
-    which: Filter
+    criteria: Filter
     buried_before: list[str]
     limit: int | None
     stopped_at: int | None
@@ -35,7 +35,7 @@ class Step:
 few = st.none() | st.integers(0, 12)
 steps = st.builds(
     Step,
-    which=st.sampled_from([Filter(), Filter(), only(error="A"), only(error="B"), only(error="[AB]")]),
+    criteria=st.sampled_from([Filter(), Filter(), only(error="A"), only(error="B"), only(error="[AB]")]),
     buried_before=st.lists(st.sampled_from("ABC"), max_size=8),
     limit=st.none() | st.integers(1, 6),
     stopped_at=few,
@@ -47,7 +47,7 @@ steps = st.builds(
 
 class Play:
     def __init__(self) -> None:
-        self.yard = Yard(PARTITIONS)
+        self.yard = OperateKit(PARTITIONS)
         self.repeats_excused = False
         self._number = 0
 
@@ -63,13 +63,15 @@ class Play:
         broker.fail_writes(_nth(step.lost), stored=True)
         broker.fail_commits(_nth(step.uncommitted))
         asked = iter(range(step.stopped_at)) if step.stopped_at is not None else None
-        receipt = self.yard.replay(
-            stopping=lambda: asked is not None and next(asked, None) is None, which=step.which, limit=step.limit
+        result = self.yard.replay(
+            should_stop=lambda: asked is not None and next(asked, None) is None,
+            criteria=step.criteria,
+            limit=step.limit,
         )
         broker.fail_writes(None)
         broker.fail_writes(None, stored=True)
         broker.fail_commits(None)
-        if receipt.failed:
+        if result.failed:
             self.repeats_excused = True
         self.check()
 
@@ -87,9 +89,13 @@ class Play:
         yard, copies = self.yard, self.copies()
         positions = yard.broker.committed_offsets(replay_group(yard.policy), DEAD)
         for record in yard.broker.records(DEAD):
-            known = Replayed.of(positions[record.partition()]) if record.partition() in positions else Replayed(0)
+            known = (
+                ReplayProgress.of(positions[record.partition()])
+                if record.partition() in positions
+                else ReplayProgress(0)
+            )
             there = copies[record.partition(), record.offset()]
-            if known.has(letter_of(record, yard.policy, NOW_MS)):
+            if known.has(dead_letter_of(record, yard.policy, NOW_MS)):
                 assert there >= 1, f"{record} counts as replayed, and is not"
             if not self.repeats_excused:
                 assert there <= 1, f"{record} was replayed {there} times"

@@ -10,33 +10,33 @@ from hypothesis import strategies as st
 
 from flux.core.ports import CommittedOffset
 from flux.operate.dlq.filters import Filter
-from flux.operate.dlq.replay_progress import Replayed
-from unit.support.operate_support import headers_of, letter
+from flux.operate.dlq.replay_progress import ReplayProgress
+from unit.support.operate_support import dead_letter, headers_of
 
 ALL, TIMEOUTS, KEYS = Filter(), Filter(error="Timeout"), Filter(error="KeyError")
 MOST = 4095
 
 
-def letters(*errors: str) -> list[Any]:
-    return [letter(headers_of(error=error), offset=offset) for offset, error in enumerate(errors)]
+def dead_letters(*errors: str) -> list[Any]:
+    return [dead_letter(headers_of(error=error), offset=offset) for offset, error in enumerate(errors)]
 
 
 def test_a_replay_of_one_kind_leaves_the_others_to_a_later_replay_of_all() -> None:
-    known = Replayed(0).advanced(TIMEOUTS, 3)
-    timeout, key, late = letters("Timeout", "KeyError", "Timeout")
+    known = ReplayProgress(0).advanced(TIMEOUTS, 3)
+    timeout, key, late = dead_letters("Timeout", "KeyError", "Timeout")
     assert [known.has(each) for each in (timeout, key, late)] == [True, False, True]
     assert (known.start(TIMEOUTS), known.start(ALL)) == (3, 0)
-    assert not known.has(letter(headers_of(error="Timeout"), offset=3))
+    assert not known.has(dead_letter(headers_of(error="Timeout"), offset=3))
 
 
 def test_a_replay_of_all_takes_over_what_it_has_passed() -> None:
-    known = Replayed(0).advanced(TIMEOUTS, 3).advanced(KEYS, 9).advanced(ALL, 5)
-    assert known == Replayed(5, ((KEYS, 9),))
+    known = ReplayProgress(0).advanced(TIMEOUTS, 3).advanced(KEYS, 9).advanced(ALL, 5)
+    assert known == ReplayProgress(5, ((KEYS, 9),))
     assert known.start(TIMEOUTS) == 5
 
 
 def test_no_replay_takes_anything_back() -> None:
-    known = Replayed(5, ((KEYS, 9),))
+    known = ReplayProgress(5, ((KEYS, 9),))
     assert known.advanced(ALL, 3) == known.advanced(KEYS, 7) == known.advanced(TIMEOUTS, 5) == known
 
 
@@ -45,21 +45,21 @@ def test_no_replay_takes_anything_back() -> None:
     st.lists(st.tuples(st.text(min_size=1, max_size=30), st.integers(0, 2**60)), max_size=5, unique_by=lambda p: p[0]),
 )
 def test_it_is_read_back_as_it_was_committed(offset: int, parts: list[tuple[str, int]]) -> None:
-    known = Replayed(offset, tuple((Filter(key=key), end) for key, end in parts))
+    known = ReplayProgress(offset, tuple((Filter(key=key), end) for key, end in parts))
     position = known.position(MOST)
     assert len(position.metadata) <= MOST
-    assert Replayed.of(position) == known
+    assert ReplayProgress.of(position) == known
 
 
 def test_what_does_not_fit_is_forgotten_from_the_oldest_on() -> None:
     parts = tuple((Filter(key=f"key-{number}"), 9) for number in range(500))
-    position = Replayed(3, parts).position(MOST)
+    position = ReplayProgress(3, parts).position(MOST)
     assert position.offset == 3
     assert len(position.metadata) <= MOST
-    kept = Replayed.of(position).parts
+    kept = ReplayProgress.of(position).parts
     assert 50 < len(kept) < 500
     assert kept == parts[-len(kept) :]
-    assert Replayed(3, ((Filter(key="x" * 9000), 9),)).position(MOST) == CommittedOffset(3)
+    assert ReplayProgress(3, ((Filter(key="x" * 9000), 9),)).position(MOST) == CommittedOffset(3)
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_what_does_not_fit_is_forgotten_from_the_oldest_on() -> None:
     ],
 )
 def test_a_string_that_is_foreign_or_damaged_repeats_and_loses_nothing(text: str) -> None:
-    assert Replayed.of(CommittedOffset(7, text)) == Replayed(7)
+    assert ReplayProgress.of(CommittedOffset(7, text)) == ReplayProgress(7)
 
 
 kinds = st.sampled_from(["Timeout", "KeyError", "ValueError"])
@@ -91,14 +91,14 @@ runs = st.lists(
 def test_whatever_was_replayed_before_a_last_replay_of_all_each_letter_was_replayed_once(
     errors: list[str], runs: list[tuple[Filter, int]]
 ) -> None:
-    there = letters(*errors)
-    known, copies = Replayed(0), [0] * len(there)
-    for which, most in [*runs, (ALL, 1000)]:
-        known = Replayed.of(known.position(MOST))  # each run is a process of its own
-        start, reached = known.start(which), known.start(which)
+    there = dead_letters(*errors)
+    known, copies = ReplayProgress(0), [0] * len(there)
+    for criteria, most in [*runs, (ALL, 1000)]:
+        known = ReplayProgress.of(known.position(MOST))  # each run is a process of its own
+        start, reached = known.start(criteria), known.start(criteria)
         for each in there[start : start + most]:
-            if which.matches(each) and not known.has(each):
+            if criteria.matches(each) and not known.has(each):
                 copies[each.offset] += 1
             reached = each.offset + 1
-        known = known.advanced(which, reached)
+        known = known.advanced(criteria, reached)
     assert copies == [1] * len(there)

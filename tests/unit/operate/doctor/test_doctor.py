@@ -292,14 +292,14 @@ def test_what_is_safe_to_set_is_said_and_mends(case: str, settings: dict[str, st
     facts = CASES[case][3]()
     finding = only(facts)
     assert finding.settings == settings
-    assert finding.mendable
+    assert finding.fixable
     assert all(f"{name}={value}" in finding.remedy for name, value in settings.items())
     assert examine(altered(finding.about, facts, config=settings)) == []
 
 
 @pytest.mark.parametrize("case", ["fewer partitions", "work expires", "two clocks", "a lone acknowledgement"])
 def test_what_somebody_must_decide_is_not_mended(case: str) -> None:
-    assert not only(CASES[case][3]()).mendable
+    assert not only(CASES[case][3]()).fixable
 
 
 def test_the_main_topic_keeps_its_owners_settings() -> None:
@@ -356,7 +356,7 @@ def test_whatever_a_cluster_says_each_finding_is_of_a_check_and_has_a_remedy(
     for finding in examine(attrs.evolve(facts, topics=topics)):
         assert finding.check in CHECKS
         assert finding.remedy
-        assert finding.about != MAIN or not finding.mendable
+        assert finding.about != MAIN or not finding.fixable
 
 
 def test_the_page_tells_of_each_check() -> None:

@@ -26,7 +26,7 @@ from flux.core.monitoring.report import (
 )
 from flux.core.ports import NewTopic, ProducerRecord
 from flux.core.stage import Role, Stage
-from flux.operate.status.reports import KnownReports, heard, latest, running
+from flux.operate.status.reports import ReceivedReport, read_reports, latest_reports, find_reported
 from flux.processes.heartbeat import ENVIRONMENT, Channel, report_topic
 from unit.support.memory_support import ScriptedSystem
 from unit.support.report_support import CALL, NOW_MS, OPEN, PAUSED, REPORT, STAGE
@@ -39,39 +39,39 @@ def written(value: bytes | None, age: float = 1.0, key: bytes = REPORT.key) -> S
 
 
 def test_what_is_no_report_is_ignored() -> None:
-    assert latest([written(b"[]"), written(b"")], NOW_MS) == []
+    assert latest_reports([written(b"[]"), written(b"")], NOW_MS) == []
 
 
 def test_of_each_process_the_newest_report_counts() -> None:
     newer = attrs.evolve(REPORT, memory=1)
     other = attrs.evolve(REPORT, pid=1)
-    found = latest(
+    found = latest_reports(
         [written(REPORT.to_json(), 6), written(other.to_json(), 3, other.key), written(newer.to_json(), 2)], NOW_MS
     )
     assert [(each.report.pid, each.report.memory, each.age) for each in found] == [(1, 50_000_000, 3), (4711, 1, 2)]
 
 
 def test_a_process_that_ended_well_is_gone_and_one_that_is_silent_too() -> None:
-    assert latest([written(REPORT.to_json()), written(None)], NOW_MS) == []
-    assert latest([written(REPORT.to_json(), age=21)], NOW_MS) == []
-    assert len(latest([written(REPORT.to_json(), age=19)], NOW_MS)) == 1
+    assert latest_reports([written(REPORT.to_json()), written(None)], NOW_MS) == []
+    assert latest_reports([written(REPORT.to_json(), age=21)], NOW_MS) == []
+    assert len(latest_reports([written(REPORT.to_json(), age=19)], NOW_MS)) == 1
 
 
 def test_a_call_is_found_by_its_record_and_has_run_since_the_report_too() -> None:
-    found = running(latest([written(REPORT.to_json(), age=3)], NOW_MS), MAIN, 3, 17)
+    found = find_reported(latest_reports([written(REPORT.to_json(), age=3)], NOW_MS), MAIN, 3, 17)
     assert found is not None
     assert (found.what, found.process, found.seconds) == (CALL, "host-1 pid 4711", 15.5)
-    [reports] = [latest([written(REPORT.to_json(), age=3)], NOW_MS)]
-    assert running(reports, MAIN, 3, 18) is None
-    assert running(reports, Stage(1, "orders", "others", Role.RETRY), 3, 17) is None
-    of_hop = running(reports, MAIN, 3, 9)
+    [reports] = [latest_reports([written(REPORT.to_json(), age=3)], NOW_MS)]
+    assert find_reported(reports, MAIN, 3, 18) is None
+    assert find_reported(reports, Stage(1, "orders", "others", Role.RETRY), 3, 17) is None
+    of_hop = find_reported(reports, MAIN, 3, 9)
     assert of_hop is not None
     assert of_hop.what == OPEN
 
 
 def test_a_record_that_waits_to_be_tried_in_place_is_found_by_itself() -> None:
     tried = attrs.evolve(STAGE, calls=(), open=(Open(3, 9, None, 3, "orders", IN_PLACE, 2, 1.5),), in_place=1)
-    found = running([KnownReports(attrs.evolve(REPORT, stages=(tried,)), 1.0)], MAIN, 3, 9)
+    found = find_reported([ReceivedReport(attrs.evolve(REPORT, stages=(tried,)), 1.0)], MAIN, 3, 9)
     assert found is not None
     assert (found.what_for, found.seconds) == ("it is tried again in place, after 2 failure(s)", 2.5)
 
@@ -81,17 +81,17 @@ def test_a_record_that_its_next_topic_refuses_is_told_with_what_would_mend_that(
     refused = attrs.evolve(STAGE, calls=(), open=(attrs.evolve(OPEN, refused=why),))
     [report] = [Report.from_json(attrs.evolve(REPORT, stages=(refused,)).to_json())]
     assert report is not None
-    found = running([KnownReports(report, 1.0)], MAIN, 3, 9)
+    found = find_reported([ReceivedReport(report, 1.0)], MAIN, 3, 9)
     assert found is not None
     assert found.what_for == f"orders-billing-dlq refuses its copy ({why})"
 
 
 def test_what_a_paused_task_has_waits_for_the_end_of_the_pause() -> None:
-    reports = [KnownReports(attrs.evolve(REPORT, stages=(PAUSED,)), 2.0)]
-    found = running(reports, MAIN, 3, 100)
+    reports = [ReceivedReport(attrs.evolve(REPORT, stages=(PAUSED,)), 2.0)]
+    found = find_reported(reports, MAIN, 3, 100)
     assert found is not None
     assert (found.what_for, found.seconds) == ("its task is paused by ConnectionError", 92.0)
-    assert running(reports, MAIN, 4, 100) is None, "another process has that partition"
+    assert find_reported(reports, MAIN, 4, 100) is None, "another process has that partition"
 
 
 def test_the_topic_is_the_named_one_the_environments_or_the_usual_one(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -173,11 +173,11 @@ def test_a_worker_reports_the_call_that_is_running_and_takes_it_back_at_its_end(
         assert (call_.partition, call_.offset, call_.key, call_.attempt) == (0, 1, "ada-secretless", 1)
 
         def stages() -> list[tuple[str, int, int]]:
-            [mine] = heard(cluster, cluster.admin(), TOPIC) or []
+            [mine] = read_reports(cluster, cluster.admin(), TOPIC) or []
             return [(stage.partitions, stage.done, stage.in_flight) for stage in mine.of(task.policy().stages[0])]
 
         wait_for(lambda: stages() == [("0", 1, 1)])  # on a busy machine the run is accounted for somewhat later
-        [mine] = heard(cluster, cluster.admin(), TOPIC) or []
+        [mine] = read_reports(cluster, cluster.admin(), TOPIC) or []
         assert (mine.report.process, mine.report.name.endswith("(process 2)")) == (2, True)
         assert not any(b"stuck" in (record.value() or b"") for record in cluster.broker.records(TOPIC))
     finally:
@@ -185,7 +185,7 @@ def test_a_worker_reports_the_call_that_is_running_and_takes_it_back_at_its_end(
         worker.stop()
         thread.join(20)
     assert reports_in(cluster)[-1] is None
-    assert heard(cluster, cluster.admin(), TOPIC) == []
+    assert read_reports(cluster, cluster.admin(), TOPIC) == []
     assert len({record.key() for record in cluster.broker.records(TOPIC)}) == 1
     config_ = cluster.admin().topic_config(TOPIC, 1)
     assert "compact" in config_["cleanup.policy"]
@@ -209,8 +209,8 @@ def test_a_batch_is_one_call_with_so_many_records(cluster: MemoryAdapter, monkey
     thread.start()
     try:
         stage = Loading.policy().stages[0]
-        wait_for(lambda: running(heard(cluster, cluster.admin(), TOPIC) or [], stage, 0, 0))
-        found = running(heard(cluster, cluster.admin(), TOPIC) or [], stage, 0, 0)
+        wait_for(lambda: find_reported(read_reports(cluster, cluster.admin(), TOPIC) or [], stage, 0, 0))
+        found = find_reported(read_reports(cluster, cluster.admin(), TOPIC) or [], stage, 0, 0)
         assert found is not None
         assert found.what_for == "its call is running with 3 records"
     finally:
@@ -288,7 +288,7 @@ def test_nobody_reports_unless_asked(cluster: MemoryAdapter) -> None:
     task = flux.task(topic="orders", group_id="billing", retries=0)(lambda message: None)
     assert flux.Worker(task, exit_when_idle=0.0).run() == 0
     assert TOPIC not in cluster.admin().topic_names(1)
-    assert heard(cluster, cluster.admin(), TOPIC) is None
+    assert read_reports(cluster, cluster.admin(), TOPIC) is None
 
 
 # -- the channel, in time that nobody waits for

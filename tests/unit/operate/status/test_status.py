@@ -12,30 +12,30 @@ from flux.core.engine.offset_tracker import OffsetTracker
 from flux.core.errors import BrokerError, Fault
 from flux.core.monitoring.report import IN_PLACE, Call, Open, Paused, Report, StageReport
 from flux.core.ports import CommittedOffset, GroupMember, ProducerRecord, TopicPartition, Watermarks
-from flux.operate.status.blockers import Standing, holds, standing
-from flux.operate.status.oldest_unfinished import Head, read_first
-from flux.operate.status.reports import KnownReports
+from flux.operate.status.blockers import StuckSince, blockers_of, update_stuck
+from flux.operate.status.oldest_unfinished import OldestUnfinished, read_first
+from flux.operate.status.reports import ReceivedReport
 from flux.operate.status.status import (
-    Hold,
-    Look,
-    Pausing,
+    Blocker,
     Rates,
-    StageLook,
+    StageStatus,
+    TaskPause,
+    TaskStatus,
     dead_rate,
-    look,
     next_due,
-    pauses,
+    pauses_of,
     rates,
+    read_status,
     waiting,
 )
 from unit.support.memory_support import START
-from unit.support.operate_support import DEAD, MAIN, NOW_MS, RETRY, Yard, headers_of, policy
+from unit.support.operate_support import DEAD, MAIN, NOW_MS, RETRY, OperateKit, headers_of, policy
 
 STAGES = policy().stages
 P0 = TopicPartition(MAIN, 0)
 
 
-def stage_look(stage: int = 0, **given: Any) -> StageLook:
+def stage_look(stage: int = 0, **given: Any) -> StageStatus:
     """A partition with ten records, the first of which is next, and a member that has it."""
     here = STAGES[stage]
     member = GroupMember("m", "c", "h", (TopicPartition(here.topic, 0),))
@@ -44,12 +44,12 @@ def stage_look(stage: int = 0, **given: Any) -> StageLook:
         "marks": {0: Watermarks(0, 10)},
         "members": [member],
     }
-    settings |= {"heads": {0: head()}}
-    return StageLook(here, True, **(settings | given))
+    settings |= {"oldest_unfinished": {0: oldest()}}
+    return StageStatus(here, True, **(settings | given))
 
 
-def head(offset: int = 0, due: int | None = None, written_at: int = NOW_MS - 60_000) -> Head:
-    return Head(offset, "ada", 1, written_at, due)
+def oldest(offset: int = 0, due: int | None = None, written_at: int = NOW_MS - 60_000) -> OldestUnfinished:
+    return OldestUnfinished(offset, "ada", 1, written_at, due)
 
 
 def told(stage: int = 0, **given: Any) -> StageReport:
@@ -61,12 +61,14 @@ def told(stage: int = 0, **given: Any) -> StageReport:
     )
 
 
-def heard(*stages: StageReport, age: float = 2.0) -> KnownReports:
-    return KnownReports(Report("host", 7, None, "1", NOW_MS, 5.0, None, stages), age)
+def read_reports(*stages: StageReport, age: float = 2.0) -> ReceivedReport:
+    return ReceivedReport(Report("host", 7, None, "1", NOW_MS, 5.0, None, stages), age)
 
 
-def at(*stages: StageLook, later: float = 0.0, dead: int = 0, reports: list[KnownReports] | None = None) -> Look:
-    return Look(START + later, stages, {0: Watermarks(0, dead)}, reports)
+def at(
+    *stages: StageStatus, later: float = 0.0, dead: int = 0, reports: list[ReceivedReport] | None = None
+) -> TaskStatus:
+    return TaskStatus(START + later, stages, {0: Watermarks(0, dead)}, reports)
 
 
 # -- numbers
@@ -74,21 +76,24 @@ def at(*stages: StageLook, later: float = 0.0, dead: int = 0, reports: list[Know
 
 def test_what_waits_is_all_behind_a_record_that_waits_but_what_is_done() -> None:
     position = CommittedOffset(0, OffsetTracker(0, [(4, 6)]).metadata())
-    stage = stage_look(1, heads={0: head(due=NOW_MS + 5_000)}, positions={0: position})
+    stage = stage_look(1, oldest_unfinished={0: oldest(due=NOW_MS + 5_000)}, positions={0: position})
     assert waiting(at(stage), stage) == 8
 
 
 def test_behind_a_record_that_is_due_what_is_younger_than_the_wait_waits() -> None:
-    stage = stage_look(1, heads={0: head(due=NOW_MS - 5_000)}, young={0: 7})
+    stage = stage_look(1, oldest_unfinished={0: oldest(due=NOW_MS - 5_000)}, first_young={0: 7})
     assert waiting(at(stage), stage) == 3
-    none = stage_look(1, heads={0: head(due=NOW_MS - 5_000)}, young={0: 10})
+    none = stage_look(1, oldest_unfinished={0: oldest(due=NOW_MS - 5_000)}, first_young={0: 10})
     assert waiting(at(none), none) == 0
 
 
 def test_behind_a_record_that_is_younger_than_the_wait_and_due_nothing_is_known_to_wait() -> None:
-    replayed = stage_look(1, heads={0: head(due=NOW_MS - 5_000)}, young={0: 0})
+    replayed = stage_look(1, oldest_unfinished={0: oldest(due=NOW_MS - 5_000)}, first_young={0: 0})
     assert waiting(at(replayed), replayed) == 0
-    assert waiting(at(replayed, reports=[heard(told(1, waiting=2)), heard(told(1, waiting=1))]), replayed) == 3
+    assert (
+        waiting(at(replayed, reports=[read_reports(told(1, waiting=2)), read_reports(told(1, waiting=1))]), replayed)
+        == 3
+    )
 
 
 def test_nothing_waits_in_the_main_topic() -> None:
@@ -96,15 +101,19 @@ def test_nothing_waits_in_the_main_topic() -> None:
 
 
 def test_the_next_due_is_the_first_of_what_positions_and_processes_say() -> None:
-    stage = stage_look(1, heads={0: head(due=NOW_MS + 9_000)})
+    stage = stage_look(1, oldest_unfinished={0: oldest(due=NOW_MS + 9_000)})
     assert next_due(at(stage), stage) == NOW_MS + 9_000
-    report = heard(told(1, due_in=6.0), age=2.0)
+    report = read_reports(told(1, due_in=6.0), age=2.0)
     assert next_due(at(stage, reports=[report]), stage) == NOW_MS + 4_000
     assert next_due(at(stage_look()), stage_look()) is None
 
 
 def test_rates_are_those_of_all_processes_that_report() -> None:
-    reports = [heard(told(done_rate=2.0, failed_rate=0.5)), heard(told(done_rate=1.0)), heard(told(1, done_rate=9.0))]
+    reports = [
+        read_reports(told(done_rate=2.0, failed_rate=0.5)),
+        read_reports(told(done_rate=1.0)),
+        read_reports(told(1, done_rate=9.0)),
+    ]
     stage = stage_look()
     assert rates(at(stage, reports=reports), stage, None) == Rates(3.0, 0.5)
 
@@ -131,115 +140,119 @@ def test_a_position_that_was_set_back_is_no_negative_rate() -> None:
 
 def test_each_process_that_is_paused_is_named_once_the_longest_first() -> None:
     short, long = Paused("TimeoutError", 1.0, None), Paused("ConnectionError", 60.0, 12.0)
-    here = heard(told(paused=short), told(1, paused=short))
+    here = read_reports(told(paused=short), told(1, paused=short))
     there = attrs.evolve(here, report=attrs.evolve(here.report, host="other", stages=(told(1, paused=long),)))
-    found = at(stage_look(), stage_look(1), reports=[here, there, heard(told())])
-    assert pauses(found) == [
-        Pausing("other pid 7", "ConnectionError", 62.0, 10.0),
-        Pausing("host pid 7", "TimeoutError", 3.0, None),
+    found = at(stage_look(), stage_look(1), reports=[here, there, read_reports(told())])
+    assert pauses_of(found) == [
+        TaskPause("other pid 7", "ConnectionError", 62.0, 10.0),
+        TaskPause("host pid 7", "TimeoutError", 3.0, None),
     ]
 
 
 def test_a_try_that_a_report_foretold_is_not_in_the_past() -> None:
-    [pausing] = pauses(at(stage_look(), reports=[heard(told(paused=Paused("OSError", 1.0, 1.5)), age=4.0)]))
+    [pausing] = pauses_of(at(stage_look(), reports=[read_reports(told(paused=Paused("OSError", 1.0, 1.5)), age=4.0)]))
     assert pausing.tried_in == 0.0
 
 
 def test_nothing_is_paused_where_nobody_reports() -> None:
-    assert pauses(at(stage_look())) == []
+    assert pauses_of(at(stage_look())) == []
 
 
 # -- what holds
 
 
-def held(found: Look, stood: Standing | None = None) -> list[Hold]:
-    return holds(found, standing(found, stood or {}))
+def blockers(found: TaskStatus, stuck_since: StuckSince | None = None) -> list[Blocker]:
+    return blockers_of(found, update_stuck(found, stuck_since or {}))
 
 
 def test_a_call_that_runs_long_is_named_with_its_process() -> None:
     call = Call(0, 0, "ada", 3, 300.0)
-    [hold] = held(at(stage_look(), reports=[heard(told(calls=(call,)))]))
-    assert (hold.place, hold.why, hold.process) == ("0:0", "its call is running", "host pid 7")
-    assert (hold.seconds, hold.behind, hold.head.key) == (302.0, 9, "ada")
+    [blocker] = blockers(at(stage_look(), reports=[read_reports(told(calls=(call,)))]))
+    assert (blocker.place, blocker.why, blocker.process) == ("0:0", "its call is running", "host pid 7")
+    assert (blocker.seconds, blocker.behind, blocker.oldest.key) == (302.0, 9, "ada")
 
 
 def test_a_call_that_has_just_begun_holds_nothing() -> None:
     call = Call(0, 0, "ada", 1, 0.5)
-    assert held(at(stage_look(), reports=[heard(told(calls=(call,)), age=0)])) == []
+    assert blockers(at(stage_look(), reports=[read_reports(told(calls=(call,)), age=0)])) == []
 
 
 def test_a_copy_that_is_refused_is_named_with_where_it_cannot_go() -> None:
     kept = Open(0, 0, None, 1, DEAD, "kept", 4, 30.0)
-    [hold] = held(at(stage_look(), reports=[heard(told(open=(kept,)))]))
-    assert hold.why == f"its copy for {DEAD} is kept, 4 failure(s)"
+    [blocker] = blockers(at(stage_look(), reports=[read_reports(told(open=(kept,)))]))
+    assert blocker.why == f"its copy for {DEAD} is kept, 4 failure(s)"
     produced = Open(0, 0, None, 1, "", "produced", 0, 30.0)
-    [hold] = held(at(stage_look(), reports=[heard(told(open=(produced,)))]))
-    assert hold.why == "what its call produced is not acknowledged"
+    [blocker] = blockers(at(stage_look(), reports=[read_reports(told(open=(produced,)))]))
+    assert blocker.why == "what its call produced is not acknowledged"
 
 
 def test_what_is_tried_in_place_is_named_as_that() -> None:
     tried = Open(0, 0, "ada", 3, MAIN, IN_PLACE, 2, 30.0)
-    [hold] = held(at(stage_look(), reports=[heard(told(open=(tried,)))]))
-    assert hold.why == "it is tried again in place, after 2 failure(s)"
+    [blocker] = blockers(at(stage_look(), reports=[read_reports(told(open=(tried,)))]))
+    assert blocker.why == "it is tried again in place, after 2 failure(s)"
 
 
 def test_what_a_paused_task_holds_is_named_with_the_pause_and_no_record_is_blamed_at_once() -> None:
-    reports = [heard(told(paused=Paused("ConnectionError", 60.0, 3.0)))]
-    [hold] = held(at(stage_look(), reports=reports))
-    assert (hold.why, hold.seconds, hold.process) == ("its task is paused by ConnectionError", 62.0, "host pid 7")
-    assert held(at(stage_look(), reports=[heard(told(paused=Paused("ConnectionError", 1.0, 3.0)))])) == []
+    reports = [read_reports(told(paused=Paused("ConnectionError", 60.0, 3.0)))]
+    [blocker] = blockers(at(stage_look(), reports=reports))
+    assert (blocker.why, blocker.seconds, blocker.process) == (
+        "its task is paused by ConnectionError",
+        62.0,
+        "host pid 7",
+    )
+    assert blockers(at(stage_look(), reports=[read_reports(told(paused=Paused("ConnectionError", 1.0, 3.0)))])) == []
 
 
 def test_what_is_done_behind_a_record_shows_that_it_holds_though_nobody_reports() -> None:
     position = CommittedOffset(0, OffsetTracker(0, [(1, 8)]).metadata())
-    [hold] = held(at(stage_look(positions={0: position})))
-    assert (hold.why, hold.seconds, hold.behind) == ("7 behind it are done; its call may be running", 60.0, 2)
+    [blocker] = blockers(at(stage_look(positions={0: position})))
+    assert (blocker.why, blocker.seconds, blocker.behind) == ("7 behind it are done; its call may be running", 60.0, 2)
 
 
 def test_a_partition_that_no_member_has_is_named() -> None:
-    [hold] = held(at(stage_look(members=[])))
-    assert (hold.why, hold.seconds) == ("group billing has no members", 60.0)
+    [blocker] = blockers(at(stage_look(members=[])))
+    assert (blocker.why, blocker.seconds) == ("group billing has no members", 60.0)
     others = [GroupMember("m", "c", "h", (TopicPartition(MAIN, 1),))]
-    assert held(at(stage_look(members=others)))[0].why == "group billing has no member with this partition"
+    assert blockers(at(stage_look(members=others)))[0].why == "group billing has no member with this partition"
 
 
 def test_a_position_that_stands_still_from_look_to_look_is_named() -> None:
-    stood = standing(at(stage_look()), {})
-    assert held(at(stage_look(), later=3.0), stood) == []
-    [hold] = held(at(stage_look(), later=6.0), stood)
-    assert (hold.why, hold.seconds) == ("the position does not move", 6.0)
+    stuck_since = update_stuck(at(stage_look()), {})
+    assert blockers(at(stage_look(), later=3.0), stuck_since) == []
+    [blocker] = blockers(at(stage_look(), later=6.0), stuck_since)
+    assert (blocker.why, blocker.seconds) == ("the position does not move", 6.0)
 
 
 def test_the_time_that_a_record_waited_for_its_due_time_holds_nothing_back() -> None:
-    waits = stage_look(1, heads={0: head(due=NOW_MS + 60_000)})
-    stood = standing(at(waits), {})
-    assert held(at(waits, later=64.0), stood) == []
-    [hold] = held(at(waits, later=66.0), stood)
-    assert (hold.why, hold.seconds) == ("the position does not move", 6.0)
-    moved = stage_look(positions={0: CommittedOffset(1)}, heads={0: head(1)})
-    assert held(at(moved, later=6.0), stood) == []
+    waits = stage_look(1, oldest_unfinished={0: oldest(due=NOW_MS + 60_000)})
+    stuck_since = update_stuck(at(waits), {})
+    assert blockers(at(waits, later=64.0), stuck_since) == []
+    [blocker] = blockers(at(waits, later=66.0), stuck_since)
+    assert (blocker.why, blocker.seconds) == ("the position does not move", 6.0)
+    moved = stage_look(positions={0: CommittedOffset(1)}, oldest_unfinished={0: oldest(1)})
+    assert blockers(at(moved, later=6.0), stuck_since) == []
 
 
 def test_a_record_that_waits_for_its_time_holds_nothing() -> None:
-    waits = stage_look(1, heads={0: head(due=NOW_MS + 60_000)}, members=[])
-    assert held(at(waits)) == []
+    waits = stage_look(1, oldest_unfinished={0: oldest(due=NOW_MS + 60_000)}, members=[])
+    assert blockers(at(waits)) == []
 
 
 def test_the_longest_comes_first() -> None:
     slow, slower = Call(0, 0, None, 1, 20.0), Call(0, 0, None, 1, 90.0)
-    found = at(stage_look(), stage_look(1), reports=[heard(told(calls=(slow,)), told(1, calls=(slower,)))])
-    assert [hold.stage.number for hold in held(found)] == [1, 0]
+    found = at(stage_look(), stage_look(1), reports=[read_reports(told(calls=(slow,)), told(1, calls=(slower,)))])
+    assert [blocker.stage.number for blocker in blockers(found)] == [1, 0]
 
 
 # -- asked of a cluster
 
 
 @pytest.fixture
-def yard() -> Yard:
-    return Yard(2)
+def yard() -> OperateKit:
+    return OperateKit(2)
 
 
-def test_a_look_has_positions_ends_members_and_the_next_record_of_each_partition(yard: Yard) -> None:
+def test_a_look_has_positions_ends_members_and_the_next_record_of_each_partition(yard: OperateKit) -> None:
     yard.kit.write(*(ProducerRecord(b"v", b"k%d" % n, (), n % 2, NOW_MS - 5) for n in range(6)), topic=MAIN)
     yard.broker.set_committed_offset("billing", P0, CommittedOffset(1))
     retry = [pair for pair in headers_of() if pair[0] != t.ATTEMPTS]
@@ -248,50 +261,59 @@ def test_a_look_has_positions_ends_members_and_the_next_record_of_each_partition
     yard.bury({}, {})
     consumer, _ = yard.kit.consumer(MAIN, "billing")
     consumer.poll(1, 0.1)
-    found = look(yard.adapter, yard.admin, yard.policy, None, system=yard.system)
+    found = read_status(yard.adapter, yard.admin, yard.policy, None, system=yard.system)
     main, first, second = found.stages
     assert (main.lag, main.end, found.dead_letters) == (5, 6, 2)
     assert [member.partitions for member in main.members or ()] == [(P0, TopicPartition(MAIN, 1))]
-    assert {n: (h.offset, h.key, h.attempt) for n, h in main.heads.items()} == {0: (1, "k2", 1), 1: (0, "k1", 1)}
-    assert first.heads == {1: Head(0, "r", 2, NOW_MS, NOW_MS + 9, first.heads[1].size)}
+    assert {n: (h.offset, h.key, h.attempt) for n, h in main.oldest_unfinished.items()} == {
+        0: (1, "k2", 1),
+        1: (0, "k1", 1),
+    }
+    assert first.oldest_unfinished == {
+        1: OldestUnfinished(0, "r", 2, NOW_MS, NOW_MS + 9, first.oldest_unfinished[1].size)
+    }
     assert waiting(found, first) == 1
-    assert (second.heads, second.lag) == ({}, 0)
+    assert (second.oldest_unfinished, second.lag) == ({}, 0)
     assert found.reports is None
 
 
-def test_a_stage_without_a_topic_is_missing(yard: Yard) -> None:
+def test_a_stage_without_a_topic_is_missing(yard: OperateKit) -> None:
     yard.broker.delete_topic(RETRY)
     yard.broker.delete_topic(DEAD)
-    found = look(yard.adapter, yard.admin, yard.policy, "reports", system=yard.system)
+    found = read_status(yard.adapter, yard.admin, yard.policy, "reports", system=yard.system)
     assert [each.exists for each in found.stages] == [True, False, True]
     assert (found.dead, found.dead_letters) == (None, 0)
 
 
-def test_a_group_that_starts_at_the_end_waits_for_nothing_that_is_there(yard: Yard) -> None:
+def test_a_group_that_starts_at_the_end_waits_for_nothing_that_is_there(yard: OperateKit) -> None:
     yard.kit.write(ProducerRecord(b"v", partition=0), topic=MAIN)
     latest = attrs.evolve(yard.policy, start_from="latest")
-    assert look(yard.adapter, yard.admin, latest, None, system=yard.system).stages[0].heads == {}
+    assert read_status(yard.adapter, yard.admin, latest, None, system=yard.system).stages[0].oldest_unfinished == {}
 
 
-def test_a_group_that_starts_at_the_end_waits_for_what_is_in_a_partition_that_came_later(yard: Yard) -> None:
+def test_a_group_that_starts_at_the_end_waits_for_what_is_in_a_partition_that_came_later(yard: OperateKit) -> None:
     yard.broker.set_committed_offset("billing", TopicPartition(MAIN, 0), CommittedOffset(0))
     yard.kit.write(ProducerRecord(b"v", partition=1), topic=MAIN)
     latest = attrs.evolve(yard.policy, start_from="latest")
-    assert set(look(yard.adapter, yard.admin, latest, None, system=yard.system).stages[0].heads) == {1}
+    assert set(read_status(yard.adapter, yard.admin, latest, None, system=yard.system).stages[0].oldest_unfinished) == {
+        1
+    }
 
 
-def test_without_permission_to_read_the_next_records_are_not_known(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_permission_to_read_the_next_records_are_not_known(
+    yard: OperateKit, monkeypatch: pytest.MonkeyPatch
+) -> None:
     yard.kit.write(ProducerRecord(b"v", partition=0), topic=MAIN)
 
     def reader(starts: object) -> None:
         raise BrokerError("cannot read", Fault.DENIED)
 
     monkeypatch.setattr(yard.adapter, "reader", reader)
-    found = look(yard.adapter, yard.admin, yard.policy, None, system=yard.system)
-    assert (found.stages[0].lag, found.stages[0].heads) == (1, {})
+    found = read_status(yard.adapter, yard.admin, yard.policy, None, system=yard.system)
+    assert (found.stages[0].lag, found.stages[0].oldest_unfinished) == (1, {})
 
 
-def test_reading_the_next_records_ends_where_there_are_none(yard: Yard) -> None:
+def test_reading_the_next_records_ends_where_there_are_none(yard: OperateKit) -> None:
     yard.kit.write(ProducerRecord(b"v", partition=0), topic=MAIN)
     yard.broker.skip_offsets(TopicPartition(MAIN, 1), 3)
     starts = {P0: 0, TopicPartition(MAIN, 1): 0}
@@ -300,13 +322,13 @@ def test_reading_the_next_records_ends_where_there_are_none(yard: Yard) -> None:
     assert yard.system.now() - START < 5
 
 
-def test_reading_the_next_records_is_bounded_in_time(yard: Yard) -> None:
+def test_reading_the_next_records_is_bounded_in_time(yard: OperateKit) -> None:
     yard.broker.available = False
     assert read_first(yard.adapter, {P0: 0}, system=yard.system) == {}
     assert yard.system.now() - START < 6
 
 
-def test_the_next_record_of_a_partition_that_was_cut_meanwhile_is_its_oldest(yard: Yard) -> None:
+def test_the_next_record_of_a_partition_that_was_cut_meanwhile_is_its_oldest(yard: OperateKit) -> None:
     yard.kit.write(*(ProducerRecord(b"%d" % n, partition=0) for n in range(5)), topic=MAIN)
     yard.broker.delete_records(P0, 3)
     found = read_first(yard.adapter, {P0: 1}, system=yard.system)
