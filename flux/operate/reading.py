@@ -59,8 +59,8 @@ def read(
     timeout: float = TIMEOUT,
     system: System = SYSTEM,
 ) -> Iterator[ReadBatch]:
-    """The records of `spans` in pieces, each partition in order, until all are read or `should_stop`. Raises BrokerError;
-    UNAVAILABLE when nothing has come for `timeout` seconds."""
+    """Yields the records of `spans` in batches, each partition in order, until all are read or `should_stop()`. Raises
+    BrokerError: UNAVAILABLE when no record has come for `timeout` seconds."""
     open_ = {TopicPartition(topic, number): span.end for number, span in spans.items() if span.start < span.end}
     if not open_:
         return

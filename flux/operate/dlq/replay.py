@@ -15,6 +15,7 @@ from flux.core.errors import BrokerError
 from flux.core.ports import AdminPort, Cluster, ProducerRecord, System
 from flux.operate.dlq.dead_letters import DeadLetter, dead_letter_of
 from flux.operate.dlq.replay_plan import ReplayDecision, ReplayPlan, copy_of, judge
+from flux.operate.formatting import many
 from flux.operate.reading import ReadBatch, read
 from flux.operate.writing import CHUNK, TopicWriter
 from flux.system import SYSTEM
@@ -116,8 +117,8 @@ class Replay:
                 chunk.copies.append((dead_letter.offset, self._copy(dead_letter)))
             elif verdict is ReplayDecision.TOO_OFTEN:
                 self._stop(
-                    f"{dead_letter.place} was replayed {dead_letter.replays} time(s) and failed again ({dead_letter.error}):"
-                    " mend the cause, choose others, or raise --max-replays",
+                    f"{dead_letter.place} was replayed {many(dead_letter.replays, 'time')} and failed again"
+                    f" ({dead_letter.error}): fix the cause, choose others, or raise --max-replays",
                     failed=True,
                 )
                 break

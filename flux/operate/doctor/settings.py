@@ -19,7 +19,9 @@ def message_size(facts: Facts) -> Iterator[Finding]:
         if max_bytes is None or max_bytes >= int(wanted) or facts.main.config is None:
             continue
         if max_bytes < facts.message_bytes:
-            problem = f"takes {max_bytes:,} bytes and {facts.main.name} {facts.message_bytes:,}: a large record cannot move on"
+            problem = (
+                f"takes {max_bytes:,} bytes and {facts.main.name} {facts.message_bytes:,}: a large record does not fit"
+            )
         else:
             problem = (
                 f"takes {max_bytes:,} bytes: no room for flux's headers on a record as large as {facts.main.name} takes"

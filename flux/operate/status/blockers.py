@@ -77,8 +77,8 @@ STANDS = 60.0
 
 @attrs.frozen
 class LargeRecord:
-    """`size`: its bytes, uncompressed; `max_bytes`: those of a batch that `target`, the next topic, takes; `seconds`: for
-    how long it could have been worked."""
+    """`size`: uncompressed bytes; `max_bytes`: the largest batch that `target`, the next topic, accepts; `seconds`:
+    since the record was written or due."""
 
     at: TopicPartition
     offset: int

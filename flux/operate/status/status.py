@@ -26,9 +26,9 @@ _SMALL = 16 * 1024  # bytes of a record that every topic takes
 
 @attrs.frozen
 class StageStatus:
-    """One stage. `positions` and `marks` by partition, empty where there is no topic. `first_young`: by partition, the first
-    offset younger than the stage's shortest wait. `after`: the next topic, and `max_bytes`: bytes of a batch that it takes;
-    None: not known, or not asked, as no record at a position is large."""
+    """One stage. By partition, empty where there is no topic: `positions`, `marks`, and `first_young`, the first offset
+    younger than the stage's shortest wait. `after`: the next topic; `max_bytes`: the largest batch that it accepts, None
+    where that is not known or no record is large."""
 
     stage: Stage
     exists: bool

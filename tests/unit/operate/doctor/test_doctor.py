@@ -137,7 +137,7 @@ CASES: dict[str, tuple[str, str, str, Callable[[], Facts]]] = {
     "no room for the record": (
         "message size",
         FIRST,
-        "a large record cannot move on",
+        "a large record does not fit",
         lambda: altered(FIRST, config={"max.message.bytes": "1000000"}),
     ),
     "no room for headers": (
