@@ -130,7 +130,7 @@ def test_topics_that_somebody_made_by_hand_are_found_and_mended(
         ({"retention_ms": 59_000}, "retention", "before they are tried"),
         ({"retention_bytes": 10**9}, "retention", "retention.bytes=1000000000"),
         ({"cleanup_policy": "compact,delete"}, "retention", "a later one has its key"),
-        ({"max_message_bytes": 1000}, "message size", "cannot move on"),
+        ({"max_message_bytes": 1000}, "message size", "does not fit"),
         ({"message_timestamp_type": "LogAppendTime"}, "timestamps", "by two clocks"),
         ({"message_timestamp_after_max_ms": 1000}, "timestamps", "1 second"),
         ({"min_insync_replicas": 2}, "replication", "take no write"),

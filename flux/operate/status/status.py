@@ -27,8 +27,8 @@ _SMALL = 16 * 1024  # bytes of a record that every topic takes
 @attrs.frozen
 class StageStatus:
     """One stage. By partition, empty where there is no topic: `positions`, `marks`, and `first_young`, the first offset
-    younger than the stage's shortest wait. `after`: the next topic; `max_bytes`: the largest batch that it accepts, None
-    where that is not known or no record is large."""
+    younger than the stage's shortest wait. `after`: the next topic; `max_bytes`: the largest batch that it accepts;
+    None: not known, or no record is large."""
 
     stage: Stage
     exists: bool

@@ -26,7 +26,7 @@ from flux.core.monitoring.report import (
 )
 from flux.core.ports import NewTopic, ProducerRecord
 from flux.core.stage import Role, Stage
-from flux.operate.status.reports import ReceivedReport, read_reports, latest_reports, find_reported
+from flux.operate.status.reports import ReceivedReport, find_reported, latest_reports, read_reports
 from flux.processes.heartbeat import ENVIRONMENT, Channel, report_topic
 from unit.support.memory_support import ScriptedSystem
 from unit.support.report_support import CALL, NOW_MS, OPEN, PAUSED, REPORT, STAGE
