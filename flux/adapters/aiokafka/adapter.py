@@ -11,10 +11,10 @@ from flux.adapters.aiokafka.admin import AiokafkaAdmin
 from flux.adapters.aiokafka.connector import Connector
 from flux.adapters.aiokafka.consumer import AiokafkaConsumer
 from flux.adapters.aiokafka.event_loop_thread import EventLoopThread
-from flux.adapters.aiokafka.groupless_reader import AiokafkaReader
 from flux.adapters.aiokafka.log import ClientLog, quieten
 from flux.adapters.aiokafka.oauth import AsyncTokenSource
 from flux.adapters.aiokafka.producer import AiokafkaProducer
+from flux.adapters.aiokafka.reader import AiokafkaReader
 from flux.adapters.authentication import Authentication
 from flux.adapters.secrets import Mask, shown
 from flux.core.ports import AsyncRebalanceListener, ConsumerSettings, ProducerSettings, System, TopicPartition
@@ -54,7 +54,7 @@ class AiokafkaAdapter:
         self._sources: dict[int, AsyncTokenSource] = {}
         self._system = system
         self._log = ClientLog(self._mask, system, self._authentication)
-        self._machine: EventLoopThread | None = None
+        self._loop_thread: EventLoopThread | None = None
         quieten()
 
     @property
@@ -70,15 +70,15 @@ class AiokafkaAdapter:
     def producer(self, settings: ProducerSettings) -> AiokafkaProducer:
         client = self._client(self._producer)
         options = config.producer_options(self._producer, settings)
-        return AiokafkaProducer(self._home(), client, options, settings, self._log, self._system)
+        return AiokafkaProducer(self._running_loop(), client, options, settings, self._log, self._system)
 
     def admin(self) -> AiokafkaAdmin:
         protocols = config.group_protocols(self._consumer)
-        return AiokafkaAdmin(self._home(), self._client(self._shared), self._log, protocols)
+        return AiokafkaAdmin(self._running_loop(), self._client(self._shared), self._log, protocols)
 
     def reader(self, starts: Mapping[TopicPartition, int]) -> AiokafkaReader:
         client = self._client(self._consumer)
-        return AiokafkaReader(self._home(), client, config.reader_options(self._consumer), starts, self._log)
+        return AiokafkaReader(self._running_loop(), client, config.reader_options(self._consumer), starts, self._log)
 
     def _client(self, options: Mapping[str, Any]) -> dict[str, Any]:
         made = {**config.client_options(options), "bootstrap_servers": self._bootstrap}
@@ -92,10 +92,10 @@ class AiokafkaAdapter:
         certificate = None if "ssl_context" in options else "ssl_certfile" in options
         return made | {"connector": Connector(made, self._authentication, certificate)}
 
-    def _home(self) -> EventLoopThread:
-        if self._machine is None or self._machine.process != os.getpid():
-            self._machine = EventLoopThread(self._system)
-        return self._machine
+    def _running_loop(self) -> EventLoopThread:
+        if self._loop_thread is None or self._loop_thread.process != os.getpid():
+            self._loop_thread = EventLoopThread(self._system)
+        return self._loop_thread
 
     def __repr__(self) -> str:
         return f"AiokafkaAdapter({self._bootstrap!r}, {shown(self._shared)!r})"

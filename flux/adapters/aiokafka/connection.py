@@ -1,4 +1,4 @@
-"""Reaching the cluster with aiokafka's client."""
+"""The connected client of a producer or admin, and descriptions of topics."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from typing import Any
 
 from aiokafka.protocol.metadata import MetadataRequest
 
-from flux.adapters.aiokafka.attempts import Attempts
 from flux.adapters.aiokafka.client import Client
+from flux.adapters.aiokafka.connector import Attempts
 from flux.adapters.aiokafka.errors import error_for, fault_of, translated
 from flux.core.errors import BrokerError, Fault
 
 Topics = dict[str, list[tuple[int, int, list[int]]] | BrokerError]
-"""By name: (partition, leader, replicas) of each partition, or why there are none."""
+"""By name: (partition, leader, replicas) of each partition, or why it has none."""
 
 
 async def described(client: Any, names: Iterable[str] | None) -> Topics:
-    """Topics as a broker knows them now; None: all. Never creates one. Raises KafkaError."""
+    """Topics as a broker knows them now; `names` None: all. Never creates one. Raises KafkaError."""
     wanted = None if names is None else list(names)
     answer = await client.send(client.get_random_node(), MetadataRequest(wanted, False))
     found: Topics = {}
@@ -35,32 +35,32 @@ async def described(client: Any, names: Iterable[str] | None) -> Topics:
 
 
 class Connection:
-    """One client of aiokafka's for producer or admin. Used in one event loop."""
+    """Connects a client once, for a producer or an admin. Used in one event loop."""
 
     def __init__(self, options: Mapping[str, Any]) -> None:
         self._options = options
-        self.made: Any = None
-        """aiokafka's client, once it has connected."""
+        self.connected: Any = None
+        """The client, once it has connected; its brokers may be unavailable by now."""
         self._attempts: Attempts[Any] = Attempts()
 
     async def client(self) -> Any:
-        """Connected once already, though perhaps away by now. Raises BrokerError: UNAVAILABLE or LOGIN."""
-        return self.made if self.made is not None else await self._attempts.shared(self._connect)
+        """The connected client. Raises BrokerError: UNAVAILABLE or LOGIN."""
+        return self.connected if self.connected is not None else await self._attempts.shared(self._connect)
 
     async def _connect(self) -> Any:
-        if self.made is None:
-            made = Client(**self._options)
+        if self.connected is None:
+            client = Client(**self._options)
             try:
-                await made.bootstrap()
+                await client.bootstrap()
             except BaseException:
-                await made.close()
+                await client.close()
                 raise
-            self.made = made
-        return self.made
+            self.connected = client
+        return self.connected
 
     async def close(self) -> None:
-        self._attempts.end()
-        made, self.made = self.made, None
-        if made is not None:
+        self._attempts.cancel()
+        client, self.connected = self.connected, None
+        if client is not None:
             with contextlib.suppress(Exception):
-                await made.close()
+                await client.close()

@@ -1,33 +1,28 @@
 """A member of a consumer group by aiokafka.
 
-aiokafka joins, rebalances and fetches in background tasks. Three of its habits shape this file: a rebalance opens the
-new assignment before the listener has said where it starts; a `getmany` that is cancelled or raises counts as a poll
-that never ends, so that the member would outlive max_poll_interval_ms; and a commit that the broker refuses is tried
-again without an end. So records are taken from its fetcher, and commits given to its coordinator, directly.
+aiokafka joins, rebalances and fetches in background tasks. A rebalance starts to fetch the new assignment before the
+listener has returned where it starts, and a `getmany` that is cancelled or raises counts as a poll that never ends, so
+the member would outlive max_poll_interval_ms. So records are taken from its fetcher directly.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
-from aiokafka import TopicPartition as Theirs
-from aiokafka.errors import (
-    GroupAuthorizationFailedError,
-    KafkaError,
-)
-from aiokafka.structs import OffsetAndMetadata
+from aiokafka.errors import GroupAuthorizationFailedError, KafkaError
 
-from flux.adapters.aiokafka import leaving
+from flux.adapters.aiokafka import internals, membership
+from flux.adapters.aiokafka.assigned_records import AssignedRecords, FetchFailed, wait_for_records
 from flux.adapters.aiokafka.client import REQUEST_TIMEOUT_MS, new_consumer
-from flux.adapters.aiokafka.committed_metadata import ended, unended
+from flux.adapters.aiokafka.commits import Commits, Done
 from flux.adapters.aiokafka.connection import described
-from flux.adapters.aiokafka.errors import fault_of, translated
+from flux.adapters.aiokafka.errors import translated
 from flux.adapters.aiokafka.log import ClientLog
 from flux.adapters.aiokafka.membership import Membership
-from flux.adapters.aiokafka.reader import FetchFailed, Reader, wait_for_records
 from flux.adapters.aiokafka.session import Session
 from flux.core.errors import BrokerError, Fault
 from flux.core.ports import (
@@ -38,11 +33,8 @@ from flux.core.ports import (
     TopicPartition,
 )
 
-Done = Callable[[BrokerError | None], None]
-
 _RETRY = 0.5  # seconds between two attempts to connect, doubled with each
 _LONGEST_RETRY = 2.0
-_COMMIT_RETRY = 0.1  # seconds between two attempts to commit
 _CLOSING = 2.5  # seconds to leave the group
 _CANCELLED = 0.5
 _SESSION_MS = 10_000  # aiokafka's default
@@ -67,9 +59,8 @@ class AiokafkaConsumer:
         self._membership = Membership(self, listener)
         self._consumer: Any = None  # once connected
         self._connecting: asyncio.Task[None] | None = None
-        self._reader: Reader | None = None
-        self._commits: set[asyncio.Task[None]] = set()
-        self._committing = asyncio.Lock()
+        self._records: AssignedRecords | None = None
+        self._commits = Commits(settings.group, lambda: self.is_member, self._translated, self.fail)
         self._session = Session(
             settings.group,
             options.get("session_timeout_ms", _SESSION_MS) / 1000,
@@ -88,85 +79,78 @@ class AiokafkaConsumer:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout
         self._check_usable()
-        if self._consumer is None and not await self._connected(timeout):
+        if self._consumer is None and not await self._wait_connected(timeout):
             return PollResult()
-        with self._counted_as_polling():
+        with internals.counted_as_polling(self._consumer):
             while True:
                 self._check_usable()
                 polled = await self._read(max_records)
                 left = deadline - loop.time()
                 if polled.batches or polled.out_of_range or left <= 0:
-                    if not polled.batches and self._reader is not None:
-                        polled.reached = self._reader.reached()
+                    if not polled.batches and self._records is not None:
+                        polled.reached = self._records.reached()
                     return polled
-                # Looks again after a while: the end of a rebalance wakes nobody.
+                # A limit of its own, since the end of a rebalance ends no wait.
                 await wait_for_records(self._consumer, min(left, 0.1))
 
     async def _read(self, max_records: int) -> PollResult:
-        assert self._reader is not None
+        assert self._records is not None
         try:
-            return await self._reader.read(max_records)
+            return await self._records.read(max_records)
         except FetchFailed as failed:
             error = self._translated(failed.error)
             if error.fault is not Fault.DENIED:
-                self._failure = error  # aiokafka has moved past a record that it calls too large
+                self._failure = error  # aiokafka has skipped a record that it calls too large
             raise error from None
 
-    @contextlib.contextmanager
-    def _counted_as_polling(self) -> Iterator[None]:
-        subscription = self._consumer._subscription
-        context = subscription.fetch_context()
-        context.__enter__()
-        try:
-            yield
-        finally:
-            context.__exit__(None, None, None)
-
-    # -- flow
+    # -- pausing and seeking
 
     def pause(self, partitions: Iterable[TopicPartition]) -> None:
-        if self._reader is not None:
-            self._reader.pause(partitions)
+        if self._records is not None:
+            self._records.pause(partitions)
 
     def resume(self, partitions: Iterable[TopicPartition]) -> None:
-        if self._reader is not None:
-            self._reader.resume(partitions)
+        if self._records is not None:
+            self._records.resume(partitions)
 
     async def seek(self, partition: TopicPartition, offset: int) -> None:
-        if self._reader is None:
+        if self._records is None:
             raise BrokerError(f"cannot seek {partition}: it is not assigned")
-        await self._reader.seek(partition, offset)
+        await self._records.seek(partition, offset)
 
     async def begin(
         self,
         partitions: list[TopicPartition],
-        where: Callable[[list[TopicPartition]], Awaitable[Mapping[TopicPartition, int]]],
+        find_starts: Callable[[list[TopicPartition]], Awaitable[Mapping[TopicPartition, int]]],
     ) -> None:
-        assert self._reader is not None
-        await self._reader.begin(partitions, where)
+        assert self._records is not None
+        await self._records.begin(partitions, find_starts)
 
     def end(self) -> None:
-        assert self._reader is not None
-        self._reader.end()
+        assert self._records is not None
+        self._records.end()
 
     @property
     def is_member(self) -> bool:
-        """False from the moment at which the group, as this member knows, may have given its partitions away."""
-        return self._consumer is not None and self._consumer._coordinator.generation >= 0 and not self._session.over
+        """False as soon as the group may have assigned this member's partitions to others."""
+        if self._consumer is None or self._session.over:
+            return False
+        return bool(internals.coordinator_of(self._consumer).generation >= 0)
 
     def _session_over(self) -> None:
-        if self._consumer is None or self._reader is None or self._closed:
+        if self._consumer is None or self._records is None or self._closed:
             return
-        self._log.warn("session", f"group {self._settings.group} is silent: this member's partitions may be another's")
-        self._reader.hold()
-        self._consumer._coordinator.request_rejoin()  # as who it was: where the group knows it still, nobody waits
+        self._log.warn("session", f"group {self._settings.group} does not answer: this member's partitions may be lost")
+        self._records.hold()
+        # With its old member id: where the group still knows that, no other member has to wait.
+        internals.coordinator_of(self._consumer).request_rejoin()
         self._losing = asyncio.get_running_loop().create_task(self._membership.lose())
 
     def fail(self, error: BaseException) -> None:
-        """Every later poll raises it."""
+        """Every later poll raises the first such error."""
         self._failure = error if self._failure is None else self._failure
 
-    # -- positions
+    # -- committed offsets
 
     async def committed(
         self, partitions: Sequence[TopicPartition], timeout: float
@@ -175,81 +159,26 @@ class AiokafkaConsumer:
         self._check_open()
         try:
             async with asyncio.timeout(timeout):
-                await self._wait_connected(doing)
-                theirs = [Theirs(*at) for at in partitions]
-                found = await self._consumer._coordinator.fetch_committed_offsets(theirs)
+                while self._consumer is None:
+                    await self._wait_connected(_RETRY)
+                return await self._commits.committed(internals.coordinator_of(self._consumer), partitions)
         except (KafkaError, TimeoutError) as error:
             raise self._translated(error, doing) from None
-        return {
-            at: CommittedOffset(found[at].offset, unended(found[at].metadata)) if at in found else None
-            for at in partitions
-        }
 
     def commit(self, offsets: Mapping[TopicPartition, CommittedOffset], done: Done) -> None:
         limit = 2 * self._client_options.get("request_timeout_ms", REQUEST_TIMEOUT_MS) / 1000
-        task = asyncio.get_running_loop().create_task(self._commit_and_tell(dict(offsets), limit, done))
-        self._commits.add(task)
-        task.add_done_callback(self._commits.discard)
-
-    async def _commit_and_tell(self, offsets: dict[TopicPartition, CommittedOffset], limit: float, done: Done) -> None:
-        error: BrokerError | None = None
-        try:
-            await self.commit_now(offsets, limit)
-        except BrokerError as failure:
-            error = failure
-        except asyncio.CancelledError:
-            error = BrokerError("the consumer closed before the commit was answered", Fault.UNAVAILABLE)
-        except Exception as failure:
-            error = translated(failure, "cannot commit")
-        try:
-            done(error)
-        except BaseException as failure:
-            self.fail(failure)
+        self._commits.start(partial(self.commit_now, dict(offsets), limit), done)
 
     async def commit_now(self, offsets: Mapping[TopicPartition, CommittedOffset], timeout: float) -> None:
         self._check_open()
-        if not offsets:
-            return
-        try:
-            async with asyncio.timeout(timeout), self._committing:
-                await self._commit(offsets)
-        except (KafkaError, TimeoutError) as error:
-            raise self._translated(error, "cannot commit") from None
+        if offsets:
+            coordinator = None if self._consumer is None else internals.coordinator_of(self._consumer)
+            await self._commits.commit(coordinator, offsets, timeout)
 
-    async def _commit(self, offsets: Mapping[TopicPartition, CommittedOffset]) -> None:
-        try:
-            for position in offsets.values():
-                position.metadata.encode()
-        except UnicodeEncodeError as error:
-            raise BrokerError(f"cannot commit: the metadata is no text for Kafka ({error})", Fault.METADATA) from None
-        offsets = {Theirs(*at): OffsetAndMetadata(p.offset, ended(p.metadata)) for at, p in offsets.items()}
-        while True:
-            if not self.is_member:
-                # Sent without a membership it would be taken from an empty group, as an operator's commit is.
-                raise BrokerError(f"cannot commit: no member of {self._settings.group} (any more)", Fault.FENCED)
-            coordinator = self._consumer._coordinator
-            await coordinator.ensure_coordinator_known()
-            try:
-                async with coordinator._commit_lock:
-                    if self.is_member:
-                        # Goes on when nobody waits any more: half a commit is none.
-                        task = asyncio.ensure_future(coordinator._do_commit_offsets(None, offsets))
-                        task.add_done_callback(lambda done: done.cancelled() or done.exception())
-                        await asyncio.shield(task)
-                        return
-            except KafkaError as error:
-                if fault_of(error) is not Fault.UNAVAILABLE:
-                    raise
-                await asyncio.sleep(_COMMIT_RETRY)
+    # -- connecting and closing
 
-    # -- life
-
-    async def _wait_connected(self, doing: str) -> None:
-        while self._consumer is None:
-            await self._connected(_RETRY)
-
-    async def _connected(self, timeout: float) -> bool:
-        """Waits until connected, at most `timeout` seconds. Raises BrokerError when trying on is of no use."""
+    async def _wait_connected(self, timeout: float) -> bool:
+        """Whether it connects within `timeout` seconds. Raises BrokerError when another attempt is pointless."""
         if self._connecting is None:
             self._connecting = asyncio.get_running_loop().create_task(self._connect())
         task = self._connecting
@@ -267,7 +196,7 @@ class AiokafkaConsumer:
         try:
             while True:
                 try:
-                    if consumer._fetcher is None:
+                    if not internals.is_started(consumer):
                         await consumer.start()
                     await self._subscribe(consumer)
                     break
@@ -278,7 +207,7 @@ class AiokafkaConsumer:
                 failure = self._log.judged(failure)
                 if failure.fault is not Fault.UNAVAILABLE:
                     raise failure
-                if not self._log.authentication.troubled:  # that is told already
+                if not self._log.authentication.troubled:  # that is logged already
                     self._log.warn("connect", f"{failure}: trying again")
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, _LONGEST_RETRY)
@@ -289,18 +218,19 @@ class AiokafkaConsumer:
 
     async def _subscribe(self, consumer: Any) -> None:
         topic = self._settings.topic
-        found = (await described(consumer._client, [topic]))[topic]
+        client = internals.client_of(consumer)
+        found = (await described(client, [topic]))[topic]
         if isinstance(found, BrokerError):
             if found.fault is Fault.DENIED:
                 raise self._denied(f"topic {topic}")
             raise BrokerError(f"cannot consume topic {topic}: {found}", found.fault)
-        consumer._client.set_topics([topic])
-        told = await consumer._client.force_metadata_update()
-        if not consumer._client.cluster.partitions_for_topic(topic):
-            # another broker has not heard of it: the group would be given none of its partitions
+        client.set_topics([topic])
+        updated = await client.force_metadata_update()
+        if not client.cluster.partitions_for_topic(topic):
+            # Another broker does not know it yet: the group would get none of its partitions.
             text = f"cannot consume topic {topic}: it is not known everywhere yet"
-            raise BrokerError(text, Fault.UNKNOWN_TOPIC if told else Fault.UNAVAILABLE)
-        self._consumer, self._reader = consumer, Reader(consumer, self._options, self._log)
+            raise BrokerError(text, Fault.UNKNOWN_TOPIC if updated else Fault.UNAVAILABLE)
+        self._consumer, self._records = consumer, AssignedRecords(consumer, self._options, self._log)
         consumer.subscribe([topic], listener=self._membership)
 
     async def close(self) -> None:
@@ -315,9 +245,8 @@ class AiokafkaConsumer:
         closing.cancel()
         await asyncio.wait([closing], timeout=_CANCELLED)
         if closing.done() and not closing.cancelled():
-            closing.exception()  # it has been told: the stop goes on
-        text = f"leaving {self._settings.group} takes too long: its session will time out"
-        self._log.warn("close", text)
+            closing.exception()  # retrieved, so that asyncio does not log it: the stop goes on
+        self._log.warn("close", f"leaving {self._settings.group} takes too long: its session will time out")
 
     async def _close(self) -> None:
         if self._connecting is not None:
@@ -329,11 +258,8 @@ class AiokafkaConsumer:
         finally:
             self._closed = True
             self._session.end()
-            if self._commits:
-                await asyncio.wait(list(self._commits), timeout=leaving.STEP)
-            for task in self._commits:
-                task.cancel()
-            if self._consumer is not None and (error := await leaving.stop(self._consumer)) is not None:
+            await self._commits.close(membership.STEP)
+            if self._consumer is not None and (error := await membership.stop(self._consumer)) is not None:
                 self._log.warn("close", f"closing failed: {error}")
         if self._failure is not None and not isinstance(self._failure, BrokerError):
             raise self._failure
@@ -351,7 +277,7 @@ class AiokafkaConsumer:
         if self._consumer is None:
             return
         try:
-            self._consumer._coordinator.check_errors()
+            internals.coordinator_of(self._consumer).check_errors()
         except KafkaError as error:
             translation = self._translated(error)
             if translation.fault is Fault.UNAVAILABLE:

@@ -1,4 +1,4 @@
-"""The event loop of the clients that are called from threads: one daemon thread for each adapter and process."""
+"""The event loop of clients that are called from threads: one daemon thread for each adapter and process."""
 
 from __future__ import annotations
 
@@ -27,30 +27,30 @@ class EventLoopThread:
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def start(self) -> None:
-        """Raises RuntimeError where the interpreter starts no threads any more."""
+        """Raises RuntimeError where the interpreter no longer starts threads."""
         self._running()
 
     def post(self, callback: Callable[[], object]) -> None:
-        """Calls it in the loop, soon."""
+        """Calls it soon, in the loop."""
         loop = self._running()
         try:
             loop.call_soon_threadsafe(callback)
         except BaseException:
-            loop.call_soon_threadsafe(_nothing)  # a signal's handler may have raised before the loop was woken
+            loop.call_soon_threadsafe(_nothing)  # a signal handler may have raised before the loop was woken
             raise
 
-    def run(self, ask: Callable[[], Coroutine[Any, Any, Result]], timeout: float) -> Result:
+    def run(self, request: Callable[[], Coroutine[Any, Any, Result]], timeout: float) -> Result:
         """The coroutine's result. Raises TimeoutError after `timeout` seconds."""
 
         async def bounded() -> Result:
             async with asyncio.timeout(max(timeout, 0)):
-                return await ask()
+                return await request()
 
-        asked = asyncio.run_coroutine_threadsafe(bounded(), self._running())
+        future = asyncio.run_coroutine_threadsafe(bounded(), self._running())
         try:
-            return asked.result(max(timeout, 0) + _GRACE)
+            return future.result(max(timeout, 0) + _GRACE)
         except TimeoutError:
-            asked.cancel()
+            future.cancel()
             raise
 
     def check(self) -> None:
@@ -63,16 +63,16 @@ class EventLoopThread:
         with self._lock:
             if self._loop is None:
                 loop = asyncio.new_event_loop()
-                looping = Duty("the event loop of aiokafka's clients", ask=lambda: loop.call_soon_threadsafe(heard))
+                duty = Duty("the event loop of aiokafka's clients", ask=lambda: loop.call_soon_threadsafe(respond))
 
-                def heard() -> None:
-                    looping.thread = get_ident()
-                    looping.rest()
+                def respond() -> None:
+                    duty.thread = get_ident()
+                    duty.rest()
 
-                loop.call_soon(heard)
+                loop.call_soon(respond)
                 self._system.spawn("flux-aiokafka", loop.run_forever)
                 self._loop = loop
-                self._system.watch(looping)
+                self._system.watch(duty)
             return self._loop
 
 

@@ -1,4 +1,4 @@
-"""What aiokafka says, in the log. It never goes to stderr by itself."""
+"""aiokafka's log records, passed on to flux's log without repeats. None goes to stderr by itself."""
 
 from __future__ import annotations
 
@@ -10,15 +10,14 @@ from flux.adapters.warnings import Warnings, logger
 from flux.core.errors import Fault
 from flux.system import SYSTEM
 
-_AWAY = ("Unable connect", "Unable to update metadata")
-
+_UNAVAILABLE = ("Unable connect", "Unable to update metadata")
 
 LOG = Warnings(str, SYSTEM)
-"""What all of aiokafka's clients say: its loggers are the process'."""
+"""For all clients of aiokafka: its loggers belong to the process."""
 
 
 class _Forward(logging.Handler):
-    """aiokafka logs each retry of each request: an error of a kind comes through once a minute, the rest not at all."""
+    """aiokafka logs each retry of each request. This passes on errors, one of a kind each minute."""
 
     def __init__(self) -> None:
         super().__init__(logging.ERROR)
@@ -30,10 +29,10 @@ class _Forward(logging.Handler):
 
 
 def _kind(record: logging.LogRecord) -> str:
-    """What it says of brokers that are away is one kind, whatever it had asked them for."""
+    """Unavailable brokers are one kind, whatever the request was."""
     given = _arguments(record)
-    away = any(isinstance(each, Exception) and fault_of(each) is Fault.UNAVAILABLE for each in given)
-    return "away" if away or str(record.msg).startswith(_AWAY) else str(record.msg)
+    unavailable = any(isinstance(each, Exception) and fault_of(each) is Fault.UNAVAILABLE for each in given)
+    return "unavailable" if unavailable or str(record.msg).startswith(_UNAVAILABLE) else str(record.msg)
 
 
 def _arguments(record: logging.LogRecord) -> tuple[object, ...]:
@@ -41,8 +40,8 @@ def _arguments(record: logging.LogRecord) -> tuple[object, ...]:
 
 
 def quieten() -> None:
-    """Takes over aiokafka's loggers, unless the application has configured them itself. Below INFO they print whole
-    requests, the login's included."""
+    """Takes over aiokafka's loggers, unless the application has configured them. Below INFO they log whole requests,
+    including the login."""
     theirs = logging.getLogger("aiokafka")
     if theirs.level == logging.NOTSET and not theirs.handlers:
         theirs.setLevel(logging.ERROR)

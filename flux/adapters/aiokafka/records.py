@@ -1,7 +1,7 @@
-"""Records as aiokafka decodes them, in batches, and what it takes to miss none.
+"""Records as aiokafka decodes them, a batch at a time.
 
-aiokafka's own path makes a large object for each record, and raises for ever at a header whose name is not UTF-8,
-dropping what it had already taken from other partitions in that call. So batches are taken from its fetcher here.
+aiokafka's own path makes a large object for each record. At a header whose name is not UTF-8 it raises for ever, and
+loses the records that it had taken from other partitions in that call. So batches are taken from its fetcher here.
 """
 
 from __future__ import annotations
@@ -11,15 +11,14 @@ from itertools import repeat
 from typing import Any
 
 from aiokafka.errors import CorruptRecordException
-from aiokafka.record.default_records import _DefaultRecordBatchPy  # the one whose buffer can be read
 from aiokafka.record.util import decode_varint
 
+from flux.adapters.aiokafka import internals
 from flux.core.ports import Headers, TopicPartition
 
-_LENGTH = struct.Struct(">qi")  # base offset, length: what stands before each batch
+_LENGTH = struct.Struct(">qi")  # base offset and length, which precede each batch
 _V2 = 2
 _MAGIC_AT = 16
-_READ_COMMITTED = 1
 
 
 class AiokafkaRecord(tuple[Any, TopicPartition]):
@@ -65,22 +64,22 @@ class Unreadable(Exception):
 
 
 class Fetched:
-    """What one fetch brought of one partition: aiokafka's PartitionRecords, decoded a batch at a time."""
+    """The records of one partition in one fetch: aiokafka's PartitionRecords, decoded a batch at a time."""
 
     def __init__(self, result: Any, partition: TopicPartition) -> None:
         self.result = result
-        self._source = result._partition_records
+        self._source = internals.records_of_result(result)
         self._partition = partition
         self._ready: list[AiokafkaRecord] = []
         self._at = 0
         self._broken: Unreadable | None = None
 
     def take(self, limit: int) -> list[AiokafkaRecord]:
-        """At most `limit` records, from the first one not taken yet. Raises Unreadable when there are none before a
-        batch that cannot be decoded."""
+        """Up to `limit` records, from the first one not taken yet. Raises Unreadable when a batch that cannot be
+        decoded is next."""
         taken = self._ready[self._at : self._at + limit] if self._at < len(self._ready) else []
         self._at += len(taken)
-        while len(taken) < limit and self._source._records.has_next() and self._broken is None:
+        while len(taken) < limit and internals.has_batch(self._source) and self._broken is None:
             try:
                 batch = self._next_batch()
             except Unreadable as error:
@@ -100,24 +99,26 @@ class Fetched:
 
     @property
     def position(self) -> int:
-        """The offset after what was taken."""
+        """The offset after the last record taken."""
         if self._at < len(self._ready):
             return self._ready[self._at].offset()
         return self._source.next_fetch_offset  # type: ignore[no-any-return]
 
     @property
     def exhausted(self) -> bool:
-        return self._at >= len(self._ready) and not self._source._records.has_next() and self._broken is None
+        return self._at >= len(self._ready) and not internals.has_batch(self._source) and self._broken is None
 
     def _next_batch(self) -> list[AiokafkaRecord]:
-        """As PartitionRecords._unpack_records does it."""
+        """Decoded as aiokafka's PartitionRecords does it."""
         source = self._source
-        batch = source._records.next_batch()
+        batch = internals.next_batch(source)
         start = source.next_fetch_offset
         try:
-            if source._check_crcs and not batch.validate_crc():
+            if internals.checks_crcs(source) and not batch.validate_crc():
                 raise CorruptRecordException("its checksum is wrong")
-            records = [] if self._is_skipped(batch) else list(map(AiokafkaRecord, zip(batch, repeat(self._partition))))
+            records: list[AiokafkaRecord] = []
+            if not internals.is_skipped(source, batch):
+                records = list(map(AiokafkaRecord, zip(batch, repeat(self._partition))))
         except Exception as error:
             raise Unreadable(start, error) from error
         if records and records[0].offset() < start:
@@ -126,22 +127,12 @@ class Fetched:
         source.next_fetch_offset = max(start, batch.next_offset)
         return records
 
-    def _is_skipped(self, batch: Any) -> bool:
-        source = self._source
-        if source._isolation_level == _READ_COMMITTED and batch.producer_id is not None:
-            source._consume_aborted_up_to(batch.base_offset)
-            if batch.is_control_batch and source._contains_abort_marker(batch):
-                source._aborted_producers.discard(batch.producer_id)
-            if batch.is_transactional and batch.producer_id in source._aborted_producers:
-                return True
-        return bool(batch.is_control_batch)
+
+# -- a batch with a header whose name is not UTF-8
 
 
-# -- a batch with a header that has no readable name
-
-
-class PatientRecord:
-    """A record as aiokafka's own, whose headers are decoded only when they are asked for."""
+class LazyRecord:
+    """Like aiokafka's own record, but its headers are decoded when they are read."""
 
     __slots__ = ("_headers", "key", "offset", "timestamp", "timestamp_type", "value")
 
@@ -157,9 +148,9 @@ class PatientRecord:
         return [(name.decode(), value) for name, value in self._headers]
 
 
-def read_patiently(data: bytes, offset: int, partition: TopicPartition) -> tuple[list[AiokafkaRecord], int]:
-    """The records from `offset` on in the first batch of `data` that reaches it, and the offset after that batch.
-    Raises CorruptRecordException where they cannot be read."""
+def decode_first_batch(data: bytes, offset: int, partition: TopicPartition) -> tuple[list[AiokafkaRecord], int]:
+    """The records from `offset` on of the first batch in `data` that reaches it, and the offset after that batch.
+    Raises CorruptRecordException for a broken batch."""
     at = 0
     while at + _LENGTH.size <= len(data):
         _, length = _LENGTH.unpack_from(data, at)
@@ -167,14 +158,13 @@ def read_patiently(data: bytes, offset: int, partition: TopicPartition) -> tuple
         at += _LENGTH.size + length
         if len(raw) < _LENGTH.size + length or raw[_MAGIC_AT] < _V2:
             break
-        batch = _DefaultRecordBatchPy(raw)
+        batch = internals.RecordBatch(raw)
         if batch.next_offset <= offset:
             continue
         if not batch.validate_crc():
             break
         try:
-            batch._maybe_uncompress()
-            records = _unpacked(batch)
+            records = _decoded(batch)
         except (ValueError, IndexError) as error:
             raise CorruptRecordException(f"{partition}: the batch at offset {offset} is broken: {error!r}") from error
         kept = [AiokafkaRecord((record, partition)) for record in records if record.offset >= offset]
@@ -182,9 +172,9 @@ def read_patiently(data: bytes, offset: int, partition: TopicPartition) -> tuple
     raise CorruptRecordException(f"{partition}: the batch at offset {offset} is broken")
 
 
-def _unpacked(batch: _DefaultRecordBatchPy) -> list[PatientRecord]:
+def _decoded(batch: Any) -> list[LazyRecord]:
     """Source: https://kafka.apache.org/documentation/#record"""
-    buffer, pos = bytes(batch._buffer), batch._pos
+    buffer, pos, count_of_records = internals.uncompressed(batch)
     records = []
 
     def data(pos: int) -> tuple[bytes | None, int]:
@@ -195,7 +185,7 @@ def _unpacked(batch: _DefaultRecordBatchPy) -> list[PatientRecord]:
             raise ValueError("a field ends after its batch")
         return buffer[pos : pos + length], pos + length
 
-    for _ in range(batch._num_records):
+    for _ in range(count_of_records):
         _, pos = decode_varint(buffer, pos)  # the record's length
         delta, pos = decode_varint(buffer, pos + 1)  # after one byte of attributes
         by_broker = batch.timestamp_type == batch.LOG_APPEND_TIME
@@ -209,5 +199,5 @@ def _unpacked(batch: _DefaultRecordBatchPy) -> list[PatientRecord]:
             name, pos = data(pos)
             content, pos = data(pos)
             headers.append((name or b"", content))
-        records.append(PatientRecord(batch.base_offset + shift, (batch.timestamp_type, stamp), key, value, headers))
+        records.append(LazyRecord(batch.base_offset + shift, (batch.timestamp_type, stamp), key, value, headers))
     return records

@@ -1,4 +1,4 @@
-"""Which partition a record goes to, and the partition senders that take it there."""
+"""Chooses the partition of each record, and passes it to that partition's sender."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from aiokafka import TopicPartition as Theirs
+from aiokafka import TopicPartition as ClientPartition
 from aiokafka.protocol.transaction import InitProducerIdRequest
 from aiokafka.record.default_records import DefaultRecordBatch
 
@@ -16,14 +16,15 @@ from flux.adapters.aiokafka import codecs
 from flux.adapters.aiokafka.client import REQUEST_TIMEOUT_MS
 from flux.adapters.aiokafka.connection import Connection, described
 from flux.adapters.aiokafka.errors import error_for, translated
-from flux.adapters.aiokafka.partition_sender import ANONYMOUS, BatchEntry, Identity, PartitionSender, unwritten
+from flux.adapters.aiokafka.partition_sender import PartitionSender
+from flux.adapters.aiokafka.produce_batch import ANONYMOUS, BatchEntry, Identity, unwritten
 from flux.core.errors import BrokerError, Fault
 from flux.core.ports import ProducerSettings, Record, System
 from flux.core.producing.partitioner import partition_for_key
 
 logger = logging.getLogger("flux.producer")
 
-Answer = Callable[[Sequence[BatchEntry], Sequence[Record], BrokerError | None], None]
+Acknowledge = Callable[[Sequence[BatchEntry], Sequence[Record], BrokerError | None], None]
 
 _CODECS = {
     "none": 0,
@@ -35,38 +36,40 @@ _CODECS = {
 _ACKS = {"all": -1, "1": 1, "0": 0}
 _NO_TRANSACTION_MS = 2**31 - 1
 _RETRY = 0.1  # seconds between two attempts
-_UNKNOWN = 5.0  # seconds that a new topic may take to be known everywhere
-_STICKY_BYTES = 64 * 1024  # of records without a key that follow each other to one partition
+_UNKNOWN = 5.0  # seconds until a new topic is known everywhere
+_STICKY_BYTES = 64 * 1024  # of records without a key that go to one partition before the next is chosen
 
 
 class TopicSender:
-    """Records that wait for the number of partitions, and where those without a key go."""
+    """Records that wait until the number of partitions is known, and the partition for those without a key."""
 
     def __init__(self) -> None:
         self.waiting: deque[BatchEntry] = deque()
-        self.asking: asyncio.Task[None] | None = None
+        self.lookup: asyncio.Task[None] | None = None
         self.sticky = -1
         self.sticky_bytes = 0
 
 
 class Sender:
-    """Used in one event loop. `answer` is called once for each entry."""
+    """Used in one event loop. `acknowledge` is called once for each entry."""
 
     def __init__(
         self,
         client: Mapping[str, Any],
         options: Mapping[str, int],
         settings: ProducerSettings,
-        answer: Answer,
+        acknowledge: Acknowledge,
         system: System,
     ) -> None:
         self.acks = _ACKS[settings.acks]
         self.codec = _CODECS[codecs.best() if settings.compression == "best" else settings.compression]
         self.batch_bytes = options["max_batch_size"]
         self.request_bytes = options["max_request_size"]
-        self.request_timeout_ms = client.get("request_timeout_ms", REQUEST_TIMEOUT_MS) * 2 // 3  # it answers in time
+        self.request_timeout_ms = (
+            client.get("request_timeout_ms", REQUEST_TIMEOUT_MS) * 2 // 3
+        )  # the broker's limit, below ours
         self.linger = settings.linger
-        self.answer = answer
+        self.acknowledge = acknowledge
         self.now = system.monotonic
         self._randint = system.randint
         self._connection = Connection(client)
@@ -83,29 +86,29 @@ class Sender:
         if found is None:
             found = self._topics[topic] = TopicSender()
         found.waiting.extend(entries)
-        if found.asking is None:
+        if found.lookup is None:
             count = self._known(topic)
             if count:
                 self._place(topic, found, count)
             else:
-                found.asking = asyncio.get_running_loop().create_task(self._ask_or_refuse(topic, found))
+                found.lookup = asyncio.get_running_loop().create_task(self._look_up_or_refuse(topic, found))
 
-    def hurry(self) -> None:
+    def flush(self) -> None:
         for partition_sender in self._partition_senders.values():
-            partition_sender.hurry()
+            partition_sender.flush()
 
     async def partitions(self, topic: str) -> int:
-        """Asks the cluster. Raises KafkaError or BrokerError."""
+        """The number of partitions, from the cluster. Raises KafkaError or BrokerError."""
         found = (await described(await self.client(), [topic]))[topic]
         if isinstance(found, BrokerError):
             raise found
         return len(found)
 
     async def abandon(self, error: BrokerError) -> None:
-        """Answers what is left, and ends."""
+        """Fails the records that are left with `error`, and closes the connection."""
         for name, topic in self._topics.items():
-            if topic.asking is not None:
-                topic.asking.cancel()
+            if topic.lookup is not None:
+                topic.lookup.cancel()
             self._refuse(name, topic, error)
         for partition_sender in self._partition_senders.values():
             partition_sender.abandon(error)
@@ -130,19 +133,19 @@ class Sender:
     # -- placing
 
     def _known(self, topic: str) -> int:
-        made = self._connection.made
-        return len(made.cluster.partitions_for_topic(topic) or ()) if made is not None else 0
+        client = self._connection.connected
+        return 0 if client is None else len(client.cluster.partitions_for_topic(topic) or ())
 
-    async def _ask_or_refuse(self, name: str, topic: TopicSender, again: bool = False) -> None:
+    async def _look_up_or_refuse(self, name: str, topic: TopicSender, again: bool = False) -> None:
         try:
-            await self._ask(name, topic, again)
-        except Exception as error:  # a bug: what nobody answers would stand for ever
-            logger.exception("the partitions of topic %s could not be asked for", name)
-            topic.asking = None
+            await self._look_up(name, topic, again)
+        except Exception as error:  # a bug of ours: records without an acknowledgement would be waited for without end
+            logger.exception("the partitions of topic %s could not be looked up", name)
+            topic.lookup = None
             self._refuse(name, topic, translated(error, f"cannot write to topic {name}"))
 
-    async def _ask(self, name: str, topic: TopicSender, again: bool = False) -> None:
-        """`again`: although the topic is known, as a record names a partition that is not."""
+    async def _look_up(self, name: str, topic: TopicSender, again: bool = False) -> None:
+        """`again`: the topic is known, but a record names a partition that is not."""
         unknown_until = self.now() + _UNKNOWN
         while topic.waiting:
             deadline = topic.waiting[0].deadline
@@ -172,36 +175,40 @@ class Sender:
                 error = translated(failure, f"cannot write to topic {name}")
                 final = error.fault is not Fault.UNAVAILABLE
             if final:
-                # Those that came later have time left, but no other answer to expect, unless it was about time.
+                # Later records have time left, but would get the same answer, unless it was a timeout.
                 late = [e for e in topic.waiting if error.fault is not Fault.UNAVAILABLE or e.deadline <= self.now()]
                 for _ in late:
                     topic.waiting.popleft()
-                self.answer(late, [unwritten(name, e.outgoing.partition, e.outgoing) for e in late], error)
+                self.acknowledge(late, [unwritten(name, e.record.partition, e.record) for e in late], error)
             else:
                 await asyncio.sleep(_RETRY)
-        topic.asking = None
+        topic.lookup = None
         if topic.waiting:
-            self._place(name, topic, self._known(name), asked=True)
+            self._place(name, topic, self._known(name), current=True)
 
-    def _place(self, name: str, topic: TopicSender, count: int, asked: bool = False) -> None:
-        """`asked`: the number of partitions is the cluster's newest."""
+    def _place(self, name: str, topic: TopicSender, count: int, current: bool = False) -> None:
+        """`current`: the number of partitions has just been looked up."""
         partition_senders, beyond = self._partition_senders, list[BatchEntry]()
         while topic.waiting:
             entry = topic.waiting.popleft()
-            _, key, _, partition, _ = entry.outgoing
+            _, key, _, partition, _ = entry.record
             if partition is None:
                 try:
-                    partition = self._next(name, topic, count, entry) if key is None else partition_for_key(key, count)
+                    partition = (
+                        self._sticky_partition(name, topic, count, entry)
+                        if key is None
+                        else partition_for_key(key, count)
+                    )
                 except (TypeError, ValueError) as failure:
                     refused = BrokerError(f"a record for topic {name} is none for Kafka: {failure}")
-                    self.answer([entry], [unwritten(name, None, entry.outgoing)], refused)
+                    self.acknowledge([entry], [unwritten(name, None, entry.record)], refused)
                     continue
-            elif partition >= count and not asked:
+            elif partition >= count and not current:
                 beyond.append(entry)
                 continue
             elif not 0 <= partition < count:
                 error = BrokerError(f"{name} has no partition {partition}", Fault.UNKNOWN_TOPIC)
-                self.answer([entry], [unwritten(name, partition, entry.outgoing)], error)
+                self.acknowledge([entry], [unwritten(name, partition, entry.record)], error)
                 continue
             partition_sender = partition_senders.get((name, partition))
             if partition_sender is None:
@@ -209,15 +216,18 @@ class Sender:
             partition_sender.add(entry)
         if beyond:
             topic.waiting.extend(beyond)
-            topic.asking = asyncio.get_running_loop().create_task(self._ask_or_refuse(name, topic, again=True))
+            topic.lookup = asyncio.get_running_loop().create_task(self._look_up_or_refuse(name, topic, again=True))
 
-    def _next(self, name: str, topic: TopicSender, count: int, entry: BatchEntry) -> int:
-        """By chance among those that have a leader, and for a while the same one, so that batches fill."""
+    def _sticky_partition(self, name: str, topic: TopicSender, count: int, entry: BatchEntry) -> int:
+        """A random partition that has a leader, the same for a while so that batches fill."""
         if topic.sticky_bytes <= 0 or topic.sticky >= count:
             topic.sticky_bytes = _STICKY_BYTES
             topic.sticky = self._randint(0, count - 1)
             for _ in range(count):
-                if self._connection.made.cluster.leader_for_partition(Theirs(name, topic.sticky)) not in (None, -1):
+                if self._connection.connected.cluster.leader_for_partition(ClientPartition(name, topic.sticky)) not in (
+                    None,
+                    -1,
+                ):
                     break
                 topic.sticky = (topic.sticky + 1) % count
         topic.sticky_bytes -= entry.size
@@ -226,4 +236,4 @@ class Sender:
     def _refuse(self, name: str, topic: TopicSender, error: BrokerError) -> None:
         entries = list(topic.waiting)
         topic.waiting.clear()
-        self.answer(entries, [unwritten(name, entry.outgoing.partition, entry.outgoing) for entry in entries], error)
+        self.acknowledge(entries, [unwritten(name, entry.record.partition, entry.record) for entry in entries], error)

@@ -1,7 +1,7 @@
-"""A member's session with its group, as far as it can be known from what the group answers.
+"""A member's session with its group, followed by the coordinator's answers.
 
-aiokafka goes on with its partitions until the group says that they are another's, which it cannot hear while the
-coordinator is silent; and it takes a static member's place back from whoever took it, for ever.
+aiokafka keeps its partitions until the coordinator says that they are lost, which it cannot while it is silent. And a
+static member of aiokafka takes its place back from another one with its id, for ever.
 """
 
 from __future__ import annotations
@@ -23,12 +23,13 @@ from aiokafka.protocol.group import (
 )
 from aiokafka.protocol.types import Int32, Schema, String
 
+from flux.adapters.aiokafka import internals
 from flux.adapters.aiokafka.client import Observer
 from flux.adapters.aiokafka.errors import FENCED_INSTANCE_ID, Replaced
 from flux.core.errors import BrokerError, Fault
 
 _OK, _REBALANCING, _INCONSISTENT_PROTOCOL = 0, 27, 23
-_ANSWERED_SOON = (
+_ANSWERED_AT_ONCE = (
     FindCoordinatorRequest,
     HeartbeatRequest,
     LeaveGroupRequest,
@@ -36,7 +37,7 @@ _ANSWERED_SOON = (
     OffsetFetchRequest,
     SyncGroupRequest,
 )
-_JOIN = 25.0  # seconds of silence: the group answers when its members have given up their partitions
+_JOIN = 25.0  # seconds of silence: the coordinator answers when all members have given up their partitions
 
 
 class _HeartbeatResponse(HeartbeatResponse_v1):  # type: ignore[misc]
@@ -68,9 +69,9 @@ class StaticHeartbeat(Request[_StaticHeartbeat]):  # type: ignore[misc]
 
 
 class Session(Observer):
-    """Sees the requests and answers of one consumer, in its event loop. `timeout`: seconds that the group waits for a
-    member; `silence`: that any request may take; `instance`: the static id. `expired` is called when no answer has
-    come for `timeout`; `failed` with what can never be mended."""
+    """Sees the requests and answers of one consumer, in its event loop. `timeout`: the session timeout in seconds;
+    `silence`: the limit of silence for other requests; `instance`: the static id. `expired` is called when no answer
+    has come for `timeout`; `failed` with an error after which the member cannot continue."""
 
     def __init__(
         self,
@@ -82,44 +83,44 @@ class Session(Observer):
         failed: Callable[[BrokerError], None],
     ) -> None:
         self.over = False
-        """Whether the group may have given this member's partitions to others."""
+        """Whether the group may have assigned this member's partitions to others."""
         self._group = group
         self._timeout = timeout
         self._silence = silence
         self._instance = instance
         self._expired = expired
         self._failed = failed
-        self._member: tuple[int, str] | None = None  # generation and id, while nobody can have been given them anew
-        self._answered = 0.0  # when what was answered last was asked
+        self._member: tuple[int, str] | None = None  # generation and id, while no other member can have them
+        self._last_answered = 0.0  # when the request that was answered last was sent
         self._timer: asyncio.TimerHandle | None = None
 
-    def patience(self, request: Any) -> float | None:
-        """Seconds of silence after which a request has failed; None: as for any other."""
+    def silence_limit(self, request: Any) -> float | None:
+        """Seconds of silence after which a request has failed; None: the client's default."""
         if isinstance(request, JoinGroupRequest):
             return max(_JOIN, self._silence)
-        return min(self._timeout / 2, self._silence) if isinstance(request, _ANSWERED_SOON) else None
+        return min(self._timeout / 2, self._silence) if isinstance(request, _ANSWERED_AT_ONCE) else None
 
     async def before(self, request: Any, send: Callable[[Any], Awaitable[Any]]) -> None:
-        """Raises KafkaError when a join would take the place of a member that has taken this one's."""
-        if not isinstance(request, JoinGroupRequest) or self._instance is None or request._member_id:
+        """Raises KafkaError when a join would take the place of a member that has replaced this one."""
+        if not isinstance(request, JoinGroupRequest) or self._instance is None or internals.member_of(request):
             return
-        was, self._member = self._member, None
-        if was is None:
+        previous, self._member = self._member, None
+        if previous is None:
             return
         try:
-            answer = await send(StaticHeartbeat(self._group, *was, self._instance))
+            answer = await send(StaticHeartbeat(self._group, *previous, self._instance))
         except (IncompatibleBrokerVersion, NotImplementedError):  # a broker before 2.3
             return
         except KafkaError:
-            self._member = was
+            self._member = previous
             raise
         if answer.error_code == FENCED_INSTANCE_ID:
-            self._member = was
+            self._member = previous
             self._failed(self._fenced())
             raise Replaced("another member has this one's group_instance_id")
 
-    def heard(self, request: Any, answer: Any, asked: float) -> None:
-        """An answer to what was asked then, by the loop's clock."""
+    def answered(self, request: Any, answer: Any, sent: float) -> None:
+        """`sent`: when the request was sent, by the loop's clock."""
         if isinstance(request, JoinGroupRequest):
             if answer.error_code == _INCONSISTENT_PROTOCOL:
                 self._failed(self._inconsistent())
@@ -129,24 +130,24 @@ class Session(Observer):
             self._failed(self._fenced())
         elif isinstance(request, SyncGroupRequest) and answer.error_code == _OK:
             self.over = False
-            self._lasts_from(asyncio.get_running_loop().time())  # it waited for the leader of the group
+            self._extend(asyncio.get_running_loop().time())  # the answer waited for the leader of the group
         elif isinstance(request, HeartbeatRequest) and answer.error_code in (_OK, _REBALANCING):
-            self._lasts_from(asked)
+            self._extend(sent)
 
     def end(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
 
-    def _lasts_from(self, asked: float) -> None:
-        self._answered = max(self._answered, asked)
+    def _extend(self, sent: float) -> None:
+        self._last_answered = max(self._last_answered, sent)
         if self._timer is None and not self.over:
-            self._look()
+            self._check()
 
-    def _look(self) -> None:
+    def _check(self) -> None:
         loop = asyncio.get_running_loop()
-        until = self._answered + self._timeout
+        until = self._last_answered + self._timeout
         if loop.time() < until:
-            self._timer = loop.call_at(until, self._look)
+            self._timer = loop.call_at(until, self._check)
         else:
             self._timer = None
             self.over = True
@@ -154,7 +155,7 @@ class Session(Observer):
 
     def _fenced(self) -> BrokerError:
         return BrokerError(
-            f"group {self._group}: another member has joined as group_instance_id {self._instance}, so this one is out:"
+            f"group {self._group}: another member has joined as group_instance_id {self._instance}, so this one ends:"
             " give each process an id of its own",
             Fault.FENCED,
         )

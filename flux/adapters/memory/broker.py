@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from flux.adapters.memory.cluster import CommitFault, MemoryCluster, PollFault, WriteFault
-from flux.adapters.memory.log import Log, StoredRecord
+from flux.adapters.memory.log import Log, MemoryRecord
 from flux.core.errors import BrokerError, Fault
 from flux.core.ports import CommittedOffset, TopicPartition
 from flux.core.validation import plain
@@ -89,7 +89,7 @@ class Broker:
         with self._cluster.lock:
             self._log(partition).high += count
 
-    def records(self, topic: str) -> list[StoredRecord]:
+    def records(self, topic: str) -> list[MemoryRecord]:
         """All that the topic holds, by partition and offset; empty when it does not exist."""
         with self._cluster.lock:
             found = self._cluster.topics.get(plain(topic))

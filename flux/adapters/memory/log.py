@@ -9,10 +9,9 @@ from operator import attrgetter
 from flux.core.errors import BrokerError, Fault
 from flux.core.ports import BEGINNING, END, Headers, ProducerRecord
 from flux.core.producing.partitioner import partition_for_key
+from flux.core.producing.written_record import RECORD_OVERHEAD, WrittenRecord
 
 CREATE_TIME, LOG_APPEND_TIME = 1, 2
-RECORD_OVERHEAD = 70
-"""Bytes that a batch of one record takes besides key, value and headers (61 of header, the rest varints)."""
 
 DEFAULT_CONFIG = {
     "cleanup.policy": "delete",
@@ -24,39 +23,13 @@ DEFAULT_CONFIG = {
 }
 
 Refusal = Callable[[int, ProducerRecord], BrokerError | None]
-End = tuple[BrokerError | None, "StoredRecord"]
+End = tuple[BrokerError | None, "MemoryRecord"]
 
 
-class StoredRecord:
-    """`flux.core.ports.Record`. Shared by all readers, so nothing in it can be changed through its methods."""
+class MemoryRecord(WrittenRecord):
+    """`flux.core.ports.Record`, shared by all readers."""
 
-    __slots__ = ("_headers", "_key", "_partition", "_timestamp", "_topic", "_value", "at")
-
-    def __init__(
-        self, topic: str, partition: int, at: int, outgoing: ProducerRecord, timestamp: tuple[int, int]
-    ) -> None:
-        self._topic = topic
-        self._partition = partition
-        self.at = at
-        self._key = outgoing.key
-        self._value = outgoing.value
-        self._headers = tuple(outgoing.headers) if outgoing.headers else None
-        self._timestamp = timestamp
-
-    def topic(self) -> str:
-        return self._topic
-
-    def partition(self) -> int:
-        return self._partition
-
-    def offset(self) -> int:
-        return self.at
-
-    def key(self) -> bytes | None:
-        return self._key
-
-    def value(self) -> bytes | None:
-        return self._value
+    __slots__ = ()
 
     def headers(self) -> Headers | None:
         """Raises UnicodeEncodeError for a name with a lone surrogate, which stands for one that is not UTF-8."""
@@ -67,9 +40,6 @@ class StoredRecord:
                 name.encode()
         return list(self._headers)
 
-    def timestamp(self) -> tuple[int, int]:
-        return self._timestamp
-
     def __repr__(self) -> str:
         return f"<record {self._topic}[{self._partition}]@{self.at}, key {self._key!r}>"
 
@@ -78,7 +48,7 @@ class Log:
     """One partition. Offsets may have gaps, as transactions and compaction leave them."""
 
     def __init__(self) -> None:
-        self.records: list[StoredRecord] = []
+        self.records: list[MemoryRecord] = []
         self.low = 0
         self.high = 0
 
@@ -86,7 +56,7 @@ class Log:
         """The offset that BEGINNING or END stand for; any other as it is."""
         return {BEGINNING: self.low, END: self.high}.get(offset, offset)
 
-    def read(self, offset: int, limit: int) -> list[StoredRecord]:
+    def read(self, offset: int, limit: int) -> list[MemoryRecord]:
         """At most `limit` records from `offset` on."""
         start = bisect_left(self.records, offset, key=attrgetter("at"))
         return self.records[start : start + limit]
@@ -133,10 +103,10 @@ class Topic:
                 error = refuse(partition, one)
             stamp = now if one.timestamp is None or broker_stamps else (CREATE_TIME, one.timestamp)
             if error is not None:
-                ends.append((error, StoredRecord(name, partition, -1, one, stamp)))
+                ends.append((error, MemoryRecord(name, partition, -1, one, stamp)))
                 continue
             log = logs[partition]
-            record = StoredRecord(name, partition, log.high, one, stamp)
+            record = MemoryRecord(name, partition, log.high, one, stamp)
             log.high += 1
             log.records.append(record)
             ends.append((lose(partition, one) if lose is not None else None, record))

@@ -10,14 +10,14 @@ from threading import get_ident
 import attrs
 
 from flux.adapters.memory.cluster import MemoryCluster
-from flux.adapters.memory.log import CREATE_TIME, StoredRecord, size_of
+from flux.adapters.memory.log import CREATE_TIME, MemoryRecord, size_of
 from flux.core.errors import BrokerError, Fault
 from flux.core.monitoring.duties import Duty
 from flux.core.ports import Acknowledged, ProducerRecord, ProducerSettings, each_of
 
 _logger = logging.getLogger("flux.memory")
 
-Answer = tuple[Acknowledged, BrokerError | None, StoredRecord]
+Answer = tuple[Acknowledged, BrokerError | None, MemoryRecord]
 
 
 @attrs.frozen
@@ -163,6 +163,6 @@ class MemoryProducer:
         return left
 
 
-def _unwritten(topic: str, outgoing: ProducerRecord) -> StoredRecord:
+def _unwritten(topic: str, outgoing: ProducerRecord) -> MemoryRecord:
     partition = -1 if outgoing.partition is None else outgoing.partition
-    return StoredRecord(topic, partition, -1, outgoing, (CREATE_TIME, outgoing.timestamp or 0))
+    return MemoryRecord(topic, partition, -1, outgoing, (CREATE_TIME, outgoing.timestamp or 0))

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import flux
 from flux.adapters.memory import MemoryAdapter, forget
-from flux.adapters.memory.log import StoredRecord
+from flux.adapters.memory.log import MemoryRecord
 from flux.core import flux_headers as trail
 from flux.core.engine.forwards import ForwardedCopy
 from flux.core.engine.offset_tracker import OffsetTracker, read_metadata
@@ -56,7 +56,7 @@ def test_any_headers_give_a_trail_within_its_bounds(pairs: list[tuple[str, bytes
 def test_a_record_of_any_headers_can_be_looked_at_and_moved(
     pairs: list[tuple[str, bytes | None]], number: int, partition: int, offset: int
 ) -> None:
-    record = StoredRecord("t", partition, offset, ProducerRecord(b"v", b"k", pairs), (1, NOW))
+    record = MemoryRecord("t", partition, offset, ProducerRecord(b"v", b"k", pairs), (1, NOW))
     message = Message.of(record, b"v", trail.read(pairs, number, NOW, DELAY))
     assert list(message.headers) == pairs
     assert repr(message)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from flux.adapters.memory.log import StoredRecord
+from flux.adapters.memory.log import MemoryRecord
 from flux.core import flux_headers as t
 from flux.core.policy import Policy
 from flux.core.ports import Headers, ProducerRecord
@@ -50,7 +50,7 @@ def headers_of(
 
 
 def dead_letter(headers: Headers = (), key: bytes | None = b"k", value: bytes = b"v", offset: int = 0) -> DeadLetter:
-    record = StoredRecord(DEAD, 0, offset, ProducerRecord(value, key, headers), (1, NOW_MS))
+    record = MemoryRecord(DEAD, 0, offset, ProducerRecord(value, key, headers), (1, NOW_MS))
     return dead_letter_of(record, policy(), NOW_MS)
 
 
@@ -86,7 +86,7 @@ class OperateKit:
     def replay(self, should_stop: Callable[[], bool] = lambda: False, **options: Any) -> ReplayResult:
         return Replay(self.plan(**options), self.adapter, self.admin, should_stop=should_stop, system=self.system).run()
 
-    def copies(self, topic: str = RETRY) -> list[StoredRecord]:
+    def copies(self, topic: str = RETRY) -> list[MemoryRecord]:
         return self.broker.records(topic)
 
     def replayed_offsets(self) -> list[int]:
@@ -94,7 +94,7 @@ class OperateKit:
         return [int(header(record, t.ORIGIN_OFFSET)) - 1000 for record in self.copies()]
 
 
-def header(record: StoredRecord, name: str) -> str:
+def header(record: MemoryRecord, name: str) -> str:
     found: Sequence[bytes | None] = [value for key, value in record.headers() or () if key == name]
     assert len(found) == 1, f"{len(found)} of {name}"
     return (found[0] or b"").decode()

@@ -77,7 +77,7 @@ class Network:
         self.attempts: list[tuple[int, float]] = []
         self.made: list[Connection] = []
 
-    async def connected(self, host: str, port: int, timeout_ms: int, on_close: Any = None) -> Any:
+    async def connect(self, host: str, port: int, timeout_ms: int, on_close: Any = None) -> Any:
         self.attempts.append((port, asyncio.get_running_loop().time()))
         got = self.connects.get(port, Connection)()
         if asyncio.iscoroutine(got):
@@ -262,7 +262,7 @@ def test_metadata_is_asked_of_those_that_answer_first_and_makes_no_topic(network
                 await client.send(number, REQUEST)
         began = asyncio.get_running_loop().time()
         for _ in range(10):
-            await client._metadata_update(client.cluster, {"one"})
+            await client.update_metadata(client.cluster, {"one"})
             assert client.get_random_node() == 2
         assert asyncio.get_running_loop().time() - began < 2
         assert network.made[0].asked[-1]._allow_auto_topic_creation is False
@@ -273,7 +273,7 @@ def test_metadata_is_asked_of_those_that_answer_first_and_makes_no_topic(network
 def test_metadata_that_is_not_answered_ends_the_connection(network: Network) -> None:
     async def main() -> None:
         client = network.client(request_timeout_ms=3000)
-        assert not await client._metadata_update(client.cluster, {"one"})
+        assert not await client.update_metadata(client.cluster, {"one"})
         assert [one.closed for one in network.made] == [True] * 3
 
     run(main())

@@ -12,7 +12,8 @@ import pytest
 from aiokafka import errors as theirs
 
 from flux.adapters.aiokafka import partition_sender as module
-from flux.adapters.aiokafka.partition_sender import BatchEntry, Identity, PartitionSender
+from flux.adapters.aiokafka.partition_sender import PartitionSender
+from flux.adapters.aiokafka.produce_batch import BatchEntry, Identity
 from flux.adapters.aiokafka.sender import Sender
 from flux.core.errors import BrokerError, Fault
 from flux.core.ports import ProducerRecord, ProducerSettings, Record
@@ -24,7 +25,7 @@ Script = Callable[[bytes], Any]
 
 
 class Broker:
-    """Home of one lane, its client and its broker. `script` answers each batch: a code, or an exception."""
+    """The sender of one partition, its client and its broker. `script` answers each batch: a code, or an exception."""
 
     acks = -1
     codec = 0
@@ -57,9 +58,9 @@ class Broker:
         self.asked_for_fresh.append(fresh)
         return Identity(len(self.asked_for_fresh), 0)
 
-    def answer(self, entries: Sequence[BatchEntry], records: Sequence[Record], error: BrokerError | None) -> None:
+    def acknowledge(self, entries: Sequence[BatchEntry], records: Sequence[Record], error: BrokerError | None) -> None:
         for entry, record in zip(entries, records, strict=True):
-            assert record.value() == entry.outgoing.value
+            assert record.value() == entry.record.value
             self.ends.append((record.value(), record.offset(), None if error is None else error.fault))
 
     async def ready(self, node: int) -> bool:
@@ -88,7 +89,7 @@ class Broker:
                 self.partition_sender.add(
                     BatchEntry(ProducerRecord(value), lambda error, record: None, self.time + deadline, 70 + len(value))
                 )
-            while self.partition_sender._worker is not None:
+            while self.partition_sender._task is not None:
                 await asyncio.sleep(0)
 
         asyncio.run(main())
@@ -190,7 +191,7 @@ def test_what_is_none_for_kafka_is_refused_alone() -> None:
             ProducerRecord(b"4"),
         ):
             partition_sender.add(BatchEntry(outgoing, lambda error, record: None, 50.0, 100))
-        while partition_sender._worker is not None:
+        while partition_sender._task is not None:
             await asyncio.sleep(0)
 
     asyncio.run(main())
@@ -279,8 +280,8 @@ class Slow(Broker):
             await asyncio.sleep(takes)
         return await super().send(node, request)
 
-    def answer(self, entries: Sequence[BatchEntry], records: Sequence[Record], error: BrokerError | None) -> None:
-        super().answer(entries, records, error)
+    def acknowledge(self, entries: Sequence[BatchEntry], records: Sequence[Record], error: BrokerError | None) -> None:
+        super().acknowledge(entries, records, error)
         self.ended |= dict.fromkeys((record.value() for record in records), self.now())
 
     def write(self, given: Sequence[tuple[bytes, float]]) -> None:
@@ -292,7 +293,7 @@ class Slow(Broker):
                 partition_sender.add(
                     BatchEntry(ProducerRecord(value), lambda error, record: None, deadline, 70 + len(value))
                 )
-            while partition_sender._worker is not None:
+            while partition_sender._task is not None:
                 await asyncio.sleep(0.1)
 
         run(main())
@@ -396,6 +397,6 @@ def test_a_bug_in_finding_partitions_leaves_no_record_without_an_answer(monkeypa
         await asyncio.sleep(0)
         await asyncio.sleep(0)
 
-    monkeypatch.setattr(Sender, "_ask", broken)
+    monkeypatch.setattr(Sender, "_look_up", broken)
     asyncio.run(main())
     assert [error and error.fault for error in ends] == [Fault.OTHER, Fault.OTHER]

@@ -32,7 +32,7 @@ class Group:
 
     def hears(self, request: Any, code: int, asked: float | None = None, **answer: Any) -> None:
         now = asyncio.get_running_loop().time()
-        self.session.heard(request, SimpleNamespace(error_code=code, **answer), now if asked is None else asked)
+        self.session.answered(request, SimpleNamespace(error_code=code, **answer), now if asked is None else asked)
 
     async def joins(self, member: str, given: str = "", code: int = OK) -> None:
         request = JoinGroupRequest("g", 10_000, 60_000, member, self.session._instance, "consumer", [])
@@ -174,8 +174,8 @@ def test_a_join_that_is_refused_for_good_is_a_failure_with_its_remedy(code: int,
 
 def test_what_keeps_a_session_alive_is_given_up_before_the_session_ends() -> None:
     group = Group()
-    assert group.session.patience(BEAT) == 5
-    assert Group(timeout=60.0).session.patience(BEAT) == 15
+    assert group.session.silence_limit(BEAT) == 5
+    assert Group(timeout=60.0).session.silence_limit(BEAT) == 15
     join = JoinGroupRequest("g", 10_000, 60_000, "", None, "consumer", [])
-    assert group.session.patience(join) == 25
-    assert group.session.patience(object()) is None
+    assert group.session.silence_limit(join) == 25
+    assert group.session.silence_limit(object()) is None

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flux.adapters.memory.log import StoredRecord
+from flux.adapters.memory.log import MemoryRecord
 from flux.core import flux_headers as trail
 from flux.core.message import Message
 from flux.core.ports import ProducerRecord
@@ -19,7 +19,7 @@ names = st.text(st.characters(exclude_categories=["Cs"]), max_size=10)
 
 
 def line_of(outgoing: ProducerRecord, stamp: int = 5) -> str:
-    record = StoredRecord("t", outgoing.partition or 0, 3, outgoing, (1, stamp))
+    record = MemoryRecord("t", outgoing.partition or 0, 3, outgoing, (1, stamp))
     return to_line(Message.of(record, record.value(), trail.start()))
 
 

@@ -14,7 +14,7 @@ import pytest
 import flux
 from flux import config
 from flux.adapters.memory import MemoryAdapter, forget
-from flux.adapters.memory.log import StoredRecord
+from flux.adapters.memory.log import MemoryRecord
 from flux.core.errors import BrokerError, ConfigurationError, Fault
 from flux.core.monitoring.report import (
     IN_PLACE,
@@ -34,8 +34,8 @@ from unit.support.report_support import CALL, NOW_MS, OPEN, PAUSED, REPORT, STAG
 MAIN = Stage(0, "orders", "billing", Role.MAIN)
 
 
-def written(value: bytes | None, age: float = 1.0, key: bytes = REPORT.key) -> StoredRecord:
-    return StoredRecord(TOPIC, 0, 0, ProducerRecord(value, key), (2, NOW_MS - int(age * 1000)))
+def written(value: bytes | None, age: float = 1.0, key: bytes = REPORT.key) -> MemoryRecord:
+    return MemoryRecord(TOPIC, 0, 0, ProducerRecord(value, key), (2, NOW_MS - int(age * 1000)))
 
 
 def test_what_is_no_report_is_ignored() -> None:
