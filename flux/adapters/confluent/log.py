@@ -1,10 +1,11 @@
-"""What librdkafka says, in the log. It never goes to stderr by itself."""
+"""librdkafka's log lines and errors, passed on to flux's log. None goes to stderr by itself."""
 
 from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from confluent_kafka import KafkaError
 
@@ -16,13 +17,13 @@ from flux.core.errors import BrokerError, Fault
 from flux.core.ports import System
 
 _COMMON = {KafkaError._ALL_BROKERS_DOWN}
-"""Comes whenever the last open connection is closed, idle ones included; a broker that is away is named by itself."""
+"""Reported whenever the last open connection closes, even an idle one; unavailable brokers are reported themselves."""
 _AGAIN = {"FAIL": re.compile(r"\b(SASL|SSL|TLS|OAUTHBEARER)\b"), "FATAL": re.compile(r"\bgroup\.instance\.id\b")}
-"""By kind of line, what is in those that are told a second time, as an error."""
+"""By kind of line, what lines contain that are reported again as an error."""
 
 
 class ClientLog(ClientWarnings):
-    """One client's. librdkafka calls `log` as it would a logging.Logger's."""
+    """One client's. librdkafka calls `log` as it calls a logging.Logger's."""
 
     def __init__(
         self,
@@ -32,7 +33,7 @@ class ClientLog(ClientWarnings):
         diagnosis: Diagnosis | None = None,
         refused: Callable[[], None] = lambda: None,
     ) -> None:
-        """`refused` is told when a broker refuses this client's login."""
+        """`refused` is called when a broker refuses this client's login."""
         super().__init__(masked, system, authentication)
         self._diagnosis = diagnosis or Diagnosis({}, system)
         self._refused = refused
@@ -59,22 +60,56 @@ class ClientLog(ClientWarnings):
                 self._refused()
 
     def refusal(self, error: KafkaError, doing: str) -> BrokerError | None:
-        """Logs what librdkafka tells by a callback. Gives the refused login that it is, if it is final."""
+        """Logs an error of librdkafka's error callback. Returns a final refusal of the login, else None."""
         self.error(error)
         translation = self.translated(error, doing)
         return translation if translation.fault is Fault.LOGIN else None
 
     def translated(self, error: KafkaError, doing: str, needs: str = "") -> BrokerError:
-        """As `errors.translated`, for others to see."""
+        """As `errors.translated`, with the cause that is known, and without secrets."""
         problem = self._diagnosis.of(error)
         if problem is None:
             return self.judged(translated(error, doing, needs))
         return self.judged(BrokerError(f"{doing}: {problem.text}", problem.fault))
 
     def _warn(self, kind: object, text: str) -> None:
-        """A broker is named once, by whichever client and for whatever reason."""
+        """A broker is logged once for all clients and reasons."""
         broker = broker_in(text)
         self.warn(kind if broker is None else ("broker", broker), text)
 
 
-__all__ = ["ClientLog", "logger"]
+class ErrorCallback:
+    """librdkafka's `error_cb`: logs the error, then calls the user's callback. `refused` is called with a final refusal
+    of the login; `failed` with what a callback raises (None: exceptions are logged)."""
+
+    def __init__(
+        self,
+        log: ClientLog,
+        doing: str,
+        properties: Mapping[str, Any],
+        refused: Callable[[BrokerError], None],
+        failed: Callable[[BaseException], None] | None = None,
+    ) -> None:
+        self._log = log
+        self._doing = doing
+        self._users: Callable[[KafkaError], object] | None = properties.get("error_cb")
+        self._refused = refused
+        self._failed = failed
+
+    def __call__(self, error: KafkaError) -> None:
+        try:
+            refusal = self._log.refusal(error, self._doing)
+            if refusal is not None:
+                self._refused(refusal)
+            if self._users is not None:
+                self._users(error)
+        except BaseException as failure:
+            if self._failed is not None:
+                self._failed(failure)
+            elif isinstance(failure, Exception):
+                logger.exception("an error callback failed")
+            else:
+                raise
+
+
+__all__ = ["ClientLog", "ErrorCallback", "logger"]

@@ -1,4 +1,4 @@
-"""Partitions read without a group, by confluent-kafka."""
+"""Reads partitions without a group, by confluent-kafka."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from confluent_kafka import Consumer, KafkaError, KafkaException
 
 from flux.adapters.confluent.closing import closed_within
 from flux.adapters.confluent.errors import fault_of
-from flux.adapters.confluent.log import ClientLog, logger
+from flux.adapters.confluent.log import ClientLog, ErrorCallback
+from flux.adapters.confluent.messages import OUT_OF_RANGE
 from flux.core.errors import BrokerError, Fault
 from flux.core.ports import Batch, PollResult, TopicPartition
 
 _CLOSING = 3.0  # seconds
-_LOOK = 1.0  # seconds
-_OUT_OF_RANGE = {KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE, KafkaError._NO_OFFSET}
-_GROUPLESS = {KafkaError.GROUP_AUTHORIZATION_FAILED}
+_METADATA_TIMEOUT = 1.0  # seconds
+_NO_GROUP = {KafkaError.GROUP_AUTHORIZATION_FAILED}
 """librdkafka looks for the coordinator of a group that is never joined."""
 
 
@@ -27,12 +27,12 @@ class ConfluentReader:
 
     def __init__(self, properties: dict[str, Any], starts: Mapping[TopicPartition, int], log: ClientLog) -> None:
         self._log = log
-        self._users_error_cb = properties.get("error_cb")
-        self._parts = {tuple(at): at for at in starts}
+        self._partitions = {tuple(at): at for at in starts}
         self._worked = False  # whether the cluster has ever answered
         self._failure: BrokerError | None = None
+        self._on_error = ErrorCallback(log, f"cannot read {self._topics()}", properties, self._on_refused)
         self._client: Any = Consumer({"logger": log} | properties | {"error_cb": self._on_error})
-        self._client.incremental_assign([_theirs(at, offset) for at, offset in starts.items()])
+        self._client.incremental_assign([_client_partition(at, offset) for at, offset in starts.items()])
 
     def poll(self, max_records: int, timeout: float) -> PollResult:
         client = self._open()
@@ -40,44 +40,46 @@ class ConfluentReader:
             raise self._failure
         polled = PollResult()
         try:
-            # `consume(n, t)` alone would wait the whole time unless n arrive.
+            # `consume(n, t)` alone waits for t unless n arrive.
             messages = client.consume(1, timeout)
             if messages and max_records > 1:
                 messages += client.consume(max_records - 1, 0)
         except KafkaException as error:
             raise self._fail(error.args[0]) from None
-        good = [message for message in messages if message.error() is None or self._take_error(message, polled)]
-        for name, group in groupby(good, lambda message: (message.topic(), message.partition())):
-            polled.batches.append(Batch(self._parts[name], list(group)))
-        if good:
-            self._works()
+        records = [message for message in messages if message.error() is None]
+        for message in messages:
+            if message.error() is not None:
+                self._on_message_error(message, polled)
+        for name, group in groupby(records, lambda message: (message.topic(), message.partition())):
+            polled.batches.append(Batch(self._partitions[name], list(group)))
+        if records:
+            self._connected()
         elif not self._worked and self._failure is None and polled == PollResult():
             self._check_topics(client)
-        if not good and self._failure is not None:
+        if not records and self._failure is not None:
             raise self._failure
         return polled
 
     def _check_topics(self, client: Any) -> None:
-        """librdkafka says nothing of a topic that is not there for half a minute."""
+        """librdkafka reports a missing topic only after half a minute."""
         try:
-            for topic in {at.topic for at in self._parts.values()}:
-                found = client.list_topics(topic, _LOOK).topics[topic]
+            for topic in {at.topic for at in self._partitions.values()}:
+                found = client.list_topics(topic, _METADATA_TIMEOUT).topics[topic]
                 if found.error is not None and fault_of(found.error) is not Fault.UNAVAILABLE:
                     self._fail(found.error)
         except KafkaException as error:
             if fault_of(error.args[0]) is not Fault.UNAVAILABLE:
                 self._fail(error.args[0])
 
-    def _take_error(self, message: Any, polled: PollResult) -> bool:
-        """Never good; for the sake of a comprehension."""
+    def _on_message_error(self, message: Any, polled: PollResult) -> None:
         error = message.error()
-        at = self._parts.get((message.topic(), message.partition()))
+        at = self._partitions.get((message.topic(), message.partition()))
         if error.code() == KafkaError._PARTITION_EOF and at is not None:
             polled.reached[at] = message.offset()
-            self._works()
-        elif error.code() in _OUT_OF_RANGE and at is not None:
+            self._connected()
+        elif error.code() in OUT_OF_RANGE and at is not None:
             polled.out_of_range.append(at)
-        elif error.code() not in _GROUPLESS:
+        elif error.code() not in _NO_GROUP:
             fatal = error.fatal() or error.code() == KafkaError._FATAL
             if fault_of(error) is Fault.LOGIN:
                 self._on_error(error)
@@ -85,15 +87,14 @@ class ConfluentReader:
                 self._log.error(error)
             else:
                 self._fail(error)
-        return False
 
     def seek(self, partition: TopicPartition, offset: int) -> None:
         client = self._open()
-        if tuple(partition) not in self._parts:
+        if tuple(partition) not in self._partitions:
             raise BrokerError(f"cannot seek {partition}: it is not read")
-        target = _theirs(partition, offset)
+        target = _client_partition(partition, offset)
         try:
-            # Not `seek`: it is refused before the first fetch, and after "out of range".
+            # Not `seek`: librdkafka refuses it before the first fetch, and after "out of range".
             client.incremental_unassign([target])
             client.incremental_assign([target])
         except KafkaException as error:
@@ -104,7 +105,7 @@ class ConfluentReader:
         if client is not None:
             closed_within(_CLOSING, client.close)
 
-    def _works(self) -> None:
+    def _connected(self) -> None:
         self._worked = True
         self._log.authentication.accepted()
 
@@ -114,26 +115,19 @@ class ConfluentReader:
         return self._client
 
     def _fail(self, error: KafkaError) -> BrokerError:
-        """Final: what cannot be read would be passed over by going on."""
+        """Final: going on would skip what cannot be read."""
         self._failure = self._failure or self._translated(error, f"cannot read {self._topics()}")
         return self._failure
 
-    def _on_error(self, error: KafkaError) -> None:
-        try:
-            refused = self._log.refusal(error, f"cannot read {self._topics()}")
-            if refused is not None:
-                self._failure = self._failure or refused
-            if self._users_error_cb is not None:
-                self._users_error_cb(error)
-        except Exception:
-            logger.exception("an error callback failed")
+    def _on_refused(self, error: BrokerError) -> None:
+        self._failure = self._failure or error
 
     def _translated(self, error: KafkaError, doing: str) -> BrokerError:
         return self._log.translated(error, doing, f"READ on {self._topics()}")
 
     def _topics(self) -> str:
-        return "topic " + ", ".join(sorted({at.topic for at in self._parts.values()}))
+        return "topic " + ", ".join(sorted({at.topic for at in self._partitions.values()}))
 
 
-def _theirs(at: TopicPartition, offset: int) -> Any:
+def _client_partition(at: TopicPartition, offset: int) -> Any:
     return confluent_kafka.TopicPartition(at.topic, at.partition, offset)

@@ -11,7 +11,7 @@ import pytest
 
 pytest.importorskip("confluent_kafka")
 
-from flux.adapters.confluent.turns import Turns
+from flux.adapters.confluent.acknowledgements import Turns
 
 WAIT = 0.02
 
