@@ -101,7 +101,6 @@ def a_failure_is_forgotten_where_its_run_is_cut() -> Mutation:
 
     def forgetting(self: Run) -> int:
         self.failures.clear()
-        self.told = 0
         return cut(self)
 
     return Run, "cut", forgetting
@@ -110,7 +109,7 @@ def a_failure_is_forgotten_where_its_run_is_cut() -> Mutation:
 @mutant()
 def a_failure_is_counted_twice() -> Mutation:
     def noted(self: Run, index: int) -> Any:
-        return [each for each in self.failures if self.marked >= index > each[0]]
+        return [each for each in self.failures if self.marked >= index > each[0]]  # and takes none of them out
 
     return Run, "_noted", noted
 

@@ -71,6 +71,8 @@ async def work(
                     and coordinator.verdicts.failed(runtime, run, message, failure) is Move.STOP
                 ):
                     return error
+                # an error holds the frames of its call, and so this one: nobody would free it
+                del error, failure
             else:
                 if products.touched:
                     coordinator.products.produced(runtime, run, message, products)
@@ -95,4 +97,7 @@ async def work_batch(
         failures = own_failures(messages, error)
     finally:
         results.left(token)
-    return results.report_batch(coordinator, runtime, run, messages, failures, products)
+    try:
+        return results.report_batch(coordinator, runtime, run, messages, failures, products)
+    finally:
+        del failures  # see `work`

@@ -190,7 +190,7 @@ class Dispatch:
         caller keeps its current call, and other callers get the rest. Returns the stuck runs."""
         stuck = self.dispatch_mode.stuck(self.running, now)
         for run in self.running:
-            if run.untold:  # the run may take long, and exceptions keep their frames in memory
+            if run.failures:  # the run may take long, and exceptions keep their frames in memory
                 self.settle(run)
         if stuck:
             self.cut_all()

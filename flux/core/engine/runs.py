@@ -47,7 +47,6 @@ class Run:
         "refused",
         "seen",
         "started",
-        "told",
     )
 
     records: list[Any] | None
@@ -62,9 +61,9 @@ class Run:
         self.marked = 0
         """Calls before this one are accounted for."""
         self.failures: list[tuple[int, Failure, Message]] = []
-        """Calls that failed, by index. Appended to by the caller alone."""
-        self.told = 0
-        """Failures before this one are accounted for."""
+        """Calls that failed and are not accounted for, by index. The caller appends, the engine takes out: an error
+        holds the frames of its call, which hold this run, so what stayed here would live until Python looks for
+        cycles."""
         self.refused = 0
         """Calls that were not made: the work was too old, or no handler could read it."""
         self.calls = calls
@@ -78,11 +77,6 @@ class Run:
     def note(self, failure: Failure, message: Message) -> None:
         """The call that the caller is at failed."""
         self.failures.append((self.index, failure, message))
-
-    @property
-    def untold(self) -> bool:
-        """Whether calls have failed that nobody has accounted for."""
-        return len(self.failures) > self.told
 
     def cut(self) -> int:
         """Ends the run after the call that it is in; returns that call's index. With the engine's lock held."""
@@ -129,13 +123,14 @@ class Run:
         raise NotImplementedError
 
     def _noted(self, index: int) -> list[tuple[int, Failure, Message]]:
-        """The failures of calls before `index` that nobody has accounted for."""
-        failures, first = self.failures, self.told
+        """Takes out the failures of calls before `index`."""
+        failures = self.failures
         last = len(failures)
-        while last > first and failures[last - 1][0] >= index:
+        while last and failures[last - 1][0] >= index:
             last -= 1
-        self.told = last
-        return failures[first:last]
+        taken = failures[:last]
+        del failures[:last]
+        return taken
 
 
 class SliceRun(Run):
@@ -172,7 +167,7 @@ class SliceRun(Run):
         assignment, piece = self.assignment, self._piece
         failed: NotedFailures = []
         at, ranges = start, []
-        for number, failure, message in self._noted(index) if self.untold else ():
+        for number, failure, message in self._noted(index) if self.failures else ():
             if number > at:
                 ranges += piece.ranges(at, number)
             failed.append((piece.entry(assignment, number, message), failure))
@@ -245,7 +240,7 @@ class KeyQueueRun(Run):
         if start >= index:
             return 0, []
         self.marked = index
-        failures = {number: failure for number, failure, _ in self._noted(index)} if self.untold else {}
+        failures = {number: failure for number, failure, _ in self._noted(index)} if self.failures else {}
         failed: NotedFailures = []
         for number, entry in enumerate(self.entries[start:index], start):
             assignment = entry.assignment
