@@ -6,7 +6,7 @@ from __future__ import annotations
 import gc
 import secrets
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pytest
 
@@ -77,14 +77,14 @@ class Together(flux.BatchTask):
     max_batch, max_wait = 50, 0.01
     seen = 0
 
-    def call(self, messages: list[flux.Message]) -> None:
+    def call(self, messages: Sequence[flux.Message]) -> None:
         type(self).seen += len(messages)
         for message in messages:
             fails(message)
 
 
 class SomeOfThem(Together):
-    def call(self, messages: list[flux.Message]) -> None:
+    def call(self, messages: Sequence[flux.Message]) -> None:
         type(self).seen += len(messages)
         if not messages[0].stage:
             raise flux.BatchFailure({message: Unavailable() for message in messages if message.offset % 3})
