@@ -14,7 +14,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from brokers.base import NoBroker, scratch
-from brokers.jars import CLUSTER, LOGGING, found_java, libraries
+from brokers.jars import CLUSTER, java_command
 from brokers.proxy import Proxy
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
@@ -165,13 +165,10 @@ class Cluster:
 @contextmanager
 def running() -> Iterator[Cluster]:
     """Raises NoBroker, which says what is missing."""
-    java, folder = found_java(), libraries()
+    command = java_command(heap="256m")
     directory = Path(tempfile.mkdtemp(prefix="flux-chaos-", dir=scratch()))
-    (directory / "log4j2.properties").write_text(LOGGING)
     ports = _ports(4 * SIZE)
     voters = ",".join(f"{number}@127.0.0.1:{ports[4 * number - 1]}" for number in range(1, SIZE + 1))
-    command = [java, "-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]
-    command += [f"-Dlog4j2.configurationFile={directory / 'log4j2.properties'}", "-cp", f"{folder}/*"]
     nodes: list[Node] = []
     proxies: list[Proxy] = []
     stack = ExitStack()

@@ -18,7 +18,7 @@ from confluent_kafka.cimpl import NewTopic
 
 _QUICK = {
     # A broker that was killed may come back once the cluster has noticed that it was gone.
-    "broker.session.timeout.ms": "6000",
+    "broker.session.timeout.ms": "3000",
     "broker.heartbeat.interval.ms": "300",
 }
 
