@@ -1,10 +1,10 @@
 """Every call fails, on a machine that has no time: does anything stand still?
 
-    PYTHONPATH=tests python -m integration.storm URL SECONDS
+    PYTHONPATH=tests python -m integration.storm URL SECONDS [NEIGHBOURS]
 
-Both stages of a task work in this process, two threads feed it, others compute beside them and in processes of their
-own, and the interpreter changes threads now very often, now hardly. Ends with 1, and shows where all threads are, when
-no record has moved for long; else with how many did.
+Both stages of a task run in this process, two threads feed it, another thread and NEIGHBOURS processes (default 4)
+compute beside them, and the interpreter switches threads very often or hardly ever. Exits with 1, and shows where all
+threads are, when no record has moved for long; else prints how many did.
 """
 
 from __future__ import annotations
@@ -30,8 +30,7 @@ AHEAD = 5_000
 _INTERVALS = (1e-5, 0.005, 0.03)
 _EACH = 3.0  # seconds with one of them
 _COMPUTING = 1  # threads
-_NEIGHBOURS = 4  # processes
-_COMPUTE = "while True: sum(range(100_000))"
+_COMPUTE = "import os; parent = os.getppid()\nwhile os.getppid() == parent: sum(range(100_000))"
 
 
 class Storm:
@@ -134,8 +133,8 @@ class Storm:
         return f"not delivered: {self.failures[:3]}" if self.failures else ""
 
 
-def main(url: str, seconds: float) -> int:
-    neighbours = [subprocess.Popen([sys.executable, "-c", _COMPUTE]) for _ in range(_NEIGHBOURS)]
+def main(url: str, seconds: float, neighbours: int = 4) -> int:
+    beside = [subprocess.Popen([sys.executable, "-c", _COMPUTE]) for _ in range(neighbours)]
     try:
         storm = Storm(url)
         found = storm.play(seconds)
@@ -144,11 +143,11 @@ def main(url: str, seconds: float) -> int:
             faulthandler.dump_traceback(sys.stdout)
         return int(bool(found))
     finally:
-        for neighbour in neighbours:
+        for neighbour in beside:
             neighbour.kill()
 
 
 if __name__ == "__main__":
-    code = main(sys.argv[1], float(sys.argv[2]))
+    code = main(sys.argv[1], float(sys.argv[2]), *map(int, sys.argv[3:]))
     sys.stdout.flush()
     os._exit(code)  # what stands still must not keep it

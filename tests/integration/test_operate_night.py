@@ -135,7 +135,7 @@ def eventually(found: Callable[[], Any], what: str) -> Any:
     until = time.monotonic() + SECONDS
     while not (result := found()):
         assert time.monotonic() < until, f"not within {SECONDS:g} s: {what}"
-        time.sleep(0.2)
+        time.sleep(0.5)  # a look may be a process of its own
     return result
 
 

@@ -9,18 +9,13 @@ from pathlib import Path
 
 import pytest
 
-import simulation.mutants_of_calls  # noqa: F401
-from flux.producing.scope import CURRENT
 from simulation.cut import SIMPLER, Cut
 from simulation.features import draw
 from simulation.many import run_all
-from simulation.mutants import MUTANTS, mutated
-from simulation.play import Result, play
+from simulation.play import play
 from simulation.shrink import told
 
 SEEDS = 500
-MOST_SEEDS = 150
-"""In which a mutant must be noticed; most are in the first few."""
 
 
 @pytest.mark.timeout(900)
@@ -58,37 +53,6 @@ def test_a_seed_draws_from_all_kinds_of_trouble() -> None:
     assert any(record.delay is not None for scenario in scenarios for record in scenario.records)
     assert any(scenario.prompt for scenario in scenarios)
     assert any(scenario.dead_too for scenario in scenarios)
-
-
-def _noticed(name: str) -> tuple[int, Result]:
-    mutant = MUTANTS[name]
-    for seed in range(mutant.first, mutant.first + MOST_SEEDS):
-        with mutated(name):
-            result = play(draw(seed, mutant.focus, mutant.features))
-        if result.violation is not None:
-            return seed, result
-    pytest.fail(f"not noticed in {MOST_SEEDS} seeds")
-
-
-def test_a_run_that_ends_in_the_middle_leaves_nothing_to_what_comes_after_it() -> None:
-    _noticed("a revocation goes on feeding")
-    assert CURRENT.get() is None
-
-
-@pytest.mark.parametrize("name", MUTANTS)
-def test_it_notices_when(name: str) -> None:
-    _noticed(name)
-
-
-def test_a_failing_seed_is_told_with_its_command_and_a_shorter_history() -> None:
-    name = "the highest finished offset is committed"
-    seed, failed = _noticed(name)
-    with mutated(name):
-        text = told(seed, failed, seconds=5.0)
-    assert f"replay: PYTHONPATH=tests python -m simulation {seed}\n" in text
-    assert "shorter: " in text
-    assert "is committed and not done" in text.splitlines()[-1]
-    assert len(text.splitlines()) < len(failed.history)
 
 
 @pytest.mark.parametrize("name", SIMPLER)

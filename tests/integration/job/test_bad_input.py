@@ -179,6 +179,7 @@ def test_garbage_in_a_retry_topic_is_told_once_and_holds_nobody_up(lab: Lab, cap
         assert len(told) == 1, told
 
 
+@pytest.mark.timed
 def test_a_due_time_within_max_delay_is_honoured_even_from_a_stranger(lab: Lab) -> None:
     seen: list[float] = []
     task = lab.task(lambda message: seen.append(time.time()), wait=0.1)
@@ -190,6 +191,7 @@ def test_a_due_time_within_max_delay_is_honoured_even_from_a_stranger(lab: Lab) 
     assert due - 0.001 <= at < due + 0.4
 
 
+@pytest.mark.timed
 def test_records_of_the_ruby_library_wait_from_their_timestamp(lab: Lab) -> None:
     seen: list[tuple[bytes, int, int, float]] = []
     task = lab.task(
@@ -227,6 +229,7 @@ def test_times_that_cannot_be_right_make_a_record_wait_from_when_it_was_seen(lab
     assert lab.dead(task) == []
 
 
+@pytest.mark.timed
 def test_append_times_keep_waits_and_origins(lab: Lab) -> None:
     seen: list[float] = []
 

@@ -8,6 +8,8 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import pytest
+
 import flux
 from integration.job.support import Lab, trail, wait_for
 from integration.job.ways import OPPOSITES, WAYS, Way, at_once
@@ -46,6 +48,7 @@ def shared(lab: Lab, task: type[flux.BatchTask]) -> bool:
     return all([len(member.assignment.topic_partitions) for member in members] == [2, 2] for members in groups)
 
 
+@pytest.mark.timed
 @at_once(*WAYS)
 def test_batches_are_full_or_have_waited_and_are_of_one_partition_in_order(lab: Lab, way: Way) -> None:
     batches: list[tuple[float, list[flux.Message]]] = []

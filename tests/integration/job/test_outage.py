@@ -48,6 +48,7 @@ class Heard(flux.Hooks):
         self.resumed.append(time.monotonic())
 
 
+@pytest.mark.timed
 def test_a_pause_longer_than_the_session_and_the_polls_limit_costs_no_rebalance(lab: Lab) -> None:
     """All ways at once, as it takes its time."""
     calls: dict[Way, list[tuple[bytes, float]]] = {way: [] for way in WAYS}
@@ -77,6 +78,7 @@ def test_a_pause_longer_than_the_session_and_the_polls_limit_costs_no_rebalance(
         assert 7 <= found[1][1] - found[0][1] < 7.5, way
 
 
+@pytest.mark.timed
 @pytest.mark.parametrize("way", OPPOSITES, ids=str)
 def test_an_outage_moves_nothing_keeps_the_order_of_keys_and_ends_at_full_speed(lab: Lab, way: Way) -> None:
     away = threading.Event()
@@ -137,6 +139,7 @@ def test_an_outage_moves_nothing_keeps_the_order_of_keys_and_ends_at_full_speed(
     assert set(lab.ends(lab.stage(task, 1).topic).values()) == {0}
 
 
+@pytest.mark.timed
 @at_once(*WAYS)
 def test_a_stop_while_paused_ends_at_once_and_repeats_nothing_that_had_ended(lab: Lab, way: Way) -> None:
     away = True
@@ -163,6 +166,7 @@ def test_a_stop_while_paused_ends_at_once_and_repeats_nothing_that_had_ended(lab
     assert lab.dead(task) == []
 
 
+@pytest.mark.timed
 @at_once(*OPPOSITES)
 def test_a_pause_goes_on_through_a_rebalance(lab: Lab, way: Way) -> None:
     """The new member does not know of the outage, and finds it too."""

@@ -16,6 +16,7 @@ RATE = 100
 SECONDS = 2
 
 
+@pytest.mark.timed
 @pytest.mark.parametrize("way", OPPOSITES, ids=str)
 def test_a_rate_is_held_evenly_and_costs_little(lab: Lab, way: Way) -> None:
     begins: list[float] = []

@@ -42,6 +42,7 @@ class Attempts:
         return [after - before for before, after in pairwise(times)]
 
 
+@pytest.mark.timed
 @pytest.mark.parametrize(
     ("wait", "expected"),
     [
@@ -66,6 +67,7 @@ def test_retries_wait_as_long_as_the_task_says(lab: Lab, wait: Any, expected: li
     assert all(0 <= error < MOST_LATE for error in attempts.errors())
 
 
+@pytest.mark.timed
 def test_many_records_of_different_times_are_each_tried_when_they_are_due(lab: Lab) -> None:
     attempts = Attempts()
 
@@ -103,6 +105,7 @@ def test_a_rejected_record_is_a_dead_letter_at_once(lab: Lab) -> None:
     assert headers["flux-stage"] == b"4"
 
 
+@pytest.mark.timed
 def test_retry_after_waits_that_long_and_no_longer_than_max_delay(lab: Lab, caplog: pytest.LogCaptureFixture) -> None:
     attempts = Attempts()
 

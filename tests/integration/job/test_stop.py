@@ -101,6 +101,7 @@ def test_a_call_that_outlives_the_shutdown_timeout_is_abandoned_and_worked_again
     assert lab.ends(f"{task.topic}-{task.group_id}-try-1") == {0: 0}
 
 
+@pytest.mark.timed
 def test_a_stop_while_records_wait_leaves_them_for_the_next_start(lab: Lab) -> None:
     seen: list[tuple[bytes, int, float]] = []
 
