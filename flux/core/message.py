@@ -42,8 +42,9 @@ class Message:
     value: Any
     _record: Any
     _trail: Trail | UnreadHeaders
-    _headers: Headers | tuple[Headers, Callable[[], Iterable[tuple[str, bytes]]]] | None
-    """UNREAD: not read yet; a pair: some headers and a function that makes more; None: not readable."""
+    _headers: Headers | list[Any] | tuple[Headers, Callable[[], Iterable[tuple[str, bytes]]]] | None
+    """UNREAD: not read yet; a list: as the client has them; a pair: some headers and a function that makes more; None:
+    not readable."""
 
     # No __init__: it would cost more than everything else here. The executor sets the slots itself, as `of` does.
 
@@ -85,18 +86,25 @@ class Message:
         headers: Any = self._headers
         if type(headers) is not Headers:
             if headers is UNREAD:
-                # Read once only: after a failure, a second read by confluent-kafka returns dangling pointers.
-                try:
-                    read = _read_headers(self._record)
-                except Exception:
-                    headers = None
-                else:
-                    headers = Headers(read) if read else NO_HEADERS
-            elif headers is not None:
+                headers = self.read_headers()
+            if type(headers) is list:
+                headers = Headers(headers) if headers else NO_HEADERS
+            elif type(headers) is tuple:
                 held, make = headers
                 headers = Headers((*held, *make()))
             self._headers = headers
         return NO_HEADERS if headers is None else headers
+
+    def read_headers(self) -> list[tuple[str, bytes | None]] | None:
+        """The record's own headers as the client has them; None if it cannot read them. To be called once, first."""
+        # After a failure, a second read by confluent-kafka returns dangling pointers.
+        try:
+            read = _read_headers(self._record)
+        except Exception:
+            self._headers = None
+            return None
+        headers = self._headers = read if type(read) is list else list(read or ())
+        return headers
 
     @property
     def headers_readable(self) -> bool:

@@ -42,7 +42,7 @@ class DueTimes:
             value, key = record.value(), record.key()
             message = of(record, value, unread)
             size += len(value or b"") + len(key or b"")
-            due = due_of(message.headers)
+            due = due_of(message.read_headers() or ())
             dues.append(self._due(message, assignment.jitter, now_ms) if due is None else due)
             messages.append(message)
         if all(map(le, dues, dues[1:])):

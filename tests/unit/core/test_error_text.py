@@ -425,7 +425,6 @@ def test_a_cache_by_type_is_bounded() -> None:
 
 
 def test_a_class_without_a_module_has_an_empty_one() -> None:
-    bare = type("Bare", (Exception,), {})
-    del bare.__module__
+    bare = eval("type('Bare', (Exception,), {})", {})  # whose globals have no __name__
     assert module_of(bare) == ""
     assert error_name(bare) == "Bare"
