@@ -145,14 +145,12 @@ class OffsetTracker:
         size = min((ends[-1] - position + 7) // 8, self._payload)
         if last == ends[-1] and len(lengths) <= size:
             return _framed("r", position, bytes(lengths))
-        if last != ends[-1] or size < len(lengths):
-            bits, limit = 0, position + size * 8
-            for start, end in zip(starts, ends, strict=True):
-                if start >= limit:
-                    break
-                bits |= ((1 << (min(end, limit) - start)) - 1) << (start - position)
-            return _framed("b", position, bits.to_bytes(size, "little"))
-        return _framed("r", position, bytes(lengths))
+        bits, limit = 0, position + size * 8
+        for start, end in zip(starts, ends, strict=True):
+            if start >= limit:
+                break
+            bits |= ((1 << (min(end, limit) - start)) - 1) << (start - position)
+        return _framed("b", position, bits.to_bytes(size, "little"))
 
 
 def read_metadata(position: int, metadata: str) -> list[tuple[int, int]] | None:

@@ -196,3 +196,13 @@ def test_a_stages_naming_is_asked_with_the_tasks_own_names() -> None:
 
     list(Stages("T", "G", 1, naming))
     assert asked == [("T", "G", 0), ("T", "G", 1), ("T", "G", 2)]
+
+
+def test_names_that_kafka_takes_pass() -> None:
+    Stages("T", "G", 25).check()
+    Stages("T", "G", 2, lambda t, g, s: (f"{t}{s}", f"{g}{s}")).check()
+
+
+def test_a_choice_of_stages_is_a_text() -> None:
+    with pytest.raises(ConfigurationError, match="as a text"):
+        parse_stages(3, 5)  # type: ignore[arg-type]

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from flux.core.engine.assignment import Assignment, Entry
 from flux.core.engine.batches import Batches, OpenBatch
 from flux.core.engine.key_queues import Ordering
-from unit.support.engine_support import T0, assignment, entry
+from unit.support.engine_support import P1, T0, assignment, entry
 
 
 def owned(max_metadata: int = 4095, ends: int = 100) -> Assignment:
@@ -208,3 +208,39 @@ def test_a_key_with_no_room_is_not_overtaken_by_its_own_records() -> None:
     added(queues, owner, 5, 7, 0, keys=(b"a", b"a", b"b"))
     assert offsets(queues.take(1, T0 + 1)) == [0]
     assert len(queues) == 2
+
+
+def test_a_record_that_has_room_is_not_called_before_an_earlier_one_of_its_key_that_has_none() -> None:
+    owner = assignment(max_metadata=30)
+    other = assignment(partition=P1)
+    batches = Batches(OpenBatch(2, 0.0), "key")
+    assert not batches
+    batches.begin(entry(owner, 1, b"z"))
+    far, near = entry(owner, 10**9, b"x", due=1), entry(owner, 3, b"x", due=2)
+    apart = entry(other, 0, b"x")
+    for one in (far, near, apart):
+        batches.add(one)
+    assert batches
+    assert batches.take(1, 1.0) == [apart]
+    assert batches.take(1, 1.0) == []
+    assert len(batches) == 2
+
+
+def test_a_hold_of_a_partition_that_was_dropped_is_released_without_effect() -> None:
+    owner = assignment()
+    batches = Batches(OpenBatch(), "key")
+    held = entry(owner, 0, b"x")
+    batches.hold(held)
+    batches.drop(owner)
+    batches.release(held)
+    assert owner.laned == 0
+
+
+def test_a_record_without_a_key_holds_no_other() -> None:
+    owner = assignment()
+    batches = Batches(OpenBatch(1, 0.0), "key")
+    held, other = entry(owner, 0, None), entry(owner, 1, None)
+    batches.hold(held)
+    batches.add(other)
+    assert batches.take(1, 0.0) == [other]
+    batches.release(held)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import pytest
 
+from flux.core.engine.commits import Commits
 from flux.core.engine.forwards import Failure
 from flux.core.engine.offset_tracker import read_metadata
 from flux.core.engine.runs import SliceRun
 from flux.core.errors import BrokerError, Fault
 from flux.core.ports import CommittedOffset, PollResult
-from unit.support.engine_support import AWAY, Driver, polled
+from unit.support.engine_support import AWAY, T0, Driver, polled
 
 METADATA = BrokerError("too long", Fault.METADATA)
 
@@ -258,3 +259,42 @@ def test_what_was_reached_before_a_revocation_counts_for_nothing_after_it() -> N
     driver.engine.revoking([driver.p0])
     reached(driver, 7)
     assert driver.commit() == {}
+
+
+def test_what_is_done_or_being_committed_is_open() -> None:
+    commits = Commits(5.0, 100)
+    assert not commits.open
+    commits.done = 1
+    assert commits.open
+    commits.looked(T0)
+    assert not commits.open
+    commits.began({}, T0)
+    assert commits.open
+
+
+def test_it_is_known_how_long_a_commit_is_in_flight() -> None:
+    commits = Commits(5.0, 100)
+    assert commits.waited(T0) == 0
+    commits.began({}, T0)
+    assert (commits.waited(T0 + 3), commits.waited(T0 - 3)) == (3, 0)
+
+
+def test_a_commit_can_be_made_due_at_once() -> None:
+    commits = Commits(5.0, 100)
+    commits.looked(T0)
+    assert not commits.due(T0 + 1)
+    commits.soon(T0 + 1)
+    assert commits.due(T0 + 1)
+
+
+def test_nothing_done_needs_no_commit_by_a_deadline() -> None:
+    commits = Commits(5.0, 100)
+    assert commits.deadline(T0) is None
+
+
+def test_a_commit_that_is_never_answered_counts_as_lost_after_a_minute() -> None:
+    commits = Commits(5.0, 100)
+    commits.looked(T0)
+    commits.began({}, T0)
+    assert not commits.due(T0 + 59)
+    assert commits.due(T0 + 60)

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from typing import Any, cast
 
+import pytest
+
 from flux.consuming import effects as do
 from flux.consuming import procedures as scripts
 from flux.consuming.coordinator import Coordinator
+from flux.core.engine import BUSY_REST, LEAST_REST, PAUSED_REST, REST
 from flux.core.flux_headers import DUE
+from flux.core.limits.backpressure import FULL
 from flux.core.ports import PollResult
 from flux.system import OperatingSystem
-from unit.support.engine_support import Driver, record
+from unit.support.engine_support import DENIED, Driver, record
 
 
 class Clock(OperatingSystem):
@@ -68,3 +72,61 @@ def test_a_poller_does_not_rest_for_what_became_due_since_it_looked() -> None:
     except StopIteration:
         pass
     assert worked > 50
+
+
+def test_callers_are_ready_for_what_the_limits_admit() -> None:
+    driver = Driver(rate_limit=1.0)
+    driver.assign(0)
+    driver.poll(0, 1)
+    assert driver.engine.ready(driver.now) == 1
+    driver.work(driver.take())
+    assert driver.engine.ready(driver.now) == 0
+    assert driver.engine.begins_at(driver.now) == pytest.approx(driver.now + 1, abs=0.02)
+    driver.engine.stop()
+    assert driver.engine.begins_at(driver.now) is None
+
+
+def test_a_poll_is_short_while_a_partition_is_paused_or_records_can_be_called() -> None:
+    driver = Driver()
+    driver.assign(0, 0)
+    assert driver.turn().timeout == REST
+    driver.poll(*range(2 * FULL))
+    driver.turn()
+    driver.engine.dispatch_mode.slow = True
+    driver.work_all()
+    [partition] = driver.engine._partitions.of([driver.p0])
+    partition.backlogged = FULL  # as if it were still half full
+    assert driver.engine._ahead.rest(driver.now) == PAUSED_REST
+    partition.backlogged = 0
+    driver.turn()
+    driver.poll(*range(2 * FULL, 2 * FULL + 9))
+    driver.engine.dispatch_mode.slow = True
+    assert driver.turn().timeout == BUSY_REST
+    driver.engine.dispatch_mode.slow = False
+    assert driver.turn().timeout == LEAST_REST
+
+
+def test_a_stage_rests_when_all_that_is_left_needs_help() -> None:
+    driver = Driver()
+    driver.assign(0)
+    assert driver.engine.rests(driver.now)
+    driver.poll(driver.record(0, b"x"), driver.record(1, b"x"))
+    assert not driver.engine.rests(driver.now)
+    driver.work(driver.take(), 0, 1)
+    assert (driver.engine.empty, driver.engine.quiet, driver.engine.rests(driver.now)) == (False, False, False)
+    driver.write(DENIED)
+    assert (driver.engine.empty, driver.engine.quiet, driver.engine.rests(driver.now)) == (False, True, True)
+
+
+def test_a_record_that_waits_for_what_it_produced_will_progress() -> None:
+    driver = Driver()
+    driver.assign(0)
+    driver.poll(0)
+    run = driver.take()
+    entry = driver.engine.produced(run, 0, driver.message(run, 0))
+    assert entry is not None
+    run.index = 1
+    driver.engine.finished(run, driver.now)
+    assert (driver.engine.empty, driver.engine.quiet, driver.engine.rests(driver.now)) == (False, False, False)
+    driver.engine.settled(entry, None, driver.now)
+    assert (driver.engine.empty, driver.engine.quiet, driver.engine.rests(driver.now)) == (True, True, True)

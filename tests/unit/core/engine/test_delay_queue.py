@@ -106,3 +106,10 @@ def test_what_is_dropped_is_forgotten_and_the_other_partition_keeps_its_order() 
     assert (gone.waiting, gone.waiting_bytes) == (0, 0)
     assert stays.waiting == len(delay_queue) == 20
     assert take(delay_queue, 1000) == (stays, sorted(kept))
+
+
+def test_a_partition_that_has_nothing_is_dropped_without_effect() -> None:
+    owner = assignment()
+    delay_queue = DelayQueue()
+    delay_queue.drop(owner)
+    assert (len(delay_queue), owner.waiting) == (0, 0)

@@ -7,8 +7,10 @@ from typing import Any
 import pytest
 
 from flux.core.backoff import Waits
+from flux.core.engine.due_times import DueTimes
+from flux.core.monitoring.log_events import Notices
 from flux.core.ports import CommittedOffset
-from unit.support.engine_support import T0, T0_MS, Driver, FakeRecord
+from unit.support.engine_support import STAGES, T0, T0_MS, Driver, FakeRecord, policy
 
 
 def due(driver: Driver, offset: int, after: float, key: bytes | None = None, **fields: Any) -> FakeRecord:
@@ -111,3 +113,27 @@ def test_what_arrives_after_its_time_is_counted() -> None:
     driver.now = T0 + 60
     driver.poll(due(driver, 0, 1), due(driver, 1, 59.5), due(driver, 2, 90))
     assert driver.engine.stats.late == 1
+
+
+def times(**settings: Any) -> tuple[DueTimes, Notices]:
+    notices = Notices()
+    return DueTimes(policy(**settings), STAGES[0], notices), notices
+
+
+def test_a_forwarded_record_waits_as_its_stage_or_its_call_says_and_no_longer_than_the_limit() -> None:
+    due_times, notices = times(waits=Waits([5.0, 6.0], 100))
+    assert [due_times.wait(STAGES[stage], None, 0) for stage in (1, 2, 3)] == [5, 6, 0]
+    assert due_times.wait(STAGES[1], 7.0, 0) == 7
+    assert notices.take() == []
+    assert due_times.wait(STAGES[1], 200.0, 0) == 100
+    [notice] = notices.take()
+    assert "clipped to 100 s" in notice.text
+
+
+def test_an_interrupt_in_the_users_wait_is_not_hidden() -> None:
+    def interrupted(stage: int) -> float:
+        raise KeyboardInterrupt
+
+    due_times, _ = times(waits=Waits(interrupted, 100))
+    with pytest.raises(KeyboardInterrupt):
+        due_times.wait(STAGES[1], None, 0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from flux.core.engine.assignment import Assignment
+from flux.core.engine.assignment import Assignment, Event
 from flux.core.engine.forwarding import MOST_OPEN, MOST_OPEN_BYTES, Forward, Forwards, ForwardState
 from flux.core.engine.forwards import Detail, ForwardedCopy
 from flux.core.errors import BrokerError, Fault
@@ -226,3 +226,46 @@ def test_too_many_or_too_large_open_hops_stop_new_calls() -> None:
     assert not forwards.blocked
     forwards.add(make(MOST_OPEN + 1, assignment(), size=MOST_OPEN_BYTES))
     assert forwards.blocked
+
+
+def test_a_forward_is_shown_with_its_record_its_target_and_why_that_refuses_it() -> None:
+    forwards = Forwards()
+    [forward] = added(forwards, 7)
+    assert str(forward) == "t[0]@7 to t-g-try-1"
+    assert forwards.take(T0) == [forward]
+    assert forwards.writing == 1
+    forwards.unwritten(forward, DENIED, T0)
+    assert str(forward).startswith("t[0]@7 to t-g-try-1 (denied: grant WRITE on it, or take the record out")
+    assert forwards.refused == [forward]
+    assert (forwards.of(forward.entry), forwards.has(forward.entry)) == (forward, True)
+
+
+def test_a_forward_of_a_partition_that_is_gone_must_not_be_written() -> None:
+    owner = assignment()
+    forward = make(0, owner)
+    assert not forward.gone
+    owner.to(Event.LOST)
+    assert forward.gone
+
+
+def test_a_forward_that_its_topic_refuses_does_not_move() -> None:
+    forwards = Forwards()
+    first, second = added(forwards, 0, 1)
+    assert not forwards.moving(entry(assignment(), 0))
+    assert forwards.moving(first.entry)
+    forwards.take(T0)
+    forwards.unwritten(first, DENIED, T0)
+    assert (forwards.moving(first.entry), forwards.moving_all(), forwards.any_moving) == (False, [second], True)
+    forwards.unwritten(second, AWAY, T0)
+    assert (forwards.moving(second.entry), forwards.moving_all()) == (False, [second])
+
+
+def test_an_acknowledgement_of_a_forgotten_forward_counts_for_nothing() -> None:
+    forwards = Forwards()
+    owner = assignment()
+    forward = make(0, owner)
+    forwards.add(forward)
+    forwards.take(T0)
+    forwards.forget(owner)
+    forwards.written(forward)
+    assert (len(forwards), forwards.writing) == (0, 0)

@@ -232,3 +232,23 @@ def test_of_what_cannot_be_decoded_the_cause_is_told() -> None:
 
 def test_fluxs_own_errors_are_named_as_users_import_them() -> None:
     assert describe(Failure(Reject("no")), "full")[0] == "flux.Reject"
+
+
+def test_an_origin_without_a_timestamp_has_none_in_its_copy() -> None:
+    message = first(headers=None)
+    message.place(trail.Trail(1, 1, origin=("t", 0, 5)))
+    written = forwarded_copy(message, to=2).producer_record(T0_MS, None)
+    assert trail.ORIGIN_TIMESTAMP not in dict(written.headers)
+
+
+def test_an_interrupt_in_error_headers_is_not_hidden() -> None:
+    def interrupted(error: BaseException) -> str:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        describe(Failure(ValueError()), interrupted)
+
+
+def test_with_much_room_the_headers_are_not_counted() -> None:
+    written = forwarded_copy(first(headers=None)).producer_record(T0_MS, 10**6)
+    assert dict(written.headers)[trail.ERROR_TRACE] == b"line 1\n"

@@ -10,9 +10,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from flux.core.engine.assignment import Assignment, Entry, Event
+from flux.core.engine.assignment import Assignment, Entry, Event, Slice
 from flux.core.engine.key_queues import KeyQueues
-from unit.support.engine_support import P1, assignment, entry
+from unit.support.engine_support import P1, assignment, entry, record
 
 
 def fed(key_queues: KeyQueues, owner: Assignment, *keys: bytes | None) -> list[Entry]:
@@ -347,3 +347,120 @@ def test_what_nobody_has_taken_needs_no_room_in_the_metadata() -> None:
     for number in range(2_000):
         key_queues.add(entry(owner, far + number, None))
     assert len(key_queues.take(10, now=0)) == 10
+
+
+# -- claims
+
+
+def slice_of(owner: Assignment, keys: str, first: int = 0) -> Slice:
+    """A slice of records with a letter each as key; "-": none."""
+    records = [record(first + n, None if key == "-" else key.encode()) for n, key in enumerate(keys)]
+    assert owner.offset_tracker is not None
+    owner.offset_tracker.delivered(first, first + len(keys))
+    return Slice(records, first + len(keys))
+
+
+def offsets_of(entries: list[Entry]) -> list[int]:
+    return [one.offset for one in entries]
+
+
+@pytest.mark.parametrize(("ordering", "names"), [("key", 2), ("none", 0)])
+def test_a_claim_takes_the_keys_of_its_records(ordering: Any, names: int) -> None:
+    key_queues, owner = KeyQueues(ordering), assignment()
+    claim = key_queues.claim(owner, slice_of(owner, "a-ab"), 3)
+    assert (claim.indices, claim.stop) == ([0, 1, 2], 3)
+    assert len(claim.last) == (1 if names else 0)
+    whole = key_queues.claim(owner, slice_of(owner, "cd", 4), 9)
+    assert (whole.indices, whole.stop) == ([0, 1], 2)
+
+
+def test_a_record_whose_key_is_claimed_waits_until_the_last_of_the_claim_has_ended() -> None:
+    key_queues, owner = KeyQueues("key"), assignment()
+    claim = key_queues.claim(owner, slice_of(owner, "abab"), 9)
+    later = key_queues.claim(owner, slice_of(owner, "cab", 4), 9)
+    assert later.indices == [0]
+    assert (len(key_queues), key_queues.take(9, now=0)) == (2, [])
+    key_queues.end_claims(claim, 0, 2)
+    assert key_queues.take(9, now=0) == []
+    key_queues.end_claims(claim, 2, 3)
+    assert offsets_of(key_queues.take(9, now=0)) == [5]
+    key_queues.end_claims(claim, 3, 4)
+    assert offsets_of(key_queues.take(9, now=0)) == [6]
+    key_queues.end_claims(later, 0, 1)
+
+
+def test_a_claim_that_nobody_waits_for_leaves_nothing() -> None:
+    key_queues, owner = KeyQueues("key"), assignment()
+    claim = key_queues.claim(owner, slice_of(owner, "a-a"), 9)
+    assert key_queues
+    key_queues.end_claims(claim, 0, 3)
+    assert not key_queues
+
+
+def test_a_claim_whose_partition_was_dropped_ends_without_effect() -> None:
+    key_queues, owner = KeyQueues("key"), assignment()
+    claim = key_queues.claim(owner, slice_of(owner, "ab"), 9)
+    key_queues.drop(owner)
+    key_queues.end_claims(claim, 0, 2)
+    assert not key_queues
+
+
+def test_what_a_claim_gives_back_goes_before_the_records_that_wait_for_its_keys() -> None:
+    key_queues, owner = KeyQueues("key"), assignment()
+    piece = slice_of(owner, "abc-a")
+    claim = key_queues.claim(owner, piece, 9)
+    key_queues.claim(owner, slice_of(owner, "ba", 5), 9)
+    begun = piece.entry(owner, 0, piece.message(0))
+    key_queues.begin(begun)
+    free = key_queues.give_back_claims(claim, piece, 1, begun)
+    assert free == [2, 3]
+    assert offsets_of(key_queues.take(9, now=0)) == [1]
+    key_queues.end(begun)
+    assert offsets_of(key_queues.take(9, now=0)) == [4]
+
+
+def test_a_key_without_a_call_is_held_too() -> None:
+    key_queues, owner = KeyQueues("key"), assignment()
+    first, second = (entry(owner, offset, b"x") for offset in (0, 1))
+    assert owner.offset_tracker is not None
+    owner.offset_tracker.delivered(0, 2)
+    key_queues.hold(first)
+    key_queues.add_first(second)
+    assert key_queues.take(9, now=0) == []
+    key_queues.release(first)
+    assert key_queues.take(9, now=0) == [second]
+    assert key_queues.deadline() is None
+
+
+def test_a_record_without_a_key_that_is_called_again_or_running_needs_no_queue() -> None:
+    key_queues, owner = KeyQueues("key"), assignment()
+    running, again = (entry(owner, offset, None) for offset in (0, 1))
+    assert owner.offset_tracker is not None
+    owner.offset_tracker.delivered(0, 2)
+    key_queues.begin(running)
+    key_queues.add_first(again)
+    assert key_queues.take(9, now=0) == [again]
+    key_queues.end(running)
+    key_queues.end(again)
+    assert (owner.laned, owner.flying, bool(key_queues)) == (0, 0, False)
+
+
+def test_a_record_that_is_called_again_takes_a_key_that_is_free() -> None:
+    key_queues, owner = KeyQueues("key"), assignment()
+    first, second = (entry(owner, offset, b"x") for offset in (0, 1))
+    assert owner.offset_tracker is not None
+    owner.offset_tracker.delivered(0, 2)
+    key_queues.add_first(first)
+    key_queues.add(second)
+    assert key_queues.take(9, now=0) == [first]
+
+
+def test_without_any_room_the_record_at_the_committable_offset_runs_alone() -> None:
+    key_queues, owner = KeyQueues("key"), assignment(max_metadata=16)
+    first, second = fed(key_queues, owner, b"x", b"y")
+    assert key_queues.take(9, now=0) == [first]
+    key_queues.end(first)
+    assert owner.offset_tracker is not None
+    owner.offset_tracker.done(0, 1)
+    key_queues.retry_aside()
+    assert key_queues.take(9, now=0) == [second]

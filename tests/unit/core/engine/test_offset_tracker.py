@@ -242,3 +242,9 @@ def test_many_ranges_at_once_are_as_if_each_was_done_alone(
     together.all_done(added)
     assert together.position == alone.position
     assert list(together.ranges()) == list(alone.ranges())
+
+
+def test_its_repr_has_all_of_its_state() -> None:
+    tracker = OffsetTracker(3, [(5, 6)])
+    tracker.delivered(3, 9)
+    assert repr(tracker) == "<OffsetTracker 3, done [(5, 6)], delivered to 9>"

@@ -129,3 +129,23 @@ def test_under_order_by_partition_nothing_is_taken_beside_a_call() -> None:
     assert driver.engine.take(False, driver.now) is None
     driver.work(stuck)
     assert driver.work_all() == [1, 2, 3]
+
+
+def test_a_call_that_failed_frees_its_key() -> None:
+    driver, _ = slow()
+    polled(driver, 1, "abcdefghij")
+    polled(driver, 11, "a")
+    part = taken(driver)
+    assert driver.nothing_to_take()
+    driver.fail(part)
+    assert driver.work(driver.take(polling=False)) == [11]
+
+
+def test_a_part_that_was_cut_before_its_partition_was_lost_is_not_divided_again() -> None:
+    driver, _ = slow()
+    polled(driver, 1, "abcdefghij")
+    part = taken(driver)
+    driver.engine.lost([driver.p0])
+    assert part.limit == 1
+    driver.work(part)
+    assert driver.nothing_to_take()

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
+from flux.core.engine.common import SHOWN, Common
+from flux.core.engine.offset_tracker import OffsetTracker
+from flux.core.engine.partitions import Partitions
 from flux.core.engine.runs import Run
-from flux.core.ports import BEGINNING, CommittedOffset, PollResult, Watermarks
+from flux.core.errors import BrokerError, Fault
+from flux.core.limits.circuit_breaker import Gate
+from flux.core.ports import BEGINNING, CommittedOffset, PollResult, TopicPartition, Watermarks
 from flux.core.stage import Role
-from unit.support.engine_support import AWAY, T0, Driver, offsets
+from unit.support.engine_support import AWAY, P0, P1, STAGES, T0, Driver, offsets, policy, record
 
 
 def in_a_call(driver: Driver, *records: int) -> Run:
@@ -288,3 +295,93 @@ def test_while_calls_are_quick_the_poller_alone_gets_work() -> None:
 
 def test_the_stages_role_decides_about_waiting() -> None:
     assert [Driver(number).stage.role for number in range(4)] == [Role.MAIN, Role.RETRY, Role.RETRY, Role.DEAD]
+
+
+# -- alone
+
+
+def partitions(**settings: Any) -> tuple[Partitions, Common]:
+    shared = Common(policy(**settings), STAGES[0], Gate())
+    return Partitions(shared, lambda assignment: None), shared
+
+
+def test_an_assignment_of_nothing_is_no_news_of_the_topic() -> None:
+    owned, _ = partitions()
+    error = BrokerError("unknown", Fault.UNKNOWN_TOPIC)
+    owned.spread.unknown(error, T0)
+    assert owned.assigned({}, {}, T0) == {}
+    assert owned.spread.over(T0 + 60) is error
+    owned.assigned({P0: None}, {P0: 0}, T0)
+    assert owned.spread.over(T0 + 60) is None
+
+
+def test_what_was_read_is_committed_unless_the_stage_stops() -> None:
+    owned, shared = partitions()
+    owned.assigned({P0: CommittedOffset(3), P1: None}, {P0: 0, P1: 0}, T0)
+    owned.reached({P0: 7, TopicPartition("t", 9): 7})
+    assert shared.commits.done == 1
+    assert owned.commit(T0, None, False) == {P0: CommittedOffset(7)}
+    assert owned.commit(T0, [P1], True) is None
+    shared.stopping = True
+    owned.reached({P1: 7})
+    assert owned.positions() == {P0: 7, P1: BEGINNING}
+    assert owned.ends() == {P0: 7, P1: BEGINNING}
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (BrokerError("too long", Fault.METADATA), "refuses metadata of this length"),
+        (BrokerError("no", Fault.DENIED), "offsets of g cannot be committed: no"),
+        (BrokerError("away", Fault.UNAVAILABLE), ""),
+        (BrokerError("fenced", Fault.FENCED), ""),
+    ],
+)
+def test_a_commit_that_fails_is_logged_unless_it_is_tried_again_anyway(error: BrokerError, says: str) -> None:
+    owned, shared = partitions()
+    owned.assigned({P0: CommittedOffset(3)}, {P0: 0}, T0)
+    [assignment] = owned.of([P0])
+    list(assignment.deliver([record(offset) for offset in range(3, 9)]))
+    assert assignment.offset_tracker is not None
+    assignment.offset_tracker.done(5, 6)
+    assignment.offset_tracker.done(3, 4)
+    positions = owned.commit(T0, None, False)
+    assert positions is not None
+    assert positions[P0].metadata
+    owned.committed(positions, error, T0)
+    assert says in "".join(notice.text for notice in shared.notices.take())
+    assert shared.stats.commit_failures == 1
+    again = owned.commit(T0 + 9, None, False)
+    assert again == ({P0: CommittedOffset(4)} if error.fault is Fault.METADATA else positions)
+    owned.committed({**again, P1: CommittedOffset(1)}, None, T0 + 9)
+    assert (shared.stats.commits, assignment.committed) == (1, again[P0])
+
+
+@pytest.mark.parametrize(("start_from", "owed"), [("earliest", [P1]), ("latest", [P0, P1])])
+def test_only_a_start_offset_without_a_commit_need_not_be_committed(
+    start_from: str, owed: list[TopicPartition]
+) -> None:
+    owned, _ = partitions(start_from=start_from)
+    owned.assigned({P0: CommittedOffset(3), P1: CommittedOffset(3)}, {P0: 0, P1: 0}, T0, chosen=[P0])
+    positions = {P0: CommittedOffset(3), P1: CommittedOffset(3)}
+    assert list(owned.owed(positions)) == owed
+    assert owned.owed({P0: CommittedOffset(4)}) == {P0: CommittedOffset(4)}
+
+
+def test_offsets_that_could_not_be_committed_are_named_a_few_of_many() -> None:
+    owned, shared = partitions()
+    owned.gave_up({TopicPartition("t", number): CommittedOffset(7) for number in range(SHOWN + 2)}, AWAY)
+    [notice] = shared.notices.take()
+    assert notice.text.startswith("not committed: t[0] up to 7, t[1] up to 7")
+    assert f"t[{SHOWN}]" not in notice.text
+    assert " and 2 more (not now)" in notice.text
+    assert len(owned.uncommitted) == SHOWN + 2
+
+
+def test_records_completed_past_the_committed_offset_are_not_delivered_again() -> None:
+    owned, _ = partitions()
+    committed = CommittedOffset(3, OffsetTracker(3, [(4, 6)]).metadata())
+    assert owned.assigned({P0: committed}, {P0: 0}, T0) == {P0: 3}
+    [assignment] = owned.of([P0])
+    pieces = list(assignment.deliver([record(offset) for offset in range(3, 8)]))
+    assert [[one.offset() for one in piece.records] for piece in pieces] == [[3], [6, 7]]

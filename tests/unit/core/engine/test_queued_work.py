@@ -6,8 +6,13 @@ from typing import Any
 
 import pytest
 
+from flux.core.engine.assignment import Assignment, Event
+from flux.core.engine.common import Common
+from flux.core.engine.queued_work import QueuedWork
 from flux.core.limits.backpressure import FULL, PATIENCE
-from unit.support.engine_support import T0, T0_MS, Driver, FakeRecord
+from flux.core.limits.circuit_breaker import Gate
+from flux.core.ports import Batch
+from unit.support.engine_support import P0, STAGES, T0, T0_MS, Driver, FakeRecord, assignment, policy
 
 
 def due(driver: Driver, offset: int, after: float, key: bytes | None = None, **fields: Any) -> FakeRecord:
@@ -82,3 +87,73 @@ def test_a_full_stage_does_not_poll_for_a_while_and_then_pauses_and_polls() -> N
     assert turn.poll > 0
     driver.work_all()
     assert driver.turn().resume == (driver.p0,)
+
+
+# -- the parts of it
+
+
+def queued(stage: int = 0, **settings: Any) -> tuple[QueuedWork, Assignment]:
+    return QueuedWork(Common(policy(**settings), STAGES[stage], Gate())), assignment()
+
+
+def batch(*offsets: int, first_due: float = 0.0) -> list[Batch]:
+    """Records that are due a second apart, from `first_due` seconds after the start."""
+    return [Batch(P0, [due(Driver(), offset, first_due + n, b"%d" % offset) for n, offset in enumerate(offsets)])]
+
+
+def test_records_of_a_partition_that_is_not_owned_are_left_out() -> None:
+    work, owner = queued()
+    work.delivered(batch(0), {}, T0)
+    assert len(work) == 0
+    owner.to(Event.REVOKING)
+    work.delivered(batch(0), {P0: owner}, T0)
+    assert len(work) == 0
+
+
+def test_in_the_main_stage_records_go_into_the_backlog_and_can_become_entries() -> None:
+    work, owner = queued()
+    work.delivered(batch(0, 1), {P0: owner}, T0)
+    assert (owner.backlogged, work.at_hand(T0), work.may_split(owner)) == (2, 1, True)
+    piece = work.backlogs.take()
+    work.give_back(owner, piece)
+    assert work.at_hand(T0) == 1
+    work.split()
+    assert (owner.backlogged, owner.laned, work.at_hand(T0)) == (0, 2, 2)
+    owner.laned = FULL
+    assert not work.may_split(owner)
+    work.unload(owner)
+    assert work.at_hand(T0) == 0
+
+
+def test_in_a_retry_stage_what_is_given_back_waits_in_due_order_again() -> None:
+    work, owner = queued(1)
+    work.delivered(batch(0, 1), {P0: owner}, T0)
+    assert work.at_hand(T0) == 1
+    assert work.ripen(T0 + 5, 9)
+    assert not work.ripen(T0 + 5, 9)
+    piece = work.backlogs.take()
+    work.delivered(batch(2, first_due=0.5), {P0: owner}, T0 + 5)
+    assert work.ripen(T0 + 5, 9)
+    work.give_back(owner, piece)
+    assert (len(work.backlogs), len(work.delay_queue)) == (0, 3)
+    work.ripen(T0 + 5, 9)
+    assert [record.offset() for each in owner.backlog for record in each.records] == [0, 2, 1]
+
+
+def test_due_records_become_ready_as_many_as_are_wanted() -> None:
+    work, owner = queued(1)
+    work.delivered(batch(*range(6)), {P0: owner}, T0)
+    work.spread_due(T0 + 60, 2)
+    assert (owner.laned, owner.waiting) == (2, 4)
+    work.ripen_due(T0 + 60, 4)
+    assert (owner.backlogged, owner.waiting) == (4, 0)
+    entries = work._common.key_queues.take(9, T0)
+    assert [(entry.offset, entry.message.stage) for entry in entries] == [(0, 1), (1, 1)]
+
+
+def test_with_few_records_no_partition_is_looked_at() -> None:
+    work, owner = queued()
+    assert work.pauses({P0: owner}, False, T0) == ([], [], False)
+    owner.backlogged = 2 * FULL
+    assert work.pauses({P0: owner}, True, T0) == ([P0], [], True)
+    assert work.paused

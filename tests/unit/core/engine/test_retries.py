@@ -6,7 +6,7 @@ import pytest
 
 from flux.core.engine.forwarding import Forward
 from flux.core.engine.forwards import Detail, Failure
-from flux.core.engine.verdicts import Move, Reject, Retry
+from flux.core.engine.verdicts import Move, Pause, Reject, Retry
 from flux.core.errors import BrokerError, Fault
 from flux.core.ports import CommittedOffset, ProducerRecord
 from flux.core.stage import Role
@@ -278,3 +278,160 @@ def test_a_product_that_ends_with_a_failure_of_the_process_moves_nothing() -> No
     assert entry is not None
     driver.engine.settled(entry, Failure(MemoryError()), driver.now)
     assert driver.write() == []
+
+
+# -- retries in place, and records that are open
+
+
+def tried(driver: Driver, *records: int) -> None:
+    """Records that failed once and wait for a retry in place."""
+    driver.assign(0)
+    driver.poll(*records)
+    driver.work_all(*records)
+
+
+def test_a_retry_in_place_is_called_again_after_its_wait_and_then_forwarded() -> None:
+    driver = Driver(in_place_retries=1, in_place_wait=5.0)
+    tried(driver, 0)
+    assert driver.nothing_to_take()
+    driver.now += 5
+    run = driver.take()
+    assert driver.message(run, 0).attempt == 2
+    assert driver.work(run, 0) == [0]
+    assert driver.write() == [0]
+
+
+@pytest.mark.parametrize("ordering", ["key", "none"])
+def test_a_retry_in_place_holds_back_its_key_only_where_keys_have_an_order(ordering: str) -> None:
+    driver = Driver(in_place_retries=1, in_place_wait=5.0, ordering=ordering)
+    driver.assign(0)
+    driver.poll(driver.record(0, b"x"), driver.record(1, b"x"), driver.record(2, b"y"))
+    run = driver.take()
+    assert driver.fail(run) is Move.AGAIN
+    run.index = 1
+    if ordering == "none":
+        assert run.limit == 3
+        return
+    driver.engine.finished(run, driver.now)
+    assert driver.work_all() == [2]
+
+
+def test_a_stop_forwards_what_waits_for_a_retry_in_place_and_what_waits_for_a_caller() -> None:
+    driver = Driver(in_place_retries=1, in_place_wait=5.0)
+    tried(driver, 0)
+    driver.now += 3
+    driver.poll(1)
+    driver.work_all(1)
+    driver.now += 2
+    driver.engine._retries.readmit_due(driver.now)
+    driver.engine.stop()
+    assert sorted(driver.write()) == [0, 1]
+
+
+def test_a_retry_in_place_that_is_called_when_the_stage_stops_ends_by_its_call() -> None:
+    driver = Driver(in_place_retries=1, in_place_wait=5.0)
+    tried(driver, 0)
+    driver.now += 5
+    run = driver.take()
+    driver.engine.stop()
+    assert driver.write() == []
+    driver.work(run)
+    assert driver.commit() == {0: CommittedOffset(1)}
+
+
+def test_a_process_that_fails_in_a_retry_in_place_moves_nothing() -> None:
+    driver = Driver(in_place_retries=1, in_place_wait=5.0)
+    tried(driver, 0)
+    driver.now += 5
+    run = driver.take()
+    assert driver.fail(run, MemoryError()) is Move.STOP
+    driver.engine.aborted(run)
+    driver.engine.stop()
+    assert (driver.write(), driver.commit()) == ([], {})
+
+
+def test_a_pause_ends_the_waits_in_place() -> None:
+    driver = Driver(in_place_retries=1, in_place_wait=60.0)
+    tried(driver, 0)
+    driver.engine.paused()
+    assert driver.work(driver.take()) == [0]
+
+
+def test_a_failure_is_reported_once_with_what_becomes_of_its_record() -> None:
+    driver = Driver()
+    driver.assign(0)
+    driver.poll(0, 1)
+    run = driver.take()
+    run.note(Failure(ValueError()), driver.message(run, 0))
+    run.index = 2
+    assert not driver.engine.has_news
+    driver.engine.finished(run, driver.now)
+    assert driver.engine._retries.news
+    assert [(message.offset, move) for message, _, move in driver.engine.failures()] == [(0, Move.NEXT)]
+    assert driver.engine.failures() == []
+
+
+def test_what_ends_after_its_partition_was_lost_opens_nothing() -> None:
+    driver = Driver()
+    driver.assign(0)
+    driver.poll(0, 1)
+    run = driver.take()
+    driver.engine.lost([driver.p0])
+    assert driver.engine.produced(run, 0, driver.message(run, 0)) is None
+    run.index = 1
+    assert driver.fail(run) is Move.NEXT
+    assert (driver.write(), driver.engine.stats.failed) == ([], 1)
+
+
+def test_a_product_that_finds_an_outage_has_its_record_called_again() -> None:
+    driver = Driver()
+    driver.assign(0)
+    driver.poll(0)
+    for revoking in (False, True):
+        run = driver.take()
+        entry = driver.engine.produced(run, 0, driver.message(run, 0))
+        assert entry is not None
+        run.index = 1
+        driver.engine.finished(run, driver.now)
+        if revoking:
+            driver.engine.revoking([driver.p0])
+        assert driver.engine.settled(entry, Failure(Pause()), driver.now) is Move.PAUSE
+    assert driver.nothing_to_take()
+
+
+def test_an_acknowledgement_after_a_loss_counts_for_nothing() -> None:
+    driver = Driver()
+    forward = failed_hop(driver)
+    driver.engine.lost([driver.p0])
+    assert driver.engine.all_written([forward], driver.now) == []
+    assert driver.engine.written(forward, driver.now) is False
+    driver.engine.unwritten(forward, AWAY, driver.now)
+    assert driver.notices() == ""
+
+
+def test_a_record_that_would_expire_while_it_waits_is_a_dead_letter() -> None:
+    driver = Driver(give_up_after=5.0)
+    forward = failed_hop(driver)
+    assert (forward.forwarded_copy.target.role, forward.forwarded_copy.reason) == (Role.DEAD, "expired")
+
+
+def test_copies_that_are_not_written_when_the_stage_leaves_are_named_a_few_of_many() -> None:
+    driver = Driver()
+    driver.engine.left_behind()
+    assert driver.notices() == ""
+    driver.assign(0)
+    driver.poll(*range(7))
+    driver.work_all(*range(7))
+    driver.engine.left_behind()
+    line = driver.notices()
+    assert "t[0]@0 to t-g-try-1" in line
+    assert " and 2 more: they are called again" in line
+    assert len(driver.engine.unforwarded) == 7
+
+
+def test_a_revocation_waits_for_writes_and_products_alone() -> None:
+    driver = Driver()
+    forward = failed_hop(driver)
+    assert driver.engine._retries.in_flight(forward.entry)
+    driver.engine.unwritten(forward, DENIED, driver.now)
+    assert not driver.engine._retries.in_flight(forward.entry)

@@ -205,3 +205,8 @@ def test_a_batch_failure_names_messages_and_exceptions() -> None:
     for named in ({"x": ValueError()}, {FIRST: "x"}):
         with pytest.raises(TypeError, match="give message -> exception"):
             BatchFailure(named)  # type: ignore[arg-type]
+
+
+def test_a_type_has_the_same_verdict_each_time() -> None:
+    rules = Rules(reject_on=(ValueError,))
+    assert [rules.verdict(ValueError()), rules.verdict(ValueError("again"))] == [REJECTED, REJECTED]

@@ -10,7 +10,7 @@ import pytest
 import flux
 from flux.core.errors import BrokerError, Fault
 from flux.core.ports import ProducerRecord
-from unit.support.engine_support import Driver
+from unit.support.engine_support import AWAY, Driver
 from unit.support.peers_support import Peer, wait_for
 
 
@@ -61,6 +61,74 @@ def test_a_record_that_nobody_may_call_yet_is_named() -> None:
     driver.poll(0)
     assert stalled(driver, 0) == []
     assert "a free call (concurrency = 3)" in stalled(driver, 60)[0]
+
+
+def test_a_retry_in_place_is_named() -> None:
+    driver = Driver(stalled_after=60.0, in_place_retries=1, in_place_wait=300.0)
+    driver.assign(0)
+    driver.poll(7)
+    driver.work_all(7)
+    assert stalled(driver, 0) == []
+    assert "it waits for record 7 to be tried again in place" in stalled(driver, 60)[0]
+
+
+def test_what_a_call_produced_is_named() -> None:
+    driver = Driver(stalled_after=60.0)
+    driver.assign(0)
+    driver.poll(7)
+    run = driver.take()
+    driver.engine.produced(run, 0, driver.message(run, 0))
+    run.index = 1
+    driver.engine.finished(run, driver.now)
+    assert stalled(driver, 0) == []
+    assert "the acknowledgement of what the call of record 7 produced" in stalled(driver, 60)[0]
+
+
+def test_too_many_writes_of_other_partitions_are_named() -> None:
+    driver = Driver(stalled_after=60.0)
+    driver.assign(0, 0)
+    driver.poll(7)
+    driver.work_all(7)
+    driver.write(AWAY)
+    driver.poll(driver.record(1, partition=1))
+    assert stalled(driver, 0) == []
+    own, other = stalled(driver, 60)
+    assert "the write of record 7 to t-g-try-1 (waiting, 1 failures)" in own
+    assert other.startswith("t[1]")
+    assert "1 writes of its stage that are under way" in other
+
+
+def test_a_pause_is_named() -> None:
+    driver = Driver(stalled_after=60.0)
+    driver.assign(0)
+    driver.poll(7)
+    driver.engine.gate.pause(None, ConnectionError(), 600.0, 0.0, driver.now)
+    assert stalled(driver, 0) == []
+    assert "the end of a pause, which began 60 s ago" in stalled(driver, 60)[0]
+
+
+def test_a_commit_without_an_answer_is_named() -> None:
+    driver = Driver(stalled_after=30.0)
+    driver.assign(0)
+    driver.poll(*range(3))
+    driver.work_all()
+    driver.now += 10
+    assert driver.engine.commit(driver.now)
+    driver.poll(9)
+    assert stalled(driver, 0) == []
+    assert "it waits for a commit, since 30 s" in stalled(driver, 30)[0]
+
+
+def test_a_run_of_another_partition_is_not_what_it_waits_for() -> None:
+    driver = Driver(stalled_after=60.0)
+    driver.assign(0, 0)
+    driver.poll(driver.record(3, partition=1))
+    driver.take()
+    driver.poll(7)
+    assert stalled(driver, 0) == []
+    [first, second] = stalled(driver, 60)
+    assert "a free call" in first
+    assert "the call of record 3" in second
 
 
 def test_records_that_are_not_due_are_no_stall() -> None:

@@ -1,0 +1,259 @@
+"""Which records may run now, and what becomes of runs: whole slices, parts of them, entries of key queues."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from flux.core.engine.batches import OpenBatch
+from flux.core.engine.forwards import Failure
+from flux.core.engine.part_runs import PartRun
+from flux.core.engine.runs import KeyQueueRun, Run, SliceRun, WholeBatchRun
+from flux.core.engine.verdicts import Pause
+from flux.core.flux_headers import DUE
+from flux.core.limits.backpressure import FULL
+from flux.core.ports import CommittedOffset
+from unit.support.engine_support import T0_MS, Driver, FakeRecord, offsets
+
+
+def slow(stage: int = 0, chunk: int = 10, **settings: Any) -> Driver:
+    """A stage whose calls are slow, so that callers take up to `chunk` records at once."""
+    driver = Driver(stage, **settings)
+    driver.assign(0, 0)
+    driver.engine.dispatch_mode.slow = True
+    driver.engine.dispatch_mode.took(0.0, 16 * (chunk - 1))
+    driver.engine.dispatch_mode.slow = True
+    return driver
+
+
+def keyed(driver: Driver, first: int, keys: str, due: float | None = None) -> list[FakeRecord]:
+    """A record for each letter, which is its key; "-": none."""
+    headers = None if due is None else [(DUE, b"%d" % (T0_MS + due * 1000))]
+    return [
+        driver.record(first + n, None if key == "-" else key.encode(), headers=headers) for n, key in enumerate(keys)
+    ]
+
+
+def taken(driver: Driver) -> Run:
+    run = driver.engine.take(False, driver.now)
+    assert run is not None
+    return run
+
+
+# -- quick calls
+
+
+def test_while_calls_are_quick_a_slice_runs_whole_and_the_next_one_waits_for_it() -> None:
+    driver = Driver()
+    driver.assign(0)
+    driver.poll(0, 1)
+    driver.poll(2, 3)
+    first = driver.take()
+    assert isinstance(first, SliceRun)
+    assert driver.nothing_to_take()
+    driver.work(first)
+    assert offsets(driver.take()) == [2, 3]
+
+
+def test_in_a_retry_stage_slices_in_due_order_run_if_the_metadata_has_room() -> None:
+    driver = Driver(1, max_metadata=30)
+    driver.assign(0)
+    one, two, far = keyed(driver, 0, "abc", due=1)
+    two.the_headers = [(DUE, b"%d" % (T0_MS + 500))]
+    driver.poll(one, two, far)
+    driver.now += 2
+    assert driver.work_all() == [1, 0, 2]
+    late, early = keyed(driver, 10**9, "de", due=1)
+    early.the_headers = [(DUE, b"%d" % (T0_MS + 500))]
+    driver.poll(late, early)
+    driver.poll(*keyed(driver, 10**9 + 2, "f", due=1))
+    assert sorted(driver.work_all()) == [10**9, 10**9 + 1, 10**9 + 2]
+    assert driver.commit() == {0: CommittedOffset(10**9 + 3)}
+
+
+def test_a_retry_stage_without_room_calls_single_records() -> None:
+    driver = Driver(1, max_metadata=16)
+    driver.assign(0)
+    records = keyed(driver, 0, "ab", due=60)
+    records[1].the_headers = [(DUE, b"%d" % T0_MS)]
+    driver.poll(*records)
+    driver.now += 1
+    assert driver.nothing_to_take()
+    driver.now += 60
+    assert driver.work_all() == [0, 1]
+
+
+# -- slow calls
+
+
+def test_parts_of_a_slice_run_side_by_side_while_their_keys_differ() -> None:
+    driver = slow()
+    driver.poll(*keyed(driver, 0, "abcdefghijklm"))
+    first, second = taken(driver), taken(driver)
+    assert isinstance(first, PartRun)
+    assert [offsets(first), offsets(second)] == [[*range(10)], [10, 11, 12]]
+
+
+def test_records_whose_keys_are_taken_wait_behind_them() -> None:
+    driver = slow()
+    driver.poll(*keyed(driver, 0, "abcdefghij"))
+    driver.poll(*keyed(driver, 10, "abcdefghij"))
+    first = taken(driver)
+    assert driver.nothing_to_take()
+    driver.work(first)
+    assert sorted(driver.work_all()) == [*range(10, 20)]
+
+
+@pytest.mark.parametrize("settings", [{"ordering": "partition"}, {"max_metadata": 16}])
+def test_records_become_entries_where_no_part_may_run(settings: dict[str, Any]) -> None:
+    driver = slow(**settings)
+    driver.poll(*keyed(driver, 0, "abcdefghij"))
+    run = taken(driver)
+    assert isinstance(run, KeyQueueRun)
+    assert offsets(run) == [0]
+    assert driver.nothing_to_take()
+    driver.work(run)
+    assert driver.work_all() == [*range(1, 10)]
+
+
+def test_few_records_become_entries() -> None:
+    driver = slow(chunk=2)
+    driver.poll(*keyed(driver, 0, "aab"))
+    assert offsets(taken(driver)) == [0, 2]
+
+
+def test_a_partition_with_too_many_entries_passes_its_turn() -> None:
+    driver = slow(chunk=1, ordering="partition")
+    driver.poll(*range(FULL + 1))
+    first = taken(driver)
+    driver.poll(*range(FULL + 1, FULL + 9))
+    assert driver.nothing_to_take()
+    driver.poll(driver.record(0, partition=1))
+    assert driver.message(taken(driver), 0).partition == 1
+    driver.work(first)
+    assert offsets(taken(driver)) == [1]
+
+
+@pytest.mark.parametrize(("ordering", "kind"), [("key", PartRun), ("partition", KeyQueueRun)])
+def test_in_a_retry_stage_callers_share_what_is_due(ordering: str, kind: type[Run]) -> None:
+    driver = slow(1, ordering=ordering)
+    driver.poll(*keyed(driver, 0, "abcdefghijklm", due=1))
+    driver.now += 2
+    run = taken(driver)
+    assert isinstance(run, kind)
+    driver.work(run)
+    driver.work_all()
+    assert driver.commit() == {0: CommittedOffset(13)}
+
+
+def test_a_part_of_a_slice_in_due_order_needs_room_for_its_last_offset() -> None:
+    driver = slow(1)
+    records = keyed(driver, 0, "abcdefgh", due=2)
+    records[7].the_headers = [(DUE, b"%d" % T0_MS)]
+    driver.poll(*records)
+    driver.now += 3
+    run = taken(driver)
+    assert isinstance(run, PartRun)
+    assert offsets(run) == [7, *range(7)]
+
+
+# -- runs
+
+
+def test_a_stuck_run_is_cut_and_all_others_with_it() -> None:
+    driver = Driver()
+    driver.assign(0, 0)
+    driver.poll(*range(4))
+    stuck = driver.take()
+    stuck.index = 1
+    driver.poll(*[driver.record(offset, b"x", 1) for offset in range(3)])
+    other = driver.take()
+    assert driver.look() == [stuck, other]
+    assert (stuck.limit, other.limit) == (2, 1)
+    driver.work(stuck)
+    driver.work(other)
+    assert sorted(driver.work_all()) == [1, 2, 2, 3]
+
+
+def test_failures_of_a_run_that_gets_on_are_accounted_for_meanwhile() -> None:
+    driver = Driver()
+    driver.assign(0)
+    driver.poll(*range(100))
+    run = driver.take()
+    run.index = 20
+    run.failures.append((3, Failure(ValueError()), driver.message(run, 3)))
+    driver.engine.looked(driver.now)
+    assert driver.write() == [3]
+    assert run.limit == 100
+
+
+def test_what_ended_is_accounted_for_when_it_is_committed() -> None:
+    driver = Driver()
+    driver.assign(0)
+    driver.poll(0, 1, 2)
+    run = driver.take()
+    run.index = 2
+    assert driver.commit() == {0: CommittedOffset(2)}
+    assert driver.engine.stats.done == 2
+
+
+def test_the_rest_of_a_cut_run_is_discarded_with_its_partition() -> None:
+    driver = Driver()
+    driver.assign(0)
+    driver.poll(*range(4))
+    run = driver.take()
+    driver.engine.revoking([driver.p0])
+    assert run.limit == 1
+    driver.work(run)
+    assert driver.commit() == {0: CommittedOffset(1)}
+
+
+@pytest.mark.parametrize("revoking", [False, True])
+def test_a_call_that_found_an_outage_is_made_again_unless_its_partition_is_revoked(revoking: bool) -> None:
+    driver = Driver()
+    driver.assign(0)
+    driver.poll(driver.record(0, b"x"), driver.record(1, b"x"))
+    run = driver.take()
+    if revoking:
+        driver.engine.revoking([driver.p0])
+    message = driver.message(run, 0)
+    message.value = "decoded"
+    driver.engine.failed(run, 0, message, Failure(Pause()), driver.now)
+    run.index = 1
+    driver.engine.finished(run, driver.now)
+    assert message.value == b"v"
+    assert driver.work_all() == ([] if revoking else [0, 1])
+
+
+def test_a_batch_whose_partition_is_gone_gives_nothing_back() -> None:
+    driver = Driver(batch=OpenBatch(2, 60.0))
+    driver.assign(0)
+    driver.poll(0, 1)
+    run = driver.take()
+    assert isinstance(run, WholeBatchRun)
+    driver.engine.lost([driver.p0])
+    driver.engine.failed(run, 0, driver.message(run, 0), Failure(Pause()), driver.now)
+    assert driver.nothing_to_take()
+
+
+def test_a_batch_stage_passes_the_turn_of_a_partition_that_waits() -> None:
+    driver = Driver(batch=OpenBatch(FULL, 60.0))
+    driver.assign(0, 0)
+    driver.poll(*range(FULL))
+    first = driver.take()
+    driver.poll(*range(FULL, 3 * FULL))
+    driver.poll(*range(3 * FULL, 3 * FULL + 1))
+    assert driver.nothing_to_take()
+    driver.poll(*[driver.record(offset, b"x", 1) for offset in range(FULL)])
+    assert driver.message(driver.take(), 0).partition == 1
+    driver.work(first)
+    assert offsets(driver.take()) == [*range(FULL, 2 * FULL)]
+
+
+def test_entries_that_callers_have_taken_are_known() -> None:
+    driver = slow(chunk=2)
+    driver.poll(*keyed(driver, 0, "ab"))
+    taken(driver)
+    assert sorted(entry.offset for entry in driver.engine._dispatch.begun) == [0, 1]
+    driver.engine.stop()

@@ -1,0 +1,190 @@
+"""What an engine reports of itself, and that it routes each fact to the part that it concerns."""
+
+from __future__ import annotations
+
+from flux.core.engine import Engine
+from flux.core.engine.verdicts import Move, Pause, Rules
+from flux.core.limits.circuit_breaker import Gate
+from flux.core.ports import CommittedOffset, PollResult
+from unit.support.engine_support import AWAY, DENIED, STAGES, T0, Driver, policy
+
+
+def test_an_engine_names_its_topic_and_partitions() -> None:
+    driver = Driver()
+    driver.assign(0)
+    assert repr(driver.engine) == "<Engine t [<Assignment t[0] working>]>"
+    assert driver.engine.partitions == [driver.p0]
+
+
+def test_engines_of_a_task_share_its_gate_and_one_alone_has_its_own() -> None:
+    gate = Gate()
+    assert Engine(policy(), STAGES[0], None, gate).gate is gate
+    alone = Engine(policy(rate_limit=1.0), STAGES[0], {"t-g-dlq": 1_000})
+    assert alone.gate.limited
+    assert (alone.limit("t-g-dlq"), alone.limit("t-g-try-1")) == (1_000, None)
+
+
+def test_the_epoch_relates_the_clock_to_due_times() -> None:
+    driver = Driver(1)
+    driver.engine.epoch = T0
+    driver.now = 0.0
+    assert driver.engine.epoch == T0
+    driver.assign(0)
+    driver.poll(driver.record(0))
+    assert driver.engine.deadline(0.0) == 10.0
+    assert (driver.engine.waiting, driver.engine.next_due) == (1, (T0 + 10) * 1000)
+
+
+def test_a_stage_is_idle_when_it_is_empty_and_all_is_committed() -> None:
+    driver = Driver()
+    driver.assign(0)
+    assert driver.engine.idle
+    driver.poll(0)
+    assert not driver.engine.empty
+    run = driver.take()
+    assert (list(driver.engine.running), driver.engine.calls, driver.engine.busy_with(run)) == ([run], 1, True)
+    assert not driver.engine.quiet
+    driver.look()
+    assert not driver.engine.busy_with(run)
+    driver.work(run)
+    assert (driver.engine.empty, driver.engine.quiet, driver.engine.idle) == (True, True, False)
+    driver.commit()
+    assert driver.engine.idle
+
+
+def test_a_failed_record_is_reported_until_its_copy_is_written() -> None:
+    driver = Driver()
+    driver.assign(0)
+    driver.poll(0)
+    driver.work_all(0)
+    assert driver.engine.has_news
+    assert (driver.engine.has_forwards, driver.engine.open_forwards, driver.engine.refused) == (True, 1, [])
+    driver.write(DENIED)
+    [forward] = driver.engine.refused
+    assert [(entry.offset, copy) for entry, copy in driver.engine.open()] == [(0, forward)]
+    driver.now += 1
+    driver.write()
+    assert (driver.engine.has_news, driver.engine.has_forwards, driver.engine.open_forwards) == (False, False, 0)
+
+
+def test_a_stage_that_left_reports_what_is_open() -> None:
+    driver = Driver()
+    driver.assign(0)
+    driver.poll(0)
+    driver.work_all(0)
+    driver.engine.stop()
+    assert driver.engine.stopping
+    assert not driver.engine.left_open
+    driver.engine.left_behind()
+    assert [str(forward) for forward in driver.engine.unforwarded] == ["t[0]@0 to t-g-try-1"]
+    driver.engine.gave_up({driver.p0: CommittedOffset(1)}, AWAY)
+    assert driver.engine.uncommitted == {driver.p0: CommittedOffset(1)}
+    assert driver.engine.left_open
+
+
+def test_a_call_whose_process_failed_ends_its_run_and_is_called_by_the_next_owner() -> None:
+    driver = Driver()
+    driver.assign(0)
+    driver.poll(0, 1)
+    run = driver.take()
+    run.index = 1
+    assert driver.fail(run, MemoryError()) is Move.STOP
+    driver.engine.aborted(run)
+    assert (driver.engine.calls, driver.commit()) == (0, {0: CommittedOffset(1)})
+
+
+def test_a_retry_in_place_is_forwarded_when_its_partition_is_revoked_and_when_the_stage_stops() -> None:
+    for stop in (True, False):
+        driver = Driver(in_place_retries=1, in_place_wait=60.0)
+        driver.assign(0)
+        driver.poll(0)
+        driver.work_all(0)
+        assert driver.write() == []
+        if stop:
+            driver.engine.stop()
+        else:
+            driver.engine.revoking([driver.p0])
+        assert not driver.engine.drained([driver.p0])
+        assert driver.write() == [0]
+        assert driver.engine.drained([driver.p0])
+
+
+def test_a_pause_gives_the_record_back_and_nothing_is_taken() -> None:
+    driver = Driver(rules=Rules(pause_on=(ConnectionError,)))
+    driver.assign(0)
+    driver.poll(0, 1)
+    run = driver.take()
+    assert driver.fail(run, Pause(5.0)) is Move.PAUSE
+    driver.engine.gate.pause(run, Pause(), 5.0, 0.0, driver.now)
+    driver.engine.paused()
+    run.index += 1
+    driver.engine.finished(run, driver.now)
+    assert driver.nothing_to_take()
+    driver.now += 5
+    assert driver.work(driver.take()) == [0]
+
+
+def test_while_calls_are_quick_only_the_poller_gets_runs() -> None:
+    driver = Driver()
+    driver.assign(0)
+    driver.poll(0)
+    assert driver.engine.take(False, driver.now) is None
+    assert driver.engine.take(True, driver.now) is not None
+
+
+def test_what_a_call_produced_is_settled_later() -> None:
+    driver = Driver()
+    driver.assign(0)
+    driver.poll(0)
+    run = driver.take()
+    entry = driver.engine.produced(run, 0, driver.message(run, 0))
+    run.index = 1
+    driver.engine.finished(run, driver.now)
+    assert entry is not None
+    assert driver.commit() == {}
+    driver.engine.settled(entry, None, driver.now)
+    assert driver.commit() == {0: CommittedOffset(1)}
+
+
+def test_a_turn_has_pauses_resets_and_the_commit() -> None:
+    driver = Driver()
+    driver.assign(0)
+    driver.poll(0)
+    driver.work_all()
+    driver.engine.polled(PollResult(out_of_range=[driver.p0]), driver.now)
+    turn = driver.turn(after=10.0)
+    assert (turn.pause, turn.resume, turn.reset) == ((), (), (driver.p0,))
+    assert turn.commit == {driver.p0: CommittedOffset(1)}
+    assert turn.poll > 0
+    driver.engine.committed(turn.commit, None, driver.now)
+    assert driver.turn(after=10.0).commit is None
+
+
+def test_a_lost_partition_is_forgotten_by_all_parts() -> None:
+    driver = Driver()
+    driver.assign(0)
+    driver.poll(0, 1)
+    driver.work(driver.take(), 0)
+    driver.engine.lost([driver.p0])
+    assert (driver.engine.partitions, driver.engine.empty, driver.write()) == ([], True, [])
+
+
+def test_a_partition_without_progress_is_reported() -> None:
+    driver = Driver(stalled_after=60.0)
+    driver.assign(0)
+    driver.poll(0)
+    assert driver.engine.stalled(driver.now) == []
+    [stall] = driver.engine.stalled(driver.now + 60)
+    assert stall.about == driver.p0
+
+
+def test_no_commit_is_due_before_its_interval() -> None:
+    driver = Driver(commit_interval=5.0)
+    driver.assign(0)
+    driver.poll(0)
+    driver.work_all()
+    assert driver.commit(after=5.0) == {0: CommittedOffset(1)}
+    driver.poll(1)
+    driver.work_all()
+    assert driver.engine.commit(driver.now + 1) is None
+    assert driver.engine.commit(driver.now + 1, at_once=True) == {driver.p0: CommittedOffset(2)}
