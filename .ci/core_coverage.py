@@ -50,7 +50,8 @@ def uncovered(module: Path, tests: list[Path], data_file: str) -> str:
     if measured.report(morfs=[str(module)], show_missing=True, file=table) == 100:
         return ""
     missing = table.getvalue().splitlines()[2].split("%", 1)[1].strip()
-    return f"{name}: {', '.join(test.name for test in tests) or 'has no tests of its own, and its import'} leaves out {missing}"
+    what = ", ".join(test.name for test in tests) or "it has no tests of its own, and its import"
+    return f"{name}: {what} leaves out {missing}"
 
 
 def main(names: list[str]) -> int:

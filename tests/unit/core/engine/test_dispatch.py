@@ -7,14 +7,30 @@ from typing import Any
 import pytest
 
 from flux.core.engine.batches import OpenBatch
+from flux.core.engine.common import Common
+from flux.core.engine.dispatch import Dispatch
 from flux.core.engine.forwards import Failure
 from flux.core.engine.part_runs import PartRun
+from flux.core.engine.queued_work import QueuedWork
 from flux.core.engine.runs import KeyQueueRun, Run, SliceRun, WholeBatchRun
 from flux.core.engine.verdicts import Pause
 from flux.core.flux_headers import DUE
 from flux.core.limits.backpressure import FULL
-from flux.core.ports import CommittedOffset
-from unit.support.engine_support import T0_MS, Driver, FakeRecord, offsets
+from flux.core.limits.circuit_breaker import Gate
+from flux.core.ports import Batch, CommittedOffset
+from unit.support.engine_support import (
+    P0,
+    STAGES,
+    T0,
+    T0_MS,
+    Driver,
+    FakeRecord,
+    assignment,
+    message,
+    offsets,
+    policy,
+    record,
+)
 
 
 def slow(stage: int = 0, chunk: int = 10, **settings: Any) -> Driver:
@@ -257,3 +273,20 @@ def test_entries_that_callers_have_taken_are_known() -> None:
     taken(driver)
     assert sorted(entry.offset for entry in driver.engine._dispatch.begun) == [0, 1]
     driver.engine.stop()
+
+
+def test_calls_that_are_found_failed_are_reported_and_what_is_cut_goes_to_others() -> None:
+    shared, reported = Common(policy(), STAGES[0], Gate()), list[tuple[Run, int]]()
+    work = QueuedWork(shared)
+    dispatch = Dispatch(shared, work, lambda run, entry, failure: reported.append((run, entry.offset)))
+    at = assignment(partition=P0)
+    work.delivered([Batch(P0, [record(offset) for offset in range(4)])], {P0: at}, T0)
+    run = dispatch.take(100, T0)
+    assert run is not None
+    run.note(Failure(ValueError()), message(record(0)))
+    run.index = 1
+    dispatch.cut_all(at)
+    assert reported == [(run, 0)]
+    assert run.limit == 2
+    assert at.backlogged == 2
+    assert shared.stats.done == 0

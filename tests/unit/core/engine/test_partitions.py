@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from flux.core.engine.assignment import Assignment
 from flux.core.engine.common import SHOWN, Common
 from flux.core.engine.offset_tracker import OffsetTracker
 from flux.core.engine.partitions import Partitions
@@ -385,3 +386,15 @@ def test_records_completed_past_the_committed_offset_are_not_delivered_again() -
     [assignment] = owned.of([P0])
     pieces = list(assignment.deliver([record(offset) for offset in range(3, 8)]))
     assert [[one.offset() for one in piece.records] for piece in pieces] == [[3], [6, 7]]
+
+
+def test_a_partition_that_is_gone_is_dropped_by_all_and_commits_nothing() -> None:
+    dropped: list[Assignment] = []
+    owned = Partitions(Common(policy(), STAGES[0], Gate()), dropped.append)
+    owned.assigned({P0: CommittedOffset(3)}, {P0: 0}, T0)
+    [old] = owned.of([P0])
+    owned.reached({P0: 7})
+    assert owned.commit(T0, None, at_once=True) == {P0: CommittedOffset(7)}
+    owned.lost([P0])
+    assert dropped == [old]
+    assert owned.commit(T0, None, at_once=True) is None

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import pytest
 
+from flux.core.engine.assignment import Assignment
+from flux.core.engine.common import Common
 from flux.core.engine.forwarding import Forward
 from flux.core.engine.forwards import Detail, Failure
+from flux.core.engine.retries import Retries
+from flux.core.engine.runs import Run
 from flux.core.engine.verdicts import Move, Pause, Reject, Retry
 from flux.core.errors import BrokerError, Fault
+from flux.core.limits.circuit_breaker import Gate
 from flux.core.ports import CommittedOffset, ProducerRecord
 from flux.core.stage import Role
-from unit.support.engine_support import AWAY, DENIED, TOO_LARGE, Driver, offsets
+from unit.support.engine_support import AWAY, DENIED, STAGES, T0, TOO_LARGE, Driver, assignment, offsets, policy, record
 
 
 def headers(outgoing: ProducerRecord) -> dict[str, bytes | None]:
@@ -435,3 +440,43 @@ def test_a_revocation_waits_for_writes_and_products_alone() -> None:
     assert driver.engine._retries.in_flight(forward.entry)
     driver.engine.unwritten(forward, DENIED, driver.now)
     assert not driver.engine._retries.in_flight(forward.entry)
+
+
+def test_a_failure_is_open_until_its_copy_is_written() -> None:
+    shared, cut = Common(policy(), STAGES[0], Gate()), list[Assignment]()
+    retries = Retries(shared, cut.append)
+    at = assignment()
+    [piece] = at.deliver([record(0)])
+    entry, run = piece.entry(at, 0, piece.message(0)), Run(1, T0)
+    assert retries.fail(run, entry, Failure(ValueError()), T0) is Move.NEXT
+    assert list(at.open) == [entry]
+    [forward] = retries.forwards.take(T0)
+    assert at.position == CommittedOffset(0)
+    assert retries.all_written([forward], T0) == [forward]
+    assert at.position == CommittedOffset(1)
+    assert (cut, shared.stats.retried) == ([], 1)
+
+
+def test_a_try_in_place_has_the_runs_of_its_partition_cut() -> None:
+    shared, cut = Common(policy(in_place_retries=1), STAGES[0], Gate()), list[Assignment]()
+    retries = Retries(shared, cut.append)
+    at = assignment()
+    [piece] = at.deliver([record(0)])
+    entry = piece.entry(at, 0, piece.message(0))
+    assert retries.fail(Run(1, T0), entry, Failure(ValueError()), T0) is Move.AGAIN
+    assert cut == [at]
+    assert retries.forwards.take(T0) == []
+    retries.readmit_due(T0 + 60)
+    assert shared.key_queues.take(1, T0 + 60) == [entry]
+
+
+def test_a_record_that_waits_for_a_retry_in_place_and_was_lost_is_not_settled() -> None:
+    driver = Driver()
+    driver.assign(0)
+    driver.poll(0)
+    run = driver.take()
+    entry = driver.engine.produced(run, 0, driver.message(run, 0))
+    assert entry is not None
+    driver.engine.lost([driver.p0])
+    assert driver.engine.settled(entry, None, driver.now) is None
+    assert driver.engine.stats.done == 0

@@ -160,13 +160,14 @@ def test_failures_are_told_apart_from_the_calls_before_and_after_them() -> None:
         run.index = number
         run.note(failure, piece.message(number))
     run.index = 4
-    assert run.untold
+    assert len(run.failures) == 3
     done, failed = run.settle(4, key_queues)
     assert (done, [(one.offset, failure) for one, failure in failed]) == (2, [(0, failures[0]), (2, failures[1])])
     assert run.settle(4, key_queues) == (0, [])
-    done, [(last, _)] = run.settle(6, key_queues)
-    assert (done, last.offset, position(owner)) == (1, 4, 0)
-    assert not run.untold
+    done, [(last, _)] = run.settle(5, key_queues)
+    assert (done, last.offset, position(owner)) == (0, 4, 0)
+    assert run.settle(6, key_queues) == (1, [])
+    assert run.failures == []
 
 
 def test_a_slice_in_due_order_is_done_by_offset() -> None:
