@@ -204,6 +204,18 @@ def test_the_files_that_a_page_names_are_there(page: str, least: int) -> None:
     assert [path for path in sorted(named) if not list(ROOT.glob(path.rstrip("/")))] == []
 
 
+def test_the_tests_that_the_page_on_reliability_names_are_there() -> None:
+    page = (ROOT / "docs" / "reliability.md").read_text("utf-8")
+    missing, file, found = [], "", 0
+    for named, test in re.findall(r"`((?:tests|flux)/[\w/]+\.py|…)::(\w+)", page):
+        file = file if named == "…" else named
+        found += 1
+        if not (ROOT / file).exists() or f"def {test}(" not in (ROOT / file).read_text("utf-8"):
+            missing.append(f"{file}::{test}")
+    assert found > 100
+    assert missing == []
+
+
 def test_the_diagrams_are_drawn_from_their_sources() -> None:
     sources = sorted((ROOT / "docs" / "images").glob("*.d2"))
     assert len(sources) == 3
