@@ -204,6 +204,18 @@ def test_the_files_that_a_page_names_are_there(page: str, least: int) -> None:
     assert [path for path in sorted(named) if not list(ROOT.glob(path.rstrip("/")))] == []
 
 
+def test_the_map_for_contributors_names_every_folder() -> None:
+    folders = {
+        str(each.relative_to(ROOT))
+        for top in ("flux", "tests")
+        for each in (ROOT / top).iterdir()
+        if each.is_dir() and any(each.rglob("*.py"))
+    }
+    assert len(folders) > 15
+    named = set(re.findall(r"^\| `([^`]+)` \|", (ROOT / "CONTRIBUTING.md").read_text("utf-8"), re.MULTILINE))
+    assert folders - named == set()
+
+
 def test_the_tests_that_the_page_on_reliability_names_are_there() -> None:
     page = (ROOT / "docs" / "reliability.md").read_text("utf-8")
     missing, file, found = [], "", 0
