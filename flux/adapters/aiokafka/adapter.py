@@ -1,10 +1,10 @@
-"""One cluster through aiokafka: what its options mean, and the clients made from them."""
+"""One cluster by aiokafka: makes its clients from the adapter's options."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from flux.adapters.aiokafka import config
 from flux.adapters.aiokafka.admin import AiokafkaAdmin
@@ -16,12 +16,11 @@ from flux.adapters.aiokafka.oauth import AsyncTokenSource
 from flux.adapters.aiokafka.producer import AiokafkaProducer
 from flux.adapters.aiokafka.reader import AiokafkaReader
 from flux.adapters.authentication import Authentication
-from flux.adapters.secrets import Mask, shown
-from flux.core.ports import AsyncRebalanceListener, ConsumerSettings, ProducerSettings, System, TopicPartition
-from flux.system import SYSTEM
+from flux.adapters.kafka import AdapterConfig, KafkaAdapter
+from flux.core.ports import AsyncRebalanceListener, ConsumerSettings, ProducerSettings, TopicPartition
 
 
-class AiokafkaAdapter:
+class AiokafkaAdapter(KafkaAdapter):
     """`flux.core.ports.AsyncAdapter` for a cluster at `bootstrap` ("host:port,host:port").
 
     `options` are aiokafka's, for every client: those of AIOKafkaConsumer and AIOKafkaProducer, objects such as
@@ -30,39 +29,21 @@ class AiokafkaAdapter:
     flux's defaults, except for the few that flux relies on. Raises ConfigurationError; nothing connects before the
     first use. Passwords, keys and tokens appear in no repr, error or log line.
 
-    Consumers live in the loop of whoever makes them. Producers and admins share one thread with a loop of its own.
+    Consumers run in the event loop in which they are made. Producers and admins share one thread with its own loop.
     After a fork, the child makes its clients from the same adapter.
     """
 
-    shares_processes = True
+    _config: ClassVar[AdapterConfig] = config
 
-    def __init__(
-        self,
-        bootstrap: str,
-        options: Mapping[str, Any] | None = None,
-        *,
-        consumer: Mapping[str, Any] | None = None,
-        producer: Mapping[str, Any] | None = None,
-        system: System = SYSTEM,
-    ) -> None:
-        self._bootstrap = config.checked_bootstrap(bootstrap)
-        self._shared = config.checked(options or {})
-        self._consumer = config.checked({**self._shared, **(consumer or {})})
-        self._producer = config.checked({**self._shared, **(producer or {})})
-        self._mask = Mask(self._consumer, self._producer)
-        self._authentication = Authentication(self._mask, system)
-        self._sources: dict[int, AsyncTokenSource] = {}
-        self._system = system
-        self._log = ClientLog(self._mask, system, self._authentication)
+    def _prepare(self) -> None:
+        self._authentication = Authentication(self._mask, self._system)
+        self._token_sources: dict[int, AsyncTokenSource] = {}
+        self._log = ClientLog(self._mask, self._system, self._authentication)
         self._loop_thread: EventLoopThread | None = None
         quieten()
 
-    @property
-    def cluster(self) -> str:
-        return "kafka://" + ",".join(sorted(self._bootstrap.split(",")))
-
     async def async_consumer(self, settings: ConsumerSettings, listener: AsyncRebalanceListener) -> AiokafkaConsumer:
-        """Connects in its first `poll`, so that a cluster that is away is no error."""
+        """Connects in its first `poll`: an unavailable cluster is no error."""
         client = self._client(self._consumer)
         options = config.consumer_options(self._consumer, settings)
         return AiokafkaConsumer(client, options, settings, listener, self._log)
@@ -81,24 +62,21 @@ class AiokafkaAdapter:
         return AiokafkaReader(self._running_loop(), client, config.reader_options(self._consumer), starts, self._log)
 
     def _client(self, options: Mapping[str, Any]) -> dict[str, Any]:
-        made = {**config.client_options(options), "bootstrap_servers": self._bootstrap}
-        provider = made.get("sasl_oauth_token_provider")
+        client = {**config.client_options(options), "bootstrap_servers": self._bootstrap}
+        provider = client.get("sasl_oauth_token_provider")
         if provider is not None:
-            source = self._sources.get(id(provider))
+            source = self._token_sources.get(id(provider))
             if source is None:
                 source = AsyncTokenSource(provider, self._authentication, self._mask, self._system)
-                self._sources[id(provider)] = source
-            made["sasl_oauth_token_provider"] = source
+                self._token_sources[id(provider)] = source
+            client["sasl_oauth_token_provider"] = source
         certificate = None if "ssl_context" in options else "ssl_certfile" in options
-        return made | {"connector": Connector(made, self._authentication, certificate)}
+        return client | {"connector": Connector(client, self._authentication, certificate)}
 
     def _running_loop(self) -> EventLoopThread:
         if self._loop_thread is None or self._loop_thread.process != os.getpid():
             self._loop_thread = EventLoopThread(self._system)
         return self._loop_thread
-
-    def __repr__(self) -> str:
-        return f"AiokafkaAdapter({self._bootstrap!r}, {shown(self._shared)!r})"
 
 
 def from_url(url: str) -> AiokafkaAdapter:

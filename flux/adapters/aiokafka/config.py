@@ -1,4 +1,4 @@
-"""aiokafka's options: which ones there are, which ones are flux's, and which ones must not be shown.
+"""aiokafka's options: which there are, and which flux sets.
 
 Source: https://aiokafka.readthedocs.io/en/stable/api.html
 """
@@ -12,10 +12,10 @@ from typing import Any
 
 from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
 
-from flux.adapters import urls
+from flux.adapters.kafka import LARGEST_RECORD, broker_list, parse_url, without_reserved
 from flux.core.errors import ConfigurationError
 from flux.core.ports import ConsumerSettings, ProducerSettings
-from flux.core.validation import is_text, is_whole, plain, shown
+from flux.core.validation import is_text, is_whole, shown
 
 _CLIENT: dict[str, type] = {
     "client_id": str,
@@ -80,33 +80,21 @@ _PORT = re.compile(r"[0-9]{1,5}\Z")
 _LARGEST = 2**31 - 1
 _NUMBER = re.compile(r"[0-9]{1,18}\Z")
 
-LARGEST_RECORD = 100_000_000
-"""The topic decides how large a record may be; beyond this a broker cuts the connection (socket.request.max.bytes)."""
-
 
 def checked_bootstrap(bootstrap: str) -> str:
-    bootstrap = plain(bootstrap)
-    if not isinstance(bootstrap, str):
-        raise ConfigurationError("the brokers are a text: host:port, several with commas between")
-    hosts = [host.strip() for host in bootstrap.split(",") if host.strip()]
-    if not hosts:
-        raise ConfigurationError("no broker given: name at least one, as host:port")
-    if "@" in bootstrap:
-        raise ConfigurationError("a login does not belong to the brokers: set sasl_plain_username and _password")
-    for host in hosts:
-        _, separator, port = host.rpartition(":")
-        if not separator or not _PORT.match(port) or not 0 < int(port) < 65536:
-            raise ConfigurationError("a broker is written host:port")
-    return ",".join(hosts)
+    """Raises ConfigurationError."""
+    return broker_list(bootstrap, _is_broker, "host:port", "sasl_plain_username and _password")
+
+
+def _is_broker(host: str) -> bool:
+    _, separator, port = host.rpartition(":")
+    return bool(separator and _PORT.match(port) and 0 < int(port) < 65536)
 
 
 def checked(options: Mapping[str, Any]) -> dict[str, Any]:
-    """A copy of the user's options, texts converted. Raises ConfigurationError for what aiokafka would refuse, or flux
-    cannot leave to them."""
-    options = {plain(name): plain(value) for name, value in options.items()}
-    for name, reason in _RESERVED.items():
-        if name in options:
-            raise ConfigurationError(f"{name} cannot be set in the adapter's options: {reason}")
+    """A copy of the user's options, texts converted. Raises ConfigurationError for options that aiokafka would refuse,
+    or that flux sets itself."""
+    options = without_reserved(options, _RESERVED)
     for name in options:
         if name not in _KNOWN:
             raise ConfigurationError(
@@ -160,8 +148,8 @@ def _converted(name: str, value: Any) -> Any:
 
 
 def client_options(options: Mapping[str, Any]) -> dict[str, Any]:
-    """What every client takes, the TLS context made. Raises ConfigurationError when a file cannot be used."""
-    # How late a new partition is known; aiokafka's default is 5 minutes.
+    """Options of every client, with the TLS context. Raises ConfigurationError when a file cannot be used."""
+    # How late a new partition is noticed; aiokafka's default is 5 minutes.
     chosen = {"metadata_max_age_ms": 30_000} | _chosen(options, _CLIENT)
     if "SSL" in chosen.get("security_protocol", "") and "ssl_context" not in chosen:
         chosen["ssl_context"] = _tls(options)
@@ -173,7 +161,7 @@ def _tls(options: Mapping[str, Any]) -> ssl.SSLContext:
         context = ssl.create_default_context(cafile=options.get("ssl_cafile"))
         context.check_hostname = options.get("ssl_check_hostname", True)
         if "ssl_certfile" in options:
-            # A callable: with None OpenSSL would ask on the terminal.
+            # A callable: without one OpenSSL would prompt on the terminal.
             password = options.get("ssl_password", "")
             context.load_cert_chain(options["ssl_certfile"], options.get("ssl_keyfile"), lambda: password)
     except (OSError, ssl.SSLError) as error:
@@ -184,7 +172,7 @@ def _tls(options: Mapping[str, Any]) -> ssl.SSLContext:
 
 def consumer_options(options: Mapping[str, Any], settings: ConsumerSettings) -> dict[str, Any]:
     defaults: dict[str, Any] = {
-        # One fetch serves all partitions of a broker: a resumed partition waits for the fetch under way.
+        # One fetch serves all partitions of a broker: a resumed partition waits for the fetch in progress.
         "fetch_max_wait_ms": 100,
         "max_partition_fetch_bytes": 1024 * 1024,
         "max_poll_interval_ms": 300_000,
@@ -201,7 +189,7 @@ def consumer_options(options: Mapping[str, Any], settings: ConsumerSettings) -> 
 
 
 def group_protocols(options: Mapping[str, Any]) -> tuple[str, ...]:
-    """By which consumers join a group."""
+    """With which consumers join a group."""
     assignors = options.get("partition_assignment_strategy", (RoundRobinPartitionAssignor,))
     return tuple(assignor.name for assignor in assignors)
 
@@ -227,4 +215,4 @@ def _chosen(options: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
 
 def parsed_url(url: str) -> tuple[str, dict[str, Any]]:
     """The brokers and the options. Raises ConfigurationError."""
-    return urls.parsed(url, "aiokafka", "option", ("sasl_plain_username", "sasl_plain_password"))
+    return parse_url(url, "aiokafka", "option", ("sasl_plain_username", "sasl_plain_password"))

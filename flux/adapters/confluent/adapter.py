@@ -1,9 +1,9 @@
-"""One cluster through confluent-kafka: what its options mean, and the clients made from them."""
+"""One cluster by confluent-kafka: makes its clients from the adapter's options."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import ClassVar
 
 from flux.adapters.confluent import config
 from flux.adapters.confluent.admin import ConfluentAdmin
@@ -11,45 +11,27 @@ from flux.adapters.confluent.consumer import ConfluentConsumer
 from flux.adapters.confluent.login import Logins
 from flux.adapters.confluent.producer import ConfluentProducer
 from flux.adapters.confluent.reader import ConfluentReader
-from flux.adapters.secrets import Mask, shown
-from flux.core.ports import ConsumerSettings, ProducerSettings, RebalanceListener, System, TopicPartition
-from flux.system import SYSTEM
+from flux.adapters.kafka import AdapterConfig, KafkaAdapter
+from flux.core.ports import ConsumerSettings, ProducerSettings, RebalanceListener, TopicPartition
 
 
-class ConfluentAdapter:
-    """A cluster at `bootstrap` ("host:port,host:port").
+class ConfluentAdapter(KafkaAdapter):
+    """`flux.core.ports.Adapter` for a cluster at `bootstrap` ("host:port,host:port").
 
     `options` are librdkafka's configuration properties for every client, callables such as `oauth_cb` included;
     `consumer` and `producer` hold properties for one kind alone. They win over flux's defaults, except for the few
     that flux relies on, which raise ConfigurationError here. What librdkafka itself refuses raises it when the first
-    client is made; nothing connects before. Tokens of `oauth_cb` are shared by all clients: it is asked on a thread of
-    its own when half of a token's life is over, and again after a while where it raises or a broker refuses what it
-    gave. Passwords, keys and tokens appear in no repr, error or log line.
+    client is made; nothing connects before. All clients share the tokens of `oauth_cb`, which is called on a thread of
+    its own when half of a token's life is over, and again after a while when it raises or a broker refuses its token.
+    Passwords, keys and tokens appear in no repr, error or log line.
 
     A client belongs to the process that made it: after a fork, the child makes its own from the same adapter.
     """
 
-    shares_processes = True
+    _config: ClassVar[AdapterConfig] = config
 
-    def __init__(
-        self,
-        bootstrap: str,
-        options: Mapping[str, Any] | None = None,
-        *,
-        consumer: Mapping[str, Any] | None = None,
-        producer: Mapping[str, Any] | None = None,
-        system: System = SYSTEM,
-    ) -> None:
-        self._bootstrap = config.checked_bootstrap(bootstrap)
-        self._shared = config.checked(options or {})
-        self._consumer = config.checked({**self._shared, **(consumer or {})})
-        self._producer = config.checked({**self._shared, **(producer or {})})
-        self._logins = Logins(Mask(self._consumer, self._producer), system)
-        self._system = system
-
-    @property
-    def cluster(self) -> str:
-        return "kafka://" + ",".join(sorted(self._bootstrap.split(",")))
+    def _prepare(self) -> None:
+        self._logins = Logins(self._mask, self._system)
 
     def consumer(self, settings: ConsumerSettings, listener: RebalanceListener) -> ConfluentConsumer:
         login = self._logins.of(self._consumer)
@@ -74,9 +56,6 @@ class ConfluentAdapter:
         properties = config.reader_properties(self._bootstrap, login.options)
         with login.making():
             return ConfluentReader(properties, starts, login.log)
-
-    def __repr__(self) -> str:
-        return f"ConfluentAdapter({self._bootstrap!r}, {shown(self._shared)!r})"
 
 
 def from_url(url: str) -> ConfluentAdapter:

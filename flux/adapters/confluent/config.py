@@ -1,4 +1,4 @@
-"""librdkafka's properties: which ones flux sets, which ones are the user's, and which ones must not be shown.
+"""librdkafka's properties: which flux sets, and which the user may set.
 
 Source: https://github.com/confluentinc/librdkafka/blob/v2.16.0/CONFIGURATION.md
 """
@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from flux.adapters import urls
+from flux.adapters.kafka import LARGEST_RECORD, broker_list, parse_url, without_reserved
 from flux.core.errors import ConfigurationError
 from flux.core.ports import ConsumerSettings, ProducerSettings
 from flux.core.validation import is_number, is_text, plain, shown
@@ -28,24 +28,21 @@ _RESERVED = {
     "transactional.id": "flux does not write in transactions",
     "delivery.report.only.error": "flux needs every acknowledgement",
     "on_delivery": "flux needs every acknowledgement",
-    "on_commit": "flux hears of its commits itself",
+    "on_commit": "flux needs the callback itself",
 }
 _NOT_WITH_KIP_848 = ("session.timeout.ms", "heartbeat.interval.ms", "partition.assignment.strategy")
 
 _EVERY_CLIENT: dict[str, Any] = {
-    # A producer's default is to have missing topics made, as often as it asks for them. Source: rdkafka_conf.c
+    # By default a producer's metadata requests create missing topics. Source: rdkafka_conf.c
     "allow.auto.create.topics": False,
-    # How late a new partition is known; librdkafka's default is 5 minutes.
+    # How late a new partition is noticed; librdkafka's default is 5 minutes.
     "topic.metadata.refresh.interval.ms": 30_000,
-    # How long a new topic may take to be known everywhere, and a write to one that is missing to fail.
+    # How long until a new topic is known everywhere, and until a write to a missing one fails.
     "topic.metadata.propagation.max.ms": 10_000,
 }
 
-_LARGEST_RECORD = 100_000_000
-"""The topic decides how large a record may be; beyond this a broker cuts the connection (socket.request.max.bytes)."""
-
 _NO_GROUP = "flux-reader"
-"""librdkafka wants a name, and does nothing with it."""
+"""librdkafka requires a group, and does nothing with it."""
 
 _LARGEST = 2**31 - 1
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,100}\Z")
@@ -55,25 +52,14 @@ _BROKER = re.compile(r"([A-Za-z_]+://)?(\[[^\[\]]*\]|[^:\[\]]+)(:[0-9]{1,5})?\Z"
 
 
 def checked_bootstrap(bootstrap: str) -> str:
-    bootstrap = plain(bootstrap)
-    if not isinstance(bootstrap, str):
-        raise ConfigurationError("the brokers are a text: host:port, several with commas between")
-    hosts = [host.strip() for host in bootstrap.split(",") if host.strip()]
-    if not hosts:
-        raise ConfigurationError("no broker given: name at least one, as host:port")
-    if "@" in bootstrap:
-        raise ConfigurationError("a login does not belong to the brokers: set sasl.username and sasl.password")
-    if not all(map(_BROKER.match, hosts)):
-        raise ConfigurationError("a broker is written host:port, or [address]:port")
-    return ",".join(hosts)
+    """Raises ConfigurationError."""
+    form, login = "host:port, or [address]:port", "sasl.username and sasl.password"
+    return broker_list(bootstrap, lambda host: bool(_BROKER.match(host)), form, login)
 
 
 def checked(options: Mapping[str, Any]) -> dict[str, Any]:
-    """A copy of the user's properties. Raises ConfigurationError for what flux cannot leave to them."""
-    options = {plain(name): plain(value) for name, value in options.items()}
-    for name, reason in _RESERVED.items():
-        if name in options:
-            raise ConfigurationError(f"{name} cannot be set in the adapter's options: {reason}")
+    """A copy of the user's properties. Raises ConfigurationError for properties that flux sets itself."""
+    options = without_reserved(options, _RESERVED)
     for name, value in options.items():
         _check(name, value)
     protocol = options.get("partition.assignment.strategy", "cooperative-sticky")
@@ -92,7 +78,7 @@ def checked(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _check(name: Any, value: Any) -> None:
-    """What librdkafka, or its wrapping, takes for something else, or fails at later."""
+    """Refuses what librdkafka or confluent-kafka would misread, or fail at later."""
     if not isinstance(name, str) or not _NAME.match(name):
         raise ConfigurationError(f"librdkafka has no property {shown(name)}")
     if name.endswith("_cb") and not callable(value):
@@ -103,11 +89,11 @@ def _check(name: Any, value: Any) -> None:
         raise ConfigurationError(f"{name} holds a NUL or a lone surrogate: take it out")
     number = float(value) if isinstance(value, str) and _QUANTITY.search(name) and _WHOLE.match(value) else value
     if isinstance(number, int | float) and not is_number(plain(+number), -_LARGEST, _LARGEST):
-        raise ConfigurationError(f"{name} must be a number from -{_LARGEST} to {_LARGEST}: librdkafka takes no other")
+        raise ConfigurationError(f"{name} must be a number from -{_LARGEST} to {_LARGEST}: librdkafka accepts no other")
 
 
 def group_protocol(options: Mapping[str, Any]) -> str:
-    """By which consumers join a group."""
+    """With which consumers join a group."""
     by_broker = str(options.get("group.protocol", "classic")).lower() == "consumer"
     return "consumer" if by_broker else "cooperative-sticky"
 
@@ -116,13 +102,13 @@ def consumer_properties(bootstrap: str, options: Mapping[str, Any], settings: Co
     properties: dict[str, Any] = _EVERY_CLIENT | {
         "isolation.level": "read_committed",
         "partition.assignment.strategy": "cooperative-sticky",
-        # One fetch serves all partitions of a broker: a resumed partition waits for the fetch under way.
+        # One fetch serves all partitions of a broker: a resumed partition waits for the fetch in progress.
         "fetch.wait.max.ms": 100,
         # By default a full queue is not refilled for a second.
         "fetch.queue.backoff.ms": 5,
         "queued.min.messages": 100_000,
         "queued.max.messages.kbytes": 64 * 1024,
-        # A connection that has fallen silent is given up; by default after a minute. In that time one answer must pass.
+        # When a silent connection is closed; by default after a minute. One answer must arrive in that time.
         "socket.timeout.ms": 10_000,
         "fetch.max.bytes": _fetch_bytes(options, 8 * 1024 * 1024),
     }
@@ -152,11 +138,11 @@ def consumer_properties(bootstrap: str, options: Mapping[str, Any], settings: Co
 
 
 def _fetch_bytes(options: Mapping[str, Any], wanted: int) -> int:
-    """What librdkafka accepts beside the user's own limits."""
+    """The wanted size, within the user's own limits, or librdkafka would refuse it."""
     try:
         least = int(options.get("message.max.bytes", 0))
-        most = int(options.get("receive.message.max.bytes", _LARGEST_RECORD)) - 512
-    except (TypeError, ValueError):  # librdkafka says it better
+        most = int(options.get("receive.message.max.bytes", LARGEST_RECORD)) - 512
+    except (TypeError, ValueError):  # librdkafka's own error is better
         return wanted
     return max(min(wanted, most), least)
 
@@ -179,10 +165,10 @@ def producer_properties(bootstrap: str, options: Mapping[str, Any], settings: Pr
         "delivery.timeout.ms": max(1, round(settings.delivery_timeout * 1000)),
         "queue.buffering.max.kbytes": max(1, settings.max_queue_bytes // 1024),
         "queue.buffering.max.messages": 500_000,
-        "message.max.bytes": _LARGEST_RECORD,
-        # Keys go where Kafka's own clients put them, and null keys everywhere.
+        "message.max.bytes": LARGEST_RECORD,
+        # Keys go to the partition that Kafka's own clients choose, null keys to random ones.
         "partitioner": "murmur2_random",
-        # As for consumers; a broker that waits for its replicas says so before.
+        # As for consumers; a broker that waits for replicas answers before that.
         "socket.timeout.ms": 15_000,
         "request.timeout.ms": 10_000,
     }
@@ -197,4 +183,4 @@ def admin_properties(bootstrap: str, options: Mapping[str, Any]) -> dict[str, An
 
 def parsed_url(url: str) -> tuple[str, dict[str, Any]]:
     """The brokers and the properties. Raises ConfigurationError."""
-    return urls.parsed(url, "confluent", "property", ("sasl.username", "sasl.password"))
+    return parse_url(url, "confluent", "property", ("sasl.username", "sasl.password"))
