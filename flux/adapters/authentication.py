@@ -1,4 +1,4 @@
-"""Whether brokers take an adapter's login, and what is said where they do not: one for all clients of an adapter."""
+"""Whether brokers accept an adapter's login, and what is reported if not. All clients of an adapter share it."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from flux.core.errors import BrokerError, Fault
 from flux.core.monitoring.log_throttle import LogThrottle
 from flux.core.ports import System
 
-_RECENT = 30.0  # seconds for which a login that was refused explains why nothing is answered
+_RECENT = 30.0  # seconds for which a refused login explains other failures
 
 
 class Problem(NamedTuple):
-    """Why a login does not work. `kind`: a word or two, for those that count; `text`: one line, with its remedy."""
+    """Why a login does not work. `kind`: one or two words, for grouping; `text`: one line, with its remedy."""
 
     kind: str
     text: str
@@ -27,7 +27,7 @@ class Authentication:
     def __init__(self, masked: Callable[[str], str], system: System) -> None:
         self.masked = masked
         self.worked = False
-        """Whether any broker has taken the login: one that is refused afterwards may be taken again."""
+        """Whether any broker has accepted the login: if it is refused afterwards, it may be accepted again."""
         self._now = system.monotonic
         self.throttle = LogThrottle()
         self._warnings = Warnings(masked, system, self.throttle)
@@ -38,7 +38,7 @@ class Authentication:
         self._last = None
 
     def refused(self, problem: Problem) -> None:
-        """Who begins with a login that is refused hears of it by an error; later on there is only the log."""
+        """A login that is refused at the start also raises an error; later refusals are only logged."""
         self._last = self._now(), problem
         self.warn(problem)
 
@@ -48,12 +48,12 @@ class Authentication:
 
     @property
     def troubled(self) -> bool:
-        """Whether the login was refused a moment ago: that explains what else goes wrong."""
+        """Whether the login was refused a moment ago, which explains other failures."""
         last = self._last
         return last is not None and 0 <= self._now() - last[0] < _RECENT
 
     def judged(self, error: BrokerError) -> BrokerError:
-        """As others may see it: without secrets, with what explains it, and not final where the login was taken."""
+        """The error without secrets, with its likely cause, and not final where the login was accepted before."""
         fault, text = error.fault, str(error)
         if self.worked and fault is Fault.LOGIN:
             fault = Fault.UNAVAILABLE
@@ -64,7 +64,7 @@ class Authentication:
 
 
 class ClientWarnings(Warnings):
-    """One client's, which knows of its adapter's login. What the adapter's clients have in common is said once."""
+    """One client's warnings, with the adapter's login. What all clients of the adapter report is logged once."""
 
     def __init__(
         self, masked: Callable[[str], str], system: System, authentication: Authentication | None = None

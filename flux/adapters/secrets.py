@@ -14,15 +14,15 @@ _SECRET = re.compile(
     re.IGNORECASE,
 )
 _PATH = re.compile(r"(file|location)$", re.IGNORECASE)
-"""Where a secret lies: an error that names the file helps, and tells nothing."""
+"""Names of files that hold a secret: they may be shown."""
 
 _PLAIN = (str, int, float, bool, type(None))
 _LOGIN = re.compile(r"(?<=://)[^/@\s]+(?=@)")
 _TOKEN = re.compile(r"\beyJ[\w-]{8,}(?:\.[\w-]*){1,4}|(?<=\bBearer )[\w.~+/=-]{6,}")
-"""A JSON web token, or what follows the name of its scheme."""
+"""A JSON web token, or a token after the name of its scheme."""
 
 _SHORTEST = 6
-"""Characters: the value of a shorter secret stands in too many words, and would make a text unreadable."""
+"""Characters. A shorter secret occurs in too many words, and hiding it would make a text unreadable."""
 
 _TOKENS = 8
 
@@ -34,7 +34,7 @@ def shown(options: Mapping[str, Any]) -> dict[str, Any]:
 
 def _shown(name: str, value: Any) -> Any:
     if _is_secret(name) or not isinstance(value, _PLAIN):
-        return HIDDEN  # an object's repr is its author's
+        return HIDDEN  # an object's repr may show anything
     return _LOGIN.sub(HIDDEN, value) if isinstance(value, str) else value
 
 
@@ -43,16 +43,16 @@ def _is_secret(name: str) -> bool:
 
 
 class Mask:
-    """Replaces the values of secret options, and tokens, in a text of the client's. Thread-safe."""
+    """Hides the values of secret options, and tokens, in texts. Thread-safe."""
 
     def __init__(self, *options: Mapping[str, Any]) -> None:
         secrets = {str(value) for given in options for name, value in given.items() if _is_secret(name)}
-        # The longest first: one secret may be part of another.
+        # Longest first: one secret may be part of another.
         self._secrets = sorted((each for each in secrets if len(each) >= _SHORTEST), key=len, reverse=True)
         self._tokens: deque[str] = deque(maxlen=_TOKENS)
 
     def add_token(self, token: str) -> None:
-        """One that a provider gave; the last few are known."""
+        """A token of the provider; the last few are hidden."""
         if len(token) >= _SHORTEST and token not in self._tokens:
             self._tokens.append(token)
 

@@ -1,4 +1,4 @@
-"""What is wrong with a TLS connection, in one line with its remedy."""
+"""Describes what is wrong with a TLS connection, in one line with its remedy."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import NamedTuple
 from flux.adapters.authentication import Problem
 from flux.core.errors import Fault
 
-PROBE = 3.0  # seconds
+PROBE_TIMEOUT = 3.0  # seconds
 
 
 class TlsOptions(NamedTuple):
-    """What an adapter calls the options that mend TLS."""
+    """An adapter's names of the options that fix TLS."""
 
     authority: str
     certificate: str
@@ -31,7 +31,7 @@ _ALERT = re.compile(
 
 
 def of_certificate(error: ssl.SSLCertVerificationError, where: str, options: TlsOptions) -> Problem:
-    """The broker's certificate at `where` (host:port) was not trusted."""
+    """For a certificate of the broker at `where` (host:port) that was not trusted."""
     code, said = error.verify_code, error.verify_message
     whose = f"the certificate of {where}"
     if code in _EXPIRED:
@@ -48,8 +48,8 @@ def of_certificate(error: ssl.SSLCertVerificationError, where: str, options: Tls
 
 
 def of_alert(text: str, where: str, given: bool | None, options: TlsOptions) -> Problem | None:
-    """The broker refused this side's certificate, or the want of one; None where `text` says no such thing. `given`:
-    whether there is one; None: who knows."""
+    """For a broker that refused the client certificate, or that there is none; None where `text` says neither. `given`:
+    whether there is one; None: not known."""
     found = _ALERT.search(text)
     if found is None:
         return None
@@ -65,17 +65,16 @@ def of_alert(text: str, where: str, given: bool | None, options: TlsOptions) -> 
 
 
 def no_tls(where: str) -> Problem:
-    """The connection ended in the handshake."""
+    """For a connection that ended in the handshake."""
     remedy = "it may be one without TLS (see security.protocol), or the broker is going down"
     return Problem("handshake", f"the listener at {where} ended the TLS handshake: {remedy}", Fault.UNAVAILABLE)
 
 
-def asked(host: str, port: int, context: ssl.SSLContext) -> ssl.SSLCertVerificationError | None:
-    """What is wrong with the certificate at an address, found by a handshake of one's own; None: nothing, or nobody
-    answers in time."""
+def probe(host: str, port: int, context: ssl.SSLContext) -> ssl.SSLCertVerificationError | None:
+    """Makes a handshake and returns what is wrong with the certificate; None: nothing, or no answer in time."""
     try:
         with (
-            socket.create_connection((host, port), PROBE) as connection,
+            socket.create_connection((host, port), PROBE_TIMEOUT) as connection,
             context.wrap_socket(connection, server_hostname=host),
         ):
             return None

@@ -1,4 +1,4 @@
-"""When a token provider is asked, and how long a token of its is given again: one for all clients of an adapter."""
+"""When to request a token from the provider, and how long to use it. All clients of an adapter share it."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from flux.core.text import one_line
 
 T = TypeVar("T")
 
-_FIRST = 0.5  # seconds until a provider is asked again, doubled with each failure
+_FIRST = 0.5  # seconds until the next request after a failure, doubled with each
 _LONGEST = 10.0
-_FORGOTTEN = 30.0  # seconds without a failure after which the next one is the first
+_FORGOTTEN = 30.0  # seconds without a failure after which the back-off starts again
 _TEXT = 300
 _TOKEN = re.compile(r"[\x21-\x7e]+\Z")
 
 
 class TokenRefused(BrokerError):
-    """By a broker, a moment ago. The next one comes in some seconds."""
+    """A broker refused the token a moment ago. The next token comes in some seconds."""
 
 
 class Tokens(Generic[T]):
-    """A token, and when to ask for the next. Makes no calls. `clock`: seconds since some moment. Used under its
-    user's lock."""
+    """A token, and when to request the next. Makes no calls. `clock`: seconds since some moment. Used under its
+    caller's lock."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._now = clock
@@ -42,8 +42,8 @@ class Tokens(Generic[T]):
         self._failure: BrokerError | None = None
 
     def held(self) -> T | None:
-        """The token to use now. None: ask the provider, and say `took` or `failed`. Raises BrokerError (UNAVAILABLE)
-        where there is none, and it is too early to ask again."""
+        """The token to use now. None: call the provider, then `took` or `failed`. Raises BrokerError (UNAVAILABLE) when
+        there is none and it is too early for the next request."""
         now = self._now()
         if self._token is not None and now < self._fresh_until:
             return self._token
@@ -55,25 +55,25 @@ class Tokens(Generic[T]):
         return last
 
     def why_none(self) -> BrokerError | None:
-        """Why there is none that may be used."""
+        """Why there is no token to use."""
         return self._failure if self.last_good() is None else None
 
     def took(self, token: T, fresh: float, good: float) -> None:
-        """From the provider. `fresh`: seconds for which nobody need ask again; `good`: for which it may be used where
-        the provider fails."""
+        """The provider returned a token. `fresh`: seconds until the next request; `good`: seconds for which it may be
+        used when the provider fails."""
         self._token = token
         self._fresh_until, self._good_until = self._now() + fresh, self._now() + good
 
     def failed(self, error: BrokerError) -> None:
-        """The provider gave none: `held` raises `error`, unless the token from before is good."""
+        """The provider failed: `held` raises `error`, unless the last token is still good."""
         self._back_off(error)
 
     def last_good(self) -> T | None:
-        """The last token, if it may be used yet."""
+        """The last token, if it may still be used."""
         return self._token if self._now() < self._good_until else None
 
     def refused(self, token: T | None = None) -> None:
-        """By a broker: nobody is to use it again, and the next one comes after a while. None: whichever is held."""
+        """A broker refused the token: it is not used again, and the next comes after a while. None: the current one."""
         if self._token is not None and (token is None or token == self._token):
             ended, self._token = self.last_good() is None, None
             if not ended:
@@ -89,12 +89,12 @@ class Tokens(Generic[T]):
 
 
 def provider_failed(error: BaseException, masked: Callable[[str], str]) -> BrokerError:
-    """What a token provider raised: it is away, whatever its reason, as a cluster may be."""
+    """A token provider that raises counts as unavailable, as a cluster may be."""
     return BrokerError(f"the token provider failed: {one_line(masked(brief(error)))[:_TEXT]}", Fault.UNAVAILABLE)
 
 
 def provider_gave(what: str) -> BrokerError:
-    """Something that is no token."""
+    """For a return value that is no token."""
     return BrokerError(f"the token provider gave {what}", Fault.UNAVAILABLE)
 
 
@@ -112,7 +112,7 @@ def is_token(given: object) -> bool:
 
 
 def expiry_of(token: str) -> float | None:
-    """When a JSON web token ends, in seconds since the epoch; None where it does not say, or is another kind."""
+    """When a JSON web token expires, in seconds since the epoch; None: not known, or another kind of token."""
     parts = token.split(".")
     if len(parts) < 2:
         return None
@@ -124,7 +124,7 @@ def expiry_of(token: str) -> float | None:
 
 
 def refused_token(challenge: str) -> Problem:
-    """`challenge`: what the broker said, JSON where it keeps to RFC 7628."""
+    """`challenge`: the broker's answer, JSON if it follows RFC 7628."""
     try:
         answer = json.loads(challenge)
         said = str(answer["status"])

@@ -1,4 +1,4 @@
-"""aiokafka's errors in flux's words.
+"""Translates aiokafka's errors.
 
 Codes: https://kafka.apache.org/protocol.html#protocol_error_codes
 """
@@ -64,7 +64,7 @@ _RETRIABLE_CODES = {
     89: "THROTTLING_QUOTA_EXCEEDED",
     100: "UNKNOWN_TOPIC_ID",
 }
-"""Codes that aiokafka does not know, and would report as an unknown error that is final."""
+"""Codes that aiokafka does not know, and would report as unknown errors that are final."""
 
 
 class Replaced(theirs.KafkaError):  # type: ignore[misc]
@@ -72,7 +72,7 @@ class Replaced(theirs.KafkaError):  # type: ignore[misc]
 
 
 FINAL = (Replaced, theirs.InconsistentGroupProtocolError)
-"""What ends a consumer, which says it with its remedy."""
+"""Errors that end a consumer, which reports them with their remedy."""
 
 
 class Unlisted(theirs.KafkaError):  # type: ignore[misc]
@@ -108,7 +108,7 @@ def fault_of(error: BaseException) -> Fault:
 
 
 def translated(error: BaseException, doing: str, needs: str = "") -> BrokerError:
-    """`doing` names what was asked; `needs` the permission that it takes ("READ on topic awesome")."""
+    """`doing`: what was attempted; `needs`: the permission that it needs ("READ on topic awesome")."""
     if isinstance(error, BrokerError):
         return error
     fault = fault_of(error)

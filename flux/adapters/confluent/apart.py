@@ -1,7 +1,7 @@
-"""Records that were refused with their batch, written again one by one.
+"""Writes records again one by one after their batch was refused as too large.
 
-A broker refuses a batch whole when one record in it is too large, or when all of them together are. librdkafka fails
-the whole batch then, and splits none. Only who writes them apart learns which of them is too large.
+A broker refuses a whole batch when one record in it is too large, or when all of them together are. librdkafka then
+fails the whole batch, and splits none. Only records written one by one show which of them is too large.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from flux.core.ports import Headers, ProducerPort, ProducerRecord, Record, Syste
 Acknowledged = Callable[[BrokerError | None, Record], None]
 Refuse = Callable[[str, ProducerRecord, BrokerError, Acknowledged], None]
 
-_AGAIN = 0.01  # seconds until a full client is tried again
+_RETRY = 0.01  # seconds until a full client is tried again
 
 
 class Apart:
-    """Thread-safe. `make`: a client that puts each record into a batch of its own; it is made with the first. `refuse`
-    acknowledges a record that no client has taken."""
+    """Thread-safe. `make` returns a client that puts each record into its own batch; it is called with the first
+    record. `refuse` acknowledges a record that no client has taken."""
 
     def __init__(self, make: Callable[[], ProducerPort], refuse: Refuse, system: System) -> None:
         self._make = make
@@ -33,12 +33,11 @@ class Apart:
         self._closed = False
 
     def __bool__(self) -> bool:
-        """Whether there has ever been one."""
+        """Whether there has ever been a record."""
         return self._client is not None or bool(self._waiting)
 
     def add(self, topic: str, message: Any, headers: Headers, acknowledged: Acknowledged) -> None:
-        """A record as the client has reported it, and what a report lacks. To the partition where it was to go, with
-        the time at which it was written."""
+        """A record from a delivery report, with its headers, which a report lacks. It keeps its partition and time."""
         kind, timestamp = message.timestamp()
         record = ProducerRecord(
             message.value(), message.key(), headers, message.partition(), timestamp if kind and timestamp > 0 else None
@@ -46,7 +45,7 @@ class Apart:
         self._waiting.append((topic, record, acknowledged))
 
     def write(self) -> None:
-        """Hands on what the client takes, in order."""
+        """Writes waiting records in order, as far as the client takes them."""
         with self._lock:
             while self._waiting:
                 topic, record, acknowledged = self._waiting[0]
@@ -61,14 +60,14 @@ class Apart:
                 self._waiting.popleft()
 
     def flush(self, timeout: float) -> int:
-        """Writes what waits and waits for it; how many are left."""
+        """Writes what is waiting and waits for it. Returns how many records are left."""
         until = self._system.monotonic() + timeout
         while True:
             self.write()
             left = self._client.flush(max(0.0, until - self._system.monotonic())) if self._client is not None else 0
             if not self._waiting or self._system.monotonic() >= until:
                 return left + len(self._waiting)
-            self._system.sleep(_AGAIN)
+            self._system.sleep(_RETRY)
 
     def close(self, timeout: float) -> None:
         with self._lock:

@@ -1,4 +1,4 @@
-"""Why librdkafka cannot log in, where it says so at all."""
+"""Finds out why librdkafka cannot log in, from what it reports."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from flux.core.ports import System
 
 OPTIONS = tls.TlsOptions("ssl.ca.location", "ssl.certificate.location and ssl.key.location")
 NO_LISTENER = "no SASL"
-_AGAIN = 60.0  # seconds for which what was found out about a broker's certificate counts
+_KEPT = 60.0  # seconds for which the result of a check of a broker's certificate is used
 _WHERE = re.compile(r"\w+://(\[[^\]]+\]|[^:/]+):(\d+)/")
 _REST = re.compile(r"\s*\(after \d+ms in state .*\Z", re.DOTALL)
 _CERTIFICATES = ("ssl.certificate.location", "ssl.certificate.pem", "ssl_certificate", "ssl.keystore.location")
 
 
 class Diagnosis:
-    """For clients with these properties. `no_token`: why there is none, as far as flux knows."""
+    """For clients with these properties. `no_token` returns why there is no token, as far as flux knows."""
 
     def __init__(
         self, properties: Mapping[str, Any], system: System, no_token: Callable[[], BrokerError | None] | None = None
@@ -40,7 +40,7 @@ class Diagnosis:
         self._found: dict[tuple[str, int], tuple[float, Problem | None]] = {}
 
     def of(self, error: KafkaError) -> Problem | None:
-        """What is wrong with the login, or with TLS; None: something else."""
+        """What is wrong with the login or with TLS; None: neither."""
         text = error.str()
         low = text.lower()
         why = None if self._no_token is None else self._no_token()
@@ -52,11 +52,11 @@ class Diagnosis:
             return None
         if NO_SASL in low:
             remedy = "it may be one without SASL: see security.protocol"
-            return Problem(NO_LISTENER, f"the broker's listener takes no login: {remedy}")
+            return Problem(NO_LISTENER, f"the broker's listener does not accept a login: {remedy}")
         if error.code() in (KafkaError._AUTHENTICATION, KafkaError.SASL_AUTHENTICATION_FAILED):
             if why is None or isinstance(why, TokenRefused):
                 return self._refused(text)
-            return no_token(why)  # the one that was refused had ended
+            return no_token(why)  # the refused token had expired
         where = _WHERE.match(text)
         if where is None or "ssl" not in low:
             return None
@@ -75,17 +75,17 @@ class Diagnosis:
         return Problem("login refused", f"the broker refused the login: {said}: check user and password")
 
     def _certificate_of(self, host: str, port: int, named: str) -> Problem:
-        """librdkafka does not tell what it found, so this looks for itself."""
+        """librdkafka does not report what is wrong, so this makes a handshake of its own."""
         until, problem = self._found.get((host, port), (-math.inf, None))
         if self._now() >= until:
-            error = tls.asked(host, port, context) if (context := self._context()) is not None else None
+            error = tls.probe(host, port, context) if (context := self._context()) is not None else None
             problem = None if error is None else tls.of_certificate(error, named, OPTIONS)
-            self._found[host, port] = self._now() + _AGAIN, problem
+            self._found[host, port] = self._now() + _KEPT, problem
         said = f"the certificate of {named} could not be verified: set {OPTIONS.authority} to its authority's"
         return problem or Problem("certificate not trusted", said)
 
     def _context(self) -> ssl.SSLContext | None:
-        """That trusts whom librdkafka trusts; None where that cannot be had."""
+        """A context that trusts the same authorities as librdkafka; None: it cannot be made."""
         given, pem = self._properties.get("ssl.ca.location"), self._properties.get("ssl.ca.pem")
         try:
             if pem:

@@ -1,4 +1,4 @@
-"""librdkafka's errors in flux's words.
+"""Translates librdkafka's errors.
 
 Codes: https://docs.confluent.io/platform/current/clients/librdkafka/html/rdkafka_8h.html (rd_kafka_resp_err_t)
 """
@@ -34,13 +34,13 @@ _NAMES = {
     Fault.FATAL: "_FATAL",
 }
 NO_TOKEN = ("failed to acquire", "no token available", "oauth token not set")
-"""What librdkafka and confluent-kafka say where they have no token to show."""
+"""Texts of librdkafka and confluent-kafka when they have no token."""
 
 NO_ANSWER = "mechanism handshake failed: local:"
-"""What they say where the connection ended before a broker had judged the login."""
+"""Their text when the connection ended before the broker answered the login."""
 
 NO_SASL = "not valid in current sasl state"
-"""Of a listener without SASL, or to who logs in again in the first second of a session."""
+"""The text for a listener without SASL, or for a login that is renewed in the first second of a session."""
 
 _FAULTS = {getattr(KafkaError, name): fault for fault, names in _NAMES.items() for name in names.split()}
 
@@ -50,11 +50,11 @@ def fault_of(error: KafkaError) -> Fault:
     text = error.str().lower()
     if error.code() == KafkaError._SSL and "certificate" in text:
         return Fault.LOGIN
-    # Failing to get a token says nothing about the broker's answer to one, nor does a session that just began.
+    # These say nothing about the broker's answer to the login.
     if fault is Fault.LOGIN and any(words in text for words in (*NO_TOKEN, NO_ANSWER)):
         return Fault.UNAVAILABLE
     if error.fatal() or fault is Fault.FATAL:
-        # A static member that another one has replaced hears of it as _FATAL alone.
+        # A static member that was replaced by another gets _FATAL alone.
         return Fault.FENCED if fault is Fault.FENCED or "instance" in text else Fault.FATAL
     if fault is None:
         return Fault.UNAVAILABLE if error.retriable() else Fault.OTHER
@@ -62,7 +62,7 @@ def fault_of(error: KafkaError) -> Fault:
 
 
 def translated(error: KafkaError, doing: str, needs: str = "") -> BrokerError:
-    """`doing` names what was asked; `needs` the permission that it takes ("READ on topic awesome")."""
+    """`doing`: what was attempted; `needs`: the permission that it needs ("READ on topic awesome")."""
     fault = fault_of(error)
     advice = ""
     if fault is Fault.DENIED and needs:

@@ -1,4 +1,4 @@
-"""How the clients of one adapter log in, and what becomes of it."""
+"""How the clients of one adapter log in."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from flux.adapters.authentication import Authentication
 from flux.adapters.confluent.diagnosis import Diagnosis
 from flux.adapters.confluent.errors import fault_of
 from flux.adapters.confluent.log import ClientLog
-from flux.adapters.confluent.oauth import PATIENCE, TokenCallback, TokenSource
+from flux.adapters.confluent.oauth import START_TIMEOUT, TokenCallback, TokenSource
 from flux.adapters.secrets import Mask
 from flux.core.errors import BrokerError, ConfigurationError, Fault
 from flux.core.ports import System
@@ -23,7 +23,7 @@ from flux.core.text import one_line
 
 @attrs.frozen
 class Login:
-    """A client's. `options`: the user's, tokens from `source` where they have an `oauth_cb`."""
+    """One client's. `options`: the user's, with an `oauth_cb` that gets its tokens from `source`."""
 
     options: Mapping[str, Any]
     log: ClientLog
@@ -31,11 +31,11 @@ class Login:
 
     @contextmanager
     def making(self) -> Iterator[None]:
-        """Around the making of the client. Raises ConfigurationError for what librdkafka refuses, BrokerError
-        (UNAVAILABLE) where there is no token: librdkafka would wait for one and then not say why."""
+        """A context for making the client. Raises ConfigurationError for what librdkafka refuses, and BrokerError
+        (UNAVAILABLE) when there is no token: librdkafka would wait for one and then not say why."""
         try:
             if self.source is not None:
-                self.source.token(PATIENCE)
+                self.source.token(START_TIMEOUT)
             yield
         except BrokerError as error:
             raise self.log.judged(BrokerError(f"cannot get a token: {error}", error.fault)) from None
@@ -53,7 +53,7 @@ class Login:
 
 
 class Logins:
-    """One adapter's, for its clients with these or those options."""
+    """One adapter's, for clients with the same or with different options."""
 
     def __init__(self, mask: Mask, system: System) -> None:
         self._mask = mask
@@ -63,7 +63,7 @@ class Logins:
         self._sources: dict[tuple[Any, Any], TokenSource] = {}
 
     def of(self, options: Mapping[str, Any]) -> Login:
-        if self._process != os.getpid():  # a child's threads and locks are its own
+        if self._process != os.getpid():  # a child process cannot use its parent's threads and locks
             self.__init__(self._mask, self._system)  # type: ignore[misc]
         provider, config = options.get("oauth_cb"), options.get("sasl.oauthbearer.config")
         source: TokenSource | None = None

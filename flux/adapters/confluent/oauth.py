@@ -11,27 +11,25 @@ from flux.adapters.tokens import Tokens, is_token, no_token, no_token_yet, provi
 from flux.core.errors import BrokerError
 from flux.core.ports import System
 
-PATIENCE = 10.0  # seconds that the provider may take when a client is made
-_BRIEFLY = 3.0  # and when librdkafka asks: a client that closes waits for that
-
-_LOOK = 0.2
+START_TIMEOUT = 10.0  # seconds that the provider may take when a client is made
+_REFRESH_TIMEOUT = 3.0  # the same when librdkafka refreshes a token: a client that closes waits for it
+_CHECK_INTERVAL = 0.2
 
 _REFRESH = 20.0
-"""Seconds for which librdkafka keeps a token before it asks again, here: so one that a broker refused is soon
-replaced."""
+"""Seconds after which librdkafka requests a token again, so that a refused one is soon replaced."""
 
-_ON_ITS_WAY = 1.0
-"""Seconds in which a refusal that librdkafka tells of may be of the token before: it is told by the same queue as the
-wish for a new token, whose answer it may have waited for."""
+_REPORT_DELAY = 1.0
+"""Seconds in which a reported refusal may be of the previous token: librdkafka reports it by the same queue as its
+request for a new token, and may have waited there."""
 
 Token = tuple[Any, ...]
-"""What `oauth_cb` gives: the token, when it expires (seconds since the epoch), and perhaps a principal and
+"""What `oauth_cb` returns: the token, when it expires (seconds since the epoch), and perhaps a principal and
 extensions."""
 
 
 class TokenSource:
-    """Asks the user's callback on a thread of its own, when half of a token's life is over. Thread-safe, for all
-    clients of an adapter. `config`: `sasl.oauthbearer.config`, which the callback gets."""
+    """Calls the user's callback on its own thread, when half of a token's life is over. Thread-safe, for all clients of
+    an adapter. `config`: `sasl.oauthbearer.config`, which is passed to the callback."""
 
     def __init__(
         self,
@@ -48,11 +46,11 @@ class TokenSource:
         self._system = system
         self._tokens: Tokens[Token] = Tokens(system.monotonic)
         self._changed = system.condition()
-        self._asking = False
+        self._requesting = False
 
     def token(self, timeout: float, *, patient: bool = False) -> Token:
-        """Waits for the callback's answer; where that has just failed, for another one if `patient`. Raises BrokerError
-        (UNAVAILABLE) where there is none."""
+        """Waits for the callback; if it has just failed, also for the next call when `patient`. Raises BrokerError
+        (UNAVAILABLE) when there is no token."""
         until = self._system.monotonic() + timeout
         with self._changed:
             while True:
@@ -62,13 +60,13 @@ class TokenSource:
                 except BrokerError:
                     if not patient or left <= 0:
                         raise
-                    self._changed.wait(min(left, _LOOK))
+                    self._changed.wait(min(left, _CHECK_INTERVAL))
                     continue
                 if held is not None:
                     return held
-                if not self._asking:
-                    self._asking = True
-                    self._system.spawn("flux-token", self._ask)
+                if not self._requesting:
+                    self._requesting = True
+                    self._system.spawn("flux-token", self._request)
                 if left <= 0:
                     last = self._tokens.last_good()
                     if last is None:
@@ -81,12 +79,12 @@ class TokenSource:
             self._tokens.refused(token)
 
     def why_none(self) -> BrokerError | None:
-        """Why there is no token that may be used."""
+        """Why there is no token to use."""
         with self._changed:
             return self._tokens.why_none()
 
-    def _ask(self) -> None:
-        """On a thread of its own: it is the user's, and nobody waits for ever."""
+    def _request(self) -> None:
+        """Runs on its own thread: the user's callback may take any time."""
         failure: BrokerError | None = None
         token: Token = ()
         try:
@@ -99,7 +97,7 @@ class TokenSource:
             failure = BrokerError(self._mask(str(failure)), failure.fault)
             self._authentication.warn(no_token(failure))
         with self._changed:
-            self._asking = False
+            self._requesting = False
             if failure is None:
                 left = token[1] - self._system.now()
                 self._tokens.took(token, left / 2, left)
@@ -126,8 +124,8 @@ class TokenSource:
 
 
 class TokenCallback:
-    """In the place of the user's, for one client. librdkafka would hide what that raises, and break where what it
-    gives is no token."""
+    """Replaces the user's callback, for one client. librdkafka would hide what that raises, and fail when it returns no
+    token."""
 
     def __init__(self, source: TokenSource, system: System) -> None:
         self.source = source
@@ -137,18 +135,18 @@ class TokenCallback:
         self._given_at = 0.0
 
     def __call__(self, config: str | None) -> Token:
-        """By librdkafka. What is raised here it reports as "failed to acquire", and asks again 10 s later."""
-        given = self.source.token(_BRIEFLY, patient=True)
+        """Called by librdkafka, which reports an exception as "failed to acquire" and calls again 10 s later."""
+        given = self.source.token(_REFRESH_TIMEOUT, patient=True)
         if given != self._given:
             self._given, self._given_at = given, self._monotonic()
         token, expiry, *rest = given
-        # A session lasts no longer than its token, and a broker refuses to renew one after less than a second.
+        # A session ends with its token, and a broker refuses to renew one after less than a second.
         left = (expiry - self._now()) / 2
         return (token, self._now() + min(left, _REFRESH), *rest)
 
     def refused(self) -> None:
-        """The client's login, with the token that it has."""
-        if self._given is not None and self._monotonic() - self._given_at >= _ON_ITS_WAY:
+        """The broker refused the client's login with its current token."""
+        if self._given is not None and self._monotonic() - self._given_at >= _REPORT_DELAY:
             self.source.refused(self._given)
 
 

@@ -1,7 +1,7 @@
-"""An in-memory cluster, `memory://NAME`, for tests and trying out: true to Kafka where it matters to flux.
+"""An in-memory cluster, `memory://NAME`, for tests and first steps. It behaves as Kafka where flux depends on it.
 
-Partitions and Kafka's own placing of keys, offsets with gaps, headers, timestamps, cooperative rebalances, fenced
-commits, size limits. It lives and dies with its process, and grows with what is written: nothing is ever expired.
+It has partitions and Kafka's partitioning of keys, offsets with gaps, headers, timestamps, cooperative rebalances,
+fenced commits and size limits. It ends with its process, and keeps every record: nothing expires.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _clusters_lock = Lock()
 
 class MemoryAdapter:
     """`flux.core.ports.Adapter` for the cluster `name`, which all adapters of that name in this process share. It is
-    made by the first of them, with that one's `system`, `default_partitions` (of a topic created by a write) and
+    made by the first of them, with its `system`, `default_partitions` (of a topic created by a write) and
     `auto_create`; `max_poll_interval` (seconds) is this adapter's own.
 
     Raises ConfigurationError when the cluster runs on another System already."""
@@ -77,7 +77,7 @@ class MemoryAdapter:
 
 
 def forget(name: str) -> None:
-    """The next adapter of that name begins an empty cluster; those that exist keep the old one."""
+    """The next adapter of that name makes an empty cluster; existing adapters keep the old one."""
     with _clusters_lock:
         _clusters.pop(name, None)
 

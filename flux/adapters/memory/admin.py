@@ -1,4 +1,4 @@
-"""The admin client."""
+"""The admin client of the in-memory cluster."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ class MemoryAdmin:
     ) -> None:
         with self._cluster.lock:
             self._cluster.require_available(timeout)
-            named = {TopicPartition(topic, number): position for number, position in offsets.items()}
+            named = {TopicPartition(topic, number): offset for number, offset in offsets.items()}
             error = self._cluster.commit_from_outside(group, topic, named)
         if error is not None:
             raise error
@@ -107,7 +107,7 @@ class MemoryAdmin:
             return found
 
     def unreadable_codecs(self, topic: str, timeout: float) -> Mapping[str, str]:
-        """Nothing is compressed here."""
+        """None: nothing is compressed."""
         return {}
 
     def group_protocol(self, group: str, timeout: float) -> GroupProtocol:
@@ -138,7 +138,7 @@ class MemoryAdmin:
             self._cluster.wake(topic)
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Does nothing."""
 
 
 def _offset_at(log: Log, timestamp_ms: int) -> int:

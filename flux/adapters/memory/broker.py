@@ -1,4 +1,4 @@
-"""The broker as a test holds it: what an operator does to a cluster, and what goes wrong with one."""
+"""The in-memory cluster as a test controls it: actions of an operator, and faults."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Broker:
 
     @property
     def available(self) -> bool:
-        """False is an outage: polls are empty, nothing joins or moves, records and requests wait and then fail."""
+        """False is an outage: polls are empty, no member joins, and records and requests wait and then fail."""
         return self._cluster.available
 
     @available.setter
@@ -29,9 +29,9 @@ class Broker:
             self._cluster.wake_all()
 
     def fail_writes(self, fault: WriteFault | None, *, stored: bool = False) -> None:
-        """`fault(topic, partition, outgoing)` decides about each record: an error refuses it; None lets it pass.
-        With `stored` the record is there all the same, and only its acknowledgement is lost. `fault` None: no more
-        of that kind. It is called with the broker's lock held, so it must not call the broker."""
+        """`fault(topic, partition, record)` is called for each record: an error refuses it; None accepts it. With
+        `stored` the record is stored all the same, and only its acknowledgement is lost. `fault` None ends this fault.
+        It is called with the broker's lock held, so it must not call the broker."""
         with self._cluster.lock:
             if stored:
                 self._cluster.lose_write = fault
@@ -39,7 +39,7 @@ class Broker:
                 self._cluster.refuse_write = fault
 
     def fail_commits(self, fault: CommitFault | None, *, stored: bool = False) -> None:
-        """`fault(group, partition, position)` decides about each position, as in `fail_writes`."""
+        """`fault(group, partition, committed_offset)` is called for each offset, as in `fail_writes`."""
         with self._cluster.lock:
             if stored:
                 self._cluster.lose_commit = fault
@@ -47,7 +47,7 @@ class Broker:
                 self._cluster.refuse_commit = fault
 
     def fail_polls(self, fault: PollFault | None) -> None:
-        """`fault(group, topic)` decides about each poll: an error ends it, those that wait included."""
+        """`fault(group, topic)` is called for each poll, also for those that wait: an error ends it."""
         with self._cluster.lock:
             self._cluster.refuse_poll = fault
             self._cluster.wake_all()
@@ -60,7 +60,7 @@ class Broker:
             self._cluster.create(name, partitions, 1, config or {})
 
     def grow_topic(self, name: str, partitions: int) -> None:
-        """To `partitions` in all; what is written already stays where it is."""
+        """To `partitions` in all; records stay where they are."""
         name = plain(name)
         with self._cluster.lock:
             topic = self._cluster.topic(name)
@@ -71,12 +71,12 @@ class Broker:
                 group.resize(partitions)
 
     def delete_topic(self, name: str) -> None:
-        """With its records and all positions on it; its consumers lose their partitions."""
+        """Also deletes its records and committed offsets; its consumers lose their partitions."""
         with self._cluster.lock:
             self._cluster.delete(plain(name))
 
     def delete_records(self, partition: TopicPartition, before: int) -> None:
-        """The low watermark rises to `before`, as by retention."""
+        """Raises the low watermark to `before`, as retention does."""
         with self._cluster.lock:
             log = self._log(partition)
             if before > log.high:
@@ -90,7 +90,7 @@ class Broker:
             self._log(partition).high += count
 
     def records(self, topic: str) -> list[MemoryRecord]:
-        """All that the topic holds, by partition and offset; empty when it does not exist."""
+        """All records of the topic, by partition and offset; empty when it does not exist."""
         with self._cluster.lock:
             found = self._cluster.topics.get(plain(topic))
             return [record for log in (found.logs if found else ()) for record in log.records]
@@ -99,11 +99,11 @@ class Broker:
         with self._cluster.lock:
             return dict(self._cluster.group(plain(group), plain(topic)).committed)
 
-    def set_committed_offset(self, group: str, partition: TopicPartition, position: CommittedOffset) -> None:
-        """As an operator does, or a foreign client; members notice only what they fetch."""
+    def set_committed_offset(self, group: str, partition: TopicPartition, offset: CommittedOffset) -> None:
+        """As an operator or another client does; members do not notice it."""
         with self._cluster.lock:
             self._log(partition)
-            self._cluster.group(plain(group), plain(partition.topic)).committed[partition.partition] = position
+            self._cluster.group(plain(group), plain(partition.topic)).committed[partition.partition] = offset
 
     def _log(self, at: TopicPartition) -> Log:
         logs = self._cluster.topic(plain(at.topic)).logs

@@ -11,7 +11,7 @@ from flux.core.errors import BrokerError, Fault
 from flux.core.ports import CommittedOffset, ProducerRecord, System, TopicPartition
 
 MAX_METADATA = 4096
-"""UTF-16 units of the string stored with a position (Kafka's offset.metadata.max.bytes)."""
+"""UTF-16 units of a committed offset's metadata (Kafka's offset.metadata.max.bytes)."""
 
 WriteFault = Callable[[str, int, ProducerRecord], BrokerError | None]
 CommitFault = Callable[[str, TopicPartition, CommittedOffset], BrokerError | None]
@@ -21,7 +21,7 @@ _TOPIC_NAME = re.compile(r"(?!\.{1,2}$)[a-zA-Z0-9._-]{1,249}")
 
 
 class Sleeper:
-    """Where one consumer waits. It has a lock of its own, so that a write wakes only who reads that topic."""
+    """Lets one consumer wait. It has its own lock, so that a write wakes only the consumers of that topic."""
 
     def __init__(self, system: System) -> None:
         self._condition = system.condition()
@@ -33,7 +33,7 @@ class Sleeper:
             self._condition.notify()
 
     def sleep(self, seconds: float) -> None:
-        """Until woken, at most `seconds`. A wake that came since the last sleep counts."""
+        """Returns when woken, also before the call, or after `seconds`."""
         with self._condition:
             if not self._woken:
                 self._condition.wait(seconds)
@@ -41,7 +41,7 @@ class Sleeper:
 
 
 class MemoryCluster:
-    """Every method is called with `lock` held, and calls no listener and no callback but a test's faults."""
+    """Every method is called with `lock` held. It calls no listener, and of callbacks only a test's faults."""
 
     def __init__(self, name: str, system: System, default_partitions: int, auto_create: bool) -> None:
         self.name = name
@@ -65,11 +65,11 @@ class MemoryCluster:
         while not self.available:
             left = deadline - self.system.monotonic()
             if left <= 0:
-                raise BrokerError(f"memory://{self.name} is away", Fault.UNAVAILABLE)
+                raise BrokerError(f"memory://{self.name} is unavailable", Fault.UNAVAILABLE)
             self.lock.wait(left)
 
     def topic(self, name: str, *, written: bool = False) -> Topic:
-        """`written`: one that does not exist is created, if the cluster allows it."""
+        """`written`: creates a topic that does not exist, if the cluster allows it."""
         found = self.topics.get(name)
         if found is None and written and self._auto_create:
             found = self.create(name, self._default_partitions, 1, {})
@@ -79,7 +79,7 @@ class MemoryCluster:
 
     def create(self, name: str, partitions: int, replication_factor: int, config: Mapping[str, str]) -> Topic:
         if not _TOPIC_NAME.fullmatch(name):
-            raise BrokerError(f"{name!r} is no topic name that Kafka takes")
+            raise BrokerError(f"{name!r} is not a valid topic name in Kafka")
         if partitions == -1:
             partitions = self._default_partitions
         if partitions < 1:
@@ -90,7 +90,7 @@ class MemoryCluster:
         return topic
 
     def delete(self, name: str) -> None:
-        """With its records and all positions on it; its consumers lose their partitions."""
+        """Also deletes its records and committed offsets; its consumers lose their partitions."""
         self.topic(name)
         del self.topics[name]
         for group in self.groups_on(name):
@@ -125,8 +125,8 @@ class MemoryCluster:
     def commit(
         self, group: str, topic: str, member: Member | None, offsets: Mapping[TopicPartition, CommittedOffset]
     ) -> BrokerError | None:
-        """Stores what it can and returns the first error. As in Kafka a member of the group may commit any
-        partition, owned or not; who is no member any more, none."""
+        """Stores the offsets that it can and returns the first error. As in Kafka, a member may commit any partition,
+        assigned or not; a former member may commit none."""
         membership = self.group(group, topic)
         membership.expire(self.system.monotonic())
         if member not in membership.members:
@@ -136,7 +136,7 @@ class MemoryCluster:
     def commit_from_outside(
         self, group: str, topic: str, offsets: Mapping[TopicPartition, CommittedOffset]
     ) -> BrokerError | None:
-        """As an operator does; refused while the group has members."""
+        """Commits as an operator does; refused while the group has members."""
         self.topic(topic)
         for _, membership in self.topics_of(group):
             membership.expire(self.system.monotonic())
@@ -145,30 +145,30 @@ class MemoryCluster:
         return self._commit_all(group, offsets)
 
     def _commit_all(self, group: str, offsets: Mapping[TopicPartition, CommittedOffset]) -> BrokerError | None:
-        errors = [self._commit_one(group, partition, position) for partition, position in offsets.items()]
+        errors = [self._commit_one(group, partition, offset) for partition, offset in offsets.items()]
         return next((error for error in errors if error is not None), None)
 
-    def _commit_one(self, group: str, at: TopicPartition, position: CommittedOffset) -> BrokerError | None:
+    def _commit_one(self, group: str, at: TopicPartition, offset: CommittedOffset) -> BrokerError | None:
         topic = self.topics.get(at.topic)
         if topic is None or not 0 <= at.partition < len(topic.logs):
             return BrokerError(f"there is no {at}", Fault.UNKNOWN_TOPIC)
         try:
-            size = len(position.metadata.encode("utf-16-le"))
+            size = len(offset.metadata.encode("utf-16-le"))
         except UnicodeEncodeError:
             return BrokerError(f"{at}: the metadata is no text for Kafka", Fault.METADATA)
         if size > 2 * MAX_METADATA:
             return BrokerError(f"{at}: more than {MAX_METADATA} characters", Fault.METADATA)
-        if self.refuse_commit is not None and (error := self.refuse_commit(group, at, position)):
+        if self.refuse_commit is not None and (error := self.refuse_commit(group, at, offset)):
             return error
-        self.group(group, at.topic).committed[at.partition] = position
-        return self.lose_commit(group, at, position) if self.lose_commit is not None else None
+        self.group(group, at.topic).committed[at.partition] = offset
+        return self.lose_commit(group, at, offset) if self.lose_commit is not None else None
 
     def check_poll(self, group: str, topic: str) -> None:
         if self.refuse_poll is not None and (error := self.refuse_poll(group, topic)):
             raise error
 
-    def falls_asleep(self, sleeper: Sleeper, topic: str) -> None:
-        """From now on `wake` reaches it, even before it really sleeps."""
+    def add_sleeper(self, sleeper: Sleeper, topic: str) -> None:
+        """From now on `wake` wakes it, even before it sleeps."""
         self._sleepers.setdefault(topic, {})[sleeper] = None
 
     def wake(self, topic: str) -> None:

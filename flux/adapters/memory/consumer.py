@@ -1,4 +1,4 @@
-"""The consumer: a member of a group, and a cursor in each partition that it owns."""
+"""The in-memory consumer: a member of a group, with a cursor in each assigned partition."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ class MemoryConsumer:
         self._listener = listener
         self._sleeper = Sleeper(cluster.system)
         self._member: Member | None = None
-        self._welcomed = False  # whether the listener has heard what this member has, be it nothing
-        # The partition that was served longest ago comes first.
+        self._notified = False  # whether the listener was notified of this member's assignment, even an empty one
+        # The partition that was read longest ago comes first.
         self._cursors: dict[int, ConsumerCursor] = {}
         self._answers: list[Callable[[], None]] = []
-        self._worked = False  # whether the topic has ever been there
+        self._topic_found = False  # whether the topic has ever existed
         self._closed = False
 
     def poll(self, max_records: int, timeout: float) -> PollResult:
@@ -55,25 +55,25 @@ class MemoryConsumer:
                 self._require_open()
                 self._cluster.check_poll(self._group, self._topic)
                 now = self._cluster.system.monotonic()
-                if self._cluster.available and not self._worked:
+                if self._cluster.available and not self._topic_found:
                     # As Kafka's clients: a topic that is deleted later is no error.
                     self._cluster.topic(self._topic)
-                    self._worked = True
-                tell = self._rebalance(now)
-                if tell is None:
+                    self._topic_found = True
+                notify = self._rebalance(now)
+                if notify is None:
                     polled = self._fetch(max_records) if self._cluster.available else PollResult()
                     if polled.batches or polled.out_of_range or now >= deadline:
                         if not polled.batches:
                             polled.reached = {cursor.partition: cursor.offset for cursor in self._cursors.values()}
                         return polled
                     seconds = self._fall_asleep(now, deadline)
-            if tell is None:
+            if notify is None:
                 self._sleeper.sleep(seconds)
             else:
-                tell()
+                notify()
 
     def _rebalance(self, now: float) -> Callable[[], None] | None:
-        """One step of membership. Returns what the listener must hear before the next; it runs without the lock."""
+        """One step of membership. Returns a call of the listener to make, without the lock, before the next step."""
         group, member = self._cluster.group(self._group, self._topic), self._member
         group.expire(now)
         if member is not None:
@@ -86,7 +86,7 @@ class MemoryConsumer:
         if member is None or member not in group.members:
             member = self._member = Member(self.max_poll_interval, now)
             group.join(member)
-            self._welcomed = False
+            self._notified = False
         revoked = [p for p in self._cursors if group.target.get(p) is not member]
         if revoked:
             return lambda: self._revoked(revoked)
@@ -94,10 +94,10 @@ class MemoryConsumer:
         if claimed:
             logs = self._cluster.topics[self._topic].logs
             new = {TopicPartition(self._topic, p): logs[p] for p in claimed}
-            self._welcomed = True
+            self._notified = True
             return lambda: self._assigned(new)
-        if not self._welcomed and not any(owner is member for owner in group.target.values()):
-            self._welcomed = True
+        if not self._notified and not any(owner is member for owner in group.target.values()):
+            self._notified = True
             return lambda: self._assigned({})
         return None
 
@@ -138,16 +138,16 @@ class MemoryConsumer:
                 if max_records <= 0:
                     break
             else:
-                cursor.offset = cursor.log.high  # nothing but a gap lies between
+                cursor.offset = cursor.log.high  # there is only a gap between
         return polled
 
     def _fall_asleep(self, now: float, deadline: float) -> float:
-        """Seconds to sleep: a member that must be evicted meanwhile wakes nobody, so its time is a deadline too."""
+        """Seconds to sleep, at most until the next member may be evicted, which wakes nobody."""
         group = self._cluster.group(self._group, self._topic)
         until = min(deadline, group.next_expiry(now))
         if self._member is not None:
             self._member.last_poll = until
-        self._cluster.falls_asleep(self._sleeper, self._topic)
+        self._cluster.add_sleeper(self._sleeper, self._topic)
         return until - now
 
     def pause(self, partitions: Iterable[TopicPartition]) -> None:

@@ -1,8 +1,8 @@
-"""A consumer group on one topic: its members, who owns which partition, and the committed positions.
+"""A consumer group on one topic: its members, the owner of each partition, and the committed offsets.
 
 Members of one group that read different topics never exchange partitions, so each topic of a group is a `Group` of
-its own. Rebalances are cooperative: `target` says where a partition shall be, `owner` where it is, and it moves only
-when its owner has released it.
+its own. Rebalances are cooperative: `target` is the next owner of a partition, `owner` the current one, and it moves
+only when its owner has released it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Member:
 
     max_poll_interval: float
     last_poll: float
-    """Or, while a poll waits, when it will return at the latest."""
+    """While a poll waits: when it will return at the latest."""
     id: str = attrs.field(factory=lambda: f"member-{next(_numbers)}")
 
 
@@ -64,13 +64,13 @@ class Group:
         self._balance()
 
     def forget(self) -> None:
-        """The topic is gone, and with it all that the group knew of it."""
+        """Forgets the owners and committed offsets of a deleted topic."""
         self.owner.clear()
         self.committed.clear()
         self.resize(0)
 
     def claim(self, member: Member) -> list[int]:
-        """Partitions that are the member's from now on."""
+        """Assigns free partitions to the member and returns them."""
         new = [p for p, m in self.target.items() if m is member and p not in self.owner]
         self.owner.update(dict.fromkeys(new, member))
         return sorted(new)
@@ -82,7 +82,7 @@ class Group:
         self._changed()
 
     def _balance(self) -> None:
-        """Evenly, to one partition, and moving as few as that needs (as Kafka's cooperative-sticky assignor)."""
+        """Evenly, give or take one partition, moving as few as possible (as Kafka's cooperative-sticky assignor)."""
         held = {m: [p for p in range(self._partitions) if self.target.get(p) is m] for m in self.members}
         base, extra = divmod(self._partitions, len(self.members) or 1)
         kept: dict[Member, list[int]] = {}

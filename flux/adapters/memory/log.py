@@ -1,4 +1,4 @@
-"""What the broker stores: topics, their partitions' logs, and the records in them."""
+"""Topics, the logs of their partitions, and the records in them."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class MemoryRecord(WrittenRecord):
     __slots__ = ()
 
     def headers(self) -> Headers | None:
-        """Raises UnicodeEncodeError for a name with a lone surrogate, which stands for one that is not UTF-8."""
+        """Raises UnicodeEncodeError for a name with a lone surrogate, which represents one that is not UTF-8."""
         if self._headers is None:
             return None
         for name, _ in self._headers:
@@ -57,7 +57,7 @@ class Log:
         return {BEGINNING: self.low, END: self.high}.get(offset, offset)
 
     def read(self, offset: int, limit: int) -> list[MemoryRecord]:
-        """At most `limit` records from `offset` on."""
+        """Up to `limit` records from `offset` on."""
         start = bisect_left(self.records, offset, key=attrgetter("at"))
         return self.records[start : start + limit]
 
@@ -75,17 +75,17 @@ class Topic:
         self._turn = 0
 
     def append(
-        self, outgoing: Sequence[ProducerRecord], now_ms: int, refuse: Refusal | None, lose: Refusal | None
+        self, records: Sequence[ProducerRecord], now_ms: int, refuse: Refusal | None, lose: Refusal | None
     ) -> list[End]:
-        """Writes each record or says why not. `refuse` and `lose` are a test's faults: the one before the record is
-        stored, the other instead of its acknowledgement."""
+        """Writes each record or returns why not. `refuse` and `lose` are a test's faults: `refuse` before the record is
+        stored, `lose` instead of its acknowledgement."""
         name, logs, count = self.name, self.logs, len(self.logs)
         limit = int(self.config["max.message.bytes"])
         compacted = "compact" in self.config["cleanup.policy"]
         broker_stamps = self.config["message.timestamp.type"] == "LogAppendTime"
         now = (LOG_APPEND_TIME if broker_stamps else CREATE_TIME, now_ms)
         ends: list[End] = []
-        for one in outgoing:
+        for one in records:
             key, value, partition = one.key, one.value, one.partition
             if partition is None:
                 partition = self._place(key)
@@ -124,6 +124,6 @@ def _headers_size(headers: Headers) -> int:
     return sum(len(name.encode("utf-8", "surrogatepass")) + len(value or b"") + 2 for name, value in headers)
 
 
-def size_of(outgoing: ProducerRecord) -> int:
-    """Bytes that a record takes in a batch of its own, about."""
-    return RECORD_OVERHEAD + len(outgoing.key or b"") + len(outgoing.value or b"") + _headers_size(outgoing.headers)
+def size_of(record: ProducerRecord) -> int:
+    """Bytes of a record in a batch of its own, approximately."""
+    return RECORD_OVERHEAD + len(record.key or b"") + len(record.value or b"") + _headers_size(record.headers)

@@ -1,4 +1,4 @@
-"""The producer: writes at once; in an outage it holds records and one thread waits for the cluster."""
+"""The in-memory producer. It writes at once; in an outage it holds records, and one thread waits for the cluster."""
 
 from __future__ import annotations
 
@@ -17,61 +17,63 @@ from flux.core.ports import Acknowledged, ProducerRecord, ProducerSettings, each
 
 _logger = logging.getLogger("flux.memory")
 
-Answer = tuple[Acknowledged, BrokerError | None, MemoryRecord]
+Acknowledgement = tuple[Acknowledged, BrokerError | None, MemoryRecord]
 
 
 @attrs.frozen
 class Held:
-    """A record that waits for the cluster, until `deadline` (seconds since the epoch)."""
+    """A record that waits for the cluster, until `deadline` (seconds by the monotonic clock)."""
 
     topic: str
-    outgoing: ProducerRecord
+    record: ProducerRecord
     acknowledged: Acknowledged
     deadline: float
     size: int
 
 
 class MemoryProducer:
-    """`flux.core.ports.ProducerPort`. While the cluster is there, `write` acknowledges before it returns."""
+    """`flux.core.ports.ProducerPort`. While the cluster is available, `write` acknowledges before it returns."""
 
     def __init__(self, cluster: MemoryCluster, settings: ProducerSettings) -> None:
         self._cluster = cluster
         self._settings = settings
         self._held: deque[Held] = deque()
         self._held_bytes = 0
-        self._unanswered = 0
+        self._unacknowledged = 0
         self._serving = False
         self._closed = False
 
     def write(
         self, topic: str, records: Sequence[ProducerRecord], acknowledged: Acknowledged | Sequence[Acknowledged]
     ) -> int:
-        told = list(each_of(acknowledged, records))
-        answers: list[Answer] = []
+        callbacks = list(each_of(acknowledged, records))
+        acknowledgements: list[Acknowledgement] = []
         with self._cluster.lock:
             if self._closed:
                 raise BrokerError("the producer is closed", Fault.FATAL)
-            # Behind what is held already: a record never overtakes another.
+            # After records that are held: a record never overtakes another.
             if self._held or not self._cluster.available:
-                taken = self._hold(topic, records, told)
+                taken = self._hold(topic, records, callbacks)
             else:
-                answers = self._append(topic, records, told)
-                taken = len(answers)
-            self._unanswered += taken
-        self._answer(answers)
+                acknowledgements = self._append(topic, records, callbacks)
+                taken = len(acknowledgements)
+            self._unacknowledged += taken
+        self._acknowledge(acknowledgements)
         return taken
 
-    def _append(self, topic: str, records: Sequence[ProducerRecord], told: Sequence[Acknowledged]) -> list[Answer]:
+    def _append(
+        self, topic: str, records: Sequence[ProducerRecord], callbacks: Sequence[Acknowledged]
+    ) -> list[Acknowledgement]:
         try:
             ends = self._cluster.append(topic, records)
         except BrokerError as error:
             ends = [(error, _unwritten(topic, one)) for one in records]
-        return [(acknowledged, error, record) for acknowledged, (error, record) in zip(told, ends, strict=False)]
+        return [(acknowledged, error, record) for acknowledged, (error, record) in zip(callbacks, ends, strict=False)]
 
-    def _hold(self, topic: str, records: Sequence[ProducerRecord], told: Sequence[Acknowledged]) -> int:
+    def _hold(self, topic: str, records: Sequence[ProducerRecord], callbacks: Sequence[Acknowledged]) -> int:
         deadline = self._cluster.system.monotonic() + self._settings.delivery_timeout
         before = len(self._held)
-        for one, acknowledged in zip(records, told, strict=True):
+        for one, acknowledged in zip(records, callbacks, strict=True):
             size = size_of(one)
             if self._held and self._held_bytes + size > self._settings.max_queue_bytes:
                 break
@@ -99,41 +101,41 @@ class MemoryProducer:
                     if left <= 0:
                         break
                     self._cluster.lock.wait(left)
-                answers = self._deliver() if self._cluster.available else self._expire()
-                if not answers:
+                acknowledgements = self._deliver() if self._cluster.available else self._expire()
+                if not acknowledgements:
                     self._serving = False
                     return
             serving.step(get_ident())
-            self._answer(answers)
+            self._acknowledge(acknowledgements)
 
-    def _deliver(self) -> list[Answer]:
-        answers: list[Answer] = []
+    def _deliver(self) -> list[Acknowledgement]:
+        acknowledgements: list[Acknowledgement] = []
         for held in self._take(len(self._held)):
-            answers += self._append(held.topic, [held.outgoing], [held.acknowledged])
-        return answers
+            acknowledgements += self._append(held.topic, [held.record], [held.acknowledged])
+        return acknowledgements
 
-    def _expire(self) -> list[Answer]:
+    def _expire(self) -> list[Acknowledgement]:
         now = self._cluster.system.monotonic()
         return self._fail(sum(held.deadline <= now for held in self._held), "not delivered in time")
 
-    def _fail(self, count: int, reason: str) -> list[Answer]:
-        error = BrokerError(f"memory://{self._cluster.name} is away: {reason}", Fault.UNAVAILABLE)
-        return [(held.acknowledged, error, _unwritten(held.topic, held.outgoing)) for held in self._take(count)]
+    def _fail(self, count: int, reason: str) -> list[Acknowledgement]:
+        error = BrokerError(f"memory://{self._cluster.name} is unavailable: {reason}", Fault.UNAVAILABLE)
+        return [(held.acknowledged, error, _unwritten(held.topic, held.record)) for held in self._take(count)]
 
     def _take(self, count: int) -> list[Held]:
         taken = [self._held.popleft() for _ in range(count)]
         self._held_bytes -= sum(held.size for held in taken)
         return taken
 
-    def _answer(self, answers: Sequence[Answer]) -> None:
-        for acknowledged, error, record in answers:
+    def _acknowledge(self, acknowledgements: Sequence[Acknowledgement]) -> None:
+        for acknowledged, error, record in acknowledgements:
             try:
                 acknowledged(error, record)
             except Exception:
-                _logger.exception("the acknowledgement of a record for topic %s was not taken", record.topic())
-        if answers:
+                _logger.exception("the acknowledgement of a record for topic %s failed", record.topic())
+        if acknowledgements:
             with self._cluster.lock:
-                self._unanswered -= len(answers)
+                self._unacknowledged -= len(acknowledgements)
                 self._cluster.lock.notify_all()
 
     def partitions(self, topic: str, timeout: float) -> int:
@@ -147,9 +149,9 @@ class MemoryProducer:
 
     def _flush(self, timeout: float) -> int:
         deadline = self._cluster.system.monotonic() + timeout
-        while self._unanswered and (left := deadline - self._cluster.system.monotonic()) > 0:
+        while self._unacknowledged and (left := deadline - self._cluster.system.monotonic()) > 0:
             self._cluster.lock.wait(left)
-        return self._unanswered
+        return self._unacknowledged
 
     def close(self, timeout: float) -> int:
         with self._cluster.lock:
@@ -157,12 +159,12 @@ class MemoryProducer:
                 return 0
             self._closed = True
             left = self._flush(timeout)
-            answers = self._fail(len(self._held), "the producer was closed")
+            acknowledgements = self._fail(len(self._held), "the producer was closed")
             self._cluster.lock.notify_all()
-        self._answer(answers)
+        self._acknowledge(acknowledgements)
         return left
 
 
-def _unwritten(topic: str, outgoing: ProducerRecord) -> MemoryRecord:
-    partition = -1 if outgoing.partition is None else outgoing.partition
-    return MemoryRecord(topic, partition, -1, outgoing, (CREATE_TIME, outgoing.timestamp or 0))
+def _unwritten(topic: str, record: ProducerRecord) -> MemoryRecord:
+    partition = -1 if record.partition is None else record.partition
+    return MemoryRecord(topic, partition, -1, record, (CREATE_TIME, record.timestamp or 0))

@@ -1,4 +1,4 @@
-"""The reader: a cursor in each of its partitions, and no group."""
+"""The in-memory reader: a cursor in each of its partitions, without a group."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from flux.core.ports import Batch, PollResult, TopicPartition
 @attrs.define
 class ReaderCursor:
     offset: int
-    told: int | None = None
+    reported: int | None = None
     """The end that was reported last: each is reported once."""
     out_of_range: bool = False
 
@@ -25,7 +25,7 @@ class MemoryReader:
     def __init__(self, cluster: MemoryCluster, starts: Mapping[TopicPartition, int]) -> None:
         self._cluster = cluster
         self._sleeper = Sleeper(cluster.system)
-        # The partition that was served longest ago comes first.
+        # The partition that was read longest ago comes first.
         self._cursors = {at: ReaderCursor(offset) for at, offset in starts.items()}
         self._closed = False
 
@@ -40,7 +40,7 @@ class MemoryReader:
                 if polled != PollResult() or left <= 0:
                     return polled
                 for topic in {at.topic for at in self._cursors}:
-                    cluster.falls_asleep(self._sleeper, topic)
+                    cluster.add_sleeper(self._sleeper, topic)
             self._sleeper.sleep(left)
 
     def _fetch(self, max_records: int) -> PollResult:
@@ -66,9 +66,9 @@ class MemoryReader:
                 if max_records <= 0:
                     break
             else:
-                cursor.offset = log.high  # nothing but a gap lies between
-                if cursor.told != cursor.offset:
-                    cursor.told = polled.reached[at] = cursor.offset
+                cursor.offset = log.high  # there is only a gap between
+                if cursor.reported != cursor.offset:
+                    cursor.reported = polled.reached[at] = cursor.offset
         return polled
 
     def seek(self, partition: TopicPartition, offset: int) -> None:

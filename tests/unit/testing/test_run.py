@@ -358,7 +358,7 @@ def test_tasks_that_feed_each_other_for_ever_are_told(flux_kit: Kit) -> None:
 
 def test_a_cluster_that_is_away_is_told(flux_kit: Kit) -> None:
     flux_kit.broker().available = False
-    with pytest.raises(BrokerError, match="is away"):
+    with pytest.raises(BrokerError, match="is unavailable"):
         flux_kit.run(Billing)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from flux.adapters.confluent.log import ClientLog
-from flux.adapters.confluent.silence import LOOK_MS, Silence
+from flux.adapters.confluent.silence import INTERVAL_MS, Silence
 from unit.support.memory_support import ScriptedSystem
 
 
@@ -30,8 +30,8 @@ class Watched:
 
     def look(self, *brokers: Any) -> None:
         shown = {str(number): each for number, each in enumerate(brokers)}
-        self.silence.look(f'{{"name": "x", "brokers":{json.dumps(shown)}, "topics": {{ not read')
-        self.system.time += LOOK_MS / 1000
+        self.silence.on_statistics(f'{{"name": "x", "brokers":{json.dumps(shown)}, "topics": {{ not read')
+        self.system.time += INTERVAL_MS / 1000
 
 
 def test_a_broker_that_answers_nothing_is_named_within_ten_seconds(caplog: pytest.LogCaptureFixture) -> None:
