@@ -1,30 +1,26 @@
-"""`Producer`: a class per topic, whose records are buffered and flushed by themselves."""
+"""`Producer`: a class per topic. Its records are buffered, and flushed in the background."""
 
 from __future__ import annotations
 
 import asyncio
-import inspect
 from abc import ABCMeta
 from collections.abc import Callable
 from copy import deepcopy
-from types import FunctionType, MethodType
 from typing import Any, ClassVar, Self, SupportsIndex, TypeVar, cast
 
 from flux import config
 from flux.config import AdapterChoice, ProducerOptions
-from flux.core.errors import BrokerError, BufferFull, ConfigurationError, DeliveryError, FailedRecord
+from flux.core.errors import BufferFull, ConfigurationError, DeliveryError
 from flux.core.ports import ProducerRecord
-from flux.core.producing.partitioner import partition_for_key
-from flux.core.validation import MOST, plain
+from flux.core.validation import plain
 from flux.processes.sigterm import handle_sigterm
 from flux.producing.delivery import Delivery
-from flux.producing.encoding import HeadersLike, check_number, encode, encode_headers
+from flux.producing.encoding import HeadersLike, encode, encode_headers, encode_value
 from flux.producing.pending_acks import Tracked
 from flux.producing.producer_buffer import ProducerBuffer
 from flux.producing.registry import PRODUCERS
 from flux.producing.scope import CURRENT, Scope
 from flux.system.interpreter_end import ending, refused
-from flux.system.return_values import is_async
 
 Result = TypeVar("Result")
 
@@ -34,7 +30,7 @@ _CONFIGURATION = frozenset(["topic", "adapter", "options", "serializer", "on_err
 
 
 class _ProducerClass(ABCMeta):
-    """An attribute that is set on a producer class counts from the next record on."""
+    """Attributes that are set on a producer class take effect with the next record."""
 
     def __setattr__(cls, name: str, value: Any) -> None:
         super().__setattr__(name, value)
@@ -47,20 +43,21 @@ class _ProducerClass(ABCMeta):
 
 class Producer(metaclass=_ProducerClass):
     """Subclass it with a `topic`, and call its methods on the class, or on an instance that has its own `adapter` or
-    `options`. The first record boots it; it flushes by interval, by size and at exit; all of it is thread-safe. A
-    forked child boots its own and leaves what its parent has buffered to the parent.
+    `options`. The first record starts it. It flushes by interval, by size and at exit. Thread-safe. A forked child
+    starts its own, and leaves its parent's buffered records to the parent.
 
     A record's `value` and `key` are bytes, str (written in UTF-8) or None; the class's `serializer` turns any other
     value into bytes (it is not called for None, which is a tombstone). `headers`: a mapping, or pairs, of str and
     str, bytes or None. `partition_key` places the record as if it were the key, and is not stored; `partition` names
     the partition. `timestamp`: milliseconds since the epoch, by default now.
 
-    ConfigurationError is raised, before anything is buffered, for what cannot be a record.
+    Methods raise ConfigurationError for an invalid record, before anything is buffered.
     """
 
     topic: ClassVar[str | None] = None
     adapter: AdapterChoice = None
-    """The cluster, or its URL. Who decides: instance, then class, then `--adapter`, FLUX_ADAPTER, `flux.configure`."""
+    """The cluster, or its URL. The first that is set counts: instance, class, `--adapter`, FLUX_ADAPTER,
+    `flux.configure`."""
     options: ProducerOptions | None = None
     """None: the process's."""
     serializer: ClassVar[Any] = None
@@ -76,8 +73,8 @@ class Producer(metaclass=_ProducerClass):
             self.options = options
 
     def __setattr__(self, name: str, value: Any) -> None:
-        # The methods are class methods, which costs `produce` nothing. So an instance that is configured by itself gets
-        # a class of its own, and they work on it unchanged, in overrides that call super() too.
+        # The methods are class methods, which costs `produce` nothing. So an instance with its own configuration gets
+        # its own class, on which they work unchanged, also in overrides that call super().
         if name in _CONFIGURATION:
             self.__class__ = _class_for(self._shared or type(self), {**self._own, name: value})
         else:
@@ -100,8 +97,8 @@ class Producer(metaclass=_ProducerClass):
 
     @classmethod
     def on_error(cls, error: DeliveryError) -> None:
-        """Override it (as a class or static method) to hear of records that failed when no caller was left to hear.
-        Called on any thread, even the client's: be quick, and do not wait for a delivery."""
+        """Called with delivery failures that no caller waits for. Override it as a class or static method. It is called
+        on any thread, even the client's: return quickly, and do not wait for a delivery."""
 
     @classmethod
     def produce(
@@ -114,11 +111,11 @@ class Producer(metaclass=_ProducerClass):
         partition: int | None = None,
         timestamp: int | None = None,
     ) -> None:
-        """Takes a record and returns at once. While the client's queue and the buffer are full it waits up to
+        """Buffers a record and returns at once. While the client's queue and the buffer are full, it waits up to
         `delivery_timeout` and then raises DeliveryError; inside a running event loop it raises BufferFull at once."""
         buffer = PRODUCERS.routes.get(cls) or _route(cls)
         if type(value) is not bytes or cls.serializer is not None:
-            value = _value(cls, value)
+            value = encode_value(value, cls.serializer, cls.__qualname__)
         size = 0 if value is None else len(value)
         if key is not None:
             if type(key) is not bytes:
@@ -126,7 +123,7 @@ class Producer(metaclass=_ProducerClass):
             size += len(key or b"")
         pairs = () if headers is None else encode_headers(headers)
         if partition_key is not None or partition is not None or timestamp is not None:
-            partition = _place(buffer, partition_key, partition, timestamp)
+            partition = buffer.choose_partition(partition_key, partition, timestamp)
         if _current() is not None:
             _put(buffer, ProducerRecord(value, key, pairs, partition, timestamp), size)
             return
@@ -148,13 +145,13 @@ class Producer(metaclass=_ProducerClass):
         partition: int | None = None,
         timestamp: int | None = None,
     ) -> Delivery:
-        """`produce`, flushed at once. The future's `result(timeout)`, and `await`, give the RecordMetadata of where it
-        landed or raise DeliveryError."""
+        """`produce`, flushed at once. The future's `result(timeout)`, and `await`, return where the record was written,
+        as RecordMetadata, or raise DeliveryError."""
         buffer, record, _ = _record(cls, value, key, headers, partition_key, partition, timestamp)
         scope = _current()
-        if scope is None or not _within(scope, buffer):
+        if scope is None or not _joins(scope, buffer):
             return buffer.send(record, None)
-        return _told(scope, lambda: buffer.send(record, scope))
+        return _in_scope(scope, lambda: buffer.send(record, scope))
 
     @classmethod
     async def aproduce(
@@ -167,11 +164,10 @@ class Producer(metaclass=_ProducerClass):
         partition: int | None = None,
         timestamp: int | None = None,
     ) -> None:
-        """`produce` for an event loop, which goes on while this waits for room, up to `delivery_timeout`. Raises
-        DeliveryError."""
+        """`produce` for an event loop: awaits room in the buffer, up to `delivery_timeout`. Raises DeliveryError."""
         if partition_key is not None and partition is None:
             buffer = await asyncio.to_thread(_route, cls)
-            partition = await asyncio.to_thread(_place, buffer, partition_key, None, None)
+            partition = await asyncio.to_thread(buffer.choose_partition, partition_key, None, None)
             partition_key = None
         buffer, record, size = _record(cls, value, key, headers, partition_key, partition, timestamp)
         while True:
@@ -182,10 +178,10 @@ class Producer(metaclass=_ProducerClass):
 
     @classmethod
     def flush(cls, timeout: float | None = None) -> None:
-        """Flushes, and waits up to `timeout` seconds (None: until the client has given up on the last record). Raises
-        DeliveryError, which names what failed, earlier failures that nobody heard of included, and what is still
-        under way when the time is over: that may yet arrive."""
-        if not ending():  # what was taken before was delivered, or named, by the exit handler
+        """Flushes, and waits up to `timeout` seconds (None: until the client has given up the last record). Raises
+        DeliveryError, which names the records that failed, also earlier ones that no caller got, and those still in
+        flight after `timeout`, which may still arrive."""
+        if not ending():  # the exit handler has delivered, or named, all records
             _route(cls).flush(timeout)
 
     @classmethod
@@ -196,8 +192,8 @@ class Producer(metaclass=_ProducerClass):
 
     @classmethod
     def close(cls, timeout: float | None = None) -> None:
-        """`flush`, and closes the client unless other producers use it; `timeout` None: somewhat more than
-        `delivery_timeout`. Happens at exit by itself. The next record boots it again. Raises DeliveryError."""
+        """`flush`, then closes the client unless other producers use it; `timeout` None: `delivery_timeout` and 5 s.
+        Called at exit by itself. The next record starts it again. Raises DeliveryError."""
         if not ending():
             PRODUCERS.close(_route(cls), timeout)
 
@@ -218,7 +214,7 @@ def _rebuild(shared: type[Producer], own: dict[str, Any]) -> Producer:
 
 
 def _route(producer: type[Producer]) -> ProducerBuffer:
-    routes = PRODUCERS.routes  # another one from when anything is configured anew
+    routes = PRODUCERS.routes  # replaced whenever the configuration changes
     name, topic = producer.__qualname__, plain(producer.topic)
     if not topic or not isinstance(topic, str):
         raise ConfigurationError(f'{name} has no topic: give it a class attribute topic = "…"')
@@ -229,50 +225,12 @@ def _route(producer: type[Producer]) -> ProducerBuffer:
         raise ConfigurationError(f"{name}.options must be a flux.ProducerOptions")
     adapter = config.resolve_adapter(producer.adapter)
     buffer = PRODUCERS.buffer((producer.__module__, name), adapter, topic, options.settings, options.limits)
-    buffer.unheard.on_error = _on_error(producer)
+    buffer.unclaimed.set_on_error(producer.on_error, name)
     if config.current.flush_on_sigterm:
         handle_sigterm()
-    if not PRODUCERS.exited:  # from then on each record comes through here
+    if not PRODUCERS.exited:  # after the exit, each record comes through here
         routes[producer] = buffer
     return buffer
-
-
-def _on_error(producer: type[Producer]) -> Callable[[DeliveryError], object]:
-    hook = producer.on_error
-    if is_async(hook):
-        raise ConfigurationError(f"{producer.__qualname__}.on_error is a coroutine function: make it a plain one")
-    if isinstance(hook, FunctionType | MethodType):
-        try:
-            inspect.signature(hook).bind(None)
-        except TypeError:
-            raise ConfigurationError(
-                f"{producer.__qualname__}.on_error must take the error alone: make it a classmethod"
-            ) from None
-    return hook
-
-
-def _value(producer: type[Producer], value: Any) -> bytes | None:
-    serializer, name = producer.serializer, producer.__qualname__
-    if serializer is None or value is None:
-        return encode(value, f"a value for {name}", f": give {name} a serializer, such as flux.serde.json_serializer")
-    return encode(serializer(value), "what a serializer returns")
-
-
-def _place(buffer: ProducerBuffer, partition_key: Any, partition: int | None, timestamp: int | None) -> int | None:
-    if timestamp is not None:
-        check_number(timestamp, "timestamp (milliseconds since the epoch)", 1, MOST)
-    if partition is not None:
-        check_number(partition, "partition", 0, 2**31 - 1)
-    if partition_key is None:
-        return partition
-    if partition is not None:
-        raise ConfigurationError("give partition or partition_key, not both")
-    data = encode(partition_key, "partition_key") or b""
-    try:
-        count = PRODUCERS.client(buffer).partitions(buffer.topic, buffer.settings.delivery_timeout)
-    except BrokerError as error:
-        raise DeliveryError([FailedRecord(buffer.topic, None, data, None, error)]) from error
-    return partition_for_key(data, count)
 
 
 def _record(
@@ -285,30 +243,33 @@ def _record(
     timestamp: int | None,
 ) -> tuple[ProducerBuffer, ProducerRecord, int]:
     buffer = PRODUCERS.routes.get(producer) or _route(producer)
-    value, data = _value(producer, value), encode(key, "a key")
+    value, data = encode_value(value, producer.serializer, producer.__qualname__), encode(key, "a key")
     pairs = () if headers is None else encode_headers(headers)
-    partition = _place(buffer, partition_key, partition, timestamp)
+    partition = buffer.choose_partition(partition_key, partition, timestamp)
     return buffer, ProducerRecord(value, data, pairs, partition, timestamp), len(value or b"") + len(data or b"")
 
 
 def _put(buffer: ProducerBuffer, record: ProducerRecord, size: int) -> None:
     scope = _current()
-    if scope is None or not _within(scope, buffer):
+    if scope is None or not _joins(scope, buffer):
         buffer.put(record, size)
         return
     tracked = Tracked(*record)
     tracked.scope = scope
-    _told(scope, lambda: buffer.put(tracked, size))
+    _in_scope(scope, lambda: buffer.put(tracked, size))
 
 
-def _within(scope: Scope, buffer: ProducerBuffer) -> bool:
-    """Whether what is produced now is a part of the call that its context is of."""
-    return scope.started(buffer.hand_over) or buffer.comes_late()
+def _joins(scope: Scope, buffer: ProducerBuffer) -> bool:
+    """Whether a record belongs to the call in whose context it is produced; not after the call's end."""
+    if scope.started(buffer.pass_on):
+        return True
+    buffer.log_late()
+    return False
 
 
-def _told(scope: Scope, put: Callable[[], Result]) -> Result:
+def _in_scope(scope: Scope, put: Callable[[], Result]) -> Result:
     try:
         return put()
     except BaseException:
-        scope.ended(None)  # the caller hears
+        scope.ended(None)  # the caller gets the error
         raise

@@ -1,4 +1,4 @@
-"""The clients that the producers of a process share: one for each adapter and settings."""
+"""The clients that the producers of a process share: one for each adapter and its settings."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ Key = tuple[int, ProducerSettings]
 
 
 class Clients:
-    """`lock` is held while one is made. `exited`: whether the process is at its end. `made`: called with each new one,
-    while the lock is held."""
+    """`lock` is held while a client is made. `exited`: whether the process is ending. `made` is called after each new
+    client, while the lock is held."""
 
     def __init__(self, system: System, lock: Lock, exited: Callable[[], bool], made: Callable[[], None]) -> None:
         self._system = system
@@ -36,7 +36,7 @@ class Clients:
         self._clients: dict[Key, SharedClient] = {}
 
     def of(self, buffer: ProducerBuffer) -> ProducerPort:
-        """Its client, made now if need be. Raises ConfigurationError, BrokerError."""
+        """The buffer's client, made now if necessary. Raises ConfigurationError, BrokerError."""
         with self._lock:
             key = _key(buffer)
             client = self._clients.get(key)
@@ -52,20 +52,20 @@ class Clients:
         except RuntimeError:
             if not self._exited() and threading.main_thread().is_alive():
                 raise
-            raise refused(buffer.topic) from None  # Python 3.12 starts no thread when the main one has ended
+            raise refused(buffer.topic) from None  # Python 3.12 starts no thread after the main one has ended
 
     def broken(self, buffer: ProducerBuffer, client: ProducerPort) -> None:
-        """It cannot go on: the next `of` makes another."""
+        """The client cannot continue: the next `of` makes another."""
         with self._lock:
             key = _key(buffer)
             if key not in self._clients or self._clients[key].port is not client:
                 return
             del self._clients[key]
-        # Elsewhere: this may be a thread of the client's own, which its end waits for.
+        # On another thread: this one may be the client's own, for which its close waits.
         self._system.spawn("flux-broken-client", lambda: _close(client))
 
     def release(self, buffer: ProducerBuffer) -> None:
-        """Closes its client, unless others use it."""
+        """Closes the buffer's client, unless other buffers use it."""
         with self._lock:
             key = _key(buffer)
             client = self._clients.get(key)

@@ -1,4 +1,4 @@
-"""What `Producer.send` returns: a Future, and the pending acknowledgement of the one record that it stands for."""
+"""The return value of `Producer.send`: a Future, and the pending acknowledgement of its record."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from flux.core.errors import BrokerError, DeliveryError, FailedRecord, Fault
 from flux.core.ports import ProducerRecord, Record
-from flux.producing.pending_acks import Ends, acknowledging, failed, failed_record
+from flux.producing.pending_acks import EndListener, acknowledging, failed, failed_record
 from flux.producing.scope import Scope
 from flux.system import SYSTEM
 from flux.system.interpreter_end import ending
@@ -18,7 +18,7 @@ from flux.system.return_values import PartOfItsCall
 
 
 class RecordMetadata(NamedTuple):
-    """Where a record landed. `timestamp` in milliseconds since the epoch; None: the client does not know it."""
+    """Where a record was written. `timestamp` in milliseconds since the epoch; None: the client does not know it."""
 
     topic: str
     partition: int
@@ -27,32 +27,34 @@ class RecordMetadata(NamedTuple):
 
 
 class Delivery(Future[RecordMetadata], PartOfItsCall):
-    """The end of one record: `result(timeout)` is where it landed, or raises DeliveryError; `await` does so too. Cannot
-    be cancelled: the record is under way. A failure that nobody has asked for is reported when the last reference
-    goes."""
+    """The outcome of one record: `result(timeout)`, and `await`, return where it was written or raise DeliveryError. It
+    cannot be cancelled: the record is in flight. A failure that is never retrieved is reported when the last reference
+    is gone."""
 
-    # One is made for each record sent, many thousands may be under way, and most are asked when they have ended. So it
-    # is as few objects as can be: it counts its record's end itself (as `PendingAcks` does a batch's), and the lock and
-    # the lists of the standard library's Future are made when somebody is there before the end. The end is noted before
-    # it looks for them, and they are made before their maker looks for the end: one of the two sees the other.
+    # One is made for each record sent, many thousands may be in flight, and most results are read after the end. So it
+    # uses few objects: it acknowledges its record itself (as `PendingAcks` does a batch), and makes the lock and the
+    # lists of the standard library's Future only for a caller that waits. The result is stored before the lock is
+    # looked for, and the lock is made before its maker looks for the result: one of the two sees the other.
 
     _state = RUNNING
     _result = None
     _exception = None
-    _asked = False
+    _retrieved = False
     _lock: threading.Condition | None = None
-    handed = 0
-    heard = True
+    taken = 0
+    claimed = True
 
-    def __init__(self, ends: Ends, topic: str, record: ProducerRecord, since: float, scope: Scope | None) -> None:
-        # the base's own is not called: see above
+    def __init__(
+        self, listener: EndListener, topic: str, record: ProducerRecord, since: float, scope: Scope | None
+    ) -> None:
+        # The base class's is not called: see above.
         self.topic = topic
         self.records: Sequence[ProducerRecord] = (record,)
         self.since = since
         self.scope = scope
-        self._ends = ends
+        self._listener = listener
 
-    # ---- as what is pending
+    # ---- as a pending acknowledgement
 
     @property
     def failed(self) -> Sequence[FailedRecord]:
@@ -63,7 +65,7 @@ class Delivery(Future[RecordMetadata], PartOfItsCall):
 
     def _acknowledged(self, error: Exception | None, record: Record) -> None:
         if self._state is FINISHED:
-            return  # it was in doubt
+            return  # failed before, in doubt
         if error is not None:
             self._fail(failed_record(error, record))
             return
@@ -73,10 +75,10 @@ class Delivery(Future[RecordMetadata], PartOfItsCall):
         self.records = ()
         if self.scope is not None:
             acknowledging(self.scope.ended, None)
-        self._ends.ended(self)
+        self._listener.ended(self)
 
     def give_up(self, error: Exception) -> None:
-        self.handed = 1
+        self.taken = 1
         if self._state is not FINISHED:
             self._fail(failed(self.topic, self.records[0], error))
 
@@ -87,9 +89,9 @@ class Delivery(Future[RecordMetadata], PartOfItsCall):
         acknowledging(self.set_exception, error)
         if self.scope is not None:
             acknowledging(self.scope.ended, error)
-        self._ends.ended(self)
+        self._listener.ended(self)
 
-    # ---- as a future
+    # ---- as a Future
 
     def _locked(self) -> threading.Condition:
         if self._lock is None:
@@ -105,35 +107,35 @@ class Delivery(Future[RecordMetadata], PartOfItsCall):
         return self._state is FINISHED
 
     def result(self, timeout: float | None = None) -> RecordMetadata:
-        self._asked = True
+        self._retrieved = True
         if self._result is not None:
             return self._result
         self._check_ending()
         return super().result(timeout)
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
-        self._asked = True
+        self._retrieved = True
         self._check_ending()
         return super().exception(timeout)
 
     def _check_ending(self) -> None:
         if self._state is not FINISHED and ending():
-            error = BrokerError("the interpreter is ending: nobody will know whether it arrived", Fault.UNAVAILABLE)
+            error = BrokerError("the interpreter is ending: the record may not arrive", Fault.UNAVAILABLE)
             raise DeliveryError([failed(self.topic, self.records[0], error)])
 
     def set_result(self, result: RecordMetadata) -> None:
         self._result = result
         self._state = FINISHED
         if self._lock is not None:
-            self._tell(self._lock)
+            self._notify(self._lock)
 
     def set_exception(self, exception: BaseException | None) -> None:
         self._exception = exception
         self._state = FINISHED
         if self._lock is not None:
-            self._tell(self._lock)
+            self._notify(self._lock)
 
-    def _tell(self, condition: threading.Condition) -> None:
+    def _notify(self, condition: threading.Condition) -> None:
         with condition:
             for waiter in self._waiters:
                 (waiter.add_result if self._exception is None else waiter.add_exception)(self)
@@ -146,5 +148,5 @@ class Delivery(Future[RecordMetadata], PartOfItsCall):
         return asyncio.wrap_future(self).__await__()
 
     def __del__(self) -> None:
-        if isinstance(self._exception, DeliveryError) and not self._asked:
-            self._ends.report(self._exception.failed)
+        if isinstance(self._exception, DeliveryError) and not self._retrieved:
+            self._listener.report(self._exception.failed)

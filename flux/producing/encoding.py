@@ -1,8 +1,8 @@
-"""What a user gives as a record, as the bytes that clients take. What one of them would crash on is refused here."""
+"""Encodes the parts of a record. Refuses what a client would crash on."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from flux.core.errors import ConfigurationError
@@ -13,7 +13,7 @@ HeadersLike = Mapping[str, HeaderValue] | Iterable[tuple[str, HeaderValue]]
 
 
 def encode(value: Any, what: str, remedy: str = "") -> bytes | None:
-    """bytes and None as they are, str in UTF-8. Raises ConfigurationError for anything else."""
+    """Returns bytes and None as they are, str in UTF-8. Raises ConfigurationError for anything else."""
     if value is None or isinstance(value, bytes):
         return value
     if isinstance(value, str):
@@ -22,6 +22,15 @@ def encode(value: Any, what: str, remedy: str = "") -> bytes | None:
         except UnicodeEncodeError:
             raise ConfigurationError(f"{what} holds a lone surrogate: it cannot be written as UTF-8") from None
     raise ConfigurationError(f"{what} must be str, bytes or None, not {type(value).__name__}{remedy}")
+
+
+def encode_value(value: Any, serializer: Callable[[Any], Any] | None, producer: str) -> bytes | None:
+    """A record's value, by the serializer if there is one; None, a tombstone, as it is. Raises ConfigurationError, and
+    what the serializer raises."""
+    if serializer is None or value is None:
+        remedy = f": give {producer} a serializer, such as flux.serde.json_serializer"
+        return encode(value, f"a value for {producer}", remedy)
+    return encode(serializer(value), "what a serializer returns")
 
 
 def encode_headers(headers: HeadersLike) -> list[tuple[str, bytes | None]]:

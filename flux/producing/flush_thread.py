@@ -1,4 +1,4 @@
-"""The thread that flushes the producers of a process when they are due. It begins with the first record."""
+"""The thread that flushes the producers of a process when they are due. It starts with the first record."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ logger = logging.getLogger("flux.producer")
 
 
 class FlushThread:
-    """Thread-safe. One that stands still, in a client or in somebody's callback, is replaced: see `Duty`."""
+    """Thread-safe. A thread that is blocked, in a client or in a callback, is replaced: see `Duty`."""
 
     def __init__(self, system: System) -> None:
         self._system = system
-        self._tended: set[ProducerBuffer] = set()
+        self._buffers: set[ProducerBuffer] = set()
         self._wake = system.condition()
         self._woken = False
         self._wakes_at = math.inf
         self._token: object | None = None
-        """Of the thread that flushes; None: none does."""
+        """Identifies the thread that flushes; None: there is none."""
         self._duty = Duty("the flushing of producers", take_over=self._replace)
         self._ended = False
 
-    def tend(self, buffer: ProducerBuffer, may_begin: bool) -> bool:
-        """Flushes it from now on, when it is due, until it is idle. `may_begin`: whether the thread may be made. False:
-        the interpreter makes no more threads."""
+    def add(self, buffer: ProducerBuffer, may_start: bool) -> bool:
+        """Flushes the buffer when it is due, until it is idle. `may_start`: whether the thread may be started. Returns
+        False when the interpreter starts no more threads."""
         with self._wake:
             due = buffer.flusher.due(self._system.monotonic())
-            self._tended.add(buffer)
+            self._buffers.add(buffer)
             if due < self._wakes_at:
                 self._woken = True
                 self._wake.notify()
-            if self._token is None and may_begin:
+            if self._token is None and may_start:
                 try:
                     self._replace()
                 except RuntimeError:
@@ -46,12 +46,12 @@ class FlushThread:
                 self._system.watch(self._duty)
         return True
 
-    def tended(self) -> set[ProducerBuffer]:
+    def buffers(self) -> set[ProducerBuffer]:
         with self._wake:
-            return set(self._tended)
+            return set(self._buffers)
 
     def end(self) -> None:
-        """Takes no lock: in a forked child, who held it is not there."""
+        """Takes no lock: in a forked child its holder does not exist."""
         self._ended = True
         self._duty.end()
 
@@ -60,7 +60,7 @@ class FlushThread:
             self._wake.notify_all()
 
     def _replace(self) -> bool:
-        """The thread that flushes, if there is one, stands in one producer: another flushes the others."""
+        """Starts another thread, for the other producers, while the current one is blocked in one of them."""
         self._token = object()
         self._system.spawn("flux-producers", self._run)
         return True
@@ -80,11 +80,11 @@ class FlushThread:
                 self._woken = False
 
     def tick(self) -> float | None:
-        """Flushes what is due; the next time by the monotonic clock, None when nothing is buffered."""
+        """Flushes what is due. Returns the next time by the monotonic clock, None when nothing is buffered."""
         with self._wake:
-            tended = list(self._tended)
+            buffers = list(self._buffers)
         dues = []
-        for buffer in tended:
+        for buffer in buffers:
             due: float | None = self._system.monotonic() + RETRY
             self._duty.step(threading.get_ident())
             try:
@@ -94,5 +94,5 @@ class FlushThread:
             if due is not None:
                 dues.append(due)
         with self._wake:
-            self._tended -= {each for each in tended if each.flusher.idle}
+            self._buffers -= {each for each in buffers if each.flusher.idle}
         return min(dues, default=None)

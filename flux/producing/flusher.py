@@ -1,8 +1,7 @@
-"""Hands what a buffer has to the client, in order, by one thread at a time.
+"""Passes the records of a buffer to the client, in order, on one thread at a time.
 
-Acknowledgements may run while the client is written to, and they run other people's code, which may produce. Such code
-finds the flusher busy and only asks for another round: if it wrote by itself, its records would overtake those that
-are being written.
+Acknowledgements may run during a write to the client, and they run users' code, which may produce. Such code finds the
+flusher busy and only requests another round: if it wrote by itself, its records would overtake those being written.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from flux.core.errors import BrokerError, ConfigurationError, Fault
 from flux.core.ports import Adapter, ProducerPort, ProducerSettings, System
 from flux.core.producing.buffer import Buffer
 from flux.producing.delivery import Delivery
-from flux.producing.pending_acks import Ends, InFlight, Pending, PendingAcks, pending_acks
+from flux.producing.pending_acks import EndListener, InFlight, Pending, PendingAcks, pending_acks
 from flux.system import Lock
 
 logger = logging.getLogger("flux.producer")
@@ -23,24 +22,24 @@ RETRY = 0.05
 """Seconds after which a client whose queue was full is tried again, if no acknowledgement came before."""
 
 
-class Owner(Ends, Protocol):
-    """Whose buffer it is."""
+class Owner(EndListener, Protocol):
+    """The owner of the buffer."""
 
     def client(self) -> ProducerPort:
-        """Made now if need be. Raises ConfigurationError, BrokerError."""
+        """Made now if necessary. Raises ConfigurationError, BrokerError."""
         ...
 
     def broken(self, client: ProducerPort) -> None:
-        """It cannot go on; the next `client` makes another."""
+        """The client cannot continue; the next `client` makes another."""
         ...
 
     def stalled(self) -> None:
-        """The client is full or away: `tick` is called soon."""
+        """The client is full or unavailable: call `tick` soon."""
         ...
 
 
 class Flusher:
-    """`lock` is held by whoever hands on."""
+    """`lock` is held by the thread that passes records on."""
 
     def __init__(
         self,
@@ -54,24 +53,24 @@ class Flusher:
     ) -> None:
         self.lock = Lock()
         self.tracks = False
-        """Whether any record was ever part of a task's call."""
+        """Whether any record was ever produced in a task's call."""
         self._owner = owner
         self._system = system
         self._adapter = adapter
         self._topic = topic
-        self._patience = settings.delivery_timeout
+        self._timeout = settings.delivery_timeout
         self._buffer = buffer
         self._in_flight = in_flight
         self._busy = False
         self._again = False
 
     def flush(self) -> None:
-        """Hands what is buffered to the client, as far as that has room, and waits for nothing."""
+        """Passes buffered records to the client, as far as it has room. Does not wait."""
         with self.lock:
             self.flush_locked()
 
     def send(self, delivery: Delivery) -> None:
-        """Hands on what is buffered, and then this one."""
+        """Passes on buffered records, then this one."""
         in_flight = self._in_flight
         with self.lock:
             self.take_locked()
@@ -80,8 +79,8 @@ class Flusher:
                 in_flight.untaken += (delivery,)
             self.flush_locked()
 
-    def go_on(self) -> None:
-        """Something has ended, so that the client may have room; nothing when another thread is at it."""
+    def resume(self) -> None:
+        """A record has ended, so the client may have room. Does nothing while another thread flushes."""
         if self._in_flight.untaken and self.lock.acquire(blocking=False):
             try:
                 self.flush_locked()
@@ -105,11 +104,11 @@ class Flusher:
                     break
         finally:
             self._busy = False
-        # one that was sent passes the buffer by: no more of them when the client has no room
-        self._buffer.blocked = bool(untaken) and (self._buffer.full or untaken[-1].heard)
+        # Records of `send` bypass the buffer: no more of them while the client has no room.
+        self._buffer.blocked = bool(untaken) and (self._buffer.full or untaken[-1].claimed)
 
     def take_locked(self) -> None:
-        """What is buffered is in flight from now on."""
+        """Moves buffered records in flight."""
         records = self._buffer.take()
         if not records:
             return
@@ -129,36 +128,36 @@ class Flusher:
             pending = untaken[0]
             stopped = self._write_locked(pending)
             if stopped is not None:
-                if self._system.monotonic() - pending.since < self._patience:
+                if self._system.monotonic() - pending.since < self._timeout:
                     self._owner.stalled()
                     return
                 pending.give_up(stopped)
             untaken.popleft()
 
     def _write_locked(self, pending: Pending) -> Exception | None:
-        """Why the client did not take all of it."""
+        """Why the client did not take all records; None: it did."""
         client = None
         try:
             client = self._owner.client()
-            rest = pending.records[pending.handed :] if pending.handed else pending.records
+            rest = pending.records[pending.taken :] if pending.taken else pending.records
             taken = client.write(self._topic, rest, pending.acknowledged())
-            pending.handed += taken
+            pending.taken += taken
         except (BrokerError, ConfigurationError) as error:
             if client is not None:
                 self._owner.broken(client)
             return error
         except BaseException as error:
-            # Nobody knows what it did: a second try could repeat records.
+            # It is unknown what was written: a second attempt could repeat records.
             if isinstance(error, Exception):
                 logger.exception("%s, topic %s: a bug while writing", self._adapter.cluster, self._topic)
                 pending.doubt(error)
                 return None
-            pending.doubt(BrokerError(f"{type(error).__name__} while it was written: it may yet arrive"))
+            pending.doubt(BrokerError(f"{type(error).__name__} while it was written: it may still arrive"))
             raise
         return None if taken == len(rest) else self.no_room()
 
     def give_up(self) -> None:
-        """Nobody will hand on what the client has not taken: it fails."""
+        """Fails the records that the client has not taken."""
         with self.lock:
             self.take_locked()
             while self._in_flight.untaken:
@@ -166,7 +165,7 @@ class Flusher:
 
     def no_room(self) -> BrokerError:
         where = f"{self._adapter.cluster}, topic {self._topic}"
-        return BrokerError(f"{where}: the producer's queue is full, and the cluster takes nothing", Fault.UNAVAILABLE)
+        return BrokerError(f"{where}: the producer's queue is full, and the cluster accepts nothing", Fault.UNAVAILABLE)
 
     @property
     def idle(self) -> bool:
@@ -178,9 +177,9 @@ class Flusher:
         return min(opened, now + RETRY) if self._in_flight.untaken else opened
 
     def tick(self, now: float) -> float | None:
-        """Does what is due; the next time by the monotonic clock, None when only a new record brings one."""
+        """Flushes when it is due. Returns the next time by the monotonic clock, None: after the next record."""
         if self._in_flight.untaken or self._buffer.taken or self._buffer.due(now):
-            # Who flushes now may stand still, in the client or in somebody's callback: other producers must not.
+            # The flushing thread may be blocked, in the client or in a callback: other producers must not be.
             if not self.lock.acquire(timeout=RETRY):
                 return now + RETRY
             try:

@@ -1,4 +1,4 @@
-"""Records on their way and how they end: counted by the batch, told by the record only where somebody waits for it."""
+"""Records in flight and their acknowledgements, counted by batch; by record only where a caller waits for each."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ logger = logging.getLogger("flux.producer")
 
 
 class Tracked(ProducerRecord):
-    """A record whose end a call waits for. A subclass, so that plain ones carry nothing."""
+    """A record for which a task's call waits. A subclass, so that other records carry nothing."""
 
     scope: Scope | None = None
 
 
-class Ends(Protocol):
-    """Who hears that the last of some records has ended, and of failures that nobody else does."""
+class EndListener(Protocol):
+    """Notified when the last of some records has ended, and of failures that no caller gets."""
 
     def ended(self, pending: Pending) -> None: ...
     def report(self, records: Sequence[FailedRecord]) -> None: ...
 
 
 class Pending(Protocol):
-    """Records on their way: `PendingAcks`, or a Delivery for one that was sent. Once each has ended it tells its
-    `Ends`."""
+    """Records in flight: `PendingAcks`, or a Delivery for one of `send`. Notifies its `EndListener` when each has
+    ended."""
 
     @property
     def records(self) -> Sequence[ProducerRecord]: ...
@@ -42,53 +42,53 @@ class Pending(Protocol):
     scope: Scope | None
     since: float
     """When they left the buffer, by the monotonic clock."""
-    handed: int
+    taken: int
     """How many the client has taken."""
-    heard: bool
-    """Whether somebody is told of each failure as it happens."""
+    claimed: bool
+    """Whether a caller gets each failure as it happens."""
 
     def acknowledged(self) -> Callable[[Exception | None, Record], None]:
-        """For the port."""
+        """The callback for the port."""
         ...
 
     def give_up(self, error: Exception) -> None:
-        """Those that the client has not taken fail."""
+        """Fails the records that the client has not taken."""
         ...
 
     def doubt(self, error: Exception) -> None:
-        """Nobody knows which of them the client has taken: all fail, and what it tells later counts for nothing."""
+        """It is unknown which records the client has taken: fails all, and ignores later acknowledgements."""
         ...
 
 
 class InFlight:
-    """What has left one producer's buffer and has not ended. `changed` guards both collections. They are plain
-    attributes because no call may stand between the lines in which records change hands: see `Buffer.take`."""
+    """Records that have left one producer's buffer and have not ended. `changed` guards both collections, which are
+    plain attributes because no function may be called while records are moved: see `Buffer.take`."""
 
     __slots__ = ("changed", "open", "untaken")
 
     def __init__(self, system: System) -> None:
         self.changed = system.condition()
-        """Notified when something has ended."""
+        """Notified when a record has ended."""
         self.open: set[Pending] = set()
         self.untaken: deque[Pending] = deque()
-        """Those that the client has not taken wholly, in order."""
+        """Those that the client has not fully taken, in order."""
 
 
 class PendingAcks:
     """Called on the client's threads and the writer's at once: `next` and `append` are atomic, so it needs no lock."""
 
-    __slots__ = ("_counted", "_ends", "_last", "failed", "handed", "heard", "records", "scope", "since", "topic")
+    __slots__ = ("_counted", "_last", "_listener", "claimed", "failed", "records", "scope", "since", "taken", "topic")
 
-    def __init__(self, ends: Ends, topic: str, records: Sequence[ProducerRecord], since: float) -> None:
+    def __init__(self, listener: EndListener, topic: str, records: Sequence[ProducerRecord], since: float) -> None:
         first = records[0]
         self.topic = topic
         self.records = records
         self.since = since
-        self.handed = 0
-        self.heard = False
+        self.taken = 0
+        self.claimed = False
         self.failed: list[FailedRecord] = []
         self.scope = first.scope if isinstance(first, Tracked) else None
-        self._ends = ends
+        self._listener = listener
         self._counted = itertools.count(1)
         self._last = len(records)
 
@@ -102,28 +102,28 @@ class PendingAcks:
             elif scope is not None:
                 acknowledging(scope.ended, None)
             if counted() == last:
-                self._ends.ended(self)
+                self._listener.ended(self)
 
         return acknowledged
 
     def give_up(self, error: Exception) -> None:
-        rest, self.handed = self.records[self.handed :], len(self.records)
+        rest, self.taken = self.records[self.taken :], len(self.records)
         try:
             for record in rest:
                 self._fail(failed(self.topic, record, error))
                 if next(self._counted) == self._last:
-                    self._ends.ended(self)
+                    self._listener.ended(self)
         except BaseException:
             self.doubt(error)
             raise
 
     def doubt(self, error: Exception) -> None:
-        self.handed = len(self.records)
+        self.taken = len(self.records)
         for record in self.records:
             self._fail(failed(self.topic, record, error))
         while next(self._counted) < self._last:
             pass
-        self._ends.ended(self)
+        self._listener.ended(self)
 
     def _fail(self, record: FailedRecord) -> None:
         self.failed.append(record)
@@ -131,13 +131,15 @@ class PendingAcks:
             acknowledging(self.scope.ended, DeliveryError([record]))
 
 
-def pending_acks(ends: Ends, topic: str, records: Sequence[ProducerRecord], now: float) -> Iterator[PendingAcks]:
-    """In order; neighbours that nobody, or the same one, waits for are counted together."""
+def pending_acks(
+    listener: EndListener, topic: str, records: Sequence[ProducerRecord], now: float
+) -> Iterator[PendingAcks]:
+    """In order; neighbours for which the same call, or none, waits are counted together."""
     if len(records) == 1:
-        yield PendingAcks(ends, topic, records, now)
+        yield PendingAcks(listener, topic, records, now)
         return
     for _, group in itertools.groupby(records, _waiting):
-        yield PendingAcks(ends, topic, list(group), now)
+        yield PendingAcks(listener, topic, list(group), now)
 
 
 def _waiting(record: ProducerRecord) -> object:
@@ -149,7 +151,7 @@ def failed(topic: str, record: ProducerRecord, error: Exception) -> FailedRecord
 
 
 def failed_record(error: Exception, record: Record) -> FailedRecord:
-    """As a client hands it back."""
+    """Made of the record that a client returns."""
     partition = record.partition()
     place = partition if partition is not None and partition >= 0 else None
     return FailedRecord(record.topic(), place, record.key(), record.value(), error)
@@ -158,17 +160,17 @@ def failed_record(error: Exception, record: Record) -> FailedRecord:
 _acknowledging = threading.local()
 
 
-def acknowledging(tell: Callable[..., object], *given: Any) -> None:
-    """Calls other people's code on a thread that acknowledgements come on: it must not wait for one."""
+def acknowledging(callback: Callable[..., object], *arguments: Any) -> None:
+    """Calls users' code on a thread that serves acknowledgements; there it must not wait for one."""
     here = _acknowledging
     before = in_acknowledgement()
     here.active = True
     try:
-        tell(*given)
+        callback(*arguments)
     except (Exception, KeyboardInterrupt):
         raise
     except BaseException as error:  # it would end the client's thread or its event loop
-        logger.error("what was told of an acknowledgement raised\n%s", text_of(error))
+        logger.error("a callback of an acknowledgement failed\n%s", text_of(error))
     finally:
         here.active = before
 

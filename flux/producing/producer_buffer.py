@@ -1,10 +1,10 @@
 """One producer's buffer, and what happens to its records.
 
-Invariant: every record ends exactly once. It is acknowledged, or it is named in an error that goes to whoever waits for
-it (`flush`, a `send`, a task's call); if nobody waits, to the log, to `on_error` and to the next `flush`.
+Invariant: every record ends exactly once. It is acknowledged, or it is named in an error for the caller that waits for
+it (`flush`, a `send`, a task's call); without one, the error goes to the log, to `on_error` and to the next `flush`.
 
 A record is in one place at a time: the filling buffer, the pending list (taken from the buffer, not yet all with the
-client) or in flight. One thread at a time moves records on, so their order is the order in which they came. A signal
+client) or in flight. One thread at a time moves records on, so their order is kept. A signal
 handler may raise between any two bytecodes; so a record enters the next place before it leaves the last one, by steps
 that call no Python code, and a record found in both places counts once.
 """
@@ -15,45 +15,48 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Protocol
+from typing import Any, Protocol
 
-from flux.core.errors import ConfigurationError, FailedRecord
+from flux.core.errors import BrokerError, ConfigurationError, DeliveryError, FailedRecord
 from flux.core.ports import Adapter, ProducerPort, ProducerRecord, ProducerSettings, System
 from flux.core.producing.buffer import Buffer, Limits
+from flux.core.producing.partitioner import partition_for_key
+from flux.core.validation import MOST
 from flux.producing.delivery import Delivery
+from flux.producing.encoding import check_number, encode
 from flux.producing.flusher import Flusher
 from flux.producing.pending_acks import InFlight, Pending, Tracked, acknowledging, in_acknowledgement
 from flux.producing.room import Room
 from flux.producing.scope import Scope
-from flux.producing.unheard import Unheard
-from flux.producing.waits import Watch, Watches, Watching, in_loop, nothing
+from flux.producing.unclaimed_failures import UnclaimedFailures
+from flux.producing.watches import Watch, Watches, Watching, in_loop, nothing
 
 logger = logging.getLogger("flux.producer")
 
 
 class Runtime(Protocol):
-    """What all producers of a process share."""
+    """Shared by all producers of a process."""
 
     @property
     def system(self) -> System: ...
     def client(self, buffer: ProducerBuffer) -> ProducerPort:
-        """The client for its adapter and settings, made now if need be. Raises ConfigurationError, BrokerError."""
+        """The client for its adapter and settings, made now if necessary. Raises ConfigurationError, BrokerError."""
         ...
 
     def broken(self, buffer: ProducerBuffer, client: ProducerPort) -> None:
-        """It cannot go on; the next `client` makes another."""
+        """The client cannot continue; the next `client` makes another."""
         ...
 
     def opened(self, buffer: ProducerBuffer) -> None:
-        """It is no longer empty: its flusher's `tick` is called when it is due."""
+        """The buffer is no longer empty: call its flusher's `tick` when it is due."""
         ...
 
     def stalled(self, buffer: ProducerBuffer) -> None:
-        """Its client is full or away: `tick` is called soon."""
+        """Its client is full or unavailable: call `tick` soon."""
         ...
 
-    def handed_on(self, buffer: ProducerBuffer) -> None:
-        """A full buffer went to the client."""
+    def passed_on(self, buffer: ProducerBuffer) -> None:
+        """A full buffer was passed to the client."""
         ...
 
 
@@ -69,15 +72,15 @@ class ProducerBuffer:
         self.topic = topic
         self.settings = settings
         self.filling = Buffer(limits)
-        self.unheard = Unheard(system, adapter, topic)
-        self.waits = Watches(system, in_flight, self.unheard, topic)
+        self.unclaimed = UnclaimedFailures(system, adapter, topic)
+        self.waits = Watches(system, in_flight, self.unclaimed, topic)
         self.flusher = Flusher(self, system, adapter, topic, settings, self.filling, in_flight)
-        self._room = Room(system, topic, settings, self.filling, self.flusher, self.waits, self.unheard)
+        self._room = Room(system, topic, settings, self.filling, self.flusher, self.waits, self.unclaimed)
         self._system = system
         self._runtime = runtime
         self._late = False
 
-    # ---- records come
+    # ---- adding records
 
     def put(self, record: ProducerRecord, size: int) -> None:
         """Takes a record of `size` bytes. Raises as `wait_for_room` does."""
@@ -89,50 +92,67 @@ class ProducerBuffer:
             self.added()
 
     def added(self) -> None:
-        """What is to do when `Buffer.add` says so."""
+        """Called when `Buffer.add` returns True."""
         filling = self.filling
         if filling.full:
-            self.hand_over()
-            self._runtime.handed_on(self)
+            self.pass_on()
+            self._runtime.passed_on(self)
         if filling.deadline is None and filling:
             self._runtime.opened(self)
 
     def send(self, record: ProducerRecord, scope: Scope | None) -> Delivery:
-        """Hands on what is buffered and then this record, at once. Raises as `wait_for_room` does."""
+        """Passes on buffered records and then this one, at once. Raises as `wait_for_room` does."""
         if self.filling.blocked:
             self.wait_for_room(record)
         delivery = Delivery(self, self.topic, record, self._system.monotonic(), scope)
         self.flusher.send(delivery)
-        self._runtime.handed_on(self)
+        self._runtime.passed_on(self)
         return delivery
 
     def wait_for_room(self, record: ProducerRecord) -> None:
-        """Up to the delivery timeout, then raises DeliveryError. Raises BufferFull at once where a wait would block an
-        event loop or the acknowledgements."""
+        """Waits up to the delivery timeout, then raises DeliveryError. Raises BufferFull at once where a wait would
+        block an event loop or the acknowledgements."""
         self._room.wait(record)
+
+    def choose_partition(self, partition_key: Any, partition: int | None, timestamp: int | None) -> int | None:
+        """The partition of a record; None: the client chooses it by the key. Checks `timestamp` too. Raises
+        ConfigurationError, and DeliveryError when the number of partitions cannot be read."""
+        if timestamp is not None:
+            check_number(timestamp, "timestamp (milliseconds since the epoch)", 1, MOST)
+        if partition is not None:
+            check_number(partition, "partition", 0, 2**31 - 1)
+        if partition_key is None:
+            return partition
+        if partition is not None:
+            raise ConfigurationError("give partition or partition_key, not both")
+        data = encode(partition_key, "partition_key") or b""
+        try:
+            count = self.client().partitions(self.topic, self.settings.delivery_timeout)
+        except BrokerError as error:
+            raise DeliveryError([FailedRecord(self.topic, None, data, None, error)]) from error
+        return partition_for_key(data, count)
 
     async def await_room(self, record: ProducerRecord) -> None:
         """`wait_for_room` for an event loop."""
         await self._room.await_(record)
 
-    def comes_late(self) -> bool:
-        """A record is produced in a context that was inherited from a call which has ended; False."""
+    def log_late(self) -> None:
+        """Called when a record is produced in a context inherited from a call that has ended."""
         if not self._late:
             self._late = True
             logger.warning(
-                "topic %s: what was begun in a call produces after the call has ended, and is no part of it any more",
+                "topic %s: code that a call started produces after its end: the call's record does not wait for it",
                 self.topic,
             )
-        return False
 
-    # ---- records go
+    # ---- passing records on
 
-    def hand_over(self) -> None:
-        """Hands what is buffered to the client, as far as that has room, and waits for nothing."""
+    def pass_on(self) -> None:
+        """Passes buffered records to the client, as far as it has room. Does not wait."""
         self.flusher.flush()
 
     def watch(self, done: Callable[[], None] = nothing) -> Watch:
-        """Flushes; `done` is called when everything taken so far has ended: now, if it has."""
+        """Flushes. `done` is called when all records taken so far have ended, at once if they have."""
         watch: Watch | None = None
         flusher = self.flusher
         try:
@@ -147,7 +167,7 @@ class ProducerBuffer:
         return watch
 
     def flush(self, timeout: float | None) -> None:
-        """Flushes and waits; None: until the client has given up on the last. Raises DeliveryError."""
+        """Flushes and waits; `timeout` None: until the client has given up the last record. Raises DeliveryError."""
         if in_acknowledgement():
             raise ConfigurationError("flush() inside on_error or a callback would wait for itself: call it elsewhere")
         with Watching(self.waits, self.watch, self.waits.conclude) as watch:
@@ -156,11 +176,11 @@ class ProducerBuffer:
     async def aflush(self, timeout: float | None) -> None:
         """`flush` for an event loop."""
         done = asyncio.Event()
-        tell = in_loop(done.set)
-        with Watching(self.waits, lambda: self.watch(tell), self.waits.conclude), suppress(TimeoutError):
+        notify = in_loop(done.set)
+        with Watching(self.waits, lambda: self.watch(notify), self.waits.conclude), suppress(TimeoutError):
             await asyncio.wait_for(done.wait(), timeout)
 
-    # ---- for the flusher, and for what is in flight
+    # ---- for the flusher and records in flight
 
     def client(self) -> ProducerPort:
         return self._runtime.client(self)
@@ -173,8 +193,8 @@ class ProducerBuffer:
 
     def ended(self, pending: Pending) -> None:
         if not self.waits.ended(pending):
-            acknowledging(self.unheard.report, pending.failed, pending.scope is None)
-        self.flusher.go_on()
+            acknowledging(self.unclaimed.report, pending.failed, pending.scope is None)
+        self.flusher.resume()
 
     def report(self, records: Sequence[FailedRecord]) -> None:
-        self.unheard.report(records)
+        self.unclaimed.report(records)

@@ -1,8 +1,7 @@
-"""The running producers of a process: which there are, and what becomes of them at its end and in its children.
+"""The running producers of a process, their flush at its end, and their reset in forked children.
 
-Nothing here hangs on a producer class, so a class that is pickled, copied, reloaded or given another adapter finds its
-buffer, or another, by what it is configured with. A forked child starts with nothing: its parent still has the records
-and the clients.
+Buffers are found by a producer's configuration, not by its class, so a class that is pickled, copied, reloaded or given
+another adapter finds the right one. A forked child starts empty: its parent keeps the records and the clients.
 """
 
 from __future__ import annotations
@@ -18,11 +17,11 @@ from flux.core.producing.buffer import Limits
 from flux.producing.clients import Clients
 from flux.producing.flush_thread import FlushThread
 from flux.producing.producer_buffer import ProducerBuffer
-from flux.producing.waits import Watch
+from flux.producing.watches import Watch
 from flux.system import SYSTEM, Lock
 
 GRACE = 5.0
-"""Seconds beyond the delivery timeout within which a client must have told the end of every record."""
+"""Seconds after the delivery timeout in which a client must have reported the end of every record."""
 
 
 class ProducerRegistry:
@@ -36,21 +35,21 @@ class ProducerRegistry:
         self.system = system
         self._lock = Lock()
         self.routes: dict[object, ProducerBuffer] = {}
-        """By producer class, for its hot path."""
+        """By producer class, for the hot path."""
         self._buffers: dict[Hashable, ProducerBuffer] = {}
         self._clients = Clients(system, self._lock, lambda: self.exited, self._flush_in_children_of_multiprocessing)
         self._flushing = FlushThread(system)
         self.exited = False
 
     def reset(self, system: System) -> None:
-        """Forgets everything, in a forked child or between tests, and frees nothing: a client must not be freed in a
-        process that did not make it."""
+        """Starts empty, in a forked child or between tests. Frees nothing: a process must not free a client that
+        another one made."""
         self._inherited.append(vars(self).copy())
         self._flushing.end()
         self._begin(system)
 
     def start_over(self, system: System) -> None:
-        """Delivers everything, closes the clients, and begins anew on another machine."""
+        """Delivers everything, closes the clients, and starts empty on another System."""
         flushing = self._flushing
         self.exit()
         self._begin(system)
@@ -67,7 +66,7 @@ class ProducerRegistry:
     # ---- producers
 
     def reroute(self) -> None:
-        """What producer classes are configured with has changed."""
+        """Called when the configuration of a producer class has changed."""
         self.routes = {}
 
     def buffer(
@@ -84,16 +83,16 @@ class ProducerRegistry:
                 self.client(found)
                 self._buffers[key] = found
             elif self.exited:
-                self.client(found)  # one that cannot be made any more is found out before a record is taken
+                self.client(found)  # fails before a record is taken, if it can no longer be made
             return found
 
     def all(self) -> set[ProducerBuffer]:
-        """Those that may have records, released ones included."""
+        """Buffers that may have records, including released ones."""
         with self._lock:
-            return self._clients.users() | self._flushing.tended() | set(self._buffers.values())
+            return self._clients.users() | self._flushing.buffers() | set(self._buffers.values())
 
     def close(self, buffer: ProducerBuffer, timeout: float | None = None) -> None:
-        """Delivers, and closes the client unless others use it. What is produced later boots it again. Raises
+        """Delivers, and closes the client unless others use it. The next record makes it again. Raises
         DeliveryError."""
         limit = buffer.settings.delivery_timeout + GRACE if timeout is None else timeout
         try:
@@ -113,27 +112,27 @@ class ProducerRegistry:
         self._clients.broken(buffer, client)
 
     def opened(self, buffer: ProducerBuffer) -> None:
-        if not self._flushing.tend(buffer, not self.exited):
+        if not self._flushing.add(buffer, not self.exited):
             buffer.filling.hurry()
-            buffer.hand_over()
-        self.handed_on(buffer)
+            buffer.pass_on()
+        self.passed_on(buffer)
 
     def stalled(self, buffer: ProducerBuffer) -> None:
-        self._flushing.tend(buffer, not self.exited)
+        self._flushing.add(buffer, not self.exited)
 
-    def handed_on(self, buffer: ProducerBuffer) -> None:
+    def passed_on(self, buffer: ProducerBuffer) -> None:
         if self.exited:
             self._drain([buffer])
 
     # ---- the end
 
     def deliver_all(self) -> None:
-        """Delivers what any producer of this process has taken; what fails is reported."""
+        """Delivers the records of all producers; failures are reported."""
         self._drain(self.all())
 
     def exit(self, limit: float = math.inf) -> None:
-        """At the end of the process: delivers everything, in `limit` seconds at most; what fails is reported. Whoever
-        produces later (another exit handler, a daemon thread) waits for the delivery: nobody else would."""
+        """At the end of the process: delivers everything, within `limit` seconds; failures are reported. A later record
+        (of another exit handler or a daemon thread) waits for its own delivery, since nothing else would."""
         self.exited = True
         self.reroute()
         buffers = self.all()
@@ -165,7 +164,7 @@ class ProducerRegistry:
                 buffer.waits.abandon(watch)
 
     def _flush_in_children_of_multiprocessing(self) -> None:
-        # They end without running atexit's handlers, but do run these.
+        # These end without atexit's handlers, but with their own finalizers.
         multiprocessing = sys.modules.get("multiprocessing.process")
         if multiprocessing is not None and multiprocessing.parent_process() is not None:
             from multiprocessing.util import Finalize
@@ -176,7 +175,7 @@ class ProducerRegistry:
 PRODUCERS = ProducerRegistry()
 atexit.register(PRODUCERS.exit)
 if hasattr(os, "register_at_fork"):
-    # A fork waits for a client that is being made: the child could not make its own beside half of one.
+    # A fork waits while a client is made: the child could not use half of one.
     os.register_at_fork(
         before=PRODUCERS.before_fork,
         after_in_parent=PRODUCERS.after_fork,

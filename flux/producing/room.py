@@ -1,4 +1,4 @@
-"""Room in a producer's buffer: the wait for it, and the refusal of a record that gets none."""
+"""Waits for room in a producer's buffer, and refuses a record that gets none."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from flux.core.ports import ProducerRecord, ProducerSettings, System
 from flux.core.producing.buffer import Buffer
 from flux.producing.flusher import Flusher
 from flux.producing.pending_acks import failed, in_acknowledgement
-from flux.producing.unheard import Unheard
-from flux.producing.waits import LONGEST_REST, Watch, Watches, Watching
+from flux.producing.unclaimed_failures import UnclaimedFailures
+from flux.producing.watches import LONGEST_REST, Watch, Watches, Watching
 
 
 class Room:
@@ -24,19 +24,19 @@ class Room:
         buffer: Buffer,
         flusher: Flusher,
         waits: Watches,
-        unheard: Unheard,
+        unclaimed: UnclaimedFailures,
     ) -> None:
         self._system = system
         self._topic = topic
-        self._patience = settings.delivery_timeout
+        self._timeout = settings.delivery_timeout
         self._buffer = buffer
         self._flusher = flusher
         self._waits = waits
-        self._unheard = unheard
+        self._unclaimed = unclaimed
 
     def wait(self, record: ProducerRecord) -> None:
-        """Up to the delivery timeout, then raises DeliveryError. Raises BufferFull at once where a wait would block an
-        event loop or the acknowledgements."""
+        """Waits up to the delivery timeout, then raises DeliveryError. Raises BufferFull at once where a wait would
+        block an event loop or the acknowledgements."""
         self._flusher.flush()
         if not self._buffer.blocked:
             return
@@ -57,24 +57,24 @@ class Room:
                 self._flusher.flush()
 
     def _deadline(self) -> float:
-        return self._system.monotonic() + self._patience
+        return self._system.monotonic() + self._timeout
 
     def _left(self, deadline: float) -> float:
-        """Seconds to wait before the next look; none when there is room, or no more patience."""
+        """Seconds to wait before the next check; 0 when there is room or the time is over."""
         return min(deadline - self._system.monotonic(), LONGEST_REST) if self._buffer.blocked else 0.0
 
     def _watching(self, record: ProducerRecord) -> Watching:
         return Watching(self._waits, self._waits.begin, lambda watch: self._judge(watch, record))
 
     def _judge(self, watch: Watch, record: ProducerRecord) -> None:
-        """After a wait. Where there is room only because the cluster was away until other records failed, this one
-        would fail too: its caller hears of all of them."""
+        """Called after a wait. When there is room only because other records failed on an unavailable cluster, this one
+        would fail too: its caller gets all failures."""
         self._waits.withdraw(watch)
-        away = any(isinstance(each.error, BrokerError) and each.error.retriable for each in watch.failed)
-        if away or self._buffer.blocked:
+        unavailable = any(isinstance(each.error, BrokerError) and each.error.retriable for each in watch.failed)
+        if unavailable or self._buffer.blocked:
             raise DeliveryError([*watch.failed, failed(self._topic, record, self._flusher.no_room())])
         if watch.failed:
-            self._unheard.report(watch.failed)
+            self._unclaimed.report(watch.failed)
 
 
 def _must_not_wait() -> bool:

@@ -1,8 +1,7 @@
-"""What a running call has produced: its record counts as done only when all of it is acknowledged.
+"""The records that a running call has produced: the call's record is done only when all are acknowledged.
 
-The driver puts a `Produced` into the context before it calls a handler. `flux.Producer` finds it there, in the call's
-own context, in one inherited from it, or where `carry` has put it, and tells it of each record it takes and of how that
-record ended.
+The driver puts a `Produced` into the context before it calls a handler. `flux.Producer` finds it in the call's own
+context, in one inherited from it, or where `carry` has put it, and notifies it of each record and of its end.
 """
 
 from __future__ import annotations
@@ -26,15 +25,15 @@ _WAITED = 2.0  # seconds
 
 
 class Scope(Protocol):
-    """What a call is to whoever produces in it."""
+    """A call, for a producer that is used in it."""
 
     def started(self, flush: Callable[[], None]) -> bool:
-        """One more record is taken. `flush` hands the producer's buffer to its client and does not wait. False: the
-        call has ended, and the record is no part of it."""
+        """One more record is taken. `flush` passes the producer's buffer to its client and does not wait. Returns False
+        when the call has ended: the record is not counted."""
         ...
 
     def ended(self, error: Exception | None) -> None:
-        """One of them was acknowledged, or failed for good."""
+        """A record was acknowledged, or has failed."""
         ...
 
 
@@ -51,7 +50,7 @@ class Produced:
         self._flushes: set[Callable[[], None]] = set()
         self._then: Callable[[Exception | None], None] | None = None
         self.touched = False
-        """Whether anybody else knows of it: the call has produced something, or was carried to a thread. A plain
+        """Whether other code refers to it: the call has produced a record, or was carried to a thread. A plain
         attribute: it is read after every call."""
 
     def started(self, flush: Callable[[], None]) -> bool:
@@ -68,13 +67,13 @@ class Produced:
             self._open -= 1
             self._error = error if self._error is None else self._error
             then = None
-            if self._open <= 0:  # below: one that is in doubt ends twice
+            if self._open <= 0:  # negative when a record in doubt ends twice
                 then, self._then = self._then, None
         if then is not None:
             then(self._error)
 
     def close(self) -> None:
-        """The call has ended: what is produced from now on is no part of it."""
+        """The call has ended: later records are not counted."""
         with self._lock:
             self._closed = True
 
@@ -83,8 +82,7 @@ class Produced:
         return self._closed
 
     def when_done(self, then: Callable[[Exception | None], None]) -> None:
-        """Closes and flushes, and calls `then` once with the first failure or None when nothing is open any more: now,
-        if so."""
+        """Closes and flushes, and calls `then` once when all records have ended, with the first failure or None."""
         self.close()
         for flush in self._flushes:
             flush()
@@ -99,7 +97,7 @@ CURRENT: ContextVar[Scope | None] = ContextVar("flux_produced", default=None)
 
 
 class _Carried:
-    """A call, where it was carried to: whoever carries it relies on it, so that what comes too late is refused."""
+    """A call in a thread to which it was carried. A record that comes after the call's end is refused."""
 
     __slots__ = ("_name", "_scope")
 
@@ -120,20 +118,20 @@ class _Carried:
             self.refuse()
 
     def refuse(self) -> None:
-        problem = f"{self._name} goes on after its call has ended: wait in the call for what it hands to other threads"
-        logger.error("%s", problem)  # nobody may ask the future that the exception ends in
+        problem = f"{self._name} runs after its call has ended: wait in the call for what it starts in other threads"
+        logger.error("%s", problem)  # perhaps nothing reads the future that gets the exception
         raise ConfigurationError(problem)
 
 
 def carry(function: Callable[P, R]) -> Callable[P, R]:
-    """`function`, to be called by another thread as a part of the running call: what it produces is acknowledged before
-    the call's record counts as done, and fails it otherwise.
+    """Returns `function`, to be called by another thread as a part of the running call: what it produces must be
+    acknowledged before the call's record is done, and a failure fails the call.
 
     For `executor.submit(flux.carry(function), …)`, `executor.map(flux.carry(function), …)` and
     `threading.Thread(target=flux.carry(function))`; `asyncio.to_thread`, `asyncio.create_task` and task groups carry
-    the call by themselves. The call must wait for its end: it raises ConfigurationError, and the log names it, where it
-    is begun or produces afterwards. Outside a call it is `function` itself. Raises ConfigurationError for a
-    coroutine function.
+    the call by themselves. The call must wait for it: when it starts or produces after the call's end, it raises
+    ConfigurationError and is named in the log. Outside a call, returns `function` itself. Raises ConfigurationError for
+    a coroutine function.
     """
     if inspect.iscoroutinefunction(function):
         raise ConfigurationError("flux.carry takes a plain function: a coroutine has its call already")
@@ -145,7 +143,7 @@ def carry(function: Callable[P, R]) -> Callable[P, R]:
     assert isinstance(scope, Produced)
     carried = _Carried(scope, name)
     carried.check()
-    scope.touched = True  # from now on it is this call's alone
+    scope.touched = True  # so it is not reused for another call
 
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
         carried.check()
@@ -159,13 +157,13 @@ def carry(function: Callable[P, R]) -> Callable[P, R]:
 
 
 class CarryingExecutor(ThreadPoolExecutor):
-    """An event loop's own threads: what a call has them do is a part of it."""
+    """An event loop's default executor, in which functions run as a part of the call that submits them."""
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         return super().submit(copy_context().run, fn, *args, **kwargs)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Waits a little only: a cluster that is silent may hold a thread for long."""
+        """Waits only briefly: a silent cluster may block a thread for long."""
         super().shutdown(False, cancel_futures=wait or cancel_futures)
         until = time.monotonic() + _WAITED
         for thread in list(self._threads) if wait else ():

@@ -160,7 +160,7 @@ class World:
         def main() -> None:
             worker = flux.Worker(*tasks, stages=stages, system=system, create_topics=True)
             steps = worker._life()
-            worker._life = lambda: steps  # type: ignore[method-assign]
+            worker._life = lambda: steps
             self.left_behind.append(steps)
             life = self.lives[number] = Life(process, worker)
             if any(job.needs_loop for job in worker.jobs):

@@ -19,7 +19,7 @@ WHERE = RecordMetadata("t", 0, 7, None)
 FAILED = FailedRecord("t", 0, b"k", b"v", BrokerError("away"))
 
 
-class Ends:
+class EndListener:
     def __init__(self) -> None:
         self.ended_: list[Pending] = []
         self.reported: list[FailedRecord] = []
@@ -31,8 +31,8 @@ class Ends:
         self.reported += records
 
 
-def made(ends: Ends | None = None) -> Delivery:
-    return Delivery(ends or Ends(), "t", ProducerRecord(b"v", b"k"), 0.0, None)
+def made(listener: EndListener | None = None) -> Delivery:
+    return Delivery(listener or EndListener(), "t", ProducerRecord(b"v", b"k"), 0.0, None)
 
 
 @pytest.fixture
@@ -118,7 +118,7 @@ def test_it_can_be_awaited_before_and_after_its_end() -> None:
 
 @pytest.mark.parametrize("asked", [False, True])
 def test_a_failure_that_nobody_asked_for_is_told_when_it_is_forgotten(asked: bool) -> None:
-    ends = Ends()
+    ends = EndListener()
     delivery = made(ends)
     delivery.set_exception(DeliveryError([FAILED]))
     if asked:

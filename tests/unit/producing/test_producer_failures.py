@@ -166,7 +166,7 @@ def test_a_deliver_that_runs_out_of_time_names_what_is_under_way_and_its_end_is_
     world.broker.available = False
     Listening.produce(b"slow")
     began = world.system.time
-    with pytest.raises(DeliveryError, match="not acknowledged in time, and may yet arrive") as raised:
+    with pytest.raises(DeliveryError, match="not acknowledged in time, but may still arrive") as raised:
         Listening.flush(timeout=2)
     assert names(raised.value) == [b"slow"]
     assert world.system.time - began == pytest.approx(2)
@@ -309,7 +309,7 @@ def test_a_forked_child_leaves_the_buffer_to_its_parent(world: World) -> None:
     AwesomeProducer.produce(b"the child's", partition=0)
     AwesomeProducer.flush()
     assert world.values() == [b"the child's"]
-    parent.hand_over()
+    parent.pass_on()
     assert world.values() == [b"the child's", b"the parent's"]
 
 

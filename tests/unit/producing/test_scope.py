@@ -183,9 +183,9 @@ def test_what_is_carried_beyond_its_call_is_refused_and_named(
         assert flux_kit.run(flux.task(topic="orders", group_id="g")(call)).done == 2
         gate.set()
         for each in late:
-            with pytest.raises(flux.ConfigurationError, match="goes on after its call has ended: wait in the call"):
+            with pytest.raises(flux.ConfigurationError, match="runs after its call has ended: wait in the call"):
                 each.result(10)
-    assert "waiting goes on after its call has ended" in caplog.text
+    assert "waiting runs after its call has ended" in caplog.text
     assert flux_kit.topic("bills").values == []
 
 
@@ -217,7 +217,7 @@ def test_what_inherits_an_ended_calls_context_is_no_part_of_it_and_named_once(
 
     flux_kit.produce("orders", "x")
     asyncio.run(work())
-    assert caplog.text.count("topic bills: what was begun in a call produces after the call has ended") == 1
+    assert caplog.text.count("topic bills: code that a call started produces after its end") == 1
 
 
 def test_what_outlives_its_call_is_not_the_next_calls(flux_kit: Kit, pool: ThreadPoolExecutor) -> None:

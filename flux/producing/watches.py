@@ -1,4 +1,4 @@
-"""Who waits for records to end, in threads and in event loops."""
+"""Waits for records to end, in threads and in event loops."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ import attrs
 from flux.core.errors import BrokerError, DeliveryError, FailedRecord, Fault
 from flux.core.ports import System
 from flux.producing.pending_acks import InFlight, Pending, acknowledging, failed
-from flux.producing.unheard import Unheard
+from flux.producing.unclaimed_failures import UnclaimedFailures
 
 LONGEST_REST = 0.05
-"""Seconds after which who waits looks again, whatever he was told."""
+"""Seconds after which a waiting caller checks again."""
 
 
 def nothing() -> None:
@@ -25,7 +25,7 @@ def nothing() -> None:
 
 @attrs.define(slots=True, eq=False)
 class Watch:
-    """Somebody waits for the ends of `waiting`. `done` is called once, when there are none left."""
+    """A caller waits for the ends of `waiting`. `done` is called once, when there are none left."""
 
     waiting: set[Pending]
     done: Callable[[], None]
@@ -33,18 +33,18 @@ class Watch:
 
 
 class Watches:
-    """The watches of one producer. What fails while somebody watches is heard by him alone."""
+    """The watches of one producer. Failures during a watch go to its caller alone."""
 
-    def __init__(self, system: System, in_flight: InFlight, unheard: Unheard, topic: str) -> None:
+    def __init__(self, system: System, in_flight: InFlight, unclaimed: UnclaimedFailures, topic: str) -> None:
         self._system = system
         self._in_flight = in_flight
-        self._unheard = unheard
+        self._unclaimed = unclaimed
         self._topic = topic
         self._watches: list[Watch] = []
-        self._loops: deque[Callable[[], object]] = deque()  # event loops in which somebody rests
+        self._loops: deque[Callable[[], object]] = deque()  # callbacks of event loops in which callers wait
 
     def begin(self, done: Callable[[], None] = nothing) -> Watch:
-        """`done` is called when all that is in flight has ended: now, if nothing is."""
+        """`done` is called when all records in flight have ended, at once if there are none."""
         watch, watching, in_flight = Watch(set(), done), False, self._in_flight
         try:
             with in_flight.changed:  # no calls in here: see `Buffer.take`
@@ -60,17 +60,17 @@ class Watches:
         return watch
 
     def ended(self, pending: Pending) -> bool:
-        """All records of `pending` have ended. Whether its failures, if any, were heard."""
+        """All records of `pending` have ended. Returns whether a caller gets its failures, if any."""
         done = []
-        heard = pending.heard or not pending.failed
+        claimed = pending.claimed or not pending.failed
         with self._in_flight.changed:
             self._in_flight.open.discard(pending)
-            if self._watches:  # nobody waits without one
+            if self._watches:  # without one, no caller waits
                 for watch in self._watches:
                     if pending in watch.waiting:
                         watch.waiting.discard(pending)
                         watch.failed += pending.failed
-                        heard = True
+                        claimed = True
                         if not watch.waiting:
                             done.append(watch)
                 for watch in done:
@@ -81,10 +81,10 @@ class Watches:
         for _ in range(len(self._loops)):
             with suppress(IndexError):
                 acknowledging(self._loops.popleft())
-        return heard
+        return claimed
 
     def wait(self, watch: Watch, timeout: float | None) -> None:
-        """Until nothing of `watch` is open, for `timeout` seconds at most."""
+        """Returns when all records of `watch` have ended, or after `timeout` seconds."""
         now = self._system.monotonic
         deadline = None if timeout is None else now() + timeout
         with self._in_flight.changed:
@@ -95,7 +95,7 @@ class Watches:
                 self._in_flight.changed.wait(left)
 
     def rest(self, seconds: float) -> None:
-        """Until something ends, for `seconds` at most. By somebody who watches: others are not told."""
+        """Returns when a record ends, or after `seconds`. For callers that have a watch: others are not woken."""
         with self._in_flight.changed:
             self._in_flight.changed.wait(seconds)
 
@@ -107,22 +107,22 @@ class Watches:
             await asyncio.wait_for(changed.wait(), seconds)
 
     def conclude(self, watch: Watch) -> None:
-        """Ends a watch. Raises DeliveryError for what has failed since the last time anybody heard, and for what is
-        still under way: batches are counted, so all of one that is not complete are named."""
+        """Ends a watch. Raises DeliveryError for failures that no caller has got yet, and for records still in flight:
+        batches are counted, so all records of an incomplete one are named."""
         self.withdraw(watch)
-        records = self._unheard.collect()
+        records = self._unclaimed.collect()
         records += watch.failed
-        late = BrokerError("not acknowledged in time, and may yet arrive", Fault.UNAVAILABLE)
+        late = BrokerError("not acknowledged in time, but may still arrive", Fault.UNAVAILABLE)
         for pending in watch.waiting:
             records += [failed(self._topic, record, late) for record in pending.records]
         if records:
             raise DeliveryError(records)
 
     def abandon(self, watch: Watch) -> None:
-        """Nobody waits any more: what failed meanwhile is nobody's."""
+        """The caller waits no more: failures during the watch are unclaimed."""
         self.withdraw(watch)
         if watch.failed:
-            self._unheard.report(watch.failed)
+            self._unclaimed.report(watch.failed)
 
     def withdraw(self, watch: Watch) -> None:
         with self._in_flight.changed:
@@ -131,8 +131,8 @@ class Watches:
 
 
 class Watching:
-    """A watch for a `with`, in threads and event loops alike. Its end is `judge(watch)`, or, where it is left by an
-    exception, nobody's."""
+    """A watch as a context manager, for threads and event loops. At its end `judge(watch)` is called; when it is left
+    by an exception, the watch is abandoned."""
 
     __slots__ = ("_begin", "_judge", "_waits", "_watch")
 
@@ -155,7 +155,8 @@ class Watching:
 
 
 def in_loop(function: Callable[[], object]) -> Callable[[], None]:
-    """Calls `function` in the running event loop, from any thread; nothing when that loop is closed by then."""
+    """Returns a callable that calls `function` in the running event loop, from any thread; it does nothing once that
+    loop is closed."""
     loop = asyncio.get_running_loop()
 
     def call() -> None:

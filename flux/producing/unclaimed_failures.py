@@ -1,40 +1,54 @@
-"""Failures that no caller is left to hear: they go to the log, to `on_error` and to whoever delivers next."""
+"""Delivery failures that no caller waits for: they go to the log, to `on_error` and to the next `flush`."""
 
 from __future__ import annotations
 
+import inspect
 import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from types import FunctionType, MethodType
 
-from flux.core.errors import BrokerError, DeliveryError, FailedRecord
+from flux.core.errors import BrokerError, ConfigurationError, DeliveryError, FailedRecord
 from flux.core.monitoring.log_throttle import LogThrottle, and_more
 from flux.core.ports import Adapter, System
 from flux.system.interpreter_end import ending, tell
-from flux.system.return_values import check_returned
+from flux.system.return_values import check_returned, is_async
 from flux.system.tracebacks import text_of
 
 logger = logging.getLogger("flux.producer")
 
 KEPT_FAILURES = 1000
-"""How many are kept for whoever delivers next; the log and `on_error` get them all."""
+"""How many are kept for the next `flush`; the log and `on_error` get all."""
 
 OnError = Callable[[DeliveryError], object]
 
 
-class Unheard:
+class UnclaimedFailures:
     """Takes no lock: a garbage collection may call it anywhere."""
 
     def __init__(self, system: System, adapter: Adapter, topic: str) -> None:
-        self.on_error: OnError | None = None
+        self._on_error: OnError | None = None
         self._system = system
         self._adapter = adapter
         self._topic = topic
         self._kept: deque[FailedRecord] = deque(maxlen=KEPT_FAILURES)
         self._throttle = LogThrottle()
 
+    def set_on_error(self, hook: OnError, producer: str) -> None:
+        """Raises ConfigurationError for a hook that cannot be called with the error."""
+        if is_async(hook):
+            raise ConfigurationError(f"{producer}.on_error is a coroutine function: make it a plain one")
+        if isinstance(hook, FunctionType | MethodType):
+            try:
+                inspect.signature(hook).bind(None)
+            except TypeError:
+                text = f"{producer}.on_error must take the error alone: make it a classmethod"
+                raise ConfigurationError(text) from None
+        self._on_error = hook
+
     def report(self, records: Sequence[FailedRecord], keep: bool = True) -> None:
-        """`keep`: for whoever delivers next."""
+        """`keep`: for the next `flush`."""
         error = DeliveryError(records)
         if ending():
             tell(f"{self._adapter.cluster}: {error}")
@@ -46,8 +60,8 @@ class Unheard:
             logger.error("%s: %s%s", self._adapter.cluster, error, and_more(left_out))
         if keep:
             self._kept.extend(records)
-        if self.on_error is not None:
-            self._call(self.on_error, error)
+        if self._on_error is not None:
+            self._call(self._on_error, error)
 
     def _call(self, on_error: OnError, error: DeliveryError) -> None:
         try:
@@ -58,7 +72,7 @@ class Unheard:
             logger.error("on_error of the producer for topic %s failed\n%s", self._topic, text_of(raised))
 
     def collect(self) -> list[FailedRecord]:
-        """Those kept so far: their caller hears of them now."""
+        """Returns and forgets the failures kept so far."""
         records: list[FailedRecord] = []
         with suppress(IndexError):
             while True:

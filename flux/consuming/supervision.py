@@ -1,0 +1,155 @@
+"""The life of a worker, written once for threads and event loops: start, supervision and end of its tasks."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Generator, Sequence
+from contextlib import ExitStack
+from functools import partial
+from typing import Any, TypeVar
+
+from flux.consuming.one_question import Aside
+from flux.consuming.task_runtime import TaskRuntime
+from flux.consuming.topic_setup import insist
+from flux.consuming.worker_lifecycle import Blocking, Here, Life, Step, Tick
+from flux.core.error_text import brief
+from flux.core.monitoring.duties import Duty
+from flux.core.ports import System
+from flux.producing.registry import PRODUCERS
+from flux.system.tracebacks import text_of
+
+logger = logging.getLogger("flux.worker")
+
+T = TypeVar("T")
+
+_GRACE = 4.0  # seconds after the shutdown timeout that a step of the end may take
+_LEAST = 0.5  # seconds for each step of the end
+_LONGEST = 60.0  # seconds for each step of the end of a worker that was not told to stop
+
+
+class Supervision:
+    """`stages`, `create_topics` and `exit_when_idle` as for `Worker`. `observe` starts metrics and reports, and adds
+    their end to the stack."""
+
+    def __init__(
+        self,
+        jobs: Sequence[TaskRuntime],
+        system: System,
+        stages: str | None,
+        create_topics: bool,
+        exit_when_idle: float | None,
+        observe: Callable[[ExitStack], None],
+    ) -> None:
+        self.stopping = False
+        """Set to stop."""
+        self.at_once = False
+        """Set by a second signal: calls in flight are not waited for."""
+        self._jobs = jobs
+        self._system = system
+        self._stages = stages
+        self._create_topics = create_topics
+        self._exit_when_idle = exit_when_idle
+        self._observe = observe
+        self._stop_at: float | None = None
+        self._left_some = False
+        """It was idle, and ends with records that the next topic refuses."""
+        self._duty = Duty("the supervision of the worker")
+
+    @property
+    def ended(self) -> bool:
+        """Whether every task has left its groups, or none had started."""
+        return all(job.ended for job in self._jobs)
+
+    def life(self) -> Life:
+        observed = ExitStack()
+        try:
+            # First: probes are answered while the cluster is unavailable, and handlers are wrapped at the start.
+            yield Here(lambda: self._observe(observed))
+            yield from self._begin()
+            yield from self._supervise()
+        finally:
+            self._duty.end()
+            code = 0
+            for job in self._jobs:
+                try:
+                    yield Here(job.close)
+                except Exception as error:
+                    logger.error("%s.close failed: %s\n%s", job.name, brief(error), text_of(error))
+                ended = yield Blocking(partial(self._in_time, job.end, f"the end of {job.name}"))
+                code = code or (3 if ended is None else ended)
+            code = code or int(self._left_some)
+            yield Blocking(partial(self._in_time, PRODUCERS.deliver_all, "the delivery of what was produced"))
+            yield Blocking(partial(self._in_time, observed.close, "the end of metrics and reports"))
+        return code
+
+    def _in_time(self, step: Callable[[], T], what: str) -> T | None:
+        """The step's result; None: it takes too long, and continues on its thread until the process ends."""
+        left = _LONGEST
+        if self._stop_at is not None:
+            deadline = max((job.deadline for job in self._jobs), default=self._stop_at)
+            left = deadline + _GRACE - self._system.monotonic()
+        try:
+            return Aside(self._system, "flux-end", step).result(max(left, _LEAST))
+        except TimeoutError:
+            logger.error("%s takes too long: not waiting for it", what)
+            return None
+
+    def _begin(self) -> Generator[Step, Any, None]:
+        for job in self._jobs:
+            prepare = partial(job.prepare, self._stages, self._create_topics)
+            cluster = job.adapter.cluster
+            if not (yield Blocking(partial(insist, prepare, self._system, lambda: self.stopping, cluster))):
+                return
+        for job in self._jobs:
+            yield Here(job.setup)
+        for job in self._jobs:
+            yield Here(job.start)
+
+    def _supervise(self) -> Generator[Step, Any, None]:
+        """Waits until the worker is stopped, has failed or is idle, and stops the tasks."""
+        idle_since: float | None = None
+        looking: Aside[bool] | None = None
+        naming: Aside[None] | None = None
+        self._system.watch(self._duty)
+        while not self.ended:
+            self._duty.step(threading.get_ident())
+            yield Tick()
+            now = self._system.monotonic()
+            if self._exit_when_idle is not None and not self.stopping:
+                if not all(job.idle for job in self._jobs):
+                    idle_since = looking = None
+                elif idle_since is None:
+                    idle_since = now
+                elif looking is not None and looking.ended:
+                    if not looking.result(0):
+                        self.stopping = True
+                        for job in self._jobs:
+                            self._left_some |= job.name_refused()
+                    idle_since = looking = None
+                elif looking is None and now - idle_since >= self._exit_when_idle:
+                    looking = Aside(self._system, "flux-unread", lambda: any(job.unread() for job in self._jobs))
+            if naming is None or naming.ended:  # beside: a stop does not wait for a silent cluster
+                naming = self._name_starved()
+            self.stopping = self.stopping or any(job.failed for job in self._jobs)
+            if self.stopping and self._stop_at is None:
+                logger.info("shutting down: waiting for running calls")
+                self._stop_at = now
+                for job in self._jobs:
+                    job.stop(now)
+            if self.at_once:
+                self.at_once = False
+                logger.warning("stopping at once")
+                for job in self._jobs:
+                    job.stop(now, at_once=True)
+
+    def _name_starved(self) -> Aside[None] | None:
+        hungry = [(job, runtimes) for job in self._jobs if (runtimes := job.hungry())]
+        if not hungry or self.stopping:
+            return None
+
+        def name() -> None:
+            for job, runtimes in hungry:
+                job.name_starved(runtimes)
+
+        return Aside(self._system, "flux-starved", name)
