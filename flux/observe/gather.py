@@ -1,5 +1,5 @@
-"""One port for several processes: asks each, and answers for all. Samples get a label `process`, rather than being
-added up: a process that was started again counts from 0, which only `rate()` of its own series understands."""
+"""One port for several processes: requests each one's metrics and health, and answers for all. Samples get a label
+`process` and are not added up: a restarted process counts from 0, which only `rate()` of its own series can handle."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class NoAnswer(enum.Enum):
 
 
 class Gatherer:
-    """`sockets`: where each process answers, by its number."""
+    """`sockets`: the Unix socket of each process, by its number."""
 
     def __init__(self, sockets: Mapping[int, Path]) -> None:
         self._sockets = dict(sockets)
@@ -46,20 +46,20 @@ class Gatherer:
     @property
     def routes(self) -> Routes:
         return {
-            "/metrics": lambda: metrics(self.ask("/metrics")),
-            "/live": lambda: live(self.ask("/live")),
-            "/ready": lambda: ready(self.ask("/ready")),
+            "/metrics": lambda: metrics(self.request("/metrics")),
+            "/live": lambda: live(self.request("/live")),
+            "/ready": lambda: ready(self.request("/ready")),
         }
 
-    def ask(self, path: str) -> dict[int, Answer | NoAnswer]:
+    def request(self, path: str) -> dict[int, Answer | NoAnswer]:
         with ThreadPoolExecutor(min(len(self._sockets), _MOST_AT_ONCE)) as pool:
-            return dict(zip(self._sockets, pool.map(partial(_ask, path), self._sockets.values()), strict=True))
+            return dict(zip(self._sockets, pool.map(partial(_request, path), self._sockets.values()), strict=True))
 
 
 @contextmanager
 def gathering(processes: int, port: int | None, host: str) -> Iterator[Mapping[int, Path]]:
-    """Meanwhile one port answers for all; gives the Unix socket on which each process is to answer. None of that
-    without a port. Raises ConfigurationError when it cannot be had."""
+    """A context in which one port answers for all processes; returns the Unix socket on which each must answer. Does
+    nothing without a port. Raises ConfigurationError when the port cannot be used."""
     if port is None:
         yield {}
         return
@@ -74,7 +74,7 @@ def gathering(processes: int, port: int | None, host: str) -> Iterator[Mapping[i
 
 
 def live(answers: Mapping[int, Answer | NoAnswer]) -> Answer:
-    """A process that is not there is being started: the supervisor looks after that."""
+    """A missing process is being started by the supervisor, so it does not count."""
     return _all({number: answer for number, answer in answers.items() if answer is not NoAnswer.ABSENT})
 
 
@@ -147,8 +147,8 @@ class _Connection(HTTPConnection):
         self.sock.connect(str(self._path))
 
 
-def _ask(path: str, where: Path) -> Answer | NoAnswer:
-    connection = _Connection(where)
+def _request(path: str, socket_path: Path) -> Answer | NoAnswer:
+    connection = _Connection(socket_path)
     try:
         connection.request("GET", path)
         response = connection.getresponse()

@@ -1,4 +1,4 @@
-"""A histogram for one series that takes many values at once: prometheus-client's takes a microsecond for each."""
+"""A histogram of one series that observes many values at once: prometheus-client's needs a microsecond for each."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from flux.system import Lock
 
 
 class Histogram:
-    """`bounds`: the upper ends of its buckets, rising; each bucket includes its own. Thread-safe."""
+    """`bounds`: the inclusive upper bounds of the buckets, ascending. Thread-safe."""
 
     __slots__ = ("_bounds", "_counts", "_lock", "_sum")
 
@@ -29,7 +29,7 @@ class Histogram:
             self._sum += value
 
     def observe_all(self, values: Sequence[float]) -> None:
-        """The same for many at once."""
+        """`observe` for many values at once."""
         if len(values) < 2:
             for value in values:
                 self.observe(value)
@@ -48,7 +48,7 @@ class Histogram:
             self._sum += total
 
     def read(self) -> tuple[list[tuple[str, float]], float]:
-        """Upper ends, as text, with how many values were at most that; and the sum of all values."""
+        """Upper bounds, as text, with the number of values up to each; and the sum of all values."""
         with self._lock:
             counts, total = list(self._counts), self._sum
         ends = [*map(repr, map(float, self._bounds[:-1])), "+Inf"]

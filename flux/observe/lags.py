@@ -1,5 +1,4 @@
-"""How far stages are behind: asks the cluster for the ends of topics now and then, on a thread of its own, so that no
-scrape waits for a cluster."""
+"""The lag of stages. A thread of its own reads the ends of topics every 10 s, so that no scrape waits for a cluster."""
 
 from __future__ import annotations
 
@@ -17,29 +16,29 @@ from flux.core.stage import Role
 logger = logging.getLogger("flux.observe")
 
 EVERY = 10.0
-"""Seconds between two looks."""
-_ASK = 10.0
+"""Seconds between two readings."""
+_TIMEOUT = 10.0
 
 
 @attrs.frozen
 class Lag:
-    """In records, as far as offsets tell."""
+    """In offsets, which may be more than records."""
 
     all: int
-    """From the position to the end."""
+    """From the committed offset to the end."""
     due: int
-    """Without those that wait."""
+    """Without records that are not due yet."""
 
 
 def lag_of(engine: Engine, marks: Mapping[int, Watermarks]) -> Lag:
-    """Of the partitions that a stage has, `marks` being what its topic holds. What a retry stage has not read comes
-    due after what waits there already: its due order is its offset order."""
+    """The lag of a stage's assigned partitions. `marks`: their watermarks, by partition number. Records that a retry
+    stage has not read yet are due after those that it has: its due order is its offset order."""
     ends = engine.ends()
     lag = unread = 0
-    for partition, position in engine.positions().items():
+    for partition, committed in engine.positions().items():
         mark = marks.get(partition.partition)
         if mark is not None:
-            lag += max(0, mark.high - max(position, mark.low))
+            lag += max(0, mark.high - max(committed, mark.low))
             unread += max(0, mark.high - max(ends[partition], mark.low))
     waiting = engine.waiting
     behind = unread if waiting and engine.stage.role is not Role.MAIN else 0
@@ -64,23 +63,23 @@ class Lags:
         self._stopped.set()
 
     def of(self, engine: Engine) -> Lag | None:
-        """None: the cluster has not told."""
+        """None: not known yet."""
         marks = self._marks.get(engine)
         return None if marks is None or not engine.partitions else lag_of(engine, marks)
 
     def _run(self) -> None:
         while not self._stopped.wait(EVERY if self._marks else 1.0):
             for job in self._jobs():
-                self._ask(job)
+                self._read(job)
 
-    def _ask(self, job: TaskRuntime) -> None:
+    def _read(self, job: TaskRuntime) -> None:
         coordinator = job.coordinator
         if coordinator is None or not job.started or coordinator.ending.ended or self._stopped.is_set():
             return
         for runtime in coordinator.runtimes:
             engine = runtime.engine
             try:
-                self._marks[engine] = job.admin.watermarks(engine.stage.topic, _ASK)
-            except Exception:  # of the cluster, or of a client that is being closed meanwhile
-                self._marks.pop(engine, None)  # rather none than an old one
-                logger.debug("the ends of %s cannot be had", engine.stage.topic, exc_info=True)
+                self._marks[engine] = job.admin.watermarks(engine.stage.topic, _TIMEOUT)
+            except Exception:  # of the cluster, or because the client is being closed
+                self._marks.pop(engine, None)  # better none than an old one
+                logger.debug("the ends of %s cannot be read", engine.stage.topic, exc_info=True)

@@ -1,5 +1,5 @@
-"""Every metric of flux, by Prometheus' conventions: base units, `_total` for what only grows. No label takes its values
-from records, but `error`, which is bounded."""
+"""Every metric of flux, by Prometheus' conventions: base units, `_total` for counters. No label takes its values from
+records except `error`, which is bounded."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Metric:
 
     @property
     def series(self) -> tuple[str, ...]:
-        """The names that it has in queries."""
+        """Its names in queries."""
         if self.kind == "histogram":
             return tuple(self.name + suffix for suffix in ("_bucket", "_count", "_sum"))
         return (self.name,)

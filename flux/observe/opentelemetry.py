@@ -1,16 +1,15 @@
-"""Traces by OpenTelemetry: a span per produce and per call, by its conventions for messaging and Kafka
+"""Traces by OpenTelemetry: a span for each produced record and each call, by its conventions for messaging and Kafka
 (https://opentelemetry.io/docs/specs/semconv/messaging/).
 
-The context of whoever produced a record travels in its headers (W3C `traceparent`), stays there through all retries,
-and is the parent of every attempt: one trace shows them all. A record that came without one is given that of its first
-attempt when it moves on. A batch has many such contexts, and its span links to them.
+The producer's context is in the record's headers (W3C `traceparent`), stays there through all retries, and is the
+parent of every attempt, so one trace shows them all. A record without one gets that of its first attempt when it is
+forwarded. The span of a batch links to the contexts of its records.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from contextvars import Token
 from functools import partial
 from typing import Any
@@ -28,16 +27,13 @@ from flux.core.engine.verdicts import BatchFailure, Pause
 from flux.core.error_text import asked, brief, cause_of, error_name, text_of
 from flux.core.hooks import StageInfo
 from flux.core.message import Message
+from flux.observe.producer_spans import Attributes, traced_aproduce, traced_produce, traced_send
 from flux.observe.sampling import SPAN, Sampling, Unrecorded, extracted
 from flux.producer import Producer
-from flux.producing.delivery import Delivery
-from flux.producing.encoding import HeadersLike, encode_headers
 from flux.producing.scope import CURRENT
 from flux.system import tracebacks as traces
 
 logger = logging.getLogger("flux.observe")
-
-Attributes = dict[str, str | int | bool]
 
 _PRODUCING = ("produce", "send", "aproduce")
 _originals: dict[str, Any] = {}
@@ -45,21 +41,23 @@ _tracing: Tracing | None = None
 
 
 def instrument(tracer_provider: TracerProvider | None = None) -> None:
-    """From now on producers, and the workers made afterwards, make spans; beside the hooks that are configured already.
-    Twice is once. `tracer_provider` None: OpenTelemetry's global one."""
+    """Makes producers, and workers that are made afterwards, create spans; other configured hooks stay. A second call
+    does nothing. `tracer_provider` None: OpenTelemetry's global one."""
     global _tracing
     if _tracing is not None:
         return
     _tracing = Tracing(tracer_provider)
     config.configure(hooks=[*config.current.hooks, _tracing])
     tracer = _tracing.tracer
-    for name, traced in zip(_PRODUCING, (_traced(tracer), _traced_send(tracer), _traced_async(tracer)), strict=True):
+    for name, traced in zip(
+        _PRODUCING, (traced_produce(tracer), traced_send(tracer), traced_aproduce(tracer)), strict=True
+    ):
         _originals[name] = Producer.__dict__[name]
         setattr(Producer, name, classmethod(traced))
 
 
 def uninstrument() -> None:
-    """Takes `instrument` back; workers that were made meanwhile keep their spans."""
+    """Reverts `instrument`; workers that were made meanwhile keep creating spans."""
     global _tracing
     if _tracing is None:
         return
@@ -70,8 +68,8 @@ def uninstrument() -> None:
 
 
 class Tracing(AroundCalls):
-    """A span around each call, of kind CONSUMER; `instrument` makes one for all tasks. One that found an outage has
-    the event `flux.pause` and is no error."""
+    """A span of kind CONSUMER around each call; `instrument` makes one for all tasks. The span of a call that pauses
+    the task has the event `flux.pause` and no error."""
 
     def __init__(self, tracer_provider: TracerProvider | None = None) -> None:
         self.tracer = trace.get_tracer("flux", __version__, tracer_provider)
@@ -98,7 +96,7 @@ class Tracing(AroundCalls):
             return
         token, message, context = entered
         _current.reset(token)
-        # it may move on yet only where it has produced what may fail
+        # The record can still be forwarded only if the call has produced records, whose delivery may fail.
         if message is not None and getattr(_scope(), "touched", False):
             message.carry_later(partial(_headers_of, context))
 
@@ -107,7 +105,7 @@ class Tracing(AroundCalls):
             entered.__exit__(type(error), error, None)
             return
         token, message, context = entered
-        detach(token)  # also where it was entered in another context, as a coroutine that nobody ended was
+        detach(token)  # works in another context too, such as that of an abandoned coroutine
         if message is not None:
             message.carry_later(partial(_headers_of, context))
 
@@ -129,20 +127,20 @@ def _started(
 
 
 class _Attached:
-    """OpenTelemetry's current context, whatever keeps it."""
+    """OpenTelemetry's current context, by its API."""
 
     get, set, reset = staticmethod(get_current), staticmethod(attach), staticmethod(detach)
 
 
 _kept = getattr(context_api, "_RUNTIME_CONTEXT", None)
 _current: Any = _kept._current_context if type(_kept) is ContextVarsRuntimeContext else _Attached()
-"""By default a variable of the standard library, which costs half as much without what is around it."""
+"""By default OpenTelemetry's context variable itself, which costs half as much as the API around it."""
 _scope = CURRENT.get
 
 
 class _Recorded:
-    """Where a span is the current one. `messages`: those that came without a context take its own along when they move
-    on."""
+    """A context manager in which a span is current. `messages` came without a context: they get the span's when they
+    are forwarded."""
 
     __slots__ = ("_context", "_messages", "_span", "_token")
 
@@ -176,8 +174,8 @@ class _Recorded:
 
 
 Entered = _Recorded | tuple[Token[Context], Message | None, Unrecorded]
-"""A call until it is left: with a span, or without. Then, the message that takes the context along when it moves on, if
-it came with none."""
+"""A call until it is left, with a span or without. Without: also the message that gets the context when it is
+forwarded, if it came with none."""
 
 
 def _record(span: Span, error: BaseException) -> None:
@@ -193,13 +191,13 @@ def _record(span: Span, error: BaseException) -> None:
 
 
 def _headers_of(context: Context) -> list[tuple[str, bytes]]:
-    """What carries it."""
+    """The headers that carry the context."""
     carrier: dict[str, str] = {}
     try:
         propagate.inject(carrier, context)
         return [(name, value.encode()) for name, value in carrier.items()]
     except Exception:
-        logger.exception("a record moves on without the context of its trace")
+        logger.exception("a record is forwarded without the context of its trace")
         return []
 
 
@@ -233,7 +231,7 @@ def _of_place(where: StageInfo, message: Message) -> Attributes:
 
 
 def _of_link(message: Message) -> Attributes:
-    """What is of one message."""
+    """Attributes of one message."""
     attributes: Attributes = {
         "messaging.kafka.offset": message.offset,
         "flux.attempt": message.attempt,
@@ -242,93 +240,3 @@ def _of_link(message: Message) -> Attributes:
     if message.key is not None:
         attributes["messaging.kafka.message.key"] = message.key.decode("utf-8", "backslashreplace")
     return attributes
-
-
-# ---- producing
-
-
-def _traced(tracer: Tracer) -> Callable[..., None]:
-    original = Producer.__dict__["produce"].__func__
-
-    def produce(cls: type[Producer], value: Any, *, headers: HeadersLike | None = None, **given: Any) -> None:
-        with _span(tracer, cls, value, given):
-            original(cls, value, headers=_with_context(headers), **given)
-
-    return produce
-
-
-def _traced_async(tracer: Tracer) -> Callable[..., Any]:
-    original = Producer.__dict__["aproduce"].__func__
-
-    async def aproduce(cls: type[Producer], value: Any, *, headers: HeadersLike | None = None, **given: Any) -> None:
-        with _span(tracer, cls, value, given):
-            await original(cls, value, headers=_with_context(headers), **given)
-
-    return aproduce
-
-
-def _traced_send(tracer: Tracer) -> Callable[..., Delivery]:
-    """Its span ends when the record is acknowledged, and knows where it is."""
-    original = Producer.__dict__["send"].__func__
-
-    def send(cls: type[Producer], value: Any, *, headers: HeadersLike | None = None, **given: Any) -> Delivery:
-        with _span(tracer, cls, value, given, end_on_exit=False) as span:
-            try:
-                delivery: Delivery = original(cls, value, headers=_with_context(headers), **given)
-            except BaseException:
-                span.end()
-                raise
-        delivery.add_done_callback(lambda ended: _delivered(span, ended))
-        return delivery
-
-    return send
-
-
-def _delivered(span: Span, delivery: Any) -> None:
-    # not by its methods: who asks for a failure has heard of it, and a span has not
-    landed, error = delivery._result, delivery._exception
-    if error is not None:
-        span.record_exception(error)
-        span.set_attribute("error.type", error_name(type(error)))
-        span.set_status(Status(StatusCode.ERROR, str(error)))
-    elif landed is not None:
-        span.set_attribute("messaging.destination.partition.id", str(landed.partition))
-        span.set_attribute("messaging.kafka.offset", landed.offset)
-    span.end()
-
-
-@contextmanager
-def _span(
-    tracer: Tracer, producer: type[Producer], value: Any, given: Mapping[str, Any], end_on_exit: bool = True
-) -> Iterator[Span]:
-    topic, key = str(producer.topic), given.get("key")
-    attributes: Attributes = {
-        "messaging.system": "kafka",
-        "messaging.operation.name": "send",
-        "messaging.operation.type": "send",
-        "messaging.destination.name": topic,
-    }
-    if value is None:
-        attributes["messaging.kafka.message.tombstone"] = True
-    if key is not None:
-        attributes["messaging.kafka.message.key"] = (
-            key.decode("utf-8", "backslashreplace") if isinstance(key, bytes) else str(key)
-        )
-    with tracer.start_as_current_span(
-        f"send {topic}", kind=SpanKind.PRODUCER, attributes=attributes, end_on_exit=end_on_exit
-    ) as span:
-        try:
-            yield span
-        except Exception as error:
-            span.set_attribute("error.type", error_name(type(error)))
-            raise
-
-
-def _with_context(headers: HeadersLike | None) -> HeadersLike:
-    """The headers with the current span's context, in place of one that was copied from elsewhere."""
-    carrier: dict[str, str] = {}
-    propagate.inject(carrier)
-    pairs = [] if headers is None else encode_headers(headers)
-    return [pair for pair in pairs if pair[0] not in carrier] + [
-        (name, text.encode()) for name, text in carrier.items()
-    ]

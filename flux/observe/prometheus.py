@@ -1,6 +1,7 @@
-"""Metrics by prometheus-client: hooks are told of calls by the run, the rest is read from the engines when scraped.
+"""Metrics by prometheus-client. Hooks count calls, one notification a run; the rest is read from the engines at a
+scrape.
 
-`flux process --metrics-port` and `Worker(metrics_port=…)` serve them. A program that has an endpoint of its own says
+`flux process --metrics-port` and `Worker(metrics_port=…)` serve them. A program with its own endpoint calls
 `Metrics().watch(worker)` before its worker runs, and finds them in prometheus-client's registry.
 """
 
@@ -32,13 +33,13 @@ from flux.producing.registry import PRODUCERS
 from flux.system import Lock
 
 MOST_ERRORS = 50
-"""Types of errors that a stage has a label for; the others share one."""
+"""Types of errors with a label of their own in a stage; others share one."""
 _REASONS = ("exhausted", "rejected", "undecodable", "expired")
 _EVENTS = ("assigned", "revoked", "lost")
 
 
 class Watched(Protocol):
-    """What is needed of a worker."""
+    """The worker, as far as metrics need it."""
 
     @property
     def jobs(self) -> Sequence[TaskRuntime]: ...
@@ -46,8 +47,8 @@ class Watched(Protocol):
 
 
 class Metrics(Hooks, Collector):
-    """`registry`: where they are found; None: one of their own, for `text`. One is enough for several workers. Raises
-    ValueError when the registry has flux's metrics already."""
+    """`registry`: where the metrics are registered; None: their own, for `text`. One is enough for several workers.
+    Raises ValueError when the registry has flux's metrics already."""
 
     def __init__(self, registry: CollectorRegistry | None = REGISTRY) -> None:
         self._registry = CollectorRegistry() if registry is None else registry
@@ -62,11 +63,11 @@ class Metrics(Hooks, Collector):
         self._registry.register(self)
 
     def watch(self, worker: Watched) -> None:
-        """From now on a worker counts too. Before it runs, as handlers are wrapped at its start."""
+        """Adds a worker's metrics. To be called before it runs, as handlers are wrapped at its start."""
         self._workers.append(worker)
         for job in worker.jobs:
             job.hooks = [*job.hooks, self]
-            # a counter that begins with its first event hides that event from rate() and increase()
+            # A counter that starts with its first event hides that event from rate() and increase().
             for stage in job.policy.stages:
                 where = StageInfo(job.name, stage.number, stage.topic, stage.group)
                 for reason in _REASONS:
@@ -76,7 +77,7 @@ class Metrics(Hooks, Collector):
         self._lags.start()
 
     def text(self) -> str:
-        """All of the registry's, and of prometheus-client's own if this is another, in the text format."""
+        """The registry's metrics in the text format, with those of prometheus-client's default registry."""
         data: bytes = generate_latest(self._registry)
         if self._own:
             data += generate_latest(REGISTRY)
@@ -131,7 +132,7 @@ class Metrics(Hooks, Collector):
     # ---- read when scraped
 
     def describe(self) -> Iterable[Family]:
-        """So that a registry notices two of them."""
+        """Lets a registry refuse a second instance."""
         return [_made(metric) for metric in names.ALL if metric is not names.UP]
 
     def collect(self) -> Iterator[Family]:
@@ -205,7 +206,7 @@ def _made(metric: Metric) -> Any:
 
 
 class _Families:
-    """What a scrape has found, by metric."""
+    """Metric families of one scrape."""
 
     def __init__(self) -> None:
         self._families: dict[str, Any] = {}

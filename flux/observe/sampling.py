@@ -1,7 +1,7 @@
-"""Which calls are recorded, asked before there is a span: one that is not recorded costs none.
+"""Decides whether a call is recorded before its span is made, so that a call that is not recorded costs no span.
 
-Only where the answer is certain: of the tracer of OpenTelemetry's SDK, with the SDK's own samplers. Whatever else
-decides is asked for a span."""
+It does so only where the result is certain: for tracers of OpenTelemetry's SDK with the SDK's own samplers. Any other
+tracer is called for each span."""
 
 from __future__ import annotations
 
@@ -26,33 +26,33 @@ _LOW = _ALL - 1
 _WITHOUT_COUNTERS = frozenset({"NoneType", "NoOpTracerMetrics"})
 _W3C = {TraceContextTextMapPropagator, W3CBaggagePropagator}
 _unsampled = re.compile(rb"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f][02468ace]").fullmatch
-"""A whole `traceparent` that says so."""
+"""Matches a `traceparent` without the sampled flag."""
 
 
 class Sampling:
-    """What is to become of calls. Thread-safe."""
+    """Thread-safe."""
 
     def __init__(self, tracer: Tracer) -> None:
         self._tracer = tracer
         self._known = self._learn()
 
     def decide(self, headers: Headers) -> Unrecorded | tuple[Tracer, Context, bool]:
-        """Of the call with a record that has these headers: its context, without a span; or where to begin one (the
-        tracer, the context of whoever produced the record), and whether there is such a context."""
+        """For a call with a record that has these headers: its context without a span; or the tracer and the parent
+        context for a span, and whether the record has such a context."""
         known = self._known
         tracer, bounds = known.tracer, known.bounds
         if propagate.get_global_textmap() is not known.propagator or (
             tracer.sampler is not known.sampler if bounds is not None else _real(self._tracer) is not tracer
-        ):  # somebody has set another one since
+        ):  # it was replaced since
             known = self._learn()
             tracer, bounds = known.tracer, known.bounds
         if bounds is None or (known.is_on is not None and not known.is_on()):
             return self._tracer, *(extracted(headers) if headers else (Context(), False))
-        context, asked_for = None, known.asked_for
-        asked, parents, said = asked_for is None, 0, None
-        if headers and asked_for is not None:
+        context, read_headers = None, known.read_headers
+        asked, parents, said = read_headers is None, 0, None
+        if headers and read_headers is not None:
             for name, value in headers:
-                if name in asked_for:
+                if name in read_headers:
                     asked = True
                     if name == "traceparent":
                         parents, said = parents + 1, value
@@ -70,7 +70,7 @@ class Sampling:
                 return _unrecorded(tracer, 0, headers)
         bound = bounds.root
         if known.is_random:
-            trace_id = low = getrandbits(64)  # what decides; the other half is drawn for those that ask
+            trace_id = low = getrandbits(64)  # decides; the other half is drawn when it is needed
         else:
             trace_id = tracer.id_generator.generate_trace_id()
             low = trace_id & _LOW
@@ -90,7 +90,7 @@ class Sampling:
             bounds,
             getattr(tracer, "_is_enabled", None),
             propagator,
-            _asked_by(propagator),
+            _headers_read_by(propagator),
             TraceContextTextMapPropagator in map(type, parts) and _W3C.issuperset(map(type, parts)),
             bounds is not None and _is_random(tracer),
         )
@@ -102,28 +102,27 @@ class Sampling:
 
 
 class Unrecorded(Context):
-    """The context of a call that is not recorded: its span, of which nothing is kept, is made when somebody looks."""
-
-    # Almost each call has one, and hardly anybody looks. So nothing is put into it before.
+    """The context of a call that is not recorded. Its span, which keeps nothing, is made when the context is read,
+    which is rare."""
 
     __slots__ = ("way",)
 
     way: tuple[Any, int, Headers | None] | None
-    """Its place in a trace: the tracer, the trace's id (or the lower half of one, see `_whole`), and the headers that
-    name its parent, if there is one. None: its span is there."""
+    """Its place in a trace: the tracer, the trace id (or its lower half, see `_whole`), and the headers with its
+    parent, if there is one. None: the span is made."""
 
     def within(self, outer: Context) -> None:
-        """It has what the context around it has, but for the span."""
+        """Copies the values of the surrounding context, except the span."""
         dict.update(self, outer)
         dict.pop(self, SPAN, None)
 
     def get(self, key: str, default: Any = None) -> Any:
         if self.way is not None:
-            self.look()
+            self.make_span()
         return dict.get(self, key, default)
 
-    def look(self) -> None:
-        """Has its span made."""
+    def make_span(self) -> None:
+        """Makes the span."""
         from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 
         way = self.way
@@ -132,25 +131,25 @@ class Unrecorded(Context):
             like = _of_trace(tracer, _whole(tracer, trace_id))
             like.sampler = ALWAYS_OFF
             span = like.start_span("process", extracted(parent)[0] if parent else Context(), SpanKind.CONSUMER)
-            dict.setdefault(self, SPAN, span)  # one for all threads that look at the same time
+            dict.setdefault(self, SPAN, span)  # one for all threads that read at the same time
             self.way = None
 
 
-def _looking(name: str) -> Callable[..., Any]:
+def _with_span(name: str) -> Callable[..., Any]:
     method = getattr(dict, name)
 
-    def looking(self: Unrecorded, *given: Any) -> Any:
-        self.look()
-        return method(self, *given)
+    def method_with_span(self: Unrecorded, *arguments: Any) -> Any:
+        self.make_span()
+        return method(self, *arguments)
 
-    return looking
+    return method_with_span
 
 
 for _name in (
     *("__contains__", "__eq__", "__getitem__", "__iter__", "__len__", "__ne__", "__or__", "__repr__"),
     *("__reversed__", "__ror__", "copy", "items", "keys", "values"),
 ):
-    setattr(Unrecorded, _name, _looking(_name))
+    setattr(Unrecorded, _name, _with_span(_name))
 
 
 def _unrecorded(tracer: Any, trace_id: int, parent: Headers | None) -> Unrecorded:
@@ -160,19 +159,19 @@ def _unrecorded(tracer: Any, trace_id: int, parent: Headers | None) -> Unrecorde
 
 
 def _whole(tracer: Any, trace_id: int) -> int:
-    """An id from its lower half, which has decided: the other one is random, and drawn for those that are asked for."""
+    """A trace id from its lower half, which has decided; the other half is random."""
     return getrandbits(64) << 64 | trace_id if _is_random(tracer) else trace_id
 
 
 def _is_random(tracer: Any) -> bool:
-    """Whether its traces have ids of 128 random bits, by the SDK's own generator."""
+    """Whether its trace ids are 128 random bits of the SDK's own generator."""
     from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
 
     return type(tracer.id_generator) is RandomIdGenerator
 
 
 def extracted(headers: Headers) -> tuple[Context, bool]:
-    """The context of whoever produced a record, and whether there is one."""
+    """The producer's context in a record's headers, and whether there is one."""
     context = propagate.extract(headers, getter=_FROM_HEADERS)
     return context, trace.get_current_span(context).get_span_context().is_valid
 
@@ -191,7 +190,7 @@ _FROM_HEADERS = _FromHeaders()
 
 @attrs.frozen
 class _Bounds:
-    """The traces that a sampler records are those whose lower 64 bits are below a bound, by what their parent says."""
+    """A sampler records traces whose lower 64 bits are below a bound, which depends on the parent."""
 
     root: int
     parent_sampled: int
@@ -203,18 +202,18 @@ class _Known:
     tracer: Any
     sampler: Any
     bounds: _Bounds | None
-    """None: nobody knows without asking for a span."""
+    """None: only the tracer itself can decide."""
     is_on: Callable[[], bool] | None
     propagator: TextMapPropagator
-    asked_for: frozenset[str] | None
-    """A record with none of these headers has no context; None: nobody knows."""
+    read_headers: frozenset[str] | None
+    """A record with none of these headers has no context; None: not known."""
     is_w3c: bool
     is_random: bool
-    """Whether any 128 bits are a trace's id."""
+    """Whether any 128 bits are a valid trace id."""
 
 
 def _real(tracer: Tracer) -> Any:
-    """A tracer that was made before its provider was set stands for another one."""
+    """The tracer behind a proxy: one that was made before its provider was set is a proxy."""
     return getattr(tracer, "_tracer", tracer)
 
 
@@ -245,20 +244,20 @@ def _bound(sampler: Any) -> int | None:
     return None
 
 
-def _asked_by(propagator: TextMapPropagator) -> frozenset[str] | None:
-    """What it asks for in a record without headers: to one that has none of these headers it does the same."""
-    asking = _Asking()
+def _headers_read_by(propagator: TextMapPropagator) -> frozenset[str] | None:
+    """The headers that it reads; a record with none of these has no context. None: it reads all."""
+    getter = _RecordingGetter()
     try:
-        context = propagator.extract(NOTHING, Context(), asking)
+        context = propagator.extract(NOTHING, Context(), getter)
     except Exception:
         return None
-    return None if asking.for_all or context else frozenset(asking.names)
+    return None if getter.for_all or context else frozenset(getter.names)
 
 
 NOTHING = Headers()
 
 
-class _Asking(Getter[Headers]):
+class _RecordingGetter(Getter[Headers]):
     def __init__(self) -> None:
         self.names: set[str] = set()
         self.for_all = False
@@ -273,13 +272,13 @@ class _Asking(Getter[Headers]):
 
 
 def _of_trace(tracer: Any, trace_id: int) -> Any:
-    """The same tracer; its root spans are of that trace, of which the decision was made."""
+    """The same tracer, whose root spans get this trace id, for which the decision was made."""
     like = copy.copy(tracer)
-    like.id_generator = _Given(tracer.id_generator, trace_id)
+    like.id_generator = _FixedTraceId(tracer.id_generator, trace_id)
     return like
 
 
-class _Given:
+class _FixedTraceId:
     def __init__(self, generator: Any, trace_id: int) -> None:
         self._generator = generator
         self._trace_id = trace_id

@@ -1,4 +1,4 @@
-"""A small HTTP server on a thread of its own, which answers GET with what a function gives."""
+"""A small HTTP server on a thread of its own, which answers GET with the result of a function."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from flux.core.errors import ConfigurationError
 
 logger = logging.getLogger("flux.observe")
 
-_PATIENCE = 5.0  # seconds that a client may take for its request
+_REQUEST_TIMEOUT = 5.0  # seconds that a client may take for its request
 
 
 @attrs.frozen
@@ -41,7 +41,7 @@ class _Server(ThreadingHTTPServer):
         super().__init__(address, _Handler)
 
     def server_bind(self) -> None:
-        # the base class's asks the resolver for this machine's name, which may take long
+        # The base class looks up this machine's name, which may take long.
         socketserver.TCPServer.server_bind(self)
 
     def handle_error(self, request: object, client_address: object) -> None:
@@ -50,7 +50,7 @@ class _Server(ThreadingHTTPServer):
 
 class _Handler(BaseHTTPRequestHandler):
     server: _Server
-    timeout = _PATIENCE
+    timeout = _REQUEST_TIMEOUT
     server_version, sys_version = "flux", ""
 
     def do_GET(self) -> None:
@@ -74,12 +74,12 @@ class _Handler(BaseHTTPRequestHandler):
     do_HEAD = do_GET  # noqa: N815
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Probes come every few seconds: none of them is news."""
+        """Logs nothing: probes come every few seconds."""
 
 
 class Server:
-    """`port` on `host`, or the path of a Unix socket, which is made anew. Raises ConfigurationError when it cannot be
-    had."""
+    """`port` on `host`, or the path of a Unix socket, which is replaced. Raises ConfigurationError when it cannot be
+    used."""
 
     def __init__(self, port: int | Path, host: str, routes: Routes) -> None:
         self._path = port if isinstance(port, Path) else None
@@ -93,7 +93,7 @@ class Server:
                 self._server = _Server((host, port), family, routes)
         except (OSError, OverflowError) as error:
             taken = isinstance(error, OSError) and error.errno == errno.EADDRINUSE
-            remedy = "it is taken, give another" if taken else str(error)
+            remedy = "it is in use, give another" if taken else str(error)
             where = f"port {port} of {host}" if self._path is None else str(port)
             raise ConfigurationError(f"metrics and health cannot be served on {where}: {remedy}") from None
         self.port = 0 if self._path is not None else int(self._server.server_address[1])

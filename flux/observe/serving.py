@@ -1,4 +1,4 @@
-"""Serves `/metrics`, `/live` and `/ready` of a worker. Probes need no package beside flux."""
+"""Serves `/metrics`, `/live` and `/ready` of a worker. Probes need no other package."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MISSING = 'metrics need a package: pip install "super-flux[prometheus]"'
 
 
 class Observed(Protocol):
-    """What is needed of a worker."""
+    """The worker, as far as it is observed."""
 
     @property
     def jobs(self) -> Sequence[TaskRuntime]: ...
@@ -28,8 +28,8 @@ class Observed(Protocol):
 
 @contextmanager
 def observing(worker: Observed, port: int | Path, host: str) -> Iterator[None]:
-    """Meanwhile they are served. To be made before the worker begins, as metrics are told of its calls. Raises
-    ConfigurationError."""
+    """A context in which they are served, to be entered before the worker starts, as its handlers are wrapped then.
+    Raises ConfigurationError."""
     with ExitStack() as stack:
         text = _metrics(worker, stack)
         server = Server(

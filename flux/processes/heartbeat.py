@@ -1,7 +1,7 @@
-"""A process tells how it is: now and then a record to a compacted topic of each cluster that it works.
+"""Publishes a worker's status every 5 s, as a record in a compacted topic of each of its clusters.
 
-On a thread of its own, with clients of its own, and nobody waits for it: what fails here is logged once and tried
-again, and the work goes on.
+It has its own thread and clients, and nothing waits for it: a failure is logged once and tried again, and the tasks
+continue.
 """
 
 from __future__ import annotations
@@ -32,19 +32,19 @@ _LAST = 3.0  # seconds that the last record may take
 _LONGEST = 60.0
 _SETTINGS = ProducerSettings(acks="1", delivery_timeout=10.0)
 TOPIC_CONFIG = {
-    # Processes come and go, each with a key of its own: what nobody has written to for a day is deleted.
+    # Each process has a key of its own: records of ended ones are deleted after a day.
     "cleanup.policy": "compact,delete",
     "retention.ms": str(24 * 3600 * 1000),
     "segment.ms": str(10 * 60 * 1000),
     "delete.retention.ms": str(10 * 60 * 1000),
-    # the brokers' clock: readers find what is new by it, however wrong a worker's own is
+    # The brokers' clock, since readers find recent reports by it: a worker's own clock may be wrong.
     "message.timestamp.type": "LogAppendTime",
 }
 
 
 def report_topic(choice: bool | str | None) -> str | None:
-    """The topic to report to: a name, or True for the one in the environment or the usual one; None: to none. Raises
-    ConfigurationError for a name that Kafka refuses."""
+    """The topic of reports: `choice` if it is a name, for True the one in the environment or the default; None: there
+    are no reports. Raises ConfigurationError for a name that Kafka refuses."""
     choice = plain(choice)
     if choice is None or choice is False:
         return None
@@ -56,7 +56,7 @@ def report_topic(choice: bool | str | None) -> str | None:
 
 
 class Reporter:
-    """Of one process. `process`: its number with --processes."""
+    """For one process. `process`: its number with --processes."""
 
     def __init__(self, jobs: Sequence[TaskRuntime], topic: str, process: int | None, system: System) -> None:
         self._started = int(system.now() * 1000)
@@ -69,7 +69,7 @@ class Reporter:
             cluster: (their, Channel(their[0].adapter, topic, their[0].policy.stages.topic))
             for cluster, their in by_cluster.items()
         }
-        self._sights: dict[StageRuntime, Snapshot] = {}
+        self._snapshots: dict[StageRuntime, Snapshot] = {}
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="flux-report", daemon=True)
 
@@ -77,7 +77,7 @@ class Reporter:
         self._thread.start()
 
     def stop(self) -> None:
-        """Takes this process's reports back: it ends well. Waits for that, not long."""
+        """Deletes this process's report, as it ends regularly. Waits for that up to 5 s."""
         self._ended.set()
         self._thread.join(_LAST + 2.0)
 
@@ -99,57 +99,57 @@ class Reporter:
             return []
 
         def look(runtime: StageRuntime, now: float) -> StageReport:
-            snapshot = self._sights.get(runtime)
+            snapshot = self._snapshots.get(runtime)
             if snapshot is None:
-                snapshot = self._sights[runtime] = Snapshot(job.name, runtime.engine)
+                snapshot = self._snapshots[runtime] = Snapshot(job.name, runtime.engine)
             return snapshot.look(now)
 
         return coordinator.inspection.read(look)
 
-    def tell(self) -> None:
-        """One round: a report to each cluster."""
+    def publish(self) -> None:
+        """Writes one report to each cluster."""
         for jobs, channel in self._channels.values():
             report = self.report(jobs)
             channel.write(report.key, report.to_json(), self._system.monotonic())
 
     def _run(self) -> None:
-        reporting = Duty("the reports of the worker")
-        self._system.watch(reporting)
+        duty = Duty("the reports of the worker")
+        self._system.watch(duty)
         try:
             while True:
-                reporting.step(threading.get_ident())
-                self.tell()
-                reporting.rest()
+                duty.step(threading.get_ident())
+                self.publish()
+                duty.rest()
                 if self._ended.wait(EVERY):
                     break
-        except Exception:  # a bug of flux: reports end, work does not
+        except Exception:  # a bug of ours: reports end, tasks continue
             logger.exception("reports have ended")
-        reporting.end()
+        duty.end()
         for jobs, channel in self._channels.values():
             channel.end(self.report(jobs).key)
 
 
 class Channel:
-    """To one cluster. Used by one thread. `like`: a topic whose replication the one for reports gets."""
+    """Reports to one cluster. Used by one thread. `like`: a topic whose replication factor the reports' topic gets."""
 
     def __init__(self, adapter: Cluster, topic: str, like: str) -> None:
         self._adapter = adapter
         self._topic = topic
         self._like = like
         self._client: ProducerPort | None = None
-        self._there = False
+        self._topic_exists = False
         self._written = False
         self._failure: Exception | None = None
-        self._told: set[str] = set()
+        self._logged: set[str] = set()
         self._pause = EVERY
         self._again = 0.0
 
     def write(self, key: bytes, value: bytes, now: float) -> None:
-        """Never raises, and does not wait for the acknowledgement: how that went is heard at the next one."""
+        """Never raises, and does not wait for the acknowledgement: a failed one is handled at the next call."""
         if now < self._again:
             return
         try:
-            if not self._there:
+            if not self._topic_exists:
                 self._require_topic()
             self._client = self._client or self._adapter.producer(_SETTINGS)
             if self._failure is None and not self._client.write(self._topic, [ProducerRecord(value, key)], self._ended):
@@ -162,15 +162,15 @@ class Channel:
         if failure is None:
             self._pause = EVERY
             return
-        self._there = False  # it may have been deleted
+        self._topic_exists = False  # it may have been deleted
         self._again = now + self._pause
         self._pause = min(2 * self._pause, _LONGEST)
-        if str(failure) not in self._told:
-            self._told.add(str(failure))
-            logger.warning("reports cannot be written to %s: %s; tried again, work goes on", self._topic, failure)
+        if str(failure) not in self._logged:
+            self._logged.add(str(failure))
+            logger.warning("reports cannot be written to %s: %s; trying again, tasks continue", self._topic, failure)
 
     def end(self, key: bytes) -> None:
-        """A tombstone, as far as that works, and the client is closed."""
+        """Writes a tombstone, if possible, and closes the client."""
         try:
             if self._client is not None:
                 if self._written:
@@ -189,7 +189,7 @@ class Channel:
             if found[self._topic] is None:
                 like = found[self._like]
                 self._create(admin, like.replication_factor if like else -1)
-            self._there = True
+            self._topic_exists = True
         finally:
             admin.close()
 
@@ -203,7 +203,7 @@ class Channel:
 
 
 def memory() -> int | None:
-    """Resident bytes of this process; None where the machine does not say it in /proc."""
+    """Resident bytes of this process; None where there is no /proc."""
     try:
         pages = int(Path("/proc/self/statm").read_text().split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE")

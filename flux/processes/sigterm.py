@@ -1,8 +1,8 @@
-"""SIGTERM of a program that only produces: what it has buffered is delivered, and then it ends by that signal.
+"""Handles SIGTERM in a program that only produces: delivers buffered records, then ends the process by that signal.
 
-A handler runs between any two instructions of the main thread, which may hold any lock of flux, or of Python's own
-threads. So it does no more than start a thread, without the standard library's bookkeeping, and return: the main
-thread goes on, and lets go of what it holds. What it produces meanwhile is delivered before `produce` returns: see
+A handler runs between any two instructions of the main thread, which may hold any lock of flux or of Python's own
+threads. So it only starts a thread, without the standard library's bookkeeping, and returns: the main thread continues,
+and releases its locks. Records that it produces meanwhile are delivered before `produce` returns: see
 `ProducerRegistry.exit`.
 """
 
@@ -20,17 +20,16 @@ from flux.system import SYSTEM
 from flux.system.interpreter_end import tell
 
 LIMIT = 25.0
-"""Seconds for the delivery; orchestrators kill after 30, mostly."""
-_GRACE = 3.0  # seconds beyond, to tell what was not delivered
+"""Seconds for the delivery; most orchestrators kill after 30."""
+_GRACE = 3.0  # seconds after that, to report what was not delivered
 
-
-_told = False
+_received = False
 
 
 def handle_sigterm() -> None:
-    """Once a process that can be told so by nobody else: in the main thread, where nobody handles SIGTERM yet."""
+    """Installs the handler once a process, in the main thread, if SIGTERM has no other handler."""
     if (
-        not (_told or PRODUCERS.exited)
+        not (_received or PRODUCERS.exited)
         and PRODUCERS.system is SYSTEM
         and os.name == "posix"
         and threading.current_thread() is threading.main_thread()
@@ -40,19 +39,19 @@ def handle_sigterm() -> None:
 
 
 def ignore_sigterm() -> None:
-    """Takes that back, wherever it can be done: in the main thread, and if nobody else handles it by now."""
+    """Removes the handler, in the main thread and if it was not replaced."""
     if signal.getsignal(signal.SIGTERM) is _handle and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _handle(number: int, _: FrameType | None) -> None:
-    global _told
-    _told = True
+    global _received
+    _received = True
     signal.signal(number, signal.SIG_DFL)  # a second one ends the process at once
     try:
         _thread.start_new_thread(_end, (number,))
-    except RuntimeError:  # Python 3.12 starts no thread when the main one has ended
-        if not PRODUCERS.exited:  # else it ends anyway
+    except RuntimeError:  # Python 3.12 starts no thread after the main one has ended
+        if not PRODUCERS.exited:  # else the process ends anyway
             _end(number)
 
 
@@ -76,12 +75,12 @@ def _end(number: int) -> None:
     finally:
         os.kill(os.getpid(), number)
         time.sleep(1.0)
-        os._exit(128 + number)  # the first process of a container outlives its own signals
+        os._exit(128 + number)  # the first process of a container is not ended by its own signal
 
 
 def _in_child() -> None:
-    global _told
-    _told = False
+    global _received
+    _received = False
     ignore_sigterm()
 
 

@@ -1,7 +1,7 @@
-"""Several processes that do the same: starts them, passes signals on, and starts again what dies.
+"""Runs several identical processes: starts them, forwards signals, and restarts those that die.
 
-Children are exec'd, never forked: neither clients nor threads survive a fork. Each gets the reading end of a pipe
-that nothing is written to: it ends with the supervisor, however that ends, and the child must end then too.
+Children are exec'd, never forked: neither clients nor threads survive a fork. Each gets the reading end of a pipe to
+which nothing is written: it closes when the supervisor ends in any way, and the child must end then too.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from flux.system import SYSTEM
 logger = logging.getLogger("flux.supervisor")
 
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0
-"""Seconds before a child that died is started again; doubled each time, until one has lived for a minute."""
+"""Seconds before a dead child is restarted; doubled each time, until one has lived for a minute."""
 DEATHS, WITHIN = 5, 60.0
-"""A child that dies so often within so many seconds will not get better."""
+"""A child that dies this often within so many seconds is not restarted."""
 USAGE = 2
-"""The exit code of a child that no restart can help."""
-_LOOK = 0.1
+"""The exit code of a child for which a restart is pointless."""
+_CHECK_INTERVAL = 0.1
 
 Command = Callable[[int, int], list[str]]
 """(number of the child, file descriptor of its lifeline) -> its command line."""
@@ -50,8 +50,8 @@ class _Child:
 
 
 class Supervisor:
-    """Run it in the main thread. The first SIGINT or SIGTERM is passed on, and so is the second, which a worker takes
-    for "at once"; the third kills what is left."""
+    """Run it in the main thread. It forwards the first SIGINT or SIGTERM, and the second, at which a worker stops at
+    once; the third kills the children."""
 
     def __init__(self, command: Command, processes: int, system: System = SYSTEM) -> None:
         self._command = command
@@ -64,21 +64,22 @@ class Supervisor:
         self._code = 0
 
     def run(self) -> int:
-        """Returns when all have ended: 0 when each ended with 0, else the first other code; 1 for one killed."""
+        """Returns when all children have ended: 0 if each ended with 0, else the first other code; 1 for a killed
+        one."""
         self._reader, self._writer = os.pipe()
         try:
             with self._handlers():
                 while not all(child.finished for child in self._children):
                     self._pass_on_signals()
                     for child in self._children:
-                        self._look_after(child)
-                    self._system.sleep(_LOOK)
+                        self._supervise(child)
+                    self._system.sleep(_CHECK_INTERVAL)
         finally:
             os.close(self._writer)
             os.close(self._reader)
         return self._code
 
-    def _look_after(self, child: _Child) -> None:
+    def _supervise(self, child: _Child) -> None:
         if child.finished:
             return
         if child.process is not None:
@@ -93,7 +94,7 @@ class Supervisor:
 
     def _start(self, child: _Child) -> None:
         child.started = self._system.monotonic()
-        # A process group of its own: an interrupt at the terminal comes once, through here.
+        # A process group of its own: an interrupt at the terminal reaches it once, from here.
         try:
             child.process = subprocess.Popen(
                 self._command(child.number, self._reader),
@@ -125,7 +126,7 @@ class Supervisor:
             self._finish(child, code)
             self._stop(signal.SIGTERM)
             return
-        logger.warning("%s %s: starting it again in %g s", child.name, how, child.pause)
+        logger.warning("%s %s: restarting in %g s", child.name, how, child.pause)
         child.restart_at = now + child.pause
         child.pause = min(2 * child.pause, LONGEST_PAUSE)
 
@@ -161,7 +162,7 @@ class Supervisor:
 
 
 def signal_name(number: int) -> str:
-    """Real-time signals but the first and the last have none of their own."""
+    """Most real-time signals have no name of their own."""
     try:
         return signal.Signals(number).name
     except ValueError:

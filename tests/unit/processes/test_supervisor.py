@@ -158,7 +158,7 @@ def test_a_child_killed_by_a_real_time_signal_is_started_again(
     file = tmp_path / "starts"
     assert Supervisor(lambda number, line: python(code, file, above), 1, Hasty()).run() == 0
     assert len(lines(file)) == 2
-    assert f"process 0 was killed by SIGRTMIN{f'+{above}' if above else ''}: starting it again" in caplog.text
+    assert f"process 0 was killed by SIGRTMIN{f'+{above}' if above else ''}: restarting" in caplog.text
 
 
 def test_a_signal_that_has_no_name_is_told_by_its_number() -> None:

@@ -146,7 +146,7 @@ def test_a_port_that_is_taken_is_told_in_one_line_and_ends_with_1(flux_cli: Flux
     finally:
         other.stop()
     assert done.exit_code == 1
-    assert "it is taken, give another" in only_line(done.stderr)
+    assert "it is in use, give another" in only_line(done.stderr)
 
 
 @pytest.mark.parametrize(("option", "value"), [("--metrics-port", "70000"), ("--log-format", "xml")])

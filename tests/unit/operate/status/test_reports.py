@@ -281,7 +281,7 @@ def test_reports_that_cannot_be_written_do_not_disturb_work(
     assert flux.Worker(task, report=True, exit_when_idle=0.1).run() == 0
     assert sorted(done) == [b"0", b"1", b"2", b"3"]
     told = [record.message for record in caplog.records if record.name == "flux.report"]
-    assert told == [f"reports cannot be written to {TOPIC}: no permission; tried again, work goes on"]
+    assert told == [f"reports cannot be written to {TOPIC}: no permission; trying again, tasks continue"]
 
 
 def test_nobody_reports_unless_asked(cluster: MemoryAdapter) -> None:
