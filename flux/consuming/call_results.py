@@ -14,9 +14,9 @@ from typing import Any
 from flux.consuming.call_chain import Handler
 from flux.consuming.coordinator import Coordinator, StageRuntime
 from flux.core import flux_headers as trails
-from flux.core.engine.assignment import Entry
 from flux.core.engine.forwards import Failure
 from flux.core.engine.runs import Run
+from flux.core.engine.slices import Entry
 from flux.core.engine.verdicts import Expired, Move
 from flux.core.message import Message
 from flux.producing.scope import CURRENT, Produced, Scope

@@ -11,7 +11,7 @@ import attrs
 from flux.consuming.coordinator.products import Products
 from flux.consuming.forward_writer import ForwardWriter
 from flux.core.engine import Engine
-from flux.core.engine.assignment import Assignment, Phase, Slice
+from flux.core.engine.assignment import Assignment, Phase
 from flux.core.engine.delay_queue import DelayQueue
 from flux.core.engine.due_times import DueTimes
 from flux.core.engine.forwarding import Forwards
@@ -21,6 +21,7 @@ from flux.core.engine.offset_tracker import OffsetTracker
 from flux.core.engine.partitions import Partitions
 from flux.core.engine.retries import Retries
 from flux.core.engine.runs import Run, SliceRun
+from flux.core.engine.slices import Slice
 from flux.core.engine.verdicts import NEXT, Move, Rules
 from flux.core.limits.backpressure import Backpressure
 from flux.core.ports import CommittedOffset

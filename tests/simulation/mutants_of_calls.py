@@ -10,13 +10,13 @@ from flux.consuming import call_chain as pipeline
 from flux.consuming import call_results
 from flux.core import flux_headers as trail
 from flux.core.engine import Engine, retries
-from flux.core.engine.assignment import Entry
 from flux.core.engine.batches import Batches
 from flux.core.engine.dispatch import Dispatch
 from flux.core.engine.forwards import ForwardedCopy
 from flux.core.engine.in_place import InPlace
 from flux.core.engine.retries import Retries
 from flux.core.engine.runs import KeyQueueRun
+from flux.core.engine.slices import Entry
 from flux.core.engine.verdicts import NEXT, Move, Rules
 from flux.core.limits import circuit_breaker as gate
 from flux.core.limits.circuit_breaker import UNBOUNDED, Gate

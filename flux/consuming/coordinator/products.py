@@ -8,9 +8,9 @@ from contextlib import AbstractContextManager
 from flux.consuming.coordinator.common import Shared
 from flux.consuming.coordinator.stage_runtime import StageRuntime
 from flux.consuming.coordinator.verdicts import Verdicts
-from flux.core.engine.assignment import Entry
 from flux.core.engine.forwards import Failure
 from flux.core.engine.runs import Run
+from flux.core.engine.slices import Entry
 from flux.core.engine.verdicts import Move
 from flux.core.error_text import error_name
 from flux.core.hooks import CallsReport

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 
-from flux.core.engine.assignment import Assignment, Slice
+from flux.core.engine.assignment import Assignment
+from flux.core.engine.slices import Slice
 
 
 class Backlogs:

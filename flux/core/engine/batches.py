@@ -12,8 +12,9 @@ from typing import Any
 
 import attrs
 
-from flux.core.engine.assignment import Assignment, Entry, Phase
-from flux.core.engine.key_queues import Ordering, key_queue_name
+from flux.core.engine.assignment import Assignment, Phase
+from flux.core.engine.ordering import Ordering, key_queue_name
+from flux.core.engine.slices import Entry
 from flux.core.validation import plainly
 
 MOST_BATCH = 10_000

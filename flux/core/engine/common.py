@@ -6,7 +6,8 @@ from flux.core.engine.assignment import Assignment, Phase
 from flux.core.engine.batches import Batches
 from flux.core.engine.commits import Commits
 from flux.core.engine.due_times import DueTimes, whole_ms
-from flux.core.engine.key_queues import KeyQueues, Queues
+from flux.core.engine.key_queues import KeyQueues
+from flux.core.engine.ordering import Queues
 from flux.core.limits.circuit_breaker import Gate
 from flux.core.monitoring.log_events import Notices
 from flux.core.monitoring.stats import Stats

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from flux.core.engine.assignment import Entry
 from flux.core.engine.common import Common
 from flux.core.engine.dispatch import Dispatch
 from flux.core.engine.partitions import Partitions
 from flux.core.engine.retries import Retries
+from flux.core.engine.slices import Entry
 
 REST = 0.25
 """Longest poll in seconds if nothing is due, so the longest delay of a stop."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import heapq
 from bisect import bisect_left, bisect_right
 
-from flux.core.engine.assignment import Assignment, Slice
+from flux.core.engine.assignment import Assignment
+from flux.core.engine.slices import Slice
 
 _WHOLE = 50
 """Average number of records taken from one slice from which on they stay a slice of their own."""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from flux.core.engine.assignment import Assignment, Entry, Slice
+from flux.core.engine.assignment import Assignment
 from flux.core.engine.common import Common
 from flux.core.engine.forwards import Failure
 from flux.core.engine.key_queues import KeyQueues
 from flux.core.engine.part_runs import PartRun
 from flux.core.engine.queued_work import QueuedWork
 from flux.core.engine.runs import BatchRun, KeyQueueRun, Run, SliceRun, WholeBatchRun
+from flux.core.engine.slices import Entry, Slice
 from flux.core.limits.dispatch_mode import DispatchMode
 from flux.core.message import Message
 from flux.core.stage import Role

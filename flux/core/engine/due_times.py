@@ -7,8 +7,9 @@ from operator import le
 
 from flux.core import flux_headers as trails
 from flux.core.backoff import default_wait
-from flux.core.engine.assignment import Assignment, Slice
+from flux.core.engine.assignment import Assignment
 from flux.core.engine.commands import Level
+from flux.core.engine.slices import Slice
 from flux.core.error_text import brief
 from flux.core.message import Message
 from flux.core.monitoring.log_events import Notices

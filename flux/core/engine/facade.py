@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 
-from flux.core.engine.assignment import Assignment, Entry
+from flux.core.engine.assignment import Assignment
 from flux.core.engine.commands import Stall, Turn
 from flux.core.engine.common import Common
 from flux.core.engine.deadlines import Deadlines
@@ -25,6 +25,7 @@ from flux.core.engine.partitions import Partitions
 from flux.core.engine.queued_work import QueuedWork
 from flux.core.engine.retries import Retries
 from flux.core.engine.runs import Run
+from flux.core.engine.slices import Entry
 from flux.core.engine.verdicts import Move
 from flux.core.limits.circuit_breaker import Gate
 from flux.core.message import Message

@@ -7,9 +7,10 @@ from collections import deque
 
 import attrs
 
-from flux.core.engine.assignment import Assignment, Entry, Phase
+from flux.core.engine.assignment import Assignment, Phase
 from flux.core.engine.commands import Level, Notice
 from flux.core.engine.forwards import Detail, ForwardedCopy
+from flux.core.engine.slices import Entry
 from flux.core.errors import BrokerError, Fault
 
 MOST_OPEN = 5_000

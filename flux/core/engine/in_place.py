@@ -6,8 +6,9 @@ import heapq
 
 import attrs
 
-from flux.core.engine.assignment import Assignment, Entry
+from flux.core.engine.assignment import Assignment
 from flux.core.engine.forwards import Failure
+from flux.core.engine.slices import Entry
 from flux.core.engine.verdicts import Verdict
 
 

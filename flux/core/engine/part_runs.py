@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from flux.core.engine.assignment import Assignment, Entry, Slice
-from flux.core.engine.key_queues import Claim, KeyQueues, Queues
+from flux.core.engine.assignment import Assignment
+from flux.core.engine.key_queues import Claim, KeyQueues
+from flux.core.engine.ordering import Queues
 from flux.core.engine.runs import NotedFailures, SliceRun
+from flux.core.engine.slices import Entry, Slice
 from flux.core.message import Message
 
 

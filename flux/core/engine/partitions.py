@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterable, Mapping
 
-from flux.core.engine.assignment import Assignment, Entry, Event, Phase
+from flux.core.engine.assignment import Assignment, Event, Phase
 from flux.core.engine.commands import Level
 from flux.core.engine.common import SHOWN, Common
 from flux.core.engine.new_topic import TopicPropagation
 from flux.core.engine.offset_tracker import read_metadata
+from flux.core.engine.slices import Entry
 from flux.core.engine.start_offsets import StartOffsets
 from flux.core.errors import BrokerError, Fault
 from flux.core.ports import BEGINNING, CommittedOffset, TopicPartition, Watermarks

@@ -6,10 +6,11 @@ from bisect import bisect_left
 from collections.abc import Iterable, Mapping
 
 from flux.core import flux_headers as trails
-from flux.core.engine.assignment import Assignment, Phase, Slice
+from flux.core.engine.assignment import Assignment, Phase
 from flux.core.engine.backlog import Backlogs
 from flux.core.engine.common import Common
 from flux.core.engine.delay_queue import DelayQueue
+from flux.core.engine.slices import Slice
 from flux.core.limits.backpressure import Backpressure
 from flux.core.message import Message
 from flux.core.ports import Batch, TopicPartition

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterable
 
-from flux.core.engine.assignment import Assignment, Entry, Phase
+from flux.core.engine.assignment import Assignment, Phase
 from flux.core.engine.commands import Level
 from flux.core.engine.common import SHOWN, Common
 from flux.core.engine.expiry import expires
@@ -16,6 +16,7 @@ from flux.core.engine.forwarding import Forward, Forwards, ForwardState
 from flux.core.engine.forwards import Failure, ForwardedCopy, describe
 from flux.core.engine.in_place import InPlace, WaitingInPlace
 from flux.core.engine.runs import Run
+from flux.core.engine.slices import Entry
 from flux.core.engine.verdicts import EXPIRED, UNDECODABLE, Move, Verdict
 from flux.core.errors import BrokerError
 from flux.core.message import Message

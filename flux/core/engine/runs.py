@@ -18,9 +18,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from flux.core.engine.assignment import Assignment, Entry, Phase, Slice
+from flux.core.engine.assignment import Assignment, Phase
 from flux.core.engine.forwards import Failure
-from flux.core.engine.key_queues import Queues
+from flux.core.engine.ordering import Queues
+from flux.core.engine.slices import Entry, Slice
 from flux.core.message import Message
 
 NotedFailures = list[tuple[Entry, Failure]]

@@ -8,9 +8,9 @@ from __future__ import annotations
 from heapq import nsmallest
 
 from flux.core.engine import Engine
-from flux.core.engine.assignment import Entry
 from flux.core.engine.forwarding import way_out
 from flux.core.engine.runs import Run
+from flux.core.engine.slices import Entry
 from flux.core.engine.verdicts import Pause
 from flux.core.error_text import cause_of, error_name
 from flux.core.limits.circuit_breaker import Gate

@@ -14,11 +14,11 @@ import attrs
 
 from flux.core.backoff import Waits
 from flux.core.engine import Engine
-from flux.core.engine.assignment import Entry
 from flux.core.engine.forwarding import Forward, ForwardState
 from flux.core.engine.forwards import Failure
 from flux.core.engine.offset_tracker import read_metadata
 from flux.core.engine.runs import Run
+from flux.core.engine.slices import Entry
 from flux.core.engine.verdicts import Move, Pause, Reject, Retry
 from flux.core.errors import BrokerError, Fault
 from flux.core.limits.dispatch_mode import LOOK

@@ -10,10 +10,11 @@ import attrs
 from flux.core import flux_headers as trail
 from flux.core.backoff import Waits
 from flux.core.engine import Engine
-from flux.core.engine.assignment import Assignment, Entry
+from flux.core.engine.assignment import Assignment
 from flux.core.engine.commands import Turn
 from flux.core.engine.forwards import Failure
 from flux.core.engine.runs import Run
+from flux.core.engine.slices import Entry
 from flux.core.engine.verdicts import Move
 from flux.core.errors import BrokerError, Fault
 from flux.core.limits.circuit_breaker import Gate

@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flux.core.engine.assignment import TRANSITIONS, Assignment, Event, Phase, Slice
+from flux.core.engine.assignment import TRANSITIONS, Assignment, Event, Phase
+from flux.core.engine.slices import Slice
 from flux.core.ports import BEGINNING, CommittedOffset
-from unit.support.engine_support import P0, FakeRecord, message, record
+from unit.support.engine_support import P0, FakeRecord, record
 
 
 def batch(*offsets: int) -> list[FakeRecord]:
@@ -104,64 +105,6 @@ def test_a_partition_that_is_gone_never_comes_back(phase: Phase, event: Event) -
     owner.to(event)
     assert phase is not Phase.GONE
     assert owner.phase is (Phase.DRAINING if event is Event.REVOKING else Phase.GONE)
-
-
-def test_a_record_owns_the_offsets_up_to_the_next_one() -> None:
-    piece = Slice(batch(3, 5, 9), 12)
-    assert (len(piece), piece.place) == (3, (0, 3))
-    assert [piece.after(index) for index in range(3)] == [5, 9, 12]
-    assert piece.ranges(0, 3) == [(3, 12)]
-    assert piece.ranges(1, 2) == [(5, 9)]
-    assert piece.size == 3 * len(b"kv")
-
-
-def test_records_in_due_order_own_ranges_of_their_own() -> None:
-    piece = due_order()
-    assert piece.place == (10, 5)
-    assert piece.after(0) == 9
-    assert piece.ranges(0, 3) == [(5, 9), (3, 5), (9, 12)]
-    assert piece.ranges(1, 3) == [(3, 5), (9, 12)]
-    adjacent = Slice(batch(3, 5, 9), 0, None, [1, 1, 1], [5, 9, 12])
-    assert adjacent.ranges(0, 3) == [(3, 12)]
-
-
-def due_order() -> Slice:
-    records = batch(5, 3, 9)
-    piece = Slice(records, 0, [message(one) for one in records], [10, 20, 30], [9, 5, 12])
-    piece.since = 7.0
-    return piece
-
-
-def test_a_part_of_a_slice_keeps_what_its_records_own() -> None:
-    first, last = Slice(batch(3, 5, 9), 12).part(0, 1), Slice(batch(3, 5, 9), 12).part(1)
-    assert [(one.records[0].offset(), one.end) for one in (first, last)] == [(3, 5), (5, 12)]
-    part = due_order().part(1, 2)
-    assert (part.dues, part.ends, part.since, len(part.messages or ())) == ([20], [5], 7.0, 1)
-
-
-def test_records_are_picked_one_by_one() -> None:
-    piece = Slice(batch(3, 5, 9, 10), 12)
-    assert piece.picked([1, 2]).ranges(0, 2) == [(5, 10)]
-    apart = piece.picked([0, 2])
-    assert (apart.ranges(0, 2), apart.messages, apart.dues) == ([(3, 5), (9, 10)], None, None)
-    due = due_order().picked([0, 2])
-    assert (due.dues, due.ends, due.since) == ([10, 30], [9, 12], 7.0)
-    assert [one.offset for one in due.messages or ()] == [5, 9]
-
-
-def test_an_entry_has_what_its_record_owns_and_its_due_time() -> None:
-    owner = owned()
-    piece = due_order()
-    entry = piece.entry(owner, 1, piece.message(1))
-    assert (entry.offset, entry.end, entry.due, entry.since) == (3, 5, 20, 7.0)
-    assert repr(entry) == "<Entry t[0]@3>"
-    assert not entry.done
-    assert owner.offset_tracker is not None
-    owner.offset_tracker.done(0, 9)
-    assert entry.done
-    plain = Slice(batch(3), 4)
-    assert plain.entry(owner, 0, plain.message(0)).due == 0
-    assert plain.message(0).stage == 0
 
 
 def test_what_was_read_moves_the_committable_offset_of_a_partition_without_records() -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from flux.core.engine.assignment import Assignment, Slice
+from flux.core.engine.assignment import Assignment
 from flux.core.engine.backlog import Backlogs
+from flux.core.engine.slices import Slice
 from unit.support.engine_support import P0, P1, assignment, record
 
 

@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flux.core.engine.assignment import Assignment, Entry
+from flux.core.engine.assignment import Assignment
 from flux.core.engine.batches import Batches, OpenBatch
-from flux.core.engine.key_queues import Ordering
+from flux.core.engine.ordering import Ordering
+from flux.core.engine.slices import Entry
 from unit.support.engine_support import P1, T0, assignment, entry
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flux.core.engine.assignment import Assignment, Slice
+from flux.core.engine.assignment import Assignment
 from flux.core.engine.delay_queue import DelayQueue
+from flux.core.engine.slices import Slice
 from unit.support.engine_support import P1, assignment, message, record
 
 Place = tuple[int, int]

@@ -10,8 +10,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from flux.core.engine.assignment import Assignment, Entry, Event, Slice
+from flux.core.engine.assignment import Assignment, Event
 from flux.core.engine.key_queues import KeyQueues
+from flux.core.engine.slices import Entry, Slice
 from unit.support.engine_support import P1, assignment, entry, record
 
 

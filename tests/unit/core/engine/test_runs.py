@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 
-from flux.core.engine.assignment import Assignment, Entry, Event, Slice
+from flux.core.engine.assignment import Assignment, Event
 from flux.core.engine.batches import Batches, OpenBatch
 from flux.core.engine.forwards import Failure
 from flux.core.engine.key_queues import KeyQueues
 from flux.core.engine.runs import BatchRun, KeyQueueRun, Run, SliceRun, WholeBatchRun
+from flux.core.engine.slices import Entry, Slice
 from flux.core.engine.verdicts import Move, Rules
 from flux.core.limits.dispatch_mode import LOOK
 from unit.support.engine_support import P1, Driver, assignment, entry, offsets, record

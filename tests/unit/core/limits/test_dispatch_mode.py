@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from flux.core.engine.assignment import Slice
 from flux.core.engine.runs import Run, SliceRun
+from flux.core.engine.slices import Slice
 from flux.core.limits.dispatch_mode import CHUNK, LEAST_PROGRESS, LOOK, QUICK, STANDSTILL, DispatchMode
 from unit.support.engine_support import T0, assignment, record
 

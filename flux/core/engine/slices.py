@@ -1,0 +1,151 @@
+"""Records of one partition that were not started (`Slice`), and one that is tracked individually (`Entry`)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from flux.core import flux_headers as trail
+from flux.core.message import Message
+
+if TYPE_CHECKING:
+    from flux.core.engine.assignment import Assignment
+
+
+class Entry:
+    """One record that is tracked individually, because its run was split or it waits."""
+
+    __slots__ = ("assignment", "due", "end", "key_queue", "message", "offset", "since", "tries", "waits")
+
+    def __init__(self, assignment: Assignment, message: Message, offset: int, end: int) -> None:
+        self.assignment = assignment
+        self.message = message
+        self.offset = offset
+        self.end = end
+        """The offset of the next record that was delivered: this one owns [offset, end)."""
+        self.key_queue: Any = None
+        self.due = 0
+        """Milliseconds since the epoch."""
+        self.since = 0.0
+        """When it became due, in seconds by the engine's clock."""
+        self.tries = 0
+        """Retries in place so far."""
+        self.waits = False
+        """Whether it waits for the next retry in place."""
+
+    @property
+    def done(self) -> bool:
+        offset_tracker = self.assignment.offset_tracker
+        return offset_tracker is not None and offset_tracker.is_done(self.offset)
+
+    def __repr__(self) -> str:
+        return f"<Entry {self.assignment.partition}@{self.offset}>"
+
+
+class Slice:
+    """Records of one partition that were not started: in offset order in the main stage; in a retry stage by due time,
+    ties by offset."""
+
+    __slots__ = ("dues", "end", "ends", "messages", "records", "since")
+
+    def __init__(
+        self,
+        records: list[Any],
+        end: int,
+        messages: list[Message] | None = None,
+        dues: list[int] | None = None,
+        ends: list[int] | None = None,
+    ) -> None:
+        self.records = records
+        self.end = end
+        """The offset after the last record: that of the next delivered record, if known."""
+        self.messages = messages
+        """The records' messages, in a retry stage."""
+        self.dues = dues
+        """Due times in milliseconds since the epoch, in a retry stage."""
+        self.ends = ends
+        """The end of the offsets that each record owns; None: the next record's offset, as they are in offset order."""
+        self.since = 0.0
+        """When they became due, in seconds by the engine's clock."""
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    @property
+    def size(self) -> int:
+        """Bytes of the keys and values."""
+        return sum(len(record.value() or b"") + len(record.key() or b"") for record in self.records)
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """(due time, offset) of the first record: sorts the slices of a partition."""
+        return 0 if self.dues is None else self.dues[0], self.records[0].offset()
+
+    def part(self, start: int, stop: int | None = None) -> Slice:
+        """The records from `start` to before `stop`; None: to the end."""
+        if stop is None or stop >= len(self.records):
+            stop, end = len(self.records), self.end
+        else:
+            end = self.records[stop].offset() if self.ends is None else self.end
+        part = Slice(
+            self.records[start:stop],
+            end,
+            None if self.messages is None else self.messages[start:stop],
+            None if self.dues is None else self.dues[start:stop],
+            None if self.ends is None else self.ends[start:stop],
+        )
+        part.since = self.since
+        return part
+
+    def after(self, index: int) -> int:
+        """The end of the offsets that record `index` owns."""
+        if self.ends is not None:
+            return self.ends[index]
+        records = self.records
+        return int(records[index + 1].offset()) if index + 1 < len(records) else self.end
+
+    def picked(self, indices: Sequence[int]) -> Slice:
+        """The records at `indices`, at least one."""
+        first, last = indices[0], indices[-1]
+        if last - first + 1 == len(indices):
+            return self.part(first, last + 1)
+        part = Slice(
+            [self.records[index] for index in indices],
+            0,
+            None if self.messages is None else [self.messages[index] for index in indices],
+            None if self.dues is None else [self.dues[index] for index in indices],
+            [self.after(index) for index in indices],
+        )
+        part.since = self.since
+        return part
+
+    def ranges(self, start: int, stop: int) -> list[tuple[int, int]]:
+        """The offset ranges [first, end) that the records from `start` to before `stop` own."""
+        if self.ends is None:
+            return [(self.records[start].offset(), self.after(stop - 1))]
+        ranges: list[tuple[int, int]] = []
+        first = last = -1
+        for record, end in zip(self.records[start:stop], self.ends[start:stop], strict=True):
+            offset = record.offset()
+            if offset != last:
+                if last >= 0:
+                    ranges.append((first, last))
+                first = offset
+            last = end
+        ranges.append((first, last))
+        return ranges
+
+    def message(self, index: int) -> Message:
+        """The message of record `index`."""
+        if self.messages is not None:
+            return self.messages[index]
+        record = self.records[index]
+        return Message.of(record, record.value(), trail.start())
+
+    def entry(self, assignment: Assignment, index: int, message: Message) -> Entry:
+        """An entry that tracks record `index` individually."""
+        entry = Entry(assignment, message, self.records[index].offset(), self.after(index))
+        entry.since = self.since
+        if self.dues is not None:
+            entry.due = self.dues[index]
+        return entry
