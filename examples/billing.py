@@ -30,7 +30,7 @@ class Billing(flux.Task):
     def call(self, message: flux.Message) -> None:
         order = message.value
         if order["cents"] < 0:
-            raise flux.Reject("a negative amount will not get better")  # a dead letter at once
+            raise flux.Reject("a negative amount cannot be charged")  # a dead letter at once
         if order["cents"] == 13 and message.attempt < 3:
             raise TimeoutError("the payment provider does not answer")  # tried again after a wait, twice
         logger.info("billed order %s at attempt %d", order["order"], message.attempt)

@@ -1,4 +1,4 @@
-"""Runs the project's own tests the way Django does, in a process of their own."""
+"""Runs the project's tests as Django does, in a separate process."""
 
 import os
 import subprocess

@@ -23,7 +23,7 @@ class LoadReadings(flux.BatchTask):
     max_batch = 500
     max_wait = 1.0
     concurrency = 4  # batches, and so connections
-    pause_on = (psycopg.OperationalError,)  # the database is away: no reading is to blame
+    pause_on = (psycopg.OperationalError,)  # the database is unavailable: no reading is at fault
     deserializer = json_deserializer
 
     def call(self, messages: Sequence[flux.Message]) -> None:
@@ -40,19 +40,19 @@ class LoadReadings(flux.BatchTask):
             except (psycopg.DataError, psycopg.IntegrityError):
                 connection.rollback()
                 failures |= insert_each(connection, rows)
-        # It is committed here: the readings that are named move on, the others are done.
+        # The transaction is committed here: the named readings move to the next stage, the others are done.
         if failures:
             raise flux.BatchFailure(failures)
 
 
 def row(message: flux.Message) -> Row:
-    """Raises KeyError, TypeError or ValueError for what is no reading."""
+    """Raises KeyError, TypeError or ValueError if the value is not a reading."""
     reading = message.value
     return message.id, reading["sensor"], datetime.fromisoformat(reading["taken_at"]), float(reading["celsius"])
 
 
 def copy(connection: psycopg.Connection, rows: Iterable[Row]) -> None:
-    """The quick way, for all or none. What is there already is left as it is."""
+    """The fast path: all rows or none. Rows that exist are not changed."""
     with connection.cursor() as cursor:
         cursor.execute("CREATE TEMPORARY TABLE incoming (LIKE readings INCLUDING CONSTRAINTS) ON COMMIT DROP")
         with cursor.copy("COPY incoming FROM STDIN") as out:
@@ -64,7 +64,7 @@ def copy(connection: psycopg.Connection, rows: Iterable[Row]) -> None:
 def insert_each(
     connection: psycopg.Connection, rows: dict[flux.Message, Row]
 ) -> dict[flux.Message, psycopg.DataError | psycopg.IntegrityError]:
-    """The way that finds which rows the database refuses, each behind a savepoint of its own."""
+    """The slow path, which finds the rows that the database refuses: each has its own savepoint."""
     refused = {}
     for message, values in rows.items():
         try:

@@ -72,7 +72,7 @@ def test_what_the_database_refuses_is_found_and_the_rest_is_loaded(
     measure(flux_kit, 1)
     measure(flux_kit, -300)  # below absolute zero
     measure(flux_kit, 2)
-    measure(flux_kit, 3, sensor="a\0b")  # no text for PostgreSQL
+    measure(flux_kit, 3, sensor="a\0b")  # not a text for PostgreSQL
     flux_kit.run_to_the_end(LoadReadings)
     assert loaded(database) == [1, 2]
     letters = flux_kit.dead_letters(LoadReadings)

@@ -1,4 +1,4 @@
-"""A session of SQLAlchemy for each call, committed when it returns and rolled back when it raises."""
+"""A SQLAlchemy session for each call, committed when the call returns and rolled back when it raises."""
 
 from collections.abc import Callable
 from contextvars import ContextVar
@@ -12,7 +12,7 @@ _SESSION: ContextVar[Session] = ContextVar("session")
 
 
 def session() -> Session:
-    """Of the call that runs."""
+    """The session of the running call."""
     return _SESSION.get()
 
 

@@ -1,4 +1,4 @@
-"""Each line that is logged in a call says of which record, and each call ends with a line of its own."""
+"""Adds the record to each log line of a call, and logs a line at the end of the call."""
 
 import logging
 import time
@@ -14,7 +14,7 @@ _ABOUT: ContextVar[Mapping[str, object] | None] = ContextVar("about", default=No
 
 
 class About(logging.Filter):
-    """Of a handler: adds what is known of the call to every line, as attributes for a formatter that writes JSON."""
+    """A filter for a handler: adds the call's data to every line, as attributes for a JSON formatter."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         for name, value in (_ABOUT.get() or {}).items():

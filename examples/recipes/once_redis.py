@@ -1,4 +1,4 @@
-"""Work that has been done is not done again, as far as Redis can tell."""
+"""Work that Redis knows is done is not repeated."""
 
 import contextlib
 import logging
@@ -19,10 +19,10 @@ return 0
 
 
 class Once:
-    """Middleware of a task. `name`: whose work it is, as two tasks may read one topic.
+    """Middleware of a task. `name`: identifies the task, because two tasks may read one topic.
 
-    A key for each piece of work has one of two states: a token of whoever is at it, for `lease` seconds, and "done",
-    for `keep` seconds. `lease` must be longer than the longest call.
+    The key of a record holds the token of the call that runs, for `lease` seconds, or "done", for `keep` seconds.
+    `lease` must be longer than the longest call.
     """
 
     def __init__(self, name: str, client: "redis.Redis", lease: float = 300, keep: float = 7 * 86400) -> None:
@@ -37,17 +37,17 @@ class Once:
         if not self._client.set(key, token, nx=True, px=self._lease):
             if self._client.get(key) == b"done":
                 return
-            # somebody is at it, or died at it: nobody can know before the lease has ended
+            # another call runs, or its process died: unknown until the lease ends
             left = self._client.pttl(key)
-            raise flux.Retry("another call is at it", after=max(int(str(left)), 0) / 1000 + 1)
+            raise flux.Retry("another call has the lease", after=max(int(str(left)), 0) / 1000 + 1)
         try:
             call_next(message)
         except BaseException:
-            with contextlib.suppress(redis.RedisError):  # then the lease ends it
+            with contextlib.suppress(redis.RedisError):  # then the lease expires
                 self._release(keys=[key], args=[token])
             raise
         try:
             self._client.set(key, b"done", px=self._keep)
         except redis.RedisError as error:
-            # it is done: a failure now would have it done again
-            logger.warning("%s is done, which Redis could not be told: %s", message.id, error)
+            # the work is done: a failure here would repeat it
+            logger.warning("%s is done, but Redis could not store that: %s", message.id, error)

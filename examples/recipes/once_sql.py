@@ -1,4 +1,4 @@
-"""Each piece of work once, in SQLite or PostgreSQL: its id is written in the transaction of the work itself."""
+"""Does work once, in SQLite or PostgreSQL: the record's id is written in the transaction of the work."""
 
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
@@ -18,20 +18,20 @@ CREATE TABLE IF NOT EXISTS worked (
 """
 
 Begin = Callable[[], AbstractContextManager[Any]]
-"""Gives a connection in a transaction, which the end of the block commits and an exception rolls back."""
+"""Returns a connection in a transaction. The end of the block commits it, an exception rolls it back."""
 
 _CONNECTION: ContextVar[Any] = ContextVar("connection")
 
 
 def connection() -> Any:
-    """The transaction of the call that runs."""
+    """The transaction of the running call."""
     return _CONNECTION.get()
 
 
 def sqlite(path: str) -> Begin:
     @contextmanager
     def begin() -> Iterator[sqlite3.Connection]:
-        # IMMEDIATE: who waits for another writer does so here, and not in the middle
+        # IMMEDIATE: wait for other writers here, not in the middle
         with closing(sqlite3.connect(path, timeout=30, isolation_level=None)) as db:
             db.execute("BEGIN IMMEDIATE")
             with db:
@@ -41,8 +41,8 @@ def sqlite(path: str) -> Begin:
 
 
 class _Marks:
-    """`name`: whose work it is, as two tasks may read one topic. `mark`: how the driver writes a parameter, "%s" for
-    psycopg and "?" for sqlite3."""
+    """`name`: identifies the task, because two tasks may read one topic. `mark`: how the driver writes a parameter,
+    "%s" for psycopg and "?" for sqlite3."""
 
     def __init__(self, name: str, begin: Begin, mark: str = "%s") -> None:
         self._name = name
@@ -60,7 +60,7 @@ class _Marks:
                 _CONNECTION.reset(token)
 
     def is_new(self, db: Any, message: flux.Message) -> bool:
-        # waits while another transaction is about to write the same id
+        # waits while another transaction writes the same id
         return bool(db.execute(self._insert, (self._name, message.id)).rowcount)
 
     def forget(self, db: Any, message: flux.Message) -> None:
@@ -77,8 +77,8 @@ class Once(_Marks):
 
 
 class OnceEach(_Marks):
-    """Middleware of a BatchTask: one transaction a batch. What `flux.BatchFailure` names is not marked; the call has to
-    undo what it did for that itself, by a savepoint for each record."""
+    """Middleware of a BatchTask: one transaction per batch. Records in `flux.BatchFailure` are not marked; the call
+    must undo its work for them, by a savepoint for each record."""
 
     def __call__(self, messages: Sequence[flux.Message], call_next: Callable[[Sequence[flux.Message]], Any]) -> None:
         failed: flux.BatchFailure | None = None

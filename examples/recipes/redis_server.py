@@ -1,4 +1,4 @@
-"""A Redis of a test's own, in a temporary folder."""
+"""A Redis server for tests, in a temporary folder."""
 
 import os
 import shutil
@@ -21,7 +21,7 @@ class NoRedis(Exception):
 
 @contextmanager
 def redis_server() -> Iterator[str]:
-    """Its URL. On 127.0.0.1 alone, without a login, and gone at the end. Raises NoRedis."""
+    """Its URL. It listens on 127.0.0.1 without a login, and is stopped at the end. Raises NoRedis."""
     program = shutil.which("redis-server")
     if program is None:
         raise NoRedis("install Redis' server (on Debian: redis-server)")

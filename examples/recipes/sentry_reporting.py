@@ -1,4 +1,4 @@
-"""Failures of calls are told to Sentry, with the record they are about and without what it holds."""
+"""Reports failed calls to Sentry, with the record's id and without its contents."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,7 +9,7 @@ import flux
 
 
 class Reporting:
-    """Middleware of a task. `expected`: exceptions that tell nobody anything, such as what `pause_on` names."""
+    """Middleware of a task. `expected`: exceptions that are not reported, such as those in `pause_on`."""
 
     def __init__(self, *expected: type[Exception]) -> None:
         self._expected = (flux.Retry, flux.Pause, *expected)

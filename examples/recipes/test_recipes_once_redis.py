@@ -37,7 +37,7 @@ def billing(client: redis.Redis, calls: list[bytes], error: BaseException | None
 
 
 def again(kit: Kit) -> None:
-    """All is delivered once more."""
+    """Delivers all records again."""
     kit.broker().set_committed_offset("billing", TopicPartition("orders", 0), CommittedOffset(0))
 
 
@@ -79,7 +79,7 @@ def test_a_call_that_outlived_its_lease_does_not_free_what_is_another_ones(flux_
     key = "worked:billing:orders/0/0"
 
     def call(message: flux.Message) -> None:
-        client.set(key, b"another's")  # which began when the lease had ended
+        client.set(key, b"another's")  # it started when the lease had expired
         raise ValueError("late")
 
     task = flux.task(topic="orders", group_id="billing", middleware=[Once("billing", client)])(call)

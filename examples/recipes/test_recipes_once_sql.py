@@ -24,7 +24,7 @@ TABLES = "DROP TABLE IF EXISTS worked; DROP TABLE IF EXISTS sums; CREATE TABLE s
 
 
 class Died(BaseException):
-    """The process, from one moment to the next."""
+    """Kills the process."""
 
 
 @attrs.frozen
@@ -33,7 +33,7 @@ class Database:
     mark: str
 
     def add(self, value: Any) -> None:
-        """Work, in the transaction of the call."""
+        """Does the work in the transaction of the call."""
         connection().execute(f"INSERT INTO sums VALUES ({self.mark})", (str(value),))
 
     def sums(self) -> list[str]:
@@ -74,7 +74,7 @@ def database(request: pytest.FixtureRequest, tmp_path: Path) -> Database:
 
 
 def again(kit: Kit) -> None:
-    """All is delivered once more."""
+    """Delivers all records again."""
     kit.broker().set_committed_offset("billing", TopicPartition("orders", 0), CommittedOffset(0))
 
 

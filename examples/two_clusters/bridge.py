@@ -20,7 +20,7 @@ class LedgerEntries(flux.Producer):
 class BookPayment(flux.Task):
     topic = "payments"
     group_id = "bookkeeping"  # its retry topics and dead letters are on the cluster that it reads
-    pause_on = (flux.DeliveryError,)  # the ledger's cluster is away: no payment is to blame
+    pause_on = (flux.DeliveryError,)  # the ledger's cluster is unavailable: no payment is at fault
     deserializer = json_deserializer
 
     def call(self, message: flux.Message) -> None:
@@ -34,7 +34,7 @@ class BookPayment(flux.Task):
 
 
 def inject(shop: AdapterChoice, ledger: AdapterChoice) -> None:
-    """An adapter, or its URL, class by class. None of it connects yet."""
+    """Sets an adapter, or its URL, for each class. This does not connect."""
     BookPayment.adapter = shop
     LedgerEntries.adapter = ledger
     LedgerEntries.options = flux.ProducerOptions(compression="lz4", delivery_timeout=60)
@@ -55,7 +55,7 @@ def login() -> dict[str, str]:
 
 def main() -> int:
     logging.basicConfig(level=logging.INFO)
-    # a URL where that is enough; an object where there are callables, files or secrets from elsewhere
+    # a URL if that is enough; an object for callables, files or secrets
     ledger = ConfluentAdapter(os.environ["LEDGER_KAFKA"], {"client.id": "bookkeeping", **login()})
     inject(os.environ["SHOP_KAFKA"], ledger)
     return flux.Worker(BookPayment, create_topics=True).run()

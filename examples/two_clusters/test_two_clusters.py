@@ -16,13 +16,13 @@ SHOP, LEDGER = "memory://shop", "memory://ledger"
 @pytest.fixture
 def clusters(monkeypatch: pytest.MonkeyPatch) -> None:
     for cls, name in [(BookPayment, "adapter"), (LedgerEntries, "adapter"), (LedgerEntries, "options")]:
-        monkeypatch.setattr(cls, name, None)  # so that it is taken back at the end
+        monkeypatch.setattr(cls, name, None)  # so that it is restored at the end
     bridge.inject(SHOP, LEDGER)
 
 
 @pytest.mark.usefixtures("clusters")
 class TestWithTheKit:
-    """It gives each cluster a broker of its own, whatever its adapter is."""
+    """The kit gives each cluster its own broker, whatever its adapter is."""
 
     def pay(self, kit: Kit, cents: int) -> None:
         kit.produce(BookPayment, json={"cents": cents}, key="ada")

@@ -1,4 +1,4 @@
-"""Takes events over HTTP, and answers once Kafka has them: `uvicorn service:app`."""
+"""Accepts events over HTTP, and answers when Kafka has stored them: `uvicorn service:app`."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -19,7 +19,7 @@ class Event(BaseModel):
 
 class Accepted(BaseModel):
     id: str
-    """What the customer gets as Idempotency-Key, whatever the attempt."""
+    """The customer gets it as Idempotency-Key, the same for each attempt."""
 
 
 @asynccontextmanager

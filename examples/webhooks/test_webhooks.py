@@ -21,7 +21,7 @@ Answer = httpx2.Response | httpx2.TransportError
 
 
 class Endpoint:
-    """The customer's side: gives its answers one after another, and the last one for ever."""
+    """The customer's server: returns its answers one after another, and then repeats the last one."""
 
     def __init__(self) -> None:
         self.answers: list[Answer] = [httpx2.Response(200)]

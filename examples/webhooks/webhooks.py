@@ -1,4 +1,4 @@
-"""Delivers webhooks: a few bytes of JSON to a customer's URL, for days if need be, and never lost.
+"""Delivers webhooks: JSON to a customer's URL, retried for days if necessary, and never lost.
 
 See README.md beside it for how to run it; its tests need no Kafka: `pytest examples/webhooks`.
 """
@@ -11,7 +11,7 @@ import flux
 from flux.serde import json_deserializer, json_serializer
 
 GIVE_UP_STATUSES = {400, 401, 403, 404, 410}
-"""What the customer has to mend: trying again will not."""
+"""The customer must fix these: a retry is pointless."""
 
 
 class Webhooks(flux.Producer):
@@ -25,7 +25,7 @@ class Receipts(flux.Producer):
 
 
 def notify(customer: str, url: str, event: dict[str, Any]) -> flux.Delivery:
-    """What the rest of the application calls, and may await. The key keeps one customer's events in order, while none
+    """For the rest of the application, which may await it. The key keeps one customer's events in order until one
     fails."""
     return Webhooks.send({"url": url, "event": event}, key=customer)
 
@@ -34,7 +34,7 @@ class DeliverWebhook(flux.Task):
     topic = "webhooks"
     group_id = "delivery"
     retries = 25  # the default waits add up to 25 days
-    concurrency = 200  # calls that wait for customers cost next to nothing in an event loop
+    concurrency = 200  # calls that only wait are cheap in an event loop
     reject_on = (httpx2.InvalidURL, httpx2.UnsupportedProtocol)
     deserializer = json_deserializer
 

@@ -13,7 +13,7 @@ class Orders(flux.Producer):
 
 
 def announce(order: Order) -> None:
-    """Tells Kafka of the order when the transaction is committed, and not at all when it is rolled back. The worker
+    """Produces the order when the transaction is committed, and not if it is rolled back. The worker
     may be quicker than the commit otherwise, and find no order. `send` holds nothing back, as a server may be stopped
     without ceremony; what fails goes to the log, and `manage.py announce` finds it."""
     transaction.on_commit(partial(Orders.send, {"order": order.pk}, key=order.customer))

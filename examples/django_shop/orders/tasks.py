@@ -11,8 +11,8 @@ from orders.models import Order
 class BillOrder(flux.Task):
     topic = "orders"
     group_id = "billing"
-    concurrency = 4  # each thread has a database connection of its own
-    reject_on = (Order.DoesNotExist,)  # it was deleted since
+    concurrency = 4  # each thread has its own database connection
+    reject_on = (Order.DoesNotExist,)  # the order was deleted meanwhile
     deserializer = json_deserializer
     middleware = (fresh_connections,)
 
@@ -22,5 +22,5 @@ class BillOrder(flux.Task):
             if order.billed_at is None:  # a record may be delivered twice: an order is billed once
                 order.billed_at = timezone.now()
                 order.save(update_fields=["billed_at"])
-        # Outside of the transaction, and the second time too: the process may have died in between.
+        # Outside the transaction, and also the second time: the process may have died in between.
         Mails.produce({"to": order.customer, "subject": f"Order {order.pk} is billed"}, key=order.customer)

@@ -66,7 +66,7 @@ class Orders(ShopTestCase):
 
     def test_an_order_whose_record_was_lost_is_announced_again(self) -> None:
         lost = Order.objects.create(customer="ada@shop.example", cents=1)
-        Order.objects.create(customer="eve@shop.example", cents=1)  # a moment ago: its record is under way
+        Order.objects.create(customer="eve@shop.example", cents=1)  # a moment ago: its record is in flight
         Order.objects.filter(pk=lost.pk).update(placed_at=timezone.now() - timedelta(hours=2))
         with self.captureOnCommitCallbacks(execute=True):
             call_command("announce")

@@ -6,8 +6,8 @@ import flux
 
 
 def fresh_connections(message: flux.Message, call_next: Callable[[flux.Message], object]) -> None:
-    """What Django does around each request, for a task's call: a connection that the database has dropped, or that is
-    older than CONN_MAX_AGE, is not used again. Threads of a worker live as long as the worker."""
+    """Does for a call what Django does for a request: drops a connection that the database has closed, or that is older
+    than CONN_MAX_AGE. Threads of a worker live as long as the worker."""
     close_old_connections()
     try:
         call_next(message)

@@ -1,4 +1,4 @@
-"""As little as the example needs. The cluster is FLUX_ADAPTER's; an AppConfig may call `flux.configure` as well."""
+"""Minimal settings for the example. FLUX_ADAPTER sets the cluster; an AppConfig may call `flux.configure` instead."""
 
 import os
 from pathlib import Path
@@ -13,7 +13,7 @@ DATABASES = {
     "default": {
         "ENGINE": "django.db.backends.sqlite3",
         "NAME": os.environ.get("DATABASE_FILE", BASE_DIR / "db.sqlite3"),
-        # several threads write: each waits for its turn
+        # several threads write: each waits for the lock
         "OPTIONS": {"timeout": 20, "transaction_mode": "IMMEDIATE"},
     }
 }

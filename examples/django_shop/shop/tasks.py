@@ -1,4 +1,4 @@
-"""Every app's tasks, for `flux process --load shop.tasks`."""
+"""The tasks of all apps, for `flux process --load shop.tasks`."""
 
 import os
 from importlib import import_module
@@ -10,11 +10,11 @@ from django.utils.module_loading import autodiscover_modules, module_has_submodu
 import flux
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "shop.settings")
-django.setup()  # the apps are needed before their tasks can be imported; it does nothing the second time
+django.setup()  # apps must be loaded before their tasks are imported; a second call does nothing
 
 
 def find() -> dict[str, type[flux.Task]]:
-    """The tasks of every app's module `tasks`, by name."""
+    """The tasks of the module `tasks` of every app, by name."""
     autodiscover_modules("tasks")
     modules = [
         import_module(f"{app.name}.tasks")

@@ -1,5 +1,5 @@
 """`manage.py announce`, from a timer: a process that dies between a commit and Kafka's answer leaves an order that
-nobody was told of. Telling twice is harmless, as an order is billed once."""
+was not produced. Producing it twice is harmless, because an order is billed once."""
 
 from datetime import timedelta
 from typing import Any

@@ -1,4 +1,4 @@
-"""`manage.py work`: for who starts everything by manage.py. `flux process --load shop.tasks` has more options."""
+"""`manage.py work`: starts a worker by manage.py. `flux process --load shop.tasks` has more options."""
 
 import argparse
 from typing import Any
