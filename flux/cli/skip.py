@@ -19,21 +19,21 @@ Examples:
   flux skip --load billing.py Billing 3:40 --stage 2 --reason "customer is gone"
   flux skip --load billing.py Billing 3:41 --reason "40 MB" --receipt 3-41.jsonl
 
-The stage's workers have to be stopped: while the group has members it is refused, and nothing is written.
-Try the record again later with flux dlq replay --reason skipped."""
+Stop the stage's workers first: while the group has members, skipping is refused and nothing is written.
+Replay the record later with flux dlq replay --reason skipped."""
 )
 @load_option
 @adapter_option
 @click.option("--stage", type=click.IntRange(0), default=0, show_default=True, metavar="N", help="0: the main topic.")
-@click.option("--reason", required=True, metavar="TEXT", help="Why; the dead letter says it.")
-@click.option("--by", metavar="NAME", help="Who; default: this login and machine.")
+@click.option("--reason", required=True, metavar="TEXT", help="Why; stored in the dead letter.")
+@click.option("--by", metavar="NAME", help="Who skips it; default: this user and machine.")
 @click.option(
     "--receipt",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE",
-    help="Keep the record there, in a new file, if the dead letters refuse it, as one that is too large.",
+    help="Keep the record in this new file if the dead-letter topic refuses it, for instance as too large.",
 )
-@click.option("--json", "as_json", is_flag=True, help="What was done as an object, for machines.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as a JSON object.")
 @task_and(1, "PARTITION:OFFSET")
 def command(
     sources: tuple[str, ...],
@@ -44,10 +44,10 @@ def command(
     as_json: bool,
     arguments: tuple[str | None, str],
 ) -> None:
-    """Move the one record that holds a partition to the dead letters, so that the group goes on behind it.
+    """Move a record that blocks a partition to the dead letters, and commit the group's offset past it.
 
-    Its copy is acknowledged before the group passes it. If this ends in between, the record is worked all the same,
-    and is there twice. What no topic takes goes to the file of --receipt, for flux dlq import.
+    The copy is acknowledged before the offset is committed. If the command is stopped in between, the record is
+    processed too. With --receipt, a record that the dead-letter topic refuses goes to a file, for flux dlq import.
     """
     from flux.cli import log
     from flux.cli.clusters import admin_of
@@ -63,7 +63,7 @@ def command(
     if receipt is not None and receipt.exists():
         raise click.UsageError(f"--receipt: {receipt} exists: name a new file")
     if not reason.strip():
-        raise click.UsageError("--reason is empty: say why, for whoever finds the dead letter")
+        raise click.UsageError("--reason is empty: say why, for those who find the dead letter")
     cls = find_task(sources, task)
     policy, who = cls.policy(), by or _me()
     with admin_of(cls) as admin:
@@ -71,19 +71,21 @@ def command(
         plan = plan_skip(adapter, admin, policy, stage_of(policy, stage, admin), partition, offset)
         keep = None if receipt is None else partial(_keep, receipt)
         done = skip(plan, adapter, admin, who, " ".join(reason.split()), receipt=keep)
-    message, group, position = plan.message, plan.stage.group, done.position
+    message, group, committed = plan.message, plan.stage.group, done.committed
     to = str(receipt) if done.refused else plan.dead.topic
     if as_json:
         line = {"topic": plan.stage.topic, "partition": partition, "offset": offset, "id": message.id}
         line |= {"to": None if done.refused else to, "receipt": to if done.refused else None}
-        click.echo(json.dumps({**line, "group": group, "position": position.offset, "by": who}))
+        click.echo(json.dumps({**line, "group": group, "committed_offset": committed.offset, "by": who}))
         return
     key = f" (key {short(key_of(message.key), 60)})" if message.key is not None else ""
-    click.echo(one_line(f"moved {plan.at}@{offset}{key} to {to}; {group} goes on at {position.offset}"))
+    click.echo(one_line(f"moved {plan.at}@{offset}{key} to {to}; {group} continues at offset {committed.offset}"))
     if done.refused:
-        click.echo(one_line(f"{plan.dead.topic} refused it ({done.refused}): flux dlq import {to}, when it does not"))
+        click.echo(
+            one_line(f"{plan.dead.topic} refused it ({done.refused}): run flux dlq import {to} when it can be written")
+        )
     if not message.headers_readable:
-        click.echo("its own headers could not be read, and are not in the copy", err=True)
+        click.echo("its own headers could not be read and are not in the copy", err=True)
 
 
 def _keep(file: Path, line: str) -> None:

@@ -65,8 +65,8 @@ def summary(found: TaskStatus) -> str:
     lag = sum(each.lag for each in retries)
     tried = sum(told.in_place for each in found.stages for told in stage_reports(found, each.stage))
     in_place = f", {tried:,} to be tried again in place" if tried else ""
-    behind = f"{many(lag, 'record')} in retry topics ({wait:,} not due yet)"
-    return f"{behind}, {many(found.dead_letters, 'dead letter')}{in_place}"
+    blocked = f"{many(lag, 'record')} in retry topics ({wait:,} not due yet)"
+    return f"{blocked}, {many(found.dead_letters, 'dead letter')}{in_place}"
 
 
 def lines(found: TaskStatus, blockers: Sequence[Blocker], before: TaskStatus | None) -> Iterator[str]:
@@ -98,7 +98,7 @@ def told_of(blocker: Blocker) -> str:
     where = "" if blocker.process is None else f" on {blocker.process}"
     return (
         f"{blocker.stage.topic}[{blocker.partition}]@{blocker.oldest.offset}{key}, attempt {blocker.oldest.attempt}:"
-        f" {blocker.why}{where}{since}; {blocker.behind:,} behind it"
+        f" {blocker.why}{where}{since}; {blocker.blocked:,} behind it"
     )
 
 
@@ -149,7 +149,7 @@ def _blockers(blockers: Sequence[Blocker]) -> Table:
             cell(blocker.oldest.attempt),
             cell(blocker.why + ("" if blocker.process is None else f" on {blocker.process}")),
             cell("" if blocker.seconds is None else _words(blocker.seconds)),
-            cell(blocker.behind),
+            cell(blocker.blocked),
         )
     return shown
 
@@ -189,7 +189,7 @@ def _words(seconds: float) -> str:
 
 
 def as_object(name: str, found: TaskStatus, blockers: Sequence[Blocker], before: TaskStatus | None) -> dict[str, Any]:
-    """`position` and `end` are offsets by partition, null where there is none; times in milliseconds since the epoch,
+    """`committed` and `end` are offsets by partition, null where there is none; times in milliseconds since the epoch,
     rates a second."""
     return {
         "task": name,
@@ -211,11 +211,11 @@ def _stage_object(found: TaskStatus, each: StageStatus, before: TaskStatus | Non
     known |= {"members": None, "waiting": None, "next_due": None, "done_rate": told.done, "failed_rate": told.failed}
     known |= {"done_above": None, "next": {}}
     if each.exists:
-        numbers = sorted(each.marks)
-        known["position"] = {n: each.positions[n].offset if n in each.positions else None for n in numbers}
-        known["end"] = {n: each.marks[n].high for n in numbers}
+        numbers = sorted(each.watermarks)
+        known["position"] = {n: each.committed[n].offset if n in each.committed else None for n in numbers}
+        known["end"] = {n: each.watermarks[n].high for n in numbers}
         known["lag"] = each.lag
-        known["done_above"] = {n: Progress.of(each.positions.get(n)).done_above for n in numbers}
+        known["done_above"] = {n: Progress.of(each.committed.get(n)).done_above for n in numbers}
         known["waiting"] = waiting(found, each)
         known["next_due"] = next_due(found, each)
         known["next"] = {n: _head_object(oldest) for n, oldest in each.oldest_unfinished.items()}
@@ -239,7 +239,7 @@ def _hold_object(blocker: Blocker) -> dict[str, Any]:
         "why": blocker.why,
         "seconds": None if blocker.seconds is None else round(blocker.seconds, 1),
         "process": blocker.process,
-        "behind": blocker.behind,
+        "behind": blocker.blocked,
     }
 
 

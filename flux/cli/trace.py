@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from flux.operate.trace.record_history import RecordHistory
     from flux.operate.trace.trace import TraceLimits, TraceResult
 
-    Calls = Mapping[str, ReportedRecord]
+    Reported = Mapping[str, ReportedRecord]
 
 _MOST = 20
 
@@ -73,7 +73,7 @@ def command(
     from flux.cli.load_code import find_task
     from flux.config import resolve_adapter
     from flux.core.monitoring.report import TOPIC
-    from flux.operate.messages import calls_of
+    from flux.operate.messages import reported_of
     from flux.operate.trace.trace import TraceLimits, TraceQuery, trace
 
     if (key is None) == (origin is None):
@@ -93,13 +93,13 @@ def command(
         adapter = resolve_adapter(cls.adapter)
         found = trace(adapter, admin, policy, query, limits, should_stop=should_stop, on_progress=advance)
         interrupted = should_stop()
-        calls = calls_of(found, adapter, admin, report_topic or TOPIC)
+        reported = reported_of(found, adapter, admin, report_topic or TOPIC)
     now_ms = int(time.time() * 1000)
     if as_json:
         for history in found.histories:
-            click.echo(json.dumps(_as_json(history, found, calls, now_ms)))
+            click.echo(json.dumps(_as_json(history, found, reported, now_ms)))
     else:
-        _show(found, policy, query.origin, calls, now_ms)
+        _show(found, policy, query.origin, reported, now_ms)
     for line in _doubts(found, limits, interrupted):
         click.echo(line, err=True)
     if interrupted:
@@ -108,7 +108,7 @@ def command(
         click.get_current_context().exit(1)
 
 
-def _show(found: TraceResult, policy: Policy, origin: tuple[int, int] | None, calls: Calls, now_ms: int) -> None:
+def _show(found: TraceResult, policy: Policy, origin: tuple[int, int] | None, reported: Reported, now_ms: int) -> None:
     from flux.cli.tables import cell, console, table
     from flux.core.text import one_line
     from flux.operate.formatting import key_of, many, moment, short
@@ -128,7 +128,7 @@ def _show(found: TraceResult, policy: Policy, origin: tuple[int, int] | None, ca
             row = (str(each.stage), str(each), moment(each.written_at), each.attempts, error, state_of(each, now_ms))
             shown.add_row(*map(cell, row))
         out.print(shown)
-        click.echo(one_line(f"now: {where(history, found, calls, now_ms)}"))
+        click.echo(one_line(f"now: {where(history, found, reported, now_ms)}"))
     if len(found.histories) > _MOST:
         click.echo(f"\nand {len(found.histories) - _MOST:,} more records of that key: --since, or --json for all")
 
@@ -147,7 +147,7 @@ def _doubts(found: TraceResult, limits: TraceLimits, interrupted: bool) -> Itera
         yield f"{why}: {what} not read, so there may be more"
 
 
-def _as_json(history: RecordHistory, found: TraceResult, calls: Calls, now_ms: int) -> dict[str, Any]:
+def _as_json(history: RecordHistory, found: TraceResult, reported: Reported, now_ms: int) -> dict[str, Any]:
     from flux.operate.formatting import text_of
     from flux.operate.messages import where
 
@@ -156,7 +156,7 @@ def _as_json(history: RecordHistory, found: TraceResult, calls: Calls, now_ms: i
         "id": history.id,
         "key": None if history.key is None else text_of(history.key),
         "state": "done" if here is None else here.state.value,
-        "now": where(history, found, calls, now_ms),
+        "now": where(history, found, reported, now_ms),
         "complete": not found.unread and not found.truncated,
         "seen": [
             {

@@ -1,4 +1,4 @@
-"""Reads a topic as it is now, piece by piece: from where it is told to the ends as of the start, and no further."""
+"""Reads a topic as it is now, in batches: from given offsets to the ends as of the start."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from flux.core.ports import BEGINNING, AdminPort, Cluster, Record, System, Topic
 from flux.system import SYSTEM
 
 MAX_RECORDS = 500
-"""In one piece. A client holds some 16 MB more: so much memory it takes, however long the topic is."""
+"""In one batch. With the client's buffer of some 16 MB that is all the memory that reading takes."""
 TIMEOUT = 30.0
-_LOOK = 0.25
+_POLL = 0.25
 
 
 class Span(NamedTuple):
@@ -38,15 +38,15 @@ class ReadBatch:
 
 
 def spans_of(admin: AdminPort, topic: str, since_ms: int | None = None) -> dict[int, Span]:
-    """What the topic holds now, by partition; with `since_ms` (milliseconds since the epoch) from the first record as
-    new as that. Raises BrokerError."""
+    """What the topic has now, by partition; with `since_ms` (milliseconds since the epoch) from the first record of
+    that time on. Raises BrokerError."""
     starts = admin.offsets_at(topic, since_ms, ASK) if since_ms is not None else {}
     marks = admin.watermarks(topic, ASK)
     return {number: Span(max(starts.get(number, 0), mark.low), mark.high) for number, mark in marks.items()}
 
 
 def count_offsets(spans: Spans) -> int:
-    """Offsets, which is at least the number of records."""
+    """Offsets: at least as many as records."""
     return sum(max(0, span.end - span.start) for span in spans.values())
 
 
@@ -65,17 +65,17 @@ def read(
     if not open_:
         return
     reader = adapter.reader({at: spans[at.partition].start for at in open_})
-    heard = system.monotonic()
+    last_data_at = system.monotonic()
     try:
         while open_ and not should_stop():
-            polled = reader.poll(MAX_RECORDS, _LOOK)
+            polled = reader.poll(MAX_RECORDS, _POLL)
             for at in polled.out_of_range:
-                reader.seek(at, BEGINNING)  # deleted meanwhile: what is left of it begins there
+                reader.seek(at, BEGINNING)  # deleted meanwhile
             for batch in polled.batches:
                 end = open_.get(batch.partition)
                 if end is None:
                     continue
-                heard = system.monotonic()
+                last_data_at = system.monotonic()
                 records = batch.records
                 following = records[-1].offset() + 1
                 if following >= end:
@@ -85,11 +85,9 @@ def read(
             for at, reached in polled.reached.items():
                 if at in open_ and reached >= open_[at]:
                     yield ReadBatch(at.partition, [], open_.pop(at))
-            if open_ and system.monotonic() - heard > timeout:
+            if open_ and system.monotonic() - last_data_at > timeout:
                 at, end = next(iter(open_.items()))
-                raise BrokerError(
-                    f"nothing has come of {at} for {timeout:g} s, though it goes on to {end}", Fault.UNAVAILABLE
-                )
+                raise BrokerError(f"no record of {at} for {timeout:g} s, though it ends at {end}", Fault.UNAVAILABLE)
     finally:
         reader.close()
 
@@ -102,7 +100,7 @@ def read_one(
     until = system.monotonic() + timeout
     try:
         while system.monotonic() < until:
-            polled = reader.poll(1, _LOOK)
+            polled = reader.poll(1, _POLL)
             for batch in polled.batches:
                 record: Record = batch.records[0]
                 return record if record.offset() == offset else None
@@ -110,4 +108,4 @@ def read_one(
                 return None
     finally:
         reader.close()
-    raise BrokerError(f"{at} does not answer for {timeout:g} s", Fault.UNAVAILABLE)
+    raise BrokerError(f"no answer from {at} for {timeout:g} s", Fault.UNAVAILABLE)

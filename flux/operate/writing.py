@@ -12,13 +12,13 @@ from flux.system import SYSTEM
 CHUNK = 500
 """Records in flight."""
 DELIVERY = 30.0
-"""Seconds that a client tries for."""
+"""Seconds until a write has failed."""
 _BATCH = 256 * 1024
 _ROOM = 1.0
 
 
 class TopicWriter:
-    """To one topic, which takes batches of `limit` bytes (None: not known)."""
+    """Writes to one topic, which accepts batches of `limit` bytes (None: not known)."""
 
     def __init__(self, adapter: Cluster, topic: str, limit: int | None, system: System = SYSTEM) -> None:
         self._adapter = adapter
@@ -30,7 +30,8 @@ class TopicWriter:
         self._client: ProducerPort | None = None
 
     def write(self, records: Sequence[ProducerRecord]) -> tuple[int, BrokerError | None]:
-        """How many of the first are there, and why the one after them is not known to be; others after it may be."""
+        """Returns how many records, from the first on, are acknowledged, and why the next one is not. Later ones may be
+        written all the same."""
         if not records:
             return 0, None
         ends: list[BrokerError | bool] = [False] * len(records)

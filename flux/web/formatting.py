@@ -1,42 +1,41 @@
-"""How numbers and times are written on a page."""
+"""Template filters: numbers and times, with a dash for what is not known."""
 
 from __future__ import annotations
 
-from flux.core.backoff import in_words
-from flux.operate.formatting import moment
+from collections.abc import Callable
 
-__all__ = ["FILTERS", "ago", "count", "lasting", "moment", "rate", "size"]
+from flux.operate import formatting
+from flux.operate.formatting import many, moment
+
+_UNKNOWN = "—"
 
 
 def count(number: float | None) -> str:
-    return "—" if number is None else f"{number:,.0f}"
+    return _UNKNOWN if number is None else f"{number:,.0f}"
 
 
-def rate(number: float | None) -> str:
-    """A second."""
-    if number is None:
-        return "—"
-    return f"{number:,.0f}" if number >= 100 or number == 0 else f"{number:.1f}"
+def rate(per_second: float | None) -> str:
+    return _UNKNOWN if per_second is None else formatting.rate(per_second)
 
 
 def lasting(seconds: float | None) -> str:
-    if seconds is None:
-        return "—"
-    return in_words(round(seconds) if seconds >= 1 else round(max(seconds, 0.0), 1)).lstrip("~")
+    return _UNKNOWN if seconds is None else formatting.lasting(seconds)
 
 
 def ago(seconds: float | None) -> str:
-    return "—" if seconds is None else "now" if seconds < 1 else f"{lasting(seconds)} ago"
+    return _UNKNOWN if seconds is None else "now" if seconds < 1 else f"{lasting(seconds)} ago"
 
 
 def coming(seconds: float | None) -> str:
-    return "—" if seconds is None else f"in {lasting(seconds)}" if seconds >= 1 else "now"
+    return _UNKNOWN if seconds is None else formatting.coming(seconds)
 
 
 def size(number: int | None) -> str:
     if number is None:
-        return "—"
+        return _UNKNOWN
     return f"{number / 1_000_000:,.0f} MB" if number >= 1_000_000 else f"{number / 1000:,.0f} kB"
 
 
-FILTERS = {each.__name__: each for each in (count, rate, lasting, ago, coming, size, moment)}
+FILTERS: dict[str, Callable[..., str]] = {
+    each.__name__: each for each in (count, rate, lasting, ago, coming, size, moment, many)
+}

@@ -28,10 +28,10 @@ MAX_PARTITIONS = 200
 
 @attrs.frozen
 class PartitionRow:
-    """One partition of a stage. `position` None: nothing is committed; `member`: who has it."""
+    """One partition of a stage. `committed` None: nothing is committed; `member`: who has it."""
 
     number: int
-    position: int | None
+    committed: int | None
     low: int
     end: int
     lag: int
@@ -68,7 +68,7 @@ class StageView:
         return self.look.lag
 
     @property
-    def behind(self) -> int:
+    def blocked(self) -> int:
         """Without what waits, and need not be worked yet."""
         return max(0, self.lag - self.waiting)
 
@@ -91,7 +91,7 @@ class Sample:
 
     @property
     def lag(self) -> int:
-        return sum(each.behind for each in self.stages)
+        return sum(each.blocked for each in self.stages)
 
     @property
     def waiting(self) -> int:
@@ -128,7 +128,7 @@ class Sample:
             "failed": self.failed,
         }
         for each in self.stages:
-            found |= {f"lag:{each.stage.number}": each.behind, f"done:{each.stage.number}": each.done}
+            found |= {f"lag:{each.stage.number}": each.blocked, f"done:{each.stage.number}": each.done}
         return found
 
 
@@ -170,19 +170,19 @@ def _rows(found: TaskStatus, each: StageStatus, blockers: Mapping[int, Blocker])
         for at in member.partitions
         if at.topic == each.stage.topic
     }
-    worst = sorted(each.marks, key=lambda number: (-each.behind(number), number))[:MAX_PARTITIONS]
+    worst = sorted(each.watermarks, key=lambda number: (-each.lag_of(number), number))[:MAX_PARTITIONS]
     return [_row(found, each, number, owners.get(number, ""), blockers.get(number)) for number in sorted(worst)]
 
 
 def _row(found: TaskStatus, each: StageStatus, number: int, member: str, blocker: Blocker | None) -> PartitionRow:
-    mark, stored, oldest = each.marks[number], each.positions.get(number), each.oldest_unfinished.get(number)
+    mark, stored, oldest = each.watermarks[number], each.committed.get(number), each.oldest_unfinished.get(number)
     waits = oldest is not None and oldest.waits(found.now_ms) and oldest.due is not None
     return PartitionRow(
         number,
         None if stored is None else stored.offset,
         mark.low,
         mark.high,
-        each.behind(number),
+        each.lag_of(number),
         Progress.of(stored).done_above,
         member,
         "" if oldest is None else f"offset {oldest.offset:,}, attempt {oldest.attempt}",

@@ -107,10 +107,10 @@ def queued(task: WatchedTask) -> Queue:
 
 def _of(task: WatchedTask, stage: Stage, most: int, now_ms: int) -> tuple[list[WaitingRow], int]:
     """Those of a stage that are not done, from its positions on, and how many offsets were too many to be read."""
-    _, positions = read_group(task.admin, stage)
-    known = {number: Progress.of(position) for number, position in positions.items()}
+    _, committed = read_group(task.admin, stage)
+    known = {number: Progress.of(stored) for number, stored in committed.items()}
     spans = {
-        number: Span(min(span.end, max(span.start, known.get(number, Progress()).position or 0)), span.end)
+        number: Span(min(span.end, max(span.start, known.get(number, Progress()).committed or 0)), span.end)
         for number, span in spans_of(task.admin, stage.topic).items()
     }
     open_ = {number: span for number, span in spans.items() if span.start < span.end}

@@ -127,14 +127,14 @@ def test_topics_that_somebody_made_by_hand_are_found_and_mended(
 @pytest.mark.parametrize(
     ("settings", "check", "problem"),
     [
-        ({"retention_ms": 59_000}, "retention", "before they are tried"),
+        ({"retention_ms": 59_000}, "retention", "some are never retried"),
         ({"retention_bytes": 10**9}, "retention", "retention.bytes=1000000000"),
-        ({"cleanup_policy": "compact,delete"}, "retention", "a later one has its key"),
+        ({"cleanup_policy": "compact,delete"}, "retention", "a later one has the same key"),
         ({"max_message_bytes": 1000}, "message size", "does not fit"),
-        ({"message_timestamp_type": "LogAppendTime"}, "timestamps", "by two clocks"),
+        ({"message_timestamp_type": "LogAppendTime"}, "timestamps", "of two clocks"),
         ({"message_timestamp_after_max_ms": 1000}, "timestamps", "1 second"),
-        ({"min_insync_replicas": 2}, "replication", "take no write"),
-        ({"unclean_leader_election_enable": "true"}, "replication", "what it lacks is lost"),
+        ({"min_insync_replicas": 2}, "replication", "refuse every write"),
+        ({"unclean_leader_election_enable": "true"}, "replication", "may become leader"),
     ],
 )
 def test_a_setting_that_hurts_is_found(

@@ -200,7 +200,7 @@ def test_an_outage_is_named_with_what_it_holds_and_work_goes_on_when_it_ends(sho
         lambda: (told := trace(shop, 1)) and "tried again in place" in told[1] and told, "the record is tried in place"
     )
     assert code == 0, err
-    assert "it is tried again in place, after 1 failure(s) on" in out
+    assert "it is tried again in place, after 1 failure on" in out
     shop.produce(b"away", b"behind")
     [paused] = eventually(lambda: shop.status()["paused"], "the pause is told")
     assert (paused["error"], paused["process"].endswith(f"pid {worker.pid}")) == ("ConnectionRefusedError", True)

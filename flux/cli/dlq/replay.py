@@ -104,6 +104,6 @@ def _as_json(plan: ReplayPlan, result: ReplayResult) -> dict[str, Any]:
         "group": plan.group,
         "replayed": result.replayed,
         "unmatched": result.unmatched,
-        "replayed_before": result.done_before,
+        "replayed_before": result.replayed_before,
         "stopped": result.stopped or None,
     }

@@ -1,4 +1,4 @@
-"""Dead letters by what went wrong: a fingerprint of the error, computed on reading, so that a better one works on old
+"""Groups dead letters by cause: a fingerprint of the error, computed when reading, so that a better one works on old
 records too."""
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ import attrs
 from flux.operate.dlq.dead_letters import DeadLetter
 
 MAX_CAUSES = 10_000
-"""Causes that are told apart; what comes later is counted only."""
+"""Causes that are kept apart; later ones are only counted together."""
 MAX_TEXT = 200
-"""Characters of a folded message that count: what comes later is mostly data."""
+"""Characters of a message that count: the rest is mostly data."""
 
 _UUID = r"[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}"
 _HEX = r"0[xX][0-9a-fA-F]+|[0-9a-fA-F]{8,}"
@@ -28,8 +28,8 @@ _LIBRARY = re.compile(r"[/\\](?:site-packages|dist-packages|python3\.\d+)[/\\]|^
 
 @attrs.frozen
 class Cause:
-    """What an error has in common with others: its type, where it came from, and its message with what varies
-    folded into #. `id`: eight hexadecimal digits of all three."""
+    """What errors have in common: type, place in the code, and message with # for what varies. `id`: eight hexadecimal
+    digits of a hash of all three."""
 
     id: str
     error_type: str
@@ -46,8 +46,7 @@ def cause_of(dead_letter: DeadLetter) -> Cause:
 
 
 def fold(text: str) -> str:
-    """`text` in one line, with quoted strings, UUIDs, hexadecimal numbers, numbers and words that have digits in them
-    as #."""
+    """`text` in one line, with # for quoted strings, UUIDs, numbers and words with digits."""
     folded = " ".join(text.split())[: 10 * MAX_TEXT]
     folded = _VARIABLE.sub("#", _QUOTED.sub("#", folded))
     return _SEVERAL.sub("#", folded)[:MAX_TEXT].rstrip()
@@ -55,8 +54,8 @@ def fold(text: str) -> str:
 
 @lru_cache(maxsize=1000)
 def place_of(trace: str) -> str:
-    """`directory/file.py in function` of the innermost frame that is not a library's (of the innermost one, where all
-    are), without the line, which changes with every release. Empty without a trace."""
+    """`directory/file.py in function` of the innermost frame that is not a library's, else of the innermost one.
+    Without the line number, which changes with every release. Empty without a trace."""
     frames = _FRAME.findall(trace)
     if not frames:
         return ""
@@ -73,7 +72,7 @@ def _fingerprint(*parts: str) -> str:
 
 @attrs.define
 class CauseCount:
-    """How often a cause was seen, when (milliseconds since the epoch), and the latest letter of it."""
+    """How often a cause was seen, when (milliseconds since the epoch), and its latest dead letter."""
 
     cause: Cause
     count: int
@@ -83,12 +82,12 @@ class CauseCount:
 
 
 class Causes:
-    """Counts letters by cause, in bounded memory."""
+    """Counts dead letters by cause, in bounded memory."""
 
     def __init__(self, most: int = MAX_CAUSES) -> None:
         self.total = 0
         self.others = 0
-        """Letters of causes beyond the first `most`."""
+        """Dead letters of causes beyond the first `most`."""
         self._most = most
         self._tallies: dict[str, CauseCount] = {}
 

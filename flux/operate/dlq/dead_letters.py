@@ -1,18 +1,18 @@
-"""A dead letter as an operator sees it: the record, and what its headers say of how it came here."""
+"""A dead letter: the record, and what its flux headers say."""
 
 from __future__ import annotations
 
 from functools import cached_property
 
-from flux.core import flux_headers as trails
+from flux.core import flux_headers
 from flux.core.message import Message
 from flux.core.policy import Policy
 from flux.core.ports import Record
 
 
 class DeadLetter:
-    """One record of a dead-letter topic. Times in milliseconds since the epoch; texts are empty where nothing is
-    known, as of a record that the Ruby library wrote."""
+    """One record of a dead-letter topic. Times in milliseconds since the epoch. A text is empty where the record does
+    not have it, such as one that the Ruby library wrote."""
 
     def __init__(self, message: Message) -> None:
         self.message = message
@@ -27,7 +27,7 @@ class DeadLetter:
 
     @property
     def place(self) -> str:
-        """`partition:offset`, as commands take it."""
+        """`partition:offset`, as commands accept it."""
         return f"{self.partition}:{self.offset}"
 
     @property
@@ -37,7 +37,7 @@ class DeadLetter:
 
     @property
     def attempts(self) -> int:
-        """Calls that it has had, since it was replayed last."""
+        """Calls, since its last replay."""
         return self.message.trail.attempts
 
     @property
@@ -50,30 +50,30 @@ class DeadLetter:
 
     @property
     def failed_at(self) -> int:
-        """The last failure; when it was written, where that is not known."""
-        text = self._text(trails.FAILED_AT)
+        """The last failure; where that is not known, when it was written."""
+        text = self._text(flux_headers.FAILED_AT)
         return int(text) if text.isascii() and text.isdigit() and len(text) < 16 else self.written_at
 
     @property
     def reason(self) -> str:
-        return self._text(trails.REASON)
+        return self._text(flux_headers.REASON)
 
     @property
     def error_type(self) -> str:
-        return self._text(trails.ERROR_TYPE)
+        return self._text(flux_headers.ERROR_TYPE)
 
     @property
     def error_message(self) -> str:
-        return self._text(trails.ERROR_MESSAGE)
+        return self._text(flux_headers.ERROR_MESSAGE)
 
     @property
     def error(self) -> str:
-        """`type: message`, as far as there are."""
+        """`type: message`, or the one of them that is known."""
         return ": ".join(part for part in (self.error_type, self.error_message) if part)
 
     @property
     def trace(self) -> str:
-        return self._text(trails.ERROR_TRACE)
+        return self._text(flux_headers.ERROR_TRACE)
 
     def _text(self, name: str) -> str:
         value = self._own.get(name)
@@ -81,11 +81,11 @@ class DeadLetter:
 
     @cached_property
     def _own(self) -> dict[str, bytes | None]:
-        return {name: value for name, value in self.message.headers if name.startswith(trails.PREFIX)}
+        return {name: value for name, value in self.message.headers if name.startswith(flux_headers.PREFIX)}
 
 
 def dead_letter_of(record: Record, policy: Policy, now_ms: int) -> DeadLetter:
-    message = Message.of(record, record.value(), trails.start())
-    trail = trails.read(message.headers, policy.stages.dead, now_ms, int(policy.max_delay * 1000))
+    message = Message.of(record, record.value(), flux_headers.start())
+    trail = flux_headers.read(message.headers, policy.stages.dead, now_ms, int(policy.max_delay * 1000))
     message.place(trail)
     return DeadLetter(message)

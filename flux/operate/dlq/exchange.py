@@ -1,4 +1,4 @@
-"""Records as lines of JSON, byte for byte: to look at with other tools, to keep, to bring to another cluster.
+"""Exports and imports records as lines of JSON, byte for byte.
 
     {"topic": "orders-billing-dlq", "partition": 0, "offset": 17, "timestamp": 1764000000000,
      "key": "c42", "value": "{\"amount\": 7}", "headers": [["trace", "1"], ["raw", {"base64": "/w=="}]]}
@@ -24,7 +24,7 @@ _MAX_SHOWN = 60
 
 
 def to_line(message: Message) -> str:
-    """Without the line's end."""
+    """Without a newline."""
     data: dict[str, Any] = {
         "topic": message.topic,
         "partition": message.partition,
@@ -35,12 +35,12 @@ def to_line(message: Message) -> str:
         "headers": [[name, _shown(value)] for name, value in message.headers],
     }
     if not message.headers_readable:
-        data["headers_readable"] = False  # no client for Python can read them
+        data["headers_readable"] = False  # no Python client can read them
     return json.dumps(data, ensure_ascii=False)
 
 
 def line_of(topic: str, record: ProducerRecord) -> str:
-    """Of a record that is in no topic: as `to_line`, without an offset."""
+    """Like `to_line`, for a record that is in no topic: without an offset."""
     data: dict[str, Any] = {
         "topic": topic,
         "partition": record.partition or 0,
@@ -53,14 +53,13 @@ def line_of(topic: str, record: ProducerRecord) -> str:
 
 
 def from_line(line: str | bytes, partitions: int) -> ProducerRecord:
-    """The record again, for a topic of so many partitions. Raises ValueError, which says in a few words what is
-    wrong."""
+    """The record, for a topic with this many partitions. Raises ValueError with what is wrong."""
     try:
         data = json.loads(line)
     except (ValueError, RecursionError):
-        raise ValueError("it is no JSON") from None
+        raise ValueError("not JSON") from None
     if not isinstance(data, dict) or not {"key", "value"} <= data.keys():
-        raise ValueError("it is no record: an object with key, value and headers is expected")
+        raise ValueError("not a record: expected an object with key, value and headers")
     partition, timestamp = data.get("partition", 0), data.get("timestamp")
     if type(partition) is not int or partition < 0:
         raise ValueError(f"partition is {_short(partition)}")
@@ -114,7 +113,7 @@ def _short(value: Any) -> str:
 
 
 class BadLine(FluxError):
-    """A line is no exported record; says which one, and how many were written before it."""
+    """A line is not an exported record. The message names it and how many were written before it."""
 
 
 def write_lines(
@@ -124,8 +123,8 @@ def write_lines(
     lines: Iterable[bytes],
     should_stop: Callable[[], bool] = lambda: False,
 ) -> int:
-    """Returns how many, when all are written or it is `should_stop`. Empty lines are passed over. Raises BadLine, and
-    BrokerError, which says how many of the first are there."""
+    """Returns how many were written, when all are or `should_stop()`. Skips empty lines. Raises BadLine, and
+    BrokerError with how many of the first were written."""
     info = admin.topics([topic], ASK)[topic]
     if info is None:
         raise BrokerError(f"there is no topic {topic}", Fault.UNKNOWN_TOPIC)
@@ -147,7 +146,7 @@ def write_lines(
 
 
 def _records(lines: Sequence[tuple[int, bytes]], partitions: int) -> tuple[list[ProducerRecord], str]:
-    """Those of the numbered lines before the first that is wrong, and what is wrong with that."""
+    """The records of the numbered lines before the first bad one, and what is wrong with that one."""
     records: list[ProducerRecord] = []
     for number, line in lines:
         try:

@@ -1,4 +1,4 @@
-"""Which dead letters are meant."""
+"""Chooses dead letters."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ _NAMES = {"since_ms": "s", "reason": "r", "error": "e", "key": "k", "cause": "c"
 
 @attrs.frozen
 class Filter:
-    """A letter matches when all that is given does; without anything, each one does."""
+    """A dead letter matches when every given criterion does; an empty filter matches all."""
 
     since_ms: int | None = None
     """Became a dead letter at that time or later, in milliseconds since the epoch."""
     reason: str | None = None
     error: str | None = None
-    """A glob (*, ?, [...]) for the error's type, with or without its module, or for `type: message`; upper and lower
-    case are the same."""
+    """A glob (*, ?, [...]) for the error's type, with or without its module, or for `type: message`. Case does not
+    matter."""
     key: str | None = None
     """The key as UTF-8."""
     cause: str | None = None
-    """A cause's id, or how it begins."""
+    """A cause's id, or its first digits."""
 
     @property
     def takes_all(self) -> bool:
@@ -53,13 +53,13 @@ class Filter:
         return any(wanted.match(text) for text in (kind, kind.rpartition(".")[2], dead_letter.error))
 
     def to_json(self) -> dict[str, Any]:
-        """Short names, as it is stored beside a position."""
+        """With short names, as it is stored in commit metadata."""
         values = attrs.asdict(self)
         return {short: values[name] for name, short in _NAMES.items() if values[name] is not None}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Filter:
-        """Raises ValueError for what `to_json` never gives."""
+        """Raises ValueError for what `to_json` never returns."""
         long = {short: name for name, short in _NAMES.items()}
         if not data.keys() <= long.keys():
             raise ValueError(f"a filter has no {json.dumps(sorted(data.keys() - long.keys()))}")

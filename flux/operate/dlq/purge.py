@@ -17,8 +17,8 @@ from flux.operate.reading import spans_of
 
 @attrs.frozen
 class PurgePlan:
-    """`before`: by partition, the first offset that stays; only partitions that lose something. `records`: offsets
-    that go. `not_replayed`: those of them that no replay of all has passed."""
+    """`before`: the first offset that stays, of each partition that loses any. `records`: offsets to delete.
+    `not_replayed`: those of them that no replay without filters has passed."""
 
     topic: str
     before: Mapping[int, int]
@@ -34,18 +34,18 @@ def plan_purge(
     until_ms: int | None = None,
     replayed: bool = False,
 ) -> PurgePlan:
-    """Up to an offset in each partition, up to a time (milliseconds since the epoch), or up to where replays are; all
-    that there is now, when nothing is given. Raises ConfigurationError for an offset that is not there yet."""
+    """Up to an offset in each partition, up to a time (milliseconds since the epoch), or all that is replayed; without
+    any of these, all. Raises ConfigurationError for an offset beyond the end."""
     topic = policy.stages[policy.stages.dead].topic
     spans = spans_of(admin, topic)
-    positions = admin.committed_offsets(replay_group(policy), topic, ASK)
-    done = {number: ReplayProgress.of(positions[number]).offset for number in spans if number in positions}
+    stored = admin.committed_offsets(replay_group(policy), topic, ASK)
+    done = {number: ReplayProgress.of(stored[number]).offset for number in spans if number in stored}
     if before is not None:
         points = dict(before)
         for number, offset in points.items():
             if number not in spans or offset > spans[number].end:
                 there = f"ends at {spans[number].end}" if number in spans else "does not exist"
-                raise ConfigurationError(f"partition {number} of {topic} {there}, so nothing lies before {offset}")
+                raise ConfigurationError(f"partition {number} of {topic} {there}: nothing is before {offset}")
     elif until_ms is not None:
         points = admin.offsets_at(topic, until_ms, ASK)
     elif replayed:

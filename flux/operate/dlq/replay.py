@@ -1,7 +1,8 @@
-"""Replays dead letters: writes each once more, and remembers how far it came.
+"""Replays dead letters: writes a copy of each, and commits how far it got.
 
-At least once: a position is committed only for copies that all in-sync replicas have acknowledged. Whatever ends it
-(a signal, a limit, an error), the position is committed up to the last record before, and the next one goes on there.
+At least once: an offset is committed only after all in-sync replicas have acknowledged the copies below it. Whatever
+stops a replay (a signal, a limit, an error), the offset is committed up to the last copy, and the next replay continues
+there.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from flux.consuming.topic_setup import ASK
 from flux.core.errors import BrokerError
 from flux.core.ports import AdminPort, Cluster, ProducerRecord, System
 from flux.operate.dlq.dead_letters import DeadLetter, dead_letter_of
-from flux.operate.dlq.replay_plan import ReplayDecision, ReplayPlan, copy_of, judge
+from flux.operate.dlq.replay_plan import ReplayDecision, ReplayPlan, copy_of, decide
 from flux.operate.formatting import many
 from flux.operate.reading import ReadBatch, read
 from flux.operate.writing import CHUNK, TopicWriter
@@ -26,19 +27,19 @@ _NAP = 0.1
 
 @attrs.define
 class ReplayResult:
-    """What a replay did. `stopped`: why it ended before the end of what there was; empty: it did not."""
+    """What a replay did. `stopped`: why it stopped early; empty: it read all."""
 
     replayed: int = 0
     unmatched: int = 0
-    done_before: int = 0
+    replayed_before: int = 0
     stopped: str = ""
     failed: bool = False
-    """Whether somebody has to do something about it."""
+    """Whether somebody has to act on it."""
     interrupted: bool = False
 
 
 class Replay:
-    """One run of a plan. `on_progress` is told how many offsets were passed; `should_stop` is asked between records."""
+    """Runs a plan once. `on_progress` gets numbers of offsets; `should_stop` is called between records."""
 
     def __init__(
         self,
@@ -64,12 +65,12 @@ class Replay:
         self._writing = TopicWriter(adapter, plan.target.topic, plan.limit_bytes, system)
 
     def run(self) -> ReplayResult:
-        """Ends at a record's boundary, with the positions committed; what went wrong is in the receipt. Raises what is
-        no error of the cluster's."""
+        """Stops between records, with the offsets committed; an error of the cluster is in the result. Raises any other
+        error."""
         try:
             self._run()
         except BrokerError as error:
-            # Over what was to stop it after this chunk, such as a limit: that was not reached.
+            # Overrides a reason to stop after this chunk, such as a limit, which was not reached.
             self.result.stopped, self.result.failed = str(error), True
         finally:
             self._finish()
@@ -82,7 +83,7 @@ class Replay:
         except BrokerError as error:
             if str(error) not in result.stopped:
                 stopped = f"{result.stopped}; " if result.stopped else ""
-                result.stopped = f"{stopped}how far it is was not committed: {error}"
+                result.stopped = f"{stopped}the progress was not committed: {error}"
             result.failed = True
         self._writing.close()
 
@@ -100,7 +101,7 @@ class Replay:
             self._interrupted()
 
     def _chunks(self, batch: ReadBatch) -> Iterator[Chunk]:
-        """The copies of a piece, as many at once as may be written at once, until it is to stop."""
+        """The copies of a batch, in the number that may be written at once, until the replay is to stop."""
         options, result = self._plan.options, self.result
         most = CHUNK if options.rate is None else max(1, min(CHUNK, int(options.rate * _NAP)))
         chunk = Chunk(batch.partition)
@@ -109,21 +110,21 @@ class Replay:
                 self._interrupted()
                 break
             dead_letter = dead_letter_of(record, self._plan.policy, self._now_ms())
-            verdict = judge(dead_letter, options, self._plan.replayed[batch.partition])
-            if verdict is ReplayDecision.COPY:
+            decision = decide(dead_letter, options, self._plan.replayed[batch.partition])
+            if decision is ReplayDecision.COPY:
                 if options.limit is not None and result.replayed + len(chunk.copies) >= options.limit:
-                    self._stop(f"{options.limit:,} replayed, as many as --limit says")
+                    self._stop(f"stopped after {options.limit:,}, the --limit")
                     break
                 chunk.copies.append((dead_letter.offset, self._copy(dead_letter)))
-            elif verdict is ReplayDecision.TOO_OFTEN:
+            elif decision is ReplayDecision.TOO_OFTEN:
                 self._stop(
                     f"{dead_letter.place} was replayed {many(dead_letter.replays, 'time')} and failed again"
                     f" ({dead_letter.error}): fix the cause, choose others, or raise --max-replays",
                     failed=True,
                 )
                 break
-            elif verdict is ReplayDecision.DONE:
-                result.done_before += 1
+            elif decision is ReplayDecision.DONE:
+                result.replayed_before += 1
             else:
                 result.unmatched += 1
             chunk.passed += 1
@@ -143,8 +144,8 @@ class Replay:
     # -- effects
 
     def _write(self, chunk: Chunk) -> None:
-        """Returns when all copies are acknowledged. Raises BrokerError; what was acknowledged before the first that
-        was not counts as replayed."""
+        """Returns when all copies are acknowledged. Raises BrokerError; those before the first failed one count as
+        replayed."""
         copies = [copy for _, copy in chunk.copies]
         there, failure = (len(copies), None) if self._plan.options.dry else self._writing.write(copies)
         self.result.replayed += there
@@ -156,17 +157,17 @@ class Replay:
             self._progressed(chunk.passed)
         if failure is not None:
             raise failure
-        self._dispatch_mode()
+        self._keep_rate()
 
-    def _dispatch_mode(self) -> None:
-        """Sleeps until the rate allows the next one."""
+    def _keep_rate(self) -> None:
+        """Sleeps until the rate allows the next copy."""
         rate = self._plan.options.rate
         if rate is not None:
             until = self._began + self.result.replayed / rate
             while not self._should_stop() and (left := until - self._system.monotonic()) > 0:
                 self._system.sleep(min(left, _NAP))
 
-    # -- positions
+    # -- committed offsets
 
     def _advance(self, partition: int, offset: int) -> None:
         before = self._replayed[partition]
@@ -180,15 +181,15 @@ class Replay:
             return
         plan, admin = self._plan, self._admin
         found = admin.committed_offsets(plan.group, plan.source.topic, ASK)
-        positions = {number: self._replayed[number].position(plan.policy.max_metadata) for number in self._changed}
+        new = {number: self._replayed[number].to_commit(plan.policy.max_metadata) for number in self._changed}
         for number in self._changed:
-            if found.get(number) not in (self._stored.get(number), positions[number]):
+            if found.get(number) not in (self._stored.get(number), new[number]):
                 raise BrokerError(
-                    f"the position of {plan.group} in partition {number} was moved by somebody else, such as another"
-                    " replay: some records may have been replayed twice"
+                    f"something else, such as another replay, changed the committed offset of {plan.group} in partition"
+                    f" {number}: some records may have been replayed twice"
                 )
-        admin.set_committed_offsets(plan.group, plan.source.topic, positions, ASK)
-        self._stored |= positions
+        admin.set_committed_offsets(plan.group, plan.source.topic, new, ASK)
+        self._stored |= new
         self._changed.clear()
 
     def _interrupted(self) -> None:
@@ -205,7 +206,7 @@ class Replay:
 
 @attrs.define
 class Chunk:
-    """Copies to write, with the offsets of their letters; `end`: where the partition is done to after that."""
+    """Copies to write, with the offsets of their dead letters; `end`: the partition is done below it afterwards."""
 
     partition: int
     copies: list[tuple[int, ProducerRecord]] = attrs.field(factory=list)

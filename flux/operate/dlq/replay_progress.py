@@ -1,8 +1,8 @@
-"""What was replayed of one partition, as the position of a consumer group says it.
+"""What was replayed of one partition, as stored in the committed offset of a consumer group.
 
-Replays of all letters move the position. A replay of some (one cause, say) cannot: the others are not done. What it
-did stands in the string beside the position instead: which filter, and up to which offset. So no letter is replayed
-twice, whichever way it was chosen, and a later replay of all takes what is left.
+A replay of all dead letters moves the committed offset. A replay with a filter cannot, as other dead letters are not
+replayed: the commit metadata holds its filter and how far it got. So no dead letter is replayed twice, whichever filter
+chose it, and a later replay of all takes the rest.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ _MARK = "flux-replay-1 "
 
 @attrs.frozen
 class ReplayProgress:
-    """`offset`: all below it are done. `parts`: (filter, offset): of those that match, all below that offset."""
+    """All below `offset` are replayed. `parts`: of those that match a filter, all below its offset are."""
 
     offset: int
     parts: tuple[tuple[Filter, int], ...] = ()
 
     def start(self, criteria: Filter) -> int:
-        """Where a replay of `criteria` goes on."""
+        """The offset at which a replay of `criteria` continues."""
         return max([self.offset, *(offset for part, offset in self.parts if part == criteria)])
 
     def has(self, dead_letter: DeadLetter) -> bool:
@@ -34,16 +34,16 @@ class ReplayProgress:
         return offset < self.offset or any(offset < end and part.matches(dead_letter) for part, end in self.parts)
 
     def advanced(self, criteria: Filter, offset: int) -> ReplayProgress:
-        """After a replay of `criteria` has come to `offset`."""
+        """The progress after a replay of `criteria` up to `offset`."""
         if criteria.takes_all:
             done = max(self.offset, offset)
             return ReplayProgress(done, tuple((part, end) for part, end in self.parts if end > done))
         others = tuple((part, end) for part, end in self.parts if part != criteria)
         return self if offset <= self.start(criteria) else ReplayProgress(self.offset, (*others, (criteria, offset)))
 
-    def position(self, most: int) -> CommittedOffset:
-        """As it is committed, with a string of at most `most` characters. Where it would not fit, the oldest parts are
-        forgotten: a later replay of all takes those letters again."""
+    def to_commit(self, most: int) -> CommittedOffset:
+        """With metadata of at most `most` characters. Where the parts do not fit, the oldest are dropped: a later
+        replay of all takes their dead letters again."""
         parts = self.parts
         while parts:
             data = [[part.to_json(), end] for part, end in parts]
@@ -54,9 +54,9 @@ class ReplayProgress:
         return CommittedOffset(self.offset)
 
     @classmethod
-    def of(cls, position: CommittedOffset) -> ReplayProgress:
-        """A string that is foreign or damaged is ignored: that repeats, and loses nothing."""
-        offset, text = position
+    def of(cls, committed: CommittedOffset) -> ReplayProgress:
+        """Ignores metadata that is damaged or not flux's: then dead letters are replayed again, and none is lost."""
+        offset, text = committed
         if text.startswith(_MARK):
             try:
                 data = json.loads(text[len(_MARK) :])

@@ -1,7 +1,7 @@
-"""Examines what a task relies on: its topics, its groups, the brokers' settings, what the login may do.
+"""Examines what a task relies on: its topics, its groups, the brokers' settings, the login's permissions.
 
-Facts are asked for first (`asking`), then checks look at them: functions from `Facts` to findings, which ask nothing.
-What is safe to mend says so, and `fix_findings` does it.
+`collect_facts` queries the cluster; checks are pure functions from `Facts` to findings; `fix_findings` fixes those that
+are safe to fix.
 """
 
 from flux.operate.doctor.checks import CHECKS, examine, fix_findings

@@ -1,4 +1,4 @@
-"""All checks by their names."""
+"""All checks by name, and the fixes that are safe: missing topics, settings of topics that only flux writes to."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ CHECKS: Mapping[str, Check] = {
     "large records": settings.large_records,
     "compression": settings.compression,
     "timestamps": settings.timestamps,
-    "positions": cluster.positions,
+    "committed offsets": cluster.committed_offsets,
     "permissions": cluster.permissions,
     "members": cluster.members,
     "clock": cluster.clock,
 }
-"""Each by the name that its findings have."""
+"""By the name that its findings have."""
 
 
 def examine(facts: Facts) -> list[Finding]:
-    """What is wrong, in the order of `CHECKS`."""
+    """All findings, in the order of `CHECKS`."""
     if facts.refused:
         return list(cluster.login(facts))
     return [finding for check in CHECKS.values() for finding in check(facts)]
@@ -45,7 +45,7 @@ def examine(facts: Facts) -> list[Finding]:
 def fix_findings(
     findings: Sequence[Finding], policy: Policy, admin: AdminPort, system: System = SYSTEM
 ) -> Iterator[str]:
-    """A line for each thing as soon as it is done. Raises BrokerError at the first one that the cluster refuses."""
+    """Yields a line after each fix. Raises BrokerError at the first one that the cluster refuses."""
     if any(finding.create for finding in findings):
         missing, _ = plan_topics(policy, admin)
         create_topics(policy, admin, missing, system)
@@ -57,7 +57,7 @@ def fix_findings(
 
 
 def _settings(findings: Sequence[Finding]) -> dict[str, dict[str, str]]:
-    """Of each topic, all together."""
+    """All settings of each topic."""
     whole: dict[str, dict[str, str]] = {}
     for finding in findings:
         if finding.settings:

@@ -1,7 +1,7 @@
 """How far this machine's clock is from a broker's.
 
-No request of Kafka's protocol that every client has tells a broker's time. A topic with LogAppendTime does: a record in
-it has the time at which the leader took it, which lies between the start of the write and its acknowledgement.
+No request that every client can send returns a broker's time. A topic with LogAppendTime does: its records have the
+leader's time, which lies between the start of the write and its acknowledgement.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from flux.operate.reading import read, spans_of
 from flux.system import SYSTEM
 
 _RECORDS = 5
-"""The one that was acknowledged soonest says most."""
+"""The one that was acknowledged fastest is the most exact."""
 _LONGEST_NAME = 249
 
 
 def measure_clock(adapter: Cluster, admin: AdminPort, beside: str, system: System = SYSTEM) -> ClockDifference:
-    """By a topic that is made for it, named after the topic `beside` so that permissions by prefix hold, and deleted.
-    Raises BrokerError."""
+    """Creates a temporary topic, writes to it and deletes it. Its name starts with `beside`, a topic's name, so that
+    permissions by prefix apply. Raises BrokerError."""
     ending = f"-flux-doctor-{secrets.token_hex(4)}"
     topic = beside[: _LONGEST_NAME - len(ending)] + ending
     config = {"message.timestamp.type": "LogAppendTime", "retention.ms": "3600000"}
@@ -41,8 +41,8 @@ def measure_clock(adapter: Cluster, admin: AdminPort, beside: str, system: Syste
 
 
 def closest(written: list[tuple[float, float, float]]) -> ClockDifference:
-    """`written`: of each record, this machine's time before and after the write, and the broker's between them; all in
-    seconds since the epoch."""
+    """`written`: of each record this machine's time before and after the write, and the broker's time; in seconds since
+    the epoch."""
     began, ended, stamp = min(written, key=lambda each: each[1] - each[0])
     return ClockDifference((began + ended) / 2 - stamp, (ended - began) / 2 + 0.001)
 

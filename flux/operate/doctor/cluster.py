@@ -1,4 +1,4 @@
-"""Whether brokers keep positions, let the login work and agree about the time; and who else is in the groups."""
+"""Checks of login, retention of committed offsets, permissions, group members and clocks."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from flux.core.stage import Role
 from flux.operate.doctor.facts import Facts, Finding
 
 CLOCK = 1.0
-"""Seconds: waits are shortened or lengthened by as much as clocks differ."""
+"""Seconds by which clocks may differ: waits are off by that much."""
 
 _TOPIC_NEEDS = {
     Role.MAIN: ("READ", "DESCRIBE"),
@@ -26,23 +26,23 @@ def login(facts: Facts) -> Iterator[Finding]:
         yield Finding("login", "the cluster", problem, remedy)
 
 
-def positions(facts: Facts) -> Iterator[Finding]:
-    """A group without members forgets its positions after that time, and starts over."""
+def committed_offsets(facts: Facts) -> Iterator[Finding]:
+    """Kafka deletes the committed offsets of a group without members after that time, and the group starts over."""
     longest = max((facts.policy.waits.longest(topic.stage.number) for topic in facts.topics[1:-1]), default=0.0)
     for number, config in sorted((facts.brokers or {}).items()):
         minutes = config.get("offsets.retention.minutes", "")
         if minutes.isdecimal() and int(minutes) * 60 < longest:
             yield Finding(
-                "positions",
+                "committed offsets",
                 f"broker {number}",
-                f"forgets a group's positions {in_words(int(minutes) * 60)} after its last member left, and records"
-                f" wait up to {in_words(longest)}",
+                f"deletes a group's committed offsets {in_words(int(minutes) * 60)} after its last member left, and"
+                f" records wait up to {in_words(longest)}",
                 f"set offsets.retention.minutes={round(2 * longest / 60)} on all brokers",
             )
 
 
 def permissions(facts: Facts) -> Iterator[Finding]:
-    """What a worker needs. Idempotent writes need nothing more since Kafka 2.8 (KIP-679)."""
+    """What a worker needs. Since Kafka 2.8 idempotent writes need no more (KIP-679)."""
     if facts.permissions is None:
         return
     for topic in facts.topics:
@@ -72,8 +72,8 @@ def members(facts: Facts) -> Iterator[Finding]:
             yield Finding(
                 "members",
                 f"group {group}",
-                f"its members use the protocol {protocol.used}, and this adapter's {' or '.join(protocol.ours)}",
-                "use the same client for all, and stop all members before you change it",
+                f"its members use the protocol {protocol.used}, and this adapter uses {' or '.join(protocol.ours)}",
+                "use the same client everywhere, and stop all members before you switch",
             )
 
 

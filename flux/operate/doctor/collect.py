@@ -1,4 +1,4 @@
-"""Asks a cluster for the facts. What it does not tell is kept as unknown: nothing passes because nobody looked."""
+"""Queries a cluster for the facts. What it does not return is kept as unknown, so that no check passes by default."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from flux.system import SYSTEM
 T = TypeVar("T")
 
 FATAL_FAULTS = {Fault.UNAVAILABLE, Fault.LOGIN}
-"""Faults that end the examination; any other says of one fact that it cannot be had."""
+"""Faults that end the examination; any other makes one fact unknown."""
 NO_CLOCK = Unknown("the clocks' difference", "needs a temporary topic: run with --clock")
 
 
@@ -36,19 +36,19 @@ def collect_facts(
     adapter: Cluster | None = None,
     system: System = SYSTEM,
 ) -> Facts:
-    """What the checks need to know of a task. `others`: the tasks beside it on the cluster; `clock`: what was measured,
-    or why nothing was; `unwritable`: why the process's producers cannot be made; `adapter`: to read the records at the
-    groups' positions; None: nobody does. Raises BrokerError only when the cluster is away; where it refuses the login,
-    that is all there is to know."""
-    asking = _Collector(admin, policy, system)
+    """What the checks need. `others`: other tasks on the cluster; `clock`: the measured difference, or why there is
+    none; `unwritable`: why the process's producers cannot be created; `adapter`: reads the records at the committed
+    offsets (None: they are not read). Raises BrokerError when the cluster is unavailable; where it refuses the login,
+    the facts hold only that."""
+    collector = _Collector(admin, policy, system)
     try:
-        facts = asking.facts(name, others, clock, unwritable)
-        large = asking.large(adapter) if adapter is not None and facts.names else ()
+        facts = collector.facts(name, others, clock, unwritable)
+        large = collector.large(adapter) if adapter is not None and facts.names else ()
     except BrokerError as error:
         if error.fault is not Fault.LOGIN:
             raise
         return Facts(name, policy, (), others=tuple(others), refused=str(error))
-    return attrs.evolve(facts, large=large, unknown=tuple(asking.unknown))
+    return attrs.evolve(facts, large=large, unknown=tuple(collector.unknown))
 
 
 @attrs.define
@@ -63,11 +63,11 @@ class _Collector:
     ) -> Facts:
         stages = list(self.policy.stages)
         topics = self._topics(stages)
-        worked = [stage.group for stage in stages[:-1]]
-        names: set[str] = self._asked("names of other topics", partial(self.admin.topic_names, ASK), set())
-        brokers = self._asked("settings of the brokers", partial(self.admin.broker_configs, ASK), None)
-        permissions = self._permissions([topic for topic in topics if not topic.missing], worked)
-        protocols = self._protocols(worked)
+        groups = [stage.group for stage in stages[:-1]]
+        names: set[str] = self._query("names of other topics", partial(self.admin.topic_names, ASK), set())
+        brokers = self._query("settings of the brokers", partial(self.admin.broker_configs, ASK), None)
+        permissions = self._permissions([topic for topic in topics if not topic.missing], groups)
+        protocols = self._protocols(groups)
         if isinstance(clock, Unknown):
             self.unknown.append(clock)
         return Facts(
@@ -86,10 +86,10 @@ class _Collector:
 
     def large(self, adapter: Cluster) -> tuple[LargeRecord, ...]:
         question = partial(read_status, adapter, self.admin, self.policy, None, system=self.system)
-        found = self._asked("records at the groups' positions", question, None)
+        found = self._query("records at the committed offsets", question, None)
         return () if found is None else tuple(large_records_in(found))
 
-    def _asked(self, what: str, question: Callable[[], T], otherwise: T) -> T:
+    def _query(self, what: str, question: Callable[[], T], otherwise: T) -> T:
         try:
             return question()
         except BrokerError as error:
@@ -107,7 +107,7 @@ class _Collector:
         except BrokerError as error:
             if error.fault in FATAL_FAULTS:
                 raise
-            for name in names:  # one that may not be seen hides the others
+            for name in names:  # one that is forbidden hides the others
                 try:
                     infos |= self.admin.topics([name], ASK)
                 except BrokerError as refused:
@@ -121,17 +121,17 @@ class _Collector:
         if info is None:
             return TopicFacts(stage, hidden=hidden)
         question = partial(self.admin.topic_config, stage.topic, ASK)
-        config = self._asked(f"settings of topic {stage.topic}", question, None)
+        config = self._query(f"settings of topic {stage.topic}", question, None)
         unreadable = partial(self.admin.unreadable_codecs, stage.topic, ASK)
-        facts = TopicFacts(stage, info, config, unreadable=self._asked(f"compression of {stage.topic}", unreadable, {}))
+        facts = TopicFacts(stage, info, config, unreadable=self._query(f"compression of {stage.topic}", unreadable, {}))
         kept = facts.retention
         if kept is None:
             return facts
-        old = self._asked(f"age of the records in {stage.topic}", partial(self._old, stage, kept), 0)
+        old = self._query(f"age of the records in {stage.topic}", partial(self._old, stage, kept), 0)
         return attrs.evolve(facts, old=old)
 
     def _old(self, stage: Stage, kept: float) -> int:
-        """Found by the time index, which needs no reading."""
+        """By the time index, without reading."""
         since = self.admin.offsets_at(stage.topic, int((self.system.now() - OLD * kept) * 1000), ASK)
         done = {} if stage.role is Role.DEAD else self.admin.committed_offsets(stage.group, stage.topic, ASK)
         return sum(
@@ -141,18 +141,20 @@ class _Collector:
 
     def _permissions(self, topics: Iterable[TopicFacts], groups: Sequence[str]) -> Permissions | None:
         names = [topic.name for topic in topics]
-        found = self._asked("permissions", partial(self.admin.permissions, names, groups, ASK), None)
+        found = self._query("permissions", partial(self.admin.permissions, names, groups, ASK), None)
         if found is not None:
-            untold = [f"topic {name}" for name in names if found.topics.get(name) is None]
-            untold += [f"group {group}" for group in groups if found.groups.get(group) is None]
-            if untold:
-                self.unknown.append(Unknown(f"permissions on {', '.join(untold)}", "the broker does not tell"))
+            unknown_names = [f"topic {name}" for name in names if found.topics.get(name) is None]
+            unknown_names += [f"group {group}" for group in groups if found.groups.get(group) is None]
+            if unknown_names:
+                self.unknown.append(
+                    Unknown(f"permissions on {', '.join(unknown_names)}", "the broker does not return them")
+                )
         return found
 
     def _protocols(self, groups: Iterable[str]) -> dict[str, GroupProtocol]:
         found: dict[str, GroupProtocol] = {}
         for group in dict.fromkeys(groups):
-            told = self._asked(f"members of group {group}", partial(self.admin.group_protocol, group, ASK), None)
-            if told is not None:
-                found[group] = told
+            protocol = self._query(f"members of group {group}", partial(self.admin.group_protocol, group, ASK), None)
+            if protocol is not None:
+                found[group] = protocol
         return found

@@ -1,4 +1,4 @@
-"""What is known of a task's cluster, and what is wrong with it: values."""
+"""What is known of a task's cluster, and findings: values."""
 
 from __future__ import annotations
 
@@ -13,15 +13,14 @@ from flux.core.stage import Role, Stage, Stages
 from flux.operate.status.blockers import LargeRecord
 
 OLD = 0.8
-"""The part of its retention after which a record is about to be deleted."""
+"""The share of its retention after which a record counts as about to be deleted."""
 
 
 @attrs.frozen
 class TopicFacts:
-    """One stage's topic. `info`: None where it does not exist, or may not be seen (`hidden`). `config`: as it works,
-    the brokers' defaults included; None where it may not be read. `old`: offsets that are not done, dead letters that
-    are held, and of that age that they are about to be deleted. `unreadable`: compressions of its records that
-    the client cannot read, and how each is mended."""
+    """One stage's topic. `info`: None where it does not exist or is forbidden (`hidden`). `config`: with the brokers'
+    defaults; None where it is forbidden. `old`: unfinished offsets, or dead letters, that are about to be deleted.
+    `unreadable`: compressions of its records that the client cannot read, and how to fix each."""
 
     stage: Stage
     info: TopicInfo | None = None
@@ -43,13 +42,13 @@ class TopicFacts:
         return self.stage.role is Role.MAIN
 
     def number(self, setting: str) -> int | None:
-        """A setting's number; None where it is not known."""
+        """The value of a setting; None where it is not known."""
         text = (self.config or {}).get(setting, "")
         return int(text) if text.removeprefix("-").isdecimal() else None
 
     @property
     def retention(self) -> float | None:
-        """Seconds that records are kept; None: for ever, or not known."""
+        """Seconds that records are kept; None: forever, or not known."""
         kept = self.number("retention.ms")
         deletes = "delete" in (self.config or {}).get("cleanup.policy", "delete")
         return None if kept is None or kept < 0 or not deletes else kept / 1000
@@ -57,7 +56,7 @@ class TopicFacts:
 
 @attrs.frozen
 class ClockDifference:
-    """`ahead`: seconds that this machine's clock is ahead of the broker's, known to `error` seconds more or less."""
+    """`ahead`: seconds that this machine's clock is ahead of the broker's, give or take `error` seconds."""
 
     ahead: float
     error: float
@@ -65,7 +64,7 @@ class ClockDifference:
 
 @attrs.frozen
 class Unknown:
-    """What could not be looked at, and why."""
+    """What could not be checked, and why."""
 
     what: str
     why: str
@@ -77,9 +76,9 @@ class Unknown:
 @attrs.frozen
 class Facts:
     """`topics`: by stage, the main one first, the dead letters last. `names`: all topics of the cluster. `brokers`:
-    their configurations, and `protocols`: of groups, as far as they are known. `others`: (name, stages) of the tasks
-    beside it on the same cluster. `large`: records that hold positions and may not fit into the next topic.
-    `unwritable`: why a producer with the process's options cannot be made."""
+    configurations by broker. `protocols`: of groups, where known. `others`: (name, stages) of other tasks on the
+    cluster. `large`: records that block committed offsets and may not fit into the next topic. `unwritable`: why a
+    producer with the process's options cannot be created."""
 
     name: str
     policy: Policy
@@ -93,7 +92,7 @@ class Facts:
     clock: ClockDifference | None = None
     unknown: tuple[Unknown, ...] = ()
     refused: str = ""
-    """Why the cluster refuses the login: nothing else is known then."""
+    """Why the cluster refuses the login; then nothing else is known."""
     unwritable: str = ""
 
     @property
@@ -102,14 +101,14 @@ class Facts:
 
     @property
     def message_bytes(self) -> int:
-        """What the main topic takes in a batch."""
+        """The largest batch that the main topic accepts."""
         return self.main.number("max.message.bytes") or DEFAULT_MESSAGE_BYTES
 
 
 @attrs.frozen
 class Finding:
-    """One thing that is wrong. `about`: a topic, a group, a broker, or the task. `create`: mended by creating the topic
-    that it is about; `settings`: by setting these on it."""
+    """One thing that is wrong. `about`: a topic, a group, a broker, or the task. `create`: fixed by creating the topic;
+    `settings`: fixed by setting these on it."""
 
     check: str
     about: str

@@ -1,4 +1,4 @@
-"""Whether records are kept for as long as they wait."""
+"""Checks that topics keep records for as long as they wait."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from flux.core.stage import Role
 from flux.operate.doctor.facts import Facts, Finding, TopicFacts
 from flux.operate.formatting import many
 
-COME_BACK = DAY
-"""Records are kept so much longer than they wait at most: workers may have been away meanwhile."""
-LOOK_AT = 30 * DAY
-"""Dead letters are kept so long at least: somebody has to look at them."""
+DOWNTIME = DAY
+"""Seconds to keep records beyond their longest wait: workers may be down meanwhile."""
+MIN_DEAD_LETTERS = 30 * DAY
+"""Seconds to keep dead letters at least: somebody has to look at them."""
 
 
 def retention(facts: Facts) -> Iterator[Finding]:
-    """The main topic's is its owner's to choose: see `expiry`."""
+    """Without the main topic, whose owner decides: see `expiry`."""
     for topic in facts.topics[1:]:
         if topic.config is None:
             continue
@@ -31,13 +31,13 @@ def retention(facts: Facts) -> Iterator[Finding]:
 def _problems(
     facts: Facts, topic: TopicFacts, config: Mapping[str, str], kept: str
 ) -> Iterator[tuple[str, dict[str, str]]]:
-    """And the settings that mend each. `kept`: the retention.ms that flux gives the topic."""
+    """Problems with the settings that fix each. `kept`: the retention.ms that flux gives new topics."""
     policy, size = config.get("cleanup.policy", "delete"), config.get("retention.bytes", "-1")
     if policy != "delete":
-        problem = f"cleanup.policy={policy} deletes a record once a later one has its key"
-        yield problem, {"cleanup.policy": "delete", "retention.ms": kept}  # which may not have counted before
+        problem = f"cleanup.policy={policy} deletes a record when a later one has the same key"
+        yield problem, {"cleanup.policy": "delete", "retention.ms": kept}  # which had no effect before
     if size != "-1":
-        yield f"retention.bytes={size} deletes records, however long they have to wait", {"retention.bytes": "-1"}
+        yield f"retention.bytes={size} deletes records even if they still have to wait", {"retention.bytes": "-1"}
     too_short = _too_short(facts, topic)
     if too_short:
         yield too_short, {"retention.ms": kept}
@@ -49,14 +49,14 @@ def _too_short(facts: Facts, topic: TopicFacts) -> str:
         return ""
     deleted = f"records are deleted after {in_words(kept)}"
     if topic.stage.role is Role.DEAD:
-        return f"{deleted}, dead letters that nobody has looked at too" if kept < LOOK_AT else ""
+        return f"{deleted}, even dead letters that nobody has looked at" if kept < MIN_DEAD_LETTERS else ""
     longest, most = facts.policy.waits.longest(topic.stage.number), facts.policy.max_delay
     if kept < longest:
-        return f"{deleted}, before they are tried: one waits up to {in_words(longest)} here"
-    if kept < longest + COME_BACK:
-        return f"{deleted}, and one waits up to {in_words(longest)} here, longer when workers are away"
-    if kept < most + COME_BACK:
-        return f"{deleted}, and a call may ask for {in_words(most)} with Retry(after=), up to max_delay"
+        return f"{deleted}, and they wait up to {in_words(longest)} here: some are never retried"
+    if kept < longest + DOWNTIME:
+        return f"{deleted}, and they wait up to {in_words(longest)} here, longer when workers are down"
+    if kept < most + DOWNTIME:
+        return f"{deleted}, and Retry(after=) may wait up to {in_words(most)}, the max_delay"
     return ""
 
 
@@ -72,4 +72,4 @@ def expiry(facts: Facts) -> Iterator[Finding]:
             )
         else:
             what, remedy = f"{many(topic.old, 'record')} not done yet", "start workers, or raise its retention.ms now"
-        yield Finding("expiry", topic.name, f"about to be deleted: {what} (it keeps {in_words(kept)})", remedy)
+        yield Finding("expiry", topic.name, f"about to be deleted: {what} (kept for {in_words(kept)})", remedy)

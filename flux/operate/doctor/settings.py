@@ -1,4 +1,4 @@
-"""Whether the topics take what flux writes to them."""
+"""Checks that topics accept what flux writes to them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from flux.core.backoff import in_words
 from flux.operate.doctor.facts import Facts, Finding
 
 CLOCKS_DIFFER = 300.0
-"""Seconds by which a record's time may be off, as clocks are, before a topic should refuse it."""
+"""Seconds by which clocks differ in practice: topics should accept timestamps that are off by that much."""
 
 
 def message_size(facts: Facts) -> Iterator[Finding]:
@@ -42,14 +42,13 @@ def compression(facts: Facts) -> Iterator[Finding]:
 
 def large_records(facts: Facts) -> Iterator[Finding]:
     for each in facts.large:
-        stands = (
-            f"stands for {in_words(each.seconds)}, has {each.size:,} bytes, and {each.target} takes {each.max_bytes:,}"
-        )
-        yield Finding("large records", f"{each.at}@{each.offset}", f"{stands}: its copy may not fit", each.remedy)
+        size = f"{each.size:,} bytes, and {each.target} takes {each.max_bytes:,}"
+        problem = f"unfinished for {in_words(each.seconds)}; {size}: its copy may not fit"
+        yield Finding("large records", f"{each.at}@{each.offset}", problem, each.remedy)
 
 
 def timestamps(facts: Facts) -> Iterator[Finding]:
-    """flux writes a record with the time of its forwarded copy, by the clock of the machine that wrote it."""
+    """A forwarded copy has the time of its writing, by the worker's clock."""
     kind = "message.timestamp.type"
     for topic in facts.topics[1:]:
         config = topic.config or {}
@@ -58,7 +57,7 @@ def timestamps(facts: Facts) -> Iterator[Finding]:
                 yield Finding(
                     "timestamps",
                     topic.name,
-                    f"{kind}=LogAppendTime, and {facts.main.name} has CreateTime: times of one record by two clocks",
+                    f"{kind}=LogAppendTime, and {facts.main.name} has CreateTime: a record gets times of two clocks",
                     f"set {kind}=CreateTime on it, or LogAppendTime on {facts.main.name}",
                 )
             continue
@@ -69,6 +68,6 @@ def timestamps(facts: Facts) -> Iterator[Finding]:
                 yield Finding(
                     "timestamps",
                     topic.name,
-                    f"{setting}={window}: it refuses records of a machine whose clock is off by {off}",
+                    f"{setting}={window}: it refuses records from a machine whose clock is off by {off}",
                     f"set {setting}=3600000 on it",
                 )

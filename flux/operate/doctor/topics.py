@@ -1,4 +1,4 @@
-"""Whether the topics are there, under names of their own, with enough partitions and replicas."""
+"""Checks that topics exist, under names of their own, with enough partitions and replicas."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from flux.core.errors import ConfigurationError
 from flux.core.stage import check_apart
 from flux.operate.doctor.facts import Facts, Finding, TopicFacts
+from flux.operate.formatting import many
 
 _ENOUGH_REPLICAS = 3
 
@@ -24,7 +25,7 @@ def missing(facts: Facts) -> Iterator[Finding]:
 
 
 def names(facts: Facts) -> Iterator[Finding]:
-    """Kafka makes no topic whose name differs from another's in '.' and '_' alone: both would have the same metrics.
+    """Kafka creates no topic whose name differs from another's only in '.' and '_': both would have the same metrics.
     Source: Topic.hasCollision of Kafka's clients, KAFKA-2337."""
     folded = {name.replace(".", "_"): name for name in sorted(facts.names)}
     for topic in facts.topics:
@@ -33,7 +34,7 @@ def names(facts: Facts) -> Iterator[Finding]:
             yield Finding(
                 "names",
                 topic.name,
-                f"Kafka refuses it beside {other}, which differs in '.' and '_' only",
+                f"Kafka refuses it, as {other} differs only in '.' and '_'",
                 "change topic, group_id or naming",
             )
     for name, stages in facts.others:
@@ -58,7 +59,7 @@ def partitions(facts: Facts) -> Iterator[Finding]:
         yield Finding(
             "partitions",
             topic.name,
-            f"has {topic.info.partitions} partitions and {facts.main.name} has {count}: {harm}",
+            f"has {many(topic.info.partitions, 'partition')} and {facts.main.name} has {count}: {harm}",
             f"kafka-topics.sh --alter --topic {grown} --partitions {to}, best while {topic.name} is empty",
         )
 
@@ -75,10 +76,12 @@ def _replicas(facts: Facts, topic: TopicFacts, has: int, wanted: int) -> Iterato
     main = facts.main.info.replication_factor if facts.main.info is not None else 1
     remedy = f"give it {max(wanted, main)} with kafka-reassign-partitions.sh"
     if has < wanted:
-        risk = "a broker that is lost takes its records along" if has == 1 else "two brokers away stop or lose it"
-        yield Finding("replication", topic.name, f"has {has} replica(s) on {wanted} brokers or more: {risk}", remedy)
+        risk = "losing a broker loses its records" if has == 1 else "losing two brokers stops it or loses records"
+        yield Finding(
+            "replication", topic.name, f"has {many(has, 'replica')} on {wanted} brokers or more: {risk}", remedy
+        )
     elif has < main:
-        yield Finding("replication", topic.name, f"has {has} replica(s) and {facts.main.name} has {main}", remedy)
+        yield Finding("replication", topic.name, f"has {many(has, 'replica')} and {facts.main.name} has {main}", remedy)
 
 
 def _in_sync(topic: TopicFacts, replicas: int) -> Iterator[Finding]:
@@ -87,20 +90,23 @@ def _in_sync(topic: TopicFacts, replicas: int) -> Iterator[Finding]:
         best = max(1, replicas - 1)
         remedy = f"set min.insync.replicas={best} on it"
         if least > replicas:
-            harm = "older brokers take no write with acks=all, newer ones want every replica"
+            harm = "older brokers refuse every write with acks=all, newer ones require all replicas"
             yield Finding(
-                "replication", topic.name, f"min.insync.replicas={least} with {replicas} replica(s): {harm}", remedy
+                "replication",
+                topic.name,
+                f"min.insync.replicas={least} with {many(replicas, 'replica')}: {harm}",
+                remedy,
             )
         elif least == replicas > 1:
-            problem = f"min.insync.replicas={least} with {replicas} replicas: one broker away stops every write"
+            problem = f"min.insync.replicas={least} with {replicas} replicas: losing one broker stops all writes"
             yield Finding("replication", topic.name, problem, remedy)
         elif least == 1 and replicas >= _ENOUGH_REPLICAS:
-            problem = "min.insync.replicas=1: what one broker alone has acknowledged is lost with it"
+            problem = "min.insync.replicas=1: records that only one broker has acknowledged are lost with it"
             yield Finding("replication", topic.name, problem, remedy)
     if (topic.config or {}).get("unclean.leader.election.enable") == "true":
         yield Finding(
             "replication",
             topic.name,
-            "unclean.leader.election.enable=true: a replica that lags may lead, and what it lacks is lost",
-            "set it to false",
+            "unclean.leader.election.enable=true: a lagging replica may become leader, which loses records",
+            "set unclean.leader.election.enable=false on it",
         )

@@ -1,4 +1,4 @@
-"""What holds positions back, by what the cluster, the processes and the looks before say: the longest first."""
+"""Which records block committed offsets, and why: by the cluster, the workers' reports and earlier snapshots."""
 
 from __future__ import annotations
 
@@ -9,19 +9,20 @@ import attrs
 from flux.core.engine.forwarding import way_out
 from flux.core.errors import Fault
 from flux.core.ports import TopicPartition
+from flux.operate.formatting import many
 from flux.operate.status.progress import Progress
 from flux.operate.status.reports import find_reported
 from flux.operate.status.status import Blocker, StageStatus, TaskStatus
 
 LONG = 5.0
-"""Seconds: a call, or a position that does not move, is not named before."""
+"""Seconds after which a call, or a committed offset that does not move, counts as a blocker."""
 
 StuckSince = Mapping[TopicPartition, tuple[int, float]]
-"""Where positions were found first: the offset of the record that they wait for, and when (seconds since the epoch)."""
+"""By partition: the oldest unfinished offset, and when it was seen there first (seconds since the epoch)."""
 
 
 def update_stuck(found: TaskStatus, before: StuckSince) -> StuckSince:
-    """Brought up to date by a look."""
+    """`before`, brought up to date by a newer snapshot."""
     now: dict[TopicPartition, tuple[int, float]] = {}
     for each in found.stages:
         for number, oldest in each.oldest_unfinished.items():
@@ -32,7 +33,7 @@ def update_stuck(found: TaskStatus, before: StuckSince) -> StuckSince:
 
 
 def blockers_of(found: TaskStatus, stuck_since: StuckSince) -> list[Blocker]:
-    """`stuck_since`: by this look and those before it."""
+    """The longest first. `stuck_since`: by this snapshot and the earlier ones."""
     named = [
         blocker
         for each in found.stages
@@ -44,35 +45,35 @@ def blockers_of(found: TaskStatus, stuck_since: StuckSince) -> list[Blocker]:
 
 def _blocker(found: TaskStatus, each: StageStatus, number: int, stuck_since: StuckSince) -> Blocker | None:
     oldest, stage = each.oldest_unfinished[number], each.stage
-    progress, large = Progress.of(each.positions.get(number)), large_record_at(found, each, number)
-    about = "" if large is None else f"; {large.problem}: {large.remedy}"
-    behind = each.behind(number) - progress.done_above - 1
-    told = find_reported(found.reports or (), stage, number, oldest.offset)
-    if told is not None and (told.seconds >= LONG or progress.done_above):
-        return Blocker(stage, number, oldest, told.what_for, told.seconds, behind, told.process)
+    progress, large = Progress.of(each.committed.get(number)), large_record_at(found, each, number)
+    hint = "" if large is None else f"; {large.problem}: {large.remedy}"
+    blocked = each.lag_of(number) - progress.done_above - 1
+    reported = find_reported(found.reports or (), stage, number, oldest.offset)
+    if reported is not None and (reported.seconds >= LONG or progress.done_above):
+        return Blocker(stage, number, oldest, reported.reason, reported.seconds, blocked, reported.process)
     if not any((stage.topic, number) in member.partitions for member in each.members):
         who = "has no members" if not each.members else "has no member with this partition"
-        return Blocker(stage, number, oldest, f"group {stage.group} {who}{about}", oldest.since(found.now_ms), behind)
+        return Blocker(stage, number, oldest, f"group {stage.group} {who}{hint}", oldest.since(found.now_ms), blocked)
     offset, since = stuck_since.get(TopicPartition(stage.topic, number), (oldest.offset, found.at))
-    stands = found.at - since if offset == oldest.offset else 0.0
+    stuck = found.at - since if offset == oldest.offset else 0.0
     if oldest.due is not None:
-        stands = min(stands, found.at - oldest.due / 1000)  # before that it waited, as it should
+        stuck = min(stuck, found.at - oldest.due / 1000)  # until then it waited for its due time
     if progress.done_above:
         why = (
-            f"{progress.done_above:,} behind it are done"
+            f"{many(progress.done_above, 'later record')} done"
             + ("" if found.reports else "; its call may be running")
-            + about
+            + hint
         )
-        return Blocker(stage, number, oldest, why, max(stands, 0.0) or oldest.since(found.now_ms), behind)
-    if stands >= LONG and told is None:
-        return Blocker(stage, number, oldest, f"the position does not move{about}", stands, behind)
-    if large is not None and told is None:
-        return Blocker(stage, number, oldest, f"{large.problem}: {large.remedy}", large.seconds, behind)
+        return Blocker(stage, number, oldest, why, max(stuck, 0.0) or oldest.since(found.now_ms), blocked)
+    if stuck >= LONG and reported is None:
+        return Blocker(stage, number, oldest, f"the committed offset does not move{hint}", stuck, blocked)
+    if large is not None and reported is None:
+        return Blocker(stage, number, oldest, f"{large.problem}: {large.remedy}", large.seconds, blocked)
     return None
 
 
-STANDS = 60.0
-"""Seconds that a record could have been worked for, before its size is suspected."""
+STUCK = 60.0
+"""Seconds after which an unfinished record's size is suspected."""
 
 
 @attrs.frozen
@@ -89,9 +90,7 @@ class LargeRecord:
 
     @property
     def problem(self) -> str:
-        return (
-            f"it has {self.size:,} bytes, and {self.target} takes {self.max_bytes:,}: its copy may not fit, compressed"
-        )
+        return f"it has {self.size:,} bytes, and {self.target} takes {self.max_bytes:,}: its copy may not fit"
 
     @property
     def remedy(self) -> str:
@@ -99,12 +98,12 @@ class LargeRecord:
 
 
 def large_record_at(found: TaskStatus, each: StageStatus, number: int) -> LargeRecord | None:
-    """The one that a partition's position is at, if it is that large and has stood for long."""
+    """The partition's oldest unfinished record, if it is larger than the next topic takes and stuck."""
     oldest = each.oldest_unfinished.get(number)
     if oldest is None or each.max_bytes is None or oldest.size <= each.max_bytes or oldest.waits(found.now_ms):
         return None
     seconds = oldest.since(found.now_ms)
-    if seconds is None or seconds < STANDS:
+    if seconds is None or seconds < STUCK:
         return None
     return LargeRecord(
         TopicPartition(each.stage.topic, number), oldest.offset, oldest.size, each.after, each.max_bytes, seconds
@@ -112,7 +111,7 @@ def large_record_at(found: TaskStatus, each: StageStatus, number: int) -> LargeR
 
 
 def large_records_in(found: TaskStatus) -> Iterator[LargeRecord]:
-    """All of a task's."""
+    """All of them, of a task."""
     for each in found.stages:
         for number in each.oldest_unfinished:
             one = large_record_at(found, each, number)

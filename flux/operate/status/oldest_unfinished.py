@@ -1,4 +1,4 @@
-"""The record that each partition's position is at: the first that is not done."""
+"""The oldest unfinished record of each partition: the one at its committed offset."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import attrs
 
-from flux.core import flux_headers as trails
+from flux.core import flux_headers
 from flux.core.message import Message
 from flux.core.monitoring.report import shown_key
 from flux.core.policy import Policy
@@ -17,7 +17,7 @@ from flux.operate.trace.record_history import due_of
 from flux.system import SYSTEM
 
 MAX_PARTITIONS = 500
-"""Looked at together: a client holds up to some hundred KB of each."""
+"""Read together: a client buffers some hundred KB of each."""
 TIMEOUT = 5.0
 _LOOK = 0.25
 _PIECE = 500
@@ -39,22 +39,22 @@ class OldestUnfinished:
     due: int | None
     """None in the main stage, where nothing waits."""
     size: int = 0
-    """Bytes of value, key and headers, as they are uncompressed."""
+    """Uncompressed bytes of value, key and headers."""
 
     def waits(self, now_ms: int) -> bool:
         return self.due is not None and self.due > now_ms
 
     def since(self, now_ms: int) -> float | None:
-        """Seconds for which it could have been worked: since it was written, or due. None: not known."""
+        """Seconds since it was written, or due. None: not known."""
         began = self.due if self.due is not None else self.written_at
         return None if began <= 0 else max(0.0, (now_ms - began) / 1000)
 
 
 def oldest_unfinished_of(record: Record, stage: Stage, policy: Policy, now_ms: int) -> OldestUnfinished:
-    message = Message.of(record, None, trails.start())
+    message = Message.of(record, None, flux_headers.start())
     due = None
     if stage.role is not Role.MAIN:
-        message.place(trails.read(message.headers, stage.number, now_ms, int(policy.max_delay * 1000)))
+        message.place(flux_headers.read(message.headers, stage.number, now_ms, int(policy.max_delay * 1000)))
         due = due_of(message, stage, policy)
     size = len(record.value() or b"") + len(message.key or b"")
     size += sum(len(name) + len(value or b"") for name, value in message.headers)
@@ -64,8 +64,8 @@ def oldest_unfinished_of(record: Record, stage: Stage, policy: Policy, now_ms: i
 def read_first(
     adapter: Cluster, starts: Mapping[TopicPartition, int], *, timeout: float = TIMEOUT, system: System = SYSTEM
 ) -> dict[TopicPartition, Record]:
-    """The first record at each of these offsets or after it, of at most `MAX_PARTITIONS` partitions; where there is
-    none, or none came within `timeout` seconds, nothing. Raises BrokerError."""
+    """The first record at each of these offsets or after it, of at most `MAX_PARTITIONS` partitions; without
+    those that have none, or none within `timeout` seconds. Raises BrokerError."""
     left = dict(list(starts.items())[:MAX_PARTITIONS])
     found: dict[TopicPartition, Record] = {}
     if not left:

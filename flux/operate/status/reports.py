@@ -1,4 +1,4 @@
-"""What processes have last told of themselves."""
+"""The newest report of each worker process."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from flux.consuming.topic_setup import ASK
 from flux.core.monitoring.report import EVERY, FRESH, IN_PLACE, Call, Open, Paused, Report, StageReport, within
 from flux.core.ports import AdminPort, Cluster, Record, System
 from flux.core.stage import Stage
+from flux.operate.formatting import many
 from flux.operate.reading import read, spans_of
 from flux.system import SYSTEM
 
 MAX_READ = 50_000
-"""Records: what ten thousand processes write in a minute is more than anybody looks at."""
+"""Records: more than ten thousand processes write in a minute."""
 _BACK_MS = 60_000
 _TIMEOUT = 10.0
 
@@ -32,34 +33,35 @@ class ReceivedReport:
 
 @attrs.frozen
 class ReportedRecord:
-    """A call, a record on its way or the pause that it waits for, where a report names it. `seconds`: until now."""
+    """What a report says of a record: its call, its forwarded copy, or the pause that it waits for. `seconds`: until
+    now."""
 
     what: Call | Open | Paused
     process: str
     seconds: float
 
     @property
-    def what_for(self) -> str:
-        """What its record waits for, in words."""
+    def reason(self) -> str:
+        """Why the record is not done."""
         what = self.what
         if isinstance(what, Call):
             return "its call is running" + ("" if what.records == 1 else f" with {what.records:,} records")
         if isinstance(what, Paused):
             return f"its task is paused by {what.error}"
         if what.state == IN_PLACE:
-            return f"it is tried again in place, after {what.failures} failure(s)"
+            return f"it is tried again in place, after {many(what.failures, 'failure')}"
         if not what.target:
-            return "what its call produced is not acknowledged"
+            return "records that its call produced are not acknowledged yet"
         if what.refused:
             return f"{what.target} refuses its copy ({what.refused})"
-        failures = f", {what.failures} failure(s)" if what.failures else ""
+        failures = f", {many(what.failures, 'failure')}" if what.failures else ""
         return f"its copy for {what.target} is {what.state}{failures}"
 
 
 def read_reports(
     adapter: Cluster, admin: AdminPort, topic: str, system: System = SYSTEM
 ) -> list[ReceivedReport] | None:
-    """Of each process that lives, the newest report; None: there is no such topic. Raises BrokerError."""
+    """The newest report of each live process; None: there is no such topic. Raises BrokerError."""
     if admin.topics([topic], ASK)[topic] is None:
         return None
     now_ms = int(system.now() * 1000)
@@ -75,8 +77,8 @@ def read_reports(
 
 
 def latest_reports(records: Iterable[Record], now_ms: int) -> list[ReceivedReport]:
-    """`records`: in the order in which they were written. A tombstone ends a process; what is too old, damaged or of
-    another version is ignored."""
+    """`records`: in the order in which they were written. A tombstone removes a process; reports that are too old,
+    damaged or of an unknown version are ignored."""
     found: dict[bytes | None, ReceivedReport] = {}
     for record in records:
         key, value = record.key(), record.value()
@@ -92,13 +94,13 @@ def latest_reports(records: Iterable[Record], now_ms: int) -> list[ReceivedRepor
 def find_reported(
     reports: Sequence[ReceivedReport], stage: Stage, partition: int, offset: int
 ) -> ReportedRecord | None:
-    """What processes say of the record at an offset of a stage."""
+    """What the reports say of the record at an offset of a stage."""
     for each in reports:
-        for told in each.of(stage):
-            whats: tuple[Call | Open, ...] = (*told.calls, *told.open)
-            for what in whats:
+        for report in each.of(stage):
+            unfinished: tuple[Call | Open, ...] = (*report.calls, *report.open)
+            for what in unfinished:
                 if (what.partition, what.offset) == (partition, offset):
                     return ReportedRecord(what, each.report.name, what.seconds + each.age)
-            if told.paused is not None and within(told.partitions, partition):
-                return ReportedRecord(told.paused, each.report.name, told.paused.seconds + each.age)
+            if report.paused is not None and within(report.partitions, partition):
+                return ReportedRecord(report.paused, each.report.name, report.paused.seconds + each.age)
     return None

@@ -1,6 +1,6 @@
-"""How far a task is, and what holds it back: what the cluster says at one moment, and what two moments say together.
+"""A snapshot of a task's stages, and what one snapshot or two mean: lag, waiting records, rates, pauses.
 
-`read_status` asks; the rest are plain functions of what it was told.
+`read_status` queries the cluster; the other functions are pure.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from flux.operate.status.progress import Progress, lag, read_group
 from flux.operate.status.reports import ReceivedReport, read_reports
 from flux.system import SYSTEM
 
-_SMALL = 16 * 1024  # bytes of a record that every topic takes
+_SMALL = 16 * 1024  # bytes of a record that every topic accepts
 
 
 @attrs.frozen
 class StageStatus:
-    """One stage. By partition, empty where there is no topic: `positions`, `marks`, and `first_young`, the first offset
-    younger than the stage's shortest wait. `after`: the next topic; `max_bytes`: the largest batch that it accepts;
-    None: not known, or no record is large."""
+    """One stage. By partition, empty where there is no topic: `committed`, `watermarks`, and `first_young`: the first
+    offset younger than the stage's shortest wait. `after`: the next topic; `max_bytes`: the largest batch that it
+    accepts; None: not known, or no record is large."""
 
     stage: Stage
     exists: bool
-    positions: Mapping[int, CommittedOffset] = attrs.field(factory=dict)
-    marks: Mapping[int, Watermarks] = attrs.field(factory=dict)
+    committed: Mapping[int, CommittedOffset] = attrs.field(factory=dict)
+    watermarks: Mapping[int, Watermarks] = attrs.field(factory=dict)
     members: Sequence[GroupMember] = ()
     oldest_unfinished: Mapping[int, OldestUnfinished] = attrs.field(factory=dict)
     first_young: Mapping[int, int] = attrs.field(factory=dict)
@@ -42,28 +42,27 @@ class StageStatus:
 
     @property
     def lag(self) -> int:
-        return lag(self.positions, self.marks)
+        return lag(self.committed, self.watermarks)
 
-    def behind(self, partition: int) -> int:
-        """Of one partition."""
-        stored = {n: position for n, position in self.positions.items() if n == partition}
-        return lag(stored, {partition: self.marks[partition]})
+    def lag_of(self, partition: int) -> int:
+        stored = {partition: self.committed[partition]} if partition in self.committed else {}
+        return lag(stored, {partition: self.watermarks[partition]})
 
     @property
-    def passed(self) -> int:
-        """Offsets that the group is done with, those above its positions included."""
-        known = (Progress.of(position) for position in self.positions.values())
-        return sum((progress.position or 0) + progress.done_above for progress in known)
+    def done(self) -> int:
+        """Offsets that the group has done, those above the committed offsets included."""
+        known = (Progress.of(stored) for stored in self.committed.values())
+        return sum((progress.committed or 0) + progress.done_above for progress in known)
 
     @property
     def end(self) -> int:
-        return sum(mark.high for mark in self.marks.values())
+        return sum(mark.high for mark in self.watermarks.values())
 
 
 @attrs.frozen
 class TaskStatus:
-    """A task at one moment. `at`: seconds since the epoch; `reports` None: nobody reports; `dead`: its dead letters'
-    topic, None where there is none."""
+    """A task at one moment. `at`: seconds since the epoch; `reports` None: no worker reports; `dead`: watermarks of the
+    dead-letter topic, None where there is none."""
 
     at: float
     stages: Sequence[StageStatus]
@@ -81,7 +80,7 @@ class TaskStatus:
 
 @attrs.frozen
 class Rates:
-    """A second. None: not known."""
+    """Records per second. None: not known."""
 
     done: float | None = None
     failed: float | None = None
@@ -89,15 +88,15 @@ class Rates:
 
 @attrs.frozen
 class Blocker:
-    """What a position waits for. `seconds`: for how long, as far as that is known; `process`: where it is."""
+    """A record that blocks a committed offset. `seconds`: for how long, where known; `process`: where it runs."""
 
     stage: Stage
     partition: int
     oldest: OldestUnfinished
     why: str
     seconds: float | None
-    behind: int
-    """Offsets behind it that are not done."""
+    blocked: int
+    """Later offsets that are not done."""
     process: str | None = None
 
     @property
@@ -108,13 +107,14 @@ class Blocker:
 def read_status(
     adapter: Cluster, admin: AdminPort, policy: Policy, report_topic: str | None, *, system: System = SYSTEM
 ) -> TaskStatus:
-    """Asks the cluster. Raises BrokerError."""
+    """Queries the cluster. Raises BrokerError."""
     names = admin.topic_names(ASK)
     stages = list(policy.stages)
     dead = stages.pop()
     stages += policy.stages.leftovers(names)
     found = [
-        _ask(admin, policy, stage, system) if stage.topic in names else StageStatus(stage, False) for stage in stages
+        _read_stage(admin, policy, stage, system) if stage.topic in names else StageStatus(stage, False)
+        for stage in stages
     ]
     reports = None
     if report_topic is not None and report_topic in names:
@@ -125,19 +125,19 @@ def read_status(
                 raise
     return TaskStatus(
         system.now(),
-        [_with_next(admin, policy, each) for each in _with_heads(adapter, policy, found, system)],
+        [_with_next(admin, policy, each) for each in _with_oldest(adapter, policy, found, system)],
         admin.watermarks(dead.topic, ASK) if dead.topic in names else None,
         reports,
     )
 
 
-def _ask(admin: AdminPort, policy: Policy, stage: Stage, system: System) -> StageStatus:
-    members, positions = read_group(admin, stage)  # first: an end that is read later is not below a position
-    marks = admin.watermarks(stage.topic, ASK)
+def _read_stage(admin: AdminPort, policy: Policy, stage: Stage, system: System) -> StageStatus:
+    members, committed = read_group(admin, stage)  # before the ends, so that no end is below one
+    watermarks = admin.watermarks(stage.topic, ASK)
     first_young: Mapping[int, int] = {}
-    if stage.role is not Role.MAIN and lag(positions, marks):
+    if stage.role is not Role.MAIN and lag(committed, watermarks):
         first_young = admin.offsets_at(stage.topic, int((system.now() - _shortest(policy, stage)) * 1000), ASK)
-    return StageStatus(stage, True, positions, marks, members, {}, first_young)
+    return StageStatus(stage, True, committed, watermarks, members, {}, first_young)
 
 
 def _shortest(policy: Policy, stage: Stage) -> float:
@@ -147,23 +147,24 @@ def _shortest(policy: Policy, stage: Stage) -> float:
         return 0.0
 
 
-def _with_heads(adapter: Cluster, policy: Policy, looks: Sequence[StageStatus], system: System) -> list[StageStatus]:
-    """All with one reader: a client takes longer to begin than to read."""
+def _with_oldest(adapter: Cluster, policy: Policy, stages: Sequence[StageStatus], system: System) -> list[StageStatus]:
+    """Reads all partitions with one reader: starting a client takes longer than reading."""
     starts = {
-        TopicPartition(each.stage.topic, number): max(mark.low, _position(each, number))
-        for each in looks
-        for number, mark in each.marks.items()
-        if max(mark.low, _position(each, number)) < mark.high and not begins_at_ends(policy, each.stage, each.positions)
+        TopicPartition(each.stage.topic, number): max(mark.low, _committed(each, number))
+        for each in stages
+        for number, mark in each.watermarks.items()
+        if max(mark.low, _committed(each, number)) < mark.high
+        and not begins_at_ends(policy, each.stage, each.committed)
     }
     try:
         records = read_first(adapter, starts, system=system)
     except BrokerError as error:
         if error.fault is not Fault.DENIED:
             raise
-        records = {}  # a login that may describe and not read is told the rest
+        records = {}  # a login that may only describe gets the rest
     now_ms = int(system.now() * 1000)
     found = []
-    for each in looks:
+    for each in stages:
         mine = {at.partition: record for at, record in records.items() if at.topic == each.stage.topic}
         oldest_unfinished = {
             number: oldest_unfinished_of(record, each.stage, policy, now_ms) for number, record in sorted(mine.items())
@@ -184,21 +185,18 @@ def _with_next(admin: AdminPort, policy: Policy, each: StageStatus) -> StageStat
         return each
 
 
-def _position(each: StageStatus, number: int) -> int:
-    stored = each.positions.get(number)
+def _committed(each: StageStatus, number: int) -> int:
+    stored = each.committed.get(number)
     return 0 if stored is None else stored.offset
 
 
-# ---- what it means
-
-
 def stage_reports(found: TaskStatus, stage: Stage) -> list[StageReport]:
-    return [told for each in found.reports or () for told in each.of(stage)]
+    return [report for each in found.reports or () for report in each.of(stage)]
 
 
 @attrs.frozen
 class TaskPause:
-    """A process in which the task is paused. `seconds`: for how long until now; `tried_in`: until a record is tried."""
+    """A process in which the task is paused. `seconds`: until now; `tried_in`: seconds until the next try."""
 
     process: str
     error: str
@@ -210,8 +208,8 @@ def pauses_of(found: TaskStatus) -> list[TaskPause]:
     """The longest first."""
     named: dict[str, TaskPause] = {}
     for each in found.reports or ():
-        for told in (one for looked in found.stages for one in each.of(looked.stage)):
-            paused, name = told.paused, each.report.name
+        for report in (one for status in found.stages for one in each.of(status.stage)):
+            paused, name = report.paused, each.report.name
             if paused is not None:
                 left = None if paused.tried_in is None else max(0.0, paused.tried_in - each.age)
                 named[name] = TaskPause(name, paused.error, paused.seconds + each.age, left)
@@ -219,53 +217,55 @@ def pauses_of(found: TaskStatus) -> list[TaskPause]:
 
 
 def waiting(found: TaskStatus, each: StageStatus) -> int:
-    """Records of a retry stage that are not due, about: a partition whose position waits has nothing that is due
-    behind it, as due order is offset order; else those younger than the stage's shortest wait, unless the record at
-    the position is younger too, and due all the same, as after a replay. At least those that processes hold."""
+    """Records of a retry stage that are not due yet, estimated.
+
+    Due order is offset order: while a partition's oldest unfinished record waits, all behind it wait too. Otherwise
+    those wait that are younger than the stage's shortest wait, unless that oldest record is young and due all the same,
+    as after a replay. Never fewer than the workers report."""
     if each.stage.role is Role.MAIN:
         return 0
     total = 0
-    for number, mark in each.marks.items():
+    for number, mark in each.watermarks.items():
         oldest = each.oldest_unfinished.get(number)
         if oldest is not None and oldest.waits(found.now_ms):
-            total += each.behind(number) - Progress.of(each.positions.get(number)).done_above
+            total += each.lag_of(number) - Progress.of(each.committed.get(number)).done_above
         elif oldest is not None and oldest.offset < (first_young := each.first_young.get(number, mark.high)):
             total += max(0, mark.high - first_young)
-    return max(total, sum(told.waiting for told in stage_reports(found, each.stage)))
+    return max(total, sum(report.waiting for report in stage_reports(found, each.stage)))
 
 
 def next_due(found: TaskStatus, each: StageStatus) -> int | None:
-    """When the next record of a retry stage is due, in milliseconds since the epoch; past: it is late. Of the records
-    at the positions and of those that processes hold; None: nothing waits."""
+    """When the next record of a retry stage is due, in milliseconds since the epoch: of the oldest unfinished ones and
+    of those that workers hold. In the past: it is late. None: no record waits."""
     dues = [oldest.due for oldest in each.oldest_unfinished.values() if oldest.due is not None]
     dues += [
-        found.now_ms + int((told.due_in - report.age) * 1000)
-        for report in found.reports or ()
-        for told in report.of(each.stage)
-        if told.due_in is not None
+        found.now_ms + int((report.due_in - received.age) * 1000)
+        for received in found.reports or ()
+        for report in received.of(each.stage)
+        if report.due_in is not None
     ]
     return min(dues, default=None)
 
 
 def rates(found: TaskStatus, each: StageStatus, before: TaskStatus | None) -> Rates:
-    """By what processes report; else by how far positions came since the look before, of what failed by what came to
-    the next stage. Not known, where it is neither."""
-    told = stage_reports(found, each.stage)
-    if told:
-        return Rates(sum(one.done_rate for one in told), sum(one.failed_rate for one in told))
+    """From the workers' reports; without them from how far committed offsets moved since the snapshot `before`, and
+    from what arrived in the next stage."""
+    reports = stage_reports(found, each.stage)
+    if reports:
+        return Rates(sum(one.done_rate for one in reports), sum(one.failed_rate for one in reports))
     if before is None or found.at <= before.at:
         return Rates()
     old = next((one for one in before.stages if one.stage == each.stage), None)
     if old is None or not each.exists:
         return Rates()
     seconds = found.at - before.at
-    failed = _came(found, each, seconds, before)
-    moved = max(0, each.passed - old.passed) / seconds
+    failed = _arrival_rate(found, each, seconds, before)
+    moved = max(0, each.done - old.done) / seconds
     return Rates(max(0.0, moved - (failed or 0.0)), failed)
 
 
-def _came(found: TaskStatus, each: StageStatus, seconds: float, before: TaskStatus) -> float | None:
-    """Records that came to the next stage a second; None: to the dead letters, where all stages' come."""
+def _arrival_rate(found: TaskStatus, each: StageStatus, seconds: float, before: TaskStatus) -> float | None:
+    """Records per second that arrived in the next stage. None: the dead letters, which come from all stages."""
     number = each.stage.number + 1
     after = next((one for one in found.stages if one.stage.number == number and one.exists), None)
     earlier = next((one for one in before.stages if one.stage.number == number and one.exists), None)
@@ -273,7 +273,7 @@ def _came(found: TaskStatus, each: StageStatus, seconds: float, before: TaskStat
 
 
 def dead_rate(found: TaskStatus, before: TaskStatus | None) -> float | None:
-    """Dead letters that came, a second."""
+    """New dead letters per second."""
     if before is None or found.dead is None or before.dead is None or found.at <= before.at:
         return None
     ends = (sum(mark.high for mark in each.values()) for each in (found.dead, before.dead))

@@ -1,4 +1,4 @@
-"""One work's way through the stages, put together from where its record was seen."""
+"""One record's way through the stages, put together from its copies."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 import attrs
 
-from flux.core import flux_headers as trails
+from flux.core import flux_headers
 from flux.core.message import Message
 from flux.core.policy import Policy
 from flux.core.ports import Record
@@ -17,48 +17,48 @@ from flux.operate.status.progress import Progress
 
 
 class RecordState(enum.Enum):
-    """What a group has made of a record."""
+    """What a group has done with a record."""
 
     PASSED = "passed"
-    """Done in that stage: it ended there, or moved on."""
+    """Done in that stage: its call returned, or it moved on."""
     WAITING = "waiting"
-    OPEN = "open"
-    """To be called, or being called."""
+    DUE = "due"
+    """Not called yet, or being called."""
     DEAD = "dead"
-    """In the dead letters, where nobody has to do anything with it."""
+    """In the dead-letter topic."""
 
 
 class TracedRecord(DeadLetter):
-    """A record where it was found: a `DeadLetter` of any stage. Times in milliseconds since the epoch."""
+    """A record of any stage, where it was found. Times in milliseconds since the epoch."""
 
     def __init__(self, message: Message, stage: Stage, state: RecordState, due: int | None) -> None:
         super().__init__(message)
         self.stage = stage
         self.state = state
         self.due = due
-        """When it is called, at the earliest; None where it does not wait."""
+        """When it is called at the earliest; None in the main stage."""
 
     def __str__(self) -> str:
         return f"{self.stage.topic}[{self.partition}]@{self.offset}"
 
 
 def traced_record_of(record: Record, stage: Stage, policy: Policy, progress: Progress, now_ms: int) -> TracedRecord:
-    message = Message.of(record, None, trails.start())
+    message = Message.of(record, None, flux_headers.start())
     if stage.role is Role.MAIN:
-        state = RecordState.PASSED if progress.has(message.offset) else RecordState.OPEN
+        state = RecordState.PASSED if progress.has(message.offset) else RecordState.DUE
         return TracedRecord(message, stage, state, None)
-    message.place(trails.read(message.headers, stage.number, now_ms, int(policy.max_delay * 1000)))
+    message.place(flux_headers.read(message.headers, stage.number, now_ms, int(policy.max_delay * 1000)))
     if stage.role is Role.DEAD:
         return TracedRecord(message, stage, RecordState.DEAD, None)
     due = due_of(message, stage, policy)
     if progress.has(message.offset):
         return TracedRecord(message, stage, RecordState.PASSED, due)
-    return TracedRecord(message, stage, RecordState.WAITING if due > now_ms else RecordState.OPEN, due)
+    return TracedRecord(message, stage, RecordState.WAITING if due > now_ms else RecordState.DUE, due)
 
 
 def due_of(message: Message, stage: Stage, policy: Policy) -> int:
-    """Of a record in a retry stage; by the shortest that the stage waits, where its headers do not say (the Ruby
-    library writes none)."""
+    """When a record of a retry stage is due, by its headers. The Ruby library writes none: then its timestamp plus the
+    stage's shortest wait."""
     if message.trail.due is not None:
         return message.trail.due
     try:
@@ -70,7 +70,7 @@ def due_of(message: Message, stage: Stage, policy: Policy) -> int:
 
 @attrs.frozen
 class RecordHistory:
-    """Where one record of the main topic, or what became of it, was seen: never empty, oldest first."""
+    """A record of the main topic and its copies in other stages: never empty, oldest first."""
 
     id: str
     records: Sequence[TracedRecord]
@@ -81,8 +81,8 @@ class RecordHistory:
 
     @property
     def now(self) -> TracedRecord | None:
-        """Where it is: the stage in which it waits or is called, else its last dead letter; None: it ended well."""
-        here = [each for each in self.records if each.state in (RecordState.OPEN, RecordState.WAITING)]
+        """The copy that waits or is called, else its last dead letter; None: it is done."""
+        here = [each for each in self.records if each.state in (RecordState.DUE, RecordState.WAITING)]
         if here:
             return here[-1]
         last = self.records[-1]
@@ -90,12 +90,12 @@ class RecordHistory:
 
     @property
     def copies(self) -> int:
-        """In how many places it is to be worked: more than one after a crash or a replay in between."""
-        return sum(each.state in (RecordState.OPEN, RecordState.WAITING) for each in self.records)
+        """Copies that are not done: more than one after a crash or a replay."""
+        return sum(each.state in (RecordState.DUE, RecordState.WAITING) for each in self.records)
 
 
 def histories_of(records: Iterable[TracedRecord]) -> list[RecordHistory]:
-    """Sightings of the same origin together; in the order in which they were first seen."""
+    """Copies of the same origin together, in the order in which they were found."""
     found: dict[str, list[TracedRecord]] = {}
     for traced in records:
         found.setdefault(traced.message.id, []).append(traced)
@@ -103,5 +103,5 @@ def histories_of(records: Iterable[TracedRecord]) -> list[RecordHistory]:
 
 
 def _age(traced: TracedRecord) -> tuple[bool, int, int, int]:
-    """The main topic first, whatever its producer's clock said; copies by when they were written."""
+    """The main topic first, whatever its producer's clock said; then by the time of writing."""
     return traced.stage.role is not Role.MAIN, traced.written_at, traced.stage.number, traced.offset

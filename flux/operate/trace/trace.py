@@ -1,9 +1,8 @@
-"""Finds a record in all stages of its task: reads each topic by its time index, and not more than it may.
+"""Finds a record in all stages of its task: reads each topic from the time index on, within limits.
 
-Every topic has its share of that; what some did not need goes to the others, the main topic first.
-A stage that was read wholly and has nothing spares the ones behind it: a forwarded copy leads to the next stage or to
-the dead letters. Positions are asked for before anything is read, so that what they pass has its forwarded copy in what
-is read then.
+Each topic has its share of the limit; what some topics did not use goes to the others, the main topic first. When a
+stage was read completely and has no copy, later stages are not read: a forwarded copy goes to the next stage or to the
+dead letters. Committed offsets are read before any record, so that the forwarded copy of whatever they pass is found.
 """
 
 from __future__ import annotations
@@ -24,12 +23,12 @@ from flux.system import SYSTEM
 
 MAX_FOUND = 1_000
 _SKEW_MS = 60_000
-"""What the clocks of who produced a record and who moved it may differ by."""
+"""How far the clocks of the producer and of the worker may differ."""
 
 
 @attrs.frozen
 class TraceQuery:
-    """Records with a key, or the one that began at an offset of the main topic and what became of it."""
+    """Records with a key, or the one record at an offset of the main topic, with its copies."""
 
     key: bytes | None = None
     origin: tuple[int, int] | None = None
@@ -38,8 +37,8 @@ class TraceQuery:
 
 @attrs.frozen
 class TraceLimits:
-    """`records`: read in all, shared by the topics; `seconds`: that reading may take; `since_ms`: where it begins
-    when only a key is known, in milliseconds since the epoch (None: with the oldest)."""
+    """`records`: records to read, in all topics together; `seconds`: time for reading; `since_ms`: where reading starts
+    for a key, in milliseconds since the epoch (None: at the oldest record)."""
 
     records: int = 200_000
     seconds: float = 60.0
@@ -48,7 +47,7 @@ class TraceLimits:
 
 @attrs.frozen
 class UnreadRange:
-    """Offsets of a topic that were left out, as a bound was hit."""
+    """Offsets of a topic that were not read, as a limit was reached."""
 
     topic: str
     offsets: int
@@ -58,15 +57,15 @@ class UnreadRange:
 class TraceResult:
     histories: list[RecordHistory] = attrs.field(factory=list)
     read: int = 0
-    """Records."""
+    """Records that were read."""
     unread: list[UnreadRange] = attrs.field(factory=list)
-    """Empty: whatever was not seen is not there."""
-    positions: dict[str, dict[int, CommittedOffset]] = attrs.field(factory=dict)
-    """By topic and partition, what the groups of the main and the retry stages had committed."""
+    """Empty: a record that was not found does not exist."""
+    committed: dict[str, dict[int, CommittedOffset]] = attrs.field(factory=dict)
+    """By topic and partition, of the groups of the main and the retry stages."""
     origin_missing: bool = False
-    """Whether the main topic does not hold the origin (any more)."""
+    """Whether the main topic does not have the origin (any more)."""
     truncated: bool = False
-    """Whether there was more than `MAX_FOUND`."""
+    """Whether more than `MAX_FOUND` records matched."""
 
 
 def trace(
@@ -104,11 +103,11 @@ class _Search:
         self._progressed = on_progress
         self._system = system
         self._deadline = system.monotonic() + limits.seconds
-        self._asked_to_stop = should_stop
+        self._caller_stops = should_stop
         self._now_ms = int(system.now() * 1000)
         self._found: list[TracedRecord] = []
-        self._rest: dict[Stage, Spans] = {}
-        """What is left to read of stages that were begun."""
+        self._unread: dict[Stage, Spans] = {}
+        """What is left to read, of stages that were started."""
         self._trace = TraceResult()
         self._left = limits.records
         self._any_key = query.key is None
@@ -119,33 +118,33 @@ class _Search:
         stages = self._stages()
         for stage in stages:
             if stage.role is not Role.DEAD:
-                _, trace.positions[stage.topic] = read_group(self._admin, stage)
+                _, trace.committed[stage.topic] = read_group(self._admin, stage)
         main, *retries = stages
         dead = retries.pop() if retries and retries[-1].role is Role.DEAD else None
-        may_be_further = True
+        may_have_moved_on = True
         if self._wanted.origin is not None:
             self._find_origin(main)
         else:
             self._search(main, len(stages))
         since = self._since()
         for number, stage in enumerate(retries):
-            if may_be_further or stage.role is Role.LEFTOVER:
+            if may_have_moved_on or stage.role is Role.LEFTOVER:
                 found = self._search(stage, len(stages) - 1 - number, since)
-                may_be_further = found or stage.role is Role.LEFTOVER
+                may_have_moved_on = found or stage.role is Role.LEFTOVER
         if dead is not None:
             self._search(dead, 1, since)
-        for stage, spans in self._rest.items():  # with what others did not need
-            self._rest[stage] = self._read(stage, spans, self._left)
-        sizes = [(stage.topic, count_offsets(spans)) for stage, spans in self._rest.items()]
+        for stage, spans in self._unread.items():  # with what the others did not use
+            self._unread[stage] = self._read(stage, spans, self._left)
+        sizes = [(stage.topic, count_offsets(spans)) for stage, spans in self._unread.items()]
         trace.unread = [UnreadRange(topic, size) for topic, size in sizes if size]
         trace.histories = histories_of(self._found)
         return trace
 
     def _should_stop(self) -> bool:
-        return self._asked_to_stop() or self._system.monotonic() >= self._deadline
+        return self._caller_stops() or self._system.monotonic() >= self._deadline
 
     def _stages(self) -> list[Stage]:
-        """Those that have a topic; the dead letters last."""
+        """Stages whose topic exists; the dead letters last."""
         names, stages = self._admin.topic_names(ASK), list(self._policy.stages)
         if stages[0].topic not in names:
             raise ConfigurationError(f"there is no topic {stages[0].topic}: see `flux topics`")
@@ -164,19 +163,22 @@ class _Search:
             return
         self._trace.read += 1
         self._left -= 1
-        self._key, self._any_key = record.key(), False  # copies keep it, and comparing it is cheaper than headers
+        self._key, self._any_key = (
+            record.key(),
+            False,
+        )  # copies have the same key, and comparing it is cheaper than reading headers
         self._found.append(self._traced(record, main))
 
     def _since(self) -> int | None:
-        """Nothing can have become of a record before it was written."""
+        """Copies cannot be older than the record."""
         if self._wanted.origin is None or not self._found:
             return self._bounds.since_ms
         born = self._found[0].written_at
         return born - _SKEW_MS if 0 < born <= self._now_ms else self._bounds.since_ms
 
     def _search(self, stage: Stage, topics: int, since: int | None = None) -> bool:
-        """One topic, within its share of what may still be read, `topics` being how many are left. Whether anything
-        may have moved on from it: something was seen, or not all was read."""
+        """Reads one topic within its share of the limit; `topics`: how many are left. Returns whether a record may have
+        moved on from it: a copy was found, or not all was read."""
         since = self._bounds.since_ms if since is None else since
         spans = spans_of(self._admin, stage.topic, since)
         before, left = len(self._found), self._left - self._left // topics
@@ -185,20 +187,20 @@ class _Search:
         for chosen in (likely, spans.keys() - likely):
             part = {number: span for number, span in spans.items() if number in chosen}
             rest |= self._read(stage, part, self._left - left)
-        self._rest[stage] = rest
+        self._unread[stage] = rest
         return len(self._found) > before or count_offsets(rest) > 0 or self._is_cut(stage, spans)
 
     def _likely(self, count: int) -> set[int]:
-        """Where forwarded copies of what was seen went, if the topic has always had as many partitions."""
+        """Partitions of forwarded copies, if the topic has always had this many."""
         return {each.partition % count for each in self._found} if count else set()
 
     def _is_cut(self, stage: Stage, spans: Spans) -> bool:
-        """Whether what is searched for may have been here, and is deleted already."""
+        """Whether the record may have been here and is deleted already."""
         marks = self._admin.watermarks(stage.topic, ASK)
         return any(mark.low > 0 and spans[n].start <= mark.low for n, mark in marks.items() if n in spans)
 
     def _read(self, stage: Stage, spans: Spans, most: int) -> dict[int, Span]:
-        """Reads at most so many records; returns what is left of the spans."""
+        """Reads at most `most` records; returns what is left of the spans."""
         left = {number: span for number, span in spans.items() if span.start < span.end}
         if not left or most <= 0 or self._trace.truncated or self._should_stop():
             return left
@@ -238,5 +240,5 @@ class _Search:
         return traced.message.origin == (self._policy.stages.topic, *origin)
 
     def _traced(self, record: Record, stage: Stage) -> TracedRecord:
-        stored = self._trace.positions.get(stage.topic, {}).get(record.partition())
+        stored = self._trace.committed.get(stage.topic, {}).get(record.partition())
         return traced_record_of(record, stage, self._policy, Progress.of(stored), self._now_ms)

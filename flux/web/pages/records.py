@@ -14,7 +14,7 @@ from flux.core.errors import ConfigurationError, FluxError
 from flux.core.ports import TopicPartition
 from flux.core.stage import Role, Stage
 from flux.core.text import one_line
-from flux.operate.messages import calls_of, state_of, where
+from flux.operate.messages import reported_of, state_of, where
 from flux.operate.reading import Span, read_one, spans_of
 from flux.operate.status.progress import Progress, read_group
 from flux.operate.trace.record_history import RecordHistory, TracedRecord, traced_record_of
@@ -125,11 +125,11 @@ async def search(request: Request) -> Response:
 def _traced(task: WatchedTask, query: TraceQuery, limits: TraceLimits) -> tuple[TraceResult, list[ShownHistory]]:
     """Blocks, within its bounds. Raises FluxError."""
     found = trace(task.adapter, task.admin, task.policy, query, limits, system=task.system)
-    calls = calls_of(found, task.adapter, task.admin, task.report_topic)
+    reported = reported_of(found, task.adapter, task.admin, task.report_topic)
     now_ms = task.now_ms
     histories = [
         ShownHistory(
-            history, where(history, found, calls, now_ms), [state_of(each, now_ms) for each in history.records]
+            history, where(history, found, reported, now_ms), [state_of(each, now_ms) for each in history.records]
         )
         for history in reversed(found.histories[-MAX_HISTORIES - 1 :])  # the newest first
     ]

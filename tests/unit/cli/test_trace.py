@@ -99,7 +99,7 @@ def test_a_record_that_is_not_passed_is_to_be_called(tracing: Tracing) -> None:
         ({"calls": (Call(0, 0, None, 1, 299.0),)}, "its call is running"),
         (
             {"open": (Open(0, 0, None, 3, "orders", IN_PLACE, 2, 9.0),)},
-            "it is tried again in place, after 2 failure(s)",
+            "it is tried again in place, after 2 failures",
         ),
         ({"paused": Paused("ConnectionError", 90.0, 4.0)}, "its task is paused by ConnectionError"),
     ],

@@ -64,11 +64,11 @@ def test_a_cluster_that_is_away_ends_it_in_bounded_time() -> None:
     yard.bury({})
     spans = spans_of(yard.admin, DEAD)
     yard.broker.available = False
-    with pytest.raises(BrokerError, match="nothing has come") as raised:
+    with pytest.raises(BrokerError, match="no record of") as raised:
         offsets(yard, spans)
     assert raised.value.fault is Fault.UNAVAILABLE
     assert yard.system.now() - START < 40
-    with pytest.raises(BrokerError, match="does not answer"):
+    with pytest.raises(BrokerError, match="no answer from"):
         read_one(yard.adapter, TopicPartition(DEAD, 0), 0, system=yard.system)
 
 

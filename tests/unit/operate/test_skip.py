@@ -37,7 +37,7 @@ def plan_of(yard: OperateKit, offset: int, stage: int = 0, partition: int = 0) -
 def skipped(yard: OperateKit, offset: int, stage: int = 0) -> CommittedOffset:
     return skip(
         plan_of(yard, offset, stage), yard.adapter, yard.admin, "ada@ops", "no such customer", yard.system
-    ).position
+    ).committed
 
 
 def test_the_record_becomes_a_dead_letter_with_who_and_why(yard: OperateKit) -> None:
@@ -103,7 +103,7 @@ def test_members_that_come_after_the_copy_leave_the_record_to_be_worked(yard: Op
         yard.adapter._cluster.group("billing", MAIN).join(member)
 
     yard.broker.fail_writes(join)
-    with pytest.raises(FluxError, match=r"the copy is in .*is still to be worked.*has members"):
+    with pytest.raises(FluxError, match=r"the copy is in .*is not skipped.*has members"):
         skip(plan, yard.adapter, yard.admin, "a", "b", yard.system)
     assert yard.admin.committed_offsets("billing", MAIN, 1) == {0: CommittedOffset(0)}
     assert len(yard.broker.records(DEAD)) == 1
@@ -130,7 +130,7 @@ def test_what_was_committed_meanwhile_is_not_taken_back(yard: OperateKit) -> Non
         yard.adapter._cluster.group("billing", MAIN).committed[0] = CommittedOffset(4)
 
     yard.broker.fail_writes(commit_first)
-    assert skip(plan, yard.adapter, yard.admin, "a", "b", yard.system).position == CommittedOffset(4)
+    assert skip(plan, yard.adapter, yard.admin, "a", "b", yard.system).committed == CommittedOffset(4)
 
 
 def test_without_the_copys_acknowledgement_the_position_stays(yard: OperateKit) -> None:
@@ -151,7 +151,7 @@ def test_a_position_that_is_refused_is_told_with_where_the_copy_is(yard: Operate
 @pytest.mark.parametrize(
     ("offset", "partition", "says"),
     [
-        (1, 0, "is done: group billing holds nothing for it"),
+        (1, 0, "is done already: it blocks nothing in group billing"),
         (3, 0, "is done"),
         (9, 0, "there is no record orders.0.@9: the partition holds 0 to 4"),
         (0, 7, "has no partition 7"),
@@ -180,7 +180,7 @@ def test_stages_that_hold_nothing_are_refused(yard: OperateKit) -> None:
 def test_a_group_that_starts_at_the_end_holds_what_is_in_a_partition_that_came_later(yard: OperateKit) -> None:
     yard.broker.grow_topic(MAIN, 2)
     yard.policy = attrs.evolve(yard.policy, start_from="latest")
-    with pytest.raises(FluxError, match="nothing is held"):
+    with pytest.raises(FluxError, match="nothing is blocked"):
         plan_of(yard, 0)
     yard.broker.set_committed_offset("billing", TopicPartition(MAIN, 1), CommittedOffset(0))
     assert plan_of(yard, 0).stored == CommittedOffset(0)
@@ -233,7 +233,7 @@ def test_what_the_dead_letters_refuse_is_kept_whole_and_then_passed(yard: Operat
         kept.append(line)
 
     done = skip(plan_of(yard, 2), yard.adapter, yard.admin, "ada", "40 MB", yard.system, receipt=keep)
-    assert (done.position, "too large" in done.refused) == (CommittedOffset(3), True)
+    assert (done.committed, "too large" in done.refused) == (CommittedOffset(3), True)
     yard.broker.fail_writes(None)
     assert write_lines(yard.adapter, yard.admin, DEAD, [line.encode() for line in kept]) == 1
     [dead_letter] = yard.broker.records(DEAD)

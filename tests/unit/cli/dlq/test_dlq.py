@@ -387,7 +387,7 @@ def test_import_ends_at_a_line_that_is_wrong_and_says_what_is_there(dlq: Dlq) ->
     good = '{"key": null, "value": "x"}\n'
     done = dlq("import", "-", input=good * 3 + "oops\n" + good)
     assert done.exit_code == 1
-    assert only_line(done.stderr) == "flux: line 4: it is no JSON; the 3 before it were imported"
+    assert only_line(done.stderr) == "flux: line 4: not JSON; the 3 before it were imported"
     assert len(dlq.broker.records(DEAD)) == 3
     assert dlq("import", "no-such-file").exit_code == 2
 

@@ -52,12 +52,12 @@ def test_headers_that_cannot_be_read_are_said_to_be_missing() -> None:
 @pytest.mark.parametrize(
     ("line", "says"),
     [
-        (b"{", "no JSON"),
-        (b"\xff", "no JSON"),
-        (b"[" * 100_000, "no JSON"),
-        (b"[]", "no record"),
-        (b"{}", "no record"),
-        (b'{"key": null}', "no record"),
+        (b"{", "not JSON"),
+        (b"\xff", "not JSON"),
+        (b"[" * 100_000, "not JSON"),
+        (b"[]", "not a record"),
+        (b"{}", "not a record"),
+        (b'{"key": null}', "not a record"),
         (b'{"key": 1, "value": null}', "key is 1"),
         (b'{"key": null, "value": {"base64": "?"}}', "value is"),
         (b'{"key": null, "value": {"base64": 7}}', "value is"),

@@ -95,7 +95,7 @@ def test_a_replay_of_some_leaves_the_rest_to_a_later_one() -> None:
     assert (first.replayed, first.unmatched) == (2, 1)
     assert yard.replay(criteria=only(error="A")).replayed == 0
     rest = yard.replay()
-    assert (rest.replayed, rest.done_before) == (1, 2)
+    assert (rest.replayed, rest.replayed_before) == (1, 2)
     assert yard.replayed_offsets() == [0, 2, 1]
 
 
@@ -272,9 +272,9 @@ def test_what_the_dead_letters_own_stage_has_worked_is_counted() -> None:
     yard = OperateKit()
     yard.bury({}, {}, {})
     yard.broker.set_committed_offset("billing-3", TopicPartition(DEAD, 0), CommittedOffset(2))
-    assert yard.plan().worked == 2
+    assert yard.plan().retried == 2
     yard.replay()
-    assert yard.plan().worked == 0
+    assert yard.plan().retried == 0
 
 
 def test_the_group_of_replays_does_not_change_with_the_number_of_retries() -> None:

@@ -46,20 +46,20 @@ def test_no_replay_takes_anything_back() -> None:
 )
 def test_it_is_read_back_as_it_was_committed(offset: int, parts: list[tuple[str, int]]) -> None:
     known = ReplayProgress(offset, tuple((Filter(key=key), end) for key, end in parts))
-    position = known.position(MOST)
+    position = known.to_commit(MOST)
     assert len(position.metadata) <= MOST
     assert ReplayProgress.of(position) == known
 
 
 def test_what_does_not_fit_is_forgotten_from_the_oldest_on() -> None:
     parts = tuple((Filter(key=f"key-{number}"), 9) for number in range(500))
-    position = ReplayProgress(3, parts).position(MOST)
+    position = ReplayProgress(3, parts).to_commit(MOST)
     assert position.offset == 3
     assert len(position.metadata) <= MOST
     kept = ReplayProgress.of(position).parts
     assert 50 < len(kept) < 500
     assert kept == parts[-len(kept) :]
-    assert ReplayProgress(3, ((Filter(key="x" * 9000), 9),)).position(MOST) == CommittedOffset(3)
+    assert ReplayProgress(3, ((Filter(key="x" * 9000), 9),)).to_commit(MOST) == CommittedOffset(3)
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def test_whatever_was_replayed_before_a_last_replay_of_all_each_letter_was_repla
     there = dead_letters(*errors)
     known, copies = ReplayProgress(0), [0] * len(there)
     for criteria, most in [*runs, (ALL, 1000)]:
-        known = ReplayProgress.of(known.position(MOST))  # each run is a process of its own
+        known = ReplayProgress.of(known.to_commit(MOST))  # each run is a process of its own
         start, reached = known.start(criteria), known.start(criteria)
         for each in there[start : start + most]:
             if criteria.matches(each) and not known.has(each):

@@ -99,37 +99,37 @@ CASES: dict[str, tuple[str, str, str, Callable[[], Facts]]] = {
     "a topic is missing": ("topics", FIRST, "no such topic (retry 1)", lambda: altered(FIRST, info=None, config=None)),
     "fewer partitions": ("partitions", FIRST, "12: fewer workers", lambda: altered(FIRST, info=TopicInfo(6, 3))),
     "more partitions": ("partitions", DEAD, "stay empty", lambda: altered(DEAD, info=TopicInfo(13, 3))),
-    "one replica": ("replication", MAIN, "takes its records along", lambda: lone(MAIN)),
+    "one replica": ("replication", MAIN, "losing a broker loses its records", lambda: lone(MAIN)),
     "fewer replicas": (
         "replication",
         SECOND,
-        "two brokers away",
+        "losing two brokers",
         lambda: altered(SECOND, info=TopicInfo(12, 2), **isr(1)),
     ),
-    "no write is possible": ("replication", MAIN, "take no write", lambda: altered(MAIN, **isr(4))),
-    "a broker away stops writes": ("replication", DEAD, "stops every write", lambda: altered(DEAD, **isr(3))),
+    "no write is possible": ("replication", MAIN, "refuse every write", lambda: altered(MAIN, **isr(4))),
+    "a broker away stops writes": ("replication", DEAD, "stops all writes", lambda: altered(DEAD, **isr(3))),
     "a lone acknowledgement": ("replication", FIRST, "lost with it", lambda: altered(FIRST, **isr(1))),
     "an unclean leader": (
         "replication",
         FIRST,
-        "what it lacks is lost",
+        "may become leader",
         lambda: altered(FIRST, config={"unclean.leader.election.enable": "true"}),
     ),
     "compacted": (
         "retention",
         FIRST,
-        "a later one has its key",
+        "a later one has the same key",
         lambda: altered(FIRST, config={"cleanup.policy": "compact"}),
     ),
     "compacted and deleted": (
         "retention",
         DEAD,
-        "a later one has its key",
+        "a later one has the same key",
         lambda: altered(DEAD, config={"cleanup.policy": "compact,delete"}),
     ),
     "by size": ("retention", DEAD, "retention.bytes=1000", lambda: altered(DEAD, config={"retention.bytes": "1000"})),
-    "shorter than the wait": ("retention", SECOND, "before they are tried", lambda: kept(SECOND, 3599)),
-    "hardly longer than the wait": ("retention", SECOND, "when workers are away", lambda: kept(SECOND, 3600 + DAY - 1)),
+    "shorter than the wait": ("retention", SECOND, "some are never retried", lambda: kept(SECOND, 3599)),
+    "hardly longer than the wait": ("retention", SECOND, "when workers are down", lambda: kept(SECOND, 3600 + DAY - 1)),
     "shorter than a call may ask": ("retention", FIRST, "Retry(after=)", lambda: kept(FIRST, 31 * DAY - 1)),
     "dead letters for a week": ("retention", DEAD, "nobody has looked at", lambda: kept(DEAD, 7 * DAY)),
     "dead letters expire": ("expiry", DEAD, "3 dead letters", lambda: altered(DEAD, kept(DEAD, 40 * DAY), old=3)),
@@ -161,7 +161,7 @@ CASES: dict[str, tuple[str, str, str, Callable[[], Facts]]] = {
     "two clocks": (
         "timestamps",
         FIRST,
-        "by two clocks",
+        "of two clocks",
         lambda: altered(FIRST, config={"message.timestamp.type": "LogAppendTime"}),
     ),
     "a narrow window": (
@@ -171,7 +171,7 @@ CASES: dict[str, tuple[str, str, str, Callable[[], Facts]]] = {
         lambda: altered(FIRST, config={"message.timestamp.after.max.ms": "60000"}),
     ),
     "positions are forgotten": (
-        "positions",
+        "committed offsets",
         "broker 2",
         "~1.0 hour",
         lambda: brokers({2: {"offsets.retention.minutes": "59"}}),
@@ -197,7 +197,7 @@ CASES: dict[str, tuple[str, str, str, Callable[[], Facts]]] = {
     "two families of clients": (
         "members",
         "group billing",
-        "protocol range, and this adapter's cooperative-sticky",
+        "protocol range, and this adapter uses cooperative-sticky",
         lambda: attrs.evolve(sound(), protocols={"billing": GroupProtocol("range", ("cooperative-sticky",))}),
     ),
     "a clock ahead": (
@@ -221,7 +221,7 @@ CASES: dict[str, tuple[str, str, str, Callable[[], Facts]]] = {
     "a task that works the retries": (
         "names",
         "Billing",
-        f"Other works the topic {FIRST}",
+        f"Other consumes topic {FIRST}",
         lambda: attrs.evolve(sound(), others=(("Other", Stages(FIRST, "else", 0)),)),
     ),
 }

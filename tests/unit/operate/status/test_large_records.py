@@ -28,15 +28,15 @@ def yard() -> OperateKit:
 def test_status_names_it_at_the_first_look_though_nobody_reports(yard: OperateKit) -> None:
     found = read_status(yard.adapter, yard.admin, yard.policy, None, system=yard.system)
     [blocker] = blockers_of(found, update_stuck(found, {}))
-    assert (blocker.place, blocker.behind) == ("0:0", 1)
-    assert blocker.why == f"it has 20,001 bytes, and {RETRY} takes 10,000: its copy may not fit, compressed: {REMEDY}"
+    assert (blocker.place, blocker.blocked) == ("0:0", 1)
+    assert blocker.why == f"it 20,001 bytes, and {RETRY} takes 10,000: its copy may not fit: {REMEDY}"
 
 
 def test_the_doctor_names_it(yard: OperateKit) -> None:
     findings = examine(collect_facts("Billing", yard.policy, yard.admin, adapter=yard.adapter, system=yard.system))
     [large] = [finding for finding in findings if finding.check == "large records"]
     assert large.about == f"{MAIN}[0]@0"
-    assert "has 20,001 bytes" in large.problem
+    assert "20,001 bytes" in large.problem
     assert large.remedy == REMEDY
 
 

@@ -73,7 +73,7 @@ def test_a_record_that_waits_to_be_tried_in_place_is_found_by_itself() -> None:
     tried = attrs.evolve(STAGE, calls=(), open=(Open(3, 9, None, 3, "orders", IN_PLACE, 2, 1.5),), in_place=1)
     found = find_reported([ReceivedReport(attrs.evolve(REPORT, stages=(tried,)), 1.0)], MAIN, 3, 9)
     assert found is not None
-    assert (found.what_for, found.seconds) == ("it is tried again in place, after 2 failure(s)", 2.5)
+    assert (found.reason, found.seconds) == ("it is tried again in place, after 2 failures", 2.5)
 
 
 def test_a_record_that_its_next_topic_refuses_is_told_with_what_would_mend_that() -> None:
@@ -83,14 +83,14 @@ def test_a_record_that_its_next_topic_refuses_is_told_with_what_would_mend_that(
     assert report is not None
     found = find_reported([ReceivedReport(report, 1.0)], MAIN, 3, 9)
     assert found is not None
-    assert found.what_for == f"orders-billing-dlq refuses its copy ({why})"
+    assert found.reason == f"orders-billing-dlq refuses its copy ({why})"
 
 
 def test_what_a_paused_task_has_waits_for_the_end_of_the_pause() -> None:
     reports = [ReceivedReport(attrs.evolve(REPORT, stages=(PAUSED,)), 2.0)]
     found = find_reported(reports, MAIN, 3, 100)
     assert found is not None
-    assert (found.what_for, found.seconds) == ("its task is paused by ConnectionError", 92.0)
+    assert (found.reason, found.seconds) == ("its task is paused by ConnectionError", 92.0)
     assert find_reported(reports, MAIN, 4, 100) is None, "another process has that partition"
 
 
@@ -212,7 +212,7 @@ def test_a_batch_is_one_call_with_so_many_records(cluster: MemoryAdapter, monkey
         wait_for(lambda: find_reported(read_reports(cluster, cluster.admin(), TOPIC) or [], stage, 0, 0))
         found = find_reported(read_reports(cluster, cluster.admin(), TOPIC) or [], stage, 0, 0)
         assert found is not None
-        assert found.what_for == "its call is running with 3 records"
+        assert found.reason == "its call is running with 3 records"
     finally:
         go.set()
         worker.stop()

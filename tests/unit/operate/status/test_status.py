@@ -40,8 +40,8 @@ def stage_look(stage: int = 0, **given: Any) -> StageStatus:
     here = STAGES[stage]
     member = GroupMember("m", "c", "h", (TopicPartition(here.topic, 0),))
     settings: dict[str, Any] = {
-        "positions": {0: CommittedOffset(0)},
-        "marks": {0: Watermarks(0, 10)},
+        "committed": {0: CommittedOffset(0)},
+        "watermarks": {0: Watermarks(0, 10)},
         "members": [member],
     }
     settings |= {"oldest_unfinished": {0: oldest()}}
@@ -75,8 +75,8 @@ def at(
 
 
 def test_what_waits_is_all_behind_a_record_that_waits_but_what_is_done() -> None:
-    position = CommittedOffset(0, OffsetTracker(0, [(4, 6)]).metadata())
-    stage = stage_look(1, oldest_unfinished={0: oldest(due=NOW_MS + 5_000)}, positions={0: position})
+    committed = CommittedOffset(0, OffsetTracker(0, [(4, 6)]).metadata())
+    stage = stage_look(1, oldest_unfinished={0: oldest(due=NOW_MS + 5_000)}, committed={0: committed})
     assert waiting(at(stage), stage) == 8
 
 
@@ -121,8 +121,8 @@ def test_rates_are_those_of_all_processes_that_report() -> None:
 def test_without_reports_rates_are_how_far_two_looks_are_apart() -> None:
     first, after = stage_look(), stage_look(1)
     before = at(first, after)
-    moved = stage_look(positions={0: CommittedOffset(6, OffsetTracker(6, [(8, 10)]).metadata())})
-    came = stage_look(1, marks={0: Watermarks(0, 12)})
+    moved = stage_look(committed={0: CommittedOffset(6, OffsetTracker(6, [(8, 10)]).metadata())})
+    came = stage_look(1, watermarks={0: Watermarks(0, 12)})
     found = at(moved, came, later=2.0)
     assert rates(found, moved, before) == Rates(3.0, 1.0)
     assert rates(found, moved, None) == Rates(None, None)
@@ -130,8 +130,8 @@ def test_without_reports_rates_are_how_far_two_looks_are_apart() -> None:
 
 
 def test_a_position_that_was_set_back_is_no_negative_rate() -> None:
-    before = at(stage_look(positions={0: CommittedOffset(9)}))
-    now = stage_look(positions={0: CommittedOffset(1)})
+    before = at(stage_look(committed={0: CommittedOffset(9)}))
+    now = stage_look(committed={0: CommittedOffset(1)})
     assert rates(at(now, later=1.0), now, before).done == 0.0
 
 
@@ -169,7 +169,7 @@ def test_a_call_that_runs_long_is_named_with_its_process() -> None:
     call = Call(0, 0, "ada", 3, 300.0)
     [blocker] = blockers(at(stage_look(), reports=[read_reports(told(calls=(call,)))]))
     assert (blocker.place, blocker.why, blocker.process) == ("0:0", "its call is running", "host pid 7")
-    assert (blocker.seconds, blocker.behind, blocker.oldest.key) == (302.0, 9, "ada")
+    assert (blocker.seconds, blocker.blocked, blocker.oldest.key) == (302.0, 9, "ada")
 
 
 def test_a_call_that_has_just_begun_holds_nothing() -> None:
@@ -180,16 +180,16 @@ def test_a_call_that_has_just_begun_holds_nothing() -> None:
 def test_a_copy_that_is_refused_is_named_with_where_it_cannot_go() -> None:
     kept = Open(0, 0, None, 1, DEAD, "kept", 4, 30.0)
     [blocker] = blockers(at(stage_look(), reports=[read_reports(told(open=(kept,)))]))
-    assert blocker.why == f"its copy for {DEAD} is kept, 4 failure(s)"
+    assert blocker.why == f"its copy for {DEAD} is kept, 4 failures"
     produced = Open(0, 0, None, 1, "", "produced", 0, 30.0)
     [blocker] = blockers(at(stage_look(), reports=[read_reports(told(open=(produced,)))]))
-    assert blocker.why == "what its call produced is not acknowledged"
+    assert blocker.why == "records that its call produced are not acknowledged yet"
 
 
 def test_what_is_tried_in_place_is_named_as_that() -> None:
     tried = Open(0, 0, "ada", 3, MAIN, IN_PLACE, 2, 30.0)
     [blocker] = blockers(at(stage_look(), reports=[read_reports(told(open=(tried,)))]))
-    assert blocker.why == "it is tried again in place, after 2 failure(s)"
+    assert blocker.why == "it is tried again in place, after 2 failures"
 
 
 def test_what_a_paused_task_holds_is_named_with_the_pause_and_no_record_is_blamed_at_once() -> None:
@@ -204,9 +204,9 @@ def test_what_a_paused_task_holds_is_named_with_the_pause_and_no_record_is_blame
 
 
 def test_what_is_done_behind_a_record_shows_that_it_holds_though_nobody_reports() -> None:
-    position = CommittedOffset(0, OffsetTracker(0, [(1, 8)]).metadata())
-    [blocker] = blockers(at(stage_look(positions={0: position})))
-    assert (blocker.why, blocker.seconds, blocker.behind) == ("7 behind it are done; its call may be running", 60.0, 2)
+    committed = CommittedOffset(0, OffsetTracker(0, [(1, 8)]).metadata())
+    [blocker] = blockers(at(stage_look(committed={0: committed})))
+    assert (blocker.why, blocker.seconds, blocker.blocked) == ("7 later records done; its call may be running", 60.0, 2)
 
 
 def test_a_partition_that_no_member_has_is_named() -> None:
@@ -220,7 +220,7 @@ def test_a_position_that_stands_still_from_look_to_look_is_named() -> None:
     stuck_since = update_stuck(at(stage_look()), {})
     assert blockers(at(stage_look(), later=3.0), stuck_since) == []
     [blocker] = blockers(at(stage_look(), later=6.0), stuck_since)
-    assert (blocker.why, blocker.seconds) == ("the position does not move", 6.0)
+    assert (blocker.why, blocker.seconds) == ("the committed offset does not move", 6.0)
 
 
 def test_the_time_that_a_record_waited_for_its_due_time_holds_nothing_back() -> None:
@@ -228,8 +228,8 @@ def test_the_time_that_a_record_waited_for_its_due_time_holds_nothing_back() -> 
     stuck_since = update_stuck(at(waits), {})
     assert blockers(at(waits, later=64.0), stuck_since) == []
     [blocker] = blockers(at(waits, later=66.0), stuck_since)
-    assert (blocker.why, blocker.seconds) == ("the position does not move", 6.0)
-    moved = stage_look(positions={0: CommittedOffset(1)}, oldest_unfinished={0: oldest(1)})
+    assert (blocker.why, blocker.seconds) == ("the committed offset does not move", 6.0)
+    moved = stage_look(committed={0: CommittedOffset(1)}, oldest_unfinished={0: oldest(1)})
     assert blockers(at(moved, later=6.0), stuck_since) == []
 
 

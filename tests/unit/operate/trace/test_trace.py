@@ -53,7 +53,7 @@ def test_a_record_that_was_not_reached_yet_is_open_in_the_main_topic(office: Off
     office.produce(3)
     office.passed("billing", MAIN, 1)
     found = office.trace(origin=(0, 2))
-    assert seen(found) == [(MAIN, 2, RecordState.OPEN)]
+    assert seen(found) == [(MAIN, 2, RecordState.DUE)]
     assert found.histories[0].now is found.histories[0].records[0]
     assert found.unread == []
 
