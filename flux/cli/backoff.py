@@ -17,13 +17,15 @@ Examples:
   flux backoff --load billing.py Billing"""
 )
 @load_option
-@click.option("--stages", type=click.IntRange(1, 100), metavar="N", help="How many; default: the task's, else 25.")
+@click.option(
+    "--stages", type=click.IntRange(1, 100), metavar="N", help="Number of stages; default: the task's, else 25."
+)
 @task_argument
 def command(sources: tuple[str, ...], stages: int | None, task: str | None) -> None:
     """Show how long records wait before each retry.
 
-    The default wait of stage n is n**4 + 15 + randint(0, 29) * (n + 1) seconds, as in Super::Flux; shown is its mean.
-    With a TASK, its own waits.
+    The default wait of stage n is n**4 + 15 + randint(0, 29) * (n + 1) seconds, as in Super::Flux; its mean is shown.
+    With a TASK, the waits of that task are shown.
     """
     from flux.cli.tables import cell, console, table
     from flux.core.backoff import Waits, in_words
@@ -35,7 +37,7 @@ def command(sources: tuple[str, ...], stages: int | None, task: str | None) -> N
 
         policy = find_task(sources, task).policy()
         waits, count = policy.waits, policy.stages.retries
-    shown = table("stage", "wait", "in all", numbers=["stage", "wait", "in all"])
+    shown = table("stage", "wait", "total", numbers=["stage", "wait", "total"])
     total = 0.0
     for stage in range(1, (stages or count) + 1):
         wait = waits.mean(stage)
@@ -44,4 +46,4 @@ def command(sources: tuple[str, ...], stages: int | None, task: str | None) -> N
     if shown.row_count:
         console().print(shown)
     else:
-        click.echo("no retries: a record that fails is a dead letter at once")
+        click.echo("no retries: a record that fails becomes a dead letter at once")

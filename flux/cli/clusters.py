@@ -20,7 +20,7 @@ INTERRUPTED = 130
 
 @contextmanager
 def admin_of(task: type[Task]) -> Iterator[AdminPort]:
-    """Raises ConfigurationError without an adapter; what the cluster refuses ends as one line that names it."""
+    """Raises ConfigurationError without an adapter, and ClickException with the cluster's name for its errors."""
     from flux.config import resolve_adapter
     from flux.core.errors import BrokerError
 
@@ -38,7 +38,7 @@ def admin_of(task: type[Task]) -> Iterator[AdminPort]:
 
 @contextmanager
 def interruptible() -> Iterator[Callable[[], bool]]:
-    """The first Ctrl-C (or SIGTERM) ends the work at the next record; the second one ends it here and now."""
+    """The first Ctrl-C (or SIGTERM) stops the command at the next record; the second one stops it at once."""
     interrupted = False
 
     def interrupt(number: int, frame: object) -> None:

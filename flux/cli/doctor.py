@@ -25,21 +25,21 @@ Examples:
   flux doctor --load billing.py Billing --fix
   flux doctor --load billing.py Billing --clock --json | jq -r '.findings[].about'
 
-Exit code 1 when anything is wrong."""
+Exit code 1 when there are findings."""
 )
 @load_option
 @adapter_option
-@click.option("--fix", is_flag=True, help="Create missing topics, mend settings of retry topics and dead letters.")
-@click.option("--clock", is_flag=True, help="Compare clocks: makes, writes and deletes a topic of its own.")
-@click.option("--json", "as_json", is_flag=True, help="One object, for machines.")
+@click.option("--fix", is_flag=True, help="Create missing topics, and fix settings of retry and dead-letter topics.")
+@click.option("--clock", is_flag=True, help="Compare clocks, by a temporary topic.")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
 @task_argument
 @click.pass_context
 def command(
     ctx: click.Context, sources: tuple[str, ...], fix: bool, clock: bool, as_json: bool, task: str | None
 ) -> None:
-    """Examine what a task relies on: topics, settings, groups, permissions, clocks.
+    """Check what a task relies on: topics, settings, groups, permissions, clocks.
 
-    Each finding is one line with its remedy. What cannot be looked at is named as not checked.
+    Each finding is one line that says what to do. What cannot be checked is listed as not checked.
     """
     from functools import partial
 
@@ -58,21 +58,19 @@ def command(
     others = _others(sources, cls, adapter.cluster)
     unwritable = _unwritable(adapter)
     with admin_of(cls) as admin:
-        measured = _measured(adapter, admin, policy.stages.topic) if clock else NO_CLOCK
-        asked = partial(
+        measured = _measure(adapter, admin, policy.stages.topic) if clock else NO_CLOCK
+        collect = partial(
             collect_facts, cls.__name__, policy, admin, others=others, unwritable=unwritable, adapter=adapter
         )
-        facts = asked(clock=measured)
+        facts = collect(clock=measured)
         findings = examine(facts)
         done: list[str] = []
         if fix and any(finding.fixable for finding in findings):
             for line in fix_findings(findings, policy, admin):
                 done.append(line)
                 if not as_json:
-                    _say("fixed", line, fg="green")
-            facts = collect_facts(
-                cls.__name__, policy, admin, others=others, clock=measured, unwritable=unwritable, adapter=adapter
-            )
+                    _print("fixed", line, fg="green")
+            facts = collect(clock=measured)
             findings = examine(facts)
     if as_json:
         click.echo(json.dumps(_report(facts, adapter.cluster, findings, done)))
@@ -82,7 +80,7 @@ def command(
 
 
 def _others(sources: Sequence[str], cls: type[Task], cluster: str) -> list[tuple[str, Stages]]:
-    """The tasks that were loaded beside it, and work on the same cluster."""
+    """Other loaded tasks on the same cluster."""
     from flux.cli.load_code import load, tasks_in
     from flux.config import resolve_adapter
     from flux.core.errors import FluxError
@@ -98,7 +96,7 @@ def _others(sources: Sequence[str], cls: type[Task], cluster: str) -> list[tuple
                 stages.check()
                 found.append((other.__name__, stages))
         except FluxError:
-            continue  # a mistake of its own: it is found when that one is examined
+            continue  # found when that task is examined
     return found
 
 
@@ -115,7 +113,7 @@ def _unwritable(adapter: Cluster) -> str:
     return ""
 
 
-def _measured(adapter: Cluster, admin: AdminPort, topic: str) -> ClockDifference | Unknown:
+def _measure(adapter: Cluster, admin: AdminPort, topic: str) -> ClockDifference | Unknown:
     from flux.core.errors import BrokerError
     from flux.operate.doctor.clock import measure_clock
     from flux.operate.doctor.collect import FATAL_FAULTS, NO_CLOCK
@@ -152,16 +150,16 @@ def _report(facts: Facts, cluster: str, findings: Sequence[Finding], done: Seque
 
 def _show(facts: Facts, findings: Sequence[Finding]) -> None:
     for finding in findings:
-        _say(finding.check, str(finding), fg="red", bold=True)
+        _print(finding.check, str(finding), fg="red", bold=True)
     for unknown in facts.unknown:
-        _say("not checked", str(unknown), fg="yellow")
+        _print("not checked", str(unknown), fg="yellow")
     if facts.clock is not None:
-        _say("clock", f"{facts.clock.ahead:+.3f} s from the broker's, to {facts.clock.error:.3f} s")
+        _print("clock", f"{facts.clock.ahead:+.3f} s from the broker's, ±{facts.clock.error:.3f} s")
     if not findings:
-        _say("ok", f"{facts.name}: no problems found", fg="green", bold=True)
+        _print("ok", f"{facts.name}: no problems found", fg="green", bold=True)
 
 
-def _say(what: str, line: str, **style: Any) -> None:
+def _print(what: str, line: str, **style: Any) -> None:
     from flux.core.text import one_line
     from flux.operate.doctor import CHECKS
 

@@ -18,14 +18,14 @@ Examples:
 def command(directory: Path) -> None:
     """Write a first task, its test, and a compose file with Kafka.
 
-    Into DIR, which is made when it is not there; the current directory by default. Nothing is overwritten.
+    DIR is created if needed; the default is the current directory. Files are never overwritten.
     """
     from flux.cli.init import commands, files
 
     wanted = files()
     there = [name for name in wanted if (directory / name).exists() or (directory / name).is_symlink()]
     if there:
-        raise click.ClickException(f"{directory} has {', '.join(there)} already: name another directory")
+        raise click.ClickException(f"{directory} already has {', '.join(there)}: choose another directory")
     try:
         directory.mkdir(parents=True, exist_ok=True)
         for name, text in wanted.items():
@@ -43,7 +43,7 @@ def command(directory: Path) -> None:
 TASK = '''\
 r"""Sends invoices.
 
-Work some, with this in one terminal and `flux process` in another:
+Produce some, with this in one terminal and `flux process` in another:
 
     printf 'ada:hello\\nbob:flaky\\neve:broken\\n' | flux produce invoices --adapter {adapter} --key-separator :
 """
@@ -65,7 +65,7 @@ class SendInvoice(flux.Task):
         if message.value == b"broken":
             raise flux.Reject("no such customer")  # a dead letter at once
         if message.value == b"flaky" and message.attempt == 1:
-            raise ConnectionError("mail server away")  # the next stage
+            raise ConnectionError("mail server unavailable")  # the next stage
         print(f"sent {{message.value.decode()}} to {{message.key}} (attempt {{message.attempt}})")
 '''
 
@@ -81,7 +81,7 @@ def test_an_invoice_is_sent(flux_kit, capsys):
     assert capsys.readouterr().out == "sent hello to b'ada' (attempt 1)\\n"
 
 
-def test_a_mail_server_that_is_away_is_tried_again(flux_kit):
+def test_an_unavailable_mail_server_is_a_retry(flux_kit):
     Invoices.produce("flaky", key="bob")
     assert flux_kit.run(SendInvoice).failed == 1
     flux_kit.clock.advance(5)
@@ -92,12 +92,12 @@ def test_a_mail_server_that_is_away_is_tried_again(flux_kit):
 def test_an_invoice_for_nobody_is_a_dead_letter(flux_kit):
     Invoices.produce("broken", key="eve")
     flux_kit.run(SendInvoice)
-    (letter,) = flux_kit.dead_letters(SendInvoice)
-    assert letter.key == b"eve"
+    (dead_letter,) = flux_kit.dead_letters(SendInvoice)
+    assert dead_letter.key == b"eve"
 '''
 
 COMPOSE = """\
-# A Kafka of one broker, for development: {address} on this machine. Its records are gone with the container.
+# A Kafka of one broker, for development: {address} on this machine. Its records are deleted with the container.
 services:
   kafka:
     image: {image}
@@ -116,7 +116,7 @@ ADAPTER = f"confluent://{ADDRESS}"
 
 
 def files() -> dict[str, str]:
-    """By name."""
+    """Texts by file name."""
     return {
         "billing.py": TASK.format(adapter=ADAPTER),
         "test_billing.py": TEST,
@@ -125,7 +125,7 @@ def files() -> dict[str, str]:
 
 
 def commands() -> list[str]:
-    """What to do with them, in this order."""
+    """The next steps."""
     return [
         "python -m pytest",
         "docker compose up --detach --wait",

@@ -1,4 +1,4 @@
-"""A group that knows its commands by name, and imports one when it runs."""
+"""A group of commands whose modules are imported when they run."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import click
 class LazyGroup(click.Group):
     package: ClassVar[str]
     known: ClassVar[Mapping[str, tuple[str, str]]]
-    """Of each command its module in `package`, and a line about it."""
+    """By command: its module in `package`, and its summary."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.known)

@@ -35,8 +35,8 @@ class LoadedCode:
 
 
 def find_tasks(sources: Iterable[str], names: Sequence[str]) -> list[type[Task]]:
-    """The tasks called `names`, each a class name in `sources` (files or modules) or `module:Class`. Without names:
-    the only one there is. Raises UsageError, which lists what was found, and ClickException for code that fails."""
+    """The tasks called `names`, each a class name in `sources` (files or modules) or `module:Class`; without names, the
+    only task. Raises UsageError with the tasks that were found, and ClickException for code that fails."""
     modules = [load(source) for source in sources]
     found = [each for module in modules for each in tasks_in(module)]
     if not names:
@@ -79,7 +79,7 @@ def _listed(found: Sequence[LoadedCode]) -> str:
 
 
 def tasks_in(module: ModuleType) -> list[LoadedCode]:
-    """The subclasses of Task in a module's namespace, imported ones too, in the order of their definition."""
+    """Subclasses of Task in a module's namespace, also imported ones, in the order of definition."""
     return [
         LoadedCode(name, module.__name__, value)
         for name, value in vars(module).items()
@@ -88,8 +88,8 @@ def tasks_in(module: ModuleType) -> list[LoadedCode]:
 
 
 def load(source: str) -> ModuleType:
-    """A file's or a dotted name's module; its directory, or the current one, is on sys.path from then on. Raises
-    UsageError when there is none, ClickException naming the line when its code fails."""
+    """The module of a file or a dotted name. Adds its directory and the current one to sys.path. Raises UsageError when
+    there is none, ClickException with the line when its code fails."""
     path = Path(source)
     is_file = source.endswith(".py") or os.sep in source or path.is_file()
     if is_file and not path.is_file():
@@ -136,10 +136,10 @@ def _load_file(path: Path) -> ModuleType:
     if known is not None:
         if getattr(known, "__file__", None) == str(path):
             return known
-        name = f"loaded_{name}"  # such as queue.py: the module of that name is in use already
+        name = f"loaded_{name}"  # such as queue.py: a module of that name is loaded already
     spec = spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
-        raise click.UsageError(f"{path.name} is no Python file")
+        raise click.UsageError(f"{path.name} is not a Python file")
     module = module_from_spec(spec)
     sys.modules[name] = module
     try:
@@ -156,7 +156,7 @@ def _on_path(directory: Path) -> None:
 
 
 def explain(error: BaseException) -> str:
-    """`file:line: Error: message`, and below it the user's own lines that led there, the last ones only."""
+    """`file:line: Error: message`, and below it the last lines of the user's own code in the traceback."""
     return asked(lambda: _explain(error)) or brief(error)
 
 
@@ -175,7 +175,7 @@ def _explain(error: BaseException) -> str:
 
 
 def raised_by_user(error: BaseException) -> bool:
-    """Whether the user's code, or what it called, raised it."""
+    """Whether the user's code, or a library that it called, raised it."""
     return any(_is_users(frame.filename) for frame in traceback.extract_tb(traceback_of(error)))
 
 

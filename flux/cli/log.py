@@ -1,4 +1,4 @@
-"""The log of a command: lines of time, level and message on stderr, or objects in JSON."""
+"""A command's log on stderr: lines of time, level and message, or JSON objects."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from flux.system.tracebacks import text_of
 LEVELS = ("debug", "info", "warning", "error")
 FORMATS = ("text", "json")
 _CHATTY = ("httpx", "httpx2", "httpcore", "httpcore2")
-"""Loggers that write a line for each request, as to a registry of schemas: its URL may hold a password."""
+"""Loggers that write a line per request, such as to a schema registry: its URL may hold a password."""
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
 class _Described(logging.Formatter):
-    """Python's own way fails where an exception cannot be described."""
+    """Survives exceptions whose description fails."""
 
     def formatException(self, ei: Any) -> str:  # noqa: N802
         return "" if ei[1] is None else text_of(ei[1])
 
 
 class _Formatter(_Described):
-    """Messages may quote records. Times in UTC, as all that flux shows."""
+    """Escapes control characters, as messages may quote records. Times in UTC."""
 
     converter = staticmethod(time.gmtime)
 
@@ -36,7 +36,7 @@ class _Formatter(_Described):
 
 
 class _JsonFormatter(_Described):
-    """One event a line, with what it is about in fields of its own; JSON escapes control characters itself."""
+    """One event per line, with its fields; JSON escapes control characters."""
 
     def __init__(self, process: int | None) -> None:
         super().__init__()
@@ -52,7 +52,7 @@ class _JsonFormatter(_Described):
         if self._process is not None:
             event["process"] = self._process
         event |= {name: value for name, value in vars(record).items() if name not in _STANDARD and name not in event}
-        if event.get("exception"):  # of a call: the text has it too
+        if event.get("exception"):  # the message ends with it
             event["message"] = record.getMessage().removesuffix(f"\n{event['exception']}")
         if record.exc_info:
             event["exception"] = self.formatException(record.exc_info)
@@ -62,8 +62,8 @@ class _JsonFormatter(_Described):
 
 
 def configure(level: str, process: int | None = None, form: str = "text") -> None:
-    """For everything in this process, unless the user's own code sets up logging anew. `process`: its number, shown
-    in each line, when there are several. `form`: one of `FORMATS`."""
+    """Sets up logging for this process, unless the user's code did. `process`: its number, shown in each line, where
+    there are several. `form`: one of `FORMATS`."""
     handler = logging.StreamHandler()
     which = "" if process is None else f"[{process}] "
     handler.setFormatter(
@@ -78,5 +78,5 @@ def configure(level: str, process: int | None = None, form: str = "text") -> Non
 
 
 def quiet() -> None:
-    """For commands that say themselves what went wrong."""
-    logging.getLogger("flux").addHandler(logging.NullHandler())  # else Python shows warnings by itself
+    """For commands that print errors themselves."""
+    logging.getLogger("flux").addHandler(logging.NullHandler())  # else Python prints warnings

@@ -1,5 +1,4 @@
-"""The entry point of `flux`: turns every end into an exit
-code and, where it went wrong, into one line."""
+"""The entry point of `flux`: turns every end into an exit code and every error into one line."""
 
 from __future__ import annotations
 
@@ -15,27 +14,27 @@ import click
 from flux._version import __version__
 from flux.cli import streams
 from flux.cli.lazy import LazyGroup
-from flux.cli.streams import print_error_if_possible
+from flux.cli.streams import try_print_error
 from flux.core.errors import FluxError
 
 ABANDONED = 3
-"""The exit code of a worker that left calls behind."""
+"""The exit code of a worker that abandoned calls."""
 _INTERRUPTED = 130
 _LAST_DELIVERY = 10.0
 
 COMMANDS = {
-    "demo": "See it work, on a broker of its own in memory.",
+    "demo": "Run a demonstration on an in-memory broker.",
     "process": "Run a worker until it is stopped.",
     "init": "Write a first task, its test, and a compose file with Kafka.",
     "topics": "Show a task's topics, or create them.",
-    "doctor": "Examine what a task relies on: topics, settings, permissions, clocks.",
-    "status": "Show how far a task is, and what holds it back.",
+    "doctor": "Check what a task relies on: topics, settings, permissions, clocks.",
+    "status": "Show a task's lag, and what blocks it.",
     "trace": "Find where a record is now, and where it was.",
-    "skip": "Move a record that holds a partition to the dead letters.",
-    "dlq": "Look at dead letters, find out why, replay them.",
-    "web": "Serve pages to look at tasks and dead letters.",
+    "skip": "Move a record that blocks a partition to the dead letters.",
+    "dlq": "Inspect dead letters, find their causes, replay them.",
+    "web": "Serve web pages that show tasks and dead letters.",
     "backoff": "Show how long records wait before each retry.",
-    "produce": "Write the lines of a file, or of the input, to a topic.",
+    "produce": "Write the lines of a file, or of standard input, to a topic.",
 }
 
 
@@ -47,7 +46,7 @@ class Commands(LazyGroup):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         if args[0] not in COMMANDS and not args[0].startswith("-") and not ctx.resilient_parsing:
-            ctx.fail(f"there is no command {args[0]!r}; there are {', '.join(COMMANDS)}")
+            ctx.fail(f"there is no command {args[0]!r}; the commands are {', '.join(COMMANDS)}")
         return super().resolve_command(ctx, args)
 
     def main(
@@ -58,19 +57,19 @@ class Commands(LazyGroup):
         standalone_mode: bool = True,
         **extra: Any,
     ) -> Any:
-        """Ends with SystemExit: 0, 1 failed, 2 wrong usage, 3 calls were abandoned, 130 interrupted."""
+        """Raises SystemExit: 0, 1 failed, 2 wrong usage, 3 calls were abandoned, 130 interrupted."""
         try:
             code = super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
             streams.flush()
         except click.UsageError as error:
             command = error.ctx.command_path if error.ctx else "flux"
-            print_error_if_possible(f"{error.format_message().rstrip('.')} (see {command} --help)", command)
+            try_print_error(f"{error.format_message().rstrip('.')} (see {command} --help)", command)
             code = error.exit_code
         except click.ClickException as error:
-            print_error_if_possible(error.format_message())
+            try_print_error(error.format_message())
             code = error.exit_code
         except FluxError as error:
-            print_error_if_possible(str(error))
+            try_print_error(str(error))
             code = 1
         except (click.Abort, KeyboardInterrupt):
             code = _INTERRUPTED
@@ -89,7 +88,7 @@ class Commands(LazyGroup):
 @click.version_option(__version__, prog_name="flux", message="%(prog)s %(version)s")
 @click.pass_context
 def cli(ctx: click.Context) -> None:
-    """Kafka work that does not get lost: tasks with retry topics that block nobody, and dead letters."""
+    """Background tasks on Kafka that lose no record: retry topics that do not block, and dead letters."""
     if ctx.invoked_subcommand is None:
         click.echo(ctx.get_help())
 
@@ -105,15 +104,15 @@ def main() -> None:
 
 
 def leave(code: int) -> None:
-    """Ends the process though threads are still in calls: such a thread may hold anything, so that neither the
-    interpreter's own end nor what is left to do before it may be waited for without a limit."""
+    """Ends the process while threads are still in calls. Such a thread may hold any lock, so neither the interpreter's
+    own exit nor a last flush may be waited for without a limit."""
 
-    def last() -> None:
+    def flush_producers() -> None:
         registry = sys.modules.get("flux.producing.registry")
         if registry is not None:
             registry.PRODUCERS.exit()
 
-    for each in (last, _flush):
+    for each in (flush_producers, _flush):
         thread = threading.Thread(target=each, daemon=True)
         thread.start()
         thread.join(_LAST_DELIVERY)

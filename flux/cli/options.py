@@ -1,4 +1,4 @@
-"""Options that several commands share."""
+"""Options and arguments that several commands share, with their shell completion."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ def load_option(command: F) -> F:
         "sources",
         multiple=True,
         metavar="FILE_OR_MODULE",
-        help="Your code: a file, or a dotted module. May be repeated.",
+        help="Your code: a file or a dotted module. Repeatable.",
         shell_complete=code,
     )(command)
 
 
 def task_argument(command: F) -> F:
-    """One, or none where the code that was loaded has only one."""
+    """Optional where the loaded code has only one task."""
     return click.argument("task", required=False, shell_complete=task_names)(command)
 
 
@@ -52,12 +52,12 @@ def adapter_option(command: F) -> F:
         metavar="URL",
         callback=_override,
         expose_value=False,
-        help="The cluster, such as confluent://localhost:9092; overrides FLUX_ADAPTER and flux.configure.",
+        help="The cluster, such as confluent://localhost:9092. Overrides FLUX_ADAPTER and flux.configure.",
     )(command)
 
 
 def report_topic_option(command: F) -> F:
-    """Workers and who reads what they report have to name the same topic."""
+    """Workers and the readers of their reports must name the same topic."""
     return click.option(
         "--report-topic",
         envvar="FLUX_REPORT_TOPIC",
@@ -68,7 +68,7 @@ def report_topic_option(command: F) -> F:
 
 
 def task_names(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Of what --load names on the line so far. Code that fails completes to nothing, and what it prints is not heard:
+    """From the --load options on the line so far. Code that fails completes to nothing, and its output is dropped, as
     the shell would take it for an answer."""
     from flux.cli.load_code import load, tasks_in
 
@@ -83,12 +83,12 @@ def task_names(ctx: click.Context, parameter: click.Parameter, incomplete: str) 
 
 
 def code(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """The shell knows its files itself."""
+    """Leaves files to the shell."""
     return [CompletionItem(incomplete, type="file")]
 
 
 def task_and(count: int, names: str) -> Callable[[F], F]:
-    """Arguments after an optional TASK: click itself would take the first word for the task."""
+    """Arguments after an optional TASK; click itself would take the first one for the task."""
 
     def split(ctx: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> tuple[str | None, ...]:
         if len(values) == count + 1:
@@ -101,8 +101,7 @@ def task_and(count: int, names: str) -> Callable[[F], F]:
 
 
 def parse_time(text: str) -> int:
-    """A time in milliseconds since the epoch, from an age (90s, 30m, 2h, 3d, 1w) or an ISO time (UTC, without a zone:
-    as flux shows times)."""
+    """Milliseconds since the epoch, from an age (90s, 30m, 2h, 3d, 1w) or an ISO time (UTC if it has no zone)."""
     number, unit = text[:-1], text[-1:]
     try:
         if unit in _UNITS:
@@ -116,7 +115,7 @@ def parse_time(text: str) -> int:
         return max(0, round(seconds * 1000))
     except (ValueError, OverflowError, OSError):
         raise click.BadParameter(
-            f"{text!r} is no age such as 90s, 30m, 2h or 3d, and no time such as 2026-01-31T08:00"
+            f"{text!r} is neither an age such as 90s, 30m, 2h or 3d nor a time such as 2026-01-31T08:00"
         ) from None
 
 
@@ -124,5 +123,5 @@ def parse_place(text: str) -> tuple[int, int]:
     """PARTITION:OFFSET as two numbers."""
     match = _PLACE.match(text)
     if match is None:
-        raise click.BadParameter(f"{text!r} is no PARTITION:OFFSET, such as 0:17")
+        raise click.BadParameter(f"{text!r} is not PARTITION:OFFSET, such as 0:17")
     return int(match[1]), int(match[2])

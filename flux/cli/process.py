@@ -32,24 +32,35 @@ Examples:
 Exit codes: 0 done or stopped by a signal, 1 failed, 2 wrong usage, 3 calls had to be abandoned."""
 )
 @load_option
-@click.option("--stages", metavar="S", help="Such as 3, 1-6 or 0,2-4; 0 is the main topic. Default: all.")
+@click.option(
+    "--stages", metavar="S", help="Stages to run, such as 3, 1-6 or 0,2-4; 0 is the main topic. Default: all."
+)
 @adapter_option
 @click.option(
-    "--processes", type=click.IntRange(1, 256), default=1, metavar="N", help="Processes, each with all the stages."
+    "--processes",
+    type=click.IntRange(1, 256),
+    default=1,
+    metavar="N",
+    help="Number of processes; each runs all the stages.",
 )
 @click.option(
-    "--concurrency", type=click.IntRange(1), metavar="N", help="Calls in flight per process; default: the task's."
+    "--concurrency",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Calls in flight per process; default: the task's setting.",
 )
-@click.option("--create-topics", is_flag=True, help="Create the topics that are missing.")
+@click.option("--create-topics", is_flag=True, help="Create missing topics.")
 @click.option("--exit-when-idle", type=click.FloatRange(0), metavar="SECONDS", help="Exit after SECONDS without work.")
-@click.option("--reload", is_flag=True, help="Start again when a Python file changes. For development.")
+@click.option("--reload", is_flag=True, help="Restart when a Python file changes. For development.")
 @click.option(
     "--metrics-port",
     type=click.IntRange(0, 65535),
     metavar="PORT",
     help="Serve /metrics (Prometheus), /live and /ready, for all processes together.",
 )
-@click.option("--metrics-host", metavar="ADDRESS", default="0.0.0.0", show_default=True, help="Where, on this machine.")
+@click.option(
+    "--metrics-host", metavar="ADDRESS", default="0.0.0.0", show_default=True, help="Address to serve them on."
+)
 @click.option(
     "--report", is_flag=True, help="Publish this worker's status every 5 s, in a topic that flux status reads."
 )
@@ -60,7 +71,7 @@ Exit codes: 0 done or stopped by a signal, 1 failed, 2 wrong usage, 3 calls had 
     type=click.Choice(log.FORMATS, case_sensitive=False),
     default="text",
     show_default=True,
-    help="json: one object a line, with the fields of each event.",
+    help="json: one object per line, with the fields of each event.",
 )
 @click.option("--metrics-socket", type=click.Path(path_type=Path), hidden=True)
 @click.option("--process-number", type=int, hidden=True)
@@ -89,9 +100,9 @@ def command(
 ) -> None:
     """Run a worker until it is stopped.
 
-    TASK is the name of a task class in what was loaded, or module:Class; without one, the only task there is. SIGINT
-    and SIGTERM stop it gracefully: calls in flight end, and what is done is committed. A second signal stops it at
-    once.
+    TASK is the name of a loaded task class, or module:Class; it can be left out where there is only one. SIGINT and
+    SIGTERM stop the worker gracefully: it waits for running calls and commits what is done. A second signal stops it
+    at once.
     """
     from flux.cli.load_code import explain, find_tasks, raised_by_user
     from flux.core.errors import FluxError
@@ -149,7 +160,7 @@ def _check_stages(stages: str | None, tasks: Sequence[type[Task]]) -> None:
 
 
 def _supervise(checked: Worker, processes: int, metrics_port: int | None, metrics_host: str) -> int:
-    """`checked`: a worker made here to hear of mistakes once, and not from each child."""
+    """`checked`: a worker that was created here, so that a mistake is reported once and not by each child."""
     from flux.config import resolve_adapter
     from flux.observe.gather import gathering
     from flux.processes.supervisor import Supervisor
@@ -157,7 +168,7 @@ def _supervise(checked: Worker, processes: int, metrics_port: int | None, metric
     for task in checked.tasks:
         adapter = resolve_adapter(task.adapter)
         if not adapter.shares_processes:
-            raise click.UsageError(f"{adapter.cluster} lives in one process: leave out --processes")
+            raise click.UsageError(f"{adapter.cluster} exists in one process only: leave out --processes")
     given = _for_children()
 
     def child(number: int, lifeline: int) -> list[str]:
@@ -174,7 +185,7 @@ def _reload(sources: Sequence[str], processes: int, exit_when_idle: float | None
     from flux.cli.reload import reload
 
     if processes > 1 or exit_when_idle is not None:
-        raise click.UsageError("--reload goes with neither --processes nor --exit-when-idle: leave these out")
+        raise click.UsageError("--reload cannot be combined with --processes or --exit-when-idle")
     given = _for_children()
     given.remove("--reload")
     return reload(given, sources)
@@ -184,7 +195,7 @@ def _for_children() -> list[str]:
     """The arguments of this command; the adapter's URL is in the environment instead."""
     given, url = _without_adapter(sys.argv[sys.argv.index("process") + 1 :])
     if url is not None:
-        os.environ["FLUX_ADAPTER"] = url  # it may hold a password, and every user of the machine sees command lines
+        os.environ["FLUX_ADAPTER"] = url  # it may hold a password, and all users of the machine see command lines
     return given
 
 
@@ -206,7 +217,7 @@ def _without_adapter(given: Sequence[str]) -> tuple[list[str], str | None]:
 
 
 def _follow(lifeline: int, worker: Worker) -> None:
-    """Stops the worker when the supervisor is gone, however it ended: the pipe that only it writes to is closed."""
+    """Stops the worker when the supervisor is gone, however it ended: then the pipe that it holds is closed."""
     os.set_inheritable(lifeline, False)
 
     def watch() -> None:

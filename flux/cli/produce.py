@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _NAMED = 10
 _GIVE_UP = 1000
-"""Failures after which no more is tried: they have one cause."""
+"""Failures after which it gives up: they have one cause."""
 
 
 @click.command(
@@ -27,13 +27,13 @@ Examples:
   echo 'c42|{"order": 1}' | flux produce orders --key-separator '|'
   flux produce orders --header source=replay --adapter confluent://localhost:9092 < orders.jsonl"""
 )
-@click.option("--key-separator", metavar="S", help="A line is KEY S VALUE; one without S has no key.")
-@click.option("--header", "headers", multiple=True, metavar="K=V", help="For each record. May be repeated.")
+@click.option("--key-separator", metavar="S", help="Lines are KEY, S, VALUE; a line without S has no key.")
+@click.option("--header", "headers", multiple=True, metavar="K=V", help="A header for each record. Repeatable.")
 @adapter_option
 @click.argument("topic")
 @click.argument("file", type=click.File("rb"), default="-")
 def command(key_separator: str | None, headers: tuple[str, ...], topic: str, file: IO[bytes]) -> None:
-    """Write the lines of FILE, or of the input, to TOPIC: a record each."""
+    """Write each line of FILE, or of standard input, to TOPIC as a record."""
     from flux.cli import log
     from flux.cli.streams import print_error
     from flux.core.stage import check_topic
@@ -65,7 +65,7 @@ def command(key_separator: str | None, headers: tuple[str, ...], topic: str, fil
 
 
 class ProduceFailures:
-    """Counts each record once, whether it is heard of in `on_error`, from `flush`, or in both."""
+    """Counts each record once, whether `on_error` gets it, `flush` raises it, or both."""
 
     def __init__(self) -> None:
         self.count = 0

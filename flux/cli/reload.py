@@ -1,6 +1,6 @@
-"""`flux process --reload`: a worker that is started again whenever a Python file changes. For development.
+"""`flux process --reload`: restarts a worker whenever a Python file changes. For development.
 
-The user's code runs in the child alone, so that a mistake in it ends a child and not the watching.
+The user's code runs only in the child, so that a mistake in it does not end the watching.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def reload(arguments: Sequence[str], sources: Sequence[str]) -> int:
         from watchfiles import PythonFilter, watch
     except ImportError:
         raise click.ClickException(MISSING) from None
-    logging.getLogger("watchfiles").setLevel(logging.WARNING)  # it counts what is told below by name
+    logging.getLogger("watchfiles").setLevel(logging.WARNING)  # the names of the files are logged below
     files = [Path(source) for source in sources]
     directories = {Path.cwd(), *(file.resolve().parent for file in files if file.is_file())}
 
@@ -47,8 +47,8 @@ def reload(arguments: Sequence[str], sources: Sequence[str]) -> int:
 
 @attrs.define(eq=False)
 class Reloader:
-    """Run it in the main thread. The first signal is passed on, and so is the second, which a worker takes for "at
-    once"; the third kills."""
+    """Run it in the main thread. It passes on the first signal, and the second, at which a worker stops at once; the
+    third kills the worker."""
 
     command: Command
     _process: subprocess.Popen[bytes] | None = None
@@ -58,8 +58,8 @@ class Reloader:
     _received: int = 0
 
     def run(self, changes: Iterable[Collection[str]]) -> int:
-        """`changes`: the files that changed since the last time, several times a second; none, mostly."""
-        reader, writer = os.pipe()  # a child follows it: it ends with this process, however that ends
+        """`changes`: several times a second, the files that changed since the last time; mostly none."""
+        reader, writer = os.pipe()  # its end tells the child that this process is gone
         try:
             with self._handlers():
                 self._start(reader)
@@ -74,7 +74,7 @@ class Reloader:
         return self._code
 
     def _turn(self, changed: Collection[str], lifeline: int) -> bool:
-        """Whether that was all."""
+        """Whether to end."""
         self._pass_on_signals()
         if self._process is not None and (code := self._process.poll()) is not None:
             self._process, self._code = None, code if code >= 0 else 1
@@ -83,7 +83,7 @@ class Reloader:
         if self._stopping:
             return self._process is None
         if changed:
-            logger.info("%s changed: starting again", ", ".join(sorted(map(os.path.relpath, changed))))
+            logger.info("%s changed: restarting", ", ".join(sorted(map(os.path.relpath, changed))))
             self._end()
             if self._stopping:
                 return True
@@ -91,13 +91,13 @@ class Reloader:
         return False
 
     def _start(self, lifeline: int) -> None:
-        # A process group of its own: an interrupt at the terminal comes once, through here.
+        # In its own process group: Ctrl-C at the terminal reaches it only through this process.
         self._process = subprocess.Popen(
             self.command(lifeline), stdin=subprocess.DEVNULL, pass_fds=[lifeline], process_group=0
         )
 
     def _end(self) -> None:
-        """Gracefully: calls in flight end, and what is done is committed, before newer code works."""
+        """Stops it gracefully: newer code starts after running calls have ended and are committed."""
         if self._process is None:
             return
         self._process.send_signal(signal.SIGTERM)

@@ -31,26 +31,26 @@ Examples:
 )
 @load_option
 @adapter_option
-@click.option("--watch", is_flag=True, help="Look again and again, until Ctrl-C.")
+@click.option("--watch", is_flag=True, help="Refresh until Ctrl-C.")
 @click.option(
     "--every",
     type=click.FloatRange(0.2, 3600),
     default=2.0,
     show_default=True,
     metavar="SECONDS",
-    help="With --watch, between two looks.",
+    help="Refresh interval of --watch.",
 )
 @report_topic_option
-@click.option("--json", "as_json", is_flag=True, help="An object for each look, for machines.")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON object per snapshot.")
 @task_argument
 def command(
     sources: tuple[str, ...], watch: bool, every: float, report_topic: str | None, as_json: bool, task: str | None
 ) -> None:
-    """Show how far a task is, stage by stage, and what holds it back.
+    """Show a task's lag, stage by stage, and what blocks it.
 
-    The lag of a stage is how many offsets lie between the group's position and the end of its topic; in a retry
-    stage these are the records that wait, or are due. Rates and the calls that run are known where workers report
-    (flux process --report); else --watch tells rates by how positions move.
+    The lag of a stage is the number of offsets from the group's committed offsets to the ends of the topic; in a retry
+    stage it includes the records that are not due yet. Running calls are shown for workers that report (flux process
+    --report). So are rates; without reports, --watch computes them from the committed offsets.
     """
     from flux.cli import log
     from flux.cli.load_code import find_task
@@ -64,14 +64,14 @@ def command(
     with admin_of(cls) as admin:
         adapter = resolve_adapter(cls.adapter)
 
-        def ask() -> TaskStatus:
+        def read() -> TaskStatus:
             return read_status(adapter, admin, policy, topic)
 
         if watch:
             with interruptible() as should_stop:
-                _watch(cls.__name__, ask, every, as_json, should_stop)
+                _watch(cls.__name__, read, every, as_json, should_stop)
             return
-        found = ask()
+        found = read()
     _show(cls.__name__, found, as_json)
 
 
@@ -90,10 +90,10 @@ def _show(name: str, found: TaskStatus, as_json: bool) -> None:
 
 
 def _watch(
-    name: str, ask: Callable[[], TaskStatus], every: float, as_json: bool, should_stop: Callable[[], bool]
+    name: str, read: Callable[[], TaskStatus], every: float, as_json: bool, should_stop: Callable[[], bool]
 ) -> None:
-    """Until it is `should_stop`: a picture that stays on a terminal, else lines, or objects. A cluster that is away for
-    a while does not end it."""
+    """Until `should_stop()`: refreshing tables on a terminal, else lines, or JSON objects. Goes on while the cluster is
+    unavailable."""
     from flux.cli.status_output import as_object, lines, parts
     from flux.core.errors import BrokerError
     from flux.core.text import one_line
@@ -106,15 +106,15 @@ def _watch(
         while not should_stop():
             began = time.monotonic()
             try:
-                found = ask()
+                found = read()
             except BrokerError as error:
                 if before is None or not error.retriable:
                     raise
-                away = one_line(f"the cluster cannot be reached: {error}")
+                unavailable = one_line(f"the cluster cannot be reached: {error}")
                 if screen is None:
-                    click.echo(away, err=True)
+                    click.echo(unavailable, err=True)
                 else:
-                    screen([*shown, "", away])
+                    screen([*shown, "", unavailable])
             else:
                 stuck_since = update_stuck(found, stuck_since)
                 blockers = blockers_of(found, stuck_since)
@@ -132,7 +132,7 @@ def _watch(
 
 @contextmanager
 def _screen(as_json: bool) -> Iterator[Callable[[list[RenderableType]], None] | None]:
-    """Where a picture can stay: on a terminal."""
+    """Refreshing tables on a terminal; None elsewhere."""
     from rich.console import Group
     from rich.live import Live
 

@@ -1,4 +1,4 @@
-"""How a task's status is shown: as tables, as lines where there is no terminal, as an object for machines."""
+"""How a task's status is shown: as tables, as lines without a terminal, as a JSON object."""
 
 from __future__ import annotations
 
@@ -12,10 +12,9 @@ from rich.table import Table
 from rich.text import Text
 
 from flux.cli.tables import cell, table
-from flux.core.backoff import in_words
 from flux.core.stage import Role
 from flux.core.text import one_line
-from flux.operate.formatting import many
+from flux.operate.formatting import coming, lasting, many, rate
 from flux.operate.status.oldest_unfinished import OldestUnfinished
 from flux.operate.status.progress import Progress
 from flux.operate.status.reports import ReceivedReport
@@ -40,7 +39,7 @@ _NUMBERS = ("stage", "members", "lag", "waiting", "next due", "done/s", "failed/
 
 
 def parts(found: TaskStatus, blockers: Sequence[Blocker], before: TaskStatus | None) -> list[RenderableType]:
-    """The task's stages, its pauses, what holds positions back, and the processes that report."""
+    """The task's stages, its pauses, its blockers, and the processes that report."""
     shown: list[RenderableType] = [_stages(found, before), Text(""), Text(one_line(summary(found)))]
     paused = pauses_of(found)
     if paused:
@@ -61,16 +60,16 @@ def parts(found: TaskStatus, blockers: Sequence[Blocker], before: TaskStatus | N
 
 def summary(found: TaskStatus) -> str:
     retries = [each for each in found.stages if each.stage.number > 0]
-    wait = sum(waiting(found, each) for each in retries)
+    not_due = sum(waiting(found, each) for each in retries)
     lag = sum(each.lag for each in retries)
-    tried = sum(told.in_place for each in found.stages for told in stage_reports(found, each.stage))
-    in_place = f", {tried:,} to be tried again in place" if tried else ""
-    blocked = f"{many(lag, 'record')} in retry topics ({wait:,} not due yet)"
-    return f"{blocked}, {many(found.dead_letters, 'dead letter')}{in_place}"
+    in_place = sum(report.in_place for each in found.stages for report in stage_reports(found, each.stage))
+    retry = f"{many(lag, 'record')} in retry topics ({not_due:,} not due yet)"
+    dead = many(found.dead_letters, "dead letter")
+    return f"{retry}, {dead}" + (f", {many(in_place, 'record')} waiting for a retry in place" if in_place else "")
 
 
 def lines(found: TaskStatus, blockers: Sequence[Blocker], before: TaskStatus | None) -> Iterator[str]:
-    """A look as lines that can be searched: each begins with the time, in UTC."""
+    """Lines for grep: each starts with the time in UTC."""
     at = datetime.fromtimestamp(found.at, UTC).strftime("%H:%M:%SZ")
     for each in found.stages:
         if not each.exists:
@@ -79,26 +78,25 @@ def lines(found: TaskStatus, blockers: Sequence[Blocker], before: TaskStatus | N
         known = [f"lag {each.lag:,}", f"members {len(each.members)}"]
         if each.stage.role is not Role.MAIN and each.lag:
             known += [f"waiting {waiting(found, each):,}", f"next due {_due(found, each)}"]
-        told = rates(found, each, before)
-        known += [f"done {_rate(told.done)}/s"] if told.done is not None else []
-        known += [f"failed {_rate(told.failed)}/s"] if told.failed is not None else []
+        speed = rates(found, each, before)
+        known += [f"done {_rate(speed.done)}/s"] if speed.done is not None else []
+        known += [f"failed {_rate(speed.failed)}/s"] if speed.failed is not None else []
         yield one_line(f"{at} stage {each.stage.number} {each.stage.topic}: {', '.join(known)}")
     yield f"{at} dead letters: {found.dead_letters:,}"
     for pausing in pauses_of(found)[:_MAX_PROCESSES]:
-        tried = f"; a record is tried {_tried(pausing)}"
-        yield one_line(f"{at} paused: {pausing.process}, by {pausing.error}, for {_words(pausing.seconds)}{tried}")
+        next_try = f"; next try {_next_try(pausing)}"
+        yield one_line(f"{at} paused: {pausing.process}, by {pausing.error}, for {lasting(pausing.seconds)}{next_try}")
     for blocker in blockers[:_MAX_BLOCKERS]:
-        yield one_line(f"{at} held: {told_of(blocker)}")
+        yield one_line(f"{at} blocked: {blocker_line(blocker)}")
 
 
-def told_of(blocker: Blocker) -> str:
-    """One that holds a position, in a line."""
+def blocker_line(blocker: Blocker) -> str:
     key = "" if blocker.oldest.key is None else f", key {blocker.oldest.key}"
-    since = "" if blocker.seconds is None else f", for {_words(blocker.seconds)}"
+    since = "" if blocker.seconds is None else f", for {lasting(blocker.seconds)}"
     where = "" if blocker.process is None else f" on {blocker.process}"
     return (
         f"{blocker.stage.topic}[{blocker.partition}]@{blocker.oldest.offset}{key}, attempt {blocker.oldest.attempt}:"
-        f" {blocker.why}{where}{since}; {blocker.blocked:,} behind it"
+        f" {blocker.why}{where}{since}; {many(blocker.behind, 'record')} behind it"
     )
 
 
@@ -110,7 +108,7 @@ def _stages(found: TaskStatus, before: TaskStatus | None) -> Table:
         if not each.exists:
             shown.add_row(*names, "", cell("missing", "red"), "", "", "", "")
             continue
-        told = rates(found, each, before)
+        speed = rates(found, each, before)
         retry = stage.role is not Role.MAIN and each.lag
         shown.add_row(
             *names,
@@ -118,45 +116,45 @@ def _stages(found: TaskStatus, before: TaskStatus | None) -> Table:
             cell(each.lag, "bold"),
             cell(waiting(found, each)) if retry else "",
             cell(_due(found, each)) if retry else "",
-            cell(_rate(told.done)),
-            cell(_rate(told.failed), "red" if told.failed else ""),
+            cell(_rate(speed.done)),
+            cell(_rate(speed.failed), "red" if speed.failed else ""),
         )
     if found.dead is not None:
-        rate = dead_rate(found, before)
-        shown.add_row("", "dead letters", "", "", cell(found.dead_letters, "bold"), "", "", "", cell(_rate(rate)))
+        arriving = dead_rate(found, before)
+        shown.add_row("", "dead letters", "", "", cell(found.dead_letters, "bold"), "", "", "", cell(_rate(arriving)))
     return shown
 
 
 def _pauses(paused: Sequence[TaskPause]) -> Table:
-    shown = table("paused", "by", "for", "a record is tried", numbers=["for"])
+    shown = table("paused", "by", "for", "next try", numbers=["for"])
     for each in paused[:_MAX_PROCESSES]:
         shown.add_row(
-            cell(each.process, "bold"), cell(each.error, "yellow"), cell(_words(each.seconds)), cell(_tried(each))
+            cell(each.process, "bold"), cell(each.error, "yellow"), cell(lasting(each.seconds)), cell(_next_try(each))
         )
     return shown
 
 
-def _tried(pausing: TaskPause) -> str:
-    return f"in {_words(pausing.tried_in)}" if pausing.tried_in else "now"
+def _next_try(pausing: TaskPause) -> str:
+    return f"in {lasting(pausing.tried_in)}" if pausing.tried_in else "now"
 
 
 def _blockers(blockers: Sequence[Blocker]) -> Table:
-    shown = table("held", "key", "attempt", "by", "for", "behind", numbers=["attempt", "for", "behind"])
+    shown = table("blocked at", "key", "attempt", "why", "for", "behind it", numbers=["attempt", "for", "behind it"])
     for blocker in blockers[:_MAX_BLOCKERS]:
         shown.add_row(
             cell(f"{blocker.stage.topic}[{blocker.partition}]@{blocker.oldest.offset}", "bold"),
             cell(blocker.oldest.key or ""),
             cell(blocker.oldest.attempt),
             cell(blocker.why + ("" if blocker.process is None else f" on {blocker.process}")),
-            cell("" if blocker.seconds is None else _words(blocker.seconds)),
-            cell(blocker.blocked),
+            cell("" if blocker.seconds is None else lasting(blocker.seconds)),
+            cell(blocker.behind),
         )
     return shown
 
 
 def _processes(reports: Sequence[ReceivedReport]) -> Table:
-    columns = ("process", "version", "memory", "partitions", "in flight", "longest", "told")
-    shown = table(*columns, numbers=["memory", "partitions", "in flight", "longest", "told"])
+    columns = ("process", "version", "memory", "partitions", "in flight", "longest call", "last report")
+    shown = table(*columns, numbers=["memory", "partitions", "in flight", "longest call", "last report"])
     for each in reports[:_MAX_PROCESSES]:
         report = each.report
         longest = max((call.seconds for stage in report.stages for call in stage.calls), default=None)
@@ -166,31 +164,24 @@ def _processes(reports: Sequence[ReceivedReport]) -> Table:
             cell("" if report.memory is None else f"{report.memory / 1_000_000:.0f} MB"),
             cell(" ".join(f"{stage.stage}:{stage.partitions or '-'}" for stage in report.stages)),
             cell(sum(stage.in_flight for stage in report.stages)),
-            cell("" if longest is None else _words(longest + each.age)),
-            cell(f"{_words(each.age)} ago"),
+            cell("" if longest is None else lasting(longest + each.age)),
+            cell(f"{lasting(each.age)} ago"),
         )
     return shown
 
 
 def _due(found: TaskStatus, each: StageStatus) -> str:
     due = next_due(found, each)
-    if due is None:
-        return ""
-    left = (due - found.now_ms) / 1000
-    return f"in {_words(left)}" if left > 0 else "now"
+    return "" if due is None else coming((due - found.now_ms) / 1000)
 
 
-def _rate(rate: float | None) -> str:
-    return "" if rate is None else f"{rate:,.0f}" if rate >= 100 else f"{rate:.1f}"
-
-
-def _words(seconds: float) -> str:
-    return in_words(round(seconds) if seconds >= 1 else round(seconds, 1)).lstrip("~")
+def _rate(per_second: float | None) -> str:
+    return "" if per_second is None else rate(per_second)
 
 
 def as_object(name: str, found: TaskStatus, blockers: Sequence[Blocker], before: TaskStatus | None) -> dict[str, Any]:
-    """`committed` and `end` are offsets by partition, null where there is none; times in milliseconds since the epoch,
-    rates a second."""
+    """`committed_offset` and `end` are offsets by partition, null where there is none; times in milliseconds since the
+    epoch, rates per second."""
     return {
         "task": name,
         "at": found.now_ms,
@@ -198,7 +189,7 @@ def as_object(name: str, found: TaskStatus, blockers: Sequence[Blocker], before:
         "dead_letters": found.dead_letters,
         "dead_rate": dead_rate(found, before),
         "paused": [_pause_object(each) for each in pauses_of(found)],
-        "held": [_hold_object(blocker) for blocker in blockers],
+        "blockers": [_blocker_object(blocker) for blocker in blockers],
         "processes": None if found.reports is None else [_process_object(each) for each in found.reports],
     }
 
@@ -206,19 +197,19 @@ def as_object(name: str, found: TaskStatus, blockers: Sequence[Blocker], before:
 def _stage_object(found: TaskStatus, each: StageStatus, before: TaskStatus | None) -> dict[str, Any]:
     stage = each.stage
     known: dict[str, Any] = {"stage": stage.number, "role": stage.role.value, "topic": stage.topic}
-    known |= {"group": stage.group, "exists": each.exists, "position": None, "end": None, "lag": None}
-    told = rates(found, each, before) if each.exists else Rates()
-    known |= {"members": None, "waiting": None, "next_due": None, "done_rate": told.done, "failed_rate": told.failed}
-    known |= {"done_above": None, "next": {}}
+    known |= {"group": stage.group, "exists": each.exists, "committed_offset": None, "end": None, "lag": None}
+    speed = rates(found, each, before) if each.exists else Rates()
+    known |= {"members": None, "waiting": None, "next_due": None, "done_rate": speed.done, "failed_rate": speed.failed}
+    known |= {"done_above": None, "oldest_unfinished": {}}
     if each.exists:
         numbers = sorted(each.watermarks)
-        known["position"] = {n: each.committed[n].offset if n in each.committed else None for n in numbers}
+        known["committed_offset"] = {n: each.committed[n].offset if n in each.committed else None for n in numbers}
         known["end"] = {n: each.watermarks[n].high for n in numbers}
         known["lag"] = each.lag
         known["done_above"] = {n: Progress.of(each.committed.get(n)).done_above for n in numbers}
         known["waiting"] = waiting(found, each)
         known["next_due"] = next_due(found, each)
-        known["next"] = {n: _head_object(oldest) for n, oldest in each.oldest_unfinished.items()}
+        known["oldest_unfinished"] = {n: _oldest_object(oldest) for n, oldest in each.oldest_unfinished.items()}
         known["members"] = [
             {"id": m.id, "client_id": m.client_id, "host": m.host, "partitions": [at.partition for at in m.partitions]}
             for m in each.members
@@ -226,20 +217,20 @@ def _stage_object(found: TaskStatus, each: StageStatus, before: TaskStatus | Non
     return known
 
 
-def _head_object(oldest: OldestUnfinished) -> Mapping[str, Any]:
+def _oldest_object(oldest: OldestUnfinished) -> Mapping[str, Any]:
     return attrs.asdict(oldest)
 
 
-def _hold_object(blocker: Blocker) -> dict[str, Any]:
+def _blocker_object(blocker: Blocker) -> dict[str, Any]:
     return {
         "stage": blocker.stage.number,
         "topic": blocker.stage.topic,
         "partition": blocker.partition,
-        **_head_object(blocker.oldest),
+        **_oldest_object(blocker.oldest),
         "why": blocker.why,
         "seconds": None if blocker.seconds is None else round(blocker.seconds, 1),
         "process": blocker.process,
-        "behind": blocker.blocked,
+        "behind": blocker.behind,
     }
 
 

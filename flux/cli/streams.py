@@ -1,4 +1,4 @@
-"""The standard streams of a command: whatever they are, or are not, it ends with a line and an exit code."""
+"""The standard streams of a command, and its errors: one line each, even where a stream is closed or full."""
 
 from __future__ import annotations
 
@@ -14,9 +14,8 @@ _MODES = (("stdin", "r", os.O_WRONLY), ("stdout", "w", os.O_RDONLY), ("stderr", 
 
 
 def prepare() -> None:
-    """What an encoding lacks is written as an escape. What is closed is opened on the wrong side of the null device: to
-    use it is an error, and nothing else, such as a connection, gets its number. stderr is opened for writing, as there
-    is nowhere to say that it is closed."""
+    """Writes what an encoding lacks as an escape. Opens a closed stream on the wrong side of the null device: using it
+    is an error, and no connection gets its file descriptor. Opens stderr for writing, as no error could be shown."""
     for number, (name, mode, flags) in enumerate(_MODES):
         stream = getattr(sys, name)
         if stream is None:
@@ -28,29 +27,29 @@ def prepare() -> None:
 
 
 def failed(error: OSError) -> None:
-    """Reading or writing failed, such as on a full disk: says so, once."""
+    """Prints once that reading or writing failed, such as on a full disk."""
     discard()
-    if not isinstance(error, BrokenPipeError):  # whoever read the output has seen enough
-        print_error_if_possible(
+    if not isinstance(error, BrokenPipeError):  # the reader has closed the pipe
+        try_print_error(
             str(error) if error.filename is not None else f"reading or writing failed: {error.strerror or error}"
         )
 
 
-def print_error_if_possible(text: str, who: str = "flux") -> None:
-    """`print_error`, as far as stderr takes it."""
+def try_print_error(text: str, who: str = "flux") -> None:
+    """`print_error`, unless stderr fails."""
     with suppress(OSError, ValueError):
         print_error(text, who)
 
 
 def flush() -> None:
-    """Raises OSError. What is left for the interpreter's end fails there with a traceback."""
+    """Raises OSError, which at the interpreter's exit would be a traceback."""
     for stream in (sys.stdout, sys.stderr):
         if stream is not None and not stream.closed:
             stream.flush()
 
 
 def discard() -> None:
-    """Python must not find what could not be written again when it flushes at exit."""
+    """Drops output that could not be written, else Python would try again at exit."""
     for stream in (sys.stdout, sys.stderr):
         try:
             if stream is not None and not stream.closed:
@@ -68,7 +67,7 @@ def _reopen(number: int, flags: int) -> None:
 
 
 def print_error(text: str, who: str = "flux") -> None:
-    """An error: one line to stderr. Lines after the first are details."""
+    """Writes an error to stderr: one line, and details in further lines."""
     first, *more = text.splitlines() or [""]
     click.echo(click.style(f"{who}: ", fg="red", bold=True) + escape(first), err=True)
     for line in more:

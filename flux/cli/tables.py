@@ -1,4 +1,4 @@
-"""Tables that read well on a terminal and survive a pipe."""
+"""Tables for a terminal and for a pipe."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rich.text import Text
 
 from flux.core.text import one_line
 
-_WIDE = 1000  # a pipe has no width, and a name cut short is no name
+_WIDE = 1000  # columns: a pipe has no width, and names must not be cut
 
 
 def console() -> Console:
@@ -20,7 +20,7 @@ def console() -> Console:
 
 
 def table(*columns: str, numbers: Iterable[str] = ()) -> Table:
-    """`numbers`: the columns that are set to the right."""
+    """`numbers`: the columns that are aligned right."""
     right = set(numbers)
     made = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="bold")
     for name in columns:
@@ -29,6 +29,6 @@ def table(*columns: str, numbers: Iterable[str] = ()) -> Table:
 
 
 def cell(value: object, style: str = "") -> Text:
-    """A value as it is: no markup is read in it."""
+    """A value as plain text: markup in it has no effect."""
     text = f"{value:,}" if isinstance(value, int) else one_line(str(value))
     return Text(text, style=style)

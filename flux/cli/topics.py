@@ -24,8 +24,10 @@ Exit code 1 when a topic is missing."""
 )
 @load_option
 @adapter_option
-@click.option("--create", is_flag=True, help="Create what is missing.")
-@click.option("--partitions", type=click.IntRange(1), metavar="N", help="Of new topics; default: the main topic's.")
+@click.option("--create", is_flag=True, help="Create missing topics.")
+@click.option(
+    "--partitions", type=click.IntRange(1), metavar="N", help="Partitions of new topics; default: the main topic's."
+)
 @click.option("--replication-factor", type=click.IntRange(1), metavar="N", help="Replication factor of new topics.")
 @task_argument
 @click.pass_context
@@ -43,7 +45,7 @@ def command(
     from flux.consuming.topic_setup import create_topics, plan_topics
 
     if not create and (partitions or replication_factor):
-        raise click.UsageError("--partitions and --replication-factor go with --create")
+        raise click.UsageError("--partitions and --replication-factor need --create")
     log.quiet()
     cls = find_task(sources, task)
     policy = cls.policy()
@@ -53,7 +55,9 @@ def command(
             create_topics(policy, admin, missing)
         absent = _show(policy, admin, {topic.name for topic in missing} if create else set())
     if absent:
-        raise click.ClickException(f"{absent} topic(s) missing: add --create, or start with --create-topics")
+        from flux.operate.formatting import many
+
+        raise click.ClickException(f"{many(absent, 'topic')} missing: add --create, or start with --create-topics")
 
 
 def _show(policy: Policy, admin: AdminPort, created: set[str]) -> int:
@@ -68,7 +72,7 @@ def _show(policy: Policy, admin: AdminPort, created: set[str]) -> int:
     absent = 0
     for stage in stages:
         info = existing[stage.topic]
-        # The cluster may not know yet what it has just made.
+        # The cluster may not list yet what it has just created.
         state = ("created", "green") if stage.topic in created else ("exists", "") if info else ("missing", "red")
         absent += state[0] == "missing"
         counts = (info.partitions, info.replication_factor) if info else ("", "")

@@ -34,10 +34,10 @@ Exit code 1 when nothing was found, 130 when it was interrupted."""
 @load_option
 @adapter_option
 @click.option("--key", metavar="KEY", help="All records with that key.")
-@click.option("--origin", metavar="PARTITION:OFFSET", help="The one that is there in the main topic.")
-@click.option("--since", type=parse_time, metavar="WHEN", help="With --key: written since; default 1d.")
+@click.option("--origin", metavar="PARTITION:OFFSET", help="The record at that offset of the main topic.")
+@click.option("--since", type=parse_time, metavar="WHEN", help="With --key: records written since; default 1d.")
 @click.option(
-    "--limit", type=click.IntRange(1), default=200_000, show_default=True, metavar="N", help="Records read at most."
+    "--limit", type=click.IntRange(1), default=200_000, show_default=True, metavar="N", help="Read at most N records."
 )
 @click.option(
     "--timeout",
@@ -45,10 +45,10 @@ Exit code 1 when nothing was found, 130 when it was interrupted."""
     default=60,
     show_default=True,
     metavar="SECONDS",
-    help="That reading may take.",
+    help="Read for at most SECONDS.",
 )
 @report_topic_option
-@click.option("--json", "as_json", is_flag=True, help="An object for each record, for machines.")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON object per record.")
 @task_argument
 def command(
     sources: tuple[str, ...],
@@ -63,8 +63,8 @@ def command(
 ) -> None:
     """Find where a record is now, and where it was before: main topic, retries, dead letters.
 
-    Each topic is read from when the record was written, no more than --limit records in all, and it says so when that
-    was not enough.
+    Topics are read from the time when the record was written, at most --limit records in all. When that was not
+    enough, a message says so.
     """
     import time
 
@@ -77,9 +77,9 @@ def command(
     from flux.operate.trace.trace import TraceLimits, TraceQuery, trace
 
     if (key is None) == (origin is None):
-        raise click.UsageError("say which record: either --key or --origin")
+        raise click.UsageError("choose records: either --key or --origin")
     if since is not None and key is None:
-        raise click.UsageError("--since goes with --key: with --origin the record itself says when it was written")
+        raise click.UsageError("--since needs --key: with --origin the record's own time is used")
     log.quiet()
     if key is not None:
         query = TraceQuery(key=key.encode("utf-8", "surrogateescape"))
@@ -100,7 +100,7 @@ def command(
             click.echo(json.dumps(_as_json(history, found, reported, now_ms)))
     else:
         _show(found, policy, query.origin, reported, now_ms)
-    for line in _doubts(found, limits, interrupted):
+    for line in _gaps(found, limits, interrupted):
         click.echo(line, err=True)
     if interrupted:
         click.get_current_context().exit(INTERRUPTED)
@@ -116,9 +116,11 @@ def _show(found: TraceResult, policy: Policy, origin: tuple[int, int] | None, re
 
     out = console()
     if found.origin_missing and origin is not None:
-        click.echo(f"{policy.stages.topic}[{origin[0]}]@{origin[1]} is not there: deleted, or never written")
+        click.echo(
+            f"{policy.stages.topic}[{origin[0]}]@{origin[1]} does not exist: it is deleted, or was never written"
+        )
     if not found.histories:
-        click.echo(f"nothing was found among {many(found.read, 'record')}")
+        click.echo(f"nothing found in {many(found.read, 'record')}")
     for number, history in enumerate(found.histories[:_MOST]):
         key = f", key {short(key_of(history.key), 60)}" if history.key is not None else ""
         click.echo(("\n" if number else "") + one_line(f"{history.id}{key}"))
@@ -130,21 +132,21 @@ def _show(found: TraceResult, policy: Policy, origin: tuple[int, int] | None, re
         out.print(shown)
         click.echo(one_line(f"now: {where(history, found, reported, now_ms)}"))
     if len(found.histories) > _MOST:
-        click.echo(f"\nand {len(found.histories) - _MOST:,} more records of that key: --since, or --json for all")
+        click.echo(f"\nand {len(found.histories) - _MOST:,} more records with that key: use --since, or --json for all")
 
 
-def _doubts(found: TraceResult, limits: TraceLimits, interrupted: bool) -> Iterator[str]:
+def _gaps(found: TraceResult, limits: TraceLimits, interrupted: bool) -> Iterator[str]:
     from flux.operate.formatting import many
     from flux.operate.trace.trace import MAX_FOUND
 
     if found.truncated:
-        yield f"more than {MAX_FOUND:,} records match: only the first are shown; choose with --since or --origin"
+        yield f"more than {MAX_FOUND:,} records match; only the first are shown: use --since or --origin"
     elif found.unread:
         what = ", ".join(f"{many(each.offsets, 'offset')} of {each.topic}" for each in found.unread)
         why = (
             "interrupted" if interrupted else f"--limit {limits.records:,} or --timeout {limits.seconds:g} was reached"
         )
-        yield f"{why}: {what} not read, so there may be more"
+        yield f"{why}: {what} not read: there may be more"
 
 
 def _as_json(history: RecordHistory, found: TraceResult, reported: Reported, now_ms: int) -> dict[str, Any]:
@@ -158,7 +160,7 @@ def _as_json(history: RecordHistory, found: TraceResult, reported: Reported, now
         "state": "done" if here is None else here.state.value,
         "now": where(history, found, reported, now_ms),
         "complete": not found.unread and not found.truncated,
-        "seen": [
+        "copies": [
             {
                 "stage": each.stage.number,
                 "role": each.stage.role.value,

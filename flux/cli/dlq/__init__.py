@@ -8,12 +8,12 @@ from flux.cli.lazy import LazyGroup
 
 COMMANDS = {
     "list": ("listing", "List dead letters."),
-    "show": ("show", "Show all of one."),
-    "causes": ("causes", "Group them by what went wrong."),
-    "replay": ("replay", "Try them again."),
-    "purge": ("purge", "Delete them up to a point, for good."),
-    "export": ("export", "Write them as lines of JSON."),
-    "import": ("importing", "Write exported ones to a task's dead letters."),
+    "show": ("show", "Show one dead letter in full."),
+    "causes": ("causes", "Group dead letters by cause."),
+    "replay": ("replay", "Retry dead letters."),
+    "purge": ("purge", "Delete dead letters up to a point, for good."),
+    "export": ("export", "Write dead letters as lines of JSON."),
+    "import": ("importing", "Write exported dead letters back to their topic."),
 }
 
 
@@ -24,4 +24,4 @@ class DlqCommands(LazyGroup):
 
 @click.group(cls=DlqCommands, epilog="See a command's options and examples with flux dlq COMMAND --help.")
 def command() -> None:
-    """Look at a task's dead letters, find out why they are there, and try them again."""
+    """Inspect a task's dead letters, find their causes, and replay them."""

@@ -23,14 +23,16 @@ Examples:
 @load_option
 @adapter_option
 @filter_options
-@click.option("--limit", type=click.IntRange(0), default=50, show_default=True, metavar="N", help="Causes; 0: all.")
-@click.option("--json", "as_json", is_flag=True, help="An object per line, for machines.")
+@click.option(
+    "--limit", type=click.IntRange(0), default=50, show_default=True, metavar="N", help="Number of causes; 0: all."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON object per line.")
 @task_argument
 def command(sources: tuple[str, ...], limit: int, as_json: bool, task: str | None, **choice: Any) -> None:
-    """Group a task's dead letters by what went wrong, the most frequent first.
+    """Group a task's dead letters by cause, the most frequent first.
 
-    Two have one cause when type, place and message of their error are the same, whatever numbers, ids and quoted
-    strings are in the message.
+    Dead letters have the same cause when the type, the place in the code and the message of their errors are the
+    same. Numbers, ids and quoted strings in messages do not count.
     """
     from flux.cli.tables import cell, console, table
     from flux.operate.dlq.causes import Causes
@@ -41,42 +43,42 @@ def command(sources: tuple[str, ...], limit: int, as_json: bool, task: str | Non
         for dead_letter in dead.matching(filter_from(choice), True):
             causes.add(dead_letter)
     ranked = causes.ranked()
-    told = ranked[:limit] if limit else ranked
+    shown_causes = ranked[:limit] if limit else ranked
     if as_json:
-        for tally in told:
-            click.echo(json.dumps(_as_json(tally)))
+        for cause_count in shown_causes:
+            click.echo(json.dumps(_as_json(cause_count)))
         return
-    if told:
+    if shown_causes:
         shown = table("cause", "count", "first seen", "last seen", "example", "error", numbers=["count"])
-        for tally in told:
-            shown.add_row(*map(cell, _row(tally)))
+        for cause_count in shown_causes:
+            shown.add_row(*map(cell, _row(cause_count)))
         console().print(shown)
         click.echo()
     total = f"{many(causes.total, 'dead letter')}, {many(len(ranked), 'cause')}"
-    click.echo(total + _left(len(ranked) - len(told), causes.others))
+    click.echo(total + _left(len(ranked) - len(shown_causes), causes.others))
 
 
 def _left(causes: int, others: int) -> str:
     left = f"; {causes:,} not shown (--limit 0)" if causes else ""
-    return left + (f"; {others:,} of still other causes" if others else "")
+    return left + (f"; {others:,} of further causes" if others else "")
 
 
-def _row(tally: CauseCount) -> tuple[object, ...]:
+def _row(cause_count: CauseCount) -> tuple[object, ...]:
     from flux.operate.formatting import moment
 
-    where = f" ({tally.cause.place})" if tally.cause.place else ""
-    times = moment(tally.first_seen), moment(tally.last_seen)
-    return tally.cause.id, tally.count, *times, tally.example.place, f"{tally.cause}{where}"
+    where = f" ({cause_count.cause.place})" if cause_count.cause.place else ""
+    times = moment(cause_count.first_seen), moment(cause_count.last_seen)
+    return cause_count.cause.id, cause_count.count, *times, cause_count.example.place, f"{cause_count.cause}{where}"
 
 
-def _as_json(tally: CauseCount) -> dict[str, Any]:
+def _as_json(cause_count: CauseCount) -> dict[str, Any]:
     """Times in milliseconds since the epoch."""
-    cause, example = tally.cause, tally.example
+    cause, example = cause_count.cause, cause_count.example
     return {
         "cause": cause.id,
-        "count": tally.count,
-        "first_seen": tally.first_seen,
-        "last_seen": tally.last_seen,
+        "count": cause_count.count,
+        "first_seen": cause_count.first_seen,
+        "last_seen": cause_count.last_seen,
         "error_type": cause.error_type,
         "place": cause.place,
         "message": cause.message,

@@ -20,13 +20,13 @@ Examples:
 @load_option
 @adapter_option
 @filter_options
-@click.option("--limit", type=click.IntRange(1), metavar="N", help="At most so many.")
+@click.option("--limit", type=click.IntRange(1), metavar="N", help="Export at most N.")
 @click.option("--output", type=click.File("w", encoding="utf-8"), default="-", metavar="FILE", help="Default: stdout.")
 @task_argument
 def command(sources: tuple[str, ...], limit: int | None, output: IO[str], task: str | None, **choice: Any) -> None:
-    """Write a task's dead letters as lines of JSON, byte for byte, for flux dlq import or for other tools.
+    """Write a task's dead letters as lines of JSON, byte for byte, for flux dlq import or other tools.
 
-    Bytes are a string where they are UTF-8, else {"base64": "..."}.
+    Keys, values and headers are strings where they are UTF-8, else {"base64": "..."}.
     """
     from flux.operate.dlq.exchange import to_line
 
@@ -37,5 +37,5 @@ def command(sources: tuple[str, ...], limit: int | None, output: IO[str], task: 
             count += 1
             unreadable += not dead_letter.message.headers_readable
         output.flush()
-    lost = f"; {unreadable:,} without their headers, which cannot be read" if unreadable else ""
+    lost = f"; {unreadable:,} without headers, which cannot be read" if unreadable else ""
     click.echo(f"{count:,} exported from {dead.stage.topic}{lost}", err=True)

@@ -19,9 +19,9 @@ Examples:
 @adapter_option
 @task_and(1, "FILE")
 def command(sources: tuple[str, ...], arguments: tuple[str | None, str]) -> None:
-    """Write the lines that flux dlq export has written to a task's dead letters. FILE - is the input.
+    """Write lines from flux dlq export to a task's dead-letter topic. FILE - reads standard input.
 
-    They are appended with their timestamps: what is there already is there twice.
+    Records are appended with their timestamps. Those that the topic already has are there twice.
     """
     from flux.operate.dlq.exchange import BadLine, write_lines
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from flux.operate.dlq.dead_letters import DeadLetter
 
 
-_PAGE = 200  # rows whose columns are fitted to each other; a table of all would have to be held
+_PAGE = 200  # rows of one table: all rows would not fit into memory
 _GAP = "   "
 _WIDEST_KEY = 24
 _NARROWEST_ERROR = 16
@@ -35,13 +35,20 @@ Examples:
 @load_option
 @adapter_option
 @filter_options
-@click.option("--limit", type=click.IntRange(0), default=100, show_default=True, metavar="N", help="0: all.")
-@click.option("--json", "as_json", is_flag=True, help="An object per line, for machines.")
+@click.option(
+    "--limit",
+    type=click.IntRange(0),
+    default=100,
+    show_default=True,
+    metavar="N",
+    help="Number of dead letters; 0: all.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON object per line.")
 @task_argument
 def command(sources: tuple[str, ...], limit: int, as_json: bool, task: str | None, **choice: Any) -> None:
     """List a task's dead letters, each partition's oldest first.
 
-    The topic keeps them all: also those that were replayed since.
+    Replayed dead letters are listed too: the topic keeps them.
     """
     with open_dead_letters(sources, task) as dead:
         dead_letters = dead.matching(filter_from(choice), not sys.stdout.isatty())
@@ -54,11 +61,11 @@ def command(sources: tuple[str, ...], limit: int, as_json: bool, task: str | Non
         if not count:
             click.echo(f"no dead letters in {dead.stage.topic}" + (" match" if any(choice.values()) else ""))
         elif limit and next(dead_letters, None) is not None:
-            click.echo(f"\nthe first {limit:,}: there are more (--limit, --since)", err=True)
+            click.echo(f"\nonly the first {limit:,} are shown: use --limit or --since", err=True)
 
 
 def _print(dead_letters: Iterable[DeadLetter]) -> int:
-    """Page by page; the columns are as wide as in the first."""
+    """Page by page; the columns are as wide as on the first."""
     from rich.cells import cell_len
 
     from flux.cli.tables import cell, console
@@ -78,7 +85,7 @@ def _print(dead_letters: Iterable[DeadLetter]) -> int:
 
 
 def _print_table(out: Console, rows: list[list[str]], widths: list[int], headed: bool) -> None:
-    """What does not fit is folded: the error above all."""
+    """Folds what does not fit, the error first."""
     from flux.cli.tables import cell, table
 
     shown = table(*_COLUMNS, numbers=["attempts"])
@@ -95,7 +102,7 @@ def _print_table(out: Console, rows: list[list[str]], widths: list[int], headed:
 
 
 def _print_lines(rows: list[list[str]], widths: list[int], headed: bool) -> None:
-    """The same for a pipe, which has no width, and may be given very many."""
+    """The same for a pipe, which has no width."""
     from rich.cells import cell_len
 
     def line(row: Sequence[str]) -> str:
@@ -126,7 +133,7 @@ def _row(dead_letter: DeadLetter) -> tuple[object, ...]:
 
 
 def row_object(dead_letter: DeadLetter) -> dict[str, Any]:
-    """A row of `flux dlq list`, for machines. Times in milliseconds since the epoch; bytes that are not UTF-8 as
+    """A row of `flux dlq list --json`. Times in milliseconds since the epoch; bytes that are not UTF-8 as
     \\xNN."""
     from flux.operate.dlq.causes import cause_of
     from flux.operate.formatting import text_of

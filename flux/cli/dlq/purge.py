@@ -18,12 +18,18 @@ Examples:
 @load_option
 @adapter_option
 @click.option(
-    "--before", type=parse_place, multiple=True, metavar="PARTITION:OFFSET", help="All below that. May be repeated."
+    "--before",
+    type=parse_place,
+    multiple=True,
+    metavar="PARTITION:OFFSET",
+    help="Dead letters below that offset. Repeatable.",
 )
-@click.option("--until", type=parse_time, metavar="WHEN", help="All from before: 30d (older), or an ISO time (UTC).")
-@click.option("--replayed", is_flag=True, help="All that a replay without filters has passed.")
-@click.option("--all", "everything", is_flag=True, help="All that there are now.")
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option(
+    "--until", type=parse_time, metavar="WHEN", help="Dead letters older than 30d, or than an ISO time (UTC)."
+)
+@click.option("--replayed", is_flag=True, help="Dead letters that are replayed.")
+@click.option("--all", "everything", is_flag=True, help="All dead letters.")
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 @task_argument
 def command(
     sources: tuple[str, ...],
@@ -39,7 +45,7 @@ def command(
     from flux.operate.formatting import many
 
     if sum((bool(before), until is not None, replayed, everything)) != 1:
-        raise click.UsageError("say up to where: one of --before, --until, --replayed and --all")
+        raise click.UsageError("choose what to delete: one of --before, --until, --replayed and --all")
     with open_dead_letters(sources, task) as dead:
         plan = plan_purge(
             dead.admin, dead.policy, before=dict(before) if before else None, until_ms=until, replayed=replayed
@@ -60,4 +66,4 @@ def _confirmed(question: str) -> bool:
         return click.confirm(question, err=True)
     except click.Abort:
         click.echo(err=True)
-        raise click.ClickException("nothing was deleted: add --yes where nobody can answer") from None
+        raise click.ClickException("nothing was deleted: there was no confirmation; add --yes") from None

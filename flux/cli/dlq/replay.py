@@ -23,8 +23,8 @@ Examples:
   flux dlq replay --load billing.py Billing --cause 5f0c2a91 --rate 50
   flux dlq replay --load billing.py Billing --to main --since 2h
 
-Exit code 1 when something has to be done about it, 130 when it was interrupted. Run again, it goes on
-where it was; some records may come twice."""
+Exit code 1 when it failed, 130 when it was interrupted. The next run continues where this one stopped;
+some dead letters may be replayed twice."""
 )
 @load_option
 @adapter_option
@@ -34,10 +34,10 @@ where it was; some records may come twice."""
     type=click.Choice(["retry", "main"]),
     default="retry",
     show_default=True,
-    help="The first retry topic, which only this task reads; or the main topic, as new work, for every group there.",
+    help="The first retry topic, which only this task reads; or the main topic, as new records for all its groups.",
 )
-@click.option("--limit", type=click.IntRange(1), metavar="N", help="Replay at most so many.")
-@click.option("--rate", type=click.FloatRange(0, min_open=True), metavar="N", help="Records a second.")
+@click.option("--limit", type=click.IntRange(1), metavar="N", help="Replay at most N.")
+@click.option("--rate", type=click.FloatRange(0, min_open=True), metavar="N", help="Records per second.")
 @click.option(
     "--max-replays",
     type=click.IntRange(1, 1_000_000),
@@ -46,10 +46,10 @@ where it was; some records may come twice."""
     metavar="N",
     help="Stop at a record that was replayed N times and failed again.",
 )
-@click.option("--again", is_flag=True, help="Those that were replayed before too, from the beginning.")
+@click.option("--again", is_flag=True, help="Also replay what was replayed before, from the oldest on.")
 @click.option("--force", is_flag=True, help="Even if a worker consumes the dead letters.")
-@click.option("--dry-run", is_flag=True, help="Only count.")
-@click.option("--json", "as_json", is_flag=True, help="The receipt as an object, for machines.")
+@click.option("--dry-run", is_flag=True, help="Only count; write nothing.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as a JSON object.")
 @task_argument
 def command(
     sources: tuple[str, ...],
@@ -64,10 +64,10 @@ def command(
     task: str | None,
     **choice: Any,
 ) -> None:
-    """Try dead letters again: those that match, or all, that were not replayed yet.
+    """Retry dead letters: all, or those that match, that were not replayed yet.
 
-    Each is written to the first retry topic, due now, with its attempt counter reset. It stays in the topic of dead
-    letters too. What comes back as a dead letter is a new one, which the next replay takes.
+    Each is written to the first retry topic, due now, with its attempt counter reset. It also stays in the
+    dead-letter topic. One that fails again becomes a new dead letter, which the next replay takes.
     """
     from flux.cli.streams import print_error
     from flux.core.text import one_line
@@ -91,7 +91,7 @@ def command(
     if result.failed:
         raise click.ClickException(result.stopped)
     if result.stopped:
-        print_error(result.stopped if dry_run or again else f"{result.stopped}; the next replay goes on there")
+        print_error(result.stopped if dry_run or again else f"{result.stopped}; the next replay continues there")
     if result.interrupted:
         click.get_current_context().exit(INTERRUPTED)
 

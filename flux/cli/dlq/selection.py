@@ -28,20 +28,23 @@ _HEX = set("0123456789abcdef")
 
 def _cause(ctx: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
     if value is not None and not (_FEWEST_DIGITS <= len(value) <= 8 and set(value.lower()) <= _HEX):
-        raise click.BadParameter(f"{value!r} is no cause: see `flux dlq causes`", ctx, parameter)
+        raise click.BadParameter(f"{value!r} is not a cause: see `flux dlq causes`", ctx, parameter)
     return value.lower() if value is not None else None
 
 
 def filter_options(command: F) -> F:
-    """Adds the keyword arguments that `filter_from` takes."""
+    """Adds the options that `filter_from` reads."""
     options = [
         click.option(
-            "--since", type=parse_time, metavar="WHEN", help="Dead since: 90s, 30m, 2h, 3d, or an ISO time (UTC)."
+            "--since",
+            type=parse_time,
+            metavar="WHEN",
+            help="Dead letters since: 90s, 30m, 2h, 3d, or an ISO time (UTC).",
         ),
         click.option("--reason", metavar="REASON", help="error, exhausted, rejected, undecodable, expired or skipped."),
-        click.option("--error", metavar="GLOB", help="The error's type, or type: message; such as '*timeout*'."),
+        click.option("--error", metavar="GLOB", help="Error type, or type: message; such as '*timeout*'."),
         click.option("--key", metavar="KEY", help="The record's key."),
-        click.option("--cause", metavar="ID", callback=_cause, help="One of those that flux dlq causes tells."),
+        click.option("--cause", metavar="ID", callback=_cause, help="A cause that flux dlq causes lists."),
     ]
     for option in reversed(options):
         command = option(command)
@@ -56,7 +59,7 @@ def filter_from(choice: dict[str, Any]) -> Filter:
 
 @attrs.frozen
 class DeadLetterTopic:
-    """`stage`: that of the dead letters."""
+    """A task's dead letters: `stage` is theirs."""
 
     name: str
     policy: Policy
@@ -65,7 +68,7 @@ class DeadLetterTopic:
     admin: AdminPort
 
     def matching(self, criteria: Filter, shows_progress: bool) -> Iterator[DeadLetter]:
-        """Those that match, of what there is now. Raises BrokerError."""
+        """The dead letters that match, up to the ends as of now. Raises BrokerError."""
         from flux.operate.dlq.dead_letters import dead_letter_of
         from flux.operate.reading import count_offsets, read, spans_of
 
@@ -83,7 +86,7 @@ class DeadLetterTopic:
 
 @contextmanager
 def open_dead_letters(sources: Sequence[str], task: str | None) -> Iterator[DeadLetterTopic]:
-    """Raises what the command line shows in one line: also where there is no topic of dead letters."""
+    """Raises ClickException where the dead-letter topic does not exist, BrokerError, FluxError."""
     from flux.cli import log
     from flux.cli.clusters import admin_of
     from flux.cli.load_code import find_task
@@ -97,6 +100,6 @@ def open_dead_letters(sources: Sequence[str], task: str | None) -> Iterator[Dead
     with admin_of(cls) as admin:
         if admin.topics([stage.topic], ASK)[stage.topic] is None:
             raise click.ClickException(
-                f"there is no topic {stage.topic}: {cls.__name__} has never had one, or its names have changed"
+                f"there is no topic {stage.topic}: {cls.__name__} has never run, or its names have changed"
             )
         yield DeadLetterTopic(cls.__name__, policy, stage, resolve_adapter(cls.adapter), admin)

@@ -22,10 +22,10 @@ Examples:
 )
 @load_option
 @adapter_option
-@click.option("--json", "as_json", is_flag=True, help="The record as flux dlq export writes it.")
+@click.option("--json", "as_json", is_flag=True, help="Print the record as flux dlq export does.")
 @task_and(1, "PARTITION:OFFSET")
 def command(sources: tuple[str, ...], as_json: bool, arguments: tuple[str | None, str]) -> None:
-    """Show all of one dead letter: where it came from, why it is here, its headers and its value."""
+    """Show one dead letter in full: its origin, its error, its headers and its value."""
     from flux.core.ports import TopicPartition
     from flux.core.text import escape
     from flux.operate.dlq.dead_letters import dead_letter_of
@@ -45,7 +45,7 @@ def command(sources: tuple[str, ...], as_json: bool, arguments: tuple[str | None
             record = read_one(dead.adapter, TopicPartition(topic, partition), offset)
         if record is None:
             raise click.ClickException(
-                f"there is no dead letter at {at}: partition {partition} holds {span.start} to {span.end - 1}"
+                f"there is no dead letter at {at}: partition {partition} has offsets {span.start} to {span.end - 1}"
                 if span.start < span.end
                 else f"there is no dead letter at {at}: partition {partition} is empty"
             )
@@ -86,5 +86,5 @@ def _lines(dead_letter: DeadLetter) -> Iterator[str]:
         for name, value in own:
             yield f"  {one_line(name)}: {one_line(text_of(value)) if value is not None else '(null)'}"
     if not message.headers_readable:
-        yield from ("", "headers: not readable, as one of their names is not UTF-8")
+        yield from ("", "headers: not readable, as a name is not UTF-8")
     yield from ("", pretty(message.raw_value))

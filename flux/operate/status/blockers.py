@@ -47,13 +47,13 @@ def _blocker(found: TaskStatus, each: StageStatus, number: int, stuck_since: Stu
     oldest, stage = each.oldest_unfinished[number], each.stage
     progress, large = Progress.of(each.committed.get(number)), large_record_at(found, each, number)
     hint = "" if large is None else f"; {large.problem}: {large.remedy}"
-    blocked = each.lag_of(number) - progress.done_above - 1
+    behind = each.lag_of(number) - progress.done_above - 1
     reported = find_reported(found.reports or (), stage, number, oldest.offset)
     if reported is not None and (reported.seconds >= LONG or progress.done_above):
-        return Blocker(stage, number, oldest, reported.reason, reported.seconds, blocked, reported.process)
+        return Blocker(stage, number, oldest, reported.reason, reported.seconds, behind, reported.process)
     if not any((stage.topic, number) in member.partitions for member in each.members):
         who = "has no members" if not each.members else "has no member with this partition"
-        return Blocker(stage, number, oldest, f"group {stage.group} {who}{hint}", oldest.since(found.now_ms), blocked)
+        return Blocker(stage, number, oldest, f"group {stage.group} {who}{hint}", oldest.since(found.now_ms), behind)
     offset, since = stuck_since.get(TopicPartition(stage.topic, number), (oldest.offset, found.at))
     stuck = found.at - since if offset == oldest.offset else 0.0
     if oldest.due is not None:
@@ -64,11 +64,11 @@ def _blocker(found: TaskStatus, each: StageStatus, number: int, stuck_since: Stu
             + ("" if found.reports else "; its call may be running")
             + hint
         )
-        return Blocker(stage, number, oldest, why, max(stuck, 0.0) or oldest.since(found.now_ms), blocked)
+        return Blocker(stage, number, oldest, why, max(stuck, 0.0) or oldest.since(found.now_ms), behind)
     if stuck >= LONG and reported is None:
-        return Blocker(stage, number, oldest, f"the committed offset does not move{hint}", stuck, blocked)
+        return Blocker(stage, number, oldest, f"the committed offset does not move{hint}", stuck, behind)
     if large is not None and reported is None:
-        return Blocker(stage, number, oldest, f"{large.problem}: {large.remedy}", large.seconds, blocked)
+        return Blocker(stage, number, oldest, f"{large.problem}: {large.remedy}", large.seconds, behind)
     return None
 
 

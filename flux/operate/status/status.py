@@ -95,7 +95,7 @@ class Blocker:
     oldest: OldestUnfinished
     why: str
     seconds: float | None
-    blocked: int
+    behind: int
     """Later offsets that are not done."""
     process: str | None = None
 

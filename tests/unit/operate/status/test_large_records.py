@@ -28,7 +28,7 @@ def yard() -> OperateKit:
 def test_status_names_it_at_the_first_look_though_nobody_reports(yard: OperateKit) -> None:
     found = read_status(yard.adapter, yard.admin, yard.policy, None, system=yard.system)
     [blocker] = blockers_of(found, update_stuck(found, {}))
-    assert (blocker.place, blocker.blocked) == ("0:0", 1)
+    assert (blocker.place, blocker.behind) == ("0:0", 1)
     assert blocker.why == f"it 20,001 bytes, and {RETRY} takes 10,000: its copy may not fit: {REMEDY}"
 
 

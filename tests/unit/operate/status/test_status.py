@@ -169,7 +169,7 @@ def test_a_call_that_runs_long_is_named_with_its_process() -> None:
     call = Call(0, 0, "ada", 3, 300.0)
     [blocker] = blockers(at(stage_look(), reports=[read_reports(told(calls=(call,)))]))
     assert (blocker.place, blocker.why, blocker.process) == ("0:0", "its call is running", "host pid 7")
-    assert (blocker.seconds, blocker.blocked, blocker.oldest.key) == (302.0, 9, "ada")
+    assert (blocker.seconds, blocker.behind, blocker.oldest.key) == (302.0, 9, "ada")
 
 
 def test_a_call_that_has_just_begun_holds_nothing() -> None:
@@ -206,7 +206,7 @@ def test_what_a_paused_task_holds_is_named_with_the_pause_and_no_record_is_blame
 def test_what_is_done_behind_a_record_shows_that_it_holds_though_nobody_reports() -> None:
     committed = CommittedOffset(0, OffsetTracker(0, [(1, 8)]).metadata())
     [blocker] = blockers(at(stage_look(committed={0: committed})))
-    assert (blocker.why, blocker.seconds, blocker.blocked) == ("7 later records done; its call may be running", 60.0, 2)
+    assert (blocker.why, blocker.seconds, blocker.behind) == ("7 later records done; its call may be running", 60.0, 2)
 
 
 def test_a_partition_that_no_member_has_is_named() -> None:
