@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     from flux.cli.demo_app import Account, Demonstration, DemoPlan
 
 _INTRODUCTION = """\
-[bold]{records:,} orders[/], keyed by customer, go to a topic of a broker in memory, and a task
-bills them. Now and then the payment provider does not answer, some cards are
-always declined, a few orders are malformed. What fails waits in a retry topic,
-{waits} seconds here and minutes to days in production, and holds up nobody.
+[bold]{records:,} orders[/], keyed by customer, go to a topic of an in-memory broker, and a task
+bills them. Sometimes the payment provider does not answer, some cards are
+always declined, a few orders are malformed. A record that fails waits in a retry
+topic, {waits} seconds here and minutes to days in production, and blocks no other.
 """
 
 _NEXT = """\
@@ -40,26 +40,26 @@ _NEXT = """\
       [cyan]export FLUX_ADAPTER=confluent://localhost:9092
       flux process --load tasks.py --create-topics[/]
 
-[bold]3[/]  Give it something to do, and look how far it is:
+[bold]3[/]  Produce a record, and look at the status:
 
       [cyan]echo hello | flux produce orders
       flux status --load tasks.py[/]"""
 
 
-@click.command(epilog="It takes about ten seconds and needs nothing: no Kafka, no network, no files.")
-@click.option("--web", is_flag=True, help="Show it as flux web does, and go on until Ctrl-C.")
-@click.option("--port", type=click.IntRange(0, 65_535), metavar="N", help="With --web; default: that of flux web.")
+@click.command(epilog="It takes about ten seconds and needs no Kafka, no network and no files.")
+@click.option("--web", is_flag=True, help="Show it in web pages, until Ctrl-C.")
+@click.option("--port", type=click.IntRange(0, 65_535), metavar="N", help="Port of --web; default: that of flux web.")
 @click.pass_context
 def command(ctx: click.Context, web: bool, port: int | None) -> None:
-    """See it work, on a broker of its own in memory.
+    """Run a demonstration on an in-memory broker.
 
-    Some thousand records are produced and worked by a task that fails now and then; a table shows the stages, and at
-    the end everything is accounted for. Exit code 1 when it is not.
+    It produces some thousand records and runs a task that sometimes fails. A table shows the stages, and a summary at
+    the end accounts for every record. Exit code 1 when one is missing.
     """
     from flux.cli.demo_app import DemoPlan
 
     if port is not None and not web:
-        raise click.UsageError("--port goes with --web")
+        raise click.UsageError("--port needs --web")
     if web:
         show_pages(port)
         return
@@ -67,7 +67,7 @@ def command(ctx: click.Context, web: bool, port: int | None) -> None:
 
 
 def show_pages(port: int | None) -> None:
-    """The same without an end, for `flux web`. What a bank declined it takes when it is asked again: replay it."""
+    """The same without an end, for `flux web`. Declined cards succeed when they are replayed."""
     from flux.cli import log
     from flux.cli.demo_app import endless
     from flux.cli.web import PORT, needs_extra, serve
@@ -86,7 +86,7 @@ def show_pages(port: int | None) -> None:
 
 
 def show(plan: DemoPlan) -> int:
-    """Runs the demonstration before the reader's eyes; the exit code."""
+    """Runs the demonstration and shows it. Returns the exit code."""
     from flux.cli import log
     from flux.cli.demo_app import run
     from flux.cli.tables import console
@@ -100,7 +100,7 @@ def show(plan: DemoPlan) -> int:
     account = demonstration.account()
     _print_account(out, account, len(plan.wait))
     if demonstration.problem is not None or not in_time or not account.adds_up or demonstration.code != 0:
-        why = demonstration.problem or ("it took too long" if not in_time else "see the account above")
+        why = demonstration.problem or ("it took too long" if not in_time else "see the summary above")
         raise click.ClickException(f"the demo did not end well: {why}")
     out.print(_NEXT, soft_wrap=True)
     return 0
@@ -108,7 +108,7 @@ def show(plan: DemoPlan) -> int:
 
 @contextmanager
 def _watching(out: Console) -> Iterator[Callable[[Demonstration], object]]:
-    """A live table on a terminal, else a line a second."""
+    """A live table on a terminal, else a line per second."""
     began = time.monotonic()
     if out.is_terminal:
         from rich.live import Live
@@ -163,13 +163,13 @@ def _picture(demonstration: Demonstration, seconds: float) -> RenderableType:
     foot = Table.grid(padding=(0, 2))
     foot.add_row(
         ProgressBar(total=plan.records, completed=ended, width=40),
-        Text(f"{ended:,} of {plan.records:,} at their end"),
+        Text(f"{ended:,} of {plan.records:,} finished"),
         Text(f"{seconds:.1f} s", style="dim"),
     )
     return Group(shown, Text(), foot)
 
 
-_REASONS = {"exhausted": "failed at all {tries} tries", "rejected": "rejected at once"}
+_REASONS = {"exhausted": "failed at all {tries} attempts", "rejected": "rejected at once"}
 
 
 def _print_account(out: Console, account: Account, retries: int) -> None:
@@ -183,7 +183,9 @@ def _print_account(out: Console, account: Account, retries: int) -> None:
     dead = ", ".join(
         f"{count:,} {_REASONS.get(reason, reason).format(tries=retries + 1)}" for reason, count in account.dead.items()
     )
-    shown.add_row(f"[green]{account.done:,}[/]", "done", f"{account.at_once:,} at the first try, {later:,} by a retry")
+    shown.add_row(
+        f"[green]{account.done:,}[/]", "done", f"{account.at_once:,} at the first attempt, {later:,} by a retry"
+    )
     shown.add_row(f"[magenta]{sum(account.dead.values()):,}[/]", "dead letters", dead)
     for count, what in ((account.lost, "lost"), (account.again + account.twice, "done more than once")):
         shown.add_row(f"[{'red' if count else 'green'}]{count:,}[/]", what, "")

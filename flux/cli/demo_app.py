@@ -1,6 +1,6 @@
-"""What `flux demo` shows: an order book of some thousand records, worked by a task that fails now and then.
+"""What `flux demo` shows: some thousand orders, and a task that sometimes fails.
 
-Everything is real but the broker, which lives in memory, and the waits, which are seconds instead of minutes.
+Everything is real except the broker, which is in memory, and the waits, which are seconds instead of minutes.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ PARTITIONS = 4
 
 @attrs.frozen
 class DemoPlan:
-    """How much is shown. Times in seconds."""
+    """The size of the demonstration. Times in seconds."""
 
     records: int = 3000
     customers: int = 200
@@ -34,17 +34,17 @@ class DemoPlan:
     call_takes: float = 0.004
     wait: tuple[float, ...] = (1.0, 1.5, 2.0)
     limit: float = 60.0
-    """When to give up: nothing of this takes so long."""
+    """When to give up."""
     report: bool = False
-    """Whether the worker tells how it is."""
+    """Whether the worker publishes reports."""
 
 
 class CardDeclined(Exception):
-    """What no second try mends."""
+    """Fails at every attempt."""
 
 
 class Unreachable(Exception):
-    """What the next try mends, or the one after it."""
+    """Succeeds at the next attempt, or the one after it."""
 
 
 @attrs.frozen
@@ -60,15 +60,15 @@ class DemoRow:
 
 @attrs.frozen
 class Account:
-    """The end, counted from two sides: what the calls did, and what the broker holds."""
+    """The summary, from two sides: what the calls did, and what the broker has."""
 
     produced: int
     done: int
-    """Orders whose call returned, each counted once."""
+    """Orders whose call returned."""
     at_once: int
-    """Those of them that needed one try."""
+    """Those of them that needed one attempt."""
     again: int
-    """Calls that returned for an order done already."""
+    """Calls that returned for an order that was done already."""
     dead: dict[str, int]
     """Dead letters by reason."""
     lost: int
@@ -82,10 +82,10 @@ class Account:
 
 
 class Demonstration:
-    """`start` it, look at `rows` until `over`, then ask for the `account`."""
+    """`start` it, show `rows` until `over`, `stop` it, then show the `account`."""
 
     def __init__(self, plan: DemoPlan, beside: Sequence[type[flux.Task]] = ()) -> None:
-        """`beside`: more tasks that are worked; they are not accounted for."""
+        """`beside`: more tasks to run, which the account leaves out."""
         forget(CLUSTER)
         self.plan = plan
         self.adapter = adapter = MemoryAdapter(CLUSTER, default_partitions=PARTITIONS)
@@ -98,7 +98,7 @@ class Demonstration:
         self._lock = Lock()
         self._stop = threading.Event()
         self._all_produced = threading.Event()
-        book = self
+        demonstration = self
 
         class Orders(flux.Producer):
             topic = TOPIC
@@ -114,9 +114,9 @@ class Demonstration:
             def call(self, message: flux.Message) -> None:
                 time.sleep(plan.call_takes)
                 bill(message)
-                with book._lock:
-                    book.finished[message.id] += 1
-                    book.tries[message.id] = message.attempt
+                with demonstration._lock:
+                    demonstration.finished[message.id] += 1
+                    demonstration.tries[message.id] = message.attempt
 
         Orders.adapter = Billing.adapter = adapter
         for each in beside:
@@ -165,7 +165,7 @@ class Demonstration:
 
     @property
     def over(self) -> bool:
-        """Whether everything is done, or nothing more will be."""
+        """Whether everything is done, or the worker has stopped."""
         if not self._threads[1].is_alive():
             return True
         return self._all_produced.is_set() and all(row.waiting == 0 for row in self.rows()) and self._settled()
@@ -182,7 +182,7 @@ class Demonstration:
         return sum(mark.high for mark in self._admin.watermarks(stage.topic, 1).values())
 
     def rows(self) -> list[DemoRow]:
-        """The stages, from the worker's own statistics and what the broker holds."""
+        """The stages, from the worker's statistics and what the broker has."""
         stats = self._worker.stats()
         rows = []
         for stage in self.stages:
@@ -216,7 +216,7 @@ class Demonstration:
 
 
 def kind(number: int) -> str:
-    """What is wrong with an order: one in ten meets an outage once, one in fifty twice, some are hopeless."""
+    """What is wrong with an order: one in ten fails once, one in fifty twice, some always."""
     for name, every in (("malformed", 500), ("declined", 150), ("unlucky twice", 50), ("unlucky", 10)):
         if number % every == every - 1:
             return name
@@ -240,7 +240,7 @@ ENDLESS = DemoPlan(records=100_000, produce_for=3600.0, call_takes=0.02, wait=(8
 
 
 class Shipping(flux.Task):
-    """Beside the account: another group on the same topic, whose carrier is slow now and then."""
+    """Another group on the same topic, whose carrier is sometimes slow."""
 
     topic = TOPIC
     group_id = "shipping"
@@ -257,7 +257,7 @@ class Shipping(flux.Task):
 
 
 def endless() -> Demonstration:
-    """For an hour, and more tasks than one: to be looked at, not to be accounted for."""
+    """Runs for an hour with two tasks, for the pages."""
     return Demonstration(ENDLESS, [Shipping])
 
 
@@ -265,7 +265,7 @@ Watch = Callable[["Demonstration"], object]
 
 
 def run(plan: DemoPlan, watch: Watch) -> tuple[Demonstration, bool]:
-    """The whole of it; `watch` is called some times a second. False: it took longer than planned."""
+    """Runs all of it and calls `watch` several times a second. Returns False if it took longer than planned."""
     demonstration = Demonstration(plan)
     deadline = time.monotonic() + plan.limit
     demonstration.start()

@@ -28,22 +28,27 @@ It needs the extra: pip install "super-flux[web]"."""
 )
 @load_option
 @adapter_option
-@click.option("--host", default="127.0.0.1", show_default=True, metavar="ADDRESS", help="Where to listen.")
+@click.option("--host", default="127.0.0.1", show_default=True, metavar="ADDRESS", help="Address to listen on.")
 @click.option(
-    "--port", type=click.IntRange(0, 65_535), default=PORT, show_default=True, metavar="N", help="0: a free one."
+    "--port",
+    type=click.IntRange(0, 65_535),
+    default=PORT,
+    show_default=True,
+    metavar="N",
+    help="Port to listen on; 0: any free one.",
 )
 @click.option(
     "--token",
     envvar="FLUX_WEB_TOKEN",
     show_envvar=True,
     metavar="SECRET",
-    help="Access token; needed for any other address than this machine's own.",
+    help="Access token; required unless --host is this machine only.",
 )
 @click.option(
     "--allow-host", "hosts", multiple=True, metavar="NAME", help="An extra allowed Host header, such as a proxy's."
 )
-@click.option("--root-path", default="", metavar="PATH", help="Where a proxy has put it, such as /flux.")
-@click.option("--read-only", is_flag=True, help="Nothing can be replayed or deleted.")
+@click.option("--root-path", default="", metavar="PATH", help="Path prefix that a proxy adds, such as /flux.")
+@click.option("--read-only", is_flag=True, help="Forbid replays and deletions.")
 @click.option(
     "--redact", metavar="MODULE:FUNCTION", help="Your function that hides parts of records, or flux.web.redaction:hide."
 )
@@ -53,7 +58,7 @@ It needs the extra: pip install "super-flux[web]"."""
     default=5.0,
     show_default=True,
     metavar="SECONDS",
-    help="Between two looks at the clusters, however many people watch.",
+    help="Refresh interval, for all visitors together.",
 )
 @report_topic_option
 @click.argument("tasks", nargs=-1, metavar="[TASK]...", shell_complete=task_names)
@@ -70,9 +75,9 @@ def command(
     report_topic: str | None,
     tasks: tuple[str, ...],
 ) -> None:
-    """Serve pages to look at tasks: how far they are, what holds them back, their workers and dead letters.
+    """Serve web pages that show tasks: their lag, what blocks them, their workers and dead letters.
 
-    Without a TASK it shows all that the code has. Ctrl-C ends it.
+    Without TASK, all tasks of the loaded code are shown. Ctrl-C stops the server.
     """
     from flux.cli import log
     from flux.core.monitoring.report import TOPIC
@@ -83,10 +88,10 @@ def command(
     log.quiet()
     found = chosen(sources, tasks)
     if root_path and (not root_path.startswith("/") or root_path.endswith("/")):
-        raise click.UsageError("--root-path looks like /flux")
+        raise click.UsageError("--root-path must look like /flux")
     allowed = hosts_of(host, frozenset(hosts))
     function = None if redact is None else redaction_function(redact)
-    options = usable(
+    options = options_of(
         lambda: WebOptions(
             token=token or None,
             hosts=allowed,
@@ -108,9 +113,9 @@ def serve(tasks: Sequence[type[Task]], options: WebOptions, host: str, port: int
     context = PageContext(tasks, options)
     try:
         with listening(host, port) as listener:
-            click.echo(f"{address_of(listener, host, root_path)}  (Ctrl-C ends it)", err=True)
+            click.echo(f"{address_of(listener, host, root_path)}  (Ctrl-C to stop)", err=True)
             WebServer(context, root_path).run(sockets=[listener])
-    except KeyboardInterrupt:  # raised again by the server, after its end
+    except KeyboardInterrupt:  # the server raises it again when it has stopped
         pass
     finally:
         context.close()
@@ -120,11 +125,11 @@ def needs_extra() -> None:
     from importlib.util import find_spec
 
     if not all(find_spec(name) for name in ("starlette", "uvicorn", "jinja2")):
-        raise click.ClickException('the pages need a package: pip install "super-flux[web]"')
+        raise click.ClickException('flux web needs an extra: pip install "super-flux[web]"')
 
 
 def chosen(sources: Sequence[str], names: Sequence[str]) -> list[type[Task]]:
-    """All tasks of the code, where none is named."""
+    """The named tasks; without names all tasks of the code."""
     from flux.cli.load_code import find_tasks, load, tasks_in
 
     if names or not sources:
@@ -144,7 +149,7 @@ def redaction_function(name: str) -> RedactionFunction:
     return hook
 
 
-def usable(make: Callable[[], WebOptions]) -> WebOptions:
+def options_of(make: Callable[[], WebOptions]) -> WebOptions:
     from flux.core.errors import ConfigurationError
 
     try:

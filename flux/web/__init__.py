@@ -1,5 +1,5 @@
-"""Pages to look at tasks, by a browser: `flux web`.
+"""Web pages that show tasks: `flux web`.
 
-Everything is rendered here; one sampler looks at the clusters for all who watch. The functions of `flux.operate` do
-what the buttons say.
+Pages are rendered on the server; one sampler queries the clusters for all visitors. Buttons call functions of
+`flux.operate`.
 """

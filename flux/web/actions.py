@@ -1,4 +1,4 @@
-"""What the buttons do: bodies of jobs."""
+"""What the buttons do: the bodies of jobs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from flux.web.jobs import Job, Jobs
 from flux.web.watched_tasks import WatchedTask
 
 MAX_EXPORTED = 1_000_000
-"""Records in a file, which lies on this machine's disk."""
+"""Records in a file on this machine's disk."""
 
 Body = Callable[[Job], str]
 
@@ -34,16 +34,16 @@ def replay(task: WatchedTask, plan: ReplayPlan) -> Body:
             on_progress=job.on_progress,
             system=task.system,
         ).run()
-        told = outcome(plan, result)
+        text = outcome(plan, result)
         if result.failed:
-            raise FluxError(f"{told}; {result.stopped}")
-        return f"{told}; {result.stopped}" if result.stopped and not result.interrupted else told
+            raise FluxError(f"{text}; {result.stopped}")
+        return f"{text}; {result.stopped}" if result.stopped and not result.interrupted else text
 
     return run
 
 
 def purge(task: WatchedTask, plan: PurgePlan) -> Body:
-    """A partition after the other."""
+    """Deletes one partition after the other."""
 
     def run(job: Job) -> str:
         deleted = 0
@@ -75,8 +75,8 @@ def export(task: WatchedTask, criteria: Filter, jobs: Jobs) -> Body:
                 job.on_progress(len(batch.records))
                 if count >= MAX_EXPORTED:
                     break
-        full = f"; no more than {MAX_EXPORTED:,}: see flux dlq export" if count >= MAX_EXPORTED else ""
-        lost = f"; {unreadable:,} without their headers, which cannot be read" if unreadable else ""
+        full = f"; at most {MAX_EXPORTED:,}: for more see flux dlq export" if count >= MAX_EXPORTED else ""
+        lost = f"; {unreadable:,} without headers, which cannot be read" if unreadable else ""
         return f"{many(count, 'dead letter')} exported from {topic}{full}{lost}"
 
     return run

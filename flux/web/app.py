@@ -1,4 +1,4 @@
-"""The addresses."""
+"""The URLs and their pages."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ CHANGES: dict[str, Sent] = {
     "/tasks/{task}/dead-letters/replay": dead_letters.replay,
     "/tasks/{task}/dead-letters/purge": dead_letters.purge,
 }
-"""What is refused with `--read-only`."""
+"""Refused with `--read-only`."""
 SENDS: dict[str, Sent] = {
     "/login": login.log_in,
     "/logout": login.log_out,
@@ -77,7 +77,7 @@ def _sent(page: Sent, changes: bool) -> Callable[[Request], Awaitable[Response]]
         context = context_of(request)
         fields = await form(request, context.sessions)
         if changes and context.options.read_only:
-            raise HTTPException(403, "these pages are read-only: nothing may be changed here")
+            raise HTTPException(403, "these pages are read-only")
         return await page(request, fields)
 
     return handle
@@ -85,19 +85,19 @@ def _sent(page: Sent, changes: bool) -> Callable[[Request], Awaitable[Response]]
 
 async def _refused(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    return _told(request, error.status_code, error.detail)
+    return _error_page(request, error.status_code, error.detail)
 
 
 async def _failed(request: Request, error: Exception) -> Response:
-    return _told(request, 502 if isinstance(error, BrokerError) else 409, one_line(str(error)))
+    return _error_page(request, 502 if isinstance(error, BrokerError) else 409, one_line(str(error)))
 
 
 async def _broken(request: Request, error: Exception) -> Response:
     logger.error("%s %s failed", request.method, path_of(request), exc_info=error)
-    return _told(request, 500, f"a mistake of these pages ({type(error).__name__}): see the log")
+    return _error_page(request, 500, f"internal error ({type(error).__name__}): see the log")
 
 
-def _told(request: Request, code: int, problem: str) -> Response:
-    if not request.state.known:  # the names of tasks are nobody's business who has not logged in
+def _error_page(request: Request, code: int, problem: str) -> Response:
+    if not request.state.known:  # task names are hidden from visitors who have not logged in
         return PlainTextResponse(problem, code)
     return context_of(request).page(request, "error.html", code, code=code, problem=problem)

@@ -1,4 +1,4 @@
-"""Stands before every page: who asks, by which name, from where; and what a browser may do with the answer."""
+"""Checks every request: host name, origin, session; and sets the security headers of every response."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ HEADERS = {
     "permissions-policy": "camera=(), geolocation=(), microphone=()",
 }
 TOKEN = "x-flux-token"
-"""The header in which a proxy gives the token. Not `Authorization`: that has what the proxy itself was given."""
+"""The header in which a proxy sends the token. Not `Authorization`, which may hold the proxy's own credentials."""
 _HOST = re.compile(r"(?:\[(?P<six>[0-9A-Fa-f:.]+)\]|(?P<name>[A-Za-z0-9._-]+))(?::[0-9]{1,5})?\Z")
 _OPEN = ("/static/",)
 _SAFE = ("GET", "HEAD")
@@ -71,14 +71,14 @@ class AuthMiddleware:
         headers = request.headers
         name = name_of(headers.get("host", ""))
         if name is None or (self._options.hosts is not None and name not in self._options.hosts):
-            return PlainTextResponse("these pages have another name: see flux web --allow-host", 421)
+            return PlainTextResponse("this host name is not allowed: see flux web --allow-host", 421)
         site, mode = headers.get("sec-fetch-site", ""), headers.get("sec-fetch-mode", "")
         if site in ("cross-site", "same-site") and (mode != "navigate" or request.method not in _SAFE):
-            return PlainTextResponse("another site may not ask for this", 403)
+            return PlainTextResponse("cross-site requests are not allowed", 403)
         if request.method not in _SAFE and not is_same_origin(request):
-            return PlainTextResponse("another site may not send this", 403)
+            return PlainTextResponse("cross-site forms are not allowed", 403)
         if fresh and is_from_elsewhere(request):
-            return _once_more(request)
+            return _reload_page(request)
         if path == "/login" or path.startswith(_OPEN) or request.state.known:
             return None
         if request.method in _SAFE and mode in ("", "navigate"):
@@ -88,13 +88,13 @@ class AuthMiddleware:
 
 
 def path_of(request: Request) -> str:
-    """Without what a proxy put before it. Not of the whole address, in which the name that was asked for has a part."""
+    """The path without the proxy's prefix. Not from the URL, which contains the Host header."""
     path: str = request.scope["path"]
     return path.removeprefix(request.scope.get("root_path", ""))
 
 
 def is_same_origin(request: Request) -> bool:
-    """By the browser's own word. Every browser of today gives its origin with what it sends."""
+    """By the Origin header, which every current browser sends with a form."""
     origin = request.headers.get("origin")
     if origin is None:
         return request.headers.get("sec-fetch-site") == "same-origin"
@@ -102,23 +102,23 @@ def is_same_origin(request: Request) -> bool:
 
 
 def is_from_elsewhere(request: Request) -> bool:
-    """Whether another site led here. The browser has then kept the cookie back, if there is one."""
+    """Whether a link on another site led here: then the browser did not send the cookie."""
     return request.headers.get("sec-fetch-site") == "cross-site"
 
 
-def _once_more(request: Request) -> Response:
-    """A page that leads to itself: this time the browser comes from here, and sends the cookie along."""
+def _reload_page(request: Request) -> Response:
+    """A page that reloads itself: then the browser comes from this site and sends the cookie."""
     there = escape(here(quote(request.scope["path"]) + _query(request)))
     return HTMLResponse(
         Markup(
             '<!doctype html><html lang="en"><title>flux</title><meta http-equiv="refresh" content="0; url={there}">'
-            '<p><a href="{there}">Go on</a></p></html>'
+            '<p><a href="{there}">Continue</a></p></html>'
         ).format(there=there)
     )
 
 
 def here(address: str) -> str:
-    """An address of this site, whatever was asked for: a browser takes one that begins with // for another's."""
+    """A URL of this site, or `/`: a URL that starts with // would be another site's."""
     fine = address.startswith("/") and not address.startswith("//") and "\\" not in address
     return address if fine and address.isprintable() else "/"
 
@@ -129,13 +129,13 @@ def _query(request: Request) -> str:
 
 
 def cookie(request: Request, options: WebOptions, visitor: str) -> str:
-    """For this server alone: no script reads it, no other site sends it."""
+    """Only for this server: no script reads it, no other site sends it."""
     path = request.scope.get("root_path", "") or "/"
     secure = "; Secure" if request.scope.get("scheme") == "https" else ""
     return f"{options.cookie}={visitor}; Max-Age={LASTS:.0f}; Path={path}; HttpOnly; SameSite=Strict{secure}"
 
 
 def name_of(host: str) -> str | None:
-    """Without the port; IPv6 without its brackets. None: it is no name."""
+    """Without the port, and IPv6 without brackets. None: not a host name."""
     match = _HOST.match(host)
     return None if match is None else (match["six"] or match["name"]).lower()

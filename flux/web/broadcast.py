@@ -1,4 +1,4 @@
-"""Wakes everybody who watches: there is something new to see."""
+"""Notifies open event streams that there is something new."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from contextlib import suppress
 
 
 class Broadcast:
-    """Rung from any thread, wait in the event loop that it was `hung` in. `number` counts the rings."""
+    """`notify` from any thread; `wait` in the event loop that called `attach`. `number` counts notifications."""
 
     def __init__(self) -> None:
         self.number = 0
@@ -21,16 +21,16 @@ class Broadcast:
     def notify(self) -> None:
         self.number += 1
         if self._loop is not None:
-            with suppress(RuntimeError):  # the loop has ended meanwhile
+            with suppress(RuntimeError):  # the loop has ended
                 self._loop.call_soon_threadsafe(self._wake)
 
     def close(self) -> None:
-        """Nobody is to wait any more."""
+        """Ends all waits."""
         self.closed = True
         self.notify()
 
     async def wait(self, after: int, timeout: float) -> int:
-        """The number, as soon as it is another than `after`; at the latest after `timeout` seconds."""
+        """Returns the number as soon as it differs from `after`, at the latest after `timeout` seconds."""
         if self.number == after and not self.closed:
             future = asyncio.get_running_loop().create_future()
             self._waiting.add(future)

@@ -1,4 +1,4 @@
-"""The causes of a task's dead letters: read once for all who look, and read on as more come."""
+"""Counts the causes of a task's dead letters once for all visitors, and continues as more arrive."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from flux.web.watched_tasks import WatchedTask
 
 MAX_CAUSES = 1_000
 TIMEOUT = 3.0
-"""Seconds that one visitor reads on at most; the next one goes on there."""
+"""Seconds that one request reads; the next one continues there."""
 
 
 @attrs.frozen
 class CauseCounts:
-    """`open`: letters that no replay has passed; only these are told apart by cause. `left`: offsets not read yet."""
+    """`open`: dead letters that are not replayed; only these are grouped by cause. `left`: offsets not read yet."""
 
     open: int = 0
     replayed: int = 0
     left: int = 0
     others: int = 0
-    """Of causes beyond the first `MAX_CAUSES`."""
+    """Dead letters of causes beyond the first `MAX_CAUSES`."""
     tallies: Sequence[CauseCount] = ()
 
 
@@ -36,19 +36,19 @@ class CauseCounter:
         self._subject = task
         self._lock = threading.Lock()
         self._picture = CauseCounts()
-        self._began_with: object = None
-        """What makes all that was counted wrong, when it changes: replays, and letters that are deleted."""
+        self._counted_with: object = None
+        """Replays and the starts of partitions: when they change, counting starts over."""
         self._causes = Causes(MAX_CAUSES)
         self._replayed = 0
         self._reached: dict[int, int] = {}
 
     @property
     def latest(self) -> CauseCounts:
-        """What is known without asking."""
+        """What is known without reading."""
         return self._picture
 
     def counts(self) -> CauseCounts:
-        """Reads on for a moment, unless another does so already. Blocks; raises BrokerError."""
+        """Reads on for up to `TIMEOUT`, unless another request does. Blocks; raises BrokerError."""
         if self._lock.acquire(blocking=False):
             try:
                 self._picture = self._read_on()
@@ -61,8 +61,8 @@ class CauseCounter:
         replayed = replayed_of(task)
         spans = spans_of(task.admin, task.dead.topic)
         state = replayed, {number: span.start for number, span in spans.items()}
-        if state != self._began_with:
-            self._began_with, self._causes, self._replayed = state, Causes(MAX_CAUSES), 0
+        if state != self._counted_with:
+            self._counted_with, self._causes, self._replayed = state, Causes(MAX_CAUSES), 0
             self._reached = {}
         until = task.system.monotonic() + TIMEOUT
         left = {n: Span(self._reached.get(n, span.start), span.end) for n, span in spans.items()}

@@ -1,4 +1,4 @@
-"""Charts, drawn here: inline SVG that is coloured by classes, since the page forbids styles of its own."""
+"""Charts as inline SVG, coloured by CSS classes, as the Content-Security-Policy forbids inline styles."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ import attrs
 from markupsafe import Markup
 
 from flux.web.formatting import count, lasting, rate
-from flux.web.sampler import At, thinned
+from flux.web.sampler import Point, thinned
 
 WIDTH, HEIGHT = 600.0, 120.0
 _SPARK = (120.0, 28.0)
 _MAX_POINTS = 180
 _MAX_SPARK = 60
 _ROOM = 1.08
-"""That a line has above it, where the upper edge's number stands."""
+"""Room above the highest point, for the upper label."""
 _GAP = 6
-"""Times the usual distance of two points after which nothing is drawn between them."""
+"""Multiple of the usual distance of two points beyond which the line is interrupted."""
 
 _SVG = Markup(
     '<svg class="{css}" viewBox="0 0 {width:g} {height:g}" preserveAspectRatio="none" role="img" aria-label="{label}"'
     "{more}>{inside}</svg>"
 )
 _SCALE = Markup(' data-top="{top:g}" data-seconds="{seconds:g}"')
-"""What a pointer's place in a chart means."""
+"""Scales, for the tooltip."""
 _PATH = Markup('<path class="{css}" d="{way}"/>')
 _NAMED = Markup('<path class="{css}" d="{way}" data-name="{name}"/>')
 _RULE = Markup('<line class="rule" x1="0" x2="{width:g}" y1="{y:g}" y2="{y:g}"/>')
@@ -34,11 +34,11 @@ _BAR = Markup('<rect class="{css}" x="0" y="0" width="{width:.1f}" height="10"/>
 
 @attrs.frozen
 class Line:
-    """`css`: its class, which is its colour."""
+    """`css`: its class, which sets its colour."""
 
     name: str
     css: str
-    points: Sequence[At]
+    points: Sequence[Point]
 
     @property
     def last(self) -> float | None:
@@ -47,7 +47,7 @@ class Line:
 
 @attrs.frozen
 class Chart:
-    """`top`: the value at the upper edge; `since`: how long ago its left edge is."""
+    """`top`: the value at the upper edge; `since`: the age of the left edge."""
 
     title: str
     svg: Markup
@@ -56,7 +56,7 @@ class Chart:
     lines: Sequence[Line]
     per_second: bool
 
-    def told(self, value: float | None) -> str:
+    def formatted(self, value: float | None) -> str:
         return rate(value) if self.per_second else count(value)
 
 
@@ -67,15 +67,15 @@ def chart(title: str, lines: Sequence[Line], per_second: bool = False) -> Chart:
     rules = Markup("").join(_RULE.format(width=WIDTH, y=HEIGHT * part) for part in (0.02, 0.5))
     paths = _paths(shown, start, end, top, WIDTH, HEIGHT)
     format_value = rate if per_second else count
-    told = "; ".join(f"{line.name} {format_value(line.last)}" for line in lines)
-    label = f"{title} over {lasting(end - start)}: now {told}; at most {format_value(highest(shown))}"
+    values = "; ".join(f"{line.name} {format_value(line.last)}" for line in lines)
+    label = f"{title} over {lasting(end - start)}: now {values}; at most {format_value(highest(shown))}"
     scale = _SCALE.format(top=top, seconds=end - start)
     svg = _SVG.format(css="chart", width=WIDTH, height=HEIGHT, label=label, more=scale, inside=rules + paths)
     return Chart(title, svg, format_value(top), lasting(end - start), lines, per_second)
 
 
-def spark(name: str, css: str, points: Sequence[At]) -> Markup:
-    """A small one, without axes."""
+def spark(name: str, css: str, points: Sequence[Point]) -> Markup:
+    """A small chart without axes."""
     line = Line(name, css, thinned(points, _MAX_SPARK))
     start, end = _times([line])
     top = nice(_ROOM * highest([line]))
@@ -86,7 +86,7 @@ def spark(name: str, css: str, points: Sequence[At]) -> Markup:
 
 
 def bar(value: float, most: float, css: str) -> Markup:
-    """A bar beside its number, which says it: nothing of its own for who does not see."""
+    """A bar beside its number; hidden from screen readers, as the number says the same."""
     part = 0.0 if most <= 0 else 100 * value / most
     inside = _BAR.format(css=css, width=max(part, 0.8 if value else 0.0))
     return Markup(
@@ -99,7 +99,7 @@ def highest(lines: Iterable[Line]) -> float:
 
 
 def nice(value: float) -> float:
-    """The next of 1, 2, 5, 10, 20, 50 …; at least 1."""
+    """The next of 1, 2, 5, 10, 20, 50 …"""
     size = 1.0
     while True:
         for step in (1, 2, 5):
@@ -114,30 +114,31 @@ def _times(lines: Sequence[Line]) -> tuple[float, float]:
 
 
 def _paths(lines: Sequence[Line], start: float, end: float, top: float, width: float, height: float) -> Markup:
-    """The first one filled to the ground."""
+    """Fills the area below the first line."""
     across, edge = max(end - start, 1e-9), 2.0
     found = []
     for number, line in enumerate(lines):
         for part in _parts(line.points):
-            at = [
+            points = [
                 (width * (point.time - start) / across, edge + (height - 2 * edge) * (1 - (point.value or 0.0) / top))
                 for point in part
             ]
-            if len(at) == 1:
-                at = [(max(at[0][0] - 2, 0.0), at[0][1]), (max(at[0][0], 2.0), at[0][1])]
-            way = "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in at)
+            if len(points) == 1:
+                (x, y) = points[0]
+                points = [(max(x - 2, 0.0), y), (max(x, 2.0), y)]
+            way = "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in points)
             if number == 0:
-                ground = f"{way}L{at[-1][0]:.1f} {height:g}L{at[0][0]:.1f} {height:g}Z"
+                ground = f"{way}L{points[-1][0]:.1f} {height:g}L{points[0][0]:.1f} {height:g}Z"
                 found.append(_PATH.format(css=f"area {line.css}", way=ground))
             found.append(_NAMED.format(css=f"line {line.css}", way=way, name=line.name))
     return Markup("").join(found)
 
 
-def _parts(points: Sequence[At]) -> list[list[At]]:
-    """Without what is not known, and cut where nobody looked for long."""
+def _parts(points: Sequence[Point]) -> list[list[Point]]:
+    """Drops unknown values, and splits where points are missing."""
     steps = sorted(b.time - a.time for a, b in pairwise(points))
     usual = steps[len(steps) // 2] if steps else 0.0
-    parts: list[list[At]] = [[]]
+    parts: list[list[Point]] = [[]]
     for point in points:
         if point.value is None or (parts[-1] and point.time - parts[-1][-1].time > _GAP * max(usual, 0.001)):
             parts.append([])

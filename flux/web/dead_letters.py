@@ -1,4 +1,4 @@
-"""Dead letters as rows: what is kept of one, without its value."""
+"""Dead letters as rows of a page, newest first."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _WINDOW = 1_000
 _MAX_ERROR = 300
 
 Cursor = Mapping[int, int]
-"""By partition: letters below that offset come next; a partition that is left out is read from its end."""
+"""By partition: the next page starts below that offset; a missing partition is read from its end."""
 
 
 @attrs.frozen
@@ -52,7 +52,7 @@ class DeadLetterRow:
 
 @attrs.frozen
 class Page:
-    """The newest first. `older`: where the next page begins, None: there is none. `read`: records looked at."""
+    """The newest first. `older`: the start of the next page, None: there is none. `read`: records that were read."""
 
     rows: Sequence[DeadLetterRow]
     older: Cursor | None
@@ -92,12 +92,12 @@ def newest(
     with_replayed: bool = True,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Page:
-    """The letters that match, backwards from `before`. Blocks; raises BrokerError."""
+    """The dead letters that match, backwards from `before`. Blocks; raises BrokerError."""
     return _PageSearch(task, criteria, before, with_replayed, should_stop).run()
 
 
 class _PageSearch:
-    """Reads windows that grow, from the ends of the partitions towards their beginnings."""
+    """Reads growing windows from the ends of the partitions towards their starts."""
 
     def __init__(
         self, task: WatchedTask, criteria: Filter, before: Cursor, with_replayed: bool, should_stop: Callable[[], bool]
@@ -117,7 +117,7 @@ class _PageSearch:
 
     def run(self) -> Page:
         window = max(1, _WINDOW // max(1, len(self._ends)))
-        while self._is_wanting():
+        while self._needs_more():
             spans = {n: Span(max(self._starts[n], end - window), end) for n, end in self._ends.items()}
             spans = {n: span for n, span in spans.items() if span.start < span.end}
             self._read_back(spans)
@@ -126,7 +126,7 @@ class _PageSearch:
         rows = list(_merged(self._found, PAGE))
         return Page(rows, self._older(rows), self._read)
 
-    def _is_wanting(self) -> bool:
+    def _needs_more(self) -> bool:
         return (
             sum(map(len, self._found.values())) < PAGE
             and self._read < MAX_READ
@@ -164,7 +164,7 @@ class _PageSearch:
 
 
 def _merged(found: Mapping[int, Sequence[DeadLetterRow]], most: int) -> Iterator[DeadLetterRow]:
-    """By time; but within a partition by offset, whatever clocks said, so that a page ends at an offset of each."""
+    """By time, but by offset within a partition, so that a page ends at one offset of each partition."""
     queues = [(-rows[0].written_at, number, 0) for number, rows in found.items() if rows]
     heapq.heapify(queues)
     for _ in range(most):
@@ -193,5 +193,5 @@ def one(task: WatchedTask, partition: int, offset: int) -> tuple[DeadLetter, boo
 
 
 def size(task: WatchedTask, criteria: Filter) -> int:
-    """Offsets that a reading of `criteria` passes. Blocks; raises BrokerError."""
+    """Offsets to read for `criteria`. Blocks; raises BrokerError."""
     return count_offsets(spans_of(task.admin, task.dead.topic, criteria.since_ms))

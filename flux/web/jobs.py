@@ -1,4 +1,4 @@
-"""Work that takes long: one at a time for each task, on a thread of its own, until it is done or cancelled."""
+"""Long operations: one at a time for each task, on its own thread, until it is done or cancelled."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from flux.web.broadcast import Broadcast
 logger = logging.getLogger("flux.web")
 
 MAX_KEPT = 50
-_TELL_EVERY = 0.25
+_NOTIFY_EVERY = 0.25
 _TIMEOUT = 10.0
 
 
 class Busy(FluxError):
-    """Another job works on the same task."""
+    """Another job is running for the same task."""
 
 
 class Job:
-    """`total` and `done` count the same things, records mostly; `state`: running, done, failed or cancelled; `result`:
-    what came of it, or why it failed. Times in seconds since the epoch."""
+    """`total` and `done` count records; `state`: running, done, failed or cancelled; `result`: the outcome, or why it
+    failed. Times in seconds since the epoch."""
 
     def __init__(self, task: str, kind: str, title: str, total: int, broadcast: Broadcast, system: System) -> None:
         self.id = secrets.token_hex(8)
@@ -42,13 +42,13 @@ class Job:
         self.done = 0
         self.state = "running"
         self.result = ""
-        self.began = system.now()
+        self.started = system.now()
         self.ended: float | None = None
         self.path: Path | None = None
-        """A file to fetch."""
+        """A file to download."""
         self._system = system
         self._bell = broadcast
-        self._told = 0.0
+        self._notified_at = 0.0
         self._cancelled = threading.Event()
         self._thread: Thread | None = None
 
@@ -61,7 +61,7 @@ class Job:
         return 100 if not self.running else min(99, 100 * self.done // max(1, self.total))
 
     def cancel(self) -> None:
-        """It ends at its next record."""
+        """It stops at the next record."""
         self._cancelled.set()
 
     def should_stop(self) -> bool:
@@ -70,8 +70,8 @@ class Job:
     def on_progress(self, count: int) -> None:
         self.done += count
         now = self._system.now()
-        if not 0 <= now - self._told < _TELL_EVERY:
-            self._told = now
+        if not 0 <= now - self._notified_at < _NOTIFY_EVERY:
+            self._notified_at = now
             self._bell.notify()
 
     def start(self, body: Callable[[Job], str]) -> None:
@@ -87,7 +87,7 @@ class Job:
             state = "cancelled" if self.should_stop() else "done"
         except FluxError as error:
             state, result = "failed", str(error)
-        except BaseException as error:  # else it would count as running for ever
+        except BaseException as error:  # else it would stay in the state running
             logger.error("%s of %s failed\n%s", self.kind, self.task, text_of(error))
             state, result = "failed", f"{error_name(type(error))}: see the log"
         self.result, self.ended, self.state = one_line(result), self._system.now(), state
@@ -96,7 +96,7 @@ class Job:
 
 
 class Jobs:
-    """The last ones. What they write is deleted with them."""
+    """The last `MAX_KEPT` jobs. Their files are deleted with them."""
 
     def __init__(self, broadcast: Broadcast, system: System) -> None:
         self._bell = broadcast
@@ -114,7 +114,7 @@ class Jobs:
         return self._jobs.get(id)
 
     def of(self, task: str) -> Job | None:
-        """The one that works on a task now."""
+        """The running job of a task."""
         return next((job for job in self.all() if job.task == task and job.running), None)
 
     def start(self, task: str, kind: str, title: str, total: int, body: Callable[[Job], str]) -> Job:
@@ -123,15 +123,15 @@ class Jobs:
         with self._lock:
             busy = next((each for each in self._jobs.values() if each.task == task and each.running), None)
             if busy is not None:
-                raise Busy(f"{busy.title} is running: wait for its end, or cancel it")
+                raise Busy(f"{busy.title} is running: wait for it, or cancel it")
             self._jobs[job.id] = job
             self._forget()
-        logger.info("%s: begun", job.title)
+        logger.info("%s: started", job.title)
         job.start(body)
         return job
 
     def file(self, job: Job, name: str) -> Path:
-        """A new file for a job, in a directory that only this user reads."""
+        """A new file for a job, in a directory that only this user can read."""
         with self._lock:
             if self._directory is None:
                 self._directory = Path(tempfile.mkdtemp(prefix="flux-web-"))
@@ -139,7 +139,7 @@ class Jobs:
         return job.path
 
     def close(self) -> None:
-        """Cancels what runs, waits for it, and deletes all files."""
+        """Cancels running jobs, waits for them, and deletes all files."""
         for job in self.all():
             job.cancel()
         until = self._system.monotonic() + _TIMEOUT

@@ -1,4 +1,4 @@
-"""How the pages are served, and to whom."""
+"""The options of the pages."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ SHORTEST_TOKEN = 16
 
 @attrs.frozen
 class WebOptions:
-    """`token`: what a visitor has to know; None: nothing, on this machine alone. `hosts`: the names by which it may be
-    asked for; None: any. `every`: seconds between two looks at the clusters. Raises ConfigurationError."""
+    """`token`: the access token; None: none needed, on this machine only. `hosts`: allowed host names; None: any.
+    `every`: refresh interval in seconds. Raises ConfigurationError."""
 
     token: str | None = attrs.field(default=None, repr=False)
     hosts: frozenset[str] | None = LOOPBACK
@@ -29,17 +29,17 @@ class WebOptions:
 
     def __attrs_post_init__(self) -> None:
         if self.token is not None and len(self.token) < SHORTEST_TOKEN:
-            raise ConfigurationError(f"a token has at least {SHORTEST_TOKEN} characters: make one with a generator")
+            raise ConfigurationError(f"a token needs at least {SHORTEST_TOKEN} characters: use a generator")
         if self.token is None and (self.hosts is None or not self.hosts <= LOOPBACK):
             raise ConfigurationError(
-                "who can reach these pages can replay and delete: give a token (--token, or FLUX_WEB_TOKEN) for any"
-                " other address than this machine's own"
+                "visitors can replay and delete: set a token (--token, or FLUX_WEB_TOKEN) to listen on"
+                " another address than this machine's own"
             )
 
 
 def hosts_of(bind: str, allowed: frozenset[str]) -> frozenset[str] | None:
-    """The names for a server that listens on `bind`; None: any, as an address for all interfaces has no name of its
-    own, where no name was `allowed`."""
+    """The host names of a server that listens on `bind`; None: any, for an address of all interfaces without `allowed`
+    names."""
     names = LOOPBACK | {name.lower() for name in allowed}
     if is_loopback(bind):
         return names

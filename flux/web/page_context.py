@@ -1,4 +1,4 @@
-"""What all pages share: the tasks, the sampler, the jobs, and how a page is made."""
+"""What all pages share: the tasks, the sampler, the jobs, and how a page is rendered."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ from flux.web.watched_tasks import WatchedTask, watched_tasks_of
 
 T = TypeVar("T")
 MAX_BLOCKING_CALLS = 8
-"""Threads that ask clusters for visitors; whoever comes later waits."""
+"""Threads that query clusters for visitors; further requests wait."""
 
 
 class PageContext:
-    """Raises ConfigurationError for tasks that cannot be looked at."""
+    """Raises ConfigurationError for tasks whose configuration is wrong."""
 
     def __init__(self, classes: Sequence[type[Task]], options: WebOptions, system: System = SYSTEM) -> None:
         self.options = options
@@ -52,10 +52,10 @@ class PageContext:
         tasks = watched_tasks_of(classes, options.redact, options.report_topic, system)
         self.watches = {task.slug: TaskWatch(task, options.every) for task in tasks}
         self.cause_counters = {task.slug: CauseCounter(task) for task in tasks}
-        self.dues = {task.slug: WaitingRecords(task) for task in tasks}
+        self.waiting = {task.slug: WaitingRecords(task) for task in tasks}
         self.sampler = Sampler(list(self.watches.values()), options.every, self.broadcast)
         self.streams = 0
-        """Browsers that listen now."""
+        """Open event streams."""
         self._environment = _environment()
         self._limiter: anyio.CapacityLimiter | None = None
 
@@ -64,16 +64,16 @@ class PageContext:
         return [watch.task for watch in self.watches.values()]
 
     def watch(self, request: Request) -> TaskWatch:
-        """The task that an address names. Raises HTTPException."""
+        """The task in the URL. Raises HTTPException."""
         found = self.watches.get(request.path_params["task"])
         if found is None:
-            raise HTTPException(404, "there is no such task here")
+            raise HTTPException(404, "there is no such task")
         return found
 
-    async def in_thread(self, question: Callable[..., T], *args: Any, **more: Any) -> T:
-        """What blocks, on a thread."""
-        asked = partial(question, *args, **more)
-        return await anyio.to_thread.run_sync(asked, abandon_on_cancel=True, limiter=self._limiter)
+    async def in_thread(self, function: Callable[..., T], *args: Any, **more: Any) -> T:
+        """Calls a function that blocks."""
+        call = partial(function, *args, **more)
+        return await anyio.to_thread.run_sync(call, abandon_on_cancel=True, limiter=self._limiter)
 
     def page(self, request: Request, template: str, status: int = 200, **values: Any) -> HTMLResponse:
         base = request.scope.get("root_path", "")
@@ -107,7 +107,7 @@ class PageContext:
             self.jobs.close()
 
     def close(self) -> None:
-        """After the server's end."""
+        """After the server has stopped."""
         for admin in {id(each.admin): each.admin for each in self.tasks}.values():
             admin.close()
 
@@ -132,5 +132,5 @@ def _environment() -> Environment:
 
 
 def _harmless(value: Any) -> Any:
-    """What a record could do to a page besides markup: characters that turn the direction of what follows, say."""
+    """Escapes control characters, such as those that change the direction of text."""
     return escape(value) if isinstance(value, str) and not isinstance(value, Markup) else value

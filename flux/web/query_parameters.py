@@ -1,4 +1,4 @@
-"""What an address or a form asks for, as values."""
+"""Reads URLs and forms."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ _MAX_TEXT = 1_000
 
 
 def filter_of(fields: Mapping[str, str], now_ms: int) -> Filter:
-    """Of the fields `since` (an age, or `since_ms`), `reason`, `error`, `key` and `cause`; an empty one asks for
-    nothing. Raises ConfigurationError."""
+    """From the fields `since` (an age) or `since_ms`, `reason`, `error`, `key` and `cause`; empty ones are ignored.
+    Raises ConfigurationError."""
     cause = _text(fields, "cause")
     if cause is not None and not _CAUSE.match(cause):
-        raise ConfigurationError(f"{cause!r} is no cause: choose one of the list")
+        raise ConfigurationError(f"{cause!r} is not a cause: choose one of the list")
     return Filter(
         since_of(fields, now_ms), _text(fields, "reason"), _text(fields, "error"), _text(fields, "key"), cause
     )
@@ -44,7 +44,7 @@ def since_of(fields: Mapping[str, str], now_ms: int) -> int | None:
         return None
     match = _AGE.match(text)
     if match is None:
-        raise ConfigurationError(f"{text!r} is no age such as 90s, 30m, 2h or 3d")
+        raise ConfigurationError(f"{text!r} is not an age such as 90s, 30m, 2h or 3d")
     return max(0, now_ms - int(match[1]) * _SIZES[match[2]] * 1000)
 
 
@@ -62,12 +62,12 @@ def place_of(text: str) -> tuple[int, int]:
     """Raises ConfigurationError."""
     match = _PLACE.match(text.strip())
     if match is None:
-        raise ConfigurationError(f"{text!r} is no PARTITION:OFFSET, such as 0:17")
+        raise ConfigurationError(f"{text!r} is not PARTITION:OFFSET, such as 0:17")
     return int(match[1]), int(match[2])
 
 
 def places_of(text: str) -> dict[int, int]:
-    """Of "0:17,1:4". Raises ConfigurationError."""
+    """From "0:17,1:4". Raises ConfigurationError."""
     return dict(place_of(part) for part in text.split(",")) if text else {}
 
 
@@ -76,7 +76,7 @@ def as_places(places: Mapping[int, int]) -> str:
 
 
 def query_of(criteria: Filter, **more: str) -> str:
-    """The same filter for another address."""
+    """The filter as a query string."""
     return urlencode({**fields_of(criteria), **more})
 
 
@@ -87,12 +87,12 @@ def fields_of(criteria: Filter) -> dict[str, str]:
 
 
 def in_words(criteria: Filter, key: str | None) -> str:
-    """`key`: as it may be shown."""
+    """`key`: as the redaction shows it."""
     parts = [f"cause {criteria.cause}"] if criteria.cause else []
     parts += [f"key {key}"] if criteria.key is not None else []
     parts += [f"reason {criteria.reason}"] if criteria.reason else []
     parts += [f"error {criteria.error}"] if criteria.error else []
-    parts += [f"dead since {moment(criteria.since_ms)}"] if criteria.since_ms is not None else []
+    parts += [f"since {moment(criteria.since_ms)}"] if criteria.since_ms is not None else []
     return ", ".join(parts) or "all"
 
 
@@ -109,7 +109,7 @@ PROOF = "proof"
 
 
 async def form(request: Request, sessions: Sessions) -> dict[str, str]:
-    """The last value of each field. Raises HTTPException."""
+    """The fields of a form with a valid proof; the last value of each. Raises HTTPException."""
     body = b""
     async for chunk in request.stream():
         body += chunk

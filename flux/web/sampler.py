@@ -1,4 +1,4 @@
-"""The one sampler: looks at each task now and then, for all who watch, and keeps what it saw."""
+"""The one sampler: takes a snapshot of each task at intervals, for all visitors, and keeps an hour of history."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ from flux.web.watched_tasks import WatchedTask
 logger = logging.getLogger("flux.web")
 
 MAX_AT_ONCE = 8
-"""Clusters that are asked together: one that is away holds up a thread for as long as its client is patient."""
+"""Clusters that are queried at once: an unavailable one blocks a thread until its client times out."""
 _SOON = 1.0
-"""Seconds that first looks take, mostly."""
+"""Seconds that first snapshots mostly take."""
 STALE = 30.0
-"""Seconds, and a few intervals, after which a sample says nothing of now: the cluster neither answers nor refuses."""
+"""Seconds, and three intervals, after which a snapshot is out of date: the cluster does not answer."""
 
 
 class TaskWatch:
-    """One task, as it was seen. `error`: why it could not be looked at, since `failing_since`."""
+    """The last snapshot of one task. `error`: why there is no newer one, since `failing_since`."""
 
     def __init__(self, task: WatchedTask, every: float = 5.0) -> None:
         self.task = task
@@ -46,7 +46,7 @@ class TaskWatch:
         self._throttle = LogThrottle()
 
     def take(self) -> None:
-        """Blocks. Never raises: what cannot be seen is told as that."""
+        """Takes a snapshot. Blocks. Never raises: failures are in `error`."""
         try:
             found = self.task.read_status()
             self.sample, self._stood = sample(found, self._before, self._stood)
@@ -55,8 +55,8 @@ class TaskWatch:
             self._failed(one_line(str(error)))
         except Exception as error:
             if self._throttle.admit(type(error), self.task.system.monotonic()) is not None:
-                logger.error("%s could not be looked at\n%s", self.task.name, text_of(error))
-            self._failed(f"it could not be looked at: {error_name(type(error))} (see the log)")
+                logger.error("no status of %s\n%s", self.task.name, text_of(error))
+            self._failed(f"{error_name(type(error))}: see the log")
         else:
             self.error, self.failing_since = "", None
             self.history.add(self.sample.at, self.sample.values())
@@ -69,28 +69,28 @@ class TaskWatch:
 
     @property
     def state(self) -> tuple[str, str]:
-        """In two words, and how bad that is: good, fair, bad, or none where it is not known."""
+        """In two words, with a colour: good, fair, bad, or none where it is not known."""
         found = self.sample
         if self.error or (self.age or 0.0) > self._stale:
-            return "not seen", "bad"
+            return "unavailable", "bad"
         if found is None:
-            return "not seen yet", "none"
+            return "loading", "none"
         if found.paused:
             return "paused", "fair"
         if found.blockers:
-            return "held back", "bad"
+            return "blocked", "bad"
         if found.unattended:
             return "no workers", "fair"
-        return ("at work", "good") if found.lag else ("up to date", "good")
+        return ("running", "good") if found.ready else ("up to date", "good")
 
     @property
     def age(self) -> float | None:
-        """Seconds since it was seen."""
+        """Seconds since the last snapshot."""
         return None if self.sample is None else max(0.0, self.task.system.now() - self.sample.at)
 
 
 class Sampler:
-    """`total`: of all tasks together."""
+    """`total`: the history of all tasks together."""
 
     def __init__(self, watches: Sequence[TaskWatch], every: float, broadcast: Broadcast) -> None:
         self.watches = watches
@@ -99,7 +99,7 @@ class Sampler:
         self._bell = broadcast
 
     async def run(self) -> None:
-        """Until it is cancelled."""
+        """Runs until it is cancelled."""
         limiter = anyio.CapacityLimiter(MAX_AT_ONCE)
         async with anyio.create_task_group() as group:
             for watch in self.watches:
@@ -131,33 +131,33 @@ class Sampler:
         self.total.add(seen[0].task.system.now(), values)
 
 
-MOST = 720
+MAX_POINTS = 720
 """Points: an hour, at one every 5 s."""
 
 
-class At(NamedTuple):
-    """`value` None: not known then. `time`: seconds since the epoch."""
+class Point(NamedTuple):
+    """`value` None: not known. `time`: seconds since the epoch."""
 
     time: float
     value: float | None
 
 
 class History:
-    def __init__(self, most: int = MOST) -> None:
+    def __init__(self, most: int = MAX_POINTS) -> None:
         self._points: deque[tuple[float, Mapping[str, float | None]]] = deque(maxlen=most)
 
     def add(self, time: float, values: Mapping[str, float | None]) -> None:
         self._points.append((time, values))
 
-    def of(self, name: str) -> list[At]:
-        return [At(time, values.get(name)) for time, values in self._points]
+    def of(self, name: str) -> list[Point]:
+        return [Point(time, values.get(name)) for time, values in self._points]
 
     def __len__(self) -> int:
         return len(self._points)
 
 
-def thinned(points: Sequence[At], most: int) -> list[At]:
-    """At most so many, each the highest of its neighbours: a peak is what one looks for."""
+def thinned(points: Sequence[Point], most: int) -> list[Point]:
+    """Point most `most` points, each the maximum of its neighbours, so that peaks stay visible."""
     if len(points) <= most:
         return list(points)
     step = -(-len(points) // most)
@@ -165,5 +165,5 @@ def thinned(points: Sequence[At], most: int) -> list[At]:
     for start in range(0, len(points), step):
         some = points[start : start + step]
         values = [point.value for point in some if point.value is not None]
-        found.append(At(some[-1].time, max(values, default=None)))
+        found.append(Point(some[-1].time, max(values, default=None)))
     return found

@@ -12,11 +12,11 @@ from flux.web.app import app_of
 from flux.web.page_context import PageContext
 
 _GRACE = 2
-"""Seconds that a page in the making may take at the end."""
+"""Seconds for requests in progress when the server stops."""
 
 
 def listening(host: str, port: int) -> socket.socket:
-    """Port 0: a free one. Raises ConfigurationError."""
+    """Port 0: any free port. Raises ConfigurationError."""
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         return socket.create_server((host, port), family=family, backlog=128)
@@ -25,7 +25,7 @@ def listening(host: str, port: int) -> socket.socket:
 
 
 class WebServer(uvicorn.Server):
-    """Ends streams first: they would hold up the end."""
+    """Ends event streams first, as they would delay the shutdown."""
 
     def __init__(self, context: PageContext, root_path: str = "") -> None:
         super().__init__(
@@ -48,13 +48,13 @@ class WebServer(uvicorn.Server):
         super().handle_exit(sig, frame)
 
     def stop(self) -> None:
-        """From another thread."""
+        """Callable from another thread."""
         self._site.broadcast.close()
         self.should_exit = True
 
 
 def address_of(listener: socket.socket, host: str, root_path: str = "") -> str:
-    """For people: an address for all interfaces is shown as this machine's."""
+    """The URL to open: for an address of all interfaces, this machine's."""
     port = listener.getsockname()[1]
     name = "127.0.0.1" if host == "0.0.0.0" else "[::1]" if host == "::" else f"[{host}]" if ":" in host else host
     return f"http://{name}:{port}{root_path}/"

@@ -1,4 +1,4 @@
-"""Who is who: a random name in a cookie, whether it has shown the token, and the proof that a form came from here."""
+"""Sessions: a random name in a cookie, whether it has logged in, and the proof that a form came from this site."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from collections import OrderedDict
 from flux.core.ports import System
 
 LASTS = 12 * 3600.0
-"""Seconds after which the token is asked for again."""
+"""Seconds after which a visitor must log in again."""
 MOST = 1_000
 MAX_FAILURES = 20
-"""Wrong tokens in a minute, of all visitors, after which nobody may try for the rest of it."""
+"""Wrong tokens per minute, from all visitors, after which further ones are refused."""
 _NAME = re.compile(r"[A-Za-z0-9_-]{43}\Z")
 _MINUTE = 60.0
 
@@ -35,7 +35,7 @@ class Sessions:
         return _NAME.match(text) is not None
 
     def may(self, visitor: str, token: str | None = None) -> bool:
-        """`token`: as a reverse proxy adds it to each request."""
+        """Whether a visitor has access. `token`: as a reverse proxy adds it to each request."""
         if self._token is None:
             return True
         if token is not None:
@@ -43,7 +43,7 @@ class Sessions:
         return self._until.get(visitor, 0.0) > self._system.monotonic()
 
     def log_in(self, token: str) -> str | None:
-        """The visitor's new name; None: it is the wrong token."""
+        """The visitor's new name; None: wrong token."""
         if not self._is_right(token):
             return None
         while len(self._until) >= MOST:
@@ -62,14 +62,14 @@ class Sessions:
         return len(self._failures) >= MAX_FAILURES
 
     def proof(self, visitor: str) -> str:
-        """What each form of this visitor carries; another site can neither read nor guess it."""
+        """A secret in each form of this visitor, which other sites can neither read nor guess."""
         return hmac.digest(self._secret, visitor.encode(), "sha256").hex()
 
     def proves(self, visitor: str, proof: str) -> bool:
         return hmac.compare_digest(self.proof(visitor).encode(), proof.encode("utf-8", "replace"))
 
     def _is_right(self, token: str) -> bool:
-        """A wrong one counts."""
+        """Counts wrong tokens."""
         right = self._token is not None and hmac.compare_digest(
             self._token.encode("utf-8", "replace"), token.encode("utf-8", "replace")
         )

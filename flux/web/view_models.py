@@ -1,4 +1,4 @@
-"""What one look at a task means for its page: values, computed once for all who watch."""
+"""What a snapshot of a task means for its page: values, computed once for all visitors."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from flux.operate.status.status import (
 )
 
 MAX_PARTITIONS = 200
-"""Rows of a stage: those that are furthest behind."""
+"""Rows of a stage: the partitions with the largest lag."""
 
 
 @attrs.frozen
 class PartitionRow:
-    """One partition of a stage. `committed` None: nothing is committed; `member`: who has it."""
+    """One partition of a stage. `committed` None: nothing is committed; `member`: its owner."""
 
     number: int
     committed: int | None
@@ -38,21 +38,21 @@ class PartitionRow:
     done_above: int
     member: str
     oldest: str
-    """What its position waits for: key and attempt, or empty."""
+    """Its oldest unfinished record: offset and attempt, or empty."""
     key: str | None
     attempt: int
     offset: int
     due_in: float | None
-    """Seconds until the record at the position is due; None: it does not wait."""
+    """Seconds until the oldest unfinished record is due; None: it does not wait."""
     why: str
-    """What holds it back, where it is held."""
+    """Why it is blocked; empty: it is not."""
 
 
 @attrs.frozen
 class StageView:
-    """`next_due`: in seconds from now, negative: late. Rates are a second. None: not known."""
+    """`next_due`: seconds from now, negative: late. Rates per second. None: not known."""
 
-    look: StageStatus
+    status: StageStatus
     waiting: int
     next_due: float | None
     done: float | None
@@ -61,20 +61,20 @@ class StageView:
 
     @property
     def stage(self) -> Stage:
-        return self.look.stage
+        return self.status.stage
 
     @property
     def lag(self) -> int:
-        return self.look.lag
+        return self.status.lag
 
     @property
-    def blocked(self) -> int:
-        """Without what waits, and need not be worked yet."""
+    def ready(self) -> int:
+        """The lag without records that are not due yet."""
         return max(0, self.lag - self.waiting)
 
     @property
     def members(self) -> int:
-        return len(self.look.members)
+        return len(self.status.members)
 
 
 @attrs.frozen
@@ -91,7 +91,11 @@ class Sample:
 
     @property
     def lag(self) -> int:
-        return sum(each.blocked for each in self.stages)
+        return sum(each.lag for each in self.stages)
+
+    @property
+    def ready(self) -> int:
+        return sum(each.ready for each in self.stages)
 
     @property
     def waiting(self) -> int:
@@ -115,11 +119,11 @@ class Sample:
 
     @property
     def unattended(self) -> list[Stage]:
-        """Stages with something to do and nobody to do it."""
+        """Stages with lag and without members."""
         return [each.stage for each in self.stages if each.lag and not each.members]
 
     def values(self) -> Mapping[str, float | None]:
-        """As the history keeps them; a stage's as `lag:1`."""
+        """For the history; a stage's as `lag:1`."""
         found: dict[str, float | None] = {
             "lag": self.lag,
             "waiting": self.waiting,
@@ -128,14 +132,14 @@ class Sample:
             "failed": self.failed,
         }
         for each in self.stages:
-            found |= {f"lag:{each.stage.number}": each.blocked, f"done:{each.stage.number}": each.done}
+            found |= {f"lag:{each.stage.number}": each.lag, f"done:{each.stage.number}": each.done}
         return found
 
 
 def sample(found: TaskStatus, before: TaskStatus | None, stuck_since: StuckSince) -> tuple[Sample, StuckSince]:
-    """`before`: the last look, `stuck_since`: by all before."""
+    """`before`: the previous snapshot; `stuck_since`: by all before."""
     stuck_since = update_stuck(found, stuck_since)
-    # records that are done out of order for a moment are how keys are worked side by side
+    # keys are processed in parallel, so records are often done out of order for a moment
     blockers = [
         blocker for blocker in blockers_of(found, stuck_since) if blocker.seconds is None or blocker.seconds >= LONG
     ]
@@ -151,14 +155,14 @@ def sample(found: TaskStatus, before: TaskStatus | None, stuck_since: StuckSince
 
 
 def _stage(found: TaskStatus, each: StageStatus, before: TaskStatus | None, blockers: Sequence[Blocker]) -> StageView:
-    told = rates(found, each, before)
+    speed = rates(found, each, before)
     due = next_due(found, each) if each.exists and each.stage.role is not Role.MAIN and each.lag else None
     return StageView(
         each,
         waiting(found, each) if each.exists else 0,
         None if due is None else (due - found.now_ms) / 1000,
-        told.done,
-        told.failed,
+        speed.done,
+        speed.failed,
         _rows(found, each, {blocker.partition: blocker for blocker in blockers if blocker.stage == each.stage}),
     )
 

@@ -1,4 +1,4 @@
-"""Records that wait in retry topics, in the order in which they are due."""
+"""Records that wait in retry topics, in due order."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ MAX_READ = 10_000
 """Records, of all retry topics together."""
 SHOWN = 100
 FRESH = 5.0
-"""Seconds for which a picture is good for all who look."""
+"""Seconds for which a result is reused."""
 TIMEOUT = 5.0
-"""Seconds that one waits for another's reading: a cluster that hangs must not take all threads."""
+"""Seconds to wait for another request's reading: a hanging cluster must not block all threads."""
 _MAX_ERROR = 200
 STEPS = (
     (0, "due now"),
@@ -34,7 +34,7 @@ STEPS = (
     (86_400, "within a day"),
     (None, "later"),
 )
-"""Seconds from now, up to which a record counts there."""
+"""Upper limits in seconds from now."""
 
 
 @attrs.frozen(order=True)
@@ -53,7 +53,7 @@ class WaitingRow:
 
 
 @attrs.frozen
-class Queue:
+class WaitingSummary:
     """`first`: those that are due next. `steps`: how many are due until when, each record in one. `unread`: offsets
     that were left out, behind those that were read."""
 
@@ -71,22 +71,22 @@ class WaitingRecords:
     def __init__(self, task: WatchedTask) -> None:
         self._subject = task
         self._lock = threading.Lock()
-        self._queue: Queue | None = None
+        self._summary: WaitingSummary | None = None
 
-    def queue(self) -> Queue:
+    def summary(self) -> WaitingSummary:
         """Blocks; raises BrokerError."""
         if not self._lock.acquire(timeout=TIMEOUT):
-            raise BrokerError("another visitor has waited for the same for long", Fault.UNAVAILABLE)
+            raise BrokerError("another request is still reading this", Fault.UNAVAILABLE)
         try:
             now = self._subject.system.now()
-            if self._queue is None or not 0 <= now - self._queue.at < FRESH:
-                self._queue = queued(self._subject)
-            return self._queue
+            if self._summary is None or not 0 <= now - self._summary.at < FRESH:
+                self._summary = summarize(self._subject)
+            return self._summary
         finally:
             self._lock.release()
 
 
-def queued(task: WatchedTask) -> Queue:
+def summarize(task: WatchedTask) -> WaitingSummary:
     """Blocks; raises BrokerError."""
     names = task.admin.topic_names(ASK)
     stages = [each for each in task.policy.stages if each.role is Role.RETRY]
@@ -102,7 +102,7 @@ def queued(task: WatchedTask) -> Queue:
     for each in found:
         counts[_step((each.due - now_ms) / 1000)] += 1
     steps = [(name, count) for (_, name), count in zip(STEPS, counts, strict=True)]
-    return Queue(heapq.nsmallest(SHOWN, found), steps, unread, task.system.now())
+    return WaitingSummary(heapq.nsmallest(SHOWN, found), steps, unread, task.system.now())
 
 
 def _of(task: WatchedTask, stage: Stage, most: int, now_ms: int) -> tuple[list[WaitingRow], int]:

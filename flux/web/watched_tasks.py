@@ -1,4 +1,4 @@
-"""The tasks that are looked at."""
+"""The tasks that the pages show, with access to their clusters."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from flux.web.redaction import Redaction, RedactionFunction
 
 @attrs.frozen(eq=False)
 class WatchedTask:
-    """One task, and how to ask its cluster. `slug`: its name in addresses."""
+    """One task with access to its cluster. `slug`: its name in URLs."""
 
     slug: str
     name: str
@@ -63,7 +63,7 @@ class WatchedTask:
 def watched_tasks_of(
     tasks: Sequence[type[Task]], redact: RedactionFunction | None, report_topic: str, system: System
 ) -> list[WatchedTask]:
-    """Tasks of one cluster share its client. Raises ConfigurationError."""
+    """Tasks of one cluster share a client. Raises ConfigurationError."""
     admins: dict[int, AdminPort] = {}
     found: list[WatchedTask] = []
     slugs: set[str] = set()
@@ -84,15 +84,15 @@ def watched_tasks_of(
     return found
 
 
-def beside(task: WatchedTask, tasks: Sequence[WatchedTask]) -> list[tuple[str, Stages]]:
-    """The others on its cluster, for the doctor."""
+def others_of(task: WatchedTask, tasks: Sequence[WatchedTask]) -> list[tuple[str, Stages]]:
+    """The other tasks of its cluster, for the doctor."""
     found = []
     for other in tasks:
         if other is not task and other.cluster == task.cluster:
             try:
                 other.policy.stages.check()
             except FluxError:
-                continue  # a mistake of its own: it is found when that one is examined
+                continue  # found when that task is examined
             found.append((other.name, other.policy.stages))
     return found
 

@@ -47,7 +47,7 @@ def take(url: str, directory: Path) -> None:
         for scheme in ("light", "dark"):
             with window(browser, url, troubles, color_scheme=scheme) as page:
                 page.goto("/")
-                page.locator("#held li").first.wait_for(timeout=60_000)
+                page.locator("#blockers li").first.wait_for(timeout=60_000)
                 picture(page, directory / f"web-overview-{scheme}.png")
         with window(browser, url, troubles, color_scheme="light") as page:
             page.goto("/tasks/Billing")

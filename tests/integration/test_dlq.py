@@ -294,7 +294,7 @@ def test_a_hundred_thousand_are_read_grouped_and_replayed_in_bounded_memory(shop
     replaying.send_signal(signal.SIGINT)
     out, err = replaying.communicate(timeout=SECONDS)
     assert replaying.returncode == 130, err
-    assert "interrupted; the next replay goes on there" in err
+    assert "interrupted; the next replay continues there" in err
     there = shop.held(shop.retry)
     assert there < MANY + FEW
     assert out == f"replayed {there - FEW:,} dead letters to {shop.retry}\n"

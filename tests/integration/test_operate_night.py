@@ -145,7 +145,7 @@ def test_a_stuck_call_is_named_skipped_and_the_worker_goes_on_behind_it(
     """The partition of a poison record, from the first look to the work behind it."""
     shop.produce(b"before", b"stuck", b"behind")
     worker = shop.work("--stages", "0")
-    held = eventually(lambda: [one for one in shop.status()["held"] if one["process"]], "what holds the partition")
+    held = eventually(lambda: [one for one in shop.status()["blockers"] if one["process"]], "what holds the partition")
     assert [(one["partition"], one["offset"], one["key"], one["attempt"]) for one in held] == [(0, 1, "key-1", 1)]
     assert held[0]["why"] == "its call is running"
     assert held[0]["process"].endswith(f"pid {worker.pid}")
@@ -183,7 +183,7 @@ def test_a_stuck_call_is_named_skipped_and_the_worker_goes_on_behind_it(
     shop.produce(b"after")
     shop.idle()
     assert sorted(shop.done) == ["after", "before", "behind"]
-    assert shop.status()["stages"][0]["position"] == {"0": 4}
+    assert shop.status()["stages"][0]["committed_offset"] == {"0": 4}
 
     shop.mended.touch()
     code, out, err = shop("dlq replay", "--reason", "skipped")
@@ -205,7 +205,7 @@ def test_an_outage_is_named_with_what_it_holds_and_work_goes_on_when_it_ends(sho
     [paused] = eventually(lambda: shop.status()["paused"], "the pause is told")
     assert (paused["error"], paused["process"].endswith(f"pid {worker.pid}")) == ("ConnectionRefusedError", True)
     assert 0 <= paused["seconds"] < SECONDS
-    held = eventually(lambda: shop.status()["held"], "what it holds is named")
+    held = eventually(lambda: shop.status()["blockers"], "what it holds is named")
     assert "ConnectionRefusedError" in held[0]["why"] or "tried again in place" in held[0]["why"]
     code, out, _ = shop("status", "--report-topic", shop.reports)
     assert "ConnectionRefusedError" in out
@@ -234,17 +234,17 @@ def test_a_record_is_followed_through_two_retries_to_the_dead_letters(shop: Shop
     assert code == 0, err
     told = json.loads(out)
     assert (told["id"], told["key"], told["state"], told["complete"]) == (f"{shop.topic}/0/1", "key-1", "dead", True)
-    assert [(each["stage"], each["role"], each["attempts"], each["state"]) for each in told["seen"]] == [
+    assert [(each["stage"], each["role"], each["attempts"], each["state"]) for each in told["copies"]] == [
         (0, "main", 0, "passed"),
         (1, "retry", 1, "passed"),
         (2, "retry", 2, "passed"),
         (3, "dead letters", 3, "dead"),
     ]
-    assert [each["reason"] for each in told["seen"]] == [None, "error", "error", "exhausted"]
-    assert told["seen"][1]["error_message"] == "no customer 1"
-    times = [each["written_at"] for each in told["seen"]]
+    assert [each["reason"] for each in told["copies"]] == [None, "error", "error", "exhausted"]
+    assert told["copies"][1]["error_message"] == "no customer 1"
+    times = [each["written_at"] for each in told["copies"]]
     assert times == sorted(times)
-    assert told["seen"][1]["due"] - told["seen"][1]["written_at"] == 100
+    assert told["copies"][1]["due"] - told["copies"][1]["written_at"] == 100
 
     code, out, err = shop("trace", "Billing", "--key", "key-0", "--json")
     assert code == 0, err
@@ -262,12 +262,12 @@ def test_a_record_that_waits_is_found_with_its_time(shop: Shop) -> None:
     code, out, err = waiting("trace", "Billing", "--key", "key-0", "--json")
     assert code == 0, err
     told = json.loads(out)
-    assert (told["state"], told["seen"][-1]["stage"]) == ("waiting", 1)
-    assert 3500 < told["seen"][-1]["due"] / 1000 - time.time() <= 3600
+    assert (told["state"], told["copies"][-1]["stage"]) == ("waiting", 1)
+    assert 3500 < told["copies"][-1]["due"] / 1000 - time.time() <= 3600
     stage = waiting.status()["stages"][1]
-    assert (stage["waiting"], stage["next"]["0"]["attempt"]) == (1, 2)
+    assert (stage["waiting"], stage["oldest_unfinished"]["0"]["attempt"]) == (1, 2)
     assert 3500 < stage["next_due"] / 1000 - time.time() <= 3600
-    assert waiting.status()["held"] == []
+    assert waiting.status()["blockers"] == []
     worker.send_signal(signal.SIGTERM)
     worker.communicate(timeout=SECONDS)
 
@@ -316,7 +316,7 @@ def test_a_skip_that_dies_in_between_repeats_and_loses_nothing(shop: Shop, read_
     died = subprocess.run([sys.executable, "-c", DYING, *arguments], cwd=shop.directory, timeout=SECONDS, check=False)
     assert died.returncode == 9
     assert [message.value() for message in read_all(shop.dead)] == [b"three"]
-    assert shop.status()["stages"][0]["position"] == {"0": 2}
+    assert shop.status()["stages"][0]["committed_offset"] == {"0": 2}
     shop.idle()
     assert shop.done == ["three", "four"]
 
@@ -328,7 +328,7 @@ def test_members_by_the_newer_protocol_are_in_the_way_too(shop: Shop, read_all: 
     worker = shop.start(
         "process", "--load", "billing.py", "--adapter", url, "--create-topics", "--stages", "0", "Billing"
     )
-    eventually(lambda: shop.status()["stages"][0]["position"] == {"0": 0}, "it is worked")
+    eventually(lambda: shop.status()["stages"][0]["committed_offset"] == {"0": 0}, "it is worked")
     code, _, err = shop("skip", "0:0", "--reason", "x")
     assert (code, "stop the workers of stage 0" in err) == (1, True), err
     assert read_all(shop.dead) == []
@@ -379,6 +379,6 @@ def test_tracing_reads_no_more_than_it_may_and_holds_little(shop: Shop) -> None:
     assert [work["complete"] for work in found] == [False]
     assert re.search(rf"--limit 10,000 or --timeout 60 was reached: 5\d,\d+ offsets of {retry} not read", err), err
     found, err, all_ = traced()
-    assert [(work["complete"], work["seen"][0]["topic"]) for work in found] == [(True, shop.topic), (True, retry)]
+    assert [(work["complete"], work["copies"][0]["topic"]) for work in found] == [(True, shop.topic), (True, retry)]
     assert err == ""
     assert all_ - peak < 60, f"{all_:.0f} MB for all, {peak:.0f} for a sixth"

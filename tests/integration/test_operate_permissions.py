@@ -50,10 +50,10 @@ def test_each_command_needs_what_is_written_and_names_what_is_missing(guest: Gue
         guest.refused(f"DESCRIBE on group {group}", "status")
         grant("group", group, "DESCRIBE")
     told = guest.status()
-    assert (told["stages"][0]["lag"], told["stages"][0]["next"]) == (3, {})
+    assert (told["stages"][0]["lag"], told["stages"][0]["oldest_unfinished"]) == (3, {})
     for topic in (main, retry, dead):
         grant("topic", topic, "READ")
-    assert guest.status()["stages"][0]["next"]["0"]["key"] == "k"
+    assert guest.status()["stages"][0]["oldest_unfinished"]["0"]["key"] == "k"
 
     assert len(guest.does("trace", "--key", "k", "--json").splitlines()) == 3
 
@@ -64,7 +64,7 @@ def test_each_command_needs_what_is_written_and_names_what_is_missing(guest: Gue
     assert guest.status()["dead_letters"] == 0
     grant("topic", dead, "WRITE")
     assert guest.does("skip", "0:0", "--reason", "x").endswith(f"to {dead}; g goes on at 1\n")
-    assert (guest.status()["dead_letters"], guest.status()["stages"][0]["position"]) == (1, {"0": 1})
+    assert (guest.status()["dead_letters"], guest.status()["stages"][0]["committed_offset"]) == (1, {"0": 1})
 
 
 def test_a_worker_that_may_not_report_works(guest: Guest) -> None:

@@ -158,12 +158,12 @@ def test_a_dead_letter_is_seen_understood_replayed_and_seen_done(
         expect(page.get_by_role("status")).to_contain_text("done replayed 2 dead letters", timeout=WAIT)
 
         page.get_by_role("main").get_by_role("link", name="Dead letters of Billing").click()
-        expect(page.get_by_role("main")).to_contain_text("No dead letters wait for a decision.")
-        page.get_by_label("replayed too").check()
+        expect(page.get_by_role("main")).to_contain_text("No dead letters left to replay.")
+        page.get_by_label("also replayed ones").check()
         page.get_by_role("button", name="Filter").click()
         expect(page.locator("tbody .state", has_text="replayed")).to_have_count(2)
         page.locator("tbody th a").first.click()
-        page.get_by_role("link", name="Trace it").click()
+        page.get_by_role("link", name="Trace").click()
         reload_until(page, "Now: done in retry 1")
         assert shop.done("broken") == 2
 
@@ -181,7 +181,7 @@ def test_everybody_can_use_every_page(shop: Shop, browser: Browser, troubles: li
         reload_until(page, "Processes")
         page.goto("/tasks/Billing/dead-letters/export")
         page.get_by_role("button", name="Export them").click()
-        expect(page.get_by_role("link", name="Fetch the file")).to_be_visible(timeout=WAIT)
+        expect(page.get_by_role("link", name="Download the file")).to_be_visible(timeout=WAIT)
         job = page.url.removeprefix(url)
         page.goto("/tasks/Billing/dead-letters")
         letter = page.locator("tbody th a").last.get_attribute("href")
@@ -255,11 +255,11 @@ def test_a_chart_tells_what_it_shows_where_the_pointer_is(shop: Shop, browser: B
     shop.produce(*["fine"] * 7)
     with browsers.window(browser, url, troubles) as page:
         page.goto("/tasks/Billing")
-        expect(page.locator(".plot", has_text="Behind").locator(".key b")).to_have_text("7", timeout=WAIT)
+        expect(page.locator(".plot", has_text="Lag").locator(".key b")).to_have_text("7", timeout=WAIT)
         expect(page.locator(".axis").first).to_contain_text(re.compile("[2-9] seconds ago"), timeout=WAIT)
         page.get_by_role("button", name="Live").click()
         page.wait_for_timeout(500)  # what is under way is taken over still
-        box = page.locator(".plot", has_text="Behind").locator("svg").bounding_box()
+        box = page.locator(".plot", has_text="Lag").locator("svg").bounding_box()
         assert box is not None
         page.mouse.move(box["x"] + box["width"] - 1, box["y"] + 40)
         expect(page.locator(".tip").first).to_contain_text("7 records, 0 s ago")
@@ -315,23 +315,23 @@ def test_an_export_is_fetched_and_a_purge_is_confirmed_by_name(
         page.get_by_role("link", name="Export").click()
         page.get_by_role("button", name="Export them").click()
         with page.expect_download() as fetched:
-            page.get_by_role("link", name="Fetch the file").click()
+            page.get_by_role("link", name="Download the file").click()
         lines = [json.loads(line) for line in fetched.value.path().read_text().splitlines()]
         assert [line["value"] for line in lines] == ["broken", "broken"]
 
         page.goto("/tasks/Billing/dead-letters/purge")
-        page.get_by_label("all that there are now").check()
+        page.get_by_label("all", exact=True).check()
         page.get_by_role("button", name="Count them").click()
         expect(page.get_by_role("main")).to_contain_text("2 of them were not replayed")
-        page.get_by_label("To confirm it").fill("Mails")
+        page.get_by_label("To confirm").fill("Mails")
         page.get_by_role("button", name="Delete them").click()
         expect(page.get_by_role("alert")).to_contain_text("nothing was deleted")
         page.go_back()
-        page.get_by_label("To confirm it").fill("Billing")
+        page.get_by_label("To confirm").fill("Billing")
         page.get_by_role("button", name="Delete them").click()
         expect(page.get_by_role("status")).to_contain_text("deleted 2 dead letters", timeout=WAIT)
         page.goto("/tasks/Billing/dead-letters")
-        expect(page.get_by_role("main")).to_contain_text("No dead letters wait for a decision.")
+        expect(page.get_by_role("main")).to_contain_text("No dead letters left to replay.")
 
 
 def test_a_replay_is_followed_and_cancelled_and_goes_on_later(
@@ -345,9 +345,9 @@ def test_a_replay_is_followed_and_cancelled_and_goes_on_later(
         reload_until(page, "6 not replayed")
         shop.mended.touch()
         page.goto("/tasks/Billing/dead-letters/replay")
-        page.get_by_label("Records a second").fill("1")
+        page.get_by_label("Records per second").fill("1")
         page.get_by_role("button", name="Replay them").click()
-        expect(page.get_by_role("main")).to_contain_text(re.compile("[2-5] of 6 looked at"), timeout=WAIT)
+        expect(page.get_by_role("main")).to_contain_text(re.compile("[2-5] of 6 processed"), timeout=WAIT)
         expect(page.get_by_role("status")).to_contain_text("running")
         page.get_by_role("button", name="Cancel").click()
         expect(page.get_by_role("status")).to_contain_text("cancelled", timeout=WAIT)

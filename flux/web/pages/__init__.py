@@ -1,1 +1,1 @@
-"""The pages, a file each: each asks for values, and a template shows them."""
+"""The pages: each computes values, and a template shows them."""

@@ -1,4 +1,4 @@
-"""Dead letters: their causes first, then each of them, and what can be done."""
+"""Dead letters: their causes, the list, and the forms for replay, purge and export."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ async def show(request: Request) -> Response:
         first=not before,
         ages=AGES,
         reasons=REASONS,
-        told=_words(task, criteria),
+        description=_describe(task, criteria),
     )
 
 
@@ -118,7 +118,7 @@ async def replay_form(request: Request) -> Response:
         notes=list(notes(plan)),
         count=_expected(counts, criteria),
         fields=fields_of(criteria),
-        told=_words(task, criteria),
+        description=_describe(task, criteria),
         busy=context.jobs.of(task.slug),
         retries=task.policy.stages.retries,
     )
@@ -136,7 +136,7 @@ async def replay(request: Request, fields: dict[str, str]) -> Response:
         return plan_replay(task.admin, task.policy, options)
 
     plan = await context.in_thread(plan_it)
-    title = f"{'Trial' if options.dry else 'Replay'} of {task.name}: {_words(task, criteria)}"
+    title = f"{'Dry run' if options.dry else 'Replay'} of {task.name}: {_describe(task, criteria)}"
     job = context.jobs.start(task.slug, "replay", title, plan.size, operations.replay(task, plan))
     return _to(request, f"/jobs/{job.id}")
 
@@ -159,7 +159,7 @@ def _options(task: WatchedTask, criteria: Filter, fields: Mapping[str, str]) -> 
 
 
 async def purge_form(request: Request) -> Response:
-    """Without a choice it asks for one; with one it says what would go."""
+    """Without a choice it asks for one; with one it counts the dead letters."""
     context = context_of(request)
     watch = context.watch(request)
     task, query = watch.task, dict(request.query_params)
@@ -179,11 +179,11 @@ async def purge_form(request: Request) -> Response:
 
 
 async def purge(request: Request, fields: dict[str, str]) -> Response:
-    """What was confirmed goes, and nothing that came since."""
+    """Deletes what was confirmed, and nothing that arrived since."""
     context = context_of(request)
     task = context.watch(request).task
     if fields.get("name", "").strip() != task.name:
-        raise ConfigurationError(f"nothing was deleted: write {task.name} into the field to confirm it")
+        raise ConfigurationError(f"nothing was deleted: enter {task.name} to confirm")
     before = places_of(fields.get("before", ""))
     if not before:
         raise ConfigurationError("nothing was deleted: nothing was chosen")
@@ -201,7 +201,7 @@ def _purge(task: WatchedTask, query: Mapping[str, str]) -> PurgePlan:
     if what == "older":
         days = number_of(query, "days", 1, 36_500)
         if days is None:
-            raise ConfigurationError("say how many days old they have to be")
+            raise ConfigurationError("enter a number of days")
         return plan_purge(task.admin, task.policy, until_ms=task.now_ms - days * 86_400_000)
     if what == "all":
         return plan_purge(task.admin, task.policy)
@@ -225,7 +225,7 @@ async def export_form(request: Request) -> Response:
         size=await context.in_thread(size, task, criteria),
         most=operations.MAX_EXPORTED,
         fields=fields_of(criteria),
-        told=_words(task, criteria),
+        description=_describe(task, criteria),
         busy=context.jobs.of(task.slug),
     )
 
@@ -237,15 +237,15 @@ async def export(request: Request, fields: dict[str, str]) -> Response:
         raise HTTPException(403, "redacted pages export nothing: use flux dlq export")
     criteria = filter_of(fields, task.now_ms)
     total = await context.in_thread(size, task, criteria)
-    title = f"Export of {task.name}: {_words(task, criteria)}"
+    title = f"Export of {task.name}: {_describe(task, criteria)}"
     body = operations.export(task, criteria, context.jobs)
     return _to(request, f"/jobs/{context.jobs.start(task.slug, 'export', title, total, body).id}")
 
 
-# -- what they share
+# -- shared
 
 
-def _words(task: WatchedTask, criteria: Filter) -> str:
+def _describe(task: WatchedTask, criteria: Filter) -> str:
     return in_words(criteria, task.redaction.key(criteria.key))
 
 
@@ -254,7 +254,7 @@ def _count(counts: CauseCounts, cause: str) -> int | None:
 
 
 def _expected(counts: CauseCounts, criteria: Filter) -> int | None:
-    """How many letters a replay takes, where the census knows."""
+    """How many dead letters a replay takes, where the causes are counted."""
     if counts.left:
         return None
     if criteria.takes_all:

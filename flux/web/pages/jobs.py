@@ -1,4 +1,4 @@
-"""Long work: how far it is, its end, the file it wrote."""
+"""Jobs: progress, result, and the file to download."""
 
 from __future__ import annotations
 
@@ -40,5 +40,5 @@ async def cancel(request: Request, fields: dict[str, str]) -> Response:
 def _job(request: Request) -> Job:
     job = context_of(request).jobs.get(request.path_params["id"])
     if job is None:
-        raise HTTPException(404, "there is no such job (any more)")
+        raise HTTPException(404, "there is no such job")
     return job

@@ -1,4 +1,4 @@
-"""Server-sent events: tells browsers that there is something new, and they ask for what they show."""
+"""Server-sent events: browsers are notified of news and load their page again."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from flux.web.page_context import PageContext, context_of
 
 MAX_STREAMS = 200
 _HEARTBEAT = 15.0
-"""Seconds: a proxy gives up a connection on which nothing moves."""
+"""Seconds: proxies close idle connections."""
 
 
 async def stream(request: Request) -> Response:
     context = context_of(request)
     if context.streams >= MAX_STREAMS:
-        raise HTTPException(503, "too many browsers listen: close some of these pages")
+        raise HTTPException(503, "too many open pages: close some")
     return StreamingResponse(events(context), media_type="text/event-stream", headers={"x-accel-buffering": "no"})
 
 
 async def events(context: PageContext) -> AsyncIterator[str]:
-    """Until the site closes."""
+    """Until the server stops."""
     context.streams += 1
     try:
         seen = context.broadcast.number

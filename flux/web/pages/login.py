@@ -1,4 +1,4 @@
-"""Asks for the token."""
+"""Login with the access token."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ async def show(request: Request) -> Response:
 async def log_in(request: Request, fields: dict[str, str]) -> Response:
     context = context_of(request)
     if context.options.token is None:
-        raise HTTPException(404, "there is no token here")
+        raise HTTPException(404, "no token is needed")
     if context.sessions.locked:
         return _page(request, fields.get("next", "/"), "too many wrong tokens: wait a minute", 429)
     visitor = context.sessions.log_in(fields.get("token", ""))
     if visitor is None:
-        return _page(request, fields.get("next", "/"), "this is not the token", 403)
+        return _page(request, fields.get("next", "/"), "wrong token", 403)
     answer = RedirectResponse(request.scope.get("root_path", "") + here(fields.get("next", "/")), 303)
     answer.headers.append("set-cookie", cookie(request, context.options, visitor))
     return answer

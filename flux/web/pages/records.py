@@ -26,7 +26,7 @@ from flux.web.watched_tasks import WatchedTask
 
 @attrs.frozen
 class FoundRecord:
-    """`span`: what its partition holds."""
+    """`span`: the offsets of its partition."""
 
     seen: TracedRecord
     span: Span
@@ -39,7 +39,7 @@ async def show(request: Request) -> Response:
     task, at = watch.task, request.path_params
     stage = await context.in_thread(_stage, task, at["stage"])
     if stage is None:
-        raise HTTPException(404, f"{task.name} has no stage {at['stage']} with records to look at")
+        raise HTTPException(404, f"{task.name} has no stage {at['stage']} with records")
     found = await context.in_thread(_read, task, stage, at["partition"], at["offset"])
     return context.page(
         request,
@@ -68,7 +68,7 @@ def _read(task: WatchedTask, stage: Stage, partition: int, offset: int) -> Found
         record = read_one(task.adapter, TopicPartition(stage.topic, partition), offset, system=task.system)
     if record is None:
         raise ConfigurationError(
-            f"there is no record at {partition}:{offset} of {stage.topic}: it may be deleted, or a gap"
+            f"there is no record at {partition}:{offset} of {stage.topic}: it may be deleted, or an offset gap"
         )
     progress = Progress.of(positions.get(partition))
     seen = traced_record_of(record, stage, task.policy, progress, task.now_ms)

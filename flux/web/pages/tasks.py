@@ -9,7 +9,7 @@ from flux.operate.doctor import CHECKS
 from flux.web.charts import Line, chart
 from flux.web.page_context import context_of
 from flux.web.sampler import History
-from flux.web.watched_tasks import beside
+from flux.web.watched_tasks import others_of
 
 MAX_BLOCKERS = 10
 
@@ -35,25 +35,25 @@ async def show_overview(request: Request) -> Response:
 
 
 def tiles(history: History) -> list[tuple[str, Line, bool]]:
-    """(name, values, whether they are a second)"""
+    """(label, line, whether it is a rate)"""
     return [
-        ("Done a second", Line("done", "done", history.of("done")), True),
-        ("Failed a second", Line("failed", "failed", history.of("failed")), True),
-        ("Behind", Line("behind", "lag", history.of("lag")), False),
-        ("Waiting", Line("waiting", "waiting", history.of("waiting")), False),
+        ("Done per second", Line("done", "done", history.of("done")), True),
+        ("Failed per second", Line("failed", "failed", history.of("failed")), True),
+        ("Lag", Line("lag", "lag", history.of("lag")), False),
+        ("Waiting for a retry", Line("waiting", "waiting", history.of("waiting")), False),
         ("Dead letters", Line("dead letters", "dead", history.of("dead")), False),
     ]
 
 
 def figures(history: History) -> list[object]:
-    """The larger charts of a task."""
+    """The charts of a task."""
     return [
         chart(
-            "Calls a second",
+            "Calls per second",
             [Line("done", "done", history.of("done")), Line("failed", "failed", history.of("failed"))],
             per_second=True,
         ),
-        chart("Behind", [Line("records", "lag", history.of("lag"))]),
+        chart("Lag", [Line("records", "lag", history.of("lag"))]),
         chart("Waiting for a retry", [Line("records", "waiting", history.of("waiting"))]),
         chart("Dead letters", [Line("records", "dead", history.of("dead"))]),
     ]
@@ -80,7 +80,7 @@ async def show_task(request: Request) -> Response:
 async def show_waiting(request: Request) -> Response:
     context = context_of(request)
     watch = context.watch(request)
-    queue = await context.in_thread(context.dues[watch.task.slug].queue)
+    summary = await context.in_thread(context.waiting[watch.task.slug].summary)
     return context.page(
         request,
         "waiting.html",
@@ -88,8 +88,8 @@ async def show_waiting(request: Request) -> Response:
         watch=watch,
         task=watch.task,
         tab="waiting",
-        queue=queue,
-        most=max((count for _, count in queue.steps), default=0),
+        summary=summary,
+        most=max((count for _, count in summary.steps), default=0),
     )
 
 
@@ -97,7 +97,7 @@ async def show_doctor(request: Request) -> Response:
     context = context_of(request)
     watch = context.watch(request)
     task = watch.task
-    facts, findings = await context.in_thread(task.examined, beside(task, context.tasks))
+    facts, findings = await context.in_thread(task.examined, others_of(task, context.tasks))
     named = {finding.check for finding in findings} | ({"clock"} if facts.clock is None else set())
     return context.page(
         request,
@@ -107,5 +107,5 @@ async def show_doctor(request: Request) -> Response:
         tab="doctor",
         facts=facts,
         findings=findings,
-        sound=[name for name in CHECKS if name not in named],
+        passed=[name for name in CHECKS if name not in named],
     )

@@ -1,4 +1,4 @@
-"""The processes that report, of all clusters, and the calls that they are in."""
+"""The processes that report, on all clusters, and their running calls."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MAX_CALLS = 50
 
 @attrs.frozen
 class CallRow:
-    """A call that runs. `seconds`: until now."""
+    """A running call. `seconds`: until now."""
 
     process: str
     task: str

@@ -1,17 +1,17 @@
-// Keeps a page live: when the server says that there is something new, the page is fetched again, and the parts of it
-// that changed are put in place. Without this script every page works, and is as old as its last loading.
+// Keeps a page live: when the server sends news, the page is fetched again, and its changed parts are replaced.
+// Without this script every page works, and shows the state of its last loading.
 (() => {
   "use strict";
   const body = document.body;
   const button = document.getElementById("live");
   const LEAST = 1000; // ms between two fetches
-  const RETRY = 5000; // ms until a stream that was refused is asked for again
+  const RETRY = 5000; // ms until a refused stream is opened again
   let source = null;
   let paused = sessionStorage.getItem("paused") === "1";
   let last = 0;
   let timer = null;
   let fetching = false;
-  let away = false; // the server does not answer, or wants the token again: what is shown is old, and says so
+  let stale = false; // the server does not answer or requires a login: the page says that it is out of date
 
   const same = (part) => {
     const active = document.activeElement;
@@ -50,16 +50,16 @@
       }
       body.dataset.live = fresh.body.dataset.live;
       if (!body.dataset.live) close();
-      lost(false);
+      markStale(false);
     } catch {
-      lost(true); // the stream, which tries again by itself, tells when there is something to see
+      markStale(true); // the stream reconnects by itself and brings the next news
     } finally {
       fetching = false;
       body.dataset.seen = String(Number(body.dataset.seen || 0) + 1);
     }
   };
 
-  // who marks text to copy it must not lose it
+  // keep a text selection
   const selecting = (part) => {
     const selection = getSelection();
     return selection && !selection.isCollapsed && part.contains(selection.anchorNode);
@@ -75,22 +75,22 @@
     if (source || paused || document.hidden || !body.dataset.live) return;
     source = new EventSource(body.dataset.events);
     source.addEventListener("news", soon);
-    source.addEventListener("open", () => { if (away) soon(); });
+    source.addEventListener("open", () => { if (stale) soon(); });
     source.addEventListener("error", () => {
-      lost(true);
-      // a browser gives up where the answer was no stream: a proxy's, while the server starts again
+      markStale(true);
+      // a browser gives up when a proxy answers instead of the server
       if (source?.readyState === EventSource.CLOSED) { close(); setTimeout(open, RETRY); }
     });
   };
 
-  const lost = (now) => { if (away !== now) { away = now; show(); } };
+  const markStale = (now) => { if (stale !== now) { stale = now; show(); } };
 
   const show = () => {
     if (!button) return;
     button.hidden = !body.dataset.live;
     button.setAttribute("aria-pressed", String(!paused));
-    button.dataset.away = String(away && !paused);
-    button.querySelector(".word").textContent = paused ? "Paused" : away ? "Not live: no answer" : "Live";
+    button.dataset.stale = String(stale && !paused);
+    button.querySelector(".word").textContent = paused ? "Paused" : stale ? "Not live: no answer" : "Live";
   };
 
   button?.addEventListener("click", () => {
@@ -99,18 +99,18 @@
     show();
     if (paused) close(); else { refresh(); open(); }
   });
-  // a hidden page costs nothing, and leaves the browser's few connections to the others
+  // a hidden page needs no connection
   document.addEventListener("visibilitychange", () => {
     if (document.hidden) close(); else if (body.dataset.live && !paused) { refresh(); open(); }
   });
   addEventListener("pagehide", close);
 
-  // a chart tells what it shows where the pointer is
-  const EDGE = 2; // as the server draws: free above and below, in the chart's own measure
+  // the tooltip of a chart
+  const EDGE = 2; // margin above and below, in the chart's units, as the server draws it
   const number = (value) => value.toLocaleString("en", { maximumFractionDigits: value < 100 ? 1 : 0 });
   const span = (seconds) => seconds < 60 ? `${Math.round(seconds)} s` : `${(seconds / 60).toFixed(1)} min`;
   const hide = () => document.querySelectorAll(".tip").forEach((tip) => tip.remove());
-  const told = (chart, part) => {
+  const tooltip = (chart, part) => {
     const { width, height } = chart.viewBox.baseVal;
     const nearest = new Map();
     for (const path of chart.querySelectorAll("path[data-name]")) {
@@ -132,11 +132,11 @@
     if (!chart) return;
     const box = chart.getBoundingClientRect();
     const part = Math.min(1, Math.max(0, (event.clientX - box.left) / box.width));
-    const text = told(chart, part);
+    const text = tooltip(chart, part);
     if (!text) return;
     const tip = document.createElement("span");
     tip.className = "tip";
-    tip.setAttribute("aria-hidden", "true"); // the chart's own label says more
+    tip.setAttribute("aria-hidden", "true"); // the chart has a label
     tip.textContent = text;
     field.append(tip);
     const left = part * box.width;

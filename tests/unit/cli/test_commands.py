@@ -55,7 +55,7 @@ def test_topics_lists_what_is_missing_and_ends_with_1(flux_cli: Flux) -> None:
     assert table["0"] == ["main", "orders", "billing", "3", "1", "exists"]
     assert table["1"] == ["retry", "orders-billing-try-1", "billing-1", "missing"]
     assert table["3"] == ["dead", "letters", "orders-billing-dlq", "billing-3", "missing"]
-    assert "3 topic(s) missing" in only_line(done.stderr)
+    assert "3 topics missing" in only_line(done.stderr)
 
 
 def test_topics_creates_what_is_missing(flux_cli: Flux) -> None:
@@ -89,10 +89,10 @@ def test_status_tells_lag_position_and_dead_letters(flux_cli: Flux) -> None:
     status = json.loads(done.stdout)
     assert (status["task"], status["dead_letters"]) == ("Billing", 3)
     main, first, second = status["stages"]
-    assert main["position"] == {"0": 2, "1": None}
+    assert main["committed_offset"] == {"0": 2, "1": None}
     assert main["end"] == ends
     assert (main["stage"], main["topic"], main["group"], main["lag"]) == (0, "orders", "billing", 4)
-    assert (first["stage"], first["position"], first["lag"]) == (1, {"0": None}, 3)
+    assert (first["stage"], first["committed_offset"], first["lag"]) == (1, {"0": None}, 3)
     assert (second["exists"], second["lag"]) == (False, None)
     table = flux_cli("status", "--load", flux_cli.file(TASK), "--adapter", flux_cli.url).stdout
     assert rows(table)["0"] == ["main", "orders", "0", "4"]

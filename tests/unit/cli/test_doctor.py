@@ -155,7 +155,7 @@ def test_old_records_are_counted_from_the_position_on(flux_cli: Flux, task: str)
 def test_a_task_beside_it_that_works_its_retry_topic_is_found(flux_cli: Flux, task: str) -> None:
     report = examined(flux_cli, flux_cli.file(TASK + OTHER))
     assert found(report) == [("names", "Billing")]
-    assert "Refunds works the topic orders-billing-try-1" in report["findings"][0]["problem"]
+    assert "Refunds consumes topic orders-billing-try-1" in report["findings"][0]["problem"]
 
 
 def test_members_of_another_client_are_found(flux_cli: Flux, task: str, monkeypatch: pytest.MonkeyPatch) -> None:

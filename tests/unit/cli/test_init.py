@@ -83,7 +83,7 @@ def test_nothing_is_overwritten_and_nothing_is_written_beside_it(flux_cli: Flux,
     (flux_cli.directory / name).write_text("mine")
     done = flux_cli("init")
     assert done.exit_code == 1
-    assert f"has {name} already" in only_line(done.stderr)
+    assert f"already has {name}" in only_line(done.stderr)
     assert written(flux_cli.directory) == [name]
     assert (flux_cli.directory / name).read_text() == "mine"
 

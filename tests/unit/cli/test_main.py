@@ -45,7 +45,7 @@ def test_version(flux_cli: Flux) -> None:
 def test_an_unknown_command_is_wrong_usage_and_lists_those_there_are(flux_cli: Flux) -> None:
     result = flux_cli("proces")
     assert result.exit_code == 2
-    assert "'proces'; there are demo, process" in only_line(result.stderr)
+    assert "'proces'; the commands are demo, process" in only_line(result.stderr)
 
 
 def test_an_unknown_option_is_one_line_that_says_where_to_look(flux_cli: Flux) -> None:

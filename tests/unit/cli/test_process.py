@@ -77,7 +77,7 @@ def test_a_mistake_in_the_task_is_told_in_one_line(flux_cli: Flux) -> None:
         (["Bling"], "there is no task Bling: found Billing"),
         (["--stages", "3"], "the stages are 0 to 2"),
         (["--stages", "x"], "write numbers and ranges"),
-        (["--processes", "2"], "lives in one process"),
+        (["--processes", "2"], "exists in one process only"),
         (["--processes", "0"], "--processes"),
         (["--concurrency", "0"], "--concurrency"),
         (["--exit-when-idle", "-1"], "--exit-when-idle"),

@@ -139,7 +139,7 @@ def test_the_worker_ends_with_the_one_who_watches(reloading: Reloading) -> None:
 def test_what_makes_no_sense_together_is_wrong_usage(flux_cli: Flux, args: list[str]) -> None:
     done = flux_cli("process", "--load", "billing.py", "--reload", *args)
     assert done.exit_code == 2
-    assert "--reload goes with neither" in only_line(done.stderr)
+    assert "--reload cannot be combined" in only_line(done.stderr)
 
 
 def test_without_its_package_it_says_what_to_install(flux_cli: Flux, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -47,7 +47,7 @@ def test_it_says_where_the_record_went_and_where_the_group_goes_on(skip: Skip) -
     done = skip("Billing", "0:1", "--reason", "crashes  the parser", "--by", "ada")
     assert done.exit_code == 0, done.output
     assert only_line(done.stdout).startswith("moved orders[0]@1 (key \\x1b[31mred")
-    assert only_line(done.stdout).endswith("to orders-billing-dlq; billing goes on at 2")
+    assert only_line(done.stdout).endswith("to orders-billing-dlq; billing continues at offset 2")
     headers = dict(skip.broker.records("orders-billing-dlq")[0].headers() or ())
     assert (headers["flux-skipped-by"], headers["flux-error-message"]) == (b"ada", b"crashes the parser")
 
@@ -68,7 +68,7 @@ def test_machines_get_an_object(skip: Skip) -> None:
         "to": "orders-billing-dlq",
         "receipt": None,
         "group": "billing",
-        "position": 1,
+        "committed_offset": 1,
         "by": "me",
     }
 
@@ -78,7 +78,7 @@ def test_machines_get_an_object(skip: Skip) -> None:
     [
         (["Billing", "0:0"], 2, "--reason"),
         (["Billing", "0:0", "--reason", " "], 2, "--reason is empty"),
-        (["Billing", "nowhere", "--reason", "x"], 2, "is no PARTITION:OFFSET"),
+        (["Billing", "nowhere", "--reason", "x"], 2, "is not PARTITION:OFFSET"),
         (["Billing", "0:9", "--reason", "x"], 1, "there is no record orders[0]@9"),
         (["Billing", "0:0", "--stage", "2", "--reason", "x"], 1, "there is no stage 2 to skip in"),
     ],
@@ -106,7 +106,7 @@ def test_what_no_topic_takes_is_kept_in_a_file_that_can_be_imported(skip: Skip, 
     file = tmp_path / "receipt.jsonl"
     done = skip("Billing", "0:0", "--reason", "40 MB", "--receipt", str(file))
     first, second = done.stdout.splitlines()
-    assert (done.exit_code, first.endswith(f"to {file}; billing goes on at 1")) == (0, True)
+    assert (done.exit_code, first.endswith(f"to {file}; billing continues at offset 1")) == (0, True)
     assert second.startswith("orders-billing-dlq refused it (")
     skip.broker.fail_writes(None)
     taken = skip.cli("dlq", "import", "--load", skip.file, "--adapter", skip.cli.url, "Billing", str(file))

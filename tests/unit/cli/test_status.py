@@ -96,7 +96,7 @@ def test_it_names_what_holds_a_position_back(desk: Desk) -> None:
     assert "80 MB" in out
     assert not set("\x1b\x07\u202e") & set(out)
     assert desk.object()["stages"][0]["done_above"] == {"0": 2}
-    [blockers] = desk.object()["held"]
+    [blockers] = desk.object()["blockers"]
     assert (blockers["partition"], blockers["offset"], blockers["attempt"], blockers["behind"]) == (0, 0, 1, 1)
     assert (blockers["process"], 299 < blockers["seconds"] < 330) == (f"host{EVIL} pid 7 (process 0)", True)
 
@@ -118,7 +118,7 @@ def test_a_pause_is_told_with_what_it_is_for_and_when_a_record_is_tried(desk: De
 def test_what_is_tried_in_place_is_in_the_sum(desk: Desk) -> None:
     assert "in place" not in desk()
     desk.report(Call(0, 0, None, 1, 1.0), in_place=1234)
-    assert "0 dead letters, 1,234 to be tried again in place" in desk()
+    assert "0 dead letters, 1,234 records waiting for a retry in place" in desk()
 
 
 def test_rates_and_processes_are_told_where_workers_report(desk: Desk) -> None:
@@ -142,7 +142,7 @@ def test_reports_may_be_in_another_topic(desk: Desk, monkeypatch: pytest.MonkeyP
 def test_a_retry_stage_tells_what_waits_and_when_the_next_is_due(desk: Desk) -> None:
     desk.write(RETRY, ProducerRecord(b"v", b"k", (), 0, int(time.time() * 1000) - 10_000))
     told = desk.object()["stages"][1]
-    assert (told["lag"], told["waiting"], told["next"]["0"]["attempt"]) == (1, 1, 2)
+    assert (told["lag"], told["waiting"], told["oldest_unfinished"]["0"]["attempt"]) == (1, 1, 2)
     assert 45 < told["next_due"] / 1000 - time.time() <= 50
     assert "in 49 seconds" in (out := desk()) or "in 50 seconds" in out, out
     assert "1 record in retry topics (1 not due yet), 0 dead letters" in out
@@ -152,7 +152,7 @@ def test_what_it_always_told_machines_is_still_there(desk: Desk) -> None:
     told = desk.object()
     assert {"task", "stages", "dead_letters"} <= told.keys()
     assert all(
-        {"stage", "role", "topic", "group", "exists", "position", "end", "lag"} <= each.keys()
+        {"stage", "role", "topic", "group", "exists", "committed_offset", "end", "lag"} <= each.keys()
         for each in told["stages"]
     )
 
@@ -183,7 +183,7 @@ def test_watch_prints_lines_where_there_is_no_terminal_and_ctrl_c_ends_it_with_0
     _, err = process.communicate(timeout=20)
     assert (process.returncode, err) == (0, "")
     assert "stage 0 orders: lag 0, members 0" in lines[0]
-    assert "done 0.0/s" in lines[3], "rates are known from the second look on"
+    assert "done 0/s" in lines[3], "rates are known from the second look on"
     assert "dead letters: 0" in lines[2]
 
 
@@ -192,8 +192,8 @@ def test_a_line_tells_a_pause() -> None:
     stage = Stage(0, "orders", "billing", Role.MAIN)
     told = StageReport("Billing", 0, "orders", "billing", "0", 0, 0, 0, 0, 0.0, 0.0, 0, None, 0, (), 0, ())
     for paused, says in (
-        (Paused(EVIL, 29.0, 11.0), "for 30 seconds; a record is tried in 10 seconds"),
-        (Paused(EVIL, 29.0, None), "for 30 seconds; a record is tried now"),
+        (Paused(EVIL, 29.0, 11.0), "for 30 seconds; next try in 10 seconds"),
+        (Paused(EVIL, 29.0, None), "for 30 seconds; next try now"),
     ):
         reports = [attrs.evolve(heard, report=attrs.evolve(heard.report, stages=(attrs.evolve(told, paused=paused),)))]
         *_, line = lines(TaskStatus(0.0, [StageStatus(stage, True)], None, reports), [], None)

@@ -83,13 +83,13 @@ def test_a_dead_letter_is_named_by_its_place(tracing: Tracing) -> None:
 def test_done_is_told_by_the_groups_position(tracing: Tracing) -> None:
     tracing.passed("billing", "orders", 1)
     assert conclusion(tracing("Billing", "--origin", "0:0")) == (
-        "done in main, as group billing has passed it (position 1)"
+        "done in main: group billing has committed offset 1"
     )
 
 
 def test_a_record_that_is_not_passed_is_to_be_called(tracing: Tracing) -> None:
     assert conclusion(tracing("Billing", "--origin", "0:0")) == (
-        "in main, is to be called, or is being called: group billing has no position there; attempt 1"
+        "in main, not called yet, or being called: group billing has no committed offset there; attempt 1"
     )
 
 
@@ -138,7 +138,7 @@ def test_machines_get_an_object_for_each_record(tracing: Tracing) -> None:
     tracing.forward(RETRY, due=3600)
     [told] = [json.loads(line) for line in tracing("Billing", "--key", EVIL, "--json").stdout.splitlines()]
     assert (told["id"], told["state"], told["complete"]) == ("orders/0/0", "waiting", True)
-    assert [(each["stage"], each["offset"], each["state"]) for each in told["seen"]] == [
+    assert [(each["stage"], each["offset"], each["state"]) for each in told["copies"]] == [
         (0, 0, "passed"),
         (1, 0, "waiting"),
     ]
@@ -150,14 +150,14 @@ def test_a_bound_that_was_hit_is_told(tracing: Tracing) -> None:
     done = tracing("Billing", "--origin", "0:0", "--limit", "4")
     assert done.exit_code == 0
     assert "--limit 4 or --timeout 60 was reached" in only_line(done.stderr)
-    assert f"offsets of {RETRY} not read, so there may be more" in done.stderr
+    assert f"offsets of {RETRY} not read: there may be more" in done.stderr
 
 
 def test_nothing_found_ends_with_1(tracing: Tracing) -> None:
     done = tracing("Billing", "--key", "nobody")
-    assert (done.exit_code, done.stdout) == (1, "nothing was found among 1 record\n")
+    assert (done.exit_code, done.stdout) == (1, "nothing found in 1 record\n")
     gone = tracing("Billing", "--origin", "0:99")
-    assert (gone.exit_code, "orders[0]@99 is not there: deleted, or never written" in gone.stdout) == (1, True)
+    assert (gone.exit_code, "orders[0]@99 does not exist: it is deleted, or was never written" in gone.stdout) == (1, True)
 
 
 @pytest.mark.parametrize(
@@ -165,8 +165,8 @@ def test_nothing_found_ends_with_1(tracing: Tracing) -> None:
     [
         ([], "either --key or --origin"),
         (["--key", "k", "--origin", "0:0"], "either --key or --origin"),
-        (["--origin", "x"], "is no PARTITION:OFFSET"),
-        (["--origin", "0:0", "--since", "1d"], "--since goes with --key"),
+        (["--origin", "x"], "is not PARTITION:OFFSET"),
+        (["--origin", "0:0", "--since", "1d"], "--since needs --key"),
         (["--key", "k", "--limit", "0"], "--limit"),
     ],
 )

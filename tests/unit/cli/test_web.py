@@ -34,12 +34,12 @@ TOKEN = "a-token-of-enough-letters"
 @pytest.mark.parametrize(
     ("options", "line"),
     [
-        (["--host", "0.0.0.0"], "give a token"),
-        (["--allow-host", "flux.example"], "give a token"),
+        (["--host", "0.0.0.0"], "set a token"),
+        (["--allow-host", "flux.example"], "set a token"),
         (["--host", "0.0.0.0", "--token", "short"], "at least 16 characters"),
         (["--redact", "nothing"], "give MODULE:FUNCTION"),
         (["--redact", "flux.web.redaction:HIDDEN"], "give MODULE:FUNCTION"),
-        (["--root-path", "flux/"], "--root-path looks like /flux"),
+        (["--root-path", "flux/"], "--root-path must look like /flux"),
         (["--every", "0"], "--every"),
         (["Nobody"], "there is no task Nobody"),
     ],

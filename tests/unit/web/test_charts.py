@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 
 from flux.web.charts import Line, bar, chart, nice, spark
 from flux.web.formatting import ago, coming, count, lasting, rate, size
-from flux.web.sampler import At, History, thinned
+from flux.web.sampler import Point, History, thinned
 
 
 def line(*values: float | None, step: float = 5.0) -> Line:
-    return Line("records", "lag", [At(1000 + step * number, value) for number, value in enumerate(values)])
+    return Line("records", "lag", [Point(1000 + step * number, value) for number, value in enumerate(values)])
 
 
 def ways(svg: str) -> list[str]:
@@ -25,13 +25,13 @@ def test_the_memory_is_of_fixed_size_and_forgets_the_oldest() -> None:
     history = History(most=3)
     for number in range(5):
         history.add(number, {"lag": number})
-    assert history.of("lag") == [At(2, 2), At(3, 3), At(4, 4)]
-    assert history.of("other") == [At(2, None), At(3, None), At(4, None)]
+    assert history.of("lag") == [Point(2, 2), Point(3, 3), Point(4, 4)]
+    assert history.of("other") == [Point(2, None), Point(3, None), Point(4, None)]
 
 
 @given(st.lists(st.one_of(st.none(), st.floats(0, 1e9)), max_size=500), st.integers(1, 100))
 def test_thinning_keeps_the_peak_and_the_bound(values: list[float | None], most: int) -> None:
-    points = [At(float(number), value) for number, value in enumerate(values)]
+    points = [Point(float(number), value) for number, value in enumerate(values)]
     found = thinned(points, most)
     assert len(found) <= max(most, 0)
     known = [value for value in values if value is not None]
@@ -45,7 +45,7 @@ def test_the_upper_edge_is_a_round_number(value: float, top: float) -> None:
 
 def test_a_line_is_cut_where_nothing_is_known_and_where_nobody_looked() -> None:
     assert len(ways(chart("Behind", [line(1, 2, None, 3, 4)]).svg)) == 2
-    points = [At(0, 1), At(5, 1), At(10, 1), At(500, 1), At(505, 1)]
+    points = [Point(0, 1), Point(5, 1), Point(10, 1), Point(500, 1), Point(505, 1)]
     assert len(ways(chart("Behind", [Line("x", "lag", points)]).svg)) == 2
 
 
@@ -57,14 +57,14 @@ def test_a_chart_says_in_words_what_it_shows() -> None:
 
 
 def test_nothing_known_is_an_empty_chart() -> None:
-    for points in ([], [At(0, None)], [At(0, 5.0)]):
+    for points in ([], [Point(0, None)], [Point(0, 5.0)]):
         assert "<svg" in chart("Behind", [Line("x", "lag", points)]).svg
         assert "<svg" in spark("Behind", "lag", points)
 
 
 def test_what_names_a_chart_cannot_end_it() -> None:
     assert "<b>" not in chart("<b>", [line(1)]).svg
-    assert '"><b>' not in spark('"><b>', '"><b>', [At(0, 1)])
+    assert '"><b>' not in spark('"><b>', '"><b>', [Point(0, 1)])
 
 
 def test_a_bar_is_as_long_as_its_part_and_never_invisible() -> None:

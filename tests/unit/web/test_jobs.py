@@ -75,7 +75,7 @@ def test_a_replay_is_refused_while_workers_work_the_dead_letters_unless_it_is_fo
 
     consumer = web.yard.adapter.consumer(ConsumerSettings(DEAD, "billing-3"), Listener())
     consumer.poll(1, 0.1)
-    assert "work the dead letters now" in text_of(web.post(REPLAY, {}, 409).text)
+    assert "consume the dead letters" in text_of(web.post(REPLAY, {}, 409).text)
     begin(web, REPLAY, force="1")
     assert len(web.yard.copies()) == 3
 
@@ -98,7 +98,7 @@ def test_what_fails_is_told_in_one_line(web: Web) -> None:
 
 def test_one_job_at_a_time_for_a_task(web: Web) -> None:
     location = web.post(REPLAY).headers["location"]
-    assert "is running: wait for its end" in text_of(web.post(EXPORT, {}, 409).text)
+    assert "is running: wait for it" in text_of(web.post(EXPORT, {}, 409).text)
     assert "is running: one job at a time" in text_of(web.get(REPLAY))
     web.work()
     assert web.context.jobs.of("Billing") is None
@@ -119,13 +119,13 @@ def test_progress_is_told_while_it_runs(web: Web) -> None:
     location = web.post(REPLAY).headers["location"]
     page = web.get(location)
     assert 'data-live="sample"' in page
-    assert "0 of 3 looked at" in text_of(page)
+    assert "0 of 3 processed" in text_of(page)
     before = web.context.broadcast.number
     web.work()
     assert web.context.broadcast.number > before, "browsers hear of it"
     done = web.get(location)
     assert 'data-live=""' in done
-    assert "3 of 3 looked at" in text_of(done)
+    assert "3 of 3 processed" in text_of(done)
 
 
 # -- purge

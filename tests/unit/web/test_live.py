@@ -142,4 +142,4 @@ def test_a_mistake_in_a_look_is_told_and_ends_nothing(monkeypatch: pytest.Monkey
 
     monkeypatch.setattr("flux.web.sampler.sample", fail)
     web.take_sample()
-    assert "ZeroDivisionError (see the log)" in web.get("/")
+    assert "ZeroDivisionError: see the log" in web.get("/")

@@ -44,9 +44,9 @@ def test_the_overview_tells_of_each_task_and_of_all_together(web: Web) -> None:
     web.yard.system.time += 60
     web.take_sample()
     page = web.get("/")
-    assert "Billing orders held back 3" in text_of(page)
+    assert "Billing orders blocked 3" in text_of(page)
     assert '<a href="/tasks/Billing/dead-letters" class="dead">2</a>' in page
-    assert 'aria-label="Behind over' in page
+    assert 'aria-label="Lag over' in page
 
 
 def test_each_stage_has_its_own_lines(web: Web) -> None:
@@ -57,8 +57,8 @@ def test_each_stage_has_its_own_lines(web: Web) -> None:
     assert [history.of(f"lag:{number}")[-1].value for number in (0, 1, 2)] == [3, 1, 0]
     for path, charts in (("/", 2), ("/tasks/Billing", 3)):
         stages = web.get(path).partition('<section id="stages"')[2].partition("</section>")[0]
-        assert stages.count('aria-label="Behind over') == charts
-        assert stages.count('aria-label="Done a second over') == charts
+        assert stages.count('aria-label="Lag over') == charts
+        assert stages.count('aria-label="Done per second over') == charts
 
 
 def test_rates_are_those_that_workers_report(web: Web) -> None:
@@ -77,7 +77,7 @@ def test_a_task_shows_what_holds_it_back_and_by_whom(web: Web) -> None:
     page = text_of(web.get("/tasks/Billing"))
     assert "orders[0]@0 ada-0 1 its call is running on host pid 7 (process 0) 5.0 minutes 1" in page
     assert "group billing has no members" in page
-    assert "held back" in text_of(web.get("/"))
+    assert "blocked" in text_of(web.get("/"))
 
 
 def test_a_stage_without_a_topic_is_named(web: Web) -> None:
@@ -98,8 +98,8 @@ def test_a_cluster_that_is_away_is_told_and_the_last_sight_stays(web: Web, monke
     web.yard.system.time += 60
     web.take_sample()
     page = text_of(web.get("/tasks/Billing"))
-    assert "Not seen for 1.0 minute. no broker answers" in page
-    assert "seen 1.0 minute ago" in page
+    assert "No new status for 1.0 minute. no broker answers" in page
+    assert "updated 1.0 minute ago" in page
     assert "Billing is not seen" in text_of(web.get("/"))
     assert "no broker answers" in text_of(web.get("/tasks/Billing/waiting", 502))
     monkeypatch.undo()
@@ -111,7 +111,7 @@ def test_a_cluster_that_neither_answers_nor_refuses_is_not_called_well(web: Web)
     web.take_sample()
     assert "Billing orders up to date" in text_of(web.get("/"))
     web.yard.system.time += 120
-    assert "Billing orders not seen" in text_of(web.get("/"))
+    assert "Billing orders unavailable" in text_of(web.get("/"))
 
 
 def test_only_the_partitions_that_are_furthest_behind_are_listed() -> None:
@@ -119,7 +119,7 @@ def test_only_the_partitions_that_are_furthest_behind_are_listed() -> None:
     web.yard.kit.write(ProducerRecord(b"v", b"k", [], 249), topic="orders")
     web.take_sample()
     page = text_of(web.get("/tasks/Billing"))
-    assert "200 of 250: those that are furthest behind" in page
+    assert "200 of 250: those with the largest lag" in page
     assert re.search(r"\b249 — 1 1\b", page)
 
 
@@ -128,7 +128,7 @@ def test_only_the_partitions_that_are_furthest_behind_are_listed() -> None:
 
 def test_workers_are_told_with_the_calls_that_they_are_in(web: Web) -> None:
     web.take_sample()
-    assert "No worker reports. Start them with flux process --report" in text_of(web.get("/workers"))
+    assert "No worker reports. Start workers with flux process --report" in text_of(web.get("/workers"))
     web.report(Call(0, 17, "ada", 2, 65.0), host="alpha")
     web.take_sample()
     page = text_of(web.get("/workers"))
@@ -143,7 +143,7 @@ def test_a_task_that_is_paused_is_named_with_its_reason(web: Web) -> None:
     for path, name in (("/", "Billing is paused"), ("/tasks/Billing", "Paused")):
         page = text_of(web.get(path))
         assert f"{name} for 1.5 minutes by ConnectionError on host pid 7 (process 0)" in page
-        assert "A record is tried in 7 seconds." in page
+        assert "Next try in 7 seconds." in page
 
 
 # -- waiting
@@ -188,7 +188,7 @@ def test_a_queue_is_read_once_for_all_who_look(web: Web, monkeypatch: pytest.Mon
     def refuse(*args: object) -> object:
         raise AssertionError("read again")
 
-    monkeypatch.setattr("flux.web.waiting.queued", refuse)
+    monkeypatch.setattr("flux.web.waiting.summarize", refuse)
     web.get("/tasks/Billing/waiting")
     web.yard.system.time += 6
     web.get("/tasks/Billing/waiting", 500)
@@ -266,7 +266,7 @@ def test_a_record_is_shown_with_what_its_group_has_made_of_it(web: Web) -> None:
     assert "main orders[0]@0 passed" in text_of(web.get("/tasks/Billing/records/0/0/0"))
     page = web.get("/tasks/Billing/records/0/0/1")
     assert "main orders[0]@1 not done" in text_of(page)
-    assert all(part in text_of(page) for part in ("ada-1", "value", "holds 0 to 2"))
+    assert all(part in text_of(page) for part in ("ada-1", "value", "Offsets of its partition 0 to 2"))
     assert "/records/0/0/0" in page
     assert "/records/0/0/2" in page
     waiting_in(web, 30, 7)
@@ -291,9 +291,9 @@ def test_a_trace_by_origin_leads_to_the_dead_letter(web: Web) -> None:
     assert "Now: a dead letter at 0:0 since" in text_of(page)
     assert "/tasks/Billing/dead-letters/0/0" in page
     assert "Now: a dead letter" in text_of(web.get("/tasks/Billing/trace?key=ada-0&since=30d"))
-    assert "Nothing was found" in text_of(web.get("/tasks/Billing/trace?key=nobody"))
-    assert "does not hold 0:5" in text_of(web.get("/tasks/Billing/trace?origin=0:5"))
-    assert "is no PARTITION:OFFSET" in text_of(web.get("/tasks/Billing/trace?origin=x"))
+    assert "Nothing found in" in text_of(web.get("/tasks/Billing/trace?key=nobody"))
+    assert "does not have 0:5" in text_of(web.get("/tasks/Billing/trace?origin=0:5"))
+    assert "is not PARTITION:OFFSET" in text_of(web.get("/tasks/Billing/trace?origin=x"))
 
 
 def _headers() -> list[tuple[str, bytes | None]]:

@@ -56,7 +56,7 @@ def test_on_this_machine_no_token_is_needed(host: str) -> None:
 )
 def test_anything_else_needs_a_token(host: str, allowed: list[str]) -> None:
     hosts = hosts_of(host, frozenset(allowed))
-    with pytest.raises(ConfigurationError, match="give a token"):
+    with pytest.raises(ConfigurationError, match="set a token"):
         WebOptions(hosts=hosts)
     WebOptions(hosts=hosts, token=TOKEN)
 

@@ -111,7 +111,7 @@ def test_list_says_that_there_are_more(dlq: Dlq) -> None:
     dlq.bury({}, {}, {})
     done = dlq("list", "--limit", "2")
     assert len(done.stdout.splitlines()) == 2 + 2
-    assert "the first 2: there are more" in done.stderr
+    assert "only the first 2 are shown: use --limit or --since" in done.stderr
     assert "more" not in dlq("list", "--limit", "0").output
 
 
@@ -185,10 +185,10 @@ def test_show_of_what_is_no_text_is_a_dump(dlq: Dlq) -> None:
     text = dlq("show", "0:0").output
     assert "key           (none)" in text
     assert "00000010  10 11 12" in text
-    assert "1,000 bytes more" in text
+    assert "1,000 more bytes" in text
 
 
-@pytest.mark.parametrize(("place", "says"), [("0:7", "holds 0 to 0"), ("1:0", "is empty"), ("9:0", "no partition 9")])
+@pytest.mark.parametrize(("place", "says"), [("0:7", "has offsets 0 to 0"), ("1:0", "is empty"), ("9:0", "no partition 9")])
 def test_show_of_what_is_not_there_says_what_is(dlq: Dlq, place: str, says: str) -> None:
     dlq.bury({})
     done = dlq("show", place)
@@ -304,7 +304,7 @@ def test_replay_is_ended_by_a_signal_at_a_record_with_its_position_and_a_receipt
     count = len(dlq.broker.records(RETRY))
     assert 11 < count < 30
     assert done.stdout == f"replayed {count} dead letters to {RETRY}\n"
-    assert "the next replay goes on there" in done.stderr
+    assert "the next replay continues there" in done.stderr
     assert dlq.broker.committed_offsets("billing-replay", DEAD)[0] == CommittedOffset(count)
     dlq.broker.fail_writes(None)
     dlq("replay")

@@ -361,5 +361,5 @@ def test_whatever_a_cluster_says_each_finding_is_of_a_check_and_has_a_remedy(
 
 def test_the_page_tells_of_each_check() -> None:
     page = (Path(__file__).parents[4] / "docs" / "how-to" / "doctor.md").read_text()
-    told = re.findall(r"^\| ([a-z ]+) \|", page.split("## What it finds")[1].split("## `--fix`")[0], re.MULTILINE)
+    told = re.findall(r"^\| ([a-z ]+) \|", page.split("## Checks")[1].split("## `--fix`")[0], re.MULTILINE)
     assert told[1:] == list(CHECKS)

@@ -29,7 +29,7 @@ def test_status_names_it_at_the_first_look_though_nobody_reports(yard: OperateKi
     found = read_status(yard.adapter, yard.admin, yard.policy, None, system=yard.system)
     [blocker] = blockers_of(found, update_stuck(found, {}))
     assert (blocker.place, blocker.behind) == ("0:0", 1)
-    assert blocker.why == f"it 20,001 bytes, and {RETRY} takes 10,000: its copy may not fit: {REMEDY}"
+    assert blocker.why == f"it has 20,001 bytes, and {RETRY} takes 10,000: its copy may not fit: {REMEDY}"
 
 
 def test_the_doctor_names_it(yard: OperateKit) -> None:
