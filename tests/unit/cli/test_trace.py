@@ -82,9 +82,7 @@ def test_a_dead_letter_is_named_by_its_place(tracing: Tracing) -> None:
 
 def test_done_is_told_by_the_groups_position(tracing: Tracing) -> None:
     tracing.passed("billing", "orders", 1)
-    assert conclusion(tracing("Billing", "--origin", "0:0")) == (
-        "done in main: group billing has committed offset 1"
-    )
+    assert conclusion(tracing("Billing", "--origin", "0:0")) == ("done in main: group billing has committed offset 1")
 
 
 def test_a_record_that_is_not_passed_is_to_be_called(tracing: Tracing) -> None:
@@ -157,7 +155,10 @@ def test_nothing_found_ends_with_1(tracing: Tracing) -> None:
     done = tracing("Billing", "--key", "nobody")
     assert (done.exit_code, done.stdout) == (1, "nothing found in 1 record\n")
     gone = tracing("Billing", "--origin", "0:99")
-    assert (gone.exit_code, "orders[0]@99 does not exist: it is deleted, or was never written" in gone.stdout) == (1, True)
+    assert (gone.exit_code, "orders[0]@99 does not exist: it is deleted, or was never written" in gone.stdout) == (
+        1,
+        True,
+    )
 
 
 @pytest.mark.parametrize(

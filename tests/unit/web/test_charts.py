@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from flux.web.charts import Line, bar, chart, nice, spark
 from flux.web.formatting import ago, coming, count, lasting, rate, size
-from flux.web.sampler import Point, History, thinned
+from flux.web.sampler import History, Point, thinned
 
 
 def line(*values: float | None, step: float = 5.0) -> Line:

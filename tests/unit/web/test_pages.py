@@ -100,7 +100,7 @@ def test_a_cluster_that_is_away_is_told_and_the_last_sight_stays(web: Web, monke
     page = text_of(web.get("/tasks/Billing"))
     assert "No new status for 1.0 minute. no broker answers" in page
     assert "updated 1.0 minute ago" in page
-    assert "Billing is not seen" in text_of(web.get("/"))
+    assert "Billing has no new status" in text_of(web.get("/"))
     assert "no broker answers" in text_of(web.get("/tasks/Billing/waiting", 502))
     monkeypatch.undo()
     web.take_sample()

@@ -188,7 +188,9 @@ def test_show_of_what_is_no_text_is_a_dump(dlq: Dlq) -> None:
     assert "1,000 more bytes" in text
 
 
-@pytest.mark.parametrize(("place", "says"), [("0:7", "has offsets 0 to 0"), ("1:0", "is empty"), ("9:0", "no partition 9")])
+@pytest.mark.parametrize(
+    ("place", "says"), [("0:7", "has offsets 0 to 0"), ("1:0", "is empty"), ("9:0", "no partition 9")]
+)
 def test_show_of_what_is_not_there_says_what_is(dlq: Dlq, place: str, says: str) -> None:
     dlq.bury({})
     done = dlq("show", place)
