@@ -35,7 +35,7 @@ from flux.core.engine.runs import Run
 from flux.core.error_text import brief, error_name
 from flux.core.errors import BrokerError, FluxError
 from flux.core.hooks import Hooks
-from flux.core.limits.circuit_breaker import Gate
+from flux.core.limits.call_limits import CallLimits
 from flux.core.monitoring.health import Pulse
 from flux.core.monitoring.stats import Stats
 from flux.core.policy import Policy
@@ -160,10 +160,10 @@ class TaskRuntime:
         if self._writer is None:
             self._writer = ForwardWriter(self.adapter, settings, self.system)
         self._writer.warm_up(stage.topic for stage in list(policy.stages)[1:])
-        gate = Gate(policy.rate_limit)
+        call_limits = CallLimits(policy.rate_limit)
         self.coordinator = Coordinator(
             policy,
-            [Engine(policy, stage, limits, gate) for stage in chosen],
+            [Engine(policy, stage, limits, call_limits) for stage in chosen],
             self._writer,
             self.system,
             heard=HookDispatch(self.name, self.hooks, [*policy.stages, *chosen], policy.rules),

@@ -18,8 +18,10 @@ from flux.core.engine.retries import Retries
 from flux.core.engine.runs import KeyQueueRun
 from flux.core.engine.slices import Entry
 from flux.core.engine.verdicts import NEXT, Move, Rules
-from flux.core.limits import circuit_breaker as gate
-from flux.core.limits.circuit_breaker import UNBOUNDED, Gate
+from flux.core.limits import rate_limit
+from flux.core.limits.call_limits import CallLimits
+from flux.core.limits.circuit_breaker import CircuitBreaker
+from flux.core.limits.rate_limit import UNBOUNDED, RateLimit
 from flux.core.message import Message
 from flux.producing.registry import PRODUCERS
 from simulation.mutants import Mutation, mutant
@@ -61,45 +63,45 @@ def a_pause_counts_an_attempt() -> Mutation:
 
 @mutant(features=("pauses",))
 def a_pause_holds_nothing_back() -> Mutation:
-    return Gate, "most", lambda self, now: self._by_rate(now)
+    return CircuitBreaker, "most", lambda self, now: UNBOUNDED
 
 
 @mutant(features=("pauses",))
 def many_records_probe() -> Mutation:
-    def most(self: Gate, now: float) -> int:
+    def most(self: CircuitBreaker, now: float) -> int:
         return 0 if self.since is not None and self._left(now) > 0 else UNBOUNDED
 
-    return Gate, "most", most
+    return CircuitBreaker, "most", most
 
 
 @mutant(features=("pauses",))
 def pauses_do_not_grow() -> Mutation:
-    pause = Gate.pause
+    pause = CircuitBreaker.pause
 
-    def steady(self: Gate, *arguments: Any) -> bool:
+    def steady(self: CircuitBreaker, *arguments: Any) -> bool:
         self._pause = 0.5
         return pause(self, *arguments)
 
-    return Gate, "pause", steady
+    return CircuitBreaker, "pause", steady
 
 
 @mutant(features=("pauses",))
 def a_pause_never_ends() -> Mutation:
-    return Gate, "ended", lambda self, run, called: False
+    return CircuitBreaker, "ended", lambda self, run, called: False
 
 
 @mutant(features=("pauses", "expiry"))
 def a_record_that_was_not_called_ends_a_pause() -> Mutation:
-    ended = Gate.ended
-    return Gate, "ended", lambda self, run, called: ended(self, run, True)
+    ended = CircuitBreaker.ended
+    return CircuitBreaker, "ended", lambda self, run, called: ended(self, run, True)
 
 
 @mutant(features=("pauses",))
-def each_stage_has_a_gate_of_its_own() -> Mutation:
+def each_stage_has_limits_of_its_own() -> Mutation:
     init = Engine.__init__
 
     def alone(self: Engine, policy: Any, stage: Any, topic_limits: Any = None, shared: Any = None) -> None:
-        init(self, policy, stage, topic_limits, Gate(policy.rate_limit))
+        init(self, policy, stage, topic_limits, CallLimits(policy.rate_limit))
 
     return Engine, "__init__", alone
 
@@ -107,7 +109,7 @@ def each_stage_has_a_gate_of_its_own() -> Mutation:
 @mutant("stop", features=("pauses",))
 def a_stop_waits_for_the_end_of_a_pause() -> Mutation:
     quiet = Engine.quiet
-    return Engine, "quiet", property(lambda self: quiet.fget(self) and not self.gate.paused)  # type: ignore[attr-defined]
+    return Engine, "quiet", property(lambda self: quiet.fget(self) and not self.call_limits.breaker.paused)  # type: ignore[attr-defined]
 
 
 # ---- tries in place
@@ -209,18 +211,18 @@ def what_has_expired_counts_a_call() -> Mutation:
 
 @mutant(features=("rate",))
 def calls_have_no_rate() -> Mutation:
-    return Gate, "_by_rate", lambda self, now: UNBOUNDED
+    return RateLimit, "most", lambda self, now: UNBOUNDED
 
 
 @mutant(features=("rate",))
 def a_rate_allows_bursts() -> Mutation:
-    return gate, "_CREDIT", 2.0
+    return rate_limit, "_LATENESS", 2.0
 
 
 @mutant(features=("rate",))
 def each_record_of_a_run_is_free_but_the_first() -> Mutation:
-    began = Gate.began
-    return Gate, "began", lambda self, run, calls_, now: began(self, run, 0, now)
+    started = RateLimit.started
+    return RateLimit, "started", lambda self, calls, now: started(self, 0, now)
 
 
 @mutant(features=("timeouts",))

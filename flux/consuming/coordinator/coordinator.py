@@ -1,4 +1,4 @@
-"""`Coordinator`: owns the lock, the permits and the gate, hands out runs and takes them back."""
+"""`Coordinator`: owns the lock, the permits and the circuit breaker, hands out runs and takes them back."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from flux.consuming.task_log import TaskLog
 from flux.core.engine import Engine
 from flux.core.engine.assignment import Phase
 from flux.core.engine.runs import Run
-from flux.core.limits.circuit_breaker import Gate
+from flux.core.limits.circuit_breaker import CircuitBreaker
 from flux.core.limits.concurrency import ConcurrencyLimit
 from flux.core.limits.dispatch_mode import LOOK
 from flux.core.policy import Policy
@@ -52,7 +52,7 @@ class Coordinator:
         self.system = system
         self.heard = heard or HookDispatch("")
         self.lock = system.condition()
-        self.gate = engines[0].gate if engines else Gate()
+        self.breaker = engines[0].call_limits.breaker if engines else CircuitBreaker()
         """Of all its engines."""
         self.concurrency_limit = ConcurrencyLimit(policy.concurrency, any(e.stage.role is Role.MAIN for e in engines))
         self.runtimes = [
@@ -65,7 +65,7 @@ class Coordinator:
         self._common = common
         self.rebalances = Rebalances(common)
         self.ending = Ending(common, self.rebalances.name_lost, on_change)
-        self.verdicts = Verdicts(common, self.gate)
+        self.verdicts = Verdicts(common, self.breaker)
         self.products = Products(common, self.verdicts, self.ending.failing)
         self.procedures = Procedures(common, self.verdicts)
         self.inspection = Inspection(common, self.rebalances.name_lost)
@@ -203,7 +203,7 @@ class Coordinator:
         what has failed; else somebody does it next."""
         common, engine = self._common, runtime.engine
         with self.lock:
-            paused_at = self.gate.since
+            paused_at = self.breaker.since
             if run in common.aborted:
                 common.aborted.discard(run)
                 failure = None  # it was told to end
@@ -219,7 +219,7 @@ class Coordinator:
             else:
                 self.concurrency_limit.give(engine.stage.number)
             resumed = None
-            if paused_at is not None and not self.gate.paused:
+            if paused_at is not None and not self.breaker.paused:
                 resumed = self.system.monotonic() - paused_at
                 self.verdicts.pauses.seconds += resumed
             common.wake_locked(1 if resumed is None else max(1, self.ready_locked()))

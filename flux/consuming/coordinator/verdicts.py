@@ -11,19 +11,19 @@ from flux.core.engine.forwards import Failure, describe
 from flux.core.engine.runs import Run
 from flux.core.engine.verdicts import Move, Undecodable
 from flux.core.error_text import cause_of, error_name
-from flux.core.limits.circuit_breaker import Gate
+from flux.core.limits.circuit_breaker import CircuitBreaker
 from flux.core.message import Message
 from flux.core.monitoring.stats import Pauses
 
 
 class Verdicts:
-    """`gate`: of all engines."""
+    """`breaker`: of all engines."""
 
     ENTRANCES = ("failed",)
 
-    def __init__(self, common: Shared, gate: Gate) -> None:
+    def __init__(self, common: Shared, breaker: CircuitBreaker) -> None:
         self._common = common
-        self._gate = gate
+        self._breaker = breaker
         self.pauses = Pauses()
 
     def noted(self, run: Run, message: Message, failure: Failure) -> bool:
@@ -60,8 +60,8 @@ class Verdicts:
         system = self._common.system
         seconds = self._common.policy.rules.verdict(failure.error).after
         drawn = 0.0 if seconds is not None else system.randint(0, 1000) / 1000
-        self.pauses.number += not self._gate.paused
-        news = self._gate.pause(run, failure.error, seconds, drawn, now)
+        self.pauses.number += not self._breaker.paused
+        news = self._breaker.pause(run, failure.error, seconds, drawn, now)
         if news:  # else nothing was begun since
             for each in self._common.runtimes:
                 each.engine.paused()
@@ -86,7 +86,7 @@ class Verdicts:
         common = self._common
         with common.lock:
             now = common.system.monotonic()
-            since, opens = self._gate.since, self._gate.opens_at(now)
+            since, opens = self._breaker.since, self._breaker.opens_at(now)
         if since is None or opens is None:
             return
         common.task_log.paused(error, since, opens - now)
@@ -96,7 +96,7 @@ class Verdicts:
         """Whether calls are paused now, and how often and how long they were, this pause included."""
         common = self._common
         with common.lock:
-            since, pauses = self._gate.since, self.pauses
+            since, pauses = self._breaker.since, self.pauses
             lasts = 0.0 if since is None else max(0.0, common.system.monotonic() - since)
             return since is not None, Pauses(pauses.number, pauses.seconds + lasts)
 

@@ -8,7 +8,7 @@ from flux.core.engine.commits import Commits
 from flux.core.engine.due_times import DueTimes, whole_ms
 from flux.core.engine.key_queues import KeyQueues
 from flux.core.engine.ordering import Queues
-from flux.core.limits.circuit_breaker import Gate
+from flux.core.limits.call_limits import CallLimits
 from flux.core.monitoring.log_events import Notices
 from flux.core.monitoring.stats import Stats
 from flux.core.policy import Policy
@@ -25,10 +25,10 @@ class Common:
 
     __slots__ = (
         "batch",
+        "call_limits",
         "commits",
         "dues",
         "epoch",
-        "gate",
         "key_queues",
         "notices",
         "policy",
@@ -37,10 +37,10 @@ class Common:
         "stopping",
     )
 
-    def __init__(self, policy: Policy, stage: Stage, gate: Gate) -> None:
+    def __init__(self, policy: Policy, stage: Stage, call_limits: CallLimits) -> None:
         self.policy = policy
         self.stage = stage
-        self.gate = gate
+        self.call_limits = call_limits
         self.stats = Stats()
         self.notices = Notices()
         self.commits = Commits(policy.commit_interval, policy.commit_threshold)

@@ -43,8 +43,8 @@ class Deadlines:
 
     def ready(self, now: float) -> int:
         """About how many callers could get a run from `take` now."""
-        gate = self._common.gate
-        if self.blocked or (gate.limited and not gate.most(now)):
+        limits = self._common.call_limits
+        if self.blocked or (limits.limited and not limits.most(now)):
             return 0
         return self.at_hand(now)
 
@@ -55,7 +55,7 @@ class Deadlines:
             return None
         ends = (self._retries.in_place.next_due, self._common.key_queues.deadline())
         times = [time for time in ends if time is not None and time > now]
-        opens = self._common.gate.opens_at(now)
+        opens = self._common.call_limits.opens_at(now)
         if opens is not None and opens > now and self.at_hand(now):
             times.append(opens)
         return min(times, default=None)

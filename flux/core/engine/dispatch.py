@@ -49,7 +49,7 @@ class Dispatch:
         if policy.batch is not None:
             return self._take_batch(policy.batch.most, now)
         chunk = min(self.dispatch_mode.chunk, most)
-        few = self._common.gate.limited and most < _FEW
+        few = self._common.call_limits.limited and most < _FEW
         spread = few or (self.dispatch_mode.slow and policy.concurrency > 1)
         if spread and not self._main:
             work.ripen_due(now, 2 * chunk) if self._keyed is not None else work.spread_due(now, 2 * chunk)
@@ -147,8 +147,8 @@ class Dispatch:
     # ---- runs
 
     def _start(self, run: Run, now: float) -> Run:
-        if self._common.gate.limited:
-            self._common.gate.began(run, 1 if self._common.policy.batch is not None else run.limit, now)
+        if self._common.call_limits.limited:
+            self._common.call_limits.started(run, 1 if self._common.policy.batch is not None else run.limit, now)
         self.running[run] = None
         for assignment in run.assignments():
             assignment.running[run] = None
@@ -159,14 +159,14 @@ class Dispatch:
         calls = run.index
         self._end(run)
         run.finish(self._common.key_queues)
-        self._common.gate.ended(run, called=calls > run.refused)
+        self._common.call_limits.breaker.ended(run, called=calls > run.refused)
         self.dispatch_mode.took(now - run.started, calls)
         self._common.key_queues.retry_aside()
 
     def aborted(self, run: Run) -> None:
         """The process failed in the run's current call: the calls before it count, this one never does."""
         self._end(run)
-        self._common.gate.ended(run, called=False)
+        self._common.call_limits.breaker.ended(run, called=False)
 
     def _end(self, run: Run) -> None:
         self.settle(run)

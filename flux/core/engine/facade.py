@@ -27,7 +27,7 @@ from flux.core.engine.retries import Retries
 from flux.core.engine.runs import Run
 from flux.core.engine.slices import Entry
 from flux.core.engine.verdicts import Move
-from flux.core.limits.circuit_breaker import Gate
+from flux.core.limits.call_limits import CallLimits
 from flux.core.message import Message
 from flux.core.monitoring.stalls import StallDetector, what_holds
 from flux.core.policy import Policy
@@ -36,21 +36,21 @@ from flux.core.stage import Stage
 
 
 class Engine:
-    """`topic_limits`: largest record in bytes by target topic, as far as known. `gate`: shared by all engines of the
-    task in this process."""
+    """`topic_limits`: largest record in bytes by target topic, as far as known. `call_limits`: shared by all engines
+    of the task in this process."""
 
     def __init__(
         self,
         policy: Policy,
         stage: Stage,
         topic_limits: Mapping[str, int] | None = None,
-        gate: Gate | None = None,
+        call_limits: CallLimits | None = None,
     ) -> None:
         self.policy = policy
         self.stage = stage
-        self.gate = Gate(policy.rate_limit) if gate is None else gate
+        self.call_limits = CallLimits(policy.rate_limit) if call_limits is None else call_limits
         self._watchdog = StallDetector(policy.stalled_after)
-        common = self._common = Common(policy, stage, self.gate)
+        common = self._common = Common(policy, stage, self.call_limits)
         partitions = self._partitions = Partitions(common, self._drop)
         retries = self._retries = Retries(common, lambda assignment: dispatch.cut_all(assignment))
         work = self._work = QueuedWork(common)
@@ -163,7 +163,7 @@ class Engine:
         are quick."""
         if self._ahead.blocked or not (polling or self.dispatch_mode.slow):
             return None
-        most = self.gate.most(now)
+        most = self.call_limits.most(now)
         if not most:
             return None
         self._retries.readmit_due(now)
@@ -293,8 +293,7 @@ class Engine:
 
     def stalled(self, now: float) -> list[Stall]:
         """Partitions with records and without progress for the policy's `stalled_after`, and what they wait for."""
-        common, forwards = self._common, self._retries.forwards
         return [
-            what_holds(assignment, standing, self.running, forwards, common.gate, common.commits, common.policy, now)
+            what_holds(assignment, standing, self.running, self._retries.forwards, self._common, now)
             for assignment, standing in self._watchdog.stalled(self._partitions.assignments.values(), now)
         ]

@@ -13,7 +13,7 @@ from flux.core.engine.runs import Run
 from flux.core.engine.slices import Entry
 from flux.core.engine.verdicts import Pause
 from flux.core.error_text import cause_of, error_name
-from flux.core.limits.circuit_breaker import Gate
+from flux.core.limits.circuit_breaker import CircuitBreaker
 from flux.core.monitoring.report import IN_PLACE, MOST_CALLS, Call, Open, Paused, StageReport, ranges_of, shown_key
 
 Seen = dict[Run, tuple[int, float]]
@@ -57,7 +57,7 @@ class Snapshot:
             on_their_way=len(open_) - tried,
             open=tuple(nsmallest(MOST_CALLS, open_, key=lambda each: -each.seconds)),
             in_place=tried,
-            paused=pause_of(engine.gate, now),
+            paused=pause_of(engine.call_limits.breaker, now),
         )
         self._looked, self._done, self._failed = now, stats.done, stats.failed
         return report
@@ -102,16 +102,16 @@ def in_place(engine: Engine) -> int:
     return sum(entry.waits for entry, _ in engine.open())
 
 
-def pause_of(gate: Gate, now: float) -> Paused | None:
+def pause_of(breaker: CircuitBreaker, now: float) -> Paused | None:
     """None: the task is not paused."""
-    error = gate.error
-    if gate.since is None or error is None:
+    error = breaker.error
+    if breaker.since is None or error is None:
         return None
     cause = cause_of(error) if issubclass(type(error), Pause) else None
     error = error if cause is None else cause  # the cause is more specific than flux.Pause
-    opens = gate.opens_at(now)
+    opens = breaker.opens_at(now)
     tried_in = None if opens is None else round(max(0.0, opens - now), 1)
-    return Paused(error_name(type(error)), _ago(now, gate.since), tried_in)
+    return Paused(error_name(type(error)), _ago(now, breaker.since), tried_in)
 
 
 def _at(run: Run, index: int) -> tuple[int, int, bytes | None, int]:

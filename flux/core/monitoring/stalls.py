@@ -8,11 +8,9 @@ import attrs
 
 from flux.core.engine.assignment import Assignment
 from flux.core.engine.commands import Stall
-from flux.core.engine.commits import Commits
+from flux.core.engine.common import Common
 from flux.core.engine.forwarding import Forwards
 from flux.core.engine.runs import Run
-from flux.core.limits.circuit_breaker import Gate
-from flux.core.policy import Policy
 
 
 @attrs.define
@@ -55,9 +53,7 @@ def what_holds(
     standing: float,
     running: Iterable[Run],
     forwards: Forwards,
-    gate: Gate,
-    commits: Commits,
-    policy: Policy,
+    common: Common,
     now: float,
 ) -> Stall:
     """What a partition waits for that has made no progress for `standing` seconds."""
@@ -79,11 +75,12 @@ def what_holds(
         )
     if forwards.blocked:
         return Stall(f"{where} {len(forwards)} writes of its stage that are under way", about=at)
-    if gate.since is not None:
-        return Stall(f"{where} the end of a pause, which began {now - gate.since:.0f} s ago", about=at)
-    if commits.waited(now) >= standing:
-        return Stall(f"{where} a commit, since {commits.waited(now):.0f} s", about=at)
-    return Stall(f"{where} a free call (concurrency = {policy.concurrency})", about=at)
+    paused_at, committing = common.call_limits.breaker.since, common.commits.waited(now)
+    if paused_at is not None:
+        return Stall(f"{where} the end of a pause, which began {now - paused_at:.0f} s ago", about=at)
+    if committing >= standing:
+        return Stall(f"{where} a commit, since {committing:.0f} s", about=at)
+    return Stall(f"{where} a free call (concurrency = {common.policy.concurrency})", about=at)
 
 
 def _has_work(assignment: Assignment) -> bool:

@@ -200,7 +200,7 @@ class World:
         if run is None:
             return
         assert not self.away, "calls begin while the cluster is away"
-        if self.engine.gate.paused:
+        if self.engine.call_limits.breaker.paused:
             assert run.limit == 1, f"{run.limit} records probe"
             assert self.probe is None, "a second record probes"
             self.probe = run
@@ -253,7 +253,7 @@ class World:
             self.begun[(partition, offset, gen)] -= 1
             self.owned[partition].pending.add(offset)
         if move is Move.PAUSE:
-            self.engine.gate.pause(run, error, None, self.random.random(), self.now)
+            self.engine.call_limits.breaker.pause(run, error, None, self.random.random(), self.now)
             self.engine.paused()
             self.probe = None if run is self.probe else self.probe
 
@@ -276,7 +276,7 @@ class World:
             self.engine.finished(run, self.now)
             self.probe = None if run is self.probe else self.probe
             return
-        assert run is self.probe or not self.engine.gate.paused, "a call begins during a pause"
+        assert run is self.probe or not self.engine.call_limits.breaker.paused, "a call begins during a pause"
         message = message_at(run, run.index)
         place = partition, offset = TopicPartition(message.topic, message.partition), message.offset
         gen = caller.gens[partition]

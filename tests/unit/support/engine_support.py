@@ -17,7 +17,7 @@ from flux.core.engine.runs import Run
 from flux.core.engine.slices import Entry
 from flux.core.engine.verdicts import Move
 from flux.core.errors import BrokerError, Fault
-from flux.core.limits.circuit_breaker import Gate
+from flux.core.limits.call_limits import CallLimits
 from flux.core.limits.dispatch_mode import LOOK
 from flux.core.message import Message
 from flux.core.policy import Policy
@@ -114,12 +114,12 @@ class Driver:
         self,
         stage: int | Stage = 0,
         limits: dict[str, int] | None = None,
-        gate: Gate | None = None,
+        call_limits: CallLimits | None = None,
         **settings: Any,
     ) -> None:
         self.policy = policy(**settings)
         self.stage = self.policy.stages[stage] if isinstance(stage, int) else stage
-        self.engine = Engine(self.policy, self.stage, limits, gate)
+        self.engine = Engine(self.policy, self.stage, limits, call_limits)
         self.now = T0
         self.p0, self.p1 = (TopicPartition(self.stage.topic, n) for n in (0, 1))
 

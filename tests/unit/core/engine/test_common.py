@@ -6,12 +6,12 @@ from flux.core.engine.assignment import Event
 from flux.core.engine.batches import Batches, OpenBatch
 from flux.core.engine.common import Common
 from flux.core.engine.key_queues import KeyQueues
-from flux.core.limits.circuit_breaker import Gate
+from flux.core.limits.call_limits import CallLimits
 from unit.support.engine_support import STAGES, T0, T0_MS, assignment, policy
 
 
 def common(**settings: object) -> Common:
-    return Common(policy(**settings), STAGES[0], Gate())
+    return Common(policy(**settings), STAGES[0], CallLimits())
 
 
 def test_calls_with_many_records_take_batches_instead_of_key_queues() -> None:

@@ -16,7 +16,7 @@ from flux.core.engine.runs import KeyQueueRun, Run, SliceRun, WholeBatchRun
 from flux.core.engine.verdicts import Pause
 from flux.core.flux_headers import DUE
 from flux.core.limits.backpressure import FULL
-from flux.core.limits.circuit_breaker import Gate
+from flux.core.limits.call_limits import CallLimits
 from flux.core.ports import Batch, CommittedOffset
 from unit.support.engine_support import (
     P0,
@@ -276,7 +276,7 @@ def test_entries_that_callers_have_taken_are_known() -> None:
 
 
 def test_calls_that_are_found_failed_are_reported_and_what_is_cut_goes_to_others() -> None:
-    shared, reported = Common(policy(), STAGES[0], Gate()), list[tuple[Run, int]]()
+    shared, reported = Common(policy(), STAGES[0], CallLimits()), list[tuple[Run, int]]()
     work = QueuedWork(shared)
     dispatch = Dispatch(shared, work, lambda run, entry, failure: reported.append((run, entry.offset)))
     at = assignment(partition=P0)

@@ -144,7 +144,7 @@ def test_a_batch_that_finds_an_outage_is_given_back_in_its_order() -> None:
     for index in range(3):
         run.index = index
         assert driver.fail(run, outage) is Move.PAUSE
-    driver.engine.gate.pause(run, outage, None, 0.0, driver.now)
+    driver.engine.call_limits.breaker.pause(run, outage, None, 0.0, driver.now)
     driver.engine.paused()
     run.index = 3
     driver.engine.finished(run, driver.now)
@@ -163,11 +163,11 @@ def test_the_records_of_a_batch_that_found_none_end_although_one_of_them_found_a
     run = driver.take()
     run.index = 1
     driver.fail(run, Pause())
-    driver.engine.gate.pause(run, Pause(), None, 0.0, driver.now)
+    driver.engine.call_limits.breaker.pause(run, Pause(), None, 0.0, driver.now)
     driver.engine.paused()
     run.index = 3
     driver.engine.finished(run, driver.now)
-    assert driver.engine.gate.paused
+    assert driver.engine.call_limits.breaker.paused
     assert read_metadata(*driver.commit(after=0.0)[0]) == [(2, 3)]
     driver.now += 2
     assert driver.end(driver.take()) == [1]

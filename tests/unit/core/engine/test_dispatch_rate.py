@@ -8,7 +8,7 @@ import pytest
 
 from flux.core.engine import LEAST_REST
 from flux.core.engine.batches import OpenBatch
-from flux.core.limits.circuit_breaker import Gate
+from flux.core.limits.call_limits import CallLimits
 from unit.support.engine_support import T0, Driver, offsets
 
 
@@ -68,8 +68,8 @@ def test_a_batch_costs_one_call() -> None:
 
 
 def test_all_stages_of_a_task_spend_one_rate() -> None:
-    gate = Gate(2)
-    main, retry = rated(2, gate=gate), rated(2, 1, gate=gate)
+    limits = CallLimits(2)
+    main, retry = rated(2, call_limits=limits), rated(2, 1, call_limits=limits)
     for driver in (main, retry):
         driver.poll(driver.record(0, headers=[("flux-due", b"1")]))
     main.take()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from flux.core.engine import Engine
 from flux.core.engine.verdicts import Move, Pause, Rules
-from flux.core.limits.circuit_breaker import Gate
+from flux.core.limits.call_limits import CallLimits
 from flux.core.ports import CommittedOffset, PollResult
 from unit.support.engine_support import AWAY, DENIED, STAGES, T0, Driver, policy
 
@@ -16,11 +16,11 @@ def test_an_engine_names_its_topic_and_partitions() -> None:
     assert driver.engine.partitions == [driver.p0]
 
 
-def test_engines_of_a_task_share_its_gate_and_one_alone_has_its_own() -> None:
-    gate = Gate()
-    assert Engine(policy(), STAGES[0], None, gate).gate is gate
+def test_engines_of_a_task_share_its_limits_and_one_alone_has_its_own() -> None:
+    limits = CallLimits()
+    assert Engine(policy(), STAGES[0], None, limits).call_limits is limits
     alone = Engine(policy(rate_limit=1.0), STAGES[0], {"t-g-dlq": 1_000})
-    assert alone.gate.limited
+    assert alone.call_limits.limited
     assert (alone.limit("t-g-dlq"), alone.limit("t-g-try-1")) == (1_000, None)
 
 
@@ -115,7 +115,7 @@ def test_a_pause_gives_the_record_back_and_nothing_is_taken() -> None:
     driver.poll(0, 1)
     run = driver.take()
     assert driver.fail(run, Pause(5.0)) is Move.PAUSE
-    driver.engine.gate.pause(run, Pause(), 5.0, 0.0, driver.now)
+    driver.engine.call_limits.breaker.pause(run, Pause(), 5.0, 0.0, driver.now)
     driver.engine.paused()
     run.index += 1
     driver.engine.finished(run, driver.now)

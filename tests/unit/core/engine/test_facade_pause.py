@@ -10,7 +10,7 @@ import pytest
 from flux.core.engine.forwards import Failure
 from flux.core.engine.runs import Run
 from flux.core.engine.verdicts import Expired, Move, Pause, Reject, Undecodable
-from flux.core.limits.circuit_breaker import Gate
+from flux.core.limits.call_limits import CallLimits
 from flux.core.ports import CommittedOffset
 from unit.support.engine_support import P1, T0, Driver
 
@@ -18,17 +18,17 @@ OUTAGE = Pause(reason="away")
 
 
 class Paused(Driver):
-    """A driver that does of a pause what a coordinator does: it shuts the gate, and tells the engines."""
+    """A driver that does of a pause what a coordinator does: it opens the circuit breaker, and notifies the engines."""
 
     def __init__(self, *stages: int, **settings: Any) -> None:
         super().__init__(stages[0] if stages else 0, **settings)
-        self.gate = self.engine.gate
+        self.breaker = self.engine.call_limits.breaker
         self.assign(0, 0)
 
     def find_outage(self, run: Run, seconds: float | None = None, error: BaseException = OUTAGE) -> bool:
         """The call that the run is at does, and its caller goes on to the end of what is left of the run."""
         assert self.fail(run, error) is Move.PAUSE
-        news = self.gate.pause(run, error, seconds, 0.0, self.now)
+        news = self.breaker.pause(run, error, seconds, 0.0, self.now)
         self.engine.paused()
         run.index += 1
         assert run.index >= run.limit
@@ -86,7 +86,7 @@ def test_a_probe_that_fails_for_a_reason_of_its_record_ends_the_pause(error: Exc
     driver.fail(probe, error)
     probe.index += 1
     driver.engine.finished(probe, driver.now)
-    assert not driver.gate.paused
+    assert not driver.breaker.paused
     assert driver.write() == [0]
     assert driver.work_all() == [1]
 
@@ -101,12 +101,12 @@ def test_a_record_that_is_not_called_is_no_probe(error: Exception) -> None:
     driver.fail(refused, error)
     refused.index += 1
     driver.engine.finished(refused, driver.now)
-    assert driver.gate.paused
+    assert driver.breaker.paused
     probe = driver.take()  # the next one is, at once
     assert called(driver, probe) == [(1, 1)]
     assert driver.nothing_to_take()
     driver.work(probe)
-    assert not driver.gate.paused
+    assert not driver.breaker.paused
 
 
 def test_a_probe_whose_process_failed_tells_nothing_of_the_outage() -> None:
@@ -115,7 +115,7 @@ def test_a_probe_whose_process_failed_tells_nothing_of_the_outage() -> None:
     driver.find_outage(driver.take())
     driver.now += 1.01
     driver.engine.aborted(driver.take())
-    assert driver.gate.paused
+    assert driver.breaker.paused
 
 
 def test_pauses_double_up_to_a_minute_and_begin_anew_after_a_good_call() -> None:
@@ -124,7 +124,7 @@ def test_pauses_double_up_to_a_minute_and_begin_anew_after_a_good_call() -> None
     driver.find_outage(driver.take())
     waits = []
     for _ in range(8):
-        opens = driver.gate.opens_at(driver.now)
+        opens = driver.breaker.opens_at(driver.now)
         assert opens is not None
         waits.append(round(opens - driver.now, 3))
         driver.now = opens + 0.001
@@ -134,7 +134,7 @@ def test_pauses_double_up_to_a_minute_and_begin_anew_after_a_good_call() -> None
     driver.work_all()
     driver.poll(2)
     driver.find_outage(driver.take())
-    assert driver.gate.opens_at(driver.now) == pytest.approx(driver.now + 1, abs=0.01)
+    assert driver.breaker.opens_at(driver.now) == pytest.approx(driver.now + 1, abs=0.01)
 
 
 def test_the_deadline_is_the_time_of_the_probe_while_there_is_something_to_probe_with() -> None:
@@ -146,7 +146,7 @@ def test_the_deadline_is_the_time_of_the_probe_while_there_is_something_to_probe
     empty = Paused()
     empty.poll(0)
     run = empty.take()
-    empty.gate.pause(None, OUTAGE, None, 0.0, empty.now)
+    empty.breaker.pause(None, OUTAGE, None, 0.0, empty.now)
     empty.work(run)
     assert empty.engine.begins_at(empty.now) is None
 
@@ -155,12 +155,12 @@ def test_a_call_in_flight_ends_and_counts_and_goes_no_further() -> None:
     driver = Paused()
     driver.poll(*(driver.record(offset, b"a") for offset in range(3)))
     slow = driver.take()
-    driver.gate.pause(None, OUTAGE, None, 0.0, driver.now)  # another partition's call found it
+    driver.breaker.pause(None, OUTAGE, None, 0.0, driver.now)  # another partition's call found it
     driver.engine.paused()
     slow.index += 1
     assert slow.index == slow.limit
     driver.engine.finished(slow, driver.now)
-    assert driver.gate.paused
+    assert driver.breaker.paused
     assert driver.commit()[0] == CommittedOffset(1)
     driver.now += 1.01
     assert called(driver, driver.take()) == [(1, 1)]
@@ -216,7 +216,7 @@ def test_a_probe_that_fails_for_a_reason_of_its_record_is_tried_in_place() -> No
     assert driver.fail(probe) is Move.AGAIN
     probe.index += 1
     driver.engine.finished(probe, driver.now)
-    assert not driver.gate.paused
+    assert not driver.breaker.paused
     driver.now += 0.1
     assert called(driver, driver.take()) == [(0, 2)]
 
@@ -273,22 +273,22 @@ def test_what_a_call_produced_may_find_the_outage_after_it_returned() -> None:
     run.index += 1
     driver.engine.finished(run, driver.now)
     assert driver.engine.settled(entry, Failure(OUTAGE), driver.now) is Move.PAUSE
-    driver.gate.pause(None, OUTAGE, None, 0.0, driver.now)
+    driver.breaker.pause(None, OUTAGE, None, 0.0, driver.now)
     driver.engine.paused()
     assert driver.nothing_to_take()
     driver.now += 1.01
     assert called(driver, driver.take()) == [(0, 1)]
 
 
-def test_all_stages_of_a_task_have_one_gate() -> None:
-    gate = Gate()
-    stages: Sequence[Driver] = [Paused(gate=gate), Paused(1, gate=gate)]
+def test_all_stages_of_a_task_have_one_circuit_breaker() -> None:
+    limits = CallLimits()
+    stages: Sequence[Driver] = [Paused(call_limits=limits), Paused(1, call_limits=limits)]
     for driver in stages:
         driver.poll(driver.record(0, b"a", headers=[("flux-due", b"1")]))
     main, retry = stages
     run = main.take()
     main.fail(run, OUTAGE)
-    gate.pause(run, OUTAGE, None, 0.0, main.now)
+    limits.breaker.pause(run, OUTAGE, None, 0.0, main.now)
     for driver in stages:
         driver.engine.paused()
     assert retry.nothing_to_take()

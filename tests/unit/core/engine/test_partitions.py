@@ -12,7 +12,7 @@ from flux.core.engine.offset_tracker import OffsetTracker
 from flux.core.engine.partitions import Partitions
 from flux.core.engine.runs import Run
 from flux.core.errors import BrokerError, Fault
-from flux.core.limits.circuit_breaker import Gate
+from flux.core.limits.call_limits import CallLimits
 from flux.core.ports import BEGINNING, CommittedOffset, PollResult, TopicPartition, Watermarks
 from flux.core.stage import Role
 from unit.support.engine_support import AWAY, P0, P1, STAGES, T0, Driver, offsets, policy, record
@@ -302,7 +302,7 @@ def test_the_stages_role_decides_about_waiting() -> None:
 
 
 def partitions(**settings: Any) -> tuple[Partitions, Common]:
-    shared = Common(policy(**settings), STAGES[0], Gate())
+    shared = Common(policy(**settings), STAGES[0], CallLimits())
     return Partitions(shared, lambda assignment: None), shared
 
 
@@ -390,7 +390,7 @@ def test_records_completed_past_the_committed_offset_are_not_delivered_again() -
 
 def test_a_partition_that_is_gone_is_dropped_by_all_and_commits_nothing() -> None:
     dropped: list[Assignment] = []
-    owned = Partitions(Common(policy(), STAGES[0], Gate()), dropped.append)
+    owned = Partitions(Common(policy(), STAGES[0], CallLimits()), dropped.append)
     owned.assigned({P0: CommittedOffset(3)}, {P0: 0}, T0)
     [old] = owned.of([P0])
     owned.reached({P0: 7})

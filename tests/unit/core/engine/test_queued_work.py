@@ -10,7 +10,7 @@ from flux.core.engine.assignment import Assignment, Event
 from flux.core.engine.common import Common
 from flux.core.engine.queued_work import QueuedWork
 from flux.core.limits.backpressure import FULL, PATIENCE
-from flux.core.limits.circuit_breaker import Gate
+from flux.core.limits.call_limits import CallLimits
 from flux.core.ports import Batch
 from unit.support.engine_support import P0, STAGES, T0, T0_MS, Driver, FakeRecord, assignment, policy
 
@@ -93,7 +93,7 @@ def test_a_full_stage_does_not_poll_for_a_while_and_then_pauses_and_polls() -> N
 
 
 def queued(stage: int = 0, **settings: Any) -> tuple[QueuedWork, Assignment]:
-    return QueuedWork(Common(policy(**settings), STAGES[stage], Gate())), assignment()
+    return QueuedWork(Common(policy(**settings), STAGES[stage], CallLimits())), assignment()
 
 
 def batch(*offsets: int, first_due: float = 0.0) -> list[Batch]:

@@ -12,7 +12,7 @@ from flux.core.engine.retries import Retries
 from flux.core.engine.runs import Run
 from flux.core.engine.verdicts import Move, Pause, Reject, Retry
 from flux.core.errors import BrokerError, Fault
-from flux.core.limits.circuit_breaker import Gate
+from flux.core.limits.call_limits import CallLimits
 from flux.core.ports import CommittedOffset, ProducerRecord
 from flux.core.stage import Role
 from unit.support.engine_support import AWAY, DENIED, STAGES, T0, TOO_LARGE, Driver, assignment, offsets, policy, record
@@ -443,7 +443,7 @@ def test_a_revocation_waits_for_writes_and_products_alone() -> None:
 
 
 def test_a_failure_is_open_until_its_copy_is_written() -> None:
-    shared, cut = Common(policy(), STAGES[0], Gate()), list[Assignment]()
+    shared, cut = Common(policy(), STAGES[0], CallLimits()), list[Assignment]()
     retries = Retries(shared, cut.append)
     at = assignment()
     [piece] = at.deliver([record(0)])
@@ -458,7 +458,7 @@ def test_a_failure_is_open_until_its_copy_is_written() -> None:
 
 
 def test_a_try_in_place_has_the_runs_of_its_partition_cut() -> None:
-    shared, cut = Common(policy(in_place_retries=1), STAGES[0], Gate()), list[Assignment]()
+    shared, cut = Common(policy(in_place_retries=1), STAGES[0], CallLimits()), list[Assignment]()
     retries = Retries(shared, cut.append)
     at = assignment()
     [piece] = at.deliver([record(0)])

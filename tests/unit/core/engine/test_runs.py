@@ -117,7 +117,7 @@ def test_a_slice_whose_call_finds_an_outage_gives_back_the_rest_of_it_once() -> 
     run = driver.take()
     away = ConnectionError("away")
     assert driver.fail(run, away) is Move.PAUSE
-    driver.engine.gate.pause(run, away, 1.0, 0.0, driver.now)
+    driver.engine.call_limits.breaker.pause(run, away, 1.0, 0.0, driver.now)
     driver.engine.paused()
     run.index += 1
     driver.engine.finished(run, driver.now)

@@ -6,7 +6,7 @@ import pytest
 
 from flux.core.engine.batches import OpenBatch
 from flux.core.engine.verdicts import Pause, Rules
-from flux.core.limits.circuit_breaker import Gate
+from flux.core.limits.circuit_breaker import CircuitBreaker
 from flux.core.monitoring.report import Call, Open, Paused, StageReport
 from flux.core.monitoring.snapshot import Snapshot, pause_of
 from unit.support.engine_support import AWAY, DENIED, T0, Driver
@@ -126,23 +126,23 @@ def test_a_record_that_waits_for_what_it_produced_is_open() -> None:
 )
 def test_a_paused_task_has_its_reason_and_the_time_of_the_next_try(error: Exception, name: str) -> None:
     driver = Watched(rules=Rules(pause_on=(ConnectionError,)))
-    driver.engine.gate.pause(None, error, 10.0, 0.0, T0)
+    driver.engine.call_limits.breaker.pause(None, error, 10.0, 0.0, T0)
     assert driver.look_at(4.0).paused == Paused(name, 4.0, 6.0)
 
 
 def test_the_cause_of_a_pause_is_more_specific() -> None:
-    gate, pause = Gate(), Pause()
+    breaker, pause = CircuitBreaker(), Pause()
     pause.__cause__ = AWAY
-    assert pause_of(gate, T0) is None
-    gate.pause(None, pause, 10.0, 0.0, T0)
-    assert pause_of(gate, T0) == Paused("flux.BrokerError", 0.0, 10.0)
+    assert pause_of(breaker, T0) is None
+    breaker.pause(None, pause, 10.0, 0.0, T0)
+    assert pause_of(breaker, T0) == Paused("flux.BrokerError", 0.0, 10.0)
 
 
 def test_a_paused_task_that_tries_a_record_has_no_next_time() -> None:
     driver = Watched()
     driver.assign(0)
     driver.poll(0)
-    driver.engine.gate.pause(None, ConnectionError(), 10.0, 0.0, T0)
+    driver.engine.call_limits.breaker.pause(None, ConnectionError(), 10.0, 0.0, T0)
     driver.now += 20
     driver.take()
     assert driver.look_at().paused == Paused("ConnectionError", 20.0, None)

@@ -102,7 +102,7 @@ def test_a_pause_is_named() -> None:
     driver = Driver(stalled_after=60.0)
     driver.assign(0)
     driver.poll(7)
-    driver.engine.gate.pause(None, ConnectionError(), 600.0, 0.0, driver.now)
+    driver.engine.call_limits.breaker.pause(None, ConnectionError(), 600.0, 0.0, driver.now)
     assert stalled(driver, 0) == []
     assert "the end of a pause, which began 60 s ago" in stalled(driver, 60)[0]
 

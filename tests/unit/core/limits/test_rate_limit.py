@@ -1,0 +1,80 @@
+"""A task's rate is spent evenly, whatever jumps the clock makes."""
+
+from __future__ import annotations
+
+import pytest
+
+from flux.core.limits.rate_limit import UNBOUNDED, RateLimit
+from unit.support.engine_support import T0
+
+
+def begun(limit: RateLimit, until: float, *, late: float = 0.0, now: float = T0, most: int = 10**6) -> list[float]:
+    """When a caller that comes `late` seconds after each time that it is told begins its calls, from T0."""
+    times: list[float] = []
+    while now - T0 <= until:
+        calls = min(limit.most(now), most)
+        if calls:
+            limit.started(calls, now)
+            times += [now - T0] * calls
+            continue
+        opens = limit.opens_at(now)
+        assert opens > now
+        now = opens + late + 1e-6  # floats of this size are no finer
+    return times
+
+
+def largest_burst(times: list[float], seconds: float) -> int:
+    return max(sum(since <= at < since + seconds for at in times) for since in times)
+
+
+@pytest.mark.parametrize("rate", [0.5, 3, 50, 1000])
+def test_calls_come_at_the_rate_and_not_in_bursts(rate: float) -> None:
+    seconds = 10 / rate + 1
+    times = begun(RateLimit(rate), seconds)
+    assert len(times) == pytest.approx(rate * seconds, abs=2 + 0.02 * rate)
+    assert largest_burst(times, 10 / rate) <= 10 + 1 + 0.01 * rate
+
+
+def test_without_a_rate_any_number_of_calls_may_begin() -> None:
+    limit = RateLimit()
+    assert limit.most(T0) == UNBOUNDED
+    assert limit.opens_at(T0) == T0
+
+
+def test_a_caller_that_comes_late_makes_up_for_little_of_it() -> None:
+    limit = RateLimit(10)
+    assert limit.most(T0) == 1
+    limit.started(1, T0)
+    assert limit.most(T0 + 60) == 1  # not 600
+
+
+def test_lateness_of_milliseconds_costs_no_calls() -> None:
+    times = begun(RateLimit(500), 2.0, late=0.004)
+    assert len(times) == pytest.approx(1000, rel=0.02)
+
+
+def test_lateness_now_and_then_is_made_up_for() -> None:
+    """As on a busy machine; a caller that had nothing to do makes up for nothing."""
+    limit, now, calls = RateLimit(100), T0, 0
+    while now < T0 + 10:
+        opens_at = limit.opens_at(now)
+        now = opens_at + (0.03 if calls % 10 == 0 else 0.0) + 1e-6
+        limit.started(1, now)
+        calls += 1
+    assert calls == pytest.approx(1000, rel=0.01)
+
+
+def test_a_run_of_several_calls_costs_several() -> None:
+    limit = RateLimit(500)
+    assert limit.most(T0) == 6
+    limit.started(6, T0)
+    assert limit.most(T0) == 0
+    assert limit.opens_at(T0) == pytest.approx(T0 + 0.002, abs=0.0001)
+
+
+def test_a_clock_that_is_set_back_does_not_stop_the_calls() -> None:
+    limit = RateLimit(10)
+    limit.started(1, T0)
+    assert limit.most(T0 - 3600) == 1
+    opens = limit.opens_at(T0 - 3600)
+    assert opens <= T0 - 3600 + 0.2
