@@ -16,7 +16,7 @@ from typing import Any
 
 import flux
 from flux.adapters.memory import MemoryAdapter
-from flux.core import flux_headers as trail
+from flux.core import flux_headers
 from flux.core.engine import BATCH
 from flux.core.message import Message
 from flux.core.ports import Batch, PollResult, TopicPartition
@@ -87,7 +87,7 @@ def bare() -> Iterator[Cycle]:
     """No flux, but a message of each record, and a `try`."""
 
     def cycle(records: list[Any]) -> None:
-        start = trail.start()
+        start = flux_headers.of_main_topic()
         for record in records:
             try:
                 handle(Message.of(record, record.value(), start))

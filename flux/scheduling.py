@@ -12,7 +12,7 @@ import attrs
 
 from flux import config
 from flux.config import ProducerOptions
-from flux.core import flux_headers as trail
+from flux.core import flux_headers
 from flux.core.errors import ConfigurationError
 from flux.core.policy import Policy
 from flux.core.validation import is_number, plain, shown
@@ -41,16 +41,16 @@ def enqueue(
             f"{_name(task)}.enqueue with a delay needs a retry topic to wait in: set retries to 1 or more"
         )
     own = _pairs(headers)
-    if forged := [name for name, _ in own if str(name).startswith(trail.PREFIX)]:
-        raise ConfigurationError(f"header {forged[0]!r}: names that begin with {trail.PREFIX} are flux's own")
+    if forged := [name for name, _ in own if str(name).startswith(flux_headers.PREFIX)]:
+        raise ConfigurationError(f"header {forged[0]!r}: names that begin with {flux_headers.PREFIX} are flux's own")
     stage = policy.stages[1]
     placed = [
         *own,
-        (trail.STAGE, "1"),
-        (trail.ATTEMPTS, "0"),
-        (trail.DUE, str(due)),
-        (trail.GROUP, policy.stages.group),
-        (trail.ORIGIN_TIMESTAMP, str(due)),  # its age counts from when it was to be done
+        (flux_headers.STAGE, "1"),
+        (flux_headers.ATTEMPTS, "0"),
+        (flux_headers.DUE, str(due)),
+        (flux_headers.GROUP, policy.stages.group),
+        (flux_headers.ORIGIN_TIMESTAMP, str(due)),  # its age counts from when it was to be done
     ]
     options = attrs.evolve(config.current.producer, acks="all")
     return _producer(task, stage.topic, options, serializer).send(value, key=key, headers=placed)

@@ -228,7 +228,7 @@ def bill(message: flux.Message) -> None:
     match message.headers.get("kind"):
         case b"malformed":
             raise flux.Reject("an order without a price")
-        case b"declined" if message.trail.replays == 0:
+        case b"declined" if message.flux_headers.replays == 0:
             raise CardDeclined("the bank says no")
         case b"unlucky" if message.attempt < 2:
             raise Unreachable("the payment provider does not answer")
@@ -252,7 +252,7 @@ class Shipping(flux.Task):
     def call(self, message: flux.Message) -> None:
         number = int((message.value or b"0").rpartition(b" ")[2])
         time.sleep(20.0 if number % 1500 == 700 else 0.01)
-        if number % 70 == 3 and message.trail.replays == 0:
+        if number % 70 == 3 and message.flux_headers.replays == 0:
             raise LookupError(f"no carrier for order {number}")
 
 

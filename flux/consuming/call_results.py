@@ -13,7 +13,7 @@ from typing import Any
 
 from flux.consuming.call_chain import Handler
 from flux.consuming.coordinator import Coordinator, StageRuntime
-from flux.core import flux_headers as trails
+from flux.core import flux_headers
 from flux.core.engine.forwards import Failure
 from flux.core.engine.runs import Run
 from flux.core.engine.slices import Entry
@@ -36,7 +36,7 @@ def messages_of(run: Run) -> list[Message]:
     if run.messages is not None:
         return list(run.messages)
     assert run.records is not None
-    start = trails.start()
+    start = flux_headers.of_main_topic()
     return [Message.of(record, record.value(), start) for record in run.records]
 
 

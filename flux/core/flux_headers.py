@@ -51,7 +51,7 @@ _RANGES: dict[str, tuple[int, int | None]] = {
 
 
 @attrs.frozen
-class Trail:
+class FluxHeaders:
     """The values of a record's flux headers. Times in milliseconds since the epoch; None: not known."""
 
     stage: int
@@ -66,12 +66,12 @@ class Trail:
     """The names of headers that were present but invalid."""
 
 
-_START = Trail(stage=0, attempts=0)
+_OF_MAIN_TOPIC = FluxHeaders(stage=0, attempts=0)
 
 
-def start() -> Trail:
+def of_main_topic() -> FluxHeaders:
     """The values for every record of the main topic, whatever its headers are."""
-    return _START
+    return _OF_MAIN_TOPIC
 
 
 @attrs.frozen
@@ -84,7 +84,7 @@ class UnreadHeaders:
     max_delay_ms: int
     tell: Callable[[Any, tuple[str, ...]], None]
 
-    def read(self, headers: Iterable[tuple[str, bytes | None]]) -> Trail:
+    def read(self, headers: Iterable[tuple[str, bytes | None]]) -> FluxHeaders:
         return read(headers, self.stage, self.now_ms, self.max_delay_ms)
 
     def due(self, headers: Sequence[tuple[str, bytes | None]]) -> int | None:
@@ -99,7 +99,7 @@ class UnreadHeaders:
         return None
 
 
-def read(headers: Iterable[tuple[str, bytes | None]], stage: int, now_ms: int, max_delay_ms: int) -> Trail:
+def read(headers: Iterable[tuple[str, bytes | None]], stage: int, now_ms: int, max_delay_ms: int) -> FluxHeaders:
     """The flux headers of a record that was read in `stage` (1, 2, …).
 
     A due time more than `max_delay_ms` and an hour (for clock skew) after `now_ms` counts as absent. A record without
@@ -126,7 +126,7 @@ def read(headers: Iterable[tuple[str, bytes | None]], stage: int, now_ms: int, m
         ignored += (name,)
     get = numbers.get
     partition, offset = get(ORIGIN_PARTITION), get(ORIGIN_OFFSET)
-    return Trail(
+    return FluxHeaders(
         stage,
         get(ATTEMPTS, stage),
         get(DUE),

@@ -8,7 +8,7 @@ from typing import Any, Self
 
 import attrs
 
-from flux.core.flux_headers import Trail, UnreadHeaders
+from flux.core.flux_headers import FluxHeaders, UnreadHeaders
 
 
 class Headers(tuple[tuple[str, bytes | None], ...]):
@@ -37,11 +37,11 @@ class Message:
     """One record in one stage of a task. `value` is the deserialized value, or bytes if the task has no deserializer;
     the other fields are as in Kafka."""
 
-    __slots__ = ("_headers", "_record", "_trail", "value")
+    __slots__ = ("_flux_headers", "_headers", "_record", "value")
 
     value: Any
     _record: Any
-    _trail: Trail | UnreadHeaders
+    _flux_headers: FluxHeaders | UnreadHeaders
     _headers: Headers | list[Any] | tuple[Headers, Callable[[], Iterable[tuple[str, bytes]]]] | None
     """UNREAD: not read yet; a list: as the client has them; a pair: some headers and a function that makes more; None:
     not readable."""
@@ -49,12 +49,12 @@ class Message:
     # No __init__: it would cost more than everything else here. The executor sets the slots itself, as `of` does.
 
     @classmethod
-    def of(cls, record: Any, value: Any, trail: Trail | UnreadHeaders) -> Self:
+    def of(cls, record: Any, value: Any, parsed: FluxHeaders | UnreadHeaders) -> Self:
         """Of a client's record. `value`: its deserialized value, or its value."""
         message = cls()
         message._record = record
         message.value = value
-        message._trail = trail
+        message._flux_headers = parsed
         message._headers = UNREAD
         return message
 
@@ -131,54 +131,54 @@ class Message:
         """The value as in Kafka, not deserialized."""
         return self._record.value()  # type: ignore[no-any-return]
 
-    def place(self, trail: Trail | UnreadHeaders) -> None:
+    def place(self, parsed: FluxHeaders | UnreadHeaders) -> None:
         """Sets its flux headers."""
-        self._trail = trail
+        self._flux_headers = parsed
 
     @property
-    def trail(self) -> Trail:
-        trail = self._trail
-        if isinstance(trail, UnreadHeaders):
-            unread = trail
-            trail = self._trail = unread.read(self.headers)
-            if trail.ignored:
-                unread.tell(self, trail.ignored)
-        return trail
+    def flux_headers(self) -> FluxHeaders:
+        parsed = self._flux_headers
+        if isinstance(parsed, UnreadHeaders):
+            unread = parsed
+            parsed = self._flux_headers = unread.read(self.headers)
+            if parsed.ignored:
+                unread.tell(self, parsed.ignored)
+        return parsed
 
     @property
     def stage(self) -> int:
         """0 is the main topic, 1 … the retries, retries + 1 the dead letters."""
-        return self._trail.stage  # known before it is read
+        return self._flux_headers.stage  # known before it is read
 
     @property
     def attempt(self) -> int:
         """The number of this call for the record, over all stages; the first is 1."""
-        return self.trail.attempts + 1
+        return self.flux_headers.attempts + 1
 
     @property
     def origin(self) -> tuple[str, int, int]:
         """(topic, partition, offset) of the record in the main topic; this record's own if that is not known."""
         record = self._record
-        if self._trail.stage == 0:  # known before it is read
+        if self._flux_headers.stage == 0:  # known before it is read
             return record.topic(), record.partition(), record.offset()
-        return self.trail.origin or (record.topic(), record.partition(), record.offset())
+        return self.flux_headers.origin or (record.topic(), record.partition(), record.offset())
 
     @property
     def origin_timestamp(self) -> int | None:
         """Timestamp of the record in the main topic, in milliseconds since the epoch; None if not known."""
-        if self._trail.stage == 0:
+        if self._flux_headers.stage == 0:
             return self._record.timestamp()[1]  # type: ignore[no-any-return]
-        trail = self.trail
-        if trail.origin is None and trail.origin_timestamp is None:
+        parsed = self.flux_headers
+        if parsed.origin is None and parsed.origin_timestamp is None:
             return self.timestamp
-        return trail.origin_timestamp
+        return parsed.origin_timestamp
 
     def again(self, failed_at: int) -> Message:
         """The message for one more call in place, which counts as an attempt. `failed_at`: milliseconds since the
         epoch."""
-        record, trail = self._record, self.trail
-        first = failed_at if trail.first_failed_at is None else trail.first_failed_at
-        again = attrs.evolve(trail, attempts=trail.attempts + 1, first_failed_at=first)
+        record, parsed = self._record, self.flux_headers
+        first = failed_at if parsed.first_failed_at is None else parsed.first_failed_at
+        again = attrs.evolve(parsed, attempts=parsed.attempts + 1, first_failed_at=first)
         message = Message.of(record, record.value(), again)
         # headers that could not be read are not read again, and added headers are kept
         message._headers = self._headers if self.headers_readable else None
@@ -192,7 +192,7 @@ class Message:
     @property
     def delivery_id(self) -> str:
         """`id`, stage and number of replays: identifies this delivery of the record."""
-        return f"{self.id}/{self.stage}/{self.trail.replays}"
+        return f"{self.id}/{self.stage}/{self.flux_headers.replays}"
 
     def __repr__(self) -> str:
         record = self._record

@@ -217,7 +217,7 @@ def copy_of(plan: SkipPlan, partitions: int, limit: int | None, who: str, reason
 
 
 def _message(record: object, policy: Policy, stage: Stage) -> Message:
-    message = Message.of(record, None, flux_headers.start())
+    message = Message.of(record, None, flux_headers.of_main_topic())
     if stage.role is not Role.MAIN:
         now_ms = int(SYSTEM.now() * 1000)
         message.place(flux_headers.read(message.headers, stage.number, now_ms, int(policy.max_delay * 1000)))

@@ -15,7 +15,7 @@ import attrs
 from flux import config
 from flux.adapters.memory import Broker, MemoryAdapter
 from flux.config import AdapterChoice
-from flux.core import flux_headers as trail
+from flux.core import flux_headers
 from flux.core.engine.offset_tracker import read_metadata
 from flux.core.ports import ProducerRecord, ProducerSettings
 from flux.core.stage import Stage
@@ -234,7 +234,7 @@ class Kit:
                 done = read_metadata(position.offset, position.metadata) or []
                 if record.offset < position.offset or any(start <= record.offset < end for start, end in done):
                     continue
-            due = record.header(trail.DUE)
+            due = record.header(flux_headers.DUE)
             at = int(due) / 1000 if due is not None and due.isdecimal() else None
             yield WaitingRecord(record, stage.number, at, None if at is None else round(at - now, 3))
 

@@ -8,7 +8,7 @@ from typing import Any, overload
 
 import attrs
 
-from flux.core import flux_headers as trail
+from flux.core import flux_headers
 from flux.core.message import Headers
 from flux.core.ports import Record as Stored
 
@@ -65,25 +65,27 @@ class StoredRecord:
     @property
     def reason(self) -> str | None:
         """Why flux moved it here: `error`, `exhausted`, `rejected`, `undecodable`; None: it did not."""
-        return self.header(trail.REASON)
+        return self.header(flux_headers.REASON)
 
     @property
     def error_type(self) -> str | None:
         """The class of the last exception, with its module."""
-        return self.header(trail.ERROR_TYPE)
+        return self.header(flux_headers.ERROR_TYPE)
 
     @property
     def error_message(self) -> str | None:
-        return self.header(trail.ERROR_MESSAGE)
+        return self.header(flux_headers.ERROR_MESSAGE)
 
     @property
     def attempts(self) -> int:
         """The calls that it has had before it came here; 0 in a main topic."""
-        return int(self.header(trail.ATTEMPTS) or 0)
+        return int(self.header(flux_headers.ATTEMPTS) or 0)
 
     def __repr__(self) -> str:
         parts = [f"{self.topic}[{self.partition}]@{self.offset}", f"key={self.key!r}", f"value={shortened(self.value)}"]
-        parts += [f"{name}={shortened(value)}" for name, value in self.headers if not name.startswith(trail.PREFIX)]
+        parts += [
+            f"{name}={shortened(value)}" for name, value in self.headers if not name.startswith(flux_headers.PREFIX)
+        ]
         if self.reason is not None:
             why = f"{self.error_type}: {self.error_message}" if self.error_message else self.error_type
             parts.append(f"({self.reason} after {self.attempts} attempt(s): {why})")

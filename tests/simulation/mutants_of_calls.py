@@ -8,7 +8,7 @@ import flux.consuming.task_runtime as job
 import flux.scheduling as scheduling
 from flux.consuming import call_chain as pipeline
 from flux.consuming import call_results
-from flux.core import flux_headers as trail
+from flux.core import flux_headers
 from flux.core.engine import Engine, retries
 from flux.core.engine.batches import Batches
 from flux.core.engine.dispatch import Dispatch
@@ -55,7 +55,7 @@ def a_pause_counts_an_attempt() -> Mutation:
     hold_back = Dispatch.hold_back
 
     def counting(self: Dispatch, run: Any, index: int, message: Message) -> None:
-        message.place(message.again(0).trail)
+        message.place(message.again(0).flux_headers)
         hold_back(self, run, index, message)
 
     return Dispatch, "hold_back", counting
@@ -130,7 +130,7 @@ def tries_in_place_are_not_counted() -> Mutation:
 
     def uncounted(self: Message, failed_at: int) -> Message:
         made = again(self, failed_at)
-        made.place(self.trail)
+        made.place(self.flux_headers)
         return made
 
     return Message, "again", uncounted
@@ -331,4 +331,4 @@ def enqueued_work_goes_to_the_main_topic() -> Mutation:
 
 @mutant(features=("enqueued",))
 def enqueued_work_counts_an_attempt_that_it_never_had() -> Mutation:
-    return trail, "ATTEMPTS", "flux-tries"
+    return flux_headers, "ATTEMPTS", "flux-tries"

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import flux
-from flux.core import flux_headers as trail
+from flux.core import flux_headers
 from flux.testing import Kit
 
 
@@ -48,11 +48,11 @@ def test_later_work_has_its_due_time_and_no_attempt_yet(flux_kit: Kit) -> None:
     assert record.key == b"k"
     assert dict(record.headers) == {
         "trace": b"1",
-        trail.STAGE: b"1",
-        trail.ATTEMPTS: b"0",
-        trail.DUE: due,
-        trail.GROUP: b"post",
-        trail.ORIGIN_TIMESTAMP: due,
+        flux_headers.STAGE: b"1",
+        flux_headers.ATTEMPTS: b"0",
+        flux_headers.DUE: due,
+        flux_headers.GROUP: b"post",
+        flux_headers.ORIGIN_TIMESTAMP: due,
     }
 
 

@@ -59,12 +59,12 @@ def _lines(dead_letter: DeadLetter) -> Iterator[str]:
     from flux.operate.dlq.causes import cause_of
     from flux.operate.formatting import key_of, moment, pretty, text_of
 
-    message, trail = dead_letter.message, dead_letter.message.trail
+    message, parsed = dead_letter.message, dead_letter.message.flux_headers
     known = {
         "topic": f"{message.topic}[{dead_letter.partition}]@{dead_letter.offset}",
         "key": key_of(message.key) if message.key is not None else "(none)",
-        "origin": "{}[{}]@{}".format(*trail.origin) if trail.origin else "not known",
-        "produced": moment(trail.origin_timestamp),
+        "origin": "{}[{}]@{}".format(*parsed.origin) if parsed.origin else "not known",
+        "produced": moment(parsed.origin_timestamp),
         "first failed": moment(dead_letter.first_failed_at),
         "last failed": moment(dead_letter.failed_at),
         "dead since": moment(dead_letter.written_at),

@@ -9,7 +9,7 @@ from flux.consuming import call_results as results
 from flux.consuming.call_chain import Handler
 from flux.consuming.call_results import Call
 from flux.consuming.coordinator import Coordinator, StageRuntime
-from flux.core import flux_headers as trails
+from flux.core import flux_headers
 from flux.core.engine.runs import Run
 from flux.core.engine.verdicts import Move
 from flux.core.message import UNREAD, Message
@@ -40,7 +40,7 @@ def work(
     Returns the error of a failed process, None when all of the run's own calls were made."""
     products = Produced()
     token = CURRENT.set(products) if track else None
-    entries, messages, records, trail = run.entries, run.messages, run.records, trails.start()
+    entries, messages, records, parsed = run.entries, run.messages, run.records, flux_headers.of_main_topic()
     index, unread = run.index, UNREAD
     try:
         while True:
@@ -54,7 +54,7 @@ def work(
                 message = Message()  # see there
                 message._record = record
                 message.value = record.value()
-                message._trail = trail
+                message._flux_headers = parsed
                 message._headers = unread
             else:
                 message = entries[index].message  # type: ignore[index]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from operator import le
 
-from flux.core import flux_headers as trails
+from flux.core import flux_headers
 from flux.core.backoff import default_wait
 from flux.core.engine.assignment import Assignment
 from flux.core.engine.commands import Level
@@ -37,7 +37,9 @@ class DueTimes:
         messages: list[Message] = []
         dues: list[int] = []
         size = 0
-        unread = trails.UnreadHeaders(self._stage.number, now_ms, int(self._policy.max_delay * 1000), self._ignored)
+        unread = flux_headers.UnreadHeaders(
+            self._stage.number, now_ms, int(self._policy.max_delay * 1000), self._ignored
+        )
         of, due_of = Message.of, unread.due
         for record in piece.records:
             value, key = record.value(), record.key()
@@ -82,7 +84,7 @@ class DueTimes:
                 "headers",
                 message,
             )
-        due = message.trail.due
+        due = message.flux_headers.due
         return self._from_timestamp(message, jitter, now_ms) if due is None else due
 
     def _ignored(self, message: Message, names: Sequence[str]) -> None:

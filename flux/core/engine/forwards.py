@@ -14,7 +14,7 @@ from typing import Literal
 
 import attrs
 
-from flux.core import flux_headers as t
+from flux.core import flux_headers
 from flux.core.engine.verdicts import Undecodable, Verdict
 from flux.core.error_text import MOST_CHARS, cause_of, cut, error_name, text_of
 from flux.core.message import Message
@@ -82,8 +82,8 @@ class ForwardedCopy:
         message = self.message
         value, key = message.raw_value, message.key
         own = message.headers
-        headers = [pair for pair in own if not pair[0].startswith(t.PREFIX)] if own else []
-        self._add_trail(headers, now_ms)
+        headers = [pair for pair in own if not pair[0].startswith(flux_headers.PREFIX)] if own else []
+        self._add_flux_headers(headers, now_ms)
         detail = self.detail
         if detail is not _NONE:
             headers.append(_of_type(self.error_type))
@@ -91,34 +91,34 @@ class ForwardedCopy:
             room = _room(limit, key, value, headers, len(own))
             if self.error_text and room > 0:
                 text = _cut(self.error_text, room)
-                headers.append((t.ERROR_MESSAGE, text))
-                room -= len(text) + len(t.ERROR_MESSAGE) + _HEADER_OVERHEAD
+                headers.append((flux_headers.ERROR_MESSAGE, text))
+                room -= len(text) + len(flux_headers.ERROR_MESSAGE) + _HEADER_OVERHEAD
             if self.error_trace and room > 0:
                 headers.append(_of_trace(self.error_trace, min(room, MAX_TRACE_BYTES)))
         return ProducerRecord(
             value, key, headers, message.partition % self.partitions if self.partitions else None, now_ms
         )
 
-    def _add_trail(self, headers: list[tuple[str, bytes | None]], now_ms: int) -> None:
+    def _add_flux_headers(self, headers: list[tuple[str, bytes | None]], now_ms: int) -> None:
         message, target = self.message, self.target
-        trail = message.trail
+        parsed = message.flux_headers
         topic, partition, offset = message.origin
         born, failed_at = message.origin_timestamp, self.failed_at
-        headers += _of_try(target.number, trail.attempts + 1 if self.called else trail.attempts)
+        headers += _of_try(target.number, parsed.attempts + 1 if self.called else parsed.attempts)
         if target.role is not _DEAD:
-            headers.append(_of_time(t.DUE, now_ms + round(self.wait * 1000)))
+            headers.append(_of_time(flux_headers.DUE, now_ms + round(self.wait * 1000)))
         headers += _of_place(self.group, topic, partition)
-        headers.append((t.ORIGIN_OFFSET, b"%d" % offset))
+        headers.append((flux_headers.ORIGIN_OFFSET, b"%d" % offset))
         if born is not None:
-            headers.append((t.ORIGIN_TIMESTAMP, b"%d" % born))
-        first = failed_at if trail.first_failed_at is None else trail.first_failed_at
+            headers.append((flux_headers.ORIGIN_TIMESTAMP, b"%d" % born))
+        first = failed_at if parsed.first_failed_at is None else parsed.first_failed_at
         headers += (
-            _of_time(t.FIRST_FAILED_AT, first),
-            _of_time(t.FAILED_AT, failed_at),
-            _of_text(t.REASON, self.reason),
+            _of_time(flux_headers.FIRST_FAILED_AT, first),
+            _of_time(flux_headers.FAILED_AT, failed_at),
+            _of_text(flux_headers.REASON, self.reason),
         )
-        if trail.replays:
-            headers.append((t.REPLAYS, b"%d" % trail.replays))
+        if parsed.replays:
+            headers.append((flux_headers.REPLAYS, b"%d" % parsed.replays))
 
 
 def describe(failure: Failure, setting: ErrorHeaders) -> tuple[str, str, str]:
@@ -153,7 +153,7 @@ def _room(
         used += len(name) if name.isascii() else len(name.encode())
         if data:
             used += len(data)
-    return max(left - used - 2 * (len(t.ERROR_TRACE) + _HEADER_OVERHEAD), 0)
+    return max(left - used - 2 * (len(flux_headers.ERROR_TRACE) + _HEADER_OVERHEAD), 0)
 
 
 @lru_cache(1000)
@@ -165,23 +165,23 @@ def _of_text(name: str, text: str) -> tuple[str, bytes]:
 @lru_cache(1000)
 def _of_type(kind: str) -> tuple[str, bytes]:
     """The same."""
-    return t.ERROR_TYPE, _cut(kind, 250)
+    return flux_headers.ERROR_TYPE, _cut(kind, 250)
 
 
 @lru_cache(10_000)
 def _of_place(group: str, topic: str, partition: int) -> tuple[tuple[str, bytes], ...]:
     """The same."""
     return (
-        _of_text(t.GROUP, group),
-        _of_text(t.ORIGIN_TOPIC, topic),
-        (t.ORIGIN_PARTITION, b"%d" % partition),
+        _of_text(flux_headers.GROUP, group),
+        _of_text(flux_headers.ORIGIN_TOPIC, topic),
+        (flux_headers.ORIGIN_PARTITION, b"%d" % partition),
     )
 
 
 @lru_cache(1000)
 def _of_try(stage: int, attempts: int) -> tuple[tuple[str, bytes], ...]:
     """The same."""
-    return (t.STAGE, b"%d" % stage), (t.ATTEMPTS, b"%d" % attempts)
+    return (flux_headers.STAGE, b"%d" % stage), (flux_headers.ATTEMPTS, b"%d" % attempts)
 
 
 @lru_cache(1000)
@@ -194,7 +194,7 @@ def _of_time(name: str, ms: int) -> tuple[str, bytes]:
 def _of_trace(trace: str, room: int) -> tuple[str, bytes]:
     """The end of a traceback tells most."""
     data = trace.encode("utf-8", "replace")[-room:]
-    return t.ERROR_TRACE, data.decode("utf-8", "ignore").encode()
+    return flux_headers.ERROR_TRACE, data.decode("utf-8", "ignore").encode()
 
 
 def _cut(text: str, room: int) -> bytes:

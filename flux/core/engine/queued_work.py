@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping
 
-from flux.core import flux_headers as trails
+from flux.core import flux_headers
 from flux.core.engine.assignment import Assignment, Phase
 from flux.core.engine.backlog import Backlogs
 from flux.core.engine.common import Common
@@ -74,10 +74,10 @@ class QueuedWork:
 
     def split(self) -> None:
         """Puts the records of the next slice into key queues as entries."""
-        key_queues, assignment, trail = self._common.key_queues, self.backlogs.next, trails.start()
+        key_queues, assignment, parsed = self._common.key_queues, self.backlogs.next, flux_headers.of_main_topic()
         piece = self.backlogs.take()
         for index, record in enumerate(piece.records):
-            message = Message.of(record, record.value(), trail) if piece.messages is None else piece.messages[index]
+            message = Message.of(record, record.value(), parsed) if piece.messages is None else piece.messages[index]
             key_queues.add(piece.entry(assignment, index, message))
 
     def ripen(self, now: float, most: int) -> bool:

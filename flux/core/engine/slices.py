@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from flux.core import flux_headers as trail
+from flux.core import flux_headers
 from flux.core.message import Message
 
 if TYPE_CHECKING:
@@ -140,7 +140,7 @@ class Slice:
         if self.messages is not None:
             return self.messages[index]
         record = self.records[index]
-        return Message.of(record, record.value(), trail.start())
+        return Message.of(record, record.value(), flux_headers.of_main_topic())
 
     def entry(self, assignment: Assignment, index: int, message: Message) -> Entry:
         """An entry that tracks record `index` individually."""

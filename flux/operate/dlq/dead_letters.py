@@ -38,15 +38,15 @@ class DeadLetter:
     @property
     def attempts(self) -> int:
         """Calls, since its last replay."""
-        return self.message.trail.attempts
+        return self.message.flux_headers.attempts
 
     @property
     def replays(self) -> int:
-        return self.message.trail.replays
+        return self.message.flux_headers.replays
 
     @property
     def first_failed_at(self) -> int | None:
-        return self.message.trail.first_failed_at
+        return self.message.flux_headers.first_failed_at
 
     @property
     def failed_at(self) -> int:
@@ -85,7 +85,7 @@ class DeadLetter:
 
 
 def dead_letter_of(record: Record, policy: Policy, now_ms: int) -> DeadLetter:
-    message = Message.of(record, record.value(), flux_headers.start())
-    trail = flux_headers.read(message.headers, policy.stages.dead, now_ms, int(policy.max_delay * 1000))
-    message.place(trail)
+    message = Message.of(record, record.value(), flux_headers.of_main_topic())
+    parsed = flux_headers.read(message.headers, policy.stages.dead, now_ms, int(policy.max_delay * 1000))
+    message.place(parsed)
     return DeadLetter(message)

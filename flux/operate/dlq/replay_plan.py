@@ -149,8 +149,8 @@ def copy_of(dead_letter: DeadLetter, target: Stage, group: str, now_ms: int, par
     headers = [pair for pair in message.headers if not pair[0].startswith(h.PREFIX)]
     home = message.partition
     if target.role is Role.MAIN:
-        if message.trail.origin is not None:
-            home = message.trail.origin[1]
+        if message.flux_headers.origin is not None:
+            home = message.flux_headers.origin[1]
     else:
         headers += _flux_headers(dead_letter, target, group, now_ms)
     return ProducerRecord(
@@ -159,7 +159,7 @@ def copy_of(dead_letter: DeadLetter, target: Stage, group: str, now_ms: int, par
 
 
 def _flux_headers(dead_letter: DeadLetter, target: Stage, group: str, now_ms: int) -> list[tuple[str, bytes | None]]:
-    message, replays = dead_letter.message, dead_letter.message.trail.replays
+    message, replays = dead_letter.message, dead_letter.message.flux_headers.replays
     topic, partition, offset = message.origin
     numbers = {
         h.STAGE: target.number,
@@ -169,8 +169,8 @@ def _flux_headers(dead_letter: DeadLetter, target: Stage, group: str, now_ms: in
         h.ORIGIN_OFFSET: offset,
         h.REPLAYS: replays + 1,
     }
-    if message.trail.origin_timestamp is not None:
-        numbers[h.ORIGIN_TIMESTAMP] = message.trail.origin_timestamp
+    if message.flux_headers.origin_timestamp is not None:
+        numbers[h.ORIGIN_TIMESTAMP] = message.flux_headers.origin_timestamp
     pairs: list[tuple[str, bytes | None]] = [(name, str(number).encode()) for name, number in numbers.items()]
     pairs += [(h.GROUP, group.encode()), (h.ORIGIN_TOPIC, topic.encode())]
     pairs += [(name, value) for name in _KEPT if (value := message.headers.get(name)) is not None]

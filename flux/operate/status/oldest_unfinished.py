@@ -51,7 +51,7 @@ class OldestUnfinished:
 
 
 def oldest_unfinished_of(record: Record, stage: Stage, policy: Policy, now_ms: int) -> OldestUnfinished:
-    message = Message.of(record, None, flux_headers.start())
+    message = Message.of(record, None, flux_headers.of_main_topic())
     due = None
     if stage.role is not Role.MAIN:
         message.place(flux_headers.read(message.headers, stage.number, now_ms, int(policy.max_delay * 1000)))

@@ -43,7 +43,7 @@ class TracedRecord(DeadLetter):
 
 
 def traced_record_of(record: Record, stage: Stage, policy: Policy, progress: Progress, now_ms: int) -> TracedRecord:
-    message = Message.of(record, None, flux_headers.start())
+    message = Message.of(record, None, flux_headers.of_main_topic())
     if stage.role is Role.MAIN:
         state = RecordState.PASSED if progress.has(message.offset) else RecordState.DUE
         return TracedRecord(message, stage, state, None)
@@ -59,8 +59,8 @@ def traced_record_of(record: Record, stage: Stage, policy: Policy, progress: Pro
 def due_of(message: Message, stage: Stage, policy: Policy) -> int:
     """When a record of a retry stage is due, by its headers. The Ruby library writes none: then its timestamp plus the
     stage's shortest wait."""
-    if message.trail.due is not None:
-        return message.trail.due
+    if message.flux_headers.due is not None:
+        return message.flux_headers.due
     try:
         wait = policy.wait(stage, 0)
     except Exception:  # the task's own function

@@ -94,7 +94,7 @@ async def show_one(request: Request) -> Response:
         for_key=query_of(Filter(key=key.decode()))
         if key and _is_text(key) and context.options.redact is None
         else None,
-        origin="{}:{}".format(*dead_letter.message.origin[1:]) if dead_letter.message.trail.origin else None,
+        origin="{}:{}".format(*dead_letter.message.origin[1:]) if dead_letter.message.flux_headers.origin else None,
     )
 
 

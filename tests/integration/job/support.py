@@ -50,7 +50,7 @@ def own(message: Any) -> list[tuple[str, bytes | None]]:
     return [pair for pair in message.headers() or [] if not pair[0].startswith("flux-")]
 
 
-def trail(message: Any) -> dict[str, bytes]:
+def flux_headers(message: Any) -> dict[str, bytes]:
     """The headers that flux adds, each at most once."""
     pairs = [pair for pair in message.headers() or [] if pair[0].startswith("flux-")]
     assert len(pairs) == len(dict(pairs)), f"flux's headers pile up: {pairs}"

@@ -11,7 +11,7 @@ from collections import Counter
 import pytest
 
 import flux
-from integration.job.support import Lab, own, trail
+from integration.job.support import Lab, flux_headers, own
 
 FAR = int(time.time() * 1000) + 8000 * 365 * 86_400_000
 """Milliseconds since the epoch, about the year 9999."""
@@ -136,7 +136,7 @@ def test_flux_headers_on_the_main_topic_mean_nothing_and_are_dropped_at_the_firs
     assert seen == [(0, 1, origin), (1, 2, origin)]
     [dead] = lab.dead(task)
     assert own(dead) == [("a", b"1"), ("b", b"2")]
-    headers = trail(dead)
+    headers = flux_headers(dead)
     assert headers["flux-attempts"] == b"2"
     assert headers["flux-origin-topic"] == task.topic.encode()
     assert int(headers["flux-first-failed-at"]) >= started
@@ -170,7 +170,7 @@ def test_garbage_in_a_retry_topic_is_told_once_and_holds_nobody_up(lab: Lab, cap
     assert firsts == [b"bad 1", b"bad 2", b"text", b"negative", b"none", b"far", b"ruby"]
     assert Counter(m.value() for m in lab.dead(task)) == Counter([b"bad 1", b"bad 2"])
     for message in lab.dead(task):
-        headers = trail(message)
+        headers = flux_headers(message)
         assert headers["flux-attempts"] == b"3"
         assert headers["flux-origin-topic"] == f"{task.topic}-{task.group_id}-try-1".encode()
         assert headers["flux-reason"] == b"exhausted"
@@ -246,7 +246,7 @@ def test_append_times_keep_waits_and_origins(lab: Lab) -> None:
     assert 0.499 <= second - first < 1
     [dead], [origin] = lab.dead(task), lab.read(task.topic)
     assert origin.timestamp()[0] == 2
-    assert trail(dead)["flux-origin-timestamp"] == str(origin.timestamp()[1]).encode()
+    assert flux_headers(dead)["flux-origin-timestamp"] == str(origin.timestamp()[1]).encode()
 
 
 def test_headers_do_not_pile_up_from_hop_to_hop(lab: Lab) -> None:
@@ -257,5 +257,5 @@ def test_headers_do_not_pile_up_from_hop_to_hop(lab: Lab) -> None:
     for stage in list(task.policy().stages)[1:]:
         [moved] = lab.read(stage.topic)
         assert own(moved) == [("a", b"1")]
-        counts.append(len(trail(moved)))
+        counts.append(len(flux_headers(moved)))
     assert counts == [14] * 5 + [13]  # dead letters have no due time

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import flux
-from integration.job.support import Lab, trail, wait_for
+from integration.job.support import Lab, flux_headers, wait_for
 from integration.job.ways import OPPOSITES, WAYS, Way, at_once
 
 Batch = Sequence[flux.Message]
@@ -95,7 +95,7 @@ def test_failed_moves_those_that_it_names_and_another_exception_moves_all(lab: L
         lab.settle(task)
     again = {(b"a3", 1), *((value, 1) for value in other)}
     assert calls == Counter({(value, 0) for value in (*one, *other)} | again)
-    dead = {message.value(): trail(message) for message in lab.dead(task)}
+    dead = {message.value(): flux_headers(message) for message in lab.dead(task)}
     assert dead.keys() == {b"a3", b"a5", *other}
     assert {dead[value]["flux-error-type"] for value in other} == {b"ConnectionError"}
     assert (dead[b"a3"]["flux-reason"], dead[b"a3"]["flux-error-message"]) == (b"exhausted", b"wrong")

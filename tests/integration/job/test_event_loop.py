@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import flux
-from integration.job.support import SECONDS, Lab, own, trail
+from integration.job.support import SECONDS, Lab, flux_headers, own
 
 SCHEMES = ["confluent", "aiokafka"]
 
@@ -69,7 +69,7 @@ def test_an_awaited_handler_runs_in_the_callers_loop_and_its_failures_reach_the_
     dead = {message.value(): message for message in lab.dead(task)}
     assert dead.keys() == {b"bad", b"wrong"}
     assert all((own(message), message.key()) == (headers, b"key") for message in dead.values())
-    assert {value: trail(message)["flux-reason"] for value, message in dead.items()} == {
+    assert {value: flux_headers(message)["flux-reason"] for value, message in dead.items()} == {
         b"bad": b"exhausted",
         b"wrong": b"rejected",
     }

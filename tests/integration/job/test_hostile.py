@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import flux
-from integration.job.support import Lab, trail
+from integration.job.support import Lab, flux_headers
 from integration.job.ways import WAYS, Way
 
 
@@ -89,7 +89,7 @@ def test_calls_that_end_oddly_move_their_records_and_no_other(lab: Lab, way: Way
     values = [*ENDS, b"good", b"better"]
     lab.write(task.topic, *((value, value) for value in values))
     lab.work(task, adapter=way.adapter(lab.bootstrap))
-    assert {message.value(): trail(message)["flux-error-type"] for message in lab.dead(task)} == ENDS
+    assert {message.value(): flux_headers(message)["flux-error-type"] for message in lab.dead(task)} == ENDS
     assert +done == {b"good": 1, b"better": 1}
     assert lab.committed_offsets(task.group_id, task.topic)[0].offset == len(values)
 

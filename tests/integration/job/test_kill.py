@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from integration.job.support import Lab, trail, wait_for
+from integration.job.support import Lab, flux_headers, wait_for
 
 TASK = """
 import random
@@ -77,7 +77,10 @@ def test_kills_in_the_middle_lose_nothing_and_repeat_only_the_last_calls(lab: La
     dead = Counter(message.value().decode() for message in lab.dead(task))
     assert set(dead) == {value for value in values if value.startswith("bad")}
     assert_only_late_calls_repeat([c for c in calls if c[2] == 0], kills)
-    origins = {(trail(m)["flux-origin-partition"], trail(m)["flux-origin-offset"]): m.value() for m in lab.dead(task)}
+    origins = {
+        (flux_headers(m)["flux-origin-partition"], flux_headers(m)["flux-origin-offset"]): m.value()
+        for m in lab.dead(task)
+    }
     assert len(origins) == len(dead)
     assert lab.settled(task)
 

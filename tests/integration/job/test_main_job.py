@@ -11,7 +11,7 @@ import time
 import pytest
 
 import flux
-from integration.job.support import Lab, own, trail, wait_for
+from integration.job.support import Lab, flux_headers, own, wait_for
 
 HEADERS = [("trace", b"1"), ("tag", b"a"), ("tag", b"b"), ("none", None), ("empty", b""), ("tag", b"a")]
 
@@ -57,7 +57,7 @@ def test_a_record_that_always_fails_becomes_a_dead_letter_with_key_value_and_hea
     assert own(dead) == HEADERS
     assert dead.partition() == 1
     born = next(m for m in lab.read(task.topic) if m.value() == b"v\x00\xff").timestamp()[1]
-    headers = trail(dead)
+    headers = flux_headers(dead)
     failed, first = int(headers.pop("flux-failed-at")), int(headers.pop("flux-first-failed-at"))
     assert started <= first <= first + 200 <= failed <= ended
     trace = headers.pop("flux-error-trace").decode()
@@ -83,7 +83,7 @@ def test_a_retry_topic_s_record_says_its_stage_its_due_time_and_why(lab: Lab) ->
     with lab.running(task, stages="0"):
         lab.settle(task, 0)
     [moved] = lab.read(f"{task.topic}-{task.group_id}-try-1")
-    headers = trail(moved)
+    headers = flux_headers(moved)
     assert headers["flux-stage"] == b"1"
     assert headers["flux-attempts"] == b"1"
     assert headers["flux-reason"] == b"error"
@@ -101,7 +101,7 @@ def test_error_headers_say_no_more_than_the_task_allows(lab: Lab) -> None:
         lab.write(task.topic, b"v")
         lab.work(task)
         [dead] = lab.dead(task)
-        headers = trail(dead)
+        headers = flux_headers(dead)
         assert headers["flux-error-type"] == b"ValueError"
         assert headers.get("flux-error-message") == message
         assert "flux-error-trace" not in headers

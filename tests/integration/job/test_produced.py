@@ -9,7 +9,7 @@ from collections import Counter
 import pytest
 
 import flux
-from integration.job.support import Lab, trail, wait_for
+from integration.job.support import Lab, flux_headers, wait_for
 
 
 def test_what_a_call_produces_is_on_the_cluster_when_its_record_is_committed(lab: Lab) -> None:
@@ -52,7 +52,7 @@ def test_a_failed_delivery_makes_the_call_fail(lab: Lab) -> None:
     assert Counter(calls) == Counter([(b"small", 0), (b"large", 0), (b"large", 1)])
     [dead] = lab.dead(task)
     assert (dead.key(), dead.value()) == (b"b", b"large")
-    headers = trail(dead)
+    headers = flux_headers(dead)
     assert headers["flux-reason"] == b"exhausted"
     assert headers["flux-attempts"] == b"2"
     assert headers["flux-error-type"].endswith((b"DeliveryError", b"BrokerError"))

@@ -6,7 +6,7 @@ import time
 from collections import Counter, defaultdict
 
 import flux
-from integration.job.support import Lab, trail
+from integration.job.support import Lab, flux_headers
 from integration.job.ways import OPPOSITES, Way, at_once
 
 
@@ -32,9 +32,13 @@ def test_tries_in_place_keep_the_order_of_a_key_and_are_counted_as_attempts(lab:
     expected = {value: 3 if int(value) % 7 == 0 else 1 for value in values}
     assert attempts == Counter(expected) + Counter({b"never": 8})
     [waited] = lab.read(lab.stage(task, 1).topic)
-    assert (waited.value(), trail(waited)["flux-attempts"]) == (b"never", b"4")
+    assert (waited.value(), flux_headers(waited)["flux-attempts"]) == (b"never", b"4")
     [dead] = lab.dead(task)
-    assert (dead.value(), trail(dead)["flux-attempts"], trail(dead)["flux-reason"]) == (b"never", b"8", b"exhausted")
+    assert (dead.value(), flux_headers(dead)["flux-attempts"], flux_headers(dead)["flux-reason"]) == (
+        b"never",
+        b"8",
+        b"exhausted",
+    )
 
 
 @at_once(*OPPOSITES)
@@ -56,10 +60,10 @@ def test_work_that_is_too_old_becomes_a_dead_letter_without_a_call(lab: Lab, way
     assert Counter(calls) == Counter([(b"failing", 0), (b"failing", 1), (b"new", 0)])
     old, failing = sorted(lab.dead(task), key=lambda message: str(message.value()), reverse=True)
     assert (old.value(), failing.value()) == (b"old", b"failing")
-    headers = trail(old)
+    headers = flux_headers(old)
     assert (headers["flux-reason"], headers["flux-attempts"]) == (b"expired", b"0")
     assert headers["flux-error-type"].endswith(b"Expired")
     assert headers["flux-origin-timestamp"] == b"%d" % (now - 61_000)
-    headers = trail(failing)  # the hour to come would have been too long
+    headers = flux_headers(failing)  # the hour to come would have been too long
     assert (headers["flux-reason"], headers["flux-attempts"]) == (b"expired", b"2")
     assert headers["flux-error-type"] == b"ValueError"

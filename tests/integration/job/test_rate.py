@@ -9,7 +9,7 @@ from collections import Counter
 import pytest
 
 import flux
-from integration.job.support import Lab, trail, wait_for
+from integration.job.support import Lab, flux_headers, wait_for
 from integration.job.ways import OPPOSITES, Way
 
 RATE = 100
@@ -59,8 +59,8 @@ def test_an_awaited_call_that_takes_too_long_is_cancelled_and_fails(lab: Lab, sc
     assert sorted(done) == [b"next", b"quick"]
     [dead] = lab.dead(task)
     assert dead.value() == b"slow"
-    assert trail(dead)["flux-error-type"] == b"TimeoutError"
-    assert trail(dead)["flux-error-message"] == b"the call took longer than timeout = 0.3 s"
+    assert flux_headers(dead)["flux-error-type"] == b"TimeoutError"
+    assert flux_headers(dead)["flux-error-message"] == b"the call took longer than timeout = 0.3 s"
 
 
 def test_a_call_that_blocks_for_too_long_is_named_with_where_it_is(lab: Lab, caplog: pytest.LogCaptureFixture) -> None:

@@ -14,7 +14,7 @@ from confluent_kafka.admin._resource import ResourceType
 
 import flux
 from flux.adapters.memory import MemoryAdapter
-from integration.job.support import SECONDS, Lab, own, trail, wait_for
+from integration.job.support import SECONDS, Lab, flux_headers, own, wait_for
 
 
 class Handler:
@@ -118,8 +118,8 @@ def test_optional_headers_are_left_out_before_a_record_is_called_too_large(lab: 
     lab.work(task)
     assert [len(message.value()) for message in lab.dead(task)] == list(sizes)
     for message in lab.dead(task):
-        assert trail(message)["flux-reason"] == b"exhausted"
-        assert trail(message)["flux-origin-topic"] == task.topic.encode()
+        assert flux_headers(message)["flux-reason"] == b"exhausted"
+        assert flux_headers(message)["flux-origin-topic"] == task.topic.encode()
 
 
 def test_a_retry_topic_that_was_deleted_loses_nothing_and_is_used_again_once_it_is_there(

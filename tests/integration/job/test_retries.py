@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import flux
-from integration.job.support import Lab, own, trail, wait_for
+from integration.job.support import Lab, flux_headers, own, wait_for
 
 MOST_LATE = 0.4
 """Seconds: the machine is shared, and a poll rests up to a quarter of a second when nothing is due."""
@@ -98,7 +98,7 @@ def test_a_rejected_record_is_a_dead_letter_at_once(lab: Lab) -> None:
     assert attempts.stages(b"v") == [0]
     [dead] = lab.dead(task)
     assert (dead.key(), dead.value(), own(dead)) == (b"k", b"v", [("a", b"1")])
-    headers = trail(dead)
+    headers = flux_headers(dead)
     assert headers["flux-reason"] == b"rejected"
     assert headers["flux-error-message"] == b"nobody can work this"
     assert headers["flux-attempts"] == b"1"
@@ -152,7 +152,7 @@ def test_the_nearest_class_of_an_exception_decides_whether_it_is_tried_again(lab
         b"rejected below it": [0],
         b"named nowhere": [0],
     }
-    reasons = {message.value(): trail(message)["flux-reason"] for message in lab.dead(task)}
+    reasons = {message.value(): flux_headers(message)["flux-reason"] for message in lab.dead(task)}
     assert reasons == {b"retried": b"exhausted", b"rejected below it": b"rejected", b"named nowhere": b"rejected"}
 
 
@@ -168,9 +168,9 @@ def test_what_cannot_be_decoded_is_a_dead_letter_at_once_and_holds_nobody_up(lab
     assert dead[b"tombstone"].value() is None
     assert own(dead[b"k"]) == [("h", b"1")]
     for message in dead.values():
-        assert trail(message)["flux-reason"] == b"undecodable"
-        assert trail(message)["flux-attempts"] == b"1"
-    assert trail(dead[b"k"])["flux-error-type"].endswith(b"UnicodeDecodeError")
+        assert flux_headers(message)["flux-reason"] == b"undecodable"
+        assert flux_headers(message)["flux-attempts"] == b"1"
+    assert flux_headers(dead[b"k"])["flux-error-type"].endswith(b"UnicodeDecodeError")
 
 
 def test_waiting_records_do_not_hold_up_new_ones(lab: Lab) -> None:

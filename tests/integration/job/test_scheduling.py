@@ -6,7 +6,7 @@ import time
 from datetime import UTC, datetime, timedelta
 
 import flux
-from integration.job.support import SECONDS, Lab, own, trail, wait_for
+from integration.job.support import SECONDS, Lab, flux_headers, own, wait_for
 from integration.job.ways import OPPOSITES, WAYS, Way, at_once
 
 Seen = list[tuple[bytes, int, float]]
@@ -54,7 +54,7 @@ def test_work_with_a_delay_is_seen_by_this_group_alone_and_not_before_its_time(l
     assert landed.topic == lab.stage(task, 1).topic
     [held] = [message for message in lab.read(landed.topic) if message.value() == b"in 1 s"]
     assert (held.key(), own(held)) == (b"k", [("trace", b"1")])
-    assert trail(held)["flux-attempts"] == b"0"
+    assert flux_headers(held)["flux-attempts"] == b"0"
 
 
 @at_once(*WAYS)
@@ -82,4 +82,4 @@ def test_what_a_call_enqueues_belongs_to_it(lab: Lab, way: Way) -> None:
     assert seen == [(b"first", 0), (b"second", 1), (b"too much", 0), (b"too much", 1)]
     [dead] = lab.dead(task)
     assert dead.value() == b"too much"
-    assert trail(dead)["flux-error-type"].endswith(b"DeliveryError")
+    assert flux_headers(dead)["flux-error-type"].endswith(b"DeliveryError")

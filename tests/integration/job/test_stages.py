@@ -10,7 +10,7 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewPartitions
 
 import flux
-from integration.job.support import SECONDS, Lab, own, trail, wait_for
+from integration.job.support import SECONDS, Lab, flux_headers, own, wait_for
 
 TASK = """
 import flux
@@ -46,7 +46,7 @@ def test_stages_are_worked_by_processes_apart(lab: Lab) -> None:
     assert [main.wait(20), retries.wait(20)] == [0, 0]
     assert first.read_text().splitlines() == ["a 0", "b 0"]
     assert second.read_text().splitlines() == [f"{v} {stage}" for stage in (1, 2, 3) for v in "ab"]
-    assert [(dead.value(), dead.key(), trail(dead)["flux-attempts"]) for dead in lab.dead(task)] == [
+    assert [(dead.value(), dead.key(), flux_headers(dead)["flux-attempts"]) for dead in lab.dead(task)] == [
         (b"a", b"k", b"4"),
         (b"b", b"k", b"4"),
     ]
@@ -112,8 +112,8 @@ def test_what_is_left_in_retry_topics_after_retries_were_lowered_is_worked_and_b
     assert seen == [(b"v", 3)]
     [dead] = lab.dead(after)
     assert (dead.key(), dead.value(), own(dead)) == (b"k", b"v", [("a", b"1")])
-    assert trail(dead)["flux-attempts"] == b"4"
-    assert trail(dead)["flux-origin-offset"] == b"0"
+    assert flux_headers(dead)["flux-attempts"] == b"4"
+    assert flux_headers(dead)["flux-origin-offset"] == b"0"
     [told] = [r.getMessage() for r in caplog.records if "try-2" in r.getMessage() and "retries = 1" in r.getMessage()]
     assert f"{before.topic}-{before.group_id}-try-3" in told
 

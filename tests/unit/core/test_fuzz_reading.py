@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 import flux
 from flux.adapters.memory import MemoryAdapter, forget
 from flux.adapters.memory.log import MemoryRecord
-from flux.core import flux_headers as trail
+from flux.core import flux_headers
 from flux.core.engine.forwards import ForwardedCopy
 from flux.core.engine.offset_tracker import OffsetTracker, read_metadata
 from flux.core.message import Message
@@ -23,7 +23,7 @@ from flux.producing.encoding import encode_headers
 
 NOW = 1_700_000_000_000
 DELAY = 30 * 86_400_000
-NAMES = [value for name, value in vars(trail).items() if name.isupper() and isinstance(value, str)]
+NAMES = [value for name, value in vars(flux_headers).items() if name.isupper() and isinstance(value, str)]
 
 numbers = st.one_of(
     st.integers(-(10**25), 10**25).map(lambda n: str(n).encode()),
@@ -36,10 +36,10 @@ headers = st.lists(st.tuples(names, st.none() | numbers | st.binary(max_size=20)
 
 
 @given(headers, st.integers(1, 100))
-def test_any_headers_give_a_trail_within_its_bounds(pairs: list[tuple[str, bytes | None]], stage: int) -> None:
-    read = trail.read(pairs, stage, NOW, DELAY)
+def test_any_headers_give_values_within_its_bounds(pairs: list[tuple[str, bytes | None]], stage: int) -> None:
+    read = flux_headers.read(pairs, stage, NOW, DELAY)
     assert read.stage == stage
-    replayed = any(name == trail.ATTEMPTS and value and not value.strip(b"0") for name, value in pairs)
+    replayed = any(name == flux_headers.ATTEMPTS and value and not value.strip(b"0") for name, value in pairs)
     assert (0 if replayed else 1) <= read.attempts <= 1_000_000
     assert read.due is None or 0 <= read.due <= NOW + DELAY + 3_600_000
     assert 0 <= read.replays <= 1_000_000
@@ -57,7 +57,7 @@ def test_a_record_of_any_headers_can_be_looked_at_and_moved(
     pairs: list[tuple[str, bytes | None]], number: int, partition: int, offset: int
 ) -> None:
     record = MemoryRecord("t", partition, offset, ProducerRecord(b"v", b"k", pairs), (1, NOW))
-    message = Message.of(record, b"v", trail.read(pairs, number, NOW, DELAY))
+    message = Message.of(record, b"v", flux_headers.read(pairs, number, NOW, DELAY))
     assert list(message.headers) == pairs
     assert repr(message)
     stages = Stages("t", "g", 101)
@@ -66,7 +66,7 @@ def test_a_record_of_any_headers_can_be_looked_at_and_moved(
     assert [pair for pair in after if not pair[0].startswith("flux-")] == [
         pair for pair in pairs if not pair[0].startswith("flux-")
     ]
-    again = trail.read(after, number + 1, NOW, DELAY)
+    again = flux_headers.read(after, number + 1, NOW, DELAY)
     assert again.ignored == ()
     assert again.origin == message.origin
 

@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from flux.core import flux_headers as trail
+from flux.core import flux_headers
 from flux.core.message import Headers, Message
 from unit.support.engine_support import T0_MS, FakeRecord, record
 
 
-def of(made: FakeRecord, way: trail.Trail | None = None) -> Message:
-    return Message.of(made, made.value(), way or trail.start())
+def of(made: FakeRecord, way: flux_headers.FluxHeaders | None = None) -> Message:
+    return Message.of(made, made.value(), way or flux_headers.of_main_topic())
 
 
 def test_a_message_is_its_record() -> None:
@@ -24,7 +24,7 @@ def test_a_message_is_its_record() -> None:
 
 
 def test_in_a_retry_stage_the_id_stays_and_the_hop_id_changes() -> None:
-    message = of(record(7), trail.Trail(stage=2, attempts=5, origin=("t", 3, 42), replays=1))
+    message = of(record(7), flux_headers.FluxHeaders(stage=2, attempts=5, origin=("t", 3, 42), replays=1))
     assert (message.stage, message.attempt, message.id, message.delivery_id) == (2, 6, "t/3/42", "t/3/42/2/1")
 
 
@@ -104,26 +104,26 @@ def test_no_headers_are_added_to_those_that_cannot_be_read() -> None:
 
 def test_flux_headers_are_read_once_and_invalid_ones_reported() -> None:
     reported: list[tuple[Message, tuple[str, ...]]] = []
-    unread = trail.UnreadHeaders(1, T0_MS, 0, lambda message, names: reported.append((message, names)))
-    message = of(record(7, headers=[(trail.ATTEMPTS, b"3"), (trail.DUE, b"soon")]))
+    unread = flux_headers.UnreadHeaders(1, T0_MS, 0, lambda message, names: reported.append((message, names)))
+    message = of(record(7, headers=[(flux_headers.ATTEMPTS, b"3"), (flux_headers.DUE, b"soon")]))
     message.place(unread)
     assert message.stage == 1
     assert (message.attempt, message.delivery_id) == (4, "t/0/7/1/0")
-    assert reported == [(message, (trail.DUE,))]
+    assert reported == [(message, (flux_headers.DUE,))]
 
 
 def test_valid_flux_headers_are_not_reported() -> None:
-    unread = trail.UnreadHeaders(1, T0_MS, 0, lambda message, names: pytest.fail("reported"))
-    message = of(record(7, headers=[(trail.ATTEMPTS, b"3")]))
+    unread = flux_headers.UnreadHeaders(1, T0_MS, 0, lambda message, names: pytest.fail("reported"))
+    message = of(record(7, headers=[(flux_headers.ATTEMPTS, b"3")]))
     message.place(unread)
     assert message.attempt == 4
 
 
 def test_the_origins_timestamp_is_the_records_own_in_the_main_topic_and_without_an_origin() -> None:
     assert of(record(0)).origin_timestamp == T0_MS
-    assert of(record(0), trail.Trail(1, 1)).origin_timestamp == T0_MS
-    assert of(record(0), trail.Trail(1, 1, origin=("t", 0, 5))).origin_timestamp is None
-    assert of(record(0), trail.Trail(1, 1, origin=("t", 0, 5), origin_timestamp=9)).origin_timestamp == 9
+    assert of(record(0), flux_headers.FluxHeaders(1, 1)).origin_timestamp == T0_MS
+    assert of(record(0), flux_headers.FluxHeaders(1, 1, origin=("t", 0, 5))).origin_timestamp is None
+    assert of(record(0), flux_headers.FluxHeaders(1, 1, origin=("t", 0, 5), origin_timestamp=9)).origin_timestamp == 9
 
 
 def test_one_more_call_in_place_is_an_attempt_and_keeps_the_first_failure() -> None:
@@ -131,10 +131,10 @@ def test_one_more_call_in_place_is_an_attempt_and_keeps_the_first_failure() -> N
     message.value = 5
     message.carry("b", b"2")
     again = message.again(1_000)
-    assert (again.attempt, again.trail.first_failed_at, again.value) == (2, 1_000, b"5")
+    assert (again.attempt, again.flux_headers.first_failed_at, again.value) == (2, 1_000, b"5")
     assert again.headers == (("a", b"1"), ("b", b"2"))
     once_more = again.again(2_000)
-    assert (once_more.attempt, once_more.trail.first_failed_at) == (3, 1_000)
+    assert (once_more.attempt, once_more.flux_headers.first_failed_at) == (3, 1_000)
 
 
 def test_headers_that_cannot_be_read_are_not_read_again_in_place() -> None:

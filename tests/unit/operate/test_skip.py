@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flux.adapters.memory.group import Member
-from flux.core import flux_headers as t
+from flux.core import flux_headers
 from flux.core.engine.offset_tracker import OffsetTracker, read_metadata
 from flux.core.errors import BrokerError, ConfigurationError, Fault, FluxError
 from flux.core.ports import CommittedOffset, ProducerRecord, TopicPartition
@@ -47,10 +47,10 @@ def test_the_record_becomes_a_dead_letter_with_who_and_why(yard: OperateKit) -> 
     assert (copy.key(), copy.value()) == (b"k2", b"v2")
     assert [pair for pair in copy.headers() or () if not pair[0].startswith("flux-")] == [("own", b"x")]
     assert header(copy, SKIPPED_BY) == "ada@ops"
-    assert header(copy, t.REASON) == "skipped"
-    assert header(copy, t.ERROR_MESSAGE) == "no such customer"
-    assert (header(copy, t.ORIGIN_TOPIC), header(copy, t.ORIGIN_OFFSET)) == (MAIN, "2")
-    assert t.DUE not in dict(copy.headers() or ())
+    assert header(copy, flux_headers.REASON) == "skipped"
+    assert header(copy, flux_headers.ERROR_MESSAGE) == "no such customer"
+    assert (header(copy, flux_headers.ORIGIN_TOPIC), header(copy, flux_headers.ORIGIN_OFFSET)) == (MAIN, "2")
+    assert flux_headers.DUE not in dict(copy.headers() or ())
 
 
 def test_the_group_goes_on_behind_the_record_at_its_position(yard: OperateKit) -> None:
@@ -77,12 +77,18 @@ def test_a_group_that_has_never_committed_goes_on_behind_its_first_record(yard: 
 
 
 def test_a_record_of_a_retry_stage_keeps_its_origin_and_its_attempts(yard: OperateKit) -> None:
-    trail = {t.ATTEMPTS: 1, t.ORIGIN_TOPIC: MAIN, t.ORIGIN_PARTITION: 0, t.ORIGIN_OFFSET: 4, t.FIRST_FAILED_AT: 5}
-    headers = [(name, str(value).encode()) for name, value in trail.items()]
+    parsed = {
+        flux_headers.ATTEMPTS: 1,
+        flux_headers.ORIGIN_TOPIC: MAIN,
+        flux_headers.ORIGIN_PARTITION: 0,
+        flux_headers.ORIGIN_OFFSET: 4,
+        flux_headers.FIRST_FAILED_AT: 5,
+    }
+    headers = [(name, str(value).encode()) for name, value in parsed.items()]
     yard.kit.write(ProducerRecord(b"v", b"k", headers), topic=RETRY)
     skipped(yard, 0, stage=1)
     [copy] = yard.broker.records(DEAD)
-    assert (header(copy, t.ORIGIN_OFFSET), header(copy, t.FIRST_FAILED_AT)) == ("4", "5")
+    assert (header(copy, flux_headers.ORIGIN_OFFSET), header(copy, flux_headers.FIRST_FAILED_AT)) == ("4", "5")
     assert yard.admin.committed_offsets("billing-1", RETRY, 1) == {0: CommittedOffset(1)}
 
 
@@ -238,7 +244,10 @@ def test_what_the_dead_letters_refuse_is_kept_whole_and_then_passed(yard: Operat
     assert write_lines(yard.adapter, yard.admin, DEAD, [line.encode() for line in kept]) == 1
     [dead_letter] = yard.broker.records(DEAD)
     assert (dead_letter.key(), dead_letter.value(), dict(dead_letter.headers() or ())["own"]) == (b"k2", b"v2", b"x")
-    assert (header(dead_letter, t.REASON), header(dead_letter, t.ORIGIN_OFFSET)) == ("skipped", "2")
+    assert (header(dead_letter, flux_headers.REASON), header(dead_letter, flux_headers.ORIGIN_OFFSET)) == (
+        "skipped",
+        "2",
+    )
 
 
 def test_a_receipt_that_cannot_be_kept_leaves_the_record_to_be_worked(yard: OperateKit) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import attrs
 
 import flux
-from flux.core import flux_headers as trail
+from flux.core import flux_headers
 from unit.support.docs_support import ROOT
 
 
@@ -45,9 +45,9 @@ def test_every_header_has_its_place_in_the_reference() -> None:
     page = (ROOT / "docs" / "reference" / "headers.md").read_text()
     rows = re.findall(r"^\| (`flux-.+?) \|", page, re.MULTILINE)
     told = {name for row in rows for name in names_in(row)}
-    assert {value for value in vars(trail).values() if isinstance(value, str) and value.startswith("flux-")} - told <= {
-        trail.PREFIX
-    }
+    assert {
+        value for value in vars(flux_headers).values() if isinstance(value, str) and value.startswith("flux-")
+    } - told <= {flux_headers.PREFIX}
 
 
 def names_in(row: str) -> list[str]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import attrs
 
-from flux.core import flux_headers as trail
+from flux.core import flux_headers
 from flux.core.backoff import Waits
 from flux.core.engine import Engine
 from flux.core.engine.assignment import Assignment
@@ -89,7 +89,9 @@ def polled(*records: FakeRecord) -> PollResult:
 
 def message(one: FakeRecord, stage: int = 0) -> Message:
     return Message.of(
-        one, one.value(), trail.start() if stage == 0 else trail.read(one.headers() or (), stage, T0_MS, 0)
+        one,
+        one.value(),
+        flux_headers.of_main_topic() if stage == 0 else flux_headers.read(one.headers() or (), stage, T0_MS, 0),
     )
 
 

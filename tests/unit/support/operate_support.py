@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from flux.adapters.memory.log import MemoryRecord
-from flux.core import flux_headers as t
+from flux.core import flux_headers
 from flux.core.policy import Policy
 from flux.core.ports import Headers, ProducerRecord
 from flux.core.stage import Stages
@@ -30,22 +30,22 @@ def headers_of(
     partition: int = 0,
 ) -> list[tuple[str, bytes | None]]:
     pairs: dict[str, object] = {
-        t.STAGE: 3,
-        t.ATTEMPTS: 3,
-        t.GROUP: "billing",
-        t.ORIGIN_TOPIC: MAIN,
-        t.ORIGIN_PARTITION: partition,
-        t.ORIGIN_OFFSET: 1000 + offset,
-        t.ORIGIN_TIMESTAMP: NOW_MS - 60_000,
-        t.FIRST_FAILED_AT: NOW_MS - 50_000,
-        t.FAILED_AT: NOW_MS - 10_000 + offset,
-        t.REASON: reason,
-        t.ERROR_TYPE: error,
-        t.ERROR_MESSAGE: text,
-        t.ERROR_TRACE: trace,
+        flux_headers.STAGE: 3,
+        flux_headers.ATTEMPTS: 3,
+        flux_headers.GROUP: "billing",
+        flux_headers.ORIGIN_TOPIC: MAIN,
+        flux_headers.ORIGIN_PARTITION: partition,
+        flux_headers.ORIGIN_OFFSET: 1000 + offset,
+        flux_headers.ORIGIN_TIMESTAMP: NOW_MS - 60_000,
+        flux_headers.FIRST_FAILED_AT: NOW_MS - 50_000,
+        flux_headers.FAILED_AT: NOW_MS - 10_000 + offset,
+        flux_headers.REASON: reason,
+        flux_headers.ERROR_TYPE: error,
+        flux_headers.ERROR_MESSAGE: text,
+        flux_headers.ERROR_TRACE: trace,
     }
     if replays:
-        pairs[t.REPLAYS] = replays
+        pairs[flux_headers.REPLAYS] = replays
     return [("own", b"header"), *((name, str(value).encode()) for name, value in pairs.items())]
 
 
@@ -91,7 +91,7 @@ class OperateKit:
 
     def replayed_offsets(self) -> list[int]:
         """Of the dead letters, by the origin that their copies name."""
-        return [int(header(record, t.ORIGIN_OFFSET)) - 1000 for record in self.copies()]
+        return [int(header(record, flux_headers.ORIGIN_OFFSET)) - 1000 for record in self.copies()]
 
 
 def header(record: MemoryRecord, name: str) -> str:

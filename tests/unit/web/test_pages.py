@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from flux.core import flux_headers as t
+from flux.core import flux_headers
 from flux.core.engine.offset_tracker import OffsetTracker
 from flux.core.errors import BrokerError, Fault
 from flux.core.monitoring.report import Call, Paused
@@ -151,13 +151,13 @@ def test_a_task_that_is_paused_is_named_with_its_reason(web: Web) -> None:
 
 def waiting_in(web: Web, seconds: float, offset: int, key: bytes = b"k") -> None:
     headers: list[tuple[str, bytes | None]] = [
-        (t.DUE, str(NOW_MS + int(seconds * 1000)).encode()),
-        (t.ATTEMPTS, b"1"),
-        (t.ORIGIN_TOPIC, b"orders"),
-        (t.ORIGIN_PARTITION, b"0"),
-        (t.ORIGIN_OFFSET, str(offset).encode()),
-        (t.ERROR_TYPE, b"Timeout"),
-        (t.ERROR_MESSAGE, b"no answer"),
+        (flux_headers.DUE, str(NOW_MS + int(seconds * 1000)).encode()),
+        (flux_headers.ATTEMPTS, b"1"),
+        (flux_headers.ORIGIN_TOPIC, b"orders"),
+        (flux_headers.ORIGIN_PARTITION, b"0"),
+        (flux_headers.ORIGIN_OFFSET, str(offset).encode()),
+        (flux_headers.ERROR_TYPE, b"Timeout"),
+        (flux_headers.ERROR_MESSAGE, b"no answer"),
     ]
     web.yard.kit.write(ProducerRecord(b"v", key, headers, 0, NOW_MS), topic=RETRY)
 
@@ -285,8 +285,10 @@ def test_a_record_is_shown_with_what_its_group_has_made_of_it(web: Web) -> None:
 def test_a_trace_by_origin_leads_to_the_dead_letter(web: Web) -> None:
     main_records(web, 1)
     web.yard.broker.set_committed_offset("billing", TopicPartition("orders", 0), CommittedOffset(1))
-    headers = [(name, value) for name, value in _headers() if name != t.ORIGIN_OFFSET]
-    web.yard.kit.write(ProducerRecord(b"v", b"ada-0", [*headers, (t.ORIGIN_OFFSET, b"0")], 0, NOW_MS), topic=DEAD)
+    headers = [(name, value) for name, value in _headers() if name != flux_headers.ORIGIN_OFFSET]
+    web.yard.kit.write(
+        ProducerRecord(b"v", b"ada-0", [*headers, (flux_headers.ORIGIN_OFFSET, b"0")], 0, NOW_MS), topic=DEAD
+    )
     page = web.get("/tasks/Billing/trace?origin=0:0")
     assert "Now: a dead letter at 0:0 since" in text_of(page)
     assert "/tasks/Billing/dead-letters/0/0" in page

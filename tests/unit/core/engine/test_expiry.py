@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from flux.core import flux_headers as trail
+from flux.core import flux_headers
 from flux.core.engine.expiry import expires
 from flux.core.engine.verdicts import Expired, Move, Reject, Retry
 from flux.core.stage import Role
@@ -31,12 +31,12 @@ def moved(driver: Driver) -> tuple[Role, dict[str, bytes | None]]:
 def retried(driver: Driver, *, born: float, attempts: int = 1) -> Any:
     """A record of a retry stage whose work began `born` seconds from the start."""
     headers = [
-        (trail.DUE, b"1"),
-        (trail.ATTEMPTS, str(attempts).encode()),
-        (trail.ORIGIN_TOPIC, b"t"),
-        (trail.ORIGIN_PARTITION, b"0"),
-        (trail.ORIGIN_OFFSET, b"7"),
-        (trail.ORIGIN_TIMESTAMP, str(T0_MS + int(born * 1000)).encode()),
+        (flux_headers.DUE, b"1"),
+        (flux_headers.ATTEMPTS, str(attempts).encode()),
+        (flux_headers.ORIGIN_TOPIC, b"t"),
+        (flux_headers.ORIGIN_PARTITION, b"0"),
+        (flux_headers.ORIGIN_OFFSET, b"7"),
+        (flux_headers.ORIGIN_TIMESTAMP, str(T0_MS + int(born * 1000)).encode()),
     ]
     return driver.record(0, headers=headers)
 
@@ -69,7 +69,11 @@ def test_in_a_retry_stage_the_age_is_that_of_the_origin() -> None:
 
 
 def test_a_retry_whose_origin_has_no_known_timestamp_never_expires() -> None:
-    headers = [(trail.ORIGIN_TOPIC, b"t"), (trail.ORIGIN_PARTITION, b"0"), (trail.ORIGIN_OFFSET, b"7")]
+    headers = [
+        (flux_headers.ORIGIN_TOPIC, b"t"),
+        (flux_headers.ORIGIN_PARTITION, b"0"),
+        (flux_headers.ORIGIN_OFFSET, b"7"),
+    ]
     assert not expires(message(record(0, headers=headers, timestamp=1), stage=1), LIMIT, T0)
 
 
@@ -82,8 +86,8 @@ def test_what_is_too_old_for_a_call_is_a_dead_letter_without_an_attempt_more() -
     assert driver.fail(driver.take(), Expired("too old")) is Move.DEAD
     role, headers = moved(driver)
     assert role is Role.DEAD
-    assert (headers[trail.REASON], headers[trail.ATTEMPTS]) == (b"expired", b"3")
-    assert headers[trail.ERROR_TYPE] == b"flux.Expired"
+    assert (headers[flux_headers.REASON], headers[flux_headers.ATTEMPTS]) == (b"expired", b"3")
+    assert headers[flux_headers.ERROR_TYPE] == b"flux.Expired"
 
 
 def test_what_would_be_too_old_after_its_wait_is_a_dead_letter_with_the_error_of_its_call() -> None:
@@ -92,8 +96,8 @@ def test_what_would_be_too_old_after_its_wait_is_a_dead_letter_with_the_error_of
     driver.fail(driver.take(), ValueError("bad"))
     role, headers = moved(driver)
     assert role is Role.DEAD
-    assert (headers[trail.REASON], headers[trail.ATTEMPTS]) == (b"expired", b"1")
-    assert headers[trail.ERROR_MESSAGE] == b"bad"
+    assert (headers[flux_headers.REASON], headers[flux_headers.ATTEMPTS]) == (b"expired", b"1")
+    assert headers[flux_headers.ERROR_MESSAGE] == b"bad"
 
 
 def test_what_is_just_young_enough_waits() -> None:
@@ -102,7 +106,7 @@ def test_what_is_just_young_enough_waits() -> None:
     driver.fail(driver.take())
     role, headers = moved(driver)
     assert role is Role.RETRY
-    assert headers[trail.REASON] == b"error"
+    assert headers[flux_headers.REASON] == b"error"
 
 
 def test_a_longer_wait_that_the_call_asked_for_counts() -> None:
@@ -110,7 +114,7 @@ def test_a_longer_wait_that_the_call_asked_for_counts() -> None:
     driver.poll(0)
     driver.fail(driver.take(), Retry(after=101))
     role, headers = moved(driver)
-    assert (role, headers[trail.REASON]) == (Role.DEAD, b"expired")
+    assert (role, headers[flux_headers.REASON]) == (Role.DEAD, b"expired")
 
 
 @pytest.mark.parametrize(("error", "reason"), [(Reject("no"), b"rejected"), (ValueError("bad"), b"exhausted")])
@@ -119,19 +123,19 @@ def test_what_goes_to_the_dead_letters_anyway_keeps_its_own_reason(error: Except
     driver.poll(retried(driver, born=-99, attempts=2))
     driver.fail(driver.take(), error)
     role, headers = moved(driver)
-    assert (role, headers[trail.REASON]) == (Role.DEAD, reason)
+    assert (role, headers[flux_headers.REASON]) == (Role.DEAD, reason)
 
 
 def test_it_is_not_tried_in_place_where_that_would_be_too_late() -> None:
     driver = expiring(in_place_retries=3, in_place_wait=6.0)
     driver.poll(driver.record(0, timestamp=T0_MS - 95_000))
     assert driver.fail(driver.take()) is Move.NEXT
-    assert moved(driver)[1][trail.REASON] == b"expired"
+    assert moved(driver)[1][flux_headers.REASON] == b"expired"
 
 
 def test_a_dead_letter_that_is_tried_once_more_stays_one() -> None:
     driver = expiring(3)
-    driver.poll(driver.record(0, partition=P0.partition, headers=[(trail.DUE, b"1")]))
+    driver.poll(driver.record(0, partition=P0.partition, headers=[(flux_headers.DUE, b"1")]))
     driver.now += 20
     driver.fail(driver.take(), Expired("too old"))
     assert driver.engine.writes(driver.now) == []

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flux.core import flux_headers as trail
+from flux.core import flux_headers
 from flux.core.engine.forwards import MAX_MESSAGE_CHARS, MAX_TRACE_BYTES, Detail, Failure, ForwardedCopy, describe
 from flux.core.engine.verdicts import Reject, Undecodable
 from flux.core.message import Message
@@ -42,14 +42,14 @@ def arrived(outgoing: ProducerRecord, stage: int, offset: int = 7) -> Message:
         offset, outgoing.key, TopicPartition(STAGES[stage].topic, 0), value=outgoing.value, headers=outgoing.headers
     )
     copy.the_timestamp = outgoing.timestamp or -1
-    message = Message.of(copy, copy.value(), trail.start())
-    message.place(trail.read(message.headers, stage, T0_MS, int(30 * DAY * 1000)))
+    message = Message.of(copy, copy.value(), flux_headers.of_main_topic())
+    message.place(flux_headers.read(message.headers, stage, T0_MS, int(30 * DAY * 1000)))
     return message
 
 
 def first(headers: Headers | None = OWN, **fields: Any) -> Message:
     made = record(42, headers=headers, partition=P3, **fields)
-    return Message.of(made, made.value(), trail.start())
+    return Message.of(made, made.value(), flux_headers.of_main_topic())
 
 
 def kept(outgoing: ProducerRecord) -> list[tuple[str, bytes | None]]:
@@ -65,7 +65,7 @@ def flux(outgoing: ProducerRecord) -> dict[str, bytes | None]:
 @pytest.mark.parametrize(("key", "value"), [(b"k", b"v"), (None, None), (b"", b""), (b"\xff\x00", b"\xff\x00")])
 def test_key_value_and_headers_stay_as_they_came(key: bytes | None, value: bytes | None) -> None:
     made = record(42, key, value=value, headers=OWN)
-    outgoing = forwarded_copy(Message.of(made, "decoded", trail.start())).producer_record(T0_MS, None)
+    outgoing = forwarded_copy(Message.of(made, "decoded", flux_headers.of_main_topic())).producer_record(T0_MS, None)
     assert (outgoing.key, outgoing.value) == (key, value)
     assert kept(outgoing) == OWN
 
@@ -110,7 +110,7 @@ def test_over_several_hops_origin_and_first_failure_stay_and_the_rest_is_replace
 
 def test_what_a_hop_writes_is_read_back() -> None:
     message = arrived(forwarded_copy(first()).producer_record(T0_MS, None), 1)
-    assert message.trail == trail.Trail(1, 1, T0_MS + 10_000, ("t", 3, 42), T0_MS, T0_MS + 1000)
+    assert message.flux_headers == flux_headers.FluxHeaders(1, 1, T0_MS + 10_000, ("t", 3, 42), T0_MS, T0_MS + 1000)
 
 
 def test_forged_headers_of_the_main_topic_are_dropped_at_the_first_hop() -> None:
@@ -132,13 +132,13 @@ def test_forged_headers_of_the_main_topic_are_dropped_at_the_first_hop() -> None
 
 def test_replays_are_counted_on() -> None:
     copy = record(7, partition=RETRY0, headers=[("flux-replays", b"2")])
-    message = Message.of(copy, b"v", trail.read(copy.headers() or (), 1, T0_MS, 1000))
+    message = Message.of(copy, b"v", flux_headers.read(copy.headers() or (), 1, T0_MS, 1000))
     assert flux(forwarded_copy(message).producer_record(T0_MS, None))["flux-replays"] == b"2"
 
 
 def test_a_record_without_an_origin_is_its_own() -> None:
     copy = record(7, partition=RETRY0, timestamp=123)
-    message = Message.of(copy, b"v", trail.read((), 1, T0_MS, 1000))
+    message = Message.of(copy, b"v", flux_headers.read((), 1, T0_MS, 1000))
     headers = flux(forwarded_copy(message).producer_record(T0_MS, None))
     assert headers["flux-origin-topic"] == STAGES[1].topic.encode()
     assert headers["flux-attempts"] == b"2"
@@ -236,9 +236,9 @@ def test_fluxs_own_errors_are_named_as_users_import_them() -> None:
 
 def test_an_origin_without_a_timestamp_has_none_in_its_copy() -> None:
     message = first(headers=None)
-    message.place(trail.Trail(1, 1, origin=("t", 0, 5)))
+    message.place(flux_headers.FluxHeaders(1, 1, origin=("t", 0, 5)))
     written = forwarded_copy(message, to=2).producer_record(T0_MS, None)
-    assert trail.ORIGIN_TIMESTAMP not in dict(written.headers)
+    assert flux_headers.ORIGIN_TIMESTAMP not in dict(written.headers)
 
 
 def test_an_interrupt_in_error_headers_is_not_hidden() -> None:
@@ -251,4 +251,4 @@ def test_an_interrupt_in_error_headers_is_not_hidden() -> None:
 
 def test_with_much_room_the_headers_are_not_counted() -> None:
     written = forwarded_copy(first(headers=None)).producer_record(T0_MS, 10**6)
-    assert dict(written.headers)[trail.ERROR_TRACE] == b"line 1\n"
+    assert dict(written.headers)[flux_headers.ERROR_TRACE] == b"line 1\n"

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flux.adapters.memory.log import MemoryRecord
-from flux.core import flux_headers as trail
+from flux.core import flux_headers
 from flux.core.message import Message
 from flux.core.ports import ProducerRecord
 from flux.operate.dlq.exchange import from_line, to_line
@@ -20,7 +20,7 @@ names = st.text(st.characters(exclude_categories=["Cs"]), max_size=10)
 
 def line_of(outgoing: ProducerRecord, stamp: int = 5) -> str:
     record = MemoryRecord("t", outgoing.partition or 0, 3, outgoing, (1, stamp))
-    return to_line(Message.of(record, record.value(), trail.start()))
+    return to_line(Message.of(record, record.value(), flux_headers.of_main_topic()))
 
 
 @given(data, data, st.lists(st.tuples(names, data), max_size=4), st.integers(0, 9), st.integers(1, 2**62))

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from flux.core import flux_headers as t
+from flux.core import flux_headers
 from flux.core.errors import BrokerError, ConfigurationError, Fault, FluxError
 from flux.core.message import Message
 from flux.core.ports import CommittedOffset, ConsumerSettings, TopicPartition
@@ -34,21 +34,21 @@ def test_a_copy_is_the_same_work_due_now_with_its_attempts_anew() -> None:
     [copy] = yard.copies()
     assert (copy.key(), copy.value()) == (b"k", b"v")
     assert header(copy, "own") == "header"
-    record = Message.of(copy, copy.value(), t.start())
-    trail = t.read(record.headers, 1, NOW_MS, 1000)
-    assert trail == t.Trail(1, 0, NOW_MS, (MAIN, 0, 1000), NOW_MS - 60_000, NOW_MS - 50_000, 1)
-    record.place(trail)
+    record = Message.of(copy, copy.value(), flux_headers.of_main_topic())
+    parsed = flux_headers.read(record.headers, 1, NOW_MS, 1000)
+    assert parsed == flux_headers.FluxHeaders(1, 0, NOW_MS, (MAIN, 0, 1000), NOW_MS - 60_000, NOW_MS - 50_000, 1)
+    record.place(parsed)
     assert (record.attempt, record.id, record.delivery_id) == (1, "orders/0/1000", "orders/0/1000/1/1")
-    assert header(copy, t.GROUP) == "billing"
-    assert (header(copy, t.REASON), header(copy, t.ERROR_TYPE)) == ("rejected", "ValueError")
-    assert t.ERROR_TRACE not in dict(copy.headers() or ())
+    assert header(copy, flux_headers.GROUP) == "billing"
+    assert (header(copy, flux_headers.REASON), header(copy, flux_headers.ERROR_TYPE)) == ("rejected", "ValueError")
+    assert flux_headers.ERROR_TRACE not in dict(copy.headers() or ())
 
 
 def test_replays_are_counted() -> None:
     yard = OperateKit()
     yard.bury({"replays": 1})
     yard.replay()
-    assert header(yard.copies()[0], t.REPLAYS) == "2"
+    assert header(yard.copies()[0], flux_headers.REPLAYS) == "2"
 
 
 def test_a_copy_stays_in_the_partition_of_its_letter() -> None:
@@ -71,8 +71,12 @@ def test_to_main_it_is_new_work_where_it_came_from() -> None:
 def test_a_letter_without_headers_keeps_what_it_is_as_its_origin() -> None:
     made = copy_of(dead_letter(offset=7), policy().stages[1], "billing", NOW_MS, 1)
     found = dict(made.headers)
-    assert (found[t.ORIGIN_TOPIC], found[t.ORIGIN_OFFSET], found[t.REPLAYS]) == (DEAD.encode(), b"7", b"1")
-    assert t.ORIGIN_TIMESTAMP not in found
+    assert (found[flux_headers.ORIGIN_TOPIC], found[flux_headers.ORIGIN_OFFSET], found[flux_headers.REPLAYS]) == (
+        DEAD.encode(),
+        b"7",
+        b"1",
+    )
+    assert flux_headers.ORIGIN_TIMESTAMP not in found
 
 
 # -- how far

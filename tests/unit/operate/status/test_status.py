@@ -7,7 +7,7 @@ from typing import Any
 import attrs
 import pytest
 
-from flux.core import flux_headers as t
+from flux.core import flux_headers
 from flux.core.engine.offset_tracker import OffsetTracker
 from flux.core.errors import BrokerError, Fault
 from flux.core.monitoring.report import IN_PLACE, Call, Open, Paused, Report, StageReport
@@ -255,8 +255,8 @@ def yard() -> OperateKit:
 def test_a_look_has_positions_ends_members_and_the_next_record_of_each_partition(yard: OperateKit) -> None:
     yard.kit.write(*(ProducerRecord(b"v", b"k%d" % n, (), n % 2, NOW_MS - 5) for n in range(6)), topic=MAIN)
     yard.broker.set_committed_offset("billing", P0, CommittedOffset(1))
-    retry = [pair for pair in headers_of() if pair[0] != t.ATTEMPTS]
-    retry += [(t.ATTEMPTS, b"1"), (t.DUE, str(NOW_MS + 9).encode())]
+    retry = [pair for pair in headers_of() if pair[0] != flux_headers.ATTEMPTS]
+    retry += [(flux_headers.ATTEMPTS, b"1"), (flux_headers.DUE, str(NOW_MS + 9).encode())]
     yard.kit.write(ProducerRecord(b"v", b"r", retry, 1, NOW_MS), topic=RETRY)
     yard.bury({}, {})
     consumer, _ = yard.kit.consumer(MAIN, "billing")

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from flux.core import flux_headers as t
+from flux.core import flux_headers
 from flux.core.engine.offset_tracker import OffsetTracker
 from flux.core.errors import ConfigurationError
 from flux.core.ports import CommittedOffset, ProducerRecord, TopicPartition
@@ -26,8 +26,14 @@ class Office(OperateKit):
     def forward(
         self, topic: str, stage: int, origin: int, due: int | None, at: int, key: bytes = b"k", **more: Any
     ) -> None:
-        headers = [pair for pair in headers_of(**more) if pair[0] not in (t.STAGE, t.ATTEMPTS, t.ORIGIN_OFFSET)]
-        numbers = {t.STAGE: stage, t.ATTEMPTS: stage, t.ORIGIN_OFFSET: origin} | ({t.DUE: due} if due else {})
+        headers = [
+            pair
+            for pair in headers_of(**more)
+            if pair[0] not in (flux_headers.STAGE, flux_headers.ATTEMPTS, flux_headers.ORIGIN_OFFSET)
+        ]
+        numbers = {flux_headers.STAGE: stage, flux_headers.ATTEMPTS: stage, flux_headers.ORIGIN_OFFSET: origin} | (
+            {flux_headers.DUE: due} if due else {}
+        )
         headers += [(name, str(value).encode()) for name, value in numbers.items()]
         self.kit.write(ProducerRecord(b"v", key, headers, more.get("partition", 0), at), topic=topic)
 
