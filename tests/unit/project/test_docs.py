@@ -7,6 +7,7 @@ import hashlib
 import importlib
 import inspect
 import json
+import pkgutil
 import re
 import subprocess
 import sys
@@ -32,6 +33,8 @@ RUN = {"backoff", "dlq", "doctor", "produce", "skip", "status", "topics", "trace
 BY_HAND = {"flux_kafka": "tests/integration/test_testing_kafka.py"}
 """Fixtures that need a real Kafka, and where the samples that have them are run."""
 MADE_BY_PYTEST = ("capsys", "caplog")
+NOT_PYTHON = r"flux\.(kafka|report|watchdog|attempt|failed|pause|stage|message\.id)"
+"""Loggers, and attributes and events of spans."""
 
 
 def of(language: str) -> list[Sample]:
@@ -177,6 +180,13 @@ def test_every_sample_says_what_it_is() -> None:
 def anchors(page: Path) -> set[str]:
     headings = re.findall(r"^#+ (.+)$", re.sub(r"^```.*?^```", "", page.read_text(), flags=re.S | re.M), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_the_names_of_flux_in_its_text_exist(page: Path) -> None:
+    for name in re.findall(r"`(flux(?:\.\w+)+)", page.read_text("utf-8")):
+        if not re.fullmatch(NOT_PYTHON, name):
+            pkgutil.resolve_name(name)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
