@@ -173,7 +173,7 @@ def test_a_stuck_call_is_named_skipped_and_the_worker_goes_on_behind_it(
     eventually(lambda: shop.status()["processes"] == [], "its report is taken back")
     code, out, err = shop("skip", "Billing", "0:1", "--reason", "never ends", "--by", "ada")
     assert code == 0, err
-    assert out == f"moved {shop.topic}[0]@1 (key key-1) to {shop.dead}; {shop.group} goes on at 3\n"
+    assert out == f"moved {shop.topic}[0]@1 (key key-1) to {shop.dead}; {shop.group} continues at offset 3\n"
     [letter] = read_all(shop.dead)
     headers = dict(letter.headers())
     assert (letter.key(), letter.value()) == (b"key-1", b"stuck")

@@ -63,7 +63,7 @@ def test_each_command_needs_what_is_written_and_names_what_is_missing(guest: Gue
     guest.refused(dead, "skip", "0:0", "--reason", "x")
     assert guest.status()["dead_letters"] == 0
     grant("topic", dead, "WRITE")
-    assert guest.does("skip", "0:0", "--reason", "x").endswith(f"to {dead}; g goes on at 1\n")
+    assert guest.does("skip", "0:0", "--reason", "x").endswith(f"to {dead}; g continues at offset 1\n")
     assert (guest.status()["dead_letters"], guest.status()["stages"][0]["committed_offset"]) == (1, {"0": 1})
 
 
