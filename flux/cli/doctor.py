@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from flux.cli.options import adapter_option, load_option, task_argument
+from flux.cli.options import adapter_option, json_option, load_option, task_argument
 
 if TYPE_CHECKING:
     from flux.core.ports import AdminPort, Cluster
@@ -31,7 +31,7 @@ Exit code 1 when there are findings."""
 @adapter_option
 @click.option("--fix", is_flag=True, help="Create missing topics, and fix settings of retry and dead-letter topics.")
 @click.option("--clock", is_flag=True, help="Compare clocks, by a temporary topic.")
-@click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
+@json_option("Print a JSON object.")
 @task_argument
 @click.pass_context
 def command(

@@ -56,6 +56,15 @@ def adapter_option(command: F) -> F:
     )(command)
 
 
+def every_option(least: float, default: float, help: str) -> Callable[[F], F]:
+    interval = click.FloatRange(least, 3600)
+    return click.option("--every", type=interval, default=default, show_default=True, metavar="SECONDS", help=help)
+
+
+def json_option(help: str) -> Callable[[F], F]:
+    return click.option("--json", "as_json", is_flag=True, help=help)
+
+
 def report_topic_option(command: F) -> F:
     """Workers and the readers of their reports must name the same topic."""
     return click.option(

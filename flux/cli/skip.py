@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from flux.cli.options import adapter_option, load_option, parse_place, task_and
+from flux.cli.options import adapter_option, json_option, load_option, parse_place, task_and
 
 
 @click.command(
@@ -24,7 +24,7 @@ Replay the record later with flux dlq replay --reason skipped."""
 )
 @load_option
 @adapter_option
-@click.option("--stage", type=click.IntRange(0), default=0, show_default=True, metavar="N", help="0: the main topic.")
+@click.option("--stage", type=click.IntRange(0), default=0, show_default=True, metavar="N", help="Stage of the record; 0: the main topic.")
 @click.option("--reason", required=True, metavar="TEXT", help="Why; stored in the dead letter.")
 @click.option("--by", metavar="NAME", help="Who skips it; default: this user and machine.")
 @click.option(
@@ -33,7 +33,7 @@ Replay the record later with flux dlq replay --reason skipped."""
     metavar="FILE",
     help="Keep the record in this new file if the dead-letter topic refuses it, for instance as too large.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print the result as a JSON object.")
+@json_option("Print the result as a JSON object.")
 @task_and(1, "PARTITION:OFFSET")
 def command(
     sources: tuple[str, ...],

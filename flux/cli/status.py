@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from flux.cli.clusters import admin_of, interruptible
-from flux.cli.options import adapter_option, load_option, report_topic_option, task_argument
+from flux.cli.options import adapter_option, every_option, json_option, load_option, report_topic_option, task_argument
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -32,16 +32,9 @@ Examples:
 @load_option
 @adapter_option
 @click.option("--watch", is_flag=True, help="Refresh until Ctrl-C.")
-@click.option(
-    "--every",
-    type=click.FloatRange(0.2, 3600),
-    default=2.0,
-    show_default=True,
-    metavar="SECONDS",
-    help="Refresh interval of --watch.",
-)
+@every_option(0.2, 2.0, "Refresh interval of --watch.")
 @report_topic_option
-@click.option("--json", "as_json", is_flag=True, help="Print a JSON object per snapshot.")
+@json_option("Print a JSON object per snapshot.")
 @task_argument
 def command(
     sources: tuple[str, ...], watch: bool, every: float, report_topic: str | None, as_json: bool, task: str | None

@@ -24,12 +24,6 @@ from flux.operate.status.status import (
     StageStatus,
     TaskPause,
     TaskStatus,
-    dead_rate,
-    next_due,
-    pauses_of,
-    rates,
-    stage_reports,
-    waiting,
 )
 
 _MAX_BLOCKERS = 20
@@ -41,7 +35,7 @@ _NUMBERS = ("stage", "members", "lag", "waiting", "next due", "done/s", "failed/
 def parts(found: TaskStatus, blockers: Sequence[Blocker], before: TaskStatus | None) -> list[RenderableType]:
     """The task's stages, its pauses, its blockers, and the processes that report."""
     shown: list[RenderableType] = [_stages(found, before), Text(""), Text(one_line(summary(found)))]
-    paused = pauses_of(found)
+    paused = found.pauses()
     if paused:
         shown += [Text(""), _pauses(paused)]
         if len(paused) > _MAX_PROCESSES:
@@ -60,9 +54,9 @@ def parts(found: TaskStatus, blockers: Sequence[Blocker], before: TaskStatus | N
 
 def summary(found: TaskStatus) -> str:
     retries = [each for each in found.stages if each.stage.number > 0]
-    not_due = sum(waiting(found, each) for each in retries)
+    not_due = sum(found.waiting(each) for each in retries)
     lag = sum(each.lag for each in retries)
-    in_place = sum(report.in_place for each in found.stages for report in stage_reports(found, each.stage))
+    in_place = sum(report.in_place for each in found.stages for report in found.reports_of(each.stage))
     retry = f"{many(lag, 'record')} in retry topics ({not_due:,} not due yet)"
     dead = many(found.dead_letters, "dead letter")
     return f"{retry}, {dead}" + (f", {many(in_place, 'record')} waiting for a retry in place" if in_place else "")
@@ -77,13 +71,13 @@ def lines(found: TaskStatus, blockers: Sequence[Blocker], before: TaskStatus | N
             continue
         known = [f"lag {each.lag:,}", f"members {len(each.members)}"]
         if each.stage.role is not Role.MAIN and each.lag:
-            known += [f"waiting {waiting(found, each):,}", f"next due {_due(found, each)}"]
-        speed = rates(found, each, before)
+            known += [f"waiting {found.waiting(each):,}", f"next due {_due(found, each)}"]
+        speed = found.rates(each, before)
         known += [f"done {_rate(speed.done)}/s"] if speed.done is not None else []
         known += [f"failed {_rate(speed.failed)}/s"] if speed.failed is not None else []
         yield one_line(f"{at} stage {each.stage.number} {each.stage.topic}: {', '.join(known)}")
     yield f"{at} dead letters: {found.dead_letters:,}"
-    for pausing in pauses_of(found)[:_MAX_PROCESSES]:
+    for pausing in found.pauses()[:_MAX_PROCESSES]:
         next_try = f"; next try {_next_try(pausing)}"
         yield one_line(f"{at} paused: {pausing.process}, by {pausing.error}, for {lasting(pausing.seconds)}{next_try}")
     for blocker in blockers[:_MAX_BLOCKERS]:
@@ -108,19 +102,19 @@ def _stages(found: TaskStatus, before: TaskStatus | None) -> Table:
         if not each.exists:
             shown.add_row(*names, "", cell("missing", "red"), "", "", "", "")
             continue
-        speed = rates(found, each, before)
+        speed = found.rates(each, before)
         retry = stage.role is not Role.MAIN and each.lag
         shown.add_row(
             *names,
             cell(len(each.members), "" if each.members or not each.lag else "yellow"),
             cell(each.lag, "bold"),
-            cell(waiting(found, each)) if retry else "",
+            cell(found.waiting(each)) if retry else "",
             cell(_due(found, each)) if retry else "",
             cell(_rate(speed.done)),
             cell(_rate(speed.failed), "red" if speed.failed else ""),
         )
     if found.dead is not None:
-        arriving = dead_rate(found, before)
+        arriving = found.dead_rate(before)
         shown.add_row("", "dead letters", "", "", cell(found.dead_letters, "bold"), "", "", "", cell(_rate(arriving)))
     return shown
 
@@ -171,7 +165,7 @@ def _processes(reports: Sequence[ReceivedReport]) -> Table:
 
 
 def _due(found: TaskStatus, each: StageStatus) -> str:
-    due = next_due(found, each)
+    due = found.next_due(each)
     return "" if due is None else coming((due - found.now_ms) / 1000)
 
 
@@ -187,8 +181,8 @@ def as_object(name: str, found: TaskStatus, blockers: Sequence[Blocker], before:
         "at": found.now_ms,
         "stages": [_stage_object(found, each, before) for each in found.stages],
         "dead_letters": found.dead_letters,
-        "dead_rate": dead_rate(found, before),
-        "paused": [_pause_object(each) for each in pauses_of(found)],
+        "dead_rate": found.dead_rate(before),
+        "paused": [_pause_object(each) for each in found.pauses()],
         "blockers": [_blocker_object(blocker) for blocker in blockers],
         "processes": None if found.reports is None else [_process_object(each) for each in found.reports],
     }
@@ -198,7 +192,7 @@ def _stage_object(found: TaskStatus, each: StageStatus, before: TaskStatus | Non
     stage = each.stage
     known: dict[str, Any] = {"stage": stage.number, "role": stage.role.value, "topic": stage.topic}
     known |= {"group": stage.group, "exists": each.exists, "committed_offset": None, "end": None, "lag": None}
-    speed = rates(found, each, before) if each.exists else Rates()
+    speed = found.rates(each, before) if each.exists else Rates()
     known |= {"members": None, "waiting": None, "next_due": None, "done_rate": speed.done, "failed_rate": speed.failed}
     known |= {"done_above": None, "oldest_unfinished": {}}
     if each.exists:
@@ -207,8 +201,8 @@ def _stage_object(found: TaskStatus, each: StageStatus, before: TaskStatus | Non
         known["end"] = {n: each.watermarks[n].high for n in numbers}
         known["lag"] = each.lag
         known["done_above"] = {n: Progress.of(each.committed.get(n)).done_above for n in numbers}
-        known["waiting"] = waiting(found, each)
-        known["next_due"] = next_due(found, each)
+        known["waiting"] = found.waiting(each)
+        known["next_due"] = found.next_due(each)
         known["oldest_unfinished"] = {n: _oldest_object(oldest) for n, oldest in each.oldest_unfinished.items()}
         known["members"] = [
             {"id": m.id, "client_id": m.client_id, "host": m.host, "partitions": [at.partition for at in m.partitions]}

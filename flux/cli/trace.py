@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from flux.cli.clusters import INTERRUPTED, interruptible, progress
-from flux.cli.options import adapter_option, load_option, parse_place, parse_time, report_topic_option, task_argument
+from flux.cli.options import (
+    adapter_option,
+    json_option,
+    load_option,
+    parse_place,
+    parse_time,
+    report_topic_option,
+    task_argument,
+)
 
 if TYPE_CHECKING:
     from flux.core.policy import Policy
@@ -48,7 +56,7 @@ Exit code 1 when nothing was found, 130 when it was interrupted."""
     help="Read for at most SECONDS.",
 )
 @report_topic_option
-@click.option("--json", "as_json", is_flag=True, help="Print a JSON object per record.")
+@json_option("Print a JSON object per record.")
 @task_argument
 def command(
     sources: tuple[str, ...],

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from flux.cli.options import adapter_option, load_option, report_topic_option, task_names
+from flux.cli.options import adapter_option, every_option, load_option, report_topic_option, task_names
 
 if TYPE_CHECKING:
     from flux.task import Task
@@ -52,14 +52,7 @@ It needs the extra: pip install "super-flux[web]"."""
 @click.option(
     "--redact", metavar="MODULE:FUNCTION", help="Your function that hides parts of records, or flux.web.redaction:hide."
 )
-@click.option(
-    "--every",
-    type=click.FloatRange(1, 3600),
-    default=5.0,
-    show_default=True,
-    metavar="SECONDS",
-    help="Refresh interval, for all visitors together.",
-)
+@every_option(1, 5.0, "Refresh interval, for all visitors together.")
 @report_topic_option
 @click.argument("tasks", nargs=-1, metavar="[TASK]...", shell_complete=task_names)
 def command(

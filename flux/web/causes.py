@@ -23,19 +23,19 @@ TIMEOUT = 3.0
 class CauseCounts:
     """`open`: dead letters that are not replayed; only these are grouped by cause. `left`: offsets not read yet."""
 
-    open: int = 0
-    replayed: int = 0
-    left: int = 0
-    others: int = 0
+    open: int
+    replayed: int
+    left: int
+    others: int
     """Dead letters of causes beyond the first `MAX_CAUSES`."""
-    tallies: Sequence[CauseCount] = ()
+    causes: Sequence[CauseCount]
 
 
 class CauseCounter:
     def __init__(self, task: WatchedTask) -> None:
         self._subject = task
         self._lock = threading.Lock()
-        self._picture = CauseCounts()
+        self._picture = CauseCounts(0, 0, 0, 0, ())
         self._counted_with: object = None
         """Replays and the starts of partitions: when they change, counting starts over."""
         self._causes = Causes(MAX_CAUSES)

@@ -92,6 +92,10 @@ class PageContext:
         }
         return HTMLResponse(self._environment.get_template(template).render(**{**shared, **values}), status)
 
+    def task_page(self, request: Request, watch: TaskWatch, tab: str, template: str, **values: Any) -> HTMLResponse:
+        """A page of one task, below its `tab`."""
+        return self.page(request, template, watch=watch, task=watch.task, tab=tab, **values)
+
     @asynccontextmanager
     async def lifespan(self, app: Starlette) -> AsyncIterator[None]:
         self.broadcast.attach()

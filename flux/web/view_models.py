@@ -15,11 +15,6 @@ from flux.operate.status.status import (
     StageStatus,
     TaskPause,
     TaskStatus,
-    dead_rate,
-    next_due,
-    pauses_of,
-    rates,
-    waiting,
 )
 
 MAX_PARTITIONS = 200
@@ -147,19 +142,19 @@ def sample(found: TaskStatus, before: TaskStatus | None, stuck_since: StuckSince
         found.at,
         [_stage(found, each, before, blockers) for each in found.stages],
         found.dead_letters,
-        dead_rate(found, before),
+        found.dead_rate(before),
         blockers,
         found.reports,
-        pauses_of(found),
+        found.pauses(),
     ), stuck_since
 
 
 def _stage(found: TaskStatus, each: StageStatus, before: TaskStatus | None, blockers: Sequence[Blocker]) -> StageView:
-    speed = rates(found, each, before)
-    due = next_due(found, each) if each.exists and each.stage.role is not Role.MAIN and each.lag else None
+    speed = found.rates(each, before)
+    due = found.next_due(each) if each.exists and each.stage.role is not Role.MAIN and each.lag else None
     return StageView(
         each,
-        waiting(found, each) if each.exists else 0,
+        found.waiting(each) if each.exists else 0,
         None if due is None else (due - found.now_ms) / 1000,
         speed.done,
         speed.failed,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from flux.cli.dlq.selection import filter_from, filter_options, open_dead_letters
-from flux.cli.options import adapter_option, load_option, task_argument
+from flux.cli.options import adapter_option, json_option, load_option, task_argument
 
 if TYPE_CHECKING:
     from flux.operate.dlq.causes import CauseCount
@@ -24,9 +24,9 @@ Examples:
 @adapter_option
 @filter_options
 @click.option(
-    "--limit", type=click.IntRange(0), default=50, show_default=True, metavar="N", help="Number of causes; 0: all."
+    "--limit", type=click.IntRange(0), default=50, show_default=True, metavar="N", help="List at most N; 0: all."
 )
-@click.option("--json", "as_json", is_flag=True, help="Print a JSON object per line.")
+@json_option("Print a JSON object per line.")
 @task_argument
 def command(sources: tuple[str, ...], limit: int, as_json: bool, task: str | None, **choice: Any) -> None:
     """Group a task's dead letters by cause, the most frequent first.

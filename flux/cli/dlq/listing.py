@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from flux.cli.dlq.selection import filter_from, filter_options, open_dead_letters
-from flux.cli.options import adapter_option, load_option, task_argument
+from flux.cli.options import adapter_option, json_option, load_option, task_argument
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -41,9 +41,9 @@ Examples:
     default=100,
     show_default=True,
     metavar="N",
-    help="Number of dead letters; 0: all.",
+    help="List at most N; 0: all.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print a JSON object per line.")
+@json_option("Print a JSON object per line.")
 @task_argument
 def command(sources: tuple[str, ...], limit: int, as_json: bool, task: str | None, **choice: Any) -> None:
     """List a task's dead letters, each partition's oldest first.

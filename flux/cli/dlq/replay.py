@@ -9,7 +9,7 @@ import click
 
 from flux.cli.clusters import INTERRUPTED, interruptible, progress
 from flux.cli.dlq.selection import filter_from, filter_options, open_dead_letters
-from flux.cli.options import adapter_option, load_option, task_argument
+from flux.cli.options import adapter_option, json_option, load_option, task_argument
 
 if TYPE_CHECKING:
     from flux.operate.dlq.replay import ReplayResult
@@ -47,9 +47,9 @@ some dead letters may be replayed twice."""
     help="Stop at a record that was replayed N times and failed again.",
 )
 @click.option("--again", is_flag=True, help="Also replay what was replayed before, from the oldest on.")
-@click.option("--force", is_flag=True, help="Even if a worker consumes the dead letters.")
+@click.option("--force", is_flag=True, help="Replay even if a worker consumes the dead letters.")
 @click.option("--dry-run", is_flag=True, help="Only count; write nothing.")
-@click.option("--json", "as_json", is_flag=True, help="Print the result as a JSON object.")
+@json_option("Print the result as a JSON object.")
 @task_argument
 def command(
     sources: tuple[str, ...],

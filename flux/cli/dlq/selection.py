@@ -39,12 +39,12 @@ def filter_options(command: F) -> F:
             "--since",
             type=parse_time,
             metavar="WHEN",
-            help="Dead letters since: 90s, 30m, 2h, 3d, or an ISO time (UTC).",
+            help="Only those since: 90s, 30m, 2h, 3d, or an ISO time (UTC).",
         ),
-        click.option("--reason", metavar="REASON", help="error, exhausted, rejected, undecodable, expired or skipped."),
-        click.option("--error", metavar="GLOB", help="Error type, or type: message; such as '*timeout*'."),
-        click.option("--key", metavar="KEY", help="The record's key."),
-        click.option("--cause", metavar="ID", callback=_cause, help="A cause that flux dlq causes lists."),
+        click.option("--reason", metavar="REASON", help="Only: error, exhausted, rejected, undecodable, expired or skipped."),
+        click.option("--error", metavar="GLOB", help="Only this error type, or type: message; such as '*timeout*'."),
+        click.option("--key", metavar="KEY", help="Only this key."),
+        click.option("--cause", metavar="ID", callback=_cause, help="Only this cause, as listed by flux dlq causes."),
     ]
     for option in reversed(options):
         command = option(command)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from flux.cli.dlq.selection import open_dead_letters
-from flux.cli.options import adapter_option, load_option, parse_place, task_and
+from flux.cli.options import adapter_option, json_option, load_option, parse_place, task_and
 
 if TYPE_CHECKING:
     from flux.operate.dlq.dead_letters import DeadLetter
@@ -22,7 +22,7 @@ Examples:
 )
 @load_option
 @adapter_option
-@click.option("--json", "as_json", is_flag=True, help="Print the record as flux dlq export does.")
+@json_option("Print the record as flux dlq export does.")
 @task_and(1, "PARTITION:OFFSET")
 def command(sources: tuple[str, ...], as_json: bool, arguments: tuple[str | None, str]) -> None:
     """Show one dead letter in full: its origin, its error, its headers and its value."""

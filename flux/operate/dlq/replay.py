@@ -13,9 +13,10 @@ import attrs
 
 from flux.consuming.topic_setup import ASK
 from flux.core.errors import BrokerError
-from flux.core.ports import AdminPort, Cluster, ProducerRecord, System
+from flux.core.ports import AdminPort, Cluster, CommittedOffset, ProducerRecord, System
 from flux.operate.dlq.dead_letters import DeadLetter, dead_letter_of
 from flux.operate.dlq.replay_plan import ReplayDecision, ReplayPlan, copy_of, decide
+from flux.operate.dlq.replay_progress import ReplayProgress
 from flux.operate.formatting import many
 from flux.operate.reading import ReadBatch, read
 from flux.operate.writing import CHUNK, TopicWriter
@@ -38,31 +39,29 @@ class ReplayResult:
     interrupted: bool = False
 
 
+@attrs.define
 class Replay:
     """Runs a plan once. `on_progress` gets numbers of offsets; `should_stop` is called between records."""
 
-    def __init__(
-        self,
-        plan: ReplayPlan,
-        adapter: Cluster,
-        admin: AdminPort,
-        *,
-        should_stop: Callable[[], bool] = lambda: False,
-        on_progress: Callable[[int], object] = lambda count: None,
-        system: System = SYSTEM,
-    ) -> None:
-        self.result = ReplayResult()
-        self._plan = plan
-        self._adapter = adapter
-        self._admin = admin
-        self._should_stop = should_stop
-        self._progressed = on_progress
-        self._system = system
-        self._replayed = dict(plan.replayed)
-        self._stored = dict(plan.stored)
-        self._changed: set[int] = set()
-        self._committed_at = self._began = system.monotonic()
-        self._writing = TopicWriter(adapter, plan.target.topic, plan.limit_bytes, system)
+    _plan: ReplayPlan
+    _adapter: Cluster
+    _admin: AdminPort
+    _should_stop: Callable[[], bool] = attrs.field(default=lambda: False, kw_only=True)
+    _on_progress: Callable[[int], object] = attrs.field(default=lambda count: None, kw_only=True)
+    _system: System = attrs.field(default=SYSTEM, kw_only=True)
+    result: ReplayResult = attrs.field(factory=ReplayResult, init=False)
+    _replayed: dict[int, ReplayProgress] = attrs.field(init=False)
+    _stored: dict[int, CommittedOffset] = attrs.field(init=False)
+    _changed: set[int] = attrs.field(factory=set, init=False)
+    _began: float = attrs.field(init=False)
+    _committed_at: float = attrs.field(init=False)
+    _writing: TopicWriter = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        plan = self._plan
+        self._replayed, self._stored = dict(plan.replayed), dict(plan.stored)
+        self._began = self._committed_at = self._system.monotonic()
+        self._writing = TopicWriter(self._adapter, plan.target.topic, plan.limit_bytes, self._system)
 
     def run(self) -> ReplayResult:
         """Stops between records, with the offsets committed; an error of the cluster is in the result. Raises any other
@@ -154,7 +153,7 @@ class Replay:
         else:
             assert chunk.end is not None
             self._advance(chunk.partition, chunk.end)
-            self._progressed(chunk.passed)
+            self._on_progress(chunk.passed)
         if failure is not None:
             raise failure
         self._keep_rate()

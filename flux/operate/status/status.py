@@ -77,6 +77,89 @@ class TaskStatus:
     def now_ms(self) -> int:
         return int(self.at * 1000)
 
+    def reports_of(self, stage: Stage) -> list[StageReport]:
+        return [report for each in self.reports or () for report in each.of(stage)]
+
+    def pauses(self) -> list[TaskPause]:
+        """The longest first."""
+        named: dict[str, TaskPause] = {}
+        for each in self.reports or ():
+            for report in (one for status in self.stages for one in each.of(status.stage)):
+                paused, name = report.paused, each.report.name
+                if paused is not None:
+                    left = None if paused.tried_in is None else max(0.0, paused.tried_in - each.age)
+                    named[name] = TaskPause(name, paused.error, paused.seconds + each.age, left)
+        return sorted(named.values(), key=lambda each: -each.seconds)
+
+    def waiting(self, each: StageStatus) -> int:
+        """Records of a retry stage that are not due yet, estimated.
+
+        Due order is offset order: while a partition's oldest unfinished record waits, all behind it wait too.
+        Otherwise those wait that are younger than the stage's shortest wait, unless that oldest record is young and due
+        all the same, as after a replay. Never fewer than the workers report."""
+        if each.stage.role is Role.MAIN:
+            return 0
+        total = 0
+        for number, mark in each.watermarks.items():
+            oldest = each.oldest_unfinished.get(number)
+            if oldest is not None and oldest.waits(self.now_ms):
+                total += each.lag_of(number) - Progress.of(each.committed.get(number)).done_above
+            elif oldest is not None and oldest.offset < (first_young := each.first_young.get(number, mark.high)):
+                total += max(0, mark.high - first_young)
+        return max(total, sum(report.waiting for report in self.reports_of(each.stage)))
+
+    def next_due(self, each: StageStatus) -> int | None:
+        """When the next record of a retry stage is due, in milliseconds since the epoch: of the oldest unfinished ones
+        and of those that workers hold. In the past: it is late. None: no record waits."""
+        dues = [oldest.due for oldest in each.oldest_unfinished.values() if oldest.due is not None]
+        dues += [
+            self.now_ms + int((report.due_in - received.age) * 1000)
+            for received in self.reports or ()
+            for report in received.of(each.stage)
+            if report.due_in is not None
+        ]
+        return min(dues, default=None)
+
+    def rates(self, each: StageStatus, before: TaskStatus | None) -> Rates:
+        """From the workers' reports; without them from how far committed offsets moved since the snapshot `before`, and
+        from what arrived in the next stage."""
+        reports = self.reports_of(each.stage)
+        if reports:
+            return Rates(sum(one.done_rate for one in reports), sum(one.failed_rate for one in reports))
+        if before is None or self.at <= before.at:
+            return Rates()
+        old = next((one for one in before.stages if one.stage == each.stage), None)
+        if old is None or not each.exists:
+            return Rates()
+        seconds = self.at - before.at
+        failed = self._arrival_rate(each, seconds, before)
+        moved = max(0, each.done - old.done) / seconds
+        return Rates(max(0.0, moved - (failed or 0.0)), failed)
+
+    def _arrival_rate(self, each: StageStatus, seconds: float, before: TaskStatus) -> float | None:
+        """Records per second that arrived in the next stage. None: the dead letters, which come from all stages."""
+        number = each.stage.number + 1
+        after = next((one for one in self.stages if one.stage.number == number and one.exists), None)
+        earlier = next((one for one in before.stages if one.stage.number == number and one.exists), None)
+        return None if after is None or earlier is None else max(0, after.end - earlier.end) / seconds
+
+    def dead_rate(self, before: TaskStatus | None) -> float | None:
+        """New dead letters per second."""
+        if before is None or self.dead is None or before.dead is None or self.at <= before.at:
+            return None
+        ends = (sum(mark.high for mark in each.values()) for each in (self.dead, before.dead))
+        return max(0, next(ends) - next(ends)) / (self.at - before.at)
+
+
+@attrs.frozen
+class TaskPause:
+    """A process in which the task is paused. `seconds`: until now; `tried_in`: seconds until the next try."""
+
+    process: str
+    error: str
+    seconds: float
+    tried_in: float | None
+
 
 @attrs.frozen
 class Rates:
@@ -188,93 +271,3 @@ def _with_next(admin: AdminPort, policy: Policy, each: StageStatus) -> StageStat
 def _committed(each: StageStatus, number: int) -> int:
     stored = each.committed.get(number)
     return 0 if stored is None else stored.offset
-
-
-def stage_reports(found: TaskStatus, stage: Stage) -> list[StageReport]:
-    return [report for each in found.reports or () for report in each.of(stage)]
-
-
-@attrs.frozen
-class TaskPause:
-    """A process in which the task is paused. `seconds`: until now; `tried_in`: seconds until the next try."""
-
-    process: str
-    error: str
-    seconds: float
-    tried_in: float | None
-
-
-def pauses_of(found: TaskStatus) -> list[TaskPause]:
-    """The longest first."""
-    named: dict[str, TaskPause] = {}
-    for each in found.reports or ():
-        for report in (one for status in found.stages for one in each.of(status.stage)):
-            paused, name = report.paused, each.report.name
-            if paused is not None:
-                left = None if paused.tried_in is None else max(0.0, paused.tried_in - each.age)
-                named[name] = TaskPause(name, paused.error, paused.seconds + each.age, left)
-    return sorted(named.values(), key=lambda each: -each.seconds)
-
-
-def waiting(found: TaskStatus, each: StageStatus) -> int:
-    """Records of a retry stage that are not due yet, estimated.
-
-    Due order is offset order: while a partition's oldest unfinished record waits, all behind it wait too. Otherwise
-    those wait that are younger than the stage's shortest wait, unless that oldest record is young and due all the same,
-    as after a replay. Never fewer than the workers report."""
-    if each.stage.role is Role.MAIN:
-        return 0
-    total = 0
-    for number, mark in each.watermarks.items():
-        oldest = each.oldest_unfinished.get(number)
-        if oldest is not None and oldest.waits(found.now_ms):
-            total += each.lag_of(number) - Progress.of(each.committed.get(number)).done_above
-        elif oldest is not None and oldest.offset < (first_young := each.first_young.get(number, mark.high)):
-            total += max(0, mark.high - first_young)
-    return max(total, sum(report.waiting for report in stage_reports(found, each.stage)))
-
-
-def next_due(found: TaskStatus, each: StageStatus) -> int | None:
-    """When the next record of a retry stage is due, in milliseconds since the epoch: of the oldest unfinished ones and
-    of those that workers hold. In the past: it is late. None: no record waits."""
-    dues = [oldest.due for oldest in each.oldest_unfinished.values() if oldest.due is not None]
-    dues += [
-        found.now_ms + int((report.due_in - received.age) * 1000)
-        for received in found.reports or ()
-        for report in received.of(each.stage)
-        if report.due_in is not None
-    ]
-    return min(dues, default=None)
-
-
-def rates(found: TaskStatus, each: StageStatus, before: TaskStatus | None) -> Rates:
-    """From the workers' reports; without them from how far committed offsets moved since the snapshot `before`, and
-    from what arrived in the next stage."""
-    reports = stage_reports(found, each.stage)
-    if reports:
-        return Rates(sum(one.done_rate for one in reports), sum(one.failed_rate for one in reports))
-    if before is None or found.at <= before.at:
-        return Rates()
-    old = next((one for one in before.stages if one.stage == each.stage), None)
-    if old is None or not each.exists:
-        return Rates()
-    seconds = found.at - before.at
-    failed = _arrival_rate(found, each, seconds, before)
-    moved = max(0, each.done - old.done) / seconds
-    return Rates(max(0.0, moved - (failed or 0.0)), failed)
-
-
-def _arrival_rate(found: TaskStatus, each: StageStatus, seconds: float, before: TaskStatus) -> float | None:
-    """Records per second that arrived in the next stage. None: the dead letters, which come from all stages."""
-    number = each.stage.number + 1
-    after = next((one for one in found.stages if one.stage.number == number and one.exists), None)
-    earlier = next((one for one in before.stages if one.stage.number == number and one.exists), None)
-    return None if after is None or earlier is None else max(0, after.end - earlier.end) / seconds
-
-
-def dead_rate(found: TaskStatus, before: TaskStatus | None) -> float | None:
-    """New dead letters per second."""
-    if before is None or found.dead is None or before.dead is None or found.at <= before.at:
-        return None
-    ends = (sum(mark.high for mark in each.values()) for each in (found.dead, before.dead))
-    return max(0, next(ends) - next(ends)) / (found.at - before.at)

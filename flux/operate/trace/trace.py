@@ -83,35 +83,32 @@ def trace(
     return _Search(adapter, admin, policy, query, limits, should_stop, on_progress, system).run()
 
 
+@attrs.define
 class _Search:
-    def __init__(
-        self,
-        adapter: Cluster,
-        admin: AdminPort,
-        policy: Policy,
-        query: TraceQuery,
-        limits: TraceLimits,
-        should_stop: Callable[[], bool],
-        on_progress: Callable[[int], object],
-        system: System,
-    ) -> None:
-        self._adapter = adapter
-        self._admin = admin
-        self._policy = policy
-        self._wanted = query
-        self._bounds = limits
-        self._progressed = on_progress
-        self._system = system
-        self._deadline = system.monotonic() + limits.seconds
-        self._caller_stops = should_stop
-        self._now_ms = int(system.now() * 1000)
-        self._found: list[TracedRecord] = []
-        self._unread: dict[Stage, Spans] = {}
-        """What is left to read, of stages that were started."""
-        self._trace = TraceResult()
-        self._left = limits.records
-        self._any_key = query.key is None
-        self._key = query.key
+    _adapter: Cluster
+    _admin: AdminPort
+    _policy: Policy
+    _query: TraceQuery
+    _limits: TraceLimits
+    _caller_stops: Callable[[], bool]
+    _on_progress: Callable[[int], object]
+    _system: System
+    _found: list[TracedRecord] = attrs.field(factory=list, init=False)
+    _unread: dict[Stage, Spans] = attrs.field(factory=dict, init=False)
+    """What is left to read, of stages that were started."""
+    _trace: TraceResult = attrs.field(factory=TraceResult, init=False)
+    _left: int = attrs.field(init=False)
+    _any_key: bool = attrs.field(init=False)
+    _key: bytes | None = attrs.field(init=False)
+    _now_ms: int = attrs.field(init=False)
+    _deadline: float = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._left = self._limits.records
+        self._key = self._query.key
+        self._any_key = self._key is None
+        self._now_ms = int(self._system.now() * 1000)
+        self._deadline = self._system.monotonic() + self._limits.seconds
 
     def run(self) -> TraceResult:
         trace = self._trace
@@ -122,7 +119,7 @@ class _Search:
         main, *retries = stages
         dead = retries.pop() if retries and retries[-1].role is Role.DEAD else None
         may_have_moved_on = True
-        if self._wanted.origin is not None:
+        if self._query.origin is not None:
             self._find_origin(main)
         else:
             self._search(main, len(stages))
@@ -152,8 +149,8 @@ class _Search:
         return [stage for stage in [*stages, *self._policy.stages.leftovers(names), dead] if stage.topic in names]
 
     def _find_origin(self, main: Stage) -> None:
-        assert self._wanted.origin is not None
-        partition, offset = self._wanted.origin
+        assert self._query.origin is not None
+        partition, offset = self._query.origin
         span = spans_of(self._admin, main.topic).get(partition)
         record = None
         if span is not None and span.start <= offset < span.end:
@@ -171,15 +168,15 @@ class _Search:
 
     def _since(self) -> int | None:
         """Copies cannot be older than the record."""
-        if self._wanted.origin is None or not self._found:
-            return self._bounds.since_ms
+        if self._query.origin is None or not self._found:
+            return self._limits.since_ms
         born = self._found[0].written_at
-        return born - _SKEW_MS if 0 < born <= self._now_ms else self._bounds.since_ms
+        return born - _SKEW_MS if 0 < born <= self._now_ms else self._limits.since_ms
 
     def _search(self, stage: Stage, topics: int, since: int | None = None) -> bool:
         """Reads one topic within its share of the limit; `topics`: how many are left. Returns whether a record may have
         moved on from it: a copy was found, or not all was read."""
-        since = self._bounds.since_ms if since is None else since
+        since = self._limits.since_ms if since is None else since
         spans = spans_of(self._admin, stage.topic, since)
         before, left = len(self._found), self._left - self._left // topics
         rest: dict[int, Span] = {}
@@ -211,7 +208,7 @@ class _Search:
                 records = records[: most - used]
                 reached = records[-1].offset() + 1
             used += len(records)
-            self._progressed(len(records))
+            self._on_progress(len(records))
             left[batch.partition] = Span(reached, left[batch.partition].end)
             self._found += self._matching(records, stage)
             if used >= most or self._full():
@@ -234,7 +231,7 @@ class _Search:
                     yield traced
 
     def _is_wanted(self, traced: TracedRecord) -> bool:
-        origin = self._wanted.origin
+        origin = self._query.origin
         if origin is None:
             return True
         return traced.message.origin == (self._policy.stages.topic, *origin)

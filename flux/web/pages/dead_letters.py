@@ -45,18 +45,17 @@ async def show(request: Request) -> Response:
     with_replayed = query.get("replayed") == "1"
     before = places_of(query.get("before", ""))
     if not await _exists(context, task):
-        return context.page(request, "no-dead-letters.html", watch=watch, task=task, tab="dead-letters")
+        return context.task_page(request, watch, "dead-letters", "no-dead-letters.html")
     counts = await context.in_thread(context.cause_counters[task.slug].counts)
     page = await context.in_thread(newest, task, criteria, before, with_replayed=with_replayed)
-    return context.page(
+    return context.task_page(
         request,
+        watch,
+        "dead-letters",
         "dead-letters.html",
         live="sample" if counts.left else "",
-        watch=watch,
-        task=task,
-        tab="dead-letters",
         counts=counts,
-        causes=counts.tallies[:MAX_CAUSES] if not request.query_params.get("all") else counts.tallies,
+        causes=counts.causes[:MAX_CAUSES] if not request.query_params.get("all") else counts.causes,
         page=page,
         criteria=criteria,
         since=query.get("since", ""),
@@ -80,12 +79,11 @@ async def show_one(request: Request) -> Response:
     dead_letter, replayed = await context.in_thread(one, task, place["partition"], place["offset"])
     cause = cause_of(dead_letter)
     key = dead_letter.message.key
-    return context.page(
+    return context.task_page(
         request,
+        watch,
+        "dead-letters",
         "dead-letter.html",
-        watch=watch,
-        task=task,
-        tab="dead-letters",
         dead_letter=dead_letter,
         replayed=replayed,
         cause=cause,
@@ -108,12 +106,11 @@ async def replay_form(request: Request) -> Response:
     criteria = filter_of(dict(request.query_params), task.now_ms)
     plan = await context.in_thread(plan_replay, task.admin, task.policy, _options(task, criteria, {}))
     counts = context.cause_counters[task.slug].latest
-    return context.page(
+    return context.task_page(
         request,
+        watch,
+        "dead-letters",
         "replay.html",
-        watch=watch,
-        task=task,
-        tab="dead-letters",
         plan=plan,
         notes=list(notes(plan)),
         count=_expected(counts, criteria),
@@ -164,12 +161,11 @@ async def purge_form(request: Request) -> Response:
     watch = context.watch(request)
     task, query = watch.task, dict(request.query_params)
     plan = await context.in_thread(_purge, task, query) if query.get("what") else None
-    return context.page(
+    return context.task_page(
         request,
+        watch,
+        "dead-letters",
         "purge.html",
-        watch=watch,
-        task=task,
-        tab="dead-letters",
         plan=plan,
         what=query.get("what", "replayed"),
         days=query.get("days", "30"),
@@ -216,12 +212,11 @@ async def export_form(request: Request) -> Response:
     watch = context.watch(request)
     task = watch.task
     criteria = filter_of(dict(request.query_params), task.now_ms)
-    return context.page(
+    return context.task_page(
         request,
+        watch,
+        "dead-letters",
         "export.html",
-        watch=watch,
-        task=task,
-        tab="dead-letters",
         size=await context.in_thread(size, task, criteria),
         most=operations.MAX_EXPORTED,
         fields=fields_of(criteria),
@@ -250,7 +245,7 @@ def _describe(task: WatchedTask, criteria: Filter) -> str:
 
 
 def _count(counts: CauseCounts, cause: str) -> int | None:
-    return next((tally.count for tally in counts.tallies if tally.cause.id == cause), None)
+    return next((cause_count.count for cause_count in counts.causes if cause_count.cause.id == cause), None)
 
 
 def _expected(counts: CauseCounts, criteria: Filter) -> int | None:

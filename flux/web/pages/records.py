@@ -41,12 +41,11 @@ async def show(request: Request) -> Response:
     if stage is None:
         raise HTTPException(404, f"{task.name} has no stage {at['stage']} with records")
     found = await context.in_thread(_read, task, stage, at["partition"], at["offset"])
-    return context.page(
+    return context.task_page(
         request,
+        watch,
+        "",
         "record.html",
-        watch=watch,
-        task=task,
-        tab="",
         found=found,
         stage=stage,
         message=found.seen.message,
@@ -104,12 +103,11 @@ async def search(request: Request) -> Response:
             found, histories = await context.in_thread(_traced, task, wanted, limits)
     except FluxError as error:
         problem = one_line(str(error))
-    return context.page(
+    return context.task_page(
         request,
+        watch,
+        "trace",
         "trace.html",
-        watch=watch,
-        task=task,
-        tab="trace",
         key=key,
         origin=origin,
         since=since,

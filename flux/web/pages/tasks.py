@@ -65,15 +65,14 @@ MAX_BLOCKERS = 50
 async def show_task(request: Request) -> Response:
     context = context_of(request)
     watch = context.watch(request)
-    return context.page(
+    return context.task_page(
         request,
+        watch,
+        "task",
         "task.html",
         live="sample",
-        watch=watch,
-        task=watch.task,
-        tab="task",
         charts=figures(watch.history),
-        most_held=MAX_BLOCKERS,
+        max_blockers=MAX_BLOCKERS,
     )
 
 
@@ -81,13 +80,12 @@ async def show_waiting(request: Request) -> Response:
     context = context_of(request)
     watch = context.watch(request)
     summary = await context.in_thread(context.waiting[watch.task.slug].summary)
-    return context.page(
+    return context.task_page(
         request,
+        watch,
+        "waiting",
         "waiting.html",
         live="sample",
-        watch=watch,
-        task=watch.task,
-        tab="waiting",
         summary=summary,
         most=max((count for _, count in summary.steps), default=0),
     )
@@ -99,12 +97,11 @@ async def show_doctor(request: Request) -> Response:
     task = watch.task
     facts, findings = await context.in_thread(task.examined, others_of(task, context.tasks))
     named = {finding.check for finding in findings} | ({"clock"} if facts.clock is None else set())
-    return context.page(
+    return context.task_page(
         request,
+        watch,
+        "doctor",
         "doctor.html",
-        watch=watch,
-        task=task,
-        tab="doctor",
         facts=facts,
         findings=findings,
         passed=[name for name in CHECKS if name not in named],

@@ -21,12 +21,7 @@ from flux.operate.status.status import (
     StageStatus,
     TaskPause,
     TaskStatus,
-    dead_rate,
-    next_due,
-    pauses_of,
-    rates,
     read_status,
-    waiting,
 )
 from unit.support.memory_support import START
 from unit.support.operate_support import DEAD, MAIN, NOW_MS, RETRY, OperateKit, headers_of, policy
@@ -77,35 +72,35 @@ def at(
 def test_what_waits_is_all_behind_a_record_that_waits_but_what_is_done() -> None:
     committed = CommittedOffset(0, OffsetTracker(0, [(4, 6)]).metadata())
     stage = stage_look(1, oldest_unfinished={0: oldest(due=NOW_MS + 5_000)}, committed={0: committed})
-    assert waiting(at(stage), stage) == 8
+    assert at(stage).waiting(stage) == 8
 
 
 def test_behind_a_record_that_is_due_what_is_younger_than_the_wait_waits() -> None:
     stage = stage_look(1, oldest_unfinished={0: oldest(due=NOW_MS - 5_000)}, first_young={0: 7})
-    assert waiting(at(stage), stage) == 3
+    assert at(stage).waiting(stage) == 3
     none = stage_look(1, oldest_unfinished={0: oldest(due=NOW_MS - 5_000)}, first_young={0: 10})
-    assert waiting(at(none), none) == 0
+    assert at(none).waiting(none) == 0
 
 
 def test_behind_a_record_that_is_younger_than_the_wait_and_due_nothing_is_known_to_wait() -> None:
     replayed = stage_look(1, oldest_unfinished={0: oldest(due=NOW_MS - 5_000)}, first_young={0: 0})
-    assert waiting(at(replayed), replayed) == 0
+    assert at(replayed).waiting(replayed) == 0
     assert (
-        waiting(at(replayed, reports=[read_reports(told(1, waiting=2)), read_reports(told(1, waiting=1))]), replayed)
+        at(replayed, reports=[read_reports(told(1, waiting=2)), read_reports(told(1, waiting=1))]).waiting(replayed)
         == 3
     )
 
 
 def test_nothing_waits_in_the_main_topic() -> None:
-    assert waiting(at(stage_look()), stage_look()) == 0
+    assert at(stage_look()).waiting(stage_look()) == 0
 
 
 def test_the_next_due_is_the_first_of_what_positions_and_processes_say() -> None:
     stage = stage_look(1, oldest_unfinished={0: oldest(due=NOW_MS + 9_000)})
-    assert next_due(at(stage), stage) == NOW_MS + 9_000
+    assert at(stage).next_due(stage) == NOW_MS + 9_000
     report = read_reports(told(1, due_in=6.0), age=2.0)
-    assert next_due(at(stage, reports=[report]), stage) == NOW_MS + 4_000
-    assert next_due(at(stage_look()), stage_look()) is None
+    assert at(stage, reports=[report]).next_due(stage) == NOW_MS + 4_000
+    assert at(stage_look()).next_due(stage_look()) is None
 
 
 def test_rates_are_those_of_all_processes_that_report() -> None:
@@ -115,7 +110,7 @@ def test_rates_are_those_of_all_processes_that_report() -> None:
         read_reports(told(1, done_rate=9.0)),
     ]
     stage = stage_look()
-    assert rates(at(stage, reports=reports), stage, None) == Rates(3.0, 0.5)
+    assert at(stage, reports=reports).rates(stage, None) == Rates(3.0, 0.5)
 
 
 def test_without_reports_rates_are_how_far_two_looks_are_apart() -> None:
@@ -124,15 +119,15 @@ def test_without_reports_rates_are_how_far_two_looks_are_apart() -> None:
     moved = stage_look(committed={0: CommittedOffset(6, OffsetTracker(6, [(8, 10)]).metadata())})
     came = stage_look(1, watermarks={0: Watermarks(0, 12)})
     found = at(moved, came, later=2.0)
-    assert rates(found, moved, before) == Rates(3.0, 1.0)
-    assert rates(found, moved, None) == Rates(None, None)
-    assert dead_rate(at(moved, dead=9, later=2.0), before) == 4.5
+    assert found.rates(moved, before) == Rates(3.0, 1.0)
+    assert found.rates(moved, None) == Rates(None, None)
+    assert at(moved, dead=9, later=2.0).dead_rate(before) == 4.5
 
 
 def test_a_position_that_was_set_back_is_no_negative_rate() -> None:
     before = at(stage_look(committed={0: CommittedOffset(9)}))
     now = stage_look(committed={0: CommittedOffset(1)})
-    assert rates(at(now, later=1.0), now, before).done == 0.0
+    assert at(now, later=1.0).rates(now, before).done == 0.0
 
 
 # -- what is paused
@@ -143,19 +138,19 @@ def test_each_process_that_is_paused_is_named_once_the_longest_first() -> None:
     here = read_reports(told(paused=short), told(1, paused=short))
     there = attrs.evolve(here, report=attrs.evolve(here.report, host="other", stages=(told(1, paused=long),)))
     found = at(stage_look(), stage_look(1), reports=[here, there, read_reports(told())])
-    assert pauses_of(found) == [
+    assert found.pauses() == [
         TaskPause("other pid 7", "ConnectionError", 62.0, 10.0),
         TaskPause("host pid 7", "TimeoutError", 3.0, None),
     ]
 
 
 def test_a_try_that_a_report_foretold_is_not_in_the_past() -> None:
-    [pausing] = pauses_of(at(stage_look(), reports=[read_reports(told(paused=Paused("OSError", 1.0, 1.5)), age=4.0)]))
+    [pausing] = at(stage_look(), reports=[read_reports(told(paused=Paused("OSError", 1.0, 1.5)), age=4.0)]).pauses()
     assert pausing.tried_in == 0.0
 
 
 def test_nothing_is_paused_where_nobody_reports() -> None:
-    assert pauses_of(at(stage_look())) == []
+    assert at(stage_look()).pauses() == []
 
 
 # -- what holds
@@ -272,7 +267,7 @@ def test_a_look_has_positions_ends_members_and_the_next_record_of_each_partition
     assert first.oldest_unfinished == {
         1: OldestUnfinished(0, "r", 2, NOW_MS, NOW_MS + 9, first.oldest_unfinished[1].size)
     }
-    assert waiting(found, first) == 1
+    assert found.waiting(first) == 1
     assert (second.oldest_unfinished, second.lag) == ({}, 0)
     assert found.reports is None
 
