@@ -24,7 +24,14 @@ Replay the record later with flux dlq replay --reason skipped."""
 )
 @load_option
 @adapter_option
-@click.option("--stage", type=click.IntRange(0), default=0, show_default=True, metavar="N", help="Stage of the record; 0: the main topic.")
+@click.option(
+    "--stage",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    metavar="N",
+    help="Stage of the record; 0: the main topic.",
+)
 @click.option("--reason", required=True, metavar="TEXT", help="Why; stored in the dead letter.")
 @click.option("--by", metavar="NAME", help="Who skips it; default: this user and machine.")
 @click.option(
