@@ -81,8 +81,12 @@ class Node:
             start_new_session=True,
         )
         if not answers(self.bootstrap, _START):
-            tail = (self._directory / "log").read_text(errors="replace")[-1000:]
-            raise NoBroker(f"Kafka {VERSION} does not start from its jars: {tail}", surprising=True)
+            raise NoBroker(f"Kafka {VERSION} does not start from its jars: {self.log}", surprising=True)
+
+    @property
+    def log(self) -> str:
+        """Its last lines."""
+        return (self._directory / "log").read_text(errors="replace")[-1000:]
 
     def kill(self) -> None:
         """Its machine is gone, from one moment to the next."""

@@ -43,7 +43,10 @@ class Own:
 
     def make(self, *names: str) -> None:
         for made in self.admin.create_topics([NewTopic(name, 1, 1) for name in names]).values():
-            made.result(30)
+            try:
+                made.result(30)
+            except TimeoutError:
+                pytest.fail(f"the broker did not make {', '.join(names)} in 30 s: {self.node.log}")
         until = time.monotonic() + 30
         while time.monotonic() < until:
             known = self.admin.list_topics(timeout=10).topics

@@ -165,7 +165,7 @@ def test_records_that_are_about_to_be_deleted_are_counted(
     assert producer.flush(30) == 0
     [finding] = whole.examined()["findings"]
     assert (finding["check"], finding["about"]) == ("expiry", whole.topic)
-    assert finding["problem"].startswith("3 records that are not done")
+    assert finding["problem"].startswith("about to be deleted: 3 records not done yet")
 
 
 def test_a_wait_that_outlasts_positions_is_found(whole: Patient) -> None:

@@ -19,8 +19,8 @@ pytestmark = pytest.mark.timeout(240)
 
 PATIENCE = 3
 """The task's shutdown_timeout, in seconds."""
-SLOW = 1.5
-"""For the interpreter, on a busy machine."""
+SLOW = 5
+"""For the interpreter, on a busy machine; what hangs takes a client's timeout, which is longer."""
 
 TASK = f"""
 import os
