@@ -7,17 +7,24 @@
 
 from __future__ import annotations
 
+import fcntl
+import json
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 import attrs
 
-from brokers.base import KafkaNode, NoBroker
+from brokers.base import KafkaNode, NoBroker, once
 from brokers.jars import jars
 from flux.testing.container import container
 
-__all__ = ["KafkaNode", "NoBroker", "running"]
+__all__ = ["KafkaNode", "NoBroker", "running", "shared"]
+
+_PATIENCE = 900.0  # seconds: the first start fetches Kafka
 
 
 @contextmanager
@@ -42,3 +49,26 @@ def running() -> Iterator[KafkaNode]:
             manager.__exit__(None, None, None)
         return
     raise NoBroker("no Apache Kafka for the tests: set FLUX_TEST_BOOTSTRAP, or: " + "; ".join(map(str, missing)))
+
+
+@contextmanager
+def shared(run: str) -> Iterator[KafkaNode]:
+    """The one broker of all processes that name this test run. The first one starts it, and stops it when no other uses
+    it any more. Raises NoBroker as `running` does."""
+    directory = Path(tempfile.gettempdir()) / f"flux-broker-{run}"
+    directory.mkdir(exist_ok=True)
+    told = directory / "node.json"
+    with ExitStack() as stack, (directory / "users").open("a") as users:
+        with once(directory / "lock", _PATIENCE):
+            starts = not told.exists()
+            if starts:
+                node = stack.enter_context(running())
+                told.write_text(json.dumps(attrs.asdict(node)))
+            else:
+                node = KafkaNode(**json.loads(told.read_text()))
+            fcntl.flock(users, fcntl.LOCK_SH)
+        yield node
+        fcntl.flock(users, fcntl.LOCK_UN)
+        if starts:
+            fcntl.flock(users, fcntl.LOCK_EX)  # waits for the others, however they end
+            shutil.rmtree(directory, ignore_errors=True)

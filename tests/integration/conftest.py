@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from brokers import KafkaNode, NoBroker, running
+from brokers import KafkaNode, NoBroker, running, shared
 from confluent_kafka import OFFSET_BEGINNING, Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewPartitions, NewTopic
@@ -34,8 +34,9 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     if session.config.option.collectonly or not any(_HERE in item.path.parents for item in session.items):
         return
     stack = contextlib.ExitStack()
+    run = os.environ.get("PYTEST_XDIST_TESTRUNUID")
     try:
-        session.config.stash[_broker] = stack.enter_context(running())
+        session.config.stash[_broker] = stack.enter_context(shared(run) if run else running())
     except NoBroker as reason:
         session.config.stash[_broker] = reason
     session.config.stash[_stop] = stack

@@ -151,4 +151,4 @@ def test_a_stranger_s_metadata_beside_a_position_is_told_and_ignored(
     lab.commit(task.group_id, task.topic, {0: 1}, metadata="bitmap:AAAA")
     lab.work(task)
     assert seen.values == [b"1", b"2", b"3"]
-    assert [r.levelname for r in caplog.records if "position 1" in r.getMessage()] == ["WARNING"]
+    assert [r.levelname for r in caplog.records if "committed offset 1" in r.getMessage()] == ["WARNING"]
