@@ -28,7 +28,7 @@ WORKERS ?= 6
 # runs all tests: six files at a time, then those that measure times alone
 test: .venv/.developed
 	$(BIN)/pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder -m "not timed"
-	$(BIN)/pytest -m timed
+	$(BIN)/pytest --numprocesses $(WORKERS) -m timed
 
 # the unit tests on each Python from 3.11 on that is on PATH
 matrix: .venv/.matrix
