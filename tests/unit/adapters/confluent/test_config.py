@@ -256,6 +256,7 @@ def test_idle_connections_that_are_closed_are_no_warning(caplog: pytest.LogCaptu
         (KafkaError(KafkaError._TRANSPORT), Fault.UNAVAILABLE),
         (KafkaError(KafkaError._ALL_BROKERS_DOWN), Fault.UNAVAILABLE),
         (KafkaError(KafkaError._MSG_TIMED_OUT), Fault.UNAVAILABLE),
+        (KafkaError(KafkaError._DESTROY), Fault.UNAVAILABLE),  # of a record, when its broker or topic goes
         (KafkaError(KafkaError.NOT_ENOUGH_REPLICAS), Fault.UNAVAILABLE),
         (KafkaError(KafkaError._SSL, "handshake failed: connection reset"), Fault.UNAVAILABLE),
         (KafkaError(KafkaError._SSL, "handshake failed: certificate verify failed"), Fault.LOGIN),
