@@ -67,5 +67,5 @@ def test_replicas_that_are_too_few_or_acknowledge_too_little_are_found(
         ("replication", f"{topic}-billing-dlq"),
     ]
     assert "lost with it" in report["findings"][0]["problem"]
-    assert report["findings"][1]["problem"].startswith("has 1 replica(s) on 3 brokers")
+    assert report["findings"][1]["problem"].startswith("has 1 replica on 3 brokers")
     assert [each["what"] for each in report["not_checked"]] == ["the clocks' difference"]

@@ -266,7 +266,7 @@ class Trial:
     def calls(self) -> list[books.Call]:
         return books.read(self.directory / "books")
 
-    def working(self, seconds: float = 30.0) -> None:
+    def working(self, seconds: float = 60.0) -> None:
         """Waits for the first calls of every worker."""
 
         def all_began() -> bool:
