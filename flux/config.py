@@ -1,4 +1,4 @@
-"""What holds for the process: its cluster and how it writes."""
+"""Settings of the whole process: its cluster, its producers and hooks."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ AdapterChoice = Adapter | AsyncAdapter | str | None
 
 ENTRY_POINTS = "flux.adapters"
 _LONGEST = 86_400
-_MOST_COUNTED = 2**40  # what librdkafka takes for its queue
+_MOST_COUNTED = 2**40  # librdkafka's limit for its queue
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*\Z")
 _BUILT_IN = {
     "memory": "flux.adapters.memory",
@@ -66,20 +66,21 @@ def _one_of(choices: object) -> Callable[[object, attrs.Attribute[Any], object],
 
 @attrs.frozen(kw_only=True, cache_hash=True, field_transformer=plainly)
 class ProducerOptions:
-    """How producers buffer and write. Times in seconds. Raises ConfigurationError for a value that cannot be meant."""
+    """How producers buffer and write. Times in seconds. Raises ConfigurationError for an invalid value."""
 
     max_buffer_size: int = attrs.field(default=1000, validator=_count)
-    """Records that a producer holds before it hands them to its client."""
+    """Records that a producer buffers before it passes them to its client."""
     max_buffer_bytes: int = attrs.field(default=1_000_000, validator=_count)
-    """Bytes of their keys and values, likewise."""
+    """Bytes of keys and values that it buffers."""
     flush_interval: float = attrs.field(default=1.0, validator=_seconds)
-    """The longest that a record waits in the buffer."""
+    """How long a record waits in the buffer at most."""
     compression: Compression = attrs.field(default="none", validator=_one_of(Compression))
     acks: Acks = attrs.field(default="all", validator=_one_of(Acks))
     delivery_timeout: float = attrs.field(default=30.0, validator=_seconds)
     """How long the client tries to deliver a record, and how long `produce` waits for room."""
     max_queue_bytes: int = attrs.field(default=256 * 1024 * 1024, validator=_count)
-    """What a client holds at most, unacknowledged included; producers with the same settings share one."""
+    """Bytes that a client holds at most, including unacknowledged records; producers with the same settings share
+    one."""
 
     @property
     def limits(self) -> Limits:
@@ -111,7 +112,7 @@ current = Settings()
 _adapters: dict[str, Adapter] = {}
 _lock = Lock()
 if hasattr(os, "register_at_fork"):
-    # A fork waits for an adapter that is being imported and made: the child could neither use nor repeat that.
+    # A fork waits while an adapter is imported and made: the child could neither use nor repeat that.
     os.register_at_fork(
         before=lambda: _lock.acquire(), after_in_parent=lambda: _lock.release(), after_in_child=lambda: _lock.release()
     )
@@ -124,10 +125,10 @@ def configure(
     hooks: Sequence[Hooks] | None = None,
     flush_on_sigterm: bool | None = None,
 ) -> None:
-    """Sets what is given for the whole process and leaves the rest; `adapter` is one, or its URL; `hooks` hear of every
-    task of workers made afterwards. `flush_on_sigterm` (the default): where nobody handles SIGTERM when a producer is
-    first used in the main thread, that signal delivers what is buffered, in 25 s at most, before it ends the process.
-    Raises ConfigurationError."""
+    """Sets the given settings for the whole process, and leaves the others. `adapter`: an adapter or its URL. `hooks`:
+    event callbacks of every task of workers that are made afterwards. `flush_on_sigterm` (default True): if SIGTERM has
+    no handler when a producer is first used in the main thread, that signal delivers buffered records, in up to 25 s,
+    before it ends the process. Raises ConfigurationError."""
     if flush_on_sigterm not in (None, True, False):
         raise ConfigurationError("flux.configure(flush_on_sigterm=…) takes True or False")
     if producer is not None and not isinstance(producer, ProducerOptions):
@@ -145,12 +146,12 @@ def configure(
 
 
 def override_adapter(adapter: AdapterChoice) -> None:
-    """The command line's choice, which goes before the environment's and `configure`'s; None takes it back."""
+    """Sets the command line's choice, which overrides the environment's and `configure`'s; None removes it."""
     _change(override=None if adapter is None else as_adapter(adapter))
 
 
 def reset() -> None:
-    """Forgets what was configured and which adapters were made: for tests."""
+    """Forgets the settings and the adapters that were made: for tests."""
     global current
     with _lock:
         current = Settings()
@@ -160,8 +161,8 @@ def reset() -> None:
 
 @contextmanager
 def substituting(substitute: Callable[[AdapterChoice, AdapterChoice], Adapter]) -> Iterator[None]:
-    """For tests: meanwhile `substitute(own, common)` decides about every adapter, being told what was chosen for the
-    task or the producer alone, and for the process. What is configured meanwhile is taken back at the end."""
+    """A context for tests in which `substitute(own, common)` returns every adapter. `own`: the choice of the task or
+    producer; `common`: that of the process. Settings that are changed meanwhile are restored at the end."""
     global current
     before = current
     _change(substitute=substitute)
@@ -174,8 +175,8 @@ def substituting(substitute: Callable[[AdapterChoice, AdapterChoice], Adapter]) 
 
 
 def resolve_adapter(*candidates: AdapterChoice) -> Adapter:
-    """The first that is not None of: `candidates` (an instance's, then its class's), the command line's, the one in
-    the environment variable FLUX_ADAPTER, the one configured. Raises ConfigurationError when there is none."""
+    """The first that is not None of: `candidates` (an instance's, then its class's), the command line's, the
+    environment variable FLUX_ADAPTER, `configure`'s. Raises ConfigurationError when there is none."""
     settings = current
     own = _first(candidates)
     common = _first((settings.override, os.environ.get("FLUX_ADAPTER") or None, settings.adapter))
@@ -190,7 +191,7 @@ def resolve_adapter(*candidates: AdapterChoice) -> Adapter:
 
 
 def as_adapter(choice: Adapter | AsyncAdapter | str) -> Adapter:
-    """An adapter as it is; a URL's. Raises ConfigurationError."""
+    """The adapter itself, or the one for a URL. Raises ConfigurationError."""
     if isinstance(choice, str):
         return adapter_from_url(plain(choice))
     if not (hasattr(choice, "cluster") and hasattr(choice, "producer")):
@@ -199,9 +200,9 @@ def as_adapter(choice: Adapter | AsyncAdapter | str) -> Adapter:
 
 
 def adapter_from_url(url: str) -> Adapter:
-    """The adapter for `SCHEME://…`, the same one for the same URL. Schemes are memory, confluent, kafka, and those
-    that installed packages add: an entry point `SCHEME = "package.module:function"` in the group `flux.adapters`, the
-    function taking the URL. Raises ConfigurationError, which never holds the URL: it may have a password in it."""
+    """The adapter for `SCHEME://…`; the same one for the same URL. Schemes are memory, confluent, kafka, aiokafka, and
+    those of installed packages: an entry point `SCHEME = "package.module:function"` in the group `flux.adapters`, whose
+    function takes the URL. Raises ConfigurationError, which never shows the URL: it may contain a password."""
     with _lock:
         if url not in _adapters:
             scheme, separator, _ = url.partition("://")

@@ -1,4 +1,4 @@
-"""Work that a task is given by its own application: at once, or at a time, when only this task's group sees it."""
+"""`Task.enqueue`: writes a record for a task, to be processed at once or at a given time."""
 
 from __future__ import annotations
 
@@ -37,23 +37,21 @@ def enqueue(
     if due is None:
         return _producer(task, policy.stages.topic, None, serializer).send(value, key=key, headers=headers)
     if policy.stages.retries < 1:
-        raise ConfigurationError(
-            f"{_name(task)}.enqueue with a delay needs a retry topic to wait in: set retries to 1 or more"
-        )
+        raise ConfigurationError(f"{_name(task)}.enqueue with a delay needs a retry topic: set retries to 1 or more")
     own = _pairs(headers)
     if forged := [name for name, _ in own if str(name).startswith(flux_headers.PREFIX)]:
         raise ConfigurationError(f"header {forged[0]!r}: names that begin with {flux_headers.PREFIX} are flux's own")
     stage = policy.stages[1]
-    placed = [
+    all_headers = [
         *own,
         (flux_headers.STAGE, "1"),
         (flux_headers.ATTEMPTS, "0"),
         (flux_headers.DUE, str(due)),
         (flux_headers.GROUP, policy.stages.group),
-        (flux_headers.ORIGIN_TIMESTAMP, str(due)),  # its age counts from when it was to be done
+        (flux_headers.ORIGIN_TIMESTAMP, str(due)),  # its age counts from its due time
     ]
     options = attrs.evolve(config.current.producer, acks="all")
-    return _producer(task, stage.topic, options, serializer).send(value, key=key, headers=placed)
+    return _producer(task, stage.topic, options, serializer).send(value, key=key, headers=all_headers)
 
 
 def _due(policy: Policy, delay: float | None, at: datetime | None) -> int | None:
@@ -94,10 +92,10 @@ def _name(task: Any) -> str:
 def _producer(
     task: Any, topic: str, options: ProducerOptions | None, serializer: Callable[[Any], Any] | None
 ) -> type[Producer]:
-    """The task's own, which its class or instance keeps; another one when it has got another cluster or options."""
+    """The task's producer, which its class or instance keeps; another one when its cluster or options have changed."""
     wanted = (topic, task.adapter, options, serializer)
-    made: dict[str, tuple[tuple[Any, ...], type[Producer]]] = task.__dict__.get("_producers", {})
-    known = made.get(topic)
+    producers: dict[str, tuple[tuple[Any, ...], type[Producer]]] = task.__dict__.get("_producers", {})
+    known = producers.get(topic)
     if known is None or known[0] != wanted:
         name = f"{_name(task)}.enqueue"
         attributes = {
@@ -108,7 +106,7 @@ def _producer(
             "options": options,
             "serializer": None if serializer is None else staticmethod(serializer),
         }
-        made_anew: type[Producer] = types.new_class(name, (Producer,), exec_body=lambda names: names.update(attributes))
-        known = wanted, made_anew
-        task._producers = {**made, topic: known}
+        producer: type[Producer] = types.new_class(name, (Producer,), exec_body=lambda names: names.update(attributes))
+        known = wanted, producer
+        task._producers = {**producers, topic: known}
     return known[1]

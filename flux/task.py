@@ -32,7 +32,7 @@ R = TypeVar("R")
 
 
 class _on_both(Generic[P, R]):  # noqa: N801
-    """A method of a class and of its instances alike: an instance may have settings of its own."""
+    """A method that can be called on a class and on its instances, which may have their own settings."""
 
     def __init__(self, function: Callable[Concatenate[Any, P], R]) -> None:
         self._function = function
@@ -43,11 +43,11 @@ class _on_both(Generic[P, R]):  # noqa: N801
 
 
 class Task:
-    """Subclass it with `topic`, `group_id` and `call`. One instance works all records of a process, from several
-    threads, or in an event loop when `call` is `async def`. A `call` that returns is done; one that raises moves its
-    record to the next stage. `setup` and `close` may be `async def` when `call` is.
+    """Subclass it with `topic`, `group_id` and `call`. One instance processes all records of a process, from several
+    threads, or in an event loop when `call` is `async def`. When `call` returns, its record is done; when it raises,
+    the record is forwarded to the next stage. `setup` and `close` may be `async def` when `call` is.
 
-    Times are in seconds. What is None or 0 is off, and costs nothing. A setting that cannot work is a
+    Times are in seconds. A feature whose setting is None or 0 is off, and costs nothing. An invalid setting raises
     ConfigurationError when a worker starts.
     """
 
@@ -61,37 +61,38 @@ class Task:
     max_delay: float = 30 * DAY
     """No record waits longer than this in one stage."""
     retry_on: tuple[type[BaseException], ...] = (Exception,)
-    """Exceptions that try a record again. The nearest class in the MRO wins. What is no Exception counts where it is
-    named here or below; failures of the process (KeyboardInterrupt, SystemExit, GeneratorExit, MemoryError, a
-    cancellation) cannot be named."""
+    """Exceptions after which a record is tried again. The nearest class in the MRO wins. A BaseException that is no
+    Exception counts when it is named here or below; failures of the process (KeyboardInterrupt, SystemExit,
+    GeneratorExit, MemoryError, a cancellation) cannot be named."""
     reject_on: tuple[type[BaseException], ...] = ()
-    """Exceptions that make a record a dead letter at once. Ties, and what none names, reject."""
+    """Exceptions that make a record a dead letter at once. So do ties, and exceptions that are named nowhere."""
     pause_on: tuple[type[BaseException], ...] = ()
-    """Exceptions that tell of an outage and not of a record: as if `flux.Pause` was raised, they move nothing, count no
-    attempt, and the task makes no calls here until one record, tried from time to time, ends otherwise."""
+    """Exceptions that mean an outage, as if `flux.Pause` was raised: the record is not moved, no attempt is counted,
+    and the task makes no calls in this process until one record, which is tried from time to time, has another
+    result."""
     in_place_retries: int = 0
-    """Tries in place before a record moves, each counted as an attempt, holding back its key alone. They end early on a
-    stop or a revocation, and wait for the end of a pause."""
+    """Retries in place before a record is forwarded, each counted as an attempt. They hold back only the record's key,
+    end early on a stop or a revocation, and wait for the end of a pause."""
     in_place_wait: float = 0.1
-    """Before the first of them; doubled each time."""
+    """Seconds before the first of them; doubled each time."""
     give_up_after: float | None = None
-    """Counted from the timestamp of the record in the main topic: work that is older is not tried any more, nor sent to
-    wait for longer, but becomes a dead letter, reason `expired`."""
+    """Maximum age, from the record's timestamp in the main topic: an older record is not tried any more, nor one whose
+    next wait would exceed it; it becomes a dead letter, reason `expired`."""
 
     concurrency: int = 10
     """Calls in flight per process, all stages together."""
     rate_limit: float | None = None
-    """Calls a second and process, all stages together; evenly, not in bursts."""
+    """Calls per second in each process, all stages together, evenly spaced."""
     timeout: float | None = None
-    """Of a call. An async one is cancelled then, and fails with TimeoutError; one that blocks cannot be ended: it is
-    named in the log, with where it is."""
+    """Time limit of a call. An async call is then cancelled, and fails with TimeoutError; a blocking one cannot be
+    ended: the log names it, with its stack."""
     middleware: Sequence[Middleware] = ()
-    """Callables (message, call_next) around each call, the first outermost: what they return counts for nothing, what
-    they raise is the end of the call. Coroutine functions with an `async def call`. They see the decoded value."""
+    """Callables (message, call_next) around each call, the first outermost. Their return value is ignored; an exception
+    counts as the call's. Coroutine functions with an `async def call`. They get the decoded value."""
     ordering: Literal["key", "partition", "none"] = "key"
     start_from: Literal["earliest", "latest"] = "earliest"
-    """Where a group that has no position at all in the main topic starts. A partition that comes later starts with its
-    oldest record."""
+    """Where a group without any committed offset in the main topic starts. Partitions that are added later start with
+    their oldest record."""
 
     offset_commit_interval: float = 0.2
     offset_commit_threshold: int = 10_000
@@ -100,28 +101,30 @@ class Task:
     shutdown_timeout: float = 25
     """How long a stop waits for calls in flight."""
     stalled_after: float = 300
-    """A partition that has work and no record done for as long is named in the log, with what it waits for."""
+    """A partition with records but no progress for this long is named in the log, with its blocker."""
     max_waiting: int = 100_000
-    """Records that wait in memory per retry stage; the rest waits on the cluster."""
+    """Records per retry stage that wait in memory; others stay on the cluster."""
     max_waiting_bytes: int = 64 * 1024 * 1024
     max_metadata: int = MAX_METADATA
-    """Characters stored beside a position; at most the broker's offset.metadata.max.bytes, less one."""
+    """Characters of a committed offset's metadata; at most the broker's offset.metadata.max.bytes, less one."""
 
-    deserializer: ClassVar[Any] = None  # bytes or None -> anything; Any, as type checkers take a function for a method
-    """Makes `message.value`; a record that it refuses is a dead letter at once, reason `undecodable`."""
+    deserializer: ClassVar[Any] = (
+        None  # bytes or None -> anything; Any, since type checkers take a function for a method
+    )
+    """Decodes `message.value`; when it raises, the record is a dead letter at once, reason `undecodable`."""
     serializer: ClassVar[Any] = None
-    """Makes bytes of what `enqueue` is given; None: it takes bytes, str or None."""
+    """Encodes the value of `enqueue`; None: `enqueue` takes bytes, str or None."""
     error_headers: ErrorHeaders = "full"
-    """What of an error goes into headers: "full", "type", or a callable error -> text."""
+    """What headers contain of an error: "full", "type", or a callable error -> text."""
     acknowledge_produced: bool = True
-    """Whether what a call produces is acknowledged before its record counts as done."""
+    """Whether a record is done only when the records that its call has produced are acknowledged."""
 
     hooks: Sequence[Hooks] = ()
-    """Who hears of this task's work, beside those of `flux.configure`."""
+    """Event callbacks of this task, in addition to those of `flux.configure`."""
 
     adapter: AdapterChoice = None
-    """The cluster, or its URL. Who decides: instance, then class, then a worker's `adapter`, `--adapter`, FLUX_ADAPTER,
-    `flux.configure`."""
+    """The cluster, or its URL. The first that is set counts: instance, class, the worker's `adapter`, `--adapter`,
+    FLUX_ADAPTER, `flux.configure`."""
     naming: Naming | None = None
     """(topic, group, stage) -> (topic, group); None: Super::Flux's names."""
 
@@ -129,8 +132,9 @@ class Task:
         """Called once per process, before the first call."""
 
     def call(self, message: Any, /) -> Any:
-        """Works one record, a `flux.Message`. Returns: done, unless it is a coroutine, a generator or a future, which
-        is work that nobody does. Raises: the next stage, or the dead letters."""
+        """Processes one record, a `flux.Message`. When it returns, the record is done, unless the return value is a
+        coroutine, a generator or a future: that counts as a failure. When it raises, the record is forwarded to the
+        next stage or the dead letters."""
         raise NotImplementedError
 
     def close(self) -> Any:
@@ -146,20 +150,20 @@ class Task:
         delay: float | None = None,
         at: datetime | None = None,
     ) -> Delivery:
-        """Gives the task work: to its main topic, or, with `delay` seconds or the time `at` (with a time zone), to its
-        first retry topic, due then, where only this task's group sees it. The future's `result(timeout)`, and `await`,
-        give where it landed, or raise DeliveryError.
+        """Writes a record to the task's main topic; or, with `delay` in seconds or the time `at` (with a time zone), to
+        its first retry topic with that due time, where only this task's group reads it. The future's `result(timeout)`,
+        and `await`, return where it was written, or raise DeliveryError.
 
-        Work with a delay has `retries` tries, as its first retry topic is where it begins; its `message.id` names its
-        record there. Raises ConfigurationError for more than `max_delay`, for a task without retries, and for what
-        cannot be a record.
+        A delayed record has `retries` attempts, since it starts in the first retry topic; its `message.id` refers to
+        its record there. Raises ConfigurationError for more than `max_delay`, a task without retries, and an invalid
+        record.
         """
         return enqueue(self, self.policy(), _plain(self, "serializer"), value, key, headers, delay, at)
 
     @_on_both
     def policy(self) -> Policy:
-        """The task's settings, checked: a class's, or an instance's. Raises ConfigurationError, in one line that names
-        the task."""
+        """The checked settings of the class or the instance. Raises ConfigurationError, in one line that names the
+        task."""
         cls = self if isinstance(self, type) else type(self)
         for name in ("topic", "group_id"):
             if not isinstance(getattr(self, name), str) or not getattr(self, name):
@@ -205,18 +209,17 @@ class Task:
 
     @_on_both
     def decoder(self) -> Callable[[bytes | None], Any] | None:
-        """`deserializer` as a plain callable, however it was written."""
+        """`deserializer` as a plain callable, however it was assigned."""
         return _plain(self, "deserializer")  # type: ignore[no-any-return]
 
 
 class BatchTask(Task):
-    """A task whose `call` takes many records of one partition at once: up to `max_batch`, or what has come within
-    `max_wait` seconds of the first. One batch is in flight per partition; `concurrency` and `rate_limit` count batches.
-    Retry stages batch what is due.
+    """A task whose `call` takes many records of one partition at once: up to `max_batch`, or those that have arrived
+    within `max_wait` seconds of the first. One batch is in flight per partition; `concurrency` and `rate_limit` count
+    batches. Retry stages batch records that are due.
 
-    A `call` that returns has done them all. `raise flux.BatchFailure({message: error, …})` moves those alone, the
-    others are done; any other exception moves them all, so that a batch that is written in one transaction can fail
-    as one.
+    When `call` returns, all are done. `raise flux.BatchFailure({message: error, …})` forwards those alone, and the
+    others are done. Any other exception forwards all, so a batch that is written in one transaction fails as a whole.
     """
 
     max_batch: int = 100
@@ -225,7 +228,7 @@ class BatchTask(Task):
     """Seconds; at most 300."""
 
     def call(self, messages: Sequence[Message], /) -> Any:
-        """Works records of one partition, in their order. Returns: all are done."""
+        """Processes records of one partition, in order. When it returns, all are done."""
         raise NotImplementedError
 
 
@@ -235,7 +238,7 @@ def _batch(task: Any) -> OpenBatch | None:
 
 
 def _plain(task: object, name: str) -> Any:
-    """An attribute that may be a function: as it was assigned, not bound to an instance or a class."""
+    """An attribute that may be a function, as it was assigned: not bound to an instance or a class."""
     value = inspect.getattr_static(task, name)
     return value.__func__ if isinstance(value, staticmethod | classmethod) else value
 
@@ -247,7 +250,8 @@ def _shown(function: Any) -> str:
 def task(*, topic: str, group_id: str, **settings: Any) -> Callable[[Callable[[Message], Any]], type[Task]]:
     """Makes a Task of a function of one message: `@flux.task(topic="orders", group_id="billing", retries=3)`.
 
-    `settings` are Task's class attributes. The name is the function's. Raises ConfigurationError for one unknown.
+    `settings` are Task's class attributes. The name is the function's. Raises ConfigurationError for an unknown
+    setting.
     """
     unknown = [name for name in settings if name.startswith("_") or not hasattr(Task, name)]
     if unknown:

@@ -17,7 +17,7 @@ from types import FrameType
 
 from flux.producing.registry import PRODUCERS
 from flux.system import SYSTEM
-from flux.system.interpreter_end import tell
+from flux.system.interpreter_end import write_once
 
 LIMIT = 25.0
 """Seconds for the delivery; most orchestrators kill after 30."""
@@ -71,7 +71,7 @@ def _end(number: int) -> None:
         except RuntimeError:
             deliver()
         if not delivered.acquire(timeout=LIMIT + _GRACE):
-            tell(f"{signal.Signals(number).name}: what was buffered was not delivered in {LIMIT + _GRACE:.0f} s")
+            write_once(f"{signal.Signals(number).name}: what was buffered was not delivered in {LIMIT + _GRACE:.0f} s")
     finally:
         os.kill(os.getpid(), number)
         time.sleep(1.0)

@@ -12,7 +12,7 @@ from types import FunctionType, MethodType
 from flux.core.errors import BrokerError, ConfigurationError, DeliveryError, FailedRecord
 from flux.core.monitoring.log_throttle import LogThrottle, and_more
 from flux.core.ports import Adapter, System
-from flux.system.interpreter_end import ending, tell
+from flux.system.interpreter_end import ending, write_once
 from flux.system.return_values import check_returned, is_async
 from flux.system.tracebacks import text_of
 
@@ -51,7 +51,7 @@ class UnclaimedFailures:
         """`keep`: for the next `flush`."""
         error = DeliveryError(records)
         if ending():
-            tell(f"{self._adapter.cluster}: {error}")
+            write_once(f"{self._adapter.cluster}: {error}")
             return
         first = records[0].error
         kind = (type(first), first.fault if isinstance(first, BrokerError) else None)

@@ -1,8 +1,8 @@
-"""Values: what turns them into a record's bytes, and back. See docs/how-to/values.md.
+"""Serializers and deserializers of values. See docs/how-to/values.md.
 
-A serializer is value -> bytes or None and belongs on a producer class; a deserializer is bytes or None -> value and
-belongs on a task class. A tombstone (None) is None on both sides. What a serializer refuses is raised to the caller of
-`produce`; a record that a deserializer refuses is a dead letter, reason `undecodable`.
+A serializer is value -> bytes or None, and is set on a producer class; a deserializer is bytes or None -> value, and is
+set on a task class. A tombstone is None on both sides. An exception of a serializer goes to the caller of `produce`; a
+record at which a deserializer raises is a dead letter, reason `undecodable`.
 """
 
 from flux.serde import registry

@@ -11,8 +11,8 @@ _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
 def json_serializer(value: Any) -> bytes:
-    """UTF-8 JSON without spaces. Raises TypeError or ValueError for what JSON cannot hold, or could not be read again:
-    NaN and the infinities, lone surrogates, what is nested too deeply."""
+    """UTF-8 JSON without spaces. Raises TypeError or ValueError for values that JSON cannot hold or that could not be
+    read again: NaN, infinities, lone surrogates, too deep nesting."""
     try:
         return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
     except RecursionError:
@@ -20,8 +20,8 @@ def json_serializer(value: Any) -> bytes:
 
 
 def json_deserializer(data: bytes | None) -> Any:
-    """What a value holds; None for a tombstone. Raises ValueError when it is not JSON in UTF-8, for NaN and numbers
-    that a float cannot hold, for lone surrogates, and for what is nested too deeply."""
+    """The decoded value; None for a tombstone. Raises ValueError for data that is not JSON in UTF-8, for NaN and
+    numbers that a float cannot hold, for lone surrogates and for too deep nesting."""
     if data is None:
         return None
     try:

@@ -1,6 +1,6 @@
 """Values as instances of attrs classes or dataclasses, written as JSON: `deserializer = model_deserializer(Order)`.
 
-Needs the extra `models` (cattrs), which is imported by the first of these functions that is called.
+Needs the extra `models` (cattrs), which is imported when a function here is first called.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ M = TypeVar("M")
 
 
 def model_converter() -> Converter:
-    """cattrs' converter for JSON, which takes nothing for what it is not: null is not the str "None", 3.7 not the int
-    3, "ab" not the list ["a", "b"]; but an int is a float. Fields that the class lacks are ignored, and missing ones
-    with a default get it, so that records from before and after a change can be read.
+    """cattrs' converter for JSON, without implicit conversions: null is not the str "None", 3.7 not the int 3, "ab" not
+    the list ["a", "b"]; but an int is accepted as a float. Fields that the class lacks are ignored, and missing ones
+    get their default, so that records from before and after a change can be read.
 
-    Register hooks of your own types on it, and hand it to the functions below. Raises ConfigurationError when cattrs
+    Register hooks for your own types on it, and pass it to the functions below. Raises ConfigurationError when cattrs
     is not installed."""
     try:
         from cattrs.preconf.json import make_converter
@@ -41,8 +41,8 @@ def model_converter() -> Converter:
 
 
 def model_serializer(model: type[M], converter: Converter | None = None) -> Callable[[M | None], bytes | None]:
-    """instance -> JSON in UTF-8. The serializer raises TypeError for what is no instance of `model`, TypeError or
-    ValueError for what JSON cannot hold. This function raises ConfigurationError."""
+    """instance -> JSON in UTF-8. The serializer raises TypeError for a value that is no instance of `model`, and
+    TypeError or ValueError for values that JSON cannot hold. This function raises ConfigurationError."""
     used = _checked(model, converter)
 
     def serialize(value: M | None) -> bytes | None:
@@ -56,8 +56,8 @@ def model_serializer(model: type[M], converter: Converter | None = None) -> Call
 
 
 def model_deserializer(model: type[M], converter: Converter | None = None) -> Callable[[bytes | None], M | None]:
-    """JSON -> instance; None for a tombstone. The deserializer raises ValueError for what is no JSON or does not fit,
-    which names the fields and no value of theirs. This function raises ConfigurationError."""
+    """JSON -> instance; None for a tombstone. The deserializer raises ValueError for data that is no JSON or does not
+    fit `model`; it names the fields, but none of their values. This function raises ConfigurationError."""
     used = _checked(model, converter)
     from cattrs import transform_error
 

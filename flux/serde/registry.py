@@ -1,15 +1,15 @@
-"""Values by schema, as Confluent's Schema Registry keeps them: Avro, JSON Schema and Protobuf.
+"""Values with a schema in Confluent's Schema Registry: Avro, JSON Schema and Protobuf.
 
-Thin wrappers of confluent-kafka's own serializers, which are documented there; `config` is theirs. Needs the extra
-`schema-registry`, which is imported by the first of these functions that is called.
+These wrap confluent-kafka's own serializers, which are documented there; `config` is theirs. Needs the extra
+`schema-registry`, which is imported when a function here is first called.
 
-`registry` is a URL, confluent-kafka's configuration of a client, or a client, which several may share. `topic` is the
-task's main topic: it names the subject (`topic`-value), in the retry topics too. Schemas are asked for once and kept.
+`registry` is a URL, confluent-kafka's configuration of a client, or a client, which may be shared. `topic` is the
+task's main topic: it names the subject (`topic`-value), in the retry topics too. Schemas are requested once and cached.
 
-Each function raises ConfigurationError for what cannot work. A serializer raises what confluent-kafka's raises, for a
-registry that is away too. A deserializer raises `Pause` when the registry is away or refuses the login, which is not
-the record's fault, `Retry` for a schema that the registry does not know, as one of its followers learns of a fresh one
-later, and confluent-kafka's error for all else.
+Each function raises ConfigurationError for invalid arguments. A serializer raises what confluent-kafka's raises, also
+when the registry is unavailable. A deserializer raises `Pause` when the registry is unavailable or refuses the login,
+which is not the record's fault; `Retry` for a schema that the registry does not know, since its followers learn of a
+new one later; and confluent-kafka's error otherwise.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Deserializer = Callable[[bytes | None], Any]
 Config = Mapping[str, Any] | None
 
 _REFUSED = {401, 403, 407, 408, 429}
-"""HTTP status codes that, like those from 500 on, say nothing about the schema that was asked for."""
+"""HTTP status codes that, like those from 500 on, say nothing about the requested schema."""
 _UNKNOWN = 404
 
 
@@ -43,7 +43,7 @@ def avro_serializer(
     to_dict: Callable[[Any], Any] | None = None,
     config: Config = None,
 ) -> Serializer:
-    """value -> Avro. `to_dict` makes what Avro writes of a value, such as a dict of an instance."""
+    """value -> Avro. `to_dict` converts a value to what Avro writes, such as an instance to a dict."""
 
     def make() -> Any:
         from confluent_kafka.schema_registry.avro import AvroSerializer
@@ -61,15 +61,15 @@ def avro_deserializer(
     from_dict: Callable[[Any], Any] | None = None,
     config: Config = None,
 ) -> Deserializer:
-    """Avro -> value. `schema`: what is read into; None: what the record was written by. `from_dict` makes the value of
-    what Avro read."""
+    """Avro -> value. `schema`: the reader's schema; None: the one that the record was written with. `from_dict`
+    converts what Avro read to the value."""
 
     def make() -> Any:
         from confluent_kafka.schema_registry.avro import AvroDeserializer
 
         return AvroDeserializer(_client(registry), schema, _without_context(from_dict), conf=_dict(config))
 
-    return _patient(_bound(make, topic))
+    return _with_pauses(_bound(make, topic))
 
 
 def json_schema_serializer(
@@ -80,7 +80,7 @@ def json_schema_serializer(
     to_dict: Callable[[Any], Any] | None = None,
     config: Config = None,
 ) -> Serializer:
-    """value -> JSON that fits `schema`. `to_dict` makes what JSON can hold of a value."""
+    """value -> JSON that fits `schema`. `to_dict` converts a value to what JSON can hold."""
 
     def make() -> Any:
         from confluent_kafka.schema_registry.json_schema import JSONSerializer
@@ -100,8 +100,8 @@ def json_schema_deserializer(
     from_dict: Callable[[Any], Any] | None = None,
     config: Config = None,
 ) -> Deserializer:
-    """JSON -> value, once it fits `schema`; None: the schema that the record was written by. `from_dict` makes the
-    value of what JSON held."""
+    """JSON -> value, if it fits `schema`; None: the schema that the record was written with. `from_dict` converts the
+    decoded JSON to the value."""
 
     def make() -> Any:
         from confluent_kafka.schema_registry.json_schema import JSONDeserializer
@@ -110,11 +110,11 @@ def json_schema_deserializer(
             schema, _without_context(from_dict), _client(registry), _dict(config), json_decode=json_deserializer
         )
 
-    return _patient(_bound(make, topic))
+    return _with_pauses(_bound(make, topic))
 
 
 def protobuf_serializer(registry: Registry, message_type: Any, topic: str, *, config: Config = None) -> Serializer:
-    """Message -> Protobuf. `message_type`: a class that protoc made."""
+    """Message -> Protobuf. `message_type`: a class generated by protoc."""
 
     def make() -> Any:
         from confluent_kafka.schema_registry.protobuf import ProtobufSerializer
@@ -125,14 +125,14 @@ def protobuf_serializer(registry: Registry, message_type: Any, topic: str, *, co
 
 
 def protobuf_deserializer(registry: Registry, message_type: Any, topic: str, *, config: Config = None) -> Deserializer:
-    """Protobuf -> Message. `message_type`: a class that protoc made, which every record is read as."""
+    """Protobuf -> Message. `message_type`: a class generated by protoc, for every record."""
 
     def make() -> Any:
         from confluent_kafka.schema_registry.protobuf import ProtobufDeserializer
 
         return ProtobufDeserializer(message_type, _dict(config), _client(registry))
 
-    return _patient(_bound(make, topic))
+    return _with_pauses(_bound(make, topic))
 
 
 def _client(registry: Registry) -> SchemaRegistryClient:
@@ -147,7 +147,7 @@ def _client(registry: Registry) -> SchemaRegistryClient:
 
 
 def _bound(make: Callable[[], Any], topic: str) -> Callable[[Any], Any]:
-    """What `make` makes, for values of `topic`."""
+    """The converter that `make` returns, for values of `topic`."""
     if not isinstance(topic, str) or not topic:
         raise ConfigurationError("a schema belongs to a topic: give the name of the task's main topic")
     try:
@@ -167,7 +167,7 @@ def _bound(make: Callable[[], Any], topic: str) -> Callable[[Any], Any]:
     return call
 
 
-def _patient(deserialize: Deserializer) -> Deserializer:
+def _with_pauses(deserialize: Deserializer) -> Deserializer:
     from confluent_kafka.schema_registry.error import OAuthTokenError, SchemaRegistryError
 
     try:  # in confluent-kafka's own order
@@ -185,7 +185,7 @@ def _patient(deserialize: Deserializer) -> Deserializer:
                 raise Retry(f"the schema registry does not know the schema: {_without_secrets(error)}") from error
             raise
         except (TransportError, OAuthTokenError) as error:
-            raise Pause(reason=f"the schema registry is away: {_without_secrets(error)}") from error
+            raise Pause(reason=f"the schema registry is unavailable: {_without_secrets(error)}") from error
 
     return call
 

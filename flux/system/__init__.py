@@ -1,4 +1,4 @@
-"""The machine itself: the clock, the threads and the chance that drivers and the in-memory broker get."""
+"""The operating system for drivers and the in-memory broker: clock, threads, locks, random numbers, the watchdog."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ MOST_FRAMES = 20
 
 
 class Lock(_thread.RLock):  # type: ignore[misc]  # not final at runtime
-    """Every lock of flux: `with` leaves it free whatever a signal's handler raises, and wherever. From Python 3.14 on a
-    handler may run when the lock's own `__enter__`, in C, has it and the `with` statement does not protect it yet; none
-    runs between the return of a function in Python and the body."""
+    """Every lock of flux. `with` releases it even if a signal handler raises at any point. From Python 3.14 on, a
+    handler may run after the lock's own `__enter__`, in C, has acquired it and before the `with` statement protects it;
+    none runs between the return of a Python function and the body."""
 
     __slots__ = ()
 
@@ -45,9 +45,9 @@ class Lock(_thread.RLock):  # type: ignore[misc]  # not final at runtime
 
 
 class _Condition(threading.Condition):
-    """`threading.Condition` enters, leaves and waits by functions in Python. A signal's handler that raises as one of
-    them begins would leave the lock taken for ever, or give back one that is not held. So the first two are `Lock`'s,
-    and `wait` has it back before a handler can run."""
+    """`threading.Condition` enters, leaves and waits by Python functions. A signal handler that raises at the start of
+    one would leave the lock held for ever, or release one that is not held. So `__enter__` and `__exit__` are `Lock`'s,
+    and `wait` has acquired it again before a handler can run."""
 
     _lock: Any
     _waiters: deque[Any]
@@ -64,7 +64,7 @@ class _Condition(threading.Condition):
                 lock.release()
                 woken = waiter.acquire(True, -1 if timeout is None else max(timeout, 0))
             finally:
-                lock._acquire_restore(held)  # as `acquire`, but no signal's handler runs meanwhile
+                lock._acquire_restore(held)  # as `acquire`, but no signal handler runs meanwhile
         finally:
             if not woken:
                 try:  # noqa: SIM105 - `suppress` has functions in Python
@@ -75,7 +75,7 @@ class _Condition(threading.Condition):
 
 
 class Watchdog:
-    """Looks after duties, on a thread of its own that takes nobody else's lock; it ends when there are none."""
+    """Checks duties every second, on a thread that takes no other lock and ends when there are none."""
 
     def __init__(self, system: System) -> None:
         self._system = system
@@ -85,17 +85,17 @@ class Watchdog:
         self._process = os.getpid()
         self._lock = Lock()
         self._duties = Duties()
-        self._watches = False
+        self._running = False
 
     def watch(self, duty: Duty) -> None:
         if self._process != os.getpid():
-            self._begin()  # a forked child has neither the duties nor the thread
+            self._begin()  # a forked child has no thread, and its parent's duties are not its own
         with self._lock:
             self._duties.add(duty)
-            if not self._watches:
-                with suppress(RuntimeError):  # the interpreter ends, and makes no more threads
+            if not self._running:
+                with suppress(RuntimeError):  # the interpreter is ending, and starts no more threads
                     self._system.spawn("flux-watchdog", self._run)
-                    self._watches = True
+                    self._running = True
 
     def _run(self) -> None:
         while True:
@@ -106,7 +106,7 @@ class Watchdog:
                 _ask(duty)
             with self._lock:
                 if not self._duties:
-                    self._watches = False
+                    self._running = False
                     return
 
 
@@ -136,7 +136,7 @@ def _ask(duty: Duty) -> None:
 
 
 def stack_of_thread(identifier: int | None) -> str:
-    """Where a thread is now, innermost last; empty when it is gone."""
+    """The stack of a thread, innermost frame last; empty when it has ended."""
     frame = sys._current_frames().get(identifier or 0)
     return "" if frame is None else asked(lambda: "".join(traceback.format_stack(frame)[-MOST_FRAMES:])) or ""
 

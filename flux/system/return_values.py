@@ -1,8 +1,8 @@
-"""What somebody's function returns is looked at: a coroutine that nobody awaits, or a generator that nobody goes
-through, is work that was never done.
+"""Checks return values of users' functions: a coroutine that is not awaited, or a generator that is not iterated, means
+that the function's work was not done.
 
-What a function is can often be seen at the start; what it returns is seen when it is called. A call that returns None,
-as nearly all do, costs a comparison.
+Many functions can be checked at the start; return values are checked at each call. For a call that returns None, as
+nearly all do, this costs one comparison.
 """
 
 from __future__ import annotations
@@ -23,26 +23,26 @@ from flux.core.message import Message
 _LAZY = (GeneratorType, AsyncGeneratorType, CoroutineType, map, filter, Future)
 _vars = type.__dict__["__dict__"].__get__
 _ended: set[type] = {bool, int, float, str, bytes, list, dict, tuple, set}
-"""Types that were looked at, and stand for nothing to be done."""
+"""Types that were checked, and mean no unfinished work."""
 _MOST_KEPT = 1_000
 _MARK = getattr(asyncio.coroutines, "_is_coroutine", object())
-"""By which asyncio, before Python 3.14, and Cython know functions that look like plain ones."""
+"""Marks coroutine functions that look like plain ones, for asyncio before Python 3.14 and for Cython."""
 
 
 class PartOfItsCall:
-    """What a call need not await, as its record waits for it anyway."""
+    """A base of awaitables that a call need not await, since its record waits for them anyway."""
 
     __slots__ = ()
 
 
 def check_returned(what: str, returned: object) -> None:
-    """Raises NotAwaited when `what` has returned work that is still to be done, which it never will be."""
+    """Raises NotAwaited when `what` has returned unfinished work."""
     kind = type(returned)
     if returned is None or (type(kind) is type and kind in _ended):
         return
     name = _unfinished(kind)
     if name is None:
-        if type(kind) is type:  # else its hash is somebody else's code
+        if type(kind) is type:  # else hashing it runs a user's code
             if len(_ended) >= _MOST_KEPT:
                 _ended.clear()
             _ended.add(kind)
@@ -55,17 +55,17 @@ def _unfinished(kind: type) -> str | None:
     if issubclass(kind, PartOfItsCall):
         return None
     if issubclass(kind, AsyncGeneratorType):
-        return "an async generator that nobody goes through: has it a yield in it?"
+        return "an async generator, which is never iterated: does it contain a yield?"
     if issubclass(kind, GeneratorType):
-        return "a generator that nobody goes through: has it a yield in it?"
+        return "a generator, which is never iterated: does it contain a yield?"
     if issubclass(kind, map | filter):
-        return f"a {kind.__name__} that nobody goes through"
+        return f"a {kind.__name__}, which is never iterated"
     if issubclass(kind, CoroutineType):
-        return "a coroutine that nobody awaited"
+        return "a coroutine that was not awaited"
     if issubclass(kind, Future):
-        return "a Future that nobody waited for"
+        return "a Future that was not waited for"
     if any("__await__" in _vars(each) for each in mro_of(kind)):
-        return f"an awaitable ({asked(lambda: kind.__name__)}) that nobody awaited"
+        return f"an awaitable ({asked(lambda: kind.__name__)}) that was not awaited"
     return None
 
 
@@ -74,15 +74,15 @@ def is_awaitable(returned: object) -> bool:
 
 
 def is_unfinished(awaitable: object) -> bool:
-    """Whether a coroutine or a future has not come to its end."""
+    """Whether a coroutine or a future has not ended."""
     if issubclass(type(awaitable), CoroutineType):
         return awaitable.cr_frame is not None  # type: ignore[attr-defined]
     return isinstance(awaitable, asyncio.Future) and not awaitable.done()
 
 
 def drop(returned: object) -> None:
-    """What nobody will await: Python is not to complain of it too. One that runs as a task is cancelled, as the work
-    that it does will be begun anew."""
+    """Closes a coroutine that will not be awaited, so that Python does not warn too. One that runs as a task is
+    cancelled, since its work will be done again."""
     if not issubclass(type(returned), CoroutineType):
         return
     for task in asked(asyncio.all_tasks) or ():
@@ -93,8 +93,8 @@ def drop(returned: object) -> None:
 
 
 def own_failure(error: BaseException) -> BaseException:
-    """`error` of a call that is awaited, or of one that blocks; a CancelledError that is no cancellation of the running
-    task's as what it is: a failure of the call."""
+    """The call's failure in `error`: a CancelledError that does not cancel the running task becomes
+    SubtaskCancelled."""
     if not issubclass(type(error), asyncio.CancelledError):
         return error
     task = asked(asyncio.current_task)
@@ -106,7 +106,7 @@ def own_failure(error: BaseException) -> BaseException:
 
 
 def own_failures(messages: Sequence[Message], error: BaseException) -> Mapping[Message, BaseException]:
-    """The same of a call that took many, for each that has failed."""
+    """`own_failure` of a batch call, by failed message."""
     failures = failures_of(messages, own_failure(error))
     return {message: own_failure(each) for message, each in failures.items()}
 
@@ -115,8 +115,8 @@ def own_failures(messages: Sequence[Message], error: BaseException) -> Mapping[M
 
 
 def is_async(function: object) -> bool:
-    """Whether calling it gives a coroutine: a coroutine function, an object whose `__call__` is one, a partial of
-    either, or one that is marked."""
+    """Whether a call returns a coroutine: for a coroutine function, an object whose `__call__` is one, a partial of
+    either, or a marked function."""
     while isinstance(function, partial):
         function = function.func
     if inspect.iscoroutinefunction(function) or getattr(function, "_is_coroutine", None) is _MARK:
@@ -125,30 +125,30 @@ def is_async(function: object) -> bool:
 
 
 def check_function(what: str, function: object, parameters: str, awaited: bool) -> None:
-    """Raises ConfigurationError for what can be seen never to do its work: `what` cannot be called with `parameters`
-    ("message, call_next", empty for none), is a generator, or gives coroutines that nobody awaits. `awaited`: it may
-    give them."""
+    """Raises ConfigurationError for a function that cannot work: it cannot be called with `parameters` ("message,
+    call_next", empty for none), is a generator, or returns coroutines although it is not `awaited`. `what`: its
+    name."""
     if not callable(function):
         raise ConfigurationError(f"{what} must take ({parameters}): {function!r} cannot be called")
     try:
-        # its own signature: a wrapper may give what it wraps more than it takes
+        # Its own signature: a wrapper may pass on more than it takes.
         inspect.signature(function, follow_wrapped=False).bind(*(None for each in parameters.split(", ") if each))
     except TypeError:
         raise ConfigurationError(f"{what} must take ({parameters})") from None
     except ValueError:
-        pass  # of C, and has none
+        pass  # written in C, without a signature
     inner: Any = function
     while isinstance(inner, partial):
         inner = inner.func
     if inspect.isgeneratorfunction(inner) or inspect.isasyncgenfunction(inner):
-        raise ConfigurationError(f"{what} has a yield in it, so that calling it does nothing: take it out")
+        raise ConfigurationError(f"{what} contains a yield, so calling it does nothing: remove it")
     if is_async(function):
         if not awaited:
-            raise ConfigurationError(f"{what} is a coroutine function, which nobody awaits here: make it a plain def")
+            raise ConfigurationError(f"{what} is a coroutine function, which is never awaited: make it a plain def")
     elif is_async(inspect.unwrap(inner)):
         raise ConfigurationError(
-            f"{what} is no coroutine function, and wraps one: make the wrapper async def, or, if it runs the coroutine"
-            " itself, leave out functools.wraps"
+            f"{what} is no coroutine function, but wraps one: make the wrapper async def, or, if it runs the coroutine"
+            " itself, remove functools.wraps"
         )
 
 
@@ -156,7 +156,7 @@ def check_function(what: str, function: object, parameters: str, awaited: bool) 
 
 
 def check_settled(what: str, returned: object) -> None:
-    """`check_returned`, where it is nothing of a record's. Raises ConfigurationError."""
+    """`check_returned` outside of a call. Raises ConfigurationError."""
     try:
         check_returned(what, returned)
     except NotAwaited as error:
@@ -164,5 +164,5 @@ def check_settled(what: str, returned: object) -> None:
 
 
 async def settled(what: str, awaitable: Awaitable[Any]) -> None:
-    """Awaits what was returned; what that returns is looked at too. Raises ConfigurationError."""
+    """Awaits a return value, and checks the result too. Raises ConfigurationError."""
     check_settled(what, await awaitable)

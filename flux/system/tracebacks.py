@@ -1,5 +1,5 @@
-"""Tracebacks as text, made once per place: a storm of the same failure formats one. Nothing here raises, whatever the
-exceptions and the frames are."""
+"""Tracebacks as text, formatted once per place in the code, for many failures of one kind. Nothing here raises,
+whatever the exceptions and frames are."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from flux.system import MOST_FRAMES
 
 _MOST_KEPT = 500
 _MOST_SHOWN = 100
-"""Frames of one exception, where all of it is shown."""
+"""Frames of one exception, when its whole chain is shown."""
 _MOST_LINKS = 10
-"""Exceptions that caused each other, or of one group."""
+"""Exceptions in a chain, or in one group."""
 _MOST_DEPTH = 3
 """Groups within groups."""
 _MOST_TEXT = 32_000
-_NONE = "(its traceback cannot be had)"
+_NONE = "(its traceback cannot be read)"
 
 _texts: dict[tuple[int, ...], tuple[str, list[object]]] = {}
-"""By the code that raised, which is kept with its text: what is kept has no other's identity."""
+"""By the code that raised, which is kept too, so that its identity is not reused."""
 
 
 def trace_of(error: BaseException) -> str:
@@ -46,7 +46,7 @@ def trace_of(error: BaseException) -> str:
 
 
 def _trace(error: BaseException) -> str:
-    place: list[int] = []  # a line's number is looked for in a table, an instruction's is not
+    place: list[int] = []  # instructions: a line number is looked up in a table
     tb = traceback_of(error)
     while tb is not None:
         place.append(id(tb.tb_frame.f_code))
@@ -69,7 +69,7 @@ def _trace(error: BaseException) -> str:
 
 
 def own_part(error: BaseException) -> TracebackType | None:
-    """The traceback of `error` from where the user's code begins: flux's frames before it say nothing."""
+    """The traceback of `error` from where the user's code begins, without flux's frames before it."""
     start = tb = traceback_of(error)
     while tb is not None:
         name = dict.get(tb.tb_frame.f_globals, "__name__")
@@ -80,7 +80,7 @@ def own_part(error: BaseException) -> TracebackType | None:
 
 
 def text_of(error: BaseException) -> str:
-    """All of it, with what caused it, from where the user's code begins."""
+    """The whole traceback with its causes, from where the user's code begins."""
     found = asked(lambda: "\n".join(_lines(error)))
     return _NONE if found is None else cut(found, _MOST_TEXT)
 
@@ -116,7 +116,7 @@ def _lines(error: BaseException, depth: int = 0) -> Iterator[str]:
 
 
 def stack_of_task(task: asyncio.Task[None]) -> str:
-    """Where a task waits, as far as asyncio tells: its coroutines, innermost last."""
+    """The coroutines in which a task waits, as far as asyncio shows them, innermost last."""
     return "".join(asked(lambda: _awaited(task)) or ())
 
 

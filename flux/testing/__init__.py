@@ -1,4 +1,4 @@
-"""What tests of flux, of tasks and of adapters are made of.
+"""Tools for tests of tasks and producers, and contract checks for adapters.
 
 with flux.testing.kit() as kit: ...     # or the pytest fixture `flux_kit`: see docs/how-to/testing.md
 """

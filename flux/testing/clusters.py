@@ -1,4 +1,4 @@
-"""In-memory brokers in the place of clusters: one for the process's, one for each that a task or a producer names."""
+"""In-memory brokers that replace clusters: one for the process's, one for each that a task or a producer names."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _DEFAULT = ""
 
 
 class Clusters:
-    """`name`: tells these brokers from those of another kit. `partitions`: of topics that a write creates."""
+    """`name`: distinguishes these brokers from those of another kit. `partitions`: of topics that a write creates."""
 
     def __init__(self, name: str, system: System, partitions: int) -> None:
         self._name = name
@@ -31,7 +31,7 @@ class Clusters:
         return self._adapter(_DEFAULT if common is not None and place == _place(common) else place)
 
     def all(self) -> list[MemoryAdapter]:
-        """Those that anybody has asked for."""
+        """Adapters that were used."""
         return list(self._adapters.values())
 
     def recover(self) -> None:
@@ -40,13 +40,13 @@ class Clusters:
             adapter.broker.available = True
 
     def forget(self) -> None:
-        """Lets the brokers go."""
+        """Releases the brokers."""
         for place in self._adapters:
             forget(self._full_name(place))
 
     def _adapter(self, place: str) -> MemoryAdapter:
         if place not in self._adapters:
-            # Time passes in leaps here: nobody is ever late for a poll.
+            # The kit's time moves in leaps: no member is ever late for a poll.
             self._adapters[place] = MemoryAdapter(
                 self._full_name(place),
                 system=self._system,
@@ -60,5 +60,5 @@ class Clusters:
 
 
 def _place(choice: Adapter | AsyncAdapter | str) -> str:
-    """Where a cluster is, whichever client speaks to it."""
+    """A cluster's address, whichever client is used."""
     return as_adapter(choice).cluster.partition("://")[2]

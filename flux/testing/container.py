@@ -13,7 +13,7 @@ IMAGE = "apache/kafka:4.3.0"
 
 @contextmanager
 def container(auto_create: bool = False) -> Iterator[KafkaNode]:
-    """One of the image that FLUX_TEST_KAFKA_IMAGE names. Raises NoBroker, which says what to install or start."""
+    """A node of the image in FLUX_TEST_KAFKA_IMAGE. Raises NoBroker, which says what to install or start."""
     try:
         from testcontainers.core.config import testcontainers_config
         from testcontainers.core.container import DockerContainer
@@ -25,11 +25,11 @@ def container(auto_create: bool = False) -> Iterator[KafkaNode]:
     except Exception:
         raise NoBroker("start a Docker engine") from None
     if "TESTCONTAINERS_RYUK_DISABLED" not in os.environ:
-        # The session stops its container itself; the reaper's image would be one more to get.
+        # The session stops its container itself; the reaper would need one more image.
         testcontainers_config.ryuk_disabled = True
 
     image = os.environ.get("FLUX_TEST_KAFKA_IMAGE", IMAGE)
-    # Clients come back to the advertised address: the port inside and outside must be the same.
+    # Clients connect to the advertised address: the port inside and outside must be the same.
     open_port, secured_port, controller_port = free_ports(3)
     kafka = DockerContainer(image).with_kwargs(auto_remove=True)
     for port in (open_port, secured_port):
@@ -45,12 +45,12 @@ def container(auto_create: bool = False) -> Iterator[KafkaNode]:
     try:
         bootstrap = f"{host}:{open_port}"
         if not answers(bootstrap, 60):
-            raise NoBroker(f"{image} runs, but serves nobody at {bootstrap}", surprising=True)
+            raise NoBroker(f"{image} runs, but does not answer at {bootstrap}", surprising=True)
         yield KafkaNode(bootstrap, f"{host}:{secured_port}", f"container of {image}")
     finally:
         kafka.stop()
 
 
 def _variable(name: str) -> str:
-    """How the image is told a property: https://github.com/apache/kafka/blob/4.3.0/docker/docker_official_images"""
+    """The environment variable of a property: https://github.com/apache/kafka/blob/4.3.0/docker/docker_official_images"""
     return "KAFKA_" + name.replace("-", "___").replace("_", "__").replace(".", "_").upper()

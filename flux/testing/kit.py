@@ -1,4 +1,5 @@
-"""The kit: an application's tasks and producers in one thread, on a broker in memory, by a clock that a test moves."""
+"""The kit: runs an application's tasks and producers in one thread, on an in-memory broker, with a clock that the test
+moves."""
 
 from __future__ import annotations
 
@@ -36,7 +37,7 @@ _numbers = itertools.count(1)
 
 
 class Clock:
-    """The kit's time: that of record timestamps and due times. It stands still until the test moves it."""
+    """The kit's time, for record timestamps and due times. It stands still until the test moves it."""
 
     def __init__(self, machine: Machine) -> None:
         self._machine = machine
@@ -51,10 +52,10 @@ class Clock:
         return datetime.fromtimestamp(self._machine.now(), UTC)
 
     def advance(self, by: float | timedelta) -> None:
-        """Moves it on, by seconds. What is due by then is worked by the next `run`. Raises ValueError."""
+        """Moves the clock by so many seconds. The next `run` processes what is due by then. Raises ValueError."""
         seconds = by.total_seconds() if isinstance(by, timedelta) else by
         if not seconds >= 0:
-            raise ValueError(f"advance({by!r}): time goes on, never back")
+            raise ValueError(f"advance({by!r}): the clock never moves back")
         self._machine.advance(seconds)
 
     def __repr__(self) -> str:
@@ -63,8 +64,8 @@ class Clock:
 
 @attrs.frozen(repr=False)
 class WaitingRecord:
-    """A record that waits in a retry topic. `due`: seconds since the epoch by the kit's clock, and `seconds` from now
-    (negative: overdue); None for a record that flux did not write, which gets a due time when it is first seen."""
+    """A record that waits in a retry topic. `due`: seconds since the epoch by the kit's clock; `seconds`: from now
+    (negative: overdue). None for a record that flux did not write, which gets a due time when it is read."""
 
     record: StoredRecord
     stage: int
@@ -72,16 +73,14 @@ class WaitingRecord:
     seconds: float | None
 
     def __repr__(self) -> str:
-        when = "when it is seen" if self.seconds is None else f"in {self.seconds:g} s"
+        when = "when it is read" if self.seconds is None else f"in {self.seconds:g} s"
         return f"stage {self.stage}, due {when}: {self.record!r}"
 
 
 class Kit:
-    """Made by `flux.testing.kit` or the fixture `flux_kit`. Used by one thread; the program may have others that
-    produce.
+    """Made by `flux.testing.kit` or the fixture `flux_kit`. Used by one thread; other threads may produce.
 
-    `clock`: its time. `failures`: what calls raised, in order. `partitions`: of the topics that are made by a write or
-    a run.
+    `clock`: its time. `failures`: exceptions of calls, in order.
     """
 
     def __init__(self, clusters: Clusters, machine: Machine) -> None:
@@ -90,23 +89,23 @@ class Kit:
         self.clock = Clock(machine)
         self.failures: list[HandlerFailure] = []
 
-    # ---- working
+    # ---- running
 
     def run(self, *tasks: AnyTask, stages: str | None = None, at_most: int = 100_000) -> Summary:
-        """Works all that is due, until there is nothing more, in this thread; missing topics are made. Calls that are
-        coroutine functions run in an event loop of this run's. The clock moves on by what tries in place, a rate and
-        batches that are not full take, and by nothing else; a pause ends the run, and the next one tries again.
+        """Processes all records that are due, in this thread, until none is left; missing topics are created. Coroutine
+        functions run in an event loop of this run. The clock moves only for retries in place, a rate limit and batches
+        that are not full; a pause ends the run, and the next one tries again.
 
-        `stages`: as `flux.Worker` takes them. A call that raises is handled as in production, and noted in `failures`;
-        MemoryError, KeyboardInterrupt, SystemExit and what else is no Exception come out of `run`, and the record is
-        delivered again by the next one. Raises ConfigurationError, BrokerError, and Stuck when nothing goes on, or
+        `stages`: as for `flux.Worker`. A call that raises is handled as in production, and added to `failures`;
+        MemoryError, KeyboardInterrupt, SystemExit and other exceptions that are no Exception leave `run`, and the next
+        run delivers the record again. Raises ConfigurationError, BrokerError, and Stuck when there is no progress, or
         after `at_most` calls.
         """
         return perform(self._working(tasks, stages, at_most, to_the_end=False).life())
 
     def run_to_the_end(self, *tasks: AnyTask, stages: str | None = None, at_most: int = 100_000) -> Summary:
-        """`run`, and whenever all that is left waits, the clock moves on to the next due time, or the next try in a
-        pause, until nothing waits."""
+        """`run` until no record waits: whenever all that are left wait, the clock moves to the next due time, or to the
+        next attempt in a pause."""
         return perform(self._working(tasks, stages, at_most, to_the_end=True).life())
 
     async def arun(self, *tasks: AnyTask, stages: str | None = None, at_most: int = 100_000) -> Summary:
@@ -137,25 +136,25 @@ class Kit:
         timestamp: int | None = None,
         adapter: AdapterChoice = None,
     ) -> StoredRecord:
-        """Writes a record as some other program would: `value` is bytes, str or None; or `json`, what it shall hold.
+        """Writes a record as another program would. `value`: bytes, str or None; or `json`: a value to encode.
         `timestamp`: milliseconds since the epoch, by default now. Raises BrokerError, ConfigurationError."""
         name, cluster = self._place(topic, adapter)
         data = encode(value, "value") if json is ANYTHING else json_module.dumps(json).encode()
-        outgoing = ProducerRecord(data, encode(key, "key"), encode_headers(headers), partition, timestamp)
+        record = ProducerRecord(data, encode(key, "key"), encode_headers(headers), partition, timestamp)
         ends: list[tuple[Exception | None, Any]] = []
         writer = cluster.producer(ProducerSettings())
-        writer.write(name, [outgoing], lambda error, record: ends.append((error, record)))
+        writer.write(name, [record], lambda error, written: ends.append((error, written)))
         writer.close(0)
         ((error, stored),) = ends
         if error is not None:
             raise error
         return StoredRecord.of(stored)
 
-    # ---- looking
+    # ---- reading topics
 
     def topic(self, topic: AnyTopic, *, adapter: AdapterChoice = None) -> Records:
-        """What a topic holds, what producers hold back included, as they are flushed first. `topic`: a name, a
-        producer or a task. `adapter`: the cluster that the name is looked up on; None: the process's."""
+        """The records of a topic; producers are flushed first. `topic`: a name, a producer or a task. `adapter`: the
+        cluster of the name; None: the process's."""
         PRODUCERS.deliver_all()
         name, cluster = self._place(topic, adapter)
         return self._read(name, cluster.broker)
@@ -166,7 +165,7 @@ class Kit:
         return self.topic(stages[stages.dead].topic, adapter=self._adapter(task.adapter))
 
     def waiting(self, task: AnyTask) -> list[WaitingRecord]:
-        """What waits in the retry topics of a task, the next one first."""
+        """Records that wait in the retry topics of a task, in due order."""
         policy, broker = task.policy(), self.broker(task)
         found = [each for number in range(1, policy.stages.dead) for each in self._open(policy.stages[number], broker)]
         return sorted(found, key=lambda each: (each.due or 0.0, each.stage))
@@ -182,22 +181,22 @@ class Kit:
         count: int | None = None,
         adapter: AdapterChoice = None,
     ) -> Records:
-        """Raises AssertionError, showing the topic, unless it holds a record that is so, or exactly `count` of them.
-        Returns them. `key`, `value`: bytes, str or None; `json`: what the value holds; `headers`: those that it has at
-        least."""
+        """Returns the matching records of a topic. Raises AssertionError, which shows the topic, if there are none, or
+        not exactly `count`. `key`, `value`: bytes, str or None; `json`: the decoded value; `headers`: a subset of its
+        headers."""
         __tracebackhide__ = True
         all_records = self.topic(topic, adapter=adapter)
         found = all_records.matching(key=key, value=value, json=json, headers=headers)
         if len(found) == count or (count is None and found):
             return found
         wanted = "a record" if count is None else f"{count} record(s)"
-        asked = describe(key=key, value=value, json=json, headers=headers)
+        criteria = describe(key=key, value=value, json=json, headers=headers)
         raise AssertionError(
-            f"expected {wanted}{asked}, found {len(found)}: {all_records!r}{self._elsewhere(all_records)}"
+            f"expected {wanted}{criteria}, found {len(found)}: {all_records!r}{self._elsewhere(all_records)}"
         )
 
     def _elsewhere(self, records: Records) -> str:
-        """What may explain why something is not there."""
+        """What may explain a missing record."""
         lines = [f"\n  {failure!r}" for failure in self.failures[-5:]]
         explained = f"\nthe last calls that raised:{''.join(lines)}" if lines else ""
         if not records:
@@ -208,8 +207,8 @@ class Kit:
     # ---- the broker
 
     def broker(self, of: AnyTask | type[Producer] | Producer | AdapterChoice = None) -> Broker:
-        """The in-memory broker of a task, a producer or an adapter, as an operator holds it: topics, positions,
-        outages and refusals; None: the process's."""
+        """The in-memory broker of a task, a producer or an adapter, for its topics, committed offsets, outages and
+        faults; None: the process's."""
         return self._adapter(of.adapter if _has_topic(of) else of).broker  # type: ignore[union-attr,arg-type]
 
     def _adapter(self, choice: AdapterChoice) -> MemoryAdapter:
@@ -241,12 +240,12 @@ class Kit:
 
 @contextmanager
 def kit(*, partitions: int = 1, seed: int = 0, start: float | datetime | None = None) -> Iterator[Kit]:
-    """Meanwhile every task and producer works on brokers in memory: one for the process's cluster, whatever is
-    configured, and one for each other that a task or a producer names itself. Nothing connects to anything.
+    """A context in which every task and producer uses in-memory brokers: one for the process's cluster, whatever is
+    configured, and one for each other cluster that a task or a producer names. Nothing connects to a network.
 
-    `partitions`: of topics made by a write or a run. `seed`: of the random part of waits. `start`: what the clock
-    shows, seconds since the epoch or a datetime; None: the time now, in whole seconds. What producers hold from before
-    is delivered first; what is configured meanwhile is taken back at the end.
+    `partitions`: of topics that a write or a run creates. `seed`: for the random part of waits. `start`: the clock's
+    time, in seconds since the epoch or as a datetime; None: now, in whole seconds. Records that producers have buffered
+    before are delivered first; settings that are changed meanwhile are restored at the end.
     """
     if isinstance(start, datetime):
         start = start.timestamp()

@@ -1,8 +1,8 @@
-"""A machine without threads, whose time moves only when it is told to.
+"""A System without threads, whose time moves only when a test moves it or code waits.
 
-Who waits on it gets no other thread to wait for: what runs beside (the flushing of producers, a client that holds
-records through an outage) runs then, and time passes. The locks are real, as a program under test may have threads of
-its own.
+Code that waits has no other thread to wait for: the targets of `spawn` (the flushing of producers, a client that holds
+records through an outage) run during the wait, and time passes. The locks are real, since a program under test may have
+threads of its own.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ from flux.core.errors import FluxError
 from flux.core.monitoring.duties import Duty
 from flux.system import SYSTEM
 
-PATIENCE = 3600.0
-"""Seconds of the machine's time that may be waited for while nothing goes on."""
-_OTHERS = 0.001  # real seconds for a thread of the program under test
+WAIT_LIMIT = 3600.0
+"""Seconds of the machine's time that may pass without progress."""
+_REAL_WAIT = 0.001  # real seconds for a thread of the program under test
 
 
 class Stuck(FluxError):
-    """Nothing goes on, and no passing of time will change that."""
+    """There is no progress, and waiting will not change that."""
 
 
 class _Parked(BaseException):
-    """What runs beside has nothing to do until something happens."""
+    """Ends a spawned target that would wait."""
 
 
 @attrs.frozen
 class _Thread:
-    """What `spawn` gives: nothing that anybody could wait for."""
+    """The return value of `spawn`; it cannot be waited for."""
 
     name: str
 
@@ -46,8 +46,8 @@ class _Thread:
 
 
 class Machine:
-    """`flux.core.ports.System`. `start`: seconds since the epoch; `seed`: of everything drawn. Its clock shows whole
-    milliseconds, as Kafka's timestamps and due times do, and what takes less takes one."""
+    """`flux.core.ports.System`. `start`: seconds since the epoch; `seed`: for random numbers. Its clock has whole
+    milliseconds, as Kafka's timestamps and due times have; a shorter wait takes one."""
 
     def __init__(self, start: float, seed: int) -> None:
         self._now = _shown(start)
@@ -66,8 +66,8 @@ class Machine:
         return Condition(self)
 
     def spawn(self, name: str, target: Callable[[], None]) -> _Thread:
-        """`target` runs when time passes or somebody waits, up to where it would wait itself; then it begins anew: as
-        its state is kept outside of it, that is the same as going on."""
+        """`target` runs when time passes or other code waits, until it would wait itself; later it runs again from its
+        start: as its state is kept elsewhere, that is the same as continuing."""
         self._side_threads.append(target)
         return _Thread(name)
 
@@ -79,38 +79,38 @@ class Machine:
         return self._random.randint(low, high)
 
     def watch(self, duty: Duty) -> None:
-        """There is no thread that could stand still: see `Stuck`."""
+        """Does nothing: there is no thread that could be blocked; see `Stuck`."""
 
     def advance(self, seconds: float) -> None:
-        """Time passes, because the test says so."""
+        """Moves the time, for the test."""
         self._now = _shown(self._now + seconds)
-        self.went_on()
+        self.progressed()
         self.settle()
 
-    def went_on(self) -> None:
-        """Something has happened: patience begins anew."""
+    def progressed(self) -> None:
+        """There was progress: the limit of waiting starts again."""
         self._waited = 0.0
 
     def wait(self, seconds: float | None) -> None:
-        """Time passes, because somebody waits. Raises Stuck."""
+        """Moves the time for code that waits. Raises Stuck."""
         if self._settling == threading.get_ident():
             raise _Parked
         if seconds is None:
             raise Stuck("something waits for ever: there is no other thread that could end it")
         self._waited += seconds
-        if self._waited > PATIENCE:
-            raise Stuck(f"nothing has gone on for {PATIENCE:g} s of the kit's clock; the log says why")
+        if self._waited > WAIT_LIMIT:
+            raise Stuck(f"no progress for {WAIT_LIMIT:g} s of the kit's clock; the log says why")
         self._now = _shown(self._now + max(seconds, 0.0))
         self.settle()
 
     def settle(self) -> None:
-        """Lets what runs beside do what it can do now."""
+        """Runs the spawned targets, as far as they do not wait."""
         if self._settling is not None:
             return
         self._settling = threading.get_ident()
         try:
-            beside, self._side_threads = self._side_threads, []
-            for target in beside:
+            targets, self._side_threads = self._side_threads, []
+            for target in targets:
                 try:
                     target()
                 except _Parked:
@@ -132,19 +132,19 @@ class Condition:
     def __init__(self, machine: Machine) -> None:
         self._machine = machine
         self._real = SYSTEM.condition()
-        self._told = 0
+        self._notified = 0
 
     def wait(self, timeout: float | None = None) -> bool:
-        told = self._told
+        notified = self._notified
         self._machine.settle()
-        if told == self._told and not (threading.active_count() > 1 and self._real.wait(_OTHERS)):
+        if notified == self._notified and not (threading.active_count() > 1 and self._real.wait(_REAL_WAIT)):
             self._machine.wait(timeout)
-        return told != self._told
+        return notified != self._notified
 
     def notify(self, n: int = 1) -> None:
-        self._told += 1
+        self._notified += 1
         self._real.notify(n)
 
     def notify_all(self) -> None:
-        self._told += 1
+        self._notified += 1
         self._real.notify_all()

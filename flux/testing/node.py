@@ -1,4 +1,4 @@
-"""What a test gets to know of its Kafka, and how a node is configured that tests start."""
+"""The Kafka of a test, and the configuration of a node that tests start."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
 USERS = {"boss": "the-boss's-secret", "guest": "a guest's secret+%&"}
-"""Who may log in on the secured listener. The boss may do everything, the guest nothing."""
+"""The users of the secured listener, with passwords. The boss may do everything, the guest nothing."""
 
 
 @attrs.frozen
@@ -19,11 +19,11 @@ class KafkaNode:
     secured: str | None = None
     """The same cluster with SASL_PLAINTEXT and PLAIN for `USERS`, where there is such a listener."""
     source: str = "FLUX_TEST_BOOTSTRAP"
-    """For the eyes: which way led here, and which one looked open and was not."""
+    """For messages: how this node was found, and which other way failed unexpectedly."""
 
 
 class NoBroker(Exception):
-    """A way to a broker that is not open here. `surprising`: it looked open."""
+    """A way to get a broker that does not work here. `surprising`: it looked as if it would."""
 
     def __init__(self, reason: str, surprising: bool = False) -> None:
         super().__init__(reason)
@@ -34,7 +34,7 @@ def properties(
     host: str, bind: str, open_port: int, secured_port: int, controller_port: int, auto_create: bool = False
 ) -> dict[str, str]:
     """server.properties of one node that is broker and controller, with an open and a secured listener. `auto_create`:
-    whether a write makes a missing topic."""
+    whether a write creates a missing topic."""
     users = " ".join(f'user_{name}="{secret}"' for name, secret in USERS.items())
     return {
         "process.roles": "broker,controller",
@@ -76,7 +76,7 @@ def free_ports(count: int) -> list[int]:
 
 
 def answers(bootstrap: str, timeout: float) -> bool:
-    """Whether clients are served within `timeout` seconds."""
+    """Whether the broker answers within `timeout` seconds."""
     until = time.monotonic() + timeout
     client = AdminClient({"bootstrap.servers": bootstrap, "log_level": 0})
     while time.monotonic() < until:

@@ -1,4 +1,4 @@
-"""What topics hold, as a test looks at it."""
+"""Records of topics, for the assertions of a test."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class _Anything:
 
 
 ANYTHING: Any = _Anything()
-"""Of a record's part: the test does not care."""
+"""Matches any part of a record."""
 
 
 @attrs.frozen(repr=False)
@@ -64,7 +64,7 @@ class StoredRecord:
 
     @property
     def reason(self) -> str | None:
-        """Why flux moved it here: `error`, `exhausted`, `rejected`, `undecodable`; None: it did not."""
+        """Why flux forwarded it: `error`, `exhausted`, `rejected`, `undecodable`, `expired`; None: it did not."""
         return self.header(flux_headers.REASON)
 
     @property
@@ -78,7 +78,7 @@ class StoredRecord:
 
     @property
     def attempts(self) -> int:
-        """The calls that it has had before it came here; 0 in a main topic."""
+        """The number of calls before it was forwarded; 0 in a main topic."""
         return int(self.header(flux_headers.ATTEMPTS) or 0)
 
     def __repr__(self) -> str:
@@ -93,7 +93,7 @@ class StoredRecord:
 
 
 class Records(Sequence[StoredRecord]):
-    """Records of one topic by partition and offset; shows them all when an assertion about it fails."""
+    """Records of one topic by partition and offset. Shows them when an assertion fails."""
 
     def __init__(self, what: str, records: Iterable[StoredRecord]) -> None:
         self.what = what
@@ -112,7 +112,7 @@ class Records(Sequence[StoredRecord]):
         return [record.json() for record in self._records]
 
     def one(self) -> StoredRecord:
-        """The only record. Raises AssertionError when there is none, or are several."""
+        """The only record. Raises AssertionError when there is not exactly one."""
         __tracebackhide__ = True
         if len(self._records) != 1:
             raise AssertionError(f"one record was expected: {self!r}")
@@ -121,10 +121,10 @@ class Records(Sequence[StoredRecord]):
     def matching(
         self, *, key: Any = ANYTHING, value: Any = ANYTHING, json: Any = ANYTHING, headers: Any = ANYTHING
     ) -> Records:
-        """Those that are so. `key`, `value`: bytes, str (in UTF-8) or None; `json`: what the value holds; `headers`: a
-        mapping that the record has at least."""
-        wanted = _Wanted(key, value, json, headers)
-        return Records(self.what, filter(wanted.fits, self._records))
+        """The matching records. `key`, `value`: bytes, str (in UTF-8) or None; `json`: the decoded value; `headers`: a
+        mapping with a subset of the record's headers."""
+        criteria = _Criteria(key, value, json, headers)
+        return Records(self.what, filter(criteria.match, self._records))
 
     @overload
     def __getitem__(self, index: int) -> StoredRecord: ...
@@ -153,13 +153,13 @@ class Records(Sequence[StoredRecord]):
 
 
 @attrs.frozen
-class _Wanted:
+class _Criteria:
     key: Any
     value: Any
     json: Any
     headers: Mapping[str, Any] | Any
 
-    def fits(self, record: StoredRecord) -> bool:
+    def match(self, record: StoredRecord) -> bool:
         if self.key is not ANYTHING and record.key != _bytes(self.key):
             return False
         if self.value is not ANYTHING and record.value != _bytes(self.value):
@@ -172,9 +172,9 @@ class _Wanted:
 
 
 def describe(**parts: Any) -> str:
-    """What was asked for, in one line."""
-    asked = [f"{name}={part!r}" for name, part in parts.items() if part is not ANYTHING]
-    return f" with {', '.join(asked)}" if asked else ""
+    """The criteria in one line."""
+    criteria = [f"{name}={part!r}" for name, part in parts.items() if part is not ANYTHING]
+    return f" with {', '.join(criteria)}" if criteria else ""
 
 
 def shortened(value: object) -> str:

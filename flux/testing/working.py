@@ -1,4 +1,5 @@
-"""One run of the kit: works tasks in this thread, one call at a time, by the engine and the scripts of production."""
+"""One run of the kit: runs tasks in this thread, one call at a time, with the engine and the procedures of
+production."""
 
 from __future__ import annotations
 
@@ -12,7 +13,7 @@ from typing import Any
 
 import attrs
 
-from flux.consuming import procedures as scripts
+from flux.consuming import procedures
 from flux.consuming.awaited import worker_loop as awaited_loop
 from flux.consuming.blocking import worker_loop as blocking_loop
 from flux.consuming.blocking.consumer_loop import ConsumerLoop
@@ -32,25 +33,25 @@ from flux.system.return_values import is_awaitable, own_failure, own_failures
 from flux.testing.machine import Machine, Stuck
 
 _TICK = 0.001  # seconds: due times are whole milliseconds
-_STEP = 1.0  # seconds between two looks at what the cluster does not take
+_STEP = 1.0  # seconds between two attempts to write what the cluster refuses
 
 Step = Callable[[], Any]
-"""What is to be called; what it gives is awaited, if it can be."""
+"""A function to call; its result is awaited, if it is awaitable."""
 Life = Generator[Step, Any, "Summary"]
 
 
 @attrs.frozen
 class Summary:
-    """What a run did. A record that was tried twice and then done counts in `failed`, `retried` and `done`."""
+    """Counts of a run. A record that failed, was retried and was then done counts in `failed`, `retried` and `done`."""
 
     done: int = 0
-    """Calls that ended well."""
+    """Calls that returned."""
     failed: int = 0
     """Calls that raised, or whose records were not delivered."""
     retried: int = 0
-    """Records that moved to a retry topic."""
+    """Records that were forwarded to a retry topic."""
     dead: int = 0
-    """Records that moved to the dead letters."""
+    """Records that were forwarded to the dead-letter topic."""
     waiting: int = 0
     """Records that wait for their due time at the end."""
 
@@ -69,8 +70,8 @@ class HandlerFailure:
 
 @attrs.define(eq=False)
 class Working:
-    """`failures` gets what calls raise. `to_the_end`: time passes until nothing waits. `at_most`: calls, as tasks that
-    feed each other have no end of their own."""
+    """`failures` gets the exceptions of calls. `to_the_end`: time passes until no record waits. `at_most`: the limit of
+    calls, for tasks that produce for each other without end."""
 
     machine: Machine
     jobs: Sequence[TaskRuntime]
@@ -83,7 +84,7 @@ class Working:
     _calls: int = 0
 
     def life(self) -> Life:
-        self.machine.went_on()
+        self.machine.progressed()
         try:
             self._prepare()
             for job in self.jobs:
@@ -120,7 +121,7 @@ class Working:
                     rest=lambda timeout, facts: self.machine.sleep(timeout),
                     write=job.coordinator.procedures.write,
                     ask=directly,
-                    begin=_nobody,
+                    begin=_never_called,
                 )
                 self._loops.append((job, job.coordinator, loop))
 
@@ -129,7 +130,7 @@ class Working:
         while True:
             PRODUCERS.deliver_all()
             if (yield from self._round()):
-                machine.went_on()
+                machine.progressed()
                 continue
             now = machine.monotonic()
             engines = [loop.runtime.engine for _, _, loop in self._loops]
@@ -145,30 +146,32 @@ class Working:
                 return
 
     def _round(self) -> Generator[Step, Any, bool]:
-        """Every stage polls once and works what is due. Gives whether anything went on."""
-        went_on = False
+        """Every stage polls once and processes what is due. Returns whether there was progress."""
+        progress = False
         for job, coordinator, loop in self._loops:
             runtime = loop.runtime
-            went_on |= loop.perform(scripts.cycle(runtime.engine, self.machine.monotonic, 0.0))
+            progress |= loop.perform(procedures.cycle(runtime.engine, self.machine.monotonic, 0.0))
             while True:
                 run = coordinator.take(runtime, polling=True)
                 if run is None:
                     break
-                went_on = True
+                progress = True
                 failure = yield partial(self._call, job, coordinator, runtime, run)
                 coordinator.finished(runtime, run, failure)
                 if failure is not None:
                     raise failure
                 self._calls += run.index
                 if self._calls > self.at_most:
-                    raise Stuck(f"more than {self.at_most} calls in one run: do tasks feed each other for ever?")
-        return went_on
+                    raise Stuck(
+                        f"more than {self.at_most} calls in one run: do tasks produce for each other without end?"
+                    )
+        return progress
 
     def _call(self, job: TaskRuntime, coordinator: Coordinator, runtime: StageRuntime, run: Run) -> Any:
         return job.caller(job.form.noting(job.handler, partial(self._note, job)))(runtime, run)
 
     def _note(self, job: TaskRuntime, called: Any, error: BaseException) -> None:
-        """`called`: a message, or a batch task's with those that have failed among them."""
+        """`called`: a message, or a batch task's messages, of which some have failed."""
         failed = own_failures(called, error) if isinstance(called, list) else {called: own_failure(error)}
         verdict = job.policy.rules.verdict
         self.failures += [
@@ -178,12 +181,12 @@ class Working:
         ]
 
     def _leave(self) -> None:
-        self.machine.went_on()
+        self.machine.progressed()
         for job in self.jobs:
             job.stop(self.machine.monotonic())
         for _, coordinator, loop in self._loops:
             if loop.runtime.joined and not loop.runtime.left:
-                loop.perform(scripts.leave(loop.runtime.engine, self.machine.monotonic, coordinator.ending.deadline))
+                loop.perform(procedures.leave(loop.runtime.engine, self.machine.monotonic, coordinator.ending.deadline))
                 coordinator.ending.has_left(loop.runtime)
 
     def _summary(self, waiting: int) -> Summary:
@@ -198,42 +201,42 @@ class Working:
 
 
 def perform(life: Life) -> Summary:
-    """Takes each step in this thread; what can be awaited runs in an event loop that lives as long as the run."""
+    """Takes each step in this thread; awaitables run in an event loop that lives as long as the run."""
     with ExitStack() as stack:
         runner: asyncio.Runner | None = None
 
         def take(step: Step) -> Any:
             nonlocal runner
-            given = step()
-            if not is_awaitable(given):
-                return given
+            result = step()
+            if not is_awaitable(result):
+                return result
             if asyncio._get_running_loop() is not None:
-                if inspect.iscoroutine(given):
-                    given.close()
+                if inspect.iscoroutine(result):
+                    result.close()
                 raise ConfigurationError("in a running event loop a run is awaited: await kit.arun(…)")
             if runner is None:
                 runner = stack.enter_context(asyncio.Runner(loop_factory=asyncio.new_event_loop))
                 runner.get_loop().set_default_executor(CarryingExecutor(thread_name_prefix="asyncio"))  # as a worker's
-            return runner.run(_awaiting(given), context=copy_context())
+            return runner.run(_awaiting(result), context=copy_context())
 
         return blocking_loop.go_through(life, take, BaseException)
 
 
 async def perform_async(life: Life) -> Summary:
-    """The same in the running event loop."""
+    """`perform` in the running event loop."""
 
     async def take(step: Step) -> Any:
-        given = step()
-        if not is_awaitable(given):
-            return given
-        return await asyncio.get_running_loop().create_task(_awaiting(given), context=copy_context())
+        result = step()
+        if not is_awaitable(result):
+            return result
+        return await asyncio.get_running_loop().create_task(_awaiting(result), context=copy_context())
 
     return await awaited_loop.go_through(life, take, BaseException)
 
 
-async def _awaiting(given: Awaitable[Any]) -> Any:
-    return await given
+async def _awaiting(result: Awaitable[Any]) -> Any:
+    return await result
 
 
-def _nobody(runtime: StageRuntime, run: Run) -> None:
+def _never_called(runtime: StageRuntime, run: Run) -> None:
     raise AssertionError("the kit takes runs itself")

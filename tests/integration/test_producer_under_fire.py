@@ -481,7 +481,7 @@ def test_a_record_that_comes_when_the_interpreter_ends_is_refused_and_the_proces
     )
     error = ending.ended(20)
     assert ending.process.returncode == 0
-    assert error.count("came when the interpreter was ending") == 1
+    assert error.count("was produced while the interpreter was ending") == 1
     assert ending.noted("taken") == own.values(topic) == [b"in time"]
 
 

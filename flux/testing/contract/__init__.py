@@ -1,4 +1,4 @@
-"""What every adapter must do: checks against a real cluster, for authors of adapters. They need no test framework.
+"""Checks of what every adapter must do, against a real cluster, for authors of adapters. They need no test framework.
 
     from flux.testing.contract import Bench, CHECKS, check_adapter
 
@@ -9,7 +9,7 @@
         with Bench(MyAdapter("host:9092")) as bench:
             CHECKS[name](bench)
 
-An adapter with `async_consumer` is checked through the same checks: each consumer is driven from one event loop.
+An adapter with `async_consumer` has the same checks: its consumers run in one event loop.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ CHECKS: dict[str, Check] = {
     for part in (records, committed_offsets, groups, producing, admin, reading, operating, absent, transactions)
     for name, check in part.CONTRACT.items()
 }
-"""Every check by its name, which says what must hold. A check raises AssertionError when it does not."""
+"""Every check by its name, which says what must hold. A check raises AssertionError."""
 
 
 def check_adapter(adapter: Any, **options: Any) -> None:
-    """Runs all of `CHECKS`, each on topics and groups of its own; `options` are `Bench`'s. Raises AssertionError that
-    names each one that failed, with the others run to their end. Takes about a minute on a local broker."""
+    """Runs all of `CHECKS`, each on its own topics and groups; `options` are `Bench`'s. Raises AssertionError that
+    names each failed check, after all have run. Takes about a minute on a local broker."""
     failures: list[tuple[str, Exception]] = []
     for name, check in CHECKS.items():
         try:

@@ -1,5 +1,5 @@
-"""Topics that do not exist: they are named, and no client makes one, also where the broker would make whatever is asked
-for (auto.create.topics.enable)."""
+"""Topics that do not exist: errors name them, and no client creates one, even where the broker creates requested topics
+(auto.create.topics.enable)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from flux.testing.contract.bench import Bench, Contract, fault_of
 
 CONTRACT = Contract()
 
-_WHILE = 1 / 15  # of the time that things may take: a client asks for its topics again meanwhile
+_WHILE = 1 / 15  # of the bench's seconds; clients refresh their metadata meanwhile
 
 
 def _stays_absent(bench: Bench, topic: str, doing: Callable[[], object] = lambda: time.sleep(0.1)) -> None:
@@ -42,7 +42,7 @@ def a_write_to_a_topic_that_does_not_exist_is_refused_and_makes_none(bench: Benc
 
 
 @CONTRACT
-def a_producer_makes_no_topic_anew_that_was_deleted(bench: Bench) -> None:
+def a_producer_does_not_create_a_deleted_topic_again(bench: Bench) -> None:
     there, deleted = bench.topic(), bench.topic()
     producer = bench.producer(delivery_timeout=bench.seconds)
     ends: list[BrokerError | None] = []
@@ -59,7 +59,7 @@ def a_producer_makes_no_topic_anew_that_was_deleted(bench: Bench) -> None:
     _delete(bench, deleted)
     write(deleted)
     assert ends[-1] is not None, "taken"
-    # What the producer tells of it by then is what the next writer asks for first.
+    # The next writer begins with the same request.
     bench.until(lambda: _fault_of_partitions(bench, producer, deleted) is Fault.UNKNOWN_TOPIC)
     _stays_absent(bench, deleted, lambda: write(there))
 

@@ -1,4 +1,4 @@
-"""What the admin tells and makes."""
+"""What the admin reads and creates."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ CONTRACT = Contract()
 
 
 @CONTRACT
-def topics_are_described_and_never_made_by_asking(bench: Bench) -> None:
+def topics_are_described_and_never_created_by_a_request(bench: Bench) -> None:
     there, missing = bench.topic(2), bench.name()
     for _ in range(2):
         found = bench.admin.topics([there, missing], bench.seconds)
@@ -38,7 +38,7 @@ def a_name_that_kafka_refuses_is_refused(bench: Bench) -> None:
 
 
 @CONTRACT
-def the_configuration_has_what_flux_asks_for(bench: Bench) -> None:
+def the_configuration_has_what_flux_reads(bench: Bench) -> None:
     topic = bench.topic(cleanup_policy="compact", max_message_bytes=123456)
     config = bench.admin.topic_config(topic, bench.seconds)
     assert config["cleanup.policy"] == "compact"
@@ -47,7 +47,7 @@ def the_configuration_has_what_flux_asks_for(bench: Bench) -> None:
 
 
 @CONTRACT
-def positions_and_watermarks_are_read(bench: Bench) -> None:
+def committed_offsets_and_watermarks_are_read(bench: Bench) -> None:
     topic, group = bench.topic(3), bench.name()
     bench.written(topic, [ProducerRecord(b"%d" % i, None, (), i % 2) for i in range(20)])
     expected = {0: Watermarks(0, 10), 1: Watermarks(0, 10), 2: Watermarks(0, 0)}

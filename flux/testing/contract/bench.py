@@ -1,4 +1,4 @@
-"""Where a check runs: one adapter, with topics, groups and clients that are its own, all closed at the end."""
+"""The environment of a check: one adapter, with its own topics, groups and clients, all closed at the end."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ class Contract(dict[str, Check]):
 
 
 class Bench:
-    """`adapter` is an `Adapter` or an `AsyncAdapter`. `topic_factory(name, partitions, config)` makes a topic where
-    the adapter's admin should not; `impatient` is a second adapter for the same cluster whose consumers lose their
-    partitions a few seconds after their last poll (None: that check does nothing). `transact(topic, values,
-    commits)` writes records to partition 0 in a transaction of its own, and commits or aborts it (None: those checks do
-    nothing). `grow(topic, partitions)` adds partitions up to that number (None: the same); the adapter's clients are to
-    see them within seconds. `seconds`: how long whatever must happen may take."""
+    """`adapter` is an `Adapter` or an `AsyncAdapter`. `topic_factory(name, partitions, config)` creates a topic instead
+    of the adapter's admin. `impatient` is a second adapter for the same cluster whose consumers lose their partitions a
+    few seconds after their last poll. `transact(topic, values, commits)` writes records to partition 0 in a
+    transaction, and commits or aborts it. `grow(topic, partitions)` adds partitions up to that number; the adapter's
+    clients must see them within seconds. Checks that need one of these do nothing without it. `seconds`: the limit for
+    each step."""
 
     def __init__(
         self,
@@ -108,7 +108,7 @@ class Bench:
         return made
 
     def write(self, topic: str, records: Sequence[ProducerRecord]) -> list[End]:
-        """How each ended, in the order of the acknowledgements."""
+        """The acknowledgements, in their order."""
         if self._producer is None:
             self._producer = self.producer()
         ends: list[End] = []
@@ -131,15 +131,15 @@ class Bench:
         adapter: Any = None,
         suffix: str = "",
     ) -> ContractMember:
-        heard = SeenEvents(start, self.seconds)
+        events = SeenEvents(start, self.seconds)
         adapter = adapter or self.adapter
         settings = ConsumerSettings(topic, group or self.name(), instance_suffix=suffix)
         made: ContractMember
         if hasattr(adapter, "async_consumer"):
             self._loop = self._loop or asyncio.new_event_loop()
-            made = LoopMember(adapter, settings, heard, self._loop)
+            made = LoopMember(adapter, settings, events, self._loop)
         else:
-            made = ThreadMember(adapter, settings, heard)
+            made = ThreadMember(adapter, settings, events)
         self._closing.append(made.close)
         return made
 
@@ -157,7 +157,7 @@ class Bench:
             doing()
 
     def polled(self, members: Iterable[ContractMember], enough: Callable[[PollResult], object]) -> PollResult:
-        """What all of them brought, by then; `worked` of each is kept."""
+        """Polls the members until `enough`, and returns all results; updates `worked` of each."""
         whole = PollResult()
         everybody = list(members)
 
@@ -166,8 +166,8 @@ class Bench:
                 polled = member.poll()
                 for batch in polled.batches:
                     assert batch.records, "an empty batch"
-                    assert batch.partition in member.heard.owned, f"{batch.partition} is not this member's"
-                    member.heard.worked[batch.partition] = batch.records[-1].offset() + 1
+                    assert batch.partition in member.events.owned, f"{batch.partition} is not this member's"
+                    member.events.worked[batch.partition] = batch.records[-1].offset() + 1
                 whole.batches.extend(polled.batches)
                 whole.out_of_range.extend(polled.out_of_range)
 
@@ -178,8 +178,8 @@ class Bench:
         return records_of(self.polled([member], lambda whole: len(records_of(whole)) >= count))
 
     def join(self, *members: ContractMember) -> None:
-        """Until each owns something, whatever arrives meanwhile being an error."""
-        whole = self.polled(members, lambda _: all(member.heard.owned for member in members))
+        """Polls until each has an assignment. A record that arrives meanwhile is an error."""
+        whole = self.polled(members, lambda _: all(member.events.owned for member in members))
         assert brings_nothing(whole), f"records came: {whole}"
 
     def nothing_comes(self, member: ContractMember, polls: int = 5) -> None:
@@ -189,7 +189,7 @@ class Bench:
 
 
 def brings_nothing(polled: PollResult) -> bool:
-    """Whatever it tells of ends."""
+    """Whether a poll has neither records nor errors; it may report ends."""
     return not (polled.batches or polled.out_of_range)
 
 
@@ -206,7 +206,7 @@ def at(topic: str, *numbers: int) -> list[TopicPartition]:
 
 
 def fault_of(call: Callable[[], object]) -> Fault:
-    """Of the BrokerError that `call` must raise."""
+    """The fault of the BrokerError that `call` must raise."""
     try:
         result = call()
     except BrokerError as error:

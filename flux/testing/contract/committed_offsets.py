@@ -1,4 +1,4 @@
-"""Where a consumer reads, and what a group keeps."""
+"""Fetch positions of consumers, and committed offsets of groups."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ CONTRACT = Contract()
 
 
 @CONTRACT
-def a_position_and_its_metadata_are_read_back(bench: Bench) -> None:
+def a_committed_offset_and_its_metadata_are_read_back(bench: Bench) -> None:
     topic, group = bench.topic(), bench.name()
     [zero] = at(topic, 0)
     bench.written(topic, [ProducerRecord(b"x")] * 3)
@@ -24,7 +24,7 @@ def a_position_and_its_metadata_are_read_back(bench: Bench) -> None:
 
 
 @CONTRACT
-def the_next_member_goes_on_at_the_position(bench: Bench) -> None:
+def the_next_member_starts_at_the_committed_offset(bench: Bench) -> None:
     topic, group = bench.topic(), bench.name()
     bench.written(topic, [ProducerRecord(b"x")] * 5)
     first = bench.member(topic, group)
@@ -36,7 +36,7 @@ def the_next_member_goes_on_at_the_position(bench: Bench) -> None:
 
 
 @CONTRACT
-def groups_know_nothing_of_each_other(bench: Bench) -> None:
+def groups_are_independent(bench: Bench) -> None:
     topic = bench.topic()
     bench.written(topic, [ProducerRecord(b"x")] * 3)
     one, other = bench.member(topic), bench.member(topic, start=None)
@@ -111,7 +111,7 @@ def a_seek_takes_effect_at_once(bench: Bench) -> None:
 
 
 @CONTRACT
-def a_position_out_of_range_is_reported_until_the_seek(bench: Bench) -> None:
+def a_fetch_position_out_of_range_is_reported_until_the_seek(bench: Bench) -> None:
     topic = bench.topic(2)
     zero, one = at(topic, 0, 1)
     bench.written(topic, [ProducerRecord(b"%d" % i, None, (), i % 2) for i in range(20)])

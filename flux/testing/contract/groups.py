@@ -1,4 +1,4 @@
-"""Members of one group: who owns what, what they hear of it, and what a former owner may still do."""
+"""Members of one group: assignments, notifications, and what a former owner may still do."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ def members_share_a_topic_and_take_over_where_the_group_is(bench: Bench) -> None
     everything = set(at(topic, 0, 1, 2, 3))
     bench.written(topic, _numbered(40, 4))
     first = bench.member(topic, group, start=None)
-    first.heard.commits_when_revoked = True
+    first.events.commits_when_revoked = True
     bench.take(first, 40)
-    assert first.heard.owned == everything
+    assert first.events.owned == everything
     second = bench.member(topic, group, start=None)
-    second.heard.commits_when_revoked = True
+    second.events.commits_when_revoked = True
     # What moves is committed inside `revoked`, so nothing comes twice.
-    moved = bench.polled([first, second], lambda _: len(first.heard.owned) == len(second.heard.owned) == 2)
+    moved = bench.polled([first, second], lambda _: len(first.events.owned) == len(second.events.owned) == 2)
     assert records_of(moved) == [], "a committed record came again"
-    assert first.heard.owned | second.heard.owned == everything
+    assert first.events.owned | second.events.owned == everything
     bench.written(topic, _numbered(40, 4))
     got = records_of(bench.polled([first, second], lambda whole: len(records_of(whole)) >= 40))
     assert sorted((r.partition(), r.offset()) for r in got) == [(p, 10 + i) for p in range(4) for i in range(10)]
     second.close()
-    assert second.heard.owned == set()
-    assert second.heard.calls[-1][0] == "revoked"
-    back = bench.polled([first], lambda _: first.heard.owned == everything)
+    assert second.events.owned == set()
+    assert second.events.calls[-1][0] == "revoked"
+    back = bench.polled([first], lambda _: first.events.owned == everything)
     assert records_of(back) == [], "a committed record came again"
     first.close()
     ended = bench.admin.committed_offsets(group, topic, bench.seconds)
@@ -47,7 +47,7 @@ def every_partition_has_one_owner_whoever_joins_and_leaves(bench: Bench) -> None
     topic, group = bench.topic(6), bench.name()
     members: list[ContractMember] = [bench.member(topic, group, start=None) for _ in range(3)]
     for member in members:
-        member.heard.commits_when_revoked = True
+        member.events.commits_when_revoked = True
     seen: list[tuple[int, int]] = []
 
     def work(expected: int) -> None:
@@ -61,9 +61,9 @@ def every_partition_has_one_owner_whoever_joins_and_leaves(bench: Bench) -> None
             members.pop().close()
         else:
             members.append(bench.member(topic, group, start=None))
-            members[-1].heard.commits_when_revoked = True
+            members[-1].events.commits_when_revoked = True
     assert sorted(seen) == [(p, i) for p in range(6) for i in range(30)]
-    owned = [p for member in members for p in member.heard.owned]
+    owned = [p for member in members for p in member.events.owned]
     assert len(owned) == len(set(owned))
 
 
@@ -74,23 +74,23 @@ def a_partition_that_comes_back_starts_unpaused(bench: Bench) -> None:
     bench.join(first)
     first.pause(at(topic, 0, 1))
     second = bench.member(topic, group, start=None)
-    bench.polled([first, second], lambda _: len(first.heard.owned) == len(second.heard.owned) == 1)
-    [moved] = second.heard.owned
+    bench.polled([first, second], lambda _: len(first.events.owned) == len(second.events.owned) == 1)
+    [moved] = second.events.owned
     second.close()
-    bench.polled([first], lambda _: len(first.heard.owned) == 2)
+    bench.polled([first], lambda _: len(first.events.owned) == 2)
     bench.written(topic, [ProducerRecord(b"x", None, (), moved.partition)])
     assert [r.partition() for r in bench.take(first, 1)] == [moved.partition]
 
 
 @CONTRACT
-def a_member_that_closes_hears_it_once(bench: Bench) -> None:
+def a_member_that_closes_is_notified_once(bench: Bench) -> None:
     topic = bench.topic(2)
     member = bench.member(topic)
     bench.join(member)
     member.close()
     member.close()
-    assert [what for what, partitions in member.heard.calls if partitions][-1:] == ["revoked"]
-    assert member.heard.owned == set()
+    assert [what for what, partitions in member.events.calls if partitions][-1:] == ["revoked"]
+    assert member.events.owned == set()
     assert isinstance(fault_of(lambda: member.poll(1, 0.1)), Fault)
     assert isinstance(fault_of(lambda: member.commit_now({p: CommittedOffset(0) for p in at(topic, 0)})), Fault)
 
@@ -99,7 +99,7 @@ def a_member_that_closes_hears_it_once(bench: Bench) -> None:
 def a_member_that_never_polled_can_be_closed(bench: Bench) -> None:
     member = bench.member(bench.topic())
     member.close()
-    assert member.heard.calls == []
+    assert member.events.calls == []
 
 
 @CONTRACT
@@ -114,14 +114,14 @@ def a_member_that_stops_polling_loses_its_partitions(bench: Bench) -> None:
     other = bench.member(topic, group, start=None)
     stuck.idle(0.01)
     # The other member gets everything, and starts at the beginning: nothing was committed.
-    bench.polled([other], lambda _: len(other.heard.owned) == 2)
+    bench.polled([other], lambda _: len(other.events.owned) == 2)
     answers: list[BrokerError | None] = []
     error = _commit_fault(stuck, dict.fromkeys(at(topic, 0, 1), CommittedOffset(2)))
     stuck.commit(dict.fromkeys(at(topic, 0), CommittedOffset(2)), answers.append)
     assert error in (None, Fault.FENCED, Fault.UNAVAILABLE)
-    bench.until(lambda: "lost" in [what for what, _ in stuck.heard.calls], lambda: (stuck.poll(), other.poll()))
+    bench.until(lambda: "lost" in [what for what, _ in stuck.events.calls], lambda: (stuck.poll(), other.poll()))
     assert bench.admin.committed_offsets(group, topic, bench.seconds) == {}, "a former member's commit was taken"
-    bench.polled([stuck, other], lambda _: len(stuck.heard.owned) == len(other.heard.owned) == 1)
+    bench.polled([stuck, other], lambda _: len(stuck.events.owned) == len(other.events.owned) == 1)
 
 
 def _commit_fault(member: ContractMember, offsets: dict[object, CommittedOffset]) -> Fault | None:
@@ -133,14 +133,14 @@ def _commit_fault(member: ContractMember, offsets: dict[object, CommittedOffset]
 
 
 @CONTRACT
-def a_partition_that_comes_is_given_to_a_member_with_all_that_it_holds(bench: Bench) -> None:
+def an_added_partition_is_assigned_and_read_from_its_beginning(bench: Bench) -> None:
     """Only with a bench that can `grow` topics."""
     if bench.grow is None:
         return
     topic, group = bench.topic(), bench.name()
     bench.written(topic, [ProducerRecord(b"x")] * 3)
     member = bench.member(topic, group, start=None)
-    member.heard.commits_when_revoked = True
+    member.events.commits_when_revoked = True
     bench.take(member, 3)
     bench.grow(topic, 3)
     bench.until(lambda: (info := bench.admin.topics([topic], bench.seconds)[topic]) and info.partitions == 3)
@@ -153,12 +153,12 @@ def a_partition_that_comes_is_given_to_a_member_with_all_that_it_holds(bench: Be
     assert errors == [None] * 3
     whole = bench.polled([member], lambda whole: len(records_of(whole)) >= 3)
     assert sorted((r.partition(), r.offset()) for r in records_of(whole)) == [(0, 3), (1, 0), (2, 0)]
-    assert member.heard.owned == set(at(topic, 0, 1, 2))
+    assert member.events.owned == set(at(topic, 0, 1, 2))
     bench.nothing_comes(member)
 
 
 @CONTRACT
-def a_producer_that_was_told_of_a_partition_writes_to_it(bench: Bench) -> None:
+def a_producer_writes_to_a_partition_that_was_added(bench: Bench) -> None:
     """Only with a bench that can `grow` topics."""
     if bench.grow is None:
         return

@@ -1,4 +1,4 @@
-"""Consumers as the checks use them: plain calls, whether the adapter's consumer is one for threads or for asyncio."""
+"""Consumers for the checks: blocking calls, whether the adapter's consumer is for threads or for asyncio."""
 
 from __future__ import annotations
 
@@ -23,8 +23,9 @@ Done = Callable[[BrokerError | None], None]
 
 
 class SeenEvents:
-    """What a listener was told, and how it answers. `start`: where each partition begins; None: where the group left
-    it, else at the beginning. `commit_when_revoked`: what is committed inside `revoked`."""
+    """A listener's notifications and answers. `start`: where each partition starts; None: at the committed offset, else
+    at the beginning. `commits_when_revoked`: whether `worked` is committed inside `revoked`. Failed assertions are kept
+    in `errors`."""
 
     def __init__(self, start: int | None, seconds: float) -> None:
         self.start = start
@@ -35,14 +36,24 @@ class SeenEvents:
         self.commits_when_revoked = False
         self.errors: list[Exception] = []
 
-    def told(self, what: str, partitions: Sequence[TopicPartition]) -> None:
-        self.calls.append((what, sorted(partitions)))
-        if what == "assigned":
-            assert not self.owned & set(partitions), f"assigned twice: {partitions}"
-            self.owned.update(partitions)
+    def assigned(self, partitions: Sequence[TopicPartition]) -> None:
+        self.calls.append(("assigned", sorted(partitions)))
+        if self.owned & set(partitions):
+            self.errors.append(AssertionError(f"assigned twice: {partitions}"))
+        self.owned.update(partitions)
 
-    def gone(self, partitions: Sequence[TopicPartition]) -> None:
-        assert self.owned >= set(partitions), f"given up, but not owned: {partitions}"
+    def revoked(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, CommittedOffset]:
+        """Returns what to commit."""
+        self.calls.append(("revoked", sorted(partitions)))
+        return self.to_commit(partitions)
+
+    def lost(self, partitions: Sequence[TopicPartition]) -> None:
+        self.calls.append(("lost", sorted(partitions)))
+        self.released(partitions)
+
+    def released(self, partitions: Sequence[TopicPartition]) -> None:
+        if not self.owned >= set(partitions):
+            self.errors.append(AssertionError(f"given up, but not owned: {partitions}"))
         self.owned.difference_update(partitions)
         for at in partitions:
             self.worked.pop(at, None)
@@ -64,7 +75,7 @@ class SeenEvents:
 class ContractMember(Protocol):
     """One consumer. Every method blocks."""
 
-    heard: SeenEvents
+    events: SeenEvents
 
     def poll(self, max_records: int = 500, timeout: float = 0.05) -> PollResult: ...
     def pause(self, partitions: Iterable[TopicPartition]) -> None: ...
@@ -83,9 +94,9 @@ class ContractMember(Protocol):
 class ThreadMember:
     """A member by `Adapter.consumer`, which is its own listener."""
 
-    def __init__(self, adapter: Any, settings: ConsumerSettings, heard: SeenEvents) -> None:
-        self.heard = heard
-        self._seconds = heard.seconds
+    def __init__(self, adapter: Any, settings: ConsumerSettings, events: SeenEvents) -> None:
+        self.events = events
+        self._seconds = events.seconds
         self._port: ConsumerPort = adapter.consumer(settings, self)
         self.pause = self._port.pause
         self.resume = self._port.resume
@@ -96,7 +107,7 @@ class ThreadMember:
 
     def poll(self, max_records: int = 500, timeout: float = 0.05) -> PollResult:
         polled = self._port.poll(max_records, timeout)
-        _raise(self.heard)
+        _raise(self.events)
         return polled
 
     def committed(self, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, CommittedOffset | None]:
@@ -106,40 +117,30 @@ class ThreadMember:
         self._port.commit_now(offsets, self._seconds)
 
     def assigned(self, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, int]:
-        try:
-            self.heard.told("assigned", partitions)
-        except AssertionError as error:
-            self.heard.errors.append(error)
-        if self.heard.start is not None:
-            return self.heard.starts(partitions, None)
-        return self.heard.starts(partitions, self._port.committed(partitions, self._seconds))
+        self.events.assigned(partitions)
+        committed = self._port.committed(partitions, self._seconds) if self.events.start is None else None
+        return self.events.starts(partitions, committed)
 
     def revoked(self, partitions: Sequence[TopicPartition]) -> None:
         try:
-            self.heard.told("revoked", partitions)
-            offsets = self.heard.to_commit(partitions)
-            if offsets:
+            if offsets := self.events.revoked(partitions):
                 self._port.commit_now(offsets, self._seconds)
-            self.heard.gone(partitions)
+            self.events.released(partitions)
         except Exception as error:
-            self.heard.errors.append(error)
+            self.events.errors.append(error)
 
     def lost(self, partitions: Sequence[TopicPartition]) -> None:
-        try:
-            self.heard.told("lost", partitions)
-            self.heard.gone(partitions)
-        except AssertionError as error:
-            self.heard.errors.append(error)
+        self.events.lost(partitions)
 
 
 class LoopMember:
     """A member by `AsyncAdapter.async_consumer`, in the event loop `loop`, which runs only while a method does."""
 
     def __init__(
-        self, adapter: Any, settings: ConsumerSettings, heard: SeenEvents, loop: asyncio.AbstractEventLoop
+        self, adapter: Any, settings: ConsumerSettings, events: SeenEvents, loop: asyncio.AbstractEventLoop
     ) -> None:
-        self.heard = heard
-        self._seconds = heard.seconds
+        self.events = events
+        self._seconds = events.seconds
         self._loop = loop
         self._port: AsyncConsumerPort = self._run(adapter.async_consumer(settings, self))
 
@@ -148,7 +149,7 @@ class LoopMember:
 
     def poll(self, max_records: int = 500, timeout: float = 0.05) -> PollResult:
         polled = self._run(self._port.poll(max_records, timeout))
-        _raise(self.heard)
+        _raise(self.events)
         return polled
 
     def pause(self, partitions: Iterable[TopicPartition]) -> None:
@@ -185,32 +186,22 @@ class LoopMember:
         self._run(self._port.close())
 
     async def assigned(self, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, int]:
-        try:
-            self.heard.told("assigned", partitions)
-        except AssertionError as error:
-            self.heard.errors.append(error)
-        if self.heard.start is not None:
-            return self.heard.starts(partitions, None)
-        return self.heard.starts(partitions, await self._port.committed(partitions, self._seconds))
+        self.events.assigned(partitions)
+        committed = await self._port.committed(partitions, self._seconds) if self.events.start is None else None
+        return self.events.starts(partitions, committed)
 
     async def revoked(self, partitions: Sequence[TopicPartition]) -> None:
         try:
-            self.heard.told("revoked", partitions)
-            offsets = self.heard.to_commit(partitions)
-            if offsets:
+            if offsets := self.events.revoked(partitions):
                 await self._port.commit_now(offsets, self._seconds)
-            self.heard.gone(partitions)
+            self.events.released(partitions)
         except Exception as error:
-            self.heard.errors.append(error)
+            self.events.errors.append(error)
 
     async def lost(self, partitions: Sequence[TopicPartition]) -> None:
-        try:
-            self.heard.told("lost", partitions)
-            self.heard.gone(partitions)
-        except AssertionError as error:
-            self.heard.errors.append(error)
+        self.events.lost(partitions)
 
 
-def _raise(heard: SeenEvents) -> None:
-    if heard.errors:
-        raise heard.errors[0]
+def _raise(events: SeenEvents) -> None:
+    if events.errors:
+        raise events.errors[0]

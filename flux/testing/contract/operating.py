@@ -1,4 +1,4 @@
-"""What an operator asks about a cluster, and changes of it."""
+"""What an operator reads and changes in a cluster."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def a_setting_of_a_topic_is_changed_and_the_others_stay(bench: Bench) -> None:
 
 
 @CONTRACT
-def brokers_tell_their_configuration_without_secrets(bench: Bench) -> None:
+def brokers_return_their_configuration_without_secrets(bench: Bench) -> None:
     configs = bench.admin.broker_configs(bench.seconds)
     assert configs
     for config in configs.values():
@@ -41,8 +41,8 @@ def topics_are_deleted(bench: Bench) -> None:
 
 
 @CONTRACT
-def the_login_hears_what_it_may_do(bench: Bench) -> None:
-    """Where the broker tells; a login that may not look has none, and hears of no error."""
+def the_permissions_of_the_login_are_reported(bench: Bench) -> None:
+    """Where the broker reports them. A login without the permission to read them gets none, and no error."""
     topic, missing, group = bench.topic(), bench.name(), bench.name()
     bench.join(bench.member(topic, group))
     allowed = bench.admin.permissions([topic, missing], [group, bench.name()], bench.seconds)

@@ -201,7 +201,7 @@ def other_acknowledgements_work_too(bench: Bench) -> None:
 
 
 @CONTRACT
-def a_closed_producer_takes_nothing(bench: Bench) -> None:
+def a_closed_producer_refuses_records(bench: Bench) -> None:
     topic = bench.topic()
     producer = bench.producer()
     assert producer.write(topic, [ProducerRecord(b"x")], lambda error, _: None) == 1

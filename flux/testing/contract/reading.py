@@ -40,7 +40,7 @@ def _read(bench: Bench, reader: ReaderPort, ends: Mapping[TopicPartition, int]) 
 
 
 @CONTRACT
-def a_reader_starts_where_it_is_told_and_says_when_it_is_at_the_end(bench: Bench) -> None:
+def a_reader_starts_at_its_offsets_and_reports_the_ends(bench: Bench) -> None:
     topic = bench.topic(4)
     zero, one, two, three = at(topic, 0, 1, 2, 3)
     bench.written(topic, [ProducerRecord(b"%d" % i, b"key", [("h", b"v")], i % 3) for i in range(60)])
@@ -56,7 +56,7 @@ def a_reader_starts_where_it_is_told_and_says_when_it_is_at_the_end(bench: Bench
 
 
 @CONTRACT
-def a_reader_goes_where_it_is_sent(bench: Bench) -> None:
+def a_reader_delivers_from_the_offset_of_a_seek(bench: Bench) -> None:
     topic = bench.topic()
     [zero] = at(topic, 0)
     bench.written(topic, [ProducerRecord(b"%d" % i) for i in range(10)])
@@ -70,7 +70,7 @@ def a_reader_goes_where_it_is_sent(bench: Bench) -> None:
 
 
 @CONTRACT
-def a_reader_that_is_out_of_range_says_so_and_goes_on_after_a_seek(bench: Bench) -> None:
+def a_reader_reports_out_of_range_and_continues_after_a_seek(bench: Bench) -> None:
     topic = bench.topic()
     [zero] = at(topic, 0)
     bench.written(topic, [ProducerRecord(b"%d" % i) for i in range(10)])
@@ -120,7 +120,7 @@ def offsets_are_found_by_time(bench: Bench) -> None:
 
 
 @CONTRACT
-def positions_of_a_group_without_members_are_set(bench: Bench) -> None:
+def committed_offsets_of_a_group_without_members_are_set(bench: Bench) -> None:
     topic, group = bench.topic(2), bench.name()
     bench.written(topic, [ProducerRecord(b"%d" % i, None, (), 0) for i in range(5)])
     bench.admin.set_committed_offsets(group, topic, {0: CommittedOffset(3, "ä"), 1: CommittedOffset(0)}, bench.seconds)
@@ -141,7 +141,7 @@ def positions_of_a_group_without_members_are_set(bench: Bench) -> None:
 
 
 @CONTRACT
-def the_members_of_a_group_are_told_with_what_they_have(bench: Bench) -> None:
+def the_members_of_a_group_are_listed_with_their_partitions(bench: Bench) -> None:
     topic, group = bench.topic(3), bench.name()
     assert bench.admin.members(group, bench.seconds) == []
     member = bench.member(topic, group)

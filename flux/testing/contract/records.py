@@ -1,4 +1,4 @@
-"""What is written is what is read, in order, once."""
+"""Records are read as they were written, in order, once."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def no_poll_brings_more_than_was_asked_for(bench: Bench) -> None:
 
 
 @CONTRACT
-def a_record_is_handed_over_as_soon_as_it_is_there(bench: Bench) -> None:
+def a_record_is_delivered_as_soon_as_it_is_there(bench: Bench) -> None:
     topic = bench.topic()
     bench.written(topic, [ProducerRecord(b"first")])
     member = bench.member(topic)

@@ -1,5 +1,4 @@
-"""What transactions leave in a log: records that count for nothing, and markers that are no records. Only with a bench
-that has `transact`."""
+"""Aborted records and markers of transactions in a log. Only with a bench that has `transact`."""
 
 from __future__ import annotations
 

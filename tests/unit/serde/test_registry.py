@@ -193,7 +193,7 @@ def test_a_registry_that_refuses_is_not_the_record_s_fault(
 
 def test_a_registry_that_is_away_is_not_the_record_s_fault() -> None:
     read = registry.avro_deserializer({"url": "http://127.0.0.1:1", "max.retries": 0}, "orders")
-    with pytest.raises(flux.Pause, match="the schema registry is away: ConnectError"):
+    with pytest.raises(flux.Pause, match="the schema registry is unavailable: ConnectError"):
         read(UNKNOWN)
 
 

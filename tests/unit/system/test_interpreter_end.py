@@ -68,7 +68,7 @@ def test_a_record_that_comes_after_the_exit_handlers_is_refused_and_said_once(
         """
     )
     assert (code, out) == (0, "refused: DeliveryError\n")
-    assert errors.count("flux: a record for topic awesome came when the interpreter was ending") == 1
+    assert errors.count("flux: a record for topic awesome was produced while the interpreter was ending") == 1
     assert len(errors.splitlines()) == 1
 
 
@@ -148,6 +148,6 @@ def test_a_client_that_needs_a_thread_where_none_can_be_started_refuses_the_reco
 ) -> None:
     monkeypatch.setattr(no_threads.adapter, "producer", lambda _: no_threads.system.spawn("acks", lambda: None))
     PRODUCERS.exit()
-    with pytest.raises(DeliveryError, match="came when the interpreter was ending"):
+    with pytest.raises(DeliveryError, match="was produced while the interpreter was ending"):
         AwesomeProducer.produce("late")
-    assert "came when the interpreter was ending" in capfd.readouterr().err
+    assert "was produced while the interpreter was ending" in capfd.readouterr().err

@@ -93,25 +93,25 @@ async def a_coroutine(self: Any, message: Any) -> None: ...
 @pytest.mark.parametrize(
     ("attributes", "complaint"),
     [
-        ({"call": a_generator}, "has a yield in it"),
-        ({"call": an_async_generator}, "has a yield in it"),
-        ({"call": functools.partialmethod(a_generator)}, "has a yield in it"),
+        ({"call": a_generator}, "contains a yield"),
+        ({"call": an_async_generator}, "contains a yield"),
+        ({"call": functools.partialmethod(a_generator)}, "contains a yield"),
         ({"call": traced(a_coroutine)}, "Billing.call is no coroutine function, and wraps one"),
         ({"call": lambda self: None}, r"Billing.call must take \(message\)"),
         ({"call": lambda self, message, more: None}, r"Billing.call must take \(message\)"),
         ({"call": 5}, r"Billing.call must take \(message\): 5 cannot be called"),
-        ({"setup": lambda self: (yield)}, "Billing.setup has a yield in it"),
+        ({"setup": lambda self: (yield)}, "Billing.setup contains a yield"),
         ({"setup": lambda self, more: None}, r"Billing.setup must take \(\)"),
         (
             {"setup": lambda self: go(1), "close": go},
-            r"Billing.close is a coroutine function, which nobody awaits here",
+            r"Billing.close is a coroutine function, which is never awaited",
         ),
         ({"deserializer": "json"}, "deserializer = 'json': give a function, such as flux.serde.json_deserializer"),
         ({"deserializer": 5}, "deserializer = 5: give a function"),
         ({"deserializer": go}, "Billing.deserializer is a coroutine function"),
         ({"error_headers": go}, "error_headers is a coroutine function"),
         ({"serializer": 5}, "serializer = 5: give a function, such as flux.serde.json_serializer"),
-        ({"middleware": [lambda message, call_next: (yield)]}, "has a yield in it"),
+        ({"middleware": [lambda message, call_next: (yield)]}, "contains a yield"),
         ({"middleware": [traced(a_coroutine)]}, "wraps one"),
     ],
 )
@@ -147,7 +147,7 @@ class BareAround(flux.Hooks):
 @pytest.mark.parametrize(
     ("hook", "complaint"),
     [
-        (AsyncHook(), "AsyncHook.on_start is a coroutine function, which nobody awaits"),
+        (AsyncHook(), "AsyncHook.on_start is a coroutine function, which is never awaited"),
         (YieldingHook(), "YieldingHook.on_success only makes a generator: take the yield out"),
         (BareAround(), "BareAround.around only makes a generator: decorate it with contextlib.contextmanager"),
     ],
@@ -412,7 +412,7 @@ def test_work_that_a_hook_returns_is_named_once(flux_kit: Kit, caplog: pytest.Lo
     for _ in range(3):
         flux_kit.produce("orders", "x")
     assert flux_kit.run(tasks(lambda message: None, hooks=[Returning()])).done == 3
-    assert caplog.text.count("flux.NotAwaited: on_start returned a coroutine that nobody awaited: it is not") == 1
+    assert caplog.text.count("flux.NotAwaited: on_start returned a coroutine that was not awaited: it is not") == 1
 
 
 @pytest.mark.parametrize("stop", [KeyboardInterrupt, SystemExit])

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from flux.testing.machine import PATIENCE, Machine, Stuck
+from flux.testing.machine import WAIT_LIMIT, Machine, Stuck
 
 
 @pytest.fixture
@@ -75,15 +75,15 @@ def test_waiting_for_ever_is_told(machine: Machine) -> None:
 
 
 def test_waiting_without_anything_going_on_is_told(machine: Machine) -> None:
-    machine.sleep(PATIENCE)
+    machine.sleep(WAIT_LIMIT)
     with pytest.raises(Stuck, match="nothing has gone on"):
         machine.sleep(1)
-    machine.went_on()
-    machine.sleep(PATIENCE)
+    machine.progressed()
+    machine.sleep(WAIT_LIMIT)
 
 
 def test_moving_the_clock_is_no_waiting(machine: Machine) -> None:
-    machine.advance(100 * PATIENCE)
+    machine.advance(100 * WAIT_LIMIT)
     machine.sleep(1)
 
 
