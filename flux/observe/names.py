@@ -31,76 +31,82 @@ CALLS = Metric(
     "flux_calls_total",
     "counter",
     (*_STAGE, "result"),
-    "Calls that ended, by result: done or failed; of a BatchTask, records.",
+    "Ended calls, by result: done or failed; for a BatchTask, records.",
 )
 FAILURES = Metric(
     "flux_failures_total",
     "counter",
     (*_STAGE, "error"),
-    "Calls that failed, by the type of their error: the first 50 types of a stage, then other.",
+    "Failed calls, by the type of their error: the first 50 types of a stage, then other.",
 )
 DURATION = Metric(
     "flux_call_duration_seconds",
     "histogram",
     _STAGE,
-    "How long calls took, deserializing included; of a BatchTask, each with all of its records.",
+    "Duration of calls, including deserialization; for a BatchTask, each with all of its records.",
     (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300),
 )
 BATCH = Metric(
     "flux_batch_records",
     "histogram",
     _STAGE,
-    "Records of a call of a BatchTask.",
+    "Records per call of a BatchTask.",
     (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000),
 )
 LATENESS = Metric(
     "flux_lateness_seconds",
     "histogram",
     _STAGE,
-    "Start of a call minus when its record was due; of the main stage, minus the record's timestamp.",
+    "Start of a call minus the due time of its record; for the main stage, minus the record's timestamp.",
     (0.01, 0.05, 0.1, 0.5, 1, 5, 15, 60, 300, 1800, 7200, 86400),
 )
 TRANSFERS = Metric(
-    "flux_transfers_total", "counter", (*_STAGE, "target"), "Records moved to the next stage: retry or dlq."
+    "flux_transfers_total", "counter", (*_STAGE, "target"), "Records forwarded to the next stage: retry or dlq."
 )
 DEAD = Metric(
     "flux_dead_letters_total",
     "counter",
     (*_STAGE, "reason"),
-    "Records moved to the dead letters, by reason: exhausted, rejected, undecodable or expired.",
+    "Records forwarded to the dead letters, by reason: exhausted, rejected, undecodable or expired.",
 )
 LATE = Metric(
-    "flux_late_records_total", "counter", _STAGE, "Records that arrived a second or more after they were due."
+    "flux_late_records_total", "counter", _STAGE, "Records that were read a second or more after their due time."
 )
-COMMITS = Metric("flux_commits_total", "counter", (*_STAGE, "result"), "Commits of positions: done or failed.")
+COMMITS = Metric("flux_commits_total", "counter", (*_STAGE, "result"), "Commits of offsets: done or failed.")
 REBALANCES = Metric(
     "flux_rebalances_total", "counter", (*_STAGE, "event"), "Rebalances: assigned, revoked or lost partitions."
 )
-LAG = Metric("flux_lag_records", "gauge", _TOPIC, "Offsets of the assigned partitions from the position to the end.")
-DUE = Metric("flux_due_records", "gauge", _TOPIC, "The part of the lag that need not wait any more: work for now.")
-WAITING = Metric("flux_waiting_records", "gauge", _STAGE, "Records that are here and not due yet.")
-IN_PLACE = Metric(
-    "flux_in_place_records", "gauge", _STAGE, "Records that wait to be tried again in place: in_place_retries."
+LAG = Metric(
+    "flux_lag_records", "gauge", _TOPIC, "Lag of the assigned partitions: offsets from the committed offset to the end."
 )
-PAUSED = Metric("flux_paused", "gauge", ("task",), "1 while the task makes no calls, as what it needs is away.")
-PAUSES = Metric("flux_pauses_total", "counter", ("task",), "Pauses that began.")
-PAUSED_SECONDS = Metric(
-    "flux_paused_seconds_total", "counter", ("task",), "How long the task was paused, in all, until now."
+DUE = Metric("flux_due_records", "gauge", _TOPIC, "The part of the lag that is due.")
+WAITING = Metric("flux_waiting_records", "gauge", _STAGE, "Records in memory that are not due yet.")
+IN_PLACE = Metric("flux_in_place_records", "gauge", _STAGE, "Records that wait for a retry in place: in_place_retries.")
+PAUSED = Metric(
+    "flux_paused", "gauge", ("task",), "1 while the task makes no calls because a dependency is unavailable."
 )
-IN_FLIGHT = Metric("flux_calls_in_flight", "gauge", _STAGE, "Calls that are running.")
+PAUSES = Metric("flux_pauses_total", "counter", ("task",), "Pauses that were started.")
+PAUSED_SECONDS = Metric("flux_paused_seconds_total", "counter", ("task",), "Total time for which the task was paused.")
+IN_FLIGHT = Metric("flux_calls_in_flight", "gauge", _STAGE, "Running calls.")
 LIMIT = Metric("flux_concurrency_limit", "gauge", ("task",), "Calls that may run at once in this process.")
 OPEN = Metric(
-    "flux_open_transfers", "gauge", _STAGE, "Records on their way to the next stage, those included that it refuses."
+    "flux_open_transfers",
+    "gauge",
+    _STAGE,
+    "Records being forwarded to the next stage, including those that it refuses.",
 )
-PARTITIONS = Metric("flux_assigned_partitions", "gauge", _TOPIC, "Partitions that this process works.")
-POLL_AGE = Metric("flux_poll_age_seconds", "gauge", _STAGE, "Since the stage's poll loop last went on.")
+PARTITIONS = Metric("flux_assigned_partitions", "gauge", _TOPIC, "Partitions assigned to this process.")
+POLL_AGE = Metric("flux_poll_age_seconds", "gauge", _STAGE, "Time since the last step of the stage's poll loop.")
 BUFFERED = Metric(
-    "flux_producer_buffered_records", "gauge", ("topic",), "Records in producers' buffers, not yet with the client."
+    "flux_producer_buffered_records",
+    "gauge",
+    ("topic",),
+    "Records in producers' buffers, not yet passed to the client.",
 )
 READY = Metric("flux_ready", "gauge", (), "1 when all stages have joined their groups and poll.")
 LIVE = Metric("flux_live", "gauge", (), "1 unless a poll loop is stuck.")
 BUILD = Metric("flux_build_info", "gauge", ("version",), "1.")
-UP = Metric("flux_process_up", "gauge", ("process",), "With --processes: 1 when that process answers.")
+UP = Metric("flux_process_up", "gauge", ("process",), "With --processes: 1 if that process answers.")
 
 ALL = (
     CALLS,

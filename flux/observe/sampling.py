@@ -49,17 +49,17 @@ class Sampling:
         if bounds is None or (known.is_on is not None and not known.is_on()):
             return self._tracer, *(extracted(headers) if headers else (Context(), False))
         context, read_headers = None, known.read_headers
-        asked, parents, said = read_headers is None, 0, None
+        has_context, parents, traceparent = read_headers is None, 0, None
         if headers and read_headers is not None:
             for name, value in headers:
                 if name in read_headers:
-                    asked = True
+                    has_context = True
                     if name == "traceparent":
-                        parents, said = parents + 1, value
-        if headers and asked:
-            if parents == 1 and known.is_w3c and said is not None and _unsampled(said):
+                        parents, traceparent = parents + 1, value
+        if headers and has_context:
+            if parents == 1 and known.is_w3c and traceparent is not None and _unsampled(traceparent):
                 bound = bounds.parent_not_sampled
-                if not bound or int(said[19:35], 16) >= bound:
+                if not bound or int(traceparent[19:35], 16) >= bound:
                     return _unrecorded(tracer, 0, headers)
             context, has_one = extracted(headers)
             if has_one:

@@ -1,1 +1,1 @@
-"""Runs producers: takes records from any thread, hands them to the client in order, hears their ends."""
+"""Runs producers: takes records from any thread, passes them to the client in order, and handles acknowledgements."""

@@ -226,12 +226,12 @@ class Kit:
 
     def _open(self, stage: Stage, broker: Broker) -> Iterator[WaitingRecord]:
         """What of a retry topic is not done."""
-        positions, now = broker.committed_offsets(stage.group, stage.topic), self._machine.now()
+        committed, now = broker.committed_offsets(stage.group, stage.topic), self._machine.now()
         for record in self._read(stage.topic, broker):
-            position = positions.get(record.partition)
-            if position is not None:
-                done = read_metadata(position.offset, position.metadata) or []
-                if record.offset < position.offset or any(start <= record.offset < end for start, end in done):
+            stored = committed.get(record.partition)
+            if stored is not None:
+                done = read_metadata(stored.offset, stored.metadata) or []
+                if record.offset < stored.offset or any(start <= record.offset < end for start, end in done):
                     continue
             due = record.header(flux_headers.DUE)
             at = int(due) / 1000 if due is not None and due.isdecimal() else None

@@ -60,31 +60,31 @@ class AiokafkaAdmin:
         self._connection: Connection | None = None
 
     def topic_names(self, timeout: float) -> set[str]:
-        async def ask(client: Any) -> set[str]:
+        async def query(client: Any) -> set[str]:
             return set(await described(client, None))
 
-        return self._run(ask, timeout, "cannot list the topics", "DESCRIBE on the topics")
+        return self._run(query, timeout, "cannot list the topics", "DESCRIBE on the topics")
 
     def topics(self, names: Iterable[str], timeout: float) -> dict[str, TopicInfo | None]:
         wanted = list(dict.fromkeys(names))
         if not wanted:
             return {}
 
-        async def ask(client: Any) -> Topics:
+        async def query(client: Any) -> Topics:
             return await described(client, wanted)
 
-        found = self._run(ask, timeout, "cannot describe topics", "DESCRIBE on the topics")
+        found = self._run(query, timeout, "cannot describe topics", "DESCRIBE on the topics")
         return {name: queries.topic_info(found[name]) for name in wanted}
 
     def topic_config(self, topic: str, timeout: float) -> dict[str, str]:
-        async def ask(client: Any) -> dict[str, str]:
+        async def query(client: Any) -> dict[str, str]:
             return await queries.config_of(client, client.get_random_node(), _TOPIC, topic)
 
         doing = f"cannot read the configuration of topic {topic}"
-        return self._run(ask, timeout, doing, f"DESCRIBE_CONFIGS on topic {topic}")
+        return self._run(query, timeout, doing, f"DESCRIBE_CONFIGS on topic {topic}")
 
     def set_topic_config(self, topic: str, config: Mapping[str, str], timeout: float) -> None:
-        async def ask(client: Any) -> None:
+        async def query(client: Any) -> None:
             answer = await client.send(client.get_random_node(), AlterConfigsRequest(topic, config))
             [(code, message, _, _)] = answer.responses
             error = error_for(code)
@@ -92,16 +92,16 @@ class AiokafkaAdmin:
                 raise type(error)(message) if message else error
 
         doing = f"cannot change the configuration of topic {topic}"
-        self._run(ask, timeout, doing, f"ALTER_CONFIGS on topic {topic}")
+        self._run(query, timeout, doing, f"ALTER_CONFIGS on topic {topic}")
 
     def broker_configs(self, timeout: float) -> dict[int, dict[str, str]]:
-        async def ask(client: Any) -> dict[int, dict[str, str]]:
+        async def query(client: Any) -> dict[int, dict[str, str]]:
             await client.force_metadata_update()
             numbers = sorted(broker.nodeId for broker in client.cluster.brokers())
             return {number: await queries.config_of(client, number, _BROKER, str(number)) for number in numbers}
 
         return self._run(
-            ask, timeout, "cannot read the configuration of the brokers", "DESCRIBE_CONFIGS on the cluster"
+            query, timeout, "cannot read the configuration of the brokers", "DESCRIBE_CONFIGS on the cluster"
         )
 
     def create_topics(self, topics: Sequence[NewTopic], timeout: float) -> None:
@@ -113,7 +113,7 @@ class AiokafkaAdmin:
         if not names:
             return
 
-        async def ask(client: Any) -> None:
+        async def query(client: Any) -> None:
             request = DeleteTopicsRequest(list(names), int(timeout * 1000))
             answer = await client.send(await queries.controller_of(client), request)
             for _, code in answer.topic_error_codes:
@@ -121,10 +121,10 @@ class AiokafkaAdmin:
                 if error is not None and fault_of(error) is not Fault.UNKNOWN_TOPIC:
                     raise error
 
-        self._run(ask, timeout, f"cannot delete {', '.join(names)}", "DELETE on the topics")
+        self._run(query, timeout, f"cannot delete {', '.join(names)}", "DELETE on the topics")
 
     def permissions(self, topics: Sequence[str], groups: Sequence[str], timeout: float) -> Permissions:
-        async def ask(client: Any) -> Permissions:
+        async def query(client: Any) -> Permissions:
             try:
                 answer = await client.send(client.get_random_node(), PermissionsRequest(topics))
                 of_topics = {name: queries.permitted(code, bits) for code, name, _, _, bits in answer.topics}
@@ -133,10 +133,10 @@ class AiokafkaAdmin:
                 return Permissions(dict.fromkeys(topics), dict.fromkeys(groups), None)
             return Permissions(of_topics, of_groups, operations(answer.authorized_operations))
 
-        return self._run(ask, timeout, "cannot read the permissions", "DESCRIBE")
+        return self._run(query, timeout, "cannot read the permissions", "DESCRIBE")
 
     def committed_offsets(self, group: str, topic: str, timeout: float) -> dict[int, CommittedOffset]:
-        async def ask(client: Any) -> dict[int, CommittedOffset]:
+        async def query(client: Any) -> dict[int, CommittedOffset]:
             node = await queries.coordinator_of(client, group)
             answer = await client.send(node, OffsetFetchRequest(group, None))
             queries.raise_for(getattr(answer, "error_code", 0))
@@ -149,7 +149,7 @@ class AiokafkaAdmin:
             return found
 
         doing = f"cannot read the committed offsets of group {group}"
-        return self._run(ask, timeout, doing, f"DESCRIBE on group {group}")
+        return self._run(query, timeout, doing, f"DESCRIBE on group {group}")
 
     def set_committed_offsets(
         self, group: str, topic: str, offsets: Mapping[int, CommittedOffset], timeout: float
@@ -157,7 +157,7 @@ class AiokafkaAdmin:
         if not offsets:
             return
 
-        async def ask(client: Any) -> None:
+        async def query(client: Any) -> None:
             partitions = [
                 (number, offset, terminated_metadata(metadata)) for number, (offset, metadata) in offsets.items()
             ]
@@ -169,12 +169,12 @@ class AiokafkaAdmin:
                     queries.raise_for(code)
 
         doing = f"cannot set the committed offsets of group {group}"
-        self._run(ask, timeout, doing, f"READ on group {group} and on topic {topic}")
+        self._run(query, timeout, doing, f"READ on group {group} and on topic {topic}")
 
     def members(self, group: str, timeout: float) -> list[GroupMember]:
         """Of the classic protocol: aiokafka has no request for members by the newer one (KIP-848), nor such members."""
 
-        async def ask(client: Any) -> list[GroupMember]:
+        async def query(client: Any) -> list[GroupMember]:
             node = await queries.coordinator_of(client, group)
             answer = await client.send(node, DescribeGroupsRequest([group]))
             [(code, _, state, _, _, members, *_)] = answer.groups
@@ -186,10 +186,10 @@ class AiokafkaAdmin:
                 for member, client_id, host, _, assignment in members
             ]
 
-        return self._run(ask, timeout, f"cannot describe group {group}", f"DESCRIBE on group {group}")
+        return self._run(query, timeout, f"cannot describe group {group}", f"DESCRIBE on group {group}")
 
     def group_protocol(self, group: str, timeout: float) -> GroupProtocol:
-        async def ask(client: Any) -> str:
+        async def query(client: Any) -> str:
             node = await queries.coordinator_of(client, group)
             answer = await client.send(node, DescribeGroupsRequest([group]))
             [(code, _, state, _, protocol, *_)] = answer.groups
@@ -198,7 +198,7 @@ class AiokafkaAdmin:
                 await queries.broker_assigned_protocol(client, node, group) if state == queries.DEAD else protocol or ""
             )
 
-        used = self._run(ask, timeout, f"cannot describe group {group}", f"DESCRIBE on group {group}")
+        used = self._run(query, timeout, f"cannot describe group {group}", f"DESCRIBE on group {group}")
         return GroupProtocol(used, self._protocols)
 
     def unreadable_codecs(self, topic: str, timeout: float) -> dict[str, str]:
@@ -206,35 +206,35 @@ class AiokafkaAdmin:
         if not lacking:
             return {}
 
-        async def ask(client: Any) -> dict[str, str]:
+        async def query(client: Any) -> dict[str, str]:
             leaders = await queries.partitions_by_leader(client, topic)
             found = await queries.newest_codecs(client, topic, leaders)
             return {codec: lacking[codec] for codec in sorted(found) if codec in lacking}
 
-        return self._run(ask, timeout, f"cannot read topic {topic}", f"READ on topic {topic}")
+        return self._run(query, timeout, f"cannot read topic {topic}", f"READ on topic {topic}")
 
     def watermarks(self, topic: str, timeout: float) -> dict[int, Watermarks]:
-        async def ask(client: Any) -> dict[int, Watermarks]:
+        async def query(client: Any) -> dict[int, Watermarks]:
             leaders = await queries.partitions_by_leader(client, topic)
             marks = [await queries.offsets_of(client, topic, leaders, which) for which in (BEGINNING, END)]
             return {number: Watermarks(marks[0][number], marks[1][number]) for number in sorted(marks[0])}
 
-        return self._run(ask, timeout, f"cannot read the offsets of topic {topic}", f"DESCRIBE on topic {topic}")
+        return self._run(query, timeout, f"cannot read the offsets of topic {topic}", f"DESCRIBE on topic {topic}")
 
     def offsets_at(self, topic: str, timestamp_ms: int, timeout: float) -> dict[int, int]:
-        async def ask(client: Any) -> dict[int, int]:
+        async def query(client: Any) -> dict[int, int]:
             leaders = await queries.partitions_by_leader(client, topic)
             ends = await queries.offsets_of(client, topic, leaders, END)
             found = await queries.offsets_of(client, topic, leaders, timestamp_ms)
             return {number: ends[number] if found[number] < 0 else found[number] for number in sorted(ends)}
 
-        return self._run(ask, timeout, f"cannot read the offsets of topic {topic}", f"DESCRIBE on topic {topic}")
+        return self._run(query, timeout, f"cannot read the offsets of topic {topic}", f"DESCRIBE on topic {topic}")
 
     def delete_records(self, topic: str, before: Mapping[int, int], timeout: float) -> None:
         if not before:
             return
 
-        async def ask(client: Any) -> None:
+        async def query(client: Any) -> None:
             for leader, numbers in (await queries.partitions_by_leader(client, topic)).items():
                 chosen = [(number, before[number]) for number in numbers if number in before]
                 if chosen:
@@ -244,7 +244,7 @@ class AiokafkaAdmin:
                         for _, _, code, *_ in partitions:
                             queries.raise_for(code)
 
-        self._run(ask, timeout, f"cannot delete records of topic {topic}", f"DELETE on topic {topic}")
+        self._run(query, timeout, f"cannot delete records of topic {topic}", f"DELETE on topic {topic}")
 
     def close(self) -> None:
         connection, self._connection = self._connection, None
@@ -252,13 +252,15 @@ class AiokafkaAdmin:
             with contextlib.suppress(TimeoutError):  # what does not close ends with the process
                 self._loop_thread.run(connection.close, _CLOSING)
 
-    def _run(self, ask: Callable[[Any], Coroutine[Any, Any, Result]], timeout: float, doing: str, needs: str) -> Result:
+    def _run(
+        self, query: Callable[[Any], Coroutine[Any, Any, Result]], timeout: float, doing: str, needs: str
+    ) -> Result:
         async def attempts() -> Result:
             if self._connection is None:
                 self._connection = Connection(self._options)
             for attempt in range(_ATTEMPTS):
                 try:
-                    return await ask(await self._connection.client())
+                    return await query(await self._connection.client())
                 except KafkaError as error:
                     if attempt == _ATTEMPTS - 1 or not error.retriable:
                         raise

@@ -99,7 +99,7 @@ class AssignedRecords:
                 state.consumed_to(error.offset)
                 self._unreadable[TopicPartition(*at)] = error
                 continue
-            state.consumed_to(fetched.position)
+            state.consumed_to(fetched.next_offset)
             if fetched.exhausted:
                 self._drop(at)
             if records:

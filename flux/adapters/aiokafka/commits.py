@@ -106,7 +106,7 @@ class Commits:
             try:
                 async with internals.commit_lock(coordinator):
                     if self._is_member():
-                        # Goes on when nobody waits any more: cancelled, it could be half sent.
+                        # Continues when the caller stops waiting: cancelled, it could be half sent.
                         task = asyncio.ensure_future(internals.commit_offsets(coordinator, to_commit))
                         task.add_done_callback(lambda done: done.cancelled() or done.exception())
                         await asyncio.shield(task)

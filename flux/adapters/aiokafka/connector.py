@@ -49,7 +49,7 @@ class Attempts(Generic[T]):
         """The result of the attempt that is running, else of `attempt`. Raises what it raises."""
         if self._running is None or self._running.done():
             self._running = asyncio.get_running_loop().create_task(self._run(attempt))
-            # perhaps nobody waits for it any more when it fails
+            # retrieved, as perhaps no caller waits any more when it fails
             self._running.add_done_callback(lambda task: task.cancelled() or task.exception())
         return await asyncio.shield(self._running)
 

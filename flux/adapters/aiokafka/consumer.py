@@ -41,7 +41,7 @@ _SESSION_MS = 10_000  # aiokafka's default
 
 
 class AiokafkaConsumer:
-    """`flux.core.ports.AsyncConsumerPort`. The listener runs in aiokafka's own task, beside a `poll` that waits."""
+    """`flux.core.ports.AsyncConsumerPort`. The listener runs in aiokafka's own task, also while a `poll` waits."""
 
     def __init__(
         self,

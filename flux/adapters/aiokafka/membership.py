@@ -118,7 +118,7 @@ async def stop(consumer: Any) -> BaseException | None:
 
 
 def _failure_of(task: asyncio.Future[Any]) -> BaseException | None:
-    """What the task has raised, if it has ended; else asyncio would log that nobody retrieved it."""
+    """What the task has raised, if it has ended; else asyncio would log that it was not retrieved."""
     return task.exception() if task.done() and not task.cancelled() else None
 
 

@@ -59,11 +59,11 @@ class AsyncTokenSource(AbstractTokenProvider):  # type: ignore[misc]
 
     def extensions(self) -> dict[str, str]:
         """Raises BrokerError (UNAVAILABLE)."""
-        ask = getattr(self._provider, "extensions", None)
-        if not callable(ask):
+        extensions = getattr(self._provider, "extensions", None)
+        if not callable(extensions):
             return {}
         try:
-            return {str(name): str(value) for name, value in dict(ask()).items()}
+            return {str(name): str(value) for name, value in dict(extensions()).items()}
         except Exception as error:
             raise provider_failed(error, self._mask) from None
 

@@ -69,13 +69,13 @@ class AiokafkaReader:
             with contextlib.suppress(TimeoutError):
                 self._loop_thread.run(self._stop, 2 * _GRACE)
 
-    def _run(self, ask: Callable[[], Coroutine[Any, Any, Result]], timeout: float) -> Result:
+    def _run(self, request: Callable[[], Coroutine[Any, Any, Result]], timeout: float) -> Result:
         if self._closed:
             raise BrokerError("the reader is closed", Fault.FATAL)
         if self._failure is not None:
             raise self._failure
         try:
-            return self._loop_thread.run(ask, timeout)
+            return self._loop_thread.run(request, timeout)
         except (KafkaError, TimeoutError) as error:
             raise self._translated(error) from None
 
@@ -114,11 +114,11 @@ class AiokafkaReader:
         committed_only = self._options.get("isolation_level") == "read_committed"
         assignment = internals.assignment_of(self._consumer)
         ends = {}
-        for at, position in self._records.reached().items():
+        for at, offset in self._records.reached().items():
             state = assignment.state_value(ClientPartition(*at))
             end = state.lso if committed_only else state.highwater
-            if end is not None and position >= end and self._reported.get(at) != position:
-                ends[at] = self._reported[at] = position
+            if end is not None and offset >= end and self._reported.get(at) != offset:
+                ends[at] = self._reported[at] = offset
         return ends
 
     async def _connect(self) -> bool:

@@ -98,7 +98,7 @@ class Fetched:
         return taken
 
     @property
-    def position(self) -> int:
+    def next_offset(self) -> int:
         """The offset after the last record taken."""
         if self._at < len(self._ready):
             return self._ready[self._at].offset()

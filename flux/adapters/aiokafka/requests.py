@@ -1,4 +1,4 @@
-"""Requests that aiokafka does not know: what a login may do (KIP-430), changes of single settings (KIP-339), the states
+"""Requests that aiokafka lacks: what a login may do (KIP-430), changes of single settings (KIP-339), the states
 of groups (KIP-518), and groups whose partitions the broker assigns (KIP-848). Of the first two every broker since 2.3
 has these versions, of the third since 2.6.
 
@@ -39,13 +39,13 @@ OPERATIONS = {
     11: "ALTER_CONFIGS",
     12: "IDEMPOTENT_WRITE",
 }
-"""By the bit that stands for each."""
-_NOT_TOLD = -(2**31)
+"""By their bit numbers."""
+_NOT_REPORTED = -(2**31)
 
 
 def operations(bits: int) -> frozenset[str] | None:
-    """None where the broker does not tell."""
-    return None if bits == _NOT_TOLD else frozenset(name for bit, name in OPERATIONS.items() if bits >> bit & 1)
+    """None where the broker does not report them."""
+    return None if bits == _NOT_REPORTED else frozenset(name for bit, name in OPERATIONS.items() if bits >> bit & 1)
 
 
 class _MetadataResponse(Response):  # type: ignore[misc]
@@ -150,7 +150,8 @@ class _ListGroupsRequest(RequestStruct):  # type: ignore[misc]
 
 
 class ListGroupsRequest(Request[_ListGroupsRequest]):  # type: ignore[misc]
-    """Of one broker, those of the new protocols too (KIP-848, KIP-932), which DescribeGroups takes for dead."""
+    """The groups of one broker, including those of the new protocols (KIP-848, KIP-932), which DescribeGroups reports
+    as dead."""
 
     API_KEY = 16
 
@@ -161,8 +162,8 @@ class ListGroupsRequest(Request[_ListGroupsRequest]):  # type: ignore[misc]
 class _Uuid:
     @staticmethod
     def decode(data: Any) -> bytes:
-        told: bytes = data.read(16)
-        return told
+        uuid: bytes = data.read(16)
+        return uuid
 
 
 _ASSIGNMENT = Schema(

@@ -288,7 +288,7 @@ class ConfluentAdmin:
             ]
         except BrokerError as error:
             if error.retriable:
-                # librdkafka asks the leaders that it knows, and does not look for others when they refuse.
+                # librdkafka uses the leaders that it knows, and does not look for others when they refuse.
                 with suppress(BrokerError):
                     self._answers.metadata(timeout)
             raise

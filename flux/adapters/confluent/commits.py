@@ -17,7 +17,7 @@ Done = Callable[[BrokerError | None], None]
 
 _RETRY = 0.2  # seconds between two attempts
 _SHARE = 0.3
-"""Part of a time limit for one attempt: a client that was given a wrong coordinator asks that one until the end."""
+"""Part of a time limit for one attempt: a client with a wrong coordinator sends all requests to that one."""
 _COORDINATOR_MOVES = {
     KafkaError.NOT_COORDINATOR,
     KafkaError.COORDINATOR_NOT_AVAILABLE,

@@ -142,7 +142,7 @@ class MemoryConsumer:
         return polled
 
     def _fall_asleep(self, now: float, deadline: float) -> float:
-        """Seconds to sleep, at most until the next member may be evicted, which wakes nobody."""
+        """Seconds to sleep, at most until the next member may be evicted, which does not wake it."""
         group = self._cluster.group(self._group, self._topic)
         until = min(deadline, group.next_expiry(now))
         if self._member is not None:

@@ -17,10 +17,10 @@ def a_committed_offset_and_its_metadata_are_read_back(bench: Bench) -> None:
     member = bench.member(topic, group)
     bench.take(member, 3)
     assert member.committed([zero]) == {zero: None}
-    for position in (CommittedOffset(2, "flux-1:äß7~"), CommittedOffset(2, "changed"), CommittedOffset(3)):
-        member.commit_now({zero: position})
-        assert member.committed([zero]) == {zero: position}
-        assert bench.admin.committed_offsets(group, topic, bench.seconds) == {0: position}
+    for committed in (CommittedOffset(2, "flux-1:äß7~"), CommittedOffset(2, "changed"), CommittedOffset(3)):
+        member.commit_now({zero: committed})
+        assert member.committed([zero]) == {zero: committed}
+        assert bench.admin.committed_offsets(group, topic, bench.seconds) == {0: committed}
 
 
 @CONTRACT

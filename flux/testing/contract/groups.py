@@ -39,7 +39,7 @@ def members_share_a_topic_and_take_over_where_the_group_is(bench: Bench) -> None
     assert records_of(back) == [], "a committed record came again"
     first.close()
     ended = bench.admin.committed_offsets(group, topic, bench.seconds)
-    assert {number: position.offset for number, position in ended.items()} == dict.fromkeys(range(4), 20)
+    assert {number: committed.offset for number, committed in ended.items()} == dict.fromkeys(range(4), 20)
 
 
 @CONTRACT

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
+import re
 import threading
 import warnings
 from collections.abc import Callable, Iterator
@@ -96,7 +97,7 @@ async def a_coroutine(self: Any, message: Any) -> None: ...
         ({"call": a_generator}, "contains a yield"),
         ({"call": an_async_generator}, "contains a yield"),
         ({"call": functools.partialmethod(a_generator)}, "contains a yield"),
-        ({"call": traced(a_coroutine)}, "Billing.call is no coroutine function, and wraps one"),
+        ({"call": traced(a_coroutine)}, "Billing.call is no coroutine function, but wraps one"),
         ({"call": lambda self: None}, r"Billing.call must take \(message\)"),
         ({"call": lambda self, message, more: None}, r"Billing.call must take \(message\)"),
         ({"call": 5}, r"Billing.call must take \(message\): 5 cannot be called"),
@@ -234,7 +235,7 @@ def test_a_call_that_returns_work_to_be_done_has_failed(
     flux_kit.produce("orders", "x")
     done = flux_kit.run(task)
     assert (done.done, done.failed, done.retried) == (0, 1, 1)
-    assert "nobody" in str(flux_kit.failures[0].error)
+    assert re.search("was not awaited|was not waited for|is never iterated", str(flux_kit.failures[0].error))
     assert type(flux_kit.failures[0].error) is NotAwaited
     assert ran == []
 

@@ -222,7 +222,7 @@ def test_a_retry_record_of_another_library_has_no_due_time_yet(flux_kit: Kit) ->
     flux_kit.produce("orders-billing-try-1", b"x")
     (waiting,) = flux_kit.waiting(Billing)
     assert (waiting.due, waiting.seconds) == (None, None)
-    assert "due when it is seen" in repr(waiting)
+    assert "due when it is read" in repr(waiting)
 
 
 # ---- clusters
@@ -366,7 +366,7 @@ def test_an_outage_beyond_the_delivery_timeout_is_told(flux_kit: Kit) -> None:
 
 
 def test_the_clock_never_goes_back(flux_kit: Kit) -> None:
-    with pytest.raises(ValueError, match="never back"):
+    with pytest.raises(ValueError, match="never moves back"):
         flux_kit.clock.advance(-1)
 
 

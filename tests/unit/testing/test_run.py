@@ -337,7 +337,7 @@ def test_a_hop_that_is_refused_for_ever_is_told(flux_kit: Kit) -> None:
     Orders.produce(b"flaky")
     flux_kit.topic("orders")
     flux_kit.broker().fail_writes(lambda *_: BrokerError("no", Fault.DENIED))
-    with pytest.raises(Stuck, match="nothing has gone on"):
+    with pytest.raises(Stuck, match="no progress for"):
         flux_kit.run(Billing)
     flux_kit.broker().fail_writes(None)
     assert flux_kit.run_to_the_end(Billing).done == 1
