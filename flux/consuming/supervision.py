@@ -110,7 +110,7 @@ class Supervision:
         """Waits until the worker is stopped, has failed or is idle, and stops the tasks."""
         idle_since: float | None = None
         looking: Aside[bool] | None = None
-        naming: Aside[None] | None = None
+        starved_log: Aside[None] | None = None
         self._system.watch(self._duty)
         while not self.ended:
             self._duty.step(threading.get_ident())
@@ -125,12 +125,12 @@ class Supervision:
                     if not looking.result(0):
                         self.stopping = True
                         for job in self._jobs:
-                            self._left_some |= job.name_refused()
+                            self._left_some |= job.log_refused()
                     idle_since = looking = None
                 elif looking is None and now - idle_since >= self._exit_when_idle:
                     looking = Aside(self._system, "flux-unread", lambda: any(job.unread() for job in self._jobs))
-            if naming is None or naming.ended:  # beside: a stop does not wait for a silent cluster
-                naming = self._name_starved()
+            if starved_log is None or starved_log.ended:  # beside: a stop does not wait for a silent cluster
+                starved_log = self._log_starved()
             self.stopping = self.stopping or any(job.failed for job in self._jobs)
             if self.stopping and self._stop_at is None:
                 logger.info("shutting down: waiting for running calls")
@@ -143,13 +143,13 @@ class Supervision:
                 for job in self._jobs:
                     job.stop(now, at_once=True)
 
-    def _name_starved(self) -> Aside[None] | None:
-        hungry = [(job, runtimes) for job in self._jobs if (runtimes := job.hungry())]
-        if not hungry or self.stopping:
+    def _log_starved(self) -> Aside[None] | None:
+        starved = [(job, runtimes) for job in self._jobs if (runtimes := job.starved())]
+        if not starved or self.stopping:
             return None
 
-        def name() -> None:
-            for job, runtimes in hungry:
-                job.name_starved(runtimes)
+        def log() -> None:
+            for job, runtimes in starved:
+                job.log_starved(runtimes)
 
-        return Aside(self._system, "flux-starved", name)
+        return Aside(self._system, "flux-starved", log)

@@ -1,10 +1,10 @@
-"""One task in one process: prepares it, picks the driver that its handler and its client need, and ends it."""
+"""One task in one process: prepares it, starts the driver for its handler and client, and ends it."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Protocol, cast
 
@@ -12,15 +12,7 @@ import attrs
 
 from flux.consuming.awaited import calls as awaited_calls
 from flux.consuming.blocking import calls as blocking_calls
-from flux.consuming.call_chain import (
-    Handler,
-    Middleware,
-    decoding,
-    expiring,
-    limited,
-    prepared,
-    surrounded,
-)
+from flux.consuming.call_chain import Handler, Middleware, decoding, expiring, limited, prepared, surrounded
 from flux.consuming.callers import Callers, TaskCallers, ThreadCallers
 from flux.consuming.coordinator import Coordinator, StageRuntime
 from flux.consuming.forward_writer import ForwardWriter
@@ -29,39 +21,30 @@ from flux.consuming.new_topics import Spreading
 from flux.consuming.pollers import LoopPollers, ThreadPollers
 from flux.consuming.slow_calls import SlowCalls
 from flux.consuming.threads import Threads
-from flux.consuming.topic_setup import ASK, max_message_bytes, require_topics
+from flux.consuming.topic_setup import choose_stages, max_message_bytes, require_topics
+from flux.consuming.unread import has_unread, log_refused, log_starved
 from flux.core.engine import Engine
 from flux.core.engine.runs import Run
 from flux.core.error_text import brief, error_name
-from flux.core.errors import BrokerError, FluxError
+from flux.core.errors import FluxError
 from flux.core.hooks import Hooks
 from flux.core.limits.call_limits import CallLimits
 from flux.core.monitoring.health import Pulse
 from flux.core.monitoring.stats import Stats
 from flux.core.policy import Policy
-from flux.core.ports import (
-    Adapter,
-    AdminPort,
-    AsyncAdapter,
-    Cluster,
-    ProducerSettings,
-    System,
-    TopicPartition,
-)
-from flux.core.stage import Stage, parse_stages
+from flux.core.ports import Adapter, AdminPort, AsyncAdapter, Cluster, ProducerSettings, System
 from flux.system.return_values import check_settled, is_async, is_awaitable, settled
 from flux.system.tracebacks import text_of
 
 logger = logging.getLogger("flux.worker")
 
-_COPY_DELIVERY = 30.0
-_COPY_BATCH = 1_000_000
-_CLOSE = 5.0
-_NAMED = 5
+_FORWARD_TIMEOUT = 30.0  # seconds
+_FORWARD_BATCH = 1_000_000  # bytes
+_CLOSE = 5.0  # seconds
 
 
-class Worked(Protocol):
-    """What a job needs of a task: see `flux.Task`."""
+class RunnableTask(Protocol):
+    """A task, as far as it is run here: see `flux.Task`."""
 
     def setup(self) -> Any: ...
     @property
@@ -71,11 +54,11 @@ class Worked(Protocol):
 
 @attrs.define(eq=False)
 class TaskRuntime:
-    """`decoder`: makes values of bytes. `track`: what calls produce is part of them. `on_change` is called, on any
-    thread, when the job has ended or is to end."""
+    """`decoder`: decodes values. `track`: whether records that calls produce belong to the calls. `on_change` is
+    called, on any thread, when the task has ended or must end."""
 
     name: str
-    task: Worked
+    task: RunnableTask
     policy: Policy
     adapter: Cluster
     system: System
@@ -93,12 +76,12 @@ class TaskRuntime:
 
     @property
     def needs_loop(self) -> bool:
-        """Whether it runs in an event loop: its handler or its client does."""
+        """Whether it needs an event loop, for its handler or its client."""
         return self.awaited or lives_in_loop(self.adapter)
 
     @property
     def handler(self) -> Handler:
-        """The task's call, as drivers make it; a coroutine function's gives awaitables."""
+        """The task's `call` with everything around it; it returns awaitables if `call` is a coroutine function."""
         policy, awaited, batched = self.policy, self.awaited, self.policy.batch is not None
         handler = surrounded(self.task.call, self.middleware, awaited)
         if policy.timeout is not None and awaited:
@@ -124,12 +107,12 @@ class TaskRuntime:
 
     @property
     def work(self) -> Any:
-        """What makes the calls of a run."""
+        """The function that makes the calls of a run."""
         return self.form.work if self.policy.batch is None else self.form.work_batch
 
     @property
     def form(self) -> Any:
-        """How calls are made: awaited, or by who blocks meanwhile."""
+        """The module that makes calls: awaited or blocking."""
         return awaited_calls if self.awaited else blocking_calls
 
     @property
@@ -138,13 +121,13 @@ class TaskRuntime:
             self._admin = self.adapter.admin()
         return self._admin
 
-    # ---- the beginning; each blocks, but `start`
+    # ---- start; each method blocks, except `start`
 
     def prepare(self, stages: str | None, create_topics: bool) -> bool:
-        """Checks the topics and makes the engines; True. Raises ConfigurationError, BrokerError."""
+        """Checks the topics and makes the engines. Returns True. Raises ConfigurationError, BrokerError."""
         policy, admin = self.policy, self.admin
         require_topics(self.name, policy, admin, create_topics, self.system)
-        chosen = self._chosen(stages)
+        chosen = choose_stages(self.name, policy.stages, stages, admin)
         spreading = Spreading(self.system)
         found = {
             stage.topic: spreading.known(partial(max_message_bytes, admin, stage.topic))
@@ -153,9 +136,9 @@ class TaskRuntime:
         limits = {topic: limit for topic, limit in found.items() if limit is not None}
         settings = ProducerSettings(
             acks="all",
-            compression="best",  # a record that came compressed may be larger than its topic takes as it is
-            delivery_timeout=_COPY_DELIVERY,
-            max_batch_bytes=min([*limits.values(), _COPY_BATCH]),
+            compression="best",  # uncompressed, a record may be too large for the next topic
+            delivery_timeout=_FORWARD_TIMEOUT,
+            max_batch_bytes=min([*limits.values(), _FORWARD_BATCH]),
         )
         if self._writer is None:
             self._writer = ForwardWriter(self.adapter, settings, self.system)
@@ -173,11 +156,11 @@ class TaskRuntime:
         return True
 
     def setup(self) -> Any:
-        """The task's own; may give an awaitable. Raises ConfigurationError."""
+        """Calls the task's `setup`; may return an awaitable. Raises ConfigurationError."""
         self._set_up = True
-        return self._looked_at("setup", self.task.setup())
+        return self._checked("setup", self.task.setup())
 
-    def _looked_at(self, name: str, returned: Any) -> Any:
+    def _checked(self, name: str, returned: Any) -> Any:
         if returned is None:
             return None
         what = f"{self.name}.{name}"
@@ -187,7 +170,7 @@ class TaskRuntime:
         return None
 
     def caller(self, handler: Handler) -> Callable[[StageRuntime, Run], Any]:
-        """What makes the calls of a run, each by `handler`."""
+        """A function that makes the calls of a run, each by `handler`."""
         assert self.coordinator is not None
         coordinator, work, track = self.coordinator, self.work, self.track
         if coordinator.heard.hears("on_calls"):
@@ -195,7 +178,7 @@ class TaskRuntime:
         return lambda runtime, run: work(coordinator, runtime, run, handler, track)
 
     def start(self) -> None:
-        """Begins to work: in the running event loop if it needs one."""
+        """Starts the task, in the running event loop if it needs one."""
         assert self.coordinator is not None
         coordinator, call = self.coordinator, self.caller(self.handler)
         self.started = True
@@ -215,26 +198,11 @@ class TaskRuntime:
         else:
             ThreadPollers(coordinator, callers, cast(Adapter, self.adapter), self.admin).start()
 
-    def _chosen(self, stages: str | None) -> Sequence[Stage]:
-        all_stages = self.policy.stages
-        if stages is not None:
-            return [all_stages[number] for number in parse_stages(stages, all_stages.retries)]
-        chosen = [all_stages[number] for number in range(all_stages.retries + 1)]
-        leftovers = all_stages.leftovers(self.admin.topic_names(ASK))
-        if leftovers:
-            logger.warning(
-                "%s has retries = %d, but there is %s: what is left there is worked too, failures become dead letters",
-                self.name,
-                all_stages.retries,
-                ", ".join(stage.topic for stage in leftovers),
-            )
-        return chosen + leftovers
-
-    # ---- the middle
+    # ---- while it runs
 
     @property
     def ended(self) -> bool:
-        """Nothing runs any more, or ever did."""
+        """Whether nothing runs any more, or was ever started."""
         return not self.started or (self.coordinator is not None and self.coordinator.ending.ended)
 
     @property
@@ -243,91 +211,62 @@ class TaskRuntime:
 
     @property
     def idle(self) -> bool:
-        """Nothing is in flight or waiting here but what cannot move on; the cluster may have more: see `unread`."""
+        """Whether no record is in flight or waiting here, except those that their next topic refuses. The cluster may
+        have more: see `unread`."""
         return self.coordinator is not None and self.coordinator.inspection.idle()
 
-    def name_refused(self) -> bool:
-        """Names in the log the records that cannot move on; whether there are any."""
-        refused = [] if self.coordinator is None else self.coordinator.inspection.refused()
-        if refused:
-            more = f" and {len(refused) - _NAMED:,} more" if len(refused) > _NAMED else ""
-            logger.error("%s: not moved on, and still to be worked: %s%s", self.name, "; ".join(refused[:_NAMED]), more)
-        return bool(refused)
+    def log_refused(self) -> bool:
+        """Names in the log the records that their next topic refuses. Returns whether there are any."""
+        return self.coordinator is not None and log_refused(self.name, self.coordinator)
 
     def unread(self) -> bool:
-        """Whether any partition of this process holds more than was delivered, as far as can be told. Blocks."""
+        """Whether any assigned partition holds more than was delivered, or may. Blocks."""
         assert self.coordinator is not None
-        try:
-            return any(self._more(topic, ends) for topic, ends in self.coordinator.inspection.ends())
-        except BrokerError:
-            return True
+        return has_unread(self.coordinator, self.admin)
 
-    def _more(self, topic: str, ends: Mapping[TopicPartition, int]) -> list[TopicPartition]:
-        """The partitions that hold more than was read of them."""
-        marks = self.admin.watermarks(topic, ASK)
-        found = ((partition, end, marks.get(partition.partition)) for partition, end in ends.items())
-        return [partition for partition, end, mark in found if mark is not None and mark.high > max(end, mark.low)]
-
-    def hungry(self) -> list[StageRuntime]:
-        """Stages that have had no records for long: see `name_starved`."""
+    def starved(self) -> list[StageRuntime]:
+        """Stages that have had no records for long: see `log_starved`."""
         return [] if self.coordinator is None else self.coordinator.inspection.hungry()
 
-    def name_starved(self, runtimes: Sequence[StageRuntime]) -> None:
-        """Names in the log those that have records on the cluster, which do not come. Blocks."""
+    def log_starved(self, runtimes: Sequence[StageRuntime]) -> None:
+        """Names in the log those for which the cluster has records that do not arrive. Blocks."""
         assert self.coordinator is not None
-        ends = dict(self.coordinator.inspection.ends())
-        for runtime in runtimes:
-            try:
-                more = self._more(str(runtime), ends[str(runtime)])
-            except BrokerError as error:
-                logger.warning("%s has had no records for long, and the cluster does not answer: %s", runtime, error)
-                continue
-            if more:
-                logger.warning(
-                    "%s has had no records for %.0f s, but there are some: it waits for a fetch",
-                    ", ".join(map(str, more)),
-                    self.policy.stalled_after,
-                )
+        log_starved(self.coordinator, self.admin, runtimes, self.policy.stalled_after)
 
     def pulses(self) -> list[Pulse]:
-        """Each stage, as a probe finds it; none before the topics were found."""
+        """The state of each stage for probes; none before the topics were found."""
         return [] if self.coordinator is None else self.coordinator.inspection.pulses()
 
     def stats(self) -> dict[int, Stats]:
-        """By stage number."""
-        return (
-            {}
-            if self.coordinator is None
-            else {runtime.engine.stage.number: runtime.engine.stats for runtime in self.coordinator.runtimes}
-        )
+        """Counts by stage number."""
+        runtimes = () if self.coordinator is None else self.coordinator.runtimes
+        return {runtime.engine.stage.number: runtime.engine.stats for runtime in runtimes}
 
     def stop(self, now: float, at_once: bool = False) -> None:
-        """Nothing new is begun; calls in flight end within the task's `shutdown_timeout`."""
+        """Starts no new calls; calls in flight may end within the task's `shutdown_timeout`."""
         if self.coordinator is not None:
             self.coordinator.ending.stop(now if at_once else now + self.policy.shutdown_timeout)
 
     @property
     def deadline(self) -> float:
-        """When calls in flight are given up, by the monotonic clock; that of now when they cannot be."""
-        return (
-            self.system.monotonic()
-            if self.coordinator is None or self.coordinator.ending.stop_at is None
-            else self.coordinator.ending.stop_at
-        )
+        """When calls in flight are abandoned, by the monotonic clock; now, if the task does not stop."""
+        stop_at = None if self.coordinator is None else self.coordinator.ending.stop_at
+        return self.system.monotonic() if stop_at is None else stop_at
 
-    # ---- the end; each blocks, but `close`
+    # ---- end; each method blocks, except `close`
 
     def close(self) -> Any:
-        """The task's own, unless calls are still running; may give an awaitable. Raises ConfigurationError."""
-        return self._looked_at("close", self.task.close()) if self._set_up and not self.abandoned else None
+        """Calls the task's `close`, unless calls are still running; may return an awaitable. Raises
+        ConfigurationError."""
+        return self._checked("close", self.task.close()) if self._set_up and not self.abandoned else None
 
     @property
     def abandoned(self) -> int:
-        """Calls that have not ended."""
+        """The number of calls that have not ended."""
         return 0 if self.coordinator is None else self.coordinator.inspection.calls()
 
     def end(self) -> int:
-        """Frees the clients; returns the exit code."""
+        """Closes the clients and returns the exit code."""
         if self._writer is not None:
             self._writer.close(_CLOSE)
         if self._admin is not None:
@@ -338,16 +277,16 @@ class TaskRuntime:
             runtime.forwarding.duty.end()
         if self.coordinator is not None and self.coordinator.ending.failure is not None:
             code = 1
-            self._tell(self.coordinator.ending.failure)
+            self._log_failure(self.coordinator.ending.failure)
         if self.coordinator is not None and any(runtime.engine.left_open for runtime in self.coordinator.runtimes):
-            code = code or 3  # the log names what
+            code = code or 3  # the log names the partitions
         if self.abandoned:
             code = code or 3
             logger.error("%s: %d call(s) did not end in time and were abandoned", self.name, self.abandoned)
         return code
 
-    def _tell(self, failure: BaseException) -> None:
-        if issubclass(type(failure), FluxError):  # the cluster's doing, or the user's
+    def _log_failure(self, failure: BaseException) -> None:
+        if issubclass(type(failure), FluxError):  # of the cluster or the user
             logger.error("%s: %s", self.name, failure)
         else:
             trace = text_of(failure)
@@ -356,5 +295,5 @@ class TaskRuntime:
 
 
 def lives_in_loop(adapter: object) -> bool:
-    """Whether a cluster's consumers live in an event loop."""
+    """Whether a cluster's consumers need an event loop."""
     return hasattr(adapter, "async_consumer")

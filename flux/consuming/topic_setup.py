@@ -10,7 +10,7 @@ from flux.consuming.new_topics import Spreading
 from flux.core.errors import BrokerError, ConfigurationError, Fault
 from flux.core.policy import DAY, Policy
 from flux.core.ports import AdminPort, NewTopic, System, TopicInfo
-from flux.core.stage import Role, Stage
+from flux.core.stage import Role, Stage, Stages, parse_stages
 from flux.system import SYSTEM
 
 T = TypeVar("T")
@@ -124,3 +124,19 @@ def max_message_bytes(admin: AdminPort, topic: str) -> int | None:
             raise
         return None
     return int(value) if value is not None and value.isdigit() else None
+
+
+def choose_stages(task: str, stages: Stages, chosen: str | None, admin: AdminPort) -> Sequence[Stage]:
+    """The stages to run: those of `chosen`, such as "0-3"; None: 0 to `retries`, and retry topics beyond that are left
+    from a larger `retries`, which the log names. Raises ConfigurationError, BrokerError."""
+    if chosen is not None:
+        return [stages[number] for number in parse_stages(chosen, stages.retries)]
+    leftovers = stages.leftovers(admin.topic_names(ASK))
+    if leftovers:
+        logger.warning(
+            "%s has retries = %d, but there is %s: what is left there is worked too, failures become dead letters",
+            task,
+            stages.retries,
+            ", ".join(stage.topic for stage in leftovers),
+        )
+    return [*(stages[number] for number in range(stages.retries + 1)), *leftovers]
