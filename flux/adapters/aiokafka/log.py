@@ -6,7 +6,7 @@ import logging
 
 from flux.adapters.aiokafka.errors import FINAL, fault_of
 from flux.adapters.authentication import ClientWarnings as ClientLog
-from flux.adapters.warnings import Warnings, logger
+from flux.adapters.authentication import Warnings, logger
 from flux.core.errors import Fault
 from flux.system import SYSTEM
 

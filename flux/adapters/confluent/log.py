@@ -9,10 +9,9 @@ from typing import Any
 
 from confluent_kafka import KafkaError
 
-from flux.adapters.authentication import Authentication, ClientWarnings
+from flux.adapters.authentication import Authentication, ClientWarnings, broker_in, logger
 from flux.adapters.confluent.diagnosis import NO_LISTENER, Diagnosis
 from flux.adapters.confluent.errors import NO_ANSWER, translated
-from flux.adapters.warnings import broker_in, logger
 from flux.core.errors import BrokerError, Fault
 from flux.core.ports import System
 
