@@ -42,8 +42,7 @@ def flux_kafka() -> Iterator[str]:
     if given:
         yield given
         return
-    from flux.testing.container import container
-    from flux.testing.node import NoBroker
+    from flux.testing.kafka import NoBroker, container
 
     try:
         started = container(auto_create=True)

@@ -20,7 +20,7 @@ import attrs
 
 from brokers.base import KafkaNode, NoBroker, once
 from brokers.jars import jars
-from flux.testing.container import container
+from flux.testing.kafka import container
 
 __all__ = ["KafkaNode", "NoBroker", "running", "shared"]
 

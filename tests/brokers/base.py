@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from flux.testing.node import USERS, KafkaNode, NoBroker, answers, free_ports, properties
+from flux.testing.kafka import USERS, KafkaNode, NoBroker, answers, free_ports, properties
 
 __all__ = ["USERS", "KafkaNode", "NoBroker", "answers", "free_ports", "once", "properties", "scratch"]
 

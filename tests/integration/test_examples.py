@@ -23,7 +23,7 @@ import pytest
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient
 
-from flux.testing.node import free_ports
+from flux.testing.kafka import free_ports
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 SECONDS = 60.0

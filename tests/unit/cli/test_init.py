@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from flux.testing.container import IMAGE
+from flux.testing.kafka import IMAGE
 from unit.support.cli_support import Flux, flux_cli, only_line
 
 __all__ = ["flux_cli"]
