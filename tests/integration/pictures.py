@@ -54,7 +54,7 @@ def take(url: str, directory: Path) -> None:
             picture(page, directory / "web-task.png")
             page.set_viewport_size({"width": 1280, "height": 620})
             page.goto("/tasks/Billing/dead-letters")
-            picture(page, directory / "web-letters.png")
+            picture(page, directory / "web-dead-letters.png")
             page.goto("/workers")
             picture(page, directory / "web-workers.png")
         with window(browser, url, troubles, color_scheme="dark", viewport=PHONE) as page:
