@@ -106,7 +106,7 @@ def summarize(task: WatchedTask) -> WaitingSummary:
 
 
 def _of(task: WatchedTask, stage: Stage, most: int, now_ms: int) -> tuple[list[WaitingRow], int]:
-    """Those of a stage that are not done, from its positions on, and how many offsets were too many to be read."""
+    """The unfinished records of a stage, from its committed offsets on, and how many offsets were not read."""
     _, committed = read_group(task.admin, stage)
     known = {number: Progress.of(stored) for number, stored in committed.items()}
     spans = {

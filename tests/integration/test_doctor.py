@@ -98,7 +98,7 @@ def whole(patient: Patient, make_topic: Callable[..., str]) -> Patient:
     return patient
 
 
-def test_a_task_whose_topics_flux_made_is_sound(whole: Patient) -> None:
+def test_a_task_whose_topics_flux_created_has_no_findings(whole: Patient) -> None:
     report = whole.examined("--clock")
     assert report["findings"] == []
     assert report["not_checked"] == []

@@ -60,7 +60,7 @@ def _stage(task: WatchedTask, number: int) -> Stage | None:
 
 def _read(task: WatchedTask, stage: Stage, partition: int, offset: int) -> FoundRecord:
     """Blocks; raises ConfigurationError where there is none, BrokerError."""
-    _, positions = read_group(task.admin, stage)
+    _, committed = read_group(task.admin, stage)
     span = spans_of(task.admin, stage.topic).get(partition, Span(0, 0))
     record = None
     if span.start <= offset < span.end:
@@ -69,7 +69,7 @@ def _read(task: WatchedTask, stage: Stage, partition: int, offset: int) -> Found
         raise ConfigurationError(
             f"there is no record at {partition}:{offset} of {stage.topic}: it may be deleted, or an offset gap"
         )
-    progress = Progress.of(positions.get(partition))
+    progress = Progress.of(committed.get(partition))
     seen = traced_record_of(record, stage, task.policy, progress, task.now_ms)
     return FoundRecord(seen, span, state_of(seen, task.now_ms))
 

@@ -56,14 +56,14 @@ async def show(request: Request) -> Response:
     found: dict[tuple[str, bytes], Process] = {}
     slugs: dict[tuple[str, str], str] = {}
     redactions: dict[str, Redaction] = {}
-    knows = False
+    reports_exist = False
     for watch in context.watches.values():
         task = watch.task
         slugs |= {(stage.topic, stage.group): task.slug for stage in task.policy.stages}
         redactions[task.slug] = task.redaction
         if watch.sample is None or watch.sample.reports is None:
             continue
-        knows = True
+        reports_exist = True
         late = watch.age or 0.0
         for each in watch.sample.reports:
             found.setdefault((task.cluster, each.report.key), Process(task.cluster, each.report, each.age + late))
@@ -83,7 +83,7 @@ async def show(request: Request) -> Response:
         processes=processes,
         calls=calls[:MAX_CALLS],
         more=len(calls) - MAX_CALLS,
-        knows=knows,
+        reports_exist=reports_exist,
         most_memory=max((process.report.memory or 0 for process in processes), default=0),
         slugs=slugs,
     )

@@ -42,7 +42,7 @@ def test_backoff_of_a_task_is_its_own(flux_cli: Flux) -> None:
     assert "3" not in table
 
 
-def test_backoff_shows_as_many_stages_as_asked_for(flux_cli: Flux) -> None:
+def test_backoff_shows_as_many_stages_as_requested(flux_cli: Flux) -> None:
     assert "3" in (table := rows(flux_cli("backoff", "--stages", "3").stdout))
     assert "4" not in table
 
@@ -73,7 +73,7 @@ def test_topics_takes_partitions_only_to_create(flux_cli: Flux) -> None:
     assert (done.exit_code, "--create" in only_line(done.stderr)) == (2, True)
 
 
-def test_status_tells_lag_position_and_dead_letters(flux_cli: Flux) -> None:
+def test_status_shows_lag_committed_offsets_and_dead_letters(flux_cli: Flux) -> None:
     broker = flux_cli.broker
     broker.create_topic("orders", 2)
     broker.create_topic("orders-billing-try-1")

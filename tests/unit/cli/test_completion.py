@@ -1,4 +1,4 @@
-"""Completion as shells ask for it: https://click.palletsprojects.com/en/stable/shell-completion/."""
+"""Completion as shells request it: https://click.palletsprojects.com/en/stable/shell-completion/."""
 
 from __future__ import annotations
 

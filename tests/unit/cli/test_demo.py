@@ -31,7 +31,7 @@ def test_a_dead_letter_that_is_gone_is_a_lost_record() -> None:
     assert not account.adds_up
 
 
-def test_it_tells_plain_lines_without_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+def test_it_prints_plain_lines_without_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     assert show(FAST) == 0
     output = capsys.readouterr().out
     assert "\x1b" not in output

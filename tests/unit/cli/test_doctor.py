@@ -77,7 +77,7 @@ def test_a_login_that_is_refused_is_a_finding_with_its_remedy(
     assert examined(flux_cli, task)["findings"][0]["remedy"] == "correct the adapter's login"
 
 
-def test_a_task_whose_topics_flux_made_is_sound(flux_cli: Flux, task: str) -> None:
+def test_a_task_whose_topics_flux_created_has_no_findings(flux_cli: Flux, task: str) -> None:
     done = flux_cli("doctor", "--load", task, "--adapter", flux_cli.url)
     assert done.exit_code == 0
     unchecked, sound = done.stdout.splitlines()
@@ -111,7 +111,7 @@ def test_fix_creates_what_is_missing_and_sets_what_is_safe(flux_cli: Flux, task:
     assert examined(flux_cli, task, "--fix")["fixed"] == []
 
 
-def test_what_was_fixed_before_something_was_refused_is_told(
+def test_what_was_fixed_before_something_was_refused_is_printed(
     flux_cli: Flux, task: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     flux_cli.broker.delete_topic(FIRST)
@@ -136,7 +136,7 @@ def test_without_fix_nothing_is_changed(flux_cli: Flux) -> None:
     assert MemoryAdmin(flux_cli.broker._cluster).topic_names(1) == set()
 
 
-def test_old_records_are_counted_from_the_position_on(flux_cli: Flux, task: str) -> None:
+def test_old_records_are_counted_from_the_committed_offset_on(flux_cli: Flux, task: str) -> None:
     """A week is kept of the main topic; what is older than four fifths of it and not done is about to go."""
     now = int(time.time() * 1000)
     day = 86_400_000
@@ -152,7 +152,7 @@ def test_old_records_are_counted_from_the_position_on(flux_cli: Flux, task: str)
     assert examined(flux_cli, task)["findings"] == []
 
 
-def test_a_task_beside_it_that_works_its_retry_topic_is_found(flux_cli: Flux, task: str) -> None:
+def test_another_task_that_consumes_its_retry_topic_is_found(flux_cli: Flux, task: str) -> None:
     report = examined(flux_cli, flux_cli.file(TASK + OTHER))
     assert found(report) == [("names", "Billing")]
     assert "Refunds consumes topic orders-billing-try-1" in report["findings"][0]["problem"]
@@ -183,7 +183,7 @@ def test_what_is_refused_is_named_as_not_checked(
     assert [each["what"] for each in report["not_checked"]][:-1] == what
 
 
-def test_permissions_that_the_broker_does_not_tell_are_named(
+def test_permissions_that_the_broker_does_not_return_are_named(
     flux_cli: Flux, task: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(MemoryAdmin, "permissions", lambda *_: Permissions({}, {}, None))
@@ -222,7 +222,7 @@ def test_a_clock_that_cannot_be_measured_is_named(flux_cli: Flux, task: str, mon
     assert report["not_checked"] == [{"what": "the clocks' difference", "why": "no"}]
 
 
-def test_a_cluster_that_is_away_is_one_line(flux_cli: Flux, task: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cluster_that_is_unavailable_is_one_line(flux_cli: Flux, task: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def away(*_: object) -> Any:
         raise BrokerError("nobody answers", Fault.UNAVAILABLE)
 

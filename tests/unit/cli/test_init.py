@@ -37,7 +37,7 @@ def test_the_test_that_it_writes_passes_on_the_task_that_it_writes(flux_cli: Flu
     assert "3 passed" in ran.stdout
 
 
-def test_the_task_that_it_writes_is_worked_as_its_text_says(flux_cli: Flux) -> None:
+def test_the_task_that_it_writes_runs_as_its_text_says(flux_cli: Flux) -> None:
     """With the records that its first lines produce."""
     flux_cli("init")
     code = (flux_cli.directory / "billing.py").read_text()
@@ -64,7 +64,7 @@ def test_the_compose_file_has_the_kafka_that_flux_is_tested_with(flux_cli: Flux)
     assert kafka["healthcheck"]["test"][0] == "CMD"
 
 
-def test_the_next_three_commands_are_told_and_are_commands(flux_cli: Flux) -> None:
+def test_the_next_three_commands_are_printed_and_are_commands(flux_cli: Flux) -> None:
     done = flux_cli("init", "my shop")
     assert written(flux_cli.directory / "my shop") == NAMES
     *wrote, empty, following, test, compose, process = done.stdout.splitlines()
@@ -74,8 +74,8 @@ def test_the_next_three_commands_are_told_and_are_commands(flux_cli: Flux) -> No
     assert compose.split()[:3] == ["docker", "compose", "up"]
     [flux, *args] = shlex.split(process)
     assert flux == "flux"
-    told = flux_cli(*args[:1], "--help")
-    assert all(option in told.output for option in args if option.startswith("--"))
+    shown = flux_cli(*args[:1], "--help")
+    assert all(option in shown.output for option in args if option.startswith("--"))
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -46,7 +46,7 @@ def test_the_only_task_with_a_topic_needs_no_name(flux_cli: Flux) -> None:
     assert find_task([flux_cli.file(ONE)], None).__name__ == "Billing"
 
 
-def test_among_several_a_name_is_asked_for_and_all_are_listed(flux_cli: Flux) -> None:
+def test_among_several_a_name_is_required_and_all_are_listed(flux_cli: Flux) -> None:
     with pytest.raises(click.UsageError, match="name a task: found Base, Billing, ship"):
         find_tasks([flux_cli.file(TWO)], [])
 
@@ -107,7 +107,7 @@ def test_what_is_not_there_is_wrong_usage(flux_cli: Flux, source: str) -> None:
         load(source)
 
 
-def test_code_that_fails_is_told_with_the_users_own_line(flux_cli: Flux) -> None:
+def test_code_that_fails_is_reported_with_the_users_own_line(flux_cli: Flux) -> None:
     file = flux_cli.file("def f():\n    return nmae\nx = f()\n", "fails.py")
     with pytest.raises(click.ClickException) as failed:
         load(file)
@@ -118,7 +118,7 @@ def test_code_that_fails_is_told_with_the_users_own_line(flux_cli: Flux) -> None
     ]
 
 
-def test_code_that_is_no_python_is_told_with_its_line(flux_cli: Flux) -> None:
+def test_code_that_is_no_python_is_reported_with_its_line(flux_cli: Flux) -> None:
     with pytest.raises(click.ClickException, match=r"broken\.py:2: SyntaxError"):
         load(flux_cli.file("x = 1\ndef f(:\n", "broken.py"))
 
@@ -130,6 +130,6 @@ def test_a_missing_dependency_of_the_users_code_is_no_wrong_usage(flux_cli: Flux
     assert not isinstance(failed.value, click.UsageError)
 
 
-def test_code_that_exits_is_told(flux_cli: Flux) -> None:
+def test_code_that_exits_is_reported(flux_cli: Flux) -> None:
     with pytest.raises(click.ClickException, match="ends the process"):
         load(flux_cli.file("raise SystemExit(4)"))

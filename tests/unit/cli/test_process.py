@@ -37,7 +37,7 @@ STUCK = """
 """
 
 
-def test_it_works_a_task_until_idle_and_ends_with_0(flux_cli: Flux) -> None:
+def test_it_runs_a_task_until_idle_and_ends_with_0(flux_cli: Flux) -> None:
     flux_cli.broker.create_topic("orders")
     produced = flux_cli("produce", "orders", "--adapter", flux_cli.url, input="good\nbad\n")
     assert produced.exit_code == 0
@@ -57,13 +57,13 @@ def test_missing_topics_are_named_in_one_line_and_end_with_1(flux_cli: Flux) -> 
     assert "--create-topics" in line
 
 
-def test_no_adapter_is_told_in_one_line(flux_cli: Flux) -> None:
+def test_no_adapter_is_one_line(flux_cli: Flux) -> None:
     done = flux_cli("process", "--load", flux_cli.file(TASK))
     assert done.exit_code == 1
     assert "no adapter" in only_line(done.stderr)
 
 
-def test_a_mistake_in_the_task_is_told_in_one_line(flux_cli: Flux) -> None:
+def test_a_mistake_in_the_task_is_one_line(flux_cli: Flux) -> None:
     done = flux_cli(
         "process", "--load", flux_cli.file(TASK.replace('"orders"', '"or ders"')), "--adapter", flux_cli.url
     )
@@ -89,7 +89,7 @@ def test_wrong_usage_is_one_line_and_ends_with_2(flux_cli: Flux, args: list[str]
     assert says in only_line(done.stderr)
 
 
-def test_a_setup_that_fails_is_told_with_the_users_line(flux_cli: Flux) -> None:
+def test_a_setup_that_fails_is_reported_with_the_users_line(flux_cli: Flux) -> None:
     flux_cli.broker.create_topic("orders")
     code = TASK + '\n        def setup(self):\n            raise OSError("no database")\n'
     done = flux_cli("process", "--load", flux_cli.file(code), "--adapter", flux_cli.url, "--create-topics")

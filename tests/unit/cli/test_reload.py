@@ -44,7 +44,7 @@ class Reloading:
     directory: Path
 
     @property
-    def told(self) -> list[list[str]]:
+    def shown(self) -> list[list[str]]:
         path = self.directory / "told"
         return [line.split() for line in path.read_text().splitlines()] if path.exists() else []
 
@@ -63,7 +63,7 @@ class Reloading:
             time.sleep(0.02)
 
     def until_told(self, *names: str) -> None:
-        self.until(lambda: [told[:2] for told in self.told] == [name.split() for name in names])
+        self.until(lambda: [shown[:2] for shown in self.shown] == [name.split() for name in names])
 
     def stop(self, number: int = signal.SIGTERM) -> int:
         self.process.send_signal(number)
@@ -98,14 +98,14 @@ def test_a_change_stops_the_worker_cleanly_and_then_starts_it_again(reloading: R
     reloading.write("helper.py", "VERSION = 2\n")
     reloading.until_told("begins 1", "ends 1", "begins 2")
     assert "helper.py changed" in reloading.log
-    first, _, second = (pid for _, _, pid in reloading.told)
+    first, _, second = (pid for _, _, pid in reloading.shown)
     assert first != second
     assert reloading.stop() == 0
-    assert [told[0] for told in reloading.told] == ["begins", "ends", "begins", "ends"]
+    assert [shown[0] for shown in reloading.shown] == ["begins", "ends", "begins", "ends"]
     assert "Traceback" not in reloading.log
 
 
-def test_a_mistake_in_the_code_is_told_and_its_correction_starts_it(reloading: Reloading) -> None:
+def test_a_mistake_in_the_code_is_reported_and_its_correction_starts_it(reloading: Reloading) -> None:
     reloading.until_told("begins 1")
     reloading.write("helper.py", "VERSION = = 3\n")
     reloading.until(lambda: "waiting for a change" in reloading.log)
@@ -124,9 +124,9 @@ def test_other_files_change_nothing(reloading: Reloading) -> None:
     assert reloading.stop() == 0
 
 
-def test_the_worker_ends_with_the_one_who_watches(reloading: Reloading) -> None:
+def test_the_worker_ends_with_the_watching_process(reloading: Reloading) -> None:
     reloading.until_told("begins 1")
-    [[_, _, pid]] = reloading.told
+    [[_, _, pid]] = reloading.shown
     reloading.process.kill()
     reloading.process.wait(10)
     deadline = time.monotonic() + SECONDS

@@ -42,7 +42,7 @@ def skip(flux_cli: Flux) -> Skip:
     return Skip(flux_cli)
 
 
-def test_it_says_where_the_record_went_and_where_the_group_goes_on(skip: Skip) -> None:
+def test_it_says_where_the_record_went_and_where_the_group_continues(skip: Skip) -> None:
     skip.broker.set_committed_offset("billing", TopicPartition("orders", 0), CommittedOffset(1))
     done = skip("Billing", "0:1", "--reason", "crashes  the parser", "--by", "ada")
     assert done.exit_code == 0, done.output
@@ -59,8 +59,8 @@ def test_who_is_this_login_when_nobody_is_named(skip: Skip) -> None:
 
 
 def test_machines_get_an_object(skip: Skip) -> None:
-    told = json.loads(skip("Billing", "0:0", "--reason", "x", "--by", "me", "--json").stdout)
-    assert told == {
+    shown = json.loads(skip("Billing", "0:0", "--reason", "x", "--by", "me", "--json").stdout)
+    assert shown == {
         "topic": "orders",
         "partition": 0,
         "offset": 0,
@@ -90,7 +90,7 @@ def test_what_cannot_be_skipped_is_one_line(skip: Skip, args: list[str], code: i
     assert not skip.broker.records("orders-billing-dlq")
 
 
-def test_a_skipped_record_can_be_tried_again_as_any_dead_letter(skip: Skip) -> None:
+def test_a_skipped_record_can_be_replayed_as_any_dead_letter(skip: Skip) -> None:
     skip("Billing", "0:0", "--reason", "x")
     done = skip.cli(
         "dlq", "replay", "--load", skip.file, "--adapter", skip.cli.url, "--reason", "skipped", "--json", "Billing"
@@ -118,5 +118,5 @@ def test_what_no_topic_takes_is_kept_in_a_file_that_can_be_imported(skip: Skip, 
 
 def test_a_receipt_is_not_made_where_the_dead_letters_take_the_record(skip: Skip, tmp_path: Path) -> None:
     file = tmp_path / "receipt.jsonl"
-    told = json.loads(skip("Billing", "0:0", "--reason", "x", "--receipt", str(file), "--json").stdout)
-    assert (told["to"], told["receipt"], file.exists()) == ("orders-billing-dlq", None, False)
+    shown = json.loads(skip("Billing", "0:0", "--reason", "x", "--receipt", str(file), "--json").stdout)
+    assert (shown["to"], shown["receipt"], file.exists()) == ("orders-billing-dlq", None, False)

@@ -85,7 +85,7 @@ def desk(flux_cli: Flux) -> Desk:
     return Desk(flux_cli)
 
 
-def test_it_names_what_holds_a_position_back(desk: Desk) -> None:
+def test_it_names_what_blocks_a_committed_offset(desk: Desk) -> None:
     position = CommittedOffset(0, OffsetTracker(0, [(1, 3)]).metadata())
     desk.broker.set_committed_offset("billing", TopicPartition("orders", 0), position)
     desk.report(Call(0, 0, EVIL, 1, 300.0))
@@ -101,7 +101,7 @@ def test_it_names_what_holds_a_position_back(desk: Desk) -> None:
     assert (blockers["process"], 299 < blockers["seconds"] < 330) == (f"host{EVIL} pid 7 (process 0)", True)
 
 
-def test_a_pause_is_told_with_what_it_is_for_and_when_a_record_is_tried(desk: Desk) -> None:
+def test_a_pause_is_shown_with_its_reason_and_its_next_try(desk: Desk) -> None:
     assert desk.object()["paused"] == []
     desk.report(Call(0, 0, None, 1, 1.0), Paused(f"ConnectionError{EVIL}", 300.0, 50.0))
     out = desk()
@@ -121,15 +121,15 @@ def test_what_is_tried_in_place_is_in_the_sum(desk: Desk) -> None:
     assert "0 dead letters, 1,234 records waiting for a retry in place" in desk()
 
 
-def test_rates_and_processes_are_told_where_workers_report(desk: Desk) -> None:
+def test_rates_and_processes_are_shown_where_workers_report(desk: Desk) -> None:
     assert desk.object()["processes"] is None
     assert "no worker reports: start workers with --report" in desk()
     desk.write(TOPIC, ProducerRecord(None, b"ended"))
     assert "no worker reports now: start workers with --report" in desk()
     desk.report(Call(0, 0, None, 1, 1.0))
-    told = desk.object()
-    assert (told["stages"][0]["done_rate"], told["stages"][1]["done_rate"]) == (12.34, None)
-    assert [process["version"] for process in told["processes"]] == ["1.2"]
+    shown = desk.object()
+    assert (shown["stages"][0]["done_rate"], shown["stages"][1]["done_rate"]) == (12.34, None)
+    assert [process["version"] for process in shown["processes"]] == ["1.2"]
 
 
 def test_reports_may_be_in_another_topic(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,21 +139,21 @@ def test_reports_may_be_in_another_topic(desk: Desk, monkeypatch: pytest.MonkeyP
     assert desk.object()["processes"] is None
 
 
-def test_a_retry_stage_tells_what_waits_and_when_the_next_is_due(desk: Desk) -> None:
+def test_a_retry_stage_shows_what_waits_and_when_the_next_is_due(desk: Desk) -> None:
     desk.write(RETRY, ProducerRecord(b"v", b"k", (), 0, int(time.time() * 1000) - 10_000))
-    told = desk.object()["stages"][1]
-    assert (told["lag"], told["waiting"], told["oldest_unfinished"]["0"]["attempt"]) == (1, 1, 2)
-    assert 45 < told["next_due"] / 1000 - time.time() <= 50
+    shown = desk.object()["stages"][1]
+    assert (shown["lag"], shown["waiting"], shown["oldest_unfinished"]["0"]["attempt"]) == (1, 1, 2)
+    assert 45 < shown["next_due"] / 1000 - time.time() <= 50
     assert "in 49 seconds" in (out := desk()) or "in 50 seconds" in out, out
     assert "1 record in retry topics (1 not due yet), 0 dead letters" in out
 
 
-def test_what_it_always_told_machines_is_still_there(desk: Desk) -> None:
-    told = desk.object()
-    assert {"task", "stages", "dead_letters"} <= told.keys()
+def test_the_json_output_has_its_documented_fields(desk: Desk) -> None:
+    shown = desk.object()
+    assert {"task", "stages", "dead_letters"} <= shown.keys()
     assert all(
         {"stage", "role", "topic", "group", "exists", "committed_offset", "end", "lag"} <= each.keys()
-        for each in told["stages"]
+        for each in shown["stages"]
     )
 
 
@@ -187,15 +187,17 @@ def test_watch_prints_lines_where_there_is_no_terminal_and_ctrl_c_ends_it_with_0
     assert "dead letters: 0" in lines[2]
 
 
-def test_a_line_tells_a_pause() -> None:
-    heard = ReceivedReport(Report("host", 7, None, "1", 0, 5.0, None, ()), 1.0)
+def test_a_line_shows_a_pause() -> None:
+    received = ReceivedReport(Report("host", 7, None, "1", 0, 5.0, None, ()), 1.0)
     stage = Stage(0, "orders", "billing", Role.MAIN)
-    told = StageReport("Billing", 0, "orders", "billing", "0", 0, 0, 0, 0, 0.0, 0.0, 0, None, 0, (), 0, ())
+    shown = StageReport("Billing", 0, "orders", "billing", "0", 0, 0, 0, 0, 0.0, 0.0, 0, None, 0, (), 0, ())
     for paused, says in (
         (Paused(EVIL, 29.0, 11.0), "for 30 seconds; next try in 10 seconds"),
         (Paused(EVIL, 29.0, None), "for 30 seconds; next try now"),
     ):
-        reports = [attrs.evolve(heard, report=attrs.evolve(heard.report, stages=(attrs.evolve(told, paused=paused),)))]
+        reports = [
+            attrs.evolve(received, report=attrs.evolve(received.report, stages=(attrs.evolve(shown, paused=paused),)))
+        ]
         *_, line = lines(TaskStatus(0.0, [StageStatus(stage, True)], None, reports), [], None)
         assert line == f"00:00:00Z paused: host pid 7, by {one_line(EVIL)}, {says}"
 

@@ -80,7 +80,7 @@ def test_a_dead_letter_is_named_by_its_place(tracing: Tracing) -> None:
     assert conclusion(tracing("Billing", "--origin", "0:0")).startswith("a dead letter at 0:0 since 20")
 
 
-def test_done_is_told_by_the_groups_position(tracing: Tracing) -> None:
+def test_done_is_known_by_the_committed_offset(tracing: Tracing) -> None:
     tracing.passed("billing", "orders", 1)
     assert conclusion(tracing("Billing", "--origin", "0:0")) == ("done in main: group billing has committed offset 1")
 
@@ -92,7 +92,7 @@ def test_a_record_that_is_not_passed_is_to_be_called(tracing: Tracing) -> None:
 
 
 @pytest.mark.parametrize(
-    ("told", "says"),
+    ("shown", "says"),
     [
         ({"calls": (Call(0, 0, None, 1, 299.0),)}, "its call is running"),
         (
@@ -102,8 +102,8 @@ def test_a_record_that_is_not_passed_is_to_be_called(tracing: Tracing) -> None:
         ({"paused": Paused("ConnectionError", 90.0, 4.0)}, "its task is paused by ConnectionError"),
     ],
 )
-def test_what_a_record_waits_for_is_told_where_workers_report(
-    tracing: Tracing, told: dict[str, Any], says: str
+def test_what_a_record_waits_for_is_shown_where_workers_report(
+    tracing: Tracing, shown: dict[str, Any], says: str
 ) -> None:
     rest = dict.fromkeys(("done", "failed", "retried", "dead", "waiting", "in_flight", "on_their_way"), 0)
     stage = StageReport(
@@ -115,7 +115,7 @@ def test_what_a_record_waits_for_is_told_where_workers_report(
         done_rate=0.0,
         failed_rate=0.0,
         due_in=None,
-        **{"calls": (), "open": (), **rest, **told},
+        **{"calls": (), "open": (), **rest, **shown},
     )
     report = Report("host", 7, None, "1", 5, 5.0, None, (stage,))
     tracing.producer.write("mine", [ProducerRecord(report.to_json(), report.key)], lambda error, record: None)
@@ -134,15 +134,15 @@ def test_a_record_cannot_do_anything_to_a_terminal(tracing: Tracing) -> None:
 def test_machines_get_an_object_for_each_record(tracing: Tracing) -> None:
     tracing.passed("billing", "orders", 1)
     tracing.forward(RETRY, due=3600)
-    [told] = [json.loads(line) for line in tracing("Billing", "--key", EVIL, "--json").stdout.splitlines()]
-    assert (told["id"], told["state"], told["complete"]) == ("orders/0/0", "waiting", True)
-    assert [(each["stage"], each["offset"], each["state"]) for each in told["copies"]] == [
+    [shown] = [json.loads(line) for line in tracing("Billing", "--key", EVIL, "--json").stdout.splitlines()]
+    assert (shown["id"], shown["state"], shown["complete"]) == ("orders/0/0", "waiting", True)
+    assert [(each["stage"], each["offset"], each["state"]) for each in shown["copies"]] == [
         (0, 0, "passed"),
         (1, 0, "waiting"),
     ]
 
 
-def test_a_bound_that_was_hit_is_told(tracing: Tracing) -> None:
+def test_a_limit_that_was_reached_is_reported(tracing: Tracing) -> None:
     for _ in range(30):
         tracing.write(RETRY)
     done = tracing("Billing", "--origin", "0:0", "--limit", "4")

@@ -109,7 +109,7 @@ def ended(process: subprocess.Popen[str]) -> str:
     return err
 
 
-def test_all_tasks_of_the_code_are_served_until_ctrl_c_even_while_a_browser_listens(flux_cli: Flux) -> None:
+def test_all_tasks_of_the_code_are_served_until_ctrl_c_even_with_an_open_stream(flux_cli: Flux) -> None:
     process, url = served("web", "--load", flux_cli.file(TASKS), "--port", "0", "--redact", "flux.web.redaction:hide")
     try:
         with urllib.request.urlopen(url, timeout=10) as answer:

@@ -28,7 +28,7 @@ def test_it_ends_where_the_topic_ended_at_the_start() -> None:
     assert offsets(yard, spans) == {0: [0], 1: [0, 1]}
 
 
-def test_an_empty_topic_is_not_even_asked() -> None:
+def test_an_empty_topic_is_not_read() -> None:
     yard = OperateKit()
     yard.broker.available = False
     assert list(read(yard.adapter, DEAD, {0: Span(3, 3)}, system=yard.system)) == []
@@ -59,7 +59,7 @@ def test_since_begins_by_the_time_index() -> None:
     assert spans_of(yard.admin, DEAD, int(START * 1000) + 9) == {0: Span(3, 3)}
 
 
-def test_a_cluster_that_is_away_ends_it_in_bounded_time() -> None:
+def test_a_cluster_that_is_unavailable_ends_it_in_bounded_time() -> None:
     yard = OperateKit()
     yard.bury({})
     spans = spans_of(yard.admin, DEAD)

@@ -1,4 +1,4 @@
-"""Skipping: the copy first, the group's position after it, and nothing while members are there."""
+"""Skipping: first the copy, then the committed offset, and nothing while the group has members."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_the_record_becomes_a_dead_letter_with_who_and_why(yard: OperateKit) -> 
     assert flux_headers.DUE not in dict(copy.headers() or ())
 
 
-def test_the_group_goes_on_behind_the_record_at_its_position(yard: OperateKit) -> None:
+def test_the_group_continues_behind_the_record_at_its_committed_offset(yard: OperateKit) -> None:
     yard.broker.set_committed_offset("billing", P0, CommittedOffset(2))
     assert skipped(yard, 2) == CommittedOffset(3)
     assert yard.admin.committed_offsets("billing", MAIN, 1) == {0: CommittedOffset(3)}
@@ -65,14 +65,14 @@ def test_what_was_done_behind_it_stays_done(yard: OperateKit) -> None:
     assert skipped(yard, 2) == CommittedOffset(4)
 
 
-def test_a_record_above_the_position_is_noted_as_done_beside_it(yard: OperateKit) -> None:
+def test_a_record_above_the_committed_offset_is_noted_in_the_metadata(yard: OperateKit) -> None:
     yard.broker.set_committed_offset("billing", P0, CommittedOffset(1))
     position = skipped(yard, 3)
     assert position.offset == 1
     assert read_metadata(1, position.metadata) == [(3, 4)]
 
 
-def test_a_group_that_has_never_committed_goes_on_behind_its_first_record(yard: OperateKit) -> None:
+def test_a_group_that_has_never_committed_continues_behind_its_first_record(yard: OperateKit) -> None:
     assert skipped(yard, 0) == CommittedOffset(1)
 
 
@@ -101,7 +101,7 @@ def test_it_is_refused_while_the_group_has_members_and_nothing_is_written(yard: 
     assert yard.broker.records(DEAD) == []
 
 
-def test_members_that_come_after_the_copy_leave_the_record_to_be_worked(yard: OperateKit) -> None:
+def test_members_that_join_after_the_copy_leave_the_record_unfinished(yard: OperateKit) -> None:
     plan = plan_of(yard, 0)
     member = Member(300.0, yard.system.now())
 
@@ -115,7 +115,7 @@ def test_members_that_come_after_the_copy_leave_the_record_to_be_worked(yard: Op
     assert len(yard.broker.records(DEAD)) == 1
 
 
-def test_what_would_refuse_the_position_refuses_before_anything_is_written(yard: OperateKit) -> None:
+def test_what_would_refuse_the_commit_refuses_before_anything_is_written(yard: OperateKit) -> None:
     yard.broker.set_committed_offset("billing", P0, CommittedOffset(1))
     plan = plan_of(yard, 1)
     consumer, _ = yard.kit.consumer(MAIN, "billing")
@@ -139,7 +139,7 @@ def test_what_was_committed_meanwhile_is_not_taken_back(yard: OperateKit) -> Non
     assert skip(plan, yard.adapter, yard.admin, "a", "b", yard.system).committed == CommittedOffset(4)
 
 
-def test_without_the_copys_acknowledgement_the_position_stays(yard: OperateKit) -> None:
+def test_without_the_copys_acknowledgement_the_committed_offset_stays(yard: OperateKit) -> None:
     lost = BrokerError("not enough replicas", Fault.UNAVAILABLE)
     yard.broker.fail_writes(lambda topic, partition, record: lost, stored=True)
     with pytest.raises(BrokerError, match=r"nothing was skipped.*did not acknowledge the copy.*: not enough replicas"):
@@ -147,7 +147,7 @@ def test_without_the_copys_acknowledgement_the_position_stays(yard: OperateKit) 
     assert yard.admin.committed_offsets("billing", MAIN, 1) == {0: CommittedOffset(0)}
 
 
-def test_a_position_that_is_refused_is_told_with_where_the_copy_is(yard: OperateKit) -> None:
+def test_a_refused_commit_is_reported_with_where_the_copy_is(yard: OperateKit) -> None:
     denied = BrokerError("no permission", Fault.DENIED)
     yard.broker.fail_commits(lambda group, at, position: denied if position.offset else None)
     with pytest.raises(FluxError, match=f"the copy is in {DEAD}.*no permission"):
@@ -183,7 +183,7 @@ def test_stages_that_hold_nothing_are_refused(yard: OperateKit) -> None:
     assert stage_of(yard.policy, 3, yard.admin).topic == "orders-billing-try-3"
 
 
-def test_a_group_that_starts_at_the_end_holds_what_is_in_a_partition_that_came_later(yard: OperateKit) -> None:
+def test_a_group_that_starts_at_the_end_is_blocked_by_a_partition_that_came_later(yard: OperateKit) -> None:
     yard.broker.grow_topic(MAIN, 2)
     yard.policy = attrs.evolve(yard.policy, start_from="latest")
     with pytest.raises(FluxError, match="nothing is blocked"):
@@ -221,7 +221,7 @@ def test_passing_adds_one_record_and_takes_nothing_back(
         assert after.has(each) == (before.has(each) or each == offset)
 
 
-def test_a_foreign_string_beside_the_position_says_nothing() -> None:
+def test_foreign_metadata_is_ignored() -> None:
     assert committed_after(CommittedOffset(4, "somebody else's"), 4, 0, 4095) == CommittedOffset(5)
     assert Progress.of(CommittedOffset(4, "somebody else's")) == Progress(4)
 
@@ -250,7 +250,7 @@ def test_what_the_dead_letters_refuse_is_kept_whole_and_then_passed(yard: Operat
     )
 
 
-def test_a_receipt_that_cannot_be_kept_leaves_the_record_to_be_worked(yard: OperateKit) -> None:
+def test_a_receipt_that_cannot_be_written_leaves_the_record_unfinished(yard: OperateKit) -> None:
     yard.broker.set_committed_offset("billing", P0, CommittedOffset(2))
     yard.broker.fail_writes(lambda *_: BrokerError("too large", Fault.TOO_LARGE))
 
@@ -263,17 +263,17 @@ def test_a_receipt_that_cannot_be_kept_leaves_the_record_to_be_worked(yard: Oper
 
 
 @pytest.mark.parametrize(
-    ("fault", "told"), [(Fault.TOO_LARGE, "raise max.message.bytes"), (Fault.DENIED, "grant WRITE")]
+    ("fault", "shown"), [(Fault.TOO_LARGE, "raise max.message.bytes"), (Fault.DENIED, "grant WRITE")]
 )
-def test_without_a_receipt_the_refusal_says_what_helps(yard: OperateKit, fault: Fault, told: str) -> None:
+def test_without_a_receipt_the_refusal_says_what_helps(yard: OperateKit, fault: Fault, shown: str) -> None:
     yard.broker.set_committed_offset("billing", P0, CommittedOffset(2))
     yard.broker.fail_writes(lambda *_: BrokerError("no", fault))
-    with pytest.raises(BrokerError, match=f"nothing was skipped.*{told}.*--receipt FILE"):
+    with pytest.raises(BrokerError, match=f"nothing was skipped.*{shown}.*--receipt FILE"):
         skip(plan_of(yard, 2), yard.adapter, yard.admin, "ada", "x", yard.system)
     assert yard.admin.committed_offsets("billing", MAIN, 1) == {0: CommittedOffset(2)}
 
 
-def test_a_cluster_that_is_away_needs_no_receipt(yard: OperateKit) -> None:
+def test_a_cluster_that_is_unavailable_needs_no_receipt(yard: OperateKit) -> None:
     yard.broker.set_committed_offset("billing", P0, CommittedOffset(2))
     yard.broker.fail_writes(lambda *_: BrokerError("away", Fault.UNAVAILABLE))
     with pytest.raises(BrokerError, match="did not acknowledge"):

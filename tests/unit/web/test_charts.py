@@ -43,7 +43,7 @@ def test_the_upper_edge_is_a_round_number(value: float, top: float) -> None:
     assert nice(value) == top
 
 
-def test_a_line_is_cut_where_nothing_is_known_and_where_nobody_looked() -> None:
+def test_a_line_is_interrupted_where_values_are_unknown_or_missing() -> None:
     assert len(ways(chart("Behind", [line(1, 2, None, 3, 4)]).svg)) == 2
     points = [Point(0, 1), Point(5, 1), Point(10, 1), Point(500, 1), Point(505, 1)]
     assert len(ways(chart("Behind", [Line("x", "lag", points)]).svg)) == 2

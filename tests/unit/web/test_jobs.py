@@ -35,7 +35,7 @@ def begin(web: Web, path: str, **fields: str) -> str:
     return location
 
 
-def test_a_replay_of_a_cause_takes_its_letters_and_marks_them(web: Web) -> None:
+def test_a_replay_of_a_cause_takes_its_dead_letters_and_marks_them(web: Web) -> None:
     page = web.get(f"{REPLAY}?error=KeyError")
     location = begin(web, REPLAY, **fields_of(page), to="retry")
     assert "done replayed 1 dead letter to orders-billing-try-1; 2 did not match" in text_of(web.get(location))
@@ -54,7 +54,7 @@ def test_a_trial_only_counts(web: Web) -> None:
 
 
 @pytest.mark.parametrize(("to", "topic"), [("retry", RETRY), ("main", "orders")])
-def test_a_replay_goes_where_it_is_told(web: Web, to: str, topic: str) -> None:
+def test_a_replay_goes_to_the_chosen_topic(web: Web, to: str, topic: str) -> None:
     begin(web, REPLAY, to=to, limit="2")
     assert len(web.yard.copies(topic)) == 2
 
@@ -65,7 +65,7 @@ def test_a_number_that_is_none_begins_nothing(web: Web) -> None:
     assert web.context.jobs.all() == []
 
 
-def test_a_replay_is_refused_while_workers_work_the_dead_letters_unless_it_is_forced(web: Web) -> None:
+def test_a_replay_is_refused_while_workers_consume_the_dead_letters_unless_it_is_forced(web: Web) -> None:
     class Listener:
         def assigned(self, partitions: object) -> dict[TopicPartition, int]:
             return {TopicPartition(DEAD, 0): 0}
@@ -80,7 +80,7 @@ def test_a_replay_is_refused_while_workers_work_the_dead_letters_unless_it_is_fo
     assert len(web.yard.copies()) == 3
 
 
-def test_what_a_visitor_asked_for_is_one_line_of_the_log(web: Web, caplog: pytest.LogCaptureFixture) -> None:
+def test_what_a_visitor_started_is_one_line_of_the_log(web: Web, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level("INFO", logger="flux.web"):
         begin(web, REPLAY, key="k\nflux.web: Replay of all: done\x1b[31m")
     lines = [record.getMessage() for record in caplog.records if record.name == "flux.web"]
@@ -88,7 +88,7 @@ def test_what_a_visitor_asked_for_is_one_line_of_the_log(web: Web, caplog: pytes
     assert not any(mark in line for line in lines for mark in "\n\x1b")
 
 
-def test_what_fails_is_told_in_one_line(web: Web) -> None:
+def test_a_failure_is_one_line(web: Web) -> None:
     web.yard.broker.fail_writes(lambda topic, partition, record: BrokerError("refused", Fault.DENIED))
     location = begin(web, REPLAY)
     page = text_of(web.get(location))
@@ -115,7 +115,7 @@ def test_a_job_can_be_cancelled_and_leaves_what_it_did_not_come_to(web: Web) -> 
     assert len(web.yard.copies()) == 3
 
 
-def test_progress_is_told_while_it_runs(web: Web) -> None:
+def test_progress_is_shown_while_it_runs(web: Web) -> None:
     location = web.post(REPLAY).headers["location"]
     page = web.get(location)
     assert 'data-live="sample"' in page

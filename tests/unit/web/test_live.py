@@ -1,4 +1,4 @@
-"""One sampler for all who watch, and the stream that tells them."""
+"""One sampler for all visitors, and the event stream."""
 
 from __future__ import annotations
 
@@ -26,24 +26,24 @@ async def next_of(events: AsyncGenerator[str, None]) -> str:
     return await asyncio.wait_for(anext(events), 10)
 
 
-def test_who_watches_hears_of_news_and_of_the_end() -> None:
+def test_streams_get_news_and_the_end() -> None:
     web = Web()
 
     async def watch() -> list[str]:
         web.context.broadcast.attach()
         events = stream(web.context)
-        heard = [await next_of(events)]
+        received = [await next_of(events)]
         listening = asyncio.ensure_future(next_of(events))
         await asyncio.sleep(0)
         assert web.context.streams == 1
         await asyncio.to_thread(web.context.broadcast.notify)
-        heard.append(await listening)
+        received.append(await listening)
         web.context.broadcast.close()
-        heard += [text async for text in events]
-        return heard
+        received += [text async for text in events]
+        return received
 
-    heard = asyncio.run(watch())
-    assert heard == ["retry: 2000\n\n", "event: news\ndata: 1\n\n"]
+    received = asyncio.run(watch())
+    assert received == ["retry: 2000\n\n", "event: news\ndata: 1\n\n"]
     assert web.context.streams == 0
 
 
@@ -123,7 +123,7 @@ def test_ten_browsers_cost_the_cluster_as_much_as_none(monkeypatch: pytest.Monke
     assert asked != [], "the sampler itself is seen to ask"
 
 
-def test_the_pages_look_by_themselves_once_they_are_served() -> None:
+def test_the_pages_take_samples_once_they_are_served() -> None:
     web = Web(every=3600.0)
     with TestClient(web.app, base_url=ORIGIN) as client:
         for _ in range(1000):
@@ -134,7 +134,7 @@ def test_the_pages_look_by_themselves_once_they_are_served() -> None:
     assert web.context.broadcast.closed
 
 
-def test_a_mistake_in_a_look_is_told_and_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_in_a_sample_is_shown_and_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     web = Web()
 
     def fail(*args: object) -> object:

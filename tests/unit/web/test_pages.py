@@ -31,12 +31,12 @@ def main_records(web: Web, count: int) -> None:
 # -- overview and task
 
 
-def test_before_the_first_look_it_says_so(web: Web) -> None:
+def test_before_the_first_sample_it_says_so(web: Web) -> None:
     assert "loading" in text_of(web.get("/"))
     assert "loading" in text_of(web.get("/tasks/Billing"))
 
 
-def test_the_overview_tells_of_each_task_and_of_all_together(web: Web) -> None:
+def test_the_overview_shows_each_task_and_all_together(web: Web) -> None:
     main_records(web, 3)
     web.yard.bury({}, {})
     web.take_sample()
@@ -67,7 +67,7 @@ def test_rates_are_those_that_workers_report(web: Web) -> None:
     assert "12.3" in text_of(web.get("/"))
 
 
-def test_a_task_shows_what_holds_it_back_and_by_whom(web: Web) -> None:
+def test_a_task_shows_what_blocks_it_and_where(web: Web) -> None:
     main_records(web, 4)
     web.yard.broker.set_committed_offset(
         "billing", TopicPartition("orders", 0), CommittedOffset(0, OffsetTracker(0, [(1, 3)]).metadata())
@@ -86,7 +86,7 @@ def test_a_stage_without_a_topic_is_named(web: Web) -> None:
     assert "the topic is missing: see the doctor" in text_of(web.get("/tasks/Billing"))
 
 
-def test_a_cluster_that_is_away_is_told_and_the_last_sight_stays(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unavailable_cluster_is_shown_and_the_last_sample_stays(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
     main_records(web, 3)
     web.take_sample()
     away = BrokerError("no broker answers", Fault.UNAVAILABLE)
@@ -126,7 +126,7 @@ def test_only_the_partitions_that_are_furthest_behind_are_listed() -> None:
 # -- workers
 
 
-def test_workers_are_told_with_the_calls_that_they_are_in(web: Web) -> None:
+def test_workers_are_shown_with_their_running_calls(web: Web) -> None:
     web.take_sample()
     assert "No worker reports. Start workers with flux process --report" in text_of(web.get("/workers"))
     web.report(Call(0, 17, "ada", 2, 65.0), host="alpha")
@@ -181,7 +181,7 @@ def test_what_is_done_does_not_wait(web: Web) -> None:
     assert "within a minute 1" in text_of(web.get("/tasks/Billing/waiting"))
 
 
-def test_a_queue_is_read_once_for_all_who_look(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_waiting_records_are_read_once_for_all_visitors(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
     waiting_in(web, 30, 0)
     web.get("/tasks/Billing/waiting")
 
@@ -204,7 +204,7 @@ def test_causes_come_first_the_most_frequent_on_top(web: Web) -> None:
     assert page.index("ValueError no customer #") < page.index("KeyError #")
 
 
-def test_letters_are_filtered(web: Web) -> None:
+def test_dead_letters_are_filtered(web: Web) -> None:
     web.yard.bury({"text": "a"}, {"error": "KeyError"}, {"reason": "rejected"})
     web.yard.bury({}, key=b"eve")
     for query, places in (
@@ -221,7 +221,7 @@ def test_letters_are_filtered(web: Web) -> None:
         web.get(f"/tasks/Billing/dead-letters?{query}", 409)
 
 
-def test_pages_of_letters_have_each_of_them_once_the_newest_first() -> None:
+def test_pages_of_dead_letters_have_each_of_them_once_the_newest_first() -> None:
     web = Web(partitions=3)
     web.yard.bury(*({"at": number % 3} for number in range(2 * PAGE + 10)))
     found, path = [], "/tasks/Billing/dead-letters"
@@ -234,7 +234,7 @@ def test_pages_of_letters_have_each_of_them_once_the_newest_first() -> None:
     assert found[:3] == ["1:36", "0:36", "2:35"]
 
 
-def test_a_letter_shows_all_of_it(web: Web) -> None:
+def test_a_dead_letter_shows_all_of_it(web: Web) -> None:
     web.yard.bury({}, value=b'{"amount": 7}', key=b"ada")
     page = text_of(web.get("/tasks/Billing/dead-letters/0/0"))
     for part in ("ValueError no customer 17", 'billing.py", line 17, in call', '"amount": 7', "ada", "orders[0]@1000"):
@@ -304,7 +304,7 @@ def _headers() -> list[tuple[str, bytes | None]]:
     return headers_of()
 
 
-def test_the_doctor_names_what_is_wrong_and_what_was_not_looked_at(web: Web) -> None:
+def test_the_doctor_names_what_is_wrong_and_what_was_not_checked(web: Web) -> None:
     web.yard.admin.delete_topics([RETRY], 1)
     page = text_of(web.get("/tasks/Billing/doctor"))
     assert f"topics {RETRY}" in page

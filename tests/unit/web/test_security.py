@@ -159,7 +159,7 @@ def test_a_form_is_bounded(web: Web) -> None:
         assert answer.status_code == code
 
 
-# -- what a browser is told
+# -- response headers
 
 
 @pytest.mark.parametrize("path", [*PAGES, "/static/flux.js", "/nothing-here", "/tasks/Nobody"])
@@ -246,7 +246,7 @@ def log_in(web: Web, token: str = TOKEN, **fields: str) -> object:
     return web.client.post("/login", data=data, headers={"origin": ORIGIN})
 
 
-def test_without_the_token_nothing_is_told(locked: Web) -> None:
+def test_without_the_token_nothing_is_shown(locked: Web) -> None:
     for path in (*PAGES, "/events", "/tasks/Nobody"):
         answer = locked.client.get(path)
         assert (answer.status_code, answer.headers["location"].startswith("/login?next=")) == (303, True), path

@@ -1,4 +1,4 @@
-"""flux dlq: what it prints, asks and refuses."""
+"""flux dlq: what it prints, confirms and refuses."""
 
 from __future__ import annotations
 
@@ -55,9 +55,9 @@ def dlq(flux_cli: Flux) -> Dlq:
     return Dlq(flux_cli)
 
 
-def test_the_commands_are_told(flux_cli: Flux) -> None:
-    told = flux_cli("dlq", "--help").output
-    assert all(name in told for name in ("list", "show", "causes", "replay", "purge", "export", "import"))
+def test_the_commands_are_listed(flux_cli: Flux) -> None:
+    shown = flux_cli("dlq", "--help").output
+    assert all(name in shown for name in ("list", "show", "causes", "replay", "purge", "export", "import"))
     for name in ("list", "show", "causes", "replay", "purge", "export", "import"):
         help = flux_cli("dlq", name, "--help")
         assert (help.exit_code, "Examples:" in help.output) == (0, True), name
@@ -154,7 +154,7 @@ def test_a_choice_that_cannot_be_meant_is_wrong_usage(dlq: Dlq, args: list[str])
 # -- show
 
 
-def test_show_tells_all_of_one(dlq: Dlq) -> None:
+def test_show_prints_all_of_one(dlq: Dlq) -> None:
     dlq.bury({}, {"replays": 2, "reason": "rejected"})
     text = dlq("show", "Billing", "0:1").output
     for part in (
@@ -207,7 +207,7 @@ def test_a_place_is_partition_and_offset(dlq: Dlq, args: list[str]) -> None:
 # -- causes
 
 
-def test_causes_group_letters_by_what_went_wrong(dlq: Dlq) -> None:
+def test_causes_group_dead_letters_by_what_went_wrong(dlq: Dlq) -> None:
     dlq.bury(*[{"text": f"no customer {n}"} for n in range(7)], {"error": "KeyError", "text": "'x'"})
     done = dlq("causes")
     assert done.exit_code == 0, done.output
@@ -226,7 +226,7 @@ def test_causes_group_letters_by_what_went_wrong(dlq: Dlq) -> None:
 # -- replay
 
 
-def test_replay_gives_a_receipt_and_the_next_one_goes_on(dlq: Dlq) -> None:
+def test_replay_prints_a_result_and_the_next_one_continues(dlq: Dlq) -> None:
     dlq.bury({}, {})
     done = dlq("replay", "Billing")
     assert done.exit_code == 0, done.output
@@ -269,7 +269,7 @@ def test_replay_to_main_leaves_nothing_of_flux(dlq: Dlq) -> None:
     assert record.headers() == [("own", b"header")]
 
 
-def test_replay_ends_with_1_at_a_letter_that_was_replayed_too_often(dlq: Dlq) -> None:
+def test_replay_ends_with_1_at_a_dead_letter_that_was_replayed_too_often(dlq: Dlq) -> None:
     dlq.bury({}, {"replays": 2, "text": EVIL})
     done = dlq("replay", "--max-replays", "2")
     assert (done.exit_code, done.stdout) == (1, f"replayed 1 dead letter to {RETRY}\n")
@@ -290,7 +290,7 @@ def test_replay_says_what_was_given_one_more_try_already(dlq: Dlq) -> None:
     assert "billing-3 has given up to 1 of these one more try" in dlq("replay").stderr
 
 
-def test_replay_is_ended_by_a_signal_at_a_record_with_its_position_and_a_receipt(dlq: Dlq) -> None:
+def test_replay_is_stopped_by_a_signal_with_its_offset_committed_and_a_result(dlq: Dlq) -> None:
     dlq.bury(*[{} for _ in range(30)])
     seen = iter(range(1000))
 
@@ -313,7 +313,7 @@ def test_replay_is_ended_by_a_signal_at_a_record_with_its_position_and_a_receipt
     assert len(dlq.broker.records(RETRY)) == 30
 
 
-def test_a_cluster_that_is_away_is_one_line(dlq: Dlq, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cluster_that_is_unavailable_is_one_line(dlq: Dlq, monkeypatch: pytest.MonkeyPatch) -> None:
     dlq.bury({})
     monkeypatch.setattr("flux.consuming.topic_setup.ASK", 0.0)
     dlq.broker.available = False
@@ -326,7 +326,7 @@ def test_a_cluster_that_is_away_is_one_line(dlq: Dlq, monkeypatch: pytest.Monkey
 # -- purge
 
 
-def test_purge_asks_first(dlq: Dlq) -> None:
+def test_purge_needs_a_confirmation(dlq: Dlq) -> None:
     dlq.bury({}, {}, {"partition": 1})
     refused = dlq("purge", "--all", input="n\n")
     assert refused.exit_code == 1

@@ -1,4 +1,4 @@
-"""Dead letters by what went wrong."""
+"""Dead letters by cause."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_another_type_place_or_message_is_another_cause() -> None:
     assert len({cause_of(dead_letter(headers)).id for headers in others} | {base.id}) == 4
 
 
-def test_a_letter_without_an_error_has_a_cause_too() -> None:
+def test_a_dead_letter_without_an_error_has_a_cause_too() -> None:
     assert str(cause_of(dead_letter())) == "(no error recorded)"
 
 

@@ -1,4 +1,4 @@
-"""Which dead letters are meant."""
+"""Filters choose dead letters."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ LETTER = dead_letter(headers_of(error="requests.exceptions.Timeout", text="read 
         (Filter(reason="exhausted", key="other"), False),
     ],
 )
-def test_a_letter_matches_when_all_that_is_given_does(criteria: Filter, matches: bool) -> None:
+def test_a_dead_letter_matches_when_all_that_is_given_does(criteria: Filter, matches: bool) -> None:
     assert criteria.matches(LETTER) is matches
 
 
-def test_a_letter_without_headers_or_key_matches_what_it_can() -> None:
+def test_a_dead_letter_without_headers_or_key_matches_what_it_can() -> None:
     bare = dead_letter(key=None)
     assert Filter().matches(bare)
     assert Filter(error="").matches(bare)

@@ -1,4 +1,4 @@
-"""Replaying dead letters: what is written, and how far it is known to be, however it ends."""
+"""Replaying dead letters: what is written and committed, however a replay ends."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def stopping_after(asked: int) -> Callable[[], bool]:
 # -- what is written
 
 
-def test_a_copy_is_the_same_work_due_now_with_its_attempts_anew() -> None:
+def test_a_copy_has_the_same_origin_is_due_now_and_has_no_attempts() -> None:
     yard = OperateKit()
     yard.bury({"reason": "rejected"})
     assert yard.replay().replayed == 1
@@ -51,14 +51,14 @@ def test_replays_are_counted() -> None:
     assert header(yard.copies()[0], flux_headers.REPLAYS) == "2"
 
 
-def test_a_copy_stays_in_the_partition_of_its_letter() -> None:
+def test_a_copy_stays_in_the_partition_of_its_dead_letter() -> None:
     yard = OperateKit(3)
     yard.bury({"at": 0}, {"at": 2}, {"at": 2})
     yard.replay()
     assert [copy.partition() for copy in yard.copies()] == [0, 2, 2]
 
 
-def test_to_main_it_is_new_work_where_it_came_from() -> None:
+def test_to_main_it_is_a_new_record_in_its_origin_partition() -> None:
     yard = OperateKit(3)
     yard.bury({"at": 2, "replays": 2})
     assert yard.replay(to_main=True).replayed == 1
@@ -68,7 +68,7 @@ def test_to_main_it_is_new_work_where_it_came_from() -> None:
     assert yard.copies() == []
 
 
-def test_a_letter_without_headers_keeps_what_it_is_as_its_origin() -> None:
+def test_a_dead_letter_without_headers_keeps_what_it_is_as_its_origin() -> None:
     made = copy_of(dead_letter(offset=7), policy().stages[1], "billing", NOW_MS, 1)
     found = dict(made.headers)
     assert (found[flux_headers.ORIGIN_TOPIC], found[flux_headers.ORIGIN_OFFSET], found[flux_headers.REPLAYS]) == (
@@ -114,7 +114,7 @@ def test_what_fails_again_meanwhile_is_left_to_the_next_replay() -> None:
     assert yard.broker.committed_offsets(GROUP, DEAD) == {0: CommittedOffset(2)}
 
 
-def test_it_goes_on_where_it_was_interrupted() -> None:
+def test_it_continues_where_it_was_interrupted() -> None:
     yard = OperateKit()
     yard.bury(*[{} for _ in range(20)])
     result = yard.replay(should_stop=stopping_after(8))
@@ -125,7 +125,7 @@ def test_it_goes_on_where_it_was_interrupted() -> None:
     assert yard.replayed_offsets() == list(range(20))
 
 
-def test_a_limit_is_kept_and_the_next_replay_goes_on_after_it() -> None:
+def test_a_limit_is_kept_and_the_next_replay_continues_after_it() -> None:
     yard = OperateKit()
     yard.bury(*[{} for _ in range(10)])
     assert [yard.replay(limit=4).replayed for _ in range(4)] == [4, 4, 2, 0]
@@ -147,7 +147,7 @@ def test_again_takes_those_that_were_replayed_before_too() -> None:
     assert yard.broker.committed_offsets(GROUP, DEAD) == {0: CommittedOffset(2)}
 
 
-def test_it_ends_at_a_letter_that_was_replayed_too_often() -> None:
+def test_it_ends_at_a_dead_letter_that_was_replayed_too_often() -> None:
     yard = OperateKit()
     yard.bury({}, {"replays": 3, "text": "still broken"}, {})
     result = yard.replay()
@@ -158,7 +158,7 @@ def test_it_ends_at_a_letter_that_was_replayed_too_often() -> None:
     assert yard.replay(max_replays=4).replayed == 2
 
 
-def test_gaps_and_deleted_letters_are_passed_over() -> None:
+def test_gaps_and_deleted_dead_letters_are_passed_over() -> None:
     yard = OperateKit()
     yard.bury({}, {}, {})
     yard.broker.skip_offsets(TopicPartition(DEAD, 0), 5)
@@ -215,7 +215,7 @@ def test_an_outage_ends_it_in_bounded_time_with_nothing_half_done() -> None:
     assert yard.replay().replayed == 2
 
 
-def test_a_position_that_cannot_be_committed_is_said() -> None:
+def test_an_offset_that_cannot_be_committed_is_reported() -> None:
     yard = OperateKit()
     yard.bury({}, {})
     yard.broker.fail_commits(lambda group, partition, position: BrokerError("no", Fault.DENIED))
@@ -238,7 +238,7 @@ def test_another_replay_at_the_same_time_is_noticed() -> None:
 # -- what is refused, and what is said
 
 
-def test_members_that_work_the_dead_letters_are_in_the_way() -> None:
+def test_members_that_consume_the_dead_letters_prevent_a_replay() -> None:
     yard = OperateKit()
     check_members(yard.admin, yard.policy)
 
@@ -272,7 +272,7 @@ def test_a_topic_that_is_not_there_is_named() -> None:
         yard.plan()
 
 
-def test_what_the_dead_letters_own_stage_has_worked_is_counted() -> None:
+def test_what_the_dead_letters_own_stage_has_retried_is_counted() -> None:
     yard = OperateKit()
     yard.bury({}, {}, {})
     yard.broker.set_committed_offset("billing-3", TopicPartition(DEAD, 0), CommittedOffset(2))

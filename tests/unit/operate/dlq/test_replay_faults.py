@@ -1,4 +1,4 @@
-"""Replays that are interrupted, refused and cut short in any order: no letter counts as replayed that has no copy."""
+"""Replays that are interrupted, refused or cut short: no dead letter counts as replayed without a copy."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class Play:
         self.check()
 
     def copies(self) -> Counter[tuple[int, int]]:
-        """By the letter's place, which its text names."""
+        """By the dead letter's place, which its text names."""
         texts = Counter(dict(record.headers() or ())["flux-error-message"] for record in self.yard.copies())
         return Counter(
             {

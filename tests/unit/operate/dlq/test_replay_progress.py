@@ -1,4 +1,4 @@
-"""What was replayed, as a position says it: each letter once, however replays are chosen and wherever they end."""
+"""What was replayed, in commit metadata: each dead letter once, whatever the filters and wherever replays stopped."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ runs = st.lists(
 
 
 @given(st.lists(kinds, max_size=10), runs)
-def test_whatever_was_replayed_before_a_last_replay_of_all_each_letter_was_replayed_once(
+def test_whatever_was_replayed_before_a_last_replay_of_all_replays_each_dead_letter_once(
     errors: list[str], runs: list[tuple[Filter, int]]
 ) -> None:
     there = dead_letters(*errors)

@@ -83,11 +83,11 @@ def only(facts: Facts) -> Finding:
     return finding
 
 
-def test_a_task_as_flux_makes_it_is_sound() -> None:
+def test_a_task_as_flux_creates_it_has_no_findings() -> None:
     assert examine(sound()) == []
 
 
-def test_facts_that_nobody_told_are_no_findings() -> None:
+def test_unknown_facts_are_no_findings() -> None:
     """They are named as not checked where they were asked for."""
     facts = attrs.evolve(sound(), brokers=None, permissions=None, protocols={}, clock=None)
     bare = tuple(attrs.evolve(topic, config=None) for topic in facts.topics)
@@ -288,7 +288,7 @@ def test_a_missing_topic_that_differs_from_another_in_dots_only_cannot_be_made()
         ("no room for headers", {"max.message.bytes": str(1_048_588 + 65_536)}),
     ],
 )
-def test_what_is_safe_to_set_is_said_and_mends(case: str, settings: dict[str, str]) -> None:
+def test_what_is_safe_to_set_fixes_the_finding(case: str, settings: dict[str, str]) -> None:
     facts = CASES[case][3]()
     finding = only(facts)
     assert finding.settings == settings
@@ -298,7 +298,7 @@ def test_what_is_safe_to_set_is_said_and_mends(case: str, settings: dict[str, st
 
 
 @pytest.mark.parametrize("case", ["fewer partitions", "work expires", "two clocks", "a lone acknowledgement"])
-def test_what_somebody_must_decide_is_not_mended(case: str) -> None:
+def test_what_somebody_must_decide_is_not_fixed(case: str) -> None:
     assert not only(CASES[case][3]()).fixable
 
 
@@ -307,7 +307,7 @@ def test_the_main_topic_keeps_its_owners_settings() -> None:
     assert examine(facts) == []
 
 
-def test_a_larger_main_topic_asks_for_more_room_in_the_others() -> None:
+def test_a_larger_main_topic_needs_more_room_in_the_others() -> None:
     findings = examine(altered(MAIN, config={"max.message.bytes": "5000000"}))
     assert [(finding.check, finding.about) for finding in findings] == [
         ("message size", n) for n in (FIRST, SECOND, DEAD)
@@ -330,7 +330,7 @@ def test_a_clock_that_is_off_by_less_than_its_error_is_no_finding() -> None:
     assert examine(attrs.evolve(sound(), clock=ClockDifference(1.4, 0.5))) == []
 
 
-def test_the_clock_is_told_by_the_record_that_was_acknowledged_soonest() -> None:
+def test_the_clock_is_measured_by_the_record_that_was_acknowledged_soonest() -> None:
     clock = closest([(100.0, 102.0, 90.0), (103.0, 103.2, 98.1), (104.0, 105.0, 99.0)])
     assert clock.ahead == pytest.approx(5.0)
     assert clock.error == pytest.approx(0.1, abs=0.01)
@@ -346,12 +346,12 @@ SETTINGS = st.dictionaries(
 
 @given(st.lists(st.tuples(SETTINGS, st.integers(1, 20), st.integers(1, 5), st.integers(0, 9)), min_size=4, max_size=4))
 def test_whatever_a_cluster_says_each_finding_is_of_a_check_and_has_a_remedy(
-    told: list[tuple[dict[str, str], int, int, int]],
+    shown: list[tuple[dict[str, str], int, int, int]],
 ) -> None:
     facts = sound()
     topics = tuple(
         attrs.evolve(topic, info=TopicInfo(partitions, replicas), config=settings, old=old)
-        for topic, (settings, partitions, replicas, old) in zip(facts.topics, told, strict=True)
+        for topic, (settings, partitions, replicas, old) in zip(facts.topics, shown, strict=True)
     )
     for finding in examine(attrs.evolve(facts, topics=topics)):
         assert finding.check in CHECKS
@@ -359,7 +359,7 @@ def test_whatever_a_cluster_says_each_finding_is_of_a_check_and_has_a_remedy(
         assert finding.about != MAIN or not finding.fixable
 
 
-def test_the_page_tells_of_each_check() -> None:
+def test_the_page_lists_each_check() -> None:
     page = (Path(__file__).parents[4] / "docs" / "how-to" / "doctor.md").read_text()
-    told = re.findall(r"^\| ([a-z ]+) \|", page.split("## Checks")[1].split("## `--fix`")[0], re.MULTILINE)
-    assert told[1:] == list(CHECKS)
+    shown = re.findall(r"^\| ([a-z ]+) \|", page.split("## Checks")[1].split("## `--fix`")[0], re.MULTILINE)
+    assert shown[1:] == list(CHECKS)

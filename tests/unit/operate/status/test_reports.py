@@ -1,4 +1,4 @@
-"""Reports: what a process tells of itself, who believes it, and that nothing waits for it."""
+"""Reports: what a process publishes, what readers accept, and that nothing waits for it."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_a_record_that_waits_to_be_tried_in_place_is_found_by_itself() -> None:
     assert (found.reason, found.seconds) == ("it is tried again in place, after 2 failures", 2.5)
 
 
-def test_a_record_that_its_next_topic_refuses_is_told_with_what_would_mend_that() -> None:
+def test_a_record_that_its_next_topic_refuses_is_reported_with_the_fix() -> None:
     why = "too large: raise max.message.bytes of orders-billing-dlq"
     refused = attrs.evolve(STAGE, calls=(), open=(attrs.evolve(OPEN, refused=why),))
     [report] = [Report.from_json(attrs.evolve(REPORT, stages=(refused,)).to_json())]
@@ -137,7 +137,7 @@ def reports_in(adapter: MemoryAdapter, topic: str = TOPIC) -> list[Report | None
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])
-def test_a_worker_reports_the_call_that_is_running_and_takes_it_back_at_its_end(
+def test_a_worker_reports_the_running_call_and_removes_its_report_at_the_end(
     cluster: MemoryAdapter, monkeypatch: pytest.MonkeyPatch, asynchronous: bool
 ) -> None:
     monkeypatch.setattr("flux.processes.heartbeat.EVERY", 0.02)
@@ -164,12 +164,12 @@ def test_a_worker_reports_the_call_that_is_running_and_takes_it_back_at_its_end(
     try:
         assert entered.wait(10)
 
-        def told() -> list[Call]:
+        def shown() -> list[Call]:
             found = [each for each in reports_in(cluster) if each is not None]
             return [call for each in found for stage in each.stages for call in stage.calls if call.offset == 1]
 
-        wait_for(lambda: any(call.seconds >= 0.1 for call in told()))
-        call_ = told()[-1]
+        wait_for(lambda: any(call.seconds >= 0.1 for call in shown()))
+        call_ = shown()[-1]
         assert (call_.partition, call_.offset, call_.key, call_.attempt) == (0, 1, "ada-secretless", 1)
 
         def stages() -> list[tuple[str, int, int]]:
@@ -239,30 +239,30 @@ def test_a_worker_reports_that_it_is_paused_by_what_and_what_is_tried_in_place(
     thread = threading.Thread(target=worker.run)
     thread.start()
 
-    def told() -> StageReport:
+    def shown() -> StageReport:
         found = [stage for report in reports_in(cluster) if report is not None for stage in report.stages]
         return found[-1] if found else STAGE
 
     try:
-        wait_for(lambda: told().in_place == 1 and told().open[0].seconds >= 0.2)
-        [open_] = told().open
+        wait_for(lambda: shown().in_place == 1 and shown().open[0].seconds >= 0.2)
+        [open_] = shown().open
         assert (open_.offset, open_.attempt, open_.target, open_.state, open_.failures) == (0, 1, "orders", IN_PLACE, 1)
-        assert (open_.seconds < 10, told().on_their_way) == (True, 0)
+        assert (open_.seconds < 10, shown().on_their_way) == (True, 0)
         Orders.produce(b"away")
         Orders.flush()
-        wait_for(lambda: (paused := told().paused) is not None and paused.seconds >= 0.1)
-        paused = told().paused
+        wait_for(lambda: (paused := shown().paused) is not None and paused.seconds >= 0.1)
+        paused = shown().paused
         assert paused is not None
         assert (paused.error, paused.tried_in is None or 0 <= paused.tried_in <= 0.1) == ("ConnectionError", True)
         away.clear()
-        wait_for(lambda: told().done == 1 and told().paused is None)
+        wait_for(lambda: shown().done == 1 and shown().paused is None)
     finally:
         away.clear()
         worker.stop()
         thread.join(20)
 
 
-def test_reports_that_cannot_be_written_do_not_disturb_work(
+def test_reports_that_cannot_be_written_do_not_disturb_calls(
     cluster: MemoryAdapter, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("flux.processes.heartbeat.EVERY", 0.01)
@@ -280,11 +280,11 @@ def test_reports_that_cannot_be_written_do_not_disturb_work(
     task = flux.task(topic="orders", group_id="billing", retries=0)(call)
     assert flux.Worker(task, report=True, exit_when_idle=0.1).run() == 0
     assert sorted(done) == [b"0", b"1", b"2", b"3"]
-    told = [record.message for record in caplog.records if record.name == "flux.report"]
-    assert told == [f"reports cannot be written to {TOPIC}: no permission; trying again, tasks continue"]
+    shown = [record.message for record in caplog.records if record.name == "flux.report"]
+    assert shown == [f"reports cannot be written to {TOPIC}: no permission; trying again, tasks continue"]
 
 
-def test_nobody_reports_unless_asked(cluster: MemoryAdapter) -> None:
+def test_a_worker_reports_only_if_configured(cluster: MemoryAdapter) -> None:
     task = flux.task(topic="orders", group_id="billing", retries=0)(lambda message: None)
     assert flux.Worker(task, exit_when_idle=0.0).run() == 0
     assert TOPIC not in cluster.admin().topic_names(1)
@@ -307,7 +307,7 @@ class Refusing(MemoryAdapter):
         return admin
 
 
-def test_a_topic_that_may_not_be_made_is_told_with_its_remedy(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_topic_that_may_not_be_created_is_logged_with_its_remedy(caplog: pytest.LogCaptureFixture) -> None:
     forget("refusing")
     channel = Channel(Refusing("refusing", system=ScriptedSystem()), "r", "orders")
     channel.write(b"k", b"v", 100.0)

@@ -1,4 +1,4 @@
-"""Status: what the cluster, the processes and two looks say, and what is named as holding a position back."""
+"""Status: snapshots, what two of them say together, and which records block committed offsets."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ STAGES = policy().stages
 P0 = TopicPartition(MAIN, 0)
 
 
-def stage_look(stage: int = 0, **given: Any) -> StageStatus:
+def stage_status(stage: int = 0, **given: Any) -> StageStatus:
     """A partition with ten records, the first of which is next, and a member that has it."""
     here = STAGES[stage]
     member = GroupMember("m", "c", "h", (TopicPartition(here.topic, 0),))
@@ -47,7 +47,7 @@ def oldest(offset: int = 0, due: int | None = None, written_at: int = NOW_MS - 6
     return OldestUnfinished(offset, "ada", 1, written_at, due)
 
 
-def told(stage: int = 0, **given: Any) -> StageReport:
+def stage_report(stage: int = 0, **given: Any) -> StageReport:
     here = STAGES[stage]
     settings: dict[str, Any] = {"done_rate": 0.0, "failed_rate": 0.0, "due_in": None, "calls": (), "open": ()}
     counts = dict.fromkeys(("done", "failed", "retried", "dead", "waiting", "in_flight", "on_their_way"), 0)
@@ -56,7 +56,7 @@ def told(stage: int = 0, **given: Any) -> StageReport:
     )
 
 
-def read_reports(*stages: StageReport, age: float = 2.0) -> ReceivedReport:
+def received(*stages: StageReport, age: float = 2.0) -> ReceivedReport:
     return ReceivedReport(Report("host", 7, None, "1", NOW_MS, 5.0, None, stages), age)
 
 
@@ -71,62 +71,64 @@ def at(
 
 def test_what_waits_is_all_behind_a_record_that_waits_but_what_is_done() -> None:
     committed = CommittedOffset(0, OffsetTracker(0, [(4, 6)]).metadata())
-    stage = stage_look(1, oldest_unfinished={0: oldest(due=NOW_MS + 5_000)}, committed={0: committed})
+    stage = stage_status(1, oldest_unfinished={0: oldest(due=NOW_MS + 5_000)}, committed={0: committed})
     assert at(stage).waiting(stage) == 8
 
 
 def test_behind_a_record_that_is_due_what_is_younger_than_the_wait_waits() -> None:
-    stage = stage_look(1, oldest_unfinished={0: oldest(due=NOW_MS - 5_000)}, first_young={0: 7})
+    stage = stage_status(1, oldest_unfinished={0: oldest(due=NOW_MS - 5_000)}, first_young={0: 7})
     assert at(stage).waiting(stage) == 3
-    none = stage_look(1, oldest_unfinished={0: oldest(due=NOW_MS - 5_000)}, first_young={0: 10})
+    none = stage_status(1, oldest_unfinished={0: oldest(due=NOW_MS - 5_000)}, first_young={0: 10})
     assert at(none).waiting(none) == 0
 
 
 def test_behind_a_record_that_is_younger_than_the_wait_and_due_nothing_is_known_to_wait() -> None:
-    replayed = stage_look(1, oldest_unfinished={0: oldest(due=NOW_MS - 5_000)}, first_young={0: 0})
+    replayed = stage_status(1, oldest_unfinished={0: oldest(due=NOW_MS - 5_000)}, first_young={0: 0})
     assert at(replayed).waiting(replayed) == 0
     assert (
-        at(replayed, reports=[read_reports(told(1, waiting=2)), read_reports(told(1, waiting=1))]).waiting(replayed)
+        at(replayed, reports=[received(stage_report(1, waiting=2)), received(stage_report(1, waiting=1))]).waiting(
+            replayed
+        )
         == 3
     )
 
 
 def test_nothing_waits_in_the_main_topic() -> None:
-    assert at(stage_look()).waiting(stage_look()) == 0
+    assert at(stage_status()).waiting(stage_status()) == 0
 
 
-def test_the_next_due_is_the_first_of_what_positions_and_processes_say() -> None:
-    stage = stage_look(1, oldest_unfinished={0: oldest(due=NOW_MS + 9_000)})
+def test_the_next_due_is_the_first_of_oldest_records_and_reports() -> None:
+    stage = stage_status(1, oldest_unfinished={0: oldest(due=NOW_MS + 9_000)})
     assert at(stage).next_due(stage) == NOW_MS + 9_000
-    report = read_reports(told(1, due_in=6.0), age=2.0)
+    report = received(stage_report(1, due_in=6.0), age=2.0)
     assert at(stage, reports=[report]).next_due(stage) == NOW_MS + 4_000
-    assert at(stage_look()).next_due(stage_look()) is None
+    assert at(stage_status()).next_due(stage_status()) is None
 
 
 def test_rates_are_those_of_all_processes_that_report() -> None:
     reports = [
-        read_reports(told(done_rate=2.0, failed_rate=0.5)),
-        read_reports(told(done_rate=1.0)),
-        read_reports(told(1, done_rate=9.0)),
+        received(stage_report(done_rate=2.0, failed_rate=0.5)),
+        received(stage_report(done_rate=1.0)),
+        received(stage_report(1, done_rate=9.0)),
     ]
-    stage = stage_look()
+    stage = stage_status()
     assert at(stage, reports=reports).rates(stage, None) == Rates(3.0, 0.5)
 
 
-def test_without_reports_rates_are_how_far_two_looks_are_apart() -> None:
-    first, after = stage_look(), stage_look(1)
+def test_without_reports_rates_come_from_two_snapshots() -> None:
+    first, after = stage_status(), stage_status(1)
     before = at(first, after)
-    moved = stage_look(committed={0: CommittedOffset(6, OffsetTracker(6, [(8, 10)]).metadata())})
-    came = stage_look(1, watermarks={0: Watermarks(0, 12)})
+    moved = stage_status(committed={0: CommittedOffset(6, OffsetTracker(6, [(8, 10)]).metadata())})
+    came = stage_status(1, watermarks={0: Watermarks(0, 12)})
     found = at(moved, came, later=2.0)
     assert found.rates(moved, before) == Rates(3.0, 1.0)
     assert found.rates(moved, None) == Rates(None, None)
     assert at(moved, dead=9, later=2.0).dead_rate(before) == 4.5
 
 
-def test_a_position_that_was_set_back_is_no_negative_rate() -> None:
-    before = at(stage_look(committed={0: CommittedOffset(9)}))
-    now = stage_look(committed={0: CommittedOffset(1)})
+def test_a_committed_offset_that_was_set_back_is_no_negative_rate() -> None:
+    before = at(stage_status(committed={0: CommittedOffset(9)}))
+    now = stage_status(committed={0: CommittedOffset(1)})
     assert at(now, later=1.0).rates(now, before).done == 0.0
 
 
@@ -135,22 +137,24 @@ def test_a_position_that_was_set_back_is_no_negative_rate() -> None:
 
 def test_each_process_that_is_paused_is_named_once_the_longest_first() -> None:
     short, long = Paused("TimeoutError", 1.0, None), Paused("ConnectionError", 60.0, 12.0)
-    here = read_reports(told(paused=short), told(1, paused=short))
-    there = attrs.evolve(here, report=attrs.evolve(here.report, host="other", stages=(told(1, paused=long),)))
-    found = at(stage_look(), stage_look(1), reports=[here, there, read_reports(told())])
+    here = received(stage_report(paused=short), stage_report(1, paused=short))
+    there = attrs.evolve(here, report=attrs.evolve(here.report, host="other", stages=(stage_report(1, paused=long),)))
+    found = at(stage_status(), stage_status(1), reports=[here, there, received(stage_report())])
     assert found.pauses() == [
         TaskPause("other pid 7", "ConnectionError", 62.0, 10.0),
         TaskPause("host pid 7", "TimeoutError", 3.0, None),
     ]
 
 
-def test_a_try_that_a_report_foretold_is_not_in_the_past() -> None:
-    [pausing] = at(stage_look(), reports=[read_reports(told(paused=Paused("OSError", 1.0, 1.5)), age=4.0)]).pauses()
+def test_the_next_try_of_a_report_is_not_in_the_past() -> None:
+    [pausing] = at(
+        stage_status(), reports=[received(stage_report(paused=Paused("OSError", 1.0, 1.5)), age=4.0)]
+    ).pauses()
     assert pausing.tried_in == 0.0
 
 
 def test_nothing_is_paused_where_nobody_reports() -> None:
-    assert at(stage_look()).pauses() == []
+    assert at(stage_status()).pauses() == []
 
 
 # -- what holds
@@ -162,80 +166,86 @@ def blockers(found: TaskStatus, stuck_since: StuckSince | None = None) -> list[B
 
 def test_a_call_that_runs_long_is_named_with_its_process() -> None:
     call = Call(0, 0, "ada", 3, 300.0)
-    [blocker] = blockers(at(stage_look(), reports=[read_reports(told(calls=(call,)))]))
+    [blocker] = blockers(at(stage_status(), reports=[received(stage_report(calls=(call,)))]))
     assert (blocker.place, blocker.why, blocker.process) == ("0:0", "its call is running", "host pid 7")
     assert (blocker.seconds, blocker.behind, blocker.oldest.key) == (302.0, 9, "ada")
 
 
-def test_a_call_that_has_just_begun_holds_nothing() -> None:
+def test_a_call_that_has_just_begun_blocks_nothing() -> None:
     call = Call(0, 0, "ada", 1, 0.5)
-    assert blockers(at(stage_look(), reports=[read_reports(told(calls=(call,)), age=0)])) == []
+    assert blockers(at(stage_status(), reports=[received(stage_report(calls=(call,)), age=0)])) == []
 
 
 def test_a_copy_that_is_refused_is_named_with_where_it_cannot_go() -> None:
     kept = Open(0, 0, None, 1, DEAD, "kept", 4, 30.0)
-    [blocker] = blockers(at(stage_look(), reports=[read_reports(told(open=(kept,)))]))
+    [blocker] = blockers(at(stage_status(), reports=[received(stage_report(open=(kept,)))]))
     assert blocker.why == f"its copy for {DEAD} is kept, 4 failures"
     produced = Open(0, 0, None, 1, "", "produced", 0, 30.0)
-    [blocker] = blockers(at(stage_look(), reports=[read_reports(told(open=(produced,)))]))
+    [blocker] = blockers(at(stage_status(), reports=[received(stage_report(open=(produced,)))]))
     assert blocker.why == "records that its call produced are not acknowledged yet"
 
 
 def test_what_is_tried_in_place_is_named_as_that() -> None:
     tried = Open(0, 0, "ada", 3, MAIN, IN_PLACE, 2, 30.0)
-    [blocker] = blockers(at(stage_look(), reports=[read_reports(told(open=(tried,)))]))
+    [blocker] = blockers(at(stage_status(), reports=[received(stage_report(open=(tried,)))]))
     assert blocker.why == "it is tried again in place, after 2 failures"
 
 
-def test_what_a_paused_task_holds_is_named_with_the_pause_and_no_record_is_blamed_at_once() -> None:
-    reports = [read_reports(told(paused=Paused("ConnectionError", 60.0, 3.0)))]
-    [blocker] = blockers(at(stage_look(), reports=reports))
+def test_what_a_paused_task_blocks_is_named_with_the_pause() -> None:
+    reports = [received(stage_report(paused=Paused("ConnectionError", 60.0, 3.0)))]
+    [blocker] = blockers(at(stage_status(), reports=reports))
     assert (blocker.why, blocker.seconds, blocker.process) == (
         "its task is paused by ConnectionError",
         62.0,
         "host pid 7",
     )
-    assert blockers(at(stage_look(), reports=[read_reports(told(paused=Paused("ConnectionError", 1.0, 3.0)))])) == []
+    assert (
+        blockers(at(stage_status(), reports=[received(stage_report(paused=Paused("ConnectionError", 1.0, 3.0)))])) == []
+    )
 
 
-def test_what_is_done_behind_a_record_shows_that_it_holds_though_nobody_reports() -> None:
+def test_records_done_behind_another_show_that_it_blocks_without_reports() -> None:
     committed = CommittedOffset(0, OffsetTracker(0, [(1, 8)]).metadata())
-    [blocker] = blockers(at(stage_look(committed={0: committed})))
+    [blocker] = blockers(at(stage_status(committed={0: committed})))
     assert (blocker.why, blocker.seconds, blocker.behind) == ("7 later records done; its call may be running", 60.0, 2)
 
 
 def test_a_partition_that_no_member_has_is_named() -> None:
-    [blocker] = blockers(at(stage_look(members=[])))
+    [blocker] = blockers(at(stage_status(members=[])))
     assert (blocker.why, blocker.seconds) == ("group billing has no members", 60.0)
     others = [GroupMember("m", "c", "h", (TopicPartition(MAIN, 1),))]
-    assert blockers(at(stage_look(members=others)))[0].why == "group billing has no member with this partition"
+    assert blockers(at(stage_status(members=others)))[0].why == "group billing has no member with this partition"
 
 
-def test_a_position_that_stands_still_from_look_to_look_is_named() -> None:
-    stuck_since = update_stuck(at(stage_look()), {})
-    assert blockers(at(stage_look(), later=3.0), stuck_since) == []
-    [blocker] = blockers(at(stage_look(), later=6.0), stuck_since)
+def test_a_committed_offset_that_does_not_move_is_named() -> None:
+    stuck_since = update_stuck(at(stage_status()), {})
+    assert blockers(at(stage_status(), later=3.0), stuck_since) == []
+    [blocker] = blockers(at(stage_status(), later=6.0), stuck_since)
     assert (blocker.why, blocker.seconds) == ("the committed offset does not move", 6.0)
 
 
-def test_the_time_that_a_record_waited_for_its_due_time_holds_nothing_back() -> None:
-    waits = stage_look(1, oldest_unfinished={0: oldest(due=NOW_MS + 60_000)})
+def test_the_wait_for_the_due_time_does_not_count_as_blocked() -> None:
+    waits = stage_status(1, oldest_unfinished={0: oldest(due=NOW_MS + 60_000)})
     stuck_since = update_stuck(at(waits), {})
     assert blockers(at(waits, later=64.0), stuck_since) == []
     [blocker] = blockers(at(waits, later=66.0), stuck_since)
     assert (blocker.why, blocker.seconds) == ("the committed offset does not move", 6.0)
-    moved = stage_look(committed={0: CommittedOffset(1)}, oldest_unfinished={0: oldest(1)})
+    moved = stage_status(committed={0: CommittedOffset(1)}, oldest_unfinished={0: oldest(1)})
     assert blockers(at(moved, later=6.0), stuck_since) == []
 
 
-def test_a_record_that_waits_for_its_time_holds_nothing() -> None:
-    waits = stage_look(1, oldest_unfinished={0: oldest(due=NOW_MS + 60_000)}, members=[])
+def test_a_record_that_is_not_due_blocks_nothing() -> None:
+    waits = stage_status(1, oldest_unfinished={0: oldest(due=NOW_MS + 60_000)}, members=[])
     assert blockers(at(waits)) == []
 
 
 def test_the_longest_comes_first() -> None:
     slow, slower = Call(0, 0, None, 1, 20.0), Call(0, 0, None, 1, 90.0)
-    found = at(stage_look(), stage_look(1), reports=[read_reports(told(calls=(slow,)), told(1, calls=(slower,)))])
+    found = at(
+        stage_status(),
+        stage_status(1),
+        reports=[received(stage_report(calls=(slow,)), stage_report(1, calls=(slower,)))],
+    )
     assert [blocker.stage.number for blocker in blockers(found)] == [1, 0]
 
 
@@ -247,7 +257,7 @@ def yard() -> OperateKit:
     return OperateKit(2)
 
 
-def test_a_look_has_positions_ends_members_and_the_next_record_of_each_partition(yard: OperateKit) -> None:
+def test_a_snapshot_has_committed_offsets_ends_members_and_oldest_unfinished_records(yard: OperateKit) -> None:
     yard.kit.write(*(ProducerRecord(b"v", b"k%d" % n, (), n % 2, NOW_MS - 5) for n in range(6)), topic=MAIN)
     yard.broker.set_committed_offset("billing", P0, CommittedOffset(1))
     retry = [pair for pair in headers_of() if pair[0] != flux_headers.ATTEMPTS]

@@ -178,7 +178,7 @@ def test_when_time_is_up_it_says_what_was_not_read(office: Office) -> None:
     assert [each.topic for each in found.unread] == [RETRY]
 
 
-def test_the_partition_that_hops_go_to_is_read_first() -> None:
+def test_the_partition_of_forwarded_copies_is_read_first() -> None:
     office = Office(3)
     office.produce(partition=2)
     for partition in (0, 1, 2):

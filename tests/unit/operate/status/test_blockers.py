@@ -1,4 +1,4 @@
-"""Records at positions that are larger than what the next topic takes: whoever looks is told, with the remedy."""
+"""Blocking records that are larger than the next topic takes are named with the remedy."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def yard() -> OperateKit:
     return yard
 
 
-def test_status_names_it_at_the_first_look_though_nobody_reports(yard: OperateKit) -> None:
+def test_status_names_it_in_the_first_snapshot_without_reports(yard: OperateKit) -> None:
     found = read_status(yard.adapter, yard.admin, yard.policy, None, system=yard.system)
     [blocker] = blockers_of(found, update_stuck(found, {}))
     assert (blocker.place, blocker.behind) == ("0:0", 1)
