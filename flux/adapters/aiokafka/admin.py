@@ -12,6 +12,7 @@ from aiokafka.errors import IncompatibleBrokerVersion, KafkaError
 from aiokafka.protocol.admin import DeleteRecordsRequest, DeleteTopicsRequest, DescribeGroupsRequest
 from aiokafka.protocol.commit import OffsetCommitRequest, OffsetFetchRequest
 
+from flux.adapters import operations
 from flux.adapters.aiokafka import codecs, queries
 from flux.adapters.aiokafka.commits import plain_metadata, terminated_metadata
 from flux.adapters.aiokafka.connection import Connection, Topics, described
@@ -21,7 +22,7 @@ from flux.adapters.aiokafka.log import ClientLog
 from flux.adapters.aiokafka.requests import (
     AlterConfigsRequest,
     PermissionsRequest,
-    operations,
+    permitted_operations,
 )
 from flux.core.errors import BrokerError, Fault
 from flux.core.ports import (
@@ -63,7 +64,7 @@ class AiokafkaAdmin:
         async def query(client: Any) -> set[str]:
             return set(await described(client, None))
 
-        return self._run(query, timeout, "cannot list the topics", "DESCRIBE on the topics")
+        return self._run(query, timeout, *operations.LIST_TOPICS)
 
     def topics(self, names: Iterable[str], timeout: float) -> dict[str, TopicInfo | None]:
         wanted = list(dict.fromkeys(names))
@@ -80,8 +81,7 @@ class AiokafkaAdmin:
         async def query(client: Any) -> dict[str, str]:
             return await queries.config_of(client, client.get_random_node(), _TOPIC, topic)
 
-        doing = f"cannot read the configuration of topic {topic}"
-        return self._run(query, timeout, doing, f"DESCRIBE_CONFIGS on topic {topic}")
+        return self._run(query, timeout, *operations.read_topic_config(topic))
 
     def set_topic_config(self, topic: str, config: Mapping[str, str], timeout: float) -> None:
         async def query(client: Any) -> None:
@@ -91,8 +91,7 @@ class AiokafkaAdmin:
             if error is not None:
                 raise type(error)(message) if message else error
 
-        doing = f"cannot change the configuration of topic {topic}"
-        self._run(query, timeout, doing, f"ALTER_CONFIGS on topic {topic}")
+        self._run(query, timeout, *operations.change_topic_config(topic))
 
     def broker_configs(self, timeout: float) -> dict[int, dict[str, str]]:
         async def query(client: Any) -> dict[int, dict[str, str]]:
@@ -100,14 +99,12 @@ class AiokafkaAdmin:
             numbers = sorted(broker.nodeId for broker in client.cluster.brokers())
             return {number: await queries.config_of(client, number, _BROKER, str(number)) for number in numbers}
 
-        return self._run(
-            query, timeout, "cannot read the configuration of the brokers", "DESCRIBE_CONFIGS on the cluster"
-        )
+        return self._run(query, timeout, *operations.READ_BROKER_CONFIG)
 
     def create_topics(self, topics: Sequence[NewTopic], timeout: float) -> None:
         for new in topics:
-            doing, needs = f"cannot create topic {new.name}", f"CREATE on topic {new.name} or on the cluster"
-            self._run(partial(queries.create_topic, new=new, timeout=timeout), timeout, doing, needs)
+            query = partial(queries.create_topic, new=new, timeout=timeout)
+            self._run(query, timeout, *operations.create_topic(new.name))
 
     def delete_topics(self, names: Sequence[str], timeout: float) -> None:
         if not names:
@@ -131,9 +128,9 @@ class AiokafkaAdmin:
                 of_groups = {group: await queries.group_permissions(client, group) for group in groups}
             except (IncompatibleBrokerVersion, NotImplementedError):  # a broker before 2.3
                 return Permissions(dict.fromkeys(topics), dict.fromkeys(groups), None)
-            return Permissions(of_topics, of_groups, operations(answer.authorized_operations))
+            return Permissions(of_topics, of_groups, permitted_operations(answer.authorized_operations))
 
-        return self._run(query, timeout, "cannot read the permissions", "DESCRIBE")
+        return self._run(query, timeout, *operations.READ_PERMISSIONS)
 
     def committed_offsets(self, group: str, topic: str, timeout: float) -> dict[int, CommittedOffset]:
         async def query(client: Any) -> dict[int, CommittedOffset]:
@@ -148,8 +145,7 @@ class AiokafkaAdmin:
                         found[number] = CommittedOffset(offset, plain_metadata(metadata))
             return found
 
-        doing = f"cannot read the committed offsets of group {group}"
-        return self._run(query, timeout, doing, f"DESCRIBE on group {group}")
+        return self._run(query, timeout, *operations.read_committed_offsets(group))
 
     def set_committed_offsets(
         self, group: str, topic: str, offsets: Mapping[int, CommittedOffset], timeout: float
@@ -168,8 +164,7 @@ class AiokafkaAdmin:
                 for _, code in results:
                     queries.raise_for(code)
 
-        doing = f"cannot set the committed offsets of group {group}"
-        self._run(query, timeout, doing, f"READ on group {group} and on topic {topic}")
+        self._run(query, timeout, *operations.set_committed_offsets(group, topic))
 
     def members(self, group: str, timeout: float) -> list[GroupMember]:
         """Of the classic protocol: aiokafka has no request for members by the newer one (KIP-848), nor such members."""
@@ -186,7 +181,7 @@ class AiokafkaAdmin:
                 for member, client_id, host, _, assignment in members
             ]
 
-        return self._run(query, timeout, f"cannot describe group {group}", f"DESCRIBE on group {group}")
+        return self._run(query, timeout, *operations.describe_group(group))
 
     def group_protocol(self, group: str, timeout: float) -> GroupProtocol:
         async def query(client: Any) -> str:
@@ -198,7 +193,7 @@ class AiokafkaAdmin:
                 await queries.broker_assigned_protocol(client, node, group) if state == queries.DEAD else protocol or ""
             )
 
-        used = self._run(query, timeout, f"cannot describe group {group}", f"DESCRIBE on group {group}")
+        used = self._run(query, timeout, *operations.describe_group(group))
         return GroupProtocol(used, self._protocols)
 
     def unreadable_codecs(self, topic: str, timeout: float) -> dict[str, str]:
@@ -219,7 +214,7 @@ class AiokafkaAdmin:
             marks = [await queries.offsets_of(client, topic, leaders, which) for which in (BEGINNING, END)]
             return {number: Watermarks(marks[0][number], marks[1][number]) for number in sorted(marks[0])}
 
-        return self._run(query, timeout, f"cannot read the offsets of topic {topic}", f"DESCRIBE on topic {topic}")
+        return self._run(query, timeout, *operations.read_offsets(topic))
 
     def offsets_at(self, topic: str, timestamp_ms: int, timeout: float) -> dict[int, int]:
         async def query(client: Any) -> dict[int, int]:
@@ -228,7 +223,7 @@ class AiokafkaAdmin:
             found = await queries.offsets_of(client, topic, leaders, timestamp_ms)
             return {number: ends[number] if found[number] < 0 else found[number] for number in sorted(ends)}
 
-        return self._run(query, timeout, f"cannot read the offsets of topic {topic}", f"DESCRIBE on topic {topic}")
+        return self._run(query, timeout, *operations.read_offsets(topic))
 
     def delete_records(self, topic: str, before: Mapping[int, int], timeout: float) -> None:
         if not before:
@@ -244,7 +239,7 @@ class AiokafkaAdmin:
                         for _, _, code, *_ in partitions:
                             queries.raise_for(code)
 
-        self._run(query, timeout, f"cannot delete records of topic {topic}", f"DELETE on topic {topic}")
+        self._run(query, timeout, *operations.delete_records(topic))
 
     def close(self) -> None:
         connection, self._connection = self._connection, None

@@ -11,6 +11,7 @@ from aiokafka.protocol.metadata import MetadataRequest
 from flux.adapters.aiokafka.client import Client
 from flux.adapters.aiokafka.connector import Attempts
 from flux.adapters.aiokafka.errors import error_for, fault_of, translated
+from flux.adapters.operations import describe_topic
 from flux.core.errors import BrokerError, Fault
 
 Topics = dict[str, list[tuple[int, int, list[int]]] | BrokerError]
@@ -29,7 +30,7 @@ async def described(client: Any, names: Iterable[str] | None) -> Topics:
         found[name] = (
             [(number, leader, replicas) for _, number, leader, replicas, *_ in partitions]
             if error is None
-            else translated(error, f"cannot describe topic {name}", f"DESCRIBE on topic {name}")
+            else translated(error, *describe_topic(name))
         )
     return found
 

@@ -28,7 +28,7 @@ from flux.adapters.aiokafka.requests import (
     ConsumerGroupRequest,
     GroupPermissionsRequest,
     ListGroupsRequest,
-    operations,
+    permitted_operations,
 )
 from flux.core.errors import BrokerError, Fault
 from flux.core.ports import BEGINNING, END, GroupMember, NewTopic, TopicInfo, TopicPartition
@@ -115,7 +115,7 @@ async def group_permissions(client: Any, group: str) -> frozenset[str] | None:
 def permitted(code: int, bits: int) -> frozenset[str] | None:
     error = error_for(code)
     if error is None:
-        return operations(bits)
+        return permitted_operations(bits)
     fault = fault_of(error)
     if fault is Fault.UNAVAILABLE:
         raise error

@@ -43,7 +43,7 @@ OPERATIONS = {
 _NOT_REPORTED = -(2**31)
 
 
-def operations(bits: int) -> frozenset[str] | None:
+def permitted_operations(bits: int) -> frozenset[str] | None:
     """None where the broker does not report them."""
     return None if bits == _NOT_REPORTED else frozenset(name for bit, name in OPERATIONS.items() if bits >> bit & 1)
 

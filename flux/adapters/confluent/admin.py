@@ -18,6 +18,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
 )
 from confluent_kafka.admin import NewTopic as ClientNewTopic  # type: ignore[attr-defined]
 
+from flux.adapters import operations
 from flux.adapters.confluent.answers import Answers
 from flux.adapters.confluent.commits import bad_metadata, committed_offset_of, outside_consumer, raise_first_error
 from flux.adapters.confluent.errors import fault_of
@@ -63,8 +64,8 @@ class ConfluentAdmin:
         }
 
     def topic_config(self, topic: str, timeout: float) -> dict[str, str]:
-        doing, needs = f"cannot read the configuration of topic {topic}", f"DESCRIBE_CONFIGS on topic {topic}"
-        return self._config(ConfigResource(ConfigResource.Type.TOPIC, topic), timeout, doing, needs)
+        resource = ConfigResource(ConfigResource.Type.TOPIC, topic)
+        return self._config(resource, timeout, operations.read_topic_config(topic))
 
     def set_topic_config(self, topic: str, config: Mapping[str, str], timeout: float) -> None:
         changes = [
@@ -72,15 +73,13 @@ class ConfluentAdmin:
         ]
         resource = ConfigResource(ConfigResource.Type.TOPIC, topic, incremental_configs=changes)
         futures = self._client.incremental_alter_configs([resource], request_timeout=timeout)
-        doing, needs = f"cannot change the configuration of topic {topic}", f"ALTER_CONFIGS on topic {topic}"
-        self._answers.answer(futures[resource], timeout, doing, needs)
+        self._answers.answer(futures[resource], timeout, *operations.change_topic_config(topic))
 
     def broker_configs(self, timeout: float) -> dict[int, dict[str, str]]:
         numbers = sorted(self._answers.metadata(timeout).brokers)
-        doing, needs = "cannot read the configuration of the brokers", "DESCRIBE_CONFIGS on the cluster"
         # librdkafka takes one broker a call.
         resources = [ConfigResource(ConfigResource.Type.BROKER, str(number)) for number in numbers]
-        configs = [self._config(resource, timeout, doing, needs) for resource in resources]
+        configs = [self._config(resource, timeout, operations.READ_BROKER_CONFIG) for resource in resources]
         return dict(zip(numbers, configs, strict=True))
 
     def create_topics(self, topics: Sequence[NewTopic], timeout: float) -> None:
@@ -93,9 +92,7 @@ class ConfluentAdmin:
                 self._answers.result(future, timeout)
             except KafkaException as error:
                 if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
-                    raise self._answers.translated(
-                        error, f"cannot create topic {name}", f"CREATE on topic {name} or on the cluster"
-                    ) from None
+                    raise self._answers.translated(error, *operations.create_topic(name)) from None
 
     def delete_topics(self, names: Sequence[str], timeout: float) -> None:
         if not names:
@@ -119,7 +116,6 @@ class ConfluentAdmin:
         return Permissions(of_topics, of_groups, cluster)
 
     def committed_offsets(self, group: str, topic: str, timeout: float) -> dict[int, CommittedOffset]:
-        doing, needs = f"cannot read the committed offsets of group {group}", f"DESCRIBE on group {group}"
         described = self._described([topic], timeout)[topic]
         if described is None:
             return {}
@@ -128,7 +124,7 @@ class ConfluentAdmin:
             with self._outside_consumer(group, partitions, timeout) as (_, committed):
                 found = {p.partition: committed_offset_of(p) for p in committed}
         except KafkaException as error:
-            raise self._answers.translated(error, doing, needs) from None
+            raise self._answers.translated(error, *operations.read_committed_offsets(group)) from None
         return {number: offset for number, offset in found.items() if offset is not None}
 
     def set_committed_offsets(
@@ -136,8 +132,7 @@ class ConfluentAdmin:
     ) -> None:
         if not offsets:
             return
-        doing = f"cannot set the committed offsets of group {group}"
-        needs = f"READ on group {group} and on topic {topic}"
+        operation = operations.set_committed_offsets(group, topic)
         to_commit = [
             confluent_kafka.TopicPartition(topic, number, offset, metadata)
             for number, (offset, metadata) in offsets.items()
@@ -147,9 +142,9 @@ class ConfluentAdmin:
             with self._outside_consumer(group, to_commit, timeout) as (consumer, _):
                 raise_first_error(consumer.commit(offsets=to_commit, asynchronous=False))
         except KafkaException as error:
-            raise self._answers.translated(error, doing, needs) from None
+            raise self._answers.translated(error, *operation) from None
         except ValueError as error:
-            raise bad_metadata(doing, error) from None
+            raise bad_metadata(operation.failed, error) from None
 
     def _outside_consumer(
         self, group: str, partitions: list[Any], timeout: float
@@ -206,9 +201,8 @@ class ConfluentAdmin:
         partitions = [confluent_kafka.TopicPartition(topic, number, offset) for number, offset in before.items()]
         futures = self._client.delete_records(partitions, request_timeout=timeout, operation_timeout=timeout)
         for at, future in futures.items():
-            self._answers.answer(
-                future, timeout, f"cannot delete records of {topic}[{at.partition}]", f"DELETE on topic {topic}"
-            )
+            failed, needs = operations.delete_records(topic)
+            self._answers.answer(future, timeout, f"{failed}[{at.partition}]", needs)
 
     def close(self) -> None:
         """confluent-kafka frees the client when nothing refers to it any more."""
@@ -224,18 +218,16 @@ class ConfluentAdmin:
         futures = self._client.describe_topics(TopicCollection(wanted), request_timeout=timeout)
         for name, future in futures.items():
             try:
-                found[name] = self._answers.answer(
-                    future, timeout, f"cannot describe topic {name}", f"DESCRIBE on topic {name}"
-                )
+                found[name] = self._answers.answer(future, timeout, *operations.describe_topic(name))
             except BrokerError as error:
                 if error.fault is not Fault.UNKNOWN_TOPIC:
                     raise
                 found[name] = None
         return found
 
-    def _config(self, resource: Any, timeout: float, doing: str, needs: str) -> dict[str, str]:
+    def _config(self, resource: Any, timeout: float, operation: operations.Operation) -> dict[str, str]:
         [future] = self._client.describe_configs([resource], request_timeout=timeout).values()
-        entries = self._answers.answer(future, timeout, doing, needs)
+        entries = self._answers.answer(future, timeout, *operation)
         return {
             name: entry.value for name, entry in entries.items() if entry.value is not None and not entry.is_sensitive
         }
@@ -247,8 +239,7 @@ class ConfluentAdmin:
         except KafkaException as error:
             if error.args[0].code() == KafkaError.GROUP_ID_NOT_FOUND:
                 return None
-            doing, needs = f"cannot describe group {group}", f"DESCRIBE on group {group}"
-            raise self._answers.translated(error, doing, needs) from None
+            raise self._answers.translated(error, *operations.describe_group(group)) from None
 
     def _group(self, group: str, timeout: float, **options: Any) -> Any:
         until = self._now() + timeout
@@ -263,17 +254,16 @@ class ConfluentAdmin:
 
     def _allowed(self, describe: Callable[[], Any]) -> frozenset[str] | None:
         try:
-            operations = describe().authorized_operations
+            allowed = describe().authorized_operations
         except KafkaException as error:
             fault = fault_of(error.args[0])
             if fault is Fault.UNAVAILABLE:
-                raise self._answers.translated(error, "cannot read the permissions", "DESCRIBE") from None
+                raise self._answers.translated(error, *operations.READ_PERMISSIONS) from None
             return frozenset() if fault is Fault.DENIED else None
-        return None if operations is None else frozenset(operation.name for operation in operations)
+        return None if allowed is None else frozenset(operation.name for operation in allowed)
 
     def _offsets(self, topic: str, specs: Sequence[Mapping[int, Any]], timeout: float) -> list[dict[int, int]]:
         """For each of `specs`, by partition; -1 where no record is as new as a timestamp."""
-        doing, needs = f"cannot read the offsets of topic {topic}", f"DESCRIBE on topic {topic}"
         requests = [
             self._client.list_offsets(
                 {confluent_kafka.TopicPartition(topic, number): spec for number, spec in each.items()},
@@ -283,7 +273,10 @@ class ConfluentAdmin:
         ]
         try:
             return [
-                {p.partition: self._offset(future, timeout, doing, needs) for p, future in futures.items()}
+                {
+                    p.partition: self._offset(future, timeout, operations.read_offsets(topic))
+                    for p, future in futures.items()
+                }
                 for futures in requests
             ]
         except BrokerError as error:
@@ -293,8 +286,8 @@ class ConfluentAdmin:
                     self._answers.metadata(timeout)
             raise
 
-    def _offset(self, future: Future[Any], timeout: float, doing: str, needs: str) -> int:
-        offset: int = self._answers.answer(future, timeout, doing, needs).offset
+    def _offset(self, future: Future[Any], timeout: float, operation: operations.Operation) -> int:
+        offset: int = self._answers.answer(future, timeout, *operation).offset
         if offset < _NO_OFFSET:  # librdkafka's answer when this leader did not answer, but others did
-            raise BrokerError(f"{doing}: the leader of a partition is unavailable", Fault.UNAVAILABLE)
+            raise BrokerError(f"{operation.failed}: the leader of a partition is unavailable", Fault.UNAVAILABLE)
         return offset

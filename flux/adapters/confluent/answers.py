@@ -10,6 +10,7 @@ from confluent_kafka.admin import AdminClient
 
 from flux.adapters.confluent.errors import fault_of
 from flux.adapters.confluent.log import ClientLog, ErrorCallback
+from flux.adapters.operations import LIST_TOPICS
 from flux.core.errors import BrokerError, Fault
 from flux.core.ports import System
 
@@ -60,7 +61,7 @@ class Answers:
             except KafkaException as error:
                 self.client.poll(0)
                 if self._refused_login is not None or left <= limit or fault_of(error.args[0]) is not Fault.UNAVAILABLE:
-                    raise self.translated(error, "cannot list the topics", "DESCRIBE on the topics") from None
+                    raise self.translated(error, *LIST_TOPICS) from None
             else:
                 self._log.authentication.accepted()
                 return found
