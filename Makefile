@@ -5,7 +5,7 @@ USABLE := import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))
 PYTHON ?= $(shell for python in $(PYTHONS); do \
 	"$$python" -c "$(USABLE)" 2>/dev/null && { command -v "$$python"; break; }; done)
 BIN := .venv/bin
-# what the first use makes is made once, whoever comes first
+# sets up each environment once, also if two processes start at the same time
 ONCE := .ci/once.py
 PIP := $(BIN)/python $(ONCE) $(BIN)/python -m pip --disable-pip-version-check install --quiet \
 	--constraint constraints.txt
@@ -13,7 +13,7 @@ PIP := $(BIN)/python $(ONCE) $(BIN)/python -m pip --disable-pip-version-check in
 .PHONY: help simulate chaos fire demo generate test matrix pythons lint types imports coverage check docs \
 	release-check audit bench clean pictures screenshots
 
-# lists what can be made
+# lists the targets
 help:
 	@awk '/^# / { text = substr($$0, 3); next } \
 		/^[a-z-]+:( |$$)/ { split($$1, name, ":"); if (text) printf "  %-14s %s\n", name[1], text } { text = "" }' Makefile
@@ -30,25 +30,25 @@ test: .venv/.developed
 	$(BIN)/pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder -m "not timed"
 	$(BIN)/pytest --numprocesses $(WORKERS) -m timed
 
-# the unit tests on each Python from 3.11 on that is on PATH
+# runs the unit tests on each Python from 3.11 on PATH
 matrix: .venv/.matrix
 	$(BIN)/nox
 
-# and on those that Debian has, in a chroot; needs root and debootstrap
+# runs them on those of Debian unstable, in a chroot; needs root and debootstrap
 pythons:
 	.ci/pythons unstable 3.13 3.14
 
 SEEDS ?= 1000
 
-# plays thousands of seeds of faults, in simulated time: make simulate SEEDS=10000
+# simulates thousands of seeds of faults: make simulate SEEDS=10000
 simulate: .venv/.developed
 	cd tests && ../$(BIN)/python -m simulation 0 --seeds $(SEEDS)
 
-# faults on a real cluster of three brokers; minutes long
+# injects faults into a real cluster of three brokers; takes minutes
 chaos: .venv/.developed
 	cd tests && ../$(BIN)/python -m chaos
 
-# producers whose broker or process dies; minutes long
+# kills brokers and processes of producers; takes minutes
 fire: .venv/.developed
 	$(BIN)/pytest -m fire
 
@@ -62,7 +62,7 @@ types: .venv/.developed
 	$(BIN)/mypy
 	$(BIN)/pyright
 
-# the code that blocks, from the code that awaits
+# derives flux/consuming/blocking from flux/consuming/awaited
 generate: .venv/bin/activate
 	$(BIN)/python .ci/generate.py
 
@@ -77,17 +77,17 @@ coverage: .venv/.developed
 # lint, types, imports, test and coverage
 check: lint types imports test coverage
 
-# the documentation as a site, in build/site; fails on a link that leads nowhere
+# builds the documentation as a site in build/site; fails on a broken link
 docs: .venv/.documented
 	$(BIN)/zensical build --clean --strict
 	@! grep -rEo '<(script|link|img)[^>]+(src|href)="(https?:)?//[^"]*"' build/site --include='*.html' || \
 		{ echo "make docs: the site loads something from elsewhere" >&2; exit 1; }
 
-# what a release uploads: built, looked at, installed where nothing else is, and used
+# builds the package of a release, checks it, and uses it in an empty environment
 release-check: .venv/.developed
 	$(BIN)/python .ci/release_check.py
 
-# known vulnerabilities of what is installed: asks PyPI, so it needs the network
+# checks the installed packages for known vulnerabilities; queries PyPI
 audit: .venv/.audited
 	$(BIN)/pip-audit --local --skip-editable
 
@@ -95,19 +95,19 @@ audit: .venv/.audited
 pictures: .venv/.documented
 	$(BIN)/python .ci/draw.py
 
-# takes pictures of the pages as they are now, for the documentation; needs a Chromium
+# takes the pictures of flux web for the documentation; needs Chromium
 screenshots: .venv/.developed
 	cd tests && ../$(BIN)/python -m integration.pictures ../docs/images
 
 ROUNDS ?= 3
 SCALE ?= 1
 
-# measures flux beside its peers: make bench ROUNDS=1 CASES=consume,produce; with SCALE=0.01 just to see that it works
+# measures flux and other libraries: make bench ROUNDS=1 CASES=consume,produce; SCALE=0.01 only checks that it runs
 bench: .venv-bench/.installed
 	.venv-bench/bin/python -m benchmarks --rounds $(ROUNDS) --scale $(SCALE) --cases "$(CASES)" \
 		--python .venv-bench/quix/bin/python
 
-# removes all that make has made
+# removes everything that make created
 clean:
 	rm -rf .venv .venv-bench .bench build dist .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find flux tests examples -name __pycache__ -type d -prune -exec rm -rf {} +
@@ -126,7 +126,7 @@ clean:
 	$(PIP) --editable '.[dev]'
 	@touch .venv/.installed $@
 
-# a peer that cannot be had is left out of the tables
+# a library that cannot be installed is left out of the tables
 BENCH_PIP = $(PYTHON) $(ONCE) .venv-bench/bin/python -m pip --disable-pip-version-check install --quiet \
 	--constraint constraints.txt
 .venv-bench/.installed: pyproject.toml constraints.txt | .venv-bench/bin/activate .venv-bench/quix/bin/activate
