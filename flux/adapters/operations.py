@@ -1,8 +1,10 @@
-"""How errors name an operation of an admin, and the permission that it needs: the same with each Kafka client."""
+"""How errors name operations and the permissions that they need: the same with each Kafka client."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
+
+from flux.core.errors import BrokerError, Fault
 
 
 class Operation(NamedTuple):
@@ -52,3 +54,13 @@ def read_offsets(topic: str) -> Operation:
 
 def delete_records(topic: str) -> Operation:
     return Operation(f"cannot delete records of topic {topic}", f"DELETE on topic {topic}")
+
+
+def invalid_record(topic: str, error: Exception) -> BrokerError:
+    """For a record that the client cannot encode."""
+    return BrokerError(f"a record for topic {topic} is invalid: {error}")
+
+
+def invalid_metadata(failed: str, error: Exception) -> BrokerError:
+    """For a committed offset whose metadata the client cannot encode."""
+    return BrokerError(f"{failed}: the metadata cannot be encoded ({error})", Fault.METADATA)

@@ -15,6 +15,7 @@ from aiokafka.structs import OffsetAndMetadata
 
 from flux.adapters.aiokafka import internals
 from flux.adapters.aiokafka.errors import fault_of, translated
+from flux.adapters.operations import invalid_metadata
 from flux.core.errors import BrokerError, Fault
 from flux.core.ports import CommittedOffset, TopicPartition
 
@@ -93,7 +94,7 @@ class Commits:
             for committed in offsets.values():
                 committed.metadata.encode()
         except UnicodeEncodeError as error:
-            raise BrokerError(f"cannot commit: the metadata is no text for Kafka ({error})", Fault.METADATA) from None
+            raise invalid_metadata("cannot commit", error) from None
         to_commit = {
             ClientPartition(*at): OffsetAndMetadata(committed.offset, terminated_metadata(committed.metadata))
             for at, committed in offsets.items()

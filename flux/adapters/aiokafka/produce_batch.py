@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 
+from flux.adapters.operations import invalid_record
 from flux.core.errors import BrokerError, Fault
 from flux.core.ports import Acknowledged, ProducerRecord
 from flux.core.producing.written_record import WrittenRecord
@@ -80,7 +81,7 @@ def build_batch(
         try:
             appended = builder.append(len(accepted), timestamp, key, value, list(headers))
         except (TypeError, ValueError, OverflowError, AttributeError) as failure:
-            refuse(entry, BrokerError(f"a record for topic {topic} is none for Kafka: {failure}"))
+            refuse(entry, invalid_record(topic, failure))
         else:
             accepted.append(entry)
             timestamps.append(appended.timestamp)

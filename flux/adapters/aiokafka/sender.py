@@ -18,6 +18,7 @@ from flux.adapters.aiokafka.connection import Connection, described
 from flux.adapters.aiokafka.errors import error_for, translated
 from flux.adapters.aiokafka.partition_sender import PartitionSender
 from flux.adapters.aiokafka.produce_batch import ANONYMOUS, BatchEntry, Identity, unwritten
+from flux.adapters.operations import invalid_record
 from flux.core.errors import BrokerError, Fault
 from flux.core.ports import ProducerSettings, Record, System
 from flux.core.producing.partitioner import partition_for_key
@@ -200,7 +201,7 @@ class Sender:
                         else partition_for_key(key, count)
                     )
                 except (TypeError, ValueError) as failure:
-                    refused = BrokerError(f"a record for topic {name} is none for Kafka: {failure}")
+                    refused = invalid_record(name, failure)
                     self.acknowledge([entry], [unwritten(name, None, entry.record)], refused)
                     continue
             elif partition >= count and not current:

@@ -20,7 +20,7 @@ from confluent_kafka.admin import NewTopic as ClientNewTopic  # type: ignore[att
 
 from flux.adapters import operations
 from flux.adapters.confluent.answers import Answers
-from flux.adapters.confluent.commits import bad_metadata, committed_offset_of, outside_consumer, raise_first_error
+from flux.adapters.confluent.commits import committed_offset_of, outside_consumer, raise_first_error
 from flux.adapters.confluent.errors import fault_of
 from flux.adapters.confluent.log import ClientLog
 from flux.core.errors import BrokerError, Fault
@@ -144,7 +144,7 @@ class ConfluentAdmin:
         except KafkaException as error:
             raise self._answers.translated(error, *operation) from None
         except ValueError as error:
-            raise bad_metadata(operation.failed, error) from None
+            raise operations.invalid_metadata(operation.failed, error) from None
 
     def _outside_consumer(
         self, group: str, partitions: list[Any], timeout: float

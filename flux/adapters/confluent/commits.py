@@ -10,6 +10,7 @@ from typing import Any
 import confluent_kafka
 from confluent_kafka import Consumer, KafkaError, KafkaException
 
+from flux.adapters.operations import invalid_metadata
 from flux.core.errors import BrokerError, Fault
 from flux.core.ports import CommittedOffset, TopicPartition
 
@@ -57,7 +58,7 @@ class Commits:
         except KafkaException as error:
             done(self._translate(error.args[0], "cannot commit"))
         except ValueError as error:  # UnicodeError is one
-            done(bad_metadata("cannot commit", error))
+            done(invalid_metadata("cannot commit", error))
         else:
             self._pending.append((frozenset((p.partition, offset.offset) for p, offset in offsets.items()), done))
 
@@ -85,7 +86,7 @@ class Commits:
         try:
             self._checked(lambda: client.commit(offsets=_client_offsets(offsets), asynchronous=False), "cannot commit")
         except ValueError as error:
-            raise bad_metadata("cannot commit", error) from None
+            raise invalid_metadata("cannot commit", error) from None
 
     def fail_pending(self, error: BrokerError) -> None:
         unanswered, self._pending = self._pending, deque()
@@ -150,7 +151,7 @@ def _client_offsets(offsets: Mapping[TopicPartition, CommittedOffset]) -> list[A
 
 def committed_offset_of(partition: Any) -> CommittedOffset | None:
     """A committed offset as confluent-kafka returns it; None: there is none. It may end the metadata with a NUL, and
-    read another client's beyond its end: what is no text there is replaced, so that the metadata counts as damaged."""
+    read another client's beyond its end: invalid bytes there are replaced, so that the metadata counts as damaged."""
     if partition.offset < 0:
         return None
     try:
@@ -158,8 +159,3 @@ def committed_offset_of(partition: Any) -> CommittedOffset | None:
     except UnicodeDecodeError as error:
         metadata = error.object.decode(errors="replace")
     return CommittedOffset(partition.offset, metadata.rstrip("\0"))
-
-
-def bad_metadata(doing: str, error: ValueError) -> BrokerError:
-    """`error`: what confluent-kafka raises for metadata that cannot be encoded."""
-    return BrokerError(f"{doing}: the metadata is no text for Kafka ({error})", Fault.METADATA)

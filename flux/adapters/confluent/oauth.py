@@ -115,11 +115,11 @@ class TokenSource:
         if not isinstance(expiry, int | float) or isinstance(expiry, bool):
             raise provider_gave("no time of expiry, in seconds since the epoch")
         if not self._system.now() < expiry < 2**40:
-            raise provider_gave("a token that has expired" if expiry < 2**40 else "a time of expiry that is none")
+            raise provider_gave("a token that has expired" if expiry < 2**40 else "an invalid time of expiry")
         if len(given) > 2 and not isinstance(given[2], str):
-            raise provider_gave("a principal that is no text")
+            raise provider_gave("a principal that is not a str")
         if len(given) > 3 and not _are_texts(given[3]):
-            raise provider_gave("extensions that are no dict of texts")
+            raise provider_gave("extensions that are not a dict of str")
         return given
 
 

@@ -19,6 +19,7 @@ from flux.adapters.confluent.closing import closed_within
 from flux.adapters.confluent.errors import fault_of
 from flux.adapters.confluent.log import ClientLog, ErrorCallback, logger
 from flux.adapters.confluent.silence import Silence
+from flux.adapters.operations import invalid_record
 from flux.core.errors import BrokerError, Fault
 from flux.core.ports import Acknowledged, Headers, ProducerRecord, ProducerSettings, System, each_of
 
@@ -113,8 +114,7 @@ class ConfluentProducer:
                         raise refused from None
                     self._refuse(topic, record, refused, acknowledge)
                 except (TypeError, ValueError, OverflowError) as error:
-                    refused = BrokerError(f"a record for topic {topic} is none for Kafka: {error}")
-                    self._refuse(topic, record, refused, acknowledge)
+                    self._refuse(topic, record, invalid_record(topic, error), acknowledge)
                 taken += 1
         finally:
             if self._closed:  # by another thread meanwhile: nothing else serves what was taken since

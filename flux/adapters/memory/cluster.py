@@ -155,7 +155,7 @@ class MemoryCluster:
         try:
             size = len(offset.metadata.encode("utf-16-le"))
         except UnicodeEncodeError:
-            return BrokerError(f"{at}: the metadata is no text for Kafka", Fault.METADATA)
+            return BrokerError(f"{at}: the metadata cannot be encoded", Fault.METADATA)
         if size > 2 * MAX_METADATA:
             return BrokerError(f"{at}: more than {MAX_METADATA} characters", Fault.METADATA)
         if self.refuse_commit is not None and (error := self.refuse_commit(group, at, offset)):
