@@ -12,7 +12,7 @@ import attrs
 import pytest
 from brokers import NoBroker
 from brokers.jars import Node, node
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, Producer, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
@@ -42,18 +42,28 @@ class Own:
         return name
 
     def make(self, *names: str) -> None:
-        for made in self.admin.create_topics([NewTopic(name, 1, 1) for name in names]).values():
-            try:
-                made.result(30)
-            except TimeoutError:
-                pytest.fail(f"the broker did not make {', '.join(names)} in 30 s: {self.node.log}")
         until = time.monotonic() + 30
+        for name in names:
+            self._make(name, until)
         while time.monotonic() < until:
             known = self.admin.list_topics(timeout=10).topics
             if all(name in known and known[name].partitions[0].leader >= 0 for name in names):
                 return
             time.sleep(0.05)
         pytest.fail(f"the broker did not make {', '.join(names)} in 30 s")
+
+    def _make(self, name: str, until: float) -> None:
+        while True:
+            try:
+                self.admin.create_topics([NewTopic(name, 1, 1)])[name].result(30)
+                return
+            except TimeoutError:
+                pytest.fail(f"the broker did not make {name} in 30 s: {self.node.log}")
+            except KafkaException as error:
+                # the cluster has taken a broker that stood still for dead, and has not taken it back yet
+                if error.args[0].code() != KafkaError.INVALID_REPLICATION_FACTOR or time.monotonic() > until:
+                    raise
+                time.sleep(0.1)
 
     def write(self, topic: str, *records: tuple[bytes, bytes]) -> None:
         """Keys and values, by a client that knows nothing of flux."""

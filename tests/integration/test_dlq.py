@@ -107,12 +107,14 @@ class Shop(shops.Shop):
         return sum(mark.high - mark.low for mark in marks.values())
 
     def positions(self) -> dict[int, CommittedOffset]:
-        return ConfluentAdapter(self.bootstrap).admin().committed_offsets("billing-replay", self.dead, SECONDS)
+        return ConfluentAdapter(self.bootstrap).admin().committed_offsets(f"{self.group}-replay", self.dead, SECONDS)
 
 
 @pytest.fixture(params=SCHEMES)
-def shop(request: pytest.FixtureRequest, bootstrap: str, make_topic: Callable[..., str], tmp_path: Path) -> Shop:
-    return Shop(bootstrap, request.param, make_topic(2), "billing", tmp_path, 2)
+def shop(
+    request: pytest.FixtureRequest, bootstrap: str, group: str, make_topic: Callable[..., str], tmp_path: Path
+) -> Shop:
+    return Shop(bootstrap, request.param, make_topic(2), group[:9], tmp_path, 2)
 
 
 def test_from_the_first_look_to_the_last_letter_done(shop: Shop) -> None:
@@ -197,7 +199,7 @@ def test_members_of_the_dead_letters_own_stage_are_in_the_way(shop: Shop) -> Non
         def lost(self, partitions: object) -> None: ...
 
     listener = Listener()
-    member = ConfluentAdapter(shop.bootstrap).consumer(ConsumerSettings(shop.dead, "billing-2"), listener)
+    member = ConfluentAdapter(shop.bootstrap).consumer(ConsumerSettings(shop.dead, f"{shop.group}-2"), listener)
     until = time.monotonic() + SECONDS
     while not listener.owned:
         member.poll(1, 0.2)
@@ -228,7 +230,7 @@ ROOM_MB = 60
 """What reading ahead may take: far less than `MANY` letters."""
 
 
-def letters(count: int) -> list[tuple[bytes, bytes, Any]]:
+def letters(count: int, group: str) -> list[tuple[bytes, bytes, Any]]:
     """As flux writes them, of three causes, about 1 KB each."""
     trace = b'  File "/srv/app/billing.py", line 17, in call\n    charge(message)\n' * 6
     now = int(time.time() * 1000)
@@ -245,7 +247,7 @@ def letters(count: int) -> list[tuple[bytes, bytes, Any]]:
         headers = {
             "flux-stage": "2",
             "flux-attempts": "2",
-            "flux-group": "billing",
+            "flux-group": group,
             "flux-origin-topic": "orders",
             "flux-origin-partition": "0",
             "flux-origin-offset": str(number),
@@ -263,12 +265,12 @@ def letters(count: int) -> list[tuple[bytes, bytes, Any]]:
 @pytest.mark.timeout(300)
 def test_a_hundred_thousand_are_read_grouped_and_replayed_in_bounded_memory(shop: Shop) -> None:
     shop.work()
-    shop.write(shop.dead, letters(FEW))
+    shop.write(shop.dead, letters(FEW, shop.group))
     small = {name: shop(name, *args) for name, args in (("list", ["--limit", "0"]), ("causes", []))}
     small["replay"] = shop("replay")
     assert small["replay"].stdout == f"replayed 1,000 dead letters to {shop.retry}\n"
 
-    shop.write(shop.dead, letters(MANY))
+    shop.write(shop.dead, letters(MANY, shop.group))
     took: dict[str, float] = {}
 
     def timed(name: str, *args: str) -> Ended:
@@ -310,7 +312,7 @@ def test_a_replay_that_is_killed_loses_nothing_and_repeats_little(
 ) -> None:
     shop.work()
     count, rate = 6_000, 500
-    shop.write(shop.dead, letters(count))
+    shop.write(shop.dead, letters(count, shop.group))
     replaying = shop.start("dlq", "replay", *shop.options, "--rate", str(rate))
     until = time.monotonic() + SECONDS
     while not shop.positions():  # the first ones are committed after some seconds

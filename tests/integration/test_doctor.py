@@ -87,7 +87,7 @@ def _configured_anew() -> Iterator[None]:
 
 @pytest.fixture(params=CLIENTS)
 def patient(request: pytest.FixtureRequest, bootstrap: str, unique: Callable[[], str], tmp_path: Path) -> Patient:
-    return Patient(f"{request.param}://{bootstrap}", unique(), "billing", tmp_path)
+    return Patient(f"{request.param}://{bootstrap}", unique(), unique()[:9], tmp_path)
 
 
 @pytest.fixture
