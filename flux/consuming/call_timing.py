@@ -54,13 +54,13 @@ class Meter:
         seconds = list(map(sub, ends[1:], ends))
         base = self._wall - ends[0]
         if self._batch:
-            dues = run.dues(run.calls) if seconds else []
-            starts: Sequence[float] = [ends[0]] * len(dues)
+            due_times = run.due_times(run.calls) if seconds else []
+            starts: Sequence[float] = [ends[0]] * len(due_times)
         else:
-            dues, starts = run.dues(len(seconds)), ends
-        late = [start + base - due * 0.001 for start, due in zip(starts, dues, strict=False) if due > 0]
+            due_times, starts = run.due_times(len(seconds)), ends
+        late = [start + base - due * 0.001 for start, due in zip(starts, due_times, strict=False) if due > 0]
         if late and min(late) < 0.0:
             late = [max(0.0, each) for each in late]
         if self._unmeant:
             seconds = [took for index, took in enumerate(seconds) if index not in self._unmeant]
-        return CallsReport(len(dues), seconds, late, self._failures, self._batch)
+        return CallsReport(len(due_times), seconds, late, self._failures, self._batch)

@@ -43,7 +43,7 @@ def shift(coordinator: Coordinator, runtime: StageRuntime, mine: Callable[[], bo
     """Polling one stage, until it has left its group or the role is not `mine` any more. While calls are quick a poll
     is followed by the runs that it brought; when they are slow, or one is stuck, polling goes on beside them."""
     engine, now = runtime.engine, runtime.now_locked
-    if engine.starts.looks:
+    if engine.start_offsets.looks:
         yield from _look(engine, lambda: mine() and coordinator.ending.stop_at is None)
     while mine():
         if coordinator.ending.stop_at is not None:
@@ -99,7 +99,7 @@ def cycle(engine: Engine, now: Clock, longest: float = math.inf) -> Script[bool]
     if not turn.poll:
         yield do.Rest(min(turn.timeout, longest))
         return False
-    unknown = engine.spread.over(now())
+    unknown = engine.topic_propagation.over(now())
     if unknown is not None:
         raise unknown
     try:
@@ -107,7 +107,7 @@ def cycle(engine: Engine, now: Clock, longest: float = math.inf) -> Script[bool]
     except BrokerError as error:
         if error.fault is not Fault.UNKNOWN_TOPIC:
             raise
-        engine.spread.unknown(error, now())
+        engine.topic_propagation.unknown(error, now())
         yield do.Rest(_AGAIN)
         return False
     engine.polled(polled, now())
@@ -168,7 +168,7 @@ def leave(engine: Engine, now: Clock, deadline: Clock) -> Script[None]:
     if engine.calls:
         yield do.Cancel()
     while positions := engine.commit(now(), at_once=True):
-        owed = engine.owed(positions)
+        owed = engine.must_commit(positions)
         try:
             yield do.Commit(positions, min(_ASK if owed else _ONCE, max(_ONCE, deadline() - now())))
             engine.committed(positions, None, now())
@@ -177,13 +177,13 @@ def leave(engine: Engine, now: Clock, deadline: Clock) -> Script[None]:
             if not owed:
                 break
             if error.fault in _DENIED or now() >= deadline():
-                engine.gave_up(owed, error)
+                engine.commit_abandoned(owed, error)
                 break
             # A rebalance that others began leaves this member with an old generation until it has polled its way
             # through; if it has lost its partitions, that is when it hears of it, and there is nothing to commit.
             engine.polled((yield do.Poll(1, 0.01)), now())
             yield do.Rest(0.2)
-    engine.left_behind()
+    engine.left_group()
     yield do.Write()
     yield do.Close()
 
@@ -194,7 +194,7 @@ def _look(engine: Engine, wanted: Callable[[], bool]) -> Script[None]:
 
     def ask() -> Script[None]:
         committed = yield do.GroupOffsets(stage.group, stage.topic, _ASK)
-        engine.starts.found(committed, (yield do.Marks(stage.topic, _ASK)))
+        engine.start_offsets.found(committed, (yield do.Marks(stage.topic, _ASK)))
 
     yield from _insist(engine, ask, wanted)
 
@@ -241,7 +241,7 @@ def _choose(
     missing = [partition for partition, position in positions.items() if position is None]
     stage, policy = engine.stage, engine.policy
     if not missing or stage.role is not Role.DEAD:
-        starts = {partition: engine.starts.of(partition) for partition in missing}
+        starts = {partition: engine.start_offsets.of(partition) for partition in missing}
         return {partition: CommittedOffset(offset) for partition, offset in starts.items() if offset != BEGINNING}
     furthest: dict[TopicPartition, CommittedOffset | None] = {}
     for group in policy.stages.dead_groups():

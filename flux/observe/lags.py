@@ -33,9 +33,9 @@ class Lag:
 def lag_of(engine: Engine, marks: Mapping[int, Watermarks]) -> Lag:
     """The lag of a stage's assigned partitions. `marks`: their watermarks, by partition number. Records that a retry
     stage has not read yet are due after those that it has: its due order is its offset order."""
-    ends = engine.ends()
+    ends = engine.read_offsets()
     lag = unread = 0
-    for partition, committed in engine.positions().items():
+    for partition, committed in engine.committable_offsets().items():
         mark = marks.get(partition.partition)
         if mark is not None:
             lag += max(0, mark.high - max(committed, mark.low))

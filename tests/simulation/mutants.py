@@ -64,7 +64,7 @@ def mutated(name: str) -> Iterator[None]:
 @mutant()
 def the_highest_finished_offset_is_committed() -> Mutation:
     def done(self: OffsetTracker, start: int, end: int) -> None:
-        self.position = max(self.position, end)
+        self.committable = max(self.committable, end)
 
     return OffsetTracker, "done", done
 
@@ -171,7 +171,7 @@ def waits_are_skipped() -> Mutation:
 
     def hasty(self: DueTimes, assignment: Any, piece: Any, now_ms: int) -> Any:
         found, size = timed(self, assignment, piece, now_ms)
-        found.dues = [now_ms] * len(found)
+        found.due_times = [now_ms] * len(found)
         return found, size
 
     return DueTimes, "timed", hasty
@@ -203,7 +203,11 @@ def a_run_takes_no_keys() -> Mutation:
 
 @mutant("writes refused")
 def a_key_queue_is_never_held() -> Mutation:
-    return KeyQueues, "hold", lambda self, entry: setattr(entry.assignment, "laned", entry.assignment.laned + 1)
+    return (
+        KeyQueues,
+        "hold",
+        lambda self, entry: setattr(entry.assignment, "in_key_queues", entry.assignment.in_key_queues + 1),
+    )
 
 
 @mutant()

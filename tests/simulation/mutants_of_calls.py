@@ -262,7 +262,7 @@ def a_failure_in_a_batch_is_forgotten() -> Mutation:
 
 @mutant(features=("batches",))
 def batches_run_beside_each_other() -> Mutation:
-    ripe = Batches._ripe
+    ripe = Batches._can_be_taken
 
     def hasty(self: Batches, assignment: Any, queue: Any, now: float) -> bool:
         running, assignment.running = assignment.running, {}
@@ -271,19 +271,23 @@ def batches_run_beside_each_other() -> Mutation:
         finally:
             assignment.running = running
 
-    return Batches, "_ripe", hasty
+    return Batches, "_can_be_taken", hasty
 
 
 @mutant(features=("batches",))
 def a_batch_does_not_wait_for_more() -> Mutation:
-    return Batches, "_ripe", lambda self, assignment, queue, now: not assignment.running and bool(self._free(queue))
+    return (
+        Batches,
+        "_can_be_taken",
+        lambda self, assignment, queue, now: not assignment.running and bool(self._free(queue)),
+    )
 
 
 @mutant(features=("batches",))
 def a_batch_waits_until_it_is_full() -> Mutation:
     return (
         Batches,
-        "_ripe",
+        "_can_be_taken",
         lambda self, assignment, queue, now: not assignment.running and len(self._free(queue)) >= self._batch.most,
     )
 

@@ -106,4 +106,4 @@ class Inspection:
 
     def ends(self) -> list[tuple[str, Mapping[TopicPartition, int]]]:
         """Each stage's topic with how far its partitions were read; negative where nothing is known."""
-        return self.read(lambda runtime, now: (str(runtime), runtime.engine.ends()))
+        return self.read(lambda runtime, now: (str(runtime), runtime.engine.read_offsets()))

@@ -45,9 +45,9 @@ class Assignment:
         "backlog",
         "backlogged",
         "committed",
-        "flying",
+        "in_flight",
+        "in_key_queues",
         "jitter",
-        "laned",
         "max_metadata",
         "offset_tracker",
         "open",
@@ -89,9 +89,9 @@ class Assignment:
         """Whether it is in the round of partitions with a backlog."""
         self.running: dict[object, None] = {}
         """Runs with records of this partition."""
-        self.laned = 0
+        self.in_key_queues = 0
         """Entries in key queues, including running ones and those that hold their key."""
-        self.flying = 0
+        self.in_flight = 0
         """Entries that a caller has taken, plus the part runs beside them."""
         self.open: dict[Entry, None] = {}
         """Entries whose call has ended but that are not done: being forwarded, waiting for a retry in place, or for
@@ -107,20 +107,20 @@ class Assignment:
         self.phase = TRANSITIONS[self.phase, event]
 
     @property
-    def position(self) -> CommittedOffset | None:
+    def committable(self) -> CommittedOffset | None:
         """What may be committed now; None if not known yet."""
         if self.offset_tracker is None:
             return None
-        return CommittedOffset(self.offset_tracker.position, self.offset_tracker.metadata())
+        return CommittedOffset(self.offset_tracker.committable, self.offset_tracker.metadata())
 
     def read_to(self, end: int) -> bool:
         """No more records will be delivered below offset `end`. Returns whether that moves the committable offset."""
         if self.offset_tracker is None:
             self.offset_tracker = OffsetTracker(end, (), self.max_metadata)
             return True
-        before = self.offset_tracker.position
+        before = self.offset_tracker.committable
         self.offset_tracker.delivered(end, end)
-        return self.offset_tracker.position != before
+        return self.offset_tracker.committable != before
 
     def give_back(self, piece: Slice) -> None:
         """Puts a slice that was taken from the backlog, or its rest, back in order."""

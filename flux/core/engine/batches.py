@@ -51,7 +51,7 @@ class Batches:
 
     def ready(self, now: float) -> int:
         """Number of batches that can be taken."""
-        return sum(self._ripe(assignment, queue, now) for assignment, queue in self._queues.items())
+        return sum(self._can_be_taken(assignment, queue, now) for assignment, queue in self._queues.items())
 
     def deadline(self) -> float | None:
         """When the next batch that is not full can be taken."""
@@ -60,23 +60,23 @@ class Batches:
 
     def add(self, entry: Entry) -> None:
         """Appends `entry`, whose `since` is set, to its partition's queue."""
-        entry.assignment.laned += 1
+        entry.assignment.in_key_queues += 1
         self._queues.setdefault(entry.assignment, deque()).append(entry)
 
     def add_first(self, entry: Entry) -> None:
         """Puts `entry` back in order: it is to be called again."""
-        entry.assignment.laned += 1
+        entry.assignment.in_key_queues += 1
         self._put_back([entry])
 
     def begin(self, entry: Entry) -> None:
         """Counts an entry whose call is running already."""
-        entry.assignment.laned += 1
-        entry.assignment.flying += 1
+        entry.assignment.in_key_queues += 1
+        entry.assignment.in_flight += 1
 
     def take(self, most: int, now: float) -> list[Entry]:
         """Takes the records of the next call; empty if there is no batch. `most`: calls, 1 or more."""
         for assignment, queue in list(self._queues.items()):
-            if not self._ripe(assignment, queue, now):
+            if not self._can_be_taken(assignment, queue, now):
                 continue
             taken = self._draw(assignment, queue)
             del self._queues[assignment]
@@ -89,7 +89,7 @@ class Batches:
     def give_back(self, entries: list[Entry]) -> None:
         """Puts back entries that were taken and are to be called again."""
         for entry in entries:
-            entry.assignment.flying -= 1
+            entry.assignment.in_flight -= 1
         self._put_back(entries)
 
     def retry_aside(self) -> None:
@@ -97,19 +97,19 @@ class Batches:
 
     def end(self, entry: Entry) -> None:
         """The call of `entry` has ended."""
-        entry.assignment.laned -= 1
-        entry.assignment.flying -= 1
+        entry.assignment.in_key_queues -= 1
+        entry.assignment.in_flight -= 1
 
     def hold(self, entry: Entry) -> None:
         """Holds back the key of `entry` until `release`."""
-        entry.assignment.laned += 1
+        entry.assignment.in_key_queues += 1
         name = key_queue_name(self._ordering, entry)
         if name is not None:
             self._held[name] = self._held.get(name, 0) + 1
 
     def release(self, entry: Entry) -> None:
         """Ends one `hold`."""
-        entry.assignment.laned -= 1
+        entry.assignment.in_key_queues -= 1
         name = key_queue_name(self._ordering, entry)
         if name in self._held:
             self._held[name] -= 1
@@ -121,7 +121,7 @@ class Batches:
         self._queues.pop(assignment, None)
         self._held = {name: holds for name, holds in self._held.items() if assignment is not _owner(name)}
 
-    def _ripe(self, assignment: Assignment, queue: deque[Entry], now: float) -> bool:
+    def _can_be_taken(self, assignment: Assignment, queue: deque[Entry], now: float) -> bool:
         if assignment.running:
             return False
         free = self._free(queue)
@@ -129,10 +129,10 @@ class Batches:
             return False
         if len(free) < self._batch.most and free[0].since <= now < self._closes_at(free):  # earlier: set back
             return False
-        offset_tracker, others = assignment.offset_tracker, assignment.flying + len(assignment.open)
+        offset_tracker, others = assignment.offset_tracker, assignment.in_flight + len(assignment.open)
         assert offset_tracker is not None
         return any(
-            offset_tracker.admits(entry.end, others) or entry.offset == offset_tracker.position for entry in free
+            offset_tracker.admits(entry.end, others) or entry.offset == offset_tracker.committable for entry in free
         )
 
     def _closes_at(self, free: Sequence[Entry]) -> float:
@@ -156,13 +156,13 @@ class Batches:
         while queue and len(taken) < self._batch.most:
             entry = queue.popleft()
             name = key_queue_name(self._ordering, entry)
-            others = assignment.flying + len(assignment.open)
+            others = assignment.in_flight + len(assignment.open)
             if name in stay:
                 passed.append(entry)
             elif offset_tracker.admits(entry.end, others) or self._leads_to(
-                entry, name, queue, offset_tracker.position
+                entry, name, queue, offset_tracker.committable
             ):
-                assignment.flying += 1
+                assignment.in_flight += 1
                 taken.append(entry)
             else:
                 passed.append(entry)
@@ -171,12 +171,12 @@ class Batches:
         queue.extendleft(reversed(passed))
         return taken
 
-    def _leads_to(self, entry: Entry, name: Any, behind: Iterable[Entry], position: int) -> bool:
+    def _leads_to(self, entry: Entry, name: Any, behind: Iterable[Entry], committable: int) -> bool:
         """As `KeyQueues._leads_to`: the committable offset cannot move before `entry` has ended."""
-        if entry.offset == position:
+        if entry.offset == committable:
             return True
         return name is not None and any(
-            other.offset == position and key_queue_name(self._ordering, other) == name for other in behind
+            other.offset == committable and key_queue_name(self._ordering, other) == name for other in behind
         )
 
     def _put_back(self, entries: Iterable[Entry]) -> None:

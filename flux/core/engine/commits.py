@@ -61,8 +61,8 @@ class Commits:
         self._failed = False
         self._at = now + self._interval
 
-    def began(self, positions: Mapping[TopicPartition, CommittedOffset], now: float) -> None:
-        self._flight, self._since = positions, now
+    def began(self, offsets: Mapping[TopicPartition, CommittedOffset], now: float) -> None:
+        self._flight, self._since = offsets, now
 
     def ended(self, succeeded: bool, now: float) -> None:
         """The commit in flight has ended. A failed one is retried within a second, but not in a hot loop."""

@@ -27,7 +27,7 @@ class Common:
         "batch",
         "call_limits",
         "commits",
-        "dues",
+        "due_times",
         "epoch",
         "key_queues",
         "notices",
@@ -44,7 +44,7 @@ class Common:
         self.stats = Stats()
         self.notices = Notices()
         self.commits = Commits(policy.commit_interval, policy.commit_threshold)
-        self.dues = DueTimes(policy, stage, self.notices)
+        self.due_times = DueTimes(policy, stage, self.notices)
         self.key_queues: Queues = (
             KeyQueues(policy.ordering) if policy.batch is None else Batches(policy.batch, policy.ordering)
         )

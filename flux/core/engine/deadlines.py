@@ -36,17 +36,17 @@ class Deadlines:
         """Whether no call may start, whatever the time."""
         return self._common.stopping or self._retries.forwards.blocked
 
-    def at_hand(self, now: float) -> int:
+    def available(self, now: float) -> int:
         """About how many callers could get a run, without regard to pauses and the rate limit."""
         in_place = self._retries.in_place.next_due
-        return self._dispatch.work.at_hand(now) + (in_place is not None and in_place <= now)
+        return self._dispatch.work.available(now) + (in_place is not None and in_place <= now)
 
     def ready(self, now: float) -> int:
         """About how many callers could get a run from `take` now."""
         limits = self._common.call_limits
         if self.blocked or (limits.limited and not limits.most(now)):
             return 0
-        return self.at_hand(now)
+        return self.available(now)
 
     def begins_at(self, now: float) -> float | None:
         """When the next call may start that only waits for time: for the rate limit, the end of a pause, a retry in
@@ -56,7 +56,7 @@ class Deadlines:
         ends = (self._retries.in_place.next_due, self._common.key_queues.deadline())
         times = [time for time in ends if time is not None and time > now]
         opens = self._common.call_limits.opens_at(now)
-        if opens is not None and opens > now and self.at_hand(now):
+        if opens is not None and opens > now and self.available(now):
             times.append(opens)
         return min(times, default=None)
 
@@ -108,7 +108,7 @@ class Deadlines:
             or len(self._dispatch.work.delay_queue)
             or len(self._retries.in_place)
             or self._partitions.resets
-            or self.at_hand(now)
+            or self.available(now)
             or any(not forwards.has(entry) for entry in self._open())
         )
 

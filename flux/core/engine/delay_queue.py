@@ -95,7 +95,7 @@ class DelayQueue:
                 taken.append((piece, start, stop))
             if stop < len(piece):
                 self._number += 1
-                heapq.heappush(queue, (piece.dues[stop], piece.records[stop].offset(), self._number, waiting))  # type: ignore[index]
+                heapq.heappush(queue, (piece.due_times[stop], piece.records[stop].offset(), self._number, waiting))  # type: ignore[index]
         assignment.waiting -= count
         assignment.waiting_bytes -= size
         self._waiting -= count
@@ -125,13 +125,13 @@ class DelayQueue:
 
 def _stop(piece: Slice, start: int, now_ms: int, others: _Queue) -> int:
     """The end of the records in a slice that are due, and due before those of other slices."""
-    dues = piece.dues
-    assert dues is not None
-    stop = bisect_right(dues, now_ms, start)
-    if others and others[0][0] <= dues[stop - 1]:
+    due_times = piece.due_times
+    assert due_times is not None
+    stop = bisect_right(due_times, now_ms, start)
+    if others and others[0][0] <= due_times[stop - 1]:
         due, offset, *_ = others[0]
         behind = piece.records[-1].offset() < offset and piece.ends is None  # the other slice came in a later poll
-        stop = min(stop, (bisect_right if behind else bisect_left)(dues, due, start))
+        stop = min(stop, (bisect_right if behind else bisect_left)(due_times, due, start))
     return max(stop, start + 1)
 
 
@@ -143,6 +143,6 @@ def _slices(taken: list[tuple[Slice, int, int]], count: int) -> list[Slice]:
     for piece, start, stop in taken:
         made.records += piece.records[start:stop]
         made.messages += piece.messages[start:stop]  # type: ignore[operator, index]
-        made.dues += piece.dues[start:stop]  # type: ignore[operator, index]
+        made.due_times += piece.due_times[start:stop]  # type: ignore[operator, index]
         made.ends += map(piece.after, range(start, stop))  # type: ignore[operator]
     return [made]

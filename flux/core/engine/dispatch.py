@@ -52,14 +52,14 @@ class Dispatch:
         few = self._common.call_limits.limited and most < _FEW
         spread = few or (self.dispatch_mode.slow and policy.concurrency > 1)
         if spread and not self._main:
-            work.ripen_due(now, 2 * chunk) if self._keyed is not None else work.spread_due(now, 2 * chunk)
+            work.release_up_to(now, 2 * chunk) if self._keyed is not None else work.split_due(now, 2 * chunk)
         entries = key_queues.take(chunk, now)
         while not entries:
             run = self._next_slice(spread, chunk if spread else most, most, now)
             if run is not None:
                 return self._start(run, now)
             entries = key_queues.take(chunk, now)
-            if spread or not (entries or work.ripen(now, self._common.batch)):
+            if spread or not (entries or work.release_due(now, self._common.batch)):
                 break
         return self._start(KeyQueueRun(entries, now), now) if entries else None
 
@@ -72,7 +72,7 @@ class Dispatch:
                 if entries:
                     break
                 assignment = backlogs.next
-                alone = not (assignment.laned or assignment.running)
+                alone = not (assignment.in_key_queues or assignment.running)
                 if alone and len(assignment.backlog[0]) >= most and self._admits(assignment):
                     piece = self._at_most(assignment, backlogs.take(), most)
                     return self._start(WholeBatchRun(assignment, piece, now), now)
@@ -83,7 +83,7 @@ class Dispatch:
                 backlogs.pass_on()
             if entries:
                 return self._start(BatchRun(entries, now), now)
-            if not work.ripen(now, max(most, self._common.batch)):
+            if not work.release_due(now, max(most, self._common.batch)):
                 return None
 
     def _next_slice(self, spread: bool, chunk: int, most: int, now: float) -> Run | None:
@@ -92,7 +92,7 @@ class Dispatch:
         work, backlogs = self.work, self.work.backlogs
         for _ in range(len(backlogs)):
             assignment = backlogs.next
-            if assignment.laned or spread:
+            if assignment.in_key_queues or spread:
                 if work.may_split(assignment):
                     run = self._part(assignment, chunk, now)
                     if run is not None or self._common.key_queues.ready(now):
@@ -114,7 +114,7 @@ class Dispatch:
         offset_tracker, piece = assignment.offset_tracker, assignment.backlog[0]
         assert offset_tracker is not None
         small = most < SMALL
-        most, others = min(most, len(piece)), assignment.flying + len(assignment.open)
+        most, others = min(most, len(piece)), assignment.in_flight + len(assignment.open)
         end = piece.after(most - 1) if piece.ends is None else max(piece.ends[:most])
         if key_queues is None or small or not offset_tracker.admits(end, others + most):
             self.work.split()
@@ -136,7 +136,7 @@ class Dispatch:
         others = len(assignment.running) + len(assignment.open)
         if piece.ends is not None:
             return offset_tracker.admits(max(piece.ends), others + len(piece))
-        return piece.records[0].offset() <= offset_tracker.position or offset_tracker.admits(piece.end, others)
+        return piece.records[0].offset() <= offset_tracker.committable or offset_tracker.admits(piece.end, others)
 
     def _at_most(self, assignment: Assignment, piece: Slice, most: int) -> Slice:
         if len(piece) <= most:

@@ -35,7 +35,7 @@ class DueTimes:
     def timed(self, assignment: Assignment, piece: Slice, now_ms: int) -> tuple[Slice, int]:
         """The records of a polled slice in due order, and the bytes of their keys and values."""
         messages: list[Message] = []
-        dues: list[int] = []
+        due_times: list[int] = []
         size = 0
         unread = flux_headers.UnreadHeaders(
             self._stage.number, now_ms, int(self._policy.max_delay * 1000), self._ignored
@@ -46,17 +46,17 @@ class DueTimes:
             message = of(record, value, unread)
             size += len(value or b"") + len(key or b"")
             due = due_of(message.read_headers() or ())
-            dues.append(self._due(message, assignment.jitter, now_ms) if due is None else due)
+            due_times.append(self._due(message, assignment.jitter, now_ms) if due is None else due)
             messages.append(message)
-        if all(map(le, dues, dues[1:])):
-            return Slice(piece.records, piece.end, messages, dues), size
-        order = sorted(range(len(dues)), key=dues.__getitem__)
-        records, ends = piece.records, list(map(piece.after, range(len(dues))))
+        if all(map(le, due_times, due_times[1:])):
+            return Slice(piece.records, piece.end, messages, due_times), size
+        order = sorted(range(len(due_times)), key=due_times.__getitem__)
+        records, ends = piece.records, list(map(piece.after, range(len(due_times))))
         return Slice(
             [records[index] for index in order],
             0,
             [messages[index] for index in order],
-            [dues[index] for index in order],
+            [due_times[index] for index in order],
             [ends[index] for index in order],
         ), size
 

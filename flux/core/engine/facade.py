@@ -55,7 +55,7 @@ class Engine:
         retries = self._retries = Retries(common, lambda assignment: dispatch.cut_all(assignment))
         work = self._work = QueuedWork(common)
         dispatch = self._dispatch = Dispatch(common, work, retries.noted)
-        ahead = self._ahead = Deadlines(common, partitions, dispatch, retries)
+        deadlines = self._deadlines = Deadlines(common, partitions, dispatch, retries)
 
         # methods that need one part only are that part's, and documented there
         self.assigned = partitions.assigned
@@ -63,25 +63,25 @@ class Engine:
         self.lost = partitions.lost
         self.reset = partitions.reset
         self.committed = partitions.committed
-        self.owed = partitions.owed
-        self.gave_up = partitions.gave_up
-        self.ends = partitions.ends
-        self.positions = partitions.positions
-        self.starts = partitions.starts
-        self.spread = partitions.spread
+        self.must_commit = partitions.must_commit
+        self.commit_abandoned = partitions.commit_abandoned
+        self.read_offsets = partitions.read_offsets
+        self.committable_offsets = partitions.committable_offsets
+        self.start_offsets = partitions.start_offsets
+        self.topic_propagation = partitions.topic_propagation
         self.settled = retries.settled
         self.written = retries.written
         self.unwritten = retries.unwritten
         self.all_written = retries.all_written
-        self.left_behind = retries.left_behind
+        self.left_group = retries.left_group
         self.failures = retries.failures
         self.writes = retries.forwards.take
         self.looked = dispatch.looked
         self.dispatch_mode = dispatch.dispatch_mode
-        self.ready = ahead.ready
-        self.begins_at = ahead.begins_at
-        self.deadline = ahead.deadline
-        self.rests = ahead.rests
+        self.ready = deadlines.ready
+        self.begins_at = deadlines.begins_at
+        self.deadline = deadlines.deadline
+        self.rests = deadlines.rests
         self.notices = common.notices.take
         self.tell = common.notices.tell
         self.stats = common.stats
@@ -96,7 +96,7 @@ class Engine:
     def revoking(self, partitions: Iterable[TopicPartition]) -> None:
         """The partitions will be revoked: no new calls for them. Next: wait for `drained`, commit, `revoked`."""
         for assignment in self._partitions.revoking(partitions):
-            self._work.unload(assignment)
+            self._work.discard(assignment)
             self._dispatch.cut_all(assignment)
             self._retries.end_in_place(self._dispatch.begun, assignment)
 
@@ -147,12 +147,12 @@ class Engine:
         self._common.stopping = True
         self._dispatch.cut_all()
         for assignment in self._partitions.assignments.values():
-            self._work.unload(assignment)
+            self._work.discard(assignment)
         self._retries.end_in_place(self._dispatch.begun)
 
     def _drop(self, assignment: Assignment) -> None:
         """A partition is gone: all parts discard what they hold of it."""
-        self._work.unload(assignment)
+        self._work.discard(assignment)
         self._retries.forget(assignment)
         self._dispatch.cut_all(assignment)
 
@@ -161,7 +161,7 @@ class Engine:
     def take(self, polling: bool, now: float) -> Run | None:
         """The next run; None if there is none. `polling`: the caller is the poller, which alone gets runs while calls
         are quick."""
-        if self._ahead.blocked or not (polling or self.dispatch_mode.slow):
+        if self._deadlines.blocked or not (polling or self.dispatch_mode.slow):
             return None
         most = self.call_limits.most(now)
         if not most:
@@ -172,7 +172,7 @@ class Engine:
     def turn(self, now: float) -> Turn:
         """What the poll loop does next."""
         pause, resume, patient = self._work.pauses(self._partitions.assignments, self.has_forwards, now)
-        rest = self._ahead.rest(now)
+        rest = self._deadlines.rest(now)
         return Turn(
             pause=tuple(pause),
             resume=tuple(resume),
@@ -210,17 +210,17 @@ class Engine:
     @property
     def empty(self) -> bool:
         """Whether no record is in memory: none in flight, queued or waiting."""
-        return self._ahead.empty
+        return self._deadlines.empty
 
     @property
     def quiet(self) -> bool:
         """Whether no call runs, no forward may still be acknowledged, and no record waits for what it produced."""
-        return self._ahead.quiet
+        return self._deadlines.quiet
 
     @property
     def idle(self) -> bool:
         """Whether it is empty and everything done is committed."""
-        return self._ahead.empty and not self._common.commits.open
+        return self._deadlines.empty and not self._common.commits.open
 
     @property
     def running(self) -> Iterable[Run]:

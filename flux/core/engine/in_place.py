@@ -62,7 +62,7 @@ class InPlace:
             self._heap = left
         return [waiting for _, _, waiting in sorted(taken)]
 
-    def take_called(self, assignment: Assignment | None = None) -> list[WaitingInPlace]:
+    def take_readmitted(self, assignment: Assignment | None = None) -> list[WaitingInPlace]:
         """Takes the records that have waited, of one partition or all."""
         taken = [waiting for entry, waiting in self.called.items() if assignment in (None, entry.assignment)]
         for waiting in taken:

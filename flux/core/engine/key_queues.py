@@ -92,13 +92,13 @@ class KeyQueues:
 
     def add(self, entry: Entry) -> None:
         """Appends `entry` to its key queue."""
-        entry.assignment.laned += 1
+        entry.assignment.in_key_queues += 1
         key_queue = entry.key_queue = self._key_queue(entry)
         if key_queue is None:
             self._ready.append(entry)
         elif key_queue.busy or key_queue.holds:
             key_queue.queue.append(entry)
-            if self._aside and entry.offset == entry.assignment.offset_tracker.position:  # type: ignore[union-attr]
+            if self._aside and entry.offset == entry.assignment.offset_tracker.committable:  # type: ignore[union-attr]
                 self.retry_aside()
         else:
             key_queue.busy = True
@@ -106,7 +106,7 @@ class KeyQueues:
 
     def add_first(self, entry: Entry) -> None:
         """Puts `entry` back in order into its key queue: it is to be called again."""
-        entry.assignment.laned += 1
+        entry.assignment.in_key_queues += 1
         key_queue = entry.key_queue = self._key_queue(entry)
         if key_queue is not None and (key_queue.busy or key_queue.holds):
             key_queue.insert(entry)
@@ -117,8 +117,8 @@ class KeyQueues:
 
     def begin(self, entry: Entry) -> None:
         """Counts an entry whose call is running already, as part of a slice."""
-        entry.assignment.laned += 1
-        entry.assignment.flying += 1
+        entry.assignment.in_key_queues += 1
+        entry.assignment.in_flight += 1
         key_queue = entry.key_queue = self._key_queue(entry)
         if key_queue is not None:
             key_queue.busy = True
@@ -133,9 +133,9 @@ class KeyQueues:
             assignment, offset_tracker = entry.assignment, entry.assignment.offset_tracker
             assert assignment.phase is Phase.WORKING
             assert offset_tracker is not None
-            others = assignment.flying + len(assignment.open)
-            if offset_tracker.admits(entry.end, others) or self._leads_to(entry, offset_tracker.position):
-                assignment.flying += 1
+            others = assignment.in_flight + len(assignment.open)
+            if offset_tracker.admits(entry.end, others) or self._leads_to(entry, offset_tracker.committable):
+                assignment.in_flight += 1
                 taken.append(entry)
             else:
                 self._aside.append(entry)
@@ -144,7 +144,7 @@ class KeyQueues:
     def give_back(self, entries: list[Entry]) -> None:
         """Puts back entries that were taken and not started."""
         for entry in entries:
-            entry.assignment.flying -= 1
+            entry.assignment.in_flight -= 1
         self._put_back(entries)
 
     def retry_aside(self) -> None:
@@ -155,14 +155,14 @@ class KeyQueues:
 
     def end(self, entry: Entry) -> None:
         """The call of `entry` has ended; the next entry of its key queue is ready unless that is held."""
-        entry.assignment.laned -= 1
-        entry.assignment.flying -= 1
+        entry.assignment.in_key_queues -= 1
+        entry.assignment.in_flight -= 1
         if entry.key_queue is not None:
             self._free(entry.key_queue)
 
     def hold(self, entry: Entry) -> None:
         """Holds the key queue of `entry` until `release`: none of its entries is taken."""
-        entry.assignment.laned += 1
+        entry.assignment.in_key_queues += 1
         key_queue = entry.key_queue = self._key_queue(entry)
         if key_queue is None:
             return
@@ -175,7 +175,7 @@ class KeyQueues:
 
     def release(self, entry: Entry) -> None:
         """Ends one `hold`."""
-        entry.assignment.laned -= 1
+        entry.assignment.in_key_queues -= 1
         key_queue = entry.key_queue
         if key_queue is not None:
             key_queue.holds -= 1
@@ -236,7 +236,7 @@ class KeyQueues:
             if isinstance(key_queue, KeyQueue):
                 entry = piece.entry(claim.assignment, index, piece.message(index))
                 entry.key_queue = key_queue
-                claim.assignment.laned += 1
+                claim.assignment.in_key_queues += 1
                 key_queue.insert(entry)
                 key_queues[key_queue] = None
             else:
@@ -265,12 +265,12 @@ class KeyQueues:
             self._advance(key_queue)
 
     @staticmethod
-    def _leads_to(entry: Entry, position: int) -> bool:
+    def _leads_to(entry: Entry, committable: int) -> bool:
         """Whether the committable offset cannot move before `entry` has ended. It may run even if the metadata has no
         room, because all records that wait for room wait for it."""
-        if entry.offset == position:
+        if entry.offset == committable:
             return True
-        return entry.key_queue is not None and any(other.offset == position for other in entry.key_queue.queue)
+        return entry.key_queue is not None and any(other.offset == committable for other in entry.key_queue.queue)
 
     def _key_queue(self, entry: Entry) -> KeyQueue | None:
         name = key_queue_name(self._ordering, entry)

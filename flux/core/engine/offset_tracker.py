@@ -1,9 +1,9 @@
 """Which records of one partition are done, and which offset may be committed.
 
-Invariant: every record below `position`, the offset to commit, is done. So a crash can repeat records but cannot skip
-one. Records end in any order; a range that is done above `position` is kept until everything below it is done too, and
-is stored in the metadata of the commit (as in Confluent's parallel-consumer), so that a restart repeats only what ended
-after the last commit.
+Invariant: every record below `committable`, the offset to commit, is done. So a crash can repeat records but cannot
+skip one. Records end in any order; a range that is done above `committable` is kept until everything below it is done
+too, and is stored in the metadata of the commit (as in Confluent's parallel-consumer), so that a restart repeats only
+what ended after the last commit.
 
 Offsets are not counted, because they have gaps: transactions and compaction remove some. A record owns the offsets
 from its own up to the next record that was delivered. If gaps were filled by arithmetic instead, an offset that the
@@ -15,7 +15,7 @@ a commit that the broker refuses would hold back all later ones.
     flux1 KIND . CRC . PAYLOAD
 
 KIND `r`: run lengths, alternately undone and done, as LEB128 varints; `b`: one bit per offset, lowest first. CRC:
-CRC-32 of "position:KIND" and the payload's bytes, in hex: a string that belongs to another position is not trusted.
+CRC-32 of "OFFSET:KIND" (the committed offset) and the payload's bytes, in hex: a string for another offset is ignored.
 PAYLOAD: base64url without padding. An invalid string is ignored: that repeats calls, and loses no record.
 """
 
@@ -38,12 +38,14 @@ _SHAPE = re.compile(r"flux1([rb])\.([0-9a-f]{8})\.([A-Za-z0-9_-]*)\Z")
 class OffsetTracker:
     """The state of one partition. Offsets only grow; `done` may come in any order."""
 
-    __slots__ = ("_ends", "_payload", "_starts", "changes", "end", "position")
+    __slots__ = ("_ends", "_payload", "_starts", "changes", "committable", "end")
 
-    def __init__(self, position: int, done: Iterable[tuple[int, int]] = (), max_metadata: int = MAX_METADATA) -> None:
-        self.position = position
+    def __init__(
+        self, committable: int, done: Iterable[tuple[int, int]] = (), max_metadata: int = MAX_METADATA
+    ) -> None:
+        self.committable = committable
         """The offset to commit next: everything below is done."""
-        self.end = position
+        self.end = committable
         """The offset after the last delivered one."""
         self.changes = 0
         """Number of ranges that were done: changes with all progress."""
@@ -54,7 +56,7 @@ class OffsetTracker:
             self.done(start, end)
 
     def __repr__(self) -> str:
-        return f"<OffsetTracker {self.position}, done {list(self.ranges())}, delivered to {self.end}>"
+        return f"<OffsetTracker {self.committable}, done {list(self.ranges())}, delivered to {self.end}>"
 
     def delivered(self, first: int, end: int) -> None:
         """Records from `first` to before `end` were delivered; offsets between the last ones and these do not exist."""
@@ -64,14 +66,14 @@ class OffsetTracker:
 
     def done(self, start: int, end: int) -> None:
         """The offsets of [start, end) are done."""
-        if end <= self.position:
+        if end <= self.committable:
             return
         self.changes += 1
         starts, ends = self._starts, self._ends
-        if start <= self.position:
-            self.position = end
-            while starts and starts[0] <= self.position:
-                self.position = max(self.position, ends[0])
+        if start <= self.committable:
+            self.committable = end
+            while starts and starts[0] <= self.committable:
+                self.committable = max(self.committable, ends[0])
                 del starts[0], ends[0]
             return
         low = bisect_left(ends, start)
@@ -90,7 +92,7 @@ class OffsetTracker:
         self.changes += len(ranges)
         starts, ends = self._starts, self._ends
         low, high = bisect_left(ends, ranges[0][0]), bisect_right(starts, ranges[-1][1])
-        at = self.position
+        at = self.committable
         merged_starts: list[int] = []
         merged_ends: list[int] = []
         last = -1
@@ -105,56 +107,56 @@ class OffsetTracker:
                 merged_ends.append(end)
                 last = end
         starts[low:high], ends[low:high] = merged_starts, merged_ends
-        if at > self.position:
-            self.done(self.position, at)
+        if at > self.committable:
+            self.done(self.committable, at)
 
     def is_done(self, offset: int) -> bool:
-        if offset < self.position:
+        if offset < self.committable:
             return True
         at = bisect_right(self._starts, offset) - 1
         return at >= 0 and offset < self._ends[at]
 
     def ranges(self) -> Iterator[tuple[int, int]]:
-        """The ranges done above `position`."""
+        """The ranges done above `committable`."""
         return zip(self._starts, self._ends, strict=True)
 
     def admits(self, end: int, in_flight: int) -> bool:
         """Whether the metadata still fits, in whatever order calls end, if a record below `end` is called beside
         `in_flight` others."""
-        span = max(end, self._ends[-1] if self._ends else 0) - self.position
+        span = max(end, self._ends[-1] if self._ends else 0) - self.committable
         if span <= self._payload * 8:
             return True
         return (len(self._starts) + in_flight + 1) * 2 * _varint_length(span) <= self._payload
 
     def metadata(self) -> str:
-        """The string to store with the committed offset; empty if nothing above `position` is done.
+        """The string to store with the committed offset; empty if nothing above `committable` is done.
 
         If the limit was lowered, the highest ranges may not fit: they are left out and processed again."""
         starts, ends = self._starts, self._ends
         if not starts or not self._payload:
             return ""
-        position = self.position
+        committable = self.committable
         lengths = bytearray()
-        last = position
+        last = committable
         for start, end in zip(starts, ends, strict=True):
             pair = _varint(start - last) + _varint(end - start)
             if len(lengths) + len(pair) > self._payload:
                 break
             lengths += pair
             last = end
-        size = min((ends[-1] - position + 7) // 8, self._payload)
+        size = min((ends[-1] - committable + 7) // 8, self._payload)
         if last == ends[-1] and len(lengths) <= size:
-            return _framed("r", position, bytes(lengths))
-        bits, limit = 0, position + size * 8
+            return _framed("r", committable, bytes(lengths))
+        bits, limit = 0, committable + size * 8
         for start, end in zip(starts, ends, strict=True):
             if start >= limit:
                 break
-            bits |= ((1 << (min(end, limit) - start)) - 1) << (start - position)
-        return _framed("b", position, bits.to_bytes(size, "little"))
+            bits |= ((1 << (min(end, limit) - start)) - 1) << (start - committable)
+        return _framed("b", committable, bits.to_bytes(size, "little"))
 
 
-def read_metadata(position: int, metadata: str) -> list[tuple[int, int]] | None:
-    """The ranges done above the committed offset `position`; None if the string is foreign, damaged, or for another
+def read_metadata(offset: int, metadata: str) -> list[tuple[int, int]] | None:
+    """The ranges done above the committed offset `offset`; None if the string is foreign, damaged, or for another
     offset."""
     match = _SHAPE.match(metadata)
     if not match:
@@ -164,18 +166,18 @@ def read_metadata(position: int, metadata: str) -> list[tuple[int, int]] | None:
         payload = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
     except (binascii.Error, ValueError):
         return None
-    if f"{_crc(kind, position, payload):08x}" != crc:
+    if f"{_crc(kind, offset, payload):08x}" != crc:
         return None
-    return list(_read_lengths(position, payload) if kind == "r" else _read_bits(position, payload))
+    return list(_read_lengths(offset, payload) if kind == "r" else _read_bits(offset, payload))
 
 
-def _framed(kind: str, position: int, payload: bytes) -> str:
+def _framed(kind: str, offset: int, payload: bytes) -> str:
     text = base64.urlsafe_b64encode(payload).rstrip(b"=").decode("ascii")
-    return f"flux1{kind}.{_crc(kind, position, payload):08x}.{text}"
+    return f"flux1{kind}.{_crc(kind, offset, payload):08x}.{text}"
 
 
-def _crc(kind: str, position: int, payload: bytes) -> int:
-    return binascii.crc32(payload, binascii.crc32(f"{position}:{kind}".encode("ascii")))
+def _crc(kind: str, offset: int, payload: bytes) -> int:
+    return binascii.crc32(payload, binascii.crc32(f"{offset}:{kind}".encode("ascii")))
 
 
 def _varint(number: int) -> bytes:
@@ -191,7 +193,7 @@ def _varint_length(number: int) -> int:
     return max(1, (number.bit_length() + 6) // 7)
 
 
-def _read_lengths(position: int, payload: bytes) -> Iterator[tuple[int, int]]:
+def _read_lengths(offset: int, payload: bytes) -> Iterator[tuple[int, int]]:
     numbers: list[int] = []
     number = shift = 0
     for byte in payload:
@@ -200,13 +202,13 @@ def _read_lengths(position: int, payload: bytes) -> Iterator[tuple[int, int]]:
         if byte < 0x80:
             numbers.append(number)
             number = shift = 0
-    at = position
+    at = offset
     for undone, done in zip(numbers[::2], numbers[1::2], strict=False):
         yield at + undone, at + undone + done
         at += undone + done
 
 
-def _read_bits(position: int, payload: bytes) -> Iterator[tuple[int, int]]:
+def _read_bits(offset: int, payload: bytes) -> Iterator[tuple[int, int]]:
     text = bin(int.from_bytes(payload, "little"))[:1:-1]
     for match in re.finditer("1+", text):
-        yield position + match.start(), position + match.end()
+        yield offset + match.start(), offset + match.end()

@@ -21,7 +21,7 @@ class PartRun(SliceRun):
         self._key_queues = key_queues
         self._own = len(piece)
         """The run ends the claims of the records before this index."""
-        assignment.flying += 1
+        assignment.in_flight += 1
 
     def settle(self, index: int, key_queues: Queues) -> tuple[int, NotedFailures]:
         start = self.marked
@@ -45,4 +45,4 @@ class PartRun(SliceRun):
 
     def finish(self, key_queues: Queues) -> None:
         super().finish(key_queues)
-        self.assignment.flying -= 1
+        self.assignment.in_flight -= 1

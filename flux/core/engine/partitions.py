@@ -18,7 +18,16 @@ from flux.core.ports import BEGINNING, CommittedOffset, TopicPartition, Watermar
 class Partitions:
     """Of one stage. `drop`: makes the other parts discard what they hold of a partition that is gone."""
 
-    __slots__ = ("_common", "_drop", "_with_metadata", "assignments", "resets", "spread", "starts", "uncommitted")
+    __slots__ = (
+        "_common",
+        "_drop",
+        "_with_metadata",
+        "assignments",
+        "resets",
+        "start_offsets",
+        "topic_propagation",
+        "uncommitted",
+    )
 
     def __init__(self, common: Common, drop: Callable[[Assignment], None]) -> None:
         self._common = common
@@ -28,8 +37,8 @@ class Partitions:
         """Partitions whose fetch position was out of range, until `reset`."""
         self.uncommitted: dict[TopicPartition, CommittedOffset] = {}
         """The offsets that could not be committed at a stop."""
-        self.starts = StartOffsets(common.policy, common.stage)
-        self.spread = TopicPropagation()
+        self.start_offsets = StartOffsets(common.policy, common.stage)
+        self.topic_propagation = TopicPropagation()
         self._with_metadata = True
 
     # ---- assignments
@@ -40,25 +49,25 @@ class Partitions:
 
     def assigned(
         self,
-        positions: Mapping[TopicPartition, CommittedOffset | None],
+        offsets: Mapping[TopicPartition, CommittedOffset | None],
         jitters: Mapping[TopicPartition, int],
         now: float,
         chosen: Container[TopicPartition] = (),
     ) -> dict[TopicPartition, int]:
         """The group assigned these partitions to this member. Returns each one's start offset, or BEGINNING.
-        `positions`: the committed offsets, or None; `jitters`: a random number from 0 to 29 for each; `chosen`:
+        `offsets`: the committed offsets, or None; `jitters`: a random number from 0 to 29 for each; `chosen`:
         partitions whose offset was not committed but chosen now, and is committed soon so that it is chosen once
         only."""
         starts: dict[TopicPartition, int] = {}
-        if positions:
-            self.spread.known()
-        for partition, position in positions.items():
+        if offsets:
+            self.topic_propagation.known()
+        for partition, committed_offset in offsets.items():
             old = self.assignments.get(partition)
             if old is not None:
                 self._forget(old, Event.LOST)
-            starts[partition] = BEGINNING if position is None else position.offset
-            done = [] if position is None else self._done_above(partition, position)
-            committed = None if partition in chosen else position
+            starts[partition] = BEGINNING if committed_offset is None else committed_offset.offset
+            done = [] if committed_offset is None else self._done_above(partition, committed_offset)
+            committed = None if partition in chosen else committed_offset
             self.assignments[partition] = Assignment(
                 partition, starts[partition], done, committed, jitters[partition], self._common.policy.max_metadata
             )
@@ -117,14 +126,14 @@ class Partitions:
         self.assignments[partition] = Assignment(partition, marks.low, [], None, old.jitter, most)
         return marks.low
 
-    def _done_above(self, partition: TopicPartition, position: CommittedOffset) -> list[tuple[int, int]]:
-        if not position.metadata:
+    def _done_above(self, partition: TopicPartition, committed_offset: CommittedOffset) -> list[tuple[int, int]]:
+        if not committed_offset.metadata:
             return []
-        done = read_metadata(position.offset, position.metadata)
+        done = read_metadata(committed_offset.offset, committed_offset.metadata)
         if done is None:
             self._common.notices.add(
                 Level.WARNING,
-                f"{partition}: the metadata of committed offset {position.offset} is not flux's or is damaged;"
+                f"{partition}: the metadata of committed offset {committed_offset.offset} is not flux's or is damaged;"
                 " records completed past the committed offset are processed again",
                 about=partition,
             )
@@ -152,31 +161,31 @@ class Partitions:
     ) -> dict[TopicPartition, CommittedOffset] | None:
         """The offsets that have changed since they were committed. `at_once`: the caller waits for the commit, so none
         will be in flight."""
-        positions = {}
+        offsets = {}
         for assignment in list(self.assignments.values()) if partitions is None else self.of(partitions):
-            position = assignment.position
-            if position is not None and not self._with_metadata:
-                position = CommittedOffset(position.offset)
-            if position is not None and position != assignment.committed:
-                positions[assignment.partition] = position
+            committed_offset = assignment.committable
+            if committed_offset is not None and not self._with_metadata:
+                committed_offset = CommittedOffset(committed_offset.offset)
+            if committed_offset is not None and committed_offset != assignment.committed:
+                offsets[assignment.partition] = committed_offset
         if partitions is None:
             self._common.commits.looked(now)
-        if positions and not at_once:
-            self._common.commits.began(positions, now)
-        return positions or None
+        if offsets and not at_once:
+            self._common.commits.began(offsets, now)
+        return offsets or None
 
     def committed(
-        self, positions: Mapping[TopicPartition, CommittedOffset], error: BrokerError | None, now: float
+        self, offsets: Mapping[TopicPartition, CommittedOffset], error: BrokerError | None, now: float
     ) -> None:
         """A commit has ended."""
         common = self._common
         common.commits.ended(error is None, now)
         if error is None:
             common.stats.commits += 1
-            self.starts.committed(positions)
-            for partition, position in positions.items():
+            self.start_offsets.committed(offsets)
+            for partition, committed_offset in offsets.items():
                 if partition in self.assignments:
-                    self.assignments[partition].committed = position
+                    self.assignments[partition].committed = committed_offset
             return
         common.stats.commit_failures += 1
         if error.fault is Fault.METADATA:
@@ -194,22 +203,24 @@ class Partitions:
                 kind=("commit", error.fault),
             )
 
-    def owed(self, positions: Mapping[TopicPartition, CommittedOffset]) -> dict[TopicPartition, CommittedOffset]:
-        """Those of `positions` that must be committed so that nothing is repeated or skipped: all except the start
+    def must_commit(self, offsets: Mapping[TopicPartition, CommittedOffset]) -> dict[TopicPartition, CommittedOffset]:
+        """Those of `offsets` that must be committed so that nothing is repeated or skipped: all except the start
         offset of a partition without a commit."""
         if self._common.policy.start_from == "latest":
-            return dict(positions)
+            return dict(offsets)
         return {
-            partition: position
-            for partition, position in positions.items()
+            partition: committed_offset
+            for partition, committed_offset in offsets.items()
             if (assignment := self.assignments.get(partition)) is not None
-            and (assignment.committed is not None or position != CommittedOffset(assignment.start))
+            and (assignment.committed is not None or committed_offset != CommittedOffset(assignment.start))
         }
 
-    def gave_up(self, positions: Mapping[TopicPartition, CommittedOffset], error: BrokerError) -> None:
+    def commit_abandoned(self, offsets: Mapping[TopicPartition, CommittedOffset], error: BrokerError) -> None:
         """The last offsets cannot be committed: records done since the commit before are processed again."""
-        self.uncommitted = dict(positions)
-        shown = [f"{partition} up to {position.offset}" for partition, position in sorted(positions.items())]
+        self.uncommitted = dict(offsets)
+        shown = [
+            f"{partition} up to {committed_offset.offset}" for partition, committed_offset in sorted(offsets.items())
+        ]
         more = f" and {len(shown) - SHOWN} more" if len(shown) > SHOWN else ""
         self._common.notices.add(
             Level.ERROR,
@@ -219,12 +230,13 @@ class Partitions:
 
     # ---- state
 
-    def ends(self) -> dict[TopicPartition, int]:
+    def read_offsets(self) -> dict[TopicPartition, int]:
         """The offset after the last delivered one for each partition; negative if not known."""
         return {a.partition: a.offset_tracker.end if a.offset_tracker else BEGINNING for a in self.assignments.values()}
 
-    def positions(self) -> dict[TopicPartition, int]:
+    def committable_offsets(self) -> dict[TopicPartition, int]:
         """The offset to commit next for each partition; negative if not known."""
         return {
-            a.partition: a.offset_tracker.position if a.offset_tracker else BEGINNING for a in self.assignments.values()
+            a.partition: a.offset_tracker.committable if a.offset_tracker else BEGINNING
+            for a in self.assignments.values()
         }

@@ -46,8 +46,8 @@ class QueuedWork:
                 if self._main:
                     self.backlogs.add(assignment, piece)
                     continue
-                timed, size = common.dues.timed(assignment, piece, now_ms)
-                common.stats.late += bisect_left(timed.dues or (), now_ms - 1000)
+                timed, size = common.due_times.timed(assignment, piece, now_ms)
+                common.stats.late += bisect_left(timed.due_times or (), now_ms - 1000)
                 self.delay_queue.add(assignment, timed, size)
 
     def give_back(self, assignment: Assignment, piece: Slice) -> None:
@@ -61,7 +61,7 @@ class QueuedWork:
         for each in pieces:
             self.delay_queue.add(assignment, each, each.size)
 
-    def unload(self, assignment: Assignment) -> None:
+    def discard(self, assignment: Assignment) -> None:
         """Discards the records of a partition that were not started."""
         self.backlogs.drop(assignment)
         self._common.key_queues.drop(assignment)
@@ -70,7 +70,7 @@ class QueuedWork:
     def may_split(self, assignment: Assignment) -> bool:
         """Whether more records of a partition may be put into key queues."""
         # in a retry stage the record that all others wait for may be the last; `max_waiting` bounds it instead
-        return assignment.laned < self._backpressure.full or not self._main
+        return assignment.in_key_queues < self._backpressure.full or not self._main
 
     def split(self) -> None:
         """Puts the records of the next slice into key queues as entries."""
@@ -80,7 +80,7 @@ class QueuedWork:
             message = Message.of(record, record.value(), parsed) if piece.messages is None else piece.messages[index]
             key_queues.add(piece.entry(assignment, index, message))
 
-    def ripen(self, now: float, most: int) -> bool:
+    def release_due(self, now: float, most: int) -> bool:
         """Moves due records of one partition without a backlog into its backlog: with one, later records could be due
         before it. Returns whether there were any."""
         due = self.delay_queue.due(self._common.wall_ms(now), most)
@@ -92,18 +92,18 @@ class QueuedWork:
             self.backlogs.add(assignment, piece)
         return True
 
-    def spread_due(self, now: float, wanted: int) -> None:
+    def split_due(self, now: float, wanted: int) -> None:
         """Makes up to about `wanted` due records ready in key queues, by due time."""
-        while self._common.key_queues.ready(now) < wanted and (len(self.backlogs) or self.ripen(now, wanted)):
+        while self._common.key_queues.ready(now) < wanted and (len(self.backlogs) or self.release_due(now, wanted)):
             self.split()
 
-    def ripen_due(self, now: float, wanted: int) -> None:
+    def release_up_to(self, now: float, wanted: int) -> None:
         """Makes up to about `wanted` due records ready in backlogs, by due time."""
         key_queues, backlogs = self._common.key_queues, self.backlogs
-        while key_queues.ready(now) + sum(a.backlogged for a in backlogs) < wanted and self.ripen(now, wanted):
+        while key_queues.ready(now) + sum(a.backlogged for a in backlogs) < wanted and self.release_due(now, wanted):
             pass
 
-    def at_hand(self, now: float) -> int:
+    def available(self, now: float) -> int:
         """About how many callers could get records now."""
         due = self.delay_queue.next_due
         return (

@@ -164,7 +164,7 @@ class Retries:
             waiting.entry.waits = False
             self._common.key_queues.release(waiting.entry)
             self._move(waiting.entry, waiting.verdict, waiting.failure, waiting.failed_at)
-        for waiting in self.in_place.take_called(assignment):
+        for waiting in self.in_place.take_readmitted(assignment):
             entry = waiting.entry
             if entry not in begun and not entry.done:
                 entry.assignment.open[entry] = None
@@ -186,7 +186,7 @@ class Retries:
             return
         tried = verdict.move is _NEXT
         target = following if tried else self._dead
-        wait = common.dues.wait(target, verdict.after, entry.assignment.jitter)
+        wait = common.due_times.wait(target, verdict.after, entry.assignment.jitter)
         reason = "exhausted" if tried and target.role is _DEAD else verdict.reason
         if target.role is not _DEAD and expires(message, policy.give_up_after, common.epoch + now + wait):
             target, reason, wait = self._dead, EXPIRED.reason, 0.0
@@ -241,7 +241,7 @@ class Retries:
             self._cut(assignment)
             self._common.key_queues.hold(forward.entry)
 
-    def left_behind(self) -> None:
+    def left_group(self) -> None:
         """The stage leaves: records whose copies are not acknowledged are called again."""
         self.unforwarded = self.forwards.moving_all()
         if self.unforwarded:
@@ -271,5 +271,5 @@ class Retries:
     def forget(self, assignment: Assignment) -> None:
         """A partition is gone, and what of it is open with it."""
         self.in_place.take(assignment)
-        self.in_place.take_called(assignment)
+        self.in_place.take_readmitted(assignment)
         self.forwards.forget(assignment)

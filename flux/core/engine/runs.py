@@ -118,7 +118,7 @@ class Run:
     def finish(self, key_queues: Queues) -> None:
         """All of its own calls are settled."""
 
-    def dues(self, calls: int) -> list[int]:
+    def due_times(self, calls: int) -> list[int]:
         """When the records of the first calls were due, in milliseconds since the epoch; in the main topic their
         timestamps; 0 or less where there is none."""
         raise NotImplementedError
@@ -210,9 +210,9 @@ class SliceRun(Run):
         if self._at is not None:
             key_queues.end(self._at)
 
-    def dues(self, calls: int) -> list[int]:
-        dues = self._piece.dues
-        return [record.timestamp()[1] for record in self.records[:calls]] if dues is None else dues[:calls]
+    def due_times(self, calls: int) -> list[int]:
+        due_times = self._piece.due_times
+        return [record.timestamp()[1] for record in self.records[:calls]] if due_times is None else due_times[:calls]
 
 
 class KeyQueueRun(Run):
@@ -276,7 +276,7 @@ class KeyQueueRun(Run):
         self.marked = index + 1
         return self.entries[index]
 
-    def dues(self, calls: int) -> list[int]:
+    def due_times(self, calls: int) -> list[int]:
         return [entry.due or entry.message.timestamp for entry in self.entries[:calls]]
 
 

@@ -46,14 +46,14 @@ class Slice:
     """Records of one partition that were not started: in offset order in the main stage; in a retry stage by due time,
     ties by offset."""
 
-    __slots__ = ("dues", "end", "ends", "messages", "records", "since")
+    __slots__ = ("due_times", "end", "ends", "messages", "records", "since")
 
     def __init__(
         self,
         records: list[Any],
         end: int,
         messages: list[Message] | None = None,
-        dues: list[int] | None = None,
+        due_times: list[int] | None = None,
         ends: list[int] | None = None,
     ) -> None:
         self.records = records
@@ -61,7 +61,7 @@ class Slice:
         """The offset after the last record: that of the next delivered record, if known."""
         self.messages = messages
         """The records' messages, in a retry stage."""
-        self.dues = dues
+        self.due_times = due_times
         """Due times in milliseconds since the epoch, in a retry stage."""
         self.ends = ends
         """The end of the offsets that each record owns; None: the next record's offset, as they are in offset order."""
@@ -79,7 +79,7 @@ class Slice:
     @property
     def place(self) -> tuple[int, int]:
         """(due time, offset) of the first record: sorts the slices of a partition."""
-        return 0 if self.dues is None else self.dues[0], self.records[0].offset()
+        return 0 if self.due_times is None else self.due_times[0], self.records[0].offset()
 
     def part(self, start: int, stop: int | None = None) -> Slice:
         """The records from `start` to before `stop`; None: to the end."""
@@ -91,7 +91,7 @@ class Slice:
             self.records[start:stop],
             end,
             None if self.messages is None else self.messages[start:stop],
-            None if self.dues is None else self.dues[start:stop],
+            None if self.due_times is None else self.due_times[start:stop],
             None if self.ends is None else self.ends[start:stop],
         )
         part.since = self.since
@@ -113,7 +113,7 @@ class Slice:
             [self.records[index] for index in indices],
             0,
             None if self.messages is None else [self.messages[index] for index in indices],
-            None if self.dues is None else [self.dues[index] for index in indices],
+            None if self.due_times is None else [self.due_times[index] for index in indices],
             [self.after(index) for index in indices],
         )
         part.since = self.since
@@ -146,6 +146,6 @@ class Slice:
         """An entry that tracks record `index` individually."""
         entry = Entry(assignment, message, self.records[index].offset(), self.after(index))
         entry.since = self.since
-        if self.dues is not None:
-            entry.due = self.dues[index]
+        if self.due_times is not None:
+            entry.due = self.due_times[index]
         return entry

@@ -61,7 +61,7 @@ class Backpressure:
         for assignment in working:  # may be thousands at every turn, so no function calls for the main topic
             if main:
                 most = resuming if assignment.paused else pausing
-                wanted = stopping or all_full or assignment.backlogged + assignment.laned >= most
+                wanted = stopping or all_full or assignment.backlogged + assignment.in_key_queues >= most
             else:
                 wanted = stopping or self._holds_enough(assignment, len(working))
             if wanted != assignment.paused:
@@ -73,13 +73,13 @@ class Backpressure:
     def _is_full(self, working: Sequence[Assignment]) -> bool:
         if self._role is not Role.MAIN or not working:
             return False
-        loads = [a.backlogged + a.laned for a in working]
+        loads = [a.backlogged + a.in_key_queues for a in working]
         return min(loads) >= self.full or sum(loads) >= _FULL_PARTITIONS * self.full
 
     def _holds_enough(self, assignment: Assignment, partitions: int) -> bool:
         """Whether a retry stage's partition has enough records in memory to be paused, or to stay paused."""
         share = 0.5 if assignment.paused else 1.0
         return (
-            assignment.waiting + assignment.laned >= max(1, self._policy.max_waiting // partitions) * share
+            assignment.waiting + assignment.in_key_queues >= max(1, self._policy.max_waiting // partitions) * share
             or assignment.waiting_bytes >= self._policy.max_waiting_bytes // partitions * share
         )

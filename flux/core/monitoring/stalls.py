@@ -84,4 +84,4 @@ def what_holds(
 
 
 def _has_work(assignment: Assignment) -> bool:
-    return bool(assignment.running or assignment.open or assignment.backlogged or assignment.laned)
+    return bool(assignment.running or assignment.open or assignment.backlogged or assignment.in_key_queues)

@@ -45,7 +45,7 @@ def committed_after(stored: CommittedOffset | None, offset: int, low: int, max_m
     known = Progress.of(stored)
     tracker = OffsetTracker(max(low, known.committed or 0), known.done, max_metadata)
     tracker.done(offset, offset + 1)
-    new = CommittedOffset(tracker.position, tracker.metadata())
+    new = CommittedOffset(tracker.committable, tracker.metadata())
     return new if Progress.of(new).done == tuple(tracker.ranges()) else None
 
 

@@ -80,29 +80,29 @@ def test_any_metadata_is_ranges_above_the_position_or_ignored(position: int, tex
 def offset_trackers(draw: st.DrawFn) -> OffsetTracker:
     offset_tracker = OffsetTracker(draw(st.integers(0, 2**40)), max_metadata=draw(st.sampled_from([20, 40, 200, 4095])))
     for start, length in draw(st.lists(st.tuples(st.integers(1, 5000), st.integers(1, 200)), max_size=30)):
-        offset_tracker.done(offset_tracker.position + start, offset_tracker.position + start + length)
+        offset_tracker.done(offset_tracker.committable + start, offset_tracker.committable + start + length)
     return offset_tracker
 
 
 @given(offset_trackers(), st.integers(0, 4094), st.sampled_from("Aa0-_.fr\0é="))
 def test_damaged_metadata_is_ignored(offset_tracker: OffsetTracker, at: int, character: str) -> None:
-    offset_tracker.done(offset_tracker.position + 7, offset_tracker.position + 8)
+    offset_tracker.done(offset_tracker.committable + 7, offset_tracker.committable + 8)
     text = offset_tracker.metadata()
     at %= len(text)
     assume(text[at] != character)
-    read = read_metadata(offset_tracker.position, text[:at] + character + text[at + 1 :])
+    read = read_metadata(offset_tracker.committable, text[:at] + character + text[at + 1 :])
     # The last character of a base 64 text holds bits that mean nothing.
-    assert read is None or (at == len(text) - 1 and read == read_metadata(offset_tracker.position, text))
+    assert read is None or (at == len(text) - 1 and read == read_metadata(offset_tracker.committable, text))
 
 
 @given(offset_trackers())
 def test_metadata_says_nothing_that_is_not_done_and_fits(offset_tracker: OffsetTracker) -> None:
     text = offset_tracker.metadata()
-    read = read_metadata(offset_tracker.position, text) if text else []
+    read = read_metadata(offset_tracker.committable, text) if text else []
     assert read is not None
     done = list(offset_tracker.ranges())
     assert all(any(low <= start < end <= high for low, high in done) for start, end in read)
-    assert read_metadata(offset_tracker.position + 1, text) is None
+    assert read_metadata(offset_tracker.committable + 1, text) is None
 
 
 @given(st.one_of(st.text(), st.text("0123456789,- \n²٣", max_size=12)), st.integers(0, 100))

@@ -209,7 +209,7 @@ def test_passing_adds_one_record_and_takes_nothing_back(
     position: int, done: list[tuple[int, int]], offset: int, low: int, room: int
 ) -> None:
     offset_tracker = OffsetTracker(position, done)
-    stored = CommittedOffset(offset_tracker.position, offset_tracker.metadata())
+    stored = CommittedOffset(offset_tracker.committable, offset_tracker.metadata())
     offset = max(offset, low)
     passed = committed_after(stored, offset, low, room)
     if passed is None:

@@ -42,19 +42,19 @@ def test_what_another_owner_has_done_is_left_out() -> None:
 
 def test_without_a_position_the_first_record_says_where_the_partition_begins() -> None:
     owner = Assignment(P0, BEGINNING, [], None, 0, 4095)
-    assert owner.position is None
+    assert owner.committable is None
     assert pieces(owner, 40, 41) == [([40, 41], 42)]
-    assert owner.position == CommittedOffset(40)
+    assert owner.committable == CommittedOffset(40)
 
 
 def test_a_gap_before_and_between_batches_is_done() -> None:
     owner = owned(3)
     pieces(owner, 5)
-    assert owner.position == CommittedOffset(5)
+    assert owner.committable == CommittedOffset(5)
     pieces(owner, 9)
     assert owner.offset_tracker is not None
     owner.offset_tracker.done(5, 6)
-    assert owner.position == CommittedOffset(9)
+    assert owner.committable == CommittedOffset(9)
 
 
 @pytest.mark.parametrize("offsets", [(5, 9, 10), (5, 9)])
@@ -63,8 +63,8 @@ def test_a_gap_behind_a_record_that_another_owner_has_done_holds_no_position(off
     pieces(owner, 3, *offsets)
     assert owner.offset_tracker is not None
     owner.offset_tracker.done(3, 5)
-    assert owner.position is not None
-    assert owner.position.offset == 9
+    assert owner.committable is not None
+    assert owner.committable.offset == 9
 
 
 @given(
@@ -90,7 +90,7 @@ def test_when_all_that_is_handed_out_is_done_the_position_is_at_the_end(
                 end = piece.records[index + 1].offset() if index + 1 < len(piece.records) else piece.end
                 owner.offset_tracker.done(one.offset(), end)
     assert worked == [offset for number, offset in enumerate(log) if number not in done]
-    assert owner.position == CommittedOffset(log[-1] + 1)
+    assert owner.committable == CommittedOffset(log[-1] + 1)
 
 
 @pytest.mark.parametrize("phase", list(Phase))
@@ -110,7 +110,7 @@ def test_a_partition_that_is_gone_never_comes_back(phase: Phase, event: Event) -
 def test_what_was_read_moves_the_committable_offset_of_a_partition_without_records() -> None:
     owner = Assignment(P0, BEGINNING, [], None, 0, 4095)
     assert owner.read_to(7)
-    assert owner.position == CommittedOffset(7)
+    assert owner.committable == CommittedOffset(7)
     assert not owner.read_to(7)
     assert owner.read_to(9)
     pieces(owner, 9, 10)

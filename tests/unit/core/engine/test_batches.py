@@ -107,7 +107,7 @@ def test_a_held_key_stays_behind_in_its_order_and_the_others_go_on() -> None:
     queues.add_first(held)
     queues.release(held)
     assert offsets(queues.take(1, T0 + 1)) == [0, 2, 4]
-    assert owner.laned == 5
+    assert owner.in_key_queues == 5
 
 
 def test_records_of_a_held_key_make_no_batch_full_and_have_no_deadline() -> None:
@@ -158,7 +158,7 @@ def test_what_is_given_back_stands_where_it_was() -> None:
     queues.give_back([taken[0]])
     queues.end(taken[1])
     assert offsets(queues.take(1, T0)) == [0, 2, 3]
-    assert (owner.laned, owner.flying) == (3, 3)
+    assert (owner.in_key_queues, owner.in_flight) == (3, 3)
 
 
 def test_in_a_retry_stage_what_is_given_back_stands_by_its_due_time() -> None:
@@ -234,7 +234,7 @@ def test_a_hold_of_a_partition_that_was_dropped_is_released_without_effect() -> 
     batches.hold(held)
     batches.drop(owner)
     batches.release(held)
-    assert owner.laned == 0
+    assert owner.in_key_queues == 0
 
 
 def test_a_record_without_a_key_holds_no_other() -> None:

@@ -96,7 +96,7 @@ def test_a_poll_is_short_while_a_partition_is_paused_or_records_can_be_called() 
     driver.work_all()
     [partition] = driver.engine._partitions.of([driver.p0])
     partition.backlogged = FULL  # as if it were still half full
-    assert driver.engine._ahead.rest(driver.now) == PAUSED_REST
+    assert driver.engine._deadlines.rest(driver.now) == PAUSED_REST
     partition.backlogged = 0
     driver.turn()
     driver.poll(*range(2 * FULL, 2 * FULL + 9))

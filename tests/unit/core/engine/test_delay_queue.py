@@ -24,7 +24,7 @@ def piece(*places: Place) -> Slice:
 
 
 def places(pieces: list[Slice]) -> list[Place]:
-    return [(due, one.offset()) for each in pieces for due, one in zip(each.dues or (), each.records, strict=True)]
+    return [(due, one.offset()) for each in pieces for due, one in zip(each.due_times or (), each.records, strict=True)]
 
 
 def take(delay_queue: DelayQueue, now_ms: int, most: int = 500) -> tuple[Assignment, list[Place]]:
@@ -78,10 +78,10 @@ def test_due_order_with_ties_by_offset_and_counts_that_are_right(
     delay_queue, owners = DelayQueue(), (assignment(), assignment(partition=P1))
     left: dict[Assignment, list[Place]] = {owner: [] for owner in owners}
     offset = 0
-    for second, dues in polls:
-        came = sorted((due, offset + number) for number, due in enumerate(dues))
-        offset += len(dues)
-        delay_queue.add(owners[second], piece(*came), len(dues))
+    for second, due_times in polls:
+        came = sorted((due, offset + number) for number, due in enumerate(due_times))
+        offset += len(due_times)
+        delay_queue.add(owners[second], piece(*came), len(due_times))
         left[owners[second]] += came
     for now in (3, 7, 12):
         while (taken := delay_queue.due(now, most)) is not None:

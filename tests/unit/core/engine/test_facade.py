@@ -75,9 +75,9 @@ def test_a_stage_that_left_reports_what_is_open() -> None:
     driver.engine.stop()
     assert driver.engine.stopping
     assert not driver.engine.left_open
-    driver.engine.left_behind()
+    driver.engine.left_group()
     assert [str(forward) for forward in driver.engine.unforwarded] == ["t[0]@0 to t-g-try-1"]
-    driver.engine.gave_up({driver.p0: CommittedOffset(1)}, AWAY)
+    driver.engine.commit_abandoned({driver.p0: CommittedOffset(1)}, AWAY)
     assert driver.engine.uncommitted == {driver.p0: CommittedOffset(1)}
     assert driver.engine.left_open
 

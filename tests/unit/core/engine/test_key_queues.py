@@ -317,11 +317,11 @@ class LanesMachine(RuleBasedStateMachine):
     @invariant()
     def counted(self) -> None:
         assert len(self.key_queues) == len(self.waiting)
-        laned: dict[int, int] = defaultdict(int)
+        in_key_queues: dict[int, int] = defaultdict(int)
         for one in self.waiting + self.running + self.held:
-            laned[id(one.assignment)] += 1
+            in_key_queues[id(one.assignment)] += 1
         for owner in self.owners:
-            assert owner.laned == laned[id(owner)]
+            assert owner.in_key_queues == in_key_queues[id(owner)]
 
 
 class PartitionLanesMachine(LanesMachine):
@@ -443,7 +443,7 @@ def test_a_record_without_a_key_that_is_called_again_or_running_needs_no_queue()
     assert key_queues.take(9, now=0) == [again]
     key_queues.end(running)
     key_queues.end(again)
-    assert (owner.laned, owner.flying, bool(key_queues)) == (0, 0, False)
+    assert (owner.in_key_queues, owner.in_flight, bool(key_queues)) == (0, 0, False)
 
 
 def test_a_record_that_is_called_again_takes_a_key_that_is_free() -> None:

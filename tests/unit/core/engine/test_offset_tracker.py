@@ -30,21 +30,21 @@ def test_the_position_passes_what_is_done_and_stops_at_what_is_not() -> None:
     offset_tracker = OffsetTracker(0)
     offset_tracker.delivered(0, 4)
     offset_tracker.done(2, 3)
-    assert offset_tracker.position == 0
+    assert offset_tracker.committable == 0
     offset_tracker.done(0, 1)
-    assert offset_tracker.position == 1
+    assert offset_tracker.committable == 1
     offset_tracker.done(1, 2)
-    assert offset_tracker.position == 3
+    assert offset_tracker.committable == 3
     assert list(offset_tracker.ranges()) == []
 
 
 def test_what_lies_between_two_deliveries_does_not_exist() -> None:
     offset_tracker = OffsetTracker(0)
     offset_tracker.delivered(5, 6)
-    assert offset_tracker.position == 5
+    assert offset_tracker.committable == 5
     offset_tracker.delivered(100, 101)
     offset_tracker.done(5, 6)
-    assert offset_tracker.position == 100
+    assert offset_tracker.committable == 100
 
 
 def test_what_is_delivered_twice_is_nothing_new() -> None:
@@ -52,7 +52,7 @@ def test_what_is_delivered_twice_is_nothing_new() -> None:
     offset_tracker.delivered(0, 10)
     offset_tracker.delivered(3, 7)
     offset_tracker.done(0, 2)
-    assert (offset_tracker.position, offset_tracker.end) == (2, 10)
+    assert (offset_tracker.committable, offset_tracker.end) == (2, 10)
 
 
 @st.composite
@@ -84,10 +84,10 @@ def test_the_position_never_passes_an_undone_record(
         for _ in range(1 + twice):
             offset_tracker.done(offset, ends[offset])
         undone.discard(offset)
-        assert offset_tracker.position == min(undone, default=log[-1] + 1)
+        assert offset_tracker.committable == min(undone, default=log[-1] + 1)
         assert all(offset_tracker.is_done(other) is (other not in undone) for other in log)
         restored = OffsetTracker(
-            offset_tracker.position, read_metadata(offset_tracker.position, offset_tracker.metadata()) or ()
+            offset_tracker.committable, read_metadata(offset_tracker.committable, offset_tracker.metadata()) or ()
         )
         assert all(restored.is_done(other) is (other not in undone) for other in log)
         starts = [start for start, _ in offset_tracker.ranges()]
@@ -139,14 +139,14 @@ def test_whom_it_admits_the_metadata_has_room_for_however_the_calls_end(data: An
     for _ in range(data.draw(st.integers(1, 40), "records")):
         end = at + data.draw(step, "size")
         offset_tracker.delivered(at, end)
-        if at == offset_tracker.position or offset_tracker.admits(end, len(in_flight)):
+        if at == offset_tracker.committable or offset_tracker.admits(end, len(in_flight)):
             in_flight[at] = end
         ended = data.draw(st.sets(st.sampled_from(sorted(in_flight))) if in_flight else st.just(set()), "ended")
         for offset in ended:
             offset_tracker.done(offset, in_flight.pop(offset))
             text = offset_tracker.metadata()
             assert len(text) <= limit
-            assert (read_metadata(offset_tracker.position, text) if text else []) == list(offset_tracker.ranges())
+            assert (read_metadata(offset_tracker.committable, text) if text else []) == list(offset_tracker.ranges())
         at = end
 
 
@@ -172,7 +172,7 @@ def test_a_huge_span_costs_no_memory_and_no_time() -> None:
     assert len(offset_tracker.metadata()) <= MAX_METADATA
     assert offset_tracker.is_done(far)
     offset_tracker.done(0, far * 3000)
-    assert offset_tracker.position == far * 3000
+    assert offset_tracker.committable == far * 3000
 
 
 GOOD = OffsetTracker(100, [(105, 110), (12_000, 12_001)]).metadata()
@@ -228,7 +228,7 @@ def test_no_payload_breaks_the_reader_or_the_ledger(kind: str, payload: bytes) -
     read = read_metadata(7, text)
     assert read is not None
     assert all(7 <= start <= end for start, end in read)
-    assert OffsetTracker(7, read).position >= 7
+    assert OffsetTracker(7, read).committable >= 7
 
 
 @given(RUNS, RUNS, st.integers(0, 40))
@@ -240,7 +240,7 @@ def test_many_ranges_at_once_are_as_if_each_was_done_alone(
     for each in added:
         alone.done(*each)
     together.all_done(added)
-    assert together.position == alone.position
+    assert together.committable == alone.committable
     assert list(together.ranges()) == list(alone.ranges())
 
 

@@ -119,7 +119,7 @@ def test_when_all_have_ended_nothing_of_them_is_left(ordering: str) -> None:
         driver.work(run)
     driver.work_all()
     [assignment] = driver.engine._partitions.assignments.values()
-    assert (assignment.laned, assignment.flying, bool(driver.engine._common.key_queues)) == (0, 0, False)
+    assert (assignment.in_key_queues, assignment.in_flight, bool(driver.engine._common.key_queues)) == (0, 0, False)
     assert driver.commit()[0].offset == 21
 
 

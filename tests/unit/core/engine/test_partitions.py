@@ -263,7 +263,7 @@ def test_the_stage_says_how_far_each_partition_was_delivered() -> None:
     driver = Driver()
     driver.assign(3, None)
     driver.poll(4, 6)
-    assert driver.engine.ends() == {driver.p0: 7, driver.p1: BEGINNING}
+    assert driver.engine.read_offsets() == {driver.p0: 7, driver.p1: BEGINNING}
 
 
 def test_a_stuck_run_is_split_and_the_rest_goes_to_others_with_its_keys_in_order() -> None:
@@ -309,11 +309,11 @@ def partitions(**settings: Any) -> tuple[Partitions, Common]:
 def test_an_assignment_of_nothing_is_no_news_of_the_topic() -> None:
     owned, _ = partitions()
     error = BrokerError("unknown", Fault.UNKNOWN_TOPIC)
-    owned.spread.unknown(error, T0)
+    owned.topic_propagation.unknown(error, T0)
     assert owned.assigned({}, {}, T0) == {}
-    assert owned.spread.over(T0 + 60) is error
+    assert owned.topic_propagation.over(T0 + 60) is error
     owned.assigned({P0: None}, {P0: 0}, T0)
-    assert owned.spread.over(T0 + 60) is None
+    assert owned.topic_propagation.over(T0 + 60) is None
 
 
 def test_what_was_read_is_committed_unless_the_stage_stops() -> None:
@@ -325,8 +325,8 @@ def test_what_was_read_is_committed_unless_the_stage_stops() -> None:
     assert owned.commit(T0, [P1], True) is None
     shared.stopping = True
     owned.reached({P1: 7})
-    assert owned.positions() == {P0: 7, P1: BEGINNING}
-    assert owned.ends() == {P0: 7, P1: BEGINNING}
+    assert owned.committable_offsets() == {P0: 7, P1: BEGINNING}
+    assert owned.read_offsets() == {P0: 7, P1: BEGINNING}
 
 
 @pytest.mark.parametrize(
@@ -365,13 +365,13 @@ def test_only_a_start_offset_without_a_commit_need_not_be_committed(
     owned, _ = partitions(start_from=start_from)
     owned.assigned({P0: CommittedOffset(3), P1: CommittedOffset(3)}, {P0: 0, P1: 0}, T0, chosen=[P0])
     positions = {P0: CommittedOffset(3), P1: CommittedOffset(3)}
-    assert list(owned.owed(positions)) == owed
-    assert owned.owed({P0: CommittedOffset(4)}) == {P0: CommittedOffset(4)}
+    assert list(owned.must_commit(positions)) == owed
+    assert owned.must_commit({P0: CommittedOffset(4)}) == {P0: CommittedOffset(4)}
 
 
 def test_offsets_that_could_not_be_committed_are_named_a_few_of_many() -> None:
     owned, shared = partitions()
-    owned.gave_up({TopicPartition("t", number): CommittedOffset(7) for number in range(SHOWN + 2)}, AWAY)
+    owned.commit_abandoned({TopicPartition("t", number): CommittedOffset(7) for number in range(SHOWN + 2)}, AWAY)
     [notice] = shared.notices.take()
     assert notice.text.startswith("not committed: t[0] up to 7, t[1] up to 7")
     assert f"t[{SHOWN}]" not in notice.text

@@ -113,39 +113,39 @@ def test_records_of_a_partition_that_is_not_owned_are_left_out() -> None:
 def test_in_the_main_stage_records_go_into_the_backlog_and_can_become_entries() -> None:
     work, owner = queued()
     work.delivered(batch(0, 1), {P0: owner}, T0)
-    assert (owner.backlogged, work.at_hand(T0), work.may_split(owner)) == (2, 1, True)
+    assert (owner.backlogged, work.available(T0), work.may_split(owner)) == (2, 1, True)
     piece = work.backlogs.take()
     work.give_back(owner, piece)
-    assert work.at_hand(T0) == 1
+    assert work.available(T0) == 1
     work.split()
-    assert (owner.backlogged, owner.laned, work.at_hand(T0)) == (0, 2, 2)
-    owner.laned = FULL
+    assert (owner.backlogged, owner.in_key_queues, work.available(T0)) == (0, 2, 2)
+    owner.in_key_queues = FULL
     assert not work.may_split(owner)
-    work.unload(owner)
-    assert work.at_hand(T0) == 0
+    work.discard(owner)
+    assert work.available(T0) == 0
 
 
 def test_in_a_retry_stage_what_is_given_back_waits_in_due_order_again() -> None:
     work, owner = queued(1)
     work.delivered(batch(0, 1), {P0: owner}, T0)
-    assert work.at_hand(T0) == 1
-    assert work.ripen(T0 + 5, 9)
-    assert not work.ripen(T0 + 5, 9)
+    assert work.available(T0) == 1
+    assert work.release_due(T0 + 5, 9)
+    assert not work.release_due(T0 + 5, 9)
     piece = work.backlogs.take()
     work.delivered(batch(2, first_due=0.5), {P0: owner}, T0 + 5)
-    assert work.ripen(T0 + 5, 9)
+    assert work.release_due(T0 + 5, 9)
     work.give_back(owner, piece)
     assert (len(work.backlogs), len(work.delay_queue)) == (0, 3)
-    work.ripen(T0 + 5, 9)
+    work.release_due(T0 + 5, 9)
     assert [record.offset() for each in owner.backlog for record in each.records] == [0, 2, 1]
 
 
 def test_due_records_become_ready_as_many_as_are_wanted() -> None:
     work, owner = queued(1)
     work.delivered(batch(*range(6)), {P0: owner}, T0)
-    work.spread_due(T0 + 60, 2)
-    assert (owner.laned, owner.waiting) == (2, 4)
-    work.ripen_due(T0 + 60, 4)
+    work.split_due(T0 + 60, 2)
+    assert (owner.in_key_queues, owner.waiting) == (2, 4)
+    work.release_up_to(T0 + 60, 4)
     assert (owner.backlogged, owner.waiting) == (4, 0)
     entries = work._common.key_queues.take(9, T0)
     assert [(entry.offset, entry.message.stage) for entry in entries] == [(0, 1), (1, 1)]

@@ -422,12 +422,12 @@ def test_a_record_that_would_expire_while_it_waits_is_a_dead_letter() -> None:
 
 def test_copies_that_are_not_written_when_the_stage_leaves_are_named_a_few_of_many() -> None:
     driver = Driver()
-    driver.engine.left_behind()
+    driver.engine.left_group()
     assert driver.notices() == ""
     driver.assign(0)
     driver.poll(*range(7))
     driver.work_all(*range(7))
-    driver.engine.left_behind()
+    driver.engine.left_group()
     line = driver.notices()
     assert "t[0]@0 to t-g-try-1" in line
     assert " and 2 more: they are called again" in line
@@ -451,9 +451,9 @@ def test_a_failure_is_open_until_its_copy_is_written() -> None:
     assert retries.fail(run, entry, Failure(ValueError()), T0) is Move.NEXT
     assert list(at.open) == [entry]
     [forward] = retries.forwards.take(T0)
-    assert at.position == CommittedOffset(0)
+    assert at.committable == CommittedOffset(0)
     assert retries.all_written([forward], T0) == [forward]
-    assert at.position == CommittedOffset(1)
+    assert at.committable == CommittedOffset(1)
     assert (cut, shared.stats.retried) == ([], 1)
 
 

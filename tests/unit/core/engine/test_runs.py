@@ -137,8 +137,8 @@ def delivered(offsets: int, max_metadata: int = 4095) -> tuple[Assignment, Slice
 
 
 def position(owner: Assignment) -> int:
-    assert owner.position is not None
-    return owner.position.offset
+    assert owner.committable is not None
+    return owner.committable.offset
 
 
 def entries(*numbers: int) -> tuple[KeyQueues, Assignment, list[Entry]]:
@@ -178,7 +178,7 @@ def test_a_slice_in_due_order_is_done_by_offset() -> None:
     assert run.settle(2, KeyQueues("key")) == (2, [])
     assert position(owner) == 0
     assert run.settle(3, KeyQueues("key")) == (1, [])
-    assert (position(owner), run.dues(2)) == (3, [1, 2])
+    assert (position(owner), run.due_times(2)) == (3, [1, 2])
 
 
 def test_calls_that_end_after_their_partition_is_gone_count_for_nothing() -> None:
@@ -198,7 +198,7 @@ def test_calls_that_end_after_their_partition_is_gone_count_for_nothing() -> Non
 def test_a_slice_is_divided_once_and_its_current_call_keeps_its_key() -> None:
     owner, piece = delivered(4)
     run, key_queues = SliceRun(owner, piece, 0.0), KeyQueues("key")
-    assert run.dues(2) == [record(0).the_timestamp] * 2
+    assert run.due_times(2) == [record(0).the_timestamp] * 2
     run.index = 1
     index = run.cut()
     rest = run.divide(index, key_queues)
@@ -229,7 +229,7 @@ def test_the_last_call_of_a_slice_leaves_no_rest() -> None:
 def test_entries_are_done_one_by_one_and_give_back_what_was_not_started() -> None:
     key_queues, owner, made = entries(0, 1, 2)
     run, failure = KeyQueueRun(list(made), 0.0), Failure(ValueError())
-    assert (run.offset, list(run.assignments()), run.dues(3)) == (0, [owner], [made[0].message.timestamp, 1, 2])
+    assert (run.offset, list(run.assignments()), run.due_times(3)) == (0, [owner], [made[0].message.timestamp, 1, 2])
     run.note(failure, made[0].message)
     run.index = 1
     assert run.settle(1, key_queues) == (0, [(made[0], failure)])

@@ -40,16 +40,16 @@ def test_a_part_of_a_slice_keeps_what_its_records_own() -> None:
     first, last = Slice(batch(3, 5, 9), 12).part(0, 1), Slice(batch(3, 5, 9), 12).part(1)
     assert [(one.records[0].offset(), one.end) for one in (first, last)] == [(3, 5), (5, 12)]
     part = due_order().part(1, 2)
-    assert (part.dues, part.ends, part.since, len(part.messages or ())) == ([20], [5], 7.0, 1)
+    assert (part.due_times, part.ends, part.since, len(part.messages or ())) == ([20], [5], 7.0, 1)
 
 
 def test_records_are_picked_one_by_one() -> None:
     piece = Slice(batch(3, 5, 9, 10), 12)
     assert piece.picked([1, 2]).ranges(0, 2) == [(5, 10)]
     apart = piece.picked([0, 2])
-    assert (apart.ranges(0, 2), apart.messages, apart.dues) == ([(3, 5), (9, 10)], None, None)
+    assert (apart.ranges(0, 2), apart.messages, apart.due_times) == ([(3, 5), (9, 10)], None, None)
     due = due_order().picked([0, 2])
-    assert (due.dues, due.ends, due.since) == ([10, 30], [9, 12], 7.0)
+    assert (due.due_times, due.ends, due.since) == ([10, 30], [9, 12], 7.0)
     assert [one.offset for one in due.messages or ()] == [5, 9]
 
 

@@ -111,7 +111,7 @@ def assigned(cluster: Cluster, driver: Driver, *numbers: int) -> dict[int, int]:
 def test_a_member_looks_before_it_joins() -> None:
     driver, effects = joined(Cluster({0: 5}))
     assert [type(effect) for effect in effects] == [do.GroupOffsets, do.Marks, do.Write, do.Poll]
-    assert not driver.engine.starts.looks
+    assert not driver.engine.start_offsets.looks
 
 
 def test_members_that_begin_a_group_together_agree_although_one_commits_before_the_other_has_asked() -> None:

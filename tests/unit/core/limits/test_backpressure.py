@@ -38,12 +38,12 @@ def test_a_partition_of_the_main_topic_is_paused_at_twice_full_and_resumed_at_ha
     full = made.partitions[0]
     full.backlogged = 2 * FULL - 1
     assert made.turn() == ([], [], False)
-    full.laned = 1
+    full.in_key_queues = 1
     assert made.turn() == ([0], [], False)
     assert made.backpressure.paused
     full.backlogged = FULL // 2
     assert made.turn() == ([], [], False)
-    full.laned = 0
+    full.in_key_queues = 0
     full.backlogged = FULL // 2 - 1
     assert made.turn() == ([], [0], False)
     assert not made.backpressure.paused

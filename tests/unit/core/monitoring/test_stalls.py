@@ -209,7 +209,9 @@ def test_records_that_do_not_arrive_are_named(
     peer = Peer()
     task = peer.task(lambda message: None, stalled_after=3.0, retries=0)
     monkeypatch.setattr("flux.adapters.memory.log.Log.read", lambda *_: [])
-    monkeypatch.setattr("flux.core.engine.partitions.Partitions.ends", lambda self: dict.fromkeys(self.assignments, 0))
+    monkeypatch.setattr(
+        "flux.core.engine.partitions.Partitions.read_offsets", lambda self: dict.fromkeys(self.assignments, 0)
+    )
     peer.write(ProducerRecord(b"x"))
     with caplog.at_level(logging.WARNING, "flux.worker"), peer.working(task):
         wait_for(lambda: "it waits for a fetch" in caplog.text, "the line")
