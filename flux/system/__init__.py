@@ -17,7 +17,7 @@ from operator import attrgetter
 from typing import Any
 
 from flux.core.error_text import asked
-from flux.core.monitoring.duties import LOOK, Duties, Duty, Standing
+from flux.core.monitoring.duties import CHECK_INTERVAL, Duties, Duty, StalledDuty
 from flux.core.ports import System, Thread
 
 logger = logging.getLogger("flux.watchdog")
@@ -99,10 +99,10 @@ class Watchdog:
 
     def _run(self) -> None:
         while True:
-            self._system.sleep(LOOK)
-            for standing in self._duties.looked(self._system.monotonic()):
+            self._system.sleep(CHECK_INTERVAL)
+            for standing in self._duties.checked(self._system.monotonic()):
                 _name(standing)
-            for duty in self._duties.asked():
+            for duty in self._duties.to_probe():
                 _ask(duty)
             with self._lock:
                 if not self._duties:
@@ -110,7 +110,7 @@ class Watchdog:
                     return
 
 
-def _name(standing: Standing) -> None:
+def _name(standing: StalledDuty) -> None:
     duty, taken = standing.duty, False
     where = duty.stack() if duty.stack is not None else stack_of_thread(duty.thread)
     if standing.first and duty.take_over is not None:
@@ -128,9 +128,9 @@ def _name(standing: Standing) -> None:
 
 
 def _ask(duty: Duty) -> None:
-    assert duty.ask is not None
+    assert duty.probe is not None
     try:
-        duty.ask()
+        duty.probe()
     except RuntimeError:  # its event loop is closed
         duty.end()
 

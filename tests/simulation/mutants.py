@@ -20,7 +20,8 @@ from flux.core.engine.key_queues import KeyQueues
 from flux.core.engine.offset_tracker import OffsetTracker
 from flux.core.engine.partitions import Partitions
 from flux.core.engine.retries import Retries
-from flux.core.engine.runs import Run, SliceRun
+from flux.core.engine.runs import Run
+from flux.core.engine.slice_runs import SliceRun
 from flux.core.engine.slices import Slice
 from flux.core.engine.verdicts import NEXT, Move, Rules
 from flux.core.limits.backpressure import Backpressure

@@ -117,11 +117,11 @@ def a_stop_waits_for_the_end_of_a_pause() -> Mutation:
 
 @mutant(features=("quick",))
 def a_record_is_not_tried_in_place() -> Mutation:
-    def try_again(self: Retries, entry: Entry, verdict: Any, failure: Any, now: float) -> Move:
-        self._move(entry, verdict, failure, now)
+    def retry_or_forward(self: Retries, entry: Entry, verdict: Any, failure: Any, now: float) -> Move:
+        self._forward(entry, verdict, failure, now)
         return verdict.move  # type: ignore[no-any-return]
 
-    return Retries, "_try_again", try_again
+    return Retries, "_retry_or_forward", retry_or_forward
 
 
 @mutant(features=("quick",))
@@ -144,16 +144,16 @@ def tries_in_place_do_not_wait() -> Mutation:
 
 @mutant(features=("quick",))
 def a_try_in_place_holds_back_nothing() -> Mutation:
-    try_again = Retries._try_again
+    retry_or_forward = Retries._retry_or_forward
 
-    def open_lane(self: Retries, entry: Entry, *arguments: Any) -> Move:
+    def open_key_queue(self: Retries, entry: Entry, *arguments: Any) -> Move:
         key, entry.message._record._key = entry.message._record._key, None
         try:
-            return try_again(self, entry, *arguments)
+            return retry_or_forward(self, entry, *arguments)
         finally:
             entry.message._record._key = key
 
-    return Retries, "_try_again", open_lane
+    return Retries, "_retry_or_forward", open_key_queue
 
 
 @mutant("stop", "join", features=("quick",))

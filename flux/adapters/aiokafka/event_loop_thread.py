@@ -63,7 +63,7 @@ class EventLoopThread:
         with self._lock:
             if self._loop is None:
                 loop = asyncio.new_event_loop()
-                duty = Duty("the event loop of aiokafka's clients", ask=lambda: loop.call_soon_threadsafe(respond))
+                duty = Duty("the event loop of aiokafka's clients", probe=lambda: loop.call_soon_threadsafe(respond))
 
                 def respond() -> None:
                     duty.thread = get_ident()

@@ -24,7 +24,7 @@ from flux.core.engine.assignment import Phase
 from flux.core.engine.runs import Run
 from flux.core.limits.circuit_breaker import CircuitBreaker
 from flux.core.limits.concurrency import ConcurrencyLimit
-from flux.core.limits.dispatch_mode import LOOK
+from flux.core.limits.dispatch_mode import CHECK_INTERVAL
 from flux.core.policy import Policy
 from flux.core.ports import System
 from flux.core.stage import Role
@@ -183,13 +183,13 @@ class Coordinator:
     def looks_in(self) -> float | None:
         """Seconds until the watcher's next look at the runs; None: all stages have left."""
         with self.lock:
-            return None if self.ending.ended else LOOK if self.concurrency_limit.used else _PAUSE
+            return None if self.ending.ended else CHECK_INTERVAL if self.concurrency_limit.used else _PAUSE
 
     def look(self, found_locked: _Found = lambda runtime, run: None) -> None:
         """The watcher looks at the runs; `found_locked` is told of each that is stuck. Names what stands still."""
         with self.lock:
             now = self.system.monotonic()
-            stuck = [(runtime, run) for runtime in self.runtimes for run in runtime.engine.looked(now)]
+            stuck = [(runtime, run) for runtime in self.runtimes for run in runtime.engine.checked(now)]
             if stuck:
                 self._common.wake_locked(self.ready_locked())
             for runtime, run in stuck:

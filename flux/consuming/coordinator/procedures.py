@@ -55,12 +55,12 @@ class Procedures:
     # ---- copies
 
     def write(self, runtime: StageRuntime) -> None:
-        """Logs the engine's notices and writes its forwarded copies, unless another thread does."""
+        """Logs the engine's log_events and writes its forwarded copies, unless another thread does."""
         with self._common.lock:
             now = self._common.system.monotonic()
-            notices, news = self._verdicts.news_locked(runtime, now)
-        for notice in notices:
-            self._common.task_log.noticed(runtime.where, notice, now)
+            log_events, news = self._verdicts.news_locked(runtime, now)
+        for log_event in log_events:
+            self._common.task_log.noticed(runtime.where, log_event, now)
         for message, failure, move in news:
             self._verdicts.tell(runtime, message, failure, move)
         runtime.forwarding.write()

@@ -6,7 +6,7 @@ from functools import lru_cache
 
 from flux.consuming.coordinator.common import Shared
 from flux.consuming.coordinator.stage_runtime import StageRuntime
-from flux.core.engine.commands import Notice
+from flux.core.engine.commands import LogEvent
 from flux.core.engine.forwards import Failure, describe
 from flux.core.engine.runs import Run
 from flux.core.engine.verdicts import Move, Undecodable
@@ -33,7 +33,7 @@ class Verdicts:
         if verdict.move not in (Move.NEXT, Move.DEAD) or policy.holds_key(verdict):
             return False
         failure.at = self._common.system.monotonic()
-        failure.words = describe(failure, policy.error_headers)
+        failure.description = describe(failure, policy.error_headers)
         run.note(failure, message)
         return True
 
@@ -69,10 +69,10 @@ class Verdicts:
 
     def news_locked(
         self, runtime: StageRuntime, now: float
-    ) -> tuple[list[Notice], list[tuple[Message, Failure, Move]]]:
+    ) -> tuple[list[LogEvent], list[tuple[Message, Failure, Move]]]:
         """What the engine has to say since it was asked last."""
-        notices, failures = runtime.engine.notices(), runtime.engine.failures()
-        return notices, [each for each in failures if runtime.failures.add(_kind(each[1], each[2]), now)]
+        log_events, failures = runtime.engine.log_events(), runtime.engine.failures()
+        return log_events, [each for each in failures if runtime.failures.add(_kind(each[1], each[2]), now)]
 
     def tell(self, runtime: StageRuntime, message: Message, failure: Failure, move: Move) -> None:
         """A failure that is news."""

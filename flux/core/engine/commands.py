@@ -22,7 +22,7 @@ class Level(enum.IntEnum):
 
 
 @attrs.frozen
-class Notice:
+class LogEvent:
     """A log line, and the record or partition that it is about. `kind`: one line of each kind is logged a minute; None:
     every line."""
 

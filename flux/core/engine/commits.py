@@ -55,7 +55,7 @@ class Commits:
             return None
         return min(self._at, now + max(self._interval, _LONGEST_RETRY))
 
-    def looked(self, now: float) -> None:
+    def checked(self, now: float) -> None:
         """The offsets to commit were computed: the next commit is due after the interval."""
         self.done = 0
         self._failed = False

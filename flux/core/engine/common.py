@@ -9,7 +9,7 @@ from flux.core.engine.due_times import DueTimes, whole_ms
 from flux.core.engine.key_queues import KeyQueues
 from flux.core.engine.ordering import Queues
 from flux.core.limits.call_limits import CallLimits
-from flux.core.monitoring.log_events import Notices
+from flux.core.monitoring.log_events import LogEvents
 from flux.core.monitoring.stats import Stats
 from flux.core.policy import Policy
 from flux.core.stage import Stage
@@ -30,7 +30,7 @@ class Common:
         "due_times",
         "epoch",
         "key_queues",
-        "notices",
+        "log_events",
         "policy",
         "stage",
         "stats",
@@ -42,9 +42,9 @@ class Common:
         self.stage = stage
         self.call_limits = call_limits
         self.stats = Stats()
-        self.notices = Notices()
+        self.log_events = LogEvents()
         self.commits = Commits(policy.commit_interval, policy.commit_threshold)
-        self.due_times = DueTimes(policy, stage, self.notices)
+        self.due_times = DueTimes(policy, stage, self.log_events)
         self.key_queues: Queues = (
             KeyQueues(policy.ordering) if policy.batch is None else Batches(policy.batch, policy.ordering)
         )

@@ -8,9 +8,9 @@ from flux.core.engine.assignment import Assignment
 from flux.core.engine.common import Common
 from flux.core.engine.forwards import Failure
 from flux.core.engine.key_queues import KeyQueues
-from flux.core.engine.part_runs import PartRun
 from flux.core.engine.queued_work import QueuedWork
-from flux.core.engine.runs import BatchRun, KeyQueueRun, Run, SliceRun, WholeBatchRun
+from flux.core.engine.runs import BatchRun, KeyQueueRun, Run
+from flux.core.engine.slice_runs import PartRun, SliceRun, WholeBatchRun
 from flux.core.engine.slices import Entry, Slice
 from flux.core.limits.dispatch_mode import DispatchMode
 from flux.core.message import Message
@@ -186,9 +186,9 @@ class Dispatch:
         for run in self.running:
             self.settle(run)
 
-    def looked(self, now: float) -> list[Run]:
-        """The watcher's check, about every `LOOK` seconds while there are runs. If any run is stuck, all are cut: each
-        caller keeps its current call, and other callers get the rest. Returns the stuck runs."""
+    def checked(self, now: float) -> list[Run]:
+        """The watcher's check, about every `CHECK_INTERVAL` seconds while there are runs. If any run is stuck, all are
+        cut: each caller keeps its current call, and other callers get the rest. Returns the stuck runs."""
         stuck = self.dispatch_mode.stuck(self.running, now)
         for run in self.running:
             if run.failures:  # the run may take long, and exceptions keep their frames in memory

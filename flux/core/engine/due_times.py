@@ -12,7 +12,7 @@ from flux.core.engine.commands import Level
 from flux.core.engine.slices import Slice
 from flux.core.error_text import brief
 from flux.core.message import Message
-from flux.core.monitoring.log_events import Notices
+from flux.core.monitoring.log_events import LogEvents
 from flux.core.policy import Policy
 from flux.core.stage import Role, Stage
 
@@ -25,12 +25,12 @@ def whole_ms(seconds: float) -> int:
 class DueTimes:
     """Of one stage. Due times in milliseconds since the epoch."""
 
-    __slots__ = ("_notices", "_policy", "_stage")
+    __slots__ = ("_log_events", "_policy", "_stage")
 
-    def __init__(self, policy: Policy, stage: Stage, notices: Notices) -> None:
+    def __init__(self, policy: Policy, stage: Stage, log_events: LogEvents) -> None:
         self._policy = policy
         self._stage = stage
-        self._notices = notices
+        self._log_events = log_events
 
     def timed(self, assignment: Assignment, piece: Slice, now_ms: int) -> tuple[Slice, int]:
         """The records of a polled slice in due order, and the bytes of their keys and values."""
@@ -68,7 +68,7 @@ class DueTimes:
         if after is None:
             return self._setting(target, jitter)
         if after > longest:
-            self._notices.add(
+            self._log_events.add(
                 Level.WARNING,
                 f"Retry(after={after:g}) is longer than max_delay: clipped to {longest:g} s",
                 kind="clipped",
@@ -78,7 +78,7 @@ class DueTimes:
     def _due(self, message: Message, jitter: int, now_ms: int) -> int:
         """The due time of a record without a plain, valid header for it."""
         if not message.headers_readable:
-            self._notices.add(
+            self._log_events.add(
                 Level.WARNING,
                 f"{message!r}: its headers cannot be read and are left out (logged once)",
                 "headers",
@@ -89,7 +89,7 @@ class DueTimes:
 
     def _ignored(self, message: Message, names: Sequence[str]) -> None:
         for name in names:
-            self._notices.add(
+            self._log_events.add(
                 Level.WARNING,
                 f"{message!r}: header {name} is invalid and ignored (logged once)",
                 name,
@@ -111,7 +111,7 @@ class DueTimes:
             raise
         except BaseException as error:
             wait = float(min(default_wait(stage.number, jitter), self._policy.max_delay))
-            self._notices.add(
+            self._log_events.add(
                 Level.ERROR, f"wait failed for stage {stage.number} ({brief(error)}): waiting {wait:g} s", "wait"
             )
             return wait

@@ -76,14 +76,14 @@ class Engine:
         self.left_group = retries.left_group
         self.failures = retries.failures
         self.writes = retries.forwards.take
-        self.looked = dispatch.looked
+        self.checked = dispatch.checked
         self.dispatch_mode = dispatch.dispatch_mode
         self.ready = deadlines.ready
         self.begins_at = deadlines.begins_at
         self.deadline = deadlines.deadline
         self.rests = deadlines.rests
-        self.notices = common.notices.take
-        self.tell = common.notices.tell
+        self.log_events = common.log_events.take
+        self.log = common.log_events.append
         self.stats = common.stats
         self.wall_ms = common.wall_ms
         self.limit = dict(topic_limits or {}).get
@@ -234,7 +234,7 @@ class Engine:
 
     def busy_with(self, run: Run) -> bool:
         """Whether the run is running and was not found stuck."""
-        return run in self._dispatch.running and run.looks >= 0
+        return run in self._dispatch.running and run.checks >= 0
 
     @property
     def left_open(self) -> bool:

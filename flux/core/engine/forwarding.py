@@ -1,4 +1,4 @@
-"""The transfers of one stage on their way: written, tried again, or kept because the target refuses them."""
+"""The open forwards of one stage: to be written, retried later, or kept because the target topic refuses them."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from collections import deque
 import attrs
 
 from flux.core.engine.assignment import Assignment, Phase
-from flux.core.engine.commands import Level, Notice
+from flux.core.engine.commands import Level, LogEvent
 from flux.core.engine.forwards import Detail, ForwardedCopy
 from flux.core.engine.slices import Entry
 from flux.core.errors import BrokerError, Fault
 
 MOST_OPEN = 5_000
 MOST_OPEN_BYTES = 32 * 1024 * 1024
-_LONGEST_PASSING = 30.0
+_LONGEST_WAITING = 30.0
 _LONGEST_KEPT = 60.0
 
 _REMEDIES = {
@@ -24,16 +24,16 @@ _REMEDIES = {
     Fault.DENIED: "grant WRITE on it",
 }
 _GONE = Phase.GONE
-_PASSING = {Fault.UNAVAILABLE, Fault.FATAL, Fault.FENCED, Fault.LOGIN}
+_UNAVAILABLE = {Fault.UNAVAILABLE, Fault.FATAL, Fault.FENCED, Fault.LOGIN}
 
 
 def remedy(fault: Fault, topic: str) -> str:
-    """What lets a topic take a record that it refuses."""
+    """How to make a topic accept a record that it refuses."""
     return _REMEDIES.get(fault, "see the broker's log").format(topic=topic)
 
 
-def way_out(fault: Fault, topic: str) -> str:
-    """The same, for a record that waits for that."""
+def remedy_or_skip(fault: Fault, topic: str) -> str:
+    """As `remedy`, or how to skip the record."""
     return f"{remedy(fault, topic)}, or take the record out of the way with flux skip"
 
 
@@ -41,14 +41,14 @@ class ForwardState(enum.Enum):
     QUEUED = "queued"
     WRITING = "writing"
     WAITING = "waiting"
-    """The cluster could not take it, and is asked again."""
+    """The cluster is unavailable: it is retried."""
     KEPT = "kept"
-    """The target refuses it: this record and its key are kept, the others go on."""
+    """The target topic refuses it: its record and key wait, others continue."""
 
 
 @attrs.define(eq=False)
 class Forward:
-    """One transfer and how far it is."""
+    """One forwarded copy and its state."""
 
     entry: Entry
     forwarded_copy: ForwardedCopy
@@ -56,29 +56,29 @@ class Forward:
     state: ForwardState = ForwardState.QUEUED
     failures: int = 0
     at: float = 0.0
-    """When it is tried again, by the clock of the engine."""
+    """When it is retried, in seconds by the engine's clock."""
     alone: bool = False
-    """Written with no other beside it: a client's batch fails as a whole when one record in it is too large."""
+    """Whether it is written alone: a client's batch fails as a whole if one record in it is too large."""
     kept: bool = False
     """Whether its key queue is held."""
     refused: Fault | None = None
-    """Why its target takes it not, when it is kept."""
-    away: bool = False
-    """Whether the cluster could not take it when it was last tried: the stage stands still."""
+    """Why the target topic refuses it."""
+    unavailable: bool = False
+    """Whether the cluster was unavailable at the last attempt: the stage makes no new calls."""
 
     def __str__(self) -> str:
         record, target = self.forwarded_copy.message, self.forwarded_copy.target.topic
-        why = "" if self.refused is None else f" ({self.refused.value}: {way_out(self.refused, target)})"
+        why = "" if self.refused is None else f" ({self.refused.value}: {remedy_or_skip(self.refused, target)})"
         return f"{record.topic}[{record.partition}]@{record.offset} to {target}{why}"
 
     @property
     def gone(self) -> bool:
-        """Whether its partition is not this member's any more: it must not be written."""
+        """Whether its partition is not owned any more, so that it must not be written."""
         return self.entry.assignment.phase is _GONE
 
 
 class Forwards:
-    """All transfers of one stage that are not acknowledged."""
+    """All forwards of one stage that are not acknowledged."""
 
     __slots__ = ("_again", "_alone", "_bytes", "_open", "_queue", "_sole", "_waiting", "_writing")
 
@@ -87,9 +87,9 @@ class Forwards:
         self._queue: deque[Forward] = deque()
         self._alone: deque[Forward] = deque()
         self._sole: Forward | None = None
-        """The one that is being written alone."""
+        """The forward that is being written alone."""
         self._again: dict[Forward, None] = {}
-        """Those tried again later, in the order of their failures."""
+        """Forwards to retry later, in the order of their failures."""
         self._waiting = 0
         self._writing = 0
         self._bytes = 0
@@ -99,45 +99,45 @@ class Forwards:
 
     @property
     def blocked(self) -> bool:
-        """Whether the stage may make no new calls: the cluster is away, or too much is open."""
+        """Whether the stage must not start calls: the cluster is unavailable, or too many forwards are open."""
         return self._waiting > 0 or len(self._open) >= MOST_OPEN or self._bytes >= MOST_OPEN_BYTES
 
     @property
     def queued(self) -> bool:
-        """Whether `take` would give any."""
+        """Whether `take` would return any."""
         if self._sole is not None:
             return False
         return bool(self._queue) if not self._alone else not self._writing
 
     @property
     def deadline(self) -> float | None:
-        """When the next one is tried again."""
+        """When the next one is retried."""
         return min((forward.at for forward in self._again), default=None)
 
     def of(self, entry: Entry) -> Forward | None:
-        """The transfer of an entry, if it has one."""
+        """The forward of an entry, if it has one."""
         return self._open.get(entry)
 
     def has(self, entry: Entry) -> bool:
         return entry in self._open
 
     def moving(self, entry: Entry) -> bool:
-        """Whether an end of this entry's transfer is near: it is queued or being written."""
+        """Whether the entry's forward is queued or being written, so that it ends soon."""
         forward = self._open.get(entry)
         return forward is not None and forward.state in (ForwardState.QUEUED, ForwardState.WRITING)
 
     def moving_all(self) -> list[Forward]:
-        """Transfers that may still be acknowledged by themselves."""
+        """Forwards that may be acknowledged without help."""
         return [forward for forward in self._open.values() if forward.state is not ForwardState.KEPT]
 
     @property
     def any_moving(self) -> bool:
-        """Whether any transfer may still be acknowledged by itself, those waiting for the cluster included."""
+        """Whether any forward may be acknowledged without help, those that wait for the cluster included."""
         return any(forward.state is not ForwardState.KEPT for forward in self._open.values())
 
     @property
     def refused(self) -> list[Forward]:
-        """Those that their targets refuse, whether or not they are tried again just now."""
+        """Forwards that their target topics refuse, even if they are being retried now."""
         return [forward for forward in self._open.values() if forward.refused is not None]
 
     def add(self, forward: Forward) -> None:
@@ -147,12 +147,12 @@ class Forwards:
 
     @property
     def writing(self) -> int:
-        """How many are handed to the client and not acknowledged."""
+        """Number of forwards that were handed to the client and are not acknowledged."""
         return self._writing
 
     def take(self, now: float) -> list[Forward]:
-        """What to write now, in this order."""
-        # a time further away than the longest wait is from before the clock was set back
+        """Takes the forwards to write now, in order."""
+        # a retry further away than the longest wait means that the clock was set back
         for forward in [forward for forward in self._again if not now < forward.at <= now + _LONGEST_KEPT]:
             del self._again[forward]
             forward.state = ForwardState.QUEUED
@@ -171,14 +171,14 @@ class Forwards:
         return taken
 
     def written(self, forward: Forward) -> None:
-        """Acknowledged by all in-sync replicas."""
+        """All in-sync replicas have acknowledged it."""
         self._ended(forward)
         if self._open.pop(forward.entry, None) is not None:
             self._bytes -= forward.size
-            self._is_away(forward, False)
+            self._set_unavailable(forward, False)
 
-    def unwritten(self, forward: Forward, error: BrokerError, now: float) -> Notice | None:
-        """The write failed. Afterwards `forward.state` says whether the stage waits or the record is kept."""
+    def unwritten(self, forward: Forward, error: BrokerError, now: float) -> LogEvent | None:
+        """The write failed: `forward.state` becomes WAITING (retried) or KEPT. Returns a log line, if any."""
         self._ended(forward)
         if forward.entry not in self._open:
             return None
@@ -188,53 +188,54 @@ class Forwards:
                 forwarded_copy.detail = Detail(forwarded_copy.detail - 1)
             forward.alone = True
             forward.state = ForwardState.QUEUED
-            self._is_away(forward, False)
+            self._set_unavailable(forward, False)
             self._alone.append(forward)
             return None
         forward.failures += 1
-        passing = error.fault in _PASSING
-        forward.state = ForwardState.WAITING if passing else ForwardState.KEPT
-        forward.refused = None if passing else error.fault
-        forward.at = now + min(2.0 ** min(forward.failures - 1, 10), _LONGEST_PASSING if passing else _LONGEST_KEPT)
-        self._is_away(forward, passing)
+        unavailable = error.fault in _UNAVAILABLE
+        forward.state = ForwardState.WAITING if unavailable else ForwardState.KEPT
+        forward.refused = None if unavailable else error.fault
+        longest = _LONGEST_WAITING if unavailable else _LONGEST_KEPT
+        forward.at = now + min(2.0 ** min(forward.failures - 1, 10), longest)
+        self._set_unavailable(forward, unavailable)
         self._again[forward] = None
-        return self._notice(forward, error)
+        return self._log_event(forward, error)
 
     def forget(self, assignment: Assignment) -> None:
-        """The partition is gone: nothing of it is written any more."""
+        """The partition is gone: its forwards are discarded."""
         for entry in [entry for entry in self._open if entry.assignment is assignment]:
             forward = self._open.pop(entry)
             self._bytes -= forward.size
-            self._is_away(forward, False)
+            self._set_unavailable(forward, False)
             self._again.pop(forward, None)
         self._queue = deque(forward for forward in self._queue if forward.entry.assignment is not assignment)
         self._alone = deque(forward for forward in self._alone if forward.entry.assignment is not assignment)
 
-    def _is_away(self, forward: Forward, away: bool) -> None:
-        self._waiting += away - forward.away
-        forward.away = away
+    def _set_unavailable(self, forward: Forward, unavailable: bool) -> None:
+        self._waiting += unavailable - forward.unavailable
+        forward.unavailable = unavailable
 
     def _ended(self, forward: Forward) -> None:
         self._writing -= 1
         if self._sole is forward:
             self._sole = None
 
-    def _notice(self, forward: Forward, error: BrokerError) -> Notice:
+    def _log_event(self, forward: Forward, error: BrokerError) -> LogEvent:
         topic, kind = forward.forwarded_copy.target.topic, (forward.forwarded_copy.target.topic, error.fault)
         record = forward.forwarded_copy.message
         where = f"{record.topic}[{record.partition}]@{record.offset}"
         if forward.state is ForwardState.WAITING:
-            return Notice(
+            return LogEvent(
                 Level.WARNING,
                 f"{topic} cannot be written ({error}): {len(self._open)} record(s) from {where} on wait for it;"
-                " the stage stands still and tries again",
+                " the stage pauses and retries",
                 record,
                 kind,
             )
-        return Notice(
+        return LogEvent(
             Level.ERROR,
-            f"{topic} refuses {where} ({error}): the record is kept and tried again, its key waits;"
-            f" {way_out(error.fault, topic)}",
+            f"{topic} refuses {where} ({error}): the record is kept and retried, its key waits;"
+            f" {remedy_or_skip(error.fault, topic)}",
             record,
             kind,
         )

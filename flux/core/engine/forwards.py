@@ -1,8 +1,7 @@
-"""The next forwarded copy of a record: what is written, and what is left out when it does not fit.
+"""The forwarded copy of a record: what is written to the next stage, and what is left out if it does not fit.
 
-A forwarded copy keeps key, value and every header that the record came with, in order; flux's own headers are replaced,
-all but the origin and the first failure. Its copy is acknowledged by all in-sync replicas before the original may
-commit.
+A forwarded copy has the record's key, value and headers, in order. The flux headers are replaced, except the origin and
+the first failure. All in-sync replicas acknowledge the copy before the record's offset is committed.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from flux.core.ports import ProducerRecord
 from flux.core.stage import Role, Stage
 
 ErrorHeaders = Literal["full", "type"] | Callable[[BaseException], str]
-"""How much of an error goes into headers: all, its type only, or its type and what the callable makes of it."""
+"""How much of an error goes into headers: everything, its type, or its type and the callable's result."""
 
 MAX_MESSAGE_CHARS = 1_000
 MAX_TRACE_BYTES = 8_192
@@ -33,15 +32,15 @@ _AMPLE = 20_000  # bytes, more than all headers of flux's
 
 @attrs.define(eq=False)
 class Failure:
-    """How a call ended badly. `trace` is the traceback as text, made where reading source files is allowed."""
+    """How a call failed. `trace`: the traceback as text, made where source files may be read."""
 
     error: BaseException
     trace: str = ""
     verdict: Verdict | None = None
-    """What it means for the record; None: not asked yet."""
+    """What it means for the record; None: not decided yet."""
     at: float = 0.0
-    """When a call that was noted in its run ended, by the clock of `now`."""
-    words: tuple[str, str, str] | None = None
+    """When a call that was noted in its run ended, in seconds by the engine's clock."""
+    description: tuple[str, str, str] | None = None
     """(type, message, trace), as far as they may leave the process; None: not described yet."""
 
 
@@ -53,12 +52,12 @@ class Detail(enum.IntEnum):
     NONE = 0
 
 
-_FULL, _NONE, _DEAD = Detail.FULL, Detail.NONE, Role.DEAD  # an enumeration's attribute costs more than a global
+_FULL, _NONE, _DEAD = Detail.FULL, Detail.NONE, Role.DEAD  # an enum attribute costs more than a global
 
 
 @attrs.define(eq=False)
 class ForwardedCopy:
-    """One record on its way to the next stage."""
+    """A record to be forwarded to the next stage."""
 
     message: Message
     target: Stage
@@ -72,13 +71,13 @@ class ForwardedCopy:
     error_text: str
     error_trace: str
     called: bool = True
-    """Whether the call that `message` is for was made; False: it was too old for one, or there was no time for it."""
+    """Whether the call of `message` was made; False: it had expired, or the stage stopped first."""
     detail: Detail = _FULL
     partitions: int = 0
-    """Of the target topic; 0: not known yet."""
+    """Partition count of the target topic; 0: not known yet."""
 
     def producer_record(self, now_ms: int, limit: int | None) -> ProducerRecord:
-        """The record to write now. `limit`: bytes that the target topic takes, None when not known."""
+        """The record to write now. `limit`: largest record of the target topic in bytes; None: not known."""
         message = self.message
         value, key = message.raw_value, message.key
         own = message.headers
@@ -104,7 +103,7 @@ class ForwardedCopy:
         parsed = message.flux_headers
         topic, partition, offset = message.origin
         born, failed_at = message.origin_timestamp, self.failed_at
-        headers += _of_try(target.number, parsed.attempts + 1 if self.called else parsed.attempts)
+        headers += _of_attempt(target.number, parsed.attempts + 1 if self.called else parsed.attempts)
         if target.role is not _DEAD:
             headers.append(_of_time(flux_headers.DUE, now_ms + round(self.wait * 1000)))
         headers += _of_place(self.group, topic, partition)
@@ -122,7 +121,7 @@ class ForwardedCopy:
 
 
 def describe(failure: Failure, setting: ErrorHeaders) -> tuple[str, str, str]:
-    """(type, message, trace) of a failure, as far as `setting` lets them leave the process."""
+    """(type, message, trace) of a failure, as far as `setting` allows them to leave the process."""
     error = failure.error
     cause = cause_of(error) if issubclass(type(error), Undecodable) else None
     cause = error if cause is None else cause
@@ -142,7 +141,7 @@ def describe(failure: Failure, setting: ErrorHeaders) -> tuple[str, str, str]:
 def _room(
     limit: int | None, key: bytes | None, value: bytes | None, headers: list[tuple[str, bytes | None]], own: int
 ) -> int:
-    """Bytes left for what tells of the error. `own`: headers that the record came with."""
+    """Bytes left for the headers about the error. `own`: number of headers that the record came with."""
     if limit is None:
         return MAX_TRACE_BYTES
     left = limit - len(key or b"") - len(value or b"")
@@ -158,19 +157,17 @@ def _room(
 
 @lru_cache(1000)
 def _of_text(name: str, text: str) -> tuple[str, bytes]:
-    """A header of which there are few."""
+    """A header with one of few values: cached."""
     return name, text.encode()
 
 
 @lru_cache(1000)
 def _of_type(kind: str) -> tuple[str, bytes]:
-    """The same."""
     return flux_headers.ERROR_TYPE, _cut(kind, 250)
 
 
 @lru_cache(10_000)
 def _of_place(group: str, topic: str, partition: int) -> tuple[tuple[str, bytes], ...]:
-    """The same."""
     return (
         _of_text(flux_headers.GROUP, group),
         _of_text(flux_headers.ORIGIN_TOPIC, topic),
@@ -179,20 +176,19 @@ def _of_place(group: str, topic: str, partition: int) -> tuple[tuple[str, bytes]
 
 
 @lru_cache(1000)
-def _of_try(stage: int, attempts: int) -> tuple[tuple[str, bytes], ...]:
-    """The same."""
+def _of_attempt(stage: int, attempts: int) -> tuple[tuple[str, bytes], ...]:
     return (flux_headers.STAGE, b"%d" % stage), (flux_headers.ATTEMPTS, b"%d" % attempts)
 
 
 @lru_cache(1000)
 def _of_time(name: str, ms: int) -> tuple[str, bytes]:
-    """Of a time that many records have in common, as they failed together."""
+    """A time that records which failed together share."""
     return name, b"%d" % ms
 
 
 @lru_cache(1000)
 def _of_trace(trace: str, room: int) -> tuple[str, bytes]:
-    """The end of a traceback tells most."""
+    """The end of the traceback, which is its most useful part."""
     data = trace.encode("utf-8", "replace")[-room:]
     return flux_headers.ERROR_TRACE, data.decode("utf-8", "ignore").encode()
 

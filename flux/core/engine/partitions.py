@@ -110,7 +110,7 @@ class Partitions:
             why = f"the log ends at {marks.high} (was the topic recreated?)"
         else:
             why = f"{marks.low - at} offset(s) are gone before they were processed (deleted by retention?)"
-        self._common.notices.add(
+        self._common.log_events.add(
             Level.ERROR,
             f"{partition}: offset {at} is out of range: {why}; continuing at the oldest, {marks.low}",
             about=partition,
@@ -131,7 +131,7 @@ class Partitions:
             return []
         done = read_metadata(committed_offset.offset, committed_offset.metadata)
         if done is None:
-            self._common.notices.add(
+            self._common.log_events.add(
                 Level.WARNING,
                 f"{partition}: the metadata of committed offset {committed_offset.offset} is not flux's or is damaged;"
                 " records completed past the committed offset are processed again",
@@ -169,7 +169,7 @@ class Partitions:
             if committed_offset is not None and committed_offset != assignment.committed:
                 offsets[assignment.partition] = committed_offset
         if partitions is None:
-            self._common.commits.looked(now)
+            self._common.commits.checked(now)
         if offsets and not at_once:
             self._common.commits.began(offsets, now)
         return offsets or None
@@ -190,14 +190,14 @@ class Partitions:
         common.stats.commit_failures += 1
         if error.fault is Fault.METADATA:
             self._with_metadata = False
-            common.notices.add(
+            common.log_events.add(
                 Level.ERROR,
                 f"the broker refuses metadata of this length with a committed offset ({error}): set the task's"
                 " max_metadata to its offset.metadata.max.bytes; until then records completed past a committed offset"
                 " are processed again after a crash",
             )
         elif not error.retriable and error.fault is not Fault.FENCED:
-            common.notices.add(
+            common.log_events.add(
                 Level.ERROR,
                 f"offsets of {common.stage.group} cannot be committed: {error}",
                 kind=("commit", error.fault),
@@ -222,7 +222,7 @@ class Partitions:
             f"{partition} up to {committed_offset.offset}" for partition, committed_offset in sorted(offsets.items())
         ]
         more = f" and {len(shown) - SHOWN} more" if len(shown) > SHOWN else ""
-        self._common.notices.add(
+        self._common.log_events.add(
             Level.ERROR,
             f"not committed: {', '.join(shown[:SHOWN])}{more} ({error}):"
             " records done since the last commit are processed again",

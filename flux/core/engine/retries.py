@@ -1,7 +1,7 @@
-"""What becomes of records whose calls failed: tried in place, forwarded to the next stage, or done.
+"""What happens to records whose calls failed: retried in place, forwarded to the next stage, or done.
 
-A record is open from the end of its call until it is done: while it waits to be tried in place, is on its way to the
-next stage, or waits for what its call produced.
+A record is open from the end of its call until it is done: while it waits for a retry in place, is being forwarded, or
+waits for the acknowledgement of what its call produced.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from flux.core.errors import BrokerError
 from flux.core.message import Message
 from flux.core.stage import Role
 
-_COPY_OVERHEAD = 500  # bytes of headers and bookkeeping that an open forwarded copy holds, about
+_COPY_OVERHEAD = 500  # about the bytes of headers and bookkeeping of an open forward
 
-_DEAD, _NEXT = Role.DEAD, Move.NEXT  # an enumeration's attribute costs more than a global
+_DEAD, _NEXT = Role.DEAD, Move.NEXT  # an enum attribute costs more than a global
 
 
 class Retries:
-    """Of one stage. `cut`: ends the runs of a partition after the calls that they are in, since a record of it is to
-    hold back its key."""
+    """Of one stage. `cut`: ends the runs of a partition after their current calls, because one of its records must hold
+    back its key."""
 
     __slots__ = ("_common", "_cut", "_dead", "_failures", "_following", "forwards", "in_place", "unforwarded")
 
@@ -43,12 +43,12 @@ class Retries:
         self.in_place = InPlace()
         self.forwards = Forwards()
         self.unforwarded: list[Forward] = []
-        """Copies that were not acknowledged when the stage left."""
+        """Forwards that were not acknowledged when the stage left."""
 
     # ---- calls
 
     def verdict(self, failure: Failure) -> Verdict:
-        """What a failure means, found once."""
+        """What a failure means; decided once."""
         verdict = failure.verdict
         if verdict is None:
             verdict = failure.verdict = self._common.policy.rules.verdict(failure.error)
@@ -63,25 +63,25 @@ class Retries:
         if entry.assignment.phase is Phase.GONE:
             return verdict.move
         entry.assignment.open[entry] = None
-        return self._try_again(entry, verdict, failure, now)
+        return self._retry_or_forward(entry, verdict, failure, now)
 
     def noted(self, run: Run, entry: Entry, failure: Failure) -> None:
-        """The same, found when its run was accounted for."""
+        """As `fail`, for a failure that was found when its run was accounted for."""
         self._failures.append((entry.message, failure, self.fail(run, entry, failure, failure.at)))
 
     @property
     def news(self) -> bool:
-        """Whether `failures` would give any."""
+        """Whether `failures` would return any."""
         return bool(self._failures)
 
     def failures(self) -> list[tuple[Message, Failure, Move]]:
-        """Calls that were found failed when their runs were accounted for, with what becomes of their records."""
+        """Takes the failures that were found when runs were accounted for, with what happens to their records."""
         failures, self._failures = self._failures, []
         return failures
 
     def produced(self, entry: Entry) -> Entry | None:
-        """A call returned and what it produced is not acknowledged yet: `settled` follows. None: its partition is
-        gone, and nobody needs to hear."""
+        """A call returned, and what it produced is not acknowledged yet: report `settled` later. Returns None if its
+        partition is gone, and no report is needed."""
         self.in_place.called.pop(entry, None)
         if entry.assignment.phase is Phase.GONE:
             return None
@@ -89,8 +89,8 @@ class Retries:
         return entry
 
     def settled(self, entry: Entry, failure: Failure | None, now: float) -> Move | None:
-        """What the call of `entry` produced is acknowledged, or failed to be; in that case where the record goes, if
-        its partition is still here."""
+        """What the call of `entry` produced was acknowledged, or not delivered (`failure`). Returns what happens to a
+        failed record, unless its partition is gone."""
         if entry not in entry.assignment.open:
             return None
         if failure is None:
@@ -105,7 +105,7 @@ class Retries:
                 self._common.key_queues.add_first(entry)
         elif verdict.move is not Move.STOP:
             self._common.stats.failed += 1
-            return self._try_again(entry, verdict, failure, now)
+            return self._retry_or_forward(entry, verdict, failure, now)
         return verdict.move
 
     def aborted(self, run: Run) -> None:
@@ -113,10 +113,10 @@ class Retries:
         for entry in run.entries or ():
             self.in_place.called.pop(entry, None)
 
-    # ---- tries in place
+    # ---- retries in place
 
-    def _try_again(self, entry: Entry, verdict: Verdict, failure: Failure, now: float) -> Move:
-        """An open record failed: it is tried again in place, or moves."""
+    def _retry_or_forward(self, entry: Entry, verdict: Verdict, failure: Failure, now: float) -> Move:
+        """An open record failed: it is retried in place, or forwarded."""
         policy, key_queues = self._common.policy, self._common.key_queues
         wait = policy.in_place_wait * 2**entry.tries
         if (
@@ -125,30 +125,29 @@ class Retries:
             or not self._common.begins(entry.assignment)
             or expires(entry.message, policy.give_up_after, self._common.epoch + now + wait)
         ):
-            self._move(entry, verdict, failure, now)
+            self._forward(entry, verdict, failure, now)
             return verdict.move
         entry.tries += 1
         entry.waits = True
         if policy.ordering != "none":
-            # a slice in work may have more of the key; and once entries are in key queues, others may be worked beside
-            # it
+            # a running slice may have more records of the key; once those are entries, others may run beside it
             self._cut(entry.assignment)
         key_queues.hold(entry)
         self.in_place.add(WaitingInPlace(entry, verdict, failure, now), now + wait)
         return Move.AGAIN
 
     def readmit_due(self, now: float) -> None:
-        """Those that have waited may be tried now."""
+        """Makes the records whose wait is over ready for their next call."""
         while (waiting := self.in_place.due(now)) is not None:
             self._readmit(waiting)
 
     def paused(self) -> None:
-        """What waits to be tried in place waits for the end of the pause instead."""
+        """Retries in place wait for the end of the pause instead."""
         for waiting in self.in_place.take():
             self._readmit(waiting)
 
     def _readmit(self, waiting: WaitingInPlace) -> None:
-        """An open record that waited to be tried in place is the first of its key queue."""
+        """Makes a record that has waited the first of its key queue."""
         entry, key_queues = waiting.entry, self._common.key_queues
         entry.waits = False
         entry.message = entry.message.again(self._common.wall_ms(waiting.failed_at))
@@ -158,31 +157,31 @@ class Retries:
         key_queues.release(entry)
 
     def end_in_place(self, begun: Container[Entry], assignment: Assignment | None = None) -> None:
-        """What waits to be tried in place, or for a caller since, moves on instead, as there is no time for that.
+        """Forwards the records that wait for a retry in place, or for its caller, because there is no time for it.
         `begun`: entries that callers have taken."""
         for waiting in self.in_place.take(assignment):
             waiting.entry.waits = False
             self._common.key_queues.release(waiting.entry)
-            self._move(waiting.entry, waiting.verdict, waiting.failure, waiting.failed_at)
+            self._forward(waiting.entry, waiting.verdict, waiting.failure, waiting.failed_at)
         for waiting in self.in_place.take_readmitted(assignment):
             entry = waiting.entry
             if entry not in begun and not entry.done:
                 entry.assignment.open[entry] = None
-                self._move(entry, waiting.verdict, waiting.failure, waiting.failed_at, called=False)
+                self._forward(entry, waiting.verdict, waiting.failure, waiting.failed_at, called=False)
 
-    # ---- what is forwarded
+    # ---- forwards
 
-    def _move(self, entry: Entry, verdict: Verdict, failure: Failure, now: float, called: bool = True) -> None:
-        """Sends an open record to the next stage, or to the dead letters. `called`: as its message says, which counts
-        a call in place when it may begin."""
+    def _forward(self, entry: Entry, verdict: Verdict, failure: Failure, now: float, called: bool = True) -> None:
+        """Forwards an open record to the next stage, or to the dead letters. `called`: whether the call that its
+        message counts was made."""
         message, following, common = entry.message, self._following, self._common
         policy = common.policy
-        kind, text, trace = failure.words or describe(failure, policy.error_headers)
+        kind, text, trace = failure.description or describe(failure, policy.error_headers)
         if following is None:
             self._close(entry)
             why = f"{kind}: {text}" if text else kind
             line = f"{message!r} failed once more ({why}) and stays a dead letter"
-            common.notices.add(Level.INFO, line, about=message)
+            common.log_events.add(Level.INFO, line, about=message)
             return
         tried = verdict.move is _NEXT
         target = following if tried else self._dead
@@ -197,12 +196,11 @@ class Retries:
         self.forwards.add(Forward(entry, forwarded_copy, size))
 
     def written(self, forward: Forward, now: float) -> bool:
-        """`all_written` of one."""
+        """As `all_written`, for one forward. Returns whether it counts."""
         return bool(self.all_written((forward,), now))
 
     def all_written(self, forwards: Iterable[Forward], now: float) -> list[Forward]:
-        """Forwarded copies are acknowledged by all in-sync replicas. Gives those that count: a partition may be
-        gone."""
+        """All in-sync replicas have acknowledged these forwards. Returns those that count: a partition may be gone."""
         common = self._common
         counted: list[Forward] = []
         ranges: dict[Assignment, list[tuple[int, int]]] = {}
@@ -231,10 +229,10 @@ class Retries:
         return counted
 
     def unwritten(self, forward: Forward, error: BrokerError, now: float) -> None:
-        """A forwarded copy's write failed."""
-        notice = self.forwards.unwritten(forward, error, now)
-        if notice is not None:
-            self._common.notices.tell(notice)
+        """The write of a forward failed."""
+        log_event = self.forwards.unwritten(forward, error, now)
+        if log_event is not None:
+            self._common.log_events.append(log_event)
         assignment = forward.entry.assignment
         if forward.state is ForwardState.KEPT and not forward.kept and assignment.phase is Phase.WORKING:
             forward.kept = True
@@ -242,15 +240,15 @@ class Retries:
             self._common.key_queues.hold(forward.entry)
 
     def left_group(self) -> None:
-        """The stage leaves: records whose copies are not acknowledged are called again."""
+        """The stage has left its group: records whose forwards are not acknowledged will be called again."""
         self.unforwarded = self.forwards.moving_all()
         if self.unforwarded:
             shown = list(map(str, self.unforwarded[:SHOWN]))
             more = len(self.unforwarded) - len(shown)
-            self._common.notices.add(
+            self._common.log_events.add(
                 Level.ERROR,
-                f"not committed, as their copies are not written: {', '.join(shown)}"
-                f"{f' and {more} more' if more else ''}: they are called again",
+                f"not committed, because their forwarded copies were not written: {', '.join(shown)}"
+                f"{f' and {more} more' if more else ''}: they are processed again",
             )
 
     # ---- open records
@@ -265,11 +263,11 @@ class Retries:
         self._common.key_queues.retry_aside()
 
     def in_flight(self, entry: Entry) -> bool:
-        """Of an open record: whether its end is near, as it waits for an acknowledgement only."""
+        """Whether an open record waits for an acknowledgement only, so that it is done soon."""
         return self.forwards.moving(entry) or not self.forwards.has(entry)
 
     def forget(self, assignment: Assignment) -> None:
-        """A partition is gone, and what of it is open with it."""
+        """A partition is gone: its open records are discarded."""
         self.in_place.take(assignment)
         self.in_place.take_readmitted(assignment)
         self.forwards.forget(assignment)

@@ -24,18 +24,18 @@ def begins_at_ends(policy: Policy, stage: Stage, committed: Collection[int]) -> 
 class StartOffsets:
     """Of one stage."""
 
-    __slots__ = ("_ends", "_policy", "_stage", "looks")
+    __slots__ = ("_ends", "_policy", "_stage", "must_check")
 
     def __init__(self, policy: Policy, stage: Stage) -> None:
         self._policy = policy
         self._stage = stage
         self._ends: dict[int, int] = {}
-        self.looks = begins_at_ends(policy, stage, ())
+        self.must_check = begins_at_ends(policy, stage, ())
         """Whether the group's committed offsets must still be passed to `found`, before the member joins."""
 
     def found(self, committed: Collection[int], marks: Mapping[int, Watermarks]) -> None:
         """Before the member joins: the partitions with committed offsets, and the topic's watermarks."""
-        self.looks = False
+        self.must_check = False
         if begins_at_ends(self._policy, self._stage, committed):
             self._ends = {number: mark.high for number, mark in marks.items()}
 

@@ -1,4 +1,4 @@
-"""What the end of a call means for its record."""
+"""Verdicts: what the end of a call means for its record, and the exceptions that decide it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from flux.core.message import Message
 from flux.core.validation import plain
 
 PROCESS = (KeyboardInterrupt, SystemExit, GeneratorExit, MemoryError)
-"""What no rule can make a record's failure; drivers add the cancellation of what they run calls in."""
+"""Failures of the process, which no rule can make a record's. Drivers add the cancellation of their calls."""
 
 
 class Reject(Exception):
@@ -25,7 +25,7 @@ class Reject(Exception):
 class Retry(Exception):
     """Raised in `call`: the record goes to the next stage and waits `after` seconds there (None: that stage's wait).
 
-    `after` is at most the task's `max_delay`; more is clipped, and logged."""
+    An `after` above the task's `max_delay` is clipped and logged."""
 
     after: float | None = None
 
@@ -37,10 +37,10 @@ class Retry(Exception):
 
 
 class Pause(Exception):
-    """Raised in `call`: not the record's fault, as what it needs is away. No record moves and no attempt is counted;
-    the task makes no new calls here until one record, tried after `seconds`, ends otherwise.
+    """Raised in `call`: a dependency is down, so the record is not at fault. No record is moved and no attempt counted.
+    The task makes no new calls in this process until one record, tried after `seconds`, ends otherwise.
 
-    `seconds` None: 1 s, doubled up to 60 s by each try that finds the same, and drawn to be up to a tenth longer.
+    `seconds` None: 1 s, doubled up to 60 s by each try that finds the same, plus up to a tenth at random.
     """
 
     seconds: float | None = None
@@ -53,7 +53,7 @@ class Pause(Exception):
 
 
 class BatchFailure(Exception):
-    """Raised in the `call` of a BatchTask: the messages named move on, each with its own exception, and the others are
+    """Raised in the `call` of a BatchTask: these messages have failed, each with its own exception, and the others are
     done. `failures`: message -> exception."""
 
     def __init__(self, failures: Mapping[Message, BaseException]) -> None:
@@ -68,10 +68,10 @@ class BatchFailure(Exception):
 
 
 def failures_of(messages: Sequence[Message], error: BaseException) -> Mapping[Message, BaseException]:
-    """Which messages of a call that took many have failed, each with its exception: those that `BatchFailure` names, as
-    long as it names none but them; else all."""
+    """The failed messages of a call with many, each with its exception: those of a `BatchFailure` if all of them are
+    messages of the call, else all messages."""
     if issubclass(type(error), BatchFailure):
-        # BatchFailure's own dictionary, whatever a subclass or the call has made of it
+        # read past subclasses, which may override the attribute; the call may have replaced the dictionary
         named = asked(lambda: dict(object.__getattribute__(error, "failures")))
         if named is not None and named.keys() <= set(messages):
             return named  # type: ignore[no-any-return]
@@ -79,41 +79,41 @@ def failures_of(messages: Sequence[Message], error: BaseException) -> Mapping[Me
 
 
 class Expired(Exception):
-    """The work is older than the task's `give_up_after`, and was not tried."""
+    """The record is older than the task's `give_up_after`; no call was made."""
 
 
 class NotAwaited(Exception):
-    """A call, or middleware around it, ended while work that it had made was still to be done: it returned a coroutine
-    or a generator, or forgot to await one. Whether that ran, nobody can know: the call has failed."""
+    """A call, or middleware around it, returned a coroutine or a generator, or forgot to await one. Its work may not
+    have run, so the call has failed."""
 
 
 class SubtaskCancelled(Exception):
-    """A call raised CancelledError though nobody had cancelled it: something that it waits for was cancelled. The
-    call has failed; `__cause__` is that CancelledError."""
+    """A call raised CancelledError although it was not cancelled: something that it awaited was. The call has failed;
+    `__cause__` is that CancelledError."""
 
 
 class Undecodable(Exception):
-    """The task's deserializer refused the record; `__cause__` is its error."""
+    """The task's deserializer raised; `__cause__` is its exception."""
 
 
 class Move(enum.Enum):
     NEXT = "next"
     AGAIN = "again"
-    """In place, after a moment."""
+    """Retried in place."""
     DEAD = "dead"
     PAUSE = "pause"
-    """What the task needs is away: nothing moves, and it makes no calls for a while."""
+    """An outage: no record is moved, and the task makes no calls for a while."""
     STOP = "stop"
-    """The process failed, not the record: nothing moves, the worker ends, the record is delivered again."""
+    """The process failed, not the record: the worker ends, and the record is delivered again."""
 
 
 @attrs.frozen
 class Verdict:
     move: Move
     reason: str = ""
-    """`flux-reason` when the record goes to the dead letters, or on to the next stage."""
+    """The `flux-reason` of the forwarded copy."""
     after: float | None = None
-    """Seconds: the wait, or the pause, where the call knew."""
+    """Seconds of the wait or the pause, if the call decided."""
 
 
 STOP = Verdict(Move.STOP)
@@ -126,9 +126,10 @@ PAUSE = Verdict(Move.PAUSE)
 
 @attrs.frozen
 class Rules:
-    """Which exceptions are tried again, and which pause the task. The nearest class in the MRO wins; of ties, a pause
-    first, which moves nothing, then reject; no match rejects. What is no `Exception` is a record's failure where
-    one of these names it or a base of it; else, and where it is in `process`, the process has failed."""
+    """Which exceptions are retried, reject the record, or pause the task. The nearest class in the MRO wins; of ties,
+    pause wins over reject, and reject over retry; no match rejects. An exception that is no `Exception` is a failure of
+    the record only if one of these lists it or a base of it; otherwise, and always if it is in `process`, the process
+    has failed."""
 
     retry_on: tuple[type[BaseException], ...] = (Exception,)
     reject_on: tuple[type[BaseException], ...] = ()
@@ -136,10 +137,10 @@ class Rules:
     process: tuple[type[BaseException], ...] = PROCESS
 
     _known: ByType[Verdict] = attrs.field(factory=ByType, init=False, repr=False, eq=False)
-    """Of types that say all."""
+    """Verdicts of types for which the type alone decides."""
 
     def verdict(self, error: BaseException) -> Verdict:
-        """What a call that ended with `error` means."""
+        """The verdict for a call that raised `error`."""
         kind = type(error)
         known = self._known.get(kind)
         if known is None:
@@ -149,14 +150,14 @@ class Rules:
         return known
 
     def _verdict(self, error: BaseException) -> Verdict:
-        # by the type alone: what an object says of itself, and how its class compares, is somebody else's code
+        # by identity of types alone: an object's attributes and its class's comparisons are users' code
         kind = type(error)
         if self._of_process(error):
             return STOP
         if issubclass(kind, Retry):
             after = number_of(lambda: error.after)  # type: ignore[attr-defined]
             if after is None or not after >= 0:
-                return NEXT  # none given, or a subclass's own idea of one
+                return NEXT  # none given, or an invalid one from a subclass
             return Verdict(Move.NEXT, "error", after)
         if issubclass(kind, Reject):
             return REJECTED
@@ -178,7 +179,7 @@ class Rules:
         return REJECTED if issubclass(kind, Exception) else STOP
 
     def _of_process(self, error: BaseException) -> bool:
-        """A group of which any is, too."""
+        """Whether `error`, or any exception in a group, is a failure of the process."""
         looked_at = [error]
         for each in looked_at:
             if issubclass(type(each), self.process):

@@ -17,7 +17,7 @@ from flux.core.engine.runs import Run
 QUICK = 0.0005
 """Longest duration of a quick call in seconds: about 25 times the cost of handing it over."""
 
-LOOK = 0.005
+CHECK_INTERVAL = 0.005
 """Seconds between two checks by the watcher."""
 
 LEAST_PROGRESS = 10
@@ -29,7 +29,7 @@ STANDSTILL = 4
 CHUNK = 100
 """Records that one caller takes at once while calls are quick."""
 
-_LATE = 1.5 * LOOK
+_LATE = 1.5 * CHECK_INTERVAL
 _PER_ENTRY = 16
 """Quick calls for each record more that a caller takes at once."""
 _ENOUGH = 48
@@ -43,14 +43,14 @@ noticed costs as much as the key queues for the records between two such calls."
 class DispatchMode:
     """`slow` from the first stuck run until enough calls were quick."""
 
-    __slots__ = ("_calm", "_enough", "_looked_at", "_score", "slow")
+    __slots__ = ("_calm", "_checked_at", "_enough", "_score", "slow")
 
     def __init__(self) -> None:
         self.slow = False
         self._score = 0
         self._calm = _MOST  # calls since the slow mode ended
         self._enough = _ENOUGH
-        self._looked_at = 0.0
+        self._checked_at = 0.0
 
     @property
     def chunk(self) -> int:
@@ -58,23 +58,23 @@ class DispatchMode:
 
     def stuck(self, runs: Iterable[Run], now: float) -> list[Run]:
         """The runs that are newly found stuck at this check."""
-        late = now - self._looked_at > _LATE
-        self._looked_at = now
+        late = now - self._checked_at > _LATE
+        self._checked_at = now
         stuck = []
         for run in runs:
             run.started = min(run.started, now)  # the clock may have been set back
-            if run.looks < 0:
+            if run.checks < 0:
                 continue
             index = run.index
             if index >= run.limit:
                 continue
-            if now - run.started < LOOK:
+            if now - run.started < CHECK_INTERVAL:
                 run.seen = index
                 continue
             progress, run.seen = index - run.seen, index
-            run.looks = 0 if progress else run.looks + 1
-            if run.looks >= STANDSTILL or (progress < LEAST_PROGRESS and not late):
-                run.looks = -1
+            run.checks = 0 if progress else run.checks + 1
+            if run.checks >= STANDSTILL or (progress < LEAST_PROGRESS and not late):
+                run.checks = -1
                 stuck.append(run)
         if stuck and not self.slow:
             self.slow = True

@@ -13,7 +13,7 @@ import attrs
 
 PATIENCE = 20.0
 """Seconds that a step may take: longer than any request to a cluster."""
-LOOK = 1.0
+CHECK_INTERVAL = 1.0
 """Seconds between two checks."""
 _LATE = 5.0
 """If two checks are further apart, in seconds, the whole process was frozen and not one duty."""
@@ -23,13 +23,13 @@ _LATE = 5.0
 class Duty:
     """Work that one thread does for others. `name`: for the log, such as "the poll loop of orders". `stack`: returns a
     traceback of where it is now; None: the stack of `thread`. `take_over`: lets another thread continue the work if
-    that is safe, and returns whether it does. `ask`: schedules a call of `rest`, for a duty that marks no steps itself,
-    such as an event loop."""
+    that is safe, and returns whether it does. `probe`: schedules a call of `rest`, for a duty that marks no steps
+    itself, such as an event loop."""
 
     name: str
     stack: Callable[[], str] | None = None
     take_over: Callable[[], bool] | None = None
-    ask: Callable[[], object] | None = None
+    probe: Callable[[], object] | None = None
     thread: int = 0
     """Identifier of the thread that does it."""
     steps: int = 0
@@ -52,7 +52,7 @@ class Duty:
 
 
 @attrs.frozen
-class Standing:
+class StalledDuty:
     """A duty without progress for `seconds`. `first`: whether it is reported for the first time, so that another thread
     may take over."""
 
@@ -75,17 +75,17 @@ class Duties:
     def __init__(self) -> None:
         self._added: list[Duty] = []
         self._steps: dict[Duty, _Step] = {}
-        self._looked_at: float | None = None
+        self._checked_at: float | None = None
 
     def add(self, duty: Duty) -> None:
         self._added.append(duty)
 
-    def looked(self, now: float) -> list[Standing]:
-        """Checks all duties, to be called every `LOOK` seconds. Returns those to report now; each is reported again
-        after twice the time."""
+    def checked(self, now: float) -> list[StalledDuty]:
+        """Checks all duties, to be called every `CHECK_INTERVAL` seconds. Returns those to report now; each is reported
+        again after twice the time."""
         while self._added:
             self._steps[self._added.pop()] = _Step(-1, now, 0.0)
-        last, self._looked_at = self._looked_at, now
+        last, self._checked_at = self._checked_at, now
         late = last is None or not 0 <= now - last <= _LATE
         standing = []
         for duty, step in list(self._steps.items()):
@@ -95,13 +95,13 @@ class Duties:
                 self._steps[duty] = _Step(duty.steps, now, now + PATIENCE)
             elif now >= step.report_at:
                 seconds = now - step.seen
-                standing.append(Standing(duty, seconds, not step.reported))
+                standing.append(StalledDuty(duty, seconds, not step.reported))
                 step.report_at, step.reported = now + seconds, True
         return standing
 
-    def asked(self) -> list[Duty]:
-        """The duties whose `ask` is to be called now."""
-        found = [duty for duty in self._steps if duty.ask is not None and not duty.busy and not duty.ended]
+    def to_probe(self) -> list[Duty]:
+        """The duties whose `probe` is to be called now."""
+        found = [duty for duty in self._steps if duty.probe is not None and not duty.busy and not duty.ended]
         for duty in found:
             duty.steps += 1
             duty.busy = True

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 
-from flux.core.engine.commands import Level, Notice
+from flux.core.engine.commands import Level, LogEvent
 from flux.core.message import Message
 from flux.core.ports import TopicPartition
 
 
-class Notices:
+class LogEvents:
     __slots__ = ("_lines", "_logged")
 
     def __init__(self) -> None:
-        self._lines: list[Notice] = []
+        self._lines: list[LogEvent] = []
         self._logged: set[str] = set()
 
     def add(
@@ -24,17 +24,17 @@ class Notices:
         about: Message | TopicPartition | None = None,
         kind: Hashable = None,
     ) -> None:
-        """`once`: only the first line with the same value is logged. `kind`: see `Notice`."""
+        """`once`: only the first line with the same value is logged. `kind`: see `LogEvent`."""
         if once is not None:
             if once in self._logged:
                 return
             self._logged.add(once)
-        self.tell(Notice(level, text, about, kind))
+        self.append(LogEvent(level, text, about, kind))
 
-    def tell(self, notice: Notice) -> None:
+    def append(self, log_event: LogEvent) -> None:
         """Adds a line."""
-        self._lines.append(notice)
+        self._lines.append(log_event)
 
-    def take(self) -> list[Notice]:
+    def take(self) -> list[LogEvent]:
         lines, self._lines = self._lines, []
         return lines

@@ -8,7 +8,7 @@ from __future__ import annotations
 from heapq import nsmallest
 
 from flux.core.engine import Engine
-from flux.core.engine.forwarding import way_out
+from flux.core.engine.forwarding import remedy_or_skip
 from flux.core.engine.runs import Run
 from flux.core.engine.slices import Entry
 from flux.core.engine.verdicts import Pause
@@ -29,12 +29,12 @@ class Snapshot:
         self._seen: Seen = {}
         self._waited: dict[Entry, float] = {}
         """The earliest time at which records without a forwarded copy can have become open."""
-        self._looked: float | None = None
+        self._checked: float | None = None
         self._done = self._failed = 0
 
     def look(self, now: float) -> StageReport:
         engine, stats, stage = self._engine, self._engine.stats, self._engine.stage
-        since = 0.0 if self._looked is None else now - self._looked
+        since = 0.0 if self._checked is None else now - self._checked
         done, failed = stats.done - self._done, stats.failed - self._failed
         calls, open_ = self._calls(now), self._open(now)
         due, tried = engine.next_due, in_place(engine)
@@ -59,7 +59,7 @@ class Snapshot:
             in_place=tried,
             paused=pause_of(engine.call_limits.breaker, now),
         )
-        self._looked, self._done, self._failed = now, stats.done, stats.failed
+        self._checked, self._done, self._failed = now, stats.done, stats.failed
         return report
 
     def _calls(self, now: float) -> list[Call]:
@@ -69,7 +69,7 @@ class Snapshot:
             index = run.index
             at, since = seen.get(run, (-1, 0.0))
             if at != index:  # it started after the last snapshot
-                since = max(run.started, self._looked or 0.0)
+                since = max(run.started, self._checked or 0.0)
             self._seen[run] = index, since
             partition, offset, key, attempt = _at(run, index)
             records = run.calls if run.batched else 1
@@ -86,10 +86,10 @@ class Snapshot:
                 ago = _ago(self._engine.wall_ms(now) / 1000, forward.forwarded_copy.failed_at / 1000)
                 target = forward.forwarded_copy.target.topic
                 fault = forward.refused
-                refused = "" if fault is None else f"{fault.value}: {way_out(fault, target)}"
+                refused = "" if fault is None else f"{fault.value}: {remedy_or_skip(fault, target)}"
                 found.append(Open(*known, target, forward.state.value, forward.failures, ago, refused))
                 continue
-            since = self._waited[entry] = waited.get(entry, now if self._looked is None else self._looked)
+            since = self._waited[entry] = waited.get(entry, now if self._checked is None else self._checked)
             if entry.waits:
                 found.append(Open(*known, message.topic, IN_PLACE, entry.tries, _ago(now, since)))
             else:

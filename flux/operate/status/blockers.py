@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 
 import attrs
 
-from flux.core.engine.forwarding import way_out
+from flux.core.engine.forwarding import remedy_or_skip
 from flux.core.errors import Fault
 from flux.core.ports import TopicPartition
 from flux.operate.formatting import many
@@ -94,7 +94,7 @@ class LargeRecord:
 
     @property
     def remedy(self) -> str:
-        return way_out(Fault.TOO_LARGE, self.target)
+        return remedy_or_skip(Fault.TOO_LARGE, self.target)
 
 
 def large_record_at(found: TaskStatus, each: StageStatus, number: int) -> LargeRecord | None:

@@ -64,7 +64,7 @@ def done(count: int, committed: int | None = 0) -> Driver:
 
 
 def texts(driver: Driver) -> list[str]:
-    return [notice.text for notice in driver.engine.notices()]
+    return [log_event.text for log_event in driver.engine.log_events()]
 
 
 def test_what_was_done_and_cannot_be_committed_is_tried_until_the_deadline_and_named() -> None:

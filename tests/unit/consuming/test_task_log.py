@@ -11,7 +11,7 @@ import flux
 from flux.consuming.coordinator import Coordinator
 from flux.consuming.hook_dispatch import HookDispatch
 from flux.core.engine import Engine
-from flux.core.engine.commands import Level, Notice
+from flux.core.engine.commands import Level, LogEvent
 from flux.core.errors import BrokerError, Fault
 from flux.core.ports import TopicPartition
 from flux.system import OperatingSystem
@@ -66,8 +66,8 @@ def test_of_an_engine_s_notices_of_one_kind_there_is_one_a_minute(
     clock = cast(Clock, coordinator.system)
     for _ in range(61):
         for runtime in coordinator.runtimes:
-            runtime.engine.tell(Notice(Level.WARNING, f"positions of {runtime} cannot be had", kind="positions"))
-            runtime.engine.tell(Notice(Level.INFO, "something new"))
+            runtime.engine.log(LogEvent(Level.WARNING, f"positions of {runtime} cannot be had", kind="positions"))
+            runtime.engine.log(LogEvent(Level.INFO, "something new"))
             coordinator.procedures.write(runtime)
         clock.passed += 1
     lines = [line.getMessage() for line in caplog.records if line.levelno >= logging.WARNING]

@@ -21,7 +21,7 @@ from flux.core.engine.runs import Run
 from flux.core.engine.slices import Entry
 from flux.core.engine.verdicts import Move, Pause, Reject, Retry
 from flux.core.errors import BrokerError, Fault
-from flux.core.limits.dispatch_mode import LOOK
+from flux.core.limits.dispatch_mode import CHECK_INTERVAL
 from flux.core.ports import Batch, CommittedOffset, PollResult, TopicPartition
 from flux.core.stage import Role
 from unit.support.engine_support import AWAY, DAY, DENIED, STAGES, T0, TOO_LARGE, FakeRecord, message_at, policy
@@ -325,8 +325,8 @@ class World:
 
     def look(self) -> None:
         for _ in range(self.random.choice((1, 2, 5))):
-            self.now += LOOK
-            self.engine.looked(self.now)
+            self.now += CHECK_INTERVAL
+            self.engine.checked(self.now)
 
     def write(self) -> None:
         for forward in self.engine.writes(self.now):

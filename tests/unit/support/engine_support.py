@@ -18,7 +18,7 @@ from flux.core.engine.slices import Entry
 from flux.core.engine.verdicts import Move
 from flux.core.errors import BrokerError, Fault
 from flux.core.limits.call_limits import CallLimits
-from flux.core.limits.dispatch_mode import LOOK
+from flux.core.limits.dispatch_mode import CHECK_INTERVAL
 from flux.core.message import Message
 from flux.core.policy import Policy
 from flux.core.ports import Batch, CommittedOffset, Headers, PollResult, TopicPartition
@@ -177,10 +177,10 @@ class Driver:
 
     def look(self) -> list[Run]:
         """A watcher that is on time looks twice; returns the runs that it found stuck."""
-        self.now += LOOK
-        before = self.engine.looked(self.now)
-        self.now += LOOK
-        return before + self.engine.looked(self.now)
+        self.now += CHECK_INTERVAL
+        before = self.engine.checked(self.now)
+        self.now += CHECK_INTERVAL
+        return before + self.engine.checked(self.now)
 
     def commit(self, after: float = 10.0) -> dict[int, CommittedOffset]:
         """What is committed by now, by partition number; the commit succeeds."""
@@ -205,8 +205,8 @@ class Driver:
                 self.engine.unwritten(forward, error, self.now)
         return offsets
 
-    def notices(self) -> str:
-        return "\n".join(notice.text for notice in self.engine.notices())
+    def log_events(self) -> str:
+        return "\n".join(log_event.text for log_event in self.engine.log_events())
 
 
 def message_at(run: Run, index: int) -> Message:

@@ -7,7 +7,7 @@ import pytest
 from flux.core.engine.commits import Commits
 from flux.core.engine.forwards import Failure
 from flux.core.engine.offset_tracker import read_metadata
-from flux.core.engine.runs import SliceRun
+from flux.core.engine.slice_runs import SliceRun
 from flux.core.errors import BrokerError, Fault
 from flux.core.ports import CommittedOffset, PollResult
 from unit.support.engine_support import AWAY, T0, Driver, polled
@@ -130,7 +130,7 @@ def test_where_the_broker_takes_no_such_strings_positions_go_without() -> None:
     assert positions
     assert positions[driver.p0].metadata
     driver.engine.committed(positions, METADATA, driver.now)
-    assert "offset.metadata.max.bytes" in driver.notices()
+    assert "offset.metadata.max.bytes" in driver.log_events()
     assert driver.commit() == {}
     driver.write()
     assert driver.commit() == {0: CommittedOffset(2)}
@@ -141,7 +141,7 @@ def test_a_refused_commit_is_an_error_and_one_in_an_outage_is_not() -> None:
     driver.assign(0)
     for error, said in ((AWAY, False), (BrokerError("no", Fault.DENIED), True), (BrokerError("", Fault.FENCED), False)):
         driver.engine.committed({}, error, driver.now)
-        assert ("cannot be committed" in driver.notices()) is said
+        assert ("cannot be committed" in driver.log_events()) is said
 
 
 def test_a_clock_set_back_does_not_stall_commits() -> None:
@@ -266,7 +266,7 @@ def test_what_is_done_or_being_committed_is_open() -> None:
     assert not commits.open
     commits.done = 1
     assert commits.open
-    commits.looked(T0)
+    commits.checked(T0)
     assert not commits.open
     commits.began({}, T0)
     assert commits.open
@@ -281,7 +281,7 @@ def test_it_is_known_how_long_a_commit_is_in_flight() -> None:
 
 def test_a_commit_can_be_made_due_at_once() -> None:
     commits = Commits(5.0, 100)
-    commits.looked(T0)
+    commits.checked(T0)
     assert not commits.due(T0 + 1)
     commits.soon(T0 + 1)
     assert commits.due(T0 + 1)
@@ -294,7 +294,7 @@ def test_nothing_done_needs_no_commit_by_a_deadline() -> None:
 
 def test_a_commit_that_is_never_answered_counts_as_lost_after_a_minute() -> None:
     commits = Commits(5.0, 100)
-    commits.looked(T0)
+    commits.checked(T0)
     commits.began({}, T0)
     assert not commits.due(T0 + 59)
     assert commits.due(T0 + 60)

@@ -10,9 +10,9 @@ from flux.core.engine.batches import OpenBatch
 from flux.core.engine.common import Common
 from flux.core.engine.dispatch import Dispatch
 from flux.core.engine.forwards import Failure
-from flux.core.engine.part_runs import PartRun
 from flux.core.engine.queued_work import QueuedWork
-from flux.core.engine.runs import KeyQueueRun, Run, SliceRun, WholeBatchRun
+from flux.core.engine.runs import KeyQueueRun, Run
+from flux.core.engine.slice_runs import PartRun, SliceRun, WholeBatchRun
 from flux.core.engine.verdicts import Pause
 from flux.core.flux_headers import DUE
 from flux.core.limits.backpressure import FULL
@@ -199,7 +199,7 @@ def test_failures_of_a_run_that_gets_on_are_accounted_for_meanwhile() -> None:
     run = driver.take()
     run.index = 20
     run.failures.append((3, Failure(ValueError()), driver.message(run, 3)))
-    driver.engine.looked(driver.now)
+    driver.engine.checked(driver.now)
     assert driver.write() == [3]
     assert run.limit == 100
 

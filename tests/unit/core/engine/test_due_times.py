@@ -8,7 +8,7 @@ import pytest
 
 from flux.core.backoff import Waits
 from flux.core.engine.due_times import DueTimes
-from flux.core.monitoring.log_events import Notices
+from flux.core.monitoring.log_events import LogEvents
 from flux.core.ports import CommittedOffset
 from unit.support.engine_support import STAGES, T0, T0_MS, Driver, FakeRecord, policy
 
@@ -73,7 +73,7 @@ def test_a_record_of_the_ruby_library_waits_from_when_it_was_written() -> None:
 def test_a_due_time_beyond_the_longest_delay_counts_as_absent() -> None:
     driver = retrying()
     driver.poll(driver.record(0, headers=[("flux-due", b"253402300799000")]))
-    assert "header flux-due is invalid" in driver.notices()
+    assert "header flux-due is invalid" in driver.log_events()
     driver.now = T0 + 10
     assert driver.work_all() == [0]
 
@@ -93,7 +93,7 @@ def test_headers_that_cannot_be_read_cost_themselves_alone() -> None:
 
     driver = retrying()
     driver.poll(Broken(0, the_topic=driver.stage.topic))
-    assert "cannot be read" in driver.notices()
+    assert "cannot be read" in driver.log_events()
     driver.now = T0 + 10
     assert driver.work_all() == [0]
 
@@ -101,7 +101,7 @@ def test_headers_that_cannot_be_read_cost_themselves_alone() -> None:
 def test_a_wait_that_fails_is_the_default_one() -> None:
     driver = retrying(waits=Waits(lambda stage: 1 / 0, 1e6))
     driver.poll(driver.record(0), driver.record(1))
-    assert driver.notices().count("wait failed") == 1
+    assert driver.log_events().count("wait failed") == 1
     driver.now = T0 + 15.9
     assert driver.nothing_to_take()
     driver.now = T0 + 16
@@ -115,19 +115,19 @@ def test_what_arrives_after_its_time_is_counted() -> None:
     assert driver.engine.stats.late == 1
 
 
-def times(**settings: Any) -> tuple[DueTimes, Notices]:
-    notices = Notices()
-    return DueTimes(policy(**settings), STAGES[0], notices), notices
+def times(**settings: Any) -> tuple[DueTimes, LogEvents]:
+    log_events = LogEvents()
+    return DueTimes(policy(**settings), STAGES[0], log_events), log_events
 
 
 def test_a_forwarded_record_waits_as_its_stage_or_its_call_says_and_no_longer_than_the_limit() -> None:
-    due_times, notices = times(waits=Waits([5.0, 6.0], 100))
+    due_times, log_events = times(waits=Waits([5.0, 6.0], 100))
     assert [due_times.wait(STAGES[stage], None, 0) for stage in (1, 2, 3)] == [5, 6, 0]
     assert due_times.wait(STAGES[1], 7.0, 0) == 7
-    assert notices.take() == []
+    assert log_events.take() == []
     assert due_times.wait(STAGES[1], 200.0, 0) == 100
-    [notice] = notices.take()
-    assert "clipped to 100 s" in notice.text
+    [log_event] = log_events.take()
+    assert "clipped to 100 s" in log_event.text
 
 
 def test_an_interrupt_in_the_users_wait_is_not_hidden() -> None:

@@ -108,9 +108,9 @@ def test_a_refused_hop_is_kept_and_the_others_go_on() -> None:
     forwards = Forwards()
     [forward] = added(forwards, 0)
     forwards.take(T0)
-    notice = forwards.unwritten(forward, DENIED, T0)
-    assert notice is not None
-    assert "grant WRITE" in notice.text
+    log_event = forwards.unwritten(forward, DENIED, T0)
+    assert log_event is not None
+    assert "grant WRITE" in log_event.text
     assert forward.state is ForwardState.KEPT
     assert not forwards.blocked
     assert not forwards.any_moving
@@ -123,12 +123,14 @@ def test_refusals_for_one_reason_are_lines_of_one_kind() -> None:
     forwards = Forwards()
     made = added(forwards, *range(30))
     forwards.take(T0)
-    notices = [
+    log_events = [
         forwards.unwritten(forward, error, T0)
         for forward, error in zip(made, [DENIED, TOO_LARGE, DENIED], strict=False)
     ]
-    assert len({notice.kind for notice in notices if notice}) == 1, "one that is too large is tried alone first"
-    assert all(notice.kind is not None for notice in notices if notice)
+    assert len({log_event.kind for log_event in log_events if log_event}) == 1, (
+        "one that is too large is tried alone first"
+    )
+    assert all(log_event.kind is not None for log_event in log_events if log_event)
 
 
 def test_a_hop_that_is_too_large_is_written_alone_then_with_fewer_details_then_kept() -> None:

@@ -38,7 +38,7 @@ def test_a_position_that_was_chosen_is_committed_although_no_record_comes() -> N
 def test_metadata_that_is_not_ours_costs_a_replay_and_a_warning() -> None:
     driver = Driver()
     driver.assign(CommittedOffset(5, "someone else's"))
-    assert "not flux's" in driver.notices()
+    assert "not flux's" in driver.log_events()
     driver.poll(5, 6)
     assert driver.work_all() == [5, 6]
 
@@ -171,7 +171,7 @@ def test_a_position_out_of_range_goes_on_from_the_oldest_record_and_counts_what_
     driver.engine.polled(PollResult([], [driver.p0]), driver.now)
     assert driver.turn().reset == (driver.p0,)
     assert driver.engine.reset(driver.p0, Watermarks(20, 30), driver.now) == 20
-    assert "15 offset(s) are gone" in driver.notices()
+    assert "15 offset(s) are gone" in driver.log_events()
     turn = driver.turn()
     assert turn.reset == ()
     assert turn.commit == {driver.p0: CommittedOffset(20)}
@@ -185,7 +185,7 @@ def test_a_topic_created_anew_is_named() -> None:
     driver = Driver()
     driver.assign(500)
     assert driver.engine.reset(driver.p0, Watermarks(0, 3), driver.now) == 0
-    assert "was the topic recreated" in driver.notices()
+    assert "was the topic recreated" in driver.log_events()
     assert driver.turn().commit == {driver.p0: CommittedOffset(0)}
 
 
@@ -350,7 +350,7 @@ def test_a_commit_that_fails_is_logged_unless_it_is_tried_again_anyway(error: Br
     assert positions is not None
     assert positions[P0].metadata
     owned.committed(positions, error, T0)
-    assert says in "".join(notice.text for notice in shared.notices.take())
+    assert says in "".join(log_event.text for log_event in shared.log_events.take())
     assert shared.stats.commit_failures == 1
     again = owned.commit(T0 + 9, None, False)
     assert again == ({P0: CommittedOffset(4)} if error.fault is Fault.METADATA else positions)
@@ -372,10 +372,10 @@ def test_only_a_start_offset_without_a_commit_need_not_be_committed(
 def test_offsets_that_could_not_be_committed_are_named_a_few_of_many() -> None:
     owned, shared = partitions()
     owned.commit_abandoned({TopicPartition("t", number): CommittedOffset(7) for number in range(SHOWN + 2)}, AWAY)
-    [notice] = shared.notices.take()
-    assert notice.text.startswith("not committed: t[0] up to 7, t[1] up to 7")
-    assert f"t[{SHOWN}]" not in notice.text
-    assert " and 2 more (not now)" in notice.text
+    [log_event] = shared.log_events.take()
+    assert log_event.text.startswith("not committed: t[0] up to 7, t[1] up to 7")
+    assert f"t[{SHOWN}]" not in log_event.text
+    assert " and 2 more (not now)" in log_event.text
     assert len(owned.uncommitted) == SHOWN + 2
 
 

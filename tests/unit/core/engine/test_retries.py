@@ -94,7 +94,7 @@ def test_a_wait_that_the_call_asked_for_is_clipped_and_named() -> None:
     driver = Driver()
     forward = failed_hop(driver, Retry(after=1e12))
     assert forward.forwarded_copy.wait == driver.policy.max_delay
-    assert "clipped" in driver.notices()
+    assert "clipped" in driver.log_events()
 
 
 def test_a_failure_of_a_leftover_stage_goes_to_the_dead_letters() -> None:
@@ -112,7 +112,7 @@ def test_a_dead_letter_that_fails_once_more_stays_and_is_committed() -> None:
     assert driver.work_all(0) == [0, 1]
     assert driver.write() == []
     assert driver.commit() == {0: CommittedOffset(2)}
-    assert "stays a dead letter" in driver.notices()
+    assert "stays a dead letter" in driver.log_events()
 
 
 @pytest.mark.parametrize("error", [MemoryError(), SystemExit(), KeyboardInterrupt(), GeneratorExit()])
@@ -151,7 +151,7 @@ def test_a_refused_hop_keeps_its_record_and_its_key_and_the_rest_goes_on() -> No
     driver.poll(driver.record(0, b"x"), driver.record(1, b"y"))
     driver.work_all(0)
     driver.write(DENIED)
-    assert "grant WRITE" in driver.notices()
+    assert "grant WRITE" in driver.log_events()
     driver.poll(driver.record(2, b"x"), driver.record(3, b"y"), driver.record(4, None))
     assert driver.work_all() == [3, 4]
     assert driver.commit()[0].offset == 0
@@ -411,7 +411,7 @@ def test_an_acknowledgement_after_a_loss_counts_for_nothing() -> None:
     assert driver.engine.all_written([forward], driver.now) == []
     assert driver.engine.written(forward, driver.now) is False
     driver.engine.unwritten(forward, AWAY, driver.now)
-    assert driver.notices() == ""
+    assert driver.log_events() == ""
 
 
 def test_a_record_that_would_expire_while_it_waits_is_a_dead_letter() -> None:
@@ -423,14 +423,14 @@ def test_a_record_that_would_expire_while_it_waits_is_a_dead_letter() -> None:
 def test_copies_that_are_not_written_when_the_stage_leaves_are_named_a_few_of_many() -> None:
     driver = Driver()
     driver.engine.left_group()
-    assert driver.notices() == ""
+    assert driver.log_events() == ""
     driver.assign(0)
     driver.poll(*range(7))
     driver.work_all(*range(7))
     driver.engine.left_group()
-    line = driver.notices()
+    line = driver.log_events()
     assert "t[0]@0 to t-g-try-1" in line
-    assert " and 2 more: they are called again" in line
+    assert " and 2 more: they are processed again" in line
     assert len(driver.engine.unforwarded) == 7
 
 

@@ -10,10 +10,11 @@ from flux.core.engine.assignment import Assignment, Event
 from flux.core.engine.batches import Batches, OpenBatch
 from flux.core.engine.forwards import Failure
 from flux.core.engine.key_queues import KeyQueues
-from flux.core.engine.runs import BatchRun, KeyQueueRun, Run, SliceRun, WholeBatchRun
+from flux.core.engine.runs import BatchRun, KeyQueueRun, Run
+from flux.core.engine.slice_runs import SliceRun, WholeBatchRun
 from flux.core.engine.slices import Entry, Slice
 from flux.core.engine.verdicts import Move, Rules
-from flux.core.limits.dispatch_mode import LOOK
+from flux.core.limits.dispatch_mode import CHECK_INTERVAL
 from unit.support.engine_support import P1, Driver, assignment, entry, offsets, record
 
 
@@ -72,11 +73,11 @@ def test_when_another_partition_is_stuck_a_slice_that_gets_on_keeps_its_keys() -
     quick = driver.take()
     driver.poll(0)
     stuck = driver.take()
-    driver.now += LOOK
-    assert driver.engine.looked(driver.now) == []
+    driver.now += CHECK_INTERVAL
+    assert driver.engine.checked(driver.now) == []
     quick.index = 50
-    driver.now += LOOK
-    assert driver.engine.looked(driver.now) == [stuck]
+    driver.now += CHECK_INTERVAL
+    assert driver.engine.checked(driver.now) == [stuck]
     others = driver.engine.take(False, driver.now)
     assert others is None or 100 not in offsets(others)
     assert 100 not in offsets(quick)
@@ -100,11 +101,11 @@ def test_what_two_cut_slices_leave_is_worked_from_the_lowest_offset() -> None:
     driver.poll(0, 2, 4)
     driver.poll(100, 102, 104, 106)
     first = driver.take()
-    driver.now += LOOK
-    driver.engine.looked(driver.now)
-    driver.now += LOOK
+    driver.now += CHECK_INTERVAL
+    driver.engine.checked(driver.now)
+    driver.now += CHECK_INTERVAL
     second = driver.take()
-    assert driver.engine.looked(driver.now) == [first]
+    assert driver.engine.checked(driver.now) == [first]
     driver.work(first)
     driver.work(second)
     assert offsets(driver.take())[0] == 2
@@ -130,12 +131,6 @@ def test_a_slice_whose_call_finds_an_outage_gives_back_the_rest_of_it_once() -> 
 # -- each kind of run
 
 
-def delivered(offsets: int, max_metadata: int = 4095) -> tuple[Assignment, Slice]:
-    owner = assignment(max_metadata=max_metadata)
-    [piece] = owner.deliver([record(offset, b"%d" % offset) for offset in range(offsets)])
-    return owner, piece
-
-
 def position(owner: Assignment) -> int:
     assert owner.committable is not None
     return owner.committable.offset
@@ -153,77 +148,12 @@ def entries(*numbers: int) -> tuple[KeyQueues, Assignment, list[Entry]]:
     return key_queues, owner, made
 
 
-def test_failures_are_told_apart_from_the_calls_before_and_after_them() -> None:
-    owner, piece = delivered(6)
-    run, key_queues = SliceRun(owner, piece, 0.0), KeyQueues("key")
-    failures = [Failure(ValueError()) for _ in range(3)]
-    for number, failure in zip((0, 2, 4), failures, strict=True):
-        run.index = number
-        run.note(failure, piece.message(number))
-    run.index = 4
-    assert len(run.failures) == 3
-    done, failed = run.settle(4, key_queues)
-    assert (done, [(one.offset, failure) for one, failure in failed]) == (2, [(0, failures[0]), (2, failures[1])])
-    assert run.settle(4, key_queues) == (0, [])
-    done, [(last, _)] = run.settle(5, key_queues)
-    assert (done, last.offset, position(owner)) == (0, 4, 0)
-    assert run.settle(6, key_queues) == (1, [])
-    assert run.failures == []
-
-
-def test_a_slice_in_due_order_is_done_by_offset() -> None:
-    owner, piece = delivered(3)
-    shuffled = Slice(piece.records[::-1], 0, None, [1, 2, 3], [3, 2, 1])
-    run = SliceRun(owner, shuffled, 0.0)
-    assert run.settle(2, KeyQueues("key")) == (2, [])
-    assert position(owner) == 0
-    assert run.settle(3, KeyQueues("key")) == (1, [])
-    assert (position(owner), run.due_times(2)) == (3, [1, 2])
-
-
 def test_calls_that_end_after_their_partition_is_gone_count_for_nothing() -> None:
-    owner, piece = delivered(3)
-    run = SliceRun(owner, piece, 0.0)
+    key_queues, owner, [one] = entries(0)
+    run = KeyQueueRun([one], 0.0)
     owner.to(Event.LOST)
-    run.settle(3, KeyQueues("key"))
+    assert run.settle(1, key_queues) == (1, [])
     assert position(owner) == 0
-    assert run.divide(0, KeyQueues("key")) is None
-    key_queues, other, [one] = entries(0)
-    keyed = KeyQueueRun([one], 0.0)
-    other.to(Event.LOST)
-    assert keyed.settle(1, key_queues) == (1, [])
-    assert position(other) == 0
-
-
-def test_a_slice_is_divided_once_and_its_current_call_keeps_its_key() -> None:
-    owner, piece = delivered(4)
-    run, key_queues = SliceRun(owner, piece, 0.0), KeyQueues("key")
-    assert run.due_times(2) == [record(0).the_timestamp] * 2
-    run.index = 1
-    index = run.cut()
-    rest = run.divide(index, key_queues)
-    assert rest is not None
-    assert [each.offset() for each in rest.records] == [2, 3]
-    assert run.divide(index, key_queues) is None
-    key_queues.add(entry(owner, 9, b"1"))
-    assert key_queues.take(9, 0.0) == []
-    run.index = 2
-    assert (run.offset, list(run.assignments())) == (2, [owner])
-    run.settle(2, key_queues)
-    run.finish(key_queues)
-    assert [one.offset for one in key_queues.take(9, 0.0)] == [9]
-
-
-def test_the_last_call_of_a_slice_leaves_no_rest() -> None:
-    owner, piece = delivered(2)
-    run, key_queues = SliceRun(owner, piece, 0.0), KeyQueues("key")
-    assert run.divide(2, key_queues) is None
-    assert run.divide(1, key_queues) is None
-    assert run.hold_back(1, piece.message(1), key_queues) is not None
-    run.finish(key_queues)
-    untouched = SliceRun(owner, piece, 0.0)
-    assert untouched.hold_back(1, piece.message(1), key_queues) is None
-    assert untouched.part(0, piece.message(0), key_queues).offset == 0
 
 
 def test_entries_are_done_one_by_one_and_give_back_what_was_not_started() -> None:
@@ -260,24 +190,11 @@ def test_entries_of_a_partition_that_is_revoked_are_not_given_back() -> None:
 
 
 @pytest.mark.parametrize("kind", [WholeBatchRun, BatchRun])
-def test_a_batch_is_one_call_and_is_not_divided(kind: type[Run]) -> None:
-    owner, piece = delivered(3)
+def test_a_batch_of_entries_is_one_call_and_is_not_divided() -> None:
+    _, owner, made = entries(0, 1, 2)
     batches = Batches(OpenBatch(3, 0.0), "key")
-    run: Run
-    if kind is WholeBatchRun:
-        run = WholeBatchRun(owner, piece, 0.0)
-    else:
-        run = BatchRun([piece.entry(owner, index, piece.message(index)) for index in range(3)], 0.0)
-    assert run.batched
-    assert (run.cut(), run.limit) == (0, 3)
+    run = BatchRun(made, 0.0)
+    assert (run.batched, run.cut(), run.limit) == (True, 0, 3)
     assert run.divide(0, batches) is None
-    held = run.hold_back(0, piece.message(0), batches)
-    assert held is not None
-    assert held.offset == 0
-
-
-def test_a_batch_of_a_partition_that_is_gone_holds_nothing_back() -> None:
-    owner, piece = delivered(3)
-    run = WholeBatchRun(owner, piece, 0.0)
-    owner.to(Event.LOST)
-    assert run.hold_back(0, piece.message(0), Batches(OpenBatch(3, 0.0), "key")) is None
+    assert run.hold_back(0, made[0].message, batches) is made[0]
+    assert list(run.assignments()) == [owner]

@@ -27,9 +27,9 @@ def starts(start_from: str = "latest", stage: int = 0) -> StartOffsets:
 
 def test_a_group_without_offsets_starts_at_the_ends_that_were_found_before_it_joined() -> None:
     new = starts()
-    assert new.looks
+    assert new.must_check
     new.found((), MARKS)
-    assert not new.looks
+    assert not new.must_check
     assert [new.of(P0), new.of(P1)] == [10, 0]
 
 
@@ -54,7 +54,7 @@ def test_once_it_is_committed_only_a_topic_made_anew_has_no_offset() -> None:
 
 @pytest.mark.parametrize(("start_from", "stage"), [("earliest", 0), ("latest", 1), ("latest", 3)])
 def test_only_the_main_stage_of_a_group_that_starts_at_latest_looks(start_from: str, stage: int) -> None:
-    assert not starts(start_from, stage).looks
+    assert not starts(start_from, stage).must_check
     assert starts(start_from, stage).of(P0) == BEGINNING
 
 
@@ -111,7 +111,7 @@ def assigned(cluster: Cluster, driver: Driver, *numbers: int) -> dict[int, int]:
 def test_a_member_looks_before_it_joins() -> None:
     driver, effects = joined(Cluster({0: 5}))
     assert [type(effect) for effect in effects] == [do.GroupOffsets, do.Marks, do.Write, do.Poll]
-    assert not driver.engine.start_offsets.looks
+    assert not driver.engine.start_offsets.must_check
 
 
 def test_members_that_begin_a_group_together_agree_although_one_commits_before_the_other_has_asked() -> None:

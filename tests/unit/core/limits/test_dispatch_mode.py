@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from flux.core.engine.runs import Run, SliceRun
+from flux.core.engine.runs import Run
+from flux.core.engine.slice_runs import SliceRun
 from flux.core.engine.slices import Slice
-from flux.core.limits.dispatch_mode import CHUNK, LEAST_PROGRESS, LOOK, QUICK, STANDSTILL, DispatchMode
+from flux.core.limits.dispatch_mode import CHECK_INTERVAL, CHUNK, LEAST_PROGRESS, QUICK, STANDSTILL, DispatchMode
 from unit.support.engine_support import T0, assignment, record
 
 
@@ -13,7 +14,7 @@ def run(calls: int = 1000, started: float = T0) -> Run:
 
 
 def on_time(dispatch_mode: DispatchMode, number: int, *runs: Run) -> list[Run]:
-    return dispatch_mode.stuck(runs, T0 + number * LOOK)
+    return dispatch_mode.stuck(runs, T0 + number * CHECK_INTERVAL)
 
 
 def test_calls_are_quick_until_a_run_is_stuck() -> None:
@@ -41,7 +42,7 @@ def test_a_run_that_gets_on_is_not_stuck() -> None:
 
 
 def test_a_run_that_has_just_begun_or_has_ended_is_not_stuck() -> None:
-    dispatch_mode, new, ended = DispatchMode(), run(started=T0 + 2 * LOOK), run(3)
+    dispatch_mode, new, ended = DispatchMode(), run(started=T0 + 2 * CHECK_INTERVAL), run(3)
     ended.index = 3
     on_time(dispatch_mode, 1)
     assert on_time(dispatch_mode, 2, new, ended) == []
@@ -51,7 +52,7 @@ def test_a_watcher_that_is_late_itself_believes_only_a_standstill() -> None:
     dispatch_mode, slow, still = DispatchMode(), run(), run()
     for number in range(1, STANDSTILL + 1):
         slow.index += 1
-        found = dispatch_mode.stuck([slow, still], T0 + number * 10 * LOOK)
+        found = dispatch_mode.stuck([slow, still], T0 + number * 10 * CHECK_INTERVAL)
         assert found == ([still] if number == STANDSTILL else [])
 
 
@@ -62,7 +63,7 @@ def slowed(times: int = 1) -> DispatchMode:
     for number in range(times):
         while dispatch_mode.slow:
             dispatch_mode.took(0.0, 1)
-        one = run(started=T0 + 2 * number * LOOK)
+        one = run(started=T0 + 2 * number * CHECK_INTERVAL)
         on_time(dispatch_mode, 2 * number + 1)
         assert on_time(dispatch_mode, 2 * number + 2, one) == [one]
     return dispatch_mode
@@ -75,7 +76,7 @@ def test_one_slow_call_in_a_long_while_is_soon_forgotten() -> None:
     assert not dispatch_mode.slow
     dispatch_mode.took(0.0, 100_000)
     on_time(dispatch_mode, 5)
-    on_time(dispatch_mode, 6, run(started=T0 + 4 * LOOK))
+    on_time(dispatch_mode, 6, run(started=T0 + 4 * CHECK_INTERVAL))
     assert dispatch_mode.slow
     for _ in range(48):
         dispatch_mode.took(QUICK, 1)

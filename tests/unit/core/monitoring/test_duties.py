@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import flux
-from flux.core.monitoring.duties import LOOK, PATIENCE, Duties, Duty
+from flux.core.monitoring.duties import CHECK_INTERVAL, PATIENCE, Duties, Duty
 from flux.core.ports import ProducerRecord, ProducerSettings
 from flux.core.producing.buffer import Limits
 from flux.producing.registry import ProducerRegistry
@@ -27,13 +27,13 @@ class Looks:
         for duty in duties:
             self.duties.add(duty)
 
-    def after(self, seconds: float, gap: float = LOOK) -> list[tuple[str, int, bool]]:
+    def after(self, seconds: float, gap: float = CHECK_INTERVAL) -> list[tuple[str, int, bool]]:
         """What is named in so many seconds: the name, the seconds that it has stood for, whether for the first time."""
         named = []
         until = self.now + seconds
         while self.now < until:
             self.now += gap
-            named += [(each.duty.name, round(each.seconds), each.first) for each in self.duties.looked(self.now)]
+            named += [(each.duty.name, round(each.seconds), each.first) for each in self.duties.checked(self.now)]
         return named
 
 
@@ -41,11 +41,11 @@ def test_a_duty_that_takes_no_step_for_long_is_named_and_again_after_twice_the_t
     duty = Duty("polling")
     looks = Looks(duty)
     duty.step(ME)
-    looks.after(LOOK)
-    assert looks.after(PATIENCE - LOOK) == []
-    assert looks.after(LOOK) == [("polling", PATIENCE, True)]
-    assert looks.after(PATIENCE - LOOK) == []
-    assert looks.after(LOOK) == [("polling", 2 * PATIENCE, False)]
+    looks.after(CHECK_INTERVAL)
+    assert looks.after(PATIENCE - CHECK_INTERVAL) == []
+    assert looks.after(CHECK_INTERVAL) == [("polling", PATIENCE, True)]
+    assert looks.after(PATIENCE - CHECK_INTERVAL) == []
+    assert looks.after(CHECK_INTERVAL) == [("polling", 2 * PATIENCE, False)]
 
 
 def test_it_is_named_within_thirty_seconds() -> None:
@@ -76,7 +76,7 @@ def test_who_goes_on_after_it_was_named_begins_anew() -> None:
     looks.after(2 * PATIENCE)
     duty.step(ME)
     assert looks.after(PATIENCE) == []
-    assert looks.after(2 * LOOK) == [("polling", PATIENCE, True)]
+    assert looks.after(2 * CHECK_INTERVAL) == [("polling", PATIENCE, True)]
 
 
 @pytest.mark.parametrize("step", [3600.0, -3600.0])
@@ -87,20 +87,20 @@ def test_a_process_that_was_frozen_or_whose_clock_was_set_names_nobody(step: flo
     looks.after(PATIENCE / 2)
     looks.now += step
     assert looks.after(PATIENCE) == []
-    assert looks.after(2 * LOOK) == [("polling", PATIENCE, True)]
+    assert looks.after(2 * CHECK_INTERVAL) == [("polling", PATIENCE, True)]
 
 
 def test_one_that_takes_no_steps_of_its_own_is_asked_and_named_when_it_does_not_answer() -> None:
-    duty = Duty("loop", ask=lambda: None)
+    duty = Duty("loop", probe=lambda: None)
     looks = Looks(duty)
     for _ in range(50):
-        looks.after(LOOK)
-        assert looks.duties.asked() == [duty]
+        looks.after(CHECK_INTERVAL)
+        assert looks.duties.to_probe() == [duty]
         duty.rest()  # the answer
-    looks.after(LOOK)
-    assert looks.duties.asked() == [duty]
-    assert looks.after(LOOK) == []
-    assert looks.duties.asked() == []
+    looks.after(CHECK_INTERVAL)
+    assert looks.duties.to_probe() == [duty]
+    assert looks.after(CHECK_INTERVAL) == []
+    assert looks.duties.to_probe() == []
     assert looks.after(PATIENCE) == [("loop", PATIENCE, True)]
 
 

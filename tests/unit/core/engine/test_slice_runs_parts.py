@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from flux.core.engine.part_runs import PartRun
 from flux.core.engine.runs import Run
+from flux.core.engine.slice_runs import PartRun
 from unit.support.engine_support import Driver, offsets
 
 

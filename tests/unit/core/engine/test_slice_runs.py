@@ -1,0 +1,109 @@
+"""Runs of slices: what their calls account for, and what they give back."""
+
+from __future__ import annotations
+
+from flux.core.engine.assignment import Assignment, Event
+from flux.core.engine.batches import Batches, OpenBatch
+from flux.core.engine.forwards import Failure
+from flux.core.engine.key_queues import KeyQueues
+from flux.core.engine.slice_runs import SliceRun, WholeBatchRun
+from flux.core.engine.slices import Slice
+from unit.support.engine_support import assignment, entry, record
+
+
+def delivered(offsets: int, max_metadata: int = 4095) -> tuple[Assignment, Slice]:
+    owner = assignment(max_metadata=max_metadata)
+    [piece] = owner.deliver([record(offset, b"%d" % offset) for offset in range(offsets)])
+    return owner, piece
+
+
+def position(owner: Assignment) -> int:
+    assert owner.committable is not None
+    return owner.committable.offset
+
+
+def test_failures_are_told_apart_from_the_calls_before_and_after_them() -> None:
+    owner, piece = delivered(6)
+    run, key_queues = SliceRun(owner, piece, 0.0), KeyQueues("key")
+    failures = [Failure(ValueError()) for _ in range(3)]
+    for number, failure in zip((0, 2, 4), failures, strict=True):
+        run.index = number
+        run.note(failure, piece.message(number))
+    run.index = 4
+    assert len(run.failures) == 3
+    done, failed = run.settle(4, key_queues)
+    assert (done, [(one.offset, failure) for one, failure in failed]) == (2, [(0, failures[0]), (2, failures[1])])
+    assert run.settle(4, key_queues) == (0, [])
+    done, [(last, _)] = run.settle(5, key_queues)
+    assert (done, last.offset, position(owner)) == (0, 4, 0)
+    assert run.settle(6, key_queues) == (1, [])
+    assert run.failures == []
+
+
+def test_a_slice_in_due_order_is_done_by_offset() -> None:
+    owner, piece = delivered(3)
+    shuffled = Slice(piece.records[::-1], 0, None, [1, 2, 3], [3, 2, 1])
+    run = SliceRun(owner, shuffled, 0.0)
+    assert run.settle(2, KeyQueues("key")) == (2, [])
+    assert position(owner) == 0
+    assert run.settle(3, KeyQueues("key")) == (1, [])
+    assert (position(owner), run.due_times(2)) == (3, [1, 2])
+
+
+def test_a_slice_is_divided_once_and_its_current_call_keeps_its_key() -> None:
+    owner, piece = delivered(4)
+    run, key_queues = SliceRun(owner, piece, 0.0), KeyQueues("key")
+    assert run.due_times(2) == [record(0).the_timestamp] * 2
+    run.index = 1
+    index = run.cut()
+    rest = run.divide(index, key_queues)
+    assert rest is not None
+    assert [each.offset() for each in rest.records] == [2, 3]
+    assert run.divide(index, key_queues) is None
+    key_queues.add(entry(owner, 9, b"1"))
+    assert key_queues.take(9, 0.0) == []
+    run.index = 2
+    assert (run.offset, list(run.assignments())) == (2, [owner])
+    run.settle(2, key_queues)
+    run.finish(key_queues)
+    assert [one.offset for one in key_queues.take(9, 0.0)] == [9]
+
+
+def test_the_last_call_of_a_slice_leaves_no_rest() -> None:
+    owner, piece = delivered(2)
+    run, key_queues = SliceRun(owner, piece, 0.0), KeyQueues("key")
+    assert run.divide(2, key_queues) is None
+    assert run.divide(1, key_queues) is None
+    assert run.hold_back(1, piece.message(1), key_queues) is not None
+    run.finish(key_queues)
+    untouched = SliceRun(owner, piece, 0.0)
+    assert untouched.hold_back(1, piece.message(1), key_queues) is None
+    assert untouched.part(0, piece.message(0), key_queues).offset == 0
+
+
+def test_a_batch_of_a_partition_that_is_gone_holds_nothing_back() -> None:
+    owner, piece = delivered(3)
+    run = WholeBatchRun(owner, piece, 0.0)
+    owner.to(Event.LOST)
+    assert run.hold_back(0, piece.message(0), Batches(OpenBatch(3, 0.0), "key")) is None
+
+
+def test_calls_that_end_after_their_partition_is_gone_count_for_nothing() -> None:
+    owner, piece = delivered(3)
+    run = SliceRun(owner, piece, 0.0)
+    owner.to(Event.LOST)
+    run.settle(3, KeyQueues("key"))
+    assert position(owner) == 0
+    assert run.divide(0, KeyQueues("key")) is None
+
+
+def test_a_batch_of_a_slice_is_one_call_and_is_not_divided() -> None:
+    owner, piece = delivered(3)
+    batches = Batches(OpenBatch(3, 0.0), "key")
+    run = WholeBatchRun(owner, piece, 0.0)
+    assert run.batched
+    assert (run.cut(), run.limit) == (0, 3)
+    assert run.divide(0, batches) is None
+    held = run.hold_back(0, piece.message(0), batches)
+    assert held is not None
+    assert held.offset == 0
