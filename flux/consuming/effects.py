@@ -1,8 +1,9 @@
-"""What a script asks its driver to do, one at a time. The driver does it, and sends back what it gave or raises.
+"""Effects that a procedure yields to its driver, one at a time. The driver performs each, and sends back its result or
+raises its error in the procedure.
 
-Scripts are generators, so that the order of effects is written once: the thread driver runs them, an asyncio driver
-awaits each effect. A script reads and changes the engine only between effects, and the driver holds the engine's lock
-then, and never during one.
+Procedures are generators, so that the order of effects is written once: the thread driver performs each effect, the
+asyncio driver awaits it. A procedure reads and changes the engine only between effects. The driver holds the engine's
+lock then, and never during an effect.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ class Seek:
 
 @attrs.frozen
 class Poll:
-    """Gives a `PollResult`."""
+    """Returns a `PollResult`."""
 
     records: int
     timeout: float
@@ -53,22 +54,22 @@ class Rest:
 
 @attrs.frozen
 class StartCommit:
-    """Its end comes as the fact `committed`."""
+    """Starts a commit; its end is reported as the fact `committed`."""
 
-    positions: Mapping[TopicPartition, CommittedOffset]
+    offsets: Mapping[TopicPartition, CommittedOffset]
 
 
 @attrs.frozen
 class Commit:
-    """Waits for it; raises BrokerError."""
+    """Commits and waits; raises BrokerError."""
 
-    positions: Mapping[TopicPartition, CommittedOffset]
+    offsets: Mapping[TopicPartition, CommittedOffset]
     timeout: float
 
 
 @attrs.frozen
 class Committed:
-    """Gives the group's committed offsets, None where it has none; raises BrokerError."""
+    """Returns the group's committed offsets, or None for a partition without one; raises BrokerError."""
 
     partitions: Sequence[TopicPartition]
     timeout: float
@@ -76,7 +77,7 @@ class Committed:
 
 @attrs.frozen
 class Marks:
-    """Gives the watermarks of a topic by partition; raises BrokerError."""
+    """Returns the watermarks of a topic by partition; raises BrokerError."""
 
     topic: str
     timeout: float
@@ -84,7 +85,7 @@ class Marks:
 
 @attrs.frozen
 class GroupOffsets:
-    """Gives what another group has committed on a topic, by partition; raises BrokerError."""
+    """Returns the committed offsets of another group on a topic, by partition; raises BrokerError."""
 
     group: str
     topic: str
@@ -93,26 +94,26 @@ class GroupOffsets:
 
 @attrs.frozen
 class Draw:
-    """Gives a random number from 0 to `most`."""
+    """Returns a random number from 0 to `most`."""
 
     most: int
 
 
 @attrs.frozen
 class Write:
-    """Hands the forwarded copies that the engine wants written to the producer, and logs its log_events."""
+    """Hands the engine's forwarded copies to the producer, and writes its log events."""
 
 
 @attrs.frozen
 class Begin:
-    """Has the calls of a run made: by the poller itself, before this effect ends, or by somebody else meanwhile."""
+    """Starts the calls of a run: the poller makes them before this effect ends, or another caller meanwhile."""
 
     run: Run
 
 
 @attrs.frozen
 class Cancel:
-    """Gives up the calls in flight that can be cancelled: none of them counts, however it ends."""
+    """Cancels the calls in flight that can be cancelled: none of them counts, however it ends."""
 
 
 @attrs.frozen
@@ -137,4 +138,4 @@ Effect = (
     | Cancel
     | Close
 )
-Script = Generator[Effect, Any, T]
+Procedure = Generator[Effect, Any, T]

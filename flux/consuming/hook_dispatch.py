@@ -108,17 +108,17 @@ class HookDispatch:
         """The stage of that number."""
         return self.places.get(stage) or StageInfo(self.task, stage, "", "")
 
-    def hears(self, event: Event) -> bool:
+    def wants(self, event: Event) -> bool:
         return event in self._methods
 
-    def tell(self, event: Event, where: StageInfo, *facts: Any) -> None:
-        self._tell(event, where, *facts)
+    def notify(self, event: Event, where: StageInfo, *facts: Any) -> None:
+        self._notify(event, where, *facts)
 
-    def tell_task(self, event: Event, *facts: Any) -> None:
+    def notify_task(self, event: Event, *facts: Any) -> None:
         """What concerns all stages."""
-        self._tell(event, self.task, *facts)
+        self._notify(event, self.task, *facts)
 
-    def _tell(self, event: Event, *facts: Any) -> None:
+    def _notify(self, event: Event, *facts: Any) -> None:
         for method in self._methods.get(event, ()):
             try:
                 returned = method(*facts)
@@ -153,7 +153,7 @@ class HookDispatch:
         """A call raised; `entered`: what was entered for it is left."""
         move = self._rules.verdict(error).move
         if move in (Move.NEXT, Move.DEAD):
-            self.tell("on_failure", where, message, error, seconds)
+            self.notify("on_failure", where, message, error, seconds)
         if entered:
             self.leave(entered, _as_pause(error) if move is Move.PAUSE else error)
         return move
@@ -240,36 +240,36 @@ def _overrides(hook: Hooks, name: str) -> bool:
 class BatchCall:
     """A call with many messages, of one stage: told as one, and as one of each."""
 
-    def __init__(self, heard: HookDispatch, messages: Sequence[Message]) -> None:
-        self._heard = heard
+    def __init__(self, hook_dispatch: HookDispatch, messages: Sequence[Message]) -> None:
+        self._hook_dispatch = hook_dispatch
         self._messages = messages
-        self._where = where = heard.of(messages[0].stage)
-        self._whole = heard._entered(heard._methods.get("around_batch", ()), where, messages)
-        each = heard._around_each
-        self._entered = [heard._entered(each, where, message) if each else () for message in messages]
+        self._where = where = hook_dispatch.of(messages[0].stage)
+        self._whole = hook_dispatch._entered(hook_dispatch._methods.get("around_batch", ()), where, messages)
+        each = hook_dispatch._around_each
+        self._entered = [hook_dispatch._entered(each, where, message) if each else () for message in messages]
         self._began = time.perf_counter()
-        if heard.hears("on_start"):
+        if hook_dispatch.wants("on_start"):
             for message in messages:
-                heard.tell("on_start", where, message)
+                hook_dispatch.notify("on_start", where, message)
 
     def ended(self, error: BaseException | None) -> None:
         """`error`: of the call; None: it returned."""
-        heard, where, seconds = self._heard, self._where, time.perf_counter() - self._began
+        hook_dispatch, where, seconds = self._hook_dispatch, self._where, time.perf_counter() - self._began
         failures = {} if error is None else own_failures(self._messages, error)
         moves: set[Move | None] = set()
         for message, entered in zip(self._messages, self._entered, strict=True):
             own = failures.get(message)
             if own is not None:
-                moves.add(heard.call_failed(where, message, own, seconds, entered))
+                moves.add(hook_dispatch.call_failed(where, message, own, seconds, entered))
                 continue
             moves.add(None)
-            heard.tell("on_success", where, message, seconds)
-            heard.leave(entered, None)
+            hook_dispatch.notify("on_success", where, message, seconds)
+            hook_dispatch.leave(entered, None)
         if error is not None and moves == {Move.PAUSE}:
             error = _as_pause(next(iter(failures.values())))
         elif Move.STOP not in moves:
-            heard.tell("on_batch", where, self._messages, seconds)
-        heard.leave(self._whole, error)
+            hook_dispatch.notify("on_batch", where, self._messages, seconds)
+        hook_dispatch.leave(self._whole, error)
 
 
 def _as_pause(error: BaseException) -> BaseException:

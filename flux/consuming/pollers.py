@@ -116,9 +116,9 @@ class LoopPollers:
 
     async def _watch(self) -> None:
         try:
-            while (pause := self._coordinator.looks_in()) is not None:
+            while (pause := self._coordinator.next_check_in()) is not None:
                 await asyncio.sleep(pause)
-                self._coordinator.look()
+                self._coordinator.check()
         except Exception as error:
             self._coordinator.ending.fail(error)
 
@@ -170,4 +170,4 @@ class ThreadPollers:
 
     def _wake_locked(self, needed: int) -> None:
         self._callers.more_locked()
-        self._resting.tell_locked()
+        self._resting.notify_locked()

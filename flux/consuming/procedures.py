@@ -1,14 +1,14 @@
-"""The order of effects, written once for threads and event loops: one turn of the poller, an assignment, a revocation,
-and leaving the group.
+"""The order of effects, written once for threads and event loops: polling, an assignment, a revocation, and leaving
+the group.
 
-Records get lost where two steps are in the wrong order, so each procedure says why its steps stand as they do:
+Records get lost if two steps are in the wrong order, so this is the reason for each order:
 
 - Pauses come before the poll, so that a poll brings nothing that there is no room for.
 - A commit comes after the calls that it covers have ended and after their forwarded copies are acknowledged. The engine
   decides that; a procedure never computes an offset.
 - On a revocation: no new calls, then the calls in flight end, then their offsets are committed, and only then are the
-  partitions let go. If they were let go first, the new owner would start below calls that are still running.
-- On leaving: the same for all partitions, with one deadline; what is left open is named, and the exit code says so.
+  partitions released. If they were released first, the new owner would start below calls that are still running.
+- On leaving: the same for all partitions, with one deadline. What is left open is logged, and sets the exit code.
 
 A procedure is a generator: it yields effects, and the driver performs them. It reads and changes the engine only
 between two effects, while the driver holds the lock.
@@ -21,7 +21,7 @@ from collections.abc import Callable, Sequence
 
 from flux.consuming import effects as do
 from flux.consuming.coordinator import Coordinator, StageRuntime
-from flux.consuming.effects import Script
+from flux.consuming.effects import Procedure
 from flux.core.backoff import JITTER_STEPS
 from flux.core.engine import Engine
 from flux.core.engine.commands import Level, LogEvent
@@ -32,19 +32,19 @@ from flux.core.stage import Role
 
 Clock = Callable[[], float]
 
-_ASK = 10.0  # seconds for one question to the cluster
-_ONCE = 1.0  # seconds for a commit that is not tried again
-_PERMIT = 0.05  # seconds to rest at most for a permit, or for a run that others work, before the next poll
-_AGAIN = 0.05  # seconds until a topic is polled again that is not known yet
+_REQUEST_TIMEOUT = 10.0  # seconds for one request to the cluster
+_LAST_COMMIT_TIMEOUT = 1.0  # seconds for a commit that is not retried
+_PERMIT_REST = 0.05  # longest wait in seconds, for a permit or for a run that others process, before the next poll
+_UNKNOWN_TOPIC_REST = 0.05  # seconds until a topic that is not known yet is polled again
 _DENIED = (Fault.DENIED, Fault.LOGIN, Fault.FATAL)
 
 
-def shift(coordinator: Coordinator, runtime: StageRuntime, mine: Callable[[], bool]) -> Script[None]:
-    """Polling one stage, until it has left its group or the role is not `mine` any more. While calls are quick a poll
-    is followed by the runs that it brought; when they are slow, or one is stuck, polling goes on beside them."""
+def poll_stage(coordinator: Coordinator, runtime: StageRuntime, mine: Callable[[], bool]) -> Procedure[None]:
+    """Polls one stage until it has left its group or the polling role is not `mine` any more. While calls are quick,
+    the runs of a poll follow it. If they are slow, or one is stuck, polling continues beside them."""
     engine, now = runtime.engine, runtime.now_locked
     if engine.start_offsets.must_check:
-        yield from _look(engine, lambda: mine() and coordinator.ending.stop_at is None)
+        yield from _find_start(engine, lambda: mine() and coordinator.ending.stop_at is None)
     while mine():
         if coordinator.ending.stop_at is not None:
             yield from leave(engine, now, coordinator.ending.deadline)
@@ -54,9 +54,9 @@ def shift(coordinator: Coordinator, runtime: StageRuntime, mine: Callable[[], bo
             if engine.dispatch_mode.slow:
                 coordinator.driver.wake_locked(coordinator.ready_locked())
                 break
-            looked = now()
+            checked_at = now()
             run = coordinator.take_locked(runtime, polling=True)
-            if run is None and engine.ready(looked):  # and not: since it looked
+            if run is None and engine.ready(checked_at):  # became ready after that check, or waits for a permit
                 run = yield from _stand_by(coordinator, runtime, mine)
             if run is None:
                 break
@@ -64,13 +64,13 @@ def shift(coordinator: Coordinator, runtime: StageRuntime, mine: Callable[[], bo
             if engine.has_news:
                 yield do.Write()
             while mine() and coordinator.ending.stop_at is None and engine.busy_with(run):
-                yield do.Rest(_PERMIT, coordinator.facts)
+                yield do.Rest(_PERMIT_REST, coordinator.facts)
 
 
-def _stand_by(coordinator: Coordinator, runtime: StageRuntime, mine: Callable[[], bool]) -> Script[Run | None]:
-    """Waits for its turn of a permit, up to the next poll. Whoever polls meanwhile is passed over, so it does not."""
+def _stand_by(coordinator: Coordinator, runtime: StageRuntime, mine: Callable[[], bool]) -> Procedure[Run | None]:
+    """Waits for a permit until the next poll. A stage that polls is not served, so it does not poll meanwhile."""
     engine, now = runtime.engine, runtime.now_locked
-    until = now() + _PERMIT
+    until = now() + _PERMIT_REST
     runtime.stands_by = True
     try:
         while (left := until - now()) > 0 and mine() and coordinator.ending.stop_at is None:
@@ -83,9 +83,9 @@ def _stand_by(coordinator: Coordinator, runtime: StageRuntime, mine: Callable[[]
         runtime.stands_by = False
 
 
-def cycle(engine: Engine, now: Clock, longest: float = math.inf) -> Script[bool]:
-    """One turn: pauses first, so that the poll brings nothing that is not wanted; the commit before the poll, which
-    may wait, up to `longest` seconds. Gives whether records came."""
+def cycle(engine: Engine, now: Clock, longest: float = math.inf) -> Procedure[bool]:
+    """One turn. Pauses come first, so that the poll brings no unwanted records; the commit comes before the poll, which
+    may wait up to `longest` seconds. Returns whether there were records."""
     turn = engine.turn(now())
     if turn.pause:
         yield do.PausePartitions(turn.pause)
@@ -108,55 +108,55 @@ def cycle(engine: Engine, now: Clock, longest: float = math.inf) -> Script[bool]
         if error.fault is not Fault.UNKNOWN_TOPIC:
             raise
         engine.topic_propagation.unknown(error, now())
-        yield do.Rest(_AGAIN)
+        yield do.Rest(_UNKNOWN_TOPIC_REST)
         return False
     engine.polled(polled, now())
     return bool(polled.batches)
 
 
-def assign(engine: Engine, partitions: Sequence[TopicPartition], now: Clock) -> Script[dict[TopicPartition, int]]:
-    """Finds where each partition starts. Without the group's positions nothing can start, so it asks for ever."""
-    positions: dict[TopicPartition, CommittedOffset | None] = dict.fromkeys(partitions)
+def assign(engine: Engine, partitions: Sequence[TopicPartition], now: Clock) -> Procedure[dict[TopicPartition, int]]:
+    """Finds each partition's start offset. It retries for ever, because there is no safe default."""
+    offsets: dict[TopicPartition, CommittedOffset | None] = dict.fromkeys(partitions)
     chosen: dict[TopicPartition, CommittedOffset | None] = {}
 
-    def ask() -> Script[None]:
-        nonlocal positions, chosen
-        positions = dict((yield do.Committed(partitions, _ASK)))
-        chosen = yield from _choose(engine, positions)
+    def request() -> Procedure[None]:
+        nonlocal offsets, chosen
+        offsets = dict((yield do.Committed(partitions, _REQUEST_TIMEOUT)))
+        chosen = yield from _choose_offsets(engine, offsets)
 
     if partitions:
-        yield from _insist(engine, ask, lambda: not engine.stopping)
+        yield from _retry_until_answered(engine, request, lambda: not engine.stopping)
     jitters = {}
     for partition in partitions:
         jitters[partition] = yield do.Draw(JITTER_STEPS - 1)
-    return engine.assigned({**positions, **chosen}, jitters, now(), chosen)
+    return engine.assigned({**offsets, **chosen}, jitters, now(), chosen)
 
 
 def revoke(
     engine: Engine, partitions: Sequence[TopicPartition], now: Clock, longest: float, deadline: Clock
-) -> Script[None]:
-    """Nothing new, then what is in flight ends, then its positions, then the partitions are let go: each step makes
-    the next one true. `longest`: seconds that the calls may take, one limit for all; `deadline`: when a stop gives
-    them up, as for `leave`, which a rebalance may come into."""
+) -> Procedure[None]:
+    """No new calls, then the calls in flight end, then the commit, then the partitions are released: each step needs
+    the one before. `longest`: seconds that all calls together may take; `deadline`: when a stop abandons them, as in
+    `leave`, because a rebalance may happen during a stop."""
     until = now() + min(engine.policy.drain_timeout, longest)
     engine.revoking(partitions)
     while not engine.drained(partitions) and now() < min(until, deadline()):
         yield do.Write()
         yield do.Rest(min(0.05, max(0.0, until - now())))
-    positions = engine.commit(now(), partitions, at_once=True)
-    if positions and not engine.uncommitted:
+    offsets = engine.commit(now(), partitions, at_once=True)
+    if offsets and not engine.uncommitted:
         try:
-            yield do.Commit(positions, min(_ASK, max(1.0, deadline() - now())))
-            engine.committed(positions, None, now())
+            yield do.Commit(offsets, min(_REQUEST_TIMEOUT, max(1.0, deadline() - now())))
+            engine.committed(offsets, None, now())
         except BrokerError as error:
-            engine.committed(positions, error, now())
+            engine.committed(offsets, error, now())
     engine.revoked(partitions)
     yield do.Write()
 
 
-def leave(engine: Engine, now: Clock, deadline: Clock) -> Script[None]:
-    """Calls in flight end, positions are committed, the group is left. Polling goes on meanwhile, so that the group
-    does not wait for this member. `deadline`: when calls are given up; it may be brought forward."""
+def leave(engine: Engine, now: Clock, deadline: Clock) -> Procedure[None]:
+    """Calls in flight end, offsets are committed, the group is left. Polling continues meanwhile, so that the group
+    does not wait for this member. `deadline`: when calls are abandoned; it may become earlier."""
     engine.stop()
     while not engine.quiet and now() < deadline():
         turn = engine.turn(now())
@@ -167,20 +167,23 @@ def leave(engine: Engine, now: Clock, deadline: Clock) -> Script[None]:
         yield do.Rest(min(0.04, max(0.0, deadline() - now())))
     if engine.calls:
         yield do.Cancel()
-    while positions := engine.commit(now(), at_once=True):
-        owed = engine.must_commit(positions)
+    while offsets := engine.commit(now(), at_once=True):
+        owed = engine.must_commit(offsets)
         try:
-            yield do.Commit(positions, min(_ASK if owed else _ONCE, max(_ONCE, deadline() - now())))
-            engine.committed(positions, None, now())
+            yield do.Commit(
+                offsets,
+                min(_REQUEST_TIMEOUT if owed else _LAST_COMMIT_TIMEOUT, max(_LAST_COMMIT_TIMEOUT, deadline() - now())),
+            )
+            engine.committed(offsets, None, now())
         except BrokerError as error:
-            engine.committed(positions, error, now())
+            engine.committed(offsets, error, now())
             if not owed:
                 break
             if error.fault in _DENIED or now() >= deadline():
                 engine.commit_abandoned(owed, error)
                 break
-            # A rebalance that others began leaves this member with an old generation until it has polled its way
-            # through; if it has lost its partitions, that is when it hears of it, and there is nothing to commit.
+            # During a rebalance this member has an old generation until its polls have completed it. If it has lost its
+            # partitions, these polls report that, and nothing is left to commit.
             engine.polled((yield do.Poll(1, 0.01)), now())
             yield do.Rest(0.2)
     engine.left_group()
@@ -188,41 +191,43 @@ def leave(engine: Engine, now: Clock, deadline: Clock) -> Script[None]:
     yield do.Close()
 
 
-def _look(engine: Engine, wanted: Callable[[], bool]) -> Script[None]:
-    """Where the group begins, if it does. Before it joins: see `core/engine/start_offsets.py`."""
+def _find_start(engine: Engine, wanted: Callable[[], bool]) -> Procedure[None]:
+    """Finds where a new group starts, before it joins: see `core/engine/start_offsets.py`."""
     stage = engine.stage
 
-    def ask() -> Script[None]:
-        committed = yield do.GroupOffsets(stage.group, stage.topic, _ASK)
-        engine.start_offsets.found(committed, (yield do.Marks(stage.topic, _ASK)))
+    def request() -> Procedure[None]:
+        committed = yield do.GroupOffsets(stage.group, stage.topic, _REQUEST_TIMEOUT)
+        engine.start_offsets.found(committed, (yield do.Marks(stage.topic, _REQUEST_TIMEOUT)))
 
-    yield from _insist(engine, ask, wanted)
+    yield from _retry_until_answered(engine, request, wanted)
 
 
-def _insist(engine: Engine, ask: Callable[[], Script[None]], wanted: Callable[[], bool]) -> Script[None]:
-    """Asks for as long as the answer is `wanted`."""
+def _retry_until_answered(
+    engine: Engine, request: Callable[[], Procedure[None]], wanted: Callable[[], bool]
+) -> Procedure[None]:
+    """Repeats a request until it succeeds, or is not `wanted` any more."""
     while wanted():
         try:
-            yield from ask()
+            yield from request()
             return
         except BrokerError as error:
             if error.fault in _DENIED:
                 raise
-            text = f"positions of {engine.stage.group} cannot be had: {error}"
-            engine.log(LogEvent(Level.WARNING, text, kind=("positions", error.fault)))
+            text = f"committed offsets of {engine.stage.group} cannot be read: {error}"
+            engine.log(LogEvent(Level.WARNING, text, kind=("offsets", error.fault)))
             yield do.Write()
             yield do.Rest(1.0)
 
 
-def _reset(engine: Engine, partition: TopicPartition, now: Clock) -> Script[None]:
-    """Where a partition out of range goes on. When the cluster does not say, the next turn asks again."""
+def _reset(engine: Engine, partition: TopicPartition, now: Clock) -> Procedure[None]:
+    """Seeks a partition that is out of range. If the cluster does not answer, the next turn tries again."""
     try:
-        marks = (yield do.Marks(partition.topic, _ASK)).get(partition.partition)
+        marks = (yield do.Marks(partition.topic, _REQUEST_TIMEOUT)).get(partition.partition)
     except BrokerError as error:
         engine.log(
             LogEvent(
                 Level.WARNING,
-                f"{partition} is out of range, and its watermarks cannot be had: {error}",
+                f"{partition} is out of range, and its watermarks cannot be read: {error}",
                 partition,
                 ("watermarks", error.fault),
             )
@@ -234,11 +239,11 @@ def _reset(engine: Engine, partition: TopicPartition, now: Clock) -> Script[None
             yield do.Seek(partition, start)
 
 
-def _choose(
-    engine: Engine, positions: dict[TopicPartition, CommittedOffset | None]
-) -> Script[dict[TopicPartition, CommittedOffset | None]]:
+def _choose_offsets(
+    engine: Engine, offsets: dict[TopicPartition, CommittedOffset | None]
+) -> Procedure[dict[TopicPartition, CommittedOffset | None]]:
     """Positions for partitions that have none and do not simply start with their oldest record."""
-    missing = [partition for partition, position in positions.items() if position is None]
+    missing = [partition for partition, committed in offsets.items() if committed is None]
     stage, policy = engine.stage, engine.policy
     if not missing or stage.role is not Role.DEAD:
         starts = {partition: engine.start_offsets.of(partition) for partition in missing}
@@ -247,7 +252,7 @@ def _choose(
     for group in policy.stages.dead_groups():
         if group == stage.group:
             continue
-        others = yield do.GroupOffsets(group, stage.topic, _ASK)
+        others = yield do.GroupOffsets(group, stage.topic, _REQUEST_TIMEOUT)
         for partition in missing:
             other, best = others.get(partition.partition), furthest.get(partition)
             if other is not None and (best is None or other.offset > best.offset):

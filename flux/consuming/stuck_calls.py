@@ -28,9 +28,9 @@ class Watcher:
         coordinator = self._coordinator
         while True:
             self._duty.step(threading.get_ident())
-            pause = coordinator.looks_in()
+            pause = coordinator.next_check_in()
             if pause is None:
                 self._duty.end()
                 return
             coordinator.system.sleep(pause)
-            coordinator.look(self._found_locked)
+            coordinator.check(self._found_locked)

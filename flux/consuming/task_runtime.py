@@ -99,7 +99,7 @@ class TaskRuntime:
         if policy.timeout is not None and not awaited:
             coordinator.inspection.slow_calls = SlowCalls(policy.timeout, self.system.monotonic)
             handler = coordinator.inspection.slow_calls.watching(handler)
-        return self.form.telling(coordinator.heard, handler, batched)  # type: ignore[no-any-return]
+        return self.form.telling(coordinator.hook_dispatch, handler, batched)  # type: ignore[no-any-return]
 
     @property
     def awaited(self) -> bool:
@@ -149,7 +149,7 @@ class TaskRuntime:
             [Engine(policy, stage, limits, call_limits) for stage in chosen],
             self._writer,
             self.system,
-            heard=HookDispatch(self.name, self.hooks, [*policy.stages, *chosen], policy.rules),
+            hook_dispatch=HookDispatch(self.name, self.hooks, [*policy.stages, *chosen], policy.rules),
             instance_suffix=f"-{self.name}{self.instance_suffix}",
             on_change=self.on_change,
         )
@@ -173,7 +173,7 @@ class TaskRuntime:
         """A function that makes the calls of a run, each by `handler`."""
         assert self.coordinator is not None
         coordinator, work, track = self.coordinator, self.work, self.track
-        if coordinator.heard.hears("on_calls"):
+        if coordinator.hook_dispatch.wants("on_calls"):
             return self.form.measured(work, coordinator, handler, track)  # type: ignore[no-any-return]
         return lambda runtime, run: work(coordinator, runtime, run, handler, track)
 
@@ -226,7 +226,7 @@ class TaskRuntime:
 
     def starved(self) -> list[StageRuntime]:
         """Stages that have had no records for long: see `log_starved`."""
-        return [] if self.coordinator is None else self.coordinator.inspection.hungry()
+        return [] if self.coordinator is None else self.coordinator.inspection.starved()
 
     def log_starved(self, runtimes: Sequence[StageRuntime]) -> None:
         """Names in the log those for which the cluster has records that do not arrive. Blocks."""
@@ -235,7 +235,7 @@ class TaskRuntime:
 
     def pulses(self) -> list[Pulse]:
         """The state of each stage for probes; none before the topics were found."""
-        return [] if self.coordinator is None else self.coordinator.inspection.pulses()
+        return [] if self.coordinator is None else self.coordinator.inspection.stage_health()
 
     def stats(self) -> dict[int, Stats]:
         """Counts by stage number."""

@@ -70,11 +70,11 @@ class Threads:
 
     def _wake_locked(self, needed: int) -> None:
         """Wakes or makes threads for `needed` jobs."""
-        self._resting.tell_locked()
+        self._resting.notify_locked()
         free = any(role.holder is None and not runtime.left for runtime, role in self._roles.items())
         if not (free or self._coordinator.ending.stop_at is not None or self._coordinator.ready_locked()):
             return
-        self._resting.call_locked(needed)
+        self._resting.wake_idle_locked(needed)
         for _ in range(min(needed - self._resting.idle, self._most - self._threads)):
             self._coordinator.ending.spawn(f"flux-{self._coordinator.runtimes[0]}-{self._threads}", self._live)
             self._threads += 1

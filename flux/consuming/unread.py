@@ -18,7 +18,7 @@ _MOST_NAMED = 5
 def has_unread(coordinator: Coordinator, admin: AdminPort) -> bool:
     """Whether any assigned partition holds more than was delivered; True also when the cluster does not answer."""
     try:
-        return any(_unread(admin, topic, ends) for topic, ends in coordinator.inspection.ends())
+        return any(_unread(admin, topic, ends) for topic, ends in coordinator.inspection.read_offsets())
     except BrokerError:
         return True
 
@@ -27,7 +27,7 @@ def log_starved(
     coordinator: Coordinator, admin: AdminPort, runtimes: Sequence[StageRuntime], stalled_after: float
 ) -> None:
     """Names in the log the partitions of these stages that hold unread records."""
-    ends = dict(coordinator.inspection.ends())
+    ends = dict(coordinator.inspection.read_offsets())
     for runtime in runtimes:
         try:
             unread = _unread(admin, str(runtime), ends[str(runtime)])

@@ -133,5 +133,5 @@ def test_copies_that_cannot_be_written_are_named_in_time(
     time.sleep(0.5)
     seconds, code, log = told_to_stop(process)
     assert code == 3, log
-    assert "not committed, as their copies are not written" in log
+    assert "not committed, because their forwarded copies were not written" in log
     assert seconds < PATIENCE + 5 + SLOW, log

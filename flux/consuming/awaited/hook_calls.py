@@ -12,25 +12,25 @@ from flux.core.message import Message
 from flux.system.return_values import check_returned, own_failure
 
 
-def telling(heard: HookDispatch, handler: Handler, batched: bool = False) -> Handler:
+def telling(hook_dispatch: HookDispatch, handler: Handler, batched: bool = False) -> Handler:
     """`handler`, with those who want to see calls told of each; as it is, when nobody does. `batched`: it takes many
     messages, and each of them is told."""
-    if not heard.sees_calls(batched):
+    if not hook_dispatch.sees_calls(batched):
         return handler
     if batched:
-        return _telling_batch(heard, handler)
-    alone = heard.alone()
-    return _telling_each(heard, handler) if alone is None else _around_each(heard, alone, handler)
+        return _telling_batch(hook_dispatch, handler)
+    alone = hook_dispatch.alone()
+    return _telling_each(hook_dispatch, handler) if alone is None else _around_each(hook_dispatch, alone, handler)
 
 
-def _around_each(heard: HookDispatch, hook: AroundCalls, handler: Handler) -> Handler:
-    place, enter, leave = heard.of, hook.enter, hook.leave
+def _around_each(hook_dispatch: HookDispatch, hook: AroundCalls, handler: Handler) -> Handler:
+    place, enter, leave = hook_dispatch.of, hook.enter, hook.leave
 
     async def call(message: Message) -> Any:
         try:
             entered = enter(place, message)
         except BaseException as error:
-            heard.went_wrong(hook, error)
+            hook_dispatch.went_wrong(hook, error)
             return await handler(message)
         try:
             result = await handler(message)
@@ -38,14 +38,14 @@ def _around_each(heard: HookDispatch, hook: AroundCalls, handler: Handler) -> Ha
                 check_returned("call", result)
         except BaseException as error:
             raised = own_failure(error)
-            heard.leave_failed(hook, entered, raised)
+            hook_dispatch.leave_failed(hook, entered, raised)
             if raised is not error:
                 raise raised from error
             raise
         try:
             leave(entered)
         except BaseException as error:
-            heard.went_wrong(hook, error)
+            hook_dispatch.went_wrong(hook, error)
         return result
 
     return call
@@ -66,10 +66,16 @@ def noting(handler: Handler, note: Callable[[Any, BaseException], None]) -> Hand
     return call
 
 
-def _telling_each(heard: HookDispatch, handler: Handler) -> Handler:
-    places, of, tell, failed, clock = heard.places, heard.of, heard.tell, heard.call_failed, time.perf_counter
-    enter, leave = heard.entering(), heard.leave
-    starts, ends = heard.hears("on_start"), heard.hears("on_success")
+def _telling_each(hook_dispatch: HookDispatch, handler: Handler) -> Handler:
+    places, of, tell, failed, clock = (
+        hook_dispatch.places,
+        hook_dispatch.of,
+        hook_dispatch.notify,
+        hook_dispatch.call_failed,
+        time.perf_counter,
+    )
+    enter, leave = hook_dispatch.entering(), hook_dispatch.leave
+    starts, ends = hook_dispatch.wants("on_start"), hook_dispatch.wants("on_success")
 
     async def call(message: Message) -> Any:
         stage = message.stage
@@ -97,9 +103,9 @@ def _telling_each(heard: HookDispatch, handler: Handler) -> Handler:
     return call
 
 
-def _telling_batch(heard: HookDispatch, handler: Handler) -> Handler:
+def _telling_batch(hook_dispatch: HookDispatch, handler: Handler) -> Handler:
     async def call(messages: Sequence[Message]) -> Any:
-        batch = BatchCall(heard, messages)
+        batch = BatchCall(hook_dispatch, messages)
         try:
             result = await handler(messages)
             check_returned("call", result)

@@ -1,5 +1,5 @@
 # Generated from flux/consuming/awaited/consumer_loop.py by `make generate`: change that, not this.
-"""One stage's membership in its consumer group: performs scripts with the stage's consumer."""
+"""One stage's membership in its consumer group: performs procedures with the stage's consumer."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from threading import get_ident
 from typing import Any, TypeVar
 
 from flux.consuming import effects as do
-from flux.consuming import procedures as scripts
+from flux.consuming import procedures
 from flux.consuming.coordinator import Coordinator, Done, StageRuntime
-from flux.consuming.effects import Effect, Script
+from flux.consuming.effects import Effect, Procedure
 from flux.core.engine.runs import Run
 from flux.core.errors import BrokerError
 from flux.core.ports import AdminPort, Adapter, ConsumerPort, TopicPartition
@@ -69,9 +69,9 @@ class ConsumerLoop:
             self._abandon()
 
     def _shift(self, mine: Callable[[], bool]) -> None:
-        script = scripts.shift(self.coordinator, self.runtime, mine)
+        procedure = procedures.poll_stage(self.coordinator, self.runtime, mine)
         outcome: _Outcome = None, None
-        while not isinstance(effect := self.coordinator.procedures.step(self.runtime, script, *outcome), Done):
+        while not isinstance(effect := self.coordinator.procedures.step(self.runtime, procedure, *outcome), Done):
             if isinstance(effect, do.Write):
                 self._writes = get_ident()
                 outcome = self._performed(effect)
@@ -88,10 +88,10 @@ class ConsumerLoop:
         self._writes = None
         return True
 
-    def perform(self, script: Script[T]) -> T:
-        """Runs a script: its own steps under the lock, its effects without it."""
+    def perform(self, procedure: Procedure[T]) -> T:
+        """Runs a procedure: its own steps under the lock, its effects without it."""
         outcome: _Outcome = None, None
-        while not isinstance(effect := self.coordinator.procedures.step(self.runtime, script, *outcome), Done):
+        while not isinstance(effect := self.coordinator.procedures.step(self.runtime, procedure, *outcome), Done):
             outcome = self._performed(effect)
         return effect.value
 
@@ -103,7 +103,7 @@ class ConsumerLoop:
         except BrokerError as refused:
             error = refused
         if isinstance(effect, do.Commit):
-            self.coordinator.procedures.tell_commit(self.runtime, effect.positions, error)
+            self.coordinator.procedures.report_commit(self.runtime, effect.offsets, error)
         return result, error
 
     def _do(self, effect: Effect) -> Any:
@@ -126,12 +126,12 @@ class ConsumerLoop:
             case do.Seek(partition, offset):
                 consumer = self._consumer()
                 consumer.seek(partition, offset)
-            case do.StartCommit(positions):
+            case do.StartCommit(offsets):
                 consumer = self._consumer()
-                self.coordinator.procedures.start_commit(self.runtime, consumer.commit, positions)
-            case do.Commit(positions, timeout):
+                self.coordinator.procedures.start_commit(self.runtime, consumer.commit, offsets)
+            case do.Commit(offsets, timeout):
                 consumer = self._consumer()
-                consumer.commit_now(positions, timeout)
+                consumer.commit_now(offsets, timeout)
             case do.Committed(partitions, timeout):
                 consumer = self._consumer()
                 return consumer.committed(partitions, timeout)
@@ -161,9 +161,9 @@ class ConsumerLoop:
 
     def assigned(self, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, int]:
         self.coordinator.rebalances.announce(self.runtime, "assigned", partitions)
-        starts = self.perform(scripts.assign(self.runtime.engine, partitions, self._now))
+        starts = self.perform(procedures.assign(self.runtime.engine, partitions, self._now))
         self.runtime.joined = True
-        self.coordinator.rebalances.tell(self.runtime, "on_assigned", partitions)
+        self.coordinator.rebalances.notify(self.runtime, "on_assigned", partitions)
         return starts
 
     def revoked(self, partitions: Sequence[TopicPartition]) -> None:
@@ -171,11 +171,11 @@ class ConsumerLoop:
         limit = self._client.max_poll_interval if self._client is not None else 0.0
         coordinator = self.coordinator
         self.perform(
-            scripts.revoke(self.runtime.engine, partitions, self._now, limit / 2, coordinator.ending.deadline)
+            procedures.revoke(self.runtime.engine, partitions, self._now, limit / 2, coordinator.ending.deadline)
         )
-        coordinator.rebalances.tell(self.runtime, "on_revoked", partitions)
+        coordinator.rebalances.notify(self.runtime, "on_revoked", partitions)
 
     def lost(self, partitions: Sequence[TopicPartition]) -> None:
         self.coordinator.rebalances.lost(self.runtime, partitions)
         self._write(self.runtime)
-        self.coordinator.rebalances.tell(self.runtime, "on_lost", partitions)
+        self.coordinator.rebalances.notify(self.runtime, "on_lost", partitions)

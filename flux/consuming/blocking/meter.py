@@ -39,6 +39,6 @@ def measured(work: Work, coordinator: Coordinator, handler: Handler, track: bool
         try:
             return work(coordinator, runtime, run, around(meter, handler), track)  # type: ignore[no-any-return]
         finally:
-            coordinator.heard.tell("on_calls", runtime.where, meter.report())
+            coordinator.hook_dispatch.notify("on_calls", runtime.where, meter.report())
 
     return call

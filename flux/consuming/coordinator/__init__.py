@@ -1,8 +1,7 @@
 """What the drivers of one task share: its engines behind one lock, and the facts that callers and clients report.
 
-The lock is never held during an effect, a write or a call. Drivers differ in who polls and who calls, and in nothing
-else: they take runs here, and report here how they end. A method that needs the lock has a name that ends with
-`_locked`; no other expects it to be held.
+The lock is never held during an effect, a write or a call. Drivers differ only in who polls and who calls: they take
+runs here and report their ends here. A method whose name ends with `_locked` needs the lock; no other does.
 """
 
 from flux.consuming.coordinator.coordinator import Coordinator

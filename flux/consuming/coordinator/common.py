@@ -16,29 +16,29 @@ from flux.core.ports import Condition, System
 
 @attrs.define(eq=False)
 class Driver:
-    """What a driver does for its coordinator: it sets what it does otherwise."""
+    """Callbacks of a coordinator's driver, which replaces those that it implements differently."""
 
     write_soon: Callable[[StageRuntime], None]
-    """Has forwarded copies written that a call has just caused; must not wait where the caller must not."""
+    """Writes the forwarded copies that a call has just caused; must not block a caller that must not wait."""
     wake_locked: Callable[[int], None] = lambda _: None
-    """There may be work for about that many more callers, or a fact that somebody who rests may wait for."""
+    """Wakes about that many more callers for work, and the threads that wait for a fact."""
     freed: Callable[[int], None] = lambda _: None
-    """A thread stands still in a write, and others write in its place: the rest that it holds is theirs too."""
+    """A thread is stuck in a write, and others write in its place: they take over its other duties too."""
     stack_of: Callable[[Run], str] = lambda _: ""
-    """Where the caller of a run is, as a traceback's text."""
+    """The stack of a run's caller, as text."""
 
 
 @attrs.define(eq=False)
 class Shared:
     policy: Policy
     runtimes: Sequence[StageRuntime]
-    heard: HookDispatch
+    hook_dispatch: HookDispatch
     task_log: TaskLog
     system: System
     lock: Condition
     driver: Driver
     facts: int = 0
-    """How many there were that somebody who rests may wait for."""
+    """Number of facts so far that a waiting thread may wait for."""
     aborted: set[Run] = attrs.field(factory=set)
     """Runs whose calls never count, however they end."""
 

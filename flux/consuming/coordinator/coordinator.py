@@ -1,4 +1,4 @@
-"""`Coordinator`: owns the lock, the permits and the circuit breaker, hands out runs and takes them back."""
+"""`Coordinator`: owns the lock, the concurrency limit and the circuit breaker; hands out runs and takes them back."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ from flux.core.policy import Policy
 from flux.core.ports import System
 from flux.core.stage import Role
 
-_PAUSE = 0.02  # seconds between two looks whether there is anything to watch
+_PAUSE = 0.02  # seconds between two checks while no call runs
 _Found = Callable[[StageRuntime, Run], None]
 
 
 class Coordinator:
     ENTRANCES = ("abort", "finished", "has_lapsed", "may_go_on", "take", "take_any", "take_any_locked", "take_locked")
-    """What a caller, a poller or a watcher comes back to; so have the parts."""
+    """Methods that callers, pollers or watchers call, so that a forked child ends there. The parts have some too."""
 
     def __init__(
         self,
@@ -44,31 +44,33 @@ class Coordinator:
         writer: ForwardWriter,
         system: System,
         *,
-        heard: HookDispatch | None = None,
+        hook_dispatch: HookDispatch | None = None,
         instance_suffix: str = "",
         on_change: Callable[[], None] = lambda: None,
     ) -> None:
         self.policy = policy
         self.system = system
-        self.heard = heard or HookDispatch("")
+        self.hook_dispatch = hook_dispatch or HookDispatch("")
         self.lock = system.condition()
         self.breaker = engines[0].call_limits.breaker if engines else CircuitBreaker()
-        """Of all its engines."""
+        """Shared by all engines."""
         self.concurrency_limit = ConcurrencyLimit(policy.concurrency, any(e.stage.role is Role.MAIN for e in engines))
         self.runtimes = [
-            StageRuntime(engine, consumer_settings(engine, instance_suffix), self.heard.of(engine.stage.number), system)
+            StageRuntime(
+                engine, consumer_settings(engine, instance_suffix), self.hook_dispatch.of(engine.stage.number), system
+            )
             for engine in engines
         ]
         self.driver = Driver(lambda runtime: self.procedures.write(runtime))
-        task_log = TaskLog(self.heard.task, policy)
-        common = Shared(policy, self.runtimes, self.heard, task_log, system, self.lock, self.driver)
+        task_log = TaskLog(self.hook_dispatch.task, policy)
+        common = Shared(policy, self.runtimes, self.hook_dispatch, task_log, system, self.lock, self.driver)
         self._common = common
         self.rebalances = Rebalances(common)
-        self.ending = Ending(common, self.rebalances.name_lost, on_change)
+        self.ending = Ending(common, self.rebalances.log_lost, on_change)
         self.verdicts = Verdicts(common, self.breaker)
         self.products = Products(common, self.verdicts, self.ending.failing)
         self.procedures = Procedures(common, self.verdicts)
-        self.inspection = Inspection(common, self.rebalances.name_lost)
+        self.inspection = Inspection(common, self.rebalances.log_lost)
         for runtime in self.runtimes:
             runtime.forwarding = Forwarder(
                 runtime.engine,
@@ -82,13 +84,13 @@ class Coordinator:
         self._by_number = {runtime.engine.stage.number: runtime for runtime in self.runtimes}
         self._turn = 0
         self._excused: set[Run] = set()
-        """Runs whose permits are given back before they end."""
+        """Runs whose permits were returned before their end."""
         forks.watch(self)
 
     # ---- runs are taken
 
     def take(self, runtime: StageRuntime, polling: bool) -> Run | None:
-        """A run of this stage, if there is one and a permit for it."""
+        """A run of this stage, if there is one and a free permit."""
         with self.lock:
             return self.take_locked(runtime, polling)
 
@@ -118,14 +120,14 @@ class Coordinator:
         for _ in self.runtimes:
             self._turn = (self._turn + 1) % len(self.runtimes)
             runtime = self.runtimes[self._turn]
-            if runtime.engine.dispatch_mode.slow:  # else its poller makes the calls, and stands in line for itself
+            if runtime.engine.dispatch_mode.slow:  # otherwise its poller makes the calls, and waits for a permit itself
                 run = self.take_locked(runtime, polling=False)
                 if run is not None:
                     return runtime, run
         return None
 
     def _comes_locked(self, number: int) -> bool:
-        """Whether somebody is there to use a permit for a stage: its poller, or a caller that has nothing to write."""
+        """Whether a permit for a stage would be used at once: by its poller, or by a caller with nothing to write."""
         runtime = self._by_number[number]
         here = runtime.stands_by or (
             runtime.engine.dispatch_mode.slow
@@ -134,12 +136,12 @@ class Coordinator:
         return here and runtime.engine.ready(runtime.now_locked()) > 0
 
     def _offer_locked(self) -> None:
-        """A stage has no use for the permit that was kept for it: those who stood behind it may have."""
+        """A stage does not need the permit that was reserved for it: offers it to the stages that wait."""
         if self.concurrency_limit.awaited:
             self._common.wake_locked(1)
 
     def ready_locked(self) -> int:
-        """About how many callers that do not poll could begin a run: none while calls are quick."""
+        """About how many callers that do not poll could start a run: 0 while calls are quick."""
         free = self.policy.concurrency - self.concurrency_limit.used
         if free <= 0:
             return 0
@@ -148,20 +150,20 @@ class Coordinator:
             free, sum(runtime.engine.ready(now) for runtime in self.runtimes if runtime.engine.dispatch_mode.slow)
         )
 
-    # ---- while they are worked
+    # ---- while runs are processed
 
     def may_go_on(self, run: Run) -> bool:
-        """Whether the caller of `run` makes the call that it is at: see `Run`."""
+        """Whether the caller of `run` may make its current call: see `Run`."""
         with self.lock:
             return run.index < run.limit
 
     def has_lapsed(self, run: Run) -> bool:
-        """Whether a run that was handed on has lost its partitions before its caller has come to it."""
+        """Whether a run lost its partitions before its caller started it."""
         with self.lock:
             return all(assignment.phase is Phase.GONE for assignment in run.assignments())
 
     def abort(self, runtime: StageRuntime, run: Run) -> None:
-        """The call that a run is at is given up: it never counts, however it ends."""
+        """The current call of a run is abandoned: it never counts, however it ends."""
         with self.lock:
             if run not in self._common.aborted:
                 self._common.aborted.add(run)
@@ -169,7 +171,7 @@ class Coordinator:
                 run.limit = -1
 
     def excuse(self, stuck: Sequence[tuple[StageRuntime, Run]]) -> None:
-        """The callers of these runs stand still after a call has failed: others may call in their place."""
+        """The callers of these runs are stuck after a call has failed: others may make calls in their place."""
         with self.lock:
             self.excuse_locked(stuck)
 
@@ -180,13 +182,13 @@ class Coordinator:
                 self.concurrency_limit.give(runtime.engine.stage.number)
             self._common.wake_locked(1)
 
-    def looks_in(self) -> float | None:
-        """Seconds until the watcher's next look at the runs; None: all stages have left."""
+    def next_check_in(self) -> float | None:
+        """Seconds until the watcher's next check; None: all stages have left."""
         with self.lock:
             return None if self.ending.ended else CHECK_INTERVAL if self.concurrency_limit.used else _PAUSE
 
-    def look(self, found_locked: _Found = lambda runtime, run: None) -> None:
-        """The watcher looks at the runs; `found_locked` is told of each that is stuck. Names what stands still."""
+    def check(self, found_locked: _Found = lambda runtime, run: None) -> None:
+        """The watcher's check: calls `found_locked` for each stuck run, and logs what makes no progress."""
         with self.lock:
             now = self.system.monotonic()
             stuck = [(runtime, run) for runtime in self.runtimes for run in runtime.engine.checked(now)]
@@ -194,22 +196,22 @@ class Coordinator:
                 self._common.wake_locked(self.ready_locked())
             for runtime, run in stuck:
                 found_locked(runtime, run)
-        self.inspection.look()
+        self.inspection.check()
 
-    # ---- their ends
+    # ---- ends of runs
 
     def finished(self, runtime: StageRuntime, run: Run, failure: BaseException | None, writes: bool = True) -> None:
-        """A caller is through with a run. `failure`: the process failed in the call that it is at. `writes`: it writes
-        what has failed; else somebody does it next."""
+        """A caller has ended a run. `failure`: the process failed in its current call. `writes`: the caller writes
+        the forwarded copies; otherwise another thread does."""
         common, engine = self._common, runtime.engine
         with self.lock:
             paused_at = self.breaker.since
             if run in common.aborted:
                 common.aborted.discard(run)
-                failure = None  # it was told to end
+                failure = None  # the call was abandoned
             elif failure is not None:
                 engine.aborted(run)
-                # the worker ends soon: meanwhile nothing may overtake what the run leaves behind
+                # the worker ends soon: until then no record may overtake those that the run leaves
                 for each in self.runtimes:
                     each.engine.stop()
             else:
@@ -233,12 +235,12 @@ class Coordinator:
                 with self.lock:
                     self._excused.discard(run)
         if resumed is not None:
-            self.verdicts.tell_resume(resumed)
+            self.verdicts.report_resume(resumed)
         if failure is not None:
             self.ending.fail(failure)
 
     def broke(self, runtime: StageRuntime, run: Run, error: BaseException) -> None:
-        """A caller has died in a run, by a bug of flux, or it was cancelled by somebody else: the worker ends."""
+        """A caller died in a run, by a bug of flux or by a cancellation from elsewhere: the worker ends."""
         with self.lock:
             told = run in self._common.aborted and issubclass(type(error), CancelledError)
         with self.ending.failing():
@@ -246,21 +248,21 @@ class Coordinator:
         if not told:
             self.ending.fail(error)
 
-    # ---- facts for those who rest
+    # ---- facts that waiting threads wait for
 
     @property
     def facts(self) -> int:
-        """How many there were that somebody who rests may wait for."""
+        """Number of facts so far that a waiting thread may wait for."""
         return self._common.facts
 
     def has_missed(self, facts: int | None) -> bool:
-        """Whether there have been more than these `facts`, of which whoever counted them would want to know."""
+        """Whether there were new facts since `facts` were counted; None: does not matter."""
         return facts is not None and facts != self._common.facts
 
     # ---- a fork
 
     def forked(self) -> None:
-        """In a child: who comes back here from a call, or a hook, goes no further."""
+        """In a forked child: a thread that returns here from a call or a hook ends."""
         for runtime in self.runtimes:
             for run in runtime.engine.running:
                 run.limit = -1

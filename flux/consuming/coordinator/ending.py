@@ -1,4 +1,4 @@
-"""How the work on a task ends: asked to, by a failure, or stage by stage."""
+"""Ends a task: by a stop, by a failure, or when its stages have left their groups."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from flux.consuming.coordinator.stage_runtime import StageRuntime
 
 
 class Ending:
-    """`name_lost`: see `Inspection`. `on_change` is told of a failure, and of each stage that has left."""
+    """`log_lost`: see `Inspection`. `on_change`: called after a failure, and after each stage that has left."""
 
     ENTRANCES = ("fail", "has_left")
 
-    def __init__(self, common: Shared, name_lost: Callable[[], None], on_change: Callable[[], None]) -> None:
+    def __init__(self, common: Shared, log_lost: Callable[[], None], on_change: Callable[[], None]) -> None:
         self._common = common
-        self._name_lost = name_lost
+        self._log_lost = log_lost
         self._on_change = on_change
         self.failure: BaseException | None = None
-        """The error of a failed process or of a cluster that refuses this member; the worker ends with it."""
+        """The error of a failed process, or of a cluster that refuses this member: the worker ends with it."""
         self.stop_at: float | None = None
-        """Set once calls in flight are to end, to when they are abandoned; by the monotonic clock."""
+        """When calls in flight are abandoned, by the monotonic clock; None: no stop was requested."""
 
     def stop(self, deadline: float) -> None:
-        """No new calls; those in flight end by `deadline`, which a second request may bring forward."""
+        """No new calls; those in flight are abandoned at `deadline`, which a second call may make earlier."""
         with self._common.lock:
             if self.stop_at is None or deadline < self.stop_at:
                 self.stop_at = deadline
@@ -35,14 +35,14 @@ class Ending:
         return self.stop_at if self.stop_at is not None else float("inf")
 
     def fail(self, error: BaseException) -> None:
-        """The worker is to end with `error`."""
+        """Ends the worker with `error`."""
         with self._common.lock:
             self.failure = error if self.failure is None else self.failure
         self._on_change()
 
     @contextmanager
     def failing(self) -> Iterator[None]:
-        """What is raised in it, where nobody is left to hear, ends the worker."""
+        """A context in which any exception ends the worker, because no caller would handle it."""
         try:
             yield
         except BaseException as error:
@@ -51,7 +51,7 @@ class Ending:
                 raise
 
     def spawn(self, name: str, target: Callable[[], None]) -> None:
-        """A thread whose failure, a bug of flux, ends the worker: nothing must stand still in silence."""
+        """Starts a thread; an exception in it, a bug of flux, ends the worker."""
 
         def run() -> None:
             with self.failing():
@@ -65,16 +65,16 @@ class Ending:
             runtime.left = True
             runtime.polling.end()
             self._common.wake_all_locked()
-        self._name_lost()
+        self._log_lost()
         self._on_change()
 
     def abandon(self, runtime: StageRuntime) -> None:
-        """The poller broke: what its calls do counts for nothing, as its partitions go to others."""
+        """The poll loop failed: its partitions go to others, so its calls count for nothing."""
         with self._common.lock:
             runtime.engine.stop()
             runtime.engine.lost(runtime.engine.partitions)
 
     @property
     def ended(self) -> bool:
-        """All stages have left their groups."""
+        """Whether all stages have left their groups."""
         return all(runtime.left for runtime in self._common.runtimes)

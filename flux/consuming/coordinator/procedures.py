@@ -1,4 +1,4 @@
-"""Performs procedures: their steps between effects, and the effects that are a coordinator's: writes and commits."""
+"""Performs the steps of procedures between effects, and the effects of a coordinator: writes and commits."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import attrs
 from flux.consuming.coordinator.common import Shared
 from flux.consuming.coordinator.stage_runtime import StageRuntime
 from flux.consuming.coordinator.verdicts import Verdicts
-from flux.consuming.effects import Effect, Script
+from flux.consuming.effects import Effect, Procedure
 from flux.core.engine.forwarding import Forward
 from flux.core.errors import BrokerError
 from flux.core.ports import CommittedOffset, TopicPartition
@@ -23,7 +23,7 @@ StartCommit = Callable[[Mapping[TopicPartition, CommittedOffset], Callable[[Brok
 
 @attrs.frozen
 class Done(Generic[T]):
-    """A procedure is through."""
+    """A procedure has ended."""
 
     value: T
 
@@ -36,39 +36,39 @@ class Procedures:
         self._verdicts = verdicts
 
     def step(
-        self, runtime: StageRuntime, script: Script[T], result: object, error: BrokerError | None
+        self, runtime: StageRuntime, procedure: Procedure[T], result: object, error: BrokerError | None
     ) -> Effect | Done[T]:
-        """The next effect of a procedure, given how the last one ended; Done when there is none."""
+        """Continues a procedure with the result of its last effect. Returns the next effect, or Done."""
         with self._common.lock:
             runtime.stepped_at = runtime.now_locked()
             runtime.polling.step(get_ident())
             self.take_in_locked(runtime)
             effect: Effect | Done[T]
             try:
-                effect = script.send(result) if error is None else script.throw(error)
+                effect = procedure.send(result) if error is None else procedure.throw(error)
             except StopIteration as stop:
                 effect = Done(stop.value)
         if runtime.moved:
-            self._tell_moved(runtime)
+            self._report_forwarded(runtime)
         return effect
 
     # ---- copies
 
     def write(self, runtime: StageRuntime) -> None:
-        """Logs the engine's log_events and writes its forwarded copies, unless another thread does."""
+        """Writes the engine's log events and its forwarded copies, unless another thread writes copies."""
         with self._common.lock:
             now = self._common.system.monotonic()
             log_events, news = self._verdicts.news_locked(runtime, now)
         for log_event in log_events:
             self._common.task_log.noticed(runtime.where, log_event, now)
         for message, failure, move in news:
-            self._verdicts.tell(runtime, message, failure, move)
+            self._verdicts.report(runtime, message, failure, move)
         runtime.forwarding.write()
         if runtime.moved:
-            self._tell_moved(runtime)
+            self._report_forwarded(runtime)
 
     def take_in_locked(self, runtime: StageRuntime) -> None:
-        """Tells the engine which forwarded copies have ended."""
+        """Reports ended forwards to the engine."""
         ends, engine = runtime.forwarding.ends, runtime.engine
         if ends:
             now = runtime.now_locked()
@@ -80,11 +80,11 @@ class Procedures:
                 else:
                     written.append(forward)
             counted = engine.all_written(written, now)
-            if self._common.heard.moves:
+            if self._common.hook_dispatch.moves:
                 runtime.moved += counted
 
-    def _tell_moved(self, runtime: StageRuntime) -> None:
-        tell, where = self._common.heard.tell, runtime.where
+    def _report_forwarded(self, runtime: StageRuntime) -> None:
+        tell, where = self._common.hook_dispatch.notify, runtime.where
         with self._common.lock:
             moved, runtime.moved = runtime.moved, []
         for forward in moved:
@@ -103,24 +103,25 @@ class Procedures:
     # ---- commits
 
     def start_commit(
-        self, runtime: StageRuntime, commit: StartCommit, positions: Mapping[TopicPartition, CommittedOffset]
+        self, runtime: StageRuntime, commit: StartCommit, offsets: Mapping[TopicPartition, CommittedOffset]
     ) -> None:
         """Has a consumer start a commit, and tells the engine its end."""
 
         def done(error: BrokerError | None) -> None:
             with self._common.lock:
-                runtime.engine.committed(positions, error, runtime.now_locked())
-            self.tell_commit(runtime, positions, error)
+                runtime.engine.committed(offsets, error, runtime.now_locked())
+            self.report_commit(runtime, offsets, error)
 
         try:
-            commit(positions, done)
+            commit(offsets, done)
         except BrokerError as error:
             done(error)
 
-    def tell_commit(
-        self, runtime: StageRuntime, positions: Mapping[TopicPartition, CommittedOffset], error: BrokerError | None
+    def report_commit(
+        self, runtime: StageRuntime, offsets: Mapping[TopicPartition, CommittedOffset], error: BrokerError | None
     ) -> None:
-        heard = self._common.heard
-        if heard.hears("on_commit"):
-            offsets = {partition: position.offset for partition, position in positions.items()}
-            heard.tell("on_commit", runtime.where, offsets, error)
+        hook_dispatch = self._common.hook_dispatch
+        if hook_dispatch.wants("on_commit"):
+            hook_dispatch.notify(
+                "on_commit", runtime.where, {partition: each.offset for partition, each in offsets.items()}, error
+            )

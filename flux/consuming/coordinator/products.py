@@ -1,4 +1,4 @@
-"""What calls have produced: their records count as done when all of it is acknowledged."""
+"""Waits for what calls have produced: a record is done when everything that its call produced is acknowledged."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from flux.producing.scope import Produced
 
 
 class Products:
-    """What is raised in a `failing()` ends the worker."""
+    """`failing`: a context in which any exception ends the worker."""
 
     ENTRANCES = ("parted", "settle")
 
@@ -29,18 +29,19 @@ class Products:
         self._failing = failing
 
     def produced(self, runtime: StageRuntime, run: Run, message: Message, products: Produced) -> None:
-        """The call that `run` is at returned, and has produced."""
+        """The current call of `run` returned, and has produced records."""
         entry = self.parted(runtime, run, message)
         if entry is not None:
             self.settle(runtime, [(entry, message)], products)
 
     def parted(self, runtime: StageRuntime, run: Run, message: Message) -> Entry | None:
-        """The record that `run` is at is called, and open until `settle`. None: nobody needs to hear."""
+        """The current call of `run` returned, and its record is open until `settle`. Returns None if no report is
+        needed."""
         with self._common.lock:
             return None if run in self._common.aborted else runtime.engine.produced(run, run.index, message)
 
     def settle(self, runtime: StageRuntime, parted: Sequence[tuple[Entry, Message]], products: Produced) -> None:
-        """The records count as done, or as failed, when what their call has produced is acknowledged."""
+        """Completes the records, or lets them fail, when what their call produced is acknowledged or not delivered."""
 
         def settled(error: Exception | None) -> None:
             with self._failing():
@@ -59,7 +60,9 @@ class Products:
                 return
             news = verdicts.judged_locked(runtime, None, failure, move, now)
         if news:
-            verdicts.tell(runtime, message, failure, move)
+            verdicts.report(runtime, message, failure, move)
         if move is not Move.PAUSE:
-            common.heard.tell("on_failure", runtime.where, message, error, None)
-            common.heard.tell("on_calls", runtime.where, CallsReport(0, (), (), {error_name(type(failure.error)): 1}))
+            common.hook_dispatch.notify("on_failure", runtime.where, message, error, None)
+            common.hook_dispatch.notify(
+                "on_calls", runtime.where, CallsReport(0, (), (), {error_name(type(failure.error)): 1})
+            )

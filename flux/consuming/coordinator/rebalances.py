@@ -1,4 +1,4 @@
-"""Tells, in the log and to hooks, which partitions come and go."""
+"""Logs rebalances and notifies hooks of them."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ class Rebalances:
     def __init__(self, common: Shared) -> None:
         self._common = common
         self._lost: dict[StageInfo, list[TopicPartition]] = {}
-        """Not told yet: a cause that takes partitions from one stage takes them from all, one after the other."""
+        """Not logged yet: if one stage loses partitions, the others usually lose theirs a moment later."""
 
     def announce(self, runtime: StageRuntime, event: str, partitions: Sequence[TopicPartition]) -> None:
-        """A line for the log, unless nothing changed."""
+        """Logs a rebalance, unless nothing changed."""
         if partitions or not runtime.joined:
             numbers = ", ".join(str(each.partition) for each in partitions)
             logger.info("%s %s: %s", runtime, event, numbers or "nothing", extra=log_fields(runtime.where))
 
-    def tell(self, runtime: StageRuntime, event: Event, partitions: Sequence[TopicPartition]) -> None:
-        """Hooks hear of it."""
+    def notify(self, runtime: StageRuntime, event: Event, partitions: Sequence[TopicPartition]) -> None:
+        """Notifies hooks."""
         if partitions:
-            self._common.heard.tell(event, runtime.where, tuple(partitions))
+            self._common.hook_dispatch.notify(event, runtime.where, tuple(partitions))
 
     def lost(self, runtime: StageRuntime, partitions: Sequence[TopicPartition]) -> None:
-        """They are another member's by now."""
+        """The partitions were lost: another member may own them."""
         with self._common.lock:
             runtime.engine.lost(partitions)
             if partitions:
                 self._lost.setdefault(runtime.where, []).extend(partitions)
 
-    def name_lost(self) -> None:
-        """Names in the log what was lost since."""
+    def log_lost(self) -> None:
+        """Logs all partitions that were lost since the last call, in one line."""
         with self._common.lock:
             lost, self._lost = self._lost, {}
         if lost:

@@ -1,4 +1,4 @@
-"""Threads that wait on a coordinator's condition: until there is a fact, or something to do."""
+"""Threads that wait on a coordinator's condition for a fact, or for a run."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from flux.consuming.coordinator.coordinator import Coordinator
 
 
 class RestingThreads:
-    """`idle`: how many wait for something to do."""
+    """`idle`: number of threads that wait for a run."""
 
     def __init__(self, coordinator: Coordinator) -> None:
         self._coordinator = coordinator
@@ -14,7 +14,7 @@ class RestingThreads:
         self.idle = 0
 
     def rest(self, timeout: float, facts: int | None = None) -> None:
-        """Until there is a fact, up to `timeout` seconds; see `flux.consuming.effects.Rest`."""
+        """Waits for a fact, up to `timeout` seconds; see `flux.consuming.effects.Rest`."""
         coordinator = self._coordinator
         with coordinator.lock:
             if not coordinator.has_missed(facts):
@@ -23,18 +23,17 @@ class RestingThreads:
                 self._resting -= 1
 
     def idle_locked(self, timeout: float) -> None:
-        """Until there is something to do, up to `timeout` seconds."""
+        """Waits for a run, up to `timeout` seconds."""
         self.idle += 1
         self._coordinator.lock.wait(timeout)
         self.idle -= 1
 
-    def tell_locked(self) -> None:
-        """There is a fact. All are woken, as they wait for the same condition: one who rests must not take the turn of
-        one who is idle."""
+    def notify_locked(self) -> None:
+        """There is a fact. Wakes all threads, because both kinds wait on one condition and the wrong one could wake."""
         if self._resting:
             self._coordinator.lock.notify_all()
 
-    def call_locked(self, number: int) -> None:
-        """There is something to do for so many."""
+    def wake_idle_locked(self, number: int) -> None:
+        """There are runs for that many threads."""
         if self.idle:
             self._coordinator.lock.notify(number)

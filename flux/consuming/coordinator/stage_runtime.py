@@ -21,40 +21,40 @@ class StageRuntime:
     where: StageInfo
     system: System
     joined: bool = False
-    """Whether the group has given it partitions, or told that there are none for it."""
+    """Whether its first rebalance is complete, with or without partitions."""
     left: bool = False
     """Whether it has left its group, or was abandoned."""
     began_at: float = attrs.field(init=False)
     stepped_at: float = attrs.field(init=False)
-    """When its poller last went on."""
-    heard_at: float = attrs.field(init=False)
-    """When it last had records, or was found to have read all."""
-    named_at: float = 0.0
-    """When it was last named as standing still."""
+    """When its poll loop last progressed."""
+    received_at: float = attrs.field(init=False)
+    """When it last had records, or had read all records."""
+    reported_at: float = 0.0
+    """When it was last reported as waiting for an assignment."""
     forwarding: Forwarder = attrs.field(init=False)
     polling: Duty = attrs.field(init=False)
     moved: list[Forward] = attrs.field(factory=list)
-    """Forwarded copies that are acknowledged, for hooks that have not been told; empty when none hears of them."""
+    """Acknowledged forwards that hooks were not notified of yet; empty if no hook wants them."""
     failures: FailureLog = attrs.field(factory=FailureLog)
     stands_by: bool = False
-    """Whether its poller rests for a permit, and takes it at once when there is one."""
+    """Whether its poller waits for a permit, and takes it at once when one is free."""
 
     def __attrs_post_init__(self) -> None:
         self.polling = Duty(f"{self}: its poll loop")
-        self.began_at = self.stepped_at = self.heard_at = self.system.monotonic()
+        self.began_at = self.stepped_at = self.received_at = self.system.monotonic()
 
     def __str__(self) -> str:
         return self.engine.stage.topic
 
     def now_locked(self) -> float:
-        """The time for the engine, which learns where the wall clock stands."""
+        """The engine's time. Also sets the engine's epoch."""
         now = self.system.monotonic()
         self.engine.epoch = self.system.now() - now
         return now
 
 
 def consumer_settings(engine: Engine, instance_suffix: str) -> ConsumerSettings:
-    """How the stage's consumer is to be."""
+    """The settings of the stage's consumer."""
     stage = engine.stage
     return ConsumerSettings(
         topic=stage.topic,

@@ -1,4 +1,4 @@
-"""What becomes of calls that fail: moved, tried again, or an outage that nobody is to blame for."""
+"""Handles failed calls: the record is forwarded or retried, or the task is paused by an outage."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from flux.core.monitoring.stats import Pauses
 
 
 class Verdicts:
-    """`breaker`: of all engines."""
+    """`breaker`: shared by all engines."""
 
     ENTRANCES = ("failed",)
 
@@ -27,7 +27,7 @@ class Verdicts:
         self.pauses = Pauses()
 
     def noted(self, run: Run, message: Message, failure: Failure) -> bool:
-        """The call that `run` is at raised: notes it there, unless somebody has to hear of it now. Takes no lock."""
+        """The current call of `run` raised. Notes that in the run, unless it must be handled now. Takes no lock."""
         policy = self._common.policy
         verdict = failure.verdict = policy.rules.verdict(failure.error)
         if verdict.move not in (Move.NEXT, Move.DEAD) or policy.holds_key(verdict):
@@ -38,7 +38,7 @@ class Verdicts:
         return True
 
     def failed(self, runtime: StageRuntime, run: Run, message: Message, failure: Failure) -> Move:
-        """The call that `run` is at raised."""
+        """The current call of `run` raised."""
         common = self._common
         with common.lock:
             if run in common.aborted:
@@ -47,12 +47,12 @@ class Verdicts:
             move = runtime.engine.failed(run, run.index, message, failure, now)
             news = self.judged_locked(runtime, run, failure, move, now)
         if news:
-            self.tell(runtime, message, failure, move)
+            self.report(runtime, message, failure, move)
         common.driver.write_soon(runtime)
         return move
 
     def judged_locked(self, runtime: StageRuntime, run: Run | None, failure: Failure, move: Move, now: float) -> bool:
-        """Takes note of a failure; whether it is news, for the log."""
+        """Records a failure. Returns whether it is to be logged."""
         if move is Move.STOP:
             return False
         if move is not Move.PAUSE:
@@ -62,7 +62,7 @@ class Verdicts:
         drawn = 0.0 if seconds is not None else system.randint(0, 1000) / 1000
         self.pauses.number += not self._breaker.paused
         news = self._breaker.pause(run, failure.error, seconds, drawn, now)
-        if news:  # else nothing was begun since
+        if news:  # otherwise no call was started since
             for each in self._common.runtimes:
                 each.engine.paused()
         return news
@@ -70,19 +70,19 @@ class Verdicts:
     def news_locked(
         self, runtime: StageRuntime, now: float
     ) -> tuple[list[LogEvent], list[tuple[Message, Failure, Move]]]:
-        """What the engine has to say since it was asked last."""
+        """The engine's new log events, and the failures to log."""
         log_events, failures = runtime.engine.log_events(), runtime.engine.failures()
         return log_events, [each for each in failures if runtime.failures.add(_kind(each[1], each[2]), now)]
 
-    def tell(self, runtime: StageRuntime, message: Message, failure: Failure, move: Move) -> None:
-        """A failure that is news."""
+    def report(self, runtime: StageRuntime, message: Message, failure: Failure, move: Move) -> None:
+        """Logs a failure, or a pause."""
         if move is Move.PAUSE:
-            self._tell_pause(failure.error)
+            self._report_pause(failure.error)
         else:
             self._common.task_log.failed(runtime.where, runtime.engine.stage, message, failure, move)
 
-    def _tell_pause(self, error: BaseException) -> None:
-        """An outage was found, or found still to be there."""
+    def _report_pause(self, error: BaseException) -> None:
+        """An outage was found, or found again."""
         common = self._common
         with common.lock:
             now = common.system.monotonic()
@@ -90,27 +90,27 @@ class Verdicts:
         if since is None or opens is None:
             return
         common.task_log.paused(error, since, opens - now)
-        common.heard.tell_task("on_pause", opens - now, error)
+        common.hook_dispatch.notify_task("on_pause", opens - now, error)
 
     def paused(self) -> tuple[bool, Pauses]:
-        """Whether calls are paused now, and how often and how long they were, this pause included."""
+        """Whether calls are paused now, and the number and duration of all pauses, this one included."""
         common = self._common
         with common.lock:
             since, pauses = self._breaker.since, self.pauses
             lasts = 0.0 if since is None else max(0.0, common.system.monotonic() - since)
             return since is not None, Pauses(pauses.number, pauses.seconds + lasts)
 
-    def tell_resume(self, seconds: float) -> None:
-        """A pause is over, after so long."""
+    def report_resume(self, seconds: float) -> None:
+        """A pause of `seconds` is over."""
         self._common.task_log.resumed(seconds)
-        self._common.heard.tell_task("on_resume", seconds)
+        self._common.hook_dispatch.notify_task("on_resume", seconds)
 
 
 def _kind(failure: Failure, move: Move) -> tuple[str, str, bool]:
     error = failure.error
-    # what refused a value is what matters, not that it is undecodable
+    # the deserializer's exception is the kind, not `Undecodable`
     cause = cause_of(error) if issubclass(type(error), Undecodable) else None
-    # by name, as two types may claim to be equal
+    # by name, because types may define `__eq__`
     return error_name(type(error if cause is None else cause)), _place(failure.trace), move is Move.DEAD
 
 

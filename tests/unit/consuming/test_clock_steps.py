@@ -62,9 +62,9 @@ class Bench:
 def test_a_stage_has_had_no_records_for_as_long_as_it_has_had_none(step: float) -> None:
     bench = Bench()
     bench.clocks.ahead = step
-    assert bench.coordinator.inspection.hungry() == []
+    assert bench.coordinator.inspection.starved() == []
     bench.clocks.passed += 301
-    assert bench.coordinator.inspection.hungry() == bench.coordinator.runtimes
+    assert bench.coordinator.inspection.starved() == bench.coordinator.runtimes
 
 
 @pytest.mark.parametrize("step", [-HOUR, HOUR])

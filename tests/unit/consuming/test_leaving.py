@@ -24,10 +24,10 @@ from unit.support.engine_support import T0, Driver
 AWAY = BrokerError("the cluster is away", Fault.UNAVAILABLE)
 
 
-def perform(driver: Driver, script: Any, commits: bool = False) -> list[Any]:
-    """The effects of a script whose commits take their time and fail, unless it `commits`."""
+def perform(driver: Driver, procedure: Any, commits: bool = False) -> list[Any]:
+    """The effects of a procedure whose commits take their time and fail, unless it `commits`."""
     effects: list[Any] = []
-    send: Any = script.send
+    send: Any = procedure.send
     value: Any = None
     while True:
         try:
@@ -35,7 +35,7 @@ def perform(driver: Driver, script: Any, commits: bool = False) -> list[Any]:
         except StopIteration:
             return effects
         effects.append(effect)
-        send, value = script.send, None
+        send, value = procedure.send, None
         match effect:
             case do.Poll():
                 value = PollResult()
@@ -43,7 +43,7 @@ def perform(driver: Driver, script: Any, commits: bool = False) -> list[Any]:
                 driver.now += timeout
             case do.Commit(_, timeout) if not commits:
                 driver.now += timeout
-                send, value = script.throw, AWAY
+                send, value = procedure.throw, AWAY
 
 
 def left(driver: Driver, seconds: float = 5.0, commits: bool = False) -> list[Any]:
@@ -95,8 +95,8 @@ def test_copies_that_are_not_written_by_the_deadline_are_named() -> None:
     left(driver, commits=True)
     assert 5.0 <= driver.now - T0 <= 6.0
     assert len(driver.engine.unforwarded) == 1
-    [text] = [text for text in texts(driver) if "copies are not written" in text]
-    assert text.startswith("not committed, as their copies are not written: t[0]@0 to t-g-try-1")
+    [text] = [text for text in texts(driver) if "copies were not written" in text]
+    assert text.startswith("not committed, because their forwarded copies were not written: t[0]@0 to t-g-try-1")
 
 
 def test_what_is_committed_is_not_told() -> None:

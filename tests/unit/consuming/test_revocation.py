@@ -1,4 +1,4 @@
-"""The script of a revocation: what it waits for, and how long, before partitions are given up."""
+"""The procedure of a revocation: what it waits for, and how long, before partitions are given up."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def busy(**settings: Any) -> tuple[Driver, Callable[[], None]]:
 
 
 def committed(effects: list[Any]) -> list[CommittedOffset]:
-    return [position for each in effects if isinstance(each, do.Commit) for position in each.positions.values()]
+    return [position for each in effects if isinstance(each, do.Commit) for position in each.offsets.values()]
 
 
 def test_a_call_in_flight_ends_and_is_committed_before_its_partition_is_given_up() -> None:

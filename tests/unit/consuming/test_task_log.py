@@ -33,7 +33,11 @@ def coordinator() -> Coordinator:
     settings = policy()
     engines = [Engine(settings, stage) for stage in list(STAGES)[:3]]
     return Coordinator(
-        settings, engines, cast(Any, None), Clock(), heard=HookDispatch("Billing", (), list(STAGES), settings.rules)
+        settings,
+        engines,
+        cast(Any, None),
+        Clock(),
+        hook_dispatch=HookDispatch("Billing", (), list(STAGES), settings.rules),
     )
 
 
@@ -44,8 +48,8 @@ def test_partitions_that_all_stages_lose_at_once_are_one_line(
         partitions = [TopicPartition(str(runtime), number) for number in range(12)]
         runtime.engine.assigned(dict.fromkeys(partitions), dict.fromkeys(partitions, 0), 0.0)
         coordinator.rebalances.lost(runtime, partitions)
-    coordinator.inspection.look()
-    coordinator.inspection.look()
+    coordinator.inspection.check()
+    coordinator.inspection.check()
     assert [line.getMessage() for line in caplog.records] == [
         "Billing has lost t[0-11], t-g-try-1[0-11], t-g-try-2[0-11]: what was in flight is worked again"
     ]
@@ -54,7 +58,7 @@ def test_partitions_that_all_stages_lose_at_once_are_one_line(
 
 def test_what_was_lost_is_told_before_the_end(coordinator: Coordinator, caplog: pytest.LogCaptureFixture) -> None:
     [runtime, *_] = coordinator.runtimes
-    coordinator.inspection.look()
+    coordinator.inspection.check()
     coordinator.rebalances.lost(runtime, [TopicPartition("t", 3)])
     coordinator.ending.has_left(runtime)
     assert "Billing has lost t[3]:" in caplog.text

@@ -135,9 +135,9 @@ def test_a_writer_warms_up_for_topics_that_its_brokers_hear_of_later(time: Time)
 def polls(driver: Driver, told: Callable[[int], BrokerError | None], most: int = 1000) -> int:
     """Turns of a stage whose polls raise what `told` says of each; how many it took until one raised for good."""
     for number in range(most):
-        script, answer = cycle(driver.engine, lambda: driver.now), None
+        procedure, answer = cycle(driver.engine, lambda: driver.now), None
         try:
-            effect = script.send(None)
+            effect = procedure.send(None)
             while True:
                 answer = None
                 if isinstance(effect, do.Rest):
@@ -146,10 +146,10 @@ def polls(driver: Driver, told: Callable[[int], BrokerError | None], most: int =
                     driver.now += 0.1
                     error = told(number)
                     if error is not None:
-                        effect = script.throw(error)
+                        effect = procedure.throw(error)
                         continue
                     answer = PollResult()
-                effect = script.send(answer)
+                effect = procedure.send(answer)
         except StopIteration:
             continue
     return most

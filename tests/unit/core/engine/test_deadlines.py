@@ -7,7 +7,7 @@ from typing import Any, cast
 import pytest
 
 from flux.consuming import effects as do
-from flux.consuming import procedures as scripts
+from flux.consuming import procedures
 from flux.consuming.coordinator import Coordinator
 from flux.core.engine import BUSY_REST, LEAST_REST, PAUSED_REST, REST
 from flux.core.flux_headers import DUE
@@ -57,12 +57,12 @@ def test_a_poller_does_not_rest_for_what_became_due_since_it_looked() -> None:
     clock = Clock(driver.now)
     coordinator = Coordinator(driver.policy, [driver.engine], cast(Any, None), clock)
     [runtime] = coordinator.runtimes
-    script = scripts.shift(coordinator, runtime, lambda: clock.time < driver.now + 0.4)
+    procedure = procedures.poll_stage(coordinator, runtime, lambda: clock.time < driver.now + 0.4)
     answer: Any = None
     worked = 0
     try:
         while True:
-            effect = script.send(answer)
+            effect = procedure.send(answer)
             assert not isinstance(effect, do.Rest), f"after {worked} calls"
             answer = PollResult() if isinstance(effect, do.Poll) else None
             if isinstance(effect, do.Begin):

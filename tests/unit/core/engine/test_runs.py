@@ -11,7 +11,7 @@ from flux.core.engine.batches import Batches, OpenBatch
 from flux.core.engine.forwards import Failure
 from flux.core.engine.key_queues import KeyQueues
 from flux.core.engine.runs import BatchRun, KeyQueueRun, Run
-from flux.core.engine.slice_runs import SliceRun, WholeBatchRun
+from flux.core.engine.slice_runs import SliceRun
 from flux.core.engine.slices import Entry, Slice
 from flux.core.engine.verdicts import Move, Rules
 from flux.core.limits.dispatch_mode import CHECK_INTERVAL
@@ -189,7 +189,6 @@ def test_entries_of_a_partition_that_is_revoked_are_not_given_back() -> None:
     assert run.hold_back(0, one.message, key_queues) is one
 
 
-@pytest.mark.parametrize("kind", [WholeBatchRun, BatchRun])
 def test_a_batch_of_entries_is_one_call_and_is_not_divided() -> None:
     _, owner, made = entries(0, 1, 2)
     batches = Batches(OpenBatch(3, 0.0), "key")

@@ -8,9 +8,9 @@ import pytest
 
 from flux.consuming import effects as do
 from flux.consuming.coordinator import Coordinator
-from flux.consuming.effects import Script
+from flux.consuming.effects import Procedure
 from flux.consuming.forward_writer import ForwardWriter
-from flux.consuming.procedures import assign, shift
+from flux.consuming.procedures import assign, poll_stage
 from flux.core.engine.start_offsets import StartOffsets
 from flux.core.ports import BEGINNING, CommittedOffset, ProducerSettings, TopicPartition, Watermarks
 from flux.system import SYSTEM
@@ -59,7 +59,7 @@ def test_only_the_main_stage_of_a_group_that_starts_at_latest_looks(start_from: 
 
 
 class Cluster:
-    """What a group has committed and where the topic ends, for the scripts of its members."""
+    """What a group has committed and where the topic ends, for the procedures of its members."""
 
     def __init__(self, ends: dict[int, int]) -> None:
         self.ends = ends
@@ -81,11 +81,11 @@ class Cluster:
         self.positions |= driver.commit()
 
 
-def performed(cluster: Cluster, script: Script[Any]) -> Any:
+def performed(cluster: Cluster, procedure: Procedure[Any]) -> Any:
     result = None
     while True:
         try:
-            effect = script.send(result)
+            effect = procedure.send(result)
         except StopIteration as stop:
             return stop.value
         result = cluster.answer(effect)
@@ -95,9 +95,9 @@ def joined(cluster: Cluster) -> tuple[Driver, list[Any]]:
     """A new member with what it did before it was first in the group."""
     driver = Driver(start_from="latest")
     coordinator = Coordinator(driver.policy, [driver.engine], ForwardWriter(None, ProducerSettings(), SYSTEM), SYSTEM)  # type: ignore[arg-type]
-    script, effects, result = shift(coordinator, coordinator.runtimes[0], lambda: True), list[Any](), None
+    procedure, effects, result = poll_stage(coordinator, coordinator.runtimes[0], lambda: True), list[Any](), None
     while not (effects and isinstance(effects[-1], do.Poll)):
-        effects.append(script.send(result))
+        effects.append(procedure.send(result))
         result = cluster.answer(effects[-1])
     return driver, effects
 
