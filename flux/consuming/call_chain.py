@@ -1,6 +1,6 @@
-"""What stands around a task's call, outermost first: its age, its deserializer, its time limit, its middleware.
+"""The wrappers around a task's call, outermost first: expiry, deserializer, time limit, middleware.
 
-What a task does not use is not there: its handler is the call itself.
+A wrapper that a task does not use is left out: without any, the handler is the call itself.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from flux.system.return_values import check_function, check_returned, drop, is_a
 PROCESS = (KeyboardInterrupt, SystemExit, GeneratorExit)
 
 Handler = Callable[[Any], Any]
-"""A task's `call` with a message, or a batch task's with a list of them; a coroutine function's gives awaitables."""
+"""A task's `call` with a message, or a batch task's with a list of them; awaitable for a coroutine function."""
 Middleware = Callable[[Any, Handler], Any]
-"""(message, call_next) -> what `call_next(message)` gives, or not; of a batch task: (messages, call_next)."""
+"""(message, call_next) -> the result of `call_next(message)`, if called; for a batch task: (messages, call_next)."""
 Step = Callable[[Message], None]
-"""What is done with a message before its call; raises to end it without one."""
+"""A step before the call of a message; raises to fail the record without a call."""
 
 
 def surrounded(handler: Handler, middleware: Sequence[Middleware], awaited: bool = False) -> Handler:
-    """`handler` with `middleware` around it, the first outermost. `awaited`: what they give is awaited."""
+    """`handler` with `middleware` around it, the first outermost. `awaited`: whether their results are awaited."""
     for each in reversed(middleware):
         handler = _around_async(each, handler) if awaited else _around(each, handler)
     return handler
@@ -73,7 +73,7 @@ def _around_async(middleware: Middleware, handler: Handler) -> Handler:
 
 
 def check_middleware(name: str, middleware: object, awaited: bool) -> tuple[Middleware, ...]:
-    """A task's middleware. Raises ConfigurationError for what could never be called."""
+    """A task's middleware. Raises ConfigurationError for an object that cannot be called."""
     if isinstance(middleware, str) or not isinstance(middleware, Sequence):
         raise ConfigurationError(f"{name}.middleware must be a list of callables (message, call_next)")
     for each in middleware:
@@ -85,8 +85,8 @@ def check_middleware(name: str, middleware: object, awaited: bool) -> tuple[Midd
 
 
 def check_task(name: str, task: Any, awaited: bool, batched: bool) -> None:
-    """Raises ConfigurationError, in one line, for a function of a task's that could never do its work. `awaited`: its
-    call is; `batched`: it takes many messages."""
+    """Raises ConfigurationError, in one line, for a task's function that could never work. `awaited`: whether its call
+    is awaited; `batched`: whether it takes many messages."""
     check_function(f"{name}.call", task.call, "messages" if batched else "message", True)
     for each in ("setup", "close"):
         check_function(f"{name}.{each}", getattr(task, each), "", awaited)
@@ -100,7 +100,7 @@ def _shown(middleware: Any) -> str:
 
 
 def decoding(deserializer: Callable[[bytes | None], Any]) -> Step:
-    """Decodes a message's value; what cannot be decoded never reaches the handler."""
+    """Deserializes a message's value; if that fails, the handler is not called."""
 
     def decode(message: Message) -> None:
         try:
@@ -108,7 +108,7 @@ def decoding(deserializer: Callable[[bytes | None], Any]) -> Step:
             if type(value) is CoroutineType:
                 check_returned("deserializer", value)
         except (Reject, Retry, Pause):
-            raise  # it knows what is to become of the record, as when a registry of schemas is away
+            raise  # decides about the record itself, as when a schema registry is unavailable
         except Exception as error:
             raise Undecodable(brief(error)) from error
 
@@ -116,7 +116,7 @@ def decoding(deserializer: Callable[[bytes | None], Any]) -> Step:
 
 
 def expiring(give_up_after: float, now: Callable[[], float]) -> Step:
-    """Refuses work that is too old."""
+    """Fails records that have expired."""
 
     def check(message: Message) -> None:
         if expires(message, give_up_after, now()):
@@ -126,7 +126,7 @@ def expiring(give_up_after: float, now: Callable[[], float]) -> Step:
 
 
 def prepared(handler: Handler, steps: Sequence[Step]) -> Handler:
-    """`handler` after `steps`, of which none is awaited."""
+    """`handler` after `steps`, which are not awaited."""
     for step in reversed(steps):
         handler = _after(step, handler)
     return handler
@@ -143,7 +143,7 @@ def _after(step: Step, handler: Handler) -> Handler:
 def sorted_out(
     messages: Sequence[Message], steps: Sequence[Step]
 ) -> tuple[list[Message], dict[Message, BaseException]]:
-    """The messages of a batch that have passed the steps, and those that one has refused."""
+    """The messages of a batch that passed the steps, and those that a step refused."""
     good: list[Message] = []
     bad: dict[Message, BaseException] = {}
     for message in messages:
@@ -160,12 +160,12 @@ def sorted_out(
 
 
 def with_others(bad: dict[Message, BaseException], good: list[Message], error: BaseException) -> BatchFailure:
-    """The end of a batch whose steps have refused some, and whose call with the others has raised."""
+    """The failure of a batch whose steps refused some messages and whose call with the others raised."""
     return BatchFailure({**bad, **own_failures(good, error)})
 
 
 def limited(handler: Handler, timeout: float) -> Handler:
-    """`handler`, awaited for `timeout` seconds at most: then it is cancelled, and fails."""
+    """`handler`, awaited for at most `timeout` seconds; then it is cancelled and fails."""
 
     async def call(message: Any) -> Any:
         try:

@@ -1,7 +1,7 @@
-"""What becomes of the calls of a run: what both forms of the executor share.
+"""Handles the results of a run's calls, for both forms of the executor.
 
-What is not a plain success is reported at once, before the next index is published: a record that failed, or whose
-products are not acknowledged, must be out of its run before the run's progress can pass it.
+A call that did not simply succeed is reported before the next index is published: its record must be out of the run
+before the run's progress can pass it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Work = Callable[[Coordinator, StageRuntime, Run, Handler, bool], Any]
 
 
 def messages_of(run: Run) -> list[Message]:
-    """Of a batch."""
+    """The results of a batch."""
     if run.entries is not None:
         return [entry.message for entry in run.entries]
     if run.messages is not None:
@@ -48,8 +48,8 @@ def report_batch(
     failures: Mapping[Message, BaseException],
     products: Produced,
 ) -> BaseException | None:
-    """Tells the end of each record in order, so that the run's progress passes no record before its end is known."""
-    shown: dict[int, Failure] = {}  # one exception of many records has one traceback
+    """Reports the end of each record in order, so that the run's progress passes no record whose end is not known."""
+    shown: dict[int, Failure] = {}  # records with the same exception share its traceback
     done: list[tuple[Entry, Message]] = []
     for index, message in enumerate(messages):
         error = failures.get(message)
@@ -74,13 +74,13 @@ def report_batch(
 
 
 def failure_of(error: BaseException) -> Failure:
-    """What a call has raised, with its traceback."""
-    told = not issubclass(type(error), Expired)  # where flux checks an age tells nobody
+    """The exception of a call, with its traceback."""
+    told = not issubclass(type(error), Expired)  # the traceback of flux's own check says nothing
     return Failure(error, trace_of(error) if told else "")
 
 
 def renewed(ended: Produced) -> Produced:
-    """What a call has produced belongs to it; the next one begins with nothing."""
+    """Takes what the call has produced; the next call starts with nothing."""
     ended.close()
     products = Produced()
     CURRENT.set(products)
@@ -90,5 +90,5 @@ def renewed(ended: Produced) -> Produced:
 def left(token: Token[Scope | None] | None) -> None:
     """The calls that were made in a scope have ended."""
     if token is not None:
-        with suppress(ValueError):  # a coroutine that was given up is ended in somebody else's context
+        with suppress(ValueError):  # an abandoned coroutine ends in another context
             CURRENT.reset(token)

@@ -1,5 +1,5 @@
-"""Measures the calls of a run, for hooks that only count: one reading of the clock for each call, and the rest once for
-all of them."""
+"""Measures the calls of a run, for hooks that only count: one clock reading per call, and everything else once
+per run."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ class Meter:
         self._wall = wall
         self._batch = run.batched
         self.ends = [clock()]
-        """When the first call began, and when each has ended."""
+        """The start of the first call, then the end of each."""
         self._failures: Counter[str] = Counter()
         self._unmeant: set[int] = set()
-        """Calls that found an outage, or whose process failed."""
+        """Indices of calls that found an outage, or in which the process failed."""
 
     def failed(self, message: Any, error: BaseException) -> None:
-        """The call of a message, or of the messages of a batch, has raised."""
+        """The call of a message, or of a batch, has raised."""
         failures: Sequence[BaseException]
         if self._batch:
             failures = list(own_failures(message, error).values())
@@ -49,7 +49,7 @@ class Meter:
         self.ends.append(clock())
 
     def report(self) -> CallsReport:
-        """What was measured; to be asked for when the run's calls have ended."""
+        """The report; call it when the run's calls have ended."""
         ends, run = self.ends, self._run
         seconds = list(map(sub, ends[1:], ends))
         base = self._wall - ends[0]

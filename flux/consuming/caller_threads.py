@@ -1,4 +1,4 @@
-"""Threads that make calls: which run each of them is in."""
+"""Tracks which thread makes the calls of which run."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class CallerThreads:
         self._coordinator = coordinator
         self._call = call
         self._threads: dict[Run, tuple[StageRuntime, int]] = {}
-        """The thread that is in a run, by its identifier."""
+        """The identifier of the thread that makes the run's calls."""
         coordinator.driver.stack_of = self._stack
 
     def work(self, runtime: StageRuntime, run: Run, *, writes: bool = True, may_lapse: bool = False) -> None:
@@ -32,7 +32,7 @@ class CallerThreads:
             del self._threads[run]
 
     def runs_of(self, thread: int) -> list[tuple[StageRuntime, Run]]:
-        """Those that a thread is in, which stands still in a write."""
+        """The runs of a thread that is stuck in a write."""
         return [(runtime, run) for run, (runtime, caller) in list(self._threads.items()) if caller == thread]
 
     def _stack(self, run: Run) -> str:

@@ -1,7 +1,7 @@
-"""Who makes the calls that pollers hand on, where a handler is awaited, a client lives in an event loop, or both.
+"""Makes the calls of pollers' runs if the handler is awaited, the client runs in an event loop, or both.
 
-While calls are quick there is one run at a time, which one task works from end to end with no task per record. When it
-is found stuck, polling goes on beside it, and further callers take single records.
+While calls are quick there is one run at a time, and one asyncio task makes all of its calls. When a run is found
+stuck, polling continues beside it, and more callers take single records.
 """
 
 from __future__ import annotations
@@ -21,24 +21,24 @@ from flux.system.tracebacks import stack_of_task
 
 
 class Callers(Protocol):
-    """Who makes the calls that a poller hands on. Methods are called from any thread."""
+    """The interface of both kinds of callers. Any thread may call its methods."""
 
     def begin(self, runtime: StageRuntime, run: Run) -> None: ...
     def more_locked(self) -> None:
-        """There may be runs that nobody has taken."""
+        """There may be runs to take."""
         ...
 
     def cancel(self, runtime: StageRuntime) -> None:
-        """Gives up the calls of a stage, where that can be done."""
+        """Cancels the calls of a stage, if they can be cancelled."""
         ...
 
     def freed(self, thread: int) -> None:
-        """A thread stands still in a write, which others do in its place."""
+        """A thread is stuck in a write, and others write in its place."""
         ...
 
 
 class TaskCallers:
-    """Handlers that are awaited, as tasks of one event loop. `call`: makes the calls of a run."""
+    """Calls awaited handlers, as tasks of one event loop. `call`: makes the calls of a run."""
 
     def __init__(self, coordinator: Coordinator, call: AsyncCall, loop: asyncio.AbstractEventLoop) -> None:
         self._coordinator = coordinator
@@ -67,7 +67,7 @@ class TaskCallers:
         self._soon(lambda: self._cancel(runtime))
 
     def _write_soon(self, runtime: StageRuntime) -> None:
-        """A write may ask the cluster for the target's partitions, or wait for room: not in the event loop."""
+        """A write may query the cluster or wait for room, so it must not run in the event loop."""
         if runtime not in self._writes:
             self._writes.add(runtime)
             self._side_threads.post(lambda: self._write(runtime))
@@ -103,7 +103,7 @@ class TaskCallers:
             self._coordinator.broke(*given, error)
 
     def freed(self, thread: int) -> None:
-        """It made no calls."""
+        """The task made no calls."""
 
     async def _call(self, runtime: StageRuntime, run: Run) -> None:
         coordinator, me = self._coordinator, asyncio.current_task()
@@ -124,7 +124,7 @@ class TaskCallers:
 
 
 class ThreadCallers:
-    """Handlers that block, on threads of their own: the event loop stays free. `call`: makes the calls of a run."""
+    """Calls blocking handlers on threads, so that the event loop stays free. `call`: makes the calls of a run."""
 
     def __init__(self, coordinator: Coordinator, call: Call) -> None:
         self._coordinator = coordinator
@@ -158,7 +158,7 @@ class ThreadCallers:
         """A thread cannot be cancelled."""
 
     def _call_up_locked(self, needed: int) -> None:
-        """For all that is to be done: an idle thread that was woken counts as idle until it has taken something."""
+        """Starts enough threads for all runs: an idle thread that was woken counts as idle until it has taken one."""
         self._condition.notify(needed)
         for _ in range(min(needed - self._idle, self._most - self._threads)):
             self._coordinator.ending.spawn(f"flux-{self._coordinator.runtimes[0]}-{self._threads}", self._live)
@@ -185,5 +185,5 @@ class ThreadCallers:
 
 
 def error_of(task: asyncio.Task[None]) -> BaseException | None:
-    """What a task that has ended raised."""
+    """The exception of an ended task."""
     return asyncio.CancelledError() if task.cancelled() else task.exception()

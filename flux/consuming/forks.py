@@ -1,8 +1,8 @@
-"""A child forked in a worker's process, by a call for instance. It may do anything but go on as the worker: of the
-threads only the one that forked lives on in it, the clients are its parent's, and so are the records.
+"""Ends children that a call forked before they can act as a second worker. In a child only the forking thread is alive,
+and clients and records belong to the parent.
 
-Nobody looks for a fork while he works. In the child, what belongs to the worker is told once, and makes everything that
-its thread could come back to the child's end.
+No code checks for forks while calls run. The interpreter calls `_in_child` in the child, which replaces every method
+that the thread could return to by the child's end.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from flux.producing.scope import CURRENT
 
 class Inherited(Protocol):
     def forked(self) -> None:
-        """In the child, on the thread that forked. No lock may be waited for: who held it may not be here."""
+        """Runs in the child, on the forking thread. It must not wait for a lock, whose holder may not exist here."""
         ...
 
 
@@ -35,8 +35,8 @@ def watch(each: Inherited) -> None:
 
 
 def end_of_child(*given: object) -> NoReturn:
-    """Ends this process, the child of one that works: here its thread came back to the worker. What it has produced
-    with producers of its own is delivered. `given`: what the worker was to be told, an exception perhaps."""
+    """Ends this forked child, whose thread returned to the worker. Records of its own producers are delivered first.
+    `given`: the arguments of the replaced method, such as an exception."""
     error = sys.exc_info()[1] or next((each for each in given if isinstance(each, BaseException)), None)
     how = "came back from there" if error is None else f"came back from there with {type(error).__name__}"
     code = error.code if isinstance(error, SystemExit) and isinstance(error.code, int) else 1
@@ -45,16 +45,15 @@ def end_of_child(*given: object) -> NoReturn:
         " end a child with os._exit, or use subprocess or multiprocessing\n"
     )
     try:
-        os.write(2, line.encode())  # not by the log: its streams may hold what the parent has not written yet
+        os.write(2, line.encode())  # not by the log, whose streams may hold unwritten text of the parent
         PRODUCERS.exit()
     finally:
         os._exit(code)
 
 
 def end_loop(loop: asyncio.AbstractEventLoop) -> None:
-    """What the loop would run next, in the thread that runs it, is the child's end: the other calls that wait in it
-    are the parent's."""
-    ready = getattr(loop, "_ready", None)  # asyncio's own; of others what is ready already runs first
+    """Makes the child's end the next thing that the event loop runs: the calls that wait in it belong to the parent."""
+    ready = getattr(loop, "_ready", None)  # asyncio's own loop; in another loop, callbacks that are ready run first
     if isinstance(ready, deque):
         end = asyncio.Handle(end_of_child, (), loop)
         for index in range(len(ready)):
@@ -64,9 +63,9 @@ def end_loop(loop: asyncio.AbstractEventLoop) -> None:
 
 def _in_child() -> None:
     global _parent
-    CURRENT.set(None)  # what the child produces is no part of its parent's call
+    CURRENT.set(None)  # records of the child are not part of the parent's call
     living = list(_living)
-    _kept.extend(living)  # a client must not be freed in a process that did not make it
+    _kept.extend(living)  # a client must not be freed in another process than its own
     _living.clear()
     for each in living:
         each.forked()

@@ -1,5 +1,4 @@
-"""Writes forwarded copies: the only way in which a record leaves a stage. Acknowledged by all in-sync replicas, in
-order."""
+"""Writes forwarded copies in order, acknowledged by all in-sync replicas. No record leaves a stage in another way."""
 
 from __future__ import annotations
 
@@ -22,7 +21,7 @@ Step = Callable[[], None]
 
 
 class ForwardWriter:
-    """One cluster's producer for forwarded copies. Thread-safe; boots its client again when it broke."""
+    """One cluster's producer for forwarded copies. Thread-safe; replaces its client if that fails."""
 
     def __init__(self, adapter: Cluster, settings: ProducerSettings, system: System) -> None:
         self._adapter = adapter
@@ -33,9 +32,9 @@ class ForwardWriter:
     def write(
         self, forwards: Iterable[Forward], limit: Callable[[str], int | None], ended: Ended, wanted: Wanted, step: Step
     ) -> None:
-        """Hands forwarded copies to the client, in order. `limit`: bytes that a topic takes, where that is known.
-        `ended` is told the end of each, on this thread or the client's. `wanted`: whether a forwarded copy is still to
-        be written, which is asked whenever that has waited. `step` is called as this goes on."""
+        """Hands forwarded copies to the client, in order. `limit`: a topic's largest record in bytes, if known.
+        `ended`: called for the end of each, on this thread or the client's. `wanted`: whether a forwarded copy is still
+        to be written; checked after each wait. `step`: called on progress."""
         by_topic: dict[str, list[Forward]] = {}
         for forward in forwards:
             by_topic.setdefault(forward.forwarded_copy.target.topic, []).append(forward)
@@ -44,13 +43,13 @@ class ForwardWriter:
             if away is None:
                 away = self._write(topic, those, limit(topic), ended, wanted, step)
                 continue
-            for forward in those:  # each would wait as long to hear the same
+            for forward in those:  # each would wait as long for the same error
                 ended(forward, away)
 
     def _write(
         self, topic: str, forwards: list[Forward], limit: int | None, ended: Ended, wanted: Wanted, step: Step
     ) -> BrokerError | None:
-        """Returns why the cluster takes none now, if it does not."""
+        """Returns the error of a cluster that is unavailable now, if it is."""
         system = self._system
         client: ProducerPort | None = None
         try:
@@ -86,19 +85,20 @@ class ForwardWriter:
             return error if error.fault is Fault.UNAVAILABLE else None
 
     def renew(self) -> None:
-        """The next forwarded copy gets another client: a thread stands still in this one, which is left to it."""
+        """Replaces the client for the next forwarded copy, because a thread is stuck in this one."""
         self._client = None
 
     def warm_up(self, topics: Iterable[str]) -> None:
-        """Connects, and asks for the topics' partitions, so that the first forwarded copy need not. Raises
-        BrokerError."""
+        """Connects and queries the topics' partitions before the first forwarded copy. Raises BrokerError."""
         self._client = self._client or self._adapter.producer(self._settings)
         spreading = Spreading(self._system)
         for topic in topics:
             try:
                 spreading.known(partial(self._client.partitions, topic, _ASK))
             except BrokerError as error:
-                if error.fault is not Fault.UNKNOWN_TOPIC:  # else a forwarded copy to it is kept, and the log says so
+                if (
+                    error.fault is not Fault.UNKNOWN_TOPIC
+                ):  # otherwise a forwarded copy to the topic is kept, and logged
                     raise
 
     def close(self, timeout: float) -> None:

@@ -1,4 +1,4 @@
-"""Writes one stage's forwarded copies: one thread at a time, so that they keep their order."""
+"""Writes one stage's forwarded copies, on one thread at a time, so that they keep their order."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from flux.core.ports import Lock
 
 
 class Forwarder:
-    """`lock` is the engine's. `now_locked`: the time for it. `take_in_locked` tells the engine of `ends`.
-    `spawn` starts a thread. `freed` is told, by its identifier, of a thread whose place was taken: what else it does
-    stands still too."""
+    """`lock`: the engine's. `now_locked`: the engine's time. `take_in_locked`: reports `ends` to the engine. `spawn`:
+    starts a thread. `freed`: called with the identifier of a stuck thread that was replaced, whose other duties are
+    stuck too."""
 
     def __init__(
         self,
@@ -31,8 +31,8 @@ class Forwarder:
         freed: Callable[[int], None],
     ) -> None:
         self.ends: deque[tuple[Forward, BrokerError | None]] = deque()
-        """Ends of copies that the engine has not been told. Appended to by the client's thread, which must not wait
-        for the lock once per record."""
+        """Ends of forwards that were not reported to the engine yet. The client's thread appends, because it must not
+        wait for the lock once per record."""
         self.duty = Duty(f"{engine.stage.topic}: the writing of its forwarded copies", take_over=self._is_taken_over)
         self._engine = engine
         self._writer = writer
@@ -44,10 +44,10 @@ class Forwarder:
         self._holder: object | None = None
         """The token of the thread that writes."""
         self._claim: dict[Forward, None] = {}
-        """Those that are being written; each is taken by whoever tells its end, as there must be one."""
+        """The forwards that are being written. Whoever reports the end of one takes it, so that it is reported once."""
 
     def write(self) -> None:
-        """Writes what there is, unless another thread does."""
+        """Writes the forwarded copies, unless another thread does."""
         token = object()
         with self._lock:
             if self._holder is not None:
@@ -93,13 +93,13 @@ class Forwarder:
 
     def _end(self, claim: dict[Forward, None], forward: Forward, error: BrokerError | None) -> None:
         if claim.pop(forward, self) is self:
-            return  # its write stood still, and another attempt counts
+            return  # its write was stuck, and another attempt replaced it
         self.ends.append((forward, error))
 
     def _is_taken_over(self) -> bool:
         duty = self.duty
         stuck, step = duty.thread, duty.steps
-        # elsewhere: whoever watches must not wait for the lock
+        # on another thread: the watchdog must not wait for the lock
         self._spawn("flux-forwarding", lambda: self._take_over(stuck, step))
         return True
 
@@ -107,11 +107,11 @@ class Forwarder:
         token = object()
         with self._lock:
             if self._holder is None or self.duty.steps != step:
-                return  # it has gone on
+                return  # it has progressed
             self._holder = token
             claim = self._claim
             self.duty.step(threading.get_ident())
-        # Nobody knows which of them are written: they are again, which may repeat some and cannot lose any.
+        # It is not known which of them were written: all are written again, which may repeat some and loses none.
         self._give_up(claim, "its write stands still")
         self._writer.renew()
         self._freed(stuck)

@@ -1,4 +1,4 @@
-"""What is awaited: the making of calls, what stands around them, and the loops that run procedures.
+"""The awaited form of executor, call wrappers, and the loops that perform procedures.
 
-`flux.consuming.blocking` is generated from these files (`make generate`), so that nothing is decided twice.
+`flux.consuming.blocking` is generated from these files (`make generate`), so that both forms share their logic.
 """

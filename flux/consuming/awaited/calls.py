@@ -1,4 +1,4 @@
-"""All that a job needs to have calls made in this form."""
+"""Everything that makes calls in this form."""
 
 from flux.consuming.awaited.batch_steps import prepared_batch
 from flux.consuming.awaited.executor import work, work_batch

@@ -1,4 +1,4 @@
-"""Makes the calls of a run: the hot loop. One record costs a wrapper, a try and two attributes here."""
+"""Makes the calls of a run. This is the hot loop: one record costs a wrapper, a try and two attributes."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ async def complete(
     writes: bool = True,
     may_lapse: bool = False,
 ) -> None:
-    """Has the calls of a run made by `call`, and reports its end. `writes`: what has failed is written then, else
-    somebody does it next. `may_lapse`: the run was handed on, and its partitions may be lost by now."""
+    """Makes the calls of a run by `call`, and reports its end. `writes`: writes forwarded copies afterwards; otherwise
+    another thread does. `may_lapse`: the run was handed over, and its partitions may be lost by now."""
     lapsed = may_lapse and coordinator.has_lapsed(run)
     failure = None if lapsed else await call(runtime, run)
     coordinator.finished(runtime, run, failure, writes)
@@ -35,8 +35,8 @@ async def complete(
 async def work(
     coordinator: Coordinator, runtime: StageRuntime, run: Run, handler: Handler, track: bool
 ) -> BaseException | None:
-    """Makes the run's calls up to its limit, which may shrink meanwhile. `track`: what calls produce is part of them.
-    Returns the error of a failed process, None when all of the run's own calls were made."""
+    """Makes the run's calls up to its limit, which may shrink. `track`: whether records that calls produce are part of
+    them. Returns the error of a failed process; None if all calls of the run were made."""
     products = Produced()
     token = CURRENT.set(products) if track else None
     entries, messages, records, parsed = run.entries, run.messages, run.records, flux_headers.of_main_topic()
@@ -50,7 +50,7 @@ async def work(
                 message = messages[index]
             elif records is not None:
                 record = records[index]
-                message = Message()  # see there
+                message = Message()  # without `Message.of`: see there
                 message._record = record
                 message.value = record.value()
                 message._flux_headers = parsed

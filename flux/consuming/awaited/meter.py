@@ -31,7 +31,7 @@ def around(meter: Meter, handler: Handler) -> Handler:
 
 
 def measured(work: Work, coordinator: Coordinator, handler: Handler, track: bool) -> AsyncCall:
-    """Makes the calls of runs as `work` does, and tells `Hooks.on_calls` of those of each."""
+    """Makes the calls of runs as `work` does, and calls `Hooks.on_calls` for each run."""
 
     async def call(runtime: StageRuntime, run: Run) -> BaseException | None:
         meter = Meter(run, coordinator.policy.rules, coordinator.system.now())

@@ -1,4 +1,4 @@
-"""Takes a worker through its life."""
+"""Runs a worker from start to end."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ async def live(
     beside: _Take,
     went_on: Callable[[], None],
 ) -> int:
-    """Takes each step of `life`: those that block `beside`, the others `here`. `wait`s until something changes.
-    `went_on` is told after each step. Returns the exit code."""
+    """Performs each step of `life`: blocking ones by `beside`, the others by `here`. `wait`: waits for a change.
+    `went_on`: called after each step. Returns the exit code."""
 
     async def take(effect: Blocking | Here | Tick) -> Any:
         try:
@@ -43,8 +43,8 @@ async def go_through(
     take: Callable[[S], Awaitable[Any]],
     errors: type[BaseException] = Exception,
 ) -> T:
-    """Has `take` do what `life` asks for, and tells it what that gave or raised, if it was one of `errors`.
-    Returns what `life` does."""
+    """Performs the requests of `life` by `take`, and sends it the result, or raises in it one of `errors`. Returns the
+    result of `life`."""
     send: Callable[[Any], S] = life.send
     value: Any = None
     while True:

@@ -1,5 +1,5 @@
 # Generated from flux/consuming/awaited/batch_steps.py by `make generate`: change that, not this.
-"""What is done with each message of a batch before its call."""
+"""The steps for each message of a batch before its call."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ from flux.system.return_values import check_returned
 
 
 def prepared_batch(handler: Handler, steps: Sequence[Step]) -> Handler:
-    """`handler` after `steps`, none of which waits: a message that a step refuses fails alone, the others are
-    called."""
+    """`handler` after `steps`, none of which waits. A message that a step refuses fails alone; others are called."""
     if not steps:
         return handler
 

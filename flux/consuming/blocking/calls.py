@@ -1,5 +1,5 @@
 # Generated from flux/consuming/awaited/calls.py by `make generate`: change that, not this.
-"""All that a job needs to have calls made in this form."""
+"""Everything that makes calls in this form."""
 
 from flux.consuming.blocking.batch_steps import prepared_batch
 from flux.consuming.blocking.executor import work, work_batch

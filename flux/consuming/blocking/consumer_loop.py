@@ -22,9 +22,9 @@ logger = logging.getLogger("flux.worker")
 
 
 class ConsumerLoop:
-    """Used by one thread, or task, at a time. `rest` waits for a fact; `write` writes the stage's forwarded copies;
-    `ask` has a question to the cluster answered; `begin` has a run worked; `cancel` gives up what can be cancelled. It
-    is the consumer's listener: rebalances come inside a poll."""
+    """For one thread or asyncio task at a time. `rest`: waits for a fact; `write`: writes the stage's forwarded copies;
+    `ask`: sends a request to the cluster; `begin`: starts a run; `cancel`: cancels calls that can be cancelled. It is
+    the consumer's listener: rebalances happen inside a poll."""
 
     def __init__(
         self,
@@ -51,7 +51,7 @@ class ConsumerLoop:
         self._cancel = cancel
         self._client: ConsumerPort | None = None
         self._writes: int | None = None
-        """The thread that polls and writes forwarded copies between two polls, by its identifier."""
+        """The identifier of the thread that polls, while it writes forwarded copies."""
 
     def _consumer(self) -> ConsumerPort:
         if self._client is None:
@@ -59,7 +59,7 @@ class ConsumerLoop:
         return self._client
 
     def poll(self, mine: Callable[[], bool] = lambda: True) -> None:
-        """A shift of polling; ends when the stage has left, or the role is not `mine` any more."""
+        """Polls until the stage has left its group or the polling role is not `mine` any more."""
         try:
             self._shift(mine)
             if mine():
@@ -75,21 +75,21 @@ class ConsumerLoop:
             if isinstance(effect, do.Write):
                 self._writes = get_ident()
                 outcome = self._performed(effect)
-                if not mine():  # it stood still, and another thread polls
+                if not mine():  # the write was stuck, and another thread polls
                     return
                 self._writes = None
             else:
                 outcome = self._performed(effect)
 
     def gives_up(self, thread: int) -> bool:
-        """A thread stands still in a write. Whether it polls here: another one is to go on."""
+        """A thread is stuck in a write. Returns whether it polls this stage, so that another thread must continue."""
         if self._writes != thread:
             return False
         self._writes = None
         return True
 
     def perform(self, procedure: Procedure[T]) -> T:
-        """Runs a procedure: its own steps under the lock, its effects without it."""
+        """Runs a procedure: its steps under the lock, its effects without."""
         outcome: _Outcome = None, None
         while not isinstance(effect := self.coordinator.procedures.step(self.runtime, procedure, *outcome), Done):
             outcome = self._performed(effect)

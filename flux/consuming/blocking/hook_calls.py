@@ -1,5 +1,5 @@
 # Generated from flux/consuming/awaited/hook_calls.py by `make generate`: change that, not this.
-"""Tells hooks of calls: what wraps a handler, once, at the start, and only if somebody wants to see calls."""
+"""Notifies hooks of calls: wraps a handler once, at the start, and only if a hook wants calls."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from flux.system.return_values import check_returned, own_failure
 
 
 def telling(hook_dispatch: HookDispatch, handler: Handler, batched: bool = False) -> Handler:
-    """`handler`, with those who want to see calls told of each; as it is, when nobody does. `batched`: it takes many
-    messages, and each of them is told."""
+    """`handler`, wrapped so that hooks are notified of each call; unchanged if no hook wants calls. `batched`: it takes
+    many messages, and hooks are notified of each."""
     if not hook_dispatch.sees_calls(batched):
         return handler
     if batched:
@@ -53,7 +53,7 @@ def _around_each(hook_dispatch: HookDispatch, hook: AroundCalls, handler: Handle
 
 
 def noting(handler: Handler, note: Callable[[Any, BaseException], None]) -> Handler:
-    """`handler`; `note` is told, with what was called, of what it raises."""
+    """`handler`; `note` is called with its argument and its exception if it raises."""
 
     def call(called: Any) -> Any:
         try:

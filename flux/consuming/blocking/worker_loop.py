@@ -1,5 +1,5 @@
 # Generated from flux/consuming/awaited/worker_loop.py by `make generate`: change that, not this.
-"""Takes a worker through its life."""
+"""Runs a worker from start to end."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def live(
     beside: _Take,
     went_on: Callable[[], None],
 ) -> int:
-    """Takes each step of `life`: those that block `beside`, the others `here`. `wait`s until something changes.
-    `went_on` is told after each step. Returns the exit code."""
+    """Performs each step of `life`: blocking ones by `beside`, the others by `here`. `wait`: waits for a change.
+    `went_on`: called after each step. Returns the exit code."""
 
     def take(effect: Blocking | Here | Tick) -> Any:
         try:
@@ -44,8 +44,8 @@ def go_through(
     take: Callable[[S], Any],
     errors: type[BaseException] = Exception,
 ) -> T:
-    """Has `take` do what `life` asks for, and tells it what that gave or raised, if it was one of `errors`.
-    Returns what `life` does."""
+    """Performs the requests of `life` by `take`, and sends it the result, or raises in it one of `errors`. Returns the
+    result of `life`."""
     send: Callable[[Any], S] = life.send
     value: Any = None
     while True:
