@@ -9,7 +9,7 @@ ROOT = Path(__file__).parent.parent
 SOURCE = ROOT / "flux/consuming/awaited"
 TARGET = ROOT / "flux/consuming/blocking"
 HEADER = "# Generated from flux/consuming/awaited/{name} by `make generate`: change that, not this.\n"
-PACKAGE = '''"""What blocks: generated from `flux.consuming.awaited`, see there."""
+PACKAGE = '''"""The blocking form: generated from `flux.consuming.awaited`, see there."""
 '''
 RULES = [
     (r"\basync (def|with|for)\b", r"\1"),

@@ -22,7 +22,7 @@ logger = logging.getLogger("flux.worker")
 
 
 class ConsumerLoop:
-    """For one thread or asyncio task at a time. `rest`: waits for a fact; `write`: writes the stage's forwarded copies;
+    """For one thread, or task, at a time. `rest`: waits for a fact; `write`: writes the stage's forwarded copies;
     `ask`: sends a request to the cluster; `begin`: starts a run; `cancel`: cancels calls that can be cancelled. It is
     the consumer's listener: rebalances happen inside a poll."""
 
