@@ -170,7 +170,7 @@ def test_records_that_are_about_to_be_deleted_are_counted(
 
 def test_a_wait_that_outlasts_positions_is_found(whole: Patient) -> None:
     whole.wait = 8 * DAY
-    assert whole.found() == [("positions", "broker 1")]
+    assert whole.found() == [("committed offsets", "broker 1")]
 
 
 def test_a_name_that_kafka_will_not_make_is_found(patient: Patient, make_topic: Callable[..., str]) -> None:
