@@ -25,7 +25,7 @@ demo: .venv/.installed
 # tests of a real Kafka mostly wait, so more files at a time than a small machine has cores; WORKERS=0: in one process
 WORKERS ?= 6
 
-# runs all tests: six files at a time, then those that measure times alone
+# runs all tests: six files at a time, then those that are marked timed
 test: .venv/.developed
 	$(BIN)/pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder -m "not timed"
 	$(BIN)/pytest --numprocesses $(WORKERS) -m timed
