@@ -8,52 +8,31 @@ from flux.core.errors import BrokerError, Fault
 
 
 class Operation(NamedTuple):
-    """`failed`: the beginning of an error's text; `needs`: by Kafka's names of operations and resources."""
+    """`failed`: the beginning of an error's text; `needs`: the permission, in Kafka's words. In both, {topic} and
+    {group} stand for names."""
 
     failed: str
     needs: str
+
+    def of(self, topic: str = "", group: str = "") -> Operation:
+        """The operation with the names filled in."""
+        return Operation(*(text.format(topic=topic, group=group) for text in self))
 
 
 LIST_TOPICS = Operation("cannot list the topics", "DESCRIBE on the topics")
 READ_BROKER_CONFIG = Operation("cannot read the configuration of the brokers", "DESCRIBE_CONFIGS on the cluster")
 READ_PERMISSIONS = Operation("cannot read the permissions", "DESCRIBE")
-
-
-def describe_topic(topic: str) -> Operation:
-    return Operation(f"cannot describe topic {topic}", f"DESCRIBE on topic {topic}")
-
-
-def read_topic_config(topic: str) -> Operation:
-    return Operation(f"cannot read the configuration of topic {topic}", f"DESCRIBE_CONFIGS on topic {topic}")
-
-
-def change_topic_config(topic: str) -> Operation:
-    return Operation(f"cannot change the configuration of topic {topic}", f"ALTER_CONFIGS on topic {topic}")
-
-
-def create_topic(topic: str) -> Operation:
-    return Operation(f"cannot create topic {topic}", f"CREATE on topic {topic} or on the cluster")
-
-
-def read_committed_offsets(group: str) -> Operation:
-    return Operation(f"cannot read the committed offsets of group {group}", f"DESCRIBE on group {group}")
-
-
-def set_committed_offsets(group: str, topic: str) -> Operation:
-    needs = f"READ on group {group} and on topic {topic}"
-    return Operation(f"cannot set the committed offsets of group {group}", needs)
-
-
-def describe_group(group: str) -> Operation:
-    return Operation(f"cannot describe group {group}", f"DESCRIBE on group {group}")
-
-
-def read_offsets(topic: str) -> Operation:
-    return Operation(f"cannot read the offsets of topic {topic}", f"DESCRIBE on topic {topic}")
-
-
-def delete_records(topic: str) -> Operation:
-    return Operation(f"cannot delete records of topic {topic}", f"DELETE on topic {topic}")
+DESCRIBE_TOPIC = Operation("cannot describe topic {topic}", "DESCRIBE on topic {topic}")
+READ_TOPIC_CONFIG = Operation("cannot read the configuration of topic {topic}", "DESCRIBE_CONFIGS on topic {topic}")
+CHANGE_TOPIC_CONFIG = Operation("cannot change the configuration of topic {topic}", "ALTER_CONFIGS on topic {topic}")
+CREATE_TOPIC = Operation("cannot create topic {topic}", "CREATE on topic {topic} or on the cluster")
+READ_COMMITTED_OFFSETS = Operation("cannot read the committed offsets of group {group}", "DESCRIBE on group {group}")
+SET_COMMITTED_OFFSETS = Operation(
+    "cannot set the committed offsets of group {group}", "READ on group {group} and on topic {topic}"
+)
+DESCRIBE_GROUP = Operation("cannot describe group {group}", "DESCRIBE on group {group}")
+READ_OFFSETS = Operation("cannot read the offsets of topic {topic}", "DESCRIBE on topic {topic}")
+DELETE_RECORDS = Operation("cannot delete records of topic {topic}", "DELETE on topic {topic}")
 
 
 def invalid_record(topic: str, error: Exception) -> BrokerError:

@@ -81,7 +81,7 @@ class AiokafkaAdmin:
         async def query(client: Any) -> dict[str, str]:
             return await queries.config_of(client, client.get_random_node(), _TOPIC, topic)
 
-        return self._run(query, timeout, *operations.read_topic_config(topic))
+        return self._run(query, timeout, *operations.READ_TOPIC_CONFIG.of(topic))
 
     def set_topic_config(self, topic: str, config: Mapping[str, str], timeout: float) -> None:
         async def query(client: Any) -> None:
@@ -91,7 +91,7 @@ class AiokafkaAdmin:
             if error is not None:
                 raise type(error)(message) if message else error
 
-        self._run(query, timeout, *operations.change_topic_config(topic))
+        self._run(query, timeout, *operations.CHANGE_TOPIC_CONFIG.of(topic))
 
     def broker_configs(self, timeout: float) -> dict[int, dict[str, str]]:
         async def query(client: Any) -> dict[int, dict[str, str]]:
@@ -104,7 +104,7 @@ class AiokafkaAdmin:
     def create_topics(self, topics: Sequence[NewTopic], timeout: float) -> None:
         for new in topics:
             query = partial(queries.create_topic, new=new, timeout=timeout)
-            self._run(query, timeout, *operations.create_topic(new.name))
+            self._run(query, timeout, *operations.CREATE_TOPIC.of(new.name))
 
     def delete_topics(self, names: Sequence[str], timeout: float) -> None:
         if not names:
@@ -145,7 +145,7 @@ class AiokafkaAdmin:
                         found[number] = CommittedOffset(offset, plain_metadata(metadata))
             return found
 
-        return self._run(query, timeout, *operations.read_committed_offsets(group))
+        return self._run(query, timeout, *operations.READ_COMMITTED_OFFSETS.of(group=group))
 
     def set_committed_offsets(
         self, group: str, topic: str, offsets: Mapping[int, CommittedOffset], timeout: float
@@ -164,7 +164,7 @@ class AiokafkaAdmin:
                 for _, code in results:
                     queries.raise_for(code)
 
-        self._run(query, timeout, *operations.set_committed_offsets(group, topic))
+        self._run(query, timeout, *operations.SET_COMMITTED_OFFSETS.of(topic=topic, group=group))
 
     def members(self, group: str, timeout: float) -> list[GroupMember]:
         """Of the classic protocol: aiokafka has no request for members by the newer one (KIP-848), nor such members."""
@@ -181,7 +181,7 @@ class AiokafkaAdmin:
                 for member, client_id, host, _, assignment in members
             ]
 
-        return self._run(query, timeout, *operations.describe_group(group))
+        return self._run(query, timeout, *operations.DESCRIBE_GROUP.of(group=group))
 
     def group_protocol(self, group: str, timeout: float) -> GroupProtocol:
         async def query(client: Any) -> str:
@@ -193,7 +193,7 @@ class AiokafkaAdmin:
                 await queries.broker_assigned_protocol(client, node, group) if state == queries.DEAD else protocol or ""
             )
 
-        used = self._run(query, timeout, *operations.describe_group(group))
+        used = self._run(query, timeout, *operations.DESCRIBE_GROUP.of(group=group))
         return GroupProtocol(used, self._protocols)
 
     def unreadable_codecs(self, topic: str, timeout: float) -> dict[str, str]:
@@ -214,7 +214,7 @@ class AiokafkaAdmin:
             marks = [await queries.offsets_of(client, topic, leaders, which) for which in (BEGINNING, END)]
             return {number: Watermarks(marks[0][number], marks[1][number]) for number in sorted(marks[0])}
 
-        return self._run(query, timeout, *operations.read_offsets(topic))
+        return self._run(query, timeout, *operations.READ_OFFSETS.of(topic))
 
     def offsets_at(self, topic: str, timestamp_ms: int, timeout: float) -> dict[int, int]:
         async def query(client: Any) -> dict[int, int]:
@@ -223,7 +223,7 @@ class AiokafkaAdmin:
             found = await queries.offsets_of(client, topic, leaders, timestamp_ms)
             return {number: ends[number] if found[number] < 0 else found[number] for number in sorted(ends)}
 
-        return self._run(query, timeout, *operations.read_offsets(topic))
+        return self._run(query, timeout, *operations.READ_OFFSETS.of(topic))
 
     def delete_records(self, topic: str, before: Mapping[int, int], timeout: float) -> None:
         if not before:
@@ -239,7 +239,7 @@ class AiokafkaAdmin:
                         for _, _, code, *_ in partitions:
                             queries.raise_for(code)
 
-        self._run(query, timeout, *operations.delete_records(topic))
+        self._run(query, timeout, *operations.DELETE_RECORDS.of(topic))
 
     def close(self) -> None:
         connection, self._connection = self._connection, None

@@ -11,7 +11,7 @@ from aiokafka.protocol.metadata import MetadataRequest
 from flux.adapters.aiokafka.client import Client
 from flux.adapters.aiokafka.connector import Attempts
 from flux.adapters.aiokafka.errors import error_for, fault_of, translated
-from flux.adapters.operations import describe_topic
+from flux.adapters.operations import DESCRIBE_TOPIC
 from flux.core.errors import BrokerError, Fault
 
 Topics = dict[str, list[tuple[int, int, list[int]]] | BrokerError]
@@ -30,7 +30,7 @@ async def described(client: Any, names: Iterable[str] | None) -> Topics:
         found[name] = (
             [(number, leader, replicas) for _, number, leader, replicas, *_ in partitions]
             if error is None
-            else translated(error, *describe_topic(name))
+            else translated(error, *DESCRIBE_TOPIC.of(name))
         )
     return found
 

@@ -65,7 +65,7 @@ class ConfluentAdmin:
 
     def topic_config(self, topic: str, timeout: float) -> dict[str, str]:
         resource = ConfigResource(ConfigResource.Type.TOPIC, topic)
-        return self._config(resource, timeout, operations.read_topic_config(topic))
+        return self._config(resource, timeout, operations.READ_TOPIC_CONFIG.of(topic))
 
     def set_topic_config(self, topic: str, config: Mapping[str, str], timeout: float) -> None:
         changes = [
@@ -73,7 +73,7 @@ class ConfluentAdmin:
         ]
         resource = ConfigResource(ConfigResource.Type.TOPIC, topic, incremental_configs=changes)
         futures = self._client.incremental_alter_configs([resource], request_timeout=timeout)
-        self._answers.answer(futures[resource], timeout, *operations.change_topic_config(topic))
+        self._answers.answer(futures[resource], timeout, *operations.CHANGE_TOPIC_CONFIG.of(topic))
 
     def broker_configs(self, timeout: float) -> dict[int, dict[str, str]]:
         numbers = sorted(self._answers.metadata(timeout).brokers)
@@ -92,7 +92,7 @@ class ConfluentAdmin:
                 self._answers.result(future, timeout)
             except KafkaException as error:
                 if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
-                    raise self._answers.translated(error, *operations.create_topic(name)) from None
+                    raise self._answers.translated(error, *operations.CREATE_TOPIC.of(name)) from None
 
     def delete_topics(self, names: Sequence[str], timeout: float) -> None:
         if not names:
@@ -124,7 +124,7 @@ class ConfluentAdmin:
             with self._outside_consumer(group, partitions, timeout) as (_, committed):
                 found = {p.partition: committed_offset_of(p) for p in committed}
         except KafkaException as error:
-            raise self._answers.translated(error, *operations.read_committed_offsets(group)) from None
+            raise self._answers.translated(error, *operations.READ_COMMITTED_OFFSETS.of(group=group)) from None
         return {number: offset for number, offset in found.items() if offset is not None}
 
     def set_committed_offsets(
@@ -132,7 +132,7 @@ class ConfluentAdmin:
     ) -> None:
         if not offsets:
             return
-        operation = operations.set_committed_offsets(group, topic)
+        operation = operations.SET_COMMITTED_OFFSETS.of(topic=topic, group=group)
         to_commit = [
             confluent_kafka.TopicPartition(topic, number, offset, metadata)
             for number, (offset, metadata) in offsets.items()
@@ -201,7 +201,7 @@ class ConfluentAdmin:
         partitions = [confluent_kafka.TopicPartition(topic, number, offset) for number, offset in before.items()]
         futures = self._client.delete_records(partitions, request_timeout=timeout, operation_timeout=timeout)
         for at, future in futures.items():
-            failed, needs = operations.delete_records(topic)
+            failed, needs = operations.DELETE_RECORDS.of(topic)
             self._answers.answer(future, timeout, f"{failed}[{at.partition}]", needs)
 
     def close(self) -> None:
@@ -218,7 +218,7 @@ class ConfluentAdmin:
         futures = self._client.describe_topics(TopicCollection(wanted), request_timeout=timeout)
         for name, future in futures.items():
             try:
-                found[name] = self._answers.answer(future, timeout, *operations.describe_topic(name))
+                found[name] = self._answers.answer(future, timeout, *operations.DESCRIBE_TOPIC.of(name))
             except BrokerError as error:
                 if error.fault is not Fault.UNKNOWN_TOPIC:
                     raise
@@ -239,7 +239,7 @@ class ConfluentAdmin:
         except KafkaException as error:
             if error.args[0].code() == KafkaError.GROUP_ID_NOT_FOUND:
                 return None
-            raise self._answers.translated(error, *operations.describe_group(group)) from None
+            raise self._answers.translated(error, *operations.DESCRIBE_GROUP.of(group=group)) from None
 
     def _group(self, group: str, timeout: float, **options: Any) -> Any:
         until = self._now() + timeout
@@ -274,7 +274,7 @@ class ConfluentAdmin:
         try:
             return [
                 {
-                    p.partition: self._offset(future, timeout, operations.read_offsets(topic))
+                    p.partition: self._offset(future, timeout, operations.READ_OFFSETS.of(topic))
                     for p, future in futures.items()
                 }
                 for futures in requests
