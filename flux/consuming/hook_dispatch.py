@@ -1,5 +1,5 @@
-"""Tells hooks what happens. What nobody overrides is not called, and a task that nobody hears of pays nothing: its
-handler is wrapped once, at the start, and only if somebody wants to see calls."""
+"""Notifies hooks of events. Only overridden methods are called. A task without hooks pays nothing: its handler is
+wrapped once, at the start, and only if a hook wants calls."""
 
 from __future__ import annotations
 
@@ -44,13 +44,13 @@ _OF_BATCHES = _OF_CALLS | {"around_batch", "on_batch"}
 
 
 class AroundCalls(Hooks):
-    """A hook of flux's own that stands around each call, by methods that cost less than a context manager for each."""
+    """A hook of flux itself around each call, with methods that cost less than a context manager per call."""
 
     def around(self, where: StageInfo, message: Message) -> AbstractContextManager[object]:
         return _Around(self, where, message)
 
     def enter(self, place: Callable[[int], StageInfo], message: Message) -> Any:
-        """`place`: of a stage by its number. What this returns is left once, in one of two ways."""
+        """`place`: the StageInfo of a stage by its number. The result is passed once to one of the `leave` methods."""
         raise NotImplementedError
 
     def leave(self, entered: Any) -> None:
@@ -83,8 +83,8 @@ class _Around:
 
 
 class HookDispatch:
-    """The hooks of one task, by what they hear. Thread-safe; methods are called with no lock held. `rules`: which
-    exceptions are failures of a record's."""
+    """The hooks of one task, by event. Thread-safe; hooks are called without a lock. `rules`: decides which exceptions
+    are failures of a record."""
 
     def __init__(
         self, task: str, hooks: Sequence[Hooks] = (), stages: Sequence[Stage] = (), rules: Rules | None = None
@@ -99,13 +99,13 @@ class HookDispatch:
                 self._methods[name] = [getattr(each, name) for each in overriding]
         singly = [each for each in hooks if _overrides(each, "around") and not _overrides(each, "around_batch")]
         self._around_each = [each.around for each in singly]
-        """Of messages of a batch."""
+        """The `around` methods for each message of a batch."""
         self._told: set[tuple[str, str, str]] = set()
         self.moves = bool(self._methods.keys() & {"on_retry", "on_dead_letter"})
-        """Whether anybody hears of forwarded copies."""
+        """Whether any hook wants forwarded copies."""
 
     def of(self, stage: int) -> StageInfo:
-        """The stage of that number."""
+        """The StageInfo of a stage by its number."""
         return self.places.get(stage) or StageInfo(self.task, stage, "", "")
 
     def wants(self, event: Event) -> bool:
@@ -115,7 +115,7 @@ class HookDispatch:
         self._notify(event, where, *facts)
 
     def notify_task(self, event: Event, *facts: Any) -> None:
-        """What concerns all stages."""
+        """Notifies of an event that concerns all stages."""
         self._notify(event, self.task, *facts)
 
     def _notify(self, event: Event, *facts: Any) -> None:
@@ -130,19 +130,19 @@ class HookDispatch:
                 self._complain(event, method, error)
 
     def sees_calls(self, batched: bool) -> bool:
-        """Whether anybody wants to see each call; `batched`: of a batch task's."""
+        """Whether any hook wants each call. `batched`: of a batch task."""
         return bool(self._methods.keys() & (_OF_BATCHES if batched else _OF_CALLS))
 
     def alone(self) -> AroundCalls | None:
-        """The one hook that hears of calls, if it is an `AroundCalls`."""
+        """The only hook that wants calls, if it is an `AroundCalls`."""
         if _OF_CALLS & self._methods.keys() != {"around"}:
             return None
         hook, *others = (getattr(method, "__self__", None) for method in self._methods["around"])
-        # one that overrides `around` means its own
+        # a hook that overrides `around` replaces these methods
         return hook if not others and getattr(type(hook), "around", None) is AroundCalls.around else None
 
     def went_wrong(self, hook: AroundCalls, error: BaseException) -> None:
-        """It raised itself, at a call's edge. Raises what ends the process."""
+        """The hook itself raised. Raises the error again if it ends the process."""
         if issubclass(type(error), _PROCESS):
             raise error
         self._complain("around", hook, error)
@@ -150,7 +150,7 @@ class HookDispatch:
     def call_failed(
         self, where: StageInfo, message: Message, error: BaseException, seconds: float, entered: Sequence[_Entered]
     ) -> Move:
-        """A call raised; `entered`: what was entered for it is left."""
+        """A call raised. `entered`: the context managers to leave."""
         move = self._rules.verdict(error).move
         if move in (Move.NEXT, Move.DEAD):
             self.notify("on_failure", where, message, error, seconds)
@@ -159,7 +159,7 @@ class HookDispatch:
         return move
 
     def leave_failed(self, hook: AroundCalls, entered: Any, error: BaseException) -> None:
-        """A call raised, and `hook` alone is told."""
+        """A call raised, and only `hook` is notified."""
         try:
             paused = self._rules.verdict(error).move is Move.PAUSE
             hook.leave_failed(entered, _as_pause(error) if paused else error)
@@ -167,7 +167,7 @@ class HookDispatch:
             self.went_wrong(hook, raised)
 
     def entering(self) -> Callable[[StageInfo, object], Sequence[_Entered]] | None:
-        """Enters what is around a call; None: nothing is."""
+        """Returns a function that enters the context managers of a call; None: there are none."""
         around = self._methods.get("around", ())
         if len(around) != 1:
             return partial(self._entered, around) if around else None
@@ -187,7 +187,7 @@ class HookDispatch:
         return enter
 
     def _entered(self, around: Sequence[Callable[..., Any]], where: StageInfo, what: object) -> list[_Entered]:
-        """`what`: a message, or those of a batch."""
+        """`what`: a message, or the messages of a batch."""
         entered: list[_Entered] = []
         for method in around:
             try:
@@ -206,7 +206,7 @@ class HookDispatch:
             kind, trace = type(error), traceback_of(error)
         for manager in entered if len(entered) == 1 else reversed(entered):
             try:
-                # what it returns does not count: a call that failed has failed
+                # its result does not matter: it cannot suppress the exception
                 manager.__exit__(kind, error, trace)
             except BaseException as raised:
                 if raised is error:
@@ -238,7 +238,7 @@ def _overrides(hook: Hooks, name: str) -> bool:
 
 
 class BatchCall:
-    """A call with many messages, of one stage: told as one, and as one of each."""
+    """Notifies of a call with many messages: once for the call, and once for each message."""
 
     def __init__(self, hook_dispatch: HookDispatch, messages: Sequence[Message]) -> None:
         self._hook_dispatch = hook_dispatch
@@ -253,7 +253,7 @@ class BatchCall:
                 hook_dispatch.notify("on_start", where, message)
 
     def ended(self, error: BaseException | None) -> None:
-        """`error`: of the call; None: it returned."""
+        """`error`: the call's exception; None: it returned."""
         hook_dispatch, where, seconds = self._hook_dispatch, self._where, time.perf_counter() - self._began
         failures = {} if error is None else own_failures(self._messages, error)
         moves: set[Move | None] = set()
@@ -273,7 +273,7 @@ class BatchCall:
 
 
 def _as_pause(error: BaseException) -> BaseException:
-    """What found an outage, as scopes and spans hear of it, which do not know what the task's `pause_on` names."""
+    """The `flux.Pause` for a context manager, which does not know the task's `pause_on`; the exception is its cause."""
     if issubclass(type(error), Pause):
         return error
     pause = Pause()
@@ -282,7 +282,7 @@ def _as_pause(error: BaseException) -> BaseException:
 
 
 def log_fields(where: StageInfo, about: Message | TopicPartition | None = None) -> dict[str, Any]:
-    """What a line in the log is about, as `extra`."""
+    """The `extra` fields of a log line."""
     fields: dict[str, Any] = {"task": where.task, "stage": where.stage, "topic": where.topic, "group": where.group}
     if about is not None:
         fields["partition"] = about.partition

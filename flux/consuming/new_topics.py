@@ -1,4 +1,4 @@
-"""Asking about topics that were made just now."""
+"""Requests about topics that were just created."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from flux.core.ports import System
 
 T = TypeVar("T")
 
-_LOOK = 0.2  # seconds between two questions
+_LOOK = 0.2  # seconds between two requests
 
 
 class Spreading:
-    """Bears with brokers that do not know a topic, from when it is made for `seconds` in all."""
+    """Tolerates brokers that do not know a topic, for `seconds` in all from when it is made."""
 
     def __init__(self, system: System, seconds: float = SPREAD) -> None:
         self._system = system
         self._until = system.monotonic() + seconds
 
     def known(self, ask: Callable[[], T]) -> T:
-        """What `ask` gives once it does not raise UNKNOWN_TOPIC. Raises BrokerError."""
+        """The result of `ask`, repeated while it raises UNKNOWN_TOPIC. Raises BrokerError."""
         while True:
             try:
                 return ask()
@@ -31,7 +31,8 @@ class Spreading:
                     raise
 
     def until(self, there: Callable[[], bool]) -> bool:
-        """Whether it is by the end. A cluster that does not answer is asked again too; raises BrokerError else."""
+        """Whether it becomes true in time. Requests are repeated while the cluster is unavailable; raises other
+        BrokerErrors."""
         while True:
             try:
                 if there():

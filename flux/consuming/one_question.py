@@ -1,4 +1,4 @@
-"""What may wait for a cluster, on a thread of its own, so that nobody has to wait for it longer than he wants to."""
+"""Runs a step that may wait for a cluster on its own thread, so that the caller can stop waiting."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 
 class Aside(Generic[T]):
-    """Begins at once. The thread is a daemon: the process ends without it."""
+    """Starts at once. The thread is a daemon, so the process can end without it."""
 
     def __init__(self, system: System, name: str, step: Callable[[], T]) -> None:
         self._system = system
@@ -32,7 +32,7 @@ class Aside(Generic[T]):
             self._changed.notify_all()
 
     def result(self, timeout: float) -> T:
-        """Waits up to `timeout` seconds. Raises TimeoutError, or what the step has raised."""
+        """Waits up to `timeout` seconds. Raises TimeoutError, or the exception of the step."""
         deadline = self._system.monotonic() + timeout
         with self._changed:
             while not self.ended and (left := deadline - self._system.monotonic()) > 0:

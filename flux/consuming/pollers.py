@@ -1,4 +1,4 @@
-"""Who polls, where a handler is awaited, a client lives in an event loop, or both: runs are handed on to callers."""
+"""Polls if the handler is awaited, the client runs in an event loop, or both, and hands runs to callers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _WRITE = 30.0  # seconds that polling waits for forwarded copies to be written
 
 
 class LoopPollers:
-    """A client of asyncio: polls in the running event loop."""
+    """Polls an asyncio client in the running event loop."""
 
     def __init__(self, coordinator: Coordinator, callers: Callers, adapter: AsyncAdapter, admin: AdminPort) -> None:
         self._coordinator = coordinator
@@ -29,7 +29,7 @@ class LoopPollers:
         self._loop = asyncio.get_running_loop()
         self._facts = 0
         self._resting: dict[asyncio.Event, int] = {}
-        """Those that wait for a fact, with the number of facts before."""
+        """Futures that wait for a fact, with the number of facts before."""
         self._side_threads = SideThreads(coordinator.system)
         self._loops = [
             AsyncConsumerLoop(
@@ -51,14 +51,14 @@ class LoopPollers:
         coordinator.driver.freed = callers.freed
 
     def start(self) -> None:
-        """Joins the groups and begins to work."""
+        """Joins the groups and starts polling."""
         for loop in self._loops:
             polling = self._begin(loop.poll(), f"flux-poll-{loop.runtime}", loop.runtime)
             loop.runtime.polling.stack = partial(stack_of_task, polling)
         self._begin(self._watch(), "flux-watch", None)
 
     def _begin(self, work: Coroutine[Any, Any, None], name: str, runtime: StageRuntime | None) -> asyncio.Task[None]:
-        """`runtime`: the stage that is left to its fate with the end of this task."""
+        """`runtime`: the stage that is abandoned when this task ends."""
 
         def ended(task: asyncio.Task[None]) -> None:
             self._tasks.discard(task)
@@ -83,14 +83,14 @@ class LoopPollers:
     def _tell(self) -> None:
         self._told = False
         for fact, before in self._resting.items():
-            if self._facts > before:  # else it is what the resting one has told others itself
+            if self._facts > before:  # otherwise it is a fact that the waiting task has reported itself
                 fact.set()
 
     async def _rest(self, timeout: float, facts: int | None = None) -> None:
         fact = asyncio.Event()
         self._resting[fact] = self._facts
         try:
-            if self._coordinator.has_missed(facts):  # asked now, as whatever comes later sets `fact`
+            if self._coordinator.has_missed(facts):  # checked now, because any later fact sets `fact`
                 return
             async with asyncio.timeout(timeout):
                 await fact.wait()
@@ -100,8 +100,8 @@ class LoopPollers:
             del self._resting[fact]
 
     async def _write(self, runtime: StageRuntime) -> None:
-        """A forwarded copy's write may ask the cluster for the target's partitions, or wait for room. One that stands
-        still is another thread's to go on with, and polling goes on."""
+        """The write of a forwarded copy may query the cluster or wait for room. If it is stuck, another thread
+        continues, and polling goes on."""
         if not runtime.engine.has_forwards:
             self._coordinator.procedures.write(runtime)
             return
@@ -124,7 +124,7 @@ class LoopPollers:
 
 
 class ThreadPollers:
-    """A client that blocks: each stage is polled by a thread of its own, which makes no calls."""
+    """Polls a blocking client: each stage has a polling thread, which makes no calls."""
 
     def __init__(self, coordinator: Coordinator, callers: Callers, adapter: Adapter, admin: AdminPort) -> None:
         self._coordinator = coordinator
@@ -151,7 +151,7 @@ class ThreadPollers:
         coordinator.driver.freed = self._freed
 
     def start(self) -> None:
-        """Joins the groups and begins to work."""
+        """Joins the groups and starts polling."""
         for loop in self._loops:
             self._begin(loop)
         self._watcher.start()

@@ -1,7 +1,7 @@
-"""Threads of flux's own, for what would block an event loop.
+"""Threads for blocking work beside an event loop.
 
-The loop's default executor has few, and the user's calls share them: when all are taken by those, nothing of flux's
-that goes through it gets on, the poll loop included.
+The loop's default executor has few threads, which users' calls share. If they took all of them, flux's own work, the
+poll loop included, would wait.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from flux.core.ports import System
 
 Result = TypeVar("Result")
 
-_IDLE = 5.0  # seconds that a thread waits for something to do
+_IDLE = 5.0  # seconds that an idle thread lives
 
 
 class SideThreads:
-    """As many daemon threads as there are things done at once. Thread-safe."""
+    """As many daemon threads as jobs run at once. Thread-safe."""
 
     def __init__(self, system: System) -> None:
         self._system = system
@@ -30,7 +30,7 @@ class SideThreads:
         self._idle = 0
 
     def post(self, job: Callable[[], object]) -> None:
-        """Does it soon. It must not raise."""
+        """Runs a job soon. It must not raise."""
         with self._changed:
             self._jobs.append(job)
             if len(self._jobs) <= self._idle:
@@ -39,7 +39,7 @@ class SideThreads:
         self._system.spawn("flux-beside", self._live)
 
     async def run(self, function: Callable[..., Result], *given: Any) -> Result:
-        """What `function` returns or raises."""
+        """Runs `function` on a thread, and returns its result or raises its exception."""
         loop = asyncio.get_running_loop()
         done: asyncio.Future[Result] = loop.create_future()
 
@@ -74,9 +74,9 @@ class SideThreads:
                 if not self._jobs:
                     return
                 job = self._jobs.popleft()
-            Context().run(job)  # whose call a thread was made in is not its
+            Context().run(job)  # a thread must not inherit the context of the call that started it
 
 
 def directly(function: Callable[..., Result], *given: Any) -> Result:
-    """As `SideThreads.run`, by whoever asks, who may wait."""
+    """As `SideThreads.run`, on the calling thread."""
     return function(*given)

@@ -1,4 +1,4 @@
-"""Names calls that block for longer than their task's `timeout`: a thread cannot be cancelled, but it can be shown."""
+"""Finds blocking calls that run longer than their task's `timeout`, to be logged: a thread cannot be cancelled."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from flux.core.message import Message
 
 @attrs.frozen
 class Late:
-    """A call that blocks. `thread`: its identifier. `message`: the first, of a batch."""
+    """A blocking call. `thread`: its identifier. `message`: of a batch, the first."""
 
     thread: int
     began: float
@@ -22,7 +22,7 @@ class Late:
 
 
 Begun = tuple[float, Any]
-"""A call: when it has begun, and with what."""
+"""(start, argument) of a call."""
 
 
 class SlowCalls:
@@ -32,11 +32,11 @@ class SlowCalls:
         self.timeout = timeout
         self._now = now
         self._calls: dict[int, Begun] = {}
-        """By thread. Plain tuples, as one is made for each call."""
+        """The running calls by thread. Plain tuples, because one is made for each call."""
         self._named: dict[int, Begun] = {}
 
     def watching(self, handler: Handler) -> Handler:
-        """`handler`, whose calls are looked after."""
+        """`handler`, with its calls watched."""
         calls, now, me = self._calls, self._now, threading.get_ident
 
         def call(message: Any) -> Any:
@@ -50,7 +50,7 @@ class SlowCalls:
         return call
 
     def found(self, now: float) -> list[Late]:
-        """Calls that have become overdue since the last look."""
+        """Calls that exceeded the timeout since the last check."""
         named = self._named
         self._named = late = {
             thread: begun for thread, begun in list(self._calls.items()) if now - begun[0] > self.timeout

@@ -1,4 +1,4 @@
-"""A thread that looks at the runs every few milliseconds while there are any."""
+"""The watcher: a thread that checks the runs every few milliseconds while there are any."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from flux.core.monitoring.duties import Duty
 
 
 class Watcher:
-    """`found_locked` is told of each run that is stuck."""
+    """`found_locked`: called for each stuck run."""
 
     def __init__(
         self, coordinator: Coordinator, found_locked: Callable[[StageRuntime, Run], None] = lambda runtime, run: None

@@ -1,6 +1,6 @@
-"""What the log is told of one task's work, as far as the task lets errors leave the process. With no lock held.
+"""Writes one task's log lines, with as much of errors as the task's `error_headers` allows. Called without a lock.
 
-Text is logged, not exceptions: whoever keeps a log's records would keep the frames of a traceback too.
+Text is logged, not exceptions: a handler that keeps log records would keep the frames of tracebacks too.
 """
 
 from __future__ import annotations
@@ -15,8 +15,7 @@ from flux.core.engine.forwards import Failure, describe
 from flux.core.engine.verdicts import Move
 from flux.core.hooks import StageInfo
 from flux.core.message import Message
-from flux.core.monitoring.failure_log import Count
-from flux.core.monitoring.log_throttle import LogThrottle, and_more
+from flux.core.monitoring.log_throttle import Count, LogThrottle, and_more
 from flux.core.monitoring.report import ranges_of
 from flux.core.policy import Policy
 from flux.core.ports import TopicPartition
@@ -33,18 +32,18 @@ class TaskLog:
         self._task = task
         self._policy = policy
         self._paused_at = 0.0
-        """When the pause began that was told last."""
+        """The start of the pause that was logged last."""
         self._throttle = LogThrottle()
 
     def noticed(self, where: StageInfo, log_event: LogEvent, now: float) -> None:
-        """A line of an engine's, unless it is one of many."""
+        """A log event of an engine, unless it is throttled."""
         left_out = 0 if log_event.kind is None else self._throttle.admit(log_event.kind, now)
         if left_out is not None:
             fields = log_fields(where, log_event.about)
             logger.log(log_event.level, "%s%s", log_event.text, and_more(left_out), extra=fields)
 
     def lost(self, lost: Sequence[tuple[StageInfo, Sequence[TopicPartition]]]) -> None:
-        """Partitions that are another member's by now, of all stages at once: one cause takes them from all."""
+        """Lost partitions of all stages in one line, because they usually have one cause."""
         named = ", ".join(f"{of[0].topic}[{ranges_of(each.partition for each in of)}]" for _, of in lost)
         where, of = lost[0]
         fields = log_fields(where, of[0]) if len(lost) == len(of) == 1 else {"task": self._task}
@@ -78,7 +77,7 @@ class TaskLog:
         )
 
     def counted(self, where: StageInfo, count: Count) -> None:
-        """More failures of a kind that was told."""
+        """More failures of a kind that was logged."""
         name, place, _ = count.kind
         logger.warning(
             "%s: %d more calls of %s failed in %.0f s with %s%s",
@@ -92,7 +91,7 @@ class TaskLog:
         )
 
     def paused(self, error: BaseException, since: float, tried_in: float) -> None:
-        """An outage was found, or found still to be there. `since`: when the pause began."""
+        """An outage was found, or found again. `since`: the start of the pause."""
         kind, text, _ = describe(Failure(error), self._policy.error_headers)
         level = logging.INFO if since == self._paused_at else logging.WARNING
         self._paused_at = since
@@ -107,15 +106,15 @@ class TaskLog:
         )
 
     def resumed(self, seconds: float) -> None:
-        """A pause has ended, after so long."""
+        """A pause of `seconds` has ended."""
         logger.warning("%s resumed after a pause of %.1f s", self._task, seconds, extra={"task": self._task})
 
     def stalled(self, where: StageInfo, stall: Stall, stack: str) -> None:
-        """Something has work and gets nowhere. `stack`: of the call that it waits for, if it does."""
+        """A partition or stage makes no progress. `stack`: that of the call that it waits for, if any."""
         logger.warning("%s%s", stall.text, _at(stack), extra=log_fields(where, stall.about))
 
     def slow_calls(self, where: StageInfo, late: Late, seconds: float, stack: str) -> None:
-        """A call that cannot be ended has run for longer than the task's `timeout`."""
+        """A call that cannot be cancelled has run for longer than the task's `timeout`."""
         logger.warning(
             "%r has run for %.1f s, longer than timeout = %g s%s",
             late.message,

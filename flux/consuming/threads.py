@@ -1,8 +1,8 @@
-"""The thread driver: a client that blocks, and handlers that do.
+"""The thread driver: blocking clients and blocking handlers.
 
-Threads are alike. Polling one stage is a role that one of them holds at a time; it makes the calls itself while they
-are quick. A watcher tells the engine how runs get on; when the poller is stuck in a call, the role goes to another
-thread. While calls are slow, the threads without a role take runs.
+All threads are alike. Polling a stage is a role that one thread holds at a time; that thread makes the calls itself
+while they are quick. A watcher checks the runs: if the poller is stuck in a call, the role goes to another thread.
+While calls are slow, the threads without a role take runs.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ _IDLE = 1.0
 
 @attrs.define(eq=False)
 class _Role:
-    """Polling one stage."""
+    """The role of polling one stage."""
 
     loop: ConsumerLoop
     holder: object | None = None
-    """The token of the thread that has it; None: free."""
+    """The token of the thread that has the role; None: free."""
     inline: Run | None = None
-    """The run that the holder is in."""
+    """The run whose calls the poller makes."""
 
 
 class Threads:
-    """Works a coordinator's stages. `call`: makes the calls of a run. Who has which role is changed with
-    the coordinator's lock held, as it goes with the runs."""
+    """Runs a coordinator's stages. `call`: makes the calls of a run. Roles change under the coordinator's lock, as
+    runs do."""
 
     def __init__(self, coordinator: Coordinator, call: Call, adapter: Adapter, admin: AdminPort) -> None:
         self._coordinator = coordinator
@@ -63,7 +63,7 @@ class Threads:
         coordinator.driver.freed = self._freed
 
     def start(self) -> None:
-        """Joins the groups and begins to work."""
+        """Joins the groups and starts polling."""
         with self._coordinator.lock:
             self._wake_locked(len(self._roles))
         self._watcher.start()
@@ -115,7 +115,7 @@ class Threads:
     def _inline(self, runtime: StageRuntime, run: Run) -> None:
         role = self._roles[runtime]
         role.inline = run
-        self._callers.work(runtime, run, writes=False)  # the script does it next, as a poller
+        self._callers.work(runtime, run, writes=False)  # the procedure writes next, as it polls
         with self._coordinator.lock:
             if role.inline is run:
                 role.inline = None

@@ -1,4 +1,4 @@
-"""What the life of a worker asks its driver to do, one at a time."""
+"""The requests that a worker's supervision yields to its driver, one at a time."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ import attrs
 
 @attrs.frozen
 class Blocking:
-    """A step that may wait for the cluster: not in an event loop."""
+    """A step that may wait for the cluster, so it must not run in an event loop."""
 
     step: Callable[[], Any]
 
 
 @attrs.frozen
 class Here:
-    """A step for the thread of the caller; what it gives is awaited there, if it can be."""
+    """A step on the caller's thread; an awaitable result is awaited there."""
 
     step: Callable[[], Any]
 
 
 @attrs.frozen
 class Tick:
-    """Waits until something changes, not long."""
+    """Waits briefly for a change."""
 
 
 Step = Blocking | Here | Tick
 Life = Generator[Step, Any, int]
-"""Gives the exit code."""
+"""Returns the exit code."""

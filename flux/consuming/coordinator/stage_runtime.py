@@ -9,7 +9,7 @@ from flux.core.engine import Engine
 from flux.core.engine.forwarding import Forward
 from flux.core.hooks import StageInfo
 from flux.core.monitoring.duties import Duty
-from flux.core.monitoring.failure_log import FailureLog
+from flux.core.monitoring.log_throttle import FailureLog
 from flux.core.ports import ConsumerSettings, System
 from flux.core.stage import Role
 

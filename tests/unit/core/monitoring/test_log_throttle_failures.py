@@ -10,7 +10,7 @@ import pytest
 
 import flux
 from flux.cli.log import _JsonFormatter
-from flux.core.monitoring.failure_log import EVERY, FORGOTTEN, MOST_KINDS, Count, FailureLog
+from flux.core.monitoring.log_throttle import EVERY, FORGOTTEN, MOST_FAILURE_KINDS, Count, FailureLog
 from flux.testing import Kit
 from unit.support.peers_support import Peer, wait_for
 
@@ -68,10 +68,10 @@ def test_a_kind_that_was_quiet_for_long_is_new_again() -> None:
 
 def test_kinds_are_bounded_and_the_longest_quiet_goes() -> None:
     failures = FailureLog()
-    for number in range(MOST_KINDS + 1):
+    for number in range(MOST_FAILURE_KINDS + 1):
         failures.add(number, number)
-    assert failures.add(0, MOST_KINDS + 2)
-    assert not failures.add(MOST_KINDS, MOST_KINDS + 2)
+    assert failures.add(0, MOST_FAILURE_KINDS + 2)
+    assert not failures.add(MOST_FAILURE_KINDS, MOST_FAILURE_KINDS + 2)
 
 
 def test_a_clock_set_back_does_not_silence_them() -> None:
