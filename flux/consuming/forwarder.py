@@ -112,7 +112,7 @@ class Forwarder:
             claim = self._claim
             self.duty.step(threading.get_ident())
         # It is not known which of them were written: all are written again, which may repeat some and loses none.
-        self._give_up(claim, "its write stands still")
+        self._give_up(claim, "its write makes no progress")
         self._writer.renew()
         self._freed(stuck)
         self._go_on(token)

@@ -119,7 +119,7 @@ def _name(standing: StalledDuty) -> None:
         except Exception:
             logger.exception("%s could not be taken over", duty.name)
     logger.warning(
-        "%s has stood still for %.0f s%s%s",
+        "%s has made no progress for %.0f s%s%s",
         duty.name,
         standing.seconds,
         ": another thread takes over" if taken else "",

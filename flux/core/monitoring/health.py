@@ -43,7 +43,8 @@ class Health:
 
 def judge(pulses: Sequence[Pulse], starting: bool, stopping: bool) -> Health:
     """`starting`: not every task has started. Waiting for a cluster is live too: a restart would not help."""
-    troubles = [f"{each.name}: its poll loop has stood still for {each.still:.0f} s" for each in pulses if each.stuck]
+    stuck = [each for each in pulses if each.stuck]
+    troubles = [f"{each.name}: its poll loop has made no progress for {each.still:.0f} s" for each in stuck]
     missing = ["stopping"] if stopping else ["starting"] if starting else []
     for each in pulses:
         if each.left and not stopping:

@@ -58,7 +58,7 @@ def what_holds(
 ) -> Stall:
     """What a partition waits for that has made no progress for `standing` seconds."""
     at = assignment.partition
-    where = f"{at} has stood still for {standing:.0f} s: it waits for"
+    where = f"{at} has made no progress for {standing:.0f} s: it waits for"
     for run in running:
         if assignment in run.assignments():
             ago = now - run.started

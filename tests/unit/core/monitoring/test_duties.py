@@ -114,7 +114,7 @@ def test_the_log_has_the_name_and_the_stack(caplog: pytest.LogCaptureFixture) ->
     machine.watch(duty)
     machine.spawn("waits", wait_for_godot)
     with caplog.at_level(logging.WARNING, "flux.watchdog"):
-        wait_for(lambda: "something has stood still for 2" in caplog.text, "the line")
+        wait_for(lambda: "something has made no progress for 2" in caplog.text, "the line")
     release.set()
     duty.end()
     assert "in wait_for_godot" in caplog.text
@@ -132,7 +132,7 @@ def test_an_event_loop_that_a_call_blocks_is_named_with_the_stack(caplog: pytest
     task = peer.task(handler, retries=0)
     peer.write(ProducerRecord(b"x"))
     with caplog.at_level(logging.WARNING, "flux.watchdog"), peer.working(task):
-        wait_for(lambda: "event loop of the worker has stood still" in caplog.text, "the line")
+        wait_for(lambda: "event loop of the worker has made no progress" in caplog.text, "the line")
         release.set()
     assert "in block_the_loop" in caplog.text
 
@@ -177,7 +177,7 @@ def test_a_poller_that_stands_still_in_a_write_leaves_its_place_to_another_threa
         assert b"later" in called
         wait_for(lambda: peer.position() == 3, "all are done")
         release.set()
-    assert "t: the writing of its forwarded copies has stood still for 2" in caplog.text
+    assert "t: the writing of its forwarded copies has made no progress for 2" in caplog.text
     assert ": another thread takes over, at" in caplog.text
     assert "release.wait(20)" in caplog.text
 
@@ -210,7 +210,7 @@ def test_a_producer_whose_flush_stands_still_holds_back_no_other(caplog: pytest.
         with caplog.at_level(logging.WARNING):
             buffer.put(ProducerRecord(b"x"), 1)
             wait_for(lambda topic=topic: topic in client.taken, f"{topic} is flushed")  # type: ignore[misc]
-    wait_for(lambda: "the flushing of producers has stood still for 2" in caplog.text, "the line")
+    wait_for(lambda: "the flushing of producers has made no progress for 2" in caplog.text, "the line")
     client.release.set()
     assert ": another thread takes over, at" in caplog.text
     assert "self.release.wait(20)" in caplog.text
@@ -230,10 +230,10 @@ def test_an_acknowledgement_that_stands_still_holds_back_no_other(caplog: pytest
 
     with caplog.at_level(logging.WARNING, "flux.watchdog"):
         producer.write("t", [ProducerRecord(b"stuck")], acknowledged)
-        wait_for(lambda: "has stood still" in caplog.text, "the line", 20)
+        wait_for(lambda: "has made no progress" in caplog.text, "the line", 20)
         producer.write("t", [ProducerRecord(b"other")], acknowledged)
         wait_for(lambda: ends == [b"other"], "the other is acknowledged", 20)
     release.set()
     producer.close(5)
     assert ends == [b"other", b"stuck"]
-    assert "127.0.0.1:1: the serving of acknowledgements has stood still for 2" in caplog.text
+    assert "127.0.0.1:1: the serving of acknowledgements has made no progress for 2" in caplog.text

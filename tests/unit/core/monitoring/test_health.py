@@ -63,7 +63,7 @@ def test_a_poll_loop_that_stands_still_is_not_live() -> None:
     health = judge([WELL, attrs.evolve(WELL, still=60.0)], starting=False, stopping=False)
     assert not health.live
     assert not health.ready
-    assert health.troubles == ["orders: its poll loop has stood still for 60 s"]
+    assert health.troubles == ["orders: its poll loop has made no progress for 60 s"]
 
 
 @pytest.mark.parametrize("changes", [{"patience": 0}, {"left": True}])
@@ -97,7 +97,7 @@ def test_a_worker_whose_poll_loop_is_stuck_is_not_live(monkeypatch: pytest.Monke
     monkeypatch.setattr(peer.adapter, "consumer", consumer)
     with peer.working(peer.task(lambda message: None, stalled_after=3.0, retries=0)) as running:
         wait_for(lambda: not running.worker.health().live, "the loop is stuck")
-        assert "t: its poll loop has stood still for " in running.worker.health().troubles[0]
+        assert "t: its poll loop has made no progress for " in running.worker.health().troubles[0]
         release.set()
         wait_for(lambda: running.worker.health().ready, "it goes on")
 

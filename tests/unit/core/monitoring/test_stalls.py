@@ -26,7 +26,7 @@ def test_a_call_that_runs_long_is_named_and_again_after_twice_the_time() -> None
     run = driver.take()
     assert stalled(driver, 0) == []
     [first] = stalled(driver, 60)
-    assert "stood still for 60 s" in first
+    assert "made no progress for 60 s" in first
     assert "the call of record 3, which has run for 60 s" in first
     assert stalled(driver, 59) == []
     assert len(stalled(driver, 1)) == 1
@@ -158,7 +158,7 @@ def test_the_log_shows_where_a_call_is(caplog: pytest.LogCaptureFixture) -> None
     task = peer.task(lambda message: wait_for_the_provider(), stalled_after=3.0, retries=0)
     peer.write(ProducerRecord(b"x"))
     with caplog.at_level(logging.WARNING, "flux.worker"), peer.working(task):
-        wait_for(lambda: "has stood still" in caplog.text, "the line")
+        wait_for(lambda: "has made no progress" in caplog.text, "the line")
         release.set()
     assert "the call of record 0" in caplog.text
     assert "in wait_for_the_provider" in caplog.text
@@ -179,7 +179,7 @@ def test_the_log_shows_where_an_awaited_call_is(caplog: pytest.LogCaptureFixture
     task = peer.task(handler, stalled_after=3.0, retries=0)
     peer.write(ProducerRecord(b"x"))
     with caplog.at_level(logging.WARNING, "flux.worker"), peer.working(task):
-        wait_for(lambda: "has stood still" in caplog.text, "the line")
+        wait_for(lambda: "has made no progress" in caplog.text, "the line")
         release.set()
     assert "in wait_for_the_provider" in caplog.text
 
@@ -199,7 +199,7 @@ def test_a_poll_loop_that_stands_still_is_named(
     monkeypatch.setattr(peer.adapter, "consumer", consumer)
     task = peer.task(lambda message: None, stalled_after=3.0, retries=0)
     with caplog.at_level(logging.WARNING, "flux.worker"), peer.working(task):
-        wait_for(lambda: "its poll loop has stood still" in caplog.text, "the line")
+        wait_for(lambda: "its poll loop has made no progress" in caplog.text, "the line")
         release.set()
 
 
