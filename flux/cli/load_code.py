@@ -14,7 +14,7 @@ from types import ModuleType
 import attrs
 import click
 
-from flux.core.error_text import asked, brief, traceback_of
+from flux.core.error_text import brief, guarded, traceback_of
 from flux.core.errors import ConfigurationError
 from flux.task import Task
 
@@ -157,7 +157,7 @@ def _on_path(directory: Path) -> None:
 
 def explain(error: BaseException) -> str:
     """`file:line: Error: message`, and below it the last lines of the user's own code in the traceback."""
-    return asked(lambda: _explain(error)) or brief(error)
+    return guarded(lambda: _explain(error)) or brief(error)
 
 
 def _explain(error: BaseException) -> str:

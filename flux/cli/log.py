@@ -8,7 +8,7 @@ import time
 from datetime import UTC, datetime
 from typing import Any
 
-from flux.core.error_text import asked
+from flux.core.error_text import guarded
 from flux.core.text import escape
 from flux.system.tracebacks import text_of
 
@@ -58,7 +58,7 @@ class _JsonFormatter(_Described):
             event["exception"] = self.formatException(record.exc_info)
         if record.stack_info:
             event["stack"] = record.stack_info
-        return json.dumps(event, default=lambda value: asked(lambda: str(value)))
+        return json.dumps(event, default=lambda value: guarded(lambda: str(value)))
 
 
 def configure(level: str, process: int | None = None, form: str = "text") -> None:

@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any, Literal
 
 from flux.core.engine.verdicts import Move, Pause, Rules
-from flux.core.error_text import asked, brief, error_name, traceback_of
+from flux.core.error_text import brief, error_name, guarded, traceback_of
 from flux.core.hooks import Hooks, StageInfo
 from flux.core.message import Message
 from flux.core.ports import TopicPartition
@@ -216,8 +216,8 @@ class HookDispatch:
                 self._complain("around", manager, raised)
 
     def _complain(self, event: str, whose: object, error: BaseException) -> None:
-        bound = asked(lambda: whose.__self__)  # type: ignore[attr-defined]
-        owner = asked(lambda: type(whose if bound is None else bound).__qualname__) or "a hook"
+        bound = guarded(lambda: whose.__self__)  # type: ignore[attr-defined]
+        owner = guarded(lambda: type(whose if bound is None else bound).__qualname__) or "a hook"
         kind = (owner, event, error_name(type(error)))
         if kind not in self._told:
             self._told.add(kind)

@@ -31,7 +31,7 @@ _args = BaseException.__dict__["args"].__get__
 _exceptions = BaseExceptionGroup.__dict__["exceptions"].__get__
 
 
-class ByType(Generic[T]):
+class TypeCache(Generic[T]):
     """A bounded cache by type. Types are compared by identity, because a metaclass may define `__eq__`."""
 
     __slots__ = ("_found",)
@@ -50,9 +50,9 @@ class ByType(Generic[T]):
         return value
 
 
-_plain: ByType[bool] = ByType()
+_plain: TypeCache[bool] = TypeCache()
 """Whether `str()` of an exception of this type is its only argument."""
-_error_names: ByType[str] = ByType()
+_error_names: TypeCache[str] = TypeCache()
 
 
 def error_name(cls: type[BaseException]) -> str:
@@ -89,7 +89,7 @@ def text_of(error: BaseException, most: int = MOST_CHARS) -> str:
             text = given[0]
             if type(text) is str and len(text) <= most and text.isascii():
                 return text
-    text = asked(lambda: str(error))
+    text = guarded(lambda: str(error))
     return NO_TEXT if text is None else cut(text, most)
 
 
@@ -103,7 +103,7 @@ def brief(error: BaseException) -> str:
     return f"{name}: {text}" if text else name
 
 
-def asked(read: Callable[[], Any]) -> Any:
+def guarded(read: Callable[[], Any]) -> Any:
     """The result of `read`, which may run users' code; None if it raises."""
     try:
         return read()
@@ -134,7 +134,7 @@ def cause_of(error: BaseException) -> BaseException | None:
     return _cause(error)  # type: ignore[no-any-return]
 
 
-def before(error: BaseException) -> BaseException | None:
+def context_of(error: BaseException) -> BaseException | None:
     """The exception's `__context__`, unless `__suppress_context__` is set."""
     return None if _suppressed(error) else _context(error)
 
@@ -149,7 +149,7 @@ def members_of(error: BaseException) -> tuple[BaseException, ...]:
 
 
 def notes_of(error: BaseException) -> list[str]:
-    notes = asked(lambda: error.__notes__)
+    notes = guarded(lambda: error.__notes__)
     return [each for each in notes if type(each) is str] if type(notes) is list else []
 
 
@@ -160,4 +160,4 @@ def number_of(read: Callable[[], Any]) -> float | None:
         found = read()
         return float(found) if issubclass(type(found), int | float) else None
 
-    return asked(number)  # type: ignore[no-any-return]
+    return guarded(number)  # type: ignore[no-any-return]

@@ -98,7 +98,7 @@ class Hooks:
     def on_resume(self, task: str, seconds: float) -> None:
         """The task makes calls again. `seconds`: duration of the whole pause."""
 
-    def on_commit(self, where: StageInfo, positions: Mapping[TopicPartition, int], error: Exception | None) -> None:
+    def on_commit(self, where: StageInfo, offsets: Mapping[TopicPartition, int], error: Exception | None) -> None:
         """A commit has succeeded, or failed with `error`."""
 
     def on_assigned(self, where: StageInfo, partitions: Sequence[TopicPartition]) -> None:

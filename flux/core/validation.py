@@ -7,7 +7,7 @@ from typing import Any
 
 import attrs
 
-from flux.core.error_text import asked, cut
+from flux.core.error_text import cut, guarded
 from flux.core.errors import ConfigurationError
 from flux.core.text import one_line
 
@@ -40,7 +40,7 @@ def plainly(_: type, fields: list[attrs.Attribute[Any]]) -> list[attrs.Attribute
 
 def shown(value: object) -> str:
     """A value for an error message: its repr in one line, cut. Never raises."""
-    text = asked(lambda: repr(plain(value)))
+    text = guarded(lambda: repr(plain(value)))
     if type(text) is not str:
         return f"a value that cannot be shown ({type(value).__name__})"
     return one_line(cut(text, _MOST_SHOWN))
@@ -52,7 +52,7 @@ def is_whole(value: object, least: int = 0, most: int = MOST) -> bool:
 
 def is_text(value: object) -> bool:
     """Whether it is a string that can be encoded: UTF-8 has no lone surrogates."""
-    return isinstance(value, str) and asked(value.encode) is not None
+    return isinstance(value, str) and guarded(value.encode) is not None
 
 
 def is_number(value: object, least: float = 0, most: float = LONGEST) -> bool:

@@ -24,7 +24,7 @@ from flux import config
 from flux._version import __version__
 from flux.consuming.hook_dispatch import AroundCalls
 from flux.core.engine.verdicts import BatchFailure, Pause
-from flux.core.error_text import asked, brief, cause_of, error_name, text_of
+from flux.core.error_text import brief, cause_of, error_name, guarded, text_of
 from flux.core.hooks import StageInfo
 from flux.core.message import Message
 from flux.observe.producer_spans import Attributes, traced_aproduce, traced_produce, traced_send
@@ -185,7 +185,7 @@ def _record(span: Span, error: BaseException) -> None:
         "exception.stacktrace": traces.text_of(error),
     }
     if issubclass(type(error), BatchFailure):
-        span.set_attribute("flux.failed", len(asked(lambda: error.failures) or ()))  # type: ignore[attr-defined]
+        span.set_attribute("flux.failed", len(guarded(lambda: error.failures) or ()))  # type: ignore[attr-defined]
     span.add_event("exception", attributes)
     span.set_status(Status(StatusCode.ERROR, brief(error)))
 

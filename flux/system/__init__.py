@@ -16,7 +16,7 @@ from contextlib import suppress
 from operator import attrgetter
 from typing import Any
 
-from flux.core.error_text import asked
+from flux.core.error_text import guarded
 from flux.core.monitoring.duties import CHECK_INTERVAL, Duties, Duty, StalledDuty
 from flux.core.ports import System, Thread
 
@@ -138,7 +138,7 @@ def _ask(duty: Duty) -> None:
 def stack_of_thread(identifier: int | None) -> str:
     """The stack of a thread, innermost frame last; empty when it has ended."""
     frame = sys._current_frames().get(identifier or 0)
-    return "" if frame is None else asked(lambda: "".join(traceback.format_stack(frame)[-MOST_FRAMES:])) or ""
+    return "" if frame is None else guarded(lambda: "".join(traceback.format_stack(frame)[-MOST_FRAMES:])) or ""
 
 
 class OperatingSystem:

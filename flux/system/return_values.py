@@ -16,7 +16,7 @@ from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import Any
 
 from flux.core.engine.verdicts import NotAwaited, SubtaskCancelled, failures_of
-from flux.core.error_text import asked, mro_of, traceback_of
+from flux.core.error_text import guarded, mro_of, traceback_of
 from flux.core.errors import ConfigurationError
 from flux.core.message import Message
 
@@ -65,7 +65,7 @@ def _unfinished(kind: type) -> str | None:
     if issubclass(kind, Future):
         return "a Future that was not waited for"
     if any("__await__" in _vars(each) for each in mro_of(kind)):
-        return f"an awaitable ({asked(lambda: kind.__name__)}) that was not awaited"
+        return f"an awaitable ({guarded(lambda: kind.__name__)}) that was not awaited"
     return None
 
 
@@ -85,11 +85,11 @@ def drop(returned: object) -> None:
     cancelled, since its work will be done again."""
     if not issubclass(type(returned), CoroutineType):
         return
-    for task in asked(asyncio.all_tasks) or ():
+    for task in guarded(asyncio.all_tasks) or ():
         if task.get_coro() is returned:
             task.cancel()
             return
-    asked(returned.close)  # type: ignore[attr-defined]
+    guarded(returned.close)  # type: ignore[attr-defined]
 
 
 def own_failure(error: BaseException) -> BaseException:
@@ -97,7 +97,7 @@ def own_failure(error: BaseException) -> BaseException:
     SubtaskCancelled."""
     if not issubclass(type(error), asyncio.CancelledError):
         return error
-    task = asked(asyncio.current_task)
+    task = guarded(asyncio.current_task)
     if task is not None and task.cancelling():
         return error
     leaked = SubtaskCancelled("the call raised CancelledError and was not cancelled: what it waited for was")

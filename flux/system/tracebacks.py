@@ -10,11 +10,11 @@ from types import TracebackType
 
 from flux.core.error_text import (
     MOST_CHARS,
-    asked,
-    before,
     brief,
     cause_of,
+    context_of,
     cut,
+    guarded,
     members_of,
     notes_of,
     traceback_of,
@@ -81,7 +81,7 @@ def own_part(error: BaseException) -> TracebackType | None:
 
 def text_of(error: BaseException) -> str:
     """The whole traceback with its causes, from where the user's code begins."""
-    found = asked(lambda: "\n".join(_lines(error)))
+    found = guarded(lambda: "\n".join(_lines(error)))
     return _NONE if found is None else cut(found, _MOST_TEXT)
 
 
@@ -97,7 +97,7 @@ def _lines(error: BaseException, depth: int = 0) -> Iterator[str]:
         joint = "During handling of the above exception, another exception occurred:"
         if cause is not None:
             joint = "The above exception was the direct cause of the following exception:"
-        each = before(each) if cause is None else cause
+        each = context_of(each) if cause is None else cause
     for each, joint in reversed(chain):
         own = own_part(each)
         if own is not None:
@@ -117,7 +117,7 @@ def _lines(error: BaseException, depth: int = 0) -> Iterator[str]:
 
 def stack_of_task(task: asyncio.Task[None]) -> str:
     """The coroutines in which a task waits, as far as asyncio shows them, innermost last."""
-    return "".join(asked(lambda: _awaited(task)) or ())
+    return "".join(guarded(lambda: _awaited(task)) or ())
 
 
 def _awaited(task: asyncio.Task[None]) -> list[str]:

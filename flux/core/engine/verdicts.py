@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import attrs
 
-from flux.core.error_text import ByType, asked, members_of, mro_of, number_of
+from flux.core.error_text import TypeCache, guarded, members_of, mro_of, number_of
 from flux.core.message import Message
 from flux.core.validation import plain
 
@@ -72,7 +72,7 @@ def failures_of(messages: Sequence[Message], error: BaseException) -> Mapping[Me
     messages of the call, else all messages."""
     if issubclass(type(error), BatchFailure):
         # read past subclasses, which may override the attribute; the call may have replaced the dictionary
-        named = asked(lambda: dict(object.__getattribute__(error, "failures")))
+        named = guarded(lambda: dict(object.__getattribute__(error, "failures")))
         if named is not None and named.keys() <= set(messages):
             return named  # type: ignore[no-any-return]
     return dict.fromkeys(messages, error)
@@ -136,7 +136,7 @@ class Rules:
     pause_on: tuple[type[BaseException], ...] = ()
     process: tuple[type[BaseException], ...] = PROCESS
 
-    _known: ByType[Verdict] = attrs.field(factory=ByType, init=False, repr=False, eq=False)
+    _known: TypeCache[Verdict] = attrs.field(factory=TypeCache, init=False, repr=False, eq=False)
     """Verdicts of types for which the type alone decides."""
 
     def verdict(self, error: BaseException) -> Verdict:

@@ -63,8 +63,8 @@ class Hearing(flux.Hooks):
     def on_dead_letter(self, where: flux.StageInfo, message: flux.Message, reason: str, error: str) -> None:
         self.heard.append(("dead", where, reason, error))
 
-    def on_commit(self, where: flux.StageInfo, positions: Any, error: Exception | None) -> None:
-        self.heard.append(("commit", where, positions, error))
+    def on_commit(self, where: flux.StageInfo, offsets: Any, error: Exception | None) -> None:
+        self.heard.append(("commit", where, offsets, error))
 
     def on_assigned(self, where: flux.StageInfo, partitions: Any) -> None:
         self.heard.append(("assigned", where, partitions))

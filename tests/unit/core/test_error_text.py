@@ -16,7 +16,7 @@ import pytest
 import flux
 from flux.cli.load_code import load
 from flux.cli.log import _Formatter, _JsonFormatter
-from flux.core.error_text import NO_TEXT, ByType, brief, error_name, module_of, number_of, text_of
+from flux.core.error_text import NO_TEXT, TypeCache, brief, error_name, module_of, number_of, text_of
 from flux.system import tracebacks as traces
 from flux.testing import Kit
 from unit.support.peers_support import Peer, wait_for
@@ -415,7 +415,7 @@ def test_a_number_of_an_object_is_a_float_or_none() -> None:
 
 
 def test_a_cache_by_type_is_bounded() -> None:
-    cache: ByType[int] = ByType()
+    cache: TypeCache[int] = TypeCache()
     kinds = [type(f"Error{number}", (Exception,), {}) for number in range(501)]
     for number, kind in enumerate(kinds):
         assert cache.get(kind) is None
