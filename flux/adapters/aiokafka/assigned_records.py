@@ -64,12 +64,16 @@ class AssignedRecords:
         return polled
 
     def reached(self) -> dict[TopicPartition, int]:
-        """By partition, the offset after the last record taken."""
+        """By partition, the offset after the last record taken, once a fetch has confirmed that it is in range."""
         if internals.subscription_of(self._consumer).reassignment_in_progress:
             return {}
         assignment = internals.assignment_of(self._consumer)
         states = {TopicPartition(*at): assignment.state_value(at) for at in assignment.tps}
-        return {at: state.position for at, state in states.items() if state.has_valid_position and at not in self._held}
+        return {
+            at: state.position
+            for at, state in states.items()
+            if state.has_valid_position and at not in self._held and state.position <= (state.highwater or 0)
+        }
 
     def _take(self, max_records: int, polled: PollResult) -> None:
         """Has no await: a cancellation cannot lose records that were taken."""

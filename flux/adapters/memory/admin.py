@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from flux.adapters.memory.cluster import MemoryCluster
-from flux.adapters.memory.log import Log
 from flux.core.errors import BrokerError, Fault
 from flux.core.ports import (
     CommittedOffset,
@@ -123,7 +122,7 @@ class MemoryAdmin:
         with self._cluster.lock:
             self._cluster.require_available(timeout)
             logs = self._cluster.topic(topic).logs
-            return {number: _offset_at(log, timestamp_ms) for number, log in enumerate(logs)}
+            return {number: log.offset_at(timestamp_ms) for number, log in enumerate(logs)}
 
     def delete_records(self, topic: str, before: Mapping[int, int], timeout: float) -> None:
         with self._cluster.lock:
@@ -139,7 +138,3 @@ class MemoryAdmin:
 
     def close(self) -> None:
         """Does nothing."""
-
-
-def _offset_at(log: Log, timestamp_ms: int) -> int:
-    return next((record.at for record in log.records if record.timestamp()[1] >= timestamp_ms), log.high)

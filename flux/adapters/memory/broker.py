@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from flux.adapters.memory.cluster import CommitFault, MemoryCluster, PollFault, WriteFault
 from flux.adapters.memory.log import Log, MemoryRecord
 from flux.core.errors import BrokerError, Fault
-from flux.core.ports import CommittedOffset, TopicPartition
+from flux.core.ports import CommittedOffset, ProducerRecord, TopicPartition
 from flux.core.validation import plain
 
 
@@ -83,6 +83,23 @@ class Broker:
                 raise BrokerError(f"{partition} ends at {log.high}, before {before}")
             log.delete_before(before)
             self._cluster.wake(partition.topic)
+
+    def write_transaction(self, topic: str, records: Sequence[ProducerRecord], *, commits: bool) -> None:
+        """Records in one transaction, which is committed or aborted, with its marker in each partition. It is over
+        when this returns: nobody sees it open."""
+        with self._cluster.lock:
+            found = self._cluster.topic(plain(topic))
+            written: dict[int, list[MemoryRecord]] = {}
+            for error, record in found.append(records, int(self._cluster.system.now() * 1000), None, None):
+                if error is not None:
+                    raise error
+                written.setdefault(record.partition(), []).append(record)
+            for number, theirs in written.items():
+                if commits:
+                    found.logs[number].high += 1
+                else:
+                    found.logs[number].abort(theirs)
+            self._cluster.wake(topic)
 
     def skip_offsets(self, partition: TopicPartition, count: int) -> None:
         """Leaves a gap at the end of the partition, as a transaction's marker does."""

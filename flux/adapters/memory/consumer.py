@@ -64,7 +64,11 @@ class MemoryConsumer:
                     polled = self._fetch(max_records) if self._cluster.available else PollResult()
                     if polled.batches or polled.out_of_range or now >= deadline:
                         if not polled.batches:
-                            polled.reached = {cursor.partition: cursor.offset for cursor in self._cursors.values()}
+                            polled.reached = {
+                                cursor.partition: cursor.offset
+                                for cursor in self._cursors.values()
+                                if not cursor.out_of_range
+                            }
                         return polled
                     seconds = self._fall_asleep(now, deadline)
             if notify is None:

@@ -49,6 +49,8 @@ class Log:
 
     def __init__(self) -> None:
         self.records: list[MemoryRecord] = []
+        self.aborted: list[MemoryRecord] = []
+        """Records of aborted transactions: they take offsets and are delivered to nobody."""
         self.low = 0
         self.high = 0
 
@@ -61,9 +63,24 @@ class Log:
         start = bisect_left(self.records, offset, key=attrgetter("at"))
         return self.records[start : start + limit]
 
+    def abort(self, records: Sequence[MemoryRecord]) -> None:
+        """The newest records are those of a transaction that is aborted; its marker takes one offset."""
+        del self.records[len(self.records) - len(records) :]
+        self.aborted += records
+        self.high += 1
+
+    def offset_at(self, timestamp_ms: int) -> int:
+        """Of the first record that is as young, aborted ones included; the end if there is none."""
+        found = (next((r.at for r in each if r.timestamp()[1] >= timestamp_ms), self.high) for each in self._all())
+        return min(found)
+
     def delete_before(self, offset: int) -> None:
         self.low = max(self.low, offset)
-        del self.records[: bisect_left(self.records, offset, key=attrgetter("at"))]
+        for records in self._all():
+            del records[: bisect_left(records, offset, key=attrgetter("at"))]
+
+    def _all(self) -> tuple[list[MemoryRecord], list[MemoryRecord]]:
+        return self.records, self.aborted
 
 
 class Topic:

@@ -118,9 +118,18 @@ def a_fetch_position_out_of_range_is_reported_until_the_seek(bench: Bench) -> No
     member = bench.member(topic)
     bench.take(member, 20)
     member.seek(zero, 500)
-    whole = bench.polled([member], lambda whole: whole.out_of_range)
-    assert set(whole.out_of_range) == {zero}
-    assert whole.batches == []
+    reached: list[int] = []
+    out_of_range: set[TopicPartition] = set()
+
+    def poll() -> None:
+        polled = member.poll(10, 0.1)
+        assert not polled.batches, polled
+        out_of_range.update(polled.out_of_range)
+        reached.extend(polled.reached.values())
+
+    bench.until(lambda: out_of_range, poll)
+    assert out_of_range == {zero}
+    assert [offset for offset in reached if offset > 10] == [], "a position beyond the end was reported as reached"
     bench.written(topic, [ProducerRecord(b"0", None, (), 0), ProducerRecord(b"1", None, (), 1)])
     assert {r.partition() for r in bench.take(member, 1)} == {1}, "another partition goes on"
     member.seek(zero, 8)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pytest
 
 from flux.adapters.memory import MemoryAdapter, forget
-from flux.core.ports import ProducerRecord, ProducerSettings, TopicPartition
+from flux.core.ports import ProducerRecord
 from flux.testing.contract import CHECKS, Bench
 
 
@@ -19,11 +19,8 @@ def test_contract(name: str) -> None:
     impatient = MemoryAdapter(cluster, max_poll_interval=0.2)
 
     def transact(topic: str, values: Sequence[bytes], commits: bool) -> None:
-        if commits:
-            adapter.producer(ProducerSettings()).write(
-                topic, [ProducerRecord(value) for value in values], lambda *_: None
-            )
-        adapter.broker.skip_offsets(TopicPartition(topic, 0), 1 if commits else len(values) + 1)
+        records = [ProducerRecord(value, partition=0) for value in values]
+        adapter.broker.write_transaction(topic, records, commits=commits)
 
     with Bench(adapter, impatient=impatient, transact=transact, grow=adapter.broker.grow_topic, seconds=10) as bench:
         CHECKS[name](bench)

@@ -1,0 +1,154 @@
+"""One process of the stage `model`: `python -m proof.model.run BOOTSTRAP SEQUENCES SEED` prints one line of JSON."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from confluent_kafka import IsolationLevel, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient, OffsetSpec
+from confluent_kafka.cimpl import NewPartitions
+from flux.adapters.aiokafka import AiokafkaAdapter
+from flux.adapters.confluent import ConfluentAdapter
+from flux.adapters.memory import MemoryAdapter, forget
+from flux.core.ports import ProducerRecord
+from flux.testing.contract import Bench
+from hypothesis import HealthCheck, Phase, given, seed, settings
+
+from proof.model.play import PARTITIONS, record, replay
+from proof.model.steps import Step, sequences
+from proof.model.subject import Subject
+
+SECONDS = 30.0
+_CONFLUENT = {"heartbeat.interval.ms": 200, "topic.metadata.refresh.interval.ms": 1000}
+_AIOKAFKA = {"heartbeat_interval_ms": 200, "metadata_max_age_ms": 1000}
+_LATE_CONFLUENT = {**_CONFLUENT, "session.timeout.ms": 6000, "max.poll.interval.ms": 6000}
+_LATE_AIOKAFKA = {**_AIOKAFKA, "max_poll_interval_ms": 2000}
+
+Made = tuple[str, Callable[[], Bench]]
+
+
+class Kafka:
+    """A real cluster: what an operator does to it."""
+
+    def __init__(self, bootstrap: str) -> None:
+        self.bootstrap = bootstrap
+        self._admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": 0})
+
+    def transact(self, topic: str, values: Sequence[bytes], commits: bool) -> None:
+        producer = Producer(
+            {"bootstrap.servers": self.bootstrap, "transactional.id": secrets.token_hex(8), "retry.backoff.ms": 10}
+        )
+        producer.init_transactions(SECONDS)
+        producer.begin_transaction()
+        for value in values:
+            producer.produce(topic, value, partition=0)
+        producer.flush(SECONDS)
+        end = self._end(topic)
+        (producer.commit_transaction if commits else producer.abort_transaction)(SECONDS)
+        until = time.monotonic() + SECONDS
+        while self._end(topic) == end:  # the marker is written after the coordinator has answered
+            assert time.monotonic() < until, "no marker"
+
+    def _end(self, topic: str) -> int:
+        at = TopicPartition(topic, 0)
+        [found] = self._admin.list_offsets({at: OffsetSpec.latest()}, isolation_level=IsolationLevel.READ_UNCOMMITTED).values()
+        return int(found.result(SECONDS).offset)
+
+    def grow(self, topic: str, partitions: int) -> None:
+        self._admin.create_partitions([NewPartitions(topic, partitions)])[topic].result(SECONDS)
+
+    def subjects(self) -> list[Made]:
+        def made(adapter: type, usual: dict[str, int], late: dict[str, int]) -> Callable[[], Bench]:
+            return lambda: Bench(
+                adapter(self.bootstrap, consumer=usual),
+                impatient=adapter(self.bootstrap, consumer=late),
+                transact=self.transact,
+                grow=self.grow,
+                seconds=SECONDS,
+            )
+
+        return [
+            ("confluent", made(ConfluentAdapter, _CONFLUENT, _LATE_CONFLUENT)),
+            ("aiokafka", made(AiokafkaAdapter, _AIOKAFKA, _LATE_AIOKAFKA)),
+        ]
+
+
+def memory(cluster: str) -> Bench:
+    adapter = MemoryAdapter(cluster, auto_create=False)
+
+    def transact(topic: str, values: Sequence[bytes], commits: bool) -> None:
+        records = [ProducerRecord(value, partition=0) for value in values]
+        adapter.broker.write_transaction(topic, records, commits=commits)
+
+    late = MemoryAdapter(cluster, max_poll_interval=0.2)
+    return Bench(adapter, impatient=late, transact=transact, grow=adapter.broker.grow_topic, seconds=SECONDS)
+
+
+def play(steps: Sequence[Step], subjects: Sequence[Made], kinds: Counter[str]) -> None:
+    cluster = f"proof-{secrets.token_hex(6)}"
+    try:
+        with memory(cluster) as bench:
+            played = record(steps, Subject(bench, PARTITIONS))
+    finally:
+        forget(cluster)
+    kinds.update(type(step).__name__ for step in steps)
+
+    def repeat(made: Made) -> None:
+        name, make = made
+        with make() as bench:
+            replay(played, Subject(bench, PARTITIONS), name)
+
+    with ThreadPoolExecutor(len(subjects)) as pool:
+        for end in [pool.submit(repeat, each) for each in subjects]:
+            end.result()
+
+
+def _differences(error: BaseException) -> Iterator[BaseException]:
+    """hypothesis groups what it could not repeat, and hides the difference under its own error."""
+    if isinstance(error, BaseExceptionGroup):
+        for each in error.exceptions:
+            yield from _differences(each)
+    else:
+        yield error
+
+
+def run(bootstrap: str, count: int, number: int) -> dict[str, Any]:
+    subjects = Kafka(bootstrap).subjects()
+    kinds: Counter[str] = Counter()
+    began, tried = time.monotonic(), Counter[str]()
+
+    @seed(number)
+    @settings(
+        max_examples=count,
+        deadline=None,
+        database=None,
+        phases=[Phase.generate, Phase.shrink],
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(sequences())
+    def each_returns_the_same(steps: tuple[Step, ...]) -> None:
+        tried["sequences"] += 1
+        play(steps, subjects, kinds)
+
+    problem = None
+    try:
+        each_returns_the_same()
+    except Exception as error:
+        problem = "\n".join(map(str, _differences(error)))
+    return {
+        "sequences": tried["sequences"],
+        "steps": dict(kinds),
+        "problem": problem,
+        "seconds": round(time.monotonic() - began, 1),
+    }
+
+
+if __name__ == "__main__":
+    print(json.dumps(run(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))))

@@ -1,0 +1,8 @@
+"""All stages, in the order in which they are run."""
+
+from __future__ import annotations
+
+from proof.model.stage import MODEL
+from proof.stage import Stage
+
+STAGES: dict[str, Stage] = {stage.name: stage for stage in (MODEL,)}
