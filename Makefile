@@ -10,7 +10,7 @@ ONCE := .ci/once.py
 PIP := $(BIN)/python $(ONCE) $(BIN)/python -m pip --disable-pip-version-check install --quiet \
 	--constraint constraints.txt
 
-.PHONY: help simulate chaos fire demo generate test matrix pythons lint types imports coverage check docs \
+.PHONY: help simulate chaos prove fire demo generate test matrix pythons lint types imports coverage check docs \
 	release-check audit bench clean pictures screenshots
 
 # lists the targets
@@ -100,7 +100,6 @@ screenshots: .venv/.developed
 	cd tests && ../$(BIN)/python -m integration.pictures ../docs/images
 
 ROUNDS ?= 3
-SCALE ?= 1
 
 # measures flux and other libraries: make bench ROUNDS=1 CASES=consume,produce; SCALE=0.01 only checks that it runs
 bench: .venv-bench/.installed

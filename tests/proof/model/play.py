@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable, Iterator, Sequence
+from operator import methodcaller
 from typing import Any
 
 from proof.model.freedoms import FREEDOMS, eased
@@ -42,34 +43,36 @@ def concrete(steps: Sequence[Step], model: Subject) -> Iterator[Action]:
         yield from _concrete(step, model)
 
 
-def _concrete(step: Step, model: Subject) -> Iterator[Action]:  # noqa: PLR0912
+def _concrete(step: Step, model: Subject) -> Iterator[Action]:
     count = model.partitions
     match step:
         case Produce(None, drafts):
             keyed = tuple(draft for draft in drafts if draft.key is not None)
             if keyed:
                 yield f"produce {keyed} by key", lambda subject: subject.produce(None, keyed)
-        case Produce(partition, drafts):
-            assert partition is not None
-            yield f"produce {drafts} to {partition}", lambda subject: subject.produce(partition % (count + 1), drafts)
+        case Produce(int(target), drafts):
+            yield (
+                f"produce {drafts} to {target % (count + 1)}",
+                lambda subject: subject.produce(target % (count + 1), drafts),
+            )
         case Transact(values, commits):
             yield f"transact {values} {commits}", lambda subject: subject.transact(values, commits)
         case Join(number) if number not in model.members:
             yield from _settled(model)
             yield f"member {number} joins", lambda subject: subject.join(number)
-            yield "drain", Subject.drain
+            yield "drain", methodcaller("drain")
         case Leave(number, commits) if number in model.members:
             yield from _settled(model, commits or len(model.members) > 1)
             yield f"member {number} leaves", lambda subject: subject.leave(number)
         case Drain():
-            yield "drain", Subject.drain
+            yield "drain", methodcaller("drain")
         case Pause(partition) if model.members:
-            yield "drain", Subject.drain
+            yield "drain", methodcaller("drain")
             yield f"pause {partition % count}", lambda subject: subject.pause(partition % count)
         case Resume(partition) if model.members:
             yield f"resume {partition % count}", lambda subject: subject.resume(partition % count)
         case Seek(partition, number) if model.members:
-            yield "drain", Subject.drain
+            yield "drain", methodcaller("drain")
             number, offset = _at(model, partition, number)
             yield f"seek {number} to {offset}", lambda subject: subject.seek(number, offset)
         case Commit(partition, number, metadata, waits) if model.members:
@@ -78,14 +81,15 @@ def _concrete(step: Step, model: Subject) -> Iterator[Action]:  # noqa: PLR0912
                 f"commit {offset} of {number} with {len(metadata)} characters",
                 lambda subject: subject.commit(number, offset, metadata, waits),
             )
-            yield "ask for the committed offsets", Subject.member_committed
+            yield "ask for the committed offsets", methodcaller("member_committed")
         case StaleCommit() if model.members:
             yield from _settled(model)
             offsets = {number: marks[0] for number, marks in model.watermarks().items()}
             yield "a member is late and commits", lambda subject: subject.expire(offsets)
         case CommitFromOutside(partition, number):
             number, offset = _at(model, partition, number)
-            yield f"commit {offset} of {number} from outside", lambda subject: subject.commit_from_outside(number, offset)
+            name = f"commit {offset} of {number} from outside"
+            yield name, lambda subject: subject.commit_from_outside(number, offset)
         case DeleteRecords(partition, number):
             # what a client has fetched ahead it may still deliver: see the freedoms
             yield from _settled(model)
@@ -93,7 +97,7 @@ def _concrete(step: Step, model: Subject) -> Iterator[Action]:  # noqa: PLR0912
             yield f"delete the records of {number} before {offset}", lambda each: each.delete_records(number, offset)
         case AddPartition() if count < MOST_PARTITIONS:
             yield from _settled(model)
-            yield "add a partition", Subject.grow
+            yield "add a partition", methodcaller("grow")
         case Recreate() if not model.members:
             yield "delete the topic and make it again", lambda subject: subject.recreate(PARTITIONS)
         case Read(partition, number):
@@ -114,9 +118,9 @@ def _settled(model: Subject, commits: bool = True) -> Iterator[Action]:
         return
     for number in sorted(model.paused):
         yield f"resume {number}", lambda subject, number=number: subject.resume(number)  # type: ignore[misc]
-    yield "drain", Subject.drain
+    yield "drain", methodcaller("drain")
     if commits:
-        yield "commit what was consumed", Subject.commit_all
+        yield "commit what was consumed", methodcaller("commit_all")
 
 
 class Differs(AssertionError):

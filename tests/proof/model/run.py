@@ -12,15 +12,15 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from confluent_kafka import IsolationLevel, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient, OffsetSpec
+from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
 from confluent_kafka.cimpl import NewPartitions
+from hypothesis import HealthCheck, Phase, given, seed, settings
+
 from flux.adapters.aiokafka import AiokafkaAdapter
 from flux.adapters.confluent import ConfluentAdapter
 from flux.adapters.memory import MemoryAdapter, forget
 from flux.core.ports import ProducerRecord
 from flux.testing.contract import Bench
-from hypothesis import HealthCheck, Phase, given, seed, settings
-
 from proof.model.play import PARTITIONS, record, replay
 from proof.model.steps import Step, sequences
 from proof.model.subject import Subject
@@ -57,8 +57,8 @@ class Kafka:
             assert time.monotonic() < until, "no marker"
 
     def _end(self, topic: str) -> int:
-        at = TopicPartition(topic, 0)
-        [found] = self._admin.list_offsets({at: OffsetSpec.latest()}, isolation_level=IsolationLevel.READ_UNCOMMITTED).values()
+        latest = {TopicPartition(topic, 0): OffsetSpec.latest()}  # type: ignore[no-untyped-call]
+        [found] = self._admin.list_offsets(latest, isolation_level=IsolationLevel.READ_UNCOMMITTED).values()
         return int(found.result(SECONDS).offset)
 
     def grow(self, topic: str, partitions: int) -> None:

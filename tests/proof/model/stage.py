@@ -55,6 +55,6 @@ def _run(scale: float, directory: Path) -> Outcome:
 
 MODEL = Stage(
     "model",
-    "The same steps on the in-memory broker and on a real Kafka, through both adapters: what the ports return is equal.",
+    "The same steps on the in-memory broker and on a real Kafka, through both adapters: the ports return the same.",
     _run,
 )

@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import attrs
+
 from flux.core.errors import BrokerError
 from flux.core.ports import BEGINNING, CommittedOffset, NewTopic, PollResult, ProducerRecord, Record, TopicPartition
 from flux.testing.contract import Bench
 from flux.testing.contract.members import ContractMember
-
 from proof.model.steps import Draft
 
 QUIET = 5.0
@@ -56,11 +56,11 @@ class Subject:
         ]
         ends: list[tuple[BrokerError | None, Record]] = []
         taken = self._producer.write(self.topic, records, lambda error, record: ends.append((error, record)))
-        assert taken == len(records) and self._producer.flush(self.bench.seconds) == 0
+        assert taken == len(records)
+        assert self._producer.flush(self.bench.seconds) == 0
         assert len(ends) == len(records), f"{len(ends)} acknowledgements for {len(records)} records"
-        return sorted(
-            ((_fault(error), *_place(record)) if error is None else (_fault(error),) for error, record in ends), key=repr
-        )
+        shown = [(_fault(error), *_place(record)) if error is None else (_fault(error),) for error, record in ends]
+        return sorted(shown, key=repr)
 
     def transact(self, values: tuple[bytes, ...], commits: bool) -> None:
         assert self.bench.transact is not None
@@ -96,7 +96,7 @@ class Subject:
                 self._poll_all()
             return False
 
-        before = {at for member in self.members.values() for at in member.heard.owned}
+        before = {at for member in self.members.values() for at in member.events.owned}
         self.bench.until(stays, self._poll_all)
         for number in range(self.partitions):
             if TopicPartition(self.topic, number) not in before:
@@ -104,11 +104,11 @@ class Subject:
         return self._counts()
 
     def _counts(self) -> list[int]:
-        return sorted(len(member.heard.owned) for member in self.members.values())
+        return sorted(len(member.events.owned) for member in self.members.values())
 
     def owner(self, partition: int) -> ContractMember:
         at = TopicPartition(self.topic, partition)
-        return next(member for member in self.members.values() if at in member.heard.owned)
+        return next(member for member in self.members.values() if at in member.events.owned)
 
     def expire(self, offsets: dict[int, int]) -> Shown:
         """A member joins, does not poll for longer than it may, and commits. Whether it was refused, whether the
@@ -120,9 +120,8 @@ class Subject:
         self.members = others
         self.settle()
         before = self.committed()
-        refused = _raised(
-            lambda: stale.commit_now({TopicPartition(self.topic, at): CommittedOffset(to) for at, to in offsets.items()})
-        )
+        theirs = {TopicPartition(self.topic, at): CommittedOffset(to) for at, to in offsets.items()}
+        refused = _raised(lambda: stale.commit_now(theirs))
         stayed = before == self.committed()
         stale.close()
         return refused is not None, stayed, self.settle()
@@ -148,7 +147,8 @@ class Subject:
 
     def _poll_all(self) -> bool:
         """Whether anything came."""
-        return any([self._poll(member) for member in list(self.members.values())])
+        came = [self._poll(member) for member in self.members.values()]
+        return any(came)
 
     def _poll(self, member: ContractMember) -> bool:
         polled = member.poll(500, 0.02)
