@@ -248,7 +248,7 @@ def test_a_record_is_followed_through_two_retries_to_the_dead_letters(shop: Shop
 
     code, out, err = shop("trace", "Billing", "--key", "key-0", "--json")
     assert code == 0, err
-    assert [json.loads(line)["state"] for line in out.splitlines()] == ["done", "open"]
+    assert [json.loads(line)["state"] for line in out.splitlines()] == ["done", "due"]
     code, out, _ = shop("trace", "Billing", "--origin", "0:1")
     assert re.search(r"^now: a dead letter at 0:0 since 20", out, re.MULTILINE), out
 

@@ -75,7 +75,7 @@ def test_a_replay_is_refused_while_workers_consume_the_dead_letters_unless_it_is
 
     consumer = web.yard.adapter.consumer(ConsumerSettings(DEAD, "billing-3"), Listener())
     consumer.poll(1, 0.1)
-    assert "consume the dead letters" in text_of(web.post(REPLAY, {}, 409).text)
+    assert "consuming the dead letters" in text_of(web.post(REPLAY, {}, 409).text)
     begin(web, REPLAY, force="1")
     assert len(web.yard.copies()) == 3
 
