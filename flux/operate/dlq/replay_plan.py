@@ -85,8 +85,8 @@ def check_members(admin: AdminPort, policy: Policy) -> None:
     if busy:
         who = ", ".join(sorted({f"{member.client_id} at {member.host}" for member in busy})[:3])
         raise FluxError(
-            f"group {dead.group} has {many(len(busy), 'member')} consuming the dead letters ({who}): stop the workers, or"
-            " add --force"
+            f"group {dead.group} has {many(len(busy), 'member')} consuming the dead letters ({who}): stop the"
+            " workers, or add --force"
         )
 
 
