@@ -201,11 +201,11 @@ class Forwards:
                 raise self._truth.broken(f"{process.name} writes {record.value!r} to {topic} for no failed call")
             if self._named(_Given(topic, record)) is not None:
                 if call.forward in ("flying", "acked"):
-                    raise self._truth.broken(f"the hop of {call} is written again while {call.forward}")
+                    raise self._truth.broken(f"the forward of {call} is written again while {call.forward}")
                 if call.superseded:
                     raise self._truth.broken(f"{call} was tried again in place, and moves")
                 if call.epoch.ended and not self._was_under_way(call):
-                    raise self._truth.broken(f"the hop of {call} is written after its assignment has ended")
+                    raise self._truth.broken(f"the forward of {call} is written after its assignment has ended")
                 call.forward = "flying"
 
     def _was_under_way(self, call: Call) -> bool:
@@ -238,7 +238,7 @@ class Forwards:
             call = self.call_of(record)
         assert call is not None
         if error is None:
-            self._truth.note(f"the hop of {call} is acknowledged")
+            self._truth.note(f"the forward of {call} is acknowledged")
             copy.acked = True
             alike = self._alike(call, copy.record)
             for each in alike:
@@ -247,7 +247,7 @@ class Forwards:
                 call.forward = "acked"
             call.settled_at = self._truth.machine.steps
         else:
-            self._truth.note(f"the hop of {call} is refused: {error.fault.value}")
+            self._truth.note(f"the forward of {call} is refused: {error.fault.value}")
             if call.forward != "acked":
                 call.forward = "refused"
             if error.fault in _KEPT and call.kept is None:

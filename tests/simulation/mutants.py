@@ -117,7 +117,7 @@ def a_failure_is_counted_twice() -> Mutation:
 
 
 @mutant()
-def a_position_passes_a_failure_before_its_hop() -> Mutation:
+def a_position_passes_a_failure_before_its_forward() -> Mutation:
     settle = SliceRun.settle
 
     def early(self: SliceRun, index: int, key_queues: KeyQueues) -> Any:
@@ -131,7 +131,7 @@ def a_position_passes_a_failure_before_its_hop() -> Mutation:
 
 
 @mutant()
-def a_hop_counts_as_written_once_it_is_handed_over() -> Mutation:
+def a_forward_counts_as_written_once_it_is_handed_over() -> Mutation:
     write = ForwardWriter.write
 
     def hasty(self: ForwardWriter, forwards: Any, limit: Any, ended: Any, *more: Any) -> Any:
@@ -143,7 +143,7 @@ def a_hop_counts_as_written_once_it_is_handed_over() -> Mutation:
 
 
 @mutant("writes")
-def a_hop_that_is_refused_is_dropped() -> Mutation:
+def a_forward_that_is_refused_is_dropped() -> Mutation:
     return Retries, "unwritten", lambda self, forward, error, now: self.written(forward, now)
 
 

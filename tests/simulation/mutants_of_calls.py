@@ -191,7 +191,7 @@ def a_record_waits_longer_than_its_work_may_take() -> Mutation:
 
 
 @mutant(features=("expiry",))
-def age_counts_from_the_last_hop() -> Mutation:
+def age_counts_from_the_last_forward() -> Mutation:
     return Message, "origin_timestamp", property(lambda self: self.timestamp)
 
 

@@ -67,7 +67,7 @@ def check_order(truth: Truth, call: Call) -> None:
             if (its_due, offset) < (due, copy.offset) and its_poll <= poll:
                 raise truth.broken(f"{call} overtakes {other}")
         elif its.kept is not None and its.forward != "acked" and its.kept < epoch.known:
-            raise truth.broken(f"{call} overtakes {its}, whose hop is refused")
+            raise truth.broken(f"{call} overtakes {its}, whose forward is refused")
 
 
 def check_alone(truth: Truth, call: Call) -> None:

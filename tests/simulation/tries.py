@@ -21,7 +21,7 @@ def tries_before(truth: Truth, epoch: Epoch, offset: int) -> int:
     if last is None:
         return 0
     if last.forward:
-        raise truth.broken(f"{last.copy} is called again, and the hop of {last} is {last.forward}")
+        raise truth.broken(f"{last.copy} is called again, and the forward of {last} is {last.forward}")
     if last.verdict == "pause":
         return last.tries
     if last.verdict == "next" and last.after is None and last.tries < epoch.task.settings.get("in_place_retries", 0):

@@ -119,7 +119,7 @@ def test_a_header_name_that_is_no_text_harms_neither_its_record_nor_others(
 
 
 @pytest.mark.parametrize("forged", [GARBAGE, PLAUSIBLE], ids=["garbage", "plausible"])
-def test_flux_headers_on_the_main_topic_mean_nothing_and_are_dropped_at_the_first_hop(
+def test_flux_headers_on_the_main_topic_mean_nothing_and_are_dropped_at_the_first_forward(
     lab: Lab, forged: list[tuple[str, bytes | None]]
 ) -> None:
     seen: list[tuple[int, int, str]] = []
@@ -249,7 +249,7 @@ def test_append_times_keep_waits_and_origins(lab: Lab) -> None:
     assert flux_headers(dead)["flux-origin-timestamp"] == str(origin.timestamp()[1]).encode()
 
 
-def test_headers_do_not_pile_up_from_hop_to_hop(lab: Lab) -> None:
+def test_headers_do_not_pile_up_from_stage_to_stage(lab: Lab) -> None:
     task = lab.task(failing, retries=5, wait=0.05)
     lab.write(task.topic, (b"v", b"k", [("a", b"1")]))
     lab.work(task)

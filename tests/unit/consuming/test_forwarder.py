@@ -20,7 +20,7 @@ from unit.support.peers_support import wait_for
 
 
 class ScriptedWriter:
-    """Hops are acknowledged at once, but those that `stick`: their write returns when `release` is set."""
+    """Forwards are acknowledged at once, but those that `stick`: their write returns when `release` is set."""
 
     def __init__(self) -> None:
         self.tried: list[int] = []

@@ -46,7 +46,7 @@ def test_a_stage_rests_while_what_is_due_waits_for_a_caller() -> None:
     assert driver.turn(after=5.0).timeout > 0
 
 
-def test_a_stage_rests_while_another_thread_is_to_write_a_hop_whose_time_is_past() -> None:
+def test_a_stage_rests_while_another_thread_is_to_write_a_forward_whose_time_is_past() -> None:
     driver = Driver()
     driver.assign(0)
     driver.poll(0)
@@ -230,7 +230,7 @@ def test_a_run_that_was_handed_on_is_not_begun_after_its_partition_has_gone() ->
     assert coordinator.concurrency_limit.used == 0
 
 
-def test_no_hop_is_written_whose_partition_has_gone_while_those_before_it_were_written() -> None:
+def test_no_forward_is_written_whose_partition_has_gone_while_those_before_it_were_written() -> None:
     driver = Driver()
     driver.assign(0)
     driver.poll(0, 1)

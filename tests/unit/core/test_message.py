@@ -23,7 +23,7 @@ def test_a_message_is_its_record() -> None:
     assert (message.stage, message.attempt, message.id, message.delivery_id) == (0, 1, "t/0/42", "t/0/42/0/0")
 
 
-def test_in_a_retry_stage_the_id_stays_and_the_hop_id_changes() -> None:
+def test_in_a_retry_stage_the_id_stays_and_the_delivery_id_changes() -> None:
     message = of(record(7), flux_headers.FluxHeaders(stage=2, attempts=5, origin=("t", 3, 42), replays=1))
     assert (message.stage, message.attempt, message.id, message.delivery_id) == (2, 6, "t/3/42", "t/3/42/2/1")
 

@@ -107,7 +107,7 @@ def test_names_that_cannot_work_are_refused_in_one_line(stages: Stages) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_a_hop_that_leads_to_itself_is_refused() -> None:
+def test_a_forward_that_leads_to_itself_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="come back to itself"):
         Stages("T", "G", 2, lambda t, g, s: (f"{t}-retry" if s else t, f"{g}-{s}")).check()
 

@@ -28,7 +28,7 @@ def test_a_wait_of_days_is_waited_for(hours: int) -> None:
     assert driver.work_all() == [0]
 
 
-def test_a_refused_hop_is_tried_again_with_growing_waits() -> None:
+def test_a_refused_forward_is_tried_again_with_growing_waits() -> None:
     peer = Peer()
     tried: list[float] = []
 

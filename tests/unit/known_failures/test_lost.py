@@ -8,7 +8,7 @@ Where a behaviour is held by another file, this table says so ("job" being tests
 | never hear of a write that failed, or of an acknowledgement that got lost | here: test_a_lost_acknowledgement… |
 | close with writes left over and go on as if there were none | here: test_a_stop_in_an_outage… |
 | drop dead letters beyond some number | here: test_dead_letters_know_no_number… |
-| retry into the topic that the record came from | test_stage.py: test_a_hop_that_leads_to_itself_is_refused |
+| retry into the topic that the record came from | test_stage.py: test_a_forward_that_leads_to_itself_is_refused |
 | commit a call that was cancelled or abandoned by a stop | job/test_stop.py: test_a_call_that_outlives… |
 | commit while what the call produced is still in a buffer | here: test_what_a_call_produced…; job/test_produced.py |
 | drop the key or headers, or overwrite the origin | job/test_main_job.py; here: test_the_origin_is_the_first… |
@@ -20,7 +20,7 @@ Where a behaviour is held by another file, this table says so ("job" being tests
 | take in more than memory holds | test_engine_retries.py: test_a_full_stage…, test_waiting_is_bounded… |
 | stop polling for one bad record | test_peers_held.py: test_a_record_that_is_refused… |
 | put all records without a key in one lane | job/test_order.py: test_a_failed_record_without_a_key… |
-| try again at once, in a hot loop | test_peers_held.py: test_a_refused_hop_is_tried… |
+| try again at once, in a hot loop | test_peers_held.py: test_a_refused_forward_is_tried… |
 | round waits up to a poll interval, or draw them anew | job/test_retries.py; test_peers_held.py: test_a_random_wait… |
 | stall, or end, at a timestamp of the future | test_peers_held.py: test_a_timestamp…; job/test_bad_input.py |
 | let headers pile up from hop to hop | job/test_bad_input.py: test_headers_do_not_pile_up… |
@@ -46,7 +46,7 @@ def failing(message: flux.Message) -> None:
 
 @pytest.mark.parametrize("error", [AWAY, DENIED], ids=["the cluster is away", "it is refused"])
 @pytest.mark.parametrize("target", ["t-g-try-1", "t-g-dlq"])
-def test_the_position_waits_for_the_write_of_the_next_hop(error: BrokerError, target: str) -> None:
+def test_the_position_waits_for_the_write_of_the_next_forward(error: BrokerError, target: str) -> None:
     peer = Peer()
     tried: list[bytes | None] = []
 

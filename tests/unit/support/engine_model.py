@@ -331,8 +331,8 @@ class World:
     def write(self) -> None:
         for forward in self.engine.writes(self.now):
             place = partition, offset = forward.entry.assignment.partition, forward.entry.offset
-            assert self._current(partition, self.failed_in[place]), f"{place}: a hop of an old generation"
-            assert offset not in self.owned[partition].done, f"{place}: a hop of what is done"
+            assert self._current(partition, self.failed_in[place]), f"{place}: a forward of an old generation"
+            assert offset not in self.owned[partition].done, f"{place}: a forward of what is done"
             forward.forwarded_copy.producer_record(int(self.now * 1000), None)
             self.writing.append(forward)
 

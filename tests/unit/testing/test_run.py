@@ -333,7 +333,7 @@ def test_what_the_cluster_takes_late_is_tried_again(flux_kit: Kit) -> None:
     assert flux_kit.run(Billing) == Summary(failed=1, retried=1, waiting=1)
 
 
-def test_a_hop_that_is_refused_for_ever_is_told(flux_kit: Kit) -> None:
+def test_a_forward_that_is_refused_for_ever_is_told(flux_kit: Kit) -> None:
     Orders.produce(b"flaky")
     flux_kit.topic("orders")
     flux_kit.broker().fail_writes(lambda *_: BrokerError("no", Fault.DENIED))

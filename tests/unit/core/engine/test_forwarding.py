@@ -25,7 +25,7 @@ def added(forwards: Forwards, *offsets: int) -> list[Forward]:
     return made
 
 
-def test_hops_are_written_in_the_order_of_their_failures() -> None:
+def test_forwards_are_written_in_the_order_of_their_failures() -> None:
     forwards = Forwards()
     made = added(forwards, 3, 1, 2)
     assert forwards.queued
@@ -34,7 +34,7 @@ def test_hops_are_written_in_the_order_of_their_failures() -> None:
     assert forwards.take(T0) == []
 
 
-def test_an_acknowledged_hop_is_gone() -> None:
+def test_an_acknowledged_forward_is_gone() -> None:
     forwards = Forwards()
     [forward] = added(forwards, 0)
     forwards.take(T0)
@@ -46,7 +46,7 @@ def test_an_acknowledged_hop_is_gone() -> None:
     assert len(forwards) == 0
 
 
-def test_while_the_cluster_is_away_the_stage_stands_still_and_the_hop_is_tried_again() -> None:
+def test_while_the_cluster_is_away_the_stage_stands_still_and_the_forward_is_tried_again() -> None:
     forwards = Forwards()
     [forward] = added(forwards, 0)
     for wait in (1, 2, 4, 8, 16, 30, 30):
@@ -88,7 +88,7 @@ def test_an_outage_of_days_is_no_overflow(fault: Fault) -> None:
     assert now < forwards.deadline <= now + 60
 
 
-def test_after_an_outage_hops_are_written_in_their_first_order() -> None:
+def test_after_an_outage_forwards_are_written_in_their_first_order() -> None:
     forwards = Forwards()
     made = added(forwards, *range(50))
     for forward in forwards.take(T0):
@@ -96,7 +96,7 @@ def test_after_an_outage_hops_are_written_in_their_first_order() -> None:
     assert forwards.take(T0 + 1) == made
 
 
-def test_a_clock_set_back_does_not_hold_a_hop_for_longer_than_its_wait() -> None:
+def test_a_clock_set_back_does_not_hold_a_forward_for_longer_than_its_wait() -> None:
     forwards = Forwards()
     made = added(forwards, 0)
     forwards.take(T0)
@@ -104,7 +104,7 @@ def test_a_clock_set_back_does_not_hold_a_hop_for_longer_than_its_wait() -> None
     assert forwards.take(T0 - 3600) == made
 
 
-def test_a_refused_hop_is_kept_and_the_others_go_on() -> None:
+def test_a_refused_forward_is_kept_and_the_others_go_on() -> None:
     forwards = Forwards()
     [forward] = added(forwards, 0)
     forwards.take(T0)
@@ -133,7 +133,7 @@ def test_refusals_for_one_reason_are_lines_of_one_kind() -> None:
     assert all(log_event.kind is not None for log_event in log_events if log_event)
 
 
-def test_a_hop_that_is_too_large_is_written_alone_then_with_fewer_details_then_kept() -> None:
+def test_a_forward_that_is_too_large_is_written_alone_then_with_fewer_details_then_kept() -> None:
     forwards = Forwards()
     [forward] = added(forwards, 0)
     tried = []
@@ -158,7 +158,7 @@ def test_one_that_shared_a_batch_with_a_too_large_one_keeps_its_details() -> Non
     assert small.forwarded_copy.detail is Detail.FULL
 
 
-def test_nothing_is_written_beside_a_hop_that_is_written_alone() -> None:
+def test_nothing_is_written_beside_a_forward_that_is_written_alone() -> None:
     forwards = Forwards()
     [big] = added(forwards, 0)
     forwards.take(T0)
@@ -175,7 +175,7 @@ def test_nothing_is_written_beside_a_hop_that_is_written_alone() -> None:
     assert forwards.take(T0) == [other]
 
 
-def test_a_hop_to_be_written_alone_waits_for_those_on_their_way() -> None:
+def test_a_forward_to_be_written_alone_waits_for_those_on_their_way() -> None:
     forwards = Forwards()
     first, second = added(forwards, 0, 1)
     forwards.take(T0)
@@ -186,7 +186,7 @@ def test_a_hop_to_be_written_alone_waits_for_those_on_their_way() -> None:
     assert forwards.take(T0) == [first]
 
 
-def test_a_forgotten_hop_that_was_written_alone_holds_nobody() -> None:
+def test_a_forgotten_forward_that_was_written_alone_holds_nobody() -> None:
     forwards = Forwards()
     [big] = added(forwards, 0)
     forwards.take(T0)
@@ -219,7 +219,7 @@ def test_what_is_forgotten_is_neither_written_nor_counted() -> None:
     assert len(forwards) == 1
 
 
-def test_too_many_or_too_large_open_hops_stop_new_calls() -> None:
+def test_too_many_or_too_large_open_forwards_stop_new_calls() -> None:
     forwards = Forwards()
     made = added(forwards, *range(MOST_OPEN))
     assert forwards.blocked

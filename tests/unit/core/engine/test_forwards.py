@@ -70,7 +70,7 @@ def test_key_value_and_headers_stay_as_they_came(key: bytes | None, value: bytes
     assert kept(outgoing) == OWN
 
 
-def test_the_first_hop_says_where_the_record_came_from() -> None:
+def test_the_first_forward_says_where_the_record_came_from() -> None:
     assert flux(forwarded_copy(first()).producer_record(T0_MS + 1500, None)) == {
         "flux-stage": b"1",
         "flux-attempts": b"1",
@@ -89,7 +89,7 @@ def test_the_first_hop_says_where_the_record_came_from() -> None:
     }
 
 
-def test_over_several_hops_origin_and_first_failure_stay_and_the_rest_is_replaced() -> None:
+def test_over_several_forwards_origin_and_first_failure_stay_and_the_rest_is_replaced() -> None:
     message = first()
     for stage, at in ((1, 0), (2, 5000), (3, 9000)):
         outgoing = forwarded_copy(message, failed_at=T0_MS + at, error_text=f"text {stage}").producer_record(
@@ -108,12 +108,12 @@ def test_over_several_hops_origin_and_first_failure_stay_and_the_rest_is_replace
     assert "flux-due" not in headers
 
 
-def test_what_a_hop_writes_is_read_back() -> None:
+def test_what_a_forward_writes_is_read_back() -> None:
     message = arrived(forwarded_copy(first()).producer_record(T0_MS, None), 1)
     assert message.flux_headers == flux_headers.FluxHeaders(1, 1, T0_MS + 10_000, ("t", 3, 42), T0_MS, T0_MS + 1000)
 
 
-def test_forged_headers_of_the_main_topic_are_dropped_at_the_first_hop() -> None:
+def test_forged_headers_of_the_main_topic_are_dropped_at_the_first_forward() -> None:
     forged = [
         ("flux-attempts", b"99"),
         ("x", b"1"),
@@ -146,7 +146,7 @@ def test_a_record_without_an_origin_is_its_own() -> None:
 
 
 @pytest.mark.parametrize(("count", "partition"), [(0, None), (1, 0), (3, 0), (2, 1), (10, 3)])
-def test_a_hop_goes_to_its_partition_modulo_the_targets_count(count: int, partition: int | None) -> None:
+def test_a_forward_goes_to_its_partition_modulo_the_targets_count(count: int, partition: int | None) -> None:
     made = forwarded_copy(first())
     made.partitions = count
     assert made.producer_record(T0_MS, None).partition == partition

@@ -222,7 +222,7 @@ def test_no_text_breaks_the_reader(text: str) -> None:
 
 
 @given(st.sampled_from("rb"), st.binary(max_size=60))
-def test_no_payload_breaks_the_reader_or_the_ledger(kind: str, payload: bytes) -> None:
+def test_no_payload_breaks_the_reader_or_the_offset_tracker(kind: str, payload: bytes) -> None:
     crc = binascii.crc32(payload, binascii.crc32(f"7:{kind}".encode()))
     text = f"flux1{kind}.{crc:08x}." + base64.urlsafe_b64encode(payload).rstrip(b"=").decode()
     read = read_metadata(7, text)

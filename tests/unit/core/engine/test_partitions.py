@@ -56,7 +56,7 @@ def test_a_revocation_lets_the_call_in_flight_end_and_starts_no_other() -> None:
     assert driver.engine.partitions == [driver.p1]
 
 
-def test_a_failure_during_a_drain_still_writes_its_hop() -> None:
+def test_a_failure_during_a_drain_still_writes_its_forward() -> None:
     driver = Driver()
     run = in_a_call(driver, 0, 1)
     driver.engine.revoking([driver.p0])
@@ -68,7 +68,7 @@ def test_a_failure_during_a_drain_still_writes_its_hop() -> None:
 
 
 @pytest.mark.parametrize("lost", [False, True])
-def test_a_call_that_outlives_its_assignment_commits_nothing_and_writes_no_hop(lost: bool) -> None:
+def test_a_call_that_outlives_its_assignment_commits_nothing_and_writes_no_forward(lost: bool) -> None:
     driver = Driver()
     run = in_a_call(driver, 0, 1)
     if lost:

@@ -22,7 +22,7 @@ def headers(outgoing: ProducerRecord) -> dict[str, bytes | None]:
     return dict(outgoing.headers)
 
 
-def failed_hop(driver: Driver, error: BaseException | None = None) -> Forward:
+def failed_forward(driver: Driver, error: BaseException | None = None) -> Forward:
     """Record 0 fails with `error`; its forwarded copy."""
     driver.assign(0)
     driver.poll(0)
@@ -32,7 +32,7 @@ def failed_hop(driver: Driver, error: BaseException | None = None) -> Forward:
     return forward
 
 
-def test_commit_stops_below_the_failed_record_until_its_hop_is_written() -> None:
+def test_commit_stops_below_the_failed_record_until_its_forward_is_written() -> None:
     driver = Driver()
     driver.assign(0)
     driver.poll(0, 1, 2)
@@ -61,7 +61,7 @@ def test_what_is_done_above_a_failed_record_is_not_worked_again_by_the_next_owne
 
 def test_the_first_failure_goes_to_the_first_retry_stage_with_its_wait() -> None:
     driver = Driver()
-    forward = failed_hop(driver)
+    forward = failed_forward(driver)
     assert forward.forwarded_copy.target.topic == "t-g-try-1"
     written = headers(forward.forwarded_copy.producer_record(5_000_000, None))
     assert written["flux-due"] == b"5010000"
@@ -84,7 +84,7 @@ def test_the_first_failure_goes_to_the_first_retry_stage_with_its_wait() -> None
 def test_where_a_failure_goes_and_why(stage: int, error: Exception, target: str, reason: str) -> None:
     driver = Driver(stage)
     driver.now += 100
-    forward = failed_hop(driver, error)
+    forward = failed_forward(driver, error)
     assert forward.forwarded_copy.target.topic == target
     assert forward.forwarded_copy.reason == reason
     assert ("flux-due" in headers(forward.forwarded_copy.producer_record(0, None))) == (target != "t-g-dlq")
@@ -92,7 +92,7 @@ def test_where_a_failure_goes_and_why(stage: int, error: Exception, target: str,
 
 def test_a_wait_that_the_call_asked_for_is_clipped_and_named() -> None:
     driver = Driver()
-    forward = failed_hop(driver, Retry(after=1e12))
+    forward = failed_forward(driver, Retry(after=1e12))
     assert forward.forwarded_copy.wait == driver.policy.max_delay
     assert "clipped" in driver.log_events()
 
@@ -101,7 +101,7 @@ def test_a_failure_of_a_leftover_stage_goes_to_the_dead_letters() -> None:
     leftover = Driver().policy.stages.leftover(7)
     driver = Driver(leftover)
     driver.now += 100_000
-    assert failed_hop(driver).forwarded_copy.target.role is Role.DEAD
+    assert failed_forward(driver).forwarded_copy.target.role is Role.DEAD
 
 
 def test_a_dead_letter_that_fails_once_more_stays_and_is_committed() -> None:
@@ -145,7 +145,7 @@ def test_while_the_cluster_is_away_no_new_call_starts() -> None:
     assert driver.commit() == {0: CommittedOffset(3)}
 
 
-def test_a_refused_hop_keeps_its_record_and_its_key_and_the_rest_goes_on() -> None:
+def test_a_refused_forward_keeps_its_record_and_its_key_and_the_rest_goes_on() -> None:
     driver = Driver()
     driver.assign(0)
     driver.poll(driver.record(0, b"x"), driver.record(1, b"y"))
@@ -187,7 +187,7 @@ def test_nothing_goes_on_when_all_that_is_left_is_refused_or_waits_for_its_key()
     assert not driver.engine.rests(driver.now), "nobody knows: the cluster is away"
 
 
-def test_records_of_a_refused_hops_key_wait_although_their_run_has_begun() -> None:
+def test_records_of_a_refused_forwards_key_wait_although_their_run_has_begun() -> None:
     driver = Driver()
     driver.assign(0)
     driver.poll(driver.record(0, b"x"), driver.record(1, b"y"), driver.record(2, b"x"), driver.record(3, b"y"))
@@ -202,7 +202,7 @@ def test_records_of_a_refused_hops_key_wait_although_their_run_has_begun() -> No
     assert driver.work_all() == [2]
 
 
-def test_a_too_large_hop_loses_details_step_by_step_and_goes_alone() -> None:
+def test_a_too_large_forward_loses_details_step_by_step_and_goes_alone() -> None:
     driver = Driver()
     driver.assign(0)
     driver.poll(0, 1, 2)
@@ -406,7 +406,7 @@ def test_a_product_that_finds_an_outage_has_its_record_called_again() -> None:
 
 def test_an_acknowledgement_after_a_loss_counts_for_nothing() -> None:
     driver = Driver()
-    forward = failed_hop(driver)
+    forward = failed_forward(driver)
     driver.engine.lost([driver.p0])
     assert driver.engine.all_written([forward], driver.now) == []
     assert driver.engine.written(forward, driver.now) is False
@@ -416,7 +416,7 @@ def test_an_acknowledgement_after_a_loss_counts_for_nothing() -> None:
 
 def test_a_record_that_would_expire_while_it_waits_is_a_dead_letter() -> None:
     driver = Driver(give_up_after=5.0)
-    forward = failed_hop(driver)
+    forward = failed_forward(driver)
     assert (forward.forwarded_copy.target.role, forward.forwarded_copy.reason) == (Role.DEAD, "expired")
 
 
@@ -436,7 +436,7 @@ def test_copies_that_are_not_written_when_the_stage_leaves_are_named_a_few_of_ma
 
 def test_a_revocation_waits_for_writes_and_products_alone() -> None:
     driver = Driver()
-    forward = failed_hop(driver)
+    forward = failed_forward(driver)
     assert driver.engine._retries.in_flight(forward.entry)
     driver.engine.unwritten(forward, DENIED, driver.now)
     assert not driver.engine._retries.in_flight(forward.entry)
