@@ -163,7 +163,7 @@ def test_a_dead_letter_is_seen_understood_replayed_and_seen_done(
         page.get_by_role("button", name="Filter").click()
         expect(page.locator("tbody .state", has_text="replayed")).to_have_count(2)
         page.locator("tbody th a").first.click()
-        page.get_by_role("link", name="Trace").click()
+        page.get_by_role("link", name="Trace this record").click()
         reload_until(page, "Now: done in retry 1")
         assert shop.done("broken") == 2
 
