@@ -241,6 +241,13 @@ class Child:
             assert self.process.poll() is None, self.process.communicate()
             time.sleep(0.01)
 
+    def wait_for_taken(self, count: int) -> None:
+        until = time.monotonic() + 30
+        while len(self.noted("taken")) < count:
+            assert time.monotonic() < until, f"the child has not produced {count} records"
+            assert self.process.poll() is None, self.process.communicate()
+            time.sleep(0.01)
+
     def go_on(self) -> None:
         assert self.process.stdin is not None
         self.process.stdin.write("\n")
@@ -535,8 +542,8 @@ def test_a_signal_while_the_broker_is_away_names_what_is_open(
     client: str, number: signal.Signals, child: Callable[..., Child]
 ) -> None:
     told = child(SIGNALLED, f"{client}://127.0.0.1:9{QUIET[client]}", "nowhere", delivery=3)
-    told.wait_for("up")
-    time.sleep(0.7)
+    told.wait_for_taken(50)  # then it flushes
+    time.sleep(0.2)
     told.process.send_signal(number)
     sent = time.monotonic()
     told.ended(20)
@@ -563,8 +570,8 @@ def test_sigterm_where_nobody_handles_it_ends_the_process_with_everything_writte
             topic,
             interval=3600,
         )
-        told.wait_for("up")
-        time.sleep(0.4 + pause)
+        told.wait_for_taken(101)
+        time.sleep(pause)
         told.process.send_signal(signal.SIGTERM)
         error = told.ended(40)
         assert told.process.returncode == -signal.SIGTERM, error
