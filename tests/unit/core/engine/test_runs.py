@@ -197,3 +197,12 @@ def test_a_batch_of_entries_is_one_call_and_is_not_divided() -> None:
     assert run.divide(0, batches) is None
     assert run.hold_back(0, made[0].message, batches) is made[0]
     assert list(run.assignments()) == [owner]
+
+
+def test_a_failure_is_accounted_for_with_its_own_call() -> None:
+    key_queues, _, made = entries(0, 1)
+    run, failure = KeyQueueRun(list(made), 0.0), Failure(ValueError())
+    run.index = 1
+    run.note(failure, made[1].message)
+    assert run.settle(1, key_queues) == (1, [])
+    assert run.settle(2, key_queues) == (0, [(made[1], failure)])

@@ -67,3 +67,13 @@ def test_a_call_that_ends_during_the_probe_neither_ends_nor_prolongs_the_pause()
     assert not breaker.pause(other, ConnectionError(), 500.0, 0.0, T0 + 2)
     assert breaker.ended(probe, called=True)
     assert breaker.most(T0 + 2) == UNBOUNDED
+
+
+def test_a_run_without_a_pause_is_no_probe_and_a_probe_without_a_call_ends_no_pause() -> None:
+    breaker, run = CircuitBreaker(), Run(1, T0)
+    breaker.started(run)
+    assert not breaker.ended(run, called=True)
+    breaker.pause(None, ConnectionError(), None, 0.0, T0)
+    breaker.started(run)
+    assert not breaker.ended(run, called=False)
+    assert breaker.paused

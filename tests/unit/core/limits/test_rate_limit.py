@@ -78,3 +78,9 @@ def test_a_clock_that_is_set_back_does_not_stop_the_calls() -> None:
     assert limit.most(T0 - 3600) == 1
     opens = limit.opens_at(T0 - 3600)
     assert opens <= T0 - 3600 + 0.2
+
+
+def test_without_a_rate_calls_cost_nothing() -> None:
+    limit = RateLimit()
+    limit.started(5, T0)
+    assert limit.opens_at(T0) == T0
