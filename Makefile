@@ -48,6 +48,13 @@ simulate: .venv/.developed
 chaos: .venv/.developed
 	cd tests && ../$(BIN)/python -m chaos
 
+SCALE ?= 1
+STAGES ?=
+
+# checks flux against a real Kafka, stage by stage; report in build/proof: make prove STAGES=model SCALE=0.025
+prove: .venv/.developed
+	cd tests && ../$(BIN)/python -m proof $(STAGES) --scale $(SCALE)
+
 # kills brokers and processes of producers; takes minutes
 fire: .venv/.developed
 	$(BIN)/pytest -m fire
