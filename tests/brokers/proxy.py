@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 import socket
 import struct
 import threading
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Literal
 
 from brokers.jars import Node, node
 
-_RESET = struct.pack("ii", 1, 0)  # SO_LINGER: a close discards what is unsent and tells the other side RST
+_RESET = struct.pack("ii", 1, 0)  # SO_LINGER: a close discards what is unsent and sends RST to the other side
 _SECONDS = 10.0
+_BACKLOG = 100
+_CHUNKS = 256  # that are delayed at a time in each direction of a connection
+
+Direction = Literal["requests", "responses"]
 
 
 class Proxy:
@@ -25,42 +31,53 @@ class Proxy:
         self.target = target
         self.accepted = 0
         """How many connections clients have opened so far."""
-        self._listener = socket.create_server(("127.0.0.1", port))
+        self._listener = socket.create_server(("127.0.0.1", port), backlog=_BACKLOG)
         self.port: int = self._listener.getsockname()[1]
-        self._delay = 0.0
-        self._hung = asyncio.Event()  # set: passes
-        self._hung.set()
+        self._delay = self._jitter = self._resets = 0.0
+        self._passes: dict[Direction, asyncio.Event] = {"requests": asyncio.Event(), "responses": asyncio.Event()}
         self._open: set[_Passage] = set()
-        self._server: asyncio.Server | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._accepting: asyncio.Task[None] | None = None
+        self._fillers: list[socket.socket] = []
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="proxy", daemon=True)
         self._thread.start()
-        self._do(self._serve)
+        self._do(self._heal)
 
     def silence(self) -> None:
         """Connections that are open now stay open and pass nothing, for ever and both ways; new ones work. As when
         a firewall or a load balancer forgets them."""
         self._do(self._silence)
 
-    def hang(self) -> None:
-        """All connections, new ones too, are accepted and pass nothing until `mend`: a broker that is stopped."""
-        self._do(self._hang)
+    def hang(self, *directions: Direction) -> None:
+        """All connections, new ones too, are accepted and pass nothing until `heal`: a broker that is stopped; with
+        `directions`, only these do not pass."""
+        self._do(lambda: self._hang(directions or ("requests", "responses")))
+
+    def drop(self) -> None:
+        """Packets vanish until `heal`: open connections pass nothing, new ones are neither made nor refused. What was
+        under way arrives afterwards, as by TCP's retransmissions."""
+        self._do(self._drop)
 
     def refuse(self) -> None:
-        """Open connections are reset, new ones refused, until `mend`: a broker that is gone."""
+        """Open connections are reset, new ones refused, until `heal`: a broker that is gone."""
         self._do(self._refuse)
 
-    def delay(self, seconds: float) -> None:
-        """Everything comes through this much later, each way, until `mend`."""
-        self._delay = seconds
+    def delay(self, seconds: float, jitter: float = 0.0) -> None:
+        """Everything comes through this much later, or up to `jitter` seconds more, each way, until `heal`."""
+        self._delay, self._jitter = seconds, jitter
 
-    def reset(self) -> None:
-        """Open connections are reset; new ones work."""
-        self._do(self._reset)
+    def reset(self, probability: float = 1.0) -> None:
+        """Open connections are reset, and new ones work; with a lower `probability`, each piece of a request resets
+        its connection so often, until `heal`."""
+        if probability < 1:
+            self._resets = probability
+        else:
+            self._do(self._reset)
 
-    def mend(self) -> None:
-        """Ends `hang`, `refuse` and `delay`. Connections that were silenced stay so."""
-        self._do(self._mend)
+    def heal(self) -> None:
+        """Ends all of these, except that connections that were silenced stay so."""
+        self._do(self._heal)
 
     def close(self) -> None:
         self._do(self._end)
@@ -76,24 +93,35 @@ class Proxy:
 
         asyncio.run_coroutine_threadsafe(done(), self._loop).result(_SECONDS)
 
-    async def _serve(self) -> None:
-        if self._server is None:
-            if self._listener.fileno() < 0:
-                self._listener = socket.create_server(("127.0.0.1", self.port))
-            self._server = await asyncio.start_server(self._accepted, sock=self._listener)
-
     async def _silence(self) -> None:
         for passage in self._open:
             passage.silent = True
 
-    async def _hang(self) -> None:
-        self._hung.clear()
+    async def _hang(self, directions: Iterable[Direction]) -> None:
+        for direction in directions:
+            self._passes[direction].clear()
+
+    async def _drop(self) -> None:
+        """The kernel ignores who wants to connect to a full backlog."""
+        await self._hang(self._passes)
+        await self._stop_accepting()
+        self._listener.listen(0)
+        for _ in range(4):
+            filler = socket.socket()
+            filler.setblocking(False)
+            filler.connect_ex(("127.0.0.1", self.port))
+            self._fillers.append(filler)
 
     async def _refuse(self) -> None:
-        if self._server is not None:
-            self._server.close()
-            self._server = None
+        await self._stop_accepting()
+        self._listener.close()
         await self._reset()
+
+    async def _stop_accepting(self) -> None:
+        if self._accepting is not None:
+            self._accepting.cancel()
+            await asyncio.wait([self._accepting])
+            self._accepting = None
 
     async def _reset(self) -> None:
         for passage in list(self._open):
@@ -101,29 +129,51 @@ class Proxy:
         await asyncio.sleep(0)
 
     async def _end(self) -> None:
-        self._hung.set()
         await self._refuse()
+        self._let_pass()
         while self._open:
             await self._reset()
             await asyncio.sleep(0.01)
 
-    async def _mend(self) -> None:
-        self._delay = 0.0
-        self._hung.set()
-        await self._serve()
+    def _let_pass(self) -> None:
+        self._delay = self._jitter = self._resets = 0.0
+        for passes in self._passes.values():
+            passes.set()
+        for filler in self._fillers:
+            filler.close()
+        self._fillers.clear()
 
-    async def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.accepted += 1
+    async def _heal(self) -> None:
+        self._let_pass()
+        if self._accepting is None:
+            if self._listener.fileno() < 0:
+                self._listener = socket.create_server(("127.0.0.1", self.port), backlog=_BACKLOG)
+            self._listener.setblocking(False)
+            self._listener.listen(_BACKLOG)
+            self._accepting = self._loop.create_task(self._accept())
+
+    async def _accept(self) -> None:
+        while True:
+            connection, _ = await self._loop.sock_accept(self._listener)
+            self.accepted += 1
+            task = self._loop.create_task(self._serve(connection))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _serve(self, connection: socket.socket) -> None:
+        reader, writer = await asyncio.open_connection(sock=connection)
         passage = _Passage(writer)
         self._open.add(passage)
         try:
-            await self._hung.wait()
+            await self._passes["requests"].wait()
             if not passage.is_open:
                 return
             far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self.target)
             passage.far = far_writer
             await asyncio.gather(
-                self._pass(reader, far_writer, passage), self._pass(far_reader, writer, passage), return_exceptions=True
+                self._pass(reader, far_writer, passage, "requests"),
+                self._pass(far_reader, writer, passage, "responses"),
+                return_exceptions=True,
             )
         except OSError:
             pass
@@ -131,19 +181,46 @@ class Proxy:
             passage.reset()
             self._open.discard(passage)
 
-    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, passage: _Passage) -> None:
+    async def _pass(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, passage: _Passage, direction: Direction
+    ) -> None:
+        pieces: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue(_CHUNKS)
+        reading = self._loop.create_task(self._read(reader, pieces))
+        try:
+            with contextlib.suppress(OSError):
+                await self._write(pieces, writer, passage, direction)
+            if passage.silent and passage.is_open:
+                await passage.ended.wait()  # no end comes through either
+        finally:
+            reading.cancel()
+            writer.close()
+
+    async def _read(self, reader: asyncio.StreamReader, pieces: asyncio.Queue[tuple[float, bytes]]) -> None:
         with contextlib.suppress(OSError):
             while data := await reader.read(65536):
-                if self._delay:
-                    await asyncio.sleep(self._delay)
-                await self._hung.wait()
-                if passage.silent:
-                    break
-                writer.write(data)
-                await writer.drain()
-        if passage.silent and passage.is_open:
-            await passage.ended.wait()  # nobody hears of an end either
-        writer.close()
+                due = self._loop.time() + self._delay + random.uniform(0, self._jitter) if self._delay else 0.0
+                await pieces.put((due, data))
+        await pieces.put((0.0, b""))
+
+    async def _write(
+        self,
+        pieces: asyncio.Queue[tuple[float, bytes]],
+        writer: asyncio.StreamWriter,
+        passage: _Passage,
+        direction: Direction,
+    ) -> None:
+        while True:
+            due, data = await pieces.get()
+            if due:
+                await asyncio.sleep(max(0.0, due - self._loop.time()))
+            await self._passes[direction].wait()
+            if passage.silent or not data:
+                return
+            if direction == "requests" and self._resets and random.random() < self._resets:
+                passage.reset()
+                return
+            writer.write(data)
+            await writer.drain()
 
 
 class _Passage:

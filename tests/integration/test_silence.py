@@ -264,11 +264,11 @@ def test_a_member_whose_group_is_silent_makes_no_calls_beyond_its_session(networ
         made = len(calls)
         time.sleep(1)
         assert len(calls) == made
-        network.proxy.mend()
+        network.proxy.heal()
         until(lambda: len(calls) > made)
         assert calls[made] - lost.at[0] < 15  # nobody waits for who was lost
     finally:
-        network.proxy.mend()
+        network.proxy.heal()
         worker.stop()
         thread.join(60)
         producer.close(0)
@@ -299,7 +299,7 @@ def test_each_record_has_its_own_time_on_a_broker_that_hangs(network: Network, a
             time.sleep(1.5)
         until(lambda: len(took) == 4)
     finally:
-        network.proxy.mend()
+        network.proxy.heal()
         producer.close(1)
     assert all(3.5 < took[value] < 7 for value in (b"old", b"younger", b"youngest")), took
 
