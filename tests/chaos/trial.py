@@ -133,6 +133,7 @@ class Trial:
         slow: dict[int, float] | None = None,
         tokens: bool = False,
         proxied: bool = False,
+        group: str = "",
         **settings: Any,
     ) -> None:
         """`rate`: records a second; `options`: of the workers' adapter; `tokens`: whether they log in with some, as
@@ -142,7 +143,7 @@ class Trial:
         self.admin: AdminClient = cluster.admin
         self.directory = directory
         self.random = random.Random()
-        self.group = f"g{secrets.token_hex(4)}"
+        self.group = group or f"g{secrets.token_hex(4)}"
         self.topic = f"t{secrets.token_hex(4)}"
         self.out = f"{self.topic}-out"
         self.topics = [self.topic, *(f"{self.topic}-{self.group}-try-{n}" for n in range(1, plan.DEAD))]

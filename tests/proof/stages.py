@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from proof.model.stage import MODEL
+from proof.network.stage import NETWORK
 from proof.stage import Stage
 
-STAGES: dict[str, Stage] = {stage.name: stage for stage in (MODEL,)}
+STAGES: dict[str, Stage] = {stage.name: stage for stage in (MODEL, NETWORK)}

@@ -1,0 +1,132 @@
+"""The ways in which the network, or a broker, fails."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+
+import attrs
+from brokers.proxy import Proxy
+from chaos.cluster import Cluster, Node
+
+from proof.network.subjects import Producer, Worker
+
+
+@attrs.frozen
+class Scene:
+    """Both workers have the same coordinator."""
+
+    cluster: Cluster
+    workers: Sequence[Worker]
+    producers: Sequence[Producer]
+
+    def coordinator(self) -> int:
+        """The index of the broker that coordinates the main stages."""
+        group = self.workers[0].trial.group
+        found = self.cluster.admin.describe_consumer_groups([group])[group].result(10)
+        return int(found.coordinator.id) - 1
+
+    def leader(self) -> int:
+        """The index of a broker that leads partitions and coordinates no main stage."""
+        return (self.coordinator() + 1) % len(self.cluster.nodes)
+
+    def address(self, index: int) -> str:
+        return f"127.0.0.1:{self.cluster.proxies[index].port}"
+
+
+Fault = Callable[[Scene], AbstractContextManager[Sequence[str]]]
+"""Breaks something for as long as its context lasts; gives the names by one of which logs must call it."""
+_All = range(3)
+
+
+@contextmanager
+def _broken(scene: Scene, indices: Iterable[int], how: Callable[[Proxy], None]) -> Iterator[Sequence[str]]:
+    proxies = [scene.cluster.proxies[index] for index in indices]
+    for proxy in proxies:
+        how(proxy)
+    try:
+        yield [f"127.0.0.1:{proxy.port}" for proxy in proxies]
+    finally:
+        for proxy in proxies:
+            proxy.heal()
+
+
+def everywhere(how: Callable[[Proxy], None]) -> Fault:
+    return lambda scene: _broken(scene, _All, how)
+
+
+@contextmanager
+def slow(scene: Scene) -> Iterator[Sequence[str]]:
+    """Everything works, so nothing needs to be named."""
+    with _broken(scene, _All, lambda proxy: proxy.delay(0.25, jitter=0.1)):
+        yield ()
+
+
+@contextmanager
+def half_open(scene: Scene) -> Iterator[Sequence[str]]:
+    for proxy in scene.cluster.proxies:
+        proxy.silence()
+    yield ()
+
+
+@contextmanager
+def rolled(scene: Scene) -> Iterator[Sequence[str]]:
+    for node in scene.cluster.nodes:
+        node.stop()
+        scene.cluster.start()
+    yield ()
+
+
+@contextmanager
+def too_few_replicas(scene: Scene) -> Iterator[Sequence[str]]:
+    """What workers forward and producers write is refused."""
+    topics = [*(worker.trial.topics[1] for worker in scene.workers), *(p.topics[0] for p in scene.producers)]
+    configure = scene.workers[0].trial.configure
+    for topic in topics:
+        configure(topic, "min.insync.replicas", "4")
+    try:
+        yield topics
+    finally:
+        for topic in topics:
+            configure(topic, "min.insync.replicas", "2")
+
+
+@contextmanager
+def stopped(scene: Scene) -> Iterator[Sequence[str]]:
+    """A broker hangs, and the others take its place."""
+    node: Node = scene.cluster.nodes[scene.leader()]
+    node.hang()
+    try:
+        yield ()
+    finally:
+        node.go_on()
+
+
+@attrs.frozen
+class Case:
+    """`seconds`: how long it lasts; 0: it is over by itself, so the time until everything works is the outage."""
+
+    name: str
+    fault: Fault
+    seconds: float = 20.0
+
+    def shortened(self, most: float) -> Case:
+        return attrs.evolve(self, seconds=min(self.seconds, most))
+
+
+CASES = [
+    Case("all brokers, packets dropped", everywhere(Proxy.drop), 40.0),
+    Case("half-open connections", half_open, 0.0),
+    Case("all brokers, packets dropped, shorter than the session", everywhere(Proxy.drop), 4.0),
+    Case("all brokers refuse", everywhere(Proxy.refuse)),
+    Case("the coordinator alone", lambda scene: _broken(scene, [scene.coordinator()], Proxy.drop)),
+    Case("one leader alone", lambda scene: _broken(scene, [scene.leader()], Proxy.drop)),
+    Case("requests arrive, responses do not", everywhere(lambda proxy: proxy.hang("responses"))),
+    Case("requests do not arrive", everywhere(lambda proxy: proxy.hang("requests"))),
+    Case("250 to 350 ms each way", slow),
+    Case("20 % of requests reset", everywhere(lambda proxy: proxy.reset(0.2))),
+    Case("too few replicas in sync", too_few_replicas),
+    Case("a broker stopped by SIGSTOP", stopped, 45.0),
+    Case("all three brokers rolled", rolled),
+]
+"""In the order in which they are played; CI plays the first ones, shortened."""

@@ -1,0 +1,105 @@
+"""What must hold for one process before, in and after an outage. Pure: measurements in, problems out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import attrs
+
+AGAIN = 30.0
+"""Seconds after an outage within which everything works again."""
+CPU = 0.10
+"""Share of a core in an outage, at most."""
+LINES = 20
+"""Log lines in a minute of an outage, at most; a shorter outage may have as many."""
+THREADS, DESCRIPTORS = 3, 8
+"""How many more there may be afterwards: of a connection that is just being made or closed."""
+MEMORY = 24 * 2**20
+"""Bytes by which a process may grow: buffers that an outage fills, which the allocator keeps."""
+
+
+@attrs.frozen
+class Reading:
+    """A process as /proc shows it. `cpu`: seconds since its start; `memory`: resident bytes."""
+
+    cpu: float
+    threads: int
+    descriptors: int
+    memory: int
+
+    def __str__(self) -> str:
+        return f"{self.threads}/{self.descriptors}/{self.memory / 2**20:.0f} MB"
+
+    def grown(self, before: Reading) -> list[str]:
+        found = []
+        if self.threads > before.threads + THREADS:
+            found.append(f"{self.threads} threads, {before.threads} before")
+        if self.descriptors > before.descriptors + DESCRIPTORS:
+            found.append(f"{self.descriptors} descriptors, {before.descriptors} before")
+        if self.memory > before.memory + MEMORY:
+            found.append(f"{self.memory / 2**20:.0f} MB, {before.memory / 2**20:.0f} MB before")
+        return found
+
+
+@attrs.frozen
+class Measured:
+    """`outage`: seconds; `cpu`: share of a core in it; `lines`: of the log in it; `back`: seconds from its end until
+    everything worked again, None: it did not; `named`: texts of which one line at least must have one, if any."""
+
+    outage: float
+    cpu: float
+    lines: Sequence[str]
+    back: float | None
+    before: Reading
+    after: Reading
+    named: Sequence[str] = ()
+    restarted: bool = False
+
+    @property
+    def lines_a_minute(self) -> float:
+        return len(self.lines) / max(1.0, self.outage / 60)
+
+    def problems(self) -> list[str]:
+        found = self.after.grown(self.before)
+        if self.back is None or self.back > AGAIN:
+            found.append(f"does not work again within {AGAIN:g} s")
+        if self.restarted:
+            found.append("the process has ended")
+        if self.cpu > CPU:
+            found.append(f"{self.cpu:.0%} of a core in the outage")
+        if self.lines_a_minute > LINES:
+            found.append(f"{self.lines_a_minute:.0f} log lines a minute, such as: {self.lines[-1]}")
+        if self.named and not any(name in line for line in self.lines for name in self.named):
+            found.append(f"no log line names what is unavailable ({' or '.join(self.named)})")
+        return found
+
+
+@attrs.frozen
+class Produced:
+    """What a producer's process says about its records: those that were given to it, those that were acknowledged or
+    failed, and whether it has ended in good order; `waited`: those of which each has a future."""
+
+    given: frozenset[int]
+    waited: frozenset[int]
+    acknowledged: frozenset[int]
+    failed: frozenset[int]
+    ended: bool
+
+    def problems(self, stored: Sequence[int]) -> list[str]:
+        """`stored`: what the topic holds."""
+        found, there = [], set(stored)
+        for what, numbers in (
+            ("acknowledged but not in the topic", self.acknowledged - there),
+            ("neither in the topic nor reported as failed", self.given - there - self.failed),
+            ("without an outcome", self.waited - self.acknowledged - self.failed),
+            ("given up before their time", self.failed),
+            ("in the topic but never produced", there - self.given),
+        ):
+            if numbers:
+                found.append(f"{len(numbers)} records {what}: {sorted(numbers)[:5]}")
+        if not self.ended:
+            found.append("the producer did not end in good order")
+        return found
+
+    def lost(self, stored: Sequence[int]) -> int:
+        return len(self.given - set(stored))

@@ -1,0 +1,173 @@
+"""Plays the cases, each with new processes, and measures these from outside."""
+
+from __future__ import annotations
+
+import re
+import secrets
+import time
+import traceback
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import attrs
+from chaos.cluster import Cluster, running
+from chaos.trial import wait_for
+
+from proof.network.cases import CASES, Case, Scene
+from proof.network.checks import AGAIN, Measured
+from proof.network.subjects import Producer, Subject, Worker, reading, settled, wait_until_back
+from proof.stage import Cell, Outcome, Stage, Table
+
+ADAPTERS = ("confluent", "aiokafka")
+_SHORT = 8.0
+_CALM = 4.0  # seconds until clients have made their connections
+_SETTLES = 20.0
+_COLUMNS = (
+    "case", "process", "lost", "back after s", "outage s", "CPU %", "lines a minute", "before", "after",
+)  # fmt: skip
+
+
+@attrs.define
+class Row:
+    case: Case
+    subject: Subject
+    measured: Measured
+    lost: int = 0
+
+    def cells(self) -> Sequence[Cell]:
+        m = self.measured
+        back: Cell = "never" if m.back is None else round(m.back, 1)
+        return (
+            self.case.name,
+            f"{self.subject.kind}, {self.subject.adapter}",
+            self.lost,
+            back,
+            round(m.outage, 1),
+            round(100 * m.cpu, 1),
+            round(m.lines_a_minute),
+            str(m.before),
+            str(m.after),
+        )
+
+
+def offsets_partition(group: str) -> int:
+    """Which of the cluster's 4 partitions of committed offsets has a group's: the hash of Java's strings decides."""
+    number = 0
+    for letter in group:
+        number = (31 * number + ord(letter)) % 2**32
+    return min(number, 2**32 - number) % 4
+
+
+def coordinated_alike() -> tuple[str, str]:
+    """Two names of groups that have one coordinator."""
+    first = second = f"g{secrets.token_hex(4)}"
+    while second == first or offsets_partition(second) != offsets_partition(first):
+        second = f"g{secrets.token_hex(4)}"
+    return first, second
+
+
+@contextmanager
+def subjects(cluster: Cluster, directory: Path) -> Iterator[Scene]:
+    workers: list[Worker] = []
+    producers: list[Producer] = []
+    with ExitStack() as stack:
+        for adapter, group in zip(ADAPTERS, coordinated_alike(), strict=True):
+            own = directory / adapter
+            own.mkdir(parents=True)
+            workers.append(worker := Worker(cluster, own, adapter, group))
+            stack.callback(worker.close)
+            producers.append(Producer(cluster, own, adapter, f"{worker.trial.topic}-produced", worker.trial))
+            stack.callback(producers[-1].close)
+        yield Scene(cluster, workers, producers)
+
+
+def play(case: Case, cluster: Cluster, directory: Path) -> tuple[list[Row], list[str]]:
+    with subjects(cluster, directory) as scene:
+        all_: list[Subject] = [*scene.workers, *scene.producers]
+        wait_for(lambda: all(subject.works() for subject in all_), "all processes work", 60)
+        time.sleep(_CALM)
+        before = {subject: reading(subject.pid) for subject in all_}
+        logged = {subject: subject.log.stat().st_size for subject in all_}
+        began = time.monotonic()
+        with ExitStack() as noted:
+            for worker in scene.workers:
+                noted.enter_context(worker.trial.noted(case.name))
+            with case.fault(scene) as named:
+                time.sleep(case.seconds)
+                ended = {subject: reading(subject.pid) if subject.alive else before[subject] for subject in all_}
+                outage = time.monotonic() - began
+                lines = {subject: _lines(subject.log, logged[subject]) for subject in all_}
+            for subject in all_:
+                subject.mark()
+            back = wait_until_back(all_, AGAIN)
+            if not case.seconds and outage < 1:  # nobody has to heal it
+                ended = {subject: reading(subject.pid) if subject.alive else before[subject] for subject in all_}
+                outage = time.monotonic() - began
+                lines = {subject: _lines(subject.log, logged[subject]) for subject in all_}
+        after = settled(all_, before, _SETTLES)
+        rows = []
+        for subject in all_:
+            measured = Measured(
+                outage,
+                (ended[subject].cpu - before[subject].cpu) / outage,
+                lines[subject],
+                back.get(subject),
+                before[subject],
+                after[subject],
+                _known(named, subject),
+                not subject.alive,
+            )
+            rows.append(Row(case, subject, measured))
+        cluster.wait_in_sync()
+        with ThreadPoolExecutor(len(rows)) as pool:
+            ends = list(pool.map(lambda row: row.subject.finish(), rows))
+        problems = []
+        for row, (lost, found) in zip(rows, ends, strict=True):
+            row.lost = lost
+            who = f"{case.name}, {row.subject.kind} of {row.subject.adapter}"
+            problems += [f"{who}: {each}" for each in [*row.measured.problems(), *found]]
+        return rows, problems
+
+
+def _known(named: Sequence[str], subject: Subject) -> Sequence[str]:
+    """Of topics only those that a process has to do with."""
+    return [name for name in named if ":" in name or name in subject.topics]
+
+
+def _lines(log: Path, start: int) -> list[str]:
+    return log.read_bytes()[start:].decode(errors="replace").splitlines()
+
+
+def _run(scale: float, directory: Path) -> Outcome:
+    cases = CASES[: max(2, round(len(CASES) * scale))]
+    if scale < 1:
+        cases = [case.shortened(_SHORT) for case in cases]
+    rows: list[Row] = []
+    problems: list[str] = []
+    with running() as cluster:
+        for case in cases:
+            own = directory / re.sub(r"\W+", "-", case.name)
+            try:
+                found, wrong = play(case, cluster, own)
+                rows += found
+                problems += wrong
+            except Exception:
+                problems.append(f"{case.name}: {traceback.format_exc()}")
+                cluster.start()
+            print(f"  {case.name}: {len(problems)} problems so far", flush=True)
+    table = Table("Threads/descriptors/memory before and after", _COLUMNS, [row.cells() for row in rows])
+    return Outcome(
+        problems,
+        {"cases": len(cases), "processes": len(rows), "lost": sum(row.lost for row in rows)},
+        [table],
+    )
+
+
+NETWORK = Stage(
+    "network",
+    "Workers and producers of both adapters on a network, or a cluster, that fails and heals: nothing is lost, they"
+    " work again within 30 s, and an outage costs next to nothing.",
+    _run,
+)

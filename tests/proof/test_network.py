@@ -1,0 +1,118 @@
+"""The checks of the stage `network` find what they are for; without Kafka."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import attrs
+import pytest
+
+from proof.network.checks import AGAIN, LINES, Measured, Produced, Reading
+from proof.network.stage import offsets_partition
+from proof.network.subjects import reading
+
+BEFORE = Reading(cpu=1.0, threads=10, descriptors=20, memory=50 * 2**20)
+SOUND = Measured(
+    outage=20.0,
+    cpu=0.02,
+    lines=["WARNING 127.0.0.1:9092 has not answered for 6 s"],
+    back=3.0,
+    before=BEFORE,
+    after=attrs.evolve(BEFORE, cpu=2.0, threads=9, descriptors=23, memory=51 * 2**20),
+    named=["127.0.0.1:9092"],
+)
+ALL = frozenset(range(10))
+DELIVERED = Produced(ALL, frozenset(range(0, 10, 2)), frozenset(range(0, 10, 2)), frozenset(), ended=True)
+
+
+def test_nothing_is_found_where_all_is_well() -> None:
+    assert SOUND.problems() == []
+    assert DELIVERED.problems(range(10)) == []
+    assert DELIVERED.problems([*range(10), 3]) == []  # a repeat loses nothing
+
+
+@pytest.mark.parametrize(
+    ("wrong", "problem"),
+    [
+        ({"back": None}, "does not work again"),
+        ({"back": AGAIN + 1}, "does not work again"),
+        ({"restarted": True}, "the process has ended"),
+        ({"cpu": 0.5}, "50% of a core"),
+        ({"lines": [*SOUND.lines, *["again"] * LINES]}, "21 log lines a minute"),
+        ({"outage": 180.0, "lines": [*SOUND.lines, *["again"] * 3 * LINES]}, "20 log lines a minute"),
+        ({"lines": ["WARNING something is unavailable"]}, "no log line names"),
+        ({"lines": []}, "no log line names"),
+        ({"after": attrs.evolve(BEFORE, threads=20)}, "20 threads, 10 before"),
+        ({"after": attrs.evolve(BEFORE, descriptors=60)}, "60 descriptors, 20 before"),
+        ({"after": attrs.evolve(BEFORE, memory=150 * 2**20)}, "150 MB, 50 MB before"),
+    ],
+)
+def test_each_of_them_is_found(wrong: dict[str, Any], problem: str) -> None:
+    [found] = attrs.evolve(SOUND, **wrong).problems()
+    assert problem in found
+
+
+@pytest.mark.parametrize(
+    ("produced", "stored", "problem"),
+    [
+        (DELIVERED, [*range(4), *range(5, 10)], "acknowledged but not in the topic: [4]"),
+        (DELIVERED, [*range(5), *range(6, 10)], "neither in the topic nor reported as failed: [5]"),
+        (attrs.evolve(DELIVERED, acknowledged=frozenset([0, 2, 4, 6])), range(10), "without an outcome: [8]"),
+        (attrs.evolve(DELIVERED, failed=frozenset([3])), range(10), "given up before their time: [3]"),
+        (DELIVERED, range(11), "never produced: [10]"),
+        (attrs.evolve(DELIVERED, ended=False), range(10), "did not end"),
+    ],
+)
+def test_a_record_that_is_lost_is_found(produced: Produced, stored: Sequence[int], problem: str) -> None:
+    assert any(problem in found for found in produced.problems(stored))
+
+
+@contextmanager
+def process(code: str) -> Iterator[int]:
+    """Which says when it is ready."""
+    child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+    assert child.stdout is not None
+    try:
+        child.stdout.readline()
+        yield child.pid
+    finally:
+        child.kill()
+        child.wait()
+        child.stdout.close()
+
+
+def measured(pid: int, seconds: float) -> tuple[float, Reading]:
+    began, before = time.monotonic(), reading(pid)
+    time.sleep(seconds)
+    after = reading(pid)
+    return (after.cpu - before.cpu) / (time.monotonic() - began), after
+
+
+def test_a_process_is_measured_from_outside() -> None:
+    with process("import time; print(flush=True); time.sleep(60)") as idle:
+        calm, quiet = measured(idle, 0.5)
+    with process("print(flush=True)\nwhile True: pass") as busy:
+        spent, _ = measured(busy, 1.0)
+    leak = """if True:
+        import threading, time
+        files = [open("/dev/null") for _ in range(40)]
+        [threading.Thread(target=time.sleep, args=[60], daemon=True).start() for _ in range(10)]
+        memory = b"x" * 2**26
+        print(flush=True)
+        time.sleep(60)"""
+    with process(leak) as leaking:
+        _, grown = measured(leaking, 0.0)
+    assert attrs.evolve(SOUND, cpu=calm).problems() == []
+    assert len(attrs.evolve(SOUND, cpu=spent).problems()) == 1
+    assert len(grown.grown(quiet)) == 3
+
+
+@pytest.mark.parametrize(("group", "partition"), [("hello", 99162322 % 4), ("Hello World!", 969099747 % 4)])
+def test_a_group_is_placed_as_kafka_does(group: str, partition: int) -> None:
+    """ "hello".hashCode() is 99162322 in Java, "Hello World!".hashCode() -969099747."""
+    assert offsets_partition(group) == partition
