@@ -8,17 +8,14 @@ from __future__ import annotations
 import sys
 import tempfile
 import time
-import traceback
-from collections import Counter
 from pathlib import Path
 
 from brokers.base import NoBroker
 from rich.console import Console
 from rich.table import Table
 
-from chaos.books import Figures
 from chaos.cluster import Cluster, running
-from chaos.repertoire import REPERTOIRE, Failures, Scenario
+from chaos.repertoire import REPERTOIRE, Failures, Scenario, played
 
 
 def main() -> int:
@@ -41,26 +38,19 @@ def main() -> int:
         return 1
     Console(width=150).print(table)
     print("\n".join(failures) or "nothing was lost, and nothing repeated without an excuse")
-    print(f"logs and books: {directory}")
+    print(f"logs, books and histories: {directory}")
     return 1 if failures else 0
 
 
 def _play(scenario: Scenario | Failures, cluster: Cluster, directory: Path, table: Table) -> list[str]:
     began = time.monotonic()
-    own = directory / scenario.name
-    own.mkdir()
-    try:
-        figures, faults = scenario.play(cluster, own)
-        problems = figures.problems
-    except Exception:
-        figures, faults, problems = Figures(), Counter[str](), [traceback.format_exc()]
-        cluster.start()
+    figures, faults = played(scenario, cluster, directory)
     shown = ", ".join(f"{count} {kind}" for kind, count in faults.items())
     numbers = [figures.records, figures.calls, figures.lost, figures.repeated, figures.allowed, figures.doubled]
     cells = ["-" if number is None else str(number) for number in [*numbers, figures.dead]]
     table.add_row(scenario.name, shown, *cells, f"{time.monotonic() - began:.0f}")
-    print(f"{scenario.name}: {'; '.join(problems) or 'well'}", file=sys.stderr, flush=True)
-    return [f"{scenario.name}: {problem}" for problem in problems]
+    print(f"{scenario.name}: {'; '.join(figures.problems) or 'well'}", file=sys.stderr, flush=True)
+    return [f"{scenario.name}: {problem}" for problem in figures.problems]
 
 
 if __name__ == "__main__":

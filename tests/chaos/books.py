@@ -9,18 +9,20 @@ process that repeats it has just come back.
 from __future__ import annotations
 
 import itertools
-import sqlite3
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import attrs
+from proof.history import events as history
+from proof.history.checker import AT_ONCE, UNASKED, Finding
+from proof.history.events import Began, Ended, Timed
 
 from chaos import plan
 
 Place = tuple[int, int, int, int]
-"""(stage, partition, offset, number): one copy, also of a topic that was made anew."""
+"""(stage, partition, offset, number): one copy, also of a topic that was deleted and created again."""
 
 
 class Call(NamedTuple):
@@ -32,8 +34,6 @@ class Call(NamedTuple):
     stage: int
     partition: int
     offset: int
-    key: bytes | None
-    due: int
     step: str | None
 
     @property
@@ -87,6 +87,8 @@ class Figures:
     """Dead letters."""
     undelivered: int = 0
     """Of them, those whose calls had produced what could not be delivered in time."""
+    findings: Counter[str] = attrs.field(factory=Counter)
+    """Of the history, by kind; also those that a fault excuses."""
     problems: list[str] = attrs.field(factory=list)
 
     def problem(self, text: str, examples: Iterable[object] = ()) -> None:
@@ -95,18 +97,21 @@ class Figures:
         self.problems.append(text + (": " + "; ".join(shown[:5]) + more if shown else ""))
 
 
+def events(directory: Path) -> list[Timed]:
+    """All that the workers have written."""
+    found = (event for path in sorted(directory.glob("*.jsonl")) for event in history.read(path))
+    return [event for event in found if isinstance(event, Began | Ended)]
+
+
 def read(directory: Path) -> list[Call]:
-    calls = []
-    for path in sorted(directory.glob("*.db")):
-        pid = int(path.name.split("-")[0])
-        db = sqlite3.connect(path)
-        columns = "began, ended, number, stage, partition, offset, key, due, step"
-        # a process may have died before its first call
-        if db.execute("select count(*) from sqlite_master where name = 'calls'").fetchone()[0]:
-            for began, ended, *rest in db.execute(f"select {columns} from calls"):
-                calls.append(Call(pid, began / 1e9, None if ended is None else ended / 1e9, *rest))
-        db.close()
-    return sorted(calls, key=lambda call: call.began)
+    """In the order in which they began."""
+    found = []
+    for call in history.calls(events(directory)):
+        began, ended = call.began, call.ended
+        end, step = (None, None) if ended is None else (ended.at.mono / 1e9, ended.outcome)
+        place = began.stage, began.partition, began.offset
+        found.append(Call(began.pid, began.at.mono / 1e9, end, began.id, *place, step))
+    return found
 
 
 def audit(
@@ -116,18 +121,16 @@ def audit(
     echoes: Iterable[Any],
     faults: list[Fault],
     window: float,
-    in_order: bool,
+    findings: Iterable[Finding] = (),
 ) -> Figures:
-    """`copies`: the records of each stage's topic, 0 to the dead letters; `echoes`: what calls produced."""
+    """`copies`: the records of each stage's topic, 0 to the dead letters; `echoes`: what calls produced; `findings`: of
+    the checker of the history."""
     numbers = set(sent)
     figures = Figures(records=len(numbers), calls=len(calls), dead=len(copies[plan.DEAD]))
     _check_ends(figures, numbers, calls, copies, echoes)
-    _check_copies(figures, calls, copies)
-    if figures.doubled and not any(fault.pid is None and fault.excuses for fault in faults):
-        figures.problem(f"{figures.doubled} copies that no call has asked for")
+    _check_copies(figures, copies)
     _check_repeats(figures, calls, faults, window)
-    if in_order and not any(fault.kind == STALLED for fault in faults):
-        _check_order(figures, calls)
+    _check_findings(figures, findings, faults, window)
     return figures
 
 
@@ -162,9 +165,7 @@ def _check_ends(
         figures.problem("dead letters that were done", living)
 
 
-def _check_copies(figures: Figures, calls: list[Call], copies: Mapping[int, list[Any]]) -> None:
-    failed = Counter((call.number, _next(call)) for call in calls if call.step not in (None, "done"))
-    failed.update((call.number, _next(call)) for call in calls if call.step == "done" and plan.echoes(call.number))
+def _check_copies(figures: Figures, copies: Mapping[int, list[Any]]) -> None:
     changed = []
     for stage, messages in copies.items():
         for message in messages:
@@ -174,17 +175,10 @@ def _check_copies(figures: Figures, calls: list[Call], copies: Mapping[int, list
                 changed.append((stage, message.partition(), message.offset()))
     if changed:
         figures.problem("copies that are not as the record was (stage, partition, offset)", changed)
-    for stage in range(1, plan.DEAD + 1):
-        for number, count in Counter(plan.number_of(message.value()) for message in copies[stage]).items():
-            figures.doubled += max(0, count - failed[number, stage])
 
 
 def _undelivered(message: Any) -> bool:
     return dict(message.headers() or []).get("flux-error-type") == b"flux.DeliveryError"
-
-
-def _next(call: Call) -> int:
-    return plan.DEAD if call.step == "reject" else call.stage + 1
 
 
 def _check_repeats(figures: Figures, calls: list[Call], faults: list[Fault], window: float) -> None:
@@ -207,17 +201,27 @@ def _check_repeats(figures: Figures, calls: list[Call], faults: list[Fault], win
         figures.problem("calls repeated without an excuse", unexcused)
 
 
-def _check_order(figures: Figures, calls: list[Call]) -> None:
-    """Within a stage a key's records are called one after the other: in stage 0 by offset, in others by due time."""
-    queues: defaultdict[tuple[int, int, bytes], list[Call]] = defaultdict(list)
-    for call in calls:
-        if call.key is not None:
-            queues[call.stage, call.partition, call.key].append(call)
-    wrong = []
-    for queue in queues.values():
-        queue.sort(key=lambda call: (call.due, call.offset))
-        for first, second in itertools.pairwise(queue):
-            if first.ended is None or second.began < first.ended:
-                wrong.append((first, second))
-    if wrong:
-        figures.problem("calls of one key out of order or at once", wrong)
+def _check_findings(figures: Figures, findings: Iterable[Finding], faults: list[Fault], window: float) -> None:
+    kept: defaultdict[str, list[Finding]] = defaultdict(list)
+    for finding in findings:
+        figures.findings[finding.kind] += 1
+        if not _excused(finding, faults, window):
+            kept[finding.kind].append(finding)
+    figures.doubled = figures.findings[UNASKED]
+    for kind, found in kept.items():
+        figures.problem(f"history: {len(found)} {kind}", found)
+
+
+def _excused(finding: Finding, faults: list[Fault], window: float) -> bool:
+    """A copy is written again if its acknowledgement was lost, and a key is called by two owners at once if one of them
+    lost the partition and did not know it yet. Nothing else is excused."""
+    if finding.kind == UNASKED:
+        return any(fault.excuses and fault.pid is None for fault in faults)
+    if finding.kind != AT_ONCE:
+        return False
+    began = [event for event in finding.events if isinstance(event, Began)]
+    pids, at = {event.pid for event in began}, began[-1].at.mono / 1e9
+    return len(pids) > 1 and any(
+        fault.excuses and fault.pid in {None, *pids} and fault.at - window < at < fault.until + window
+        for fault in faults
+    )

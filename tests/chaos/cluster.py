@@ -30,6 +30,8 @@ _PROPERTIES = {
     "controller.listener.names": "CONTROLLER",
     "default.replication.factor": "3",
     "min.insync.replicas": "2",
+    # a copy's time is the broker's that stored it: a history needs to know when that was
+    "log.message.timestamp.type": "LogAppendTime",
     "auto.create.topics.enable": "false",
     "offsets.topic.num.partitions": "4",
     "offsets.topic.replication.factor": "3",

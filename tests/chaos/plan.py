@@ -6,6 +6,10 @@ from typing import Literal
 
 RETRIES = 2
 DEAD = RETRIES + 1
+WAITS = (0.5, 1.0)
+"""Seconds before the stages 1 and 2."""
+AGAIN = 0.3
+"""Seconds that a call of the step "again" asks for instead."""
 KEYS = 400
 
 Step = Literal["done", "fail", "reject", "again"]
@@ -35,6 +39,24 @@ def step(number: int, stage: int) -> Step:
     return steps[min(stage, len(steps) - 1)]
 
 
+def next_stage(number: int, stage: int) -> int | None:
+    """Where a call sends the record; None: nowhere, it is done."""
+    match step(number, stage):
+        case "done":
+            return None
+        case "reject":
+            return DEAD
+        case _:
+            return stage + 1
+
+
+def after(number: int, stage: int) -> float:
+    """Seconds that the record waits in its next stage, should it go to one."""
+    if step(number, stage) == "again":
+        return AGAIN
+    return WAITS[stage] if stage < RETRIES else 0.0
+
+
 def dies(number: int) -> bool:
     """Whether it ends as a dead letter."""
     return way(number)[-1] != "done"
@@ -43,6 +65,10 @@ def dies(number: int) -> bool:
 def echoes(number: int) -> bool:
     """Whether its last call produces a record of its own."""
     return number % 7 == 0 and not dies(number)
+
+
+def outputs(number: int, stage: int) -> bool:
+    return echoes(number) and step(number, stage) == "done"
 
 
 def seconds(number: int) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import traceback
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -31,19 +32,16 @@ SLOW = {"options": f"session.timeout.ms={SESSION}&max.poll.interval.ms={s.MAX_PO
 
 @attrs.frozen
 class Scenario:
-    """`in_order`: nothing excuses calls of one key that are out of order or at once."""
-
     name: str
     faults: Faults
     given: Mapping[str, Any] = {}
-    in_order: bool = False
 
     def play(self, cluster: Cluster, directory: Path, **given: Any) -> tuple[Figures, Counter[str]]:
         """What became of the records, and how many faults there were of each kind."""
         trial = Trial(cluster, directory, **{**self.given, **given})
         try:
             self.faults(trial)
-            figures = trial.finish(self.in_order)
+            figures = trial.finish()
             return figures, Counter(fault.kind for fault in trial.faults)
         finally:
             trial.close()
@@ -70,6 +68,17 @@ class Failures:
         return figures, Counter(failure=int(dead))
 
 
+def played(scenario: Scenario | Failures, cluster: Cluster, directory: Path) -> tuple[Figures, Counter[str]]:
+    """The same, into a folder of its own; whatever is raised is a problem."""
+    own = directory / scenario.name
+    own.mkdir()
+    try:
+        return scenario.play(cluster, own)
+    except Exception:
+        cluster.start()
+        return Figures(problems=[traceback.format_exc()]), Counter()
+
+
 REPERTOIRE: list[Scenario | Failures] = [
     Scenario("kills", s.kills),
     Scenario("kills-kip848", s.kills, KIP_848),
@@ -79,13 +88,13 @@ REPERTOIRE: list[Scenario | Failures] = [
     Scenario("zombie", s.zombie),
     Scenario("zombie-kip848", s.zombie, KIP_848),
     Scenario("zombie-aiokafka", s.zombie, AIOKAFKA),
-    Scenario("deployments", s.deployments, in_order=True),
-    Scenario("deployments-kip848", s.deployments, KIP_848, in_order=True),
-    Scenario("deployments-aiokafka", s.deployments, AIOKAFKA, in_order=True),
-    Scenario("storm", s.storm, in_order=True),
-    Scenario("storm-kip848", s.storm, KIP_848, in_order=True),
-    Scenario("storm-aiokafka", s.storm, AIOKAFKA, in_order=True),
-    Scenario("slow-call", s.slow_call, SLOW, in_order=True),
+    Scenario("deployments", s.deployments),
+    Scenario("deployments-kip848", s.deployments, KIP_848),
+    Scenario("deployments-aiokafka", s.deployments, AIOKAFKA),
+    Scenario("storm", s.storm),
+    Scenario("storm-kip848", s.storm, KIP_848),
+    Scenario("storm-aiokafka", s.storm, AIOKAFKA),
+    Scenario("slow-call", s.slow_call, SLOW),
     Scenario("brokers-killed", o.brokers_killed),
     Scenario("brokers-killed-aiokafka", o.brokers_killed, AIOKAFKA),
     Scenario("rolling-restart", o.rolling_restart),
@@ -94,8 +103,8 @@ REPERTOIRE: list[Scenario | Failures] = [
     Scenario("half-open-aiokafka", o.half_open, {**PROXIED, **AIOKAFKA}),
     Scenario("hung-broker", o.hung_broker, LONG),
     Scenario("hung-broker-aiokafka", o.hung_broker, {**LONG, **AIOKAFKA}),
-    Scenario("read-only", o.read_only, in_order=True),
-    Scenario("throttled", o.throttled, {"options": f"client.id=throttled&session.timeout.ms={SESSION}"}, in_order=True),
+    Scenario("read-only", o.read_only),
+    Scenario("throttled", o.throttled, {"options": f"client.id=throttled&session.timeout.ms={SESSION}"}),
     Scenario("dead-letters-recreated", o.dead_letters_recreated),
     Scenario("retry-topic-recreated", o.retry_topic_recreated),
     Scenario("log-cut-off", s.cut_off_log),

@@ -47,10 +47,10 @@ def test_a_broker_that_dies_and_comes_back_costs_nothing(cluster: Cluster, tmp_p
 
 
 def test_a_storm_of_rebalances_repeats_nothing_and_keeps_order(cluster: Cluster, tmp_path: Path) -> None:
-    storm = Scenario("storm", lambda trial: scenarios.storm(trial, 6), in_order=True)
+    storm = Scenario("storm", lambda trial: scenarios.storm(trial, 6))
     play(storm, cluster, tmp_path)
 
 
 def test_deployments_repeat_nothing_and_keep_order(cluster: Cluster, tmp_path: Path) -> None:
-    deployments = Scenario("deployments", lambda trial: scenarios.deployments(trial, 1), in_order=True)
+    deployments = Scenario("deployments", lambda trial: scenarios.deployments(trial, 1))
     play(deployments, cluster, tmp_path)

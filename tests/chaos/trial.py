@@ -7,21 +7,13 @@ import random
 import re
 import secrets
 import signal
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from confluent_kafka import (
-    Consumer,
-    ConsumerGroupState,
-    KafkaError,
-    KafkaException,
-    Producer,
-    TopicPartition,
-)
+from confluent_kafka import Consumer, ConsumerGroupState, KafkaException, TopicPartition
 from confluent_kafka.admin import (  # type: ignore[attr-defined]
     AdminClient,
     AlterConfigOpType,
@@ -30,10 +22,14 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
     NewTopic,
     OffsetSpec,
 )
+from proof.history import kafka
+from proof.history.checker import check
+from proof.history.events import Deleted, Died, Timed, now, read, write
 
-from chaos import books, plan
+from chaos import books, plan, witness
 from chaos.books import STALLED, Fault, Figures
 from chaos.cluster import Cluster
+from chaos.feeder import Feeder
 from chaos.fleet import Worker, send
 
 PARTITIONS = 6
@@ -43,82 +39,11 @@ WINDOW = COMMIT + 1.0
 """Seconds that a call's end may be uncommitted: the interval, and a machine of two cores that is busy."""
 SESSION = 6_000
 """Milliseconds after which the group gives up a member."""
-STALL = 1.0
-"""Seconds until a write is acknowledged beyond which the cluster itself is at fault, as when a disk stands still."""
-MOST = 60_000
-"""Records of one trial, at most."""
+HISTORY_FILE = "history.jsonl"
+"""In the trial's directory."""
 _ASK = 10.0
 _BUGS = re.compile(r"^Traceback.*\n(?: .*\n)+(?!chaos\.work\.|flux\.(?:Reject|Retry)\b)(\S.*)$", re.MULTILINE)
 """Tracebacks in a log, but for those of what the plan has calls raise."""
-
-
-class Feeder:
-    """A plain producer that writes the plan's records at a steady rate, each once."""
-
-    def __init__(self, bootstrap: str, topic: str, rate: int) -> None:
-        self._topic = topic
-        self._rate = rate
-        self._stop = threading.Event()
-        self._client = Producer(
-            {
-                "bootstrap.servers": bootstrap,
-                "enable.idempotence": True,
-                "linger.ms": 5,
-                "delivery.timeout.ms": 120_000,
-                "log_level": 0,
-            }
-        )
-        self.given = 0
-        self.places: dict[int, tuple[int, int]] = {}
-        """(partition, offset) of each number that is acknowledged."""
-        self.stalls: list[tuple[float, float]] = []
-        """When the cluster took longer than STALL, whatever befell the workers."""
-        self.paused = False
-        self.failures: list[Any] = []
-        self._thread = threading.Thread(target=self._run, name="feeder", daemon=True)
-        self._thread.start()
-
-    def _run(self) -> None:
-        before, owed = time.monotonic(), 0.0
-        while not self._stop.wait(0.02) and self.given < MOST:
-            now = time.monotonic()
-            owed, before = 0.0 if self.paused else owed + (now - before) * self._rate, now
-            wanted = min(self.given + int(owed), MOST)
-            owed -= wanted - self.given
-            for number in range(self.given, wanted):
-                self._client.produce(
-                    self._topic,
-                    plan.value(number),
-                    plan.key(number),
-                    headers=plan.headers(number) or None,
-                    on_delivery=self._delivered,
-                )
-            self.given = max(self.given, wanted)
-            self._client.poll(0)
-
-    def _delivered(self, error: Any, message: Any) -> None:
-        if error is None:
-            self.places[plan.number_of(message.value())] = message.partition(), message.offset()
-            self._look(time.monotonic(), message.latency())
-        else:
-            self.failures.append(error)
-
-    def _look(self, now: float, latency: float) -> None:
-        if latency < STALL:
-            return
-        if self.stalls and self.stalls[-1][1] > now - latency:
-            self.stalls[-1] = self.stalls[-1][0], now
-        else:
-            self.stalls.append((now - latency, now))
-
-    def end(self) -> int:
-        """How many there are; all acknowledged."""
-        self._stop.set()
-        self._thread.join(10)
-        left = self._client.flush(120)
-        assert not self.failures, self.failures[:3]
-        assert (left, len(self.places)) == (0, self.given)
-        return self.given
 
 
 class Trial:
@@ -148,8 +73,11 @@ class Trial:
         self.out = f"{self.topic}-out"
         self.topics = [self.topic, *(f"{self.topic}-{self.group}-try-{n}" for n in range(1, plan.DEAD))]
         self.topics.append(f"{self.topic}-{self.group}-dlq")
+        self.groups = [self.group, *(f"{self.group}-{n}" for n in range(1, plan.DEAD))]
         self.workers: list[Worker] = []
         self.faults: list[Fault] = []
+        self.history: list[Timed] = []
+        """What is not written by the workers."""
         self.gone: set[int] = set()
         """Numbers that Kafka has deleted before they were worked."""
         self.began = time.monotonic()
@@ -171,7 +99,7 @@ class Trial:
                     "tokens": login if tokens else None,
                     "settings": {
                         "retries": plan.RETRIES,
-                        "wait": [0.5, 1.0],
+                        "wait": plan.WAITS,
                         "offset_commit_interval": COMMIT,
                         **settings,
                     },
@@ -189,10 +117,12 @@ class Trial:
             future.result(_ASK)
 
     def delete(self, topic: str) -> None:
+        self.history.append(Deleted(self.topics.index(topic), None, now()))
         self.admin.delete_topics([topic])[topic].result(_ASK)
 
     def delete_below(self, lows: dict[int, int]) -> None:
         """Deletes the main topic's records below these offsets, by partition."""
+        self.history.append(Deleted(0, list(lows.items()), now()))
         for future in self.admin.delete_records([TopicPartition(self.topic, *low) for low in lows.items()]).values():
             future.result(_ASK)
 
@@ -201,37 +131,9 @@ class Trial:
         resource = ConfigResource(ConfigResource.Type.TOPIC, topic, incremental_configs=[change])
         self.admin.incremental_alter_configs([resource])[resource].result(_ASK)
 
-    def read(self, topic: str) -> list[Any]:
-        """All that a topic holds, by a plain client."""
-        client = Consumer(
-            {
-                "bootstrap.servers": self.cluster.bootstrap,
-                "group.id": "reader",
-                "enable.auto.commit": False,
-                "auto.offset.reset": "earliest",
-                "enable.partition.eof": True,
-                "log_level": 0,
-            }
-        )
-        try:
-            client.assign([TopicPartition(topic, number, 0) for number in range(PARTITIONS)])
-            found, open_ = [], set(range(PARTITIONS))
-            until = time.monotonic() + 30
-            while open_:
-                assert time.monotonic() < until, f"{topic} cannot be read"
-                for message in client.consume(1000, 0.2):
-                    if message.error() is None:
-                        found.append(message)
-                    elif message.error().code() == KafkaError._PARTITION_EOF:  # type: ignore[union-attr]
-                        open_.discard(message.partition())
-            return found
-        finally:
-            client.close()
-
     def positions(self, stage: int) -> dict[int, int]:
-        group = self.group if stage == 0 else f"{self.group}-{stage}"
         # an admin client that asks this while a coordinator is being found ends the process (librdkafka 2.16)
-        member = Consumer({"bootstrap.servers": self.cluster.bootstrap, "group.id": group})
+        member = Consumer({"bootstrap.servers": self.cluster.bootstrap, "group.id": self.groups[stage]})
         try:
             found = member.committed([TopicPartition(self.topics[stage], n) for n in range(PARTITIONS)], _ASK)
         finally:
@@ -287,10 +189,9 @@ class Trial:
     def stable(self, seconds: float = 30.0) -> None:
         """Waits until no group rebalances, and for as long as a call's end may be uncommitted: commits wait for the end
         of a rebalance, which waits for members that are dead."""
-        groups = [self.group, *(f"{self.group}-{stage}" for stage in range(1, plan.DEAD))]
 
         def all_stable() -> bool:
-            asked = self.admin.describe_consumer_groups(groups)
+            asked = self.admin.describe_consumer_groups(self.groups)
             return all(future.result(_ASK).state is ConsumerGroupState.STABLE for future in asked.values())
 
         wait_for(all_stable, "the groups are stable", seconds)
@@ -310,8 +211,8 @@ class Trial:
     # ---- faults
 
     def note(self, kind: str, pid: int | None = None, excuses: bool = True) -> None:
-        now = time.monotonic()
-        self.faults.append(Fault(kind, now, now, pid, excuses))
+        at = time.monotonic()
+        self.faults.append(Fault(kind, at, at, pid, excuses))
 
     @contextmanager
     def noted(self, kind: str, pid: int | None = None, excuses: bool = True) -> Iterator[None]:
@@ -325,8 +226,9 @@ class Trial:
     def kill(self, pid: int, since: float = 0.0) -> None:
         """`since`: for how many seconds before commits may have had to wait."""
         send(pid, signal.SIGKILL)
-        now = time.monotonic()
-        self.faults.append(Fault("kill", now - since, now, pid))
+        died = time.monotonic()
+        self.history.append(Died(pid, now()))
+        self.faults.append(Fault("kill", died - since, died, pid))
 
     @contextmanager
     def frozen(self, pid: int) -> Iterator[None]:
@@ -347,8 +249,9 @@ class Trial:
 
     # ---- the end
 
-    def finish(self, in_order: bool = False) -> Figures:
-        """Stops the feeder, waits until all is worked, stops the workers in good order, and does the books."""
+    def finish(self) -> Figures:
+        """Stops the feeder, waits until all is worked, stops the workers in good order, writes the history, and does
+        the books."""
         count = self.feeder.end()
         self.faults += [Fault(STALLED, at, until) for at, until in self.feeder.stalls]
         problems = []
@@ -365,17 +268,18 @@ class Trial:
                 problems.append(f"worker {number} ended with exit code {code}")
             if strange := _BUGS.findall(worker.log.read_text(errors="replace")):
                 problems.append(f"worker {number} has a traceback in its log: {strange[0]}")
+        copies = {stage: self.read(topic) for stage, topic in enumerate(self.topics)}
+        outputs = self.read(self.out)
+        path = self.directory / HISTORY_FILE
+        write(path, witness.history(self, copies, outputs))
         figures = books.audit(
-            set(range(count)) - self.gone,
-            self.calls(),
-            {stage: self.read(topic) for stage, topic in enumerate(self.topics)},
-            self.read(self.out),
-            self.faults,
-            WINDOW,
-            in_order,
+            set(range(count)) - self.gone, self.calls(), copies, outputs, self.faults, WINDOW, check(read(path))
         )
         figures.problems[:0] = problems
         return figures
+
+    def read(self, topic: str) -> list[Any]:
+        return kafka.read_topic(self.cluster.bootstrap, topic)
 
     def close(self) -> None:
         if self._feeder is not None:

@@ -7,13 +7,14 @@ CHAOS is what it is to be, as JSON: `topic`, `group`, `out`, `books` (a director
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import os
-import sqlite3
-import threading
 import time
 from pathlib import Path
 from typing import Any
+
+from proof.history.events import Began, Ended, Event, line, now
 
 import flux
 from chaos import plan, tokens
@@ -23,28 +24,26 @@ SLOW = {int(number): float(seconds) for number, seconds in CHAOS["slow"].items()
 
 
 class Books:
-    """Each call of this process, committed when it begins and before it ends. Only a machine's end could undo that, and
-    that is not tested: so nothing is synchronised with the disk."""
+    """Each call of this process, written when it begins and before it ends. What is written outlives the process."""
 
     def __init__(self) -> None:
-        path = Path(CHAOS["books"]) / f"{os.getpid()}-{time.monotonic_ns()}.db"
-        self._lock = threading.Lock()
-        self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-        self._db.execute("pragma journal_mode = wal")
-        self._db.execute("pragma synchronous = off")
-        columns = "began, ended, number, stage, partition, offset, key, due, step"
-        self._db.execute(f"create table calls (id integer primary key, {columns})")
+        self._file = (Path(CHAOS["books"]) / f"{os.getpid()}-{time.monotonic_ns()}.jsonl").open("ab", buffering=0)
+        self._calls = itertools.count()
+
+    def _write(self, event: Event) -> None:
+        self._file.write(line(event).encode())
 
     def begin(self, number: int, message: flux.Message) -> int:
         due = int(message.headers.get("flux-due") or 0) if message.stage else 0
-        row = (time.monotonic_ns(), number, message.stage, message.partition, message.offset, message.key, due)
-        with self._lock:
-            into = "insert into calls (began, number, stage, partition, offset, key, due) values (?, ?, ?, ?, ?, ?, ?)"
-            return self._db.execute(into, row).lastrowid or 0
+        key = None if message.key is None else message.key.decode()
+        call = next(self._calls)
+        place = message.stage, message.partition, message.offset
+        self._write(Began(call, os.getpid(), number, *place, key, due, now()))
+        return call
 
-    def end(self, call: int, step: str) -> None:
-        with self._lock:
-            self._db.execute("update calls set ended = ?, step = ? where id = ?", (time.monotonic_ns(), step, call))
+    def end(self, call: int, number: int, stage: int) -> None:
+        step, target, after = plan.step(number, stage), plan.next_stage(number, stage), plan.after(number, stage)
+        self._write(Ended(call, os.getpid(), step, target, after, plan.outputs(number, stage), now()))
 
 
 ADAPTER = tokens.adapter(**CHAOS["tokens"]) if CHAOS["tokens"] else None
@@ -69,15 +68,15 @@ class _Kept(flux.Task):
 
     def conclude(self, call: int, number: int, stage: int) -> None:
         step = plan.step(number, stage)
-        if step == "done" and plan.echoes(number):
+        if plan.outputs(number, stage):
             Out.produce(b"%d" % number, key=plan.key(number))
-        self.books.end(call, step)
+        self.books.end(call, number, stage)
         if step == "fail":
             raise Broken(f"record {number} fails in stage {stage}")
         if step == "reject":
             raise flux.Reject(f"record {number} is refused in stage {stage}")
         if step == "again":
-            raise flux.Retry(after=0.3)
+            raise flux.Retry(after=plan.AGAIN)
 
 
 class Work(_Kept):

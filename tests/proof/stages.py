@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from proof.history.stage import HISTORY
 from proof.model.stage import MODEL
 from proof.network.stage import NETWORK
 from proof.stage import Stage
 
-STAGES: dict[str, Stage] = {stage.name: stage for stage in (MODEL, NETWORK)}
+STAGES: dict[str, Stage] = {stage.name: stage for stage in (MODEL, NETWORK, HISTORY)}

@@ -1,0 +1,319 @@
+"""Finds in a history what must not happen. A record has one finding at most for each rule, the gravest first.
+
+Times of calls are compared by the monotonic clock, with times of brokers by the wall clock. A copy's or an output's
+stamp stands for its acknowledgement, which came later: so a finding is certain, and the check a little lenient.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+import attrs
+
+from proof.history.events import Began, Call, Committed, Deleted, Died, Ended, Event, Output, Produced, Stored, calls
+from proof.history.metadata import ranges
+
+LOST = "lost"
+"""No call ended, or the one that failed has no copy, or what the call has produced is nowhere."""
+SKIPPED = "skipped"
+"""Never called, though a commit has passed it or names it as done."""
+COMMITTED_EARLY = "committed early"
+"""A commit passed it, or named it as done, before it was: its call had not ended, or its copy was not yet written."""
+COMMITTED_BACKWARDS = "committed backwards"
+EARLY = "called before due"
+OUT_OF_ORDER = "out of order"
+"""Called before a record of its key that comes first in its stage: by due time, then by offset."""
+AT_ONCE = "at once"
+"""Called while another call of its key in its stage ran."""
+UNASKED = "unasked copy"
+"""There are more copies in a stage than calls which sent the record there."""
+OUTPUT_TWICE = "output twice"
+KINDS = (LOST, SKIPPED, COMMITTED_EARLY, COMMITTED_BACKWARDS, EARLY, OUT_OF_ORDER, AT_ONCE, UNASKED, OUTPUT_TWICE)
+
+CLOCK = 2.0
+"""Milliseconds by which times of the wall clock may differ that are rounded to one."""
+
+
+class Place(NamedTuple):
+    """One record of a topic. `era`: how often the topic had been deleted before."""
+
+    stage: int
+    era: int
+    partition: int
+    offset: int
+
+    @property
+    def log(self) -> tuple[int, int, int]:
+        return self[:3]
+
+
+@attrs.frozen
+class Finding:
+    kind: str
+    ids: tuple[int, ...]
+    text: str
+    events: tuple[Event, ...] = ()
+
+    def __str__(self) -> str:
+        shown = "".join(f"\n    {event}" for event in self.events)
+        return f"{self.kind}: record {', '.join(map(str, self.ids))}: {self.text}{shown}"
+
+
+def check(events: Iterable[Event], outputs_once: bool = False) -> list[Finding]:
+    """`outputs_once`: whether each call's output may be there only once, as under exactly-once."""
+    facts = _Facts(list(events))
+    findings = [*_unfinished(facts), *_backwards(facts), *_early(facts), *_disorder(facts), *_unasked(facts)]
+    if outputs_once:
+        findings += [
+            Finding(OUTPUT_TWICE, (id,), f"{len(stamps)} outputs", facts.calls_of_id(id))
+            for id, stamps in facts.outputs.items()
+            if len(stamps) > 1
+        ]
+    return findings
+
+
+def counts(events: Iterable[Event]) -> Counter[str]:
+    """How much a history holds: events by kind."""
+    return Counter(type(event).__name__.lower() for event in events)
+
+
+class _Facts:
+    """The history, by what is looked up."""
+
+    def __init__(self, events: Sequence[Event]) -> None:
+        self.deleted = [event for event in events if isinstance(event, Deleted)]
+        self.died = {event.pid: event.at.mono for event in events if isinstance(event, Died)}
+        self.calls = calls(events)
+        self.dead: set[Place] = set()
+        self.ids: dict[Place, int] = {}
+        self.called: defaultdict[Place, list[Call]] = defaultdict(list)
+        self.asked: defaultdict[tuple[int, int], list[Call]] = defaultdict(list)
+        """Calls that sent a record on, or may have done so, by record and the stage it went to."""
+        self.copies: defaultdict[tuple[int, int], list[int]] = defaultdict(list)
+        """Stamps, by record and stage."""
+        self.outputs: defaultdict[int, list[int]] = defaultdict(list)
+        self.commits: defaultdict[tuple[int, int, int], list[Committed]] = defaultdict(list)
+        apart: list[int] = []
+        for event in events:
+            if not isinstance(event, Stored | Output | Committed):
+                apart.append(event.at.wall - event.at.mono)
+            match event:
+                case Produced():
+                    self.ids[Place(0, 0, event.partition, event.offset)] = event.id
+                case Stored():
+                    era = sum(each.below is None and each.stage == event.stage for each in self.deleted)
+                    place = Place(event.stage, era, event.partition, event.offset)
+                    self.ids[place] = event.id
+                    if event.dead:
+                        self.dead.add(place)
+                    self.copies[event.id, event.stage].append(event.stamp)
+                case Output():
+                    self.outputs[event.id].append(event.stamp)
+                case Committed():
+                    era = self._era(event.stage, wall=event.stamp * 1_000_000)
+                    self.commits[event.stage, era, event.partition].append(event)
+        for call in self.calls:
+            place = self.place(call)
+            self.ids[place] = call.began.id
+            self.called[place].append(call)
+            if call.ended is not None:
+                for stage in _targets(call.began, call.ended):
+                    self.asked[call.began.id, stage].append(call)
+        self.clock = CLOCK + (max(apart) - min(apart)) / 1e6 if apart else CLOCK
+        """Milliseconds that tell nothing; more where the wall clock was set."""
+
+    def _era(self, stage: int, mono: float = math.inf, wall: float = math.inf) -> int:
+        return sum(
+            each.below is None and each.stage == stage and each.at.mono <= mono and each.at.wall <= wall
+            for each in self.deleted
+        )
+
+    def place(self, call: Call) -> Place:
+        began = call.began
+        return Place(began.stage, self._era(began.stage, mono=began.at.mono), began.partition, began.offset)
+
+    def calls_of_id(self, id: int) -> tuple[Event, ...]:
+        return tuple(event for call in self.calls if call.began.id == id for event in (call.began, call.ended) if event)
+
+    def is_deleted(self, place: Place) -> bool:
+        """Whether it may be gone by an operator's hand."""
+        return place.era < self._era(place.stage) or any(
+            each.stage == place.stage and place.offset < dict(each.below or ()).get(place.partition, 0)
+            for each in self.deleted
+        )
+
+    def until(self, call: Call) -> float:
+        """When a call was over, on the monotonic clock: at its end, or that of its process."""
+        if call.ended is not None:
+            return call.ended.at.mono
+        return max(self.died.get(call.began.pid, math.inf), call.began.at.mono)
+
+    def done_at(self, call: Call) -> float:
+        """From when on a record may count as done for the sake of this call, in milliseconds; inf: never."""
+        if call.ended is None:
+            return math.inf
+        id, ended = call.began.id, call.ended.at.wall / 1e6
+        if call.ended.next is None and not call.ended.output:
+            return ended
+        stamps = [stamp for stage in _targets(call.began, call.ended) for stamp in self.copies[id, stage]]
+        if call.ended.output:
+            stamps += self.outputs[id]
+        ended_at = call.ended.at.mono
+        if any(self._era(stage, ended_at) < self._era(stage) for stage in _targets(call.began, call.ended)):
+            stamps.append(0)  # a copy may have been deleted with its topic
+        return max(ended, min(stamps, default=math.inf))
+
+    def first_commits(self) -> dict[Place, Committed]:
+        """The first commit that says of a record that it is done."""
+        found: dict[Place, Committed] = {}
+        places: defaultdict[tuple[int, int, int], list[Place]] = defaultdict(list)
+        for place in sorted(self.ids):
+            places[place.log].append(place)
+        for log, commits in self.commits.items():
+            here = places[log]
+            offsets = [place.offset for place in here]
+            passed = 0
+            for commit in commits:
+                reached = bisect_left(offsets, commit.offset)
+                for place in here[passed:reached]:
+                    found.setdefault(place, commit)
+                passed = max(passed, reached)
+                for start, end in ranges(commit.offset, commit.metadata):
+                    for place in here[bisect_left(offsets, start) : bisect_left(offsets, end)]:
+                        found.setdefault(place, commit)
+        return found
+
+
+def _targets(began: Began, ended: Ended) -> list[int]:
+    """Where a copy may come from this call: what could not be delivered makes a call fail that ended well."""
+    if ended.next is not None:
+        return [ended.next]
+    return [began.stage + 1] if ended.output else []
+
+
+def _unfinished(facts: _Facts) -> Iterator[Finding]:
+    first = facts.first_commits()
+    for place, id in facts.ids.items():
+        if place in facts.dead:
+            continue
+        made = facts.called[place]
+        commit = first.get(place)
+        events: tuple[Event, ...] = tuple(event for call in made for event in (call.began, call.ended) if event)
+        events += () if commit is None else (commit,)
+        done = min((facts.done_at(call) for call in made), default=math.inf)
+        if done < math.inf:
+            if commit is not None and done > commit.stamp + facts.clock:
+                yield Finding(COMMITTED_EARLY, (id,), f"{place} by {done - commit.stamp:.0f} ms", events)
+        elif not facts.is_deleted(place):
+            kind = SKIPPED if commit is not None and not made else LOST
+            what = "never called" if not made else "no call ended"
+            if any(call.ended for call in made):
+                what = "the call ended, and neither its copy nor its output is in a topic"
+            yield Finding(kind, (id,), f"{place}: {what}", events)
+
+
+def _backwards(facts: _Facts) -> Iterator[Finding]:
+    for log, commits in facts.commits.items():
+        furthest = commits[0]
+        for commit in commits[1:]:
+            if commit.offset < furthest.offset:
+                yield Finding(COMMITTED_BACKWARDS, (), f"(stage, era, partition) {log}", (furthest, commit))
+            else:
+                furthest = commit
+
+
+def _early(facts: _Facts) -> Iterator[Finding]:
+    for call in facts.calls:
+        began = call.began
+        if not began.stage:
+            continue
+        askers = [each.ended for each in facts.asked[began.id, began.stage] if each.ended]
+        asked = min((ended.at.wall / 1e6 + ended.after * 1000 for ended in askers), default=0)
+        early = max(began.due, asked) - began.at.wall / 1e6
+        if early > facts.clock:
+            yield Finding(EARLY, (began.id,), f"{early:.1f} ms before it was due", (began, *askers))
+
+
+def _disorder(facts: _Facts) -> Iterator[Finding]:
+    """Order by key, whoever makes the calls: within an owner and across owners."""
+    queues: defaultdict[tuple[int, int, int, str], list[Call]] = defaultdict(list)
+    reached = _Reached(facts)
+    for call in facts.calls:
+        if call.began.key is not None:
+            queues[*facts.place(call).log, call.began.key].append(call)
+    for queue in queues.values():
+        yield from _at_once(facts, queue)
+        yield from _overtaken(facts, queue, reached)
+
+
+def _at_once(facts: _Facts, queue: Sequence[Call]) -> Iterator[Finding]:
+    running = queue[0]
+    for call in queue[1:]:
+        if call.began.at.mono < facts.until(running):
+            yield _pair(AT_ONCE, running, call)
+        if facts.until(call) > facts.until(running):
+            running = call
+
+
+def _overtaken(facts: _Facts, queue: Sequence[Call], reached: _Reached) -> Iterator[Finding]:
+    """A record overtakes one before it that had not been called, or whose calls were all cut off, though it was known:
+    either it came first, or the caller had begun one behind it."""
+    first: dict[int, Call] = {}
+    ended: dict[int, int] = {}
+    for call in queue:
+        first.setdefault(call.began.offset, call)
+        if call.ended is not None:
+            ended[call.began.offset] = min(call.ended.at.mono, ended.get(call.began.offset, call.ended.at.mono))
+    ordered = sorted(first.values(), key=lambda call: (call.began.due, call.began.offset))
+    latest: list[Call] = []  # those before, of which only late ones matter
+    for call in ordered:
+        began = call.began
+        latest = [each for each in latest if ended[each.began.offset] > began.at.mono] if not began.stage else latest
+        for before in latest:
+            end = ended[before.began.offset]
+            if end <= began.at.mono or before.began.at.mono <= began.at.mono < facts.until(before):
+                continue
+            if before.began.offset < began.offset or reached.by(call) > before.began.offset:
+                yield _pair(OUT_OF_ORDER, before, call)
+                break
+        if began.offset in ended:
+            latest.append(call)
+
+
+class _Reached:
+    """How far each process had got in each topic's partition when it began a call."""
+
+    def __init__(self, facts: _Facts) -> None:
+        self._facts = facts
+        self._begun: defaultdict[tuple[int, ...], tuple[list[int], list[int]]] = defaultdict(lambda: ([], []))
+        for call in facts.calls:
+            times, furthest = self._begun[self._owner(call)]
+            times.append(call.began.at.mono)
+            furthest.append(max(call.began.offset, furthest[-1] if furthest else 0))
+
+    def _owner(self, call: Call) -> tuple[int, ...]:
+        return call.began.pid, *self._facts.place(call).log
+
+    def by(self, call: Call) -> int:
+        """The highest offset of the calls that its process had begun before."""
+        times, furthest = self._begun[self._owner(call)]
+        at = bisect_left(times, call.began.at.mono)
+        return furthest[at - 1] if at else -1
+
+
+def _pair(kind: str, before: Call, call: Call) -> Finding:
+    events = [event for each in (before, call) for event in (each.began, each.ended) if event]
+    where = "within an owner" if before.began.pid == call.began.pid else "across owners"
+    began = call.began
+    text = f"key {began.key} in stage {began.stage}, partition {began.partition}, {where}"
+    return Finding(kind, (before.began.id, began.id), text, tuple(events))
+
+
+def _unasked(facts: _Facts) -> Iterator[Finding]:
+    for (id, stage), stamps in facts.copies.items():
+        if stage and (more := len(stamps) - len(facts.asked[id, stage])) > 0:
+            yield Finding(UNASKED, (id,), f"{more} of {len(stamps)} copies in stage {stage}", facts.calls_of_id(id))
