@@ -1,4 +1,4 @@
-"""Who produces the records of a trial."""
+"""Produces the records of a trial."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ from proof.history import kafka
 from proof.history.checker import check
 from proof.history.events import Deleted, Died, Timed, now, read, write
 
-from chaos import books, plan, witness
+from chaos import books, plan, trial_history
 from chaos.books import STALLED, Fault, Figures
 from chaos.cluster import Cluster
 from chaos.feeder import Feeder
@@ -271,7 +271,7 @@ class Trial:
         copies = {stage: self.read(topic) for stage, topic in enumerate(self.topics)}
         outputs = self.read(self.out)
         path = self.directory / HISTORY_FILE
-        write(path, witness.history(self, copies, outputs))
+        write(path, trial_history.history(self, copies, outputs))
         figures = books.audit(
             set(range(count)) - self.gone, self.calls(), copies, outputs, self.faults, WINDOW, check(read(path))
         )

@@ -1,7 +1,8 @@
-"""Finds in a history what must not happen. A record has one finding at most for each rule, the gravest first.
+"""Finds in a history what must not happen.
 
-Times of calls are compared by the monotonic clock, with times of brokers by the wall clock. A copy's or an output's
-stamp stands for its acknowledgement, which came later: so a finding is certain, and the check a little lenient.
+Calls are compared with each other by the monotonic clock, and with brokers' times by the wall clock. The time at which
+a copy or an output was stored stands for its acknowledgement, which came later: so no finding is a false alarm, and a
+commit in the milliseconds between the two is not found.
 """
 
 from __future__ import annotations
@@ -82,7 +83,7 @@ def counts(events: Iterable[Event]) -> Counter[str]:
 
 
 class _Facts:
-    """The history, by what is looked up."""
+    """The history, indexed."""
 
     def __init__(self, events: Sequence[Event]) -> None:
         self.deleted = [event for event in events if isinstance(event, Deleted)]
@@ -124,7 +125,7 @@ class _Facts:
                 for stage in _targets(call.began, call.ended):
                     self.asked[call.began.id, stage].append(call)
         self.clock = CLOCK + (max(apart) - min(apart)) / 1e6 if apart else CLOCK
-        """Milliseconds that tell nothing; more where the wall clock was set."""
+        """Milliseconds of difference that prove nothing; more if the wall clock was set."""
 
     def _era(self, stage: int, mono: float = math.inf, wall: float = math.inf) -> int:
         return sum(
@@ -140,7 +141,7 @@ class _Facts:
         return tuple(event for call in self.calls if call.began.id == id for event in (call.began, call.ended) if event)
 
     def is_deleted(self, place: Place) -> bool:
-        """Whether it may be gone by an operator's hand."""
+        """Whether an operator may have deleted it."""
         return place.era < self._era(place.stage) or any(
             each.stage == place.stage and place.offset < dict(each.below or ()).get(place.partition, 0)
             for each in self.deleted

@@ -1,6 +1,6 @@
 """What a history needs of the cluster: what topics hold, and every commit, read by a plain read_committed consumer.
 
-Commits are taken from `__consumer_offsets`, where the brokers keep them with the time: a witness beside the workers.
+Commits are read from `__consumer_offsets`, where the brokers store them with the time: nothing here comes from flux.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The history of a trial, from all who have seen a part of it."""
+"""Puts the history of a trial together: from its feeder, its workers' books, the trial itself, and the cluster."""
 
 from __future__ import annotations
 
@@ -24,6 +24,6 @@ def history(trial: Trial, copies: Mapping[int, list[Any]], outputs: list[Any]) -
             yield Stored(number, stage, each.partition(), each.offset(), stamp, stage == plan.DEAD)
     for each in outputs:
         yield Output(plan.number_of(each.value()), each.timestamp()[1])
-    pairs = zip(trial.groups, trial.topics, strict=False)  # nobody works the dead letters
+    pairs = zip(trial.groups, trial.topics, strict=False)  # no worker consumes the dead letters
     stages = {pair: stage for stage, pair in enumerate(pairs)}
     yield from kafka.commits(kafka.read_topic(trial.cluster.bootstrap, kafka.OFFSETS), stages)
