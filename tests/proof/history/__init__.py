@@ -1,4 +1,4 @@
 """A checker of histories, as Jepsen's for Kafka: it reads what happened, imports nothing of flux, and finds faults.
 
-`events` is the history, `checker` finds, `kafka` reads topics and commits from the cluster.
+`events` is the history, `checker` has the rules, `kafka` reads topics and commits, `sound` draws sound histories.
 """
