@@ -2,7 +2,8 @@
 
 1. `FLUX_TEST_BOOTSTRAP` ("host:port"): a broker that runs already. Nothing is assumed of it but an open listener.
 2. A container, where a Docker engine answers: image `FLUX_TEST_KAFKA_IMAGE`, by default apache/kafka:4.3.0.
-3. Kafka's jars from Maven, started by the test session itself: Java 17 or later, and Maven the first time.
+3. Kafka's jars from Maven, started by the test session itself: Java 17 or later, and Maven the first time. Their
+   version: `FLUX_TEST_KAFKA_VERSION`, by default 4.3.0.
 """
 
 from __future__ import annotations

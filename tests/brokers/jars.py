@@ -14,11 +14,11 @@ from pathlib import Path
 
 from brokers.base import KafkaNode, NoBroker, answers, free_ports, once, properties, scratch
 
-VERSION = "4.3.0"
+VERSION = os.environ.get("FLUX_TEST_KAFKA_VERSION") or "4.3.0"
 CLUSTER = "5L6g3nShT-eMCtK--X86sw"  # any 16 bytes in base 64
-_POM = f"""<project xmlns="http://maven.apache.org/POM/4.0.0"><modelVersion>4.0.0</modelVersion>
+_POM = """<project xmlns="http://maven.apache.org/POM/4.0.0"><modelVersion>4.0.0</modelVersion>
 <groupId>flux.tests</groupId><artifactId>kafka</artifactId><version>1</version><dependencies>
-<dependency><groupId>org.apache.kafka</groupId><artifactId>kafka_2.13</artifactId><version>{VERSION}</version></dependency>
+<dependency><groupId>org.apache.kafka</groupId><artifactId>kafka_2.13</artifactId><version>KAFKA</version></dependency>
 <dependency><groupId>org.apache.logging.log4j</groupId><artifactId>log4j-slf4j-impl</artifactId><version>2.24.3</version></dependency>
 </dependencies></project>
 """
@@ -81,7 +81,7 @@ class Node:
             start_new_session=True,
         )
         if not answers(self.bootstrap, _START):
-            raise NoBroker(f"Kafka {VERSION} does not start from its jars: {self.log}", surprising=True)
+            raise NoBroker(f"Kafka does not start from its jars: {self.log}", surprising=True)
 
     @property
     def log(self) -> str:
@@ -129,18 +129,18 @@ def node(extra: Mapping[str, str] | None = None, command: Sequence[str] = ()) ->
 
 
 @contextmanager
-def jars() -> Iterator[KafkaNode]:
-    with node() as made:
-        yield KafkaNode(made.bootstrap, made.secured, f"jars of Kafka {VERSION}")
+def jars(version: str = VERSION, extra: Mapping[str, str] | None = None) -> Iterator[KafkaNode]:
+    with node(extra, java_command(version=version)) as made:
+        yield KafkaNode(made.bootstrap, made.secured, f"jars of Kafka {version}")
 
 
 def _filled(text: str, words: Mapping[str, str]) -> str:
     return _BLANK.sub(lambda blank: words[blank[1]], text)
 
 
-def java_command(heap: str = "512m") -> list[str]:
+def java_command(heap: str = "512m", version: str = VERSION) -> list[str]:
     """Runs one of Kafka's programs. Raises NoBroker."""
-    java, folder = found_java(), libraries()
+    java, folder = found_java(), libraries(version)
     return [*_command(java, folder, heap), *_shared_classes(java, folder)]
 
 
@@ -179,20 +179,20 @@ def found_java() -> str:
     return java
 
 
-def libraries() -> Path:
+def libraries(version: str = VERSION) -> Path:
     """The folder of the jars, fetched once per version, whoever comes first. Raises NoBroker."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "super-flux" / "kafka" / VERSION
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "super-flux" / "kafka" / version
     folder = cache / "libs"
     if folder.is_dir():
         return folder
     cache.mkdir(parents=True, exist_ok=True)
     with once(cache / "lock", 2 * _FETCH):
         if not folder.is_dir():
-            _fetch(folder)
+            _fetch(folder, version)
     return folder
 
 
-def _fetch(folder: Path) -> None:
+def _fetch(folder: Path, version: str) -> None:
     maven = shutil.which("mvn")
     if maven is None:
         raise NoBroker("install Maven, which fetches Kafka's jars")
@@ -200,7 +200,7 @@ def _fetch(folder: Path) -> None:
     shutil.rmtree(half, ignore_errors=True)
     half.mkdir()
     try:
-        (half / "pom.xml").write_text(_POM)
+        (half / "pom.xml").write_text(_POM.replace("KAFKA", version))
         arguments = ["-q", "-B", "dependency:copy-dependencies", "-DoutputDirectory=libs", "-DincludeScope=runtime"]
         done = subprocess.run(
             [maven, *arguments], cwd=half, capture_output=True, text=True, check=False, timeout=_FETCH
