@@ -14,6 +14,7 @@ from flux.core.engine.batches import Batches
 from flux.core.engine.dispatch import Dispatch
 from flux.core.engine.forwards import ForwardedCopy
 from flux.core.engine.in_place import InPlace
+from flux.core.engine.queued_work import QueuedWork
 from flux.core.engine.retries import Retries
 from flux.core.engine.runs import KeyQueueRun
 from flux.core.engine.slices import Entry
@@ -290,6 +291,21 @@ def a_batch_waits_until_it_is_full() -> Mutation:
         "_can_be_taken",
         lambda self, assignment, queue, now: not assignment.running and len(self._free(queue)) >= self._batch.most,
     )
+
+
+@mutant(features=("pauses", "batches"), first=750)
+def a_batch_waits_again_after_a_pause() -> Mutation:
+    release = QueuedWork.release_due
+
+    def late(self: QueuedWork, now: float, most: int) -> bool:
+        waiting = {assignment: len(assignment.backlog) for assignment in self.backlogs}
+        released = release(self, now, most)
+        for assignment in self.backlogs:
+            for piece in list(assignment.backlog)[waiting.get(assignment, 0) :]:
+                piece.since = now
+        return released
+
+    return QueuedWork, "release_due", late
 
 
 @mutant(features=("batches",))

@@ -19,6 +19,8 @@ from flux.core.validation import plainly
 
 MOST_BATCH = 10_000
 """Limit of `OpenBatch.most`."""
+_ROUNDING = 0.001
+"""Seconds by which a due time may seem later than the moment at which it was found due."""
 
 
 @attrs.frozen(field_transformer=plainly)
@@ -127,7 +129,8 @@ class Batches:
         free = self._free(queue)
         if not free:
             return False
-        if len(free) < self._batch.most and free[0].since <= now < self._closes_at(free):  # earlier: set back
+        since = free[0].since - _ROUNDING
+        if len(free) < self._batch.most and since <= now < self._closes_at(free):  # earlier: the clock was set back
             return False
         offset_tracker, others = assignment.offset_tracker, assignment.in_flight + len(assignment.open)
         assert offset_tracker is not None

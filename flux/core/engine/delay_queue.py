@@ -28,11 +28,13 @@ _Queue = list[tuple[int, int, int, _Waiting]]
 
 
 class DelayQueue:
-    """Of one stage. Times in milliseconds since the epoch."""
+    """Of one stage. Times in milliseconds since the epoch. `merges`: whether few records of each of several slices are
+    taken as one slice, which forgets when each was delivered."""
 
-    __slots__ = ("_heads", "_number", "_queues", "_waiting")
+    __slots__ = ("_heads", "_merges", "_number", "_queues", "_waiting")
 
-    def __init__(self) -> None:
+    def __init__(self, merges: bool = True) -> None:
+        self._merges = merges
         self._queues: dict[Assignment, _Queue] = {}
         self._heads: list[tuple[int, int, Assignment]] = []
         """A heap by the due time of each partition's first record; may contain outdated items."""
@@ -103,7 +105,9 @@ class DelayQueue:
             self._head(assignment, queue)
         else:
             del self._queues[assignment]
-        return assignment, _slices(taken, count)
+        if not self._merges or len(taken) == 1 or count >= _WHOLE * len(taken):
+            return assignment, [piece.part(start, stop) for piece, start, stop in taken]
+        return assignment, [_merged(taken)]
 
     def drop(self, assignment: Assignment) -> None:
         """Discards the records of one partition."""
@@ -135,14 +139,12 @@ def _stop(piece: Slice, start: int, now_ms: int, others: _Queue) -> int:
     return max(stop, start + 1)
 
 
-def _slices(taken: list[tuple[Slice, int, int]], count: int) -> list[Slice]:
-    """The taken records as slices: one per source, or a single one in due order if few come from each source."""
-    if count >= _WHOLE * len(taken) or len(taken) == 1:
-        return [piece.part(start, stop) for piece, start, stop in taken]
+def _merged(taken: list[tuple[Slice, int, int]]) -> Slice:
+    """The taken records as one slice, in due order."""
     made = Slice([], 0, [], [], [])
     for piece, start, stop in taken:
         made.records += piece.records[start:stop]
         made.messages += piece.messages[start:stop]  # type: ignore[operator, index]
         made.due_times += piece.due_times[start:stop]  # type: ignore[operator, index]
         made.ends += map(piece.after, range(start, stop))  # type: ignore[operator]
-    return [made]
+    return made

@@ -67,6 +67,7 @@ class Dispatch:
         """The next batch that is full or has waited; entries in key queues come before slices."""
         work, backlogs, key_queues = self.work, self.work.backlogs, self._common.key_queues
         while True:
+            self._fill_batches(most)
             entries = key_queues.take(1, now)
             for _ in range(len(backlogs)):
                 if entries:
@@ -85,6 +86,20 @@ class Dispatch:
                 return self._start(BatchRun(entries, now), now)
             if not work.release_due(now, max(most, self._common.batch)):
                 return None
+
+    def _fill_batches(self, most: int) -> None:
+        """Puts slices that are smaller than a batch into key queues, up to one batch per partition: a batch may have
+        records of several polls."""
+        backlogs = self.work.backlogs
+        passed = 0
+        while passed < len(backlogs):
+            assignment = backlogs.next
+            if len(assignment.backlog[0]) < most and assignment.in_key_queues < most:
+                self.work.split()
+                passed = 0
+            else:
+                backlogs.pass_on()
+                passed += 1
 
     def _next_slice(self, spread: bool, chunk: int, most: int, now: float) -> Run | None:
         """A run of a whole slice. If other calls of the partition or the metadata do not allow that, a run of up to

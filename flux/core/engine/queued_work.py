@@ -27,7 +27,7 @@ class QueuedWork:
         self._main = common.stage.role is Role.MAIN
         self._backpressure = Backpressure(common.policy, common.stage.role)
         self.backlogs = Backlogs()
-        self.delay_queue = DelayQueue()
+        self.delay_queue = DelayQueue(merges=common.policy.batch is None)
 
     def __len__(self) -> int:
         """0 if there are none; otherwise only a rough number."""
@@ -47,6 +47,7 @@ class QueuedWork:
                     self.backlogs.add(assignment, piece)
                     continue
                 timed, size = common.due_times.timed(assignment, piece, now_ms)
+                timed.since, timed.epoch = now, common.epoch
                 common.stats.late += bisect_left(timed.due_times or (), now_ms - 1000)
                 self.delay_queue.add(assignment, timed, size)
 
@@ -88,7 +89,6 @@ class QueuedWork:
             return False
         assignment, pieces = due
         for piece in pieces:
-            piece.since = now
             self.backlogs.add(assignment, piece)
         return True
 

@@ -27,7 +27,7 @@ class Entry:
         self.due = 0
         """Milliseconds since the epoch."""
         self.since = 0.0
-        """When it became due, in seconds by the engine's clock."""
+        """When it could first be called: delivered and due, in seconds by the engine's clock."""
         self.tries = 0
         """Retries in place so far."""
         self.waits = False
@@ -46,7 +46,7 @@ class Slice:
     """Records of one partition that were not started: in offset order in the main stage; in a retry stage by due time,
     ties by offset."""
 
-    __slots__ = ("due_times", "end", "ends", "messages", "records", "since")
+    __slots__ = ("due_times", "end", "ends", "epoch", "messages", "records", "since")
 
     def __init__(
         self,
@@ -66,7 +66,9 @@ class Slice:
         self.ends = ends
         """The end of the offsets that each record owns; None: the next record's offset, as they are in offset order."""
         self.since = 0.0
-        """When they became due, in seconds by the engine's clock."""
+        """When they were delivered, in seconds by the engine's clock."""
+        self.epoch = 0.0
+        """The wall clock's time, in seconds since the epoch, when the engine's clock was 0."""
 
     def __len__(self) -> int:
         return len(self.records)
@@ -94,7 +96,7 @@ class Slice:
             None if self.due_times is None else self.due_times[start:stop],
             None if self.ends is None else self.ends[start:stop],
         )
-        part.since = self.since
+        part.since, part.epoch = self.since, self.epoch
         return part
 
     def after(self, index: int) -> int:
@@ -116,7 +118,7 @@ class Slice:
             None if self.due_times is None else [self.due_times[index] for index in indices],
             [self.after(index) for index in indices],
         )
-        part.since = self.since
+        part.since, part.epoch = self.since, self.epoch
         return part
 
     def ranges(self, start: int, stop: int) -> list[tuple[int, int]]:
@@ -148,4 +150,6 @@ class Slice:
         entry.since = self.since
         if self.due_times is not None:
             entry.due = self.due_times[index]
+            # not when somebody looked: a pause may have hidden the record since then
+            entry.since = max(self.since, entry.due / 1000 - self.epoch)
         return entry

@@ -257,3 +257,55 @@ def test_large_batches_are_not_starved_by_back_pressure(monkeypatch: pytest.Monk
         if start < BATCH:
             assert driver.nothing_to_take()
     assert len(driver.end(driver.take())) == 2 * BATCH
+
+
+class Paused(Batched):
+    """A retry stage whose dependency is unavailable for ten seconds, in which records become due."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(1, wait=5.0, **settings)
+        breaker, run = self.engine.call_limits.breaker, Run(0, self.now)
+        breaker.pause(run, Pause(), 10.0, 0.0, self.now)
+        self.engine.paused()
+
+    def end_pause(self) -> None:
+        self.now = T0 + 10.1
+
+
+def test_records_that_became_due_during_a_pause_do_not_wait_again_after_it() -> None:
+    driver = Paused()
+    driver.poll(due(driver, 0, 1.0), due(driver, 1, 2.0))
+    assert driver.nothing_to_take()
+    driver.end_pause()
+    assert offsets(driver.take()) == [0, 1]
+
+
+def test_a_record_delivered_late_waits_from_its_delivery() -> None:
+    driver = Paused()
+    driver.now = T0 + 8
+    driver.poll(due(driver, 0, 1.0))
+    driver.end_pause()
+    assert driver.nothing_to_take()
+    assert driver.engine.begins_at(driver.now) == T0 + 13
+
+
+def test_a_batch_waits_from_the_delivery_of_its_first_record_though_others_came_in_an_earlier_poll() -> None:
+    driver = Paused(most=10)
+    driver.poll(due(driver, 0, 8.2), due(driver, 1, 9.0))
+    driver.now = T0 + 8
+    driver.poll(due(driver, 2, 3.5))
+    driver.end_pause()
+    assert driver.nothing_to_take()
+    assert driver.engine.begins_at(driver.now) == T0 + 13
+    driver.now = T0 + 13
+    assert offsets(driver.take()) == [2, 0, 1]
+
+
+def test_after_a_pause_small_polls_make_one_batch() -> None:
+    driver = Batched(most=10)
+    driver.engine.call_limits.breaker.pause(Run(0, driver.now), Pause(), 10.0, 0.0, driver.now)
+    driver.engine.paused()
+    for offset in range(5):
+        driver.poll(offset)
+    driver.now += 10.1
+    assert driver.end(driver.take()) == [0, 1, 2, 3, 4]
