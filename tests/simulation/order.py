@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from simulation.records import DEAD, Call, Copy
+from simulation.records import DEAD, Call, Copy, Epoch
 
 if TYPE_CHECKING:
     from simulation.truth import Truth
+
+_AT_ONCE = 0.3
+"""Seconds that a caller may be late."""
 
 
 def check_prompt(truth: Truth, call: Call) -> None:
@@ -28,6 +31,12 @@ def check_prompt(truth: Truth, call: Call) -> None:
     ready = max(call.copy.stored_at, truth.due_at(call.copy), book.resumed_at) + truth.patience(epoch.task)
     if truth.machine.time - ready > truth.slack(epoch.task) and truth.machine.time > 1.0:
         raise truth.broken(f"{call} is called {truth.machine.time - ready:.3f} s late")
+    if epoch.task.batched:
+        # the wait for a full batch goes on during a pause
+        came = max(epoch.came_at.get(call.copy.offset, 0.0), truth.due_at(call.copy)) + truth.patience(epoch.task)
+        late = truth.machine.time - max(came, book.resumed_at)
+        if late > _AT_ONCE and truth.machine.time > 1.0:
+            raise truth.broken(f"{call} waits for its batch {late:.3f} s too long")
 
 
 def holds(other: Call, key_queue: Any, settings: dict[str, Any]) -> bool:
@@ -84,6 +93,12 @@ def check_alone(truth: Truth, call: Call) -> None:
             continue  # one after the other, within one call
         if its is epoch:
             raise truth.broken(f"{call} runs beside {other}")
-        if not (its.late or its.ended == "lost" or its.process in truth.excused):
+        if not (its.late or its.ended == "lost" or is_disowned(truth, its) or is_disowned(truth, epoch)):
             raise truth.broken(f"{call} runs beside {other}, of another owner")
         # given up during a call: `revoked` has seen to it that its time was over; else it was lost
+
+
+def is_disowned(truth: Truth, epoch: Epoch) -> bool:
+    """Whether the group has given the partition to another member, which this one may learn later: nothing but its next
+    request to the group can notify it. Until then it may call; what it commits is refused."""
+    return truth.cluster.group(epoch.group, epoch.at.topic).owner.get(epoch.at.partition) is not epoch.member
