@@ -38,6 +38,8 @@ DEAD = "Dead"
 
 _ANY_REPLICA = -1
 _NO_SUCH_GROUP = 69
+_UNSUPPORTED_VERSION = 35
+"""The answer of a broker that knows the request, while its cluster does not offer the protocol (Kafka 3.7 to 3.9)."""
 _WITHOUT_MEMBERS = (DEAD, "Empty")
 _RETRY = 0.2  # seconds between two attempts
 _ONE_BATCH = 1  # bytes: a broker returns one batch, whatever its size
@@ -86,7 +88,7 @@ async def broker_assigned_members(client: Any, node: int, group: str) -> list[Gr
     except (IncompatibleBrokerVersion, NotImplementedError):  # a broker before 3.7
         return []
     [(code, _, _, _, _, _, _, members, *_)] = answer.groups
-    if code == _NO_SUCH_GROUP:
+    if code in (_NO_SUCH_GROUP, _UNSUPPORTED_VERSION):
         return []
     raise_for(code)
     return [
