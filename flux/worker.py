@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -34,7 +33,7 @@ from flux.core.stage import check_apart, parse_stages
 from flux.core.validation import check_seconds, check_switch, check_whole, plain, shown
 from flux.processes.heartbeat import Reporter, report_topic
 from flux.producing.scope import CarryingExecutor
-from flux.system import SYSTEM
+from flux.system import SYSTEM, stop_signals
 from flux.system.interpreter_end import ending
 from flux.system.return_values import is_async
 from flux.task import Task
@@ -84,8 +83,7 @@ class Worker:
         self._notify_loop: Callable[[], None] = lambda: None
         self._loop: tuple[asyncio.AbstractEventLoop, int] | None = None
         """The event loop in which it runs, and that loop's thread."""
-        self._previous_handlers: dict[int, Any] = {}
-        """The signal handlers before `run`."""
+        self._restore_signals: Callable[[], None] = lambda: None
         self._forked = False
         self._jobs: list[TaskRuntime] = []
         for given in tasks:
@@ -123,7 +121,7 @@ class Worker:
         forks.watch(self)
 
     def run(self) -> int:
-        """Runs until `stop`, SIGINT or SIGTERM (handled in the main thread; a second one stops at once). Returns the
+        """Runs until `stop`, SIGINT, SIGTERM or SIGHUP (in the main thread; a second one stops at once). Returns the
         exit code: 0 stopped, 1 failed (also when a cluster refuses the login), 3 calls had to be abandoned."""
         with self._signals():
             if any(job.needs_loop for job in self._jobs):
@@ -262,17 +260,11 @@ class Worker:
             self._supervision.at_once = self._supervision.stopping
             self._supervision.stopping = True
 
-        self._previous_handlers = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+        self._restore_signals = stop_signals.install(handle)
         try:
             yield
         finally:
             self._restore_signals()
-
-    def _restore_signals(self) -> None:
-        before, self._previous_handlers = self._previous_handlers, {}
-        for number, previous in before.items():
-            if previous is not None:  # None: it was not set by Python
-                signal.signal(number, previous)
 
     # ---- a child process forked in a call
 

@@ -100,9 +100,9 @@ def command(
 ) -> None:
     """Run a worker until it is stopped.
 
-    TASK is the name of a loaded task class, or module:Class; it can be left out where there is only one. SIGINT and
-    SIGTERM stop the worker gracefully: it waits for running calls and commits what is done. A second signal stops it
-    at once.
+    TASK is the name of a loaded task class, or module:Class; it can be left out where there is only one. SIGINT,
+    SIGTERM and SIGHUP stop the worker gracefully: it waits for running calls and commits what is done. A second one
+    stops it at once.
     """
     from flux.cli.load_code import explain, find_tasks, raised_by_user
     from flux.core.errors import FluxError

@@ -18,6 +18,8 @@ from pathlib import Path
 import attrs
 import click
 
+from flux.system import stop_signals
+
 logger = logging.getLogger("flux.reload")
 
 _LOOK_MS = 200
@@ -28,7 +30,7 @@ Command = Callable[[int], list[str]]
 
 
 def reload(arguments: Sequence[str], sources: Sequence[str]) -> int:
-    """Runs `flux process ARGUMENTS` until SIGINT or SIGTERM, and returns its last exit code. Watches the current
+    """Runs `flux process ARGUMENTS` until a signal asks it to end, and returns its last exit code. Watches the current
     directory and those of the files in `sources`."""
     try:
         from watchfiles import PythonFilter, watch
@@ -118,12 +120,5 @@ class Reloader:
 
     @contextmanager
     def _handlers(self) -> Iterator[None]:
-        before = {
-            number: signal.signal(number, lambda received, _: self._signals.append(received))
-            for number in (signal.SIGINT, signal.SIGTERM)
-        }
-        try:
+        with stop_signals.handled(lambda number, _: self._signals.append(number)):
             yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)

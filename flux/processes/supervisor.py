@@ -18,7 +18,7 @@ from types import FrameType
 import attrs
 
 from flux.core.ports import System
-from flux.system import SYSTEM
+from flux.system import SYSTEM, stop_signals
 
 logger = logging.getLogger("flux.supervisor")
 
@@ -50,8 +50,8 @@ class _Child:
 
 
 class Supervisor:
-    """Run it in the main thread. It forwards the first SIGINT or SIGTERM, and the second, at which a worker stops at
-    once; the third kills the children."""
+    """Run it in the main thread. It forwards the first signal that asks it to end, and the second, at which a worker
+    stops at once; the third kills the children."""
 
     def __init__(self, command: Command, processes: int, system: System = SYSTEM) -> None:
         self._command = command
@@ -153,12 +153,8 @@ class Supervisor:
         def handle(number: int, _: FrameType | None) -> None:
             self._signals.append(number)
 
-        before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
+        with stop_signals.handled(handle):
             yield
-        finally:
-            for number, previous in before.items():
-                signal.signal(number, previous)
 
 
 def signal_name(number: int) -> str:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from proof.history.stage import HISTORY
+from proof.machine.stage import MACHINE
 from proof.model.stage import MODEL
 from proof.network.stage import NETWORK
 from proof.stage import Stage
 
-STAGES: dict[str, Stage] = {stage.name: stage for stage in (MODEL, NETWORK, HISTORY)}
+STAGES: dict[str, Stage] = {stage.name: stage for stage in (MODEL, HISTORY, NETWORK, MACHINE)}

@@ -1,0 +1,5 @@
+"""A hostile machine: full disks, closed streams, few descriptors, little memory, clocks that jump, signals.
+
+Each case runs real worker processes on a real broker. Whatever the machine does, every record is done in the end, if
+need be by a second worker on a sound machine; a worker that cannot go on says why and does not hang.
+"""
