@@ -55,6 +55,12 @@ STAGES ?=
 prove: .venv/.developed
 	cd tests && ../$(BIN)/python -m proof $(STAGES) --scale $(SCALE)
 
+MODULES ?=
+
+# prints changes of the core that no test notices: make mutants MODULES=flux/core/policy.py
+mutants: .venv/.developed
+	cd tests && ../$(BIN)/python -m proof.mutation $(MODULES)
+
 # kills brokers and processes of producers; takes minutes
 fire: .venv/.developed
 	$(BIN)/pytest -m fire

@@ -5,7 +5,8 @@ from __future__ import annotations
 from proof.history.stage import HISTORY
 from proof.machine.stage import MACHINE
 from proof.model.stage import MODEL
+from proof.mutation.stage import MUTATION
 from proof.network.stage import NETWORK
 from proof.stage import Stage
 
-STAGES: dict[str, Stage] = {stage.name: stage for stage in (MODEL, HISTORY, NETWORK, MACHINE)}
+STAGES: dict[str, Stage] = {stage.name: stage for stage in (MODEL, MUTATION, HISTORY, NETWORK, MACHINE)}

@@ -287,14 +287,76 @@ def test_a_commit_can_be_made_due_at_once() -> None:
     assert commits.due(T0 + 1)
 
 
+def test_a_commit_that_is_due_at_once_counts_one_record_more() -> None:
+    commits = Commits(5.0, 3)
+    commits.checked(T0)
+    commits.done = 1
+    commits.soon(T0)
+    assert commits.done == 2
+
+
 def test_nothing_done_needs_no_commit_by_a_deadline() -> None:
     commits = Commits(5.0, 100)
     assert commits.deadline(T0) is None
+
+
+def test_the_first_commit_is_due_at_once() -> None:
+    assert Commits(5.0, 100).due(0.0)
+
+
+def test_many_records_make_the_first_commit_due_too() -> None:
+    commits = Commits(5.0, 3)
+    commits.done = 3
+    assert commits.due(-1.0)
+
+
+@pytest.mark.parametrize(("interval", "wait"), [(60.0, 1.0), (0.5, 0.5), (0.0, 0.1)])
+def test_a_failed_commit_is_due_again_after_the_interval_but_at_least_a_tenth_and_at_most_a_second(
+    interval: float, wait: float
+) -> None:
+    commits = Commits(interval, 100)
+    commits.checked(T0)
+    commits.done = 5
+    commits.began({}, T0)
+    commits.ended(False, T0)
+    assert commits.done == 6
+    assert commits.deadline(T0) == T0 + wait
+    assert not commits.due(T0 + wait - 0.01)
+    assert commits.due(T0 + wait)
+
+
+def test_many_records_do_not_hurry_the_retry_of_a_failed_commit() -> None:
+    commits = Commits(60.0, 3)
+    commits.checked(T0)
+    commits.began({}, T0)
+    commits.ended(False, T0)
+    commits.done = 3
+    assert not commits.due(T0 + 0.5)
+    commits.checked(T0 + 1)
+    commits.done = 3
+    assert commits.due(T0 + 1)
+
+
+def test_an_early_due_commit_stays_if_the_clock_is_set_back_by_less_than_the_interval() -> None:
+    commits = Commits(5.0, 100)
+    commits.checked(T0)
+    assert not commits.due(T0)
+    assert not commits.due(T0 + 4.9)
+    assert commits.due(T0 + 5)
 
 
 def test_a_commit_that_is_never_answered_counts_as_lost_after_a_minute() -> None:
     commits = Commits(5.0, 100)
     commits.checked(T0)
     commits.began({}, T0)
+    assert not commits.due(T0)
     assert not commits.due(T0 + 59)
     assert commits.due(T0 + 60)
+    assert commits.waited(T0 + 61) == 0
+
+
+def test_a_commit_that_began_after_a_clock_was_set_back_counts_as_lost() -> None:
+    commits = Commits(5.0, 100)
+    commits.checked(T0 - 100)
+    commits.began({}, T0)
+    assert commits.due(T0 - 1)
