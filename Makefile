@@ -121,7 +121,7 @@ bench: .venv-bench/.installed
 
 # removes everything that make created
 clean:
-	rm -rf .venv .venv-bench .bench build dist .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-bench .venv-proof .bench build dist .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find flux tests examples -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # the last that venv writes

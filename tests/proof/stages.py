@@ -8,5 +8,6 @@ from proof.model.stage import MODEL
 from proof.mutation.stage import MUTATION
 from proof.network.stage import NETWORK
 from proof.stage import Stage
+from proof.versions.stage import VERSIONS
 
-STAGES: dict[str, Stage] = {stage.name: stage for stage in (MODEL, MUTATION, HISTORY, NETWORK, MACHINE)}
+STAGES: dict[str, Stage] = {stage.name: stage for stage in (MODEL, MUTATION, HISTORY, NETWORK, MACHINE, VERSIONS)}
