@@ -9,6 +9,7 @@ from flux import config
 
 # how long an example takes says how busy the machine is
 settings.register_profile("flux", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("mutants", settings.get_profile("flux"), max_examples=25)
 settings.load_profile("flux")
 
 

@@ -30,7 +30,10 @@ pythonpath = ["tests"]
 source_paths = ["flux"]
 only_mutate = ["{module}"]
 pytest_add_cli_args_test_selection = {tests}
-pytest_add_cli_args = ["--hypothesis-seed=0", "-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:rerunfailures"]
+pytest_add_cli_args = [
+    "--hypothesis-profile=mutants", "--hypothesis-seed=0",
+    "-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:rerunfailures",
+]
 use_git_change_detection = false
 timeout_multiplier = 10.0
 timeout_constant = 0.5

@@ -248,3 +248,49 @@ def test_its_repr_has_all_of_its_state() -> None:
     tracker = OffsetTracker(3, [(5, 6)])
     tracker.delivered(3, 9)
     assert repr(tracker) == "<OffsetTracker 3, done [(5, 6)], delivered to 9>"
+
+
+def test_each_range_that_is_done_counts_as_a_change() -> None:
+    tracker = OffsetTracker(0, [(50, 51)])
+    tracker.all_done([(number, number + 1) for number in range(2, 12, 2)])
+    assert tracker.changes == 6
+
+
+@pytest.mark.parametrize(
+    ("before", "ranges", "committable", "left"),
+    [
+        ([], [(1, 2), (3, 4), (5, 6), (7, 8)], 0, [(1, 2), (3, 4), (5, 6), (7, 8)]),
+        ([], [(0, 1), (2, 3), (4, 5), (6, 7)], 1, [(2, 3), (4, 5), (6, 7)]),
+        ([(3, 4)], [(1, 2), (4, 5), (6, 7), (8, 9)], 0, [(1, 2), (3, 5), (6, 7), (8, 9)]),
+        ([(3, 9)], [(1, 2), (4, 5), (6, 7), (20, 21)], 0, [(1, 2), (3, 9), (20, 21)]),
+        ([(1, 3)], [(0, 1), (3, 4), (6, 7), (8, 9)], 4, [(6, 7), (8, 9)]),
+    ],
+)
+def test_ranges_are_joined_with_those_that_they_touch(
+    before: list[tuple[int, int]], ranges: list[tuple[int, int]], committable: int, left: list[tuple[int, int]]
+) -> None:
+    tracker = OffsetTracker(0, before)
+    tracker.all_done(ranges)
+    assert (tracker.committable, list(tracker.ranges())) == (committable, left)
+
+
+def test_the_room_is_that_of_the_span_and_not_of_the_offsets() -> None:
+    tracker = OffsetTracker(10**12)
+    tracker.delivered(10**12, 10**12 + 100)
+    assert tracker.admits(10**12 + 100, 10_000)
+
+
+def test_what_is_done_far_above_takes_the_room_of_a_record_below_it() -> None:
+    assert not OffsetTracker(0, [(10**9, 10**9 + 1)]).admits(5, 10_000)
+
+
+def test_a_span_that_fits_as_bits_admits_any_number_of_calls() -> None:
+    tracker = OffsetTracker(0, (), 16 + 4)  # three bytes
+    assert tracker.admits(24, 1000)
+    assert not tracker.admits(25, 1000)
+
+
+def test_a_longer_span_admits_as_many_calls_as_run_lengths_fit() -> None:
+    tracker = OffsetTracker(0, (), 16 + 40)  # 30 bytes, and four for each range
+    assert tracker.admits(1000, 6)
+    assert not tracker.admits(1000, 7)

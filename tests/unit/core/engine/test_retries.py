@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from flux.core.engine.assignment import Assignment
+from flux.core.engine.commands import Level
 from flux.core.engine.common import Common
 from flux.core.engine.forwarding import Forward
 from flux.core.engine.forwards import Detail, Failure
 from flux.core.engine.retries import Retries
 from flux.core.engine.runs import Run
-from flux.core.engine.verdicts import Move, Pause, Reject, Retry
+from flux.core.engine.slices import Entry
+from flux.core.engine.verdicts import Expired, Move, Pause, Reject, Retry
 from flux.core.errors import BrokerError, Fault
 from flux.core.limits.call_limits import CallLimits
+from flux.core.message import Message
 from flux.core.ports import CommittedOffset, ProducerRecord
 from flux.core.stage import Role
 from unit.support.engine_support import AWAY, DENIED, STAGES, T0, TOO_LARGE, Driver, assignment, offsets, policy, record
@@ -480,3 +485,189 @@ def test_a_record_that_waits_for_a_retry_in_place_and_was_lost_is_not_settled() 
     driver.engine.lost([driver.p0])
     assert driver.engine.settled(entry, None, driver.now) is None
     assert driver.engine.stats.done == 0
+
+
+# -- what is counted, reported and forwarded
+
+
+def prepared(records: int = 1, **settings: Any) -> tuple[Common, Retries, Assignment, list[Entry], list[Assignment]]:
+    """Retries of the main stage, entries of one partition, and the partitions whose runs were cut."""
+    shared, cut = Common(policy(**settings), STAGES[0], CallLimits()), list[Assignment]()
+    at = assignment()
+    [piece] = at.deliver([record(offset, b"%d" % offset) for offset in range(records)])
+    entries = [piece.entry(at, index, piece.message(index)) for index in range(records)]
+    return shared, Retries(shared, cut.append), at, entries, cut
+
+
+def test_copies_are_counted_by_where_they_went() -> None:
+    shared, retries, _, entries, _ = prepared(8)
+    for turn in (entries[:4], entries[4:]):
+        for number, entry in enumerate(turn):
+            retries.fail(Run(1, T0), entry, Failure(Reject() if number < 3 else ValueError()), T0)
+        retries.all_written(retries.forwards.take(T0), T0)
+    assert (shared.stats.failed, shared.stats.dead, shared.stats.retried, shared.commits.done) == (8, 6, 2, 8)
+
+
+def test_what_was_produced_is_counted_when_it_is_acknowledged_or_fails() -> None:
+    shared, retries, at, entries, _ = prepared(4)
+    for number, entry in enumerate(entries):
+        assert retries.produced(entry) is entry
+        retries.settled(entry, Failure(ValueError()) if number % 2 else None, T0)
+    assert (shared.stats.done, shared.stats.failed, shared.commits.done) == (2, 2, 2)
+    assert list(at.open) == [entries[1], entries[3]]
+
+
+def test_a_record_of_a_lost_partition_does_not_hide_those_after_it() -> None:
+    driver = Driver()
+    driver.assign(0, 0)
+    driver.poll(driver.record(0), driver.record(0, partition=1))
+    driver.work_all(0)
+    forwards = driver.engine.writes(driver.now)
+    assert len(forwards) == 2
+    driver.engine.lost([forwards[0].entry.assignment.partition])
+    assert driver.engine.all_written(forwards, driver.now) == [forwards[1]]
+
+
+def test_a_refused_copy_has_the_runs_of_its_partition_cut() -> None:
+    _, retries, at, [entry], cut = prepared()
+    retries.fail(Run(1, T0), entry, Failure(ValueError()), T0)
+    [forward] = retries.forwards.take(T0)
+    retries.unwritten(forward, DENIED, T0)
+    assert cut == [at]
+
+
+def test_a_record_that_is_called_again_after_an_outage_has_the_value_that_it_came_with() -> None:
+    driver = Driver()
+    driver.assign(0)
+    driver.poll(0)
+    run = driver.take()
+    entry = driver.engine.produced(run, 0, driver.message(run, 0))
+    assert entry is not None
+    entry.message.value = "decoded"
+    run.index = 1
+    driver.engine.finished(run, driver.now)
+    driver.engine.settled(entry, Failure(Pause()), driver.now)
+    assert entry.message.value == b"v"
+
+
+def test_a_retry_in_place_whose_product_is_being_acknowledged_is_not_forwarded_by_a_stop() -> None:
+    driver = Driver(in_place_retries=1, in_place_wait=5.0)
+    tried(driver, 0)
+    driver.now += 5
+    run = driver.take()
+    entry = driver.engine.produced(run, 0, driver.message(run, 0))
+    assert entry is not None
+    run.index = 1
+    driver.engine.finished(run, driver.now)
+    driver.engine.stop()
+    assert driver.write() == []
+    driver.engine.settled(entry, None, driver.now)
+    assert driver.commit() == {0: CommittedOffset(1)}
+
+
+def test_a_record_that_is_ready_for_its_retry_in_place_neither_waits_nor_is_open() -> None:
+    _, retries, at, [entry], _ = prepared(in_place_retries=1)
+    retries.fail(Run(1, T0), entry, Failure(ValueError()), T0)
+    assert (entry.waits, list(at.open)) == (True, [entry])
+    retries.readmit_due(T0 + 60)
+    assert (entry.waits, list(at.open)) == (False, [])
+
+
+def test_a_record_that_a_stop_forwards_does_not_wait_any_more() -> None:
+    _, retries, at, [entry], _ = prepared(in_place_retries=1)
+    retries.fail(Run(1, T0), entry, Failure(ValueError()), T0)
+    retries.end_in_place(())
+    assert (entry.waits, list(at.open)) == (False, [entry])
+
+
+@pytest.mark.parametrize("ready", [False, True])
+@pytest.mark.parametrize("ends", ["revoking", "lost"])
+def test_what_waits_for_a_retry_in_place_ends_with_its_own_partition_only(ready: bool, ends: str) -> None:
+    driver = Driver(in_place_retries=1, in_place_wait=5.0)
+    driver.assign(0, 0)
+    driver.poll(driver.record(0), driver.record(0, partition=1))
+    driver.work_all(0)
+    driver.now += 5 if ready else 0
+    driver.engine._retries.readmit_due(driver.now)
+    getattr(driver.engine, ends)([driver.p1])
+    assert driver.write() == ([0] if ends == "revoking" else [])
+    driver.now += 5
+    run = driver.take()
+    assert [owner.partition for owner in run.assignments()] == [driver.p0]
+
+
+def test_attempts_are_the_calls_that_were_made() -> None:
+    driver = Driver(in_place_retries=1, in_place_wait=5.0, ordering="none")
+    tried(driver, 0)
+    driver.now += 3
+    driver.poll(1)
+    driver.work_all(1)
+    driver.now += 2
+    driver.engine._retries.readmit_due(driver.now)
+    driver.engine.stop()
+    copies = {
+        each.entry.offset: each.forwarded_copy.producer_record(0, None) for each in driver.engine.writes(driver.now)
+    }
+    assert [headers(copies[offset])["flux-attempts"] for offset in (0, 1)] == [b"1", b"1"]
+
+
+def test_a_retry_in_place_keeps_when_its_record_failed_first() -> None:
+    driver = Driver(in_place_retries=1, in_place_wait=5.0)
+    tried(driver, 0)
+    driver.now += 5
+    driver.work_all(0)
+    [forward] = driver.engine.writes(driver.now)
+    sent = headers(forward.forwarded_copy.producer_record(0, None))
+    assert (sent["flux-first-failed-at"], sent["flux-failed-at"]) == (b"%d" % (T0 * 1000), b"%d" % (T0 * 1000 + 5000))
+    assert sent["flux-attempts"] == b"2"
+
+
+def test_a_copy_names_the_error_as_far_as_the_task_allows() -> None:
+    for setting, expected in (("full", (b"ValueError", b"bad", b"line 1")), ("type", (b"ValueError", None, None))):
+        driver = Driver(error_headers=setting)
+        driver.assign(0)
+        driver.poll(0)
+        driver.fail(driver.take(), ValueError("bad"), "line 1")
+        [forward] = driver.engine.writes(driver.now)
+        sent = headers(forward.forwarded_copy.producer_record(0, None))
+        names = ("flux-error-type", "flux-error-message", "flux-error-trace")
+        assert tuple(sent.get(name) for name in names) == expected
+
+
+def test_a_record_that_expired_was_not_called_and_does_not_wait() -> None:
+    driver = Driver()
+    forward = failed_forward(driver, Expired())
+    sent = headers(forward.forwarded_copy.producer_record(0, None))
+    assert (sent["flux-attempts"], sent["flux-reason"], forward.forwarded_copy.wait) == (b"0", b"expired", 0)
+    forward = failed_forward(Driver(give_up_after=5.0))
+    sent = headers(forward.forwarded_copy.producer_record(0, None))
+    assert (sent["flux-attempts"], sent["flux-reason"], forward.forwarded_copy.wait) == (b"1", b"expired", 0)
+
+
+@pytest.mark.parametrize(("error", "why"), [(ValueError("bad"), "ValueError: bad"), (ValueError(), "ValueError")])
+def test_a_dead_letter_that_fails_once_more_is_logged_and_stays(error: Exception, why: str) -> None:
+    driver = Driver(3)
+    driver.assign(0)
+    driver.poll(0)
+    driver.now += 60
+    run = driver.take()
+    driver.fail(run, error)
+    [event] = driver.engine.log_events()
+    assert event.level is Level.INFO
+    assert f"failed once more ({why}) and stays a dead letter" in event.text
+    assert isinstance(event.about, Message)
+    assert driver.engine.writes(driver.now) == []
+
+
+def test_all_copies_that_are_not_written_when_the_stage_leaves_are_an_error() -> None:
+    driver = Driver()
+    driver.assign(0)
+    driver.poll(0, 1)
+    driver.work_all(0, 1)
+    driver.engine.left_group()
+    [event] = driver.engine.log_events()
+    assert event.level is Level.ERROR
+    assert event.text == (
+        "not committed, because their forwarded copies were not written: "
+        "t[0]@0 to t-g-try-1, t[0]@1 to t-g-try-1: they are processed again"
+    )

@@ -206,3 +206,39 @@ def test_a_failure_is_accounted_for_with_its_own_call() -> None:
     run.note(failure, made[1].message)
     assert run.settle(1, key_queues) == (1, [])
     assert run.settle(2, key_queues) == (0, [(made[1], failure)])
+
+
+def test_failures_of_later_calls_wait_until_their_calls_are_accounted_for() -> None:
+    key_queues, _, made = entries(0, 1, 2)
+    run, failures = KeyQueueRun(list(made), 0.0), [Failure(ValueError()) for _ in range(3)]
+    for run.index in range(3):
+        run.note(failures[run.index], made[run.index].message)
+    for number in range(3):
+        assert run.settle(number + 1, key_queues) == (0, [(made[number], failures[number])])
+
+
+def test_a_new_run_has_made_no_call_and_was_not_looked_at() -> None:
+    run = Run(3, 5.0)
+    assert (run.index, run.limit, run.marked, run.calls, run.started) == (0, 3, 0, 3, 5.0)
+    assert (run.refused, run.seen, run.checks, run.failures) == (0, 0, 0, [])
+
+
+@pytest.mark.parametrize("take", [KeyQueueRun.part, KeyQueueRun.hold_back])
+def test_a_call_that_was_taken_out_is_not_accounted_for_again(take: Any) -> None:
+    key_queues, owner, made = entries(0, 1, 2)
+    run = KeyQueueRun(list(made), 0.0)
+    run.settle(1, key_queues)
+    assert take(run, 1, made[1].message, key_queues) is made[1]
+    assert run.settle(2, key_queues) == (0, [])
+    assert run.settle(3, key_queues) == (1, [])
+    assert position(owner) == 1
+
+
+def test_a_run_whose_partition_does_not_list_it_can_be_divided() -> None:
+    key_queues, _, [one] = entries(0)
+    other = entry(assignment(partition=P1), 0, b"x")
+    key_queues.add(other)
+    key_queues.take(9, 0.0)
+    run = KeyQueueRun([one, other], 0.0)
+    run.divide(run.cut(), key_queues)
+    assert key_queues.take(9, 0.0) == [other]

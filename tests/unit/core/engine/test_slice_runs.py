@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import pytest
+
 from flux.core.engine.assignment import Assignment, Event
 from flux.core.engine.batches import Batches, OpenBatch
 from flux.core.engine.forwards import Failure
@@ -107,3 +111,55 @@ def test_a_batch_of_a_slice_is_one_call_and_is_not_divided() -> None:
     held = run.hold_back(0, piece.message(0), batches)
     assert held is not None
     assert held.offset == 0
+
+
+def test_calls_between_and_after_failures_are_done() -> None:
+    owner, piece = delivered(6)
+    run = SliceRun(owner, piece, 0.0)
+    for run.index in (1, 3, 5):
+        run.note(Failure(ValueError()), piece.message(run.index))
+    done, failed = run.settle(6, KeyQueues("key"))
+    assert done == 3
+    assert [(one.assignment, one.message.offset) for one, _ in failed] == [(owner, 1), (owner, 3), (owner, 5)]
+    tracker = owner.offset_tracker
+    assert tracker is not None
+    assert [tracker.is_done(offset) for offset in range(6)] == [True, False] * 3
+
+
+def test_a_run_of_a_retry_topic_has_the_messages_that_were_read_when_they_came() -> None:
+    owner, piece = delivered(2)
+    messages = [piece.message(0), piece.message(1)]
+    run = SliceRun(owner, Slice(piece.records, 2, messages, [1, 2], [1, 2]), 0.0)
+    assert (run.messages, run.entries) == (messages, None)
+
+
+@pytest.mark.parametrize("take", [SliceRun.part, SliceRun.hold_back])
+def test_a_call_that_was_taken_out_is_not_accounted_for_again(take: Any) -> None:
+    owner, piece = delivered(3)
+    run, key_queues = SliceRun(owner, piece, 0.0), KeyQueues("key")
+    run.settle(1, key_queues)
+    take(run, 1, piece.message(1), key_queues)
+    assert run.settle(2, key_queues) == (0, [])
+    assert run.settle(3, key_queues) == (1, [])
+    assert position(owner) == 1
+
+
+def test_a_single_record_after_the_current_call_is_given_back() -> None:
+    owner, piece = delivered(2)
+    rest = SliceRun(owner, piece, 0.0).divide(0, KeyQueues("key"))
+    assert rest is not None
+    assert [each.offset() for each in rest.records] == [1]
+
+
+def test_a_record_of_a_batch_that_is_held_back_is_not_accounted_for() -> None:
+    owner, piece = delivered(3)
+    batches = Batches(OpenBatch(3, 0.0), "key")
+    run = WholeBatchRun(owner, piece, 0.0)
+    run.settle(1, batches)
+    message = piece.message(1)
+    held = run.hold_back(1, message, batches)
+    assert held is not None
+    assert held.message is message
+    assert run.settle(2, batches) == (0, [])
+    assert run.settle(3, batches) == (1, [])
+    assert position(owner) == 1

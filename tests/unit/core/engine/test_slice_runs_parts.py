@@ -149,3 +149,34 @@ def test_a_part_that_was_cut_before_its_partition_was_lost_is_not_divided_again(
     assert part.limit == 1
     driver.work(part)
     assert driver.nothing_to_take()
+
+
+def test_a_call_that_failed_frees_no_key_of_the_calls_behind_it() -> None:
+    driver, _ = slow()
+    polled(driver, 1, "abcdefghij")
+    polled(driver, 11, "b")
+    part = taken(driver)
+    assert driver.nothing_to_take()
+    driver.fail(part)
+    assert driver.nothing_to_take()
+
+
+def test_a_part_of_one_key_that_is_cut_keeps_the_key() -> None:
+    driver, _ = slow()
+    polled(driver, 1, "aaaaaaaaaa")
+    part = taken(driver)
+    driver.engine.paused()
+    assert driver.nothing_to_take()
+    driver.work(part)
+    assert driver.work_all() == [*range(2, 11)]
+
+
+def test_parts_in_flight_are_counted_one_by_one() -> None:
+    driver, _ = slow()
+    polled(driver, 1, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJ")
+    [assignment] = driver.engine._partitions.assignments.values()
+    before = assignment.in_flight
+    first, second, third = taken(driver), taken(driver), taken(driver)
+    for left, part in ((2, first), (1, second), (0, third)):
+        driver.work(part)
+        assert assignment.in_flight == before + left

@@ -48,7 +48,7 @@ def test_in_a_group_with_offsets_a_partition_without_one_starts_with_its_oldest_
 def test_once_it_is_committed_only_a_topic_made_anew_has_no_offset() -> None:
     new = starts()
     new.found((), MARKS)
-    new.committed([P0])
+    new.committed([P0, LATER])
     assert [new.of(P0), new.of(P1)] == [BEGINNING, 0]
 
 

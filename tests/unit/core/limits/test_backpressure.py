@@ -116,3 +116,32 @@ def test_a_paused_partition_or_a_full_stage_is_always_looked_at() -> None:
     made.partitions[0].backlogged = FULL
     made.turn()
     assert not made.backpressure.idle([])
+
+
+def test_records_in_key_queues_make_a_stage_full_too() -> None:
+    made = stage(partitions=1)
+    made.partitions[0].backlogged = FULL - 1
+    assert not made.turn()[2]
+    made.partitions[0].in_key_queues = 1
+    assert made.turn()[2]
+
+
+def test_records_in_key_queues_take_room_of_a_retry_partition() -> None:
+    made = stage(Role.RETRY, max_waiting=20)
+    made.partitions[0].waiting, made.partitions[0].in_key_queues = 9, 1
+    assert made.turn() == ([0], [], False)
+
+
+def test_more_retry_partitions_than_room_get_one_record_each() -> None:
+    made = stage(Role.RETRY, partitions=3, max_waiting=2)
+    made.partitions[1].waiting = 1
+    assert made.turn() == ([1], [], False)
+
+
+def test_a_share_of_the_room_is_whole() -> None:
+    made = stage(Role.RETRY, max_waiting=21, max_waiting_bytes=1_001)
+    first, second = made.partitions
+    first.waiting, second.waiting_bytes = 10, 500
+    assert made.turn() == ([0, 1], [], False)
+    first.waiting, second.waiting_bytes = 5, 250
+    assert made.turn() == ([], [], False)

@@ -84,3 +84,36 @@ def test_without_a_rate_calls_cost_nothing() -> None:
     limit = RateLimit()
     limit.started(5, T0)
     assert limit.opens_at(T0) == T0
+
+
+def started(rate: float, *at: float) -> RateLimit:
+    """A limit after one call at each of these times."""
+    limit = RateLimit(rate)
+    for now in at:
+        limit.started(1, now)
+    return limit
+
+
+def test_the_first_call_may_start_at_once() -> None:
+    assert RateLimit(10).most(0.0) == 1
+
+
+def test_a_clock_set_back_by_more_than_a_callers_lateness_allows_a_call() -> None:
+    limit = started(1, 0.0)
+    assert [limit.most(-0.05), limit.most(-0.06), limit.most(-0.5)] == [0, 1, 1]
+
+
+@pytest.mark.parametrize(("rate", "back", "opens"), [(1, 50.0, 51.0), (10, 99.0, 99.1), (10, 99.89, 99.99)])
+def test_after_a_clock_was_set_back_calls_are_spread_from_then(rate: float, back: float, opens: float) -> None:
+    limit = started(rate, 100.0, back)
+    assert limit.opens_at(back) == pytest.approx(opens, abs=1e-6)
+
+
+def test_a_clock_set_back_by_no_more_than_a_callers_lateness_changes_nothing() -> None:
+    assert started(1, 0.0, -0.05).opens_at(-0.05) == 1.0
+
+
+def test_calls_that_start_a_little_early_or_late_keep_the_rate() -> None:
+    assert started(1, 0.0, 0.97).opens_at(1.5) == 2.0
+    assert started(1, 0.05).opens_at(0.5) == 1.0
+    assert started(1, 0.06).opens_at(0.5) == pytest.approx(1.05)
