@@ -122,7 +122,7 @@ class Trial:
 
     def delete_below(self, lows: dict[int, int]) -> None:
         """Deletes the main topic's records below these offsets, by partition."""
-        self.history.append(Deleted(0, list(lows.items()), now()))
+        self.history.append(Deleted(0, tuple(lows.items()), now()))
         for future in self.admin.delete_records([TopicPartition(self.topic, *low) for low in lows.items()]).values():
             future.result(_ASK)
 

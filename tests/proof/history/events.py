@@ -30,6 +30,10 @@ def _moment(value: Iterable[int]) -> Moment:
     return Moment(*value)
 
 
+def _pairs(value: Iterable[Iterable[int]]) -> tuple[tuple[int, ...], ...]:
+    return tuple(tuple(pair) for pair in value)
+
+
 @attrs.frozen
 class Produced:
     """A record of the main topic was acknowledged. `id`: what makes it unique, the same in all stages."""
@@ -84,7 +88,7 @@ class Deleted:
     """A topic is about to be deleted, or its records below some offsets, each (partition, offset)."""
 
     stage: int
-    below: list[tuple[int, int]] | None
+    below: tuple[tuple[int, int], ...] | None = attrs.field(converter=attrs.converters.optional(_pairs))
     at: Moment = attrs.field(converter=_moment)
 
 
