@@ -7,7 +7,8 @@ fails the whole batch, and splits none. Only records written one by one show whi
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from threading import Lock
 from typing import Any
 
 from flux.core.errors import BrokerError, Fault
@@ -17,6 +18,37 @@ Acknowledged = Callable[[BrokerError | None, Record], None]
 Refuse = Callable[[str, ProducerRecord, BrokerError, Acknowledged], None]
 
 _RETRY = 0.01  # seconds until a full client is tried again
+_finding = Lock()
+
+
+class Sent:
+    """The records of one write, for their delivery reports, which lack headers. A callback for each record that knows
+    its headers would cost more than all else that is done for it. Thread-safe."""
+
+    __slots__ = ("_left", "_records")
+
+    def __init__(self, records: Sequence[ProducerRecord]) -> None:
+        self._records = records
+        self._left: dict[tuple[bytes, bytes], list[ProducerRecord]] | None = None
+
+    def headers_of(self, message: Any) -> Headers:
+        """Of the record that a report is about. Each record is found once; which of two comes first does not matter if
+        they differ in their headers alone."""
+        _, timestamp = message.timestamp()
+        with _finding:
+            if self._left is None:
+                self._left = {}
+                for record in reversed(self._records):
+                    self._left.setdefault((record.value or b"", record.key or b""), []).append(record)
+            same = self._left.get((message.value() or b"", message.key() or b""))
+            if not same:
+                return ()
+            fits = (
+                at
+                for at in reversed(range(len(same)))
+                if same[at].partition in (None, message.partition()) and same[at].timestamp in (None, 0, timestamp)
+            )
+            return same.pop(next(fits, -1)).headers
 
 
 class Apart:
@@ -36,11 +68,15 @@ class Apart:
         """Whether there has ever been a record."""
         return self._client is not None or bool(self._waiting)
 
-    def add(self, topic: str, message: Any, headers: Headers, acknowledged: Acknowledged) -> None:
-        """A record from a delivery report, with its headers, which a report lacks. It keeps its partition and time."""
+    def add(self, topic: str, message: Any, sent: Sent, acknowledged: Acknowledged) -> None:
+        """The record of a delivery report. It keeps its partition and time."""
         kind, timestamp = message.timestamp()
         record = ProducerRecord(
-            message.value(), message.key(), headers, message.partition(), timestamp if kind and timestamp > 0 else None
+            message.value(),
+            message.key(),
+            sent.headers_of(message),
+            message.partition(),
+            timestamp if kind and timestamp > 0 else None,
         )
         self._waiting.append((topic, record, acknowledged))
 

@@ -14,7 +14,7 @@ from typing import Any
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from flux.adapters.confluent.acknowledgements import Acknowledgements
-from flux.adapters.confluent.apart import Apart
+from flux.adapters.confluent.apart import Apart, Sent
 from flux.adapters.confluent.closing import closed_within
 from flux.adapters.confluent.errors import fault_of
 from flux.adapters.confluent.log import ClientLog, ErrorCallback, logger
@@ -76,14 +76,14 @@ class ConfluentProducer:
         self._check_usable()
         self._acknowledgements.before_write(len(records))
         produce = client.produce
-        on_delivery, last = self._on_delivery, None
+        on_delivery, last, sent = self._on_delivery, None, Sent(records)
         report: Any = None
         taken = 0
         try:
             for record, acknowledge in zip(records, each_of(acknowledged, records), strict=True):
                 if acknowledge is not last:
                     last = acknowledge
-                    report = partial(on_delivery, topic, acknowledge, ())
+                    report = partial(on_delivery, topic, acknowledge, sent)
                 value, key, headers, partition, timestamp = record
                 try:
                     if headers or timestamp is not None:
@@ -92,8 +92,7 @@ class ConfluentProducer:
                             value,
                             key,
                             -1 if partition is None else partition,
-                            # a delivery report has no headers, and the record may have to be written again
-                            partial(on_delivery, topic, acknowledge, headers) if headers else report,
+                            report,
                             timestamp=timestamp or 0,
                             headers=_checked(headers) if headers else None,
                         )
@@ -205,14 +204,14 @@ class ConfluentProducer:
             self._apart.close(0)
 
     def _on_delivery(
-        self, topic: str, acknowledged: Acknowledged, headers: Headers, error: KafkaError | None, message: Any
+        self, topic: str, acknowledged: Acknowledged, sent: Sent, error: KafkaError | None, message: Any
     ) -> None:
         if error is None:
             failure = None
             if not self._worked:
                 self._connected()
         elif self._apart is not None and fault_of(error) is Fault.TOO_LARGE:
-            self._apart.add(topic, message, headers, acknowledged)
+            self._apart.add(topic, message, sent, acknowledged)
             return
         else:
             self._counts.pop(topic, None)  # it may have been deleted, or created again with other partitions
