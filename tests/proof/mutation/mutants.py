@@ -18,7 +18,7 @@ import attrs
 
 ROOT = Path(__file__).parents[3]
 _LIMIT = 1800.0  # seconds a module, far above what one takes
-_KILLED = ("killed", "timeout", "segfault")
+_KILLED = ("killed", "segfault")
 _COPIED = ("flux", "tests/unit/core", "tests/unit/support")
 _FILES = ("_flux_pytest.py", "tests/conftest.py", "tests/unit/__init__.py")
 _PAIRS: dict[str, Any] = runpy.run_path(str(ROOT / ".ci" / "core_coverage.py"))
@@ -55,10 +55,12 @@ class Mutant:
 
 @attrs.frozen
 class Result:
-    """Of one module. `accepted`: survivors named with a reason in accepted.toml; `problem`: why there is no result."""
+    """Of one module. `timeouts`: mutants whose tests did not end, as in a loop; `accepted`: survivors named with a
+    reason in accepted.toml; `problem`: why there is no result."""
 
     module: str
     killed: int = 0
+    timeouts: int = 0
     accepted: int = 0
     survivors: Sequence[Mutant] = ()
     stale: Sequence[Mutant] = ()
@@ -66,11 +68,11 @@ class Result:
 
     @property
     def mutants(self) -> int:
-        return self.killed + self.accepted + len(self.survivors)
+        return self.killed + self.timeouts + self.accepted + len(self.survivors)
 
     @property
     def share(self) -> float:
-        """Killed or named with a reason, of all."""
+        """Killed, timed out or named with a reason, of all."""
         return 1 - len(self.survivors) / self.mutants if self.mutants else 1.0
 
 
@@ -107,11 +109,13 @@ def tried(module: str, directory: Path) -> Result:
     problem = _run(tree, log)
     if problem:
         return Result(module, problem=f"{module}: {problem}; see {log}")
-    killed, survivors = 0, []
+    killed, timeouts, survivors = 0, 0, []
     for line in _mutmut(tree, "results", "--all", "true").splitlines():
         name, status = line.strip().rsplit(": ", 1)
         if status in _KILLED:
             killed += 1
+        elif status == "timeout":
+            timeouts += 1
         else:
             survivors.append(_mutant(module, name, _mutmut(tree, "show", name)))
     shutil.rmtree(tree)
@@ -120,6 +124,7 @@ def tried(module: str, directory: Path) -> Result:
     return Result(
         module,
         killed,
+        timeouts,
         len(survivors) - len(left),
         left,
         [mutant for mutant in reasons if mutant.module == module and mutant not in survivors],

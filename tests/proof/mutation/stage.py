@@ -42,9 +42,17 @@ def _run(scale: float, directory: Path) -> Outcome:
         [
             Table(
                 "Modules",
-                ("module", "mutants", "killed", "survived with a reason", "survived", "share"),
+                ("module", "mutants", "killed", "timed out", "survived with a reason", "survived", "share"),
                 [
-                    (each.module, each.mutants, each.killed, each.accepted, len(each.survivors), f"{each.share:.3f}")
+                    (
+                        each.module,
+                        each.mutants,
+                        each.killed,
+                        each.timeouts,
+                        each.accepted,
+                        len(each.survivors),
+                        f"{each.share:.3f}",
+                    )
                     for each in sorted(found, key=lambda each: each.module)
                 ],
             ),

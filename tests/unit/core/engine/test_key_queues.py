@@ -465,3 +465,61 @@ def test_without_any_room_the_record_at_the_committable_offset_runs_alone() -> N
     owner.offset_tracker.done(0, 1)
     key_queues.retry_aside()
     assert key_queues.take(9, now=0) == [second]
+
+
+def test_what_a_claim_gave_back_leaves_nothing_when_all_have_ended() -> None:
+    key_queues, owner = KeyQueues("key"), assignment()
+    piece = slice_of(owner, "abc-a")
+    claim = key_queues.claim(owner, piece, 9)
+    key_queues.claim(owner, slice_of(owner, "ba", 5), 9)
+    begun = piece.entry(owner, 0, piece.message(0))
+    key_queues.begin(begun)
+    key_queues.give_back_claims(claim, piece, 1, begun)
+    key_queues.end(begun)
+    assert owner.in_key_queues == 4
+    called = []
+    while taken := key_queues.take(1, now=0):
+        assert taken[0].message.offset == taken[0].offset
+        called += offsets_of(taken)
+        key_queues.end(taken[0])
+    assert sorted(called) == [1, 4, 5, 6]
+    assert called.index(1) < called.index(5)
+    assert called.index(4) < called.index(6)
+    assert (owner.in_key_queues, owner.in_flight, bool(key_queues)) == (0, 0, False)
+
+
+def test_the_end_of_a_claims_later_record_does_not_free_the_key_of_an_earlier_one() -> None:
+    key_queues, owner = KeyQueues("key"), assignment()
+    claim = key_queues.claim(owner, slice_of(owner, "ab"), 9)
+    key_queues.end_claims(claim, 0, 1)
+    running, waiting = entry(owner, 2, b"a"), entry(owner, 3, b"a")
+    key_queues.add(running)
+    assert key_queues.take(9, now=0) == [running]
+    key_queues.add(waiting)
+    key_queues.end_claims(claim, 1, 2)
+    assert key_queues.take(9, now=0) == []
+
+
+def test_calls_that_run_already_are_counted_and_have_their_keys() -> None:
+    key_queues, owner = KeyQueues("key"), assignment()
+    for offset, key in enumerate((b"a", b"b")):
+        key_queues.begin(entry(owner, offset, key))
+    assert (owner.in_key_queues, owner.in_flight) == (2, 2)
+    key_queues.add(entry(owner, 2, b"a"))
+    assert key_queues.take(9, now=0) == []
+
+
+def test_records_without_order_are_queued_until_they_are_taken() -> None:
+    key_queues = KeyQueues("none")
+    fed(key_queues, assignment(), b"a")
+    assert key_queues
+    key_queues.take(9, now=0)
+    assert not key_queues
+
+
+def test_records_that_were_set_aside_are_set_aside_once() -> None:
+    key_queues, owner = crowded()
+    key_queues.add(entry(owner, 50, b"far"))
+    assert key_queues.take(9, now=0) == []
+    key_queues.retry_aside()
+    assert (len(key_queues), key_queues.ready(now=0)) == (1, 1)

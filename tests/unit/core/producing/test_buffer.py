@@ -147,3 +147,19 @@ def test_a_buffer_in_a_hurry_is_full_with_each_record() -> None:
     taken_from(buffer)
     assert not buffer.full
     assert buffer.add(record(), 1)
+
+
+def test_a_new_buffer_is_empty_and_admits_records() -> None:
+    buffer = Buffer(Limits(10, 10, 5.0))
+    assert (len(buffer), buffer.taken, buffer.blocked, buffer.deadline, buffer.full) == (0, [], False, None, False)
+    buffer.add(ProducerRecord(b"v"), 9)
+    assert not buffer.full
+    buffer.add(ProducerRecord(b"v"), 1)
+    assert buffer.full
+
+
+def test_a_batch_is_not_due_when_it_begins() -> None:
+    buffer = Buffer(Limits(10, 10, 5.0))
+    buffer.opened(100.0)
+    assert not buffer.due(100.0)
+    assert buffer.due(99.9)
