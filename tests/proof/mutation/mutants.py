@@ -35,8 +35,8 @@ pytest_add_cli_args = [
     "-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:rerunfailures",
 ]
 use_git_change_detection = false
-timeout_multiplier = 10.0
-timeout_constant = 0.5
+timeout_multiplier = 5.0
+timeout_constant = 1.0
 """
 
 

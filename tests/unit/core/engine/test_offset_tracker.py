@@ -264,6 +264,7 @@ def test_each_range_that_is_done_counts_as_a_change() -> None:
         ([(3, 4)], [(1, 2), (4, 5), (6, 7), (8, 9)], 0, [(1, 2), (3, 5), (6, 7), (8, 9)]),
         ([(3, 9)], [(1, 2), (4, 5), (6, 7), (20, 21)], 0, [(1, 2), (3, 9), (20, 21)]),
         ([(1, 3)], [(0, 1), (3, 4), (6, 7), (8, 9)], 4, [(6, 7), (8, 9)]),
+        ([(20, 25)], [(1, 2), (3, 4), (5, 6), (21, 30)], 0, [(1, 2), (3, 4), (5, 6), (20, 30)]),
     ],
 )
 def test_ranges_are_joined_with_those_that_they_touch(
@@ -290,7 +291,15 @@ def test_a_span_that_fits_as_bits_admits_any_number_of_calls() -> None:
     assert not tracker.admits(25, 1000)
 
 
-def test_a_longer_span_admits_as_many_calls_as_run_lengths_fit() -> None:
-    tracker = OffsetTracker(0, (), 16 + 40)  # 30 bytes, and four for each range
-    assert tracker.admits(1000, 6)
-    assert not tracker.admits(1000, 7)
+@pytest.mark.parametrize(
+    ("characters", "span", "most"),
+    [
+        (20, 127, 6),  # 15 bytes, two for each range
+        (20, 128, 2),  # four for each
+        (32, 1000, 5),  # 24 bytes, all of them needed
+    ],
+)
+def test_a_longer_span_admits_as_many_calls_as_run_lengths_fit(characters: int, span: int, most: int) -> None:
+    tracker = OffsetTracker(0, (), 16 + characters)
+    assert tracker.admits(span, most)
+    assert not tracker.admits(span, most + 1)
