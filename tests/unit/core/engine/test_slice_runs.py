@@ -163,3 +163,24 @@ def test_a_record_of_a_batch_that_is_held_back_is_not_accounted_for() -> None:
     assert run.settle(2, batches) == (0, [])
     assert run.settle(3, batches) == (1, [])
     assert position(owner) == 1
+
+
+def test_calls_before_and_after_a_failure_are_done() -> None:
+    owner, piece = delivered(4)
+    run = SliceRun(owner, piece, 0.0)
+    run.index = 1
+    run.note(Failure(ValueError()), piece.message(1))
+    run.settle(4, KeyQueues("key"))
+    assert owner.offset_tracker is not None
+    assert (position(owner), list(owner.offset_tracker.ranges())) == (1, [(2, 4)])
+
+
+def test_many_calls_in_due_order_are_done_beside_what_was_done_before() -> None:
+    owner, piece = delivered(12)
+    tracker = owner.offset_tracker
+    assert tracker is not None
+    tracker.done(5, 6)
+    offsets = [10, 8, 3, 1]
+    due = Slice([piece.records[at] for at in offsets], 0, None, [1, 2, 3, 4], [at + 1 for at in offsets])
+    SliceRun(owner, due, 0.0).settle(4, KeyQueues("key"))
+    assert list(tracker.ranges()) == [(1, 2), (3, 4), (5, 6), (8, 9), (10, 11)]
