@@ -14,9 +14,9 @@ import pytest
 
 from proof.network.checks import AGAIN, LINES, Measured, Produced, Reading
 from proof.network.stage import offsets_partition
-from proof.network.subjects import reading
+from proof.network.watch import reading
 
-BEFORE = Reading(cpu=1.0, threads=10, descriptors=20, memory=50 * 2**20)
+BEFORE = Reading(at=0.0, cpu=1.0, threads=10, descriptors=20, memory=50 * 2**20)
 SOUND = Measured(
     outage=20.0,
     cpu=0.02,
@@ -33,6 +33,7 @@ DELIVERED = Produced(ALL, frozenset(range(0, 10, 2)), frozenset(range(0, 10, 2))
 def test_nothing_is_found_where_all_is_well() -> None:
     assert SOUND.problems() == []
     assert DELIVERED.problems(range(10)) == []
+    assert attrs.evolve(SOUND, cpu=0.15, usual=0.1, is_total=False).problems() == []
     assert DELIVERED.problems([*range(10), 3]) == []  # a repeat loses nothing
 
 
@@ -43,6 +44,8 @@ def test_nothing_is_found_where_all_is_well() -> None:
         ({"back": AGAIN + 1}, "does not work again"),
         ({"restarted": True}, "the process has ended"),
         ({"cpu": 0.5}, "50% of a core"),
+        ({"cpu": 0.25, "usual": 0.1, "is_total": False}, "25% of a core"),
+        ({"cpu": 0.15, "usual": 0.1}, "15% of a core"),
         ({"lines": [*SOUND.lines, *["again"] * LINES]}, "21 log lines a minute"),
         ({"outage": 180.0, "lines": [*SOUND.lines, *["again"] * 3 * LINES]}, "20 log lines a minute"),
         ({"lines": ["WARNING something is unavailable"]}, "no log line names"),
@@ -87,10 +90,10 @@ def process(code: str) -> Iterator[int]:
 
 
 def measured(pid: int, seconds: float) -> tuple[float, Reading]:
-    began, before = time.monotonic(), reading(pid)
+    before = reading(pid)
     time.sleep(seconds)
     after = reading(pid)
-    return (after.cpu - before.cpu) / (time.monotonic() - began), after
+    return after.share(before), after
 
 
 def test_a_process_is_measured_from_outside() -> None:

@@ -36,7 +36,7 @@ class Scene:
 
 Fault = Callable[[Scene], AbstractContextManager[Sequence[str]]]
 """Breaks something for as long as its context lasts; gives the names by one of which logs must call it."""
-_All = range(3)
+_ALL = range(3)
 
 
 @contextmanager
@@ -52,13 +52,27 @@ def _broken(scene: Scene, indices: Iterable[int], how: Callable[[Proxy], None]) 
 
 
 def everywhere(how: Callable[[Proxy], None]) -> Fault:
-    return lambda scene: _broken(scene, _All, how)
+    return lambda scene: _broken(scene, _ALL, how)
 
 
 @contextmanager
 def slow(scene: Scene) -> Iterator[Sequence[str]]:
     """Everything works, so nothing needs to be named."""
-    with _broken(scene, _All, lambda proxy: proxy.delay(0.25, jitter=0.1)):
+    with _broken(scene, _ALL, lambda proxy: proxy.delay(0.25, jitter=0.1)):
+        yield ()
+
+
+@contextmanager
+def briefly(scene: Scene) -> Iterator[Sequence[str]]:
+    """Too short to be named."""
+    with _broken(scene, _ALL, Proxy.drop):
+        yield ()
+
+
+@contextmanager
+def flaky(scene: Scene) -> Iterator[Sequence[str]]:
+    """What is tried again at once works, so nothing needs to be named."""
+    with _broken(scene, _ALL, lambda proxy: proxy.reset(0.2)):
         yield ()
 
 
@@ -104,29 +118,32 @@ def stopped(scene: Scene) -> Iterator[Sequence[str]]:
 
 @attrs.frozen
 class Case:
-    """`seconds`: how long it lasts; 0: it is over by itself, so the time until everything works is the outage."""
+    """`is_total`: no record comes through, so a process has nothing to do. `heals_itself`: nobody ends it, so the
+    outage is the time until everything works."""
 
     name: str
     fault: Fault
     seconds: float = 20.0
+    is_total: bool = False
+    heals_itself: bool = False
 
     def shortened(self, most: float) -> Case:
         return attrs.evolve(self, seconds=min(self.seconds, most))
 
 
 CASES = [
-    Case("all brokers, packets dropped", everywhere(Proxy.drop), 40.0),
-    Case("half-open connections", half_open, 0.0),
-    Case("all brokers, packets dropped, shorter than the session", everywhere(Proxy.drop), 4.0),
-    Case("all brokers refuse", everywhere(Proxy.refuse)),
+    Case("all brokers, packets dropped", everywhere(Proxy.drop), 40.0, is_total=True),
+    Case("half-open connections", half_open, 0.0, heals_itself=True),
+    Case("all brokers refuse", everywhere(Proxy.refuse), is_total=True),
     Case("the coordinator alone", lambda scene: _broken(scene, [scene.coordinator()], Proxy.drop)),
     Case("one leader alone", lambda scene: _broken(scene, [scene.leader()], Proxy.drop)),
-    Case("requests arrive, responses do not", everywhere(lambda proxy: proxy.hang("responses"))),
-    Case("requests do not arrive", everywhere(lambda proxy: proxy.hang("requests"))),
+    Case("requests arrive, responses do not", everywhere(lambda proxy: proxy.hang("responses")), is_total=True),
+    Case("requests do not arrive", everywhere(lambda proxy: proxy.hang("requests")), is_total=True),
+    Case("packets dropped, shorter than the session", briefly, 4.0),
     Case("250 to 350 ms each way", slow),
-    Case("20 % of requests reset", everywhere(lambda proxy: proxy.reset(0.2))),
+    Case("20 % of requests reset", flaky),
     Case("too few replicas in sync", too_few_replicas),
     Case("a broker stopped by SIGSTOP", stopped, 45.0),
-    Case("all three brokers rolled", rolled),
+    Case("all three brokers rolled", rolled, 0.0),
 ]
 """In the order in which they are played; CI plays the first ones, shortened."""

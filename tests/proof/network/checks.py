@@ -9,7 +9,7 @@ import attrs
 AGAIN = 30.0
 """Seconds after an outage within which everything works again."""
 CPU = 0.10
-"""Share of a core in an outage, at most."""
+"""Share of a core in an outage, at most; more than usual where some records come through."""
 LINES = 20
 """Log lines in a minute of an outage, at most; a shorter outage may have as many."""
 THREADS, DESCRIPTORS = 3, 8
@@ -20,8 +20,10 @@ MEMORY = 24 * 2**20
 
 @attrs.frozen
 class Reading:
-    """A process as /proc shows it. `cpu`: seconds since its start; `memory`: resident bytes."""
+    """A process as /proc shows it. `at`: of the monotonic clock; `cpu`: seconds since its start; `memory`: resident
+    bytes."""
 
+    at: float
     cpu: float
     threads: int
     descriptors: int
@@ -29,6 +31,10 @@ class Reading:
 
     def __str__(self) -> str:
         return f"{self.threads}/{self.descriptors}/{self.memory / 2**20:.0f} MB"
+
+    def share(self, before: Reading) -> float:
+        """Of a core, since then."""
+        return (self.cpu - before.cpu) / max(self.at - before.at, 1e-9)
 
     def grown(self, before: Reading) -> list[str]:
         found = []
@@ -44,7 +50,8 @@ class Reading:
 @attrs.frozen
 class Measured:
     """`outage`: seconds; `cpu`: share of a core in it; `lines`: of the log in it; `back`: seconds from its end until
-    everything worked again, None: it did not; `named`: texts of which one line at least must have one, if any."""
+    everything worked again, None: it did not; `usual`: share of a core before it; `is_total`: a process has nothing to
+    do in it; `named`: texts of which one line at least must have one, if any."""
 
     outage: float
     cpu: float
@@ -52,6 +59,8 @@ class Measured:
     back: float | None
     before: Reading
     after: Reading
+    usual: float = 0.0
+    is_total: bool = True
     named: Sequence[str] = ()
     restarted: bool = False
 
@@ -65,7 +74,7 @@ class Measured:
             found.append(f"does not work again within {AGAIN:g} s")
         if self.restarted:
             found.append("the process has ended")
-        if self.cpu > CPU:
+        if self.cpu > CPU + (0 if self.is_total else self.usual):
             found.append(f"{self.cpu:.0%} of a core in the outage")
         if self.lines_a_minute > LINES:
             found.append(f"{self.lines_a_minute:.0f} log lines a minute, such as: {self.lines[-1]}")

@@ -17,15 +17,16 @@ from chaos.trial import wait_for
 
 from proof.network.cases import CASES, Case, Scene
 from proof.network.checks import AGAIN, Measured
-from proof.network.subjects import Producer, Subject, Worker, reading, settled, wait_until_back
+from proof.network.subjects import Producer, Subject, Worker
+from proof.network.watch import Watch, wait_until_back, wait_until_settled
 from proof.stage import Cell, Outcome, Stage, Table
 
 ADAPTERS = ("confluent", "aiokafka")
 _SHORT = 8.0
-_CALM = 4.0  # seconds until clients have made their connections
+_CALM, _USUAL = 3.0, 3.0  # seconds until clients have made their connections; of which CPU time is usual
 _SETTLES = 20.0
 _COLUMNS = (
-    "case", "process", "lost", "back after s", "outage s", "CPU %", "lines a minute", "before", "after",
+    "case", "process", "lost", "back after s", "outage s", "CPU %", "usual CPU %", "lines a minute", "before", "after",
 )  # fmt: skip
 
 
@@ -46,6 +47,7 @@ class Row:
             back,
             round(m.outage, 1),
             round(100 * m.cpu, 1),
+            round(100 * m.usual, 1),
             round(m.lines_a_minute),
             str(m.before),
             str(m.after),
@@ -85,59 +87,40 @@ def subjects(cluster: Cluster, directory: Path) -> Iterator[Scene]:
 
 def play(case: Case, cluster: Cluster, directory: Path) -> tuple[list[Row], list[str]]:
     with subjects(cluster, directory) as scene:
-        all_: list[Subject] = [*scene.workers, *scene.producers]
-        wait_for(lambda: all(subject.works() for subject in all_), "all processes work", 60)
+        everyone: list[Subject] = [*scene.workers, *scene.producers]
+        watches = [Watch(subject) for subject in everyone]
+        wait_for(lambda: all(watch.subject.works() for watch in watches), "all processes work", 60)
         time.sleep(_CALM)
-        before = {subject: reading(subject.pid) for subject in all_}
-        logged = {subject: subject.log.stat().st_size for subject in all_}
-        began = time.monotonic()
+        for watch in watches:
+            watch.begin()
+        time.sleep(_USUAL)
+        for watch in watches:
+            watch.broken()
         with ExitStack() as noted:
             for worker in scene.workers:
                 noted.enter_context(worker.trial.noted(case.name))
             with case.fault(scene) as named:
                 time.sleep(case.seconds)
-                ended = {subject: reading(subject.pid) if subject.alive else before[subject] for subject in all_}
-                outage = time.monotonic() - began
-                lines = {subject: _lines(subject.log, logged[subject]) for subject in all_}
-            for subject in all_:
-                subject.mark()
-            back = wait_until_back(all_, AGAIN)
-            if not case.seconds and outage < 1:  # nobody has to heal it
-                ended = {subject: reading(subject.pid) if subject.alive else before[subject] for subject in all_}
-                outage = time.monotonic() - began
-                lines = {subject: _lines(subject.log, logged[subject]) for subject in all_}
-        after = settled(all_, before, _SETTLES)
-        rows = []
-        for subject in all_:
-            measured = Measured(
-                outage,
-                (ended[subject].cpu - before[subject].cpu) / outage,
-                lines[subject],
-                back.get(subject),
-                before[subject],
-                after[subject],
-                _known(named, subject),
-                not subject.alive,
-            )
-            rows.append(Row(case, subject, measured))
+                if not case.heals_itself:
+                    for watch in watches:
+                        watch.over()
+            for watch in watches:
+                watch.subject.mark()
+            wait_until_back(watches, AGAIN)
+            if case.heals_itself:
+                for watch in watches:
+                    watch.over()
+        wait_until_settled(watches, _SETTLES)
+        rows = [Row(case, watch.subject, watch.measured(case, named)) for watch in watches]
         cluster.wait_in_sync()
         with ThreadPoolExecutor(len(rows)) as pool:
             ends = list(pool.map(lambda row: row.subject.finish(), rows))
-        problems = []
-        for row, (lost, found) in zip(rows, ends, strict=True):
-            row.lost = lost
-            who = f"{case.name}, {row.subject.kind} of {row.subject.adapter}"
-            problems += [f"{who}: {each}" for each in [*row.measured.problems(), *found]]
-        return rows, problems
-
-
-def _known(named: Sequence[str], subject: Subject) -> Sequence[str]:
-    """Of topics only those that a process has to do with."""
-    return [name for name in named if ":" in name or name in subject.topics]
-
-
-def _lines(log: Path, start: int) -> list[str]:
-    return log.read_bytes()[start:].decode(errors="replace").splitlines()
+    problems = []
+    for row, (lost, found) in zip(rows, ends, strict=True):
+        row.lost = lost
+        who = f"{case.name}, {row.subject.kind} of {row.subject.adapter}"
+        problems += [f"{who}: {each}" for each in [*row.measured.problems(), *found]]
+    return rows, problems
 
 
 def _run(scale: float, directory: Path) -> Outcome:

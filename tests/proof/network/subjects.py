@@ -7,16 +7,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
 from pathlib import Path
 
 from chaos import plan
 from chaos.cluster import Cluster
-from chaos.trial import PARTITIONS, SESSION, Trial, wait_for
+from chaos.trial import PARTITIONS, SESSION, Trial
 
-from proof.network.checks import Produced, Reading
+from proof.network.checks import Produced
 
 MAX_POLL = 10_000  # milliseconds
 WORKERS = {
@@ -27,20 +24,7 @@ RATE = 40
 """Records a second for each process: few, so that CPU time is what an outage costs and not what records do."""
 _DELIVERY = 120.0  # seconds, longer than any outage: so no record may fail
 _ENDS = 150.0
-_TICKS = os.sysconf("SC_CLK_TCK")
-_PAGE = os.sysconf("SC_PAGE_SIZE")
 _TESTS = Path(__file__).parents[2]
-
-
-def reading(pid: int) -> Reading:
-    process = Path(f"/proc/{pid}")
-    times = (process / "stat").read_text().rpartition(")")[2].split()
-    return Reading(
-        (int(times[11]) + int(times[12])) / _TICKS,
-        len(list((process / "task").iterdir())),
-        len(list((process / "fd").iterdir())),
-        int((process / "statm").read_text().split()[1]) * _PAGE,
-    )
 
 
 class Worker:
@@ -154,33 +138,3 @@ class Producer:
 
 
 Subject = Worker | Producer
-
-
-def wait_until_back(subjects: Sequence[Subject], seconds: float) -> dict[Subject, float]:
-    """Seconds until each works again; those that do not are left out."""
-    began, found = time.monotonic(), dict[Subject, float]()
-
-    def all_work() -> bool:
-        for subject in subjects:
-            if subject not in found and subject.works():
-                found[subject] = time.monotonic() - began
-        return len(found) == len(subjects)
-
-    _patiently(all_work, seconds)
-    return found
-
-
-def settled(subjects: Sequence[Subject], before: dict[Subject, Reading], seconds: float) -> dict[Subject, Reading]:
-    """As they are when they are as before, or after some time: connections are not closed at once."""
-    alive = [subject for subject in subjects if subject.alive]
-
-    def as_before() -> bool:
-        return not any(reading(subject.pid).grown(before[subject]) for subject in alive)
-
-    _patiently(as_before, seconds)
-    return {subject: reading(subject.pid) if subject.alive else before[subject] for subject in subjects}
-
-
-def _patiently(true: Callable[[], bool], seconds: float) -> None:
-    with suppress(AssertionError):  # who waits looks at what is missing
-        wait_for(true, "", seconds)
