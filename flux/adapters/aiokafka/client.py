@@ -31,8 +31,9 @@ from flux.adapters.aiokafka.errors import translated
 from flux.adapters.aiokafka.log import LOG
 from flux.core.errors import BrokerError, Fault
 
-REQUEST_TIMEOUT_MS = 15_000
-"""Default limit of silence during a request: two attempts fit into a record's usual 30 s."""
+REQUEST_TIMEOUT_MS = 10_000
+"""Default limit of silence during a request. A worker whose connections are all silent finds that for its consumers and
+then for the producer of forwarded copies: both fit into half a minute."""
 
 CONNECT_MS = 5_000
 """Limit for connecting, multiplied with each failed attempt: a broker that hangs must not delay requests to others."""

@@ -168,9 +168,10 @@ def producer_properties(bootstrap: str, options: Mapping[str, Any], settings: Pr
         "message.max.bytes": LARGEST_RECORD,
         # Keys go to the partition that Kafka's own clients choose, null keys to random ones.
         "partitioner": "murmur2_random",
-        # As for consumers; a broker that waits for replicas answers before that.
-        "socket.timeout.ms": 15_000,
-        "request.timeout.ms": 10_000,
+        # As for consumers: a worker writes copies again only after its consumers are back, and both must fit into half
+        # a minute. A broker that waits for replicas answers before that.
+        "socket.timeout.ms": 10_000,
+        "request.timeout.ms": 7_000,
     }
     if settings.max_batch_bytes is not None:
         properties["batch.size"] = settings.max_batch_bytes

@@ -292,7 +292,7 @@ def test_silent_connections_are_given_up_soon_unless_the_user_says_otherwise() -
     assert consumer_properties("h:1", {}, SETTINGS)["socket.timeout.ms"] == 10_000
     assert consumer_properties("h:1", users, SETTINGS)["socket.timeout.ms"] == 40_000
     producer = producer_properties("h:1", {}, ProducerSettings())
-    assert producer["request.timeout.ms"] < producer["socket.timeout.ms"] == 15_000
+    assert producer["request.timeout.ms"] < producer["socket.timeout.ms"] == 10_000
     assert producer_properties("h:1", users, ProducerSettings())["socket.timeout.ms"] == 40_000
 
 
