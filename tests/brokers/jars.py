@@ -6,6 +6,7 @@ import hashlib
 import os
 import re
 import shutil
+import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -94,6 +95,15 @@ class Node:
 
     def stop(self) -> None:
         self._end(at_once=False)
+
+    def hang(self) -> None:
+        """It keeps its connections and answers nothing, until `go_on`."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
 
     def _end(self, at_once: bool) -> None:
         process, self._process = self._process, None

@@ -12,14 +12,15 @@ from pathlib import Path
 
 import attrs
 
-from proof.stage import Outcome, Stage, Table
+from proof.stage import Curve, Outcome, Stage, Table
 
 _STYLE = """body{font:15px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#1b1f24;
 background:#fff}table{border-collapse:collapse;margin:.5rem 0 1.5rem}td,th{border-bottom:1px solid #d0d7de;
 padding:.25rem .75rem;text-align:left}td.n{text-align:right;font-variant-numeric:tabular-nums}.ok{color:#116329}
-.bad{color:#a40e26}pre{white-space:pre-wrap;background:#f6f8fa;padding:.75rem}
+.bad{color:#a40e26}figure{margin:.5rem 0 1rem}svg{width:100%;height:auto;border-bottom:1px solid #8c959f}
+polyline{fill:none;stroke:#0969da;stroke-width:1.5}pre{white-space:pre-wrap;background:#f6f8fa;padding:.75rem}
 @media(prefers-color-scheme:dark){body{color:#e6edf3;background:#0d1117}td,th{border-color:#30363d}pre{background:#161b22}
-.ok{color:#3fb950}.bad{color:#ff7b72}}"""
+.ok{color:#3fb950}.bad{color:#ff7b72}polyline{stroke:#58a6ff}}"""
 
 
 def written(directory: Path, outcomes: Mapping[str, Outcome], stages: Mapping[str, Stage], scale: float) -> Path:
@@ -55,6 +56,7 @@ def _page(known: Mapping[str, Mapping[str, object]], stages: Mapping[str, Stage]
         parts += [f"<pre>{html.escape(problem)}</pre>" for problem in outcome.problems]
         parts.append(_table(Table("", ("", ""), list(outcome.figures.items()))))
         parts += [_table(table if isinstance(table, Table) else Table(**table)) for table in outcome.tables]
+        parts += [_figure(curve if isinstance(curve, Curve) else Curve(**curve)) for curve in outcome.curves]
         parts += [f"<p>{html.escape(note)}</p>" for note in outcome.notes]
     return "\n".join(parts) + "\n"
 
@@ -73,3 +75,22 @@ def _table(table: Table) -> str:
     )
     title = f"<h3>{html.escape(table.title)}</h3>" if table.title else ""
     return f"{title}<table>{f'<tr>{head}</tr>' if head else ''}{rows}</table>"
+
+
+_WIDTH, _HEIGHT = 800, 90
+
+
+def _figure(curve: Curve) -> str:
+    """The value from 0 up, over the time."""
+    if len(curve.points) < 2:
+        return ""
+    most = max(value for _, value in curve.points)
+    first, last = curve.points[0][0], curve.points[-1][0]
+    across, up = _WIDTH / ((last - first) or 1), _HEIGHT / (most or 1)
+    line = " ".join(f"{(time - first) * across:.1f},{_HEIGHT - value * up:.1f}" for time, value in curve.points)
+    least = min(value for _, value in curve.points)
+    text = f"{curve.title}: {least:,.5g} to {most:,.5g} {curve.unit} in {last - first:,.0f} s"
+    return (
+        f'<figure><figcaption>{html.escape(text)}</figcaption><svg viewBox="0 -2 {_WIDTH} {_HEIGHT + 4}" role="img" '
+        f'aria-label="{html.escape(text)}"><polyline points="{line}"/></svg></figure>'
+    )

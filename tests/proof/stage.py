@@ -18,6 +18,15 @@ class Table:
 
 
 @attrs.frozen
+class Curve:
+    """A measured series; `points`: (seconds, value)."""
+
+    title: str
+    unit: str
+    points: Sequence[tuple[float, float]]
+
+
+@attrs.frozen
 class Outcome:
     """`problems`: what was found wrong; none is a pass. `figures`: how much was tried, by name."""
 
@@ -26,6 +35,7 @@ class Outcome:
     tables: Sequence[Table] = ()
     notes: Sequence[str] = ()
     seconds: float = 0.0
+    curves: Sequence[Curve] = ()
 
 
 @attrs.frozen
