@@ -142,7 +142,7 @@ CASES = [
     Case("packets dropped, shorter than the session", briefly, 4.0),
     Case("250 to 350 ms each way", slow),
     Case("20 % of requests reset", flaky),
-    Case("too few replicas in sync", too_few_replicas),
+    Case("too few replicas in sync", too_few_replicas, 45.0),
     Case("a broker stopped by SIGSTOP", stopped, 45.0),
     Case("all three brokers rolled", rolled, 0.0),
 ]
