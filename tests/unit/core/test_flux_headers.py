@@ -146,3 +146,31 @@ def test_unread_headers_are_those_of_their_stage() -> None:
 )
 def test_a_due_time_is_read_alone_if_it_is_plainly_valid(headers: Headers, due: int | None) -> None:
     assert unread().due(headers) == due
+
+
+def test_the_latest_due_time_is_the_longest_wait_and_an_hour_from_now() -> None:
+    unread = flux_headers.UnreadHeaders(1, T0_MS, 1000, lambda message, names: None)
+    latest = T0_MS + 1000 + 3_600_000
+    for due, expected in ((latest, latest), (latest + 1, None)):
+        own = [(flux_headers.DUE, b"%d" % due)]
+        assert unread.due(own) == expected
+        assert unread.read(own).due == expected
+
+
+def test_an_origin_without_a_topic_is_none() -> None:
+    own = [(flux_headers.ORIGIN_PARTITION, b"1"), (flux_headers.ORIGIN_OFFSET, b"2")]
+    assert flux_headers.read(own, 1, T0_MS, 0).origin is None
+
+
+def test_the_highest_partition_is_valid() -> None:
+    own = [
+        (flux_headers.ORIGIN_TOPIC, b"t"),
+        (flux_headers.ORIGIN_PARTITION, b"2147483647"),
+        (flux_headers.ORIGIN_OFFSET, b"2"),
+    ]
+    assert flux_headers.read(own, 1, T0_MS, 0).origin == ("t", 2147483647, 2)
+
+
+def test_all_invalid_headers_are_named() -> None:
+    own = [(flux_headers.DUE, b"soon"), (flux_headers.ATTEMPTS, b"many")]
+    assert flux_headers.read(own, 1, T0_MS, 0).ignored == (flux_headers.DUE, flux_headers.ATTEMPTS)
