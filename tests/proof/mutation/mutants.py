@@ -35,6 +35,7 @@ pytest_add_cli_args = [
     "-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:rerunfailures",
 ]
 use_git_change_detection = false
+process_isolation = "forkserver"  # a process that ran the tests before has their caches
 timeout_multiplier = 5.0
 timeout_constant = 1.0
 """

@@ -79,18 +79,18 @@ class Panic(BaseException):
 
 
 @pytest.mark.parametrize(
-    ("rules", "verdict"),
+    ("lists", "verdict"),
     [
-        (Rules(reject_on=(Panic,)), REJECTED),
-        (Rules(retry_on=(Exception, Panic)), NEXT),
-        (Rules(pause_on=(Panic,)), PAUSE),
-        (Rules(retry_on=(BaseException,)), NEXT),
-        (Rules(), STOP),
-        (Rules((), ()), STOP),
+        ({"reject_on": (Panic,)}, REJECTED),
+        ({"retry_on": (Exception, Panic)}, NEXT),
+        ({"pause_on": (Panic,)}, PAUSE),
+        ({"retry_on": (BaseException,)}, NEXT),
+        ({}, STOP),
+        ({"retry_on": ()}, STOP),
     ],
 )
-def test_what_is_no_exception_class_counts_where_it_is_named(rules: Rules, verdict: object) -> None:
-    assert rules.verdict(Panic()) is verdict
+def test_what_is_no_exception_class_counts_where_it_is_named(lists: dict[str, Any], verdict: object) -> None:
+    assert Rules(**lists).verdict(Panic()) is verdict
 
 
 def test_an_exception_that_answers_nothing_is_judged_by_its_bases() -> None:
@@ -129,7 +129,8 @@ def test_a_wait_that_cannot_be_had_is_none() -> None:
 def test_what_a_call_asks_for_comes_before_the_rules() -> None:
     never = Rules((), (Exception,))
     assert never.verdict(Retry()) is NEXT
-    assert never.verdict(Retry(after=3)).after == 3
+    assert never.verdict(Retry(after=3)) == Verdict(Move.NEXT, "error", 3.0)
+    assert never.verdict(Retry(after=0)) == Verdict(Move.NEXT, "error", 0.0)
     always = Rules((Exception,))
     assert always.verdict(Reject("no")) is REJECTED
     assert always.verdict(Undecodable()) is UNDECODABLE
@@ -210,3 +211,46 @@ def test_a_batch_failure_names_messages_and_exceptions() -> None:
 def test_a_type_has_the_same_verdict_each_time() -> None:
     rules = Rules(reject_on=(ValueError,))
     assert [rules.verdict(ValueError()), rules.verdict(ValueError("again"))] == [REJECTED, REJECTED]
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (Reject(), "rejected"),
+        (Reject("no"), "no"),
+        (Retry(), "retry"),
+        (Retry("later", after=1), "later"),
+        (Pause(), "paused"),
+        (Pause(1, "down"), "down"),
+        (BatchFailure({FIRST: ValueError(), SECOND: ValueError()}), "2 record(s) failed"),
+    ],
+)
+def test_its_reason_is_its_text(error: Exception, text: str) -> None:
+    assert str(error) == text
+
+
+def test_a_refused_batch_failure_names_what_it_was_given() -> None:
+    with pytest.raises(
+        ValueError, match=r"^BatchFailure\(\{\}\): name the messages that failed, each with its exception$"
+    ):
+        BatchFailure({})
+    with pytest.raises(TypeError, match=r"^BatchFailure\(\{str: int\}\): give message -> exception$"):
+        BatchFailure({"x": 1})  # type: ignore[dict-item]
+
+
+def test_a_batch_may_name_all_of_its_messages() -> None:
+    named: dict[Any, BaseException] = {FIRST: ValueError(), SECOND: KeyError()}
+    assert failures_of([FIRST, SECOND], BatchFailure(named)) == named
+
+
+def test_the_same_type_is_judged_once() -> None:
+    class Counted(Rules):
+        judged = 0
+
+        def _verdict(self, error: BaseException) -> Verdict:
+            Counted.judged += 1
+            return super()._verdict(error)
+
+    rules = Counted()
+    assert [rules.verdict(ValueError()) for _ in range(3)] == [NEXT] * 3
+    assert Counted.judged == 1
