@@ -213,20 +213,11 @@ def test_a_type_has_the_same_verdict_each_time() -> None:
     assert [rules.verdict(ValueError()), rules.verdict(ValueError("again"))] == [REJECTED, REJECTED]
 
 
-@pytest.mark.parametrize(
-    ("error", "text"),
-    [
-        (Reject(), "rejected"),
-        (Reject("no"), "no"),
-        (Retry(), "retry"),
-        (Retry("later", after=1), "later"),
-        (Pause(), "paused"),
-        (Pause(1, "down"), "down"),
-        (BatchFailure({FIRST: ValueError(), SECOND: ValueError()}), "2 record(s) failed"),
-    ],
-)
-def test_its_reason_is_its_text(error: Exception, text: str) -> None:
-    assert str(error) == text
+def test_its_reason_is_its_text() -> None:
+    assert [str(error) for error in (Reject(), Reject("no"))] == ["rejected", "no"]
+    assert [str(error) for error in (Retry(), Retry("later", after=1))] == ["retry", "later"]
+    assert [str(error) for error in (Pause(), Pause(1, "down"))] == ["paused", "down"]
+    assert str(BatchFailure({FIRST: ValueError(), SECOND: ValueError()})) == "2 record(s) failed"
 
 
 def test_a_refused_batch_failure_names_what_it_was_given() -> None:
