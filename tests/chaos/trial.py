@@ -199,9 +199,11 @@ class Trial:
 
     # ---- workers
 
-    def start(self, processes: int = 1) -> Worker:
+    def start(self, processes: int = 1, proxied: bool = True) -> Worker:
+        """`proxied`: False: it reaches the brokers directly, whatever the trial's workers do."""
         log = self.directory / f"worker-{len(self.workers)}.log"
-        worker = Worker(log, self._task, self._adapter, processes, self._environment)
+        adapter = self._adapter if proxied else self._adapter.replace(self.cluster.proxied, self.cluster.bootstrap)
+        worker = Worker(log, self._task, adapter, processes, self._environment)
         self.workers.append(worker)
         return worker
 

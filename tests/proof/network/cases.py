@@ -119,13 +119,15 @@ def stopped(scene: Scene) -> Iterator[Sequence[str]]:
 @attrs.frozen
 class Case:
     """`is_total`: no record comes through, so a process has nothing to do. `heals_itself`: nobody ends it, so the
-    outage is the time until everything works."""
+    outage is the time until everything works. `accompanied`: each worker's group has a second one, whose network is
+    sound."""
 
     name: str
     fault: Fault
     seconds: float = 20.0
     is_total: bool = False
     heals_itself: bool = False
+    accompanied: bool = False
 
     def shortened(self, most: float) -> Case:
         return attrs.evolve(self, seconds=min(self.seconds, most))
@@ -134,6 +136,7 @@ class Case:
 CASES = [
     Case("all brokers, packets dropped", everywhere(Proxy.drop), 40.0, is_total=True),
     Case("half-open connections", half_open, 0.0, heals_itself=True),
+    Case("one worker of two, packets dropped", everywhere(Proxy.drop), is_total=True, accompanied=True),
     Case("all brokers refuse", everywhere(Proxy.refuse), is_total=True),
     Case("the coordinator alone", lambda scene: _broken(scene, [scene.coordinator()], Proxy.drop)),
     Case("one leader alone", lambda scene: _broken(scene, [scene.leader()], Proxy.drop)),

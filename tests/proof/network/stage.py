@@ -71,14 +71,14 @@ def coordinated_alike() -> tuple[str, str]:
 
 
 @contextmanager
-def subjects(cluster: Cluster, directory: Path) -> Iterator[Scene]:
+def subjects(cluster: Cluster, directory: Path, accompanied: bool) -> Iterator[Scene]:
     workers: list[Worker] = []
     producers: list[Producer] = []
     with ExitStack() as stack:
         for adapter, group in zip(ADAPTERS, coordinated_alike(), strict=True):
             own = directory / adapter
             own.mkdir(parents=True)
-            workers.append(worker := Worker(cluster, own, adapter, group))
+            workers.append(worker := Worker(cluster, own, adapter, group, accompanied))
             stack.callback(worker.close)
             producers.append(Producer(cluster, own, adapter, f"{worker.trial.topic}-produced", worker.trial))
             stack.callback(producers[-1].close)
@@ -86,7 +86,7 @@ def subjects(cluster: Cluster, directory: Path) -> Iterator[Scene]:
 
 
 def play(case: Case, cluster: Cluster, directory: Path) -> tuple[list[Row], list[str]]:
-    with subjects(cluster, directory) as scene:
+    with subjects(cluster, directory, case.accompanied) as scene:
         everyone: list[Subject] = [*scene.workers, *scene.producers]
         watches = [Watch(subject) for subject in everyone]
         wait_for(lambda: all(watch.subject.works() for watch in watches), "all processes work", 60)

@@ -30,7 +30,8 @@ _TESTS = Path(__file__).parents[2]
 class Worker:
     kind = "worker"
 
-    def __init__(self, cluster: Cluster, directory: Path, adapter: str, group: str) -> None:
+    def __init__(self, cluster: Cluster, directory: Path, adapter: str, group: str, accompanied: bool) -> None:
+        """`accompanied`: its group has a second worker, whose network is sound."""
         self.adapter = adapter
         self.trial = Trial(
             cluster, directory, rate=RATE, scheme=adapter, options=WORKERS[adapter], proxied=True, group=group
@@ -41,6 +42,8 @@ class Worker:
         self.log = self._process.log
         self.topics = [self.trial.topic, self.trial.topics[1]]
         self._from = 0
+        if accompanied:
+            self.trial.start(proxied=False)
 
     @property
     def alive(self) -> bool:
@@ -50,10 +53,14 @@ class Worker:
         self._from = self.trial.feeder.given
 
     def works(self) -> bool:
-        """Whether it has called records of every stage and partition that were produced since `mark`."""
+        """Whether records of every stage and partition that were produced since `mark` are called, some by it."""
         calls = [call for call in self.trial.calls() if call.number >= self._from]
         main = {call.partition for call in calls if call.stage == 0}
-        return len(main) == PARTITIONS and {call.stage for call in calls} >= set(range(plan.DEAD))
+        return (
+            len(main) == PARTITIONS
+            and {call.stage for call in calls} >= set(range(plan.DEAD))
+            and self.pid in {call.pid for call in calls}
+        )
 
     def finish(self) -> tuple[int, list[str]]:
         """Ends it; how many records were lost, and all problems."""
