@@ -290,3 +290,60 @@ def test_calls_that_are_found_failed_are_reported_and_what_is_cut_goes_to_others
     assert run.limit == 2
     assert at.backlogged == 2
     assert shared.stats.done == 0
+
+
+def test_a_caller_takes_entries_that_are_ready_before_a_slice() -> None:
+    driver = slow(chunk=2)
+    driver.poll(*keyed(driver, 0, "aab"))
+    first = taken(driver)
+    driver.poll(*keyed(driver, 3, "xyz"))
+    driver.work(first)
+    assert offsets(taken(driver)) == [1]
+
+
+def test_without_concurrency_slow_calls_are_made_by_whole_slices() -> None:
+    driver = slow(concurrency=1)
+    driver.poll(*range(20))
+    assert isinstance(taken(driver), SliceRun)
+    driver = slow(concurrency=2)
+    driver.poll(*range(20))
+    assert isinstance(taken(driver), PartRun)
+
+
+@pytest.mark.parametrize("batch", [None, OpenBatch(2, 60.0)])
+def test_a_run_costs_its_calls_and_a_batch_costs_one(batch: OpenBatch | None) -> None:
+    limits = CallLimits(150.0)
+    driver = Driver(batch=batch, call_limits=limits)
+    driver.assign(0)
+    driver.poll(0, 1)
+    assert driver.take().limit == 2
+    next_call = limits.rate_limit.opens_at(driver.now)
+    assert next_call == pytest.approx(driver.now + 0.0033, abs=1e-4) if batch is None else next_call == driver.now
+
+
+def test_the_run_that_is_taken_during_a_pause_is_the_probe() -> None:
+    limits = CallLimits()
+    driver = Driver(call_limits=limits)
+    driver.assign(0)
+    driver.poll(0)
+    limits.breaker.pause(None, ConnectionError(), 1.0, 0.0, driver.now)
+    driver.now += 1
+    run = driver.take()
+    assert limits.breaker.opens_at(driver.now) is None
+    driver.work(run)
+    assert not limits.breaker.paused
+
+
+def test_a_slice_at_the_committed_offset_runs_though_the_metadata_has_no_room() -> None:
+    driver = Driver(max_metadata=16)
+    driver.assign(0)
+    driver.poll(*range(0, 1000, 7))
+    assert isinstance(driver.take(), SliceRun)
+
+
+def test_without_order_a_slice_runs_beside_another_whole() -> None:
+    driver = Driver(ordering="none")
+    driver.assign(0)
+    driver.poll(0, 1)
+    driver.poll(2, 3)
+    assert [type(driver.take()), type(driver.take())] == [SliceRun, SliceRun]

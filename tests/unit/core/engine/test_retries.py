@@ -14,7 +14,7 @@ from flux.core.engine.forwards import Detail, Failure
 from flux.core.engine.retries import Retries
 from flux.core.engine.runs import Run
 from flux.core.engine.slices import Entry
-from flux.core.engine.verdicts import Expired, Move, Pause, Reject, Retry
+from flux.core.engine.verdicts import Expired, Move, Pause, Reject, Retry, Undecodable
 from flux.core.errors import BrokerError, Fault
 from flux.core.limits.call_limits import CallLimits
 from flux.core.message import Message
@@ -671,3 +671,40 @@ def test_all_copies_that_are_not_written_when_the_stage_leaves_are_an_error() ->
         "not committed, because their forwarded copies were not written: "
         "t[0]@0 to t-g-try-1, t[0]@1 to t-g-try-1: they are processed again"
     )
+
+
+def test_waits_in_place_are_doubled() -> None:
+    driver = Driver(in_place_retries=3, in_place_wait=1.0)
+    tried(driver, 0)
+    for wait in (1, 2, 4):
+        driver.now += wait - 0.01
+        assert driver.nothing_to_take()
+        driver.now += 0.01
+        assert driver.work_all(0) == [0]
+    assert driver.write() == [0]
+
+
+@pytest.mark.parametrize(("age", "move"), [(90, Move.AGAIN), (95, Move.NEXT)])
+def test_a_record_that_would_expire_during_its_wait_is_not_retried_in_place(age: int, move: Move) -> None:
+    driver = Driver(in_place_retries=1, in_place_wait=6.0, give_up_after=100.0)
+    driver.assign(0)
+    driver.poll(driver.record(0, timestamp=int(T0 - age) * 1000))
+    assert driver.fail(driver.take()) is move
+
+
+def test_calls_that_were_not_made_are_counted_in_their_run() -> None:
+    _, retries, _, entries, _ = prepared(3)
+    run = Run(3, T0)
+    for entry, error, refused in zip(entries, (Expired(), ValueError(), Undecodable()), (1, 1, 2), strict=True):
+        retries.fail(run, entry, Failure(error), T0)
+        assert run.refused == refused
+
+
+def test_copies_of_other_partitions_are_written_after_a_loss() -> None:
+    driver = Driver()
+    driver.assign(0, 0)
+    driver.poll(driver.record(0), driver.record(0, partition=1))
+    driver.work_all(0)
+    driver.engine.lost([driver.p1])
+    [forward] = driver.engine.writes(driver.now)
+    assert forward.entry.assignment.partition == driver.p0
