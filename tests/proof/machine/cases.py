@@ -15,9 +15,6 @@ import attrs
 
 from proof.machine.bench import Absent, Bench
 
-_FAKETIME = tuple(
-    Path(f"/usr/lib/{machine}-linux-gnu/faketime/libfaketimeMT.so.1") for machine in ("x86_64", "aarch64")
-)
 _CGROUP = Path("/sys/fs/cgroup/memory")
 
 
@@ -120,38 +117,6 @@ def little_memory(bench: Bench) -> list[str]:
                 time.sleep(0.1)
 
 
-def clock_steps(bench: Bench) -> list[str]:
-    """An hour forward, and back, while records are done and wait for their retry.
-
-    librdkafka waits by the wall clock (confluentinc/librdkafka#2145): set back, it may stand until the clock has caught
-    up. Then the worker says so, and another one does what is left."""
-    library = next((each for each in _FAKETIME if each.exists()), None)
-    if library is None:
-        raise Absent("no libfaketime")
-    steps = bench.directory / "time"
-    steps.write_text("+0")
-    path = [str(Path(__file__).with_name("preloaded")), os.environ.get("PYTHONPATH", "")]
-    environment = {
-        "LD_PRELOAD": str(library),
-        "FAKETIME_TIMESTAMP_FILE": str(steps),
-        "FAKETIME_NO_CACHE": "1",
-        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-        "PYTHONPATH": os.pathsep.join(filter(None, path)),
-    }
-    bench.seconds = 0.01
-    worker = bench.start(environment=environment)
-    bench.produce()
-    bench.wait_for_some(200)
-    steps.write_text("+3600")
-    bench.wait_for_some(1000)
-    steps.write_text("+0")
-    code = bench.ended(worker, 60)
-    if code is not None:
-        return bench.problems(code)
-    found = [] if "has made no progress" in bench.said() else ["it stands, and does not say so"]
-    return found + bench.problems(bench.ended(bench.start()), repeats=bench.records)
-
-
 def stopped_for_long(bench: Bench) -> list[str]:
     """SIGSTOP for twice the session timeout."""
     bench.seconds = 0.005
@@ -230,7 +195,6 @@ CASES = (
     Case("read-only disk", "work directory, HOME and TMPDIR cannot be written", read_only_disk),
     Case("few descriptors", "12, 24 and 40 descriptors, then enough", few_descriptors),
     Case("little memory", "a cgroup of 250 MB and a backlog of 600 MB", little_memory, 60_000),
-    Case("clock steps", "the wall clock jumps by an hour, and back", clock_steps),
     Case("stopped for long", "SIGSTOP for two session timeouts", stopped_for_long),
     Case("process one", "PID 1 with two worker processes, ended by SIGTERM", process_one),
     Case("hung up", "SIGHUP, then another worker", hung_up),
