@@ -42,6 +42,7 @@ def test_nothing_is_found_where_all_is_well() -> None:
     [
         ({"back": None}, "does not work again"),
         ({"back": AGAIN + 1}, "does not work again"),
+        ({"unharmed": True}, "the fault had no effect"),
         ({"restarted": True}, "the process has ended"),
         ({"cpu": 0.5}, "50% of a core"),
         ({"cpu": 0.25, "usual": 0.1, "is_total": False}, "25% of a core"),

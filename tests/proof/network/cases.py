@@ -93,14 +93,17 @@ def rolled(scene: Scene) -> Iterator[Sequence[str]]:
 
 @contextmanager
 def too_few_replicas(scene: Scene) -> Iterator[Sequence[str]]:
-    """What workers forward and producers write is refused."""
+    """What workers forward and producers write is refused. Kafka 4 takes `min.insync.replicas` above the number of
+    replicas for that number, so a broker has to stop too."""
     topics = [*(worker.trial.topics[1] for worker in scene.workers), *(p.topics[0] for p in scene.producers)]
     configure = scene.workers[0].trial.configure
     for topic in topics:
-        configure(topic, "min.insync.replicas", "4")
+        configure(topic, "min.insync.replicas", "3")
+    scene.cluster.nodes[scene.leader()].stop()
     try:
         yield topics
     finally:
+        scene.cluster.start()
         for topic in topics:
             configure(topic, "min.insync.replicas", "2")
 
@@ -119,14 +122,15 @@ def stopped(scene: Scene) -> Iterator[Sequence[str]]:
 @attrs.frozen
 class Case:
     """`is_total`: no record comes through, so a process has nothing to do. `heals_itself`: nobody ends it, so the
-    outage is the time until everything works. `accompanied`: each worker's group has a second one, whose network is
-    sound."""
+    outage is the time until everything works. `blocks`: no process can do all of its work. `accompanied`: each worker's
+    group has a second one, whose network is sound."""
 
     name: str
     fault: Fault
     seconds: float = 20.0
     is_total: bool = False
     heals_itself: bool = False
+    blocks: bool = False
     accompanied: bool = False
 
     def shortened(self, most: float) -> Case:
@@ -145,7 +149,7 @@ CASES = [
     Case("packets dropped, shorter than the session", briefly, 4.0),
     Case("250 to 350 ms each way", slow),
     Case("20 % of requests reset", flaky),
-    Case("too few replicas in sync", too_few_replicas, 45.0),
+    Case("too few replicas in sync", too_few_replicas, 45.0, blocks=True),
     Case("a broker stopped by SIGSTOP", stopped, 45.0),
     Case("all three brokers rolled", rolled, 0.0),
 ]

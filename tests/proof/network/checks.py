@@ -51,7 +51,8 @@ class Reading:
 class Measured:
     """`outage`: seconds; `cpu`: share of a core in it; `lines`: of the log in it; `back`: seconds from its end until
     everything worked again, None: it did not; `usual`: share of a core before it; `is_total`: a process has nothing to
-    do in it; `named`: texts of which one line at least must have one, if any."""
+    do in it; `named`: texts of which one line at least must have one, if any; `unharmed`: it
+    did all of its work in an outage that should prevent that."""
 
     outage: float
     cpu: float
@@ -63,6 +64,7 @@ class Measured:
     is_total: bool = True
     named: Sequence[str] = ()
     restarted: bool = False
+    unharmed: bool = False
 
     @property
     def lines_a_minute(self) -> float:
@@ -72,6 +74,8 @@ class Measured:
         found = self.after.grown(self.before)
         if self.back is None or self.back > AGAIN:
             found.append(f"does not work again within {AGAIN:g} s")
+        if self.unharmed:
+            found.append("the fault had no effect")
         if self.restarted:
             found.append("the process has ended")
         if self.cpu > CPU + (0 if self.is_total else self.usual):

@@ -100,6 +100,8 @@ def play(case: Case, cluster: Cluster, directory: Path) -> tuple[list[Row], list
             for worker in scene.workers:
                 noted.enter_context(worker.trial.noted(case.name))
             with case.fault(scene) as named:
+                for watch in watches:
+                    watch.subject.mark()
                 time.sleep(case.seconds)
                 if not case.heals_itself:
                     for watch in watches:

@@ -35,6 +35,7 @@ class Watch:
     def __init__(self, subject: Subject) -> None:
         self.subject = subject
         self.back: float | None = None
+        self._unharmed = False
         self._readings: list[Reading] = []
         self._lines: list[str] = []
 
@@ -53,6 +54,7 @@ class Watch:
         self._logged = self.subject.log.stat().st_size
 
     def over(self) -> None:
+        self._unharmed = self.subject.works()
         self._readings.append(self.now())
         self._lines = self.subject.log.read_bytes()[self._logged :].decode(errors="replace").splitlines()
 
@@ -73,6 +75,7 @@ class Watch:
             case.is_total,
             [name for name in named if ":" in name or name in self.subject.topics],
             not self.subject.alive,
+            self._unharmed and (case.is_total or case.blocks),
         )
 
 
