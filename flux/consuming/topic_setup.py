@@ -47,6 +47,7 @@ def plan_topics(
     admin: AdminPort,
     partitions: int | None = None,
     replication_factor: int | None = None,
+    system: System = SYSTEM,
 ) -> tuple[list[NewTopic], dict[str, TopicInfo | None]]:
     """What is missing of a task's topics, and what is there. New ones have the main topic's partition count and
     replication unless told otherwise. Raises BrokerError."""
@@ -57,7 +58,8 @@ def plan_topics(
     copies = replication_factor or (main.replication_factor if main else -1)
     limit = DEFAULT_MESSAGE_BYTES
     if main:
-        limit = max_message_bytes(admin, policy.stages.topic) or limit
+        # the broker that is asked for settings may not know yet what another one has listed
+        limit = Spreading(system, _MOMENT).known(lambda: max_message_bytes(admin, policy.stages.topic)) or limit
     missing = [
         NewTopic(stage.topic, count, copies, {} if stage.role is Role.MAIN else config_for(policy, stage, limit))
         for stage in stages
@@ -91,14 +93,14 @@ def create_topics(policy: Policy, admin: AdminPort, missing: Sequence[NewTopic],
     main = [topic for topic in missing if topic.name == policy.stages.topic]
     if main:
         made(main)
-        missing, _ = plan_topics(policy, admin)
+        missing, _ = plan_topics(policy, admin, system=system)
     if missing:
         made(missing)
 
 
 def require_topics(name: str, policy: Policy, admin: AdminPort, create: bool, system: System = SYSTEM) -> None:
     """Raises ConfigurationError naming what is missing, or makes it."""
-    missing, _ = plan_topics(policy, admin)
+    missing, _ = plan_topics(policy, admin, system=system)
     if not missing:
         return
     if not create:

@@ -84,6 +84,22 @@ def test_a_topic_that_was_made_a_moment_ago_is_not_missing(time: Time) -> None:
     assert time.at < SPREAD
 
 
+def test_settings_of_a_topic_that_only_some_brokers_know_are_requested_again(time: Time) -> None:
+    class Unsettled(Late):
+        """Lists the main topic at once; the broker with its settings knows it a second later."""
+
+        def topic_config(self, topic: str, timeout: float) -> dict[str, str]:
+            if time.at < 1.0:
+                raise UNKNOWN
+            return {"max.message.bytes": "5000000"}
+
+    admin: Any = Unsettled(time, 0.0)
+    admin.create_topics([NewTopic(NAMES[0], 3, 1)], 5.0)
+    require_topics("Billing", policy(), admin, True, time)  # type: ignore[arg-type]
+    assert set(admin.made) == set(NAMES)
+    assert time.at < 3.0
+
+
 def test_a_topic_that_is_missing_is_named_within_seconds(time: Time) -> None:
     late: Any = Late(time, 1.5)
     with pytest.raises(ConfigurationError, match="flux topics --load FILE Billing --create"):
