@@ -61,7 +61,7 @@ class Reloader:
 
     def run(self, changes: Iterable[Collection[str]]) -> int:
         """`changes`: several times a second, the files that changed since the last time; mostly none."""
-        reader, writer = os.pipe()  # its end tells the child that this process is gone
+        reader, writer = os.pipe()  # its end shows the child that this process has ended
         try:
             with self._handlers():
                 self._start(reader)

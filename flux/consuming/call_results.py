@@ -75,8 +75,8 @@ def report_batch(
 
 def failure_of(error: BaseException) -> Failure:
     """The exception of a call, with its traceback."""
-    told = not issubclass(type(error), Expired)  # the traceback of flux's own check says nothing
-    return Failure(error, trace_of(error) if told else "")
+    raised_by_call = not issubclass(type(error), Expired)  # the traceback of flux's own check says nothing
+    return Failure(error, trace_of(error) if raised_by_call else "")
 
 
 def renewed(ended: Produced) -> Produced:

@@ -223,7 +223,7 @@ class HookDispatch:
             self._told.add(kind)
             trace = text_of(error)
             logger.error(
-                "%s: %s.%s raised %s: it is not told again of this kind\n%s",
+                "%s: %s.%s raised %s: further errors of this kind are not logged\n%s",
                 self.task,
                 owner,
                 event,

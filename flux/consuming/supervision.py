@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 _GRACE = 4.0  # seconds after the shutdown timeout that a step of the end may take
 _LEAST = 0.5  # seconds for each step of the end
-_LONGEST = 60.0  # seconds for each step of the end of a worker that was not told to stop
+_LONGEST = 60.0  # seconds for each step of the end of a worker that was not asked to stop
 
 
 class Supervision:

@@ -47,7 +47,7 @@ class TaskLog:
         named = ", ".join(f"{of[0].topic}[{ranges_of(each.partition for each in of)}]" for _, of in lost)
         where, of = lost[0]
         fields = log_fields(where, of[0]) if len(lost) == len(of) == 1 else {"task": self._task}
-        logger.warning("%s has lost %s: what was in flight is worked again", self._task, named, extra=fields)
+        logger.warning("%s has lost %s: records in flight are processed again", self._task, named, extra=fields)
 
     def failed(self, where: StageInfo, stage: Stage, message: Message, failure: Failure, move: Move) -> None:
         """The first failure of a kind, in full."""

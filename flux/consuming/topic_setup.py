@@ -1,4 +1,4 @@
-"""Before a task is worked: its topics exist, or are made, and what they take is known."""
+"""Before a task runs: checks or creates its topics, reads how large their records may be, and chooses the stages."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ ASK = 10.0
 _ANNOUNCE = 10.0
 _ROOM_FOR_HEADERS = 64 * 1024
 DEFAULT_MESSAGE_BYTES = 1_048_588  # Kafka's default of max.message.bytes
-_MOMENT = 3.0  # seconds that a topic may have been made before a start which does not make it
+_MOMENT = 3.0  # seconds between a topic's creation by others and a start that relies on it
 _PASSING = {Fault.UNAVAILABLE, Fault.FENCED}
 
 
 def insist(ask: Callable[[], T], system: System, stopping: Callable[[], bool], cluster: str) -> T | None:
-    """What `ask` gives, however long the cluster is away; says so every 10 s. None: stopped meanwhile. Raises what
-    is no outage, such as a refused login."""
+    """The result of `ask`, repeated while the cluster is unavailable, which is logged every 10 s. None: stopped
+    meanwhile. Raises other errors, such as a refused login."""
     announced: float | None = None
     while not stopping():
         try:
@@ -49,8 +49,8 @@ def plan_topics(
     replication_factor: int | None = None,
     system: System = SYSTEM,
 ) -> tuple[list[NewTopic], dict[str, TopicInfo | None]]:
-    """What is missing of a task's topics, and what is there. New ones have the main topic's partition count and
-    replication unless told otherwise. Raises BrokerError."""
+    """(missing topics of a task, all its topics as they are). By default new ones get the main topic's number of
+    partitions and replication factor. Raises BrokerError."""
     stages = list(policy.stages)
     existing = admin.topics([stage.topic for stage in stages], ASK)
     main = existing[policy.stages.topic]
@@ -58,7 +58,7 @@ def plan_topics(
     copies = replication_factor or (main.replication_factor if main else -1)
     limit = DEFAULT_MESSAGE_BYTES
     if main:
-        # the broker that is asked for settings may not know yet what another one has listed
+        # the broker that returns settings may not know the topic yet, although another one has listed it
         limit = Spreading(system, _MOMENT).known(lambda: max_message_bytes(admin, policy.stages.topic)) or limit
     missing = [
         NewTopic(stage.topic, count, copies, {} if stage.role is Role.MAIN else config_for(policy, stage, limit))
@@ -69,8 +69,8 @@ def plan_topics(
 
 
 def config_for(policy: Policy, stage: Stage, main_limit: int) -> dict[str, str]:
-    """A retry topic keeps a record for twice the longest wait that a task may ask for, and a week for somebody to
-    come and look; dead letters are kept for ever."""
+    """The settings of a new topic. A retry topic keeps records for twice the longest wait that a call may set, and a
+    week more; dead letters are kept for ever."""
     kept = -1 if stage.role is Role.DEAD else round((2 * policy.max_delay + 7 * DAY) * 1000)
     return {
         "cleanup.policy": "delete",
@@ -81,8 +81,8 @@ def config_for(policy: Policy, stage: Stage, main_limit: int) -> dict[str, str]:
 
 
 def create_topics(policy: Policy, admin: AdminPort, missing: Sequence[NewTopic], system: System = SYSTEM) -> None:
-    """Makes the missing topics; the main one first, as the others take its partition count. Returns when the cluster
-    tells of them. Raises BrokerError."""
+    """Creates the missing topics, the main one first, since the others take its number of partitions. Returns when the
+    cluster lists them. Raises BrokerError."""
     spreading = Spreading(system)
 
     def made(topics: Sequence[NewTopic]) -> None:
@@ -99,7 +99,7 @@ def create_topics(policy: Policy, admin: AdminPort, missing: Sequence[NewTopic],
 
 
 def require_topics(name: str, policy: Policy, admin: AdminPort, create: bool, system: System = SYSTEM) -> None:
-    """Raises ConfigurationError naming what is missing, or makes it."""
+    """Creates missing topics if `create`, else raises ConfigurationError that names them. Raises BrokerError."""
     missing, _ = plan_topics(policy, admin, system=system)
     if not missing:
         return
@@ -117,8 +117,8 @@ def require_topics(name: str, policy: Policy, admin: AdminPort, create: bool, sy
 
 
 def max_message_bytes(admin: AdminPort, topic: str) -> int | None:
-    """What a topic takes in one record batch; None when that may not be asked. Raises BrokerError for a topic that is
-    not there, and in an outage."""
+    """The largest record batch that a topic takes, in bytes; None without permission to read it. Raises BrokerError for
+    a missing topic and in an outage."""
     try:
         value = admin.topic_config(topic, ASK).get("max.message.bytes")
     except BrokerError as error:
@@ -129,14 +129,14 @@ def max_message_bytes(admin: AdminPort, topic: str) -> int | None:
 
 
 def choose_stages(task: str, stages: Stages, chosen: str | None, admin: AdminPort) -> Sequence[Stage]:
-    """The stages to run: those of `chosen`, such as "0-3"; None: 0 to `retries`, and retry topics beyond that are left
-    from a larger `retries`, which the log names. Raises ConfigurationError, BrokerError."""
+    """The stages to run: those of `chosen`, such as "0-3". None: 0 to `retries`, and retry topics that a larger
+    `retries` has left, which the log names. Raises ConfigurationError, BrokerError."""
     if chosen is not None:
         return [stages[number] for number in parse_stages(chosen, stages.retries)]
     leftovers = stages.leftovers(admin.topic_names(ASK))
     if leftovers:
         logger.warning(
-            "%s has retries = %d, but there is %s: what is left there is worked too, failures become dead letters",
+            "%s has retries = %d, but %s exists: its records are processed too, and failures become dead letters",
             task,
             stages.retries,
             ", ".join(stage.topic for stage in leftovers),

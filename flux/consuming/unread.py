@@ -47,7 +47,7 @@ def log_refused(task: str, coordinator: Coordinator) -> bool:
     refused = coordinator.inspection.refused()
     if refused:
         more = f" and {len(refused) - _MOST_NAMED:,} more" if len(refused) > _MOST_NAMED else ""
-        logger.error("%s: not moved on, and still to be worked: %s%s", task, "; ".join(refused[:_MOST_NAMED]), more)
+        logger.error("%s: not forwarded, and still to be processed: %s%s", task, "; ".join(refused[:_MOST_NAMED]), more)
     return bool(refused)
 
 

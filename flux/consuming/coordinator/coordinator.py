@@ -242,10 +242,10 @@ class Coordinator:
     def broke(self, runtime: StageRuntime, run: Run, error: BaseException) -> None:
         """A caller died in a run, by a bug of flux or by a cancellation from elsewhere: the worker ends."""
         with self.lock:
-            told = run in self._common.aborted and issubclass(type(error), CancelledError)
+            expected = run in self._common.aborted and issubclass(type(error), CancelledError)
         with self.ending.failing():
             self.finished(runtime, run, error)
-        if not told:
+        if not expected:
             self.ending.fail(error)
 
     # ---- facts that waiting threads wait for

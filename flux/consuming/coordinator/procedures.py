@@ -105,7 +105,7 @@ class Procedures:
     def start_commit(
         self, runtime: StageRuntime, commit: StartCommit, offsets: Mapping[TopicPartition, CommittedOffset]
     ) -> None:
-        """Has a consumer start a commit, and tells the engine its end."""
+        """Has a consumer start a commit, and reports its end to the engine."""
 
         def done(error: BrokerError | None) -> None:
             with self._common.lock:

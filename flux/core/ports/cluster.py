@@ -226,8 +226,8 @@ class AdminPort(Protocol):
 
     def group_protocol(self, group: str, timeout: float) -> GroupProtocol: ...
     def unreadable_codecs(self, topic: str, timeout: float) -> Mapping[str, str]:
-        """Compressions of the topic's newest records that this adapter's clients cannot read here, and how each is
-        mended."""
+        """Compressions of the topic's newest records that this adapter's clients cannot read here, with the fix of
+        each."""
         ...
 
     def watermarks(self, topic: str, timeout: float) -> dict[int, Watermarks]: ...

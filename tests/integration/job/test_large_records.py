@@ -51,5 +51,5 @@ def test_what_does_not_fit_all_the_same_is_kept_and_named(
     with lab.running(task, code=1, exit_when_idle=1) as running:
         wait_for(lambda: running.ended, "it ends by itself")
     assert "raise max.message.bytes of" in caplog.text
-    assert [line.levelno for line in caplog.records if "not moved on" in line.getMessage()] == [logging.ERROR]
+    assert [line.levelno for line in caplog.records if "not forwarded" in line.getMessage()] == [logging.ERROR]
     assert lab.committed_offsets(task.group_id, task.topic)[0].offset <= 0

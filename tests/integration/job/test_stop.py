@@ -1,4 +1,4 @@
-"""An orderly stop repeats nothing; what had to be abandoned is worked again."""
+"""An orderly stop repeats nothing; what had to be abandoned is processed again."""
 
 from __future__ import annotations
 

@@ -44,12 +44,12 @@ def test_a_worker_that_is_to_end_when_idle_ends_with_what_cannot_move_and_names_
     finally:
         forget(name)
     assert called == [b"x" * 5000, b"other"]
-    [last] = [line.getMessage() for line in caplog.records if "not moved on" in line.getMessage()]
+    [last] = [line.getMessage() for line in caplog.records if "not forwarded" in line.getMessage()]
     assert last == (
-        "bill: not moved on, and still to be worked: orders[0]@0 to orders-billing-try-1 (too large: raise"
+        "bill: not forwarded, and still to be processed: orders[0]@0 to orders-billing-try-1 (too large: raise"
         " max.message.bytes of orders-billing-try-1, or take the record out of the way with flux skip)"
     )
-    assert all(line.levelno == logging.ERROR for line in caplog.records if "not moved on" in line.getMessage())
+    assert all(line.levelno == logging.ERROR for line in caplog.records if "not forwarded" in line.getMessage())
 
 
 def test_copies_are_compressed_by_the_best_that_the_client_has(monkeypatch: pytest.MonkeyPatch) -> None:

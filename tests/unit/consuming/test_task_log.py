@@ -51,7 +51,7 @@ def test_partitions_that_all_stages_lose_at_once_are_one_line(
     coordinator.inspection.check()
     coordinator.inspection.check()
     assert [line.getMessage() for line in caplog.records] == [
-        "Billing has lost t[0-11], t-g-try-1[0-11], t-g-try-2[0-11]: what was in flight is worked again"
+        "Billing has lost t[0-11], t-g-try-1[0-11], t-g-try-2[0-11]: records in flight are processed again"
     ]
     assert not any(runtime.engine.partitions for runtime in coordinator.runtimes)
 
