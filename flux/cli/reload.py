@@ -95,7 +95,12 @@ class Reloader:
     def _start(self, lifeline: int) -> None:
         # In its own process group: Ctrl-C at the terminal reaches it only through this process.
         self._process = subprocess.Popen(
-            self.command(lifeline), stdin=subprocess.DEVNULL, pass_fds=[lifeline], process_group=0
+            self.command(lifeline),
+            stdin=subprocess.DEVNULL,
+            pass_fds=[lifeline],
+            process_group=0,
+            # else a change of the same size within the same second runs the old bytecode
+            env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
         )
 
     def _end(self) -> None:

@@ -124,6 +124,17 @@ def test_other_files_change_nothing(reloading: Reloading) -> None:
     assert reloading.stop() == 0
 
 
+def test_a_change_within_the_same_second_is_seen(reloading: Reloading) -> None:
+    """Python takes bytecode of a source with the same size and the same second for current."""
+    reloading.until_told("begins 1")
+    helper = reloading.directory / "helper.py"
+    before = helper.stat()
+    helper.write_text(helper.read_text().replace("1", "2"))
+    os.utime(helper, ns=(before.st_atime_ns, before.st_mtime_ns))
+    reloading.until_told("begins 1", "ends 1", "begins 2")
+    assert reloading.stop() == 0
+
+
 def test_the_worker_ends_with_the_watching_process(reloading: Reloading) -> None:
     reloading.until_told("begins 1")
     [[_, _, pid]] = reloading.shown
