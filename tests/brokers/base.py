@@ -3,6 +3,8 @@
 import fcntl
 import os
 import shutil
+import signal
+import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,10 +12,25 @@ from pathlib import Path
 
 from flux.testing.kafka import USERS, KafkaNode, NoBroker, answers, free_ports, properties
 
-__all__ = ["USERS", "KafkaNode", "NoBroker", "answers", "free_ports", "once", "properties", "scratch"]
+__all__ = ["USERS", "CanHang", "KafkaNode", "NoBroker", "answers", "free_ports", "once", "properties", "scratch"]
 
 _MEMORY = "/dev/shm"
 _ENOUGH = 2 * 1024**3
+
+
+class CanHang:
+    """A broker in a process of its own."""
+
+    _process: subprocess.Popen[bytes] | None = None
+
+    def hang(self) -> None:
+        """It keeps its connections and answers nothing, until `go_on`."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
 
 
 def scratch() -> str | None:

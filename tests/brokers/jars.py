@@ -6,14 +6,13 @@ import hashlib
 import os
 import re
 import shutil
-import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from brokers.base import KafkaNode, NoBroker, answers, free_ports, once, properties, scratch
+from brokers.base import CanHang, KafkaNode, NoBroker, answers, free_ports, once, properties, scratch
 
 VERSION = os.environ.get("FLUX_TEST_KAFKA_VERSION") or "4.3.0"
 CLUSTER = "5L6g3nShT-eMCtK--X86sw"  # any 16 bytes in base 64
@@ -29,7 +28,7 @@ _FETCH = 600.0
 _BLANK = re.compile(r"\{([a-z]+)\}")
 
 
-class Node:
+class Node(CanHang):
     """One broker that may be killed and started again: its addresses and its data stay."""
 
     def __init__(self, directory: Path, command: Sequence[str], extra: Mapping[str, str] | None = None) -> None:
@@ -38,7 +37,6 @@ class Node:
         the overridden value."""
         self._directory = directory
         self._command = command
-        self._process: subprocess.Popen[bytes] | None = None
         self._guard: subprocess.Popen[bytes] | None = None
         wanted = sorted({word for value in (extra or {}).values() for word in _BLANK.findall(value)} - {"usual"})
         open_port, secured_port, controller_port, *more = free_ports(3 + len(wanted))
@@ -95,15 +93,6 @@ class Node:
 
     def stop(self) -> None:
         self._end(at_once=False)
-
-    def hang(self) -> None:
-        """It keeps its connections and answers nothing, until `go_on`."""
-        assert self._process is not None
-        self._process.send_signal(signal.SIGSTOP)
-
-    def go_on(self) -> None:
-        assert self._process is not None
-        self._process.send_signal(signal.SIGCONT)
 
     def _end(self, at_once: bool) -> None:
         process, self._process = self._process, None

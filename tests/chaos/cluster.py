@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import shutil
-import signal
 import socket
 import subprocess
 import tempfile
@@ -13,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from brokers.base import NoBroker, scratch
+from brokers.base import CanHang, NoBroker, scratch
 from brokers.jars import CLUSTER, java_command
 from brokers.proxy import Proxy
 from confluent_kafka import KafkaException
@@ -63,7 +62,7 @@ _PROPERTIES = {
 }
 
 
-class Node:
+class Node(CanHang):
     def __init__(self, number: int, directory: Path, command: list[str], port: int, tokens: int) -> None:
         """`port` and `tokens`: of the open listener, and of the one that wants tokens."""
         self.number = number
@@ -71,7 +70,6 @@ class Node:
         self.directory = directory
         self.port = port
         self._command = command
-        self._process: subprocess.Popen[bytes] | None = None
 
     def tool(self, name: str, *arguments: str) -> None:
         """Runs one of Kafka's tools."""
@@ -92,15 +90,6 @@ class Node:
                 start_new_session=True,
             )
         (self.directory / "pid").write_text(str(self._process.pid))
-
-    def hang(self) -> None:
-        """It keeps its connections and answers nothing, until `go_on`."""
-        assert self._process is not None
-        self._process.send_signal(signal.SIGSTOP)
-
-    def go_on(self) -> None:
-        assert self._process is not None
-        self._process.send_signal(signal.SIGCONT)
 
     def kill(self) -> None:
         """As a machine that loses its power."""

@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 from brokers import KafkaNode, NoBroker, running, shared
-from confluent_kafka import OFFSET_BEGINNING, Consumer, Producer, TopicPartition
+from brokers.operator import Operator
+from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
 from confluent_kafka.admin import AdminClient
-from confluent_kafka.cimpl import NewPartitions, NewTopic
+from confluent_kafka.cimpl import NewTopic
 
 _HERE = Path(__file__).parent
 _broker = pytest.StashKey[KafkaNode | NoBroker]()
@@ -127,30 +128,20 @@ def group(unique: Callable[[], str]) -> str:
 
 
 @pytest.fixture(scope="session")
-def transact(bootstrap: str) -> Callable[[str, Sequence[bytes], bool], None]:
-    """`transact(topic, values, commits)`: records in partition 0, in a transaction that is committed or aborted."""
-
-    def write(topic: str, values: Sequence[bytes], commits: bool) -> None:
-        name = f"t{secrets.token_hex(6)}"
-        producer = Producer({"bootstrap.servers": bootstrap, "transactional.id": name, "retry.backoff.ms": 10})
-        producer.init_transactions(30)
-        producer.begin_transaction()
-        for value in values:
-            producer.produce(topic, value, partition=0)
-        producer.flush(30)
-        (producer.commit_transaction if commits else producer.abort_transaction)(30)
-
-    return write
+def operator(bootstrap: str) -> Operator:
+    return Operator(bootstrap)
 
 
 @pytest.fixture(scope="session")
-def grow(kafka_admin: AdminClient) -> Callable[[str, int], None]:
+def transact(operator: Operator) -> Callable[[str, Sequence[bytes], bool], None]:
+    """`transact(topic, values, commits)`: records in partition 0, in a transaction that is committed or aborted."""
+    return operator.transact
+
+
+@pytest.fixture(scope="session")
+def grow(operator: Operator) -> Callable[[str, int], None]:
     """`grow(topic, partitions)`: as many as that in all."""
-
-    def grow(topic: str, partitions: int) -> None:
-        kafka_admin.create_partitions([NewPartitions(topic, partitions)])[topic].result(30)
-
-    return grow
+    return operator.grow
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from operator import methodcaller
 from typing import Any
 
-from proof.model.freedoms import FREEDOMS, eased
+from proof.model.freedoms import eased
 from proof.model.steps import (
     MOST_PARTITIONS,
     AddPartition,
@@ -148,6 +148,3 @@ def replay(played: Sequence[tuple[str, Callable[[Subject], Any], Any]], subject:
         if eased(found) != eased(expected):
             history = "\n  ".join(done)
             raise Differs(f"{name} returned\n  {found}\nmemory returned\n  {expected}\nafter\n  {history}")
-
-
-__all__ = ["FREEDOMS", "PARTITIONS", "Differs", "record", "replay"]

@@ -11,9 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from confluent_kafka import IsolationLevel, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
-from confluent_kafka.cimpl import NewPartitions
+from brokers.operator import Operator
 from hypothesis import HealthCheck, Phase, given, seed, settings
 
 from flux.adapters.aiokafka import AiokafkaAdapter
@@ -34,50 +32,23 @@ _LATE_AIOKAFKA = {**_AIOKAFKA, "max_poll_interval_ms": 2000}
 Made = tuple[str, Callable[[], Bench]]
 
 
-class Kafka:
-    """A real cluster: what an operator does to it."""
+def kafka(bootstrap: str) -> list[Made]:
+    """A real cluster by each adapter."""
+    operator = Operator(bootstrap)
 
-    def __init__(self, bootstrap: str) -> None:
-        self.bootstrap = bootstrap
-        self._admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": 0})
-
-    def transact(self, topic: str, values: Sequence[bytes], commits: bool) -> None:
-        producer = Producer(
-            {"bootstrap.servers": self.bootstrap, "transactional.id": secrets.token_hex(8), "retry.backoff.ms": 10}
+    def made(adapter: type, usual: dict[str, int], late: dict[str, int]) -> Callable[[], Bench]:
+        return lambda: Bench(
+            adapter(bootstrap, consumer=usual),
+            impatient=adapter(bootstrap, consumer=late),
+            transact=operator.transact,
+            grow=operator.grow,
+            seconds=SECONDS,
         )
-        producer.init_transactions(SECONDS)
-        producer.begin_transaction()
-        for value in values:
-            producer.produce(topic, value, partition=0)
-        producer.flush(SECONDS)
-        end = self._end(topic)
-        (producer.commit_transaction if commits else producer.abort_transaction)(SECONDS)
-        until = time.monotonic() + SECONDS
-        while self._end(topic) == end:  # the marker is written after the coordinator has answered
-            assert time.monotonic() < until, "no marker"
 
-    def _end(self, topic: str) -> int:
-        latest = {TopicPartition(topic, 0): OffsetSpec.latest()}  # type: ignore[no-untyped-call]
-        [found] = self._admin.list_offsets(latest, isolation_level=IsolationLevel.READ_UNCOMMITTED).values()
-        return int(found.result(SECONDS).offset)
-
-    def grow(self, topic: str, partitions: int) -> None:
-        self._admin.create_partitions([NewPartitions(topic, partitions)])[topic].result(SECONDS)
-
-    def subjects(self) -> list[Made]:
-        def made(adapter: type, usual: dict[str, int], late: dict[str, int]) -> Callable[[], Bench]:
-            return lambda: Bench(
-                adapter(self.bootstrap, consumer=usual),
-                impatient=adapter(self.bootstrap, consumer=late),
-                transact=self.transact,
-                grow=self.grow,
-                seconds=SECONDS,
-            )
-
-        return [
-            ("confluent", made(ConfluentAdapter, _CONFLUENT, _LATE_CONFLUENT)),
-            ("aiokafka", made(AiokafkaAdapter, _AIOKAFKA, _LATE_AIOKAFKA)),
-        ]
+    return [
+        ("confluent", made(ConfluentAdapter, _CONFLUENT, _LATE_CONFLUENT)),
+        ("aiokafka", made(AiokafkaAdapter, _AIOKAFKA, _LATE_AIOKAFKA)),
+    ]
 
 
 def memory(cluster: str) -> Bench:
@@ -120,7 +91,7 @@ def _differences(error: BaseException) -> Iterator[BaseException]:
 
 
 def run(bootstrap: str, count: int, number: int) -> dict[str, Any]:
-    subjects = Kafka(bootstrap).subjects()
+    subjects = kafka(bootstrap)
     kinds: Counter[str] = Counter()
     began, tried = time.monotonic(), Counter[str]()
 

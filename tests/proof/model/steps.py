@@ -178,7 +178,6 @@ _USUAL = (
     st.builds(Read, _PARTITIONS, _PLACES),
     st.builds(Look, st.integers(_T0 - 1, _T0 + 10_001)),
 )
-_SLOW = (st.just(StaleCommit()),)
 
 
 @st.composite
@@ -187,7 +186,7 @@ def sequences(draw: st.DrawFn, steps: int = 14) -> tuple[Step, ...]:
     begin: tuple[Step, ...] = (draw(_USUAL[1]), Join(0))
     rest = draw(st.lists(st.one_of(*_USUAL), min_size=1, max_size=steps))
     slow = draw(st.integers(0, 19))
-    more: tuple[Step, ...] = (draw(_SLOW[0]),) if slow == 0 else ()
+    more: tuple[Step, ...] = (StaleCommit(),) if slow == 0 else ()
     return (*begin, *rest, *more, Drain(), Look(_T0))
 
 
