@@ -78,7 +78,7 @@ def task_of(given: Given, marks: Marks, latencies: list[float], watch: Watch) ->
     class Soak(flux.Task):
         topic = given.topic
         group_id = given.group
-        retries = 1
+        retries = 5  # six groups that rebalance
         wait = 1
         hooks = (watch,)
 
