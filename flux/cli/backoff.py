@@ -27,7 +27,7 @@ def command(sources: tuple[str, ...], stages: int | None, task: str | None) -> N
     The default wait of stage n is n**4 + 15 + randint(0, 29) * (n + 1) seconds, as in Super::Flux; its mean is shown.
     With a TASK, the waits of that task are shown.
     """
-    from flux.cli.tables import cell, console, table
+    from flux.cli.output import cell, console, table
     from flux.core.backoff import Waits, in_words
     from flux.core.policy import DAY
 

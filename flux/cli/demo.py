@@ -89,7 +89,7 @@ def show(plan: DemoPlan) -> int:
     """Runs the demonstration and shows it. Returns the exit code."""
     from flux.cli import log
     from flux.cli.demo_app import run
-    from flux.cli.tables import console
+    from flux.cli.output import console
 
     log.quiet()
     out = console()
@@ -142,7 +142,7 @@ def _picture(demonstration: Demonstration, seconds: float) -> RenderableType:
     from rich.table import Table
     from rich.text import Text
 
-    from flux.cli.tables import cell, table
+    from flux.cli.output import cell, table
     from flux.core.stage import Role
 
     rows, plan = demonstration.rows(), demonstration.plan

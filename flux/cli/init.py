@@ -20,8 +20,6 @@ def command(directory: Path) -> None:
 
     DIR is created if needed; the default is the current directory. Files are never overwritten.
     """
-    from flux.cli.init import commands, files
-
     wanted = files()
     there = [name for name in wanted if (directory / name).exists() or (directory / name).is_symlink()]
     if there:

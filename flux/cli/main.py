@@ -12,9 +12,8 @@ from typing import Any
 import click
 
 from flux._version import __version__
-from flux.cli import streams
-from flux.cli.lazy import LazyGroup
-from flux.cli.streams import try_print_error
+from flux.cli import LazyGroup, output
+from flux.cli.output import try_print_error
 from flux.core.errors import FluxError
 
 ABANDONED = 3
@@ -60,7 +59,7 @@ class Commands(LazyGroup):
         """Raises SystemExit: 0, 1 failed, 2 wrong usage, 3 calls were abandoned, 130 interrupted."""
         try:
             code = super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
-            streams.flush()
+            output.flush()
         except click.UsageError as error:
             command = error.ctx.command_path if error.ctx else "flux"
             try_print_error(f"{error.format_message().rstrip('.')} (see {command} --help)", command)
@@ -74,7 +73,7 @@ class Commands(LazyGroup):
         except (click.Abort, KeyboardInterrupt):
             code = _INTERRUPTED
         except OSError as error:
-            streams.failed(error)
+            output.failed(error)
             code = 1
         sys.exit(code if isinstance(code, int) else 0)
 
@@ -94,7 +93,7 @@ def cli(ctx: click.Context) -> None:
 
 
 def main() -> None:
-    streams.prepare()
+    output.prepare()
     try:
         cli.main(prog_name="flux")
     except SystemExit as end:

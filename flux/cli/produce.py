@@ -35,7 +35,7 @@ Examples:
 def command(key_separator: str | None, headers: tuple[str, ...], topic: str, file: IO[bytes]) -> None:
     """Write each line of FILE, or of standard input, to TOPIC as a record."""
     from flux.cli import log
-    from flux.cli.streams import print_error
+    from flux.cli.output import print_error
     from flux.core.stage import check_topic
     from flux.core.text import one_line
 

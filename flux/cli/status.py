@@ -69,8 +69,8 @@ def command(
 
 
 def _show(name: str, found: TaskStatus, as_json: bool) -> None:
+    from flux.cli.output import console
     from flux.cli.status_output import as_object, parts
-    from flux.cli.tables import console
     from flux.operate.status.blockers import blockers_of, update_stuck
 
     blockers = blockers_of(found, update_stuck(found, {}))
@@ -129,7 +129,7 @@ def _screen(as_json: bool) -> Iterator[Callable[[list[RenderableType]], None] | 
     from rich.console import Group
     from rich.live import Live
 
-    from flux.cli.tables import console
+    from flux.cli.output import console
 
     out = console()
     if as_json or not out.is_terminal:

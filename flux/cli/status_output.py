@@ -11,7 +11,7 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from flux.cli.tables import cell, table
+from flux.cli.output import cell, table
 from flux.core.stage import Role
 from flux.core.text import one_line
 from flux.operate.formatting import coming, lasting, many, rate

@@ -62,7 +62,7 @@ def command(
 
 def _show(policy: Policy, admin: AdminPort, created: set[str]) -> int:
     """Returns how many are missing."""
-    from flux.cli.tables import cell, console, table
+    from flux.cli.output import cell, console, table
     from flux.consuming.topic_setup import ASK
 
     stages = list(policy.stages)

@@ -117,7 +117,7 @@ def command(
 
 
 def _show(found: TraceResult, policy: Policy, origin: tuple[int, int] | None, reported: Reported, now_ms: int) -> None:
-    from flux.cli.tables import cell, console, table
+    from flux.cli.output import cell, console, table
     from flux.core.text import one_line
     from flux.operate.formatting import key_of, many, moment, short
     from flux.operate.messages import state_of, where

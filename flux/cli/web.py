@@ -100,8 +100,8 @@ def command(
 
 def serve(tasks: Sequence[type[Task]], options: WebOptions, host: str, port: int, root_path: str = "") -> None:
     """Until Ctrl-C."""
+    from flux.web.app import WebServer, address_of, listening
     from flux.web.page_context import PageContext
-    from flux.web.serving import WebServer, address_of, listening
 
     context = PageContext(tasks, options)
     try:

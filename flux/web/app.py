@@ -1,11 +1,14 @@
-"""The URLs and their pages."""
+"""The URLs and their pages, and the server that serves them until it is stopped."""
 
 from __future__ import annotations
 
 import logging
+import socket
 from collections.abc import Awaitable, Callable
 from importlib.resources import files
+from types import FrameType
 
+import uvicorn
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
@@ -14,12 +17,13 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from flux.core.errors import BrokerError, FluxError
+from flux.core.errors import BrokerError, ConfigurationError, FluxError
 from flux.core.text import one_line
-from flux.web.auth_middleware import AuthMiddleware, path_of
+from flux.web import live
+from flux.web.auth import AuthMiddleware, path_of
 from flux.web.page_context import PageContext, context_of
 from flux.web.pages import dead_letters as dead_letters
-from flux.web.pages import jobs, live, login, records, tasks, workers
+from flux.web.pages import jobs, login, records, tasks, workers
 from flux.web.query_parameters import form
 
 logger = logging.getLogger("flux.web")
@@ -101,3 +105,52 @@ def _error_page(request: Request, code: int, problem: str) -> Response:
     if not request.state.known:  # task names are hidden from visitors who have not logged in
         return PlainTextResponse(problem, code)
     return context_of(request).page(request, "error.html", code, code=code, problem=problem)
+
+
+_GRACE = 2
+"""Seconds for requests in progress when the server stops."""
+
+
+def listening(host: str, port: int) -> socket.socket:
+    """Port 0: any free port. Raises ConfigurationError."""
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        return socket.create_server((host, port), family=family, backlog=128)
+    except OSError as error:
+        raise ConfigurationError(f"cannot listen on {host} port {port}: {error.strerror or error}") from None
+
+
+class WebServer(uvicorn.Server):
+    """Ends event streams first, as they would delay the shutdown."""
+
+    def __init__(self, context: PageContext, root_path: str = "") -> None:
+        super().__init__(
+            uvicorn.Config(
+                app_of(context),
+                log_config=None,
+                log_level="warning",
+                access_log=False,
+                server_header=False,
+                ws="none",
+                lifespan="on",
+                root_path=root_path,
+                timeout_graceful_shutdown=_GRACE,
+            )
+        )
+        self._context = context
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self._context.broadcast.close()
+        super().handle_exit(sig, frame)
+
+    def stop(self) -> None:
+        """Callable from another thread."""
+        self._context.broadcast.close()
+        self.should_exit = True
+
+
+def address_of(listener: socket.socket, host: str, root_path: str = "") -> str:
+    """The URL to open: for an address of all interfaces, this machine's."""
+    port = listener.getsockname()[1]
+    name = "127.0.0.1" if host == "0.0.0.0" else "[::1]" if host == "::" else f"[{host}]" if ":" in host else host
+    return f"http://{name}:{port}{root_path}/"

@@ -1,8 +1,9 @@
-"""Dead letters as rows of a page, newest first."""
+"""Dead letters for the pages: rows, newest first, and their causes, counted once for all visitors."""
 
 from __future__ import annotations
 
 import heapq
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import attrs
@@ -10,7 +11,7 @@ import attrs
 from flux.consuming.topic_setup import ASK
 from flux.core.errors import ConfigurationError
 from flux.core.ports import CommittedOffset, Record, TopicPartition
-from flux.operate.dlq.causes import cause_of
+from flux.operate.dlq.causes import CauseCount, Causes, cause_of
 from flux.operate.dlq.dead_letters import DeadLetter, dead_letter_of
 from flux.operate.dlq.filters import Filter
 from flux.operate.dlq.replay_plan import replay_group
@@ -102,7 +103,7 @@ class _PageSearch:
     def __init__(
         self, task: WatchedTask, criteria: Filter, before: Cursor, with_replayed: bool, should_stop: Callable[[], bool]
     ) -> None:
-        self._subject = task
+        self._task = task
         self._which = criteria
         self._with_replayed = with_replayed
         self._should_stop = should_stop
@@ -135,7 +136,7 @@ class _PageSearch:
         )
 
     def _read_back(self, spans: Mapping[int, Span]) -> None:
-        task, found = self._subject, {number: list[DeadLetterRow]() for number in spans}
+        task, found = self._task, {number: list[DeadLetterRow]() for number in spans}
         topic = task.dead.topic
         for batch in read(task.adapter, topic, spans, should_stop=self._should_stop, system=task.system):
             self._read += len(batch.records)
@@ -144,9 +145,9 @@ class _PageSearch:
             self._found[number] += reversed(rows)
 
     def _rows(self, records: Sequence[Record]) -> Iterator[DeadLetterRow]:
-        now_ms = self._subject.now_ms
+        now_ms = self._task.now_ms
         for record in records:
-            dead_letter = dead_letter_of(record, self._subject.policy, now_ms)
+            dead_letter = dead_letter_of(record, self._task.policy, now_ms)
             if self._which.matches(dead_letter):
                 row = row_of(dead_letter, self._replayed.get(dead_letter.partition))
                 if self._with_replayed or not row.replayed:
@@ -195,3 +196,75 @@ def one(task: WatchedTask, partition: int, offset: int) -> tuple[DeadLetter, boo
 def size(task: WatchedTask, criteria: Filter) -> int:
     """Offsets to read for `criteria`. Blocks; raises BrokerError."""
     return count_offsets(spans_of(task.admin, task.dead.topic, criteria.since_ms))
+
+
+MAX_CAUSES = 1_000
+TIMEOUT = 3.0
+"""Seconds that one request reads; the next one continues there."""
+
+
+@attrs.frozen
+class CauseCounts:
+    """`open`: dead letters that are not replayed; only these are grouped by cause. `left`: offsets not read yet."""
+
+    open: int
+    replayed: int
+    left: int
+    others: int
+    """Dead letters of causes beyond the first `MAX_CAUSES`."""
+    causes: Sequence[CauseCount]
+
+
+class CauseCounter:
+    def __init__(self, task: WatchedTask) -> None:
+        self._task = task
+        self._lock = threading.Lock()
+        self._counts = CauseCounts(0, 0, 0, 0, ())
+        self._counted_with: object = None
+        """Replays and the starts of partitions: when they change, counting starts over."""
+        self._causes = Causes(MAX_CAUSES)
+        self._replayed = 0
+        self._reached: dict[int, int] = {}
+
+    @property
+    def latest(self) -> CauseCounts:
+        """What is known without reading."""
+        return self._counts
+
+    def counts(self) -> CauseCounts:
+        """Reads on for up to `TIMEOUT`, unless another request does. Blocks; raises BrokerError."""
+        if self._lock.acquire(blocking=False):
+            try:
+                self._counts = self._read_on()
+            finally:
+                self._lock.release()
+        return self._counts
+
+    def _read_on(self) -> CauseCounts:
+        task = self._task
+        replayed = replayed_of(task)
+        spans = spans_of(task.admin, task.dead.topic)
+        state = replayed, {number: span.start for number, span in spans.items()}
+        if state != self._counted_with:
+            self._counted_with, self._causes, self._replayed = state, Causes(MAX_CAUSES), 0
+            self._reached = {}
+        until = task.system.monotonic() + TIMEOUT
+        left = {n: Span(self._reached.get(n, span.start), span.end) for n, span in spans.items()}
+        batches = read(
+            task.adapter,
+            task.dead.topic,
+            left,
+            should_stop=lambda: task.system.monotonic() >= until,
+            system=task.system,
+        )
+        for batch in batches:
+            for record in batch.records:
+                dead_letter = dead_letter_of(record, task.policy, task.now_ms)
+                if replayed.get(dead_letter.partition, ReplayProgress(0)).has(dead_letter):
+                    self._replayed += 1
+                else:
+                    self._causes.add(dead_letter)
+            self._reached[batch.partition] = batch.reached
+        rest = {n: Span(self._reached.get(n, span.start), span.end) for n, span in spans.items()}
+        causes = self._causes
+        return CauseCounts(causes.total, self._replayed, count_offsets(rest), causes.others, causes.ranked())

@@ -1,4 +1,4 @@
-"""Long operations: one at a time for each task, on its own thread, until it is done or cancelled."""
+"""Long operations that buttons start: one at a time for each task, on its own thread, until it is done or cancelled."""
 
 from __future__ import annotations
 
@@ -14,9 +14,20 @@ from flux.core.error_text import error_name
 from flux.core.errors import FluxError
 from flux.core.ports import System, Thread
 from flux.core.text import one_line
+from flux.operate.dlq import purge as dlq_purge
+from flux.operate.dlq.dead_letters import dead_letter_of
+from flux.operate.dlq.exchange import to_line
+from flux.operate.dlq.filters import Filter
+from flux.operate.dlq.purge import PurgePlan
+from flux.operate.dlq.replay import Replay
+from flux.operate.dlq.replay_plan import ReplayPlan
+from flux.operate.formatting import many
+from flux.operate.messages import outcome
+from flux.operate.reading import read, spans_of
 from flux.system import Lock
 from flux.system.tracebacks import text_of
-from flux.web.broadcast import Broadcast
+from flux.web.live import Broadcast
+from flux.web.watched_tasks import WatchedTask
 
 logger = logging.getLogger("flux.web")
 
@@ -47,7 +58,7 @@ class Job:
         self.path: Path | None = None
         """A file to download."""
         self._system = system
-        self._bell = broadcast
+        self._broadcast = broadcast
         self._notified_at = 0.0
         self._cancelled = threading.Event()
         self._thread: Thread | None = None
@@ -72,7 +83,7 @@ class Job:
         now = self._system.now()
         if not 0 <= now - self._notified_at < _NOTIFY_EVERY:
             self._notified_at = now
-            self._bell.notify()
+            self._broadcast.notify()
 
     def start(self, body: Callable[[Job], str]) -> None:
         self._thread = self._system.spawn(f"flux-web-{self.kind}", lambda: self._run(body))
@@ -92,14 +103,14 @@ class Job:
             state, result = "failed", f"{error_name(type(error))}: see the log"
         self.result, self.ended, self.state = one_line(result), self._system.now(), state
         logger.info("%s: %s: %s", self.title, state, self.result)
-        self._bell.notify()
+        self._broadcast.notify()
 
 
 class Jobs:
     """The last `MAX_KEPT` jobs. Their files are deleted with them."""
 
     def __init__(self, broadcast: Broadcast, system: System) -> None:
-        self._bell = broadcast
+        self._broadcast = broadcast
         self._system = system
         self._jobs: dict[str, Job] = {}
         self._lock = Lock()
@@ -119,7 +130,7 @@ class Jobs:
 
     def start(self, task: str, kind: str, title: str, total: int, body: Callable[[Job], str]) -> Job:
         """Raises Busy."""
-        job = Job(task, kind, title, total, self._bell, self._system)
+        job = Job(task, kind, title, total, self._broadcast, self._system)
         with self._lock:
             busy = next((each for each in self._jobs.values() if each.task == task and each.running), None)
             if busy is not None:
@@ -154,3 +165,67 @@ class Jobs:
             del self._jobs[job.id]
             if job.path is not None:
                 job.path.unlink(missing_ok=True)
+
+
+MAX_EXPORTED = 1_000_000
+"""Records in a file on this machine's disk."""
+
+Body = Callable[[Job], str]
+
+
+def replay(task: WatchedTask, plan: ReplayPlan) -> Body:
+    def run(job: Job) -> str:
+        result = Replay(
+            plan,
+            task.adapter,
+            task.admin,
+            should_stop=job.should_stop,
+            on_progress=job.on_progress,
+            system=task.system,
+        ).run()
+        text = outcome(plan, result)
+        if result.failed:
+            raise FluxError(f"{text}; {result.stopped}")
+        return f"{text}; {result.stopped}" if result.stopped and not result.interrupted else text
+
+    return run
+
+
+def purge(task: WatchedTask, plan: PurgePlan) -> Body:
+    """Deletes one partition after the other."""
+
+    def run(job: Job) -> str:
+        deleted = 0
+        spans = spans_of(task.admin, plan.topic)
+        for number, before in plan.before.items():
+            if job.should_stop():
+                break
+            dlq_purge.purge(task.admin, PurgePlan(plan.topic, {number: before}, 0, 0))
+            count = max(0, before - spans[number].start)
+            deleted += count
+            job.on_progress(count)
+        return f"deleted {many(deleted, 'dead letter')} of {plan.topic}"
+
+    return run
+
+
+def export(task: WatchedTask, criteria: Filter, jobs: Jobs) -> Body:
+    def run(job: Job) -> str:
+        topic, count, unreadable = task.dead.topic, 0, 0
+        spans = spans_of(task.admin, topic, criteria.since_ms)
+        with jobs.file(job, f"{topic}.jsonl").open("w", encoding="utf-8") as file:
+            for batch in read(task.adapter, topic, spans, should_stop=job.should_stop, system=task.system):
+                for record in batch.records:
+                    dead_letter = dead_letter_of(record, task.policy, task.now_ms)
+                    if criteria.matches(dead_letter) and count < MAX_EXPORTED:
+                        file.write(to_line(dead_letter.message) + "\n")
+                        count += 1
+                        unreadable += not dead_letter.message.headers_readable
+                job.on_progress(len(batch.records))
+                if count >= MAX_EXPORTED:
+                    break
+        full = f"; at most {MAX_EXPORTED:,}: for more see flux dlq export" if count >= MAX_EXPORTED else ""
+        lost = f"; {unreadable:,} without headers, which cannot be read" if unreadable else ""
+        return f"{many(count, 'dead letter')} exported from {topic}{full}{lost}"
+
+    return run

@@ -24,14 +24,13 @@ from flux.core.text import escape
 from flux.system import SYSTEM
 from flux.task import Task
 from flux.web import charts
-from flux.web.auth_middleware import path_of
-from flux.web.broadcast import Broadcast
-from flux.web.causes import CauseCounter
+from flux.web.auth import Sessions, path_of
+from flux.web.dead_letters import CauseCounter
 from flux.web.formatting import FILTERS
 from flux.web.jobs import Jobs
+from flux.web.live import Broadcast
 from flux.web.options import WebOptions
 from flux.web.sampler import Sampler, TaskWatch
-from flux.web.sessions import Sessions
 from flux.web.waiting import WaitingRecords
 from flux.web.watched_tasks import WatchedTask, watched_tasks_of
 
@@ -54,8 +53,6 @@ class PageContext:
         self.cause_counters = {task.slug: CauseCounter(task) for task in tasks}
         self.waiting = {task.slug: WaitingRecords(task) for task in tasks}
         self.sampler = Sampler(list(self.watches.values()), options.every, self.broadcast)
-        self.streams = 0
-        """Open event streams."""
         self._environment = _environment()
         self._limiter: anyio.CapacityLimiter | None = None
 

@@ -12,7 +12,7 @@ from starlette.requests import Request
 from flux.core.errors import ConfigurationError
 from flux.operate.dlq.filters import Filter
 from flux.operate.formatting import moment
-from flux.web.sessions import Sessions
+from flux.web.auth import Sessions
 
 AGES = {"15m": "15 minutes", "1h": "an hour", "6h": "6 hours", "1d": "a day", "7d": "a week", "30d": "30 days"}
 REASONS = ("error", "exhausted", "rejected", "undecodable", "expired", "skipped")

@@ -17,7 +17,7 @@ from flux.core.text import one_line
 from flux.operate.status.blockers import StuckSince
 from flux.operate.status.status import TaskStatus
 from flux.system.tracebacks import text_of
-from flux.web.broadcast import Broadcast
+from flux.web.live import Broadcast
 from flux.web.view_models import Sample, sample
 from flux.web.watched_tasks import WatchedTask
 
@@ -42,14 +42,14 @@ class TaskWatch:
         self.failing_since: float | None = None
         self.history = History()
         self._before: TaskStatus | None = None
-        self._stood: StuckSince = {}
+        self._stuck_since: StuckSince = {}
         self._throttle = LogThrottle()
 
     def take(self) -> None:
         """Takes a snapshot. Blocks. Never raises: failures are in `error`."""
         try:
             found = self.task.read_status()
-            self.sample, self._stood = sample(found, self._before, self._stood)
+            self.sample, self._stuck_since = sample(found, self._before, self._stuck_since)
             self._before = found
         except FluxError as error:
             self._failed(one_line(str(error)))
@@ -96,7 +96,7 @@ class Sampler:
         self.watches = watches
         self.total = History()
         self._every = every
-        self._bell = broadcast
+        self._broadcast = broadcast
 
     async def run(self) -> None:
         """Runs until it is cancelled."""
@@ -110,7 +110,7 @@ class Sampler:
         while True:
             began = anyio.current_time()
             await anyio.to_thread.run_sync(watch.take, abandon_on_cancel=True, limiter=limiter)
-            self._bell.notify()
+            self._broadcast.notify()
             await anyio.sleep(max(0.1, self._every - (anyio.current_time() - began)))
 
     async def _add_up(self) -> None:

@@ -69,7 +69,7 @@ class WaitingSummary:
 
 class WaitingRecords:
     def __init__(self, task: WatchedTask) -> None:
-        self._subject = task
+        self._task = task
         self._lock = threading.Lock()
         self._summary: WaitingSummary | None = None
 
@@ -78,9 +78,9 @@ class WaitingRecords:
         if not self._lock.acquire(timeout=TIMEOUT):
             raise BrokerError("another request is still reading this", Fault.UNAVAILABLE)
         try:
-            now = self._subject.system.now()
+            now = self._task.system.now()
             if self._summary is None or not 0 <= now - self._summary.at < FRESH:
-                self._summary = summarize(self._subject)
+                self._summary = summarize(self._task)
             return self._summary
         finally:
             self._lock.release()

@@ -10,9 +10,9 @@ from pathlib import Path
 from playwright.sync_api import Page
 
 from flux.cli.demo_app import endless
+from flux.web.app import WebServer, address_of, listening
 from flux.web.options import WebOptions
 from flux.web.page_context import PageContext
-from flux.web.serving import WebServer, address_of, listening
 from integration.browser import PHONE, chromium, window
 
 WARM = 15.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from flux.cli.lazy import LazyGroup
+from flux.cli import LazyGroup
 
 COMMANDS = {
     "list": ("listing", "List dead letters."),
@@ -12,8 +12,8 @@ COMMANDS = {
     "causes": ("causes", "Group dead letters by cause."),
     "replay": ("replay", "Retry dead letters."),
     "purge": ("purge", "Delete dead letters up to a point, for good."),
-    "export": ("export", "Write dead letters as lines of JSON."),
-    "import": ("importing", "Write exported dead letters back to their topic."),
+    "export": ("exchange:export_command", "Write dead letters as lines of JSON."),
+    "import": ("exchange:import_command", "Write exported dead letters back to their topic."),
 }
 
 

@@ -34,7 +34,7 @@ def command(sources: tuple[str, ...], limit: int, as_json: bool, task: str | Non
     Dead letters have the same cause when the type, the place in the code and the message of their errors are the
     same. Numbers, ids and quoted strings in messages do not count.
     """
-    from flux.cli.tables import cell, console, table
+    from flux.cli.output import cell, console, table
     from flux.operate.dlq.causes import Causes
     from flux.operate.formatting import many
 

@@ -68,7 +68,7 @@ def _print(dead_letters: Iterable[DeadLetter]) -> int:
     """Page by page; the columns are as wide as on the first."""
     from rich.cells import cell_len
 
-    from flux.cli.tables import cell, console
+    from flux.cli.output import cell, console
 
     count, out = 0, console()
     widths = [cell_len(name) for name in _COLUMNS]
@@ -86,7 +86,7 @@ def _print(dead_letters: Iterable[DeadLetter]) -> int:
 
 def _print_table(out: Console, rows: list[list[str]], widths: list[int], headed: bool) -> None:
     """Folds what does not fit, the error first."""
-    from flux.cli.tables import cell, table
+    from flux.cli.output import cell, table
 
     shown = table(*_COLUMNS, numbers=["attempts"])
     shown.show_header = headed

@@ -69,7 +69,7 @@ def command(
     Each is written to the first retry topic, due now, with its attempt counter reset. It also stays in the
     dead-letter topic. One that fails again becomes a new dead letter, which the next replay takes.
     """
-    from flux.cli.streams import print_error
+    from flux.cli.output import print_error
     from flux.core.text import one_line
     from flux.operate.dlq.replay import Replay
     from flux.operate.dlq.replay_plan import ReplayOptions, check_members, plan_replay

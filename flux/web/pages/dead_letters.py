@@ -16,9 +16,8 @@ from flux.operate.dlq.purge import PurgePlan, plan_purge
 from flux.operate.dlq.replay_plan import MAX_REPLAYS, ReplayOptions, ReplayPlan, check_members, plan_replay
 from flux.operate.formatting import many
 from flux.operate.messages import notes
-from flux.web import actions as operations
-from flux.web.causes import CauseCounts
-from flux.web.dead_letters import newest, one, size
+from flux.web import jobs
+from flux.web.dead_letters import CauseCounts, newest, one, size
 from flux.web.page_context import PageContext, context_of
 from flux.web.query_parameters import (
     AGES,
@@ -134,7 +133,7 @@ async def replay(request: Request, fields: dict[str, str]) -> Response:
 
     plan = await context.in_thread(plan_it)
     title = f"{'Dry run' if options.dry else 'Replay'} of {task.name}: {_describe(task, criteria)}"
-    job = context.jobs.start(task.slug, "replay", title, plan.size, operations.replay(task, plan))
+    job = context.jobs.start(task.slug, "replay", title, plan.size, jobs.replay(task, plan))
     return _to(request, f"/jobs/{job.id}")
 
 
@@ -185,7 +184,7 @@ async def purge(request: Request, fields: dict[str, str]) -> Response:
         raise ConfigurationError("nothing was deleted: nothing was chosen")
     plan = await context.in_thread(plan_purge, task.admin, task.policy, before=before)
     title = f"Purge of {task.name}: {many(plan.records, 'dead letter')}"
-    job = context.jobs.start(task.slug, "purge", title, plan.records, operations.purge(task, plan))
+    job = context.jobs.start(task.slug, "purge", title, plan.records, jobs.purge(task, plan))
     return _to(request, f"/jobs/{job.id}")
 
 
@@ -218,7 +217,7 @@ async def export_form(request: Request) -> Response:
         "dead-letters",
         "export.html",
         size=await context.in_thread(size, task, criteria),
-        most=operations.MAX_EXPORTED,
+        most=jobs.MAX_EXPORTED,
         fields=fields_of(criteria),
         description=_describe(task, criteria),
         busy=context.jobs.of(task.slug),
@@ -233,7 +232,7 @@ async def export(request: Request, fields: dict[str, str]) -> Response:
     criteria = filter_of(fields, task.now_ms)
     total = await context.in_thread(size, task, criteria)
     title = f"Export of {task.name}: {_describe(task, criteria)}"
-    body = operations.export(task, criteria, context.jobs)
+    body = jobs.export(task, criteria, context.jobs)
     return _to(request, f"/jobs/{context.jobs.start(task.slug, 'export', title, total, body).id}")
 
 

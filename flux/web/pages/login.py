@@ -6,7 +6,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from flux.web.auth_middleware import cookie, here
+from flux.web.auth import cookie, here
 from flux.web.page_context import context_of
 
 

@@ -59,7 +59,7 @@ def figures(history: History) -> list[object]:
     ]
 
 
-MAX_BLOCKERS = 50
+MAX_TASK_BLOCKERS = 50
 
 
 async def show_task(request: Request) -> Response:
@@ -72,7 +72,7 @@ async def show_task(request: Request) -> Response:
         "task.html",
         live="sample",
         charts=figures(watch.history),
-        max_blockers=MAX_BLOCKERS,
+        max_blockers=MAX_TASK_BLOCKERS,
     )
 
 

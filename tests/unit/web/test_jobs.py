@@ -13,8 +13,8 @@ from starlette.testclient import TestClient
 from flux.core.errors import BrokerError, Fault
 from flux.core.ports import ConsumerSettings, TopicPartition
 from flux.system import SYSTEM
-from flux.web.broadcast import Broadcast
 from flux.web.jobs import MAX_KEPT, Job, Jobs
+from flux.web.live import Broadcast
 from unit.support.operate_support import DEAD, RETRY
 from unit.support.web_support import ORIGIN, Web, fields_of, text_of
 

@@ -12,21 +12,21 @@ from typing import Any, cast
 import pytest
 from starlette.testclient import TestClient
 
+from flux.web import live
+from flux.web.app import WebServer, listening
 from flux.web.page_context import PageContext
-from flux.web.pages import live
-from flux.web.serving import WebServer, listening
 from unit.support.web_support import ORIGIN, Web
 
 
 def stream(context: PageContext) -> AsyncGenerator[str, None]:
-    return cast("AsyncGenerator[str, None]", live.events(context))
+    return cast("AsyncGenerator[str, None]", live.events(context.broadcast))
 
 
 async def next_of(events: AsyncGenerator[str, None]) -> str:
     return await asyncio.wait_for(anext(events), 10)
 
 
-def test_streams_get_news_and_the_end() -> None:
+def test_output_get_news_and_the_end() -> None:
     web = Web()
 
     async def watch() -> list[str]:
@@ -35,7 +35,7 @@ def test_streams_get_news_and_the_end() -> None:
         received = [await next_of(events)]
         listening = asyncio.ensure_future(next_of(events))
         await asyncio.sleep(0)
-        assert web.context.streams == 1
+        assert web.context.broadcast.streams == 1
         await asyncio.to_thread(web.context.broadcast.notify)
         received.append(await listening)
         web.context.broadcast.close()
@@ -44,7 +44,7 @@ def test_streams_get_news_and_the_end() -> None:
 
     received = asyncio.run(watch())
     assert received == ["retry: 2000\n\n", "event: news\ndata: 1\n\n"]
-    assert web.context.streams == 0
+    assert web.context.broadcast.streams == 0
 
 
 def test_news_that_came_while_nobody_listened_is_not_missed() -> None:
@@ -74,9 +74,9 @@ def test_a_stream_without_news_stays_open_by_a_comment(monkeypatch: pytest.Monke
     assert asyncio.run(watch()) == ": nothing new\n\n"
 
 
-def test_streams_are_bounded() -> None:
+def test_output_are_bounded() -> None:
     web = Web()
-    web.context.streams = live.MAX_STREAMS
+    web.context.broadcast.streams = live.MAX_STREAMS
     web.get("/events", 503)
 
 
@@ -91,9 +91,9 @@ def test_a_browser_that_goes_away_takes_its_stream_along() -> None:
             browser.sendall(b"GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n")
             while b"retry:" not in browser.recv(4096):
                 pass
-            assert web.context.streams == 1
+            assert web.context.broadcast.streams == 1
         until = time.monotonic() + 10
-        while web.context.streams:
+        while web.context.broadcast.streams:
             assert time.monotonic() < until
             time.sleep(0.01)
     finally:

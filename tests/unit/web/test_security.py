@@ -10,9 +10,8 @@ from starlette.routing import Route
 
 from flux.core.errors import ConfigurationError
 from flux.core.ports import ProducerRecord
-from flux.web.auth_middleware import POLICY, here
+from flux.web.auth import LASTS, MAX_FAILURES, POLICY, here
 from flux.web.options import LOOPBACK, WebOptions, hosts_of
-from flux.web.sessions import LASTS, MAX_FAILURES
 from unit.support.operate_support import DEAD
 from unit.support.web_support import EVIL, ORIGIN, TOKEN, Web, links_of, text_of
 

@@ -1,14 +1,21 @@
-"""The standard streams of a command, and its errors: one line each, even where a stream is closed or full."""
+"""What a command prints: errors of one line each, even where a stream is closed or full, and tables."""
 
 from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterable
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 import click
 
-from flux.core.text import escape
+from flux.core.text import escape, one_line
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
 
 _MODES = (("stdin", "r", os.O_WRONLY), ("stdout", "w", os.O_RDONLY), ("stderr", "w", os.O_RDWR))
 
@@ -72,3 +79,33 @@ def print_error(text: str, who: str = "flux") -> None:
     click.echo(click.style(f"{who}: ", fg="red", bold=True) + escape(first), err=True)
     for line in more:
         click.echo(escape(line), err=True)
+
+
+_WIDE = 1000  # columns: a pipe has no width, and names must not be cut
+
+
+def console() -> Console:
+    from rich.console import Console
+
+    made = Console(highlight=False)
+    return made if made.is_terminal else Console(highlight=False, width=_WIDE)
+
+
+def table(*columns: str, numbers: Iterable[str] = ()) -> Table:
+    """`numbers`: the columns that are aligned right."""
+    from rich import box
+    from rich.table import Table
+
+    right = set(numbers)
+    made = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="bold")
+    for name in columns:
+        made.add_column(name, justify="right" if name in right else "left", overflow="fold")
+    return made
+
+
+def cell(value: object, style: str = "") -> Text:
+    """A value as plain text: markup in it has no effect."""
+    from rich.text import Text
+
+    text = f"{value:,}" if isinstance(value, int) else one_line(str(value))
+    return Text(text, style=style)

@@ -91,8 +91,8 @@ def test_a_worker_needs_no_streams(code: str) -> None:
 
 def test_characters_that_the_encoding_lacks_are_escaped() -> None:
     code = (
-        "from flux.cli.main import streams; from flux.cli.tables import console\n"
-        "streams.prepare(); console().print('B\\u00fcro \\u2026'); print('\\udcff \\u2713')"
+        "from flux.cli.output import console, prepare\n"
+        "prepare(); console().print('B\\u00fcro \\u2026'); print('\\udcff \\u2713')"
     )
     done = subprocess.run(
         [sys.executable, "-c", code],
