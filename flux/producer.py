@@ -20,7 +20,7 @@ from flux.producing.pending_acks import Tracked
 from flux.producing.producer_buffer import ProducerBuffer
 from flux.producing.registry import PRODUCERS
 from flux.producing.scope import CURRENT, Scope
-from flux.system.interpreter_end import ending, refused
+from flux.system.process_end import ending, refused
 
 Result = TypeVar("Result")
 

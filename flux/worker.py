@@ -33,8 +33,8 @@ from flux.core.stage import check_apart, parse_stages
 from flux.core.validation import check_seconds, check_switch, check_whole, plain, shown
 from flux.processes.heartbeat import Reporter, report_topic
 from flux.producing.scope import CarryingExecutor
-from flux.system import SYSTEM, stop_signals
-from flux.system.interpreter_end import ending
+from flux.system import SYSTEM
+from flux.system.process_end import ending, install_stop_handler
 from flux.system.return_values import is_async
 from flux.task import Task
 
@@ -206,7 +206,7 @@ class Worker:
     def _observe(self, observed: ExitStack) -> None:
         """Serves metrics and probes, and publishes reports, until `observed` is closed."""
         if self._metrics_port is not None:
-            from flux.observe.serving import observing
+            from flux.observe.server import observing
 
             observed.enter_context(observing(self, self._metrics_port, self._metrics_host))
         if self._report_topic is not None:
@@ -260,7 +260,7 @@ class Worker:
             self._supervision.at_once = self._supervision.stopping
             self._supervision.stopping = True
 
-        self._restore_signals = stop_signals.install(handle)
+        self._restore_signals = install_stop_handler(handle)
         try:
             yield
         finally:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from flux.system import stop_signals
+from flux.system.process_end import stop_signals_handled
 
 if TYPE_CHECKING:
     from flux.core.ports import AdminPort
@@ -48,7 +48,7 @@ def interruptible() -> Iterator[Callable[[], bool]]:
             raise KeyboardInterrupt
         interrupted = True
 
-    with stop_signals.handled(interrupt):
+    with stop_signals_handled(interrupt):
         yield lambda: interrupted
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 import attrs
 import click
 
-from flux.system import stop_signals
+from flux.system.process_end import stop_signals_handled
 
 logger = logging.getLogger("flux.reload")
 
@@ -125,5 +125,5 @@ class Reloader:
 
     @contextmanager
     def _handlers(self) -> Iterator[None]:
-        with stop_signals.handled(lambda number, _: self._signals.append(number)):
+        with stop_signals_handled(lambda number, _: self._signals.append(number)):
             yield

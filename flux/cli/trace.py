@@ -21,9 +21,9 @@ from flux.cli.options import (
 
 if TYPE_CHECKING:
     from flux.core.policy import Policy
+    from flux.operate.record_history import RecordHistory
     from flux.operate.status.reports import ReportedRecord
-    from flux.operate.trace.record_history import RecordHistory
-    from flux.operate.trace.trace import TraceLimits, TraceResult
+    from flux.operate.trace import TraceLimits, TraceResult
 
     Reported = Mapping[str, ReportedRecord]
 
@@ -82,7 +82,7 @@ def command(
     from flux.config import resolve_adapter
     from flux.core.monitoring.report import TOPIC
     from flux.operate.messages import reported_of
-    from flux.operate.trace.trace import TraceLimits, TraceQuery, trace
+    from flux.operate.trace import TraceLimits, TraceQuery, trace
 
     if (key is None) == (origin is None):
         raise click.UsageError("choose records: either --key or --origin")
@@ -145,7 +145,7 @@ def _show(found: TraceResult, policy: Policy, origin: tuple[int, int] | None, re
 
 def _gaps(found: TraceResult, limits: TraceLimits, interrupted: bool) -> Iterator[str]:
     from flux.operate.formatting import many
-    from flux.operate.trace.trace import MAX_FOUND
+    from flux.operate.trace import MAX_FOUND
 
     if found.truncated:
         yield f"more than {MAX_FOUND:,} records match; only the first are shown: use --since or --origin"

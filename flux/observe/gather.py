@@ -18,8 +18,7 @@ from tempfile import TemporaryDirectory
 import attrs
 
 from flux.observe import names
-from flux.observe.server import Answer, Routes, Server
-from flux.observe.serving import METRICS_TYPE
+from flux.observe.server import METRICS_TYPE, Answer, Routes, Server
 
 logger = logging.getLogger("flux.observe")
 

@@ -9,9 +9,9 @@ from flux.core.ports import AdminPort, Cluster
 from flux.operate.dlq.replay import ReplayResult
 from flux.operate.dlq.replay_plan import ReplayPlan
 from flux.operate.formatting import lasting, many, moment
+from flux.operate.record_history import RecordHistory, RecordState, TracedRecord
 from flux.operate.status.reports import ReportedRecord, find_reported, read_reports
-from flux.operate.trace.record_history import RecordHistory, RecordState, TracedRecord
-from flux.operate.trace.trace import TraceResult
+from flux.operate.trace import TraceResult
 
 Reported = Mapping[str, ReportedRecord]
 """What workers report of records, by `topic[partition]@offset`."""

@@ -17,7 +17,7 @@ from types import FrameType
 
 from flux.producing.registry import PRODUCERS
 from flux.system import SYSTEM
-from flux.system.interpreter_end import write_once
+from flux.system.process_end import write_once
 
 LIMIT = 25.0
 """Seconds for the delivery; most orchestrators kill after 30."""

@@ -18,7 +18,8 @@ from types import FrameType
 import attrs
 
 from flux.core.ports import System
-from flux.system import SYSTEM, stop_signals
+from flux.system import SYSTEM
+from flux.system.process_end import stop_signals_handled
 
 logger = logging.getLogger("flux.supervisor")
 
@@ -153,7 +154,7 @@ class Supervisor:
         def handle(number: int, _: FrameType | None) -> None:
             self._signals.append(number)
 
-        with stop_signals.handled(handle):
+        with stop_signals_handled(handle):
             yield
 
 

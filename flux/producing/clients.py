@@ -12,7 +12,7 @@ from flux.core.errors import BrokerError
 from flux.core.ports import ProducerPort, ProducerSettings, System
 from flux.producing.producer_buffer import ProducerBuffer
 from flux.system import Lock
-from flux.system.interpreter_end import refused
+from flux.system.process_end import refused
 
 
 @attrs.define(slots=True, eq=False)

@@ -13,7 +13,7 @@ from flux.core.ports import ProducerRecord, Record
 from flux.producing.pending_acks import EndListener, acknowledging, failed, failed_record
 from flux.producing.scope import Scope
 from flux.system import SYSTEM
-from flux.system.interpreter_end import ending
+from flux.system.process_end import ending
 from flux.system.return_values import PartOfItsCall
 
 

@@ -12,7 +12,7 @@ from types import FunctionType, MethodType
 from flux.core.errors import BrokerError, ConfigurationError, DeliveryError, FailedRecord
 from flux.core.monitoring.log_throttle import LogThrottle, and_more
 from flux.core.ports import Adapter, System
-from flux.system.interpreter_end import ending, write_once
+from flux.system.process_end import ending, write_once
 from flux.system.return_values import check_returned, is_async
 from flux.system.tracebacks import text_of
 

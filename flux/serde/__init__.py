@@ -6,8 +6,7 @@ record at which a deserializer raises is a dead letter, reason `undecodable`.
 """
 
 from flux.serde import registry
-from flux.serde.json import json_deserializer, json_serializer
-from flux.serde.models import model_converter, model_deserializer, model_serializer
+from flux.serde.models import json_deserializer, json_serializer, model_converter, model_deserializer, model_serializer
 
 __all__ = [
     "json_deserializer",

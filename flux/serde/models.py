@@ -1,21 +1,64 @@
-"""Values as instances of attrs classes or dataclasses, written as JSON: `deserializer = model_deserializer(Order)`.
+"""Values as JSON, and as instances of attrs classes or dataclasses: `deserializer = model_deserializer(Order)`.
 
-Needs the extra `models` (cattrs), which is imported when a function here is first called.
+Models need the extra `models` (cattrs), which is imported when a function for them is first called.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import json
+import math
+import re
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_origin
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, get_args, get_origin
 
 import attrs
 
 from flux.core.errors import ConfigurationError
-from flux.serde.json import json_deserializer, json_serializer
 
 if TYPE_CHECKING:
     from cattrs import Converter
+
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+
+
+def json_serializer(value: Any) -> bytes:
+    """UTF-8 JSON without spaces. Raises TypeError or ValueError for values that JSON cannot hold or that could not be
+    read again: NaN, infinities, lone surrogates, too deep nesting."""
+    try:
+        return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+    except RecursionError:
+        raise ValueError("nested too deeply for JSON") from None
+
+
+def json_deserializer(data: bytes | None) -> Any:
+    """The decoded value; None for a tombstone. Raises ValueError for data that is not JSON in UTF-8, for NaN and
+    numbers that a float cannot hold, for lone surrogates and for too deep nesting."""
+    if data is None:
+        return None
+    try:
+        value = _decode(str(data, "utf-8"))
+        if _SURROGATE.search(data):
+            json_serializer(value)
+    except UnicodeEncodeError:
+        raise ValueError("a lone surrogate, which no text can hold") from None
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    return value
+
+
+def _refuse(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if math.isinf(number):
+        raise ValueError("a number that is too large for a float")
+    return number
+
+
+_decode = json.JSONDecoder(parse_constant=_refuse, parse_float=_finite).decode
 
 M = TypeVar("M")
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from flux.core.engine.verdicts import Pause, Retry
 from flux.core.errors import ConfigurationError
-from flux.serde.json import json_deserializer, json_serializer
+from flux.serde.models import json_deserializer, json_serializer
 
 if TYPE_CHECKING:
     from confluent_kafka.schema_registry import Schema, SchemaRegistryClient

@@ -14,8 +14,8 @@ from flux.core.ports import Record
 from flux.core.stage import Role, Stage
 from flux.operate.formatting import short
 from flux.operate.reading import Span, count_offsets, read, spans_of
+from flux.operate.record_history import RecordState, traced_record_of
 from flux.operate.status.progress import Progress, read_group
-from flux.operate.trace.record_history import RecordState, traced_record_of
 from flux.web.watched_tasks import WatchedTask
 
 MAX_READ = 10_000

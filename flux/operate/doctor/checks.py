@@ -9,7 +9,7 @@ from flux.consuming.new_topics import Spreading
 from flux.consuming.topic_setup import ASK, create_topics, plan_topics
 from flux.core.policy import Policy
 from flux.core.ports import AdminPort, System
-from flux.operate.doctor import cluster, retention, settings, topics
+from flux.operate.doctor import cluster, topics
 from flux.operate.doctor.facts import Facts, Finding
 from flux.system import SYSTEM
 
@@ -21,12 +21,12 @@ CHECKS: Mapping[str, Check] = {
     "names": topics.names,
     "partitions": topics.partitions,
     "replication": topics.replication,
-    "retention": retention.retention,
-    "expiry": retention.expiry,
-    "message size": settings.message_size,
-    "large records": settings.large_records,
-    "compression": settings.compression,
-    "timestamps": settings.timestamps,
+    "retention": topics.retention,
+    "expiry": topics.expiry,
+    "message size": topics.message_size,
+    "large records": topics.large_records,
+    "compression": topics.compression,
+    "timestamps": topics.timestamps,
     "committed offsets": cluster.committed_offsets,
     "permissions": cluster.permissions,
     "members": cluster.members,

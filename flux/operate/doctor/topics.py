@@ -1,11 +1,14 @@
-"""Checks that topics exist, under names of their own, with enough partitions and replicas."""
+"""Checks of topics: that they exist, keep records long enough, and accept what flux writes."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
+from flux.consuming.topic_setup import config_for
+from flux.core.backoff import in_words
 from flux.core.errors import ConfigurationError
-from flux.core.stage import check_apart
+from flux.core.policy import DAY
+from flux.core.stage import Role, check_apart
 from flux.operate.doctor.facts import Facts, Finding, TopicFacts
 from flux.operate.formatting import many
 
@@ -110,3 +113,132 @@ def _in_sync(topic: TopicFacts, replicas: int) -> Iterator[Finding]:
             "unclean.leader.election.enable=true: a lagging replica may become leader, which loses records",
             "set unclean.leader.election.enable=false on it",
         )
+
+
+CLOCKS_DIFFER = 300.0
+"""Seconds by which clocks differ in practice: topics should accept timestamps that are off by that much."""
+
+
+def message_size(facts: Facts) -> Iterator[Finding]:
+    for topic in facts.topics[1:]:
+        max_bytes = topic.number("max.message.bytes")
+        wanted = config_for(facts.policy, topic.stage, facts.message_bytes)["max.message.bytes"]
+        if max_bytes is None or max_bytes >= int(wanted) or facts.main.config is None:
+            continue
+        if max_bytes < facts.message_bytes:
+            problem = (
+                f"takes {max_bytes:,} bytes and {facts.main.name} {facts.message_bytes:,}: a large record does not fit"
+            )
+        else:
+            problem = (
+                f"takes {max_bytes:,} bytes: no room for flux's headers on a record as large as {facts.main.name} takes"
+            )
+        remedy = f"set max.message.bytes={wanted} on it, or --fix"
+        yield Finding("message size", topic.name, problem, remedy, settings={"max.message.bytes": wanted})
+
+
+def compression(facts: Facts) -> Iterator[Finding]:
+    for topic in facts.topics:
+        for codec, remedy in topic.unreadable.items():
+            problem = f"its records are compressed with {codec}, which this client cannot read here"
+            yield Finding("compression", topic.name, problem, remedy)
+    if facts.unwritable:
+        problem, _, remedy = facts.unwritable.rpartition(": ")
+        yield Finding("compression", "ProducerOptions", problem, remedy)
+
+
+def large_records(facts: Facts) -> Iterator[Finding]:
+    for each in facts.large:
+        size = f"{each.size:,} bytes, and {each.target} takes {each.max_bytes:,}"
+        problem = f"unfinished for {in_words(each.seconds)}; {size}: its copy may not fit"
+        yield Finding("large records", f"{each.at}@{each.offset}", problem, each.remedy)
+
+
+def timestamps(facts: Facts) -> Iterator[Finding]:
+    """A forwarded copy has the time of its writing, by the worker's clock."""
+    kind = "message.timestamp.type"
+    for topic in facts.topics[1:]:
+        config = topic.config or {}
+        if config.get(kind) == "LogAppendTime":
+            if (facts.main.config or {}).get(kind) == "CreateTime":
+                yield Finding(
+                    "timestamps",
+                    topic.name,
+                    f"{kind}=LogAppendTime, and {facts.main.name} has CreateTime: a record gets times of two clocks",
+                    f"set {kind}=CreateTime on it, or LogAppendTime on {facts.main.name}",
+                )
+            continue
+        for setting in ("message.timestamp.after.max.ms", "message.timestamp.before.max.ms"):
+            window = topic.number(setting)
+            if window is not None and window < CLOCKS_DIFFER * 1000:
+                off = in_words(window / 1000)
+                yield Finding(
+                    "timestamps",
+                    topic.name,
+                    f"{setting}={window}: it refuses records from a machine whose clock is off by {off}",
+                    f"set {setting}=3600000 on it",
+                )
+
+
+DOWNTIME = DAY
+"""Seconds to keep records beyond their longest wait: workers may be down meanwhile."""
+MIN_DEAD_LETTERS = 30 * DAY
+"""Seconds to keep dead letters at least: somebody has to look at them."""
+
+
+def retention(facts: Facts) -> Iterator[Finding]:
+    """Without the main topic, whose owner decides: see `expiry`."""
+    for topic in facts.topics[1:]:
+        if topic.config is None:
+            continue
+        kept = config_for(facts.policy, topic.stage, facts.message_bytes)["retention.ms"]
+        for problem, settings in _problems(facts, topic, topic.config, kept):
+            remedy = "set " + ", ".join(f"{name}={value}" for name, value in settings.items()) + " on it, or --fix"
+            yield Finding("retention", topic.name, problem, remedy, settings=settings)
+
+
+def _problems(
+    facts: Facts, topic: TopicFacts, config: Mapping[str, str], kept: str
+) -> Iterator[tuple[str, dict[str, str]]]:
+    """Problems with the settings that fix each. `kept`: the retention.ms that flux gives new topics."""
+    policy, size = config.get("cleanup.policy", "delete"), config.get("retention.bytes", "-1")
+    if policy != "delete":
+        problem = f"cleanup.policy={policy} deletes a record when a later one has the same key"
+        yield problem, {"cleanup.policy": "delete", "retention.ms": kept}  # which had no effect before
+    if size != "-1":
+        yield f"retention.bytes={size} deletes records even if they still have to wait", {"retention.bytes": "-1"}
+    too_short = _too_short(facts, topic)
+    if too_short:
+        yield too_short, {"retention.ms": kept}
+
+
+def _too_short(facts: Facts, topic: TopicFacts) -> str:
+    kept = topic.retention
+    if kept is None:
+        return ""
+    deleted = f"records are deleted after {in_words(kept)}"
+    if topic.stage.role is Role.DEAD:
+        return f"{deleted}, even dead letters that nobody has looked at" if kept < MIN_DEAD_LETTERS else ""
+    longest, most = facts.policy.waits.longest(topic.stage.number), facts.policy.max_delay
+    if kept < longest:
+        return f"{deleted}, and they wait up to {in_words(longest)} here: some are never retried"
+    if kept < longest + DOWNTIME:
+        return f"{deleted}, and they wait up to {in_words(longest)} here, longer when workers are down"
+    if kept < most + DOWNTIME:
+        return f"{deleted}, and Retry(after=) may wait up to {in_words(most)}, the max_delay"
+    return ""
+
+
+def expiry(facts: Facts) -> Iterator[Finding]:
+    for topic in facts.topics:
+        kept = topic.retention
+        if not topic.old or kept is None:
+            continue
+        if topic.stage.role is Role.DEAD:
+            what, remedy = (
+                many(topic.old, "dead letter"),
+                "replay or export them with flux dlq, or set retention.ms=-1 on it",
+            )
+        else:
+            what, remedy = f"{many(topic.old, 'record')} not done yet", "start workers, or raise its retention.ms now"
+        yield Finding("expiry", topic.name, f"about to be deleted: {what} (kept for {in_words(kept)})", remedy)

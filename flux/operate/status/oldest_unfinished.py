@@ -13,7 +13,7 @@ from flux.core.monitoring.report import shown_key
 from flux.core.policy import Policy
 from flux.core.ports import BEGINNING, Cluster, Record, System, TopicPartition
 from flux.core.stage import Role, Stage
-from flux.operate.trace.record_history import due_of
+from flux.operate.record_history import due_of
 from flux.system import SYSTEM
 
 MAX_PARTITIONS = 500

@@ -16,9 +16,9 @@ from flux.core.stage import Role, Stage
 from flux.core.text import one_line
 from flux.operate.messages import reported_of, state_of, where
 from flux.operate.reading import Span, read_one, spans_of
+from flux.operate.record_history import RecordHistory, TracedRecord, traced_record_of
 from flux.operate.status.progress import Progress, read_group
-from flux.operate.trace.record_history import RecordHistory, TracedRecord, traced_record_of
-from flux.operate.trace.trace import TraceLimits, TraceQuery, TraceResult, trace
+from flux.operate.trace import TraceLimits, TraceQuery, TraceResult, trace
 from flux.web.page_context import context_of
 from flux.web.query_parameters import AGES, place_of, since_of
 from flux.web.watched_tasks import WatchedTask

@@ -20,9 +20,8 @@ import flux
 from flux.core.ports import ProducerRecord, Watermarks
 from flux.observe import names
 from flux.observe.gather import NoAnswer, live, merge, metrics, ready
-from flux.observe.histogram import Histogram
 from flux.observe.lags import Lag, lag_of
-from flux.observe.prometheus import MOST_ERRORS, Metrics
+from flux.observe.prometheus import MOST_ERRORS, Histogram, Metrics
 from flux.observe.server import Answer
 from flux.testing import Kit
 from unit.support.engine_support import Driver

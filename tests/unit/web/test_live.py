@@ -26,7 +26,7 @@ async def next_of(events: AsyncGenerator[str, None]) -> str:
     return await asyncio.wait_for(anext(events), 10)
 
 
-def test_output_get_news_and_the_end() -> None:
+def test_streams_get_news_and_the_end() -> None:
     web = Web()
 
     async def watch() -> list[str]:
@@ -74,7 +74,7 @@ def test_a_stream_without_news_stays_open_by_a_comment(monkeypatch: pytest.Monke
     assert asyncio.run(watch()) == ": nothing new\n\n"
 
 
-def test_output_are_bounded() -> None:
+def test_streams_are_bounded() -> None:
     web = Web()
     web.context.broadcast.streams = live.MAX_STREAMS
     web.get("/events", 503)

@@ -186,7 +186,7 @@ def test_without_the_package_probes_are_served_all_the_same(monkeypatch: pytest.
         servers.append(Server(*args))
         return servers[0]
 
-    monkeypatch.setattr("flux.observe.serving.Server", made)
+    monkeypatch.setattr("flux.observe.server.Server", made)
     peer = Peer()
     task = peer.task(lambda message: None, retries=0)
     with peer.working(task, metrics_port=0, metrics_host="127.0.0.1") as running:

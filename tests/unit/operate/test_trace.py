@@ -10,8 +10,8 @@ from flux.core import flux_headers
 from flux.core.engine.offset_tracker import OffsetTracker
 from flux.core.errors import ConfigurationError
 from flux.core.ports import CommittedOffset, ProducerRecord, TopicPartition
-from flux.operate.trace.record_history import RecordState
-from flux.operate.trace.trace import MAX_FOUND, TraceLimits, TraceQuery, TraceResult, trace
+from flux.operate.record_history import RecordState
+from flux.operate.trace import MAX_FOUND, TraceLimits, TraceQuery, TraceResult, trace
 from unit.support.operate_support import DEAD, MAIN, NOW_MS, RETRY, OperateKit, headers_of
 
 RETRY_2 = "orders-billing-try-2"

@@ -17,8 +17,8 @@ from flux.core.policy import Policy
 from flux.core.ports import AdminPort, Cluster, CommittedOffset, Record, System, TopicPartition
 from flux.core.stage import Role, Stage
 from flux.operate.reading import Span, Spans, count_offsets, read, read_one, spans_of
+from flux.operate.record_history import RecordHistory, TracedRecord, histories_of, traced_record_of
 from flux.operate.status.progress import Progress, read_group
-from flux.operate.trace.record_history import RecordHistory, TracedRecord, histories_of, traced_record_of
 from flux.system import SYSTEM
 
 MAX_FOUND = 1_000
