@@ -20,9 +20,8 @@ from flux.consuming.awaited import worker_loop as awaited_loop
 from flux.consuming.blocking import worker_loop as blocking_loop
 from flux.consuming.call_chain import check_middleware, check_task
 from flux.consuming.side_threads import SideThreads, directly
-from flux.consuming.supervision import Supervision
+from flux.consuming.supervision import Life, Supervision
 from flux.consuming.task_runtime import TaskRuntime
-from flux.consuming.worker_lifecycle import Life
 from flux.core.errors import ConfigurationError
 from flux.core.hooks import check_hooks
 from flux.core.monitoring.duties import Duty

@@ -13,8 +13,8 @@ from typing import Protocol
 
 from flux.consuming.awaited.executor import complete
 from flux.consuming.call_results import AsyncCall, Call
-from flux.consuming.caller_threads import CallerThreads
 from flux.consuming.coordinator import Coordinator, StageRuntime
+from flux.consuming.driver_threads import CallerThreads
 from flux.consuming.side_threads import SideThreads
 from flux.core.engine.runs import Run
 from flux.system.tracebacks import stack_of_task

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from functools import partial
 
-from flux.consuming.new_topics import Spreading
+from flux.consuming.topic_setup import Spreading
 from flux.core.engine.due_times import whole_ms
 from flux.core.engine.forwarding import Forward
 from flux.core.errors import BrokerError, Fault

@@ -9,10 +9,11 @@ from contextlib import ExitStack
 from functools import partial
 from typing import Any, TypeVar
 
-from flux.consuming.one_question import Aside
+import attrs
+
+from flux.consuming.side_threads import Aside
 from flux.consuming.task_runtime import TaskRuntime
 from flux.consuming.topic_setup import insist
-from flux.consuming.worker_lifecycle import Blocking, Here, Life, Step, Tick
 from flux.core.error_text import brief
 from flux.core.monitoring.duties import Duty
 from flux.core.ports import System
@@ -20,6 +21,31 @@ from flux.producing.registry import PRODUCERS
 from flux.system.tracebacks import text_of
 
 logger = logging.getLogger("flux.worker")
+
+
+@attrs.frozen
+class Blocking:
+    """A step that may wait for the cluster, so it must not run in an event loop."""
+
+    step: Callable[[], Any]
+
+
+@attrs.frozen
+class Here:
+    """A step on the caller's thread; an awaitable result is awaited there."""
+
+    step: Callable[[], Any]
+
+
+@attrs.frozen
+class Tick:
+    """Waits briefly for a change."""
+
+
+Step = Blocking | Here | Tick
+Life = Generator[Step, Any, int]
+"""Returns the exit code."""
+
 
 T = TypeVar("T")
 

@@ -17,11 +17,10 @@ from flux.consuming.callers import Callers, TaskCallers, ThreadCallers
 from flux.consuming.coordinator import Coordinator, StageRuntime
 from flux.consuming.forward_writer import ForwardWriter
 from flux.consuming.hook_dispatch import HookDispatch
-from flux.consuming.new_topics import Spreading
 from flux.consuming.pollers import LoopPollers, ThreadPollers
 from flux.consuming.slow_calls import SlowCalls
 from flux.consuming.threads import Threads
-from flux.consuming.topic_setup import choose_stages, max_message_bytes, require_topics
+from flux.consuming.topic_setup import Spreading, choose_stages, max_message_bytes, require_topics
 from flux.consuming.unread import has_unread, log_refused, log_starved
 from flux.core.engine import Engine
 from flux.core.engine.runs import Run
@@ -99,7 +98,7 @@ class TaskRuntime:
         if policy.timeout is not None and not awaited:
             coordinator.inspection.slow_calls = SlowCalls(policy.timeout, self.system.monotonic)
             handler = coordinator.inspection.slow_calls.watching(handler)
-        return self.form.telling(coordinator.hook_dispatch, handler, batched)  # type: ignore[no-any-return]
+        return self.form.notifying(coordinator.hook_dispatch, handler, batched)  # type: ignore[no-any-return]
 
     @property
     def awaited(self) -> bool:

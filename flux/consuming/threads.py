@@ -11,11 +11,9 @@ import attrs
 
 from flux.consuming.blocking.consumer_loop import ConsumerLoop
 from flux.consuming.call_results import Call
-from flux.consuming.caller_threads import CallerThreads
 from flux.consuming.coordinator import Coordinator, StageRuntime
-from flux.consuming.coordinator.resting import RestingThreads
+from flux.consuming.driver_threads import CallerThreads, RestingThreads, Watcher
 from flux.consuming.side_threads import directly
-from flux.consuming.stuck_calls import Watcher
 from flux.core.engine.runs import Run
 from flux.core.ports import Adapter, AdminPort
 

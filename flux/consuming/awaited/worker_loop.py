@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Generator
 from typing import Any, TypeVar
 
-from flux.consuming.worker_lifecycle import Blocking, Here, Life, Tick
+from flux.consuming.supervision import Blocking, Here, Life, Tick
 
 S = TypeVar("S")
 T = TypeVar("T")

@@ -4,8 +4,8 @@ The lock is never held during an effect, a write or a call. Drivers differ only 
 runs here and report their ends here. A method whose name ends with `_locked` needs the lock; no other does.
 """
 
+from flux.consuming.coordinator.common import StageRuntime
 from flux.consuming.coordinator.coordinator import Coordinator
 from flux.consuming.coordinator.procedures import Done
-from flux.consuming.coordinator.stage_runtime import StageRuntime
 
 __all__ = ["Coordinator", "Done", "StageRuntime"]

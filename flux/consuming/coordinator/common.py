@@ -1,4 +1,4 @@
-"""What the parts of a coordinator share."""
+"""What the parts of a coordinator share: the stages of the task in this process, and what belongs to all of them."""
 
 from __future__ import annotations
 
@@ -6,12 +6,68 @@ from collections.abc import Callable, Sequence
 
 import attrs
 
-from flux.consuming.coordinator.stage_runtime import StageRuntime
+from flux.consuming.forwarder import Forwarder
 from flux.consuming.hook_dispatch import HookDispatch
 from flux.consuming.task_log import TaskLog
+from flux.core.engine import Engine
+from flux.core.engine.forwarding import Forward
 from flux.core.engine.runs import Run
+from flux.core.hooks import StageInfo
+from flux.core.monitoring.duties import Duty
+from flux.core.monitoring.log_throttle import FailureLog
 from flux.core.policy import Policy
-from flux.core.ports import Condition, System
+from flux.core.ports import Condition, ConsumerSettings, System
+from flux.core.stage import Role
+
+
+@attrs.define(eq=False)
+class StageRuntime:
+    engine: Engine
+    settings: ConsumerSettings
+    where: StageInfo
+    system: System
+    joined: bool = False
+    """Whether its first rebalance is complete, with or without partitions."""
+    left: bool = False
+    """Whether it has left its group, or was abandoned."""
+    began_at: float = attrs.field(init=False)
+    stepped_at: float = attrs.field(init=False)
+    """When its poll loop last progressed."""
+    received_at: float = attrs.field(init=False)
+    """When it last had records, or had read all records."""
+    reported_at: float = 0.0
+    """When it was last reported as waiting for an assignment."""
+    forwarding: Forwarder = attrs.field(init=False)
+    polling: Duty = attrs.field(init=False)
+    moved: list[Forward] = attrs.field(factory=list)
+    """Acknowledged forwards that hooks were not notified of yet; empty if no hook wants them."""
+    failures: FailureLog = attrs.field(factory=FailureLog)
+    stands_by: bool = False
+    """Whether its poller waits for a permit, and takes it at once when one is free."""
+
+    def __attrs_post_init__(self) -> None:
+        self.polling = Duty(f"{self}: its poll loop")
+        self.began_at = self.stepped_at = self.received_at = self.system.monotonic()
+
+    def __str__(self) -> str:
+        return self.engine.stage.topic
+
+    def now_locked(self) -> float:
+        """The engine's time. Also sets the engine's epoch."""
+        now = self.system.monotonic()
+        self.engine.epoch = self.system.now() - now
+        return now
+
+
+def consumer_settings(engine: Engine, instance_suffix: str) -> ConsumerSettings:
+    """The settings of the stage's consumer."""
+    stage = engine.stage
+    return ConsumerSettings(
+        topic=stage.topic,
+        group=stage.group,
+        small_queue=stage.role is not Role.MAIN,
+        instance_suffix=f"{instance_suffix}-{stage.number}{'-leftover' if stage.role is Role.LEFTOVER else ''}",
+    )
 
 
 @attrs.define(eq=False)

@@ -7,13 +7,11 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from flux.consuming import forks
-from flux.consuming.coordinator.common import Driver, Shared
-from flux.consuming.coordinator.ending import Ending
+from flux.consuming.coordinator.common import Driver, Shared, StageRuntime, consumer_settings
 from flux.consuming.coordinator.inspection import Inspection
+from flux.consuming.coordinator.membership import Ending, Rebalances
 from flux.consuming.coordinator.procedures import Procedures
 from flux.consuming.coordinator.products import Products
-from flux.consuming.coordinator.rebalances import Rebalances
-from flux.consuming.coordinator.stage_runtime import StageRuntime, consumer_settings
 from flux.consuming.coordinator.verdicts import Verdicts
 from flux.consuming.forward_writer import ForwardWriter
 from flux.consuming.forwarder import Forwarder

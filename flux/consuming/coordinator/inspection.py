@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TypeVar
 
-from flux.consuming.coordinator.common import Shared
-from flux.consuming.coordinator.stage_runtime import StageRuntime
+from flux.consuming.coordinator.common import Shared, StageRuntime
 from flux.consuming.slow_calls import SlowCalls
 from flux.core.engine.commands import Stall
 from flux.core.monitoring.health import Pulse

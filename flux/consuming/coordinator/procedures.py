@@ -8,8 +8,7 @@ from typing import Generic, TypeVar
 
 import attrs
 
-from flux.consuming.coordinator.common import Shared
-from flux.consuming.coordinator.stage_runtime import StageRuntime
+from flux.consuming.coordinator.common import Shared, StageRuntime
 from flux.consuming.coordinator.verdicts import Verdicts
 from flux.consuming.effects import Effect, Procedure
 from flux.core.engine.forwarding import Forward

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 
-from flux.consuming.coordinator.common import Shared
-from flux.consuming.coordinator.stage_runtime import StageRuntime
+from flux.consuming.coordinator.common import Shared, StageRuntime
 from flux.consuming.coordinator.verdicts import Verdicts
 from flux.core.engine.forwards import Failure
 from flux.core.engine.runs import Run

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from flux.consuming.coordinator.common import Shared
-from flux.consuming.coordinator.stage_runtime import StageRuntime
+from flux.consuming.coordinator.common import Shared, StageRuntime
 from flux.core.engine.commands import LogEvent
 from flux.core.engine.forwards import Failure, describe
 from flux.core.engine.runs import Run

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 
-from flux.consuming.new_topics import Spreading
-from flux.consuming.topic_setup import ASK, create_topics, plan_topics
+from flux.consuming.topic_setup import ASK, Spreading, create_topics, plan_topics
 from flux.core.policy import Policy
 from flux.core.ports import AdminPort, System
 from flux.operate.doctor import cluster, topics

@@ -11,8 +11,8 @@ from typing import Any, cast
 
 import pytest
 
-from flux.consuming.awaited import batch_steps as awaited_steps
-from flux.consuming.blocking import batch_steps as blocking_steps
+from flux.consuming.awaited import calls as awaited_calls
+from flux.consuming.blocking import calls as blocking_calls
 from flux.consuming.call_chain import (
     check_middleware,
     decoding,
@@ -66,7 +66,7 @@ def test_without_middleware_the_handler_is_the_call_itself() -> None:
 
     assert surrounded(call, ()) is call
     assert prepared(call, ()) is call
-    assert blocking_steps.prepared_batch(call, ()) is call
+    assert blocking_calls.prepared_batch(call, ()) is call
 
 
 def test_middleware_may_end_a_call_without_making_it() -> None:
@@ -155,9 +155,9 @@ OLD, YOUNG = int((T0 - 200) * 1000), int(T0 * 1000)
 
 def batched(handler: Callable[[Any], Any], awaited: bool) -> Callable[[Sequence[Message]], None]:
     steps = [expiring(100, lambda: T0), decoding(_decode)]
-    call: Any = blocking_steps.prepared_batch(handler, steps)
+    call: Any = blocking_calls.prepared_batch(handler, steps)
     if awaited:
-        call = awaited_steps.prepared_batch(as_async(handler), steps)
+        call = awaited_calls.prepared_batch(as_async(handler), steps)
 
     def run(messages: Sequence[Message]) -> None:
         if awaited:

@@ -13,8 +13,8 @@ import pytest
 
 from flux.adapters.confluent.closing import closed_within
 from flux.consuming import effects as do
-from flux.consuming.one_question import Aside
 from flux.consuming.procedures import leave, revoke
+from flux.consuming.side_threads import Aside
 from flux.core.errors import BrokerError, Fault
 from flux.core.ports import PollResult
 from flux.producing.scope import CarryingExecutor

@@ -9,9 +9,8 @@ import pytest
 
 from flux.consuming import effects as do
 from flux.consuming.forward_writer import ForwardWriter
-from flux.consuming.new_topics import Spreading
 from flux.consuming.procedures import cycle
-from flux.consuming.topic_setup import create_topics, plan_topics, require_topics
+from flux.consuming.topic_setup import Spreading, create_topics, plan_topics, require_topics
 from flux.core.engine.new_topic import SPREAD
 from flux.core.errors import BrokerError, ConfigurationError, Fault
 from flux.core.ports import NewTopic, PollResult, ProducerSettings, TopicInfo

@@ -7,7 +7,7 @@ from itertools import pairwise
 import pytest
 
 import flux
-from flux.consuming.stuck_calls import Watcher
+from flux.consuming.driver_threads import Watcher
 from flux.core.errors import BrokerError
 from flux.core.ports import ProducerRecord
 from unit.support.engine_support import T0_MS, Driver

@@ -1,0 +1,102 @@
+"""What the threads of both drivers share: who makes the calls of which run, who rests, and the watcher of runs."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+from flux.consuming.blocking.executor import complete
+from flux.consuming.call_results import Call
+from flux.consuming.coordinator import Coordinator, StageRuntime
+from flux.core.engine.runs import Run
+from flux.core.monitoring.duties import Duty
+from flux.system import stack_of_thread
+
+
+class CallerThreads:
+    """`call`: makes the calls of a run."""
+
+    def __init__(self, coordinator: Coordinator, call: Call) -> None:
+        self._coordinator = coordinator
+        self._call = call
+        self._threads: dict[Run, tuple[StageRuntime, int]] = {}
+        """The identifier of the thread that makes the run's calls."""
+        coordinator.driver.stack_of = self._stack
+
+    def work(self, runtime: StageRuntime, run: Run, *, writes: bool = True, may_lapse: bool = False) -> None:
+        """This thread makes the calls of a run; see `complete`."""
+        self._threads[run] = runtime, threading.get_ident()
+        try:
+            complete(self._coordinator, self._call, runtime, run, writes=writes, may_lapse=may_lapse)
+        except BaseException as error:
+            self._coordinator.broke(runtime, run, error)
+        finally:
+            del self._threads[run]
+
+    def runs_of(self, thread: int) -> list[tuple[StageRuntime, Run]]:
+        """The runs of a thread that is stuck in a write."""
+        return [(runtime, run) for run, (runtime, caller) in list(self._threads.items()) if caller == thread]
+
+    def _stack(self, run: Run) -> str:
+        _, thread = self._threads.get(run, (None, None))
+        return stack_of_thread(thread)
+
+
+class Watcher:
+    """`found_locked`: called for each stuck run."""
+
+    def __init__(
+        self, coordinator: Coordinator, found_locked: Callable[[StageRuntime, Run], None] = lambda runtime, run: None
+    ) -> None:
+        self._coordinator = coordinator
+        self._found_locked = found_locked
+        self._duty = Duty(f"{coordinator.runtimes[0]}: the watching of its calls")
+
+    def start(self) -> None:
+        self._coordinator.system.watch(self._duty)
+        self._coordinator.ending.spawn(f"flux-watch-{self._coordinator.runtimes[0]}", self._live)
+
+    def _live(self) -> None:
+        coordinator = self._coordinator
+        while True:
+            self._duty.step(threading.get_ident())
+            pause = coordinator.next_check_in()
+            if pause is None:
+                self._duty.end()
+                return
+            coordinator.system.sleep(pause)
+            coordinator.check(self._found_locked)
+
+
+class RestingThreads:
+    """`idle`: number of threads that wait for a run."""
+
+    def __init__(self, coordinator: Coordinator) -> None:
+        self._coordinator = coordinator
+        self._resting = 0
+        self.idle = 0
+
+    def rest(self, timeout: float, facts: int | None = None) -> None:
+        """Waits for a fact, up to `timeout` seconds; see `flux.consuming.effects.Rest`."""
+        coordinator = self._coordinator
+        with coordinator.lock:
+            if not coordinator.has_missed(facts):
+                self._resting += 1
+                coordinator.lock.wait(timeout)
+                self._resting -= 1
+
+    def idle_locked(self, timeout: float) -> None:
+        """Waits for a run, up to `timeout` seconds."""
+        self.idle += 1
+        self._coordinator.lock.wait(timeout)
+        self.idle -= 1
+
+    def notify_locked(self) -> None:
+        """There is a fact. Wakes all threads, because both kinds wait on one condition and the wrong one could wake."""
+        if self._resting:
+            self._coordinator.lock.notify_all()
+
+    def wake_idle_locked(self, number: int) -> None:
+        """There are runs for that many threads."""
+        if self.idle:
+            self._coordinator.lock.notify(number)
