@@ -14,7 +14,7 @@ from flux.system import stack_of_thread
 
 
 class CallerThreads:
-    """`call`: makes the calls of a run."""
+    """Tracks which thread makes the calls of which run. `call`: makes the calls of a run."""
 
     def __init__(self, coordinator: Coordinator, call: Call) -> None:
         self._coordinator = coordinator
@@ -43,7 +43,8 @@ class CallerThreads:
 
 
 class Watcher:
-    """`found_locked`: called for each stuck run."""
+    """A thread that checks the runs every few milliseconds while there are any. `found_locked`: called for each
+    stuck run."""
 
     def __init__(
         self, coordinator: Coordinator, found_locked: Callable[[StageRuntime, Run], None] = lambda runtime, run: None
@@ -69,7 +70,8 @@ class Watcher:
 
 
 class RestingThreads:
-    """`idle`: number of threads that wait for a run."""
+    """Threads that wait on a coordinator's condition for a fact, or for a run. `idle`: number of threads that wait for
+    a run."""
 
     def __init__(self, coordinator: Coordinator) -> None:
         self._coordinator = coordinator

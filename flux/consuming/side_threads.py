@@ -86,7 +86,8 @@ T = TypeVar("T")
 
 
 class Aside(Generic[T]):
-    """Starts at once. The thread is a daemon, so the process can end without it."""
+    """Runs a step that may wait for a cluster on its own thread, so that the caller can stop waiting. Starts at once.
+    The thread is a daemon, so the process can end without it."""
 
     def __init__(self, system: System, name: str, step: Callable[[], T]) -> None:
         self._system = system

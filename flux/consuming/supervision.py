@@ -22,6 +22,8 @@ from flux.system.tracebacks import text_of
 
 logger = logging.getLogger("flux.worker")
 
+T = TypeVar("T")
+
 
 @attrs.frozen
 class Blocking:
@@ -44,11 +46,7 @@ class Tick:
 
 Step = Blocking | Here | Tick
 Life = Generator[Step, Any, int]
-"""Returns the exit code."""
-
-
-T = TypeVar("T")
-
+"""The steps of a worker, performed by its driver one at a time. Returns the exit code."""
 _GRACE = 4.0  # seconds after the shutdown timeout that a step of the end may take
 _LEAST = 0.5  # seconds for each step of the end
 _LONGEST = 60.0  # seconds for each step of the end of a worker that was not asked to stop

@@ -37,7 +37,8 @@ from flux.system import Lock
 
 
 class Histogram:
-    """`bounds`: the inclusive upper bounds of the buckets, ascending. Thread-safe."""
+    """Observes many values at once: prometheus-client's needs a microsecond for each. `bounds`: the inclusive
+    upper bounds of the buckets, ascending. Thread-safe."""
 
     __slots__ = ("_bounds", "_counts", "_lock", "_sum")
 

@@ -27,6 +27,9 @@ _MINUTE = 60.0
 
 
 class Sessions:
+    """A session is a random name in a cookie. Holds which have logged in,
+    and proves that a form came from this site."""
+
     def __init__(self, token: str | None, system: System) -> None:
         self._token = token
         self._system = system

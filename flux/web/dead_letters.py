@@ -216,6 +216,8 @@ class CauseCounts:
 
 
 class CauseCounter:
+    """Counts the causes of a task's dead letters, and continues as more arrive."""
+
     def __init__(self, task: WatchedTask) -> None:
         self._task = task
         self._lock = threading.Lock()

@@ -20,9 +20,7 @@ from flux.core.engine.runs import KeyQueueRun
 from flux.core.engine.slices import Entry
 from flux.core.engine.verdicts import NEXT, Move, Rules
 from flux.core.limits import rate_limit
-from flux.core.limits.call_limits import CallLimits
-from flux.core.limits.circuit_breaker import CircuitBreaker
-from flux.core.limits.rate_limit import UNBOUNDED, RateLimit
+from flux.core.limits.call_limits import UNBOUNDED, CallLimits, CircuitBreaker, RateLimit
 from flux.core.message import Message
 from flux.producing.registry import PRODUCERS
 from simulation.mutants import Mutation, mutant

@@ -22,6 +22,8 @@ from flux.core.stage import Role
 
 @attrs.define(eq=False)
 class StageRuntime:
+    """One stage of a task in this process."""
+
     engine: Engine
     settings: ConsumerSettings
     where: StageInfo

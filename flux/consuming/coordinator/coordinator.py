@@ -20,7 +20,7 @@ from flux.consuming.task_log import TaskLog
 from flux.core.engine import Engine
 from flux.core.engine.assignment import Phase
 from flux.core.engine.runs import Run
-from flux.core.limits.circuit_breaker import CircuitBreaker
+from flux.core.limits.call_limits import CircuitBreaker
 from flux.core.limits.concurrency import ConcurrencyLimit
 from flux.core.limits.dispatch_mode import CHECK_INTERVAL
 from flux.core.policy import Policy

@@ -86,6 +86,8 @@ class Ending:
 
 
 class Rebalances:
+    """Logs rebalances and notifies hooks of them."""
+
     def __init__(self, common: Shared) -> None:
         self._common = common
         self._lost: dict[StageInfo, list[TopicPartition]] = {}

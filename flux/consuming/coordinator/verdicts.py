@@ -10,7 +10,7 @@ from flux.core.engine.forwards import Failure, describe
 from flux.core.engine.runs import Run
 from flux.core.engine.verdicts import Move, Undecodable
 from flux.core.error_text import cause_of, error_name
-from flux.core.limits.circuit_breaker import CircuitBreaker
+from flux.core.limits.call_limits import CircuitBreaker
 from flux.core.message import Message
 from flux.core.monitoring.stats import Pauses
 

@@ -1,4 +1,4 @@
-"""What comes when the interpreter ends and nobody is left to work for it: refused at once, and the process ends."""
+"""Signals that ask for the end reach their handler; what comes after the exit handlers is refused at once."""
 
 from __future__ import annotations
 
