@@ -8,8 +8,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
+from flux.consuming.call_timing import Late
 from flux.consuming.hook_dispatch import log_fields
-from flux.consuming.slow_calls import Late
 from flux.core.engine.commands import LogEvent, Stall
 from flux.core.engine.forwards import Failure, describe
 from flux.core.engine.verdicts import Move

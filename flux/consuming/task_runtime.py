@@ -13,12 +13,12 @@ import attrs
 from flux.consuming.awaited import calls as awaited_calls
 from flux.consuming.blocking import calls as blocking_calls
 from flux.consuming.call_chain import Handler, Middleware, decoding, expiring, limited, prepared, surrounded
+from flux.consuming.call_timing import SlowCalls
 from flux.consuming.callers import Callers, TaskCallers, ThreadCallers
 from flux.consuming.coordinator import Coordinator, StageRuntime
-from flux.consuming.forward_writer import ForwardWriter
+from flux.consuming.forwarder import ForwardWriter
 from flux.consuming.hook_dispatch import HookDispatch
 from flux.consuming.pollers import LoopPollers, ThreadPollers
-from flux.consuming.slow_calls import SlowCalls
 from flux.consuming.threads import Threads
 from flux.consuming.topic_setup import Spreading, choose_stages, max_message_bytes, require_topics
 from flux.consuming.unread import has_unread, log_refused, log_starved

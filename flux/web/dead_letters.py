@@ -14,8 +14,7 @@ from flux.core.ports import CommittedOffset, Record, TopicPartition
 from flux.operate.dlq.causes import CauseCount, Causes, cause_of
 from flux.operate.dlq.dead_letters import DeadLetter, dead_letter_of
 from flux.operate.dlq.filters import Filter
-from flux.operate.dlq.replay_plan import replay_group
-from flux.operate.dlq.replay_progress import ReplayProgress
+from flux.operate.dlq.replay_plan import ReplayProgress, replay_group
 from flux.operate.formatting import short
 from flux.operate.reading import Span, count_offsets, read, read_one, spans_of
 from flux.web.watched_tasks import WatchedTask

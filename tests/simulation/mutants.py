@@ -9,7 +9,7 @@ from typing import Any
 import attrs
 
 from flux.consuming.coordinator.products import Products
-from flux.consuming.forward_writer import ForwardWriter
+from flux.consuming.forwarder import ForwardWriter
 from flux.core.engine import Engine
 from flux.core.engine.assignment import Assignment, Phase
 from flux.core.engine.delay_queue import DelayQueue

@@ -13,8 +13,7 @@ from flux.consuming.coordinator.membership import Ending, Rebalances
 from flux.consuming.coordinator.procedures import Procedures
 from flux.consuming.coordinator.products import Products
 from flux.consuming.coordinator.verdicts import Verdicts
-from flux.consuming.forward_writer import ForwardWriter
-from flux.consuming.forwarder import Forwarder
+from flux.consuming.forwarder import Forwarder, ForwardWriter
 from flux.consuming.hook_dispatch import HookDispatch
 from flux.consuming.task_log import TaskLog
 from flux.core.engine import Engine

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TypeVar
 
+from flux.consuming.call_timing import SlowCalls
 from flux.consuming.coordinator.common import Shared, StageRuntime
-from flux.consuming.slow_calls import SlowCalls
 from flux.core.engine.commands import Stall
 from flux.core.monitoring.health import Pulse
 from flux.core.ports import TopicPartition

@@ -10,8 +10,7 @@ from flux.consuming.topic_setup import ASK
 from flux.core.errors import ConfigurationError
 from flux.core.policy import Policy
 from flux.core.ports import AdminPort
-from flux.operate.dlq.replay_plan import replay_group
-from flux.operate.dlq.replay_progress import ReplayProgress
+from flux.operate.dlq.replay_plan import ReplayProgress, replay_group
 from flux.operate.reading import spans_of
 
 

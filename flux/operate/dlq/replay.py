@@ -15,8 +15,7 @@ from flux.consuming.topic_setup import ASK
 from flux.core.errors import BrokerError
 from flux.core.ports import AdminPort, Cluster, CommittedOffset, ProducerRecord, System
 from flux.operate.dlq.dead_letters import DeadLetter, dead_letter_of
-from flux.operate.dlq.replay_plan import ReplayDecision, ReplayPlan, copy_of, decide
-from flux.operate.dlq.replay_progress import ReplayProgress
+from flux.operate.dlq.replay_plan import ReplayDecision, ReplayPlan, ReplayProgress, copy_of, decide
 from flux.operate.formatting import many
 from flux.operate.reading import ReadBatch, read
 from flux.operate.writing import CHUNK, TopicWriter

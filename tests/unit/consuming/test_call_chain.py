@@ -21,7 +21,7 @@ from flux.consuming.call_chain import (
     prepared,
     surrounded,
 )
-from flux.consuming.slow_calls import SlowCalls
+from flux.consuming.call_timing import SlowCalls
 from flux.consuming.task_runtime import TaskRuntime
 from flux.core.engine.batches import OpenBatch
 from flux.core.engine.verdicts import BatchFailure, Expired, Pause, Reject, Retry, Undecodable

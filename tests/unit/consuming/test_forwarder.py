@@ -10,7 +10,7 @@ from typing import Any, cast
 import pytest
 
 from flux.consuming.coordinator import Coordinator
-from flux.consuming.forward_writer import Ended, ForwardWriter, Step, Wanted
+from flux.consuming.forwarder import Ended, ForwardWriter, Step, Wanted
 from flux.core.engine.forwarding import Forward
 from flux.core.engine.verdicts import Reject
 from flux.core.ports import ProducerSettings

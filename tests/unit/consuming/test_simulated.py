@@ -11,7 +11,7 @@ from typing import Any, cast
 from flux.consuming.awaited import executor
 from flux.consuming.callers import TaskCallers, ThreadCallers
 from flux.consuming.coordinator import Coordinator, StageRuntime
-from flux.consuming.forward_writer import ForwardWriter
+from flux.consuming.forwarder import ForwardWriter
 from flux.consuming.pollers import LoopPollers
 from flux.core.engine import BUSY_REST
 from flux.core.engine.runs import Run

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from flux.consuming import effects as do
-from flux.consuming.forward_writer import ForwardWriter
+from flux.consuming.forwarder import ForwardWriter
 from flux.consuming.procedures import cycle
 from flux.consuming.topic_setup import Spreading, create_topics, plan_topics, require_topics
 from flux.core.engine.new_topic import SPREAD

@@ -9,7 +9,7 @@ import pytest
 from flux.consuming import effects as do
 from flux.consuming.coordinator import Coordinator
 from flux.consuming.effects import Procedure
-from flux.consuming.forward_writer import ForwardWriter
+from flux.consuming.forwarder import ForwardWriter
 from flux.consuming.procedures import assign, poll_stage
 from flux.core.engine.start_offsets import StartOffsets
 from flux.core.ports import BEGINNING, CommittedOffset, ProducerSettings, TopicPartition, Watermarks

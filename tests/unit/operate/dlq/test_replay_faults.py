@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 from flux.core.errors import BrokerError, Fault
 from flux.operate.dlq.dead_letters import dead_letter_of
 from flux.operate.dlq.filters import Filter
-from flux.operate.dlq.replay_plan import replay_group
-from flux.operate.dlq.replay_progress import ReplayProgress
+from flux.operate.dlq.replay_plan import ReplayProgress, replay_group
 from unit.support.operate_support import DEAD, NOW_MS, OperateKit, only
 
 PARTITIONS = 2

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from flux.core.ports import CommittedOffset
 from flux.operate.dlq.filters import Filter
-from flux.operate.dlq.replay_progress import ReplayProgress
+from flux.operate.dlq.replay_plan import ReplayProgress
 from unit.support.operate_support import dead_letter, headers_of
 
 ALL, TIMEOUTS, KEYS = Filter(), Filter(error="Timeout"), Filter(error="KeyError")
