@@ -26,7 +26,8 @@ PARTITIONS = 4
 
 @attrs.frozen
 class DemoPlan:
-    """The size of the demonstration. Times in seconds."""
+    """The size of the demonstration. Times in seconds; `limit`: when to give up. `report`: whether the worker publishes
+    reports."""
 
     records: int = 3000
     customers: int = 200
@@ -34,9 +35,7 @@ class DemoPlan:
     call_takes: float = 0.004
     wait: tuple[float, ...] = (1.0, 1.5, 2.0)
     limit: float = 60.0
-    """When to give up."""
     report: bool = False
-    """Whether the worker publishes reports."""
 
 
 class CardDeclined(Exception):

@@ -26,6 +26,9 @@ from aiokafka.protocol.types import (
 )
 
 _TEXT = String("utf-8")
+_COMPACT_TEXT = CompactString("utf-8")
+_TAGS = ("tags", TaggedFields)
+"""The end of each structure in the versions that call themselves flexible (KIP-482)."""
 
 OPERATIONS = {
     3: "READ",
@@ -43,6 +46,23 @@ OPERATIONS = {
 _NOT_REPORTED = -(2**31)
 
 
+def _schema(**fields: Any) -> Schema:
+    """Fields by name, in the order of the protocol."""
+    return Schema(*fields.items())
+
+
+def _array(**fields: Any) -> Array:
+    return Array(*fields.items())
+
+
+def _flexible(**fields: Any) -> Schema:
+    return Schema(*fields.items(), _TAGS)
+
+
+def _flexible_array(**fields: Any) -> CompactArray:
+    return CompactArray(*fields.items(), _TAGS)
+
+
 def permitted_operations(bits: int) -> frozenset[str] | None:
     """None where the broker does not report them."""
     return None if bits == _NOT_REPORTED else frozenset(name for bit, name in OPERATIONS.items() if bits >> bit & 1)
@@ -51,33 +71,27 @@ def permitted_operations(bits: int) -> frozenset[str] | None:
 class _MetadataResponse(Response):  # type: ignore[misc]
     API_KEY = 3
     API_VERSION = 8
-    SCHEMA = Schema(
-        ("throttle_time_ms", Int32),
-        ("brokers", Array(("node_id", Int32), ("host", _TEXT), ("port", Int32), ("rack", _TEXT))),
-        ("cluster_id", _TEXT),
-        ("controller_id", Int32),
-        (
-            "topics",
-            Array(
-                ("error_code", Int16),
-                ("topic", _TEXT),
-                ("is_internal", Boolean),
-                (
-                    "partitions",
-                    Array(
-                        ("error_code", Int16),
-                        ("partition", Int32),
-                        ("leader", Int32),
-                        ("leader_epoch", Int32),
-                        ("replicas", Array(Int32)),
-                        ("isr", Array(Int32)),
-                        ("offline_replicas", Array(Int32)),
-                    ),
-                ),
-                ("authorized_operations", Int32),
+    SCHEMA = _schema(
+        throttle_time_ms=Int32,
+        brokers=_array(node_id=Int32, host=_TEXT, port=Int32, rack=_TEXT),
+        cluster_id=_TEXT,
+        controller_id=Int32,
+        topics=_array(
+            error_code=Int16,
+            topic=_TEXT,
+            is_internal=Boolean,
+            partitions=_array(
+                error_code=Int16,
+                partition=Int32,
+                leader=Int32,
+                leader_epoch=Int32,
+                replicas=Array(Int32),
+                isr=Array(Int32),
+                offline_replicas=Array(Int32),
             ),
+            authorized_operations=Int32,
         ),
-        ("authorized_operations", Int32),
+        authorized_operations=Int32,
     )
 
 
@@ -85,11 +99,11 @@ class _MetadataRequest(RequestStruct):  # type: ignore[misc]
     API_KEY = 3
     API_VERSION = 8
     RESPONSE_TYPE = _MetadataResponse
-    SCHEMA = Schema(
-        ("topics", Array(_TEXT)),
-        ("allow_auto_topic_creation", Boolean),
-        ("include_cluster_authorized_operations", Boolean),
-        ("include_topic_authorized_operations", Boolean),
+    SCHEMA = _schema(
+        topics=Array(_TEXT),
+        allow_auto_topic_creation=Boolean,
+        include_cluster_authorized_operations=Boolean,
+        include_topic_authorized_operations=Boolean,
     )
 
 
@@ -109,7 +123,7 @@ class _DescribeGroupsRequest(RequestStruct):  # type: ignore[misc]
     API_KEY = 15
     API_VERSION = 3
     RESPONSE_TYPE = DescribeGroupsResponse_v3
-    SCHEMA = Schema(("groups", Array(_TEXT)), ("include_authorized_operations", Boolean))
+    SCHEMA = _schema(groups=Array(_TEXT), include_authorized_operations=Boolean)
 
 
 class GroupPermissionsRequest(Request[_DescribeGroupsRequest]):  # type: ignore[misc]
@@ -125,19 +139,10 @@ class GroupPermissionsRequest(Request[_DescribeGroupsRequest]):  # type: ignore[
 class _ListGroupsResponse(Response):  # type: ignore[misc]
     API_KEY = 16
     API_VERSION = 4
-    SCHEMA = Schema(
-        ("throttle_time_ms", Int32),
-        ("error_code", Int16),
-        (
-            "groups",
-            CompactArray(
-                ("group", CompactString("utf-8")),
-                ("protocol_type", CompactString("utf-8")),
-                ("group_state", CompactString("utf-8")),
-                ("tags", TaggedFields),
-            ),
-        ),
-        ("tags", TaggedFields),
+    SCHEMA = _flexible(
+        throttle_time_ms=Int32,
+        error_code=Int16,
+        groups=_flexible_array(group=_COMPACT_TEXT, protocol_type=_COMPACT_TEXT, group_state=_COMPACT_TEXT),
     )
 
 
@@ -146,7 +151,7 @@ class _ListGroupsRequest(RequestStruct):  # type: ignore[misc]
     API_VERSION = 4
     FLEXIBLE_VERSION = True
     RESPONSE_TYPE = _ListGroupsResponse
-    SCHEMA = Schema(("states_filter", CompactArray(CompactString("utf-8"))), ("tags", TaggedFields))
+    SCHEMA = _flexible(states_filter=CompactArray(_COMPACT_TEXT))
 
 
 class ListGroupsRequest(Request[_ListGroupsRequest]):  # type: ignore[misc]
@@ -166,56 +171,38 @@ class _Uuid:
         return uuid
 
 
-_ASSIGNMENT = Schema(
-    (
-        "topic_partitions",
-        CompactArray(
-            ("topic_id", _Uuid),
-            ("topic", CompactString("utf-8")),
-            ("partitions", CompactArray(Int32)),
-            ("tags", TaggedFields),
-        ),
-    ),
-    ("tags", TaggedFields),
+_ASSIGNMENT = _flexible(
+    topic_partitions=_flexible_array(topic_id=_Uuid, topic=_COMPACT_TEXT, partitions=CompactArray(Int32))
 )
 
 
 class _ConsumerGroupResponse(Response):  # type: ignore[misc]
     API_KEY = 69
     API_VERSION = 0
-    SCHEMA = Schema(
-        ("throttle_time_ms", Int32),
-        (
-            "groups",
-            CompactArray(
-                ("error_code", Int16),
-                ("error_message", CompactString("utf-8")),
-                ("group", CompactString("utf-8")),
-                ("group_state", CompactString("utf-8")),
-                ("group_epoch", Int32),
-                ("assignment_epoch", Int32),
-                ("assignor", CompactString("utf-8")),
-                (
-                    "members",
-                    CompactArray(
-                        ("member_id", CompactString("utf-8")),
-                        ("instance_id", CompactString("utf-8")),
-                        ("rack_id", CompactString("utf-8")),
-                        ("member_epoch", Int32),
-                        ("client_id", CompactString("utf-8")),
-                        ("client_host", CompactString("utf-8")),
-                        ("subscribed_topic_names", CompactArray(CompactString("utf-8"))),
-                        ("subscribed_topic_regex", CompactString("utf-8")),
-                        ("assignment", _ASSIGNMENT),
-                        ("target_assignment", _ASSIGNMENT),
-                        ("tags", TaggedFields),
-                    ),
-                ),
-                ("authorized_operations", Int32),
-                ("tags", TaggedFields),
+    SCHEMA = _flexible(
+        throttle_time_ms=Int32,
+        groups=_flexible_array(
+            error_code=Int16,
+            error_message=_COMPACT_TEXT,
+            group=_COMPACT_TEXT,
+            group_state=_COMPACT_TEXT,
+            group_epoch=Int32,
+            assignment_epoch=Int32,
+            assignor=_COMPACT_TEXT,
+            members=_flexible_array(
+                member_id=_COMPACT_TEXT,
+                instance_id=_COMPACT_TEXT,
+                rack_id=_COMPACT_TEXT,
+                member_epoch=Int32,
+                client_id=_COMPACT_TEXT,
+                client_host=_COMPACT_TEXT,
+                subscribed_topic_names=CompactArray(_COMPACT_TEXT),
+                subscribed_topic_regex=_COMPACT_TEXT,
+                assignment=_ASSIGNMENT,
+                target_assignment=_ASSIGNMENT,
             ),
+            authorized_operations=Int32,
         ),
-        ("tags", TaggedFields),
     )
 
 
@@ -224,11 +211,7 @@ class _ConsumerGroupRequest(RequestStruct):  # type: ignore[misc]
     API_VERSION = 0
     FLEXIBLE_VERSION = True
     RESPONSE_TYPE = _ConsumerGroupResponse
-    SCHEMA = Schema(
-        ("groups", CompactArray(CompactString("utf-8"))),
-        ("include_authorized_operations", Boolean),
-        ("tags", TaggedFields),
-    )
+    SCHEMA = _flexible(groups=CompactArray(_COMPACT_TEXT), include_authorized_operations=Boolean)
 
 
 class ConsumerGroupRequest(Request[_ConsumerGroupRequest]):  # type: ignore[misc]
@@ -244,12 +227,9 @@ class ConsumerGroupRequest(Request[_ConsumerGroupRequest]):  # type: ignore[misc
 class _AlterConfigsResponse(Response):  # type: ignore[misc]
     API_KEY = 44
     API_VERSION = 0
-    SCHEMA = Schema(
-        ("throttle_time_ms", Int32),
-        (
-            "responses",
-            Array(("error_code", Int16), ("error_message", _TEXT), ("resource_type", Int8), ("resource_name", _TEXT)),
-        ),
+    SCHEMA = _schema(
+        throttle_time_ms=Int32,
+        responses=_array(error_code=Int16, error_message=_TEXT, resource_type=Int8, resource_name=_TEXT),
     )
 
 
@@ -257,16 +237,13 @@ class _AlterConfigsRequest(RequestStruct):  # type: ignore[misc]
     API_KEY = 44
     API_VERSION = 0
     RESPONSE_TYPE = _AlterConfigsResponse
-    SCHEMA = Schema(
-        (
-            "resources",
-            Array(
-                ("resource_type", Int8),
-                ("resource_name", _TEXT),
-                ("configs", Array(("name", _TEXT), ("config_operation", Int8), ("value", _TEXT))),
-            ),
+    SCHEMA = _schema(
+        resources=_array(
+            resource_type=Int8,
+            resource_name=_TEXT,
+            configs=_array(name=_TEXT, config_operation=Int8, value=_TEXT),
         ),
-        ("validate_only", Boolean),
+        validate_only=Boolean,
     )
 
 

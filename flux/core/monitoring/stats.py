@@ -7,24 +7,22 @@ import attrs
 
 @attrs.define
 class Stats:
+    """`done`: calls that succeeded; `failed`: that raised, or whose produced records were not delivered. `retried` and
+    `dead`: records forwarded to a retry topic and to the dead-letter topic, and acknowledged there. `late`: records
+    that were polled a second or more after their due time."""
+
     done: int = 0
-    """Calls that succeeded."""
     failed: int = 0
-    """Calls that raised, or whose produced records were not delivered."""
     retried: int = 0
-    """Records forwarded to a retry topic and acknowledged there."""
     dead: int = 0
-    """Records forwarded to the dead-letter topic and acknowledged there."""
     late: int = 0
-    """Records that were polled a second or more after their due time."""
     commits: int = 0
     commit_failures: int = 0
 
 
 @attrs.define
 class Pauses:
-    """Of a task, all stages together, since the process started."""
+    """Of a task, all stages together, since the process started. `seconds`: of those that have ended."""
 
     number: int = 0
     seconds: float = 0.0
-    """Total duration of the pauses that have ended."""

@@ -24,7 +24,7 @@ _MARK = "flux-replay-1 "
 
 @attrs.frozen
 class ReplayProgress:
-    """What was replayed of one partition, as stored in the committed offset of a consumer group: all below `offset`, and in
+    """What was replayed of one partition, as stored in the committed offset of a group: all below `offset`, and in
     `parts`, of those that match a filter, all below its offset.
 
     A replay of all dead letters moves the committed offset. A replay with a filter cannot, as other dead letters are
