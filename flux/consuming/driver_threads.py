@@ -5,11 +5,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
+from flux.consuming.blocking.consumer_loop import ConsumerLoop
 from flux.consuming.blocking.executor import complete
 from flux.consuming.call_results import Call
 from flux.consuming.coordinator import Coordinator, StageRuntime
+from flux.consuming.side_threads import directly
 from flux.core.engine.runs import Run
 from flux.core.monitoring.duties import Duty
+from flux.core.ports import Adapter, AdminPort
 from flux.system import stack_of_thread
 
 
@@ -102,3 +105,21 @@ class RestingThreads:
         """There are runs for that many threads."""
         if self.idle:
             self._coordinator.lock.notify(number)
+
+
+def consumer_loops(
+    coordinator: Coordinator,
+    adapter: Adapter,
+    admin: AdminPort,
+    rest: Callable[[float, int | None], None],
+    begin: Callable[[StageRuntime, Run], None],
+    cancel: Callable[[StageRuntime], None],
+) -> list[ConsumerLoop]:
+    """A loop for each stage of a task, for threads that poll a blocking client."""
+    write = coordinator.procedures.write
+    return [
+        ConsumerLoop(
+            coordinator, runtime, adapter, admin, rest=rest, write=write, ask=directly, begin=begin, cancel=cancel
+        )
+        for runtime in coordinator.runtimes
+    ]

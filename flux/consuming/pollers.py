@@ -11,8 +11,8 @@ from flux.consuming.awaited.consumer_loop import AsyncConsumerLoop
 from flux.consuming.blocking.consumer_loop import ConsumerLoop
 from flux.consuming.callers import Callers, error_of
 from flux.consuming.coordinator import Coordinator, StageRuntime
-from flux.consuming.driver_threads import RestingThreads, Watcher
-from flux.consuming.side_threads import SideThreads, directly
+from flux.consuming.driver_threads import RestingThreads, Watcher, consumer_loops
+from flux.consuming.side_threads import SideThreads
 from flux.core.ports import Adapter, AdminPort, AsyncAdapter
 from flux.system.tracebacks import stack_of_task
 
@@ -129,20 +129,7 @@ class ThreadPollers:
         self._coordinator = coordinator
         self._callers = callers
         self._resting = RestingThreads(coordinator)
-        self._loops = [
-            ConsumerLoop(
-                coordinator,
-                runtime,
-                adapter,
-                admin,
-                rest=self._resting.rest,
-                write=coordinator.procedures.write,
-                ask=directly,
-                begin=callers.begin,
-                cancel=callers.cancel,
-            )
-            for runtime in coordinator.runtimes
-        ]
+        self._loops = consumer_loops(coordinator, adapter, admin, self._resting.rest, callers.begin, callers.cancel)
         self._holders: dict[ConsumerLoop, object] = {}
         """The token of the thread that polls."""
         self._watcher = Watcher(coordinator)

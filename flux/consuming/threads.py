@@ -12,8 +12,7 @@ import attrs
 from flux.consuming.blocking.consumer_loop import ConsumerLoop
 from flux.consuming.call_results import Call
 from flux.consuming.coordinator import Coordinator, StageRuntime
-from flux.consuming.driver_threads import CallerThreads, RestingThreads, Watcher
-from flux.consuming.side_threads import directly
+from flux.consuming.driver_threads import CallerThreads, RestingThreads, Watcher, consumer_loops
 from flux.core.engine.runs import Run
 from flux.core.ports import Adapter, AdminPort
 
@@ -40,21 +39,8 @@ class Threads:
         self._callers = CallerThreads(coordinator, call)
         self._watcher = Watcher(coordinator, self._stuck_locked)
         self._resting = RestingThreads(coordinator)
-        self._roles = {
-            runtime: _Role(
-                ConsumerLoop(
-                    coordinator,
-                    runtime,
-                    adapter,
-                    admin,
-                    rest=self._resting.rest,
-                    write=coordinator.procedures.write,
-                    ask=directly,
-                    begin=self._inline,
-                )
-            )
-            for runtime in coordinator.runtimes
-        }
+        loops = consumer_loops(coordinator, adapter, admin, self._resting.rest, self._inline, lambda _: None)
+        self._roles = {loop.runtime: _Role(loop) for loop in loops}
         self._most = coordinator.policy.concurrency + len(coordinator.runtimes)
         self._threads = 0
         coordinator.driver.wake_locked = self._wake_locked

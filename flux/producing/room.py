@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
+import attrs
+
 from flux.core.errors import BrokerError, BufferFull, DeliveryError
 from flux.core.ports import ProducerRecord, ProducerSettings, System
 from flux.core.producing.buffer import Buffer
@@ -13,26 +15,17 @@ from flux.producing.unclaimed_failures import UnclaimedFailures
 from flux.producing.watches import LONGEST_REST, Watch, Watches, Watching
 
 
+@attrs.frozen(eq=False)
 class Room:
     """For one producer's buffer, while it is `blocked`."""
 
-    def __init__(
-        self,
-        system: System,
-        topic: str,
-        settings: ProducerSettings,
-        buffer: Buffer,
-        flusher: Flusher,
-        waits: Watches,
-        unclaimed: UnclaimedFailures,
-    ) -> None:
-        self._system = system
-        self._topic = topic
-        self._timeout = settings.delivery_timeout
-        self._buffer = buffer
-        self._flusher = flusher
-        self._waits = waits
-        self._unclaimed = unclaimed
+    _system: System
+    _topic: str
+    _settings: ProducerSettings
+    _buffer: Buffer
+    _flusher: Flusher
+    _waits: Watches
+    _unclaimed: UnclaimedFailures
 
     def wait(self, record: ProducerRecord) -> None:
         """Waits up to the delivery timeout, then raises DeliveryError. Raises BufferFull at once where a wait would
@@ -57,7 +50,7 @@ class Room:
                 self._flusher.flush()
 
     def _deadline(self) -> float:
-        return self._system.monotonic() + self._timeout
+        return self._system.monotonic() + self._settings.delivery_timeout
 
     def _left(self, deadline: float) -> float:
         """Seconds to wait before the next check; 0 when there is room or the time is over."""

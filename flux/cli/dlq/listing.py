@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from flux.cli.dlq.selection import filter_from, filter_options, open_dead_letters
+from flux.cli.dlq.selection import filter_from, filter_options, limit_option, open_dead_letters
 from flux.cli.options import adapter_option, json_option, load_option, task_argument
 
 if TYPE_CHECKING:
@@ -35,14 +35,7 @@ Examples:
 @load_option
 @adapter_option
 @filter_options
-@click.option(
-    "--limit",
-    type=click.IntRange(0),
-    default=100,
-    show_default=True,
-    metavar="N",
-    help="List at most N; 0: all.",
-)
+@limit_option(100)
 @json_option("Print a JSON object per line.")
 @task_argument
 def command(sources: tuple[str, ...], limit: int, as_json: bool, task: str | None, **choice: Any) -> None:

@@ -53,6 +53,11 @@ def filter_options(command: F) -> F:
     return command
 
 
+def limit_option(default: int) -> Callable[[F], F]:
+    text = "List at most N; 0: all."
+    return click.option("--limit", type=click.IntRange(0), default=default, show_default=True, metavar="N", help=text)
+
+
 def filter_from(choice: dict[str, Any]) -> Filter:
     from flux.operate.dlq.filters import Filter
 

@@ -5,8 +5,18 @@ from __future__ import annotations
 from flux.core.errors import BrokerError, Fault
 from flux.core.ports import BEGINNING, END, CommittedOffset, ProducerRecord, TopicPartition
 from flux.testing.contract.bench import Bench, Contract, at, brings_nothing, fault_of, records_of
+from flux.testing.contract.members import ContractMember
 
 CONTRACT = Contract()
+
+
+def _read(bench: Bench, count: int) -> tuple[TopicPartition, ContractMember]:
+    """A partition with that many records, and a member that has read them."""
+    topic = bench.topic()
+    bench.written(topic, [ProducerRecord(b"x")] * count)
+    member = bench.member(topic)
+    bench.take(member, count)
+    return TopicPartition(topic, 0), member
 
 
 @CONTRACT
@@ -48,11 +58,7 @@ def groups_are_independent(bench: Bench) -> None:
 
 @CONTRACT
 def a_started_commit_is_answered_once(bench: Bench) -> None:
-    topic = bench.topic()
-    [zero] = at(topic, 0)
-    bench.written(topic, [ProducerRecord(b"x")] * 3)
-    member = bench.member(topic)
-    bench.take(member, 3)
+    zero, member = _read(bench, 3)
     answers: list[tuple[str, BrokerError | None]] = []
     member.commit({zero: CommittedOffset(1, "a")}, lambda error: answers.append(("first", error)))
     member.commit({zero: CommittedOffset(2, "b")}, lambda error: answers.append(("second", error)))
@@ -66,11 +72,7 @@ def a_started_commit_is_answered_once(bench: Bench) -> None:
 
 @CONTRACT
 def metadata_that_is_too_long_is_refused_as_such(bench: Bench) -> None:
-    topic = bench.topic()
-    [zero] = at(topic, 0)
-    bench.written(topic, [ProducerRecord(b"x")])
-    member = bench.member(topic)
-    bench.take(member, 1)
+    zero, member = _read(bench, 1)
     member.commit_now({zero: CommittedOffset(0, "x" * 4095)})
     assert fault_of(lambda: member.commit_now({zero: CommittedOffset(1, "x" * 5000)})) is Fault.METADATA
     answers: list[BrokerError | None] = []
@@ -161,11 +163,7 @@ def a_paused_partition_brings_nothing_and_loses_nothing(bench: Bench) -> None:
 
 @CONTRACT
 def a_seek_of_a_paused_partition_leaves_it_paused(bench: Bench) -> None:
-    topic = bench.topic()
-    [zero] = at(topic, 0)
-    bench.written(topic, [ProducerRecord(b"x")] * 10)
-    member = bench.member(topic)
-    bench.take(member, 10)
+    zero, member = _read(bench, 10)
     member.pause([zero])
     member.seek(zero, 4)
     bench.nothing_comes(member)
