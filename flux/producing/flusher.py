@@ -9,6 +9,8 @@ from __future__ import annotations
 import logging
 from typing import Protocol
 
+import attrs
+
 from flux.core.errors import BrokerError, ConfigurationError, Fault
 from flux.core.ports import Adapter, ProducerPort, ProducerSettings, System
 from flux.core.producing.buffer import Buffer
@@ -38,31 +40,22 @@ class Owner(EndListener, Protocol):
         ...
 
 
+@attrs.define(eq=False)
 class Flusher:
     """`lock` is held by the thread that passes records on."""
 
-    def __init__(
-        self,
-        owner: Owner,
-        system: System,
-        adapter: Adapter,
-        topic: str,
-        settings: ProducerSettings,
-        buffer: Buffer,
-        in_flight: InFlight,
-    ) -> None:
-        self.lock = Lock()
-        self.tracks = False
-        """Whether any record was ever produced in a task's call."""
-        self._owner = owner
-        self._system = system
-        self._adapter = adapter
-        self._topic = topic
-        self._timeout = settings.delivery_timeout
-        self._buffer = buffer
-        self._in_flight = in_flight
-        self._busy = False
-        self._again = False
+    _owner: Owner
+    _system: System
+    _adapter: Adapter
+    _topic: str
+    _settings: ProducerSettings
+    _buffer: Buffer
+    _in_flight: InFlight
+    lock: Lock = attrs.field(factory=Lock, init=False)
+    tracks: bool = attrs.field(default=False, init=False)
+    """Whether any record was ever produced in a task's call."""
+    _busy: bool = attrs.field(default=False, init=False)
+    _again: bool = attrs.field(default=False, init=False)
 
     def flush(self) -> None:
         """Passes buffered records to the client, as far as it has room. Does not wait."""
@@ -128,7 +121,7 @@ class Flusher:
             pending = untaken[0]
             stopped = self._write_locked(pending)
             if stopped is not None:
-                if self._system.monotonic() - pending.since < self._timeout:
+                if self._system.monotonic() - pending.since < self._settings.delivery_timeout:
                     self._owner.stalled()
                     return
                 pending.give_up(stopped)

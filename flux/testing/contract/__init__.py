@@ -21,7 +21,6 @@ from flux.testing.contract import (
     admin,
     committed_offsets,
     groups,
-    operating,
     producing,
     reading,
     records,
@@ -33,7 +32,7 @@ __all__ = ["CHECKS", "Bench", "Check", "Contract", "check_adapter"]
 
 CHECKS: dict[str, Check] = {
     name: check
-    for part in (records, committed_offsets, groups, producing, admin, reading, operating, absent, transactions)
+    for part in (records, committed_offsets, groups, producing, admin, reading, absent, transactions)
     for name, check in part.CONTRACT.items()
 }
 """Every check by its name, which says what must hold. A check raises AssertionError."""
