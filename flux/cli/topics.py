@@ -30,9 +30,7 @@ Exit code 1 when a topic is missing."""
 )
 @click.option("--replication-factor", type=click.IntRange(1), metavar="N", help="Replication factor of new topics.")
 @task_argument
-@click.pass_context
 def command(
-    ctx: click.Context,
     sources: tuple[str, ...],
     create: bool,
     partitions: int | None,

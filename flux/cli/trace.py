@@ -105,7 +105,7 @@ def command(
     now_ms = int(time.time() * 1000)
     if as_json:
         for history in found.histories:
-            click.echo(json.dumps(_as_json(history, found, reported, now_ms)))
+            click.echo(json.dumps(_as_json(history, found, reported)))
     else:
         _show(found, policy, query.origin, reported, now_ms)
     for line in _gaps(found, limits, interrupted):
@@ -138,7 +138,7 @@ def _show(found: TraceResult, policy: Policy, origin: tuple[int, int] | None, re
             row = (str(each.stage), str(each), moment(each.written_at), each.attempts, error, state_of(each, now_ms))
             shown.add_row(*map(cell, row))
         out.print(shown)
-        click.echo(one_line(f"now: {where(history, found, reported, now_ms)}"))
+        click.echo(one_line(f"now: {where(history, found, reported)}"))
     if len(found.histories) > _MOST:
         click.echo(f"\nand {len(found.histories) - _MOST:,} more records with that key: use --since, or --json for all")
 
@@ -157,7 +157,7 @@ def _gaps(found: TraceResult, limits: TraceLimits, interrupted: bool) -> Iterato
         yield f"{why}: {what} not read: there may be more"
 
 
-def _as_json(history: RecordHistory, found: TraceResult, reported: Reported, now_ms: int) -> dict[str, Any]:
+def _as_json(history: RecordHistory, found: TraceResult, reported: Reported) -> dict[str, Any]:
     from flux.operate.formatting import text_of
     from flux.operate.messages import where
 
@@ -166,7 +166,7 @@ def _as_json(history: RecordHistory, found: TraceResult, reported: Reported, now
         "id": history.id,
         "key": None if history.key is None else text_of(history.key),
         "state": "done" if here is None else here.state.value,
-        "now": where(history, found, reported, now_ms),
+        "now": where(history, found, reported),
         "complete": not found.unread and not found.truncated,
         "copies": [
             {

@@ -30,7 +30,7 @@ def reported_of(found: TraceResult, adapter: Cluster, admin: AdminPort, topic: s
     return {place: reported for place, reported in named.items() if reported is not None}
 
 
-def where(history: RecordHistory, found: TraceResult, reported: Reported, now_ms: int) -> str:
+def where(history: RecordHistory, found: TraceResult, reported: Reported) -> str:
     """Where the record is now, in a line."""
     here = history.now
     more = f"; {history.copies} copies of it are not done, as after a crash" if history.copies > 1 else ""

@@ -92,12 +92,10 @@ def read(
         reader.close()
 
 
-def read_one(
-    adapter: Cluster, at: TopicPartition, offset: int, *, timeout: float = TIMEOUT, system: System = SYSTEM
-) -> Record | None:
+def read_one(adapter: Cluster, at: TopicPartition, offset: int, *, system: System = SYSTEM) -> Record | None:
     """The record at `offset`; None when the partition has none there (any more). Raises BrokerError."""
     reader = adapter.reader({at: offset})
-    until = system.monotonic() + timeout
+    until = system.monotonic() + TIMEOUT
     try:
         while system.monotonic() < until:
             polled = reader.poll(1, _POLL)
@@ -108,4 +106,4 @@ def read_one(
                 return None
     finally:
         reader.close()
-    raise BrokerError(f"no answer from {at} for {timeout:g} s", Fault.UNAVAILABLE)
+    raise BrokerError(f"no answer from {at} for {TIMEOUT:g} s", Fault.UNAVAILABLE)

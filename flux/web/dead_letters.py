@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import attrs
 
@@ -90,22 +90,18 @@ def newest(
     before: Cursor,
     *,
     with_replayed: bool = True,
-    should_stop: Callable[[], bool] = lambda: False,
 ) -> Page:
     """The dead letters that match, backwards from `before`. Blocks; raises BrokerError."""
-    return _PageSearch(task, criteria, before, with_replayed, should_stop).run()
+    return _PageSearch(task, criteria, before, with_replayed).run()
 
 
 class _PageSearch:
     """Reads growing windows from the ends of the partitions towards their starts."""
 
-    def __init__(
-        self, task: WatchedTask, criteria: Filter, before: Cursor, with_replayed: bool, should_stop: Callable[[], bool]
-    ) -> None:
+    def __init__(self, task: WatchedTask, criteria: Filter, before: Cursor, with_replayed: bool) -> None:
         self._task = task
         self._which = criteria
         self._with_replayed = with_replayed
-        self._should_stop = should_stop
         self._replayed = replayed_of(task)
         spans = spans_of(task.admin, task.dead.topic, criteria.since_ms)
         self._starts = {number: span.start for number, span in spans.items()}
@@ -131,13 +127,12 @@ class _PageSearch:
             sum(map(len, self._found.values())) < PAGE
             and self._read < MAX_READ
             and any(end > self._starts[n] for n, end in self._ends.items())
-            and not self._should_stop()
         )
 
     def _read_back(self, spans: Mapping[int, Span]) -> None:
         task, found = self._task, {number: list[DeadLetterRow]() for number in spans}
         topic = task.dead.topic
-        for batch in read(task.adapter, topic, spans, should_stop=self._should_stop, system=task.system):
+        for batch in read(task.adapter, topic, spans, system=task.system):
             self._read += len(batch.records)
             found[batch.partition] += self._rows(batch.records)
         for number, rows in found.items():

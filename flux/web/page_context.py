@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
@@ -128,7 +127,7 @@ def _environment() -> Environment:
         finalize=_harmless,
     )
     made.filters |= FILTERS
-    made.globals |= {"spark": charts.spark, "bar": charts.bar, "inf": math.inf}
+    made.globals |= {"spark": charts.spark, "bar": charts.bar}
     return made
 
 

@@ -22,10 +22,9 @@ MOST_FAILURE_KINDS = 200
 class LogThrottle:
     """Safe for threads, except that a race may make a count slightly wrong."""
 
-    __slots__ = ("_every", "_left_out", "_next")
+    __slots__ = ("_left_out", "_next")
 
-    def __init__(self, every: float = EVERY) -> None:
-        self._every = every
+    def __init__(self) -> None:
         self._next: dict[object, float] = {}
         self._left_out: dict[object, int] = {}
 
@@ -37,7 +36,7 @@ class LogThrottle:
             return None
         if len(self._next) >= MOST_KINDS and kind not in self._next:
             self._forget(min(list(self._next), key=lambda each: self._next.get(each, 0.0)))
-        self._next[kind] = now + self._every
+        self._next[kind] = now + EVERY
         return self._left_out.pop(kind, 0)
 
     def _forget(self, kind: object) -> None:

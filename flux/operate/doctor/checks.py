@@ -7,7 +7,7 @@ from functools import partial
 
 from flux.consuming.topic_setup import ASK, Spreading, create_topics, plan_topics
 from flux.core.policy import Policy
-from flux.core.ports import AdminPort, System
+from flux.core.ports import AdminPort
 from flux.operate.doctor import cluster, topics
 from flux.operate.doctor.facts import Facts, Finding
 from flux.system import SYSTEM
@@ -41,18 +41,16 @@ def examine(facts: Facts) -> list[Finding]:
     return [finding for check in CHECKS.values() for finding in check(facts)]
 
 
-def fix_findings(
-    findings: Sequence[Finding], policy: Policy, admin: AdminPort, system: System = SYSTEM
-) -> Iterator[str]:
+def fix_findings(findings: Sequence[Finding], policy: Policy, admin: AdminPort) -> Iterator[str]:
     """Yields a line after each fix. Raises BrokerError at the first one that the cluster refuses."""
     if any(finding.create for finding in findings):
         missing, _ = plan_topics(policy, admin)
-        create_topics(policy, admin, missing, system)
+        create_topics(policy, admin, missing)
         yield from (f"created topic {topic.name}" for topic in missing)
     for topic, wanted in _settings(findings).items():
         admin.set_topic_config(topic, wanted, ASK)
         yield f"set {', '.join(f'{name}={value}' for name, value in wanted.items())} on topic {topic}"
-        Spreading(system).until(partial(_has, admin, topic, wanted))
+        Spreading(SYSTEM).until(partial(_has, admin, topic, wanted))
 
 
 def _settings(findings: Sequence[Finding]) -> dict[str, dict[str, str]]:

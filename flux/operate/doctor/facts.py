@@ -9,7 +9,7 @@ import attrs
 from flux.consuming.topic_setup import DEFAULT_MESSAGE_BYTES
 from flux.core.policy import Policy
 from flux.core.ports import GroupProtocol, Permissions, TopicInfo
-from flux.core.stage import Role, Stage, Stages
+from flux.core.stage import Stage, Stages
 from flux.operate.status.blockers import LargeRecord
 
 OLD = 0.8
@@ -36,10 +36,6 @@ class TopicFacts:
     @property
     def missing(self) -> bool:
         return self.info is None and not self.hidden
-
-    @property
-    def is_main(self) -> bool:
-        return self.stage.role is Role.MAIN
 
     def number(self, setting: str) -> int | None:
         """The value of a setting; None where it is not known."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
 
 import attrs
 
@@ -21,11 +20,6 @@ MAX_PARTITIONS = 500
 TIMEOUT = 5.0
 _LOOK = 0.25
 _PIECE = 500
-
-
-class Place(NamedTuple):
-    stage: int
-    partition: int
 
 
 @attrs.frozen
@@ -62,16 +56,16 @@ def oldest_unfinished_of(record: Record, stage: Stage, policy: Policy, now_ms: i
 
 
 def read_first(
-    adapter: Cluster, starts: Mapping[TopicPartition, int], *, timeout: float = TIMEOUT, system: System = SYSTEM
+    adapter: Cluster, starts: Mapping[TopicPartition, int], *, system: System = SYSTEM
 ) -> dict[TopicPartition, Record]:
     """The first record at each of these offsets or after it, of at most `MAX_PARTITIONS` partitions; without
-    those that have none, or none within `timeout` seconds. Raises BrokerError."""
+    those that have none, or none within `TIMEOUT` seconds. Raises BrokerError."""
     left = dict(list(starts.items())[:MAX_PARTITIONS])
     found: dict[TopicPartition, Record] = {}
     if not left:
         return found
     reader = adapter.reader(left)
-    until = system.monotonic() + timeout
+    until = system.monotonic() + TIMEOUT
     try:
         while left and system.monotonic() < until:
             polled = reader.poll(_PIECE, _LOOK)

@@ -126,9 +126,7 @@ def _traced(task: WatchedTask, query: TraceQuery, limits: TraceLimits) -> tuple[
     reported = reported_of(found, task.adapter, task.admin, task.report_topic)
     now_ms = task.now_ms
     histories = [
-        ShownHistory(
-            history, where(history, found, reported, now_ms), [state_of(each, now_ms) for each in history.records]
-        )
+        ShownHistory(history, where(history, found, reported), [state_of(each, now_ms) for each in history.records])
         for history in reversed(found.histories[-MAX_HISTORIES - 1 :])  # the newest first
     ]
     return found, histories
