@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import click
@@ -76,16 +76,17 @@ def command(
     from flux.core.monitoring.report import TOPIC
 
     needs_extra()
+    from flux.core.errors import ConfigurationError
     from flux.web.options import WebOptions, hosts_of
 
     log.quiet()
-    found = chosen(sources, tasks)
+    found = _chosen(sources, tasks)
     if root_path and (not root_path.startswith("/") or root_path.endswith("/")):
         raise click.UsageError("--root-path must look like /flux")
     allowed = hosts_of(host, frozenset(hosts))
-    function = None if redact is None else redaction_function(redact)
-    options = options_of(
-        lambda: WebOptions(
+    function = None if redact is None else _redaction_function(redact)
+    try:
+        options = WebOptions(
             token=token or None,
             hosts=allowed,
             read_only=read_only,
@@ -94,7 +95,8 @@ def command(
             report_topic=report_topic or TOPIC,
             cookie=f"flux-web-{port}",
         )
-    )
+    except ConfigurationError as error:
+        raise click.UsageError(str(error)) from None
     serve(found, options, host, port, root_path)
 
 
@@ -121,7 +123,7 @@ def needs_extra() -> None:
         raise click.ClickException('flux web needs an extra: pip install "super-flux[web]"')
 
 
-def chosen(sources: Sequence[str], names: Sequence[str]) -> list[type[Task]]:
+def _chosen(sources: Sequence[str], names: Sequence[str]) -> list[type[Task]]:
     """The named tasks; without names all tasks of the code."""
     from flux.cli.load_code import find_tasks, load, tasks_in
 
@@ -131,7 +133,7 @@ def chosen(sources: Sequence[str], names: Sequence[str]) -> list[type[Task]]:
     return list(dict.fromkeys(found)) or find_tasks(sources, names)
 
 
-def redaction_function(name: str) -> RedactionFunction:
+def _redaction_function(name: str) -> RedactionFunction:
     from flux.cli.load_code import load
 
     module, _, function = name.partition(":")
@@ -140,12 +142,3 @@ def redaction_function(name: str) -> RedactionFunction:
         raise click.UsageError(f"--redact {name}: give MODULE:FUNCTION, such as flux.web.redaction:hide")
     hook: RedactionFunction = found
     return hook
-
-
-def options_of(make: Callable[[], WebOptions]) -> WebOptions:
-    from flux.core.errors import ConfigurationError
-
-    try:
-        return make()
-    except ConfigurationError as error:
-        raise click.UsageError(str(error)) from None

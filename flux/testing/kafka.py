@@ -35,11 +35,8 @@ class NoBroker(Exception):
         self.surprising = surprising
 
 
-def properties(
-    host: str, bind: str, open_port: int, secured_port: int, controller_port: int, auto_create: bool = False
-) -> dict[str, str]:
-    """server.properties of one node that is broker and controller, with an open and a secured listener. `auto_create`:
-    whether a write creates a missing topic."""
+def properties(host: str, bind: str, open_port: int, secured_port: int, controller_port: int) -> dict[str, str]:
+    """server.properties of one node that is broker and controller, with an open and a secured listener."""
     users = " ".join(f'user_{name}="{secret}"' for name, secret in USERS.items())
     return {
         "process.roles": "broker,controller",
@@ -57,7 +54,7 @@ def properties(
         ),
         "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
         "super.users": "User:ANONYMOUS;User:boss",
-        "auto.create.topics.enable": str(auto_create).lower(),
+        "auto.create.topics.enable": "false",
         "group.initial.rebalance.delay.ms": "0",
         "offsets.topic.num.partitions": "8",
         "offsets.topic.replication.factor": "1",
@@ -94,7 +91,7 @@ def answers(bootstrap: str, timeout: float) -> bool:
 
 
 @contextmanager
-def container(auto_create: bool = False) -> Iterator[KafkaNode]:
+def container() -> Iterator[KafkaNode]:
     """A node of the image in FLUX_TEST_KAFKA_IMAGE. Raises NoBroker, which says what to install or start."""
     try:
         from testcontainers.core.config import testcontainers_config
@@ -116,7 +113,7 @@ def container(auto_create: bool = False) -> Iterator[KafkaNode]:
     kafka = DockerContainer(image).with_kwargs(auto_remove=True)
     for port in (open_port, secured_port):
         kafka.with_bind_ports(port, port)
-    settings = properties(host, "", open_port, secured_port, controller_port, auto_create)
+    settings = properties(host, "", open_port, secured_port, controller_port)
     for name, value in settings.items():
         kafka.with_env(_variable(name), value)
     try:
