@@ -96,17 +96,17 @@ def code(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> lis
     return [CompletionItem(incomplete, type="file")]
 
 
-def task_and(count: int, names: str) -> Callable[[F], F]:
-    """Arguments after an optional TASK; click itself would take the first one for the task."""
+def task_and(name: str) -> Callable[[F], F]:
+    """An argument after an optional TASK; click itself would take the first one for the task."""
 
     def split(ctx: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> tuple[str | None, ...]:
-        if len(values) == count + 1:
+        if len(values) == 2:
             return values
-        if len(values) == count:
+        if len(values) == 1:
             return None, *values
-        raise click.UsageError(f"give [TASK] {names}", ctx)
+        raise click.UsageError(f"give [TASK] {name}", ctx)
 
-    return click.argument("arguments", nargs=-1, metavar=f"[TASK] {names}", callback=split, shell_complete=task_names)
+    return click.argument("arguments", nargs=-1, metavar=f"[TASK] {name}", callback=split, shell_complete=task_names)
 
 
 def parse_time(text: str) -> int:

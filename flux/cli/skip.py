@@ -41,7 +41,7 @@ Replay the record later with flux dlq replay --reason skipped."""
     help="Keep the record in this new file if the dead-letter topic refuses it, for instance as too large.",
 )
 @json_option("Print the result as a JSON object.")
-@task_and(1, "PARTITION:OFFSET")
+@task_and("PARTITION:OFFSET")
 def command(
     sources: tuple[str, ...],
     stage: int,

@@ -92,8 +92,13 @@ def read(
         reader.close()
 
 
-def read_one(adapter: Cluster, at: TopicPartition, offset: int, *, system: System = SYSTEM) -> Record | None:
-    """The record at `offset`; None when the partition has none there (any more). Raises BrokerError."""
+def read_one(
+    adapter: Cluster, at: TopicPartition, offset: int, span: Span | None, *, system: System = SYSTEM
+) -> Record | None:
+    """The record at `offset`; None when the partition has none there (any more). `span`: what the partition has; None:
+    there is no such partition. Raises BrokerError."""
+    if span is None or not span.start <= offset < span.end:
+        return None
     reader = adapter.reader({at: offset})
     until = system.monotonic() + TIMEOUT
     try:

@@ -99,7 +99,7 @@ def plan_skip(
     stored = committed.get(partition)
     if Progress.of(stored).has(offset):
         raise FluxError(f"{at}@{offset} is done already: it blocks nothing in group {stage.group}")
-    record = read_one(adapter, at, offset) if span.start <= offset < span.end else None
+    record = read_one(adapter, at, offset, span)
     if record is None:
         range_text = f"holds {span.start} to {span.end - 1}" if span.start < span.end else "is empty"
         raise FluxError(f"there is no record {at}@{offset}: the partition {range_text}")

@@ -152,18 +152,14 @@ class _Search:
         assert self._query.origin is not None
         partition, offset = self._query.origin
         span = spans_of(self._admin, main.topic).get(partition)
-        record = None
-        if span is not None and span.start <= offset < span.end:
-            record = read_one(self._adapter, TopicPartition(main.topic, partition), offset, system=self._system)
+        record = read_one(self._adapter, TopicPartition(main.topic, partition), offset, span, system=self._system)
         if record is None:
             self._trace.origin_missing = True
             return
         self._trace.read += 1
         self._left -= 1
-        self._key, self._any_key = (
-            record.key(),
-            False,
-        )  # copies have the same key, and comparing it is cheaper than reading headers
+        # copies have the same key, and comparing it is cheaper than reading headers
+        self._key, self._any_key = record.key(), False
         self._found.append(self._traced(record, main))
 
     def _since(self) -> int | None:

@@ -177,9 +177,7 @@ def one(task: WatchedTask, partition: int, offset: int) -> tuple[DeadLetter, boo
     BrokerError."""
     topic = task.dead.topic
     span = spans_of(task.admin, topic).get(partition)
-    record = None
-    if span is not None and span.start <= offset < span.end:
-        record = read_one(task.adapter, TopicPartition(topic, partition), offset, system=task.system)
+    record = read_one(task.adapter, TopicPartition(topic, partition), offset, span, system=task.system)
     if record is None:
         raise ConfigurationError(f"there is no dead letter at {partition}:{offset} of {topic}: it may be deleted")
     dead_letter = dead_letter_of(record, task.policy, task.now_ms)

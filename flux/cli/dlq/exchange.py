@@ -52,7 +52,7 @@ Examples:
 )
 @load_option
 @adapter_option
-@task_and(1, "FILE")
+@task_and("FILE")
 def import_command(sources: tuple[str, ...], arguments: tuple[str | None, str]) -> None:
     """Write lines from flux dlq export to a task's dead-letter topic. FILE - reads standard input.
 

@@ -23,7 +23,7 @@ Examples:
 @load_option
 @adapter_option
 @json_option("Print the record as flux dlq export does.")
-@task_and(1, "PARTITION:OFFSET")
+@task_and("PARTITION:OFFSET")
 def command(sources: tuple[str, ...], as_json: bool, arguments: tuple[str | None, str]) -> None:
     """Show one dead letter in full: its origin, its error, its headers and its value."""
     from flux.core.ports import TopicPartition
@@ -40,9 +40,7 @@ def command(sources: tuple[str, ...], as_json: bool, arguments: tuple[str | None
         span = spans_of(dead.admin, topic).get(partition)
         if span is None:
             raise click.ClickException(f"{topic} has no partition {partition}")
-        record = None
-        if span.start <= offset < span.end:
-            record = read_one(dead.adapter, TopicPartition(topic, partition), offset)
+        record = read_one(dead.adapter, TopicPartition(topic, partition), offset, span)
         if record is None:
             raise click.ClickException(
                 f"there is no dead letter at {at}: partition {partition} has offsets {span.start} to {span.end - 1}"

@@ -62,9 +62,7 @@ def _read(task: WatchedTask, stage: Stage, partition: int, offset: int) -> Found
     """Blocks; raises ConfigurationError where there is none, BrokerError."""
     _, committed = read_group(task.admin, stage)
     span = spans_of(task.admin, stage.topic).get(partition, Span(0, 0))
-    record = None
-    if span.start <= offset < span.end:
-        record = read_one(task.adapter, TopicPartition(stage.topic, partition), offset, system=task.system)
+    record = read_one(task.adapter, TopicPartition(stage.topic, partition), offset, span, system=task.system)
     if record is None:
         raise ConfigurationError(
             f"there is no record at {partition}:{offset} of {stage.topic}: it may be deleted, or an offset gap"

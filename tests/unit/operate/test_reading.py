@@ -69,7 +69,7 @@ def test_a_cluster_that_is_unavailable_ends_it_in_bounded_time() -> None:
     assert raised.value.fault is Fault.UNAVAILABLE
     assert yard.system.now() - START < 40
     with pytest.raises(BrokerError, match="no answer from"):
-        read_one(yard.adapter, TopicPartition(DEAD, 0), 0, system=yard.system)
+        read_one(yard.adapter, TopicPartition(DEAD, 0), 0, spans[0], system=yard.system)
 
 
 def test_one_record_is_found_or_is_not_there() -> None:
@@ -79,8 +79,9 @@ def test_one_record_is_found_or_is_not_there() -> None:
     yard.bury({})
     yard.broker.delete_records(TopicPartition(DEAD, 0), 1)
 
-    def found(offset: int) -> bool:
-        record = read_one(yard.adapter, TopicPartition(DEAD, 0), offset, system=yard.system)
+    def found(offset: int, span: Span | None) -> bool:
+        record = read_one(yard.adapter, TopicPartition(DEAD, 0), offset, span, system=yard.system)
         return record is not None and record.offset() == offset
 
-    assert [found(offset) for offset in range(7)] == [False, True, True, False, True, False, False]
+    assert [found(offset, Span(0, 9)) for offset in range(7)] == [False, True, True, False, True, False, False]
+    assert [found(1, span) for span in (Span(2, 9), Span(0, 1), None)] == [False] * 3
