@@ -89,24 +89,24 @@ class Causes:
         self.others = 0
         """Dead letters of causes beyond the first `most`."""
         self._most = most
-        self._tallies: dict[str, CauseCount] = {}
+        self._counts: dict[str, CauseCount] = {}
 
     def add(self, dead_letter: DeadLetter) -> None:
         self.total += 1
         cause = cause_of(dead_letter)
         seen = dead_letter.failed_at
-        tally = self._tallies.get(cause.id)
-        if tally is None:
-            if len(self._tallies) >= self._most:
+        counted = self._counts.get(cause.id)
+        if counted is None:
+            if len(self._counts) >= self._most:
                 self.others += 1
                 return
-            self._tallies[cause.id] = CauseCount(cause, 1, seen, seen, dead_letter)
+            self._counts[cause.id] = CauseCount(cause, 1, seen, seen, dead_letter)
             return
-        tally.count += 1
-        tally.first_seen = min(tally.first_seen, seen)
-        if seen >= tally.last_seen:
-            tally.last_seen, tally.example = seen, dead_letter
+        counted.count += 1
+        counted.first_seen = min(counted.first_seen, seen)
+        if seen >= counted.last_seen:
+            counted.last_seen, counted.example = seen, dead_letter
 
     def ranked(self) -> list[CauseCount]:
         """The most frequent first."""
-        return sorted(self._tallies.values(), key=lambda tally: (-tally.count, tally.cause.id))
+        return sorted(self._counts.values(), key=lambda counted: (-counted.count, counted.cause.id))

@@ -49,6 +49,18 @@ def test_the_overview_shows_each_task_and_all_together(web: Web) -> None:
     assert 'aria-label="Lag over' in page
 
 
+def test_the_overview_names_some_blockers_and_counts_the_others() -> None:
+    web = Web(partitions=12)
+    for number in range(12):
+        web.yard.kit.write(ProducerRecord(b"value", b"ada", [], number, NOW_MS), topic="orders")
+    web.take_sample()
+    web.yard.system.time += 60
+    web.take_sample()
+    page = text_of(web.get("/"))
+    assert page.count("has no members") == 10
+    assert "and 2 more" in page
+
+
 def test_each_stage_has_its_own_lines(web: Web) -> None:
     main_records(web, 3)
     waiting_in(web, -5, 0)
