@@ -35,8 +35,11 @@ class NoBroker(Exception):
         self.surprising = surprising
 
 
-def properties(host: str, bind: str, open_port: int, secured_port: int, controller_port: int) -> dict[str, str]:
-    """server.properties of one node that is broker and controller, with an open and a secured listener."""
+def properties(
+    host: str, bind: str, open_port: int, secured_port: int, controller_port: int, auto_create: bool = False
+) -> dict[str, str]:
+    """server.properties of one node that is broker and controller, with an open and a secured listener. `auto_create`:
+    whether a write creates a missing topic."""
     users = " ".join(f'user_{name}="{secret}"' for name, secret in USERS.items())
     return {
         "process.roles": "broker,controller",
@@ -54,7 +57,7 @@ def properties(host: str, bind: str, open_port: int, secured_port: int, controll
         ),
         "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
         "super.users": "User:ANONYMOUS;User:boss",
-        "auto.create.topics.enable": "false",
+        "auto.create.topics.enable": str(auto_create).lower(),
         "group.initial.rebalance.delay.ms": "0",
         "offsets.topic.num.partitions": "8",
         "offsets.topic.replication.factor": "1",
@@ -91,7 +94,7 @@ def answers(bootstrap: str, timeout: float) -> bool:
 
 
 @contextmanager
-def container() -> Iterator[KafkaNode]:
+def container(auto_create: bool = False) -> Iterator[KafkaNode]:
     """A node of the image in FLUX_TEST_KAFKA_IMAGE. Raises NoBroker, which says what to install or start."""
     try:
         from testcontainers.core.config import testcontainers_config
@@ -113,7 +116,7 @@ def container() -> Iterator[KafkaNode]:
     kafka = DockerContainer(image).with_kwargs(auto_remove=True)
     for port in (open_port, secured_port):
         kafka.with_bind_ports(port, port)
-    settings = properties(host, "", open_port, secured_port, controller_port)
+    settings = properties(host, "", open_port, secured_port, controller_port, auto_create)
     for name, value in settings.items():
         kafka.with_env(_variable(name), value)
     try:

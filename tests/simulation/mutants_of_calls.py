@@ -19,7 +19,7 @@ from flux.core.engine.retries import Retries
 from flux.core.engine.runs import KeyQueueRun
 from flux.core.engine.slices import Entry
 from flux.core.engine.verdicts import NEXT, Move, Rules
-from flux.core.limits import rate_limit
+from flux.core.limits import call_limits
 from flux.core.limits.call_limits import UNBOUNDED, CallLimits, CircuitBreaker, RateLimit
 from flux.core.message import Message
 from flux.producing.registry import PRODUCERS
@@ -215,7 +215,7 @@ def calls_have_no_rate() -> Mutation:
 
 @mutant(features=("rate",))
 def a_rate_allows_bursts() -> Mutation:
-    return rate_limit, "_LATENESS", 2.0
+    return call_limits, "_LATENESS", 2.0
 
 
 @mutant(features=("rate",))
