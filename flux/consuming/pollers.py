@@ -11,7 +11,8 @@ from flux.consuming.awaited.consumer_loop import AsyncConsumerLoop
 from flux.consuming.blocking.consumer_loop import ConsumerLoop
 from flux.consuming.callers import Callers, error_of
 from flux.consuming.coordinator import Coordinator, StageRuntime
-from flux.consuming.driver_threads import RestingThreads, Watcher, consumer_loops
+from flux.consuming.coordinator.resting import RestingThreads
+from flux.consuming.driver_threads import Watcher, consumer_loops
 from flux.consuming.side_threads import SideThreads
 from flux.core.ports import Adapter, AdminPort, AsyncAdapter
 from flux.system.tracebacks import stack_of_task

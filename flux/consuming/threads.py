@@ -12,7 +12,8 @@ import attrs
 from flux.consuming.blocking.consumer_loop import ConsumerLoop
 from flux.consuming.call_results import Call
 from flux.consuming.coordinator import Coordinator, StageRuntime
-from flux.consuming.driver_threads import CallerThreads, RestingThreads, Watcher, consumer_loops
+from flux.consuming.coordinator.resting import RestingThreads
+from flux.consuming.driver_threads import CallerThreads, Watcher, consumer_loops
 from flux.core.engine.runs import Run
 from flux.core.ports import Adapter, AdminPort
 
