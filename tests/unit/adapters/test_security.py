@@ -23,7 +23,7 @@ UNPACKS = {"pickle", "cPickle", "dill", "cloudpickle", "marshal", "shelve", "yam
 ALLOWED = {
     "cli/load_code.py: exec_module": "runs the file that the user gave with --load",
     "cli/load_code.py: import_module": "the module that the user gave with --load",
-    "cli/lazy.py: import_module": "flux's own commands, by fixed lists",
+    "cli/__init__.py: import_module": "flux's own commands, by fixed lists",
     "config.py: import_module": "the built-in adapters, by a fixed list",
 }
 """Where code is found by a name or run from a file, and why no record can choose it."""

@@ -200,7 +200,7 @@ def test_all_locks_of_flux_are_those() -> None:
     files = {
         str(path.relative_to(PACKAGE)) for path in Path(PACKAGE).rglob("*.py") if made.search(path.read_text("utf-8"))
     }
-    assert files == {"system/__init__.py", "web/causes.py", "web/waiting.py"}
+    assert files == {"system/__init__.py", "web/dead_letters.py", "web/waiting.py"}
 
 
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="there is no such timer here")
