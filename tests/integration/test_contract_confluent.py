@@ -5,7 +5,15 @@ from __future__ import annotations
 import pytest
 
 from flux.adapters.confluent import ConfluentAdapter
-from flux.testing.contract import CHECKS, Bench, committed_offsets, groups, records, transactions
+from flux.testing.contract import (
+    CHECKS,
+    Bench,
+    committed_offsets,
+    groups,
+    records,
+    transactional_producers,
+    transactions,
+)
 from flux.testing.contract.bench import Grow, Transact
 
 CLASSIC = {"heartbeat.interval.ms": 200, "topic.metadata.refresh.interval.ms": 1000}
@@ -16,7 +24,10 @@ KIP_848 = {"group.protocol": "consumer", "topic.metadata.refresh.interval.ms": 1
 # With this protocol librdkafka waits for a topic that does not exist, and says nothing.
 SILENT = {"a_topic_that_does_not_exist_is_named"}
 ABOUT_CONSUMERS = [
-    name for part in (groups, committed_offsets, records, transactions) for name in part.CONTRACT if name not in SILENT
+    name
+    for part in (groups, committed_offsets, records, transactions, transactional_producers)
+    for name in part.CONTRACT
+    if name not in SILENT
 ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from flux.core.ports import CommittedOffset, TopicPartition
 
 Done = Callable[[BrokerError | None], None]
 
+_MEMBERSHIP = b"CGMDv2:"
 _RETRY = 0.2  # seconds between two attempts
 _SHARE = 0.3
 """Part of a time limit for one attempt: a client with a wrong coordinator sends all requests to that one."""
@@ -102,6 +104,18 @@ class Commits:
             if partition.error:
                 raise self._translate(partition.error, f"{doing} of {self._name(partition.partition)}")
         return answer
+
+
+def membership_of(client: Any) -> bytes | None:
+    """A consumer's `flux.core.ports.Membership`, as librdkafka serializes it: `CGMDv2:`, the generation (4 bytes in the
+    machine's order), and names. The generation is -1 outside a group, and 0 while a member joins (KIP-848). Source:
+    rd_kafka_consumer_group_metadata_write in rdkafka_cgrp.c"""
+    try:
+        serialized: bytes = client.consumer_group_metadata()
+    except RuntimeError:  # "not available", or the client is closed
+        return None
+    generation = int.from_bytes(serialized[len(_MEMBERSHIP) :][:4], sys.byteorder, signed=True)
+    return serialized if serialized.startswith(_MEMBERSHIP) and generation > 0 else None
 
 
 @contextmanager

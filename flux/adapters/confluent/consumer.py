@@ -6,6 +6,7 @@ loses the records of that call, so each is kept and raised by `poll` after `cons
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -15,19 +16,13 @@ import confluent_kafka
 from confluent_kafka import Consumer, KafkaError, KafkaException
 
 from flux.adapters.confluent.closing import ClosedConsumer, closed_within, leave_and_close
-from flux.adapters.confluent.commits import Commits, Done
+from flux.adapters.confluent.commits import Commits, Done, membership_of
 from flux.adapters.confluent.errors import fault_of
 from flux.adapters.confluent.log import ClientLog, ErrorCallback
 from flux.adapters.confluent.messages import OUT_OF_RANGE, batches_of, split_errors
 from flux.adapters.confluent.silence import Silence
 from flux.core.errors import BrokerError, Fault
-from flux.core.ports import (
-    CommittedOffset,
-    ConsumerSettings,
-    PollResult,
-    RebalanceListener,
-    TopicPartition,
-)
+from flux.core.ports import CommittedOffset, ConsumerSettings, PollResult, RebalanceListener, TopicPartition
 
 _LOGGED = {KafkaError._MAX_POLL_EXCEEDED}  # a rebalance follows
 _CLOSING = 2.5  # seconds
@@ -58,6 +53,7 @@ class ConfluentConsumer:
         self._failure: BaseException | None = None
         self._final = False  # whether every later poll raises `_failure`: records may have been skipped
         self._closed = False
+        self._close_lock = threading.Lock()
         self._static = "group.instance.id" in properties
         self.max_poll_interval = float(properties.get("max.poll.interval.ms", 300_000)) / 1000
         self._on_error = ErrorCallback(
@@ -196,10 +192,15 @@ class ConfluentConsumer:
         if offsets:
             self._commits.commit(self._client, offsets, timeout, self._closed)
 
+    def membership(self) -> bytes | None:
+        with self._close_lock:  # librdkafka would crash if it freed the client meanwhile
+            return None if self._closed or self._client is None else membership_of(self._client)
+
     def close(self) -> None:
-        if self._closed:
-            return
-        self._closed = True
+        with self._close_lock:
+            if self._closed:
+                return
+            self._closed = True
         self._failure = None
         if self._client is None:
             self._client = ClosedConsumer()

@@ -1,7 +1,7 @@
 """An in-memory cluster, `memory://NAME`, for tests and first steps. It behaves as Kafka where flux depends on it.
 
 It has partitions and Kafka's partitioning of keys, offsets with gaps, headers, timestamps, cooperative rebalances,
-fenced commits and size limits. It ends with its process, and keeps every record: nothing expires.
+fenced commits, transactions and size limits. It ends with its process, and keeps every record: nothing expires.
 """
 
 from __future__ import annotations
@@ -16,8 +16,16 @@ from flux.adapters.memory.cluster import MemoryCluster
 from flux.adapters.memory.consumer import MemoryConsumer
 from flux.adapters.memory.producer import MemoryProducer
 from flux.adapters.memory.reader import MemoryReader
+from flux.adapters.memory.transactions import MemoryTransactions
 from flux.core.errors import ConfigurationError
-from flux.core.ports import ConsumerSettings, ProducerSettings, RebalanceListener, System, TopicPartition
+from flux.core.ports import (
+    ConsumerSettings,
+    ProducerSettings,
+    RebalanceListener,
+    System,
+    TopicPartition,
+    TransactionSettings,
+)
 from flux.core.validation import check_whole, plain, shown
 from flux.system import SYSTEM, Lock
 
@@ -30,9 +38,9 @@ _clusters_lock = Lock()
 
 
 class MemoryAdapter:
-    """`flux.core.ports.Adapter` for the cluster `name`, which all adapters of that name in this process share. It is
-    made by the first of them, with its `system`, `default_partitions` (of a topic created by a write) and
-    `auto_create`; `max_poll_interval` (seconds) is this adapter's own.
+    """`flux.core.ports.Adapter` and `TransactionalCluster` for the cluster `name`, which all adapters of that name in
+    this process share. It is made by the first of them, with its `system`, `default_partitions` (of a topic created by
+    a write) and `auto_create`; `max_poll_interval` (seconds) is this adapter's own.
 
     Raises ConfigurationError when the cluster runs on another System already."""
 
@@ -68,6 +76,9 @@ class MemoryAdapter:
 
     def producer(self, settings: ProducerSettings) -> MemoryProducer:
         return MemoryProducer(self._cluster, settings)
+
+    def transactions(self, settings: TransactionSettings) -> MemoryTransactions:
+        return MemoryTransactions(self._cluster, settings)
 
     def admin(self) -> MemoryAdmin:
         return MemoryAdmin(self._cluster)

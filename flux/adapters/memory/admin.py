@@ -81,7 +81,9 @@ class MemoryAdmin:
 
     def committed_offsets(self, group: str, topic: str, timeout: float) -> dict[int, CommittedOffset]:
         with self._cluster.lock:
-            self._cluster.require_available(timeout)
+            found = self._cluster.topics.get(topic)
+            partitions = [TopicPartition(topic, number) for number in range(len(found.logs) if found else 0)]
+            self._cluster.require_settled(group, partitions, timeout)
             return dict(self._cluster.group(group, topic).committed)
 
     def set_committed_offsets(

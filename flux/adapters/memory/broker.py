@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
-from flux.adapters.memory.cluster import CommitFault, MemoryCluster, PollFault, WriteFault
+from flux.adapters.memory.cluster import CommitFault, MemoryCluster, PollFault, TransactionFault, WriteFault
+from flux.adapters.memory.coordinator import OpenTransaction
 from flux.adapters.memory.log import Log, MemoryRecord
 from flux.core.errors import BrokerError, Fault
 from flux.core.ports import CommittedOffset, ProducerRecord, TopicPartition
@@ -45,6 +47,18 @@ class Broker:
                 self._cluster.lose_commit = fault
             else:
                 self._cluster.refuse_commit = fault
+
+    def fail_transactions(self, fault: TransactionFault | None, *, stored: bool = False) -> None:
+        """`fault(step, transactional_id)` is called for each request of a transactional producer (`start`, `begin`,
+        `write`, `flush`, `add_offsets`, `commit`): an error ends it, and nothing is done. With `stored` it is called
+        for each commit, whose transaction is committed all the same: only its answer is lost, so return InDoubt. Other
+        errors mean that it was not committed. Records and offsets in a transaction also pass the faults of
+        `fail_writes` and `fail_commits`."""
+        with self._cluster.lock:
+            if stored:
+                self._cluster.lose_transaction = fault
+            else:
+                self._cluster.refuse_transaction = fault
 
     def fail_polls(self, fault: PollFault | None) -> None:
         """`fault(group, topic)` is called for each poll, also for those that wait: an error ends it."""
@@ -89,16 +103,12 @@ class Broker:
         when this returns: nobody sees it open."""
         with self._cluster.lock:
             found = self._cluster.topic(plain(topic))
-            written: dict[int, list[MemoryRecord]] = {}
+            transaction = OpenTransaction(math.inf)
             for error, record in found.append(records, int(self._cluster.system.now() * 1000), None, None):
                 if error is not None:
                     raise error
-                written.setdefault(record.partition(), []).append(record)
-            for number, theirs in written.items():
-                if commits:
-                    found.logs[number].high += 1
-                else:
-                    found.logs[number].abort(theirs)
+                transaction.wrote(found.logs[record.partition()], record)
+            transaction.end(commits=commits)
             self._cluster.wake(topic)
 
     def skip_offsets(self, partition: TopicPartition, count: int) -> None:
@@ -107,10 +117,12 @@ class Broker:
             self._log(partition).high += count
 
     def records(self, topic: str) -> list[MemoryRecord]:
-        """All records of the topic, by partition and offset; empty when it does not exist."""
+        """All records of the topic, by partition and offset, without those of aborted and open transactions; empty when
+        it does not exist."""
         with self._cluster.lock:
+            self._cluster.expire_transactions()
             found = self._cluster.topics.get(plain(topic))
-            return [record for log in (found.logs if found else ()) for record in log.records]
+            return [record for log in (found.logs if found else ()) for record in log.settled()]
 
     def committed_offsets(self, group: str, topic: str) -> dict[int, CommittedOffset]:
         with self._cluster.lock:

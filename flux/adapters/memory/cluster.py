@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
-from flux.adapters.memory.group import Group, Member
+from flux.adapters.memory.coordinator import OpenTransaction, StoreOffset, TransactionCoordinator
+from flux.adapters.memory.group import Group, Member, MemoryMembership
 from flux.adapters.memory.log import End, Topic
 from flux.core.errors import BrokerError, Fault
 from flux.core.ports import CommittedOffset, ProducerRecord, System, TopicPartition
@@ -16,6 +17,7 @@ MAX_METADATA = 4096
 WriteFault = Callable[[str, int, ProducerRecord], BrokerError | None]
 CommitFault = Callable[[str, TopicPartition, CommittedOffset], BrokerError | None]
 PollFault = Callable[[str, str], BrokerError | None]
+TransactionFault = Callable[[str, str], BrokerError | None]
 
 _TOPIC_NAME = re.compile(r"(?!\.{1,2}$)[a-zA-Z0-9._-]{1,249}")
 
@@ -54,6 +56,9 @@ class MemoryCluster:
         self.refuse_commit: CommitFault | None = None
         self.lose_commit: CommitFault | None = None
         self.refuse_poll: PollFault | None = None
+        self.refuse_transaction: TransactionFault | None = None
+        self.lose_transaction: TransactionFault | None = None
+        self.transactions = TransactionCoordinator(system.monotonic, self._store_offset, self._transaction_ended)
         self._default_partitions = default_partitions
         self._auto_create = auto_create
         self._groups: dict[tuple[str, str], Group] = {}
@@ -67,6 +72,20 @@ class MemoryCluster:
             if left <= 0:
                 raise BrokerError(f"memory://{self.name} is unavailable", Fault.UNAVAILABLE)
             self.lock.wait(left)
+
+    def require_settled(self, group: str, partitions: Collection[TopicPartition], timeout: float) -> None:
+        """Waits `timeout` seconds for an outage to end, and for transactions that hold committed offsets of these
+        partitions."""
+        deadline = self.system.monotonic() + timeout
+        while True:
+            self.require_available(deadline - self.system.monotonic())
+            self.transactions.expire()
+            if not self.transactions.awaited(group, partitions):
+                return
+            now = self.system.monotonic()
+            if now >= deadline:
+                raise BrokerError(f"a transaction with offsets of group {group} is open", Fault.UNAVAILABLE)
+            self.lock.wait(min(deadline, self.transactions.next_expiry()) - now)
 
     def topic(self, name: str, *, written: bool = False) -> Topic:
         """`written`: creates a topic that does not exist, if the cluster allows it."""
@@ -131,7 +150,7 @@ class MemoryCluster:
         membership.expire(self.system.monotonic())
         if member not in membership.members:
             return BrokerError(f"no member of {group} (any more)", Fault.FENCED)
-        return self._commit_all(group, offsets)
+        return self._commit_all(group, offsets, self._store_offset)
 
     def commit_from_outside(
         self, group: str, topic: str, offsets: Mapping[TopicPartition, CommittedOffset]
@@ -142,13 +161,17 @@ class MemoryCluster:
             membership.expire(self.system.monotonic())
             if membership.members:
                 return BrokerError(f"group {group} has members", Fault.FENCED)
-        return self._commit_all(group, offsets)
+        return self._commit_all(group, offsets, self._store_offset)
 
-    def _commit_all(self, group: str, offsets: Mapping[TopicPartition, CommittedOffset]) -> BrokerError | None:
-        errors = [self._commit_one(group, partition, offset) for partition, offset in offsets.items()]
+    def _commit_all(
+        self, group: str, offsets: Mapping[TopicPartition, CommittedOffset], store: StoreOffset
+    ) -> BrokerError | None:
+        errors = [self._commit_one(group, partition, offset, store) for partition, offset in offsets.items()]
         return next((error for error in errors if error is not None), None)
 
-    def _commit_one(self, group: str, at: TopicPartition, offset: CommittedOffset) -> BrokerError | None:
+    def _commit_one(
+        self, group: str, at: TopicPartition, offset: CommittedOffset, store: StoreOffset
+    ) -> BrokerError | None:
         topic = self.topics.get(at.topic)
         if topic is None or not 0 <= at.partition < len(topic.logs):
             return BrokerError(f"there is no {at}", Fault.UNKNOWN_TOPIC)
@@ -160,8 +183,44 @@ class MemoryCluster:
             return BrokerError(f"{at}: more than {MAX_METADATA} characters", Fault.METADATA)
         if self.refuse_commit is not None and (error := self.refuse_commit(group, at, offset)):
             return error
-        self.group(group, at.topic).committed[at.partition] = offset
+        store(group, at, offset)
         return self.lose_commit(group, at, offset) if self.lose_commit is not None else None
+
+    def _store_offset(self, group: str, at: TopicPartition, offset: CommittedOffset) -> None:
+        if at.topic in self.topics:  # it may have been deleted since a transaction took the offset
+            self.group(group, at.topic).committed[at.partition] = offset
+
+    def add_offsets(
+        self,
+        transaction: OpenTransaction,
+        membership: MemoryMembership,
+        offsets: Mapping[TopicPartition, CommittedOffset],
+    ) -> BrokerError | None:
+        """Adds the offsets that it can and returns the first error. As in Kafka, a member of the present generation may
+        commit any partition."""
+        group = self.group(membership.group, membership.topic)
+        group.expire(self.system.monotonic())
+        member = membership.member
+        if member not in group.members or member.generation != membership.generation:
+            return BrokerError(f"group {membership.group}: a former generation cannot commit", Fault.FENCED)
+
+        def add(name: str, at: TopicPartition, offset: CommittedOffset) -> None:
+            transaction.offsets[name, at] = offset
+
+        return self._commit_all(membership.group, offsets, add)
+
+    def expire_transactions(self) -> None:
+        if self.available:
+            self.transactions.expire()
+
+    def _transaction_ended(self, topics: Iterable[str]) -> None:
+        for topic in topics:
+            self.wake(topic)
+        self.lock.notify_all()
+
+    def transaction_fault(self, step: str, name: str, *, stored: bool = False) -> BrokerError | None:
+        fault = self.lose_transaction if stored else self.refuse_transaction
+        return None if fault is None else fault(step, name)
 
     def check_poll(self, group: str, topic: str) -> None:
         if self.refuse_poll is not None and (error := self.refuse_poll(group, topic)):

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import attrs
 
 from flux.adapters.memory.cluster import MemoryCluster, Sleeper
-from flux.adapters.memory.group import Member
+from flux.adapters.memory.group import Member, MemoryMembership
 from flux.adapters.memory.log import Log
 from flux.core.errors import BrokerError, Fault
 from flux.core.ports import Batch, CommittedOffset, ConsumerSettings, PollResult, RebalanceListener, TopicPartition
@@ -54,6 +54,7 @@ class MemoryConsumer:
             with self._cluster.lock:
                 self._require_open()
                 self._cluster.check_poll(self._group, self._topic)
+                self._cluster.expire_transactions()
                 now = self._cluster.system.monotonic()
                 if self._cluster.available and not self._topic_found:
                     # As Kafka's clients: a topic that is deleted later is no error.
@@ -91,6 +92,8 @@ class MemoryConsumer:
             member = self._member = Member(self.max_poll_interval, now)
             group.join(member)
             self._notified = False
+        # As in Kafka, each rebalance gives a new generation to the members that keep what they have, too.
+        member.generation = group.generation
         revoked = [p for p in self._cursors if group.target.get(p) is not member]
         if revoked:
             return lambda: self._revoked(revoked)
@@ -142,13 +145,13 @@ class MemoryConsumer:
                 if max_records <= 0:
                     break
             else:
-                cursor.offset = cursor.log.high  # there is only a gap between
+                cursor.offset = max(cursor.offset, cursor.log.stable)  # there is only a gap between
         return polled
 
     def _fall_asleep(self, now: float, deadline: float) -> float:
-        """Seconds to sleep, at most until the next member may be evicted, which does not wake it."""
+        """Seconds to sleep, at most until a member may be evicted or a transaction aborted, which do not wake it."""
         group = self._cluster.group(self._group, self._topic)
-        until = min(deadline, group.next_expiry(now))
+        until = min(deadline, group.next_expiry(now), self._cluster.transactions.next_expiry())
         if self._member is not None:
             self._member.last_poll = until
         self._cluster.add_sleeper(self._sleeper, self._topic)
@@ -179,7 +182,7 @@ class MemoryConsumer:
     ) -> Mapping[TopicPartition, CommittedOffset | None]:
         with self._cluster.lock:
             self._require_open()
-            self._cluster.require_available(timeout)
+            self._cluster.require_settled(self._group, partitions, timeout)
             return {at: self._cluster.group(self._group, at.topic).committed.get(at.partition) for at in partitions}
 
     def commit(
@@ -202,6 +205,14 @@ class MemoryConsumer:
             error = self._cluster.commit(self._group, self._topic, self._member, offsets)
         if error is not None:
             raise error
+
+    def membership(self) -> MemoryMembership | None:
+        with self._cluster.lock:
+            member, group = self._member, self._cluster.group(self._group, self._topic)
+            group.expire(self._cluster.system.monotonic())
+            if self._closed or member is None or member not in group.members:
+                return None
+            return MemoryMembership(self._group, self._topic, member, member.generation)
 
     def close(self) -> None:
         if self._closed:

@@ -26,6 +26,18 @@ class Member:
     last_poll: float
     """While a poll waits: when it will return at the latest."""
     id: str = attrs.field(factory=lambda: f"member-{next(_numbers)}")
+    generation: int = 0
+    """Of the group, when this member last took part in a rebalance; 0: in none yet."""
+
+
+@attrs.frozen
+class MemoryMembership:
+    """`flux.core.ports.Membership`."""
+
+    group: str
+    topic: str
+    member: Member
+    generation: int
 
 
 class Group:
@@ -34,6 +46,7 @@ class Group:
     def __init__(self, partitions: int, changed: Callable[[], None]) -> None:
         self._partitions = partitions
         self._changed = changed
+        self.generation = 0
         self.members: list[Member] = []
         self.target: dict[int, Member] = {}
         self.owner: dict[int, Member] = {}
@@ -79,6 +92,7 @@ class Group:
         for partition in partitions:
             if self.owner.get(partition) is member:
                 del self.owner[partition]
+        self.generation += 1
         self._changed()
 
     def _balance(self) -> None:
@@ -95,4 +109,5 @@ class Group:
         for member, partitions in kept.items():
             partitions += [next(free) for _ in range(quotas[member] - len(partitions))]
         self.target = {p: m for m, partitions in kept.items() for p in partitions}
+        self.generation += 1
         self._changed()

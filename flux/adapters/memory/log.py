@@ -51,23 +51,43 @@ class Log:
         self.records: list[MemoryRecord] = []
         self.aborted: list[MemoryRecord] = []
         """Records of aborted transactions: they take offsets and are delivered to nobody."""
+        self.open: dict[int, list[MemoryRecord]] = {}
+        """Records of open transactions, by the first one's offset. They are in `records` as well."""
         self.low = 0
         self.high = 0
 
+    @property
+    def stable(self) -> int:
+        """The last stable offset: consumers read up to the first record of an open transaction."""
+        return min(self.open) if self.open else self.high
+
     def resolve(self, offset: int) -> int:
         """The offset that BEGINNING or END stand for; any other as it is."""
-        return {BEGINNING: self.low, END: self.high}.get(offset, offset)
+        return {BEGINNING: self.low, END: self.stable}.get(offset, offset)
 
     def read(self, offset: int, limit: int) -> list[MemoryRecord]:
-        """Up to `limit` records from `offset` on."""
+        """Up to `limit` records from `offset` on, and below the last stable offset."""
         start = bisect_left(self.records, offset, key=attrgetter("at"))
-        return self.records[start : start + limit]
+        if not self.open:
+            return self.records[start : start + limit]
+        end = bisect_left(self.records, self.stable, key=attrgetter("at"))
+        return self.records[start : min(start + limit, end)]
 
-    def abort(self, records: Sequence[MemoryRecord]) -> None:
-        """The newest records are those of a transaction that is aborted; its marker takes one offset."""
-        del self.records[len(self.records) - len(records) :]
-        self.aborted += records
+    def end_transaction(self, first: int, *, commits: bool) -> None:
+        """The transaction that is open from the offset `first` on; its marker takes one offset."""
+        written = self.open.pop(first)
         self.high += 1
+        if not commits:
+            gone = {record.at for record in written}
+            start = bisect_left(self.records, first, key=attrgetter("at"))
+            self.records[start:] = [record for record in self.records[start:] if record.at not in gone]
+            self.aborted += [record for record in written if record.at >= self.low]
+            self.aborted.sort(key=attrgetter("at"))
+
+    def settled(self) -> list[MemoryRecord]:
+        """Its records without those of open transactions."""
+        pending = {record.at for written in self.open.values() for record in written}
+        return [record for record in self.records if record.at not in pending] if pending else list(self.records)
 
     def offset_at(self, timestamp_ms: int) -> int:
         """Of the first record that is as young, aborted ones included; the end if there is none."""

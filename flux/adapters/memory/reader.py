@@ -35,13 +35,15 @@ class MemoryReader:
         while True:
             with cluster.lock:
                 self._require_open()
+                cluster.expire_transactions()
                 polled = self._fetch(max_records) if cluster.available else PollResult()
                 left = deadline - cluster.system.monotonic()
                 if polled != PollResult() or left <= 0:
                     return polled
                 for topic in {at.topic for at in self._cursors}:
                     cluster.add_sleeper(self._sleeper, topic)
-            self._sleeper.sleep(left)
+                until = min(deadline, cluster.transactions.next_expiry())
+            self._sleeper.sleep(max(0.0, until - cluster.system.monotonic()))
 
     def _fetch(self, max_records: int) -> PollResult:
         polled = PollResult()
@@ -66,7 +68,7 @@ class MemoryReader:
                 if max_records <= 0:
                     break
             else:
-                cursor.offset = log.high  # there is only a gap between
+                cursor.offset = max(cursor.offset, log.stable)  # there is only a gap between
                 if cursor.reported != cursor.offset:
                     cursor.reported = polled.reached[at] = cursor.offset
         return polled

@@ -1,4 +1,5 @@
-"""What flux needs from the world: a cluster (`cluster`), a machine (`system`), and the values that pass (`values`)."""
+"""What flux needs from the world: a cluster (`cluster`, `transactions`), a machine (`system`), and the values that pass
+(`values`)."""
 
 from flux.core.ports.cluster import (
     Acknowledged,
@@ -20,15 +21,24 @@ from flux.core.ports.system import (
     System,
     Thread,
 )
+from flux.core.ports.transactions import (
+    InDoubt,
+    Superseded,
+    TransactionalCluster,
+    TransactionPort,
+    TransactionSettings,
+)
 from flux.core.ports.values import (
     BEGINNING,
     END,
     Batch,
+    Codec,
     CommittedOffset,
     ConsumerSettings,
     GroupMember,
     GroupProtocol,
     Headers,
+    Membership,
     NewTopic,
     Permissions,
     PollResult,
@@ -51,6 +61,7 @@ __all__ = [
     "AsyncRebalanceListener",
     "Batch",
     "Cluster",
+    "Codec",
     "CommittedOffset",
     "Condition",
     "ConsumerPort",
@@ -58,7 +69,9 @@ __all__ = [
     "GroupMember",
     "GroupProtocol",
     "Headers",
+    "InDoubt",
     "Lock",
+    "Membership",
     "NewTopic",
     "Permissions",
     "PollResult",
@@ -68,10 +81,14 @@ __all__ = [
     "ReaderPort",
     "RebalanceListener",
     "Record",
+    "Superseded",
     "System",
     "Thread",
     "TopicInfo",
     "TopicPartition",
+    "TransactionPort",
+    "TransactionSettings",
+    "TransactionalCluster",
     "Watermarks",
     "each_of",
 ]

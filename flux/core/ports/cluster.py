@@ -16,6 +16,7 @@ from flux.core.ports.values import (
     ConsumerSettings,
     GroupMember,
     GroupProtocol,
+    Membership,
     NewTopic,
     Permissions,
     PollResult,
@@ -81,6 +82,11 @@ class ConsumerPort(Protocol):
 
     def commit_now(self, offsets: Mapping[TopicPartition, CommittedOffset], timeout: float) -> None:
         """Commits and waits. Raises BrokerError."""
+        ...
+
+    def membership(self) -> Membership | None:
+        """For `TransactionPort.add_offsets`; unlike the rest, any thread may call it at any time, and it does not wait.
+        None while the consumer is no member of its group: the broker would accept such offsets from anybody."""
         ...
 
     def close(self) -> None:

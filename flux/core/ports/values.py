@@ -14,6 +14,13 @@ END = -1
 
 Headers = Sequence[tuple[str, bytes | None]]
 
+Codec = Literal["none", "gzip", "snappy", "lz4", "zstd", "best"]
+"""best: the first of zstd, lz4 and gzip that the client has here."""
+
+Membership = object
+"""Who a consumer is in its group, generation included. Made and read by one adapter; equal to another one of the same
+member in the same generation."""
+
 
 class TopicPartition(NamedTuple):
     topic: str
@@ -98,8 +105,7 @@ class ProducerSettings:
     """How records are written. Times in seconds, sizes in bytes."""
 
     acks: Literal["all", "1", "0"] = "all"
-    compression: Literal["none", "gzip", "snappy", "lz4", "zstd", "best"] = "none"
-    """best: the first of zstd, lz4 and gzip that the client has here."""
+    compression: Codec = "none"
     delivery_timeout: float = 120.0
     linger: float = 0.005
     max_batch_bytes: int | None = None

@@ -24,17 +24,26 @@ from flux.testing.contract import (
     producing,
     reading,
     records,
+    transactional_producers,
     transactions,
 )
 from flux.testing.contract.bench import Bench, Check, Contract
 
 __all__ = ["CHECKS", "Bench", "Check", "Contract", "check_adapter"]
 
-CHECKS: dict[str, Check] = {
-    name: check
-    for part in (records, committed_offsets, groups, producing, admin, reading, absent, transactions)
-    for name, check in part.CONTRACT.items()
-}
+_PARTS = (
+    records,
+    committed_offsets,
+    groups,
+    producing,
+    admin,
+    reading,
+    absent,
+    transactions,
+    transactional_producers,
+)
+
+CHECKS: dict[str, Check] = {name: check for part in _PARTS for name, check in part.CONTRACT.items()}
 """Every check by its name, which says what must hold. A check raises AssertionError."""
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
 
@@ -22,6 +23,8 @@ from flux.core.ports import (
     ReaderPort,
     Record,
     TopicPartition,
+    TransactionPort,
+    TransactionSettings,
 )
 from flux.testing.contract.members import ContractMember, LoopMember, SeenEvents, ThreadMember
 
@@ -106,6 +109,21 @@ class Bench:
         made: ProducerPort = self.adapter.producer(ProducerSettings(**settings))
         self._closing.append(lambda: made.close(0))
         return made
+
+    def transactions(self, name: str | None = None, **settings: Any) -> TransactionPort:
+        """A transactional producer that has started; of the id `name`, or one of its own."""
+        made: TransactionPort = self.adapter.transactions(TransactionSettings(name or self.name(), **settings))
+        self._closing.append(made.close)
+        made.start(self.seconds)
+        return made
+
+    @contextmanager
+    def transaction(self, name: str | None = None, **settings: Any) -> Iterator[TransactionPort]:
+        """One that has begun a transaction, and is closed at the end."""
+        made = self.transactions(name, **settings)
+        made.begin()
+        yield made
+        made.close()
 
     def write(self, topic: str, records: Sequence[ProducerRecord]) -> list[End]:
         """The acknowledgements, in their order."""
@@ -205,10 +223,15 @@ def at(topic: str, *numbers: int) -> list[TopicPartition]:
     return [TopicPartition(topic, number) for number in numbers]
 
 
-def fault_of(call: Callable[[], object]) -> Fault:
-    """The fault of the BrokerError that `call` must raise."""
+def error_of(call: Callable[[], object]) -> BrokerError:
+    """The BrokerError that `call` must raise."""
     try:
         result = call()
     except BrokerError as error:
-        return error.fault
+        return error
     raise AssertionError(f"no BrokerError, but {result!r}")
+
+
+def fault_of(call: Callable[[], object]) -> Fault:
+    """The fault of the BrokerError that `call` must raise."""
+    return error_of(call).fault

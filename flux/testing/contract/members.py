@@ -14,6 +14,7 @@ from flux.core.ports import (
     CommittedOffset,
     ConsumerPort,
     ConsumerSettings,
+    Membership,
     PollResult,
     TopicPartition,
 )
@@ -84,6 +85,10 @@ class ContractMember(Protocol):
     def committed(self, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, CommittedOffset | None]: ...
     def commit(self, offsets: Mapping[TopicPartition, CommittedOffset], done: Done) -> None: ...
     def commit_now(self, offsets: Mapping[TopicPartition, CommittedOffset]) -> None: ...
+    def membership(self) -> Membership | None:
+        """None for an asyncio client."""
+        ...
+
     def idle(self, seconds: float) -> None:
         """Does not poll for so long."""
         ...
@@ -102,6 +107,7 @@ class ThreadMember:
         self.resume = self._port.resume
         self.seek = self._port.seek
         self.commit = self._port.commit
+        self.membership = self._port.membership
         self.close = self._port.close
         self.idle = time.sleep
 
@@ -178,6 +184,9 @@ class LoopMember:
 
     def commit_now(self, offsets: Mapping[TopicPartition, CommittedOffset]) -> None:
         self._run(self._port.commit_now(offsets, self._seconds))
+
+    def membership(self) -> None:
+        return None
 
     def idle(self, seconds: float) -> None:
         self._run(asyncio.sleep(seconds))
