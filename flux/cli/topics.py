@@ -61,10 +61,10 @@ def command(
 def _show(policy: Policy, admin: AdminPort, created: set[str]) -> int:
     """Returns how many are missing."""
     from flux.cli.output import cell, console, table
-    from flux.consuming.topic_setup import ASK
+    from flux.consuming.topic_setup import REQUEST_TIMEOUT
 
     stages = list(policy.stages)
-    existing = admin.topics([stage.topic for stage in stages], ASK)
+    existing = admin.topics([stage.topic for stage in stages], REQUEST_TIMEOUT)
     numbers = ["partitions", "replicas"]
     shown = table("stage", "", "topic", "group", "partitions", "replicas", "state", numbers=["stage", *numbers])
     absent = 0

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from functools import partial
 
-from flux.consuming.topic_setup import Spreading
+from flux.consuming.topic_setup import REQUEST_TIMEOUT, Spreading
 from flux.core.engine import Engine
 from flux.core.engine.due_times import whole_ms
 from flux.core.engine.forwarding import Forward
@@ -15,7 +15,6 @@ from flux.core.errors import BrokerError, Fault
 from flux.core.monitoring.duties import Duty
 from flux.core.ports import Cluster, Lock, ProducerPort, ProducerSettings, System
 
-_ASK = 10.0
 _ROOM = 5.0  # seconds to wait for room in the client's queue
 _AGAIN = 0.01
 
@@ -58,7 +57,7 @@ class ForwardWriter:
         client: ProducerPort | None = None
         try:
             client = self._client = self._client or self._adapter.producer(self._settings)
-            partitions = client.partitions(topic, _ASK)
+            partitions = client.partitions(topic, REQUEST_TIMEOUT)
             now_ms = whole_ms(system.now())
             deadline = system.monotonic() + _ROOM
             outgoing = []
@@ -98,7 +97,7 @@ class ForwardWriter:
         spreading = Spreading(self._system)
         for topic in topics:
             try:
-                spreading.known(partial(self._client.partitions, topic, _ASK))
+                spreading.known(partial(self._client.partitions, topic, REQUEST_TIMEOUT))
             except BrokerError as error:
                 if (
                     error.fault is not Fault.UNKNOWN_TOPIC

@@ -15,6 +15,15 @@ from flux.system import SYSTEM
 
 logger = logging.getLogger("flux.worker")
 
+T = TypeVar("T")
+
+REQUEST_TIMEOUT = 10.0
+"""Seconds for one request to a cluster."""
+_ANNOUNCE = 10.0
+_ROOM_FOR_HEADERS = 64 * 1024
+DEFAULT_MESSAGE_BYTES = 1_048_588  # Kafka's default of max.message.bytes
+_MOMENT = 3.0  # seconds between a topic's creation by others and a start that relies on it
+_PASSING = {Fault.UNAVAILABLE, Fault.FENCED}
 _LOOK = 0.2  # seconds between two requests
 
 
@@ -54,16 +63,6 @@ class Spreading:
         return True
 
 
-T = TypeVar("T")
-
-ASK = 10.0
-_ANNOUNCE = 10.0
-_ROOM_FOR_HEADERS = 64 * 1024
-DEFAULT_MESSAGE_BYTES = 1_048_588  # Kafka's default of max.message.bytes
-_MOMENT = 3.0  # seconds between a topic's creation by others and a start that relies on it
-_PASSING = {Fault.UNAVAILABLE, Fault.FENCED}
-
-
 def insist(ask: Callable[[], T], system: System, stopping: Callable[[], bool], cluster: str) -> T | None:
     """The result of `ask`, repeated while the cluster is unavailable, which is logged every 10 s. None: stopped
     meanwhile. Raises other errors, such as a refused login."""
@@ -92,7 +91,7 @@ def plan_topics(
     """(missing topics of a task, all its topics as they are). By default new ones get the main topic's number of
     partitions and replication factor. Raises BrokerError."""
     stages = list(policy.stages)
-    existing = admin.topics([stage.topic for stage in stages], ASK)
+    existing = admin.topics([stage.topic for stage in stages], REQUEST_TIMEOUT)
     main = existing[policy.stages.topic]
     count = partitions or (main.partitions if main else -1)
     copies = replication_factor or (main.replication_factor if main else -1)
@@ -127,8 +126,8 @@ def create_topics(policy: Policy, admin: AdminPort, missing: Sequence[NewTopic],
 
     def made(topics: Sequence[NewTopic]) -> None:
         names = [topic.name for topic in topics]
-        admin.create_topics(topics, ASK)
-        spreading.until(lambda: None not in admin.topics(names, ASK).values())
+        admin.create_topics(topics, REQUEST_TIMEOUT)
+        spreading.until(lambda: None not in admin.topics(names, REQUEST_TIMEOUT).values())
 
     main = [topic for topic in missing if topic.name == policy.stages.topic]
     if main:
@@ -145,7 +144,7 @@ def require_topics(name: str, policy: Policy, admin: AdminPort, create: bool, sy
         return
     if not create:
         names_of = [stage.topic for stage in policy.stages]
-        if Spreading(system, _MOMENT).until(lambda: None not in admin.topics(names_of, ASK).values()):
+        if Spreading(system, _MOMENT).until(lambda: None not in admin.topics(names_of, REQUEST_TIMEOUT).values()):
             return
         names = ", ".join(topic.name for topic in missing)
         raise ConfigurationError(
@@ -160,7 +159,7 @@ def max_message_bytes(admin: AdminPort, topic: str) -> int | None:
     """The largest record batch that a topic takes, in bytes; None without permission to read it. Raises BrokerError for
     a missing topic and in an outage."""
     try:
-        value = admin.topic_config(topic, ASK).get("max.message.bytes")
+        value = admin.topic_config(topic, REQUEST_TIMEOUT).get("max.message.bytes")
     except BrokerError as error:
         if error.retriable or error.fault is Fault.UNKNOWN_TOPIC:
             raise
@@ -173,7 +172,7 @@ def choose_stages(task: str, stages: Stages, chosen: str | None, admin: AdminPor
     `retries` has left, which the log names. Raises ConfigurationError, BrokerError."""
     if chosen is not None:
         return [stages[number] for number in parse_stages(chosen, stages.retries)]
-    leftovers = stages.leftovers(admin.topic_names(ASK))
+    leftovers = stages.leftovers(admin.topic_names(REQUEST_TIMEOUT))
     if leftovers:
         logger.warning(
             "%s has retries = %d, but %s exists: its records are processed too, and failures become dead letters",

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping, Sequence
 
 from flux.consuming.coordinator import Coordinator, StageRuntime
-from flux.consuming.topic_setup import ASK
+from flux.consuming.topic_setup import REQUEST_TIMEOUT
 from flux.core.errors import BrokerError
 from flux.core.ports import AdminPort, TopicPartition
 
@@ -53,6 +53,6 @@ def log_refused(task: str, coordinator: Coordinator) -> bool:
 
 def _unread(admin: AdminPort, topic: str, ends: Mapping[TopicPartition, int]) -> list[TopicPartition]:
     """The partitions that hold more than was read. `ends`: the offset after the last record read."""
-    marks = admin.watermarks(topic, ASK)
+    marks = admin.watermarks(topic, REQUEST_TIMEOUT)
     found = ((partition, end, marks.get(partition.partition)) for partition, end in ends.items())
     return [partition for partition, end, mark in found if mark is not None and mark.high > max(end, mark.low)]

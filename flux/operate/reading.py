@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import attrs
 
-from flux.consuming.topic_setup import ASK
+from flux.consuming.topic_setup import REQUEST_TIMEOUT
 from flux.core.errors import BrokerError, Fault
 from flux.core.ports import BEGINNING, AdminPort, Cluster, Record, System, TopicPartition
 from flux.system import SYSTEM
@@ -40,8 +40,8 @@ class ReadBatch:
 def spans_of(admin: AdminPort, topic: str, since_ms: int | None = None) -> dict[int, Span]:
     """What the topic has now, by partition; with `since_ms` (milliseconds since the epoch) from the first record of
     that time on. Raises BrokerError."""
-    starts = admin.offsets_at(topic, since_ms, ASK) if since_ms is not None else {}
-    marks = admin.watermarks(topic, ASK)
+    starts = admin.offsets_at(topic, since_ms, REQUEST_TIMEOUT) if since_ms is not None else {}
+    marks = admin.watermarks(topic, REQUEST_TIMEOUT)
     return {number: Span(max(starts.get(number, 0), mark.low), mark.high) for number, mark in marks.items()}
 
 

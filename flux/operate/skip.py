@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 import attrs
 
-from flux.consuming.topic_setup import ASK, max_message_bytes
+from flux.consuming.topic_setup import REQUEST_TIMEOUT, max_message_bytes
 from flux.core import flux_headers
 from flux.core.engine.forwarding import remedy
 from flux.core.engine.forwards import ForwardedCopy
@@ -60,7 +60,7 @@ def stage_of(policy: Policy, number: int, admin: AdminPort) -> Stage:
     stages = policy.stages
     if 0 <= number <= stages.retries:
         return stages[number]
-    for left in stages.leftovers(admin.topic_names(ASK)):
+    for left in stages.leftovers(admin.topic_names(REQUEST_TIMEOUT)):
         if left.number == number:
             return left
     raise ConfigurationError(
@@ -72,7 +72,7 @@ def stage_of(policy: Policy, number: int, admin: AdminPort) -> Stage:
 
 def check_stopped(admin: AdminPort, stage: Stage) -> None:
     """Raises FluxError while the stage's group has members, BrokerError."""
-    members = admin.members(stage.group, ASK)
+    members = admin.members(stage.group, REQUEST_TIMEOUT)
     if members:
         who = ", ".join(sorted({f"{member.client_id} at {member.host}" for member in members})[:3])
         raise FluxError(
@@ -88,14 +88,14 @@ def plan_skip(
     """Finds the record and checks that it is not done. Raises FluxError with what is wrong, BrokerError."""
     check_stopped(admin, stage)
     dead = policy.stages[policy.stages.dead]
-    for topic, info in admin.topics([stage.topic, dead.topic], ASK).items():
+    for topic, info in admin.topics([stage.topic, dead.topic], REQUEST_TIMEOUT).items():
         if info is None:
             raise ConfigurationError(f"there is no topic {topic}: see `flux topics`")
     span = spans_of(admin, stage.topic).get(partition)
     if span is None:
         raise ConfigurationError(f"{stage.topic} has no partition {partition}")
     at = TopicPartition(stage.topic, partition)
-    committed = admin.committed_offsets(stage.group, stage.topic, ASK)
+    committed = admin.committed_offsets(stage.group, stage.topic, REQUEST_TIMEOUT)
     stored = committed.get(partition)
     if Progress.of(stored).has(offset):
         raise FluxError(f"{at}@{offset} is done already: it blocks nothing in group {stage.group}")
@@ -137,7 +137,7 @@ def skip(
     """`receipt` gets the dead letter where its topic refuses it for good, such as one that is too large. Raises
     FluxError, BrokerError, OSError: then the record is not skipped, and the message says whether its copy exists."""
     dead, at, offset = plan.dead, plan.at, plan.message.offset
-    info = admin.topics([dead.topic], ASK)[dead.topic]
+    info = admin.topics([dead.topic], REQUEST_TIMEOUT)[dead.topic]
     if info is None:
         raise BrokerError(f"there is no topic {dead.topic}", Fault.UNKNOWN_TOPIC)
     limit = max_message_bytes(admin, dead.topic)
@@ -178,7 +178,7 @@ def _rehearse(plan: SkipPlan, admin: AdminPort) -> None:
 def _set(plan: SkipPlan, admin: AdminPort, committed: CommittedOffset) -> None:
     stage = plan.stage
     try:
-        admin.set_committed_offsets(stage.group, stage.topic, {plan.at.partition: committed}, ASK)
+        admin.set_committed_offsets(stage.group, stage.topic, {plan.at.partition: committed}, REQUEST_TIMEOUT)
     except BrokerError as error:
         if error.fault is not Fault.FENCED:
             raise
@@ -188,10 +188,10 @@ def _set(plan: SkipPlan, admin: AdminPort, committed: CommittedOffset) -> None:
 def _pass(plan: SkipPlan, admin: AdminPort) -> CommittedOffset:
     """Starts from what is committed now: a worker may have committed meanwhile."""
     stage, partition, offset = plan.stage, plan.at.partition, plan.message.offset
-    stored = admin.committed_offsets(stage.group, stage.topic, ASK).get(partition)
+    stored = admin.committed_offsets(stage.group, stage.topic, REQUEST_TIMEOUT).get(partition)
     if stored is not None and Progress.of(stored).has(offset):
         return stored
-    low = admin.watermarks(stage.topic, ASK)[partition].low
+    low = admin.watermarks(stage.topic, REQUEST_TIMEOUT)[partition].low
     committed = _committed_after(plan.policy, stored, offset, low, plan.at)
     _set(plan, admin, committed)
     return committed

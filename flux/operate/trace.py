@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 import attrs
 
-from flux.consuming.topic_setup import ASK
+from flux.consuming.topic_setup import REQUEST_TIMEOUT
 from flux.core.errors import ConfigurationError
 from flux.core.policy import Policy
 from flux.core.ports import AdminPort, Cluster, CommittedOffset, Record, System, TopicPartition
@@ -142,7 +142,7 @@ class _Search:
 
     def _stages(self) -> list[Stage]:
         """Stages whose topic exists; the dead letters last."""
-        names, stages = self._admin.topic_names(ASK), list(self._policy.stages)
+        names, stages = self._admin.topic_names(REQUEST_TIMEOUT), list(self._policy.stages)
         if stages[0].topic not in names:
             raise ConfigurationError(f"there is no topic {stages[0].topic}: see `flux topics`")
         dead = stages.pop()
@@ -189,7 +189,7 @@ class _Search:
 
     def _is_cut(self, stage: Stage, spans: Spans) -> bool:
         """Whether the record may have been here and is deleted already."""
-        marks = self._admin.watermarks(stage.topic, ASK)
+        marks = self._admin.watermarks(stage.topic, REQUEST_TIMEOUT)
         return any(mark.low > 0 and spans[n].start <= mark.low for n, mark in marks.items() if n in spans)
 
     def _read(self, stage: Stage, spans: Spans, most: int) -> dict[int, Span]:

@@ -16,7 +16,7 @@ from pathlib import Path
 from flux._version import __version__
 from flux.consuming.coordinator import StageRuntime
 from flux.consuming.task_runtime import TaskRuntime
-from flux.consuming.topic_setup import ASK
+from flux.consuming.topic_setup import REQUEST_TIMEOUT
 from flux.core.errors import BrokerError, ConfigurationError
 from flux.core.monitoring.duties import Duty
 from flux.core.monitoring.report import EVERY, TOPIC, Report, StageReport
@@ -185,7 +185,7 @@ class Channel:
     def _require_topic(self) -> None:
         admin = self._adapter.admin()
         try:
-            found = admin.topics([self._topic, self._like], ASK)
+            found = admin.topics([self._topic, self._like], REQUEST_TIMEOUT)
             if found[self._topic] is None:
                 like = found[self._like]
                 self._create(admin, like.replication_factor if like else -1)
@@ -195,7 +195,7 @@ class Channel:
 
     def _create(self, admin: AdminPort, copies: int) -> None:
         try:
-            admin.create_topics([NewTopic(self._topic, 1, copies, TOPIC_CONFIG)], ASK)
+            admin.create_topics([NewTopic(self._topic, 1, copies, TOPIC_CONFIG)], REQUEST_TIMEOUT)
         except BrokerError as error:
             raise BrokerError(
                 f"{error}: create it, with cleanup.policy={TOPIC_CONFIG['cleanup.policy']}", error.fault

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import attrs
 
-from flux.consuming.topic_setup import ASK
+from flux.consuming.topic_setup import REQUEST_TIMEOUT
 from flux.core.errors import ConfigurationError
 from flux.core.ports import CommittedOffset, Record, TopicPartition
 from flux.operate.dlq.causes import CauseCount, Causes, cause_of
@@ -62,7 +62,7 @@ class Page:
 def replayed_of(task: WatchedTask) -> dict[int, ReplayProgress]:
     """What was replayed, by partition of the dead letters. Blocks; raises BrokerError."""
     stored: Mapping[int, CommittedOffset] = task.admin.committed_offsets(
-        replay_group(task.policy), task.dead.topic, ASK
+        replay_group(task.policy), task.dead.topic, REQUEST_TIMEOUT
     )
     return {number: ReplayProgress.of(position) for number, position in stored.items()}
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 
 import attrs
 
-from flux.consuming.topic_setup import ASK
+from flux.consuming.topic_setup import REQUEST_TIMEOUT
 from flux.core.errors import BrokerError, Fault
 from flux.core.ports import Record
 from flux.core.stage import Role, Stage
@@ -88,7 +88,7 @@ class WaitingRecords:
 
 def summarize(task: WatchedTask) -> WaitingSummary:
     """Blocks; raises BrokerError."""
-    names = task.admin.topic_names(ASK)
+    names = task.admin.topic_names(REQUEST_TIMEOUT)
     stages = [each for each in task.policy.stages if each.role is Role.RETRY]
     stages = [each for each in [*stages, *task.policy.stages.leftovers(names)] if each.topic in names]
     now_ms = task.now_ms

@@ -98,14 +98,14 @@ def open_dead_letters(sources: Sequence[str], task: str | None) -> Iterator[Dead
     from flux.cli.clusters import admin_of
     from flux.cli.load_code import find_task
     from flux.config import resolve_adapter
-    from flux.consuming.topic_setup import ASK
+    from flux.consuming.topic_setup import REQUEST_TIMEOUT
 
     log.quiet()
     cls = find_task(sources, task)
     policy = cls.policy()
     stage = policy.stages[policy.stages.dead]
     with admin_of(cls) as admin:
-        if admin.topics([stage.topic], ASK)[stage.topic] is None:
+        if admin.topics([stage.topic], REQUEST_TIMEOUT)[stage.topic] is None:
             raise click.ClickException(
                 f"there is no topic {stage.topic}: {cls.__name__} has never run, or its names have changed"
             )

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 from typing import Any
 
-from flux.consuming.topic_setup import ASK, max_message_bytes
+from flux.consuming.topic_setup import REQUEST_TIMEOUT, max_message_bytes
 from flux.core.errors import BrokerError, Fault, FluxError
 from flux.core.message import Message
 from flux.core.ports import AdminPort, Cluster, ProducerRecord
@@ -125,7 +125,7 @@ def write_lines(
 ) -> int:
     """Returns how many were written, when all are or `should_stop()`. Skips empty lines. Raises BadLine, and
     BrokerError with how many of the first were written."""
-    info = admin.topics([topic], ASK)[topic]
+    info = admin.topics([topic], REQUEST_TIMEOUT)[topic]
     if info is None:
         raise BrokerError(f"there is no topic {topic}", Fault.UNKNOWN_TOPIC)
     writing = TopicWriter(adapter, topic, max_message_bytes(admin, topic))

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import attrs
 
-from flux.consuming.topic_setup import ASK
+from flux.consuming.topic_setup import REQUEST_TIMEOUT
 from flux.core.errors import ConfigurationError
 from flux.core.policy import Policy
 from flux.core.ports import AdminPort
@@ -37,7 +37,7 @@ def plan_purge(
     any of these, all. Raises ConfigurationError for an offset beyond the end."""
     topic = policy.stages[policy.stages.dead].topic
     spans = spans_of(admin, topic)
-    stored = admin.committed_offsets(replay_group(policy), topic, ASK)
+    stored = admin.committed_offsets(replay_group(policy), topic, REQUEST_TIMEOUT)
     done = {number: ReplayProgress.of(stored[number]).offset for number in spans if number in stored}
     if before is not None:
         points = dict(before)
@@ -46,7 +46,7 @@ def plan_purge(
                 there = f"ends at {spans[number].end}" if number in spans else "does not exist"
                 raise ConfigurationError(f"partition {number} of {topic} {there}: nothing is before {offset}")
     elif until_ms is not None:
-        points = admin.offsets_at(topic, until_ms, ASK)
+        points = admin.offsets_at(topic, until_ms, REQUEST_TIMEOUT)
     elif replayed:
         points = done
     else:
@@ -62,4 +62,4 @@ def plan_purge(
 
 def purge(admin: AdminPort, plan: PurgePlan) -> None:
     """Raises BrokerError."""
-    admin.delete_records(plan.topic, plan.before, ASK)
+    admin.delete_records(plan.topic, plan.before, REQUEST_TIMEOUT)

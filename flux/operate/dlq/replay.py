@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 
 import attrs
 
-from flux.consuming.topic_setup import ASK
+from flux.consuming.topic_setup import REQUEST_TIMEOUT
 from flux.core.errors import BrokerError
 from flux.core.ports import AdminPort, Cluster, CommittedOffset, ProducerRecord, System
 from flux.operate.dlq.dead_letters import DeadLetter, dead_letter_of
@@ -178,7 +178,7 @@ class Replay:
         if not self._changed or self._plan.options.dry:
             return
         plan, admin = self._plan, self._admin
-        found = admin.committed_offsets(plan.group, plan.source.topic, ASK)
+        found = admin.committed_offsets(plan.group, plan.source.topic, REQUEST_TIMEOUT)
         new = {number: self._replayed[number].to_commit(plan.policy.max_metadata) for number in self._changed}
         for number in self._changed:
             if found.get(number) not in (self._stored.get(number), new[number]):
@@ -186,7 +186,7 @@ class Replay:
                     f"something else, such as another replay, changed the committed offset of {plan.group} in partition"
                     f" {number}: some records may have been replayed twice"
                 )
-        admin.set_committed_offsets(plan.group, plan.source.topic, new, ASK)
+        admin.set_committed_offsets(plan.group, plan.source.topic, new, REQUEST_TIMEOUT)
         self._stored |= new
         self._changed.clear()
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 import attrs
 
-from flux.consuming.topic_setup import ASK, max_message_bytes
+from flux.consuming.topic_setup import REQUEST_TIMEOUT, max_message_bytes
 from flux.core import flux_headers as h
 from flux.core.errors import ConfigurationError, FluxError
 from flux.core.policy import Policy
@@ -139,7 +139,7 @@ class ReplayDecision(enum.Enum):
 def check_members(admin: AdminPort, policy: Policy) -> None:
     """Raises FluxError while workers consume the dead letters: they and a replay would try the same records."""
     dead = policy.stages[policy.stages.dead]
-    members = admin.members(dead.group, ASK)
+    members = admin.members(dead.group, REQUEST_TIMEOUT)
     busy = [m for m in members if not m.partitions or any(at.topic == dead.topic for at in m.partitions)]
     if busy:
         who = ", ".join(sorted({f"{member.client_id} at {member.host}" for member in busy})[:3])
@@ -156,15 +156,15 @@ def plan_replay(admin: AdminPort, policy: Policy, options: ReplayOptions) -> Rep
     if policy.stages.retries == 0 and not options.to_main:
         raise ConfigurationError("with retries = 0 there is no retry topic: replay with --to main")
     target = policy.stages[0 if options.to_main else 1]
-    found = admin.topics([source.topic, target.topic], ASK)
+    found = admin.topics([source.topic, target.topic], REQUEST_TIMEOUT)
     for topic, info in found.items():
         if info is None:
             raise ConfigurationError(f"there is no topic {topic}: see `flux topics`")
     info = found[target.topic]
     assert info is not None
     group = replay_group(policy)
-    stored = admin.committed_offsets(group, source.topic, ASK)
-    retried = admin.committed_offsets(source.group, source.topic, ASK)
+    stored = admin.committed_offsets(group, source.topic, REQUEST_TIMEOUT)
+    retried = admin.committed_offsets(source.group, source.topic, REQUEST_TIMEOUT)
     spans, replayed = {}, {}
     for number, span in spans_of(admin, source.topic, options.criteria.since_ms).items():
         known = ReplayProgress.of(stored[number]) if number in stored else ReplayProgress(0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 
-from flux.consuming.topic_setup import ASK, Spreading, create_topics, plan_topics
+from flux.consuming.topic_setup import REQUEST_TIMEOUT, Spreading, create_topics, plan_topics
 from flux.core.policy import Policy
 from flux.core.ports import AdminPort
 from flux.operate.doctor import cluster, topics
@@ -48,7 +48,7 @@ def fix_findings(findings: Sequence[Finding], policy: Policy, admin: AdminPort) 
         create_topics(policy, admin, missing)
         yield from (f"created topic {topic.name}" for topic in missing)
     for topic, wanted in _settings(findings).items():
-        admin.set_topic_config(topic, wanted, ASK)
+        admin.set_topic_config(topic, wanted, REQUEST_TIMEOUT)
         yield f"set {', '.join(f'{name}={value}' for name, value in wanted.items())} on topic {topic}"
         Spreading(SYSTEM).until(partial(_has, admin, topic, wanted))
 
@@ -63,4 +63,4 @@ def _settings(findings: Sequence[Finding]) -> dict[str, dict[str, str]]:
 
 
 def _has(admin: AdminPort, topic: str, settings: Mapping[str, str]) -> bool:
-    return settings.items() <= admin.topic_config(topic, ASK).items()
+    return settings.items() <= admin.topic_config(topic, REQUEST_TIMEOUT).items()

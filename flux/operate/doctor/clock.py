@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import secrets
 
-from flux.consuming.topic_setup import ASK
+from flux.consuming.topic_setup import REQUEST_TIMEOUT
 from flux.core.errors import BrokerError, Fault
 from flux.core.ports import AdminPort, Cluster, NewTopic, ProducerRecord, ProducerSettings, System
 from flux.operate.doctor.facts import ClockDifference
@@ -26,17 +26,17 @@ def measure_clock(adapter: Cluster, admin: AdminPort, beside: str, system: Syste
     ending = f"-flux-doctor-{secrets.token_hex(4)}"
     topic = beside[: _LONGEST_NAME - len(ending)] + ending
     config = {"message.timestamp.type": "LogAppendTime", "retention.ms": "3600000"}
-    admin.create_topics([NewTopic(topic, 1, -1, config)], ASK)
+    admin.create_topics([NewTopic(topic, 1, -1, config)], REQUEST_TIMEOUT)
     try:
         _wait(admin, topic, system)
         written = _write(adapter, topic, system)
         stamps = [
             record.timestamp()[1] / 1000
-            for batch in read(adapter, topic, spans_of(admin, topic), timeout=ASK, system=system)
+            for batch in read(adapter, topic, spans_of(admin, topic), timeout=REQUEST_TIMEOUT, system=system)
             for record in batch.records
         ]
     finally:
-        admin.delete_topics([topic], ASK)
+        admin.delete_topics([topic], REQUEST_TIMEOUT)
     return closest([(began, ended, stamp) for (began, ended), stamp in zip(written, stamps, strict=False)])
 
 
@@ -49,13 +49,13 @@ def closest(written: list[tuple[float, float, float]]) -> ClockDifference:
 
 def _write(adapter: Cluster, topic: str, system: System) -> list[tuple[float, float]]:
     errors: list[BrokerError] = []
-    producer = adapter.producer(ProducerSettings(delivery_timeout=ASK, linger=0.0))
+    producer = adapter.producer(ProducerSettings(delivery_timeout=REQUEST_TIMEOUT, linger=0.0))
     spans: list[tuple[float, float]] = []
     try:
         for _ in range(_RECORDS):
             began = system.now()
             producer.write(topic, [ProducerRecord(b"time")], lambda error, _: errors.append(error) if error else None)
-            left = producer.flush(ASK)
+            left = producer.flush(REQUEST_TIMEOUT)
             spans.append((began, system.now()))
             if errors:
                 raise errors[0]
@@ -67,6 +67,6 @@ def _write(adapter: Cluster, topic: str, system: System) -> list[tuple[float, fl
 
 
 def _wait(admin: AdminPort, topic: str, system: System) -> None:
-    until = system.monotonic() + ASK
-    while admin.topics([topic], ASK)[topic] is None and system.monotonic() < until:
+    until = system.monotonic() + REQUEST_TIMEOUT
+    while admin.topics([topic], REQUEST_TIMEOUT)[topic] is None and system.monotonic() < until:
         system.sleep(0.1)

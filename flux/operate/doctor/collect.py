@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import attrs
 
-from flux.consuming.topic_setup import ASK
+from flux.consuming.topic_setup import REQUEST_TIMEOUT
 from flux.core.errors import BrokerError, Fault
 from flux.core.policy import Policy
 from flux.core.ports import AdminPort, Cluster, GroupProtocol, Permissions, System, TopicInfo
@@ -64,8 +64,8 @@ class _Collector:
         stages = list(self.policy.stages)
         topics = self._topics(stages)
         groups = [stage.group for stage in stages[:-1]]
-        names: set[str] = self._query("names of other topics", partial(self.admin.topic_names, ASK), set())
-        brokers = self._query("settings of the brokers", partial(self.admin.broker_configs, ASK), None)
+        names: set[str] = self._query("names of other topics", partial(self.admin.topic_names, REQUEST_TIMEOUT), set())
+        brokers = self._query("settings of the brokers", partial(self.admin.broker_configs, REQUEST_TIMEOUT), None)
         permissions = self._permissions([topic for topic in topics if not topic.missing], groups)
         protocols = self._protocols(groups)
         if isinstance(clock, Unknown):
@@ -103,13 +103,13 @@ class _Collector:
         infos: dict[str, TopicInfo | None] = {}
         hidden: set[str] = set()
         try:
-            infos = self.admin.topics(names, ASK)
+            infos = self.admin.topics(names, REQUEST_TIMEOUT)
         except BrokerError as error:
             if error.fault in FATAL_FAULTS:
                 raise
             for name in names:  # one that is forbidden hides the others
                 try:
-                    infos |= self.admin.topics([name], ASK)
+                    infos |= self.admin.topics([name], REQUEST_TIMEOUT)
                 except BrokerError as refused:
                     if refused.fault in FATAL_FAULTS:
                         raise
@@ -120,9 +120,9 @@ class _Collector:
     def _topic(self, stage: Stage, info: TopicInfo | None, hidden: bool) -> TopicFacts:
         if info is None:
             return TopicFacts(stage, hidden=hidden)
-        question = partial(self.admin.topic_config, stage.topic, ASK)
+        question = partial(self.admin.topic_config, stage.topic, REQUEST_TIMEOUT)
         config = self._query(f"settings of topic {stage.topic}", question, None)
-        unreadable = partial(self.admin.unreadable_codecs, stage.topic, ASK)
+        unreadable = partial(self.admin.unreadable_codecs, stage.topic, REQUEST_TIMEOUT)
         facts = TopicFacts(stage, info, config, unreadable=self._query(f"compression of {stage.topic}", unreadable, {}))
         kept = facts.retention
         if kept is None:
@@ -132,16 +132,18 @@ class _Collector:
 
     def _old(self, stage: Stage, kept: float) -> int:
         """By the time index, without reading."""
-        since = self.admin.offsets_at(stage.topic, int((self.system.now() - OLD * kept) * 1000), ASK)
-        done = {} if stage.role is Role.DEAD else self.admin.committed_offsets(stage.group, stage.topic, ASK)
+        since = self.admin.offsets_at(stage.topic, int((self.system.now() - OLD * kept) * 1000), REQUEST_TIMEOUT)
+        done = (
+            {} if stage.role is Role.DEAD else self.admin.committed_offsets(stage.group, stage.topic, REQUEST_TIMEOUT)
+        )
         return sum(
             max(0, since.get(number, 0) - max(mark.low, done[number].offset if number in done else 0))
-            for number, mark in self.admin.watermarks(stage.topic, ASK).items()
+            for number, mark in self.admin.watermarks(stage.topic, REQUEST_TIMEOUT).items()
         )
 
     def _permissions(self, topics: Iterable[TopicFacts], groups: Sequence[str]) -> Permissions | None:
         names = [topic.name for topic in topics]
-        found = self._query("permissions", partial(self.admin.permissions, names, groups, ASK), None)
+        found = self._query("permissions", partial(self.admin.permissions, names, groups, REQUEST_TIMEOUT), None)
         if found is not None:
             unknown_names = [f"topic {name}" for name in names if found.topics.get(name) is None]
             unknown_names += [f"group {group}" for group in groups if found.groups.get(group) is None]
@@ -154,7 +156,9 @@ class _Collector:
     def _protocols(self, groups: Iterable[str]) -> dict[str, GroupProtocol]:
         found: dict[str, GroupProtocol] = {}
         for group in dict.fromkeys(groups):
-            protocol = self._query(f"members of group {group}", partial(self.admin.group_protocol, group, ASK), None)
+            protocol = self._query(
+                f"members of group {group}", partial(self.admin.group_protocol, group, REQUEST_TIMEOUT), None
+            )
             if protocol is not None:
                 found[group] = protocol
         return found

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import attrs
 
-from flux.consuming.topic_setup import ASK
+from flux.consuming.topic_setup import REQUEST_TIMEOUT
 from flux.core.engine.offset_tracker import OffsetTracker, read_metadata
 from flux.core.ports import AdminPort, CommittedOffset, GroupMember, Watermarks
 from flux.core.stage import Stage
@@ -62,4 +62,6 @@ def lag(committed: Mapping[int, CommittedOffset], watermarks: Mapping[int, Water
 def read_group(admin: AdminPort, stage: Stage) -> tuple[list[GroupMember], dict[int, CommittedOffset]]:
     """A stage's members and committed offsets. Members first: both need the same permission, and librdkafka reports a
     refusal of members at once, but one of committed offsets only after its time limit. Raises BrokerError."""
-    return admin.members(stage.group, ASK), admin.committed_offsets(stage.group, stage.topic, ASK)
+    return admin.members(stage.group, REQUEST_TIMEOUT), admin.committed_offsets(
+        stage.group, stage.topic, REQUEST_TIMEOUT
+    )

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 import attrs
 
-from flux.consuming.topic_setup import ASK
+from flux.consuming.topic_setup import REQUEST_TIMEOUT
 from flux.core.monitoring.report import EVERY, FRESH, IN_PLACE, Call, Open, Paused, Report, StageReport, within
 from flux.core.ports import AdminPort, Cluster, Record, System
 from flux.core.stage import Stage
@@ -62,7 +62,7 @@ def read_reports(
     adapter: Cluster, admin: AdminPort, topic: str, system: System = SYSTEM
 ) -> list[ReceivedReport] | None:
     """The newest report of each live process; None: there is no such topic. Raises BrokerError."""
-    if admin.topics([topic], ASK)[topic] is None:
+    if admin.topics([topic], REQUEST_TIMEOUT)[topic] is None:
         return None
     now_ms = int(system.now() * 1000)
     spans = spans_of(admin, topic, now_ms - _BACK_MS)

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 import attrs
 
-from flux.consuming.topic_setup import ASK, max_message_bytes
+from flux.consuming.topic_setup import REQUEST_TIMEOUT, max_message_bytes
 from flux.core.engine.start_offsets import begins_at_ends
 from flux.core.errors import BrokerError, Fault
 from flux.core.monitoring.report import StageReport
@@ -191,7 +191,7 @@ def read_status(
     adapter: Cluster, admin: AdminPort, policy: Policy, report_topic: str | None, *, system: System = SYSTEM
 ) -> TaskStatus:
     """Queries the cluster. Raises BrokerError."""
-    names = admin.topic_names(ASK)
+    names = admin.topic_names(REQUEST_TIMEOUT)
     stages = list(policy.stages)
     dead = stages.pop()
     stages += policy.stages.leftovers(names)
@@ -209,17 +209,19 @@ def read_status(
     return TaskStatus(
         system.now(),
         [_with_next(admin, policy, each) for each in _with_oldest(adapter, policy, found, system)],
-        admin.watermarks(dead.topic, ASK) if dead.topic in names else None,
+        admin.watermarks(dead.topic, REQUEST_TIMEOUT) if dead.topic in names else None,
         reports,
     )
 
 
 def _read_stage(admin: AdminPort, policy: Policy, stage: Stage, system: System) -> StageStatus:
     members, committed = read_group(admin, stage)  # before the ends, so that no end is below one
-    watermarks = admin.watermarks(stage.topic, ASK)
+    watermarks = admin.watermarks(stage.topic, REQUEST_TIMEOUT)
     first_young: Mapping[int, int] = {}
     if stage.role is not Role.MAIN and lag(committed, watermarks):
-        first_young = admin.offsets_at(stage.topic, int((system.now() - _shortest(policy, stage)) * 1000), ASK)
+        first_young = admin.offsets_at(
+            stage.topic, int((system.now() - _shortest(policy, stage)) * 1000), REQUEST_TIMEOUT
+        )
     return StageStatus(stage, True, committed, watermarks, members, {}, first_young)
 
 

@@ -8,7 +8,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from flux.consuming.topic_setup import ASK
+from flux.consuming.topic_setup import REQUEST_TIMEOUT
 from flux.core.errors import ConfigurationError
 from flux.operate.dlq.causes import cause_of
 from flux.operate.dlq.filters import Filter
@@ -257,7 +257,7 @@ def _expected(counts: CauseCounts, criteria: Filter) -> int | None:
 
 
 async def _exists(context: PageContext, task: WatchedTask) -> bool:
-    found = await context.in_thread(task.admin.topics, [task.dead.topic], ASK)
+    found = await context.in_thread(task.admin.topics, [task.dead.topic], REQUEST_TIMEOUT)
     return found[task.dead.topic] is not None
 
 

@@ -9,7 +9,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from flux.consuming.topic_setup import ASK
+from flux.consuming.topic_setup import REQUEST_TIMEOUT
 from flux.core.errors import ConfigurationError, FluxError
 from flux.core.ports import TopicPartition
 from flux.core.stage import Role, Stage
@@ -54,7 +54,7 @@ async def show(request: Request) -> Response:
 
 def _stage(task: WatchedTask, number: int) -> Stage | None:
     """Blocks; raises BrokerError. Dead letters have a page of their own."""
-    stages = [*task.policy.stages, *task.policy.stages.leftovers(task.admin.topic_names(ASK))]
+    stages = [*task.policy.stages, *task.policy.stages.leftovers(task.admin.topic_names(REQUEST_TIMEOUT))]
     return next((each for each in stages if each.number == number and each.role is not Role.DEAD), None)
 
 

@@ -103,7 +103,7 @@ def test_status_shows_lag_committed_offsets_and_dead_letters(flux_cli: Flux) -> 
 def test_status_of_a_cluster_that_refuses_is_one_line_that_names_it(
     flux_cli: Flux, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("flux.operate.status.status.ASK", 0.0)
+    monkeypatch.setattr("flux.operate.status.status.REQUEST_TIMEOUT", 0.0)
     flux_cli.broker.available = False
     done = flux_cli("status", "--load", flux_cli.file(TASK), "--adapter", flux_cli.url)
     assert done.exit_code == 1

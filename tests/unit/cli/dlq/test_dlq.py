@@ -315,7 +315,7 @@ def test_replay_is_stopped_by_a_signal_with_its_offset_committed_and_a_result(dl
 
 def test_a_cluster_that_is_unavailable_is_one_line(dlq: Dlq, monkeypatch: pytest.MonkeyPatch) -> None:
     dlq.bury({})
-    monkeypatch.setattr("flux.consuming.topic_setup.ASK", 0.0)
+    monkeypatch.setattr("flux.consuming.topic_setup.REQUEST_TIMEOUT", 0.0)
     dlq.broker.available = False
     for args in (["list"], ["causes"], ["replay"], ["purge", "--all"], ["export"], ["show", "0:0"]):
         done = dlq(*args)
