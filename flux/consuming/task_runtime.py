@@ -21,7 +21,6 @@ from flux.consuming.hook_dispatch import HookDispatch
 from flux.consuming.pollers import LoopPollers, ThreadPollers
 from flux.consuming.threads import Threads
 from flux.consuming.topic_setup import Spreading, choose_stages, max_message_bytes, require_topics
-from flux.consuming.unread import has_unread, log_refused, log_starved
 from flux.core.engine import Engine
 from flux.core.engine.runs import Run
 from flux.core.error_text import brief, error_name
@@ -216,12 +215,12 @@ class TaskRuntime:
 
     def log_refused(self) -> bool:
         """Names in the log the records that their next topic refuses. Returns whether there are any."""
-        return self.coordinator is not None and log_refused(self.name, self.coordinator)
+        return self.coordinator is not None and self.coordinator.inspection.log_refused(self.name)
 
     def unread(self) -> bool:
         """Whether any assigned partition holds more than was delivered, or may. Blocks."""
         assert self.coordinator is not None
-        return has_unread(self.coordinator, self.admin)
+        return self.coordinator.inspection.has_unread(self.admin)
 
     def starved(self) -> list[StageRuntime]:
         """Stages that have had no records for long: see `log_starved`."""
@@ -230,7 +229,7 @@ class TaskRuntime:
     def log_starved(self, runtimes: Sequence[StageRuntime]) -> None:
         """Names in the log those for which the cluster has records that do not arrive. Blocks."""
         assert self.coordinator is not None
-        log_starved(self.coordinator, self.admin, runtimes, self.policy.stalled_after)
+        self.coordinator.inspection.log_starved(runtimes, self.admin)
 
     def pulses(self) -> list[Pulse]:
         """The state of each stage for probes; none before the topics were found."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import attrs
 
-from flux.consuming.coordinator.products import Products
+from flux.consuming.coordinator.verdicts import Products
 from flux.consuming.forwarder import ForwardWriter
 from flux.core.engine import Engine
 from flux.core.engine.assignment import Assignment, Phase

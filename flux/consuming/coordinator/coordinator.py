@@ -11,8 +11,7 @@ from flux.consuming.coordinator.common import Driver, Shared, StageRuntime, cons
 from flux.consuming.coordinator.inspection import Inspection
 from flux.consuming.coordinator.membership import Ending, Rebalances
 from flux.consuming.coordinator.procedures import Procedures
-from flux.consuming.coordinator.products import Products
-from flux.consuming.coordinator.verdicts import Verdicts
+from flux.consuming.coordinator.verdicts import Products, Verdicts
 from flux.consuming.forwarder import Forwarder, ForwardWriter
 from flux.consuming.hook_dispatch import HookDispatch
 from flux.consuming.task_log import TaskLog

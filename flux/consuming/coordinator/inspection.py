@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import logging
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 from flux.consuming.call_timing import SlowCalls
 from flux.consuming.coordinator.common import Shared, StageRuntime
+from flux.consuming.topic_setup import REQUEST_TIMEOUT
 from flux.core.engine.commands import Stall
+from flux.core.errors import BrokerError
 from flux.core.monitoring.health import Pulse
-from flux.core.ports import TopicPartition
+from flux.core.ports import AdminPort, TopicPartition
 from flux.system import stack_of_thread
 
 T = TypeVar("T")
+logger = logging.getLogger("flux.worker")
+
+_MOST_NAMED = 5
 _EVERY = 1.0  # seconds between two checks for stalls
 
 
@@ -94,15 +100,48 @@ class Inspection:
         """Whether no record is in flight or waiting here, except those `refused`; the cluster may have more."""
         return all(self.read(lambda runtime, now: runtime.joined and runtime.engine.rests(now)))
 
-    def refused(self) -> list[str]:
-        """Records whose next topic refuses them, each with the reason."""
-        return [
-            str(forward)
-            for forwards in self.read(lambda runtime, now: list(runtime.engine.refused))
-            for forward in forwards
-        ]
-
-    def read_offsets(self) -> list[tuple[str, Mapping[TopicPartition, int]]]:
+    def _read_offsets(self) -> list[tuple[str, Mapping[TopicPartition, int]]]:
         """Each stage's topic, with the offset after the last delivered record of each partition; negative if not
         known."""
         return self.read(lambda runtime, now: (str(runtime), runtime.engine.read_offsets()))
+
+    # ---- records that the task does not get to
+
+    def has_unread(self, admin: AdminPort) -> bool:
+        """Whether any assigned partition holds more than was delivered; True also when the cluster does not answer."""
+        try:
+            return any(_unread(admin, topic, ends) for topic, ends in self._read_offsets())
+        except BrokerError:
+            return True
+
+    def log_starved(self, runtimes: Sequence[StageRuntime], admin: AdminPort) -> None:
+        """Names in the log the partitions of these stages that hold unread records."""
+        ends = dict(self._read_offsets())
+        for runtime in runtimes:
+            try:
+                unread = _unread(admin, str(runtime), ends[str(runtime)])
+            except BrokerError as error:
+                logger.warning("%s has had no records for long, and the cluster does not answer: %s", runtime, error)
+                continue
+            if unread:
+                logger.warning(
+                    "%s has had no records for %.0f s, but there are some: it waits for a fetch",
+                    ", ".join(map(str, unread)),
+                    self._common.policy.stalled_after,
+                )
+
+    def log_refused(self, task: str) -> bool:
+        """Names in the log the records that their next topic refuses. Returns whether there are any."""
+        forwards = [each for all_ in self.read(lambda runtime, now: list(runtime.engine.refused)) for each in all_]
+        if forwards:
+            named = "; ".join(map(str, forwards[:_MOST_NAMED]))
+            more = f" and {len(forwards) - _MOST_NAMED:,} more" if len(forwards) > _MOST_NAMED else ""
+            logger.error("%s: not forwarded, and still to be processed: %s%s", task, named, more)
+        return bool(forwards)
+
+
+def _unread(admin: AdminPort, topic: str, ends: Mapping[TopicPartition, int]) -> list[TopicPartition]:
+    """The partitions that hold more than was read. `ends`: the offset after the last record read."""
+    marks = admin.watermarks(topic, REQUEST_TIMEOUT)
+    found = ((partition, end, marks.get(partition.partition)) for partition, end in ends.items())
+    return [partition for partition, end, mark in found if mark is not None and mark.high > max(end, mark.low)]

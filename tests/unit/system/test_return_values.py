@@ -650,7 +650,7 @@ def test_an_acknowledgement_whose_call_cannot_be_settled_ends_the_worker_loudly(
         adapter = peer.adapter
 
     task = peer.task(lambda message: Bills.produce(b"bill"))
-    monkeypatch.setattr("flux.consuming.coordinator.products.Products._settled", breaking("a bug of flux"))
+    monkeypatch.setattr("flux.consuming.coordinator.verdicts.Products._settled", breaking("a bug of flux"))
     peer.write(b"x")
     with caplog.at_level(logging.ERROR), peer.working(task, code=1) as running:
         wait_for(lambda: running.ended, "the end of the worker")
