@@ -15,7 +15,7 @@ from markupsafe import Markup
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import HTMLResponse
+from starlette.responses import HTMLResponse, RedirectResponse
 
 from flux._version import __version__
 from flux.core.ports import System
@@ -110,6 +110,11 @@ class PageContext:
         """After the server has stopped."""
         for admin in {id(each.admin): each.admin for each in self.tasks}.values():
             admin.close()
+
+
+def redirect(request: Request, path: str) -> RedirectResponse:
+    """After a form. `path`: without the proxy's prefix."""
+    return RedirectResponse(request.scope.get("root_path", "") + path, 303)
 
 
 def context_of(request: Request) -> PageContext:

@@ -126,7 +126,8 @@ def _place(trace: str) -> str:
 
 
 class Products:
-    """A record is done when everything that its call produced is acknowledged. `failing`: a context in which any exception ends the worker."""
+    """A record is done when everything that its call produced is acknowledged. `failing`: a context in which
+    any exception ends the worker."""
 
     ENTRANCES = ("parted", "settle")
 

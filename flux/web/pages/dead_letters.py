@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import Response
 
 from flux.consuming.topic_setup import REQUEST_TIMEOUT
 from flux.core.errors import ConfigurationError
@@ -18,7 +18,7 @@ from flux.operate.formatting import many
 from flux.operate.messages import notes
 from flux.web import jobs
 from flux.web.dead_letters import CauseCounts, newest, one, size
-from flux.web.page_context import PageContext, context_of
+from flux.web.page_context import PageContext, context_of, redirect
 from flux.web.query_parameters import (
     AGES,
     REASONS,
@@ -134,7 +134,7 @@ async def replay(request: Request, fields: dict[str, str]) -> Response:
     plan = await context.in_thread(plan_it)
     title = f"{'Dry run' if options.dry else 'Replay'} of {task.name}: {_describe(task, criteria)}"
     job = context.jobs.start(task.slug, "replay", title, plan.size, jobs.replay(task, plan))
-    return _to(request, f"/jobs/{job.id}")
+    return redirect(request, f"/jobs/{job.id}")
 
 
 def _options(task: WatchedTask, criteria: Filter, fields: Mapping[str, str]) -> ReplayOptions:
@@ -185,7 +185,7 @@ async def purge(request: Request, fields: dict[str, str]) -> Response:
     plan = await context.in_thread(plan_purge, task.admin, task.policy, before=before)
     title = f"Purge of {task.name}: {many(plan.records, 'dead letter')}"
     job = context.jobs.start(task.slug, "purge", title, plan.records, jobs.purge(task, plan))
-    return _to(request, f"/jobs/{job.id}")
+    return redirect(request, f"/jobs/{job.id}")
 
 
 def _purge(task: WatchedTask, query: Mapping[str, str]) -> PurgePlan:
@@ -233,7 +233,7 @@ async def export(request: Request, fields: dict[str, str]) -> Response:
     total = await context.in_thread(size, task, criteria)
     title = f"Export of {task.name}: {_describe(task, criteria)}"
     body = jobs.export(task, criteria, context.jobs)
-    return _to(request, f"/jobs/{context.jobs.start(task.slug, 'export', title, total, body).id}")
+    return redirect(request, f"/jobs/{context.jobs.start(task.slug, 'export', title, total, body).id}")
 
 
 # -- shared
@@ -267,7 +267,3 @@ def _is_text(key: bytes) -> bool:
     except UnicodeDecodeError:
         return False
     return True
-
-
-def _to(request: Request, path: str) -> Response:
-    return RedirectResponse(request.scope.get("root_path", "") + path, 303)

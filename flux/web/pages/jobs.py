@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import FileResponse, RedirectResponse, Response
+from starlette.responses import FileResponse, Response
 
 from flux.web.jobs import Job
-from flux.web.page_context import context_of
+from flux.web.page_context import context_of, redirect
 
 
 async def list_all(request: Request) -> Response:
@@ -34,7 +34,7 @@ async def fetch(request: Request) -> Response:
 async def cancel(request: Request, fields: dict[str, str]) -> Response:
     job = _job(request)
     job.cancel()
-    return RedirectResponse(f"{request.scope.get('root_path', '')}/jobs/{job.id}", 303)
+    return redirect(request, f"/jobs/{job.id}")
 
 
 def _job(request: Request) -> Job:

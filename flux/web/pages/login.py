@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import Response
 
 from flux.web.auth import cookie, here
-from flux.web.page_context import context_of
+from flux.web.page_context import context_of, redirect
 
 
 async def show(request: Request) -> Response:
@@ -23,14 +23,14 @@ async def log_in(request: Request, fields: dict[str, str]) -> Response:
     visitor = context.sessions.log_in(fields.get("token", ""))
     if visitor is None:
         return _page(request, fields.get("next", "/"), "wrong token", 403)
-    answer = RedirectResponse(request.scope.get("root_path", "") + here(fields.get("next", "/")), 303)
+    answer = redirect(request, here(fields.get("next", "/")))
     answer.headers.append("set-cookie", cookie(request, context.options, visitor))
     return answer
 
 
 async def log_out(request: Request, fields: dict[str, str]) -> Response:
     context_of(request).sessions.log_out(request.state.visitor)
-    return RedirectResponse(f"{request.scope.get('root_path', '')}/login", 303)
+    return redirect(request, "/login")
 
 
 def _page(request: Request, following: str, problem: str = "", status: int = 200) -> Response:
