@@ -1,34 +1,55 @@
-"""What a command needs that queries a cluster and ends: an admin client, Ctrl-C, a progress bar."""
+"""What a command needs that queries a cluster and ends: a task's cluster, Ctrl-C, a progress bar."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+import attrs
 import click
 
 from flux.system.process_end import stop_signals_handled
 
 if TYPE_CHECKING:
-    from flux.core.ports import AdminPort
+    from flux.core.policy import Policy
+    from flux.core.ports import AdminPort, Cluster
     from flux.task import Task
 
 INTERRUPTED = 130
 """The exit code."""
 
 
+@attrs.frozen
+class OpenTask:
+    """A task with access to its cluster."""
+
+    cls: type[Task]
+    policy: Policy
+    adapter: Cluster
+    admin: AdminPort
+
+    @property
+    def name(self) -> str:
+        return self.cls.__name__
+
+
 @contextmanager
-def admin_of(task: type[Task]) -> Iterator[AdminPort]:
-    """Raises ConfigurationError without an adapter, and ClickException with the cluster's name for its errors."""
+def open_task(sources: Sequence[str], name: str | None) -> Iterator[OpenTask]:
+    """Raises UsageError where there is no such task, ConfigurationError without an adapter, and ClickException with the
+    cluster's name for its errors."""
+    from flux.cli import log
+    from flux.cli.load_code import find_task
     from flux.config import resolve_adapter
     from flux.core.errors import BrokerError
 
-    adapter = resolve_adapter(task.adapter)
+    log.quiet()
+    cls = find_task(sources, name)
+    policy, adapter = cls.policy(), resolve_adapter(cls.adapter)
     admin = adapter.admin()
     try:
-        yield admin
+        yield OpenTask(cls, policy, adapter, admin)
     except BrokerError as error:
         if error.retriable:
             raise click.ClickException(f"{adapter.cluster} cannot be reached: {error}") from None

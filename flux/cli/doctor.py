@@ -43,24 +43,18 @@ def command(
     """
     from functools import partial
 
-    from flux.cli import log
-    from flux.cli.clusters import admin_of
-    from flux.cli.load_code import find_task
-    from flux.config import resolve_adapter
+    from flux.cli.clusters import open_task
     from flux.operate.doctor import examine, fix_findings
     from flux.operate.doctor.collect import NO_CLOCK, collect_facts
 
-    log.quiet()
-    cls = find_task(sources, task)
-    policy = cls.policy()
-    policy.check()
-    adapter = resolve_adapter(cls.adapter)
-    others = _others(sources, cls, adapter.cluster)
-    unwritable = _unwritable(adapter)
-    with admin_of(cls) as admin:
+    with open_task(sources, task) as opened:
+        policy, adapter, admin = opened.policy, opened.adapter, opened.admin
+        policy.check()
+        others = _others(sources, opened.cls, adapter.cluster)
+        unwritable = _unwritable(adapter)
         measured = _measure(adapter, admin, policy.stages.topic) if clock else NO_CLOCK
         collect = partial(
-            collect_facts, cls.__name__, policy, admin, others=others, unwritable=unwritable, adapter=adapter
+            collect_facts, opened.name, policy, admin, others=others, unwritable=unwritable, adapter=adapter
         )
         facts = collect(clock=measured)
         findings = examine(facts)

@@ -56,25 +56,20 @@ def command(
     The copy is acknowledged before the offset is committed. If the command is stopped in between, the record is
     processed too. With --receipt, a record that the dead-letter topic refuses goes to a file, for flux dlq import.
     """
-    from flux.cli import log
-    from flux.cli.clusters import admin_of
-    from flux.cli.load_code import find_task
-    from flux.config import resolve_adapter
+    from flux.cli.clusters import open_task
     from flux.core.text import one_line
     from flux.operate.formatting import key_of, short
     from flux.operate.skip import plan_skip, skip, stage_of
 
-    log.quiet()
     task, at = arguments
     partition, offset = parse_place(at)
     if receipt is not None and receipt.exists():
         raise click.UsageError(f"--receipt: {receipt} exists: name a new file")
     if not reason.strip():
         raise click.UsageError("--reason is empty: say why, for those who find the dead letter")
-    cls = find_task(sources, task)
-    policy, who = cls.policy(), by or _me()
-    with admin_of(cls) as admin:
-        adapter = resolve_adapter(cls.adapter)
+    who = by or _me()
+    with open_task(sources, task) as opened:
+        adapter, admin, policy = opened.adapter, opened.admin, opened.policy
         plan = plan_skip(adapter, admin, policy, stage_of(policy, stage, admin), partition, offset)
         keep = None if receipt is None else partial(_keep, receipt)
         done = skip(plan, adapter, admin, who, " ".join(reason.split()), receipt=keep)

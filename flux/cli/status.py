@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from flux.cli.clusters import admin_of, interruptible
+from flux.cli.clusters import interruptible, open_task
 from flux.cli.options import adapter_option, every_option, json_option, load_option, report_topic_option, task_argument
 
 if TYPE_CHECKING:
@@ -45,27 +45,20 @@ def command(
     stage it includes the records that are not due yet. Running calls are shown for workers that report (flux process
     --report). So are rates; without reports, --watch computes them from the committed offsets.
     """
-    from flux.cli import log
-    from flux.cli.load_code import find_task
-    from flux.config import resolve_adapter
     from flux.core.monitoring.report import TOPIC
     from flux.operate.status.status import read_status
 
-    log.quiet()
-    cls = find_task(sources, task)
-    policy, topic = cls.policy(), report_topic or TOPIC
-    with admin_of(cls) as admin:
-        adapter = resolve_adapter(cls.adapter)
+    with open_task(sources, task) as opened:
 
         def read() -> TaskStatus:
-            return read_status(adapter, admin, policy, topic)
+            return read_status(opened.adapter, opened.admin, opened.policy, report_topic or TOPIC)
 
         if watch:
             with interruptible() as should_stop:
-                _watch(cls.__name__, read, every, as_json, should_stop)
+                _watch(opened.name, read, every, as_json, should_stop)
             return
         found = read()
-    _show(cls.__name__, found, as_json)
+    _show(opened.name, found, as_json)
 
 
 def _show(name: str, found: TaskStatus, as_json: bool) -> None:

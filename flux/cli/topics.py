@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from flux.cli.clusters import admin_of
+from flux.cli.clusters import open_task
 from flux.cli.options import adapter_option, load_option, task_argument
 
 if TYPE_CHECKING:
@@ -38,16 +38,12 @@ def command(
     task: str | None,
 ) -> None:
     """Show the topics and groups of a task, or create the topics."""
-    from flux.cli import log
-    from flux.cli.load_code import find_task
     from flux.consuming.topic_setup import create_topics, plan_topics
 
     if not create and (partitions or replication_factor):
         raise click.UsageError("--partitions and --replication-factor need --create")
-    log.quiet()
-    cls = find_task(sources, task)
-    policy = cls.policy()
-    with admin_of(cls) as admin:
+    with open_task(sources, task) as opened:
+        policy, admin = opened.policy, opened.admin
         missing, _ = plan_topics(policy, admin, partitions, replication_factor)
         if create and missing:
             create_topics(policy, admin, missing)

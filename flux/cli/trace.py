@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from flux.cli.clusters import INTERRUPTED, interruptible, progress
+from flux.cli.clusters import INTERRUPTED, interruptible, open_task, progress
 from flux.cli.options import (
     adapter_option,
     json_option,
@@ -76,10 +76,6 @@ def command(
     """
     import time
 
-    from flux.cli import log
-    from flux.cli.clusters import admin_of
-    from flux.cli.load_code import find_task
-    from flux.config import resolve_adapter
     from flux.core.monitoring.report import TOPIC
     from flux.operate.messages import reported_of
     from flux.operate.trace import TraceLimits, TraceQuery, trace
@@ -88,17 +84,15 @@ def command(
         raise click.UsageError("choose records: either --key or --origin")
     if since is not None and key is None:
         raise click.UsageError("--since needs --key: with --origin the record's own time is used")
-    log.quiet()
     if key is not None:
         query = TraceQuery(key=key.encode("utf-8", "surrogateescape"))
         since = parse_time("1d") if since is None else since
     else:
         assert origin is not None
         query = TraceQuery(origin=parse_place(origin))
-    cls = find_task(sources, task)
-    policy, limits = cls.policy(), TraceLimits(limit, timeout, since)
-    with admin_of(cls) as admin, interruptible() as should_stop, progress(limit) as advance:
-        adapter = resolve_adapter(cls.adapter)
+    limits = TraceLimits(limit, timeout, since)
+    with open_task(sources, task) as opened, interruptible() as should_stop, progress(limit) as advance:
+        adapter, admin, policy = opened.adapter, opened.admin, opened.policy
         found = trace(adapter, admin, policy, query, limits, should_stop=should_stop, on_progress=advance)
         interrupted = should_stop()
         reported = reported_of(found, adapter, admin, report_topic or TOPIC)

@@ -68,7 +68,6 @@ def filter_from(choice: dict[str, Any]) -> Filter:
 class DeadLetterTopic:
     """A task's dead letters: `stage` is theirs."""
 
-    name: str
     policy: Policy
     stage: Stage
     adapter: Cluster
@@ -94,19 +93,14 @@ class DeadLetterTopic:
 @contextmanager
 def open_dead_letters(sources: Sequence[str], task: str | None) -> Iterator[DeadLetterTopic]:
     """Raises ClickException where the dead-letter topic does not exist, BrokerError, FluxError."""
-    from flux.cli import log
-    from flux.cli.clusters import admin_of
-    from flux.cli.load_code import find_task
-    from flux.config import resolve_adapter
+    from flux.cli.clusters import open_task
     from flux.consuming.topic_setup import REQUEST_TIMEOUT
 
-    log.quiet()
-    cls = find_task(sources, task)
-    policy = cls.policy()
-    stage = policy.stages[policy.stages.dead]
-    with admin_of(cls) as admin:
+    with open_task(sources, task) as opened:
+        admin, stages = opened.admin, opened.policy.stages
+        stage = stages[stages.dead]
         if admin.topics([stage.topic], REQUEST_TIMEOUT)[stage.topic] is None:
             raise click.ClickException(
-                f"there is no topic {stage.topic}: {cls.__name__} has never run, or its names have changed"
+                f"there is no topic {stage.topic}: {opened.name} has never run, or its names have changed"
             )
-        yield DeadLetterTopic(cls.__name__, policy, stage, resolve_adapter(cls.adapter), admin)
+        yield DeadLetterTopic(opened.policy, stage, opened.adapter, admin)
