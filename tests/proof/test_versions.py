@@ -9,8 +9,9 @@ import pytest
 
 from proof.versions.environments import Environment, Missing
 from proof.versions.page import BEGIN, END, PAGE, filled
+from proof.versions.pieces import Found, keep, kept, outcome
 from proof.versions.results import cells
-from proof.versions.stage import _Found, _play
+from proof.versions.stage import _play
 
 CONTRACT = "tests.integration.test_contract_confluent"
 REPORT = f"""<testsuites><testsuite>
@@ -40,8 +41,8 @@ def test_each_test_counts_in_its_column(report: Path) -> None:
     }
 
 
-def played(environment: Environment, directory: Path) -> _Found:
-    found = _Found()
+def played(environment: Environment, directory: Path) -> Found:
+    found = Found()
     _play(found, environment, "4.4.0", "localhost:1", ["a test"], directory)
     return found
 
@@ -69,8 +70,27 @@ def test_what_cannot_be_had_is_a_note(tmp_path: Path) -> None:
     assert found.notes == ["Not tried: Kafka 4.4.0, Python 3.14: no debootstrap"]
 
 
+def test_the_last_results_of_each_piece_are_kept_and_missing_ones_named(tmp_path: Path) -> None:
+    path = tmp_path / "build" / "versions.json"
+    keep("first", Found(rows=[["4.3.0"]], tests=1), path)
+    keep("second", Found(rows=[["4.4.0"]], problems=["it failed"], tests=2), path)
+    keep("first", Found(rows=[["4.3.1"]], tests=3), path)
+    found = outcome(kept(path), ["second", "first", "third", "fourth"])
+    assert found.tables[0].rows == [["4.4.0"], ["4.3.1"]]
+    assert found.problems == ["it failed"]
+    assert found.figures["tests"] == 5
+    assert found.notes[-1] == "Not run: third, fourth."
+
+
 def test_the_page_has_a_place_for_the_table() -> None:
-    report = {"about": "today", "tables": [{"columns": ["Kafka"], "rows": [["4.4.0"]]}], "notes": ["a note"]}
-    page = filled(PAGE.read_text(), report)
-    assert f"{BEGIN}\nRun: today.\n\n| Kafka |\n| --- |\n| 4.4.0 |\n\n- a note\n\n{END}" in page
-    assert filled(page, report) == page
+    row = ["4.4.0", "3.14", "oldest", "1 passed", "-", "-", "-", "-", "-"]
+    results = {"kafka-4.4.0": Found("2026-11-30", [row]), "oldest": Found("2026-11-29", problems=["it failed"])}
+    page = filled(PAGE.read_text(), results)
+    _, _, table = page.partition(BEGIN)
+    table, _, _ = table.partition(END)
+    assert "Run: 2026-11-29 to 2026-11-30." in table
+    assert "| 4.4.0 | 3.14 | oldest | 1 passed |" in table
+    assert "- Failed: it failed\n" in table
+    assert filled(page, results) == page
+    with pytest.raises(ValueError, match="no results"):
+        filled(page, {})

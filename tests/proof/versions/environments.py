@@ -17,6 +17,8 @@ ROOT = Path(__file__).parents[3]
 _MADE = ROOT / ".venv-proof"
 _LIMIT = 1800.0  # seconds a run may take
 _INSTALL = 600.0
+_NO_CHROOT = 3  # exit code
+OTHER_PYTHONS = ("3.13", "3.14")
 _OURS = "aiokafka,models,opentelemetry,prometheus,reload,web"
 _TOOLS = ("pytest", "pytest-timeout", "pytest-xdist", "pytest-rerunfailures", "hypothesis")
 
@@ -48,18 +50,34 @@ def newest() -> Environment:
     return Environment("newest", _runs(lambda log: _made("newest", "test", [], log)))
 
 
-def other_pythons(*versions: str) -> Environment:
-    """Those of Debian unstable, in a chroot."""
+def other_python(wanted: str) -> Environment:
+    """One of Debian unstable, in the chroot of `make pythons`."""
 
     def run(tests: Sequence[str], reports: Path, variables: Mapping[str, str], log: Path) -> Mapping[str, Path]:
-        given = {**variables, "TESTS": " ".join(tests), "REPORTS": str(reports), "DIST": "load"}
-        _ran([str(ROOT / ".ci" / "pythons"), "unstable", *versions], given, log, _LIMIT * len(versions))
-        found = {each: reports / f"{each}.xml" for each in versions}
-        if not any(path.exists() for path in found.values()):
-            raise Missing(log.read_text(errors="replace").strip().rpartition("\n")[2])
-        return {each: path for each, path in found.items() if path.exists()}
+        given = {**variables, "ONLY": wanted, "TESTS": " ".join(tests), "REPORTS": str(reports), "DIST": "load"}
+        return _in_chroot(["pythons", "unstable", *OTHER_PYTHONS], given, reports, log)
 
-    return Environment("as developed", run)
+    return Environment(own().name, run)
+
+
+def bare(suite: str, said: list[str]) -> Environment:
+    """A Debian that has nothing yet. It starts a Kafka of its own and chooses the tests; what it says is added to
+    `said`."""
+
+    def run(tests: Sequence[str], reports: Path, variables: Mapping[str, str], log: Path) -> Mapping[str, Path]:
+        found = _in_chroot(["bare", suite], {"REPORTS": str(reports)}, reports, log)
+        said.append("; ".join(log.read_text(errors="replace").strip().splitlines()))
+        return found
+
+    return Environment(f"bare Debian {suite}", run)
+
+
+def _in_chroot(command: Sequence[str], variables: Mapping[str, str], reports: Path, log: Path) -> Mapping[str, Path]:
+    """Runs a script of `.ci`. Returns the reports that it left, by the versions of Python that are their names."""
+    code = _ran([str(ROOT / ".ci" / command[0]), *command[1:]], variables, log, _LIMIT)
+    if code == _NO_CHROOT:
+        raise Missing(log.read_text(errors="replace").strip().rpartition("\n")[2])
+    return {path.stem: path for path in sorted(reports.glob("*.xml"))} or {"unknown": reports / "none.xml"}
 
 
 def _runs(
