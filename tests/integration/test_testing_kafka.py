@@ -30,6 +30,10 @@ def run(directory: Path, source: str, *chosen: str, **environment: str) -> str:
     return ended.stdout + ended.stderr
 
 
+def samples() -> str:
+    return "\n".join(re.findall(r"^```python\n(.*?)^```", PAGE.read_text(), re.DOTALL | re.MULTILINE))
+
+
 def test_the_sample_of_the_page_works(
     tmp_path: Path,
     bootstrap: str,
@@ -37,8 +41,7 @@ def test_the_sample_of_the_page_works(
     kafka_admin: AdminClient,
 ) -> None:
     orders, receipts = make_topic(), make_topic()
-    samples = "\n".join(re.findall(r"^```python\n(.*?)^```", PAGE.read_text(), re.DOTALL | re.MULTILINE))
-    source = samples.replace('"orders"', repr(orders)).replace('"receipts"', repr(receipts))
+    source = samples().replace('"orders"', repr(orders)).replace('"receipts"', repr(receipts))
     try:
         printed = run(tmp_path, source, "-k", "real_kafka", FLUX_TEST_BOOTSTRAP=bootstrap)
         assert "1 passed" in printed, printed
@@ -51,18 +54,18 @@ def test_the_sample_of_the_page_works(
 def test_where_docker_answers_a_container_lives_as_long_as_the_session(tmp_path: Path, broker: KafkaNode) -> None:
     if "container" not in broker.source:
         pytest.skip(f"this session's Kafka is none in a container: {broker.source}")
-    source = """
-import flux
+    source = f"""
+{samples()}
 
-class Orders(flux.Producer):
-    topic = "orders"
+class Others(flux.Producer):
+    topic = "others"
 
-def test_one(flux_kafka):
-    flux.configure(adapter=f"confluent://{flux_kafka}")
-    assert Orders.send(b"one").result(30).offset == 0
+def test_real_kafka_one(flux_kafka):
+    flux.configure(adapter=f"confluent://{{flux_kafka}}?allow.auto.create.topics=true")
+    assert Others.send(b"one").result(30).offset == 0
 
-def test_two(flux_kafka):
-    assert Orders.send(b"two").result(30).offset == 1
+def test_real_kafka_two(flux_kafka):
+    assert Others.send(b"two").result(30).offset == 1
 """
-    printed = run(tmp_path, source)
-    assert "2 passed" in printed, printed
+    printed = run(tmp_path, source, "-k", "real_kafka")
+    assert "3 passed" in printed, printed
