@@ -18,6 +18,7 @@ RULES = [
     (r"\bimport Awaitable, ", "import "),
     (r"\bAsync([A-Z])", r"\1"),
     (r"\basync_consumer\b", "consumer"),
+    (r"\bawait_room\b", "wait_for_room"),
     (r"\bflux\.consuming\.awaited\b", "flux.consuming.blocking"),
 ]
 

@@ -13,7 +13,7 @@ from flux.core.hooks import CallsReport, Hooks, StageInfo
 from flux.core.message import Headers, Message
 from flux.producer import Producer
 from flux.producing.delivery import Delivery, RecordMetadata
-from flux.producing.scope import carry
+from flux.producing.scope import carry, producing
 from flux.task import BatchTask, Task, task
 from flux.worker import Worker
 
@@ -47,6 +47,7 @@ __all__ = [
     "adapter_from_url",
     "carry",
     "configure",
+    "producing",
     "serde",
     "task",
 ]

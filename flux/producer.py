@@ -16,10 +16,10 @@ from flux.core.validation import plain
 from flux.processes.sigterm import handle_sigterm
 from flux.producing.delivery import Delivery
 from flux.producing.encoding import HeadersLike, encode, encode_headers, encode_value
-from flux.producing.pending_acks import Tracked
+from flux.producing.produced import Scope, Tracked
 from flux.producing.producer_buffer import ProducerBuffer
 from flux.producing.registry import PRODUCERS
-from flux.producing.scope import CURRENT, Scope
+from flux.producing.scope import CURRENT
 from flux.system.process_end import ending, refused
 
 Result = TypeVar("Result")
@@ -112,7 +112,10 @@ class Producer(metaclass=_ProducerClass):
         timestamp: int | None = None,
     ) -> None:
         """Buffers a record and returns at once. While the client's queue and the buffer are full, it waits up to
-        `delivery_timeout` and then raises DeliveryError; inside a running event loop it raises BufferFull at once."""
+        `delivery_timeout` and then raises DeliveryError; inside a running event loop it raises BufferFull at once.
+
+        In a task's call the record is held until the call has returned, and dropped if the call fails. Raises
+        BufferFull when the call would hold more than `max_queue_bytes`."""
         buffer = PRODUCERS.routes.get(cls) or _route(cls)
         if type(value) is not bytes or cls.serializer is not None:
             value = encode_value(value, cls.serializer, cls.__qualname__)
@@ -145,8 +148,9 @@ class Producer(metaclass=_ProducerClass):
         partition: int | None = None,
         timestamp: int | None = None,
     ) -> Delivery:
-        """`produce`, flushed at once. The future's `result(timeout)`, and `await`, return where the record was written,
-        as RecordMetadata, or raise DeliveryError."""
+        """As `produce`, but it leaves at once, also in a task's call that fails later. The future's `result(timeout)`,
+        and `await`, return where the record was written, as RecordMetadata, or raise DeliveryError. Raises
+        ConfigurationError in an exactly-once call."""
         buffer, record, _ = _record(cls, value, key, headers, partition_key, partition, timestamp)
         scope = _current()
         if scope is None or not _joins(scope, buffer):
@@ -170,17 +174,19 @@ class Producer(metaclass=_ProducerClass):
             partition = await asyncio.to_thread(buffer.choose_partition, partition_key, None, None)
             partition_key = None
         buffer, record, size = _record(cls, value, key, headers, partition_key, partition, timestamp)
-        while True:
+        taken = _held(buffer, record, size)
+        while not taken:
             try:
-                return _put(buffer, record, size)
+                _put_now(buffer, record, size)
+                taken = True
             except BufferFull:
                 await buffer.await_room(record)
 
     @classmethod
     def flush(cls, timeout: float | None = None) -> None:
-        """Flushes, and waits up to `timeout` seconds (None: until the client has given up the last record). Raises
-        DeliveryError, which names the records that failed, also earlier ones that no caller got, and those still in
-        flight after `timeout`, which may still arrive."""
+        """Flushes, and waits up to `timeout` seconds (None: until the client has given up the last record). What a
+        running call of a task has produced stays held. Raises DeliveryError, which names the records that failed, also
+        earlier ones that no caller got, and those still in flight after `timeout`, which may still arrive."""
         if not ending():  # the exit handler has delivered, or named, all records
             _route(cls).flush(timeout)
 
@@ -250,6 +256,17 @@ def _record(
 
 
 def _put(buffer: ProducerBuffer, record: ProducerRecord, size: int) -> None:
+    if not _held(buffer, record, size):
+        _put_now(buffer, record, size)
+
+
+def _held(buffer: ProducerBuffer, record: ProducerRecord, size: int) -> bool:
+    """Whether the running call holds the record until it has returned."""
+    scope = _current()
+    return scope is not None and scope.holds and scope.hold(buffer, Tracked(*record), size)
+
+
+def _put_now(buffer: ProducerBuffer, record: ProducerRecord, size: int) -> None:
     scope = _current()
     if scope is None or not _joins(scope, buffer):
         buffer.put(record, size)

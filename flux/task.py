@@ -118,6 +118,9 @@ class Task:
     """What headers contain of an error: "full", "type", or a callable error -> text."""
     acknowledge_produced: bool = True
     """Whether a record is done only when the records that its call has produced are acknowledged."""
+    hold_produced: bool = True
+    """Whether what a call passes to `produce` leaves when the call has returned, and not at all if it fails, pauses or
+    is cancelled. `send` always leaves at once. Without `acknowledge_produced` nothing is held."""
 
     hooks: Sequence[Hooks] = ()
     """Event callbacks of this task, in addition to those of `flux.configure`."""
@@ -193,7 +196,8 @@ class Task:
         )
         try:
             policy.check()
-            check_switch("acknowledge_produced", self.acknowledge_produced)
+            for name in ("acknowledge_produced", "hold_produced"):
+                check_switch(name, getattr(self, name))
         except ConfigurationError as error:
             raise ConfigurationError(f"{cls.__name__}: {error}") from None
         if cls.call in (Task.call, BatchTask.call):
@@ -220,6 +224,9 @@ class BatchTask(Task):
 
     When `call` returns, all are done. `raise flux.BatchFailure({message: error, …})` forwards those alone, and the
     others are done. Any other exception forwards all, so a batch that is written in one transaction fails as a whole.
+
+    What it produces within `with flux.producing(message):` does not leave if that message has failed. The rest leaves
+    if at least one message is done.
     """
 
     max_batch: int = 100

@@ -31,6 +31,7 @@ from flux.core.ports import System
 from flux.core.stage import check_apart, parse_stages
 from flux.core.validation import check_seconds, check_switch, check_whole, plain, shown
 from flux.processes.heartbeat import Reporter, report_topic
+from flux.producing.produced import Scopes
 from flux.producing.scope import CarryingExecutor
 from flux.system import SYSTEM
 from flux.system.process_end import ending, install_stop_handler
@@ -107,7 +108,7 @@ class Worker:
                 system,
                 decoder=task.decoder(),
                 middleware=check_middleware(name, task.middleware, awaited),
-                track=task.acknowledge_produced,
+                scopes=Scopes(task.hold_produced) if task.acknowledge_produced else None,
                 hooks=[*config.current.hooks, *check_hooks(task.hooks, f"{name}.hooks")],
                 instance_suffix=instance_suffix,
                 on_change=self._notify,

@@ -19,13 +19,14 @@ from flux.core.engine.runs import Run
 from flux.core.engine.slices import Entry
 from flux.core.engine.verdicts import Expired, Move
 from flux.core.message import Message
-from flux.producing.scope import CURRENT, Produced, Scope
+from flux.producing.produced import Produced, Scope, Scopes
+from flux.producing.scope import CURRENT
 from flux.system.tracebacks import trace_of
 
 Call = Callable[[StageRuntime, Run], BaseException | None]
 """Makes the calls of a run; see `flux.consuming.awaited.executor`."""
 AsyncCall = Callable[[StageRuntime, Run], Awaitable[BaseException | None]]
-Work = Callable[[Coordinator, StageRuntime, Run, Handler, bool], Any]
+Work = Callable[[Coordinator, StageRuntime, Run, Handler, Scopes | None], Any]
 """`work` or `work_batch` of an executor."""
 
 
@@ -38,6 +39,26 @@ def messages_of(run: Run) -> list[Message]:
     assert run.records is not None
     start = flux_headers.of_main_topic()
     return [Message.of(record, record.value(), start) for record in run.records]
+
+
+def is_called(run: Run, message: Message) -> bool:
+    """Whether `message` is the record of the run's current call."""
+    if run.records is not None:
+        return run.records[run.index] is message._record
+    assert run.entries is not None
+    return run.entries[run.index].message._record is message._record
+
+
+def among(messages: Sequence[Message]) -> Callable[[Message], bool]:
+    """Whether a message is one of a batch; it costs nothing until it is called."""
+    known: set[Message] = set()
+
+    def is_known(message: Message) -> bool:
+        if not known:
+            known.update(messages)
+        return message in known
+
+    return is_known
 
 
 def report_batch(
@@ -67,7 +88,6 @@ def report_batch(
         ):
             return error
     run.index = len(messages)
-    products.close()
     if done:
         coordinator.products.settle(runtime, done, products)
     return None
@@ -82,7 +102,7 @@ def failure_of(error: BaseException) -> Failure:
 def renewed(ended: Produced) -> Produced:
     """Takes what the call has produced; the next call starts with nothing."""
     ended.close()
-    products = Produced()
+    products = ended.successor()
     CURRENT.set(products)
     return products
 

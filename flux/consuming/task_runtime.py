@@ -31,6 +31,7 @@ from flux.core.monitoring.health import Pulse
 from flux.core.monitoring.stats import Stats
 from flux.core.policy import Policy
 from flux.core.ports import Adapter, AdminPort, AsyncAdapter, Cluster, ProducerSettings, System
+from flux.producing.produced import Scopes
 from flux.system.return_values import check_settled, is_async, is_awaitable, settled
 from flux.system.tracebacks import text_of
 
@@ -52,7 +53,8 @@ class RunnableTask(Protocol):
 
 @attrs.define(eq=False)
 class TaskRuntime:
-    """`decoder`: decodes values. `track`: whether records that calls produce belong to the calls. `on_change` is
+    """`decoder`: decodes values. `scopes`: what happens to records that calls produce; None: they are no
+    part of the calls. `on_change` is
     called, on any thread, when the task has ended or must end."""
 
     name: str
@@ -62,7 +64,7 @@ class TaskRuntime:
     system: System
     decoder: Callable[[bytes | None], Any] | None = None
     middleware: Sequence[Middleware] = ()
-    track: bool = True
+    scopes: Scopes | None = attrs.field(factory=Scopes)
     hooks: Sequence[Hooks] = ()
     instance_suffix: str = ""
     on_change: Callable[[], None] = lambda: None
@@ -170,10 +172,10 @@ class TaskRuntime:
     def caller(self, handler: Handler) -> Callable[[StageRuntime, Run], Any]:
         """A function that makes the calls of a run, each by `handler`."""
         assert self.coordinator is not None
-        coordinator, work, track = self.coordinator, self.work, self.track
+        coordinator, work, scopes = self.coordinator, self.work, self.scopes
         if coordinator.hook_dispatch.wants("on_calls"):
-            return self.form.measured(work, coordinator, handler, track)  # type: ignore[no-any-return]
-        return lambda runtime, run: work(coordinator, runtime, run, handler, track)
+            return self.form.measured(work, coordinator, handler, scopes)  # type: ignore[no-any-return]
+        return lambda runtime, run: work(coordinator, runtime, run, handler, scopes)
 
     def start(self) -> None:
         """Starts the task, in the running event loop if it needs one."""

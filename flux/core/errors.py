@@ -74,4 +74,5 @@ class DeliveryError(FluxError):
 
 
 class BufferFull(DeliveryError):
-    """The producer's buffer is full, and the caller cannot wait because it runs in an event loop."""
+    """The producer's buffer is full, and the caller cannot wait because it runs in an event loop; or a task's call
+    holds more than `max_queue_bytes`."""

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from flux.core.errors import BrokerError, DeliveryError, FailedRecord, Fault
 from flux.core.ports import ProducerRecord, Record
 from flux.producing.pending_acks import EndListener, acknowledging, failed, failed_record
-from flux.producing.scope import Scope
+from flux.producing.produced import Scope
 from flux.system import SYSTEM
 from flux.system.process_end import ending
 from flux.system.return_values import PartOfItsCall

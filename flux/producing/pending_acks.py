@@ -11,16 +11,10 @@ from typing import Any, Protocol
 
 from flux.core.errors import DeliveryError, FailedRecord
 from flux.core.ports import ProducerRecord, Record, System
-from flux.producing.scope import Scope
+from flux.producing.produced import Scope, Tracked
 from flux.system.tracebacks import text_of
 
 logger = logging.getLogger("flux.producer")
-
-
-class Tracked(ProducerRecord):
-    """A record for which a task's call waits. A subclass, so that other records carry nothing."""
-
-    scope: Scope | None = None
 
 
 class EndListener(Protocol):

@@ -25,9 +25,9 @@ from flux.core.validation import MOST
 from flux.producing.delivery import Delivery
 from flux.producing.encoding import check_number, encode
 from flux.producing.flusher import Flusher
-from flux.producing.pending_acks import InFlight, Pending, Tracked, acknowledging, in_acknowledgement
+from flux.producing.pending_acks import InFlight, Pending, acknowledging, in_acknowledgement
+from flux.producing.produced import Scope, Tracked
 from flux.producing.room import Room
-from flux.producing.scope import Scope
 from flux.producing.unclaimed_failures import UnclaimedFailures
 from flux.producing.watches import Watch, Watches, Watching, in_loop, nothing
 
@@ -91,6 +91,13 @@ class ProducerBuffer:
         if self.filling.add(record, size):
             self.added()
 
+    def put_all(self, records: Sequence[tuple[Tracked, int]]) -> None:
+        """Takes records with their sizes, whether it has room or not: they are in memory anyway."""
+        self.flusher.tracks = True
+        for record, size in records:
+            self.filling.add(record, size)
+        self.added()
+
     def added(self) -> None:
         """Called when `Buffer.add` returns True."""
         filling = self.filling
@@ -108,6 +115,11 @@ class ProducerBuffer:
         self.flusher.send(delivery)
         self._runtime.passed_on(self)
         return delivery
+
+    @property
+    def blocked(self) -> bool:
+        """Whether it has no room."""
+        return self.filling.blocked
 
     def wait_for_room(self, record: ProducerRecord) -> None:
         """Waits up to the delivery timeout, then raises DeliveryError. Raises BufferFull at once where a wait would

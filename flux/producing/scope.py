@@ -1,7 +1,8 @@
-"""The records that a running call has produced: the call's record is done only when all are acknowledged.
+"""The running call, for producers that are used in it, and where it is carried to.
 
 The driver puts a `Produced` into the context before it calls a handler. `flux.Producer` finds it in the call's own
-context, in one inherited from it, or where `carry` has put it, and notifies it of each record and of its end.
+context, in one inherited from it, or where `carry` or `producing` has put a part of it, passes it each record of
+`produce`, and notifies it of each record that leaves at once and of its end.
 """
 
 from __future__ import annotations
@@ -9,123 +10,105 @@ from __future__ import annotations
 import inspect
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from contextvars import ContextVar, copy_context
 from functools import update_wrapper
-from typing import Any, ParamSpec, Protocol, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from flux.core.errors import ConfigurationError
-from flux.system import Lock
+from flux.core.message import Message
+from flux.core.validation import shown
+from flux.producing.produced import Produced, Scope, Target, Tracked
 
 P = ParamSpec("P")
 R = TypeVar("R")
 logger = logging.getLogger("flux.producer")
 _WAITED = 2.0  # seconds
 
-
-class Scope(Protocol):
-    """A call, for a producer that is used in it."""
-
-    def started(self, flush: Callable[[], None]) -> bool:
-        """One more record is taken. `flush` passes the producer's buffer to its client and does not wait. Returns False
-        when the call has ended: the record is not counted."""
-        ...
-
-    def ended(self, error: Exception | None) -> None:
-        """A record was acknowledged, or has failed."""
-        ...
-
-
-class Produced:
-    """The records of one call. Thread-safe: acknowledgements come on the client's thread."""
-
-    __slots__ = ("_closed", "_error", "_flushes", "_lock", "_open", "_then", "touched")
-
-    def __init__(self) -> None:
-        self._lock = Lock()
-        self._open = 0
-        self._closed = False
-        self._error: Exception | None = None
-        self._flushes: set[Callable[[], None]] = set()
-        self._then: Callable[[Exception | None], None] | None = None
-        self.touched = False
-        """Whether other code refers to it: the call has produced a record, or was carried to a thread. A plain
-        attribute: it is read after every call."""
-
-    def started(self, flush: Callable[[], None]) -> bool:
-        with self._lock:
-            if self._closed:
-                return False
-            self._open += 1
-            self._flushes.add(flush)
-            self.touched = True
-            return True
-
-    def ended(self, error: Exception | None) -> None:
-        with self._lock:
-            self._open -= 1
-            self._error = error if self._error is None else self._error
-            then = None
-            if self._open <= 0:  # negative when a record in doubt ends twice
-                then, self._then = self._then, None
-        if then is not None:
-            then(self._error)
-
-    def close(self) -> None:
-        """The call has ended: later records are not counted."""
-        with self._lock:
-            self._closed = True
-
-    @property
-    def closed(self) -> bool:
-        return self._closed
-
-    def when_done(self, then: Callable[[Exception | None], None]) -> None:
-        """Closes and flushes, and calls `then` once when all records have ended, with the first failure or None."""
-        self.close()
-        for flush in self._flushes:
-            flush()
-        with self._lock:
-            if self._open > 0:
-                self._then = then
-                return
-        then(self._error)
-
-
 CURRENT: ContextVar[Scope | None] = ContextVar("flux_produced", default=None)
 
 
-class _Carried:
-    """A call in a thread to which it was carried. A record that comes after the call's end is refused."""
+class _Part:
+    """A call where it was carried to (`name`: the function; a record that comes after the call's end is refused), or
+    for one `message` of its batch."""
 
-    __slots__ = ("_name", "_scope")
+    __slots__ = ("_message", "_name", "scope")
 
-    def __init__(self, scope: Produced, name: str) -> None:
-        self._scope = scope
+    def __init__(self, scope: Produced, message: Message | None, name: str | None) -> None:
+        self.scope = scope
+        self._message = message
         self._name = name
 
+    def of(self, message: Message) -> _Part:
+        return _Part(self.scope, message, self._name)
+
+    def carried(self, name: str) -> _Part:
+        return _Part(self.scope, self._message, name)
+
+    @property
+    def holds(self) -> bool:
+        return self.scope.holds
+
+    def hold(self, target: Target, record: Tracked, size: int) -> bool:
+        return self.scope.hold(target, record, size, self._message) or self._late()
+
     def started(self, flush: Callable[[], None]) -> bool:
-        if not self._scope.started(flush):
-            self.refuse()
-        return True
+        return self.scope.started(flush) or self._late()
 
     def ended(self, error: Exception | None) -> None:
-        self._scope.ended(error)
+        self.scope.ended(error)
 
     def check(self) -> None:
-        if self._scope.closed:
-            self.refuse()
+        if self.scope.closed:
+            self._late()
 
-    def refuse(self) -> None:
+    def _late(self) -> bool:
+        if self._name is None:
+            return False
         problem = f"{self._name} runs after its call has ended: wait in the call for what it starts in other threads"
         logger.error("%s", problem)  # perhaps nothing reads the future that gets the exception
         raise ConfigurationError(problem)
 
 
+def _part() -> _Part | None:
+    """The running call, as a part of it."""
+    found = CURRENT.get()
+    if found is None or isinstance(found, _Part):
+        return found
+    assert isinstance(found, Produced)
+    return _Part(found, None, None)
+
+
+@contextmanager
+def producing(message: Message) -> Iterator[None]:
+    """In the call of a `flux.BatchTask`: what is produced in this context is produced for `message`, one of the batch,
+    and does not leave if that one fails.
+
+        with flux.producing(message):
+            Receipts.produce(…)
+
+    What a batch produces outside of it leaves if at least one of its records is done. In a call of a single record it
+    changes nothing, nor outside of calls, nor with `hold_produced = False`. Raises ConfigurationError if `message` is
+    not a record of the running call.
+    """
+    found = _part()
+    if found is None:
+        yield
+        return
+    if found.scope.closed or not isinstance(message, Message) or not found.scope.owns(message):
+        raise ConfigurationError(f"flux.producing({shown(message)}): give a message of the running call")
+    token = CURRENT.set(found.of(message))
+    try:
+        yield
+    finally:
+        CURRENT.reset(token)
+
+
 def carry(function: Callable[P, R]) -> Callable[P, R]:
-    """Returns `function`, to be called by another thread as a part of the running call: what it produces must be
-    acknowledged before the call's record is done, and a failure fails the call.
+    """Returns `function`, to be called by another thread as a part of the running call: what it produces leaves when
+    the call has returned, must be acknowledged before the call's record is done, and a failure fails the call.
 
     For `executor.submit(flux.carry(function), …)`, `executor.map(flux.carry(function), …)` and
     `threading.Thread(target=flux.carry(function))`; `asyncio.to_thread`, `asyncio.create_task` and task groups carry
@@ -135,15 +118,12 @@ def carry(function: Callable[P, R]) -> Callable[P, R]:
     """
     if inspect.iscoroutinefunction(function):
         raise ConfigurationError("flux.carry takes a plain function: a coroutine has its call already")
-    found = CURRENT.get()
+    found = _part()
     if found is None:
         return function
-    name = str(getattr(function, "__qualname__", type(function).__qualname__))
-    scope = found._scope if isinstance(found, _Carried) else found
-    assert isinstance(scope, Produced)
-    carried = _Carried(scope, name)
+    carried = found.carried(str(getattr(function, "__qualname__", type(function).__qualname__)))
     carried.check()
-    scope.touched = True  # so it is not reused for another call
+    carried.scope.touched = True  # so it is not reused for another call
 
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
         carried.check()

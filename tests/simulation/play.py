@@ -14,11 +14,10 @@ import attrs
 
 import flux.consuming.call_results
 import flux.consuming.task_runtime
-import flux.producing.flusher
-import flux.producing.pending_acks
 from flux.consuming import call_chain as pipeline
 from flux.core.engine.verdicts import Expired
 from flux.core.message import Message
+from flux.producing import flusher, pending_acks
 from flux.producing.registry import PRODUCERS
 from simulation.records import Violation
 from simulation.scenario import HOUR, Scenario
@@ -62,8 +61,8 @@ def _telling(world: World) -> Callable[[float, Callable[[], float]], pipeline.St
 def _patched(world: World) -> Iterator[None]:
     """What of flux does not go through its System, and its limits, for one run."""
     changes: list[tuple[Any, str, Any]] = [
-        (flux.producing.flusher, "Lock", lambda: RLock(world.machine)),
-        (flux.producing.pending_acks, "_acknowledging", Local()),
+        (flusher, "Lock", lambda: RLock(world.machine)),
+        (pending_acks, "_acknowledging", Local()),
         (flux.consuming.call_results, "trace_of", lambda error: "trace"),
         (flux.consuming.task_runtime, "expiring", _telling(world)),
     ]

@@ -212,6 +212,8 @@ class Load(flux.BatchTask):
 
     def call(self, messages: Sequence[flux.Message]) -> None:
         failures: dict[flux.Message, BaseException] = {message: ValueError() for message in messages}
+        with flux.producing(messages[0]):
+            Orders.produce(b"")
         raise flux.BatchFailure(failures)
 
 

@@ -18,6 +18,7 @@ from flux.consuming.hook_dispatch import AroundCalls, BatchCall, HookDispatch
 from flux.core.engine.runs import Run
 from flux.core.engine.verdicts import BatchFailure
 from flux.core.message import Message
+from flux.producing.produced import Scopes
 from flux.system.return_values import check_returned, own_failure
 
 __all__ = ["measured", "notifying", "noting", "prepared_batch", "work", "work_batch"]
@@ -168,13 +169,13 @@ def around(meter: Meter, handler: Handler) -> Handler:
     return call
 
 
-def measured(work: Work, coordinator: Coordinator, handler: Handler, track: bool) -> AsyncCall:
+def measured(work: Work, coordinator: Coordinator, handler: Handler, scopes: Scopes | None) -> AsyncCall:
     """Makes the calls of runs as `work` does, and calls `Hooks.on_calls` for each run."""
 
     async def call(runtime: StageRuntime, run: Run) -> BaseException | None:
         meter = Meter(run, coordinator.policy.rules, coordinator.system.now())
         try:
-            return await work(coordinator, runtime, run, around(meter, handler), track)  # type: ignore[no-any-return]
+            return await work(coordinator, runtime, run, around(meter, handler), scopes)  # type: ignore[no-any-return]
         finally:
             coordinator.hook_dispatch.notify("on_calls", runtime.where, meter.report())
 

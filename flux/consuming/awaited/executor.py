@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 
 from flux.consuming import call_results as results
 from flux.consuming.call_chain import Handler
@@ -12,7 +13,8 @@ from flux.core import flux_headers
 from flux.core.engine.runs import Run
 from flux.core.engine.verdicts import Move
 from flux.core.message import UNREAD, Message
-from flux.producing.scope import CURRENT, Produced
+from flux.producing.produced import Produced, Scopes
+from flux.producing.scope import CURRENT
 from flux.system.return_values import check_returned, own_failure, own_failures
 
 
@@ -33,12 +35,12 @@ async def complete(
 
 
 async def work(
-    coordinator: Coordinator, runtime: StageRuntime, run: Run, handler: Handler, track: bool
+    coordinator: Coordinator, runtime: StageRuntime, run: Run, handler: Handler, scopes: Scopes | None
 ) -> BaseException | None:
-    """Makes the run's calls up to its limit, which may shrink. `track`: whether records that calls produce are part of
-    them. Returns the error of a failed process; None if all calls of the run were made."""
-    products = Produced()
-    token = CURRENT.set(products) if track else None
+    """Makes the run's calls up to its limit, which may shrink. `scopes`: makes the scopes of what calls produce; None:
+    that is no part of them. Returns the error of a failed process; None if all calls of the run were made."""
+    products = Produced() if scopes is None else scopes.new(partial(results.is_called, run))
+    token = None if scopes is None else CURRENT.set(products)
     entries, messages, records, parsed = run.entries, run.messages, run.records, flux_headers.of_main_topic()
     index, unread = run.index, UNREAD
     try:
@@ -61,6 +63,8 @@ async def work(
                 returned = await handler(message)
                 if returned is not None:
                     check_returned("call", returned)
+                if products.touched:
+                    await coordinator.products.await_room(products)
             except BaseException as raised:
                 error = own_failure(raised)
                 if products.touched:
@@ -84,20 +88,33 @@ async def work(
 
 
 async def work_batch(
-    coordinator: Coordinator, runtime: StageRuntime, run: Run, handler: Handler, track: bool
+    coordinator: Coordinator, runtime: StageRuntime, run: Run, handler: Handler, scopes: Scopes | None
 ) -> BaseException | None:
     """`work` with a handler that takes all records of a run at once."""
-    products = Produced()
-    token = CURRENT.set(products) if track else None
     messages = results.messages_of(run)
+    products = Produced() if scopes is None else scopes.new(results.among(messages))
+    token = None if scopes is None else CURRENT.set(products)
     failures: Mapping[Message, BaseException] = {}
     try:
-        check_returned("call", await handler(messages))
-    except BaseException as error:
+        failures = await _failures_of(handler, messages)
+        if products.touched and len(failures) < len(messages):
+            products.drop(failures)
+            await coordinator.products.await_room(products)
+    except BaseException as error:  # cancelled while it waited
         failures = own_failures(messages, error)
     finally:
         results.left(token)
     try:
         return results.report_batch(coordinator, runtime, run, messages, failures, products)
     finally:
+        products.close()
         del failures  # see `work`
+
+
+async def _failures_of(handler: Handler, messages: Sequence[Message]) -> Mapping[Message, BaseException]:
+    """Makes the call of a batch. Returns the failed messages, each with its exception."""
+    try:
+        check_returned("call", await handler(messages))
+    except BaseException as error:
+        return own_failures(messages, error)
+    return {}

@@ -17,7 +17,7 @@ from flux.core.hooks import CallsReport
 from flux.core.limits.call_limits import CircuitBreaker
 from flux.core.message import Message
 from flux.core.monitoring.stats import Pauses
-from flux.producing.scope import Produced
+from flux.producing.produced import Produced
 
 
 class Verdicts:
@@ -129,12 +129,29 @@ class Products:
     """A record is done when everything that its call produced is acknowledged. `failing`: a context in which
     any exception ends the worker."""
 
-    ENTRANCES = ("parted", "settle")
+    ENTRANCES = ("parted", "settle", "wait_for_room", "await_room")
 
     def __init__(self, common: Shared, verdicts: Verdicts, failing: Callable[[], AbstractContextManager[None]]) -> None:
         self._common = common
         self._verdicts = verdicts
         self._failing = failing
+
+    def wait_for_room(self, products: Produced) -> None:
+        """The call returned: waits until producers have room for what it holds. If they get none in time, the call has
+        failed like one whose records are not delivered."""
+        try:
+            for target, record in products.without_room():
+                target.wait_for_room(record)
+        except Exception as error:
+            products.fail(error)
+
+    async def await_room(self, products: Produced) -> None:
+        """`wait_for_room` for an event loop."""
+        try:
+            for target, record in products.without_room():
+                await target.await_room(record)
+        except Exception as error:
+            products.fail(error)
 
     def produced(self, runtime: StageRuntime, run: Run, message: Message, products: Produced) -> None:
         """The current call of `run` returned, and has produced records."""

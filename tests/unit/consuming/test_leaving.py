@@ -17,6 +17,7 @@ from flux.consuming.procedures import leave, revoke
 from flux.consuming.side_threads import Aside
 from flux.core.errors import BrokerError, Fault
 from flux.core.ports import PollResult
+from flux.producing import scope
 from flux.producing.scope import CarryingExecutor
 from flux.system import SYSTEM
 from unit.support.engine_support import T0, Driver
@@ -142,7 +143,7 @@ def test_a_step_aside_is_waited_for_as_long_as_one_wants_to() -> None:
 
 
 def test_a_loop_s_threads_are_not_waited_for_without_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("flux.producing.scope._WAITED", 0.01)
+    monkeypatch.setattr(scope, "_WAITED", 0.01)
     going_on = threading.Event()
     executor = CarryingExecutor()
     executor.submit(going_on.wait)

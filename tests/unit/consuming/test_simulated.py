@@ -216,7 +216,7 @@ def test_a_run_that_was_handed_on_is_not_begun_after_its_partition_has_gone() ->
 
     async def work() -> None:
         def call(runtime: StageRuntime, run: Run) -> Any:
-            return executor.work(coordinator, runtime, run, handle, track=False)
+            return executor.work(coordinator, runtime, run, handle, scopes=None)
 
         callers = TaskCallers(coordinator, call, loop=asyncio.get_running_loop())
         callers.begin(runtime, run)

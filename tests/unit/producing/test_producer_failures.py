@@ -13,8 +13,9 @@ import pytest
 from flux.core.errors import BrokerError, BufferFull, ConfigurationError, DeliveryError, Fault
 from flux.core.ports import ProducerRecord, ProducerSettings
 from flux.producer import Producer
+from flux.producing.produced import Produced
 from flux.producing.registry import PRODUCERS
-from flux.producing.scope import CURRENT, Produced
+from flux.producing.scope import CURRENT
 from unit.support.producer_support import FULL_AT_ONCE, AwesomeProducer, Listening, World, names, world
 
 __all__ = ["world"]
