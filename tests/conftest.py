@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 
 from flux import config
 
 # how long an example takes says how busy the machine is
 settings.register_profile("flux", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.register_profile("mutants", settings.get_profile("flux"), max_examples=25)
+# of a mutant it matters whether a test fails, and not at which smallest example
+settings.register_profile(
+    "mutants", settings.get_profile("flux"), max_examples=25, phases=(Phase.explicit, Phase.generate)
+)
 settings.load_profile("flux")
 
 

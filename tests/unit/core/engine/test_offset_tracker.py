@@ -175,6 +175,19 @@ def test_a_huge_span_costs_no_memory_and_no_time() -> None:
     assert offset_tracker.committable == far * 3000
 
 
+@pytest.mark.parametrize(
+    ("committable", "done", "text"),
+    [
+        (0, [(127, 255)], "flux1r.8c36e98e.f4AB"),  # 7f, 80 01
+        (100, [(300, 323)], "flux1r.af8f953b.yAEX"),  # c8 01, 17
+        (100, [(101, 102), (103, 104), (107, 108)], "flux1b.5cb436d1.ig"),  # 8a
+    ],
+)
+def test_the_format_stays_as_other_versions_read_it(committable: int, done: list[tuple[int, int]], text: str) -> None:
+    assert OffsetTracker(committable, done).metadata() == text
+    assert read_metadata(committable, text) == done
+
+
 GOOD = OffsetTracker(100, [(105, 110), (12_000, 12_001)]).metadata()
 
 
