@@ -38,6 +38,7 @@ def test_a_record_that_is_here_already_is_not_worked_again() -> None:
 def test_what_another_owner_has_done_is_left_out() -> None:
     owner = owned(5, [(7, 9), (10, 11)])
     assert pieces(owner, 5, 6, 7, 8, 9, 10, 11) == [([5, 6], 7), ([9], 10), ([11], 12)]
+    assert pieces(owner, 10, 11) == []
 
 
 def test_without_a_position_the_first_record_says_where_the_partition_begins() -> None:
@@ -121,10 +122,30 @@ def test_what_is_given_back_is_in_order_again() -> None:
     owner = owned()
     first, second, third = (Slice(batch(offset), offset + 1) for offset in (0, 1, 2))
     owner.backlog.extend([first, third])
+    owner.backlogged = 2
     owner.give_back(second)
     assert list(owner.backlog) == [first, second, third]
-    assert owner.backlogged == 1
+    assert owner.backlogged == 3
 
 
 def test_its_repr_names_partition_and_phase() -> None:
     assert repr(owned()) == "<Assignment t[0] working>"
+
+
+def test_a_new_assignment_holds_nothing_in_memory() -> None:
+    owner = Assignment(P0, 5, [], CommittedOffset(5), 7, 4095)
+    assert (owner.start, owner.committed, owner.jitter) == (5, CommittedOffset(5), 7)
+    assert not any((owner.backlog, owner.running, owner.open, owner.queued, owner.paused))
+    counts = owner.backlogged, owner.in_key_queues, owner.in_flight, owner.waiting, owner.waiting_bytes
+    assert counts == (0, 0, 0, 0, 0)
+
+
+@pytest.mark.parametrize("begun", ["committed", "delivered", "read"])
+def test_the_metadata_is_limited_wherever_the_partition_begins(begun: str) -> None:
+    owner = Assignment(P0, 0 if begun == "committed" else BEGINNING, [], None, 0, max_metadata=16)
+    if begun == "delivered":
+        pieces(owner, 0)
+    elif begun == "read":
+        owner.read_to(0)
+    assert owner.offset_tracker is not None
+    assert not owner.offset_tracker.admits(1000, 0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from flux.core.engine.assignment import Assignment
 from flux.core.engine.backlog import Backlogs
 from flux.core.engine.slices import Slice
+from flux.core.ports import TopicPartition
 from unit.support.engine_support import P0, P1, assignment, record
 
 
@@ -37,10 +38,10 @@ def test_partitions_take_turns_and_slices_keep_their_order() -> None:
 
 
 def test_a_turn_can_be_passed_on() -> None:
-    first, second = assignment(partition=P0), assignment(partition=P1)
-    backlogs = two((first, piece(0, 1)), (second, piece(0, 1)))
+    first, second, third = (assignment(partition=TopicPartition("t", number)) for number in range(3))
+    backlogs = two((first, piece(0, 1)), (second, piece(0, 1)), (third, piece(0, 1)))
     backlogs.pass_on()
-    assert backlogs.next is second
+    assert list(backlogs) == [second, third, first]
 
 
 def test_what_is_given_back_is_the_first_of_its_partition_again() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flux.core.engine.slices import Slice
+from flux.core.engine.slices import Entry, Slice
 from unit.support.engine_support import FakeRecord, assignment, message, record
 
 
@@ -39,13 +39,16 @@ def test_records_in_due_order_own_ranges_of_their_own() -> None:
 def test_a_part_of_a_slice_keeps_what_its_records_own() -> None:
     first, last = Slice(batch(3, 5, 9), 12).part(0, 1), Slice(batch(3, 5, 9), 12).part(1)
     assert [(one.records[0].offset(), one.end) for one in (first, last)] == [(3, 5), (5, 12)]
+    assert Slice(batch(3, 5, 9), 12).part(1, 3).ranges(0, 2) == [(5, 12)]
     part = due_order().part(1, 2)
     assert (part.due_times, part.ends, part.since, len(part.messages or ())) == ([20], [5], 7.0, 1)
 
 
 def test_records_are_picked_one_by_one() -> None:
     piece = Slice(batch(3, 5, 9, 10), 12)
-    assert piece.picked([1, 2]).ranges(0, 2) == [(5, 10)]
+    for indices, owned in (([1, 2], (5, 10)), ([2], (9, 10))):
+        together = piece.picked(indices)
+        assert (len(together), together.ranges(0, len(indices)), together.ends) == (len(indices), [owned], None)
     apart = piece.picked([0, 2])
     assert (apart.ranges(0, 2), apart.messages, apart.due_times) == ([(3, 5), (9, 10)], None, None)
     due = due_order().picked([0, 2])
@@ -64,5 +67,20 @@ def test_an_entry_has_what_its_record_owns_and_its_due_time() -> None:
     owner.offset_tracker.done(0, 9)
     assert entry.done
     plain = Slice(batch(3), 4)
-    assert plain.entry(owner, 0, plain.message(0)).due == 0
-    assert plain.message(0).stage == 0
+    plain.since = 4.0
+    read = plain.message(0)
+    assert (read.stage, read.offset, read.value) == (0, 3, b"v")
+    one = plain.entry(owner, 0, read)
+    assert (one.message, one.due, one.since) == (read, 0, 4.0)
+
+
+def test_a_record_could_be_called_when_it_was_due_if_it_was_here_by_then() -> None:
+    piece = due_order()
+    piece.epoch, piece.due_times = 1000.0, [1_006_000, 1_009_000, 1_009_500]
+    assert [piece.entry(assignment(), index, piece.message(index)).since for index in range(3)] == [7.0, 9.0, 9.5]
+
+
+def test_a_new_entry_waits_for_its_first_call_and_a_new_slice_has_no_times() -> None:
+    one, piece = Entry(assignment(), message(record(3)), 3, 4), Slice(batch(3), 4)
+    assert (one.key_queue, one.due, one.since, one.tries, one.waits) == (None, 0, 0.0, 0, False)
+    assert (piece.since, piece.epoch) == (0.0, 0.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections import Counter
 
 import pytest
@@ -127,3 +128,43 @@ def test_no_stage_that_keeps_asking_is_passed_over(total: int, rounds: int) -> N
         if held:
             concurrency_limit.give(held.pop(0))
     assert min(served[stage] for stage in (0, 1, 2)) >= rounds // 2
+
+
+def has_permit(total: int, main_here: bool, held: Counter[int], before: list[int], stage: int) -> bool:
+    """Whether a permit is left for `stage` when those before it have been served."""
+    free = total - held.total()
+    for_retries = (total - 1 if main_here and total > 1 else total) - (held.total() - held[0])
+    served = False
+    for each in [*before, stage]:
+        served = free > 0 and (each == 0 or for_retries > 0)
+        free -= served
+        for_retries -= served and each != 0
+    return served
+
+
+@pytest.mark.parametrize("total", [1, 2, 3, 4])
+@pytest.mark.parametrize("main_here", [False, True])
+def test_a_stage_gets_what_those_that_were_refused_before_it_leave(total: int, main_here: bool) -> None:
+    chance, concurrency_limit = random.Random(total), ConcurrencyLimit(total, main_here)
+    held: Counter[int] = Counter()
+    refused: list[int] = []
+    for _ in range(2000):
+        stage, coming = chance.randrange(0 if main_here else 1, 4), chance.sample(range(4), chance.choice((2, 4)))
+        step = chance.choice(("take", "take", "take", "give", "give", "forgo"))
+        if step == "take":
+            before = [each for each in refused[: [*refused, stage].index(stage)] if each in coming]
+            expected = has_permit(total, main_here, held, before, stage)
+            assert concurrency_limit.take(stage, coming.__contains__) is expected
+            held[stage] += expected
+            if expected and stage in refused:
+                refused.remove(stage)
+            elif not expected and stage not in refused:
+                refused.append(stage)
+        elif step == "give" and held[stage]:
+            concurrency_limit.give(stage)
+            held[stage] -= 1
+        elif step == "forgo":
+            assert concurrency_limit.forgo(stage) is (stage in refused)
+            refused = [each for each in refused if each != stage]
+        assert concurrency_limit.used == held.total()
+        assert concurrency_limit.awaited is (bool(refused) and held.total() < total)
