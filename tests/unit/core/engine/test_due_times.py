@@ -7,10 +7,13 @@ from typing import Any
 import pytest
 
 from flux.core.backoff import Waits
-from flux.core.engine.due_times import DueTimes
+from flux.core.engine.commands import Level, LogEvent
+from flux.core.engine.due_times import DueTimes, whole_ms
+from flux.core.engine.slices import Slice
+from flux.core.message import Message
 from flux.core.monitoring.log_events import LogEvents
 from flux.core.ports import CommittedOffset
-from unit.support.engine_support import STAGES, T0, T0_MS, Driver, FakeRecord, policy
+from unit.support.engine_support import STAGES, T0, T0_MS, Driver, FakeRecord, assignment, policy, record
 
 
 def due(driver: Driver, offset: int, after: float, key: bytes | None = None, **fields: Any) -> FakeRecord:
@@ -72,10 +75,14 @@ def test_a_record_of_the_ruby_library_waits_from_when_it_was_written() -> None:
 
 def test_a_due_time_beyond_the_longest_delay_counts_as_absent() -> None:
     driver = retrying()
-    driver.poll(driver.record(0, headers=[("flux-due", b"253402300799000")]))
-    assert "header flux-due is invalid" in driver.log_events()
+    driver.poll(*(driver.record(offset, headers=[("flux-due", b"253402300799000")]) for offset in range(2)))
+    [log_event] = driver.engine.log_events()
+    assert isinstance(log_event.about, Message)
+    assert log_event.about.offset == 0
+    text = f"{log_event.about!r}: header flux-due is invalid and ignored (logged once)"
+    assert log_event == LogEvent(Level.WARNING, text, log_event.about)
     driver.now = T0 + 10
-    assert driver.work_all() == [0]
+    assert driver.work_all() == [0, 1]
 
 
 def test_forged_headers_in_the_main_topic_are_not_looked_at() -> None:
@@ -92,16 +99,22 @@ def test_headers_that_cannot_be_read_cost_themselves_alone() -> None:
             raise SystemError("not UTF-8")
 
     driver = retrying()
-    driver.poll(Broken(0, the_topic=driver.stage.topic))
-    assert "cannot be read" in driver.log_events()
+    driver.poll(*(Broken(offset, the_topic=driver.stage.topic) for offset in range(2)))
+    [log_event] = driver.engine.log_events()
+    assert isinstance(log_event.about, Message)
+    assert log_event.about.offset == 0
+    text = f"{log_event.about!r}: its headers cannot be read and are left out (logged once)"
+    assert log_event == LogEvent(Level.WARNING, text, log_event.about)
     driver.now = T0 + 10
-    assert driver.work_all() == [0]
+    assert driver.work_all() == [0, 1]
 
 
 def test_a_wait_that_fails_is_the_default_one() -> None:
     driver = retrying(waits=Waits(lambda stage: 1 / 0, 1e6))
     driver.poll(driver.record(0), driver.record(1))
-    assert driver.log_events().count("wait failed") == 1
+    assert driver.engine.log_events() == [
+        LogEvent(Level.ERROR, "wait failed for stage 1 (ZeroDivisionError: division by zero): waiting 16 s")
+    ]
     driver.now = T0 + 15.9
     assert driver.nothing_to_take()
     driver.now = T0 + 16
@@ -117,7 +130,7 @@ def test_what_arrives_after_its_time_is_counted() -> None:
 
 def times(**settings: Any) -> tuple[DueTimes, LogEvents]:
     log_events = LogEvents()
-    return DueTimes(policy(**settings), STAGES[0], log_events), log_events
+    return DueTimes(policy(**settings), STAGES[1], log_events), log_events
 
 
 def test_a_forwarded_record_waits_as_its_stage_or_its_call_says_and_no_longer_than_the_limit() -> None:
@@ -126,8 +139,52 @@ def test_a_forwarded_record_waits_as_its_stage_or_its_call_says_and_no_longer_th
     assert due_times.wait(STAGES[1], 7.0, 0) == 7
     assert log_events.take() == []
     assert due_times.wait(STAGES[1], 200.0, 0) == 100
-    [log_event] = log_events.take()
-    assert "clipped to 100 s" in log_event.text
+    assert log_events.take() == [
+        LogEvent(Level.WARNING, "Retry(after=200) is longer than max_delay: clipped to 100 s", kind="clipped")
+    ]
+    assert due_times.wait(STAGES[1], 100.0, 0) == 100
+    assert log_events.take() == []
+
+
+def test_the_random_part_of_a_wait_is_that_of_the_partition() -> None:
+    due_times, _ = times(waits=Waits(None, 100))
+    assert [due_times.wait(STAGES[1], None, jitter) for jitter in (0, 7)] == [16, 30]
+    broken, _ = times(waits=Waits(lambda stage: 1 / 0, 29))
+    assert [broken.wait(STAGES[1], None, jitter) for jitter in (0, 6, 7)] == [16, 28, 29]
+
+
+def test_a_polled_slice_is_put_in_due_order_and_measured() -> None:
+    due_times, _ = times()
+    headers = [[("flux-due", b"%d" % (T0_MS + after))] for after in (3, 1, 1)]
+    records = [
+        record(offset, key, value=value, headers=header)
+        for offset, key, value, header in zip(
+            (2, 5, 6), (b"abc", None, b""), (b"12345", b"", None), headers, strict=True
+        )
+    ]
+    in_due_order, size = due_times.timed(assignment(), Slice(records, 9), T0_MS)
+    assert size == 8
+    assert [one.offset for one in in_due_order.messages or ()] == [5, 6, 2]
+    assert (in_due_order.due_times, in_due_order.ends) == ([T0_MS + 1, T0_MS + 1, T0_MS + 3], [6, 9, 5])
+    as_it_came, _ = due_times.timed(assignment(), Slice(records[1:], 9), T0_MS)
+    assert (as_it_came.due_times, as_it_came.end, as_it_came.ends) == ([T0_MS + 1, T0_MS + 1], 9, None)
+
+
+def test_a_due_time_may_be_as_late_as_the_longest_delay_and_an_hour() -> None:
+    due_times, log_events = times(waits=Waits([5.0], 100))
+    latest = T0_MS + 100_000 + 3_600_000
+    records = [
+        record(0, headers=[("flux-due", b"%d" % latest)]),
+        record(1, headers=[("flux-due", b"%d" % (latest + 1))]),
+    ]
+    piece, _ = due_times.timed(assignment(), Slice(records, 2), T0_MS)
+    assert sorted(piece.due_times or ()) == [T0_MS + 5000, latest]
+    assert len(log_events.take()) == 1
+
+
+@pytest.mark.parametrize(("seconds", "ms"), [(0.001, 1), (0.0019, 1), (1.001, 1001), (1.0009, 1000), (T0, T0_MS)])
+def test_milliseconds_are_whole_ones(seconds: float, ms: int) -> None:
+    assert whole_ms(seconds) == ms
 
 
 def test_an_interrupt_in_the_users_wait_is_not_hidden() -> None:

@@ -5,7 +5,16 @@ from __future__ import annotations
 import pytest
 
 from flux.core.engine.assignment import Assignment, Event
-from flux.core.engine.forwarding import MOST_OPEN, MOST_OPEN_BYTES, Forward, Forwards, ForwardState
+from flux.core.engine.commands import Level, LogEvent
+from flux.core.engine.forwarding import (
+    MOST_OPEN,
+    MOST_OPEN_BYTES,
+    Forward,
+    Forwards,
+    ForwardState,
+    remedy,
+    remedy_or_skip,
+)
 from flux.core.engine.forwards import Detail, ForwardedCopy
 from flux.core.errors import BrokerError, Fault
 from unit.support.engine_support import AWAY, DENIED, STAGES, T0, T0_MS, TOO_LARGE, assignment, entry
@@ -84,6 +93,7 @@ def test_an_outage_of_days_is_no_overflow(fault: Fault) -> None:
         now += 61
         assert forwards.take(now) == [forward]
         forwards.unwritten(forward, BrokerError("still not", fault), now)
+        assert forwards.take(now) == []
     assert forwards.deadline is not None
     assert now < forwards.deadline <= now + 60
 
@@ -271,3 +281,51 @@ def test_an_acknowledgement_of_a_forgotten_forward_counts_for_nothing() -> None:
     forwards.forget(owner)
     forwards.written(forward)
     assert (len(forwards), forwards.writing) == (0, 0)
+
+
+def test_open_forwards_of_too_many_bytes_stop_new_calls_until_they_are_acknowledged_or_forgotten() -> None:
+    forwards, owner = Forwards(), assignment()
+    big, small, other = make(0, owner, MOST_OPEN_BYTES - 1), make(1, owner, 1), make(2, owner, 1)
+    blocked = []
+    for forward in (big, small):
+        forwards.add(forward)
+        blocked.append(forwards.blocked)
+    forwards.take(T0)
+    forwards.written(small)
+    blocked.append(forwards.blocked)
+    forwards.add(other)
+    blocked.append(forwards.blocked)
+    forwards.forget(owner)
+    blocked.append(forwards.blocked)
+    forwards.add(make(3, assignment(), MOST_OPEN_BYTES - 1))
+    blocked.append(forwards.blocked)
+    assert blocked == [False, True, False, True, False, False]
+
+
+def test_a_failed_write_is_logged_with_its_record_its_topic_and_what_helps() -> None:
+    forwards = Forwards()
+    first, second = added(forwards, 0, 1)
+    forwards.take(T0)
+    assert forwards.unwritten(first, AWAY, T0) == LogEvent(
+        Level.WARNING,
+        "t-g-try-1 cannot be written (not now): 2 record(s) from t[0]@0 on wait for it; the stage pauses and retries",
+        first.forwarded_copy.message,
+        ("t-g-try-1", Fault.UNAVAILABLE),
+    )
+    assert forwards.unwritten(second, DENIED, T0) == LogEvent(
+        Level.ERROR,
+        "t-g-try-1 refuses t[0]@1 (not allowed): the record is kept and retried, its key waits; grant WRITE on it, or"
+        " take the record out of the way with flux skip",
+        second.forwarded_copy.message,
+        ("t-g-try-1", Fault.DENIED),
+    )
+
+
+def test_what_helps_against_a_refusal_is_named() -> None:
+    assert [remedy(fault, "t") for fault in (Fault.TOO_LARGE, Fault.UNKNOWN_TOPIC, Fault.DENIED, Fault.OTHER)] == [
+        "raise max.message.bytes of t",
+        "create it: flux topics TASK --create",
+        "grant WRITE on it",
+        "see the broker's log",
+    ]
+    assert remedy_or_skip(Fault.DENIED, "t") == "grant WRITE on it, or take the record out of the way with flux skip"

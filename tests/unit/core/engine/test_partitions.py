@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from flux.core.engine.assignment import Assignment
+from flux.core.engine.commands import Level, LogEvent
 from flux.core.engine.common import SHOWN, Common
 from flux.core.engine.offset_tracker import OffsetTracker
 from flux.core.engine.partitions import Partitions
@@ -332,13 +333,28 @@ def test_what_was_read_is_committed_unless_the_stage_stops() -> None:
 @pytest.mark.parametrize(
     ("error", "says"),
     [
-        (BrokerError("too long", Fault.METADATA), "refuses metadata of this length"),
-        (BrokerError("no", Fault.DENIED), "offsets of g cannot be committed: no"),
-        (BrokerError("away", Fault.UNAVAILABLE), ""),
-        (BrokerError("fenced", Fault.FENCED), ""),
+        (
+            BrokerError("too long", Fault.METADATA),
+            [
+                LogEvent(
+                    Level.ERROR,
+                    "the broker refuses metadata of this length with a committed offset (too long): set the task's"
+                    " max_metadata to its offset.metadata.max.bytes; until then records completed past a committed"
+                    " offset are processed again after a crash",
+                )
+            ],
+        ),
+        (
+            BrokerError("no", Fault.DENIED),
+            [LogEvent(Level.ERROR, "offsets of g cannot be committed: no", kind=("commit", Fault.DENIED))],
+        ),
+        (BrokerError("away", Fault.UNAVAILABLE), []),
+        (BrokerError("fenced", Fault.FENCED), []),
     ],
 )
-def test_a_commit_that_fails_is_logged_unless_it_is_tried_again_anyway(error: BrokerError, says: str) -> None:
+def test_a_commit_that_fails_is_logged_unless_it_is_tried_again_anyway(
+    error: BrokerError, says: list[LogEvent]
+) -> None:
     owned, shared = partitions()
     owned.assigned({P0: CommittedOffset(3)}, {P0: 0}, T0)
     [assignment] = owned.of([P0])
@@ -350,7 +366,7 @@ def test_a_commit_that_fails_is_logged_unless_it_is_tried_again_anyway(error: Br
     assert positions is not None
     assert positions[P0].metadata
     owned.committed(positions, error, T0)
-    assert says in "".join(log_event.text for log_event in shared.log_events.take())
+    assert shared.log_events.take() == says
     assert shared.stats.commit_failures == 1
     again = owned.commit(T0 + 9, None, False)
     assert again == ({P0: CommittedOffset(4)} if error.fault is Fault.METADATA else positions)
@@ -372,11 +388,14 @@ def test_only_a_start_offset_without_a_commit_need_not_be_committed(
 def test_offsets_that_could_not_be_committed_are_named_a_few_of_many() -> None:
     owned, shared = partitions()
     owned.commit_abandoned({TopicPartition("t", number): CommittedOffset(7) for number in range(SHOWN + 2)}, AWAY)
-    [log_event] = shared.log_events.take()
-    assert log_event.text.startswith("not committed: t[0] up to 7, t[1] up to 7")
-    assert f"t[{SHOWN}]" not in log_event.text
-    assert " and 2 more (not now)" in log_event.text
+    shown = ", ".join(f"t[{number}] up to 7" for number in range(SHOWN))
+    again = "records done since the last commit are processed again"
     assert len(owned.uncommitted) == SHOWN + 2
+    owned.commit_abandoned({TopicPartition("t", number): CommittedOffset(7) for number in range(SHOWN)}, AWAY)
+    assert shared.log_events.take() == [
+        LogEvent(Level.ERROR, f"not committed: {shown} and 2 more (not now): {again}"),
+        LogEvent(Level.ERROR, f"not committed: {shown} (not now): {again}"),
+    ]
 
 
 def test_records_completed_past_the_committed_offset_are_not_delivered_again() -> None:
@@ -398,3 +417,45 @@ def test_a_partition_that_is_gone_is_dropped_by_all_and_commits_nothing() -> Non
     owned.lost([P0])
     assert dropped == [old]
     assert owned.commit(T0, None, at_once=True) is None
+
+
+def test_metadata_that_is_not_ours_is_named_with_its_partition() -> None:
+    owned, shared = partitions()
+    owned.assigned({P0: CommittedOffset(5, "someone else's"), P1: CommittedOffset(5)}, {P0: 0, P1: 0}, T0)
+    why = "is not flux's or is damaged; records completed past the committed offset are processed again"
+    assert shared.log_events.take() == [LogEvent(Level.WARNING, f"t[0]: the metadata of committed offset 5 {why}", P0)]
+
+
+@pytest.mark.parametrize(
+    ("start", "marks", "why"),
+    [
+        (5, Watermarks(20, 30), "15 offset(s) are gone before they were processed (deleted by retention?)"),
+        (19, Watermarks(20, 30), "1 offset(s) are gone before they were processed (deleted by retention?)"),
+        (20, Watermarks(20, 30), "the log ends at 30 (was the topic recreated?)"),
+        (BEGINNING, Watermarks(20, 30), "the log ends at 30 (was the topic recreated?)"),
+    ],
+)
+def test_a_reset_is_logged_and_committed_soon(start: int, marks: Watermarks, why: str) -> None:
+    owned, shared = partitions(max_metadata=100)
+    owned.assigned({P0: None if start == BEGINNING else CommittedOffset(start)}, {P0: 7}, T0)
+    shared.commits.checked(T0)
+    assert not shared.commits.due(T0)
+    assert owned.reset(P0, marks, T0) == 20
+    at = 20 if start == BEGINNING else start
+    assert shared.log_events.take() == [
+        LogEvent(Level.ERROR, f"t[0]: offset {at} is out of range: {why}; continuing at the oldest, 20", P0)
+    ]
+    assert shared.commits.due(T0)
+    assert owned.commit(T0, None, at_once=True) == {P0: CommittedOffset(20)}
+    [now_owned] = owned.of([P0])
+    assert (now_owned.jitter, now_owned.max_metadata) == (7, 100)
+
+
+def test_only_an_offset_that_was_chosen_is_committed_soon() -> None:
+    owned, shared = partitions(max_metadata=100)
+    shared.commits.checked(T0)
+    owned.assigned({P0: CommittedOffset(5)}, {P0: 7}, T0)
+    assert not shared.commits.due(T0)
+    owned.assigned({P1: CommittedOffset(5)}, {P1: 9}, T0, chosen=[P1])
+    assert shared.commits.due(T0)
+    assert [(each.jitter, each.max_metadata) for each in owned.of([P0, P1])] == [(7, 100), (9, 100)]
