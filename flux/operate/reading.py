@@ -8,8 +8,12 @@ from typing import NamedTuple
 import attrs
 
 from flux.consuming.topic_setup import REQUEST_TIMEOUT
+from flux.core import flux_headers
 from flux.core.errors import BrokerError, Fault
+from flux.core.message import Message
+from flux.core.policy import Policy
 from flux.core.ports import BEGINNING, AdminPort, Cluster, Record, System, TopicPartition
+from flux.core.stage import Role, Stage
 from flux.system import SYSTEM
 
 MAX_RECORDS = 500
@@ -112,3 +116,11 @@ def read_one(
     finally:
         reader.close()
     raise BrokerError(f"no answer from {at} for {TIMEOUT:g} s", Fault.UNAVAILABLE)
+
+
+def message_of(record: Record, stage: Stage, policy: Policy, now_ms: int) -> Message:
+    """The message as a worker of that stage has it, without its decoded value."""
+    message = Message.of(record, None, flux_headers.of_main_topic())
+    if stage.role is not Role.MAIN:
+        message.place(flux_headers.read(message.headers, stage.number, now_ms, int(policy.max_delay * 1000)))
+    return message

@@ -7,12 +7,12 @@ from collections.abc import Iterable, Sequence
 
 import attrs
 
-from flux.core import flux_headers
 from flux.core.message import Message
 from flux.core.policy import Policy
 from flux.core.ports import Record
 from flux.core.stage import Role, Stage
 from flux.operate.dlq.dead_letters import DeadLetter
+from flux.operate.reading import message_of
 from flux.operate.status.progress import Progress
 
 
@@ -43,11 +43,10 @@ class TracedRecord(DeadLetter):
 
 
 def traced_record_of(record: Record, stage: Stage, policy: Policy, progress: Progress, now_ms: int) -> TracedRecord:
-    message = Message.of(record, None, flux_headers.of_main_topic())
+    message = message_of(record, stage, policy, now_ms)
     if stage.role is Role.MAIN:
         state = RecordState.PASSED if progress.has(message.offset) else RecordState.DUE
         return TracedRecord(message, stage, state, None)
-    message.place(flux_headers.read(message.headers, stage.number, now_ms, int(policy.max_delay * 1000)))
     if stage.role is Role.DEAD:
         return TracedRecord(message, stage, RecordState.DEAD, None)
     due = due_of(message, stage, policy)

@@ -15,7 +15,6 @@ from collections.abc import Callable
 import attrs
 
 from flux.consuming.topic_setup import REQUEST_TIMEOUT, max_message_bytes
-from flux.core import flux_headers
 from flux.core.engine.forwarding import remedy
 from flux.core.engine.forwards import ForwardedCopy
 from flux.core.engine.start_offsets import begins_at_ends
@@ -23,10 +22,10 @@ from flux.core.errors import BrokerError, ConfigurationError, Fault, FluxError
 from flux.core.message import Message
 from flux.core.policy import Policy
 from flux.core.ports import AdminPort, Cluster, CommittedOffset, ProducerRecord, System, TopicPartition
-from flux.core.stage import Role, Stage
+from flux.core.stage import Stage
 from flux.operate.dlq.exchange import line_of
 from flux.operate.formatting import many
-from flux.operate.reading import read_one, spans_of
+from flux.operate.reading import message_of, read_one, spans_of
 from flux.operate.status.progress import Progress, committed_after
 from flux.operate.writing import TopicWriter
 from flux.system import SYSTEM
@@ -108,7 +107,8 @@ def plan_skip(
             f"group {stage.group} has no committed offset in {stage.topic} and starts at its end: nothing is blocked"
         )
     _committed_after(policy, stored, offset, span.start, at)
-    return SkipPlan(policy, stage, dead, _message(record, policy, stage), stored or CommittedOffset(span.start))
+    message = message_of(record, stage, policy, int(SYSTEM.now() * 1000))
+    return SkipPlan(policy, stage, dead, message, stored or CommittedOffset(span.start))
 
 
 @attrs.frozen
@@ -214,14 +214,6 @@ def copy_of(plan: SkipPlan, partitions: int, limit: int | None, who: str, reason
     )
     record = forwarded_copy.producer_record(now_ms, limit)
     return record._replace(headers=[*record.headers, (SKIPPED_BY, who.encode("utf-8", "replace"))])
-
-
-def _message(record: object, policy: Policy, stage: Stage) -> Message:
-    message = Message.of(record, None, flux_headers.of_main_topic())
-    if stage.role is not Role.MAIN:
-        now_ms = int(SYSTEM.now() * 1000)
-        message.place(flux_headers.read(message.headers, stage.number, now_ms, int(policy.max_delay * 1000)))
-    return message
 
 
 def _committed_after(

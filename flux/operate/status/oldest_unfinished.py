@@ -6,12 +6,11 @@ from collections.abc import Mapping
 
 import attrs
 
-from flux.core import flux_headers
-from flux.core.message import Message
 from flux.core.monitoring.report import shown_key
 from flux.core.policy import Policy
 from flux.core.ports import BEGINNING, Cluster, Record, System, TopicPartition
 from flux.core.stage import Role, Stage
+from flux.operate.reading import message_of
 from flux.operate.record_history import due_of
 from flux.system import SYSTEM
 
@@ -45,11 +44,8 @@ class OldestUnfinished:
 
 
 def oldest_unfinished_of(record: Record, stage: Stage, policy: Policy, now_ms: int) -> OldestUnfinished:
-    message = Message.of(record, None, flux_headers.of_main_topic())
-    due = None
-    if stage.role is not Role.MAIN:
-        message.place(flux_headers.read(message.headers, stage.number, now_ms, int(policy.max_delay * 1000)))
-        due = due_of(message, stage, policy)
+    message = message_of(record, stage, policy, now_ms)
+    due = None if stage.role is Role.MAIN else due_of(message, stage, policy)
     size = len(record.value() or b"") + len(message.key or b"")
     size += sum(len(name) + len(value or b"") for name, value in message.headers)
     return OldestUnfinished(message.offset, shown_key(message.key), message.attempt, message.timestamp, due, size)
