@@ -60,20 +60,20 @@ class ForwardWriter:
             partitions = client.partitions(topic, REQUEST_TIMEOUT)
             now_ms = whole_ms(system.now())
             deadline = system.monotonic() + _ROOM
-            outgoing = []
+            records = []
             for forward in forwards:
                 forward.forwarded_copy.partitions = partitions
-                outgoing.append(forward.forwarded_copy.producer_record(now_ms, limit))
+                records.append(forward.forwarded_copy.producer_record(now_ms, limit))
             while True:
                 step()
                 unwanted = [index for index, forward in enumerate(forwards) if not wanted(forward)]
                 for index in reversed(unwanted):
                     ended(forwards[index], BrokerError("its partition is another member's", Fault.FENCED))
-                    del forwards[index], outgoing[index]
+                    del forwards[index], records[index]
                 if not forwards:
                     return None
-                taken = client.write(topic, outgoing, [partial(_ended, ended, forward) for forward in forwards])
-                del forwards[:taken], outgoing[:taken]
+                taken = client.write(topic, records, [partial(_ended, ended, forward) for forward in forwards])
+                del forwards[:taken], records[:taken]
                 if taken:
                     deadline = system.monotonic() + _ROOM
                 elif system.monotonic() >= deadline:

@@ -64,7 +64,7 @@ def replayed_of(task: WatchedTask) -> dict[int, ReplayProgress]:
     stored: Mapping[int, CommittedOffset] = task.admin.committed_offsets(
         replay_group(task.policy), task.dead.topic, REQUEST_TIMEOUT
     )
-    return {number: ReplayProgress.of(position) for number, position in stored.items()}
+    return {number: ReplayProgress.of(committed) for number, committed in stored.items()}
 
 
 def row_of(dead_letter: DeadLetter, replayed: ReplayProgress | None) -> DeadLetterRow:

@@ -111,14 +111,14 @@ class TaskStatus:
     def next_due(self, each: StageStatus) -> int | None:
         """When the next record of a retry stage is due, in milliseconds since the epoch: of the oldest unfinished ones
         and of those that workers hold. In the past: it is late. None: no record waits."""
-        dues = [oldest.due for oldest in each.oldest_unfinished.values() if oldest.due is not None]
-        dues += [
+        due_times = [oldest.due for oldest in each.oldest_unfinished.values() if oldest.due is not None]
+        due_times += [
             self.now_ms + int((report.due_in - received.age) * 1000)
             for received in self.reports or ()
             for report in received.of(each.stage)
             if report.due_in is not None
         ]
-        return min(dues, default=None)
+        return min(due_times, default=None)
 
     def rates(self, each: StageStatus, before: TaskStatus | None) -> Rates:
         """From the workers' reports; without them from how far committed offsets moved since the snapshot `before`, and
