@@ -22,10 +22,10 @@ from flux.core.ports import System
 from flux.core.text import escape
 from flux.system import SYSTEM
 from flux.task import Task
-from flux.web import charts
+from flux.web import figures
 from flux.web.auth import Sessions, path_of
 from flux.web.dead_letters import CauseCounter
-from flux.web.formatting import FILTERS
+from flux.web.figures import FILTERS
 from flux.web.jobs import Jobs
 from flux.web.live import Broadcast
 from flux.web.options import WebOptions
@@ -132,7 +132,7 @@ def _environment() -> Environment:
         finalize=_harmless,
     )
     made.filters |= FILTERS
-    made.globals |= {"spark": charts.spark, "bar": charts.bar}
+    made.globals |= {"spark": figures.spark, "bar": figures.bar}
     return made
 
 

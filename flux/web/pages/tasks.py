@@ -6,7 +6,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from flux.operate.doctor import CHECKS
-from flux.web.charts import Line, chart
+from flux.web.figures import Line, chart
 from flux.web.page_context import context_of
 from flux.web.sampler import History
 from flux.web.watched_tasks import others_of

@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flux.web.charts import Line, bar, chart, nice, spark
-from flux.web.formatting import ago, coming, count, lasting, rate, size
+from flux.web.figures import Line, ago, bar, chart, coming, count, lasting, nice, rate, size, spark
 from flux.web.sampler import History, Point, thinned
 
 
