@@ -28,7 +28,7 @@ WORKERS ?= 6
 # runs all tests: six files at a time, then those that are marked timed
 test: .venv/.developed
 	$(BIN)/pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder -m "not timed"
-	$(BIN)/pytest --numprocesses $(WORKERS) -m timed
+	$(BIN)/pytest --numprocesses $(WORKERS) -m timed $$(grep -rl --include='test_*.py' mark.timed tests examples)
 
 # runs the unit tests on each Python from 3.11 on PATH
 matrix: .venv/.matrix

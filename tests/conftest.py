@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 
@@ -14,6 +16,19 @@ settings.register_profile(
     "mutants", settings.get_profile("flux"), max_examples=25, phases=(Phase.explicit, Phase.generate)
 )
 settings.load_profile("flux")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Spreads the files of each folder over a run of several processes: those that wait for Kafka then run beside those
+    that compute."""
+    if not hasattr(config, "workerinput"):
+        return
+    folders: dict[str, dict[Path, None]] = {}
+    for item in items:
+        top, below, *_ = item.path.relative_to(config.rootpath).parts
+        folders.setdefault(below if top == "tests" else top, {})[item.path] = None
+    places = {path: number / len(paths) for paths in folders.values() for number, path in enumerate(paths)}
+    items.sort(key=lambda item: places[item.path])
 
 
 @pytest.fixture(autouse=True)
