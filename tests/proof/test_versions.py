@@ -61,6 +61,12 @@ def test_a_run_without_a_test_is_a_problem_and_no_pass(tmp_path: Path) -> None:
     assert "no test ran" in found.problems[0]
 
 
+def test_a_run_without_a_test_is_a_problem_also_beside_one_with_tests(report: Path, tmp_path: Path) -> None:
+    found = Found()
+    found.add("4.4.0", "3.14", "as developed", [tmp_path / "none.xml", report], tmp_path / "log")
+    assert [problem for problem in found.problems if "no test ran" in problem]
+
+
 def test_what_cannot_be_had_is_a_note(tmp_path: Path) -> None:
     def run(tests: Sequence[str], reports: Path, variables: Mapping[str, str], log: Path) -> Mapping[str, Path]:
         raise Missing("no debootstrap")

@@ -33,12 +33,13 @@ class Found:
 
     def add(self, kafka: str, python: str, dependencies: str, reports: Sequence[Path], log: Path) -> None:
         found = cells(reports)
+        empty = [report for report in reports if not any(cell.ran for cell in cells([report]).values())]
         self.rows.append([kafka, python, dependencies, *map(str, found.values())])
         where = f"Kafka {kafka}, Python {python}, {dependencies}"
-        if not any(cell.passed or cell.failed for cell in found.values()):
-            self.problems.append(f"{where}: no test ran; see {log}")
+        if empty:
+            self.problems.append(f"{where}: no test ran for {', '.join(map(str, empty))}; see {log}")
         for title, cell in found.items():
-            self.tests += cell.passed + len(cell.failed)
+            self.tests += cell.ran
             if cell.failed:
                 self.problems.append(f"{where}, {title}: {', '.join(cell.failed[:5])}; see {log}")
 

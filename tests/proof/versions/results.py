@@ -26,9 +26,13 @@ class Cell:
     skipped: int = 0
     failed: list[str] = attrs.field(factory=list)
 
+    @property
+    def ran(self) -> int:
+        return self.passed + len(self.failed)
+
     def __str__(self) -> str:
         if self.failed:
-            return f"{len(self.failed)} of {self.passed + len(self.failed)} FAILED"
+            return f"{len(self.failed)} of {self.ran} FAILED"
         if not self.passed:
             return NOT_RUN
         return f"{self.passed} passed" + (f", {self.skipped} skipped" if self.skipped else "")
