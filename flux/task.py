@@ -122,6 +122,12 @@ class Task:
     """Whether what a call passes to `produce` leaves when the call has returned, and not at all if it fails, pauses or
     is cancelled. `send` always leaves at once. Without `acknowledge_produced` nothing is held."""
 
+    exactly_once: bool = False
+    """Whether what a call produces on this task's cluster, the record's way to a retry topic or the dead letters, and
+    its committed offset become visible together, in one Kafka transaction: a reader with
+    isolation.level=read_committed sees each record's outputs once, whatever dies. What leaves Kafka (mails, HTTP,
+    databases) stays at least once. Needs the confluent adapter."""
+
     hooks: Sequence[Hooks] = ()
     """Event callbacks of this task, in addition to those of `flux.configure`."""
 
@@ -193,11 +199,16 @@ class Task:
             rate_limit=self.rate_limit,
             timeout=self.timeout,
             batch=_batch(self),
+            exactly_once=self.exactly_once,
         )
         try:
             policy.check()
-            for name in ("acknowledge_produced", "hold_produced"):
+            for name in ("acknowledge_produced", "hold_produced", "exactly_once"):
                 check_switch(name, getattr(self, name))
+            if self.exactly_once and not (self.acknowledge_produced and self.hold_produced):
+                raise ConfigurationError(
+                    "exactly_once includes what calls produce: leave acknowledge_produced and hold_produced as they are"
+                )
         except ConfigurationError as error:
             raise ConfigurationError(f"{cls.__name__}: {error}") from None
         if cls.call in (Task.call, BatchTask.call):

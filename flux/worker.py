@@ -22,6 +22,7 @@ from flux.consuming.call_chain import check_middleware, check_task
 from flux.consuming.side_threads import SideThreads, directly
 from flux.consuming.supervision import Life, Supervision
 from flux.consuming.task_runtime import TaskRuntime
+from flux.consuming.transaction_thread import TransactionThreads
 from flux.core.errors import ConfigurationError
 from flux.core.hooks import check_hooks
 from flux.core.monitoring.duties import Duty
@@ -86,6 +87,7 @@ class Worker:
         self._restore_signals: Callable[[], None] = lambda: None
         self._forked = False
         self._jobs: list[TaskRuntime] = []
+        transactions = TransactionThreads(system)
         for given in tasks:
             if not issubclass(given if isinstance(given, type) else type(given), Task):
                 raise ConfigurationError(f"a worker takes Task classes or instances, not {shown(given)}")
@@ -112,6 +114,7 @@ class Worker:
                 hooks=[*config.current.hooks, *check_hooks(task.hooks, f"{name}.hooks")],
                 instance_suffix=instance_suffix,
                 on_change=self._notify,
+                transactions=transactions,
             )
             self._jobs.append(job)
         for cluster in {job.adapter.cluster for job in self._jobs}:

@@ -105,6 +105,11 @@ class Write:
 
 
 @attrs.frozen
+class Transact:
+    """Requests a transaction of what waits for one; does not wait for it."""
+
+
+@attrs.frozen
 class Begin:
     """Starts the calls of a run: the poller makes them before this effect ends, or another caller meanwhile."""
 
@@ -134,6 +139,7 @@ Effect = (
     | GroupOffsets
     | Draw
     | Write
+    | Transact
     | Begin
     | Cancel
     | Close

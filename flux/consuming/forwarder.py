@@ -17,10 +17,22 @@ from flux.core.ports import Cluster, Lock, ProducerPort, ProducerSettings, Syste
 
 _ROOM = 5.0  # seconds to wait for room in the client's queue
 _AGAIN = 0.01
+_TIMEOUT = 30.0  # seconds
+_BATCH = 1_000_000  # bytes
 
 Ended = Callable[[Forward, BrokerError | None], None]
 Wanted = Callable[[Forward], bool]
 Step = Callable[[], None]
+
+
+def settings_for(limits: Iterable[int]) -> ProducerSettings:
+    """How forwarded copies are written to topics with these limits, in bytes of a record."""
+    return ProducerSettings(
+        acks="all",
+        compression="best",  # uncompressed, a record may be too large for the next topic
+        delivery_timeout=_TIMEOUT,
+        max_batch_bytes=min([*limits, _BATCH]),
+    )
 
 
 class ForwardWriter:

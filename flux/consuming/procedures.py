@@ -35,6 +35,7 @@ Clock = Callable[[], float]
 _REQUEST_TIMEOUT = 10.0  # seconds for one request to the cluster
 _LAST_COMMIT_TIMEOUT = 1.0  # seconds for a commit that is not retried
 _PERMIT_REST = 0.05  # longest wait in seconds, for a permit or for a run that others process, before the next poll
+_TRANSACTION_REST = 0.02  # longest wait in seconds for a transaction, before it is requested again
 _UNKNOWN_TOPIC_REST = 0.05  # seconds until a topic that is not known yet is polled again
 _DENIED = (Fault.DENIED, Fault.LOGIN, Fault.FATAL)
 
@@ -95,6 +96,8 @@ def cycle(engine: Engine, now: Clock, longest: float = math.inf) -> Procedure[bo
         yield from _reset(engine, partition, now)
     if turn.commit:
         yield do.StartCommit(turn.commit)
+    if turn.transact:
+        yield do.Transact()
     yield do.Write()
     if not turn.poll:
         yield do.Rest(min(turn.timeout, longest))
@@ -140,13 +143,21 @@ def revoke(
     `leave`, because a rebalance may happen during a stop."""
     until = now() + min(engine.policy.drain_timeout, longest)
     engine.revoking(partitions)
+    in_transactions = engine.policy.exactly_once
     while not engine.drained(partitions) and now() < min(until, deadline()):
         yield do.Write()
+        if in_transactions:
+            yield do.Transact()
         yield do.Rest(min(0.05, max(0.0, until - now())))
     offsets = engine.commit(now(), partitions, at_once=True)
-    if offsets and not engine.uncommitted:
+    until = now() + min(_REQUEST_TIMEOUT, max(1.0, deadline() - now()))
+    while in_transactions and offsets and not engine.uncommitted and now() < until:
+        yield do.Transact()
+        yield do.Rest(_TRANSACTION_REST)
+        offsets = engine.commit(now(), partitions, at_once=True)
+    if offsets and not engine.uncommitted and not in_transactions:
         try:
-            yield do.Commit(offsets, min(_REQUEST_TIMEOUT, max(1.0, deadline() - now())))
+            yield do.Commit(offsets, max(1.0, until - now()))
             engine.committed(offsets, None, now())
         except BrokerError as error:
             engine.committed(offsets, error, now())
@@ -162,12 +173,16 @@ def leave(engine: Engine, now: Clock, deadline: Clock) -> Procedure[None]:
         turn = engine.turn(now())
         if turn.pause:
             yield do.PausePartitions(turn.pause)
+        if turn.transact:
+            yield do.Transact()
         yield do.Write()
         engine.polled((yield do.Poll(1, 0.01)), now())
         yield do.Rest(min(0.04, max(0.0, deadline() - now())))
     if engine.calls:
         yield do.Cancel()
-    while offsets := engine.commit(now(), at_once=True):
+    if engine.policy.exactly_once:
+        yield from _leave_transactions(engine, now, deadline)
+    while not engine.policy.exactly_once and (offsets := engine.commit(now(), at_once=True)):
         owed = engine.must_commit(offsets)
         try:
             yield do.Commit(
@@ -189,6 +204,19 @@ def leave(engine: Engine, now: Clock, deadline: Clock) -> Procedure[None]:
     engine.left_group()
     yield do.Write()
     yield do.Close()
+
+
+def _leave_transactions(engine: Engine, now: Clock, deadline: Clock) -> Procedure[None]:
+    """The last transactions of a stage that leaves. Polling continues, as in `leave`."""
+    latest = now() + _LAST_COMMIT_TIMEOUT
+    while owed := engine.must_commit(engine.commit(now(), at_once=True) or {}):
+        if now() >= max(deadline(), latest):
+            why = BrokerError("no transaction could be committed in time", Fault.UNAVAILABLE)
+            engine.commit_abandoned(owed, why)
+            return
+        yield do.Transact()
+        engine.polled((yield do.Poll(1, 0.01)), now())
+        yield do.Rest(_TRANSACTION_REST)
 
 
 def _find_start(engine: Engine, wanted: Callable[[], bool]) -> Procedure[None]:

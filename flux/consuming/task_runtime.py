@@ -16,11 +16,12 @@ from flux.consuming.call_chain import Handler, Middleware, decoding, expiring, l
 from flux.consuming.call_timing import SlowCalls
 from flux.consuming.callers import Callers, TaskCallers, ThreadCallers
 from flux.consuming.coordinator import Coordinator, StageRuntime
-from flux.consuming.forwarder import ForwardWriter
+from flux.consuming.forwarder import ForwardWriter, settings_for
 from flux.consuming.hook_dispatch import HookDispatch
 from flux.consuming.pollers import LoopPollers, ThreadPollers
 from flux.consuming.threads import Threads
 from flux.consuming.topic_setup import Spreading, choose_stages, max_message_bytes, require_topics
+from flux.consuming.transaction_thread import TransactionThreads
 from flux.core.engine import Engine
 from flux.core.engine.runs import Run
 from flux.core.error_text import brief, error_name
@@ -30,15 +31,13 @@ from flux.core.limits.call_limits import CallLimits
 from flux.core.monitoring.health import Pulse
 from flux.core.monitoring.stats import Stats
 from flux.core.policy import Policy
-from flux.core.ports import Adapter, AdminPort, AsyncAdapter, Cluster, ProducerSettings, System
+from flux.core.ports import Adapter, AdminPort, AsyncAdapter, Cluster, System
 from flux.producing.produced import Scopes
 from flux.system.return_values import check_settled, is_async, is_awaitable, settled
 from flux.system.tracebacks import text_of
 
 logger = logging.getLogger("flux.worker")
 
-_FORWARD_TIMEOUT = 30.0  # seconds
-_FORWARD_BATCH = 1_000_000  # bytes
 _CLOSE = 5.0  # seconds
 
 
@@ -68,6 +67,7 @@ class TaskRuntime:
     hooks: Sequence[Hooks] = ()
     instance_suffix: str = ""
     on_change: Callable[[], None] = lambda: None
+    transactions: TransactionThreads = attrs.Factory(lambda self: TransactionThreads(self.system), takes_self=True)
     coordinator: Coordinator | None = None
     started: bool = False
     _admin: AdminPort | None = None
@@ -134,15 +134,13 @@ class TaskRuntime:
             for stage in list(policy.stages)[1:]
         }
         limits = {topic: limit for topic, limit in found.items() if limit is not None}
-        settings = ProducerSettings(
-            acks="all",
-            compression="best",  # uncompressed, a record may be too large for the next topic
-            delivery_timeout=_FORWARD_TIMEOUT,
-            max_batch_bytes=min([*limits.values(), _FORWARD_BATCH]),
-        )
+        settings = settings_for(limits.values())
         if self._writer is None:
             self._writer = ForwardWriter(self.adapter, settings, self.system)
-        self._writer.warm_up(stage.topic for stage in list(policy.stages)[1:])
+        if not policy.exactly_once:
+            self._writer.warm_up(stage.topic for stage in list(policy.stages)[1:])
+        else:
+            self.transactions.prepare(self.name, self.adapter, policy.stages.group, settings)
         call_limits = CallLimits(policy.rate_limit)
         self.coordinator = Coordinator(
             policy,
@@ -153,6 +151,8 @@ class TaskRuntime:
             instance_suffix=f"-{self.name}{self.instance_suffix}",
             on_change=self.on_change,
         )
+        if policy.exactly_once:
+            self.transactions.join(self.adapter.cluster, self.coordinator, limits.get)
         return True
 
     def setup(self) -> Any:
@@ -267,6 +267,7 @@ class TaskRuntime:
 
     def end(self) -> int:
         """Closes the clients and returns the exit code."""
+        self.transactions.leave(self.coordinator)
         if self._writer is not None:
             self._writer.close(_CLOSE)
         if self._admin is not None:

@@ -32,6 +32,8 @@ LONGEST_IN_PLACE = 300.0
 MOST_IN_PLACE_RETRIES = 1_000
 MOST_CALLS = 1_000_000
 """Limit of `concurrency`."""
+LEAST_METADATA = 100
+"""Lowest `max_metadata` with `exactly_once`."""
 RATES = (1e-6, 1e9)
 """Lowest and highest `rate_limit`, in calls per second."""
 
@@ -70,6 +72,8 @@ class Policy:
     """Time limit of a call: see `Task.timeout`."""
     batch: OpenBatch | None = None
     """None: a call takes one record."""
+    exactly_once: bool = False
+    """Whether what calls produce, forwarded copies and committed offsets become visible in one transaction."""
 
     @property
     def max_delay(self) -> float:
@@ -126,6 +130,11 @@ class Policy:
             most, wait = self.batch.most, self.batch.wait
             check_whole("max_batch", most, 1, MOST_BATCH)
             check_seconds("max_wait", wait, LONGEST_IN_PLACE)
+        if self.exactly_once and self.max_metadata < LEAST_METADATA:
+            raise ConfigurationError(
+                f"max_metadata = {self.max_metadata}: exactly_once keeps what is done above the committed offset in its"
+                f" metadata: give at least {LEAST_METADATA}"
+            )
         if not callable(self.error_headers):
             check_choice("error_headers", self.error_headers, ("full", "type"), " or a callable")
         if inspect.iscoroutinefunction(self.error_headers):

@@ -55,6 +55,8 @@ class AsyncConsumerLoop:
     async def _consumer(self) -> AsyncConsumerPort:
         if self._client is None:
             self._client = await self._adapter.async_consumer(self.runtime.settings, self)
+            # only clients with transactions have it
+            self.runtime.membership = getattr(self._client, "membership", self.runtime.membership)
         return self._client
 
     async def poll(self, mine: Callable[[], bool] = lambda: True) -> None:
@@ -112,6 +114,8 @@ class AsyncConsumerLoop:
                 return await consumer.poll(records, timeout)
             case do.Write():
                 await self._write(self.runtime)
+            case do.Transact():
+                self.runtime.transact()
             case do.Begin(run):
                 self._begin(self.runtime, run)
             case do.Rest(timeout, facts):

@@ -56,6 +56,8 @@ class ConsumerLoop:
     def _consumer(self) -> ConsumerPort:
         if self._client is None:
             self._client = self._adapter.consumer(self.runtime.settings, self)
+            # only clients with transactions have it
+            self.runtime.membership = getattr(self._client, "membership", self.runtime.membership)
         return self._client
 
     def poll(self, mine: Callable[[], bool] = lambda: True) -> None:
@@ -113,6 +115,8 @@ class ConsumerLoop:
                 return consumer.poll(records, timeout)
             case do.Write():
                 self._write(self.runtime)
+            case do.Transact():
+                self.runtime.transact()
             case do.Begin(run):
                 self._begin(self.runtime, run)
             case do.Rest(timeout, facts):

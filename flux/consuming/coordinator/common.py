@@ -16,7 +16,7 @@ from flux.core.hooks import StageInfo
 from flux.core.monitoring.duties import Duty
 from flux.core.monitoring.log_throttle import FailureLog
 from flux.core.policy import Policy
-from flux.core.ports import Condition, ConsumerSettings, System
+from flux.core.ports import Condition, ConsumerSettings, Membership, System
 from flux.core.stage import Role
 
 
@@ -44,6 +44,10 @@ class StageRuntime:
     moved: list[Forward] = attrs.field(factory=list)
     """Acknowledged forwards that hooks were not notified of yet; empty if no hook wants them."""
     failures: FailureLog = attrs.field(factory=FailureLog)
+    membership: Callable[[], Membership | None] = lambda: None
+    """Its consumer's membership in the group."""
+    transact: Callable[[], None] = lambda: None
+    """Requests a transaction of what waits for one (`exactly_once`); does not wait."""
     stands_by: bool = False
     """Whether its poller waits for a permit, and takes it at once when one is free."""
 

@@ -11,6 +11,7 @@ from flux.consuming.coordinator.common import Driver, Shared, StageRuntime, cons
 from flux.consuming.coordinator.inspection import Inspection
 from flux.consuming.coordinator.membership import Ending, Rebalances
 from flux.consuming.coordinator.procedures import Procedures
+from flux.consuming.coordinator.sealing import Sealing
 from flux.consuming.coordinator.verdicts import Products, Verdicts
 from flux.consuming.forwarder import Forwarder, ForwardWriter
 from flux.consuming.hook_dispatch import HookDispatch
@@ -66,6 +67,7 @@ class Coordinator:
         self.verdicts = Verdicts(common, self.breaker)
         self.products = Products(common, self.verdicts, self.ending.failing)
         self.procedures = Procedures(common, self.verdicts)
+        self.sealing = Sealing(common, self.procedures, self.products, self.ending)
         self.inspection = Inspection(common, self.rebalances.log_lost)
         for runtime in self.runtimes:
             runtime.forwarding = Forwarder(

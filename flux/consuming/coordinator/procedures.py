@@ -48,7 +48,7 @@ class Procedures:
             except StopIteration as stop:
                 effect = Done(stop.value)
         if runtime.moved:
-            self._report_forwarded(runtime)
+            self.report_forwarded(runtime)
         return effect
 
     # ---- copies
@@ -62,9 +62,10 @@ class Procedures:
             self._common.task_log.noticed(runtime.where, log_event, now)
         for message, failure, move in news:
             self._verdicts.report(runtime, message, failure, move)
-        runtime.forwarding.write()
+        if not self._common.policy.exactly_once:  # otherwise they are written in transactions
+            runtime.forwarding.write()
         if runtime.moved:
-            self._report_forwarded(runtime)
+            self.report_forwarded(runtime)
 
     def take_in_locked(self, runtime: StageRuntime) -> None:
         """Reports ended forwards to the engine."""
@@ -82,7 +83,8 @@ class Procedures:
             if self._common.hook_dispatch.moves:
                 runtime.moved += counted
 
-    def _report_forwarded(self, runtime: StageRuntime) -> None:
+    def report_forwarded(self, runtime: StageRuntime) -> None:
+        """Notifies hooks of the forwards that were acknowledged since the last call."""
         tell, where = self._common.hook_dispatch.notify, runtime.where
         with self._common.lock:
             moved, runtime.moved = runtime.moved, []

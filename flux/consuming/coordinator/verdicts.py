@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from functools import lru_cache
 
@@ -174,6 +174,12 @@ class Products:
                     self._settled(runtime, entry, message, error)
 
         products.when_done(settled)
+
+    def settled(self, runtime: StageRuntime, entries: Iterable[Entry], error: Exception) -> None:
+        """What the call of these records produced is refused: the call fails."""
+        with self._failing():
+            for entry in entries:
+                self._settled(runtime, entry, entry.message, error)
 
     def _settled(self, runtime: StageRuntime, entry: Entry, message: Message, error: Exception | None) -> None:
         common, verdicts = self._common, self._verdicts

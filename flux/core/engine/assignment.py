@@ -113,6 +113,13 @@ class Assignment:
             return None
         return CommittedOffset(self.offset_tracker.committable, self.offset_tracker.metadata())
 
+    def committable_after(self, ended: list[tuple[int, int]]) -> CommittedOffset:
+        """What may be committed together with the end of these offset ranges, which are in memory and not done."""
+        assert self.offset_tracker is not None
+        ended.sort()
+        later = self.offset_tracker.after(ended)
+        return CommittedOffset(later.committable, later.metadata())
+
     def read_to(self, end: int) -> bool:
         """No more records will be delivered below offset `end`. Returns whether that moves the committable offset."""
         if self.offset_tracker is None:

@@ -50,6 +50,8 @@ class Turn:
     reset: tuple[TopicPartition, ...] = ()
     """Partitions whose fetch position is out of range: query their watermarks and call `Engine.reset`."""
     commit: dict[TopicPartition, CommittedOffset] | None = None
+    transact: bool = False
+    """Whether what waits for a transaction is due: see `Engine.seal`."""
     poll: int = 0
     """Number of records to poll; 0: do not poll, wait for a fact instead."""
     timeout: float = 0.0

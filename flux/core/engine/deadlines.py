@@ -9,6 +9,7 @@ from flux.core.engine.dispatch import Dispatch
 from flux.core.engine.partitions import Partitions
 from flux.core.engine.retries import Retries
 from flux.core.engine.slices import Entry
+from flux.core.engine.transactions import Transactions
 
 REST = 0.25
 """Longest poll in seconds if nothing is due, so the longest delay of a stop."""
@@ -23,18 +24,26 @@ LEAST_REST = 0.001
 class Deadlines:
     """Of one stage."""
 
-    __slots__ = ("_common", "_dispatch", "_partitions", "_retries")
+    __slots__ = ("_common", "_dispatch", "_partitions", "_retries", "_transactions")
 
-    def __init__(self, common: Common, partitions: Partitions, dispatch: Dispatch, retries: Retries) -> None:
+    def __init__(
+        self,
+        common: Common,
+        partitions: Partitions,
+        dispatch: Dispatch,
+        retries: Retries,
+        transactions: Transactions,
+    ) -> None:
         self._common = common
         self._partitions = partitions
         self._dispatch = dispatch
         self._retries = retries
+        self._transactions = transactions
 
     @property
     def blocked(self) -> bool:
         """Whether no call may start, whatever the time."""
-        return self._common.stopping or self._retries.forwards.blocked
+        return self._common.stopping or self._retries.forwards.blocked or self._transactions.blocked
 
     def available(self, now: float) -> int:
         """About how many callers could get a run, without regard to pauses and the rate limit."""
@@ -82,7 +91,7 @@ class Deadlines:
             rest = min(rest, PAUSED_REST)
         if ready and not self._dispatch.dispatch_mode.slow:
             rest = LEAST_REST  # a record became due after the poller's last check, and the poller has to process it
-        elif ready or forwards.queued or forwards.writing:
+        elif ready or ((forwards.queued or forwards.writing) and not self._common.policy.exactly_once):
             rest = min(rest, BUSY_REST)
         return max(rest, LEAST_REST)
 

@@ -26,6 +26,7 @@ from flux.core.engine.queued_work import QueuedWork
 from flux.core.engine.retries import Retries
 from flux.core.engine.runs import Run
 from flux.core.engine.slices import Entry
+from flux.core.engine.transactions import Transactions
 from flux.core.engine.verdicts import Move
 from flux.core.limits.call_limits import CallLimits
 from flux.core.message import Message
@@ -55,7 +56,8 @@ class Engine:
         retries = self._retries = Retries(common, lambda assignment: dispatch.cut_all(assignment))
         work = self._work = QueuedWork(common)
         dispatch = self._dispatch = Dispatch(common, work, retries.noted)
-        deadlines = self._deadlines = Deadlines(common, partitions, dispatch, retries)
+        transactions = self.transactions = Transactions(common, partitions, dispatch, retries)
+        deadlines = self._deadlines = Deadlines(common, partitions, dispatch, retries, transactions)
 
         # methods that need one part only are that part's, and documented there
         self.assigned = partitions.assigned
@@ -173,11 +175,13 @@ class Engine:
         """What the poll loop does next."""
         pause, resume, patient = self._work.pauses(self._partitions.assignments, self.has_forwards, now)
         rest = self._deadlines.rest(now)
+        in_transactions = self.policy.exactly_once
         return Turn(
             pause=tuple(pause),
             resume=tuple(resume),
             reset=tuple(self._partitions.resets),
-            commit=self.commit(now),
+            commit=None if in_transactions else self.commit(now),
+            transact=in_transactions and self.transactions.due(now),
             poll=0 if patient else self._common.batch,
             timeout=rest,
         )
@@ -229,7 +233,6 @@ class Engine:
 
     @property
     def calls(self) -> int:
-        """Number of running runs."""
         return len(self._dispatch.running)
 
     def busy_with(self, run: Run) -> bool:
@@ -253,8 +256,8 @@ class Engine:
 
     @property
     def has_news(self) -> bool:
-        """Whether there are failures to log or copies to write."""
-        return self._retries.news or self._retries.forwards.queued
+        """Whether there are failures to log or copies to write, other than in a transaction."""
+        return self._retries.news or (self._retries.forwards.queued and not self.policy.exactly_once)
 
     @property
     def has_forwards(self) -> bool:

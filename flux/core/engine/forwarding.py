@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 from collections import deque
+from collections.abc import Iterable
 
 import attrs
 
@@ -14,6 +15,8 @@ from flux.core.engine.slices import Entry
 from flux.core.errors import BrokerError, Fault
 
 MOST_OPEN = 5_000
+MOST_IN_TRANSACTION = 20_000
+"""The same with `exactly_once`, where they wait for the next transaction."""
 MOST_OPEN_BYTES = 32 * 1024 * 1024
 _LONGEST_WAITING = 30.0
 _LONGEST_KEPT = 60.0
@@ -80,9 +83,10 @@ class Forward:
 class Forwards:
     """All forwards of one stage that are not acknowledged."""
 
-    __slots__ = ("_again", "_alone", "_bytes", "_open", "_queue", "_sole", "_waiting", "_writing")
+    __slots__ = ("_again", "_alone", "_bytes", "_most_open", "_open", "_queue", "_sole", "_waiting", "_writing")
 
-    def __init__(self) -> None:
+    def __init__(self, most_open: int = MOST_OPEN) -> None:
+        self._most_open = most_open
         self._open: dict[Entry, Forward] = {}
         self._queue: deque[Forward] = deque()
         self._alone: deque[Forward] = deque()
@@ -100,7 +104,7 @@ class Forwards:
     @property
     def blocked(self) -> bool:
         """Whether the stage must not start calls: the cluster is unavailable, or too many forwards are open."""
-        return self._waiting > 0 or len(self._open) >= MOST_OPEN or self._bytes >= MOST_OPEN_BYTES
+        return self._waiting > 0 or len(self._open) >= self._most_open or self._bytes >= MOST_OPEN_BYTES
 
     @property
     def queued(self) -> bool:
@@ -169,6 +173,22 @@ class Forwards:
             forward.state = ForwardState.WRITING
         self._writing += len(taken)
         return taken
+
+    @property
+    def pressing(self) -> bool:
+        """Whether so many are open that the stage would soon have to stop starting calls."""
+        return len(self._open) >= self._most_open // 2 or self._bytes >= MOST_OPEN_BYTES // 2
+
+    def put_back(self, forwards: Iterable[Forward]) -> None:
+        """These were taken and not written: they are taken again first, in the same order."""
+        kept = []
+        for forward in forwards:
+            self._ended(forward)
+            if forward.entry in self._open:
+                forward.state = ForwardState.QUEUED
+                kept.append(forward)
+        self._alone.extendleft(forward for forward in reversed(kept) if forward.alone)
+        self._queue.extendleft(forward for forward in reversed(kept) if not forward.alone)
 
     def written(self, forward: Forward) -> None:
         """All in-sync replicas have acknowledged it."""

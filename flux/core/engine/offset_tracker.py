@@ -110,6 +110,14 @@ class OffsetTracker:
         if at > self.committable:
             self.done(self.committable, at)
 
+    def after(self, ranges: Sequence[tuple[int, int]]) -> OffsetTracker:
+        """What it will be when these ranges, which are in order and do not overlap, are done too."""
+        later = OffsetTracker(self.committable)
+        later.end, later._payload = self.end, self._payload
+        later._starts, later._ends = self._starts[:], self._ends[:]
+        later.all_done(ranges)
+        return later
+
     def is_done(self, offset: int) -> bool:
         if offset < self.committable:
             return True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterable, Mapping
+from types import MappingProxyType
 
 from flux.core.engine.assignment import Assignment, Event, Phase
 from flux.core.engine.commands import Level
@@ -157,13 +158,18 @@ class Partitions:
                 self._common.commits.done += assignment.read_to(offset)
 
     def commit(
-        self, now: float, partitions: Iterable[TopicPartition] | None, at_once: bool
+        self,
+        now: float,
+        partitions: Iterable[TopicPartition] | None,
+        at_once: bool,
+        ended: Mapping[Assignment, list[tuple[int, int]]] = MappingProxyType({}),
     ) -> dict[TopicPartition, CommittedOffset] | None:
         """The offsets that have changed since they were committed. `at_once`: the caller waits for the commit, so none
-        will be in flight."""
+        will be in flight. `ended`: offset ranges that are done with this commit."""
         offsets = {}
         for assignment in list(self.assignments.values()) if partitions is None else self.of(partitions):
-            committed_offset = assignment.committable
+            ranges = ended.get(assignment)
+            committed_offset = assignment.committable if ranges is None else assignment.committable_after(ranges)
             if committed_offset is not None and not self._with_metadata:
                 committed_offset = CommittedOffset(committed_offset.offset)
             if committed_offset is not None and committed_offset != assignment.committed:

@@ -6,13 +6,13 @@ waits for the acknowledgement of what its call produced.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable, Container, Iterable, Sequence
 
 from flux.core.engine.assignment import Assignment, Phase
 from flux.core.engine.commands import Level
 from flux.core.engine.common import SHOWN, Common
 from flux.core.engine.expiry import expires
-from flux.core.engine.forwarding import Forward, Forwards, ForwardState
+from flux.core.engine.forwarding import MOST_IN_TRANSACTION, MOST_OPEN, Forward, Forwards, ForwardState
 from flux.core.engine.forwards import Failure, ForwardedCopy, describe
 from flux.core.engine.in_place import InPlace, WaitingInPlace
 from flux.core.engine.runs import Run
@@ -41,7 +41,7 @@ class Retries:
         self._dead = stages[stages.dead]
         self._failures: list[tuple[Message, Failure, Move]] = []
         self.in_place = InPlace()
-        self.forwards = Forwards()
+        self.forwards = Forwards(MOST_IN_TRANSACTION if common.policy.exactly_once else MOST_OPEN)
         self.unforwarded: list[Forward] = []
         """Forwards that were not acknowledged when the stage left."""
 
@@ -194,6 +194,7 @@ class Retries:
         forwarded_copy = ForwardedCopy(message, target, reason, wait, group, failed_at, kind, text, trace, called)
         size = len(message.raw_value or b"") + len(message.key or b"") + len(trace) + _COPY_OVERHEAD
         self.forwards.add(Forward(entry, forwarded_copy, size))
+        common.commits.done += policy.exactly_once
 
     def written(self, forward: Forward, now: float) -> bool:
         """As `all_written`, for one forward. Returns whether it counts."""
@@ -203,30 +204,25 @@ class Retries:
         """All in-sync replicas have acknowledged these forwards. Returns those that count: a partition may be gone."""
         common = self._common
         counted: list[Forward] = []
-        ranges: dict[Assignment, list[tuple[int, int]]] = {}
         dead = 0
         for forward in forwards:
             self.forwards.written(forward)
-            entry = forward.entry
-            assignment = entry.assignment
-            if entry not in assignment.open:
+            if forward.entry not in forward.entry.assignment.open:
                 continue
-            del assignment.open[entry]
             if forward.kept:
-                common.key_queues.release(entry)
-            ranges.setdefault(assignment, []).append((entry.offset, entry.end))
+                common.key_queues.release(forward.entry)
             dead += forward.forwarded_copy.target.role is _DEAD
             counted.append(forward)
-        for assignment, done in ranges.items():
-            assert assignment.offset_tracker is not None
-            done.sort()
-            assignment.offset_tracker.all_done(done)
-        if counted:
-            common.stats.dead += dead
-            common.stats.retried += len(counted) - dead
-            common.commits.done += len(counted)
-            common.key_queues.retry_aside()
+        self._close_all([forward.entry for forward in counted])
+        common.stats.dead += dead
+        common.stats.retried += len(counted) - dead
         return counted
+
+    def all_settled(self, entries: Iterable[Entry]) -> None:
+        """As `settled` without a failure, for many entries."""
+        those = [entry for entry in entries if entry in entry.assignment.open]
+        self._close_all(those)
+        self._common.stats.done += len(those)
 
     def unwritten(self, forward: Forward, error: BrokerError, now: float) -> None:
         """The write of a forward failed."""
@@ -261,6 +257,21 @@ class Retries:
         assignment.offset_tracker.done(entry.offset, entry.end)
         self._common.commits.done += 1
         self._common.key_queues.retry_aside()
+
+    def _close_all(self, entries: Sequence[Entry]) -> None:
+        """Open records are done."""
+        ranges: dict[Assignment, list[tuple[int, int]]] = {}
+        for entry in entries:
+            assignment = entry.assignment
+            del assignment.open[entry]
+            ranges.setdefault(assignment, []).append((entry.offset, entry.end))
+        for assignment, done in ranges.items():
+            assert assignment.offset_tracker is not None
+            done.sort()
+            assignment.offset_tracker.all_done(done)
+        if entries:
+            self._common.commits.done += len(entries)
+            self._common.key_queues.retry_aside()
 
     def in_flight(self, entry: Entry) -> bool:
         """Whether an open record waits for an acknowledgement only, so that it is done soon."""
