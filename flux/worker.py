@@ -102,15 +102,16 @@ class Worker:
             awaited = is_async(task.call)
             check_task(name, task, awaited, policy.batch is not None)
             same = sum(isinstance(job.task, type(task)) for job in self._jobs)
+            client = resolve_adapter(task.adapter, adapter)
             job = TaskRuntime(
                 f"{name}#{same + 1}" if same else name,  # several instances, each on a cluster of its own
                 task,
                 policy,
-                resolve_adapter(task.adapter, adapter),
+                client,
                 system,
                 decoder=task.decoder(),
                 middleware=check_middleware(name, task.middleware, awaited),
-                scopes=Scopes(task.hold_produced) if task.acknowledge_produced else None,
+                scopes=_scopes(task, client.cluster),
                 hooks=[*config.current.hooks, *check_hooks(task.hooks, f"{name}.hooks")],
                 instance_suffix=instance_suffix,
                 on_change=self._notify,
@@ -277,6 +278,11 @@ class Worker:
         self._restore_signals()
         if self._loop is not None and self._loop[1] == threading.get_ident():
             forks.end_loop(self._loop[0])
+
+
+def _scopes(task: Task, cluster: str) -> Scopes | None:
+    transaction = cluster if task.exactly_once else None
+    return Scopes(task.hold_produced, transaction) if task.acknowledge_produced else None
 
 
 def _check(

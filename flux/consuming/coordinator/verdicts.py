@@ -11,6 +11,7 @@ from flux.core.engine.commands import LogEvent
 from flux.core.engine.forwards import Failure, describe
 from flux.core.engine.runs import Run
 from flux.core.engine.slices import Entry
+from flux.core.engine.transactions import CallOutputs
 from flux.core.engine.verdicts import Move, Undecodable
 from flux.core.error_text import cause_of, error_name
 from flux.core.hooks import CallsReport
@@ -166,7 +167,11 @@ class Products:
             return None if run in self._common.aborted else runtime.engine.produced(run, run.index, message)
 
     def settle(self, runtime: StageRuntime, parted: Sequence[tuple[Entry, Message]], products: Produced) -> None:
-        """Completes the records, or lets them fail, when what their call produced is acknowledged or not delivered."""
+        """Completes the records, or lets them fail, when what their call produced is acknowledged or not delivered; or
+        lets it wait for a transaction, in which all of it becomes visible."""
+        if products.transaction is not None:
+            self._hand_over(runtime, parted, products)
+            return
 
         def settled(error: Exception | None) -> None:
             with self._failing():
@@ -174,6 +179,11 @@ class Products:
                     self._settled(runtime, entry, message, error)
 
         products.when_done(settled)
+
+    def _hand_over(self, runtime: StageRuntime, parted: Sequence[tuple[Entry, Message]], products: Produced) -> None:
+        records = [(held.target.topic, held.record) for held in products.take()]
+        with self._common.lock:
+            runtime.engine.transactions.produced(CallOutputs([entry for entry, _ in parted], records))
 
     def settled(self, runtime: StageRuntime, entries: Iterable[Entry], error: Exception) -> None:
         """What the call of these records produced is refused: the call fails."""

@@ -174,7 +174,6 @@ class Engine:
     def turn(self, now: float) -> Turn:
         """What the poll loop does next."""
         pause, resume, patient = self._work.pauses(self._partitions.assignments, self.has_forwards, now)
-        rest = self._deadlines.rest(now)
         in_transactions = self.policy.exactly_once
         return Turn(
             pause=tuple(pause),
@@ -183,7 +182,7 @@ class Engine:
             commit=None if in_transactions else self.commit(now),
             transact=in_transactions and self.transactions.due(now),
             poll=0 if patient else self._common.batch,
-            timeout=rest,
+            timeout=self._deadlines.rest(now),
         )
 
     def commit(
@@ -204,7 +203,6 @@ class Engine:
 
     @property
     def epoch(self) -> float:
-        """The wall clock's time, in seconds since the epoch, when `now` was 0."""
         return self._common.epoch
 
     @epoch.setter

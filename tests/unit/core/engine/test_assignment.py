@@ -149,3 +149,11 @@ def test_the_metadata_is_limited_wherever_the_partition_begins(begun: str) -> No
         owner.read_to(0)
     assert owner.offset_tracker is not None
     assert not owner.offset_tracker.admits(1000, 0)
+
+
+def test_the_offset_after_more_records_have_ended_in_any_order() -> None:
+    owner = owned(5)
+    list(owner.deliver(batch(5, 6, 7, 8)))
+
+    assert owner.committable_after([(6, 7), (5, 6)]).offset == 7
+    assert owner.committable == CommittedOffset(5)

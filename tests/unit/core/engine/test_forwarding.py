@@ -329,3 +329,53 @@ def test_what_helps_against_a_refusal_is_named() -> None:
         "see the broker's log",
     ]
     assert remedy_or_skip(Fault.DENIED, "t") == "grant WRITE on it, or take the record out of the way with flux skip"
+
+
+def test_forwards_that_were_put_back_are_taken_first_and_in_order() -> None:
+    forwards = Forwards()
+    added(forwards, 0, 1)
+    taken = forwards.take(T0)
+    later = added(forwards, 2)
+
+    forwards.put_back(taken)
+
+    assert forwards.writing == 0
+    assert forwards.take(T0) == [*taken, *later]
+
+
+def test_one_that_is_written_alone_is_put_back_alone() -> None:
+    forwards = Forwards()
+    (large,) = added(forwards, 0)
+    forwards.take(T0)
+    forwards.unwritten(large, TOO_LARGE, T0)
+    added(forwards, 1)
+    assert forwards.take(T0) == [large]
+
+    forwards.put_back([large])
+
+    assert forwards.take(T0) == [large]
+
+
+def test_what_was_forgotten_meanwhile_is_not_put_back() -> None:
+    forwards = Forwards()
+    (forward,) = added(forwards, 0)
+    forwards.take(T0)
+    forwards.forget(forward.entry.assignment)
+
+    forwards.put_back([forward])
+
+    assert forwards.take(T0) == []
+    assert forwards.writing == 0
+
+
+def test_half_of_the_bounds_is_pressing() -> None:
+    forwards = Forwards(4)
+    added(forwards, 0)
+    assert not forwards.pressing
+    added(forwards, 1)
+    assert forwards.pressing
+    assert not forwards.blocked
+
+    large = Forwards(4)
+    large.add(make(0, assignment(), MOST_OPEN_BYTES // 2))
+    assert large.pressing

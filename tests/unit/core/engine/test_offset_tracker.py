@@ -316,3 +316,21 @@ def test_a_longer_span_admits_as_many_calls_as_run_lengths_fit(characters: int, 
     tracker = OffsetTracker(0, (), 16 + characters)
     assert tracker.admits(span, most)
     assert not tracker.admits(span, most + 1)
+
+
+def test_what_it_will_be_after_more_ranges_leaves_it_as_it_is() -> None:
+    tracker = OffsetTracker(10, [(12, 13)], 100)
+    tracker.delivered(10, 20)
+
+    later = tracker.after([(10, 11), (15, 16)])
+
+    assert (later.committable, list(later.ranges()), later.end) == (11, [(12, 13), (15, 16)], 20)
+    assert read_metadata(11, later.metadata()) == [(12, 13), (15, 16)]
+    assert (tracker.committable, list(tracker.ranges())) == (10, [(12, 13)])
+
+
+def test_what_it_will_be_has_the_same_limit() -> None:
+    tracker = OffsetTracker(0, (), 0)
+    tracker.delivered(0, 5)
+
+    assert tracker.after([(3, 4)]).metadata() == ""

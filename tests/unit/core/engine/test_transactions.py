@@ -9,7 +9,7 @@ from flux.core.engine.slices import Entry
 from flux.core.engine.transactions import MOST_OUTPUTS, CallOutputs, Sealed
 from flux.core.errors import BrokerError, ConfigurationError, Fault
 from flux.core.ports import CommittedOffset, ProducerRecord
-from tests.unit.support.engine_support import AWAY, DENIED, P0, Driver, policy
+from unit.support.engine_support import AWAY, DENIED, P0, Driver, policy
 
 FENCED = BrokerError("a rebalance", Fault.FENCED)
 
@@ -319,5 +319,3 @@ def test_metadata_is_required() -> None:
     with pytest.raises(ConfigurationError, match="exactly_once keeps what is done above the committed offset"):
         policy(exactly_once=True, max_metadata=0).check()
     policy(exactly_once=False, max_metadata=0).check()
-
-

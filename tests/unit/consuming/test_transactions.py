@@ -1,0 +1,277 @@
+"""A worker with `exactly_once` over the in-memory broker: what is visible together, and what is never visible."""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+import flux
+from flux.adapters.memory import MemoryAdapter, forget
+from flux.core.errors import BrokerError, Fault
+from flux.core.ports import InDoubt, ProducerRecord, ProducerSettings
+from flux.producing.registry import PRODUCERS
+from flux.system import SYSTEM
+
+AWAY = BrokerError("the broker is away", Fault.UNAVAILABLE)
+
+
+@pytest.fixture
+def adapter() -> Iterator[MemoryAdapter]:
+    name = uuid.uuid4().hex
+    adapter = MemoryAdapter(name)
+    adapter.broker.create_topic("t", 2)
+    adapter.broker.create_topic("out", 2)
+    yield adapter
+    PRODUCERS.reset(SYSTEM)
+    forget(name)
+
+
+def write(adapter: MemoryAdapter, *values: bytes, topic: str = "t") -> None:
+    producer = adapter.producer(ProducerSettings())
+    producer.write(topic, [ProducerRecord(value, value) for value in values], lambda error, record: None)
+    producer.close(5)
+
+
+def task_of(adapter: MemoryAdapter, call: Any, **settings: Any) -> type[flux.Task]:
+    body = {"topic": "t", "group_id": "g", "wait": 0, "exactly_once": True, "adapter": adapter, "call": call}
+    body["offset_commit_interval"] = 0.02
+    return type("Exact", (flux.Task,), {**body, **settings})
+
+
+def run(*tasks: type[flux.Task]) -> int:
+    return flux.Worker(*tasks, create_topics=True, exit_when_idle=0.1).run()
+
+
+def seen(adapter: MemoryAdapter, topic: str) -> list[bytes | None]:
+    return sorted((record.value() for record in adapter.broker.records(topic)), key=str)
+
+
+def committed(adapter: MemoryAdapter, group: str = "g", topic: str = "t") -> int:
+    return sum(each.offset for each in adapter.broker.committed_offsets(group, topic).values())
+
+
+def out_of(adapter: MemoryAdapter) -> type[flux.Producer]:
+    return type("Out", (flux.Producer,), {"topic": "out", "adapter": adapter})
+
+
+def test_what_calls_produce_and_how_far_they_are_become_visible(adapter: MemoryAdapter) -> None:
+    out = out_of(adapter)
+    write(adapter, *[b"%d" % number for number in range(20)])
+
+    def call(self: flux.Task, message: flux.Message) -> None:
+        out.produce(message.value, key=message.key)
+
+    assert run(task_of(adapter, call)) == 0
+
+    assert seen(adapter, "out") == sorted(b"%d" % number for number in range(20))
+    assert committed(adapter) == 20
+
+
+def test_a_call_that_fails_leaves_nothing_and_its_record_goes_on(adapter: MemoryAdapter) -> None:
+    out = out_of(adapter)
+    write(adapter, b"bad", b"good")
+
+    def call(self: flux.Task, message: flux.Message) -> None:
+        out.produce(b"%d %b" % (message.stage, message.value))
+        if message.value == b"bad" and message.stage < 2:
+            raise ValueError("not yet")
+
+    assert run(task_of(adapter, call, retries=2)) == 0
+
+    assert seen(adapter, "out") == [b"0 good", b"2 bad"]
+    beyond_the_marker = 2
+    assert committed(adapter) == 2
+    assert committed(adapter, "g-1", "t-g-try-1") == beyond_the_marker
+    assert committed(adapter, "g-2", "t-g-try-2") == beyond_the_marker
+
+
+def test_dead_letters_are_written_in_transactions(adapter: MemoryAdapter) -> None:
+    write(adapter, b"a", b"b")
+
+    def call(self: flux.Task, message: flux.Message) -> None:
+        raise flux.Reject("never")
+
+    assert run(task_of(adapter, call)) == 0
+
+    assert seen(adapter, "t-g-dlq") == [b"a", b"b"]
+    assert committed(adapter) == 2
+
+
+@pytest.mark.parametrize("step", ["begin", "write", "add_offsets", "commit"])
+def test_a_transaction_that_fails_is_written_again_and_seen_once(adapter: MemoryAdapter, step: str) -> None:
+    out = out_of(adapter)
+    write(adapter, *[b"%d" % number for number in range(10)])
+    left = [3]
+
+    def fault(at: str, *_: Any) -> BrokerError | None:
+        if at == step and left[0]:
+            left[0] -= 1
+            return AWAY
+        return None
+
+    adapter.broker.fail_transactions(fault)
+
+    def call(self: flux.Task, message: flux.Message) -> None:
+        out.produce(message.value)
+        if message.value == b"3" and message.stage == 0:
+            raise ValueError("once")
+
+    assert run(task_of(adapter, call)) == 0
+
+    assert seen(adapter, "out") == sorted(b"%d" % number for number in range(10))
+    assert committed(adapter) == 10
+
+
+@pytest.mark.parametrize("stored", [True, False])
+@pytest.mark.parametrize("retriable", [True, False])
+def test_a_commit_whose_end_is_not_known_is_found_out(adapter: MemoryAdapter, stored: bool, retriable: bool) -> None:
+    out = out_of(adapter)
+    write(adapter, *[b"%d" % number for number in range(10)])
+    left = [2]
+
+    def fault(at: str, *_: Any) -> BrokerError | None:
+        if at == "commit" and left[0]:
+            left[0] -= 1
+            return InDoubt("the connection broke", Fault.UNAVAILABLE if retriable else Fault.FATAL)
+        return None
+
+    adapter.broker.fail_transactions(fault, stored=stored)
+
+    def call(self: flux.Task, message: flux.Message) -> None:
+        out.produce(message.value)
+
+    assert run(task_of(adapter, call)) == 0
+
+    assert seen(adapter, "out") == sorted(b"%d" % number for number in range(10))
+    assert committed(adapter) == 10
+
+
+def test_tasks_of_a_process_share_transactions(adapter: MemoryAdapter) -> None:
+    out = out_of(adapter)
+    adapter.broker.create_topic("u", 1)
+    write(adapter, b"a")
+    write(adapter, b"b", topic="u")
+
+    def call(self: flux.Task, message: flux.Message) -> None:
+        out.produce(message.value)
+
+    first = task_of(adapter, call)
+    second = task_of(adapter, call, topic="u", group_id="h")
+    assert run(first, second) == 0
+
+    assert seen(adapter, "out") == [b"a", b"b"]
+    assert (committed(adapter), committed(adapter, "h", "u")) == (1, 1)
+
+
+def test_an_event_loop_works_the_same(adapter: MemoryAdapter) -> None:
+    out = out_of(adapter)
+    write(adapter, b"a", b"b")
+
+    async def call(self: flux.Task, message: flux.Message) -> None:
+        await out.aproduce(message.value)
+        if message.value == b"a" and message.stage == 0:
+            raise ValueError("once")
+
+    assert run(task_of(adapter, call)) == 0
+
+    assert seen(adapter, "out") == [b"a", b"b"]
+
+
+def test_a_batch_leaves_what_its_done_records_produced(adapter: MemoryAdapter) -> None:
+    out = out_of(adapter)
+    write(adapter, *[b"%d" % number for number in range(10)])
+
+    def call(self: flux.Task, messages: list[flux.Message]) -> None:
+        failures = {}
+        for message in messages:
+            with flux.producing(message):
+                out.produce(message.value)
+            if message.value == b"4" and message.stage == 0:
+                failures[message] = ValueError("once")
+        if failures:
+            raise flux.BatchFailure(failures)
+
+    body = {"topic": "t", "group_id": "g", "wait": 0, "exactly_once": True, "adapter": adapter, "call": call}
+    assert run(type("Batches", (flux.BatchTask,), {**body, "max_wait": 0.05})) == 0
+
+    assert seen(adapter, "out") == sorted(b"%d" % number for number in range(10))
+
+
+def test_an_output_that_its_topic_refuses_fails_its_call_alone(adapter: MemoryAdapter) -> None:
+    adapter.broker.create_topic("small", 1, {"max.message.bytes": "200"})
+    small = type("Small", (flux.Producer,), {"topic": "small", "adapter": adapter})
+    write(adapter, b"1", b"2", b"3")
+
+    def call(self: flux.Task, message: flux.Message) -> None:
+        small.produce(b"x" * 300 if message.value == b"2" and message.stage == 0 else message.value)
+
+    assert run(task_of(adapter, call)) == 0
+
+    assert seen(adapter, "small") == [b"1", b"2", b"3"]
+
+
+def test_a_producer_of_another_cluster_is_refused_in_the_call(adapter: MemoryAdapter) -> None:
+    other = MemoryAdapter(uuid.uuid4().hex)
+    elsewhere = type("Elsewhere", (flux.Producer,), {"topic": "out", "adapter": other})
+    write(adapter, b"a")
+    errors: list[str] = []
+
+    def call(self: flux.Task, message: flux.Message) -> None:
+        try:
+            elsewhere.produce(b"x")
+        except flux.ConfigurationError as error:
+            errors.append(str(error))
+
+    assert run(task_of(adapter, call)) == 0
+    assert "cannot be part of an exactly-once call" in errors[0]
+
+
+def test_a_worker_that_stops_in_the_middle_repeats_nothing(adapter: MemoryAdapter) -> None:
+    out = out_of(adapter)
+    write(adapter, *[b"%d" % number for number in range(100)])
+    some = threading.Event()
+
+    def call(self: flux.Task, message: flux.Message) -> None:
+        out.produce(message.value)
+        if int(message.value) == 30:
+            some.set()
+
+    task = task_of(adapter, call, offset_commit_interval=60.0)
+    worker = flux.Worker(task, create_topics=True)
+    threading.Thread(target=lambda: (some.wait(10), worker.stop())).start()
+    assert worker.run() == 0
+    at = committed(adapter)
+    assert len(seen(adapter, "out")) == at
+
+    assert run(task) == 0
+    assert seen(adapter, "out") == sorted(b"%d" % number for number in range(100))
+
+
+def test_a_client_without_transactions_is_refused_at_the_start(adapter: MemoryAdapter) -> None:
+    class Plain:
+        cluster = "plain://"
+        shares_processes = False
+
+        def __getattr__(self, name: str) -> Any:
+            if name in ("transactions", "async_consumer"):
+                raise AttributeError(name)
+            return getattr(adapter, name)
+
+    def call(self: flux.Task, message: flux.Message) -> None: ...
+
+    with pytest.raises(flux.ConfigurationError, match="exactly_once needs confluent://"):
+        run(task_of(Plain(), call))  # type: ignore[arg-type]
+
+
+def test_settings_that_exclude_it_are_refused() -> None:
+    class Loose(flux.Task):
+        topic, group_id, exactly_once, hold_produced = "t", "g", True, False
+
+        def call(self, message: flux.Message) -> None: ...
+
+    with pytest.raises(flux.ConfigurationError, match="leave acknowledge_produced and hold_produced as they are"):
+        Loose.policy()
