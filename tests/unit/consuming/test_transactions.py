@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import uuid
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -54,8 +54,9 @@ def committed(adapter: MemoryAdapter, group: str = "g", topic: str = "t") -> int
     return sum(each.offset for each in adapter.broker.committed_offsets(group, topic).values())
 
 
-def out_of(adapter: MemoryAdapter) -> type[flux.Producer]:
-    return type("Out", (flux.Producer,), {"topic": "out", "adapter": adapter})
+def out_of(adapter: MemoryAdapter, topic: str = "out") -> type[flux.Producer]:
+    made: Any = type("Out", (flux.Producer,), {"topic": topic, "adapter": adapter})
+    return cast(type[flux.Producer], made)
 
 
 def test_what_calls_produce_and_how_far_they_are_become_visible(adapter: MemoryAdapter) -> None:
@@ -203,7 +204,7 @@ def test_a_batch_leaves_what_its_done_records_produced(adapter: MemoryAdapter) -
 
 def test_an_output_that_its_topic_refuses_fails_its_call_alone(adapter: MemoryAdapter) -> None:
     adapter.broker.create_topic("small", 1, {"max.message.bytes": "200"})
-    small = type("Small", (flux.Producer,), {"topic": "small", "adapter": adapter})
+    small = out_of(adapter, "small")
     write(adapter, b"1", b"2", b"3")
 
     def call(self: flux.Task, message: flux.Message) -> None:
@@ -216,7 +217,7 @@ def test_an_output_that_its_topic_refuses_fails_its_call_alone(adapter: MemoryAd
 
 def test_a_producer_of_another_cluster_is_refused_in_the_call(adapter: MemoryAdapter) -> None:
     other = MemoryAdapter(uuid.uuid4().hex)
-    elsewhere = type("Elsewhere", (flux.Producer,), {"topic": "out", "adapter": other})
+    elsewhere = out_of(other)
     write(adapter, b"a")
     errors: list[str] = []
 
@@ -242,7 +243,12 @@ def test_a_worker_that_stops_in_the_middle_repeats_nothing(adapter: MemoryAdapte
 
     task = task_of(adapter, call, offset_commit_interval=60.0)
     worker = flux.Worker(task, create_topics=True)
-    threading.Thread(target=lambda: (some.wait(10), worker.stop())).start()
+
+    def stop() -> None:
+        some.wait(10)
+        worker.stop()
+
+    threading.Thread(target=stop).start()
     assert worker.run() == 0
     at = committed(adapter)
     assert len(seen(adapter, "out")) == at
