@@ -15,7 +15,6 @@ import attrs
 
 from flux import config
 from flux.config import AdapterChoice, resolve_adapter
-from flux.consuming import forks
 from flux.consuming.awaited import worker_loop as awaited_loop
 from flux.consuming.blocking import worker_loop as blocking_loop
 from flux.consuming.call_chain import check_middleware, check_task
@@ -34,7 +33,7 @@ from flux.core.validation import check_seconds, check_switch, check_whole, plain
 from flux.processes.heartbeat import Reporter, report_topic
 from flux.producing.produced import Scopes
 from flux.producing.scope import CarryingExecutor
-from flux.system import SYSTEM
+from flux.system import SYSTEM, forks
 from flux.system.process_end import ending, install_stop_handler
 from flux.system.return_values import is_async
 from flux.task import Task

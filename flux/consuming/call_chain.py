@@ -16,6 +16,7 @@ from flux.core.engine.verdicts import BatchFailure, Expired, NotAwaited, Pause, 
 from flux.core.error_text import brief
 from flux.core.errors import ConfigurationError
 from flux.core.message import Message
+from flux.system import forks
 from flux.system.return_values import check_function, check_returned, drop, is_async, is_unfinished, own_failures
 
 PROCESS = (KeyboardInterrupt, SystemExit, GeneratorExit)
@@ -31,8 +32,32 @@ Step = Callable[[Message], None]
 def surrounded(handler: Handler, middleware: Sequence[Middleware], awaited: bool = False) -> Handler:
     """`handler` with `middleware` around it, the first outermost. `awaited`: whether their results are awaited."""
     for each in reversed(middleware):
+        handler = ending_children(handler, awaited)
         handler = _around_async(each, handler) if awaited else _around(each, handler)
     return handler
+
+
+def ending_children(handler: Handler, awaited: bool) -> Handler:
+    """`handler`; a child that was forked in it, or in what calls it, ends there."""
+    made = forks.generation()
+
+    def call(called: Any) -> Any:
+        if forks.generation() != made:
+            forks.end_of_child()
+        try:
+            return handler(called)
+        finally:
+            if forks.generation() != made:
+                forks.end_of_child()
+
+    async def call_async(called: Any) -> Any:
+        try:
+            return await call(called)
+        finally:
+            if forks.generation() != made:
+                forks.end_of_child()
+
+    return call_async if awaited else call
 
 
 def _around(middleware: Middleware, handler: Handler) -> Handler:
@@ -104,7 +129,7 @@ def decoding(deserializer: Callable[[bytes | None], Any]) -> Step:
 
     def decode(message: Message) -> None:
         try:
-            message.value = value = deserializer(message.value)
+            message.value = value = forks.calling(deserializer, message.value)
             if type(value) is CoroutineType:
                 check_returned("deserializer", value)
         except (Reject, Retry, Pause):

@@ -16,6 +16,7 @@ from flux.core.hooks import Hooks, StageInfo
 from flux.core.message import Message
 from flux.core.ports import TopicPartition
 from flux.core.stage import Stage
+from flux.system import forks
 from flux.system.return_values import check_returned, own_failures
 from flux.system.tracebacks import text_of
 
@@ -121,7 +122,7 @@ class HookDispatch:
     def _notify(self, event: Event, *facts: Any) -> None:
         for method in self._methods.get(event, ()):
             try:
-                returned = method(*facts)
+                returned = forks.calling(method, *facts)
                 if returned is not None:
                     check_returned(event, returned)
             except _PROCESS:
@@ -175,8 +176,8 @@ class HookDispatch:
 
         def enter(where: StageInfo, what: object) -> Sequence[_Entered]:
             try:
-                manager = method(where, what)
-                manager.__enter__()
+                manager = forks.calling(method, where, what)
+                forks.calling(manager.__enter__)
                 return (manager,)
             except _PROCESS:
                 raise
@@ -191,8 +192,8 @@ class HookDispatch:
         entered: list[_Entered] = []
         for method in around:
             try:
-                manager = method(where, what)
-                manager.__enter__()
+                manager = forks.calling(method, where, what)
+                forks.calling(manager.__enter__)
                 entered.append(manager)
             except _PROCESS:
                 raise
@@ -207,7 +208,7 @@ class HookDispatch:
         for manager in entered if len(entered) == 1 else reversed(entered):
             try:
                 # its result does not matter: it cannot suppress the exception
-                manager.__exit__(kind, error, trace)
+                forks.calling(manager.__exit__, kind, error, trace)
             except BaseException as raised:
                 if raised is error:
                     continue

@@ -12,7 +12,16 @@ import attrs
 
 from flux.consuming.awaited import calls as awaited_calls
 from flux.consuming.blocking import calls as blocking_calls
-from flux.consuming.call_chain import Handler, Middleware, decoding, expiring, limited, prepared, surrounded
+from flux.consuming.call_chain import (
+    Handler,
+    Middleware,
+    decoding,
+    ending_children,
+    expiring,
+    limited,
+    prepared,
+    surrounded,
+)
 from flux.consuming.call_timing import SlowCalls
 from flux.consuming.callers import Callers, TaskCallers, ThreadCallers
 from flux.consuming.coordinator import Coordinator, StageRuntime
@@ -99,6 +108,8 @@ class TaskRuntime:
         if policy.timeout is not None and not awaited:
             coordinator.inspection.slow_calls = SlowCalls(policy.timeout, self.system.monotonic)
             handler = coordinator.inspection.slow_calls.watching(handler)
+        if coordinator.hook_dispatch.sees_calls(batched):
+            handler = ending_children(handler, awaited)
         return self.form.notifying(coordinator.hook_dispatch, handler, batched)  # type: ignore[no-any-return]
 
     @property

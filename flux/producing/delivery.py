@@ -12,7 +12,7 @@ from flux.core.errors import BrokerError, DeliveryError, FailedRecord, Fault
 from flux.core.ports import ProducerRecord, Record
 from flux.producing.pending_acks import EndListener, acknowledging, failed, failed_record
 from flux.producing.produced import Scope
-from flux.system import SYSTEM
+from flux.system import SYSTEM, forks
 from flux.system.process_end import ending
 from flux.system.return_values import PartOfItsCall
 
@@ -140,7 +140,7 @@ class Delivery(Future[RecordMetadata], PartOfItsCall):
             for waiter in self._waiters:
                 (waiter.add_result if self._exception is None else waiter.add_exception)(self)
             condition.notify_all()
-        self._invoke_callbacks()  # type: ignore[attr-defined]
+        forks.calling(self._invoke_callbacks)  # type: ignore[attr-defined]
 
     def __await__(self) -> Generator[Any, None, RecordMetadata]:
         import asyncio

@@ -18,7 +18,7 @@ from flux.producing.clients import Clients
 from flux.producing.flush_thread import FlushThread
 from flux.producing.producer_buffer import ProducerBuffer
 from flux.producing.watches import Watch
-from flux.system import SYSTEM, Lock
+from flux.system import SYSTEM, Lock, forks
 
 GRACE = 5.0
 """Seconds after the delivery timeout in which a client must have reported the end of every record."""
@@ -174,6 +174,7 @@ class ProducerRegistry:
 
 PRODUCERS = ProducerRegistry()
 atexit.register(PRODUCERS.exit)
+forks.before_end(PRODUCERS.exit)
 if hasattr(os, "register_at_fork"):
     # A fork waits while a client is made: the child could not use half of one.
     os.register_at_fork(

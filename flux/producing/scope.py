@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import os
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -28,6 +29,8 @@ logger = logging.getLogger("flux.producer")
 _WAITED = 2.0  # seconds
 
 CURRENT: ContextVar[Scope | None] = ContextVar("flux_produced", default=None)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=lambda: CURRENT.set(None))  # records of a child are no part of the call
 
 
 class _Part:

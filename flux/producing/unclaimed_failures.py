@@ -12,6 +12,7 @@ from types import FunctionType, MethodType
 from flux.core.errors import BrokerError, ConfigurationError, DeliveryError, FailedRecord
 from flux.core.monitoring.log_throttle import LogThrottle, and_more
 from flux.core.ports import Adapter, System
+from flux.system import forks
 from flux.system.process_end import ending, write_once
 from flux.system.return_values import check_returned, is_async
 from flux.system.tracebacks import text_of
@@ -65,7 +66,7 @@ class UnclaimedFailures:
 
     def _call(self, on_error: OnError, error: DeliveryError) -> None:
         try:
-            check_returned("on_error", on_error(error))
+            check_returned("on_error", forks.calling(on_error, error))
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException as raised:

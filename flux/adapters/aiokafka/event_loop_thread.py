@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from flux.core.errors import BrokerError, Fault
 from flux.core.monitoring.duties import Duty
 from flux.core.ports import System
+from flux.system import forks
 
 Result = TypeVar("Result")
 
@@ -25,6 +26,8 @@ class EventLoopThread:
         self._system = system
         self._lock = system.condition()
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: int | None = None
+        forks.watch(self)
 
     def start(self) -> None:
         """Raises RuntimeError where the interpreter no longer starts threads."""
@@ -58,6 +61,11 @@ class EventLoopThread:
         if os.getpid() != self.process:
             raise BrokerError("a client of aiokafka belongs to the process that made it: make another", Fault.FATAL)
 
+    def forked(self) -> None:
+        """Called in a child. One that the loop's own thread forked, in a token provider, must not run the loop."""
+        if self._loop is not None and self._thread == get_ident():
+            forks.end_loop(self._loop)
+
     def _running(self) -> asyncio.AbstractEventLoop:
         self.check()
         with self._lock:
@@ -66,7 +74,7 @@ class EventLoopThread:
                 duty = Duty("the event loop of aiokafka's clients", probe=lambda: loop.call_soon_threadsafe(respond))
 
                 def respond() -> None:
-                    duty.thread = get_ident()
+                    duty.thread = self._thread = get_ident()
                     duty.rest()
 
                 loop.call_soon(respond)

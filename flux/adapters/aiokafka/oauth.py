@@ -17,6 +17,7 @@ from flux.adapters.secrets import Mask
 from flux.adapters.tokens import Tokens, expiry_of, is_token, no_token, no_token_yet, provider_failed, provider_gave
 from flux.core.errors import BrokerError
 from flux.core.ports import System
+from flux.system import forks
 
 _TIMEOUT = 10.0  # seconds that the provider may take
 _FRESH = 1.0  # seconds for which connections share a token; the provider caches it for longer itself
@@ -63,7 +64,7 @@ class AsyncTokenSource(AbstractTokenProvider):  # type: ignore[misc]
         if not callable(extensions):
             return {}
         try:
-            return {str(name): str(value) for name, value in dict(extensions()).items()}
+            return {str(name): str(value) for name, value in dict(forks.calling(extensions)).items()}
         except Exception as error:
             raise provider_failed(error, self._mask) from None
 
@@ -75,7 +76,7 @@ class AsyncTokenSource(AbstractTokenProvider):  # type: ignore[misc]
         """Never raises: its waiters read the token or the failure afterwards."""
         try:
             async with asyncio.timeout(_TIMEOUT):
-                given = self._provider.token()
+                given = forks.calling(self._provider.token)
                 token = await given if inspect.isawaitable(given) else given
             if not is_token(token):
                 raise provider_gave("a token that cannot be sent: it must be a text without spaces")

@@ -6,7 +6,6 @@ from asyncio import CancelledError
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from flux.consuming import forks
 from flux.consuming.coordinator.common import Driver, Shared, StageRuntime, consumer_settings
 from flux.consuming.coordinator.inspection import Inspection
 from flux.consuming.coordinator.membership import Ending, Rebalances
@@ -25,6 +24,7 @@ from flux.core.limits.dispatch_mode import CHECK_INTERVAL
 from flux.core.policy import Policy
 from flux.core.ports import System
 from flux.core.stage import Role
+from flux.system import forks
 
 _PAUSE = 0.02  # seconds between two checks while no call runs
 _Found = Callable[[StageRuntime, Run], None]

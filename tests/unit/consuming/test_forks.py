@@ -173,6 +173,215 @@ def test_a_child_that_comes_back_from_a_hook_ends_there(tmp_path: Path) -> None:
     assert ended.of("parent")[-1] == "ended 0"
 
 
+HOOKS = {
+    "on_start": "def on_start(self, where, message):\n        fork_once()",
+    "on_success": "def on_success(self, where, message, seconds):\n        fork_once()",
+    "on_failure": "def on_failure(self, where, message, error, seconds):\n        fork_once()",
+    "on_calls": "def on_calls(self, where, *given):\n        fork_once()",
+    "on_retry": "def on_retry(self, where, *given):\n        fork_once()",
+    "on_commit": "def on_commit(self, where, *given):\n        fork_once()",
+    "on_revoked": "def on_revoked(self, where, *given):\n        fork_once()",
+    "around, before": (
+        "@contextlib.contextmanager\n    def around(self, where, message):\n        fork_once()\n        yield"
+    ),
+    "around, after": (
+        "@contextlib.contextmanager\n    def around(self, where, message):\n        yield\n        fork_once()"
+    ),
+}
+
+
+@pytest.mark.parametrize("call", ["def call(self, message):", "async def call(self, message):"])
+@pytest.mark.parametrize("hook", HOOKS)
+def test_a_child_does_nothing_more_when_it_comes_back_from_a_hook(tmp_path: Path, hook: str, call: str) -> None:
+    ended = run(
+        tmp_path,
+        f"""
+        import contextlib
+        forks = []
+
+        def fork_once():
+            if not forks:
+                forks.append(1)
+                forked()
+
+        class Hook(flux.Hooks):
+            {HOOKS[hook].replace(chr(10), chr(10) + " " * 8)}
+
+        class Later(flux.Hooks):
+            def on_start(self, where, message):
+                note("later hook")
+            def on_failure(self, where, message, error, seconds):
+                note("later hook")
+            def on_success(self, where, message, seconds):
+                note("later hook")
+            def on_revoked(self, where, partitions):
+                note("later hook")
+
+        class Calling(Numbered):
+            hooks = [Hook(), Later()]
+            {call}
+                note("call")
+                if message.value == b"3" and message.stage == 0:
+                    raise ValueError("a retry")
+
+        work(Calling)
+        """,
+    )
+    assert ended.of("child") == []
+    assert "status 1" in ended.of("parent")
+    assert ended.of("parent").count("call") == 21
+    assert ended.of("parent")[-1] == "ended 0"
+    assert ended.errors.count("came back") == 1
+
+
+@pytest.mark.parametrize("hook", ["on_success", "on_failure"])
+def test_a_child_that_comes_back_from_a_call_reaches_no_hook(tmp_path: Path, hook: str) -> None:
+    ended = run(
+        tmp_path,
+        f"""
+        class Hook(flux.Hooks):
+            def {hook}(self, where, message, *given):
+                note("hook")
+
+        class Calling(Numbered):
+            hooks = [Hook()]
+            def call(self, message):
+                if message.value == b"3" and forked() and {hook == "on_failure"}:
+                    raise ValueError
+
+        work(Calling)
+        """,
+    )
+    assert ended.of("child") == []
+    assert "status 1" in ended.of("parent")
+
+
+AROUND = {
+    "middleware before the call": """
+def own(message, call_next):
+    fork_at_3(message)
+    return call_next(message)
+Calling.middleware = [own, other]
+""",
+    "middleware after the call": """
+def own(message, call_next):
+    result = call_next(message)
+    fork_at_3(message)
+    return result
+Calling.middleware = [other, own]
+""",
+    "a coroutine, before the call": """
+async def own(message, call_next):
+    fork_at_3(message)
+    return await call_next(message)
+Calling.middleware = [own, aother]
+Calling.call = Calling.acall
+""",
+    "a coroutine, after the call": """
+async def own(message, call_next):
+    result = await call_next(message)
+    fork_at_3(message)
+    return result
+Calling.middleware = [aother, own]
+Calling.call = Calling.acall
+""",
+    "the call within a middleware": """
+Calling.middleware = [other]
+Calling.call = lambda self, message: fork_at_3(message)
+""",
+    "the deserializer": """
+def deserializer(value):
+    if value == b"3":
+        forked()
+    return value
+Calling.deserializer = staticmethod(deserializer)
+""",
+}
+
+
+@pytest.mark.parametrize("where", AROUND)
+def test_a_child_makes_no_call_when_it_comes_back_from_what_surrounds_one(tmp_path: Path, where: str) -> None:
+    ended = run(
+        tmp_path,
+        """
+        def fork_at_3(message):
+            if message.value == b"3":
+                forked()
+
+        def other(message, call_next):
+            if message.value == b"3":
+                note("began")
+            result = call_next(message)
+            if message.value == b"3":
+                note("ended other")
+            return result
+
+        async def aother(message, call_next):
+            if message.value == b"3":
+                note("began")
+            result = await call_next(message)
+            if message.value == b"3":
+                note("ended other")
+            return result
+
+        class Calling(Numbered):
+            def call(self, message):
+                note("call")
+            async def acall(self, message):
+                note("call")
+        """
+        + textwrap.indent(AROUND[where] + "work(Calling)\n", " " * 8),
+    )
+    assert ended.of("child") == []
+    assert "status 1" in ended.of("parent")
+    assert ended.of("parent")[-1] == "ended 0"
+    assert ended.errors.count("came back") == 1
+
+
+@pytest.mark.parametrize("where", ["on_error", "a callback of a delivery"])
+def test_a_child_that_comes_back_from_a_producer_s_callback_serves_no_acknowledgements(
+    tmp_path: Path, where: str
+) -> None:
+    ended = run(
+        tmp_path,
+        f"""
+        adapter = flux.adapter_from_url("memory://producing")
+        flux.configure(adapter=adapter)
+        done = threading.Event()
+
+        def fork_once(*given):
+            forked()
+            done.set()
+
+        class Own(flux.Producer):
+            topic = "own"
+            options = flux.ProducerOptions(flush_interval=0.01)
+
+        if {where == "on_error"}:
+            Own.on_error = staticmethod(fork_once)
+            adapter.broker.fail_writes(lambda *given: flux.BrokerError("refused"))
+            Own.produce("x")
+        else:
+            from flux.adapters.memory.producer import MemoryProducer
+            write, added = MemoryProducer.write, threading.Event()
+            def write_later(self, topic, records, acknowledged):
+                def client():
+                    added.wait(20)
+                    write(self, topic, records, acknowledged)
+                threading.Thread(target=client).start()
+                return len(records)
+            MemoryProducer.write = write_later
+            Own.send("x").add_done_callback(fork_once)
+            added.set()
+        assert done.wait(20)
+        note("went on")
+        """,
+    )
+    assert ended.of("child") == []
+    assert ended.of("parent") == ["status 1", "went on"]
+    assert ended.errors.count("came back") == 1
+
+
 @pytest.mark.parametrize("call", ["def call(self, message):", "async def call(self, message):"])
 def test_a_process_of_multiprocessing_works_in_a_call_with_a_producer_of_its_own(tmp_path: Path, call: str) -> None:
     """With the calls of others in flight, whose locks the child inherits as they are."""

@@ -9,12 +9,12 @@ from typing import Any, cast
 
 import pytest
 
-from flux.consuming import forks
+import flux.consuming
 from flux.consuming.coordinator import Coordinator
-from flux.system import OperatingSystem
+from flux.system import OperatingSystem, forks
 from unit.support.engine_support import Driver
 
-CONSUMING = Path(forks.__file__).parent
+CONSUMING = Path(flux.consuming.__file__).parent
 PARTS = sorted((CONSUMING / "coordinator").glob("*.py"))
 
 

@@ -1,8 +1,9 @@
-"""Ends children that a call forked before they can act as a second worker. In a child only the forking thread is alive,
-and clients and records belong to the parent.
+"""Ends children that a user's code forked inside flux before they can act as their parent. In a child only the forking
+thread is alive, and clients and records belong to the parent.
 
-No code checks for forks while calls run. The interpreter calls `_in_child` in the child, which replaces every method
-that the thread could return to by the child's end.
+Where calls are made, no code checks for forks: the interpreter calls `_in_child` in the child, which replaces every
+method of the worker that the thread could return to by the child's end. Other code of users (hooks, callbacks) is
+called by `calling`, which ends a child that comes back.
 """
 
 from __future__ import annotations
@@ -12,10 +13,11 @@ import os
 import sys
 import weakref
 from collections import deque
-from typing import NoReturn, Protocol
+from collections.abc import Callable
+from typing import NoReturn, ParamSpec, Protocol, TypeVar
 
-from flux.producing.registry import PRODUCERS
-from flux.producing.scope import CURRENT
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 class Inherited(Protocol):
@@ -26,7 +28,9 @@ class Inherited(Protocol):
 
 _living: weakref.WeakSet[Inherited] = weakref.WeakSet()
 _kept: list[object] = []
+_before_end: list[Callable[[], None]] = []
 _parent = os.getpid()
+_generation = 0
 
 
 def watch(each: Inherited) -> None:
@@ -34,19 +38,40 @@ def watch(each: Inherited) -> None:
     _living.add(each)
 
 
+def before_end(function: Callable[[], None]) -> None:
+    """`function` is called before a child is ended."""
+    _before_end.append(function)
+
+
+def generation() -> int:
+    """How many forks lie between this process and the one that imported flux: another number in each child."""
+    return _generation
+
+
+def calling(function: Callable[P, R], *given: P.args, **named: P.kwargs) -> R:
+    """Calls a user's function. A child that it forks ends where it returns or raises."""
+    before = _generation
+    try:
+        return function(*given, **named)
+    finally:
+        if before != _generation:
+            end_of_child()
+
+
 def end_of_child(*given: object) -> NoReturn:
-    """Ends this forked child, whose thread returned to the worker. Records of its own producers are delivered first.
+    """Ends this forked child, whose thread returned to flux. Records of its own producers are delivered first.
     `given`: the arguments of the replaced method, such as an exception."""
     error = sys.exc_info()[1] or next((each for each in given if isinstance(each, BaseException)), None)
     how = "came back from there" if error is None else f"came back from there with {type(error).__name__}"
     code = error.code if isinstance(error, SystemExit) and isinstance(error.code, int) else 1
     line = (
-        f"flux: process {os.getpid()} was forked in a worker (process {_parent}), {how}, and ends here:"
-        " end a child with os._exit, or use subprocess or multiprocessing\n"
+        f"flux: process {os.getpid()} was forked in a function that flux calls (process {_parent}), {how}, and ends"
+        " here: end a child with os._exit, or use subprocess or multiprocessing\n"
     )
     try:
         os.write(2, line.encode())  # not by the log, whose streams may hold unwritten text of the parent
-        PRODUCERS.exit()
+        for function in _before_end:
+            function()
     finally:
         os._exit(code)
 
@@ -62,8 +87,8 @@ def end_loop(loop: asyncio.AbstractEventLoop) -> None:
 
 
 def _in_child() -> None:
-    global _parent
-    CURRENT.set(None)  # records of the child are not part of the parent's call
+    global _generation
+    _generation += 1
     living = list(_living)
     _kept.extend(living)  # a client must not be freed in another process than its own
     _living.clear()
