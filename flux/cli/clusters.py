@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING
 
 import attrs
@@ -47,15 +47,13 @@ def open_task(sources: Sequence[str], name: str | None) -> Iterator[OpenTask]:
     log.quiet()
     cls = find_task(sources, name)
     policy, adapter = cls.policy(), resolve_adapter(cls.adapter)
-    admin = adapter.admin()
     try:
-        yield OpenTask(cls, policy, adapter, admin)
+        with closing(adapter.admin()) as admin:
+            yield OpenTask(cls, policy, adapter, admin)
     except BrokerError as error:
         if error.retriable:
             raise click.ClickException(f"{adapter.cluster} cannot be reached: {error}") from None
         raise click.ClickException(f"{adapter.cluster}: {error}") from None
-    finally:
-        admin.close()
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from contextlib import suppress
 from threading import Lock, get_ident
 from typing import Any
 
+from flux.adapters.confluent.log import logger
 from flux.core.monitoring.duties import Duty
 from flux.core.ports import System
 
@@ -87,7 +88,10 @@ class Acknowledgements:
             self._duty.step(get_ident())
             self._serves_writers = self._now() < self._streams_until
             waiting = self._turns.begin(_STREAM / 4) if self._serves_writers else []
-            self._poll(client, 0 if self._serves_writers else _POLL)
+            try:
+                self._poll(client, 0 if self._serves_writers else _POLL)
+            except BaseException:  # such as a callback's sys.exit: without this thread nothing would be acknowledged
+                logger.exception("serving acknowledgements failed")
             self._turns.end(waiting)
             self._after_poll(client)
 

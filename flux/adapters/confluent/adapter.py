@@ -48,13 +48,13 @@ class ConfluentAdapter(KafkaAdapter):
         login = self._logins.of(self._shared)
         properties = config.admin_properties(self._bootstrap, login.options)
         protocol = config.group_protocol(self._consumer)
-        with login.making():
+        with login.making(patient=True):
             return ConfluentAdmin(properties, login.log, self._system, protocol)
 
     def reader(self, starts: Mapping[TopicPartition, int]) -> ConfluentReader:
         login = self._logins.of(self._consumer)
         properties = config.reader_properties(self._bootstrap, login.options)
-        with login.making():
+        with login.making(patient=True):
             return ConfluentReader(properties, starts, login.log)
 
 

@@ -8,8 +8,9 @@ from typing import Any
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
+from flux.adapters.confluent.callbacks import ErrorCallback
 from flux.adapters.confluent.errors import fault_of
-from flux.adapters.confluent.log import ClientLog, ErrorCallback
+from flux.adapters.confluent.log import ClientLog
 from flux.adapters.operations import LIST_TOPICS
 from flux.core.errors import BrokerError, Fault
 from flux.core.ports import System

@@ -15,10 +15,11 @@ from typing import Any
 import confluent_kafka
 from confluent_kafka import Consumer, KafkaError, KafkaException
 
+from flux.adapters.confluent.callbacks import ErrorCallback
 from flux.adapters.confluent.closing import ClosedConsumer, closed_within, leave_and_close
 from flux.adapters.confluent.commits import Commits, Done, membership_of
 from flux.adapters.confluent.errors import fault_of
-from flux.adapters.confluent.log import ClientLog, ErrorCallback
+from flux.adapters.confluent.log import ClientLog
 from flux.adapters.confluent.messages import OUT_OF_RANGE, batches_of, split_errors
 from flux.adapters.confluent.silence import Silence
 from flux.core.errors import BrokerError, Fault

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 from confluent_kafka import KafkaError
 
@@ -77,38 +76,4 @@ class ClientLog(ClientWarnings):
         self.warn(kind if broker is None else ("broker", broker), text)
 
 
-class ErrorCallback:
-    """librdkafka's `error_cb`: logs the error, then calls the user's callback. `refused` is called with a final refusal
-    of the login; `failed` with what a callback raises (None: exceptions are logged)."""
-
-    def __init__(
-        self,
-        log: ClientLog,
-        doing: str,
-        properties: Mapping[str, Any],
-        refused: Callable[[BrokerError], None],
-        failed: Callable[[BaseException], None] | None = None,
-    ) -> None:
-        self._log = log
-        self._doing = doing
-        self._users: Callable[[KafkaError], object] | None = properties.get("error_cb")
-        self._refused = refused
-        self._failed = failed
-
-    def __call__(self, error: KafkaError) -> None:
-        try:
-            refusal = self._log.refusal(error, self._doing)
-            if refusal is not None:
-                self._refused(refusal)
-            if self._users is not None:
-                self._users(error)
-        except BaseException as failure:
-            if self._failed is not None:
-                self._failed(failure)
-            elif isinstance(failure, Exception):
-                logger.exception("an error callback failed")
-            else:
-                raise
-
-
-__all__ = ["ClientLog", "ErrorCallback", "logger"]
+__all__ = ["ClientLog", "logger"]

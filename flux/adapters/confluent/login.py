@@ -11,6 +11,7 @@ import attrs
 from confluent_kafka import KafkaException
 
 from flux.adapters.authentication import Authentication
+from flux.adapters.confluent.callbacks import guarded
 from flux.adapters.confluent.diagnosis import Diagnosis
 from flux.adapters.confluent.errors import fault_of
 from flux.adapters.confluent.log import ClientLog
@@ -23,19 +24,21 @@ from flux.core.text import one_line
 
 @attrs.frozen
 class Login:
-    """One client's. `options`: the user's, with an `oauth_cb` that gets its tokens from `source`."""
+    """One client's. `options`: the user's, with an `oauth_cb` that gets its tokens from `source`,
+    and callbacks that do not raise."""
 
     options: Mapping[str, Any]
     log: ClientLog
     source: TokenSource | None = None
 
     @contextmanager
-    def making(self) -> Iterator[None]:
+    def making(self, patient: bool = False) -> Iterator[None]:
         """A context for making the client. Raises ConfigurationError for what librdkafka refuses, and BrokerError
-        (UNAVAILABLE) when there is no token: librdkafka would wait for one and then not say why."""
+        (UNAVAILABLE) when there is no token: librdkafka would wait for one and then not say why. `patient`: see
+        `TokenSource.token`; for clients that nobody makes again."""
         try:
             if self.source is not None:
-                self.source.token(START_TIMEOUT)
+                self.source.token(START_TIMEOUT, patient=patient)
             yield
         except BrokerError as error:
             raise self.log.judged(BrokerError(f"cannot get a token: {error}", error.fault)) from None
@@ -76,7 +79,8 @@ class Logins:
             callback = TokenCallback(source, self._system)
             options, refused = {**options, "oauth_cb": callback}, callback.refused
         diagnosis = Diagnosis(options, self._system, None if source is None else source.why_none)
-        return Login(options, ClientLog(self._mask, self._system, self._authentication, diagnosis, refused), source)
+        log = ClientLog(self._mask, self._system, self._authentication, diagnosis, refused)
+        return Login(guarded(options, log), log, source)
 
 
 def _nothing() -> None:

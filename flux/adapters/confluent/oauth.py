@@ -10,6 +10,7 @@ from flux.adapters.secrets import Mask
 from flux.adapters.tokens import Tokens, is_token, no_token, no_token_yet, provider_failed, provider_gave
 from flux.core.errors import BrokerError
 from flux.core.ports import System
+from flux.system import forks
 
 START_TIMEOUT = 10.0  # seconds that the provider may take when a client is made
 _REFRESH_TIMEOUT = 3.0  # the same when librdkafka refreshes a token: a client that closes waits for it
@@ -88,7 +89,7 @@ class TokenSource:
         failure: BrokerError | None = None
         token: Token = ()
         try:
-            token = self._checked(self._provider(self._config))
+            token = self._checked(forks.calling(self._provider, self._config))
         except BrokerError as error:
             failure = error
         except BaseException as error:

@@ -15,9 +15,10 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from flux.adapters.confluent.acknowledgements import Acknowledgements
 from flux.adapters.confluent.apart import Apart, Sent
+from flux.adapters.confluent.callbacks import ErrorCallback
 from flux.adapters.confluent.closing import closed_within
 from flux.adapters.confluent.errors import fault_of
-from flux.adapters.confluent.log import ClientLog, ErrorCallback, logger
+from flux.adapters.confluent.log import ClientLog, logger
 from flux.adapters.confluent.silence import Silence
 from flux.adapters.operations import invalid_record
 from flux.core.errors import BrokerError, Fault

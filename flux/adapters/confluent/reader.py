@@ -9,9 +9,10 @@ from typing import Any
 import confluent_kafka
 from confluent_kafka import Consumer, KafkaError, KafkaException
 
+from flux.adapters.confluent.callbacks import ErrorCallback
 from flux.adapters.confluent.closing import closed_within
 from flux.adapters.confluent.errors import fault_of
-from flux.adapters.confluent.log import ClientLog, ErrorCallback
+from flux.adapters.confluent.log import ClientLog
 from flux.adapters.confluent.messages import OUT_OF_RANGE
 from flux.core.errors import BrokerError, Fault
 from flux.core.ports import Batch, PollResult, TopicPartition

@@ -10,11 +10,14 @@ import pytest
 from confluent_kafka import KafkaError
 
 from flux.adapters.authentication import Authentication
+from flux.adapters.confluent import ConfluentAdapter, reader
+from flux.adapters.confluent import answers as answers_module
 from flux.adapters.confluent.diagnosis import Diagnosis
 from flux.adapters.confluent.log import ClientLog
 from flux.adapters.confluent.oauth import TokenCallback, TokenSource
 from flux.adapters.secrets import Mask
 from flux.core.errors import BrokerError, Fault
+from flux.core.ports import TopicPartition
 
 OAUTH = {"sasl.mechanism": "OAUTHBEARER"}
 
@@ -319,3 +322,47 @@ def test_what_goes_wrong_while_a_login_is_refused_says_so(machine: Any, authenti
     assert "the broker refused the token" in str(log.translated(late, "cannot commit"))
     machine.time += 60
     assert "refused" not in str(log.translated(late, "cannot commit"))
+
+
+# -- clients that read and end
+
+
+class Client:
+    """librdkafka's, which takes no token that has expired by the real clock."""
+
+    def __init__(self, properties: dict[str, Any]) -> None: ...
+    def incremental_assign(self, partitions: list[Any]) -> None: ...
+    def close(self) -> None: ...
+
+
+@pytest.mark.parametrize("kind", ["reader", "admin"])
+def test_a_reader_waits_for_a_provider_that_is_unavailable_for_a_moment(
+    kind: str, machine: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reader, "Consumer", Client)
+    monkeypatch.setattr(answers_module, "AdminClient", Client)
+    answers: list[Any] = [ConnectionError("unavailable"), ConnectionError("unavailable"), ("token", 2000.0)]
+
+    def provider(_: Any) -> Any:
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    adapter = ConfluentAdapter("127.0.0.1:1", {**OAUTH, "oauth_cb": provider}, system=machine)
+    adapter.admin() if kind == "admin" else adapter.reader({TopicPartition("t", 0): 0})
+    assert answers == []
+
+
+@pytest.mark.parametrize("kind", ["reader", "admin"])
+def test_a_reader_says_in_one_line_that_the_provider_stays_unavailable(kind: str, machine: Any) -> None:
+    def provider(_: Any) -> Any:
+        raise ConnectionError("refused")
+
+    adapter = ConfluentAdapter("127.0.0.1:1", {**OAUTH, "oauth_cb": provider}, system=machine)
+    began = machine.time
+    with pytest.raises(BrokerError, match=r"cannot get a token: the token provider failed: .*refused") as raised:
+        adapter.admin() if kind == "admin" else adapter.reader({TopicPartition("t", 0): 0})
+    assert raised.value.fault is Fault.UNAVAILABLE
+    assert "\n" not in str(raised.value)
+    assert 9 < machine.time - began < 12
