@@ -20,6 +20,7 @@ BEFORE = Reading(at=0.0, cpu=1.0, threads=10, descriptors=20, memory=50 * 2**20)
 SOUND = Measured(
     outage=20.0,
     cpu=0.02,
+    brokers=0.01,
     lines=["WARNING 127.0.0.1:9092 has not answered for 6 s"],
     back=3.0,
     before=BEFORE,
@@ -34,6 +35,7 @@ def test_nothing_is_found_where_all_is_well() -> None:
     assert SOUND.problems() == []
     assert DELIVERED.problems(range(10)) == []
     assert attrs.evolve(SOUND, cpu=0.15, usual=0.1, is_total=False).problems() == []
+    assert attrs.evolve(SOUND, cpu=0.65, brokers=0.6, waits_busily=True).problems() == []
     assert DELIVERED.problems([*range(10), 3]) == []  # a repeat loses nothing
 
 
@@ -47,6 +49,9 @@ def test_nothing_is_found_where_all_is_well() -> None:
         ({"cpu": 0.5}, "50% of a core"),
         ({"cpu": 0.25, "usual": 0.1, "is_total": False}, "25% of a core"),
         ({"cpu": 0.15, "usual": 0.1}, "15% of a core"),
+        ({"cpu": 0.65, "brokers": 0.6}, "65% of a core"),
+        ({"cpu": 0.75, "brokers": 0.6, "waits_busily": True}, "15% of a core"),
+        ({"cpu": 1.25, "brokers": 1.2, "waits_busily": True}, "120% of a core in librdkafka's broker threads"),
         ({"lines": [*SOUND.lines, *["again"] * LINES]}, "21 log lines a minute"),
         ({"outage": 180.0, "lines": [*SOUND.lines, *["again"] * 3 * LINES]}, "20 log lines a minute"),
         ({"lines": ["WARNING something is unavailable"]}, "no log line names"),

@@ -123,7 +123,8 @@ def stopped(scene: Scene) -> Iterator[Sequence[str]]:
 class Case:
     """`is_total`: no record comes through, so a process has nothing to do. `heals_itself`: nobody ends it, so the
     outage is the time until everything works. `blocks`: no process can do all of its work. `accompanied`: each worker's
-    group has a second one, whose network is sound."""
+    group has a second one, whose network is sound. `waits_busily`: librdkafka may: see `checks.BUSY_WAIT`.
+    `is_quick`: CI plays it, shortened."""
 
     name: str
     fault: Fault
@@ -132,6 +133,8 @@ class Case:
     heals_itself: bool = False
     blocks: bool = False
     accompanied: bool = False
+    waits_busily: bool = False
+    is_quick: bool = False
 
     def shortened(self, most: float) -> Case:
         return attrs.evolve(self, seconds=min(self.seconds, most))
@@ -141,16 +144,16 @@ CASES = [
     Case("all brokers, packets dropped", everywhere(Proxy.drop), 40.0, is_total=True),
     Case("half-open connections", half_open, 0.0, heals_itself=True),
     Case("one worker of two, packets dropped", everywhere(Proxy.drop), is_total=True, accompanied=True),
-    Case("all brokers refuse", everywhere(Proxy.refuse), is_total=True),
+    Case("all brokers refuse", everywhere(Proxy.refuse), is_total=True, is_quick=True),
     Case("the coordinator alone", lambda scene: _broken(scene, [scene.coordinator()], Proxy.drop)),
     Case("one leader alone", lambda scene: _broken(scene, [scene.leader()], Proxy.drop)),
     Case("requests arrive, responses do not", everywhere(lambda proxy: proxy.hang("responses")), is_total=True),
     Case("requests do not arrive", everywhere(lambda proxy: proxy.hang("requests")), is_total=True),
-    Case("packets dropped, shorter than the session", briefly, 4.0),
+    Case("packets dropped, shorter than the session", briefly, 4.0, is_quick=True),
     Case("250 to 350 ms each way", slow),
-    Case("20 % of requests reset", flaky),
+    Case("20 % of requests reset", flaky, is_quick=True),
     Case("too few replicas in sync", too_few_replicas, 45.0, blocks=True),
     Case("a broker stopped by SIGSTOP", stopped, 45.0),
     Case("all three brokers rolled", rolled, 0.0),
 ]
-"""In the order in which they are played; CI plays the first ones, shortened."""
+"""In the order in which they are played."""

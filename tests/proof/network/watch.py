@@ -28,7 +28,20 @@ def reading(pid: int) -> Reading:
         len(list((process / "task").iterdir())),
         len(list((process / "fd").iterdir())),
         int((process / "statm").read_text().split()[1]) * _PAGE,
+        _of_broker_threads(process),
     )
+
+
+def _of_broker_threads(process: Path) -> float:
+    """CPU seconds of librdkafka's broker threads."""
+    ticks = 0
+    for thread in (process / "task").iterdir():
+        with suppress(OSError):  # it has just ended
+            head, _, rest = (thread / "stat").read_text().rpartition(")")
+            if head.partition("(")[2].startswith("rdk:broker"):
+                times = rest.split()
+                ticks += int(times[11]) + int(times[12])
+    return ticks / _TICKS
 
 
 class Watch:
@@ -67,12 +80,14 @@ class Watch:
         return Measured(
             over.at - before.at,
             over.share(before),
+            over.brokers_share(before),
             self._lines,
             self.back,
             before,
             self.now(),
             before.share(begun),
             case.is_total,
+            case.waits_busily,
             [name for name in named if ":" in name or name in self.subject.topics],
             not self.subject.alive,
             self._unharmed and (case.is_total or case.blocks),
