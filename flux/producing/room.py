@@ -65,7 +65,7 @@ class Room:
         self._waits.withdraw(watch)
         unavailable = any(isinstance(each.error, BrokerError) and each.error.retriable for each in watch.failed)
         if unavailable or self._buffer.blocked:
-            raise DeliveryError([*watch.failed, failed(self._topic, record, self._flusher.no_room())])
+            raise DeliveryError([failed(self._topic, record, self._flusher.no_room()), *watch.failed])
         if watch.failed:
             self._unclaimed.report(watch.failed)
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from flux.core.backoff import default_wait
 from flux.core.errors import BrokerError, Fault
-from flux.core.ports import TopicPartition
+from flux.core.ports import ProducerRecord, TopicPartition
 from simulation.machine import EPOCH, Process
-from simulation.records import DEAD, Call, Copy
+from simulation.records import DEAD, SENT, Call, Copy, is_own
 from simulation.scenario import RecordPlan
 from simulation.tries import expires_before, moved_early
 
@@ -193,6 +193,7 @@ class Forwards:
             known = self._truth.stage_of(topic)
             if known is None:
                 self._products(record.key, "flying")
+                self._check_product(process, record.key)
                 continue
             if is_enqueued(dict(record.headers)) and self._plan_of(_Given(topic, record)).delay is not None:
                 continue
@@ -207,6 +208,20 @@ class Forwards:
                 if call.epoch.ended and not self._was_under_way(call):
                     raise self._truth.broken(f"the forward of {call} is written after its assignment has ended")
                 call.forward = "flying"
+
+    def without_room(self, records: Sequence[ProducerRecord]) -> None:
+        """A call has returned, and its products got no room."""
+        for record in records:
+            self._products(record.key, "failed")
+
+    def _check_product(self, process: Process, key: bytes) -> None:
+        """What is produced and not sent leaves only when its call has returned."""
+        match = _TAG.search(key)
+        assert match
+        call = self._truth.calls[int(match[2])]
+        own = call.batch is None or is_own(key, call)
+        if not key.endswith(SENT) and not any(each.outcome == "done" for each in ([call] if own else call.batch or ())):
+            raise self._truth.broken(f"{process.name} writes {key!r}, and {call} is {call.outcome or 'running'}")
 
     def _was_under_way(self, call: Call) -> bool:
         """One forwarded copy may be on its way to the client at the very moment in which its partition goes."""

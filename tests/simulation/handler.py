@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import flux
 from flux.core.message import Message
 from simulation.machine import Process
-from simulation.records import Call
+from simulation.records import OWN, SENT, Call, is_own
 from simulation.scenario import Outcome
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ class Handler:
         self._world.passed(message)
         call = self._world.truth.begin(self._process, message, self._retries)
         try:
-            self._work([call])
+            self._work([call], [message])
         except flux.DeliveryError as error:
             self._world.truth.end(call, "next")
             raise type(f"#{call.number};", (ValueError,), {})(str(error)) from None
@@ -51,7 +52,7 @@ class Handler:
         self._world.passed(message)
         call = self._world.truth.begin(self._process, message, self._retries)
         try:
-            await self._work_async([call])
+            await self._work_async([call], [message])
         except flux.DeliveryError as error:
             self._world.truth.end(call, "next")
             raise type(f"#{call.number};", (ValueError,), {})(str(error)) from None
@@ -76,7 +77,7 @@ class Handler:
         self._world.passed(messages)
         calls = self._world.truth.begin_batch(self._process, messages, self._retries)
         try:
-            self._work(calls)
+            self._work(calls, messages)
         except flux.DeliveryError as error:
             self._fail_batch(calls, str(error))
         self._end_batch(calls, messages)
@@ -85,7 +86,7 @@ class Handler:
         self._world.passed(messages)
         calls = self._world.truth.begin_batch(self._process, messages, self._retries)
         try:
-            await self._work_async(calls)
+            await self._work_async(calls, messages)
         except flux.DeliveryError as error:
             self._fail_batch(calls, str(error))
         except asyncio.CancelledError:
@@ -107,8 +108,12 @@ class Handler:
             truth.end_batch(calls, [("pause", None)] * len(calls), seconds)
             raise pauses[0]
         failed = {message: error for message, error in zip(messages, errors, strict=True) if error is not None}
+        dropped = [call for call, error in zip(calls, errors, strict=True) if error is not None]
         if failed and not pauses and calls[0].copy.plan.number % 3 == 0:
             self._fail_batch(calls, "all of them")
+        for call in calls:
+            for key in [key for each in dropped for key in call.products if is_own(key, each)]:
+                del call.products[key]
         truth.end_batch(calls, [_told(error) for error in errors], seconds)
         if failed:
             raise flux.BatchFailure(failed)
@@ -121,10 +126,10 @@ class Handler:
 
     # ---- both
 
-    def _work(self, calls: list[Call]) -> None:
+    def _work(self, calls: list[Call], messages: Sequence[Message]) -> None:
         world, outcome = self._world, self._outcome(calls[0])
         world.machine.point()
-        self._produce(calls)
+        self._produce(calls, messages)
         if outcome.length:
             world.machine.park(outcome.length)
             world.machine.touch()
@@ -132,10 +137,10 @@ class Handler:
             world.products.flush()
         world.machine.point()
 
-    async def _work_async(self, calls: list[Call]) -> None:
+    async def _work_async(self, calls: list[Call], messages: Sequence[Message]) -> None:
         world, outcome = self._world, self._outcome(calls[0])
         await asyncio.sleep(0)
-        self._produce(calls)
+        self._produce(calls, messages)
         if outcome.length:
             limit = calls[0].epoch.task.settings.get("timeout") or outcome.length
             world.machine.at(world.machine.time + min(outcome.length, limit), world.machine.touch)
@@ -150,14 +155,20 @@ class Handler:
         limit = call.epoch.task.settings.get("timeout")
         return limit is not None and self._world.machine.time - call.began_at >= limit - 0.001
 
-    def _produce(self, calls: list[Call]) -> None:
-        for call in calls:
+    def _produce(self, calls: list[Call], messages: Sequence[Message]) -> None:
+        producer, sends = self._world.products, self._outcome(calls[0]).deliver
+        for call, message in zip(calls, messages, strict=True):
             for index in range(self._outcome(call).products):
-                key = b"#%d;%d" % (call.number, index)
+                kind = SENT if sends and not index else OWN if index % 2 else b""
+                key = b"#%d;%d%s" % (call.number, index, kind)
                 for each in calls:
                     each.products[key] = "flying"
                 try:
-                    self._world.products.produce(b"product", key=key)
+                    if kind == SENT:
+                        producer.send(b"product", key=key)._retrieved = True  # `flush` raises its error
+                    else:
+                        with flux.producing(message) if kind == OWN else nullcontext():
+                            producer.produce(b"product", key=key)
                 except flux.DeliveryError:
                     for each in calls:
                         each.products[key] = "failed"

@@ -22,6 +22,7 @@ from flux.core.engine.verdicts import NEXT, Move, Rules
 from flux.core.limits import call_limits
 from flux.core.limits.call_limits import UNBOUNDED, CallLimits, CircuitBreaker, RateLimit
 from flux.core.message import Message
+from flux.producing.produced import Produced, Scopes
 from flux.producing.registry import PRODUCERS
 from simulation.mutants import Mutation, mutant
 
@@ -326,6 +327,27 @@ def what_a_batch_produced_is_not_waited_for() -> Mutation:
         return report(coordinator, runtime, run, messages, failures, products)
 
     return call_results, "report_batch", hasty
+
+
+@mutant()
+def what_a_failed_call_holds_leaves_all_the_same() -> Mutation:
+    renewed = call_results.renewed
+
+    def generous(ended: Produced) -> Produced:
+        ended.when_done(lambda error: None)
+        return renewed(ended)
+
+    return call_results, "renewed", generous
+
+
+@mutant(features=("batches",))
+def what_was_produced_for_a_failed_record_of_a_batch_leaves_all_the_same() -> Mutation:
+    return Produced, "drop", lambda self, failed: None
+
+
+@mutant()
+def what_a_call_produces_leaves_at_once() -> Mutation:
+    return Scopes, "new", lambda self, owns: Produced(False, None, owns)
 
 
 # ---- schedules

@@ -18,6 +18,7 @@ from flux.consuming import call_chain as pipeline
 from flux.core.engine.verdicts import Expired
 from flux.core.message import Message
 from flux.producing import flusher, pending_acks
+from flux.producing.produced import Produced
 from flux.producing.registry import PRODUCERS
 from simulation.records import Violation
 from simulation.scenario import HOUR, Scenario
@@ -57,6 +58,16 @@ def _telling(world: World) -> Callable[[float, Callable[[], float]], pipeline.St
     return expiring
 
 
+def _failing(world: World) -> Callable[[Produced, Exception], None]:
+    fail = Produced.fail
+
+    def told(self: Produced, error: Exception) -> None:
+        world.truth.forwards.without_room([each.record for each in self.held])
+        fail(self, error)
+
+    return told
+
+
 @contextlib.contextmanager
 def _patched(world: World) -> Iterator[None]:
     """What of flux does not go through its System, and its limits, for one run."""
@@ -65,6 +76,7 @@ def _patched(world: World) -> Iterator[None]:
         (pending_acks, "_acknowledging", Local()),
         (flux.consuming.call_results, "trace_of", lambda error: "trace"),
         (flux.consuming.task_runtime, "expiring", _telling(world)),
+        (Produced, "fail", _failing(world)),
     ]
     for name, value in world.scenario.constants.items():
         module, _, attribute = name.rpartition(".")

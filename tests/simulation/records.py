@@ -14,6 +14,8 @@ from simulation.scenario import RecordPlan, TaskPlan
 DEAD = 1000
 """The stage of dead letters, whatever `retries` is."""
 PRODUCTS = "products"
+SENT, OWN = b"s", b"o"
+"""At the end of a product's key: it leaves at once; it is for its own record of a batch alone."""
 
 
 class Violation(AssertionError):
@@ -118,6 +120,11 @@ class Call:
 
     def __str__(self) -> str:
         return f"call {self.number} of {self.copy}"
+
+
+def is_own(key: bytes, call: Call) -> bool:
+    """Whether a product is for the record of `call` alone."""
+    return key.endswith(OWN) and key.startswith(b"#%d;" % call.number)
 
 
 @attrs.define(eq=False)

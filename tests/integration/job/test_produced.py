@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
+from collections.abc import Sequence
 
 import pytest
 
@@ -59,23 +60,59 @@ def test_a_failed_delivery_makes_the_call_fail(lab: Lab) -> None:
     assert [m.value() for m in lab.read(target)] == [b"x" * 10]
 
 
-def test_a_call_that_raises_after_it_produced_is_tried_again(lab: Lab) -> None:
+@pytest.mark.parametrize("scheme", ["confluent", "aiokafka"])
+def test_a_call_that_fails_twice_leaves_one_output_and_what_it_sent_three_times(lab: Lab, scheme: str) -> None:
+    produced, sent = lab.make_topic(), lab.make_topic()
+    url = f"{scheme}://{lab.bootstrap}"
+
+    class Results(flux.Producer):
+        topic = produced
+        adapter = url
+
+    class Attempts(flux.Producer):
+        topic = sent
+        adapter = url
+
+    def call(message: flux.Message) -> None:
+        Results.produce(b"attempt %d" % message.attempt)
+        Attempts.send(b"attempt %d" % message.attempt)
+        if message.attempt < 3:
+            raise ValueError
+
+    task = lab.task(call, retries=2)
+    lab.write(task.topic, b"v")
+    lab.work(task)
+    for producer in (Results, Attempts):
+        producer.close()
+    assert [m.value() for m in lab.read(produced)] == [b"attempt 3"]
+    assert [m.value() for m in lab.read(sent)] == [b"attempt 1", b"attempt 2", b"attempt 3"]
+
+
+def test_of_a_batch_only_what_belongs_to_done_records_leaves(lab: Lab) -> None:
     target = lab.make_topic()
 
     class Results(flux.Producer):
         topic = target
         adapter = f"confluent://{lab.bootstrap}"
 
-    def call(message: flux.Message) -> None:
-        Results.produce(b"stage %d" % message.stage)
-        if message.stage == 0:
-            raise ValueError
+    class Batched(flux.BatchTask):
+        topic, group_id = lab.unique(), lab.unique()
+        retries, wait, max_wait = 1, 0.1, 0.2
 
-    task = lab.task(call)
-    lab.write(task.topic, b"v")
-    lab.work(task)
-    Results.flush(10)
-    assert [m.value() for m in lab.read(target)] == [b"stage 0", b"stage 1"]
+        def call(self, messages: Sequence[flux.Message]) -> None:
+            for message in messages:
+                with flux.producing(message):
+                    Results.produce(b"%s in stage %d" % (message.value, message.stage))
+            bad = {message: ValueError() for message in messages if message.value == b"b" and message.stage == 0}
+            if bad:
+                raise flux.BatchFailure(bad)
+
+    for stage in Batched.policy().stages:
+        lab.make_topic(1, stage.topic)
+    lab.write(Batched.topic, b"a", b"b", b"c")
+    lab.work(Batched)
+    Results.close()
+    assert sorted(m.value() for m in lab.read(target)) == [b"a in stage 0", b"b in stage 1", b"c in stage 0"]
 
 
 def test_what_a_call_produced_keeps_neither_its_thread_nor_its_key(lab: Lab) -> None:
