@@ -61,7 +61,7 @@ class Room:
 
     def _judge(self, watch: Watch, record: ProducerRecord) -> None:
         """Called after a wait. When there is room only because other records failed on an unavailable cluster, this one
-        would fail too: its caller gets all failures."""
+        would fail too: its caller gets all failures, its own first."""
         self._waits.withdraw(watch)
         unavailable = any(isinstance(each.error, BrokerError) and each.error.retriable for each in watch.failed)
         if unavailable or self._buffer.blocked:
