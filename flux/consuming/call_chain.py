@@ -39,22 +39,22 @@ def surrounded(handler: Handler, middleware: Sequence[Middleware], awaited: bool
 
 def ending_children(handler: Handler, awaited: bool) -> Handler:
     """`handler`; a child that was forked in it, or in what calls it, ends there."""
-    made = forks.generation()
+    made = forks.generation
 
     def call(called: Any) -> Any:
-        if forks.generation() != made:
+        if forks.generation != made:
             forks.end_of_child()
         try:
             return handler(called)
         finally:
-            if forks.generation() != made:
+            if forks.generation != made:
                 forks.end_of_child()
 
     async def call_async(called: Any) -> Any:
         try:
             return await call(called)
         finally:
-            if forks.generation() != made:
+            if forks.generation != made:
                 forks.end_of_child()
 
     return call_async if awaited else call
@@ -127,9 +127,13 @@ def _shown(middleware: Any) -> str:
 def decoding(deserializer: Callable[[bytes | None], Any]) -> Step:
     """Deserializes a message's value; if that fails, the handler is not called."""
 
+    made = forks.generation
+
     def decode(message: Message) -> None:
         try:
-            message.value = value = forks.calling(deserializer, message.value)
+            message.value = value = deserializer(message.value)
+            if forks.generation != made:
+                forks.end_of_child()
             if type(value) is CoroutineType:
                 check_returned("deserializer", value)
         except (Reject, Retry, Pause):

@@ -22,6 +22,10 @@ logger = logging.getLogger("flux.producer")
 
 RETRY = 0.05
 """Seconds after which a client whose queue was full is tried again, if no acknowledgement came before."""
+LATE = 20.0
+"""Seconds without an acknowledgement after which the log names the topic: clients name brokers that do not answer, and
+not a topic that refuses records for a while, as with too few replicas in sync."""
+_CHECK_INTERVAL, _AGAIN = 5.0, 60.0  # seconds until the next check, and after a line
 
 
 class Owner(EndListener, Protocol):
@@ -56,6 +60,7 @@ class Flusher:
     """Whether any record was ever produced in a task's call."""
     _busy: bool = attrs.field(default=False, init=False)
     _again: bool = attrs.field(default=False, init=False)
+    _checks_at: float = attrs.field(default=0.0, init=False)
 
     def flush(self) -> None:
         """Passes buffered records to the client, as far as it has room. Does not wait."""
@@ -171,6 +176,8 @@ class Flusher:
 
     def tick(self, now: float) -> float | None:
         """Flushes when it is due. Returns the next time by the monotonic clock, None: after the next record."""
+        if now >= self._checks_at:
+            self._checks_at = now + (_AGAIN if self._warn_if_late(now) else _CHECK_INTERVAL)
         if self._in_flight.untaken or self._buffer.taken or self._buffer.due(now):
             # The flushing thread may be blocked, in the client or in a callback: other producers must not be.
             if not self.lock.acquire(timeout=RETRY):
@@ -180,3 +187,17 @@ class Flusher:
             finally:
                 self.lock.release()
         return now + RETRY if self._in_flight.untaken else self._buffer.deadline
+
+    def _warn_if_late(self, now: float) -> bool:
+        with self._in_flight.changed:
+            pending = list(self._in_flight.open)
+        waited = max((now - each.since for each in pending), default=0.0)
+        if waited < LATE:
+            return False
+        logger.warning(
+            "%s: records for topic %s have waited %.0f s for an acknowledgement",
+            self._adapter.cluster,
+            self._topic,
+            waited,
+        )
+        return True

@@ -14,9 +14,8 @@ import sys
 import weakref
 from collections import deque
 from collections.abc import Callable
-from typing import NoReturn, ParamSpec, Protocol, TypeVar
+from typing import NoReturn, Protocol, TypeVar
 
-P = ParamSpec("P")
 R = TypeVar("R")
 
 
@@ -30,7 +29,8 @@ _living: weakref.WeakSet[Inherited] = weakref.WeakSet()
 _kept: list[object] = []
 _before_end: list[Callable[[], None]] = []
 _parent = os.getpid()
-_generation = 0
+generation = 0
+"""How many forks lie between this process and the one that imported flux: another number in each child."""
 
 
 def watch(each: Inherited) -> None:
@@ -43,18 +43,13 @@ def before_end(function: Callable[[], None]) -> None:
     _before_end.append(function)
 
 
-def generation() -> int:
-    """How many forks lie between this process and the one that imported flux: another number in each child."""
-    return _generation
-
-
-def calling(function: Callable[P, R], *given: P.args, **named: P.kwargs) -> R:
+def calling(function: Callable[..., R], *given: object) -> R:
     """Calls a user's function. A child that it forks ends where it returns or raises."""
-    before = _generation
+    before = generation
     try:
-        return function(*given, **named)
+        return function(*given)
     finally:
-        if before != _generation:
+        if before != generation:
             end_of_child()
 
 
@@ -87,8 +82,8 @@ def end_loop(loop: asyncio.AbstractEventLoop) -> None:
 
 
 def _in_child() -> None:
-    global _generation
-    _generation += 1
+    global generation
+    generation += 1
     living = list(_living)
     _kept.extend(living)  # a client must not be freed in another process than its own
     _living.clear()

@@ -142,7 +142,7 @@ class Case:
 
 CASES = [
     Case("all brokers, packets dropped", everywhere(Proxy.drop), 40.0, is_total=True),
-    Case("half-open connections", half_open, 0.0, heals_itself=True),
+    Case("half-open connections", half_open, 0.0, heals_itself=True, waits_busily=True),
     Case("one worker of two, packets dropped", everywhere(Proxy.drop), is_total=True, accompanied=True),
     Case("all brokers refuse", everywhere(Proxy.refuse), is_total=True, is_quick=True),
     Case("the coordinator alone", lambda scene: _broken(scene, [scene.coordinator()], Proxy.drop)),
@@ -150,10 +150,10 @@ CASES = [
     Case("requests arrive, responses do not", everywhere(lambda proxy: proxy.hang("responses")), is_total=True),
     Case("requests do not arrive", everywhere(lambda proxy: proxy.hang("requests")), is_total=True),
     Case("packets dropped, shorter than the session", briefly, 4.0, is_quick=True),
-    Case("250 to 350 ms each way", slow),
+    Case("250 to 350 ms each way", slow, waits_busily=True),
     Case("20 % of requests reset", flaky, is_quick=True),
     Case("too few replicas in sync", too_few_replicas, 45.0, blocks=True),
-    Case("a broker stopped by SIGSTOP", stopped, 45.0),
+    Case("a broker stopped by SIGSTOP", stopped, 45.0, waits_busily=True),
     Case("all three brokers rolled", rolled, 0.0),
 ]
 """In the order in which they are played."""

@@ -303,6 +303,25 @@ def test_at_exit_everything_is_delivered_and_failures_are_reported(world: World,
     assert world.values() == [b"good", b"from a later exit handler"]
 
 
+def test_a_topic_that_acknowledges_nothing_is_named_once_a_minute(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    world.broker.available = False
+    for _ in range(100):
+        AwesomeProducer.produce(b"x", partition=0)
+        world.wait(1.0)
+    lines = [line for line in caplog.messages if "waited" in line]
+    assert len(lines) == 2
+    assert "records for topic awesome have waited 2" in lines[0]
+
+
+def test_a_topic_that_acknowledges_is_not_named(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    for _ in range(100):
+        AwesomeProducer.produce(b"x", partition=0)
+        world.wait(1.0)
+    assert caplog.messages == []
+
+
 def test_a_forked_child_leaves_the_buffer_to_its_parent(world: World) -> None:
     AwesomeProducer.produce(b"the parent's", partition=0)
     parent = next(iter(PRODUCERS.routes.values()))
