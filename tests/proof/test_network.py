@@ -52,6 +52,7 @@ def test_nothing_is_found_where_all_is_well() -> None:
         ({"cpu": 0.65, "brokers": 0.6}, "65% of a core"),
         ({"cpu": 0.75, "brokers": 0.6, "waits_busily": True}, "15% of a core"),
         ({"cpu": 1.25, "brokers": 1.2, "waits_busily": True}, "120% of a core in librdkafka's broker threads"),
+        ({"brokers_after": 0.3}, "30% of a core in librdkafka's broker threads afterwards"),
         ({"lines": [*SOUND.lines, *["again"] * LINES]}, "21 log lines a minute"),
         ({"outage": 180.0, "lines": [*SOUND.lines, *["again"] * 3 * LINES]}, "20 log lines a minute"),
         ({"lines": ["WARNING something is unavailable"]}, "no log line names"),

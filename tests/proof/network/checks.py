@@ -59,9 +59,9 @@ class Reading:
 class Measured:
     """`outage`: seconds; `cpu`: share of a core in it; `brokers`: of that, librdkafka's broker threads; `lines`: of the
     log in it; `back`: seconds from its end until everything worked again, None: it did not; `usual`: share of a core
-    before it; `is_total`: a process has nothing to do in it; `waits_busily`: see `BUSY_WAIT`; `named`: texts of which
-    one line at least must have one, if any; `unharmed`: it did all of its work in an outage that should prevent
-    that."""
+    before it; `is_total`: a process has nothing to do in it; `waits_busily`: see `BUSY_WAIT`; `brokers_after`: as
+    `brokers`, when all works again; `named`: texts of which one line at least must have one, if any; `unharmed`: it did
+    all of its work in an outage that should prevent that."""
 
     outage: float
     cpu: float
@@ -73,6 +73,7 @@ class Measured:
     usual: float = 0.0
     is_total: bool = True
     waits_busily: bool = False
+    brokers_after: float = 0.0
     named: Sequence[str] = ()
     restarted: bool = False
     unharmed: bool = False
@@ -94,6 +95,8 @@ class Measured:
             found.append(f"{own:.0%} of a core in the outage")
         if self.brokers > BUSY_WAIT:
             found.append(f"{self.brokers:.0%} of a core in librdkafka's broker threads")
+        if self.brokers_after > CPU:
+            found.append(f"{self.brokers_after:.0%} of a core in librdkafka's broker threads afterwards")
         if self.lines_a_minute > LINES:
             found.append(f"{self.lines_a_minute:.0f} log lines a minute, such as: {self.lines[-1]}")
         if self.named and not any(name in line for line in self.lines for name in self.named):

@@ -132,6 +132,10 @@ def _measured(case: Case, scene: Scene, everyone: Sequence[Subject]) -> list[Row
             for watch in watches:
                 watch.over()
     wait_until_settled(watches, _SETTLES)
+    if case.waits_busily:
+        for watch in watches:
+            watch.settle()
+        time.sleep(_USUAL)
     return [Row(case, watch.subject, watch.measured(case, named)) for watch in watches]
 
 

@@ -49,6 +49,7 @@ class Watch:
         self.subject = subject
         self.back: float | None = None
         self._unharmed = False
+        self._settled: Reading | None = None
         self._readings: list[Reading] = []
         self._lines: list[str] = []
 
@@ -71,12 +72,17 @@ class Watch:
         self._readings.append(self.now())
         self._lines = self.subject.log.read_bytes()[self._logged :].decode(errors="replace").splitlines()
 
+    def settle(self) -> None:
+        """From now on nothing waits busily."""
+        self._settled = self.now()
+
     def settled(self) -> bool:
         return not self.now().grown(self._readings[1])
 
     def measured(self, case: Case, named: Sequence[str]) -> Measured:
         """`named`: see `Fault`."""
         begun, before, over = self._readings
+        after = self.now()
         return Measured(
             over.at - before.at,
             over.share(before),
@@ -84,10 +90,11 @@ class Watch:
             self._lines,
             self.back,
             before,
-            self.now(),
+            after,
             before.share(begun),
             case.is_total,
             case.waits_busily,
+            0.0 if self._settled is None else after.brokers_share(self._settled),
             [name for name in named if ":" in name or name in self.subject.topics],
             not self.subject.alive,
             self._unharmed and (case.is_total or case.blocks),
