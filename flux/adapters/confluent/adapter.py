@@ -11,12 +11,13 @@ from flux.adapters.confluent.consumer import ConfluentConsumer
 from flux.adapters.confluent.login import Logins
 from flux.adapters.confluent.producer import ConfluentProducer
 from flux.adapters.confluent.reader import ConfluentReader
+from flux.adapters.confluent.transactions import ConfluentTransactions
 from flux.adapters.kafka import AdapterConfig, KafkaAdapter
-from flux.core.ports import ConsumerSettings, ProducerSettings, RebalanceListener, TopicPartition
+from flux.core.ports import ConsumerSettings, ProducerSettings, RebalanceListener, TopicPartition, TransactionSettings
 
 
 class ConfluentAdapter(KafkaAdapter):
-    """`flux.core.ports.Adapter` for a cluster at `bootstrap` ("host:port,host:port").
+    """`flux.core.ports.Adapter` and `TransactionalCluster` for a cluster at `bootstrap` ("host:port,host:port").
 
     `options` are librdkafka's configuration properties for every client, callables such as `oauth_cb` included;
     `consumer` and `producer` hold properties for one kind alone. They win over flux's defaults, except for the few
@@ -43,6 +44,12 @@ class ConfluentAdapter(KafkaAdapter):
         properties = config.producer_properties(self._bootstrap, login.options, settings)
         with login.making():
             return ConfluentProducer(properties, settings, login.log, self._system)
+
+    def transactions(self, settings: TransactionSettings) -> ConfluentTransactions:
+        login = self._logins.of(self._producer)
+        properties = config.transaction_properties(self._bootstrap, login.options, settings)
+        with login.making():
+            return ConfluentTransactions(properties, settings, login.log, self._system)
 
     def admin(self) -> ConfluentAdmin:
         login = self._logins.of(self._shared)

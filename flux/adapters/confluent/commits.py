@@ -56,7 +56,7 @@ class Commits:
             done(None)
             return
         try:
-            client.commit(offsets=_client_offsets(offsets), asynchronous=True)
+            client.commit(offsets=client_offsets(offsets), asynchronous=True)
         except KafkaException as error:
             done(self._translate(error.args[0], "cannot commit"))
         except ValueError as error:  # UnicodeError is one
@@ -86,7 +86,7 @@ class Commits:
         elif self._coordinator_silent:
             raise BrokerError("cannot commit: the group's coordinator is unavailable", Fault.UNAVAILABLE)
         try:
-            self._checked(lambda: client.commit(offsets=_client_offsets(offsets), asynchronous=False), "cannot commit")
+            self._checked(lambda: client.commit(offsets=client_offsets(offsets), asynchronous=False), "cannot commit")
         except ValueError as error:
             raise invalid_metadata("cannot commit", error) from None
 
@@ -155,7 +155,7 @@ def raise_first_error(partitions: Iterable[Any]) -> None:
             raise KafkaException(partition.error)
 
 
-def _client_offsets(offsets: Mapping[TopicPartition, CommittedOffset]) -> list[Any]:
+def client_offsets(offsets: Mapping[TopicPartition, CommittedOffset]) -> list[Any]:
     """Offsets as confluent-kafka takes them."""
     return [
         confluent_kafka.TopicPartition(p.topic, p.partition, offset, metadata)

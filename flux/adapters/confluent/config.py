@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 from flux.adapters.kafka import LARGEST_RECORD, broker_list, parse_url, without_reserved
 from flux.core.errors import ConfigurationError
-from flux.core.ports import ConsumerSettings, ProducerSettings
+from flux.core.ports import ConsumerSettings, ProducerSettings, TransactionSettings
 from flux.core.validation import is_number, is_text, plain, shown
 
 _RESERVED = {
@@ -25,10 +26,23 @@ _RESERVED = {
     "default.topic.config": "give its properties directly",
     "acks": "set acks in ProducerOptions",
     "request.required.acks": "set acks in ProducerOptions",
-    "transactional.id": "flux does not write in transactions",
+    "transactional.id": "flux names its transactions itself, with exactly_once = True on a task",
+    "transaction.timeout.ms": "flux sets it for its transactions",
     "delivery.report.only.error": "flux needs every acknowledgement",
     "on_delivery": "flux needs every acknowledgement",
     "on_commit": "flux needs the callback itself",
+}
+_NOT_IN_TRANSACTIONS = {
+    "enable.idempotence",
+    "enable.gapless.guarantee",
+    "max.in.flight",
+    "max.in.flight.requests.per.connection",
+    "message.send.max.retries",
+    "message.timeout.ms",
+    "queue.buffering.backpressure.threshold",
+    "queuing.strategy",
+    "retries",
+    "retry.backoff.max.ms",
 }
 _NOT_WITH_KIP_848 = ("session.timeout.ms", "heartbeat.interval.ms", "partition.assignment.strategy")
 
@@ -176,6 +190,38 @@ def producer_properties(bootstrap: str, options: Mapping[str, Any], settings: Pr
     if settings.max_batch_bytes is not None:
         properties["batch.size"] = settings.max_batch_bytes
     return {**properties, **options, "bootstrap.servers": bootstrap, "acks": settings.acks}
+
+
+def transaction_properties(bootstrap: str, options: Mapping[str, Any], settings: TransactionSettings) -> dict[str, Any]:
+    """Of a transactional producer, whose needs come before the user's properties."""
+    timeout_ms = max(1000, round(settings.timeout * 1000))
+    usual = ProducerSettings(
+        compression=settings.compression,
+        delivery_timeout=settings.timeout,
+        linger=settings.linger,
+        max_batch_bytes=settings.max_batch_bytes,
+        max_queue_bytes=settings.max_queue_bytes,
+    )
+    allowed = {name: value for name, value in options.items() if name not in _NOT_IN_TRANSACTIONS}
+    properties = producer_properties(bootstrap, allowed, usual)
+    properties |= {
+        "transactional.id": settings.id,
+        "transaction.timeout.ms": timeout_ms,
+        "delivery.timeout.ms": timeout_ms,
+        # The commit acknowledges all records: their reports would halve the throughput.
+        "delivery.report.only.error": True,
+        # The coordinator answers CONCURRENT_TRANSACTIONS while it completes the former transaction. With the default of
+        # 100 ms each transaction would take as long.
+        "retry.backoff.ms": 5,
+        # By default it is retry.backoff.ms.
+        "topic.metadata.refresh.fast.interval.ms": 100,
+    }
+    for name in ("socket.timeout.ms", "request.timeout.ms"):  # librdkafka refuses longer ones
+        with suppress(TypeError, ValueError):  # its own error is better
+            properties[name] = min(int(properties[name]), timeout_ms)
+    if settings.one_by_one:
+        properties["batch.num.messages"] = 1
+    return properties
 
 
 def admin_properties(bootstrap: str, options: Mapping[str, Any]) -> dict[str, Any]:

@@ -19,16 +19,13 @@ from flux.adapters.confluent.callbacks import ErrorCallback
 from flux.adapters.confluent.closing import closed_within
 from flux.adapters.confluent.errors import fault_of
 from flux.adapters.confluent.log import ClientLog, logger
+from flux.adapters.confluent.messages import client_headers
+from flux.adapters.confluent.partition_counts import PartitionCounts
 from flux.adapters.confluent.silence import Silence
 from flux.adapters.operations import invalid_record
 from flux.core.errors import BrokerError, Fault
-from flux.core.ports import Acknowledged, Headers, ProducerRecord, ProducerSettings, System, each_of
+from flux.core.ports import Acknowledged, ProducerRecord, ProducerSettings, System, each_of
 
-_MOST_CHECKED = 1000
-_checked_names: set[str] = set()
-"""Header names that are valid: programs use few."""
-
-_METADATA_AGE = 60.0  # seconds that a partition count is trusted
 _POLL = 0.1  # seconds
 _ABANDONED = 5.0  # seconds that the delivery reports of purged records may take
 
@@ -51,7 +48,7 @@ class ConfluentProducer:
         self._settings = settings
         self._log = log
         self._now = system.monotonic
-        self._counts: dict[str, tuple[float, int]] = {}  # topic -> until when it is trusted, partitions
+        self._counts = PartitionCounts(system.monotonic, self._connected)
         self._worked = False  # whether the cluster has ever acknowledged
         self._refused_login: BrokerError | None = None
         self._purge = False
@@ -95,7 +92,7 @@ class ConfluentProducer:
                             -1 if partition is None else partition,
                             report,
                             timestamp=timestamp or 0,
-                            headers=_checked(headers) if headers else None,
+                            headers=client_headers(headers) if headers else None,
                         )
                     else:
                         produce(topic, value, key, -1 if partition is None else partition, report)
@@ -122,20 +119,12 @@ class ConfluentProducer:
         return taken
 
     def partitions(self, topic: str, timeout: float) -> int:
-        until, count = self._counts.get(topic, (0.0, 0))
-        if self._now() < until:
-            return count
-        client = self._client
+        client = self._client  # before the check, since `close` removes it
         self._check_usable()
         try:
-            found = client.list_topics(topic, max(timeout, 0.001)).topics[topic]
+            return self._counts.of(client, topic, timeout)
         except KafkaException as error:
             raise self._translated(error.args[0], topic) from None
-        if found.error is not None:
-            raise self._translated(found.error, topic)
-        self._connected()
-        self._counts[topic] = (self._now() + _METADATA_AGE, len(found.partitions))
-        return len(found.partitions)
 
     def flush(self, timeout: float) -> int:
         client = self._client
@@ -215,7 +204,7 @@ class ConfluentProducer:
             self._apart.add(topic, message, sent, acknowledged)
             return
         else:
-            self._counts.pop(topic, None)  # it may have been deleted, or created again with other partitions
+            self._counts.forget(topic)  # it may have been deleted, or created again with other partitions
             try:
                 failure = self._translated(error, topic)
             except SystemError:
@@ -269,15 +258,3 @@ class ConfluentProducer:
         if self._refused_login is not None and not self._log.authentication.worked and translation.retriable:
             return self._refused_login
         return translation
-
-
-def _checked(headers: Headers) -> list[Any]:
-    """librdkafka takes names as C strings: it would cut one at a NUL, and crash on one that cannot be UTF-8."""
-    for name, _ in headers:
-        if name not in _checked_names:
-            if "\0" in name:
-                raise ValueError("a header's name has a NUL in it")
-            name.encode()
-            if len(_checked_names) < _MOST_CHECKED:
-                _checked_names.add(name)
-    return list(headers)

@@ -188,6 +188,7 @@ class Bench:
                     member.events.worked[batch.partition] = batch.records[-1].offset() + 1
                 whole.batches.extend(polled.batches)
                 whole.out_of_range.extend(polled.out_of_range)
+                whole.reached.update(polled.reached)
 
         self.until(lambda: enough(whole), poll)
         return whole

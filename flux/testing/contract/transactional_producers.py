@@ -102,12 +102,18 @@ def transactions_follow_each_other_and_the_end_is_reached_beyond_their_markers(b
         transactions.write(topic, [ProducerRecord(b"%d" % number)] * 2)
         transactions.commit(bench.seconds)
     expected = [b"0", b"0", b"1", b"1", b"2", b"2"]
-    assert values(bench.take(member, 6)) == expected
-    reached: dict[object, int] = {}
-    bench.until(lambda: reached.get(zero) == 9, lambda: reached.update(member.poll(10, 0.1).reached))
-    assert values(_read(bench, reader, 6)) == expected
-    reached.clear()
-    bench.until(lambda: reached.get(zero) == 9, lambda: reached.update(reader.poll(10, 0.1).reached))
+    whole = bench.polled([member], lambda whole: whole.reached.get(zero) == 9)
+    assert values(records_of(whole)) == expected
+    read: list[Record] = []
+    reached: dict[TopicPartition, int] = {}
+
+    def poll() -> None:
+        polled = reader.poll(10, 0.1)
+        read.extend(records_of(polled))
+        reached.update(polled.reached)
+
+    bench.until(lambda: reached.get(zero) == 9, poll)
+    assert values(read) == expected
     assert transactions.partitions(topic, bench.seconds) == 1
 
 
@@ -188,19 +194,22 @@ def offsets_of_a_member_that_has_left_are_fenced(bench: Bench) -> None:
 
 
 @_transactional
-def offsets_of_a_former_generation_are_fenced(bench: Bench) -> None:
+def offsets_of_a_partition_that_has_moved_are_fenced(bench: Bench) -> None:
     topic, group = bench.topic(2), bench.name()
-    offsets = {TopicPartition(topic, 0): CommittedOffset(1)}
     member = _joined(bench, topic, group)
-    membership = _membership(member)
+    former = _membership(member)
     second = bench.member(topic, group)
     bench.polled([member, second], lambda _: len(member.events.owned) == len(second.events.owned) == 1)
+    [kept], [moved] = member.events.owned, second.events.owned
     with bench.transaction() as transactions:
-        assert fault_of(partial(transactions.add_offsets, membership, offsets, bench.seconds)) is Fault.FENCED
+        add = partial(transactions.add_offsets, former, {moved: CommittedOffset(0)})
+        assert fault_of(partial(add, bench.seconds)) is Fault.FENCED
     with bench.transaction() as transactions:
-        transactions.add_offsets(_membership(member), offsets, bench.seconds)
+        for each, partition in ((member, kept), (second, moved)):
+            transactions.add_offsets(_membership(each), {partition: CommittedOffset(1)}, bench.seconds)
         transactions.commit(bench.seconds)
-    assert bench.admin.committed_offsets(group, topic, bench.seconds) == {0: CommittedOffset(1)}
+    committed = bench.admin.committed_offsets(group, topic, bench.seconds)
+    assert committed == {0: CommittedOffset(1), 1: CommittedOffset(1)}
 
 
 @_transactional
