@@ -191,6 +191,14 @@ def libraries(version: str = VERSION) -> Path:
     return folder
 
 
+def _cause(said: str) -> str:
+    """The one line of Maven's that says most: its errors are what followed from a failed transfer."""
+    lines = said.strip().splitlines() or ["it said nothing"]
+    transfers = [line for line in lines if "Could not transfer" in line]
+    errors = [line for line in lines if line.startswith("[ERROR]")]
+    return [*transfers, *errors, lines[-1]][0][:500]
+
+
 def _fetch(folder: Path, version: str) -> None:
     maven = shutil.which("mvn")
     if maven is None:
@@ -200,12 +208,12 @@ def _fetch(folder: Path, version: str) -> None:
     half.mkdir()
     try:
         (half / "pom.xml").write_text(_POM.replace("KAFKA", version))
-        arguments = ["-q", "-B", "dependency:copy-dependencies", "-DoutputDirectory=libs", "-DincludeScope=runtime"]
+        arguments = ["-B", "dependency:copy-dependencies", "-DoutputDirectory=libs", "-DincludeScope=runtime"]
         done = subprocess.run(
             [maven, *arguments], cwd=half, capture_output=True, text=True, check=False, timeout=_FETCH
         )
         if done.returncode:
-            raise NoBroker(f"Maven did not get Kafka's jars: {done.stdout[-500:]}", surprising=True)
+            raise NoBroker(f"Maven did not get Kafka's jars: {_cause(done.stdout)}", surprising=True)
         (half / "libs").rename(folder)
     except subprocess.TimeoutExpired:
         raise NoBroker(f"Maven did not get Kafka's jars in {_FETCH:.0f} s", surprising=True) from None
