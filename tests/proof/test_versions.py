@@ -41,6 +41,15 @@ def test_each_test_counts_in_its_column(report: Path) -> None:
     }
 
 
+def test_a_test_that_was_tried_again_counts_once_and_is_named(tmp_path: Path) -> None:
+    case = f'<testcase classname="{CONTRACT}" name="test_contract[a]"'
+    path = tmp_path / "own.xml"
+    path.write_text(f"<testsuite>{case}/>{case}/></testsuite>")
+    assert str(cells([path])["confluent"]) == "1 passed, 1 at the second try"
+    path.write_text(f"<testsuite>{case}/>{case}><failure/></testcase></testsuite>")
+    assert str(cells([path])["confluent"]) == "1 of 1 FAILED"
+
+
 def played(environment: Environment, directory: Path) -> Found:
     found = Found()
     _play(found, environment, "4.4.0", "localhost:1", ["a test"], directory)

@@ -24,6 +24,8 @@ NOT_RUN = "-"
 class Cell:
     passed: int = 0
     skipped: int = 0
+    again: int = 0
+    """Of those that passed: at the second try."""
     failed: list[str] = attrs.field(factory=list)
 
     @property
@@ -35,31 +37,35 @@ class Cell:
             return f"{len(self.failed)} of {self.ran} FAILED"
         if not self.passed:
             return NOT_RUN
-        return f"{self.passed} passed" + (f", {self.skipped} skipped" if self.skipped else "")
+        more = {"skipped": self.skipped, "at the second try": self.again}
+        return ", ".join([f"{self.passed} passed", *(f"{count} {what}" for what, count in more.items() if count)])
 
 
 def cells(reports: Sequence[Path]) -> dict[str, Cell]:
     """By column. A file that is missing or empty counts as nothing."""
     found = {title: Cell() for title in COLUMNS}
     for report in reports:
-        for case in _cases(report):
-            module, name = case.get("classname", ""), case.get("name", "")
+        for (module, name), tries in _cases(report).items():
             for title, (part, start) in COLUMNS.items():
                 if part in module and name.startswith(start):
-                    _count(found[title], case, name)
+                    _count(found[title], tries, name)
     return found
 
 
-def _count(cell: Cell, case: ElementTree.Element, name: str) -> None:
+def _count(cell: Cell, tries: Sequence[ElementTree.Element], name: str) -> None:
+    case = tries[-1]
     if case.find("failure") is not None or case.find("error") is not None:
         cell.failed.append(name)
     elif case.find("skipped") is not None:
         cell.skipped += 1
     else:
         cell.passed += 1
+        cell.again += len(tries) > 1
 
 
-def _cases(report: Path) -> list[ElementTree.Element]:
-    if not report.exists():
-        return []
-    return list(ElementTree.parse(report).iter("testcase"))
+def _cases(report: Path) -> dict[tuple[str, str], list[ElementTree.Element]]:
+    """The tries of each test, by module and name."""
+    found: dict[tuple[str, str], list[ElementTree.Element]] = {}
+    for case in ElementTree.parse(report).iter("testcase") if report.exists() else ():
+        found.setdefault((case.get("classname", ""), case.get("name", "")), []).append(case)
+    return found
