@@ -188,11 +188,6 @@ class Transactions:
         return self._failures > 0 or self._records >= MOST_OUTPUTS or self._bytes >= MOST_OUTPUT_BYTES
 
     @property
-    def sealed(self) -> bool:
-        """Whether a transaction is under way."""
-        return self._sealed is not None
-
-    @property
     def _pressing(self) -> bool:
         """Whether so much waits that the stage would soon have to stop."""
         return not self._failures and (

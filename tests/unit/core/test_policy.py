@@ -89,3 +89,9 @@ def test_a_setting_that_cannot_work_is_named(name: str, values: list[Any], named
         with pytest.raises(ConfigurationError, match=named) as caught:
             policy(**{name: value}).check()
         assert "\n" not in str(caught.value)
+
+
+def test_exactly_once_needs_room_in_the_metadata() -> None:
+    with pytest.raises(ConfigurationError, match="exactly_once keeps what is done above the committed offset"):
+        policy(exactly_once=True, max_metadata=99).check()
+    policy(exactly_once=True, max_metadata=100).check()

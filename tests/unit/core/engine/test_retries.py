@@ -708,3 +708,21 @@ def test_copies_of_other_partitions_are_written_after_a_loss() -> None:
     driver.engine.lost([driver.p1])
     [forward] = driver.engine.writes(driver.now)
     assert forward.entry.assignment.partition == driver.p0
+
+
+def test_many_records_are_settled_at_once_and_those_of_a_lost_partition_are_not() -> None:
+    driver = Driver()
+    driver.assign(0, 0)
+    driver.poll(driver.record(0), driver.record(1), driver.record(0, partition=1))
+    entries = []
+    while (run := driver.engine.take(True, driver.now)) is not None:
+        while run.index < run.limit:
+            entries.append(driver.engine.produced(run, run.index, driver.message(run, run.index)))
+            run.index += 1
+        driver.engine.finished(run, driver.now)
+    driver.engine.lost([driver.p1])
+
+    driver.engine._retries.all_settled(entry for entry in entries if entry is not None)
+
+    assert driver.engine.stats.done == 2
+    assert driver.engine.committable_offsets() == {driver.p0: 2}
