@@ -48,8 +48,7 @@ _FAILED_BEFORE = {KafkaError._STATE, KafkaError._FATAL}
 _GIVEN_UP = {KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT, *_FAILED_BEFORE}
 """Of records that were not refused themselves: another one has failed the transaction."""
 _BEFORE_THE_END = ("message(s)", "add partition", "offsets to transaction")
-"""In texts of errors that have failed a transaction before the coordinator was asked to commit it. Others count as
-unknown outcomes."""
+"""In errors from before the coordinator was asked to commit the transaction. Others count as unknown outcomes."""
 
 
 class ConfluentTransactions:
