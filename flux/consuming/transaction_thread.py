@@ -108,12 +108,13 @@ class TransactionThread:
                     tasks = list(self._tasks)
                 self._step()
                 self._transact([part for task in tasks for part in task.parts()])
-        except BaseException as error:  # nobody else would notice it
+        except (Exception, KeyboardInterrupt, SystemExit) as error:  # nobody else would notice it
             for task in list(self._tasks):
                 task.fail(error)
+            self._release()
             if issubclass(type(error), KeyboardInterrupt):
                 raise
-        finally:
+        else:
             self._release()
 
     def _release(self) -> None:

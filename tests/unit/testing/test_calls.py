@@ -420,3 +420,32 @@ def test_all_of_it_in_a_running_event_loop(flux_kit: Kit) -> None:
 
     asyncio.run(test())
     assert [(value, attempt) for value, attempt, _ in task.calls] == [(b"a", 1), (b"a", 1), (b"a", 2), (b"later", 1)]
+
+
+@pytest.mark.parametrize("awaited", [False, True])
+def test_calls_in_transactions_are_seen_once_and_failed_ones_not_at_all(flux_kit: Kit, awaited: bool) -> None:
+    class Out(flux.Producer):
+        topic = "out"
+
+    def handle(message: flux.Message) -> None:
+        Out.produce(message.value)
+        if message.value == b"late" and message.stage == 0:
+            raise ValueError("not yet")
+        if message.value == b"never":
+            raise flux.Reject("never")
+
+    async def handle_async(message: flux.Message) -> None:
+        handle(message)
+
+    function = handle_async if awaited else handle
+    task = flux.task(topic="in", group_id="exact", wait=60, exactly_once=True)(function)
+    for value in (b"now", b"late", b"never"):
+        flux_kit.produce(task, value)
+
+    flux_kit.run(task)
+    assert [record.value for record in flux_kit.topic("out")] == [b"now"]
+    assert [record.value for record in flux_kit.dead_letters(task)] == [b"never"]
+
+    flux_kit.clock.advance(60)
+    flux_kit.run(task)
+    assert [record.value for record in flux_kit.topic("out")] == [b"now", b"late"]
