@@ -103,6 +103,11 @@ def measured(pid: int, seconds: float) -> tuple[float, Reading]:
     return after.share(before), after
 
 
+def test_a_thread_that_has_ended_spends_nothing() -> None:
+    before = attrs.evolve(BEFORE, brokers={1: 5.0, 2: 3.0})
+    assert attrs.evolve(BEFORE, at=10.0, brokers={2: 4.0, 3: 1.0}).brokers_share(before) == 0.2
+
+
 def test_a_process_is_measured_from_outside() -> None:
     with process("import time; print(flush=True); time.sleep(60)") as idle:
         calm, quiet = measured(idle, 0.5)

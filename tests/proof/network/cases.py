@@ -149,7 +149,7 @@ CASES = [
     Case("one leader alone", lambda scene: _broken(scene, [scene.leader()], Proxy.drop)),
     Case("requests arrive, responses do not", everywhere(lambda proxy: proxy.hang("responses")), is_total=True),
     Case("requests do not arrive", everywhere(lambda proxy: proxy.hang("requests")), is_total=True),
-    Case("packets dropped, shorter than the session", briefly, 4.0, is_quick=True),
+    Case("packets dropped, shorter than the session", briefly, 4.0),
     Case("250 to 350 ms each way", slow, waits_busily=True),
     Case("20 % of requests reset", flaky, is_quick=True),
     Case("too few replicas in sync", too_few_replicas, 45.0, blocks=True),

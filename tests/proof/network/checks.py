@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import attrs
 
@@ -25,14 +25,14 @@ MEMORY = 24 * 2**20
 @attrs.frozen
 class Reading:
     """A process as /proc shows it. `at`: of the monotonic clock; `cpu`: seconds since its start; `memory`: resident
-    bytes; `brokers`: CPU seconds of librdkafka's broker threads."""
+    bytes; `brokers`: CPU seconds of librdkafka's broker threads, by thread: some end when a cluster is known."""
 
     at: float
     cpu: float
     threads: int
     descriptors: int
     memory: int
-    brokers: float = 0.0
+    brokers: Mapping[int, float] = {}
 
     def __str__(self) -> str:
         return f"{self.threads}/{self.descriptors}/{self.memory / 2**20:.0f} MB"
@@ -42,7 +42,8 @@ class Reading:
         return (self.cpu - before.cpu) / max(self.at - before.at, 1e-9)
 
     def brokers_share(self, before: Reading) -> float:
-        return (self.brokers - before.brokers) / max(self.at - before.at, 1e-9)
+        spent = sum(seconds - before.brokers.get(thread, 0.0) for thread, seconds in self.brokers.items())
+        return spent / max(self.at - before.at, 1e-9)
 
     def grown(self, before: Reading) -> list[str]:
         found = []

@@ -32,16 +32,16 @@ def reading(pid: int) -> Reading:
     )
 
 
-def _of_broker_threads(process: Path) -> float:
+def _of_broker_threads(process: Path) -> dict[int, float]:
     """CPU seconds of librdkafka's broker threads."""
-    ticks = 0
+    found = {}
     for thread in (process / "task").iterdir():
         with suppress(OSError):  # it has just ended
             head, _, rest = (thread / "stat").read_text().rpartition(")")
             if head.partition("(")[2].startswith("rdk:broker"):
                 times = rest.split()
-                ticks += int(times[11]) + int(times[12])
-    return ticks / _TICKS
+                found[int(thread.name)] = (int(times[11]) + int(times[12])) / _TICKS
+    return found
 
 
 class Watch:
