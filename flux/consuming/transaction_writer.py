@@ -138,6 +138,8 @@ class TransactionWriter:
         for part in parts:
             if part.sealed.offsets:
                 step()
+                if part.task.has_lapsed(part):  # the group refuses it too, but may learn of it later
+                    raise BrokerError(f"partitions of {part} were lost", Fault.FENCED)
                 client.add_offsets(part.membership, part.sealed.offsets, _REQUEST)
         step()
         self._commit(client, step)

@@ -10,6 +10,7 @@ from flux.consuming.coordinator.common import Shared, StageRuntime
 from flux.consuming.coordinator.membership import Ending
 from flux.consuming.coordinator.procedures import Procedures
 from flux.consuming.coordinator.verdicts import Products
+from flux.core.engine.assignment import Phase
 from flux.core.engine.forwarding import Forward
 from flux.core.engine.transactions import CallOutputs, Sealed
 from flux.core.errors import BrokerError, Fault
@@ -86,13 +87,18 @@ class Sealing:
         if error.fault is Fault.METADATA:
             self._ending.fail(error)
 
+    def has_lapsed(self, part: Part) -> bool:
+        """Whether a partition of it is gone."""
+        with self._common.lock:
+            return part.sealed.has_lapsed
+
     def owned(self, part: Part) -> dict[TopicPartition, tuple[CommittedOffset, CommittedOffset | None]]:
         """The partitions of a part that are still assigned: the offset that the transaction commits, and the one that
         was committed before."""
         sealed = part.sealed
         with self._common.lock:
-            assigned = set(part.runtime.engine.partitions)
-        return {p: (offset, sealed.before[p]) for p, offset in sealed.offsets.items() if p in assigned}
+            owned = [each.partition for each in sealed.assignments if each.phase is not Phase.GONE]
+        return {partition: (sealed.offsets[partition], sealed.before[partition]) for partition in owned}
 
     def fail(self, error: BaseException) -> None:
         """The transactions cannot go on: the worker ends."""

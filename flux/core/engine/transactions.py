@@ -22,7 +22,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import attrs
 
-from flux.core.engine.assignment import Assignment
+from flux.core.engine.assignment import Assignment, Phase
 from flux.core.engine.commands import Level, LogEvent
 from flux.core.engine.common import Common
 from flux.core.engine.dispatch import Dispatch
@@ -61,6 +61,12 @@ class Sealed:
     outputs: list[CallOutputs]
     offsets: dict[TopicPartition, CommittedOffset]
     before: dict[TopicPartition, CommittedOffset | None]
+    assignments: list[Assignment]
+
+    @property
+    def has_lapsed(self) -> bool:
+        """Whether one of its partitions is gone: it must not be committed as it is."""
+        return any(assignment.phase is Phase.GONE for assignment in self.assignments)
 
     @property
     def alone(self) -> bool:
@@ -173,11 +179,12 @@ class Transactions:
         ranges: dict[Assignment, list[tuple[int, int]]] = {}
         for entry in _entries(forwards, outputs):
             ranges.setdefault(entry.assignment, []).append((entry.offset, entry.end))
-        before = {partition: each.committed for partition, each in self._partitions.assignments.items()}
         offsets = self._partitions.commit(now, None, at_once=False, ended=ranges) or {}
         if not (forwards or outputs or offsets):
             return None
-        self._sealed = Sealed(forwards, outputs, offsets, {partition: before[partition] for partition in offsets})
+        assignments = self._partitions.of(offsets)
+        before = {assignment.partition: assignment.committed for assignment in assignments}
+        self._sealed = Sealed(forwards, outputs, offsets, before, assignments)
         return self._sealed
 
     # ---- state

@@ -255,8 +255,10 @@ def test_what_was_sealed_for_a_lost_partition_is_dropped(driver: Driver) -> None
     driver.poll(1)
     driver.work_all(1)
     sealed = seal(driver)
+    assert not sealed.has_lapsed
     driver.engine.lost([P0])
 
+    assert sealed.has_lapsed
     driver.engine.transactions.put_back(sealed, FENCED, driver.now)
 
     assert driver.engine.transactions.seal(driver.now) is None
