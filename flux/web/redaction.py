@@ -10,6 +10,7 @@ import attrs
 
 from flux.core.text import escape
 from flux.operate.formatting import pretty, text_of
+from flux.system import forks
 
 logger = logging.getLogger("flux.web")
 
@@ -67,7 +68,7 @@ class Redaction:
         if self.function is None:
             return show(data)
         try:
-            found = self.function(RecordPart(self.task, what, data, name))
+            found = forks.calling(self.function, RecordPart(self.task, what, data, name))
         except Exception:
             logger.exception("the redaction function failed for a %s of %s, which is hidden", what, self.task)
             return HIDDEN

@@ -338,6 +338,19 @@ def test_a_child_makes_no_call_when_it_comes_back_from_what_surrounds_one(tmp_pa
     assert ended.errors.count("came back") == 1
 
 
+def test_a_child_that_comes_back_from_a_redaction_function_serves_no_page(tmp_path: Path) -> None:
+    ended = run(
+        tmp_path,
+        """
+        from flux.web.redaction import Redaction
+        Redaction("Task", lambda part: forked() or None).value(b"x")
+        note("shown")
+        """,
+    )
+    assert ended.of("child") == []
+    assert ended.of("parent") == ["status 1", "shown"]
+
+
 @pytest.mark.parametrize("where", ["on_error", "a callback of a delivery"])
 def test_a_child_that_comes_back_from_a_producer_s_callback_serves_no_acknowledgements(
     tmp_path: Path, where: str
