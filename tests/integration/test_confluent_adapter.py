@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -620,6 +621,29 @@ def test_positions_and_watermarks_are_read(
     )
     assert admin.committed_offsets(group, topic, SECONDS) == {0: CommittedOffset(9, "ä"), 1: CommittedOffset(8)}
     assert admin.committed_offsets(group, make_topic(), SECONDS) == {}
+
+
+def test_what_the_admin_reads_every_few_seconds_leaves_nothing_behind(
+    adapter: ConfluentAdapter, topic: str, group: str
+) -> None:
+    admin = adapter.admin()
+
+    def kept() -> int:
+        gc.collect()
+        return sum(type(each).__module__ == "cimpl" for each in gc.get_objects())
+
+    def read() -> None:
+        admin.topics([topic], SECONDS)
+        admin.watermarks(topic, SECONDS)
+        admin.committed_offsets(group, topic, SECONDS)
+        admin.members(group, SECONDS)
+
+    read()
+    before = kept()
+    for _ in range(5):
+        read()
+    assert kept() == before
+    admin.close()
 
 
 def test_admin_says_when_the_cluster_is_away(topic: str) -> None:

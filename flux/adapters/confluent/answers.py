@@ -11,7 +11,7 @@ from confluent_kafka.admin import AdminClient
 from flux.adapters.confluent.callbacks import ErrorCallback
 from flux.adapters.confluent.errors import fault_of
 from flux.adapters.confluent.log import ClientLog
-from flux.adapters.operations import LIST_TOPICS
+from flux.adapters.operations import DESCRIBE_TOPIC, LIST_TOPICS
 from flux.core.errors import BrokerError, Fault
 from flux.core.ports import System
 
@@ -51,18 +51,19 @@ class Answers:
         except KafkaException as error:
             raise self.translated(error, doing, needs) from None
 
-    def metadata(self, timeout: float) -> Any:
-        """Of the cluster and all topics. Raises BrokerError."""
+    def metadata(self, timeout: float, topic: str | None = None) -> Any:
+        """Of the cluster and all topics, or one. Raises BrokerError."""
         # A refused login is noticed between two requests only, so each waits longer than the one before.
         until, limit = self._now() + timeout, 1.0
         while True:
             left = until - self._now()
             try:
-                found = self.client.list_topics(timeout=max(min(limit, left), 0.001))
+                found = self.client.list_topics(topic, max(min(limit, left), 0.001))
             except KafkaException as error:
                 self.client.poll(0)
                 if self._refused_login is not None or left <= limit or fault_of(error.args[0]) is not Fault.UNAVAILABLE:
-                    raise self.translated(error, *LIST_TOPICS) from None
+                    operation = LIST_TOPICS if topic is None else DESCRIBE_TOPIC.of(topic)
+                    raise self.translated(error, *operation) from None
             else:
                 self._log.authentication.accepted()
                 return found

@@ -36,12 +36,14 @@ class Client:
     def __init__(self, _: dict[str, Any]) -> None:
         self.knows_leaders = True
         self.away: set[int] = set()
+        self.refuses: KafkaError | None = None
 
     def poll(self, _: float) -> None: ...
 
-    def list_topics(self, timeout: float) -> Any:
-        self.knows_leaders = True
-        return SimpleNamespace(topics={"t": None}, brokers={2: None, 1: None})
+    def list_topics(self, topic: str | None, timeout: float) -> Any:
+        self.knows_leaders = self.knows_leaders or topic is None
+        described = SimpleNamespace(error=self.refuses, partitions=dict.fromkeys(range(2), SimpleNamespace()))
+        return SimpleNamespace(topics={"t": described}, brokers={2: None, 1: None})
 
     def describe_configs(self, resources: list[Any], request_timeout: float) -> Mapping[Any, Future[Any]]:
         if len(resources) > 1:
@@ -49,9 +51,6 @@ class Client:
         [resource] = resources
         plain = SimpleNamespace(value=f"of {resource.name}", is_sensitive=False)
         return {resource: told({"plain": plain, "password": SimpleNamespace(value="secret", is_sensitive=True)})}
-
-    def describe_topics(self, topics: Any, request_timeout: float) -> Mapping[str, Future[Any]]:
-        return {"t": told(SimpleNamespace(partitions=[SimpleNamespace(id=0), SimpleNamespace(id=1)]))}
 
     def list_offsets(self, asked: Mapping[Any, Any], request_timeout: float) -> Mapping[Any, Future[Any]]:
         def answer(number: int) -> object:
@@ -81,6 +80,23 @@ def test_a_partition_whose_leader_is_away_has_no_watermarks_rather_than_wrong_on
     with pytest.raises(BrokerError, match="unavailable") as raised:
         admin.watermarks("t", 1.0)
     assert raised.value.fault is Fault.UNAVAILABLE
+
+
+@pytest.mark.parametrize(
+    ("code", "fault", "text"),
+    [
+        (KafkaError.UNKNOWN_TOPIC_OR_PART, Fault.UNKNOWN_TOPIC, "t: it does not exist"),
+        (KafkaError.TOPIC_AUTHORIZATION_FAILED, Fault.DENIED, "needs DESCRIBE on topic t"),
+        (KafkaError.LEADER_NOT_AVAILABLE, Fault.UNAVAILABLE, "cannot describe topic t"),
+    ],
+)
+def test_a_topic_that_cannot_be_described_has_no_watermarks(
+    admin: ConfluentAdmin, code: int, fault: Fault, text: str
+) -> None:
+    admin._client.refuses = KafkaError(code)
+    with pytest.raises(BrokerError, match=text) as raised:
+        admin.watermarks("t", 1.0)
+    assert raised.value.fault is fault
 
 
 def test_each_broker_is_asked_by_itself_and_tells_no_secret(admin: ConfluentAdmin) -> None:
