@@ -75,6 +75,7 @@ class SideThreads:
                     return
                 job = self._jobs.popleft()
             Context().run(job)  # a thread must not inherit the context of the call that started it
+            del job  # else the idle thread would keep what it refers to, such as an ended worker
 
 
 def directly(function: Callable[..., Result], *given: Any) -> Result:

@@ -12,6 +12,7 @@ import pytest
 from proof.report import written
 from proof.soak.drift import LEAST, drift, slope
 from proof.soak.marks import Marks
+from proof.soak.memory import in_use
 from proof.soak.part import Found, Sample
 from proof.soak.stage import judge
 from proof.soak.totals import Piece, extend, total
@@ -39,6 +40,7 @@ def samples(change: Callable[[Sample, random.Random], Sample], seed: int = 1, se
             moves=second,
             p50=(3000.0 if outage else 8.0) * chance.uniform(0.7, 1.5),
             p99=(3500.0 if outage else 200.0) * chance.uniform(0.4, 2.5),
+            guest_in_use=24 + chance.gauss(0, 0.1),
             guest_memory=80 + chance.gauss(0, 2),
             guest_threads=chance.randint(3, 30),
             guest_descriptors=chance.randint(10, 60),
@@ -58,7 +60,9 @@ LEAKS: dict[str, Callable[[Sample, random.Random], Sample]] = {
     "descriptors": lambda each, chance: attrs.evolve(each, descriptors=each.descriptors + int(each.at / 60)),
     "median": lambda each, chance: attrs.evolve(each, p50=(each.p50 or 0) + each.at * 0.02),
     "99th": lambda each, chance: attrs.evolve(each, p99=(each.p99 or 0) * (1 + each.at / 150)),
-    "leaves: memory": lambda each, chance: attrs.evolve(each, guest_memory=80 + chance.gauss(0, 2) + each.at * 0.02),
+    "leaves: memory in use": lambda each, chance: attrs.evolve(
+        each, guest_in_use=24 + each.at * 0.001 + chance.gauss(0, 0.1)
+    ),
 }
 
 
@@ -74,6 +78,23 @@ def test_a_step_that_stays_is_no_leak() -> None:
     """As when a cache fills, or an outage has made a buffer larger."""
     stepped = samples(lambda each, chance: attrs.evolve(each, memory=each.memory + (12 if each.at > 150 else 0)))
     assert judge(stepped)[0] == []
+
+
+def test_free_memory_that_the_allocator_keeps_is_no_leak() -> None:
+    kept = samples(lambda each, chance: attrs.evolve(each, guest_memory=60 + each.at * 0.02))
+    assert judge(kept)[0] == []
+
+
+def test_memory_in_use_grows_by_what_is_kept_and_not_by_garbage() -> None:
+    before = in_use()
+    for _ in range(100):
+        cycle: list[object] = [bytes(100_000)]
+        cycle.append(cycle)
+    del cycle
+    assert in_use() - before < 1
+    kept = bytes(5_000_000)
+    assert 5 <= in_use() - before < 6
+    assert len(kept) == 5_000_000
 
 
 def test_too_much_is_a_problem_in_the_shortest_piece() -> None:

@@ -25,7 +25,8 @@ from flux.core.errors import BrokerError
 from flux.operate.dlq.replay import Replay
 from flux.operate.dlq.replay_plan import ReplayOptions, plan_replay
 from proof.soak.marks import Marks
-from proof.soak.work import Given, Watch, task_of
+from proof.soak.memory import resident
+from proof.soak.work import Given, Watch, guest_report, task_of
 
 RATE = 1_000
 """Records a second beside rebalances."""
@@ -43,7 +44,7 @@ _RETENTION = {"segment.bytes": "16777216", "retention.bytes": "134217728"}
 
 @attrs.frozen
 class Sample:
-    """`at`: seconds since the part began. Counts are since then too."""
+    """`at`: seconds since the part began. Counts are since then too. `guest_in_use`: MB, between two of its workers."""
 
     at: float
     memory: float
@@ -58,6 +59,7 @@ class Sample:
     guest_memory: float | None = None
     guest_threads: int | None = None
     guest_descriptors: int | None = None
+    guest_in_use: float | None = None
 
 
 @attrs.define
@@ -146,21 +148,16 @@ class Part:
             time.sleep(max(0.0, now + 1 - time.monotonic()))
 
     def _sample(self, at: float, children: Mapping[str, subprocess.Popen[bytes]]) -> None:
-        reported = self._reported()
-        if reported is None:
+        line = _last_line(self._report)
+        if line is None:
             return
+        reported = json.loads(line)
         lag = self._marks.fed - self._marks.done if self._fast else self._marks.untouched()
+        in_use = _last_line(Path(guest_report(self._given)))
+        used = None if in_use is None else float(in_use)
         guest = _resources(children["guest"].pid) if "guest" in children else (None, None, None)
-        self.found.samples.append(Sample(at, *_resources(children["worker"].pid), lag, *_in_order(reported), *guest))
-
-    def _reported(self) -> dict[str, Any] | None:
-        """The worker's last line."""
-        if not self._report.exists():
-            return None
-        with self._report.open("rb") as file:
-            file.seek(max(0, self._report.stat().st_size - 1000))
-            lines = file.read().split(b"\n")[:-1]
-        return dict(json.loads(lines[-1])) if lines else None
+        sample = Sample(at, *_resources(children["worker"].pid), lag, *_in_order(reported), *guest)
+        self.found.samples.append(attrs.evolve(sample, guest_in_use=used))
 
     def _replay(self) -> None:
         """What an outage stops, the next one goes on with."""
@@ -210,6 +207,8 @@ class Part:
 
     def _start(self, name: str, arguments: list[str]) -> subprocess.Popen[bytes]:
         environment = {**os.environ, "SOAK": json.dumps(attrs.asdict(self._given))}
+        if name == "guest":
+            environment["PYTHONMALLOC"] = "malloc"  # so that its memory in use can be read
         with (self._directory / f"{name}.log").open("wb") as log:
             return subprocess.Popen(
                 [sys.executable, *arguments], stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment
@@ -220,14 +219,23 @@ def _in_order(reported: Mapping[str, Any]) -> list[Any]:
     return [reported[name] for name in ("calls", "failures", "moves", "p50", "p99")]
 
 
+def _last_line(file: Path) -> bytes | None:
+    """None: there is none yet."""
+    if not file.exists():
+        return None
+    with file.open("rb") as opened:
+        opened.seek(max(0, file.stat().st_size - 1000))
+        lines = opened.read().split(b"\n")[:-1]
+    return lines[-1] if lines else None
+
+
 def _resources(pid: int) -> tuple[float, int, int]:
     """MB of resident memory, threads, descriptors; zeros if it has just ended."""
     process = Path(f"/proc/{pid}")
     try:
-        pages = int((process / "statm").read_text().split()[1])
         threads = len(list((process / "task").iterdir()))
-        return pages * os.sysconf("SC_PAGE_SIZE") / 1e6, threads, len(list((process / "fd").iterdir()))
-    except (OSError, IndexError):
+        return resident(process), threads, len(list((process / "fd").iterdir()))
+    except OSError:
         return 0.0, 0, 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -37,7 +38,8 @@ _JUDGED = {
     "descriptors": ("worker: descriptors", "", 0.0, 0.5, 300.0),
     "p50": ("from produce to call, median", "ms", 0.25, 5.0, 1000.0),
     "p99": ("from produce to call, 99th percentile", "ms", 0.25, 50.0, 5000.0),
-    "guest_memory": ("process that joins and leaves: memory", "MB", 0.02, 1.0, 600.0),
+    "guest_in_use": ("process that joins and leaves: memory in use", "MB", 0.0, 0.3, 300.0),
+    "guest_memory": ("process that joins and leaves: memory", "MB", 0.0, math.inf, 600.0),  # see `memory.in_use`
     "guest_threads": ("process that joins and leaves: threads", "", 0.0, 0.5, 100.0),
     "guest_descriptors": ("process that joins and leaves: descriptors", "", 0.0, 0.5, 300.0),
 }

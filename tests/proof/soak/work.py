@@ -1,7 +1,8 @@
 """A process of the soak: `python -m proof.soak.work worker|guest|fast`; SOAK is its JSON, see `Given`.
 
 `worker` runs until SIGTERM. `guest` starts a worker, stops it when it has had partitions for a moment, and does so
-again and again in one process. `fast` is a worker whose handler does nothing."""
+again and again in one process; after each it writes its memory in use. `fast` is a worker whose handler does nothing.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +19,7 @@ import attrs
 
 import flux
 from proof.soak.marks import Marks
+from proof.soak.memory import in_use
 
 FAILS, REFUSED, PRODUCES = 20, 500, 10
 """One record of as many fails once, is a dead letter until it is replayed, produces another record."""
@@ -38,6 +40,10 @@ class Given:
     @property
     def is_async(self) -> bool:
         return self.adapter.startswith("aiokafka")
+
+
+def guest_report(given: Given) -> str:
+    return f"{given.report}-guest"
 
 
 class Watch(flux.Hooks):
@@ -172,6 +178,10 @@ def _visit(given: Given, marks: Marks) -> int:
         leaver.join()
         if code:
             return code
+        del worker, leaver, watch
+        current.clear()
+        with Path(guest_report(given)).open("a") as file:
+            file.write(f"{in_use()}\n")
         ended.wait(_PAUSE)
     return 0
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import weakref
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import pytest
 
+from flux.consuming import side_threads
 from flux.consuming.side_threads import SideThreads
 from flux.system import SYSTEM
 
@@ -69,3 +72,17 @@ def test_what_nobody_waits_for_any_more_ends_quietly() -> None:
         await asyncio.sleep(0.01)
 
     asyncio.run(main())
+
+
+def test_an_idle_thread_keeps_nothing_of_its_last_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(side_threads, "_IDLE", 60.0)
+    freed = threading.Event()
+
+    class Held:
+        pass
+
+    held = Held()
+    weakref.finalize(held, freed.set)
+    SideThreads(SYSTEM).post(partial(id, held))
+    del held
+    assert freed.wait(5)
