@@ -25,17 +25,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measures flux and its peers.")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--scale", type=float, default=1.0, help="of the sizes; other than 1 is not published")
-    parser.add_argument("--cases", default="", help="comma-separated; all of: " + ",".join(case.name for case in CASES))
+    parser.add_argument(
+        "--cases",
+        default="",
+        help="comma-separated; a name stands for NAME-… too; all of: " + ",".join(case.name for case in CASES),
+    )
     parser.add_argument("--contestants", default="", help="a regular expression")
     parser.add_argument("--bootstrap", help="a broker; by default one is started")
     parser.add_argument("--python", action="append", default=[], help="a further environment with peers")
     parser.add_argument("--out", type=Path, help="a folder for the page, the plot and the figures, instead of docs/")
     given = parser.parse_args()
     names = [name for name in given.cases.split(",") if name]
-    unknown = set(names) - {case.name for case in CASES}
+    unknown = {name for name in names if not any(_named(case.name, name) for case in CASES)}
     if unknown:
         parser.error(f"no such case: {', '.join(sorted(unknown))}")
-    cases = [case for case in CASES if not names or case.name in names]
+    cases = [case for case in CASES if not names or any(_named(case.name, name) for name in names)]
     wanted = re.compile(given.contestants)
 
     began = time.monotonic()
@@ -56,6 +60,11 @@ def main() -> None:
     missing = [f"{case.name}: no figures" for case in cases if not results.get(case.name)]
     if missing:
         sys.exit("; ".join(missing))
+
+
+def _named(case: str, name: str) -> bool:
+    """`exactly-once` stands for all that begin with it."""
+    return case == name or case.startswith(f"{name}-")
 
 
 def _publish(out: Path | None, results: Results, about: str, left_out: dict[str, str]) -> None:

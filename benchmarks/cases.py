@@ -2,74 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import attrs
-
-
-@attrs.frozen
-class Contestant:
-    name: str
-    does: str
-    """module:function in benchmarks/work."""
-    options: dict[str, Any] = attrs.field(factory=dict)
-    needs: str = "flux"
-    """The module that must be there."""
-    count: int | None = None
-    """Instead of the case's."""
-    topic: str | None = None
-    """Likewise."""
-
-
-@attrs.frozen
-class Case:
-    name: str
-    title: str
-    figures: tuple[str, ...]
-    """The first is compared."""
-    contestants: tuple[Contestant, ...]
-    count: int
-    topic: str = "empty"
-    """A key of TOPICS."""
-    seconds: float = 3.0
-    """The longest that is measured, at full scale."""
-    limit: float = 60.0
-    """Seconds until a process is given up."""
-    note: str = ""
-
-
-@attrs.frozen
-class Topic:
-    partitions: int
-    records: int
-
-
-TOPICS = {
-    "main": Topic(4, 4_000_000),
-    "wide": Topic(10, 200_000),
-    "many": Topic(1000, 2_000_000),
-    "storm": Topic(4, 500_000),
-    "empty": Topic(4, 0),
-}
-
-FIGURES = {
-    "rate": "records/s",
-    "cpu_us": "CPU µs/record",
-    "peak_mb": "peak MB",
-    "p50_ms": "p50 ms",
-    "p99_ms": "p99 ms",
-    "earliest_ms": "earliest ms",
-    "idle_cpu": "idle CPU %",
-    "seconds": "seconds",
-    "repeated": "calls repeated per kill",
-    "calls": "calls in all",
-    "cpu_ms": "CPU ms",
-}
+from benchmarks.case import Case, Contestant
 
 _TUNED = {"tuned": True}
 _AIO = {"client": "aiokafka", "style": "async"}
 _SLEEP = {"handler": "sleep", "pause": 0.005}
 _STAMP = {"handler": "stamp", "every": 0.005}
+_ONCE = {"exactly_once": True}
+_COPIES = {**_STAMP, "copy": "flux_copy"}
 _FS_C, _FS_A = {"client": "confluent"}, {"client": "aiokafka"}
 _QUIX, _ARROYO, _FS = "quixstreams", "arroyo", "faststream"
 _RATE = ("rate", "cpu_us", "peak_mb")
@@ -226,6 +166,66 @@ CASES = (
         topic="storm",
         seconds=60.0,
         limit=90.0,
+    ),
+    Case(
+        "exactly-once",
+        "A call that produces one record",
+        _RATE,
+        (
+            Contestant("flux, at least once", "copying:flux_copy"),
+            Contestant("flux, exactly once", "copying:flux_copy", _ONCE),
+            Contestant("Quix Streams, at least once", "copying:quix_copy", needs=_QUIX),
+            Contestant("Quix Streams, exactly once", "copying:quix_copy", _ONCE, _QUIX),
+        ),
+        count=400_000,
+        topic="main",
+        seconds=6.0,
+        note="Both commit every 0.2 s. What Quix Streams has handled since its last commit counts, too.",
+    ),
+    Case(
+        "exactly-once-slow",
+        "A call of 5 ms that produces one record",
+        _RATE,
+        (
+            Contestant("flux, at least once", "copying:flux_copy", _SLEEP),
+            Contestant("flux, exactly once", "copying:flux_copy", {**_SLEEP, **_ONCE}),
+        ),
+        count=100_000,
+        topic="wide",
+        seconds=5.0,
+    ),
+    Case(
+        "exactly-once-storm",
+        "Half of all records fail once",
+        _RATE,
+        (
+            Contestant("flux, at least once", "flux_consume:storm", {"fails": 50}),
+            Contestant("flux, exactly once", "flux_consume:storm", {"fails": 50, **_ONCE}),
+        ),
+        count=500_000,
+        topic="storm",
+        seconds=60.0,
+        limit=90.0,
+    ),
+    Case(
+        "exactly-once-latency",
+        "From produce to a read_committed reader of the call's output, one record every 5 ms",
+        ("p50_ms", "p99_ms"),
+        (
+            Contestant("flux, at least once", "copying:latency", _COPIES),
+            *(
+                Contestant(
+                    f"{name}, exactly once, {interval:g} s",
+                    "copying:latency",
+                    {**_STAMP, **_ONCE, "copy": copy, "interval": interval},
+                    needs,
+                )
+                for name, copy, needs in (("flux", "flux_copy", "flux"), ("Quix Streams", "quix_copy", _QUIX))
+                for interval in (0.02, 0.1, 0.2)
+            ),
+        ),
+        count=1000,
+        note="The intervals are `offset_commit_interval` and Quix Streams' `commit_interval`.",
     ),
     Case(
         "kill",

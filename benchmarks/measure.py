@@ -33,6 +33,7 @@ class Job:
         self.born: float = given["born"]
         """When the process was started, seconds since the epoch."""
         self.options: dict[str, Any] = given["options"]
+        self.given = given
         self.directory: str = given["directory"]
         """For files, empty."""
         self._handled = threading.Event()

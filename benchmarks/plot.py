@@ -5,7 +5,8 @@ from __future__ import annotations
 from html import escape
 from statistics import median
 
-from benchmarks.cases import CASES, Case
+from benchmarks.case import Case
+from benchmarks.cases import CASES
 from benchmarks.runner import Results
 
 _PLOTTED = ("consume", "produce", "slow")

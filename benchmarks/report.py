@@ -6,7 +6,8 @@ import re
 from collections.abc import Mapping
 from statistics import median
 
-from benchmarks.cases import CASES, FIGURES, Case
+from benchmarks.case import FIGURES, Case
+from benchmarks.cases import CASES
 from benchmarks.runner import Results
 
 

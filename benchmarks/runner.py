@@ -15,7 +15,7 @@ from pathlib import Path
 
 import attrs
 
-from benchmarks.cases import FIGURES, TOPICS, Case, Contestant
+from benchmarks.case import FIGURES, TOPICS, Case, Contestant
 from benchmarks.cluster import Cluster, scaled
 from benchmarks.measure import MARK
 

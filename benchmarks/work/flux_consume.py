@@ -71,7 +71,7 @@ def stuck(job: Job) -> dict[str, float]:
 
 
 def storm(job: Job) -> dict[str, float]:
-    """Option `fails`: the share of records whose first call fails, in per cent."""
+    """Options: `fails` (the share of records whose first call fails, in per cent), `exactly_once`."""
     fails = job.options["fails"]
 
     class Storm(flux.Task):
@@ -80,6 +80,7 @@ def storm(job: Job) -> dict[str, float]:
         retries = 1
         wait = 0
         concurrency = job.options.get("concurrency", 10)
+        exactly_once = job.options.get("exactly_once", False)
         adapter = f"confluent://{job.bootstrap}"
 
         def call(self, message: flux.Message) -> None:

@@ -58,6 +58,7 @@ class SendInvoice(flux.Task):
     group_id = "billing"
     retries = 3
     wait = 5  # seconds; leave it out for the default backoff
+    # exactly_once = True  # for calls that only write to Kafka; a mail may still be sent twice
 
     def call(self, message: flux.Message) -> None:
         if message.value == b"broken":

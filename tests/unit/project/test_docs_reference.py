@@ -14,7 +14,7 @@ from unit.support.docs_support import ROOT
 
 def rows(page: Path) -> dict[str, list[str]]:
     """Of the table that compares, without its links."""
-    plain = re.sub(r"\[([^\]]+)\]\[[^\]]+\]", r"\1", page.read_text())
+    plain = re.sub(r"\[([^\]]+)\](?:\[[^\]]+\]|\([^)]+\))", r"\1", page.read_text())
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in plain.splitlines() if line[:1] == "|"]
     return {first: rest for first, *rest in cells if len(rest) == 7}
 
