@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -114,3 +115,42 @@ def test_a_partition_that_has_nothing_is_dropped_without_effect() -> None:
     delay_queue = DelayQueue()
     delay_queue.drop(owner)
     assert (len(delay_queue), owner.waiting) == (0, 0)
+
+
+@pytest.mark.parametrize(("merges", "records", "slices"), [(True, 49, 1), (True, 50, 2), (False, 49, 2)])
+def test_few_records_of_several_slices_are_taken_as_one_slice(merges: bool, records: int, slices: int) -> None:
+    delay_queue, owner = DelayQueue(merges), assignment()
+    for number in range(2):
+        delay_queue.add(owner, piece(*((number, records * number + offset) for offset in range(records))), records)
+    taken = delay_queue.due(10, 500)
+    assert taken is not None
+    assert len(taken[1]) == slices
+    owned = [each for one in taken[1] for each in one.ranges(0, len(one))]
+    assert owned[0][0] == 0
+    assert owned[-1][1] == 2 * records
+    assert [each.offset for one in taken[1] for each in one.messages or ()] == [*range(2 * records)]
+
+
+def test_records_of_slices_that_interleave_keep_what_they_own() -> None:
+    delay_queue, owner = DelayQueue(), assignment()
+    delay_queue.add(owner, piece((1, 0), (3, 1), (5, 2)), 3)
+    delay_queue.add(owner, piece((2, 3), (4, 7)), 2)
+    taken = delay_queue.due(4, 500)
+    assert taken is not None
+    [merged] = taken[1]
+    assert [(one.offset(), merged.after(index)) for index, one in enumerate(merged.records)] == [
+        (0, 1),
+        (3, 7),
+        (1, 2),
+        (7, 8),
+    ]
+
+
+def test_the_bytes_of_a_slice_go_with_its_records() -> None:
+    delay_queue, owner = DelayQueue(), assignment()
+    delay_queue.add(owner, piece((1, 0), (2, 1), (3, 2)), 10)
+    left = []
+    for now in (1, 2, 3):
+        delay_queue.due(now, 500)
+        left.append((owner.waiting, owner.waiting_bytes))
+    assert left == [(2, 7), (1, 4), (0, 0)]

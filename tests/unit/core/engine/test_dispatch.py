@@ -174,6 +174,76 @@ def test_a_part_of_a_slice_in_due_order_needs_room_for_its_last_offset() -> None
     assert offsets(run) == [7, *range(7)]
 
 
+@pytest.mark.parametrize(("chunk", "kind"), [(4, KeyQueueRun), (5, PartRun)])
+def test_a_part_of_a_slice_is_worth_its_claim_from_five_records_on(chunk: int, kind: type[Run]) -> None:
+    driver = slow(chunk=chunk)
+    driver.poll(*range(20))
+    run = taken(driver)
+    assert isinstance(run, kind)
+    assert offsets(run) == [*range(chunk)]
+
+
+THREE_BYTES = 16 + 4
+"""Metadata with room for 24 offsets, or for one call beside none others."""
+TWELVE_BYTES = 16 + 16
+"""Metadata with room for 96 offsets, or for five ranges below 128 offsets and one more."""
+
+
+@pytest.mark.parametrize(("chunk", "kind"), [(8, PartRun), (9, KeyQueueRun)])
+def test_a_part_of_a_slice_needs_room_for_the_offsets_of_its_own_records(chunk: int, kind: type[Run]) -> None:
+    driver = slow(chunk=chunk, max_metadata=THREE_BYTES)
+    driver.poll(*range(0, 30, 3))
+    assert isinstance(taken(driver), kind)
+
+
+@pytest.mark.parametrize(
+    ("order", "kind"), [((3, 0, 6, 9, 12, 15, 27), PartRun), ((27, 0, 3, 6, 9, 12, 15), KeyQueueRun)]
+)
+def test_a_part_in_due_order_needs_room_for_the_highest_offset_of_its_records(
+    order: tuple[int, ...], kind: type[Run]
+) -> None:
+    driver = slow(1, chunk=5, max_metadata=THREE_BYTES)
+    driver.poll(*(keyed(driver, offset, "-", due=order.index(offset))[0] for offset in sorted(order)))
+    driver.now += 60
+    assert isinstance(taken(driver), kind)
+
+
+@pytest.mark.parametrize(("failed", "kind"), [(False, PartRun), (True, KeyQueueRun)])
+def test_a_part_of_a_slice_needs_room_for_its_records_beside_those_that_are_open(failed: bool, kind: type[Run]) -> None:
+    driver = slow(chunk=5, max_metadata=TWELVE_BYTES)
+    driver.poll(0)
+    driver.work(taken(driver), *([0] if failed else []))
+    driver.engine.dispatch_mode.slow = True
+    driver.poll(*range(20 if failed else 21, 140, 20))
+    assert isinstance(taken(driver), kind)
+
+
+def test_a_part_of_a_slice_needs_room_for_its_records_beside_those_that_run() -> None:
+    driver = slow(chunk=5, max_metadata=TWELVE_BYTES)
+    driver.poll(*range(5))
+    first = taken(driver)
+    driver.poll(*range(20, 140, 20))
+    second = taken(driver)
+    assert [type(first), type(second)] == [PartRun, KeyQueueRun]
+    assert offsets(second) == [20, 40, 60, 80]
+
+
+def test_calls_that_are_quick_again_are_made_by_whole_slices() -> None:
+    driver = Driver()
+    driver.assign(0)
+    driver.engine.dispatch_mode.slow = True
+    driver.poll(*range(200))
+    calls = 0
+    while driver.engine.dispatch_mode.slow:
+        run = taken(driver)
+        driver.now += 0.0001 * run.limit
+        calls += len(driver.work(run))
+    assert 48 <= calls < 60
+    driver.work_all()
+    driver.poll(*range(200, 210))
+    assert isinstance(driver.take(), SliceRun)
+
+
 # -- runs
 
 
@@ -270,9 +340,11 @@ def test_a_batch_stage_passes_the_turn_of_a_partition_that_waits() -> None:
 def test_entries_that_callers_have_taken_are_known() -> None:
     driver = slow(chunk=2)
     driver.poll(*keyed(driver, 0, "ab"))
-    taken(driver)
+    run = taken(driver)
     assert sorted(entry.offset for entry in driver.engine._dispatch.begun) == [0, 1]
-    driver.engine.stop()
+    run.index = 1
+    driver.engine.commit(driver.now, at_once=True)
+    assert [entry.offset for entry in driver.engine._dispatch.begun] == [1]
 
 
 def test_calls_that_are_found_failed_are_reported_and_what_is_cut_goes_to_others() -> None:
@@ -347,3 +419,62 @@ def test_without_order_a_slice_runs_beside_another_whole() -> None:
     driver.poll(0, 1)
     driver.poll(2, 3)
     assert [type(driver.take()), type(driver.take())] == [SliceRun, SliceRun]
+
+
+def test_a_slice_needs_room_beside_a_record_that_is_open() -> None:
+    driver = Driver(max_metadata=THREE_BYTES)
+    driver.assign(0)
+    driver.poll(0)
+    driver.work(driver.take(), 0)
+    driver.poll(*range(1, 40))
+    assert driver.nothing_to_take()
+    driver.write()
+    assert offsets(driver.take()) == [*range(1, 40)]
+
+
+def test_a_slice_in_due_order_needs_room_for_all_of_its_records() -> None:
+    for characters, kind in ((THREE_BYTES, KeyQueueRun), (TWELVE_BYTES, SliceRun)):
+        driver = Driver(1, max_metadata=characters)
+        driver.assign(0)
+        driver.poll(keyed(driver, 0, "a", due=2)[0], keyed(driver, 40, "b", due=1)[0])
+        driver.now += 3
+        assert isinstance(driver.take(), kind)
+
+
+def test_a_commit_is_due_after_the_records_of_several_runs() -> None:
+    driver = Driver(commit_interval=100.0, commit_threshold=4)
+    driver.assign(0)
+    driver.commit(after=0.0)
+    committed = []
+    for first in (0, 2):
+        driver.poll(first, first + 1)
+        driver.work_all()
+        committed.append(driver.engine.commit(driver.now))
+    assert committed == [None, {driver.p0: CommittedOffset(4)}]
+    assert driver.engine.stats.done == 4
+
+
+@pytest.mark.parametrize("aborted", [False, True])
+def test_a_probe_without_a_call_does_not_end_the_pause(aborted: bool) -> None:
+    limits = CallLimits()
+    driver = Driver(call_limits=limits)
+    driver.assign(0)
+    driver.poll(0)
+    limits.breaker.pause(None, ConnectionError(), 1.0, 0.0, driver.now)
+    driver.now += 1
+    run = driver.take()
+    if aborted:
+        driver.engine.aborted(run)
+    else:
+        driver.engine.finished(run, driver.now)
+    assert limits.breaker.paused
+    assert limits.breaker.opens_at(driver.now) == driver.now
+
+
+def test_the_runs_of_other_partitions_are_not_cut_with_one() -> None:
+    driver = Driver()
+    driver.assign(0, 0)
+    driver.poll(0, 1, 2, *(driver.record(offset, b"x", 1) for offset in range(3)))
+    first, second = driver.take(), driver.take()
+    driver.engine.revoking([driver.p0])
+    assert (first.limit, second.limit) == (1, 3)

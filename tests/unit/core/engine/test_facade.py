@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from flux.core.engine import Engine
+import pytest
+
+from flux.core.engine import BATCH, Engine
+from flux.core.engine.commands import Stall
 from flux.core.engine.verdicts import Move, Pause, Rules
+from flux.core.limits.backpressure import FULL
 from flux.core.limits.call_limits import CallLimits
 from flux.core.ports import CommittedOffset, PollResult
-from unit.support.engine_support import AWAY, DENIED, STAGES, T0, Driver, policy
+from unit.support.engine_support import AWAY, DENIED, STAGES, T0, T0_MS, Driver, policy
 
 
 def test_an_engine_names_its_topic_and_partitions() -> None:
@@ -175,7 +179,7 @@ def test_a_partition_without_progress_is_reported() -> None:
     driver.poll(0)
     assert driver.engine.stalled(driver.now) == []
     [stall] = driver.engine.stalled(driver.now + 60)
-    assert stall.about == driver.p0
+    assert stall == Stall(stall.text, None, driver.p0)
 
 
 def test_no_commit_is_due_before_its_interval() -> None:
@@ -188,3 +192,77 @@ def test_no_commit_is_due_before_its_interval() -> None:
     driver.work_all()
     assert driver.engine.commit(driver.now + 1) is None
     assert driver.engine.commit(driver.now + 1, at_once=True) == {driver.p0: CommittedOffset(2)}
+
+
+@pytest.mark.parametrize("end", ["revoking", "lost", "stop"])
+def test_callers_keep_their_current_call_and_the_rest_is_discarded(end: str) -> None:
+    driver = Driver()
+    driver.assign(0)
+    driver.poll(0, 1)
+    driver.poll(2, 3)
+    run = driver.take()
+    driver.engine.stop() if end == "stop" else getattr(driver.engine, end)([driver.p0])
+    assert run.limit == 1
+    driver.work(run)
+    assert driver.engine.empty
+    assert driver.commit() == ({} if end == "lost" else {0: CommittedOffset(1)})
+
+
+def test_a_pause_ends_all_runs_after_their_current_calls() -> None:
+    driver = Driver()
+    driver.assign(0, 0)
+    driver.poll(0, 1, *(driver.record(offset, b"x", 1) for offset in range(2)))
+    runs = driver.take(), driver.take()
+    driver.engine.paused()
+    assert [run.limit for run in runs] == [1, 1]
+
+
+def test_a_retry_in_place_waits_for_the_end_of_a_pause() -> None:
+    driver = Driver(in_place_retries=1, in_place_wait=1.0)
+    driver.assign(0)
+    driver.poll(0)
+    driver.work_all(0)
+    driver.now += 1
+    run = driver.take()
+    assert driver.message(run, 0).attempt == 2
+    driver.work(run)
+    assert driver.commit() == {0: CommittedOffset(1)}
+    driver.engine.revoking([driver.p0])
+    assert driver.write() == []
+
+
+def test_what_a_poll_has_read_without_records_is_committed() -> None:
+    driver = Driver()
+    driver.assign(0)
+    driver.engine.polled(PollResult(reached={driver.p0: 7}), driver.now)
+    assert driver.commit() == {0: CommittedOffset(7)}
+
+
+def test_a_full_stage_does_not_poll_then_pauses_and_later_resumes() -> None:
+    driver = Driver()
+    driver.assign(0)
+    assert driver.turn().poll == BATCH
+    driver.poll(*range(FULL))
+    assert (driver.turn().poll, driver.turn().pause) == (0, ())
+    turn = driver.turn(after=1.0)
+    assert (turn.poll, turn.pause, turn.resume) == (BATCH, (driver.p0,), ())
+    driver.work_all()
+    assert driver.turn().resume == (driver.p0,)
+
+
+def test_a_turn_waits_until_the_next_record_is_due() -> None:
+    driver = Driver(1)
+    driver.assign(0)
+    driver.poll(driver.record(0, timestamp=T0_MS - 9900))
+    driver.commit(after=0.0)
+    assert driver.turn().timeout == pytest.approx(0.1, abs=0.001)
+
+
+def test_a_partition_without_progress_is_reported_with_the_run_that_holds_it() -> None:
+    driver = Driver(stalled_after=60.0)
+    driver.assign(0)
+    driver.poll(0, 1)
+    run = driver.take()
+    assert driver.engine.stalled(driver.now) == []
+    [stall] = driver.engine.stalled(driver.now + 60)
+    assert (stall.run, stall.about) == (run, driver.p0)

@@ -94,8 +94,8 @@ def test_an_outage_of_days_is_no_overflow(fault: Fault) -> None:
         assert forwards.take(now) == [forward]
         forwards.unwritten(forward, BrokerError("still not", fault), now)
         assert forwards.take(now) == []
-    assert forwards.deadline is not None
-    assert now < forwards.deadline <= now + 60
+    assert forwards.deadline == now + (30 if fault is Fault.UNAVAILABLE else 60)
+    assert forwards.refused == ([] if fault is Fault.UNAVAILABLE else [forward])
 
 
 def test_after_an_outage_forwards_are_written_in_their_first_order() -> None:
@@ -150,7 +150,10 @@ def test_a_forward_that_is_too_large_is_written_alone_then_with_fewer_details_th
     while forward.state is not ForwardState.KEPT:
         assert forwards.take(T0) == [forward]
         tried.append((forward.alone, forward.forwarded_copy.detail))
-        forwards.unwritten(forward, TOO_LARGE, T0)
+        log_event = forwards.unwritten(forward, TOO_LARGE, T0)
+    assert log_event is not None
+    assert "raise max.message.bytes of t-g-try-1, or" in log_event.text
+    assert str(forward).startswith("t[0]@0 to t-g-try-1 (too large: raise max.message.bytes of t-g-try-1, or")
     assert tried == [(False, Detail.FULL), (True, Detail.FULL), (True, Detail.TYPE), (True, Detail.NONE)]
 
 
@@ -192,6 +195,7 @@ def test_a_forward_to_be_written_alone_waits_for_those_on_their_way() -> None:
     forwards.unwritten(first, TOO_LARGE, T0)
     assert not forwards.queued
     assert forwards.take(T0) == []
+    assert forwards.moving(first.entry)
     forwards.written(second)
     assert forwards.take(T0) == [first]
 
@@ -328,7 +332,36 @@ def test_what_helps_against_a_refusal_is_named() -> None:
         "grant WRITE on it",
         "see the broker's log",
     ]
-    assert remedy_or_skip(Fault.DENIED, "t") == "grant WRITE on it, or take the record out of the way with flux skip"
+    skip = "or take the record out of the way with flux skip"
+    assert remedy_or_skip(Fault.TOO_LARGE, "t") == f"raise max.message.bytes of t, {skip}"
+
+
+def test_a_forward_that_is_written_alone_is_retried_alone() -> None:
+    forwards = Forwards()
+    [big] = added(forwards, 0)
+    for error in (TOO_LARGE, AWAY):
+        forwards.take(T0)
+        forwards.unwritten(big, error, T0)
+    [waiting, other] = added(forwards, 1, 2)
+    assert forwards.take(T0) == [waiting, other]
+    assert forwards.take(T0 + 1) == []
+    assert forwards.moving(big.entry)
+    for forward in (waiting, other):
+        forwards.written(forward)
+    added(forwards, 3)
+    assert forwards.take(T0 + 1) == [big]
+
+
+def test_of_those_that_are_to_be_written_alone_only_the_forgotten_are_not() -> None:
+    forwards, gone, stays = Forwards(), assignment(), assignment()
+    made = [make(0, gone), make(1, stays)]
+    for forward in made:
+        forwards.add(forward)
+    forwards.take(T0)
+    for forward in made:
+        forwards.unwritten(forward, TOO_LARGE, T0)
+    forwards.forget(gone)
+    assert forwards.take(T0) == made[1:]
 
 
 def test_forwards_that_were_put_back_are_taken_first_and_in_order() -> None:

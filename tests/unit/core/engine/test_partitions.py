@@ -321,13 +321,15 @@ def test_what_was_read_is_committed_unless_the_stage_stops() -> None:
     owned, shared = partitions()
     owned.assigned({P0: CommittedOffset(3), P1: None}, {P0: 0, P1: 0}, T0)
     owned.reached({P0: 7, TopicPartition("t", 9): 7})
-    assert shared.commits.done == 1
-    assert owned.commit(T0, None, False) == {P0: CommittedOffset(7)}
+    owned.reached({P0: 8})
+    assert shared.commits.done == 2
+    assert owned.commit(T0, None, False) == {P0: CommittedOffset(8)}
+    assert shared.commits.waited(T0 + 1) == 1
     assert owned.commit(T0, [P1], True) is None
     shared.stopping = True
     owned.reached({P1: 7})
-    assert owned.committable_offsets() == {P0: 7, P1: BEGINNING}
-    assert owned.read_offsets() == {P0: 7, P1: BEGINNING}
+    assert owned.committable_offsets() == {P0: 8, P1: BEGINNING}
+    assert owned.read_offsets() == {P0: 8, P1: BEGINNING}
 
 
 @pytest.mark.parametrize(
@@ -370,8 +372,9 @@ def test_a_commit_that_fails_is_logged_unless_it_is_tried_again_anyway(
     assert shared.stats.commit_failures == 1
     again = owned.commit(T0 + 9, None, False)
     assert again == ({P0: CommittedOffset(4)} if error.fault is Fault.METADATA else positions)
-    owned.committed({**again, P1: CommittedOffset(1)}, None, T0 + 9)
-    assert (shared.stats.commits, assignment.committed) == (1, again[P0])
+    for _ in range(2):
+        owned.committed({**again, P1: CommittedOffset(1)}, None, T0 + 9)
+    assert (shared.stats.commits, assignment.committed) == (2, again[P0])
 
 
 @pytest.mark.parametrize(("start_from", "owed"), [("earliest", [P1]), ("latest", [P0, P1])])
@@ -414,8 +417,9 @@ def test_a_partition_that_is_gone_is_dropped_by_all_and_commits_nothing() -> Non
     [old] = owned.of([P0])
     owned.reached({P0: 7})
     assert owned.commit(T0, None, at_once=True) == {P0: CommittedOffset(7)}
+    owned.resets.add(P0)
     owned.lost([P0])
-    assert dropped == [old]
+    assert (dropped, owned.resets, owned.uncommitted) == ([old], set(), {})
     assert owned.commit(T0, None, at_once=True) is None
 
 
