@@ -12,6 +12,7 @@ from flux.core.engine.verdicts import NEXT, REJECTED, Move, Rules, Verdict
 from flux.core.errors import ConfigurationError
 from flux.core.policy import Policy
 from flux.core.stage import Stages
+from flux.core.validation import LONGEST, MOST
 from unit.support.engine_support import STAGES, policy
 
 
@@ -95,3 +96,71 @@ def test_exactly_once_needs_room_in_the_metadata() -> None:
     with pytest.raises(ConfigurationError, match="exactly_once keeps what is done above the committed offset"):
         policy(exactly_once=True, max_metadata=99).check()
     policy(exactly_once=True, max_metadata=100).check()
+
+
+@pytest.mark.parametrize(
+    ("name", "least", "most"),
+    [
+        ("concurrency", 1, 1_000_000),
+        ("commit_threshold", 1, MOST),
+        ("max_waiting", 1, MOST),
+        ("max_waiting_bytes", 1, MOST),
+        ("max_metadata", 0, 2**31 - 1),
+        ("in_place_retries", 0, 1_000),
+    ],
+)
+def test_a_number_has_a_least_and_a_greatest_value(name: str, least: int, most: int) -> None:
+    for good in (least, most):
+        policy(in_place_wait=0, **{name: good}).check()
+    for bad in (least - 1, most + 1):
+        with pytest.raises(ConfigurationError, match=name):
+            policy(in_place_wait=0, **{name: bad}).check()
+
+
+def test_a_limit_may_be_small_but_not_nothing() -> None:
+    policy(give_up_after=1e-9, timeout=1e-9, rate_limit=1e-6).check()
+    policy(give_up_after=LONGEST, timeout=LONGEST, rate_limit=1e9).check()
+
+
+def test_the_last_wait_in_place_may_last_five_minutes() -> None:
+    policy(in_place_retries=1, in_place_wait=300).check()
+    policy(in_place_retries=3, in_place_wait=75).check()
+    for retries, wait in ((1, 300.1), (3, 75.1)):
+        with pytest.raises(ConfigurationError, match="in_place_retries"):
+            policy(in_place_retries=retries, in_place_wait=wait).check()
+
+
+@pytest.mark.parametrize(
+    ("settings", "text"),
+    [
+        ({"ordering": "keys"}, "ordering = 'keys': give one of key, partition, none"),
+        ({"start_from": "newest"}, "start_from = 'newest': give one of earliest, latest"),
+        ({"concurrency": 0}, "concurrency = 0: give a whole number, 1 or more, at most 1000000"),
+        ({"commit_interval": -1}, "offset_commit_interval = -1: give seconds, 0 or more, at most 3153600000"),
+        ({"stalled_after": -1}, "stalled_after = -1: give seconds, 0 or more, at most 3153600000"),
+        ({"rate_limit": 0}, "rate_limit = 0: give calls a second, more than 1e-06, at most 1000000000, or None"),
+        ({"give_up_after": 0}, "give_up_after = 0: give seconds, more than 0, at most 3153600000, or None"),
+        ({"timeout": 0}, "timeout = 0: give seconds, more than 0, at most 3153600000, or None"),
+        (
+            {"in_place_retries": 13},
+            "in_place_retries = 13 with in_place_wait = 0.1: the last wait in place would be longer than 300 s, which"
+            " is what retries are for",
+        ),
+        ({"batch": OpenBatch(0)}, "max_batch = 0: give a whole number, 1 or more, at most 10000"),
+        ({"batch": OpenBatch(1, 301)}, "max_wait = 301: give seconds, 0 or more, at most 300"),
+        ({"error_headers": "none"}, "error_headers = 'none': give one of full, type or a callable"),
+        (
+            {"error_headers": describe_later},
+            "error_headers is a coroutine function, which is never awaited: make it a plain def",
+        ),
+        (
+            {"rules": Rules(reject_on=(KeyboardInterrupt,))},
+            "reject_on names KeyboardInterrupt, which is a failure of the process and never of a record: take it out",
+        ),
+        ({"rules": Rules(pause_on=(int,))}, "pause_on = (<class 'int'>,): give a tuple of exception types"),  # type: ignore[arg-type]
+    ],
+)
+def test_a_refused_setting_is_shown_with_what_helps(settings: dict[str, Any], text: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        policy(**settings).check()
+    assert str(caught.value) == text

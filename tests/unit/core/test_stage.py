@@ -206,3 +206,82 @@ def test_names_that_kafka_takes_pass() -> None:
 def test_a_choice_of_stages_is_a_text() -> None:
     with pytest.raises(ConfigurationError, match="as a text"):
         parse_stages(3, 5)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("stages", "text"),
+    [
+        (Stages("T", "G", 101), "retries = 101: give a whole number, 0 or more, at most 100"),
+        (Stages("T", "G", -1), "retries = -1: give a whole number, 0 or more, at most 100"),
+        (
+            Stages("T", "G", 2, "naming"),  # type: ignore[arg-type]
+            "naming = 'naming': give a callable (topic, group, stage) -> (topic, group)",
+        ),
+        (
+            Stages("T", "G", 2, lambda t, g, s: f"{t}{s}"),  # type: ignore[arg-type, return-value]
+            "naming gave 'T0' for stage 0: make it return (topic, group)",
+        ),
+        (
+            Stages("T", "G", 2, lambda t, g, s: 1 / 0),  # type: ignore[arg-type, return-value]
+            "naming raised ZeroDivisionError: division by zero for stage 0: make it return (topic, group)",
+        ),
+        (
+            Stages("T T", "G", 1),
+            "topic 'T T': Kafka takes 1 to 249 of the characters a-z, A-Z, 0-9, '.', '_' and '-'",
+        ),
+        (
+            Stages("T", "", 1),
+            "the group of stage 0 is '': set group_id (or make naming return) to 1 to 1000 characters that can be"
+            " printed",
+        ),
+        (
+            Stages("T", "G", 1, lambda t, g, s: (f"{t}{min(s, 1)}", g)),
+            "stages 1 and 2 of T have the same topic T1: a failed record would come back to itself; change naming",
+        ),
+    ],
+)
+def test_a_refused_name_is_shown_with_what_helps(stages: Stages, text: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        stages.check()
+    assert str(caught.value) == text
+
+
+def test_a_group_has_up_to_1000_characters() -> None:
+    Stages("T", "G" * 1000, 0, lambda t, g, s: (f"{t}{s}", g)).check()
+    with pytest.raises(ConfigurationError):
+        Stages("T", "G" * 1001, 0, lambda t, g, s: (f"{t}{s}", g)).check()
+
+
+@pytest.mark.parametrize(
+    ("other", "text"),
+    [
+        (Stages("T", "G", 2), "Task0 and Task1 both consume topic T as group G: give one of them another group_id"),
+        (
+            Stages("U", "H", 1, lambda t, g, s: ("T-G-try-1" if s else "U", g)),
+            "Task0 and Task1 would share the topic T-G-try-1: change topic, group_id or naming",
+        ),
+        (
+            Stages("T-G-dlq", "H", 1),
+            "Task1 consumes topic T-G-dlq, which Task0 forwards its failures to: change topic, group_id or naming",
+        ),
+    ],
+)
+def test_a_clash_is_named_with_what_helps(other: Stages, text: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        apart(Stages("T", "G", 1), other)
+    assert str(caught.value) == text
+
+
+@pytest.mark.parametrize(
+    ("chosen", "text"),
+    [
+        ("x", "stages 'x': write numbers and ranges, such as 3, 1-6 or 0,2-4"),
+        (5, "stages 5: write numbers and ranges as a text, such as '3' or '0,2-4'"),
+        ("0, 4-2 ", "stages '0, 4-2 ': the range 4-2 is backwards"),
+        ("0-3,9", "stages '0-3,9': with retries = 2 the stages are 0 to 3 (3 being the dead letters)"),
+    ],
+)
+def test_a_refused_choice_is_shown_with_what_helps(chosen: Any, text: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        parse_stages(chosen, 2)
+    assert str(caught.value) == text

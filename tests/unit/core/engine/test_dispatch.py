@@ -66,7 +66,7 @@ def test_while_calls_are_quick_a_slice_runs_whole_and_the_next_one_waits_for_it(
     driver.poll(0, 1)
     driver.poll(2, 3)
     first = driver.take()
-    assert isinstance(first, SliceRun)
+    assert type(first) is SliceRun
     assert driver.nothing_to_take()
     driver.work(first)
     assert offsets(driver.take()) == [2, 3]
@@ -107,8 +107,11 @@ def test_parts_of_a_slice_run_side_by_side_while_their_keys_differ() -> None:
     driver = slow()
     driver.poll(*keyed(driver, 0, "abcdefghijklm"))
     first, second = taken(driver), taken(driver)
-    assert isinstance(first, PartRun)
+    assert type(first) is PartRun
     assert [offsets(first), offsets(second)] == [[*range(10)], [10, 11, 12]]
+    driver.work(first)
+    driver.work(second)
+    assert driver.work_all() == []
 
 
 def test_records_whose_keys_are_taken_wait_behind_them() -> None:
@@ -126,7 +129,7 @@ def test_records_become_entries_where_no_part_may_run(settings: dict[str, Any]) 
     driver = slow(**settings)
     driver.poll(*keyed(driver, 0, "abcdefghij"))
     run = taken(driver)
-    assert isinstance(run, KeyQueueRun)
+    assert type(run) is KeyQueueRun
     assert offsets(run) == [0]
     assert driver.nothing_to_take()
     driver.work(run)
@@ -157,7 +160,7 @@ def test_in_a_retry_stage_callers_share_what_is_due(ordering: str, kind: type[Ru
     driver.poll(*keyed(driver, 0, "abcdefghijklm", due=1))
     driver.now += 2
     run = taken(driver)
-    assert isinstance(run, kind)
+    assert type(run) is kind
     driver.work(run)
     driver.work_all()
     assert driver.commit() == {0: CommittedOffset(13)}
@@ -170,7 +173,7 @@ def test_a_part_of_a_slice_in_due_order_needs_room_for_its_last_offset() -> None
     driver.poll(*records)
     driver.now += 3
     run = taken(driver)
-    assert isinstance(run, PartRun)
+    assert type(run) is PartRun
     assert offsets(run) == [7, *range(7)]
 
 
@@ -179,7 +182,7 @@ def test_a_part_of_a_slice_is_worth_its_claim_from_five_records_on(chunk: int, k
     driver = slow(chunk=chunk)
     driver.poll(*range(20))
     run = taken(driver)
-    assert isinstance(run, kind)
+    assert type(run) is kind
     assert offsets(run) == [*range(chunk)]
 
 
@@ -193,7 +196,7 @@ TWELVE_BYTES = 16 + 16
 def test_a_part_of_a_slice_needs_room_for_the_offsets_of_its_own_records(chunk: int, kind: type[Run]) -> None:
     driver = slow(chunk=chunk, max_metadata=THREE_BYTES)
     driver.poll(*range(0, 30, 3))
-    assert isinstance(taken(driver), kind)
+    assert type(taken(driver)) is kind
 
 
 @pytest.mark.parametrize(
@@ -205,7 +208,7 @@ def test_a_part_in_due_order_needs_room_for_the_highest_offset_of_its_records(
     driver = slow(1, chunk=5, max_metadata=THREE_BYTES)
     driver.poll(*(keyed(driver, offset, "-", due=order.index(offset))[0] for offset in sorted(order)))
     driver.now += 60
-    assert isinstance(taken(driver), kind)
+    assert type(taken(driver)) is kind
 
 
 @pytest.mark.parametrize(("failed", "kind"), [(False, PartRun), (True, KeyQueueRun)])
@@ -215,7 +218,7 @@ def test_a_part_of_a_slice_needs_room_for_its_records_beside_those_that_are_open
     driver.work(taken(driver), *([0] if failed else []))
     driver.engine.dispatch_mode.slow = True
     driver.poll(*range(20 if failed else 21, 140, 20))
-    assert isinstance(taken(driver), kind)
+    assert type(taken(driver)) is kind
 
 
 def test_a_part_of_a_slice_needs_room_for_its_records_beside_those_that_run() -> None:
@@ -241,7 +244,7 @@ def test_calls_that_are_quick_again_are_made_by_whole_slices() -> None:
     assert 48 <= calls < 60
     driver.work_all()
     driver.poll(*range(200, 210))
-    assert isinstance(driver.take(), SliceRun)
+    assert type(driver.take()) is SliceRun
 
 
 # -- runs
@@ -364,6 +367,15 @@ def test_calls_that_are_found_failed_are_reported_and_what_is_cut_goes_to_others
     assert shared.stats.done == 0
 
 
+def test_the_key_of_a_failed_call_is_free_while_its_run_goes_on() -> None:
+    driver = slow(chunk=2)
+    driver.poll(*keyed(driver, 0, "aab"))
+    run = taken(driver)
+    driver.fail(run)
+    assert offsets(run) == [0, 2]
+    assert offsets(taken(driver)) == [1]
+
+
 def test_a_caller_takes_entries_that_are_ready_before_a_slice() -> None:
     driver = slow(chunk=2)
     driver.poll(*keyed(driver, 0, "aab"))
@@ -376,10 +388,10 @@ def test_a_caller_takes_entries_that_are_ready_before_a_slice() -> None:
 def test_without_concurrency_slow_calls_are_made_by_whole_slices() -> None:
     driver = slow(concurrency=1)
     driver.poll(*range(20))
-    assert isinstance(taken(driver), SliceRun)
+    assert type(taken(driver)) is SliceRun
     driver = slow(concurrency=2)
     driver.poll(*range(20))
-    assert isinstance(taken(driver), PartRun)
+    assert type(taken(driver)) is PartRun
 
 
 @pytest.mark.parametrize("batch", [None, OpenBatch(2, 60.0)])
@@ -410,7 +422,7 @@ def test_a_slice_at_the_committed_offset_runs_though_the_metadata_has_no_room() 
     driver = Driver(max_metadata=16)
     driver.assign(0)
     driver.poll(*range(0, 1000, 7))
-    assert isinstance(driver.take(), SliceRun)
+    assert type(driver.take()) is SliceRun
 
 
 def test_without_order_a_slice_runs_beside_another_whole() -> None:
@@ -438,7 +450,7 @@ def test_a_slice_in_due_order_needs_room_for_all_of_its_records() -> None:
         driver.assign(0)
         driver.poll(keyed(driver, 0, "a", due=2)[0], keyed(driver, 40, "b", due=1)[0])
         driver.now += 3
-        assert isinstance(driver.take(), kind)
+        assert type(driver.take()) is kind
 
 
 def test_a_commit_is_due_after_the_records_of_several_runs() -> None:
@@ -478,3 +490,22 @@ def test_the_runs_of_other_partitions_are_not_cut_with_one() -> None:
     first, second = driver.take(), driver.take()
     driver.engine.revoking([driver.p0])
     assert (first.limit, second.limit) == (1, 3)
+
+
+@pytest.mark.parametrize(("rate", "calls", "kind"), [(900.0, 10, SliceRun), (899.0, 9, PartRun)])
+def test_records_are_shared_among_callers_where_a_limit_admits_few_calls(
+    rate: float, calls: int, kind: type[Run]
+) -> None:
+    driver = Driver(rate_limit=rate)
+    driver.assign(0)
+    driver.poll(*range(100))
+    run = driver.take()
+    assert (type(run), run.limit) == (kind, calls)
+
+
+def test_in_a_retry_stage_one_caller_makes_all_quick_calls_that_are_due() -> None:
+    driver = Driver(1)
+    driver.assign(0)
+    driver.poll(*keyed(driver, 0, "-" * 300, due=1))
+    driver.now += 2
+    assert driver.take().limit == 300

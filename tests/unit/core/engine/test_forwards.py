@@ -71,7 +71,9 @@ def test_key_value_and_headers_stay_as_they_came(key: bytes | None, value: bytes
 
 
 def test_the_first_forward_says_where_the_record_came_from() -> None:
-    assert flux(forwarded_copy(first()).producer_record(T0_MS + 1500, None)) == {
+    outgoing = forwarded_copy(first()).producer_record(T0_MS + 1500, None)
+    assert outgoing.timestamp == T0_MS + 1500
+    assert flux(outgoing) == {
         "flux-stage": b"1",
         "flux-attempts": b"1",
         "flux-due": str(T0_MS + 11_500).encode(),
@@ -216,7 +218,7 @@ def test_a_callable_that_raises_or_gives_no_text_loses_no_record() -> None:
     def broken(error: BaseException) -> str:
         raise KeyError("secret")
 
-    assert describe(Failure(ValueError("x")), broken)[1] == "(error_headers raised KeyError)"
+    assert describe(Failure(ValueError("x"), "trace"), broken) == ("ValueError", "(error_headers raised KeyError)", "")
     assert describe(Failure(ValueError("x")), lambda error: None)[1] == "None"  # type: ignore[arg-type, return-value]
 
 
@@ -228,6 +230,9 @@ def test_of_what_cannot_be_decoded_the_cause_is_told() -> None:
     error = Undecodable("ValueError: bad json")
     error.__cause__ = ValueError("bad json")
     assert describe(Failure(error), "full")[:2] == ("ValueError", "bad json")
+    own = KeyError("own")
+    own.__cause__ = error
+    assert describe(Failure(own), "full")[:2] == ("KeyError", "'own'")
 
 
 def test_fluxs_own_errors_are_named_as_users_import_them() -> None:
@@ -252,3 +257,28 @@ def test_an_interrupt_in_error_headers_is_not_hidden() -> None:
 def test_with_much_room_the_headers_are_not_counted() -> None:
     written = forwarded_copy(first(headers=None)).producer_record(T0_MS, 10**6)
     assert dict(written.headers)[flux_headers.ERROR_TRACE] == b"line 1\n"
+
+
+def test_a_record_that_was_not_called_has_made_no_attempt() -> None:
+    attempts = [
+        flux(forwarded_copy(first(), called=called).producer_record(T0_MS, None))["flux-attempts"]
+        for called in (True, False)
+    ]
+    assert attempts == [b"1", b"0"]
+
+
+@pytest.mark.parametrize("own", [[], [("a", b"x" * 25_000)], [("ä" * 3000, b"")]])
+def test_details_fill_the_room_that_the_record_leaves_and_no_more(own: Headers) -> None:
+    taken = 1000 + sum(len(name.encode()) + len(value or b"") for name, value in own)
+    made = record(42, b"k" * 500, P3, value=b"v" * 500, headers=own)
+    copy = forwarded_copy(
+        Message.of(made, b"", flux_headers.of_main_topic()), error_text="m" * 300, error_trace="t" * 3000
+    )
+    for limit in range(taken + 700, taken + 3500, 50):
+        outgoing = copy.producer_record(T0_MS, limit)
+        assert limit - 200 < size(outgoing) <= limit
+
+
+def test_characters_that_cannot_be_encoded_are_replaced() -> None:
+    headers = flux(forwarded_copy(first(), error_text="a\ud800b", error_trace="c\ud800d").producer_record(T0_MS, None))
+    assert (headers["flux-error-message"], headers["flux-error-trace"]) == (b"a?b", b"c?d")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from flux.core.engine.runs import Run
 from flux.core.engine.slice_runs import SliceRun
 from flux.core.engine.slices import Slice
@@ -113,3 +115,38 @@ def test_one_slow_call_in_two_is_taken_one_at_a_time() -> None:
         dispatch_mode.took(QUICK, 1)
         dispatch_mode.took(1.0, 1)
     assert (dispatch_mode.slow, dispatch_mode.chunk) == (True, 1)
+
+
+@pytest.mark.parametrize(("progress", "found"), [(LEAST_PROGRESS - 1, True), (LEAST_PROGRESS, False)])
+def test_a_run_is_stuck_that_has_made_too_few_calls_since_the_check_before(progress: int, found: bool) -> None:
+    dispatch_mode, one = DispatchMode(), run()
+    one.index = 500
+    on_time(dispatch_mode, 1)
+    on_time(dispatch_mode, 0, one)
+    one.seen, one.index = 500, 500 + progress
+    assert (on_time(dispatch_mode, 1, one) == [one]) is found
+
+
+def test_only_checks_in_a_row_without_progress_are_a_standstill() -> None:
+    dispatch_mode, one = DispatchMode(), run()
+    for number in range(1, 4 * STANDSTILL):
+        if number % STANDSTILL == 0:
+            one.index += 1
+        assert dispatch_mode.stuck([one], T0 + number * 10 * CHECK_INTERVAL) == []
+
+
+def test_a_run_that_seems_to_begin_later_began_now() -> None:
+    dispatch_mode, one = DispatchMode(), run(started=T0 + 3600)
+    on_time(dispatch_mode, 1, one)
+    assert one.started == T0 + CHECK_INTERVAL
+    assert on_time(dispatch_mode, 2, one) == [one]
+
+
+def test_each_sixteen_quick_calls_are_one_record_more_at_once() -> None:
+    dispatch_mode = slowed(10)
+    chunks = []
+    for calls in (15, 1, 15, 1):
+        dispatch_mode.took(QUICK * calls, calls)
+        chunks.append(dispatch_mode.chunk)
+    dispatch_mode.took(QUICK * 2 + 0.0001, 2)
+    assert [*chunks, dispatch_mode.chunk] == [1, 2, 2, 3, 2]

@@ -27,5 +27,9 @@ def test_a_key_goes_where_kafkas_positive_modulo_puts_it(key: bytes, signed: int
         assert partition_for_key(key, partitions) == (signed & 0x7FFFFFFF) % partitions
 
 
-def test_an_empty_key_has_a_place_too() -> None:
-    assert 0 <= partition_for_key(b"", 7) < 7
+@pytest.mark.parametrize(
+    ("key", "partition"),
+    [(b"", 681), (b"a", 524), (b"ab", 434), (b"abc", 107), (b"123456789", 566), (b"\x00 ", 742)],
+)
+def test_keys_of_any_length_go_where_the_java_client_puts_them(key: bytes, partition: int) -> None:
+    assert partition_for_key(key, 1000) == partition
