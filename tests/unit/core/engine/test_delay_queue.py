@@ -104,6 +104,7 @@ def test_what_is_dropped_is_forgotten_and_the_other_partition_keeps_its_order() 
     for number, place in enumerate(kept):
         delay_queue.add(gone, piece((number, number)), 1)
         delay_queue.add(stays, piece(place), 1)
+    delay_queue.add(gone, piece((20, 20)), 1)
     delay_queue.drop(gone)
     assert (gone.waiting, gone.waiting_bytes) == (0, 0)
     assert stays.waiting == len(delay_queue) == 20
@@ -154,3 +155,17 @@ def test_the_bytes_of_a_slice_go_with_its_records() -> None:
         delay_queue.due(now, 500)
         left.append((owner.waiting, owner.waiting_bytes))
     assert left == [(2, 7), (1, 4), (0, 0)]
+
+
+def test_no_more_records_are_taken_than_asked_for_from_several_slices() -> None:
+    delay_queue, owner = DelayQueue(), assignment()
+    delay_queue.add(owner, piece((1, 0), (2, 1)), 2)
+    delay_queue.add(owner, piece(*((3, offset) for offset in range(2, 9))), 7)
+    assert take(delay_queue, 9, most=3)[1] == [(1, 0), (2, 1), (3, 2)]
+
+
+def test_records_with_one_due_time_are_taken_by_offset_from_slices_in_any_order() -> None:
+    delay_queue, owner = DelayQueue(), assignment()
+    delay_queue.add(owner, piece((1, 0), (5, 9), (6, 3)), 3)
+    delay_queue.add(owner, piece((5, 7)), 1)
+    assert take(delay_queue, 9)[1] == [(1, 0), (5, 7), (5, 9), (6, 3)]
