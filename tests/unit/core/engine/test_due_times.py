@@ -147,8 +147,9 @@ def test_a_forwarded_record_waits_as_its_stage_or_its_call_says_and_no_longer_th
 
 
 def test_the_random_part_of_a_wait_is_that_of_the_partition() -> None:
-    due_times, _ = times(waits=Waits(None, 100))
+    due_times, log_events = times(waits=Waits(None, 100))
     assert [due_times.wait(STAGES[1], None, jitter) for jitter in (0, 7)] == [16, 30]
+    assert log_events.take() == []
     broken, _ = times(waits=Waits(lambda stage: 1 / 0, 29))
     assert [broken.wait(STAGES[1], None, jitter) for jitter in (0, 6, 7)] == [16, 28, 29]
 
@@ -180,6 +181,12 @@ def test_a_due_time_may_be_as_late_as_the_longest_delay_and_an_hour() -> None:
     piece, _ = due_times.timed(assignment(), Slice(records, 2), T0_MS)
     assert sorted(piece.due_times or ()) == [T0_MS + 5000, latest]
     assert len(log_events.take()) == 1
+
+
+def test_a_timestamp_may_be_the_first_millisecond_there_is() -> None:
+    due_times, _ = times(waits=Waits([5.0], 100))
+    piece, _ = due_times.timed(assignment(), Slice([record(0, timestamp=1)], 1), T0_MS)
+    assert piece.due_times == [5001]
 
 
 @pytest.mark.parametrize(("seconds", "ms"), [(0.001, 1), (0.0019, 1), (1.001, 1001), (1.0009, 1000), (T0, T0_MS)])
