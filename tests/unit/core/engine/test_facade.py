@@ -266,3 +266,56 @@ def test_a_partition_without_progress_is_reported_with_the_run_that_holds_it() -
     assert driver.engine.stalled(driver.now) == []
     [stall] = driver.engine.stalled(driver.now + 60)
     assert (stall.run, stall.about) == (run, driver.p0)
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_calls_and_retries_of_other_partitions_go_on_when_one_is_given_up(lost: bool) -> None:
+    driver = Driver(in_place_retries=1, in_place_wait=60.0)
+    driver.assign(0, 0)
+    driver.poll(0, driver.record(0, b"x", 1))
+    driver.work_all(0)
+    driver.poll(1, 2, *(driver.record(offset, b"y", 1) for offset in (1, 2)))
+    runs = {driver.message(run, 0).partition: run for run in (driver.take(), driver.take())}
+    limit = runs[1].limit
+    if lost:
+        driver.engine.lost([driver.p0])
+    else:
+        driver.engine.revoking([driver.p0])
+    assert (runs[0].limit, runs[1].limit) == (1, limit)
+    assert driver.write() == ([] if lost else [0])
+
+
+@pytest.mark.parametrize("stop", [False, True])
+def test_a_retry_in_place_that_is_being_made_may_end(stop: bool) -> None:
+    driver = Driver(in_place_retries=1, in_place_wait=1.0)
+    driver.assign(0)
+    driver.poll(0)
+    driver.work_all(0)
+    driver.now += 1
+    run = driver.take()
+    if stop:
+        driver.engine.stop()
+    else:
+        driver.engine.revoking([driver.p0])
+    assert driver.write() == []
+    driver.work(run)
+    assert driver.commit() == {0: CommittedOffset(1)}
+
+
+def test_some_partitions_are_committed_at_once_beside_others() -> None:
+    driver = Driver()
+    driver.assign(0, 0)
+    driver.poll(0, driver.record(0, b"x", 1))
+    driver.work_all()
+    assert driver.engine.commit(driver.now, [driver.p0], at_once=True) == {driver.p0: CommittedOffset(1)}
+    assert driver.engine.commit(driver.now + 10, [driver.p1]) == {driver.p1: CommittedOffset(1)}
+
+
+@pytest.mark.parametrize("exactly_once", [False, True])
+def test_a_turn_commits_or_ends_a_transaction(exactly_once: bool) -> None:
+    driver = Driver(exactly_once=exactly_once)
+    driver.assign(0)
+    driver.poll(0)
+    driver.work_all()
+    turn = driver.turn(after=10.0)
+    assert (turn.commit is None, turn.transact) == (exactly_once, exactly_once)
