@@ -6,7 +6,6 @@ loses the records of that call, so each is kept and raised by `poll` after `cons
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -24,6 +23,7 @@ from flux.adapters.confluent.messages import OUT_OF_RANGE, batches_of, split_err
 from flux.adapters.confluent.silence import Silence
 from flux.core.errors import BrokerError, Fault
 from flux.core.ports import CommittedOffset, ConsumerSettings, PollResult, RebalanceListener, TopicPartition
+from flux.system import Lock
 
 _LOGGED = {KafkaError._MAX_POLL_EXCEEDED}  # a rebalance follows
 _CLOSING = 2.5  # seconds
@@ -54,7 +54,7 @@ class ConfluentConsumer:
         self._failure: BaseException | None = None
         self._final = False  # whether every later poll raises `_failure`: records may have been skipped
         self._closed = False
-        self._close_lock = threading.Lock()
+        self._close_lock = Lock()
         self._static = "group.instance.id" in properties
         self.max_poll_interval = float(properties.get("max.poll.interval.ms", 300_000)) / 1000
         self._on_error = ErrorCallback(
