@@ -54,6 +54,7 @@ def test_a_record_is_retried_in_place_unless_its_call_decided_otherwise(
 def test_a_stage_waits_as_its_number_says() -> None:
     made = policy(waits=Waits([1, 2, 3], 100))
     assert [made.wait(stage, 0) for stage in STAGES] == [0, 1, 2, 3]
+    assert policy(waits=Waits(None, 100)).wait(STAGES[1], 7) == 30
 
 
 @pytest.mark.parametrize(
@@ -113,8 +114,15 @@ def test_a_number_has_a_least_and_a_greatest_value(name: str, least: int, most: 
     for good in (least, most):
         policy(in_place_wait=0, **{name: good}).check()
     for bad in (least - 1, most + 1):
-        with pytest.raises(ConfigurationError, match=name):
+        with pytest.raises(ConfigurationError, match=f"^(offset_)?{name} = {bad}: "):
             policy(in_place_wait=0, **{name: bad}).check()
+
+
+@pytest.mark.parametrize("name", ["drain_timeout", "shutdown_timeout", "in_place_wait"])
+def test_seconds_are_not_negative(name: str) -> None:
+    policy(**{name: 0}).check()
+    with pytest.raises(ConfigurationError, match=f"^{name} = -1: "):
+        policy(**{name: -1}).check()
 
 
 def test_a_limit_may_be_small_but_not_nothing() -> None:

@@ -53,10 +53,21 @@ def test_naming_changes_topics_and_groups() -> None:
 
 
 def test_retry_topics_beyond_retries_that_exist_are_leftovers() -> None:
-    existing = {"T", "T-G-try-1", "T-G-try-4", "T-G-try-9", "T-G-dlq", "T-G-try-101", "T-other-try-5", "T-G-try-x"}
+    existing = {
+        "T",
+        "T-G-try-1",
+        "T-G-try-4",
+        "T-G-try-9",
+        "T-G-dlq",
+        "T-G-try-100",
+        "T-G-try-101",
+        "T-other-try-5",
+        "T-G-try-x",
+    }
     assert [(s.number, s.topic, s.group, s.role) for s in STAGES.leftovers(existing)] == [
         (4, "T-G-try-4", "G-4", Role.LEFTOVER),
         (9, "T-G-try-9", "G-9", Role.LEFTOVER),
+        (100, "T-G-try-100", "G-100", Role.LEFTOVER),
     ]
 
 
