@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 from brokers import KafkaNode, NoBroker, running, shared
 from brokers.operator import Operator
-from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
+from proof.history.kafka import read_topic
 
 _HERE = Path(__file__).parent
 _broker = pytest.StashKey[KafkaNode | NoBroker]()
@@ -147,30 +147,7 @@ def read_all(bootstrap: str) -> Callable[..., list[Any]]:
     """`read_all(topic, timeout=20)`: every message that the topic holds at that moment, by partition and offset."""
 
     def read(topic: str, timeout: float = 20.0) -> list[Any]:
-        consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": "none", "enable.auto.commit": False})
-        try:
-            numbers = consumer.list_topics(topic, timeout=timeout).topics[topic].partitions
-            ends: dict[int, int] = {}
-            for number in numbers:
-                low, high = consumer.get_watermark_offsets(TopicPartition(topic, number), timeout=timeout)
-                if high > low:
-                    ends[number] = high
-            consumer.assign([TopicPartition(topic, number, OFFSET_BEGINNING) for number in ends])
-            messages: list[Any] = []
-            until = time.monotonic() + timeout
-
-            def unread() -> bool:
-                positions = consumer.position([TopicPartition(topic, number) for number in ends])
-                return any(p.offset < ends[p.partition] for p in positions)
-
-            while unread():
-                assert time.monotonic() < until, f"topic {topic} was not read in {timeout} s"
-                for message in consumer.consume(1000, 0.1):
-                    assert message.error() is None, message.error()
-                    messages.append(message)
-            held = [message for message in messages if message.offset() < ends[message.partition()]]
-            return sorted(held, key=lambda message: (message.partition(), message.offset()))
-        finally:
-            consumer.close()
+        messages = read_topic(bootstrap, topic, timeout)
+        return sorted(messages, key=lambda message: (message.partition(), message.offset()))
 
     return read

@@ -49,6 +49,8 @@ class ConfluentConsumer:
         self._partitions: dict[int, TopicPartition] = {}
         self._paused: set[int] = set()
         self._commits = Commits(self._translated, self._named)
+        self._membership: bytes | None = None
+        self._membership_wanted = False  # whether it has been asked for
         self._first: list[Any] = []  # consumed, while a rebalance may still revoke its partition
         self._worked = False  # whether the cluster has ever answered
         self._failure: BaseException | None = None
@@ -97,6 +99,8 @@ class ConfluentConsumer:
             self._raise()
         polled = PollResult()
         records, errors = split_errors(self._consumed(max_records, timeout))
+        if self._membership_wanted:
+            self._membership = membership_of(self._client)
         for message in errors:
             self._on_message_error(message, message.error(), polled)
         if self._failure is not None and (self._final or not records):
@@ -194,8 +198,10 @@ class ConfluentConsumer:
             self._commits.commit(self._client, offsets, timeout, self._closed)
 
     def membership(self) -> bytes | None:
-        with self._close_lock:  # librdkafka would crash if it freed the client meanwhile
-            return None if self._closed or self._client is None else membership_of(self._client)
+        """As the thread that polls last read it: confluent-kafka lets one thread at a time into a consumer, and another
+        one would wait for a poll to end, or for ever while polls follow each other."""
+        self._membership_wanted = True
+        return None if self._closed else self._membership
 
     def close(self) -> None:
         with self._close_lock:
@@ -241,6 +247,7 @@ class ConfluentConsumer:
             if paused:
                 self._paused -= paused
                 client.resume(self._client_partitions(paused))
+            self._membership = membership_of(client)
         except BaseException as error:
             self._fail(error, final=True)
 
@@ -256,6 +263,7 @@ class ConfluentConsumer:
         gone = {p.partition for p in partitions}
         self._first = [message for message in self._first if message.partition() not in gone]
         try:
+            self._membership = membership_of(client)  # a rebalance may have changed it since the last poll
             if partitions:
                 notify([self._named(p.partition) for p in partitions])
         except BaseException as error:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import threading
+import time
 from functools import partial, wraps
 
 from flux.core.errors import Fault
@@ -191,6 +193,27 @@ def offsets_of_a_member_that_has_left_are_fenced(bench: Bench) -> None:
         assert fault_of(add) is Fault.FENCED
         assert fault_of(partial(transactions.commit, bench.seconds)) is Fault.FENCED
     assert bench.admin.committed_offsets(group, topic, bench.seconds) == {}
+
+
+@_transactional
+def a_membership_waits_for_no_poll(bench: Bench) -> None:
+    member = _joined(bench, bench.topic(), bench.name())
+    began, ended = threading.Event(), threading.Event()
+
+    def poll() -> None:
+        began.set()
+        member.poll(1, 1.0)
+        ended.set()
+
+    poller = threading.Thread(target=poll)
+    poller.start()
+    began.wait(bench.seconds)
+    time.sleep(0.05)
+    membership = member.membership()
+    early = not ended.is_set()
+    poller.join(bench.seconds)
+    assert membership is not None
+    assert early, "it waited for the poll"
 
 
 @_transactional

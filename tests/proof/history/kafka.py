@@ -15,11 +15,11 @@ from confluent_kafka import Consumer, KafkaError, TopicPartition
 from proof.history.events import Committed
 
 OFFSETS = "__consumer_offsets"
-_PATIENCE = 30.0
 
 
-def read_topic(bootstrap: str, topic: str) -> list[Any]:
-    """All that a topic holds, each partition in order; no records of transactions that were not committed."""
+def read_topic(bootstrap: str, topic: str, seconds: float = 30.0) -> list[Any]:
+    """All that a topic holds, each partition in order; no records of transactions that were not committed, and none
+    behind the first record of an open one. Fails if that takes longer than `seconds`."""
     client = Consumer(
         {
             "bootstrap.servers": bootstrap,
@@ -32,12 +32,12 @@ def read_topic(bootstrap: str, topic: str) -> list[Any]:
         }
     )
     try:
-        unread = set(client.list_topics(topic, _PATIENCE).topics[topic].partitions)
+        unread = set(client.list_topics(topic, seconds).topics[topic].partitions)
         client.assign([TopicPartition(topic, partition, 0) for partition in unread])
         found = []
-        until = time.monotonic() + _PATIENCE
+        until = time.monotonic() + seconds
         while unread:
-            assert time.monotonic() < until, f"{topic} cannot be read"
+            assert time.monotonic() < until, f"topic {topic} was not read in {seconds:g} s"
             for message in client.consume(1000, 0.2):
                 if message.error() is None:
                     found.append(message)

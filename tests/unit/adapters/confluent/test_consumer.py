@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+import threading
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -24,6 +27,7 @@ class Client:
         self.on_error = properties["error_cb"]
         self.answers: list[Callable[[], list[Any]]] = []
         self.done: list[str] = []
+        self.generation = 1
 
     def subscribe(self, topics: list[str], **callbacks: Callable[..., None]) -> None:
         self.callbacks = callbacks
@@ -42,6 +46,10 @@ class Client:
 
     def assignment(self) -> list[Any]:
         return [Theirs("t", 0)]
+
+    def consumer_group_metadata(self) -> bytes:
+        assert threading.current_thread() is threading.main_thread(), "only the thread that polls gets in"
+        return b"CGMDv2:" + self.generation.to_bytes(4, sys.byteorder, signed=True)
 
     def close(self) -> None:
         self.done.append("close")
@@ -196,3 +204,32 @@ def test_a_topic_that_goes_is_a_warning_and_one_that_never_was_an_error(consumer
     client.tell("on_assign", 0)
     client.answers = [lambda: [failed(KafkaError.UNKNOWN_TOPIC_OR_PART)]]
     assert consumer.poll(500, 1) == PollResult()
+
+
+def test_other_threads_get_the_membership_that_the_polling_one_has_read(
+    consumer: Any, client: Any, listener: Any
+) -> None:
+    def of_another_thread() -> int:
+        with ThreadPoolExecutor(1) as pool:
+            found = pool.submit(consumer.membership).result(5)
+        return -1 if found is None else int.from_bytes(found[7:], sys.byteorder)
+
+    def revokes() -> list[Any]:
+        client.generation = 3
+        client.tell("on_revoke", 0)
+        return []
+
+    assert of_another_thread() == -1
+    client.answers = [lambda: client.tell("on_assign", 0) or []]
+    consumer.poll(1, 0)
+    assert of_another_thread() == 1
+    client.generation = 2
+    consumer.poll(1, 0)
+    assert of_another_thread() == 2
+    seen: list[int] = []
+    listener.revoked = lambda partitions: seen.append(of_another_thread())
+    client.answers = [revokes]
+    consumer.poll(1, 0)
+    assert seen == [3], "the last transaction of a revocation needs it"
+    consumer.close()
+    assert of_another_thread() == -1
