@@ -71,7 +71,7 @@ def living() -> Counter[str]:
         kind = type(each)
         if isinstance(each, type) and issubclass(each, flux.Task | flux.Producer):
             found["classes of users"] += 1
-        elif kind.__module__.startswith("flux.") and kind not in (MemoryRecord, Duty):
+        elif str(kind.__module__).startswith("flux.") and kind not in (MemoryRecord, Duty):
             found[f"{kind.__module__}.{kind.__qualname__}"] += 1
     return found
 
