@@ -41,7 +41,7 @@ def kinds(events: Iterable[Event], **options: bool) -> set[str]:
 
 @pytest.mark.parametrize("seed", range(100))
 def test_a_sound_history_has_no_findings(seed: int) -> None:
-    assert check(sound(seed), outputs_once=repeats(sound(seed)) == 0) == []
+    assert check(sound(seed), exactly_once=repeats(sound(seed)) == 0) == []
 
 
 def test_sound_histories_hold_what_could_raise_a_false_alarm() -> None:
@@ -76,7 +76,7 @@ def test_a_planted_fault_is_found_as_what_it_is(plant: Callable[[Planted], bool]
 
 
 def test_every_kind_has_a_fault_that_is_planted() -> None:
-    assert {kind for _, kind in FAULTS} | {checker.OUTPUT_TWICE} == set(checker.KINDS)
+    assert {kind for _, kind in FAULTS} | {checker.OUTPUT_TWICE, checker.COPY_TWICE} == set(checker.KINDS)
 
 
 # ---- what must not raise an alarm, and what is easily overlooked
@@ -96,11 +96,47 @@ def over(began: Began, ms: float, then: int | None = None) -> Ended:
     return Ended(began.call, began.pid, "done" if then is None else "failed", then, 0.0, False, at(ms))
 
 
-def test_an_output_twice_is_found_where_that_is_asked_for() -> None:
-    events: list[Event] = next(each for each in map(sound, SEEDS) if not check(each, outputs_once=True))
-    events.append(next(event for event in events if isinstance(event, Output)))
-    assert kinds(events) == set()
-    assert kinds(events, outputs_once=True) == {checker.OUTPUT_TWICE}
+def once(seed: int) -> list[Event]:
+    """A sound history in which calls may be repeated, and neither their outputs nor their copies."""
+    seen: set[tuple[object, ...]] = set()
+    events: list[Event] = []
+    for event in sound(seed):
+        match event:
+            case Output(id):
+                what: tuple[object, ...] = (id,)
+            case Stored(id, stage) if stage:
+                what = (id, stage)
+            case _:
+                what = (len(events),) * 3
+        if what not in seen:
+            events.append(event)
+        seen.add(what)
+    return events
+
+
+def test_outputs_and_copies_are_there_once_under_exactly_once() -> None:
+    for seed in SEEDS:
+        events = once(seed)
+        twice = {checker.OUTPUT_TWICE, checker.COPY_TWICE}
+        assert kinds(events, exactly_once=True).isdisjoint(twice)
+        output = next(event for event in events if isinstance(event, Output))
+        assert kinds([*events, output], exactly_once=True) & twice == {checker.OUTPUT_TWICE}
+        copy = next(event for event in events if isinstance(event, Stored) and event.stage)
+        again = attrs.evolve(copy, offset=10_000)
+        assert kinds([*events, again], exactly_once=True) & twice == {checker.COPY_TWICE}
+        gone = [event for event in events if event is not output]
+        assert checker.LOST in kinds(gone, exactly_once=True)
+
+
+def test_a_commit_may_be_stored_before_the_output_of_its_transaction() -> None:
+    first = made(1, 0)
+    events: list[Event] = [first, attrs.evolve(over(first, 5), output=True), Committed(0, 0, 2, "", at(10).wall // _MS)]
+    assert kinds(events, exactly_once=True) == {checker.LOST}
+    events.append(Output(1, at(50).wall // _MS))
+    assert kinds(events, exactly_once=True) == set()
+    assert kinds(events) == {checker.COMMITTED_EARLY}
+    late = [attrs.evolve(each, at=at(20)) if isinstance(each, Ended) else each for each in events]
+    assert kinds(late, exactly_once=True) == {checker.COMMITTED_EARLY}
 
 
 def test_a_call_that_its_process_took_with_it_is_over() -> None:

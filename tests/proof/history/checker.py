@@ -32,7 +32,20 @@ AT_ONCE = "at once"
 UNASKED = "unasked copy"
 """There are more copies in a stage than calls which sent the record there."""
 OUTPUT_TWICE = "output twice"
-KINDS = (LOST, SKIPPED, COMMITTED_EARLY, COMMITTED_BACKWARDS, EARLY, OUT_OF_ORDER, AT_ONCE, UNASKED, OUTPUT_TWICE)
+COPY_TWICE = "copy twice"
+"""These two: under exactly-once."""
+KINDS = (
+    LOST,
+    SKIPPED,
+    COMMITTED_EARLY,
+    COMMITTED_BACKWARDS,
+    EARLY,
+    OUT_OF_ORDER,
+    AT_ONCE,
+    UNASKED,
+    OUTPUT_TWICE,
+    COPY_TWICE,
+)
 
 
 @attrs.frozen
@@ -47,17 +60,11 @@ class Finding:
         return f"{self.kind}: record {', '.join(map(str, self.ids))}: {self.text}{shown}"
 
 
-def check(events: Iterable[Event], outputs_once: bool = False) -> list[Finding]:
-    """`outputs_once`: whether each call's output may be there only once, as under exactly-once."""
-    facts = Facts(list(events))
+def check(events: Iterable[Event], exactly_once: bool = False) -> list[Finding]:
+    """`exactly_once`: whether each output and each copy may be there only once, however often a call was repeated."""
+    facts = Facts(list(events), exactly_once)
     findings = [*_unfinished(facts), *_backwards(facts), *_early(facts), *_disorder(facts), *_unasked(facts)]
-    if outputs_once:
-        findings += [
-            Finding(OUTPUT_TWICE, (id,), f"{len(stamps)} outputs", facts.calls_of_id(id))
-            for id, stamps in facts.outputs.items()
-            if len(stamps) > 1
-        ]
-    return findings
+    return [*findings, *_twice(facts)] if exactly_once else findings
 
 
 def counts(events: Iterable[Event]) -> Counter[str]:
@@ -187,3 +194,12 @@ def _unasked(facts: Facts) -> Iterator[Finding]:
     for (id, stage), stamps in facts.copies.items():
         if stage and (more := len(stamps) - len(facts.asked[id, stage])) > 0:
             yield Finding(UNASKED, (id,), f"{more} of {len(stamps)} copies in stage {stage}", facts.calls_of_id(id))
+
+
+def _twice(facts: Facts) -> Iterator[Finding]:
+    for id, stamps in facts.outputs.items():
+        if len(stamps) > 1:
+            yield Finding(OUTPUT_TWICE, (id,), f"{len(stamps)} outputs", facts.calls_of_id(id))
+    for (id, stage), stamps in facts.copies.items():
+        if stage and len(stamps) > 1:
+            yield Finding(COPY_TWICE, (id,), f"{len(stamps)} copies in stage {stage}", facts.calls_of_id(id))

@@ -29,7 +29,8 @@ class Place(NamedTuple):
 
 
 class Facts:
-    def __init__(self, events: Sequence[Event]) -> None:
+    def __init__(self, events: Sequence[Event], exactly_once: bool = False) -> None:
+        self._exactly_once = exactly_once
         self.deleted = [event for event in events if isinstance(event, Deleted)]
         self.died = {event.pid: event.at.mono for event in events if isinstance(event, Died)}
         self.calls = calls(events)
@@ -110,6 +111,8 @@ class Facts:
         ended_at = call.ended.at.mono
         if any(self._era(stage, ended_at) < self._era(stage) for stage in targets(call.began, call.ended)):
             stamps.append(0)  # a copy may have been deleted with its topic
+        if self._exactly_once and stamps:
+            return ended  # they and the commit are visible together, whichever was stored first
         return max(ended, min(stamps, default=math.inf))
 
     def first_commits(self) -> dict[Place, Committed]:
