@@ -234,7 +234,11 @@ class TransactionWriter:
         if self._client is None:
             self._settings = attrs.evolve(self._settings, one_by_one=one_by_one)
             self._client = self._adapter.transactions(self._settings)
-            self._client.start(_REQUEST)
+            try:
+                self._client.start(_REQUEST)
+            except BaseException:
+                self._drop()
+                raise
         return self._client
 
     def _drop(self) -> None:

@@ -77,8 +77,8 @@ class Deadlines:
         times = (
             None if due is None else due / 1000 - self._common.epoch,
             self.begins_at(now),
-            self._retries.forwards.deadline,
-            self._common.commits.deadline(now),
+            self._transactions.postponed(self._retries.forwards.deadline),
+            self._transactions.postponed(self._common.commits.deadline(now)),
         )
         return min((time for time in times if time is not None), default=None)
 

@@ -118,6 +118,10 @@ class Forwards:
         """When the next one is retried."""
         return min((forward.at for forward in self._again), default=None)
 
+    def retries(self, now: float) -> bool:
+        """Whether `take` would return one to be retried."""
+        return any(_retried(forward, now) for forward in self._again)
+
     def of(self, entry: Entry) -> Forward | None:
         """The forward of an entry, if it has one."""
         return self._open.get(entry)
@@ -156,8 +160,7 @@ class Forwards:
 
     def take(self, now: float) -> list[Forward]:
         """Takes the forwards to write now, in order."""
-        # a retry further away than the longest wait means that the clock was set back
-        for forward in [forward for forward in self._again if not now < forward.at <= now + _LONGEST_KEPT]:
+        for forward in [forward for forward in self._again if _retried(forward, now)]:
             del self._again[forward]
             forward.state = ForwardState.QUEUED
             (self._alone if forward.alone else self._queue).append(forward)
@@ -259,3 +262,8 @@ class Forwards:
             record,
             kind,
         )
+
+
+def _retried(forward: Forward, now: float) -> bool:
+    """Whether a failed forward is due. If it is further away than the longest wait, the clock was set back."""
+    return not now < forward.at <= now + _LONGEST_KEPT

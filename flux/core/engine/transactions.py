@@ -161,12 +161,15 @@ class Transactions:
         """Whether a transaction should be written now."""
         if self._sealed is not None or (self._failures and now < self._retry_at):
             return False
-        if self._pressing:
+        if self._pressing or self._retries.forwards.retries(now):
             return True
         if not self._common.commits.due(now):
             return False
         self._dispatch.settle_all()
-        return bool(self._outputs or self._retries.forwards.queued or self._partitions.commit(now, None, at_once=True))
+        if self._outputs or self._retries.forwards.queued or self._partitions.commit(now, None, at_once=True):
+            return True
+        self._failures = 0  # what failed is gone with its partition
+        return False
 
     def seal(self, now: float) -> Sealed | None:
         """Takes what waits for a transaction; None if there is nothing, or the last one has not ended. The caller
@@ -181,6 +184,7 @@ class Transactions:
             ranges.setdefault(entry.assignment, []).append((entry.offset, entry.end))
         offsets = self._partitions.commit(now, None, at_once=False, ended=ranges) or {}
         if not (forwards or outputs or offsets):
+            self._failures = 0
             return None
         assignments = self._partitions.of(offsets)
         before = {assignment.partition: assignment.committed for assignment in assignments}
@@ -188,6 +192,12 @@ class Transactions:
         return self._sealed
 
     # ---- state
+
+    def postponed(self, at: float | None) -> float | None:
+        """When what could be written from `at` on is written at the earliest; None: after a fact."""
+        if at is None or self._sealed is not None:
+            return None
+        return max(at, self._retry_at) if self._failures else at
 
     @property
     def blocked(self) -> bool:

@@ -11,8 +11,9 @@ import pytest
 
 import flux
 from flux.adapters.memory import MemoryAdapter, forget
+from flux.consuming.transaction_writer import TransactionWriter
 from flux.core.errors import BrokerError, Fault
-from flux.core.ports import InDoubt, ProducerRecord, ProducerSettings
+from flux.core.ports import InDoubt, ProducerRecord, ProducerSettings, TransactionSettings
 from flux.producing.registry import PRODUCERS
 from flux.system import SYSTEM
 
@@ -149,6 +150,25 @@ def test_a_commit_whose_end_is_not_known_is_found_out(adapter: MemoryAdapter, st
 
     assert seen(adapter, "out") == sorted(b"%d" % number for number in range(10))
     assert committed(adapter) == 10
+
+
+def test_a_client_whose_start_failed_is_replaced(adapter: MemoryAdapter) -> None:
+    steps: list[str] = []
+
+    def fault(at: str, *_: Any) -> BrokerError | None:
+        steps.append(at)
+        return AWAY if len(steps) == 1 else None
+
+    adapter.broker.fail_transactions(fault)
+    settings = TransactionSettings("id")
+    writer = TransactionWriter(adapter, settings, lambda: "other", lambda topic: None, SYSTEM, lambda: True)
+    with pytest.raises(BrokerError):
+        writer.warm_up()
+
+    writer.warm_up()
+
+    assert steps == ["start", "start"]
+    writer.close()
 
 
 def test_tasks_of_a_process_share_transactions(adapter: MemoryAdapter) -> None:

@@ -193,6 +193,28 @@ def test_while_the_cluster_is_unavailable_no_call_starts_and_the_log_says_so_onc
     assert driver.work_all() == [1]
 
 
+@pytest.mark.parametrize("forwarded", [True, False])
+def test_calls_start_again_when_all_that_could_not_be_committed_is_lost(driver: Driver, forwarded: bool) -> None:
+    if forwarded:
+        driver.poll(0)
+        driver.work_all(0)
+    else:
+        produce(driver, 0, b"a")
+    sealed = seal(driver)
+    driver.engine.lost([P0])
+    driver.assign(0)
+    driver.engine.transactions.put_back(sealed, AWAY, driver.now)
+    driver.poll(0)
+    assert driver.work_all() == []
+    driver.now += 31
+
+    for _ in range(2):
+        if driver.engine.turn(driver.now).transact:
+            assert driver.engine.transactions.seal(driver.now) is None
+
+    assert driver.work_all() == [0]
+
+
 def test_a_transaction_that_a_rebalance_refuses_stops_no_calls(driver: Driver) -> None:
     produce(driver, 0, b"a")
     driver.poll(1)
@@ -235,6 +257,37 @@ def test_a_forward_that_was_refused_is_tried_again_in_a_transaction_of_its_own(d
     assert alone.outputs == []
     driver.engine.transactions.committed(alone, driver.now)
     assert [outputs.records[0][1].value for outputs in commit(driver).outputs] == [b"c"]
+
+
+def test_a_transaction_is_due_when_a_refused_forward_is_to_be_tried_again(driver: Driver) -> None:
+    driver.poll(0)
+    driver.work_all(0)
+    sealed = seal(driver)
+    driver.engine.transactions.put_back(sealed, DENIED, driver.now, {sealed.forwards[0]: DENIED}, blamed=True)
+    driver.now += 0.9
+    assert not driver.engine.transactions.due(driver.now)
+
+    driver.now += 0.1
+
+    assert driver.engine.transactions.due(driver.now)
+    assert seal(driver).forwards == sealed.forwards
+    assert not driver.engine.transactions.due(driver.now)
+
+
+def test_a_stage_does_not_poll_in_a_hot_loop_until_its_next_transaction(driver: Driver) -> None:
+    driver.poll(0)
+    driver.work_all(0)
+    refused = seal(driver)
+    driver.engine.transactions.put_back(refused, DENIED, driver.now, {refused.forwards[0]: DENIED}, blamed=True)
+    produce(driver, 1, b"a")
+    for _ in range(8):
+        driver.now += 60
+        driver.engine.transactions.put_back(seal(driver), AWAY, driver.now)
+
+    driver.now += 20
+
+    assert not driver.engine.transactions.due(driver.now)
+    assert driver.engine.turn(driver.now).timeout > 0.2
 
 
 def test_outputs_that_are_refused_leave_the_transaction_and_their_call_fails(driver: Driver) -> None:
