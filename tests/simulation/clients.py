@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from flux.adapters.memory.admin import MemoryAdmin
 from flux.adapters.memory.consumer import MemoryConsumer
+from flux.adapters.memory.group import Member, MemoryMembership
 from flux.adapters.memory.producer import MemoryProducer, _unwritten
 from flux.adapters.memory.reader import MemoryReader
 from flux.core.errors import BrokerError, Fault
@@ -20,10 +21,12 @@ from flux.core.ports import (
     ProducerRecord,
     ProducerSettings,
     TopicPartition,
+    TransactionSettings,
     each_of,
 )
 from simulation.machine import Process
 from simulation.system import Condition
+from simulation.transactional_client import TransactionalClient
 
 if TYPE_CHECKING:
     from simulation.world import World
@@ -45,6 +48,9 @@ class Adapter:
 
     def producer(self, settings: ProducerSettings) -> Producer:
         return Producer(self._world, settings)
+
+    def transactions(self, settings: TransactionSettings) -> TransactionalClient:
+        return TransactionalClient(self._world, settings)
 
     def admin(self) -> MemoryAdmin:
         return MemoryAdmin(self._world.cluster)
@@ -91,6 +97,9 @@ class Consumer(MemoryConsumer):
         self.read: dict[TopicPartition, CommittedOffset | None] = {}
         self.commit_failed = False
         self.metadata_refused = False
+        self.sealed: dict[TopicPartition, int] = {}
+        """What had happened before this step was told to the engine before the last transaction was sealed."""
+        self._members: list[Member] = []
         self._back: dict[TopicPartition, int] = {}
         """Where cursors were before they were set back."""
         self._slow: deque[tuple[Any, Any]] = deque()
@@ -133,6 +142,17 @@ class Consumer(MemoryConsumer):
             self._slow.append((offsets, done))
         else:
             super().commit(offsets, done)
+
+    def membership(self) -> MemoryMembership | None:
+        found = super().membership()
+        if found is not None:
+            self._members = [*self._members[-10:], found.member]
+            epochs = {at: self.truth.epochs.get((self.process, at)) for at in self.mine()}
+            self.sealed = {at: epoch.known for at, epoch in epochs.items() if epoch is not None}
+        return found
+
+    def joined(self, member: Member) -> bool:
+        return member in self._members
 
     def commit_now(self, offsets: Mapping[TopicPartition, CommittedOffset], timeout: float) -> None:
         self._catch_up()

@@ -13,6 +13,30 @@ if TYPE_CHECKING:
     from simulation.world import World
 
 
+TRANSACTION_FAULTS = (
+    ("start", "unavailable"),
+    ("start", "fatal"),
+    ("begin", "fatal"),
+    ("write", "unavailable"),
+    ("write", "fatal"),
+    ("write", "other"),
+    ("flush", "unavailable"),
+    ("add_offsets", "unavailable"),
+    ("add_offsets", "fenced"),
+    ("add_offsets", "other"),
+    ("commit", "unavailable"),
+    ("commit", "fenced"),
+    ("commit", "fatal"),
+    ("commit", "in doubt, unavailable"),
+    ("commit", "in doubt, fatal"),
+    ("commit", "in doubt, fatal"),
+    ("stored", "unavailable"),
+    ("stored", "fatal"),
+    ("stored", "fatal"),
+)
+"""At which step, and what its client is told."""
+
+
 class Events:
     """Called in the hub: nothing here waits."""
 
@@ -68,10 +92,50 @@ class Events:
         life = self._world.lives.get(event.worker)
         if life is not None:
             self._world.truth.counted["freezes"] += 1
-            self._world.truth.excused.add(life.process)
-            self._world.truth.stalled.add(life.process)
-            self._world.machine.freeze(life.process)
-            self._world.machine.at(self._world.machine.time + event.length, lambda: self._thaw(life.process))
+            self._freeze(life.process, event.length)
+
+    def _freeze(self, process: Process, seconds: float) -> None:
+        self._world.truth.note("freezes", process)
+        self._world.truth.excused.add(process)
+        self._world.truth.stalled.add(process)
+        self._world.machine.freeze(process)
+        self._world.machine.at(self._world.machine.time + seconds, lambda: self._thaw(process))
+
+    def on_crash_in_a_transaction(self, event: Event) -> None:
+        self._end_at(event, "crashes")
+
+    def on_freeze_in_a_transaction(self, event: Event) -> None:
+        self._end_at(event, "freezes")
+
+    def _end_at(self, event: Event, how: str) -> None:
+        life = self._world.lives.get(event.worker)
+        if life is not None:
+            steps = ("start", "begin", "write", "add_offsets", "add_offsets", "commit", "commit")
+            number = int(event.choice * 2 * len(steps))
+            self._world.failures.end_at(life.process, how, steps[number // 2], bool(number % 2), event.length)
+
+    def end(self, process: Process, how: str, seconds: float) -> None:
+        """A process crashes, or freezes, in a step of a transaction."""
+        if how == "freezes":
+            self._freeze(process, seconds)
+            return
+        [number] = [number for number, life in self._world.lives.items() if life.process is process]
+        self._world.crash(number)
+        self._world.machine.at(self._world.machine.time + seconds / 5, lambda: self._restart(number))
+
+    def on_superseded(self, event: Event) -> None:
+        """Somebody else uses a transactional id."""
+        names = [name for name, process in self._world.ids.items() if not process.dead]
+        if names:
+            self._world.truth.counted["transactional ids taken"] += 1
+            name = names[int(event.choice * len(names))]
+            self._world.truth.note(f"another client starts with {name}")
+            with self._world.cluster.lock:
+                self._world.cluster.transactions.start(name)
+
+    def on_transactions(self, event: Event) -> None:
+        step, what = TRANSACTION_FAULTS[int(event.choice * len(TRANSACTION_FAULTS))]
+        self._world.failures.begin(f"transactions {step}", what, event.length)
 
     def _thaw(self, process: Process) -> None:
         if not process.dead:
@@ -109,6 +173,7 @@ class Events:
     def on_outage(self, event: Event) -> None:
         self._world.truth.counted["outages"] += 1
         self._world.broker.available = False
+        self._world.truth.visible.outage_at = self._world.machine.time + event.length
         for life in self._world.lives.values():
             self._world.truth.excused.add(life.process)
         self._world.machine.at(self._world.machine.time + event.length, self._world.end_outage)
@@ -146,7 +211,7 @@ class Events:
             if log.high > log.low:
                 self._world.truth.counted["deletions"] += 1
                 at = TopicPartition(topic, partition)
-                before = log.low + 1 + int(event.choice * 1000) % (log.high - log.low)
+                before = min(log.stable, log.low + 1 + int(event.choice * 1000) % (log.high - log.low))
                 self._world.truth.deleted(at, before)
                 self._world.broker.delete_records(at, before)
 

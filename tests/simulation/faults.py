@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from flux.adapters.memory.broker import Broker
 from flux.core.errors import BrokerError, Fault
-from flux.core.ports import CommittedOffset, ProducerRecord, TopicPartition
+from flux.core.ports import CommittedOffset, InDoubt, ProducerRecord, TopicPartition
+from simulation.machine import Process
 
 if TYPE_CHECKING:
     from simulation.world import World
@@ -19,10 +20,13 @@ class Faults:
         self._world = world
         self._broker: dict[str, list[tuple[str, float]]] = {}
         self._clients: dict[str, float] = {}
+        self._ends: dict[Process, tuple[str, str, bool, float]] = {}
         broker.fail_writes(self.refuse_write)
         broker.fail_writes(self.stored_write, stored=True)
         broker.fail_commits(self.refuse_commit)
         broker.fail_commits(self.stored_commit, stored=True)
+        broker.fail_transactions(self.refuse_transaction)
+        broker.fail_transactions(self.stored_transaction, stored=True)
 
     def begin(self, kind: str, what: str, seconds: float) -> None:
         """Most requests of a kind fail with `what`, for a while."""
@@ -58,22 +62,53 @@ class Faults:
         what = self._active("commits")
         if what is None or (what == "metadata too large" and not position.metadata):
             return None
+        if what == "metadata too large" and self._world.truth.visible.is_inside:
+            self._world.may_fail()
         self._world.truth.counted[f"commits refused: {what}"] += 1
         return BrokerError("refused", Fault(what))
 
     def stored_commit(self, group: str, at: TopicPartition, position: CommittedOffset) -> BrokerError | None:
         thread = self._world.machine.current
         assert thread is not None
-        who = next(
-            each
-            for each in reversed(self._world.consumers)
-            if each.process is thread.process and each.group_id == group and each.topic == at.topic
-        )
-        self._world.truth.stored(who, at, position)
+        if not self._world.truth.visible.added(at, self._world.consumers):
+            who = next(
+                each
+                for each in reversed(self._world.consumers)
+                if each.process is thread.process and each.group_id == group and each.topic == at.topic
+            )
+            self._world.truth.stored(who, at, position)
         if self._active("commits lost") is None:
             return None
         self._world.truth.counted["commits stored, and told to have failed"] += 1
         return BrokerError("timed out, and stored", Fault.UNAVAILABLE)
+
+    def refuse_transaction(self, step: str, name: str) -> BrokerError | None:
+        what, thread = self._active(f"transactions {step}"), self._world.machine.current
+        assert thread is not None
+        if what is None or (what == "fatal" and thread.name == "main"):  # no worker starts then
+            return None
+        self._world.truth.counted[f"transactions refused at {step}: {what}"] += 1
+        doubt = what.removeprefix("in doubt, ")
+        return BrokerError("refused", Fault(what)) if doubt == what else InDoubt("no answer", Fault(doubt))
+
+    def stored_transaction(self, step: str, name: str) -> BrokerError | None:
+        what = self._active("transactions stored")
+        if what is None:
+            return None
+        self._world.truth.counted["transactions committed without an answer"] += 1
+        return InDoubt("no answer, and committed", Fault(what))
+
+    def end_at(self, process: Process, how: str, step: str, after: bool, seconds: float) -> None:
+        """A process crashes, or freezes, before or after a step of its next transaction."""
+        self._ends[process] = how, step, after, seconds
+
+    def ends_here(self, process: Process, step: str, after: bool) -> bool:
+        if not self._world.faulty or self._ends.get(process, ("",) * 3)[1:3] != (step, after):
+            return False
+        how, _, _, seconds = self._ends.pop(process)
+        self._world.truth.counted[f"{how} {'after' if after else 'before'} {step} of a transaction"] += 1
+        self._world.events.end(process, how, seconds)
+        return True
 
     def of_client(self) -> str | None:
         for what, until in self._clients.items():

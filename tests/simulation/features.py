@@ -8,8 +8,10 @@ from typing import Any
 
 import attrs
 
+from flux.core.policy import LEAST_METADATA
 from simulation.scenario import Event, Outcome, RecordPlan, Scenario, TaskPlan, draw_retries
 
+EXACTLY_ONCE = "exactly-once"
 FEATURES = ("pauses", "quick", "expiry", "rate", "timeouts", "middleware", "batches", "enqueued")
 
 
@@ -22,6 +24,10 @@ def draw(seed: int, focus: Sequence[str] = (), wanted: Sequence[str] | None = No
     chosen = [name for name in FEATURES if name in (drawn if wanted is None else wanted)]
     for name in chosen:
         scenario = _ADDING[name](scenario, rng)
+    # apart from the rest, whose seeds are known by number
+    rng = random.Random(f"{seed}/exactly-once")
+    if EXACTLY_ONCE in (wanted or ()) or (wanted is None and rng.random() < 0.4):
+        scenario = _exactly_once(scenario, rng, wanted is not None)
     return scenario
 
 
@@ -94,6 +100,56 @@ def _enqueued(scenario: Scenario, rng: random.Random) -> Scenario:
     return _records(scenario, change)
 
 
+def _exactly_once(scenario: Scenario, rng: random.Random, all_tasks: bool) -> Scenario:
+    """Of tasks whose client has transactions. `all_tasks`: of the others too, with such a client."""
+
+    def change(task: TaskPlan) -> TaskPlan:
+        if task.mode.startswith("loop"):
+            if not all_tasks:
+                return task
+            task = attrs.evolve(task, mode="tasks" if task.awaited else "threads")
+        elif not all_tasks and rng.random() < 0.15:
+            return task
+        most = max(LEAST_METADATA, task.settings["max_metadata"])
+        interval = rng.choice((0.0, 0.02, 0.2, 0.2, task.settings["offset_commit_interval"]))
+        exact = {"exactly_once": True, "max_metadata": most, "offset_commit_interval": interval}
+        return attrs.evolve(task, settings={**task.settings, **exact})
+
+    def unsent(record: RecordPlan) -> RecordPlan:
+        if "exactly_once" not in scenario.tasks[record.task].settings:
+            return record
+        more = rng.random() < 0.5
+
+        def change(outcome: Outcome) -> Outcome:
+            return attrs.evolve(outcome, deliver=False, products=outcome.products or rng.choice((0, 1, 2)) * more)
+
+        return attrs.evolve(record, outcomes=tuple(map(change, record.outcomes)))
+
+    scenario = _tasks(scenario, change)
+    scenario = _records(scenario, unsent)
+    if not scenario.clean:
+        events = [_trouble(scenario, rng) for _ in range(rng.choice((0, 1, 2, 4)))]
+        scenario = attrs.evolve(scenario, events=tuple(sorted((*scenario.events, *events), key=lambda event: event.at)))
+    most = {
+        "flux.core.engine.transactions.MOST_OUTPUTS": rng.choice((2, 10, 50_000)),
+        "flux.core.engine.retries.MOST_IN_TRANSACTION": scenario.constants["flux.core.engine.retries.MOST_OPEN"],
+    }
+    return attrs.evolve(scenario, ids_taken_over=rng.random() < 0.6, constants={**scenario.constants, **most})
+
+
+def _trouble(scenario: Scenario, rng: random.Random) -> Event:
+    kind = rng.choice((*IN_TRANSACTIONS, "transactions", "kick", "crash", "freeze"))
+    near = rng.choice(scenario.records).at + rng.choice((0.0, 0.01, 0.2, 2.0))
+    at = near if rng.random() < 0.7 else rng.uniform(0, scenario.end)
+    length = rng.choice((0.5, 5.0, 20.0, 40.0, 400.0))
+    return Event(
+        kind, at, rng.choice((0, 20, rng.randint(0, 300))), rng.randrange(len(scenario.workers)), length, rng.random()
+    )
+
+
+IN_TRANSACTIONS = ("transactions", "crash in a transaction", "freeze in a transaction", "superseded")
+"""Kinds of events."""
+
 _ADDING = {
     "pauses": _pauses,
     "quick": _in_place,
@@ -131,5 +187,6 @@ WITHOUT = {
     "middleware": lambda s: _tasks(s, lambda task: attrs.evolve(task, surrounded=False)),
     "batches": _one_by_one,
     "enqueued": _at_once,
+    EXACTLY_ONCE: lambda s: _without_settings(s, "exactly_once"),
 }
 """The same scenario without one of them."""

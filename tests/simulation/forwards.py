@@ -172,7 +172,7 @@ class Forwards:
             and self.target(call, call.verdict == "dead" or reason == b"expired") == record.topic()
         ]
 
-    def _alike(self, call: Call, record: Any) -> list[Call]:
+    def alike(self, call: Call, record: Any) -> list[Call]:
         """When nothing in a forwarded copy tells which of several calls it belongs to: those."""
         if self._named(record) is not None:
             return []
@@ -192,33 +192,48 @@ class Forwards:
         for record in records:
             known = self._truth.stage_of(topic)
             if known is None:
-                self._products(record.key, "flying")
-                self._check_product(process, record.key)
+                self.mark_product(record.key, "flying")
+                self.check_product(process, record.key)
+                if self.tagged(record.key).epoch.task.settings.get("exactly_once"):
+                    raise self._truth.broken(f"{record.key!r} is written outside of a transaction")
                 continue
             if is_enqueued(dict(record.headers)) and self._plan_of(_Given(topic, record)).delay is not None:
                 continue
-            call = self.call_of(_Given(topic, record))
-            if call is None:
-                raise self._truth.broken(f"{process.name} writes {record.value!r} to {topic} for no failed call")
+            call = self.given(process, topic, record)
+            if call.epoch.task.settings.get("exactly_once"):
+                raise self._truth.broken(f"the forward of {call} is written outside of a transaction")
             if self._named(_Given(topic, record)) is not None:
                 if call.forward in ("flying", "acked"):
                     raise self._truth.broken(f"the forward of {call} is written again while {call.forward}")
-                if call.superseded:
-                    raise self._truth.broken(f"{call} was tried again in place, and moves")
                 if call.epoch.ended and not self._was_under_way(call):
                     raise self._truth.broken(f"the forward of {call} is written after its assignment has ended")
                 call.forward = "flying"
 
+    def given(self, process: Process | None, topic: str, record: ProducerRecord) -> Call:
+        """The call of a forwarded copy that a client was given."""
+        given = _Given(topic, record)
+        call = self.call_of(given)
+        if call is None:
+            name = "" if process is None else process.name
+            raise self._truth.broken(f"{name} writes {record.value!r} to {topic} for no failed call")
+        if self._named(given) is not None and call.superseded:
+            raise self._truth.broken(f"{call} was tried again in place, and moves")
+        return call
+
+    def tagged(self, key: bytes | None) -> Call:
+        """The call that a product's key names."""
+        match = _TAG.search(key or b"")
+        assert match
+        return self._truth.calls[int(match[2])]
+
     def without_room(self, records: Sequence[ProducerRecord]) -> None:
         """A call has returned, and its products got no room."""
         for record in records:
-            self._products(record.key, "failed")
+            self.mark_product(record.key, "failed")
 
-    def _check_product(self, process: Process, key: bytes) -> None:
+    def check_product(self, process: Process, key: bytes) -> None:
         """What is produced and not sent leaves only when its call has returned."""
-        match = _TAG.search(key)
-        assert match
-        call = self._truth.calls[int(match[2])]
+        call = self.tagged(key)
         own = call.batch is None or is_own(key, call)
         if not key.endswith(SENT) and not any(each.outcome == "done" for each in ([call] if own else call.batch or ())):
             raise self._truth.broken(f"{process.name} writes {key!r}, and {call} is {call.outcome or 'running'}")
@@ -240,7 +255,7 @@ class Forwards:
         """A client has told the end of a record."""
         known = self._truth.stage_of(record.topic())
         if known is None:
-            self._products(record.key(), "acked" if error is None else "failed")
+            self.mark_product(record.key(), "acked" if error is None else "failed")
             return
         if record.at >= 0:
             copy = self._truth.copies[TopicPartition(record.topic(), record.partition()), record.at]
@@ -255,24 +270,25 @@ class Forwards:
         if error is None:
             self._truth.note(f"the forward of {call} is acknowledged")
             copy.acked = True
-            alike = self._alike(call, copy.record)
+            alike = self.alike(call, copy.record)
             for each in alike:
                 each.perhaps = True
             if not alike:
                 call.forward = "acked"
             call.settled_at = self._truth.machine.steps
         else:
-            self._truth.note(f"the forward of {call} is refused: {error.fault.value}")
-            if call.forward != "acked":
-                call.forward = "refused"
-            if error.fault in _KEPT and call.kept is None:
-                call.kept = self._truth.machine.steps
+            self.refused(call, error)
 
-    def _products(self, key: bytes | None, state: str) -> None:
-        match = _TAG.search(key or b"")
-        assert match
+    def refused(self, call: Call, error: BrokerError) -> None:
+        self._truth.note(f"the forward of {call} is refused: {error.fault.value}")
+        if call.forward != "acked":
+            call.forward = "refused"
+        if error.fault in _KEPT and call.kept is None:
+            call.kept = self._truth.machine.steps
+
+    def mark_product(self, key: bytes | None, state: str) -> None:
         assert key
-        call = self._truth.calls[int(match[2])]
+        call = self.tagged(key)
         self._truth.note(f"product {key.decode()} {state}")
         for each in call.batch or (call,):
             each.products[key] = state

@@ -64,7 +64,10 @@ class Thread:
         """Locks of the broker that it holds: it is not interrupted then, as the broker is no part of its process."""
 
     def join(self, timeout: float | None = None) -> None:
-        raise NotImplementedError
+        machine = self.process.machine
+        until = math.inf if timeout is None else machine.time + timeout
+        while self.alive and machine.time < until:
+            machine.park(min(0.01, until - machine.time))
 
     def is_alive(self) -> bool:
         return self.alive

@@ -8,18 +8,22 @@ import hashlib
 import importlib
 import logging
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import attrs
 
 import flux.consuming.call_results
 import flux.consuming.task_runtime
+import flux.worker
 from flux.consuming import call_chain as pipeline
+from flux.consuming.transaction_thread import TransactionThreads
 from flux.core.engine.verdicts import Expired
 from flux.core.message import Message
 from flux.producing import flusher, pending_acks
 from flux.producing.produced import Produced
 from flux.producing.registry import PRODUCERS
+from simulation.machine import Process
 from simulation.records import Violation
 from simulation.scenario import HOUR, Scenario
 from simulation.system import Local, RLock
@@ -68,6 +72,29 @@ def _failing(world: World) -> Callable[[Produced, Exception], None]:
     return told
 
 
+class _ClaimedId:
+    """`flux.system.transactional_ids.TransactionalId`."""
+
+    def __init__(self, world: World, process: Process, prefix: str) -> None:
+        self._claim = partial(world.claim, process=process)
+        self._prefix = prefix
+        self.id = self._claim(prefix)
+
+    def another(self) -> str:
+        self.id = self._claim(f"{self._prefix}-other")
+        return self.id
+
+    def release(self) -> None:
+        pass
+
+
+def _claiming(world: World) -> Callable[[Any], TransactionThreads]:
+    def threads(system: Any) -> TransactionThreads:
+        return TransactionThreads(system, partial(_ClaimedId, world, system.process))  # type: ignore[arg-type]
+
+    return threads
+
+
 @contextlib.contextmanager
 def _patched(world: World) -> Iterator[None]:
     """What of flux does not go through its System, and its limits, for one run."""
@@ -77,6 +104,7 @@ def _patched(world: World) -> Iterator[None]:
         (flux.consuming.call_results, "trace_of", lambda error: "trace"),
         (flux.consuming.task_runtime, "expiring", _telling(world)),
         (Produced, "fail", _failing(world)),
+        (flux.worker, "TransactionThreads", _claiming(world)),
     ]
     for name, value in world.scenario.constants.items():
         module, _, attribute = name.rpartition(".")

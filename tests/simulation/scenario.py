@@ -110,6 +110,8 @@ class Scenario:
     """Whether workers work the dead letters once more, until faults stop."""
     constants: dict[str, int]
     """Limits of flux, made small."""
+    ids_taken_over: bool = False
+    """Whether a process takes the transactional id of one that has died."""
 
     @property
     def clean(self) -> bool:
@@ -192,7 +194,7 @@ def draw_retries(seed: int, focus: Sequence[str] = ()) -> Scenario:
             "flux.core.engine.common.BATCH": rng.choice((2, 7, 500)),
             "flux.core.limits.backpressure.FULL": rng.choice((3, 10, 1000)),
             "flux.core.limits.dispatch_mode.CHUNK": rng.choice((2, 5, 100)),
-            "flux.core.engine.forwarding.MOST_OPEN": rng.choice((2, 10, 5000)),
+            "flux.core.engine.retries.MOST_OPEN": rng.choice((2, 10, 5000)),
             "flux.core.engine.dispatch.SMALL": rng.choice((0, 0, 5)),
         },
     )

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-import simulation.mutants_of_calls  # noqa: F401
+import simulation.mutants_of_calls
+import simulation.mutants_of_transactions  # noqa: F401
 from flux.producing.scope import CURRENT
 from simulation.features import draw
 from simulation.mutants import MUTANTS, mutated

@@ -48,9 +48,11 @@ def test_a_seed_draws_from_all_kinds_of_trouble() -> None:
         "loop",
         "loop-threads",
     }
-    assert len({event.kind for scenario in scenarios for event in scenario.events}) == 21
+    assert len({event.kind for scenario in scenarios for event in scenario.events}) == 25
     uses = {name for scenario in scenarios for task in scenario.tasks for name in task.settings}
     assert uses >= {"in_place_retries", "give_up_after", "rate_limit", "timeout", "max_batch"}
+    exact = [any("exactly_once" in task.settings for task in scenario.tasks) for scenario in scenarios]
+    assert sum(exact) > 200
     assert any(task.surrounded for scenario in scenarios for task in scenario.tasks)
     assert any(record.delay is not None for scenario in scenarios for record in scenario.records)
     assert any(scenario.prompt for scenario in scenarios)

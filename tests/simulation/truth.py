@@ -16,9 +16,10 @@ from simulation.forwards import Forwards, is_enqueued
 from simulation.gates import Gates
 from simulation.machine import EPOCH, Machine, Process
 from simulation.order import check_alone, check_order, check_prompt
-from simulation.records import DEAD, Call, Copy, Epoch, Violation
+from simulation.records import DEAD, PRODUCTS, Call, Copy, Epoch, Violation
 from simulation.scenario import Scenario, TaskPlan
 from simulation.tries import check_again, check_age, check_batch, tries_before
+from simulation.visible import Added, Visible
 
 
 class Truth:
@@ -48,6 +49,7 @@ class Truth:
         self.enqueued_at: dict[int, float] = {}
         """By the record's number: when an application enqueued it, in seconds since the epoch."""
         self.forwards = Forwards(self)
+        self.visible = Visible(self)
         self.positions: dict[tuple[str, TopicPartition], CommittedOffset] = {}
 
     def note(self, text: str, process: Process | None = None) -> None:
@@ -80,12 +82,20 @@ class Truth:
     def appended(self, topic: str, partition: int) -> None:
         """A record was stored."""
         self.machine.touch()
-        known = self.stage_of(topic)
-        log = self.cluster.topics[topic].logs[partition]
-        record = log.records[-1]
-        if known is None:
+        record = self.cluster.topics[topic].logs[partition].records[-1]
+        if self.visible.is_inside:
+            self.note(f"{topic}[{partition}]@{record.at} {record._key!r} stored in a transaction")
+        elif self.stage_of(topic) is None:
             self.note(f"{topic}[{partition}]@{record.at} {record._key!r} stored")
-            return
+        else:
+            self.visible_copy(record)
+
+    def visible_copy(self, record: Any) -> Copy:
+        """Readers can see a record of a task."""
+        topic, partition = record.topic(), record.partition()
+        known = self.stage_of(topic)
+        if known is None:
+            raise self.broken(f"{topic} is no task's")
         _, stage = known
         value = record.value() or b""
         plan = self.plans.get(value.partition(b" ")[0])
@@ -119,6 +129,7 @@ class Truth:
             if due:
                 for seconds in (0.0, self.patience(known[0])):
                     self.machine.at(due / 1000 - EPOCH + seconds, self.machine.touch)
+        return copy
 
     def deleted(self, at: TopicPartition, before: int) -> None:
         for copy in self.by_partition[at]:
@@ -126,13 +137,15 @@ class Truth:
                 copy.deleted = True
                 self.note(f"{copy} deleted")
 
-    def stored(self, who: Any, at: TopicPartition, position: CommittedOffset) -> None:
-        """A consumer has committed a position."""
+    def stored(self, who: Any, at: TopicPartition, position: CommittedOffset, added: Added | None = None) -> None:
+        """A consumer has committed a position. `added`: in a transaction."""
         self.note(f"{at} committed {position.offset} {position.metadata}", who.process)
         before = self.positions.get((who.group_id, at))
         self.positions[who.group_id, at] = position
-        epoch: Epoch | None = self.epochs.get((who.process, at))
-        if (
+        epoch: Epoch | None = self.epochs.get((who.process, at)) if added is None else added.epoch
+        if added is None and epoch is not None and epoch.task.settings.get("exactly_once"):
+            raise self.broken(f"{who.process.name} commits {at} outside of a transaction")
+        if added is None and (
             epoch is None
             or not epoch.alive
             or self.cluster.group(who.group_id, at.topic).owner.get(at.partition) is not (who._member)
@@ -143,7 +156,9 @@ class Truth:
         ranges = read_metadata(*position) if position.metadata else []
         if ranges is None:
             raise self.broken(f"{position} cannot be read")
-        most = epoch.task.settings["max_metadata"]
+        task, _ = self.stage_of(at.topic) or (None, 0)
+        assert task is not None
+        most = task.settings["max_metadata"]
         if len(position.metadata) > most:
             raise self.broken(f"{position} is longer than {most}")
         for copy in self.by_partition[at]:
@@ -151,7 +166,10 @@ class Truth:
             done = offset < position.offset or any(start <= offset < end for start, end in ranges)
             if done and not copy.deleted and not any(call.settled or call.perhaps for call in copy.calls):
                 raise self.broken(f"{copy} is committed and not done: {position}")
-        if not who.metadata_refused:
+        if added is not None:
+            if epoch is not None:
+                self._check_complete(epoch, position, ranges, added.known, True)
+        elif not who.metadata_refused and epoch is not None:
             self._check_complete(epoch, position, ranges, epoch.known, False)
 
     def _check_complete(
@@ -217,6 +235,8 @@ class Truth:
                     raise self.broken(f"{at} was given up during {call}, after {now - epoch.revoking:.3f} s")
             if late or consumer.commit_failed or consumer.metadata_refused:
                 continue
+            if settings.get("exactly_once") and self.visible.hampered(consumer.process):
+                continue
             if self.cluster.group(epoch.group, at.topic).owner.get(at.partition) is not consumer._member:
                 continue
             if self.scenario.clean:
@@ -276,7 +296,7 @@ class Truth:
                 raise self.broken(f"{assignment.partition} has {assignment.backlogged} records that nobody has begun")
         forwards = engine.open_forwards
         chunk = max(constants.get("flux.core.limits.dispatch_mode.CHUNK", 100), task.settings.get("max_batch", 0))
-        if forwards > constants.get("flux.core.engine.forwarding.MOST_OPEN", 5000) + batch + chunk * (
+        if forwards > constants.get("flux.core.engine.retries.MOST_OPEN", 5000) + batch + chunk * (
             task.settings["concurrency"] + 1
         ):
             raise self.broken(f"{forwards} forwards are open")
@@ -414,3 +434,4 @@ class Truth:
         undone = self.undone()
         if undone:
             raise self.broken(f"lost: {', '.join(map(str, undone[:5]))}")
+        self.visible.check_end([record for log in self.cluster.topics[PRODUCTS].logs for record in log.settled()])

@@ -28,6 +28,7 @@ from simulation.records import PRODUCTS
 from simulation.scenario import HOUR, RecordPlan, Scenario, TaskPlan
 from simulation.system import System
 from simulation.truth import Truth
+from simulation.visible import Coordinator
 
 DRAIN = 30 * HOUR
 """Simulated time after the last fault in which all must have ended."""
@@ -61,6 +62,11 @@ class World:
         self.cluster = MemoryCluster("simulation", System(self.broker_process, broker=True), 1, True)
         self.broker = Broker(self.cluster)
         self.truth = Truth(scenario, self.machine, self.cluster)
+        cluster, clock = self.cluster, self.cluster.system.monotonic
+        transactions = cluster.transactions = Coordinator(clock, cluster._store_offset, cluster._transaction_ended)
+        transactions.visible = self.truth.visible
+        self.ids: dict[str, Process] = {}
+        """Transactional ids, by who has claimed them last."""
         self.adapter = Adapter(self)
         self.async_adapter = AsyncAdapter(self)
         self.consumers: list[Consumer] = []
@@ -106,6 +112,22 @@ class World:
         life = next((life for life in self.lives.values() if life.process is process), None)
         since = [] if life is None else [at for at in (life.stop_at, life.failed_at) if at is not None]
         return min(since, default=None)
+
+    def may_fail(self) -> None:
+        """The running process is told what it cannot go on with."""
+        for life in self.lives.values():
+            if life.process is self.machine.current.process and life.failed_at is None:  # type: ignore[union-attr]
+                life.failed_at = self.machine.time
+
+    def claim(self, prefix: str, process: Process) -> str:
+        """A transactional id: that of a process that has died, or one of its own."""
+        number = 0
+        while (owner := self.ids.get(f"{prefix}-{number}")) is not None:
+            if self.scenario.ids_taken_over and owner.dead:
+                break
+            number += 1
+        self.ids[f"{prefix}-{number}"] = process
+        return f"{prefix}-{number}"
 
     @staticmethod
     def _enter(process: Process) -> None:
