@@ -12,7 +12,7 @@ from flux.core.engine.queued_work import QueuedWork
 from flux.core.limits.backpressure import FULL, PATIENCE
 from flux.core.limits.call_limits import CallLimits
 from flux.core.ports import Batch
-from unit.support.engine_support import P0, STAGES, T0, T0_MS, Driver, FakeRecord, assignment, policy
+from unit.support.engine_support import P0, STAGES, T0, T0_MS, Driver, FakeRecord, assignment, policy, record
 
 
 def due(driver: Driver, offset: int, after: float, key: bytes | None = None, **fields: Any) -> FakeRecord:
@@ -157,3 +157,32 @@ def test_with_few_records_no_partition_is_looked_at() -> None:
     owner.backlogged = 2 * FULL
     assert work.pauses({P0: owner}, True, T0) == ([P0], [], True)
     assert work.paused
+
+
+def test_each_poll_adds_what_came_more_than_a_second_after_its_time() -> None:
+    driver = retrying()
+    driver.now += 60
+    late = []
+    for first in (0, 10):
+        driver.poll(*(due(driver, first + n, after) for n, after in enumerate((1, 58.9, 59, 60.5))))
+        late.append(driver.engine.stats.late)
+    assert late == [2, 4]
+
+
+@pytest.mark.parametrize("stage", [0, 1])
+def test_batches_of_partitions_that_are_not_ours_any_more_hide_no_others(stage: int) -> None:
+    driver = retrying(stage)
+    driver.engine.revoking([driver.p0])
+    driver.poll(*(driver.record(0, b"x", number, headers=[("flux-due", b"1")]) for number in (7, 0, 1)))
+    assert driver.message(driver.take(), 0).partition == 1
+
+
+def test_an_entry_has_its_records_value_and_the_time_of_its_delivery() -> None:
+    shared = Common(policy(), STAGES[0], CallLimits())
+    work, owner = QueuedWork(shared), assignment()
+    work.delivered([Batch(P0, [record(0), record(1)])], {P0: owner}, T0)
+    assert len(work) == 1
+    work.split()
+    assert len(work) == 2
+    [first] = shared.key_queues.take(1, T0)
+    assert (first.message.value, first.message.stage, first.since) == (b"v", 0, T0)
