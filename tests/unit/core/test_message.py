@@ -54,6 +54,12 @@ def test_headers_that_cannot_be_read_are_asked_for_once() -> None:
     assert message.headers == ()
 
 
+def test_headers_that_could_not_be_read_at_first_stay_so() -> None:
+    message = of(Once(0))
+    assert message.read_headers() is None
+    assert (message.headers, message.headers_readable) == ((), False)
+
+
 @pytest.mark.parametrize("nothing", [None, []])
 def test_a_record_without_headers_is_readable(nothing: Any) -> None:
     message = of(record(0, headers=nothing))
