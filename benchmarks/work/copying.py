@@ -84,7 +84,8 @@ def quix_copy(job: Job) -> dict[str, float]:
 
 def latency(job: Job) -> dict[str, float]:
     """From produce to a read_committed reader of what `copy` (a function of this module) has made of the record."""
-    command = [sys.executable, "-m", "benchmarks.child", f"copying:{job.options['copy']}", json.dumps(job.given)]
+    given = {**job.given, "options": {**job.options, "handler": "noop"}}
+    command = [sys.executable, "-m", "benchmarks.child", f"copying:{job.options['copy']}", json.dumps(given)]
     reader = Consumer(
         {
             "bootstrap.servers": job.bootstrap,
