@@ -181,9 +181,11 @@ class Products:
         products.when_done(settled)
 
     def _hand_over(self, runtime: StageRuntime, parted: Sequence[tuple[Entry, Message]], products: Produced) -> None:
-        records = [(held.target.topic, held.record) for held in products.take()]
+        taken = products.take()
+        records = [(held.target.topic, held.record) for held in taken]
+        outputs = CallOutputs([entry for entry, _ in parted], records, sum(held.size for held in taken))
         with self._common.lock:
-            runtime.engine.transactions.produced(CallOutputs([entry for entry, _ in parted], records))
+            runtime.engine.transactions.produced(outputs)
 
     def settled(self, runtime: StageRuntime, entries: Iterable[Entry], error: Exception) -> None:
         """What the call of these records produced is refused: the call fails."""

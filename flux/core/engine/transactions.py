@@ -42,15 +42,12 @@ _OVERHEAD = 200  # about the bytes of bookkeeping of one record
 @attrs.define(eq=False)
 class CallOutputs:
     """What one call, or one batch, produced. Its records are done when a transaction with all of it is committed.
-    `records`: with their topics, in the order in which the call produced them."""
+    `records`: with their topics, in the order in which the call produced them. `size`: bytes of their keys and
+    values."""
 
     entries: Sequence[Entry]
     records: Sequence[tuple[str, ProducerRecord]]
-
-    @property
-    def size(self) -> int:
-        """Bytes."""
-        return sum(len(record.value or b"") + len(record.key or b"") + _OVERHEAD for _, record in self.records)
+    size: int
 
 
 @attrs.define(eq=False)
@@ -99,6 +96,7 @@ class Transactions:
         self._records = 0
         """Records that calls produced, sealed ones included."""
         self._bytes = 0
+        """Their keys and values."""
         self._sealed: Sealed | None = None
         self._failures = 0
         """Transactions in a row that failed because the cluster was unavailable."""
@@ -202,14 +200,18 @@ class Transactions:
     @property
     def blocked(self) -> bool:
         """Whether the stage must not start calls: the cluster is unavailable, or too much waits for a transaction."""
-        return self._failures > 0 or self._records >= MOST_OUTPUTS or self._bytes >= MOST_OUTPUT_BYTES
+        return self._failures > 0 or self._records >= MOST_OUTPUTS or self._memory >= MOST_OUTPUT_BYTES
+
+    @property
+    def _memory(self) -> int:
+        return self._bytes + self._records * _OVERHEAD
 
     @property
     def _pressing(self) -> bool:
         """Whether so much waits that the stage would soon have to stop."""
         return not self._failures and (
             self._records >= MOST_OUTPUTS // 2
-            or self._bytes >= MOST_OUTPUT_BYTES // 2
+            or self._memory >= MOST_OUTPUT_BYTES // 2
             or self._retries.forwards.pressing
         )
 

@@ -27,7 +27,7 @@ def produce(driver: Driver, offset: int, *values: bytes) -> CallOutputs:
     run = driver.take()
     entry = driver.engine.produced(run, run.index, driver.message(run, run.index))
     assert entry is not None
-    outputs = CallOutputs([entry], [("out", ProducerRecord(value)) for value in values])
+    outputs = CallOutputs([entry], [("out", ProducerRecord(value)) for value in values], sum(map(len, values)))
     driver.engine.transactions.produced(outputs)
     run.index += 1
     driver.engine.finished(run, driver.now)
@@ -356,7 +356,7 @@ def test_a_batch_is_sealed_as_one() -> None:
         entries.append(entry)
     run.index = 2
     driver.engine.finished(run, driver.now)
-    driver.engine.transactions.produced(CallOutputs(entries, [("out", ProducerRecord(b"sum"))]))
+    driver.engine.transactions.produced(CallOutputs(entries, [("out", ProducerRecord(b"sum"))], 3))
 
     assert commit(driver).offsets == {P0: CommittedOffset(2)}
     assert driver.engine.stats.done == 2
