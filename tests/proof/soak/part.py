@@ -207,6 +207,8 @@ class Part:
 
     def _start(self, name: str, arguments: list[str]) -> subprocess.Popen[bytes]:
         environment = {**os.environ, "SOAK": json.dumps(attrs.asdict(self._given))}
+        if not self._fast:  # else glibc's caches, one for each thread, fill for minutes
+            environment["GLIBC_TUNABLES"] = "glibc.malloc.tcache_count=0"
         if name == "guest":
             environment["PYTHONMALLOC"] = "malloc"  # so that its memory in use can be read
         with (self._directory / f"{name}.log").open("wb") as log:
