@@ -21,6 +21,8 @@ from confluent_kafka.admin import AdminClient
 from chaos.tokens import LISTENER
 
 SIZE = 3
+COORDINATORS = 4
+"""Partitions of `__consumer_offsets`, and of `__transaction_state`."""
 SECONDS = 60.0
 """How long the cluster may take to do what it was told."""
 
@@ -32,11 +34,11 @@ _PROPERTIES = {
     # a copy's time is the broker's that stored it: a history needs to know when that was
     "log.message.timestamp.type": "LogAppendTime",
     "auto.create.topics.enable": "false",
-    "offsets.topic.num.partitions": "4",
+    "offsets.topic.num.partitions": str(COORDINATORS),
     "offsets.topic.replication.factor": "3",
     "transaction.state.log.replication.factor": "3",
     "transaction.state.log.min.isr": "2",
-    "transaction.state.log.num.partitions": "4",
+    "transaction.state.log.num.partitions": str(COORDINATORS),
     "group.initial.rebalance.delay.ms": "0",
     "group.min.session.timeout.ms": "1000",
     # without a say of the members: group.protocol=consumer
@@ -137,6 +139,17 @@ class Cluster:
             assert not dead, f"{len(dead)} broker(s) died: {tail}"
             assert time.monotonic() < until, f"replicas are not in sync after {seconds:g} s"
             time.sleep(0.2)
+
+    def leader(self, topic: str, partition: int) -> Node:
+        led = self.admin.list_topics(topic, timeout=SECONDS).topics[topic].partitions[partition].leader
+        return next(node for node in self.nodes if node.number == led)
+
+    def coordinator(self, name: str, of: str) -> Node:
+        """The broker that keeps a group, or a transactional id. `of`: the topic in which it does."""
+        number = 0
+        for character in name:
+            number = (31 * number + ord(character)) % 2**32  # as Java hashes a string
+        return self.leader(of, (number % 2**31) % COORDINATORS)
 
     def in_sync(self) -> bool:
         """A broker that has just come may be taken for the one that died: so each must serve by itself."""

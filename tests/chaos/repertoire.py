@@ -13,6 +13,7 @@ from typing import Any
 
 import attrs
 
+from chaos import exactly_once as e
 from chaos import outages as o
 from chaos import scenarios as s
 from chaos import tokens as t
@@ -27,6 +28,7 @@ STATIC = {"options": f"group.instance.id=w&session.timeout.ms={2 * SESSION}&hear
 LONG = {"rate": 250}
 PROXIED = {"proxied": True, **LONG}
 TOKENS = {"tokens": True, "rate": 250}
+EXACTLY_ONCE = {"exactly_once": True, "rate": 300}
 SLOW = {"options": f"session.timeout.ms={SESSION}&max.poll.interval.ms={s.MAX_POLL}", "slow": s.SLOW}
 
 
@@ -111,6 +113,8 @@ REPERTOIRE: list[Scenario | Failures] = [
     Scenario("tokens", t.renewals, TOKENS),
     Scenario("tokens-aiokafka", t.renewals, {**TOKENS, **AIOKAFKA}),
     Scenario("havoc", o.havoc),
+    Scenario("exactly-once", e.killed_and_frozen, EXACTLY_ONCE),
+    Scenario("exactly-once-kip848", e.killed_and_frozen, {**EXACTLY_ONCE, **KIP_848}),
     Failures("failures", "confluent"),
     Failures("failures-aiokafka", "aiokafka"),
     Failures("failures-memory", "memory"),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from chaos import outages, scenarios
+from chaos import exactly_once, outages, scenarios
 from chaos.books import Figures
 from chaos.cluster import Cluster
 from chaos.repertoire import Scenario
@@ -54,3 +54,11 @@ def test_a_storm_of_rebalances_repeats_nothing_and_keeps_order(cluster: Cluster,
 def test_deployments_repeat_nothing_and_keep_order(cluster: Cluster, tmp_path: Path) -> None:
     deployments = Scenario("deployments", lambda trial: scenarios.deployments(trial, 1))
     play(deployments, cluster, tmp_path)
+
+
+def test_under_exactly_once_outputs_copies_and_dead_letters_are_seen_once(cluster: Cluster, tmp_path: Path) -> None:
+    def faults(trial: Trial) -> None:
+        exactly_once.killed_and_frozen(trial, 3)
+        exactly_once.coordinator_killed(trial, "__transaction_state")
+
+    play(Scenario("exactly-once", faults, {"exactly_once": True}), cluster, tmp_path)

@@ -85,6 +85,7 @@ class Trial:
         self._feeder: Feeder | None = None
         self._task = "AsyncWork" if scheme == "aiokafka" else "Work"
         self._adapter = f"{scheme}://{cluster.proxied if proxied else cluster.bootstrap}?{options}"
+        self.exactly_once = bool(settings.get("exactly_once"))
         self.tokens = directory / "tokens" if tokens else None
         login = {"scheme": scheme, "bootstrap": cluster.tokens, "options": options, "state": str(self.tokens)}
         (directory / "books").mkdir()
@@ -217,32 +218,32 @@ class Trial:
         self.faults.append(Fault(kind, at, at, pid, excuses))
 
     @contextmanager
-    def noted(self, kind: str, pid: int | None = None, excuses: bool = True) -> Iterator[None]:
-        """A fault that lasts."""
-        at = time.monotonic()
+    def noted(self, kind: str, pid: int | None = None, excuses: bool = True, since: float = 0.0) -> Iterator[None]:
+        """A fault that lasts. `since`: for how many seconds before commits may have had to wait."""
+        at = time.monotonic() - since
         try:
             yield
         finally:
             self.faults.append(Fault(kind, at, time.monotonic(), pid, excuses))
 
     def kill(self, pid: int, since: float = 0.0) -> None:
-        """`since`: for how many seconds before commits may have had to wait."""
+        """`since`: as for `noted`."""
         send(pid, signal.SIGKILL)
         died = time.monotonic()
         self.history.append(Died(pid, now()))
         self.faults.append(Fault("kill", died - since, died, pid))
 
     @contextmanager
-    def frozen(self, pid: int) -> Iterator[None]:
-        with self.noted("zombie", pid):
+    def frozen(self, pid: int, since: float = 0.0) -> Iterator[None]:
+        with self.noted("zombie", pid, since=since):
             send(pid, signal.SIGSTOP)
             try:
                 yield
             finally:
                 send(pid, signal.SIGCONT)
 
-    def freeze(self, pid: int, seconds: float) -> None:
-        with self.frozen(pid):
+    def freeze(self, pid: int, seconds: float, since: float = 0.0) -> None:
+        with self.frozen(pid, since):
             time.sleep(seconds)
 
     def log(self) -> str:
@@ -275,7 +276,13 @@ class Trial:
         path = self.directory / HISTORY_FILE
         write(path, trial_history.history(self, copies, outputs))
         figures = books.audit(
-            set(range(count)) - self.gone, self.calls(), copies, outputs, self.faults, WINDOW, check(read(path))
+            set(range(count)) - self.gone,
+            self.calls(),
+            copies,
+            outputs,
+            self.faults,
+            WINDOW,
+            check(read(path), self.exactly_once),
         )
         figures.problems[:0] = problems
         return figures
