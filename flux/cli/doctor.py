@@ -12,6 +12,7 @@ import click
 from flux.cli.options import adapter_option, json_option, load_option, task_argument
 
 if TYPE_CHECKING:
+    from flux.core.policy import Policy
     from flux.core.ports import AdminPort, Cluster
     from flux.core.stage import Stages
     from flux.operate.doctor import ClockDifference, Facts, Finding, Unknown
@@ -52,9 +53,17 @@ def command(
         policy.check()
         others = _others(sources, opened.cls, adapter.cluster)
         unwritable = _unwritable(adapter)
+        untransactional = _untransactional(adapter, policy) if policy.exactly_once else ""
         measured = _measure(adapter, admin, policy.stages.topic) if clock else NO_CLOCK
         collect = partial(
-            collect_facts, opened.name, policy, admin, others=others, unwritable=unwritable, adapter=adapter
+            collect_facts,
+            opened.name,
+            policy,
+            admin,
+            others=others,
+            unwritable=unwritable,
+            untransactional=untransactional,
+            adapter=adapter,
         )
         facts = collect(clock=measured)
         findings = examine(facts)
@@ -104,6 +113,26 @@ def _unwritable(adapter: Cluster) -> str:
             adapter.producer(current.producer.settings).close(0)
         except ConfigurationError as error:
             return str(error)
+    return ""
+
+
+def _untransactional(adapter: Cluster, policy: Policy) -> str:
+    """Why a worker cannot write transactions; empty: it can."""
+    from flux.consuming.transaction_thread import TransactionThreads
+    from flux.core.errors import BrokerError, ConfigurationError
+    from flux.core.ports import ProducerSettings
+    from flux.operate.doctor.collect import FATAL_FAULTS
+    from flux.system import SYSTEM
+
+    threads = TransactionThreads(SYSTEM)
+    try:
+        threads.prepare("the task", adapter, policy.stages.group, ProducerSettings())
+    except (BrokerError, ConfigurationError) as error:
+        if isinstance(error, BrokerError) and error.fault in FATAL_FAULTS:
+            return ""  # what follows says so
+        return str(error)
+    finally:
+        threads.leave(None)
     return ""
 
 

@@ -28,6 +28,7 @@ CHECKS: Mapping[str, Check] = {
     "timestamps": topics.timestamps,
     "committed offsets": cluster.committed_offsets,
     "permissions": cluster.permissions,
+    "transactions": cluster.transactions,
     "members": cluster.members,
     "clock": cluster.clock,
 }

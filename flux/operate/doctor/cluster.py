@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from flux.core.backoff import in_words
+from flux.core.ports import TransactionSettings
 from flux.core.stage import Role
 from flux.operate.doctor.facts import Facts, Finding
 
 CLOCK = 1.0
 """Seconds by which clocks may differ: waits are off by that much."""
+
+_ENOUGH_BROKERS = 3
 
 _TOPIC_NEEDS = {
     Role.MAIN: ("READ", "DESCRIBE"),
@@ -62,6 +65,44 @@ def _lacking(about: str, needs: tuple[str, ...], allowed: frozenset[str] | None)
     lacking = " and ".join(operation for operation in needs if operation not in allowed)
     if lacking:
         yield Finding("permissions", about, f"this login lacks {lacking}", f"grant it {lacking} on {about}")
+
+
+def transactions(facts: Facts) -> Iterator[Finding]:
+    """Of tasks with `exactly_once`. No broker reports permissions on transactional ids: a start shows them."""
+    if not facts.policy.exactly_once:
+        return
+    if facts.untransactional:
+        problem, _, remedy = facts.untransactional.rpartition(": ")
+        yield Finding("transactions", "the cluster", problem or remedy, remedy)
+    brokers = sorted((facts.brokers or {}).items())
+    least = int(TransactionSettings("").timeout * 1000)
+    for number, config in brokers:
+        longest = config.get("transaction.max.timeout.ms", "")
+        if longest.isdecimal() and int(longest) < least:
+            yield Finding(
+                "transactions",
+                f"broker {number}",
+                f"allows transactions of {longest} ms, and flux's may last {least}",
+                f"set transaction.max.timeout.ms={least} or more on all brokers",
+            )
+    if len(brokers) >= _ENOUGH_BROKERS:
+        replicas, in_sync = facts.transaction_log or _future_log(brokers[0][1])
+        if replicas < 3 or in_sync < 2:
+            yield Finding(
+                "transactions",
+                "topic __transaction_state",
+                f"it has {replicas} replica(s) and min.insync.replicas={in_sync}: transactions are lost, or stop, with"
+                " their brokers",
+                "give it 3 replicas and min.insync.replicas=2; on new clusters set"
+                " transaction.state.log.replication.factor=3 and transaction.state.log.min.isr=2",
+            )
+
+
+def _future_log(config: Mapping[str, str]) -> tuple[int, int]:
+    """The topic is made with the first transaction. Kafka's defaults where a broker does not say."""
+    names = {"transaction.state.log.replication.factor": 3, "transaction.state.log.min.isr": 2}
+    found = [int(text) if (text := config.get(name, "")).isdecimal() else usual for name, usual in names.items()]
+    return found[0], found[1]
 
 
 def members(facts: Facts) -> Iterator[Finding]:

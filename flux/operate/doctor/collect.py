@@ -20,6 +20,7 @@ from flux.system import SYSTEM
 
 T = TypeVar("T")
 
+_TRANSACTION_LOG = "__transaction_state"
 FATAL_FAULTS = {Fault.UNAVAILABLE, Fault.LOGIN}
 """Faults that end the examination; any other makes one fact unknown."""
 NO_CLOCK = Unknown("the clocks' difference", "needs a temporary topic: run with --clock")
@@ -33,13 +34,14 @@ def collect_facts(
     others: Sequence[tuple[str, Stages]] = (),
     clock: ClockDifference | Unknown = NO_CLOCK,
     unwritable: str = "",
+    untransactional: str = "",
     adapter: Cluster | None = None,
     system: System = SYSTEM,
 ) -> Facts:
     """What the checks need. `others`: other tasks on the cluster; `clock`: the measured difference, or why there is
-    none; `unwritable`: why the process's producers cannot be created; `adapter`: reads the records at the committed
-    offsets (None: they are not read). Raises BrokerError when the cluster is unavailable; where it refuses the login,
-    the facts hold only that."""
+    none; `unwritable` and `untransactional`: why the process's producers cannot be made; `adapter`: reads the records
+    at the committed offsets (None: they are not read). Raises BrokerError when the cluster is unavailable; where it
+    refuses the login, the facts hold only that."""
     collector = _Collector(admin, policy, system)
     try:
         facts = collector.facts(name, others, clock, unwritable)
@@ -48,7 +50,14 @@ def collect_facts(
         if error.fault is not Fault.LOGIN:
             raise
         return Facts(name, policy, (), others=tuple(others), refused=str(error))
-    return attrs.evolve(facts, large=large, unknown=tuple(collector.unknown))
+    log = collector.transaction_log() if policy.exactly_once else None
+    return attrs.evolve(
+        facts,
+        large=large,
+        transaction_log=log,
+        untransactional=untransactional,
+        unknown=tuple(collector.unknown),
+    )
 
 
 @attrs.define
@@ -88,6 +97,15 @@ class _Collector:
         question = partial(read_status, adapter, self.admin, self.policy, None, system=self.system)
         found = self._query("records at the committed offsets", question, None)
         return () if found is None else tuple(large_records_in(found))
+
+    def transaction_log(self) -> tuple[int, int] | None:
+        what = f"topic {_TRANSACTION_LOG}"
+        topics = partial(self.admin.topics, [_TRANSACTION_LOG], REQUEST_TIMEOUT)
+        info = self._query(what, topics, dict[str, TopicInfo | None]()).get(_TRANSACTION_LOG)
+        if info is None:
+            return None
+        config = self._query(what, partial(self.admin.topic_config, _TRANSACTION_LOG, REQUEST_TIMEOUT), None)
+        return None if config is None else (info.replication_factor, int(config["min.insync.replicas"]))
 
     def _query(self, what: str, question: Callable[[], T], otherwise: T) -> T:
         try:

@@ -74,7 +74,8 @@ class Facts:
     """`topics`: by stage, the main one first, the dead letters last. `names`: all topics of the cluster. `brokers`:
     configurations by broker. `protocols`: of groups, where known. `others`: (name, stages) of other tasks on the
     cluster. `large`: records that block committed offsets and may not fit into the next topic. `unwritable`: why a
-    producer with the process's options cannot be created."""
+    producer with the process's options cannot be created. `transaction_log`: replicas and `min.insync.replicas` of
+    `__transaction_state`, where it exists. `untransactional`: why a transactional producer cannot start."""
 
     name: str
     policy: Policy
@@ -90,6 +91,8 @@ class Facts:
     refused: str = ""
     """Why the cluster refuses the login; then nothing else is known."""
     unwritable: str = ""
+    transaction_log: tuple[int, int] | None = None
+    untransactional: str = ""
 
     @property
     def main(self) -> TopicFacts:

@@ -359,6 +359,35 @@ def test_whatever_a_cluster_says_each_finding_is_of_a_check_and_has_a_remedy(
         assert finding.about != MAIN or not finding.fixable
 
 
+def exact(broker: dict[str, str] | None = None, count: int = 3, **changes: Any) -> Facts:
+    """A task with `exactly_once`."""
+    policy = attrs.evolve(POLICY, exactly_once=True)
+    return attrs.evolve(sound(policy), brokers=dict.fromkeys(range(1, count + 1), broker or {}), **changes)
+
+
+def test_transactions_need_permission_time_and_replicas() -> None:
+    assert examine(exact()) == []
+    assert examine(exact({"transaction.max.timeout.ms": "900000", "transaction.state.log.min.isr": "2"})) == []
+    assert examine(exact(transaction_log=(1, 1), count=1)) == [], "a single broker is for development"
+    refused = "transactional id flux-billing-h-0: cannot start: refused: grant it WRITE and DESCRIBE"
+    assert only(exact(untransactional=refused)).remedy == "grant it WRITE and DESCRIBE"
+    short = examine(exact({"transaction.max.timeout.ms": "10000"}))
+    assert [finding.about for finding in short] == ["broker 1", "broker 2", "broker 3"]
+    assert "set transaction.max.timeout.ms=15000" in short[0].remedy
+    for facts in (
+        exact(transaction_log=(2, 2)),
+        exact(transaction_log=(3, 1)),
+        exact({"transaction.state.log.replication.factor": "1"}),
+        exact({"transaction.state.log.min.isr": "1"}),
+    ):
+        assert only(facts).about == "topic __transaction_state"
+
+
+def test_a_task_without_exactly_once_needs_no_transactions() -> None:
+    facts = exact({"transaction.max.timeout.ms": "1"}, transaction_log=(1, 1), untransactional="refused: grant it")
+    assert [each for each in examine(attrs.evolve(facts, policy=POLICY)) if each.check == "transactions"] == []
+
+
 def test_the_page_lists_each_check() -> None:
     page = (Path(__file__).parents[4] / "docs" / "how-to" / "doctor.md").read_text()
     shown = re.findall(r"^\| ([a-z ]+) \|", page.split("## Checks")[1].split("## `--fix`")[0], re.MULTILINE)
