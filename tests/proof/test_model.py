@@ -16,7 +16,8 @@ from flux.core.ports import CommittedOffset
 from proof.model.play import PARTITIONS, Differs, record, replay
 from proof.model.run import memory
 from proof.model.steps import Commit, Draft, Drain, Join, Look, Produce, Read, Step, Transact, sequences
-from proof.model.subject import Drained, Shown, Subject
+from proof.model.subject import Drained, Subject
+from proof.model.topic import Shown
 
 
 @contextmanager
@@ -49,8 +50,13 @@ class Swaps(Subject):
 
 
 class DeliversAborted(Subject):
-    def transact(self, values: tuple[bytes, ...], commits: bool) -> None:
-        super().transact(values, commits=True)
+    def transact(self, values: tuple[bytes, ...], offset: tuple[int, int] | None, commits: bool) -> None:
+        super().transact(values, None, commits=True)
+
+
+class LeavesOffsetsOut(Subject):
+    def transact(self, values: tuple[bytes, ...], offset: tuple[int, int] | None, commits: bool) -> None:
+        super().transact(values, None, commits)
 
 
 class ForgetsMetadata(Subject):
@@ -68,12 +74,16 @@ class ReadsFromTheStart(Subject):
         return super().read(partition, 0)
 
 
-@pytest.mark.parametrize("liar", [Loses, Swaps, DeliversAborted, ForgetsMetadata, PlacesElsewhere, ReadsFromTheStart])
+LIARS = [Loses, Swaps, DeliversAborted, LeavesOffsetsOut, ForgetsMetadata, PlacesElsewhere, ReadsFromTheStart]
+
+
+@pytest.mark.parametrize("liar", LIARS)
 def test_a_broker_that_does_something_else_is_found(liar: type[Subject]) -> None:
     steps: tuple[Step, ...] = (
         Produce(0, (Draft(b"1", b"a"), Draft(b"2", b"b"))),
         Join(0),
-        Transact((b"3",), commits=False),
+        Transact((b"3",), 0, 7, commits=False),
+        Transact((b"4",), 1, 7, commits=True),
         Commit(0, 7, "m", waits=True),
         Read(0, 4),
         Drain(),

@@ -55,8 +55,11 @@ def _concrete(step: Step, model: Subject) -> Iterator[Action]:
                 f"produce {drafts} to {target % (count + 1)}",
                 lambda subject: subject.produce(target % (count + 1), drafts),
             )
-        case Transact(values, commits):
-            yield f"transact {values} {commits}", lambda subject: subject.transact(values, commits)
+        case Transact(values, partition, number, commits):
+            mark = _at(model, partition, number) if model.members else None
+            yield f"transact {values} and {mark}: {commits}", lambda subject: subject.transact(values, mark, commits)
+            if model.members:
+                yield "ask for the committed offsets", methodcaller("member_committed")
         case Join(number) if number not in model.members:
             yield from _settled(model)
             yield f"member {number} joins", lambda subject: subject.join(number)
@@ -82,7 +85,7 @@ def _concrete(step: Step, model: Subject) -> Iterator[Action]:
                 lambda subject: subject.commit(number, offset, metadata, waits),
             )
             yield "ask for the committed offsets", methodcaller("member_committed")
-        case StaleCommit() if model.members:
+        case StaleCommit():
             yield from _settled(model)
             offsets = {number: marks[0] for number, marks in model.watermarks().items()}
             yield "a member is late and commits", lambda subject: subject.expire(offsets)

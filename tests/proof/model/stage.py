@@ -16,6 +16,7 @@ from proof.stage import Outcome, Stage, Table
 
 SEQUENCES = 2000
 _PROCESSES = 4
+_PLAYER = [sys.executable, "-X", "faulthandler", "-m", "proof.model.run"]
 _LIMIT = 60.0  # seconds a sequence, far above what one takes
 
 
@@ -29,7 +30,7 @@ def _run(scale: float, directory: Path) -> Outcome:
         children = []
         for number in range(_PROCESSES):
             log = (directory / f"{number}.log").open("wb")
-            command = [sys.executable, "-m", "proof.model.run", broker.bootstrap, str(count), str(first + number)]
+            command = [*_PLAYER, broker.bootstrap, str(count), str(first + number)]
             children.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True))
         for number, child in enumerate(children):
             try:
@@ -37,7 +38,7 @@ def _run(scale: float, directory: Path) -> Outcome:
                 found = json.loads(said)
             except (subprocess.TimeoutExpired, ValueError) as error:
                 child.kill()
-                problems.append(f"process {number}: {error!r}; see {directory}")
+                problems.append(f"process {number} (return code {child.wait()}): {error!r}; see {directory}")
                 continue
             played += found["sequences"]
             steps.update(found["steps"])

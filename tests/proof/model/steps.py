@@ -32,9 +32,11 @@ class Produce:
 
 @attrs.frozen
 class Transact:
-    """In partition 0."""
+    """Records in partition 0, and an offset of the group if it has members."""
 
     values: tuple[bytes, ...]
+    partition: int
+    place: int
     commits: bool
 
 
@@ -86,7 +88,7 @@ class Commit:
 
 @attrs.frozen
 class StaleCommit:
-    """A member that does not poll for longer than it may commits, while the others have its partitions."""
+    """A member that was evicted, as it did not poll for longer than it may, commits. There may be no other members."""
 
 
 @attrs.frozen
@@ -154,6 +156,7 @@ _DRAFTS = st.builds(Draft, _VALUES, _KEYS, _HEADERS, _TIMES)
 _PARTITIONS = st.integers(0, MOST_PARTITIONS - 1)
 _PLACES = st.integers(0, 11)
 """See `place`."""
+_TRANSACTED = st.lists(st.binary(min_size=1, max_size=5), min_size=1, max_size=4).map(tuple)
 _METADATA = st.sampled_from(["", "m", "flux", "ü" * 10, "x" * 4000, "x" * 5000])
 
 _USUAL = (
@@ -163,7 +166,7 @@ _USUAL = (
         st.lists(_DRAFTS, min_size=1, max_size=6).map(tuple),
     ),
     st.builds(Produce, _PARTITIONS, st.lists(_DRAFTS, min_size=1, max_size=6).map(tuple)),
-    st.builds(Transact, st.lists(st.binary(min_size=1, max_size=5), min_size=1, max_size=4).map(tuple), st.booleans()),
+    st.builds(Transact, _TRANSACTED, _PARTITIONS, _PLACES, st.booleans()),
     st.builds(Join, st.integers(0, MEMBERS - 1)),
     st.builds(Leave, st.integers(0, MEMBERS - 1), st.booleans()),
     st.just(Drain()),

@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Iterable
 
 import attrs
 
 from flux.core.errors import BrokerError
-from flux.core.ports import BEGINNING, CommittedOffset, NewTopic, PollResult, ProducerRecord, Record, TopicPartition
+from flux.core.ports import BEGINNING, CommittedOffset, PollResult, ProducerRecord, Record, TopicPartition
 from flux.testing.contract import Bench
 from flux.testing.contract.members import ContractMember
 from proof.model.steps import Draft
-
-QUIET = 5.0
-"""Seconds without news after which a drain ends although an end was not reported."""
+from proof.model.topic import QUIET, Shown, Topic, raised, shown
 
 STABLE = 0.4
 """Seconds for which an assignment must stay as it is to count as the group's."""
 LATE = -1
 """The number of a member that is late."""
-
-Shown = tuple[Any, ...]
 
 
 @attrs.frozen
@@ -34,19 +29,15 @@ class Drained:
     """Where each partition that is consumed was read to."""
 
 
-class Subject:
+class Subject(Topic):
     def __init__(self, bench: Bench, partitions: int) -> None:
-        self.bench = bench
-        self.topic = bench.topic(partitions)
-        self.group = bench.name()
-        self.partitions = partitions
+        super().__init__(bench, partitions)
         self.members: dict[int, ContractMember] = {}
         self.paused: set[int] = set()
         self.at: dict[int, int] = {}
         """Where consumption of each owned partition is."""
         self._arrived: dict[int, list[Shown]] = {}
         self._lost_range: set[int] = set()
-        self._producer = bench.producer()
 
     # -- writing
 
@@ -62,9 +53,36 @@ class Subject:
         shown = [(_fault(error), *_place(record)) if error is None else (_fault(error),) for error, record in ends]
         return sorted(shown, key=repr)
 
-    def transact(self, values: tuple[bytes, ...], commits: bool) -> None:
+    def transact(self, values: tuple[bytes, ...], offset: tuple[int, int] | None, commits: bool) -> None:
+        """Records in partition 0 and, as (partition, offset), what a member commits with them. By the adapter's own
+        transactional producer, which is closed instead of committing; where there is none, a commit of the member
+        follows the transaction."""
+        if hasattr(self.bench.adapter, "transactions"):
+            self._transact(values, offset, commits)
+            return
         assert self.bench.transact is not None
         self.bench.transact(self.topic, values, commits)
+        if offset is not None and commits:
+            assert self.commit(*offset, "transaction", waits=True) is None
+
+    def _transact(self, values: tuple[bytes, ...], offset: tuple[int, int] | None, commits: bool) -> None:
+        name, seconds = self.bench.name(), self.bench.seconds
+        end = self.watermarks()[0][1] + len(values) + 1
+        transactions = self.bench.transactions(name)
+        transactions.begin()
+        transactions.write(self.topic, [ProducerRecord(value, partition=0) for value in values])
+        transactions.flush(seconds)
+        if offset is not None:
+            membership = self.owner(offset[0]).membership()
+            assert membership is not None, "the owner of a partition has no membership"
+            committed = {TopicPartition(self.topic, offset[0]): CommittedOffset(offset[1], "transaction")}
+            transactions.add_offsets(membership, committed, seconds)
+        if commits:
+            transactions.commit(seconds)
+        transactions.close()
+        if not commits:
+            self.bench.transactions(name).close()
+        self.bench.until(lambda: self.watermarks()[0][1] >= end)  # the coordinator answers before its marker is there
 
     # -- the group
 
@@ -77,10 +95,12 @@ class Subject:
         return self.settle()
 
     def settle(self) -> list[int]:
-        """Polls until the members share the partitions evenly; how many each has, in order of the counts."""
+        """Polls until the cluster has these members and no other, and they share the partitions evenly; how many each
+        has, in order of the counts."""
         if not self.members:
             self.at.clear()
             self.paused.clear()
+            self.bench.until(lambda: self.shares() == [])
             return []
 
         def shared() -> bool:
@@ -92,7 +112,7 @@ class Subject:
             until = time.monotonic() + STABLE
             while shared():
                 if time.monotonic() >= until:
-                    return True
+                    return self.shares() == self._counts()
                 self._poll_all()
             return False
 
@@ -121,7 +141,7 @@ class Subject:
         self.settle()
         before = self.committed()
         theirs = {TopicPartition(self.topic, at): CommittedOffset(to) for at, to in offsets.items()}
-        refused = _raised(lambda: stale.commit_now(theirs))
+        refused = raised(lambda: stale.commit_now(theirs))
         stayed = before == self.committed()
         stale.close()
         return refused is not None, stayed, self.settle()
@@ -131,7 +151,7 @@ class Subject:
     def drain(self) -> Drained:
         """Polls until each partition that is consumed was read to its end. One that is out of range is read from its
         beginning again."""
-        highs = {number: marks.high for number, marks in self._marks().items()}
+        highs = {number: marks.high for number, marks in self.marks().items()}
         quiet_since = time.monotonic()
         while self.members and not all(
             number in self.paused or self.at.get(number, -1) >= high for number, high in highs.items()
@@ -216,110 +236,12 @@ class Subject:
 
     # -- the cluster
 
-    def commit_from_outside(self, partition: int, offset: int) -> str | None:
-        offsets = {partition: CommittedOffset(offset)}
-        return _raised(
-            lambda: self.bench.admin.set_committed_offsets(self.group, self.topic, offsets, self.bench.seconds)
-        )
-
-    def delete_records(self, partition: int, offset: int) -> str | None:
-        return _raised(lambda: self.bench.admin.delete_records(self.topic, {partition: offset}, self.bench.seconds))
-
     def grow(self) -> list[int]:
         assert self.bench.grow is not None
         self.partitions += 1
         self.bench.grow(self.topic, self.partitions)
-        self._there()
+        self.await_partitions()
         return self.settle()
-
-    def recreate(self, partitions: int) -> None:
-        admin, seconds = self.bench.admin, self.bench.seconds
-        admin.delete_topics([self.topic], seconds)
-        self.bench.until(lambda: admin.topics([self.topic], seconds)[self.topic] is None)
-        self.partitions = partitions
-        self.bench.until(self._made)
-        self._there()
-        # a cluster forgets a deleted topic's committed offsets a moment later
-        self.bench.until(lambda: not self.committed())
-
-    def _made(self) -> bool:
-        admin, seconds = self.bench.admin, self.bench.seconds
-        try:
-            admin.create_topics([NewTopic(self.topic, self.partitions, 1)], seconds)
-        except BrokerError:  # its deletion is not over
-            return False
-        found = admin.topics([self.topic], seconds)[self.topic]
-        return found is not None
-
-    def _there(self) -> None:
-        admin, seconds = self.bench.admin, self.bench.seconds
-
-        def known() -> bool:
-            found = admin.topics([self.topic], seconds)[self.topic]
-            return found is not None and found.partitions == self.partitions
-
-        self.bench.until(known)
-        self._producer = self.bench.producer()  # see the freedom "metadata age"
-        self.bench.until(lambda: _partitions(self._producer, self.topic, seconds) == self.partitions)
-
-    def _marks(self) -> dict[int, Any]:
-        found: dict[int, Any] = {}
-
-        def asked() -> bool:
-            try:
-                found.update(self.bench.admin.watermarks(self.topic, self.bench.seconds))
-            except BrokerError as error:  # the leader of a partition that was just made
-                if not error.retriable:
-                    raise
-            return bool(found)
-
-        self.bench.until(asked)
-        return dict(sorted(found.items()))
-
-    def watermarks(self) -> dict[int, tuple[int, int]]:
-        return {number: (marks.low, marks.high) for number, marks in self._marks().items()}
-
-    def committed(self) -> dict[int, CommittedOffset]:
-        found = self.bench.admin.committed_offsets(self.group, self.topic, self.bench.seconds)
-        return dict(sorted(found.items()))
-
-    def look(self, timestamp: int) -> Shown:
-        admin, seconds = self.bench.admin, self.bench.seconds
-        shares = sorted(len(member.partitions) for member in admin.members(self.group, seconds))
-        return (
-            self.watermarks(),
-            self.committed(),
-            shares,
-            dict(sorted(admin.offsets_at(self.topic, timestamp, seconds).items())),
-        )
-
-    def read(self, partition: int, offset: int) -> tuple[list[Shown], bool, int]:
-        """What a reader brings up to the end, whether it began out of range, and where it ended."""
-        at = TopicPartition(self.topic, partition)
-        reader = self.bench.reader({at: offset})
-        high = self.watermarks()[partition][1]
-        came: list[Shown] = []
-        reached, lost, quiet_since = -1, False, time.monotonic()
-        try:
-            while reached < high and time.monotonic() - quiet_since < QUIET:
-                polled = reader.poll(500, 0.05)
-                if polled.batches or polled.out_of_range or polled.reached:
-                    quiet_since = time.monotonic()
-                for batch in polled.batches:
-                    came.extend(map(shown, batch.records))
-                    reached = batch.records[-1].offset() + 1
-                reached = max(reached, polled.reached.get(at, -1))
-                if polled.out_of_range:
-                    lost = True
-                    reader.seek(at, BEGINNING)
-        finally:
-            reader.close()
-        return came, lost, reached
-
-
-def shown(record: Record) -> Shown:
-    kind, at = record.timestamp()
-    return (record.offset(), record.key(), record.value(), tuple(record.headers() or ()), kind, at)
 
 
 def _place(record: Record) -> Shown:
@@ -328,18 +250,3 @@ def _place(record: Record) -> Shown:
 
 def _fault(error: BrokerError | None) -> str | None:
     return None if error is None else error.fault.name
-
-
-def _raised(call: Callable[[], object]) -> str | None:
-    try:
-        call()
-    except BrokerError as error:
-        return error.fault.name
-    return None
-
-
-def _partitions(producer: Any, topic: str, seconds: float) -> int:
-    try:
-        return int(producer.partitions(topic, seconds))
-    except BrokerError:
-        return 0
