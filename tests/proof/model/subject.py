@@ -7,8 +7,16 @@ from collections.abc import Iterable
 
 import attrs
 
-from flux.core.errors import BrokerError
-from flux.core.ports import BEGINNING, CommittedOffset, PollResult, ProducerRecord, Record, TopicPartition
+from flux.core.errors import BrokerError, Fault
+from flux.core.ports import (
+    BEGINNING,
+    CommittedOffset,
+    PollResult,
+    ProducerRecord,
+    Record,
+    TopicPartition,
+    TransactionPort,
+)
 from flux.testing.contract import Bench
 from flux.testing.contract.members import ContractMember
 from proof.model.steps import Draft
@@ -68,21 +76,36 @@ class Subject(Topic):
     def _transact(self, values: tuple[bytes, ...], offset: tuple[int, int] | None, commits: bool) -> None:
         name, seconds = self.bench.name(), self.bench.seconds
         end = self.watermarks()[0][1] + len(values) + 1
-        transactions = self.bench.transactions(name)
-        transactions.begin()
+        begun: list[TransactionPort] = []
+        self.bench.until(lambda: self._begin(name, offset, begun), self._poll_all)
+        [transactions] = begun
         transactions.write(self.topic, [ProducerRecord(value, partition=0) for value in values])
         transactions.flush(seconds)
-        if offset is not None:
-            membership = self.owner(offset[0]).membership()
-            assert membership is not None, "the owner of a partition has no membership"
-            committed = {TopicPartition(self.topic, offset[0]): CommittedOffset(offset[1], "transaction")}
-            transactions.add_offsets(membership, committed, seconds)
         if commits:
             transactions.commit(seconds)
         transactions.close()
         if not commits:
-            self.bench.transactions(name).close()
+            self.bench.transactions(name).close()  # aborts it
         self.bench.until(lambda: self.watermarks()[0][1] >= end)  # the coordinator answers before its marker is there
+
+    def _begin(self, name: str, offset: tuple[int, int] | None, begun: list[TransactionPort]) -> bool:
+        """Not while the group is in a rebalance."""
+        transactions = self.bench.transactions(name)
+        transactions.begin()
+        if offset is not None:
+            membership = self.owner(offset[0]).membership()
+            committed = {TopicPartition(self.topic, offset[0]): CommittedOffset(offset[1], "transaction")}
+            try:
+                if membership is None:
+                    raise BrokerError("no member", Fault.FENCED)
+                transactions.add_offsets(membership, committed, self.bench.seconds)
+            except BrokerError as error:
+                transactions.close()
+                if error.fault is not Fault.FENCED:
+                    raise
+                return False
+        begun.append(transactions)
+        return True
 
     # -- the group
 
@@ -98,21 +121,26 @@ class Subject(Topic):
         """Polls until the cluster has these members and no other, and they share the partitions evenly; how many each
         has, in order of the counts."""
         if not self.members:
-            self.at.clear()
-            self.paused.clear()
+            for state in (self.at, self.paused, self._arrived, self._lost_range):
+                state.clear()
             self.bench.until(lambda: self.shares() == [])
             return []
 
         def shared() -> bool:
+            """By what the members have seen. Before its first assignment a member has not joined, and librdkafka does
+            not limit the time between its polls."""
             counts = self._counts()
-            return sum(counts) == self.partitions and counts[-1] - counts[0] <= 1
+            seen = all(member.events.calls for member in self.members.values())
+            return seen and sum(counts) == self.partitions and counts[-1] - counts[0] <= 1
 
         def stays() -> bool:
             """A rebalance has two rounds, and a member that leaves in the second waits for those that do not poll."""
             until = time.monotonic() + STABLE
             while shared():
+                if self.shares() != self._counts():
+                    return False
                 if time.monotonic() >= until:
-                    return self.shares() == self._counts()
+                    return True
                 self._poll_all()
             return False
 
@@ -203,9 +231,10 @@ class Subject(Topic):
         ended: list[BrokerError | None] = []
 
         def try_once() -> bool:
-            """Whether it has an end other than that the group is in a rebalance."""
+            """Whether it has an end other than that the group is in a rebalance: FENCED if the next generation has
+            begun, and the member has not seen it."""
             ended[:] = self._committed(partition, CommittedOffset(offset, metadata), waits)
-            return ended[0] is None or not ended[0].retriable
+            return ended[0] is None or not (ended[0].retriable or ended[0].fault is Fault.FENCED)
 
         self.bench.until(try_once, self._poll_all)
         return _fault(ended[0])
