@@ -76,8 +76,6 @@ class Membership(ConsumerRebalanceListener):  # type: ignore[misc]
             self._member.end()
 
     async def _assigned(self, partitions: list[TopicPartition]) -> Mapping[TopicPartition, int]:
-        if not partitions:
-            return {}
         self._owned = partitions
         return await self._listener.assigned(partitions)
 

@@ -17,6 +17,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException
 from flux.adapters.confluent.callbacks import ErrorCallback
 from flux.adapters.confluent.closing import ClosedConsumer, closed_within, leave_and_close
 from flux.adapters.confluent.commits import Commits, Done, membership_of
+from flux.adapters.confluent.config import group_protocol
 from flux.adapters.confluent.errors import fault_of
 from flux.adapters.confluent.log import ClientLog
 from flux.adapters.confluent.messages import OUT_OF_RANGE, batches_of, split_errors
@@ -53,6 +54,7 @@ class ConfluentConsumer:
         self._membership_wanted = False  # whether it has been asked for
         self._first: list[Any] = []  # consumed, while a rebalance may still revoke its partition
         self._worked = False  # whether the cluster has ever answered
+        self._awaits_first = group_protocol(properties) == "consumer"  # librdkafka reports no empty first assignment
         self._failure: BaseException | None = None
         self._final = False  # whether every later poll raises `_failure`: records may have been skipped
         self._closed = False
@@ -85,7 +87,10 @@ class ConfluentConsumer:
             self._log.warn("start", f"{error}: trying again")
             return
         client.subscribe(
-            [self._settings.topic], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
+            [self._settings.topic],
+            on_assign=self._on_assign,
+            on_revoke=lambda client, gone: self._release(self._listener.revoked, client, gone),
+            on_lost=lambda client, gone: self._release(self._listener.lost, client, gone),
         )
         self._client = client
 
@@ -99,12 +104,14 @@ class ConfluentConsumer:
             self._raise()
         polled = PollResult()
         records, errors = split_errors(self._consumed(max_records, timeout))
-        if self._membership_wanted:
+        if self._membership_wanted or self._awaits_first:
             self._membership = membership_of(self._client)
         for message in errors:
             self._on_message_error(message, message.error(), polled)
         if self._failure is not None and (self._final or not records):
             self._raise()
+        if self._awaits_first and not records and self._membership is not None:
+            self._assigned([])
         polled.batches = batches_of(records, self._named)
         return polled
 
@@ -147,10 +154,8 @@ class ConfluentConsumer:
             self._fail(self._translated(error), final=not temporary)
 
     def _named(self, number: int) -> TopicPartition:
-        try:
-            return self._partitions[number]
-        except KeyError:
-            return self._partitions.setdefault(number, TopicPartition(self._settings.topic, number))
+        known = self._partitions
+        return known.get(number) or known.setdefault(number, TopicPartition(self._settings.topic, number))
 
     # -- pausing and seeking
 
@@ -231,13 +236,16 @@ class ConfluentConsumer:
 
     # -- callbacks
 
+    def _assigned(self, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, int]:
+        self._connected()
+        self._awaits_first = False
+        return self._listener.assigned(partitions)
+
     def _on_assign(self, client: Consumer, partitions: list[Any]) -> None:
         try:
-            self._connected()
-            named = [self._named(p.partition) for p in partitions]
-            starts = self._listener.assigned(named)
-            for partition, name in zip(partitions, named, strict=True):
-                partition.offset = starts[name]
+            starts = self._assigned([self._named(p.partition) for p in partitions])
+            for partition in partitions:
+                partition.offset = starts[self._named(partition.partition)]
         except BaseException as error:
             self._fail(error, final=True)
         try:
@@ -251,14 +259,8 @@ class ConfluentConsumer:
         except BaseException as error:
             self._fail(error, final=True)
 
-    def _on_revoke(self, client: Consumer, partitions: list[Any]) -> None:
-        self._release(client, partitions, self._listener.revoked)
-
-    def _on_lost(self, client: Consumer, partitions: list[Any]) -> None:
-        self._release(client, partitions, self._listener.lost)
-
     def _release(
-        self, client: Consumer, partitions: list[Any], notify: Callable[[Sequence[TopicPartition]], None]
+        self, notify: Callable[[Sequence[TopicPartition]], None], client: Consumer, partitions: list[Any]
     ) -> None:
         gone = {p.partition for p in partitions}
         self._first = [message for message in self._first if message.partition() not in gone]
@@ -298,11 +300,8 @@ class ConfluentConsumer:
 
     def _translated(self, error: KafkaError, doing: str = "") -> BrokerError:
         topic, group = self._settings.topic, self._settings.group
-        if error.code() == KafkaError.GROUP_AUTHORIZATION_FAILED:
-            needs = f"READ on group {group}"
-        else:
-            needs = f"READ on topic {topic}"
-        return self._log.translated(error, doing or f"cannot consume topic {topic} in group {group}", needs)
+        what = f"group {group}" if error.code() == KafkaError.GROUP_AUTHORIZATION_FAILED else f"topic {topic}"
+        return self._log.translated(error, doing or f"cannot consume topic {topic} in group {group}", f"READ on {what}")
 
     def _client_partitions(self, numbers: Iterable[int]) -> list[Any]:
         return [confluent_kafka.TopicPartition(self._settings.topic, number) for number in numbers]

@@ -103,6 +103,19 @@ def a_member_that_never_polled_can_be_closed(bench: Bench) -> None:
 
 
 @CONTRACT
+def a_member_for_which_there_is_no_partition_is_assigned_none(bench: Bench) -> None:
+    topic, group = bench.topic(), bench.name()
+    members = [bench.member(topic, group)]
+    bench.join(*members)
+    members.append(bench.member(topic, group))
+
+    def spare(member: ContractMember) -> bool:
+        return not member.events.owned and member.events.calls[-1:] == [("assigned", [])]
+
+    bench.polled(members, lambda _: any(map(spare, members)))
+
+
+@CONTRACT
 def a_member_that_stops_polling_loses_its_partitions(bench: Bench) -> None:
     """Only with a bench that has an `impatient` adapter."""
     if bench.impatient is None:

@@ -133,6 +133,21 @@ def test_an_empty_rebalance_is_answered_and_only_an_assignment_is_told(
     assert client.done == ["assign []", "unassign []", "unassign []"]
 
 
+def test_with_kip_848_a_member_without_partitions_is_assigned_none_once_it_has_joined(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "Consumer", Client)
+    listener, properties = Listener(), {"group.protocol": "consumer"}
+    consumer: Any = ConfluentConsumer(properties, ConsumerSettings("t", "g"), listener, ClientLog(str, SYSTEM))
+    consumer._client.generation = 0
+    consumer.poll(500, 1)
+    assert listener.heard == []
+    consumer._client.generation = 1
+    for _ in range(2):
+        consumer.poll(500, 1)
+    assert listener.heard == ["assigned []"]
+
+
 def test_an_error_after_the_first_record_waits_until_that_is_delivered(consumer: Any, client: Any) -> None:
     first = record(0, 1)
     client.answers = [lambda: [first], raises(KafkaException(KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED)))]
