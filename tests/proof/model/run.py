@@ -106,7 +106,11 @@ def run(bootstrap: str, count: int, number: int) -> dict[str, Any]:
     @given(sequences())
     def each_returns_the_same(steps: tuple[Step, ...]) -> None:
         tried["sequences"] += 1
-        play(steps, subjects, kinds)
+        try:
+            play(steps, subjects, kinds)
+        except AssertionError as error:
+            print(error, file=sys.stderr, flush=True)  # stays if this process is ended before it reports
+            raise
 
     problem = None
     try:
