@@ -216,6 +216,13 @@ class AiokafkaAdmin:
 
         return self._run(query, timeout, *operations.READ_OFFSETS.of(topic))
 
+    def stable_offsets(self, topic: str, timeout: float) -> dict[int, int]:
+        async def query(client: Any) -> dict[int, int]:
+            leaders = await queries.partitions_by_leader(client, topic)
+            return await queries.offsets_of(client, topic, leaders, END, queries.READ_COMMITTED)
+
+        return self._run(query, timeout, *operations.READ_OFFSETS.of(topic))
+
     def offsets_at(self, topic: str, timestamp_ms: int, timeout: float) -> dict[int, int]:
         async def query(client: Any) -> dict[int, int]:
             leaders = await queries.partitions_by_leader(client, topic)

@@ -146,13 +146,18 @@ async def partitions_by_leader(client: Any, topic: str) -> dict[int, list[int]]:
     return leaders
 
 
-async def offsets_of(client: Any, topic: str, leaders: Mapping[int, list[int]], which: int) -> dict[int, int]:
+READ_COMMITTED = 1
+
+
+async def offsets_of(
+    client: Any, topic: str, leaders: Mapping[int, list[int]], which: int, isolation: int = 0
+) -> dict[int, int]:
     """Offsets by partition. `which`: a timestamp in ms, or BEGINNING or END, whose numbers are Kafka's own. -1 where no
     record is as new."""
     found: dict[int, int] = {}
     for leader, numbers in leaders.items():
         topics = [(topic, [(number, which) for number in numbers])]
-        answer = await client.send(leader, OffsetRequest(_ANY_REPLICA, 0, topics))
+        answer = await client.send(leader, OffsetRequest(_ANY_REPLICA, isolation, topics))
         [(_, partitions)] = answer.topics
         for number, code, *rest in partitions:
             raise_for(code)

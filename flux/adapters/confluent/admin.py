@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 import confluent_kafka
-from confluent_kafka import ConsumerGroupType, KafkaError, KafkaException, TopicCollection
+from confluent_kafka import ConsumerGroupType, IsolationLevel, KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import (  # type: ignore[attr-defined]
     AlterConfigOpType,
     ConfigEntry,
@@ -190,6 +190,10 @@ class ConfluentAdmin:
         low, high = self._offsets(topic, [dict.fromkeys(numbers, spec) for spec in (earliest, latest)], timeout)
         return {number: Watermarks(low[number], high[number]) for number in sorted(low)}
 
+    def stable_offsets(self, topic: str, timeout: float) -> dict[int, int]:
+        latest = dict.fromkeys(self.watermarks(topic, timeout), OffsetSpec.latest())  # type: ignore[no-untyped-call]
+        return self._offsets(topic, [latest], timeout, isolation_level=IsolationLevel.READ_COMMITTED)[0]
+
     def offsets_at(self, topic: str, timestamp_ms: int, timeout: float) -> dict[int, int]:
         ends = {number: mark.high for number, mark in self.watermarks(topic, timeout).items()}
         [found] = self._offsets(topic, [dict.fromkeys(ends, OffsetSpec.for_timestamp(timestamp_ms))], timeout)
@@ -262,12 +266,15 @@ class ConfluentAdmin:
             return frozenset() if fault is Fault.DENIED else None
         return None if allowed is None else frozenset(operation.name for operation in allowed)
 
-    def _offsets(self, topic: str, specs: Sequence[Mapping[int, Any]], timeout: float) -> list[dict[int, int]]:
+    def _offsets(
+        self, topic: str, specs: Sequence[Mapping[int, Any]], timeout: float, **options: Any
+    ) -> list[dict[int, int]]:
         """For each of `specs`, by partition; -1 where no record is as new as a timestamp."""
         requests = [
             self._client.list_offsets(
                 {confluent_kafka.TopicPartition(topic, number): spec for number, spec in each.items()},
                 request_timeout=timeout,
+                **options,
             )
             for each in specs
         ]

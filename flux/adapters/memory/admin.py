@@ -120,6 +120,11 @@ class MemoryAdmin:
             logs = self._cluster.topic(topic).logs
             return {partition: Watermarks(log.low, log.high) for partition, log in enumerate(logs)}
 
+    def stable_offsets(self, topic: str, timeout: float) -> dict[int, int]:
+        with self._cluster.lock:
+            self._cluster.require_available(timeout)
+            return {partition: log.stable for partition, log in enumerate(self._cluster.topic(topic).logs)}
+
     def offsets_at(self, topic: str, timestamp_ms: int, timeout: float) -> dict[int, int]:
         with self._cluster.lock:
             self._cluster.require_available(timeout)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
@@ -120,9 +121,19 @@ class Inspection:
         for runtime in runtimes:
             try:
                 unread = _unread(admin, str(runtime), ends[str(runtime)])
+                stable = admin.stable_offsets(str(runtime), REQUEST_TIMEOUT) if unread else {}
             except BrokerError as error:
                 logger.warning("%s has had no records for long, and the cluster does not answer: %s", runtime, error)
                 continue
+            read = ends[str(runtime)]
+            held = [each for each in unread if stable.get(each.partition, math.inf) <= read[each]]
+            if held:
+                logger.warning(
+                    "%s: an open transaction holds back all records from there on, until its producer or that one's"
+                    " transaction.timeout.ms ends it: `kafka-transactions.sh find-hanging` finds one that nobody ends",
+                    ", ".join(f"{partition}@{stable[partition.partition]}" for partition in held),
+                )
+            unread = [each for each in unread if each not in held]
             if unread:
                 logger.warning(
                     "%s has had no records for %.0f s, but there are some: it waits for a fetch",

@@ -237,6 +237,11 @@ class AdminPort(Protocol):
         ...
 
     def watermarks(self, topic: str, timeout: float) -> dict[int, Watermarks]: ...
+    def stable_offsets(self, topic: str, timeout: float) -> dict[int, int]:
+        """By partition, the last stable offset: of the first record of an open transaction, or the end. Consumers get
+        no record behind it."""
+        ...
+
     def offsets_at(self, topic: str, timestamp_ms: int, timeout: float) -> dict[int, int]:
         """By partition, the offset of the first record whose timestamp is at least that (milliseconds since the
         epoch), by the partition's time index; its end as of this call where there is none."""

@@ -52,6 +52,7 @@ def committed_offsets_and_watermarks_are_read(bench: Bench) -> None:
     bench.written(topic, [ProducerRecord(b"%d" % i, None, (), i % 2) for i in range(20)])
     expected = {0: Watermarks(0, 10), 1: Watermarks(0, 10), 2: Watermarks(0, 0)}
     assert bench.admin.watermarks(topic, bench.seconds) == expected
+    assert bench.admin.stable_offsets(topic, bench.seconds) == {at: mark.high for at, mark in expected.items()}
     assert bench.admin.committed_offsets(group, topic, bench.seconds) == {}
     member = bench.member(topic, group)
     bench.take(member, 20)

@@ -84,6 +84,7 @@ def records_and_offsets_of_two_groups_become_visible_together(bench: Bench) -> N
             transactions.add_offsets(_membership(member), offsets, bench.seconds)
         transactions.flush(bench.seconds)
         _nothing_comes(reader)
+        assert bench.admin.stable_offsets(out, bench.seconds) == {0: 0, 1: 0}
         for topic, group in work:
             assert fault_of(partial(bench.admin.committed_offsets, group, topic, 0.5)) is Fault.UNAVAILABLE
         transactions.commit(bench.seconds)

@@ -9,7 +9,7 @@ import pytest
 
 import flux
 from flux.core.errors import BrokerError, Fault
-from flux.core.ports import ProducerRecord
+from flux.core.ports import ProducerRecord, TransactionSettings
 from unit.support.engine_support import AWAY, Driver
 from unit.support.peers_support import Peer, wait_for
 
@@ -216,3 +216,19 @@ def test_records_that_do_not_arrive_are_named(
     with caplog.at_level(logging.WARNING, "flux.worker"), peer.working(task):
         wait_for(lambda: "it waits for a fetch" in caplog.text, "the line")
     assert "t[0] has had no records for 3 s" in caplog.text
+
+
+def test_an_open_transaction_that_holds_records_back_is_named(caplog: pytest.LogCaptureFixture) -> None:
+    peer, called = Peer(), threading.Event()
+    task = peer.task(lambda message: called.set(), stalled_after=1.0, retries=0)
+    peer.write(ProducerRecord(b"x"))
+    foreign = peer.adapter.transactions(TransactionSettings("foreign"))
+    foreign.start(5)
+    foreign.begin()
+    foreign.write(task.topic, [ProducerRecord(b"held back", partition=0)])
+    with caplog.at_level(logging.WARNING, "flux.worker"), peer.working(task):
+        wait_for(lambda: "an open transaction holds back" in caplog.text, "the line")
+    foreign.close()
+    assert called.is_set()
+    assert "t[0]@1: an open transaction" in caplog.text
+    assert "it waits for a fetch" not in caplog.text
