@@ -25,6 +25,7 @@ CHECKS: Mapping[str, Check] = {
     "message size": topics.message_size,
     "large records": topics.large_records,
     "compression": topics.compression,
+    "held back": topics.held_back,
     "timestamps": topics.timestamps,
     "committed offsets": cluster.committed_offsets,
     "permissions": cluster.permissions,

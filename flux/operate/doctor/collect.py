@@ -11,7 +11,16 @@ import attrs
 from flux.consuming.topic_setup import REQUEST_TIMEOUT
 from flux.core.errors import BrokerError, Fault
 from flux.core.policy import Policy
-from flux.core.ports import AdminPort, Cluster, GroupProtocol, Permissions, System, TopicInfo
+from flux.core.ports import (
+    AdminPort,
+    Cluster,
+    GroupProtocol,
+    Permissions,
+    System,
+    TopicInfo,
+    TopicPartition,
+    Watermarks,
+)
 from flux.core.stage import Role, Stage, Stages
 from flux.operate.doctor.facts import OLD, ClockDifference, Facts, TopicFacts, Unknown
 from flux.operate.status.blockers import LargeRecord, large_records_in
@@ -20,6 +29,7 @@ from flux.system import SYSTEM
 
 T = TypeVar("T")
 
+_STAYS_OPEN = 3.0  # seconds, which transactions of flux do not last
 _TRANSACTION_LOG = "__transaction_state"
 FATAL_FAULTS = {Fault.UNAVAILABLE, Fault.LOGIN}
 """Faults that end the examination; any other makes one fact unknown."""
@@ -50,10 +60,12 @@ def collect_facts(
         if error.fault is not Fault.LOGIN:
             raise
         return Facts(name, policy, (), others=tuple(others), refused=str(error))
+    held_back = collector.held_back([topic.name for topic in facts.topics[:-1] if topic.info is not None])
     log = collector.transaction_log() if policy.exactly_once else None
     return attrs.evolve(
         facts,
         large=large,
+        held_back=held_back,
         transaction_log=log,
         untransactional=untransactional,
         unknown=tuple(collector.unknown),
@@ -106,6 +118,22 @@ class _Collector:
             return None
         config = self._query(what, partial(self.admin.topic_config, _TRANSACTION_LOG, REQUEST_TIMEOUT), None)
         return None if config is None else (info.replication_factor, int(config["min.insync.replicas"]))
+
+    def held_back(self, topics: Sequence[str]) -> dict[TopicPartition, int]:
+        first = self._open_transactions(topics)
+        if first:
+            self.system.sleep(_STAYS_OPEN)
+        later = self._open_transactions(topics) if first else {}
+        return {partition: offset for partition, offset in first.items() if later.get(partition) == offset}
+
+    def _open_transactions(self, topics: Sequence[str]) -> dict[TopicPartition, int]:
+        found: dict[TopicPartition, int] = {}
+        for topic in topics:
+            what = f"open transactions of topic {topic}"
+            stable = self._query(what, partial(self.admin.stable_offsets, topic, REQUEST_TIMEOUT), dict[int, int]())
+            marks = self._query(what, partial(self.admin.watermarks, topic, REQUEST_TIMEOUT), dict[int, Watermarks]())
+            found |= {TopicPartition(topic, n): at for n, at in stable.items() if n in marks and at < marks[n].high}
+        return found
 
     def _query(self, what: str, question: Callable[[], T], otherwise: T) -> T:
         try:

@@ -8,7 +8,7 @@ import attrs
 
 from flux.consuming.topic_setup import DEFAULT_MESSAGE_BYTES
 from flux.core.policy import Policy
-from flux.core.ports import GroupProtocol, Permissions, TopicInfo
+from flux.core.ports import GroupProtocol, Permissions, TopicInfo, TopicPartition
 from flux.core.stage import Stage, Stages
 from flux.operate.status.blockers import LargeRecord
 
@@ -93,6 +93,8 @@ class Facts:
     unwritable: str = ""
     transaction_log: tuple[int, int] | None = None
     untransactional: str = ""
+    held_back: Mapping[TopicPartition, int] = attrs.field(factory=dict)
+    """Partitions with an open transaction that did not end, and its first offset."""
 
     @property
     def main(self) -> TopicFacts:

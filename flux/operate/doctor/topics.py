@@ -154,6 +154,17 @@ def large_records(facts: Facts) -> Iterator[Finding]:
         yield Finding("large records", f"{each.at}@{each.offset}", problem, each.remedy)
 
 
+def held_back(facts: Facts) -> Iterator[Finding]:
+    for partition, offset in facts.held_back.items():
+        yield Finding(
+            "held back",
+            str(partition),
+            f"an open transaction holds back all records from offset {offset} on",
+            "end its producer, or wait for its transaction.timeout.ms; `kafka-transactions.sh find-hanging`"
+            " finds one that nobody ends",
+        )
+
+
 def timestamps(facts: Facts) -> Iterator[Finding]:
     """A forwarded copy has the time of its writing, by the worker's clock."""
     kind = "message.timestamp.type"

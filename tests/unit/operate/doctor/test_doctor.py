@@ -5,20 +5,23 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from flux.adapters.memory import MemoryAdapter, forget
 from flux.consuming.topic_setup import config_for
 from flux.core.backoff import Waits
 from flux.core.policy import DAY, Policy
-from flux.core.ports import GroupProtocol, Permissions, TopicInfo
+from flux.core.ports import GroupProtocol, Permissions, ProducerRecord, System, TopicInfo, TransactionSettings
 from flux.core.stage import Stages
 from flux.operate.doctor import CHECKS, ClockDifference, Facts, Finding, TopicFacts, examine
 from flux.operate.doctor.clock import closest
+from flux.operate.doctor.collect import collect_facts
+from flux.system import SYSTEM
 
 POLICY = Policy(Stages("orders", "billing", 2), waits=Waits([60, 3600], 30 * DAY))
 MAIN, FIRST, SECOND, DEAD = (stage.topic for stage in POLICY.stages)
@@ -386,6 +389,36 @@ def test_transactions_need_permission_time_and_replicas() -> None:
 def test_a_task_without_exactly_once_needs_no_transactions() -> None:
     facts = exact({"transaction.max.timeout.ms": "1"}, transaction_log=(1, 1), untransactional="refused: grant it")
     assert [each for each in examine(attrs.evolve(facts, policy=POLICY)) if each.check == "transactions"] == []
+
+
+def test_only_a_transaction_that_stays_open_holds_records_back() -> None:
+    adapter = MemoryAdapter("doctor-held-back")
+    try:
+        adapter.broker.create_topic(MAIN, 2)
+        writer = adapter.transactions(TransactionSettings("foreign"))
+        writer.start(5)
+        writer.begin()
+        writer.write(MAIN, [ProducerRecord(b"x", partition=1)])
+        ends = False
+
+        class Hasty:
+            def __getattr__(self, name: str) -> Any:
+                return getattr(SYSTEM, name)
+
+            def sleep(self, seconds: float) -> None:
+                if ends:
+                    writer.commit(5)
+
+        def held_back() -> list[Finding]:
+            facts = collect_facts("Billing", POLICY, adapter.admin(), system=cast(System, Hasty()))
+            return [finding for finding in examine(facts) if finding.check == "held back"]
+
+        [finding] = held_back()
+        assert (finding.about, "from offset 0 on" in finding.problem) == (f"{MAIN}[1]", True)
+        ends = True
+        assert held_back() == []
+    finally:
+        forget("doctor-held-back")
 
 
 def test_the_page_lists_each_check() -> None:
