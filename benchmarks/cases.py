@@ -178,8 +178,8 @@ CASES = (
             Contestant("Quix Streams, exactly once", "copying:quix_copy", _ONCE, _QUIX),
         ),
         count=400_000,
-        topic="main",
-        seconds=6.0,
+        topic="storm",
+        seconds=4.0,
         note="Both commit every 0.2 s. What Quix Streams has handled since its last commit counts, too.",
     ),
     Case(
@@ -192,7 +192,7 @@ CASES = (
         ),
         count=100_000,
         topic="wide",
-        seconds=5.0,
+        seconds=4.0,
     ),
     Case(
         "exactly-once-storm",

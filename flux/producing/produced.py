@@ -127,7 +127,8 @@ class Produced:
             total = self._bytes + size + _OVERHEAD
             if total <= most:
                 self._bytes = total
-                record.scope = self
+                if self.transaction is None:  # in one, nothing is reported to it, and it is freed after the call
+                    record.scope = self
                 self.held.append(Held(target, record, size, message))
                 self.touched = True
                 return True
