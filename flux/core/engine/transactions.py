@@ -118,7 +118,8 @@ class Transactions:
         counted = self._retries.all_written(sealed.forwards, now)
         self._retries.all_settled(entry for outputs in sealed.outputs for entry in outputs.entries)
         self._let_go(sealed.outputs)
-        self._partitions.committed(sealed.offsets, None, now)
+        owned = [each.partition for each in sealed.assignments if each.phase is not Phase.GONE]
+        self._partitions.committed({partition: sealed.offsets[partition] for partition in owned}, None, now)
         return counted
 
     def put_back(

@@ -330,6 +330,17 @@ def test_a_commit_that_succeeds_after_the_loss_counts_nothing(driver: Driver) ->
     assert driver.engine.committable_offsets() == {P0: 0}
 
 
+def test_a_transaction_of_a_former_assignment_says_nothing_about_the_next_one(driver: Driver) -> None:
+    produce(driver, 0, b"a")
+    sealed = seal(driver)
+    driver.engine.lost([P0])
+    driver.assign(5)
+
+    driver.engine.transactions.committed(sealed, driver.now)
+
+    assert driver.engine.commit(driver.now, at_once=True) is None
+
+
 def test_no_call_starts_while_too_much_waits_and_a_transaction_is_due_before(driver: Driver) -> None:
     driver.turn(after=1.0)
     produce(driver, 0, *[b""] * (MOST_OUTPUTS // 2))
