@@ -147,6 +147,7 @@ class Consumer(MemoryConsumer):
         found = super().membership()
         if found is not None:
             self._members = [*self._members[-10:], found.member]
+        if found is not None and self.process not in self.truth.visible.writing:
             epochs = {at: self.truth.epochs.get((self.process, at)) for at in self.mine()}
             self.sealed = {at: epoch.known for at, epoch in epochs.items() if epoch is not None}
         return found

@@ -10,6 +10,7 @@ from simulation.records import PRODUCTS
 from simulation.scenario import Event
 
 if TYPE_CHECKING:
+    from simulation.clients import Consumer
     from simulation.world import World
 
 
@@ -107,6 +108,9 @@ class Events:
     def on_freeze_in_a_transaction(self, event: Event) -> None:
         self._end_at(event, "freezes")
 
+    def on_kick_in_a_transaction(self, event: Event) -> None:
+        self._end_at(event, "is evicted")
+
     def _end_at(self, event: Event, how: str) -> None:
         life = self._world.lives.get(event.worker)
         if life is not None:
@@ -115,7 +119,12 @@ class Events:
             self._world.failures.end_at(life.process, how, steps[number // 2], bool(number % 2), event.length)
 
     def end(self, process: Process, how: str, seconds: float) -> None:
-        """A process crashes, or freezes, in a step of a transaction."""
+        """A process crashes, freezes, or is evicted in a step of a transaction."""
+        if how == "is evicted":
+            for consumer in [each for each in self._world.consumers if each.process is process]:
+                if consumer._member is not None:
+                    self._evict(consumer)
+            return
         if how == "freezes":
             self._freeze(process, seconds)
             return
@@ -147,12 +156,14 @@ class Events:
         """A member misses its session: its partitions are given away."""
         here = [each for each in self._world.consumers if not each.process.dead and each._member is not None]
         if here:
-            consumer = here[int(event.choice * len(here))]
-            self._world.truth.counted["evictions"] += 1
-            self._world.truth.excused.add(consumer.process)
-            self._world.truth.note(f"is evicted from {consumer.group_id}", consumer.process)
-            with self._world.cluster.lock:
-                self._world.cluster.group(consumer.group_id, consumer.topic).leave(consumer._member)  # type: ignore[arg-type]
+            self._evict(here[int(event.choice * len(here))])
+
+    def _evict(self, consumer: Consumer) -> None:
+        self._world.truth.counted["evictions"] += 1
+        self._world.truth.excused.add(consumer.process)
+        self._world.truth.note(f"is evicted from {consumer.group_id}", consumer.process)
+        with self._world.cluster.lock:
+            self._world.cluster.group(consumer.group_id, consumer.topic).leave(consumer._member)  # type: ignore[arg-type]
 
     def on_jump(self, event: Event) -> None:
         life = self._world.lives.get(event.worker)

@@ -85,7 +85,8 @@ class Faults:
     def refuse_transaction(self, step: str, name: str) -> BrokerError | None:
         what, thread = self._active(f"transactions {step}"), self._world.machine.current
         assert thread is not None
-        if what is None or (what == "fatal" and thread.name == "main"):  # no worker starts then
+        fatal = what == "fatal" and step == "start" and thread.name != "flux-transactions"  # no worker starts then
+        if what is None or fatal:
             return None
         self._world.truth.counted[f"transactions refused at {step}: {what}"] += 1
         doubt = what.removeprefix("in doubt, ")
@@ -99,7 +100,7 @@ class Faults:
         return InDoubt("no answer, and committed", Fault(what))
 
     def end_at(self, process: Process, how: str, step: str, after: bool, seconds: float) -> None:
-        """A process crashes, or freezes, before or after a step of its next transaction."""
+        """A process crashes, freezes, or is evicted before or after a step of its next transaction."""
         self._ends[process] = how, step, after, seconds
 
     def ends_here(self, process: Process, step: str, after: bool) -> bool:

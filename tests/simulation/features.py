@@ -147,7 +147,13 @@ def _trouble(scenario: Scenario, rng: random.Random) -> Event:
     )
 
 
-IN_TRANSACTIONS = ("transactions", "crash in a transaction", "freeze in a transaction", "superseded")
+IN_TRANSACTIONS = (
+    "transactions",
+    "crash in a transaction",
+    "freeze in a transaction",
+    "kick in a transaction",
+    "superseded",
+)
 """Kinds of events."""
 
 _ADDING = {

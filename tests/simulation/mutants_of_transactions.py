@@ -63,14 +63,41 @@ def offsets_leave_out_what_moves() -> Mutation:
     return transactions, "_entries", lambda forwards, outputs: (entry for each in outputs for entry in each.entries)
 
 
-@mutant("kick", "freeze", "freeze in a transaction", features=_EXACT)
-def the_membership_is_not_that_of_the_seal() -> Mutation:
-    sealed = Part.__dict__["membership"]
+class _Blind:
+    """A task's part that does not look whether its partitions are gone."""
 
-    def present(self: Part) -> Any:
-        return self.runtime.membership() or sealed.__get__(self)
+    def __init__(self, task: Sealing) -> None:
+        self._task = task
 
-    return Part, "membership", property(present, sealed.__set__)
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._task, name)
+
+    def has_lapsed(self, part: Part) -> bool:
+        return False
+
+
+@attrs.frozen
+class _Late:
+    """A part with the membership of whoever writes it, not that of the seal."""
+
+    part: Part
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.part, name)
+
+    @property
+    def task(self) -> Any:
+        return _Blind(self.part.task)
+
+    @property
+    def membership(self) -> Any:
+        return self.part.runtime.membership() or self.part.membership
+
+
+@mutant("kick in a transaction", "freeze in a transaction", features=_EXACT)
+def a_former_owner_commits_by_its_present_membership() -> Mutation:
+    parts = Sealing.parts
+    return Sealing, "parts", lambda self: [_Late(part) for part in parts(self)]
 
 
 @mutant("transactions", features=_EXACT)

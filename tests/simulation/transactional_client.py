@@ -36,6 +36,7 @@ class TransactionalClient:
 
     def begin(self) -> None:
         self._refused.clear()
+        self._world.truth.visible.writing.add(self._process)
         with self._step("begin"):
             self._inner.begin()
 
@@ -69,6 +70,7 @@ class TransactionalClient:
     def commit(self, timeout: float) -> None:
         with self._step("commit"):
             self._inner.commit(timeout)
+        self._world.truth.visible.writing.discard(self._process)
 
     def close(self) -> None:
         """Records that were refused, and nothing else: the calls that produced them fail."""
@@ -77,6 +79,7 @@ class TransactionalClient:
             for topic, record, error in self._refused:
                 self._world.truth.visible.refused(topic, record, error)
         self._refused.clear()
+        self._world.truth.visible.writing.discard(self._process)
         self._inner.close()
 
     @contextmanager
@@ -99,4 +102,4 @@ class TransactionalClient:
         if latency and name not in ("begin", "partitions"):
             machine.park(latency * self._world.random.random())
         if self._world.failures.ends_here(self._process, name, after):
-            machine.park(0.0)  # nobody comes back to a process that is dead, or as long as it is frozen
+            machine.park(self._world.random.random())  # nobody comes back to a process that is dead

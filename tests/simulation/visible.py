@@ -45,6 +45,8 @@ class Visible:
         """By copy of a record: the call of which something is visible."""
         self._failed_at: defaultdict[Process, float] = defaultdict(lambda: -_LONGEST_RETRY)
         self.outage_at = -_LONGEST_RETRY
+        self.writing: set[Process] = set()
+        """Those that have sealed a transaction and not ended it."""
 
     # ---- a client
 
