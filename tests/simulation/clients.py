@@ -69,11 +69,13 @@ class _Listener:
     def assigned(self, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, int]:
         starts = self._listener.assigned(partitions)
         self._consumer.truth.assigned(self._consumer, partitions)
+        self._consumer.see_membership()
         return starts  # type: ignore[no-any-return]
 
     def revoked(self, partitions: Sequence[TopicPartition]) -> None:
         consumer = self._consumer
         consumer.truth.revoking(consumer, partitions)
+        consumer.see_membership()
         self._listener.revoked(partitions)
         consumer.truth.revoked(consumer, partitions, consumer.world.stopping(consumer.process))
 
@@ -100,6 +102,7 @@ class Consumer(MemoryConsumer):
         self.sealed: dict[TopicPartition, int] = {}
         """What had happened before this step was told to the engine before the last transaction was sealed."""
         self._members: list[Member] = []
+        self._polled_membership: MemoryMembership | None = None
         self._back: dict[TopicPartition, int] = {}
         """Where cursors were before they were set back."""
         self._slow: deque[tuple[Any, Any]] = deque()
@@ -113,6 +116,7 @@ class Consumer(MemoryConsumer):
         self.truth.poll_begins(self)
         polled = super().poll(max_records, timeout)
         self.truth.polled(self, polled)
+        self.see_membership()
         return polled
 
     def _fetch(self, max_records: int) -> PollResult:
@@ -144,13 +148,18 @@ class Consumer(MemoryConsumer):
             super().commit(offsets, done)
 
     def membership(self) -> MemoryMembership | None:
-        found = super().membership()
+        of_poll = self.world.scenario.memberships_of_polls
+        found = self._polled_membership if of_poll and not self._closed else super().membership()
         if found is not None:
             self._members = [*self._members[-10:], found.member]
         if found is not None and self.process not in self.truth.visible.writing:
             epochs = {at: self.truth.epochs.get((self.process, at)) for at in self.mine()}
             self.sealed = {at: epoch.known for at, epoch in epochs.items() if epoch is not None}
         return found
+
+    def see_membership(self) -> None:
+        if self.world.scenario.memberships_of_polls:
+            self._polled_membership = super().membership()
 
     def joined(self, member: Member) -> bool:
         return member in self._members

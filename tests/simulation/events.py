@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 
 TRANSACTION_FAULTS = (
+    ("coordinator", "unavailable"),
     ("start", "unavailable"),
     ("start", "fatal"),
     ("begin", "fatal"),
@@ -35,7 +36,8 @@ TRANSACTION_FAULTS = (
     ("stored", "fatal"),
     ("stored", "fatal"),
 )
-"""At which step, and what its client is told."""
+"""At which step, and what its client is told; "coordinator": at each that needs it."""
+_OF_THE_COORDINATOR = ("start", "add_offsets", "commit")
 
 
 class Events:
@@ -144,7 +146,9 @@ class Events:
 
     def on_transactions(self, event: Event) -> None:
         step, what = TRANSACTION_FAULTS[int(event.choice * len(TRANSACTION_FAULTS))]
-        self._world.failures.begin(f"transactions {step}", what, event.length)
+        for each in _OF_THE_COORDINATOR if step == "coordinator" else (step,):
+            doubt = "in doubt, " if step == "coordinator" and each == "commit" else ""
+            self._world.failures.begin(f"transactions {each}", doubt + what, event.length)
 
     def _thaw(self, process: Process) -> None:
         if not process.dead:

@@ -134,7 +134,12 @@ def _exactly_once(scenario: Scenario, rng: random.Random, all_tasks: bool) -> Sc
         "flux.core.engine.transactions.MOST_OUTPUTS": rng.choice((2, 10, 50_000)),
         "flux.core.engine.retries.MOST_IN_TRANSACTION": scenario.constants["flux.core.engine.retries.MOST_OPEN"],
     }
-    return attrs.evolve(scenario, ids_taken_over=rng.random() < 0.6, constants={**scenario.constants, **most})
+    return attrs.evolve(
+        scenario,
+        ids_taken_over=rng.random() < 0.6,
+        memberships_of_polls=rng.random() < 0.5,
+        constants={**scenario.constants, **most},
+    )
 
 
 def _trouble(scenario: Scenario, rng: random.Random) -> Event:

@@ -112,6 +112,8 @@ class Scenario:
     """Limits of flux, made small."""
     ids_taken_over: bool = False
     """Whether a process takes the transactional id of one that has died."""
+    memberships_of_polls: bool = False
+    """Whether a consumer's membership is known as of its last poll or rebalance, as that of confluent-kafka is."""
 
     @property
     def clean(self) -> bool:
