@@ -19,14 +19,15 @@ class OpenTransaction:
     """From its first record or offset on. `deadline`: seconds by the monotonic clock."""
 
     deadline: float
-    topics: set[str] = attrs.field(factory=set)
+    topics: dict[str, None] = attrs.field(factory=dict)
+    """In order of their first records."""
     firsts: dict[Log, int] = attrs.field(factory=dict)
     """The offset of its first record in each log."""
     offsets: dict[tuple[str, TopicPartition], CommittedOffset] = attrs.field(factory=dict)
     """By group and partition."""
 
     def wrote(self, log: Log, record: MemoryRecord) -> None:
-        self.topics.add(record.topic())
+        self.topics[record.topic()] = None
         log.open.setdefault(self.firsts.setdefault(log, record.at), []).append(record)
 
     def end(self, *, commits: bool) -> None:
