@@ -36,6 +36,7 @@ from flux.core.ports import CommittedOffset, ProducerRecord, TopicPartition
 MOST_OUTPUTS = 50_000
 MOST_OUTPUT_BYTES = 32 * 1024 * 1024
 _LONGEST_BACKOFF = 30.0
+_REBALANCE = 0.1  # seconds until a transaction that a rebalance refused is written again
 _OVERHEAD = 200  # about the bytes of bookkeeping of one record
 
 
@@ -142,6 +143,7 @@ class Transactions:
         self._outputs.extendleft(reversed(sealed.outputs))
         self._common.commits.ended(False, now)
         if blamed or error.fault is Fault.FENCED:
+            self._retry_at = now if blamed else now + _REBALANCE
             return  # FENCED: a rebalance, which the consumer's next polls complete
         self._failures += 1
         self._retry_at = now + min(0.1 * 2.0 ** min(self._failures, 10), _LONGEST_BACKOFF)
@@ -160,7 +162,7 @@ class Transactions:
         """Whether a transaction should be written now."""
         if self._sealed is not None or (self._failures and now < self._retry_at):
             return False
-        if self._pressing or self._retries.forwards.retries(now):
+        if (self._pressing and now >= self._retry_at) or self._retries.forwards.retries(now):
             return True
         if not self._common.commits.due(now):
             return False

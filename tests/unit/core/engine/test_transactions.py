@@ -354,6 +354,16 @@ def test_no_call_starts_while_too_much_waits_and_a_transaction_is_due_before(dri
     assert driver.work_all() == [2]
 
 
+def test_a_transaction_that_a_rebalance_refuses_is_not_repeated_in_a_hot_loop(driver: Driver) -> None:
+    produce(driver, 0, *[b"x"] * (MOST_OUTPUTS // 2))
+    assert driver.engine.transactions.due(driver.now)
+
+    driver.engine.transactions.put_back(seal(driver), FENCED, driver.now)
+
+    assert not driver.engine.transactions.due(driver.now + 0.05)
+    assert driver.engine.transactions.due(driver.now + 0.2)
+
+
 def test_a_batch_is_sealed_as_one() -> None:
     driver = Driver(exactly_once=True)
     driver.assign(0)
