@@ -7,8 +7,8 @@ loses the records of that call, so each is kept and raised by `poll` after `cons
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import confluent_kafka
@@ -74,8 +74,6 @@ class ConfluentConsumer:
         self._making = making
         self._client: Any = None
         self._start()
-
-    # -- records
 
     def _start(self) -> None:
         try:
@@ -242,13 +240,11 @@ class ConfluentConsumer:
         return self._listener.assigned(partitions)
 
     def _on_assign(self, client: Consumer, partitions: list[Any]) -> None:
-        try:
+        with self._failing():
             starts = self._assigned([self._named(p.partition) for p in partitions])
             for partition in partitions:
                 partition.offset = starts[self._named(partition.partition)]
-        except BaseException as error:
-            self._fail(error, final=True)
-        try:
+        with self._failing():
             client.incremental_assign(partitions)
             # librdkafka keeps a partition paused that was revoked and is assigned again.
             paused = self._paused.intersection(p.partition for p in partitions)
@@ -256,32 +252,22 @@ class ConfluentConsumer:
                 self._paused -= paused
                 client.resume(self._client_partitions(paused))
             self._membership = membership_of(client)
-        except BaseException as error:
-            self._fail(error, final=True)
 
     def _release(
         self, notify: Callable[[Sequence[TopicPartition]], None], client: Consumer, partitions: list[Any]
     ) -> None:
         gone = {p.partition for p in partitions}
         self._first = [message for message in self._first if message.partition() not in gone]
-        try:
+        with self._failing():
             self._membership = membership_of(client)  # a rebalance may have changed it since the last poll
             if partitions:
                 notify([self._named(p.partition) for p in partitions])
-        except BaseException as error:
-            self._fail(error, final=True)
-        try:
+        with self._failing():
             client.incremental_unassign(partitions)
-        except BaseException as error:
-            self._fail(error, final=True)
 
     def _on_commit(self, error: KafkaError | None, partitions: list[Any]) -> None:
-        try:
+        with self._failing():
             self._commits.on_commit(error, partitions)
-        except BaseException as failure:
-            self._fail(failure, final=True)
-
-    # -- errors
 
     def _connected(self) -> None:
         self._worked = True
@@ -290,6 +276,13 @@ class ConfluentConsumer:
     def _fail(self, error: BaseException, final: bool) -> None:
         if self._failure is None or (final and not self._final):
             self._failure, self._final = error, final
+
+    @contextmanager
+    def _failing(self) -> Iterator[None]:
+        try:
+            yield
+        except BaseException as error:
+            self._fail(error, final=True)
 
     def _raise(self) -> None:
         failure = self._failure
