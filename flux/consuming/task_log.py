@@ -13,6 +13,8 @@ from flux.consuming.hook_dispatch import log_fields
 from flux.core.engine.commands import LogEvent, Stall
 from flux.core.engine.forwards import Failure, describe
 from flux.core.engine.verdicts import Move
+from flux.core.error_text import brief, error_name
+from flux.core.errors import FluxError
 from flux.core.hooks import StageInfo
 from flux.core.message import Message
 from flux.core.monitoring.log_throttle import Count, LogThrottle, and_more
@@ -127,3 +129,13 @@ class TaskLog:
 
 def _at(stack: str) -> str:
     return f", at\n{stack}" if stack else ""
+
+
+def log_end(task: str, failure: BaseException) -> None:
+    """Logs why a worker ends with an error."""
+    if issubclass(type(failure), FluxError):  # of the cluster or the user
+        logger.error("%s: %s", task, failure)
+    else:
+        trace = text_of(failure)
+        extra = {"task": task, "error": error_name(type(failure)), "exception": trace}
+        logger.error("%s: the process failed: %s\n%s", task, brief(failure), trace, extra=extra)

@@ -28,13 +28,12 @@ from flux.consuming.coordinator import Coordinator, StageRuntime
 from flux.consuming.forwarder import ForwardWriter, settings_for
 from flux.consuming.hook_dispatch import HookDispatch
 from flux.consuming.pollers import LoopPollers, ThreadPollers
+from flux.consuming.task_log import log_end
 from flux.consuming.threads import Threads
 from flux.consuming.topic_setup import Spreading, choose_stages, max_message_bytes, require_topics
 from flux.consuming.transaction_thread import TransactionThreads
 from flux.core.engine import Engine
 from flux.core.engine.runs import Run
-from flux.core.error_text import brief, error_name
-from flux.core.errors import FluxError
 from flux.core.hooks import Hooks
 from flux.core.limits.call_limits import CallLimits
 from flux.core.monitoring.health import Pulse
@@ -43,7 +42,6 @@ from flux.core.policy import Policy
 from flux.core.ports import Adapter, AdminPort, AsyncAdapter, Cluster, System
 from flux.producing.produced import Scopes
 from flux.system.return_values import check_settled, is_async, is_awaitable, settled
-from flux.system.tracebacks import text_of
 
 logger = logging.getLogger("flux.worker")
 
@@ -289,21 +287,13 @@ class TaskRuntime:
             runtime.forwarding.duty.end()
         if self.coordinator is not None and self.coordinator.ending.failure is not None:
             code = 1
-            self._log_failure(self.coordinator.ending.failure)
+            log_end(self.name, self.coordinator.ending.failure)
         if self.coordinator is not None and any(runtime.engine.left_open for runtime in self.coordinator.runtimes):
             code = code or 3  # the log names the partitions
         if self.abandoned:
             code = code or 3
             logger.error("%s: %d call(s) did not end in time and were abandoned", self.name, self.abandoned)
         return code
-
-    def _log_failure(self, failure: BaseException) -> None:
-        if issubclass(type(failure), FluxError):  # of the cluster or the user
-            logger.error("%s: %s", self.name, failure)
-        else:
-            trace = text_of(failure)
-            extra = {"task": self.name, "error": error_name(type(failure)), "exception": trace}
-            logger.error("%s: the process failed: %s\n%s", self.name, brief(failure), trace, extra=extra)
 
 
 def lives_in_loop(adapter: object) -> bool:
