@@ -175,7 +175,7 @@ class Transactions:
     def seal(self, now: float) -> Sealed | None:
         """Takes what waits for a transaction; None if there is nothing, or the last one has not ended. The caller
         reports its end with `committed` or `put_back`."""
-        if self._sealed is not None or (self._failures and now < self._retry_at):
+        if self._sealed is not None or now < self._retry_at:
             return None
         self._dispatch.settle_all()
         forwards = self._retries.forwards.take(now)

@@ -170,6 +170,7 @@ def test_a_transaction_that_failed_goes_into_the_next_one_in_order(driver: Drive
     driver.work_all(3)
 
     driver.engine.transactions.put_back(sealed, FENCED, driver.now)
+    driver.now += 0.1
     again = seal(driver)
 
     assert again.outputs == [first, later]
@@ -361,7 +362,9 @@ def test_a_transaction_that_a_rebalance_refuses_is_not_repeated_in_a_hot_loop(dr
     driver.engine.transactions.put_back(seal(driver), FENCED, driver.now)
 
     assert not driver.engine.transactions.due(driver.now + 0.05)
+    assert driver.engine.transactions.seal(driver.now + 0.05) is None
     assert driver.engine.transactions.due(driver.now + 0.2)
+    assert driver.engine.transactions.seal(driver.now + 0.2) is not None
 
 
 def test_a_batch_is_sealed_as_one() -> None:
