@@ -220,8 +220,7 @@ class TaskRuntime:
 
     @property
     def idle(self) -> bool:
-        """Whether no record is in flight or waiting here, except those that their next topic refuses. The cluster may
-        have more: see `unread`."""
+        """Whether no record is in flight or waiting here, except those that their next topic refuses; see `unread`."""
         return self.coordinator is not None and self.coordinator.inspection.idle()
 
     def log_refused(self) -> bool:
