@@ -412,3 +412,15 @@ def test_half_of_the_bounds_is_pressing() -> None:
     large = Forwards(4)
     large.add(make(0, assignment(), MOST_OPEN_BYTES // 2))
     assert large.pressing
+
+
+def test_a_refused_forward_is_to_be_retried_when_its_time_has_come() -> None:
+    forwards = Forwards()
+    (forward,) = added(forwards, 0)
+    forwards.take(T0)
+    assert not forwards.retries(T0)
+
+    forwards.unwritten(forward, DENIED, T0)
+
+    assert not forwards.retries(T0)
+    assert forwards.retries(forward.at)
