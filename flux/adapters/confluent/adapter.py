@@ -15,6 +15,8 @@ from flux.adapters.confluent.transactions import ConfluentTransactions
 from flux.adapters.kafka import AdapterConfig, KafkaAdapter
 from flux.core.ports import ConsumerSettings, ProducerSettings, RebalanceListener, TopicPartition, TransactionSettings
 
+_PATIENCE = 3.0  # seconds that an admin or a reader waits for a token provider that fails: see `TokenSource.token`
+
 
 class ConfluentAdapter(KafkaAdapter):
     """`flux.core.ports.Adapter` and `TransactionalCluster` for a cluster at `bootstrap` ("host:port,host:port").
@@ -55,13 +57,13 @@ class ConfluentAdapter(KafkaAdapter):
         login = self._logins.of(self._shared)
         properties = config.admin_properties(self._bootstrap, login.options)
         protocol = config.group_protocol(self._consumer)
-        with login.making(patient=True):
+        with login.making(_PATIENCE):
             return ConfluentAdmin(properties, login.log, self._system, protocol)
 
     def reader(self, starts: Mapping[TopicPartition, int]) -> ConfluentReader:
         login = self._logins.of(self._consumer)
         properties = config.reader_properties(self._bootstrap, login.options)
-        with login.making(patient=True):
+        with login.making(_PATIENCE):
             return ConfluentReader(properties, starts, login.log)
 
 

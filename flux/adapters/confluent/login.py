@@ -32,13 +32,13 @@ class Login:
     source: TokenSource | None = None
 
     @contextmanager
-    def making(self, patient: bool = False) -> Iterator[None]:
+    def making(self, patience: float = 0.0) -> Iterator[None]:
         """A context for making the client. Raises ConfigurationError for what librdkafka refuses, and BrokerError
-        (UNAVAILABLE) when there is no token: librdkafka would wait for one and then not say why. `patient`: see
-        `TokenSource.token`; for clients that nobody makes again."""
+        (UNAVAILABLE) when there is no token: librdkafka would wait for one and then not say why. `patience`: see
+        `TokenSource.token`."""
         try:
             if self.source is not None:
-                self.source.token(START_TIMEOUT, patient=patient)
+                self.source.token(START_TIMEOUT, patience=patience)
             yield
         except BrokerError as error:
             raise self.log.judged(BrokerError(f"cannot get a token: {error}", error.fault)) from None

@@ -49,19 +49,21 @@ class TokenSource:
         self._changed = system.condition()
         self._requesting = False
 
-    def token(self, timeout: float, *, patient: bool = False) -> Token:
-        """Waits for the callback; if it has just failed, also for the next call when `patient`. Raises BrokerError
-        (UNAVAILABLE) when there is no token."""
-        until = self._system.monotonic() + timeout
+    def token(self, timeout: float, *, patience: float = 0.0) -> Token:
+        """Waits for the callback; if it fails, also for its next calls, for `patience` seconds in all. Raises
+        BrokerError (UNAVAILABLE) when there is no token."""
+        now = self._system.monotonic()
+        until, patient_until = now + timeout, now + min(timeout, patience)
         with self._changed:
             while True:
-                left = until - self._system.monotonic()
+                now = self._system.monotonic()
+                left = until - now
                 try:
                     held = self._tokens.held()
                 except BrokerError:
-                    if not patient or left <= 0:
+                    if now >= patient_until:
                         raise
-                    self._changed.wait(min(left, _CHECK_INTERVAL))
+                    self._changed.wait(min(patient_until - now, _CHECK_INTERVAL))
                     continue
                 if held is not None:
                     return held
@@ -137,7 +139,7 @@ class TokenCallback:
 
     def __call__(self, config: str | None) -> Token:
         """Called by librdkafka, which reports an exception as "failed to acquire" and calls again 10 s later."""
-        given = self.source.token(_REFRESH_TIMEOUT, patient=True)
+        given = self.source.token(_REFRESH_TIMEOUT, patience=_REFRESH_TIMEOUT)
         if given != self._given:
             self._given, self._given_at = given, self._monotonic()
         token, expiry, *rest = given
