@@ -11,6 +11,7 @@ from flux.testing.contract import (
     committed_offsets,
     groups,
     records,
+    transactional_offsets,
     transactional_producers,
     transactions,
 )
@@ -25,7 +26,7 @@ KIP_848 = {"group.protocol": "consumer", "topic.metadata.refresh.interval.ms": 1
 SILENT = {"a_topic_that_does_not_exist_is_named"}
 ABOUT_CONSUMERS = [
     name
-    for part in (groups, committed_offsets, records, transactions, transactional_producers)
+    for part in (groups, committed_offsets, records, transactions, transactional_offsets, transactional_producers)
     for name in part.CONTRACT
     if name not in SILENT
 ]

@@ -24,6 +24,7 @@ from flux.testing.contract import (
     producing,
     reading,
     records,
+    transactional_offsets,
     transactional_producers,
     transactions,
 )
@@ -40,6 +41,7 @@ _PARTS = (
     reading,
     absent,
     transactions,
+    transactional_offsets,
     transactional_producers,
 )
 

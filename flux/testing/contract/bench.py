@@ -7,6 +7,7 @@ import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import wraps
 from types import TracebackType
 from typing import Any
 
@@ -41,6 +42,16 @@ class Contract(dict[str, Check]):
     def __call__(self, check: Check) -> Check:
         self[check.__name__] = check
         return check
+
+    def transactional(self, check: Check) -> Check:
+        """A check that does nothing where the adapter has no transactional producer."""
+
+        @wraps(check)
+        def check_transactions(bench: Bench) -> None:
+            if hasattr(bench.adapter, "transactions"):
+                check(bench)
+
+        return self(check_transactions)
 
 
 class Bench:
@@ -195,6 +206,13 @@ class Bench:
 
     def take(self, member: ContractMember, count: int) -> list[Record]:
         return records_of(self.polled([member], lambda whole: len(records_of(whole)) >= count))
+
+    def joined(self, topic: str, group: str | None = None) -> ContractMember:
+        """A member that has taken a record of the topic's partition 0."""
+        self.written(topic, [ProducerRecord(b"work", None, (), 0)])
+        member = self.member(topic, group)
+        self.take(member, 1)
+        return member
 
     def join(self, *members: ContractMember) -> None:
         """Polls until each has an assignment. A record that arrives meanwhile is an error."""

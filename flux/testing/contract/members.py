@@ -211,6 +211,12 @@ class LoopMember:
         self.events.lost(partitions)
 
 
+def membership_of(member: ContractMember) -> Membership:
+    membership = member.membership()
+    assert membership is not None, "a member with partitions has no membership"
+    return membership
+
+
 def _raise(events: SeenEvents) -> None:
     if events.errors:
         raise events.errors[0]

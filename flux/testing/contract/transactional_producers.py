@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import os
-import threading
-import time
-from functools import partial, wraps
+from functools import partial
 
 from flux.core.errors import Fault
 from flux.core.ports import (
     BEGINNING,
     CommittedOffset,
     InDoubt,
-    Membership,
     ProducerRecord,
     ReaderPort,
     Record,
@@ -21,7 +18,6 @@ from flux.core.ports import (
 )
 from flux.testing.contract.bench import (
     Bench,
-    Check,
     Contract,
     at,
     error_of,
@@ -29,34 +25,9 @@ from flux.testing.contract.bench import (
     records_of,
     values,
 )
-from flux.testing.contract.members import ContractMember
+from flux.testing.contract.members import membership_of
 
 CONTRACT = Contract()
-
-
-def _transactional(check: Check) -> Check:
-    """A check that does nothing where the adapter has no transactional producer."""
-
-    @wraps(check)
-    def check_transactions(bench: Bench) -> None:
-        if hasattr(bench.adapter, "transactions"):
-            check(bench)
-
-    return CONTRACT(check_transactions)
-
-
-def _joined(bench: Bench, topic: str, group: str | None = None, records: int = 1) -> ContractMember:
-    """A member that has taken so many records of the topic's partition 0."""
-    bench.written(topic, [ProducerRecord(b"work", None, (), 0)] * records)
-    member = bench.member(topic, group)
-    bench.take(member, records)
-    return member
-
-
-def _membership(member: ContractMember) -> Membership:
-    membership = member.membership()
-    assert membership is not None, "a member with partitions has no membership"
-    return membership
 
 
 def _read(bench: Bench, reader: ReaderPort, count: int) -> list[Record]:
@@ -70,18 +41,18 @@ def _nothing_comes(reader: ReaderPort) -> None:
         assert records_of(reader.poll(10, 0.1)) == []
 
 
-@_transactional
+@CONTRACT.transactional
 def records_and_offsets_of_two_groups_become_visible_together(bench: Bench) -> None:
     topics, groups, out = [bench.topic(), bench.topic()], [bench.name(), bench.name()], bench.topic(2)
     work = list(zip(topics, groups, strict=True))
-    members = [_joined(bench, topic, group) for topic, group in work]
+    members = [bench.joined(topic, group) for topic, group in work]
     committed = {0: CommittedOffset(1, "flux-1:äß7~")}
     reader = bench.reader(dict.fromkeys(at(out, 0, 1), BEGINNING))
     with bench.transaction() as transactions:
         transactions.write(out, [ProducerRecord(b"a", b"k", [("h", b"v")], 0), ProducerRecord(b"b", None, (), 1)])
         for member, topic in zip(members, topics, strict=True):
             offsets = {TopicPartition(topic, number): offset for number, offset in committed.items()}
-            transactions.add_offsets(_membership(member), offsets, bench.seconds)
+            transactions.add_offsets(membership_of(member), offsets, bench.seconds)
         transactions.flush(bench.seconds)
         _nothing_comes(reader)
         assert bench.admin.stable_offsets(out, bench.seconds) == {0: 0, 1: 0}
@@ -94,7 +65,7 @@ def records_and_offsets_of_two_groups_become_visible_together(bench: Bench) -> N
         assert bench.admin.committed_offsets(group, topic, bench.seconds) == committed
 
 
-@_transactional
+@CONTRACT.transactional
 def transactions_follow_each_other_and_the_end_is_reached_beyond_their_markers(bench: Bench) -> None:
     topic = bench.topic()
     [zero] = at(topic, 0)
@@ -120,7 +91,7 @@ def transactions_follow_each_other_and_the_end_is_reached_beyond_their_markers(b
     assert transactions.partitions(topic, bench.seconds) == 1
 
 
-@_transactional
+@CONTRACT.transactional
 def an_open_transaction_hides_the_records_behind_it(bench: Bench) -> None:
     topic = bench.topic()
     [zero] = at(topic, 0)
@@ -137,15 +108,15 @@ def an_open_transaction_hides_the_records_behind_it(bench: Bench) -> None:
     assert values(_read(bench, reader, 2)) == [b"first", b"behind"]
 
 
-@_transactional
+@CONTRACT.transactional
 def what_a_client_leaves_open_ends_when_the_next_one_of_its_id_starts(bench: Bench) -> None:
     source, topic, group, name = bench.topic(), bench.topic(), bench.name(), bench.name()
     [zero] = at(topic, 0)
-    member, reader = _joined(bench, source, group), bench.reader({zero: BEGINNING})
+    member, reader = bench.joined(source, group), bench.reader({zero: BEGINNING})
     with bench.transaction(name) as former:
         former.write(topic, [ProducerRecord(b"lost")])
         former.flush(bench.seconds)
-        former.add_offsets(_membership(member), {TopicPartition(source, 0): CommittedOffset(1)}, bench.seconds)
+        former.add_offsets(membership_of(member), {TopicPartition(source, 0): CommittedOffset(1)}, bench.seconds)
     bench.written(topic, [ProducerRecord(b"behind")])
     _nothing_comes(reader)
     with bench.transaction(name) as later:
@@ -155,7 +126,7 @@ def what_a_client_leaves_open_ends_when_the_next_one_of_its_id_starts(bench: Ben
     assert values(_read(bench, reader, 2)) == [b"behind", b"kept"]
 
 
-@_transactional
+@CONTRACT.transactional
 def a_client_is_superseded_by_the_next_one_of_its_id(bench: Bench) -> None:
     topic, name = bench.topic(), bench.name()
     [zero] = at(topic, 0)
@@ -177,83 +148,7 @@ def a_client_is_superseded_by_the_next_one_of_its_id(bench: Bench) -> None:
     assert values(_read(bench, bench.reader({zero: BEGINNING}), 1)) == [b"kept"]
 
 
-@_transactional
-def offsets_of_a_member_that_has_left_are_fenced(bench: Bench) -> None:
-    topic, group = bench.topic(), bench.name()
-    offsets = {TopicPartition(topic, 0): CommittedOffset(1)}
-    waiting = bench.member(topic, group)
-    assert waiting.membership() is None, "it has not joined"
-    waiting.close()
-    member = _joined(bench, topic, group)
-    membership = _membership(member)
-    assert membership == _membership(member)
-    member.close()
-    assert member.membership() is None
-    with bench.transaction() as transactions:
-        add = partial(transactions.add_offsets, membership, offsets, bench.seconds)
-        assert fault_of(add) is Fault.FENCED
-        assert fault_of(partial(transactions.commit, bench.seconds)) is Fault.FENCED
-    assert bench.admin.committed_offsets(group, topic, bench.seconds) == {}
-
-
-@_transactional
-def a_membership_waits_for_no_poll(bench: Bench) -> None:
-    member = _joined(bench, bench.topic(), bench.name())
-    began, ended = threading.Event(), threading.Event()
-
-    def poll() -> None:
-        began.set()
-        member.poll(1, 1.0)
-        ended.set()
-
-    poller = threading.Thread(target=poll)
-    poller.start()
-    began.wait(bench.seconds)
-    time.sleep(0.05)
-    membership = member.membership()
-    early = not ended.is_set()
-    poller.join(bench.seconds)
-    assert membership is not None
-    assert early, "it waited for the poll"
-
-
-@_transactional
-def offsets_of_a_partition_that_has_moved_are_fenced(bench: Bench) -> None:
-    topic, group = bench.topic(2), bench.name()
-    member = _joined(bench, topic, group)
-    former = _membership(member)
-    second = bench.member(topic, group)
-    bench.polled([member, second], lambda _: len(member.events.owned) == len(second.events.owned) == 1)
-    [kept], [moved] = member.events.owned, second.events.owned
-    with bench.transaction() as transactions:
-        add = partial(transactions.add_offsets, former, {moved: CommittedOffset(0)})
-        assert fault_of(partial(add, bench.seconds)) is Fault.FENCED
-    with bench.transaction() as transactions:
-        for each, partition in ((member, kept), (second, moved)):
-            transactions.add_offsets(_membership(each), {partition: CommittedOffset(1)}, bench.seconds)
-        transactions.commit(bench.seconds)
-    committed = bench.admin.committed_offsets(group, topic, bench.seconds)
-    assert committed == {0: CommittedOffset(1), 1: CommittedOffset(1)}
-
-
-@_transactional
-def metadata_that_is_too_long_fails_the_transaction(bench: Bench) -> None:
-    topic, group = bench.topic(), bench.name()
-    member = _joined(bench, topic, group)
-    [zero] = at(topic, 0)
-    with bench.transaction() as transactions:
-        transactions.add_offsets(_membership(member), {zero: CommittedOffset(0, "x" * 4095)}, bench.seconds)
-        transactions.commit(bench.seconds)
-    with bench.transaction() as transactions:
-        offsets = {zero: CommittedOffset(1, "x" * 5000)}
-        assert (
-            fault_of(partial(transactions.add_offsets, _membership(member), offsets, bench.seconds)) is Fault.METADATA
-        )
-    found = bench.admin.committed_offsets(group, topic, bench.seconds)
-    assert found == {0: CommittedOffset(0, "x" * 4095)}
-
-
-@_transactional
+@CONTRACT.transactional
 def a_record_that_is_refused_fails_the_commit(bench: Bench) -> None:
     topic, small, name = bench.topic(), bench.topic(max_message_bytes=2000), bench.name()
     with bench.transaction(name) as transactions:
@@ -268,7 +163,7 @@ def a_record_that_is_refused_fails_the_commit(bench: Bench) -> None:
     assert record.value() == b"later"
 
 
-@_transactional
+@CONTRACT.transactional
 def one_by_one_a_refused_record_is_named(bench: Bench) -> None:
     small = bench.topic(max_message_bytes=2000)
     refused: list[tuple[int, Fault]] = []
@@ -280,7 +175,7 @@ def one_by_one_a_refused_record_is_named(bench: Bench) -> None:
         assert fault_of(partial(transactions.commit, bench.seconds)) is Fault.TOO_LARGE
 
 
-@_transactional
+@CONTRACT.transactional
 def a_commit_in_doubt_is_repeated(bench: Bench) -> None:
     topic = bench.topic()
     transactions = bench.transactions()
