@@ -43,8 +43,8 @@ class TransactionThread:
         self._changed = system.condition()
         self._wanted = False
         self._ended = False
-        self._tasks: list[Sealing] = []
-        self._limits: list[Callable[[str], int | None]] = []
+        self._tasks: dict[Sealing, Callable[[str], int | None]] = {}
+        """Each with its topics' limits, as given to `join`."""
         self._writer = TransactionWriter(
             adapter,
             TransactionSettings(name.id, compression=settings.compression, max_batch_bytes=settings.max_batch_bytes),
@@ -64,8 +64,7 @@ class TransactionThread:
     def join(self, task: Sealing, limit: Callable[[str], int | None]) -> None:
         """`limit`: the largest record of a topic in bytes, if known."""
         with self._changed:
-            self._tasks.append(task)
-            self._limits.append(limit)
+            self._tasks[task] = limit
             if self._thread is None:
                 self._system.watch(self.duty)
                 self._thread = self._system.spawn("flux-transactions", self._run)
@@ -73,8 +72,8 @@ class TransactionThread:
     def leave(self, task: Sealing | None) -> bool:
         """Returns whether no other task uses it: then it waits briefly for the last transaction, and ends."""
         with self._changed:
-            if task in self._tasks:
-                self._tasks.remove(task)
+            if task is not None:
+                self._tasks.pop(task, None)
             if self._tasks:
                 return False
             self._ended = True
@@ -93,7 +92,8 @@ class TransactionThread:
                 self._changed.notify_all()
 
     def _limit(self, topic: str) -> int | None:
-        return next((found for limit in self._limits if (found := limit(topic)) is not None), None)
+        limits = list(self._tasks.values())
+        return next((found for limit in limits if (found := limit(topic)) is not None), None)
 
     def _run(self) -> None:
         try:

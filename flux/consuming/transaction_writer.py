@@ -43,20 +43,28 @@ Source = Forward | tuple[CallOutputs, int]
 
 @attrs.define
 class Refused(Exception):
-    """Records that their topics refuse: nothing of the transaction was committed."""
+    """Records that their topics refuse: nothing of the transaction was committed. `unavailable`: why others were not
+    written, for which no record is the reason."""
 
     forwards: dict[Forward, BrokerError] = attrs.field(factory=dict)
     outputs: dict[CallOutputs, Exception] = attrs.field(factory=dict)
+    unavailable: BrokerError | None = None
 
     def add(self, source: Source, topic: str, record: ProducerRecord, error: BrokerError) -> None:
-        if isinstance(source, Forward):
+        if error.fault in _OF_THE_CLUSTER:
+            self.unavailable = error
+        elif isinstance(source, Forward):
             self.forwards[source] = error
         else:
             failed = FailedRecord(topic, record.partition, record.key, record.value, error)
             self.outputs.setdefault(source[0], DeliveryError([failed]))
 
-    def __bool__(self) -> bool:
-        return bool(self.forwards or self.outputs)
+    def check(self) -> None:
+        """Raises it if it has records; else BrokerError if the cluster was unavailable."""
+        if self.forwards or self.outputs:
+            raise self
+        if self.unavailable is not None:
+            raise self.unavailable
 
 
 class TransactionWriter:
@@ -82,10 +90,6 @@ class TransactionWriter:
         self._superseded = 0
         """How often in a row another client, or the transaction's timeout, took its place."""
         self._admin: AdminPort | None = None
-
-    @property
-    def id(self) -> str:
-        return self._settings.id
 
     def warm_up(self) -> None:
         """Connects, and ends what a former process of this id left open. Raises BrokerError."""
@@ -133,8 +137,7 @@ class TransactionWriter:
             self._write_to(client, topic, sources, refused, one_by_one)
         if one_by_one:
             client.flush(_COMMIT)
-        if refused:
-            raise refused
+        refused.check()
         for part in parts:
             if part.sealed.offsets:
                 step()

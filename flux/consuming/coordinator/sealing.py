@@ -10,7 +10,6 @@ from flux.consuming.coordinator.common import Shared, StageRuntime
 from flux.consuming.coordinator.membership import Ending
 from flux.consuming.coordinator.procedures import Procedures
 from flux.consuming.coordinator.verdicts import Products
-from flux.core.engine.assignment import Phase
 from flux.core.engine.forwarding import Forward
 from flux.core.engine.transactions import CallOutputs, Sealed
 from flux.core.errors import BrokerError, Fault
@@ -70,14 +69,14 @@ class Sealing:
         forwards: Mapping[Forward, BrokerError] | None = None,
         outputs: Sequence[tuple[CallOutputs, Exception]] = (),
     ) -> None:
-        """The transaction was not committed. `forwards` and `outputs`: those that their topics refuse: the forwards are
-        retried later, and the calls of the outputs fail."""
+        """The transaction was not committed. `forwards` and `outputs`: those of this part that topics refuse, if a
+        refused record of any part was the reason: the forwards are retried later, and the calls of the outputs fail."""
         runtime, common = part.runtime, self._common
         with common.lock:
             transactions = runtime.engine.transactions
             for refused, _ in outputs:
                 transactions.withdraw(part.sealed, refused)
-            blamed = bool(forwards or outputs)
+            blamed = forwards is not None
             transactions.put_back(part.sealed, error, runtime.now_locked(), forwards, blamed=blamed)
             common.wake_locked(1)
         for refused, why in outputs:
@@ -97,8 +96,7 @@ class Sealing:
         was committed before."""
         sealed = part.sealed
         with self._common.lock:
-            owned = [each.partition for each in sealed.assignments if each.phase is not Phase.GONE]
-        return {partition: (sealed.offsets[partition], sealed.before[partition]) for partition in owned}
+            return {partition: (sealed.offsets[partition], sealed.before[partition]) for partition in sealed.owned}
 
     def fail(self, error: BaseException) -> None:
         """The transactions cannot go on: the worker ends."""

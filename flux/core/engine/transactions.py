@@ -62,9 +62,14 @@ class Sealed:
     assignments: list[Assignment]
 
     @property
+    def owned(self) -> list[TopicPartition]:
+        """Its partitions that are still assigned."""
+        return [each.partition for each in self.assignments if each.phase is not Phase.GONE]
+
+    @property
     def has_lapsed(self) -> bool:
         """Whether one of its partitions is gone: it must not be committed as it is."""
-        return any(assignment.phase is Phase.GONE for assignment in self.assignments)
+        return len(self.owned) < len(self.assignments)
 
     @property
     def alone(self) -> bool:
@@ -119,8 +124,7 @@ class Transactions:
         counted = self._retries.all_written(sealed.forwards, now)
         self._retries.all_settled(entry for outputs in sealed.outputs for entry in outputs.entries)
         self._let_go(sealed.outputs)
-        owned = [each.partition for each in sealed.assignments if each.phase is not Phase.GONE]
-        self._partitions.committed({partition: sealed.offsets[partition] for partition in owned}, None, now)
+        self._partitions.committed({partition: sealed.offsets[partition] for partition in sealed.owned}, None, now)
         return counted
 
     def put_back(
@@ -131,8 +135,8 @@ class Transactions:
         refused: Mapping[Forward, BrokerError] | None = None,
         blamed: bool = False,
     ) -> None:
-        """The transaction was not committed. `refused`: forwards that their target topics refuse. `blamed`: the failure
-        has been found, so that the next transaction may succeed."""
+        """The transaction was not committed. `refused`: forwards that their target topics refuse. `blamed`: because of
+        refused records, of this stage or of another one, so that the next transaction, without them, may succeed."""
         self._sealed = None
         forwards = self._retries.forwards
         refused = refused or {}
@@ -220,13 +224,15 @@ class Transactions:
 
     def _take_outputs(self) -> list[CallOutputs]:
         """Without those whose partition is gone: all entries of one have the same partition."""
-        taken = list(self._outputs)
+        taken: list[CallOutputs] = []
+        for outputs in self._outputs:
+            first = outputs.entries[0]
+            if first in first.assignment.open:
+                taken.append(outputs)
+            else:
+                self._let_go([outputs])
         self._outputs.clear()
-        gone = [outputs for outputs in taken if outputs.entries[0] not in outputs.entries[0].assignment.open]
-        self._let_go(gone)
-        if not gone:
-            return taken
-        return [outputs for outputs in taken if outputs.entries[0] in outputs.entries[0].assignment.open]
+        return taken
 
     def _let_go(self, outputs: Iterable[CallOutputs]) -> None:
         for each in outputs:

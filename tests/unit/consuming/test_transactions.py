@@ -235,6 +235,50 @@ def test_an_output_that_its_topic_refuses_fails_its_call_alone(adapter: MemoryAd
     assert seen(adapter, "small") == [b"1", b"2", b"3"]
 
 
+@pytest.mark.parametrize("faults", [(Fault.TOO_LARGE, Fault.UNAVAILABLE), (Fault.TOO_LARGE, Fault.LOGIN)])
+def test_a_record_that_an_unavailable_cluster_did_not_write_fails_no_call(
+    adapter: MemoryAdapter, faults: tuple[Fault, ...]
+) -> None:
+    out = out_of(adapter)
+    write(adapter, b"a")
+    left, stages = list(faults), []
+
+    def fault(topic: str, partition: int, record: ProducerRecord) -> BrokerError | None:
+        return BrokerError("refused", left.pop(0)) if topic == "out" and left else None
+
+    adapter.broker.fail_writes(fault)
+
+    def call(self: flux.Task, message: flux.Message) -> None:
+        stages.append(message.stage)
+        out.produce(message.value)
+
+    assert run(task_of(adapter, call)) == 0
+
+    assert (seen(adapter, "out"), stages, left) == ([b"a"], [0], [])
+
+
+def test_a_refused_record_of_one_task_holds_up_no_other(
+    adapter: MemoryAdapter, caplog: pytest.LogCaptureFixture
+) -> None:
+    adapter.broker.create_topic("small", 1, {"max.message.bytes": "200"})
+    adapter.broker.create_topic("u", 1)
+    small, out = out_of(adapter, "small"), out_of(adapter)
+    write(adapter, b"1")
+    write(adapter, b"2", topic="u")
+
+    def call_small(self: flux.Task, message: flux.Message) -> None:
+        small.produce(b"x" * 300)
+
+    def call_out(self: flux.Task, message: flux.Message) -> None:
+        out.produce(message.value)
+
+    first = task_of(adapter, call_small, retries=0)
+    assert run(first, task_of(adapter, call_out, topic="u", group_id="h")) == 0
+
+    assert (seen(adapter, "out"), seen(adapter, "t-g-dlq")) == ([b"2"], [b"1"])
+    assert "was not committed" not in caplog.text
+
+
 def test_a_producer_of_another_cluster_is_refused_in_the_call(adapter: MemoryAdapter) -> None:
     other = MemoryAdapter(uuid.uuid4().hex)
     elsewhere = out_of(other)
