@@ -101,7 +101,6 @@ class Deadlines:
         return not (
             self._dispatch.running
             or len(self._dispatch.work)
-            or len(self._retries.in_place)
             or len(self._retries.forwards)
             or self._partitions.resets
             or any(assignment.open for assignment in self._partitions.assignments.values())
@@ -115,7 +114,6 @@ class Deadlines:
             self._dispatch.running
             or len(forwards.refused) < len(forwards)
             or len(self._dispatch.work.delay_queue)
-            or len(self._retries.in_place)
             or self._partitions.resets
             or self.available(now)
             or any(not forwards.has(entry) for entry in self._open())

@@ -26,11 +26,11 @@ class KeyQueue:
 
     __slots__ = ("assignment", "busy", "holds", "name", "queue")
 
-    def __init__(self, assignment: Assignment, name: Any) -> None:
+    def __init__(self, assignment: Assignment, name: Any, busy: bool) -> None:
         self.assignment = assignment
         self.name = name
         self.queue: deque[Entry] = deque()
-        self.busy = False
+        self.busy = busy
         self.holds = 0
 
     def insert(self, entry: Entry) -> None:
@@ -279,8 +279,7 @@ class KeyQueues:
         key_queue = self._key_queues.get(name)
         if not isinstance(key_queue, KeyQueue):
             claimed = key_queue is not None
-            key_queue = self._key_queues[name] = KeyQueue(entry.assignment, name)
-            key_queue.busy = claimed
+            key_queue = self._key_queues[name] = KeyQueue(entry.assignment, name, busy=claimed)
         return key_queue
 
     def _advance(self, key_queue: KeyQueue) -> None:

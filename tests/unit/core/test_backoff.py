@@ -17,7 +17,10 @@ DEFAULT = Waits(None, 30 * DAY)
 
 
 class Seconds(float, enum.Enum):
+    HALF = 0.5
     MINUTE = 60.0
+    HUNDRED = 100.0
+    YEAR = 365 * DAY
 
 
 @pytest.mark.parametrize(
@@ -45,6 +48,8 @@ def test_the_published_sum_of_25_stages() -> None:
         (0, "0 seconds"),
         (0.5, "0.5 seconds"),
         (1, "1 second"),
+        (9.75, "9.75 seconds"),
+        (10.25, "10 seconds"),
         (59, "59 seconds"),
         (60, "~1.0 minute"),
         (3600, "~1.0 hour"),
@@ -60,6 +65,7 @@ def test_waits_in_words(seconds: float, words: str) -> None:
 def test_the_default_is_sidekiqs_formula(stage: int, jitter: int) -> None:
     assert default_wait(stage, jitter) == stage**4 + 15 + jitter * (stage + 1)
     assert DEFAULT.seconds(stage, jitter) == default_wait(stage, jitter) <= DEFAULT.longest(stage)
+    assert DEFAULT.longest(stage) == default_wait(stage, JITTER_STEPS - 1)
 
 
 @pytest.mark.parametrize(
@@ -73,6 +79,7 @@ def test_the_default_is_sidekiqs_formula(stage: int, jitter: int) -> None:
         (lambda stage: stage * 10, [10, 20, 30]),
         (Seconds.MINUTE, [60, 60, 60]),
         (lambda stage: Seconds.MINUTE, [60, 60, 60]),
+        ([Seconds.HALF, Seconds.HUNDRED], [0.5, 100, 100]),
     ],
 )
 def test_every_kind_of_setting(setting: Any, waits: list[float]) -> None:
@@ -84,7 +91,7 @@ def test_every_kind_of_setting(setting: Any, waits: list[float]) -> None:
 
 @pytest.mark.parametrize("setting", [None, 5, [5], lambda stage: 5])
 def test_the_main_stage_never_waits(setting: Any) -> None:
-    assert Waits(setting, 100).seconds(0, 29) == 0
+    assert Waits(setting, 100).seconds(0, 29) == Waits(setting, 100).mean(0) == 0
 
 
 def broken(stage: int) -> float:
@@ -126,6 +133,35 @@ def test_a_wait_that_cannot_be_is_refused_at_start_in_one_line(setting: Any) -> 
     assert "wait" in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("setting", "says"),
+    [
+        ("5", "wait = '5': give seconds, a list of seconds, or stage -> seconds"),
+        ([], "wait = []: give at least one number of seconds"),
+        ([-1], "wait of stage 1 is -1: give a number of seconds, 0 or more"),
+        ([1, "a"], "wait of stage 2 is 'a': give a number of seconds, 0 or more"),
+        (101, "wait of stage 1 is 101 s, longer than max_delay (100 s): shorten it or raise max_delay"),
+        (Seconds.YEAR, "wait of stage 1 is 3.1536e+07 s, longer than max_delay (100 s): shorten it or raise max_delay"),
+        (10**400, f"wait of stage 1 is 1{'0' * 99}… and 301 characters more s, longer than max_delay"),
+        (broken, "wait raised RuntimeError: no idea for stage 1: make it return seconds"),
+    ],
+)
+def test_the_error_names_the_wait_and_the_remedy(setting: Any, says: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        Waits(setting, 100).check(2)
+    assert str(caught.value).startswith(says)
+
+
+def test_only_the_waits_of_the_tasks_own_stages_are_checked() -> None:
+    Waits([60, 120], 100).check(1)
+    with pytest.raises(ConfigurationError, match="stage 2"):
+        Waits([60, 120], 100).check(2)
+    with pytest.raises(ConfigurationError, match="stage 1"):
+        Waits([120], 100).check(1)
+    with pytest.raises(ConfigurationError, match="stage 1"):
+        Waits(None, default_wait(1, 29) - 1).check(1)
+
+
 def test_default_waits_beyond_the_longest_delay_are_refused_at_start() -> None:
     Waits(None, default_wait(5, 29)).check(5)
     with pytest.raises(ConfigurationError, match="stage 5"):
@@ -134,7 +170,7 @@ def test_default_waits_beyond_the_longest_delay_are_refused_at_start() -> None:
 
 @pytest.mark.parametrize("longest", [-1, float("nan"), "1", None, True])
 def test_a_longest_delay_that_cannot_be_is_refused(longest: Any) -> None:
-    with pytest.raises(ConfigurationError, match="max_delay"):
+    with pytest.raises(ConfigurationError, match=r"^max_delay"):
         Waits(None, longest).check(0)
 
 

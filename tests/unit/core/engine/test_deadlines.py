@@ -14,7 +14,7 @@ from flux.core.flux_headers import DUE
 from flux.core.limits.backpressure import FULL
 from flux.core.ports import PollResult
 from flux.system import OperatingSystem
-from unit.support.engine_support import DENIED, Driver, record
+from unit.support.engine_support import AWAY, DENIED, T0, Driver, record
 
 
 class Clock(OperatingSystem):
@@ -130,3 +130,97 @@ def test_a_record_that_waits_for_what_it_produced_will_progress() -> None:
     assert (driver.engine.empty, driver.engine.quiet, driver.engine.rests(driver.now)) == (False, False, False)
     driver.engine.settled(entry, None, driver.now)
     assert (driver.engine.empty, driver.engine.quiet, driver.engine.rests(driver.now)) == (True, True, True)
+
+
+def test_a_retry_in_place_is_ready_when_its_wait_is_over() -> None:
+    driver = Driver(in_place_retries=1, in_place_wait=1.0)
+    driver.assign(0)
+    driver.poll(0)
+    driver.work(driver.take(), 0)
+    assert (driver.engine.ready(T0), driver.engine.begins_at(T0), driver.engine.deadline(T0)) == (0, T0 + 1, T0 + 1)
+    assert (driver.engine.empty, driver.engine.rests(T0)) == (False, False)
+    assert (driver.engine.ready(T0 + 1), driver.engine.begins_at(T0 + 1)) == (1, None)
+
+
+def test_calls_are_not_expected_to_begin_when_the_limit_opens_if_there_is_nothing_to_call() -> None:
+    driver = Driver(rate_limit=1.0)
+    driver.assign(0)
+    driver.poll(0)
+    assert driver.engine.begins_at(T0) is None
+    driver.work(driver.take())
+    assert driver.engine.begins_at(T0) is None
+
+
+def test_a_retry_in_place_that_is_due_waits_for_the_rate_limit() -> None:
+    driver = Driver(rate_limit=0.5, in_place_retries=1, in_place_wait=1.0)
+    driver.assign(0)
+    driver.poll(0)
+    driver.work(driver.take(), 0)
+    assert driver.engine.begins_at(T0) == T0 + 1
+    assert driver.engine.begins_at(T0 + 1) == pytest.approx(T0 + 2, abs=0.02)
+
+
+def test_a_record_that_waits_sets_the_deadline_until_it_is_due() -> None:
+    driver = Driver(stage=1)
+    driver.now = 100.0
+    driver.engine.epoch = T0
+    driver.assign(0)
+    driver.poll(record(0, b"x", driver.p0, headers=[(DUE, b"%d" % round((T0 + 110) * 1000))]))
+    assert driver.engine.deadline(100.0) == 110
+    assert driver.engine.deadline(110.0) is None
+    assert not driver.engine.rests(100.0)
+    driver.engine.stop()
+    assert driver.engine.deadline(100.0) is None
+
+
+def test_a_forward_that_could_not_be_written_and_a_commit_set_the_deadline() -> None:
+    driver = Driver(commit_interval=5.0)
+    driver.assign(0)
+    driver.turn()
+    driver.poll(0, 1)
+    driver.work(driver.take(), 0)
+    assert driver.engine.deadline(T0) == T0 + 5
+    driver.write(AWAY)
+    assert driver.engine.deadline(T0) == T0 + 1
+
+
+def test_a_blocked_stage_does_not_wait_for_records_to_become_due() -> None:
+    driver = Driver(stage=1, commit_interval=50.0)
+    driver.assign(0)
+    driver.turn()
+    driver.poll(due_in(driver, 0, -1.0), due_in(driver, 1, 0.5))
+    driver.work(driver.take(), 0)
+    driver.write(AWAY)
+    assert driver.engine.deadline(T0) == T0 + 1
+
+
+@pytest.mark.parametrize(("late", "rest"), [(-0.1, 0.1), (0.0, BUSY_REST), (1.0, BUSY_REST)])
+def test_a_poll_ends_at_the_deadline_and_is_short_beyond_it(late: float, rest: float) -> None:
+    driver = Driver()
+    driver.assign(0)
+    driver.poll(0)
+    driver.work(driver.take(), 0)
+    driver.write(AWAY)
+    at = driver.engine.deadline(T0)
+    assert at is not None
+    assert driver.engine._deadlines.rest(at + late) == pytest.approx(rest)
+
+
+@pytest.mark.parametrize(("exactly_once", "rest"), [(False, BUSY_REST), (True, REST)])
+def test_a_poll_is_short_while_copies_are_written_unless_in_transactions(exactly_once: bool, rest: float) -> None:
+    driver = Driver(exactly_once=exactly_once, commit_interval=50.0)
+    driver.assign(0)
+    driver.turn()
+    driver.engine.transactions.seal(T0)
+    driver.poll(0)
+    driver.work(driver.take(), 0)
+    assert driver.engine._deadlines.rest(T0) == rest
+    driver.engine.writes(T0)
+    assert driver.engine._deadlines.rest(T0) == rest
+
+
+def test_a_partition_that_has_to_be_reset_will_progress() -> None:
+    driver = Driver()
+    driver.assign(0)
+    driver.engine.polled(PollResult(out_of_range=[driver.p0]), T0)
+    assert (driver.engine.empty, driver.engine.rests(T0)) == (False, False)

@@ -58,6 +58,10 @@ def test_a_record_without_a_timestamp_never_expires(timestamp: int) -> None:
     assert not expires(message(record(0, timestamp=timestamp)), LIMIT, T0 + 10**6)
 
 
+def test_the_earliest_timestamp_there_is_counts() -> None:
+    assert expires(message(record(0, timestamp=1)), LIMIT, T0)
+
+
 def test_in_a_retry_stage_the_age_is_that_of_the_origin() -> None:
     driver = expiring(1)
     driver.poll(retried(driver, born=-200))

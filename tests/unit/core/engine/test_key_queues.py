@@ -523,3 +523,38 @@ def test_records_that_were_set_aside_are_set_aside_once() -> None:
     assert key_queues.take(9, now=0) == []
     key_queues.retry_aside()
     assert (len(key_queues), key_queues.ready(now=0)) == (1, 1)
+
+
+def test_what_was_set_aside_of_another_partition_stays_when_one_is_dropped() -> None:
+    key_queues, gone = crowded()
+    stays = assignment(partition=P1, max_metadata=16 + 2)
+    assert stays.offset_tracker is not None
+    stays.offset_tracker.delivered(0, 100)
+    for owner in (gone, stays):
+        key_queues.add(entry(owner, 50, b"far"))
+    assert key_queues.take(9, now=0) == []
+    key_queues.drop(gone)
+    key_queues.retry_aside()
+    assert (len(key_queues), key_queues.ready(now=0)) == (1, 1)
+    stays.offset_tracker.done(0, 50)
+    assert [one.assignment for one in key_queues.take(9, now=0)] == [stays]
+
+
+def test_what_is_given_back_is_not_in_flight() -> None:
+    key_queues, owner = KeyQueues("key"), assignment()
+    fed(key_queues, owner, b"x", b"y")
+    key_queues.give_back(key_queues.take(2, now=0))
+    assert owner.in_flight == 0
+    key_queues.take(1, now=0)
+    assert owner.in_flight == 1
+
+
+def test_records_that_are_open_take_room_in_the_metadata_beside_those_that_run() -> None:
+    owner = assignment(max_metadata=16 + 20)  # of 127 offsets, seven ranges fit
+    assert owner.offset_tracker is not None
+    owner.offset_tracker.delivered(0, 127)
+    key_queues = KeyQueues("none")
+    for offset in (124, 125, 126):
+        key_queues.add(entry(owner, offset))
+    owner.open.update(dict.fromkeys(entry(owner, offset) for offset in range(10, 20, 2)))
+    assert len(key_queues.take(9, now=0)) == 2
