@@ -58,6 +58,21 @@ def test_a_watcher_that_is_late_itself_believes_only_a_standstill() -> None:
         assert found == ([still] if number == STANDSTILL else [])
 
 
+def test_runs_behind_those_that_are_not_stuck_are_checked_too() -> None:
+    dispatch_mode = DispatchMode()
+    known, ended, new, stuck = run(), run(3), run(started=T0 + 2 * CHECK_INTERVAL), run()
+    ended.index = 3
+    on_time(dispatch_mode, 0)
+    on_time(dispatch_mode, 1, known)
+    assert on_time(dispatch_mode, 2, known, ended, new, stuck) == [stuck]
+
+
+def test_a_run_is_checked_after_one_interval_and_a_watcher_is_late_beyond_one_and_a_half() -> None:
+    assert len(DispatchMode().stuck([run(started=0.0)], CHECK_INTERVAL)) == 1
+    assert len(DispatchMode().stuck([run(started=0.0)], 1.5 * CHECK_INTERVAL)) == 1
+    assert DispatchMode().stuck([run(started=0.0)], 1.6 * CHECK_INTERVAL) == []
+
+
 def slowed(times: int = 1) -> DispatchMode:
     """Each time that calls were quick again, one was stuck soon."""
     dispatch_mode = DispatchMode()
@@ -76,13 +91,28 @@ def test_one_slow_call_in_a_long_while_is_soon_forgotten() -> None:
     for _ in range(48):
         dispatch_mode.took(QUICK, 1)
     assert not dispatch_mode.slow
-    dispatch_mode.took(0.0, 100_000)
+    for _ in range(20):
+        dispatch_mode.took(0.0, 1000)
+    assert quick_calls_to_end(dispatch_mode) == 48
+
+
+@pytest.mark.parametrize("calm", [0, 19_999])
+def test_the_next_slow_call_after_fewer_takes_twice_as_many_quick_ones(calm: int) -> None:
+    dispatch_mode = slowed()
+    dispatch_mode.took(0.0, 48)
+    dispatch_mode.took(0.0, calm)
+    assert quick_calls_to_end(dispatch_mode) == 96
+
+
+def quick_calls_to_end(dispatch_mode: DispatchMode) -> int:
+    """A run is stuck; then calls are quick. Returns how many end the slow mode."""
     on_time(dispatch_mode, 5)
     on_time(dispatch_mode, 6, run(started=T0 + 4 * CHECK_INTERVAL))
-    assert dispatch_mode.slow
-    for _ in range(48):
+    calls = 0
+    while dispatch_mode.slow:
         dispatch_mode.took(QUICK, 1)
-    assert not dispatch_mode.slow
+        calls += 1
+    return calls
 
 
 def test_the_more_calls_are_quick_the_more_are_taken_at_once_until_one_caller_makes_all() -> None:
