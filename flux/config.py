@@ -16,7 +16,7 @@ from flux.core.errors import ConfigurationError
 from flux.core.hooks import Hooks, check_hooks
 from flux.core.ports import Adapter, AsyncAdapter, ProducerSettings
 from flux.core.producing.buffer import Limits
-from flux.core.validation import is_number, is_whole, plain, plainly, shown
+from flux.core.validation import is_number, is_whole, plain, plainly, seconds, shown
 from flux.processes.sigterm import ignore_sigterm
 from flux.producing.registry import PRODUCERS
 from flux.system import Lock
@@ -72,11 +72,11 @@ class ProducerOptions:
     """Records that a producer buffers before it passes them to its client."""
     max_buffer_bytes: int = attrs.field(default=1_000_000, validator=_count)
     """Bytes of keys and values that it buffers."""
-    flush_interval: float = attrs.field(default=1.0, validator=_seconds)
+    flush_interval: float = attrs.field(default=1.0, converter=seconds, validator=_seconds)
     """How long a record waits in the buffer at most."""
     compression: Compression = attrs.field(default="none", validator=_one_of(Compression))
     acks: Acks = attrs.field(default="all", validator=_one_of(Acks))
-    delivery_timeout: float = attrs.field(default=30.0, validator=_seconds)
+    delivery_timeout: float = attrs.field(default=30.0, converter=seconds, validator=_seconds)
     """How long the client tries to deliver a record, and how long `produce` waits for room."""
     max_queue_bytes: int = attrs.field(default=256 * 1024 * 1024, validator=_count)
     """Bytes that a client holds at most, including unacknowledged records; producers with the same settings share

@@ -12,7 +12,7 @@ from flux import config
 from flux.config import AdapterChoice, ProducerOptions
 from flux.core.errors import BufferFull, ConfigurationError, DeliveryError
 from flux.core.ports import ProducerRecord
-from flux.core.validation import plain
+from flux.core.validation import Seconds, plain, seconds
 from flux.processes.sigterm import handle_sigterm
 from flux.producing.delivery import Delivery
 from flux.producing.encoding import HeadersLike, encode, encode_headers, encode_value
@@ -183,30 +183,30 @@ class Producer(metaclass=_ProducerClass):
                 await buffer.await_room(record)
 
     @classmethod
-    def flush(cls, timeout: float | None = None) -> None:
+    def flush(cls, timeout: Seconds | None = None) -> None:
         """Flushes, and waits up to `timeout` seconds (None: until the client has given up the last record). What a
         running call of a task has produced stays held. Raises DeliveryError, which names the records that failed, also
         earlier ones that no caller got, and those still in flight after `timeout`, which may still arrive."""
         if not ending():  # the exit handler has delivered, or named, all records
-            _route(cls).flush(timeout)
+            _route(cls).flush(seconds(timeout))
 
     @classmethod
-    async def aflush(cls, timeout: float | None = None) -> None:
+    async def aflush(cls, timeout: Seconds | None = None) -> None:
         """`flush` for an event loop."""
         buffer = await asyncio.to_thread(_route, cls)
-        await buffer.aflush(timeout)
+        await buffer.aflush(seconds(timeout))
 
     @classmethod
-    def close(cls, timeout: float | None = None) -> None:
+    def close(cls, timeout: Seconds | None = None) -> None:
         """`flush`, then closes the client unless other producers use it; `timeout` None: `delivery_timeout` and 5 s.
         Called at exit by itself. The next record starts it again. Raises DeliveryError."""
         if not ending():
-            PRODUCERS.close(_route(cls), timeout)
+            PRODUCERS.close(_route(cls), seconds(timeout))
 
     @classmethod
-    async def aclose(cls, timeout: float | None = None) -> None:
+    async def aclose(cls, timeout: Seconds | None = None) -> None:
         """`close` for an event loop."""
-        await asyncio.to_thread(lambda: PRODUCERS.close(_route(cls), timeout))
+        await asyncio.to_thread(lambda: PRODUCERS.close(_route(cls), seconds(timeout)))
 
 
 def _class_for(shared: type[Producer], own: dict[str, Any]) -> type[Producer]:

@@ -15,7 +15,7 @@ from flux.config import ProducerOptions
 from flux.core import flux_headers
 from flux.core.errors import ConfigurationError
 from flux.core.policy import Policy
-from flux.core.validation import is_number, plain, shown
+from flux.core.validation import Seconds, is_number, seconds, shown
 from flux.producer import Producer
 from flux.producing.delivery import Delivery
 from flux.producing.encoding import HeadersLike
@@ -29,7 +29,7 @@ def enqueue(
     value: Any,
     key: str | bytes | None,
     headers: HeadersLike | None,
-    delay: float | None,
+    delay: Seconds | None,
     at: datetime | None,
 ) -> Delivery:
     """See `flux.Task.enqueue`. `task`: its class, or an instance."""
@@ -54,7 +54,7 @@ def enqueue(
     return _producer(task, stage.topic, options, serializer).send(value, key=key, headers=all_headers)
 
 
-def _due(policy: Policy, delay: float | None, at: datetime | None) -> int | None:
+def _due(policy: Policy, delay: Seconds | None, at: datetime | None) -> int | None:
     """Milliseconds since the epoch; None: at once."""
     if delay is None and at is None:
         return None
@@ -67,15 +67,15 @@ def _due(policy: Policy, delay: float | None, at: datetime | None) -> int | None
         if at.tzinfo is None:
             raise ConfigurationError(f"enqueue(at={at.isoformat()}): give a datetime with a time zone")
         delay = max(at.timestamp() - now, 0.0)
-    delay = plain(delay)
-    if not is_number(delay, 0, math.inf) or delay == math.inf:
-        raise ConfigurationError(f"enqueue(delay={shown(delay)}): give seconds, 0 or more")
-    if delay > policy.max_delay:
+    wait: float = seconds(delay)
+    if not is_number(wait, 0, math.inf) or wait == math.inf:
+        raise ConfigurationError(f"enqueue(delay={shown(wait)}): give seconds, 0 or more")
+    if wait > policy.max_delay:
         raise ConfigurationError(
-            f"enqueue: {shown(delay)} s is longer than max_delay = {policy.max_delay:g} s, for which retry topics are"
+            f"enqueue: {shown(wait)} s is longer than max_delay = {policy.max_delay:g} s, for which retry topics are"
             " kept"
         )
-    return math.ceil(round((now + delay) * 1000, 3))  # as `whole_ms`, rounded up
+    return math.ceil(round((now + wait) * 1000, 3))  # as `whole_ms`, rounded up
 
 
 def _pairs(headers: HeadersLike | None) -> list[tuple[str, Any]]:

@@ -6,6 +6,7 @@ import inspect
 from asyncio import CancelledError
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from difflib import get_close_matches
 from functools import partial
 from typing import Any, ClassVar, Concatenate, Generic, Literal, ParamSpec, TypeVar
 
@@ -20,8 +21,9 @@ from flux.core.errors import ConfigurationError
 from flux.core.hooks import Hooks
 from flux.core.message import Message
 from flux.core.policy import DAY, Policy
+from flux.core.spelling import check_names
 from flux.core.stage import Naming, Stages
-from flux.core.validation import check_switch, shown
+from flux.core.validation import Seconds, check_switch, shown
 from flux.producing.delivery import Delivery
 from flux.producing.encoding import HeadersLike
 from flux.scheduling import enqueue
@@ -47,8 +49,8 @@ class Task:
     threads, or in an event loop when `call` is `async def`. When `call` returns, its record is done; when it raises,
     the record is forwarded to the next stage. `setup` and `close` may be `async def` when `call` is.
 
-    Times are in seconds. A feature whose setting is None or 0 is off, and costs nothing. An invalid setting raises
-    ConfigurationError when a worker starts.
+    Times are in seconds, or a timedelta. A feature whose setting is None or 0 is off, and costs nothing. An invalid
+    setting raises ConfigurationError when a worker starts; a misspelt one, where the class is defined.
     """
 
     topic: str = ""
@@ -58,7 +60,7 @@ class Task:
     """Retry stages: a record is tried 1 + `retries` times before it is a dead letter."""
     wait: WaitSetting = None
     """None: the default backoff; seconds; a list of seconds, the last one repeated; or stage -> seconds."""
-    max_delay: float = 30 * DAY
+    max_delay: Seconds = 30 * DAY
     """No record waits longer than this in one stage."""
     retry_on: tuple[type[BaseException], ...] = (Exception,)
     """Exceptions after which a record is tried again. The nearest class in the MRO wins. A BaseException that is no
@@ -73,9 +75,9 @@ class Task:
     in_place_retries: int = 0
     """Retries in place before a record is forwarded, each counted as an attempt. They hold back only the record's key,
     end early on a stop or a revocation, and wait for the end of a pause."""
-    in_place_wait: float = 0.1
+    in_place_wait: Seconds = 0.1
     """Seconds before the first of them; doubled each time."""
-    give_up_after: float | None = None
+    give_up_after: Seconds | None = None
     """Maximum age, from the record's timestamp in the main topic: an older record is not tried any more, nor one whose
     next wait would exceed it; it becomes a dead letter, reason `expired`."""
 
@@ -83,7 +85,7 @@ class Task:
     """Calls in flight per process, all stages together."""
     rate_limit: float | None = None
     """Calls per second in each process, all stages together, evenly spaced."""
-    timeout: float | None = None
+    timeout: Seconds | None = None
     """Time limit of a call. An async call is then cancelled, and fails with TimeoutError; a blocking one cannot be
     ended: the log names it, with its stack."""
     middleware: Sequence[Middleware] = ()
@@ -94,13 +96,13 @@ class Task:
     """Where a group without any committed offset in the main topic starts. Partitions that are added later start with
     their oldest record."""
 
-    offset_commit_interval: float = 0.2
+    offset_commit_interval: Seconds = 0.2
     offset_commit_threshold: int = 10_000
-    drain_timeout: float = 10
+    drain_timeout: Seconds = 10
     """How long a revoked partition is kept for calls in flight."""
-    shutdown_timeout: float = 25
+    shutdown_timeout: Seconds = 25
     """How long a stop waits for calls in flight."""
-    stalled_after: float = 300
+    stalled_after: Seconds = 300
     """A partition with records but no progress for this long is named in the log, with its blocker."""
     max_waiting: int = 100_000
     """Records per retry stage that wait in memory; others stay on the cluster."""
@@ -137,6 +139,11 @@ class Task:
     naming: Naming | None = None
     """(topic, group, stage) -> (topic, group); None: Super::Flux's names."""
 
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if cls.__module__ != __name__:
+            check_spelling(cls)
+
     def setup(self) -> Any:
         """Called once per process, before the first call."""
 
@@ -156,7 +163,7 @@ class Task:
         *,
         key: str | bytes | None = None,
         headers: HeadersLike | None = None,
-        delay: float | None = None,
+        delay: Seconds | None = None,
         at: datetime | None = None,
     ) -> Delivery:
         """Writes a record to the task's main topic; or, with `delay` in seconds or the time `at` (with a time zone), to
@@ -242,12 +249,17 @@ class BatchTask(Task):
 
     max_batch: int = 100
     """Records; at most 10,000."""
-    max_wait: float = 1.0
+    max_wait: Seconds = 1.0
     """Seconds; at most 300."""
 
     def call(self, messages: Sequence[Message], /) -> Any:
         """Processes records of one partition, in order. When it returns, all are done."""
         raise NotImplementedError
+
+
+def check_spelling(task: type[Task] | Task) -> None:
+    """Raises ConfigurationError for an attribute that misspells a setting."""
+    check_names(task, (Task, BatchTask), ("setup", "call", "close"))
 
 
 def _batch(task: Any) -> OpenBatch | None:
@@ -271,9 +283,11 @@ def task(*, topic: str, group_id: str, **settings: Any) -> Callable[[Callable[[M
     `settings` are Task's class attributes. The name is the function's. Raises ConfigurationError for an unknown
     setting.
     """
-    unknown = [name for name in settings if name.startswith("_") or not hasattr(Task, name)]
-    if unknown:
-        raise ConfigurationError(f"@flux.task: unknown setting {unknown[0]}; see flux.Task for those there are")
+    known = [name for name in vars(Task) if not name.startswith("_")]
+    if unknown := [name for name in settings if name not in known]:
+        close = get_close_matches(unknown[0], known, 1)
+        hint = f": did you mean {close[0]}?" if close else "; see flux.Task for those there are"
+        raise ConfigurationError(f"@flux.task: unknown setting {unknown[0]}{hint}")
 
     def decorate(function: Callable[[Message], Any]) -> type[Task]:
         check_function(f"@flux.task: {_shown(function)}", function, "message", True)

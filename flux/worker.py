@@ -29,14 +29,14 @@ from flux.core.monitoring.health import Health, judge
 from flux.core.monitoring.stats import Stats
 from flux.core.ports import System
 from flux.core.stage import check_apart, parse_stages
-from flux.core.validation import check_seconds, check_switch, check_whole, plain, shown
+from flux.core.validation import Seconds, check_seconds, check_switch, check_whole, plain, seconds, shown
 from flux.processes.heartbeat import Reporter, report_topic
 from flux.producing.produced import Scopes
 from flux.producing.scope import CarryingExecutor
 from flux.system import SYSTEM, forks
 from flux.system.process_end import ending, install_stop_handler
 from flux.system.return_values import is_async
-from flux.task import Task
+from flux.task import Task, check_spelling
 
 _TICK = 0.2  # seconds
 
@@ -60,7 +60,7 @@ class Worker:
         adapter: AdapterChoice = None,
         concurrency: int | None = None,
         create_topics: bool = False,
-        exit_when_idle: float | None = None,
+        exit_when_idle: Seconds | None = None,
         metrics_port: int | Path | None = None,
         metrics_host: str = "0.0.0.0",
         report: bool | str = False,
@@ -72,7 +72,8 @@ class Worker:
             raise ConfigurationError("a worker needs a task: flux.Worker(MyTask)")
         stages = plain(stages)
         check_switch("create_topics", create_topics)
-        _check(exit_when_idle, metrics_port, metrics_host, process, instance_suffix)
+        idle_for: float | None = seconds(exit_when_idle)
+        _check(idle_for, metrics_port, metrics_host, process, instance_suffix)
         self._metrics_port = metrics_port
         self._metrics_host = metrics_host
         self._report_topic = report_topic(report)
@@ -100,6 +101,8 @@ class Worker:
             name = type(task).__name__
             awaited = is_async(task.call)
             check_task(name, task, awaited, policy.batch is not None)
+            check_spelling(type(task))
+            check_spelling(task)
             same = sum(isinstance(job.task, type(task)) for job in self._jobs)
             client = resolve_adapter(task.adapter, adapter)
             job = TaskRuntime(
@@ -119,7 +122,7 @@ class Worker:
             self._jobs.append(job)
         for cluster in {job.adapter.cluster for job in self._jobs}:
             check_apart([(j.name, j.policy.stages) for j in self._jobs if j.adapter.cluster == cluster])
-        self._supervision = Supervision(self._jobs, system, stages, create_topics, exit_when_idle, self._observe)
+        self._supervision = Supervision(self._jobs, system, stages, create_topics, idle_for, self._observe)
         self._life: Callable[[], Life] = self._supervision.life
         forks.watch(self)
 
@@ -289,7 +292,7 @@ def _check(
 ) -> None:
     """Raises ConfigurationError for settings at which a worker would fail later."""
     if exit_when_idle is not None:
-        check_seconds("exit_when_idle", plain(exit_when_idle))
+        check_seconds("exit_when_idle", exit_when_idle)
     if metrics_port is not None and not isinstance(metrics_port, Path):
         check_whole("metrics_port", plain(metrics_port), 0, 65535)
     if process is not None:

@@ -17,7 +17,15 @@ from flux.core.error_text import brief
 from flux.core.errors import ConfigurationError
 from flux.core.message import Message
 from flux.system import forks
-from flux.system.return_values import check_function, check_returned, drop, is_async, is_unfinished, own_failures
+from flux.system.return_values import (
+    check_function,
+    check_returned,
+    drop,
+    is_async,
+    is_unfinished,
+    own_failures,
+    takes,
+)
 
 PROCESS = (KeyboardInterrupt, SystemExit, GeneratorExit)
 
@@ -114,9 +122,19 @@ def check_task(name: str, task: Any, awaited: bool, batched: bool) -> None:
     is awaited; `batched`: whether it takes many messages."""
     check_function(f"{name}.call", task.call, "messages" if batched else "message", True)
     for each in ("setup", "close"):
-        check_function(f"{name}.{each}", getattr(task, each), "", awaited)
+        if is_async(function := getattr(task, each)) and not awaited:
+            raise ConfigurationError(
+                f"{name}.{each} is a coroutine function, which is never awaited because call is none: make both async"
+                " def, or both plain def"
+            )
+        check_function(f"{name}.{each}", function, "", awaited)
     decoder = task.decoder()
     if decoder is not None:
+        if not takes(decoder, 1) and takes(decoder, 2):
+            raise ConfigurationError(
+                f"{name}.deserializer takes two arguments, as a method does: it gets the bytes only, so put"
+                " @staticmethod before it, or give a function of one argument"
+            )
         check_function(f"{name}.deserializer", decoder, "bytes", False)
 
 

@@ -11,12 +11,13 @@ import attrs
 from flux.core.error_text import brief
 from flux.core.errors import ConfigurationError
 from flux.core.text import one_line
-from flux.core.validation import LONGEST, check_seconds, is_number, plain, plainly, shown
+from flux.core.validation import LONGEST, Seconds, check_seconds, is_number, shown
+from flux.core.validation import seconds as to_seconds
 
 JITTER_STEPS = 30
 """The random part of the default wait is one of 0 … 29, times the stage plus one."""
 
-WaitSetting = float | Sequence[float] | Callable[[int], float] | None
+WaitSetting = Seconds | Sequence[Seconds] | Callable[[int], Seconds] | None
 """What a task's `wait` may be: None, seconds, seconds per stage (the last repeats), or stage -> seconds."""
 
 
@@ -28,12 +29,12 @@ def default_wait(stage: int, jitter: int) -> int:
     return stage**4 + 15 + jitter * (stage + 1)
 
 
-@attrs.frozen(field_transformer=plainly)
+@attrs.frozen
 class Waits:
     """The waits of a task's stages. Times in seconds."""
 
-    setting: WaitSetting
-    max_delay: float
+    setting: WaitSetting = attrs.field(converter=to_seconds)
+    max_delay: float = attrs.field(converter=to_seconds)
 
     def seconds(self, stage: int, jitter: int) -> float:
         """How long a record waits in `stage`; 0 for the main stage."""
@@ -89,7 +90,7 @@ class Waits:
 def _checked(wait: Any, stage: int, max_delay: float) -> float:
     if (type(wait) is float or type(wait) is int) and 0 <= wait <= max_delay:
         return float(wait)  # the common case, cheap because it runs for each record that fails
-    wait = plain(wait)
+    wait = to_seconds(wait)
     if not is_number(wait, 0, math.inf):
         raise ConfigurationError(f"wait of stage {stage} is {shown(wait)}: give a number of seconds, 0 or more")
     if wait > max_delay:

@@ -23,6 +23,7 @@ from flux.core.validation import (
     check_whole,
     is_number,
     plainly,
+    seconds,
     shown,
 )
 
@@ -47,28 +48,28 @@ class Policy:
     rules: Rules = attrs.field(factory=Rules)
     ordering: Literal["key", "partition", "none"] = "key"
     concurrency: int = 10
-    commit_interval: float = 0.2
+    commit_interval: float = attrs.field(default=0.2, converter=seconds)
     commit_threshold: int = 10_000
     start_from: Literal["earliest", "latest"] = "earliest"
     error_headers: ErrorHeaders = "full"
-    drain_timeout: float = 10.0
-    shutdown_timeout: float = 25.0
+    drain_timeout: float = attrs.field(default=10.0, converter=seconds)
+    shutdown_timeout: float = attrs.field(default=25.0, converter=seconds)
     max_waiting: int = 100_000
     """Records not due yet that are kept in memory per stage and process; a stage's partitions share it evenly."""
     max_waiting_bytes: int = 64 * 1024 * 1024
     """The same in bytes of keys and values."""
     max_metadata: int = MAX_METADATA
-    stalled_after: float = 300.0
+    stalled_after: float = attrs.field(default=300.0, converter=seconds)
     """A partition that has records and completes none for as long is logged, with what it waits for."""
     in_place_retries: int = 0
     """Retries in place before a record is forwarded."""
-    in_place_wait: float = 0.1
+    in_place_wait: float = attrs.field(default=0.1, converter=seconds)
     """Wait before the first retry in place; doubled each time."""
-    give_up_after: float | None = None
+    give_up_after: float | None = attrs.field(default=None, converter=seconds)
     """Greatest age of a record, from its timestamp in the main topic."""
     rate_limit: float | None = None
     """Calls per second of all stages together."""
-    timeout: float | None = None
+    timeout: float | None = attrs.field(default=None, converter=seconds)
     """Time limit of a call: see `Task.timeout`."""
     batch: OpenBatch | None = None
     """None: a call takes one record."""
@@ -105,14 +106,14 @@ class Policy:
             ("in_place_retries", self.in_place_retries, 0, MOST_IN_PLACE_RETRIES),
         ):
             check_whole(name, number, least, most)
-        for name, seconds in (
+        for name, duration in (
             ("offset_commit_interval", self.commit_interval),
             ("drain_timeout", self.drain_timeout),
             ("shutdown_timeout", self.shutdown_timeout),
             ("stalled_after", self.stalled_after),
             ("in_place_wait", self.in_place_wait),
         ):
-            check_seconds(name, seconds)
+            check_seconds(name, duration)
         for name, optional, unit, slowest, fastest in (
             ("give_up_after", self.give_up_after, "seconds", 0, LONGEST),
             ("rate_limit", self.rate_limit, "calls a second", *RATES),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from datetime import timedelta
 from typing import Any
 
 import attrs
@@ -33,9 +34,18 @@ def plain(value: Any) -> Any:
     return next((exactly(value) for base, exactly in _EXACTLY if issubclass(kind, base)), value)
 
 
+Seconds = float | timedelta
+"""How users give a duration."""
+
+
+def seconds(value: Any) -> Any:
+    """The seconds of a timedelta; any other value as `plain` returns it."""
+    return value.total_seconds() if isinstance(value, timedelta) else plain(value)
+
+
 def plainly(_: type, fields: list[attrs.Attribute[Any]]) -> list[attrs.Attribute[Any]]:
-    """A `field_transformer` for attrs classes of settings: converts each field with `plain`."""
-    return [field.evolve(converter=plain) for field in fields]
+    """A `field_transformer` for attrs classes of settings: converts each field that has no converter with `plain`."""
+    return [field if field.converter is not None else field.evolve(converter=plain) for field in fields]
 
 
 def shown(value: object) -> str:

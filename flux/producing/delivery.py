@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from flux.core.errors import BrokerError, DeliveryError, FailedRecord, Fault
 from flux.core.ports import ProducerRecord, Record
+from flux.core.validation import Seconds, seconds
 from flux.producing.pending_acks import EndListener, acknowledging, failed, failed_record
 from flux.producing.produced import Scope
 from flux.system import SYSTEM, forks
@@ -106,17 +107,17 @@ class Delivery(Future[RecordMetadata], PartOfItsCall):
     def done(self) -> bool:
         return self._state is FINISHED
 
-    def result(self, timeout: float | None = None) -> RecordMetadata:
+    def result(self, timeout: Seconds | None = None) -> RecordMetadata:
         self._retrieved = True
         if self._result is not None:
             return self._result
         self._check_ending()
-        return super().result(timeout)
+        return super().result(seconds(timeout))
 
-    def exception(self, timeout: float | None = None) -> BaseException | None:
+    def exception(self, timeout: Seconds | None = None) -> BaseException | None:
         self._retrieved = True
         self._check_ending()
-        return super().exception(timeout)
+        return super().exception(seconds(timeout))
 
     def _check_ending(self) -> None:
         if self._state is not FINISHED and ending():

@@ -130,13 +130,8 @@ def check_function(what: str, function: object, parameters: str, awaited: bool) 
     name."""
     if not callable(function):
         raise ConfigurationError(f"{what} must take ({parameters}): {function!r} cannot be called")
-    try:
-        # Its own signature: a wrapper may pass on more than it takes.
-        inspect.signature(function, follow_wrapped=False).bind(*(None for each in parameters.split(", ") if each))
-    except TypeError:
-        raise ConfigurationError(f"{what} must take ({parameters})") from None
-    except ValueError:
-        pass  # written in C, without a signature
+    if not takes(function, len([each for each in parameters.split(", ") if each])):
+        raise ConfigurationError(f"{what} must take ({parameters}), not {guarded(lambda: str(_signature(function)))}")
     inner: Any = function
     while isinstance(inner, partial):
         inner = inner.func
@@ -150,6 +145,21 @@ def check_function(what: str, function: object, parameters: str, awaited: bool) 
             f"{what} is no coroutine function, but wraps one: make the wrapper async def, or, if it runs the coroutine"
             " itself, remove functools.wraps"
         )
+
+
+def takes(function: Any, number: int) -> bool:
+    """Whether it can be called with as many arguments, or has no signature, as some functions written in C."""
+    try:
+        _signature(function).bind(*[None] * number)
+    except TypeError:
+        return False
+    except ValueError:
+        pass
+    return True
+
+
+def _signature(function: Any) -> inspect.Signature:
+    return inspect.signature(function, follow_wrapped=False)  # its own: a wrapper may pass on more than it takes
 
 
 # ---- before the first call, and after the last

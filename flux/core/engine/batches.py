@@ -15,7 +15,7 @@ import attrs
 from flux.core.engine.assignment import Assignment, Phase
 from flux.core.engine.ordering import Ordering, key_queue_name
 from flux.core.engine.slices import Entry
-from flux.core.validation import plainly
+from flux.core.validation import plainly, seconds
 
 MOST_BATCH = 10_000
 """Limit of `OpenBatch.most`."""
@@ -28,7 +28,7 @@ class OpenBatch:
     """`most`: records per call; `wait`: seconds that the first of them waits for others."""
 
     most: int = 100
-    wait: float = 1.0
+    wait: float = attrs.field(default=1.0, converter=seconds)
 
 
 class Batches:

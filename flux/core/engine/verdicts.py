@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 
 import attrs
 
 from flux.core.error_text import TypeCache, guarded, members_of, mro_of, number_of
 from flux.core.message import Message
-from flux.core.validation import plain
+from flux.core.validation import Seconds, plain
+from flux.core.validation import seconds as to_seconds
 
 PROCESS = (KeyboardInterrupt, SystemExit, GeneratorExit, MemoryError)
 """Failures of the process, which no rule can make a record's. Drivers add the cancellation of their calls."""
@@ -25,15 +27,18 @@ class Reject(Exception):
 class Retry(Exception):
     """Raised in `call`: the record goes to the next stage and waits `after` seconds there (None: that stage's wait).
 
-    An `after` above the task's `max_delay` is clipped and logged."""
+    An `after` above the task's `max_delay` is clipped and logged. Raises TypeError for a number as `reason`."""
 
     after: float | None = None
 
-    def __init__(self, reason: str = "retry", *, after: float | None = None) -> None:
-        if after is not None and not float(after) >= 0:
+    def __init__(self, reason: str = "retry", *, after: Seconds | None = None) -> None:
+        if isinstance(reason, int | float | timedelta):
+            raise TypeError(f"Retry({reason!r}): a wait is named: Retry(after={reason!r})")
+        wait = None if after is None else float(to_seconds(after))
+        if wait is not None and not wait >= 0:
             raise ValueError(f"Retry(after={after!r}): give seconds, 0 or more")
         super().__init__(plain(reason))
-        self.after = None if after is None else float(after)
+        self.after = wait
 
 
 class Pause(Exception):
@@ -45,11 +50,12 @@ class Pause(Exception):
 
     seconds: float | None = None
 
-    def __init__(self, seconds: float | None = None, reason: str = "paused") -> None:
-        if seconds is not None and not 0 <= float(seconds) < float("inf"):
+    def __init__(self, seconds: Seconds | None = None, reason: str = "paused") -> None:
+        wait = None if seconds is None else float(to_seconds(seconds))
+        if wait is not None and not 0 <= wait < float("inf"):
             raise ValueError(f"Pause({seconds!r}): give seconds, 0 or more")
         super().__init__(plain(reason))
-        self.seconds = None if seconds is None else float(seconds)
+        self.seconds = wait
 
 
 class BatchFailure(Exception):
@@ -155,14 +161,14 @@ class Rules:
         if self._of_process(error):
             return STOP
         if issubclass(kind, Retry):
-            after = number_of(lambda: error.after)  # type: ignore[attr-defined]
+            after = number_of(lambda: to_seconds(error.after))  # type: ignore[attr-defined]
             if after is None or not after >= 0:
                 return NEXT  # none given, or an invalid one from a subclass
             return Verdict(Move.NEXT, "error", after)
         if issubclass(kind, Reject):
             return REJECTED
         if issubclass(kind, Pause):
-            seconds = number_of(lambda: error.seconds)  # type: ignore[attr-defined]
+            seconds = number_of(lambda: to_seconds(error.seconds))  # type: ignore[attr-defined]
             known = seconds is not None and 0 <= seconds < float("inf")
             return Verdict(Move.PAUSE, after=seconds) if known else PAUSE
         if issubclass(kind, Expired):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -140,6 +141,12 @@ def test_what_a_call_asks_for_comes_before_the_rules() -> None:
 def test_a_wait_that_is_no_wait_is_refused_where_it_is_raised(after: float) -> None:
     with pytest.raises(ValueError, match="seconds"):
         Retry(after=after)
+
+
+@pytest.mark.parametrize("wait", [600, 1.5, timedelta(minutes=10)])
+def test_a_wait_that_is_not_named_is_no_reason(wait: Any) -> None:
+    with pytest.raises(TypeError, match=r"Retry\(.*\): a wait is named: Retry\(after="):
+        Retry(wait)
 
 
 def test_a_retry_whose_subclass_forgot_to_call_ours_waits_as_its_stage_does() -> None:
