@@ -112,7 +112,9 @@ class Supervisor:
         how = f"was killed by {signal_name(-code)}" if code < 0 else f"ended with exit code {code}"
         if code == 0 or self._stopping:
             logger.info("%s %s", child.name, how)
-            self._finish(child, code)
+            # A worker handles the first signal before it begins any work.
+            was_starting = self._received <= 1 and -code in (signal.SIGTERM, signal.SIGINT)
+            self._finish(child, 0 if was_starting else code)
         else:
             self._died(child, code, how, now)
 

@@ -112,6 +112,19 @@ def test_the_code_of_a_child_that_was_stopped_counts(tmp_path: Path) -> None:
     assert Supervisor(lambda number, line: python(FOLLOWING, file, line), 1, Hasty()).run() == 7
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_child_that_is_stopped_while_it_starts_has_ended_in_good_order(tmp_path: Path, number: int) -> None:
+    file = tmp_path / "0"
+    starting = "import sys, time; open(sys.argv[1], 'a').write('x\\n'); time.sleep(60)"
+
+    def interrupt() -> None:
+        wait_for(lambda: bool(lines(file)))
+        os.kill(os.getpid(), number)
+
+    threading.Thread(target=interrupt).start()
+    assert Supervisor(lambda number, line: python(starting, file), 1, Hasty()).run() == 0
+
+
 def test_the_third_signal_kills(tmp_path: Path) -> None:
     stubborn = (
         "import signal, sys, time\n"
