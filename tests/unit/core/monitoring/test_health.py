@@ -66,6 +66,12 @@ def test_a_poll_loop_that_stands_still_is_not_live() -> None:
     assert health.troubles == ["orders: its poll loop has made no progress for 60 s"]
 
 
+def test_a_stage_that_has_left_is_named_unless_the_worker_stops() -> None:
+    left, never = attrs.evolve(WELL, joined=False, left=True), attrs.evolve(WELL, joined=False)
+    assert judge([left, never], starting=True, stopping=True).missing == ["stopping", "orders waits for an assignment"]
+    assert judge([left], starting=False, stopping=False).missing == ["orders has left its group"]
+
+
 @pytest.mark.parametrize("changes", [{"patience": 0}, {"left": True}])
 def test_a_stage_that_nobody_waits_for_is_live(changes: dict[str, Any]) -> None:
     assert judge([attrs.evolve(WELL, still=1e6, **changes)], starting=False, stopping=False).live
