@@ -84,7 +84,8 @@ class Duties:
         """Checks all duties, to be called every `CHECK_INTERVAL` seconds. Returns those to report now; each is reported
         again after twice the time."""
         while self._added:
-            self._steps[self._added.pop()] = _Step(-1, now, 0.0)
+            duty = self._added.pop()
+            self._steps[duty] = _began(duty, now)
         last, self._checked_at = self._checked_at, now
         late = last is None or not 0 <= now - last <= _LATE
         standing = []
@@ -92,7 +93,7 @@ class Duties:
             if duty.ended:
                 del self._steps[duty]
             elif late or not duty.busy or duty.steps != step.number:
-                self._steps[duty] = _Step(duty.steps, now, now + PATIENCE)
+                self._steps[duty] = _began(duty, now)
             elif now >= step.report_at:
                 seconds = now - step.seen
                 standing.append(StalledDuty(duty, seconds, not step.reported))
@@ -109,3 +110,7 @@ class Duties:
 
     def __len__(self) -> int:
         return len(self._steps) + len(self._added)
+
+
+def _began(duty: Duty, now: float) -> _Step:
+    return _Step(duty.steps, now, now + PATIENCE)

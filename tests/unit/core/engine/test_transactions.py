@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import pytest
 
+from flux.core.engine.commands import Level, LogEvent
 from flux.core.engine.offset_tracker import read_metadata
 from flux.core.engine.slices import Entry
-from flux.core.engine.transactions import MOST_OUTPUTS, CallOutputs, Sealed
+from flux.core.engine.transactions import MOST_OUTPUT_BYTES, MOST_OUTPUTS, CallOutputs, Sealed
 from flux.core.errors import BrokerError, ConfigurationError, Fault
 from flux.core.ports import CommittedOffset, ProducerRecord
 from unit.support.engine_support import AWAY, DENIED, P0, Driver, policy
 
 FENCED = BrokerError("a rebalance", Fault.FENCED)
+OVERHEAD = 200
 
 
 @pytest.fixture
@@ -21,13 +23,14 @@ def driver() -> Driver:
     return driver
 
 
-def produce(driver: Driver, offset: int, *values: bytes) -> CallOutputs:
-    """Polls one record, whose call produces these values and returns."""
+def produce(driver: Driver, offset: int, *values: bytes, size: int | None = None) -> CallOutputs:
+    """Polls one record, whose call produces these values and returns. `size`: what counts as theirs."""
     driver.poll(offset)
     run = driver.take()
     entry = driver.engine.produced(run, run.index, driver.message(run, run.index))
     assert entry is not None
-    outputs = CallOutputs([entry], [("out", ProducerRecord(value)) for value in values], sum(map(len, values)))
+    size = sum(map(len, values)) if size is None else size
+    outputs = CallOutputs([entry], [("out", ProducerRecord(value)) for value in values], size)
     driver.engine.transactions.produced(outputs)
     run.index += 1
     driver.engine.finished(run, driver.now)
@@ -353,6 +356,98 @@ def test_no_call_starts_while_too_much_waits_and_a_transaction_is_due_before(dri
     commit(driver)
 
     assert driver.work_all() == [2]
+
+
+@pytest.mark.parametrize(("missing", "due"), [(0, True), (1, False)])
+def test_a_transaction_is_due_at_once_when_half_the_memory_is_used(driver: Driver, missing: int, due: bool) -> None:
+    driver.turn(after=1.0)
+    driver.now -= 0.5
+    produce(driver, 0, b"a", b"b", size=MOST_OUTPUT_BYTES // 2 - 2 * OVERHEAD - missing)
+    assert driver.engine.transactions.due(driver.now) is due
+
+
+@pytest.mark.parametrize(("missing", "calls"), [(0, []), (1, [2])])
+def test_no_call_starts_while_all_the_memory_is_used(driver: Driver, missing: int, calls: list[int]) -> None:
+    for offset in (0, 1):
+        produce(driver, offset, b"a", size=MOST_OUTPUT_BYTES // 2 - OVERHEAD - missing * offset)
+    driver.poll(2)
+    assert driver.work_all() == calls
+
+
+def test_a_transaction_is_due_at_once_when_many_forwards_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flux.core.engine.retries.MOST_IN_TRANSACTION", 4)
+    driver = Driver(exactly_once=True, commit_interval=60.0)
+    driver.assign(0)
+    driver.turn(after=61.0)
+    driver.poll(0)
+    driver.work_all(0)
+    assert not driver.turn().transact
+    driver.poll(1)
+    driver.work_all(1)
+    assert driver.turn().transact
+
+
+@pytest.mark.parametrize("gone", ["withdrawn", "lost", "committed"])
+def test_what_a_transaction_does_not_hold_any_more_takes_no_memory(driver: Driver, gone: str) -> None:
+    outputs = produce(driver, 0, *[b""] * (MOST_OUTPUTS // 2), size=MOST_OUTPUT_BYTES)
+    transactions = driver.engine.transactions
+    assert transactions.blocked
+    if gone == "withdrawn":
+        sealed = seal(driver)
+        transactions.withdraw(sealed, outputs)
+        transactions.put_back(sealed, DENIED, driver.now, blamed=True)
+    elif gone == "lost":
+        driver.engine.lost([P0])
+        assert transactions.seal(driver.now) is None
+        driver.assign(2)
+    else:
+        commit(driver)
+    assert not transactions.blocked
+    produce(driver, 2, *[b""] * (MOST_OUTPUTS - 1))
+    assert not transactions.blocked
+    produce(driver, 3, b"")
+    assert transactions.blocked
+
+
+def test_the_wait_after_failures_grows_to_half_a_minute_and_begins_again_after_a_success(driver: Driver) -> None:
+    produce(driver, 0, b"a")
+    transactions, waits = driver.engine.transactions, []
+    for _ in range(12):
+        transactions.put_back(seal(driver), AWAY, driver.now)
+        retried = transactions.postponed(driver.now)
+        assert retried is not None
+        assert transactions.seal(retried - 0.001) is None
+        assert not transactions.due(retried - 0.001)
+        assert transactions.due(retried)
+        waits.append(round(retried - driver.now, 3))
+        driver.now = retried
+    assert waits == [0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 25.6, 30, 30, 30, 30]
+    assert driver.engine.stats.commit_failures == 12
+
+    commit(driver)
+    produce(driver, 1, b"b")
+    transactions.put_back(seal(driver), AWAY, driver.now)
+
+    assert transactions.postponed(driver.now) == pytest.approx(driver.now + 0.2)
+    assert transactions.postponed(driver.now + 5) == driver.now + 5
+
+
+def test_a_failure_is_logged_as_one_of_its_kind(driver: Driver) -> None:
+    produce(driver, 0, b"a")
+    driver.engine.transactions.put_back(seal(driver), AWAY, driver.now)
+    text = "a transaction of g was not committed (not now): the stage pauses and retries"
+    kind = ("transaction", Fault.UNAVAILABLE)
+    assert driver.engine.log_events() == [LogEvent(Level.WARNING, text, kind=kind)]
+
+
+def test_what_a_transaction_holds_is_not_written_earlier(driver: Driver) -> None:
+    transactions = driver.engine.transactions
+    assert (transactions.postponed(None), transactions.postponed(7.0)) == (None, 7.0)
+    produce(driver, 0, b"a")
+    sealed = seal(driver)
+    assert transactions.postponed(7.0) is None
+    transactions.put_back(sealed, FENCED, driver.now)
+    assert transactions.postponed(7.0) == 7.0
 
 
 def test_a_transaction_that_a_rebalance_refuses_is_not_repeated_in_a_hot_loop(driver: Driver) -> None:

@@ -48,6 +48,35 @@ def test_a_duty_that_takes_no_step_for_long_is_named_and_again_after_twice_the_t
     assert looks.after(CHECK_INTERVAL) == [("polling", 2 * PATIENCE, False)]
 
 
+@pytest.mark.parametrize("gap", [0.5, 5.0])
+def test_it_is_named_whatever_the_time_between_two_looks(gap: float) -> None:
+    duty = Duty("polling")
+    looks = Looks(duty)
+    duty.step(ME)
+    looks.after(gap, gap)
+    looks.duties.checked(looks.now)  # twice at the same time
+    assert looks.after(PATIENCE, gap) == [("polling", PATIENCE, True)]
+
+
+def test_one_that_is_added_later_has_as_much_time() -> None:
+    looks, duty = Looks(), Duty("polling")
+    looks.after(3)
+    duty.step(ME)
+    looks.duties.add(duty)
+    assert looks.after(PATIENCE) == []
+    assert looks.after(CHECK_INTERVAL) == [("polling", PATIENCE, True)]
+
+
+def test_a_duty_has_its_thread_and_the_number_of_its_steps() -> None:
+    duty = Duty("polling")
+    assert (duty.thread, duty.steps, duty.busy, duty.ended) == (0, 0, False, False)
+    duty.step(ME)
+    duty.step(ME + 1)
+    assert (duty.thread, duty.steps, duty.busy) == (ME + 1, 2, True)
+    duty.end()
+    assert (duty.busy, duty.ended) == (False, True)
+
+
 def test_it_is_named_within_thirty_seconds() -> None:
     duty = Duty("polling")
     looks = Looks(duty)
@@ -59,6 +88,7 @@ def test_it_is_named_within_thirty_seconds() -> None:
 def test_who_goes_on_or_has_nothing_to_do_or_is_gone_is_not_named() -> None:
     goes, rests, gone = Duty("goes"), Duty("rests"), Duty("gone")
     looks = Looks(goes, rests, gone)
+    assert len(looks.duties) == 3
     for each in (goes, rests, gone):
         each.step(ME)
     rests.rest()
@@ -100,7 +130,7 @@ def test_one_that_takes_no_steps_of_its_own_is_asked_and_named_when_it_does_not_
     looks.after(CHECK_INTERVAL)
     assert looks.duties.to_probe() == [duty]
     assert looks.after(CHECK_INTERVAL) == []
-    assert looks.duties.to_probe() == []
+    assert (looks.duties.to_probe(), duty.steps) == ([], 51)
     assert looks.after(PATIENCE) == [("loop", PATIENCE, True)]
 
 
