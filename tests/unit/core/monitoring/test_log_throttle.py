@@ -49,6 +49,23 @@ def test_however_many_kinds_there_are_few_are_kept() -> None:
     assert throttle.admit(3 * MOST_KINDS - 1, 15.0) is None
 
 
+def test_a_kind_that_was_forgotten_begins_again() -> None:
+    throttle = LogThrottle()
+    throttle.admit("first", 0.0)
+    assert throttle.admit("first", 1.0) is None
+    for number in range(MOST_KINDS):
+        throttle.admit(number, 2.0)
+    assert throttle.admit("first", 3.0) == 0
+
+
+def test_a_kind_that_is_known_pushes_out_no_other() -> None:
+    throttle = LogThrottle()
+    for number in range(MOST_KINDS):
+        throttle.admit(number, 0.0)
+    throttle.admit(MOST_KINDS - 1, EVERY)
+    assert throttle.admit(0, EVERY - 1) is None
+
+
 def test_nothing_is_said_of_none() -> None:
     assert and_more(0) == ""
     assert and_more(1200) == " (1,200 more like it were left out)"

@@ -6,10 +6,11 @@ import pytest
 
 from flux.core.engine.batches import OpenBatch
 from flux.core.engine.verdicts import Pause, Rules
+from flux.core.flux_headers import DUE
 from flux.core.limits.call_limits import CircuitBreaker
 from flux.core.monitoring.report import Call, Open, Paused, StageReport
 from flux.core.monitoring.snapshot import Snapshot, pause_of
-from unit.support.engine_support import AWAY, DENIED, T0, Driver
+from unit.support.engine_support import AWAY, DENIED, T0, T0_MS, Driver
 
 
 class Watched(Driver):
@@ -40,6 +41,75 @@ def test_rates_are_of_the_time_since_the_last_snapshot() -> None:
     assert (report.partitions, report.done, report.failed) == ("0-2", 3, 1)
     assert (report.done_rate, report.failed_rate) == (1.5, 0.5)
     assert driver.look_at(2.0).done_rate == 0.0
+
+
+def test_counts_are_those_of_the_stage_and_rates_are_rounded() -> None:
+    driver = Watched()
+    driver.look_at()
+    stats = driver.engine.stats
+    stats.done, stats.failed, stats.retried, stats.dead = 1, 2, 3, 4
+    report = driver.look_at(3.0)
+    assert (report.done, report.failed, report.retried, report.dead) == (1, 2, 3, 4)
+    assert (report.done_rate, report.failed_rate) == (0.33, 0.67)
+    stats.failed += 1
+    report = driver.look_at(0.5)
+    assert (report.done_rate, report.failed_rate) == (0.0, 2.0)
+
+
+def test_what_is_due_next_is_given_to_a_tenth_of_a_second() -> None:
+    driver = Watched(1)
+    driver.assign(0)
+    driver.poll(driver.record(7, headers=[(DUE, b"%d" % (T0_MS + 1234))]))
+    assert driver.look_at().due_in == 1.2
+
+
+def test_the_oldest_calls_are_listed() -> None:
+    driver = Watched()
+    driver.assign(*[0] * 25)
+    for number in range(25):
+        driver.poll(driver.record(number, partition=number))
+        driver.take()
+        driver.now += 1.0
+    report = driver.look_at()
+    assert [(call.partition, call.seconds) for call in report.calls] == [
+        (number, 25.0 - number) for number in range(20)
+    ]
+    assert report.in_flight == 25
+
+
+def test_the_oldest_open_records_are_listed() -> None:
+    driver = Watched()
+    driver.assign(0)
+    for number in range(25):
+        driver.poll(number)
+        driver.work_all(number)
+        driver.now += 1.0
+    report = driver.look_at(0.04)
+    assert [(each.offset, each.seconds) for each in report.open] == [(number, 25.0 - number) for number in range(20)]
+    assert report.on_their_way == 25
+
+
+@pytest.mark.parametrize("stage", [0, 1])
+def test_a_run_whose_calls_have_ended_shows_the_last_one(stage: int) -> None:
+    driver = Watched(stage)
+    driver.assign(0)
+    driver.poll(driver.record(7, b"ada"), driver.record(8, b"bea"))
+    driver.now += 20
+    run = driver.take()
+    for index in range(4):
+        run.index = index
+        [call] = driver.look_at().calls
+        assert call.offset == (7 if index == 0 else 8)
+
+
+def test_an_entry_whose_call_has_ended_is_shown_until_its_run_is_finished() -> None:
+    driver = Watched(ordering="none", concurrency=2)
+    driver.assign(0)
+    driver.poll(driver.record(7), driver.record(8))
+    driver.take()
+    driver.look()
+    driver.take(polling=False).index = 1
+    assert [call.offset for call in driver.look_at().calls] == [7, 8]
 
 
 def test_a_call_of_a_slice_is_as_old_as_the_look_before_it_at_most() -> None:
