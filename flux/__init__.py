@@ -8,7 +8,15 @@ from flux import serde
 from flux._version import __version__
 from flux.config import ProducerOptions, adapter_from_url, configure
 from flux.core.engine.verdicts import BatchFailure, Expired, NotAwaited, Pause, Reject, Retry, SubtaskCancelled
-from flux.core.errors import BrokerError, BufferFull, ConfigurationError, DeliveryError, FailedRecord, FluxError
+from flux.core.errors import (
+    BrokerError,
+    BufferFull,
+    ConfigurationError,
+    DeliveryError,
+    FailedRecord,
+    FluxError,
+    WorkerFailed,
+)
 from flux.core.hooks import CallsReport, Hooks, StageInfo
 from flux.core.message import Headers, Message
 from flux.producer import Producer
@@ -43,6 +51,7 @@ __all__ = [
     "SubtaskCancelled",
     "Task",
     "Worker",
+    "WorkerFailed",
     "__version__",
     "adapter_from_url",
     "carry",

@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
-import inspect
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from types import FrameType
-from typing import Any
+from typing import Self
 
 import attrs
 
 from flux import config
 from flux.config import AdapterChoice, resolve_adapter
-from flux.consuming.awaited import worker_loop as awaited_loop
-from flux.consuming.blocking import worker_loop as blocking_loop
 from flux.consuming.call_chain import check_middleware, check_task
-from flux.consuming.side_threads import SideThreads, directly
-from flux.consuming.supervision import Life, Supervision
+from flux.consuming.life_driver import LifeDriver
+from flux.consuming.supervision import Supervision
 from flux.consuming.task_runtime import TaskRuntime
 from flux.consuming.transaction_thread import TransactionThreads
+from flux.consuming.worker_block import WorkerBlock
+from flux.core.error_text import brief
 from flux.core.errors import ConfigurationError
 from flux.core.hooks import check_hooks
-from flux.core.monitoring.duties import Duty
 from flux.core.monitoring.health import Health, judge
 from flux.core.monitoring.stats import Stats
 from flux.core.ports import System
@@ -32,13 +27,9 @@ from flux.core.stage import check_apart, parse_stages
 from flux.core.validation import Seconds, check_seconds, check_switch, check_whole, plain, seconds, shown
 from flux.processes.heartbeat import Reporter, report_topic
 from flux.producing.produced import Scopes
-from flux.producing.scope import CarryingExecutor
-from flux.system import SYSTEM, forks
-from flux.system.process_end import ending, install_stop_handler
+from flux.system import SYSTEM
 from flux.system.return_values import is_async
 from flux.task import Task, check_spelling
-
-_TICK = 0.2  # seconds
 
 
 class Worker:
@@ -49,6 +40,13 @@ class Worker:
     `/live` and `/ready` on `metrics_host`, or the path of a Unix socket; None: they are not served. `report`: publish
     this worker's status every 5 s, in a topic of the task's cluster that `flux status` reads; a text is the topic's
     name. `process`: the number of this process among several.
+
+    `run` is for a program of its own. In another program, `async with flux.Worker(MyTask):`, or `with` for threads,
+    starts it, works beside the block and stops it at the block's end, however that ends. It raises at once what keeps
+    it from starting, such as a missing topic or a refused login (ConfigurationError, BrokerError). If the cluster is
+    unavailable, the block begins, and the worker starts when it can; until then it is not `ready`. If it fails inside
+    the block, the block goes on: `failure` and `health` show it, `wait` and the end of the block raise WorkerFailed.
+    It installs no signal handlers.
 
     Raises ConfigurationError, in one line, for invalid settings.
     """
@@ -79,13 +77,6 @@ class Worker:
         self._report_topic = report_topic(report)
         self._process = process
         self._system = system
-        self._cond = system.condition()
-        self._changed = False
-        self._notify_loop: Callable[[], None] = lambda: None
-        self._loop: tuple[asyncio.AbstractEventLoop, int] | None = None
-        """The event loop in which it runs, and that loop's thread."""
-        self._restore_signals: Callable[[], None] = lambda: None
-        self._forked = False
         self._jobs: list[TaskRuntime] = []
         transactions = TransactionThreads(system)
         for given in tasks:
@@ -116,70 +107,64 @@ class Worker:
                 scopes=_scopes(task, client.cluster),
                 hooks=[*config.current.hooks, *check_hooks(task.hooks, f"{name}.hooks")],
                 instance_suffix=instance_suffix,
-                on_change=self._notify,
+                on_change=lambda: self._driver.notify(),
                 transactions=transactions,
             )
             self._jobs.append(job)
         for cluster in {job.adapter.cluster for job in self._jobs}:
             check_apart([(j.name, j.policy.stages) for j in self._jobs if j.adapter.cluster == cluster])
-        self._supervision = Supervision(self._jobs, system, stages, create_topics, idle_for, self._observe)
-        self._life: Callable[[], Life] = self._supervision.life
-        forks.watch(self)
+        self._supervision = Supervision(
+            self._jobs, system, stages, create_topics, idle_for, self._observe, lambda: self._block.settled()
+        )
+        self._driver = LifeDriver(self._supervision, system, any(job.needs_loop for job in self._jobs))
+        self._block = WorkerBlock(self._driver, system, self._failed)
 
     def run(self) -> int:
         """Runs until `stop`, SIGINT, SIGTERM or SIGHUP (in the main thread; a second one stops at once). Returns the
         exit code: 0 stopped, 1 failed (also when a cluster refuses the login), 3 calls had to be abandoned."""
-        with self._signals():
-            if any(job.needs_loop for job in self._jobs):
-                return asyncio.run(self._run_own_loop())
-            return self._perform(self._life())
-
-    async def _run_own_loop(self) -> int:
-        asyncio.get_running_loop().set_default_executor(CarryingExecutor(thread_name_prefix="asyncio"))
-        return await self.run_async()
+        return self._driver.run()
 
     async def run_async(self) -> int:
         """`run` in the running event loop, without blocking it: handlers that are coroutine functions run in it.
         Installs no signal handlers. When it is cancelled, it stops as by `stop`, then raises CancelledError."""
-        changed = asyncio.Event()
-        loop = asyncio.get_running_loop()
+        return await self._driver.run_async()
 
-        def notify_loop() -> None:
-            if not loop.is_closed():
-                loop.call_soon_threadsafe(changed.set)
+    def __enter__(self) -> Self:
+        self._block.enter(held=config.current.substitute is not None)
+        return self
 
-        self._notify_loop, self._loop = notify_loop, (loop, threading.get_ident())
-        duty = Duty(
-            "the event loop of the worker",
-            probe=lambda: loop.call_soon_threadsafe(duty.rest),
-            thread=threading.get_ident(),
-        )
-        self._system.watch(duty)
-        work = loop.create_task(self._perform_async(self._life(), changed))
-        cancelled = False
-        try:
-            while True:
-                try:
-                    code = await asyncio.shield(work)
-                    break
-                except asyncio.CancelledError:
-                    if work.done():
-                        raise
-                    cancelled = True
-                    self.stop()
-        finally:
-            duty.end()
-        self._loop = None
-        if cancelled:
-            raise asyncio.CancelledError
-        return code
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        self._block.leave()
+        if error is None:
+            self._block.raise_failure()
+
+    async def __aenter__(self) -> Self:
+        await self._block.aenter(held=config.current.substitute is not None)
+        return self
+
+    async def __aexit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        await self._block.aleave()
+        if error is None:
+            self._block.raise_failure()
+
+    def wait(self, timeout: Seconds | None = None) -> bool:
+        """In a `with` block: waits up to `timeout` seconds (None: for as long as it takes) until the worker has ended
+        by `stop`, `exit_when_idle` or a failure. Returns whether it has. Raises WorkerFailed."""
+        return self._block.wait(seconds(timeout))
+
+    async def wait_async(self) -> None:
+        """`wait` in an `async with` block."""
+        await self._block.wait_async()
+
+    @property
+    def failure(self) -> BaseException | None:
+        """Why the worker ends, or has ended, although nobody stopped it; None while all is well."""
+        return self._block.failure
 
     def stop(self) -> None:
         """Starts the shutdown and returns at once: no new calls, calls in flight may end (`shutdown_timeout`), offsets
         are committed, the groups are left."""
-        self._supervision.stopping = True
-        if not ending():  # else no thread is left to notify, and the lock may be held for ever
-            self._notify()
+        self._driver.stop()
 
     @property
     def jobs(self) -> Sequence[TaskRuntime]:
@@ -189,12 +174,14 @@ class Worker:
     @property
     def ready(self) -> bool:
         """Whether every task has started."""
-        return all(job.started for job in self._jobs)
+        return self._block.held or all(job.started for job in self._jobs)
 
     def health(self) -> Health:
         """The answer to probes."""
         pulses = [pulse for job in self._jobs for pulse in job.pulses()]
-        return judge(pulses, starting=not self.ready, stopping=self._supervision.stopping)
+        failure = self.failure if self._block.ended else None
+        text = None if failure is None else brief(failure)
+        return judge(pulses, starting=not self.ready, stopping=self._supervision.stopping, failure=text)
 
     @property
     def ended(self) -> bool:
@@ -209,6 +196,9 @@ class Worker:
         """Counts since the start, by task name and stage number."""
         return {(job.name, number): stats for job in self._jobs for number, stats in job.stats().items()}
 
+    def _failed(self) -> BaseException | None:
+        return next((job.failure for job in self._jobs if job.failure is not None), None)
+
     def _observe(self, observed: ExitStack) -> None:
         """Serves metrics and probes, and publishes reports, until `observed` is closed."""
         if self._metrics_port is not None:
@@ -219,67 +209,6 @@ class Worker:
             reporter = Reporter(self._jobs, self._report_topic, self._process, self._system)
             reporter.start()
             observed.callback(reporter.stop)
-
-    def _perform(self, life: Life) -> int:
-        return blocking_loop.live(life, wait=self._wait, here=directly, beside=directly, went_on=self._went_on)
-
-    def _wait(self) -> None:
-        with self._cond:
-            if not self._changed:
-                self._cond.wait(_TICK)
-            self._changed = False
-
-    async def _perform_async(self, life: Life, changed: asyncio.Event) -> int:
-        async def wait() -> None:
-            try:
-                async with asyncio.timeout(_TICK):
-                    await changed.wait()
-            except TimeoutError:
-                pass
-            changed.clear()
-
-        async def here(step: Callable[[], Any]) -> Any:
-            result = step()
-            return await result if inspect.isawaitable(result) else result
-
-        beside = SideThreads(self._system).run
-        return await awaited_loop.live(life, wait=wait, here=here, beside=beside, went_on=self._went_on)
-
-    def _went_on(self) -> None:
-        if self._forked:
-            forks.end_of_child()
-
-    def _notify(self) -> None:
-        with self._cond:
-            self._changed = True
-            self._cond.notify_all()
-        self._notify_loop()
-
-    @contextmanager
-    def _signals(self) -> Iterator[None]:
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-
-        def handle(number: int, _: FrameType | None) -> None:
-            # No lock: the handler runs between two instructions of a thread that may hold it.
-            self._supervision.at_once = self._supervision.stopping
-            self._supervision.stopping = True
-
-        self._restore_signals = install_stop_handler(handle)
-        try:
-            yield
-        finally:
-            self._restore_signals()
-
-    # ---- a child process forked in a call
-
-    def forked(self) -> None:
-        """Called in the child, which is no worker: restores its signal handlers, and ends it when the call returns."""
-        self._forked = True
-        self._restore_signals()
-        if self._loop is not None and self._loop[1] == threading.get_ident():
-            forks.end_loop(self._loop[0])
 
 
 def _scopes(task: Task, cluster: str) -> Scopes | None:

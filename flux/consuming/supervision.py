@@ -54,7 +54,8 @@ _LONGEST = 60.0  # seconds for each step of the end of a worker that was not ask
 
 class Supervision:
     """`stages`, `create_topics` and `exit_when_idle` as for `Worker`. `observe` starts metrics and reports, and adds
-    their end to the stack."""
+    their end to the stack. `on_settled`: called, on any thread, when all tasks have started, and when a cluster is
+    found to be unavailable."""
 
     def __init__(
         self,
@@ -64,6 +65,7 @@ class Supervision:
         create_topics: bool,
         exit_when_idle: float | None,
         observe: Callable[[ExitStack], None],
+        on_settled: Callable[[], None] = lambda: None,
     ) -> None:
         self.stopping = False
         """Set to stop."""
@@ -75,6 +77,7 @@ class Supervision:
         self._create_topics = create_topics
         self._exit_when_idle = exit_when_idle
         self._observe = observe
+        self._on_settled = on_settled
         self._stop_at: float | None = None
         self._left_some = False
         """It was idle, and ends with records that the next topic refuses."""
@@ -123,12 +126,14 @@ class Supervision:
         for job in self._jobs:
             prepare = partial(job.prepare, self._stages, self._create_topics)
             cluster = job.adapter.cluster
-            if not (yield Blocking(partial(insist, prepare, self._system, lambda: self.stopping, cluster))):
+            stopping, settled = lambda: self.stopping, self._on_settled
+            if not (yield Blocking(partial(insist, prepare, self._system, stopping, cluster, settled))):
                 return
         for job in self._jobs:
             yield Here(job.setup)
         for job in self._jobs:
             yield Here(job.start)
+        self._on_settled()
 
     def _supervise(self) -> Generator[Step, Any, None]:
         """Waits until the worker is stopped, has failed or is idle, and stops the tasks."""
@@ -155,7 +160,7 @@ class Supervision:
                     looking = Aside(self._system, "flux-unread", lambda: any(job.unread() for job in self._jobs))
             if starved_log is None or starved_log.ended:  # beside: a stop does not wait for a silent cluster
                 starved_log = self._log_starved()
-            self.stopping = self.stopping or any(job.failed for job in self._jobs)
+            self.stopping = self.stopping or any(job.failure is not None for job in self._jobs)
             if self.stopping and self._stop_at is None:
                 logger.info("shutting down: waiting for running calls")
                 self._stop_at = now

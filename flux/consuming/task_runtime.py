@@ -215,8 +215,8 @@ class TaskRuntime:
         return not self.started or (self.coordinator is not None and self.coordinator.ending.ended)
 
     @property
-    def failed(self) -> bool:
-        return self.coordinator is not None and self.coordinator.ending.failure is not None
+    def failure(self) -> BaseException | None:
+        return None if self.coordinator is None else self.coordinator.ending.failure
 
     @property
     def idle(self) -> bool:
@@ -284,9 +284,9 @@ class TaskRuntime:
         for runtime in self.coordinator.runtimes if self.coordinator is not None else ():
             runtime.polling.end()
             runtime.forwarding.duty.end()
-        if self.coordinator is not None and self.coordinator.ending.failure is not None:
+        if self.failure is not None:
             code = 1
-            log_end(self.name, self.coordinator.ending.failure)
+            log_end(self.name, self.failure)
         if self.coordinator is not None and any(runtime.engine.left_open for runtime in self.coordinator.runtimes):
             code = code or 3  # the log names the partitions
         if self.abandoned:

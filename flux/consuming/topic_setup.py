@@ -63,7 +63,13 @@ class Spreading:
         return True
 
 
-def insist(ask: Callable[[], T], system: System, stopping: Callable[[], bool], cluster: str) -> T | None:
+def insist(
+    ask: Callable[[], T],
+    system: System,
+    stopping: Callable[[], bool],
+    cluster: str,
+    on_unavailable: Callable[[], None] = lambda: None,
+) -> T | None:
     """The result of `ask`, repeated while the cluster is unavailable, which is logged every 10 s. None: stopped
     meanwhile. Raises other errors, such as a refused login."""
     announced: float | None = None
@@ -77,6 +83,7 @@ def insist(ask: Callable[[], T], system: System, stopping: Callable[[], bool], c
             if announced is None or now - announced >= _ANNOUNCE:
                 announced = now
                 logger.warning("%s cannot be reached (%s): trying again", cluster, error)
+                on_unavailable()
             system.sleep(0.5)
     return None
 

@@ -73,6 +73,10 @@ class DeliveryError(FluxError):
         super().__init__(f"{len(self.failed)} record(s) not delivered: {shown}{more}")
 
 
+class WorkerFailed(FluxError):
+    """A worker in a `with` block has ended although nobody stopped it. `__cause__`: why."""
+
+
 class BufferFull(DeliveryError):
     """The producer's buffer is full, and the caller cannot wait because it runs in an event loop; or a task's call
     holds more than `max_queue_bytes`."""

@@ -181,8 +181,8 @@ class World:
 
         def main() -> None:
             worker = flux.Worker(*tasks, stages=stages, system=system, create_topics=True)
-            steps = worker._life()
-            worker._life = lambda: steps
+            steps = worker._driver.life()
+            worker._driver.life = lambda: steps
             self.left_behind.append(steps)
             life = self.lives[number] = Life(process, worker)
             if any(job.needs_loop for job in worker.jobs):
@@ -190,7 +190,7 @@ class World:
                 self.loops.append(loop)
                 life.code = loop.run_until_complete(worker.run_async())
             else:
-                life.code = worker._perform(steps)
+                life.code = worker._driver.perform(steps)
             self._ended(number, life)
 
         # until it is there, nobody may stop it

@@ -253,10 +253,18 @@ def work() -> None:
     assert_type(worker.health().live, bool)
     assert_type(worker.stats()["Billing", 0].done, int)
     worker.stop()
+    with worker as entered:
+        assert_type(entered, flux.Worker)
+        assert_type(entered.wait(10), bool)
+    failure: BaseException | None = worker.failure
+    failed: type[flux.FluxError] = flux.WorkerFailed
+    print(failure, failed)
 
 
 async def work_in_a_loop() -> None:
     assert_type(await flux.Worker(Billing, metrics_port=9464, report=True).run_async(), int)
+    async with flux.Worker(Billing) as worker:
+        await worker.wait_async()
 
 
 # ---- values

@@ -27,7 +27,7 @@ class Pulse:
 
 @attrs.frozen
 class Health:
-    """`troubles`: what is stuck. `missing`: what else prevents readiness."""
+    """`troubles`: what is stuck, or has failed. `missing`: what else prevents readiness."""
 
     troubles: Sequence[str] = ()
     missing: Sequence[str] = ()
@@ -41,10 +41,13 @@ class Health:
         return not self.troubles and not self.missing
 
 
-def judge(pulses: Sequence[Pulse], starting: bool, stopping: bool) -> Health:
-    """`starting`: not every task has started. Waiting for a cluster is live too: a restart would not help."""
+def judge(pulses: Sequence[Pulse], starting: bool, stopping: bool, failure: str | None = None) -> Health:
+    """`starting`: not every task has started. `failure`: why the worker has ended, if it was not stopped. Waiting for a
+    cluster is live too: a restart would not help."""
     stuck = [each for each in pulses if each.stuck]
     troubles = [f"{each.name}: its poll loop has made no progress for {each.still:.0f} s" for each in stuck]
+    if failure is not None:
+        troubles.append(f"the worker has failed: {failure}")
     missing = ["stopping"] if stopping else ["starting"] if starting else []
     for each in pulses:
         if each.left and not stopping:

@@ -87,7 +87,7 @@ def test_what_waits_does_not_wait_after_the_exit_handlers(call: str) -> None:
         worker = flux.Worker(T)
         held = threading.Event()
         def hold():
-            with worker._cond:
+            with worker._driver._cond:
                 held.set()
                 threading.Event().wait()  # a thread that will never run again
         threading.Thread(target=hold, daemon=True).start()

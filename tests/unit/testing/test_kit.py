@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import threading
 import weakref
@@ -368,6 +369,22 @@ def test_an_outage_beyond_the_delivery_timeout_is_told(flux_kit: Kit) -> None:
 def test_the_clock_never_goes_back(flux_kit: Kit) -> None:
     with pytest.raises(ValueError, match="never moves back"):
         flux_kit.clock.advance(-1)
+
+
+def test_a_worker_s_block_leaves_its_tasks_to_the_kit(flux_kit: Kit) -> None:
+    async def main() -> None:
+        async with flux.Worker(Billing) as worker:
+            assert worker.health().ready
+            await flux_kit.arun(Billing)
+
+    Orders.produce({"order": 1})
+    with flux.Worker(Billing) as worker:
+        assert worker.health().ready
+        assert worker.wait(0)
+        assert flux_kit.run(Billing).done == 1
+    Orders.produce({"order": 2})
+    asyncio.run(main())
+    assert flux_kit.run(Billing).done == 0, "it was not done in the block"
 
 
 def test_two_of_one_name_in_one_run_are_refused_as_by_a_worker(flux_kit: Kit) -> None:
