@@ -11,6 +11,7 @@ from flux.adapters.confluent.consumer import ConfluentConsumer
 from flux.adapters.confluent.login import Logins
 from flux.adapters.confluent.producer import ConfluentProducer
 from flux.adapters.confluent.reader import ConfluentReader
+from flux.adapters.confluent.stuck_calls import StuckCalls
 from flux.adapters.confluent.transactions import ConfluentTransactions
 from flux.adapters.kafka import AdapterConfig, KafkaAdapter
 from flux.core.ports import ConsumerSettings, ProducerSettings, RebalanceListener, TopicPartition, TransactionSettings
@@ -35,6 +36,7 @@ class ConfluentAdapter(KafkaAdapter):
 
     def _prepare(self) -> None:
         self._logins = Logins(self._mask, self._system)
+        self._stuck = StuckCalls(self._system.monotonic)
 
     def consumer(self, settings: ConsumerSettings, listener: RebalanceListener) -> ConfluentConsumer:
         login = self._logins.of(self._consumer)
@@ -51,7 +53,7 @@ class ConfluentAdapter(KafkaAdapter):
         login = self._logins.of(self._producer)
         properties = config.transaction_properties(self._bootstrap, login.options, settings)
         with login.making():
-            return ConfluentTransactions(properties, settings, login.log, self._system)
+            return ConfluentTransactions(properties, settings, login.log, self._system, self._stuck)
 
     def admin(self) -> ConfluentAdmin:
         login = self._logins.of(self._shared)

@@ -33,6 +33,10 @@ _NAMES = {
     Fault.METADATA: "OFFSET_METADATA_TOO_LARGE",
     Fault.FATAL: "_FATAL",
 }
+PRODUCER_SUPERSEDED = {KafkaError._FENCED, KafkaError.PRODUCER_FENCED, KafkaError.INVALID_PRODUCER_EPOCH}
+COMMIT_NOT_ASKED_FOR = ("message(s)", "add partition", "offsets to transaction")
+"""In a commit's errors from before the coordinator was asked to commit. Others count as unknown outcomes."""
+
 NO_TOKEN = ("failed to acquire", "no token available", "oauth token not set")
 """Texts of librdkafka and confluent-kafka when they have no token."""
 

@@ -18,11 +18,12 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 from flux.adapters.confluent.callbacks import ErrorCallback
 from flux.adapters.confluent.closing import closed_within
 from flux.adapters.confluent.commits import client_offsets
-from flux.adapters.confluent.errors import fault_of
+from flux.adapters.confluent.errors import COMMIT_NOT_ASKED_FOR, PRODUCER_SUPERSEDED, fault_of
 from flux.adapters.confluent.log import ClientLog
 from flux.adapters.confluent.messages import client_headers
 from flux.adapters.confluent.partition_counts import PartitionCounts
 from flux.adapters.confluent.silence import Silence
+from flux.adapters.confluent.stuck_calls import StuckCalls
 from flux.adapters.operations import invalid_metadata, invalid_record
 from flux.core.errors import BrokerError, Fault
 from flux.core.ports import (
@@ -41,24 +42,27 @@ Refused = Callable[[int, BrokerError], None]
 _STEP = 1.0  # seconds: how often a start looks for a refused login, and how late an idle client's errors are logged
 _ROOM = 0.05  # seconds
 _FAILED = 0.2  # seconds until it is noticed that a transaction has failed
+_GRACE = 2.0  # seconds that librdkafka has for its own time limit
 _CLOSING = 2.5  # seconds
-_SUPERSEDED = {KafkaError._FENCED, KafkaError.PRODUCER_FENCED, KafkaError.INVALID_PRODUCER_EPOCH}
 _FAILED_BEFORE = {KafkaError._STATE, KafkaError._FATAL}
 """Of `produce`, after the transaction has failed. What has failed, `commit_transaction` says."""
 _GIVEN_UP = {KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT, *_FAILED_BEFORE}
 """Of records that were not refused themselves: another one has failed the transaction."""
-_BEFORE_THE_END = ("message(s)", "add partition", "offsets to transaction")
-"""In errors from before the coordinator was asked to commit the transaction. Others count as unknown outcomes."""
 
 
 class ConfluentTransactions:
-    """`flux.core.ports.TransactionPort`. `add_offsets` may take `socket.timeout.ms` longer than its timeout, when the
-    coordinator's connection is dead."""
+    """`flux.core.ports.TransactionPort`."""
 
     def __init__(
-        self, properties: dict[str, Any], settings: TransactionSettings, log: ClientLog, system: System
+        self,
+        properties: dict[str, Any],
+        settings: TransactionSettings,
+        log: ClientLog,
+        system: System,
+        stuck: StuckCalls,
     ) -> None:
         self._settings = settings
+        self._stuck = stuck
         self._log = log
         self._now = system.monotonic
         self._doing = f"transactional id {settings.id}"
@@ -76,6 +80,7 @@ class ConfluentTransactions:
 
     def start(self, timeout: float) -> None:
         self._require_usable()
+        self._stuck.require_room(self._doing)
         until = self._now() + timeout
         while True:
             left = until - self._now()
@@ -114,25 +119,16 @@ class ConfluentTransactions:
         while index < len(records):
             value, key, headers, partition, timestamp = records[index]
             report = None if refused is None else partial(self._on_delivery, topic, refused, index)
-            place = -1 if partition is None else partition
+            more: dict[str, Any] = {}
+            if headers or timestamp is not None:
+                more = {"timestamp": timestamp or 0, "headers": client_headers(headers) if headers else None}
             try:
-                if headers or timestamp is not None:
-                    produce(
-                        topic,
-                        value,
-                        key,
-                        place,
-                        report,
-                        timestamp=timestamp or 0,
-                        headers=client_headers(headers) if headers else None,
-                    )
-                else:
-                    produce(topic, value, key, place, report)
+                produce(topic, value, key, -1 if partition is None else partition, report, **more)
             except BufferError:
                 size = len(value or b"") + len(key or b"")
                 if size >= self._settings.max_queue_bytes:
-                    error = BrokerError(f"a record of {size} bytes exceeds max_queue_bytes", Fault.TOO_LARGE)
-                    self._refuse(refused, index, error)
+                    text = f"a record of {size} bytes exceeds max_queue_bytes"
+                    self._refuse(refused, index, BrokerError(text, Fault.TOO_LARGE))
                 elif self._now() < until:
                     _poll(self._client, _ROOM)
                     continue
@@ -164,9 +160,13 @@ class ConfluentTransactions:
     ) -> None:
         assert isinstance(membership, bytes)
         self._require_usable()
-        add = self._client.send_offsets_to_transaction
+        # librdkafka keeps no time limit while it waits for the group's coordinator (rd_kafka_coord_req_fsm).
         try:
-            self._call(add, client_offsets(offsets), membership, max(timeout, 0.001))
+            add = partial(self._client.send_offsets_to_transaction, client_offsets(offsets), membership)
+            if not self._stuck.ended_within(timeout + _GRACE, partial(self._call, add, max(timeout, 0.001))):
+                raise BrokerError(f"{self._doing}: the group's coordinator does not answer", Fault.UNAVAILABLE)
+        except BrokerError as error:
+            self._fail(error)
         except KafkaException as error:
             self._fail(self._translated(error.args[0], "cannot commit offsets", "READ on the group"))
         except ValueError as error:  # UnicodeError is one
@@ -253,7 +253,7 @@ class ConfluentTransactions:
             # librdkafka continues with it, and the next call waits for the same answer.
             self._in_doubt = True
             raise InDoubt(str(failure), Fault.UNAVAILABLE)
-        known = error.code() == KafkaError._INCONSISTENT or any(text in error.str() for text in _BEFORE_THE_END)
+        known = error.code() == KafkaError._INCONSISTENT or any(text in error.str() for text in COMMIT_NOT_ASKED_FOR)
         if self._in_doubt or not known:
             failure = InDoubt(str(failure), Fault.FENCED if failure.fault is Fault.FENCED else Fault.FATAL)
         self._fail(failure)
@@ -282,7 +282,7 @@ class ConfluentTransactions:
         if fault_of(plain) is Fault.DENIED:
             error = plain  # librdkafka calls it fatal: another client may get the permission
         translation = self._log.translated(error, f"{self._doing}: {doing}", needs)
-        if error.code() in _SUPERSEDED:
+        if error.code() in PRODUCER_SUPERSEDED:
             return Superseded(str(translation), Fault.FENCED)
         if self._refused_login is not None and not self._log.authentication.worked and translation.retriable:
             return self._refused_login

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import sys
+import threading
+import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from confluent_kafka import KafkaError, KafkaException
 
-from flux.adapters.confluent import ConfluentAdapter, config, transactions
+from flux.adapters.confluent import ConfluentAdapter, config, stuck_calls, transactions
 from flux.adapters.confluent.commits import membership_of
 from flux.adapters.confluent.transactions import ConfluentTransactions
 from flux.core.errors import BrokerError, ConfigurationError, Fault
@@ -74,6 +76,39 @@ def fault_of(call: Callable[[], object]) -> Fault:
     with pytest.raises(BrokerError) as caught:
         call()
     return caught.value.fault
+
+
+def test_offsets_that_the_coordinator_never_answers_are_given_up_and_few_clients_wait_for_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(transactions, "Producer", ScriptedProducer)
+    monkeypatch.setattr(transactions, "_GRACE", 0.01)
+    adapter = ConfluentAdapter("localhost:1")
+    answered = threading.Event()
+
+    def add_to_another() -> BrokerError | None:
+        port = adapter.transactions(TransactionSettings("flux-1"))
+        cast(Any, port)._client.plan("send_offsets_to_transaction", answered.wait)
+        try:
+            port.start(1)
+            port.add_offsets(b"member", OFFSETS, 0.01)
+        except BrokerError as error:
+            return error
+        finally:
+            port.close()
+        return None
+
+    for _ in range(stuck_calls.MOST):
+        assert str(add_to_another()) == "transactional id flux-1: the group's coordinator does not answer"
+    refused = add_to_another()
+    assert refused is not None
+    assert refused.fault is Fault.UNAVAILABLE
+    assert "4 requests to coordinators have not returned" in str(refused)
+
+    answered.set()
+    until = time.monotonic() + 5
+    while (error := add_to_another()) is not None:
+        assert time.monotonic() < until, error
 
 
 def test_a_commit_without_an_answer_is_in_doubt_and_repeated(made: Any) -> None:
