@@ -42,6 +42,26 @@ def test_a_partition_that_gets_on_is_not_named() -> None:
         assert stalled(driver, 59) == []
 
 
+def test_a_partition_whose_run_gets_on_is_not_named() -> None:
+    driver = Driver(stalled_after=60.0)
+    driver.assign(0)
+    driver.poll(*range(10))
+    run = driver.take()
+    for _ in range(9):
+        run.index += 1
+        driver.engine.commit(driver.now, at_once=True)
+        assert stalled(driver, 59) == []
+    assert len(stalled(driver, 60)) == 1
+
+
+def test_a_partition_without_a_start_offset_has_nothing_to_name() -> None:
+    driver = Driver(stalled_after=60.0, start_from="latest")
+    driver.assign(None)
+    [owner] = driver.engine._partitions.assignments.values()
+    assert owner.offset_tracker is None
+    assert stalled(driver, 0) + stalled(driver, 60) == []
+
+
 def test_a_write_that_the_target_refuses_is_named() -> None:
     driver = Driver(stalled_after=60.0)
     driver.assign(0)
