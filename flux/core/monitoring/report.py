@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
 import attrs
-from attrs.validators import deep_iterable, instance_of, optional
+from attrs.validators import instance_of, optional
 
 VERSION = 1
 TOPIC = "flux-reports"
@@ -30,10 +30,6 @@ T = TypeVar("T")
 _NUMBER = instance_of((int, float))
 _TEXT = instance_of(str)
 _INT = instance_of(int)
-
-
-def _all(kind: type) -> Any:
-    return deep_iterable(instance_of(kind), instance_of(tuple))
 
 
 @attrs.frozen
@@ -99,9 +95,9 @@ class StageReport:
     due_in: float | None = attrs.field(validator=optional(_NUMBER))
     """Seconds until the first of them is due; negative: overdue."""
     in_flight: int = attrs.field(validator=_INT)
-    calls: tuple[Call, ...] = attrs.field(validator=_all(Call))
+    calls: tuple[Call, ...]
     on_their_way: int = attrs.field(validator=_INT)
-    open: tuple[Open, ...] = attrs.field(validator=_all(Open))
+    open: tuple[Open, ...]
     in_place: int = attrs.field(default=0, validator=_INT)
     """Records that wait for a retry in place."""
     paused: Paused | None = attrs.field(default=None, validator=optional(instance_of(Paused)))
@@ -121,7 +117,7 @@ class Report:
     """Seconds until the next report."""
     memory: int | None = attrs.field(validator=optional(_INT))
     """Resident bytes; None: not known."""
-    stages: tuple[StageReport, ...] = attrs.field(validator=_all(StageReport))
+    stages: tuple[StageReport, ...]
 
     @property
     def key(self) -> bytes:

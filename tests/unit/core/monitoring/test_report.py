@@ -28,6 +28,7 @@ def test_a_report_comes_back_as_it_was() -> None:
     assert Report.from_json(REPORT.to_json()) == REPORT
     paused = attrs.evolve(REPORT, stages=(PAUSED, attrs.evolve(STAGE, in_place=7)))
     assert Report.from_json(paused.to_json()) == paused
+    assert b" " not in paused.to_json()
 
 
 def test_a_report_of_an_older_flux_is_read() -> None:
@@ -95,6 +96,8 @@ def test_keys_are_cut_and_text() -> None:
     cut = shown_key(b"x" * 1_000_000)
     assert cut is not None
     assert len(cut) == MOST_KEY
+    assert shown_key(b"x" * MOST_KEY) == "x" * MOST_KEY
+    assert shown_key(b"x" * (MOST_KEY + 1)) == "x" * (MOST_KEY - 1) + "…"
 
 
 def test_partitions_are_ranges() -> None:
