@@ -139,7 +139,8 @@ class ThreadCallers:
     def freed(self, thread: int) -> None:
         stuck = self._runs.runs_of(thread)
         with self._condition:
-            self._most += len(stuck)
+            if stuck and self._runs.replace(thread):
+                self._threads -= 1
         self._coordinator.excuse(stuck)
 
     def begin(self, runtime: StageRuntime, run: Run) -> None:
@@ -181,6 +182,8 @@ class ThreadCallers:
                     if taken is None:
                         break
                 self._runs.work(*taken, may_lapse=True)
+                if self._runs.is_replaced():
+                    return
                 taken = None
 
 

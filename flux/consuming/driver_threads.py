@@ -24,6 +24,7 @@ class CallerThreads:
         self._call = call
         self._threads: dict[Run, tuple[StageRuntime, int]] = {}
         """The identifier of the thread that makes the run's calls."""
+        self._replaced: set[int] = set()
         coordinator.driver.stack_of = self._stack
 
     def work(self, runtime: StageRuntime, run: Run, *, writes: bool = True, may_lapse: bool = False) -> None:
@@ -39,6 +40,21 @@ class CallerThreads:
     def runs_of(self, thread: int) -> list[tuple[StageRuntime, Run]]:
         """The runs of a thread that is stuck in a write."""
         return [(runtime, run) for run, (runtime, caller) in list(self._threads.items()) if caller == thread]
+
+    def replace(self, thread: int) -> bool:
+        """Another thread takes the place of one that is stuck in a write. False: one did already."""
+        if thread in self._replaced:
+            return False
+        self._replaced.add(thread)
+        return True
+
+    def is_replaced(self) -> bool:
+        """Whether another thread took this one's place, so that it must end, or the threads would become more with each
+        stuck write."""
+        if threading.get_ident() not in self._replaced:
+            return False
+        self._replaced.discard(threading.get_ident())  # a later thread may get its identifier
+        return True
 
     def _stack(self, run: Run) -> str:
         _, thread = self._threads.get(run, (None, None))

@@ -68,6 +68,8 @@ class Threads:
         coordinator, token = self._coordinator, object()
         while True:
             with coordinator.lock:
+                if self._callers.is_replaced():
+                    return
                 role = next(
                     (role for runtime, role in self._roles.items() if role.holder is None and not runtime.left), None
                 )
@@ -88,13 +90,13 @@ class Threads:
 
     def _freed(self, thread: int) -> None:
         with self._coordinator.lock:
-            for role in self._roles.values():
-                if role.loop.gives_up(thread):
-                    role.holder = None
-                    self._most += 1
-                    self._wake_locked(1)
+            given_up = [role for role in self._roles.values() if role.loop.gives_up(thread)]
             stuck = self._callers.runs_of(thread)
-            self._most += len(stuck)
+            if (given_up or stuck) and self._callers.replace(thread):
+                self._threads -= 1
+            for role in given_up:
+                role.holder = None
+                self._wake_locked(1)
             self._coordinator.excuse_locked(stuck)
 
     def _inline(self, runtime: StageRuntime, run: Run) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from threading import get_ident
+from threading import Thread, get_ident
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -200,6 +200,25 @@ def test_where_a_thread_stands_still_in_a_write_another_one_is_made_for_its_perm
     callers._runs.work(runtime, run)
     assert coordinator.ending.failure is None
     assert len(spawned) == 1
+
+
+def test_a_thread_whose_place_another_one_took_ends_when_it_comes_back() -> None:
+    driver = Driver(concurrency=1)
+    coordinator, runtime = _coordinator(driver)
+    spawned: list[str] = []
+    coordinator.ending.spawn = lambda name, target: spawned.append(name)  # type: ignore[method-assign]
+    callers = ThreadCallers(coordinator, lambda runtime, run: callers.freed(get_ident()))
+    driver.assign(0, 0)
+    driver.poll(driver.record(0, partition=0))
+    run = coordinator.take(runtime, polling=True)
+    assert run is not None
+    callers.begin(runtime, run)
+    thread = Thread(target=callers._live, daemon=True)
+    thread.start()
+    thread.join(10)
+    assert not thread.is_alive()
+    callers.begin(runtime, run)
+    assert len(spawned) == 2
 
 
 def test_a_run_that_was_handed_on_is_not_begun_after_its_partition_has_gone() -> None:

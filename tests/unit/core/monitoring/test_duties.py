@@ -172,7 +172,7 @@ def test_a_poller_that_stands_still_in_a_write_leaves_its_place_to_another_threa
     awaited: bool, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     peer, release, stuck = Peer(), threading.Event(), threading.Event()
-    make = peer.adapter.producer
+    make, writers = peer.adapter.producer, list[threading.Thread]()
 
     def producer(settings: ProducerSettings) -> Any:
         client = make(settings)
@@ -180,6 +180,7 @@ def test_a_poller_that_stands_still_in_a_write_leaves_its_place_to_another_threa
 
         def written(topic: str, *given: Any) -> int:
             if not stuck.is_set():
+                writers.append(threading.current_thread())
                 stuck.set()
                 release.wait(20)
             return write(topic, *given)
@@ -207,6 +208,7 @@ def test_a_poller_that_stands_still_in_a_write_leaves_its_place_to_another_threa
         assert b"later" in called
         wait_for(lambda: peer.position() == 3, "all are done")
         release.set()
+        wait_for(lambda: not writers[0].is_alive(), "the thread that was replaced has ended")
     assert "t: the writing of its forwarded copies has made no progress for 2" in caplog.text
     assert ": another thread takes over, at" in caplog.text
     assert "release.wait(20)" in caplog.text
