@@ -105,8 +105,7 @@ class LoopPollers:
         if not runtime.engine.has_forwards:
             self._coordinator.procedures.write(runtime)
             return
-        writing = asyncio.ensure_future(self._side_threads.run(self._written, runtime))
-        await asyncio.wait([writing], timeout=_WRITE)
+        await asyncio.wait([self._side_threads.run(self._written, runtime)], timeout=_WRITE)
 
     def _written(self, runtime: StageRuntime) -> None:
         try:

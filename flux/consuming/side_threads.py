@@ -38,8 +38,8 @@ class SideThreads:
                 return
         self._system.spawn("flux-beside", self._live)
 
-    async def run(self, function: Callable[..., Result], *given: Any) -> Result:
-        """Runs `function` on a thread, and returns its result or raises its exception."""
+    def run(self, function: Callable[..., Result], *given: Any) -> asyncio.Future[Result]:
+        """Runs `function` on a thread at once; a future of its result or its exception. Within an event loop."""
         loop = asyncio.get_running_loop()
         done: asyncio.Future[Result] = loop.create_future()
 
@@ -62,7 +62,7 @@ class SideThreads:
                 loop.call_soon_threadsafe(end, result, error)
 
         self.post(job)
-        return await done
+        return done
 
     def _live(self) -> None:
         while True:

@@ -63,7 +63,7 @@ def test_what_nobody_waits_for_any_more_ends_quietly() -> None:
     release = threading.Event()
 
     async def main() -> None:
-        asked = asyncio.create_task(SideThreads(SYSTEM).run(release.wait, 10))
+        asked = SideThreads(SYSTEM).run(release.wait, 10)
         await asyncio.sleep(0)
         asked.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -72,6 +72,16 @@ def test_what_nobody_waits_for_any_more_ends_quietly() -> None:
         await asyncio.sleep(0.01)
 
     asyncio.run(main())
+
+
+def test_it_begins_although_the_loop_ends_before_anybody_waits_for_it() -> None:
+    begun = threading.Event()
+
+    async def main() -> None:
+        SideThreads(SYSTEM).run(begun.set)
+
+    asyncio.run(main())
+    assert begun.wait(10)
 
 
 def test_an_idle_thread_keeps_nothing_of_its_last_job(monkeypatch: pytest.MonkeyPatch) -> None:
