@@ -26,7 +26,7 @@ def cloud_properties(authority: Authority) -> Mapping[str, str]:
     certificates = {
         "sasl_ssl": authority.server,
         "mtls": authority.server,
-        "expired": authority.signed("expired", "127.0.0.1", "IP:127.0.0.1", days=-1),
+        "expired": authority.signed("expired", "127.0.0.1", "IP:127.0.0.1", days=0),
         "misnamed": authority.signed("misnamed", "elsewhere", "DNS:elsewhere"),
     }
     listeners = "SASL_SSL://{tls},MTLS://{mtls},EXPIRED://{expired},MISNAMED://{misnamed}"

@@ -50,7 +50,7 @@ class Authority:
         return own
 
     def signed(self, file: str, name: str, alternatives: str | None = None, days: int = 2) -> Path:
-        """Key and certificate of `name`, in one file; expired with negative `days`."""
+        """Key and certificate of `name`, in one file. It expires after `days`: 0 is at once."""
         self._openssl(f"req -newkey rsa:2048 -nodes -subj /CN={name} -keyout {file}.key -out {file}.csr")
         (self.directory / "extensions").write_text(f"subjectAltName={alternatives}\n" if alternatives else "")
         self._openssl(
