@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 
 from flux.adapters.aiokafka.errors import FINAL, fault_of
 from flux.adapters.authentication import ClientWarnings as ClientLog
@@ -11,6 +12,7 @@ from flux.core.errors import Fault
 from flux.system import SYSTEM
 
 _UNAVAILABLE = ("Unable connect", "Unable to update metadata")
+_ADDRESS = re.compile(r"[\w\])]:[0-9]{1,5}\b")
 
 LOG = Warnings(str, SYSTEM)
 """For all clients of aiokafka: its loggers belong to the process."""
@@ -29,10 +31,13 @@ class _Forward(logging.Handler):
 
 
 def _kind(record: logging.LogRecord) -> str:
-    """Unavailable brokers are one kind, whatever the request was."""
+    """Unavailable brokers are one kind, whatever the request was. A line that names none is another: it must not
+    suppress the names for a minute."""
     given = _arguments(record)
     unavailable = any(isinstance(each, Exception) and fault_of(each) is Fault.UNAVAILABLE for each in given)
-    return "unavailable" if unavailable or str(record.msg).startswith(_UNAVAILABLE) else str(record.msg)
+    if not (unavailable or str(record.msg).startswith(_UNAVAILABLE)):
+        return str(record.msg)
+    return "unavailable" if _ADDRESS.search(record.getMessage()) else "unavailable, unnamed"
 
 
 def _arguments(record: logging.LogRecord) -> tuple[object, ...]:
