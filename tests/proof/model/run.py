@@ -106,11 +106,15 @@ def run(bootstrap: str, count: int, number: int) -> dict[str, Any]:
     @given(sequences())
     def each_returns_the_same(steps: tuple[Step, ...]) -> None:
         tried["sequences"] += 1
+        start = time.monotonic()
+        # what is printed stays if this process is ended before it reports
         try:
             play(steps, subjects, kinds)
         except AssertionError as error:
-            print(error, file=sys.stderr, flush=True)  # stays if this process is ended before it reports
+            print(error, file=sys.stderr, flush=True)
             raise
+        taken = time.monotonic() - start
+        print(f"sequence {tried['sequences']}: {len(steps)} steps, {taken:.1f} s", file=sys.stderr, flush=True)
 
     problem = None
     try:

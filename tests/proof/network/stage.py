@@ -22,7 +22,7 @@ from proof.network.watch import Watch, wait_until_back, wait_until_settled
 from proof.stage import Cell, Outcome, Stage, Table
 
 ADAPTERS = ("confluent", "aiokafka")
-_SHORT = 5.0
+_SHORT = 12.0  # in 5 s the CPU time that a break itself costs, half a second, was a tenth of a core
 _CALM, _USUAL = 3.0, 3.0  # seconds until clients have made their connections; of which CPU time is usual
 _SETTLES = 20.0
 _COLUMNS = (

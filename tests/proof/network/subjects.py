@@ -22,6 +22,9 @@ WORKERS = {
 }
 RATE = 40
 """Records a second for each process: few, so that CPU time is what an outage costs and not what records do."""
+WARM_UP = dict.fromkeys(range(40), 1.0)
+"""Seconds that the first calls take: so many at once that the worker makes all threads it ever will, and none is left
+to be made when an outage ends and everything comes at once."""
 _DELIVERY = 120.0  # seconds, longer than any outage: so no record may fail
 _ENDS = 150.0
 _TESTS = Path(__file__).parents[2]
@@ -34,7 +37,14 @@ class Worker:
         """`accompanied`: its group has a second worker, whose network is sound."""
         self.adapter = adapter
         self.trial = Trial(
-            cluster, directory, rate=RATE, scheme=adapter, options=WORKERS[adapter], proxied=True, group=group
+            cluster,
+            directory,
+            rate=RATE,
+            scheme=adapter,
+            options=WORKERS[adapter],
+            proxied=True,
+            group=group,
+            slow=WARM_UP,
         )
         self.trial.feed()
         self._process = self.trial.start()
