@@ -80,6 +80,11 @@ class Billing(Task):
 VALUES = [b"%d" % n for n in range(100)]
 
 
+def done(database: Path, value: bytes) -> bool:
+    with closing(sqlite3.connect(database, timeout=30)) as db:
+        return bool(db.execute("SELECT count(*) FROM sums WHERE value = ?", (value,)).fetchone()[0])
+
+
 def test_in_one_transaction_work_is_done_once_whenever_the_process_dies(lab: Lab) -> None:
     database, calls, died = (lab.directory / name for name in ("orders.db", "calls", "died"))
     with closing(sqlite3.connect(database)) as db:
@@ -98,7 +103,7 @@ def test_in_one_transaction_work_is_done_once_whenever_the_process_dies(lab: Lab
     assert lab.process(path, "Billing", query=STATIC).wait(30) == 9  # between the work and its commit
     process = lab.process(path, "Billing", query=STATIC)
     before = len(calls.read_text().splitlines())
-    wait_for(lambda: len(calls.read_text().splitlines()) > before + 20, "it goes on")
+    wait_for(lambda: len(calls.read_text().splitlines()) > before + 20 and done(database, b"40"), "it goes on")
     process.kill()  # between a commit of the database and one of Kafka's
     process.wait(10)
     with closing(sqlite3.connect(database)) as db:
