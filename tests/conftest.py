@@ -38,8 +38,12 @@ def _configured(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """In red at the end, also where other processes ran the tests."""
+    """At the end, also where other processes ran the tests."""
     skipped = (report.longrepr for report in terminalreporter.stats.get("skipped", ()))
     reasons = {each[2].removeprefix("Skipped: ") for each in skipped if isinstance(each, tuple)}
     for reason in sorted(each for each in reasons if each.startswith("NOTHING TESTED AGAINST KAFKA")):
         terminalreporter.write_line(reason, red=True, bold=True)
+    for report in terminalreporter.stats.get("rerun", ()):  # why a test failed that passes now
+        crash = getattr(report.longrepr, "reprcrash", None)
+        said = str(report.longrepr if crash is None else crash.message).partition("\n")[0]
+        terminalreporter.write_line(f"RERUN {report.nodeid}: {said}")
