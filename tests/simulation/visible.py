@@ -41,7 +41,9 @@ class Visible:
         self._adding: dict[Thread | None, MemoryMembership] = {}
         self._added: dict[tuple[str, TopicPartition], Added] = {}
         self._products: set[bytes] = set()
-        self._effects: dict[Copy, Call] = {}
+        self._effects: dict[tuple[Copy, str], Call] = {}
+        """By group too: that of the dead letters is named after the number of retries, and one group does not know what
+        another one has done."""
         """By copy of a record: the call of which something is visible."""
         self._failed_at: defaultdict[Process, float] = defaultdict(lambda: -_LONGEST_RETRY)
         self.outage_at = -_LONGEST_RETRY
@@ -182,7 +184,7 @@ class Visible:
 
     def _effect(self, call: Call, offsets: Mapping[tuple[str, TopicPartition], CommittedOffset]) -> None:
         """Something of a call has become visible, with these offsets."""
-        other = self._effects.setdefault(call.copy, call)
+        other = self._effects.setdefault((call.copy, call.epoch.group), call)
         if other is not call:
             raise self._truth.broken(f"{call.copy} has ended twice for readers, by {other} and by {call}")
         at, offset = call.copy.at, call.copy.offset
@@ -193,17 +195,18 @@ class Visible:
     def check_end(self, records: Sequence[Any]) -> None:
         """`records`: what a reader of committed records finds of what calls produced."""
         truth = self._truth
-        seen: defaultdict[Copy, dict[Call, int]] = defaultdict(dict)
+        seen: defaultdict[tuple[Copy, str], dict[Call, int]] = defaultdict(dict)
         for record in records:
             call = truth.forwards.tagged(record.key())
             if is_exact(call):
-                calls = seen[call.copy]
+                calls = seen[call.copy, call.epoch.group]
                 calls[call] = calls.get(call, 0) + 1
         for copy in truth.copies.values():
             done = [call for call in copy.calls if is_exact(call) and call.verdict == "done" and call.products]
             for call in done if not copy.deleted else ():
-                if call.batch is None and seen[copy] != {call: len(call.products)}:
-                    raise truth.broken(f"readers see {sum(seen[copy].values())} outputs of {call}: {call.products}")
+                outputs = seen[copy, call.epoch.group]
+                if call.batch is None and outputs != {call: len(call.products)}:
+                    raise truth.broken(f"readers see {sum(outputs.values())} outputs of {call}: {call.products}")
 
 
 class Coordinator(TransactionCoordinator):
