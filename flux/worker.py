@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -23,13 +24,15 @@ from flux.core.hooks import check_hooks
 from flux.core.monitoring.health import Health, judge
 from flux.core.monitoring.stats import Stats
 from flux.core.ports import System
-from flux.core.stage import check_apart, parse_stages
+from flux.core.stage import check_apart, parse_stages, shared_groups
 from flux.core.validation import Seconds, check_seconds, check_switch, check_whole, plain, seconds, shown
 from flux.processes.heartbeat import Reporter, report_topic
 from flux.producing.produced import Scopes
 from flux.system import SYSTEM
 from flux.system.return_values import is_async
 from flux.task import Task, check_spelling
+
+logger = logging.getLogger("flux.worker")
 
 
 class Worker:
@@ -112,7 +115,10 @@ class Worker:
             )
             self._jobs.append(job)
         for cluster in {job.adapter.cluster for job in self._jobs}:
-            check_apart([(j.name, j.policy.stages) for j in self._jobs if j.adapter.cluster == cluster])
+            stages_of = [(job.name, job.policy.stages) for job in self._jobs if job.adapter.cluster == cluster]
+            check_apart(stages_of)
+            for warning in shared_groups(stages_of) if process is None else ():  # else the first process has logged it
+                logger.warning("%s", warning)
         self._supervision = Supervision(
             self._jobs, system, stages, create_topics, idle_for, self._observe, lambda: self._block.settled()
         )

@@ -37,15 +37,21 @@ class OpenTask:
 
 @contextmanager
 def open_task(sources: Sequence[str], name: str | None) -> Iterator[OpenTask]:
-    """Raises UsageError where there is no such task, ConfigurationError without an adapter, and ClickException with the
-    cluster's name for its errors."""
-    from flux.cli import log
+    """Raises as `opening` does, and UsageError where there is no such task."""
     from flux.cli.load_code import find_task
+
+    with opening(find_task(sources, name)) as opened:
+        yield opened
+
+
+@contextmanager
+def opening(cls: type[Task]) -> Iterator[OpenTask]:
+    """Raises ConfigurationError without an adapter, and ClickException with the cluster's name for its errors."""
+    from flux.cli import log
     from flux.config import resolve_adapter
     from flux.core.errors import BrokerError
 
     log.quiet()
-    cls = find_task(sources, name)
     policy, adapter = cls.policy(), resolve_adapter(cls.adapter)
     try:
         with closing(adapter.admin()) as admin:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -37,7 +41,7 @@ _NEXT = """\
 
 [bold]2[/]  Run it, on your Kafka:
 
-      [cyan]export FLUX_ADAPTER=confluent://localhost:9092
+      [cyan]{activate}export FLUX_ADAPTER=confluent://localhost:9092
       flux process --load tasks.py --create-topics[/]
 
 [bold]3[/]  Produce a record, and look at the status:
@@ -102,8 +106,18 @@ def show(plan: DemoPlan) -> int:
     if demonstration.problem is not None or not in_time or not account.adds_up or demonstration.code != 0:
         why = demonstration.problem or ("it took too long" if not in_time else "see the summary above")
         raise click.ClickException(f"the demo did not end well: {why}")
-    out.print(_NEXT, soft_wrap=True)
+    out.print(_NEXT.format(activate=_activation(Path(sys.executable).parent)), soft_wrap=True)
     return 0
+
+
+def _activation(directory: Path) -> str:
+    """The line that lets the shell find `flux` in a virtual environment's `directory`; empty: it finds it."""
+    found, script = shutil.which("flux"), directory / "activate"
+    if not script.is_file() or (found is not None and Path(found).parent == directory):
+        return ""
+    from rich.markup import escape
+
+    return f"source {escape(os.path.relpath(script))}\n      "
 
 
 @contextmanager

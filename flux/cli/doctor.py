@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from flux.cli.options import adapter_option, json_option, load_option, task_argument
+from flux.cli.options import adapter_option, json_option, load_option, tasks_argument
 
 if TYPE_CHECKING:
+    from flux.cli.clusters import OpenTask
     from flux.core.policy import Policy
     from flux.core.ports import AdminPort, Cluster
     from flux.core.stage import Stages
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     epilog="""\b
 Examples:
   flux doctor --load billing.py Billing
+  flux doctor --load billing.py
   flux doctor --load billing.py Billing --fix
   flux doctor --load billing.py Billing --clock --json | jq -r '.findings[].about'
 
@@ -32,54 +34,66 @@ Exit code 1 when there are findings."""
 @adapter_option
 @click.option("--fix", is_flag=True, help="Create missing topics, and fix settings of retry and dead-letter topics.")
 @click.option("--clock", is_flag=True, help="Compare clocks, by a temporary topic.")
-@json_option("Print a JSON object.")
-@task_argument
+@json_option("Print a JSON object per task.")
+@tasks_argument
 @click.pass_context
 def command(
-    ctx: click.Context, sources: tuple[str, ...], fix: bool, clock: bool, as_json: bool, task: str | None
+    ctx: click.Context, sources: tuple[str, ...], fix: bool, clock: bool, as_json: bool, tasks: tuple[str, ...]
 ) -> None:
-    """Check what a task relies on: topics, settings, groups, permissions, clocks.
+    """Check what tasks rely on: topics, settings, groups, permissions, clocks.
 
-    Each finding is one line that says what to do. What cannot be checked is listed as not checked.
+    Each finding is one line that says what to do. What cannot be checked is listed as not checked. Without TASK, all
+    tasks of the loaded code are checked.
     """
+    from flux.cli.clusters import opening
+    from flux.cli.load_code import find_tasks
+
+    chosen = find_tasks(sources, tasks)
+    found = 0
+    for cls in chosen:
+        with opening(cls) as opened:
+            facts, findings, done = _examine(opened, sources, fix, clock, as_json)
+        found += len(findings)
+        if as_json:
+            click.echo(json.dumps(_report(facts, opened.adapter.cluster, findings, done)))
+        else:
+            _show(facts, findings, named=len(chosen) > 1)
+    ctx.exit(1 if found else 0)
+
+
+def _examine(
+    opened: OpenTask, sources: Sequence[str], fix: bool, clock: bool, as_json: bool
+) -> tuple[Facts, Sequence[Finding], Sequence[str]]:
+    """What is known and found, and the lines about what was fixed."""
     from functools import partial
 
-    from flux.cli.clusters import open_task
     from flux.operate.doctor import examine, fix_findings
     from flux.operate.doctor.collect import NO_CLOCK, collect_facts
 
-    with open_task(sources, task) as opened:
-        policy, adapter, admin = opened.policy, opened.adapter, opened.admin
-        policy.check()
-        others = _others(sources, opened.cls, adapter.cluster)
-        unwritable = _unwritable(adapter)
-        untransactional = _untransactional(adapter, policy) if policy.exactly_once else ""
-        measured = _measure(adapter, admin, policy.stages.topic) if clock else NO_CLOCK
-        collect = partial(
-            collect_facts,
-            opened.name,
-            policy,
-            admin,
-            others=others,
-            unwritable=unwritable,
-            untransactional=untransactional,
-            adapter=adapter,
-        )
+    policy, adapter, admin = opened.policy, opened.adapter, opened.admin
+    policy.check()
+    measured = _measure(adapter, admin, policy.stages.topic) if clock else NO_CLOCK
+    collect = partial(
+        collect_facts,
+        opened.name,
+        policy,
+        admin,
+        others=_others(sources, opened.cls, adapter.cluster),
+        unwritable=_unwritable(adapter),
+        untransactional=_untransactional(adapter, policy) if policy.exactly_once else "",
+        adapter=adapter,
+    )
+    facts = collect(clock=measured)
+    findings = examine(facts)
+    done: list[str] = []
+    if fix and any(finding.fixable for finding in findings):
+        for line in fix_findings(findings, policy, admin):
+            done.append(line)
+            if not as_json:
+                _print("fixed", line, fg="green")
         facts = collect(clock=measured)
         findings = examine(facts)
-        done: list[str] = []
-        if fix and any(finding.fixable for finding in findings):
-            for line in fix_findings(findings, policy, admin):
-                done.append(line)
-                if not as_json:
-                    _print("fixed", line, fg="green")
-            facts = collect(clock=measured)
-            findings = examine(facts)
-    if as_json:
-        click.echo(json.dumps(_report(facts, adapter.cluster, findings, done)))
-    else:
-        _show(facts, findings)
-    ctx.exit(1 if findings else 0)
+    return facts, findings, done
 
 
 def _others(sources: Sequence[str], cls: type[Task], cluster: str) -> list[tuple[str, Stages]]:
@@ -171,7 +185,9 @@ def _report(facts: Facts, cluster: str, findings: Sequence[Finding], done: Seque
     }
 
 
-def _show(facts: Facts, findings: Sequence[Finding]) -> None:
+def _show(facts: Facts, findings: Sequence[Finding], named: bool) -> None:
+    if named:
+        _print("task", facts.name, bold=True)
     for finding in findings:
         _print(finding.check, str(finding), fg="red", bold=True)
     for unknown in facts.unknown:

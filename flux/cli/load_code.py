@@ -34,23 +34,24 @@ class LoadedCode:
         return f"{self.module}:{self.name}"
 
 
-def find_tasks(sources: Iterable[str], names: Sequence[str]) -> list[type[Task]]:
-    """The tasks called `names`, each a class name in `sources` (files or modules) or `module:Class`; without names, the
-    only task. Raises UsageError with the tasks that were found, and ClickException for code that fails."""
+def find_tasks(sources: Iterable[str], names: Sequence[str], one: bool = False) -> list[type[Task]]:
+    """The tasks called `names`, each a class name in `sources` (files or modules) or `module:Class`; without names, all
+    tasks that have a topic, or `one`, which must be the only one. Raises UsageError with the tasks that were found, and
+    ClickException for code that fails."""
     modules = [load(source) for source in sources]
     found = [each for module in modules for each in tasks_in(module)]
     if not names:
         if not modules:
             raise click.UsageError("name a task: --load FILE TASK, or module:Class")
-        concrete = {each.task for each in found if each.task.topic}
-        if len(concrete) != 1:
+        concrete = dict.fromkeys(each.task for each in found if each.task.topic)
+        if not concrete or (one and len(concrete) > 1):
             raise click.UsageError(f"name {'a' if found else 'another file or a'} task: {_listed(found)}")
         return list(concrete)
     return list(dict.fromkeys(_named(name, found, modules) for name in names))
 
 
 def find_task(sources: Iterable[str], name: str | None) -> type[Task]:
-    return find_tasks(sources, [name] if name else [])[0]
+    return find_tasks(sources, [name] if name else [], one=True)[0]
 
 
 def _named(name: str, found: list[LoadedCode], modules: Sequence[ModuleType]) -> type[Task]:

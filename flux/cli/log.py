@@ -27,12 +27,17 @@ class _Described(logging.Formatter):
 
 
 class _Formatter(_Described):
-    """Escapes control characters, as messages may quote records. Times in UTC."""
+    """Names the task, and escapes control characters, as messages may quote records. Times in UTC."""
 
     converter = staticmethod(time.gmtime)
 
     def format(self, record: logging.LogRecord) -> str:
         return escape(super().format(record))
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
+        task = str(vars(record).get("task") or "")
+        record.about = "" if record.message.startswith(task) else f"{task}: "
+        return super().formatMessage(record)
 
 
 class _JsonFormatter(_Described):
@@ -69,7 +74,7 @@ def configure(level: str, process: int | None = None, form: str = "text") -> Non
     handler.setFormatter(
         _JsonFormatter(process)
         if form == "json"
-        else _Formatter(f"%(asctime)s %(levelname)-7s {which}%(message)s", "%Y-%m-%d %H:%M:%SZ")
+        else _Formatter(f"%(asctime)s %(levelname)-7s {which}%(about)s%(message)s", "%Y-%m-%d %H:%M:%SZ")
     )
     logging.basicConfig(level=level.upper(), handlers=[handler])
     if level.lower() != "debug":

@@ -46,6 +46,11 @@ def task_argument(command: F) -> F:
     return click.argument("task", required=False, shell_complete=task_names)(command)
 
 
+def tasks_argument(command: F) -> F:
+    """Several; all of the loaded code where none is named."""
+    return click.argument("tasks", nargs=-1, metavar="[TASK]...", shell_complete=task_names)(command)
+
+
 def adapter_option(command: F) -> F:
     return click.option(
         "--adapter",

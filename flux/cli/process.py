@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from flux.cli import log
-from flux.cli.options import adapter_option, load_option, report_topic_option, task_names
+from flux.cli.options import adapter_option, load_option, report_topic_option, tasks_argument
 
 if TYPE_CHECKING:
     from flux.task import Task
@@ -65,6 +65,7 @@ Exit codes: 0 done or stopped by a signal, 1 failed, 2 wrong usage, 3 calls had 
     "--report", is_flag=True, help="Publish this worker's status every 5 s, in a topic that flux status reads."
 )
 @report_topic_option
+@click.option("--log-calls", is_flag=True, help="Log a line for each call. It slows quick calls down.")
 @click.option("--log-level", type=click.Choice(log.LEVELS, case_sensitive=False), default="info", show_default=True)
 @click.option(
     "--log-format",
@@ -76,7 +77,7 @@ Exit codes: 0 done or stopped by a signal, 1 failed, 2 wrong usage, 3 calls had 
 @click.option("--metrics-socket", type=click.Path(path_type=Path), hidden=True)
 @click.option("--process-number", type=int, hidden=True)
 @click.option("--lifeline", type=int, hidden=True)
-@click.argument("tasks", nargs=-1, metavar="[TASK]...", shell_complete=task_names)
+@tasks_argument
 @click.pass_context
 def command(
     ctx: click.Context,
@@ -91,6 +92,7 @@ def command(
     metrics_host: str,
     report: bool,
     report_topic: str | None,
+    log_calls: bool,
     log_level: str,
     log_format: str,
     metrics_socket: Path | None,
@@ -100,9 +102,9 @@ def command(
 ) -> None:
     """Run a worker until it is stopped.
 
-    TASK is the name of a loaded task class, or module:Class; it can be left out where there is only one. SIGINT,
-    SIGTERM and SIGHUP stop the worker gracefully: it waits for running calls and commits what is done. A second one
-    stops it at once.
+    TASK is the name of a loaded task class, or module:Class; without one all tasks of the loaded code run, which flux
+    tasks lists. SIGINT, SIGTERM and SIGHUP stop the worker gracefully: it waits for running calls and commits what is
+    done. A second one stops it at once.
     """
     from flux.cli.load_code import explain, find_tasks, raised_by_user
     from flux.core.errors import FluxError
@@ -112,6 +114,10 @@ def command(
         ctx.exit(_reload(sources, processes, exit_when_idle))
     chosen = find_tasks(sources, tasks)
     _check_stages(stages, chosen)
+    if metrics_port is not None:
+        _check_metrics()
+    if log_calls:
+        _log_calls()
 
     def worker() -> Worker:
         from flux.worker import Worker
@@ -157,6 +163,23 @@ def _check_stages(stages: str | None, tasks: Sequence[type[Task]]) -> None:
             parse_stages(stages, retries)
         except ConfigurationError as error:
             raise click.UsageError(f"{task.__name__}: {error}") from None
+
+
+def _log_calls() -> None:
+    from flux import config
+    from flux.observe.call_log import CallLog
+
+    config.configure(hooks=[*config.current.hooks, CallLog()])
+
+
+def _check_metrics() -> None:
+    """Else it is the first scrape that fails."""
+    from importlib.util import find_spec
+
+    from flux.observe.server import MISSING
+
+    if find_spec("prometheus_client") is None:
+        raise click.ClickException(f"--metrics-port: {MISSING}")
 
 
 def _supervise(checked: Worker, processes: int, metrics_port: int | None, metrics_host: str) -> int:

@@ -11,7 +11,7 @@ from flux.cli.options import adapter_option, load_option, task_argument
 
 if TYPE_CHECKING:
     from flux.core.policy import Policy
-    from flux.core.ports import AdminPort
+    from flux.core.ports import AdminPort, TopicInfo
 
 
 @click.command(
@@ -47,15 +47,16 @@ def command(
         missing, _ = plan_topics(policy, admin, partitions, replication_factor)
         if create and missing:
             create_topics(policy, admin, missing)
-        absent = _show(policy, admin, {topic.name for topic in missing} if create else set())
+        created = {topic.name for topic in missing} if create else set()
+        absent = _show(policy, admin, created, partitions, replication_factor)
     if absent:
         from flux.operate.formatting import many
 
         raise click.ClickException(f"{many(absent, 'topic')} missing: add --create, or start with --create-topics")
 
 
-def _show(policy: Policy, admin: AdminPort, created: set[str]) -> int:
-    """Returns how many are missing."""
+def _show(policy: Policy, admin: AdminPort, created: set[str], partitions: int | None, replicas: int | None) -> int:
+    """Returns how many are missing. `partitions`, `replicas`: that were asked for."""
     from flux.cli.output import cell, console, table
     from flux.consuming.topic_setup import REQUEST_TIMEOUT
 
@@ -67,10 +68,24 @@ def _show(policy: Policy, admin: AdminPort, created: set[str]) -> int:
     for stage in stages:
         info = existing[stage.topic]
         # The cluster may not list yet what it has just created.
-        state = ("created", "green") if stage.topic in created else ("exists", "") if info else ("missing", "red")
-        absent += state[0] == "missing"
+        if stage.topic in created:
+            state = ("created", "green")
+        elif info is None:
+            state = ("missing", "red")
+            absent += 1
+        else:
+            state = _existing(info, partitions, replicas)
         counts = (info.partitions, info.replication_factor) if info else ("", "")
         role = stage.role.value
         shown.add_row(*map(cell, (stage.number, role, stage.topic, stage.group, *counts)), cell(*state))
     console().print(shown)
     return absent
+
+
+def _existing(info: TopicInfo, partitions: int | None, replicas: int | None) -> tuple[str, str]:
+    """What is not as asked for, since an existing topic is left as it is."""
+    from flux.operate.formatting import many
+
+    asked = [(partitions, info.partitions, "partition"), (replicas, info.replication_factor, "replica")]
+    other = [many(number, what) for number, has, what in asked if number is not None and number != has]
+    return (f"existed: not changed to {' and '.join(other)}", "yellow") if other else ("exists", "")

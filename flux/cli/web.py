@@ -73,6 +73,7 @@ def command(
     Without TASK, all tasks of the loaded code are shown. Ctrl-C stops the server.
     """
     from flux.cli import log
+    from flux.cli.load_code import find_tasks
     from flux.core.monitoring.report import TOPIC
 
     needs_extra()
@@ -80,7 +81,7 @@ def command(
     from flux.web.options import WebOptions, hosts_of
 
     log.quiet()
-    found = _chosen(sources, tasks)
+    found = find_tasks(sources, tasks)
     if root_path and (not root_path.startswith("/") or root_path.endswith("/")):
         raise click.UsageError("--root-path must look like /flux")
     allowed = hosts_of(host, frozenset(hosts))
@@ -121,16 +122,6 @@ def needs_extra() -> None:
 
     if not all(find_spec(name) for name in ("starlette", "uvicorn", "jinja2")):
         raise click.ClickException('flux web needs an extra: pip install "super-flux[web]"')
-
-
-def _chosen(sources: Sequence[str], names: Sequence[str]) -> list[type[Task]]:
-    """The named tasks; without names all tasks of the code."""
-    from flux.cli.load_code import find_tasks, load, tasks_in
-
-    if names or not sources:
-        return find_tasks(sources, names)
-    found = [each.task for source in sources for each in tasks_in(load(source)) if each.task.topic]
-    return list(dict.fromkeys(found)) or find_tasks(sources, names)
 
 
 def _redaction_function(name: str) -> RedactionFunction:

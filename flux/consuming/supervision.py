@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from typing import Any, TypeVar
 
 import attrs
 
+from flux._version import __version__
 from flux.consuming.side_threads import Aside
 from flux.consuming.task_runtime import TaskRuntime
 from flux.consuming.topic_setup import insist
 from flux.core.error_text import brief
 from flux.core.monitoring.duties import Duty
+from flux.core.monitoring.stats import Stats
+from flux.core.monitoring.summary import Line, Summary, started
 from flux.core.ports import System
 from flux.producing.registry import PRODUCERS
 from flux.system.tracebacks import text_of
@@ -79,6 +83,8 @@ class Supervision:
         self._observe = observe
         self._on_settled = on_settled
         self._stop_at: float | None = None
+        self._summary: Summary | None = None
+        """From when the tasks have started."""
         self._left_some = False
         """It was idle, and ends with records that the next topic refuses."""
         self._duty = Duty("the supervision of the worker")
@@ -106,6 +112,8 @@ class Supervision:
                 ended = yield Blocking(partial(self._in_time, job.end, f"the end of {job.name}"))
                 code = code or (3 if ended is None else ended)
             code = code or int(self._left_some)
+            if self._summary is not None:
+                _log(self._summary.in_all(self._stats(), self._system.monotonic()))
             yield Blocking(partial(self._in_time, PRODUCERS.deliver_all, "the delivery of what was produced"))
             yield Blocking(partial(self._in_time, observed.close, "the end of metrics and reports"))
         return code
@@ -129,10 +137,14 @@ class Supervision:
             stopping, settled = lambda: self.stopping, self._on_settled
             if not (yield Blocking(partial(insist, prepare, self._system, stopping, cluster, settled))):
                 return
+        names = ", ".join(job.name for job in self._jobs)
+        logger.info("flux %s, pid %d: %s", __version__, os.getpid(), names)
+        _log(map(_started, self._jobs))
         for job in self._jobs:
             yield Here(job.setup)
         for job in self._jobs:
             yield Here(job.start)
+        self._summary = Summary(self._system.monotonic())
         self._on_settled()
 
     def _supervise(self) -> Generator[Step, Any, None]:
@@ -160,6 +172,8 @@ class Supervision:
                     looking = Aside(self._system, "flux-unread", lambda: any(job.unread() for job in self._jobs))
             if starved_log is None or starved_log.ended:  # beside: a stop does not wait for a silent cluster
                 starved_log = self._log_starved()
+            if self._summary is not None and self._summary.due(now):
+                _log(self._summary.since_last(self._stats(), now))
             self.stopping = self.stopping or any(job.failure is not None for job in self._jobs)
             if self.stopping and self._stop_at is None:
                 logger.info("shutting down: waiting for running calls")
@@ -172,6 +186,9 @@ class Supervision:
                 for job in self._jobs:
                     job.stop(now, at_once=True)
 
+    def _stats(self) -> Mapping[str, Iterable[Stats]]:
+        return {job.name: job.stats().values() for job in self._jobs}
+
     def _log_starved(self) -> Aside[None] | None:
         starved = [(job, runtimes) for job in self._jobs if (runtimes := job.starved())]
         if not starved or self.stopping:
@@ -182,3 +199,14 @@ class Supervision:
                 job.log_starved(runtimes)
 
         return Aside(self._system, "flux-starved", log)
+
+
+def _started(job: TaskRuntime) -> Line:
+    runtimes = () if job.coordinator is None else job.coordinator.runtimes
+    stages = [runtime.engine.stage for runtime in runtimes]
+    return started(job.name, job.adapter.cluster, type(job.adapter).__name__, stages, job.policy.concurrency)
+
+
+def _log(lines: Iterable[Line]) -> None:
+    for line in lines:
+        logger.info("%s", line.text, extra=line.fields)

@@ -46,10 +46,14 @@ class TaskLog:
 
     def lost(self, lost: Sequence[tuple[StageInfo, Sequence[TopicPartition]]]) -> None:
         """Lost partitions of all stages in one line, because they usually have one cause."""
-        named = ", ".join(f"{of[0].topic}[{ranges_of(each.partition for each in of)}]" for _, of in lost)
         where, of = lost[0]
         fields = log_fields(where, of[0]) if len(lost) == len(of) == 1 else {"task": self._task}
+        named = _partitions(lost)
         logger.warning("%s has lost %s: records in flight are processed again", self._task, named, extra=fields)
+
+    def rebalanced(self, event: str, changed: Sequence[tuple[StageInfo, Sequence[TopicPartition]]]) -> None:
+        """Partitions of all stages that were "assigned" or "revoked", in one line."""
+        logger.info("%s: %s %s", self._task, event, _partitions(changed), extra={"task": self._task, "event": event})
 
     def failed(self, where: StageInfo, stage: Stage, message: Message, failure: Failure, move: Move) -> None:
         """The first failure of a kind, in full."""
@@ -125,6 +129,13 @@ class TaskLog:
             _at(stack),
             extra=log_fields(where, late.message),
         )
+
+
+def _partitions(changed: Sequence[tuple[StageInfo, Sequence[TopicPartition]]]) -> str:
+    return ", ".join(
+        f"{where.topic}[{ranges_of(each.partition for each in of) or 'none'}]"
+        for where, of in sorted(changed, key=lambda each: each[0].stage)
+    )
 
 
 def _at(stack: str) -> str:

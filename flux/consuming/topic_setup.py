@@ -159,7 +159,7 @@ def require_topics(name: str, policy: Policy, admin: AdminPort, create: bool, sy
             f" `flux topics --load FILE {name} --create`"
         )
     create_topics(policy, admin, missing, system)
-    logger.info("created %s", ", ".join(topic.name for topic in missing))
+    logger.info("created %s", ", ".join(topic.name for topic in missing), extra={"task": name})
 
 
 def max_message_bytes(admin: AdminPort, topic: str) -> int | None:

@@ -189,6 +189,20 @@ def check_apart(tasks: Sequence[tuple[str, Stages]]) -> None:
             )
 
 
+def shared_groups(tasks: Sequence[tuple[str, Stages]]) -> list[str]:
+    """A warning for each group that several tasks of one cluster share. Source for the offsets: KIP-211."""
+    sharing: dict[str, list[tuple[str, str]]] = {}
+    for name, stages in tasks:
+        sharing.setdefault(stages[0].group, []).append((name, stages[0].topic))
+    return [
+        f"{', '.join(f'{name} ({topic})' for name, topic in members)} have the same group_id, {group!r}: each start and"
+        " stop of one rebalances all of them, and while one does not run, the brokers delete its committed offsets"
+        " after offsets.retention.minutes, as the group is still active; give each task a group_id of its own"
+        for group, members in sharing.items()
+        if len(members) > 1
+    ]
+
+
 def parse_stages(text: str, retries: int) -> list[int]:
     """`"3"`, `"1-6"` or `"0,2-4"` as sorted stage numbers. Raises ConfigurationError outside 0 … retries + 1."""
     text = plain(text)

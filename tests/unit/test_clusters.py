@@ -193,3 +193,17 @@ class Copy(flux.Task):
     topic, group_id = "copies", "g"
 
     def call(self, message: flux.Message) -> None: ...
+
+
+def test_a_group_id_that_two_tasks_share_is_warned_of_on_one_cluster_only(
+    clusters: Clusters, caplog: pytest.LogCaptureFixture
+) -> None:
+    bills = flux.task(topic="bills", group_id="shared")(lambda message: None)
+    refunds = flux.task(topic="refunds", group_id="shared")(lambda message: None)
+    flux.Worker(bills(), refunds(), adapter=clusters.url("one"))
+    [warning] = caplog.messages
+    assert "have the same group_id, 'shared'" in warning
+    refunds.adapter = clusters.url("other")
+    caplog.clear()
+    flux.Worker(bills(), refunds(), adapter=clusters.url("one"))
+    assert caplog.messages == []

@@ -63,12 +63,12 @@ class Coordinator:
         common = Shared(policy, self.runtimes, self.hook_dispatch, task_log, system, self.lock, self.driver)
         self._common = common
         self.rebalances = Rebalances(common)
-        self.ending = Ending(common, self.rebalances.log_lost, on_change)
+        self.ending = Ending(common, self.rebalances.log, on_change)
         self.verdicts = Verdicts(common, self.breaker)
         self.products = Products(common, self.verdicts, self.ending.failing)
         self.procedures = Procedures(common, self.verdicts)
         self.sealing = Sealing(common, self.procedures, self.products, self.ending)
-        self.inspection = Inspection(common, self.rebalances.log_lost)
+        self.inspection = Inspection(common, self.rebalances.log)
         for runtime in self.runtimes:
             runtime.forwarding = Forwarder(
                 runtime.engine,

@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from flux.consuming.call_timing import SlowCalls
 from flux.consuming.coordinator.common import Shared, StageRuntime
+from flux.consuming.hook_dispatch import log_fields
 from flux.consuming.topic_setup import REQUEST_TIMEOUT
 from flux.core.engine.commands import Stall
 from flux.core.errors import BrokerError
@@ -24,13 +25,13 @@ _EVERY = 1.0  # seconds between two checks for stalls
 
 
 class Inspection:
-    """`log_lost`: logs the partitions that were lost since its last call."""
+    """`log_rebalances`: logs the partitions that changed since its last call."""
 
     ENTRANCES = ("check",)
 
-    def __init__(self, common: Shared, log_lost: Callable[[], None]) -> None:
+    def __init__(self, common: Shared, log_rebalances: Callable[[], None]) -> None:
         self._common = common
-        self._log_lost = log_lost
+        self._log_rebalances = log_rebalances
         self.slow_calls: SlowCalls | None = None
         """For a blocking handler with a time limit."""
         self._again_at = 0.0
@@ -47,7 +48,7 @@ class Inspection:
             stalls = [(runtime, stall) for runtime in runtimes for stall in runtime.engine.stalled(now)]
             stalls += [(runtime, stall) for runtime in runtimes for stall in self._unjoined_locked(runtime, now)]
             counts = [(runtime, count) for runtime in runtimes for count in runtime.failures.counts(now)]
-        self._log_lost()
+        self._log_rebalances()
         for late in self.slow_calls.found(now) if self.slow_calls is not None else ():
             where = common.hook_dispatch.of(late.message.stage)
             task_log.slow_calls(where, late, now - late.began, stack_of_thread(late.thread))
@@ -123,7 +124,12 @@ class Inspection:
                 unread = _unread(admin, str(runtime), ends[str(runtime)])
                 stable = admin.stable_offsets(str(runtime), REQUEST_TIMEOUT) if unread else {}
             except BrokerError as error:
-                logger.warning("%s has had no records for long, and the cluster does not answer: %s", runtime, error)
+                logger.warning(
+                    "%s has had no records for long, and the cluster does not answer: %s",
+                    runtime,
+                    error,
+                    extra=log_fields(runtime.where),
+                )
                 continue
             read = ends[str(runtime)]
             held = [each for each in unread if stable.get(each.partition, math.inf) <= read[each]]
@@ -132,6 +138,7 @@ class Inspection:
                     "%s: an open transaction holds back all records from there on, until its producer or that one's"
                     " transaction.timeout.ms ends it: `kafka-transactions.sh find-hanging` finds one that nobody ends",
                     ", ".join(f"{partition}@{stable[partition.partition]}" for partition in held),
+                    extra=log_fields(runtime.where),
                 )
             unread = [each for each in unread if each not in held]
             if unread:
@@ -139,6 +146,7 @@ class Inspection:
                     "%s has had no records for %.0f s, but there are some: it waits for a fetch",
                     ", ".join(map(str, unread)),
                     self._common.policy.stalled_after,
+                    extra=log_fields(runtime.where),
                 )
 
     def log_refused(self, task: str) -> bool:

@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from flux.consuming.coordinator.common import Shared, StageRuntime
-from flux.consuming.hook_dispatch import Event, log_fields
+from flux.consuming.hook_dispatch import Event
 from flux.core.hooks import StageInfo
 from flux.core.ports import TopicPartition
 
-logger = logging.getLogger("flux.worker")
+_TOGETHER = 1.0  # seconds in which the stages of a task join or leave their groups, as a rule
 
 
 class Ending:
-    """`log_lost`: see `Inspection`. `on_change`: called after a failure, and after each stage that has left."""
+    """`log_rebalances`: see `Inspection`. `on_change`: called after a failure, and after each stage that has left."""
 
     ENTRANCES = ("fail", "has_left")
 
-    def __init__(self, common: Shared, log_lost: Callable[[], None], on_change: Callable[[], None]) -> None:
+    def __init__(self, common: Shared, log_rebalances: Callable[[], None], on_change: Callable[[], None]) -> None:
         self._common = common
-        self._log_lost = log_lost
+        self._log_rebalances = log_rebalances
         self._on_change = on_change
         self.failure: BaseException | None = None
         """The error of a failed process, or of a cluster that refuses this member: the worker ends with it."""
@@ -70,7 +69,7 @@ class Ending:
             runtime.left = True
             runtime.polling.end()
             self._common.wake_all_locked()
-        self._log_lost()
+        self._log_rebalances()
         self._on_change()
 
     def abandon(self, runtime: StageRuntime) -> None:
@@ -86,18 +85,27 @@ class Ending:
 
 
 class Rebalances:
-    """Logs rebalances and notifies hooks of them."""
+    """Logs rebalances, those of all stages in one line if they come together, and notifies hooks of them."""
 
     def __init__(self, common: Shared) -> None:
         self._common = common
         self._lost: dict[StageInfo, list[TopicPartition]] = {}
         """Not logged yet: if one stage loses partitions, the others usually lose theirs a moment later."""
+        self._event = ""
+        self._changed: dict[StageInfo, list[TopicPartition]] = {}
+        """Partitions that were assigned, or revoked, as `_event` says; not logged yet."""
+        self._since = 0.0
 
     def announce(self, runtime: StageRuntime, event: str, partitions: Sequence[TopicPartition]) -> None:
-        """Logs a rebalance, unless nothing changed."""
-        if partitions or not runtime.joined:
-            numbers = ", ".join(str(each.partition) for each in partitions)
-            logger.info("%s %s: %s", runtime, event, numbers or "nothing", extra=log_fields(runtime.where))
+        """Logs a rebalance soon, unless nothing changed. `event`: "assigned" or "revoked"."""
+        if not partitions and runtime.joined:
+            return
+        if event != self._event:
+            self._log_changed()
+        with self._common.lock:
+            if not self._changed:
+                self._event, self._since = event, self._common.system.monotonic()
+            self._changed.setdefault(runtime.where, []).extend(partitions)
 
     def notify(self, runtime: StageRuntime, event: Event, partitions: Sequence[TopicPartition]) -> None:
         """Notifies hooks."""
@@ -111,9 +119,21 @@ class Rebalances:
             if partitions:
                 self._lost.setdefault(runtime.where, []).extend(partitions)
 
-    def log_lost(self) -> None:
-        """Logs all partitions that were lost since the last call, in one line."""
+    def log(self) -> None:
+        """Logs what was lost since the last call, and what was assigned or revoked, if no stage is expected to follow
+        any more."""
         with self._common.lock:
             lost, self._lost = self._lost, {}
+            over = all(runtime.left for runtime in self._common.runtimes)
+            waited = self._common.system.monotonic() - self._since
         if lost:
             self._common.task_log.lost(list(lost.items()))
+        if over or not 0 <= waited < _TOGETHER:
+            self._log_changed()
+
+    def _log_changed(self) -> None:
+        with self._common.lock:
+            event, changed = self._event, self._changed
+            self._changed = {}
+        if changed:
+            self._common.task_log.rebalanced(event, list(changed.items()))

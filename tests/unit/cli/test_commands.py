@@ -68,6 +68,25 @@ def test_topics_creates_what_is_missing(flux_cli: Flux) -> None:
     assert [rows(again.stdout)[n][-3:] for n in "0123"] == [["2", "1", "exists"]] * 4
 
 
+def test_topics_says_what_exists_otherwise_than_asked_for(flux_cli: Flux) -> None:
+    flux_cli.broker.create_topic("orders", 2)
+    args = ["topics", "--load", flux_cli.file(TASK), "--adapter", flux_cli.url, "--create", "--replication-factor", "1"]
+    done = flux_cli(*args, "--partitions", "4")
+    assert done.exit_code == 0, done.output
+    table = rows(done.stdout)
+    assert table["0"][-8:] == ["2", "1", "existed:", "not", "changed", "to", "4", "partitions"]
+    assert table["1"][-1] == "created"
+    assert rows(flux_cli(*args, "--partitions", "2").stdout)["0"][-1] == "exists"
+
+
+def test_tasks_lists_what_process_runs(flux_cli: Flux) -> None:
+    file = flux_cli.file(TASK)
+    assert "Billing" in flux_cli("tasks", "--load", file).stdout
+    listed = json.loads(only_line(flux_cli("tasks", "--load", file, "--json").stdout))
+    assert listed["task"] == "Billing"
+    assert (listed["topic"], listed["group"], listed["retries"], listed["call"]) == ("orders", "billing", 2, "message")
+
+
 def test_topics_takes_partitions_only_to_create(flux_cli: Flux) -> None:
     done = flux_cli("topics", "--load", flux_cli.file(TASK), "--adapter", flux_cli.url, "--partitions", "2")
     assert (done.exit_code, "--create" in only_line(done.stderr)) == (2, True)

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 import pytest
 
-from flux.cli.demo import show
+from flux.cli.demo import _activation, show
 from flux.cli.demo_app import Account, Demonstration, DemoPlan, run
 from flux.core.ports import TopicPartition
 
@@ -57,3 +59,16 @@ def test_an_account_that_does_not_add_up_fails(
 def test_an_account_adds_up_only_without_a_rest(change: dict[str, int], adds_up: bool) -> None:
     account = {"produced": 4, "done": 3, "at_once": 3, "again": 0, "lost": 0, "twice": 0} | change
     assert Account(**account, dead={"rejected": 1}).adds_up is adds_up
+
+
+def test_what_it_says_to_do_next_works_in_the_same_shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    directory = tmp_path / ".venv" / "bin"
+    directory.mkdir(parents=True)
+    for name in ("activate", "flux"):
+        (directory / name).touch(0o755)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert _activation(directory) == "source .venv/bin/activate\n      "
+    assert _activation(tmp_path) == ""
+    monkeypatch.setenv("PATH", str(directory))
+    assert _activation(directory) == ""

@@ -246,3 +246,20 @@ def test_names_cannot_play_with_the_terminal(flux_cli: Flux, task: str, monkeypa
     done = flux_cli("doctor", "--load", task, "--adapter", flux_cli.url)
     assert "\x1b" not in done.stdout
     assert len(done.stdout.splitlines()) == 3
+
+
+def test_several_tasks_are_checked_one_after_the_other(flux_cli: Flux) -> None:
+    more = "\n    class Refunds(Billing):\n        topic = 'refunds'\n"
+    args = ["doctor", "--load", flux_cli.file(TASK + more), "--adapter", flux_cli.url]
+    done = flux_cli(*args, "--json")
+    assert done.exit_code == 1
+    assert [json.loads(line)["task"] for line in done.stdout.splitlines()] == ["Billing", "Refunds"]
+    assert [json.loads(line)["task"] for line in flux_cli(*args, "--json", "Refunds").stdout.splitlines()] == [
+        "Refunds"
+    ]
+    fixed = flux_cli(*args, "--fix", "Billing", "Refunds")
+    assert fixed.exit_code == 0, fixed.output
+    assert [line.split() for line in fixed.stdout.splitlines() if line.startswith("task")] == [
+        ["task", "Billing"],
+        ["task", "Refunds"],
+    ]

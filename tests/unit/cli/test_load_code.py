@@ -48,7 +48,13 @@ def test_the_only_task_with_a_topic_needs_no_name(flux_cli: Flux) -> None:
 
 def test_among_several_a_name_is_required_and_all_are_listed(flux_cli: Flux) -> None:
     with pytest.raises(click.UsageError, match="name a task: found Base, Billing, ship"):
-        find_tasks([flux_cli.file(TWO)], [])
+        find_task([flux_cli.file(TWO)], None)
+
+
+def test_without_a_name_a_command_that_takes_several_gets_all_tasks_with_a_topic(flux_cli: Flux) -> None:
+    assert [task.__name__ for task in find_tasks([flux_cli.file(TWO)], [])] == ["Billing", "ship"]
+    with pytest.raises(click.UsageError, match="name another file or a task"):
+        find_tasks([flux_cli.file("x = 1")], [])
 
 
 def test_an_unknown_name_lists_what_there_is(flux_cli: Flux) -> None:

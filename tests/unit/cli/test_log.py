@@ -48,3 +48,13 @@ def test_requests_to_a_registry_are_no_lines(level: str, shown: bool, capsys: py
     said = capsys.readouterr().err
     assert ("HTTP Request" in said) is shown
     assert said.count("slow") == len(CLIENTS)
+
+
+def test_each_line_about_a_task_names_it_once(capsys: pytest.CaptureFixture[str]) -> None:
+    with configured("info"):
+        logger = logging.getLogger("flux.worker")
+        logger.info("orders[0] is out of range", extra={"task": "Billing"})
+        logger.info("Billing: assigned orders[0]", extra={"task": "Billing"})
+        logger.info("stopping at once")
+    said = [line.partition("INFO    ")[2] for line in capsys.readouterr().err.splitlines()]
+    assert said == ["Billing: orders[0] is out of range", "Billing: assigned orders[0]", "stopping at once"]

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import logging
 import os
+import re
 import subprocess
 import sys
 import time
@@ -47,6 +49,48 @@ def test_it_runs_a_task_until_idle_and_ends_with_0(flux_cli: Flux) -> None:
     )
     assert done.exit_code == 0, done.output
     assert [record.value() for record in flux_cli.broker.records("orders-billing-dlq")] == [b"bad"]
+
+
+def test_its_log_says_what_runs_and_what_was_done(flux_cli: Flux, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    flux_cli.broker.create_topic("orders")
+    assert flux_cli("produce", "orders", "--adapter", flux_cli.url, input="good\nbad\n").exit_code == 0
+    args = ["--load", flux_cli.file(TASK), "--adapter", flux_cli.url, "--create-topics", "--exit-when-idle", "0.1"]
+    assert flux_cli("process", *args, "--log-calls").exit_code == 0
+    worker = [each for each in caplog.records if each.name == "flux.worker" and each.levelno == logging.INFO]
+    said = [each.getMessage() for each in worker]
+    on = f"on {flux_cli.url} (MemoryAdapter)"
+    assert f"Billing: topic orders, group billing, stages 0-1, concurrency 10, {on}" in said
+    assert any(re.fullmatch(r"flux \S+, pid \d+: Billing", each) for each in said)
+    assert said.count("Billing: assigned orders[0], orders-billing-try-1[0]") == 1
+    assert re.match(r"Billing: in all: 1 done, 2 failed, 1 retried, 1 dead letters in \d+ s", said[-1])
+    assert vars(worker[-1])["retried"] == 1
+    calls = [re.sub(r" in [\d.]+ ms", "", each.getMessage()) for each in caplog.records if each.name == "flux.calls"]
+    assert calls == [
+        "Billing: orders[0]@0 done, attempt 1",
+        "Billing: orders[0]@1 failed with ValueError, attempt 1",
+        "Billing: orders-billing-try-1[0]@0 failed with ValueError, attempt 2",
+    ]
+
+
+def test_without_a_name_it_runs_all_tasks(flux_cli: Flux) -> None:
+    flux_cli.broker.create_topic("orders")
+    assert flux_cli("produce", "orders", "--adapter", flux_cli.url, input="bad\n").exit_code == 0
+    other = "\n    class Shipping(Billing):\n        group_id = 'shipping'\n"
+    file = flux_cli.file(TASK + other)
+    done = flux_cli("process", "--load", file, "--adapter", flux_cli.url, "--create-topics", "--exit-when-idle", "0.1")
+    assert done.exit_code == 0, done.output
+    assert [record.value() for record in flux_cli.broker.records("orders-billing-dlq")] == [b"bad"]
+    assert [record.value() for record in flux_cli.broker.records("orders-shipping-dlq")] == [b"bad"]
+
+
+def test_a_port_for_metrics_needs_the_package(flux_cli: Flux, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    args = ["process", "--load", flux_cli.file(TASK), "--adapter", flux_cli.url, "--metrics-port", "0"]
+    for more in ([], ["--processes", "2"]):
+        done = flux_cli(*args, *more)
+        assert done.exit_code == 1
+        assert 'pip install "super-flux[prometheus]"' in only_line(done.stderr)
 
 
 def test_missing_topics_are_named_in_one_line_and_end_with_1(flux_cli: Flux) -> None:

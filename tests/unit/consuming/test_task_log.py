@@ -56,6 +56,43 @@ def test_partitions_that_all_stages_lose_at_once_are_one_line(
     assert not any(runtime.engine.partitions for runtime in coordinator.runtimes)
 
 
+def partitions(topic: object, count: int) -> list[TopicPartition]:
+    return [TopicPartition(str(topic), number) for number in range(count)]
+
+
+def test_an_assignment_of_all_stages_is_one_line(coordinator: Coordinator, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    for count, runtime in enumerate(coordinator.runtimes):
+        coordinator.rebalances.announce(runtime, "assigned", partitions(runtime, count))
+    coordinator.inspection.check()
+    assert caplog.messages == []  # others may follow
+    cast(Clock, coordinator.system).passed += 1.0
+    coordinator.inspection.check()
+    assert caplog.messages == ["Billing: assigned t[none], t-g-try-1[0], t-g-try-2[0-1]"]
+
+
+def test_an_assignment_and_a_revocation_are_logged_in_their_order(
+    coordinator: Coordinator, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    [runtime, *_] = coordinator.runtimes
+    for event in ("assigned", "revoked", "assigned"):
+        coordinator.rebalances.announce(runtime, event, partitions(runtime, 2))
+    runtime.joined = True
+    coordinator.rebalances.announce(runtime, "revoked", [])  # nothing has changed
+    for each in coordinator.runtimes:
+        coordinator.ending.has_left(each)
+    assert caplog.messages == ["Billing: assigned t[0-1]", "Billing: revoked t[0-1]", "Billing: assigned t[0-1]"]
+
+
+def test_revocations_of_the_end_are_one_line(coordinator: Coordinator, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    for runtime in coordinator.runtimes:
+        coordinator.rebalances.announce(runtime, "revoked", partitions(runtime, 1))
+        coordinator.ending.has_left(runtime)
+    assert caplog.messages == ["Billing: revoked t[0], t-g-try-1[0], t-g-try-2[0]"]
+
+
 def test_what_was_lost_is_told_before_the_end(coordinator: Coordinator, caplog: pytest.LogCaptureFixture) -> None:
     [runtime, *_] = coordinator.runtimes
     coordinator.inspection.check()

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flux.core.errors import ConfigurationError
-from flux.core.stage import MOST_RETRIES, Role, Stages, check_apart, check_topic, parse_stages
+from flux.core.stage import MOST_RETRIES, Role, Stages, check_apart, check_topic, parse_stages, shared_groups
 
 STAGES = Stages("T", "G", 3)
 
@@ -296,3 +296,12 @@ def test_a_refused_choice_is_shown_with_what_helps(chosen: Any, text: str) -> No
     with pytest.raises(ConfigurationError) as caught:
         parse_stages(chosen, 2)
     assert str(caught.value) == text
+
+
+def test_tasks_that_share_a_group_on_different_topics_are_warned_of() -> None:
+    tasks = [("Bills", Stages("T", "G", 2)), ("Refunds", Stages("U", "G", 2)), ("Mails", Stages("T", "H", 2))]
+    [warning] = shared_groups(tasks)
+    assert warning.startswith(
+        "Bills (T), Refunds (U) have the same group_id, 'G': each start and stop of one rebalances"
+    )
+    assert shared_groups(tasks[1:]) == []
