@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from flux.cli.options import adapter_option, json_option, load_option, tasks_argument
+from flux.cli.options import GIVEN_ADAPTER, adapter_option, json_option, load_option, tasks_argument
 
 if TYPE_CHECKING:
     from flux.cli.clusters import OpenTask
@@ -81,6 +82,7 @@ def _examine(
         others=_others(sources, opened.cls, adapter.cluster),
         unwritable=_unwritable(adapter),
         untransactional=_untransactional(adapter, policy) if policy.exactly_once else "",
+        task=_named(sources, opened.cls),
         adapter=adapter,
     )
     facts = collect(clock=measured)
@@ -94,6 +96,14 @@ def _examine(
         facts = collect(clock=measured)
         findings = examine(facts)
     return facts, findings, done
+
+
+def _named(sources: Sequence[str], cls: type[Task]) -> str:
+    """The arguments by which the task was given to this command, and its cluster, if that cannot show a password."""
+    url = click.get_current_context().meta.get(GIVEN_ADAPTER) or ""
+    given = [each for source in sources for each in ("--load", source)]
+    given += ["--adapter", url] if url and not set(url) & {"@", "?"} else []
+    return shlex.join([*given, cls.__name__ if sources else f"{cls.__module__}:{cls.__name__}"])
 
 
 def _others(sources: Sequence[str], cls: type[Task], cluster: str) -> list[tuple[str, Stages]]:

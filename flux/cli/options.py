@@ -15,6 +15,8 @@ from click.shell_completion import CompletionItem
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+GIVEN_ADAPTER = "flux.cli.adapter"
+"""The key of `--adapter` in a context's `meta`."""
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 _PLACE = re.compile(r"([0-9]{1,9}):([0-9]{1,18})\Z")
 
@@ -27,6 +29,7 @@ def _override(ctx: click.Context, parameter: click.Parameter, url: str | None) -
         override_adapter(url)
     except ConfigurationError as error:
         raise click.UsageError(f"--adapter: {error}", ctx) from None
+    ctx.meta[GIVEN_ADAPTER] = url
     return url
 
 

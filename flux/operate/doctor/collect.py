@@ -45,13 +45,14 @@ def collect_facts(
     clock: ClockDifference | Unknown = NO_CLOCK,
     unwritable: str = "",
     untransactional: str = "",
+    task: str = "",
     adapter: Cluster | None = None,
     system: System = SYSTEM,
 ) -> Facts:
     """What the checks need. `others`: other tasks on the cluster; `clock`: the measured difference, or why there is
-    none; `unwritable` and `untransactional`: why the process's producers cannot be made; `adapter`: reads the records
-    at the committed offsets (None: they are not read). Raises BrokerError when the cluster is unavailable; where it
-    refuses the login, the facts hold only that."""
+    none; `unwritable` and `untransactional`: why the process's producers cannot be made; `task`: how commands name the
+    task; `adapter`: reads the records at the committed offsets (None: they are not read). Raises BrokerError when the
+    cluster is unavailable; where it refuses the login, the facts hold only that."""
     collector = _Collector(admin, policy, system)
     try:
         facts = collector.facts(name, others, clock, unwritable)
@@ -69,7 +70,14 @@ def collect_facts(
         transaction_log=log,
         untransactional=untransactional,
         unknown=tuple(collector.unknown),
+        task=task,
+        brokers_at=_brokers_at(adapter),
     )
+
+
+def _brokers_at(adapter: Cluster | None) -> str:
+    scheme, _, brokers = ("" if adapter is None else adapter.cluster).partition("://")
+    return brokers if scheme == "kafka" else "HOST:PORT"
 
 
 @attrs.define

@@ -95,6 +95,20 @@ class Facts:
     untransactional: str = ""
     held_back: Mapping[TopicPartition, int] = attrs.field(factory=dict)
     """Partitions with an open transaction that did not end, and its first offset."""
+    task: str = ""
+    """How commands of flux name the task: `--load FILE TASK`."""
+    brokers_at: str = "HOST:PORT"
+    """The brokers' addresses."""
+
+    def flux(self, command: str) -> str:
+        """A command line that can be pasted."""
+        return f"flux {command} {self.task or f'--load FILE {self.name}'}"
+
+    def set_config(self, topic: str, settings: Mapping[str, str]) -> str:
+        """A command line that sets them on a topic."""
+        named = ",".join(f"{name}={value}" for name, value in settings.items())
+        tool = f"kafka-configs.sh --bootstrap-server {self.brokers_at}"
+        return f"{tool} --alter --topic {topic} --add-config {named}"
 
     @property
     def main(self) -> TopicFacts:

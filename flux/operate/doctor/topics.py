@@ -22,7 +22,7 @@ def missing(facts: Facts) -> Iterator[Finding]:
                 "topics",
                 topic.name,
                 f"there is no such topic ({topic.stage})",
-                f"create it with flux topics --create {facts.name}, or --fix",
+                f"{facts.flux('topics')} --create",
                 create=True,
             )
 
@@ -63,7 +63,8 @@ def partitions(facts: Facts) -> Iterator[Finding]:
             "partitions",
             topic.name,
             f"has {many(topic.info.partitions, 'partition')} and {facts.main.name} has {count}: {harm}",
-            f"kafka-topics.sh --alter --topic {grown} --partitions {to}, best while {topic.name} is empty",
+            f"best while {topic.name} is empty: kafka-topics.sh --bootstrap-server {facts.brokers_at} --alter"
+            f" --topic {grown} --partitions {to}",
         )
 
 
@@ -72,7 +73,7 @@ def replication(facts: Facts) -> Iterator[Finding]:
     for topic in facts.topics:
         if topic.info is not None:
             yield from _replicas(facts, topic, topic.info.replication_factor, wanted)
-            yield from _in_sync(topic, topic.info.replication_factor)
+            yield from _in_sync(facts, topic, topic.info.replication_factor)
 
 
 def _replicas(facts: Facts, topic: TopicFacts, has: int, wanted: int) -> Iterator[Finding]:
@@ -87,11 +88,11 @@ def _replicas(facts: Facts, topic: TopicFacts, has: int, wanted: int) -> Iterato
         yield Finding("replication", topic.name, f"has {many(has, 'replica')} and {facts.main.name} has {main}", remedy)
 
 
-def _in_sync(topic: TopicFacts, replicas: int) -> Iterator[Finding]:
+def _in_sync(facts: Facts, topic: TopicFacts, replicas: int) -> Iterator[Finding]:
     least = topic.number("min.insync.replicas")
     if least is not None:
         best = max(1, replicas - 1)
-        remedy = f"set min.insync.replicas={best} on it"
+        remedy = facts.set_config(topic.name, {"min.insync.replicas": str(best)})
         if least > replicas:
             harm = "older brokers refuse every write with acks=all, newer ones require all replicas"
             yield Finding(
@@ -111,7 +112,7 @@ def _in_sync(topic: TopicFacts, replicas: int) -> Iterator[Finding]:
             "replication",
             topic.name,
             "unclean.leader.election.enable=true: a lagging replica may become leader, which loses records",
-            "set unclean.leader.election.enable=false on it",
+            facts.set_config(topic.name, {"unclean.leader.election.enable": "false"}),
         )
 
 
@@ -133,8 +134,8 @@ def message_size(facts: Facts) -> Iterator[Finding]:
             problem = (
                 f"takes {max_bytes:,} bytes: no room for flux's headers on a record as large as {facts.main.name} takes"
             )
-        remedy = f"set max.message.bytes={wanted} on it, or --fix"
-        yield Finding("message size", topic.name, problem, remedy, settings={"max.message.bytes": wanted})
+        settings = {"max.message.bytes": wanted}
+        yield Finding("message size", topic.name, problem, _fixed(facts, topic, settings), settings=settings)
 
 
 def compression(facts: Facts) -> Iterator[Finding]:
@@ -176,7 +177,7 @@ def timestamps(facts: Facts) -> Iterator[Finding]:
                     "timestamps",
                     topic.name,
                     f"{kind}=LogAppendTime, and {facts.main.name} has CreateTime: a record gets times of two clocks",
-                    f"set {kind}=CreateTime on it, or LogAppendTime on {facts.main.name}",
+                    f"{facts.set_config(topic.name, {kind: 'CreateTime'})}, or LogAppendTime on {facts.main.name}",
                 )
             continue
         for setting in ("message.timestamp.after.max.ms", "message.timestamp.before.max.ms"):
@@ -187,7 +188,7 @@ def timestamps(facts: Facts) -> Iterator[Finding]:
                     "timestamps",
                     topic.name,
                     f"{setting}={window}: it refuses records from a machine whose clock is off by {off}",
-                    f"set {setting}=3600000 on it",
+                    facts.set_config(topic.name, {setting: "3600000"}),
                 )
 
 
@@ -204,8 +205,11 @@ def retention(facts: Facts) -> Iterator[Finding]:
             continue
         kept = config_for(facts.policy, topic.stage, facts.message_bytes)["retention.ms"]
         for problem, settings in _problems(facts, topic, topic.config, kept):
-            remedy = "set " + ", ".join(f"{name}={value}" for name, value in settings.items()) + " on it, or --fix"
-            yield Finding("retention", topic.name, problem, remedy, settings=settings)
+            yield Finding("retention", topic.name, problem, _fixed(facts, topic, settings), settings=settings)
+
+
+def _fixed(facts: Facts, topic: TopicFacts, settings: Mapping[str, str]) -> str:
+    return f"{facts.flux('doctor')} --fix, or {facts.set_config(topic.name, settings)}"
 
 
 def _problems(
@@ -248,7 +252,7 @@ def expiry(facts: Facts) -> Iterator[Finding]:
         if topic.stage.role is Role.DEAD:
             what, remedy = (
                 many(topic.old, "dead letter"),
-                "replay or export them with flux dlq, or set retention.ms=-1 on it",
+                f"{facts.flux('dlq replay')}, or {facts.set_config(topic.name, {'retention.ms': '-1'})}",
             )
         else:
             what, remedy = f"{many(topic.old, 'record')} not done yet", "start workers, or raise its retention.ms now"

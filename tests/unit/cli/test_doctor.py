@@ -95,7 +95,18 @@ def test_each_finding_is_one_line_with_its_remedy(flux_cli: Flux, task: str) -> 
     lines = done.stdout.splitlines()
     assert [line.split()[0] for line in lines] == ["topics", "retention", "not"]
     assert FIRST in lines[0]
-    assert lines[1].endswith("set retention.ms=-1 on it, or --fix")
+    given = f"--load {task} --adapter {flux_cli.url} Billing"
+    assert lines[0].endswith(f": flux topics {given} --create")
+    change = f"kafka-configs.sh --bootstrap-server HOST:PORT --alter --topic {DEAD} --add-config retention.ms=-1"
+    assert lines[1].endswith(f": flux doctor {given} --fix, or {change}")
+
+
+def test_a_remedy_of_flux_can_be_pasted(flux_cli: Flux, task: str) -> None:
+    flux_cli.broker.delete_topic(DEAD)
+    [missing] = examined(flux_cli, task)["findings"]
+    _, *command = missing["remedy"].split()
+    assert flux_cli(*command).exit_code == 0
+    assert examined(flux_cli, task)["findings"] == []
 
 
 def test_fix_creates_what_is_missing_and_sets_what_is_safe(flux_cli: Flux, task: str) -> None:

@@ -16,6 +16,7 @@ import attrs
 import pytest
 
 from flux.adapters.memory import MemoryAdapter
+from flux.cli.status import Watched
 from flux.cli.status_output import lines
 from flux.core.engine.offset_tracker import OffsetTracker
 from flux.core.monitoring.report import TOPIC, Call, Paused, Report, StageReport
@@ -244,3 +245,26 @@ def test_watch_stays_on_a_terminal_and_leaves_it_as_it_was(desk: Desk) -> None:
 def test_wrong_usage_is_one_line(desk: Desk, args: list[str], says: str) -> None:
     done = desk.cli("status", "--load", desk.file, "--adapter", desk.cli.url, *args)
     assert (done.exit_code, says in only_line(done.stderr)) == (2, True)
+
+
+def test_several_tasks_are_shown_by_name(desk: Desk) -> None:
+    more = "\n    class Shipping(Billing):\n        group_id = 'shipping'\n"
+    desk.file = desk.cli.file(TASK + more)
+    assert [json.loads(line)["task"] for line in desk("--json").splitlines()] == ["Billing", "Shipping"]
+    assert [json.loads(line)["task"] for line in desk("--json", "Shipping").splitlines()] == ["Shipping"]
+    shown = [line.strip() for line in desk("Billing", "Shipping").splitlines()]
+    assert shown.index("Billing") < shown.index("Shipping")
+    assert "Billing" not in desk("Billing")
+
+
+def test_watched_lines_name_their_task_if_there_are_several(desk: Desk) -> None:
+    more = "\n    class Shipping(Billing):\n        group_id = 'shipping'\n"
+    desk.file = desk.cli.file(TASK + more)
+    tasks = [Watched(name, lambda before: found, named) for name, named in (("Billing", True), ("Shipping", False))]
+    found = TaskStatus(0.0, (), None, None)
+    for task in tasks:
+        task.read()
+    assert [list(task.lines()) for task in tasks] == [
+        ["00:00:00Z Billing: dead letters: 0"],
+        ["00:00:00Z dead letters: 0"],
+    ]
