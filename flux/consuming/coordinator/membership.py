@@ -10,7 +10,8 @@ from flux.consuming.hook_dispatch import Event
 from flux.core.hooks import StageInfo
 from flux.core.ports import TopicPartition
 
-_TOGETHER = 1.0  # seconds in which the stages of a task join or leave their groups, as a rule
+_TOGETHER = 1.0  # seconds in which a rebalance of one stage is followed by those of others, as a rule
+_JOINED = 5.0  # seconds in which all stages join at the start, as a rule
 
 
 class Ending:
@@ -124,11 +125,13 @@ class Rebalances:
         any more."""
         with self._common.lock:
             lost, self._lost = self._lost, {}
-            over = all(runtime.left for runtime in self._common.runtimes)
+            runtimes = self._common.runtimes
+            over = all(runtime.left for runtime in runtimes)
+            patience = _TOGETHER if all(runtime.joined for runtime in runtimes) else _JOINED
             waited = self._common.system.monotonic() - self._since
         if lost:
             self._common.task_log.lost(list(lost.items()))
-        if over or not 0 <= waited < _TOGETHER:
+        if over or not 0 <= waited < patience:
             self._log_changed()
 
     def _log_changed(self) -> None:

@@ -65,10 +65,24 @@ def test_an_assignment_of_all_stages_is_one_line(coordinator: Coordinator, caplo
     for count, runtime in enumerate(coordinator.runtimes):
         coordinator.rebalances.announce(runtime, "assigned", partitions(runtime, count))
     coordinator.inspection.check()
+    cast(Clock, coordinator.system).passed += 1.0
+    coordinator.inspection.check()
     assert caplog.messages == []  # others may follow
+    for runtime in coordinator.runtimes:
+        runtime.joined = True
     cast(Clock, coordinator.system).passed += 1.0
     coordinator.inspection.check()
     assert caplog.messages == ["Billing: assigned t[none], t-g-try-1[0], t-g-try-2[0-1]"]
+
+
+def test_an_assignment_is_logged_although_another_stage_does_not_join(
+    coordinator: Coordinator, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    coordinator.rebalances.announce(coordinator.runtimes[0], "assigned", partitions("t", 1))
+    cast(Clock, coordinator.system).passed += 5.0
+    coordinator.inspection.check()
+    assert caplog.messages == ["Billing: assigned t[0]"]
 
 
 def test_an_assignment_and_a_revocation_are_logged_in_their_order(
