@@ -62,8 +62,9 @@ class World:
         self.cluster = MemoryCluster("simulation", System(self.broker_process, broker=True), 1, True)
         self.broker = Broker(self.cluster)
         self.truth = Truth(scenario, self.machine, self.cluster)
-        cluster, clock = self.cluster, self.cluster.system.monotonic
-        transactions = cluster.transactions = Coordinator(clock, cluster._store_offset, cluster._transaction_ended)
+        cluster = self.cluster
+        transactions = Coordinator(cluster.system, cluster._store_offset, cluster._transaction_ended)
+        cluster.transactions = transactions
         transactions.visible = self.truth.visible
         self.ids: dict[str, Process] = {}
         """Transactional ids, by who has claimed them last."""

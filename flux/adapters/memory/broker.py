@@ -104,11 +104,12 @@ class Broker:
         with self._cluster.lock:
             found = self._cluster.topic(plain(topic))
             transaction = OpenTransaction(math.inf)
-            for error, record in found.append(records, int(self._cluster.system.now() * 1000), None, None):
+            now_ms = int(self._cluster.system.now() * 1000)
+            for error, record in found.append(records, now_ms, None, None):
                 if error is not None:
                     raise error
                 transaction.wrote(found.logs[record.partition()], record)
-            transaction.end(commits=commits)
+            transaction.end(now_ms, commits=commits)
             self._cluster.wake(topic)
 
     def skip_offsets(self, partition: TopicPartition, count: int) -> None:

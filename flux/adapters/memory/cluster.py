@@ -58,7 +58,7 @@ class MemoryCluster:
         self.refuse_poll: PollFault | None = None
         self.refuse_transaction: TransactionFault | None = None
         self.lose_transaction: TransactionFault | None = None
-        self.transactions = TransactionCoordinator(system.monotonic, self._store_offset, self._transaction_ended)
+        self.transactions = TransactionCoordinator(system, self._store_offset, self._transaction_ended)
         self._default_partitions = default_partitions
         self._auto_create = auto_create
         self._groups: dict[tuple[str, str], Group] = {}

@@ -9,7 +9,7 @@ import attrs
 
 from flux.adapters.memory.log import Log, MemoryRecord
 from flux.core.errors import Fault
-from flux.core.ports import CommittedOffset, Superseded, TopicPartition
+from flux.core.ports import CommittedOffset, Superseded, System, TopicPartition
 
 StoreOffset = Callable[[str, TopicPartition, CommittedOffset], object]
 
@@ -30,19 +30,18 @@ class OpenTransaction:
         self.topics[record.topic()] = None
         log.open.setdefault(self.firsts.setdefault(log, record.at), []).append(record)
 
-    def end(self, *, commits: bool) -> None:
+    def end(self, now_ms: int, *, commits: bool) -> None:
         for log, first in self.firsts.items():
-            log.end_transaction(first, commits=commits)
+            log.end_transaction(first, now_ms, commits=commits)
 
 
 class TransactionCoordinator:
     """Every method is called with the cluster's lock held. `store` stores a committed offset; `ended` is called with
     the topics of each transaction that has ended."""
 
-    def __init__(
-        self, now: Callable[[], float], store: StoreOffset, ended: Callable[[Collection[str]], object]
-    ) -> None:
-        self._now = now
+    def __init__(self, system: System, store: StoreOffset, ended: Callable[[Collection[str]], object]) -> None:
+        self._system = system
+        self._now = system.monotonic
         self._store = store
         self._ended = ended
         self._epochs: dict[str, int] = {}
@@ -77,7 +76,7 @@ class TransactionCoordinator:
         transaction = self._open.pop(name, None)
         if transaction is None:
             return
-        transaction.end(commits=commits)
+        transaction.end(int(self._system.now() * 1000), commits=commits)
         if commits:
             for (group, at), offset in transaction.offsets.items():
                 self._store(group, at, offset)

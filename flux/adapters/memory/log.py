@@ -51,6 +51,8 @@ class Log:
         self.records: list[MemoryRecord] = []
         self.aborted: list[MemoryRecord] = []
         """Records of aborted transactions: they take offsets and are delivered to nobody."""
+        self.markers: list[tuple[int, int]] = []
+        """The ends of transactions: offset and milliseconds since the epoch."""
         self.open: dict[int, list[MemoryRecord]] = {}
         """Records of open transactions, by the first one's offset. They are in `records` as well."""
         self.low = 0
@@ -73,9 +75,10 @@ class Log:
         end = bisect_left(self.records, self.stable, key=attrgetter("at"))
         return self.records[start : min(start + limit, end)]
 
-    def end_transaction(self, first: int, *, commits: bool) -> None:
+    def end_transaction(self, first: int, now_ms: int, *, commits: bool) -> None:
         """The transaction that is open from the offset `first` on; its marker takes one offset."""
         written = self.open.pop(first)
+        self.markers.append((self.high, now_ms))
         self.high += 1
         if not commits:
             gone = {record.at for record in written}
@@ -90,14 +93,16 @@ class Log:
         return [record for record in self.records if record.at not in pending] if pending else list(self.records)
 
     def offset_at(self, timestamp_ms: int) -> int:
-        """Of the first record that is as young, aborted ones included; the end if there is none."""
-        found = (next((r.at for r in each if r.timestamp()[1] >= timestamp_ms), self.high) for each in self._all())
-        return min(found)
+        """Of the first record that is as young, aborted ones and markers included; the end if there is none."""
+        records = (next((r.at for r in each if r.timestamp()[1] >= timestamp_ms), self.high) for each in self._all())
+        marker = next((at for at, written in self.markers if written >= timestamp_ms), self.high)
+        return min(marker, *records)
 
     def delete_before(self, offset: int) -> None:
         self.low = max(self.low, offset)
         for records in self._all():
             del records[: bisect_left(records, offset, key=attrgetter("at"))]
+        del self.markers[: bisect_left(self.markers, (offset,))]
 
     def _all(self) -> tuple[list[MemoryRecord], list[MemoryRecord]]:
         return self.records, self.aborted

@@ -409,3 +409,19 @@ def test_records_that_retention_deletes_do_not_hold_up_the_transaction() -> None
 def test_partitions_are_counted() -> None:
     kit = Kit(partitions=3)
     assert started(kit).partitions("t", 1) == 3
+
+
+@pytest.mark.parametrize("commits", [True, False])
+def test_a_marker_counts_in_the_time_index_as_kafkas_does(commits: bool) -> None:
+    kit = Kit()
+    kit.broker.create_topic("t")
+    transactions = begun(kit)
+    transactions.write("t", records(b"a"))
+    if commits:
+        transactions.commit(1)
+    else:
+        started(kit)  # ends it
+    kit.write(b"b")
+    for low in (1, 2):
+        kit.broker.delete_records(tp(0), low)
+        assert kit.adapter.admin().offsets_at("t", int(START * 1000), 1) == {0: low}
