@@ -144,6 +144,12 @@ class Task:
         if cls.__module__ != __name__:
             check_spelling(cls)
 
+    def resources(self) -> Any:
+        """What calls need, such as a pool: a generator that assigns it to `self` and yields once, or an async generator
+        beside an `async def call`; or a function that returns a context manager. It is entered once per process, before
+        `setup` and the first call, and left after the last call and `close`, in an event loop always by the same task.
+        If it ends earlier, the worker fails. The testing kit's `provide` replaces it."""
+
     def setup(self) -> Any:
         """Called once per process, before the first call."""
 
@@ -259,7 +265,7 @@ class BatchTask(Task):
 
 def check_spelling(task: type[Task] | Task) -> None:
     """Raises ConfigurationError for an attribute that misspells a setting."""
-    check_names(task, (Task, BatchTask), ("setup", "call", "close"))
+    check_names(task, (Task, BatchTask), ("resources", "setup", "call", "close"))
 
 
 def _batch(task: Any) -> OpenBatch | None:

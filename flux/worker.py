@@ -15,6 +15,7 @@ from flux.config import AdapterChoice, resolve_adapter
 from flux.consuming.call_chain import check_middleware, check_task
 from flux.consuming.life_driver import LifeDriver
 from flux.consuming.supervision import Supervision
+from flux.consuming.task_resources import check_resources
 from flux.consuming.task_runtime import TaskRuntime
 from flux.consuming.transaction_thread import TransactionThreads
 from flux.consuming.worker_block import WorkerBlock
@@ -95,6 +96,7 @@ class Worker:
             name = type(task).__name__
             awaited = is_async(task.call)
             check_task(name, task, awaited, policy.batch is not None)
+            check_resources(name, task.resources, awaited)
             check_spelling(type(task))
             check_spelling(task)
             same = sum(isinstance(job.task, type(task)) for job in self._jobs)

@@ -29,6 +29,7 @@ from flux.consuming.forwarder import ForwardWriter, settings_for
 from flux.consuming.hook_dispatch import HookDispatch
 from flux.consuming.pollers import LoopPollers, ThreadPollers
 from flux.consuming.task_log import log_end
+from flux.consuming.task_resources import TaskResources
 from flux.consuming.threads import Threads
 from flux.consuming.topic_setup import Spreading, choose_stages, max_message_bytes, require_topics
 from flux.consuming.transaction_thread import TransactionThreads
@@ -41,7 +42,7 @@ from flux.core.monitoring.stats import Stats
 from flux.core.policy import Policy
 from flux.core.ports import Adapter, AdminPort, AsyncAdapter, Cluster, System
 from flux.producing.produced import Scopes
-from flux.system.return_values import check_settled, is_async, is_awaitable, settled
+from flux.system.return_values import is_async
 
 logger = logging.getLogger("flux.worker")
 
@@ -51,6 +52,7 @@ _CLOSE = 5.0  # seconds
 class RunnableTask(Protocol):
     """A task, as far as it is run here: see `flux.Task`."""
 
+    def resources(self) -> Any: ...
     def setup(self) -> Any: ...
     @property
     def call(self) -> Handler: ...
@@ -79,7 +81,9 @@ class TaskRuntime:
     started: bool = False
     _admin: AdminPort | None = None
     _writer: ForwardWriter | None = None
-    _set_up: bool = False
+    resources: TaskResources = attrs.Factory(
+        lambda self: TaskResources(self.name, self.task, self.awaited, self._fail), takes_self=True
+    )
 
     @property
     def needs_loop(self) -> bool:
@@ -165,18 +169,12 @@ class TaskRuntime:
         return True
 
     def setup(self) -> Any:
-        """Calls the task's `setup`; may return an awaitable. Raises ConfigurationError."""
-        self._set_up = True
-        return self._checked("setup", self.task.setup())
+        """Enters the task's `resources` and calls its `setup`; may return an awaitable. Raises ConfigurationError."""
+        return self.resources.open()
 
-    def _checked(self, name: str, returned: Any) -> Any:
-        if returned is None:
-            return None
-        what = f"{self.name}.{name}"
-        if self.awaited and is_awaitable(returned):
-            return settled(what, returned)
-        check_settled(what, returned)
-        return None
+    def _fail(self, error: BaseException) -> None:
+        if self.coordinator is not None:
+            self.coordinator.ending.fail(error)
 
     def caller(self, handler: Handler) -> Callable[[StageRuntime, Run], Any]:
         """A function that makes the calls of a run, each by `handler`."""
@@ -264,9 +262,9 @@ class TaskRuntime:
     # ---- end; each method blocks, except `close`
 
     def close(self) -> Any:
-        """Calls the task's `close`, unless calls are still running; may return an awaitable. Raises
-        ConfigurationError."""
-        return self._checked("close", self.task.close()) if self._set_up and not self.abandoned else None
+        """Calls the task's `close` and leaves its `resources`, unless calls are still running; may return an awaitable.
+        Raises ConfigurationError."""
+        return None if self.abandoned else self.resources.close()
 
     @property
     def abandoned(self) -> int:

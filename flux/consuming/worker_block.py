@@ -145,7 +145,7 @@ class WorkerBlock:
     def _begin(self, held: bool) -> bool:
         if self._begun:
             raise ConfigurationError("a worker works once: make another one for another block")
-        self._begun = True
+        self._begun, self._generation = True, forks.generation
         self.held = self.ended = held
         return held
 

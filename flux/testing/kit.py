@@ -18,6 +18,7 @@ from flux.adapters.memory import Broker, MemoryAdapter
 from flux.config import AdapterChoice
 from flux.core import flux_headers
 from flux.core.engine.offset_tracker import read_metadata
+from flux.core.errors import ConfigurationError
 from flux.core.ports import ProducerRecord, ProducerSettings
 from flux.core.stage import Stage
 from flux.core.validation import plain
@@ -88,6 +89,7 @@ class Kit:
         self._machine = machine
         self.clock = Clock(machine)
         self.failures: list[HandlerFailure] = []
+        self._provided: list[tuple[AnyTask, dict[str, Any]]] = []
 
     # ---- running
 
@@ -116,8 +118,20 @@ class Kit:
         """`run_to_the_end` in the running event loop."""
         return await perform_async(self._working(tasks, stages, at_most, to_the_end=True).life())
 
+    def provide(self, task: AnyTask, **attributes: Any) -> None:
+        """From now on, runs of the task give it these attributes in place of entering its `resources`; `setup` and
+        `close` are called as always. Raises ConfigurationError for a task without `resources`."""
+        cls = task if isinstance(task, type) else type(task)
+        if cls.resources is Task.resources:
+            raise ConfigurationError(f"{cls.__name__} has no resources")
+        self._provided.append((task, attributes))
+
     def _working(self, tasks: tuple[AnyTask, ...], stages: str | None, at_most: int, to_the_end: bool) -> Working:
         worker = Worker(*tasks, stages=stages, system=self._machine)
+        for job in worker.jobs:
+            for task, attributes in self._provided:
+                if job.task is task or (isinstance(task, type) and isinstance(job.task, task)):
+                    job.resources.replaced = {**(job.resources.replaced or {}), **attributes}
         return Working(
             self._machine, worker.jobs, self._clusters.partitions, self.failures, stages, to_the_end, at_most
         )

@@ -3,7 +3,8 @@ strict mode, against the package as it is installed. Nothing here runs."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime, timedelta
@@ -200,7 +201,12 @@ class Mailing(flux.Task):
     topic = "mails"
     group_id = "mailing"
 
+    async def resources(self) -> AsyncIterator[None]:
+        async with asyncio.TaskGroup() as self.group:
+            yield
+
     async def call(self, message: flux.Message) -> None:
+        assert_type(self.group, asyncio.TaskGroup)
         await Orders.aproduce(message.value)
 
 
@@ -290,6 +296,7 @@ def check(flux_kit: Kit) -> None:
     assert_type(flux_kit.run(Billing, Mailing(), stages="0"), Summary)
     assert_type(flux_kit.run_to_the_end(Billing).dead, int)
     assert_type(flux_kit.clock, Clock)
+    flux_kit.provide(Mailing, group=None)
     flux_kit.clock.advance(timedelta(days=1))
     assert_type(flux_kit.clock.now(), float)
     assert_type(flux_kit.waiting(Billing), list[WaitingRecord])
