@@ -58,6 +58,17 @@ def test_a_kind_that_was_forgotten_begins_again() -> None:
     assert throttle.admit("first", 3.0) == 0
 
 
+def test_the_kind_that_was_logged_longest_ago_is_forgotten() -> None:
+    throttle = LogThrottle()
+    for number in range(MOST_KINDS):
+        throttle.admit(number, number / 1000)
+    throttle.admit(0, EVERY)
+    throttle.admit("new", EVERY + 0.0005)
+    assert throttle.admit(2, EVERY + 0.0008) is None
+    assert throttle.admit(0, EVERY + 0.0008) is None
+    assert throttle.admit(1, EVERY + 0.0008) == 0
+
+
 def test_a_kind_that_is_known_pushes_out_no_other() -> None:
     throttle = LogThrottle()
     for number in range(MOST_KINDS):
@@ -125,9 +136,33 @@ def test_a_kind_that_was_quiet_for_long_is_new_again() -> None:
 def test_kinds_are_bounded_and_the_longest_quiet_goes() -> None:
     failures = FailureLog()
     for number in range(MOST_FAILURE_KINDS + 1):
-        failures.add(number, number)
+        failures.add(-number, number)
     assert failures.add(0, MOST_FAILURE_KINDS + 2)
-    assert not failures.add(MOST_FAILURE_KINDS, MOST_FAILURE_KINDS + 2)
+    assert not failures.add(-MOST_FAILURE_KINDS, MOST_FAILURE_KINDS + 2)
+
+
+def test_counts_begin_a_minute_after_the_first_of_each_kind() -> None:
+    failures = FailureLog()
+    for kind, second in (("b", 0), ("a", 30)):
+        failures.add(kind, second)
+        failures.add(kind, second)
+        assert failures.counts(second) == failures.counts(second + 0.5) == []
+    failures.add("b", 40)
+    assert failures.counts(EVERY) == [Count("b", 2, EVERY)]
+    failures.add("b", 70)
+    assert failures.counts(EVERY + 30) == [Count("a", 1, EVERY)], "behind one that is not due"
+
+
+def test_a_kind_is_new_ten_minutes_after_its_last_failure() -> None:
+    failures = FailureLog()
+    for second in (0, 500):
+        failures.add("a", second)
+    failures.counts(500)
+    assert failures.counts(700) == []
+    assert not failures.add("a", 700)
+    failures.counts(700)
+    failures.counts(700 + FORGOTTEN)
+    assert failures.add("a", 700 + FORGOTTEN)
 
 
 def test_a_clock_set_back_does_not_silence_them() -> None:

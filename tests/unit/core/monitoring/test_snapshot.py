@@ -5,12 +5,13 @@ from __future__ import annotations
 import pytest
 
 from flux.core.engine.batches import OpenBatch
+from flux.core.engine.forwards import Detail
 from flux.core.engine.verdicts import Pause, Rules
 from flux.core.flux_headers import DUE
 from flux.core.limits.call_limits import CircuitBreaker
 from flux.core.monitoring.report import Call, Open, Paused, StageReport
 from flux.core.monitoring.snapshot import Snapshot, pause_of
-from unit.support.engine_support import AWAY, DENIED, T0, T0_MS, Driver
+from unit.support.engine_support import AWAY, DENIED, T0, T0_MS, TOO_LARGE, Driver
 
 
 class Watched(Driver):
@@ -51,16 +52,24 @@ def test_counts_are_those_of_the_stage_and_rates_are_rounded() -> None:
     report = driver.look_at(3.0)
     assert (report.done, report.failed, report.retried, report.dead) == (1, 2, 3, 4)
     assert (report.done_rate, report.failed_rate) == (0.33, 0.67)
+    stats.done += 2
     stats.failed += 1
     report = driver.look_at(0.5)
-    assert (report.done_rate, report.failed_rate) == (0.0, 2.0)
+    assert (report.done_rate, report.failed_rate) == (4.0, 2.0)
+
+
+def test_the_first_snapshot_has_no_rates() -> None:
+    driver = Watched()
+    driver.engine.stats.done = driver.engine.stats.failed = 5
+    report = driver.look_at(7.0)
+    assert (report.done, report.done_rate, report.failed_rate) == (5, 0.0, 0.0)
 
 
 def test_what_is_due_next_is_given_to_a_tenth_of_a_second() -> None:
     driver = Watched(1)
     driver.assign(0)
-    driver.poll(driver.record(7, headers=[(DUE, b"%d" % (T0_MS + 1234))]))
-    assert driver.look_at().due_in == 1.2
+    driver.poll(driver.record(7, headers=[(DUE, b"%d" % (T0_MS + 100_134))]))
+    assert driver.look_at().due_in == 100.1
 
 
 def test_the_oldest_calls_are_listed() -> None:
@@ -110,6 +119,22 @@ def test_an_entry_whose_call_has_ended_is_shown_until_its_run_is_finished() -> N
     driver.look()
     driver.take(polling=False).index = 1
     assert [call.offset for call in driver.look_at().calls] == [7, 8]
+
+
+def test_a_run_of_several_entries_shows_the_one_it_is_at_and_at_last_the_last() -> None:
+    driver = Watched(ordering="none", concurrency=2)
+    driver.assign(0)
+    driver.poll(*range(9))
+    driver.take()
+    driver.look()
+    driver.engine.dispatch_mode.took(0.0, 40)
+    run = driver.take(polling=False)
+    assert run.entries is not None
+    assert len(run.entries) > 1
+    first, last = run.entries[0].offset, run.entries[-1].offset
+    assert driver.look_at().calls[-1].offset == first
+    run.index = len(run.entries)
+    assert driver.look_at().calls[-1].offset == last
 
 
 def test_a_call_of_a_slice_is_as_old_as_the_look_before_it_at_most() -> None:
@@ -169,6 +194,18 @@ def test_a_record_that_its_next_topic_refuses_is_open_with_the_reason() -> None:
     assert driver.look_at().on_their_way == 1
 
 
+def test_the_reason_names_the_topic_that_refuses() -> None:
+    driver = Watched()
+    driver.assign(0)
+    driver.poll(0)
+    driver.work_all(0)
+    for _ in Detail:
+        driver.write(TOO_LARGE)
+    driver.write(TOO_LARGE)
+    [found] = driver.look_at().open
+    assert found.refused.startswith("too large: raise max.message.bytes of t-g-try-1, or ")
+
+
 def test_a_record_that_waits_for_a_retry_in_place_is_open_but_not_on_its_way() -> None:
     driver = Watched(in_place_retries=1, in_place_wait=60.0)
     driver.assign(0)
@@ -188,6 +225,7 @@ def test_a_record_that_waits_for_what_it_produced_is_open() -> None:
     driver.engine.produced(run, 0, driver.message(run, 0))
     assert driver.look_at(5.0).open == (Open(0, 0, "ada", 1, "", "produced", 0, 0.0),)
     assert driver.look_at(2.0).open == (Open(0, 0, "ada", 1, "", "produced", 0, 2.0),)
+    assert driver.look_at(1.0).open == (Open(0, 0, "ada", 1, "", "produced", 0, 3.0),)
 
 
 @pytest.mark.parametrize(
@@ -206,6 +244,14 @@ def test_the_cause_of_a_pause_is_more_specific() -> None:
     assert pause_of(breaker, T0) is None
     breaker.pause(None, pause, 10.0, 0.0, T0)
     assert pause_of(breaker, T0) == Paused("flux.BrokerError", 0.0, 10.0)
+
+
+def test_the_cause_of_another_error_is_not_the_reason() -> None:
+    breaker, error = CircuitBreaker(), ConnectionError()
+    error.__cause__ = AWAY
+    breaker.pause(None, error, 10.26, 0.0, T0)
+    assert pause_of(breaker, T0) == Paused("ConnectionError", 0.0, 10.3)
+    assert pause_of(breaker, T0 + 11) == Paused("ConnectionError", 11.0, 0.0)
 
 
 def test_a_paused_task_that_tries_a_record_has_no_next_time() -> None:
