@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 import re
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import attrs
@@ -22,6 +23,7 @@ from flux.core.validation import (
     is_whole,
     plain,
     plainly,
+    seconds,
     shown,
 )
 
@@ -56,6 +58,16 @@ def test_settings_of_a_class_are_converted() -> None:
         name: str
 
     assert type(Settings(Names.ORDERS).name) is str
+
+
+def test_a_duration_is_seconds_and_a_field_with_a_converter_keeps_it() -> None:
+    @attrs.frozen(field_transformer=plainly)
+    class Settings:
+        wait: Any = attrs.field(converter=seconds)
+
+    assert [seconds(value) for value in (timedelta(minutes=1.5), Seconds.TENTH, 3, None)] == [90.0, 0.1, 3, None]
+    assert type(seconds(Seconds.TENTH)) is float
+    assert Settings(timedelta(seconds=2)).wait == 2.0
 
 
 def test_a_value_in_an_error_is_cut_and_in_one_line() -> None:
