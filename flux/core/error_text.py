@@ -63,7 +63,7 @@ def error_name(cls: type[BaseException]) -> str:
 def _error_name(cls: type[BaseException]) -> str:
     name = exact(_qualname(cls), _MOST_NAME)
     module = module_of(cls)
-    if module == "flux" or module.startswith("flux."):
+    if module.startswith("flux."):
         return f"flux.{name}"
     return name if module in ("builtins", "") else f"{module}.{name}"
 
