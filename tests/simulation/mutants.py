@@ -10,7 +10,7 @@ import attrs
 
 from flux.consuming.coordinator.verdicts import Products
 from flux.consuming.forwarder import ForwardWriter
-from flux.core.engine import Engine
+from flux.core.engine import Engine, forwards
 from flux.core.engine.assignment import Assignment, Phase
 from flux.core.engine.delay_queue import DelayQueue
 from flux.core.engine.due_times import DueTimes
@@ -55,11 +55,20 @@ def mutant(*focus: str, features: tuple[str, ...] = (), first: int = 0) -> Calla
 def mutated(name: str) -> Iterator[None]:
     owner, attribute, value = MUTANTS[name].mutation()
     before = owner.__dict__[attribute]
+    _clear_caches()
     setattr(owner, attribute, value)
     try:
         yield
     finally:
         setattr(owner, attribute, before)
+        _clear_caches()
+
+
+def _clear_caches() -> None:
+    """Headers are cached: a mutant of their names would outlive its end, or never begin."""
+    for each in vars(forwards).values():
+        if hasattr(each, "cache_clear"):
+            each.cache_clear()
 
 
 @mutant()

@@ -31,6 +31,12 @@ def test_a_run_that_ends_in_the_middle_leaves_nothing_to_what_comes_after_it() -
     assert CURRENT.get() is None
 
 
+def test_nothing_of_a_mutant_is_left_when_it_has_ended() -> None:
+    name = "enqueued work counts an attempt that it never had"
+    seed, _ = _noticed(name)
+    assert play(draw(seed, MUTANTS[name].focus, MUTANTS[name].features)).violation is None
+
+
 @pytest.mark.parametrize("name", MUTANTS)
 def test_it_notices_when(name: str) -> None:
     _noticed(name)
