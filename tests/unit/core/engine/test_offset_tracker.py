@@ -269,6 +269,17 @@ def test_each_range_that_is_done_counts_as_a_change() -> None:
     assert tracker.changes == 6
 
 
+def test_what_was_done_before_is_no_change() -> None:
+    tracker = OffsetTracker(0)
+    tracker.done(0, 5)
+    tracker.done(2, 5)
+    tracker.done(0, 3)
+    assert tracker.changes == 1
+    tracker.done(7, 8)
+    tracker.done(5, 6)
+    assert tracker.changes == 3
+
+
 @pytest.mark.parametrize(
     ("before", "ranges", "committable", "left"),
     [
