@@ -12,6 +12,7 @@ def test_an_unknown_topic_is_tolerated_for_a_moment_from_the_first_report() -> N
     topic = TopicPropagation()
     assert topic.over(0.0) is None
     topic.unknown(UNKNOWN, 5.0)
+    assert topic.over(5.0) is None
     last = BrokerError("still unknown", Fault.UNKNOWN_TOPIC)
     topic.unknown(last, 5.0 + SPREAD / 2)
     assert topic.over(5.0 + SPREAD - 0.1) is None
