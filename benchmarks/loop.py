@@ -98,7 +98,7 @@ def bare() -> Iterator[Cycle]:
 
 
 @contextmanager
-def working(task: type[flux.Task], watch: Any = None) -> Iterator[Cycle]:
+def working(task: type[flux.Task] | flux.Task, watch: Any = None) -> Iterator[Cycle]:
     """`watch` gets the worker before it begins."""
     worker = flux.Worker(task, adapter=MemoryAdapter(f"loop-{next(_names)}"))
     if watch is not None:
@@ -147,7 +147,7 @@ def tracing(share: float) -> Iterator[Cycle]:
         yield cycle
 
 
-def _task(**settings: Any) -> type[flux.Task]:
+def _task(**settings: Any) -> flux.Task:
     return flux.task(topic=TOPIC, group_id="loop", retries=0, **settings)(handle)
 
 

@@ -7,7 +7,16 @@ dead-letter topic. A producer buffers and flushes by itself.
 from flux import serde
 from flux._version import __version__
 from flux.config import ProducerOptions, adapter_from_url, configure
-from flux.core.engine.verdicts import BatchFailure, Expired, NotAwaited, Pause, Reject, Retry, SubtaskCancelled
+from flux.core.engine.verdicts import (
+    BatchFailure,
+    Expired,
+    NotAwaited,
+    Pause,
+    Reject,
+    Retry,
+    SubtaskCancelled,
+    Tombstone,
+)
 from flux.core.errors import (
     BrokerError,
     BufferFull,
@@ -19,10 +28,11 @@ from flux.core.errors import (
 )
 from flux.core.hooks import CallsReport, Hooks, StageInfo
 from flux.core.message import Headers, Message
+from flux.function_tasks import task
 from flux.producer import Producer
 from flux.producing.delivery import Delivery, RecordMetadata
 from flux.producing.scope import carry, producing
-from flux.task import BatchTask, Task, task
+from flux.task import BatchTask, Task
 from flux.worker import Worker
 
 __all__ = [
@@ -50,6 +60,7 @@ __all__ = [
     "StageInfo",
     "SubtaskCancelled",
     "Task",
+    "Tombstone",
     "Worker",
     "WorkerFailed",
     "__version__",

@@ -6,12 +6,13 @@ import asyncio
 from abc import ABCMeta
 from collections.abc import Callable
 from copy import deepcopy
-from typing import Any, ClassVar, Self, SupportsIndex, TypeVar, cast
+from typing import Any, ClassVar, Generic, Self, SupportsIndex, cast
 
 from flux import config
 from flux.config import AdapterChoice, ProducerOptions
 from flux.core.errors import BufferFull, ConfigurationError, DeliveryError
 from flux.core.ports import ProducerRecord
+from flux.core.type_variables import R, V
 from flux.core.validation import Seconds, plain, seconds
 from flux.processes.sigterm import handle_sigterm
 from flux.producing.delivery import Delivery
@@ -20,13 +21,13 @@ from flux.producing.produced import Scope, Tracked
 from flux.producing.producer_buffer import ProducerBuffer
 from flux.producing.registry import PRODUCERS
 from flux.producing.scope import CURRENT
+from flux.serde.parameters import parameter_of, serializer_of
+from flux.serde.values import Values
 from flux.system.process_end import ending, refused
-
-Result = TypeVar("Result")
 
 _current = CURRENT.get
 _new = tuple.__new__
-_CONFIGURATION = frozenset(["topic", "adapter", "options", "serializer", "on_error"])
+_CONFIGURATION = frozenset(["topic", "adapter", "options", "serializer", "values", "on_error"])
 
 
 class _ProducerClass(ABCMeta):
@@ -41,28 +42,30 @@ class _ProducerClass(ABCMeta):
         PRODUCERS.reroute()
 
 
-class Producer(metaclass=_ProducerClass):
+class Producer(Generic[V], metaclass=_ProducerClass):
     """Subclass it with a `topic`, and call its methods on the class, or on an instance that has its own `adapter` or
     `options`. The first record starts it. It flushes by interval, by size and at exit. Thread-safe. A forked child
     starts its own, and leaves its parent's buffered records to the parent.
 
-    A record's `value` and `key` are bytes, str (written in UTF-8) or None; the class's `serializer` turns any other
-    value into bytes (it is not called for None, which is a tombstone). `headers`: a mapping, or pairs, of str and
-    str, bytes or None. `partition_key` places the record as if it were the key, and is not stored; `partition` names
-    the partition. `timestamp`: milliseconds since the epoch, by default now.
+    A record's `value` and `key` are bytes, str (written in UTF-8) or None, a tombstone; the class's `serializer` turns
+    other values into bytes. A `flux.Producer[Order]` writes an `Order` as JSON, and no tombstones: these need a
+    `flux.Producer[Order | None]`. `headers`: a mapping, or pairs, of str and str, bytes or None. `partition_key` places
+    the record as if it were the key, and is not stored. `timestamp`: milliseconds since the epoch, by default now.
 
     Methods raise ConfigurationError for an invalid record, before anything is buffered.
     """
 
     topic: ClassVar[str | None] = None
     adapter: AdapterChoice = None
-    """The cluster, or its URL. The first that is set counts: instance, class, `--adapter`, FLUX_ADAPTER,
-    `flux.configure`."""
+    """The cluster, or its URL. The first set counts: instance, class, `--adapter`, FLUX_ADAPTER, `flux.configure`."""
     options: ProducerOptions | None = None
     """None: the process's."""
     serializer: ClassVar[Any] = None
     """value -> bytes or None."""
+    values: Values[V] | None = None
+    """Gives the serializer if that is None; None: the type parameter gives it."""
 
+    _serialize: ClassVar[Any] = None
     _shared: ClassVar[type[Producer] | None] = None
     _own: ClassVar[dict[str, Any]] = {}
 
@@ -103,7 +106,7 @@ class Producer(metaclass=_ProducerClass):
     @classmethod
     def produce(
         cls,
-        value: Any,
+        value: V,
         *,
         key: str | bytes | None = None,
         headers: HeadersLike | None = None,
@@ -117,9 +120,8 @@ class Producer(metaclass=_ProducerClass):
         In a task's call the record is held until the call has returned, and dropped if the call fails. Raises
         BufferFull when the call would hold more than `max_queue_bytes`."""
         buffer = PRODUCERS.routes.get(cls) or _route(cls)
-        if type(value) is not bytes or cls.serializer is not None:
-            value = encode_value(value, cls.serializer, cls.__qualname__)
-        size = 0 if value is None else len(value)
+        data: Any = value if type(value) is bytes and cls._serialize is None else _encoded(cls, value)
+        size = 0 if data is None else len(data)
         if key is not None:
             if type(key) is not bytes:
                 key = encode(key, "a key")
@@ -128,9 +130,9 @@ class Producer(metaclass=_ProducerClass):
         if partition_key is not None or partition is not None or timestamp is not None:
             partition = buffer.choose_partition(partition_key, partition, timestamp)
         if _current() is not None:
-            _put(buffer, ProducerRecord(value, key, pairs, partition, timestamp), size)
+            _put(buffer, ProducerRecord(data, key, pairs, partition, timestamp), size)
             return
-        record = _new(ProducerRecord, (value, key, pairs, partition, timestamp))
+        record = _new(ProducerRecord, (data, key, pairs, partition, timestamp))
         filling = buffer.filling
         if filling.blocked:
             buffer.wait_for_room(record)
@@ -140,7 +142,7 @@ class Producer(metaclass=_ProducerClass):
     @classmethod
     def send(
         cls,
-        value: Any,
+        value: V,
         *,
         key: str | bytes | None = None,
         headers: HeadersLike | None = None,
@@ -160,7 +162,7 @@ class Producer(metaclass=_ProducerClass):
     @classmethod
     async def aproduce(
         cls,
-        value: Any,
+        value: V,
         *,
         key: str | bytes | None = None,
         headers: HeadersLike | None = None,
@@ -234,9 +236,15 @@ def _route(producer: type[Producer]) -> ProducerBuffer:
     buffer.unclaimed.set_on_error(producer.on_error, name)
     if config.current.flush_on_sigterm:
         handle_sigterm()
+    type.__setattr__(producer, "_serialize", serializer_of(producer, Producer, topic))
     if not PRODUCERS.exited:  # after the exit, each record comes through here
         routes[producer] = buffer
     return buffer
+
+
+def _encoded(producer: type[Producer], value: Any) -> bytes | None:
+    with_none = parameter_of(producer, Producer).with_none if value is None else ""
+    return encode_value(value, producer._serialize, producer.__qualname__, with_none)
 
 
 def _record(
@@ -249,7 +257,7 @@ def _record(
     timestamp: int | None,
 ) -> tuple[ProducerBuffer, ProducerRecord, int]:
     buffer = PRODUCERS.routes.get(producer) or _route(producer)
-    value, data = encode_value(value, producer.serializer, producer.__qualname__), encode(key, "a key")
+    value, data = _encoded(producer, value), encode(key, "a key")
     pairs = () if headers is None else encode_headers(headers)
     partition = buffer.choose_partition(partition_key, partition, timestamp)
     return buffer, ProducerRecord(value, data, pairs, partition, timestamp), len(value or b"") + len(data or b"")
@@ -284,7 +292,7 @@ def _joins(scope: Scope, buffer: ProducerBuffer) -> bool:
     return False
 
 
-def _in_scope(scope: Scope, put: Callable[[], Result]) -> Result:
+def _in_scope(scope: Scope, put: Callable[[], R]) -> R:
     try:
         return put()
     except BaseException:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import inspect
 from asyncio import CancelledError
 from collections.abc import Callable, Sequence
 from datetime import datetime
-from difflib import get_close_matches
 from functools import partial
-from typing import Any, ClassVar, Concatenate, Generic, Literal, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Concatenate, Generic, Literal, ParamSpec
 
 from flux.config import AdapterChoice
 from flux.consuming.call_chain import Middleware
@@ -23,14 +21,20 @@ from flux.core.message import Message
 from flux.core.policy import DAY, Policy
 from flux.core.spelling import check_names
 from flux.core.stage import Naming, Stages
+from flux.core.type_variables import R, V
 from flux.core.validation import Seconds, check_switch, shown
 from flux.producing.delivery import Delivery
 from flux.producing.encoding import HeadersLike
 from flux.scheduling import enqueue
-from flux.system.return_values import check_function, is_async
+from flux.serde.parameters import assigned, deserializer_of, serializer_of
+from flux.serde.values import Values
 
 P = ParamSpec("P")
-R = TypeVar("R")
+
+if TYPE_CHECKING:
+
+    class OneOrMany(Message[V], Sequence[Message[V]]):
+        """What a call takes: a message, or those of a batch. It makes both overrides of `call` correct."""
 
 
 class _on_both(Generic[P, R]):  # noqa: N801
@@ -44,10 +48,13 @@ class _on_both(Generic[P, R]):  # noqa: N801
         return partial(self._function, owner if instance is None else instance)
 
 
-class Task:
+class Task(Generic[V]):
     """Subclass it with `topic`, `group_id` and `call`. One instance processes all records of a process, from several
     threads, or in an event loop when `call` is `async def`. When `call` returns, its record is done; when it raises,
     the record is forwarded to the next stage. `setup` and `close` may be `async def` when `call` is.
+
+    A `flux.Task[Order]` gets values of the type `Order`, decoded from JSON, or from UTF-8 for a `str`. A tombstone is
+    then a dead letter, reason `tombstone`; a `flux.Task[Order | None]` gets None.
 
     Times are in seconds, or a timedelta. A feature whose setting is None or 0 is off, and costs nothing. An invalid
     setting raises ConfigurationError when a worker starts; a misspelt one, where the class is defined.
@@ -114,6 +121,8 @@ class Task:
         None  # bytes or None -> anything; Any, since type checkers take a function for a method
     )
     """Decodes `message.value`; when it raises, the record is a dead letter at once, reason `undecodable`."""
+    values: Values[V] | None = None
+    """Gives deserializer and serializer if these are None; None: the type parameter gives them."""
     serializer: ClassVar[Any] = None
     """Encodes the value of `enqueue`; None: `enqueue` takes bytes, str or None."""
     error_headers: ErrorHeaders = "full"
@@ -153,7 +162,7 @@ class Task:
     def setup(self) -> Any:
         """Called once per process, before the first call."""
 
-    def call(self, message: Any, /) -> Any:
+    def call(self, message: OneOrMany[V], /) -> Any:
         """Processes one record, a `flux.Message`. When it returns, the record is done, unless the return value is a
         coroutine, a generator or a future: that counts as a failure. When it raises, the record is forwarded to the
         next stage or the dead letters."""
@@ -165,7 +174,7 @@ class Task:
     @_on_both
     def enqueue(
         self,
-        value: Any,
+        value: V,
         *,
         key: str | bytes | None = None,
         headers: HeadersLike | None = None,
@@ -180,7 +189,8 @@ class Task:
         its record there. Raises ConfigurationError for more than `max_delay`, a task without retries, and an invalid
         record.
         """
-        return enqueue(self, self.policy(), _plain(self, "serializer"), value, key, headers, delay, at)
+        policy = self.policy()
+        return enqueue(self, policy, serializer_of(self, Task, policy.stages.topic), value, key, headers, delay, at)
 
     @_on_both
     def policy(self) -> Policy:
@@ -191,15 +201,15 @@ class Task:
             if not isinstance(getattr(self, name), str) or not getattr(self, name):
                 raise ConfigurationError(f"{cls.__name__} has no {name}: set {name} = '…' in the class")
         policy = Policy(
-            stages=Stages(self.topic, self.group_id, self.retries, _plain(self, "naming")),
-            waits=Waits(_plain(self, "wait"), self.max_delay),
+            stages=Stages(self.topic, self.group_id, self.retries, assigned(self, "naming")),
+            waits=Waits(assigned(self, "wait"), self.max_delay),
             rules=Rules(self.retry_on, self.reject_on, self.pause_on, (*PROCESS, CancelledError)),
             ordering=self.ordering,
             concurrency=self.concurrency,
             commit_interval=self.offset_commit_interval,
             commit_threshold=self.offset_commit_threshold,
             start_from=self.start_from,
-            error_headers=_plain(self, "error_headers"),
+            error_headers=assigned(self, "error_headers"),
             drain_timeout=self.drain_timeout,
             shutdown_timeout=self.shutdown_timeout,
             max_waiting=self.max_waiting,
@@ -228,7 +238,7 @@ class Task:
             what = "messages" if issubclass(cls, BatchTask) else "message"
             raise ConfigurationError(f"{cls.__name__} has no call: write def call(self, {what})")
         for name in ("deserializer", "serializer"):
-            function = _plain(self, name)
+            function = assigned(self, name)
             if function is not None and not callable(function):
                 raise ConfigurationError(
                     f"{cls.__name__}: {name} = {shown(function)}: give a function, such as flux.serde.json_{name}"
@@ -237,11 +247,12 @@ class Task:
 
     @_on_both
     def decoder(self) -> Callable[[bytes | None], Any] | None:
-        """`deserializer` as a plain callable, however it was assigned."""
-        return _plain(self, "deserializer")  # type: ignore[no-any-return]
+        """The deserializer, or None: the one that is named, else that of `values`, else that of the type parameter.
+        Raises ConfigurationError."""
+        return deserializer_of(self, Task, self.topic)
 
 
-class BatchTask(Task):
+class BatchTask(Task[V]):
     """A task whose `call` takes many records of one partition at once: up to `max_batch`, or those that have arrived
     within `max_wait` seconds of the first. One batch is in flight per partition; `concurrency` and `rate_limit` count
     batches. Retry stages batch records that are due.
@@ -258,7 +269,7 @@ class BatchTask(Task):
     max_wait: Seconds = 1.0
     """Seconds; at most 300."""
 
-    def call(self, messages: Sequence[Message], /) -> Any:
+    def call(self, messages: Sequence[Message[V]], /) -> Any:
         """Processes records of one partition, in order. When it returns, all are done."""
         raise NotImplementedError
 
@@ -271,50 +282,3 @@ def check_spelling(task: type[Task] | Task) -> None:
 def _batch(task: Any) -> OpenBatch | None:
     batched = issubclass(task if isinstance(task, type) else type(task), BatchTask)
     return OpenBatch(task.max_batch, task.max_wait) if batched else None
-
-
-def _plain(task: object, name: str) -> Any:
-    """An attribute that may be a function, as it was assigned: not bound to an instance or a class."""
-    value = inspect.getattr_static(task, name)
-    return value.__func__ if isinstance(value, staticmethod | classmethod) else value
-
-
-def _shown(function: Any) -> str:
-    return str(getattr(function, "__qualname__", type(function).__qualname__))
-
-
-def task(*, topic: str, group_id: str, **settings: Any) -> Callable[[Callable[[Message], Any]], type[Task]]:
-    """Makes a Task of a function of one message: `@flux.task(topic="orders", group_id="billing", retries=3)`.
-
-    `settings` are Task's class attributes. The name is the function's. Raises ConfigurationError for an unknown
-    setting.
-    """
-    known = [name for name in vars(Task) if not name.startswith("_")]
-    if unknown := [name for name in settings if name not in known]:
-        close = get_close_matches(unknown[0], known, 1)
-        hint = f": did you mean {close[0]}?" if close else "; see flux.Task for those there are"
-        raise ConfigurationError(f"@flux.task: unknown setting {unknown[0]}{hint}")
-
-    def decorate(function: Callable[[Message], Any]) -> type[Task]:
-        check_function(f"@flux.task: {_shown(function)}", function, "message", True)
-
-        async def call_async(self: Task, message: Message) -> Any:
-            return await function(message)
-
-        def call(self: Task, message: Message) -> Any:
-            return function(message)
-
-        # a partial, or an object with __call__, has no name of its own
-        named: Any = function if hasattr(function, "__qualname__") else type(function)
-        attributes = {
-            "topic": topic,
-            "group_id": group_id,
-            "call": call_async if is_async(function) else call,
-            "__module__": named.__module__,
-            "__doc__": function.__doc__,
-            "__qualname__": named.__qualname__,
-            **settings,
-        }
-        return type(named.__name__, (Task,), attributes)
-
-    return decorate

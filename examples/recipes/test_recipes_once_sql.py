@@ -44,7 +44,7 @@ class Database:
         with self.begin() as db:
             return sorted(id for (id,) in db.execute("SELECT id FROM worked").fetchall())
 
-    def task(self, call: Callable[[flux.Message], Any], **settings: Any) -> type[flux.Task]:
+    def task(self, call: Callable[[flux.Message], Any], **settings: Any) -> flux.Task:
         options = {"wait": 10, "middleware": [Once("billing", self.begin, self.mark)], **settings}
         return flux.task(topic="orders", group_id="billing", **options)(call)
 

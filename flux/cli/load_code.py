@@ -16,6 +16,7 @@ import click
 
 from flux.core.error_text import brief, guarded, traceback_of
 from flux.core.errors import ConfigurationError
+from flux.function_tasks import FunctionTask
 from flux.task import Task
 
 _FLUX = str(Path(__file__).resolve().parents[1])
@@ -80,11 +81,14 @@ def _listed(found: Sequence[LoadedCode]) -> str:
 
 
 def tasks_in(module: ModuleType) -> list[LoadedCode]:
-    """Subclasses of Task in a module's namespace, also imported ones, in the order of definition."""
+    """Subclasses of Task and functions that are tasks in a module's namespace, also imported ones, in the order of
+    definition."""
     return [
-        LoadedCode(name, module.__name__, value)
+        LoadedCode(name, module.__name__, cls)
         for name, value in vars(module).items()
-        if isinstance(value, type) and issubclass(value, Task) and not value.__module__.startswith("flux.")
+        if isinstance(cls := type(value) if isinstance(value, FunctionTask) else value, type)
+        and issubclass(cls, Task)
+        and not cls.__module__.startswith("flux.")
     ]
 
 

@@ -12,7 +12,7 @@ from types import CoroutineType
 from typing import Any
 
 from flux.core.engine.expiry import expires
-from flux.core.engine.verdicts import BatchFailure, Expired, NotAwaited, Pause, Reject, Retry, Undecodable
+from flux.core.engine.verdicts import BatchFailure, Expired, NotAwaited, Pause, Reject, Retry, Tombstone, Undecodable
 from flux.core.error_text import brief
 from flux.core.errors import ConfigurationError
 from flux.core.message import Message
@@ -154,8 +154,8 @@ def decoding(deserializer: Callable[[bytes | None], Any]) -> Step:
                 forks.end_of_child()
             if type(value) is CoroutineType:
                 check_returned("deserializer", value)
-        except (Reject, Retry, Pause):
-            raise  # decides about the record itself, as when a schema registry is unavailable
+        except (Reject, Retry, Pause, Tombstone, MemoryError):
+            raise  # decides about the record itself, as when a schema registry is unavailable, or about the process
         except Exception as error:
             raise Undecodable(brief(error)) from error
 

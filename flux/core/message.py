@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from operator import methodcaller
-from typing import Any, Self
+from typing import Any, Generic, Self
 
 import attrs
 
 from flux.core.flux_headers import FluxHeaders, UnreadHeaders
+from flux.core.type_variables import V_co
 
 
 class Headers(tuple[tuple[str, bytes | None], ...]):
@@ -33,13 +34,13 @@ UNREAD: Any = ()
 """Stands for headers that were not read yet."""
 
 
-class Message:
+class Message(Generic[V_co]):
     """One record in one stage of a task. `value` is the deserialized value, or bytes if the task has no deserializer;
-    the other fields are as in Kafka."""
+    the other fields are as in Kafka. `Message[Order]` is a message whose value is an `Order`."""
 
     __slots__ = ("_flux_headers", "_headers", "_record", "value")
 
-    value: Any
+    value: V_co
     _record: Any
     _flux_headers: FluxHeaders | UnreadHeaders
     _headers: Headers | list[Any] | tuple[Headers, Callable[[], Iterable[tuple[str, bytes]]]] | None
@@ -173,7 +174,7 @@ class Message:
             return self.timestamp
         return parsed.origin_timestamp
 
-    def again(self, failed_at: int) -> Message:
+    def again(self, failed_at: int) -> Message[Any]:
         """The message for one more call in place, which counts as an attempt. `failed_at`: milliseconds since the
         epoch."""
         record, parsed = self._record, self.flux_headers

@@ -67,7 +67,7 @@ DEAD = Metric(
     "flux_dead_letters_total",
     "counter",
     (*_STAGE, "reason"),
-    "Records forwarded to the dead letters, by reason: exhausted, rejected, undecodable or expired.",
+    "Records forwarded to the dead letters, by reason: exhausted, rejected, undecodable, tombstone or expired.",
 )
 LATE = Metric(
     "flux_late_records_total", "counter", _STAGE, "Records that were read a second or more after their due time."

@@ -24,9 +24,13 @@ def encode(value: Any, what: str, remedy: str = "") -> bytes | None:
     raise ConfigurationError(f"{what} must be str, bytes or None, not {type(value).__name__}{remedy}")
 
 
-def encode_value(value: Any, serializer: Callable[[Any], Any] | None, producer: str) -> bytes | None:
-    """A record's value, by the serializer if there is one; None, a tombstone, as it is. Raises ConfigurationError, and
-    what the serializer raises."""
+def encode_value(
+    value: Any, serializer: Callable[[Any], Any] | None, producer: str, with_none: str = ""
+) -> bytes | None:
+    """A record's value, by the serializer if there is one; None, a tombstone, as it is, unless only a producer
+    `with_none` writes tombstones. Raises ConfigurationError, and what the serializer raises."""
+    if value is None and with_none:
+        raise ConfigurationError(f"a tombstone for {producer}: only a {with_none} writes them")
     if serializer is None or value is None:
         remedy = f": give {producer} a serializer, such as flux.serde.json_serializer"
         return encode(value, f"a value for {producer}", remedy)

@@ -7,8 +7,11 @@ record at which a deserializer raises is a dead letter, reason `undecodable`.
 
 from flux.serde import registry
 from flux.serde.models import json_deserializer, json_serializer, model_converter, model_deserializer, model_serializer
+from flux.serde.values import Values, json
 
 __all__ = [
+    "Values",
+    "json",
     "json_deserializer",
     "json_serializer",
     "model_converter",

@@ -9,12 +9,14 @@ import dataclasses
 import json
 import math
 import re
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, get_args, get_origin
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, get_args, get_origin, is_typeddict
 
 import attrs
 
+from flux.core.error_text import members_of
 from flux.core.errors import ConfigurationError
+from flux.serde.typed import OUTCOMES, type_name
 
 if TYPE_CHECKING:
     from cattrs import Converter
@@ -86,14 +88,14 @@ def model_converter() -> Converter:
 def model_serializer(model: type[M], converter: Converter | None = None) -> Callable[[M | None], bytes | None]:
     """instance -> JSON in UTF-8. The serializer raises TypeError for a value that is no instance of `model`, and
     TypeError or ValueError for values that JSON cannot hold. This function raises ConfigurationError."""
-    used = _checked(model, converter)
+    used = CattrsModel(_checked(model), converter)
 
     def serialize(value: M | None) -> bytes | None:
         if value is None:
             return None
         if not isinstance(value, model):
             raise TypeError(f"an instance of {model.__name__} was expected, not of {type(value).__name__}")
-        return json_serializer(used.unstructure(value))
+        return used.to_json(value)
 
     return serialize
 
@@ -101,32 +103,76 @@ def model_serializer(model: type[M], converter: Converter | None = None) -> Call
 def model_deserializer(model: type[M], converter: Converter | None = None) -> Callable[[bytes | None], M | None]:
     """JSON -> instance; None for a tombstone. The deserializer raises ValueError for data that is no JSON or does not
     fit `model`; it names the fields, but none of their values. This function raises ConfigurationError."""
-    used = _checked(model, converter)
-    from cattrs import transform_error
-
-    def deserialize(data: bytes | None) -> M | None:
-        if data is None:
-            return None
-        value = json_deserializer(data)
-        if not isinstance(value, dict):
-            raise ValueError(f"no {model.__name__}: a JSON object was expected, not {type(value).__name__}")
-        try:
-            return used.structure(value, model)
-        except Exception as error:
-            raise ValueError(f"no {model.__name__}: {'; '.join(transform_error(error))}") from error
-
-    return deserialize
+    used = CattrsModel(_checked(model), converter)
+    return lambda data: None if data is None else used.from_json(data)
 
 
-def _checked(model: type[Any], converter: Converter | None) -> Converter:
+def _checked(model: type) -> type:
     if not (isinstance(model, type) and (attrs.has(model) or dataclasses.is_dataclass(model))):
         raise ConfigurationError(f"a model is an attrs class or a dataclass, not {model!r}")
-    used = model_converter() if converter is None else converter
-    try:
-        used.get_structure_hook(model)
-    except Exception as error:
-        raise ConfigurationError(f"{model.__name__} cannot be read from JSON: {error}") from error
-    return used
+    return model
+
+
+class CattrsModel:
+    """An attrs class, a dataclass, a TypedDict, or a type that contains them."""
+
+    def __init__(self, kind: Any, converter: Converter | None = None) -> None:
+        self._kind, self._name = kind, type_name(kind)
+        self._converter = model_converter() if converter is None else converter
+        self._of_object = attrs.has(kind) or dataclasses.is_dataclass(kind) or is_typeddict(kind)
+        try:
+            self._converter.get_structure_hook(kind)
+        except Exception as error:
+            raise ConfigurationError(f"{self._name} cannot be read from JSON: {error}") from error
+
+    def to_json(self, value: Any) -> bytes:
+        return json_serializer(self._converter.unstructure(value))
+
+    def from_json(self, data: bytes) -> Any:
+        value = json_deserializer(data)
+        if self._of_object and not isinstance(value, dict):
+            raise ValueError(f"no {self._name}: a JSON object was expected, not {type(value).__name__}")
+        try:
+            return self._converter.structure(value, self._kind)
+        except Exception as error:
+            decided = next(_decided(error), None)
+            if decided is not None:
+                raise decided from None
+            raise ValueError(f"no {self._name}: {'; '.join(_faults(error, None, '$'))}") from None
+
+
+def _decided(error: BaseException) -> Iterator[BaseException]:
+    if isinstance(error, OUTCOMES):
+        yield error
+    for each in members_of(error):
+        yield from _decided(each)
+
+
+def _faults(error: BaseException, expected: Any, path: str) -> Iterator[str]:
+    """As cattrs' `transform_error`, without parts of the input: its messages quote users' errors, and its paths the
+    keys of mappings."""
+    from cattrs.errors import ClassValidationError, ForbiddenExtraKeysError, IterableValidationError
+
+    if isinstance(error, ClassValidationError):
+        named, others = error.group_exceptions()
+        for each, field in named:
+            yield from _faults(each, field.type, f"{path}.{field.name}")
+    elif isinstance(error, IterableValidationError):
+        indexed, others = error.group_exceptions()
+        for each, item in indexed:
+            place = item.index if isinstance(item.index, int) else "…"
+            yield from _faults(each, item.type, f"{path}[{place}]")
+    else:
+        if isinstance(error, KeyError):
+            what = "required field missing"
+        elif isinstance(error, ForbiddenExtraKeysError):
+            what = "unknown fields"
+        else:
+            what = "invalid value" if expected is None else f"invalid value for type, expected {type_name(expected)}"
+        yield f"{what} @ {path}"
+        return
+    for each in others:
+        yield from _faults(each, None, path)
 
 
 def _exactly(*kinds: type[Any]) -> Callable[[Any, Any], Any]:

@@ -152,7 +152,7 @@ def wait_for(true: Callable[[], object], what: str, seconds: float = SECONDS) ->
 
 
 @contextmanager
-def running(task: type[flux.Task], adapter: Any, code: int = 0, **options: Any) -> Iterator[flux.Worker]:
+def running(task: type[flux.Task] | flux.Task, adapter: Any, code: int = 0, **options: Any) -> Iterator[flux.Worker]:
     worker = flux.Worker(task, adapter=adapter, **options)
     codes: list[object] = []
 

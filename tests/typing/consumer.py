@@ -234,7 +234,8 @@ class LoadInALoop(flux.BatchTask):
 def audit(message: flux.Message) -> None: ...
 
 
-assert_type(audit, type[flux.Task])
+task_of_a_function: flux.Task = audit
+assert_type(audit(flux.Message()), None)
 
 
 async def enqueue() -> None:
@@ -242,9 +243,9 @@ async def enqueue() -> None:
     assert_type(delivery, flux.Delivery)
     assert_type(await Billing.enqueue({}, at=datetime.now(UTC), headers={"trace": "1"}), flux.RecordMetadata)
     assert_type(Billing().enqueue({}), flux.Delivery)
-    expired: type[Exception] = flux.Expired
+    not_called: tuple[type[Exception], ...] = (flux.Expired, flux.Tombstone)
     unfinished: tuple[type[Exception], ...] = (flux.NotAwaited, flux.SubtaskCancelled)
-    print(expired, unfinished)
+    print(not_called, unfinished)
 
 
 # ---- workers

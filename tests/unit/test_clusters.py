@@ -172,7 +172,7 @@ def test_one_task_class_works_two_clusters_at_once_and_failures_stay_on_theirs(c
 
 
 def test_the_same_topic_and_group_is_refused_on_one_cluster_by_whatever_client(clusters: Clusters) -> None:
-    def task(adapter: Any) -> type[flux.Task]:
+    def task(adapter: Any) -> flux.Task:
         return flux.task(topic="orders", group_id="billing", adapter=adapter)(lambda message: None)
 
     pytest.importorskip("aiokafka")
@@ -200,10 +200,10 @@ def test_a_group_id_that_two_tasks_share_is_warned_of_on_one_cluster_only(
 ) -> None:
     bills = flux.task(topic="bills", group_id="shared")(lambda message: None)
     refunds = flux.task(topic="refunds", group_id="shared")(lambda message: None)
-    flux.Worker(bills(), refunds(), adapter=clusters.url("one"))
+    flux.Worker(bills, refunds, adapter=clusters.url("one"))
     [warning] = caplog.messages
     assert "have the same group_id, 'shared'" in warning
     refunds.adapter = clusters.url("other")
     caplog.clear()
-    flux.Worker(bills(), refunds(), adapter=clusters.url("one"))
+    flux.Worker(bills, refunds, adapter=clusters.url("one"))
     assert caplog.messages == []

@@ -34,9 +34,9 @@ def test_a_serializer_makes_the_bytes(flux_kit: Kit, task: Any) -> None:
 
 def test_an_instance_writes_to_its_own_cluster(flux_kit: Kit) -> None:
     own = Mailing()
-    own.adapter = "memory://elsewhere"
+    own.adapter = "memory://mails-elsewhere"
     own.enqueue("a")
-    assert len(flux_kit.topic("mails", adapter="memory://elsewhere")) == 1
+    assert len(flux_kit.topic("mails", adapter="memory://mails-elsewhere")) == 1
     Mailing.enqueue("b")
     assert len(flux_kit.topic("mails")) == 1
 

@@ -42,7 +42,9 @@ def filter_options(command: F) -> F:
             help="Only those since: 90s, 30m, 2h, 3d, or an ISO time (UTC).",
         ),
         click.option(
-            "--reason", metavar="REASON", help="Only: error, exhausted, rejected, undecodable, expired or skipped."
+            "--reason",
+            metavar="REASON",
+            help="Only: error, exhausted, rejected, undecodable, tombstone, expired or skipped.",
         ),
         click.option("--error", metavar="GLOB", help="Only this error type, or type: message; such as '*timeout*'."),
         click.option("--key", metavar="KEY", help="Only this key."),

@@ -17,7 +17,7 @@ from flux.core.engine.forwards import Failure, ForwardedCopy, describe
 from flux.core.engine.in_place import InPlace, WaitingInPlace
 from flux.core.engine.runs import Run
 from flux.core.engine.slices import Entry
-from flux.core.engine.verdicts import EXPIRED, UNDECODABLE, Move, Verdict
+from flux.core.engine.verdicts import EXPIRED, TOMBSTONE, UNDECODABLE, Move, Verdict
 from flux.core.errors import BrokerError
 from flux.core.message import Message
 from flux.core.stage import Role
@@ -58,7 +58,7 @@ class Retries:
         """A record that was taken out of its run failed."""
         self.in_place.called.pop(entry, None)
         verdict = self.verdict(failure)
-        run.refused += verdict is EXPIRED or verdict is UNDECODABLE
+        run.refused += verdict is EXPIRED or verdict is UNDECODABLE or verdict is TOMBSTONE
         self._common.stats.failed += 1
         if entry.assignment.phase is Phase.GONE:
             return verdict.move

@@ -102,6 +102,10 @@ class Undecodable(Exception):
     """The task's deserializer raised; `__cause__` is its exception."""
 
 
+class Tombstone(Exception):
+    """The record has no value, and the task's type parameter is without None; no call was made."""
+
+
 class Move(enum.Enum):
     NEXT = "next"
     AGAIN = "again"
@@ -126,6 +130,7 @@ STOP = Verdict(Move.STOP)
 NEXT = Verdict(Move.NEXT, "error")
 REJECTED = Verdict(Move.DEAD, "rejected")
 UNDECODABLE = Verdict(Move.DEAD, "undecodable")
+TOMBSTONE = Verdict(Move.DEAD, "tombstone")
 EXPIRED = Verdict(Move.DEAD, "expired")
 PAUSE = Verdict(Move.PAUSE)
 
@@ -175,6 +180,8 @@ class Rules:
             return EXPIRED
         if issubclass(kind, Undecodable):
             return UNDECODABLE
+        if issubclass(kind, Tombstone):
+            return TOMBSTONE
         for cls in mro_of(kind):
             if _names(self.pause_on, cls):
                 return PAUSE

@@ -96,7 +96,7 @@ class Lab:
 
     def task(
         self, handler: Callable[[flux.Message], Any], *, partitions: int = 1, topics: bool = True, **given: Any
-    ) -> type[flux.Task]:
+    ) -> flux.Task:
         """A task of its own topic and group; waits and commits are short unless told otherwise."""
         settings: dict[str, Any] = {
             "topic": self.unique(),
@@ -112,13 +112,13 @@ class Lab:
                 self.make_topic(partitions, stage.topic)
         return task
 
-    def stage(self, task: type[flux.Task], number: int) -> Stage:
+    def stage(self, task: type[flux.Task] | flux.Task, number: int) -> Stage:
         return task.policy().stages[number]
 
-    def dead_topic(self, task: type[flux.Task]) -> str:
+    def dead_topic(self, task: type[flux.Task] | flux.Task) -> str:
         return self.stage(task, task.retries + 1).topic
 
-    def dead(self, task: type[flux.Task]) -> list[Any]:
+    def dead(self, task: type[flux.Task] | flux.Task) -> list[Any]:
         return self.read(self.dead_topic(task))
 
     # ---- plain clients
@@ -196,24 +196,24 @@ class Lab:
                     raise
                 time.sleep(0.05)
 
-    def worked(self, task: type[flux.Task], number: int) -> bool:
+    def worked(self, task: type[flux.Task] | flux.Task, number: int) -> bool:
         """Whether everything in that stage's topic is done and committed."""
         stage = self.stage(task, number)
         ends, positions = self.ends(stage.topic), self.committed_offsets(stage.group, stage.topic)
         return all(end == 0 or (p in positions and positions[p].offset >= end) for p, end in ends.items())
 
-    def settled(self, task: type[flux.Task], last: int | None = None) -> bool:
+    def settled(self, task: type[flux.Task] | flux.Task, last: int | None = None) -> bool:
         """Whether every stage up to `last` (None: the last retry) is worked. In the order in which records move."""
         return all(self.worked(task, n) for n in range((task.retries if last is None else last) + 1))
 
-    def settle(self, task: type[flux.Task], last: int | None = None, seconds: float = SECONDS) -> None:
+    def settle(self, task: type[flux.Task] | flux.Task, last: int | None = None, seconds: float = SECONDS) -> None:
         wait_for(lambda: self.settled(task, last), f"every stage of {task.topic} is worked", seconds)
 
     # ---- workers
 
     @contextmanager
     def running(
-        self, *tasks: type[flux.Task], adapter: AdapterChoice = None, code: int = 0, **options: Any
+        self, *tasks: type[flux.Task] | flux.Task, adapter: AdapterChoice = None, code: int = 0, **options: Any
     ) -> Iterator[Running]:
         """A worker in a thread; stopped at the end, which must give exit code `code`."""
         worker = flux.Worker(*tasks, adapter=adapter or ConfluentAdapter(self.bootstrap), **options)
@@ -235,7 +235,7 @@ class Lab:
         assert not thread.is_alive(), "the worker did not stop"
         assert ends == [code]
 
-    def work(self, task: type[flux.Task], **options: Any) -> None:
+    def work(self, task: type[flux.Task] | flux.Task, **options: Any) -> None:
         """Runs a worker until every stage is worked."""
         with self.running(task, **options):
             self.settle(task)

@@ -24,11 +24,11 @@ async def wait_until(true: Callable[[], object], what: str) -> None:
         await asyncio.sleep(0.02)
 
 
-async def settle(lab: Lab, task: type[flux.Task]) -> None:
+async def settle(lab: Lab, task: type[flux.Task] | flux.Task) -> None:
     await wait_until(lambda: lab.settled(task), f"every stage of {task.topic} is worked")
 
 
-def worker(lab: Lab, scheme: str, task: type[flux.Task]) -> flux.Worker:
+def worker(lab: Lab, scheme: str, task: type[flux.Task] | flux.Task) -> flux.Worker:
     return flux.Worker(task, adapter=f"{scheme}://{lab.bootstrap}")
 
 

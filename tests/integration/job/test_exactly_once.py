@@ -73,12 +73,12 @@ def each_once(messages: Sequence[Any], values: Sequence[bytes]) -> None:
     assert Counter(message.value() for message in messages) == Counter(values)
 
 
-def load(lab: Lab, task: type[flux.Task], out: str, dies: str = "", interval: float = 0.05) -> Path:
+def load(lab: Lab, task: type[flux.Task] | flux.Task, out: str, dies: str = "", interval: float = 0.05) -> Path:
     calls = str(lab.directory / "calls")
     return lab.load(TASK, TOPIC=task.topic, GROUP=task.group_id, OUT=out, CALLS=calls, DIES=dies, INTERVAL=interval)
 
 
-def assert_each_once(lab: Lab, task: type[flux.Task], out: str, values: Sequence[bytes]) -> None:
+def assert_each_once(lab: Lab, task: type[flux.Task] | flux.Task, out: str, values: Sequence[bytes]) -> None:
     dead = [value for value in values if value.startswith(b"dead")]
     each_once(lab.read(out), [value for value in values if value not in dead])
     each_once(lab.dead(task), dead)

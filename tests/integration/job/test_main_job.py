@@ -143,7 +143,7 @@ def test_what_succeeds_moves_nowhere_and_is_committed(lab: Lab) -> None:
     lab.write(task.topic, *((value, value) for value in values))
     with lab.running(task) as running:
         lab.settle(task)
-        wait_for(lambda: running.worker.stats()[task.__name__, 0].done == 3000, "all are counted")
+        wait_for(lambda: running.worker.stats()[type(task).__name__, 0].done == 3000, "all are counted")
     assert sorted(seen) == sorted(values)
     assert lab.ends(f"{task.topic}-{task.group_id}-try-1") == {0: 0, 1: 0, 2: 0}
     assert lab.dead(task) == []

@@ -243,7 +243,7 @@ def test_each_task_is_worked_on_its_own_cluster(lab: Lab, unique: Callable[[], s
     Elsewhere.produce(b"bad-2", key=b"k")
     Elsewhere.flush(5)
     worker = flux.Worker(task, other)  # neither needs a cluster of the process's
-    assert worker.tasks == [task, other]
+    assert worker.tasks == [type(task), type(other)]
     with lab.running(task, other):
         lab.settle(task)
         wait_for(lambda: there.retried() == [b"bad-2"], "the other cluster's is retried")

@@ -24,7 +24,7 @@ from flux.consuming.call_chain import (
 from flux.consuming.call_timing import SlowCalls
 from flux.consuming.task_runtime import TaskRuntime
 from flux.core.engine.batches import OpenBatch
-from flux.core.engine.verdicts import BatchFailure, Expired, Pause, Reject, Retry, Undecodable
+from flux.core.engine.verdicts import BatchFailure, Expired, Pause, Reject, Retry, Tombstone, Undecodable
 from flux.core.errors import ConfigurationError
 from flux.core.message import Message
 from unit.support.engine_support import T0, message, policy, record
@@ -127,7 +127,7 @@ def test_what_cannot_be_decoded_is_not_called_and_says_why() -> None:
     assert calls == []
 
 
-@pytest.mark.parametrize("known", [Reject("no"), Retry(after=3), Pause(5)])
+@pytest.mark.parametrize("known", [Reject("no"), Retry(after=3), Pause(5), Tombstone(), MemoryError()])
 def test_a_deserializer_may_say_what_is_to_become_of_the_record(known: Exception) -> None:
     def refuse(data: bytes | None) -> Any:
         raise known

@@ -22,7 +22,7 @@ class Bills(flux.Producer):
     topic = "bills"
 
 
-def made(awaited: bool, call: Callable[[flux.Message], Any], **settings: Any) -> type[flux.Task]:
+def made(awaited: bool, call: Callable[[flux.Message], Any], **settings: Any) -> flux.Task:
     async def call_async(message: flux.Message) -> None:
         call(message)
 
@@ -132,8 +132,9 @@ def test_where_nothing_is_held_a_failed_call_has_produced(
 
 
 def test_hold_produced_is_a_switch() -> None:
+    wrong: Any = 1
     with pytest.raises(flux.ConfigurationError, match="hold_produced = 1: give True or False"):
-        flux.task(topic="t", group_id="g", hold_produced=1)(lambda message: None).policy()
+        flux.task(topic="t", group_id="g", hold_produced=wrong)(lambda message: None).policy()
 
 
 def test_a_producer_that_gets_no_room_fails_the_call(awaited: bool) -> None:

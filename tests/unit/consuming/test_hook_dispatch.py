@@ -84,7 +84,7 @@ class Bills(flux.Producer):
     topic = "bills"
 
 
-def billing(hooks: Any, asynchronous: bool = False, **settings: Any) -> type[flux.Task]:
+def billing(hooks: Any, asynchronous: bool = False, **settings: Any) -> flux.Task:
     def work(message: flux.Message) -> None:
         if message.value == b"reject":
             raise flux.Reject("no such customer")
@@ -109,7 +109,7 @@ def test_a_call_that_returns_is_heard_around_at_start_and_as_a_success(flux_kit:
     mine = [each[0] for each in hearing.heard if each[1].stage == 0]
     assert mine == ["assigned", "enter", "start", "success", "leave", "commit", "revoked"]
     [(where, value, seconds)] = hearing.of("success")
-    assert where == flux.StageInfo(task.__name__, 0, "orders", "billing")
+    assert where == flux.StageInfo(type(task).__name__, 0, "orders", "billing")
     assert value == b"good"
     assert 0 <= seconds < 10
     [(positions, error)] = [rest for place, *rest in hearing.of("commit") if place.stage == 0]

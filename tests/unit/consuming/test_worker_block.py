@@ -118,7 +118,7 @@ def test_a_refused_login_is_raised_by_the_start(peer: Peer, in_block: Callable[.
 def test_what_setup_raises_is_raised_by_the_start(peer: Peer, in_block: Callable[..., None]) -> None:
     task = peer.task(lambda message: None)
 
-    def setup(self: flux.Task) -> None:
+    def setup() -> None:
         raise LookupError("no database")
 
     task.setup = setup  # type: ignore[method-assign]
@@ -261,11 +261,11 @@ def test_a_start_that_is_cancelled_ends_the_worker(peer: Peer) -> None:
 
     async def handler(message: flux.Message) -> None: ...
 
-    async def setup(self: flux.Task) -> None:
+    async def setup() -> None:
         setting_up.set()
         await asyncio.sleep(0.02)
 
-    async def close(self: flux.Task) -> None:
+    async def close() -> None:
         closed.append(1)
 
     task = peer.task(handler)

@@ -340,7 +340,8 @@ def test_a_panic_that_is_not_named_is_the_processs(flux_kit: Kit) -> None:
 @pytest.mark.parametrize("where", ["retry_on", "reject_on", "pause_on"])
 @pytest.mark.parametrize("cls", [KeyboardInterrupt, SystemExit, GeneratorExit, MemoryError, asyncio.CancelledError])
 def test_a_failure_of_the_process_cannot_be_named(where: str, cls: type[BaseException]) -> None:
-    task = flux.task(topic="orders", group_id="g", **{where: (ValueError, cls)})(lambda message: None)
+    rules: dict[str, Any] = {where: (ValueError, cls)}
+    task = flux.task(topic="orders", group_id="g", **rules)(lambda message: None)
     with pytest.raises(
         flux.ConfigurationError, match=f"{where} names .*{cls.__name__}, which is a failure of the proc"
     ):

@@ -114,6 +114,6 @@ def test_a_setting_misspelt_after_the_definition_is_refused_at_the_start() -> No
 
 def test_an_unknown_setting_of_a_function_is_refused_with_the_one_meant() -> None:
     with pytest.raises(ConfigurationError, match=r"@flux.task: unknown setting max_retries: did you mean retries\?"):
-        flux.task(topic="charges", group_id="billing", max_retries=3)
+        flux.task(topic="charges", group_id="billing", max_retries=3)  # type: ignore[call-arg]
     with pytest.raises(ConfigurationError, match=r"unknown setting colour; see flux.Task"):
-        flux.task(topic="charges", group_id="billing", colour="red")
+        flux.task(topic="charges", group_id="billing", colour="red")  # type: ignore[call-arg]

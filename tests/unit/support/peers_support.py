@@ -88,7 +88,7 @@ class Peer:
         self.partitions = partitions
         self._producer = self.adapter.producer(ProducerSettings())
 
-    def task(self, handler: Callable[[flux.Message], Any], **settings: Any) -> type[flux.Task]:
+    def task(self, handler: Callable[[flux.Message], Any], **settings: Any) -> flux.Task:
         settings = {"wait": 1.0, "retries": 1, "offset_commit_interval": 1.0} | settings
         task = flux.task(topic="t", group_id="g", **settings)(handler)
         for stage in task.policy().stages:
@@ -109,7 +109,7 @@ class Peer:
         return self.broker.committed_offsets(group, topic).get(partition, CommittedOffset(0)).offset
 
     @contextmanager
-    def working(self, task: type[flux.Task], code: int = 0, **options: Any) -> Iterator[Running]:
+    def working(self, task: type[flux.Task] | flux.Task, code: int = 0, **options: Any) -> Iterator[Running]:
         worker = flux.Worker(task, adapter=self.adapter, system=self.machine, **options)
         ends: list[Any] = []
 

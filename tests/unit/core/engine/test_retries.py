@@ -14,7 +14,7 @@ from flux.core.engine.forwards import Detail, Failure
 from flux.core.engine.retries import Retries
 from flux.core.engine.runs import Run
 from flux.core.engine.slices import Entry
-from flux.core.engine.verdicts import Expired, Move, Pause, Reject, Retry, Undecodable
+from flux.core.engine.verdicts import Expired, Move, Pause, Reject, Retry, Tombstone, Undecodable
 from flux.core.errors import BrokerError, Fault
 from flux.core.limits.call_limits import CallLimits
 from flux.core.message import Message
@@ -693,9 +693,10 @@ def test_a_record_that_would_expire_during_its_wait_is_not_retried_in_place(age:
 
 
 def test_calls_that_were_not_made_are_counted_in_their_run() -> None:
-    _, retries, _, entries, _ = prepared(3)
-    run = Run(3, T0)
-    for entry, error, refused in zip(entries, (Expired(), ValueError(), Undecodable()), (1, 1, 2), strict=True):
+    _, retries, _, entries, _ = prepared(4)
+    run = Run(4, T0)
+    errors = (Expired(), ValueError(), Undecodable(), Tombstone())
+    for entry, error, refused in zip(entries, errors, (1, 1, 2, 3), strict=True):
         retries.fail(run, entry, Failure(error), T0)
         assert run.refused == refused
 

@@ -15,6 +15,7 @@ from flux.core.engine.verdicts import (
     PROCESS,
     REJECTED,
     STOP,
+    TOMBSTONE,
     UNDECODABLE,
     BatchFailure,
     Expired,
@@ -23,6 +24,7 @@ from flux.core.engine.verdicts import (
     Reject,
     Retry,
     Rules,
+    Tombstone,
     Undecodable,
     Verdict,
     failures_of,
@@ -135,6 +137,7 @@ def test_what_a_call_asks_for_comes_before_the_rules() -> None:
     always = Rules((Exception,))
     assert always.verdict(Reject("no")) is REJECTED
     assert always.verdict(Undecodable()) is UNDECODABLE
+    assert always.verdict(Tombstone()) is TOMBSTONE
 
 
 @pytest.mark.parametrize("after", [-1, float("nan"), -0.001])

@@ -95,7 +95,7 @@ def fail(message: flux.Message) -> None:
         raise ValueError("the mail server is away") from error
 
 
-def failing(**settings: Any) -> type[flux.Task]:
+def failing(**settings: Any) -> flux.Task:
     return flux.task(topic="orders", group_id="billing", **({"retries": 1, "wait": 0} | settings))(fail)
 
 
