@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from flux.operate.status.blockers import StuckSince
-    from flux.operate.status.status import Blocker, TaskStatus
+    from flux.operate.status.task_status import Blocker, TaskStatus
 
 _NAP = 0.1
 
@@ -47,10 +47,10 @@ def command(
 ) -> None:
     """Show the lag of tasks, stage by stage, and what blocks them.
 
-    Without TASK, all tasks of the loaded code are shown. The lag of a stage is the number of offsets from the group's
-    committed offsets to the ends of the topic; in a retry stage it includes the records that are not due yet. Running
-    calls are shown for workers that report (flux process --report). So are rates; without reports, --watch computes
-    them from the committed offsets.
+    Without TASK, all tasks of the loaded code are shown. The lag of a stage is the number of records from the group's
+    committed offsets to the ends of the topic, and above 10,000 the number of offsets; in a retry stage it includes the
+    records that are not due yet. Running calls are shown for workers that report (flux process --report). So are rates;
+    without reports, --watch computes them from the committed offsets.
     """
     from flux.cli.load_code import find_tasks
     from flux.core.monitoring.report import TOPIC
@@ -60,7 +60,7 @@ def command(
         opened = [stack.enter_context(opening(cls)) for cls in find_tasks(sources, tasks)]
 
         def reader(task: OpenTask) -> Callable[[TaskStatus | None], TaskStatus]:
-            return lambda before: read_status(task.adapter, task.admin, task.policy, report_topic or TOPIC)
+            return lambda before: read_status(task.adapter, task.admin, task.policy, report_topic or TOPIC, before)
 
         watched = [Watched(task.name, reader(task), named=len(opened) > 1) for task in opened]
         if watch:

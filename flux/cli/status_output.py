@@ -14,11 +14,10 @@ from rich.text import Text
 from flux.cli.output import cell, table
 from flux.core.stage import Role
 from flux.core.text import one_line
-from flux.operate.formatting import coming, lasting, many, rate
+from flux.operate.formatting import at_most, coming, lasting, many, rate
 from flux.operate.status.oldest_unfinished import OldestUnfinished
-from flux.operate.status.progress import Progress
 from flux.operate.status.reports import ReceivedReport
-from flux.operate.status.status import (
+from flux.operate.status.task_status import (
     Blocker,
     Rates,
     StageStatus,
@@ -57,8 +56,9 @@ def summary(found: TaskStatus) -> str:
     not_due = sum(found.waiting(each) for each in retries)
     lag = sum(each.lag for each in retries)
     in_place = sum(report.in_place for each in found.stages for report in found.reports_of(each.stage))
-    retry = f"{many(lag, 'record')} in retry topics ({not_due:,} not due yet)"
-    dead = many(found.dead_letters, "dead letter")
+    most = "at most " if any(map(found.most_lag, retries)) else ""
+    retry = f"{most}{many(lag, 'record')} in retry topics ({not_due:,} not due yet)"
+    dead = ("at most " if found.most_dead_letters else "") + many(found.dead_letters, "dead letter")
     return f"{retry}, {dead}" + (f", {many(in_place, 'record')} waiting for a retry in place" if in_place else "")
 
 
@@ -69,14 +69,14 @@ def lines(found: TaskStatus, blockers: Sequence[Blocker], before: TaskStatus | N
         if not each.exists:
             yield one_line(f"{at} stage {each.stage.number} {each.stage.topic}: missing")
             continue
-        known = [f"lag {each.lag:,}", f"members {len(each.members)}"]
+        known = [f"lag {_lag(found, each)}", f"members {len(each.members)}"]
         if each.stage.role is not Role.MAIN and each.lag:
             known += [f"waiting {found.waiting(each):,}", f"next due {_due(found, each)}"]
         speed = found.rates(each, before)
         known += [f"done {_rate(speed.done)}/s"] if speed.done is not None else []
         known += [f"failed {_rate(speed.failed)}/s"] if speed.failed is not None else []
         yield one_line(f"{at} stage {each.stage.number} {each.stage.topic}: {', '.join(known)}")
-    yield f"{at} dead letters: {found.dead_letters:,}"
+    yield f"{at} dead letters: {_dead(found)}"
     for pausing in found.pauses()[:_MAX_PROCESSES]:
         next_try = f"; next try {_next_try(pausing)}"
         yield one_line(f"{at} paused: {pausing.process}, by {pausing.error}, for {lasting(pausing.seconds)}{next_try}")
@@ -107,7 +107,7 @@ def _stages(found: TaskStatus, before: TaskStatus | None) -> Table:
         shown.add_row(
             *names,
             cell(len(each.members), "" if each.members or not each.lag else "yellow"),
-            cell(each.lag, "bold"),
+            cell(_lag(found, each), "bold"),
             cell(found.waiting(each)) if retry else "",
             cell(_due(found, each)) if retry else "",
             cell(_rate(speed.done)),
@@ -115,7 +115,7 @@ def _stages(found: TaskStatus, before: TaskStatus | None) -> Table:
         )
     if found.dead is not None:
         arriving = found.dead_rate(before)
-        shown.add_row("", "dead letters", "", "", cell(found.dead_letters, "bold"), "", "", "", cell(_rate(arriving)))
+        shown.add_row("", "dead letters", "", "", cell(_dead(found), "bold"), "", "", "", cell(_rate(arriving)))
     return shown
 
 
@@ -164,6 +164,14 @@ def _processes(reports: Sequence[ReceivedReport]) -> Table:
     return shown
 
 
+def _lag(found: TaskStatus, each: StageStatus) -> str:
+    return at_most(each.lag, found.most_lag(each))
+
+
+def _dead(found: TaskStatus) -> str:
+    return at_most(found.dead_letters, found.most_dead_letters)
+
+
 def _due(found: TaskStatus, each: StageStatus) -> str:
     due = found.next_due(each)
     return "" if due is None else coming((due - found.now_ms) / 1000)
@@ -181,6 +189,7 @@ def as_object(name: str, found: TaskStatus, blockers: Sequence[Blocker], before:
         "at": found.now_ms,
         "stages": [_stage_object(found, each, before) for each in found.stages],
         "dead_letters": found.dead_letters,
+        "dead_letters_exact": not found.most_dead_letters,
         "dead_rate": found.dead_rate(before),
         "paused": [_pause_object(each) for each in found.pauses()],
         "blockers": [_blocker_object(blocker) for blocker in blockers],
@@ -192,6 +201,7 @@ def _stage_object(found: TaskStatus, each: StageStatus, before: TaskStatus | Non
     stage = each.stage
     known: dict[str, Any] = {"stage": stage.number, "role": stage.role.value, "topic": stage.topic}
     known |= {"group": stage.group, "exists": each.exists, "committed_offset": None, "end": None, "lag": None}
+    known |= {"lag_exact": None}
     speed = found.rates(each, before) if each.exists else Rates()
     known |= {"members": None, "waiting": None, "next_due": None, "done_rate": speed.done, "failed_rate": speed.failed}
     known |= {"done_above": None, "oldest_unfinished": {}}
@@ -200,7 +210,8 @@ def _stage_object(found: TaskStatus, each: StageStatus, before: TaskStatus | Non
         known["committed_offset"] = {n: each.committed[n].offset if n in each.committed else None for n in numbers}
         known["end"] = {n: each.watermarks[n].high for n in numbers}
         known["lag"] = each.lag
-        known["done_above"] = {n: Progress.of(each.committed.get(n)).done_above for n in numbers}
+        known["lag_exact"] = not found.most_lag(each)
+        known["done_above"] = {n: each.done_above(n) for n in numbers}
         known["waiting"] = found.waiting(each)
         known["next_due"] = found.next_due(each)
         known["oldest_unfinished"] = {n: _oldest_object(oldest) for n, oldest in each.oldest_unfinished.items()}

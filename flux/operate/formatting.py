@@ -27,6 +27,11 @@ def many(count: int, one: str) -> str:
     return f"{count:,} {one}" + ("" if count == 1 else "s")
 
 
+def at_most(count: int, most: bool) -> str:
+    """`12`; `≤ 12` where there may be fewer."""
+    return f"{'≤ ' if most else ''}{count:,}"
+
+
 def rate(per_second: float) -> str:
     return f"{per_second:,.0f}" if per_second >= 100 or per_second == 0 else f"{per_second:.1f}"
 

@@ -45,7 +45,7 @@ def size(number: int | None) -> str:
 
 
 FILTERS: dict[str, Callable[..., str]] = {
-    each.__name__: each for each in (count, rate, lasting, ago, coming, size, moment, many)
+    each.__name__: each for each in (count, rate, lasting, ago, coming, size, moment, many, formatting.at_most)
 }
 
 WIDTH, HEIGHT = 600.0, 120.0

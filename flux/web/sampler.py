@@ -15,7 +15,7 @@ from flux.core.errors import FluxError
 from flux.core.monitoring.log_throttle import LogThrottle
 from flux.core.text import one_line
 from flux.operate.status.blockers import StuckSince
-from flux.operate.status.status import TaskStatus
+from flux.operate.status.task_status import TaskStatus
 from flux.system.tracebacks import text_of
 from flux.web.live import Broadcast
 from flux.web.view_models import Sample, sample
@@ -48,7 +48,7 @@ class TaskWatch:
     def take(self) -> None:
         """Takes a snapshot. Blocks. Never raises: failures are in `error`."""
         try:
-            found = self.task.read_status()
+            found = self.task.read_status(self._before)
             self.sample, self._stuck_since = sample(found, self._before, self._stuck_since)
             self._before = found
         except FluxError as error:

@@ -8,9 +8,8 @@ import attrs
 
 from flux.core.stage import Role, Stage
 from flux.operate.status.blockers import LONG, StuckSince, blockers_of, update_stuck
-from flux.operate.status.progress import Progress
 from flux.operate.status.reports import ReceivedReport
-from flux.operate.status.status import (
+from flux.operate.status.task_status import (
     Blocker,
     StageStatus,
     TaskPause,
@@ -48,6 +47,8 @@ class StageView:
     """`next_due`: seconds from now, negative: late. Rates per second. None: not known."""
 
     status: StageStatus
+    most: bool
+    """Whether the lag may be less."""
     waiting: int
     next_due: float | None
     done: float | None
@@ -79,6 +80,8 @@ class Sample:
     at: float
     stages: Sequence[StageView]
     dead_letters: int
+    most_dead_letters: bool
+    """Whether there may be fewer."""
     dead_rate: float | None
     blockers: Sequence[Blocker]
     reports: Sequence[ReceivedReport] | None
@@ -87,6 +90,10 @@ class Sample:
     @property
     def lag(self) -> int:
         return sum(each.lag for each in self.stages)
+
+    @property
+    def most_lag(self) -> bool:
+        return any(each.most for each in self.stages)
 
     @property
     def ready(self) -> int:
@@ -142,6 +149,7 @@ def sample(found: TaskStatus, before: TaskStatus | None, stuck_since: StuckSince
         found.at,
         [_stage(found, each, before, blockers) for each in found.stages],
         found.dead_letters,
+        found.most_dead_letters,
         found.dead_rate(before),
         blockers,
         found.reports,
@@ -154,6 +162,7 @@ def _stage(found: TaskStatus, each: StageStatus, before: TaskStatus | None, bloc
     due = found.next_due(each) if each.exists and each.stage.role is not Role.MAIN and each.lag else None
     return StageView(
         each,
+        found.most_lag(each),
         found.waiting(each) if each.exists else 0,
         None if due is None else (due - found.now_ms) / 1000,
         speed.done,
@@ -182,7 +191,7 @@ def _row(found: TaskStatus, each: StageStatus, number: int, member: str, blocker
         mark.low,
         mark.high,
         each.lag_of(number),
-        Progress.of(stored).done_above,
+        each.done_above(number),
         member,
         "" if oldest is None else f"offset {oldest.offset:,}, attempt {oldest.attempt}",
         None if oldest is None else oldest.key,

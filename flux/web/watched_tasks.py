@@ -14,7 +14,8 @@ from flux.core.ports import AdminPort, Cluster, System
 from flux.core.stage import Stage, Stages
 from flux.operate.doctor import Facts, Finding, examine
 from flux.operate.doctor.collect import collect_facts
-from flux.operate.status.status import TaskStatus, read_status
+from flux.operate.status.status import read_status
+from flux.operate.status.task_status import TaskStatus
 from flux.task import Task
 from flux.web.redaction import Redaction, RedactionFunction
 
@@ -48,9 +49,9 @@ class WatchedTask:
     def now_ms(self) -> int:
         return int(self.system.now() * 1000)
 
-    def read_status(self) -> TaskStatus:
+    def read_status(self, before: TaskStatus | None) -> TaskStatus:
         """Blocks. Raises BrokerError."""
-        return read_status(self.adapter, self.admin, self.policy, self.report_topic, system=self.system)
+        return read_status(self.adapter, self.admin, self.policy, self.report_topic, before, system=self.system)
 
     def examined(self, others: Sequence[tuple[str, Stages]]) -> tuple[Facts, list[Finding]]:
         """Blocks. Raises BrokerError."""

@@ -12,7 +12,7 @@ from flux.core.ports import TopicPartition
 from flux.operate.formatting import many
 from flux.operate.status.progress import Progress
 from flux.operate.status.reports import find_reported
-from flux.operate.status.status import Blocker, StageStatus, TaskStatus
+from flux.operate.status.task_status import Blocker, StageStatus, TaskStatus
 
 LONG = 5.0
 """Seconds after which a call, or a committed offset that does not move, counts as a blocker."""
@@ -47,7 +47,7 @@ def _blocker(found: TaskStatus, each: StageStatus, number: int, stuck_since: Stu
     oldest, stage = each.oldest_unfinished[number], each.stage
     progress, large = Progress.of(each.committed.get(number)), large_record_at(found, each, number)
     hint = "" if large is None else f"; {large.problem}: {large.remedy}"
-    behind = each.lag_of(number) - progress.done_above - 1
+    behind = each.unfinished_of(number) - 1
     reported = find_reported(found.reports or (), stage, number, oldest.offset)
     if reported is not None and (reported.seconds >= LONG or progress.done_above):
         return Blocker(stage, number, oldest, reported.reason, reported.seconds, behind, reported.process)
@@ -60,7 +60,7 @@ def _blocker(found: TaskStatus, each: StageStatus, number: int, stuck_since: Stu
         stuck = min(stuck, found.at - oldest.due / 1000)  # until then it waited for its due time
     if progress.done_above:
         why = (
-            f"{many(progress.done_above, 'later record')} done"
+            f"{many(each.done_above(number), 'later record')} done"
             + ("" if found.reports else "; its call may be running")
             + hint
         )

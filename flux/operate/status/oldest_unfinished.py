@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import attrs
 
 from flux.core.monitoring.report import shown_key
 from flux.core.policy import Policy
-from flux.core.ports import BEGINNING, Cluster, Record, System, TopicPartition
+from flux.core.ports import Record
 from flux.core.stage import Role, Stage
 from flux.operate.reading import message_of
 from flux.operate.record_history import due_of
-from flux.system import SYSTEM
-
-MAX_PARTITIONS = 500
-"""Read together: a client buffers some hundred KB of each."""
-TIMEOUT = 5.0
-_LOOK = 0.25
-_PIECE = 500
 
 
 @attrs.frozen
@@ -49,29 +40,3 @@ def oldest_unfinished_of(record: Record, stage: Stage, policy: Policy, now_ms: i
     size = len(record.value() or b"") + len(message.key or b"")
     size += sum(len(name) + len(value or b"") for name, value in message.headers)
     return OldestUnfinished(message.offset, shown_key(message.key), message.attempt, message.timestamp, due, size)
-
-
-def read_first(
-    adapter: Cluster, starts: Mapping[TopicPartition, int], *, system: System = SYSTEM
-) -> dict[TopicPartition, Record]:
-    """The first record at each of these offsets or after it, of at most `MAX_PARTITIONS` partitions; without
-    those that have none, or none within `TIMEOUT` seconds. Raises BrokerError."""
-    left = dict(list(starts.items())[:MAX_PARTITIONS])
-    found: dict[TopicPartition, Record] = {}
-    if not left:
-        return found
-    reader = adapter.reader(left)
-    until = system.monotonic() + TIMEOUT
-    try:
-        while left and system.monotonic() < until:
-            polled = reader.poll(_PIECE, _LOOK)
-            for at in polled.out_of_range:
-                reader.seek(at, BEGINNING)  # deleted meanwhile
-            for batch in polled.batches:
-                if left.pop(batch.partition, None) is not None:
-                    found[batch.partition] = batch.records[0]
-            for at in polled.reached:
-                left.pop(at, None)
-    finally:
-        reader.close()
-    return found

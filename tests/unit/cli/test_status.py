@@ -24,7 +24,7 @@ from flux.core.ports import CommittedOffset, ProducerRecord, ProducerSettings, T
 from flux.core.stage import Role, Stage
 from flux.core.text import one_line
 from flux.operate.status.reports import ReceivedReport
-from flux.operate.status.status import StageStatus, TaskStatus
+from flux.operate.status.task_status import StageStatus, TaskStatus
 from unit.support.cli_support import Flux, flux_cli, only_line
 
 __all__ = ["flux_cli"]

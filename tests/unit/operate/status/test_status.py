@@ -13,15 +13,16 @@ from flux.core.errors import BrokerError, Fault
 from flux.core.monitoring.report import IN_PLACE, Call, Open, Paused, Report, StageReport
 from flux.core.ports import CommittedOffset, GroupMember, ProducerRecord, TopicPartition, Watermarks
 from flux.operate.status.blockers import StuckSince, blockers_of, update_stuck
-from flux.operate.status.oldest_unfinished import OldestUnfinished, read_first
+from flux.operate.status.oldest_unfinished import OldestUnfinished
+from flux.operate.status.records import Counted
 from flux.operate.status.reports import ReceivedReport
-from flux.operate.status.status import (
+from flux.operate.status.status import read_status
+from flux.operate.status.task_status import (
     Blocker,
     Rates,
     StageStatus,
     TaskPause,
     TaskStatus,
-    read_status,
 )
 from unit.support.memory_support import START
 from unit.support.operate_support import DEAD, MAIN, NOW_MS, RETRY, OperateKit, headers_of, policy
@@ -63,7 +64,7 @@ def received(*stages: StageReport, age: float = 2.0) -> ReceivedReport:
 def at(
     *stages: StageStatus, later: float = 0.0, dead: int = 0, reports: list[ReceivedReport] | None = None
 ) -> TaskStatus:
-    return TaskStatus(START + later, stages, {0: Watermarks(0, dead)}, reports)
+    return TaskStatus(START + later, stages, {0: Counted(0, dead, dead, dead)}, reports)
 
 
 # -- numbers
@@ -316,25 +317,3 @@ def test_without_permission_to_read_the_next_records_are_not_known(
     monkeypatch.setattr(yard.adapter, "reader", reader)
     found = read_status(yard.adapter, yard.admin, yard.policy, None, system=yard.system)
     assert (found.stages[0].lag, found.stages[0].oldest_unfinished) == (1, {})
-
-
-def test_reading_the_next_records_ends_where_there_are_none(yard: OperateKit) -> None:
-    yard.kit.write(ProducerRecord(b"v", partition=0), topic=MAIN)
-    yard.broker.skip_offsets(TopicPartition(MAIN, 1), 3)
-    starts = {P0: 0, TopicPartition(MAIN, 1): 0}
-    found = read_first(yard.adapter, starts, system=yard.system)
-    assert {at.partition: record.offset() for at, record in found.items()} == {0: 0}
-    assert yard.system.now() - START < 5
-
-
-def test_reading_the_next_records_is_bounded_in_time(yard: OperateKit) -> None:
-    yard.broker.available = False
-    assert read_first(yard.adapter, {P0: 0}, system=yard.system) == {}
-    assert yard.system.now() - START < 6
-
-
-def test_the_next_record_of_a_partition_that_was_cut_meanwhile_is_its_oldest(yard: OperateKit) -> None:
-    yard.kit.write(*(ProducerRecord(b"%d" % n, partition=0) for n in range(5)), topic=MAIN)
-    yard.broker.delete_records(P0, 3)
-    found = read_first(yard.adapter, {P0: 1}, system=yard.system)
-    assert found[P0].offset() == 3
