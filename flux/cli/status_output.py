@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from flux.cli.output import cell, table
+from flux.consuming.open_transactions import HeldBack
 from flux.core.stage import Role
 from flux.core.text import one_line
 from flux.operate.formatting import at_most, coming, lasting, many, rate
@@ -39,6 +40,8 @@ def parts(found: TaskStatus, blockers: Sequence[Blocker], before: TaskStatus | N
         shown += [Text(""), _pauses(paused)]
         if len(paused) > _MAX_PROCESSES:
             shown.append(Text(f"and {len(paused) - _MAX_PROCESSES:,} more: see --json"))
+    if found.held_back:
+        shown += [Text(""), *(Text(one_line(held_line(found, each)), style="yellow") for each in found.held_back)]
     if blockers:
         shown += [Text(""), _blockers(blockers)]
         if len(blockers) > _MAX_BLOCKERS:
@@ -80,8 +83,14 @@ def lines(found: TaskStatus, blockers: Sequence[Blocker], before: TaskStatus | N
     for pausing in found.pauses()[:_MAX_PROCESSES]:
         next_try = f"; next try {_next_try(pausing)}"
         yield one_line(f"{at} paused: {pausing.process}, by {pausing.error}, for {lasting(pausing.seconds)}{next_try}")
+    for held in found.held_back:
+        yield one_line(f"{at} held back: {held_line(found, held)}")
     for blocker in blockers[:_MAX_BLOCKERS]:
         yield one_line(f"{at} blocked: {blocker_line(blocker)}")
+
+
+def held_line(found: TaskStatus, held: HeldBack) -> str:
+    return f"{held.at}: {held.problem}, for {lasting(found.at - held.since)}: {held.remedy}"
 
 
 def blocker_line(blocker: Blocker) -> str:
@@ -191,6 +200,7 @@ def as_object(name: str, found: TaskStatus, blockers: Sequence[Blocker], before:
         "dead_letters": found.dead_letters,
         "dead_letters_exact": not found.most_dead_letters,
         "dead_rate": found.dead_rate(before),
+        "held_back": [_held_object(found, each) for each in found.held_back],
         "paused": [_pause_object(each) for each in found.pauses()],
         "blockers": [_blocker_object(blocker) for blocker in blockers],
         "processes": None if found.reports is None else [_process_object(each) for each in found.reports],
@@ -237,6 +247,11 @@ def _blocker_object(blocker: Blocker) -> dict[str, Any]:
         "process": blocker.process,
         "behind": blocker.behind,
     }
+
+
+def _held_object(found: TaskStatus, held: HeldBack) -> dict[str, Any]:
+    seconds = round(found.at - held.since, 1)
+    return {**held.at._asdict(), "offset": held.offset, "seconds": seconds, "remedy": held.remedy}
 
 
 def _pause_object(each: TaskPause) -> dict[str, Any]:

@@ -237,7 +237,7 @@ class TaskRuntime:
     def log_starved(self, runtimes: Sequence[StageRuntime]) -> None:
         """Names in the log those for which the cluster has records that do not arrive. Blocks."""
         assert self.coordinator is not None
-        self.coordinator.inspection.log_starved(runtimes, self.admin)
+        self.coordinator.inspection.log_starved(runtimes, self.admin, self.adapter.cluster)
 
     def pulses(self) -> list[Pulse]:
         """The state of each stage for probes; none before the topics were found."""

@@ -77,6 +77,8 @@ class TaskWatch:
             return "loading", "none"
         if found.paused:
             return "paused", "fair"
+        if found.held_back:
+            return "held back", "bad"
         if found.blockers:
             return "blocked", "bad"
         if found.unattended:

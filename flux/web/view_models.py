@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import attrs
 
+from flux.consuming.open_transactions import HeldBack
 from flux.core.stage import Role, Stage
 from flux.operate.status.blockers import LONG, StuckSince, blockers_of, update_stuck
 from flux.operate.status.reports import ReceivedReport
@@ -86,6 +87,7 @@ class Sample:
     blockers: Sequence[Blocker]
     reports: Sequence[ReceivedReport] | None
     paused: Sequence[TaskPause]
+    held_back: Sequence[HeldBack]
 
     @property
     def lag(self) -> int:
@@ -154,6 +156,7 @@ def sample(found: TaskStatus, before: TaskStatus | None, stuck_since: StuckSince
         blockers,
         found.reports,
         found.pauses(),
+        found.held_back,
     ), stuck_since
 
 

@@ -10,7 +10,9 @@ from typing import TypeVar
 from flux.consuming.call_timing import SlowCalls
 from flux.consuming.coordinator.common import Shared, StageRuntime
 from flux.consuming.hook_dispatch import log_fields
+from flux.consuming.open_transactions import held_back
 from flux.consuming.topic_setup import REQUEST_TIMEOUT
+from flux.core.backoff import in_words
 from flux.core.engine.commands import Stall
 from flux.core.errors import BrokerError
 from flux.core.monitoring.health import Pulse
@@ -116,7 +118,7 @@ class Inspection:
         except BrokerError:
             return True
 
-    def log_starved(self, runtimes: Sequence[StageRuntime], admin: AdminPort) -> None:
+    def log_starved(self, runtimes: Sequence[StageRuntime], admin: AdminPort, cluster: str) -> None:
         """Names in the log the partitions of these stages that hold unread records."""
         ends = dict(self._read_offsets())
         for runtime in runtimes:
@@ -134,10 +136,12 @@ class Inspection:
             read = ends[str(runtime)]
             held = [each for each in unread if stable.get(each.partition, math.inf) <= read[each]]
             if held:
+                first = held_back(admin, held[0], stable[held[0].partition], cluster, self._common.system)
                 logger.warning(
-                    "%s: an open transaction holds back all records from there on, until its producer or that one's"
-                    " transaction.timeout.ms ends it: `kafka-transactions.sh find-hanging` finds one that nobody ends",
+                    "%s: an open transaction holds back all records from there on, for %s: %s",
                     ", ".join(f"{partition}@{stable[partition.partition]}" for partition in held),
+                    in_words(round(self._common.system.now() - first.since)),
+                    first.remedy,
                     extra=log_fields(runtime.where),
                 )
             unread = [each for each in unread if each not in held]

@@ -8,6 +8,7 @@ from typing import TypeVar
 
 import attrs
 
+from flux.consuming.open_transactions import HeldBack, held_back, lasting, open_transactions
 from flux.consuming.topic_setup import REQUEST_TIMEOUT
 from flux.core.errors import BrokerError, Fault
 from flux.core.policy import Policy
@@ -19,7 +20,6 @@ from flux.core.ports import (
     System,
     TopicInfo,
     TopicPartition,
-    Watermarks,
 )
 from flux.core.stage import Role, Stage, Stages
 from flux.operate.doctor.facts import OLD, ClockDifference, Facts, TopicFacts, Unknown
@@ -29,7 +29,6 @@ from flux.system import SYSTEM
 
 T = TypeVar("T")
 
-_STAYS_OPEN = 3.0  # seconds, which transactions of flux do not last
 _TRANSACTION_LOG = "__transaction_state"
 FATAL_FAULTS = {Fault.UNAVAILABLE, Fault.LOGIN}
 """Faults that end the examination; any other makes one fact unknown."""
@@ -61,12 +60,13 @@ def collect_facts(
         if error.fault is not Fault.LOGIN:
             raise
         return Facts(name, policy, (), others=tuple(others), refused=str(error))
-    held_back = collector.held_back([topic.name for topic in facts.topics[:-1] if topic.info is not None])
+    topics = [topic.name for topic in facts.topics[:-1] if topic.info is not None]
+    held_back = collector.held_back(topics, "" if adapter is None else adapter.cluster)
     log = collector.transaction_log() if policy.exactly_once else None
     return attrs.evolve(
         facts,
         large=large,
-        held_back=held_back,
+        held_back=tuple(held_back),
         transaction_log=log,
         untransactional=untransactional,
         unknown=tuple(collector.unknown),
@@ -127,21 +127,16 @@ class _Collector:
         config = self._query(what, partial(self.admin.topic_config, _TRANSACTION_LOG, REQUEST_TIMEOUT), None)
         return None if config is None else (info.replication_factor, int(config["min.insync.replicas"]))
 
-    def held_back(self, topics: Sequence[str]) -> dict[TopicPartition, int]:
-        first = self._open_transactions(topics)
-        if first:
-            self.system.sleep(_STAYS_OPEN)
-        later = self._open_transactions(topics) if first else {}
-        return {partition: offset for partition, offset in first.items() if later.get(partition) == offset}
+    def held_back(self, topics: Sequence[str], cluster: str) -> list[HeldBack]:
+        def look(topics: Iterable[str]) -> dict[TopicPartition, int]:
+            found: dict[TopicPartition, int] = {}
+            for topic in topics:
+                question = partial(open_transactions, self.admin, [topic])
+                found |= self._query(f"open transactions of topic {topic}", question, dict[TopicPartition, int]())
+            return found
 
-    def _open_transactions(self, topics: Sequence[str]) -> dict[TopicPartition, int]:
-        found: dict[TopicPartition, int] = {}
-        for topic in topics:
-            what = f"open transactions of topic {topic}"
-            stable = self._query(what, partial(self.admin.stable_offsets, topic, REQUEST_TIMEOUT), dict[int, int]())
-            marks = self._query(what, partial(self.admin.watermarks, topic, REQUEST_TIMEOUT), dict[int, Watermarks]())
-            found |= {TopicPartition(topic, n): at for n, at in stable.items() if n in marks and at < marks[n].high}
-        return found
+        stay_open = lasting(look(topics), look, self.system)
+        return [held_back(self.admin, at, offset, cluster, self.system) for at, offset in stay_open.items()]
 
     def _query(self, what: str, question: Callable[[], T], otherwise: T) -> T:
         try:

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 
 import attrs
 
+from flux.consuming.open_transactions import HeldBack
 from flux.consuming.topic_setup import DEFAULT_MESSAGE_BYTES
 from flux.core.policy import Policy
-from flux.core.ports import GroupProtocol, Permissions, TopicInfo, TopicPartition
+from flux.core.ports import GroupProtocol, Permissions, TopicInfo
 from flux.core.stage import Stage, Stages
 from flux.operate.status.blockers import LargeRecord
 
@@ -93,8 +94,7 @@ class Facts:
     unwritable: str = ""
     transaction_log: tuple[int, int] | None = None
     untransactional: str = ""
-    held_back: Mapping[TopicPartition, int] = attrs.field(factory=dict)
-    """Partitions with an open transaction that did not end, and its first offset."""
+    held_back: tuple[HeldBack, ...] = ()
     task: str = ""
     """How commands of flux name the task: `--load FILE TASK`."""
     brokers_at: str = "HOST:PORT"

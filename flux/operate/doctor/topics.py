@@ -156,14 +156,8 @@ def large_records(facts: Facts) -> Iterator[Finding]:
 
 
 def held_back(facts: Facts) -> Iterator[Finding]:
-    for partition, offset in facts.held_back.items():
-        yield Finding(
-            "held back",
-            str(partition),
-            f"an open transaction holds back all records from offset {offset} on",
-            "end its producer, or wait for its transaction.timeout.ms; `kafka-transactions.sh find-hanging`"
-            " finds one that nobody ends",
-        )
+    for each in facts.held_back:
+        yield Finding("held back", str(each.at), each.problem, each.remedy)
 
 
 def timestamps(facts: Facts) -> Iterator[Finding]:

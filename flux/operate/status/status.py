@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import attrs
 
+from flux.consuming.open_transactions import HeldBack, held_back, lasting, open_transactions
 from flux.consuming.topic_setup import REQUEST_TIMEOUT, max_message_bytes
 from flux.core.engine.start_offsets import begins_at_ends
 from flux.core.errors import BrokerError, ConfigurationError, Fault
@@ -32,7 +34,8 @@ def read_status(
     *,
     system: System = SYSTEM,
 ) -> TaskStatus:
-    """Queries the cluster, and goes on counting dead letters where the snapshot `before` ended. Raises BrokerError."""
+    """Queries the cluster, and goes on counting dead letters where the snapshot `before` ended. Raises BrokerError.
+    Looks for up to 3 s whether an open transaction ends that it does not have."""
     names = admin.topic_names(REQUEST_TIMEOUT)
     stages = list(policy.stages)
     dead = stages.pop()
@@ -41,7 +44,17 @@ def read_status(
         _read_stage(admin, policy, stage, system) if stage.topic in names else StageStatus(stage, False)
         for stage in stages
     ]
-    dead_letters = _read_dead(admin, dead, before) if dead.topic in names else None
+    open_ = {
+        TopicPartition(each.stage.topic, number): stable
+        for each in found
+        for number, stable in each.stable.items()
+        if number in each.watermarks and stable < each.watermarks[number].high
+    }
+    dead_letters = None
+    if dead.topic in names:
+        dead_letters, dead_open = _read_dead(admin, dead, before)
+        open_ |= dead_open
+    held = _held_back(adapter, admin, open_, before, system)
     reports = None
     if report_topic is not None and report_topic in names:
         try:
@@ -64,7 +77,18 @@ def read_status(
         },
         reports,
         policy.exactly_once,
+        held,
     )
+
+
+def _held_back(
+    adapter: Cluster, admin: AdminPort, first: Mapping[TopicPartition, int], before: TaskStatus | None, system: System
+) -> list[HeldBack]:
+    """`first`: last stable offsets of the partitions that have an open transaction."""
+    known = [each for each in (before.held_back if before is not None else ()) if first.get(each.at) == each.offset]
+    new = {at: offset for at, offset in first.items() if all(each.at != at for each in known)}
+    stay_open = lasting(new, partial(open_transactions, admin), system)
+    return known + [held_back(admin, at, offset, adapter.cluster, system) for at, offset in stay_open.items()]
 
 
 def _read_stage(admin: AdminPort, policy: Policy, stage: Stage, system: System) -> StageStatus:
@@ -80,14 +104,18 @@ def _read_stage(admin: AdminPort, policy: Policy, stage: Stage, system: System) 
     return StageStatus(stage, True, committed, watermarks, members, {}, first_young, stable=stable)
 
 
-def _read_dead(admin: AdminPort, dead: Stage, before: TaskStatus | None) -> dict[int, Counted]:
-    """Without those of open transactions, which may be aborted."""
-    stable, marks = admin.stable_offsets(dead.topic, REQUEST_TIMEOUT), admin.watermarks(dead.topic, REQUEST_TIMEOUT)
+def _read_dead(
+    admin: AdminPort, dead: Stage, before: TaskStatus | None
+) -> tuple[dict[int, Counted], dict[TopicPartition, int]]:
+    """Without those of open transactions, which may be aborted, and where these begin."""
+    marks, stable = admin.watermarks(dead.topic, REQUEST_TIMEOUT), admin.stable_offsets(dead.topic, REQUEST_TIMEOUT)
     known = (before.dead if before is not None else None) or {}
-    return {
-        number: known.get(number, Counted(low, low, low, 0)).up_to(low, max(low, stable.get(number, low)))
+    ends = {number: min(stable.get(number, mark.high), mark.high) for number, mark in marks.items()}
+    counted = {
+        number: known.get(number, Counted(low, low, low, 0)).up_to(low, max(low, ends[number]))
         for number, (low, _) in marks.items()
     }
+    return counted, {TopicPartition(dead.topic, n): end for n, end in ends.items() if end < marks[n].high}
 
 
 def _shortest(policy: Policy, stage: Stage) -> float:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import attrs
 
+from flux.consuming.open_transactions import HeldBack
 from flux.core.monitoring.report import StageReport
 from flux.core.ports import CommittedOffset, GroupMember, Watermarks
 from flux.core.stage import Role, Stage
@@ -93,6 +94,7 @@ class TaskStatus:
     dead: Mapping[int, Counted] | None
     reports: Sequence[ReceivedReport] | None
     exactly_once: bool = False
+    held_back: Sequence[HeldBack] = ()
 
     @property
     def dead_letters(self) -> int:

@@ -1,10 +1,9 @@
-"""What operators see of transactions: figures without their markers."""
+"""What operators see of transactions: figures without their markers, and those that hold readers back."""
 
 from __future__ import annotations
 
+import time
 from typing import Any
-
-import pytest
 
 import flux
 from flux.core.ports import ProducerRecord, TransactionSettings
@@ -22,8 +21,7 @@ def look(lab: Lab, task: type[flux.Task], client: str = "confluent") -> TaskStat
         admin.close()
 
 
-@pytest.mark.parametrize("client", ["confluent", "aiokafka"])
-def test_markers_are_neither_lag_nor_dead_letters(lab: Lab, client: str) -> None:
+def test_markers_are_neither_lag_nor_dead_letters(lab: Lab) -> None:
     def call(message: flux.Message) -> None:
         raise flux.Reject("never")
 
@@ -36,9 +34,28 @@ def test_markers_are_neither_lag_nor_dead_letters(lab: Lab, client: str) -> None
         writer.write(task.topic, [ProducerRecord(value)])
         writer.commit(30)
     writer.close()
-    assert (lab.ends(task.topic), look(lab, task, client).stages[0].lag) == ({0: 6}, 3)
+    assert lab.ends(task.topic) == {0: 6}
+    assert [look(lab, task, client).stages[0].lag for client in ("confluent", "aiokafka")] == [3, 3]
     lab.work(task)
     ends = lab.ends(lab.dead_topic(task))
-    found = look(lab, task, client)
+    found = look(lab, task)
     assert (found.dead_letters, found.most_dead_letters, [each.lag for each in found.stages]) == (3, False, [0, 0])
     assert ends[0] > 3, "there are markers"
+
+
+def test_an_open_transaction_that_holds_records_back_is_named_with_its_age(lab: Lab) -> None:
+    task = lab.task(lambda message: None)
+    adapter: Any = flux.adapter_from_url(f"confluent://{lab.bootstrap}")
+    writer = adapter.transactions(TransactionSettings(lab.unique(), timeout=60.0))
+    writer.start(30)
+    writer.begin()
+    writer.write(task.topic, [ProducerRecord(b"v")])
+    writer.flush(30)
+    began = time.time()
+    [held] = look(lab, task).held_back
+    assert (str(held.at), held.offset) == (f"{task.topic}[0]", 0)
+    assert abs(held.since - began) < 5
+    assert f"--bootstrap-server {lab.bootstrap} describe-producers --topic {task.topic} --partition 0" in held.remedy
+    writer.commit(30)
+    writer.close()
+    assert look(lab, task).held_back == []

@@ -14,15 +14,18 @@ from typing import Any
 
 import attrs
 import pytest
+from rich.text import Text
 
 from flux.adapters.memory import MemoryAdapter
 from flux.cli.status import Watched
-from flux.cli.status_output import lines
+from flux.cli.status_output import as_object, lines, parts, summary
+from flux.consuming.open_transactions import HeldBack
 from flux.core.engine.offset_tracker import OffsetTracker
 from flux.core.monitoring.report import TOPIC, Call, Paused, Report, StageReport
-from flux.core.ports import CommittedOffset, ProducerRecord, ProducerSettings, TopicPartition
+from flux.core.ports import CommittedOffset, ProducerRecord, ProducerSettings, TopicPartition, Watermarks
 from flux.core.stage import Role, Stage
 from flux.core.text import one_line
+from flux.operate.status.records import Counted
 from flux.operate.status.reports import ReceivedReport
 from flux.operate.status.task_status import StageStatus, TaskStatus
 from unit.support.cli_support import Flux, flux_cli, only_line
@@ -201,6 +204,47 @@ def test_a_line_shows_a_pause() -> None:
         ]
         *_, line = lines(TaskStatus(0.0, [StageStatus(stage, True)], None, reports), [], None)
         assert line == f"00:00:00Z paused: host pid 7, by {one_line(EVIL)}, {says}"
+
+
+def test_what_an_open_transaction_holds_back_is_named_with_a_command_to_paste() -> None:
+    stage = Stage(0, "orders", "billing", Role.MAIN)
+    held = HeldBack(TopicPartition("orders", 1), 17, 100.0, "kafka://a:9092")
+    found = TaskStatus(160.0, [StageStatus(stage, True)], None, None, held_back=[held])
+    *_, line = lines(found, [], None)
+    says = (
+        "orders[1]: an open transaction holds back all records from offset 17 on, for 1.0 minute:"
+        " `kafka-transactions.sh --bootstrap-server a:9092 describe-producers --topic orders --partition 1`"
+        " names its producer: end it, or wait for its transaction.timeout.ms"
+    )
+    assert line == f"00:02:40Z held back: {says}"
+    assert [says] == [
+        part.plain for part in parts(found, [], None) if isinstance(part, Text) and "holds back" in part.plain
+    ]
+    [shown] = as_object("Billing", found, [], None)["held_back"]
+    assert shown == {
+        "topic": "orders",
+        "partition": 1,
+        "offset": 17,
+        "seconds": 60.0,
+        "remedy": held.remedy,
+    }
+
+
+def test_figures_that_may_be_less_are_marked() -> None:
+    stage = Stage(1, "orders-try-1", "billing-1", Role.RETRY)
+    found = TaskStatus(
+        0.0, [StageStatus(stage, True, {}, {0: Watermarks(0, 12_000)})], {0: Counted(0, 12_000, 0, 0)}, None, True
+    )
+    first, second = lines(found, [], None)
+    assert "lag ≤ 12,000" in first
+    assert "dead letters: ≤ 12,000" in second
+    assert summary(found).startswith("at most 12,000 records in retry topics (0 not due yet), at most 12,000 dead")
+    shown = as_object("Billing", found, [], None)
+    assert (shown["dead_letters"], shown["dead_letters_exact"], shown["stages"][0]["lag_exact"]) == (
+        12_000,
+        False,
+        False,
+    )
 
 
 def test_watch_prints_objects_for_machines(desk: Desk) -> None:

@@ -10,7 +10,7 @@ from flux.core import flux_headers
 from flux.core.engine.offset_tracker import OffsetTracker
 from flux.core.errors import BrokerError, Fault
 from flux.core.monitoring.report import Call, Paused
-from flux.core.ports import CommittedOffset, ProducerRecord, TopicPartition
+from flux.core.ports import CommittedOffset, ProducerRecord, TopicPartition, TransactionSettings
 from flux.web import redaction
 from flux.web.dead_letters import PAGE
 from flux.web.redaction import RecordPart
@@ -147,6 +147,21 @@ def test_workers_are_shown_with_their_running_calls(web: Web) -> None:
     assert "alpha pid 7, process 0 · flux 1.2" in page
     assert "80 MB" in page
     assert "1.1 minutes Billing orders[0]@17 ada 2 alpha pid 7" in page
+
+
+def test_an_open_transaction_that_holds_records_back_is_named_with_what_to_do(web: Web) -> None:
+    foreign = web.yard.adapter.transactions(TransactionSettings("foreign", timeout=1000.0))
+    foreign.start(5)
+    foreign.begin()
+    foreign.write("orders", [ProducerRecord(b"v", partition=0)])
+    foreign.flush(5)
+    web.yard.system.time += 60
+    web.take_sample()
+    for path in ("/", "/tasks/Billing"):
+        page = text_of(web.get(path))
+        assert "held back" in page
+        assert "orders[0] : an open transaction holds back all records from offset 0 on, for 1.1 minutes:" in page
+        assert "describe-producers --topic orders --partition 0" in page
 
 
 def test_a_task_that_is_paused_is_named_with_its_reason(web: Web) -> None:

@@ -240,3 +240,31 @@ def test_dead_letters_that_the_client_cannot_read_leave_the_rest_of_the_status(
     monkeypatch.setattr(yard.adapter, "reader", reader)
     found = look(yard)
     assert (found.dead_letters, found.most_dead_letters, found.stages[0].lag) == (2, True, 1)
+
+
+# -- transactions that hold readers back
+
+
+def test_a_transaction_that_does_not_end_is_named_in_each_stage_and_in_the_dead_letters(yard: OperateKit) -> None:
+    writer = Writer(yard)
+    for topic in (MAIN, DEAD):
+        writer.each(topic, b"a")
+    writer.transactions.begin()
+    for topic in (MAIN, DEAD):
+        writer.transactions.write(topic, [ProducerRecord(b"v", partition=0)])
+    writer.transactions.flush(5)
+    yard.system.sleep(60)
+    found = look(yard)
+    assert {each.at: each.offset for each in found.held_back} == {P0: 2, TopicPartition(DEAD, 0): 2}
+    assert found.at - found.held_back[0].since == pytest.approx(63, abs=1.5)
+    began = yard.system.now()
+    assert look(yard, found).held_back == found.held_back
+    assert yard.system.now() - began < 1, "what is known already is not waited for"
+    writer.transactions.commit(5)
+    assert look(yard, found).held_back == []
+
+
+def test_without_open_transactions_nothing_is_waited_for(yard: OperateKit) -> None:
+    Writer(yard).each(MAIN, b"a")
+    assert look(yard).held_back == []
+    assert yard.system.now() - START < 1
