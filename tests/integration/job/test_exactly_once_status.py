@@ -12,7 +12,7 @@ from flux.operate.status.task_status import TaskStatus
 from integration.job.support import Lab
 
 
-def look(lab: Lab, task: type[flux.Task], client: str = "confluent") -> TaskStatus:
+def look(lab: Lab, task: flux.Task[Any], client: str = "confluent") -> TaskStatus:
     adapter: Any = flux.adapter_from_url(f"{client}://{lab.bootstrap}")
     admin = adapter.admin()
     try:
