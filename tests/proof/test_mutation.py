@@ -41,6 +41,11 @@ def test_mutants_of_a_module_are_tried_with_its_own_tests(tmp_path: Path) -> Non
     assert result.killed > 0.9 * result.mutants
 
 
+def test_a_module_without_anything_to_change_is_no_problem(tmp_path: Path) -> None:
+    result = tried("flux/core/ports/values.py", tmp_path)
+    assert (result.problem, result.mutants, result.share) == ("", 0, 1.0)
+
+
 def test_tests_that_fail_without_a_mutant_are_a_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         "proof.mutation.mutants._PAIRS",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import runpy
@@ -108,6 +109,9 @@ def tried(module: str, directory: Path) -> Result:
     _copy(tree, module, own)
     log = tree.with_suffix(".log")
     problem = _run(tree, log)
+    if problem and _made_none(tree, module):
+        shutil.rmtree(tree)
+        return Result(module)
     if problem:
         return Result(module, problem=f"{module}: {problem}; see {log}")
     killed, timeouts, survivors = 0, 0, []
@@ -165,6 +169,12 @@ def _run(tree: Path, log: Path) -> str:
                 os.killpg(child.pid, signal.SIGKILL)
                 child.wait()
     return f"mutmut ended with {code}" if code else ""
+
+
+def _made_none(tree: Path, module: str) -> bool:
+    """Whether there is nothing to change in `module`, which mutmut takes for an error."""
+    made = tree / "mutants" / f"{module}.meta"
+    return made.exists() and not json.loads(made.read_text())["exit_code_by_key"]
 
 
 def _mutmut(tree: Path, *arguments: str) -> str:
