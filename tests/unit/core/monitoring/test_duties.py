@@ -54,8 +54,9 @@ def test_it_is_named_whatever_the_time_between_two_looks(gap: float) -> None:
     looks = Looks(duty)
     duty.step(ME)
     looks.after(gap, gap)
+    looks.after(PATIENCE / 2, gap)
     looks.duties.checked(looks.now)  # twice at the same time
-    assert looks.after(PATIENCE, gap) == [("polling", PATIENCE, True)]
+    assert looks.after(PATIENCE / 2, gap) == [("polling", PATIENCE, True)]
 
 
 def test_one_that_is_added_later_has_as_much_time() -> None:
