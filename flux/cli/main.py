@@ -34,6 +34,7 @@ COMMANDS = {
     "dlq": "Inspect dead letters, find their causes, replay them.",
     "web": "Serve web pages that show tasks and dead letters.",
     "backoff": "Show how long records wait before each retry.",
+    "relay": "Move records from an outbox to Kafka.",
     "produce": "Write the lines of a file, or of standard input, to a topic.",
 }
 

@@ -107,6 +107,13 @@ READY = Metric("flux_ready", "gauge", (), "1 when all stages have joined their g
 LIVE = Metric("flux_live", "gauge", (), "1 unless a poll loop is stuck.")
 BUILD = Metric("flux_build_info", "gauge", ("version",), "1.")
 UP = Metric("flux_process_up", "gauge", ("process",), "With --processes: 1 if that process answers.")
+OUTBOX_ROWS = Metric("flux_outbox_rows", "gauge", (), "Rows in the outbox; 100000 stands for that many or more.")
+OUTBOX_OLDEST = Metric("flux_outbox_oldest_seconds", "gauge", (), "Age of the oldest row; 0 without rows.")
+OUTBOX_REFUSED = Metric(
+    "flux_outbox_refused_rows", "gauge", (), "Rows that Kafka has refused and that are still in the outbox."
+)
+OUTBOX_RELAYED = Metric("flux_outbox_relayed_total", "counter", ("topic",), "Rows that Kafka has acknowledged.")
+OUTBOX_REFUSALS = Metric("flux_outbox_refusals_total", "counter", ("topic",), "Writes of rows that Kafka has refused.")
 
 ALL = (
     CALLS,
@@ -137,3 +144,6 @@ ALL = (
     BUILD,
     UP,
 )
+"""Those of a worker."""
+OUTBOX = (OUTBOX_ROWS, OUTBOX_OLDEST, OUTBOX_REFUSED, OUTBOX_RELAYED, OUTBOX_REFUSALS)
+"""Those of a relay, which has READY, LIVE and BUILD too."""

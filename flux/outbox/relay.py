@@ -82,7 +82,7 @@ class Relay:
             while not self._stopping:
                 try:
                     taken, outage = self._turn()
-                    self._look()
+                    self.look()
                 except StoreUnavailable as error:
                     self._wait(self._unavailable("the database is unavailable", error, database))
                     continue
@@ -236,7 +236,8 @@ class Relay:
 
     # ---- the rest
 
-    def _look(self) -> None:
+    def look(self) -> None:
+        """Reads `status`, at most every STATUS_INTERVAL seconds."""
         now = self._system.monotonic()
         if now >= self._status_due:
             self.status = self._store.status()

@@ -134,3 +134,19 @@ ORDER BY id""",
             f"SELECT id, topic, key, error, {_AGE[self.dialect]} FROM {self.table}"
             " WHERE error IS NOT NULL ORDER BY id LIMIT 20"
         )
+
+
+def create_guard(table: str, dialect: Dialect) -> str:
+    """The statement that creates the table of a Guard where it is missing."""
+    return f"""\
+CREATE TABLE IF NOT EXISTS {table} (
+    name TEXT NOT NULL,
+    id TEXT NOT NULL,
+    created_at {_TYPES[dialect]["created_at"]},
+    PRIMARY KEY (name, id)
+)"""
+
+
+def forget_guarded(table: str, dialect: Dialect, name: str, seconds: str) -> str:
+    """`name`, `seconds`: the parameters, as the driver writes them."""
+    return f"DELETE FROM {table} WHERE name = {name} AND {_AGE[dialect]} > {seconds}"

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 import redis
 
+from flux.outbox import Guard
 from integration.job.support import Lab, wait_for
 
 sys.path.append(str(Path(__file__).parents[3] / "examples" / "recipes"))
 
-from once_sql import SCHEMA
 from redis_server import redis_or_skipped
 
 RECIPES = sys.path[-1]
@@ -45,15 +45,18 @@ class Task(flux.Task):
 SQL = (
     HEAD
     + """
-from once_sql import Once, connection, sqlite
+from sqlalchemy import create_engine, text
+from flux.outbox import Guard
+
+once = Guard("billing", create_engine("sqlite:///" + DATABASE).begin)
 
 class Billing(Task):
-    middleware = [Once("billing", sqlite(DATABASE), "?")]
+    middleware = [once]
 
     def call(self, message):
         note(message)
         time.sleep(0.005)
-        connection().execute("INSERT INTO sums VALUES (?)", (message.value,))
+        once.connection.execute(text("INSERT INTO sums VALUES (:value)"), {"value": message.value})
         if message.value == b"40":
             die_once()
         if message.value.endswith(b"7") and message.attempt == 1:
@@ -88,7 +91,8 @@ def done(database: Path, value: bytes) -> bool:
 def test_in_one_transaction_work_is_done_once_whenever_the_process_dies(lab: Lab) -> None:
     database, calls, died = (lab.directory / name for name in ("orders.db", "calls", "died"))
     with closing(sqlite3.connect(database)) as db:
-        db.executescript(SCHEMA + "; CREATE TABLE sums (value BLOB)")
+        db.execute("CREATE TABLE sums (value BLOB)")
+        Guard("billing", lambda: db).create_table(db)
     task = lab.task(lambda message: None, partitions=2, retries=2)
     lab.write(task.topic, *((value, value) for value in VALUES))
     path = lab.load(
@@ -107,12 +111,12 @@ def test_in_one_transaction_work_is_done_once_whenever_the_process_dies(lab: Lab
     process.kill()  # between a commit of the database and one of Kafka's
     process.wait(10)
     with closing(sqlite3.connect(database)) as db:
-        [(half,)] = db.execute("SELECT count(*) FROM worked")
+        [(half,)] = db.execute("SELECT count(*) FROM flux_guard")
     assert half > 0
     assert lab.process(path, "Billing", "--exit-when-idle", "0.5", query=STATIC).wait(40) == 0
     with closing(sqlite3.connect(database)) as db:
         assert Counter(value for (value,) in db.execute("SELECT value FROM sums")) == Counter(VALUES)
-        [(marks,)] = db.execute("SELECT count(*) FROM worked")
+        [(marks,)] = db.execute("SELECT count(*) FROM flux_guard")
     assert marks == len(VALUES)
     assert Counter(calls.read_text().splitlines())["40"] == 2
     assert lab.dead(task) == []

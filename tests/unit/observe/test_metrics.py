@@ -120,7 +120,7 @@ def test_every_metric_is_named_in_one_place_and_every_one_is_there() -> None:
     assert known - found <= from_elsewhere
 
 
-@pytest.mark.parametrize("metric", names.ALL, ids=lambda metric: metric.name)
+@pytest.mark.parametrize("metric", [*names.ALL, *names.OUTBOX], ids=lambda metric: metric.name)
 def test_names_follow_the_conventions(metric: names.Metric) -> None:
     assert metric.name.startswith("flux_")
     assert metric.name.endswith("_total") == (metric.kind == "counter")
@@ -358,7 +358,8 @@ def test_all_processes_are_well_when_each_is(answers: dict[int, Any], lives: str
 def test_the_page_names_every_metric_with_its_labels() -> None:
     page = (Path(__file__).parents[3] / "docs" / "reference" / "metrics.md").read_text()
     rows = dict(re.findall(r"^\| `(flux_\w+)` \|([^|]*)\|", page, re.MULTILINE))
-    labels = {metric.name: ", ".join(f"`{label}`" for label in metric.labels) for metric in names.ALL}
+    everything = (*names.ALL, *names.OUTBOX)
+    labels = {metric.name: ", ".join(f"`{label}`" for label in metric.labels) for metric in everything}
     assert {name: row.strip() for name, row in rows.items()} == labels
 
 

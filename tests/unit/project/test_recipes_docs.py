@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[3]
 RECIPES = ROOT / "examples" / "recipes"
 SHOWN = {
-    "idempotency.md": ["once_sql.py", "once_redis.py"],
+    "idempotency.md": ["once_redis.py"],
     "middleware.md": ["log_context.py", "db_session.py", "sentry_reporting.py"],
 }
 
