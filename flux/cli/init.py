@@ -12,15 +12,19 @@ import click
     epilog="""\b
 Examples:
   flux init
-  flux init shop"""
+  flux init shop
+  flux init shop --outbox"""
+)
+@click.option(
+    "--outbox", is_flag=True, help="Also write a program that produces in the transactions of a database, and its test."
 )
 @click.argument("directory", default=".", type=click.Path(path_type=Path), metavar="[DIR]")
-def command(directory: Path) -> None:
+def command(outbox: bool, directory: Path) -> None:
     """Write a first task, its test, and a compose file with Kafka.
 
     DIR is created if needed; the default is the current directory. Files are never overwritten.
     """
-    wanted = files()
+    wanted = files(outbox)
     there = [name for name in wanted if (directory / name).exists() or (directory / name).is_symlink()]
     if there:
         raise click.ClickException(f"{directory} already has {', '.join(there)}: choose another directory")
@@ -32,7 +36,7 @@ def command(directory: Path) -> None:
             click.echo(f"wrote {directory / name}")
     except OSError as error:
         raise click.ClickException(f"cannot write to {directory}: {error.strerror}") from None
-    steps = commands()
+    steps = commands(outbox)
     if directory.resolve() != Path.cwd():
         steps[0] = f"cd {shlex.quote(str(directory))} && {steps[0]}"
     click.echo("\nNext:\n" + "\n".join(f"  {step}" for step in steps))
@@ -95,6 +99,63 @@ def test_an_invoice_for_nobody_is_a_dead_letter(flux_kit):
     assert dead_letter.key == b"eve"
 '''
 
+OUTBOX = '''\
+"""Takes orders. Each is a row of the database and an invoice's record, or neither of them."""
+
+import sqlite3
+import sys
+from contextlib import closing
+
+from billing import Invoices
+from flux.outbox import Outbox
+
+DATABASE = "orders.db"
+
+
+def order(customer: str, text: str) -> None:
+    with closing(sqlite3.connect(DATABASE)) as db, db:  # the end of the block commits, an exception rolls back
+        db.execute("CREATE TABLE IF NOT EXISTS orders (customer TEXT NOT NULL, text TEXT NOT NULL)")
+        db.execute("INSERT INTO orders VALUES (?, ?)", (customer, text))
+        Outbox.produce(db, Invoices, text, key=customer)
+
+
+if __name__ == "__main__":
+    order(*sys.argv[1:])
+'''
+
+OUTBOX_TEST = '''\
+"""Without Kafka: the relay writes to the broker of the fixture `flux_kit`."""
+
+import sqlite3
+
+import pytest
+from flux.outbox import Relay, open_store
+
+import orders
+from billing import SendInvoice
+
+
+@pytest.fixture
+def store(tmp_path, monkeypatch):
+    monkeypatch.setattr(orders, "DATABASE", str(tmp_path / "orders.db"))
+    store = open_store(f"sqlite:///{orders.DATABASE}")
+    store.create()
+    return store
+
+
+def test_an_order_is_invoiced(flux_kit, store, capsys):
+    orders.order("ada", "hello")
+    Relay(store).run_once()
+    assert flux_kit.run(SendInvoice).done == 1
+    assert capsys.readouterr().out == "sent hello to b'ada' (attempt 1)\\n"
+
+
+def test_an_order_that_is_rolled_back_is_not_invoiced(flux_kit, store):
+    with pytest.raises(sqlite3.IntegrityError):
+        orders.order("ada", None)
+    assert Relay(store).run_once() == 0
+'''
+
 COMPOSE = """\
 # A Kafka of one broker, for development: {address} on this machine. Its records are deleted with the container.
 services:
@@ -114,19 +175,22 @@ ADDRESS = "localhost:9092"
 ADAPTER = f"confluent://{ADDRESS}"
 
 
-def files() -> dict[str, str]:
+def files(outbox: bool = False) -> dict[str, str]:
     """Texts by file name."""
-    return {
+    found = {
         "billing.py": TASK.format(adapter=ADAPTER),
         "test_billing.py": TEST,
         "compose.yaml": COMPOSE.format(address=ADDRESS, image=IMAGE),
     }
+    return found | {"orders.py": OUTBOX, "test_orders.py": OUTBOX_TEST} if outbox else found
 
 
-def commands() -> list[str]:
+def commands(outbox: bool = False) -> list[str]:
     """The next steps."""
+    relay = f"flux relay --database sqlite:///orders.db --adapter {ADAPTER}"
     return [
         "python -m pytest",
         "docker compose up --detach --wait",
+        *([f"{relay} --create-table --once", "python orders.py ada hello", f"{relay} &"] if outbox else []),
         f"flux process --load billing.py --adapter {ADAPTER} --create-topics",
     ]

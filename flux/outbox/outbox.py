@@ -6,15 +6,21 @@ import secrets
 import time
 import uuid
 from typing import Any, ClassVar
+from weakref import WeakKeyDictionary
 
 from flux.config import AdapterChoice
 from flux.core.errors import ConfigurationError
 from flux.core.outbox.rows import ID_HEADER, dump_headers, key_hash, lane_of
+from flux.core.type_variables import V
 from flux.core.validation import MOST, plain
 from flux.outbox.connections import execution
 from flux.outbox.statements import checked_table, insert
 from flux.producer import Producer
 from flux.producing.encoding import HeadersLike, check_number, encode, encode_headers, encode_value
+from flux.serde.parameters import assigned, parameter_of, serializer_of
+
+_serializers: WeakKeyDictionary[type[Producer], tuple[object, Any]] = WeakKeyDictionary()
+"""What a producer's serializer was made of, and the serializer: to make one may ask a schema registry."""
 
 
 class Outbox:
@@ -34,8 +40,8 @@ class Outbox:
     def produce(
         cls,
         connection: Any,
-        producer: type[Producer] | Producer,
-        value: Any,
+        producer: type[Producer[V]] | Producer[V],
+        value: V,
         *,
         key: str | bytes | None = None,
         headers: HeadersLike | None = None,
@@ -58,8 +64,8 @@ class Outbox:
     async def aproduce(
         cls,
         connection: Any,
-        producer: type[Producer] | Producer,
-        value: Any,
+        producer: type[Producer[V]] | Producer[V],
+        value: V,
         *,
         key: str | bytes | None = None,
         headers: HeadersLike | None = None,
@@ -91,7 +97,8 @@ class Outbox:
         if not issubclass(made, Producer):
             raise ConfigurationError(f"{cls.__name__}: give a flux.Producer, not {type(producer).__name__}")
         topic = cls._topic(made)
-        encoded = encode_value(value, made.serializer, made.__qualname__)
+        with_none = parameter_of(made, Producer).with_none if value is None else ""
+        encoded = encode_value(value, _serializer(made, topic), made.__qualname__, with_none)
         key_data, placing = encode(key, "a key"), encode(partition_key, "partition_key")
         if placing is not None and partition is not None:
             raise ConfigurationError("give partition or partition_key, not both")
@@ -117,3 +124,11 @@ class Outbox:
                 " that adapter"
             )
         return topic
+
+
+def _serializer(producer: type[Producer], topic: str) -> Any:
+    made_of = (assigned(producer, "serializer"), producer.values, topic)
+    known = _serializers.get(producer)
+    if known is None or known[0] != made_of:
+        known = _serializers[producer] = (made_of, serializer_of(producer, Producer, topic))
+    return known[1]

@@ -78,6 +78,7 @@ class Relay:
         """Until `stop`, which any thread or signal handler may call. While the database or the cluster is unavailable
         it tries again, and says so in the log. Raises ConfigurationError for what only the user can fix."""
         database, cluster = Pauses(), Pauses()
+        logger.info("the relay moves rows of %s to %s", self._store, self._adapter.cluster)
         try:
             while not self._stopping:
                 try:

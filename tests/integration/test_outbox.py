@@ -20,7 +20,7 @@ import flux
 from flux.outbox import Outbox
 
 KEYS = 7
-ROUNDS = 60
+ROUNDS = 150
 WRITERS = 3
 SECONDS = 60.0
 
@@ -43,9 +43,18 @@ class Relays:
         self.running: list[subprocess.Popen[bytes]] = []
 
     def start(self) -> None:
+        """Returns when it works, which a signal then ends well."""
+        before = self._starts()
         with self._log.open("ab") as log:
             command = [sys.executable, "-m", "flux.cli.main", "relay", "--interval", "0.05"]
             self.running.append(subprocess.Popen(command, env=self._environment, stdout=log, stderr=log))
+        until = time.monotonic() + SECONDS
+        while self._starts() == before:
+            assert time.monotonic() < until, self._log.read_text()
+            time.sleep(0.02)
+
+    def _starts(self) -> int:
+        return self._log.read_text().count("the relay moves rows of") if self._log.exists() else 0
 
     def kill_one(self) -> None:
         process = self.running.pop(random.randrange(len(self.running)))
@@ -94,7 +103,7 @@ def test_relays_that_are_killed_lose_nothing_and_keep_the_order_of_each_key(
     for thread in writers:
         thread.start()
     while any(thread.is_alive() for thread in writers):
-        time.sleep(0.4)
+        time.sleep(0.2)
         relays.kill_one()
         relays.start()
     until = time.monotonic() + SECONDS

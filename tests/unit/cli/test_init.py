@@ -93,3 +93,25 @@ def test_a_directory_that_cannot_be_made_is_one_line(flux_cli: Flux) -> None:
     done = flux_cli("init", "file/below")
     assert done.exit_code == 1
     assert "cannot write to file/below" in only_line(done.stderr)
+
+
+def test_with_an_outbox_it_writes_a_program_whose_test_passes_and_whose_commands_are_commands(flux_cli: Flux) -> None:
+    done = flux_cli("init", "--outbox")
+    assert done.exit_code == 0, done.output
+    assert written(flux_cli.directory) == sorted([*NAMES, "orders.py", "test_orders.py"])
+    ran = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"],
+        cwd=flux_cli.directory,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert "5 passed" in ran.stdout, ran.stdout
+    create, order, relay = done.stdout.splitlines()[-4:-1]
+    created = flux_cli(*shlex.split(re.sub("confluent://\\S+", flux_cli.url, create))[1:])
+    assert (created.exit_code, created.stdout) == (0, "0 records moved\n")
+    subprocess.run([sys.executable, *shlex.split(order)[1:]], cwd=flux_cli.directory, check=True, timeout=60)
+    moved = flux_cli("relay", "--database", "sqlite:///orders.db", "--adapter", flux_cli.url, "--once")
+    assert moved.stdout == "1 record moved\n"
+    assert relay.endswith(" &")

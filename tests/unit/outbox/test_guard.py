@@ -58,7 +58,7 @@ def again(kit: Kit) -> None:
     kit.broker().set_committed_offset("billing", TopicPartition("orders", 0), CommittedOffset(0))
 
 
-def task_of(guard: Guard, call: Callable[..., Any]) -> type[flux.Task]:
+def task_of(guard: Guard, call: Callable[..., Any]) -> flux.Task:
     return flux.task(topic="orders", group_id="billing", wait=10, middleware=[guard])(call)
 
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import sqlite3
+import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 import psycopg
 import pytest
@@ -181,3 +184,89 @@ def test_an_instance_and_its_serializer_are_used_and_the_id_is_in_the_headers(sq
     [(topic, value, headers)] = sqlite.execute("SELECT topic, value, headers FROM flux_outbox")
     assert (topic, json.loads(value)) == ("orders", {"id": 1})
     assert json.loads(headers) == [["trace", "1"], ["outbox-id", id]]
+
+
+def test_a_producer_with_a_type_writes_its_values(sqlite: Database) -> None:
+    @dataclass
+    class Order:
+        id: int
+
+    class Orders(flux.Producer[Order]):
+        topic = "orders"
+
+    class Texts(flux.Producer):
+        topic = "orders"
+
+    with sqlite.transaction() as db:
+        Outbox.produce(db, Orders, Order(1))
+        with pytest.raises(flux.ConfigurationError, match="a tombstone for"):
+            Outbox.produce(db, Orders, None)  # type: ignore[misc]
+        Outbox.produce(db, Texts, "before")
+        Texts.serializer = staticmethod(lambda value: value.upper())
+        Outbox.produce(db, Texts, "after")
+    assert sqlite.execute("SELECT value FROM flux_outbox ORDER BY id") == [(b'{"id":1}',), (b"before",), (b"AFTER",)]
+
+
+DJANGO = """
+import sys
+
+from django.conf import settings
+
+engine, name, port = sys.argv[1:]
+database = {"ENGINE": f"django.db.backends.{engine}", "NAME": name, "USER": "postgres"}
+database |= {"HOST": "127.0.0.1", "PORT": port}
+settings.configure(DATABASES={"default": database}, USE_TZ=True)
+
+import django
+from django.db import connection, transaction
+
+django.setup()
+import flux
+from flux.outbox import Guard, Outbox
+from flux.testing import kit
+
+
+class Invoices(flux.Producer):
+    topic = "invoices"
+
+
+try:
+    Outbox.produce(connection, Invoices, "alone", key="ada")
+except flux.ConfigurationError as error:
+    print(error)
+with transaction.atomic():
+    Outbox.produce(connection, Invoices, bytes([0, 255]), key="ada")
+
+guard = Guard("billing", transaction.atomic)
+with transaction.atomic():
+    guard.create_table(connection)
+
+
+@flux.task(topic="invoices", group_id="billing", middleware=[guard], retries=1, wait=0)
+def bill(message):
+    Outbox.produce(guard.connection, Invoices, f"attempt {message.attempt}", key="bob")
+    if message.attempt == 1:
+        raise ConnectionError
+
+
+with kit() as made:
+    made.produce("invoices", "x")
+    made.run_to_the_end(bill)
+"""
+
+
+def test_a_connection_of_django(database: Database) -> None:
+    """In a process of its own: Django is configured once."""
+    database.execute("DROP TABLE IF EXISTS flux_guard")
+    url = urlsplit(database.url)
+    engine, name = ("sqlite3", url.path[1:]) if url.scheme == "sqlite" else ("postgresql", url.path[1:])
+    ran = subprocess.run(
+        [sys.executable, "-c", DJANGO, engine, name, str(url.port or "")],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert "the connection is in autocommit mode: begin a transaction first" in ran.stdout
+    assert stored(database) == [(b"ada", b"\0\xff"), (b"bob", b"attempt 2")]
