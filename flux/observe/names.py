@@ -146,4 +146,4 @@ ALL = (
 )
 """Those of a worker."""
 OUTBOX = (OUTBOX_ROWS, OUTBOX_OLDEST, OUTBOX_REFUSED, OUTBOX_RELAYED, OUTBOX_REFUSALS)
-"""Those of a relay, which has READY, LIVE and BUILD too."""
+"""Those of a relay, which has READY and LIVE too."""

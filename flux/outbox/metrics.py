@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
-from flux._version import __version__
 from flux.core.errors import ConfigurationError
 from flux.observe import names
 from flux.observe.names import Metric
@@ -64,7 +63,6 @@ def _values(relay: Relay) -> dict[Metric, Mapping[tuple[str, ...], float]]:
         names.OUTBOX_REFUSALS: {(topic,): number for topic, number in list(relay.refused.items())},
         names.READY: {(): float(health.ready)},
         names.LIVE: {(): float(health.live)},
-        names.BUILD: {(__version__,): 1.0},
     }
     if status is not None:
         found |= {

@@ -64,10 +64,9 @@ def test_a_relay_is_counted_and_its_table_is_measured(
         'flux_outbox_refusals_total{topic="invoices"}': "1.0",
         "flux_ready": "0.0",
         "flux_live": "1.0",
-        f'flux_build_info{{version="{flux.__version__}"}}': "1.0",
     }
     named = {name.partition("{")[0] for name in found} | {"flux_outbox_oldest_seconds"}
-    assert named == {metric.name for metric in (*names.OUTBOX, names.READY, names.LIVE, names.BUILD)}
+    assert named == {metric.name for metric in (*names.OUTBOX, names.READY, names.LIVE)}
 
 
 def test_metrics_without_their_package_are_refused(
