@@ -15,6 +15,8 @@ FREEDOMS = {
     "all was delivered.",
     "metadata age": "How soon a client sees a new partition, or a topic that was made again: within the contract's "
     "time.",
+    "deleted segments": "A lookup by time searches the first segment with a record that is young enough, also if that "
+    "record was deleted, and finds nothing if there is no other; then the broker removes the segment. Topics have one.",
     "null keys": "Where a record without key and partition goes: at random, or by batch. Not drawn.",
 }
 

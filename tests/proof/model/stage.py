@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import secrets
 import subprocess
 import sys
@@ -14,14 +15,14 @@ from brokers import running
 from proof.model.freedoms import FREEDOMS
 from proof.stage import Outcome, Stage, Table
 
-SEQUENCES = 2000
+SEQUENCES, LEAST = 2000, 50
 _PROCESSES = 4
 _PLAYER = [sys.executable, "-X", "faulthandler", "-m", "proof.model.run"]
 _LIMIT = 60.0  # seconds a sequence, far above what one takes
 
 
 def _run(scale: float, directory: Path) -> Outcome:
-    count = max(1, round(SEQUENCES * scale / _PROCESSES))
+    count = math.ceil(max(LEAST, SEQUENCES * scale) / _PROCESSES)
     first = secrets.randbelow(2**31)
     problems: list[str] = []
     steps: Counter[str] = Counter()

@@ -13,8 +13,9 @@ from flux.testing.contract import Bench
 QUIET = 5.0
 """Seconds without news after which a drain ends although an end was not reported."""
 
-KEPT = {"retention.ms": "-1"}
-"""Of the topic: a sequence has records of years ago, which a broker otherwise deletes while a long run goes on."""
+KEPT = {"retention.ms": "-1", "segment.ms": str(100 * 365 * 86_400_000)}
+"""Of the topic: a sequence has records of years ago, which a broker otherwise deletes while a long run goes on, or
+keeps in a segment of their own: see the freedom "deleted segments"."""
 
 Shown = tuple[Any, ...]
 
