@@ -124,7 +124,7 @@ class Case:
     """`is_total`: no record comes through, so a process has nothing to do. `heals_itself`: nobody ends it, so the
     outage is the time until everything works. `blocks`: no process can do all of its work. `accompanied`: each worker's
     group has a second one, whose network is sound. `waits_busily`: librdkafka may: see `checks.BUSY_WAIT`.
-    `is_quick`: CI plays it, shortened."""
+    `is_quick`: CI plays it."""
 
     name: str
     fault: Fault
@@ -135,9 +135,6 @@ class Case:
     accompanied: bool = False
     waits_busily: bool = False
     is_quick: bool = False
-
-    def shortened(self, most: float) -> Case:
-        return attrs.evolve(self, seconds=min(self.seconds, most))
 
 
 CASES = [
