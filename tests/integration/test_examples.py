@@ -200,6 +200,53 @@ def test_orders_are_billed_by_the_threads_of_a_django_worker(
     assert "Traceback" not in logs[1].read_text()
 
 
+SERVERS = {
+    "uvicorn": ["uvicorn", "shop_fastapi:app", "--no-access-log", "--port"],
+    "gunicorn": ["gunicorn", "shop_flask:app", "--bind"],
+}
+
+
+@pytest.mark.parametrize("server", SERVERS)
+def test_a_web_server_sends_invoices_beside_its_routes_and_stops_its_worker_at_its_end(
+    bootstrap: str,
+    customer: Customer,
+    forget_topics: Callable[..., None],
+    kafka_admin: AdminClient,
+    tmp_path: Path,
+    server: str,
+) -> None:
+    forget_topics("invoices")
+    (port,) = free_ports(1)
+    service, log = f"http://127.0.0.1:{port}", tmp_path / "server.log"
+    where = str(port) if server == "uvicorn" else f"127.0.0.1:{port}"
+    with running(EXAMPLES / "embed", log, bootstrap, *SERVERS[server], where, MAIL_URL=customer.url):
+        wait_for(lambda: answers(f"{service}/ready", 200), "it is ready", log)
+        assert httpx2.get(f"{service}/live").status_code == 200
+        for cents in range(5):
+            answer = httpx2.post(f"{service}/invoices", json={"customer": "ada", "cents": cents}, timeout=30)
+            assert answer.status_code == 202, answer.text
+        wait_for(lambda: len(customer.requests) == 10, "each invoice was sent twice", log)
+    assert sorted(body["cents"] for _, body in customer.requests) == sorted([*range(5)] * 2)
+    assert members(kafka_admin, "mailing", "mailing-1") == 0
+
+
+def test_a_script_ends_when_all_invoices_of_its_file_are_sent(
+    bootstrap: str, customer: Customer, forget_topics: Callable[..., None], kafka_admin: AdminClient, tmp_path: Path
+) -> None:
+    forget_topics("invoices")
+    file, log = tmp_path / "invoices.jsonl", tmp_path / "script.log"
+    file.write_text("".join(json.dumps({"customer": f"c{n}", "cents": n}) + "\n" for n in range(5)))
+    with start(EXAMPLES / "embed", log, bootstrap, "shop_script", str(file), MAIL_URL=customer.url) as script:
+        assert script.wait(SECONDS) == 0, log.read_text()
+    assert log.read_text().endswith("5 invoices sent\n")
+    assert sorted(body["cents"] for _, body in customer.requests) == sorted([*range(5)] * 2)
+    assert members(kafka_admin, "mailing", "mailing-1") == 0
+
+
+def members(admin: AdminClient, *groups: str) -> int:
+    return sum(len(each.result(30).members) for each in admin.describe_consumer_groups([*groups]).values())
+
+
 SLOWLY = """
 from pipeline import LoadReadings
 LoadReadings.max_batch, LoadReadings.max_wait, LoadReadings.rate_limit = 20, 0.1, 50
