@@ -17,6 +17,7 @@ from flux.core.stage import Role
 from flux.core.text import one_line
 from flux.operate.formatting import at_most, coming, lasting, many, rate
 from flux.operate.status.oldest_unfinished import OldestUnfinished
+from flux.operate.status.progress import uncommitted
 from flux.operate.status.reports import ReceivedReport
 from flux.operate.status.task_status import (
     Blocker,
@@ -60,9 +61,16 @@ def summary(found: TaskStatus) -> str:
     lag = sum(each.lag for each in retries)
     in_place = sum(report.in_place for each in found.stages for report in found.reports_of(each.stage))
     most = "at most " if any(map(found.most_lag, retries)) else ""
-    retry = f"{most}{many(lag, 'record')} in retry topics ({not_due:,} not due yet)"
-    dead = ("at most " if found.most_dead_letters else "") + many(found.dead_letters, "dead letter")
-    return f"{retry}, {dead}" + (f", {many(in_place, 'record')} waiting for a retry in place" if in_place else "")
+    known = [f"{most}{many(lag, 'record')} in retry topics ({not_due:,} not due yet)"]
+    known.append(("at most " if found.most_dead_letters else "") + many(found.dead_letters, "dead letter"))
+    known += [f"{many(in_place, 'record')} waiting for a retry in place"] if in_place else []
+    done = sum(_uncommitted(found, each) for each in found.stages)
+    known += [f"{many(done, 'offset')} done and not committed yet"] if done else []
+    return ", ".join(known)
+
+
+def _uncommitted(found: TaskStatus, each: StageStatus) -> int:
+    return uncommitted(each.committed, each.watermarks, found.reports_of(each.stage)) if each.exists else 0
 
 
 def lines(found: TaskStatus, blockers: Sequence[Blocker], before: TaskStatus | None) -> Iterator[str]:
@@ -211,7 +219,7 @@ def _stage_object(found: TaskStatus, each: StageStatus, before: TaskStatus | Non
     stage = each.stage
     known: dict[str, Any] = {"stage": stage.number, "role": stage.role.value, "topic": stage.topic}
     known |= {"group": stage.group, "exists": each.exists, "committed_offset": None, "end": None, "lag": None}
-    known |= {"lag_exact": None}
+    known |= {"lag_exact": None, "uncommitted": None}
     speed = found.rates(each, before) if each.exists else Rates()
     known |= {"members": None, "waiting": None, "next_due": None, "done_rate": speed.done, "failed_rate": speed.failed}
     known |= {"done_above": None, "oldest_unfinished": {}}
@@ -222,6 +230,7 @@ def _stage_object(found: TaskStatus, each: StageStatus, before: TaskStatus | Non
         known["lag"] = each.lag
         known["lag_exact"] = not found.most_lag(each)
         known["done_above"] = {n: each.done_above(n) for n in numbers}
+        known["uncommitted"] = _uncommitted(found, each)
         known["waiting"] = found.waiting(each)
         known["next_due"] = found.next_due(each)
         known["oldest_unfinished"] = {n: _oldest_object(oldest) for n, oldest in each.oldest_unfinished.items()}

@@ -69,6 +69,7 @@ class Engine:
         self.commit_abandoned = partitions.commit_abandoned
         self.read_offsets = partitions.read_offsets
         self.committable_offsets = partitions.committable_offsets
+        self.uncommitted_progress = partitions.uncommitted_progress
         self.start_offsets = partitions.start_offsets
         self.topic_propagation = partitions.topic_propagation
         self.settled = retries.settled
@@ -259,8 +260,7 @@ class Engine:
 
     @property
     def has_forwards(self) -> bool:
-        """Whether any forward is not acknowledged."""
-        return len(self._retries.forwards) > 0
+        return self.open_forwards > 0
 
     @property
     def open_forwards(self) -> int:

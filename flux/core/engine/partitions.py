@@ -240,6 +240,11 @@ class Partitions:
         """The offset after the last delivered one for each partition; negative if not known."""
         return {a.partition: a.offset_tracker.end if a.offset_tracker else BEGINNING for a in self.assignments.values()}
 
+    def uncommitted_progress(self) -> dict[TopicPartition, int]:
+        """The offset to commit next for each partition where it is above the committed one."""
+        known = {a.partition: a.start if a.committed is None else a.committed.offset for a in self.assignments.values()}
+        return {at: offset for at, offset in self.committable_offsets().items() if offset > known[at]}
+
     def committable_offsets(self) -> dict[TopicPartition, int]:
         """The offset to commit next for each partition; negative if not known."""
         return {

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
 import attrs
-from attrs.validators import instance_of, optional
+from attrs.validators import deep_mapping, instance_of, optional
 
 VERSION = 1
 TOPIC = "flux-reports"
@@ -102,6 +102,8 @@ class StageReport:
     """Records that wait for a retry in place."""
     paused: Paused | None = attrs.field(default=None, validator=optional(instance_of(Paused)))
     """All stages of a task have the same value."""
+    done_to: Mapping[str, int] = attrs.field(factory=dict, eq=False, validator=deep_mapping(_TEXT, _INT))
+    """By partition, the offset below which all is done, where it is not committed yet."""
 
 
 @attrs.frozen

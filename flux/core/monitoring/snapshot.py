@@ -58,6 +58,7 @@ class Snapshot:
             open=tuple(nsmallest(MOST_CALLS, open_, key=lambda each: -each.seconds)),
             in_place=tried,
             paused=pause_of(engine.call_limits.breaker, now),
+            done_to={str(at.partition): offset for at, offset in engine.uncommitted_progress().items()},
         )
         self._checked, self._done, self._failed = now, stats.done, stats.failed
         return report

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import attrs
 
 from flux.consuming.topic_setup import REQUEST_TIMEOUT
 from flux.core.engine.offset_tracker import OffsetTracker, read_metadata
+from flux.core.monitoring.report import StageReport
 from flux.core.ports import AdminPort, CommittedOffset, GroupMember, Watermarks
 from flux.core.stage import Stage
 
@@ -56,6 +57,25 @@ def lag(committed: Mapping[int, CommittedOffset], watermarks: Mapping[int, Water
         stored = committed.get(number)
         start = mark.low if stored is None else max(stored.offset, mark.low)
         total += max(0, mark.high - start)
+    return total
+
+
+def uncommitted(
+    committed: Mapping[int, CommittedOffset], watermarks: Mapping[int, Watermarks], reported: Iterable[StageReport]
+) -> int:
+    """Offsets of the lag that are done: above a committed offset, as its metadata says, or below what workers have
+    reported as done since."""
+    done_to: dict[int, int] = {}
+    for report in reported:
+        for name, offset in report.done_to.items():
+            if name.isdecimal():
+                done_to[int(name)] = max(offset, done_to.get(int(name), 0))
+    total = 0
+    for number, mark in watermarks.items():
+        progress = Progress.of(committed.get(number))
+        start = max(mark.low, progress.committed or 0)
+        first = min(max(start, done_to.get(number, 0)), mark.high)
+        total += max(0, first - start) + sum(max(0, end - max(first, low)) for low, end in progress.done)
     return total
 
 

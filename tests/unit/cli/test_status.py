@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import attrs
@@ -54,8 +55,10 @@ class Desk:
     def write(self, topic: str, *records: ProducerRecord) -> None:
         self.producer.write(topic, records, lambda error, record: None)
 
-    def report(self, call: Call, paused: Paused | None = None, in_place: int = 0) -> None:
-        counts = dict.fromkeys(("done", "failed", "retried", "dead", "waiting", "on_their_way"), 0)
+    def report(
+        self, call: Call, paused: Paused | None = None, in_place: int = 0, done_to: Mapping[str, int] | None = None
+    ) -> None:
+        counts: dict[str, Any] = dict.fromkeys(("done", "failed", "retried", "dead", "waiting", "on_their_way"), 0)
         stage = StageReport(
             task="Billing",
             stage=0,
@@ -70,6 +73,7 @@ class Desk:
             open=(),
             paused=paused,
             in_place=in_place,
+            done_to=done_to or {},
             **counts,
         )
         report = Report(f"host{EVIL}", 7, 0, "1.2", 5, 5.0, 80_000_000, (stage,))
@@ -117,6 +121,16 @@ def test_a_pause_is_shown_with_its_reason_and_its_next_try(desk: Desk) -> None:
     assert (paused["process"], paused["error"]) == (f"host{EVIL} pid 7 (process 0)", f"ConnectionError{EVIL}")
     assert 299 < paused["seconds"] < 330
     assert desk.object()["processes"][0]["stages"][0]["paused"]["error"] == f"ConnectionError{EVIL}"
+
+
+def test_what_is_done_and_not_committed_is_in_the_sum(desk: Desk) -> None:
+    assert "not committed" not in desk()
+    assert desk.object()["stages"][0]["uncommitted"] == 0
+    desk.report(Call(0, 3, None, 1, 1.0), done_to={"0": 3})
+    assert desk.object()["stages"][0]["uncommitted"] == 3
+    assert "3 offsets done and not committed yet" in desk()
+    desk.broker.set_committed_offset("billing", TopicPartition("orders", 0), CommittedOffset(2))
+    assert "1 offset done and not committed yet" in desk()
 
 
 def test_what_is_tried_in_place_is_in_the_sum(desk: Desk) -> None:

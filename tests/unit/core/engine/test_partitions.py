@@ -329,6 +329,9 @@ def test_what_was_read_is_committed_unless_the_stage_stops() -> None:
     shared.stopping = True
     owned.reached({P1: 7})
     assert owned.committable_offsets() == {P0: 8, P1: BEGINNING}
+    assert owned.uncommitted_progress() == {P0: 8}
+    owned.committed({P0: CommittedOffset(8)}, None, T0)
+    assert owned.uncommitted_progress() == {}
     assert owned.read_offsets() == {P0: 8, P1: BEGINNING}
 
 

@@ -173,6 +173,14 @@ def test_a_call_of_an_entry_is_one_too() -> None:
     assert first.limit == 1
 
 
+def test_what_is_done_and_not_committed_is_given_by_partition() -> None:
+    driver = Watched()
+    driver.assign(0, 0)
+    driver.poll(0, 1)
+    driver.work_all()
+    assert driver.look_at().done_to == {"0": 2}
+
+
 def test_a_batch_is_one_call_of_its_records() -> None:
     driver = Watched(batch=OpenBatch(3, 60.0))
     driver.assign(0)
