@@ -46,20 +46,27 @@ def open_task(sources: Sequence[str], name: str | None) -> Iterator[OpenTask]:
 
 @contextmanager
 def opening(cls: type[Task]) -> Iterator[OpenTask]:
-    """Raises ConfigurationError without an adapter, and ClickException with the cluster's name for its errors."""
+    """Raises ConfigurationError without an adapter, and ClickException as `explaining` does."""
     from flux.cli import log
     from flux.config import resolve_adapter
-    from flux.core.errors import BrokerError
 
     log.quiet()
     policy, adapter = cls.policy(), resolve_adapter(cls.adapter)
+    with explaining(adapter.cluster), closing(adapter.admin()) as admin:
+        yield OpenTask(cls, policy, adapter, admin)
+
+
+@contextmanager
+def explaining(cluster: str) -> Iterator[None]:
+    """A context in which errors of a cluster become a ClickException that names it."""
+    from flux.core.errors import BrokerError
+
     try:
-        with closing(adapter.admin()) as admin:
-            yield OpenTask(cls, policy, adapter, admin)
+        yield
     except BrokerError as error:
         if error.retriable:
-            raise click.ClickException(f"{adapter.cluster} cannot be reached: {error}") from None
-        raise click.ClickException(f"{adapter.cluster}: {error}") from None
+            raise click.ClickException(f"{cluster} cannot be reached: {error}") from None
+        raise click.ClickException(f"{cluster}: {error}") from None
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import attrs
 import click
 
-from flux.cli.clusters import OpenTask, interruptible, opening
+from flux.cli.clusters import OpenTask, explaining, interruptible, opening
 from flux.cli.options import adapter_option, every_option, json_option, load_option, report_topic_option, tasks_argument
 
 if TYPE_CHECKING:
@@ -62,13 +62,14 @@ def command(
         def reader(task: OpenTask) -> Callable[[TaskStatus | None], TaskStatus]:
             return lambda before: read_status(task.adapter, task.admin, task.policy, report_topic or TOPIC, before)
 
-        watched = [Watched(task.name, reader(task), named=len(opened) > 1) for task in opened]
+        watched = [Watched(task.name, task.adapter.cluster, reader(task), named=len(opened) > 1) for task in opened]
         if watch:
             with interruptible() as should_stop:
                 _watch(watched, every, as_json, should_stop)
             return
         for task in watched:
-            task.read()
+            with explaining(task.cluster):
+                task.read()
     _show(watched, as_json)
 
 
@@ -77,6 +78,7 @@ class Watched:
     """A task and what was last read of it. `named`: whether it is shown with its name, as one of several."""
 
     name: str
+    cluster: str
     _read: Callable[[TaskStatus | None], TaskStatus]
     """Is given what was read before."""
     named: bool
@@ -147,12 +149,13 @@ def _watch(watched: Sequence[Watched], every: float, as_json: bool, should_stop:
             shown: list[RenderableType] = []
             for task in watched:
                 unavailable = ""
-                try:
-                    task.read()
-                except BrokerError as error:
-                    if task.found is None or not error.retriable:
-                        raise
-                    unavailable = one_line(f"the cluster cannot be reached: {error}")
+                with explaining(task.cluster):
+                    try:
+                        task.read()
+                    except BrokerError as error:
+                        if task.found is None or not error.retriable:
+                            raise
+                        unavailable = one_line(f"the cluster cannot be reached: {error}")
                 if screen is not None:
                     shown += [*task.parts(), *(["", unavailable] if unavailable else [])]
                 elif unavailable:

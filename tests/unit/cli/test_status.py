@@ -18,10 +18,12 @@ import pytest
 from rich.text import Text
 
 from flux.adapters.memory import MemoryAdapter
+from flux.adapters.memory.admin import MemoryAdmin
 from flux.cli.status import Watched
 from flux.cli.status_output import as_object, lines, parts, summary
 from flux.consuming.open_transactions import HeldBack
 from flux.core.engine.offset_tracker import OffsetTracker
+from flux.core.errors import BrokerError, Fault
 from flux.core.monitoring.report import TOPIC, Call, Paused, Report, StageReport
 from flux.core.ports import CommittedOffset, ProducerRecord, ProducerSettings, TopicPartition, Watermarks
 from flux.core.stage import Role, Stage
@@ -180,6 +182,7 @@ def test_the_json_output_has_its_documented_fields(desk: Desk) -> None:
 WATCHED = """
 import os, signal, sys, threading
 from flux.adapters.memory import MemoryAdapter
+from flux.adapters.memory.admin import MemoryAdmin
 from flux.cli.main import main
 broker = MemoryAdapter("w").broker
 for topic in ("orders", "orders-billing-try-1", "orders-billing-dlq"):
@@ -318,7 +321,7 @@ def test_several_tasks_are_shown_by_name(desk: Desk) -> None:
 def test_watched_lines_name_their_task_if_there_are_several(desk: Desk) -> None:
     more = "\n    class Shipping(Billing):\n        group_id = 'shipping'\n"
     desk.file = desk.cli.file(TASK + more)
-    tasks = [Watched(name, lambda before: found, named) for name, named in (("Billing", True), ("Shipping", False))]
+    tasks = [Watched(name, "", lambda before: found, named) for name, named in (("Billing", True), ("Shipping", False))]
     found = TaskStatus(0.0, (), None, None)
     for task in tasks:
         task.read()
@@ -326,3 +329,15 @@ def test_watched_lines_name_their_task_if_there_are_several(desk: Desk) -> None:
         ["00:00:00Z Billing: dead letters: 0"],
         ["00:00:00Z dead letters: 0"],
     ]
+
+
+def test_an_error_names_the_cluster_that_it_is_of(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    elsewhere = "\n    class Elsewhere(Billing):\n        adapter = 'memory://elsewhere'\n"
+
+    def gone(*_: object) -> Any:
+        raise BrokerError("gone", Fault.UNAVAILABLE)
+
+    monkeypatch.setattr(MemoryAdmin, "topic_names", gone)
+    done = desk.cli("status", "--load", desk.cli.file(TASK + elsewhere), "--adapter", desk.cli.url)
+    assert done.exit_code == 1
+    assert only_line(done.stderr) == f"flux: {desk.cli.url} cannot be reached: gone"
