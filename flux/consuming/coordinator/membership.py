@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from flux.consuming.coordinator.common import Shared, StageRuntime
@@ -101,12 +101,12 @@ class Rebalances:
         """Logs a rebalance soon, unless nothing changed. `event`: "assigned" or "revoked"."""
         if not partitions and runtime.joined:
             return
-        if event != self._event:
-            self._log_changed()
         with self._common.lock:
-            if not self._changed:
-                self._event, self._since = event, self._common.system.monotonic()
+            before, changed = self._event, self._changed if event != self._event else {}
+            if event != before or not self._changed:
+                self._event, self._changed, self._since = event, {}, self._common.system.monotonic()
             self._changed.setdefault(runtime.where, []).extend(partitions)
+        self._log(before, changed)
 
     def notify(self, runtime: StageRuntime, event: Event, partitions: Sequence[TopicPartition]) -> None:
         """Notifies hooks."""
@@ -129,14 +129,13 @@ class Rebalances:
             over = all(runtime.left for runtime in runtimes)
             patience = _TOGETHER if all(runtime.joined for runtime in runtimes) else _JOINED
             waited = self._common.system.monotonic() - self._since
+            event, changed = self._event, self._changed if over or not 0 <= waited < patience else {}
+            if changed:
+                self._changed = {}
         if lost:
             self._common.task_log.lost(list(lost.items()))
-        if over or not 0 <= waited < patience:
-            self._log_changed()
+        self._log(event, changed)
 
-    def _log_changed(self) -> None:
-        with self._common.lock:
-            event, changed = self._event, self._changed
-            self._changed = {}
+    def _log(self, event: str, changed: Mapping[StageInfo, Sequence[TopicPartition]]) -> None:
         if changed:
             self._common.task_log.rebalanced(event, list(changed.items()))
