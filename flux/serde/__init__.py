@@ -7,15 +7,19 @@ record at which a deserializer raises is a dead letter, reason `undecodable`.
 
 from flux.serde import registry
 from flux.serde.models import json_deserializer, json_serializer, model_converter, model_deserializer, model_serializer
+from flux.serde.schemas import avro, json_schema, protobuf
 from flux.serde.values import Values, json
 
 __all__ = [
     "Values",
+    "avro",
     "json",
     "json_deserializer",
+    "json_schema",
     "json_serializer",
     "model_converter",
     "model_deserializer",
     "model_serializer",
+    "protobuf",
     "registry",
 ]

@@ -9,14 +9,14 @@ import dataclasses
 import json
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, get_args, get_origin, is_typeddict
 
 import attrs
 
 from flux.core.error_text import members_of
 from flux.core.errors import ConfigurationError
-from flux.serde.typed import OUTCOMES, type_name
+from flux.serde.typed import AS_THEY_ARE, OUTCOMES, type_name
 
 if TYPE_CHECKING:
     from cattrs import Converter
@@ -63,6 +63,7 @@ def _finite(text: str) -> float:
 _decode = json.JSONDecoder(parse_constant=_refuse, parse_float=_finite).decode
 
 M = TypeVar("M")
+_MISSING = 'models need a package: pip install "super-flux[models]"'
 
 
 def model_converter() -> Converter:
@@ -75,8 +76,11 @@ def model_converter() -> Converter:
     try:
         from cattrs.preconf.json import make_converter
     except ImportError as error:
-        raise ConfigurationError('models need a package: pip install "super-flux[models]"') from error
-    converter = make_converter()
+        raise ConfigurationError(_MISSING) from error
+    return _strict(make_converter())
+
+
+def _strict(converter: Converter) -> Converter:
     for kind in (str, int, bool):
         converter.register_structure_hook(kind, _exactly(kind))
     number = _exactly(float, int)
@@ -123,13 +127,18 @@ class CattrsModel:
         try:
             self._converter.get_structure_hook(kind)
         except Exception as error:
-            raise ConfigurationError(f"{self._name} cannot be read from JSON: {error}") from error
+            raise ConfigurationError(f"{self._name} cannot be read: {error}") from error
 
     def to_json(self, value: Any) -> bytes:
-        return json_serializer(self._converter.unstructure(value))
+        return json_serializer(self.to_plain(value))
 
     def from_json(self, data: bytes) -> Any:
-        value = json_deserializer(data)
+        return self.from_plain(json_deserializer(data))
+
+    def to_plain(self, value: Any) -> Any:
+        return self._converter.unstructure(value)
+
+    def from_plain(self, value: Any) -> Any:
         if self._of_object and not isinstance(value, dict):
             raise ValueError(f"no {self._name}: a JSON object was expected, not {type(value).__name__}")
         try:
@@ -139,6 +148,19 @@ class CattrsModel:
             if decided is not None:
                 raise decided from None
             raise ValueError(f"no {self._name}: {'; '.join(_faults(error, None, '$'))}") from None
+
+
+def plain_converter() -> Converter:
+    """For values that a schema describes: dates, decimals and others stay what they are. Raises ConfigurationError."""
+    try:
+        from cattrs import Converter
+    except ImportError as error:
+        raise ConfigurationError(_MISSING) from error
+
+    converter = _strict(Converter(unstruct_collection_overrides={Set: list}))
+    for kind in AS_THEY_ARE:
+        converter.register_structure_hook(kind, _exactly(kind))
+    return converter
 
 
 def _decided(error: BaseException) -> Iterator[BaseException]:

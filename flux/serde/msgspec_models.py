@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import msgspec
 
 from flux.core.errors import ConfigurationError
-from flux.serde.typed import OUTCOMES, type_name
+from flux.serde.typed import AS_THEY_ARE, OUTCOMES, type_name
 
 _FAULT = re.compile(r"(?P<what>.*?)(?: - at (?:`key` in )?`(?P<place>[^`]*)`)?\Z", re.DOTALL)
 _WITHOUT_VALUES = (
@@ -28,12 +30,22 @@ class MsgspecModel:
         self.to_json = msgspec.json.Encoder().encode
         try:
             self._decode = msgspec.json.Decoder(kind).decode
+            self._convert = partial(msgspec.convert, type=kind, builtin_types=AS_THEY_ARE)
         except Exception as error:
             raise ConfigurationError(f"msgspec cannot read {self._name}: {error}") from error
 
+    def to_plain(self, value: Any) -> Any:
+        return msgspec.to_builtins(value, builtin_types=AS_THEY_ARE)
+
     def from_json(self, data: bytes) -> Any:
+        return self._read(self._decode, data)
+
+    def from_plain(self, data: Any) -> Any:
+        return self._read(self._convert, data)
+
+    def _read(self, read: Callable[[Any], Any], data: Any) -> Any:
         try:
-            return self._decode(data)
+            return read(data)
         except OUTCOMES:
             raise
         except msgspec.MsgspecError as error:

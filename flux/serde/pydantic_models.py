@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import enum
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -23,14 +24,27 @@ class PydanticModel:
             raise ConfigurationError(f"Pydantic cannot read {self._name}: {str(error).splitlines()[0]}") from error
 
     def to_json(self, value: Any) -> bytes:
+        data: bytes = self._write(self._adapter.dump_json, value)
+        return data
+
+    def to_plain(self, value: Any) -> Any:
+        return _plain(self._write(self._adapter.dump_python, value))
+
+    def _write(self, dump: Callable[..., Any], value: Any) -> Any:
         try:
-            return self._adapter.dump_json(value, by_alias=True, warnings="error")
+            return dump(value, by_alias=True, warnings="error")
         except Exception as error:
             raise TypeError(f"a value does not fit {self._name}: {type(error).__name__}") from None
 
     def from_json(self, data: bytes) -> Any:
+        return self._read(self._adapter.validate_json, data)
+
+    def from_plain(self, data: Any) -> Any:
+        return self._read(self._adapter.validate_python, data)
+
+    def _read(self, validate: Callable[[Any], Any], data: Any) -> Any:
         try:
-            return self._adapter.validate_json(data)
+            return validate(data)
         except ValidationError as error:
             raise ValueError(f"no {self._name}: {self._faults(error)}") from None
         except OUTCOMES:
@@ -47,6 +61,15 @@ class PydanticModel:
         return "$" + "".join(
             f"[{part}]" if isinstance(part, int) else f".{part}" if part in self._names else "[…]" for part in parts
         )
+
+
+def _plain(value: Any) -> Any:
+    """Without enums and sets, which schemas have not."""
+    if isinstance(value, enum.Enum):
+        return value.value
+    if isinstance(value, dict):
+        return {_plain(key): _plain(each) for key, each in value.items()}
+    return [_plain(each) for each in value] if isinstance(value, list | tuple | set | frozenset) else value
 
 
 def _names(schema: Any) -> Iterator[str]:

@@ -33,22 +33,24 @@ Config = Mapping[str, Any] | None
 _REFUSED = {401, 403, 407, 408, 429}
 """HTTP status codes that, like those from 500 on, say nothing about the requested schema."""
 _UNKNOWN = 404
+_MISSING = 'schemas need packages: pip install "super-flux[schema-registry]"'
 
 
 def avro_serializer(
     registry: Registry,
-    schema: str | Schema,
+    schema: str | Schema | None,
     topic: str,
     *,
     to_dict: Callable[[Any], Any] | None = None,
     config: Config = None,
 ) -> Serializer:
-    """value -> Avro. `to_dict` converts a value to what Avro writes, such as an instance to a dict."""
+    """value -> Avro. `schema` None: the one that `config` asks for. `to_dict` converts a value to what Avro writes,
+    such as an instance to a dict."""
 
     def make() -> Any:
         from confluent_kafka.schema_registry.avro import AvroSerializer
 
-        return AvroSerializer(_client(registry), schema, _without_context(to_dict), _dict(config))
+        return AvroSerializer(client_of(registry), schema, _without_context(to_dict), _dict(config))
 
     return _bound(make, topic)
 
@@ -67,26 +69,27 @@ def avro_deserializer(
     def make() -> Any:
         from confluent_kafka.schema_registry.avro import AvroDeserializer
 
-        return AvroDeserializer(_client(registry), schema, _without_context(from_dict), conf=_dict(config))
+        return AvroDeserializer(client_of(registry), schema, _without_context(from_dict), conf=_dict(config))
 
     return _with_pauses(_bound(make, topic))
 
 
 def json_schema_serializer(
     registry: Registry,
-    schema: str | Schema,
+    schema: str | Schema | None,
     topic: str,
     *,
     to_dict: Callable[[Any], Any] | None = None,
     config: Config = None,
 ) -> Serializer:
-    """value -> JSON that fits `schema`. `to_dict` converts a value to what JSON can hold."""
+    """value -> JSON that fits `schema`; None: the one that `config` asks for. `to_dict` converts a value to what JSON
+    can hold."""
 
     def make() -> Any:
         from confluent_kafka.schema_registry.json_schema import JSONSerializer
 
         return JSONSerializer(
-            schema, _client(registry), _without_context(to_dict), _dict(config), json_encode=json_serializer
+            schema, client_of(registry), _without_context(to_dict), _dict(config), json_encode=json_serializer
         )
 
     return _bound(make, topic)
@@ -107,7 +110,7 @@ def json_schema_deserializer(
         from confluent_kafka.schema_registry.json_schema import JSONDeserializer
 
         return JSONDeserializer(
-            schema, _without_context(from_dict), _client(registry), _dict(config), json_decode=json_deserializer
+            schema, _without_context(from_dict), client_of(registry), _dict(config), json_decode=json_deserializer
         )
 
     return _with_pauses(_bound(make, topic))
@@ -119,7 +122,7 @@ def protobuf_serializer(registry: Registry, message_type: Any, topic: str, *, co
     def make() -> Any:
         from confluent_kafka.schema_registry.protobuf import ProtobufSerializer
 
-        return ProtobufSerializer(message_type, _client(registry), _dict(config))
+        return ProtobufSerializer(message_type, client_of(registry), _dict(config))
 
     return _bound(make, topic)
 
@@ -130,14 +133,17 @@ def protobuf_deserializer(registry: Registry, message_type: Any, topic: str, *, 
     def make() -> Any:
         from confluent_kafka.schema_registry.protobuf import ProtobufDeserializer
 
-        return ProtobufDeserializer(message_type, _dict(config), _client(registry))
+        return ProtobufDeserializer(message_type, _dict(config), client_of(registry))
 
     return _with_pauses(_bound(make, topic))
 
 
-def _client(registry: Registry) -> SchemaRegistryClient:
-    from confluent_kafka.schema_registry import SchemaRegistryClient
-
+def client_of(registry: Registry) -> SchemaRegistryClient:
+    """Raises ConfigurationError."""
+    try:
+        from confluent_kafka.schema_registry import SchemaRegistryClient
+    except ImportError as error:
+        raise ConfigurationError(_MISSING) from error
     if isinstance(registry, SchemaRegistryClient):
         return registry
     try:
@@ -157,7 +163,7 @@ def _bound(make: Callable[[], Any], topic: str) -> Callable[[Any], Any]:
     except ConfigurationError:
         raise
     except ImportError as error:
-        raise ConfigurationError('schemas need packages: pip install "super-flux[schema-registry]"') from error
+        raise ConfigurationError(_MISSING) from error
     except Exception as error:
         raise ConfigurationError(f"the schema for {topic} cannot be used: {error}") from error
 
@@ -167,24 +173,31 @@ def _bound(make: Callable[[], Any], topic: str) -> Callable[[Any], Any]:
     return call
 
 
-def _with_pauses(deserialize: Deserializer) -> Deserializer:
+def failures_of_registry() -> tuple[type[Exception], type[Exception], type[Exception]]:
+    """What says nothing about a value: the registry's answer, no answer, no token."""
     from confluent_kafka.schema_registry.error import OAuthTokenError, SchemaRegistryError
 
     try:  # in confluent-kafka's own order
         from httpx2 import TransportError
     except ImportError:
         from httpx import TransportError  # type: ignore[import-not-found, no-redef]
+    return SchemaRegistryError, TransportError, OAuthTokenError
+
+
+def _with_pauses(deserialize: Deserializer) -> Deserializer:
+    errors: Any = failures_of_registry()
+    refused, *unavailable = errors
 
     def call(data: bytes | None) -> Any:
         try:
             return deserialize(data)
-        except SchemaRegistryError as error:
+        except refused as error:
             if error.http_status_code in _REFUSED or error.http_status_code >= 500:
                 raise Pause(reason=f"the schema registry refused: {_without_secrets(error)}") from error
             if error.http_status_code == _UNKNOWN:
                 raise Retry(f"the schema registry does not know the schema: {_without_secrets(error)}") from error
             raise
-        except (TransportError, OAuthTokenError) as error:
+        except tuple(unavailable) as error:
             raise Pause(reason=f"the schema registry is unavailable: {_without_secrets(error)}") from error
 
     return call

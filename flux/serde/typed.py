@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import sys
 import types
+from collections.abc import Callable
+from datetime import date, datetime, time
+from decimal import Decimal
 from functools import reduce
 from operator import or_
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_type_hints, is_typeddict
+from uuid import UUID
 
 from flux.core.engine.verdicts import Pause, Reject, Retry
 from flux.core.errors import ConfigurationError
 
 OUTCOMES = (Pause, Reject, Retry, MemoryError)
 """What users' code in a model may raise to decide about a record, and a failure of the process."""
+
+AS_THEY_ARE = (bytes, datetime, date, time, Decimal, UUID)
+"""Types that schemas have, and JSON has not."""
 
 
 def type_argument(cls: type, base: type) -> Any:
@@ -108,6 +115,17 @@ def classes_of(kind: Any) -> tuple[type, ...]:
         return (dict,)
     cls = get_origin(kind) or kind
     return (cls,) if isinstance(cls, type) else (object,)
+
+
+def instance_check(kind: Any) -> Callable[[Any], None]:
+    """Raises TypeError for a value that is of none of the type's classes."""
+    classes, name = classes_of(kind), type_name(kind)
+
+    def check(value: Any) -> None:
+        if not isinstance(value, classes):
+            raise TypeError(f"an instance of {name} was expected, not of {type(value).__name__}")
+
+    return check
 
 
 def type_name(kind: Any) -> str:

@@ -7,8 +7,8 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, Generic
 
 from flux.core.type_variables import V, V_co
-from flux.serde.models import CattrsModel, json_deserializer, json_serializer
-from flux.serde.typed import bare, classes_of, leaves, type_name
+from flux.serde.models import CattrsModel, json_deserializer, json_serializer, plain_converter
+from flux.serde.typed import bare, classes_of, instance_check, leaves
 
 if TYPE_CHECKING:
     from typing import Protocol
@@ -21,6 +21,11 @@ if TYPE_CHECKING:
         def to_json(self, value: Any, /) -> bytes: ...
 
         def from_json(self, data: bytes, /) -> Any: ...
+
+        def to_plain(self, value: Any, /) -> Any:
+            """dicts and lists, with dates, times, decimals, UUIDs and bytes as they are."""
+
+        def from_plain(self, data: Any, /) -> Any: ...
 
 
 Serializer = Callable[[Any], bytes | None]
@@ -42,13 +47,12 @@ class Values(Generic[V_co]):
 def json(kind: TypeForm[V]) -> Values[V]:
     """Values of a type as JSON in UTF-8: Pydantic models, msgspec structs, attrs classes, dataclasses, TypedDicts,
     `dict`, `list`, and unions and containers of them. Raises ConfigurationError for a type that cannot be read."""
-    model, classes = _model(kind), classes_of(kind)
+    model, check = model_of(kind), instance_check(kind)
 
     def serialize(value: Any) -> bytes | None:
         if value is None:
             return None
-        if not isinstance(value, classes):
-            raise TypeError(f"an instance of {type_name(kind)} was expected, not of {type(value).__name__}")
+        check(value)
         return model.to_json(value)
 
     def deserialize(data: bytes | None) -> Any:
@@ -70,7 +74,8 @@ def _text(data: bytes | None) -> str | None:
     return None if data is None else str(data, "utf-8")
 
 
-def _model(kind: Any) -> Model:
+def model_of(kind: Any, of_schema: bool = False) -> Model:
+    """`of_schema`: for `to_plain` and `from_plain`, else for JSON. Raises ConfigurationError."""
     if bare(kind) in _PLAIN:
         return PlainJson(kind)
     found = leaves(kind)
@@ -82,7 +87,7 @@ def _model(kind: Any) -> Model:
         from flux.serde.msgspec_models import MsgspecModel
 
         return MsgspecModel(kind)
-    return CattrsModel(kind)
+    return CattrsModel(kind, plain_converter() if of_schema else None)
 
 
 class PlainJson:
@@ -92,8 +97,13 @@ class PlainJson:
         (self._class,) = classes_of(kind)
         self.to_json = json_serializer
 
+    def to_plain(self, value: Any) -> Any:
+        return value
+
     def from_json(self, data: bytes) -> Any:
-        value = json_deserializer(data)
+        return self.from_plain(json_deserializer(data))
+
+    def from_plain(self, value: Any) -> Any:
         if not isinstance(value, self._class):
             raise ValueError(f"a JSON {_SHOWN[self._class]} was expected, not {type(value).__name__}")
         return value

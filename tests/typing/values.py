@@ -196,6 +196,14 @@ class OfOtherValues(flux.Task[Order]):
     values = serde.json(Invoice)  # type: ignore[arg-type]  # pyright: ignore[reportAssignmentType]
 
 
+class InAvro(flux.Task[Order | None]):
+    values = serde.avro(Order, registry="http://localhost:8081")
+
+
+class OfOtherSchemas(flux.Producer[Order]):
+    values = serde.json_schema(Invoice, registry="http://localhost:8081", schema="{}")  # type: ignore[arg-type]  # pyright: ignore[reportAssignmentType]
+
+
 assert_type(serde.json(Invoice), serde.Values[Invoice])
 
 

@@ -157,7 +157,7 @@ class Priced:
 
 
 def test_a_field_that_nobody_can_read_is_refused_at_once() -> None:
-    with pytest.raises(ConfigurationError, match=r"Priced cannot be read from JSON: .*Decimal"):
+    with pytest.raises(ConfigurationError, match=r"Priced cannot be read: .*Decimal"):
         model_deserializer(Priced)
 
 
