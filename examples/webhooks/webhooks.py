@@ -8,20 +8,17 @@ from typing import Any
 import httpx2
 
 import flux
-from flux.serde import json_deserializer, json_serializer
 
 GIVE_UP_STATUSES = {400, 401, 403, 404, 410}
 """The customer must fix these: a retry is pointless."""
 
 
-class Webhooks(flux.Producer):
+class Webhooks(flux.Producer[dict[str, Any]]):
     topic = "webhooks"
-    serializer = json_serializer
 
 
-class Receipts(flux.Producer):
+class Receipts(flux.Producer[dict[str, Any]]):
     topic = "webhook-receipts"
-    serializer = json_serializer
 
 
 def notify(customer: str, url: str, event: dict[str, Any]) -> flux.Delivery:
@@ -30,18 +27,17 @@ def notify(customer: str, url: str, event: dict[str, Any]) -> flux.Delivery:
     return Webhooks.send({"url": url, "event": event}, key=customer)
 
 
-class DeliverWebhook(flux.Task):
+class DeliverWebhook(flux.Task[dict[str, Any]]):
     topic = "webhooks"
     group_id = "delivery"
     retries = 25  # the default waits add up to 25 days
     concurrency = 200  # calls that only wait are cheap in an event loop
     reject_on = (httpx2.InvalidURL, httpx2.UnsupportedProtocol)
-    deserializer = json_deserializer
 
     async def setup(self) -> None:
         self.http = client()
 
-    async def call(self, message: flux.Message) -> None:
+    async def call(self, message: flux.Message[dict[str, Any]]) -> None:
         webhook = message.value
         url, headers = webhook["url"], {"Idempotency-Key": message.id}
         answer = await self.http.post(url, json=webhook["event"], headers=headers)

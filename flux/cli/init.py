@@ -53,23 +53,23 @@ Produce some, with this in one terminal and `flux process` in another:
 import flux
 
 
-class Invoices(flux.Producer):
+class Invoices(flux.Producer[str]):
     topic = "invoices"
 
 
-class SendInvoice(flux.Task):
+class SendInvoice(flux.Task[str]):
     topic = "invoices"
     group_id = "billing"
     retries = 3
     wait = 5  # seconds; leave it out for the default backoff
     # exactly_once = True  # for calls that only write to Kafka; a mail may still be sent twice
 
-    def call(self, message: flux.Message) -> None:
-        if message.value == b"broken":
+    def call(self, message: flux.Message[str]) -> None:
+        if message.value == "broken":
             raise flux.Reject("no such customer")  # a dead letter at once
-        if message.value == b"flaky" and message.attempt == 1:
+        if message.value == "flaky" and message.attempt == 1:
             raise ConnectionError("mail server unavailable")  # the next stage
-        print(f"sent {{message.value.decode()}} to {{message.key}} (attempt {{message.attempt}})")
+        print(f"sent {{message.value}} to {{message.key}} (attempt {{message.attempt}})")
 '''
 
 TEST = '''\

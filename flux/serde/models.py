@@ -28,7 +28,7 @@ def json_serializer(value: Any) -> bytes:
     """UTF-8 JSON without spaces. Raises TypeError or ValueError for values that JSON cannot hold or that could not be
     read again: NaN, infinities, lone surrogates, too deep nesting."""
     try:
-        return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+        return _encode(value).encode()
     except RecursionError:
         raise ValueError("nested too deeply for JSON") from None
 
@@ -60,6 +60,7 @@ def _finite(text: str) -> float:
     return number
 
 
+_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
 _decode = json.JSONDecoder(parse_constant=_refuse, parse_float=_finite).decode
 
 M = TypeVar("M")
