@@ -14,6 +14,8 @@ Texts = Callable[[Sequence[str]], str]
 
 _KNOWN = "a Session or Connection of SQLAlchemy, a Connection of psycopg 3 or sqlite3, or Django's django.db.connection"
 
+_ASYNC = ("AsyncSession", "AsyncConnection", "async_scoped_session")
+
 
 class Execution(NamedTuple):
     """How to execute a statement: `run` and `dialect` of the database."""
@@ -40,9 +42,11 @@ def execution(connection: Any, what: str) -> Execution:
 def _sqlalchemy(given: Any) -> Execution | None:
     from sqlalchemy import text
 
-    awaited = type(given).__name__.lower().startswith("async")
-    inner = (given.sync_session if hasattr(given, "sync_session") else given.sync_connection) if awaited else given
-    bind = inner.get_bind() if hasattr(inner, "get_bind") else inner
+    awaited = any(kind.__name__ in _ASYNC for kind in type(given).__mro__)
+    if hasattr(given, "get_bind"):
+        bind = given.get_bind()
+    else:
+        bind = given.sync_connection if awaited else given
     if bind.dialect.name not in DIALECTS:
         raise ConfigurationError(f"{bind.dialect.name} is not supported: {' or '.join(DIALECTS)}")
     of_the_engine = getattr(bind.dialect, "_on_connect_isolation_level", None)

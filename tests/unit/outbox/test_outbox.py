@@ -66,12 +66,19 @@ def test_sqlalchemy_in_autocommit_is_refused(database: Database, engine: sqlalch
 
 
 def test_async_sessions_and_connections(postgresql: Database) -> None:
-    from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
+    from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session, async_sessionmaker, create_async_engine
+
+    class Own(AsyncSession):
+        pass
 
     async def produce() -> None:
         engine = create_async_engine(postgresql.url.replace("postgresql:", "postgresql+psycopg:"))
-        async with AsyncSession(engine) as session, session.begin():
+        async with Own(engine) as session, session.begin():
             await Outbox.aproduce(session, Invoices, "1", key="ada")
+        scoped = async_scoped_session(async_sessionmaker(engine), asyncio.current_task)
+        await Outbox.aproduce(scoped, Invoices, "scoped", key="ada")
+        await scoped.commit()
+        await scoped.remove()
         async with engine.begin() as connection:
             await Outbox.aproduce(connection, Invoices, "2", key="ada")
             with pytest.raises(flux.ConfigurationError, match=r"needs: await Outbox.aproduce"):
@@ -83,7 +90,7 @@ def test_async_sessions_and_connections(postgresql: Database) -> None:
             await Outbox.aproduce(db, Invoices, "4")
 
     asyncio.run(produce())
-    assert stored(postgresql) == [(b"ada", b"1"), (b"ada", b"2"), (b"bob", b"3")]
+    assert stored(postgresql) == [(b"ada", b"1"), (b"ada", b"scoped"), (b"ada", b"2"), (b"bob", b"3")]
 
 
 def test_a_connection_of_psycopg(postgresql: Database) -> None:
