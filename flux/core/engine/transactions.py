@@ -37,6 +37,9 @@ MOST_OUTPUTS = 50_000
 MOST_OUTPUT_BYTES = 32 * 1024 * 1024
 _LONGEST_BACKOFF = 30.0
 _REBALANCE = 0.1  # seconds until a transaction that a rebalance refused is written again
+_LONGEST_REBALANCE = 5.0  # the same when it has been refused for long
+_OFTEN = 10  # refusals in a row, from which on these seconds grow
+_LONG = 5.0  # seconds of refusals, which a rebalance seldom takes
 _OVERHEAD = 200  # about the bytes of bookkeeping of one record
 
 
@@ -88,6 +91,8 @@ class Transactions:
         "_outputs",
         "_partitions",
         "_records",
+        "_refusals",
+        "_refused_since",
         "_retries",
         "_retry_at",
         "_sealed",
@@ -107,6 +112,9 @@ class Transactions:
         self._failures = 0
         """Transactions in a row that failed because the cluster was unavailable."""
         self._retry_at = 0.0
+        self._refusals = 0
+        """Transactions in a row that the group refused."""
+        self._refused_since = 0.0
 
     # ---- facts
 
@@ -120,7 +128,7 @@ class Transactions:
     def committed(self, sealed: Sealed, now: float) -> list[Forward]:
         """The transaction is committed. Returns the forwards that count: a partition may be gone."""
         self._sealed = None
-        self._failures = 0
+        self._failures = self._refusals = 0
         counted = self._retries.all_written(sealed.forwards, now)
         self._retries.all_settled(entry for outputs in sealed.outputs for entry in outputs.entries)
         self._let_go(sealed.outputs)
@@ -146,14 +154,30 @@ class Transactions:
             forward.alone = True
         self._outputs.extendleft(reversed(sealed.outputs))
         self._common.commits.ended(False, now)
-        if blamed or error.fault is Fault.FENCED:
-            self._retry_at = now if blamed else now + _REBALANCE
-            return  # FENCED: a rebalance, which the consumer's next polls complete
+        if blamed:
+            self._retry_at = now
+            return
+        if error.fault is Fault.FENCED:  # a rebalance, which the consumer's next polls complete
+            self._refused(error, now)
+            return
         self._failures += 1
         self._retry_at = now + min(0.1 * 2.0 ** min(self._failures, 10), _LONGEST_BACKOFF)
         self._common.stats.commit_failures += 1
         text = f"a transaction of {self._common.stage.group} was not committed ({error}): the stage pauses and retries"
         self._common.log_events.append(LogEvent(Level.WARNING, text, kind=("transaction", error.fault)))
+
+    def _refused(self, error: BrokerError, now: float) -> None:
+        if not self._refusals:
+            self._refused_since = now
+        self._refusals += 1
+        self._retry_at = now + min(_REBALANCE * 2.0 ** min(max(0, self._refusals - _OFTEN), 10), _LONGEST_REBALANCE)
+        seconds = now - self._refused_since
+        if seconds >= _LONG:
+            text = (
+                f"group {self._common.stage.group} has refused {self._refusals} transactions in {seconds:.0f} s"
+                f" ({error}): nothing is committed until it accepts one, so find out why it rebalances"
+            )
+            self._common.log_events.append(LogEvent(Level.WARNING, text, kind=("transaction", error.fault)))
 
     def withdraw(self, sealed: Sealed, outputs: CallOutputs) -> None:
         """The cluster refuses a record of these outputs: their call fails. Call it before `put_back`."""
@@ -164,9 +188,9 @@ class Transactions:
 
     def due(self, now: float) -> bool:
         """Whether a transaction should be written now."""
-        if self._sealed is not None or (self._failures and now < self._retry_at):
+        if self._sealed is not None or now < self._retry_at:
             return False
-        if (self._pressing and now >= self._retry_at) or self._retries.forwards.retries(now):
+        if self._pressing or self._retries.forwards.retries(now):
             return True
         if not self._common.commits.due(now):
             return False
@@ -202,7 +226,7 @@ class Transactions:
         """When what could be written from `at` on is written at the earliest; None: after a fact."""
         if at is None or self._sealed is not None:
             return None
-        return max(at, self._retry_at) if self._failures else at
+        return max(at, self._retry_at)
 
     @property
     def blocked(self) -> bool:

@@ -469,7 +469,8 @@ def test_what_a_transaction_holds_is_not_written_earlier(driver: Driver) -> None
     sealed = seal(driver)
     assert transactions.postponed(7.0) is None
     transactions.put_back(sealed, FENCED, driver.now)
-    assert transactions.postponed(7.0) == 7.0
+    assert transactions.postponed(7.0) == pytest.approx(driver.now + 0.1)
+    assert transactions.postponed(driver.now + 7.0) == driver.now + 7.0
 
 
 def test_a_transaction_that_a_rebalance_refuses_is_not_repeated_in_a_hot_loop(driver: Driver) -> None:
@@ -482,6 +483,46 @@ def test_a_transaction_that_a_rebalance_refuses_is_not_repeated_in_a_hot_loop(dr
     assert driver.engine.transactions.seal(driver.now + 0.05) is None
     assert driver.engine.transactions.due(driver.now + 0.1)
     assert driver.engine.transactions.seal(driver.now + 0.1) is not None
+
+
+def refuse(driver: Driver, seconds: float) -> int:
+    """The group refuses all transactions for so long. Returns how many."""
+    count, until = 0, driver.now + seconds
+    while driver.now < until:
+        if driver.engine.transactions.due(driver.now):
+            driver.engine.transactions.put_back(seal(driver), FENCED, driver.now)
+            count += 1
+            postponed = driver.engine.transactions.postponed(driver.now)
+            assert postponed is not None
+            assert postponed > driver.now
+        driver.now += 0.1
+    return count
+
+
+def test_a_rebalance_that_takes_seconds_is_not_named(driver: Driver) -> None:
+    produce(driver, 0, b"a")
+    refuse(driver, 4.5)
+    driver.now += 1
+    commit(driver)
+    produce(driver, 1, b"b")
+    refuse(driver, 4.5)
+    assert driver.log_events() == ""
+
+
+def test_a_group_that_goes_on_refusing_is_named_and_asked_less_often(driver: Driver) -> None:
+    produce(driver, 0, b"a")
+    first = refuse(driver, 60)
+    assert first < 30
+    text = driver.log_events()
+    assert "group g has refused " in text
+    assert " s (a rebalance): nothing is committed until it accepts one" in text
+    assert refuse(driver, 60) <= 13
+    driver.now += 5
+    commit(driver)
+    produce(driver, 1, b"b")
+    driver.log_events()
+    assert refuse(driver, 2.0) >= 5, "afterwards it is asked as often as at first"
+    assert driver.log_events() == ""
 
 
 def test_a_batch_is_sealed_as_one() -> None:
