@@ -48,7 +48,12 @@ def command(
         raise click.UsageError("choose what to delete: one of --before, --until, --replayed and --all")
     with open_dead_letters(sources, task) as dead:
         plan = plan_purge(
-            dead.admin, dead.policy, before=dict(before) if before else None, until_ms=until, replayed=replayed
+            dead.adapter,
+            dead.admin,
+            dead.policy,
+            before=dict(before) if before else None,
+            until_ms=until,
+            replayed=replayed,
         )
         if not plan.records:
             click.echo(f"nothing to delete in {plan.topic}")

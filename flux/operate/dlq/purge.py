@@ -7,11 +7,14 @@ from collections.abc import Mapping
 import attrs
 
 from flux.consuming.topic_setup import REQUEST_TIMEOUT
-from flux.core.errors import ConfigurationError
+from flux.core.errors import BrokerError, ConfigurationError
 from flux.core.policy import Policy
-from flux.core.ports import AdminPort
+from flux.core.ports import AdminPort, Cluster
 from flux.operate.dlq.replay_plan import ReplayProgress, replay_group
-from flux.operate.reading import spans_of
+from flux.operate.reading import Span, Spans, read, spans_of
+
+_NEWEST = 100
+"""Offsets at the end of a partition, among which there is a record although transactions leave markers."""
 
 
 @attrs.frozen
@@ -26,6 +29,7 @@ class PurgePlan:
 
 
 def plan_purge(
+    adapter: Cluster,
     admin: AdminPort,
     policy: Policy,
     *,
@@ -34,7 +38,8 @@ def plan_purge(
     replayed: bool = False,
 ) -> PurgePlan:
     """Up to an offset in each partition, up to a time (milliseconds since the epoch), or all that is replayed; without
-    any of these, all. Raises ConfigurationError for an offset beyond the end."""
+    any of these, all. Raises ConfigurationError for an offset beyond the end, and BrokerError where the broker cannot
+    tell yet what is younger than a time."""
     topic = policy.stages[policy.stages.dead].topic
     spans = spans_of(admin, topic)
     stored = admin.committed_offsets(replay_group(policy), topic, REQUEST_TIMEOUT)
@@ -47,6 +52,7 @@ def plan_purge(
                 raise ConfigurationError(f"partition {number} of {topic} {there}: nothing is before {offset}")
     elif until_ms is not None:
         points = admin.offsets_at(topic, until_ms, REQUEST_TIMEOUT)
+        _check_newest(adapter, topic, spans, points, until_ms)
     elif replayed:
         points = done
     else:
@@ -58,6 +64,22 @@ def plan_purge(
         sum(end - spans[n].start for n, end in ends.items()),
         sum(max(0, end - max(done.get(n, 0), spans[n].start)) for n, end in ends.items()),
     )
+
+
+def _check_newest(adapter: Cluster, topic: str, spans: Spans, points: Mapping[int, int], until_ms: int) -> None:
+    """After a deletion, Kafka finds no record for a time before that of the deleted ones, until it removes their
+    segment: the point would be the end, and younger records would be deleted too."""
+    doubtful = {
+        number: Span(max(span.start, span.end - _NEWEST), span.end)
+        for number, span in spans.items()
+        if 0 < span.start < span.end <= points.get(number, 0)
+    }
+    for batch in read(adapter, topic, doubtful):
+        if any(record.timestamp()[1] >= until_ms for record in batch.records):
+            raise BrokerError(
+                f"{topic} has younger dead letters, which the broker does not find by their time just after others"
+                " were deleted: try again in ten minutes"
+            )
 
 
 def purge(admin: AdminPort, plan: PurgePlan) -> None:

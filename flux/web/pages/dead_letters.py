@@ -182,7 +182,7 @@ async def purge(request: Request, fields: dict[str, str]) -> Response:
     before = places_of(fields.get("before", ""))
     if not before:
         raise ConfigurationError("nothing was deleted: nothing was chosen")
-    plan = await context.in_thread(plan_purge, task.admin, task.policy, before=before)
+    plan = await context.in_thread(plan_purge, task.adapter, task.admin, task.policy, before=before)
     title = f"Purge of {task.name}: {many(plan.records, 'dead letter')}"
     job = context.jobs.start(task.slug, "purge", title, plan.records, jobs.purge(task, plan))
     return redirect(request, f"/jobs/{job.id}")
@@ -192,14 +192,14 @@ def _purge(task: WatchedTask, query: Mapping[str, str]) -> PurgePlan:
     """Blocks. Raises ConfigurationError, BrokerError."""
     what = query.get("what")
     if what == "replayed":
-        return plan_purge(task.admin, task.policy, replayed=True)
+        return plan_purge(task.adapter, task.admin, task.policy, replayed=True)
     if what == "older":
         days = number_of(query, "days", 1, 36_500)
         if days is None:
             raise ConfigurationError("enter a number of days")
-        return plan_purge(task.admin, task.policy, until_ms=task.now_ms - days * 86_400_000)
+        return plan_purge(task.adapter, task.admin, task.policy, until_ms=task.now_ms - days * 86_400_000)
     if what == "all":
-        return plan_purge(task.admin, task.policy)
+        return plan_purge(task.adapter, task.admin, task.policy)
     raise ConfigurationError(f"{what!r} cannot be purged: choose replayed, older or all")
 
 
