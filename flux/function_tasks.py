@@ -128,6 +128,10 @@ def _value_type(function: Any) -> Any:
         hint = next(iter(signature(function).parameters.values())).annotation
     except (StopIteration, ValueError):
         return Any  # written in C
+    except NameError as error:  # Python 3.14 evaluates annotations here
+        raise ConfigurationError(
+            f"{_shown(function)}: the type of its message cannot be found: {error}; import it where the program runs"
+        ) from None
     while isinstance(function, partial):
         function = function.func
     owner = function if hasattr(function, "__qualname__") else type(function)

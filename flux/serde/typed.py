@@ -69,7 +69,7 @@ def evaluated(hint: Any, owner: Any) -> Any:
     except Exception as error:
         raise ConfigurationError(
             f"{owner.__qualname__}: the type of its values cannot be found: {error}; import it where the program runs,"
-            " in the module's namespace, or name a deserializer"
+            " in the module's namespace"
         ) from None
 
 
