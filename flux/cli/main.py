@@ -26,6 +26,7 @@ COMMANDS = {
     "process": "Run a worker until it is stopped.",
     "init": "Write a first task, its test, and a compose file with Kafka.",
     "tasks": "List the tasks in your code.",
+    "asyncapi": "Print the AsyncAPI document of your code.",
     "topics": "Show a task's topics, or create them.",
     "doctor": "Check what a task relies on: topics, settings, permissions, clocks.",
     "status": "Show a task's lag, and what blocks it.",
