@@ -286,7 +286,7 @@ def _put_now(buffer: ProducerBuffer, record: ProducerRecord, size: int) -> None:
 
 def _joins(scope: Scope, buffer: ProducerBuffer) -> bool:
     """Whether a record belongs to the call in whose context it is produced; not after the call's end."""
-    if scope.started(buffer.pass_on):
+    if scope.started(buffer.pass_on_soon):
         return True
     buffer.log_late()
     return False

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import Future
 from concurrent.futures._base import FINISHED, RUNNING
 from typing import Any, NamedTuple
 
 from flux.core.errors import BrokerError, DeliveryError, FailedRecord, Fault
-from flux.core.ports import ProducerRecord, Record
+from flux.core.ports import Acknowledged, ProducerRecord, Record
 from flux.core.validation import Seconds, seconds
 from flux.producing.pending_acks import EndListener, acknowledging, failed, failed_record
 from flux.producing.produced import Scope
@@ -53,6 +53,7 @@ class Delivery(Future[RecordMetadata], PartOfItsCall):
         self.records: Sequence[ProducerRecord] = (record,)
         self.since = since
         self.scope = scope
+        self.of_calls = scope is not None
         self._listener = listener
 
     # ---- as a pending acknowledgement
@@ -61,7 +62,7 @@ class Delivery(Future[RecordMetadata], PartOfItsCall):
     def failed(self) -> Sequence[FailedRecord]:
         return self._exception.failed if isinstance(self._exception, DeliveryError) else ()
 
-    def acknowledged(self) -> Callable[[Exception | None, Record], None]:
+    def acknowledged(self) -> Acknowledged:
         return self._acknowledged
 
     def _acknowledged(self, error: Exception | None, record: Record) -> None:

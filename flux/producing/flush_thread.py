@@ -28,11 +28,11 @@ class FlushThread:
         self._duty = Duty("the flushing of producers", take_over=self._replace)
         self._ended = False
 
-    def add(self, buffer: ProducerBuffer, may_start: bool) -> bool:
-        """Flushes the buffer when it is due, until it is idle. `may_start`: whether the thread may be started. Returns
-        False when the interpreter starts no more threads."""
+    def add(self, buffer: ProducerBuffer, may_start: bool, within: float = math.inf) -> bool:
+        """Flushes the buffer when it is due, at most `within` seconds from now, until it is idle. `may_start`: whether
+        the thread may be started. Returns False when the interpreter starts no more threads."""
         with self._wake:
-            due = buffer.flusher.due(self._system.monotonic())
+            due = buffer.flusher.due(self._system.monotonic(), within)
             self._buffers.add(buffer)
             if due < self._wakes_at:
                 self._woken = True

@@ -111,9 +111,7 @@ class Flusher:
         if not records:
             return
         now, owner, topic, in_flight = self._system.monotonic(), self._owner, self._topic, self._in_flight
-        new = (
-            list(pending_acks(owner, topic, records, now)) if self.tracks else [PendingAcks(owner, topic, records, now)]
-        )
+        new = pending_acks(owner, topic, records, now) if self.tracks else [PendingAcks(owner, topic, records, now)]
         opened = set(new)
         with in_flight.changed:  # no calls in here: see `Buffer.take`
             in_flight.open |= opened
@@ -169,9 +167,9 @@ class Flusher:
     def idle(self) -> bool:
         return not self._in_flight.untaken and not self._buffer.taken and self._buffer.deadline is None
 
-    def due(self, now: float) -> float:
-        """When to `tick`, by the monotonic clock."""
-        opened = self._buffer.opened(now)
+    def due(self, now: float, within: float) -> float:
+        """When to `tick`, by the monotonic clock: buffered records are due `within` seconds."""
+        opened = self._buffer.opened(now, within)
         return min(opened, now + RETRY) if self._in_flight.untaken else opened
 
     def tick(self, now: float) -> float | None:

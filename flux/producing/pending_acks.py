@@ -6,11 +6,12 @@ import itertools
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 from flux.core.errors import DeliveryError, FailedRecord
-from flux.core.ports import ProducerRecord, Record, System
+from flux.core.ports import Acknowledged, ProducerRecord, Record, System
 from flux.producing.produced import Scope, Tracked
 from flux.system.tracebacks import text_of
 
@@ -33,7 +34,8 @@ class Pending(Protocol):
     @property
     def failed(self) -> Sequence[FailedRecord]: ...
 
-    scope: Scope | None
+    of_calls: bool
+    """Whether tasks' calls wait for them."""
     since: float
     """When they left the buffer, by the monotonic clock."""
     taken: int
@@ -41,8 +43,8 @@ class Pending(Protocol):
     claimed: bool
     """Whether a caller gets each failure as it happens."""
 
-    def acknowledged(self) -> Callable[[Exception | None, Record], None]:
-        """The callback for the port."""
+    def acknowledged(self) -> Acknowledged | Sequence[Acknowledged]:
+        """For the port: the callback of the records that the client has not taken, or one for each."""
         ...
 
     def give_up(self, error: Exception) -> None:
@@ -71,40 +73,50 @@ class InFlight:
 class PendingAcks:
     """Called on the client's threads and the writer's at once: `next` and `append` are atomic, so it needs no lock."""
 
-    __slots__ = ("_counted", "_last", "_listener", "claimed", "failed", "records", "scope", "since", "taken", "topic")
+    __slots__ = (
+        "_counted", "_last", "_listener",
+        "claimed", "failed", "of_calls", "records", "since", "taken", "topic",
+    )  # fmt: skip
 
     def __init__(self, listener: EndListener, topic: str, records: Sequence[ProducerRecord], since: float) -> None:
-        first = records[0]
         self.topic = topic
         self.records = records
         self.since = since
         self.taken = 0
         self.claimed = False
         self.failed: list[FailedRecord] = []
-        self.scope = first.scope if isinstance(first, Tracked) else None
+        self.of_calls = _of_call(records[0])
         self._listener = listener
         self._counted = itertools.count(1)
         self._last = len(records)
 
-    def acknowledged(self) -> Callable[[Exception | None, Record], None]:
-        # A closure: it is called for every record.
-        counted, last, scope = self._counted.__next__, self._last, self.scope
+    def acknowledged(self) -> Acknowledged | Sequence[Acknowledged]:
+        # Closures: they are called for every record.
+        counted, last = self._counted.__next__, self._last
 
         def acknowledged(error: Exception | None, record: Record) -> None:
             if error is not None:
-                self._fail(failed_record(error, record))
-            elif scope is not None:
+                self._fail(failed_record(error, record), None)
+            if counted() == last:
+                self._listener.ended(self)
+
+        def of_call(scope: Scope, error: Exception | None, record: Record) -> None:
+            if error is not None:
+                self._fail(failed_record(error, record), scope)
+            else:
                 acknowledging(scope.ended, None)
             if counted() == last:
                 self._listener.ended(self)
 
-        return acknowledged
+        if not self.of_calls:
+            return acknowledged
+        return [partial(of_call, record.scope) for record in self.records[self.taken :]]  # type: ignore[attr-defined]
 
     def give_up(self, error: Exception) -> None:
         rest, self.taken = self.records[self.taken :], len(self.records)
         try:
             for record in rest:
-                self._fail(failed(self.topic, record, error))
+                self._fail(failed(self.topic, record, error), _scope(record))
                 if next(self._counted) == self._last:
                     self._listener.ended(self)
         except BaseException:
@@ -114,30 +126,28 @@ class PendingAcks:
     def doubt(self, error: Exception) -> None:
         self.taken = len(self.records)
         for record in self.records:
-            self._fail(failed(self.topic, record, error))
+            self._fail(failed(self.topic, record, error), _scope(record))
         while next(self._counted) < self._last:
             pass
         self._listener.ended(self)
 
-    def _fail(self, record: FailedRecord) -> None:
+    def _fail(self, record: FailedRecord, scope: Scope | None) -> None:
         self.failed.append(record)
-        if self.scope is not None:
-            acknowledging(self.scope.ended, DeliveryError([record]))
+        if scope is not None:
+            acknowledging(scope.ended, DeliveryError([record]))
 
 
-def pending_acks(
-    listener: EndListener, topic: str, records: Sequence[ProducerRecord], now: float
-) -> Iterator[PendingAcks]:
-    """In order; neighbours for which the same call, or none, waits are counted together."""
-    if len(records) == 1:
-        yield PendingAcks(listener, topic, records, now)
-        return
-    for _, group in itertools.groupby(records, _waiting):
-        yield PendingAcks(listener, topic, list(group), now)
+def pending_acks(listener: EndListener, topic: str, records: Sequence[ProducerRecord], now: float) -> list[PendingAcks]:
+    """In order; neighbours for which calls wait are counted together, and those for which none waits."""
+    return [PendingAcks(listener, topic, list(group), now) for _, group in itertools.groupby(records, _of_call)]
 
 
-def _waiting(record: ProducerRecord) -> object:
+def _scope(record: ProducerRecord) -> Scope | None:
     return record.scope if isinstance(record, Tracked) else None
+
+
+def _of_call(record: ProducerRecord) -> bool:
+    return _scope(record) is not None
 
 
 def failed(topic: str, record: ProducerRecord, error: Exception) -> FailedRecord:

@@ -40,10 +40,8 @@ class Target(Protocol):
     def wait_for_room(self, record: ProducerRecord) -> None: ...
     async def await_room(self, record: ProducerRecord) -> None: ...
     def put_all(self, records: Sequence[tuple[Tracked, int]]) -> None:
-        """Takes records with their sizes, whether it has room or not: they are in memory anyway."""
+        """Takes records with their sizes, whether it has room or not: they are in memory anyway. They leave soon."""
         ...
-
-    def pass_on(self) -> None: ...
 
 
 class Held(NamedTuple):
@@ -70,8 +68,8 @@ class Scope(Protocol):
         ...
 
     def started(self, flush: Callable[[], None]) -> bool:
-        """One more record leaves at once. `flush` passes the producer's buffer to its client and does not wait. Returns
-        False when the call has ended: the record is not counted. Raises ConfigurationError in a transaction."""
+        """One more record leaves at once. `flush` lets what is buffered leave soon, and does not wait. Returns False
+        when the call has ended: the record is not counted. Raises ConfigurationError in a transaction."""
         ...
 
     def ended(self, error: Exception | None) -> None:
@@ -105,7 +103,7 @@ class Produced:
         self._open = 0
         self._closed = False
         self._error: Exception | None = None
-        self._flushes: set[Callable[[], None]] = set()
+        self._flushes: tuple[Callable[[], None], ...] = ()
         self._then: Callable[[Exception | None], None] | None = None
         self.touched = False
         """Whether other code refers to it: the call has produced a record, or was carried to a thread. A plain
@@ -144,7 +142,8 @@ class Produced:
                     "use produce: in an exactly-once call a record is acknowledged after the call has ended"
                 )
             self._open += 1
-            self._flushes.add(flush)
+            if flush not in self._flushes:
+                self._flushes += (flush,)
             self.touched = True
             return True
 
@@ -193,7 +192,7 @@ class Produced:
             self._error = error if self._error is None else self._error
 
     def when_done(self, then: Callable[[Exception | None], None]) -> None:
-        """Closes, passes on what is held, flushes, and calls `then` once when all records have ended, with the first
+        """Closes, passes on what is held, and calls `then` once when all records have ended, with the first
         failure or None. After a failure, such as of a record of `send`, what is held is dropped."""
         held: Mapping[Target, list[tuple[Tracked, int]]] = {}
         taken = self.take()
@@ -203,7 +202,6 @@ class Produced:
                 held = _by_target(taken)
         for target, records in held.items():
             target.put_all(records)
-            self._flushes.add(target.pass_on)
         for flush in self._flushes:
             flush()
         with self._lock:

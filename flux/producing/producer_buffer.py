@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, Protocol
@@ -34,6 +35,10 @@ from flux.producing.watches import Watch, Watches, Watching, in_loop, nothing
 logger = logging.getLogger("flux.producer")
 
 
+SOON = 0.001
+"""Seconds that what a call has produced may wait for what other calls produce."""
+
+
 class Runtime(Protocol):
     """Shared by all producers of a process."""
 
@@ -47,8 +52,8 @@ class Runtime(Protocol):
         """The client cannot continue; the next `client` makes another."""
         ...
 
-    def opened(self, buffer: ProducerBuffer) -> None:
-        """The buffer is no longer empty: call its flusher's `tick` when it is due."""
+    def opened(self, buffer: ProducerBuffer, within: float = math.inf) -> None:
+        """The buffer is no longer empty: call its flusher's `tick` when it is due, `within` seconds even so."""
         ...
 
     def stalled(self, buffer: ProducerBuffer) -> None:
@@ -96,16 +101,15 @@ class ProducerBuffer:
         self.flusher.tracks = True
         for record, size in records:
             self.filling.add(record, size)
-        self.added()
+        self.pass_on_soon()
 
-    def added(self) -> None:
-        """Called when `Buffer.add` returns True."""
-        filling = self.filling
-        if filling.full:
+    def added(self, within: float = math.inf) -> None:
+        """Called when `Buffer.add` returns True. `within`: seconds after which the records leave at the latest."""
+        if self.filling.full:
             self.pass_on()
             self._runtime.passed_on(self)
-        if filling.deadline is None and filling:
-            self._runtime.opened(self)
+        if not self.filling.due_within(within, self._system.monotonic()):
+            self._runtime.opened(self, within)
 
     def send(self, record: ProducerRecord, scope: Scope | None) -> Delivery:
         """Passes on buffered records and then this one, at once. Raises as `wait_for_room` does."""
@@ -163,6 +167,11 @@ class ProducerBuffer:
         """Passes buffered records to the client, as far as it has room. Does not wait."""
         self.flusher.flush()
 
+    def pass_on_soon(self) -> None:
+        """Buffered records leave within `SOON`, together with those of other calls that end until then. A flush of each
+        call would write batches of one, and threads that make calls would wait for each other."""
+        self.added(SOON)
+
     def watch(self, done: Callable[[], None] = nothing) -> Watch:
         """Flushes. `done` is called when all records taken so far have ended, at once if they have."""
         watch: Watch | None = None
@@ -205,7 +214,7 @@ class ProducerBuffer:
 
     def ended(self, pending: Pending) -> None:
         if not self.waits.ended(pending):
-            acknowledging(self.unclaimed.report, pending.failed, pending.scope is None)
+            acknowledging(self.unclaimed.report, pending.failed, not pending.of_calls)
         self.flusher.resume()
 
     def report(self, records: Sequence[FailedRecord]) -> None:

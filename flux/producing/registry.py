@@ -111,8 +111,8 @@ class ProducerRegistry:
     def broken(self, buffer: ProducerBuffer, client: ProducerPort) -> None:
         self._clients.broken(buffer, client)
 
-    def opened(self, buffer: ProducerBuffer) -> None:
-        if not self._flushing.add(buffer, not self.exited):
+    def opened(self, buffer: ProducerBuffer, within: float = math.inf) -> None:
+        if not self._flushing.add(buffer, not self.exited, within):
             buffer.filling.hurry()
             buffer.pass_on()
         self.passed_on(buffer)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
-from functools import lru_cache
+from functools import lru_cache, partial
 
 from flux.consuming.coordinator.common import Shared, StageRuntime
 from flux.core.engine.commands import LogEvent
@@ -173,12 +173,15 @@ class Products:
             self._hand_over(runtime, parted, products)
             return
 
-        def settled(error: Exception | None) -> None:
-            with self._failing():
-                for entry, message in parted:
-                    self._settled(runtime, entry, message, error)
+        # Many thousands may wait: not a closure, which is more objects for the garbage collector to visit.
+        products.when_done(partial(self._all_settled, runtime, parted))
 
-        products.when_done(settled)
+    def _all_settled(
+        self, runtime: StageRuntime, parted: Sequence[tuple[Entry, Message]], error: Exception | None
+    ) -> None:
+        with self._failing():
+            for entry, message in parted:
+                self._settled(runtime, entry, message, error)
 
     def _hand_over(self, runtime: StageRuntime, parted: Sequence[tuple[Entry, Message]], products: Produced) -> None:
         taken = products.take()
@@ -197,8 +200,11 @@ class Products:
         common, verdicts = self._common, self._verdicts
         failure = None if error is None else Failure(error)
         with common.lock:
-            now = runtime.now_locked()
-            move = runtime.engine.settled(entry, failure, now)
+            now, engine = runtime.now_locked(), runtime.engine
+            blocked = engine.unacknowledged.blocked
+            move = engine.settled(entry, failure, now)
+            if blocked and not engine.unacknowledged.blocked:
+                common.wake_locked(max(1, engine.ready(now)))
             if failure is None or move is None:
                 return
             news = verdicts.judged_locked(runtime, None, failure, move, now)

@@ -43,7 +43,9 @@ class Deadlines:
     @property
     def blocked(self) -> bool:
         """Whether no call may start, whatever the time."""
-        return self._common.stopping or self._retries.forwards.blocked or self._transactions.blocked
+        retries = self._retries
+        full = retries.forwards.blocked or retries.unacknowledged.blocked
+        return self._common.stopping or full or self._transactions.blocked
 
     def available(self, now: float) -> int:
         """About how many callers could get a run, without regard to pauses and the rate limit."""
@@ -91,7 +93,11 @@ class Deadlines:
             rest = min(rest, PAUSED_REST)
         if ready and not self._dispatch.dispatch_mode.slow:
             rest = LEAST_REST  # a record became due after the poller's last check, and the poller has to process it
-        elif ready or ((forwards.queued or forwards.writing) and not self._common.policy.exactly_once):
+        elif (
+            ready
+            or self._retries.unacknowledged.blocked
+            or ((forwards.queued or forwards.writing) and not self._common.policy.exactly_once)
+        ):
             rest = min(rest, BUSY_REST)
         return max(rest, LEAST_REST)
 

@@ -73,6 +73,7 @@ class Engine:
         self.start_offsets = partitions.start_offsets
         self.topic_propagation = partitions.topic_propagation
         self.settled = retries.settled
+        self.unacknowledged = retries.unacknowledged
         self.written = retries.written
         self.unwritten = retries.unwritten
         self.all_written = retries.all_written
@@ -125,8 +126,7 @@ class Engine:
 
     def failed(self, run: Run, index: int, message: Message, failure: Failure, now: float) -> Move:
         """Call `index` of a run raised. The caller continues with the next call, unless Move.STOP is returned: then
-        the process failed, and the record stays as it was. After Move.PAUSE call `paused` of all engines of the
-        task."""
+        the process failed, and the record stays as it was. After Move.PAUSE call `paused` of the task's engines."""
         verdict = self._retries.verdict(failure)
         if verdict.move is Move.PAUSE:
             self._dispatch.hold_back(run, index, message)
@@ -162,8 +162,7 @@ class Engine:
     # ---- commands
 
     def take(self, polling: bool, now: float) -> Run | None:
-        """The next run; None if there is none. `polling`: the caller is the poller, which alone gets runs while calls
-        are quick."""
+        """The next run; None if there is none. `polling`: for the poller, alone while calls are quick."""
         if self._deadlines.blocked or not (polling or self.dispatch_mode.slow):
             return None
         most = self.call_limits.most(now)
@@ -174,7 +173,8 @@ class Engine:
 
     def turn(self, now: float) -> Turn:
         """What the poll loop does next."""
-        pause, resume, patient = self._work.pauses(self._partitions.assignments, self.has_forwards, now)
+        assignments, blocked = self._partitions.assignments, self.unacknowledged.blocked
+        pause, resume, patient = self._work.pauses(assignments, self.has_forwards, now, blocked)
         in_transactions = self.policy.exactly_once
         return Turn(
             pause=tuple(pause),

@@ -118,13 +118,15 @@ class QueuedWork:
         return self._backpressure.paused
 
     def pauses(
-        self, assignments: Mapping[TopicPartition, Assignment], forwarding: bool, now: float
+        self, assignments: Mapping[TopicPartition, Assignment], forwarding: bool, now: float, blocked: bool = False
     ) -> tuple[list[TopicPartition], list[TopicPartition], bool]:
-        """(to pause, to resume, whether not to poll) now. `forwarding`: some forwards are not acknowledged."""
+        """(to pause, to resume, whether not to poll) now. `forwarding`: some forwards are not acknowledged. `blocked`:
+        too much of what calls produced is not."""
         common = self._common
-        if not (common.stopping or common.key_queues or forwarding) and self._backpressure.idle(self.backlogs):
+        busy = common.stopping or common.key_queues or forwarding or blocked
+        if not busy and self._backpressure.idle(self.backlogs):
             return [], [], False
         phase = Phase.WORKING  # once: an enum attribute costs more than everything else here
         working = [a for a in assignments.values() if a.phase is phase]
-        patient = self._backpressure.patient(working, now)
+        patient = self._backpressure.patient(working, now, blocked)
         return *self._backpressure.changes(working, patient, common.stopping), patient

@@ -19,6 +19,7 @@ from flux.core.engine.runs import Run
 from flux.core.engine.slices import Entry
 from flux.core.engine.verdicts import EXPIRED, TOMBSTONE, UNDECODABLE, Move, Verdict
 from flux.core.errors import BrokerError
+from flux.core.limits.unacknowledged import Unacknowledged
 from flux.core.message import Message
 from flux.core.stage import Role
 
@@ -31,7 +32,10 @@ class Retries:
     """Of one stage. `cut`: ends the runs of a partition after their current calls, because one of its records must hold
     back its key."""
 
-    __slots__ = ("_common", "_cut", "_dead", "_failures", "_following", "forwards", "in_place", "unforwarded")
+    __slots__ = (
+        "_common", "_cut", "_dead", "_failures", "_following",
+        "forwards", "in_place", "unacknowledged", "unforwarded",
+    )  # fmt: skip
 
     def __init__(self, common: Common, cut: Callable[[Assignment], None]) -> None:
         stages = common.policy.stages
@@ -40,6 +44,7 @@ class Retries:
         self._following = stages.after(common.stage)
         self._dead = stages[stages.dead]
         self._failures: list[tuple[Message, Failure, Move]] = []
+        self.unacknowledged = Unacknowledged()
         self.in_place = InPlace()
         self.forwards = Forwards(MOST_IN_TRANSACTION if common.policy.exactly_once else MOST_OPEN)
         self.unforwarded: list[Forward] = []
@@ -86,11 +91,14 @@ class Retries:
         if entry.assignment.phase is Phase.GONE:
             return None
         entry.assignment.open[entry] = None
+        if not self._common.policy.exactly_once:
+            self.unacknowledged.add(entry)
         return entry
 
     def settled(self, entry: Entry, failure: Failure | None, now: float) -> Move | None:
         """What the call of `entry` produced was acknowledged, or not delivered (`failure`). Returns what happens to a
         failed record, unless its partition is gone."""
+        self.unacknowledged.ended(entry)
         if entry not in entry.assignment.open:
             return None
         if failure is None:

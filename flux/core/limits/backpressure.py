@@ -42,9 +42,10 @@ class Backpressure:
             return False
         return sum(assignment.backlogged for assignment in backlogs) < self.full
 
-    def patient(self, working: Sequence[Assignment], now: float) -> bool:
-        """Whether the stage has become full within the last `PATIENCE` seconds, so that it should not poll yet."""
-        if not self._is_full(working):
+    def patient(self, working: Sequence[Assignment], now: float, blocked: bool = False) -> bool:
+        """Whether the stage has become full within the last `PATIENCE` seconds, so that it should not poll yet.
+        `blocked`: it starts no calls, for a moment probably, and counts as full."""
+        if not self._is_full(working, blocked):
             self._full_since = None
         elif self._full_since is None or self._full_since > now:
             self._full_since = now
@@ -70,9 +71,11 @@ class Backpressure:
         self.paused = any(assignment.paused for assignment in working)
         return pause, resume
 
-    def _is_full(self, working: Sequence[Assignment]) -> bool:
+    def _is_full(self, working: Sequence[Assignment], blocked: bool) -> bool:
         if self._role is not Role.MAIN or not working:
             return False
+        if blocked:
+            return True
         loads = [a.backlogged + a.in_key_queues for a in working]
         return min(loads) >= self.full or sum(loads) >= _FULL_PARTITIONS * self.full
 

@@ -7,6 +7,8 @@ a few records larger than its limits.
 
 from __future__ import annotations
 
+import math
+
 import attrs
 
 from flux.core.ports import ProducerRecord
@@ -52,11 +54,18 @@ class Buffer:
     def full(self) -> bool:
         return len(self._records) >= self._most_records or self._bytes >= self._most_bytes
 
-    def opened(self, now: float) -> float:
-        """Starts the batch's age, unless it has started. Returns the deadline."""
-        if self.deadline is None:
-            self.deadline = now + self._age
-        return self.deadline
+    def opened(self, now: float, within: float = math.inf) -> float:
+        """Starts the batch's age, unless it has started; it is due `within` seconds even so. For one thread at a time.
+        Returns the deadline."""
+        deadline, latest = self.deadline, now + min(self._age, within)
+        if deadline is None or deadline > latest:
+            self.deadline = deadline = latest
+        return deadline
+
+    def due_within(self, seconds: float, now: float) -> bool:
+        """Whether its records leave within so many seconds, or have left."""
+        deadline = self.deadline
+        return not self._records if deadline is None else deadline <= now + seconds
 
     def hurry(self) -> None:
         """From now on each record makes the buffer full. A record whose `add` did not return so was added before."""

@@ -10,9 +10,12 @@ from typing import Any
 import pytest
 
 import flux
+from flux.adapters.memory.producer import MemoryProducer
 from flux.config import ProducerOptions
 from flux.core.errors import BrokerError, Fault
+from flux.producing.flusher import RETRY
 from flux.producing.produced import Produced, Scope, Scopes
+from flux.producing.producer_buffer import SOON
 from flux.producing.scope import CURRENT
 from unit.support.engine_support import message as engine_message
 from unit.support.engine_support import record
@@ -36,10 +39,12 @@ def within(scope: Scope) -> Iterator[None]:
         CURRENT.reset(token)
 
 
-def returned(scope: Produced) -> list[Exception | None]:
-    """The call has returned; the list gets the result of its records."""
+def returned(world: World, *scopes: Produced) -> list[Exception | None]:
+    """The calls have returned, and a while later so have the results of their records."""
     ends: list[Exception | None] = []
-    scope.when_done(ends.append)
+    for scope in scopes:
+        scope.when_done(ends.append)
+    world.wait(SOON)
     return ends
 
 
@@ -54,7 +59,7 @@ def test_what_a_call_produces_leaves_when_it_has_returned_in_order(world: World)
             Bills.produce(b"bill %d" % number, partition=0)
         AwesomeProducer.flush()
         assert (world.values(), world.values("bills")) == ([], [])
-    assert returned(scope) == [None]
+    assert returned(world, scope) == [None]
     assert world.values() == [b"%d" % number for number in range(7)]
     assert world.values("bills") == [b"bill %d" % number for number in range(7)]
 
@@ -81,7 +86,7 @@ def test_send_leaves_at_once_and_before_what_is_held(world: World) -> None:
         AwesomeProducer.produce(b"held", partition=0)
         AwesomeProducer.send(b"sent", partition=0).result(0)
         assert world.values() == [b"sent"]
-    assert returned(scope) == [None]
+    assert returned(world, scope) == [None]
     assert world.values() == [b"sent", b"held"]
 
 
@@ -91,7 +96,7 @@ def test_what_is_held_is_dropped_when_what_was_sent_has_failed(world: World) -> 
     with within(scope):
         AwesomeProducer.produce(b"held")
         AwesomeProducer.send(b"bad").exception(0)
-    [error] = returned(scope)
+    [error] = returned(world, scope)
     assert isinstance(error, flux.DeliveryError)
     assert world.values() == []
 
@@ -102,7 +107,7 @@ def test_a_held_record_that_is_not_delivered_fails_its_call(world: World) -> Non
     with within(scope):
         AwesomeProducer.produce(b"good")
         AwesomeProducer.produce(b"bad")
-    [error] = returned(scope)
+    [error] = returned(world, scope)
     assert isinstance(error, flux.DeliveryError)
     assert names(error) == [b"bad"]
 
@@ -116,6 +121,93 @@ def test_the_next_call_starts_with_nothing(world: World) -> None:
     assert following.owns is scope.owns
 
 
+# ---- together
+
+
+@pytest.fixture
+def writes(monkeypatch: pytest.MonkeyPatch) -> list[list[bytes | None]]:
+    """The values of each write to the client."""
+    found: list[list[bytes | None]] = []
+    write = MemoryProducer.write
+
+    def counted(client: MemoryProducer, topic: str, records: Any, acknowledged: Any) -> int:
+        found.append([record.value for record in records])
+        return write(client, topic, records, acknowledged)
+
+    monkeypatch.setattr(MemoryProducer, "write", counted)
+    return found
+
+
+def calls(*values: bytes, hold: bool = True) -> list[Produced]:
+    """A call for each value, which it produces."""
+    scopes = [Produced(hold=hold) for _ in values]
+    for scope, value in zip(scopes, values, strict=True):
+        with within(scope):
+            AwesomeProducer.produce(value, partition=0)
+    return scopes
+
+
+@pytest.mark.parametrize("hold", [True, False])
+def test_what_calls_produce_that_end_together_leaves_in_one_write(
+    world: World, writes: list[list[bytes | None]], hold: bool
+) -> None:
+    assert returned(world, *calls(b"1", b"2", hold=hold)) == [None, None]
+    assert writes == [[b"1", b"2"]]
+
+
+def test_a_failure_is_only_that_calls_which_produced_the_record(world: World) -> None:
+    world.broker.fail_writes(lambda topic, partition, record: REFUSED if record.value == b"bad" else None)
+    ends = returned(world, *calls(b"good", b"bad", b"too"))
+    assert [error and names(error) for error in ends] == [None, [b"bad"], None]  # type: ignore[arg-type]
+    AwesomeProducer.flush()  # which raises nothing: the call has got its failure
+
+
+def test_a_full_buffer_of_what_calls_produced_leaves_at_once(world: World) -> None:
+    for scope in calls(b"1", b"2", b"3"):
+        assert world.values() == []
+        scope.when_done(lambda error: None)
+    assert world.values() == [b"1", b"2", b"3"]
+
+
+def test_what_a_call_produces_makes_earlier_records_leave_with_it(world: World) -> None:
+    AwesomeProducer.produce(b"earlier", partition=0)
+    assert returned(world, *calls(b"of a call")) == [None]
+    assert world.values() == [b"earlier", b"of a call"]
+
+
+def test_records_that_no_call_waits_for_are_not_flushed_sooner(world: World) -> None:
+    AwesomeProducer.produce(b"later")
+    world.wait(SOON)
+    assert world.values() == []
+
+
+def test_the_next_flush_names_what_no_call_gets(world: World) -> None:
+    world.broker.fail_writes(lambda topic, partition, record: REFUSED)
+    AwesomeProducer.produce(b"of no call")
+    assert None not in returned(world, *calls(b"of a call"))
+    with pytest.raises(flux.DeliveryError) as raised:
+        AwesomeProducer.flush()
+    assert names(raised.value) == [b"of no call"]
+
+
+def test_each_call_gets_its_own_result_when_the_client_takes_a_part_of_a_batch(world: World) -> None:
+    class Narrow(flux.Producer):
+        topic = "awesome"
+        options = ProducerOptions(max_queue_bytes=1_000)
+
+    world.broker.available = False
+    scopes = [Produced(hold=True) for _ in range(3)]
+    for scope, value in zip(scopes, (b"x" * 800, b"y" * 300, b"bad"), strict=True):
+        with within(scope):
+            Narrow.produce(value, partition=0)
+    ends = returned(world, *scopes)
+    world.broker.fail_writes(lambda topic, partition, record: REFUSED if record.value == b"bad" else None)
+    assert ends == []
+    world.recover()
+    world.wait(RETRY)
+    assert [error and names(error) for error in ends] == [None, None, [b"bad"]]  # type: ignore[arg-type]
+
+
 def test_aproduce_is_held_too(world: World) -> None:
     scope = Produced(hold=True)
 
@@ -125,7 +217,7 @@ def test_aproduce_is_held_too(world: World) -> None:
 
     with within(scope):
         asyncio.run(call())
-    returned(scope)
+    returned(world, scope)
     assert world.values() == [b"held"]
 
 
@@ -167,7 +259,7 @@ def test_a_producer_without_room_is_waited_for_and_takes_nothing_of_a_call_that_
     [(target, waiting)] = scope.without_room()
     assert (target.topic, waiting.value) == ("awesome", b"4")
     scope.fail(flux.DeliveryError([]))
-    [error] = returned(scope)
+    [error] = returned(world, scope)
     assert isinstance(error, flux.DeliveryError)
     world.recover()
     assert set(world.values()) == {b"x" * 990}
@@ -194,7 +286,7 @@ def test_what_was_produced_for_a_failed_record_is_dropped_alone(world: World) ->
                 AwesomeProducer.produce(b"for " + each.value, partition=0)
         AwesomeProducer.produce(b"for all", partition=0)
     scope.drop({bad: ValueError()})
-    assert returned(scope) == [None]
+    assert returned(world, scope) == [None]
     assert world.values() == [b"for 0", b"for all"]
 
 
@@ -245,7 +337,7 @@ def test_in_a_transaction_what_is_held_is_taken_and_released_by_nobody_else(worl
     assert (first.target.topic, first.record.value, first.record.key, first.message) == ("awesome", b"x", b"k", None)
     assert first.record.partition is not None
     assert second.message is not None
-    assert returned(scope) == [None]
+    assert returned(world, scope) == [None]
     assert world.values() == []
 
 

@@ -14,6 +14,7 @@ from flux.core.errors import BrokerError, BufferFull, ConfigurationError, Delive
 from flux.core.ports import ProducerRecord, ProducerSettings
 from flux.producer import Producer
 from flux.producing.produced import Produced
+from flux.producing.producer_buffer import SOON
 from flux.producing.registry import PRODUCERS
 from flux.producing.scope import CURRENT
 from unit.support.producer_support import FULL_AT_ONCE, AwesomeProducer, Listening, World, names, world
@@ -364,6 +365,7 @@ def test_a_task_s_call_hears_of_each_record_it_produced(world: World, scope: Sco
     assert scope.events == ["started", "started"]
     done: list[Exception | None] = []
     scope.when_done(done.append)
+    world.wait(SOON)
     assert scope.events[2] is None
     [error] = done
     assert isinstance(error, DeliveryError)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 import sys
 import threading
 
@@ -52,6 +53,23 @@ def test_it_is_due_at_its_age_and_not_before() -> None:
     buffer = opened(now=100.0)
     assert not buffer.due(100.999)
     assert buffer.due(101.0)
+
+
+def test_it_is_due_sooner_when_a_record_is_wanted_sooner_but_never_later() -> None:
+    buffer = opened(now=100.0)
+    assert buffer.opened(now=100.0, within=0.25) == 100.25
+    assert buffer.opened(now=100.1, within=0.25) == 100.25
+    assert buffer.opened(now=100.1, within=5.0) == 100.25
+    assert opened(now=100.0).opened(now=100.5, within=5.0) == 101.0
+
+
+def test_it_needs_no_earlier_deadline_while_it_is_due_in_time_or_empty() -> None:
+    buffer = Buffer(LIMITS)
+    assert buffer.due_within(0.25, now=100.0)
+    buffer.add(record(), 1)
+    assert not buffer.due_within(math.inf, now=100.0)
+    buffer.opened(now=100.0)
+    assert [buffer.due_within(seconds, now=100.0) for seconds in (0.25, 1.0, math.inf)] == [False, True, True]
 
 
 def test_a_deadline_is_that_of_the_first_record() -> None:
