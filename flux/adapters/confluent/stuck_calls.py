@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from flux.adapters.confluent.closing import closed_within
 from flux.core.errors import BrokerError, Fault
+from flux.system import Lock
 
 MOST = 4
 BETWEEN = 300.0
@@ -19,7 +20,7 @@ class StuckCalls:
 
     def __init__(self, now: Callable[[], float]) -> None:
         self._now = now
-        self._lock = threading.Lock()
+        self._lock = Lock()
         self._open = 0
         self._last = 0.0
 
