@@ -190,7 +190,9 @@ class Bench:
             if self.driver == "threads":
                 Threads(coordinator, self.call, adapter, admin).start()
             else:
-                Loop(self.machine).run_until_complete(in_loop())
+                loop = Loop(self.machine)
+                loop.run_until_complete(in_loop())
+                loop.close()
 
         self.machine.spawn("main", main, self.process)
         self.machine.run(

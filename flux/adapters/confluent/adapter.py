@@ -36,7 +36,7 @@ class ConfluentAdapter(KafkaAdapter):
 
     def _prepare(self) -> None:
         self._logins = Logins(self._mask, self._system)
-        self._stuck = StuckCalls(self._system.monotonic)
+        self._stuck = StuckCalls(self._system)
 
     def consumer(self, settings: ConsumerSettings, listener: RebalanceListener) -> ConfluentConsumer:
         login = self._logins.of(self._consumer)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from flux.adapters.confluent.closing import closed_within
 from flux.core.errors import BrokerError, Fault
-from flux.system import Lock
+from flux.core.ports import System
 
 MOST = 4
 BETWEEN = 300.0
@@ -18,9 +18,9 @@ class StuckCalls:
     """Of one adapter. A call that has not returned in time goes on alone on its thread, and keeps its client, which is
     some threads and megabytes: therefore there are few of them."""
 
-    def __init__(self, now: Callable[[], float]) -> None:
-        self._now = now
-        self._lock = Lock()
+    def __init__(self, system: System) -> None:
+        self._now = system.monotonic
+        self._lock = system.condition()
         self._open = 0
         self._last = 0.0
 

@@ -91,11 +91,13 @@ class Examined:
     gaps: dict[TopicPartition, Gaps]
 
 
-def examine(adapter: Cluster, spans: Mapping[TopicPartition, Span], *, system: System = SYSTEM) -> Examined:
-    """The first record in or after each span, and the gaps of the shortest spans, as far as the limits of this module
-    allow. Raises BrokerError."""
+def examine(
+    adapter: Cluster, spans: Mapping[TopicPartition, Span], *, counts: bool = True, system: System = SYSTEM
+) -> Examined:
+    """The first record in or after each span, and, if it `counts`, the gaps of the shortest spans, as far as the limits
+    of this module allow. Raises BrokerError, and ConfigurationError for records that this client cannot read."""
     spans = dict(list(spans.items())[:MAX_PARTITIONS])
-    examinations = _begin(spans)
+    examinations = _begin(spans, MAX_COUNTED if counts else 0)
     open_ = dict(examinations)
     if open_:
         reader = adapter.reader({at: span.start for at, span in spans.items()})
@@ -123,9 +125,9 @@ def examine(adapter: Cluster, spans: Mapping[TopicPartition, Span], *, system: S
     )
 
 
-def _begin(spans: Mapping[TopicPartition, Span]) -> dict[TopicPartition, _Examination]:
-    """To the end in the shortest spans, to the first record in the others."""
-    left, found = MAX_COUNTED, {}
+def _begin(spans: Mapping[TopicPartition, Span], left: int) -> dict[TopicPartition, _Examination]:
+    """To the end in the shortest spans, `left` offsets in all, and to the first record in the others."""
+    found = {}
     for at, span in sorted(spans.items(), key=lambda each: each[1].end - each[1].start):
         left -= span.end - span.start
         found[at] = _Examination(span.start, span.end if left >= 0 else span.start + 1)

@@ -151,7 +151,7 @@ def _examine(
         try:
             return examine(adapter, spans | uncounted, system=system)
         except ConfigurationError:  # such as a compression that this client cannot read
-            return examine(adapter, spans, system=system)
+            return examine(adapter, spans, counts=False, system=system)
     except BrokerError as error:
         if error.fault is not Fault.DENIED:
             raise
