@@ -34,6 +34,7 @@ from flux.core.ports import (
 _REQUEST = 10.0  # seconds for a request to the cluster
 _COMMIT = 15.0
 _DOUBT = 20.0  # seconds that a commit is repeated before another client finds out how it ended
+_LOST = 30.0  # seconds until a consumer has reported that it lost its partitions
 _REST = 0.2
 _OF_THE_CLUSTER = frozenset({Fault.UNAVAILABLE, Fault.FENCED, Fault.LOGIN, Fault.METADATA, Fault.FATAL})
 """Faults for which no record can be the reason."""
@@ -195,7 +196,7 @@ class TransactionWriter:
             step()
             try:
                 self._started(one_by_one=False)
-                if self._is_committed(parts):
+                if self._is_committed(parts, step):
                     return
                 raise BrokerError("the connection broke in its commit, and it was not committed", Fault.FENCED)
             except InDoubt:
@@ -210,7 +211,18 @@ class TransactionWriter:
                 self._system.sleep(1.0)
         raise InDoubt(f"it is not known whether the last transaction was committed ({error})", Fault.FATAL)
 
-    def _is_committed(self, parts: Sequence[Part]) -> bool:
+    def _is_committed(self, parts: Sequence[Part], step: Callable[[], None]) -> bool:
+        until = self._system.monotonic() + _LOST
+        while (found := self._look(parts)) is None:
+            # Another member commits for partitions that this one has lost, which its next polls will report.
+            if self._system.monotonic() >= until or not self._goes_on():
+                raise InDoubt("its committed offsets were changed by somebody else", Fault.FATAL)
+            step()
+            self._system.sleep(_REST)
+        return found
+
+    def _look(self, parts: Sequence[Part]) -> bool | None:
+        """Whether the transaction was committed; None: the committed offsets do not say it."""
         if self._admin is None:
             self._admin = self._adapter.admin()
         for part in parts:
@@ -226,7 +238,7 @@ class TransactionWriter:
                 if committed == before:
                     return False
         if any(part.task.owned(part) for part in parts):
-            raise InDoubt("its committed offsets were changed by somebody else", Fault.FATAL)
+            return None
         return False  # nothing is owned any more: what is put back is dropped
 
     # ---- the client

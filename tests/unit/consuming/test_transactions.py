@@ -5,15 +5,26 @@ from __future__ import annotations
 import threading
 import uuid
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
 import flux
 from flux.adapters.memory import MemoryAdapter, forget
+from flux.consuming import transaction_writer
+from flux.consuming.coordinator.sealing import Part
 from flux.consuming.transaction_writer import TransactionWriter
+from flux.core.engine.transactions import Sealed
 from flux.core.errors import BrokerError, Fault
-from flux.core.ports import InDoubt, ProducerRecord, ProducerSettings, TransactionSettings
+from flux.core.ports import (
+    CommittedOffset,
+    InDoubt,
+    ProducerRecord,
+    ProducerSettings,
+    TopicPartition,
+    TransactionSettings,
+)
 from flux.producing.registry import PRODUCERS
 from flux.system import SYSTEM
 
@@ -150,6 +161,34 @@ def test_a_commit_whose_end_is_not_known_is_found_out(adapter: MemoryAdapter, st
 
     assert seen(adapter, "out") == sorted(b"%d" % number for number in range(10))
     assert committed(adapter) == 10
+
+
+@pytest.mark.parametrize("reported", [True, False])
+def test_a_commit_in_doubt_waits_until_lost_partitions_are_reported(
+    adapter: MemoryAdapter, reported: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transaction_writer, "_LOST", 0.5)
+    at, left = TopicPartition("t", 0), [3]
+    adapter.broker.set_committed_offset("g", at, CommittedOffset(9))  # by the next owner
+    adapter.broker.fail_transactions(lambda step, *_: InDoubt("no answer", Fault.FATAL) if step == "commit" else None)
+
+    class Lost:
+        def owned(self, part: object) -> dict[TopicPartition, tuple[CommittedOffset, CommittedOffset | None]]:
+            left[0] -= 1
+            return {} if reported and left[0] < 0 else {at: (CommittedOffset(5), CommittedOffset(1))}
+
+    stage = SimpleNamespace(group="g", topic="t")
+    runtime: Any = SimpleNamespace(engine=SimpleNamespace(stage=stage))
+    part = Part(cast(Any, Lost()), runtime, b"", Sealed([], [], {}, {}, []))
+    settings = TransactionSettings("id")
+    writer = TransactionWriter(adapter, settings, lambda: "other", lambda topic: None, SYSTEM, lambda: True)
+
+    with pytest.raises(BrokerError) as caught:
+        writer.write([part], lambda: None)
+
+    assert isinstance(caught.value, InDoubt) is not reported
+    assert caught.value.fault is (Fault.FENCED if reported else Fault.FATAL)
+    writer.close()
 
 
 def test_a_client_whose_start_failed_is_replaced(adapter: MemoryAdapter) -> None:
