@@ -145,6 +145,8 @@ class Epoch:
     came_at: dict[int, float] = attrs.field(factory=dict)
     """Offset -> the machine's time."""
     calls: list[Call] = attrs.field(factory=list)
+    left_out: list[Call] = attrs.field(factory=list)
+    """Records that are too old, of the batch that begins next."""
     polls: int = 0
     returned: int = 0
     """The step at which the last poll returned."""

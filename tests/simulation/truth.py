@@ -337,8 +337,11 @@ class Truth:
         if last is not None:
             check_again(self, call, last)
         check_prompt(self, call)
-        check_order(self, call)
-        check_alone(self, call)
+        if refused and epoch.task.batched:
+            epoch.left_out.append(call)  # before the calls of the same batch, which may precede it
+        else:
+            check_order(self, call)
+            check_alone(self, call)
         if not refused and (batch is None or len(batch) == 1):
             self.gates.begin(call)
         self.counted["repeats"] += bool(copy.calls) and last is None
@@ -352,8 +355,12 @@ class Truth:
         for message in messages:
             self.begin(process, message, retries, batch)
         self.counted["batches"] += 1
-        if not batch[0].epoch.ended:
+        epoch = batch[0].epoch
+        if not epoch.ended:
+            for call in epoch.left_out:
+                check_order(self, call)
             check_batch(self, batch)
+        epoch.left_out.clear()
         return batch
 
     def refuse(self, process: Process, message: Any, retries: int) -> Call:

@@ -264,6 +264,7 @@ with kit() as made:
 
 def test_a_connection_of_django(database: Database) -> None:
     """In a process of its own: Django is configured once."""
+    pytest.importorskip("django")
     database.execute("DROP TABLE IF EXISTS flux_guard")
     url = urlsplit(database.url)
     engine, name = ("sqlite3", url.path[1:]) if url.scheme == "sqlite" else ("postgresql", url.path[1:])
