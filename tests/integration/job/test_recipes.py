@@ -106,8 +106,7 @@ def test_in_one_transaction_work_is_done_once_whenever_the_process_dies(lab: Lab
     )
     assert lab.process(path, "Billing", query=STATIC).wait(30) == 9  # between the work and its commit
     process = lab.process(path, "Billing", query=STATIC)
-    before = len(calls.read_text().splitlines())
-    wait_for(lambda: len(calls.read_text().splitlines()) > before + 20 and done(database, b"40"), "it goes on")
+    wait_for(lambda: done(database, b"40"), "it goes on")  # how many others are left depends on when the first died
     process.kill()  # between a commit of the database and one of Kafka's
     process.wait(10)
     with closing(sqlite3.connect(database)) as db:
