@@ -34,9 +34,6 @@ class InPlace:
         self.called: dict[Entry, WaitingInPlace] = {}
         """Records that have waited and whose next call has not ended yet."""
 
-    def __len__(self) -> int:
-        return len(self._heap)
-
     @property
     def next_due(self) -> float | None:
         return self._heap[0][0] if self._heap else None

@@ -145,3 +145,11 @@ def test_a_share_of_the_room_is_whole() -> None:
     assert made.turn() == ([0, 1], [], False)
     first.waiting, second.waiting_bytes = 5, 250
     assert made.turn() == ([], [], False)
+
+
+def test_a_stage_that_starts_no_calls_does_not_poll_for_a_moment_and_pauses_then() -> None:
+    made = stage()
+    assert made.backpressure.patient(made.partitions, T0, blocked=True)
+    assert not made.backpressure.patient(made.partitions, T0 + PATIENCE, blocked=True)
+    assert not made.backpressure.patient(made.partitions, T0 + PATIENCE)
+    assert not stage(Role.RETRY).backpressure.patient(stage(Role.RETRY).partitions, T0, blocked=True)

@@ -229,3 +229,9 @@ def test_metrics_port_needs_a_port_that_there_can_be() -> None:
         wrong: Any = port
         with pytest.raises(flux.ConfigurationError, match=r"metrics_port = .*: give a whole number"):
             flux.Worker(task, adapter=peer.adapter, metrics_port=wrong)
+
+
+def test_a_worker_that_has_failed_is_not_live_and_says_why() -> None:
+    health = judge([], starting=False, stopping=False, failure="ValueError: no")
+    assert (health.live, health.ready) == (False, False)
+    assert health.troubles == ["the worker has failed: ValueError: no"]
