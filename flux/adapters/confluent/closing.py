@@ -1,4 +1,4 @@
-"""Closing a client, for which librdkafka has no time limit."""
+"""Calls for which librdkafka has no time limit, such as closing a client."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from flux.core.errors import BrokerError, Fault
 _LEAVING = 1.0  # seconds: reached when the cluster is unavailable, and with KIP-848, whose members keep their ids
 
 
-def closed_within(seconds: float, close: Callable[[], object]) -> bool:
-    """Whether `close` has ended in time. Else it continues on a daemon thread. Raises what `close` raises."""
+def ended_within(seconds: float, call: Callable[[], object], thread_name: str = "flux-close") -> bool:
+    """Whether `call` has ended in time. Else it continues on a daemon thread. Raises what it raises until then."""
     failures: list[BaseException] = []
 
     def run() -> None:
         try:
-            close()
+            call()
         except BaseException as error:
             failures.append(error)
 
-    thread = threading.Thread(target=run, name="flux-close", daemon=True)
+    thread = threading.Thread(target=run, name=thread_name, daemon=True)
     thread.start()
     thread.join(seconds)
     if failures:

@@ -15,7 +15,7 @@ import confluent_kafka
 from confluent_kafka import Consumer, KafkaError, KafkaException
 
 from flux.adapters.confluent.callbacks import ErrorCallback
-from flux.adapters.confluent.closing import ClosedConsumer, closed_within, leave_and_close
+from flux.adapters.confluent.closing import ClosedConsumer, ended_within, leave_and_close
 from flux.adapters.confluent.commits import Commits, Done, membership_of
 from flux.adapters.confluent.config import group_protocol
 from flux.adapters.confluent.errors import fault_of
@@ -217,7 +217,7 @@ class ConfluentConsumer:
             return
         try:
             # librdkafka waits for commits in flight, a minute and more, and until the broker knows that it leaves.
-            if not closed_within(_CLOSING, self._close_client):
+            if not ended_within(_CLOSING, self._close_client):
                 self._log.warn("close", f"leaving {self._settings.group} takes too long: its session will time out")
         finally:
             self._client = ClosedConsumer()

@@ -16,7 +16,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from flux.adapters.confluent.acknowledgements import Acknowledgements
 from flux.adapters.confluent.apart import Apart, Sent
 from flux.adapters.confluent.callbacks import ErrorCallback
-from flux.adapters.confluent.closing import closed_within
+from flux.adapters.confluent.closing import ended_within
 from flux.adapters.confluent.errors import fault_of
 from flux.adapters.confluent.log import ClientLog, logger
 from flux.adapters.confluent.messages import client_headers
@@ -142,7 +142,7 @@ class ConfluentProducer:
             self._apart.close(0)
         self._acknowledgements.join(_ABANDONED)
         # Its callbacks refer to this object: it would live, and connect, until the garbage is collected.
-        closed_within(_ABANDONED, self._release_client)
+        ended_within(_ABANDONED, self._release_client)
         return left
 
     def _release_client(self) -> None:

@@ -10,7 +10,7 @@ import confluent_kafka
 from confluent_kafka import Consumer, KafkaError, KafkaException
 
 from flux.adapters.confluent.callbacks import ErrorCallback
-from flux.adapters.confluent.closing import closed_within
+from flux.adapters.confluent.closing import ended_within
 from flux.adapters.confluent.errors import fault_of
 from flux.adapters.confluent.log import ClientLog
 from flux.adapters.confluent.messages import OUT_OF_RANGE
@@ -104,7 +104,7 @@ class ConfluentReader:
     def close(self) -> None:
         client, self._client = self._client, None
         if client is not None:
-            closed_within(_CLOSING, client.close)
+            ended_within(_CLOSING, client.close)
 
     def _connected(self) -> None:
         self._worked = True

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-from flux.adapters.confluent.closing import closed_within
+from flux.adapters.confluent.closing import ended_within
 from flux.core.errors import BrokerError, Fault
 from flux.core.ports import System
 
@@ -37,7 +37,7 @@ class StuckCalls:
                     returned.set()
                     self._open -= counted
 
-        in_time = closed_within(seconds, run)
+        in_time = ended_within(seconds, run, "flux-offsets")
         with self._lock:
             if not in_time and not returned.is_set():
                 counted = True

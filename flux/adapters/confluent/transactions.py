@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 from confluent_kafka import KafkaError, KafkaException, Producer
 
 from flux.adapters.confluent.callbacks import ErrorCallback
-from flux.adapters.confluent.closing import closed_within
+from flux.adapters.confluent.closing import ended_within
 from flux.adapters.confluent.commits import client_offsets
 from flux.adapters.confluent.errors import COMMIT_NOT_ASKED_FOR, PRODUCER_SUPERSEDED, fault_of
 from flux.adapters.confluent.log import ClientLog
@@ -196,7 +196,7 @@ class ConfluentTransactions:
         with suppress(KafkaException):
             self._client.purge(blocking=False)
         # Its callbacks refer to this object: it would live, and connect, until the garbage is collected.
-        closed_within(_CLOSING, self._release_client)
+        ended_within(_CLOSING, self._release_client)
 
     def _release_client(self) -> None:
         """The client closes with its last reference."""

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from flux.adapters.confluent.closing import closed_within
+from flux.adapters.confluent.closing import ended_within
 from flux.consuming import effects as do
 from flux.consuming.procedures import leave, revoke
 from flux.consuming.side_threads import Aside
@@ -119,9 +119,9 @@ def test_what_was_given_up_is_not_tried_again_when_the_partitions_are_revoked() 
 
 def test_a_close_that_hangs_is_left_to_itself() -> None:
     going_on = threading.Event()
-    assert not closed_within(0.01, going_on.wait)
+    assert not ended_within(0.01, going_on.wait)
     going_on.set()
-    assert closed_within(5.0, lambda: None)
+    assert ended_within(5.0, lambda: None)
 
 
 def test_what_a_close_raises_is_raised() -> None:
@@ -129,7 +129,7 @@ def test_what_a_close_raises_is_raised() -> None:
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        closed_within(5.0, close)
+        ended_within(5.0, close)
 
 
 def test_a_step_aside_is_waited_for_as_long_as_one_wants_to() -> None:
