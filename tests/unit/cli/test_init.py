@@ -21,18 +21,22 @@ def written(directory: Path) -> list[str]:
     return sorted(path.name for path in directory.iterdir())
 
 
-def test_the_test_that_it_writes_passes_on_the_task_that_it_writes(flux_cli: Flux) -> None:
-    done = flux_cli("init")
-    assert done.exit_code == 0, done.output
-    assert written(flux_cli.directory) == NAMES
-    ran = subprocess.run(
+def pytest_in(directory: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"],
-        cwd=flux_cli.directory,
+        cwd=directory,
         capture_output=True,
         text=True,
         timeout=60,
         check=False,
     )
+
+
+def test_the_test_that_it_writes_passes_on_the_task_that_it_writes(flux_cli: Flux) -> None:
+    done = flux_cli("init")
+    assert done.exit_code == 0, done.output
+    assert written(flux_cli.directory) == NAMES
+    ran = pytest_in(flux_cli.directory)
     assert ran.returncode == 0, ran.stdout
     assert "3 passed" in ran.stdout
 
@@ -99,14 +103,7 @@ def test_with_an_outbox_it_writes_a_program_whose_test_passes_and_whose_commands
     done = flux_cli("init", "--outbox")
     assert done.exit_code == 0, done.output
     assert written(flux_cli.directory) == sorted([*NAMES, "orders.py", "test_orders.py"])
-    ran = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"],
-        cwd=flux_cli.directory,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    ran = pytest_in(flux_cli.directory)
     assert "5 passed" in ran.stdout, ran.stdout
     create, order, relay = done.stdout.splitlines()[-4:-1]
     created = flux_cli(*shlex.split(re.sub("confluent://\\S+", flux_cli.url, create))[1:])
