@@ -77,7 +77,13 @@ def _concrete(step: Step, model: Subject) -> Iterator[Action]:
         case Seek(partition, number) if model.members:
             yield "drain", methodcaller("drain")
             number, offset = _at(model, partition, number)
+            beyond = offset > model.watermarks()[number][1]
             yield f"seek {number} to {offset}", lambda subject: subject.seek(number, offset)
+            if beyond:
+                # else it depends on the moment of a fetch whether the next records make the offset exist
+                if number in model.paused:
+                    yield f"resume {number}", lambda subject: subject.resume(number)
+                yield "drain", methodcaller("drain")
         case Commit(partition, number, metadata, waits) if model.members:
             number, offset = _at(model, partition, number)
             yield (

@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import redirect_stdout
 from typing import Any
 
 from brokers.operator import Operator
@@ -130,4 +131,6 @@ def run(bootstrap: str, count: int, number: int) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(run(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))), flush=True)
+    with redirect_stdout(sys.stderr):  # hypothesis prints there
+        ran = run(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
+    print(json.dumps(ran), flush=True)
