@@ -11,6 +11,9 @@ if TYPE_CHECKING:
 
 _AT_ONCE = 0.3
 """Seconds that a caller may be late."""
+_SHARED_OUT = 3.0
+"""Seconds after which the members that start together have their partitions: one that pauses at once polls once a
+second, and is woken up to twice as late, before it gives a partition up."""
 
 
 def check_prompt(truth: Truth, call: Call) -> None:
@@ -29,13 +32,13 @@ def check_prompt(truth: Truth, call: Call) -> None:
     if book.paused_at is not None or call.tries or any(holds(each, key_queue, settings) for each in epoch.calls):
         return
     ready = max(call.copy.stored_at, truth.due_at(call.copy), book.resumed_at) + truth.patience(epoch.task)
-    if truth.machine.time - ready > truth.slack(epoch.task) and truth.machine.time > 1.0:
+    if truth.machine.time - ready > truth.slack(epoch.task) and truth.machine.time > _SHARED_OUT:
         raise truth.broken(f"{call} is called {truth.machine.time - ready:.3f} s late")
     if epoch.task.batched:
         # the wait for a full batch goes on during a pause
         came = max(epoch.came_at.get(call.copy.offset, 0.0), truth.due_at(call.copy)) + truth.patience(epoch.task)
         late = truth.machine.time - max(came, book.resumed_at)
-        if late > _AT_ONCE and truth.machine.time > 1.0:
+        if late > _AT_ONCE and truth.machine.time > _SHARED_OUT:
             raise truth.broken(f"{call} waits for its batch {late:.3f} s too long")
 
 
