@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import socket
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Protocol
 from urllib.parse import unquote
@@ -17,6 +19,7 @@ LARGEST_RECORD = 100_000_000
 """Bytes. The topic decides how large a record may be; beyond this a broker ends the connection
 (socket.request.max.bytes)."""
 
+_NOT_IN_A_CLIENT_ID = re.compile(r"[^A-Za-z0-9._-]")
 _NAME = re.compile(r"[A-Za-z0-9._-]+\Z")
 _PORT = re.compile(r":[0-9]{1,5}\Z")
 
@@ -60,6 +63,12 @@ class KafkaAdapter:
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._bootstrap!r}, {shown(self._shared)!r})"
+
+
+def member_client_id(task: str) -> str:
+    """`flux-TASK-HOST-PID`: by it the tools of a cluster name who owns a partition."""
+    parts = ("flux", task, socket.gethostname(), str(os.getpid()))
+    return _NOT_IN_A_CLIENT_ID.sub("-", "-".join(part for part in parts if part))
 
 
 def broker_list(bootstrap: str, is_broker: Callable[[str], bool], form: str, login: str) -> str:

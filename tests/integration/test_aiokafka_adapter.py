@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
@@ -149,6 +150,24 @@ def test_a_header_without_a_readable_name_costs_no_record(bootstrap: str, make_t
         with pytest.raises(UnicodeDecodeError):
             zero[2].headers()
         assert zero[2].timestamp() == (1, 1001)
+
+
+def test_a_member_has_its_tasks_name_host_and_process(bootstrap: str, topic: str, group: str) -> None:
+    async def name(task: str, **options: Any) -> str:
+        adapter = AiokafkaAdapter(bootstrap, options)
+        listener = Listener()
+        settings = ConsumerSettings(topic, f"{group}-{len(options)}", task=task)
+        consumer = listener.consumer = await adapter.async_consumer(settings, listener)
+        until = time.monotonic() + SECONDS
+        while not listener.owned:
+            assert time.monotonic() < until
+            await consumer.poll(10, 0.2)
+        (found,) = await asyncio.to_thread(adapter.admin().members, settings.group, SECONDS)
+        await consumer.close()
+        return found.client_id
+
+    assert asyncio.run(name("Billing")) == f"flux-Billing-{socket.gethostname()}-{os.getpid()}"
+    assert asyncio.run(name("Billing", client_id="mine")) == "mine"
 
 
 def test_what_was_written_in_an_aborted_transaction_is_not_read_where_that_is_asked(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import os
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -406,6 +408,21 @@ def test_a_static_member_that_is_replaced_hears_of_it(topic: str, write: Any, co
 
     polled_until(second, watch)
     assert {error.fault for error in fenced} == {Fault.FENCED}
+
+
+def test_a_member_has_its_tasks_name_host_and_process(
+    adapter: ConfluentAdapter, bootstrap: str, topic: str, group: str
+) -> None:
+    listener = Listener(BEGINNING)
+    consumer = listener.consumer = adapter.consumer(ConsumerSettings(topic, group, task="Billing"), listener)
+    admin = adapter.admin()
+    try:
+        polled_until(consumer, lambda _: bool(listener.owned))
+        (found,) = admin.members(group, SECONDS)
+    finally:
+        consumer.close()
+        admin.close()
+    assert found.client_id == f"flux-Billing-{socket.gethostname()}-{os.getpid()}"
 
 
 def test_static_members_with_a_suffix_each_live_together(make_topic: Any, consume: Any) -> None:

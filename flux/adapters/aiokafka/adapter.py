@@ -16,7 +16,7 @@ from flux.adapters.aiokafka.oauth import AsyncTokenSource
 from flux.adapters.aiokafka.producer import AiokafkaProducer
 from flux.adapters.aiokafka.reader import AiokafkaReader
 from flux.adapters.authentication import Authentication
-from flux.adapters.kafka import AdapterConfig, KafkaAdapter
+from flux.adapters.kafka import AdapterConfig, KafkaAdapter, member_client_id
 from flux.core.ports import AsyncRebalanceListener, ConsumerSettings, ProducerSettings, TopicPartition
 
 
@@ -44,7 +44,7 @@ class AiokafkaAdapter(KafkaAdapter):
 
     async def async_consumer(self, settings: ConsumerSettings, listener: AsyncRebalanceListener) -> AiokafkaConsumer:
         """Connects in its first `poll`: an unavailable cluster is no error."""
-        client = self._client(self._consumer)
+        client = self._client({"client_id": member_client_id(settings.task), **self._consumer})
         options = config.consumer_options(self._consumer, settings)
         return AiokafkaConsumer(client, options, settings, listener, self._log)
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
-from flux.adapters.kafka import LARGEST_RECORD, broker_list, parse_url, without_reserved
+from flux.adapters.kafka import LARGEST_RECORD, broker_list, member_client_id, parse_url, without_reserved
 from flux.core.errors import ConfigurationError
 from flux.core.ports import ConsumerSettings, ProducerSettings, TransactionSettings
 from flux.core.validation import is_number, is_text, plain, shown
@@ -114,6 +114,7 @@ def group_protocol(options: Mapping[str, Any]) -> str:
 
 def consumer_properties(bootstrap: str, options: Mapping[str, Any], settings: ConsumerSettings) -> dict[str, Any]:
     properties: dict[str, Any] = _EVERY_CLIENT | {
+        "client.id": member_client_id(settings.task),
         "isolation.level": "read_committed",
         "partition.assignment.strategy": "cooperative-sticky",
         # One fetch serves all partitions of a broker: a resumed partition waits for the fetch in progress.

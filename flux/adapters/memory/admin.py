@@ -104,7 +104,7 @@ class MemoryAdmin:
                 membership.expire(self._cluster.system.monotonic())
                 for member in membership.members:
                     owned = [TopicPartition(topic, n) for n, owner in membership.owner.items() if owner is member]
-                    found.append(GroupMember(member.id, "memory", "here", tuple(sorted(owned))))
+                    found.append(GroupMember(member.id, member.client_id, "here", tuple(sorted(owned))))
             return found
 
     def unreadable_codecs(self, topic: str, timeout: float) -> Mapping[str, str]:

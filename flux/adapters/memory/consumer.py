@@ -37,6 +37,7 @@ class MemoryConsumer:
         self._cluster = cluster
         self._topic = settings.topic
         self._group = settings.group
+        self._client_id = f"flux-{settings.task}" if settings.task else "memory"
         self._listener = listener
         self._sleeper = Sleeper(cluster.system)
         self._member: Member | None = None
@@ -89,7 +90,7 @@ class MemoryConsumer:
         if not self._cluster.available:
             return None
         if member is None or member not in group.members:
-            member = self._member = Member(self.max_poll_interval, now)
+            member = self._member = Member(self.max_poll_interval, now, self._client_id)
             group.join(member)
             self._notified = False
         # As in Kafka, each rebalance gives a new generation to the members that keep what they have, too.

@@ -25,6 +25,7 @@ class Member:
     max_poll_interval: float
     last_poll: float
     """While a poll waits: when it will return at the latest."""
+    client_id: str = "memory"
     id: str = attrs.field(factory=lambda: f"member-{next(_numbers)}")
     generation: int = 0
     """Of the group, when this member last took part in a rebalance; 0: in none yet."""

@@ -65,7 +65,7 @@ class StageRuntime:
         return now
 
 
-def consumer_settings(engine: Engine, instance_suffix: str) -> ConsumerSettings:
+def consumer_settings(engine: Engine, instance_suffix: str, task: str) -> ConsumerSettings:
     """The settings of the stage's consumer."""
     stage = engine.stage
     return ConsumerSettings(
@@ -73,6 +73,7 @@ def consumer_settings(engine: Engine, instance_suffix: str) -> ConsumerSettings:
         group=stage.group,
         small_queue=stage.role is not Role.MAIN,
         instance_suffix=f"{instance_suffix}-{stage.number}{'-leftover' if stage.role is Role.LEFTOVER else ''}",
+        task=task,
     )
 
 

@@ -54,7 +54,10 @@ class Coordinator:
         self.concurrency_limit = ConcurrencyLimit(policy.concurrency, any(e.stage.role is Role.MAIN for e in engines))
         self.runtimes = [
             StageRuntime(
-                engine, consumer_settings(engine, instance_suffix), self.hook_dispatch.of(engine.stage.number), system
+                engine,
+                consumer_settings(engine, instance_suffix, self.hook_dispatch.task),
+                self.hook_dispatch.of(engine.stage.number),
+                system,
             )
             for engine in engines
         ]

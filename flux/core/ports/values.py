@@ -86,6 +86,8 @@ class ConsumerSettings:
     """True: fetch about 4 MB of records ahead (retry stages); False: as much as gives the best throughput."""
     instance_suffix: str = ""
     """Appended to the static membership id, if the adapter's options have one."""
+    task: str = ""
+    """The task's name; part of the member's client id, unless the adapter's options have one."""
 
 
 class ProducerRecord(NamedTuple):

@@ -66,6 +66,15 @@ def test_records_are_processed_beside_the_block_and_committed_at_its_end(
     assert worker.failure is None
 
 
+def test_each_member_is_named_after_its_task(peer: Peer) -> None:
+    def billing(message: flux.Message) -> None: ...
+
+    with flux.Worker(peer.task(billing), adapter=peer.adapter, system=peer.machine):
+        admin = peer.adapter.admin()
+        names = [member.client_id for group in ("g", "g-1") for member in admin.members(group, 1)]
+    assert names == ["flux-billing"] * 2
+
+
 def test_an_exception_in_the_block_stops_the_worker_gracefully(peer: Peer, in_block: Callable[..., None]) -> None:
     began, done = threading.Event(), threading.Event()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -115,6 +116,16 @@ def test_positions_are_never_moved_behind_fluxs_back() -> None:
     assert properties["auto.offset.reset"] == "error"
     assert properties["group.id"] == "magnificent-5"
     assert properties["bootstrap.servers"] == "h:1"
+
+
+def test_a_member_has_its_tasks_name_host_and_process_unless_the_user_says_otherwise(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("socket.gethostname", lambda: "box 1")
+    settings = ConsumerSettings("t", "g", task="Zähler")
+    assert consumer_properties("h:1", {}, settings)["client.id"] == f"flux-Z-hler-box-1-{os.getpid()}"
+    assert consumer_properties("h:1", {"client.id": "mine"}, settings)["client.id"] == "mine"
+    assert consumer_properties("h:1", {}, SETTINGS)["client.id"] == f"flux-box-1-{os.getpid()}"
 
 
 def test_the_users_properties_win_over_fluxs_defaults() -> None:
