@@ -58,6 +58,7 @@ def command(
     """
     from flux.cli.clusters import open_task
     from flux.core.text import one_line
+    from flux.operate.audit import this_user
     from flux.operate.formatting import key_of, short
     from flux.operate.skip import plan_skip, skip, stage_of
 
@@ -67,7 +68,7 @@ def command(
         raise click.UsageError(f"--receipt: {receipt} exists: name a new file")
     if not reason.strip():
         raise click.UsageError("--reason is empty: say why, for those who find the dead letter")
-    who = by or _me()
+    who = by or this_user()
     with open_task(sources, task) as opened:
         adapter, admin, policy = opened.adapter, opened.admin, opened.policy
         plan = plan_skip(adapter, admin, policy, stage_of(policy, stage, admin), partition, offset)
@@ -95,14 +96,3 @@ def _keep(file: Path, line: str) -> None:
         opened.write(line + "\n")
         opened.flush()
         os.fsync(opened.fileno())
-
-
-def _me() -> str:
-    import getpass
-    import socket
-
-    try:
-        user = getpass.getuser()
-    except (OSError, KeyError, ImportError):  # a container's user without a name
-        user = "somebody"
-    return f"{user}@{socket.gethostname()}"
