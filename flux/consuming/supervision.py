@@ -101,6 +101,9 @@ class Supervision:
             yield Here(lambda: self._observe(observed))
             yield from self._begin()
             yield from self._supervise()
+        except BaseException:
+            yield from self._stop_started()
+            raise
         finally:
             self._duty.end()
             code = 0
@@ -185,6 +188,20 @@ class Supervision:
                 logger.warning("stopping at once")
                 for job in self._jobs:
                     job.stop(now, at_once=True)
+
+    def _stop_started(self) -> Generator[Step, Any, None]:
+        """After a failure: the tasks that have started leave their groups, before what they use is closed."""
+        self._stop_at = self._system.monotonic()
+        stopped = []
+        for job in self._jobs:
+            try:
+                job.stop(self._stop_at)
+                stopped.append(job)
+            except RuntimeError as error:  # no thread can be started
+                logger.error("%s cannot stop: %s", job.name, brief(error))
+        until = max((job.deadline for job in stopped), default=self._stop_at) + _GRACE
+        while not all(job.ended for job in stopped) and self._system.monotonic() < until:
+            yield Tick()
 
     def _stats(self) -> Mapping[str, Iterable[Stats]]:
         return {job.name: job.stats().values() for job in self._jobs}

@@ -219,7 +219,7 @@ def perform(life: Life) -> Summary:
                 runner.get_loop().set_default_executor(CarryingExecutor(thread_name_prefix="asyncio"))  # as a worker's
             return runner.run(_awaiting(result), context=copy_context())
 
-        return blocking_loop.go_through(life, take, BaseException)
+        return blocking_loop.go_through(life, take)
 
 
 async def perform_async(life: Life) -> Summary:
@@ -231,7 +231,7 @@ async def perform_async(life: Life) -> Summary:
             return result
         return await asyncio.get_running_loop().create_task(_awaiting(result), context=copy_context())
 
-    return await awaited_loop.go_through(life, take, BaseException)
+    return await awaited_loop.go_through(life, take)
 
 
 async def _awaiting(result: Awaitable[Any]) -> Any:

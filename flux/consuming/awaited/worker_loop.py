@@ -38,13 +38,9 @@ async def live(
     return int(await go_through(life, take))
 
 
-async def go_through(
-    life: Generator[S, Any, T],
-    take: Callable[[S], Awaitable[Any]],
-    errors: type[BaseException] = Exception,
-) -> T:
-    """Performs the requests of `life` by `take`, and sends it the result, or raises in it one of `errors`. Returns the
-    result of `life`."""
+async def go_through(life: Generator[S, Any, T], take: Callable[[S], Awaitable[Any]]) -> T:
+    """Performs the requests of `life` by `take`, and sends it the result, or raises the error in it, so that it ends in
+    order also after SystemExit. Returns the result of `life`."""
     send: Callable[[Any], S] = life.send
     value: Any = None
     while True:
@@ -54,5 +50,5 @@ async def go_through(
             return end.value  # type: ignore[no-any-return]
         try:
             send, value = life.send, await take(step)
-        except errors as error:
+        except BaseException as error:
             send, value = life.throw, error

@@ -39,13 +39,9 @@ def live(
     return int(go_through(life, take))
 
 
-def go_through(
-    life: Generator[S, Any, T],
-    take: Callable[[S], Any],
-    errors: type[BaseException] = Exception,
-) -> T:
-    """Performs the requests of `life` by `take`, and sends it the result, or raises in it one of `errors`. Returns the
-    result of `life`."""
+def go_through(life: Generator[S, Any, T], take: Callable[[S], Any]) -> T:
+    """Performs the requests of `life` by `take`, and sends it the result, or raises the error in it, so that it ends in
+    order also after SystemExit. Returns the result of `life`."""
     send: Callable[[Any], S] = life.send
     value: Any = None
     while True:
@@ -55,5 +51,5 @@ def go_through(
             return end.value  # type: ignore[no-any-return]
         try:
             send, value = life.send, take(step)
-        except errors as error:
+        except BaseException as error:
             send, value = life.throw, error

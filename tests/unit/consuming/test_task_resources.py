@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 import flux
+from flux.core.ports import Thread
 from flux.testing import Kit
-from unit.support.peers_support import Peer, wait_for
+from unit.support.peers_support import FastMachine, Peer, wait_for
 
 steps: list[str] = []
 
@@ -234,3 +235,45 @@ def test_a_task_of_their_task_group_that_fails_ends_the_worker(peer: Peer) -> No
     assert isinstance(failed.value.__cause__, ExceptionGroup)
     assert [str(each) for each in failed.value.__cause__.exceptions] == ["no more tokens"]
     assert steps == ["setup with pool", "close with pool"]
+
+
+def exits(self: Any) -> None:
+    raise SystemExit(7)
+
+
+async def exits_async(self: Any) -> None:
+    raise SystemExit(7)
+
+
+@pytest.mark.parametrize(("base", "setup"), [(Plain, exits), (Awaited, exits_async)])
+def test_a_setup_that_exits_ends_the_worker_in_order(
+    peer: Peer, base: type[flux.Task], setup: Callable[..., Any]
+) -> None:
+    second = type("Second", (base,), {"setup": setup, "group_id": "other"})
+    peer.broker.create_topic("t-other-dlq", 1)
+    with pytest.raises(SystemExit, match="7"):
+        flux.Worker(base, second, adapter=peer.adapter, system=peer.machine).run()
+    assert steps == ["enter", "setup with pool", "enter", "close with pool", "leave", "close with pool", "leave"]
+
+
+class Exhausted(FastMachine):
+    """No thread is left for the task of the topic `other`."""
+
+    def spawn(self, name: str, target: Callable[[], None]) -> Thread:
+        if name.startswith("flux-other-"):
+            raise RuntimeError("can't start new thread")
+        return super().spawn(name, target)
+
+
+def test_a_task_that_cannot_start_ends_the_worker_in_order() -> None:
+    peer = Peer(machine=Exhausted())
+    for topic in ("t", "t-g-dlq", "other", "other-h-dlq"):
+        peer.broker.create_topic(topic, 1)
+    peer.write(b"1")
+
+    second = type("Second", (Plain,), {"topic": "other", "group_id": "h"})
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        flux.Worker(Plain, second, adapter=peer.adapter, system=peer.machine).run()
+    opened, closed = ["enter", "setup with pool"] * 2, ["close with pool", "leave"] * 2
+    assert [step for step in steps if not step.startswith("call")] == [*opened, *closed]
+    assert peer.adapter.admin().members("g", 1.0) == []

@@ -79,8 +79,8 @@ class Running:
 class Peer:
     """Topic `t`, group `g`, and what is on the broker."""
 
-    def __init__(self, partitions: int = 1) -> None:
-        self.machine = FastMachine()
+    def __init__(self, partitions: int = 1, machine: FastMachine | None = None) -> None:
+        self.machine = machine or FastMachine()
         self.adapter = MemoryAdapter(
             f"peers-{next(_names)}", system=self.machine, default_partitions=partitions, auto_create=False
         )
