@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from flux.task import Task
     from flux.web.options import WebOptions
     from flux.web.redaction import RedactionFunction
+    from flux.web.users import AccessToken, ProxyLogin
 
 PORT = 7373
 
@@ -42,7 +44,37 @@ It needs the extra: pip install "super-flux[web]"."""
     envvar="FLUX_WEB_TOKEN",
     show_envvar=True,
     metavar="SECRET",
-    help="Access token; required unless --host is this machine only.",
+    help="Access token of an administrator; a login is required unless --host is this machine only.",
+)
+@click.option(
+    "--tokens",
+    envvar="FLUX_WEB_TOKENS",
+    show_envvar=True,
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Users' tokens: lines of ROLE NAME TOKEN. ROLE: viewer, operator or admin.",
+)
+@click.option(
+    "--auth-header",
+    metavar="NAME",
+    help="Header in which a proxy names the user that it has logged in, such as X-Forwarded-User.",
+)
+@click.option(
+    "--auth-groups-header", metavar="NAME", help="Header with that user's groups, such as X-Forwarded-Groups."
+)
+@click.option(
+    "--trust-proxy",
+    "proxies",
+    multiple=True,
+    metavar="ADDRESS",
+    help="Address of the proxy: --auth-header is believed from there alone.",
+)
+@click.option(
+    "--grant",
+    "grants",
+    multiple=True,
+    metavar="ROLE=NAME",
+    help="Role of a user of --auth-header, or of a group as ROLE=@GROUP; without one: viewer.",
 )
 @click.option(
     "--allow-host", "hosts", multiple=True, metavar="NAME", help="An extra allowed Host header, such as a proxy's."
@@ -60,6 +92,11 @@ def command(
     host: str,
     port: int,
     token: str | None,
+    tokens: Path | None,
+    auth_header: str | None,
+    auth_groups_header: str | None,
+    proxies: tuple[str, ...],
+    grants: tuple[str, ...],
     hosts: tuple[str, ...],
     root_path: str,
     read_only: bool,
@@ -89,6 +126,8 @@ def command(
     try:
         options = WebOptions(
             token=token or None,
+            tokens=[] if tokens is None else _tokens(tokens),
+            proxy_login=_proxy_login(auth_header, auth_groups_header, proxies, grants),
             hosts=allowed,
             read_only=read_only,
             redact=function,
@@ -99,6 +138,32 @@ def command(
     except ConfigurationError as error:
         raise click.UsageError(str(error)) from None
     serve(found, options, host, port, root_path)
+
+
+def _tokens(file: Path) -> list[AccessToken]:
+    from flux.core.errors import ConfigurationError
+    from flux.web.users import read_tokens
+
+    try:
+        return read_tokens(file.read_text("utf-8"))
+    except (OSError, ValueError, ConfigurationError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        if isinstance(error, UnicodeDecodeError):  # its text has a part of the file
+            reason = "it is not UTF-8"
+        raise ConfigurationError(f"--tokens {file}: {reason}") from None
+
+
+def _proxy_login(
+    header: str | None, groups_header: str | None, proxies: Sequence[str], grants: Sequence[str]
+) -> ProxyLogin | None:
+    from flux.web.users import ProxyLogin, grants_of, proxies_of
+
+    if header is None:
+        if groups_header or proxies or grants:
+            raise click.UsageError("--auth-groups-header, --trust-proxy and --grant need --auth-header")
+        return None
+    users, groups = grants_of(grants)
+    return ProxyLogin(header, proxies_of(proxies), users, groups, groups_header)
 
 
 def serve(tasks: Sequence[type[Task]], options: WebOptions, host: str, port: int, root_path: str = "") -> None:

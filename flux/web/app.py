@@ -21,10 +21,11 @@ from flux.core.errors import BrokerError, ConfigurationError, FluxError
 from flux.core.text import one_line
 from flux.web import live
 from flux.web.auth import AuthMiddleware, path_of
-from flux.web.page_context import PageContext, context_of
+from flux.web.page_context import PageContext, context_of, require
 from flux.web.pages import dead_letters as dead_letters
 from flux.web.pages import jobs, login, records, tasks, workers
 from flux.web.query_parameters import form
+from flux.web.users import UserRole
 
 logger = logging.getLogger("flux.web")
 
@@ -51,9 +52,12 @@ READS = {
 }
 CHANGES: dict[str, Sent] = {
     "/tasks/{task}/dead-letters/replay": dead_letters.replay,
+}
+"""For operators."""
+DELETES: dict[str, Sent] = {
     "/tasks/{task}/dead-letters/purge": dead_letters.purge,
 }
-"""Refused with `--read-only`."""
+"""For administrators."""
 SENDS: dict[str, Sent] = {
     "/login": login.log_in,
     "/logout": login.log_out,
@@ -64,8 +68,8 @@ SENDS: dict[str, Sent] = {
 
 def app_of(context: PageContext) -> Starlette:
     routes = [Route(path, page, methods=["GET"]) for path, page in READS.items()]
-    routes += [Route(path, _sent(page, True), methods=["POST"]) for path, page in CHANGES.items()]
-    routes += [Route(path, _sent(page, False), methods=["POST"]) for path, page in SENDS.items()]
+    for role, pages in ((UserRole.ADMIN, DELETES), (UserRole.OPERATOR, CHANGES), (None, SENDS)):
+        routes += [Route(path, _sent(page, role), methods=["POST"]) for path, page in pages.items()]
     app = Starlette(
         routes=[*routes, Mount("/static", StaticFiles(directory=str(files("flux.web") / "static")), name="static")],
         middleware=[Middleware(AuthMiddleware, options=context.options, sessions=context.sessions)],
@@ -76,12 +80,11 @@ def app_of(context: PageContext) -> Starlette:
     return app
 
 
-def _sent(page: Sent, changes: bool) -> Callable[[Request], Awaitable[Response]]:
+def _sent(page: Sent, role: UserRole | None) -> Callable[[Request], Awaitable[Response]]:
     async def handle(request: Request) -> Response:
-        context = context_of(request)
-        fields = await form(request, context.sessions)
-        if changes and context.options.read_only:
-            raise HTTPException(403, "these pages are read-only")
+        fields = await form(request, context_of(request).sessions)
+        if role is not None:
+            require(request, role)
         return await page(request, fields)
 
     return handle
@@ -102,7 +105,7 @@ async def _broken(request: Request, error: Exception) -> Response:
 
 
 def _error_page(request: Request, code: int, problem: str) -> Response:
-    if not request.state.known:  # task names are hidden from visitors who have not logged in
+    if request.state.user is None:  # task names are hidden from visitors who have not logged in
         return PlainTextResponse(problem, code)
     return context_of(request).page(request, "error.html", code, code=code, problem=problem)
 
@@ -131,6 +134,7 @@ class WebServer(uvicorn.Server):
                 log_level="warning",
                 access_log=False,
                 server_header=False,
+                proxy_headers=False,  # a login by header depends on the real peer: see users.py
                 ws="none",
                 lifespan="on",
                 root_path=root_path,

@@ -9,13 +9,14 @@ from collections import OrderedDict
 from urllib.parse import quote, urlsplit
 
 from markupsafe import Markup, escape
-from starlette.datastructures import MutableHeaders
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from flux.core.ports import System
 from flux.web.options import WebOptions
+from flux.web.users import LOCAL, User
 
 LASTS = 12 * 3600.0
 """Seconds after which a visitor must log in again."""
@@ -30,11 +31,12 @@ class Sessions:
     """A session is a random name in a cookie. Holds which have logged in,
     and proves that a form came from this site."""
 
-    def __init__(self, token: str | None, system: System) -> None:
-        self._token = token
+    def __init__(self, options: WebOptions, system: System) -> None:
+        self._options = options
+        self._tokens = options.all_tokens
         self._system = system
         self._secret = secrets.token_bytes(32)
-        self._until: OrderedDict[str, float] = OrderedDict()
+        self._users: OrderedDict[str, tuple[float, User]] = OrderedDict()
         self._failures: list[float] = []
 
     @staticmethod
@@ -45,26 +47,38 @@ class Sessions:
     def is_name(text: str) -> bool:
         return _NAME.match(text) is not None
 
-    def may(self, visitor: str, token: str | None = None) -> bool:
-        """Whether a visitor has access. `token`: as a reverse proxy adds it to each request."""
-        if self._token is None:
-            return True
-        if token is not None:
-            return not self.locked and self._is_right(token)
-        return self._until.get(visitor, 0.0) > self._system.monotonic()
+    def user_of(self, visitor: str, peer: str | None, headers: Headers) -> User | None:
+        """Who it is, by what a proxy adds to each request, else by a login; None: no access. `peer`: the address that
+        the connection came from."""
+        if self._options.open:
+            return LOCAL
+        proxy = self._options.proxy_login
+        user = None if proxy is None else proxy.user(peer, headers)
+        token = headers.get(TOKEN)
+        if user is None and token is not None:
+            return None if self.locked else self._user_with(token)
+        if user is None:
+            until, user = self._users.get(visitor, (0.0, None))
+            return user if until > self._system.monotonic() else None
+        return user
 
     def log_in(self, token: str) -> str | None:
         """The visitor's new name; None: wrong token."""
-        if not self._is_right(token):
+        user = self._user_with(token)
+        if user is None:
             return None
-        while len(self._until) >= MOST:
-            self._until.popitem(last=False)
+        while len(self._users) >= MOST:
+            self._users.popitem(last=False)
         visitor = self.new()
-        self._until[visitor] = self._system.monotonic() + LASTS
+        self._users[visitor] = self._system.monotonic() + LASTS, user
         return visitor
 
     def log_out(self, visitor: str) -> None:
-        self._until.pop(visitor, None)
+        self._users.pop(visitor, None)
+
+    def has(self, visitor: str) -> bool:
+        """Whether this visitor has logged in with a token."""
+        return visitor in self._users
 
     @property
     def locked(self) -> bool:
@@ -79,14 +93,12 @@ class Sessions:
     def proves(self, visitor: str, proof: str) -> bool:
         return hmac.compare_digest(self.proof(visitor).encode(), proof.encode("utf-8", "replace"))
 
-    def _is_right(self, token: str) -> bool:
+    def _user_with(self, token: str) -> User | None:
         """Counts wrong tokens."""
-        right = self._token is not None and hmac.compare_digest(
-            self._token.encode("utf-8", "replace"), token.encode("utf-8", "replace")
-        )
-        if not right:
+        found = [each.user for each in self._tokens if each.matches(token)]
+        if not found:
             self._failures.append(self._system.monotonic())
-        return right
+        return found[0] if found else None
 
 
 POLICY = (
@@ -125,7 +137,8 @@ class AuthMiddleware:
         fresh = not Sessions.is_name(known)
         visitor = Sessions.new() if fresh else known
         state = scope.setdefault("state", {})
-        state["visitor"], state["known"] = visitor, self._sessions.may(visitor, request.headers.get(TOKEN))
+        user = self._sessions.user_of(visitor, request.client and request.client.host, request.headers)
+        state["visitor"], state["user"] = visitor, user and self._options.limited(user)
         path = path_of(request)
 
         async def answer(message: Message) -> None:
@@ -154,8 +167,10 @@ class AuthMiddleware:
             return PlainTextResponse("cross-site forms are not allowed", 403)
         if fresh and is_from_elsewhere(request):
             return _reload_page(request)
-        if path == "/login" or path.startswith(_OPEN) or request.state.known:
+        if path == "/login" or path.startswith(_OPEN) or request.state.user is not None:
             return None
+        if not self._options.all_tokens:
+            return PlainTextResponse("no access: log in at the proxy in front of these pages", 403)
         if request.method in _SAFE and mode in ("", "navigate"):
             there = quote(path + _query(request), safe="")
             return RedirectResponse(f"{request.scope.get('root_path', '')}/login?next={there}", 303)
@@ -206,8 +221,14 @@ def _query(request: Request) -> str:
 def cookie(request: Request, options: WebOptions, visitor: str) -> str:
     """Only for this server: no script reads it, no other site sends it."""
     path = request.scope.get("root_path", "") or "/"
-    secure = "; Secure" if request.scope.get("scheme") == "https" else ""
+    secure = "; Secure" if _is_https(request) else ""
     return f"{options.cookie}={visitor}; Max-Age={LASTS:.0f}; Path={path}; HttpOnly; SameSite=Strict{secure}"
+
+
+def _is_https(request: Request) -> bool:
+    """By the proxy's header too. Whoever else sends it gets a cookie that its browser does not send back."""
+    forwarded = request.headers.get("x-forwarded-proto", "").partition(",")[0].strip().lower()
+    return "https" in (request.scope.get("scheme"), forwarded)
 
 
 def name_of(host: str) -> str | None:

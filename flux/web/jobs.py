@@ -41,13 +41,16 @@ class Busy(FluxError):
 
 
 class Job:
-    """`total` and `done` count records; `state`: running, done, failed or cancelled; `result`: the outcome, or why it
-    failed. Times in seconds since the epoch."""
+    """`by`: who started it. `total` and `done` count records; `state`: running, done, failed or cancelled;
+    `result`: the outcome, or why it failed. Times in seconds since the epoch."""
 
-    def __init__(self, task: str, kind: str, title: str, total: int, broadcast: Broadcast, system: System) -> None:
+    def __init__(
+        self, task: str, kind: str, title: str, total: int, broadcast: Broadcast, system: System, by: str = ""
+    ) -> None:
         self.id = secrets.token_hex(8)
         self.task = task
         self.kind = kind
+        self.by = by
         self.title = one_line(title)
         self.total = total
         self.done = 0
@@ -128,16 +131,16 @@ class Jobs:
         """The running job of a task."""
         return next((job for job in self.all() if job.task == task and job.running), None)
 
-    def start(self, task: str, kind: str, title: str, total: int, body: Callable[[Job], str]) -> Job:
+    def start(self, task: str, kind: str, title: str, total: int, body: Callable[[Job], str], by: str = "") -> Job:
         """Raises Busy."""
-        job = Job(task, kind, title, total, self._broadcast, self._system)
+        job = Job(task, kind, title, total, self._broadcast, self._system, by)
         with self._lock:
             busy = next((each for each in self._jobs.values() if each.task == task and each.running), None)
             if busy is not None:
                 raise Busy(f"{busy.title} is running: wait for it, or cancel it")
             self._jobs[job.id] = job
             self._forget()
-        logger.info("%s: started", job.title)
+        logger.info("%s: started by %s", job.title, one_line(by))
         job.start(body)
         return job
 

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv6Address, ip_address
+from itertools import combinations
 
 import attrs
 
 from flux.core.errors import ConfigurationError
 from flux.core.monitoring.report import TOPIC
 from flux.web.redaction import RedactionFunction
+from flux.web.users import LOCAL, AccessToken, ProxyLogin, User, UserRole
 
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
-SHORTEST_TOKEN = 16
 
 
 @attrs.frozen
 class WebOptions:
-    """`token`: the access token; None: none needed, on this machine only. `hosts`: allowed host names; None: any.
-    `every`: refresh interval in seconds. Raises ConfigurationError."""
+    """`token`: an administrator's; `tokens`: of users; `proxy_login`: users by a header. With none of them no login is
+    needed, on this machine only. `hosts`: allowed host names; None: any. `read_only`: everybody is a viewer. `every`:
+    refresh interval in seconds. Raises ConfigurationError."""
 
     token: str | None = attrs.field(default=None, repr=False)
+    tokens: Sequence[AccessToken] = ()
+    proxy_login: ProxyLogin | None = None
     hosts: frozenset[str] | None = LOOPBACK
     read_only: bool = False
     redact: RedactionFunction | None = None
@@ -28,13 +33,27 @@ class WebOptions:
     cookie: str = "flux-web"
 
     def __attrs_post_init__(self) -> None:
-        if self.token is not None and len(self.token) < SHORTEST_TOKEN:
-            raise ConfigurationError(f"a token needs at least {SHORTEST_TOKEN} characters: use a generator")
-        if self.token is None and (self.hosts is None or not self.hosts <= LOOPBACK):
+        tokens = self.all_tokens
+        if self.open and (self.hosts is None or not self.hosts <= LOOPBACK):
             raise ConfigurationError(
                 "visitors can replay and delete: set a token (--token, or FLUX_WEB_TOKEN) to listen on"
                 " another address than this machine's own"
             )
+        if any(one.matches(other.secret) for one, other in combinations(tokens, 2)):
+            raise ConfigurationError("two users have the same token: give each its own")
+
+    @property
+    def all_tokens(self) -> list[AccessToken]:
+        own = [] if self.token is None else [AccessToken(attrs.evolve(LOCAL, name="token"), self.token)]
+        return [*own, *self.tokens]
+
+    @property
+    def open(self) -> bool:
+        """Whether no login is needed."""
+        return self.token is None and not self.tokens and self.proxy_login is None
+
+    def limited(self, user: User) -> User:
+        return attrs.evolve(user, role=UserRole.VIEWER) if self.read_only else user
 
 
 def hosts_of(bind: str, allowed: frozenset[str]) -> frozenset[str] | None:

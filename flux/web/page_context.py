@@ -30,6 +30,7 @@ from flux.web.jobs import Jobs
 from flux.web.live import Broadcast
 from flux.web.options import WebOptions
 from flux.web.sampler import Sampler, TaskWatch
+from flux.web.users import User, UserRole
 from flux.web.waiting import WaitingRecords
 from flux.web.watched_tasks import WatchedTask, watched_tasks_of
 
@@ -46,7 +47,7 @@ class PageContext:
         self.system = system
         self.broadcast = Broadcast()
         self.jobs = Jobs(self.broadcast, system)
-        self.sessions = Sessions(options.token, system)
+        self.sessions = Sessions(options, system)
         tasks = watched_tasks_of(classes, options.redact, options.report_topic, system)
         self.watches = {task.slug: TaskWatch(task, options.every) for task in tasks}
         self.cause_counters = {task.slug: CauseCounter(task) for task in tasks}
@@ -73,10 +74,15 @@ class PageContext:
 
     def page(self, request: Request, template: str, status: int = 200, **values: Any) -> HTMLResponse:
         base = request.scope.get("root_path", "")
+        user: User | None = request.state.user
         shared = {
             "base": base,
             "proof": self.sessions.proof(request.state.visitor),
             "options": self.options,
+            "user": user,
+            "operator": user is not None and user.role >= UserRole.OPERATOR,
+            "admin": user is not None and user.role >= UserRole.ADMIN,
+            "logged_in": self.sessions.has(request.state.visitor),
             "watches": list(self.watches.values()),
             "jobs": self.jobs,
             "path": path_of(request),
@@ -115,6 +121,20 @@ class PageContext:
 def redirect(request: Request, path: str) -> RedirectResponse:
     """After a form. `path`: without the proxy's prefix."""
     return RedirectResponse(request.scope.get("root_path", "") + path, 303)
+
+
+def require(request: Request, role: UserRole) -> None:
+    """Raises HTTPException where the visitor has a lesser role."""
+    if request.state.user is None or request.state.user.role < role:
+        if context_of(request).options.read_only:
+            raise HTTPException(403, "these pages are read-only")
+        raise HTTPException(403, f"this takes the role {role.name.lower()}: log in as somebody who has it")
+
+
+def user_of(request: Request) -> str:
+    """The visitor's name."""
+    user: User = request.state.user
+    return user.name
 
 
 def context_of(request: Request) -> PageContext:

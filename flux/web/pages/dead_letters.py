@@ -18,7 +18,7 @@ from flux.operate.formatting import many
 from flux.operate.messages import notes
 from flux.web import jobs
 from flux.web.dead_letters import CauseCounts, newest, one, size
-from flux.web.page_context import PageContext, context_of, redirect
+from flux.web.page_context import PageContext, context_of, redirect, user_of
 from flux.web.query_parameters import (
     AGES,
     REASONS,
@@ -133,7 +133,7 @@ async def replay(request: Request, fields: dict[str, str]) -> Response:
 
     plan = await context.in_thread(plan_it)
     title = f"{'Dry run' if options.dry else 'Replay'} of {task.name}: {_describe(task, criteria)}"
-    job = context.jobs.start(task.slug, "replay", title, plan.size, jobs.replay(task, plan))
+    job = context.jobs.start(task.slug, "replay", title, plan.size, jobs.replay(task, plan), user_of(request))
     return redirect(request, f"/jobs/{job.id}")
 
 
@@ -184,7 +184,7 @@ async def purge(request: Request, fields: dict[str, str]) -> Response:
         raise ConfigurationError("nothing was deleted: nothing was chosen")
     plan = await context.in_thread(plan_purge, task.adapter, task.admin, task.policy, before=before)
     title = f"Purge of {task.name}: {many(plan.records, 'dead letter')}"
-    job = context.jobs.start(task.slug, "purge", title, plan.records, jobs.purge(task, plan))
+    job = context.jobs.start(task.slug, "purge", title, plan.records, jobs.purge(task, plan), user_of(request))
     return redirect(request, f"/jobs/{job.id}")
 
 
@@ -233,7 +233,9 @@ async def export(request: Request, fields: dict[str, str]) -> Response:
     total = await context.in_thread(size, task, criteria)
     title = f"Export of {task.name}: {_describe(task, criteria)}"
     body = jobs.export(task, criteria, context.jobs)
-    return redirect(request, f"/jobs/{context.jobs.start(task.slug, 'export', title, total, body).id}")
+    return redirect(
+        request, f"/jobs/{context.jobs.start(task.slug, 'export', title, total, body, user_of(request)).id}"
+    )
 
 
 # -- shared

@@ -7,7 +7,8 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 
 from flux.web.jobs import Job
-from flux.web.page_context import context_of, redirect
+from flux.web.page_context import context_of, redirect, require
+from flux.web.users import UserRole
 
 
 async def list_all(request: Request) -> Response:
@@ -33,6 +34,8 @@ async def fetch(request: Request) -> Response:
 
 async def cancel(request: Request, fields: dict[str, str]) -> Response:
     job = _job(request)
+    if job.kind != "export":
+        require(request, UserRole.OPERATOR)
     job.cancel()
     return redirect(request, f"/jobs/{job.id}")
 

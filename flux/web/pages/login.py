@@ -16,7 +16,7 @@ async def show(request: Request) -> Response:
 
 async def log_in(request: Request, fields: dict[str, str]) -> Response:
     context = context_of(request)
-    if context.options.token is None:
+    if not context.options.all_tokens:
         raise HTTPException(404, "no token is needed")
     if context.sessions.locked:
         return _page(request, fields.get("next", "/"), "too many wrong tokens: wait a minute", 429)
