@@ -44,6 +44,10 @@ class Proxy:
         self._thread.start()
         self._do(self._heal)
 
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
     def silence(self) -> None:
         """Connections that are open now stay open and pass nothing, for ever and both ways; new ones work. As when
         a firewall or a load balancer forgets them."""

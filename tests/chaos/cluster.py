@@ -15,6 +15,7 @@ from pathlib import Path
 from brokers.base import CanHang, NoBroker, scratch
 from brokers.jars import CLUSTER, java_command
 from brokers.proxy import Proxy
+from brokers.router import Link, Router
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
@@ -54,7 +55,7 @@ _PROPERTIES = {
     "log.retention.check.interval.ms": "1000",
     "log.cleaner.dedupe.buffer.size": "4194304",
     "listener.security.protocol.map": ",".join(
-        ["PLAINTEXT:PLAINTEXT", "PROXIED:PLAINTEXT", "CONTROLLER:PLAINTEXT", "TOKENS:SASL_PLAINTEXT"]
+        ["PLAINTEXT:PLAINTEXT", "LINKED:PLAINTEXT", "CONTROLLER:PLAINTEXT", "TOKENS:SASL_PLAINTEXT"]
     ),
     "inter.broker.listener.name": "PLAINTEXT",
     "sasl.enabled.mechanisms": "OAUTHBEARER",
@@ -114,11 +115,13 @@ class Node(CanHang):
 
 
 class Cluster:
-    def __init__(self, nodes: list[Node], proxies: Sequence[Proxy]) -> None:
-        """`proxies`: one before a listener of each node."""
+    def __init__(self, nodes: list[Node], links: Sequence[Link], inside: Sequence[str] = ()) -> None:
+        """`links`: one to a listener of each node, which may be broken. `inside`: the command that runs another one
+        where these links lead from; without one, everywhere."""
         self.nodes = nodes
-        self.proxies = proxies
-        self.proxied = ",".join(f"127.0.0.1:{proxy.port}" for proxy in proxies)
+        self.links = links
+        self.inside = inside
+        self.linked = ",".join(link.address for link in links)
         self.bootstrap = ",".join(f"127.0.0.1:{node.port}" for node in nodes)
         self.tokens = ",".join(f"127.0.0.1:{node.tokens}" for node in nodes)
         """Its listeners that want tokens."""
@@ -167,33 +170,35 @@ class Cluster:
 
 
 @contextmanager
-def running() -> Iterator[Cluster]:
-    """Raises NoBroker, which says what is missing."""
+def running(router: Router | None = None) -> Iterator[Cluster]:
+    """`router`: has the links to the brokers; without one, proxies are. Raises NoBroker, which says what is missing."""
     command = java_command(heap="256m")
     directory = Path(tempfile.mkdtemp(prefix="flux-chaos-", dir=scratch()))
     ports = _ports(4 * SIZE)
     voters = ",".join(f"{number}@127.0.0.1:{ports[4 * number - 1]}" for number in range(1, SIZE + 1))
     nodes: list[Node] = []
-    proxies: list[Proxy] = []
+    links: list[Link] = []
     stack = ExitStack()
     for number in range(1, SIZE + 1):
         port, tokens, far, controller = ports[4 * number - 4 : 4 * number]
-        proxy = Proxy(far)
-        stack.callback(proxy.close)
-        proxies.append(proxy)
+        if router is None:
+            stack.callback((proxy := Proxy(far)).close)
+            links.append(proxy)
+        else:
+            links.append(router.link(far))
         node = Node(number, directory / f"node{number}", command, port, tokens)
         listeners = f"PLAINTEXT://127.0.0.1:{port},TOKENS://127.0.0.1:{tokens}"
         node.directory.mkdir()
         config = _PROPERTIES | {
             "node.id": str(number),
             "controller.quorum.voters": voters,
-            "listeners": f"{listeners},PROXIED://127.0.0.1:{far},CONTROLLER://127.0.0.1:{controller}",
-            "advertised.listeners": f"{listeners},PROXIED://127.0.0.1:{proxy.port}",
+            "listeners": f"{listeners},LINKED://{router.host if router else '127.0.0.1'}:{far},CONTROLLER://127.0.0.1:{controller}",
+            "advertised.listeners": f"{listeners},LINKED://{links[-1].address}",
             "log.dirs": str(node.directory / "data"),
         }
         (node.directory / "server.properties").write_text("".join(f"{k}={v}\n" for k, v in config.items()))
         nodes.append(node)
-    cluster = Cluster(nodes, proxies)
+    cluster = Cluster(nodes, links, router.inside if router else ())
     # Ends the brokers even when the tests are killed: the guard's input ends with them.
     script = 'cat > /dev/null; kill -9 $(cat "$0"/*/pid); sleep 1; rm -r "$0"'
     guard = subprocess.Popen(

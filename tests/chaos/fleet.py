@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 _WORK = Path(__file__).with_name("work.py")
@@ -17,11 +17,20 @@ _ENDS = 45.0  # seconds; beyond a task's shutdown_timeout
 class Worker:
     """One `flux process`; with `processes` above one, a supervisor and its children."""
 
-    def __init__(self, log: Path, task: str, adapter: str, processes: int, environment: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        log: Path,
+        task: str,
+        adapter: str,
+        processes: int,
+        environment: Mapping[str, str],
+        inside: Sequence[str] = (),
+    ) -> None:
+        """`inside`: a command that runs another one in its own process."""
         self.log = log
         self.processes = processes
         self.asked = False
-        command = [sys.executable, "-c", "from flux.cli.main import main; main()", "process"]
+        command = [*inside, sys.executable, "-c", "from flux.cli.main import main; main()", "process"]
         options = ["--load", str(_WORK), "--create-topics", "--metrics-port", "0", "--metrics-host", "127.0.0.1"]
         options += ["--processes", str(processes)] if processes > 1 else []
         path = os.pathsep.join(filter(None, [str(_WORK.parents[1]), os.environ.get("PYTHONPATH")]))

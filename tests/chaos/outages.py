@@ -31,7 +31,7 @@ def half_open(trial: Trial, pause: float = 20.0) -> None:
     for _ in range(2):
         time.sleep(pause)
         with trial.noted("connections silent"):
-            for proxy in trial.cluster.proxies:
+            for proxy in trial.cluster.links:
                 proxy.silence()
             goes_on(trial)
 

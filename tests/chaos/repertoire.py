@@ -26,7 +26,7 @@ KIP_848 = {"options": "group.protocol=consumer"}
 AIOKAFKA = {"scheme": "aiokafka", "options": f"session_timeout_ms={SESSION}&heartbeat_interval_ms=1000"}
 STATIC = {"options": f"group.instance.id=w&session.timeout.ms={2 * SESSION}&heartbeat.interval.ms=1000"}
 LONG = {"rate": 250}
-PROXIED = {"proxied": True, **LONG}
+LINKED = {"linked": True, **LONG}
 TOKENS = {"tokens": True, "rate": 250}
 EXACTLY_ONCE = {"exactly_once": True, "rate": 300}
 SLOW = {"options": f"session.timeout.ms={SESSION}&max.poll.interval.ms={s.MAX_POLL}", "slow": s.SLOW}
@@ -101,8 +101,8 @@ REPERTOIRE: list[Scenario | Failures] = [
     Scenario("brokers-killed-aiokafka", o.brokers_killed, AIOKAFKA),
     Scenario("rolling-restart", o.rolling_restart),
     Scenario("blackout", o.blackout),
-    Scenario("half-open", o.half_open, PROXIED),
-    Scenario("half-open-aiokafka", o.half_open, {**PROXIED, **AIOKAFKA}),
+    Scenario("half-open", o.half_open, LINKED),
+    Scenario("half-open-aiokafka", o.half_open, {**LINKED, **AIOKAFKA}),
     Scenario("hung-broker", o.hung_broker, LONG),
     Scenario("hung-broker-aiokafka", o.hung_broker, {**LONG, **AIOKAFKA}),
     Scenario("read-only", o.read_only),

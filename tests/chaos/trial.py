@@ -57,12 +57,12 @@ class Trial:
         options: str = f"session.timeout.ms={SESSION}&heartbeat.interval.ms=1000",
         slow: dict[int, float] | None = None,
         tokens: bool = False,
-        proxied: bool = False,
+        linked: bool = False,
         group: str = "",
         **settings: Any,
     ) -> None:
         """`rate`: records a second; `options`: of the workers' adapter; `tokens`: whether they log in with some, as
-        the file `self.tokens` says; `proxied`: whether they reach the brokers by `cluster.proxies`; `settings`: the
+        the file `self.tokens` says; `linked`: whether they reach the brokers by `cluster.links`; `settings`: the
         task's."""
         self.cluster = cluster
         self.admin: AdminClient = cluster.admin
@@ -84,7 +84,8 @@ class Trial:
         self._rate = rate
         self._feeder: Feeder | None = None
         self._task = "AsyncWork" if scheme == "aiokafka" else "Work"
-        self._adapter = f"{scheme}://{cluster.proxied if proxied else cluster.bootstrap}?{options}"
+        self._linked = linked
+        self._adapter = f"{scheme}://{{}}?{options}"
         self.exactly_once = bool(settings.get("exactly_once"))
         self.tokens = directory / "tokens" if tokens else None
         login = {"scheme": scheme, "bootstrap": cluster.tokens, "options": options, "state": str(self.tokens)}
@@ -200,11 +201,13 @@ class Trial:
 
     # ---- workers
 
-    def start(self, processes: int = 1, proxied: bool = True) -> Worker:
-        """`proxied`: False: it reaches the brokers directly, whatever the trial's workers do."""
+    def start(self, processes: int = 1, linked: bool = True) -> Worker:
+        """`linked`: False: it reaches the brokers directly, whatever the trial's workers do."""
         log = self.directory / f"worker-{len(self.workers)}.log"
-        adapter = self._adapter if proxied else self._adapter.replace(self.cluster.proxied, self.cluster.bootstrap)
-        worker = Worker(log, self._task, adapter, processes, self._environment)
+        linked = linked and self._linked
+        adapter = self._adapter.format(self.cluster.linked if linked else self.cluster.bootstrap)
+        inside = self.cluster.inside if linked else ()
+        worker = Worker(log, self._task, adapter, processes, self._environment, inside)
         self.workers.append(worker)
         return worker
 

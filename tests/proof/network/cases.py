@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 
 import attrs
-from brokers.proxy import Proxy
+from brokers.router import Link
 from chaos.cluster import Cluster, Node
 
 from proof.network.subjects import Producer, Worker
@@ -30,56 +30,57 @@ class Scene:
         """The index of a broker that leads partitions and coordinates no main stage."""
         return (self.coordinator() + 1) % len(self.cluster.nodes)
 
-    def address(self, index: int) -> str:
-        return f"127.0.0.1:{self.cluster.proxies[index].port}"
-
 
 Fault = Callable[[Scene], AbstractContextManager[Sequence[str]]]
 """Breaks something for as long as its context lasts; gives the names by one of which logs must call it."""
 _ALL = range(3)
 
 
+def _drop(link: Link) -> None:
+    link.drop()
+
+
 @contextmanager
-def _broken(scene: Scene, indices: Iterable[int], how: Callable[[Proxy], None]) -> Iterator[Sequence[str]]:
-    proxies = [scene.cluster.proxies[index] for index in indices]
-    for proxy in proxies:
-        how(proxy)
+def _broken(scene: Scene, indices: Iterable[int], how: Callable[[Link], None]) -> Iterator[Sequence[str]]:
+    links = [scene.cluster.links[index] for index in indices]
     try:
-        yield [f"127.0.0.1:{proxy.port}" for proxy in proxies]
+        for link in links:
+            how(link)
+        yield [link.address for link in links]
     finally:
-        for proxy in proxies:
-            proxy.heal()
+        for link in links:
+            link.heal()
 
 
-def everywhere(how: Callable[[Proxy], None]) -> Fault:
+def everywhere(how: Callable[[Link], None]) -> Fault:
     return lambda scene: _broken(scene, _ALL, how)
 
 
 @contextmanager
 def slow(scene: Scene) -> Iterator[Sequence[str]]:
     """Everything works, so nothing needs to be named."""
-    with _broken(scene, _ALL, lambda proxy: proxy.delay(0.25, jitter=0.1)):
+    with _broken(scene, _ALL, lambda link: link.delay(0.25, jitter=0.1)):
         yield ()
 
 
 @contextmanager
 def briefly(scene: Scene) -> Iterator[Sequence[str]]:
     """Too short to be named."""
-    with _broken(scene, _ALL, Proxy.drop):
+    with _broken(scene, _ALL, _drop):
         yield ()
 
 
 @contextmanager
 def flaky(scene: Scene) -> Iterator[Sequence[str]]:
     """What is tried again at once works, so nothing needs to be named."""
-    with _broken(scene, _ALL, lambda proxy: proxy.reset(0.2)):
+    with _broken(scene, _ALL, lambda link: link.reset(0.2)):
         yield ()
 
 
 @contextmanager
 def half_open(scene: Scene) -> Iterator[Sequence[str]]:
-    for proxy in scene.cluster.proxies:
-        proxy.silence()
+    for link in scene.cluster.links:
+        link.silence()
     yield ()
 
 
@@ -138,14 +139,14 @@ class Case:
 
 
 CASES = [
-    Case("all brokers, packets dropped", everywhere(Proxy.drop), 40.0, is_total=True),
+    Case("all brokers, packets dropped", everywhere(_drop), 40.0, is_total=True),
     Case("half-open connections", half_open, 0.0, heals_itself=True, waits_busily=True),
-    Case("one worker of two, packets dropped", everywhere(Proxy.drop), is_total=True, accompanied=True),
-    Case("all brokers refuse", everywhere(Proxy.refuse), is_total=True, is_quick=True),
-    Case("the coordinator alone", lambda scene: _broken(scene, [scene.coordinator()], Proxy.drop)),
-    Case("one leader alone", lambda scene: _broken(scene, [scene.leader()], Proxy.drop)),
-    Case("requests arrive, responses do not", everywhere(lambda proxy: proxy.hang("responses")), is_total=True),
-    Case("requests do not arrive", everywhere(lambda proxy: proxy.hang("requests")), is_total=True),
+    Case("one worker of two, packets dropped", everywhere(_drop), is_total=True, accompanied=True),
+    Case("all brokers refuse", everywhere(lambda link: link.refuse()), is_total=True, is_quick=True),
+    Case("the coordinator alone", lambda scene: _broken(scene, [scene.coordinator()], _drop)),
+    Case("one leader alone", lambda scene: _broken(scene, [scene.leader()], _drop)),
+    Case("requests arrive, responses do not", everywhere(lambda link: link.hang("responses")), is_total=True),
+    Case("requests do not arrive", everywhere(lambda link: link.hang("requests")), is_total=True),
     Case("packets dropped, shorter than the session", briefly, 4.0),
     Case("250 to 350 ms each way", slow, waits_busily=True),
     Case("20 % of requests reset", flaky, is_quick=True),

@@ -12,6 +12,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import attrs
+from brokers.router import NoRouter, Router, routed
 from chaos.cluster import Cluster, running
 from chaos.trial import wait_for
 
@@ -142,7 +143,10 @@ def _run(scale: float, directory: Path) -> Outcome:
     played = [[case] for case in CASES] if scale >= 1 else [[case for case in CASES if case.is_quick]]
     rows: list[Row] = []
     problems: list[str] = []
-    with running() as cluster:
+    with ExitStack() as stack:
+        router, network = _network(stack)
+        print(f"  the network: {network}", flush=True)
+        cluster = stack.enter_context(running(router))
         for cases in played:
             names = ", ".join(case.name for case in cases)
             try:
@@ -162,7 +166,16 @@ def _run(scale: float, directory: Path) -> Outcome:
             "lost": sum(row.lost for row in rows),
         },
         [table],
+        [f"The network: {network}."],
     )
+
+
+def _network(stack: ExitStack) -> tuple[Router | None, str]:
+    """None where there can be no router; and what there is, in words."""
+    try:
+        return stack.enter_context(routed()), "network namespaces and the kernel's packet filter"
+    except NoRouter as reason:
+        return None, f"proxies, as there can be no network namespaces ({reason})"
 
 
 NETWORK = Stage(

@@ -42,7 +42,7 @@ class Worker:
             rate=RATE,
             scheme=adapter,
             options=WORKERS[adapter],
-            proxied=True,
+            linked=True,
             group=group,
             slow=WARM_UP,
         )
@@ -53,7 +53,7 @@ class Worker:
         self.topics = [self.trial.topic, self.trial.topics[1]]
         self._from = 0
         if accompanied:
-            self.trial.start(proxied=False)
+            self.trial.start(linked=False)
 
     @property
     def alive(self) -> bool:
@@ -95,11 +95,11 @@ class Producer:
         self._from = 0
         trial.create(topic)
         given = {"topic": topic, "books": str(self._books), "rate": RATE, "delivery_timeout": _DELIVERY}
-        environment = {"NETWORK": json.dumps(given), "FLUX_ADAPTER": f"{adapter}://{cluster.proxied}"}
+        environment = {"NETWORK": json.dumps(given), "FLUX_ADAPTER": f"{adapter}://{cluster.linked}"}
         path = os.pathsep.join(filter(None, [str(_TESTS), os.environ.get("PYTHONPATH")]))
         with self.log.open("ab") as out:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "proof.network.produce"],
+                [*cluster.inside, sys.executable, "-m", "proof.network.produce"],
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=out,
