@@ -12,7 +12,7 @@ import secrets
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Protocol
@@ -133,6 +133,14 @@ class RoutedLink:
         """Each packet to the broker is answered with a reset; a connection that is idle goes on until it sends one."""
         self._break([f"tcp dport {self.port} reject with tcp reset"])
 
+    def unreachable(self) -> None:
+        """Each packet to the broker is answered with ICMP's "host unreachable", as by a router without a route."""
+        self._break([f"tcp dport {self.port} reject with icmp type host-unreachable"])
+
+    def narrow(self, size: int) -> None:
+        """Packets with more than `size` bytes vanish: a tunnel too narrow for them, whose ICMP a firewall drops."""
+        self._break(f"tcp {side} {self.port} meta length > {size} drop" for side in ("dport", "sport"))
+
     def reset(self, probability: float = 1.0) -> None:
         """Only those who send are reset: the broker keeps its half of the connection."""
         share = f"numgen random mod 100 < {round(100 * probability)}"
@@ -149,7 +157,7 @@ class RoutedLink:
             self._is_delayed = False
         self._break(())
 
-    def _break(self, rules: Iterator[str] | Sequence[str]) -> None:
+    def _break(self, rules: Iterable[str]) -> None:
         self._broken = tuple(rules)
         self._router.apply()
 

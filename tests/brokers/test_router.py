@@ -130,6 +130,23 @@ def test_one_direction_may_be_lost_alone(link: RoutedLink, client: Client, direc
     assert client.says("old", "b").startswith("a")
 
 
+def test_a_broker_without_a_route_is_unreachable(link: RoutedLink, client: Client) -> None:
+    link.unreachable()
+    assert client.says("new", "a") == "OSError"  # EHOSTUNREACH
+    assert client.says("old", "b", NEVER) == "TimeoutError"  # the kernel goes on trying
+    link.heal()
+    assert client.says("old", "c").startswith("b")
+
+
+def test_of_a_narrow_link_small_packets_come_out(link: RoutedLink, client: Client) -> None:
+    link.narrow(600)
+    assert client.says("old", "a") == "a"
+    assert client.says("old", 700 * "b", NEVER) == "TimeoutError"
+    assert client.says("new", "c") == "c"
+    link.heal()
+    assert client.says("old", "d").startswith("b")
+
+
 def test_a_link_breaks_alone(router: Router, link: RoutedLink, client: Client) -> None:
     router.link(link.port + 1).drop()
     assert client.says("old", "a") == "a"

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 
 import attrs
-from brokers.router import Link
+from brokers.router import Link, RoutedLink
 from chaos.cluster import Cluster, Node
 
 from proof.network.subjects import Producer, Worker
@@ -56,6 +56,16 @@ def everywhere(how: Callable[[Link], None]) -> Fault:
     return lambda scene: _broken(scene, _ALL, how)
 
 
+def _unreachable(link: Link) -> None:
+    assert isinstance(link, RoutedLink)
+    link.unreachable()
+
+
+def _narrow(link: Link) -> None:
+    assert isinstance(link, RoutedLink)
+    link.narrow(600)
+
+
 @contextmanager
 def slow(scene: Scene) -> Iterator[Sequence[str]]:
     """Everything works, so nothing needs to be named."""
@@ -67,6 +77,13 @@ def slow(scene: Scene) -> Iterator[Sequence[str]]:
 def briefly(scene: Scene) -> Iterator[Sequence[str]]:
     """Too short to be named."""
     with _broken(scene, _ALL, _drop):
+        yield ()
+
+
+@contextmanager
+def narrow(scene: Scene) -> Iterator[Sequence[str]]:
+    """Small requests are answered, so nothing needs to be named."""
+    with _broken(scene, _ALL, _narrow):
         yield ()
 
 
@@ -125,7 +142,7 @@ class Case:
     """`is_total`: no record comes through, so a process has nothing to do. `heals_itself`: nobody ends it, so the
     outage is the time until everything works. `blocks`: no process can do all of its work. `accompanied`: each worker's
     group has a second one, whose network is sound. `waits_busily`: librdkafka may: see `checks.BUSY_WAIT`.
-    `is_quick`: CI plays it."""
+    `is_quick`: CI plays it. `needs_router`: left out where there are proxies."""
 
     name: str
     fault: Fault
@@ -136,6 +153,7 @@ class Case:
     accompanied: bool = False
     waits_busily: bool = False
     is_quick: bool = False
+    needs_router: bool = False
 
 
 CASES = [
@@ -150,6 +168,8 @@ CASES = [
     Case("packets dropped, shorter than the session", briefly, 4.0),
     Case("250 to 350 ms each way", slow, waits_busily=True),
     Case("20 % of requests reset", flaky, is_quick=True),
+    Case("no route to a broker", everywhere(_unreachable), is_total=True, needs_router=True),
+    Case("packets above 600 bytes dropped", narrow, needs_router=True),
     Case("too few replicas in sync", too_few_replicas, 45.0, blocks=True),
     Case("a broker stopped by SIGSTOP", stopped, 45.0, waits_busily=True),
     Case("all three brokers rolled", rolled, 0.0),
