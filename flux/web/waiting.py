@@ -39,17 +39,23 @@ STEPS = (
 
 @attrs.frozen(order=True)
 class WaitingRow:
-    """`due`: milliseconds since the epoch."""
+    """`due`, `written`: milliseconds since the epoch."""
 
     due: int
     topic: str
     partition: int
     offset: int
     stage: Stage = attrs.field(order=False)
+    written: int = attrs.field(order=False)
     key: bytes | None = attrs.field(order=False)
     attempt: int = attrs.field(order=False)
     error: str = attrs.field(order=False)
     origin: tuple[str, int, int] = attrs.field(order=False)
+
+    @property
+    def wait(self) -> float:
+        """Seconds from when it was written to its stage until it is due."""
+        return max(0.0, (self.due - self.written) / 1000)
 
 
 @attrs.frozen
@@ -134,6 +140,7 @@ def _rows(
                 seen.partition,
                 seen.offset,
                 stage,
+                seen.written_at,
                 seen.message.key,
                 seen.message.attempt,
                 short(seen.error, _MAX_ERROR),

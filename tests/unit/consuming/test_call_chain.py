@@ -21,6 +21,7 @@ from flux.consuming.call_chain import (
     prepared,
     surrounded,
 )
+from flux.consuming.call_results import failure_of
 from flux.consuming.call_timing import SlowCalls
 from flux.consuming.task_runtime import TaskRuntime
 from flux.core.engine.batches import OpenBatch
@@ -125,6 +126,24 @@ def test_what_cannot_be_decoded_is_not_called_and_says_why() -> None:
         prepared(calls.append, [decoding(refuse)])(of(0))
     assert isinstance(raised.value.__cause__, ValueError)
     assert calls == []
+
+
+def test_a_failure_to_decode_shows_the_users_frames_and_none_of_flux() -> None:
+    def prices(data: bytes | None) -> int:
+        return int(data or b"")
+
+    with pytest.raises(Undecodable) as raised:
+        prepared(lambda message: None, [decoding(prices)])(of(0))
+    trace = failure_of(raised.value).trace
+    assert "in prices" in trace
+    assert "/flux/consuming/" not in trace
+
+
+@pytest.mark.parametrize("check", [Expired(), Tombstone()])
+def test_flux_s_own_checks_have_no_traceback(check: Exception) -> None:
+    with pytest.raises(type(check)) as raised:
+        raise check
+    assert failure_of(raised.value).trace == ""
 
 
 @pytest.mark.parametrize("known", [Reject("no"), Retry(after=3), Pause(5), Tombstone(), MemoryError()])

@@ -195,8 +195,19 @@ def test_what_waits_is_listed_by_when_it_is_due(web: Web) -> None:
     web.take_sample()
     page = text_of(web.get("/tasks/Billing/waiting"))
     assert "due now 1 within a minute 2 within 10 minutes 1 within an hour 0 within a day 1 later 0" in page
-    order = re.findall(r"(now|in [\d.]+ \w+) retry 1 k 2 Timeout: no answer 0:\d trace 0:(\d)", page)
-    assert [int(offset) for _, offset in order] == [0, 1, 4, 2, 3]
+    order = re.findall(
+        r"(now|in [\d.]+ \w+) 2\d{3}-[\d-]+ ([\d:]+)Z ([\d.]+ \w+) retry 1 k 2 Timeout: no answer 0:\d trace 0:(\d)",
+        page,
+    )
+    assert [(due, wait, int(offset)) for due, _, wait, offset in order] == [
+        ("now", "0 seconds", 0),
+        ("in 30 seconds", "30 seconds", 1),
+        ("in 40 seconds", "40 seconds", 4),
+        ("in 5.0 minutes", "5.0 minutes", 2),
+        ("in 1.4 hours", "1.4 hours", 3),
+    ]
+    moments = [int(at[-2:]) for _, at, _, _ in order]
+    assert (moments[1] - moments[0]) % 60 == 35, "each with its own time"
 
 
 def test_what_is_done_does_not_wait(web: Web) -> None:
@@ -301,6 +312,7 @@ def test_a_record_is_shown_with_what_its_group_has_made_of_it(web: Web) -> None:
     assert "retry 1 orders-billing-try-1[0]@0 due in 30 seconds" in page
     assert "Timeout no answer" in page
     assert "orders[0]@7" in page
+    assert "Wait 30 seconds" in page
     assert "there is no record at 0:3 of orders" in text_of(web.get("/tasks/Billing/records/0/0/3", 409))
     for path in ("/tasks/Billing/records/3/0/0", "/tasks/Billing/records/9/0/0", "/tasks/Billing/records/x/0/0"):
         web.get(path, 404)
