@@ -75,6 +75,7 @@ class PageContext:
     def page(self, request: Request, template: str, status: int = 200, **values: Any) -> HTMLResponse:
         base = request.scope.get("root_path", "")
         user: User | None = request.state.user
+        theme = request.cookies.get("flux-theme", "")
         shared = {
             "base": base,
             "proof": self.sessions.proof(request.state.visitor),
@@ -88,6 +89,7 @@ class PageContext:
             "path": path_of(request),
             "version": __version__,
             "live": "",
+            "theme": theme if theme in ("light", "dark") else "",
             "now": self.system.now(),
             "at": lambda task, *parts: "/".join([f"{base}/tasks/{quote(task.slug)}", *map(str, parts)]),
             "several_clusters": len({watch.task.cluster for watch in self.watches.values()}) > 1,

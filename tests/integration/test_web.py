@@ -250,6 +250,65 @@ def test_the_keyboard_is_enough_and_keeps_its_place_while_the_page_lives(
         assert page.evaluate("Number(document.body.dataset.seen || 0)") == seen
 
 
+def test_a_phone_keeps_the_way_to_every_page(shop: Shop, browser: Browser, troubles: list[str]) -> None:
+    url = shop.serve()
+    with browsers.window(browser, url, troubles, viewport=PHONE) as page:
+        page.goto("/tasks/Billing")
+        page.mouse.wheel(0, 2000)
+        page.get_by_role("button", name="Menu").click()
+        menu = page.get_by_role("navigation", name="Pages")
+        expect(menu.get_by_role("link")).to_have_text(["Overview", "Workers", "Jobs", re.compile("Billing")])
+        menu.get_by_role("link", name="Workers").click()
+        expect(page.get_by_role("heading", name="Workers")).to_be_visible()
+        expect(menu).to_be_hidden()
+
+
+def test_keys_lead_to_pages_and_can_be_turned_off(shop: Shop, browser: Browser, troubles: list[str]) -> None:
+    url = shop.serve()
+    with browsers.window(browser, url, troubles) as page:
+        page.goto("/")
+        page.keyboard.press("g")
+        page.keyboard.press("w")
+        expect(page).to_have_url(f"{url}/workers")
+        page.goto("/tasks/Billing")
+        page.keyboard.press("4")
+        expect(page).to_have_url(f"{url}/tasks/Billing/trace")
+        page.keyboard.press("/")
+        page.keyboard.type("g1?")
+        expect(page.get_by_label("Key")).to_have_value("g1?")
+        page.get_by_role("heading", name="Billing").click()
+        page.keyboard.press("?")
+        expect(page.get_by_role("dialog", name="Keyboard")).to_be_visible()
+        assert violations(page) == []
+        page.get_by_label("These keys are on").uncheck()
+        page.get_by_role("button", name="Close").click()
+        page.keyboard.press("1")
+        page.reload()
+        page.keyboard.press("1")
+        page.wait_for_timeout(300)
+        expect(page).to_have_url(f"{url}/tasks/Billing/trace")
+
+
+def test_light_or_dark_is_chosen_once(shop: Shop, browser: Browser, troubles: list[str]) -> None:
+    url = shop.serve()
+    ground = "getComputedStyle(document.body).backgroundColor"
+    with browsers.window(browser, url, troubles, color_scheme="light") as page:
+        page.goto("/")
+        light = page.evaluate(ground)
+        theme = page.get_by_role("button", name="Theme")
+        theme.click()
+        assert page.evaluate(ground) == light
+        theme.click()
+        expect(theme).to_have_text("Theme: dark")
+        dark = page.evaluate(ground)
+        assert dark != light
+        page.goto("/workers")
+        assert page.evaluate(ground) == dark
+        theme.click()
+        page.reload()
+        assert page.evaluate(ground) == light
+
+
 def test_a_chart_tells_what_it_shows_where_the_pointer_is(shop: Shop, browser: Browser, troubles: list[str]) -> None:
     url = shop.serve()
     shop.produce(*["fine"] * 7)

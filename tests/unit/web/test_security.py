@@ -176,8 +176,19 @@ def test_every_answer_carries_the_policy(web: Web, path: str) -> None:
 def test_pages_have_no_script_and_no_style_of_their_own(web: Web, path: str) -> None:
     page = web.get(path)
     assert not re.search(r"<style|\sstyle=|\son\w+=|javascript:", page)
-    assert re.findall(r"<script[^>]*>", page) == ['<script src="/static/flux.js?' + page_version(page) + '" defer>']
+    version = page_version(page)
+    assert re.findall(r"<script[^>]*>", page) == [
+        f'<script src="/static/{name}.js?{version}" defer>' for name in ("flux", "controls")
+    ]
     assert all(link.startswith(("/", "#", "?")) and not link.startswith("//") for link in links_of(page))
+
+
+@pytest.mark.parametrize(
+    ("cookie", "shown"), [("dark", ' data-theme="dark"'), ("light", ' data-theme="light"'), ('"><b>', "")]
+)
+def test_the_choice_of_light_or_dark_is_one_of_two_words(web: Web, cookie: str, shown: str) -> None:
+    page = web.client.get("/", headers={"cookie": f"flux-theme={cookie}"}).text
+    assert f'<html lang="en"{shown}>' in page
 
 
 def page_version(page: str) -> str:
@@ -203,7 +214,7 @@ def test_what_records_hold_is_text_and_nothing_else() -> None:
         page = web.get(path)
         assert "<script>alert" not in page, path
         assert "\u202e" not in page, path
-        assert page.count("<script") == 1, path
+        assert page.count("<script") == 2, path
     assert "alert(1)" in text_of(web.get("/tasks/Billing/dead-letters/0/1"))
 
 
