@@ -12,6 +12,9 @@ import contextlib
 import logging
 import math
 import random
+import socket
+import struct
+import sys
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import Any
@@ -43,6 +46,9 @@ _LOGGED_AFTER = 5.0  # seconds of silence after which the log names a broker
 _WAITS_FOR_MEMBERS = (JoinGroupRequest, SyncGroupRequest)
 _ABANDONED = 5.0  # seconds of silence that end a connection whose caller has given up
 _CLOSE = 1.0  # seconds for sending what is still buffered
+
+# SO_LINGER of no time: a close discards what is unsent
+_DISCARD = struct.pack("HH" if sys.platform == "win32" else "ii", 1, 0)
 
 _BOOTSTRAP = ("bootstrap", ConnectionGroup.DEFAULT)
 _theirs = logging.getLogger("aiokafka")
@@ -248,9 +254,15 @@ class _SilenceWatch:
 
     def _close(self) -> None:
         transport = internals.transport_of(self._connection)
-        if transport is not None:
-            self._connection.close(reason=CloseReason.CONNECTION_TIMEOUT)
-            transport.abort()  # else it would wait until all is sent
+        if transport is None:
+            return
+        used = transport.get_extra_info("socket")
+        if used is not None:
+            with contextlib.suppress(OSError):  # it has just ended
+                # else the kernel goes on sending, and a commit could arrive after a later one
+                used.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _DISCARD)
+        self._connection.close(reason=CloseReason.CONNECTION_TIMEOUT)
+        transport.abort()  # else it would wait until all is sent
 
 
 def new_consumer(client: Mapping[str, Any], options: Mapping[str, Any], observer: Observer | None = None) -> Any:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import socket
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -38,7 +40,9 @@ class Connection:
         self._last_action = loop.time()
         self._reader: Any = SimpleNamespace(_buffer=b"")
         self._writer: Any = SimpleNamespace(
-            transport=SimpleNamespace(get_write_buffer_size=lambda: self.unsent, abort=lambda: None)
+            transport=SimpleNamespace(
+                get_write_buffer_size=lambda: self.unsent, abort=lambda: None, get_extra_info=lambda name: None
+            )
         )
         self._waiting: list[asyncio.Future[Any]] = []
 
@@ -158,6 +162,37 @@ def test_whoever_gives_up_earlier_leaves_no_silent_connection_behind(network: Ne
         assert await client.send(1, REQUEST) is ANSWER
 
     run(main())
+
+
+def read_all(connection: socket.socket) -> None:
+    while connection.recv(1_000_000):
+        pass
+
+
+def test_what_a_silent_connection_has_not_sent_is_never_sent(network: Network) -> None:
+    """A kernel goes on sending for a closed socket, so a commit could arrive after a later one."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        ours = socket.create_connection(server.getsockname())
+        theirs, _ = server.accept()
+    ours.setblocking(False)
+    with contextlib.suppress(BlockingIOError):
+        while ours.send(bytes(1_000_000)):
+            pass
+
+    async def main() -> None:
+        def connection() -> Connection:
+            made = Connection()
+            made._writer.transport.get_extra_info = lambda name: ours
+            made._writer.transport.abort = ours.close
+            return made
+
+        network.connects[1] = connection
+        with pytest.raises(RequestTimedOutError):
+            await network.client().send(1, REQUEST)
+
+    run(main())
+    with theirs, pytest.raises(ConnectionResetError):
+        read_all(theirs)
 
 
 def test_an_answer_that_comes_late_leaves_the_connection_open(network: Network) -> None:
