@@ -9,7 +9,7 @@ import pytest
 import flux
 from flux.adapters.memory import MemoryAdapter
 from flux.core.errors import ConfigurationError
-from flux.core.spelling import meant
+from flux.core.spelling import check_names, meant
 
 METHODS = ("setup", "call", "close")
 SETTINGS = [
@@ -24,7 +24,7 @@ retrys=retries retires=retries concurency=concurrency concurrecy=concurrency gro
 deserialiser=deserializer max_dealy=max_delay start_form=start_from in_place_retrys=in_place_retries ordring=ordering
 timout=timeout time_out=timeout rate_limt=rate_limit offset_comit_interval=offset_commit_interval midleware=middleware
 acknowlege_produced=acknowledge_produced exactlyOnce=exactly_once max_bacth=max_batch hoks=hooks set_up=setup
-setUp=setup
+setUp=setup hoooks=hooks timeoout=timeout
 """
 
 _OWN = """
@@ -39,7 +39,7 @@ naming_scheme name_of adapted adapters entries retired series error_handler erro
 hold_producer producer producers produced produce acknowledged exact exactly middle rejected reject reject_reason pause
 paused pauses give_up drain drained drain_time shutdown shutdown_hook stalled stalled_at metadata metadata_url in_place
 enqueued enqueue_all queue settings model schema store state status counter count total handle handler process prefix
-suffix region tenant account invoices mailer smtp template http timeout_seconds call_count _retrys
+suffix region tenant account invoices mailer smtp template http timeout_seconds call_count _retrys _retries
 """
 
 
@@ -62,6 +62,11 @@ def test_one_wrong_letter_within_a_word_is_found(setting: str) -> None:
         replaced = setting[:at] + "q" + setting[at + 1 :]
         for name in {left_out, swapped, replaced} - {setting}:
             assert meant(name, SETTINGS) == setting
+
+
+def test_private_attributes_of_flux_are_no_settings() -> None:
+    base = type("Base", (), {"_grace": 1})
+    check_names(type("Own", (base,), {"grace": 2}), [base], ())
 
 
 # ---- in tasks

@@ -62,6 +62,13 @@ def test_what_is_delivered_starts_again_with_a_short_wait() -> None:
     assert refusals.excluded(11.0) == Excluded()
 
 
+def test_a_topic_that_takes_a_row_of_any_key_is_not_left_out() -> None:
+    refusals = Refusals()
+    refusals.refused(row(), BrokerError("no", Fault.UNKNOWN_TOPIC), 0.0)
+    refusals.delivered(row(2))
+    assert refusals.excluded(0.5) == Excluded()
+
+
 def test_what_has_been_due_for_long_is_forgotten() -> None:
     refusals = Refusals()
     for now in (0.0, 1.0):

@@ -42,3 +42,8 @@ def test_a_hash_and_its_lane_fit_their_columns(key: bytes, unordered: int) -> No
 
 def test_the_hash_stays_as_it_is_because_tables_hold_it() -> None:
     assert key_hash("orders", b"ada", None, None, 0) == 7447243924618587541
+    assert key_hash("orders", None, None, 3, 0) == -2612199553159901098
+
+
+def test_a_number_of_64_bits_stays_as_it_is() -> None:
+    assert [key_hash("orders", None, None, None, 2**bits) for bits in (0, 62, 63)] == [1, 2**62, -(2**63)]
