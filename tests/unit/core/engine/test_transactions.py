@@ -525,6 +525,17 @@ def test_a_group_that_goes_on_refusing_is_named_and_asked_less_often(driver: Dri
     assert driver.log_events() == ""
 
 
+def test_it_is_named_from_the_fifth_second_of_refusals_on(driver: Driver) -> None:
+    produce(driver, 0, b"a")
+    for _ in range(2):
+        driver.engine.transactions.put_back(seal(driver), FENCED, driver.now)
+        driver.now += 5.0
+    [event] = driver.engine.log_events()
+    text = "group g has refused 2 transactions in 5 s (a rebalance)"
+    assert event.text == f"{text}: nothing is committed until it accepts one, so find out why it rebalances"
+    assert (event.level, event.kind) == (Level.WARNING, ("transaction", Fault.FENCED))
+
+
 def test_a_batch_is_sealed_as_one() -> None:
     driver = Driver(exactly_once=True)
     driver.assign(0)

@@ -47,3 +47,8 @@ def test_a_minute_counts_what_was_done_in_it_and_the_end_all() -> None:
         "Billing: in all: 1,207 done, 4 failed, 3 retried, 1 dead letters in 200 s",
         "Shipping: in all: 0 done, 0 failed, 0 retried, 0 dead letters in 200 s",
     ]
+
+
+def test_the_fields_have_tenths_of_seconds() -> None:
+    [line] = Summary(100.0).in_all({"Billing": []}, 190.26)
+    assert line.fields["seconds"] == 90.3

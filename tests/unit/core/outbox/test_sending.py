@@ -94,6 +94,17 @@ def test_an_answer_after_the_end_of_the_turn_counts_no_more() -> None:
     assert sending.unavailable == {row(1): AWAY, row(2, 7): AWAY}
 
 
+def test_a_turn_that_is_given_up_writes_no_more_and_keeps_what_failed_before() -> None:
+    away, late = BrokerError("no leader", Fault.UNAVAILABLE), AWAY
+    sending = Sending([row(1), row(2), row(3, 7), row(4, 8)])
+    sending.take()
+    sending.acknowledged(row(1))
+    sending.failed(row(3, 7), away)
+    sending.give_up(late)
+    assert (sending.take(), sending.ended) == ([], True)
+    assert sending.unavailable == {row(3, 7): away, row(4, 8): late}
+
+
 @given(st.lists(st.integers(0, 3), max_size=30), st.data())
 def test_rows_of_a_key_are_written_in_order_and_none_behind_one_that_failed(
     keys: list[int], data: st.DataObject
