@@ -22,7 +22,7 @@ from flux.serde.parameters import Parameter
 from flux.serde.typed import evaluated
 from flux.serde.values import Values
 from flux.system.return_values import check_function, is_async
-from flux.task import Task
+from flux.task import BATCH_SETTINGS, Task
 
 
 class Settings(TypedDict, total=False):
@@ -85,6 +85,8 @@ def task(
     """
     known = [name for name in vars(Task) if not name.startswith("_")]
     if unknown := [name for name in settings if name not in known]:
+        if unknown[0] in BATCH_SETTINGS:
+            raise ConfigurationError(f"@flux.task: {unknown[0]} is a setting of flux.BatchTask: write a class")
         close = get_close_matches(unknown[0], known, 1)
         hint = f": did you mean {close[0]}?" if close else "; see flux.Task for those there are"
         raise ConfigurationError(f"@flux.task: unknown setting {unknown[0]}{hint}")

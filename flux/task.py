@@ -274,8 +274,16 @@ class BatchTask(Task[V]):
         raise NotImplementedError
 
 
+BATCH_SETTINGS = ("max_batch", "max_wait")
+
+
 def check_spelling(task: type[Task] | Task) -> None:
-    """Raises ConfigurationError for an attribute that misspells a setting."""
+    """Raises ConfigurationError for an attribute that misspells a setting, or is one of batch tasks only."""
+    cls = task if isinstance(task, type) else type(task)
+    if not issubclass(cls, BatchTask) and (name := next(filter(partial(hasattr, task), BATCH_SETTINGS), None)):
+        raise ConfigurationError(
+            f"{cls.__name__}.{name} is a setting of flux.BatchTask: make {cls.__name__} one, or choose another name"
+        )
     check_names(task, (Task, BatchTask), ("resources", "setup", "call", "close"))
 
 

@@ -1,19 +1,29 @@
 """Finds the setting that a misspelt attribute means.
 
 A class has attributes of its own beside its settings, so a name must differ from a setting as typing errors do: not as
-other words do, such as `topics`, `retried` or `rate_limiter`.
+other words do, such as `topics`, `tonic`, `retried` or `rate_limiter`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 
 from flux.core.errors import ConfigurationError
 
-_LONG = 7
-"""Letters of a word in which two errors are taken for a misspelling."""
-_SHORT = 4
-"""Letters of a word in which one is."""
+_SHORTEST = 4
+"""Letters of a word in which an error is taken for a misspelling."""
+_KEYS = ("qwertyuiop", "asdfghjkl", "zxcvbnm")
+_SOUNDS = ("ae", "ei", "eo", "iy", "sz", "cs", "ck")
+_CLOSE = {frozenset(pair) for row in _KEYS for pair in pairwise(row)} | {frozenset(pair) for pair in _SOUNDS}
+"""Letters that are typed for each other, being neighbours or sounding alike."""
+
+# What an error costs. A short word may have one slip or one swap, a longer one two slips, a long one any one error.
+_SLIP, _SWAP, _OTHER = 2, 3, 5
+_MOST = {4: 3, 5: 3, 6: 3, 7: 4}
+_MOST_OF_LONG = 5
+_FORMS = "sdr"
+"""Last letters without which a word may be another one: header, produce, serialize."""
 
 
 def check_names(task: object, bases: Sequence[type], methods: Sequence[str]) -> None:
@@ -53,24 +63,33 @@ def _misspells(name: str, setting: str) -> bool:
 
 
 def _is_typo(word: str, right: str) -> bool:
-    if len(right) < _SHORT or word[:1] != right[0]:
+    if len(right) < _SHORTEST or word[:1] != right[0]:
         return False
-    if word.startswith(right[:-1]) or right.startswith(word):
+    if word == right[:-1]:
+        return len(right) > _SHORTEST and right[-1] not in _FORMS
+    if word != right + right[-1] and (word.startswith(right[:-1]) or right.startswith(word)):
         return False  # another ending makes another word
-    errors = _errors(word, right)
-    return errors == 1 or (errors == 2 and len(right) >= _LONG and word[-1] == right[-1])
+    cost = _cost(word, right)
+    return cost <= _SWAP or (cost <= _MOST.get(len(right), _MOST_OF_LONG) and word[-1] == right[-1])
 
 
-def _errors(word: str, right: str) -> int:
-    """Letters that are left out, added, replaced, or swapped with the next one."""
+def _cost(word: str, right: str) -> int:
+    """Of the cheapest errors that make `word` of `right`: letters left out, doubled, typed for a close one (slips);
+    swapped with the next one; or added or replaced otherwise, which mostly makes another word."""
     before: list[int] = []
-    row = list(range(len(right) + 1))
+    row = [_SLIP * left_out for left_out in range(len(right) + 1)]
     for at, letter in enumerate(word, 1):
+        doubled = letter in (word[at - 2 : at - 1], word[at : at + 1])
         earlier, before = before, row
-        row = [at]
+        row = [_OTHER * at]
         for to, other in enumerate(right, 1):
-            best = min(before[to] + 1, row[to - 1] + 1, before[to - 1] + (letter != other))
+            close = _SLIP if frozenset((letter, other)) in _CLOSE else _OTHER
+            best = min(
+                before[to] + (_SLIP if doubled else _OTHER),
+                row[to - 1] + _SLIP,
+                before[to - 1] + (0 if letter == other else close),
+            )
             if at > 1 and to > 1 and letter == right[to - 2] and word[at - 2] == other:
-                best = min(best, earlier[to - 2] + 1)
+                best = min(best, earlier[to - 2] + _SWAP)
             row.append(best)
     return row[-1]

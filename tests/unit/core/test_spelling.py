@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -24,7 +25,8 @@ retrys=retries retires=retries concurency=concurrency concurrecy=concurrency gro
 deserialiser=deserializer max_dealy=max_delay start_form=start_from in_place_retrys=in_place_retries ordring=ordering
 timout=timeout time_out=timeout rate_limt=rate_limit offset_comit_interval=offset_commit_interval midleware=middleware
 acknowlege_produced=acknowledge_produced exactlyOnce=exactly_once max_bacth=max_batch hoks=hooks set_up=setup
-setUp=setup hoooks=hooks timeoout=timeout
+setUp=setup hoooks=hooks timeoout=timeout topicc=topic timeoutt=timeout valuess=values topi=topic concurrenc=concurrency
+orderin=ordering rate_limi=rate_limit max_batc=max_batch adaptor=adapter concurrancy=concurrency toppic=topic
 """
 
 _OWN = """
@@ -39,8 +41,12 @@ naming_scheme name_of adapted adapters entries retired series error_handler erro
 hold_producer producer producers produced produce acknowledged exact exactly middle rejected reject reject_reason pause
 paused pauses give_up drain drained drain_time shutdown shutdown_hook stalled stalled_at metadata metadata_url in_place
 enqueued enqueue_all queue settings model schema store state status counter count total handle handler process prefix
-suffix region tenant account invoices mailer smtp template http timeout_seconds call_count _retrys _retries
+suffix region tenant account invoices mailer smtp template http timeout_seconds call_count _retrys _retries tonic toxic
+tropic adopter adopters replies relies rewrites retirees retails hoops hoods valves value header hook want watt offering
+takeout hold_produce concurrently
 """
+
+NEXT_KEY = dict(pair for row in ("qwertyuiopo", "asdfghjklk", "zxcvbnmn") for pair in pairwise(row))
 
 
 @pytest.mark.parametrize("pair", _MISSPELT.split())
@@ -59,8 +65,9 @@ def test_one_wrong_letter_within_a_word_is_found(setting: str) -> None:
     for at in range(2, len(setting) - 2):
         left_out = setting[:at] + setting[at + 1 :]
         swapped = setting[:at] + setting[at + 1] + setting[at] + setting[at + 2 :]
-        replaced = setting[:at] + "q" + setting[at + 1 :]
-        for name in {left_out, swapped, replaced} - {setting}:
+        replaced = setting[:at] + NEXT_KEY[setting[at]] + setting[at + 1 :]
+        doubled = setting[:at] + setting[at] + setting[at:]
+        for name in {left_out, swapped, replaced, doubled} - {setting}:
             assert meant(name, SETTINGS) == setting
 
 
@@ -100,6 +107,19 @@ def test_a_setting_of_batch_tasks_is_known_to_them_only() -> None:
     type("Refunds", (Charges,), {"max_bacth": 1})
     with pytest.raises(ConfigurationError, match=r"did you mean max_batch\?"):
         type("Stored", (flux.BatchTask,), {"max_bacth": 1})
+
+
+@pytest.mark.parametrize("name", ["max_batch", "max_wait"])
+def test_a_setting_of_batch_tasks_is_refused_on_a_plain_task(name: str) -> None:
+    complaint = rf"Refunds.{name} is a setting of flux.BatchTask: make Refunds one, or choose another name"
+    with pytest.raises(ConfigurationError, match=complaint):
+        type("Refunds", (Charges,), {name: 10})
+    task = Charges()
+    setattr(task, name, 10)
+    with pytest.raises(ConfigurationError, match=rf"Charges.{name} is a setting of flux.BatchTask"):
+        flux.Worker(task, adapter=MemoryAdapter("misspelt"))
+    with pytest.raises(ConfigurationError, match=rf"@flux.task: {name} is a setting of flux.BatchTask"):
+        flux.task(topic="charges", group_id="billing", **{name: 10})  # type: ignore[arg-type]
 
 
 def test_a_setting_misspelt_after_the_definition_is_refused_at_the_start() -> None:
