@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from flux.operate.status.task_status import Blocker, TaskStatus
 
 _NAP = 0.1
+_AGAIN = 0.5  # seconds
 
 
 @click.command(
@@ -70,6 +71,7 @@ def command(
         for task in watched:
             with explaining(task.cluster):
                 task.read()
+                _confirm(task)
     _show(watched, as_json)
 
 
@@ -123,6 +125,18 @@ class Watched:
         for line in lines(self.found, self.blockers, self.before):
             at, _, rest = line.partition(" ")
             yield f"{at} {self.name}: {rest}" if self.named else line
+
+
+def _confirm(task: Watched) -> None:
+    """Reads again until what seems to be blocked moves, or has stood still for long enough to be called so."""
+    from flux.operate.status.blockers import LONG, suspects_of
+
+    assert task.found is not None
+    suspects, until = suspects_of(task.found), task.found.at + LONG
+    while suspects and task.found.at < until:
+        time.sleep(_AGAIN)
+        task.read()
+        suspects &= suspects_of(task.found)
 
 
 def _show(watched: Sequence[Watched], as_json: bool) -> None:

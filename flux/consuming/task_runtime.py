@@ -279,6 +279,8 @@ class TaskRuntime:
         if self._admin is not None:
             self._admin.close()
         code = 0
+        if self.coordinator is not None:
+            self.coordinator.inspection.log_counts(self.system.monotonic(), at_end=True)
         for runtime in self.coordinator.runtimes if self.coordinator is not None else ():
             runtime.polling.end()
             runtime.forwarding.duty.end()

@@ -31,18 +31,21 @@ class Lag:
 
 
 def lag_of(engine: Engine, marks: Mapping[int, Watermarks]) -> Lag:
-    """The lag of a stage's assigned partitions. `marks`: their watermarks, by partition number. Records that a retry
-    stage has not read yet are due after those that it has: its due order is its offset order."""
-    ends = engine.read_offsets()
-    lag = unread = 0
+    """The lag of a stage's assigned partitions. `marks`: their watermarks, by partition number. What a partition of a
+    retry stage has not delivered yet is due after what waits there: its due order is its offset order."""
+    ends, unfinished, waiting = engine.read_offsets(), engine.unfinished_offsets(), engine.waiting_offsets()
+    lag = due = 0
     for partition, committed in engine.committable_offsets().items():
         mark = marks.get(partition.partition)
-        if mark is not None:
-            lag += max(0, mark.high - max(committed, mark.low))
-            unread += max(0, mark.high - max(ends[partition], mark.low))
-    waiting = engine.waiting
-    behind = unread if waiting and engine.stage.role is not Role.MAIN else 0
-    return Lag(lag, max(0, lag - waiting - behind))
+        if mark is None:
+            continue
+        behind = max(0, mark.high - max(committed, mark.low))
+        unread = max(0, mark.high - max(ends[partition], mark.low))
+        lag += behind
+        if engine.stage.role is not Role.MAIN:
+            behind = unfinished[partition] - waiting[partition] + (0 if waiting[partition] else unread)
+        due += behind
+    return Lag(lag, due)
 
 
 class Lags:

@@ -8,7 +8,7 @@ import attrs
 
 from flux.consuming.open_transactions import HeldBack
 from flux.core.stage import Role, Stage
-from flux.operate.status.blockers import LONG, StuckSince, blockers_of, update_stuck
+from flux.operate.status.blockers import StuckSince, blockers_of, update_stuck
 from flux.operate.status.reports import ReceivedReport
 from flux.operate.status.task_status import (
     Blocker,
@@ -143,10 +143,7 @@ class Sample:
 def sample(found: TaskStatus, before: TaskStatus | None, stuck_since: StuckSince) -> tuple[Sample, StuckSince]:
     """`before`: the previous snapshot; `stuck_since`: by all before."""
     stuck_since = update_stuck(found, stuck_since)
-    # keys are processed in parallel, so records are often done out of order for a moment
-    blockers = [
-        blocker for blocker in blockers_of(found, stuck_since) if blocker.seconds is None or blocker.seconds >= LONG
-    ]
+    blockers = blockers_of(found, stuck_since)
     return Sample(
         found.at,
         [_stage(found, each, before, blockers) for each in found.stages],

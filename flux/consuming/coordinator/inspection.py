@@ -49,15 +49,21 @@ class Inspection:
             self._again_at = now + _EVERY
             stalls = [(runtime, stall) for runtime in runtimes for stall in runtime.engine.stalled(now)]
             stalls += [(runtime, stall) for runtime in runtimes for stall in self._unjoined_locked(runtime, now)]
-            counts = [(runtime, count) for runtime in runtimes for count in runtime.failures.counts(now)]
         self._log_rebalances()
+        self.log_counts(now)
         for late in self.slow_calls.found(now) if self.slow_calls is not None else ():
             where = common.hook_dispatch.of(late.message.stage)
             task_log.slow_calls(where, late, now - late.began, stack_of_thread(late.thread))
         for runtime, stall in stalls:
             task_log.stalled(runtime.where, stall, "" if stall.run is None else common.driver.stack_of(stall.run))
+
+    def log_counts(self, now: float, at_end: bool = False) -> None:
+        """Logs how often calls have failed since that was logged; `at_end`: also what a later line would count."""
+        common = self._common
+        with common.lock:
+            counts = [(runtime, each) for runtime in common.runtimes for each in runtime.failures.counts(now, at_end)]
         for runtime, count in counts:
-            task_log.counted(runtime.where, count)
+            common.task_log.counted(runtime.where, count)
 
     def _unjoined_locked(self, runtime: StageRuntime, now: float) -> list[Stall]:
         patience = self._common.policy.stalled_after

@@ -60,6 +60,7 @@ class Assignment:
         "start",
         "waiting",
         "waiting_bytes",
+        "waiting_offsets",
     )
 
     def __init__(
@@ -98,6 +99,8 @@ class Assignment:
         the acknowledgement of what they produced."""
         self.waiting = 0
         self.waiting_bytes = 0
+        self.waiting_offsets = 0
+        """Offsets that the waiting records own."""
         self.paused = False
 
     def __repr__(self) -> str:

@@ -60,6 +60,7 @@ class DelayQueue:
         """Adds a slice with due times. `size`: bytes of its keys and values."""
         assignment.waiting += len(piece)
         assignment.waiting_bytes += size
+        assignment.waiting_offsets += piece.owned(0, len(piece))
         self._waiting += len(piece)
         self._push(assignment, _Waiting(piece, size))
 
@@ -100,6 +101,7 @@ class DelayQueue:
                 heapq.heappush(queue, (piece.due_times[stop], piece.records[stop].offset(), self._number, waiting))  # type: ignore[index]
         assignment.waiting -= count
         assignment.waiting_bytes -= size
+        assignment.waiting_offsets -= sum(piece.owned(start, stop) for piece, start, stop in taken)
         self._waiting -= count
         if queue:
             self._head(assignment, queue)
@@ -113,7 +115,7 @@ class DelayQueue:
         """Discards the records of one partition."""
         if self._queues.pop(assignment, None) is not None:
             self._waiting -= assignment.waiting
-            assignment.waiting = assignment.waiting_bytes = 0
+            assignment.waiting = assignment.waiting_bytes = assignment.waiting_offsets = 0
 
     def _push(self, assignment: Assignment, waiting: _Waiting) -> None:
         queue = self._queues.setdefault(assignment, [])

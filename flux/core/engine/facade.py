@@ -70,6 +70,8 @@ class Engine:
         self.read_offsets = partitions.read_offsets
         self.committable_offsets = partitions.committable_offsets
         self.uncommitted_progress = partitions.uncommitted_progress
+        self.unfinished_offsets = partitions.unfinished_offsets
+        self.waiting_offsets = partitions.waiting_offsets
         self.start_offsets = partitions.start_offsets
         self.topic_propagation = partitions.topic_propagation
         self.settled = retries.settled

@@ -128,6 +128,12 @@ class OffsetTracker:
         """The ranges done above `committable`."""
         return zip(self._starts, self._ends, strict=True)
 
+    @property
+    def unfinished(self) -> int:
+        """Offsets that were delivered and are not done."""
+        done = sum(min(end, self.end) - start for start, end in self.ranges() if start < self.end)
+        return max(0, self.end - self.committable) - done
+
     def admits(self, end: int, in_flight: int) -> bool:
         """Whether the metadata still fits, in whatever order calls end, if a record below `end` is called beside
         `in_flight` others."""

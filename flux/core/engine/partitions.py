@@ -240,6 +240,14 @@ class Partitions:
         """The offset after the last delivered one for each partition; negative if not known."""
         return {a.partition: a.offset_tracker.end if a.offset_tracker else BEGINNING for a in self.assignments.values()}
 
+    def waiting_offsets(self) -> dict[TopicPartition, int]:
+        """The offsets of records that are not due yet, for each partition."""
+        return {a.partition: a.waiting_offsets for a in self.assignments.values()}
+
+    def unfinished_offsets(self) -> dict[TopicPartition, int]:
+        """The offsets that were delivered and are not done, for each partition."""
+        return {a.partition: a.offset_tracker.unfinished if a.offset_tracker else 0 for a in self.assignments.values()}
+
     def uncommitted_progress(self) -> dict[TopicPartition, int]:
         """The offset to commit next for each partition where it is above the committed one."""
         known = {a.partition: a.start if a.committed is None else a.committed.offset for a in self.assignments.values()}

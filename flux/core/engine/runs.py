@@ -45,6 +45,7 @@ class Run:
         "limit",
         "marked",
         "messages",
+        "moved",
         "records",
         "refused",
         "seen",
@@ -73,6 +74,8 @@ class Run:
         self.started = now
         self.seen = 0
         """`index` at the watcher's last check."""
+        self.moved = now
+        """When the watcher saw that index first."""
         self.checks = 0
         """The watcher's checks since then without progress; -1 once the run was found stuck."""
 

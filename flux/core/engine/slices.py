@@ -106,6 +106,12 @@ class Slice:
         records = self.records
         return int(records[index + 1].offset()) if index + 1 < len(records) else self.end
 
+    def owned(self, start: int, stop: int) -> int:
+        """The number of offsets that the records from `start` to before `stop` own."""
+        if self.ends is None:
+            return self.after(stop - 1) - int(self.records[start].offset())
+        return sum(self.ends[index] - int(self.records[index].offset()) for index in range(start, stop))
+
     def picked(self, indices: Sequence[int]) -> Slice:
         """The records at `indices`, at least one."""
         first, last = indices[0], indices[-1]

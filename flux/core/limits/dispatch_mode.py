@@ -63,15 +63,12 @@ class DispatchMode:
         stuck = []
         for run in runs:
             run.started = min(run.started, now)  # the clock may have been set back
-            if run.checks < 0:
-                continue
             index = run.index
-            if index >= run.limit:
+            progress = index - run.seen
+            if progress:
+                run.seen, run.moved = index, now
+            if run.checks < 0 or index >= run.limit or now - run.started < CHECK_INTERVAL:
                 continue
-            if now - run.started < CHECK_INTERVAL:
-                run.seen = index
-                continue
-            progress, run.seen = index - run.seen, index
             run.checks = 0 if progress else run.checks + 1
             if run.checks >= STANDSTILL or (progress < LEAST_PROGRESS and not late):
                 run.checks = -1

@@ -87,12 +87,12 @@ class FailureLog:
         self._kinds[kind] = _Kind(now, now)
         return True
 
-    def counts(self, now: float) -> list[Count]:
-        """The counts to log now: at most one per kind in `EVERY` seconds."""
+    def counts(self, now: float, at_end: bool = False) -> list[Count]:
+        """The counts to log now: at most one per kind in `EVERY` seconds; `at_end`: all."""
         due = []
         for kind, known in list(self._kinds.items()):
             since = now - known.logged
-            if 0 <= since < EVERY:
+            if 0 <= since < EVERY and not at_end:
                 continue
             if known.more:
                 due.append(Count(kind, known.more, since))

@@ -34,7 +34,7 @@ _INT = instance_of(int)
 
 @attrs.frozen
 class Call:
-    """A running call. `seconds`: its duration at most, because progress is only sampled."""
+    """A running call. `seconds`: its duration until the report was made; a watcher sees its start some ms late."""
 
     partition: int = attrs.field(validator=_INT)
     offset: int = attrs.field(validator=_INT)

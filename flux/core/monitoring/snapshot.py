@@ -16,9 +16,6 @@ from flux.core.error_text import cause_of, error_name
 from flux.core.limits.call_limits import CircuitBreaker
 from flux.core.monitoring.report import IN_PLACE, MOST_CALLS, Call, Open, Paused, StageReport, ranges_of, shown_key
 
-Seen = dict[Run, tuple[int, float]]
-"""The call that each run was at, and its earliest possible start by the engine's clock."""
-
 
 class Snapshot:
     """Of one engine, compared with the snapshot before. Times by the engine's clock."""
@@ -26,9 +23,8 @@ class Snapshot:
     def __init__(self, task: str, engine: Engine) -> None:
         self._task = task
         self._engine = engine
-        self._seen: Seen = {}
         self._waited: dict[Entry, float] = {}
-        """The earliest time at which records without a forwarded copy can have become open."""
+        """When a snapshot found records without a forwarded copy open first."""
         self._checked: float | None = None
         self._done = self._failed = 0
 
@@ -52,7 +48,7 @@ class Snapshot:
             failed_rate=round(failed / since, 2) if since > 0 else 0.0,
             waiting=engine.waiting,
             due_in=None if due is None else round((due - engine.wall_ms(now)) / 1000, 1),
-            in_flight=engine.calls,
+            in_flight=len(calls),
             calls=tuple(nsmallest(MOST_CALLS, calls, key=lambda call: -call.seconds)),
             on_their_way=len(open_) - tried,
             open=tuple(nsmallest(MOST_CALLS, open_, key=lambda each: -each.seconds)),
@@ -64,14 +60,9 @@ class Snapshot:
         return report
 
     def _calls(self, now: float) -> list[Call]:
-        calls, seen = [], self._seen
-        self._seen = {}
-        for run in self._engine.running:
-            index = run.index
-            at, since = seen.get(run, (-1, 0.0))
-            if at != index:  # it started after the last snapshot
-                since = max(run.started, self._checked or 0.0)
-            self._seen[run] = index, since
+        calls = []
+        for run, index in calls_of(self._engine):
+            since = run.moved if index == run.seen else now  # it started after the watcher's last check
             partition, offset, key, attempt = _at(run, index)
             records = run.calls if run.batched else 1
             calls.append(Call(partition, offset, shown_key(key), attempt, _ago(now, since), records))
@@ -90,12 +81,18 @@ class Snapshot:
                 refused = "" if fault is None else f"{fault.value}: {remedy_or_skip(fault, target)}"
                 found.append(Open(*known, target, forward.state.value, forward.failures, ago, refused))
                 continue
-            since = self._waited[entry] = waited.get(entry, now if self._checked is None else self._checked)
+            since = self._waited[entry] = waited.get(entry, now)
             if entry.waits:
                 found.append(Open(*known, message.topic, IN_PLACE, entry.tries, _ago(now, since)))
             else:
                 found.append(Open(*known, "", "produced", 0, _ago(now, since)))
         return found
+
+
+def calls_of(engine: Engine) -> list[tuple[Run, int]]:
+    """The calls that run now: each run's, with its index; not of runs whose calls have ended."""
+    found = ((run, run.index) for run in engine.running)
+    return [(run, index) for run, index in found if index < (1 if run.batched else run.limit)]
 
 
 def in_place(engine: Engine) -> int:
@@ -118,13 +115,13 @@ def pause_of(breaker: CircuitBreaker, now: float) -> Paused | None:
 def _at(run: Run, index: int) -> tuple[int, int, bytes | None, int]:
     """(partition, offset, key, attempt) of record `index` of a run."""
     if run.messages is not None:
-        message = run.messages[min(index, len(run.messages) - 1)]
+        message = run.messages[index]
     elif run.records is not None:
-        record = run.records[min(index, len(run.records) - 1)]
+        record = run.records[index]
         return record.partition(), record.offset(), record.key(), 1  # of the main topic
     else:
         assert run.entries is not None
-        message = run.entries[min(index, len(run.entries) - 1)].message
+        message = run.entries[index].message
     return message.partition, message.offset, message.key, message.attempt
 
 

@@ -67,5 +67,6 @@ def _counts(stats: Iterable[Stats]) -> dict[str, int]:
 
 def _line(task: str, counts: Mapping[str, int], seconds: float, what: str = "") -> Line:
     done, failed, retried, dead = (f"{counts[name]:,}" for name in _COUNTED)
-    text = f"{task}: {what}{done} done, {failed} failed, {retried} retried, {dead} dead letters in {seconds:.0f} s"
+    letters = "dead letter" if counts["dead"] == 1 else "dead letters"
+    text = f"{task}: {what}{done} done, {failed} failed, {retried} retried, {dead} {letters} in {seconds:.0f} s"
     return Line(text, {"task": task, **counts, "seconds": round(seconds, 1)})

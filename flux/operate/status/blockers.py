@@ -15,7 +15,8 @@ from flux.operate.status.reports import find_reported
 from flux.operate.status.task_status import Blocker, StageStatus, TaskStatus
 
 LONG = 5.0
-"""Seconds after which a call, or a committed offset that does not move, counts as a blocker."""
+"""Seconds for which a record blocks a committed offset before it counts as a blocker: records that are processed in
+parallel are often done out of order for a moment."""
 
 StuckSince = Mapping[TopicPartition, tuple[int, float]]
 """By partition: the oldest unfinished offset, and when it was seen there first (seconds since the epoch)."""
@@ -30,6 +31,19 @@ def update_stuck(found: TaskStatus, before: StuckSince) -> StuckSince:
             offset, since = before.get(at, (-1, 0.0))
             now[at] = (oldest.offset, since) if offset == oldest.offset else (oldest.offset, found.at)
     return now
+
+
+def suspects_of(found: TaskStatus) -> set[tuple[TopicPartition, int]]:
+    """The oldest unfinished records behind which others are done, and of which no worker reports anything: whether they
+    are blockers, only a later snapshot shows."""
+    return {
+        (TopicPartition(each.stage.topic, number), oldest.offset)
+        for each in found.stages
+        for number, oldest in each.oldest_unfinished.items()
+        if not oldest.waits(found.now_ms)
+        and each.done_above(number)
+        and find_reported(found.reports or (), each.stage, number, oldest.offset) is None
+    }
 
 
 def blockers_of(found: TaskStatus, stuck_since: StuckSince) -> list[Blocker]:
@@ -49,25 +63,30 @@ def _blocker(found: TaskStatus, each: StageStatus, number: int, stuck_since: Stu
     hint = "" if large is None else f"; {large.problem}: {large.remedy}"
     behind = each.unfinished_of(number) - 1
     reported = find_reported(found.reports or (), stage, number, oldest.offset)
-    if reported is not None and (reported.seconds >= LONG or progress.done_above):
+    if reported is not None:
+        if reported.seconds < LONG:
+            return None
         return Blocker(stage, number, oldest, reported.reason, reported.seconds, behind, reported.process)
     if not any((stage.topic, number) in member.partitions for member in each.members):
         who = "has no members" if not each.members else "has no member with this partition"
-        return Blocker(stage, number, oldest, f"group {stage.group} {who}{hint}", oldest.since(found.now_ms), behind)
+        waits = oldest.since(found.now_ms)
+        if waits is not None and waits < LONG:
+            return None
+        return Blocker(stage, number, oldest, f"group {stage.group} {who}{hint}", waits, behind)
     offset, since = stuck_since.get(TopicPartition(stage.topic, number), (oldest.offset, found.at))
     stuck = found.at - since if offset == oldest.offset else 0.0
     if oldest.due is not None:
         stuck = min(stuck, found.at - oldest.due / 1000)  # until then it waited for its due time
-    if progress.done_above:
+    if stuck >= LONG and progress.done_above:
         why = (
             f"{many(each.done_above(number), 'later record')} done"
             + ("" if found.reports else "; its call may be running")
             + hint
         )
-        return Blocker(stage, number, oldest, why, max(stuck, 0.0) or oldest.since(found.now_ms), behind)
-    if stuck >= LONG and reported is None:
+        return Blocker(stage, number, oldest, why, stuck, behind)
+    if stuck >= LONG:
         return Blocker(stage, number, oldest, f"the committed offset does not move{hint}", stuck, behind)
-    if large is not None and reported is None:
+    if large is not None:
         return Blocker(stage, number, oldest, f"{large.problem}: {large.remedy}", large.seconds, behind)
     return None
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 import attrs
 
@@ -26,6 +27,16 @@ class ReceivedReport:
 
     report: Report
     age: float
+
+    def narrowed(
+        self, places: Collection[tuple[str, str]], is_done: Callable[[StageReport, int, int], bool]
+    ) -> ReceivedReport | None:
+        """With the stages of these topics and groups alone, and without calls and open records that are done since
+        then. `is_done`: given partition and offset. None: there is no such stage."""
+        stages = tuple(
+            _without_done(each, is_done) for each in self.report.stages if (each.topic, each.group) in places
+        )
+        return attrs.evolve(self, report=attrs.evolve(self.report, stages=stages)) if stages else None
 
     def of(self, stage: Stage) -> list[StageReport]:
         return [each for each in self.report.stages if (each.topic, each.group) == (stage.topic, stage.group)]
@@ -56,6 +67,20 @@ class ReportedRecord:
             return f"{what.target} refuses its copy ({what.refused})"
         failures = f", {many(what.failures, 'failure')}" if what.failures else ""
         return f"its copy for {what.target} is {what.state}{failures}"
+
+
+def _without_done(stage: StageReport, is_done: Callable[[StageReport, int, int], bool]) -> StageReport:
+    calls = tuple(each for each in stage.calls if not is_done(stage, each.partition, each.offset))
+    open_ = tuple(each for each in stage.open if not is_done(stage, each.partition, each.offset))
+    gone = Counter(each.state == IN_PLACE for each in set(stage.open) - set(open_))
+    return attrs.evolve(
+        stage,
+        calls=calls,
+        open=open_,
+        in_flight=stage.in_flight - (len(stage.calls) - len(calls)),
+        on_their_way=stage.on_their_way - gone[False],
+        in_place=stage.in_place - gone[True],
+    )
 
 
 def read_reports(

@@ -11,14 +11,15 @@ from flux.consuming.open_transactions import HeldBack, held_back, lasting, open_
 from flux.consuming.topic_setup import REQUEST_TIMEOUT, max_message_bytes
 from flux.core.engine.start_offsets import begins_at_ends
 from flux.core.errors import BrokerError, ConfigurationError, Fault
+from flux.core.monitoring.report import StageReport
 from flux.core.policy import Policy
 from flux.core.ports import AdminPort, Cluster, System, TopicPartition
 from flux.core.stage import Role, Stage
 from flux.operate.reading import Span
 from flux.operate.status.oldest_unfinished import oldest_unfinished_of
-from flux.operate.status.progress import lag, read_group
+from flux.operate.status.progress import Progress, lag, read_group
 from flux.operate.status.records import MAX_COUNTED, Counted, Examined, examine
-from flux.operate.status.reports import read_reports
+from flux.operate.status.reports import ReceivedReport, read_reports
 from flux.operate.status.task_status import StageStatus, TaskStatus
 from flux.system import SYSTEM
 
@@ -58,7 +59,7 @@ def read_status(
     reports = None
     if report_topic is not None and report_topic in names:
         try:
-            reports = read_reports(adapter, admin, report_topic, system)
+            reports = _of_task(read_reports(adapter, admin, report_topic, system), [*found, StageStatus(dead, True)])
         except BrokerError as error:
             if error.fault is not Fault.DENIED:
                 raise
@@ -79,6 +80,20 @@ def read_status(
         policy.exactly_once,
         held,
     )
+
+
+def _of_task(reports: Sequence[ReceivedReport] | None, stages: Sequence[StageStatus]) -> list[ReceivedReport] | None:
+    """What the reports say of a task's own stages."""
+    if reports is None:
+        return None
+    known = {(each.stage.topic, each.stage.group): each for each in stages}
+
+    def is_done(report: StageReport, partition: int, offset: int) -> bool:
+        stored = known[report.topic, report.group].committed.get(partition)
+        return Progress.of(stored).has(offset)
+
+    narrowed = (each.narrowed(known, is_done) for each in reports)
+    return [each for each in narrowed if each is not None]
 
 
 def _held_back(

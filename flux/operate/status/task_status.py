@@ -134,7 +134,8 @@ class TaskStatus:
 
         Due order is offset order: while a partition's oldest unfinished record waits, all behind it wait too.
         Otherwise those wait that are younger than the stage's shortest wait, unless that oldest record is young and due
-        all the same, as after a replay. Never fewer than the workers report."""
+        all the same, as after a replay. Not fewer than the workers report, as far as the lag allows: what waited when
+        they reported may be done."""
         if each.stage.role is Role.MAIN:
             return 0
         total = 0
@@ -144,17 +145,19 @@ class TaskStatus:
                 total += each.unfinished_of(number)
             elif oldest is not None and oldest.offset < (first_young := each.first_young.get(number, mark.high)):
                 total += each.records(number, first_young, mark.high)
-        return max(total, sum(report.waiting for report in self.reports_of(each.stage)))
+        unfinished = sum(each.unfinished_of(number) for number in each.watermarks)
+        return max(total, min(unfinished, sum(report.waiting for report in self.reports_of(each.stage))))
 
     def next_due(self, each: StageStatus) -> int | None:
         """When the next record of a retry stage is due, in milliseconds since the epoch: of the oldest unfinished ones
-        and of those that workers hold. In the past: it is late. None: no record waits."""
+        and of those that workers hold, unless it has passed since they reported. In the past: it is late. None: no
+        record waits."""
         due_times = [oldest.due for oldest in each.oldest_unfinished.values() if oldest.due is not None]
         due_times += [
             self.now_ms + int((report.due_in - received.age) * 1000)
             for received in self.reports or ()
             for report in received.of(each.stage)
-            if report.due_in is not None
+            if report.due_in is not None and report.due_in > received.age
         ]
         return min(due_times, default=None)
 

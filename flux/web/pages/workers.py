@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 
 import attrs
 from starlette.requests import Request
@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from flux.core.monitoring.report import Call, Report, StageReport
 from flux.web.page_context import context_of
-from flux.web.redaction import Redaction
+from flux.web.watched_tasks import WatchedTask
 
 MAX_CALLS = 50
 
@@ -21,7 +21,7 @@ class CallRow:
 
     process: str
     task: str
-    slug: str | None
+    slug: str
     stage: StageReport
     call: Call
     key: str | None
@@ -30,52 +30,54 @@ class CallRow:
 
 @attrs.frozen
 class Process:
+    """`report`: the newest of the process. `stages`: of the tasks of these pages."""
+
     cluster: str
     report: Report
     age: float
+    stages: Sequence[StageReport]
+    calls: Sequence[CallRow]
 
     @property
     def in_flight(self) -> int:
-        return sum(stage.in_flight for stage in self.report.stages)
+        return sum(stage.in_flight for stage in self.stages)
 
     @property
     def done(self) -> float:
-        return sum(stage.done_rate for stage in self.report.stages)
+        return sum(stage.done_rate for stage in self.stages)
 
     @property
     def failed(self) -> float:
-        return sum(stage.failed_rate for stage in self.report.stages)
+        return sum(stage.failed_rate for stage in self.stages)
 
     @property
     def longest(self) -> float | None:
-        return max((call.seconds + self.age for stage in self.report.stages for call in stage.calls), default=None)
+        return max((call.seconds for call in self.calls), default=None)
+
+    def with_stages(self, other: Process) -> Process:
+        """The same process, with the stages of another task."""
+        newest = min(self, other, key=lambda each: each.age)
+        stages, calls = [*self.stages, *other.stages], [*self.calls, *other.calls]
+        return attrs.evolve(newest, stages=stages, calls=calls)
 
 
 async def show(request: Request) -> Response:
     context = context_of(request)
     found: dict[tuple[str, bytes], Process] = {}
     slugs: dict[tuple[str, str], str] = {}
-    redactions: dict[str, Redaction] = {}
     reports_exist = False
     for watch in context.watches.values():
         task = watch.task
-        slugs |= {(stage.topic, stage.group): task.slug for stage in task.policy.stages}
-        redactions[task.slug] = task.redaction
         if watch.sample is None or watch.sample.reports is None:
             continue
         reports_exist = True
-        late = watch.age or 0.0
         for each in watch.sample.reports:
-            found.setdefault((task.cluster, each.report.key), Process(task.cluster, each.report, each.age + late))
+            process = _process(task, each.report, each.age + (watch.age or 0.0))
+            slugs |= {(stage.topic, stage.group): task.slug for stage in process.stages}
+            key = task.cluster, each.report.key
+            found[key] = found[key].with_stages(process) if key in found else process
     processes = list(found.values())
-    calls = sorted(
-        (
-            call
-            for process in processes
-            for call in _calls(process, slugs, redactions, context.options.redact is not None)
-        ),
-        key=lambda call: -call.seconds,
-    )
+    calls = sorted((call for process in processes for call in process.calls), key=lambda call: -call.seconds)
     return context.page(
         request,
         "workers.html",
@@ -89,15 +91,10 @@ async def show(request: Request) -> Response:
     )
 
 
-def _calls(
-    process: Process, slugs: Mapping[tuple[str, str], str], redactions: Mapping[str, Redaction], redacted: bool
-) -> list[CallRow]:
-    found = []
-    for stage in process.report.stages:
-        slug = slugs.get((stage.topic, stage.group))
-        redaction = None if slug is None else redactions[slug]
-        for call in stage.calls:
-            # the task's own redaction is not known here
-            key = redaction.key(call.key) if redaction is not None else None if redacted else call.key
-            found.append(CallRow(process.report.name, stage.task, slug, stage, call, key, call.seconds + process.age))
-    return found
+def _process(task: WatchedTask, report: Report, age: float) -> Process:
+    calls = [
+        CallRow(report.name, stage.task, task.slug, stage, call, task.redaction.key(call.key), call.seconds + age)
+        for stage in report.stages
+        for call in stage.calls
+    ]
+    return Process(task.cluster, report, age, report.stages, calls)

@@ -63,7 +63,7 @@ def test_its_log_says_what_runs_and_what_was_done(flux_cli: Flux, caplog: pytest
     assert f"Billing: topic orders, group billing, stages 0-1, concurrency 10, {on}" in said
     assert any(re.fullmatch(r"flux \S+, pid \d+: Billing", each) for each in said)
     assert said.count("Billing: assigned orders[0], orders-billing-try-1[0]") == 1
-    assert re.match(r"Billing: in all: 1 done, 2 failed, 1 retried, 1 dead letters in \d+ s", said[-1])
+    assert re.match(r"Billing: in all: 1 done, 2 failed, 1 retried, 1 dead letter in \d+ s", said[-1])
     assert vars(worker[-1])["retried"] == 1
     calls = [re.sub(r" in [\d.]+ ms", "", each.getMessage()) for each in caplog.records if each.name == "flux.calls"]
     assert calls == [

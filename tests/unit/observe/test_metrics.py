@@ -17,7 +17,8 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
 import flux
-from flux.core.ports import ProducerRecord, Watermarks
+from flux.core.engine.offset_tracker import OffsetTracker
+from flux.core.ports import CommittedOffset, ProducerRecord, Watermarks
 from flux.observe import names
 from flux.observe.gather import NoAnswer, live, merge, metrics, ready
 from flux.observe.lags import Lag, lag_of
@@ -270,9 +271,30 @@ def test_the_lag_of_the_main_topic_is_due_all_of_it() -> None:
 
 def test_what_waits_in_a_retry_topic_is_lag_that_is_not_due_and_so_is_what_lies_behind_it() -> None:
     driver = Driver(1)
-    driver.assign(0)
+    driver.assign(0, 0)
     driver.poll(0, 1, 2)
-    assert lag_of(driver.engine, {0: Watermarks(0, 10)}) == Lag(all=10, due=0)
+    marks = {0: Watermarks(0, 10), 1: Watermarks(0, 4)}
+    assert lag_of(driver.engine, marks) == Lag(all=14, due=4), "where nothing waits, what was not read may be due"
+    driver.now += 20
+    driver.take()
+    assert lag_of(driver.engine, marks) == Lag(all=14, due=14)
+
+
+def test_markers_of_transactions_beside_records_that_wait_are_not_due() -> None:
+    driver = Driver(1)
+    driver.assign(0)
+    driver.poll(0, 2)
+    driver.poll(7, 9)  # one marker each at 1, 3 and 8; three records of an aborted transaction, and its marker, at 4
+    assert lag_of(driver.engine, {0: Watermarks(0, 11)}) == Lag(all=11, due=0)
+
+
+def test_what_is_done_in_a_retry_topic_above_the_committed_offset_is_not_due() -> None:
+    driver = Driver(1)
+    driver.assign(CommittedOffset(0, OffsetTracker(0, [(1, 5)]).metadata()))
+    driver.poll(0, 1, 2, 3, 4, 5)
+    driver.now += 20
+    driver.take()
+    assert lag_of(driver.engine, {0: Watermarks(0, 6)}) == Lag(all=6, due=2)
 
 
 def test_what_a_retry_topic_has_not_delivered_yet_may_be_due() -> None:

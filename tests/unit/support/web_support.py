@@ -68,7 +68,13 @@ class Web:
         """Lets the jobs that were begun come to their end."""
         self.yard.system.run_spawned()
 
-    def report(self, *calls: Call, host: str = "host", memory: int | None = 80_000_000, **more: Any) -> None:
+    def report(self, *calls: Call, **more: Any) -> None:
+        self.publish(self.report_of(*calls, **more))
+
+    def publish(self, report: Report) -> None:
+        self.yard.kit.write(flux_outgoing(report), topic=TOPIC)
+
+    def report_of(self, *calls: Call, host: str = "host", memory: int | None = 80_000_000, **more: Any) -> Report:
         counts: dict[str, Any] = dict.fromkeys(("done", "failed", "retried", "dead", "waiting", "on_their_way"), 0)
         stage = StageReport(
             task="Billing",
@@ -87,8 +93,7 @@ class Web:
                 **more,
             },
         )
-        report = Report(host, 7, 0, "1.2", int(self.yard.system.now() * 1000) - 60_000, 5.0, memory, (stage,))
-        self.yard.kit.write(flux_outgoing(report), topic=TOPIC)
+        return Report(host, 7, 0, "1.2", int(self.yard.system.now() * 1000) - 60_000, 5.0, memory, (stage,))
 
 
 def flux_outgoing(report: Report) -> Any:

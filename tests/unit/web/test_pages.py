@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+import attrs
 import pytest
 
 from flux.core import flux_headers
@@ -147,6 +148,23 @@ def test_workers_are_shown_with_their_running_calls(web: Web) -> None:
     assert "alpha pid 7, process 0 · flux 1.2" in page
     assert "80 MB" in page
     assert "1.1 minutes Billing orders[0]@17 ada 2 alpha pid 7" in page
+
+
+def test_workers_are_shown_with_the_calls_of_these_tasks_alone_and_without_those_that_have_ended(web: Web) -> None:
+    foreign = attrs.evolve(web.report_of(Call(0, 18, "eve", 1, 9.0)).stages[0], task="Other", topic="invoices")
+    mine = web.report_of(Call(0, 0, "ada", 1, 65.0), Call(0, 1, "bea", 1, 70.0), done_rate=3.0)
+    web.publish(attrs.evolve(mine, stages=(*mine.stages, foreign)))
+    web.publish(attrs.evolve(mine, host="elsewhere", stages=(foreign,)))
+    main_records(web, 2)
+    web.yard.broker.set_committed_offset("billing", TopicPartition("orders", 0), CommittedOffset(1))
+    web.take_sample()
+    page = text_of(web.get("/workers"))
+    assert "Processes 1 " in page
+    assert "Other" not in page
+    assert "eve" not in page
+    assert "ada" not in page, "the group is past that record"
+    assert "1.2 minutes Billing orders[0]@1 bea" in page
+    assert " 3.0 0.5 1 1.2 minutes " in page, "of these tasks: rates, calls in flight, the longest"
 
 
 def test_an_open_transaction_that_holds_records_back_is_named_with_what_to_do(web: Web) -> None:

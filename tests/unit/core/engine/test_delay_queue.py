@@ -157,6 +157,18 @@ def test_the_bytes_of_a_slice_go_with_its_records() -> None:
     assert left == [(2, 7), (1, 4), (0, 0)]
 
 
+def test_the_offsets_of_what_waits_are_counted_however_it_leaves() -> None:
+    delay_queue, owner = DelayQueue(), assignment()
+    delay_queue.add(owner, Slice([record(0), record(4), record(5)], 6, [], [1, 2, 3]), 3)
+    delay_queue.add(owner, piece((2, 9), (3, 7)), 2)
+    left = [owner.waiting_offsets]
+    for now in (1, 2):
+        delay_queue.due(now, 500)
+        left.append(owner.waiting_offsets)
+    delay_queue.drop(owner)
+    assert [*left, owner.waiting_offsets] == [8, 4, 2, 0]
+
+
 def test_no_more_records_are_taken_than_asked_for_from_several_slices() -> None:
     delay_queue, owner = DelayQueue(), assignment()
     delay_queue.add(owner, piece((1, 0), (2, 1)), 2)

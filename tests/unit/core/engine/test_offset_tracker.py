@@ -345,3 +345,16 @@ def test_what_it_will_be_has_the_same_limit() -> None:
     tracker.delivered(0, 5)
 
     assert tracker.after([(3, 4)]).metadata() == ""
+
+
+def test_what_was_delivered_and_is_not_done_is_counted_in_offsets() -> None:
+    tracker = OffsetTracker(10, [(12, 14), (30, 40)])
+    assert tracker.unfinished == 0
+    tracker.delivered(11, 20)
+    assert tracker.unfinished == 7, "there is no record 10, and 12 and 13 are done"
+    tracker.done(15, 17)
+    assert tracker.unfinished == 5
+    tracker.delivered(25, 35)
+    assert tracker.unfinished == 5 + 5, "20 to 24 do not exist, and from 30 on all is done"
+    tracker.done(10, 35)
+    assert tracker.unfinished == 0

@@ -267,6 +267,19 @@ def test_the_stage_says_how_far_each_partition_was_delivered() -> None:
     assert driver.engine.read_offsets() == {driver.p0: 7, driver.p1: BEGINNING}
 
 
+def test_the_stage_says_how_many_offsets_are_unfinished_and_how_many_of_them_wait() -> None:
+    driver = Driver(1)
+    driver.assign(0, None)
+    driver.poll(driver.record(1), driver.record(3), driver.record(6))
+    assert driver.engine.unfinished_offsets() == {driver.p0: 6, driver.p1: 0}, "from 1 on, with the gaps"
+    assert driver.engine.waiting_offsets() == {driver.p0: 6, driver.p1: 0}
+    driver.now += 20
+    run = driver.take()
+    assert driver.engine.waiting_offsets() == {driver.p0: 0, driver.p1: 0}
+    driver.work(run)
+    assert driver.engine.unfinished_offsets() == {driver.p0: 0, driver.p1: 0}
+
+
 def test_a_stuck_run_is_split_and_the_rest_goes_to_others_with_its_keys_in_order() -> None:
     driver = Driver()
     driver.assign(0)

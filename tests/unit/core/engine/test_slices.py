@@ -36,6 +36,12 @@ def test_records_in_due_order_own_ranges_of_their_own() -> None:
     assert adjacent.ranges(0, 3) == [(3, 12)]
 
 
+def test_the_offsets_that_records_own_are_counted() -> None:
+    piece = Slice(batch(3, 5, 9), 12)
+    assert (piece.owned(0, 3), piece.owned(0, 1), piece.owned(1, 3)) == (9, 2, 7)
+    assert (due_order().owned(0, 3), due_order().owned(1, 2)) == (9, 2)
+
+
 def test_a_part_of_a_slice_keeps_what_its_records_own() -> None:
     first, last = Slice(batch(3, 5, 9), 12).part(0, 1), Slice(batch(3, 5, 9), 12).part(1)
     assert [(one.records[0].offset(), one.end) for one in (first, last)] == [(3, 5), (5, 12)]

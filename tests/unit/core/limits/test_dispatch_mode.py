@@ -181,3 +181,14 @@ def test_each_sixteen_quick_calls_are_one_record_more_at_once() -> None:
         chunks.append(dispatch_mode.chunk)
     dispatch_mode.took(QUICK * 2 + 0.0001, 2)
     assert [*chunks, dispatch_mode.chunk] == [1, 2, 2, 3, 2]
+
+
+def test_a_run_has_the_time_at_which_a_check_saw_its_call_first() -> None:
+    dispatch_mode, one, stuck = DispatchMode(), run(), run()
+    seen = []
+    for number, index in enumerate((0, 0, 15, 15, 40), 1):
+        one.index = index
+        on_time(dispatch_mode, number, one, stuck)
+        seen.append(round((one.moved - T0) / CHECK_INTERVAL))
+    assert seen == [0, 0, 3, 3, 5]
+    assert stuck.moved == T0

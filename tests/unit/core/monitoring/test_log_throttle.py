@@ -165,6 +165,14 @@ def test_a_kind_is_new_ten_minutes_after_its_last_failure() -> None:
     assert failures.add("a", 700 + FORGOTTEN)
 
 
+def test_at_the_end_all_is_counted_that_was_not() -> None:
+    failures = FailureLog()
+    for kind, second in (("a", 0), ("a", 1), ("b", 2), ("a", 3)):
+        failures.add(kind, second)
+    assert failures.counts(4, at_end=True) == [Count("a", 2, 4)]
+    assert failures.counts(5, at_end=True) == []
+
+
 def test_a_clock_set_back_does_not_silence_them() -> None:
     failures = FailureLog()
     failures.add("a", 10_000)
@@ -178,7 +186,8 @@ def test_the_first_is_logged_with_its_place_its_traceback_and_fields(
     for _ in range(5):
         Orders.produce(b"x")
     flux_kit.run_to_the_end(failing())
-    first, dead = lines(caplog)
+    first, dead, *counts = lines(caplog)
+    assert [vars(each)["count"] for each in counts] == [4, 4], "the others are counted at the end"
     text = first.getMessage()
     assert text.startswith(
         "fail: orders[0]@0 failed on attempt 1 and moves to orders-billing-try-1: ValueError: the mail server is away\n"
@@ -219,7 +228,8 @@ def test_one_place_is_one_kind_whatever_way_led_there(flux_kit: Kit, caplog: pyt
     for _ in range(9):
         Orders.produce(b"x")
     flux_kit.run(task)
-    assert len(lines(caplog)) == 1
+    _, more = lines(caplog)
+    assert vars(more)["count"] == 8
 
 
 @pytest.mark.parametrize(("setting", "shows"), [("type", "ValueError"), (lambda error: "hidden", "ValueError: hidden")])

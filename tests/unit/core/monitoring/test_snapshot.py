@@ -99,29 +99,31 @@ def test_the_oldest_open_records_are_listed() -> None:
 
 
 @pytest.mark.parametrize("stage", [0, 1])
-def test_a_run_whose_calls_have_ended_shows_the_last_one(stage: int) -> None:
+def test_a_run_shows_the_call_that_it_is_at_and_none_once_all_have_ended(stage: int) -> None:
     driver = Watched(stage)
     driver.assign(0)
     driver.poll(driver.record(7, b"ada"), driver.record(8, b"bea"))
     driver.now += 20
     run = driver.take()
-    for index in range(4):
+    shown = []
+    for index in range(3):
         run.index = index
-        [call] = driver.look_at().calls
-        assert call.offset == (7 if index == 0 else 8)
+        report = driver.look_at()
+        shown.append((report.in_flight, [call.offset for call in report.calls]))
+    assert shown == [(1, [7]), (1, [8]), (0, [])]
 
 
-def test_an_entry_whose_call_has_ended_is_shown_until_its_run_is_finished() -> None:
+def test_an_entry_whose_call_has_ended_is_not_shown() -> None:
     driver = Watched(ordering="none", concurrency=2)
     driver.assign(0)
     driver.poll(driver.record(7), driver.record(8))
     driver.take()
     driver.look()
     driver.take(polling=False).index = 1
-    assert [call.offset for call in driver.look_at().calls] == [7, 8]
+    assert [call.offset for call in driver.look_at().calls] == [7]
 
 
-def test_a_run_of_several_entries_shows_the_one_it_is_at_and_at_last_the_last() -> None:
+def test_a_run_of_several_entries_shows_the_one_it_is_at() -> None:
     driver = Watched(ordering="none", concurrency=2)
     driver.assign(0)
     driver.poll(*range(9))
@@ -130,24 +132,35 @@ def test_a_run_of_several_entries_shows_the_one_it_is_at_and_at_last_the_last() 
     driver.engine.dispatch_mode.took(0.0, 40)
     run = driver.take(polling=False)
     assert run.entries is not None
-    assert len(run.entries) > 1
-    first, last = run.entries[0].offset, run.entries[-1].offset
-    assert driver.look_at().calls[-1].offset == first
-    run.index = len(run.entries)
-    assert driver.look_at().calls[-1].offset == last
+    offsets = [entry.offset for entry in run.entries]
+    assert len(offsets) > 1
+    assert driver.look_at().calls[-1].offset == offsets[0]
+    run.index = 1
+    assert driver.look_at().calls[-1].offset == offsets[1]
 
 
-def test_a_call_of_a_slice_is_as_old_as_the_look_before_it_at_most() -> None:
+def test_a_call_is_as_old_as_the_watcher_has_seen_it() -> None:
     driver = Watched()
     driver.assign(0)
-    driver.poll(driver.record(7, b"ada"), driver.record(8, b"bea"))
+    driver.poll(*range(40))
     run = driver.take()
-    assert driver.look_at(1.5).calls == (Call(0, 7, "ada", 1, 1.5),)
-    assert driver.look_at(2.0).calls == (Call(0, 7, "ada", 1, 3.5),)
-    run.index = 1
-    assert driver.look_at(0.5).calls == (Call(0, 8, "bea", 1, 0.5),)
-    run.index = 2
-    assert driver.look_at(0.5).calls == (Call(0, 8, "bea", 1, 0.5),), "until the run is finished"
+    driver.now += 1.0
+    assert driver.look_at().calls == (Call(0, 0, "0", 1, 1.0),), "its run has as many seconds"
+    run.index = 20
+    assert driver.look_at(2.0).calls == (Call(0, 20, "20", 1, 0.0),), "it began after the last check"
+    driver.look()
+    assert driver.look_at(3.0).calls == (Call(0, 20, "20", 1, 3.0),)
+
+
+def test_a_call_whose_run_was_found_stuck_is_as_old_as_it_is() -> None:
+    driver = Watched()
+    driver.assign(0)
+    driver.poll(0, 1)
+    run = driver.take()
+    driver.look()
+    assert run.limit == 1, "the other record goes to another caller"
+    driver.look()
+    assert driver.look_at(7.0).calls[0] == Call(0, 0, "0", 1, round(driver.now - run.started, 1))
 
 
 def test_a_call_in_a_retry_stage_has_its_attempt() -> None:
@@ -185,8 +198,10 @@ def test_a_batch_is_one_call_of_its_records() -> None:
     driver = Watched(batch=OpenBatch(3, 60.0))
     driver.assign(0)
     driver.poll(0, 1, 2)
-    driver.take()
+    run = driver.take()
     assert driver.look_at().calls == (Call(0, 0, "0", 1, 0.0, records=3),)
+    run.index = 1
+    assert driver.look_at().calls == (), "its call has ended, and its records are reported"
 
 
 def test_a_record_that_its_next_topic_refuses_is_open_with_the_reason() -> None:
@@ -220,6 +235,7 @@ def test_a_record_that_waits_for_a_retry_in_place_is_open_but_not_on_its_way() -
     driver.poll(driver.record(0, b"ada"))
     driver.look_at()
     driver.work_all(0)
+    assert driver.look_at(5.0).open[0].seconds == 0.0, "it may have come just now"
     report = driver.look_at(5.0)
     assert report.open == (Open(0, 0, "ada", 1, "t", "in place", 1, 5.0),)
     assert (report.in_place, report.on_their_way) == (1, 0)

@@ -34,7 +34,7 @@ def test_a_minute_counts_what_was_done_in_it_and_the_end_all() -> None:
     tasks = {"Billing": [main, retry], "Shipping": [other]}
     assert summary.since_last(tasks, 160.0) == [
         Line(
-            "Billing: 1,202 done, 4 failed, 3 retried, 1 dead letters in 60 s",
+            "Billing: 1,202 done, 4 failed, 3 retried, 1 dead letter in 60 s",
             {"task": "Billing", "done": 1202, "failed": 4, "retried": 3, "dead": 1, "seconds": 60.0},
         )
     ]
@@ -44,7 +44,7 @@ def test_a_minute_counts_what_was_done_in_it_and_the_end_all() -> None:
         "Billing: 5 done, 0 failed, 0 retried, 0 dead letters in 61 s"
     ]
     assert [line.text for line in summary.in_all(tasks, 300.0)] == [
-        "Billing: in all: 1,207 done, 4 failed, 3 retried, 1 dead letters in 200 s",
+        "Billing: in all: 1,207 done, 4 failed, 3 retried, 1 dead letter in 200 s",
         "Shipping: in all: 0 done, 0 failed, 0 retried, 0 dead letters in 200 s",
     ]
 

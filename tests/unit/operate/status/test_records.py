@@ -12,7 +12,7 @@ from flux.core.errors import ConfigurationError
 from flux.core.ports import CommittedOffset, ProducerRecord, TopicPartition, TransactionSettings
 from flux.operate.reading import Span
 from flux.operate.status import records
-from flux.operate.status.blockers import blockers_of
+from flux.operate.status.blockers import LONG, blockers_of
 from flux.operate.status.records import Counted, Gaps, examine
 from flux.operate.status.status import read_status
 from flux.operate.status.task_status import TaskStatus
@@ -85,6 +85,7 @@ def test_a_stage_at_its_end_has_no_lag_even_if_its_last_offset_is_a_marker(yard:
 
 def test_markers_are_not_behind_a_blocker(yard: OperateKit) -> None:
     Writer(yard).each(MAIN, b"a", b"b", b"c")
+    yard.system.sleep(LONG)
     [blocker] = blockers_of(look(yard), {})
     assert blocker.behind == 2
 

@@ -69,6 +69,26 @@ def test_a_call_is_found_by_its_record_and_has_run_since_the_report_too() -> Non
     assert of_hop.what == OPEN
 
 
+def test_a_report_is_narrowed_to_the_stages_of_a_task_and_to_what_is_not_done() -> None:
+    tried = Open(3, 8, None, 3, "orders", IN_PLACE, 2, 1.5)
+    foreign = attrs.evolve(STAGE, topic="invoices")
+    mine = attrs.evolve(STAGE, open=(OPEN, tried), in_place=1)
+    report = ReceivedReport(attrs.evolve(REPORT, stages=(foreign, mine)), 1.0)
+    places = {("orders", "billing")}
+
+    def narrowed(*done: int) -> StageReport:
+        found = report.narrowed(places, lambda stage, partition, offset: partition == 3 and offset in done)
+        assert found is not None
+        [stage] = found.report.stages
+        return stage
+
+    assert narrowed() == mine
+    assert (narrowed(17).calls, narrowed(17).in_flight, narrowed(17).open) == ((), 0, mine.open)
+    assert (narrowed(8).open, narrowed(8).in_place, narrowed(8).on_their_way) == ((OPEN,), 0, 1)
+    assert (narrowed(9).open, narrowed(9).in_place, narrowed(9).on_their_way) == ((tried,), 1, 0)
+    assert report.narrowed({("orders", "others")}, lambda *_: False) is None
+
+
 def test_a_record_that_waits_to_be_tried_in_place_is_found_by_itself() -> None:
     tried = attrs.evolve(STAGE, calls=(), open=(Open(3, 9, None, 3, "orders", IN_PLACE, 2, 1.5),), in_place=1)
     found = find_reported([ReceivedReport(attrs.evolve(REPORT, stages=(tried,)), 1.0)], MAIN, 3, 9)

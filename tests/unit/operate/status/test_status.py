@@ -12,7 +12,7 @@ from flux.core.engine.offset_tracker import OffsetTracker
 from flux.core.errors import BrokerError, Fault
 from flux.core.monitoring.report import IN_PLACE, Call, Open, Paused, Report, StageReport
 from flux.core.ports import CommittedOffset, GroupMember, ProducerRecord, TopicPartition, Watermarks
-from flux.operate.status.blockers import StuckSince, blockers_of, update_stuck
+from flux.operate.status.blockers import LONG, StuckSince, blockers_of, suspects_of, update_stuck
 from flux.operate.status.oldest_unfinished import OldestUnfinished
 from flux.operate.status.records import Counted
 from flux.operate.status.reports import ReceivedReport
@@ -94,6 +94,11 @@ def test_behind_a_record_that_is_younger_than_the_wait_and_due_nothing_is_known_
     )
 
 
+def test_what_waited_when_workers_reported_does_not_exceed_what_is_unfinished_now() -> None:
+    stage = stage_status(1, committed={0: CommittedOffset(7)}, oldest_unfinished={0: oldest(7, due=NOW_MS - 1)})
+    assert at(stage, reports=[received(stage_report(1, waiting=9))]).waiting(stage) == 3
+
+
 def test_nothing_waits_in_the_main_topic() -> None:
     assert at(stage_status()).waiting(stage_status()) == 0
 
@@ -104,6 +109,8 @@ def test_the_next_due_is_the_first_of_oldest_records_and_reports() -> None:
     report = received(stage_report(1, due_in=6.0), age=2.0)
     assert at(stage, reports=[report]).next_due(stage) == NOW_MS + 4_000
     assert at(stage_status()).next_due(stage_status()) is None
+    passed = received(stage_report(1, due_in=6.0), age=6.0)
+    assert at(stage, reports=[passed]).next_due(stage) == NOW_MS + 9_000, "it has been called, probably"
 
 
 def test_rates_are_those_of_all_processes_that_report() -> None:
@@ -207,13 +214,32 @@ def test_what_a_paused_task_blocks_is_named_with_the_pause() -> None:
 
 def test_records_done_behind_another_show_that_it_blocks_without_reports() -> None:
     committed = CommittedOffset(0, OffsetTracker(0, [(1, 8)]).metadata())
-    [blocker] = blockers(at(stage_status(committed={0: committed})))
-    assert (blocker.why, blocker.seconds, blocker.behind) == ("7 later records done; its call may be running", 60.0, 2)
+    busy = at(stage_status(committed={0: committed}))
+    assert blockers(busy) == [], "calls run in parallel: the next snapshot may show it done"
+    assert suspects_of(busy) == {(P0, 0)}
+    [blocker] = blockers(at(stage_status(committed={0: committed}), later=LONG), update_stuck(busy, {}))
+    assert (blocker.why, blocker.seconds, blocker.behind) == ("7 later records done; its call may be running", LONG, 2)
+
+
+def test_a_record_that_a_worker_reports_is_no_suspect_and_blocks_once_it_has_for_long() -> None:
+    committed = {0: CommittedOffset(0, OffsetTracker(0, [(1, 8)]).metadata())}
+    for seconds, named in ((LONG - 3.0, False), (LONG - 2.0, True)):
+        report = received(stage_report(calls=(Call(0, 0, "ada", 1, seconds),)))
+        found = at(stage_status(committed=committed), reports=[report])
+        assert (suspects_of(found), bool(blockers(found))) == (set(), named)
+
+
+def test_a_record_that_is_not_due_or_has_nothing_done_behind_it_is_no_suspect() -> None:
+    assert suspects_of(at(stage_status())) == set()
+    committed = {0: CommittedOffset(0, OffsetTracker(0, [(1, 8)]).metadata())}
+    waits = stage_status(1, committed=committed, oldest_unfinished={0: oldest(due=NOW_MS + 60_000)})
+    assert suspects_of(at(waits)) == set()
 
 
 def test_a_partition_that_no_member_has_is_named() -> None:
     [blocker] = blockers(at(stage_status(members=[])))
     assert (blocker.why, blocker.seconds) == ("group billing has no members", 60.0)
+    assert blockers(at(stage_status(members=[], oldest_unfinished={0: oldest(written_at=NOW_MS - 4_999)}))) == []
     others = [GroupMember("m", "c", "h", (TopicPartition(MAIN, 1),))]
     assert blockers(at(stage_status(members=others)))[0].why == "group billing has no member with this partition"
 
