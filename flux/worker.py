@@ -189,7 +189,8 @@ class Worker:
         pulses = [pulse for job in self._jobs for pulse in job.pulses()]
         failure = self.failure if self._block.ended else None
         text = None if failure is None else brief(failure)
-        return judge(pulses, starting=not self.ready, stopping=self._supervision.stopping, failure=text)
+        starting = None if self.ready else self._supervision.waits_for
+        return judge(pulses, starting, stopping=self._supervision.stopping, failure=text)
 
     @property
     def ended(self) -> bool:

@@ -17,10 +17,12 @@ from flux.consuming.side_threads import Aside
 from flux.consuming.task_runtime import TaskRuntime
 from flux.consuming.topic_setup import insist
 from flux.core.error_text import brief
+from flux.core.errors import BrokerError
 from flux.core.monitoring.duties import Duty
 from flux.core.monitoring.stats import Stats
 from flux.core.monitoring.summary import Line, Summary, started
 from flux.core.ports import System
+from flux.core.text import one_line
 from flux.producing.registry import PRODUCERS
 from flux.system.tracebacks import text_of
 
@@ -73,6 +75,8 @@ class Supervision:
     ) -> None:
         self.stopping = False
         """Set to stop."""
+        self.waits_for = "its tasks have not begun to start"
+        """What the start waits for."""
         self.at_once = False
         """Set by a second signal: calls in flight are not waited for."""
         self._jobs = jobs
@@ -137,17 +141,23 @@ class Supervision:
         for job in self._jobs:
             prepare = partial(job.prepare, self._stages, self._create_topics)
             cluster = job.adapter.cluster
-            stopping, settled = lambda: self.stopping, self._on_settled
-            if not (yield Blocking(partial(insist, prepare, self._system, stopping, cluster, settled))):
+            self.waits_for = f"{job.name} checks its topics on {cluster}"
+            stopping, unavailable = lambda: self.stopping, partial(self._unavailable, cluster)
+            if not (yield Blocking(partial(insist, prepare, self._system, stopping, cluster, unavailable))):
                 return
         names = ", ".join(job.name for job in self._jobs)
         logger.info("flux %s, pid %d: %s", __version__, os.getpid(), names)
         _log(map(_started, self._jobs))
         for job in self._jobs:
+            self.waits_for = f"the setup of {job.name} has not ended"
             yield Here(job.setup)
         for job in self._jobs:
             yield Here(job.start)
         self._summary = Summary(self._system.monotonic())
+        self._on_settled()
+
+    def _unavailable(self, cluster: str, error: BrokerError) -> None:
+        self.waits_for = f"{cluster} cannot be reached ({one_line(str(error))})"
         self._on_settled()
 
     def _supervise(self) -> Generator[Step, Any, None]:

@@ -68,7 +68,7 @@ def insist(
     system: System,
     stopping: Callable[[], bool],
     cluster: str,
-    on_unavailable: Callable[[], None] = lambda: None,
+    on_unavailable: Callable[[BrokerError], None] = lambda error: None,
 ) -> T | None:
     """The result of `ask`, repeated while the cluster is unavailable, which is logged every 10 s. None: stopped
     meanwhile. Raises other errors, such as a refused login."""
@@ -83,7 +83,7 @@ def insist(
             if announced is None or now - announced >= _ANNOUNCE:
                 announced = now
                 logger.warning("%s cannot be reached (%s): trying again", cluster, error)
-                on_unavailable()
+                on_unavailable(error)
             system.sleep(0.5)
     return None
 

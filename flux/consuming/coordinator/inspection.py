@@ -99,7 +99,14 @@ class Inspection:
         """The state of each stage for probes."""
         patience = self._common.policy.stalled_after
         return self.read(
-            lambda runtime, now: Pulse(str(runtime), runtime.joined, runtime.left, now - runtime.stepped_at, patience)
+            lambda runtime, now: Pulse(
+                str(runtime),
+                runtime.joined,
+                runtime.left,
+                waited=now - runtime.began_at,
+                still=now - runtime.stepped_at,
+                patience=patience,
+            )
         )
 
     def calls(self) -> int:

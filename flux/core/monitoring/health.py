@@ -15,6 +15,8 @@ class Pulse:
     joined: bool
     """Whether its first rebalance is complete, with or without partitions."""
     left: bool
+    waited: float
+    """Time since its start, for its first assignment."""
     still: float
     """Time since its poll loop last progressed."""
     patience: float
@@ -41,17 +43,17 @@ class Health:
         return not self.troubles and not self.missing
 
 
-def judge(pulses: Sequence[Pulse], starting: bool, stopping: bool, failure: str | None = None) -> Health:
-    """`starting`: not every task has started. `failure`: why the worker has ended, if it was not stopped. Waiting for a
-    cluster is live too: a restart would not help."""
+def judge(pulses: Sequence[Pulse], starting: str | None, stopping: bool, failure: str | None = None) -> Health:
+    """`starting`: what the start waits for; None: every task has started. `failure`: why the worker has ended, if it
+    was not stopped. Waiting for a cluster is live too: a restart would not help."""
     stuck = [each for each in pulses if each.stuck]
     troubles = [f"{each.name}: its poll loop has made no progress for {each.still:.0f} s" for each in stuck]
     if failure is not None:
         troubles.append(f"the worker has failed: {failure}")
-    missing = ["stopping"] if stopping else ["starting"] if starting else []
+    missing = ["stopping"] if stopping else [f"starting: {starting}"] if starting is not None else []
     for each in pulses:
         if each.left and not stopping:
             missing.append(f"{each.name} has left its group")
-        elif not each.joined and not each.left:
-            missing.append(f"{each.name} waits for an assignment")
+        elif not each.joined and not each.left and starting is None:
+            missing.append(f"{each.name} has waited for an assignment by its group for {each.waited:.0f} s")
     return Health(troubles, missing)

@@ -15,6 +15,7 @@ import attrs
 import pytest
 
 import flux
+from flux.core.errors import BrokerError, Fault
 from flux.core.monitoring.health import Health, Pulse, judge
 from flux.observe.server import Answer, Server
 from unit.support.cli_support import Flux, flux_cli, only_line
@@ -22,7 +23,7 @@ from unit.support.peers_support import Peer, wait_for
 
 __all__ = ["flux_cli"]
 
-WELL = Pulse("orders", joined=True, left=False, still=1.0, patience=60.0)
+WELL = Pulse("orders", joined=True, left=False, waited=2.0, still=1.0, patience=60.0)
 
 
 def ask(port: int, path: str, method: str = "GET") -> tuple[int, str]:
@@ -35,7 +36,7 @@ def ask(port: int, path: str, method: str = "GET") -> tuple[int, str]:
 
 
 def test_a_stage_that_has_joined_and_polls_is_live_and_ready() -> None:
-    health = judge([WELL, WELL], starting=False, stopping=False)
+    health = judge([WELL, WELL], starting=None, stopping=False)
     assert health.live
     assert health.ready
     assert health == Health([], [])
@@ -44,14 +45,14 @@ def test_a_stage_that_has_joined_and_polls_is_live_and_ready() -> None:
 @pytest.mark.parametrize(
     ("changes", "starting", "stopping", "says"),
     [
-        ({}, True, False, "starting"),
-        ({}, False, True, "stopping"),
-        ({"joined": False}, False, False, "orders waits for an assignment"),
-        ({"left": True}, False, False, "orders has left its group"),
+        ({}, "k:9092 cannot be reached", False, "starting: k:9092 cannot be reached"),
+        ({}, None, True, "stopping"),
+        ({"joined": False}, None, False, "orders has waited for an assignment by its group for 2 s"),
+        ({"left": True}, None, False, "orders has left its group"),
     ],
 )
 def test_what_keeps_it_from_being_ready_does_not_kill_it(
-    changes: dict[str, Any], starting: bool, stopping: bool, says: str
+    changes: dict[str, Any], starting: str | None, stopping: bool, says: str
 ) -> None:
     health = judge([WELL, attrs.evolve(WELL, **changes)], starting, stopping)
     assert health.live
@@ -60,7 +61,7 @@ def test_what_keeps_it_from_being_ready_does_not_kill_it(
 
 
 def test_a_poll_loop_that_stands_still_is_not_live() -> None:
-    health = judge([WELL, attrs.evolve(WELL, still=60.0)], starting=False, stopping=False)
+    health = judge([WELL, attrs.evolve(WELL, still=60.0)], starting=None, stopping=False)
     assert not health.live
     assert not health.ready
     assert health.troubles == ["orders: its poll loop has made no progress for 60 s"]
@@ -68,13 +69,17 @@ def test_a_poll_loop_that_stands_still_is_not_live() -> None:
 
 def test_a_stage_that_has_left_is_named_unless_the_worker_stops() -> None:
     left, never = attrs.evolve(WELL, joined=False, left=True), attrs.evolve(WELL, joined=False)
-    assert judge([left, never], starting=True, stopping=True).missing == ["stopping", "orders waits for an assignment"]
-    assert judge([left], starting=False, stopping=False).missing == ["orders has left its group"]
+    assert judge([left, never], starting=None, stopping=True).missing == [
+        "stopping",
+        "orders has waited for an assignment by its group for 2 s",
+    ]
+    assert judge([left, never], starting="anything", stopping=True).missing == ["stopping"]
+    assert judge([left], starting=None, stopping=False).missing == ["orders has left its group"]
 
 
 @pytest.mark.parametrize("changes", [{"patience": 0}, {"left": True}])
 def test_a_stage_that_nobody_waits_for_is_live(changes: dict[str, Any]) -> None:
-    assert judge([attrs.evolve(WELL, still=1e6, **changes)], starting=False, stopping=False).live
+    assert judge([attrs.evolve(WELL, still=1e6, **changes)], starting=None, stopping=False).live
 
 
 def test_a_worker_is_live_at_once_and_ready_when_it_has_joined() -> None:
@@ -88,6 +93,42 @@ def test_a_worker_is_live_at_once_and_ready_when_it_has_joined() -> None:
         release.set()
         wait_for(lambda: running.worker.health().ready, "ready")
     assert not running.worker.health().ready
+
+
+def test_what_the_start_of_a_worker_waits_for_is_named() -> None:
+    peer, release = Peer(), threading.Event()
+    seen: list[str] = []
+    task = peer.task(lambda message: None, retries=0)
+    real = peer.adapter.admin
+    worker: list[flux.Worker] = []
+
+    def admin() -> Any:
+        seen.extend(worker[0].health().missing if worker else ())
+        if len(seen) == 1:
+            raise BrokerError("no route", Fault.UNAVAILABLE)
+        return real()
+
+    peer.adapter.admin = admin  # type: ignore[method-assign]
+
+    def setup() -> None:
+        seen.extend(worker[0].health().missing)
+        release.wait(10)
+
+    task.setup = setup  # type: ignore[method-assign]
+    made = flux.Worker(task, adapter=peer.adapter, system=peer.machine)
+    worker.append(made)
+    thread = threading.Thread(target=made.run, daemon=True)
+    thread.start()
+    wait_for(lambda: len(seen) >= 3, "its setup runs")
+    release.set()
+    made.stop()
+    thread.join(10)
+    name, cluster = type(task).__name__, peer.adapter.cluster
+    assert seen == [
+        f"starting: {name} checks its topics on {cluster}",
+        f"starting: {cluster} cannot be reached (no route)",
+        f"starting: the setup of {name} has not ended",
+    ]
 
 
 def test_a_worker_whose_poll_loop_is_stuck_is_not_live(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -232,6 +273,6 @@ def test_metrics_port_needs_a_port_that_there_can_be() -> None:
 
 
 def test_a_worker_that_has_failed_is_not_live_and_says_why() -> None:
-    health = judge([], starting=False, stopping=False, failure="ValueError: no")
+    health = judge([], starting=None, stopping=False, failure="ValueError: no")
     assert (health.live, health.ready) == (False, False)
     assert health.troubles == ["the worker has failed: ValueError: no"]
