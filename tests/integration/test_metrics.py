@@ -163,7 +163,10 @@ def test_a_worker_whose_cluster_is_away_is_live_and_not_ready(lab: Lab, port: in
     task = lab.task(lambda message: None, topics=False)
     with lab.running(task, adapter=ConfluentAdapter("127.0.0.1:1"), **serving(port)):
         wait_for(lambda: ask(port, "/live")[0] == 200, "it is live")
-        wait_for(lambda: "starting: 127.0.0.1:1 cannot be reached (" in ask(port, "/ready")[1], "its cluster is named")
+        wait_for(
+            lambda: "starting: kafka://127.0.0.1:1 cannot be reached (" in ask(port, "/ready")[1],
+            "its cluster is named",
+        )
         assert ask(port, "/ready")[0] == 503
         assert sample(port, "flux_ready") == 0
 

@@ -69,7 +69,8 @@ def test_records_are_processed_beside_the_block_and_committed_at_its_end(
 def test_each_member_is_named_after_its_task(peer: Peer) -> None:
     def billing(message: flux.Message) -> None: ...
 
-    with flux.Worker(peer.task(billing), adapter=peer.adapter, system=peer.machine):
+    with flux.Worker(peer.task(billing), adapter=peer.adapter, system=peer.machine) as worker:
+        wait_for(lambda: worker.health().ready, "it has joined")
         admin = peer.adapter.admin()
         names = [member.client_id for group in ("g", "g-1") for member in admin.members(group, 1)]
     assert names == ["flux-billing"] * 2
