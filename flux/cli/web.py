@@ -84,6 +84,19 @@ It needs the extra: pip install "super-flux[web]"."""
 @click.option(
     "--redact", metavar="MODULE:FUNCTION", help="Your function that hides parts of records, or flux.web.redaction:hide."
 )
+@click.option(
+    "--prometheus",
+    metavar="URL",
+    envvar="FLUX_WEB_PROMETHEUS",
+    show_envvar=True,
+    help="A Prometheus that scrapes the workers: for a history of up to 30 days.",
+)
+@click.option(
+    "--prometheus-selector",
+    default="",
+    metavar="MATCHERS",
+    help='Labels of these workers there, such as namespace="shop".',
+)
 @every_option(1, 5.0, "Refresh interval, for all visitors together.")
 @report_topic_option
 @click.argument("tasks", nargs=-1, metavar="[TASK]...", shell_complete=task_names)
@@ -101,6 +114,8 @@ def command(
     root_path: str,
     read_only: bool,
     redact: str | None,
+    prometheus: str | None,
+    prometheus_selector: str,
     every: float,
     report_topic: str | None,
     tasks: tuple[str, ...],
@@ -132,6 +147,8 @@ def command(
             read_only=read_only,
             redact=function,
             every=every,
+            prometheus=prometheus or None,
+            prometheus_selector=prometheus_selector,
             report_topic=report_topic or TOPIC,
             cookie=f"flux-web-{port}",
         )

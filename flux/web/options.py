@@ -20,7 +20,8 @@ LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 class WebOptions:
     """`token`: an administrator's; `tokens`: of users; `proxy_login`: users by a header. With none of them no login is
     needed, on this machine only. `hosts`: allowed host names; None: any. `read_only`: everybody is a viewer. `every`:
-    refresh interval in seconds. Raises ConfigurationError."""
+    refresh interval in seconds. `prometheus`: its address, for a longer history; `prometheus_selector`: matchers of
+    labels for its queries. Raises ConfigurationError."""
 
     token: str | None = attrs.field(default=None, repr=False)
     tokens: Sequence[AccessToken] = ()
@@ -30,6 +31,8 @@ class WebOptions:
     redact: RedactionFunction | None = None
     every: float = 5.0
     report_topic: str = TOPIC
+    prometheus: str | None = attrs.field(default=None, repr=False)
+    prometheus_selector: str = ""
     cookie: str = "flux-web"
 
     def __attrs_post_init__(self) -> None:

@@ -29,7 +29,8 @@ from flux.web.figures import FILTERS
 from flux.web.jobs import Jobs
 from flux.web.live import Broadcast
 from flux.web.options import WebOptions
-from flux.web.sampler import Sampler, TaskWatch
+from flux.web.prometheus import RANGE_NAMES, RANGES, PrometheusHistory, PrometheusUnavailable
+from flux.web.sampler import History, Sampler, TaskWatch
 from flux.web.users import User, UserRole
 from flux.web.waiting import WaitingRecords
 from flux.web.watched_tasks import WatchedTask, watched_tasks_of
@@ -53,6 +54,11 @@ class PageContext:
         self.cause_counters = {task.slug: CauseCounter(task) for task in tasks}
         self.waiting = {task.slug: WaitingRecords(task) for task in tasks}
         self.sampler = Sampler(list(self.watches.values()), options.every, self.broadcast)
+        self.prometheus = (
+            None
+            if options.prometheus is None
+            else PrometheusHistory(options.prometheus, options.prometheus_selector, system)
+        )
         self._environment = _environment()
         self._limiter: anyio.CapacityLimiter | None = None
 
@@ -72,6 +78,17 @@ class PageContext:
         call = partial(function, *args, **more)
         return await anyio.to_thread.run_sync(call, abandon_on_cancel=True, limiter=self._limiter)
 
+    async def history(self, request: Request, own: History, names: Sequence[str]) -> tuple[History, str, str]:
+        """The history of the range in the URL, the name of the range, and why there is none. `own`: the pages' own,
+        which is shown without a range."""
+        span = request.query_params.get("range", "")
+        if self.prometheus is None or span not in RANGES:
+            return own, "", ""
+        try:
+            return await self.in_thread(self.prometheus.history, names, span), span, ""
+        except PrometheusUnavailable as error:
+            return own, "", str(error)
+
     def page(self, request: Request, template: str, status: int = 200, **values: Any) -> HTMLResponse:
         base = request.scope.get("root_path", "")
         user: User | None = request.state.user
@@ -89,6 +106,9 @@ class PageContext:
             "path": path_of(request),
             "version": __version__,
             "live": "",
+            "range": "",
+            "ranges": {} if self.prometheus is None else {"": "since the start", **RANGE_NAMES},
+            "no_history": "",
             "theme": theme if theme in ("light", "dark") else "",
             "now": self.system.now(),
             "at": lambda task, *parts: "/".join([f"{base}/tasks/{quote(task.slug)}", *map(str, parts)]),

@@ -275,7 +275,7 @@ def test_keys_lead_to_pages_and_can_be_turned_off(shop: Shop, browser: Browser, 
         expect(page).to_have_url(f"{url}/tasks/Billing/trace")
         page.keyboard.press("/")
         page.keyboard.type("g1?")
-        expect(page.get_by_label("Key")).to_have_value("g1?")
+        expect(page.get_by_role("textbox", name="Key")).to_have_value("g1?")
         page.get_by_role("heading", name="Billing").click()
         page.keyboard.press("?")
         expect(page.get_by_role("dialog", name="Keyboard")).to_be_visible()

@@ -24,28 +24,36 @@ async def show_overview(request: Request) -> Response:
     ]
     blockers.sort(key=lambda pair: -(pair[1].seconds or 0.0))
     total = context.sampler.total if len(context.watches) > 1 else next(iter(context.watches.values())).history
+    history, span, problem = await context.history(request, total, [task.name for task in context.tasks])
     return context.page(
         request,
         "overview.html",
         live="sample",
         blockers=blockers[:MAX_BLOCKERS],
         more=len(blockers),
-        tiles=tiles(total),
+        tiles=tiles(history, _dead(span)),
+        range=span,
+        no_history=problem,
     )
 
 
-def tiles(history: History) -> list[tuple[str, Line, bool]]:
+def _dead(span: str) -> str:
+    """What the history of a range has: the metrics of workers count new ones."""
+    return "Dead letters per hour" if span else "Dead letters"
+
+
+def tiles(history: History, dead: str = "Dead letters") -> list[tuple[str, Line, bool]]:
     """(label, line, whether it is a rate)"""
     return [
         ("Done per second", Line("done", "done", history.of("done")), True),
         ("Failed per second", Line("failed", "failed", history.of("failed")), True),
         ("Lag", Line("lag", "lag", history.of("lag")), False),
         ("Waiting for a retry", Line("waiting", "waiting", history.of("waiting")), False),
-        ("Dead letters", Line("dead letters", "dead", history.of("dead")), False),
+        (dead, Line("dead letters", "dead", history.of("dead")), False),
     ]
 
 
-def figures(history: History) -> list[object]:
+def figures(history: History, dead: str = "Dead letters") -> list[object]:
     """The charts of a task."""
     return [
         chart(
@@ -55,7 +63,7 @@ def figures(history: History) -> list[object]:
         ),
         chart("Lag", [Line("records", "lag", history.of("lag"))]),
         chart("Waiting for a retry", [Line("records", "waiting", history.of("waiting"))]),
-        chart("Dead letters", [Line("records", "dead", history.of("dead"))]),
+        chart(dead, [Line("records", "dead", history.of("dead"))]),
     ]
 
 
@@ -65,13 +73,16 @@ MAX_TASK_BLOCKERS = 50
 async def show_task(request: Request) -> Response:
     context = context_of(request)
     watch = context.watch(request)
+    history, span, problem = await context.history(request, watch.history, [watch.task.name])
     return context.task_page(
         request,
         watch,
         "task",
         "task.html",
         live="sample",
-        charts=figures(watch.history),
+        charts=figures(history, _dead(span)),
+        range=span,
+        no_history=problem,
         max_blockers=MAX_TASK_BLOCKERS,
     )
 

@@ -108,7 +108,10 @@
   // the tooltip of a chart
   const EDGE = 2; // margin above and below, in the chart's units, as the server draws it
   const number = (value) => value.toLocaleString("en", { maximumFractionDigits: value < 100 ? 1 : 0 });
-  const span = (seconds) => seconds < 60 ? `${Math.round(seconds)} s` : `${(seconds / 60).toFixed(1)} min`;
+  const span = (seconds) => {
+    for (const [size, unit] of [[86400, "days"], [3600, "h"], [60, "min"]]) if (seconds >= size) return `${(seconds / size).toFixed(1)} ${unit}`;
+    return `${Math.round(seconds)} s`;
+  };
   const hide = () => document.querySelectorAll(".tip").forEach((tip) => tip.remove());
   const tooltip = (chart, part) => {
     const { width, height } = chart.viewBox.baseVal;
