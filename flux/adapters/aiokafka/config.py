@@ -76,6 +76,8 @@ _CHOICES = {
     "isolation_level": ("read_uncommitted", "read_committed"),
 }
 
+_FETCH_WAIT_MS = 100
+
 _PORT = re.compile(r"[0-9]{1,5}\Z")
 _LARGEST = 2**31 - 1
 _NUMBER = re.compile(r"[0-9]{1,18}\Z")
@@ -173,13 +175,17 @@ def _tls(options: Mapping[str, Any]) -> ssl.SSLContext:
 def consumer_options(options: Mapping[str, Any], settings: ConsumerSettings) -> dict[str, Any]:
     defaults: dict[str, Any] = {
         # One fetch serves all partitions of a broker: a resumed partition waits for the fetch in progress.
-        "fetch_max_wait_ms": 100,
+        "fetch_max_wait_ms": _FETCH_WAIT_MS,
         "max_partition_fetch_bytes": 1024 * 1024,
         "max_poll_interval_ms": 300_000,
         "isolation_level": "read_committed",
     }
     if settings.small_queue:
-        defaults |= {"fetch_max_bytes": 4 * 1024 * 1024, "max_partition_fetch_bytes": 512 * 1024}
+        defaults |= {
+            "fetch_max_wait_ms": 500,
+            "fetch_max_bytes": 4 * 1024 * 1024,
+            "max_partition_fetch_bytes": 512 * 1024,
+        }
     given = defaults | _chosen(options, _CONSUMER)
     # aiokafka's default is the session timeout: other members may drain for longer.
     given.setdefault("rebalance_timeout_ms", given["max_poll_interval_ms"])
@@ -196,7 +202,8 @@ def group_protocols(options: Mapping[str, Any]) -> tuple[str, ...]:
 
 def reader_options(options: Mapping[str, Any]) -> dict[str, Any]:
     """Of a consumer that joins no group."""
-    given = consumer_options(options, ConsumerSettings(topic="", group="", small_queue=True))
+    settings = ConsumerSettings(topic="", group="", small_queue=True)
+    given = consumer_options({"fetch_max_wait_ms": _FETCH_WAIT_MS, **options}, settings)
     given.pop("group_instance_id", None)
     return given | {"group_id": None}
 

@@ -35,6 +35,7 @@ from flux.core.ports import (
 
 _RETRY = 0.5  # seconds between two attempts to connect, doubled with each
 _LONGEST_RETRY = 2.0
+_LONGEST_WAIT = 0.25  # seconds: the end of a rebalance ends no wait for records
 _CLOSING = 2.5  # seconds to leave the group
 _CANCELLED = 0.5
 _SESSION_MS = 10_000  # aiokafka's default
@@ -90,8 +91,7 @@ class AiokafkaConsumer:
                     if not polled.batches and self._records is not None:
                         polled.reached = self._records.reached()
                     return polled
-                # A limit of its own, since the end of a rebalance ends no wait.
-                await wait_for_records(self._consumer, min(left, 0.1))
+                await wait_for_records(self._consumer, min(left, _LONGEST_WAIT))
 
     async def _read(self, max_records: int) -> PollResult:
         assert self._records is not None

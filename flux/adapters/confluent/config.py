@@ -58,6 +58,8 @@ _EVERY_CLIENT: dict[str, Any] = {
 _NO_GROUP = "flux-reader"
 """librdkafka requires a group, and does nothing with it."""
 
+_FETCH_WAIT_MS = 100
+
 _LARGEST = 2**31 - 1
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,100}\Z")
 _QUANTITY = re.compile(r"\.(ms|bytes|kbytes|messages|size|retries)\Z")
@@ -118,7 +120,7 @@ def consumer_properties(bootstrap: str, options: Mapping[str, Any], settings: Co
         "isolation.level": "read_committed",
         "partition.assignment.strategy": "cooperative-sticky",
         # One fetch serves all partitions of a broker: a resumed partition waits for the fetch in progress.
-        "fetch.wait.max.ms": 100,
+        "fetch.wait.max.ms": _FETCH_WAIT_MS,
         # By default a full queue is not refilled for a second.
         "fetch.queue.backoff.ms": 5,
         "queued.min.messages": 100_000,
@@ -129,6 +131,7 @@ def consumer_properties(bootstrap: str, options: Mapping[str, Any], settings: Co
     }
     if settings.small_queue:
         properties |= {
+            "fetch.wait.max.ms": 500,  # most retry stages are empty most of the time
             "fetch.queue.backoff.ms": 10,
             "queued.min.messages": 1_000,
             "queued.max.messages.kbytes": 4 * 1024,
@@ -166,7 +169,7 @@ def reader_properties(bootstrap: str, options: Mapping[str, Any]) -> dict[str, A
     """Of a consumer that joins no group."""
     # A small queue: librdkafka does not count headers, which are most of a dead letter.
     settings = ConsumerSettings(topic="", group=_NO_GROUP, small_queue=True)
-    properties = consumer_properties(bootstrap, options, settings)
+    properties = consumer_properties(bootstrap, {"fetch.wait.max.ms": _FETCH_WAIT_MS, **options}, settings)
     for name in ("group.instance.id", "group.protocol", "group.remote.assignor"):
         properties.pop(name, None)
     return properties

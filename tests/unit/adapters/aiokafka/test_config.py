@@ -96,6 +96,15 @@ def test_a_retry_stage_holds_little() -> None:
     assert options["fetch_max_bytes"] == 4 * 1024 * 1024
 
 
+def test_an_empty_retry_stage_is_fetched_seldom_and_a_reader_finds_the_end_soon() -> None:
+    retries = ConsumerSettings("t", "g", small_queue=True)
+    waits = [config.consumer_options({}, settings)["fetch_max_wait_ms"] for settings in (SETTINGS, retries)]
+    assert [*waits, config.reader_options({})["fetch_max_wait_ms"]] == [100, 500, 100]
+    own = {"fetch_max_wait_ms": 7}
+    assert config.consumer_options(own, retries)["fetch_max_wait_ms"] == 7
+    assert config.reader_options(own)["fetch_max_wait_ms"] == 7
+
+
 def test_a_static_member_gets_its_suffix() -> None:
     settings = ConsumerSettings("t", "g", instance_suffix="-3")
     assert config.consumer_options({"group_instance_id": "w"}, settings)["group_instance_id"] == "w-3"

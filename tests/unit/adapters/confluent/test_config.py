@@ -143,6 +143,15 @@ def test_a_small_queue_is_small() -> None:
     assert max(p["fetch.queue.backoff.ms"] for p in (small, large)) <= 10
 
 
+def test_an_empty_retry_stage_is_fetched_seldom_and_a_reader_finds_the_end_soon() -> None:
+    retries = ConsumerSettings("t", "g", small_queue=True)
+    waits = [consumer_properties("h:1", {}, settings)["fetch.wait.max.ms"] for settings in (SETTINGS, retries)]
+    assert [*waits, reader_properties("h:1", {})["fetch.wait.max.ms"]] == [100, 500, 100]
+    own = {"fetch.wait.max.ms": 7}
+    assert consumer_properties("h:1", own, retries)["fetch.wait.max.ms"] == 7
+    assert reader_properties("h:1", own)["fetch.wait.max.ms"] == 7
+
+
 def test_kip_848_is_not_given_what_it_refuses() -> None:
     properties = consumer_properties("h:1", {"group.protocol": "consumer"}, SETTINGS)
     assert "partition.assignment.strategy" not in properties
