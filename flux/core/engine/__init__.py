@@ -7,7 +7,7 @@ it a callable: dispatch reports failures, and retries cut runs.
 """
 
 from flux.core.engine.common import BATCH
-from flux.core.engine.deadlines import BUSY_REST, LEAST_REST, PAUSED_REST, REST
+from flux.core.engine.deadlines import BUSY_REST, IDLE_REST, LEAST_REST, PAUSED_REST, REST
 from flux.core.engine.facade import Engine
 
-__all__ = ["BATCH", "BUSY_REST", "LEAST_REST", "PAUSED_REST", "REST", "Engine"]
+__all__ = ["BATCH", "BUSY_REST", "IDLE_REST", "LEAST_REST", "PAUSED_REST", "REST", "Engine"]

@@ -11,8 +11,10 @@ from flux.core.engine.retries import Retries
 from flux.core.engine.slices import Entry
 from flux.core.engine.transactions import Transactions
 
+IDLE_REST = 0.5
+"""Longest poll in seconds if no record is in memory, so the longest delay of a stop."""
 REST = 0.25
-"""Longest poll in seconds if nothing is due, so the longest delay of a stop."""
+"""Longest poll if nothing is due, while others may make calls."""
 PAUSED_REST = 0.05
 """Longest poll while a partition is paused, because it may have to be resumed."""
 BUSY_REST = 0.005
@@ -87,8 +89,11 @@ class Deadlines:
     def rest(self, now: float) -> float:
         """Seconds that a poll may wait."""
         deadline, ready, forwards = self.deadline(now), self.ready(now), self._retries.forwards
-        # a deadline in the past is that of a forwarded copy that is being written, or will be in this turn
-        rest = REST if deadline is None else min(deadline - now if deadline > now else BUSY_REST, REST)
+        if deadline is None:
+            rest = IDLE_REST if self.empty else REST
+        else:
+            # one in the past is that of a forwarded copy that is being written, or will be in this turn
+            rest = min(deadline - now if deadline > now else BUSY_REST, REST)
         if self._dispatch.work.paused:
             rest = min(rest, PAUSED_REST)
         if ready and not self._dispatch.dispatch_mode.slow:

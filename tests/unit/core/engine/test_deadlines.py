@@ -9,10 +9,10 @@ import pytest
 from flux.consuming import effects as do
 from flux.consuming import procedures
 from flux.consuming.coordinator import Coordinator
-from flux.core.engine import BUSY_REST, LEAST_REST, PAUSED_REST, REST
+from flux.core.engine import BUSY_REST, IDLE_REST, LEAST_REST, PAUSED_REST, REST
 from flux.core.flux_headers import DUE
 from flux.core.limits.backpressure import FULL
-from flux.core.ports import PollResult
+from flux.core.ports import CommittedOffset, PollResult
 from flux.system import OperatingSystem
 from unit.support.engine_support import AWAY, DENIED, T0, Driver, record
 
@@ -86,10 +86,21 @@ def test_callers_are_ready_for_what_the_limits_admit() -> None:
     assert driver.engine.begins_at(driver.now) is None
 
 
+def test_a_poll_of_a_stage_without_records_is_longer_than_beside_a_call() -> None:
+    driver = Driver(commit_interval=50.0)
+    driver.assign(0)
+    assert driver.turn().timeout == IDLE_REST
+    driver.poll(0)
+    run = driver.take()
+    assert driver.turn().timeout == REST < IDLE_REST
+    driver.work(run)
+    assert driver.commit(after=60.0) == {0: CommittedOffset(1)}
+    assert driver.turn().timeout == IDLE_REST
+
+
 def test_a_poll_is_short_while_a_partition_is_paused_or_records_can_be_called() -> None:
     driver = Driver()
     driver.assign(0, 0)
-    assert driver.turn().timeout == REST
     driver.poll(*range(2 * FULL))
     driver.turn()
     driver.engine.dispatch_mode.slow = True
