@@ -62,13 +62,17 @@ class CallerThreads:
 
 
 class Watcher:
-    """A thread that checks the runs every few milliseconds while there are any. `found_locked`: called for each
-    stuck run."""
+    """A thread that checks the runs every few milliseconds while there are any. `rest`: waits for a fact.
+    `found_locked`: called for each stuck run."""
 
     def __init__(
-        self, coordinator: Coordinator, found_locked: Callable[[StageRuntime, Run], None] = lambda runtime, run: None
+        self,
+        coordinator: Coordinator,
+        rest: Callable[[float, int | None], None],
+        found_locked: Callable[[StageRuntime, Run], None] = lambda runtime, run: None,
     ) -> None:
         self._coordinator = coordinator
+        self._rest = rest
         self._found_locked = found_locked
         self._duty = Duty(f"{coordinator.runtimes[0]}: the watching of its calls")
 
@@ -80,11 +84,15 @@ class Watcher:
         coordinator = self._coordinator
         while True:
             self._duty.step(threading.get_ident())
-            pause = coordinator.next_check_in()
-            if pause is None:
+            waits = coordinator.next_check_in()
+            if waits is None:
                 self._duty.end()
                 return
-            coordinator.system.sleep(pause)
+            pause, facts = waits
+            if facts is None:
+                coordinator.system.sleep(pause)
+            else:
+                self._rest(pause, facts)
             coordinator.check(self._found_locked)
 
 

@@ -115,8 +115,9 @@ class LoopPollers:
 
     async def _watch(self) -> None:
         try:
-            while (pause := self._coordinator.next_check_in()) is not None:
-                await asyncio.sleep(pause)
+            while (waits := self._coordinator.next_check_in()) is not None:
+                pause, facts = waits
+                await (asyncio.sleep(pause) if facts is None else self._rest(pause, facts))
                 self._coordinator.check()
         except Exception as error:
             self._coordinator.ending.fail(error)
@@ -132,7 +133,7 @@ class ThreadPollers:
         self._loops = consumer_loops(coordinator, adapter, admin, self._resting.rest, callers.begin, callers.cancel)
         self._holders: dict[ConsumerLoop, object] = {}
         """The token of the thread that polls."""
-        self._watcher = Watcher(coordinator)
+        self._watcher = Watcher(coordinator, self._resting.rest)
         coordinator.driver.wake_locked = self._wake_locked
         coordinator.driver.freed = self._freed
 

@@ -38,8 +38,8 @@ class Threads:
     def __init__(self, coordinator: Coordinator, call: Call, adapter: Adapter, admin: AdminPort) -> None:
         self._coordinator = coordinator
         self._callers = CallerThreads(coordinator, call)
-        self._watcher = Watcher(coordinator, self._stuck_locked)
         self._resting = RestingThreads(coordinator)
+        self._watcher = Watcher(coordinator, self._resting.rest, self._stuck_locked)
         loops = consumer_loops(coordinator, adapter, admin, self._resting.rest, self._inline, lambda _: None)
         self._roles = {loop.runtime: _Role(loop) for loop in loops}
         self._most = coordinator.policy.concurrency + len(coordinator.runtimes)

@@ -27,6 +27,8 @@ from flux.core.stage import Role
 from flux.system import forks
 
 _PAUSE = 0.02  # seconds between two checks while no call runs
+_CALM = 50  # checks without a call after which the next one waits for a call
+_LONGEST_PAUSE = 1.0
 _Found = Callable[[StageRuntime, Run], None]
 
 
@@ -84,6 +86,8 @@ class Coordinator:
             )
         self._by_number = {runtime.engine.stage.number: runtime for runtime in self.runtimes}
         self._turn = 0
+        self._calm = 0
+        """Number of checks since a run was taken."""
         self._excused: set[Run] = set()
         """Runs whose permits were returned before their end."""
         forks.watch(self)
@@ -108,8 +112,12 @@ class Coordinator:
         if run is None:
             self.concurrency_limit.give(number)
             self._offer_locked()
-        elif engine.dispatch_mode.slow and engine.ready(now):
+            return None
+        calm, self._calm = self._calm, 0
+        if engine.dispatch_mode.slow and engine.ready(now):
             self._common.wake_locked(1)
+        elif calm > _CALM:
+            self._common.wake_locked(0)  # the watcher
         return run
 
     def take_any(self) -> tuple[StageRuntime, Run] | None:
@@ -183,10 +191,18 @@ class Coordinator:
                 self.concurrency_limit.give(runtime.engine.stage.number)
             self._common.wake_locked(1)
 
-    def next_check_in(self) -> float | None:
-        """Seconds until the watcher's next check; None: all stages have left."""
+    def next_check_in(self) -> tuple[float, int | None] | None:
+        """Seconds until the watcher's next check, and the number of facts if another fact may end the wait before;
+        None: all stages have left."""
         with self.lock:
-            return None if self.ending.ended else CHECK_INTERVAL if self.concurrency_limit.used else _PAUSE
+            if self.ending.ended:
+                return None
+            if self.concurrency_limit.used:
+                return CHECK_INTERVAL, None
+            self._calm += 1
+            if self._calm <= _CALM or self.ending.stop_at is not None:
+                return _PAUSE, None
+            return _LONGEST_PAUSE, self.facts
 
     def check(self, found_locked: _Found = lambda runtime, run: None) -> None:
         """The watcher's check: calls `found_locked` for each stuck run, and logs what makes no progress."""
