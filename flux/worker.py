@@ -13,6 +13,7 @@ import attrs
 from flux import config
 from flux.config import AdapterChoice, resolve_adapter
 from flux.consuming.call_chain import check_middleware, check_task
+from flux.consuming.cluster_clients import ClusterClients
 from flux.consuming.life_driver import LifeDriver
 from flux.consuming.supervision import Supervision
 from flux.consuming.task_resources import check_resources
@@ -82,7 +83,7 @@ class Worker:
         self._process = process
         self._system = system
         self._jobs: list[TaskRuntime] = []
-        transactions = TransactionThreads(system)
+        transactions, clients = TransactionThreads(system), ClusterClients(system)
         for given in tasks:
             if not issubclass(given if isinstance(given, type) else type(given), Task):
                 raise ConfigurationError(f"a worker takes Task classes or instances, not {shown(given)}")
@@ -114,6 +115,7 @@ class Worker:
                 instance_suffix=instance_suffix,
                 on_change=lambda: self._driver.notify(),
                 transactions=transactions,
+                clients=clients,
             )
             self._jobs.append(job)
         for cluster in {job.adapter.cluster for job in self._jobs}:

@@ -24,8 +24,9 @@ from flux.consuming.call_chain import (
 )
 from flux.consuming.call_timing import SlowCalls
 from flux.consuming.callers import Callers, TaskCallers, ThreadCallers
+from flux.consuming.cluster_clients import ClusterClients
 from flux.consuming.coordinator import Coordinator, StageRuntime
-from flux.consuming.forwarder import ForwardWriter, settings_for
+from flux.consuming.forwarder import settings_for
 from flux.consuming.hook_dispatch import HookDispatch
 from flux.consuming.pollers import LoopPollers, ThreadPollers
 from flux.consuming.task_log import log_end
@@ -45,8 +46,6 @@ from flux.producing.produced import Scopes
 from flux.system.return_values import is_async
 
 logger = logging.getLogger("flux.worker")
-
-_CLOSE = 5.0  # seconds
 
 
 class RunnableTask(Protocol):
@@ -77,10 +76,9 @@ class TaskRuntime:
     instance_suffix: str = ""
     on_change: Callable[[], None] = lambda: None
     transactions: TransactionThreads = attrs.Factory(lambda self: TransactionThreads(self.system), takes_self=True)
+    clients: ClusterClients = attrs.Factory(lambda self: ClusterClients(self.system), takes_self=True)
     coordinator: Coordinator | None = None
     started: bool = False
-    _admin: AdminPort | None = None
-    _writer: ForwardWriter | None = None
     resources: TaskResources = attrs.Factory(
         lambda self: TaskResources(self.name, self.task, self.awaited, self._fail), takes_self=True
     )
@@ -130,9 +128,7 @@ class TaskRuntime:
 
     @property
     def admin(self) -> AdminPort:
-        if self._admin is None:
-            self._admin = self.adapter.admin()
-        return self._admin
+        return self.clients.admin(self, self.adapter)
 
     # ---- start; each method blocks, except `start`
 
@@ -148,17 +144,16 @@ class TaskRuntime:
         }
         limits = {topic: limit for topic, limit in found.items() if limit is not None}
         settings = settings_for(limits.values())
-        if self._writer is None:
-            self._writer = ForwardWriter(self.adapter, settings, self.system)
+        writer = self.clients.writer(self, self.adapter, settings)
         if not policy.exactly_once:
-            self._writer.warm_up(stage.topic for stage in list(policy.stages)[1:])
+            writer.warm_up(stage.topic for stage in list(policy.stages)[1:])
         else:
             self.transactions.prepare(self.name, self.adapter, policy.stages.group, settings)
         call_limits = CallLimits(policy.rate_limit)
         self.coordinator = Coordinator(
             policy,
             [Engine(policy, stage, limits, call_limits) for stage in chosen],
-            self._writer,
+            writer,
             self.system,
             hook_dispatch=HookDispatch(self.name, self.hooks, [*policy.stages, *chosen], policy.rules),
             instance_suffix=f"-{self.name}{self.instance_suffix}",
@@ -272,12 +267,9 @@ class TaskRuntime:
         return 0 if self.coordinator is None else self.coordinator.inspection.calls()
 
     def end(self) -> int:
-        """Closes the clients and returns the exit code."""
+        """Leaves the clients and returns the exit code."""
         self.transactions.leave(self.coordinator)
-        if self._writer is not None:
-            self._writer.close(_CLOSE)
-        if self._admin is not None:
-            self._admin.close()
+        self.clients.leave(self)
         code = 0
         if self.coordinator is not None:
             self.coordinator.inspection.log_counts(self.system.monotonic(), at_end=True)
