@@ -27,6 +27,7 @@ from flux.core.errors import (
     WorkerFailed,
 )
 from flux.core.hooks import CallsReport, Hooks, StageInfo
+from flux.core.limits.failure_rate import FailureRate
 from flux.core.message import Headers, Message
 from flux.function_tasks import task
 from flux.producer import Producer
@@ -46,6 +47,7 @@ __all__ = [
     "DeliveryError",
     "Expired",
     "FailedRecord",
+    "FailureRate",
     "FluxError",
     "Headers",
     "Hooks",

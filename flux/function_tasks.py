@@ -14,6 +14,7 @@ from flux.core.backoff import WaitSetting
 from flux.core.engine.forwards import ErrorHeaders
 from flux.core.errors import ConfigurationError
 from flux.core.hooks import Hooks
+from flux.core.limits.failure_rate import FailureRate
 from flux.core.message import Message
 from flux.core.stage import Naming
 from flux.core.type_variables import R, V
@@ -34,6 +35,7 @@ class Settings(TypedDict, total=False):
     retry_on: tuple[type[BaseException], ...]
     reject_on: tuple[type[BaseException], ...]
     pause_on: tuple[type[BaseException], ...]
+    pause_when: FailureRate | None
     in_place_retries: int
     in_place_wait: Seconds
     give_up_after: Seconds | None

@@ -17,6 +17,7 @@ from flux.core.engine.offset_tracker import MAX_METADATA
 from flux.core.engine.verdicts import PROCESS, Rules
 from flux.core.errors import ConfigurationError
 from flux.core.hooks import Hooks
+from flux.core.limits.failure_rate import FailureRate
 from flux.core.message import Message
 from flux.core.policy import DAY, Policy
 from flux.core.spelling import check_names
@@ -79,6 +80,10 @@ class Task(Generic[V]):
     """Exceptions that mean an outage, as if `flux.Pause` was raised: the record is not moved, no attempt is counted,
     and the task makes no calls in this process until one record, which is tried from time to time, has another
     result."""
+    pause_when: FailureRate | None = None
+    """The share of failed calls, whatever the exception, from which on the task pauses in the same way:
+    `flux.FailureRate(0.5, of=100, within=30)`. A record that fails three times in a row as the one that is tried is
+    moved as any other that fails, since the fault may be its own."""
     in_place_retries: int = 0
     """Retries in place before a record is forwarded, each counted as an attempt. They hold back only the record's key,
     end early on a stop or a revocation, and wait for the end of a pause."""
@@ -220,6 +225,7 @@ class Task(Generic[V]):
             in_place_wait=self.in_place_wait,
             give_up_after=self.give_up_after,
             rate_limit=self.rate_limit,
+            pause_when=self.pause_when,
             timeout=self.timeout,
             batch=_batch(self),
             exactly_once=self.exactly_once,

@@ -14,6 +14,7 @@ from flux.core.engine.offset_tracker import MAX_METADATA
 from flux.core.engine.verdicts import Move, Rules, Verdict
 from flux.core.error_text import error_name
 from flux.core.errors import ConfigurationError
+from flux.core.limits.failure_rate import FailureRate
 from flux.core.stage import Stage, Stages
 from flux.core.validation import (
     LONGEST,
@@ -69,6 +70,8 @@ class Policy:
     """Greatest age of a record, from its timestamp in the main topic."""
     rate_limit: float | None = None
     """Calls per second of all stages together."""
+    pause_when: FailureRate | None = None
+    """From which share of failures on the task pauses; None: none."""
     timeout: float | None = attrs.field(default=None, converter=seconds)
     """Time limit of a call: see `Task.timeout`."""
     batch: OpenBatch | None = None
@@ -122,6 +125,10 @@ class Policy:
             if optional is not None and (not is_number(optional, slowest, fastest) or optional == 0):
                 limits = f"more than {slowest:g}, at most {fastest:.0f}"
                 raise ConfigurationError(f"{name} = {shown(optional)}: give {unit}, {limits}, or None")
+        if self.pause_when is not None:
+            if not isinstance(self.pause_when, FailureRate):
+                raise ConfigurationError(f"pause_when = {shown(self.pause_when)}: give flux.FailureRate(…) or None")
+            self.pause_when.check()
         if self.in_place_wait * 2.0 ** max(self.in_place_retries - 1, 0) > LONGEST_IN_PLACE:
             raise ConfigurationError(
                 f"in_place_retries = {self.in_place_retries} with in_place_wait = {self.in_place_wait:g}: the last wait"

@@ -413,9 +413,8 @@ class World:
         self.machine.end()
         for steps in self.left_behind:
             with contextlib.suppress(BaseException):
-                steps.throw(Killed())
                 while True:
-                    steps.send(None)
+                    steps.throw(Killed())
         for task in [task for loop in self.loops for task in asyncio.all_tasks(loop)]:
             with contextlib.suppress(BaseException):
                 while True:

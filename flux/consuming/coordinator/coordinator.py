@@ -18,7 +18,7 @@ from flux.consuming.task_log import TaskLog
 from flux.core.engine import Engine
 from flux.core.engine.assignment import Phase
 from flux.core.engine.runs import Run
-from flux.core.limits.call_limits import CircuitBreaker
+from flux.core.limits.call_limits import CallLimits
 from flux.core.limits.concurrency import ConcurrencyLimit
 from flux.core.limits.dispatch_mode import CHECK_INTERVAL
 from flux.core.policy import Policy
@@ -51,7 +51,8 @@ class Coordinator:
         self.system = system
         self.hook_dispatch = hook_dispatch or HookDispatch("")
         self.lock = system.condition()
-        self.breaker = engines[0].call_limits.breaker if engines else CircuitBreaker()
+        limits = engines[0].call_limits if engines else CallLimits()
+        self.breaker = limits.breaker
         """Shared by all engines."""
         self.concurrency_limit = ConcurrencyLimit(policy.concurrency, any(e.stage.role is Role.MAIN for e in engines))
         self.runtimes = [
@@ -69,7 +70,7 @@ class Coordinator:
         self._common = common
         self.rebalances = Rebalances(common)
         self.ending = Ending(common, self.rebalances.log, on_change)
-        self.verdicts = Verdicts(common, self.breaker)
+        self.verdicts = Verdicts(common, limits)
         self.products = Products(common, self.verdicts, self.ending.failing)
         self.procedures = Procedures(common, self.verdicts)
         self.sealing = Sealing(common, self.procedures, self.products, self.ending)

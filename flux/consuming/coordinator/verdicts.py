@@ -15,27 +15,28 @@ from flux.core.engine.transactions import CallOutputs
 from flux.core.engine.verdicts import Move, Undecodable
 from flux.core.error_text import cause_of, error_name
 from flux.core.hooks import CallsReport
-from flux.core.limits.call_limits import CircuitBreaker
+from flux.core.limits.call_limits import CallLimits
 from flux.core.message import Message
 from flux.core.monitoring.stats import Pauses
 from flux.producing.produced import Produced
 
 
 class Verdicts:
-    """`breaker`: shared by all engines."""
+    """`call_limits`: shared by all engines."""
 
     ENTRANCES = ("failed",)
 
-    def __init__(self, common: Shared, breaker: CircuitBreaker) -> None:
+    def __init__(self, common: Shared, call_limits: CallLimits) -> None:
         self._common = common
-        self._breaker = breaker
+        self._call_limits = call_limits
+        self._breaker = call_limits.breaker
         self.pauses = Pauses()
 
     def noted(self, run: Run, message: Message, failure: Failure) -> bool:
         """The current call of `run` raised. Notes that in the run, unless it must be handled now. Takes no lock."""
         policy = self._common.policy
         verdict = failure.verdict = policy.rules.verdict(failure.error)
-        if verdict.move not in (Move.NEXT, Move.DEAD) or policy.holds_key(verdict):
+        if verdict.move not in (Move.NEXT, Move.DEAD) or policy.holds_key(verdict) or policy.pause_when is not None:
             return False
         failure.at = self._common.system.monotonic()
         failure.description = describe(failure, policy.error_headers)
@@ -63,10 +64,11 @@ class Verdicts:
         if move is not Move.PAUSE:
             return runtime.failures.add(_kind(failure, move), now)
         system = self._common.system
-        seconds = self._common.policy.rules.verdict(failure.error).after
+        verdict = self._common.policy.rules.verdict(failure.error)
+        seconds = verdict.after if verdict.move is Move.PAUSE else None
         drawn = 0.0 if seconds is not None else system.randint(0, 1000) / 1000
         self.pauses.number += not self._breaker.paused
-        news = self._breaker.pause(run, failure.error, seconds, drawn, now)
+        news = self._breaker.pause(run, self._call_limits.pause_reason(failure.error), seconds, drawn, now)
         if news:  # otherwise no call was started since
             for each in self._common.runtimes:
                 each.engine.paused()
@@ -82,17 +84,17 @@ class Verdicts:
     def report(self, runtime: StageRuntime, message: Message, failure: Failure, move: Move) -> None:
         """Logs a failure, or a pause."""
         if move is Move.PAUSE:
-            self._report_pause(failure.error)
+            self._report_pause()
         else:
             self._common.task_log.failed(runtime.where, runtime.engine.stage, message, failure, move)
 
-    def _report_pause(self, error: BaseException) -> None:
+    def _report_pause(self) -> None:
         """An outage was found, or found again."""
         common = self._common
         with common.lock:
             now = common.system.monotonic()
-            since, opens = self._breaker.since, self._breaker.opens_at(now)
-        if since is None or opens is None:
+            since, opens, error = self._breaker.since, self._breaker.opens_at(now), self._breaker.error
+        if since is None or opens is None or error is None:
             return
         common.task_log.paused(error, since, opens - now)
         common.hook_dispatch.notify_task("on_pause", opens - now, error)

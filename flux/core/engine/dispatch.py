@@ -174,14 +174,14 @@ class Dispatch:
         calls = run.index
         self._end(run)
         run.finish(self._common.key_queues)
-        self._common.call_limits.breaker.ended(run, called=calls > run.refused)
+        self._common.call_limits.ended(run, called=calls > run.refused)
         self.dispatch_mode.took(now - run.started, calls)
         self._common.key_queues.retry_aside()
 
     def aborted(self, run: Run) -> None:
         """The process failed in the run's current call: the calls before it count, this one never does."""
         self._end(run)
-        self._common.call_limits.breaker.ended(run, called=False)
+        self._common.call_limits.ended(run, called=False)
 
     def _end(self, run: Run) -> None:
         self.settle(run)
@@ -194,6 +194,7 @@ class Dispatch:
         done, failed = run.settle(run.index if index is None else index, self._common.key_queues)
         self._common.stats.done += done
         self._common.commits.done += done
+        self._common.call_limits.failure_count.succeeded(done)
         for entry, failure in failed:
             self._noted(run, entry, failure)
 

@@ -49,7 +49,7 @@ class Engine:
     ) -> None:
         self.policy = policy
         self.stage = stage
-        self.call_limits = CallLimits(policy.rate_limit) if call_limits is None else call_limits
+        self.call_limits = CallLimits(policy.rate_limit, policy.pause_when) if call_limits is None else call_limits
         self._watchdog = StallDetector(policy.stalled_after)
         common = self._common = Common(policy, stage, self.call_limits)
         partitions = self._partitions = Partitions(common, self._drop)
@@ -82,6 +82,7 @@ class Engine:
         self.left_group = retries.left_group
         self.failures = retries.failures
         self.writes = retries.forwards.take
+        self.running = dispatch.running
         self.checked = dispatch.checked
         self.dispatch_mode = dispatch.dispatch_mode
         self.ready = deadlines.ready
@@ -127,14 +128,15 @@ class Engine:
         self._retries.aborted(run)
 
     def failed(self, run: Run, index: int, message: Message, failure: Failure, now: float) -> Move:
-        """Call `index` of a run raised. The caller continues with the next call, unless Move.STOP is returned: then
-        the process failed, and the record stays as it was. After Move.PAUSE call `paused` of the task's engines."""
-        verdict = self._retries.verdict(failure)
-        if verdict.move is Move.PAUSE:
+        """Call `index` of a run raised. The caller goes on, except after Move.STOP: the process failed, and the record
+        stays as it was. After Move.PAUSE call `paused` of the task's engines."""
+        if (move := self._retries.verdict(failure).move) is Move.STOP:
+            return move
+        self._dispatch.settle(run, index)
+        if move is Move.PAUSE or self._retries.is_outage(run, message, failure, now, self._dispatch.settle_all):
             self._dispatch.hold_back(run, index, message)
-        elif verdict.move is not Move.STOP:
-            return self._retries.fail(run, self._dispatch.part(run, index, message), failure, now)
-        return verdict.move
+            return Move.PAUSE
+        return self._retries.fail(run, self._dispatch.part(run, index, message), failure, now)
 
     def produced(self, run: Run, index: int, message: Message) -> Entry | None:
         """Call `index` returned, and what it produced is not acknowledged yet: report `settled` later. Returns None
@@ -226,11 +228,6 @@ class Engine:
     def idle(self) -> bool:
         """Whether it is empty and everything done is committed."""
         return self._deadlines.empty and not self._common.commits.open
-
-    @property
-    def running(self) -> Iterable[Run]:
-        """The runs that callers are processing."""
-        return self._dispatch.running
 
     @property
     def calls(self) -> int:

@@ -59,6 +59,12 @@ class Retries:
             verdict = failure.verdict = self._common.policy.rules.verdict(failure.error)
         return verdict
 
+    def is_outage(self, run: Run, message: Message, failure: Failure, now: float, settle: Callable[[], None]) -> bool:
+        """Whether a call failed because so many fail (`pause_when`). `settle`: accounts for calls that succeeded."""
+        verdict = self.verdict(failure)
+        called = verdict is not EXPIRED and verdict is not TOMBSTONE
+        return called and self._common.call_limits.is_outage(run, message, failure.error, now, settle)
+
     def fail(self, run: Run, entry: Entry, failure: Failure, now: float) -> Move:
         """A record that was taken out of its run failed."""
         self.in_place.called.pop(entry, None)
@@ -88,6 +94,7 @@ class Retries:
         """A call returned, and what it produced is not acknowledged yet: report `settled` later. Returns None if its
         partition is gone, and no report is needed."""
         self.in_place.called.pop(entry, None)
+        self._common.call_limits.failure_count.succeeded(1)
         if entry.assignment.phase is Phase.GONE:
             return None
         entry.assignment.open[entry] = None

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from flux.core.engine.runs import Run
+from flux.core.error_text import brief
+from flux.core.limits.failure_rate import FailureCount, FailureRate
+from flux.core.message import Message
 
 UNBOUNDED = 1 << 30
 _AT_ONCE = 0.01  # seconds of calls that one caller may start at once
@@ -72,6 +77,9 @@ class CircuitBreaker:
     def paused(self) -> bool:
         return self.since is not None
 
+    def is_probe(self, run: Run | None) -> bool:
+        return run is not None and run is self._probe
+
     def most(self, now: float) -> int:
         """Number of calls that may start now."""
         if self.since is None:
@@ -103,7 +111,7 @@ class CircuitBreaker:
     def pause(self, run: Run | None, error: BaseException, seconds: float | None, drawn: float, now: float) -> bool:
         """A call of `run` found an outage. `seconds`: until the probe, if the call decided; `drawn`: a random number
         from 0 to 1. Returns whether this is news: it began the pause, or it was the probe."""
-        probed, begun = run is not None and run is self._probe, self.since is None
+        probed, begun = self.is_probe(run), self.since is None
         if probed:
             self._probe = None
             self._pause = min(2 * self._pause, LONGEST_PAUSE)
@@ -126,11 +134,12 @@ class CircuitBreaker:
 class CallLimits:
     """Shared by all stages of a task in this process."""
 
-    __slots__ = ("breaker", "rate_limit")
+    __slots__ = ("breaker", "failure_count", "rate_limit")
 
-    def __init__(self, rate: float | None = None) -> None:
+    def __init__(self, rate: float | None = None, pause_when: FailureRate | None = None) -> None:
         self.breaker = CircuitBreaker()
         self.rate_limit = RateLimit(rate)
+        self.failure_count = FailureCount(pause_when)
 
     @property
     def limited(self) -> bool:
@@ -150,3 +159,33 @@ class CallLimits:
         """A run with that many calls was handed out."""
         self.rate_limit.started(calls, now)
         self.breaker.started(run)
+
+    def ended(self, run: Run, called: bool) -> None:
+        """A run has ended. `called`: whether it made a call at all."""
+        if self.breaker.ended(run, called):
+            self.failure_count.resumed()
+
+    def is_outage(
+        self, run: Run, message: Message, error: BaseException, now: float, settle: Callable[[], None]
+    ) -> bool:
+        """Whether a call of `run` failed by an outage, as so many fail, and not by its record. `settle`: accounts for
+        calls that have succeeded."""
+        count, breaker = self.failure_count, self.breaker
+        if count.rate is None:
+            return False
+        count.failed(now)
+        if count.paused:
+            if not (breaker.is_probe(run) and count.is_to_blame(message.delivery_id)):
+                return True
+            breaker.pause(run, count.reason(brief(error)), None, 0.0, now)
+            return False
+        if breaker.paused or not count.exceeded(now):
+            return False
+        settle()
+        count.paused = count.exceeded(now)
+        return count.paused
+
+    def pause_reason(self, error: BaseException) -> BaseException:
+        """Why the task is paused, after a call that failed with `error`."""
+        count = self.failure_count
+        return error if not count.paused else count.reason(brief(error))

@@ -11,6 +11,7 @@ from flux.core.engine.forwards import Failure
 from flux.core.engine.runs import Run
 from flux.core.engine.verdicts import Expired, Move, Pause, Reject, Undecodable
 from flux.core.limits.call_limits import CallLimits
+from flux.core.limits.failure_rate import FailureRate
 from flux.core.ports import CommittedOffset
 from unit.support.engine_support import P1, T0, Driver
 
@@ -299,3 +300,126 @@ def test_all_stages_of_a_task_have_one_circuit_breaker() -> None:
     retry.work(probe)
     main.engine.finished(run, main.now)
     assert main.work_all() == [0]
+
+
+# ---- pause_when
+
+
+def of_failures(failures: int, **settings: Any) -> Paused:
+    """Pauses from so many failures among the last ten calls on."""
+    return Paused(pause_when=FailureRate(failures / 10, of=10), **settings)
+
+
+NO = ValueError("no")
+
+
+def paused_by(driver: Paused, run: Run) -> None:
+    driver.find_outage(run, error=NO)
+
+
+def failed(driver: Driver, run: Run) -> None:
+    """The current call of the run fails, and its record is moved."""
+    assert driver.fail(run, NO) is Move.NEXT
+    run.index += 1
+
+
+def test_with_too_many_failures_the_next_one_is_an_outages() -> None:
+    driver = of_failures(3)
+    driver.poll(*range(20))
+    run = driver.take()
+    failed(driver, run)
+    run.index += 6
+    failed(driver, run)
+    paused_by(driver, run)
+    assert driver.engine.stats.failed == 2
+    assert driver.write() == [0, 7]
+    driver.now += 1.01
+    assert called(driver, driver.take()) == [(8, 1)]
+
+
+def test_as_many_failures_among_more_calls_are_the_records_own() -> None:
+    driver = of_failures(3)
+    driver.poll(*range(40))
+    run = driver.take()
+    for _ in range(8):
+        failed(driver, run)
+        run.index += 4
+    assert run.index == 40
+
+
+def test_calls_of_other_runs_count_before_it_pauses() -> None:
+    driver = of_failures(3)
+    driver.poll(*(driver.record(offset, b"a", 0) for offset in range(3)))
+    driver.poll(*(driver.record(offset, b"b", 1) for offset in range(8)))
+    first, second = driver.take(), driver.take()
+    failed(driver, first)
+    failed(driver, first)
+    second.index = 8
+    failed(driver, first)
+
+
+def test_failures_in_flight_when_it_pauses_move_nothing() -> None:
+    driver = of_failures(1)
+    driver.poll(driver.record(0, b"a"), driver.record(0, b"a", 1))
+    first, second = driver.take(), driver.take()
+    paused_by(driver, first)
+    paused_by(driver, second)
+    assert driver.write() == []
+
+
+def test_an_outage_that_the_call_found_is_not_counted() -> None:
+    driver = of_failures(2)
+    driver.poll(*range(3))
+    driver.find_outage(driver.take())
+    driver.now += 1.01
+    failed(driver, (probe := driver.take()))
+    driver.engine.finished(probe, driver.now)
+    assert not driver.breaker.paused
+
+
+def test_a_call_that_fails_while_the_task_is_paused_by_another_reason_is_its_own() -> None:
+    driver = of_failures(1)
+    driver.poll(driver.record(0, b"a"), driver.record(0, b"a", 1))
+    first, second = driver.take(), driver.take()
+    driver.find_outage(first)
+    failed(driver, second)
+
+
+def test_records_that_are_too_old_do_not_count() -> None:
+    driver = of_failures(1)
+    driver.poll(0)
+    assert driver.fail(driver.take(), Expired("old")) is Move.DEAD
+
+
+def test_a_record_that_fails_three_probes_in_a_row_is_moved_and_the_pause_goes_on() -> None:
+    driver = of_failures(1)
+    driver.poll(0, 1)
+    paused_by(driver, driver.take())
+    for _ in range(2):
+        driver.now += 70
+        paused_by(driver, driver.take())
+    driver.now += 70
+    probe = driver.take()
+    failed(driver, probe)
+    driver.engine.finished(probe, driver.now)
+    assert driver.write() == [0]
+    assert driver.breaker.paused
+    assert str(driver.breaker.error) == "4 of the last 4 calls failed, the last with ValueError: no"
+    driver.now += 70
+    probe = driver.take()
+    assert called(driver, probe) == [(1, 1)]
+    driver.work(probe)
+    assert not driver.breaker.paused
+    assert not driver.engine.call_limits.failure_count.paused
+
+
+def test_what_calls_produced_counts_as_their_success() -> None:
+    driver = of_failures(3)
+    driver.poll(*range(40))
+    run = driver.take()
+    for _ in range(8):
+        failed(driver, run)
+        for _ in range(4):
+            driver.engine.produced(run, run.index, driver.message(run, run.index))
+            run.index += 1
+    assert run.index == 40

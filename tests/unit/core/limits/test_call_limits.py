@@ -6,7 +6,8 @@ import pytest
 
 from flux.core.engine.runs import Run
 from flux.core.limits.call_limits import UNBOUNDED, CallLimits, CircuitBreaker, RateLimit
-from unit.support.engine_support import T0
+from flux.core.limits.failure_rate import FailureRate
+from unit.support.engine_support import T0, message, record
 
 
 def test_a_pause_holds_beside_a_rate_and_the_rate_after_it() -> None:
@@ -285,3 +286,60 @@ def test_calls_that_start_a_little_early_or_late_keep_the_rate() -> None:
     assert started(1, 0.0, 0.97).opens_at(1.5) == 2.0
     assert started(1, 0.05).opens_at(0.5) == 1.0
     assert started(1, 0.06).opens_at(0.5) == pytest.approx(1.05)
+
+
+# ---- pause_when
+
+NO = ValueError("no")
+
+
+def outage(limits: CallLimits, run: Run, offset: int = 0, successes: int = 0) -> bool:
+    """Whether a failed call is an outage's; so many have succeeded that nobody has counted yet."""
+    return limits.is_outage(run, message(record(offset)), NO, T0, lambda: limits.failure_count.succeeded(successes))
+
+
+def test_without_a_rate_of_failures_none_is_an_outages() -> None:
+    limits = CallLimits()
+    assert not outage(limits, Run(1, T0))
+    assert limits.pause_reason(NO) is NO
+
+
+def test_the_failure_that_is_one_too_many_is_an_outages_and_so_are_those_after_it() -> None:
+    limits, run = CallLimits(pause_when=FailureRate(0.3, of=10)), Run(5, T0)
+    assert [outage(limits, run) for _ in range(4)] == [False, False, True, True]
+    assert str(limits.pause_reason(NO)) == "4 of the last 4 calls failed, the last with ValueError: no"
+
+
+def test_calls_that_have_succeeded_are_counted_first() -> None:
+    limits, run = CallLimits(pause_when=FailureRate(0.2, of=10)), Run(5, T0)
+    assert not outage(limits, run)
+    assert not outage(limits, run, successes=10)
+    assert limits.pause_reason(NO) is NO
+
+
+def test_while_a_call_has_paused_the_task_failures_are_the_records_own() -> None:
+    limits, run = CallLimits(pause_when=FailureRate(0.1, of=10)), Run(5, T0)
+    limits.breaker.pause(None, ConnectionError(), 5.0, 0.0, T0)
+    assert not outage(limits, run)
+
+
+def test_a_record_that_fails_three_probes_is_to_blame_and_the_pause_goes_on() -> None:
+    limits, first, probe = CallLimits(pause_when=FailureRate(0.1, of=10)), Run(5, T0), Run(1, T0)
+    assert outage(limits, first)
+    limits.breaker.pause(first, NO, None, 0.0, T0)
+    limits.started(probe, 1, T0)
+    assert outage(limits, Run(1, T0)), "in flight beside the probe"
+    assert [outage(limits, probe, 7) for _ in range(3)] == [True, True, False]
+    assert limits.breaker.paused
+    assert not limits.breaker.is_probe(probe)
+
+
+def test_a_probe_that_succeeds_ends_the_pause_and_the_count() -> None:
+    limits, first, probe = CallLimits(pause_when=FailureRate(0.1, of=10)), Run(5, T0), Run(1, T0)
+    assert outage(limits, first)
+    limits.breaker.pause(first, NO, None, 0.0, T0)
+    limits.started(probe, 1, T0)
+    limits.ended(first, called=True)
+    assert limits.failure_count.paused
+    limits.ended(probe, called=True)
+    assert (limits.breaker.paused, limits.failure_count.paused) == (False, False)

@@ -1,0 +1,102 @@
+"""When so many calls fail that it is an outage and no longer the records: `FailureRate`, and the count behind it."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+
+import attrs
+
+from flux.core.errors import ConfigurationError
+from flux.core.validation import is_number, is_whole, seconds, shown
+
+_PROBES = 3
+"""Probes in a row that one record may fail without being counted: it may be at fault itself, and nothing else is called
+meanwhile."""
+_MOST = 100_000
+
+
+@attrs.frozen
+class FailureRate:
+    """A share of calls that fail, from which on a task pauses as if `flux.Pause` was raised: `FailureRate(0.5, of=100,
+    within=30)` is 50 failures among the last 100 calls, or fewer calls, within 30 seconds, in this process."""
+
+    share: float
+    """Above 0, at most 1."""
+    of: int = attrs.field(default=100, kw_only=True)
+    """Calls."""
+    within: float = attrs.field(default=30.0, kw_only=True, converter=seconds)
+    """Seconds, or a timedelta."""
+
+    def check(self) -> None:
+        """Raises ConfigurationError, in one line."""
+        for name, valid, wanted in (
+            ("share", is_number(self.share, 0, 1) and self.share > 0, "more than 0, at most 1"),
+            ("of", is_whole(self.of, 1, _MOST), f"a number of calls, at most {_MOST}"),
+            ("within", is_number(self.within, 0, 86_400) and self.within > 0, "seconds, at most 86400"),
+        ):
+            if not valid:
+                raise ConfigurationError(f"pause_when: {name} = {shown(getattr(self, name))}: give {wanted}")
+
+    @property
+    def failures(self) -> int:
+        """So many failures are too many."""
+        return max(1, math.ceil(self.share * self.of - 1e-9))
+
+
+class TooManyFailures(Exception):
+    """The reason of a pause: `pause_when` of the task."""
+
+
+class FailureCount:
+    """Counts failures of the calls in one process, if there is a `rate`. Times in seconds by the engine's clock."""
+
+    __slots__ = ("_failed_at", "_probe", "_probes", "_total", "paused", "rate")
+
+    def __init__(self, rate: FailureRate | None) -> None:
+        self.rate = rate
+        self._total = 0
+        """Calls that have ended, in all."""
+        self._failed_at: deque[tuple[float, int]] = deque()
+        """The time of each failure that may count, and the number of calls before it."""
+        self._probe: str | None = None
+        self._probes = 0
+        self.paused = False
+        """Whether it has paused the task: then each failure is the outage's."""
+
+    def succeeded(self, calls: int) -> None:
+        self._total += calls
+
+    def failed(self, now: float) -> None:
+        """A call has failed."""
+        self._failed_at.append((now, self._total))
+        self._total += 1
+
+    def exceeded(self, now: float) -> bool:
+        """Whether the last calls have failed so often."""
+        failed_at, rate = self._failed_at, self.rate
+        if rate is None:
+            return False
+        oldest = self._total - rate.of
+        while failed_at and (failed_at[0][1] < oldest or not 0 <= now - failed_at[0][0] <= rate.within):
+            failed_at.popleft()
+        return len(failed_at) >= rate.failures
+
+    def reason(self, last: str) -> TooManyFailures:
+        """For logs. `last`: the last failure."""
+        calls = self._total - self._failed_at[0][1] if self._failed_at else 1
+        return TooManyFailures(f"{len(self._failed_at) or 1} of the last {calls} calls failed, the last with {last}")
+
+    def is_to_blame(self, record: str) -> bool:
+        """The probe of a pause has failed. Returns whether its record may be at fault itself."""
+        self._probes = self._probes + 1 if record == self._probe else 1
+        self._probe = record
+        if self._probes < _PROBES:
+            return False
+        self._probe, self._probes = None, 0
+        return True
+
+    def resumed(self) -> None:
+        """The pause is over: what failed before and in it does not count."""
+        self._failed_at.clear()
+        self._probe, self._probes, self.paused = None, 0, False
