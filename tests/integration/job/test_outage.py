@@ -204,3 +204,31 @@ def test_a_pause_goes_on_through_a_rebalance(lab: Lab, way: Way) -> None:
             lab.settle(one)
     assert done == Counter(values)
     assert lab.dead(one) == []
+
+
+@at_once(*OPPOSITES)
+def test_an_outage_that_no_exception_names_moves_only_the_first_failures(lab: Lab, way: Way) -> None:
+    away = True
+    in_vain: list[bytes] = []
+    done: Counter[bytes] = Counter()
+
+    def call(message: flux.Message) -> None:
+        if away:
+            in_vain.append(message.value)
+            raise ValueError("500")
+        done[message.value] += 1
+
+    heard = Heard()
+    task = lab.task(way.handler(call), pause_when=flux.FailureRate(0.5, of=100), retries=1, wait=1, hooks=[heard])
+    values = [b"%d" % n for n in range(5000)]
+    lab.write(task.topic, *((value, value) for value in values))
+    with lab.running(task, adapter=way.adapter(lab.bootstrap)):
+        wait_for(lambda: heard.pauses, "it pauses")
+        wait_for(lambda: len(heard.pauses) >= 2, "a probe finds the same")
+        away = False
+        wait_for(lambda: heard.resumed, "it goes on")
+        lab.settle(task)
+    assert done == Counter(values)
+    assert len(in_vain) <= 50 + task.concurrency + len(heard.pauses)
+    assert sum(lab.ends(lab.stage(task, 1).topic).values()) == 49
+    assert lab.dead(task) == []
