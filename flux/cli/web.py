@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ import click
 from flux.cli.options import adapter_option, every_option, load_option, report_topic_option, task_names
 
 if TYPE_CHECKING:
+    from flux.core.ports.outbox import OutboxStore
     from flux.task import Task
     from flux.web.options import WebOptions
     from flux.web.redaction import RedactionFunction
@@ -97,6 +99,14 @@ It needs the extra: pip install "super-flux[web]"."""
     metavar="MATCHERS",
     help='Labels of these workers there, such as namespace="shop".',
 )
+@click.option(
+    "--outbox",
+    metavar="URL",
+    envvar="FLUX_DATABASE",
+    show_envvar=True,
+    help="The database of an outbox to show, as for flux relay.",
+)
+@click.option("--outbox-table", metavar="NAME", default="flux_outbox", show_default=True, help="The outbox's table.")
 @every_option(1, 5.0, "Refresh interval, for all visitors together.")
 @report_topic_option
 @click.argument("tasks", nargs=-1, metavar="[TASK]...", shell_complete=task_names)
@@ -116,6 +126,8 @@ def command(
     redact: str | None,
     prometheus: str | None,
     prometheus_selector: str,
+    outbox: str | None,
+    outbox_table: str,
     every: float,
     report_topic: str | None,
     tasks: tuple[str, ...],
@@ -146,6 +158,7 @@ def command(
             hosts=allowed,
             read_only=read_only,
             redact=function,
+            outbox=_outbox(outbox, outbox_table) if outbox else None,
             every=every,
             prometheus=prometheus or None,
             prometheus_selector=prometheus_selector,
@@ -181,6 +194,14 @@ def _proxy_login(
         return None
     users, groups = grants_of(grants)
     return ProxyLogin(header, proxies_of(proxies), users, groups, groups_header)
+
+
+def _outbox(url: str, table: str) -> Callable[[], OutboxStore]:
+    """Raises ConfigurationError for a URL that cannot be one."""
+    from flux.outbox import open_store
+
+    open_store(url, table)
+    return partial(open_store, url, table)
 
 
 def serve(tasks: Sequence[type[Task]], options: WebOptions, host: str, port: int, root_path: str = "") -> None:

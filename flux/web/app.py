@@ -23,7 +23,7 @@ from flux.web import live
 from flux.web.auth import AuthMiddleware, path_of
 from flux.web.page_context import PageContext, context_of, require
 from flux.web.pages import dead_letters as dead_letters
-from flux.web.pages import jobs, login, records, tasks, workers
+from flux.web.pages import jobs, login, outbox, records, tasks, workers
 from flux.web.query_parameters import form
 from flux.web.users import UserRole
 
@@ -34,6 +34,7 @@ Sent = Callable[[Request, dict[str, str]], Awaitable[Response]]
 READS = {
     "/": tasks.show_overview,
     "/workers": workers.show,
+    "/outbox": outbox.show,
     "/events": live.stream,
     "/login": login.show,
     "/jobs": jobs.list_all,

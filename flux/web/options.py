@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from itertools import combinations
 
@@ -10,6 +10,7 @@ import attrs
 
 from flux.core.errors import ConfigurationError
 from flux.core.monitoring.report import TOPIC
+from flux.core.ports.outbox import OutboxStore
 from flux.web.redaction import RedactionFunction
 from flux.web.users import LOCAL, AccessToken, ProxyLogin, User, UserRole
 
@@ -21,7 +22,7 @@ class WebOptions:
     """`token`: an administrator's; `tokens`: of users; `proxy_login`: users by a header. With none of them no login is
     needed, on this machine only. `hosts`: allowed host names; None: any. `read_only`: everybody is a viewer. `every`:
     refresh interval in seconds. `prometheus`: its address, for a longer history; `prometheus_selector`: matchers of
-    labels for its queries. Raises ConfigurationError."""
+    labels for its queries. `outbox`: opens the outbox that is shown. Raises ConfigurationError."""
 
     token: str | None = attrs.field(default=None, repr=False)
     tokens: Sequence[AccessToken] = ()
@@ -33,6 +34,7 @@ class WebOptions:
     report_topic: str = TOPIC
     prometheus: str | None = attrs.field(default=None, repr=False)
     prometheus_selector: str = ""
+    outbox: Callable[[], OutboxStore] | None = None
     cookie: str = "flux-web"
 
     def __attrs_post_init__(self) -> None:

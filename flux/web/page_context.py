@@ -29,6 +29,7 @@ from flux.web.figures import FILTERS
 from flux.web.jobs import Jobs
 from flux.web.live import Broadcast
 from flux.web.options import WebOptions
+from flux.web.outbox import OutboxReader
 from flux.web.prometheus import RANGE_NAMES, RANGES, PrometheusHistory, PrometheusUnavailable
 from flux.web.sampler import History, Sampler, TaskWatch
 from flux.web.users import User, UserRole
@@ -59,6 +60,7 @@ class PageContext:
             if options.prometheus is None
             else PrometheusHistory(options.prometheus, options.prometheus_selector, system)
         )
+        self.outbox = None if options.outbox is None else OutboxReader(options.outbox, system)
         self._environment = _environment()
         self._limiter: anyio.CapacityLimiter | None = None
 
