@@ -32,6 +32,7 @@ MAX_PLACES = 1_000
 """Places that are written down of one action; its result has their number."""
 TOPIC_CONFIG = {"cleanup.policy": "delete", "retention.ms": "-1", "retention.bytes": "-1"}
 _VERSION = 1
+_SHOWN = 3
 
 
 @attrs.frozen(kw_only=True)
@@ -49,6 +50,14 @@ class AuditRecord:
     details: Mapping[str, str] = attrs.field(factory=dict)
     result: str = ""
     id: str = attrs.field(factory=lambda: uuid.uuid4().hex)
+
+    @property
+    def what(self) -> str:
+        """In a few words: the first places, and the details."""
+        places = ", ".join(self.places[:_SHOWN]) + (", …" if len(self.places) > _SHOWN else "")
+        which = self.details.get("which", "")
+        more = [f"{name}: {text}" for name, text in self.details.items() if name != "which"]
+        return "; ".join(part for part in (which, places, *more) if part)
 
     def to_json(self) -> bytes:
         data = {**attrs.asdict(self), "places": list(self.places[:MAX_PLACES]), "version": _VERSION}

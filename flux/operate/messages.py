@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 
 from flux.core.errors import BrokerError
 from flux.core.ports import AdminPort, Cluster
+from flux.operate.dlq.reject import RejectResult
 from flux.operate.dlq.replay import ReplayResult
 from flux.operate.dlq.replay_plan import ReplayPlan
 from flux.operate.formatting import lasting, many, moment
@@ -83,5 +84,13 @@ def notes(plan: ReplayPlan) -> Iterator[str]:
 def outcome(plan: ReplayPlan, result: ReplayResult) -> str:
     verb = "would replay" if plan.options.dry else "replayed"
     rest = f"; {result.replayed_before:,} replayed before" if result.replayed_before else ""
+    rest += f"; {result.rejected:,} rejected" if result.rejected else ""
     rest += f"; {result.unmatched:,} did not match" if result.unmatched else ""
+    rest += f"; {result.missing:,} not found" if result.missing else ""
     return f"{verb} {many(result.replayed, 'dead letter')} to {plan.target.topic}{rest}"
+
+
+def rejection(result: RejectResult, dry: bool = False) -> str:
+    text = f"{'would reject' if dry else 'rejected'} {many(len(result.rejected), 'dead letter')} of {result.topic}"
+    text += f"; {result.decided:,} replayed or rejected before" if result.decided else ""
+    return text + (f"; {result.missing:,} not found" if result.missing else "")

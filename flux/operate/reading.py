@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import attrs
@@ -30,6 +30,8 @@ class Span(NamedTuple):
 
 
 Spans = Mapping[int, Span]
+Pieces = Mapping[int, Sequence[Span]]
+"""By partition: in order, and not overlapping."""
 
 
 @attrs.frozen
@@ -54,6 +56,20 @@ def count_offsets(spans: Spans) -> int:
     return sum(max(0, span.end - span.start) for span in spans.values())
 
 
+def pieces_of(offsets: Sequence[int], span: Span) -> list[Span]:
+    """What to read of a partition that has `span` to get the records at these offsets, which are in order: near ones
+    together, as a seek takes longer than reading on."""
+    pieces: list[Span] = []
+    for offset in offsets:
+        if not span.start <= offset < span.end:
+            continue
+        if pieces and offset - pieces[-1].end < MAX_RECORDS:
+            pieces[-1] = Span(pieces[-1].start, offset + 1)
+        else:
+            pieces.append(Span(offset, offset + 1))
+    return pieces
+
+
 def read(
     adapter: Cluster,
     topic: str,
@@ -63,12 +79,27 @@ def read(
     timeout: float = TIMEOUT,
     system: System = SYSTEM,
 ) -> Iterator[ReadBatch]:
-    """Yields the records of `spans` in batches, each partition in order, until all are read or `should_stop()`. Raises
+    """As `read_pieces`, with one span of each partition."""
+    pieces = {number: [span] for number, span in spans.items()}
+    return read_pieces(adapter, topic, pieces, should_stop=should_stop, timeout=timeout, system=system)
+
+
+def read_pieces(
+    adapter: Cluster,
+    topic: str,
+    pieces: Pieces,
+    *,
+    should_stop: Callable[[], bool] = lambda: False,
+    timeout: float = TIMEOUT,
+    system: System = SYSTEM,
+) -> Iterator[ReadBatch]:
+    """Yields the records of `pieces` in batches, each partition in order, until all are read or `should_stop()`. Raises
     BrokerError: UNAVAILABLE when no record has come for `timeout` seconds."""
-    open_ = {TopicPartition(topic, number): span.end for number, span in spans.items() if span.start < span.end}
+    left = {TopicPartition(topic, n): [span for span in spans if span.start < span.end] for n, spans in pieces.items()}
+    open_ = {at: spans for at, spans in left.items() if spans}
     if not open_:
         return
-    reader = adapter.reader({at: spans[at.partition].start for at in open_})
+    reader = adapter.reader({at: spans[0].start for at, spans in open_.items()})
     last_data_at = system.monotonic()
     try:
         while open_ and not should_stop():
@@ -76,24 +107,40 @@ def read(
             for at in polled.out_of_range:
                 reader.seek(at, BEGINNING)  # deleted meanwhile
             for batch in polled.batches:
-                end = open_.get(batch.partition)
-                if end is None:
+                at, records = batch.partition, batch.records
+                if at not in open_:
                     continue
                 last_data_at = system.monotonic()
-                records = batch.records
-                following = records[-1].offset() + 1
-                if following >= end:
-                    records = [record for record in records if record.offset() < end]
-                    following = open_.pop(batch.partition)
-                yield ReadBatch(batch.partition.partition, records, following)
+                yield from _taken(open_, at, records, records[-1].offset() + 1)
+                if at in open_ and open_[at][0].start > records[-1].offset() + 1:
+                    reader.seek(at, open_[at][0].start)
             for at, reached in polled.reached.items():
-                if at in open_ and reached >= open_[at]:
-                    yield ReadBatch(at.partition, [], open_.pop(at))
+                if at in open_:
+                    yield from _taken(open_, at, [], reached)
             if open_ and system.monotonic() - last_data_at > timeout:
-                at, end = next(iter(open_.items()))
-                raise BrokerError(f"no record of {at} for {timeout:g} s, though it ends at {end}", Fault.UNAVAILABLE)
+                at, spans = next(iter(open_.items()))
+                why = f"no record of {at} for {timeout:g} s, though it ends at {spans[0].end}"
+                raise BrokerError(why, Fault.UNAVAILABLE)
     finally:
         reader.close()
+
+
+def _taken(
+    open_: dict[TopicPartition, list[Span]], at: TopicPartition, records: Sequence[Record], following: int
+) -> Iterator[ReadBatch]:
+    """What is read of a partition below the offset `following`, piece by piece; removes from `open_` what is ended."""
+    while at in open_ and (open_[at][0].start < following or not records):
+        start, end = open_[at][0]
+        inside = [each for each in records if start <= each.offset() < end]
+        if following < end:
+            if records:
+                open_[at][0] = Span(following, end)
+                yield ReadBatch(at.partition, inside, following)
+            return
+        del open_[at][0]
+        if not open_[at]:
+            del open_[at]
+        yield ReadBatch(at.partition, inside, end)
 
 
 def read_one(

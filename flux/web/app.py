@@ -23,7 +23,7 @@ from flux.web import live
 from flux.web.auth import AuthMiddleware, path_of
 from flux.web.page_context import PageContext, context_of, require
 from flux.web.pages import dead_letters as dead_letters
-from flux.web.pages import jobs, login, outbox, records, tasks, workers
+from flux.web.pages import decisions, jobs, login, outbox, records, tasks, workers
 from flux.web.query_parameters import form
 from flux.web.users import UserRole
 
@@ -46,13 +46,18 @@ READS = {
     "/tasks/{task}/dead-letters/replay": dead_letters.replay_form,
     "/tasks/{task}/dead-letters/purge": dead_letters.purge_form,
     "/tasks/{task}/dead-letters/export": dead_letters.export_form,
+    "/tasks/{task}/dead-letters/reject": decisions.reject_form,
+    "/tasks/{task}/dead-letters/history": decisions.history,
     "/tasks/{task}/dead-letters/{partition:int}/{offset:int}": dead_letters.show_one,
+    "/tasks/{task}/dead-letters/{partition:int}/{offset:int}/edit": decisions.edit_form,
     "/tasks/{task}/records/{stage:int}/{partition:int}/{offset:int}": records.show,
     "/tasks/{task}/trace": records.search,
     "/tasks/{task}/doctor": tasks.show_doctor,
 }
 CHANGES: dict[str, Sent] = {
     "/tasks/{task}/dead-letters/replay": dead_letters.replay,
+    "/tasks/{task}/dead-letters/reject": decisions.reject,
+    "/tasks/{task}/dead-letters/{partition:int}/{offset:int}/edit": decisions.edit,
 }
 """For operators."""
 DELETES: dict[str, Sent] = {

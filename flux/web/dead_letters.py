@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import threading
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
 import attrs
@@ -14,7 +15,7 @@ from flux.core.ports import CommittedOffset, Record, TopicPartition
 from flux.operate.dlq.causes import CauseCount, Causes, cause_of
 from flux.operate.dlq.dead_letters import DeadLetter, dead_letter_of
 from flux.operate.dlq.filters import Filter
-from flux.operate.dlq.replay_plan import ReplayProgress, replay_group
+from flux.operate.dlq.replay_progress import DeadLetterState, ReplayProgress, replay_group
 from flux.operate.formatting import short
 from flux.operate.reading import Span, count_offsets, read, read_one, spans_of
 from flux.web.watched_tasks import WatchedTask
@@ -24,6 +25,7 @@ MAX_READ = 20_000
 """Records, for one page."""
 _WINDOW = 1_000
 _MAX_ERROR = 300
+_NO_PROGRESS = ReplayProgress(0)
 
 Cursor = Mapping[int, int]
 """By partition: the next page starts below that offset; a missing partition is read from its end."""
@@ -43,7 +45,7 @@ class DeadLetterRow:
     written_at: int
     attempts: int
     replays: int
-    replayed: bool
+    state: DeadLetterState
 
     @property
     def place(self) -> str:
@@ -80,7 +82,7 @@ def row_of(dead_letter: DeadLetter, replayed: ReplayProgress | None) -> DeadLett
         dead_letter.written_at,
         dead_letter.attempts,
         dead_letter.replays,
-        replayed is not None and replayed.has(dead_letter),
+        (replayed or _NO_PROGRESS).state_of(dead_letter),
     )
 
 
@@ -144,7 +146,7 @@ class _PageSearch:
             dead_letter = dead_letter_of(record, self._task.policy, now_ms)
             if self._which.matches(dead_letter):
                 row = row_of(dead_letter, self._replayed.get(dead_letter.partition))
-                if self._with_replayed or not row.replayed:
+                if self._with_replayed or row.state is DeadLetterState.OPEN:
                     yield row
 
     def _older(self, shown: Sequence[DeadLetterRow]) -> Cursor | None:
@@ -172,8 +174,8 @@ def _merged(found: Mapping[int, Sequence[DeadLetterRow]], most: int) -> Iterator
             heapq.heappush(queues, (-rows[index + 1].written_at, number, index + 1))
 
 
-def one(task: WatchedTask, partition: int, offset: int) -> tuple[DeadLetter, bool]:
-    """A dead letter, and whether it was replayed. Blocks; raises ConfigurationError where there is none,
+def one(task: WatchedTask, partition: int, offset: int) -> tuple[DeadLetter, DeadLetterState]:
+    """A dead letter, and what was decided of it. Blocks; raises ConfigurationError where there is none,
     BrokerError."""
     topic = task.dead.topic
     span = spans_of(task.admin, topic).get(partition)
@@ -181,8 +183,7 @@ def one(task: WatchedTask, partition: int, offset: int) -> tuple[DeadLetter, boo
     if record is None:
         raise ConfigurationError(f"there is no dead letter at {partition}:{offset} of {topic}: it may be deleted")
     dead_letter = dead_letter_of(record, task.policy, task.now_ms)
-    replayed = replayed_of(task).get(partition)
-    return dead_letter, replayed is not None and replayed.has(dead_letter)
+    return dead_letter, replayed_of(task).get(partition, _NO_PROGRESS).state_of(dead_letter)
 
 
 def size(task: WatchedTask, criteria: Filter) -> int:
@@ -197,10 +198,12 @@ TIMEOUT = 3.0
 
 @attrs.frozen
 class CauseCounts:
-    """`open`: dead letters that are not replayed; only these are grouped by cause. `left`: offsets not read yet."""
+    """`open`: dead letters that are neither replayed nor rejected; only these are grouped by cause. `left`: offsets not
+    read yet."""
 
     open: int
     replayed: int
+    rejected: int
     left: int
     others: int
     """Dead letters of causes beyond the first `MAX_CAUSES`."""
@@ -213,11 +216,11 @@ class CauseCounter:
     def __init__(self, task: WatchedTask) -> None:
         self._task = task
         self._lock = threading.Lock()
-        self._counts = CauseCounts(0, 0, 0, 0, ())
+        self._counts = CauseCounts(0, 0, 0, 0, 0, ())
         self._counted_with: object = None
         """Replays and the starts of partitions: when they change, counting starts over."""
         self._causes = Causes(MAX_CAUSES)
-        self._replayed = 0
+        self._decided = Counter[DeadLetterState]()
         self._reached: dict[int, int] = {}
 
     @property
@@ -240,7 +243,7 @@ class CauseCounter:
         spans = spans_of(task.admin, task.dead.topic)
         state = replayed, {number: span.start for number, span in spans.items()}
         if state != self._counted_with:
-            self._counted_with, self._causes, self._replayed = state, Causes(MAX_CAUSES), 0
+            self._counted_with, self._causes, self._decided = state, Causes(MAX_CAUSES), Counter()
             self._reached = {}
         until = task.system.monotonic() + TIMEOUT
         left = {n: Span(self._reached.get(n, span.start), span.end) for n, span in spans.items()}
@@ -254,11 +257,19 @@ class CauseCounter:
         for batch in batches:
             for record in batch.records:
                 dead_letter = dead_letter_of(record, task.policy, task.now_ms)
-                if replayed.get(dead_letter.partition, ReplayProgress(0)).has(dead_letter):
-                    self._replayed += 1
-                else:
+                what = replayed.get(dead_letter.partition, _NO_PROGRESS).state_of(dead_letter)
+                if what is DeadLetterState.OPEN:
                     self._causes.add(dead_letter)
+                else:
+                    self._decided[what] += 1
             self._reached[batch.partition] = batch.reached
         rest = {n: Span(self._reached.get(n, span.start), span.end) for n, span in spans.items()}
         causes = self._causes
-        return CauseCounts(causes.total, self._replayed, count_offsets(rest), causes.others, causes.ranked())
+        return CauseCounts(
+            causes.total,
+            self._decided[DeadLetterState.REPLAYED],
+            self._decided[DeadLetterState.REJECTED],
+            count_offsets(rest),
+            causes.others,
+            causes.ranked(),
+        )

@@ -7,22 +7,25 @@ import secrets
 import shutil
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from flux.core.error_text import error_name
 from flux.core.errors import FluxError
 from flux.core.ports import System, Thread
 from flux.core.text import one_line
+from flux.operate.audit import AuditRecord, TopicAudit
+from flux.operate.audit import audited as audit_context
 from flux.operate.dlq import purge as dlq_purge
+from flux.operate.dlq import reject as dlq_reject
 from flux.operate.dlq.dead_letters import dead_letter_of
 from flux.operate.dlq.exchange import to_line
-from flux.operate.dlq.filters import Filter
+from flux.operate.dlq.filters import ALL, Filter
 from flux.operate.dlq.purge import PurgePlan
 from flux.operate.dlq.replay import Replay
 from flux.operate.dlq.replay_plan import ReplayPlan
 from flux.operate.formatting import many
-from flux.operate.messages import outcome
+from flux.operate.messages import outcome, rejection
 from flux.operate.reading import read, spans_of
 from flux.system import Lock
 from flux.system.tracebacks import text_of
@@ -194,19 +197,63 @@ def replay(task: WatchedTask, plan: ReplayPlan) -> Body:
     return run
 
 
+def reject(task: WatchedTask, criteria: Filter) -> Body:
+    def run(job: Job) -> str:
+        result = dlq_reject.reject(
+            task.adapter,
+            task.admin,
+            task.policy,
+            criteria,
+            should_stop=job.should_stop,
+            on_progress=job.on_progress,
+            system=task.system,
+        )
+        return rejection(result)
+
+    return run
+
+
+def audited(
+    task: WatchedTask,
+    body: Body,
+    by: str,
+    action: str,
+    details: Mapping[str, str],
+    criteria: Filter = ALL,
+) -> Body:
+    """`body`, written down before and after."""
+
+    def run(job: Job) -> str:
+        topic, unwritten = task.dead.topic, dict[str, None]()
+        record = AuditRecord(
+            at=task.now_ms,
+            by=by,
+            action=action,
+            task=task.name,
+            topic=topic,
+            places=tuple(f"{number}:{offset}" for number, offset in sorted(criteria.only or ())),
+            details=details,
+        )
+        audit = TopicAudit(task.adapter, task.admin, topic, system=task.system)
+        with audit_context(audit, record, lambda text: unwritten.setdefault(text, None)) as end:
+            result = body(job)
+            end(result, ())
+        return "; ".join([result, *unwritten])
+
+    return run
+
+
 def purge(task: WatchedTask, plan: PurgePlan) -> Body:
     """Deletes one partition after the other."""
 
     def run(job: Job) -> str:
         deleted = 0
-        spans = spans_of(task.admin, plan.topic)
         for number, before in plan.before.items():
             if job.should_stop():
                 break
-            dlq_purge.purge(task.admin, PurgePlan(plan.topic, {number: before}, 0, 0))
-            count = max(0, before - spans[number].start)
-            deleted += count
-            job.on_progress(count)
+            dlq_purge.purge(task.admin, PurgePlan(plan.topic, {number: before}, {}, 0))
+            deleted += plan.counts[number]
+            job.on_progress(plan.counts[number])
         return f"deleted {many(deleted, 'dead letter')} of {plan.topic}"
 
     return run

@@ -11,7 +11,6 @@ from starlette.requests import Request
 
 from flux.core.errors import ConfigurationError
 from flux.operate.dlq.filters import Filter
-from flux.operate.formatting import moment
 from flux.web.auth import Sessions
 
 AGES = {"15m": "15 minutes", "1h": "an hour", "6h": "6 hours", "1d": "a day", "7d": "a week", "30d": "30 days"}
@@ -24,14 +23,28 @@ _MAX_TEXT = 1_000
 
 
 def filter_of(fields: Mapping[str, str], now_ms: int) -> Filter:
-    """From the fields `since` (an age) or `since_ms`, `reason`, `error`, `key` and `cause`; empty ones are ignored.
-    Raises ConfigurationError."""
+    """From the fields `since` (an age) or `since_ms`, `reason`, `error`, `key`, `cause`, `header` (NAME[=VALUE]) and
+    `only` (places); empty ones are ignored. Raises ConfigurationError."""
     cause = _text(fields, "cause")
     if cause is not None and not _CAUSE.match(cause):
         raise ConfigurationError(f"{cause!r} is not a cause: choose one of the list")
+    name, equals, value = (_text(fields, "header") or "").partition("=")
+    only = fields.get("only", "")
     return Filter(
-        since_of(fields, now_ms), _text(fields, "reason"), _text(fields, "error"), _text(fields, "key"), cause
+        since_of(fields, now_ms),
+        _text(fields, "reason"),
+        _text(fields, "error"),
+        _text(fields, "key"),
+        cause,
+        headers=((name, value if equals else None),) if name else (),
+        only=frozenset(map(place_of, only.split(","))) if only else None,
     )
+
+
+def query_fields(request: Request) -> dict[str, str]:
+    """Of a page's address; the places that were chosen as one field, the last value of each other."""
+    chosen = request.query_params.getlist("only")
+    return {**request.query_params, **({"only": ",".join(chosen)} if chosen else {})}
 
 
 def since_of(fields: Mapping[str, str], now_ms: int) -> int | None:
@@ -83,17 +96,9 @@ def query_of(criteria: Filter, **more: str) -> str:
 def fields_of(criteria: Filter) -> dict[str, str]:
     found = {"cause": criteria.cause, "reason": criteria.reason, "error": criteria.error, "key": criteria.key}
     found["since_ms"] = None if criteria.since_ms is None else str(criteria.since_ms)
+    found["header"] = next((name if value is None else f"{name}={value}" for name, value in criteria.headers), None)
+    found["only"] = None if criteria.only is None else ",".join(f"{n}:{at}" for n, at in sorted(criteria.only))
     return {name: value for name, value in found.items() if value is not None}
-
-
-def in_words(criteria: Filter, key: str | None) -> str:
-    """`key`: as the redaction shows it."""
-    parts = [f"cause {criteria.cause}"] if criteria.cause else []
-    parts += [f"key {key}"] if criteria.key is not None else []
-    parts += [f"reason {criteria.reason}"] if criteria.reason else []
-    parts += [f"error {criteria.error}"] if criteria.error else []
-    parts += [f"since {moment(criteria.since_ms)}"] if criteria.since_ms is not None else []
-    return ", ".join(parts) or "all"
 
 
 def _text(fields: Mapping[str, str], name: str) -> str | None:

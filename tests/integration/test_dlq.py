@@ -161,6 +161,44 @@ def test_from_the_first_look_to_the_last_letter_done(shop: Shop) -> None:
     assert shop("list").stdout == f"no dead letters in {shop.dead}\n"
 
 
+def test_dead_letters_are_decided_one_by_one(shop: Shop, read_all: Callable[..., list[Any]]) -> None:
+    shop.produce(8)
+    shop.work()
+
+    def listed() -> list[dict[str, Any]]:
+        rows = [json.loads(line) for line in shop("list", "--json").stdout.splitlines()]
+        return sorted(rows, key=lambda row: (row["partition"], row["offset"]))
+
+    places = [f"{row['partition']}:{row['offset']}" for row in listed()]
+    first, edited, rejected, last, *rest = places
+
+    chosen = shop("replay", "--only", first, "--only", last)
+    assert (chosen.code, chosen.stdout) == (0, f"replayed 2 dead letters to {shop.retry}\n"), chosen.stderr
+    (shop.directory / "value").write_bytes(b"6")
+    done = shop("edit", "Billing", edited, "--key", "other", "--value", "value", "--header", "a=1", "--by", "ada")
+    assert (done.code, done.stdout) == (0, f"replayed 1 dead letter to {shop.retry}\n"), done.stderr
+    assert shop("reject", "--only", rejected, "--why", "closed").stdout == f"rejected 1 dead letter of {shop.dead}\n"
+    assert shop("replay", "--only", first).stdout.endswith("; 1 replayed before\n")
+    states = [row["state"] for row in listed()]
+    assert states == ["replayed", "replayed", "rejected", "replayed"] + ["open"] * len(rest)
+    [copy] = [record for record in read_all(shop.retry) if record.key() == b"other"]
+    assert (copy.value(), dict(copy.headers())["a"]) == (b"6", b"1")
+
+    assert shop("replay").stdout == f"replayed 4 dead letters to {shop.retry}; 3 replayed before; 1 rejected\n"
+    history = [json.loads(line) for line in shop("history", "--json").stdout.splitlines()]
+    assert [(row["action"], row["places"]) for row in history] == [
+        ("replay", [first, last]),
+        ("edit", [edited]),
+        ("reject", [rejected]),
+        ("replay", [first]),
+        ("replay", []),
+    ]
+    assert history[1]["by"] == "ada"
+    refused = shop("purge", "--all", "--count", "7")
+    assert (refused.code, "there are 8 dead letters" in refused.stderr) == (1, True)
+    assert shop("purge", "--all", "--count", "8").code == 0
+
+
 def test_what_fails_again_is_dead_again_and_stops_the_third_replay(shop: Shop) -> None:
     shop.produce(4)
     shop.work()

@@ -159,7 +159,7 @@ def test_a_dead_letter_is_seen_understood_replayed_and_seen_done(
 
         page.get_by_role("main").get_by_role("link", name="Dead letters of Billing").click()
         expect(page.get_by_role("main")).to_contain_text("No dead letters left to replay.")
-        page.get_by_label("also replayed ones").check()
+        page.get_by_label("also replayed and rejected ones").check()
         page.get_by_role("button", name="Filter").click()
         expect(page.locator("tbody .state", has_text="replayed")).to_have_count(2)
         page.locator("tbody th a").first.click()
@@ -174,7 +174,7 @@ def test_everybody_can_use_every_page(shop: Shop, browser: Browser, troubles: li
     shop.produce(*["fine"] * 5, "bad", "bad", "broken", "broken")
     with browsers.window(browser, url, troubles) as page:
         page.goto("/tasks/Billing/dead-letters")
-        reload_until(page, "2 not replayed")
+        reload_until(page, "2 open")
         page.goto("/tasks/Billing/waiting")
         reload_until(page, "LookupError")
         page.goto("/workers")
@@ -351,7 +351,7 @@ def test_every_page_works_without_a_script(shop: Shop, browser: Browser, trouble
     shop.produce("broken")
     with browsers.window(browser, url, troubles, java_script_enabled=False) as page:
         page.goto("/tasks/Billing/dead-letters")
-        reload_until(page, "1 not replayed")
+        reload_until(page, "1 open")
         shop.mended.touch()
         page.get_by_role("link", name="Replay all").click()
         page.get_by_role("button", name="Replay them").click()
@@ -362,7 +362,7 @@ def test_every_page_works_without_a_script(shop: Shop, browser: Browser, trouble
         time.sleep(0.2)
 
 
-def test_an_export_is_fetched_and_a_purge_is_confirmed_by_name(
+def test_an_export_is_fetched_and_a_purge_is_confirmed_by_its_count(
     shop: Shop, browser: Browser, troubles: list[str]
 ) -> None:
     shop.work()
@@ -370,7 +370,7 @@ def test_an_export_is_fetched_and_a_purge_is_confirmed_by_name(
     shop.produce("broken", "broken")
     with browsers.window(browser, url, troubles) as page:
         page.goto("/tasks/Billing/dead-letters")
-        reload_until(page, "2 not replayed")
+        reload_until(page, "2 open")
         page.get_by_role("link", name="Export").click()
         page.get_by_role("button", name="Export them").click()
         with page.expect_download() as fetched:
@@ -381,12 +381,12 @@ def test_an_export_is_fetched_and_a_purge_is_confirmed_by_name(
         page.goto("/tasks/Billing/dead-letters/purge")
         page.get_by_label("all", exact=True).check()
         page.get_by_role("button", name="Count them").click()
-        expect(page.get_by_role("main")).to_contain_text("2 of them were not replayed")
-        page.get_by_label("To confirm").fill("Mails")
+        expect(page.get_by_role("main")).to_contain_text("2 of them are open")
+        page.get_by_label("To confirm").fill("3")
         page.get_by_role("button", name="Delete them").click()
         expect(page.get_by_role("alert")).to_contain_text("nothing was deleted")
         page.go_back()
-        page.get_by_label("To confirm").fill("Billing")
+        page.get_by_label("To confirm").fill("2")
         page.get_by_role("button", name="Delete them").click()
         expect(page.get_by_role("status")).to_contain_text("deleted 2 dead letters", timeout=WAIT)
         page.goto("/tasks/Billing/dead-letters")
@@ -401,7 +401,7 @@ def test_a_replay_is_followed_and_cancelled_and_goes_on_later(
     shop.produce(*["broken"] * 6)
     with browsers.window(browser, url, troubles) as page:
         page.goto("/tasks/Billing/dead-letters")
-        reload_until(page, "6 not replayed")
+        reload_until(page, "6 open")
         shop.mended.touch()
         page.goto("/tasks/Billing/dead-letters/replay")
         page.get_by_label("Records per second").fill("1")

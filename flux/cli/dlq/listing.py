@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -17,13 +17,14 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from flux.operate.dlq.dead_letters import DeadLetter
+    from flux.operate.dlq.replay_progress import ReplayProgress
 
 
 _PAGE = 200  # rows of one table: all rows would not fit into memory
 _GAP = "   "
 _WIDEST_KEY = 24
 _NARROWEST_ERROR = 16
-_COLUMNS = ("at", "key", "reason", "error", "first failed", "attempts")
+_COLUMNS = ("at", "state", "key", "reason", "error", "first failed", "attempts")
 
 
 @click.command(
@@ -35,29 +36,58 @@ Examples:
 @load_option
 @adapter_option
 @filter_options
+@click.option(
+    "--state", type=click.Choice(["open", "replayed", "rejected"]), help="Only those that are open, replayed, rejected."
+)
 @limit_option(100)
 @json_option("Print a JSON object per line.")
 @task_argument
-def command(sources: tuple[str, ...], limit: int, as_json: bool, task: str | None, **choice: Any) -> None:
+def command(
+    sources: tuple[str, ...], state: str | None, limit: int, as_json: bool, task: str | None, **choice: Any
+) -> None:
     """List a task's dead letters, each partition's oldest first.
 
-    Replayed dead letters are listed too: the topic keeps them.
+    Those that are replayed or rejected are listed too: the topic keeps them.
     """
+    from flux.operate.dlq.replay_progress import read_progress
+
     with open_dead_letters(sources, task) as dead:
-        dead_letters = dead.matching(filter_from(choice), not sys.stdout.isatty())
+        states = StateLookup(read_progress(dead.admin, dead.policy))
+        if state is not None and states.unknown:
+            raise click.ClickException("--state needs DESCRIBE on the group of replays, which this login does not have")
+        found = dead.matching(filter_from(choice), not sys.stdout.isatty())
+        dead_letters = (each for each in found if state is None or states(each) == state)
         listed = dead_letters if limit == 0 else islice(dead_letters, limit)
         if as_json:
             for dead_letter in listed:
-                click.echo(json.dumps(row_object(dead_letter)))
+                click.echo(json.dumps({**row_object(dead_letter), "state": states(dead_letter) or None}))
             return
-        count = _print(listed)
+        count = _print(listed, states)
         if not count:
-            click.echo(f"no dead letters in {dead.stage.topic}" + (" match" if any(choice.values()) else ""))
+            filtered = any(choice.values()) or state is not None
+            click.echo(f"no dead letters in {dead.stage.topic}" + (" match" if filtered else ""))
         elif limit and next(dead_letters, None) is not None:
             click.echo(f"\nonly the first {limit:,} are shown: use --limit or --since", err=True)
 
 
-def _print(dead_letters: Iterable[DeadLetter]) -> int:
+class StateLookup:
+    """`open`, `replayed` or `rejected`; empty where this login may not see which."""
+
+    def __init__(self, progress: Mapping[int, ReplayProgress] | None) -> None:
+        self._progress = progress
+
+    @property
+    def unknown(self) -> bool:
+        return self._progress is None
+
+    def __call__(self, dead_letter: DeadLetter) -> str:
+        if self._progress is None:
+            return ""
+        progress = self._progress.get(dead_letter.partition)
+        return "open" if progress is None else progress.state_of(dead_letter).value
+
+
+def _print(dead_letters: Iterable[DeadLetter], states: StateLookup) -> int:
     """Page by page; the columns are as wide as on the first."""
     from rich.cells import cell_len
 
@@ -66,7 +96,7 @@ def _print(dead_letters: Iterable[DeadLetter]) -> int:
     count, out = 0, console()
     widths = [cell_len(name) for name in _COLUMNS]
     for page in _pages(dead_letters):
-        rows = [[cell(part).plain for part in _row(dead_letter)] for dead_letter in page]
+        rows = [[cell(part).plain for part in _row(dead_letter, states)] for dead_letter in page]
         if not count:
             widths = [max(width, *(cell_len(row[i]) for row in rows)) for i, width in enumerate(widths)]
         if out.is_terminal:
@@ -112,11 +142,12 @@ def _pages(dead_letters: Iterable[DeadLetter]) -> Iterator[list[DeadLetter]]:
         yield page
 
 
-def _row(dead_letter: DeadLetter) -> tuple[object, ...]:
+def _row(dead_letter: DeadLetter, states: StateLookup) -> tuple[object, ...]:
     from flux.operate.formatting import key_of, moment, short
 
     return (
         dead_letter.place,
+        states(dead_letter),
         short(key_of(dead_letter.message.key), 60),
         dead_letter.reason,
         short(dead_letter.error),

@@ -26,32 +26,20 @@ Examples:
 @task_and("PARTITION:OFFSET")
 def command(sources: tuple[str, ...], as_json: bool, arguments: tuple[str | None, str]) -> None:
     """Show one dead letter in full: its origin, its error, its headers and its value."""
-    from flux.core.ports import TopicPartition
     from flux.core.text import escape
-    from flux.operate.dlq.dead_letters import dead_letter_of
     from flux.operate.dlq.exchange import to_line
-    from flux.operate.reading import read_one, spans_of
-    from flux.system import SYSTEM
+    from flux.operate.dlq.replay_progress import read_progress
 
     task, at = arguments
     partition, offset = parse_place(at)
     with open_dead_letters(sources, task) as dead:
-        topic = dead.stage.topic
-        span = spans_of(dead.admin, topic).get(partition)
-        if span is None:
-            raise click.ClickException(f"{topic} has no partition {partition}")
-        record = read_one(dead.adapter, TopicPartition(topic, partition), offset, span)
-        if record is None:
-            raise click.ClickException(
-                f"there is no dead letter at {at}: partition {partition} has offsets {span.start} to {span.end - 1}"
-                if span.start < span.end
-                else f"there is no dead letter at {at}: partition {partition} is empty"
-            )
-        dead_letter = dead_letter_of(record, dead.policy, int(SYSTEM.now() * 1000))
-    click.echo(to_line(dead_letter.message) if as_json else escape("\n".join(_lines(dead_letter))))
+        dead_letter = dead.one(partition, offset)
+        progress = None if as_json else (read_progress(dead.admin, dead.policy) or {}).get(partition)
+    state = "" if progress is None else progress.state_of(dead_letter).value
+    click.echo(to_line(dead_letter.message) if as_json else escape("\n".join(_lines(dead_letter, state))))
 
 
-def _lines(dead_letter: DeadLetter) -> Iterator[str]:
+def _lines(dead_letter: DeadLetter, state: str) -> Iterator[str]:
     from flux.core.flux_headers import PREFIX
     from flux.core.text import one_line
     from flux.operate.dlq.causes import cause_of
@@ -66,6 +54,7 @@ def _lines(dead_letter: DeadLetter) -> Iterator[str]:
         "first failed": moment(dead_letter.first_failed_at),
         "last failed": moment(dead_letter.failed_at),
         "dead since": moment(dead_letter.written_at),
+        "state": state,
         "attempts": str(dead_letter.attempts),
         "replays": str(dead_letter.replays) if dead_letter.replays else "",
         "reason": dead_letter.reason,

@@ -30,9 +30,9 @@ def to_line(message: Message) -> str:
         "partition": message.partition,
         "offset": message.offset,
         "timestamp": message.timestamp,
-        "key": _shown(message.key),
-        "value": _shown(message.raw_value),
-        "headers": [[name, _shown(value)] for name, value in message.headers],
+        "key": shown(message.key),
+        "value": shown(message.raw_value),
+        "headers": [[name, shown(value)] for name, value in message.headers],
     }
     if not message.headers_readable:
         data["headers_readable"] = False  # no Python client can read them
@@ -45,9 +45,9 @@ def line_of(topic: str, record: ProducerRecord) -> str:
         "topic": topic,
         "partition": record.partition or 0,
         "timestamp": record.timestamp,
-        "key": _shown(record.key),
-        "value": _shown(record.value),
-        "headers": [[name, _shown(value)] for name, value in record.headers],
+        "key": shown(record.key),
+        "value": shown(record.value),
+        "headers": [[name, shown(value)] for name, value in record.headers],
     }
     return json.dumps(data, ensure_ascii=False)
 
@@ -66,15 +66,16 @@ def from_line(line: str | bytes, partitions: int) -> ProducerRecord:
     if timestamp is not None and (type(timestamp) is not int or not -1 <= timestamp < 2**63):
         raise ValueError(f"timestamp is {_short(timestamp)}")
     return ProducerRecord(
-        value=_bytes(data["value"], "value"),
-        key=_bytes(data["key"], "key"),
-        headers=_headers(data.get("headers", [])),
+        value=bytes_of(data["value"], "value"),
+        key=bytes_of(data["key"], "key"),
+        headers=headers_of(data.get("headers", [])),
         partition=partition % partitions,
         timestamp=timestamp if timestamp is not None and timestamp > 0 else None,
     )
 
 
-def _shown(data: bytes | None) -> Any:
+def shown(data: bytes | None) -> Any:
+    """As JSON has it."""
     if data is None:
         return None
     try:
@@ -83,7 +84,8 @@ def _shown(data: bytes | None) -> Any:
         return {"base64": base64.b64encode(data).decode("ascii")}
 
 
-def _bytes(shown: Any, what: str) -> bytes | None:
+def bytes_of(shown: Any, what: str) -> bytes | None:
+    """Raises ValueError, which names `what`."""
     try:
         if shown is None:
             return None
@@ -96,14 +98,15 @@ def _bytes(shown: Any, what: str) -> bytes | None:
     raise ValueError(f"{what} is {_short(shown)}")
 
 
-def _headers(shown: Any) -> list[tuple[str, bytes | None]]:
+def headers_of(shown: Any) -> list[tuple[str, bytes | None]]:
+    """Raises ValueError."""
     if not isinstance(shown, list):
         raise ValueError(f"headers are {_short(shown)}")
     headers = []
     for pair in shown:
         if not isinstance(pair, list) or len(pair) != 2 or not isinstance(pair[0], str):
             raise ValueError(f"a header is {_short(pair)}")
-        headers.append((pair[0], _bytes(pair[1], f"header {_short(pair[0])}")))
+        headers.append((pair[0], bytes_of(pair[1], f"header {_short(pair[0])}")))
     return headers
 
 

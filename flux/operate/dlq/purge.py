@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import attrs
 
 from flux.consuming.topic_setup import REQUEST_TIMEOUT
 from flux.core.errors import BrokerError, ConfigurationError
 from flux.core.policy import Policy
-from flux.core.ports import AdminPort, Cluster
-from flux.operate.dlq.replay_plan import ReplayProgress, replay_group
+from flux.core.ports import AdminPort, Cluster, System
+from flux.operate.dlq.dead_letters import dead_letter_of
+from flux.operate.dlq.replay_progress import DeadLetterState, ReplayProgress, replay_group
 from flux.operate.reading import Span, Spans, read, spans_of
+from flux.system import SYSTEM
 
 _NEWEST = 100
 """Offsets at the end of a partition, among which there is a record although transactions leave markers."""
@@ -19,13 +21,19 @@ _NEWEST = 100
 
 @attrs.frozen
 class PurgePlan:
-    """`before`: the first offset that stays, of each partition that loses any. `records`: offsets to delete.
-    `not_replayed`: those of them that no replay without filters has passed."""
+    """`before`: the first offset that stays, of each partition that loses any. `counts`: the dead letters to delete of
+    each; `open`: those that are neither replayed nor rejected. `exact`: all were read; else what was not read counts by
+    its offsets, of which transactions take some, and as open."""
 
     topic: str
     before: Mapping[int, int]
-    records: int
-    not_replayed: int
+    counts: Mapping[int, int]
+    open: int
+    exact: bool = True
+
+    @property
+    def records(self) -> int:
+        return sum(self.counts.values())
 
 
 def plan_purge(
@@ -36,14 +44,16 @@ def plan_purge(
     before: Mapping[int, int] | None = None,
     until_ms: int | None = None,
     replayed: bool = False,
+    should_stop: Callable[[], bool] = lambda: False,
+    system: System = SYSTEM,
 ) -> PurgePlan:
-    """Up to an offset in each partition, up to a time (milliseconds since the epoch), or all that is replayed; without
-    any of these, all. Raises ConfigurationError for an offset beyond the end, and BrokerError where the broker cannot
-    tell yet what is younger than a time."""
+    """Up to an offset in each partition, up to a time (milliseconds since the epoch), or all below the committed offset
+    of replays; without any of these, all. Reads them to count them, until `should_stop()`. Raises ConfigurationError
+    for an offset beyond the end, and BrokerError where the broker cannot tell yet what is younger than a time."""
     topic = policy.stages[policy.stages.dead].topic
     spans = spans_of(admin, topic)
     stored = admin.committed_offsets(replay_group(policy), topic, REQUEST_TIMEOUT)
-    done = {number: ReplayProgress.of(stored[number]).offset for number in spans if number in stored}
+    progress = {number: ReplayProgress.of(stored[number]) for number in spans if number in stored}
     if before is not None:
         points = dict(before)
         for number, offset in points.items():
@@ -54,16 +64,25 @@ def plan_purge(
         points = admin.offsets_at(topic, until_ms, REQUEST_TIMEOUT)
         _check_newest(adapter, topic, spans, points, until_ms)
     elif replayed:
-        points = done
+        points = {number: each.offset for number, each in progress.items()}
     else:
         points = {number: span.end for number, span in spans.items()}
     ends = {n: min(points[n], span.end) for n, span in spans.items() if points.get(n, 0) > span.start}
-    return PurgePlan(
-        topic,
-        ends,
-        sum(end - spans[n].start for n, end in ends.items()),
-        sum(max(0, end - max(done.get(n, 0), spans[n].start)) for n, end in ends.items()),
-    )
+    deleted = {number: Span(spans[number].start, end) for number, end in ends.items()}
+    counts, open_, left = dict.fromkeys(ends, 0), 0, dict(deleted)
+    now_ms = int(system.now() * 1000)
+    for batch in read(adapter, topic, deleted, should_stop=should_stop, system=system):
+        number = batch.partition
+        known = progress.get(number, ReplayProgress(0))
+        counts[number] += len(batch.records)
+        letters = (dead_letter_of(record, policy, now_ms) for record in batch.records)
+        open_ += sum(known.state_of(each) is DeadLetterState.OPEN for each in letters)
+        left[number] = Span(batch.reached, ends[number])
+    for number, span in left.items():
+        counts[number] += span.end - span.start
+        open_ += span.end - span.start
+    exact = all(span.start >= span.end for span in left.values())
+    return PurgePlan(topic, ends, counts, open_, exact)
 
 
 def _check_newest(adapter: Cluster, topic: str, spans: Spans, points: Mapping[int, int], until_ms: int) -> None:

@@ -11,13 +11,13 @@ from collections.abc import Callable, Iterator
 
 import attrs
 
-from flux.consuming.topic_setup import REQUEST_TIMEOUT
-from flux.core.errors import BrokerError
+from flux.core.errors import FluxError
 from flux.core.ports import AdminPort, Cluster, CommittedOffset, ProducerRecord, System
 from flux.operate.dlq.dead_letters import DeadLetter, dead_letter_of
-from flux.operate.dlq.replay_plan import ReplayDecision, ReplayPlan, ReplayProgress, copy_of, decide
+from flux.operate.dlq.replay_plan import ReplayDecision, ReplayPlan, copy_of, decide
+from flux.operate.dlq.replay_progress import ReplayProgress, commit_progress
 from flux.operate.formatting import many
-from flux.operate.reading import ReadBatch, read
+from flux.operate.reading import ReadBatch, read_pieces
 from flux.operate.writing import CHUNK, TopicWriter
 from flux.system import SYSTEM
 
@@ -32,6 +32,10 @@ class ReplayResult:
     replayed: int = 0
     unmatched: int = 0
     replayed_before: int = 0
+    rejected: int = 0
+    """Passed over, as they are rejected."""
+    missing: int = 0
+    """Places that were chosen and have no dead letter."""
     stopped: str = ""
     failed: bool = False
     """Whether somebody has to act on it."""
@@ -51,6 +55,9 @@ class Replay:
     result: ReplayResult = attrs.field(factory=ReplayResult, init=False)
     _replayed: dict[int, ReplayProgress] = attrs.field(init=False)
     _stored: dict[int, CommittedOffset] = attrs.field(init=False)
+    places: list[tuple[int, int]] = attrs.field(factory=list, init=False)
+    """Partition and offset of those that are replayed one by one."""
+    _met: int = attrs.field(default=0, init=False)
     _changed: set[int] = attrs.field(factory=set, init=False)
     _began: float = attrs.field(init=False)
     _committed_at: float = attrs.field(init=False)
@@ -67,7 +74,7 @@ class Replay:
         error."""
         try:
             self._run()
-        except BrokerError as error:
+        except FluxError as error:
             # Overrides a reason to stop after this chunk, such as a limit, which was not reached.
             self.result.stopped, self.result.failed = str(error), True
         finally:
@@ -78,7 +85,7 @@ class Replay:
         result = self.result
         try:
             self._commit()
-        except BrokerError as error:
+        except FluxError as error:
             if str(error) not in result.stopped:
                 stopped = f"{result.stopped}; " if result.stopped else ""
                 result.stopped = f"{stopped}the progress was not committed: {error}"
@@ -87,7 +94,9 @@ class Replay:
 
     def _run(self) -> None:
         plan = self._plan
-        batches = read(self._adapter, plan.source.topic, plan.spans, should_stop=self._should_stop, system=self._system)
+        batches = read_pieces(
+            self._adapter, plan.source.topic, plan.pieces, should_stop=self._should_stop, system=self._system
+        )
         for batch in batches:
             for chunk in self._chunks(batch):
                 self._write(chunk)
@@ -97,6 +106,8 @@ class Replay:
                 return
         if self._should_stop():
             self._interrupted()
+        elif plan.options.criteria.only is not None:
+            self.result.missing = len(plan.options.criteria.only) - self._met
 
     def _chunks(self, batch: ReadBatch) -> Iterator[Chunk]:
         """The copies of a batch, in the number that may be written at once, until the replay is to stop."""
@@ -108,6 +119,11 @@ class Replay:
                 self._interrupted()
                 break
             dead_letter = dead_letter_of(record, self._plan.policy, self._now_ms())
+            only = options.criteria.only
+            if only is not None:
+                if (dead_letter.partition, dead_letter.offset) not in only:
+                    continue  # read between chosen ones
+                self._met += 1
             decision = decide(dead_letter, options, self._plan.replayed[batch.partition])
             if decision is ReplayDecision.COPY:
                 if options.limit is not None and result.replayed + len(chunk.copies) >= options.limit:
@@ -123,6 +139,8 @@ class Replay:
                 break
             elif decision is ReplayDecision.DONE:
                 result.replayed_before += 1
+            elif decision is ReplayDecision.REJECTED:
+                result.rejected += 1
             else:
                 result.unmatched += 1
             chunk.passed += 1
@@ -137,7 +155,8 @@ class Replay:
 
     def _copy(self, dead_letter: DeadLetter) -> ProducerRecord:
         plan = self._plan
-        return copy_of(dead_letter, plan.target, plan.policy.stages[0].group, self._now_ms(), plan.partitions)
+        edit = plan.options.edits.get((dead_letter.partition, dead_letter.offset))
+        return copy_of(dead_letter, plan.target, plan.policy.stages[0].group, self._now_ms(), plan.partitions, edit)
 
     # -- effects
 
@@ -148,10 +167,10 @@ class Replay:
         there, failure = (len(copies), None) if self._plan.options.dry else self._writing.write(copies)
         self.result.replayed += there
         if there < len(copies):
-            self._advance(chunk.partition, chunk.copies[there][0])
+            self._advance(chunk, there, chunk.copies[there][0])
         else:
             assert chunk.end is not None
-            self._advance(chunk.partition, chunk.end)
+            self._advance(chunk, there, chunk.end)
             self._on_progress(chunk.passed)
         if failure is not None:
             raise failure
@@ -167,26 +186,26 @@ class Replay:
 
     # -- committed offsets
 
-    def _advance(self, partition: int, offset: int) -> None:
-        before = self._replayed[partition]
-        after = self._replayed[partition] = before.advanced(self._plan.options.criteria, offset)
+    def _advance(self, chunk: Chunk, there: int, offset: int) -> None:
+        """`there`: how many of the copies are acknowledged; `offset`: the partition is done below it."""
+        before = self._replayed[chunk.partition]
+        if self._plan.options.one_by_one:
+            offsets = [each for each, _ in chunk.copies[:there]]
+            self.places += [(chunk.partition, each) for each in offsets]
+            after = before.choosing(offsets)
+        else:
+            after = before.advanced(self._plan.options.criteria, offset)
+        self._replayed[chunk.partition] = after
         if after != before:
-            self._changed.add(partition)
+            self._changed.add(chunk.partition)
 
     def _commit(self) -> None:
         self._committed_at = self._system.monotonic()
         if not self._changed or self._plan.options.dry:
             return
-        plan, admin = self._plan, self._admin
-        found = admin.committed_offsets(plan.group, plan.source.topic, REQUEST_TIMEOUT)
+        plan = self._plan
         new = {number: self._replayed[number].to_commit(plan.policy.max_metadata) for number in self._changed}
-        for number in self._changed:
-            if found.get(number) not in (self._stored.get(number), new[number]):
-                raise BrokerError(
-                    f"something else, such as another replay, changed the committed offset of {plan.group} in partition"
-                    f" {number}: some records may have been replayed twice"
-                )
-        admin.set_committed_offsets(plan.group, plan.source.topic, new, REQUEST_TIMEOUT)
+        commit_progress(self._admin, plan.policy, self._stored, new)
         self._stored |= new
         self._changed.clear()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import enum
-import json
 from collections.abc import Mapping
 
 import attrs
@@ -11,80 +10,26 @@ import attrs
 from flux.consuming.topic_setup import REQUEST_TIMEOUT, max_message_bytes
 from flux.core import flux_headers as h
 from flux.core.errors import ConfigurationError, FluxError
+from flux.core.message import Message
 from flux.core.policy import Policy
 from flux.core.ports import AdminPort, CommittedOffset, ProducerRecord
 from flux.core.stage import Role, Stage
 from flux.operate.dlq.dead_letters import DeadLetter
 from flux.operate.dlq.filters import Filter
+from flux.operate.dlq.replay_progress import DeadLetterState, ReplayProgress, replay_group
 from flux.operate.formatting import many
-from flux.operate.reading import Span, count_offsets, spans_of
-
-_MARK = "flux-replay-1 "
-
-
-@attrs.frozen
-class ReplayProgress:
-    """What was replayed of one partition, as stored in the committed offset of a group: all below `offset`, and in
-    `parts`, of those that match a filter, all below its offset.
-
-    A replay of all dead letters moves the committed offset. A replay with a filter cannot, as other dead letters are
-    not replayed: the commit metadata holds its filter and how far it got. So no dead letter is replayed twice,
-    whichever filter chose it, and a later replay of all takes the rest.
-    """
-
-    offset: int
-    parts: tuple[tuple[Filter, int], ...] = ()
-
-    def start(self, criteria: Filter) -> int:
-        """The offset at which a replay of `criteria` continues."""
-        return max([self.offset, *(offset for part, offset in self.parts if part == criteria)])
-
-    def has(self, dead_letter: DeadLetter) -> bool:
-        offset = dead_letter.offset
-        return offset < self.offset or any(offset < end and part.matches(dead_letter) for part, end in self.parts)
-
-    def advanced(self, criteria: Filter, offset: int) -> ReplayProgress:
-        """The progress after a replay of `criteria` up to `offset`."""
-        if criteria.takes_all:
-            done = max(self.offset, offset)
-            return ReplayProgress(done, tuple((part, end) for part, end in self.parts if end > done))
-        others = tuple((part, end) for part, end in self.parts if part != criteria)
-        return self if offset <= self.start(criteria) else ReplayProgress(self.offset, (*others, (criteria, offset)))
-
-    def to_commit(self, most: int) -> CommittedOffset:
-        """With metadata of at most `most` characters. Where the parts do not fit, the oldest are dropped: a later
-        replay of all takes their dead letters again."""
-        parts = self.parts
-        while parts:
-            data = [[part.to_json(), end] for part, end in parts]
-            text = _MARK + json.dumps(data, ensure_ascii=True, separators=(",", ":"))
-            if len(text) <= most:
-                return CommittedOffset(self.offset, text)
-            parts = parts[1:]
-        return CommittedOffset(self.offset)
-
-    @classmethod
-    def of(cls, committed: CommittedOffset) -> ReplayProgress:
-        """Ignores metadata that is damaged or not flux's: then dead letters are replayed again, and none is lost."""
-        offset, text = committed
-        if text.startswith(_MARK):
-            try:
-                data = json.loads(text[len(_MARK) :])
-                parts = tuple((Filter.from_json(part), end) for part, end in data)
-                if all(type(end) is int for _, end in parts):
-                    return cls(offset, parts)
-            except (ValueError, TypeError, AttributeError, RecursionError):
-                pass
-        return cls(offset)
-
+from flux.operate.reading import Pieces, Span, Spans, count_offsets, pieces_of, spans_of
 
 MAX_REPLAYS = 3
 
 
-def replay_group(policy: Policy) -> str:
-    """The consumer group whose committed offsets say how far replays are. Unlike the dead letters' own group its name
-    does not contain the number of retries: changing that must not replay everything again."""
-    return f"{policy.stages[0].group}-replay"
+@attrs.frozen
+class Edit:
+    """A dead letter's key, value and own headers, as they are to be replayed."""
+
+    key: bytes | None
+    value: bytes | None
+    headers: tuple[tuple[str, bytes | None], ...]
 
 
 @attrs.frozen
@@ -99,9 +44,18 @@ class ReplayOptions:
     """The replay stops at a dead letter that was replayed this often."""
     rate: float | None = None
     again: bool = False
-    """Also those that were replayed already."""
+    """Also those that were replayed already, and of chosen ones those that were rejected."""
     dry: bool = False
     """Writes and commits nothing."""
+    rejected: bool = False
+    """Those that were rejected, and no others."""
+    edits: Mapping[tuple[int, int], Edit] = attrs.field(factory=dict)
+    """What to write instead of the dead letter at a partition and offset."""
+
+    @property
+    def one_by_one(self) -> bool:
+        """Each offset is marked, as they are chosen by what a filter's progress does not tell."""
+        return self.criteria.only is not None or self.rejected
 
 
 @attrs.frozen
@@ -115,24 +69,25 @@ class ReplayPlan:
     partitions: int
     """Of the target topic."""
     group: str
-    spans: Mapping[int, Span]
+    pieces: Pieces
     """What is read, by partition of the dead-letter topic."""
     replayed: Mapping[int, ReplayProgress]
     stored: Mapping[int, CommittedOffset]
     """The group's committed offsets."""
     limit_bytes: int | None
     retried: int
-    """Offsets in `spans` that a worker of the dead-letter stage has given one more try."""
+    """Offsets of those that a worker of the dead-letter stage has given one more try."""
 
     @property
     def size(self) -> int:
-        return count_offsets(self.spans)
+        return sum(count_offsets({0: span}) for spans in self.pieces.values() for span in spans)
 
 
 class ReplayDecision(enum.Enum):
     COPY = "copy"
     OTHER = "does not match"
     DONE = "replayed before"
+    REJECTED = "rejected"
     TOO_OFTEN = "replayed too often"
 
 
@@ -162,15 +117,23 @@ def plan_replay(admin: AdminPort, policy: Policy, options: ReplayOptions) -> Rep
             raise ConfigurationError(f"there is no topic {topic}: see `flux topics`")
     info = found[target.topic]
     assert info is not None
-    group = replay_group(policy)
+    group, criteria = replay_group(policy), options.criteria
     stored = admin.committed_offsets(group, source.topic, REQUEST_TIMEOUT)
     retried = admin.committed_offsets(source.group, source.topic, REQUEST_TIMEOUT)
-    spans, replayed = {}, {}
-    for number, span in spans_of(admin, source.topic, options.criteria.since_ms).items():
+    spans, replayed = spans_of(admin, source.topic, criteria.since_ms), {}
+    for number, span in spans.items():
         known = ReplayProgress.of(stored[number]) if number in stored else ReplayProgress(0)
-        replayed[number] = known
-        start = span.start if options.again else max(span.start, known.start(options.criteria))
-        spans[number] = Span(min(start, span.end), span.end)
+        replayed[number] = known.since(span.start) if criteria.since_ms is None else known
+    if options.one_by_one:
+        pieces = chosen_pieces(criteria, source.topic, spans)
+        for number, offsets in criteria.by_partition.items():
+            replayed[number].choosing(offsets).checked(policy.max_metadata)
+    else:
+        pieces = {}
+        for number, span in spans.items():
+            start = span.start if options.again else max(span.start, replayed[number].start(criteria))
+            pieces[number] = [Span(min(start, span.end), span.end)]
+    counted = {n: Span(p[0].start, p[-1].end) for n, p in pieces.items() if p and n in retried}
     return ReplayPlan(
         options,
         policy,
@@ -178,18 +141,39 @@ def plan_replay(admin: AdminPort, policy: Policy, options: ReplayOptions) -> Rep
         target,
         info.partitions,
         group,
-        spans,
+        pieces,
         replayed,
         stored,
         max_message_bytes(admin, target.topic),
-        sum(max(0, min(retried[n].offset, span.end) - span.start) for n, span in spans.items() if n in retried),
+        sum(max(0, min(retried[n].offset, span.end) - span.start) for n, span in counted.items()),
     )
+
+
+def chosen_pieces(criteria: Filter, topic: str, spans: Spans) -> Pieces:
+    """What to read of `spans` for a filter. Raises ConfigurationError for a place beyond the end of a partition."""
+    if criteria.only is None:
+        return {number: [span] for number, span in spans.items()}
+    wanted = criteria.by_partition
+    for number, offsets in wanted.items():
+        if number not in spans:
+            raise ConfigurationError(f"{topic} has no partition {number}")
+        if offsets[-1] >= spans[number].end:
+            raise ConfigurationError(
+                f"there is no dead letter at {number}:{offsets[-1]}: {topic} ends at {number}:{spans[number].end}"
+            )
+    return {number: pieces_of(offsets, spans[number]) for number, offsets in wanted.items()}
 
 
 def decide(dead_letter: DeadLetter, options: ReplayOptions, replayed: ReplayProgress) -> ReplayDecision:
     if not options.criteria.matches(dead_letter):
         return ReplayDecision.OTHER
-    if not options.again and replayed.has(dead_letter):
+    state = replayed.state_of(dead_letter)
+    if state is DeadLetterState.REJECTED:
+        if not (options.rejected or (options.again and options.criteria.only is not None)):
+            return ReplayDecision.REJECTED
+    elif options.rejected:
+        return ReplayDecision.OTHER
+    elif state is DeadLetterState.REPLAYED and not options.again:
         return ReplayDecision.DONE
     return ReplayDecision.TOO_OFTEN if dead_letter.replays >= options.max_replays else ReplayDecision.COPY
 
@@ -198,23 +182,38 @@ _KEPT = (h.FIRST_FAILED_AT, h.FAILED_AT, h.REASON, h.ERROR_TYPE, h.ERROR_MESSAGE
 """The failure. Without the trace, so that the copy is no larger than the dead letter."""
 
 
-def copy_of(dead_letter: DeadLetter, target: Stage, group: str, now_ms: int, partitions: int) -> ProducerRecord:
-    """The record to write to `target`, which has `partitions`. Key, value and the user's headers stay.
+def copy_of(
+    dead_letter: DeadLetter, target: Stage, group: str, now_ms: int, partitions: int, edit: Edit | None = None
+) -> ProducerRecord:
+    """The record to write to `target`, which has `partitions`. Key, value and the user's headers stay, but for an
+    `edit`.
 
-    In the main topic it is a new record, without flux headers, in the partition that it came from. In a retry topic it
-    keeps its origin, is due now, has no attempts yet, and its replays are counted.
+    In the main topic it is a new record, without flux headers, in the partition that it came from, or, with another
+    key, in that key's. In a retry topic it keeps its origin, is due now, has no attempts yet, and its replays are
+    counted.
     """
     message = dead_letter.message
-    headers = [pair for pair in message.headers if not pair[0].startswith(h.PREFIX)]
+    edit = edit or Edit(message.key, message.raw_value, own_headers(message))
+    headers = list(edit.headers)
     home = message.partition
     if target.role is Role.MAIN:
         if message.flux_headers.origin is not None:
             home = message.flux_headers.origin[1]
     else:
         headers += _flux_headers(dead_letter, target, group, now_ms)
+    moved = target.role is Role.MAIN and edit.key != message.key
     return ProducerRecord(
-        value=message.raw_value, key=message.key, headers=headers, partition=home % partitions, timestamp=now_ms
+        value=edit.value,
+        key=edit.key,
+        headers=headers,
+        partition=None if moved else home % partitions,
+        timestamp=now_ms,
     )
+
+
+def own_headers(message: Message) -> tuple[tuple[str, bytes | None], ...]:
+    """Those that the record came with."""
+    return tuple((name, value) for name, value in message.headers if not name.startswith(h.PREFIX))
 
 
 def _flux_headers(dead_letter: DeadLetter, target: Stage, group: str, now_ms: int) -> list[tuple[str, bytes | None]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -17,7 +18,7 @@ from flux.operate.dlq.replay_plan import MAX_REPLAYS, ReplayOptions, ReplayPlan,
 from flux.operate.formatting import many
 from flux.operate.messages import notes
 from flux.web import jobs
-from flux.web.dead_letters import CauseCounts, newest, one, size
+from flux.web.dead_letters import TIMEOUT, CauseCounts, newest, one, size
 from flux.web.page_context import PageContext, context_of, redirect, user_of
 from flux.web.query_parameters import (
     AGES,
@@ -25,9 +26,9 @@ from flux.web.query_parameters import (
     as_places,
     fields_of,
     filter_of,
-    in_words,
     number_of,
     places_of,
+    query_fields,
     query_of,
 )
 from flux.web.watched_tasks import WatchedTask
@@ -39,7 +40,7 @@ MAX_RATE = 1_000_000
 async def show(request: Request) -> Response:
     context = context_of(request)
     watch = context.watch(request)
-    task, query = watch.task, dict(request.query_params)
+    task, query = watch.task, query_fields(request)
     criteria = filter_of(query, task.now_ms)
     with_replayed = query.get("replayed") == "1"
     before = places_of(query.get("before", ""))
@@ -58,6 +59,7 @@ async def show(request: Request) -> Response:
         page=page,
         criteria=criteria,
         since=query.get("since", ""),
+        header=fields_of(criteria).get("header", ""),
         with_replayed=with_replayed,
         query=query_of(criteria),
         for_cause=lambda cause: query_of(Filter(cause=cause)),
@@ -67,7 +69,7 @@ async def show(request: Request) -> Response:
         first=not before,
         ages=AGES,
         reasons=REASONS,
-        description=_describe(task, criteria),
+        description=describe(task, criteria),
     )
 
 
@@ -75,7 +77,7 @@ async def show_one(request: Request) -> Response:
     context = context_of(request)
     watch = context.watch(request)
     task, place = watch.task, request.path_params
-    dead_letter, replayed = await context.in_thread(one, task, place["partition"], place["offset"])
+    dead_letter, state = await context.in_thread(one, task, place["partition"], place["offset"])
     cause = cause_of(dead_letter)
     key = dead_letter.message.key
     return context.task_page(
@@ -84,7 +86,7 @@ async def show_one(request: Request) -> Response:
         "dead-letters",
         "dead-letter.html",
         dead_letter=dead_letter,
-        replayed=replayed,
+        state=state.value,
         cause=cause,
         known=_count(context.cause_counters[task.slug].latest, cause.id),
         for_cause=query_of(Filter(cause=cause.id)),
@@ -102,7 +104,7 @@ async def replay_form(request: Request) -> Response:
     context = context_of(request)
     watch = context.watch(request)
     task = watch.task
-    criteria = filter_of(dict(request.query_params), task.now_ms)
+    criteria = filter_of(query_fields(request), task.now_ms)
     plan = await context.in_thread(plan_replay, task.admin, task.policy, _options(task, criteria, {}))
     counts = context.cause_counters[task.slug].latest
     return context.task_page(
@@ -114,7 +116,7 @@ async def replay_form(request: Request) -> Response:
         notes=list(notes(plan)),
         count=_expected(counts, criteria),
         fields=fields_of(criteria),
-        description=_describe(task, criteria),
+        description=describe(task, criteria),
         busy=context.jobs.of(task.slug),
         retries=task.policy.stages.retries,
     )
@@ -132,8 +134,11 @@ async def replay(request: Request, fields: dict[str, str]) -> Response:
         return plan_replay(task.admin, task.policy, options)
 
     plan = await context.in_thread(plan_it)
-    title = f"{'Dry run' if options.dry else 'Replay'} of {task.name}: {_describe(task, criteria)}"
-    job = context.jobs.start(task.slug, "replay", title, plan.size, jobs.replay(task, plan), user_of(request))
+    title = f"{'Dry run' if options.dry else 'Replay'} of {task.name}: {describe(task, criteria)}"
+    body = jobs.replay(task, plan)
+    if not options.dry:
+        body = jobs.audited(task, body, user_of(request), "replay", {"which": criteria.in_words()}, criteria)
+    job = context.jobs.start(task.slug, "replay", title, plan.size, body, user_of(request))
     return redirect(request, f"/jobs/{job.id}")
 
 
@@ -148,6 +153,7 @@ def _options(task: WatchedTask, criteria: Filter, fields: Mapping[str, str]) -> 
         None if rate is None else float(rate),
         fields.get("again") == "1",
         fields.get("dry") == "1",
+        fields.get("rejected") == "1",
     )
 
 
@@ -177,14 +183,17 @@ async def purge(request: Request, fields: dict[str, str]) -> Response:
     """Deletes what was confirmed, and nothing that arrived since."""
     context = context_of(request)
     task = context.watch(request).task
-    if fields.get("name", "").strip() != task.name:
-        raise ConfigurationError(f"nothing was deleted: enter {task.name} to confirm")
     before = places_of(fields.get("before", ""))
     if not before:
         raise ConfigurationError("nothing was deleted: nothing was chosen")
-    plan = await context.in_thread(plan_purge, task.adapter, task.admin, task.policy, before=before)
+    plan = await context.in_thread(_plan, task, before=before)
+    shown = plan.records if plan.exact else number_of(fields, "records", 1, 10**15)
+    if shown is None or number_of(fields, "count", 0, 10**15) != shown:
+        raise ConfigurationError(f"nothing was deleted: enter {shown} to confirm")
     title = f"Purge of {task.name}: {many(plan.records, 'dead letter')}"
-    job = context.jobs.start(task.slug, "purge", title, plan.records, jobs.purge(task, plan), user_of(request))
+    which = {"which": f"before {as_places(plan.before)}"}
+    body = jobs.audited(task, jobs.purge(task, plan), user_of(request), "purge", which)
+    job = context.jobs.start(task.slug, "purge", title, plan.records, body, user_of(request))
     return redirect(request, f"/jobs/{job.id}")
 
 
@@ -192,15 +201,28 @@ def _purge(task: WatchedTask, query: Mapping[str, str]) -> PurgePlan:
     """Blocks. Raises ConfigurationError, BrokerError."""
     what = query.get("what")
     if what == "replayed":
-        return plan_purge(task.adapter, task.admin, task.policy, replayed=True)
+        return _plan(task, replayed=True)
     if what == "older":
         days = number_of(query, "days", 1, 36_500)
         if days is None:
             raise ConfigurationError("enter a number of days")
-        return plan_purge(task.adapter, task.admin, task.policy, until_ms=task.now_ms - days * 86_400_000)
+        return _plan(task, until_ms=task.now_ms - days * 86_400_000)
     if what == "all":
-        return plan_purge(task.adapter, task.admin, task.policy)
+        return _plan(task)
     raise ConfigurationError(f"{what!r} cannot be purged: choose replayed, older or all")
+
+
+def _plan(task: WatchedTask, **what: Any) -> PurgePlan:
+    """Counts for up to `TIMEOUT`."""
+    until = task.system.monotonic() + TIMEOUT
+    return plan_purge(
+        task.adapter,
+        task.admin,
+        task.policy,
+        should_stop=lambda: task.system.monotonic() >= until,
+        system=task.system,
+        **what,
+    )
 
 
 # -- export
@@ -210,7 +232,7 @@ async def export_form(request: Request) -> Response:
     context = context_of(request)
     watch = context.watch(request)
     task = watch.task
-    criteria = filter_of(dict(request.query_params), task.now_ms)
+    criteria = filter_of(query_fields(request), task.now_ms)
     return context.task_page(
         request,
         watch,
@@ -219,7 +241,7 @@ async def export_form(request: Request) -> Response:
         size=await context.in_thread(size, task, criteria),
         most=jobs.MAX_EXPORTED,
         fields=fields_of(criteria),
-        description=_describe(task, criteria),
+        description=describe(task, criteria),
         busy=context.jobs.of(task.slug),
     )
 
@@ -231,7 +253,7 @@ async def export(request: Request, fields: dict[str, str]) -> Response:
         raise HTTPException(403, "redacted pages export nothing: use flux dlq export")
     criteria = filter_of(fields, task.now_ms)
     total = await context.in_thread(size, task, criteria)
-    title = f"Export of {task.name}: {_describe(task, criteria)}"
+    title = f"Export of {task.name}: {describe(task, criteria)}"
     body = jobs.export(task, criteria, context.jobs)
     return redirect(
         request, f"/jobs/{context.jobs.start(task.slug, 'export', title, total, body, user_of(request)).id}"
@@ -241,8 +263,8 @@ async def export(request: Request, fields: dict[str, str]) -> Response:
 # -- shared
 
 
-def _describe(task: WatchedTask, criteria: Filter) -> str:
-    return in_words(criteria, task.redaction.key(criteria.key))
+def describe(task: WatchedTask, criteria: Filter) -> str:
+    return criteria.in_words(task.redaction.key(criteria.key))
 
 
 def _count(counts: CauseCounts, cause: str) -> int | None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from flux.core.errors import BrokerError, Fault
 from flux.core.ports import TopicPartition
-from flux.operate.reading import MAX_RECORDS, Span, count_offsets, read, read_one, spans_of
+from flux.operate import reading
+from flux.operate.reading import MAX_RECORDS, Span, count_offsets, pieces_of, read, read_one, read_pieces, spans_of
 from unit.support.memory_support import START
 from unit.support.operate_support import DEAD, OperateKit
 
@@ -26,6 +29,30 @@ def test_it_ends_where_the_topic_ended_at_the_start() -> None:
     assert (spans, count_offsets(spans)) == ({0: Span(0, 1), 1: Span(0, 2)}, 3)
     yard.bury({"at": 0}, {"at": 1})
     assert offsets(yard, spans) == {0: [0], 1: [0, 1]}
+
+
+@given(st.sets(st.integers(0, 59), max_size=12), st.integers(1, 20), st.integers(1, 5))
+def test_pieces_are_read_and_nothing_else(wanted: set[int], deleted: int, near: int) -> None:
+    yard = OperateKit()
+    yard.bury(*[{} for _ in range(40)])
+    yard.broker.skip_offsets(TopicPartition(DEAD, 0), 9)
+    yard.bury(*[{} for _ in range(11)])
+    yard.broker.delete_records(TopicPartition(DEAD, 0), deleted)
+    spans = spans_of(yard.admin, DEAD)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reading, "MAX_RECORDS", near)
+        pieces = pieces_of(sorted(wanted), spans[0])
+        found = [
+            (record.offset(), batch.reached)
+            for batch in read_pieces(yard.adapter, DEAD, {0: pieces}, system=yard.system)
+            for record in batch.records
+        ]
+    there = {offset for offset in wanted if deleted <= offset < 40 or 49 <= offset < 60}
+    offsets = [offset for offset, _ in found]
+    assert offsets == sorted(set(offsets))
+    assert there <= set(offsets)
+    assert set(offsets) <= {offset for piece in pieces for offset in range(*piece)}
+    assert all(offset < reached for offset, reached in found)
 
 
 def test_an_empty_topic_is_not_read() -> None:

@@ -12,6 +12,7 @@ from flux.core.ports import Headers, ProducerRecord
 from flux.core.stage import Stages
 from flux.operate.dlq.dead_letters import DeadLetter, dead_letter_of
 from flux.operate.dlq.filters import Filter
+from flux.operate.dlq.reject import RejectResult, reject
 from flux.operate.dlq.replay import Replay, ReplayResult
 from flux.operate.dlq.replay_plan import ReplayOptions, ReplayPlan, plan_replay
 from unit.support.memory_support import START, Kit
@@ -86,6 +87,9 @@ class OperateKit:
     def replay(self, should_stop: Callable[[], bool] = lambda: False, **options: Any) -> ReplayResult:
         return Replay(self.plan(**options), self.adapter, self.admin, should_stop=should_stop, system=self.system).run()
 
+    def reject(self, criteria: Filter, **options: Any) -> RejectResult:
+        return reject(self.adapter, self.admin, self.policy, criteria, system=self.system, **options)
+
     def copies(self, topic: str = RETRY) -> list[MemoryRecord]:
         return self.broker.records(topic)
 
@@ -102,3 +106,7 @@ def header(record: MemoryRecord, name: str) -> str:
 
 def only(**given: Any) -> Filter:
     return Filter(**given)
+
+
+def places(*chosen: tuple[int, int]) -> Filter:
+    return Filter(only=frozenset(chosen))

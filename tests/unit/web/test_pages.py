@@ -256,7 +256,7 @@ def test_waiting_records_are_read_once_for_all_visitors(web: Web, monkeypatch: p
 def test_causes_come_first_the_most_frequent_on_top(web: Web) -> None:
     web.yard.bury({"text": "no customer 17"}, {"error": "KeyError", "text": "'x'"}, {"text": "no customer 4711"})
     page = text_of(web.get("/tasks/Billing/dead-letters"))
-    assert "Causes 2 3 not replayed" in page
+    assert "Causes 2 3 open" in page
     assert page.index("ValueError no customer #") < page.index("KeyError #")
 
 

@@ -116,13 +116,13 @@ def test_a_link_from_another_site_leads_to_no_third_one(web: Web) -> None:
 
 
 def posts(web: Web) -> list[str]:
-    filled = {"{task}": "Billing", "{id}": "0"}
+    filled = {"{task}": "Billing", "{id}": "0", "{partition:int}": "0", "{offset:int}": "0"}
     paths = [route.path for route in web.app.routes if isinstance(route, Route) and "POST" in (route.methods or ())]
-    return [re.sub(r"\{\w+\}", lambda found: filled[found[0]], path) for path in paths]
+    return [re.sub(r"\{[\w:]+\}", lambda found: filled[found[0]], path) for path in paths]
 
 
 def test_every_post_needs_the_proof_of_its_own_visitor(web: Web) -> None:
-    assert len(posts(web)) == 6
+    assert len(posts(web)) == 8
     other = web.browser()
     other.get("/")
     foreign = web.context.sessions.proof(other.cookies["flux-web"])

@@ -20,6 +20,7 @@ from unit.support.operate_support import NOW_MS, headers_of
 
 __all__ = ["flux_cli"]
 
+COMMANDS = ("list", "show", "causes", "replay", "edit", "reject", "history", "purge", "export", "import")
 TASK = """
     import flux
     class Billing(flux.Task):
@@ -57,8 +58,8 @@ def dlq(flux_cli: Flux) -> Dlq:
 
 def test_the_commands_are_listed(flux_cli: Flux) -> None:
     shown = flux_cli("dlq", "--help").output
-    assert all(name in shown for name in ("list", "show", "causes", "replay", "purge", "export", "import"))
-    for name in ("list", "show", "causes", "replay", "purge", "export", "import"):
+    assert all(name in shown for name in COMMANDS)
+    for name in COMMANDS:
         help = flux_cli("dlq", name, "--help")
         assert (help.exit_code, "Examples:" in help.output) == (0, True), name
     assert flux_cli("dlq", "lost").exit_code == 2
@@ -72,9 +73,9 @@ def test_list_is_a_table_of_what_matters(dlq: Dlq) -> None:
     done = dlq("list", "Billing")
     assert done.exit_code == 0, done.output
     oldest, _, first, second = done.output.splitlines()
-    assert oldest.split() == ["at", "key", "reason", "error", "first", "failed", "attempts"]
-    assert " ".join(first.split()) == "0:0 c42 exhausted ValueError: no customer 17 2023-11-14 22:12:30Z 3"
-    assert " ".join(second.split()).startswith("1:0 c42 rejected KeyError: 'x' 2023")
+    assert oldest.split() == ["at", "state", "key", "reason", "error", "first", "failed", "attempts"]
+    assert " ".join(first.split()) == "0:0 open c42 exhausted ValueError: no customer 17 2023-11-14 22:12:30Z 3"
+    assert " ".join(second.split()).startswith("1:0 open c42 rejected KeyError: 'x' 2023")
 
 
 def test_list_takes_what_matches_only(dlq: Dlq) -> None:
@@ -252,6 +253,8 @@ def test_replay_of_one_cause(dlq: Dlq) -> None:
         "replayed": 1,
         "unmatched": 0,
         "replayed_before": 2,
+        "rejected": 0,
+        "missing": 0,
         "stopped": None,
     }
 
@@ -328,16 +331,32 @@ def test_a_cluster_that_is_unavailable_is_one_line(dlq: Dlq, monkeypatch: pytest
 
 def test_purge_needs_a_confirmation(dlq: Dlq) -> None:
     dlq.bury({}, {}, {"partition": 1})
-    refused = dlq("purge", "--all", input="n\n")
-    assert refused.exit_code == 1
-    assert f"Delete 3 dead letters of {DEAD} (3 of them not replayed) for good?" in refused.stderr
-    assert "nothing was deleted" in refused.stderr
+    for answer in ("n", "y", "2", ""):
+        refused = dlq("purge", "--all", input=f"{answer}\n")
+        assert refused.exit_code == 1
+        assert f"Delete 3 dead letters of {DEAD} (3 of them open) for good? Type their number" in refused.stderr
+        assert "nothing was deleted" in refused.stderr
     nobody = dlq("purge", "--all", input="")
     assert (nobody.exit_code, "--yes" in nobody.stderr) == (1, True)
     assert len(dlq.broker.records(DEAD)) == 3
-    assert dlq("purge", "--all", input="y\n").stdout == f"deleted 3 dead letters of {DEAD}\n"
+    assert dlq("purge", "--all", input="3\n").stdout == f"deleted 3 dead letters of {DEAD}\n"
     assert dlq.broker.records(DEAD) == []
     assert dlq("purge", "--all").stdout == f"nothing to delete in {DEAD}\n"
+
+
+def test_purge_counts_dead_letters_and_not_offsets(dlq: Dlq) -> None:
+    dlq.bury({}, {}, {})
+    dlq.broker.skip_offsets(TopicPartition(DEAD, 0), 5)
+    dlq("replay", "--only", "0:0")
+    dlq("reject", "--only", "0:1")
+    wrong = dlq("purge", "--all", "--count", "8")
+    assert only_line(wrong.stderr) == (
+        f"flux: nothing was deleted: there are 3 dead letters of {DEAD} (1 of them open), and not 8"
+    )
+    done = dlq("purge", "--all", "--count", "3")
+    assert (done.exit_code, done.stdout) == (0, f"deleted 3 dead letters of {DEAD}\n")
+    last = json.loads(dlq("history", "--json").stdout.splitlines()[-1])
+    assert (last["action"], last["details"]) == ("purge", {"which": "before 0:8"})
 
 
 def test_purge_up_to_a_point(dlq: Dlq) -> None:

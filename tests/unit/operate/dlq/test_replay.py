@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import attrs
 import pytest
 
 from flux.core import flux_headers
@@ -11,9 +12,23 @@ from flux.core.errors import BrokerError, ConfigurationError, Fault, FluxError
 from flux.core.message import Message
 from flux.core.ports import CommittedOffset, ConsumerSettings, TopicPartition
 from flux.core.stage import Stages
+from flux.operate.dlq.filters import Filter
 from flux.operate.dlq.replay import Replay
-from flux.operate.dlq.replay_plan import ReplayOptions, check_members, copy_of, plan_replay, replay_group
-from unit.support.operate_support import DEAD, MAIN, NOW_MS, RETRY, OperateKit, dead_letter, header, only, policy
+from flux.operate.dlq.replay_plan import Edit, ReplayOptions, check_members, copy_of, plan_replay
+from flux.operate.dlq.replay_progress import replay_group
+from unit.support.operate_support import (
+    DEAD,
+    MAIN,
+    NOW_MS,
+    RETRY,
+    OperateKit,
+    dead_letter,
+    header,
+    headers_of,
+    only,
+    places,
+    policy,
+)
 
 GROUP = "billing-replay"
 
@@ -101,6 +116,101 @@ def test_a_replay_of_some_leaves_the_rest_to_a_later_one() -> None:
     rest = yard.replay()
     assert (rest.replayed, rest.replayed_before) == (1, 2)
     assert yard.replayed_offsets() == [0, 2, 1]
+
+
+def test_chosen_ones_are_replayed_once_and_the_others_stay_reachable() -> None:
+    yard = OperateKit(2)
+    yard.bury({"at": 0}, {"at": 0}, {"at": 0}, {"at": 1})
+    first = yard.replay(criteria=places((0, 1), (1, 0)))
+    assert (first.replayed, first.unmatched, first.missing) == (2, 0, 0)
+    second = yard.replay(criteria=places((0, 1), (0, 2)))
+    assert (second.replayed, second.replayed_before) == (1, 1)
+    rest = yard.replay()
+    assert (rest.replayed, rest.replayed_before) == (1, 3)
+    assert yard.replayed_offsets() == [1, 2, 0, 3]
+    assert yard.broker.committed_offsets(GROUP, DEAD) == {0: CommittedOffset(3), 1: CommittedOffset(1)}
+
+
+def test_those_between_chosen_ones_are_not_counted() -> None:
+    yard = OperateKit()
+    yard.bury({}, {}, {})
+    result = yard.replay(criteria=places((0, 0), (0, 2)))
+    assert (result.replayed, result.unmatched, result.missing) == (2, 0, 0)
+
+
+def test_chosen_ones_match_the_other_criteria_too() -> None:
+    yard = OperateKit()
+    yard.bury({"error": "A"}, {"error": "B"})
+    result = yard.replay(criteria=attrs.evolve(places((0, 0), (0, 1)), error="B"))
+    assert (result.replayed, result.unmatched) == (1, 1)
+    assert yard.replayed_offsets() == [1]
+
+
+def test_chosen_ones_that_are_not_there_are_counted() -> None:
+    yard = OperateKit()
+    yard.bury({}, {}, {})
+    yard.broker.delete_records(TopicPartition(DEAD, 0), 1)
+    result = yard.replay(criteria=places((0, 0), (0, 2)))
+    assert (result.replayed, result.missing) == (1, 1)
+    for beyond in ((0, 3), (7, 0)):
+        with pytest.raises(ConfigurationError, match=r"there is no dead letter at 0:3|no partition 7"):
+            yard.replay(criteria=places(beyond))
+
+
+def test_a_crash_before_chosen_ones_are_marked_replays_them_again() -> None:
+    yard = OperateKit()
+    yard.bury({}, {})
+    yard.broker.fail_commits(lambda *_: BrokerError("killed", Fault.UNAVAILABLE))
+    result = yard.replay(criteria=places((0, 1)))
+    assert (result.replayed, result.failed) == (1, True)
+    assert "the progress was not committed: killed" in result.stopped
+    yard.broker.fail_commits(None)
+    assert [yard.replay(criteria=places((0, 1))).replayed for _ in range(2)] == [1, 0]
+
+
+def test_too_many_chosen_ones_are_refused_before_anything_is_written() -> None:
+    yard = OperateKit()
+    yard.bury({})
+    yard.broker.skip_offsets(TopicPartition(DEAD, 0), 60_000)
+    yard.bury({})
+    with pytest.raises(FluxError, match="20,001 dead letters of a partition"):
+        yard.replay(criteria=Filter(only=frozenset((0, offset) for offset in range(0, 40_001, 2))))
+    assert yard.copies() == []
+
+
+def test_a_rejected_one_is_passed_over_by_every_replay_that_does_not_choose_it_again() -> None:
+    yard = OperateKit()
+    yard.bury({"error": "A"}, {"error": "A"}, {"error": "B"})
+    assert yard.reject(only(error="A")).rejected == [(0, 0), (0, 1)]
+    assert yard.replay(criteria=places((0, 0))).rejected == 1
+    assert yard.replay(criteria=only(error="A")).rejected == 2
+    assert yard.replay().rejected == 2
+    assert yard.replay(again=True).rejected == 2
+    assert yard.replayed_offsets() == [2, 2]
+    assert yard.replay(criteria=places((0, 0)), again=True).replayed == 1
+    taken = yard.replay(rejected=True)
+    assert (taken.replayed, taken.unmatched) == (1, 2)
+    assert yard.replayed_offsets() == [2, 2, 0, 1]
+    assert yard.broker.committed_offsets(GROUP, DEAD) == {0: CommittedOffset(3)}
+
+
+def test_an_edited_one_is_written_as_edited_and_marked() -> None:
+    yard = OperateKit(3)
+    yard.bury({"at": 2}, {"at": 2})
+    edit = Edit(b"new", None, (("a", b"1"), ("a", None)))
+    assert yard.replay(criteria=places((2, 1)), edits={(2, 1): edit}).replayed == 1
+    [copy] = yard.copies()
+    assert (copy.key(), copy.value(), copy.partition()) == (b"new", None, 2)
+    assert [pair for pair in copy.headers() or () if not pair[0].startswith("flux-")] == [("a", b"1"), ("a", None)]
+    assert header(copy, flux_headers.ORIGIN_OFFSET) == "1001"
+    assert yard.replay().replayed == 1
+
+
+def test_to_main_another_key_chooses_the_partition() -> None:
+    letter = dead_letter(headers_of(partition=2))
+    for key, partition in ((b"k", 2), (b"other", None), (None, None)):
+        made = copy_of(letter, policy().stages[0], "billing", NOW_MS, 3, Edit(key, b"v", ()))
+        assert (made.key, made.partition) == (key, partition)
 
 
 def test_what_fails_again_meanwhile_is_left_to_the_next_replay() -> None:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import suppress
 
 import attrs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flux.core.errors import BrokerError, Fault
+from flux.core.errors import BrokerError, ConfigurationError, Fault
 from flux.operate.dlq.dead_letters import dead_letter_of
 from flux.operate.dlq.filters import Filter
-from flux.operate.dlq.replay_plan import ReplayProgress, replay_group
+from flux.operate.dlq.reject import reject
+from flux.operate.dlq.replay_progress import DeadLetterState, ReplayProgress, replay_group
 from unit.support.operate_support import DEAD, NOW_MS, OperateKit, only
 
 PARTITIONS = 2
@@ -19,7 +22,7 @@ PARTITIONS = 2
 
 @attrs.frozen
 class Step:
-    """One replay. Faults hit the so-many-th write or commit of it; None: none."""
+    """One replay, or one rejection. Faults hit the so-many-th write or commit of it; None: none."""
 
     criteria: Filter
     buried_before: list[str]
@@ -29,18 +32,21 @@ class Step:
     lost: int | None
     """A copy is there, and its acknowledgement is not."""
     uncommitted: int | None
+    rejects: bool
 
 
 few = st.none() | st.integers(0, 12)
 steps = st.builds(
     Step,
-    criteria=st.sampled_from([Filter(), Filter(), only(error="A"), only(error="B"), only(error="[AB]")]),
+    criteria=st.sampled_from([Filter(), Filter(), only(error="A"), only(error="B"), only(error="[AB]")])
+    | st.builds(Filter, only=st.frozensets(st.tuples(st.integers(0, PARTITIONS - 1), st.integers(0, 3)), max_size=4)),
     buried_before=st.lists(st.sampled_from("ABC"), max_size=8),
     limit=st.none() | st.integers(1, 6),
     stopped_at=few,
     refused=few,
     lost=few,
     uncommitted=few,
+    rejects=st.sampled_from([False, False, True]),
 )
 
 
@@ -62,17 +68,27 @@ class Play:
         broker.fail_writes(_nth(step.lost), stored=True)
         broker.fail_commits(_nth(step.uncommitted))
         asked = iter(range(step.stopped_at)) if step.stopped_at is not None else None
+        try:
+            self._do(step, asked)
+        except ConfigurationError:  # chosen beyond the end
+            assert step.criteria.only is not None
+        broker.fail_writes(None)
+        broker.fail_writes(None, stored=True)
+        broker.fail_commits(None)
+        self.check()
+
+    def _do(self, step: Step, asked: Iterator[int] | None) -> None:
+        if step.rejects:
+            with suppress(BrokerError):
+                reject(self.yard.adapter, self.yard.admin, self.yard.policy, step.criteria, system=self.yard.system)
+            return
         result = self.yard.replay(
             should_stop=lambda: asked is not None and next(asked, None) is None,
             criteria=step.criteria,
             limit=step.limit,
         )
-        broker.fail_writes(None)
-        broker.fail_writes(None, stored=True)
-        broker.fail_commits(None)
         if result.failed:
             self.repeats_excused = True
-        self.check()
 
     def copies(self) -> Counter[tuple[int, int]]:
         """By the dead letter's place, which its text names."""
@@ -94,8 +110,11 @@ class Play:
                 else ReplayProgress(0)
             )
             there = copies[record.partition(), record.offset()]
-            if known.has(dead_letter_of(record, yard.policy, NOW_MS)):
+            state = known.state_of(dead_letter_of(record, yard.policy, NOW_MS))
+            if state is DeadLetterState.REPLAYED:
                 assert there >= 1, f"{record} counts as replayed, and is not"
+            if state is DeadLetterState.REJECTED and not self.repeats_excused:
+                assert there == 0, f"{record} is rejected, and was replayed"
             if not self.repeats_excused:
                 assert there <= 1, f"{record} was replayed {there} times"
 
@@ -120,6 +139,7 @@ def test_whatever_happens_nothing_is_passed_over_and_a_last_replay_takes_the_res
     play.bury(["A", "B"])
     assert not play.yard.replay().failed
     play.check()
+    assert not play.yard.replay(rejected=True).failed
     assert all(count >= 1 for count in play.copies().values())
     assert len(play.copies()) == len(play.yard.broker.records(DEAD))
     assert play.yard.replay().replayed == 0
