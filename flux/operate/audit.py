@@ -109,7 +109,8 @@ class TopicAudit:
 
     def write(self, record: AuditRecord) -> None:
         self._require_topic()
-        writing = TopicWriter(self._adapter, self.name, None, self._system)
+        # Not compressed: whoever reads it may use another client, which lacks the library.
+        writing = TopicWriter(self._adapter, self.name, None, self._system, compression="none")
         try:
             _, failure = writing.write([ProducerRecord(record.to_json(), record.topic.encode())])
         finally:

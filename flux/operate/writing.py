@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from flux.core.errors import BrokerError, Fault
-from flux.core.ports import Cluster, ProducerPort, ProducerRecord, ProducerSettings, Record, System
+from flux.core.ports import Cluster, Codec, ProducerPort, ProducerRecord, ProducerSettings, Record, System
 from flux.system import SYSTEM
 
 CHUNK = 500
@@ -20,11 +20,18 @@ _ROOM = 1.0
 class TopicWriter:
     """Writes to one topic, which accepts batches of `limit` bytes (None: not known)."""
 
-    def __init__(self, adapter: Cluster, topic: str, limit: int | None, system: System = SYSTEM) -> None:
+    def __init__(
+        self,
+        adapter: Cluster,
+        topic: str,
+        limit: int | None,
+        system: System = SYSTEM,
+        compression: Codec = "best",
+    ) -> None:
         self._adapter = adapter
         self._topic = topic
         self._settings = ProducerSettings(
-            acks="all", compression="best", delivery_timeout=DELIVERY, max_batch_bytes=min(_BATCH, limit or _BATCH)
+            acks="all", compression=compression, delivery_timeout=DELIVERY, max_batch_bytes=min(_BATCH, limit or _BATCH)
         )
         self._system = system
         self._client: ProducerPort | None = None
