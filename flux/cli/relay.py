@@ -40,7 +40,7 @@ Examples:
     type=click.Choice(["postgresql", "sqlite"]),
     help="Print the statements that create the table, for a migration, and exit.",
 )
-@click.option("--create-table", is_flag=True, help="Create the table if it is missing.")
+@click.option("--create-table", is_flag=True, help="Create the table if it is missing, and go on.")
 @click.option("--status", is_flag=True, help="Show what is in the table, and exit.")
 @json_option("With --status: print a JSON object.")
 @click.option("--once", is_flag=True, help="Move what is in the table, and exit.")
@@ -100,6 +100,8 @@ def command(
         load(source)
     if create_table:
         store.create()
+        then = "" if status else "; moving its rows, once" if once else "; moving its rows until stopped"
+        click.echo(f"table {table} exists{then}", err=True)
     if status:
         _show(_read(store), as_json)
         return
@@ -108,13 +110,19 @@ def command(
 
 
 def _relay(store: OutboxStore, once: bool, interval: float, metrics_port: int | None, metrics_host: str) -> None:
+    from flux import config
     from flux.core.errors import BrokerError
     from flux.operate.formatting import many
     from flux.outbox import Relay
     from flux.outbox.metrics import serving
     from flux.system.process_end import stop_signals_handled
 
-    relay = Relay(store, interval=interval)
+    adapter = config.resolve_adapter()
+    if not adapter.shares_processes:
+        raise click.UsageError(
+            f"{adapter.cluster} ends with this process, and the records with it: give --adapter another cluster"
+        )
+    relay = Relay(store, adapter=adapter, interval=interval)
     if once:
         try:
             click.echo(f"{many(relay.run_once(), 'record')} moved")

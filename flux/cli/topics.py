@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from flux.cli.clusters import open_task
-from flux.cli.options import adapter_option, load_option, task_argument
+from flux.cli.clusters import OpenTask, opening
+from flux.cli.options import adapter_option, load_option, tasks_argument
 
 if TYPE_CHECKING:
     from flux.core.policy import Policy
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     epilog="""\b
 Examples:
   flux topics --load billing.py Billing
-  flux topics --load billing.py Billing --create --partitions 12 --replication-factor 3
+  flux topics --load billing.py --create --partitions 12 --replication-factor 3
 
 Exit code 1 when a topic is missing."""
 )
@@ -29,30 +29,48 @@ Exit code 1 when a topic is missing."""
     "--partitions", type=click.IntRange(1), metavar="N", help="Partitions of new topics; default: the main topic's."
 )
 @click.option("--replication-factor", type=click.IntRange(1), metavar="N", help="Replication factor of new topics.")
-@task_argument
+@tasks_argument
 def command(
     sources: tuple[str, ...],
     create: bool,
     partitions: int | None,
     replication_factor: int | None,
-    task: str | None,
+    tasks: tuple[str, ...],
 ) -> None:
-    """Show the topics and groups of a task, or create the topics."""
-    from flux.consuming.topic_setup import create_topics, plan_topics
+    """Show the topics and groups of tasks, or create the topics.
+
+    Without TASK, those of all tasks of the loaded code.
+    """
+    from flux.cli.load_code import find_tasks
 
     if not create and (partitions or replication_factor):
         raise click.UsageError("--partitions and --replication-factor need --create")
-    with open_task(sources, task) as opened:
-        policy, admin = opened.policy, opened.admin
-        missing, _ = plan_topics(policy, admin, partitions, replication_factor)
-        if create and missing:
-            create_topics(policy, admin, missing)
-        created = {topic.name for topic in missing} if create else set()
-        absent = _show(policy, admin, created, partitions, replication_factor)
+    absent = 0
+    found = find_tasks(sources, tasks)
+    for cls in found:
+        with opening(cls) as opened:
+            absent += _topics_of(opened, len(found) > 1, create, partitions, replication_factor)
     if absent:
         from flux.operate.formatting import many
 
         raise click.ClickException(f"{many(absent, 'topic')} missing: add --create, or start with --create-topics")
+
+
+def _topics_of(task: OpenTask, named: bool, create: bool, partitions: int | None, replicas: int | None) -> int:
+    """Returns how many are missing. `named`: whether it is shown with its name, as one of several."""
+    from flux.cli.output import console
+    from flux.consuming.topic_setup import create_topics, plan_topics
+
+    missing, _ = plan_topics(task.policy, task.admin, partitions, replicas)
+    if create and missing:
+        create_topics(task.policy, task.admin, missing)
+    created = {topic.name for topic in missing} if create else set()
+    if named:
+        console().print(task.name, style="bold", highlight=False)
+    absent = _show(task.policy, task.admin, created, partitions, replicas)
+    if named:
+        console().print()
+    return absent
 
 
 def _show(policy: Policy, admin: AdminPort, created: set[str], partitions: int | None, replicas: int | None) -> int:

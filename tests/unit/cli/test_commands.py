@@ -79,6 +79,29 @@ def test_topics_says_what_exists_otherwise_than_asked_for(flux_cli: Flux) -> Non
     assert rows(flux_cli(*args, "--partitions", "2").stdout)["0"][-1] == "exists"
 
 
+REFUNDS = """
+    class Refunds(flux.Task):
+        topic, group_id, retries = "refunds", "billing", 0
+        def call(self, message): pass
+"""
+
+
+def test_topics_takes_several_tasks_and_without_a_name_all_of_the_code(flux_cli: Flux) -> None:
+    args = ["topics", "--adapter", flux_cli.url, "--load", flux_cli.file(TASK + REFUNDS)]
+    done = flux_cli(*args)
+    assert done.exit_code == 1
+    assert [name for name, cells in rows(done.stdout).items() if not cells and name[0].isupper()] == [
+        "Billing",
+        "Refunds",
+    ]
+    assert "6 topics missing" in only_line(done.stderr)
+    created = flux_cli(*args, "--create", "--partitions", "2", "--replication-factor", "1", "Billing", "Refunds")
+    assert (created.exit_code, created.stdout.count("created")) == (0, 6), created.output
+    alone = flux_cli(*args, "Refunds").stdout
+    assert [cells[-1] for number, cells in rows(alone).items() if number.isdigit()] == ["exists"] * 2
+    assert "orders" not in alone
+
+
 def test_tasks_lists_what_process_runs(flux_cli: Flux) -> None:
     file = flux_cli.file(TASK)
     assert "Billing" in flux_cli("tasks", "--load", file).stdout

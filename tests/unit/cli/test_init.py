@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from flux.adapters.memory import MemoryAdapter
 from flux.testing.kafka import IMAGE
 from unit.support.cli_support import Flux, flux_cli, only_line
 
@@ -99,7 +100,10 @@ def test_a_directory_that_cannot_be_made_is_one_line(flux_cli: Flux) -> None:
     assert "cannot write to file/below" in only_line(done.stderr)
 
 
-def test_with_an_outbox_it_writes_a_program_whose_test_passes_and_whose_commands_are_commands(flux_cli: Flux) -> None:
+def test_with_an_outbox_it_writes_a_program_whose_test_passes_and_whose_commands_are_commands(
+    flux_cli: Flux, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(MemoryAdapter, "shares_processes", True)  # the commands run in this process
     done = flux_cli("init", "--outbox")
     assert done.exit_code == 0, done.output
     assert written(flux_cli.directory) == sorted([*NAMES, "orders.py", "test_orders.py"])

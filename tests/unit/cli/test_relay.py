@@ -11,10 +11,17 @@ from pathlib import Path
 
 import pytest
 
+from flux.adapters.memory import MemoryAdapter
 from unit.support.cli_support import Flux, flux_cli, only_line
 from unit.support.outbox_support import Database, prepared
 
 __all__ = ["flux_cli"]
+
+
+@pytest.fixture(autouse=True)
+def outlives_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a relay writes to the in-memory cluster is read by the test, in the same process."""
+    monkeypatch.setattr(MemoryAdapter, "shares_processes", True)
 
 
 @pytest.fixture
@@ -110,6 +117,26 @@ def test_an_outage_of_the_cluster_is_one_line(
     assert failed.exit_code == 1
     assert "the cluster takes no records" in failed.stderr
     assert len(database.ids()) == 1
+
+
+@pytest.mark.parametrize("options", [["--once"], []])
+def test_it_moves_nothing_to_a_cluster_inside_its_own_process(
+    flux_cli: Flux, database: Database, monkeypatch: pytest.MonkeyPatch, options: list[str]
+) -> None:
+    monkeypatch.setattr(MemoryAdapter, "shares_processes", False)
+    database.produce(1)
+    failed = flux_cli("relay", "--database", database.url, "--adapter", flux_cli.url, *options)
+    assert failed.exit_code == 2
+    assert f"{flux_cli.url} ends with this process, and the records with it" in only_line(failed.stderr)
+    assert len(database.ids()) == 1
+
+
+def test_creating_the_table_is_said_with_what_follows(flux_cli: Flux) -> None:
+    args = ["relay", "--database", f"sqlite:///{flux_cli.directory / 'new.db'}", "--adapter", flux_cli.url]
+    moved = flux_cli(*args, "--create-table", "--once")
+    assert only_line(moved.stderr) == "table flux_outbox exists; moving its rows, once"
+    shown = flux_cli(*args, "--create-table", "--status")
+    assert only_line(shown.stderr) == "table flux_outbox exists"
 
 
 def test_every_option_is_on_the_page(flux_cli: Flux) -> None:
