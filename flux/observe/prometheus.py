@@ -214,7 +214,7 @@ class Metrics(Hooks, Collector):
         if coordinator is None:
             return
         paused, pauses = coordinator.verdicts.paused()
-        families.set(names.PAUSED, (job.name,), paused)
+        families.set(names.PAUSED, (job.name,), paused and not coordinator.ending.ended)
         families.set(names.PAUSES, (job.name,), pauses.number)
         families.set(names.PAUSED_SECONDS, (job.name,), pauses.seconds)
         coordinator.inspection.read(lambda runtime, now: self._read_stage(job.name, runtime, now, families))

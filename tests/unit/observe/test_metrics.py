@@ -92,6 +92,32 @@ def test_a_worker_counts_what_its_records_go_through() -> None:
     watching.close()
 
 
+def test_after_the_end_of_a_worker_nothing_looks_as_if_it_ran() -> None:
+    peer, watching = Peer(), Metrics(registry=None)
+
+    def call(message: flux.Message) -> None:
+        if message.value == b"later":
+            raise ValueError
+        raise flux.Pause(600)
+
+    task = peer.task(call, retries=1, wait=600)
+    worker = flux.Worker(task, adapter=peer.adapter, system=peer.machine)
+    watching.watch(worker)
+
+    def sample(name: str) -> float | None:
+        return read(watching.text())(name)
+
+    peer.write(b"later")
+    with running(worker):
+        wait_for(lambda: sample("flux_waiting_records") == 1, "one waits")
+        peer.write(b"pause")
+        wait_for(lambda: sample("flux_paused") == 1, "it is paused")
+    gone = (names.PAUSED, names.WAITING, names.IN_FLIGHT, names.OPEN, names.IN_PLACE, names.PARTITIONS, names.READY)
+    assert [sample(each.name) for each in gone] == [0] * len(gone)
+    assert [sample(each.name) for each in (names.LAG, names.DUE, names.POLL_AGE)] == [None] * 3
+    watching.close()
+
+
 @contextmanager
 def running(worker: flux.Worker) -> Iterator[None]:
     thread = threading.Thread(target=worker.run, daemon=True)
