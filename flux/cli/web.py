@@ -100,6 +100,12 @@ It needs the extra: pip install "super-flux[web]"."""
     help='Labels of these workers there, such as namespace="shop".',
 )
 @click.option(
+    "--audit-file",
+    metavar="FILE",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write down here who did what, instead of in the audit topic.",
+)
+@click.option(
     "--outbox",
     metavar="URL",
     envvar="FLUX_DATABASE",
@@ -126,6 +132,7 @@ def command(
     redact: str | None,
     prometheus: str | None,
     prometheus_selector: str,
+    audit_file: Path | None,
     outbox: str | None,
     outbox_table: str,
     every: float,
@@ -158,6 +165,7 @@ def command(
             hosts=allowed,
             read_only=read_only,
             redact=function,
+            audit_file=None if audit_file is None else _writable(audit_file),
             outbox=_outbox(outbox, outbox_table) if outbox else None,
             every=every,
             prometheus=prometheus or None,
@@ -202,6 +210,16 @@ def _outbox(url: str, table: str) -> Callable[[], OutboxStore]:
 
     open_store(url, table)
     return partial(open_store, url, table)
+
+
+def _writable(file: Path) -> Path:
+    from flux.core.errors import ConfigurationError
+
+    try:
+        file.open("ab").close()
+    except OSError as error:
+        raise ConfigurationError(f"--audit-file {file}: {error.strerror}") from None
+    return file
 
 
 def serve(tasks: Sequence[type[Task]], options: WebOptions, host: str, port: int, root_path: str = "") -> None:

@@ -14,7 +14,7 @@ from flux.core.error_text import error_name
 from flux.core.errors import FluxError
 from flux.core.ports import System, Thread
 from flux.core.text import one_line
-from flux.operate.audit import AuditRecord, TopicAudit
+from flux.operate.audit import AuditRecord
 from flux.operate.audit import audited as audit_context
 from flux.operate.dlq import purge as dlq_purge
 from flux.operate.dlq import reject as dlq_reject
@@ -234,8 +234,7 @@ def audited(
             places=tuple(f"{number}:{offset}" for number, offset in sorted(criteria.only or ())),
             details=details,
         )
-        audit = TopicAudit(task.adapter, task.admin, topic, system=task.system)
-        with audit_context(audit, record, lambda text: unwritten.setdefault(text, None)) as end:
+        with audit_context(task.audit, record, lambda text: unwritten.setdefault(text, None)) as end:
             result = body(job)
             end(result, ())
         return "; ".join([result, *unwritten])

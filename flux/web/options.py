@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from itertools import combinations
+from pathlib import Path
 
 import attrs
 
@@ -22,7 +23,8 @@ class WebOptions:
     """`token`: an administrator's; `tokens`: of users; `proxy_login`: users by a header. With none of them no login is
     needed, on this machine only. `hosts`: allowed host names; None: any. `read_only`: everybody is a viewer. `every`:
     refresh interval in seconds. `prometheus`: its address, for a longer history; `prometheus_selector`: matchers of
-    labels for its queries. `outbox`: opens the outbox that is shown. Raises ConfigurationError."""
+    labels for its queries. `outbox`: opens the outbox that is shown. `audit_file`: where
+    actions are written down; None: in the audit topic. Raises ConfigurationError."""
 
     token: str | None = attrs.field(default=None, repr=False)
     tokens: Sequence[AccessToken] = ()
@@ -34,6 +36,7 @@ class WebOptions:
     report_topic: str = TOPIC
     prometheus: str | None = attrs.field(default=None, repr=False)
     prometheus_selector: str = ""
+    audit_file: Path | None = None
     outbox: Callable[[], OutboxStore] | None = None
     cookie: str = "flux-web"
 

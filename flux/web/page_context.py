@@ -50,7 +50,7 @@ class PageContext:
         self.broadcast = Broadcast()
         self.jobs = Jobs(self.broadcast, system)
         self.sessions = Sessions(options, system)
-        tasks = watched_tasks_of(classes, options.redact, options.report_topic, system)
+        tasks = watched_tasks_of(classes, options.redact, options.report_topic, system, options.audit_file)
         self.watches = {task.slug: TaskWatch(task, options.every) for task in tasks}
         self.cause_counters = {task.slug: CauseCounter(task) for task in tasks}
         self.waiting = {task.slug: WaitingRecords(task) for task in tasks}

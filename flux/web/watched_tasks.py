@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from pathlib import Path
 
 import attrs
 
@@ -12,6 +13,7 @@ from flux.core.errors import FluxError
 from flux.core.policy import Policy
 from flux.core.ports import AdminPort, Cluster, System
 from flux.core.stage import Stage, Stages
+from flux.operate.audit import AuditLog, FileAudit, TopicAudit
 from flux.operate.doctor import Facts, Finding, examine
 from flux.operate.doctor.collect import collect_facts
 from flux.operate.status.status import read_status
@@ -32,6 +34,7 @@ class WatchedTask:
     redaction: Redaction
     system: System
     report_topic: str
+    audit: AuditLog
 
     @property
     def cluster(self) -> str:
@@ -62,7 +65,11 @@ class WatchedTask:
 
 
 def watched_tasks_of(
-    tasks: Sequence[type[Task]], redact: RedactionFunction | None, report_topic: str, system: System
+    tasks: Sequence[type[Task]],
+    redact: RedactionFunction | None,
+    report_topic: str,
+    system: System,
+    audit_file: Path | None = None,
 ) -> list[WatchedTask]:
     """Tasks of one cluster share a client. Raises ConfigurationError."""
     admins: dict[int, AdminPort] = {}
@@ -79,9 +86,9 @@ def watched_tasks_of(
             slug = _slug(f"{task.__module__}.{task.__name__}-{len(slugs)}")
         slugs.add(slug)
         redaction = Redaction(task.__name__, redact)
-        found.append(
-            WatchedTask(slug, task.__name__, policy, adapter, admins[id(adapter)], redaction, system, report_topic)
-        )
+        admin, dead = admins[id(adapter)], policy.stages[policy.stages.dead].topic
+        audit = FileAudit(audit_file) if audit_file else TopicAudit(adapter, admin, dead, system=system)
+        found.append(WatchedTask(slug, task.__name__, policy, adapter, admin, redaction, system, report_topic, audit))
     return found
 
 

@@ -254,10 +254,10 @@ async def export(request: Request, fields: dict[str, str]) -> Response:
     criteria = filter_of(fields, task.now_ms)
     total = await context.in_thread(size, task, criteria)
     title = f"Export of {task.name}: {describe(task, criteria)}"
-    body = jobs.export(task, criteria, context.jobs)
-    return redirect(
-        request, f"/jobs/{context.jobs.start(task.slug, 'export', title, total, body, user_of(request)).id}"
-    )
+    by, body = user_of(request), jobs.export(task, criteria, context.jobs)
+    if not context.options.read_only or context.options.audit_file is not None:  # else the cluster may be read-only
+        body = jobs.audited(task, body, by, "export", {"which": criteria.in_words()}, criteria)
+    return redirect(request, f"/jobs/{context.jobs.start(task.slug, 'export', title, total, body, by).id}")
 
 
 # -- shared

@@ -7,7 +7,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from flux.core.errors import ConfigurationError
-from flux.operate.audit import AuditRecord, TopicAudit, actions
+from flux.operate.audit import AuditRecord, actions
 from flux.operate.dlq.editing import changes, from_document, to_document, unedited
 from flux.operate.dlq.filters import Filter
 from flux.operate.dlq.replay_plan import ReplayOptions, ReplayPlan, check_members, plan_replay
@@ -120,8 +120,7 @@ async def history(request: Request) -> Response:
 def _actions(task: WatchedTask) -> list[AuditRecord]:
     """Blocks; raises BrokerError."""
     topic = task.dead.topic
-    audit = TopicAudit(task.adapter, task.admin, topic, system=task.system)
-    return actions(record for record in audit.read() if record.topic == topic)
+    return actions(record for record in task.audit.read() if record.topic == topic)
 
 
 def _refuse_redacted(request: Request) -> None:

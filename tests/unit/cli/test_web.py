@@ -40,6 +40,7 @@ TOKEN = "a-token-of-enough-letters"
         (["--redact", "nothing"], "give MODULE:FUNCTION"),
         (["--redact", "flux.web.redaction:HIDDEN"], "give MODULE:FUNCTION"),
         (["--tokens", "nowhere.txt"], "--tokens nowhere.txt: No such file or directory"),
+        (["--audit-file", "no/where.jsonl"], "--audit-file no/where.jsonl: No such file or directory"),
         (["--auth-header", "X-Forwarded-User"], "--trust-proxy"),
         (["--trust-proxy", "10.0.0.7"], "need --auth-header"),
         (["--auth-header", "X-Forwarded-User", "--trust-proxy", "all"], "'all' is no address of a proxy"),

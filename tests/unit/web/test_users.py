@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 from typing import Any
 
 import pytest
 from starlette.testclient import TestClient
 
 from flux.core.errors import ConfigurationError
+from flux.operate.audit import actions
 from flux.web.options import WebOptions
 from flux.web.users import AccessToken, ProxyLogin, User, UserRole, grants_of, proxies_of, read_tokens
 from unit.support.web_support import ORIGIN, TOKEN, Web, text_of
@@ -227,3 +229,34 @@ def test_who_comes_past_the_proxy_may_log_in_with_a_token_where_there_is_one() -
     assert from_(web, "10.0.0.8", x_forwarded_user="anna").get("/").headers["location"].startswith("/login")
     web.post("/login", {"token": TOKEN})
     assert "token admin" in text_of(web.get("/"))
+
+
+# -- who did what
+
+
+def test_each_action_is_written_down_with_its_user(tmp_path: Path) -> None:
+    file = tmp_path / "audit.jsonl"
+    for options in ({}, {"audit_file": file}):
+        web = made(tokens=read_tokens(f"admin anna {TOKEN}"), **options)
+        web.post("/login", {"token": TOKEN})
+        for action, fields in (
+            ("export", {}),
+            ("replay", {}),
+            ("purge", {"name": "Billing", "before": "0:1", "records": "1", "count": "1"}),
+        ):
+            web.post(f"{DEAD_LETTERS}/{action}", fields)
+            web.work()
+        found = actions(web.context.tasks[0].audit.read())
+        assert [(each.by, each.action) for each in found] == [("anna", "export"), ("anna", "replay"), ("anna", "purge")]
+        assert all(each.result and each.task == "Billing" for each in found)
+        assert "anna replay" in text_of(web.get(f"{DEAD_LETTERS}/history"))
+        in_topic = "flux-audit" in web.context.tasks[0].admin.topic_names(1.0)
+        assert in_topic != bool(options), "in the file instead"
+
+
+def test_pages_that_are_read_only_write_an_export_down_in_a_file_alone(tmp_path: Path) -> None:
+    for options in ({}, {"audit_file": tmp_path / "audit.jsonl"}):
+        web = made(read_only=True, **options)
+        web.post(f"{DEAD_LETTERS}/export")
+        web.work()
+        assert [each.action for each in web.context.tasks[0].audit.read()] == ["export", "export"] * len(options)
