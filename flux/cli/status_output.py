@@ -62,7 +62,8 @@ def summary(found: TaskStatus) -> str:
     in_place = sum(report.in_place for each in found.stages for report in found.reports_of(each.stage))
     most = "at most " if any(map(found.most_lag, retries)) else ""
     known = [f"{most}{many(lag, 'record')} in retry topics ({not_due:,} not due yet)"]
-    known.append(("at most " if found.most_dead_letters else "") + many(found.dead_letters, "dead letter"))
+    dead = many(found.dead_letters, "dead letter") + _of_them(found)
+    known.append(f"at most {dead}" if found.most_dead_letters else dead)
     known += [f"{many(in_place, 'record')} waiting for a retry in place"] if in_place else []
     done = sum(_uncommitted(found, each) for each in found.stages)
     known += [f"{many(done, 'offset')} done and not committed yet"] if done else []
@@ -186,7 +187,11 @@ def _lag(found: TaskStatus, each: StageStatus) -> str:
 
 
 def _dead(found: TaskStatus) -> str:
-    return at_most(found.dead_letters, found.most_dead_letters)
+    return at_most(found.dead_letters, found.most_dead_letters) + _of_them(found)
+
+
+def _of_them(found: TaskStatus) -> str:
+    return f" ({found.rejected:,} rejected)" if found.rejected else ""
 
 
 def _due(found: TaskStatus, each: StageStatus) -> str:
@@ -207,6 +212,7 @@ def as_object(name: str, found: TaskStatus, blockers: Sequence[Blocker], before:
         "stages": [_stage_object(found, each, before) for each in found.stages],
         "dead_letters": found.dead_letters,
         "dead_letters_exact": not found.most_dead_letters,
+        "dead_letters_rejected": found.rejected,
         "dead_rate": found.dead_rate(before),
         "held_back": [_held_object(found, each) for each in found.held_back],
         "paused": [_pause_object(each) for each in found.pauses()],

@@ -186,13 +186,15 @@ def test_everybody_can_use_every_page(shop: Shop, browser: Browser, troubles: li
         page.goto("/tasks/Billing/dead-letters")
         letter = page.locator("tbody th a").last.get_attribute("href")
         assert letter is not None
-    pages = ["/", "/workers", "/jobs", job, letter, "/nothing", "/login"]
+    pages = ["/", "/workers", "/jobs", job, letter, f"{letter}/edit", "/nothing", "/login"]
     kinds = (
         "",
         "/waiting",
         "/dead-letters",
         "/dead-letters?error=nothing",
         "/dead-letters/replay",
+        "/dead-letters/reject",
+        "/dead-letters/history",
         "/dead-letters/purge?what=all",
     )
     more = (
@@ -391,6 +393,25 @@ def test_an_export_is_fetched_and_a_purge_is_confirmed_by_its_count(
         expect(page.get_by_role("status")).to_contain_text("deleted 2 dead letters", timeout=WAIT)
         page.goto("/tasks/Billing/dead-letters")
         expect(page.get_by_role("main")).to_contain_text("No dead letters left to replay.")
+
+
+def test_chosen_dead_letters_are_rejected(shop: Shop, browser: Browser, troubles: list[str]) -> None:
+    shop.work()
+    url = shop.serve()
+    shop.produce("broken", "broken")
+    with browsers.window(browser, url, troubles) as page:
+        page.goto("/tasks/Billing/dead-letters")
+        reload_until(page, "2 open")
+        page.get_by_role("checkbox", name="Choose").first.check()
+        page.get_by_role("button", name="Reject chosen").click()
+        expect(page.get_by_role("main")).to_contain_text("Reject: 1 chosen")
+        page.get_by_label("Why").fill("closed")
+        page.get_by_role("button", name="Reject them").click()
+        expect(page.get_by_role("status")).to_contain_text("rejected 1 dead letter", timeout=WAIT)
+        page.goto("/tasks/Billing/dead-letters")
+        expect(page.get_by_role("main")).to_contain_text("1 open, 1 rejected")
+        page.get_by_role("link", name="History").click()
+        expect(page.get_by_role("main")).to_contain_text("why: closed")
 
 
 def test_a_replay_is_followed_and_cancelled_and_goes_on_later(

@@ -15,6 +15,7 @@ from flux.core.monitoring.report import StageReport
 from flux.core.policy import Policy
 from flux.core.ports import AdminPort, Cluster, System, TopicPartition
 from flux.core.stage import Role, Stage
+from flux.operate.dlq.replay_progress import read_progress
 from flux.operate.reading import Span
 from flux.operate.status.oldest_unfinished import oldest_unfinished_of
 from flux.operate.status.progress import Progress, lag, read_group
@@ -79,7 +80,16 @@ def read_status(
         reports,
         policy.exactly_once,
         held,
+        _rejected(admin, policy, dead_letters or {}),
     )
+
+
+def _rejected(admin: AdminPort, policy: Policy, dead_letters: Mapping[int, Counted]) -> int:
+    """Of the dead letters that are in the topic; 0 where this login may not see which are rejected."""
+    if not any(each.most for each in dead_letters.values()):
+        return 0
+    progress = read_progress(admin, policy) or {}
+    return sum(len(each.rejected.since(dead_letters[n].low)) for n, each in progress.items() if n in dead_letters)
 
 
 def _of_task(reports: Sequence[ReceivedReport] | None, stages: Sequence[StageStatus]) -> list[ReceivedReport] | None:

@@ -95,6 +95,8 @@ class TaskStatus:
     reports: Sequence[ReceivedReport] | None
     exactly_once: bool = False
     held_back: Sequence[HeldBack] = ()
+    rejected: int = 0
+    """Of the dead letters, those that are not to be replayed."""
 
     @property
     def dead_letters(self) -> int:

@@ -89,6 +89,18 @@ def test_what_to_reject_is_chosen(dlq: Dlq) -> None:
     assert done == {"dry_run": False, "topic": DEAD, "rejected": 2, "decided_before": 0, "missing": 0}
 
 
+def test_status_says_how_many_are_rejected(dlq: Dlq) -> None:
+    dlq.bury({}, {}, {})
+    dlq("reject", "--only", "0:0")
+
+    def status(*args: str) -> str:
+        return dlq.cli("status", "--load", dlq.file, "--adapter", dlq.cli.url, *args).stdout
+
+    assert "3 dead letters (1 rejected)" in status()
+    shown = json.loads(status("--json"))
+    assert (shown["dead_letters"], shown["dead_letters_rejected"]) == (3, 1)
+
+
 # -- edit
 
 

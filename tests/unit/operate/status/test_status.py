@@ -25,7 +25,7 @@ from flux.operate.status.task_status import (
     TaskStatus,
 )
 from unit.support.memory_support import START
-from unit.support.operate_support import DEAD, MAIN, NOW_MS, RETRY, OperateKit, headers_of, policy
+from unit.support.operate_support import DEAD, MAIN, NOW_MS, RETRY, OperateKit, headers_of, places, policy
 
 STAGES = policy().stages
 P0 = TopicPartition(MAIN, 0)
@@ -343,3 +343,19 @@ def test_without_permission_to_read_the_next_records_are_not_known(
     monkeypatch.setattr(yard.adapter, "reader", reader)
     found = read_status(yard.adapter, yard.admin, yard.policy, None, system=yard.system)
     assert (found.stages[0].lag, found.stages[0].oldest_unfinished) == (1, {})
+
+
+def test_rejected_dead_letters_that_the_topic_still_has_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    yard = OperateKit()
+
+    def status() -> TaskStatus:
+        return read_status(yard.adapter, yard.admin, yard.policy, None, system=yard.system)
+
+    assert status().rejected == 0
+    yard.bury({}, {}, {}, {})
+    yard.reject(places((0, 0), (0, 2)))
+    assert (status().dead_letters, status().rejected) == (4, 2)
+    yard.broker.delete_records(TopicPartition(DEAD, 0), 1)
+    assert (status().dead_letters, status().rejected) == (3, 1)
+    monkeypatch.setattr("flux.operate.status.status.read_progress", lambda *_: None)  # the login may not see it
+    assert status().rejected == 0
