@@ -12,10 +12,10 @@ import pytest
 
 import flux
 from flux.operate.status.blockers import LONG
-from integration.figures import KINDS, RATE, RETRIES, Between, Scene
 from integration.job.conftest import lab
 from integration.job.support import Lab, wait_for
 from integration.ledger import Ledger
+from integration.scene import KINDS, RATE, RETRIES, Between, Scene
 
 __all__ = ["lab"]
 pytestmark = pytest.mark.kafka
