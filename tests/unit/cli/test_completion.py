@@ -58,7 +58,7 @@ def completed(flux_cli: Flux, *words: str) -> list[str]:
 
 def test_commands_and_options_are_completed(flux_cli: Flux) -> None:
     assert completed(flux_cli, "do") == ["doctor"]
-    assert completed(flux_cli, "dlq", "re") == ["replay"]
+    assert completed(flux_cli, "dlq", "rep") == ["replay"]
     assert completed(flux_cli, "process", "--rel") == ["--reload"]
 
 

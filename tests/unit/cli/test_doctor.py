@@ -28,7 +28,7 @@ OTHER = """
         def call(self, message): ...
 
     class Elsewhere(Refunds):
-        adapter = "memory://elsewhere"
+        adapter = "memory://another-doctor"
 """
 FIRST, DEAD = "orders-billing-try-1", "orders-billing-dlq"
 

@@ -332,7 +332,7 @@ def test_watched_lines_name_their_task_if_there_are_several(desk: Desk) -> None:
 
 
 def test_an_error_names_the_cluster_that_it_is_of(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    elsewhere = "\n    class Elsewhere(Billing):\n        adapter = 'memory://elsewhere'\n"
+    elsewhere = "\n    class Elsewhere(Billing):\n        adapter = 'memory://another-status'\n"
 
     def gone(*_: object) -> Any:
         raise BrokerError("gone", Fault.UNAVAILABLE)
