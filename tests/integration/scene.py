@@ -245,6 +245,11 @@ class Scene:
                         low, high = (ledger.count(kind, n, at + e, at - 5 - e) / 5 for e in (-SLACK, SLACK))
                         yield Between(f"{what} {rate}", stage[rate], low - 0.1, high + 0.1)
 
+    def reported(self) -> bool:
+        """Whether the pages have a report of the worker."""
+        self.sample()
+        return bool(self.page("/workers"))
+
     def of_pages(self) -> Iterator[Between]:
         began = time.time()
         self.sample()

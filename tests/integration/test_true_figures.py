@@ -133,6 +133,7 @@ def test_every_figure_is_what_handlers_and_plain_clients_count(
     with caplog.at_level(logging.INFO, "flux.worker"):
         with lab.running(*scene.tasks, adapter=scene.adapter, report=reports) as running:
             wait_for(lambda: running.worker.health().ready, "it has joined")
+            wait_for(scene.reported, "it has reported")
             check_load(scene)
             check_idle(scene)
             check_blocked(scene, next(iter(scene.tasks)), hold)

@@ -106,7 +106,7 @@ def a_failure_is_forgotten() -> Mutation:
     return Run, "_noted", lambda self, index: []
 
 
-@mutant(features=("pauses",), first=1000)
+@mutant(features=("pauses",), first=1520)
 def a_failure_is_forgotten_where_its_run_is_cut() -> Mutation:
     cut = Run.cut
 
