@@ -207,8 +207,8 @@ def test_a_history_that_is_long_is_cut_at_its_start(dlq: Dlq) -> None:
     for place in ("0:0", "0:1"):
         dlq("reject", "--only", place)
     done = dlq("history", "--limit", "1")
-    assert "0:1" in done.stdout
-    assert "0:0" not in done.stdout
+    assert "; 0:1 " in done.stdout
+    assert "; 0:0 " not in done.stdout
     assert "1 earlier action not shown: use --limit or --since" in done.stderr
 
 
