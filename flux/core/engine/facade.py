@@ -132,7 +132,6 @@ class Engine:
         stays as it was. After Move.PAUSE call `paused` of the task's engines."""
         if (move := self._retries.verdict(failure).move) is Move.STOP:
             return move
-        self._dispatch.settle(run, index)
         if move is Move.PAUSE or self._retries.is_outage(run, message, failure, now, self._dispatch.settle_all):
             self._dispatch.hold_back(run, index, message)
             return Move.PAUSE

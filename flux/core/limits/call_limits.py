@@ -169,20 +169,18 @@ class CallLimits:
         self, run: Run, message: Message, error: BaseException, now: float, settle: Callable[[], None]
     ) -> bool:
         """Whether a call of `run` failed by an outage, as so many fail, and not by its record. `settle`: accounts for
-        calls that have succeeded."""
+        calls that have succeeded; called first."""
         count, breaker = self.failure_count, self.breaker
         if count.rate is None:
             return False
+        settle()
         count.failed(now)
         if count.paused:
             if not (breaker.is_probe(run) and count.is_to_blame(message.delivery_id)):
                 return True
             breaker.pause(run, count.reason(brief(error)), None, 0.0, now)
             return False
-        if breaker.paused or not count.exceeded(now):
-            return False
-        settle()
-        count.paused = count.exceeded(now)
+        count.paused = not breaker.paused and count.exceeded(now)
         return count.paused
 
     def pause_reason(self, error: BaseException) -> BaseException:
