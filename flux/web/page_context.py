@@ -29,11 +29,11 @@ from flux.web.figures import FILTERS
 from flux.web.jobs import Jobs
 from flux.web.live import Broadcast
 from flux.web.options import WebOptions
-from flux.web.outbox import OutboxReader
+from flux.web.outbox import outbox_status
 from flux.web.prometheus import RANGE_NAMES, RANGES, PrometheusHistory, PrometheusUnavailable
 from flux.web.sampler import History, Sampler, TaskWatch
 from flux.web.users import User, UserRole
-from flux.web.waiting import WaitingRecords
+from flux.web.waiting import waiting_summary
 from flux.web.watched_tasks import WatchedTask, watched_tasks_of
 
 T = TypeVar("T")
@@ -53,14 +53,14 @@ class PageContext:
         tasks = watched_tasks_of(classes, options.redact, options.report_topic, system, options.audit_file)
         self.watches = {task.slug: TaskWatch(task, options.every) for task in tasks}
         self.cause_counters = {task.slug: CauseCounter(task) for task in tasks}
-        self.waiting = {task.slug: WaitingRecords(task) for task in tasks}
+        self.waiting = {task.slug: waiting_summary(task) for task in tasks}
         self.sampler = Sampler(list(self.watches.values()), options.every, self.broadcast)
         self.prometheus = (
             None
             if options.prometheus is None
             else PrometheusHistory(options.prometheus, options.prometheus_selector, system)
         )
-        self.outbox = None if options.outbox is None else OutboxReader(options.outbox, system)
+        self.outbox = None if options.outbox is None else outbox_status(options.outbox, system)
         self._environment = _environment()
         self._limiter: anyio.CapacityLimiter | None = None
 

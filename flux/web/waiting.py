@@ -3,28 +3,24 @@
 from __future__ import annotations
 
 import heapq
-import threading
 from collections.abc import Iterator, Sequence
 
 import attrs
 
 from flux.consuming.topic_setup import REQUEST_TIMEOUT
-from flux.core.errors import BrokerError, Fault
 from flux.core.ports import Record
 from flux.core.stage import Role, Stage
 from flux.operate.formatting import short
 from flux.operate.reading import Span, count_offsets, read, spans_of
 from flux.operate.record_history import RecordState, traced_record_of
 from flux.operate.status.progress import Progress, read_group
+from flux.web.shared_reading import SharedReading
 from flux.web.watched_tasks import WatchedTask
 
 MAX_READ = 10_000
 """Records, of all retry topics together."""
 SHOWN = 100
-FRESH = 5.0
-"""Seconds for which a result is reused."""
 TIMEOUT = 5.0
-"""Seconds to wait for another request's reading: a hanging cluster must not block all threads."""
 _MAX_ERROR = 200
 STEPS = (
     (0, "due now"),
@@ -66,30 +62,14 @@ class WaitingSummary:
     first: Sequence[WaitingRow] = ()
     steps: Sequence[tuple[str, int]] = ()
     unread: int = 0
-    at: float = 0.0
 
     @property
     def count(self) -> int:
         return sum(count for _, count in self.steps)
 
 
-class WaitingRecords:
-    def __init__(self, task: WatchedTask) -> None:
-        self._task = task
-        self._lock = threading.Lock()
-        self._summary: WaitingSummary | None = None
-
-    def summary(self) -> WaitingSummary:
-        """Blocks; raises BrokerError."""
-        if not self._lock.acquire(timeout=TIMEOUT):
-            raise BrokerError("another request is still reading this", Fault.UNAVAILABLE)
-        try:
-            now = self._task.system.now()
-            if self._summary is None or not 0 <= now - self._summary.at < FRESH:
-                self._summary = summarize(self._task)
-            return self._summary
-        finally:
-            self._lock.release()
+def waiting_summary(task: WatchedTask) -> SharedReading[WaitingSummary]:
+    return SharedReading(lambda: summarize(task), TIMEOUT, "another request is still reading this", task.system)
 
 
 def summarize(task: WatchedTask) -> WaitingSummary:
@@ -108,7 +88,7 @@ def summarize(task: WatchedTask) -> WaitingSummary:
     for each in found:
         counts[_step((each.due - now_ms) / 1000)] += 1
     steps = [(name, count) for (_, name), count in zip(STEPS, counts, strict=True)]
-    return WaitingSummary(heapq.nsmallest(SHOWN, found), steps, unread, task.system.now())
+    return WaitingSummary(heapq.nsmallest(SHOWN, found), steps, unread)
 
 
 def _of(task: WatchedTask, stage: Stage, most: int, now_ms: int) -> tuple[list[WaitingRow], int]:

@@ -20,7 +20,7 @@ async def show(request: Request) -> Response:
     found: OutboxStatus | None = None
     problem = ""
     try:
-        found = await context.in_thread(context.outbox.status)
+        found = await context.in_thread(context.outbox.get)
     except FluxError as error:
         problem = one_line(str(error))
     return context.page(

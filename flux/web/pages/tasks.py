@@ -90,7 +90,7 @@ async def show_task(request: Request) -> Response:
 async def show_waiting(request: Request) -> Response:
     context = context_of(request)
     watch = context.watch(request)
-    summary = await context.in_thread(context.waiting[watch.task.slug].summary)
+    summary = await context.in_thread(context.waiting[watch.task.slug].get)
     return context.task_page(
         request,
         watch,

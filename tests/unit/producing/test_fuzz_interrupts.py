@@ -200,7 +200,7 @@ def test_all_locks_of_flux_are_those() -> None:
     files = {
         str(path.relative_to(PACKAGE)) for path in Path(PACKAGE).rglob("*.py") if made.search(path.read_text("utf-8"))
     }
-    pages = {"web/dead_letters.py", "web/outbox.py", "web/prometheus.py", "web/waiting.py"}
+    pages = {"web/dead_letters.py", "web/prometheus.py", "web/shared_reading.py"}
     assert files == {"system/__init__.py", *pages}
 
 

@@ -9,8 +9,8 @@ import pytest
 from flux.core.ports.outbox import COUNTED, OutboxStatus, OutboxStore, RefusedRow, StoreUnavailable
 from flux.outbox import open_store
 from flux.web import outbox
-from flux.web.outbox import FRESH
 from flux.web.redaction import hide
+from flux.web.shared_reading import FRESH
 from unit.support.web_support import EVIL, Web, text_of
 
 
