@@ -59,16 +59,14 @@ def from_document(text: str | bytes, message: Message) -> Edit:
     if not isinstance(data, dict) or data.keys() != _FIELDS:
         raise ValueError("expected an object with key, value and headers")
     headers = tuple(headers_of(data["headers"]))
-    own = [name for name, _ in headers if name.startswith(flux_headers.PREFIX)]
-    if own:
-        raise ValueError(f"header {own[0]!r}: names that begin with {flux_headers.PREFIX} are flux's own")
+    for name, _ in headers:
+        _check_name(name)
     return Edit(bytes_of(data["key"], "key"), _value(data["value"], message.raw_value), headers)
 
 
 def with_header(edit: Edit, name: str, value: str | None) -> Edit:
     """With one header of that name, in the place of the first; None: without any. Raises ValueError."""
-    if name.startswith(flux_headers.PREFIX):
-        raise ValueError(f"header {name!r}: names that begin with {flux_headers.PREFIX} are flux's own")
+    _check_name(name)
     others = [pair for pair in edit.headers if pair[0] != name]
     if value is not None:
         at = next((index for index, pair in enumerate(edit.headers) if pair[0] == name), len(others))
@@ -79,6 +77,11 @@ def with_header(edit: Edit, name: str, value: str | None) -> Edit:
 def changes(before: Edit, after: Edit) -> str:
     """`key, value`: what differs; empty when nothing."""
     return ", ".join(name for name in ("key", "value", "headers") if getattr(before, name) != getattr(after, name))
+
+
+def _check_name(header: str) -> None:
+    if header.startswith(flux_headers.PREFIX):
+        raise ValueError(f"header {header!r}: names that begin with {flux_headers.PREFIX} are flux's own")
 
 
 def _value(data: Any, before: bytes | None) -> bytes | None:
