@@ -200,22 +200,34 @@ def _cause(said: str) -> str:
 
 
 def _fetch(folder: Path, version: str) -> None:
-    maven = shutil.which("mvn")
-    if maven is None:
-        raise NoBroker("install Maven, which fetches Kafka's jars")
-    half = folder.with_name("half")  # what a killed one has left there would do no good
+    with unfinished(folder) as half:
+        (half / "pom.xml").write_text(_POM.replace("KAFKA", version))
+        arguments = ["dependency:copy-dependencies", "-DoutputDirectory=libs", "-DincludeScope=runtime"]
+        maven(arguments, half, "Kafka's jars", _FETCH, surprising=True)
+        (half / "libs").rename(folder)
+
+
+@contextmanager
+def unfinished(folder: Path) -> Iterator[Path]:
+    """An empty folder beside `folder`, for what becomes it: what a killed one has left there would do no good."""
+    half = folder.with_name("half")
     shutil.rmtree(half, ignore_errors=True)
     half.mkdir()
     try:
-        (half / "pom.xml").write_text(_POM.replace("KAFKA", version))
-        arguments = ["-B", "dependency:copy-dependencies", "-DoutputDirectory=libs", "-DincludeScope=runtime"]
-        done = subprocess.run(
-            [maven, *arguments], cwd=half, capture_output=True, text=True, check=False, timeout=_FETCH
-        )
-        if done.returncode:
-            raise NoBroker(f"Maven did not get Kafka's jars: {_cause(done.stdout)}", surprising=True)
-        (half / "libs").rename(folder)
-    except subprocess.TimeoutExpired:
-        raise NoBroker(f"Maven did not get Kafka's jars in {_FETCH:.0f} s", surprising=True) from None
+        yield half
     finally:
         shutil.rmtree(half, ignore_errors=True)
+
+
+def maven(arguments: list[str], folder: Path, what: str, seconds: float, surprising: bool = False) -> None:
+    """Runs Maven in `folder`. Raises NoBroker without it, or where it fails, which may be `surprising`."""
+    program = shutil.which("mvn")
+    if program is None:
+        raise NoBroker(f"install Maven, which fetches {what}")
+    command = [program, "-B", *arguments]
+    try:
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=seconds)
+    except subprocess.TimeoutExpired:
+        raise NoBroker(f"Maven did not get {what} in {seconds:.0f} s", surprising=surprising) from None
+    if done.returncode:
+        raise NoBroker(f"Maven did not get {what}: {_cause(done.stdout)}", surprising=surprising)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import time
 import urllib.request
@@ -12,7 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from brokers.base import NoBroker, free_ports, once
-from brokers.jars import found_java
+from brokers.jars import found_java, maven, unfinished
 
 VERSION = "2.6.13.Final"
 _ARTIFACT = f"io.apicurio:apicurio-registry-app:{VERSION}:tar.gz:all"
@@ -89,20 +88,12 @@ def archive() -> Path:
 
 
 def _fetch(folder: Path) -> None:
-    maven = shutil.which("mvn")
-    if maven is None:
-        raise NoBroker("install Maven, which fetches the schema registry")
-    half = folder.with_name("half")  # what a killed one has left there would do no good
-    shutil.rmtree(half, ignore_errors=True)
-    half.mkdir()
-    copy = [maven, "-q", "-B", "dependency:copy", f"-Dartifact={_ARTIFACT}", f"-DoutputDirectory={half}"]
-    try:
-        done = subprocess.run(copy, cwd=half, capture_output=True, text=True, check=False, timeout=_FETCH)
-    except subprocess.TimeoutExpired:
-        raise NoBroker(f"Maven did not fetch the schema registry in {_FETCH:.0f} s") from None
-    packed = next(half.glob("*.tar.gz"), None)
-    if done.returncode or packed is None:
-        raise NoBroker(f"Maven cannot fetch the schema registry: {(done.stdout.strip() or 'it said nothing')[:300]}")
-    subprocess.run(["tar", "xzf", packed], cwd=half, check=True, timeout=_FETCH)
-    packed.unlink()
-    half.rename(folder)
+    with unfinished(folder) as half:
+        copy = ["dependency:copy", f"-Dartifact={_ARTIFACT}", f"-DoutputDirectory={half}"]
+        maven(copy, half, "the schema registry", _FETCH)
+        packed = next(half.glob("*.tar.gz"), None)
+        if packed is None:
+            raise NoBroker("Maven did not get the schema registry: there is no archive")
+        subprocess.run(["tar", "xzf", packed], cwd=half, check=True, timeout=_FETCH)
+        packed.unlink()
+        half.rename(folder)

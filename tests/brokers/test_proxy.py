@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import socket
-import threading
 import time
 from collections.abc import Iterator
 
 import pytest
 
+from brokers.echo import echoing
 from brokers.proxy import Direction, Proxy
 
 SOON, NEVER = 5.0, 0.1  # seconds: for what comes, and for what must not
@@ -17,29 +17,10 @@ SOON, NEVER = 5.0, 0.1  # seconds: for what comes, and for what must not
 @pytest.fixture
 def proxy() -> Iterator[Proxy]:
     """Before a server that says everything again."""
-    server = socket.create_server(("127.0.0.1", 0))
-
-    def echo(connection: socket.socket) -> None:
-        with connection:
-            try:
-                while data := connection.recv(1000):
-                    connection.sendall(data)
-            except OSError:
-                pass
-
-    def serve() -> None:
-        while True:
-            try:
-                connection, _ = server.accept()
-            except OSError:
-                return
-            threading.Thread(target=echo, args=[connection], daemon=True).start()
-
-    threading.Thread(target=serve, daemon=True).start()
-    made = Proxy(server.getsockname()[1])
-    yield made
-    made.close()
-    server.close()
+    with echoing("127.0.0.1") as port:
+        made = Proxy(port)
+        yield made
+        made.close()
 
 
 def connected(proxy: Proxy) -> socket.socket:

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from brokers.echo import echoing
 from brokers.proxy import Direction
 from brokers.router import NoRouter, RoutedLink, Router, routed
 
@@ -45,30 +44,10 @@ def router() -> Iterator[Router]:
 @pytest.fixture
 def link(router: Router) -> Iterator[RoutedLink]:
     """To a server that says everything again."""
-    server = socket.create_server((router.host, 0))
-
-    def echo(connection: socket.socket) -> None:
-        with connection:
-            try:
-                while data := connection.recv(1000):
-                    connection.sendall(data)
-            except OSError:
-                pass
-
-    def serve() -> None:
-        while True:
-            try:
-                connection, _ = server.accept()
-            except OSError:
-                return
-            threading.Thread(target=echo, args=[connection], daemon=True).start()
-
-    threading.Thread(target=serve, daemon=True).start()
-    made = router.link(server.getsockname()[1])
-    yield made
-    made.heal()
-    server.shutdown(socket.SHUT_RDWR)
-    server.close()
+    with echoing(router.host) as port:
+        made = router.link(port)
+        yield made
+        made.heal()
 
 
 class Client:
