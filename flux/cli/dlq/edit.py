@@ -61,7 +61,6 @@ def command(
     from flux.operate.dlq.editing import changes, from_document, to_document, unedited
     from flux.operate.dlq.filters import Filter
     from flux.operate.dlq.replay_plan import ReplayOptions
-    from flux.operate.dlq.replay_progress import DeadLetterState, read_progress
 
     task, at = arguments
     place = parse_place(at)
@@ -74,10 +73,9 @@ def command(
         if only_print:
             click.echo(to_document(message), nl=False)
             return
-        progress = (read_progress(dead.admin, dead.policy) or {}).get(place[0])
-        state = DeadLetterState.OPEN if progress is None else progress.state_of(dead_letter)
-        if state is not DeadLetterState.OPEN and not again:
-            raise click.ClickException(f"{at} was {state.value} before: add --again to replay it all the same")
+        state = dead.states()(dead_letter)
+        if state not in ("open", "") and not again:
+            raise click.ClickException(f"{at} was {state} before: add --again to replay it all the same")
         try:
             if source is not None:
                 edit = from_document(source.read(), message)

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from flux.cli.dlq.selection import filter_from, filter_options, limit_option, open_dead_letters
+from flux.cli.dlq.selection import StateLookup, filter_from, filter_options, limit_option, open_dead_letters
 from flux.cli.options import adapter_option, json_option, load_option, task_argument
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from flux.operate.dlq.dead_letters import DeadLetter
-    from flux.operate.dlq.replay_progress import ReplayProgress
 
 
 _PAGE = 200  # rows of one table: all rows would not fit into memory
@@ -49,10 +48,8 @@ def command(
 
     Those that are replayed or rejected are listed too: the topic keeps them.
     """
-    from flux.operate.dlq.replay_progress import read_progress
-
     with open_dead_letters(sources, task) as dead:
-        states = StateLookup(read_progress(dead.admin, dead.policy))
+        states = dead.states()
         if state is not None and states.unknown:
             raise click.ClickException("--state needs DESCRIBE on the group of replays, which this login does not have")
         found = dead.matching(filter_from(choice), not sys.stdout.isatty())
@@ -68,23 +65,6 @@ def command(
             click.echo(f"no dead letters in {dead.stage.topic}" + (" match" if filtered else ""))
         elif limit and next(dead_letters, None) is not None:
             click.echo(f"\nonly the first {limit:,} are shown: use --limit or --since", err=True)
-
-
-class StateLookup:
-    """`open`, `replayed` or `rejected`; empty where this login may not see which."""
-
-    def __init__(self, progress: Mapping[int, ReplayProgress] | None) -> None:
-        self._progress = progress
-
-    @property
-    def unknown(self) -> bool:
-        return self._progress is None
-
-    def __call__(self, dead_letter: DeadLetter) -> str:
-        if self._progress is None:
-            return ""
-        progress = self._progress.get(dead_letter.partition)
-        return "open" if progress is None else progress.state_of(dead_letter).value
 
 
 def _print(dead_letters: Iterable[DeadLetter], states: StateLookup) -> int:

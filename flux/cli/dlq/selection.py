@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from flux.core.stage import Stage
     from flux.operate.dlq.dead_letters import DeadLetter
     from flux.operate.dlq.filters import Filter
+    from flux.operate.dlq.replay_progress import ReplayProgress
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -115,6 +116,23 @@ def _partitioned(text: str) -> tuple[str, str, str]:
     return text.partition("=")
 
 
+class StateLookup:
+    """`open`, `replayed` or `rejected`; empty where this login may not see which."""
+
+    def __init__(self, progress: Mapping[int, ReplayProgress] | None) -> None:
+        self._progress = progress
+
+    @property
+    def unknown(self) -> bool:
+        return self._progress is None
+
+    def __call__(self, dead_letter: DeadLetter) -> str:
+        if self._progress is None:
+            return ""
+        progress = self._progress.get(dead_letter.partition)
+        return "open" if progress is None else progress.state_of(dead_letter).value
+
+
 @attrs.frozen
 class DeadLetterTopic:
     """A task's dead letters: `stage` is theirs."""
@@ -161,6 +179,12 @@ class DeadLetterTopic:
                 else f"there is no dead letter at {at}: partition {partition} is empty"
             )
         return dead_letter_of(record, self.policy, int(time.time() * 1000))
+
+    def states(self) -> StateLookup:
+        """Raises BrokerError."""
+        from flux.operate.dlq.replay_progress import read_progress
+
+        return StateLookup(read_progress(self.admin, self.policy))
 
     @contextmanager
     def audited(

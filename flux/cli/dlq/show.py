@@ -28,14 +28,12 @@ def command(sources: tuple[str, ...], as_json: bool, arguments: tuple[str | None
     """Show one dead letter in full: its origin, its error, its headers and its value."""
     from flux.core.text import escape
     from flux.operate.dlq.exchange import to_line
-    from flux.operate.dlq.replay_progress import read_progress
 
     task, at = arguments
     partition, offset = parse_place(at)
     with open_dead_letters(sources, task) as dead:
         dead_letter = dead.one(partition, offset)
-        progress = None if as_json else (read_progress(dead.admin, dead.policy) or {}).get(partition)
-    state = "" if progress is None else progress.state_of(dead_letter).value
+        state = "" if as_json else dead.states()(dead_letter)
     click.echo(to_line(dead_letter.message) if as_json else escape("\n".join(_lines(dead_letter, state))))
 
 

@@ -40,6 +40,11 @@ def test_chosen_ones_are_replayed_and_the_others_stay_open(dlq: Dlq) -> None:
     assert "state         replayed" in dlq("show", "0:1").stdout
 
 
+def test_one_that_no_replay_has_come_near_is_open(dlq: Dlq) -> None:
+    dlq.bury({})
+    assert "state         open" in dlq("show", "0:0").stdout
+
+
 def test_one_is_found_by_its_key_or_header_or_time(dlq: Dlq) -> None:
     dlq.bury({}, key=b"c42")
     dlq.bury({}, key=b"c43")
