@@ -231,7 +231,7 @@ def audited(
             action=action,
             task=task.name,
             topic=topic,
-            places=tuple(f"{number}:{offset}" for number, offset in sorted(criteria.only or ())),
+            places=criteria.places,
             details=details,
         )
         with audit_context(task.audit, record, lambda text: unwritten.setdefault(text, None)) as end:

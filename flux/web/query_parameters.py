@@ -97,7 +97,7 @@ def fields_of(criteria: Filter) -> dict[str, str]:
     found = {"cause": criteria.cause, "reason": criteria.reason, "error": criteria.error, "key": criteria.key}
     found["since_ms"] = None if criteria.since_ms is None else str(criteria.since_ms)
     found["header"] = next((name if value is None else f"{name}={value}" for name, value in criteria.headers), None)
-    found["only"] = None if criteria.only is None else ",".join(f"{n}:{at}" for n, at in sorted(criteria.only))
+    found["only"] = None if criteria.only is None else ",".join(criteria.places)
     return {name: value for name, value in found.items() if value is not None}
 
 

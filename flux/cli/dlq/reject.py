@@ -51,9 +51,8 @@ def command(
     if criteria.takes_all is not everything:
         raise click.UsageError("choose what to reject: with --only or another filter, or --all")
     details = {"which": criteria.in_words(), **({"why": why} if why else {})}
-    places = [f"{number}:{offset}" for number, offset in sorted(criteria.only or ())]
     with open_dead_letters(sources, task) as dead, interruptible() as should_stop, ExitStack() as stack:
-        end = None if dry_run else stack.enter_context(dead.audited("reject", by, details, places))
+        end = None if dry_run else stack.enter_context(dead.audited("reject", by, details, criteria.places))
         result = reject(dead.adapter, dead.admin, dead.policy, criteria, dry=dry_run, should_stop=should_stop)
         rejected = [f"{number}:{offset}" for number, offset in result.rejected]
         text = rejection(result, dry_run)

@@ -105,10 +105,9 @@ def run_replay(
     plan = plan_replay(dead.admin, dead.policy, options)
     for line in notes(plan):
         click.echo(one_line(line), err=True)
-    places = [f"{number}:{offset}" for number, offset in sorted(options.criteria.only or ())]
     details = {"which": options.criteria.in_words(), **(details or {})}
     with ExitStack() as stack:
-        end = None if options.dry else stack.enter_context(dead.audited(action, by, details, places))
+        end = None if options.dry else stack.enter_context(dead.audited(action, by, details, options.criteria.places))
         should_stop, advance = stack.enter_context(interruptible()), stack.enter_context(progress(plan.size))
         replay = Replay(plan, dead.adapter, dead.admin, should_stop=should_stop, on_progress=advance)
         result = replay.run()

@@ -53,6 +53,11 @@ class Filter:
         return self == ALL
 
     @property
+    def places(self) -> tuple[str, ...]:
+        """`PARTITION:OFFSET` of those that are chosen."""
+        return tuple(f"{partition}:{offset}" for partition, offset in sorted(self.only or ()))
+
+    @property
     def by_partition(self) -> dict[int, list[int]]:
         """The offsets of `only`."""
         found: dict[int, list[int]] = {}
