@@ -219,7 +219,7 @@ def test_an_outage_that_no_exception_names_moves_only_the_first_failures(lab: La
         done[message.value] += 1
 
     heard = Heard()
-    task = lab.task(way.handler(call), pause_when=flux.FailureRate(0.5, of=100), retries=1, wait=1, hooks=[heard])
+    task = lab.task(way.handler(call), pause_when=flux.FailureRate(0.5, of=100), retries=1, wait=5, hooks=[heard])
     values = [b"%d" % n for n in range(5000)]
     lab.write(task.topic, *((value, value) for value in values))
     with lab.running(task, adapter=way.adapter(lab.bootstrap)):
