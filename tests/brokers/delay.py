@@ -35,7 +35,7 @@ def main(name: str, seconds: float, jitter: float) -> None:
         if device in ready:
             packet = os.read(device, 65536)
             source = waiting[packet[12:16]]  # of IPv4; each direction keeps its order
-            due = now + seconds + random.uniform(0, jitter)
+            due = time.monotonic() + seconds + random.uniform(0, jitter)
             source.append((max(due, source[-1][0]) if source else due, packet))
 
 
